@@ -1,0 +1,144 @@
+package kv
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestPartitionIsTopBits(t *testing.T) {
+	for _, tc := range []struct {
+		hash Hash
+		want uint16
+	}{{0, 0}, {math.MaxUint64, Partitions - 1}, {1 << 50, 1}, {1<<50 - 1, 0}} {
+		if got := tc.hash.Partition(); got != tc.want {
+			t.Errorf("Hash(%#x).Partition() = %d, want %d", uint64(tc.hash), got, tc.want)
+		}
+	}
+}
+
+func TestHashDependsOnSeedNamespaceAndKey(t *testing.T) {
+	seen := map[Hash]string{}
+	for _, seed := range []uint64{0, 1} {
+		for _, ns := range []string{"default", "users"} {
+			for _, key := range []string{"a", "b"} {
+				name := fmt.Sprint(seed, ns, key)
+				h := HashKey(NamespaceSeed(seed, ns), []byte(key))
+				if other, ok := seen[h]; ok {
+					t.Errorf("%s and %s share the hash %#x", name, other, uint64(h))
+				}
+				seen[h] = name
+			}
+		}
+	}
+}
+
+func TestValidNamespace(t *testing.T) {
+	for name, want := range map[string]bool{
+		"default": true, "a": true, "users_v2.eu-west": true, strings.Repeat("x", 64): true,
+		"": false, "Users": false, "a b": false, "ä": false, strings.Repeat("x", 65): false, "a/b": false,
+	} {
+		if got := ValidNamespace(name); got != want {
+			t.Errorf("ValidNamespace(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestHLCIsStrictlyIncreasingAndUnique(t *testing.T) {
+	a, b := NewHLC(1), NewHLC(2)
+	const n = 10_000
+	var mu sync.Mutex
+	seen := map[Version]bool{}
+	var wg sync.WaitGroup
+	for _, c := range []*HLC{a, a, b, b} {
+		wg.Go(func() {
+			last := Version(0)
+			for range n {
+				v := c.Next(1_700_000_000_000) // a wall clock that stands still
+				if v <= last {
+					t.Errorf("%v after %v", v, last)
+				}
+				last = v
+				mu.Lock()
+				if seen[v] {
+					t.Errorf("%v stamped twice", v)
+				}
+				seen[v] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestHLCExceedsWhatItObserved(t *testing.T) {
+	c := NewHLC(3)
+	ahead := NewHLC(9).Next(1_800_000_000_000)
+	c.Observe(ahead)
+	if got := c.Next(1_700_000_000_000); got <= ahead {
+		t.Errorf("Next after Observe(%v) = %v", ahead, got)
+	}
+	c.Observe(1) // an old one moves nothing back
+	if got := c.Next(0); got <= ahead {
+		t.Errorf("Next after an old Observe = %v, want above %v", got, ahead)
+	}
+}
+
+func TestVersionParts(t *testing.T) {
+	v := NewHLC(77).Next(1_700_000_000_123)
+	if got := v.Wall().UnixMilli(); got != 1_700_000_000_123 {
+		t.Errorf("Wall = %d", got)
+	}
+	if v.Tag() != 77 {
+		t.Errorf("Tag = %d", v.Tag())
+	}
+	if first := FirstVersionAt(1_700_000_000_123); v < first || v > FirstVersionAt(1_700_000_000_124) {
+		t.Errorf("%v lies outside its own millisecond", v)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	now := 5 * time.Hour
+	for _, tc := range []struct {
+		name   string
+		ttl    time.Duration
+		at     time.Duration
+		passed bool
+	}{
+		{"never", 0, 1 << 60, false},
+		{"just before", time.Second, now + time.Second - 1, false},
+		{"at", time.Second, now + time.Second, true},
+		{"a nanosecond rounds up", 1, now + 1, false},
+		{"huge is capped, not wrapped", math.MaxInt64, now, false},
+	} {
+		if got := After(now, tc.ttl).Passed(tc.at); got != tc.passed {
+			t.Errorf("%s: passed = %v, want %v", tc.name, got, tc.passed)
+		}
+	}
+	if d := After(now, math.MaxInt64); d != MaxDeadline {
+		t.Errorf("After(huge) = %d, want %d", d, MaxDeadline)
+	}
+	if got := After(now, 3*time.Second).Remaining(now); got != 3*time.Second {
+		t.Errorf("Remaining = %v", got)
+	}
+	if got := After(now, time.Second).Remaining(now + time.Hour); got != 1 {
+		t.Errorf("Remaining of a passed deadline = %v, want 1ns", got)
+	}
+}
+
+func TestSystemClockAdvances(t *testing.T) {
+	a := Read(SystemClock{})
+	b := Read(SystemClock{})
+	if b.Boot < a.Boot || a.Boot <= 0 {
+		t.Errorf("boot clock went from %v to %v", a.Boot, b.Boot)
+	}
+}
+
+func BenchmarkRead(b *testing.B) {
+	for range b.N {
+		Read(SystemClock{})
+	}
+}

@@ -1,0 +1,134 @@
+package segment
+
+import (
+	"encoding/binary"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Values that leave less than half a segment to others: chains of whole
+// segments, written and read without the shard's lock.
+
+// putChain takes the segments of a chain, fills them, and publishes the entry.
+func (s *Store) putChain(sh *shard, k kv.Key, w *Write, now kv.Moment) (kv.Version, Result) {
+	h := headerFor(k, w)
+	head, ok := s.takeChain(h, now)
+	if !ok {
+		sh.countNoRoom()
+		return 0, NoRoom
+	}
+	s.fillChain(head, h, k, w)
+	for range maxTries {
+		sh.mu.Lock()
+		v, r, lack := sh.put(k, w, head, now)
+		sh.mu.Unlock()
+		switch {
+		case lack == needNothing && r == Stored:
+			return v, r
+		case lack == needNothing:
+			s.dropChain(head)
+			return v, r
+		}
+		if !s.provide(lack, sh, k.Namespace, h.size(), now) {
+			break
+		}
+	}
+	s.dropChain(head)
+	sh.countNoRoom()
+	return 0, NoRoom
+}
+
+// takeChain takes as many segments as an entry needs, evicting from the shards
+// in turn, so that one large value does not empty the shard that it falls in.
+func (s *Store) takeChain(h header, now kv.Moment) (segmentID, bool) {
+	head, length := noSegment, uint32(0)
+	for left := h.size(); left > 0; left -= s.cfg.SegmentSize {
+		id, ok := s.pool.get()
+		for tries := 0; !ok && tries < maxTries; tries++ {
+			turn := int(s.turn.Add(1)) % len(s.shards)
+			s.makeRoom(s.shards[turn], now.Boot)
+			id, ok = s.pool.get()
+		}
+		if !ok {
+			s.dropChain(head)
+			return noSegment, false
+		}
+		length++
+		s.meta[id] = segment{state: stateLink, chain: head}
+		head = id
+	}
+	m := &s.meta[head]
+	m.state, m.length = stateChain, length
+	return head, true
+}
+
+// dropChain gives a chain back that no shard has come to own.
+func (s *Store) dropChain(id segmentID) {
+	for id != noSegment {
+		next := s.meta[id].chain
+		s.meta[id] = segment{}
+		s.pool.put(id)
+		id = next
+	}
+}
+
+// fillChain writes flags, key and value; the header is written when the entry
+// is published, since the version is stamped then.
+func (s *Store) fillChain(id segmentID, h header, k kv.Key, w *Write) {
+	b := s.segmentBytes(id)
+	if h.marks&markFlags != 0 {
+		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
+	}
+	copy(b[h.keyOffset():], k.Bytes)
+	n := copy(b[h.keyOffset()+h.keyLen:], w.Value)
+	for rest := w.Value[n:]; len(rest) > 0; rest = rest[n:] {
+		id = s.meta[id].chain
+		n = copy(s.segmentBytes(id), rest)
+	}
+}
+
+// enqueueChain hands a filled chain to the shard.
+func (sh *shard) enqueueChain(id segmentID, q, class int, h header) {
+	m := &sh.store.meta[id]
+	m.queue, m.class = uint8(q), uint8(class)
+	m.used = uint32(h.size())
+	sh.n.used += int64(h.size())
+	sh.held += int(m.length)
+	sh.queues[q].segments += int(m.length)
+	sh.queues[q].push(id)
+	sh.n.chains++
+}
+
+// appendChain copies a chain's value. The chain is pinned, so nobody frees it.
+func (s *Store) appendChain(dst []byte, id segmentID, h header) []byte {
+	dst = growBy(dst, h.valueLen)
+	first := s.segmentBytes(id)[h.keyOffset()+h.keyLen:]
+	left := h.valueLen
+	n := min(left, len(first))
+	dst = append(dst, first[:n]...)
+	for left -= n; left > 0; left -= n {
+		id = s.meta[id].chain
+		n = min(left, s.cfg.SegmentSize)
+		dst = append(dst, s.segmentBytes(id)[:n]...)
+	}
+	return dst
+}
+
+// growBy makes room for n more bytes with one allocation.
+func growBy(b []byte, n int) []byte {
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	grown := make([]byte, len(b), len(b)+n+512)
+	copy(grown, b)
+	return grown
+}
+
+// unpin ends a read of a chain; the last reader of a dead one frees it.
+func (sh *shard) unpin(id segmentID) {
+	m := &sh.store.meta[id]
+	m.pins--
+	if m.pins == 0 && m.state == stateZombie {
+		sh.giveBack(id)
+	}
+}

@@ -1,0 +1,91 @@
+package segment
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Config sizes a Store. The zero value of every field but Size and Versions
+// means its default.
+type Config struct {
+	// Size bounds all memory of the store, in bytes: segments, index, ghosts.
+	// At least MinSize, at most MaxSize.
+	Size int64
+
+	// MaxValue is the longest value accepted, in bytes. Default 8 MiB, or
+	// Size/16 where that is less; a larger one than Size/16 is refused, since a
+	// few such values would push out everything else.
+	MaxValue int
+
+	// SegmentSize is in bytes, a multiple of 4. Default: Size/2048 rounded down
+	// to a power of two, at least 16 KiB and at most 128 KiB. Larger segments
+	// waste less at their ends, smaller ones evict more finely and hold the
+	// shard's lock for less time.
+	SegmentSize int
+
+	// Shards is a power of two, at most 256. Default: as many as leave each
+	// shard 128 segments or more, so that the open ones take at most 5 %.
+	Shards int
+
+	// Segments, if set, is the exact number of segments for entries, with index
+	// and ghosts on top, and Size is ignored. For simulations of a cache of a
+	// given number of entries.
+	Segments int
+
+	// Versions stamps writes. Required.
+	Versions *kv.HLC
+}
+
+// Bounds of a store.
+const (
+	MinSize         = 8 << 20
+	MaxSize         = 256 << 30 // what an index word can address
+	DefaultMaxValue = 8 << 20
+	maxShards       = 256
+	segmentsAShard  = 128 // at least; 5 % of it are the open segments
+	maxOpenShare    = 20  // one in so many segments may be open
+)
+
+// withDefaults returns a checked copy with every field set.
+func (c Config) withDefaults() (Config, error) {
+	if c.Versions == nil {
+		return c, fmt.Errorf("l2: no version clock given")
+	}
+	if c.Segments > 0 {
+		if c.SegmentSize < 64 || c.SegmentSize%4 != 0 {
+			return c, fmt.Errorf("l2: segment size %d: give a multiple of 4 of at least 64 bytes", c.SegmentSize)
+		}
+		c.Size = int64(c.Segments) * int64(c.SegmentSize)
+		c.Shards = max(c.Shards, 1)
+		c.MaxValue = max(c.MaxValue, c.SegmentSize/2)
+	}
+	if c.Segments == 0 && c.Size < MinSize || c.Size > MaxSize {
+		return c, fmt.Errorf("l2 size %d B: give %d MiB to %d GiB", c.Size, MinSize>>20, int64(MaxSize)>>30)
+	}
+	if c.MaxValue == 0 {
+		c.MaxValue = int(min(DefaultMaxValue, c.Size/16))
+	}
+	if c.MaxValue < 1 || c.Segments == 0 && int64(c.MaxValue) > c.Size/16 {
+		return c, fmt.Errorf("max value %d B is above 1/16 of the l2 size of %d B: raise l2_size to at least %d B or lower max_value",
+			c.MaxValue, c.Size, int64(c.MaxValue)*16)
+	}
+	if c.SegmentSize == 0 {
+		c.SegmentSize = min(max(floorPow2(c.Size/2048), 16<<10), 128<<10)
+	}
+	if c.Shards == 0 {
+		c.Shards = min(max(floorPow2(c.Size/int64(c.SegmentSize)/segmentsAShard), 1), maxShards)
+	}
+	if c.Shards < 1 || c.Shards > maxShards || c.Shards&(c.Shards-1) != 0 {
+		return c, fmt.Errorf("l2: %d shards: give a power of two up to %d", c.Shards, maxShards)
+	}
+	return c, nil
+}
+
+func floorPow2(n int64) int {
+	if n < 1 {
+		return 0
+	}
+	return 1 << (bits.Len64(uint64(n)) - 1)
+}

@@ -1,0 +1,140 @@
+package segment
+
+import (
+	"encoding/binary"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Header layout; the field table stands in the package comment.
+const (
+	headerSize = 24
+	flagsSize  = 4
+	align      = 4
+
+	offVersion  = 0
+	offDeadline = 8 // 40 bits deadline, 16 bits generation, 8 bits namespace
+	offValueLen = 16
+	offKeyLen   = 20
+	offMarks    = 22
+
+	markFlags = 1 << 0 // client flags stand after the header
+	markChain = 1 << 1 // the value goes on in the next segments of the chain
+)
+
+// header is a decoded entry header.
+type header struct {
+	version    kv.Version
+	deadline   kv.Deadline
+	generation uint16
+	namespace  kv.NamespaceID
+	valueLen   int
+	keyLen     int
+	marks      uint8
+}
+
+func readHeader(b []byte) header {
+	b = b[:headerSize]
+	word := binary.LittleEndian.Uint64(b[offDeadline:])
+	return header{
+		version:    kv.Version(binary.LittleEndian.Uint64(b[offVersion:])),
+		deadline:   kv.Deadline(word & (1<<40 - 1)),
+		generation: uint16(word >> 40),
+		namespace:  kv.NamespaceID(word >> 56),
+		valueLen:   int(binary.LittleEndian.Uint32(b[offValueLen:])),
+		keyLen:     int(binary.LittleEndian.Uint16(b[offKeyLen:])),
+		marks:      b[offMarks],
+	}
+}
+
+func (h header) write(b []byte) {
+	b = b[:headerSize]
+	binary.LittleEndian.PutUint64(b[offVersion:], uint64(h.version))
+	writeDeadline(b, h)
+	binary.LittleEndian.PutUint32(b[offValueLen:], uint32(h.valueLen))
+	binary.LittleEndian.PutUint16(b[offKeyLen:], uint16(h.keyLen))
+	b[offMarks] = h.marks
+	b[offMarks+1] = 0
+}
+
+// writeDeadline rewrites the word that holds the deadline.
+func writeDeadline(b []byte, h header) {
+	binary.LittleEndian.PutUint64(b[offDeadline:],
+		uint64(h.deadline)|uint64(h.generation)<<40|uint64(h.namespace)<<56)
+}
+
+// keyOffset is where the key begins, counted from the header.
+func (h header) keyOffset() int {
+	if h.marks&markFlags != 0 {
+		return headerSize + flagsSize
+	}
+	return headerSize
+}
+
+// size is what the entry's bytes take of the arena. (The last segment of a
+// chain has a rest that nobody else uses.)
+func (h header) size() int { return alignUp(h.keyOffset() + h.keyLen + h.valueLen) }
+
+func (h header) payload() int { return h.keyLen + h.valueLen }
+
+func (h header) key(b []byte) []byte {
+	off := h.keyOffset()
+	return b[off : off+h.keyLen]
+}
+
+// value is the value of an entry that is no chain.
+func (h header) value(b []byte) []byte {
+	off := h.keyOffset() + h.keyLen
+	return b[off : off+h.valueLen]
+}
+
+func (h header) clientFlags(b []byte) uint32 {
+	if h.marks&markFlags == 0 {
+		return 0
+	}
+	return binary.LittleEndian.Uint32(b[headerSize:])
+}
+
+func alignUp(n int) int { return (n + align - 1) &^ (align - 1) }
+
+// never lies after every deadline.
+const never = kv.MaxDeadline + 1
+
+// lastDeadline orders deadlines, with no deadline above all.
+func lastDeadline(d kv.Deadline) kv.Deadline {
+	if d == 0 {
+		return never
+	}
+	return d
+}
+
+// location addresses an entry: 1 + offset into the arena in units of align.
+// Zero is no location.
+type location uint64
+
+const locationBits = 36
+
+func (s *Store) locate(seg segmentID, off int) location {
+	return location((int64(seg)*int64(s.cfg.SegmentSize)+int64(off))/align + 1)
+}
+
+// at returns the arena from an entry's header to the end of its segment.
+func (s *Store) at(loc location) []byte {
+	seg, off := s.split(loc)
+	return s.segmentBytes(seg)[off:]
+}
+
+func (s *Store) split(loc location) (segmentID, int) {
+	pos := (uint64(loc) - 1) * align
+	if s.segmentShift > 0 {
+		return segmentID(pos >> s.segmentShift), int(pos & (1<<s.segmentShift - 1))
+	}
+	size := uint64(s.cfg.SegmentSize)
+	return segmentID(pos / size), int(pos % size)
+}
+
+func (s *Store) segmentBytes(seg segmentID) []byte {
+	size := s.cfg.SegmentSize
+	start := int(seg) * size
+	return s.arena[start : start+size : start+size]
+}

@@ -1,0 +1,319 @@
+package segment
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+const (
+	admissionShare = 10 // one in so many of a shard's segments is for admission
+	promoteHits    = 2  // hits in admission that lead to the main queue
+	minGain        = 4  // an eviction frees at least one in so many of a segment's bytes
+)
+
+// makeRoom frees at least one segment for the pool: from the shard that needs
+// it, or from the one that holds most where it has less than its share (large
+// values take segments from all). It says whether it got anywhere.
+func (s *Store) makeRoom(sh *shard, now time.Duration) bool {
+	if s.pool.available() {
+		return true
+	}
+	if sh.freeOne(now, len(s.meta)/len(s.shards)) {
+		return true
+	}
+	richest, most := sh, 0
+	for _, other := range s.shards {
+		if n := other.holds(); n > most {
+			richest, most = other, n
+		}
+	}
+	if richest.freeOne(now, 0) {
+		return true
+	}
+	for _, other := range s.shards {
+		if other.freeOne(now, 0) {
+			return true
+		}
+	}
+	return s.pool.available()
+}
+
+func (sh *shard) holds() int {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.held
+}
+
+// freeOne compacts or evicts until one of the shard's segments has gone back
+// to the pool. It declines while the shard holds no more than half of share.
+func (sh *shard) freeOne(now time.Duration, share int) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.held*2 < share {
+		return false
+	}
+	before := sh.held
+	// Each pass over the queues takes a hit from every entry that stays, so
+	// after a few there is something to free, unless all is open or pinned.
+	for tries := (maxHits + 2) * (sh.held + 1); tries > 0; tries-- {
+		switch id, q := sh.victim(); {
+		case id == noSegment:
+			return sh.sealForRoom(now)
+		case sh.store.meta[id].state == stateChain:
+			sh.evictChain(id, q, now)
+		case sh.store.meta[id].sparse:
+			sh.move(id, int(sh.store.meta[id].queue), now, sh.keepAll)
+			sh.n.compacted++
+		default:
+			sh.evictSegment(id, q, now)
+		}
+		// The ghost table comes, and grows, out of evicted segments.
+		if sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)) {
+			return true
+		}
+	}
+	return false
+}
+
+// victim names the segment to go next: a sparse one, else the oldest of the
+// queue whose turn it is.
+func (sh *shard) victim() (segmentID, int) {
+	if id := sh.sparse.head; id != noSegment {
+		for n, other := 0, id; n < 8 && other != noSegment; n++ {
+			if sh.store.meta[other].live < sh.store.meta[id].live {
+				id = other
+			}
+			other = sh.store.meta[other].sparseNext
+		}
+		return id, int(sh.store.meta[id].queue)
+	}
+	q := mainQueue
+	if sh.queues[admission].segments*admissionShare >= sh.held {
+		q = admission
+	}
+	if sh.queues[q].head == noSegment {
+		q = 1 - q
+	}
+	return sh.queues[q].head, q
+}
+
+// sealForRoom gives up the fullest open segment, where the shard has no sealed
+// one left. Only a store of very few segments comes to this.
+func (sh *shard) sealForRoom(now time.Duration) bool {
+	q, class, most := 0, -1, uint32(0)
+	for i := range sh.open {
+		for c, id := range sh.open[i] {
+			if id != noSegment && sh.store.meta[id].used > most {
+				q, class, most = i, c, sh.store.meta[id].used
+			}
+		}
+	}
+	if class < 0 {
+		return false
+	}
+	id := sh.open[q][class]
+	before := sh.held
+	sh.seal(q, class)
+	if sh.held == before {
+		sh.expel(id, now)
+	}
+	return true
+}
+
+// evictChain moves a chain on to the main queue if it was hit, else drops it.
+func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
+	loc := sh.store.locate(id, 0)
+	hash := sh.store.hashAt(loc)
+	at, w, ok := sh.index.findLocation(hash, loc)
+	if !ok {
+		panic("l2/segment: a queued chain is not in the index")
+	}
+	h := readHeader(sh.store.at(loc))
+	if !sh.visible(h, hash.Partition(), now) {
+		sh.countHidden(h, hash.Partition())
+		sh.removeEntry(hash, at, w, h)
+		return
+	}
+	hits := w.hits()
+	if q == admission && hits < promoteHits || q == mainQueue && hits == 0 {
+		if q == admission {
+			sh.ghosts.drop(hash)
+		}
+		sh.n.evicted++
+		sh.n.evictions++
+		sh.removeEntry(hash, at, w, h)
+		return
+	}
+	m := &sh.store.meta[id]
+	sh.queues[q].remove(id)
+	sh.queues[q].segments -= int(m.length)
+	m.queue = mainQueue
+	sh.queues[mainQueue].push(id)
+	sh.queues[mainQueue].segments += int(m.length)
+	if q == admission {
+		sh.n.promoted++
+		sh.index.setWord(at, w.withHits(0))
+	} else {
+		sh.n.reinserted++
+		sh.index.setWord(at, w.withHits(hits-1))
+	}
+}
+
+// evictSegment drops what was not hit in a segment and moves the rest on to
+// the main queue.
+func (sh *shard) evictSegment(id segmentID, q int, now time.Duration) {
+	sh.n.evictions++
+	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/minGain
+	kept := 0
+	if q == admission {
+		sh.move(id, mainQueue, now, func(hash kv.Hash, h header, hits int) (int, bool) {
+			if hits < promoteHits || kept+h.size() > limit {
+				sh.ghosts.drop(hash)
+				return 0, false
+			}
+			kept += h.size()
+			sh.n.promoted++
+			return 0, true
+		})
+		return
+	}
+	sh.move(id, mainQueue, now, func(_ kv.Hash, h header, hits int) (int, bool) {
+		if hits == 0 || kept+h.size() > limit {
+			return 0, false
+		}
+		kept += h.size()
+		sh.n.reinserted++
+		return hits - 1, true
+	})
+}
+
+// keepAll is the choice of a compaction.
+func (sh *shard) keepAll(_ kv.Hash, _ header, hits int) (int, bool) { return hits, true }
+
+// move empties a sealed segment. Entries that keep chooses go, with the hits
+// that it returns, to the open segment of queue q and the segment's class;
+// where that one fills up, the emptied segment itself becomes the open one, so
+// that moving never needs a further one.
+func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash, header, int) (int, bool)) {
+	s := sh.store
+	m := &s.meta[id]
+	class := int(m.class)
+	reused, fill := false, 0
+	var last kv.Deadline
+	var live, entries uint32
+	sh.sparse.remove(id)
+
+	s.entries(id, func(off int, h header, b []byte) bool {
+		loc := s.locate(id, off)
+		hash := s.hash(h.namespace, h.key(b))
+		at, w, ok := sh.index.findLocation(hash, loc)
+		if !ok {
+			return true // dead already
+		}
+		if !sh.visible(h, hash.Partition(), now) {
+			sh.countHidden(h, hash.Partition())
+			sh.forget(hash, at, h)
+			return true
+		}
+		hits, ok := keep(hash, h, w.hits())
+		if !ok {
+			sh.n.evicted++
+			sh.forget(hash, at, h)
+			return true
+		}
+		to := noSegment
+		if !reused {
+			to = sh.openFor(q, class, len(b))
+		}
+		if to == noSegment {
+			reused = true
+			copy(s.segmentBytes(id)[fill:], b) // leftwards, so nothing unread is overwritten
+			sh.index.setWord(at, w.withLoc(s.locate(id, fill)).withHits(hits))
+			fill += len(b)
+			last = max(last, lastDeadline(h.deadline))
+			live += uint32(len(b))
+			entries++
+			return true
+		}
+		t := &s.meta[to]
+		off = int(t.used)
+		copy(s.segmentBytes(to)[off:], b)
+		t.used += uint32(len(b))
+		t.live += uint32(len(b))
+		t.entries++
+		t.last = max(t.last, lastDeadline(h.deadline))
+		sh.n.used += int64(len(b))
+		sh.index.setWord(at, w.withLoc(s.locate(to, off)).withHits(hits))
+		return true
+	})
+	m.live, m.entries = 0, 0
+	if !reused {
+		sh.free(id)
+		return
+	}
+	sh.queues[m.queue].remove(id)
+	sh.queues[m.queue].segments--
+	sh.n.used -= int64(m.used) - int64(fill)
+	sh.held--
+	if at := sh.openClass(q, class); at >= 0 {
+		sh.seal(q, at)
+	}
+	sh.start(id, q, class)
+	m.used, m.live, m.entries, m.last = uint32(fill), live, entries, last
+	sh.nextExpiry = min(sh.nextExpiry, last)
+}
+
+// openFor returns an open segment with room, without asking the pool.
+func (sh *shard) openFor(q, class, size int) segmentID {
+	at := sh.openClass(q, class)
+	if at < 0 {
+		return noSegment
+	}
+	id := sh.open[q][at]
+	if int(sh.store.meta[id].used)+size > sh.store.cfg.SegmentSize {
+		return noSegment
+	}
+	return id
+}
+
+// forget takes an entry of a segment that is being emptied out of the index
+// and the accounts; the segment's own numbers are set when it is empty.
+func (sh *shard) forget(hash kv.Hash, at slot, h header) {
+	sh.index.remove(hash, at)
+	sh.unaccount(h)
+}
+
+// expel removes all that is left of a sealed segment or chain and frees it.
+func (sh *shard) expel(id segmentID, now time.Duration) {
+	s := sh.store
+	if s.meta[id].state == stateChain {
+		loc := s.locate(id, 0)
+		hash := s.hashAt(loc)
+		if at, w, ok := sh.index.findLocation(hash, loc); ok {
+			h := readHeader(s.at(loc))
+			sh.countGone(h, hash.Partition(), now)
+			sh.removeEntry(hash, at, w, h)
+		}
+		return
+	}
+	s.entries(id, func(off int, h header, b []byte) bool {
+		hash := s.hash(h.namespace, h.key(b))
+		if at, _, ok := sh.index.findLocation(hash, s.locate(id, off)); ok {
+			sh.countGone(h, hash.Partition(), now)
+			sh.forget(hash, at, h)
+		}
+		return true
+	})
+	s.meta[id].live, s.meta[id].entries = 0, 0
+	sh.free(id)
+}
+
+// countGone counts the removal of an entry: as evicted, if it was still good.
+func (sh *shard) countGone(h header, partition uint16, now time.Duration) {
+	if sh.visible(h, partition, now) {
+		sh.n.evicted++
+	} else {
+		sh.countHidden(h, partition)
+	}
+}

@@ -1,0 +1,292 @@
+package segment
+
+import (
+	"encoding/binary"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// word is an index entry; its layout stands in the package comment.
+type word uint64
+
+const (
+	tagShift   = 38
+	hitsShift  = locationBits
+	maxHits    = 3
+	bucketSize = 8                       // words, a cache line
+	wordsAPage = pageSize / 8            // 512
+	buckets    = wordsAPage / bucketSize // 64
+	splitFill  = wordsAPage * 9 / 10     // words in a page that make it split
+	mergeFill  = wordsAPage * 35 / 100   // words in two buddies that make them merge
+	bucketBits = 6                       // of the tag, below the partition
+	restBits   = 26 - 14 - bucketBits    // of the tag, below the bucket
+	tagOfHash  = 64 - (14 + bucketBits + restBits)
+)
+
+func makeWord(h kv.Hash, hits int, loc location) word {
+	return word(uint64(h)>>tagOfHash<<tagShift | uint64(hits)<<hitsShift | uint64(loc))
+}
+
+func (w word) tag() uint64       { return uint64(w) >> tagShift }
+func (w word) hits() int         { return int(w >> hitsShift & maxHits) }
+func (w word) loc() location     { return location(w & (1<<locationBits - 1)) }
+func (w word) partition() uint16 { return uint16(w >> (64 - kv.PartitionBits)) }
+func (w word) home() int         { return int(w>>(tagShift+restBits)) & (buckets - 1) }
+func (w word) withHits(n int) word {
+	return w&^(maxHits<<hitsShift) | word(n)<<hitsShift
+}
+func (w word) withLoc(l location) word {
+	return w&^(1<<locationBits-1) | word(l)
+}
+
+// index is one shard's hash table. All of it is under the shard's lock.
+type index struct {
+	pages *pages
+	base  uint32   // directory slots at depth zero
+	depth uint8    // directory bits beyond base
+	dir   []pageID // base << depth slots; a page of less depth stands in several
+	count int      // words in use
+	held  int      // scans under way, during which pages do not merge
+
+	splits, merges int64
+	removals       int // so far; a scan that sees it move looks at its page again
+}
+
+// slot names a word: a page and the word's number in it. It is good until the
+// next insert or remove.
+type slot struct {
+	page pageID
+	at   int
+}
+
+func newIndex(p *pages, base int) *index {
+	x := &index{pages: p, base: uint32(base), dir: make([]pageID, base)}
+	for i := range x.dir {
+		x.dir[i] = p.get()
+	}
+	return x
+}
+
+// branch is the part of the hash whose low bits the directory grows by.
+func branch(h kv.Hash) uint32 { return uint32(h >> 24) }
+
+// dirSlot returns the directory slot of a hash.
+func (x *index) dirSlot(h kv.Hash) uint32 {
+	root := uint32(h>>8) & 0xffff * x.base >> 16
+	return root + x.base*(branch(h)&(1<<x.depth-1))
+}
+
+func getWord(page []byte, i int) word { return word(binary.LittleEndian.Uint64(page[i*8:])) }
+func putWord(page []byte, i int, w word) {
+	binary.LittleEndian.PutUint64(page[i*8:], uint64(w))
+}
+
+func (x *index) word(s slot) word       { return getWord(x.pages.bytes(s.page), s.at) }
+func (x *index) setWord(s slot, w word) { putWord(x.pages.bytes(s.page), s.at, w) }
+
+// probe walks the words that share a hash's tag: the first call with from < 0,
+// the next with the slot that the last returned.
+func (x *index) probe(h kv.Hash, from int, page pageID) (slot, word, bool) {
+	bytes := x.pages.bytes(page)
+	want := makeWord(h, 0, 0)
+	home := want.home()
+	start := 0
+	if from >= 0 {
+		start = (from/bucketSize-home+buckets)%buckets*bucketSize + from%bucketSize + 1
+	}
+	for n := start / bucketSize; n < buckets; n++ {
+		b := (home + n) & (buckets - 1)
+		line := bytes[b*bucketSize*8:][:bucketSize*8]
+		full := true
+		first := 0
+		if n == start/bucketSize {
+			first = start % bucketSize
+			for i := range first {
+				full = full && getWord(line, i) != 0
+			}
+		}
+		for i := first; i < bucketSize; i++ {
+			w := getWord(line, i)
+			if w>>tagShift == want>>tagShift && w != 0 {
+				return slot{page, b*bucketSize + i}, w, true
+			}
+			full = full && w != 0
+		}
+		if !full {
+			return slot{}, 0, false
+		}
+	}
+	return slot{}, 0, false
+}
+
+// findLocation returns the slot of the word that points to loc.
+func (x *index) findLocation(h kv.Hash, loc location) (slot, word, bool) {
+	page := x.dir[x.dirSlot(h)]
+	s, w, ok := x.probe(h, -1, page)
+	for ok && w.loc() != loc {
+		s, w, ok = x.probe(h, s.at, page)
+	}
+	return s, w, ok
+}
+
+// ready makes sure that insert finds room for a hash, splitting its page where
+// that is due. hashOf recomputes the hash of an entry.
+func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) {
+	for d := x.dirSlot(h); x.pages.fill[x.dir[d]] >= splitFill; d = x.dirSlot(h) {
+		x.split(d, hashOf)
+	}
+}
+
+// insert adds a word after ready.
+func (x *index) insert(h kv.Hash, w word) {
+	page := x.dir[x.dirSlot(h)]
+	insertWord(x.pages.bytes(page), w)
+	x.pages.fill[page]++
+	x.count++
+}
+
+func insertWord(page []byte, w word) {
+	for b := w.home(); ; b = (b + 1) & (buckets - 1) {
+		for i := b * bucketSize; i < (b+1)*bucketSize; i++ {
+			if getWord(page, i) == 0 {
+				putWord(page, i, w)
+				return
+			}
+		}
+	}
+}
+
+// remove deletes the word in a slot and merges its page with its buddy where
+// both have become sparse.
+func (x *index) remove(h kv.Hash, s slot) {
+	removeWord(x.pages.bytes(s.page), s.at)
+	x.pages.fill[s.page]--
+	x.count--
+	x.removals++
+	if x.held == 0 && x.pages.fill[s.page] < mergeFill {
+		x.merge(x.dirSlot(h))
+	}
+}
+
+// removeWord empties a slot and moves overflowed words back, so that a probe
+// may end at the first bucket with room: a word whose home is H and that lies
+// in L implies that H to L-1 are full.
+func removeWord(page []byte, at int) {
+	putWord(page, at, 0)
+	hole := at
+	bucket := at / bucketSize
+	if used(page, bucket) < bucketSize-1 {
+		return // it was not full, so nothing overflowed past it
+	}
+	for n := 1; n < buckets; n++ {
+		next := (at/bucketSize + n) & (buckets - 1)
+		wasFull := used(page, next) == bucketSize
+		for i := next * bucketSize; i < (next+1)*bucketSize; i++ {
+			w := getWord(page, i)
+			if w == 0 {
+				continue
+			}
+			if (next-w.home())&(buckets-1) >= (next-bucket)&(buckets-1) {
+				putWord(page, hole, w)
+				putWord(page, i, 0)
+				hole, bucket = i, next
+				break
+			}
+		}
+		if !wasFull {
+			return
+		}
+	}
+}
+
+func used(page []byte, bucket int) int {
+	n := 0
+	for i := bucket * bucketSize; i < (bucket+1)*bucketSize; i++ {
+		if getWord(page, i) != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// split divides the page of directory slot d by one more bit of its hashes.
+func (x *index) split(d uint32, hashOf func(location) kv.Hash) {
+	old := x.dir[d]
+	depth := x.pages.depth[old]
+	fresh := x.pages.get()
+	x.splits++
+	if depth == x.depth {
+		x.dir = append(x.dir, x.dir...)
+		x.depth++
+	}
+	first := d % (x.base << depth)
+	for i := first + x.base<<depth; i < uint32(len(x.dir)); i += x.base << (depth + 1) {
+		x.dir[i] = fresh
+	}
+	x.pages.depth[old], x.pages.depth[fresh] = depth+1, depth+1
+
+	var words [wordsAPage]word
+	from, to := x.pages.bytes(old), x.pages.bytes(fresh)
+	for i := range words {
+		words[i] = getWord(from, i)
+	}
+	clear(from)
+	moved := uint16(0)
+	for _, w := range words {
+		switch {
+		case w == 0:
+		case branch(hashOf(w.loc()))>>depth&1 == 1:
+			insertWord(to, w)
+			moved++
+		default:
+			insertWord(from, w)
+		}
+	}
+	x.pages.fill[fresh] = moved
+	x.pages.fill[old] -= moved
+}
+
+// merge joins the page of directory slot d with its buddy, if both are sparse.
+func (x *index) merge(d uint32) {
+	page := x.dir[d]
+	depth := x.pages.depth[page]
+	if depth == 0 {
+		return
+	}
+	stride := x.base << (depth - 1)
+	low := d % stride
+	buddy := x.dir[low]
+	if buddy == page {
+		buddy = x.dir[low+stride]
+	}
+	if x.pages.depth[buddy] != depth || x.pages.fill[page]+x.pages.fill[buddy] >= mergeFill {
+		return
+	}
+	from, to := x.pages.bytes(buddy), x.pages.bytes(page)
+	for i := range wordsAPage {
+		if w := getWord(from, i); w != 0 {
+			insertWord(to, w)
+		}
+	}
+	x.pages.fill[page] += x.pages.fill[buddy]
+	x.pages.depth[page] = depth - 1
+	for i := low; i < uint32(len(x.dir)); i += stride {
+		x.dir[i] = page
+	}
+	x.pages.put(buddy)
+	x.merges++
+}
+
+// canonical says whether directory slot d is the first one of its page.
+func (x *index) canonical(d int) bool {
+	return uint32(d) < x.base<<x.pages.depth[x.dir[d]]
+}
+
+func (x *index) release() {
+	for d := range x.dir {
+		if x.canonical(d) {
+			x.pages.put(x.dir[d])
+		}
+	}
+	x.dir = nil
+}

@@ -1,0 +1,115 @@
+package segment
+
+import "sync"
+
+// pool holds what a store may hand out: the free segments of all shards and
+// the budget that segments and index pages share. A page taken makes the pool
+// hand out fewer segments from then on.
+type pool struct {
+	mu      sync.Mutex
+	arena   []byte
+	segSize int64
+	budget  int64 // bytes for segments and pages; negative: pages are free of charge
+
+	warm    []segmentID // free, and still holding memory; a stack
+	cold    []segmentID // free, memory given back or never touched; a stack
+	used    int         // segments handed out
+	pages   int64       // bytes of pages handed out
+	touched int         // segments that hold memory: used + len(warm)
+	reserve int64       // bytes that no segment is handed out from, for the next pages
+}
+
+// reserveShare: while every shard fills an open segment with the shortest
+// entries, their index takes less than 1/128 of the budget in pages.
+const reserveShare = 128
+
+func newPool(arena []byte, segSize, segments int, budget int64) *pool {
+	p := &pool{arena: arena, segSize: int64(segSize), budget: budget, reserve: budget / reserveShare, cold: make([]segmentID, segments)}
+	for i := range p.cold {
+		p.cold[i] = segmentID(segments - 1 - i)
+	}
+	return p
+}
+
+// get hands out a free segment, or says that there is none within the budget.
+func (p *pool) get() (segmentID, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.overBudgetLocked(p.used+1, p.reserve) {
+		return 0, false
+	}
+	var from *[]segmentID
+	switch {
+	case len(p.warm) > 0:
+		from = &p.warm
+	case len(p.cold) > 0:
+		from = &p.cold
+		p.touched++
+	default:
+		return 0, false
+	}
+	id := (*from)[len(*from)-1]
+	*from = (*from)[:len(*from)-1]
+	p.used++
+	return id, true
+}
+
+// put takes a segment back.
+func (p *pool) put(id segmentID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.used--
+	p.warm = append(p.warm, id)
+	p.coolLocked()
+}
+
+// available says whether get would succeed.
+func (p *pool) available() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warm)+len(p.cold) > 0 && !p.overBudgetLocked(p.used+1, p.reserve)
+}
+
+// charge adds n bytes of pages (or takes them off, where n is negative). It
+// always succeeds: the next segments pay, and shards evict for them.
+func (p *pool) charge(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.pages += n
+	p.coolLocked()
+}
+
+// tryCharge adds n bytes of pages if they fit into the budget.
+func (p *pool) tryCharge(n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.overBudgetLocked(p.used, p.reserve+n) {
+		return false
+	}
+	p.pages += n
+	p.coolLocked()
+	return true
+}
+
+func (p *pool) overBudgetLocked(segments int, beside int64) bool {
+	return p.budget >= 0 && int64(segments)*p.segSize+p.pages+beside > p.budget
+}
+
+// coolLocked gives memory of free segments back while segments and pages
+// together would hold more than the budget.
+func (p *pool) coolLocked() {
+	for len(p.warm) > 0 && p.overBudgetLocked(p.touched, p.reserve) {
+		id := p.warm[len(p.warm)-1]
+		p.warm = p.warm[:len(p.warm)-1]
+		discard(p.arena[int64(id)*p.segSize:][:p.segSize])
+		p.cold = append(p.cold, id)
+		p.touched--
+	}
+}
+
+// counts returns segments in use, free ones, and the bytes of pages.
+func (p *pool) counts() (used, free int, pages int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used, len(p.warm) + len(p.cold), p.pages
+}

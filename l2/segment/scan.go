@@ -1,0 +1,132 @@
+package segment
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// scanCopy is how much a scan copies under a shard's lock at a time, in bytes.
+const scanCopy = 64 << 10
+
+// MaxHits is the most hits that the store counts of an entry.
+const MaxHits = maxHits
+
+// Scan yields the visible entries of the partitions that want names and that
+// have been hit exactly hits times (a caller that wants the hottest first
+// scans for MaxHits, then for fewer). No lock is held while yield runs; the
+// entry's bytes are lent until it returns. An entry that stays throughout is
+// yielded at least once, barring writes so dense that a page never rests; one
+// that moves may be yielded twice.
+func (s *Store) Scan(want func(partition uint16) bool, hits int, now time.Duration, yield func(kv.Entry) bool) {
+	for _, sh := range s.shards {
+		sh.hold(1)
+		ok := sh.scan(want, hits, now, yield)
+		sh.hold(-1)
+		if !ok {
+			return
+		}
+	}
+}
+
+// scanner is a scan's place in a shard and what it has copied there.
+type scanner struct {
+	sh       *shard
+	want     func(uint16) bool
+	hits     int
+	now      time.Duration
+	batch    []kv.Entry
+	buf      []byte
+	d, at    int // directory slot, word
+	removals int // of the index, when the page was begun
+	restarts int
+}
+
+func (sh *shard) scan(want func(uint16) bool, hits int, now time.Duration, yield func(kv.Entry) bool) bool {
+	c := &scanner{sh: sh, want: want, hits: hits, now: now, buf: make([]byte, 0, 2*scanCopy)}
+	for more := true; more; {
+		more = c.fill()
+		ok := true
+		for i := 0; ok && i < len(c.batch); i++ {
+			ok = yield(c.batch[i])
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// fill copies the next entries. It says whether there may be more.
+func (c *scanner) fill() bool {
+	sh := c.sh
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c.batch, c.buf = c.batch[:0], c.buf[:0]
+	x := sh.index
+	if c.at > 0 && c.removals != x.removals && c.restarts < 3 {
+		c.at = 0 // a removal may have moved a word to before our place
+		c.restarts++
+	}
+	for ; c.d < len(x.dir); c.d, c.at, c.restarts = c.d+1, 0, 0 {
+		if !x.canonical(c.d) {
+			continue
+		}
+		c.removals = x.removals
+		page := x.pages.bytes(x.dir[c.d])
+		for ; c.at < wordsAPage; c.at++ {
+			w := getWord(page, c.at)
+			if w == 0 || w.hits() != c.hits || !c.want(w.partition()) {
+				continue
+			}
+			if !c.copy(w) {
+				return true
+			}
+			if len(c.buf) >= scanCopy {
+				c.at++
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// copy adds an entry to the batch. A chain is copied without the lock, and as
+// the only one of its batch.
+func (c *scanner) copy(w word) bool {
+	sh, s := c.sh, c.sh.store
+	b := s.at(w.loc())
+	h := readHeader(b)
+	if !sh.visible(h, w.partition(), c.now) {
+		return true
+	}
+	chain := h.marks&markChain != 0
+	if chain && len(c.batch) > 0 {
+		return false // first what is there; then this one again
+	}
+	start := len(c.buf)
+	c.buf = append(c.buf, h.key(b)...)
+	e := kv.Entry{
+		Key:      kv.Key{Hash: s.hash(h.namespace, h.key(b)), Namespace: h.namespace},
+		Flags:    h.clientFlags(b),
+		Version:  h.version,
+		Deadline: h.deadline,
+	}
+	if chain {
+		id, _ := s.split(w.loc())
+		s.meta[id].pins++
+		sh.mu.Unlock()
+		c.buf = s.appendChain(c.buf, id, h)
+		sh.mu.Lock()
+		sh.unpin(id)
+	} else {
+		c.buf = append(c.buf, h.value(b)...)
+	}
+	e.Key.Bytes = c.buf[start : start+h.keyLen : start+h.keyLen]
+	e.Value = c.buf[start+h.keyLen : len(c.buf) : len(c.buf)]
+	c.batch = append(c.batch, e)
+	if chain {
+		c.at++
+	}
+	return !chain
+}

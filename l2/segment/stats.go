@@ -1,0 +1,144 @@
+package segment
+
+import "github.com/cachesidecar/cachesidecar/internal/kv"
+
+// Stats is a store's account. The byte counts of Memory add up to what the
+// store has taken of Config.Size.
+type Stats struct {
+	Entries int64 // in the index; some may be expired or flushed and not yet removed
+	Memory  Memory
+
+	Hits, Misses int64
+
+	// Entries removed, by reason.
+	Expired, Evicted, Flushed, QuotaEvicted, Overwritten, Deleted int64
+
+	// Moves between the queues, in entries.
+	Admitted, GhostHits, Promoted, Reinserted int64
+
+	// Segments evicted, expired, compacted; chains written; writes refused for
+	// want of room.
+	SegmentEvictions, SegmentExpirations, Compactions, Chains, NoRoom int64
+
+	Segments, FreeSegments, OpenSegments int64
+	IndexSplits, IndexMerges             int64 // of index pages
+	Shards                               int
+	BusiestShard                         int64 // entries of the shard that has most
+}
+
+// Memory says where a store's bytes are.
+type Memory struct {
+	Payload   int64 // keys and values
+	Headers   int64 // entry headers and client flags
+	Alignment int64 // padding of entries
+	Dead      int64 // overwritten, deleted and expired entries in segments
+	Open      int64 // not yet written of open segments
+	Tails     int64 // unusable ends of sealed segments and chains
+	Index     int64
+	Ghosts    int64
+	Quotas    int64 // queues of namespaces with a quota
+	Total     int64
+	Limit     int64
+}
+
+// Overhead is what the store takes beyond keys and values, in bytes an entry.
+func (s Stats) Overhead() float64 {
+	if s.Entries == 0 {
+		return 0
+	}
+	return float64(s.Memory.Total-s.Memory.Payload) / float64(s.Entries)
+}
+
+// NamespaceStats is the account of one namespace.
+type NamespaceStats struct {
+	Entries int64 // that no flush has hidden
+	Bytes   int64 // headers and padding included
+	Hidden  int64 // flushed, and not yet removed by the sweep
+	Quota   int64 // bytes; zero is none
+}
+
+// Stats adds up the accounts of all shards. They are read one after another.
+func (s *Store) Stats() Stats {
+	var t Stats
+	var c counters
+	var held int64
+	size := int64(s.cfg.SegmentSize)
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		t.Entries += int64(sh.index.count)
+		t.BusiestShard = max(t.BusiestShard, int64(sh.index.count))
+		t.Memory.Ghosts += int64(len(sh.ghosts.held)) * pageSize
+		for _, q := range sh.quotas {
+			t.Memory.Quotas += int64(len(q.held)) * pageSize
+		}
+		held += int64(sh.held)
+		t.IndexSplits += sh.index.splits
+		t.IndexMerges += sh.index.merges
+		for q := range sh.open {
+			for _, id := range sh.open[q] {
+				if id != noSegment {
+					t.OpenSegments++
+					t.Memory.Open += size - int64(s.meta[id].used)
+				}
+			}
+		}
+		c.add(&sh.n)
+		sh.mu.Unlock()
+	}
+	_, free, pages := s.pool.counts()
+	t.Shards = len(s.shards)
+	t.Segments, t.FreeSegments = held, int64(free)
+	m := &t.Memory
+	m.Payload, m.Headers = c.payload, c.headers
+	m.Alignment = c.live - c.payload - c.headers
+	m.Dead = c.used - c.live
+	m.Tails = held*size - c.used - m.Open
+	m.Index = pages - m.Ghosts - m.Quotas
+	m.Total = held*size + pages
+	m.Limit = s.cfg.Size
+	t.Hits, t.Misses = c.hits, c.misses
+	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
+	t.QuotaEvicted, t.Overwritten, t.Deleted = c.quotaEvicted, c.overwritten, c.deleted
+	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
+	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
+	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
+	return t
+}
+
+func (c *counters) add(o *counters) {
+	c.live += o.live
+	c.payload += o.payload
+	c.headers += o.headers
+	c.used += o.used
+	c.hits += o.hits
+	c.misses += o.misses
+	c.expired += o.expired
+	c.evicted += o.evicted
+	c.flushed += o.flushed
+	c.quotaEvicted += o.quotaEvicted
+	c.overwritten += o.overwritten
+	c.deleted += o.deleted
+	c.admitted += o.admitted
+	c.promoted += o.promoted
+	c.reinserted += o.reinserted
+	c.ghostHits += o.ghostHits
+	c.compacted += o.compacted
+	c.chains += o.chains
+	c.evictions += o.evictions
+	c.expirations += o.expirations
+	c.noRoom += o.noRoom
+}
+
+// NamespaceStats returns the account of one namespace.
+func (s *Store) NamespaceStats(ns kv.NamespaceID) NamespaceStats {
+	t := NamespaceStats{Quota: s.namespaces[ns].quota.Load()}
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		c := &sh.counts[ns]
+		t.Entries += c.entries
+		t.Bytes += c.bytes
+		t.Hidden += c.hidden
+		sh.mu.Unlock()
+	}
+	return t
+}
