@@ -9,7 +9,9 @@ import (
 const (
 	admissionShare = 10 // one in so many of a shard's segments is for admission
 	promoteHits    = 2  // hits in admission that lead to the main queue
-	minGain        = 4  // an eviction frees at least one in so many of a segment's bytes
+	minGain        = 16 // an eviction frees at least one in so many of a segment's bytes,
+	minGainPressed = 4  // and one in so many once patience evictions made too little room
+	patience       = 16
 )
 
 // makeRoom frees at least one segment for the pool: from the shard that needs
@@ -47,33 +49,45 @@ func (sh *shard) holds() int {
 
 // freeOne compacts or evicts until one of the shard's segments has gone back
 // to the pool. It declines while the shard holds no more than half of share.
+// The lock is released between two segments.
 func (sh *shard) freeOne(now time.Duration, share int) bool {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	if sh.held*2 < share {
+	before := sh.holds()
+	if before*2 < share {
 		return false
 	}
-	before := sh.held
 	// Each pass over the queues takes a hit from every entry that stays, so
 	// after a few there is something to free, unless all is open or pinned.
-	for tries := (maxHits + 2) * (sh.held + 1); tries > 0; tries-- {
-		switch id, q := sh.victim(); {
-		case id == noSegment:
-			return sh.sealForRoom(now)
-		case sh.store.meta[id].state == stateChain:
-			sh.evictChain(id, q, now)
-		case sh.store.meta[id].sparse:
-			sh.move(id, int(sh.store.meta[id].queue), now, sh.keepAll)
-			sh.n.compacted++
-		default:
-			sh.evictSegment(id, q, now)
+	for n := range (maxHits + 2) * (before + 1) {
+		gain := minGain
+		if n >= patience {
+			gain = minGainPressed
 		}
-		// The ghost table comes, and grows, out of evicted segments.
-		if sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)) {
-			return true
+		if freed, more := sh.evictOne(now, gain, before); freed || !more {
+			return freed
 		}
 	}
 	return false
+}
+
+// evictOne empties or moves on the segment or chain whose turn it is. It says
+// whether the shard now holds fewer segments than before, and whether there is
+// anything left to evict.
+func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch id, q := sh.victim(); {
+	case id == noSegment:
+		return sh.sealForRoom(now), false
+	case sh.store.meta[id].state == stateChain:
+		sh.evictChain(id, q, now)
+	case sh.store.meta[id].sparse:
+		sh.move(id, int(sh.store.meta[id].queue), now, sh.keepAll)
+		sh.n.compacted++
+	default:
+		sh.evictSegment(id, q, now, gain)
+	}
+	// The ghost table comes, and grows, out of evicted segments.
+	return sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)), true
 }
 
 // victim names the segment to go next: a sparse one, else the oldest of the
@@ -162,9 +176,9 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 
 // evictSegment drops what was not hit in a segment and moves the rest on to
 // the main queue.
-func (sh *shard) evictSegment(id segmentID, q int, now time.Duration) {
+func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) {
 	sh.n.evictions++
-	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/minGain
+	limit := sh.store.cfg.SegmentSize - sh.store.cfg.SegmentSize/gain
 	kept := 0
 	if q == admission {
 		sh.move(id, mainQueue, now, func(hash kv.Hash, h header, hits int) (int, bool) {
