@@ -1,0 +1,309 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// Reply is any answer. Its status and the op that it answers tell which fields
+// it has; see the package comment. Byte fields alias the frame.
+type Reply struct {
+	ID      uint64
+	Status  Status
+	Value   []byte
+	Flags   uint32
+	Version uint64
+	TTLMS   int64 // remaining; zero is no expiry
+	Source  Source
+	AgeMS   uint64 // what the value may be behind the truth, at most
+	Why     Why
+	Token   []byte
+	Number  int64
+	Message []byte
+	Items   []Reply // of MGET and DELETE, in the order of the keys
+	Body    []byte  // one msgpack value, walked
+}
+
+// Err returns the answer's error, or nil.
+func (r *Reply) Err() error {
+	if r.Status.IsError() {
+		return &Error{r.Status, string(r.Message)}
+	}
+	return nil
+}
+
+// DecodeReply decodes the answer to a request of the given op into r, whose
+// Items it reuses.
+func DecodeReply(op Op, frame []byte, r *Reply) error {
+	*r = Reply{Items: r.Items[:0]}
+	n, b, err := msgp.ReadArrayHeaderBytes(frame)
+	if err != nil {
+		return fmt.Errorf("an answer is a msgpack array: %w", err)
+	}
+	d := decoder{b: b, left: int(n)}
+	r.ID = d.number("id")
+	d.reply(op, r, true)
+	if d.err != nil {
+		return d.err
+	}
+	if len(d.b) > 0 {
+		return fmt.Errorf("%d bytes follow the answer", len(d.b))
+	}
+	return nil
+}
+
+// reply reads status and fields, and passes over what else the array has.
+func (d *decoder) reply(op Op, r *Reply, whole bool) {
+	status := d.number("status")
+	if d.err != nil {
+		return
+	}
+	if status >= StatusCount || statusNames[status] == "" {
+		if status < uint64(BadRequest) || status > math.MaxUint8 {
+			d.err = Errorf(Unsupported, "status %d is unknown", status)
+			return
+		} // else an error of a kind that a later version has
+	}
+	r.Status = Status(status)
+	switch {
+	case r.Status.IsError() || r.Status == NotStored:
+		r.Message = d.bytes("message", false)
+	case r.Status == Miss && op == OpDelete:
+		r.Version = d.uint("version", math.MaxUint64)
+	case r.Status == Miss:
+		r.Why = Why(d.uint("why", math.MaxUint8))
+	case r.Status == Lease:
+		r.Token = d.bytes("token", true)
+		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	case r.Status == Exists:
+		r.Version = d.uint("version", math.MaxUint64)
+	default:
+		d.result(op, r, whole)
+	}
+	for ; d.err == nil && d.left > 0; d.left-- {
+		rest, err := skip(d.b)
+		if err != nil {
+			d.err = Errorf(BadRequest, "%v", err)
+			return
+		}
+		d.b = rest
+	}
+}
+
+// result reads what stands after OK or STALE.
+func (d *decoder) result(op Op, r *Reply, whole bool) {
+	if r.Status == Stale && op != OpGet && op != OpLease && op != OpMGet {
+		d.err = Errorf(BadRequest, "%s cannot be answered with STALE", op)
+		return
+	}
+	switch op {
+	case OpGet, OpLease:
+		d.value(r)
+	case OpMGet:
+		if whole {
+			d.items(op, r)
+		} else {
+			d.value(r)
+		}
+	case OpDelete:
+		if whole {
+			d.items(op, r)
+		} else {
+			r.Version = d.uint("version", math.MaxUint64)
+		}
+	case OpSet, OpFill, OpTouch, OpFlush:
+		r.Version = d.uint("version", math.MaxUint64)
+	case OpIncr:
+		r.Number = d.int("number")
+		r.Version = d.uint("version", math.MaxUint64)
+	case OpHello, OpStats, OpMembers, OpRing, OpWatch:
+		if r.Body = d.raw(); r.Body == nil && d.err == nil {
+			d.err = Errorf(BadRequest, "the body is missing")
+		}
+	}
+}
+
+func (d *decoder) value(r *Reply) {
+	r.Value = d.bytes("value", true)
+	r.Flags = uint32(d.uint("flags", math.MaxUint32))
+	r.Version = d.uint("version", math.MaxUint64)
+	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+	r.Source = Source(d.uint("source", math.MaxUint8))
+	r.AgeMS = d.uint("age_ms", math.MaxUint64)
+}
+
+func (d *decoder) items(op Op, r *Reply) {
+	if !d.has() {
+		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+	if err != nil || n > MaxKeys {
+		d.fail("items", fmt.Sprintf("an array of at most %d", MaxKeys), err)
+		return
+	}
+	outer := d.left - 1
+	d.b = rest
+	for range n {
+		m, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+		if err != nil {
+			d.fail("item", "an array", err)
+			return
+		}
+		d.b, d.left = rest, int(m)
+		r.Items = append(r.Items, Reply{})
+		d.reply(op, &r.Items[len(r.Items)-1], false)
+		if d.err != nil {
+			return
+		}
+	}
+	d.left = outer
+}
+
+// raw reads one value of any kind, as it stands.
+func (d *decoder) raw() []byte {
+	if d.err != nil || d.left == 0 {
+		return nil
+	}
+	rest, err := skip(d.b)
+	if err != nil {
+		d.err = Errorf(BadRequest, "%v", err)
+		return nil
+	}
+	v := d.b[:len(d.b)-len(rest)]
+	d.left--
+	d.b = rest
+	return v
+}
+
+// AppendReply appends an answer as a whole frame. The server's hot path uses
+// the functions below instead, which are held to the same bytes.
+func AppendReply(dst []byte, op Op, r *Reply) []byte {
+	at := len(dst)
+	dst = BeginFrame(dst)
+	array := len(dst)
+	dst = msgp.AppendUint64(append(dst, 0), r.ID)
+	dst, n := appendFields(dst, op, r, true)
+	dst[array] = 0x90 | byte(n+1)
+	return EndFrame(dst, at)
+}
+
+// appendFields appends status and fields and returns their number.
+func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
+	dst = msgp.AppendUint8(dst, uint8(r.Status))
+	switch {
+	case r.Status.IsError() || r.Status == NotStored:
+		return msgp.AppendStringFromBytes(dst, r.Message), 2
+	case r.Status == Miss && op == OpDelete, r.Status == Exists:
+		return msgp.AppendUint64(dst, r.Version), 2
+	case r.Status == Miss:
+		return msgp.AppendUint8(dst, uint8(r.Why)), 2
+	case r.Status == Lease:
+		dst = msgp.AppendBytes(dst, r.Token)
+		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 3
+	}
+	switch op {
+	case OpGet, OpLease, OpMGet:
+		if op == OpMGet && whole {
+			return appendItems(dst, op, r.Items), 2
+		}
+		dst = msgp.AppendBytes(dst, r.Value)
+		return appendMeta(dst, r), 7
+	case OpDelete:
+		if whole {
+			return appendItems(dst, op, r.Items), 2
+		}
+		return msgp.AppendUint64(dst, r.Version), 2
+	case OpSet, OpFill, OpTouch, OpFlush:
+		return msgp.AppendUint64(dst, r.Version), 2
+	case OpIncr:
+		dst = appendInt(dst, r.Number)
+		return msgp.AppendUint64(dst, r.Version), 3
+	case OpHello, OpStats, OpMembers, OpRing, OpWatch:
+		return append(dst, r.Body...), 2
+	}
+	return dst, 1
+}
+
+func appendItems(dst []byte, op Op, items []Reply) []byte {
+	dst = msgp.AppendArrayHeader(dst, uint32(len(items)))
+	for i := range items {
+		dst = AppendItem(dst, op, &items[i])
+	}
+	return dst
+}
+
+// AppendItem appends one item of an answer to MGET or DELETE.
+func AppendItem(dst []byte, op Op, r *Reply) []byte {
+	at := len(dst)
+	dst, n := appendFields(append(dst, 0), op, r, false)
+	dst[at] = 0x90 | byte(n)
+	return dst
+}
+
+// appendMeta appends what follows the value.
+func appendMeta(dst []byte, r *Reply) []byte {
+	dst = msgp.AppendUint32(dst, r.Flags)
+	dst = msgp.AppendUint64(dst, r.Version)
+	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
+	dst = msgp.AppendUint8(dst, uint8(r.Source))
+	return msgp.AppendUint64(dst, r.AgeMS)
+}
+
+// An answer whose value is not at hand but is appended by a store: OpenValue,
+// then the store, then CloseValue. The bytes are those of AppendReply.
+
+// binHead is the room that OpenValue leaves for the value's msgpack head; a
+// value of 256 bytes or more needs more and is moved.
+const binHead = 2
+
+// OpenItems appends the head of an answer to MGET or DELETE, up to the items;
+// the caller appends as many as it announced and ends the frame.
+func OpenItems(dst []byte, id uint64, items int) []byte {
+	dst = append(BeginFrame(dst), 0x93)
+	dst = msgp.AppendUint64(dst, id)
+	return msgp.AppendArrayHeader(append(dst, byte(OK)), uint32(items))
+}
+
+// OpenValue appends the head of an OK answer to GET, or where item is set of
+// an item of MGET, up to the value.
+func OpenValue(dst []byte, id uint64, item bool) []byte {
+	if item {
+		return append(dst, 0x97, byte(OK), 0, 0)
+	}
+	dst = append(BeginFrame(dst), 0x98)
+	dst = msgp.AppendUint64(dst, id)
+	return append(dst, byte(OK), 0, 0)
+}
+
+// CloseValue completes what OpenValue began: value is where the value begins
+// in dst (the length of dst after OpenValue), and the value reaches to the end
+// of dst. The fields of r follow it. The caller ends the frame.
+func CloseValue(dst []byte, value int, r *Reply) []byte {
+	n := len(dst) - value
+	head := dst[value-binHead:]
+	switch {
+	case n <= math.MaxUint8:
+		head[0], head[1] = 0xc4, byte(n)
+	case n <= math.MaxUint16:
+		dst = append(dst, 0)
+		copy(dst[value+1:], dst[value:])
+		head = dst[value-binHead:]
+		head[0] = 0xc5
+		binary.BigEndian.PutUint16(head[1:], uint16(n))
+	default:
+		dst = append(dst, 0, 0, 0)
+		copy(dst[value+3:], dst[value:])
+		head = dst[value-binHead:]
+		head[0] = 0xc6
+		binary.BigEndian.PutUint32(head[1:], uint32(n))
+	}
+	return appendMeta(dst, r)
+}
+
+// AppendError appends an error as a whole frame.
+func AppendError(dst []byte, id uint64, e *Error) []byte {
+	return AppendReply(dst, OpPing, &Reply{ID: id, Status: e.Status, Message: []byte(e.Message)})
+}

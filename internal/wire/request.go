@@ -1,0 +1,422 @@
+package wire
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// Request is any request. Each op uses the fields that its line in the package
+// comment names. Byte fields alias the frame.
+type Request struct {
+	ID        uint64
+	Op        Op
+	TimeoutMS uint32 // zero is the server's default
+	Namespace []byte // nil is the connection's default
+	Key       []byte
+	Keys      [][]byte
+	Value     []byte
+	TTLMS     int64 // TTLDefault, or zero for no expiry
+	Flags     uint32
+	Mode      Mode
+	Compare   uint64 // the version that ModeCAS compares
+	Options   Options
+	Delta     int64
+	Create    bool // INCR: store Initial where the key is absent
+	Initial   int64
+	Token     []byte
+	HoldMS    uint32
+	Epoch     uint64
+	Seq       uint64
+	Hello     Hello
+}
+
+// TTLDefault leaves the TTL to the namespace.
+const TTLDefault = -1
+
+// Has says whether an option is set.
+func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
+
+// PeekID reads the id of a frame that may be otherwise broken, or cut short.
+func PeekID(frame []byte) (uint64, bool) {
+	_, b, err := msgp.ReadArrayHeaderBytes(frame)
+	if err != nil {
+		return 0, false
+	}
+	id, _, err := msgp.ReadUint64Bytes(b)
+	return id, err == nil
+}
+
+// DecodeRequest decodes a frame's array into r, whose Keys it reuses. An error
+// is one of the client's making: *Error with BadRequest or Unsupported. Where
+// it fails, r.ID and r.Op are as far as they could be read.
+func DecodeRequest(frame []byte, r *Request) *Error {
+	*r = Request{Keys: r.Keys[:0], TTLMS: TTLDefault}
+	n, b, err := msgp.ReadArrayHeaderBytes(frame)
+	if err != nil {
+		return Errorf(BadRequest, "a request is a msgpack array [id, op, timeout_ms, …]: %v", err)
+	}
+	d := decoder{b: b, left: int(n)}
+	r.ID = d.number("id")
+	op := d.number("op")
+	if d.err == nil {
+		if op == 0 || op >= uint64(OpCount) {
+			return Errorf(Unsupported, "op %d is unknown; ops 1 to %d are known", op, OpCount-1)
+		}
+		r.Op = Op(op)
+	}
+	r.TimeoutMS = uint32(d.uint("timeout_ms", MaxTimeout))
+	switch r.Op {
+	case OpHello:
+		d.hello(&r.Hello)
+	case OpPing, OpMembers:
+	case OpGet, OpLease:
+		d.name(r)
+		d.options(r)
+	case OpMGet:
+		d.names(r)
+		d.options(r)
+	case OpSet:
+		d.name(r)
+		r.Value = d.bytes("value", true)
+		r.TTLMS = d.ttl()
+		r.Flags = uint32(d.uint("flags", math.MaxUint32))
+		r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
+		r.Compare = d.uint("compare", math.MaxUint64)
+		d.options(r)
+	case OpDelete:
+		d.names(r)
+		d.options(r)
+		r.HoldMS = uint32(d.uint("hold_ms", MaxTimeout))
+	case OpTouch:
+		d.name(r)
+		r.TTLMS = d.ttl()
+		d.options(r)
+	case OpIncr:
+		d.name(r)
+		r.Delta = d.int("delta")
+		r.Create = d.has()
+		r.Initial = d.int("initial")
+		r.TTLMS = d.ttl()
+		d.options(r)
+	case OpFill:
+		d.name(r)
+		r.Token = d.bytes("token", true)
+		r.Value = d.bytes("value", true)
+		r.TTLMS = d.ttl()
+		r.Flags = uint32(d.uint("flags", math.MaxUint32))
+	case OpFlush:
+		r.Namespace = d.bytes("ns", false)
+		d.options(r)
+	case OpStats:
+		d.options(r)
+	case OpRing:
+		d.name(r)
+	case OpWatch:
+		r.Namespace = d.bytes("ns", false)
+		d.options(r)
+		r.Epoch = d.uint("epoch", math.MaxUint64)
+		r.Seq = d.uint("seq", math.MaxUint64)
+	}
+	switch {
+	case d.err != nil:
+		return d.err
+	case d.left > 0:
+		return Errorf(BadRequest, "%s has %d elements too many", r.Op, d.left)
+	case len(d.b) > 0:
+		return Errorf(BadRequest, "%d bytes follow the array", len(d.b))
+	}
+	return nil
+}
+
+// decoder reads the elements of one array in turn. After an error it returns
+// zeros.
+type decoder struct {
+	b    []byte
+	left int
+	err  *Error
+}
+
+// has consumes a nil and says whether anything else is next.
+func (d *decoder) has() bool {
+	if d.err != nil || d.left == 0 {
+		return false
+	}
+	if len(d.b) == 0 {
+		d.err = Errorf(BadRequest, "the frame ends %d elements early", d.left)
+		return false
+	}
+	if msgp.IsNil(d.b) {
+		d.left--
+		d.b = d.b[1:]
+		return false
+	}
+	return true
+}
+
+func (d *decoder) fail(field string, want any, err error) {
+	if d.err != nil {
+		return
+	}
+	got := "nothing"
+	if len(d.b) > 0 {
+		got = msgp.NextType(d.b).String()
+	}
+	if err != nil {
+		got = fmt.Sprintf("%s (%v)", got, err)
+	}
+	d.err = Errorf(BadRequest, "%s: want %v, got %s", field, want, got)
+}
+
+// number reads an unsigned number that may not be left out.
+func (d *decoder) number(field string) uint64 {
+	if !d.has() {
+		if d.err == nil {
+			d.err = Errorf(BadRequest, "%s is missing", field)
+		}
+		return 0
+	}
+	return d.uint(field, math.MaxUint64)
+}
+
+func (d *decoder) uint(field string, most uint64) uint64 {
+	if !d.has() {
+		return 0
+	}
+	v, rest, err := msgp.ReadUint64Bytes(d.b)
+	if err != nil || v > most {
+		if err == nil {
+			err = fmt.Errorf("%d", v)
+		}
+		d.fail(field, fmt.Sprintf("a number from 0 to %d", most), err)
+		return 0
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+func (d *decoder) int(field string) int64 {
+	if !d.has() {
+		return 0
+	}
+	v, rest, err := msgp.ReadInt64Bytes(d.b)
+	if err != nil {
+		d.fail(field, "a signed 64-bit number", err)
+		return 0
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+// ttl reads a TTL; nil leaves it to the namespace.
+func (d *decoder) ttl() int64 {
+	if !d.has() {
+		return TTLDefault
+	}
+	return int64(d.uint("ttl_ms", MaxTTL))
+}
+
+// bytes reads bin or str.
+func (d *decoder) bytes(field string, required bool) []byte {
+	if !d.has() {
+		if required && d.err == nil {
+			d.err = Errorf(BadRequest, "%s is missing", field)
+		}
+		return nil
+	}
+	var v, rest []byte
+	var err error
+	if c := d.b[0]; c >= 0xc4 && c <= 0xc6 {
+		v, rest, err = msgp.ReadBytesZC(d.b)
+	} else {
+		v, rest, err = msgp.ReadStringZC(d.b)
+	}
+	if err != nil {
+		d.fail(field, "bin or str", err)
+		return nil
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+func (d *decoder) name(r *Request) {
+	r.Namespace = d.bytes("ns", false)
+	r.Key = d.bytes("key", true)
+}
+
+func (d *decoder) names(r *Request) {
+	r.Namespace = d.bytes("ns", false)
+	if !d.has() {
+		if d.err == nil {
+			d.err = Errorf(BadRequest, "keys are missing")
+		}
+		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+	if err != nil || n < 1 || n > MaxKeys {
+		if err == nil {
+			err = fmt.Errorf("%d", n)
+		}
+		d.fail("keys", fmt.Sprintf("an array of 1 to %d keys", MaxKeys), err)
+		return
+	}
+	outer := d.left - 1
+	d.b, d.left = rest, int(n)
+	for range n {
+		r.Keys = append(r.Keys, d.bytes("key", true))
+	}
+	d.left = outer
+}
+
+func (d *decoder) options(r *Request) {
+	o := d.uint("options", math.MaxUint32)
+	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {
+		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
+	}
+	r.Options = Options(o)
+}
+
+// AppendRequest appends a request as a whole frame.
+func AppendRequest(dst []byte, r *Request) []byte {
+	at := len(dst)
+	dst = BeginFrame(dst)
+	// Elements at the end that have their default are left out.
+	e := encoder{b: msgp.AppendUint64(append(dst, 0), r.ID), array: len(dst)}
+	e.uint(uint64(r.Op))
+	e.uint(uint64(r.TimeoutMS))
+	switch r.Op {
+	case OpHello:
+		e.hello(&r.Hello)
+	case OpGet, OpLease:
+		e.name(r)
+		e.optional(uint64(r.Options))
+	case OpMGet:
+		e.names(r)
+		e.optional(uint64(r.Options))
+	case OpSet:
+		e.name(r)
+		e.bytes(r.Value)
+		e.ttl(r.TTLMS)
+		e.optional(uint64(r.Flags))
+		e.optional(uint64(r.Mode))
+		e.optional(r.Compare)
+		e.optional(uint64(r.Options))
+	case OpDelete:
+		e.names(r)
+		e.optional(uint64(r.Options))
+		e.optional(uint64(r.HoldMS))
+	case OpTouch:
+		e.name(r)
+		e.ttl(r.TTLMS)
+		e.optional(uint64(r.Options))
+	case OpIncr:
+		e.name(r)
+		e.int(r.Delta)
+		if r.Create {
+			e.int(r.Initial)
+		} else {
+			e.skip()
+		}
+		e.ttl(r.TTLMS)
+		e.optional(uint64(r.Options))
+	case OpFill:
+		e.name(r)
+		e.bytes(r.Token)
+		e.bytes(r.Value)
+		e.ttl(r.TTLMS)
+		e.optional(uint64(r.Flags))
+	case OpFlush:
+		e.namespace(r)
+		e.optional(uint64(r.Options))
+	case OpStats:
+		e.optional(uint64(r.Options))
+	case OpRing:
+		e.name(r)
+	case OpWatch:
+		e.namespace(r)
+		e.optional(uint64(r.Options))
+		e.optional(r.Epoch)
+		e.optional(r.Seq)
+	}
+	return EndFrame(e.finish(), at)
+}
+
+// encoder writes an array of fewer than 16 elements and leaves out the nils at
+// its end.
+type encoder struct {
+	b     []byte
+	array int // where the array's head stands, one byte
+	n     int // elements written after the id
+	nils  int // elements owed: nil if another follows, else left out
+}
+
+func (e *encoder) skip() { e.nils++ }
+
+func (e *encoder) next() {
+	for ; e.nils > 0; e.nils-- {
+		e.b = msgp.AppendNil(e.b)
+		e.n++
+	}
+	e.n++
+}
+
+func (e *encoder) uint(v uint64) { e.next(); e.b = msgp.AppendUint64(e.b, v) }
+func (e *encoder) int(v int64)   { e.next(); e.b = appendInt(e.b, v) }
+
+func (e *encoder) optional(v uint64) {
+	if v == 0 {
+		e.skip()
+	} else {
+		e.uint(v)
+	}
+}
+
+func (e *encoder) ttl(ms int64) {
+	if ms < 0 {
+		e.skip()
+	} else {
+		e.uint(uint64(ms))
+	}
+}
+
+func (e *encoder) bytes(v []byte) { e.next(); e.b = msgp.AppendBytes(e.b, v) }
+
+func (e *encoder) namespace(r *Request) {
+	if r.Namespace == nil {
+		e.skip()
+	} else {
+		e.next()
+		e.b = msgp.AppendStringFromBytes(e.b, r.Namespace)
+	}
+}
+
+func (e *encoder) name(r *Request) {
+	e.namespace(r)
+	e.bytes(r.Key)
+}
+
+func (e *encoder) names(r *Request) {
+	e.namespace(r)
+	e.next()
+	e.b = msgp.AppendArrayHeader(e.b, uint32(len(r.Keys)))
+	for _, k := range r.Keys {
+		e.b = msgp.AppendBytes(e.b, k)
+	}
+}
+
+func (e *encoder) finish() []byte {
+	e.b[e.array] = 0x90 | byte(e.n+1)
+	return e.b
+}
+
+// appendInt writes what is not negative as unsigned, in the shortest form.
+func appendInt(dst []byte, v int64) []byte {
+	if v >= 0 {
+		return msgp.AppendUint64(dst, uint64(v))
+	}
+	return msgp.AppendInt64(dst, v)
+}

@@ -1,0 +1,130 @@
+package wire
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// Hello is the body of a HELLO.
+type Hello struct {
+	Versions  []int  `msgpack:"v" json:"v"`                               // that the client speaks, best first
+	Client    string `msgpack:"client,omitempty" json:"client,omitempty"` // a name for logs
+	Token     string `msgpack:"token,omitempty" json:"token,omitempty"`
+	Namespace string `msgpack:"ns,omitempty" json:"ns,omitempty"` // the connection's default
+}
+
+// Welcome answers a HELLO.
+type Welcome struct {
+	Version  int      `msgpack:"v" json:"v"`           // chosen among the client's
+	Node     string   `msgpack:"node" json:"node"`     // the sidecar's name
+	Server   string   `msgpack:"server" json:"server"` // its software version
+	Limits   Limits   `msgpack:"limits" json:"limits"`
+	Features []string `msgpack:"features" json:"features"` // ops that it serves, in lower case
+}
+
+// Limits tells a client what the server takes.
+type Limits struct {
+	Key       int   `msgpack:"key" json:"key"`               // bytes
+	Value     int   `msgpack:"value" json:"value"`           // bytes
+	Frame     int   `msgpack:"frame" json:"frame"`           // bytes of a request
+	Keys      int   `msgpack:"keys" json:"keys"`             // of MGET and DELETE
+	InFlight  int   `msgpack:"in_flight" json:"in_flight"`   // requests of a connection that wait
+	TTLMS     int64 `msgpack:"ttl_ms" json:"ttl_ms"`         // longest
+	TimeoutMS int64 `msgpack:"timeout_ms" json:"timeout_ms"` // default
+}
+
+// Member is one line of MEMBERS.
+type Member struct {
+	Node    string `msgpack:"node" json:"node"`
+	Address string `msgpack:"address" json:"address"`
+	State   string `msgpack:"state" json:"state"`
+	Epoch   string `msgpack:"epoch" json:"epoch"`
+}
+
+// Place answers RING.
+type Place struct {
+	Partition int    `msgpack:"partition" json:"partition"`
+	Owner     string `msgpack:"owner" json:"owner"`   // by the ring
+	Holder    string `msgpack:"holder" json:"holder"` // in fact; empty while nobody holds it
+}
+
+// maxHello bounds the body of a HELLO, in bytes.
+const maxHello = 4096
+
+// hello decodes the body of a HELLO.
+func (d *decoder) hello(h *Hello) {
+	body := d.raw()
+	if d.err != nil {
+		return
+	}
+	if body == nil {
+		d.err = Errorf(BadRequest, "HELLO takes a map {v, client, token, ns}")
+		return
+	}
+	if len(body) > maxHello {
+		d.err = Errorf(BadRequest, "HELLO has a body of %d bytes, at most %d are taken", len(body), maxHello)
+		return
+	}
+	if err := UnmarshalBody(body, h); err != nil {
+		d.err = Errorf(BadRequest, "HELLO takes a map {v, client, token, ns}: %v", err)
+		return
+	}
+	for _, s := range []struct{ name, value string }{{"client", h.Client}, {"token", h.Token}} {
+		if len(s.value) > MaxNameLen {
+			d.err = Errorf(BadRequest, "HELLO: %s has %d bytes, at most %d are taken", s.name, len(s.value), MaxNameLen)
+		}
+	}
+}
+
+func (e *encoder) hello(h *Hello) {
+	body, err := MarshalBody(h)
+	if err != nil {
+		panic("wire: " + err.Error()) // strings and numbers always encode
+	}
+	e.next()
+	e.b = append(e.b, body...)
+}
+
+var encoders = sync.Pool{New: func() any { return newEncoder() }}
+
+type bodyEncoder struct {
+	buf bytes.Buffer
+	enc *msgpack.Encoder
+}
+
+func newEncoder() *bodyEncoder {
+	e := &bodyEncoder{}
+	e.enc = msgpack.NewEncoder(&e.buf)
+	e.enc.UseCompactInts(true)
+	e.enc.SetSortMapKeys(true)
+	return e
+}
+
+// MarshalBody encodes a body that is a map or an array of maps.
+func MarshalBody(v any) ([]byte, error) {
+	e := encoders.Get().(*bodyEncoder)
+	defer encoders.Put(e)
+	e.buf.Reset()
+	if err := e.enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(e.buf.Bytes()), nil
+}
+
+// UnmarshalBody decodes a body. It walks the bytes first, since the decoder
+// recurses and sizes its slices by what the bytes announce.
+func UnmarshalBody(body []byte, v any) error {
+	if err := Walk(body); err != nil {
+		return err
+	}
+	d := msgpack.GetDecoder()
+	defer msgpack.PutDecoder(d)
+	d.Reset(bytes.NewReader(body))
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("msgpack: %w", err)
+	}
+	return nil
+}

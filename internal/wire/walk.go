@@ -1,0 +1,120 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// MaxDepth is how deep arrays and maps of a frame may nest.
+const MaxDepth = 16
+
+var (
+	errShort = errors.New("the msgpack value is cut short")
+	errDepth = errors.New("arrays or maps nest deeper than 16")
+	errCount = errors.New("an array or map announces more elements than the frame has bytes")
+	errType  = errors.New("0xc1 is no msgpack type")
+	errRest  = errors.New("bytes follow the msgpack value")
+)
+
+// Walk verifies that b is exactly one msgpack value, nested at most MaxDepth
+// deep, whose counts fit the bytes there are. It does not recurse and does not
+// allocate; whatever passes is safe to give to a decoder that does.
+func Walk(b []byte) error {
+	rest, err := skip(b)
+	if err == nil && len(rest) > 0 {
+		return errRest
+	}
+	return err
+}
+
+// skip returns what follows the first msgpack value of b.
+func skip(b []byte) ([]byte, error) {
+	var left [MaxDepth]uint64 // elements still to come, by depth
+	depth := -1
+	for {
+		head, payload, children, err := measure(b)
+		if err != nil {
+			return nil, err
+		}
+		b = b[head:]
+		switch {
+		case payload > uint64(len(b)):
+			return nil, errShort
+		case children > uint64(len(b)):
+			return nil, errCount
+		}
+		b = b[payload:]
+		if children > 0 {
+			if depth++; depth == MaxDepth {
+				return nil, errDepth
+			}
+			left[depth] = children
+			continue
+		}
+		for depth >= 0 {
+			if left[depth]--; left[depth] > 0 {
+				break
+			}
+			depth--
+		}
+		if depth < 0 {
+			return b, nil
+		}
+	}
+}
+
+// measure reads the head of a msgpack value: its length, that of the bytes
+// that follow it, and the number of values that follow those.
+func measure(b []byte) (head int, payload, children uint64, err error) {
+	if len(b) == 0 {
+		return 0, 0, 0, errShort
+	}
+	var lengthSize int
+	var extra, elements uint64 // payload beside the length's; values an element
+	switch c := b[0]; {
+	case c <= 0x7f, c >= 0xe0, c == 0xc0, c == 0xc2, c == 0xc3: // fixint, nil, bool
+		return 1, 0, 0, nil
+	case c <= 0x8f: // fixmap
+		return 1, 0, 2 * uint64(c&0x0f), nil
+	case c <= 0x9f: // fixarray
+		return 1, 0, uint64(c & 0x0f), nil
+	case c <= 0xbf: // fixstr
+		return 1, uint64(c & 0x1f), 0, nil
+	case c == 0xc1:
+		return 0, 0, 0, errType
+	case c <= 0xc6: // bin 8, 16, 32
+		lengthSize = 1 << (c - 0xc4)
+	case c <= 0xc9: // ext 8, 16, 32
+		lengthSize, extra = 1<<(c-0xc7), 1
+	case c <= 0xcb: // float 32, 64
+		return 1, 4 << (c - 0xca), 0, nil
+	case c <= 0xcf: // uint 8 to 64
+		return 1, 1 << (c - 0xcc), 0, nil
+	case c <= 0xd3: // int 8 to 64
+		return 1, 1 << (c - 0xd0), 0, nil
+	case c <= 0xd8: // fixext 1 to 16
+		return 1, 1 + 1<<(c-0xd4), 0, nil
+	case c <= 0xdb: // str 8, 16, 32
+		lengthSize = 1 << (c - 0xd9)
+	case c <= 0xdd: // array 16, 32
+		lengthSize, elements = 2<<(c-0xdc), 1
+	default: // map 16, 32
+		lengthSize, elements = 2<<(c-0xde), 2
+	}
+	if len(b) < 1+lengthSize {
+		return 0, 0, 0, errShort
+	}
+	var n uint64
+	switch lengthSize {
+	case 1:
+		n = uint64(b[1])
+	case 2:
+		n = uint64(binary.BigEndian.Uint16(b[1:]))
+	default:
+		n = uint64(binary.BigEndian.Uint32(b[1:]))
+	}
+	if elements > 0 {
+		return 1 + lengthSize, 0, n * elements, nil
+	}
+	return 1 + lengthSize, n + extra, 0, nil
+}

@@ -1,0 +1,596 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/messages.json")
+
+// golden is an entry of testdata/messages.json.
+type golden struct {
+	Name    string   `json:"name"`
+	Op      string   `json:"op"`
+	Request *Request `json:"request,omitempty"`
+	Reply   *Reply   `json:"reply,omitempty"`
+	Body    any      `json:"body,omitempty"` // of the reply, decoded
+	Hex     string   `json:"hex"`            // the whole frame
+}
+
+func ops() map[string]Op {
+	m := map[string]Op{}
+	for o := OpHello; o < OpCount; o++ {
+		m[o.String()] = o
+	}
+	return m
+}
+
+func body(v any) []byte {
+	b, err := MarshalBody(v)
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// messages are the golden messages: at least one of each kind.
+func messages() []golden {
+	ns, key, value := []byte("users"), []byte("user:42"), []byte("Ada")
+	request := func(name string, r Request) golden {
+		r.ID, r.TimeoutMS = 7, 1000
+		if r.TTLMS == 0 {
+			r.TTLMS = TTLDefault
+		}
+		return golden{Name: name, Op: r.Op.String(), Request: &r}
+	}
+	reply := func(name string, op Op, r Reply) golden {
+		r.ID = 7
+		return golden{Name: name, Op: op.String(), Reply: &r}
+	}
+	withBody := func(name string, op Op, v any) golden {
+		g := reply(name, op, Reply{Body: body(v)})
+		g.Body = v
+		return g
+	}
+	hit := Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
+	stale := hit
+	stale.Status, stale.Source, stale.AgeMS = Stale, SourceOrigin, 4000
+	long := hit
+	long.Value = bytes.Repeat([]byte("x"), 300)
+	defaults := Request{Op: OpGet, Key: key}
+	set := Request{Op: OpSet, Namespace: ns, Key: key, Value: value}
+	full := set
+	full.TTLMS, full.Flags, full.Mode, full.Compare, full.Options = 60_000, 1, ModeCAS, 7148934231982080001, AckAll
+	return []golden{
+		request("hello", Request{Op: OpHello, Hello: Hello{Versions: []int{1}, Client: "billing", Token: "s3cret", Namespace: "users"}}),
+		request("ping", Request{Op: OpPing}),
+		request("get with the connection's namespace", defaults),
+		request("get", Request{Op: OpGet, Namespace: ns, Key: key, Options: Fresh | NoLoad}),
+		request("mget", Request{Op: OpMGet, Namespace: ns, Keys: [][]byte{key, []byte("user:43")}, Options: StaleOK}),
+		request("set", set),
+		request("set if the version is still the same", full),
+		request("delete", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}}),
+		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, HoldMS: 500}),
+		request("touch", Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000}),
+		request("incr", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5}),
+		request("incr with an initial value", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Create: true, Initial: 10, TTLMS: 1000}),
+		request("lease", Request{Op: OpLease, Namespace: ns, Key: key, Options: StaleOK}),
+		request("fill", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value, Flags: 1}),
+		request("flush a namespace in the cluster", Request{Op: OpFlush, Namespace: ns, Options: Cluster}),
+		request("flush everything on this host", Request{Op: OpFlush, Options: All}),
+		request("stats", Request{Op: OpStats}),
+		request("members", Request{Op: OpMembers}),
+		request("ring", Request{Op: OpRing, Namespace: ns, Key: key}),
+		request("watch all from the start", Request{Op: OpWatch, Options: All}),
+		request("watch from where it was left", Request{Op: OpWatch, Namespace: ns, Epoch: 99, Seq: 1234}),
+
+		withBody("hello", OpHello, Welcome{
+			Version: 1, Node: "host-a", Server: "0.1.0",
+			Limits:   Limits{Key: 1024, Value: 8 << 20, Frame: 8<<20 + FrameSlack, Keys: MaxKeys, InFlight: 1024, TTLMS: MaxTTL, TimeoutMS: 1000},
+			Features: []string{"get", "set"},
+		}),
+		reply("pong", OpPing, Reply{}),
+		reply("hit", OpGet, hit),
+		reply("hit with a value of 300 bytes", OpGet, long),
+		reply("miss", OpGet, Reply{Status: Miss, Why: NotCached}),
+		reply("miss, the owner cannot be reached", OpGet, Reply{Status: Miss, Why: Degraded}),
+		reply("stale", OpGet, stale),
+		reply("mget", OpMGet, Reply{Items: []Reply{{Value: value, Version: 1, Source: SourceL1, AgeMS: 12}, {Status: Miss, Why: Absent}, {Status: Busy, Message: []byte("ask again")}}}),
+		reply("set", OpSet, Reply{Version: 7148934231982080001}),
+		reply("set, but it exists", OpSet, Reply{Status: Exists, Version: 7148934231982080001}),
+		reply("delete", OpDelete, Reply{Items: []Reply{{Version: 5}, {Status: Miss, Version: 6}}}),
+		reply("touch", OpTouch, Reply{Version: 5}),
+		reply("incr", OpIncr, Reply{Number: -3, Version: 5}),
+		reply("incr of no number", OpIncr, Reply{Status: NotStored, Message: []byte("the value is no decimal int64")}),
+		reply("lease", OpLease, Reply{Status: Lease, Token: []byte{1, 2, 3}, TTLMS: 5000}),
+		reply("fill", OpFill, Reply{Version: 5}),
+		reply("flush", OpFlush, Reply{Version: 5}),
+		withBody("stats", OpStats, map[string]int{"entries": 3}),
+		withBody("members", OpMembers, []Member{{Node: "host-a", Address: "10.0.0.1:7947", State: "alive", Epoch: "9f3c"}}),
+		withBody("ring", OpRing, Place{Partition: 77, Owner: "host-a", Holder: "host-a"}),
+		withBody("watch", OpWatch, map[string]any{"epoch": 99, "seq": 1234}),
+		reply("error", OpGet, Reply{Status: BadRequest, Message: []byte("key is missing")}),
+	}
+}
+
+func (g *golden) bytes() []byte {
+	if g.Request != nil {
+		return AppendRequest(nil, g.Request)
+	}
+	return AppendReply(nil, ops()[g.Op], g.Reply)
+}
+
+// TestGolden holds every message to the bytes in testdata, in both directions.
+func TestGolden(t *testing.T) {
+	const file = "testdata/messages.json"
+	want := messages()
+	for i := range want {
+		want[i].Hex = hex.EncodeToString(want[i].bytes())
+	}
+	if *update {
+		b, err := json.MarshalIndent(want, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, append(b, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []golden
+	if err := json.Unmarshal(b, &held); err != nil {
+		t.Fatal(err)
+	}
+	if len(held) != len(want) {
+		t.Fatalf("%d messages in %s, %d in the test", len(held), file, len(want))
+	}
+	seen := map[string]bool{}
+	for i, h := range held {
+		g := want[i]
+		if h.Hex != g.Hex {
+			t.Errorf("%s %q: encodes as\n%s, testdata has\n%s", g.Op, g.Name, g.Hex, h.Hex)
+			continue
+		}
+		frame, err := hex.DecodeString(h.Hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := FrameLength(frame); n != len(frame)-LengthSize {
+			t.Errorf("%s %q: length %d, frame of %d", g.Op, g.Name, n, len(frame))
+		}
+		if err := Walk(frame[LengthSize:]); err != nil {
+			t.Errorf("%s %q: walk: %v", g.Op, g.Name, err)
+		}
+		op := ops()[g.Op]
+		if g.Request != nil {
+			seen["request "+g.Op] = true
+			var r Request
+			if err := DecodeRequest(frame[LengthSize:], &r); err != nil {
+				t.Errorf("%s %q: %v", g.Op, g.Name, err)
+			}
+			if !sameRequest(&r, g.Request) {
+				t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.Request)
+			}
+			continue
+		}
+		seen["reply "+g.Op] = true
+		var r Reply
+		if err := DecodeReply(op, frame[LengthSize:], &r); err != nil {
+			t.Errorf("%s %q: %v", g.Op, g.Name, err)
+		}
+		if !sameReply(&r, g.Reply) {
+			t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.Reply)
+		}
+	}
+	for o := OpHello; o < OpCount; o++ {
+		if !seen["request "+o.String()] || !seen["reply "+o.String()] {
+			t.Errorf("%s has no golden request or no golden reply", o)
+		}
+	}
+}
+
+func sameRequest(a, b *Request) bool {
+	x, y := *a, *b
+	if len(x.Keys) == 0 && len(y.Keys) == 0 {
+		x.Keys, y.Keys = nil, nil
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+func sameReply(a, b *Reply) bool {
+	x, y := *a, *b
+	if len(x.Items) == 0 && len(y.Items) == 0 {
+		x.Items, y.Items = nil, nil
+	}
+	return reflect.DeepEqual(x, y)
+}
+
+// TestReferenceCodec: vmihailenco/msgpack produces the very bytes of every
+// golden message.
+func TestReferenceCodec(t *testing.T) {
+	for _, g := range messages() {
+		frame := g.bytes()
+		if got := reference(t, frame[LengthSize:]); !bytes.Equal(got, frame[LengthSize:]) {
+			t.Errorf("%s %q: %x, the reference codec gives %x", g.Op, g.Name, frame[LengthSize:], got)
+		}
+	}
+}
+
+// reference decodes an array with vmihailenco/msgpack and encodes it again.
+func reference(t testing.TB, b []byte) []byte {
+	t.Helper()
+	r := bytes.NewReader(b)
+	d := msgpack.NewDecoder(r)
+	v, err := d.DecodeInterface()
+	if err != nil {
+		t.Fatalf("reference decode of %x: %v", b, err)
+	}
+	if r.Len() > 0 {
+		t.Fatalf("reference decode of %x leaves %d bytes", b, r.Len())
+	}
+	var buf bytes.Buffer
+	e := msgpack.NewEncoder(&buf)
+	e.UseCompactInts(true)
+	if _, isMap := v.(map[string]any); isMap {
+		t.Fatal("a frame is an array")
+	}
+	if err := referenceEncode(e, v, b); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// referenceEncode encodes what DecodeInterface gave; maps lose their order
+// there, so they are taken as they stand.
+func referenceEncode(e *msgpack.Encoder, v any, raw []byte) error {
+	list, ok := v.([]any)
+	if !ok {
+		return e.Encode(v)
+	}
+	if err := e.EncodeArrayLen(len(list)); err != nil {
+		return err
+	}
+	_, _, n, _ := measure(raw)
+	head, _, _, _ := measure(raw)
+	rest := raw[head:]
+	for i := range int(n) {
+		after, err := skip(rest)
+		if err != nil {
+			return err
+		}
+		element := rest[:len(rest)-len(after)]
+		rest = after
+		switch x := list[i].(type) {
+		case map[string]any:
+			err = e.Encode(msgpack.RawMessage(element))
+		case []any:
+			err = referenceEncode(e, x, element)
+		case uint8, uint16, uint32, uint64:
+			err = e.EncodeUint(reflect.ValueOf(x).Uint())
+		case int8, int16, int32, int64:
+			err = e.EncodeInt(reflect.ValueOf(x).Int())
+		default:
+			err = e.Encode(x)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestTruncated cuts every golden frame at every byte: an error each time, and
+// never a panic.
+func TestTruncated(t *testing.T) {
+	for _, g := range messages() {
+		frame := g.bytes()[LengthSize:]
+		for n := range frame {
+			cut := bytes.Clone(frame[:n]) // so that reading past the end is caught
+			var err error
+			if g.Request != nil {
+				if e := DecodeRequest(cut, &Request{}); e != nil {
+					err = e
+				}
+			} else {
+				err = DecodeReply(ops()[g.Op], cut, &Reply{})
+			}
+			if err == nil {
+				t.Errorf("%s %q cut to %d of %d bytes is accepted", g.Op, g.Name, n, len(frame))
+			}
+			if Walk(cut) == nil {
+				t.Errorf("%s %q cut to %d bytes: Walk accepts it", g.Op, g.Name, n)
+			}
+		}
+	}
+}
+
+func TestRefusedRequests(t *testing.T) {
+	enc := func(v ...any) []byte {
+		var buf bytes.Buffer
+		e := msgpack.NewEncoder(&buf)
+		e.UseCompactInts(true)
+		if err := e.Encode(v); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
+	keys := make([]any, MaxKeys+1)
+	for i := range keys {
+		keys[i] = "k"
+	}
+	for _, tc := range []struct {
+		name   string
+		frame  []byte
+		id     uint64
+		status Status
+		want   string
+	}{
+		{"empty", nil, 0, BadRequest, "a request is a msgpack array"},
+		{"a map", []byte{0x81, 1, 1}, 0, BadRequest, "a request is a msgpack array"},
+		{"no elements", []byte{0x90}, 0, BadRequest, "id is missing"},
+		{"op 0", enc(9, 0), 9, Unsupported, "op 0 is unknown"},
+		{"id of a wrong type", enc("x", 3), 0, BadRequest, "id: want a number"},
+		{"op of a wrong type", enc(9, "GET"), 9, BadRequest, "op: want a number"},
+		{"unknown op", enc(9, 99), 9, Unsupported, "op 99 is unknown; ops 1 to 15 are known"},
+		{"huge op", enc(9, uint64(1)<<40), 9, Unsupported, "is unknown"},
+		{"negative timeout", enc(9, 3, -1, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},
+		{"huge timeout", enc(9, 3, 3600_001, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},
+		{"no key", enc(9, 3, 0, "ns"), 9, BadRequest, "key is missing"},
+		{"nil key", enc(9, 3, 0, "ns", nil), 9, BadRequest, "key is missing"},
+		{"a number for a key", enc(9, 3, 0, "ns", 5), 9, BadRequest, "key: want bin or str, got int"},
+		{"a number for a namespace", enc(9, 3, 0, 5, "k"), 9, BadRequest, "ns: want bin or str"},
+		{"too many elements", enc(9, 3, 0, "ns", "k", 0, 1, 2), 9, BadRequest, "GET has 2 elements too many"},
+		{"unknown option", enc(9, 3, 0, "ns", "k", 8), 9, BadRequest, "GET knows no option 0x8"},
+		{"no value", enc(9, 5, 0, "ns", "k"), 9, BadRequest, "value is missing"},
+		{"negative ttl", enc(9, 5, 0, "ns", "k", "v", -1), 9, BadRequest, "ttl_ms: want a number from 0 to 31536000000"},
+		{"ttl above a year", enc(9, 5, 0, "ns", "k", "v", MaxTTL+1), 9, BadRequest, "ttl_ms: want a number from 0"},
+		{"unknown mode", enc(9, 5, 0, "ns", "k", "v", 1, 0, 4), 9, BadRequest, "mode: want a number from 0 to 3"},
+		{"flags above 32 bits", enc(9, 5, 0, "ns", "k", "v", 1, uint64(1)<<32), 9, BadRequest, "flags: want a number"},
+		{"no keys", enc(9, 4, 0, "ns"), 9, BadRequest, "keys are missing"},
+		{"an empty list of keys", enc(9, 4, 0, "ns", []any{}), 9, BadRequest, "an array of 1 to 1024 keys"},
+		{"too many keys", enc(9, 4, 0, "ns", keys), 9, BadRequest, "an array of 1 to 1024 keys"},
+		{"a key that is no key", enc(9, 6, 0, "ns", []any{"a", 5}), 9, BadRequest, "key: want bin or str"},
+		{"delta of a wrong type", enc(9, 8, 0, "ns", "k", "1"), 9, BadRequest, "delta: want a signed"},
+		{"hello without a body", enc(9, 1, 0), 9, BadRequest, "HELLO takes a map"},
+		{"hello of a wrong type", enc(9, 1, 0, 5), 9, BadRequest, "HELLO takes a map"},
+		{"hello with a long name", enc(9, 1, 0, map[string]any{"client": strings.Repeat("x", 257)}), 9, BadRequest, "client has 257 bytes"},
+		{"hello with a long body", enc(9, 1, 0, map[string]any{"x": strings.Repeat("x", 5000)}), 9, BadRequest, "at most 4096"},
+		{"bytes after the array", append(enc(9, 2), 0), 9, BadRequest, "1 bytes follow the array"},
+	} {
+		var r Request
+		err := DecodeRequest(tc.frame, &r)
+		if err == nil {
+			t.Errorf("%s: accepted as %+v", tc.name, r)
+			continue
+		}
+		if err.Status != tc.status || !strings.Contains(err.Message, tc.want) || r.ID != tc.id {
+			t.Errorf("%s: id %d, %v; want id %d, %v with %q", tc.name, r.ID, err, tc.id, tc.status, tc.want)
+		}
+	}
+}
+
+func TestWalk(t *testing.T) {
+	nest := func(b byte, n int) []byte { return append(bytes.Repeat([]byte{b}, n), 0xc0) }
+	maps := bytes.Repeat([]byte{0x81, 0xc0}, 17)
+	for _, tc := range []struct {
+		name string
+		b    []byte
+		want error
+	}{
+		{"nil", []byte{0xc0}, nil},
+		{"16 arrays", nest(0x91, 16), nil},
+		{"17 arrays", nest(0x91, 17), errDepth},
+		{"8 MiB of arrays", nest(0x91, 8<<20), errDepth},
+		{"17 maps", append(maps, 0xc0), errDepth},
+		{"8 MiB of maps as keys", nest(0x81, 8<<20), errDepth},
+		{"array 32 with a huge count", []byte{0xdd, 0xff, 0xff, 0xff, 0xff, 0xc0}, errCount},
+		{"map 32 with a huge count", []byte{0xdf, 0xff, 0xff, 0xff, 0xff, 0xc0}, errCount},
+		{"array 16 short of elements", []byte{0xdc, 0x00, 0x02, 0xc0}, errCount},
+		{"8 MiB of array 32 with a huge count", bytes.Repeat([]byte{0xdd, 0x00, 0x10, 0x00, 0x00}, 8<<20/5), errDepth},
+		{"bin 32 with a huge length", []byte{0xc6, 0xff, 0xff, 0xff, 0xff, 1}, errShort},
+		{"str 8 cut short", []byte{0xd9, 0x02, 'a'}, errShort},
+		{"ext 8", []byte{0xc7, 0x02, 0x05, 1, 2}, nil},
+		{"fixext 16 cut short", append([]byte{0xd8}, make([]byte, 16)...), errShort},
+		{"fixext 16", append([]byte{0xd8}, make([]byte, 17)...), nil},
+		{"float 64", append([]byte{0xcb}, make([]byte, 8)...), nil},
+		{"0xc1", []byte{0xc1}, errType},
+		{"two values", []byte{0xc0, 0xc0}, errRest},
+		{"empty array in an array", []byte{0x92, 0x90, 0xc0}, nil},
+		{"empty", nil, errShort},
+	} {
+		if got := Walk(tc.b); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestForwardCompatible: further elements of an answer are passed over.
+func TestForwardCompatible(t *testing.T) {
+	frame := AppendReply(nil, OpSet, &Reply{ID: 7, Version: 5})[LengthSize:]
+	frame[0]++
+	frame = append(frame, body(map[string]any{"new": []int{1, 2}})...)
+	var r Reply
+	if err := DecodeReply(OpSet, frame, &r); err != nil || r.Version != 5 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// TestOpenValue holds the hot path's way of building answers to AppendReply.
+func TestOpenValue(t *testing.T) {
+	for _, n := range []int{0, 1, 255, 256, 65535, 65536, 1 << 20} {
+		r := Reply{ID: 300, Value: bytes.Repeat([]byte{9}, n), Flags: 5, Version: 1 << 60, TTLMS: 77, Source: SourceL1, AgeMS: 3}
+		want := AppendReply(nil, OpGet, &r)
+		got := OpenValue(nil, r.ID, false)
+		value := len(got)
+		got = EndFrame(CloseValue(append(got, r.Value...), value, &r), 0)
+		if !bytes.Equal(got, want) {
+			t.Errorf("value of %d bytes: head %x, want %x", n, got[:20], want[:20])
+		}
+		want = AppendReply(nil, OpMGet, &Reply{ID: 300, Items: []Reply{r, {Status: Miss}}})
+		got = OpenValue(OpenItems(nil, r.ID, 2), 0, true)
+		value = len(got)
+		got = CloseValue(append(got, r.Value...), value, &r)
+		got = EndFrame(AppendItem(got, OpMGet, &Reply{Status: Miss}), 0)
+		if !bytes.Equal(got, want) {
+			t.Errorf("item of %d bytes: %x, want %x", n, got[:20], want[:20])
+		}
+	}
+}
+
+func TestHotPathDoesNotAllocate(t *testing.T) {
+	value := bytes.Repeat([]byte("v"), 100)
+	keys := [][]byte{[]byte("a"), []byte("b"), []byte("c")}
+	requests := []*Request{
+		{ID: 1 << 40, Op: OpGet, Key: keys[0]},
+		{ID: 1 << 40, Op: OpSet, Key: keys[0], Value: value, TTLMS: 1000, Flags: 1},
+		{ID: 1 << 40, Op: OpMGet, Keys: keys},
+		{ID: 1 << 40, Op: OpDelete, Keys: keys},
+	}
+	replies := []*Reply{
+		{ID: 1 << 40, Value: value, Version: 1 << 60, TTLMS: 1000, Source: SourceL2},
+		{ID: 1 << 40, Version: 1 << 60},
+		{ID: 1 << 40, Items: []Reply{{Value: value, Version: 1}, {Status: Miss}, {Value: value}}},
+		{ID: 1 << 40, Items: []Reply{{Version: 1}, {Status: Miss}}},
+	}
+	buf := make([]byte, 0, 4096)
+	var r Request
+	var p Reply
+	r.Keys = make([][]byte, 0, 8)
+	p.Items = make([]Reply, 0, 8)
+	for i, q := range requests {
+		if n := testing.AllocsPerRun(100, func() {
+			frame := AppendRequest(buf[:0], q)
+			if err := DecodeRequest(frame[LengthSize:], &r); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s request: %v allocations", q.Op, n)
+		}
+		if n := testing.AllocsPerRun(100, func() {
+			frame := AppendReply(buf[:0], q.Op, replies[i])
+			if err := DecodeReply(q.Op, frame[LengthSize:], &p); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s reply: %v allocations", q.Op, n)
+		}
+	}
+}
+
+// FuzzRequest: whatever is accepted is valid msgpack, survives a round trip,
+// and encodes to what the reference codec encodes.
+func FuzzRequest(f *testing.F) {
+	for _, g := range messages() {
+		if g.Request != nil {
+			f.Add(g.bytes()[LengthSize:])
+		}
+	}
+	f.Add([]byte{0x96, 7, 3, 0, 0xc0, 0xa1, 'k', 0xc0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var r Request
+		if err := DecodeRequest(b, &r); err != nil {
+			if err.Status != BadRequest && err.Status != Unsupported {
+				t.Fatalf("%x: %v", b, err)
+			}
+			return
+		}
+		if err := Walk(b); err != nil {
+			t.Fatalf("accepted %x, which Walk refuses: %v", b, err)
+		}
+		if id, ok := PeekID(b); !ok || id != r.ID {
+			t.Fatalf("PeekID(%x) = %d, %v, want %d", b, id, ok, r.ID)
+		}
+		if r.Op == OpHello {
+			return // maps may have keys that we do not know
+		}
+		frame := AppendRequest(nil, &r)[LengthSize:]
+		var again Request
+		if err := DecodeRequest(frame, &again); err != nil {
+			t.Fatalf("%+v encodes to %x: %v", r, frame, err)
+		}
+		if r.Namespace != nil && len(r.Namespace) == 0 {
+			r.Namespace, again.Namespace = nil, nil
+		}
+		if !sameRequest(&r, &again) {
+			t.Fatalf("%+v comes back as %+v", r, again)
+		}
+		if got := reference(t, frame); !bytes.Equal(got, frame) {
+			t.Fatalf("%x, the reference codec gives %x", frame, got)
+		}
+	})
+}
+
+// FuzzReply does the same for answers to each op.
+func FuzzReply(f *testing.F) {
+	for _, g := range messages() {
+		if g.Reply != nil {
+			f.Add(uint8(ops()[g.Op]), g.bytes()[LengthSize:])
+		}
+	}
+	f.Fuzz(func(t *testing.T, o uint8, b []byte) {
+		op := Op(o)
+		if op == 0 || op >= OpCount {
+			return
+		}
+		var r Reply
+		if DecodeReply(op, b, &r) != nil {
+			return
+		}
+		if err := Walk(b); err != nil {
+			t.Fatalf("accepted %x, which Walk refuses: %v", b, err)
+		}
+		frame := AppendReply(nil, op, &r)[LengthSize:]
+		var again Reply
+		if err := DecodeReply(op, frame, &again); err != nil {
+			t.Fatalf("%+v encodes to %x: %v", r, frame, err)
+		}
+		if len(r.Message) == 0 {
+			r.Message, again.Message = nil, nil
+		}
+		if !sameReply(&r, &again) {
+			t.Fatalf("%s: %+v comes back as %+v", op, r, again)
+		}
+	})
+}
+
+// FuzzWalk: what Walk accepts, the recursive decoder takes without trouble.
+func FuzzWalk(f *testing.F) {
+	f.Add([]byte{0x92, 0x81, 0xa1, 'a', 0xc0, 0xc4, 0x01, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if Walk(b) != nil {
+			return
+		}
+		var v any
+		_ = UnmarshalBody(b, &v)
+	})
+}
+
+func BenchmarkDecodeGet(b *testing.B) {
+	frame := AppendRequest(nil, &Request{ID: 123456, Op: OpGet, Key: []byte("key:1234567890ab")})[LengthSize:]
+	var r Request
+	for b.Loop() {
+		if DecodeRequest(frame, &r) != nil {
+			b.Fatal()
+		}
+	}
+}
+
+func BenchmarkWalkGet(b *testing.B) {
+	frame := AppendRequest(nil, &Request{ID: 123456, Op: OpGet, Key: []byte("key:1234567890ab")})[LengthSize:]
+	for b.Loop() {
+		if Walk(frame) != nil {
+			b.Fatal()
+		}
+	}
+}
