@@ -15,14 +15,16 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/messages.json")
 
-// golden is an entry of testdata/messages.json.
+// golden is an entry of testdata/messages.json: the frame's array as JSON,
+// where {"bin": hex} stands for msgpack bin, and its bytes with the length.
 type golden struct {
-	Name    string   `json:"name"`
-	Op      string   `json:"op"`
-	Request *Request `json:"request,omitempty"`
-	Reply   *Reply   `json:"reply,omitempty"`
-	Body    any      `json:"body,omitempty"` // of the reply, decoded
-	Hex     string   `json:"hex"`            // the whole frame
+	Name    string `json:"name"`
+	Op      string `json:"op"`
+	Kind    string `json:"kind"` // request or answer
+	Message any    `json:"message"`
+	Hex     string `json:"hex"`
+	request *Request
+	reply   *Reply
 }
 
 func ops() map[string]Op {
@@ -49,16 +51,14 @@ func messages() []golden {
 		if r.TTLMS == 0 {
 			r.TTLMS = TTLDefault
 		}
-		return golden{Name: name, Op: r.Op.String(), Request: &r}
+		return golden{Name: name, Op: r.Op.String(), Kind: "request", request: &r}
 	}
 	reply := func(name string, op Op, r Reply) golden {
 		r.ID = 7
-		return golden{Name: name, Op: op.String(), Reply: &r}
+		return golden{Name: name, Op: op.String(), Kind: "answer", reply: &r}
 	}
 	withBody := func(name string, op Op, v any) golden {
-		g := reply(name, op, Reply{Body: body(v)})
-		g.Body = v
-		return g
+		return reply(name, op, Reply{Body: body(v)})
 	}
 	hit := Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
 	stale := hit
@@ -121,11 +121,36 @@ func messages() []golden {
 	}
 }
 
-func (g *golden) bytes() []byte {
-	if g.Request != nil {
-		return AppendRequest(nil, g.Request)
+// plain shows a frame's array as JSON can.
+func plain(t *testing.T, b []byte) any {
+	v, err := msgpack.NewDecoder(bytes.NewReader(b)).DecodeInterface()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return AppendReply(nil, ops()[g.Op], g.Reply)
+	var show func(any) any
+	show = func(v any) any {
+		switch v := v.(type) {
+		case []byte:
+			return map[string]string{"bin": hex.EncodeToString(v)}
+		case []any:
+			for i := range v {
+				v[i] = show(v[i])
+			}
+		case map[string]any:
+			for k := range v {
+				v[k] = show(v[k])
+			}
+		}
+		return v
+	}
+	return show(v)
+}
+
+func (g *golden) bytes() []byte {
+	if g.request != nil {
+		return AppendRequest(nil, g.request)
+	}
+	return AppendReply(nil, ops()[g.Op], g.reply)
 }
 
 // TestGolden holds every message to the bytes in testdata, in both directions.
@@ -133,7 +158,9 @@ func TestGolden(t *testing.T) {
 	const file = "testdata/messages.json"
 	want := messages()
 	for i := range want {
-		want[i].Hex = hex.EncodeToString(want[i].bytes())
+		frame := want[i].bytes()
+		want[i].Hex = hex.EncodeToString(frame)
+		want[i].Message = plain(t, frame[LengthSize:])
 	}
 	if *update {
 		b, err := json.MarshalIndent(want, "", "  ")
@@ -173,14 +200,14 @@ func TestGolden(t *testing.T) {
 			t.Errorf("%s %q: walk: %v", g.Op, g.Name, err)
 		}
 		op := ops()[g.Op]
-		if g.Request != nil {
+		if g.request != nil {
 			seen["request "+g.Op] = true
 			var r Request
 			if err := DecodeRequest(frame[LengthSize:], &r); err != nil {
 				t.Errorf("%s %q: %v", g.Op, g.Name, err)
 			}
-			if !sameRequest(&r, g.Request) {
-				t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.Request)
+			if !sameRequest(&r, g.request) {
+				t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.request)
 			}
 			continue
 		}
@@ -189,8 +216,8 @@ func TestGolden(t *testing.T) {
 		if err := DecodeReply(op, frame[LengthSize:], &r); err != nil {
 			t.Errorf("%s %q: %v", g.Op, g.Name, err)
 		}
-		if !sameReply(&r, g.Reply) {
-			t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.Reply)
+		if !sameReply(&r, g.reply) {
+			t.Errorf("%s %q: decodes as\n%+v, want\n%+v", g.Op, g.Name, r, *g.reply)
 		}
 	}
 	for o := OpHello; o < OpCount; o++ {
@@ -298,7 +325,7 @@ func TestTruncated(t *testing.T) {
 		for n := range frame {
 			cut := bytes.Clone(frame[:n]) // so that reading past the end is caught
 			var err error
-			if g.Request != nil {
+			if g.request != nil {
 				if e := DecodeRequest(cut, &Request{}); e != nil {
 					err = e
 				}
@@ -492,7 +519,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 // and encodes to what the reference codec encodes.
 func FuzzRequest(f *testing.F) {
 	for _, g := range messages() {
-		if g.Request != nil {
+		if g.request != nil {
 			f.Add(g.bytes()[LengthSize:])
 		}
 	}
@@ -534,7 +561,7 @@ func FuzzRequest(f *testing.F) {
 // FuzzReply does the same for answers to each op.
 func FuzzReply(f *testing.F) {
 	for _, g := range messages() {
-		if g.Reply != nil {
+		if g.reply != nil {
 			f.Add(uint8(ops()[g.Op]), g.bytes()[LengthSize:])
 		}
 	}

@@ -1,0 +1,387 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Handler serves one connection's requests. All its methods are called by the
+// connection's reader, one at a time.
+type Handler interface {
+	// Batch is called when bytes have come in, before their frames are served.
+	Batch()
+	// Serve answers one frame, whose bytes are lent until it returns, by
+	// appending whole frames to c.Out, or hands it on to c.Go. An error ends
+	// the connection, after what c.Out has been written.
+	Serve(c *Conn, frame []byte) error
+	// Oversized appends the answer to a frame of which only the beginning was
+	// read, because it is longer than allowed or there is no memory for it.
+	// The connection is closed after it.
+	Oversized(c *Conn, beginning []byte, length int, why error)
+	// Close is called once, when the connection has ended.
+	Close(err error)
+}
+
+// Errors that end a connection.
+var (
+	ErrSlowReader = errors.New("the peer takes no answers")
+	ErrSlowFrame  = errors.New("the peer does not complete its frame")
+	ErrFrame      = errors.New("the frame's length is out of bounds")
+	ErrBusy       = errors.New("the memory for large frames is in use")
+	errClosing    = errors.New("shutting down")
+)
+
+// Conn is a serving connection.
+type Conn struct {
+	// Out is what the reader has to write: the handler appends answers while
+	// Serve runs.
+	Out []byte
+
+	stream
+	shared  *shared
+	handler Handler
+	closing atomic.Bool
+	inHeld  int64              // of the in budget, for a large frame
+	outHeld int64              // of the out budget, for large answers in Out
+	outPool *[smallBuffer]byte // what Out stands in while it is short
+
+	mu      sync.Mutex
+	writing bool      // somebody writes
+	queued  []byte    // answers of tasks, for whoever writes
+	spare   []byte    // swapped with queued
+	tasks   int       // requests in flight
+	changed sync.Cond // tasks or queued shrank
+	err     error     // of a write; ends the connection
+}
+
+func newConn(nc net.Conn, s *shared) *Conn {
+	c := &Conn{shared: s}
+	c.changed.L = &c.mu
+	c.init(nc, s.limits.WriteTimeout)
+	return c
+}
+
+// NetConn returns the connection below.
+func (c *Conn) NetConn() net.Conn { return c.nc }
+
+// serve is the reader's loop. It returns why the connection ended; nil is an
+// end in order.
+func (c *Conn) serve() error {
+	err := c.loop()
+	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	// What was accepted is answered: tasks end by their own deadlines.
+	if e := c.drain(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func (c *Conn) loop() error {
+	timed := false // a read deadline is set, for a frame that has begun
+	for {
+		n, err := c.read()
+		switch {
+		case err == nil:
+		case isTimeout(err) && c.closing.Load():
+			return errClosing
+		case isTimeout(err):
+			c.shared.slowFrames.Add(1)
+			return ErrSlowFrame
+		default:
+			return err
+		}
+		c.shared.batches.Add(1)
+		c.shared.bytesIn.Add(int64(n))
+		c.handler.Batch()
+		c.acquireOut()
+		served, partial, err := c.serveBuffered()
+		if e := c.flush(); err == nil {
+			err = e
+		}
+		c.releaseOut()
+		if err != nil {
+			return err
+		}
+		if c.closing.Load() {
+			return errClosing
+		}
+		if partial != timed || partial && served > 0 {
+			var deadline time.Time
+			if partial {
+				deadline = time.Now().Add(c.shared.limits.FrameTimeout)
+			}
+			if err := c.nc.SetReadDeadline(deadline); err != nil {
+				return err
+			}
+			timed = partial
+			if c.closing.Load() { // Shutdown's own deadline must not be lost
+				return errClosing
+			}
+		}
+	}
+}
+
+// serveBuffered serves the whole frames in the buffer and counts them. It says
+// whether a further one has begun that is not complete.
+func (c *Conn) serveBuffered() (served int, partial bool, err error) {
+	for {
+		have := c.w - c.r
+		if have < wire.LengthSize {
+			break
+		}
+		length := wire.FrameLength(c.buf[c.r:])
+		if length == 0 || length > c.shared.limits.MaxFrame {
+			return served, false, c.refuse(length, fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.shared.limits.MaxFrame))
+		}
+		if have < wire.LengthSize+length {
+			if wire.LengthSize+length > len(c.buf) {
+				if err := c.makeRoom(length); err != nil {
+					return served, false, c.refuse(length, err)
+				}
+			}
+			c.compact()
+			return served, true, nil
+		}
+		frame := c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length : c.r+wire.LengthSize+length]
+		c.r += wire.LengthSize + length
+		if err := c.handler.Serve(c, frame); err != nil {
+			return served, false, err
+		}
+		served++
+		if len(c.Out) >= smallBuffer/2 {
+			if err := c.flush(); err != nil {
+				return served, false, err
+			}
+		}
+		if c.inHeld > 0 && c.r == c.w {
+			c.releaseIn()
+		}
+	}
+	partial = c.w > c.r
+	if partial {
+		c.compact()
+	}
+	c.release()
+	return served, partial, nil
+}
+
+// makeRoom takes a buffer for a long frame from the budget.
+func (c *Conn) makeRoom(length int) error {
+	c.releaseIn()
+	// Twice what others may hold theirs for without completing their frame.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*c.shared.limits.FrameTimeout)
+	defer cancel()
+	n := int64(wire.LengthSize + length)
+	if c.shared.in.sem.Acquire(ctx, n) != nil {
+		return ErrBusy
+	}
+	c.inHeld = n
+	c.shared.in.used.Add(n)
+	c.grow(int(n))
+	return nil
+}
+
+func (c *Conn) releaseIn() {
+	if c.inHeld > 0 {
+		c.shared.in.sem.Release(c.inHeld)
+		c.shared.in.used.Add(-c.inHeld)
+		c.inHeld = 0
+	}
+}
+
+// refuse answers a frame that cannot be read and ends the connection.
+func (c *Conn) refuse(length int, why error) error {
+	c.shared.badFrames.Add(1)
+	c.handler.Oversized(c, c.buf[c.r+wire.LengthSize:c.w], length, why)
+	return why
+}
+
+// Grow makes sure that Out may take n more bytes, out of the budget where it
+// becomes longer than 64 KiB. Where wait is set it first writes what Out has
+// and then waits for memory; that is possible only between two answers. It
+// says whether the memory was to be had.
+func (c *Conn) Grow(n int, wait bool) bool {
+	if len(c.Out)+n <= smallBuffer {
+		return true
+	}
+	need := int64(len(c.Out) + n)
+	if need <= c.outHeld {
+		return true
+	}
+	if wait {
+		if len(c.Out) > 0 && c.flush() != nil {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), c.shared.limits.WriteTimeout)
+		defer cancel()
+		need = int64(n)
+		if need <= smallBuffer {
+			return true
+		}
+		if c.shared.out.sem.Acquire(ctx, need) != nil {
+			return false
+		}
+	} else {
+		if need = max(need, 2*c.outHeld); !c.shared.out.sem.TryAcquire(need - c.outHeld) {
+			return false
+		}
+		need -= c.outHeld
+	}
+	c.outHeld += need
+	c.shared.out.used.Add(need)
+	if int64(cap(c.Out)) < c.outHeld {
+		grown := make([]byte, len(c.Out), c.outHeld)
+		copy(grown, c.Out)
+		c.Out = grown
+	}
+	return true
+}
+
+// acquireOut gives the reader a buffer for its answers.
+func (c *Conn) acquireOut() {
+	c.outPool = buffers.Get().(*[smallBuffer]byte)
+	c.Out = c.outPool[:0]
+}
+
+func (c *Conn) releaseOut() {
+	buffers.Put(c.outPool)
+	c.outPool, c.Out = nil, nil
+}
+
+// flush writes what Out has.
+func (c *Conn) flush() error {
+	if len(c.Out) == 0 {
+		return nil
+	}
+	err := c.send(c.Out)
+	if c.outHeld > 0 {
+		c.shared.out.sem.Release(c.outHeld)
+		c.shared.out.used.Add(-c.outHeld)
+		c.outHeld = 0
+	}
+	c.Out = c.outPool[:0]
+	return err
+}
+
+// maxQueued is how many bytes of answers may wait for a connection's writer
+// before those who bring more wait too.
+const maxQueued = 256 << 10
+
+// send writes b, or leaves it to whoever writes already.
+func (c *Conn) send(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.writing && c.err == nil && len(c.queued) > 0 && len(c.queued)+len(b) > maxQueued {
+		c.changed.Wait()
+	}
+	if c.err != nil {
+		return c.err
+	}
+	if c.writing {
+		c.queued = append(c.queued, b...)
+		return nil
+	}
+	c.writing = true
+	for {
+		c.mu.Unlock()
+		err := c.write(b)
+		c.shared.bytesOut.Add(int64(len(b)))
+		c.mu.Lock()
+		if err != nil && c.err == nil {
+			if isTimeout(err) {
+				c.shared.slowReaders.Add(1)
+				err = ErrSlowReader
+			}
+			c.err = err
+			_ = c.nc.Close() // wakes the reader
+		}
+		if c.err != nil || len(c.queued) == 0 {
+			break
+		}
+		b, c.queued, c.spare = c.queued, c.spare[:0], c.queued
+		c.changed.Broadcast()
+	}
+	if cap(c.spare) > smallBuffer {
+		c.spare = nil
+	}
+	if cap(c.queued) > smallBuffer {
+		c.queued = nil
+	}
+	c.writing = false
+	c.changed.Broadcast()
+	return c.err
+}
+
+// Go runs a request that must wait: task returns its answer, a whole frame,
+// which is written when it comes. While the connection has MaxInFlight tasks,
+// Go waits, and so nothing more is read.
+func (c *Conn) Go(task func() []byte) {
+	c.mu.Lock()
+	for c.tasks >= c.shared.limits.MaxInFlight && c.err == nil {
+		// Answers that the reader still has may be what the peer waits for.
+		if len(c.Out) > 0 {
+			c.mu.Unlock()
+			_ = c.flush()
+			c.mu.Lock()
+			continue
+		}
+		c.changed.Wait()
+	}
+	c.tasks++
+	c.mu.Unlock()
+	c.shared.inFlight.Add(1)
+	go func() { // owned by the connection: drain waits for it
+		b := task()
+		_ = c.send(b)
+		c.shared.inFlight.Add(-1)
+		c.mu.Lock()
+		c.tasks--
+		c.changed.Broadcast()
+		c.mu.Unlock()
+	}()
+}
+
+// drain waits until all tasks are answered and everything is written, then
+// lets the peer read it before the connection closes.
+func (c *Conn) drain() error {
+	c.mu.Lock()
+	for c.tasks > 0 || c.writing {
+		c.changed.Wait()
+	}
+	err := c.err
+	c.mu.Unlock()
+	c.releaseIn()
+	c.r, c.w = 0, 0
+	c.stream.release()
+	// Closing with unread bytes may cost the peer the answers that it has not
+	// yet read: say that nothing more comes, and let it go first.
+	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok && err == nil && c.closing.Load() {
+		if cw.CloseWrite() == nil {
+			_ = c.nc.SetReadDeadline(time.Now().Add(drainPeer))
+			_, _ = io.Copy(io.Discard, c.nc)
+		}
+	}
+	if e := c.nc.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
+		err = e
+	}
+	return err
+}
+
+// drainPeer is how long a closing connection waits for its peer to have read.
+const drainPeer = 250 * time.Millisecond
+
+// shutdown makes the reader stop after what it has read.
+func (c *Conn) shutdown() {
+	c.closing.Store(true)
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+}

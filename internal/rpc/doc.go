@@ -1,0 +1,35 @@
+// Package rpc is one framed connection's life, on either side. Conn serves
+// requests, Client makes calls; Server accepts connections and ends them in
+// order.
+//
+// Inputs are byte streams and a Handler, outputs are answers. What the frames
+// mean is the Handler's business and the caller's; this package reads no more
+// of a frame than its length and, for calls, its id.
+//
+// # A serving connection
+//
+// One goroutine, the reader, owns the connection:
+//
+//	wait until readable, holding no buffer      (an idle connection costs little)
+//	read as much as there is, at most 64 KiB    one read syscall
+//	tell the handler that a batch begins        it reads the clock, once
+//	serve each whole frame; answers are appended to one buffer
+//	write the buffer                            one write syscall
+//
+// A request that must wait leaves the reader with Conn.Go; its answer comes
+// back through Conn.send, which joins answers of several tasks into one write.
+//
+// # Bounds
+//
+// Every Limits field is a bound. A connection over its requests in flight is
+// not read from; one that does not take its answers for WriteTimeout is closed;
+// a frame that is not complete FrameTimeout after it began closes its
+// connection, so that a large frame holds its share of the memory budget for a
+// bounded time. Frames and answers beyond 64 KiB take their memory from two
+// budgets that all connections of a server share.
+//
+// # A calling connection
+//
+// Client gives each call a slot, writes what all callers have queued in one
+// syscall, and has one goroutine that reads answers.
+package rpc

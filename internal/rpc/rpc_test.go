@@ -1,0 +1,698 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// echo answers a SET with its value's length, and a GET whose key is
+//
+//	big N   with a value of N bytes
+//	wait    when the test says so
+//	drop    by ending the connection
+type echo struct {
+	mu       sync.Mutex
+	release  chan struct{}
+	served   atomic.Int64
+	batches  atomic.Int64
+	oversize atomic.Int64
+	ended    chan error
+}
+
+func newEcho() *echo { return &echo{release: make(chan struct{}), ended: make(chan error, 100)} }
+
+type echoHandler struct {
+	*echo
+	req wire.Request
+}
+
+func (h *echoHandler) Batch() { h.batches.Add(1) }
+
+func (h *echoHandler) Serve(c *Conn, frame []byte) error {
+	h.served.Add(1)
+	if err := wire.DecodeRequest(frame, &h.req); err != nil {
+		c.Out = wire.AppendError(c.Out, h.req.ID, err)
+		return nil
+	}
+	id := h.req.ID
+	var n int
+	switch key := string(h.req.Key); {
+	case key == "wait":
+		c.Go(func() []byte {
+			<-h.release
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id, Value: []byte("waited")})
+		})
+	case key == "drop":
+		return errors.New("dropped")
+	case h.req.Op == wire.OpSet:
+		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
+	default:
+		if _, err := fmt.Sscanf(key, "big %d", &n); err == nil {
+			if !c.Grow(n+100, true) {
+				c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "no memory"))
+				return nil
+			}
+			c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: make([]byte, n)})
+			return nil
+		}
+		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: h.req.Key})
+	}
+	return nil
+}
+
+func (h *echoHandler) Oversized(c *Conn, beginning []byte, length int, why error) {
+	h.oversize.Add(1)
+	id, _ := wire.PeekID(beginning)
+	c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.TooLarge, "%v", why))
+}
+
+func (h *echoHandler) Close(err error) {
+	select {
+	case h.ended <- err:
+	default: // a test that opens a thousand asks of none
+	}
+}
+
+func (h *echo) handler(net.Conn) (Handler, error) { return &echoHandler{echo: h}, nil }
+
+// serve runs a server over a Unix socket until the test ends, and returns how
+// to dial it and how to shut it down.
+func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, shutdown func()) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = NewServer(l, slog.New(slog.DiscardHandler), h.handler)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, ln) }()
+	var once sync.Once
+	shutdown = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("serve: %v", err)
+			}
+		})
+	}
+	t.Cleanup(shutdown)
+	return s, func() net.Conn {
+		nc, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { nc.Close() })
+		return nc
+	}, shutdown
+}
+
+func getFrame(id uint64, key string) []byte {
+	return wire.AppendRequest(nil, &wire.Request{ID: id, Op: wire.OpGet, Key: []byte(key)})
+}
+
+func readReply(t testing.TB, r io.Reader) wire.Reply {
+	t.Helper()
+	p, err := tryReadReply(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func tryReadReply(r io.Reader) (wire.Reply, error) {
+	var head [wire.LengthSize]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return wire.Reply{}, err
+	}
+	frame := make([]byte, wire.FrameLength(head[:]))
+	if _, err := io.ReadFull(r, frame); err != nil {
+		return wire.Reply{}, err
+	}
+	var p wire.Reply
+	return p, wire.DecodeReply(wire.OpGet, frame, &p)
+}
+
+// TestBatch: many frames in one write are one batch, and one write back.
+func TestBatch(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	var b []byte
+	for i := range 100 {
+		b = append(b, getFrame(uint64(i), fmt.Sprint("k", i))...)
+	}
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		if p := readReply(t, nc); p.ID != uint64(i) || string(p.Value) != fmt.Sprint("k", i) {
+			t.Fatalf("answer %d: %+v", i, p)
+		}
+	}
+	if n := h.batches.Load(); n > 3 {
+		t.Errorf("%d batches for one write", n)
+	}
+	if st := s.Stats(); st.Open != 1 || st.BytesIn != int64(len(b)) {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestEveryCut sends two frames in two pieces, cut at every byte.
+func TestEveryCut(t *testing.T) {
+	_, dial, _ := serve(t, newEcho(), Limits{})
+	nc := dial()
+	b := append(getFrame(1, "first"), getFrame(2, "second")...)
+	for cut := range b {
+		for _, part := range [][]byte{b[:cut], b[cut:]} {
+			if len(part) > 0 {
+				if _, err := nc.Write(part); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, want := range []string{"first", "second"} {
+			if p := readReply(t, nc); string(p.Value) != want {
+				t.Fatalf("cut at %d: got %q, want %q", cut, p.Value, want)
+			}
+		}
+	}
+}
+
+func TestLargeFramesAndAnswers(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	nc := dial()
+	for _, n := range []int{60_000, 65_536 - 20, 65_536, 1 << 20, 8 << 20} {
+		go func() {
+			_, _ = nc.Write(wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, n), TTLMS: wire.TTLDefault}))
+			_, _ = nc.Write(getFrame(2, fmt.Sprint("big ", n)))
+			_, _ = nc.Write(getFrame(3, "after"))
+		}()
+		var head [4]byte
+		for id := range uint64(3) {
+			if _, err := io.ReadFull(nc, head[:]); err != nil {
+				t.Fatal(err)
+			}
+			frame := make([]byte, binary.BigEndian.Uint32(head[:]))
+			if _, err := io.ReadFull(nc, frame); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := wire.PeekID(frame); got != id+1 {
+				t.Fatalf("%d bytes: answer to %d, want %d", n, got, id+1)
+			}
+		}
+	}
+	if st := s.Stats(); st.InBudgetUsed != 0 || st.OutBudgetUsed != 0 {
+		t.Errorf("budgets not given back: %+v", st)
+	}
+}
+
+func TestFrameOutOfBounds(t *testing.T) {
+	for _, length := range []uint32{0, 8<<20 + 64<<10 + 1, 1<<32 - 1} {
+		h := newEcho()
+		s, dial, _ := serve(t, h, Limits{})
+		bad, other := dial(), dial()
+		b := binary.BigEndian.AppendUint32(getFrame(1, "before"), length)
+		b = append(b, getFrame(77, "x")[4:]...) // the array whose id can be read
+		if _, err := bad.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if p := readReply(t, bad); p.ID != 1 || string(p.Value) != "before" {
+			t.Errorf("length %d: the frame before got %+v", length, p)
+		}
+		if p := readReply(t, bad); p.ID != 77 || p.Status != wire.TooLarge {
+			t.Errorf("length %d: %+v", length, p)
+		}
+		if _, err := tryReadReply(bad); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("length %d: %v, want the connection to be closed", length, err)
+		}
+		if err := <-h.ended; !errors.Is(err, ErrFrame) {
+			t.Errorf("length %d: ended with %v", length, err)
+		}
+		if _, err := other.Write(getFrame(1, "still here")); err != nil {
+			t.Fatal(err)
+		}
+		if p := readReply(t, other); string(p.Value) != "still here" {
+			t.Errorf("length %d: the other client got %+v", length, p)
+		}
+		if st := s.Stats(); st.BadFrames != 1 {
+			t.Errorf("%+v", st)
+		}
+	}
+}
+
+// TestOutOfOrder: a request that waits does not hold up those behind it.
+func TestOutOfOrder(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "fast")...)); err != nil {
+		t.Fatal(err)
+	}
+	if p := readReply(t, nc); p.ID != 2 {
+		t.Errorf("first answer is to %d", p.ID)
+	}
+	if n := s.Stats().InFlight; n != 1 {
+		t.Errorf("%d in flight", n)
+	}
+	close(h.release)
+	if p := readReply(t, nc); p.ID != 1 || string(p.Value) != "waited" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestMaxInFlight: over its bound a connection is not read from, others are.
+func TestMaxInFlight(t *testing.T) {
+	h := newEcho()
+	_, dial, _ := serve(t, h, Limits{MaxInFlight: 4})
+	nc, other := dial(), dial()
+	b := getFrame(100, "first")
+	for i := range 10 {
+		b = append(b, getFrame(uint64(i), "wait")...)
+	}
+	if _, err := nc.Write(append(b, getFrame(101, "last")...)); err != nil {
+		t.Fatal(err)
+	}
+	if p := readReply(t, nc); p.ID != 100 { // not held back by the full pipeline
+		t.Errorf("first answer is to %d", p.ID)
+	}
+	if _, err := other.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, other)
+	if n := h.served.Load(); n != 1+5+1 { // the fifth waits to become a task
+		t.Errorf("%d requests served", n)
+	}
+	close(h.release)
+	for range 11 {
+		readReply(t, nc)
+	}
+}
+
+// TestSlowReader: who takes no answers is cut off after WriteTimeout.
+func TestSlowReader(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{WriteTimeout: 50 * time.Millisecond})
+	nc, other := dial(), dial()
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for i := range 64 {
+			if _, err := nc.Write(getFrame(uint64(i), "big 1000000")); err != nil {
+				return
+			}
+		}
+	}()
+	if err := <-h.ended; !errors.Is(err, ErrSlowReader) {
+		t.Errorf("ended with %v", err)
+	}
+	<-sent
+	if _, err := other.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, other)
+	if st := s.Stats(); st.SlowReaders != 1 || st.OutBudgetUsed != 0 || st.Open != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestSlowFrame: a frame that drips in is cut off FrameTimeout after its
+// begin; complete frames with long pauses between them are not.
+func TestSlowFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newEcho()
+		s := newShared(Limits{})
+		near, far := net.Pipe()
+		c := newConn(far, s)
+		c.handler = &echoHandler{echo: h}
+		done := make(chan error, 1)
+		go func() { done <- c.serve() }()
+
+		for i := range 5 {
+			time.Sleep(time.Hour)
+			if _, err := near.Write(getFrame(uint64(i), "x")); err != nil {
+				t.Fatal(err)
+			}
+			readReply(t, near)
+		}
+		// Always the beginning of the next frame with the end of the last: each
+		// is complete in time.
+		b := getFrame(9, "x")
+		if _, err := near.Write(b[:5]); err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			time.Sleep(20 * time.Second)
+			go func() { _, _ = near.Write(append(b[5:len(b):len(b)], b[:5]...)) }()
+			readReply(t, near)
+		}
+		start := time.Now()
+		for i := 5; i < len(b); i++ {
+			time.Sleep(5 * time.Second)
+			if _, err := near.Write(b[i : i+1]); err != nil {
+				break
+			}
+		}
+		if err := <-done; !errors.Is(err, ErrSlowFrame) {
+			t.Errorf("ended with %v", err)
+		}
+		if d := time.Since(start); d > 35*time.Second {
+			t.Errorf("cut off after %v", d)
+		}
+		if s.slowFrames.Load() != 1 {
+			t.Errorf("%d slow frames counted", s.slowFrames.Load())
+		}
+		near.Close()
+	})
+}
+
+// TestBudget: large frames wait for each other's memory; small ones do not.
+func TestBudget(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{MaxFrame: 1 << 20, InBudget: 1 << 20, OutBudget: 1 << 20, FrameTimeout: 300 * time.Millisecond})
+	holder, waiter, small := dial(), dial(), dial()
+	big := wire.AppendRequest(nil, &wire.Request{ID: 5, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20-100), TTLMS: wire.TTLDefault})
+	if _, err := holder.Write(big[:1000]); err != nil { // takes the budget, and drips
+		t.Fatal(err)
+	}
+	for s.Stats().InBudgetUsed == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	go func() { _, _ = waiter.Write(big) }()
+	if _, err := small.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, small)
+	// The holder is cut off, and the waiter gets its turn.
+	if err := <-h.ended; !errors.Is(err, ErrSlowFrame) {
+		t.Errorf("the holder ended with %v", err)
+	}
+	var head [4]byte
+	if _, err := io.ReadFull(waiter, head[:]); err != nil {
+		t.Errorf("the waiter: %v", err)
+	}
+}
+
+// TestShutdownAnswers: what was read is answered, also by tasks, before the
+// connection closes.
+func TestShutdownAnswers(t *testing.T) {
+	h := newEcho()
+	_, dial, shutdown := serve(t, h, Limits{})
+	nc, idle := dial(), dial()
+	if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "x")...)); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, nc)
+	done := make(chan struct{})
+	go func() {
+		shutdown()
+		close(done)
+	}()
+	if _, err := tryReadReply(idle); !errors.Is(err, io.EOF) {
+		t.Errorf("the idle connection: %v", err)
+	}
+	select {
+	case <-done:
+		t.Error("shut down with a request unanswered")
+	default:
+	}
+	close(h.release)
+	if p := readReply(t, nc); p.ID != 1 {
+		t.Errorf("%+v", p)
+	}
+	nc.Close()
+	idle.Close()
+	<-done
+}
+
+// TestShutdownUnderLoad: every request that the handler saw is answered.
+func TestShutdownUnderLoad(t *testing.T) {
+	h := newEcho()
+	_, dial, shutdown := serve(t, h, Limits{})
+	var answered atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		nc := dial()
+		wg.Go(func() {
+			var b []byte
+			for i := range 50 {
+				b = append(b, getFrame(uint64(i), "x")...)
+			}
+			go func() {
+				for {
+					if _, err := nc.Write(b); err != nil {
+						return
+					}
+				}
+			}()
+			for {
+				if _, err := tryReadReply(nc); err != nil {
+					nc.Close()
+					return
+				}
+				answered.Add(1)
+			}
+		})
+	}
+	for h.served.Load() < 10_000 {
+		time.Sleep(time.Millisecond)
+	}
+	shutdown()
+	wg.Wait()
+	if h.served.Load() != answered.Load() {
+		t.Errorf("%d requests served, %d answers arrived", h.served.Load(), answered.Load())
+	}
+}
+
+func TestMaxConns(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{MaxConns: 2})
+	a, b := dial(), dial()
+	for _, nc := range []net.Conn{a, b} {
+		if _, err := nc.Write(getFrame(1, "x")); err != nil {
+			t.Fatal(err)
+		}
+		readReply(t, nc)
+	}
+	third := dial()
+	if _, err := tryReadReply(third); err == nil {
+		t.Error("a third connection is served")
+	}
+	if st := s.Stats(); st.Rejected != 1 || st.Open != 2 {
+		t.Errorf("%+v", st)
+	}
+	a.Close()
+	for s.Stats().Open > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	again := dial()
+	if _, err := again.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, again)
+}
+
+// TestConnectionStorm: 1,000 connections opened and dropped at once.
+func TestConnectionStorm(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	steady := dial()
+	var wg sync.WaitGroup
+	for i := range 1000 {
+		nc := dial()
+		wg.Go(func() {
+			if i%2 == 0 {
+				_, _ = nc.Write(getFrame(1, "x")[:i%12])
+			}
+			nc.Close()
+		})
+	}
+	wg.Wait()
+	if _, err := steady.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, steady)
+	for s.Stats().Open > 1 {
+		time.Sleep(time.Millisecond)
+	}
+	if st := s.Stats(); st.Accepted != 1001 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func encodeGet(key string) func([]byte, uint64) []byte {
+	return func(dst []byte, id uint64) []byte { return append(dst, getFrame(id, key)...) }
+}
+
+func newTestClient(t testing.TB, dial func() net.Conn, cfg ClientConfig) *Client {
+	c := NewClient(dial(), cfg)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestClientCalls(t *testing.T) {
+	_, dial, _ := serve(t, newEcho(), Limits{})
+	c := newTestClient(t, dial, ClientConfig{})
+	var wg sync.WaitGroup
+	for g := range 32 {
+		wg.Go(func() {
+			for i := range 500 {
+				key := fmt.Sprint("key", g, ".", i)
+				if i%100 == 0 {
+					key = fmt.Sprint("big ", 10_000*i)
+				}
+				call, err := c.Do(t.Context(), time.Minute, encodeGet(key))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var p wire.Reply
+				if err := wire.DecodeReply(wire.OpGet, call.Frame(), &p); err != nil {
+					t.Error(err)
+				}
+				if i%100 == 0 {
+					if len(p.Value) != 10_000*i {
+						t.Errorf("%s has %d bytes", key, len(p.Value))
+					}
+				} else if string(p.Value) != key {
+					t.Errorf("%s is %q", key, p.Value)
+				}
+				c.Release(call)
+			}
+		})
+	}
+	wg.Wait()
+	if n := c.InFlight(); n != 0 {
+		t.Errorf("%d in flight", n)
+	}
+}
+
+// TestClientGivesUp: a call ends with its context or timeout; its late answer
+// reaches nobody else, and its place comes back.
+func TestClientGivesUp(t *testing.T) {
+	h := newEcho()
+	_, dial, _ := serve(t, h, Limits{})
+	c := newTestClient(t, dial, ClientConfig{MaxCalls: 2})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := c.Do(ctx, time.Minute, encodeGet("wait")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a context: %v", err)
+	}
+	if _, err := c.Do(t.Context(), 10*time.Millisecond, encodeGet("wait")); !errors.Is(err, ErrNoAnswer) {
+		t.Errorf("with a timeout: %v", err)
+	}
+	if _, err := c.Do(t.Context(), time.Minute, encodeGet("x")); !errors.Is(err, ErrFull) {
+		t.Errorf("over MaxCalls: %v", err)
+	}
+	close(h.release)
+	for c.InFlight() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for range 10 {
+		call, err := c.Do(t.Context(), time.Minute, encodeGet("mine"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(call.Frame(), []byte("mine")) {
+			t.Errorf("got another's answer: %q", call.Frame())
+		}
+		c.Release(call)
+	}
+}
+
+func TestClientLosesConnection(t *testing.T) {
+	_, dial, _ := serve(t, newEcho(), Limits{})
+	c := newTestClient(t, dial, ClientConfig{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			if call, err := c.Do(t.Context(), time.Minute, encodeGet("wait")); !errors.Is(err, ErrClosed) {
+				t.Errorf("a call in flight: %v, %v", call, err)
+			}
+		})
+	}
+	for c.InFlight() < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	call, err := c.Do(t.Context(), time.Minute, encodeGet("drop"))
+	if !errors.Is(err, ErrClosed) {
+		t.Errorf("%v, %v", call, err)
+	}
+	// The server still waits for its tasks, so this side ends first.
+	<-c.Done()
+	if _, err := c.Do(t.Context(), time.Minute, encodeGet("x")); !errors.Is(err, ErrNotSent) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestClientStuckPeer: a peer that takes nothing holds no caller beyond its
+// deadline, and no more than MaxQueued bytes.
+func TestClientStuckPeer(t *testing.T) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		if conns[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	defer conns[1].Close()
+	c := NewClient(conns[0], ClientConfig{MaxQueued: 1 << 20, WriteTimeout: time.Minute})
+	defer c.Close()
+	value := make([]byte, 400<<10)
+	full := 0
+	for range 10 {
+		_, err := c.Do(t.Context(), 20*time.Millisecond, func(dst []byte, id uint64) []byte {
+			return wire.AppendRequest(dst, &wire.Request{ID: id, Op: wire.OpSet, Key: []byte("k"), Value: value})
+		})
+		switch {
+		case errors.Is(err, ErrFull):
+			full++
+		case !errors.Is(err, ErrNoAnswer):
+			t.Errorf("%v", err)
+		}
+	}
+	if full < 5 {
+		t.Errorf("%d of 10 calls refused", full)
+	}
+}
+
+func BenchmarkCall(b *testing.B) {
+	_, dial, _ := serve(b, newEcho(), Limits{})
+	c := newTestClient(b, dial, ClientConfig{})
+	frame := getFrame(0, "k")
+	encode := func(dst []byte, id uint64) []byte {
+		return wire.AppendRequest(dst, &wire.Request{ID: id, Op: wire.OpGet, Key: frame[10:11]})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		call, err := c.Do(context.Background(), time.Second, encode)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Release(call)
+	}
+}

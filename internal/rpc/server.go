@@ -1,0 +1,119 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+// Server accepts connections and serves each until it ends.
+type Server struct {
+	// NewHandler makes the handler of a new connection. An error refuses it.
+	NewHandler func(net.Conn) (Handler, error)
+	// Log gets one line for what closes a connection out of order.
+	Log *slog.Logger
+
+	shared *shared
+
+	mu    sync.Mutex
+	conns map[*Conn]struct{}
+	wg    sync.WaitGroup
+}
+
+// NewServer returns a server. It starts nothing.
+func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
+	return &Server{NewHandler: newHandler, Log: log, shared: newShared(l), conns: map[*Conn]struct{}{}}
+}
+
+// Limits returns the limits with every default filled in.
+func (s *Server) Limits() Limits { return s.shared.limits }
+
+// Stats returns the counts so far.
+func (s *Server) Stats() Stats { return s.shared.stats() }
+
+// Serve accepts connections from ln until ctx ends. Then it closes ln, answers
+// what has been read, and returns when all connections have ended, at the
+// latest DrainTimeout later.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
+	defer stop()
+	var failed error
+	for pause := time.Duration(0); ; {
+		nc, err := ln.Accept()
+		if err == nil {
+			pause = 0
+			s.accept(nc)
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, net.ErrClosed) {
+			failed = err
+			break
+		}
+		// Out of file descriptors, most likely: others must end first.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		s.Log.Warn("cannot accept a connection; trying again", "error", err, "in", pause)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	s.shutdown()
+	return failed
+}
+
+func (s *Server) accept(nc net.Conn) {
+	s.mu.Lock()
+	full := len(s.conns) >= s.shared.limits.MaxConns
+	s.mu.Unlock()
+	if full {
+		s.shared.rejected.Add(1)
+		_ = nc.Close()
+		return
+	}
+	h, err := s.NewHandler(nc)
+	if err != nil {
+		s.shared.rejected.Add(1)
+		s.Log.Warn("refused a connection", "error", err)
+		_ = nc.Close()
+		return
+	}
+	c := newConn(nc, s.shared)
+	c.handler = h
+	s.mu.Lock()
+	s.conns[c] = struct{}{}
+	s.mu.Unlock()
+	s.shared.accepted.Add(1)
+	s.shared.open.Add(1)
+	s.wg.Go(func() { // ends when the connection does; shutdown waits for it
+		err := c.serve()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		s.shared.open.Add(-1)
+		h.Close(err)
+	})
+}
+
+// shutdown ends all connections: in order, and after DrainTimeout by force.
+func (s *Server) shutdown() {
+	s.each((*Conn).shutdown)
+	force := time.AfterFunc(s.shared.limits.DrainTimeout, func() {
+		s.each(func(c *Conn) { _ = c.nc.Close() })
+	})
+	s.wg.Wait()
+	force.Stop()
+}
+
+func (s *Server) each(f func(*Conn)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		f(c)
+	}
+}

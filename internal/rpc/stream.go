@@ -1,0 +1,199 @@
+package rpc
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// stream reads and writes a connection. Over a file descriptor it waits for
+// bytes without holding a buffer, and sets a deadline only for a write that
+// would block.
+type stream struct {
+	nc  net.Conn
+	raw syscall.RawConn // nil where nc is not over a file descriptor
+
+	writeTimeout time.Duration
+
+	// Of the reader goroutine, and of it alone.
+	buf    []byte // from buffers, or larger; nil while idle
+	pooled *[smallBuffer]byte
+	r, w   int // buf[r:w] has been read and not consumed
+	got    int
+	rerr   error
+	readFn func(fd uintptr) bool
+
+	// Of whoever writes; one at a time.
+	rest    []byte
+	werr    error
+	timed   bool // a write deadline is set
+	now     bool // do not wait
+	writeFn func(fd uintptr) bool
+}
+
+var buffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+
+func (s *stream) init(nc net.Conn, writeTimeout time.Duration) {
+	s.nc, s.writeTimeout = nc, writeTimeout
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			s.raw = raw
+			s.readFn = s.tryRead
+			s.writeFn = s.tryWrite
+		}
+	}
+}
+
+// acquire makes sure that there is a buffer to read into.
+func (s *stream) acquire() {
+	if s.buf == nil {
+		s.pooled = buffers.Get().(*[smallBuffer]byte)
+		s.buf = s.pooled[:]
+	}
+}
+
+// release gives the buffer up if nothing is left in it.
+func (s *stream) release() {
+	if s.r < s.w {
+		return
+	}
+	s.r, s.w, s.buf = 0, 0, nil
+	if s.pooled != nil {
+		buffers.Put(s.pooled)
+		s.pooled = nil
+	}
+}
+
+// read waits for bytes and appends them to the buffer, which has room.
+func (s *stream) read() (int, error) {
+	if s.raw == nil {
+		s.acquire()
+		n, err := s.nc.Read(s.buf[s.w:])
+		s.w += n
+		if n > 0 {
+			err = nil
+		}
+		return n, err
+	}
+	s.got, s.rerr = 0, nil
+	if err := s.raw.Read(s.readFn); err != nil {
+		return 0, err
+	}
+	return s.got, s.rerr
+}
+
+func (s *stream) tryRead(fd uintptr) bool {
+	s.acquire()
+	for {
+		n, err := syscall.Read(int(fd), s.buf[s.w:])
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err == syscall.EAGAIN:
+			s.release()
+			return false
+		case err != nil:
+			s.rerr = err
+		case n == 0:
+			s.rerr = io.EOF
+		default:
+			s.got = n
+			s.w += n
+		}
+		return true
+	}
+}
+
+// grow replaces the buffer by one of n bytes, until it is empty.
+func (s *stream) grow(n int) {
+	big := make([]byte, n)
+	s.w = copy(big, s.buf[s.r:s.w])
+	s.r = 0
+	if s.pooled != nil {
+		buffers.Put(s.pooled)
+		s.pooled = nil
+	}
+	s.buf = big
+}
+
+// compact moves what is left to the front of the buffer.
+func (s *stream) compact() {
+	if s.r > 0 {
+		s.w = copy(s.buf, s.buf[s.r:s.w])
+		s.r = 0
+	}
+}
+
+// write writes all of b, or fails after writeTimeout.
+func (s *stream) write(b []byte) error {
+	if s.raw == nil {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(s.writeTimeout)); err != nil {
+			return err
+		}
+		_, err := s.nc.Write(b)
+		return err
+	}
+	s.rest, s.werr = b, nil
+	err := s.raw.Write(s.writeFn)
+	s.rest = nil
+	if s.timed {
+		s.timed = false
+		if e := s.nc.SetWriteDeadline(time.Time{}); err == nil {
+			err = e
+		}
+	}
+	if err == nil {
+		err = s.werr
+	}
+	return err
+}
+
+// writeNow writes as much of b as can be written without waiting: nothing,
+// where the connection is not over a file descriptor.
+func (s *stream) writeNow(b []byte) (n int, err error) {
+	if s.raw == nil {
+		return 0, nil
+	}
+	s.rest, s.werr, s.now = b, nil, true
+	err = s.raw.Write(s.writeFn)
+	n = len(b) - len(s.rest)
+	s.rest, s.now = nil, false
+	if err == nil {
+		err = s.werr
+	}
+	return n, err
+}
+
+func (s *stream) tryWrite(fd uintptr) bool {
+	for len(s.rest) > 0 {
+		n, err := syscall.Write(int(fd), s.rest)
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			if s.now {
+				return true
+			}
+			if !s.timed {
+				s.timed = true
+				if s.werr = s.nc.SetWriteDeadline(time.Now().Add(s.writeTimeout)); s.werr != nil {
+					return true
+				}
+			}
+			return false
+		case err != nil:
+			s.werr = err
+			return true
+		default:
+			s.rest = s.rest[n:]
+		}
+	}
+	return true
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}
