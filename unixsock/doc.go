@@ -1,0 +1,7 @@
+// Package unixsock is the socket that apps on the host connect to: where it
+// lies, who may open it, who is at its other end.
+//
+// Input is a Config; outputs are a Listener for an rpc.Server and the
+// credentials of each peer. It starts no goroutine. It knows nothing of the
+// messages that pass.
+package unixsock

@@ -1,0 +1,316 @@
+package unixsock
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	switch os.Getenv("UNIXSOCK_TEST_ROLE") {
+	case "inherit": // a process that systemd has started
+		l, err := Listen(Config{})
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		c, err := l.Accept()
+		if err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		p, err := PeerOf(c)
+		fmt.Println(l.Path(), p.PID > 0, err)
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func mustListen(t *testing.T, cfg Config) *Listener {
+	t.Helper()
+	l, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestModeAndGroup(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for _, mode := range []fs.FileMode{0, 0o600, 0o666} {
+		l := mustListen(t, Config{Path: path, Mode: mode, Group: fmt.Sprint(os.Getgid())})
+		fi, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := mode
+		if want == 0 {
+			want = DefaultMode
+		}
+		if got := fi.Mode().Perm(); got != want {
+			t.Errorf("mode %o, want %o", got, want)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("second close: %v", err)
+		}
+		if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 0 {
+			t.Errorf("left behind: %v", left)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	plain := filepath.Join(dir, "file")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	served := filepath.Join(dir, "served")
+	mustListen(t, Config{Path: served})
+	foreign := filepath.Join(dir, "foreign") // served, though not by one of ours
+	ln, err := net.Listen("unix", foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for _, tc := range []struct {
+		name string
+		cfg  Config
+		want string
+		is   error
+	}{
+		{"too long", Config{Path: "/tmp/" + strings.Repeat("x", MaxPath)}, fmt.Sprint("at most ", MaxPath, " fit"), nil},
+		{"missing folder", Config{Path: filepath.Join(dir, "none", "s")}, "does not exist: create", nil},
+		{"a file for a folder", Config{Path: filepath.Join(plain, "s")}, "is no folder", nil},
+		{"no socket", Config{Path: plain}, "is no socket: remove it", nil},
+		{"already served", Config{Path: served}, "already running", ErrRunning},
+		{"served by another program", Config{Path: foreign}, "already running", ErrRunning},
+		{"unknown group", Config{Path: filepath.Join(dir, "g"), Group: "no-such-group"}, "no-such-group", nil},
+	} {
+		l, err := Listen(tc.cfg)
+		if err == nil {
+			l.Close()
+			t.Errorf("%s: no error", tc.name)
+			continue
+		}
+		if !strings.Contains(err.Error(), tc.want) || tc.is != nil && !errors.Is(err, tc.is) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+	if c, err := net.Dial("unix", served); err != nil {
+		t.Errorf("the one that was there is gone: %v", err)
+	} else {
+		c.Close()
+	}
+}
+
+func TestNotWritable(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Log("run as root, who may write everywhere: checked with a read-only folder of /proc")
+		if _, err := Listen(Config{Path: "/proc/s"}); err == nil || !strings.Contains(err.Error(), "must be writable") {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(Config{Path: filepath.Join(dir, "s")}); err == nil || !strings.Contains(err.Error(), "must be writable") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestStaleSocket: what a killed process leaves behind is replaced.
+func TestStaleSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	if err := os.WriteFile(path+".lock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustListen(t, Config{Path: path})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// TestTwoAtOnce: of many that start over a stale socket exactly one serves.
+func TestTwoAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 20 {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var won []*Listener
+		for range 8 {
+			wg.Go(func() {
+				l, err := Listen(Config{Path: path})
+				if err != nil {
+					if !errors.Is(err, ErrRunning) {
+						t.Error(err)
+					}
+					return
+				}
+				mu.Lock()
+				won = append(won, l)
+				mu.Unlock()
+			})
+		}
+		wg.Wait()
+		if len(won) != 1 {
+			t.Fatalf("%d serve", len(won))
+		}
+		won[0].Close()
+	}
+}
+
+func TestPeerCredentials(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l := mustListen(t, Config{Path: path})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	p, err := PeerOf(s)
+	if err != nil || p.PID != os.Getpid() || p.UID != os.Getuid() || p.GID != os.Getgid() {
+		t.Errorf("%v, %v", p, err)
+	}
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if _, err := PeerOf(a); err == nil {
+		t.Error("a pipe has credentials")
+	}
+}
+
+// TestInherited starts a process the way systemd does.
+func TestInherited(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	// LISTEN_PID must be the process's own, which the shell knows before exec.
+	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), "UNIXSOCK_TEST_ROLE=inherit", "LISTEN_FDS=1")
+	cmd.ExtraFiles = []*os.File{f}
+	var out strings.Builder
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v: %s", err, out.String())
+	}
+	if got, want := strings.TrimSpace(out.String()), path+" true <nil>"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the inherited socket was removed: %v", err)
+	}
+}
+
+func TestFindAndChoose(t *testing.T) {
+	t.Setenv(EnvPath, "")
+	run := t.TempDir()
+	t.Setenv("XDG_RUNTIME_DIR", run)
+	path := filepath.Join(run, "cachesidecar", "cachesidecar.sock")
+	if got := Candidates(); len(got) != 3 || got[0] != "/run/cachesidecar/cachesidecar.sock" || got[1] != path {
+		t.Errorf("candidates %v", got)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/run/cachesidecar/cachesidecar.sock"); err != nil {
+		if _, err := Find(""); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "cachesidecar run") {
+			t.Errorf("nothing there: %v", err)
+		}
+		mustListen(t, Config{Path: path})
+		if got, err := Find(""); got != path || err != nil {
+			t.Errorf("Find = %s, %v", got, err)
+		}
+	}
+	t.Setenv(EnvPath, "/x/y")
+	if got, err := choose(""); got != "/x/y" || err != nil {
+		t.Errorf("choose = %s, %v", got, err)
+	}
+	if got, err := Find("/explicit"); got != "/explicit" || err != nil {
+		t.Errorf("Find = %s, %v", got, err)
+	}
+}
+
+func TestOwnFolder(t *testing.T) {
+	base := t.TempDir()
+	fresh := filepath.Join(base, "fresh")
+	for range 2 { // made, then found
+		if err := ownFolder(fresh); err != nil {
+			t.Error(err)
+		}
+	}
+	open := filepath.Join(base, "open")
+	link := filepath.Join(base, "link")
+	if err := os.Mkdir(open, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(open, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fresh, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := ownFolder(open); err == nil || !strings.Contains(err.Error(), "open to others") {
+		t.Errorf("open folder: %v", err)
+	}
+	if err := ownFolder(link); err == nil || !strings.Contains(err.Error(), "is no folder") {
+		t.Errorf("link: %v", err)
+	}
+	if os.Getuid() == 0 {
+		foreign := filepath.Join(base, "foreign")
+		if err := os.Mkdir(foreign, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Chown(foreign, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+		if err := ownFolder(foreign); err == nil || !strings.Contains(err.Error(), "another user") {
+			t.Errorf("foreign folder: %v", err)
+		}
+	}
+}
