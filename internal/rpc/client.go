@@ -127,13 +127,11 @@ func (c *Client) failLocked(err error) {
 	}
 }
 
-// Do sends a request and waits for its answer. encode appends the request, a
-// whole frame with the given id, to dst. The caller gives the Call back with
-// Release, also after an error.
-//
-// The wait ends at ctx's end. A context without one waits until timeout.
-func (c *Client) Do(ctx context.Context, timeout time.Duration, encode func(dst []byte, id uint64) []byte) (*Call, error) {
-	call, err := c.begin(encode)
+// Do sends a request, whose ID it sets, and waits for the answer until ctx ends
+// or timeout is over. The caller gives the Call back with Release, also after
+// an error. The request's bytes are the caller's again when Do returns.
+func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request) (*Call, error) {
+	call, err := c.begin(q)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +177,7 @@ var timers = sync.Pool{New: func() any {
 }}
 
 // begin takes a slot and queues the request.
-func (c *Client) begin(encode func([]byte, uint64) []byte) (*Call, error) {
+func (c *Client) begin(q *wire.Request) (*Call, error) {
 	c.mu.Lock()
 	if c.err != nil {
 		err := c.err
@@ -205,7 +203,8 @@ func (c *Client) begin(encode func([]byte, uint64) []byte) (*Call, error) {
 	call.turn++
 	call.id = uint64(call.turn)<<32 | uint64(call.slot+1)
 	call.waited, call.err = true, nil
-	c.queued = encode(c.queued, call.id)
+	q.ID = call.id
+	c.queued = wire.AppendRequest(c.queued, q)
 	if c.writing {
 		c.mu.Unlock()
 		return call, nil

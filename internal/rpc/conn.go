@@ -16,8 +16,10 @@ import (
 // Handler serves one connection's requests. All its methods are called by the
 // connection's reader, one at a time.
 type Handler interface {
-	// Batch is called when bytes have come in, before their frames are served.
+	// Batch is called when bytes have come in, before their frames are served,
+	// and Served when the answers have been written.
 	Batch()
+	Served()
 	// Serve answers one frame, whose bytes are lent until it returns, by
 	// appending whole frames to c.Out, or hands it on to c.Go. An error ends
 	// the connection, after what c.Out has been written.
@@ -109,6 +111,7 @@ func (c *Conn) loop() error {
 			err = e
 		}
 		c.releaseOut()
+		c.handler.Served()
 		if err != nil {
 			return err
 		}
@@ -207,10 +210,10 @@ func (c *Conn) refuse(length int, why error) error {
 }
 
 // Grow makes sure that Out may take n more bytes, out of the budget where it
-// becomes longer than 64 KiB. Where wait is set it first writes what Out has
-// and then waits for memory; that is possible only between two answers. It
-// says whether the memory was to be had.
-func (c *Conn) Grow(n int, wait bool) bool {
+// becomes longer than 64 KiB. With a wait it first writes what Out has and then
+// waits so long for memory; that is possible only between two answers. It says
+// whether the memory was to be had.
+func (c *Conn) Grow(n int, wait time.Duration) bool {
 	if len(c.Out)+n <= smallBuffer {
 		return true
 	}
@@ -218,11 +221,11 @@ func (c *Conn) Grow(n int, wait bool) bool {
 	if need <= c.outHeld {
 		return true
 	}
-	if wait {
+	if wait > 0 {
 		if len(c.Out) > 0 && c.flush() != nil {
 			return false
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), c.shared.limits.WriteTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
 		defer cancel()
 		need = int64(n)
 		if need <= smallBuffer {
@@ -246,6 +249,10 @@ func (c *Conn) Grow(n int, wait bool) bool {
 	}
 	return true
 }
+
+// Flush writes what Out has, so that a long answer has all of the buffer. It
+// says whether the connection still stands.
+func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // acquireOut gives the reader a buffer for its answers.
 func (c *Conn) acquireOut() {

@@ -46,7 +46,8 @@ type echoHandler struct {
 	req wire.Request
 }
 
-func (h *echoHandler) Batch() { h.batches.Add(1) }
+func (h *echoHandler) Batch()  { h.batches.Add(1) }
+func (h *echoHandler) Served() {}
 
 func (h *echoHandler) Serve(c *Conn, frame []byte) error {
 	h.served.Add(1)
@@ -68,7 +69,7 @@ func (h *echoHandler) Serve(c *Conn, frame []byte) error {
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
 	default:
 		if _, err := fmt.Sscanf(key, "big %d", &n); err == nil {
-			if !c.Grow(n+100, true) {
+			if !c.Grow(n+100, time.Second) {
 				c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "no memory"))
 				return nil
 			}
@@ -539,9 +540,7 @@ func TestConnectionStorm(t *testing.T) {
 	}
 }
 
-func encodeGet(key string) func([]byte, uint64) []byte {
-	return func(dst []byte, id uint64) []byte { return append(dst, getFrame(id, key)...) }
-}
+func getRequest(key string) *wire.Request { return &wire.Request{Op: wire.OpGet, Key: []byte(key)} }
 
 func newTestClient(t testing.TB, dial func() net.Conn, cfg ClientConfig) *Client {
 	c := NewClient(dial(), cfg)
@@ -560,7 +559,7 @@ func TestClientCalls(t *testing.T) {
 				if i%100 == 0 {
 					key = fmt.Sprint("big ", 10_000*i)
 				}
-				call, err := c.Do(t.Context(), time.Minute, encodeGet(key))
+				call, err := c.Do(t.Context(), time.Minute, getRequest(key))
 				if err != nil {
 					t.Error(err)
 					return
@@ -594,13 +593,13 @@ func TestClientGivesUp(t *testing.T) {
 	c := newTestClient(t, dial, ClientConfig{MaxCalls: 2})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	if _, err := c.Do(ctx, time.Minute, encodeGet("wait")); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Do(ctx, time.Minute, getRequest("wait")); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with a context: %v", err)
 	}
-	if _, err := c.Do(t.Context(), 10*time.Millisecond, encodeGet("wait")); !errors.Is(err, ErrNoAnswer) {
+	if _, err := c.Do(t.Context(), 10*time.Millisecond, getRequest("wait")); !errors.Is(err, ErrNoAnswer) {
 		t.Errorf("with a timeout: %v", err)
 	}
-	if _, err := c.Do(t.Context(), time.Minute, encodeGet("x")); !errors.Is(err, ErrFull) {
+	if _, err := c.Do(t.Context(), time.Minute, getRequest("x")); !errors.Is(err, ErrFull) {
 		t.Errorf("over MaxCalls: %v", err)
 	}
 	close(h.release)
@@ -608,7 +607,7 @@ func TestClientGivesUp(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	for range 10 {
-		call, err := c.Do(t.Context(), time.Minute, encodeGet("mine"))
+		call, err := c.Do(t.Context(), time.Minute, getRequest("mine"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -627,7 +626,7 @@ func TestClientLosesConnection(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			if call, err := c.Do(t.Context(), time.Minute, encodeGet("x")); !errors.Is(err, ErrClosed) {
+			if call, err := c.Do(t.Context(), time.Minute, getRequest("x")); !errors.Is(err, ErrClosed) {
 				t.Errorf("a call in flight: %v, %v", call, err)
 			} else {
 				c.Release(call)
@@ -640,7 +639,7 @@ func TestClientLosesConnection(t *testing.T) {
 	far.Close()
 	wg.Wait()
 	<-c.Done()
-	if _, err := c.Do(t.Context(), time.Minute, encodeGet("x")); !errors.Is(err, ErrNotSent) {
+	if _, err := c.Do(t.Context(), time.Minute, getRequest("x")); !errors.Is(err, ErrNotSent) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -666,9 +665,7 @@ func TestClientStuckPeer(t *testing.T) {
 	value := make([]byte, 400<<10)
 	full := 0
 	for range 10 {
-		_, err := c.Do(t.Context(), 20*time.Millisecond, func(dst []byte, id uint64) []byte {
-			return wire.AppendRequest(dst, &wire.Request{ID: id, Op: wire.OpSet, Key: []byte("k"), Value: value})
-		})
+		_, err := c.Do(t.Context(), 20*time.Millisecond, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: value})
 		switch {
 		case errors.Is(err, ErrFull):
 			full++
@@ -684,13 +681,10 @@ func TestClientStuckPeer(t *testing.T) {
 func BenchmarkCall(b *testing.B) {
 	_, dial, _ := serve(b, newEcho(), Limits{})
 	c := newTestClient(b, dial, ClientConfig{})
-	frame := getFrame(0, "k")
-	encode := func(dst []byte, id uint64) []byte {
-		return wire.AppendRequest(dst, &wire.Request{ID: id, Op: wire.OpGet, Key: frame[10:11]})
-	}
+	q := getRequest("k")
 	b.ReportAllocs()
 	for b.Loop() {
-		call, err := c.Do(context.Background(), time.Second, encode)
+		call, err := c.Do(context.Background(), time.Second, q)
 		if err != nil {
 			b.Fatal(err)
 		}

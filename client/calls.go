@@ -1,0 +1,307 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Item is what a Get found. Value is the caller's own.
+type Item struct {
+	Value   []byte
+	Flags   uint32        // as they were set
+	Version uint64        // for CompareAndSwap
+	TTL     time.Duration // left; zero is no expiry
+	Source  string        // l1, l2, peer or origin
+	Age     time.Duration // what the value may be behind the truth, at most
+	Stale   bool          // only where GetOptions.StaleOK asked for it
+}
+
+// GetOptions of a Get.
+type GetOptions struct {
+	Fresh   bool // answered by the host that owns the key, from no copy
+	NoLoad  bool // do not ask the origin
+	StaleOK bool // a stale value is better than none
+}
+
+func (o GetOptions) bits() (b wire.Options) {
+	if o.Fresh {
+		b |= wire.Fresh
+	}
+	if o.NoLoad {
+		b |= wire.NoLoad
+	}
+	if o.StaleOK {
+		b |= wire.StaleOK
+	}
+	return b
+}
+
+// SetOptions of a write. The zero value takes the namespace's TTL.
+type SetOptions struct {
+	TTL      time.Duration // at most 365 days, rounded up to milliseconds
+	NoExpiry bool
+	Flags    uint32 // the caller's own mark, returned by Get
+	AckAll   bool   // return when no host can serve the old value any more
+}
+
+func (o SetOptions) bits() wire.Options {
+	if o.AckAll {
+		return wire.AckAll
+	}
+	return 0
+}
+
+func (o SetOptions) ttl() (int64, error) { return ttlMillis(o.TTL, o.NoExpiry) }
+
+func ttlMillis(ttl time.Duration, none bool) (int64, error) {
+	switch {
+	case none:
+		return 0, nil
+	case ttl == 0:
+		return wire.TTLDefault, nil
+	case ttl < 0 || ttl > wire.MaxTTL*time.Millisecond:
+		return 0, fmt.Errorf("%w: a TTL of %v: give 1ms to 8760h, or NoExpiry", ErrBadRequest, ttl)
+	}
+	return int64((ttl + time.Millisecond - 1) / time.Millisecond), nil
+}
+
+func first[T any](opts []T) (o T) {
+	if len(opts) > 0 {
+		o = opts[0]
+	}
+	return o
+}
+
+// Get returns a key's value, or ErrNotFound.
+func (c *Client) Get(ctx context.Context, key string, opts ...GetOptions) (Item, error) {
+	k := []byte(key)
+	a, err := c.do(ctx, c.slotFor(k), &wire.Request{Op: wire.OpGet, Key: k, Options: first(opts).bits()})
+	defer a.release()
+	if err != nil {
+		return Item{}, err
+	}
+	return item(&a.Reply), nil
+}
+
+func item(r *wire.Reply) Item {
+	return Item{
+		Value:   bytes.Clone(r.Value),
+		Flags:   r.Flags,
+		Version: r.Version,
+		TTL:     time.Duration(r.TTLMS) * time.Millisecond,
+		Source:  r.Source.String(),
+		Age:     time.Duration(r.AgeMS) * time.Millisecond,
+		Stale:   r.Status == wire.Stale,
+	}
+}
+
+// GetMulti returns those of the keys that have a value. An error beside a
+// result says that some keys could not be asked for.
+func (c *Client) GetMulti(ctx context.Context, keys []string, opts ...GetOptions) (map[string]Item, error) {
+	found := make(map[string]Item, len(keys))
+	for len(keys) > 0 {
+		n := min(len(keys), wire.MaxKeys)
+		answered, err := c.getSome(ctx, keys[:n], found, first(opts))
+		if err != nil {
+			return found, err
+		}
+		keys = keys[answered:]
+	}
+	return found, nil
+}
+
+// getSome asks for up to MaxKeys keys and returns how many, from the first on,
+// were answered: an answer that would become too long ends early.
+func (c *Client) getSome(ctx context.Context, keys []string, found map[string]Item, o GetOptions) (answered int, err error) {
+	q := &wire.Request{Op: wire.OpMGet, Keys: make([][]byte, len(keys)), Options: o.bits()}
+	for i, k := range keys {
+		q.Keys[i] = []byte(k)
+	}
+	a, err := c.do(ctx, c.anySlot(), q)
+	defer a.release()
+	if err != nil {
+		return 0, err
+	}
+	if len(a.Items) != len(keys) {
+		return 0, fmt.Errorf("%w: %d keys asked for, %d answered", ErrInternal, len(keys), len(a.Items))
+	}
+	for i := range a.Items {
+		switch r := &a.Items[i]; {
+		case r.Status == wire.OK || r.Status == wire.Stale:
+			found[keys[i]] = item(r)
+		case r.Status == wire.Busy && i > 0:
+			return i, nil // the rest is asked for again
+		case r.Status != wire.Miss:
+			return i, replyError(r)
+		}
+	}
+	return len(keys), nil
+}
+
+// Set stores a value and returns its version.
+func (c *Client) Set(ctx context.Context, key string, value []byte, opts ...SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeSet, 0, first(opts))
+}
+
+// Add stores a value where the key is absent, else returns ErrExists.
+func (c *Client) Add(ctx context.Context, key string, value []byte, opts ...SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeAdd, 0, first(opts))
+}
+
+// Replace stores a value where the key is present, else returns ErrNotFound.
+func (c *Client) Replace(ctx context.Context, key string, value []byte, opts ...SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeReplace, 0, first(opts))
+}
+
+// CompareAndSwap stores a value where the key's version is still the given one.
+// Else it returns a *VersionError, which is ErrExists, or ErrNotFound.
+func (c *Client) CompareAndSwap(ctx context.Context, key string, value []byte, version uint64, opts ...SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeCAS, version, first(opts))
+}
+
+func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mode, compare uint64, o SetOptions) (uint64, error) {
+	ttl, err := o.ttl()
+	if err != nil {
+		return 0, err
+	}
+	k := []byte(key)
+	a, err := c.do(ctx, c.slotFor(k), &wire.Request{
+		Op: wire.OpSet, Key: k, Value: value, TTLMS: ttl, Flags: o.Flags, Mode: mode, Compare: compare, Options: o.bits(),
+	})
+	defer a.release()
+	return a.Version, err
+}
+
+// Delete removes keys from the whole cluster. It returns how many had a value;
+// ErrNotFound if none had.
+func (c *Client) Delete(ctx context.Context, keys ...string) (int, error) {
+	had := 0
+	for len(keys) > 0 {
+		n := min(len(keys), wire.MaxKeys)
+		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n)}
+		for i, k := range keys[:n] {
+			q.Keys[i] = []byte(k)
+		}
+		s := c.anySlot()
+		if n == 1 {
+			s = c.slotFor(q.Keys[0])
+		}
+		a, err := c.do(ctx, s, q)
+		for i := range a.Items {
+			switch r := &a.Items[i]; {
+			case r.Status == wire.OK:
+				had++
+			case r.Status != wire.Miss && err == nil:
+				err = replyError(r)
+			}
+		}
+		a.release()
+		if err != nil {
+			return had, err
+		}
+		keys = keys[n:]
+	}
+	if had == 0 {
+		return 0, ErrNotFound
+	}
+	return had, nil
+}
+
+// Touch gives a key a new TTL: that of the options, else the namespace's.
+func (c *Client) Touch(ctx context.Context, key string, opts ...SetOptions) error {
+	o := first(opts)
+	ttl, err := o.ttl()
+	if err != nil {
+		return err
+	}
+	k := []byte(key)
+	a, err := c.do(ctx, c.slotFor(k), &wire.Request{Op: wire.OpTouch, Key: k, TTLMS: ttl, Options: o.bits()})
+	a.release()
+	return err
+}
+
+// Incr adds delta to a decimal number and returns the sum, or ErrNotFound.
+func (c *Client) Incr(ctx context.Context, key string, delta int64, opts ...SetOptions) (int64, error) {
+	return c.incr(ctx, key, &wire.Request{Delta: delta}, first(opts))
+}
+
+// IncrFrom is Incr, but an absent key becomes initial.
+func (c *Client) IncrFrom(ctx context.Context, key string, delta, initial int64, opts ...SetOptions) (int64, error) {
+	return c.incr(ctx, key, &wire.Request{Delta: delta, Create: true, Initial: initial}, first(opts))
+}
+
+func (c *Client) incr(ctx context.Context, key string, q *wire.Request, o SetOptions) (int64, error) {
+	ttl, err := o.ttl()
+	if err != nil {
+		return 0, err
+	}
+	q.Op, q.Key, q.TTLMS, q.Options = wire.OpIncr, []byte(key), ttl, o.bits()
+	a, err := c.do(ctx, c.slotFor(q.Key), q)
+	a.release()
+	return a.Number, err
+}
+
+// Ping asks for an answer and nothing else.
+func (c *Client) Ping(ctx context.Context) error {
+	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpPing})
+	a.release()
+	return err
+}
+
+// FlushOptions of a Flush. The zero value empties the client's namespace on
+// this host.
+type FlushOptions struct {
+	All     bool // every namespace
+	Cluster bool // on every host
+}
+
+// Flush empties a namespace, or all.
+func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
+	var bits wire.Options
+	if o.All {
+		bits |= wire.All
+	}
+	if o.Cluster {
+		bits |= wire.Cluster
+	}
+	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpFlush, Options: bits})
+	a.release()
+	return err
+}
+
+// What Stats, Members and Ring return.
+type (
+	Stats  = wire.Stats
+	Member = wire.Member
+	Place  = wire.Place
+)
+
+// Stats returns the sidecar's account of itself.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	return body[Stats](ctx, c, &wire.Request{Op: wire.OpStats})
+}
+
+// Members returns the cluster's hosts, as this one sees them.
+func (c *Client) Members(ctx context.Context) ([]Member, error) {
+	return body[[]Member](ctx, c, &wire.Request{Op: wire.OpMembers})
+}
+
+// Ring says which host owns a key.
+func (c *Client) Ring(ctx context.Context, key string) (Place, error) {
+	return body[Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
+}
+
+func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {
+	a, err := c.do(ctx, c.anySlot(), q)
+	defer a.release()
+	if err == nil {
+		if err = wire.UnmarshalBody(a.Body, &v); err != nil {
+			err = fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+		}
+	}
+	return v, err
+}

@@ -1,0 +1,166 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Config of a Client. The zero value is right for most.
+type Config struct {
+	// Socket is the sidecar's. Default: $CACHESIDECAR_SOCKET, else the first
+	// that is there of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
+	// /tmp/cachesidecar-$UID.
+	Socket string
+	// Namespace of calls. Default "default".
+	Namespace string
+	// Name tells the sidecar's operators who this is. Default: none.
+	Name string
+	// Token is sent along where the sidecar asks for one.
+	Token string
+	// Conns is the number of connections. Default 2: calls of one key always
+	// share one, and a second one keeps a second core of the sidecar busy.
+	Conns int
+	// DialTimeout is for one attempt to connect. Default 250 ms.
+	DialTimeout time.Duration
+	// RequestTimeout is for calls whose context has no deadline. Default 1 s.
+	RequestTimeout time.Duration
+	// LoadTimeout is for the function of a GetOrLoad. Default 30 s.
+	LoadTimeout time.Duration
+	// MaxCalls bounds the calls in flight of one connection; one more gets
+	// ErrBusy. Default 1,024.
+	MaxCalls int
+	// FailOpen makes GetOrLoad run its function where the sidecar cannot be
+	// reached, instead of failing.
+	FailOpen bool
+}
+
+func (c Config) withDefaults() Config {
+	def(&c.Conns, 2)
+	def(&c.DialTimeout, 250*time.Millisecond)
+	def(&c.RequestTimeout, time.Second)
+	def(&c.LoadTimeout, 30*time.Second)
+	def(&c.MaxCalls, 1024)
+	return c
+}
+
+func def[T comparable](field *T, v T) {
+	var zero T
+	if *field == zero {
+		*field = v
+	}
+}
+
+// Client is a connection to the sidecar on this host.
+type Client struct {
+	*shared
+	namespace []byte // nil is the connections' default
+}
+
+// shared is what the views of a Client have in common.
+type shared struct {
+	cfg   Config
+	slots []*slot
+	turn  atomic.Uint32
+	seed  maphash.Seed
+	loads singleflight.Group
+}
+
+// Dial connects to the sidecar. An error says why that cannot be; with
+// Config.FailOpen, a sidecar that is not there is none.
+func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed()}
+	for range s.cfg.Conns {
+		s.slots = append(s.slots, &slot{cfg: &s.cfg})
+	}
+	c := &Client{shared: s}
+	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.FailOpen && errors.Is(err, ErrUnavailable)) {
+		return nil, err
+	}
+	return c, nil
+}
+
+// InNamespace returns a view of the client with another namespace. It shares
+// the client's connections; closing either closes both.
+func (c *Client) InNamespace(name string) *Client {
+	return &Client{shared: c.shared, namespace: []byte(name)}
+}
+
+// Close ends all connections. Calls in flight fail.
+func (c *Client) Close() error {
+	for _, s := range c.slots {
+		s.close()
+	}
+	return nil
+}
+
+// slotFor returns the connection of a key: calls of one key keep their order.
+func (s *shared) slotFor(key []byte) *slot {
+	if len(s.slots) == 1 {
+		return s.slots[0]
+	}
+	return s.slots[maphash.Bytes(s.seed, key)%uint64(len(s.slots))]
+}
+
+func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots)] }
+
+// answer is what came of a call. Its bytes are good until release.
+type answer struct {
+	wire.Reply
+	conn *rpc.Client
+	call *rpc.Call
+}
+
+func (a *answer) release() {
+	if a.conn != nil {
+		a.conn.Release(a.call)
+	}
+}
+
+// do makes one call. The caller releases the answer, also after an error.
+func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
+	if q.Namespace == nil {
+		q.Namespace = c.namespace
+	}
+	timeout := c.cfg.RequestTimeout
+	if d, ok := ctx.Deadline(); ok {
+		timeout = time.Until(d)
+	}
+	if err := ctx.Err(); err != nil {
+		return a, callError(err)
+	}
+	q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
+	for attempt := 0; ; attempt++ {
+		if a.conn, err = s.get(ctx); err != nil {
+			return a, err
+		}
+		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {
+			if err = wire.DecodeReply(q.Op, a.call.Frame(), &a.Reply); err != nil {
+				return a, fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+			}
+			return a, replyError(&a.Reply)
+		}
+		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
+		if !again || attempt > 0 {
+			return a, callError(err)
+		}
+		a.release()
+		a.conn, a.call = nil, nil
+	}
+}
+
+func repeatable(op wire.Op) bool {
+	switch op {
+	case wire.OpGet, wire.OpMGet, wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+const defaultHTTP = "127.0.0.1:7948"
+
+// env is the environment variable of a flag.
+func env(name string) []string { return []string{"CACHESIDECAR_" + name} }
+
+func (p *program) runCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "run",
+		Usage:       "run the sidecar",
+		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), else from the file.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE` (YAML)", EnvVars: env("CONFIG")},
+			&cli.StringFlag{Name: "node", Usage: "this sidecar's `NAME`, unique in the cluster (default: the host name)", EnvVars: env("NODE")},
+			&cli.StringFlag{Name: "socket", Usage: "listen on `PATH` (default: the first folder that can be written of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)", EnvVars: env("SOCKET")},
+			&cli.StringFlag{Name: "socket-mode", Usage: "the socket's file `MODE`, octal", DefaultText: "0660", EnvVars: env("SOCKET_MODE")},
+			&cli.StringFlag{Name: "socket-group", Usage: "the socket's `GROUP`", EnvVars: env("SOCKET_GROUP")},
+			&cli.StringFlag{Name: "l1-size", Usage: "`BYTES` for copies of what other hosts own", DefaultText: "64MiB", EnvVars: env("L1_SIZE")},
+			&cli.StringFlag{Name: "l2-size", Usage: "`BYTES` for this host's share of the keys", DefaultText: "256MiB", EnvVars: env("L2_SIZE")},
+			&cli.StringFlag{Name: "max-value", Usage: "the longest value, in `BYTES`", DefaultText: "8MiB, or l2-size/16", EnvVars: env("MAX_VALUE")},
+			&cli.IntFlag{Name: "max-namespaces", Usage: "at most `N` namespaces", DefaultText: "256", EnvVars: env("MAX_NAMESPACES")},
+			&cli.IntFlag{Name: "max-connections", Usage: "at most `N` connections", DefaultText: "16384", EnvVars: env("MAX_CONNECTIONS")},
+			&cli.DurationFlag{Name: "request-timeout", Usage: "`TIME` for requests that bring none", DefaultText: "1s", EnvVars: env("REQUEST_TIMEOUT")},
+			&cli.StringFlag{Name: "http", Usage: "serve health and metrics on `HOST:PORT`, or \"off\"", DefaultText: defaultHTTP, EnvVars: env("HTTP")},
+			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", EnvVars: env("PPROF")},
+			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", EnvVars: env("IGNORE_MEMORY_LIMIT")},
+			&cli.StringFlag{Name: "log-format", Usage: "`text or json`", DefaultText: "text on a terminal", EnvVars: env("LOG_FORMAT")},
+			&cli.StringFlag{Name: "log-level", Usage: "`debug, info, warn or error`", DefaultText: "info", EnvVars: env("LOG_LEVEL")},
+		},
+		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return p.serve(c)
+		},
+	}
+}
+
+// runConfig puts file, environment and flags together.
+func runConfig(c *cli.Context) (fileConfig, error) {
+	var cfg fileConfig
+	if path := c.String("config"); path != "" {
+		var err error
+		if cfg, err = loadConfig(path); err != nil {
+			return cfg, err
+		}
+	}
+	texts := map[string]*string{
+		"node": &cfg.Node, "socket": &cfg.Socket, "socket-group": &cfg.SocketGroup, "http": &cfg.HTTP,
+		"log-format": &cfg.LogFormat, "log-level": &cfg.LogLevel,
+	}
+	for name, field := range texts {
+		if c.IsSet(name) {
+			*field = c.String(name)
+		}
+	}
+	parsed := map[string]interface{ Set(string) error }{
+		"socket-mode": &cfg.SocketMode, "l1-size": &cfg.L1Size, "l2-size": &cfg.L2Size, "max-value": &cfg.MaxValue,
+	}
+	for name, field := range parsed {
+		if c.IsSet(name) {
+			if err := field.Set(c.String(name)); err != nil {
+				return cfg, usagef("--%s: %v", name, err)
+			}
+		}
+	}
+	if c.IsSet("max-namespaces") {
+		cfg.MaxNamespaces = c.Int("max-namespaces")
+	}
+	if c.IsSet("max-connections") {
+		cfg.MaxConnections = c.Int("max-connections")
+	}
+	if c.IsSet("request-timeout") {
+		cfg.RequestTimeout = c.Duration("request-timeout")
+	}
+	if c.IsSet("pprof") {
+		cfg.Pprof = c.Bool("pprof")
+	}
+	if c.IsSet("ignore-memory-limit") {
+		cfg.IgnoreMemoryLimit = c.Bool("ignore-memory-limit")
+	}
+	if cfg.HTTP == "" {
+		cfg.HTTP = defaultHTTP
+	}
+	cfg.Version = buildVersion()
+	return cfg, nil
+}
+
+func (p *program) serve(c *cli.Context) error {
+	cfg, err := runConfig(c)
+	if err != nil {
+		return err
+	}
+	if cfg.Log, err = cfg.logger(p.err); err != nil {
+		return err
+	}
+	s, err := sidecar.New(cfg.Config)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Run(c.Context) }() // ends with the context; we wait for it
+	select {
+	case err := <-done:
+		return err
+	case <-s.Ready():
+	}
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		cfg.Log.Warn("cannot tell systemd that the sidecar is ready", "error", err)
+	}
+	if isTerminal(p.err) {
+		fmt.Fprintf(p.err, "Serving %s. Try: cachesidecar set greeting hello && cachesidecar get greeting\n", s.SocketPath())
+	}
+	select {
+	case err = <-done:
+	case <-c.Context.Done():
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+		err = <-done
+	}
+	if errors.Is(err, c.Context.Err()) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,90 @@
+package wire
+
+// Stats is the body of an answer to STATS. Bytes and milliseconds; counts are
+// since the sidecar's start.
+type Stats struct {
+	Node        string           `msgpack:"node" json:"node"`
+	Server      string           `msgpack:"server" json:"server"`
+	UptimeMS    int64            `msgpack:"uptime_ms" json:"uptime_ms"`
+	Connections ConnectionStats  `msgpack:"connections" json:"connections"`
+	L2          L2Stats          `msgpack:"l2" json:"l2"`
+	Namespaces  []NamespaceStats `msgpack:"namespaces" json:"namespaces"`
+	Process     ProcessStats     `msgpack:"process" json:"process"`
+}
+
+// ConnectionStats counts what happened on the socket.
+type ConnectionStats struct {
+	Open        int64 `msgpack:"open" json:"open"`
+	Limit       int64 `msgpack:"limit" json:"limit"`
+	Accepted    int64 `msgpack:"accepted" json:"accepted"`
+	Rejected    int64 `msgpack:"rejected" json:"rejected"`         // over the limit
+	SlowReaders int64 `msgpack:"slow_readers" json:"slow_readers"` // closed: took no answers
+	SlowFrames  int64 `msgpack:"slow_frames" json:"slow_frames"`   // closed: did not complete a frame
+	BadFrames   int64 `msgpack:"bad_frames" json:"bad_frames"`     // closed: a frame too long, or empty
+	InFlight    int64 `msgpack:"in_flight" json:"in_flight"`       // requests that wait
+	Batches     int64 `msgpack:"batches" json:"batches"`           // reads that brought requests
+	BytesIn     int64 `msgpack:"bytes_in" json:"bytes_in"`
+	BytesOut    int64 `msgpack:"bytes_out" json:"bytes_out"`
+	BufferBytes int64 `msgpack:"buffer_bytes" json:"buffer_bytes"` // of large frames and answers under way
+}
+
+// L2Stats tells of the store of this host's partitions.
+type L2Stats struct {
+	Entries      int64    `msgpack:"entries" json:"entries"`
+	Overhead     float64  `msgpack:"overhead_bytes_per_entry" json:"overhead_bytes_per_entry"`
+	Memory       L2Memory `msgpack:"memory" json:"memory"`
+	Expired      int64    `msgpack:"expired" json:"expired"` // entries, as the next five
+	Evicted      int64    `msgpack:"evicted" json:"evicted"`
+	Flushed      int64    `msgpack:"flushed" json:"flushed"`
+	QuotaEvicted int64    `msgpack:"quota_evicted" json:"quota_evicted"`
+	Overwritten  int64    `msgpack:"overwritten" json:"overwritten"`
+	Deleted      int64    `msgpack:"deleted" json:"deleted"`
+	NoRoom       int64    `msgpack:"no_room" json:"no_room"` // writes refused
+	Segments     int64    `msgpack:"segments" json:"segments"`
+	FreeSegments int64    `msgpack:"free_segments" json:"free_segments"`
+	Compactions  int64    `msgpack:"compactions" json:"compactions"`
+	Promoted     int64    `msgpack:"promoted" json:"promoted"`
+	GhostHits    int64    `msgpack:"ghost_hits" json:"ghost_hits"`
+	Shards       int64    `msgpack:"shards" json:"shards"`
+}
+
+// L2Memory says where the store's bytes are; all but the limit add up to Used.
+type L2Memory struct {
+	Limit     int64 `msgpack:"limit" json:"limit"`
+	Used      int64 `msgpack:"used" json:"used"`
+	Payload   int64 `msgpack:"payload" json:"payload"` // keys and values
+	Headers   int64 `msgpack:"headers" json:"headers"`
+	Alignment int64 `msgpack:"alignment" json:"alignment"`
+	Dead      int64 `msgpack:"dead" json:"dead"` // overwritten or expired, not yet reused
+	Open      int64 `msgpack:"open" json:"open"` // not yet written, of segments being filled
+	Tails     int64 `msgpack:"tails" json:"tails"`
+	Index     int64 `msgpack:"index" json:"index"`
+	Ghosts    int64 `msgpack:"ghosts" json:"ghosts"`
+	Quotas    int64 `msgpack:"quotas" json:"quotas"`
+}
+
+// NamespaceStats tells of one namespace.
+type NamespaceStats struct {
+	Name    string `msgpack:"name" json:"name"`
+	Entries int64  `msgpack:"entries" json:"entries"`
+	Bytes   int64  `msgpack:"bytes" json:"bytes"`
+	Quota   int64  `msgpack:"quota" json:"quota"` // bytes; zero is none
+	Hits    int64  `msgpack:"hits" json:"hits"`
+	Misses  int64  `msgpack:"misses" json:"misses"`
+	Writes  int64  `msgpack:"writes" json:"writes"` // stored
+	Deletes int64  `msgpack:"deletes" json:"deletes"`
+	Refused int64  `msgpack:"refused" json:"refused"` // conditions not met
+	Errors  int64  `msgpack:"errors" json:"errors"`
+}
+
+// ProcessStats tells of the sidecar's process.
+type ProcessStats struct {
+	PID           int64   `msgpack:"pid" json:"pid"`
+	ResidentBytes int64   `msgpack:"resident_bytes" json:"resident_bytes"`
+	HeapBytes     int64   `msgpack:"heap_bytes" json:"heap_bytes"`
+	Goroutines    int64   `msgpack:"goroutines" json:"goroutines"`
+	GCRuns        int64   `msgpack:"gc_runs" json:"gc_runs"`
+	GCCPUShare    float64 `msgpack:"gc_cpu_share" json:"gc_cpu_share"` // of all CPU time used, 0 to 1
+	GCPauseMaxUS  int64   `msgpack:"gc_pause_max_us" json:"gc_pause_max_us"`
+	MemoryLimit   int64   `msgpack:"memory_limit" json:"memory_limit"` // of the machine or its cgroup; zero is unknown
+}

@@ -1,0 +1,241 @@
+package sidecar
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Config says what a sidecar is to be. The zero value works: one host, 256 MiB,
+// the default socket.
+type Config struct {
+	// Node is this sidecar's name, unique in the cluster. Default: the host name.
+	Node string `yaml:"node"`
+
+	// Socket is where apps connect. Default: the first folder that can be
+	// written of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
+	// /tmp/cachesidecar-$UID.
+	Socket string `yaml:"socket"`
+	// SocketMode is the socket's file mode. Default 0660.
+	SocketMode FileMode `yaml:"socket_mode"`
+	// SocketGroup is the socket's group, by name or number. Default: the process's.
+	SocketGroup string `yaml:"socket_group"`
+	// NoSocket serves the embedding program alone.
+	NoSocket bool `yaml:"-"`
+
+	// L1Size bounds the hot copies of what other hosts own, in bytes. Default
+	// 64 MiB.
+	L1Size Size `yaml:"l1_size"`
+	// L2Size bounds this host's share of the cluster's keys, in bytes, index and
+	// all. Default 256 MiB, at least 8 MiB.
+	L2Size Size `yaml:"l2_size"`
+	// MaxValue is the longest value, in bytes. Default 8 MiB; at most 1/16 of
+	// L2Size.
+	MaxValue Size `yaml:"max_value"`
+
+	// MaxNamespaces bounds the namespaces, configured ones included. Default and
+	// most: 256.
+	MaxNamespaces int `yaml:"max_namespaces"`
+	// Namespaces have settings of their own. The others take the defaults.
+	Namespaces map[string]Namespace `yaml:"namespaces"`
+
+	// MaxConnections bounds the apps' connections. Default 16,384.
+	MaxConnections int `yaml:"max_connections"`
+	// RequestTimeout is for requests that bring none. Default 1 s.
+	RequestTimeout time.Duration `yaml:"request_timeout"`
+
+	// HTTP is where health and metrics are served, host:port; "off" serves
+	// none. Default off when embedded, 127.0.0.1:7948 from the command.
+	HTTP string `yaml:"http"`
+	// Pprof serves /debug/pprof on HTTP too.
+	Pprof bool `yaml:"pprof"`
+
+	// IgnoreMemoryLimit starts even where the sizes exceed what the machine or
+	// its cgroup has.
+	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit"`
+
+	// Version is what the program calls itself in HELLO and stats.
+	Version string `yaml:"-"`
+	// Log takes what happens. Default: nothing is logged.
+	Log *slog.Logger `yaml:"-"`
+	// Clock is for tests. Default: the machine's.
+	Clock kv.Clock `yaml:"-"`
+}
+
+// Namespace is the settings of one namespace.
+type Namespace struct {
+	// DefaultTTL is for writes that bring none; zero is no expiry. Default 1 h.
+	DefaultTTL *time.Duration `yaml:"default_ttl"`
+	// Quota bounds the namespace's bytes on this host, headers included; its
+	// oldest keys make room for new ones. Default: none.
+	Quota Size `yaml:"quota"`
+}
+
+// Defaults, and the bounds of what is configured.
+const (
+	DefaultNamespace = "default"
+	DefaultTTL       = time.Hour
+	DefaultL1Size    = 64 << 20
+	DefaultL2Size    = 256 << 20
+	DefaultTimeout   = time.Second
+	overheadBytes    = 128 << 20 // buffers, connections, the Go runtime
+	maxConnections   = 1 << 20
+)
+
+// withDefaults returns a checked copy with every field set.
+func (c Config) withDefaults() (Config, error) {
+	if c.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return c, fmt.Errorf("node: no host name to take (%w): give a name", err)
+		}
+		c.Node = name
+	}
+	if len(c.Node) > 128 || strings.ContainsAny(c.Node, " \t\r\n\x00") {
+		return c, fmt.Errorf("node %q: give 1 to 128 bytes without blanks", c.Node)
+	}
+	if c.SocketMode&^0o777 != 0 {
+		return c, fmt.Errorf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
+	}
+	var err error
+	if c.L1Size, err = size("l1_size", c.L1Size, DefaultL1Size, 1<<20, 1<<40); err != nil {
+		return c, err
+	}
+	if c.L2Size, err = size("l2_size", c.L2Size, DefaultL2Size, 8<<20, 256<<30); err != nil {
+		return c, err
+	}
+	if c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30); err != nil {
+		return c, err
+	}
+	if c.MaxValue > c.L2Size/16 {
+		return c, fmt.Errorf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
+			c.MaxValue, c.L2Size, c.MaxValue*16, c.L2Size/16)
+	}
+	if c.MaxNamespaces == 0 {
+		c.MaxNamespaces = kv.MaxNamespaces
+	}
+	if c.MaxNamespaces < 1 || c.MaxNamespaces > kv.MaxNamespaces {
+		return c, fmt.Errorf("max_namespaces %d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
+	}
+	names := map[string]Namespace{DefaultNamespace: {}}
+	for name, ns := range c.Namespaces {
+		if !kv.ValidNamespace(name) {
+			return c, fmt.Errorf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+		}
+		if ns.DefaultTTL != nil && (*ns.DefaultTTL < 0 || *ns.DefaultTTL > wire.MaxTTL*time.Millisecond) {
+			return c, fmt.Errorf("namespace %s: default_ttl %v: give 0 (no expiry) to %v", name, *ns.DefaultTTL, wire.MaxTTL*time.Millisecond)
+		}
+		if ns.Quota != 0 && (ns.Quota < 64<<10 || ns.Quota > c.L2Size) {
+			return c, fmt.Errorf("namespace %s: quota %s: give 64 KiB to l2_size (%s), or leave it out", name, ns.Quota, c.L2Size)
+		}
+		names[name] = ns
+	}
+	if len(names) > c.MaxNamespaces {
+		return c, fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer", len(names), DefaultNamespace, c.MaxNamespaces)
+	}
+	c.Namespaces = names
+	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
+		return c, fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = DefaultTimeout
+	}
+	if c.RequestTimeout < time.Millisecond || c.RequestTimeout > wire.MaxTimeout*time.Millisecond {
+		return c, fmt.Errorf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
+	}
+	if c.HTTP == "off" {
+		c.HTTP = ""
+	}
+	if c.Version == "" {
+		c.Version = "embedded"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = kv.SystemClock{}
+	}
+	return c, nil
+}
+
+// Check validates a configuration, and that the machine has the memory.
+func (c Config) Check() error {
+	c, err := c.withDefaults()
+	if err != nil {
+		return err
+	}
+	return checkMemory(c)
+}
+
+func size(name string, v, def, least, most Size) (Size, error) {
+	if v == 0 {
+		v = def
+	}
+	if v < least || v > most {
+		return v, fmt.Errorf("%s %s: give %s to %s", name, v, least, most)
+	}
+	return v, nil
+}
+
+// ttl returns the TTL of writes that bring none; zero is no expiry.
+func (n Namespace) ttl() time.Duration {
+	if n.DefaultTTL == nil {
+		return DefaultTTL
+	}
+	return *n.DefaultTTL
+}
+
+// Size is a number of bytes. Its text has a unit: 64MiB, 1GiB, 500kB; a plain
+// number is bytes.
+type Size int64
+
+func (s Size) String() string {
+	if s < 0 {
+		return strconv.FormatInt(int64(s), 10) + " B"
+	}
+	return humanize.IBytes(uint64(s))
+}
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	t := strings.TrimSpace(string(text))
+	if strings.HasPrefix(t, "-") {
+		return fmt.Errorf("size %q is negative", t)
+	}
+	n, err := humanize.ParseBytes(t)
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("size %q: give a number and a unit, such as 64MiB or 1GiB", t)
+	}
+	*s = Size(n)
+	return nil
+}
+
+// Set reads a size; with it a *Size is a flag.Value.
+func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
+
+// FileMode is permission bits. Its text is octal: 0660.
+type FileMode fs.FileMode
+
+func (m FileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// UnmarshalText reads a mode.
+func (m *FileMode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 8, 32)
+	if err != nil || n > 0o777 {
+		return fmt.Errorf("mode %q: give octal permission bits, such as 0660", text)
+	}
+	*m = FileMode(n)
+	return nil
+}
+
+// Set reads a mode; with it a *FileMode is a flag.Value.
+func (m *FileMode) Set(text string) error { return m.UnmarshalText([]byte(text)) }

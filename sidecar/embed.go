@@ -1,0 +1,165 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Errors of the embedding API, found with errors.Is.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrExists    = errors.New("the condition is not met")
+	ErrNotStored = errors.New("not stored")
+)
+
+// Value is what a Get found.
+type Value struct {
+	Data    []byte // the caller's own
+	Flags   uint32
+	Version uint64
+	TTL     time.Duration // left; zero is no expiry
+}
+
+// SetOptions of a Set. The zero value stores unconditionally, with the
+// namespace's TTL.
+type SetOptions struct {
+	TTL       time.Duration // zero: the namespace's default
+	NoExpiry  bool
+	Flags     uint32
+	Condition Condition
+	Version   uint64 // for IfVersion
+}
+
+// Condition on which a Set stores.
+type Condition uint8
+
+const (
+	Always    Condition = iota
+	IfAbsent            // else ErrExists
+	IfPresent           // else ErrNotFound
+	IfVersion           // present with SetOptions.Version; else ErrExists or ErrNotFound
+)
+
+// Get returns a key's value, or ErrNotFound.
+func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value, error) {
+	var v Value
+	err := s.embedded(ctx, func(now kv.Moment) error {
+		var r wire.Reply
+		data, _, ns := s.value(nil, []byte(namespace), key, segment.NoLimit, now, &r)
+		if r.Status != wire.OK {
+			s.count(ns, wire.OpGet, r)
+			return embedError(&r)
+		}
+		ns.counts[wire.OpGet][hitL2].Add(1)
+		v = Value{Data: data, Flags: r.Flags, Version: r.Version, TTL: time.Duration(r.TTLMS) * time.Millisecond}
+		return nil
+	})
+	return v, err
+}
+
+// Set stores a value and returns its version. Both slices remain the caller's.
+func (s *Sidecar) Set(ctx context.Context, namespace string, key, value []byte, o SetOptions) (version uint64, err error) {
+	r, err := s.call(ctx, &wire.Request{
+		Op: wire.OpSet, Namespace: []byte(namespace), Key: key, Value: value, TTLMS: ttlMillis(o.TTL, o.NoExpiry),
+		Flags: o.Flags, Mode: wire.Mode(o.Condition), Compare: o.Version,
+	})
+	return r.Version, err
+}
+
+// Delete removes keys. It says how many of them had a value.
+func (s *Sidecar) Delete(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
+	r, err := s.call(ctx, &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys})
+	had := 0
+	for i := range r.Items {
+		if r.Items[i].Status == wire.OK {
+			had++
+		}
+		err = errors.Join(err, r.Items[i].Err())
+	}
+	return had, err
+}
+
+// Touch gives a key a new TTL; zero is the namespace's default.
+func (s *Sidecar) Touch(ctx context.Context, namespace string, key []byte, ttl time.Duration) error {
+	_, err := s.call(ctx, &wire.Request{Op: wire.OpTouch, Namespace: []byte(namespace), Key: key, TTLMS: ttlMillis(ttl, false)})
+	return err
+}
+
+// Incr adds delta to a decimal number and returns the sum. An absent key
+// becomes initial where that is not nil, else ErrNotFound.
+func (s *Sidecar) Incr(ctx context.Context, namespace string, key []byte, delta int64, initial *int64) (int64, error) {
+	q := &wire.Request{Op: wire.OpIncr, Namespace: []byte(namespace), Key: key, Delta: delta, TTLMS: wire.TTLDefault}
+	if initial != nil {
+		q.Create, q.Initial = true, *initial
+	}
+	r, err := s.call(ctx, q)
+	return r.Number, err
+}
+
+// Flush empties a namespace, or all where the name is empty.
+func (s *Sidecar) Flush(ctx context.Context, namespace string) error {
+	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace)}
+	if namespace == "" {
+		q.Options = wire.All
+	}
+	_, err := s.call(ctx, q)
+	return err
+}
+
+func ttlMillis(ttl time.Duration, none bool) int64 {
+	switch {
+	case none:
+		return 0
+	case ttl == 0:
+		return wire.TTLDefault
+	case ttl < 0:
+		return wire.TTLDefault - 1 // which call refuses
+	}
+	return max(1, int64((ttl+time.Millisecond-1)/time.Millisecond))
+}
+
+// call executes a request of the embedding program.
+func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
+	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
+		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
+	}
+	err = s.embedded(ctx, func(now kv.Moment) error {
+		r = s.execute(q, now)
+		return embedError(&r)
+	})
+	return r, err
+}
+
+// embedded runs a call while the store is there.
+func (s *Sidecar) embedded(ctx context.Context, f func(kv.Moment) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return f(kv.Read(s.clock))
+}
+
+func embedError(r *wire.Reply) error {
+	switch r.Status {
+	case wire.OK:
+		return nil
+	case wire.Miss:
+		return ErrNotFound
+	case wire.Exists:
+		return fmt.Errorf("%w: version %d is there", ErrExists, r.Version)
+	case wire.NotStored:
+		return fmt.Errorf("%w: %s", ErrNotStored, r.Message)
+	}
+	return &wire.Error{Status: r.Status, Message: string(bytes.Clone(r.Message))}
+}

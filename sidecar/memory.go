@@ -1,0 +1,33 @@
+package sidecar
+
+import (
+	"fmt"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+)
+
+// checkMemory compares the sizes with what there is, before anything is
+// mapped: the kernel hands out more address space than it has memory, and
+// kills whoever comes to use it.
+func checkMemory(c Config) error {
+	have, what := memoryLimit()
+	need := c.L1Size + c.L2Size + overheadBytes
+	if c.IgnoreMemoryLimit || have == 0 || need <= have {
+		return nil
+	}
+	return fmt.Errorf("l1_size %s + l2_size %s + %s for buffers and runtime = %s, but %s %s: lower the sizes, or set ignore_memory_limit",
+		c.L1Size, c.L2Size, Size(overheadBytes), need, what, have)
+}
+
+// memoryLimit returns the lower of the machine's memory and the cgroup's
+// limit, in bytes, or zero if neither is known.
+func memoryLimit() (Size, string) {
+	limit, what := Size(0), ""
+	if n, err := memlimit.FromSystem(); err == nil && n < 1<<62 {
+		limit, what = Size(n), "the machine has"
+	}
+	if n, err := memlimit.FromCgroup(); err == nil && n < 1<<62 && (limit == 0 || Size(n) < limit) {
+		limit, what = Size(n), "the cgroup allows"
+	}
+	return limit, what
+}

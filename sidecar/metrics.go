@@ -1,0 +1,111 @@
+package sidecar
+
+import (
+	"runtime"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+const metricPrefix = "cachesidecar_"
+
+var (
+	descRequests    = desc("requests_total", "Requests, by namespace, op, result and the tier that had the value.", "namespace", "op", "result", "tier")
+	descConnections = desc("connections", "Connections on the socket.")
+	descConnEvents  = desc("connections_total", "What happened to connections.", "event")
+	descMemory      = desc("memory_bytes", "Memory in use, by tier.", "tier")
+	descLimit       = desc("memory_limit_bytes", "Memory that a tier may use.", "tier")
+	descEntries     = desc("entries", "Entries held, by tier.", "tier")
+	descRemoved     = desc("evictions_total", "Entries removed, by tier and reason.", "tier", "reason")
+	descInFlight    = desc("requests_in_flight", "Requests that wait for somebody.")
+	descBytes       = desc("socket_bytes_total", "Bytes on the socket.", "direction")
+	descNamespace   = desc("namespace_bytes", "Bytes of a namespace's entries on this host.", "namespace")
+	descQuota       = desc("namespace_quota_bytes", "Quota of a namespace; absent where it has none.", "namespace")
+	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(metricPrefix+name, help, labels, nil)
+}
+
+func (s *Sidecar) newMetrics() {
+	s.metrics = prometheus.NewRegistry()
+	s.batchDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    metricPrefix + "batch_duration_seconds",
+		Help:    "Time from the read of a batch of requests to the write of its answers; one batch in 16 is timed.",
+		Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
+	})
+	s.metrics.MustRegister(s, s.batchDuration,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
+
+// Describe is for the metrics registry.
+func (s *Sidecar) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
+
+// Collect is for the metrics registry.
+func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed {
+		return
+	}
+	count := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	for name, ns := range s.names.all() {
+		ns.collect(name, count)
+		st := s.store.NamespaceStats(ns.id)
+		gauge(descNamespace, st.Bytes, name)
+		if st.Quota > 0 {
+			gauge(descQuota, st.Quota, name)
+		}
+	}
+	s.names.none.collect("", count)
+
+	c := s.connectionStats()
+	gauge(descConnections, c.Open)
+	gauge(descInFlight, c.InFlight)
+	count(descConnEvents, c.Accepted, "accepted")
+	count(descConnEvents, c.Rejected, "rejected")
+	count(descConnEvents, c.SlowReaders, "slow_reader")
+	count(descConnEvents, c.SlowFrames, "slow_frame")
+	count(descConnEvents, c.BadFrames, "bad_frame")
+	count(descBytes, c.BytesIn, "in")
+	count(descBytes, c.BytesOut, "out")
+	gauge(descMemory, c.BufferBytes, "buffers")
+	l := s.server.Limits()
+	gauge(descLimit, l.InBudget+l.OutBudget, "buffers")
+
+	l2 := s.l2Stats()
+	gauge(descMemory, l2.Memory.Used, "l2")
+	gauge(descLimit, l2.Memory.Limit, "l2")
+	gauge(descEntries, l2.Entries, "l2")
+	count(descRemoved, l2.Evicted, "l2", "capacity")
+	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
+	count(descRemoved, l2.Expired, "l2", "expired")
+	count(descRemoved, l2.Flushed, "l2", "flushed")
+	gauge(descBuild, 1, s.cfg.Version, runtime.Version(), strconv.Itoa(wire.Version))
+}
+
+// resultLabels are the result and tier of each outcome.
+var resultLabels = [outcomes][2]string{
+	hitL1: {"hit", "l1"}, hitL2: {"hit", "l2"}, hitPeer: {"hit", "peer"}, hitOrigin: {"hit", "origin"},
+	done: {"ok", ""}, miss: {"miss", ""}, stale: {"stale", ""}, refused: {"refused", ""}, failed: {"error", ""},
+}
+
+// collect reports the requests of one namespace, those that there were.
+func (ns *namespace) collect(name string, count func(*prometheus.Desc, int64, ...string)) {
+	for op := range ns.counts {
+		for o := range ns.counts[op] {
+			if n := ns.counts[op][o].Load(); n > 0 {
+				count(descRequests, n, name, wire.Op(op).String(), resultLabels[o][0], resultLabels[o][1])
+			}
+		}
+	}
+}

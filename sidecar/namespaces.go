@@ -1,0 +1,176 @@
+package sidecar
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// namespaces are the names in use and their slots. Reads of the table take no
+// lock; it is replaced as a whole.
+type namespaces struct {
+	store *segment.Store
+	max   int
+
+	table atomic.Pointer[map[string]*namespace]
+	none  *namespace // counts what is asked of names that have no slot
+
+	mu      sync.Mutex // guards changes of the table
+	free    []kv.NamespaceID
+	refused time.Time // when the last new name found no slot
+}
+
+// namespace is one name's slot.
+type namespace struct {
+	name       string
+	id         kv.NamespaceID
+	seed       uint64
+	ttl        time.Duration // of writes that bring none; zero is no expiry
+	configured bool          // has its slot for good
+
+	counts [wire.OpCount][outcomes]atomic.Int64
+
+	// A namespace that is not configured loses its slot when it is empty and
+	// another name needs one. Requests hold use while they touch the store, so
+	// that none goes on under a slot that has become somebody else's.
+	use     sync.RWMutex
+	retired bool
+}
+
+// outcome is how a request ended, for the counts.
+type outcome uint8
+
+const (
+	hitL1 outcome = iota
+	hitL2
+	hitPeer
+	hitOrigin
+	done
+	miss
+	stale
+	refused // a condition was not met
+	failed
+	outcomes
+)
+
+// clusterSeed is the seed of the hash. It belongs to the cluster-wide settings.
+const clusterSeed = 0
+
+func newNamespaces(cfg Config, store *segment.Store) *namespaces {
+	n := &namespaces{store: store, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
+	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
+		n.free = append(n.free, kv.NamespaceID(id))
+	}
+	table := map[string]*namespace{}
+	for name, ns := range cfg.Namespaces {
+		table[name] = n.take(name, ns, true)
+	}
+	n.table.Store(&table)
+	return n
+}
+
+// take gives a name a free slot.
+func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespace {
+	id := n.free[len(n.free)-1]
+	n.free = n.free[:len(n.free)-1]
+	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), configured: configured}
+	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota))
+	return ns
+}
+
+// all returns the names in use.
+func (n *namespaces) all() map[string]*namespace { return *n.table.Load() }
+
+// lookup returns a name's slot for a read: nil where it has none, so that
+// there is nothing to be found.
+func (n *namespaces) lookup(name []byte) *namespace { return n.all()[string(name)] }
+
+// obtain returns a name's slot for a write, and gives it one if need be.
+func (n *namespaces) obtain(name []byte) (*namespace, *wire.Error) {
+	if ns := n.lookup(name); ns != nil {
+		return ns, nil
+	}
+	if !kv.ValidNamespace(string(name)) {
+		return nil, badNamespace(name)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if ns := n.lookup(name); ns != nil {
+		return ns, nil
+	}
+	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, which is max_namespaces; use fewer names, or raise it", name, n.max)
+	if len(n.free) == 0 && time.Since(n.refused) < searchEvery {
+		return nil, full
+	}
+	old := n.all()
+	table := make(map[string]*namespace, len(old)+1)
+	for k, v := range old {
+		table[k] = v
+	}
+	if len(n.free) == 0 && !n.retireOne(table) {
+		n.refused = time.Now()
+		return nil, full
+	}
+	ns := n.take(string(name), Namespace{}, false)
+	table[ns.name] = ns
+	n.table.Store(&table)
+	return ns, nil
+}
+
+// searchEvery is how often a full table is searched for a slot to free: a
+// million new names must not keep a core busy.
+const searchEvery = 100 * time.Millisecond
+
+func badNamespace(name []byte) *wire.Error {
+	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+}
+
+// retireOne frees the slot of a namespace that is empty and not configured.
+func (n *namespaces) retireOne(table map[string]*namespace) bool {
+	for name, ns := range table {
+		if ns.configured || !n.empty(ns.id) || !ns.use.TryLock() {
+			continue
+		}
+		empty := n.empty(ns.id)
+		ns.retired = empty
+		ns.use.Unlock()
+		if empty {
+			delete(table, name)
+			n.free = append(n.free, ns.id)
+			return true
+		}
+	}
+	return false
+}
+
+func (n *namespaces) empty(id kv.NamespaceID) bool {
+	st := n.store.NamespaceStats(id)
+	return st.Entries == 0 && st.Hidden == 0
+}
+
+// enter begins the use of a namespace. False says that it has lost its slot.
+func (ns *namespace) enter() bool {
+	if ns.configured {
+		return true
+	}
+	ns.use.RLock()
+	if ns.retired {
+		ns.use.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (ns *namespace) leave() {
+	if !ns.configured {
+		ns.use.RUnlock()
+	}
+}
+
+func (ns *namespace) key(b []byte) kv.Key {
+	return kv.Key{Hash: kv.HashKey(ns.seed, b), Namespace: ns.id, Bytes: b}
+}

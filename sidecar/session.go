@@ -1,0 +1,270 @@
+package sidecar
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// session serves one connection on the socket. All of it belongs to the
+// connection's reader.
+type session struct {
+	s       *Sidecar
+	core    *core
+	peer    unixsock.Peer
+	hello   bool
+	ns      []byte // the connection's default namespace
+	now     kv.Moment
+	batches uint32
+	req     wire.Request
+	reply   wire.Reply
+	tally   tally
+}
+
+func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
+	peer, err := unixsock.PeerOf(nc)
+	if err != nil {
+		return nil, err
+	}
+	c := &session{s: s, core: &s.core, peer: peer, ns: defaultNamespace}
+	c.log(slog.LevelDebug, "connection opened")
+	return c, nil
+}
+
+var defaultNamespace = []byte(DefaultNamespace)
+
+// log writes a line with who is at the other end.
+func (c *session) log(level slog.Level, msg string, args ...any) {
+	log := c.core.cfg.Log
+	if log.Enabled(context.Background(), level) {
+		log.With("pid", c.peer.PID, "uid", c.peer.UID, "gid", c.peer.GID).Log(context.Background(), level, msg, args...)
+	}
+}
+
+// Batch reads the clock, once for all requests that came in one read.
+func (c *session) Batch() { c.now = kv.Read(c.core.clock) }
+
+// Served adds the batch's counts to the namespaces'.
+func (c *session) Served() {
+	c.tally.flush()
+	if c.batches++; c.batches%batchSample == 0 {
+		c.s.batchDuration.Observe((c.core.clock.Boot() - c.now.Boot).Seconds())
+	}
+}
+
+// batchSample: one batch in so many is timed.
+const batchSample = 16
+
+// Close ends the session.
+func (c *session) Close(err error) {
+	c.tally.flush()
+	if err != nil {
+		c.log(slog.LevelWarn, "connection closed", "reason", err)
+	} else {
+		c.log(slog.LevelDebug, "connection closed")
+	}
+}
+
+// Oversized answers a frame that cannot be taken.
+func (c *session) Oversized(conn *rpc.Conn, beginning []byte, length int, why error) {
+	id, ok := wire.PeekID(beginning)
+	if !ok {
+		return // nobody to answer to: the log line must do
+	}
+	status := wire.TooLarge
+	if why == rpc.ErrBusy {
+		status = wire.Busy
+	}
+	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(status, "a frame of %d bytes: %v; the connection is closed", length, why))
+}
+
+// Serve answers one request.
+func (c *session) Serve(conn *rpc.Conn, frame []byte) error {
+	q := &c.req
+	if err := wire.DecodeRequest(frame, q); err != nil {
+		if _, ok := wire.PeekID(frame); !ok {
+			return err // no id to answer to
+		}
+		c.answerError(conn, err)
+		return nil
+	}
+	if !c.hello && q.Op != wire.OpHello {
+		c.answerError(conn, wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op))
+		return nil
+	}
+	if q.Namespace == nil {
+		q.Namespace = c.ns
+	}
+	switch q.Op {
+	case wire.OpGet:
+		c.get(conn)
+	case wire.OpMGet:
+		c.mget(conn)
+	case wire.OpHello:
+		c.reply = c.welcome()
+		c.answer(conn)
+	case wire.OpStats:
+		c.tally.flush()
+		c.reply = bodyReply(c.s.stats())
+		c.answer(conn)
+	default:
+		c.reply = c.core.execute(q, c.now)
+		c.answer(conn)
+	}
+	return nil
+}
+
+func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
+	c.reply = errorReply(err)
+	c.tally.add(c.core.names.none, c.req.Op, failed)
+	c.answer(conn)
+}
+
+func (c *session) answer(conn *rpc.Conn) {
+	c.reply.ID = c.req.ID
+	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
+}
+
+// welcome answers a HELLO.
+func (c *session) welcome() wire.Reply {
+	h := &c.req.Hello
+	if !slices.Contains(h.Versions, wire.Version) {
+		return errorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
+	}
+	if h.Namespace != "" {
+		if !kv.ValidNamespace(h.Namespace) {
+			return errorReply(badNamespace([]byte(h.Namespace)))
+		}
+		c.ns = []byte(h.Namespace)
+	}
+	c.hello = true
+	c.log(slog.LevelDebug, "hello", "client", h.Client)
+	l := c.s.server.Limits()
+	return bodyReply(wire.Welcome{
+		Version: wire.Version, Node: c.core.cfg.Node, Server: c.core.cfg.Version, Features: features,
+		Limits: wire.Limits{
+			Key: kv.MaxKeyLen, Value: int(c.core.cfg.MaxValue), Frame: l.MaxFrame, Keys: wire.MaxKeys,
+			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.cfg.RequestTimeout.Milliseconds(),
+		},
+	})
+}
+
+// answerSlack is the room that an answer takes beside its value, in bytes.
+const answerSlack = 128
+
+// smallValue is the longest value that is appended without asking for room.
+const smallValue = 31 << 10
+
+// get answers GET in place: the store appends the value behind the answer's
+// head.
+func (c *session) get(conn *rpc.Conn) {
+	limit := smallValue
+	for {
+		at := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false)
+		value := len(conn.Out)
+		out, size, ns := c.core.value(conn.Out, c.req.Namespace, c.req.Key, limit, c.now, &c.reply)
+		if c.reply.Status != wire.OK {
+			conn.Out = conn.Out[:at]
+			c.tally.add(ns, wire.OpGet, outcomeOf(&c.reply))
+			c.answer(conn)
+			return
+		}
+		if size <= limit {
+			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
+			c.tally.add(ns, wire.OpGet, hitL2)
+			return
+		}
+		conn.Out = conn.Out[:at]
+		if !conn.Grow(size+answerSlack, c.core.timeout(&c.req)) {
+			c.answerError(conn, wire.Errorf(wire.Busy, "the memory for large answers is in use: try again"))
+			return
+		}
+		limit = size // it may be another value by now, and then longer
+	}
+}
+
+// mget answers MGET in place, key by key.
+func (c *session) mget(conn *rpc.Conn) {
+	const item = true
+	q := &c.req
+	if len(conn.Out) > 0 && !conn.Flush() {
+		return
+	}
+	at := len(conn.Out)
+	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
+	for _, key := range q.Keys {
+		if len(conn.Out)-at > wire.MaxMGetAnswer || !conn.Grow(smallValue+answerSlack, 0) {
+			c.item(conn, c.core.names.none, errorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")))
+			continue
+		}
+		head := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, 0, item)
+		value := len(conn.Out)
+		out, size, ns := c.core.value(conn.Out, q.Namespace, key, smallValue, c.now, &c.reply)
+		if c.reply.Status == wire.OK && size > smallValue {
+			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
+				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
+				continue
+			}
+			limit := size
+			conn.Out = wire.OpenValue(conn.Out, 0, item)
+			if out, size, ns = c.core.value(conn.Out, q.Namespace, key, limit, c.now, &c.reply); c.reply.Status == wire.OK && size > limit {
+				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
+			}
+		}
+		if c.reply.Status != wire.OK {
+			conn.Out = conn.Out[:head]
+			c.item(conn, ns, c.reply)
+			continue
+		}
+		conn.Out = wire.CloseValue(out, value, &c.reply)
+		c.tally.add(ns, wire.OpMGet, hitL2)
+	}
+	conn.Out = wire.EndFrame(conn.Out, at)
+}
+
+func (c *session) item(conn *rpc.Conn, ns *namespace, r wire.Reply) {
+	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
+	c.tally.add(ns, wire.OpMGet, outcomeOf(&r))
+}
+
+// tally counts a batch's reads apart from what other connections count at the
+// same time.
+type tally struct {
+	ns *namespace
+	op wire.Op
+	n  [outcomes]int64
+}
+
+func (t *tally) add(ns *namespace, op wire.Op, o outcome) {
+	if t.ns != ns || t.op != op {
+		t.flush()
+		t.ns, t.op = ns, op
+	}
+	t.n[o]++
+}
+
+func (t *tally) flush() {
+	for o, n := range t.n {
+		if n > 0 {
+			t.ns.counts[t.op][o].Add(n)
+			t.n[o] = 0
+		}
+	}
+}
+
+// timeout is how long a request may take.
+func (c *core) timeout(q *wire.Request) time.Duration {
+	if q.TimeoutMS == 0 {
+		return c.cfg.RequestTimeout
+	}
+	return time.Duration(q.TimeoutMS) * time.Millisecond
+}

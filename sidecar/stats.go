@@ -1,0 +1,120 @@
+package sidecar
+
+import (
+	"math"
+	"os"
+	"runtime/metrics"
+	"sort"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// stats collects what STATS answers.
+func (s *Sidecar) stats() wire.Stats {
+	limit, _ := memoryLimit()
+	t := wire.Stats{
+		Node:        s.cfg.Node,
+		Server:      s.cfg.Version,
+		UptimeMS:    s.clock.Now().Sub(s.started).Milliseconds(),
+		Connections: s.connectionStats(),
+		L2:          s.l2Stats(),
+		Namespaces:  s.names.stats(),
+		Process:     processStats(),
+	}
+	t.Process.MemoryLimit = int64(limit)
+	return t
+}
+
+func (s *Sidecar) connectionStats() wire.ConnectionStats {
+	c := s.server.Stats()
+	return wire.ConnectionStats{
+		Open: c.Open, Limit: int64(s.server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
+		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
+		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
+		BufferBytes: c.InBudgetUsed + c.OutBudgetUsed,
+	}
+}
+
+func (s *Sidecar) l2Stats() wire.L2Stats {
+	st := s.store.Stats()
+	m := st.Memory
+	return wire.L2Stats{
+		Entries: st.Entries, Overhead: math.Round(st.Overhead()*10) / 10,
+		Memory: wire.L2Memory{
+			Limit: m.Limit, Used: m.Total, Payload: m.Payload, Headers: m.Headers, Alignment: m.Alignment,
+			Dead: m.Dead, Open: m.Open, Tails: m.Tails, Index: m.Index, Ghosts: m.Ghosts, Quotas: m.Quotas,
+		},
+		Expired: st.Expired, Evicted: st.Evicted, Flushed: st.Flushed, QuotaEvicted: st.QuotaEvicted,
+		Overwritten: st.Overwritten, Deleted: st.Deleted, NoRoom: st.NoRoom,
+		Segments: st.Segments, FreeSegments: st.FreeSegments, Compactions: st.Compactions,
+		Promoted: st.Promoted, GhostHits: st.GhostHits, Shards: int64(st.Shards),
+	}
+}
+
+// stats tells of every namespace, by name.
+func (n *namespaces) stats() []wire.NamespaceStats {
+	var list []wire.NamespaceStats
+	for name, ns := range n.all() {
+		st := n.store.NamespaceStats(ns.id)
+		t := wire.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
+		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet} {
+			for o := hitL1; o <= hitOrigin; o++ {
+				t.Hits += ns.counts[op][o].Load()
+			}
+			t.Misses += ns.counts[op][miss].Load()
+		}
+		for _, op := range []wire.Op{wire.OpSet, wire.OpIncr, wire.OpFill} {
+			t.Writes += ns.counts[op][done].Load()
+		}
+		t.Deletes = ns.counts[wire.OpDelete][done].Load() + ns.counts[wire.OpDelete][miss].Load()
+		for op := range ns.counts {
+			t.Refused += ns.counts[op][refused].Load()
+			t.Errors += ns.counts[op][failed].Load()
+		}
+		list = append(list, t)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list
+}
+
+// processStats reads the Go runtime and, on Linux, the process's own page.
+func processStats() wire.ProcessStats {
+	samples := []metrics.Sample{
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/sched/goroutines:goroutines"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/cpu/classes/gc/total:cpu-seconds"},
+		{Name: "/cpu/classes/idle:cpu-seconds"},
+		{Name: "/cpu/classes/total:cpu-seconds"},
+		{Name: "/sched/pauses/total/gc:seconds"},
+	}
+	metrics.Read(samples)
+	p := wire.ProcessStats{
+		PID:        int64(os.Getpid()),
+		HeapBytes:  int64(samples[0].Value.Uint64()),
+		Goroutines: int64(samples[1].Value.Uint64()),
+		GCRuns:     int64(samples[2].Value.Uint64()),
+	}
+	if used := samples[5].Value.Float64() - samples[4].Value.Float64(); used > 0 {
+		p.GCCPUShare = samples[3].Value.Float64() / used
+	}
+	p.GCPauseMaxUS = int64(highest(samples[6].Value.Float64Histogram()) * 1e6)
+	if proc, err := procfs.Self(); err == nil {
+		if st, err := proc.Stat(); err == nil {
+			p.ResidentBytes = int64(st.ResidentMemory())
+		}
+	}
+	return p
+}
+
+// highest returns the lower end of a histogram's last bucket that is not empty.
+func highest(h *metrics.Float64Histogram) float64 {
+	for i := len(h.Counts) - 1; i >= 0; i-- {
+		if h.Counts[i] > 0 && !math.IsInf(h.Buckets[i], 0) {
+			return h.Buckets[i]
+		}
+	}
+	return 0
+}
