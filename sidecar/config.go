@@ -162,7 +162,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Clock == nil {
-		c.Clock = kv.SystemClock{}
+		c.Clock = kv.NewSystemClock()
 	}
 	return c, nil
 }

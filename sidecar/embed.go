@@ -50,9 +50,9 @@ const (
 // Get returns a key's value, or ErrNotFound.
 func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value, error) {
 	var v Value
-	err := s.embedded(ctx, func(now kv.Moment) error {
+	err := s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
 		var r wire.Reply
-		data, _, ns := s.value(nil, []byte(namespace), key, segment.NoLimit, now, &r)
+		data, _, ns := s.value(nil, b, []byte(namespace), key, segment.NoLimit, now, &r)
 		if r.Status != wire.OK {
 			s.count(ns, wire.OpGet, r)
 			return embedError(&r)
@@ -130,15 +130,15 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
 		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
 	}
-	err = s.embedded(ctx, func(now kv.Moment) error {
-		r = s.execute(q, now)
+	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
+		r = s.execute(q, b, now)
 		return embedError(&r)
 	})
 	return r, err
 }
 
 // embedded runs a call while the store is there.
-func (s *Sidecar) embedded(ctx context.Context, f func(kv.Moment) error) error {
+func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -147,7 +147,9 @@ func (s *Sidecar) embedded(ctx context.Context, f func(kv.Moment) error) error {
 	if s.closed {
 		return ErrClosed
 	}
-	return f(kv.Read(s.clock))
+	b := borrowed{names: s.names}
+	defer b.release()
+	return f(&b, s.clock.Read())
 }
 
 func embedError(r *wire.Reply) error {

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,22 +153,65 @@ func (n *namespaces) empty(id kv.NamespaceID) bool {
 	return st.Entries == 0 && st.Hidden == 0
 }
 
-// enter begins the use of a namespace. False says that it has lost its slot.
-func (ns *namespace) enter() bool {
-	if ns.configured {
-		return true
+// borrowed is the namespaces that one caller uses, for as long as it serves a
+// batch: those that could lose their slot cannot meanwhile.
+type borrowed struct {
+	names *namespaces
+	held  []*namespace // entered, and not left
+	last  *namespace   // looked up last
+}
+
+// read returns a name's slot, or nil where it has none, so that there is
+// nothing to be found.
+func (b *borrowed) read(name []byte) *namespace {
+	if b.last != nil && b.last.name == string(name) {
+		return b.last
 	}
-	ns.use.RLock()
-	if ns.retired {
-		ns.use.RUnlock()
-		return false
+	ns := b.names.lookup(name)
+	if ns == nil || !b.enter(ns) {
+		return nil // without a slot, or empty until just now
 	}
+	return ns
+}
+
+// write returns a name's slot, and gives it one if need be.
+func (b *borrowed) write(name []byte) (*namespace, *wire.Error) {
+	if b.last != nil && b.last.name == string(name) {
+		return b.last, nil
+	}
+	for {
+		ns, err := b.names.obtain(name)
+		if err != nil {
+			return nil, err
+		}
+		if b.enter(ns) {
+			return ns, nil
+		}
+	}
+}
+
+// enter holds a namespace. False says that it has lost its slot.
+func (b *borrowed) enter(ns *namespace) bool {
+	if !ns.configured && !slices.Contains(b.held, ns) {
+		ns.use.RLock()
+		if ns.retired {
+			ns.use.RUnlock()
+			return false
+		}
+		b.held = append(b.held, ns)
+	}
+	b.last = ns
 	return true
 }
 
-func (ns *namespace) leave() {
-	if !ns.configured {
+// release gives all namespaces back. Between two it must not be long.
+func (b *borrowed) release() {
+	for _, ns := range b.held {
 		ns.use.RUnlock()
+	}
+	b.held = b.held[:0]
+	if b.last != nil && !b.last.configured {
+		b.last = nil
 	}
 }
 

@@ -20,20 +20,20 @@ type core struct {
 
 // execute serves every request but GET and MGET, whose values go straight into
 // the caller's buffer (see value). q.Namespace is set.
-func (c *core) execute(q *wire.Request, now kv.Moment) wire.Reply {
+func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
 	case wire.OpSet:
-		return c.onKey(q, now, c.set)
+		return c.onKey(q, b, now, c.set)
 	case wire.OpTouch:
-		return c.onKey(q, now, c.touch)
+		return c.onKey(q, b, now, c.touch)
 	case wire.OpIncr:
-		return c.onKey(q, now, c.incr)
+		return c.onKey(q, b, now, c.incr)
 	case wire.OpDelete:
-		return c.deleteAll(q, now)
+		return c.deleteAll(q, b, now)
 	case wire.OpFlush:
-		return c.flush(q, now)
+		return c.flush(q, b, now)
 	case wire.OpRing:
 		return c.ring(q)
 	case wire.OpMembers:
@@ -65,22 +65,15 @@ func checkKey(key []byte) *wire.Error {
 }
 
 // onKey runs a write of one key inside its namespace.
-func (c *core) onKey(q *wire.Request, now kv.Moment, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
+func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
 		return c.count(c.names.none, q.Op, errorReply(err))
 	}
-	for {
-		ns, err := c.names.obtain(q.Namespace)
-		if err != nil {
-			return c.count(c.names.none, q.Op, errorReply(err))
-		}
-		if !ns.enter() {
-			continue
-		}
-		r := f(ns, q, now)
-		ns.leave()
-		return c.count(ns, q.Op, r)
+	ns, err := b.write(q.Namespace)
+	if err != nil {
+		return c.count(c.names.none, q.Op, errorReply(err))
 	}
+	return c.count(ns, q.Op, f(ns, q, now))
 }
 
 func (c *core) count(ns *namespace, op wire.Op, r wire.Reply) wire.Reply {
@@ -105,25 +98,19 @@ func outcomeOf(r *wire.Reply) outcome {
 // value looks a key up in the store and appends its value to dst: what GET and
 // MGET do on a hit. A value beyond limit is not appended; r.Source is zero
 // then and size tells its length.
-func (c *core) value(dst []byte, name, key []byte, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int, ns *namespace) {
+func (c *core) value(dst []byte, b *borrowed, name, key []byte, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int, ns *namespace) {
 	if err := checkKey(key); err != nil {
 		*r = errorReply(err)
 		return dst, 0, c.names.none
 	}
-	ns = c.names.lookup(name)
-	if ns == nil {
+	if ns = b.read(name); ns == nil {
 		*r = wire.Reply{Status: wire.Miss}
 		if !kv.ValidNamespace(string(name)) {
 			*r = errorReply(badNamespace(name))
 		}
 		return dst, 0, c.names.none
 	}
-	if !ns.enter() {
-		*r = wire.Reply{Status: wire.Miss} // lost its slot because it was empty
-		return dst, 0, ns
-	}
 	dst, info, ok := c.store.Get(dst, ns.key(key), limit, now.Boot)
-	ns.leave()
 	if !ok {
 		*r = wire.Reply{Status: wire.Miss}
 		return dst, 0, ns
@@ -203,31 +190,30 @@ func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 }
 
 // deleteAll deletes the keys of a request, whose number is bounded.
-func (c *core) deleteAll(q *wire.Request, now kv.Moment) wire.Reply {
+func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	if q.Has(wire.Soft) || q.HoldMS > 0 {
 		return errorReply(wire.Errorf(wire.Unsupported, "soft and hold_ms are not served by this version"))
 	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		r.Items[i] = c.deleteKey(q.Namespace, key, now)
+		r.Items[i] = c.deleteKey(q.Namespace, key, b, now)
 	}
 	return r
 }
 
 // deleteKey deletes one key. A name without a slot has none, and gets none.
-func (c *core) deleteKey(name, key []byte, now kv.Moment) wire.Reply {
+func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
 		return c.count(c.names.none, wire.OpDelete, errorReply(err))
 	}
-	ns := c.names.lookup(name)
-	if ns == nil || !ns.enter() {
+	ns := b.read(name)
+	if ns == nil {
 		if !kv.ValidNamespace(string(name)) {
 			return c.count(c.names.none, wire.OpDelete, errorReply(badNamespace(name)))
 		}
 		return c.count(c.names.none, wire.OpDelete, wire.Reply{Status: wire.Miss, Version: uint64(c.hlc.Next(now.Wall))})
 	}
 	v, had := c.store.Delete(ns.key(key), now)
-	ns.leave()
 	r := wire.Reply{Version: uint64(v)}
 	if !had {
 		r.Status = wire.Miss
@@ -235,7 +221,7 @@ func (c *core) deleteKey(name, key []byte, now kv.Moment) wire.Reply {
 	return c.count(ns, wire.OpDelete, r)
 }
 
-func (c *core) flush(q *wire.Request, now kv.Moment) wire.Reply {
+func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	floor := c.hlc.Next(now.Wall)
 	if q.Has(wire.All) {
 		c.store.FlushAll(floor)
@@ -244,9 +230,8 @@ func (c *core) flush(q *wire.Request, now kv.Moment) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return errorReply(badNamespace(q.Namespace))
 	}
-	if ns := c.names.lookup(q.Namespace); ns != nil && ns.enter() {
+	if ns := b.read(q.Namespace); ns != nil {
 		c.store.Flush(ns.id, floor)
-		ns.leave()
 	}
 	return wire.Reply{Version: uint64(floor)}
 }

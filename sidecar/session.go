@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -23,17 +24,29 @@ type session struct {
 	ns      []byte // the connection's default namespace
 	now     kv.Moment
 	batches uint32
-	req     wire.Request
-	reply   wire.Reply
+	names   borrowed // for one batch
 	tally   tally
+	*work   // while a batch is served
 }
+
+// work is what a session needs while it serves a batch; an idle one has none.
+type work struct {
+	req    *wire.Request // the present one
+	reply  wire.Reply
+	reqs   [rpc.MaxServe]wire.Request
+	errs   [rpc.MaxServe]*wire.Error
+	hashes [rpc.MaxServe]kv.Hash
+	sum    uint64 // of Store.Warm
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
 
 func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	peer, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
 	}
-	c := &session{s: s, core: &s.core, peer: peer, ns: defaultNamespace}
+	c := &session{s: s, core: &s.core, peer: peer, ns: defaultNamespace, names: borrowed{names: s.names}}
 	c.log(slog.LevelDebug, "connection opened")
 	return c, nil
 }
@@ -49,13 +62,19 @@ func (c *session) log(level slog.Level, msg string, args ...any) {
 }
 
 // Batch reads the clock, once for all requests that came in one read.
-func (c *session) Batch() { c.now = kv.Read(c.core.clock) }
+func (c *session) Batch() {
+	c.now = c.core.clock.Read()
+	c.work = works.Get().(*work)
+}
 
 // Served adds the batch's counts to the namespaces'.
 func (c *session) Served() {
 	c.tally.flush()
+	c.names.release()
+	works.Put(c.work)
+	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
-		c.s.batchDuration.Observe((c.core.clock.Boot() - c.now.Boot).Seconds())
+		c.s.batchDuration.Observe((c.core.clock.Read().Boot - c.now.Boot).Seconds())
 	}
 }
 
@@ -64,7 +83,6 @@ const batchSample = 16
 
 // Close ends the session.
 func (c *session) Close(err error) {
-	c.tally.flush()
 	if err != nil {
 		c.log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -85,23 +103,63 @@ func (c *session) Oversized(conn *rpc.Conn, beginning []byte, length int, why er
 	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(status, "a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
-// Serve answers one request.
-func (c *session) Serve(conn *rpc.Conn, frame []byte) error {
-	q := &c.req
-	if err := wire.DecodeRequest(frame, q); err != nil {
-		if _, ok := wire.PeekID(frame); !ok {
-			return err // no id to answer to
+// warmFrom is how many requests at a time are worth a look ahead.
+const warmFrom = 4
+
+// Serve answers requests: it decodes them all, looks ahead in the store, and
+// then serves them in their order.
+func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
+	keys := 0
+	for i, frame := range frames {
+		q := &c.reqs[i]
+		c.errs[i] = wire.DecodeRequest(frame, q)
+		if len(frames) < warmFrom || q.Key == nil || !c.hello {
+			continue
 		}
-		c.answerError(conn, err)
-		return nil
+		if ns := c.names.read(c.nameOf(q)); ns != nil {
+			c.hashes[keys] = ns.key(q.Key).Hash
+			keys++
+		}
 	}
+	if keys >= warmFrom {
+		c.sum += c.core.store.Warm(c.hashes[:keys])
+	}
+	for i, frame := range frames {
+		c.req = &c.reqs[i]
+		if err := c.errs[i]; err != nil {
+			if _, ok := wire.PeekID(frame); !ok {
+				return err // no id to answer to
+			}
+			c.answerError(conn, err)
+			continue
+		}
+		c.serve(conn)
+		if len(conn.Out) > flushAt && !conn.Flush() {
+			return nil // the connection ends by itself
+		}
+	}
+	return nil
+}
+
+// flushAt is how long answers may get before they are written, in bytes: one
+// more of up to smallValue fits behind them.
+const flushAt = 32 << 10
+
+func (c *session) nameOf(q *wire.Request) []byte {
+	if q.Namespace == nil {
+		return c.ns
+	}
+	return q.Namespace
+}
+
+// serve answers c.req.
+func (c *session) serve(conn *rpc.Conn) {
+	q := c.req
 	if !c.hello && q.Op != wire.OpHello {
 		c.answerError(conn, wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op))
-		return nil
+		return
 	}
-	if q.Namespace == nil {
-		q.Namespace = c.ns
-	}
+	q.Namespace = c.nameOf(q)
 	switch q.Op {
 	case wire.OpGet:
 		c.get(conn)
@@ -115,10 +173,9 @@ func (c *session) Serve(conn *rpc.Conn, frame []byte) error {
 		c.reply = bodyReply(c.s.stats())
 		c.answer(conn)
 	default:
-		c.reply = c.core.execute(q, c.now)
+		c.reply = c.core.execute(q, &c.names, c.now)
 		c.answer(conn)
 	}
-	return nil
 }
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
@@ -170,7 +227,7 @@ func (c *session) get(conn *rpc.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false)
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, c.req.Namespace, c.req.Key, limit, c.now, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, c.req.Namespace, c.req.Key, limit, c.now, &c.reply)
 		if c.reply.Status != wire.OK {
 			conn.Out = conn.Out[:at]
 			c.tally.add(ns, wire.OpGet, outcomeOf(&c.reply))
@@ -183,7 +240,8 @@ func (c *session) get(conn *rpc.Conn) {
 			return
 		}
 		conn.Out = conn.Out[:at]
-		if !conn.Grow(size+answerSlack, c.core.timeout(&c.req)) {
+		c.names.release() // it may wait
+		if !conn.Grow(size+answerSlack, c.core.timeout(c.req)) {
 			c.answerError(conn, wire.Errorf(wire.Busy, "the memory for large answers is in use: try again"))
 			return
 		}
@@ -194,7 +252,7 @@ func (c *session) get(conn *rpc.Conn) {
 // mget answers MGET in place, key by key.
 func (c *session) mget(conn *rpc.Conn) {
 	const item = true
-	q := &c.req
+	q := c.req
 	if len(conn.Out) > 0 && !conn.Flush() {
 		return
 	}
@@ -208,7 +266,7 @@ func (c *session) mget(conn *rpc.Conn) {
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item)
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, q.Namespace, key, smallValue, c.now, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, q.Namespace, key, smallValue, c.now, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
 				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
@@ -216,7 +274,7 @@ func (c *session) mget(conn *rpc.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item)
-			if out, size, ns = c.core.value(conn.Out, q.Namespace, key, limit, c.now, &c.reply); c.reply.Status == wire.OK && size > limit {
+			if out, size, ns = c.core.value(conn.Out, &c.names, q.Namespace, key, limit, c.now, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}

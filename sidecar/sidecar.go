@@ -26,7 +26,7 @@ type Sidecar struct {
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
 	batchDuration prometheus.Histogram
-	started       time.Time
+	started       time.Duration // on the boot clock
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 
@@ -57,7 +57,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	s := &Sidecar{
 		core:    core{cfg: cfg, clock: cfg.Clock, hlc: hlc, store: store, names: newNamespaces(cfg, store)},
-		started: cfg.Clock.Now(),
+		started: cfg.Clock.Read().Boot,
 		ready:   make(chan struct{}),
 	}
 	s.server = rpc.NewServer(rpc.Limits{

@@ -17,7 +17,7 @@ func (s *Sidecar) stats() wire.Stats {
 	t := wire.Stats{
 		Node:        s.cfg.Node,
 		Server:      s.cfg.Version,
-		UptimeMS:    s.clock.Now().Sub(s.started).Milliseconds(),
+		UptimeMS:    (s.clock.Read().Boot - s.started).Milliseconds(),
 		Connections: s.connectionStats(),
 		L2:          s.l2Stats(),
 		Namespaces:  s.names.stats(),

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Boot reads CLOCK_MONOTONIC, which on Darwin advances while the machine
+// bootTime reads CLOCK_MONOTONIC, which on Darwin advances while the machine
 // sleeps (CLOCK_UPTIME_RAW is the one that stops).
-func (SystemClock) Boot() time.Duration {
+func bootTime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		panic("kv: CLOCK_MONOTONIC: " + err.Error())

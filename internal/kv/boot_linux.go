@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Boot reads CLOCK_BOOTTIME. The runtime's own monotonic clock stops while the
+// bootTime reads CLOCK_BOOTTIME. The runtime's own monotonic clock stops while the
 // machine sleeps, so it will not do.
-func (SystemClock) Boot() time.Duration {
+func bootTime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic("kv: CLOCK_BOOTTIME: " + err.Error()) // Linux has it since 2.6.39

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 )
 
@@ -9,22 +10,17 @@ import (
 // to people; the boot clock, which also advances while the machine sleeps and
 // while the process does not run, decides deadlines, leases and pauses.
 type Clock interface {
-	// Now returns the wall clock.
-	Now() time.Time
-	// Boot returns the time since the machine started.
-	Boot() time.Duration
+	Read() Moment
 }
 
-// Moment is one reading of both clocks. The hot path reads it once per batch.
+// Moment is one reading of both clocks. The hot path takes one a batch.
 type Moment struct {
 	Wall int64         // milliseconds since the Unix epoch
 	Boot time.Duration // since the machine started
 }
 
-// Read takes a Moment from a clock.
-func Read(c Clock) Moment {
-	return Moment{Wall: c.Now().UnixMilli(), Boot: c.Boot()}
-}
+// Time returns the wall clock's part.
+func (m Moment) Time() time.Time { return time.UnixMilli(m.Wall) }
 
 // Deadline is a moment of the boot clock in milliseconds; zero is never. An
 // entry is gone from its deadline on.
@@ -60,7 +56,62 @@ func (d Deadline) Remaining(now time.Duration) time.Duration {
 }
 
 // SystemClock is the clock of the machine.
-type SystemClock struct{}
+//
+// The boot clock costs a system call, the runtime's wall and monotonic clocks
+// do not. The monotonic clock differs from the boot clock in one thing: it
+// stands still while the machine sleeps. Wall time does not, so a sleep shows
+// as a jump of the wall clock against the monotonic one. Read therefore adds
+// the last known difference of boot and monotonic clock to the monotonic one,
+// and asks the system anew whenever the wall clock has moved against it by
+// more than a millisecond: after a sleep, after a step, and every few seconds
+// while the wall clock is being slewed.
+type SystemClock struct {
+	origin time.Time // with a monotonic reading
+	base   atomic.Pointer[clockBase]
+}
 
-// Now returns the wall clock.
-func (SystemClock) Now() time.Time { return time.Now() }
+// clockBase relates the clocks to the monotonic one at some moment.
+type clockBase struct {
+	wall time.Duration // wall clock less monotonic clock
+	boot time.Duration // boot clock less monotonic clock
+}
+
+// NewSystemClock returns the clock of the machine.
+func NewSystemClock() *SystemClock {
+	c := &SystemClock{origin: time.Now()}
+	c.rebase()
+	return c
+}
+
+// clockTolerance is how far the wall clock may move before the system is
+// asked: the most that the boot clock can be off.
+const clockTolerance = time.Millisecond
+
+// Read takes a Moment.
+func (c *SystemClock) Read() Moment {
+	now := time.Now()
+	mono := now.Sub(c.origin)
+	wall := time.Duration(now.UnixNano())
+	base := c.base.Load()
+	if moved := wall - mono - base.wall; moved > clockTolerance || moved < -clockTolerance {
+		base, mono, wall = c.rebase()
+	}
+	return Moment{Wall: int64(wall / time.Millisecond), Boot: mono + base.boot}
+}
+
+// rebase asks the system for the boot clock. It is read between two readings
+// of the monotonic clock that lie close together.
+func (c *SystemClock) rebase() (base *clockBase, mono, wall time.Duration) {
+	for {
+		before := time.Now()
+		boot := bootTime()
+		after := time.Now()
+		if after.Sub(before) > clockTolerance/2 {
+			continue // descheduled in between
+		}
+		mono, wall = after.Sub(c.origin), time.Duration(after.UnixNano())
+		base = &clockBase{wall: wall - mono, boot: boot - mono}
+		c.base.Store(base)
+		return base, mono, wall
+	}
+}

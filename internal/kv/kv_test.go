@@ -129,16 +129,39 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-func TestSystemClockAdvances(t *testing.T) {
-	a := Read(SystemClock{})
-	b := Read(SystemClock{})
-	if b.Boot < a.Boot || a.Boot <= 0 {
-		t.Errorf("boot clock went from %v to %v", a.Boot, b.Boot)
+func TestSystemClock(t *testing.T) {
+	c := NewSystemClock()
+	for range 1000 {
+		before := bootTime()
+		m := c.Read()
+		after := bootTime()
+		if m.Boot < before-clockTolerance || m.Boot > after+clockTolerance {
+			t.Fatalf("boot clock %v, the system's went from %v to %v", m.Boot, before, after)
+		}
+		if d := time.Since(m.Time()); d < -time.Second || d > time.Second {
+			t.Fatalf("wall clock is off by %v", d)
+		}
+	}
+}
+
+// TestSystemClockFindsSleep: a sleep shows as a move of the wall clock against
+// the monotonic one, and a step of the wall clock does no harm.
+func TestSystemClockFindsSleep(t *testing.T) {
+	for _, moved := range []time.Duration{10 * time.Second, -10 * time.Second, 2 * clockTolerance} {
+		c := NewSystemClock()
+		base := *c.base.Load()
+		base.wall -= moved // as if the wall clock had moved since
+		base.boot -= moved
+		c.base.Store(&base)
+		if off := bootTime() - c.Read().Boot; off < -clockTolerance || off > clockTolerance {
+			t.Errorf("after a move by %v the boot clock is off by %v", moved, off)
+		}
 	}
 }
 
 func BenchmarkRead(b *testing.B) {
-	for range b.N {
-		Read(SystemClock{})
+	c := NewSystemClock()
+	for b.Loop() {
+		c.Read()
 	}
 }

@@ -123,7 +123,8 @@ func (c *Client) fail(err error) {
 func (c *Client) failLocked(err error) {
 	if c.err == nil {
 		c.err = err
-		_ = c.nc.Close()
+		// Wakes the reader, who closes the connection when it has left it.
+		_ = c.nc.SetDeadline(time.Unix(1, 0))
 	}
 }
 
@@ -301,6 +302,7 @@ func (c *Client) Release(call *Call) {
 func (c *Client) readLoop() {
 	defer close(c.done)
 	err := c.readAnswers()
+	_ = c.nc.Close()
 	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -313,30 +315,27 @@ func (c *Client) readLoop() {
 	}
 }
 
-func (c *Client) readAnswers() error {
-	for {
-		if _, err := c.read(); err != nil {
-			return err
+func (c *Client) readAnswers() error { return c.readEach(c.deliverBuffered) }
+
+// deliverBuffered delivers the whole answers in the buffer.
+func (c *Client) deliverBuffered(int) error {
+	for c.w-c.r >= wire.LengthSize {
+		length := wire.FrameLength(c.buf[c.r:])
+		if length == 0 || length > c.cfg.MaxFrame {
+			return fmt.Errorf("%w: %d bytes", ErrFrame, length)
 		}
-		for c.w-c.r >= wire.LengthSize {
-			length := wire.FrameLength(c.buf[c.r:])
-			if length == 0 || length > c.cfg.MaxFrame {
-				return fmt.Errorf("%w: %d bytes", ErrFrame, length)
+		if c.w-c.r < wire.LengthSize+length {
+			if wire.LengthSize+length > len(c.buf) {
+				c.grow(wire.LengthSize + length)
 			}
-			if c.w-c.r < wire.LengthSize+length {
-				if wire.LengthSize+length > len(c.buf) {
-					c.grow(wire.LengthSize + length)
-				}
-				break
-			}
-			c.deliver(c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length])
-			c.r += wire.LengthSize + length
+			break
 		}
-		if c.r < c.w {
-			c.compact()
-		}
-		c.release()
+		c.deliver(c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length])
+		c.r += wire.LengthSize + length
 	}
+	c.compact()
+	c.release()
+	return nil
 }
 
 // deliver hands an answer to the call that waits for it. Answers to nobody

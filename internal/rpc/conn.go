@@ -20,10 +20,11 @@ type Handler interface {
 	// and Served when the answers have been written.
 	Batch()
 	Served()
-	// Serve answers one frame, whose bytes are lent until it returns, by
-	// appending whole frames to c.Out, or hands it on to c.Go. An error ends
-	// the connection, after what c.Out has been written.
-	Serve(c *Conn, frame []byte) error
+	// Serve answers frames, MaxServe of them at most, whose bytes are lent until
+	// it returns, by appending whole frames to c.Out, or hands them on to c.Go.
+	// It keeps c.Out below 64 KiB with Flush and Grow. An error ends the
+	// connection, after what c.Out has been written.
+	Serve(c *Conn, frames [][]byte) error
 	// Oversized appends the answer to a frame of which only the beginning was
 	// read, because it is longer than allowed or there is no memory for it.
 	// The connection is closed after it.
@@ -31,6 +32,9 @@ type Handler interface {
 	// Close is called once, when the connection has ended.
 	Close(err error)
 }
+
+// MaxServe is how many frames a Handler is given at a time.
+const MaxServe = 32
 
 // Errors that end a connection.
 var (
@@ -51,9 +55,10 @@ type Conn struct {
 	shared  *shared
 	handler Handler
 	closing atomic.Bool
-	inHeld  int64              // of the in budget, for a large frame
-	outHeld int64              // of the out budget, for large answers in Out
-	outPool *[smallBuffer]byte // what Out stands in while it is short
+	inHeld  int64      // of the in budget, for a large frame
+	outHeld int64      // of the out budget, for large answers in Out
+	outPool *outBuffer // what Out stands in while it is short
+	timed   bool       // a read deadline is set, for a frame that has begun
 
 	mu      sync.Mutex
 	writing bool      // somebody writes
@@ -88,94 +93,117 @@ func (c *Conn) serve() error {
 	return err
 }
 
+// loop reads and serves until the connection ends, and returns why.
 func (c *Conn) loop() error {
-	timed := false // a read deadline is set, for a frame that has begun
-	for {
-		n, err := c.read()
-		switch {
-		case err == nil:
-		case isTimeout(err) && c.closing.Load():
-			return errClosing
-		case isTimeout(err):
-			c.shared.slowFrames.Add(1)
-			return ErrSlowFrame
-		default:
-			return err
-		}
-		c.shared.batches.Add(1)
-		c.shared.bytesIn.Add(int64(n))
-		c.handler.Batch()
-		c.acquireOut()
-		served, partial, err := c.serveBuffered()
-		if e := c.flush(); err == nil {
-			err = e
-		}
-		c.releaseOut()
-		c.handler.Served()
-		if err != nil {
-			return err
-		}
-		if c.closing.Load() {
-			return errClosing
-		}
-		if partial != timed || partial && served > 0 {
-			var deadline time.Time
-			if partial {
-				deadline = time.Now().Add(c.shared.limits.FrameTimeout)
-			}
-			if err := c.nc.SetReadDeadline(deadline); err != nil {
-				return err
-			}
-			timed = partial
-			if c.closing.Load() { // Shutdown's own deadline must not be lost
-				return errClosing
-			}
-		}
+	err := c.readEach(c.batch)
+	switch {
+	case c.closing.Load():
+		return errClosing
+	case c.writeError() != nil:
+		return c.writeError()
+	case isTimeout(err):
+		c.shared.slowFrames.Add(1)
+		return ErrSlowFrame
 	}
+	return err
+}
+
+// batch serves what n bytes have completed.
+func (c *Conn) batch(n int) error {
+	c.shared.batches.Add(1)
+	c.shared.bytesIn.Add(int64(n))
+	c.handler.Batch()
+	c.acquireOut()
+	served, partial, err := c.serveBuffered()
+	if e := c.flush(); err == nil {
+		err = e
+	}
+	c.releaseOut()
+	c.handler.Served()
+	if err == nil && (partial != c.timed || partial && served > 0) {
+		// A frame has begun: it must be complete in time.
+		var deadline time.Time
+		if partial {
+			deadline = time.Now().Add(c.shared.limits.FrameTimeout)
+		}
+		err = c.nc.SetReadDeadline(deadline)
+		c.timed = partial
+	}
+	if err == nil && c.closing.Load() { // also where shutdown's deadline was just overwritten
+		err = errClosing
+	}
+	return err
+}
+
+func (c *Conn) writeError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // serveBuffered serves the whole frames in the buffer and counts them. It says
 // whether a further one has begun that is not complete.
 func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 	for {
-		have := c.w - c.r
-		if have < wire.LengthSize {
-			break
-		}
-		length := wire.FrameLength(c.buf[c.r:])
-		if length == 0 || length > c.shared.limits.MaxFrame {
-			return served, false, c.refuse(length, fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.shared.limits.MaxFrame))
-		}
-		if have < wire.LengthSize+length {
-			if wire.LengthSize+length > len(c.buf) {
-				if err := c.makeRoom(length); err != nil {
-					return served, false, c.refuse(length, err)
-				}
-			}
-			c.compact()
-			return served, true, nil
-		}
-		frame := c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length : c.r+wire.LengthSize+length]
-		c.r += wire.LengthSize + length
-		if err := c.handler.Serve(c, frame); err != nil {
-			return served, false, err
-		}
-		served++
-		if len(c.Out) >= smallBuffer/2 {
-			if err := c.flush(); err != nil {
+		frames, next, err := c.frames()
+		if len(frames) > 0 {
+			// Before they are served: a handler that fails ends the connection.
+			c.r = next
+			served += len(frames)
+			if err := c.handler.Serve(c, frames); err != nil {
 				return served, false, err
 			}
+			if len(c.Out) >= smallBuffer/2 {
+				if err := c.flush(); err != nil {
+					return served, false, err
+				}
+			}
+			if c.inHeld > 0 && c.r == c.w {
+				c.releaseIn()
+			}
 		}
-		if c.inHeld > 0 && c.r == c.w {
-			c.releaseIn()
+		switch {
+		case err != nil:
+			return served, false, err
+		case len(frames) > 0:
+			continue // there may be more, or one that cannot be taken
 		}
-	}
-	partial = c.w > c.r
-	if partial {
+		partial = c.w > c.r
 		c.compact()
+		if !partial {
+			c.release()
+		}
+		return served, partial, nil
 	}
-	c.release()
-	return served, partial, nil
+}
+
+// frames finds the next whole frames in the buffer, and where what follows them
+// begins. Where that is a frame that does not fit, it makes room for it.
+func (c *Conn) frames() (frames [][]byte, next int, err error) {
+	next = c.r
+	frames = c.outPool.frames[:0]
+	for len(frames) < MaxServe && c.w-next >= wire.LengthSize {
+		length := wire.FrameLength(c.buf[next:])
+		if length == 0 || length > c.shared.limits.MaxFrame {
+			if len(frames) > 0 {
+				return frames, next, nil // first those before it
+			}
+			return nil, next, c.refuse(length, fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.shared.limits.MaxFrame))
+		}
+		begin, end := next+wire.LengthSize, next+wire.LengthSize+length
+		if end > c.w {
+			if len(frames) == 0 && wire.LengthSize+length > len(c.buf) {
+				if err := c.makeRoom(length); err != nil {
+					return nil, next, c.refuse(length, err)
+				}
+				next = c.r
+			}
+			break
+		}
+		frames = append(frames, c.buf[begin:end:end])
+		next = end
+	}
+	return frames, next, nil
 }
 
 // makeRoom takes a buffer for a long frame from the budget.
@@ -256,14 +284,23 @@ func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // acquireOut gives the reader a buffer for its answers.
 func (c *Conn) acquireOut() {
-	c.outPool = buffers.Get().(*[smallBuffer]byte)
-	c.Out = c.outPool[:0]
+	c.outPool = outBuffers.Get().(*outBuffer)
+	c.Out = c.outPool.bytes[:0]
 }
 
 func (c *Conn) releaseOut() {
-	buffers.Put(c.outPool)
+	clear(c.outPool.frames[:])
+	outBuffers.Put(c.outPool)
 	c.outPool, c.Out = nil, nil
 }
+
+// outBuffer is what a connection needs while it serves a batch.
+type outBuffer struct {
+	bytes  [smallBuffer]byte
+	frames [MaxServe][]byte
+}
+
+var outBuffers = sync.Pool{New: func() any { return new(outBuffer) }}
 
 // flush writes what Out has.
 func (c *Conn) flush() error {
@@ -276,7 +313,7 @@ func (c *Conn) flush() error {
 		c.shared.out.used.Add(-c.outHeld)
 		c.outHeld = 0
 	}
-	c.Out = c.outPool[:0]
+	c.Out = c.outPool.bytes[:0]
 	return err
 }
 
@@ -310,7 +347,9 @@ func (c *Conn) send(b []byte) error {
 				err = ErrSlowReader
 			}
 			c.err = err
-			_ = c.nc.Close() // wakes the reader
+			// Wakes the reader. It must not be Close: that waits for the reader,
+			// who may be us.
+			_ = c.nc.SetDeadline(time.Unix(1, 0))
 		}
 		if c.err != nil || len(c.queued) == 0 {
 			break

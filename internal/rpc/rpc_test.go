@@ -49,7 +49,16 @@ type echoHandler struct {
 func (h *echoHandler) Batch()  { h.batches.Add(1) }
 func (h *echoHandler) Served() {}
 
-func (h *echoHandler) Serve(c *Conn, frame []byte) error {
+func (h *echoHandler) Serve(c *Conn, frames [][]byte) error {
+	for _, f := range frames {
+		if err := h.serve(c, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	h.served.Add(1)
 	if err := wire.DecodeRequest(frame, &h.req); err != nil {
 		c.Out = wire.AppendError(c.Out, h.req.ID, err)
@@ -511,6 +520,29 @@ func TestMaxConns(t *testing.T) {
 		t.Fatal(err)
 	}
 	readReply(t, again)
+}
+
+// TestEndWithLastBytes: a client that sends its last request and closes its
+// side in one go gets its answer and then the end of the stream.
+func TestEndWithLastBytes(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	for range 20 {
+		nc := dial()
+		if _, err := nc.Write(getFrame(1, "x")); err != nil {
+			t.Fatal(err)
+		}
+		if err := nc.(*net.UnixConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		readReply(t, nc)
+		if _, err := tryReadReply(nc); !errors.Is(err, io.EOF) {
+			t.Errorf("%v, want the end", err)
+		}
+		nc.Close()
+	}
+	for s.Stats().Open > 0 {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // TestConnectionStorm: 1,000 connections opened and dropped at once.

@@ -66,8 +66,9 @@
 // # Concurrency
 //
 // One plain mutex per shard, never held across I/O, and for no copy longer
-// than 64 KiB: longer values are copied in and out while their chain is pinned.
-// Published key and value bytes are immutable. Run is the only goroutine; it
+// than 64 KiB: longer values are copied in and out while their chain is pinned,
+// and a chain's bytes never change. Other entries are read under the lock
+// alone, so a value of the same size is written over the one before. Run is the only goroutine; it
 // gives back the memory of expired, flushed and outdated entries. The store
 // does not load, does not route, and knows no clock but what each call brings.
 package segment

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -42,14 +43,20 @@ func (w word) withLoc(l location) word {
 // index is one shard's hash table. All of it is under the shard's lock.
 type index struct {
 	pages *pages
-	base  uint32   // directory slots at depth zero
-	depth uint8    // directory bits beyond base
-	dir   []pageID // base << depth slots; a page of less depth stands in several
-	count int      // words in use
-	held  int      // scans under way, during which pages do not merge
+	directory
+	shape atomic.Pointer[directory] // the directory as Warm may see it, without the lock
+	count int                       // words in use
+	held  int                       // scans under way, during which pages do not merge
 
 	splits, merges int64
 	removals       int // so far; a scan that sees it move looks at its page again
+}
+
+// directory finds a hash's page.
+type directory struct {
+	base  uint32   // slots at depth zero
+	depth uint8    // hash bits beyond base
+	dir   []pageID // base << depth slots; a page of less depth stands in several
 }
 
 // slot names a word: a page and the word's number in it. It is good until the
@@ -60,10 +67,11 @@ type slot struct {
 }
 
 func newIndex(p *pages, base int) *index {
-	x := &index{pages: p, base: uint32(base), dir: make([]pageID, base)}
+	x := &index{pages: p, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
 	for i := range x.dir {
 		x.dir[i] = p.get()
 	}
+	x.publish()
 	return x
 }
 
@@ -71,9 +79,16 @@ func newIndex(p *pages, base int) *index {
 func branch(h kv.Hash) uint32 { return uint32(h >> 24) }
 
 // dirSlot returns the directory slot of a hash.
-func (x *index) dirSlot(h kv.Hash) uint32 {
+func (x *directory) dirSlot(h kv.Hash) uint32 {
 	root := uint32(h>>8) & 0xffff * x.base >> 16
 	return root + x.base*(branch(h)&(1<<x.depth-1))
+}
+
+// publish shows the directory to Warm. Its slots go on changing under the lock;
+// a page that Warm takes from an old one is a page all the same.
+func (x *index) publish() {
+	d := x.directory
+	x.shape.Store(&d)
 }
 
 func getWord(page []byte, i int) word { return word(binary.LittleEndian.Uint64(page[i*8:])) }
@@ -216,8 +231,9 @@ func (x *index) split(d uint32, hashOf func(location) kv.Hash) {
 	fresh := x.pages.get()
 	x.splits++
 	if depth == x.depth {
-		x.dir = append(x.dir, x.dir...)
+		x.dir = append(x.dir[:len(x.dir):len(x.dir)], x.dir...)
 		x.depth++
+		x.publish()
 	}
 	first := d % (x.base << depth)
 	for i := first + x.base<<depth; i < uint32(len(x.dir)); i += x.base << (depth + 1) {

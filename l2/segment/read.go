@@ -25,18 +25,18 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	sh.mu.Lock()
 	at, w, h, b, found := sh.find(k)
 	if !found {
-		sh.n.misses++
+		sh.misses++
 		sh.mu.Unlock()
 		return dst, Info{}, false
 	}
 	if partition := k.Hash.Partition(); !sh.visible(h, partition, now) {
 		sh.countHidden(h, partition)
 		sh.removeEntry(k.Hash, at, w, h)
-		sh.n.misses++
+		sh.misses++
 		sh.mu.Unlock()
 		return dst, Info{}, false
 	}
-	sh.n.hits++
+	sh.hits++
 	if n := w.hits(); n < maxHits {
 		sh.index.setWord(at, w.withHits(n+1))
 	}
@@ -71,4 +71,42 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 		return Info{}, false
 	}
 	return Info{Version: h.version, Deadline: h.deadline, Flags: h.clientFlags(b), Size: h.valueLen}, true
+}
+
+// MaxWarm is how many keys Warm looks at.
+const MaxWarm = 64
+
+// Warm brings what Get will need for the keys into the processor's cache: first
+// all their index buckets, then all their entries, so that the misses of one
+// key overlap with those of the others. It takes no lock and decides nothing:
+// what it sees may be out of date. It pays from four keys on. The result means
+// nothing; who keeps it keeps the compiler from dropping the reads.
+func (s *Store) Warm(hashes []kv.Hash) (sum uint64) {
+	if heapArena {
+		return 0 // the race detector would see reads without a lock
+	}
+	var lines [MaxWarm]int
+	hashes = hashes[:min(len(hashes), MaxWarm)]
+	region := s.pages.region
+	for i, h := range hashes {
+		d := s.shard(h).index.shape.Load()
+		lines[i] = int(d.dir[d.dirSlot(h)])*pageSize + makeWord(h, 0, 0).home()*bucketSize*8
+		sum += uint64(getWord(region[lines[i]:], 0))
+	}
+	for i, h := range hashes {
+		bucket := region[lines[i] : lines[i]+bucketSize*8]
+		tag := makeWord(h, 0, 0).tag()
+		for n := range bucketSize {
+			w := getWord(bucket, n)
+			if w.tag() != tag || w == 0 {
+				continue
+			}
+			// The header, and the line behind it.
+			at := int(uint64(w.loc())-1) * align
+			for end := min(at+128, len(s.arena)); at < end; at += 64 {
+				sum += uint64(s.arena[at])
+			}
+		}
+	}
+	return sum
 }

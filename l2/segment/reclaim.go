@@ -20,7 +20,7 @@ func (s *Store) Run(ctx context.Context, clock kv.Clock) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			s.Reclaim(clock.Boot())
+			s.Reclaim(clock.Read().Boot)
 		case <-s.sweep:
 			s.Sweep(ctx)
 		}

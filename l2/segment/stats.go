@@ -72,6 +72,8 @@ func (s *Store) Stats() Stats {
 			t.Memory.Quotas += int64(len(q.held)) * pageSize
 		}
 		held += int64(sh.held)
+		t.Hits += sh.hits
+		t.Misses += sh.misses
 		t.IndexSplits += sh.index.splits
 		t.IndexMerges += sh.index.merges
 		for q := range sh.open {
@@ -96,7 +98,6 @@ func (s *Store) Stats() Stats {
 	m.Index = pages - m.Ghosts - m.Quotas
 	m.Total = held*size + pages
 	m.Limit = s.cfg.Size
-	t.Hits, t.Misses = c.hits, c.misses
 	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
 	t.QuotaEvicted, t.Overwritten, t.Deleted = c.quotaEvicted, c.overwritten, c.deleted
 	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
@@ -110,8 +111,6 @@ func (c *counters) add(o *counters) {
 	c.payload += o.payload
 	c.headers += o.headers
 	c.used += o.used
-	c.hits += o.hits
-	c.misses += o.misses
 	c.expired += o.expired
 	c.evicted += o.evicted
 	c.flushed += o.flushed

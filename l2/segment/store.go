@@ -37,10 +37,11 @@ type namespace struct {
 // shard is a part of the store under one lock: the entries whose hash ends in
 // its number.
 type shard struct {
-	mu    sync.Mutex
-	store *Store
-	id    uint32
-	index *index
+	mu           sync.Mutex // with what every Get touches beside it, in one cache line
+	store        *Store
+	index        *index
+	hits, misses int64
+	id           uint32
 
 	queues     [2]queue              // sealed segments and chains, oldest first
 	open       [2][classes]segmentID // what is appended to, or none
@@ -65,7 +66,6 @@ type nsCount struct {
 // counters are a shard's own, under its lock.
 type counters struct {
 	live, payload, headers, used   int64 // bytes: of entries in the index, of their keys and values, of their headers and flags, written
-	hits, misses                   int64
 	expired, evicted, flushed      int64 // entries removed, by reason
 	quotaEvicted, overwritten      int64
 	deleted                        int64

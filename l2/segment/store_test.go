@@ -200,7 +200,7 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestStore(t, Config{Size: MinSize})
 		clock := &testClock{start: time.Now()}
-		now := kv.Read(clock)
+		now := clock.Read()
 		value := make([]byte, 500)
 		for i := range 10_000 {
 			k := testKey(fmt.Sprint("short", i))
@@ -223,7 +223,7 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 		if st.Segments > 4 || before.Segments < 300 {
 			t.Errorf("%d segments held before, %d after", before.Segments, st.Segments)
 		}
-		if _, _, ok := s.Get(nil, kept, NoLimit, clock.Boot()); !ok {
+		if _, _, ok := s.Get(nil, kept, NoLimit, clock.Read().Boot); !ok {
 			t.Error("the touched entry is gone")
 		}
 		s.Flush(0, s.cfg.Versions.Next(0))
@@ -242,8 +242,9 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 // testClock follows the bubble's virtual time.
 type testClock struct{ start time.Time }
 
-func (c *testClock) Now() time.Time      { return time.Now() }
-func (c *testClock) Boot() time.Duration { return time.Hour + time.Since(c.start) }
+func (c *testClock) Read() kv.Moment {
+	return kv.Moment{Wall: time.Now().UnixMilli(), Boot: time.Hour + time.Since(c.start)}
+}
 
 func TestTouchKeepsVersion(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
@@ -452,7 +453,8 @@ func TestConcurrent(t *testing.T) {
 	s.SetNamespace(1, testSeed, 500<<10)
 	ctx, cancel := context.WithCancel(t.Context())
 	running := make(chan error)
-	go func() { running <- s.Run(ctx, kv.SystemClock{}) }()
+	clock := kv.NewSystemClock()
+	go func() { running <- s.Run(ctx, clock) }()
 	ops := 60_000
 	if heapArena {
 		ops = 6_000
@@ -464,7 +466,7 @@ func TestConcurrent(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(uint64(g), 1))
 			var buf []byte
 			for i := range ops {
-				now := kv.Read(kv.SystemClock{})
+				now := clock.Read()
 				name := fmt.Sprint("key", rnd.IntN(30_000))
 				k := testKey(name)
 				k.Namespace = kv.NamespaceID(rnd.IntN(2))

@@ -114,7 +114,7 @@ func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cf
 // put stores an entry with the lock held, or says what it lacks. Where chain
 // is a segment, the value has been written into that chain already.
 func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
-	at, old, oldHeader, _, found := sh.find(k)
+	at, old, oldHeader, b, found := sh.find(k)
 	partition := k.Hash.Partition()
 	present := found && sh.visible(oldHeader, partition, now.Boot)
 	switch {
@@ -126,11 +126,14 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 
 	h := headerFor(k, w)
 	h.generation = sh.store.generation(partition)
+	class := classOf(h.deadline, now.Boot)
+	if present && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
+		return h.version, Stored, needNothing
+	}
 	size, oldSize := h.size(), 0
 	if found {
 		oldSize = oldHeader.size()
-	}
-	if !found {
+	} else {
 		sh.index.ready(k.Hash, sh.store.hashAt)
 	}
 	ns := &sh.store.namespaces[k.Namespace]
@@ -148,7 +151,6 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	case sh.ghosts.has(k.Hash):
 		q = mainQueue
 	}
-	class := classOf(h.deadline, now.Boot)
 	var loc location
 	if chain != noSegment {
 		h.marks |= markChain
@@ -190,20 +192,42 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	return h.version, Stored, needNothing
 }
 
+// rewrite replaces an entry where it stands, if the new one takes the same room
+// and belongs to the same TTL class: it leaves no dead bytes, and the entry
+// keeps its place in the queue. Nobody reads an entry that is no chain without
+// the lock.
+func (sh *shard) rewrite(loc location, b []byte, old header, h *header, class int, k kv.Key, w *Write, now kv.Moment) bool {
+	seg, _ := sh.store.split(loc)
+	m := &sh.store.meta[seg]
+	if old.marks != h.marks || old.size() != h.size() || int(m.class) != class {
+		return false
+	}
+	h.version = sh.store.cfg.Versions.Next(now.Wall)
+	sh.write(b, *h, k, w)
+	m.last = max(m.last, lastDeadline(h.deadline))
+	sh.n.payload += int64(h.payload() - old.payload())
+	sh.n.overwritten++
+	return true
+}
+
 // append writes an entry at the end of an open segment that has room for it.
 func (sh *shard) append(seg segmentID, h header, k kv.Key, w *Write) location {
 	m := &sh.store.meta[seg]
 	off := int(m.used)
-	b := sh.store.segmentBytes(seg)[off : off+h.size()]
+	sh.write(sh.store.segmentBytes(seg)[off:off+h.size()], h, k, w)
+	m.used += uint32(h.size())
+	sh.n.used += int64(h.size())
+	return sh.store.locate(seg, off)
+}
+
+// write writes an entry that is no chain.
+func (sh *shard) write(b []byte, h header, k kv.Key, w *Write) {
 	h.write(b)
 	if h.marks&markFlags != 0 {
 		binary.LittleEndian.PutUint32(b[headerSize:], w.Flags)
 	}
 	copy(b[h.keyOffset():], k.Bytes)
 	copy(b[h.keyOffset()+h.keyLen:], w.Value)
-	m.used += uint32(h.size())
-	sh.n.used += int64(h.size())
-	return sh.store.locate(seg, off)
 }
 
 // alive accounts for an entry that the index now points to; its bytes have been

@@ -1,0 +1,68 @@
+package sidecar
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// BenchmarkServe is a batch's way through a session, without the socket.
+func BenchmarkServe(b *testing.B) {
+	for _, n := range []int{1, 32} {
+		for _, op := range []string{"GET", "SET"} {
+			b.Run(fmt.Sprint(op, "x", n), func(b *testing.B) {
+				h, frames := serveBench(b, op)
+				conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+				b.ReportAllocs()
+				i := 0
+				for b.Loop() {
+					at := i % (len(frames) - n)
+					h.Batch()
+					if err := h.Serve(conn, frames[at:at+n]); err != nil {
+						b.Fatal(err)
+					}
+					h.Served()
+					conn.Out = conn.Out[:0]
+					i += n
+				}
+				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(i), "ns/request")
+			})
+		}
+	}
+}
+
+// serveBench returns a session and requests for it, all of them hits.
+func serveBench(b testing.TB, op string) (rpc.Handler, [][]byte) {
+	s, err := New(Config{NoSocket: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.store.Close() })
+	h := &session{s: s, core: &s.core, ns: defaultNamespace, names: borrowed{names: s.names}, hello: true}
+	value := make([]byte, 100)
+	set, get := load.Sidecar{KeySize: 16, Value: value}, load.Sidecar{KeySize: 16}
+	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	var frames [][]byte
+	for i := range 10_000 {
+		f := set.Append(nil, i, uint64(i))[wire.LengthSize:]
+		h.Batch()
+		if err := h.Serve(conn, [][]byte{f}); err != nil {
+			b.Fatal(err)
+		}
+		h.Served()
+		conn.Out = conn.Out[:0]
+		if op == "GET" {
+			f = get.Append(nil, i, uint64(i))[wire.LengthSize:]
+		}
+		frames = append(frames, f)
+	}
+	return h, frames
+}
+
+var _ = net.Dial
+var _ = filepath.Join
