@@ -2,8 +2,6 @@ package sidecar
 
 import (
 	"fmt"
-	"net"
-	"path/filepath"
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -63,6 +61,3 @@ func serveBench(b testing.TB, op string) (rpc.Handler, [][]byte) {
 	}
 	return h, frames
 }
-
-var _ = net.Dial
-var _ = filepath.Join

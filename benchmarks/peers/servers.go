@@ -65,7 +65,9 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 	}
 	s.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
 	s.cmd.Stderr = os.Stderr
-	if name == "sidecar" && os.Getenv("ONEP") != "" { s.cmd.Env = append(os.Environ(), "GOMAXPROCS=1") }
+	if name == "sidecar" && os.Getenv("ONEP") != "" {
+		s.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	}
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = 10 * time.Second
 	if err := s.cmd.Start(); err != nil {

@@ -95,15 +95,19 @@ func (s *stream) readEach(batch func(n int) error) error {
 	return s.rerr
 }
 
-// looks is how often a reader that has served a batch yields to others and
-// looks for the next one before it waits for the poller. A peer that answers at
-// once has its next request there by then, and spares both sides a wake-up; a
-// look that finds nothing costs half a microsecond.
-const looks = 4
+// looks is how often a reader that has served a small batch yields to others
+// and looks for the next one before it waits for the poller. A peer that sends
+// one request at a time has its next one there by then, and both sides are
+// spared a wake-up; a look that finds nothing costs half a microsecond. A peer
+// that pipelines has more on its way, and would be favoured over others by it.
+const (
+	looks     = 4
+	lookBelow = 1 << 10 // bytes of a batch
+)
 
 // tryRead reads and serves until there is nothing left to be read.
 func (s *stream) tryRead(fd uintptr) bool {
-	left := 0
+	left := 0 // looks
 	for {
 		s.acquire()
 		n, err := syscall.Read(int(fd), s.buf[s.w:])
@@ -128,8 +132,10 @@ func (s *stream) tryRead(fd uintptr) bool {
 		if s.rerr = s.onBatch(n); s.rerr != nil {
 			return true
 		}
-		left = looks - 1
-		runtime.Gosched()
+		if n < lookBelow {
+			left = looks - 1
+			runtime.Gosched()
+		}
 	}
 }
 

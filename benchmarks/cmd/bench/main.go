@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/pprof"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
@@ -17,6 +18,11 @@ func main() {
 	dur := flag.Duration("d", 2*time.Second, "")
 	flag.Parse()
 	ctx := context.Background()
+	if f := os.Getenv("PROF"); f != "" {
+		w, _ := os.Create(f)
+		pprof.StartCPUProfile(w)
+		defer pprof.StopCPUProfile()
+	}
 	dir, _ := os.MkdirTemp("", "bench")
 	defer os.RemoveAll(dir)
 	if err := peers.Build(ctx, dir); err != nil {
