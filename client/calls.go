@@ -169,7 +169,11 @@ func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mo
 		return 0, err
 	}
 	k := []byte(key)
-	a, err := c.do(ctx, c.slotFor(k), &wire.Request{
+	slot := c.slotFor(k)
+	if most := slot.maxValue.Load(); most > 0 && int64(len(value)) > most {
+		return 0, fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", ErrTooLarge, len(value), most)
+	}
+	a, err := c.do(ctx, slot, &wire.Request{
 		Op: wire.OpSet, Key: k, Value: value, TTLMS: ttl, Flags: o.Flags, Mode: mode, Compare: compare, Options: o.bits(),
 	})
 	defer a.release()

@@ -21,6 +21,8 @@ type slot struct {
 	cfg  *Config
 	live atomic.Pointer[rpc.Client]
 
+	maxValue atomic.Int64 // bytes, as HELLO told; zero before
+
 	mu     sync.Mutex // held while connecting
 	closed bool
 	failed error // of the last attempt
@@ -107,6 +109,12 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		var r wire.Reply
 		if err = wire.DecodeReply(wire.OpHello, call.Frame(), &r); err == nil {
 			err = replyError(&r)
+		}
+		var w wire.Welcome
+		if err == nil {
+			if err = wire.UnmarshalBody(r.Body, &w); err == nil {
+				s.maxValue.Store(int64(w.Limits.Value))
+			}
 		}
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {

@@ -14,8 +14,7 @@ func BenchmarkServe(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		for _, op := range []string{"GET", "SET"} {
 			b.Run(fmt.Sprint(op, "x", n), func(b *testing.B) {
-				h, frames := serveBench(b, op)
-				conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+				h, conn, frames := serveSetup(b, op)
 				b.ReportAllocs()
 				i := 0
 				for b.Loop() {
@@ -34,23 +33,22 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// serveBench returns a session and requests for it, all of them hits.
-func serveBench(b testing.TB, op string) (rpc.Handler, [][]byte) {
+// serveSetup returns a session and requests for it, all of them hits.
+func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 	s, err := New(Config{NoSocket: true})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	b.Cleanup(func() { s.store.Close() })
+	t.Cleanup(func() { s.store.Close() })
 	h := &session{s: s, core: &s.core, ns: defaultNamespace, names: borrowed{names: s.names}, hello: true}
-	value := make([]byte, 100)
-	set, get := load.Sidecar{KeySize: 16, Value: value}, load.Sidecar{KeySize: 16}
+	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte
 	for i := range 10_000 {
 		f := set.Append(nil, i, uint64(i))[wire.LengthSize:]
 		h.Batch()
 		if err := h.Serve(conn, [][]byte{f}); err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
 		h.Served()
 		conn.Out = conn.Out[:0]
@@ -59,5 +57,5 @@ func serveBench(b testing.TB, op string) (rpc.Handler, [][]byte) {
 		}
 		frames = append(frames, f)
 	}
-	return h, frames
+	return h, conn, frames
 }

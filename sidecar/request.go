@@ -122,10 +122,13 @@ func (c *core) value(dst []byte, b *borrowed, name, key []byte, limit int, now k
 	return dst, info.Size, ns
 }
 
-// remaining is a TTL as it travels: whole milliseconds, rounded up, zero for
-// no expiry.
+// remaining is a TTL as it travels: whole milliseconds, at least one, and zero
+// for no expiry.
 func remaining(d kv.Deadline, now kv.Moment) int64 {
-	return int64((d.Remaining(now.Boot) + time.Millisecond - 1) / time.Millisecond)
+	if d == 0 {
+		return 0
+	}
+	return max(1, int64(d.Remaining(now.Boot)/time.Millisecond))
 }
 
 // deadline is the end of a TTL that a request brings, or its namespace's own.

@@ -68,7 +68,10 @@ func (d *decoder) hello(h *Hello) {
 		d.err = Errorf(BadRequest, "HELLO has a body of %d bytes, at most %d are taken", len(body), maxHello)
 		return
 	}
-	if err := UnmarshalBody(body, h); err != nil {
+	var into Hello // so that the request itself does not escape to the heap
+	err := UnmarshalBody(body, &into)
+	*h = into
+	if err != nil {
 		d.err = Errorf(BadRequest, "HELLO takes a map {v, client, token, ns}: %v", err)
 		return
 	}
@@ -80,7 +83,8 @@ func (d *decoder) hello(h *Hello) {
 }
 
 func (e *encoder) hello(h *Hello) {
-	body, err := MarshalBody(h)
+	from := *h // as above
+	body, err := MarshalBody(&from)
 	if err != nil {
 		panic("wire: " + err.Error()) // strings and numbers always encode
 	}

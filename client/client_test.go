@@ -1,0 +1,418 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve runs a sidecar and returns its socket and how to stop it.
+func serve(t testing.TB, path string) (stop func()) {
+	t.Helper()
+	s, err := sidecar.New(sidecar.Config{Socket: path, L2Size: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+func dial(t testing.TB, cfg client.Config) *client.Client {
+	t.Helper()
+	if cfg.Socket == "" {
+		cfg.Socket = filepath.Join(t.TempDir(), "s")
+		serve(t, cfg.Socket)
+	}
+	c, err := client.Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestCalls(t *testing.T) {
+	c := dial(t, client.Config{})
+	ctx := t.Context()
+	v1, err := c.Set(ctx, "k", []byte("1"), client.SetOptions{Flags: 7, TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, err := c.Get(ctx, "k")
+	if err != nil || string(it.Value) != "1" || it.Flags != 7 || it.Version != v1 || it.Source != "l2" || it.TTL > time.Minute || it.TTL < 50*time.Second {
+		t.Errorf("Get = %+v, %v", it, err)
+	}
+	if _, err := c.Get(ctx, "none"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Get of nothing: %v", err)
+	}
+	if _, err := c.Add(ctx, "k", nil); !errors.Is(err, client.ErrExists) {
+		t.Errorf("Add: %v", err)
+	}
+	if _, err := c.Replace(ctx, "none", nil); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Replace: %v", err)
+	}
+	var ve *client.VersionError
+	if _, err := c.CompareAndSwap(ctx, "k", nil, v1+1); !errors.As(err, &ve) || ve.Version != v1 || !errors.Is(err, client.ErrExists) {
+		t.Errorf("CompareAndSwap: %v", err)
+	}
+	if v, err := c.CompareAndSwap(ctx, "k", []byte("41"), v1); err != nil || v <= v1 {
+		t.Errorf("CompareAndSwap = %d, %v", v, err)
+	}
+	if n, err := c.Incr(ctx, "k", 1); n != 42 || err != nil {
+		t.Errorf("Incr = %d, %v", n, err)
+	}
+	if n, err := c.IncrFrom(ctx, "n", 1, -7); n != -7 || err != nil {
+		t.Errorf("IncrFrom = %d, %v", n, err)
+	}
+	if _, err := c.Incr(ctx, "none", 1); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Incr of nothing: %v", err)
+	}
+	if err := c.Touch(ctx, "k", client.SetOptions{NoExpiry: true}); err != nil {
+		t.Error(err)
+	}
+	if it, err := c.Get(ctx, "k"); err != nil || it.TTL != 0 {
+		t.Errorf("after Touch: %+v, %v", it, err)
+	}
+	if n, err := c.Delete(ctx, "k", "none"); n != 1 || err != nil {
+		t.Errorf("Delete = %d, %v", n, err)
+	}
+	if _, err := c.Delete(ctx, "none"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Delete of nothing: %v", err)
+	}
+	if err := c.Ping(ctx); err != nil {
+		t.Error(err)
+	}
+	if st, err := c.Stats(ctx); err != nil || st.L2.Entries != 1 {
+		t.Errorf("Stats = %+v, %v", st.L2, err)
+	}
+	if m, err := c.Members(ctx); err != nil || len(m) != 1 || m[0].Node == "" {
+		t.Errorf("Members = %+v, %v", m, err)
+	}
+	if p, err := c.Ring(ctx, "k"); err != nil || p.Owner == "" || p.Owner != p.Holder {
+		t.Errorf("Ring = %+v, %v", p, err)
+	}
+	if err := c.Flush(ctx, client.FlushOptions{All: true}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Get(ctx, "n"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("after Flush: %v", err)
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	c := dial(t, client.Config{})
+	for _, tc := range []struct {
+		name string
+		err  error
+		is   error
+		want string
+	}{
+		{"key", second(c.Get(t.Context(), "")), client.ErrBadRequest, "a key has 1 to 1024"},
+		{"namespace", second(c.InNamespace("Bad").Set(t.Context(), "k", nil)), client.ErrBadRequest, "1 to 64 of a-z"},
+		{"value", second(c.Set(t.Context(), "k", make([]byte, 5<<20))), client.ErrTooLarge, "raise max_value"},
+		{"ttl", second(c.Set(t.Context(), "k", nil, client.SetOptions{TTL: -1})), client.ErrBadRequest, "give 1ms to 8760h"},
+		{"long ttl", c.Touch(t.Context(), "k", client.SetOptions{TTL: 9000 * time.Hour}), client.ErrBadRequest, "give 1ms to 8760h"},
+	} {
+		if !errors.Is(tc.err, tc.is) || !strings.Contains(tc.err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %v with %q", tc.name, tc.err, tc.is, tc.want)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestNamespacesAreApart(t *testing.T) {
+	c := dial(t, client.Config{Namespace: "mine"})
+	other := c.InNamespace("other")
+	if _, err := c.Set(t.Context(), "k", []byte("mine")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Get(t.Context(), "k"); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	if it, err := other.InNamespace("mine").Get(t.Context(), "k"); err != nil || string(it.Value) != "mine" {
+		t.Errorf("%s, %v", it.Value, err)
+	}
+}
+
+// TestGetMulti asks for more keys than a request takes, and for more bytes
+// than an answer holds.
+func TestGetMulti(t *testing.T) {
+	c := dial(t, client.Config{RequestTimeout: 10 * time.Second})
+	var keys []string
+	for i := range 2500 {
+		keys = append(keys, fmt.Sprint("k", i))
+		if i%2 == 0 {
+			value := []byte(keys[i])
+			if i < 14 {
+				value = bytes.Repeat(value, 2<<20/len(value)) // 14 MiB in all, and again below
+			}
+			if _, err := c.Set(t.Context(), keys[i], value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := 0; i < 14; i += 2 {
+		keys = append(keys, keys[i])
+	}
+	keys = append([]string{keys[0], keys[2], keys[4], keys[6]}, keys...)
+	found, err := c.GetMulti(t.Context(), keys)
+	if err != nil || len(found) != 1250 {
+		t.Errorf("%d found, %v", len(found), err)
+	}
+	for k, it := range found {
+		if !bytes.HasPrefix(it.Value, []byte(k)) {
+			t.Errorf("%s has another's value", k)
+		}
+	}
+	if _, err := c.GetMulti(t.Context(), []string{"a", ""}); !errors.Is(err, client.ErrBadRequest) {
+		t.Errorf("an empty key: %v", err)
+	}
+}
+
+// TestReconnect: calls fail fast while the sidecar is away, and work again
+// once it is back.
+func TestReconnect(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, client.ErrUnavailable) {
+		t.Errorf("nobody there: %v", err)
+	}
+	stop := serve(t, path)
+	c := dial(t, client.Config{Socket: path})
+	if _, err := c.Set(t.Context(), "k", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	start := time.Now()
+	for range 100 {
+		if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("while it is away: %v", err)
+		}
+		if _, err := c.Set(t.Context(), "k", nil); !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrTimeout) {
+			t.Errorf("while it is away: %v", err)
+		}
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("100 calls to nobody took %v", d)
+	}
+	serve(t, path)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		if _, err := c.Get(ctx, "k"); errors.Is(err, client.ErrNotFound) {
+			break // it is another sidecar, and empty
+		} else if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDeadlines: a sidecar that accepts and says nothing.
+func TestDeadlines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	start := time.Now()
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), "no HELLO") {
+		t.Errorf("a silent sidecar: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := client.Dial(ctx, client.Config{Socket: path}); err == nil {
+		t.Error("a silent sidecar, with a deadline: no error")
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("took %v", d)
+	}
+}
+
+func TestContext(t *testing.T) {
+	c := dial(t, client.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Get(ctx, "k"); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	ctx, cancel = context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
+	defer cancel()
+	if _, err := c.Get(ctx, "k"); !errors.Is(err, client.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("deadline over: %v", err)
+	}
+	c.Close()
+	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestGetOrLoad: one load for all who ask at once, which outlives the first of
+// them.
+func TestGetOrLoad(t *testing.T) {
+	c := dial(t, client.Config{})
+	var loads atomic.Int64
+	release := make(chan struct{})
+	load := func(ctx context.Context) ([]byte, error) {
+		loads.Add(1)
+		select {
+		case <-release:
+			return []byte("loaded"), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	impatient, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := c.GetOrLoad(impatient, "k", load)
+		first <- err
+	}()
+	for loads.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			v, err := c.GetOrLoad(t.Context(), "k", load)
+			if err != nil || string(v) != "loaded" {
+				t.Errorf("%q, %v", v, err)
+			}
+			v[0] = 'x' // each has its own
+		})
+	}
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the first caller: %v", err)
+	}
+	close(release)
+	wg.Wait()
+	if n := loads.Load(); n != 1 {
+		t.Errorf("%d loads", n)
+	}
+	if v, err := c.GetOrLoad(t.Context(), "k", load); err != nil || string(v) != "loaded" || loads.Load() != 1 {
+		t.Errorf("from the cache: %q, %v, %d loads", v, err, loads.Load())
+	}
+	boom := errors.New("boom")
+	if _, err := c.GetOrLoad(t.Context(), "e", func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
+		t.Errorf("a load that fails: %v", err)
+	}
+	if _, err := c.GetOrLoad(t.Context(), "p", func(context.Context) ([]byte, error) { panic("ouch") }); err == nil || !strings.Contains(err.Error(), "ouch") {
+		t.Errorf("a load that panics: %v", err)
+	}
+}
+
+func TestFailOpen(t *testing.T) {
+	load := func(context.Context) ([]byte, error) { return []byte("loaded"), nil }
+	for _, open := range []bool{true, false} {
+		path := filepath.Join(t.TempDir(), "s")
+		stop := serve(t, path)
+		c := dial(t, client.Config{Socket: path, FailOpen: open})
+		stop()
+		v, err := c.GetOrLoad(t.Context(), "k", load)
+		if open && (err != nil || string(v) != "loaded") || !open && !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("fail open %v: %q, %v", open, v, err)
+		}
+	}
+	if c, err := client.Dial(t.Context(), client.Config{Socket: filepath.Join(t.TempDir(), "s"), FailOpen: true}); err != nil {
+		t.Errorf("Dial with nobody there: %v", err)
+	} else {
+		c.Close()
+	}
+}
+
+// TestConcurrent uses one client from many goroutines, with values of all
+// sizes.
+func TestConcurrent(t *testing.T) {
+	c := dial(t, client.Config{RequestTimeout: 30 * time.Second})
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := range 200 {
+				key := fmt.Sprint(g, ".", i%10)
+				want := bytes.Repeat([]byte(key), 1+i*i%20_000)
+				if _, err := c.Set(t.Context(), key, want); err != nil {
+					t.Error(err)
+				}
+				if it, err := c.Get(t.Context(), key); err != nil || !bytes.Equal(it.Value, want) {
+					t.Errorf("%s: %d bytes, want %d, %v", key, len(it.Value), len(want), err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestHitAllocatesLittle: beside the value itself, at most one allocation.
+func TestHitAllocatesLittle(t *testing.T) {
+	c := dial(t, client.Config{Conns: 1})
+	if _, err := c.Set(t.Context(), "key", make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if n := testing.AllocsPerRun(1000, func() {
+		if _, err := c.Get(ctx, "key"); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 2 {
+		t.Errorf("%v allocations a hit", n)
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	c := dial(b, client.Config{})
+	if _, err := c.Set(context.Background(), "key", make([]byte, 100)); err != nil {
+		b.Fatal(err)
+	}
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := c.Get(context.Background(), "key"); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("together", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(64)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := c.Get(context.Background(), "key"); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	})
+}

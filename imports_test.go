@@ -1,0 +1,95 @@
+// Package cachesidecar holds the test of who may import whom.
+package cachesidecar
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cachesidecar/cachesidecar"
+
+// allowed is the house: each package with the packages of ours that it may
+// import, ground floor first. A package that is not in it does not belong here;
+// an arrow that is not in it goes the wrong way.
+var allowed = []struct {
+	pkg     string
+	imports []string
+}{
+	// Floor 0: nouns and bytes.
+	{"internal/kv", nil},
+	{"internal/wire", nil},
+	// Floor 1: one duty each.
+	{"internal/rpc", []string{"internal/wire"}},
+	{"l2/segment", []string{"internal/kv"}},
+	{"internal/load", []string{"internal/wire"}},
+	// Floor 2: the edges.
+	{"unixsock", nil},
+	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
+	// Floor 3: the composition root.
+	{"sidecar", []string{"internal/kv", "internal/rpc", "internal/wire", "l2/segment", "unixsock"}},
+	// Floor 4: the command.
+	{"cmd/cachesidecar", []string{"client", "internal/load", "internal/wire", "sidecar", "unixsock"}},
+}
+
+// forbidden are packages of the standard library that a package must do
+// without: what is pure does no I/O.
+var forbidden = map[string][]string{
+	"internal/wire": {"net", "os", "time"},
+	"l2/segment":    {"net", "os"},
+}
+
+func TestImports(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		var ee *exec.ExitError
+		if errors.As(err, &ee) {
+			t.Fatalf("go list: %v\n%s", err, ee.Stderr)
+		}
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		if name == "" {
+			continue // this package
+		}
+		at := slices.IndexFunc(allowed, func(a struct {
+			pkg     string
+			imports []string
+		}) bool {
+			return a.pkg == name
+		})
+		if at < 0 {
+			t.Errorf("%s is not in the table: give it a floor, or another home", name)
+			continue
+		}
+		seen[name] = true
+		for _, imp := range p.Imports {
+			if ours, ok := strings.CutPrefix(imp, module+"/"); ok && !slices.Contains(allowed[at].imports, ours) {
+				t.Errorf("%s must not import %s", name, ours)
+			}
+			if slices.Contains(forbidden[name], imp) {
+				t.Errorf("%s must not import %s", name, imp)
+			}
+		}
+	}
+	for _, a := range allowed {
+		if !seen[a.pkg] {
+			t.Errorf("%s is in the table and does not exist", a.pkg)
+		}
+	}
+}

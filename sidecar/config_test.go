@@ -1,0 +1,87 @@
+package sidecar
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConfigDefaults(t *testing.T) {
+	c, err := Config{}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Node == "" || c.L1Size != 64<<20 || c.L2Size != 256<<20 || c.MaxValue != 8<<20 || c.RequestTimeout != time.Second || c.MaxNamespaces != 256 {
+		t.Errorf("%+v", c)
+	}
+	if c.HTTP != "" {
+		t.Errorf("an embedded sidecar serves HTTP on %q", c.HTTP)
+	}
+	if small, err := (Config{L2Size: 8 << 20}).withDefaults(); err != nil || small.MaxValue != 512<<10 {
+		t.Errorf("max_value of a small store: %v, %v", small.MaxValue, err)
+	}
+}
+
+func TestConfigRefused(t *testing.T) {
+	ttl := func(d time.Duration) *time.Duration { return &d }
+	many := map[string]Namespace{}
+	for _, c := range "abcdefgh" {
+		many[string(c)] = Namespace{}
+	}
+	for _, tc := range []struct {
+		name string
+		cfg  Config
+		want string
+	}{
+		{"node with a blank", Config{Node: "a b"}, `node "a b": give 1 to 128 bytes without blanks`},
+		{"negative size", Config{L2Size: -1}, "l2_size -1 B: give 8.0 MiB to 256 GiB"},
+		{"small l2", Config{L2Size: 1 << 20}, "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
+		{"small l1", Config{L1Size: 1}, "l1_size 1 B: give 1.0 MiB"},
+		{"value above a sixteenth", Config{L2Size: 64 << 20, MaxValue: 5 << 20}, "max_value 5.0 MiB is above 1/16 of l2_size 64 MiB: raise l2_size to 80 MiB, or lower max_value to 4.0 MiB"},
+		{"namespaces", Config{MaxNamespaces: 257}, "max_namespaces 257: give 1 to 256"},
+		{"too many configured", Config{MaxNamespaces: 8, Namespaces: many}, "9 namespaces are configured"},
+		{"namespace's name", Config{Namespaces: map[string]Namespace{"A": {}}}, `namespace "A": a name is 1 to 64 of`},
+		{"namespace's ttl", Config{Namespaces: map[string]Namespace{"a": {DefaultTTL: ttl(-1)}}}, "namespace a: default_ttl -1ns: give 0 (no expiry) to 8760h0m0s"},
+		{"namespace's long ttl", Config{Namespaces: map[string]Namespace{"a": {DefaultTTL: ttl(9000 * time.Hour)}}}, "give 0 (no expiry) to 8760h0m0s"},
+		{"namespace's quota", Config{Namespaces: map[string]Namespace{"a": {Quota: 1}}}, "namespace a: quota 1 B: give 64 KiB to l2_size"},
+		{"quota above l2", Config{Namespaces: map[string]Namespace{"a": {Quota: 1 << 30}}}, "namespace a: quota 1.0 GiB: give 64 KiB to l2_size (256 MiB)"},
+		{"socket mode", Config{SocketMode: 0o7777}, "socket_mode 7777: give permission bits only"},
+		{"connections", Config{MaxConnections: -1}, "max_connections -1: give 1 to"},
+		{"timeout", Config{RequestTimeout: -1}, "request_timeout -1ns: give 1ms to 1h"},
+		{"memory", Config{L2Size: 200 << 30}, "= 200 GiB, but "},
+	} {
+		if err := tc.cfg.Check(); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+	if err := (Config{L2Size: 200 << 30, IgnoreMemoryLimit: true}).Check(); err != nil {
+		t.Errorf("with ignore_memory_limit: %v", err)
+	}
+}
+
+func TestSizeText(t *testing.T) {
+	for text, want := range map[string]Size{"64MiB": 64 << 20, "1 GiB": 1 << 30, "500kB": 500_000, "123": 123, "1g": 1_000_000_000} {
+		var s Size
+		if err := s.Set(text); err != nil || s != want {
+			t.Errorf("%q: %d, %v, want %d", text, s, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1MiB", "MiB", "1 parsec", "99999999999999999999GiB"} {
+		var s Size
+		if err := s.Set(text); err == nil {
+			t.Errorf("%q is accepted as %d", text, s)
+		}
+	}
+	for text, want := range map[string]FileMode{"0660": 0o660, "600": 0o600} {
+		var m FileMode
+		if err := m.Set(text); err != nil || m != want {
+			t.Errorf("%q: %v, %v", text, m, err)
+		}
+	}
+	for _, text := range []string{"", "0o660", "999", "1777", "rw"} {
+		var m FileMode
+		if err := m.Set(text); err == nil {
+			t.Errorf("mode %q is accepted as %v", text, m)
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package sidecar_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// A program that has the sidecar inside it. With NoSocket it serves that
+// program alone; without, other programs on the host use it too.
+func Example() {
+	s, err := sidecar.New(sidecar.Config{L2Size: 64 << 20, NoSocket: true})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx) }()
+
+	if _, err := s.Set(ctx, "users", []byte("42"), []byte("Ada"), sidecar.SetOptions{TTL: time.Minute}); err != nil {
+		fmt.Println(err)
+	}
+	v, err := s.Get(ctx, "users", []byte("42"))
+	fmt.Printf("%s, %v\n", v.Data, err)
+
+	_, err = s.Get(ctx, "users", []byte("43"))
+	fmt.Println(errors.Is(err, sidecar.ErrNotFound))
+
+	stop()
+	fmt.Println(<-done)
+	// Output:
+	// Ada, <nil>
+	// true
+	// <nil>
+}
