@@ -4,15 +4,13 @@
 // are built beforehand and replies are only counted.
 //
 // Inputs are a Protocol and the shape of the load, output is a Result. Its
-// goroutines, one a connection, end before Run returns. It checks no values;
-// that is for tests.
+// goroutines, one a connection, end before a measurement returns. It checks no
+// values; that is for tests.
 package load
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
 
@@ -39,13 +37,13 @@ type Config struct {
 	Protocol Protocol
 	Conns    int           // at least 1
 	Pipeline int           // requests in flight a connection, at least 1
-	Duration time.Duration // of the measurement
+	Duration time.Duration // of Run's measurement
 	WarmUp   time.Duration // before it
 	// Key returns the key of the nth request of a connection. It is asked
 	// before the load begins.
 	Key func(conn, n int) uint64
-	// Once sends every prebuilt batch once, for as long as that takes, instead
-	// of repeating them for Duration: to fill a cache.
+	// Once makes Run send every prebuilt batch once, for as long as that takes,
+	// instead of repeating them for Duration: to fill a cache.
 	Once bool
 	// Batches is how many batches are prebuilt, a connection. Default 64 Ki
 	// requests' worth over all connections, at least 16.
@@ -63,134 +61,117 @@ type Result struct {
 // PerSecond is the throughput.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-// Run makes the load.
-func Run(ctx context.Context, cfg Config) (Result, error) {
-	if cfg.Conns < 1 || cfg.Pipeline < 1 {
-		return Result{}, fmt.Errorf("load: %d connections × %d requests: give at least 1 of each", cfg.Conns, cfg.Pipeline)
+// Add adds what another measurement of the same load came to.
+func (r *Result) Add(o Result) {
+	if r.Latency == nil {
+		r.Latency = newHistogram()
 	}
-	if cfg.Batches == 0 {
-		cfg.Batches = max(16, 64<<10/(cfg.Conns*cfg.Pipeline))
-	}
-	workers := make([]*worker, cfg.Conns)
-	for i := range workers {
-		w, err := newWorker(cfg, i)
-		if err != nil {
-			return Result{}, err
-		}
-		defer w.nc.Close()
-		workers[i] = w
-	}
-	stop := context.AfterFunc(ctx, func() {
-		for _, w := range workers {
-			_ = w.nc.SetDeadline(time.Unix(1, 0))
-		}
-	})
-	defer stop()
-	begin := time.Now().Add(cfg.WarmUp)
-	end := begin.Add(cfg.Duration)
-	if cfg.Once {
-		begin, end = time.Now(), time.Time{}
-	}
-	var g errgroup.Group
-	for _, w := range workers {
-		g.Go(func() error { return w.run(begin, end) })
-	}
-	if err := g.Wait(); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return Result{}, err
-	}
-	r := Result{Elapsed: cfg.Duration, Latency: newHistogram()}
-	if cfg.Once {
-		r.Elapsed = time.Since(begin)
-	}
-	for _, w := range workers {
-		r.Requests += w.requests
-		r.Hits += w.hits
-		r.Latency.Merge(w.latency)
-	}
-	return r, nil
+	r.Requests += o.Requests
+	r.Hits += o.Hits
+	r.Elapsed += o.Elapsed
+	r.Latency.Merge(o.Latency)
 }
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
-type worker struct {
-	cfg     Config
-	nc      net.Conn
-	batches [][]byte
-	buf     []byte
-
-	requests, hits int64
-	latency        *hdrhistogram.Histogram
+// Load is open connections with their requests prebuilt. Measurements of it
+// may follow one another, so that the sides of a comparison can take turns.
+// One goroutine uses it at a time. After an error it can only be closed.
+type Load struct {
+	workers []*worker
 }
 
-func newWorker(cfg Config, conn int) (*worker, error) {
-	nc, err := cfg.Dial()
+// Open connects and builds the requests.
+func Open(cfg Config) (*Load, error) {
+	if cfg.Conns < 1 || cfg.Pipeline < 1 {
+		return nil, fmt.Errorf("load: %d connections × %d requests: give at least 1 of each", cfg.Conns, cfg.Pipeline)
+	}
+	if cfg.Batches == 0 {
+		cfg.Batches = max(16, 64<<10/(cfg.Conns*cfg.Pipeline))
+	}
+	l := new(Load)
+	for i := range cfg.Conns {
+		w, err := newWorker(cfg, i)
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+		l.workers = append(l.workers, w)
+	}
+	return l, nil
+}
+
+// Close closes the connections.
+func (l *Load) Close() {
+	for _, w := range l.workers {
+		_ = w.nc.Close()
+	}
+}
+
+// Run makes the load for warmUp, then for d, and tells of the latter.
+func (l *Load) Run(ctx context.Context, warmUp, d time.Duration) (Result, error) {
+	for _, w := range l.workers {
+		w.reset()
+	}
+	begin := time.Now().Add(warmUp)
+	end := begin.Add(d)
+	if err := l.each(ctx, func(w *worker) error { return w.repeat(begin, end) }); err != nil {
+		return Result{}, err
+	}
+	return l.result(d), nil
+}
+
+// Once sends every prebuilt batch once.
+func (l *Load) Once(ctx context.Context) (Result, error) {
+	for _, w := range l.workers {
+		w.reset()
+	}
+	begin := time.Now()
+	if err := l.each(ctx, (*worker).once); err != nil {
+		return Result{}, err
+	}
+	return l.result(time.Since(begin)), nil
+}
+
+// each runs f for all connections at once. When ctx ends, so do their reads
+// and writes.
+func (l *Load) each(ctx context.Context, f func(*worker) error) error {
+	stop := context.AfterFunc(ctx, func() {
+		for _, w := range l.workers {
+			_ = w.nc.SetDeadline(time.Unix(1, 0))
+		}
+	})
+	defer stop()
+	var g errgroup.Group
+	for _, w := range l.workers {
+		g.Go(func() error { return f(w) })
+	}
+	err := g.Wait()
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+func (l *Load) result(elapsed time.Duration) Result {
+	r := Result{Elapsed: elapsed, Latency: newHistogram()}
+	for _, w := range l.workers {
+		r.Requests += w.requests
+		r.Hits += w.hits
+		r.Latency.Merge(w.latency)
+	}
+	return r
+}
+
+// Run opens a load, makes it as its configuration says, and closes it.
+func Run(ctx context.Context, cfg Config) (Result, error) {
+	l, err := Open(cfg)
 	if err != nil {
-		return nil, err
+		return Result{}, err
 	}
-	if err := cfg.Protocol.Greet(nc); err != nil {
-		_ = nc.Close()
-		return nil, err
+	defer l.Close()
+	if cfg.Once {
+		return l.Once(ctx)
 	}
-	w := &worker{cfg: cfg, nc: nc, batches: make([][]byte, cfg.Batches), buf: make([]byte, 256<<10), latency: newHistogram()}
-	for b := range w.batches {
-		for i := range cfg.Pipeline {
-			w.batches[b] = cfg.Protocol.Append(w.batches[b], i, cfg.Key(conn, b*cfg.Pipeline+i))
-		}
-	}
-	return w, nil
-}
-
-// run repeats the batches and counts those sent between begin and end; without
-// an end it sends each once.
-func (w *worker) run(begin, end time.Time) error {
-	for n := 0; ; n++ {
-		start := time.Now()
-		if end.IsZero() && n == len(w.batches) || !end.IsZero() && !start.Before(end) {
-			return nil
-		}
-		hits, err := w.exchange(w.batches[n%len(w.batches)])
-		if err != nil {
-			return err
-		}
-		if !start.Before(begin) {
-			w.requests += int64(w.cfg.Pipeline)
-			w.hits += int64(hits)
-			_ = w.latency.RecordValue(int64(time.Since(start)))
-		}
-	}
-}
-
-// exchange writes a batch and reads its replies.
-func (w *worker) exchange(batch []byte) (hits int, err error) {
-	if _, err := w.nc.Write(batch); err != nil {
-		return 0, err
-	}
-	have := 0
-	for want := w.cfg.Pipeline; want > 0; {
-		n, err := w.nc.Read(w.buf[have:])
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return hits, err
-		}
-		have += n
-		replies, hit, size, err := w.cfg.Protocol.Count(w.buf[:have], want)
-		if err != nil {
-			return hits, err
-		}
-		want -= replies
-		hits += hit
-		have = copy(w.buf, w.buf[size:have])
-		if have == len(w.buf) {
-			w.buf = append(w.buf, make([]byte, len(w.buf))...)
-		}
-	}
-	if have > 0 {
-		return hits, fmt.Errorf("load: %d bytes follow the last reply", have)
-	}
-	return hits, nil
+	return l.Run(ctx, cfg.WarmUp, cfg.Duration)
 }

@@ -1,0 +1,127 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// worker is one connection.
+type worker struct {
+	protocol Protocol
+	pipeline int
+	nc       net.Conn
+	batches  [][]byte // all in one piece of memory
+	next     int      // the batch to send
+	buf      []byte
+
+	requests, hits int64
+	latency        *hdrhistogram.Histogram
+}
+
+func newWorker(cfg Config, conn int) (*worker, error) {
+	nc, err := cfg.Dial()
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.Protocol.Greet(nc); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	w := &worker{protocol: cfg.Protocol, pipeline: cfg.Pipeline, nc: nc, buf: make([]byte, 256<<10), latency: newHistogram()}
+	var all []byte
+	ends := make([]int, cfg.Batches)
+	for b := range ends {
+		for i := range cfg.Pipeline {
+			all = cfg.Protocol.Append(all, i, cfg.Key(conn, b*cfg.Pipeline+i))
+		}
+		ends[b] = len(all)
+	}
+	w.batches = make([][]byte, cfg.Batches)
+	begin := 0
+	for b, end := range ends {
+		w.batches[b] = all[begin:end]
+		begin = end
+	}
+	return w, nil
+}
+
+func (w *worker) reset() {
+	w.requests, w.hits = 0, 0
+	w.latency.Reset()
+}
+
+// repeat goes round the batches and counts those sent between begin and end.
+func (w *worker) repeat(begin, end time.Time) error {
+	for {
+		start := time.Now()
+		if !start.Before(end) {
+			return nil
+		}
+		hits, err := w.exchange(w.batches[w.next])
+		if err != nil {
+			return err
+		}
+		if w.next++; w.next == len(w.batches) {
+			w.next = 0
+		}
+		if !start.Before(begin) {
+			w.count(hits, time.Since(start))
+		}
+	}
+}
+
+// once sends each batch once.
+func (w *worker) once() error {
+	for _, batch := range w.batches {
+		start := time.Now()
+		hits, err := w.exchange(batch)
+		if err != nil {
+			return err
+		}
+		w.count(hits, time.Since(start))
+	}
+	return nil
+}
+
+func (w *worker) count(hits int, took time.Duration) {
+	w.requests += int64(w.pipeline)
+	w.hits += int64(hits)
+	_ = w.latency.RecordValue(int64(took)) // fails beyond a minute alone
+}
+
+// exchange writes a batch and reads its replies.
+func (w *worker) exchange(batch []byte) (hits int, err error) {
+	if _, err := w.nc.Write(batch); err != nil {
+		return 0, err
+	}
+	have := 0
+	for want := w.pipeline; want > 0; {
+		n, err := w.nc.Read(w.buf[have:])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("load: the server closed the connection with %d replies to come: %w", want, io.ErrUnexpectedEOF)
+			}
+			return hits, err
+		}
+		have += n
+		replies, hit, size, err := w.protocol.Count(w.buf[:have], want)
+		if err != nil {
+			return hits, err
+		}
+		want -= replies
+		hits += hit
+		have = copy(w.buf, w.buf[size:have])
+		if have == len(w.buf) {
+			w.buf = append(w.buf, make([]byte, len(w.buf))...)
+		}
+	}
+	if have > 0 {
+		return hits, fmt.Errorf("load: %d bytes follow the last reply", have)
+	}
+	return hits, nil
+}
