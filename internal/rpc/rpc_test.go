@@ -723,3 +723,32 @@ func BenchmarkCall(b *testing.B) {
 		c.Release(call)
 	}
 }
+
+// FuzzFrames feeds a connection any bytes in any pieces: it ends, answers no
+// more than it was asked, and gives back what it held.
+func FuzzFrames(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 0x90}, uint8(3))
+	f.Add(append(getFrame(1, "a"), getFrame(2, "big 70000")...), uint8(7))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x93, 1, 3, 0}, uint8(1))
+	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
+		h := newEcho()
+		close(h.release)
+		s := newShared(Limits{MaxFrame: 1 << 17, OutBudget: 1 << 24})
+		near, far := net.Pipe()
+		c := newConn(far, s)
+		c.handler = &echoHandler{echo: h}
+		done := make(chan error, 1)
+		go func() { done <- c.serve() }()
+		go func() { _, _ = io.Copy(io.Discard, near) }() // ends with the pipe
+		for step := int(piece) + 1; len(b) > 0; b = b[min(step, len(b)):] {
+			if _, err := near.Write(b[:min(step, len(b))]); err != nil {
+				break
+			}
+		}
+		near.Close()
+		<-done
+		if st := s.stats(); st.InBudgetUsed != 0 || st.OutBudgetUsed != 0 || st.InFlight != 0 {
+			t.Errorf("not given back: %+v", st)
+		}
+	})
+}

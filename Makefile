@@ -1,0 +1,48 @@
+# Each target does one thing. "make test" is what a change must pass first.
+
+GO ?= go
+FUZZTIME ?= 20s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build install test race vet staticcheck fuzz model bench bench-hits golden cross tidy
+
+build:            ## the command, into ./cachesidecar
+	$(GO) build -o cachesidecar ./cmd/cachesidecar
+
+install:          ## the command, into $GOBIN
+	$(GO) install ./cmd/cachesidecar
+
+test:             ## what the README says
+	$(GO) test ./...
+
+race:             ## the same under the race detector; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+vet:              ## go vet, formatting, tidiness of both modules
+	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	cd benchmarks && $(GO) vet ./... && $(GO) mod tidy -diff
+
+staticcheck:      ## staticcheck on both modules
+	$(GO) run $(STATICCHECK) ./...
+	cd benchmarks && $(GO) run $(STATICCHECK) ./...
+
+fuzz:             ## each fuzz target for FUZZTIME
+	./.ci/fuzz $(FUZZTIME)
+
+model:            ## the store against a plain map: 100 seeds of a million operations
+	$(GO) test ./l2/segment -run TestAgainstModel -v -model.seeds 100 -model.ops 1000000 -timeout 60m
+
+bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
+	cd benchmarks && $(GO) run ./cmd/bench all
+
+bench-hits:       ## replay the traces in the folder TRACES
+	cd benchmarks && $(GO) run ./cmd/bench hits -traces $(abspath $(TRACES))
+
+golden:           ## rewrite the golden bytes and pages; look at the difference
+	$(GO) test ./internal/wire -run TestGolden -update
+
+cross:            ## the platforms that are built but not tested
+	GOOS=linux GOARCH=arm64 $(GO) build ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
