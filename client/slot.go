@@ -118,6 +118,9 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		}
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {
+		if errors.Is(err, rpc.ErrNoAnswer) {
+			err = context.DeadlineExceeded // the one timer or the other
+		}
 		err = fmt.Errorf("%w: no HELLO from the sidecar at %s: %w", ErrUnavailable, path, err)
 	}
 	if err != nil {

@@ -1,0 +1,33 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// A sidecar that takes the connection and says nothing is unavailable, and can
+// be told from one that is not there, whichever timer ended the wait.
+func TestSilentSidecarIsDeadlineExceeded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for range 50 {
+		_, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: 2 * time.Millisecond})
+		if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Dial: %v, want ErrUnavailable and context.DeadlineExceeded", err)
+		}
+	}
+	_, err = client.Dial(t.Context(), client.Config{Socket: path + "-absent", DialTimeout: time.Second})
+	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Dial of an absent sidecar: %v, want ErrUnavailable alone", err)
+	}
+}
