@@ -25,6 +25,7 @@ var allowed = []struct {
 	{"internal/wire", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
+	{"l2/ring", []string{"internal/kv"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	// Floor 2: the edges.

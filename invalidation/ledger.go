@@ -1,0 +1,143 @@
+package invalidation
+
+import (
+	"fmt"
+	"runtime"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Ledger remembers, in a fixed amount of memory, the last change of every key
+// that it was told of, and answers one question at every door through which a
+// copy could come or be served: Admit.
+//
+// It is a direct-mapped table. Where two keys share a slot, the one noted last
+// has its version there, and the slot's floor stands in for all others: they
+// are admitted only if they were vouched for after the floor. So a collision
+// costs a miss, and never serves what is stale. Above the slots are floors of
+// whole partitions and of whole namespaces.
+//
+// It is safe for concurrent use; Admit takes no lock.
+type Ledger struct {
+	slots      []slot
+	partitions []atomic.Uint64 // versions; a copy's asOf must reach it
+	flushes    []atomic.Uint64 // versions, by namespace; an entry's version must reach it
+	noted      atomic.Int64
+	collisions atomic.Int64
+}
+
+// slot is one place of the table. Its fields are one unit: seq is odd while a
+// writer changes them, and differs before and after.
+type slot struct {
+	seq     atomic.Uint64
+	hash    atomic.Uint64
+	version atomic.Uint64
+	floor   atomic.Uint64
+}
+
+// DefaultSlots is 65,536 slots, 2 MiB.
+const DefaultSlots = 1 << 16
+
+// NewLedger returns a ledger of a number of slots, a power of two.
+func NewLedger(slots int) (*Ledger, error) {
+	if slots < 1 || slots&(slots-1) != 0 {
+		return nil, fmt.Errorf("a ledger of %d slots: give a power of two", slots)
+	}
+	return &Ledger{
+		slots:      make([]slot, slots),
+		partitions: make([]atomic.Uint64, kv.Partitions),
+		flushes:    make([]atomic.Uint64, kv.MaxNamespaces),
+	}, nil
+}
+
+// slotOf uses the low bits: the top ones name the partition.
+func (l *Ledger) slotOf(h kv.Hash) *slot { return &l.slots[uint64(h)&uint64(len(l.slots)-1)] }
+
+// Admit says whether a copy may be served or kept: one whose entry was written
+// at version, and which its owner vouched for at asOf.
+func (l *Ledger) Admit(ns kv.NamespaceID, h kv.Hash, version, asOf kv.Version) bool {
+	if uint64(version) < l.flushes[ns].Load() || uint64(asOf) < l.partitions[h.Partition()].Load() {
+		return false
+	}
+	s := l.slotOf(h)
+	for {
+		seq := s.seq.Load()
+		hash, noted, floor := s.hash.Load(), s.version.Load(), s.floor.Load()
+		if seq&1 == 0 && s.seq.Load() == seq {
+			if hash == uint64(h) {
+				return uint64(asOf) >= noted
+			}
+			return uint64(asOf) >= floor
+		}
+		runtime.Gosched() // a writer is at it
+	}
+}
+
+// Note records that a key has changed at a version. Notes may come in any
+// order, and more than once.
+func (l *Ledger) Note(h kv.Hash, version kv.Version) {
+	l.noted.Add(1)
+	s := l.slotOf(h)
+	seq := s.lock()
+	old := s.version.Load()
+	switch hash := s.hash.Load(); {
+	case hash == uint64(h):
+		s.version.Store(max(old, uint64(version)))
+	default:
+		floor := max(s.floor.Load(), old)
+		if old > 0 {
+			l.collisions.Add(1)
+		}
+		s.floor.Store(floor)
+		s.hash.Store(uint64(h))
+		s.version.Store(max(floor, uint64(version)))
+	}
+	s.seq.Store(seq + 2)
+}
+
+// lock makes the sequence odd and returns what it was.
+func (s *slot) lock() uint64 {
+	for {
+		seq := s.seq.Load()
+		if seq&1 == 0 && s.seq.CompareAndSwap(seq, seq+1) {
+			return seq
+		}
+		runtime.Gosched()
+	}
+}
+
+// RaisePartition makes every copy of a partition that was vouched for before
+// floor outdated.
+func (l *Ledger) RaisePartition(p uint16, floor kv.Version) { raise(&l.partitions[p], floor) }
+
+// RaiseFlush makes every entry of a namespace that was written before floor
+// outdated.
+func (l *Ledger) RaiseFlush(ns kv.NamespaceID, floor kv.Version) { raise(&l.flushes[ns], floor) }
+
+// FlushFloor returns a namespace's flush floor.
+func (l *Ledger) FlushFloor(ns kv.NamespaceID) kv.Version { return kv.Version(l.flushes[ns].Load()) }
+
+// ResetNamespace forgets the flush floor of a slot that a new name gets.
+func (l *Ledger) ResetNamespace(ns kv.NamespaceID) { l.flushes[ns].Store(0) }
+
+func raise(at *atomic.Uint64, v kv.Version) {
+	for {
+		old := at.Load()
+		if old >= uint64(v) || at.CompareAndSwap(old, uint64(v)) {
+			return
+		}
+	}
+}
+
+// LedgerStats counts a ledger's work.
+type LedgerStats struct {
+	Slots      int
+	Noted      int64
+	Collisions int64 // notes that pushed another key's version into a floor
+}
+
+// Stats returns the counts so far.
+func (l *Ledger) Stats() LedgerStats {
+	return LedgerStats{len(l.slots), l.noted.Load(), l.collisions.Load()}
+}

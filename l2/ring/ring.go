@@ -1,0 +1,178 @@
+package ring
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+
+	"github.com/zeebo/xxh3"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Member is a node that may own partitions.
+type Member struct {
+	Node kv.NodeID
+	// Weight is its part of the keys relative to others: the memory that it
+	// offers, in any unit that all use. Zero owns nothing.
+	Weight uint32
+}
+
+// Table says which node owns each partition. It is immutable.
+type Table struct {
+	members []Member // by name
+	owners  [kv.Partitions]uint16
+	empty   bool // nobody has any weight
+}
+
+// MaxMembers bounds the members of a table.
+const MaxMembers = 1<<16 - 1
+
+// Load bound: no node owns more than ⌈1.10 × its fair share⌉ partitions.
+const (
+	loadNum = 110
+	loadDen = 100
+)
+
+// New computes the table of some members, in any order. Of members with one
+// name the last counts.
+func New(members []Member) *Table {
+	t := &Table{members: distinct(members)}
+	total := uint64(0)
+	for _, m := range t.members {
+		total += uint64(m.Weight)
+	}
+	if t.empty = total == 0; t.empty {
+		return t
+	}
+	seeds := make([]uint64, len(t.members))
+	room := make([]uint64, len(t.members))
+	for i, m := range t.members {
+		seeds[i] = xxh3.HashString(string(m.Node))
+		room[i] = (kv.Partitions*uint64(m.Weight)*loadNum + total*loadDen - 1) / (total * loadDen)
+	}
+	for p := range t.owners {
+		best, bestScore := -1, score{}
+		for i, m := range t.members {
+			if room[i] == 0 || m.Weight == 0 {
+				continue
+			}
+			if s := rank(uint16(p), seeds[i], m.Weight); best < 0 || s.above(bestScore) {
+				best, bestScore = i, s
+			}
+		}
+		// The bounds add up to more than there is, so somebody has room.
+		t.owners[p] = uint16(best)
+		room[best]--
+	}
+	return t
+}
+
+// distinct returns the members by name, each name once.
+func distinct(members []Member) []Member {
+	list := slices.Clone(members)
+	slices.SortStableFunc(list, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	slices.Reverse(list) // the last of a name comes first
+	list = slices.CompactFunc(list, func(a, b Member) bool { return a.Node == b.Node })
+	slices.Reverse(list)
+	return list[:min(len(list), MaxMembers)]
+}
+
+// Owner returns the node that owns a partition, or "" where nobody does.
+func (t *Table) Owner(partition uint16) kv.NodeID {
+	if t.empty {
+		return ""
+	}
+	return t.members[t.owners[partition]].Node
+}
+
+// Members returns the members by name. The slice is the table's.
+func (t *Table) Members() []Member { return t.members }
+
+// Counts returns how many partitions each member owns, in the order of Members.
+func (t *Table) Counts() []int {
+	n := make([]int, len(t.members))
+	if !t.empty {
+		for _, o := range t.owners {
+			n[o]++
+		}
+	}
+	return n
+}
+
+// Moved returns the partitions that have another owner in next.
+func (t *Table) Moved(next *Table) []uint16 {
+	var moved []uint16
+	for p := range kv.Partitions {
+		if t.Owner(uint16(p)) != next.Owner(uint16(p)) {
+			moved = append(moved, uint16(p))
+		}
+	}
+	return moved
+}
+
+// Preference returns the n best-ranked members for a partition, its owner
+// first: who would own it next if those before them went.
+func (t *Table) Preference(partition uint16, n int) []kv.NodeID {
+	if t.empty {
+		return nil
+	}
+	type ranked struct {
+		score
+		at int
+	}
+	var list []ranked
+	for i, m := range t.members {
+		if m.Weight > 0 {
+			list = append(list, ranked{rank(partition, xxh3.HashString(string(m.Node)), m.Weight), i})
+		}
+	}
+	owner := int(t.owners[partition])
+	slices.SortFunc(list, func(a, b ranked) int {
+		switch {
+		case a.at == owner:
+			return -1
+		case b.at == owner:
+			return 1
+		case a.above(b.score):
+			return -1
+		case b.above(a.score):
+			return 1
+		}
+		return cmp.Compare(a.at, b.at)
+	})
+	nodes := make([]kv.NodeID, 0, n)
+	for _, r := range list[:min(n, len(list))] {
+		nodes = append(nodes, t.members[r.at].Node)
+	}
+	return nodes
+}
+
+// score is weight / -log2(u), with u uniform in (0,1): the higher the better.
+// It is kept as a fraction and compared by cross-multiplication, so that no
+// rounding can differ between machines. Two nodes never tie but by a collision
+// of hashes; then the first by name stays.
+type score struct {
+	weight uint64
+	log    uint64 // -log2(u), fixed point
+}
+
+func (s score) above(o score) bool {
+	// s.weight/s.log > o.weight/o.log
+	hi1, lo1 := bits.Mul64(s.weight, o.log)
+	hi2, lo2 := bits.Mul64(o.weight, s.log)
+	return hi1 > hi2 || hi1 == hi2 && lo1 > lo2
+}
+
+func rank(partition uint16, seed uint64, weight uint32) score {
+	return score{uint64(weight), negLog2(mix(seed ^ uint64(partition)*0x9e3779b97f4a7c15))}
+}
+
+// mix is the finalizer of splitmix64 (Steele, Lea and Flood, 2014).
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}

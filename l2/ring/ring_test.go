@@ -1,0 +1,177 @@
+package ring
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func members(n int, weight func(i int) uint32) []Member {
+	list := make([]Member, n)
+	for i := range list {
+		list[i] = Member{kv.NodeID(fmt.Sprintf("node-%04d", i)), weight(i)}
+	}
+	return list
+}
+
+func equal(int) uint32 { return 256 }
+
+func unequal(i int) uint32 { return uint32(64 << (i % 4)) }
+
+func bound(m Member, list []Member) int {
+	total := uint64(0)
+	for _, o := range list {
+		total += uint64(o.Weight)
+	}
+	return int(math.Ceil(1.10*float64(kv.Partitions)*float64(m.Weight)/float64(total) - 1e-9))
+}
+
+func TestBalance(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 5, 10, 100, 1000} {
+		for name, weight := range map[string]func(int) uint32{"equal": equal, "unequal": unequal} {
+			if n == 1000 && testing.Short() {
+				continue
+			}
+			table := New(members(n, weight))
+			sum := 0
+			for i, c := range table.Counts() {
+				sum += c
+				if m := table.Members()[i]; c > bound(m, table.Members()) {
+					t.Errorf("%d %s members: %s owns %d, at most %d", n, name, m.Node, c, bound(m, table.Members()))
+				}
+			}
+			if sum != kv.Partitions {
+				t.Errorf("%d %s members own %d partitions", n, name, sum)
+			}
+		}
+	}
+}
+
+// TestAgreement: any order, and duplicates, give the same table.
+func TestAgreement(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	list := members(37, func(int) uint32 { return 1 + rnd.Uint32N(1<<20) })
+	want := New(list)
+	for range 20 {
+		shuffled := slices.Clone(list)
+		shuffled = append(shuffled, list[rnd.IntN(len(list))])
+		rnd.Shuffle(len(list), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		if moved := want.Moved(New(shuffled)); len(moved) > 0 {
+			t.Fatalf("%d partitions have another owner in another order", len(moved))
+		}
+	}
+}
+
+// TestGolden pins tables: another architecture, compiler or library that
+// computed a different one would split a cluster of both.
+func TestGolden(t *testing.T) {
+	for _, tc := range []struct {
+		n      int
+		weight func(int) uint32
+		want   uint64
+	}{{3, equal, 0x3c3291038bfd23c3}, {10, unequal, 0x8c42013a5af86cd9}, {100, unequal, 0xbdf0a4f07fef346e}} {
+		h := fnv.New64a()
+		table := New(members(tc.n, tc.weight))
+		for p := range kv.Partitions {
+			h.Write([]byte(table.Owner(uint16(p))))
+		}
+		if got := h.Sum64(); got != tc.want {
+			t.Errorf("%d members: table %#x, want %#x", tc.n, got, tc.want)
+		}
+	}
+}
+
+// TestMovement: joins and leaves move little more than what must move.
+func TestMovement(t *testing.T) {
+	for _, tc := range []struct {
+		n    int
+		most float64
+	}{{3, 1.1}, {10, 1.1}, {100, 1.1}, {300, 1.7}, {1000, 1.7}} {
+		if tc.n > 300 && testing.Short() {
+			continue
+		}
+		for name, weight := range map[string]func(int) uint32{"equal": equal, "unequal": unequal} {
+			list := members(tc.n, weight)
+			before := New(list)
+			var worst, sum float64
+			tries := max(1, min(tc.n, 600/tc.n))
+			for i := range tries {
+				gone := i * tc.n / tries
+				after := New(append(slices.Clone(list[:gone]), list[gone+1:]...))
+				// A leave must move what the one who left had; its return, which
+				// is a join, moves the same back.
+				ratio := float64(len(before.Moved(after))) / float64(before.Counts()[gone])
+				worst = max(worst, ratio)
+				sum += ratio
+			}
+			t.Logf("%4d %-7s members: movement %.3f × the minimum on average, %.3f at worst", tc.n, name, sum/float64(tries), worst)
+			if sum/float64(tries) > tc.most {
+				t.Errorf("%d %s members: movement %.3f × the minimum, at most %.1f", tc.n, name, sum/float64(tries), tc.most)
+			}
+		}
+	}
+}
+
+func TestNobody(t *testing.T) {
+	for _, list := range [][]Member{nil, {{"a", 0}}} {
+		table := New(list)
+		if o := table.Owner(5); o != "" || table.Preference(5, 2) != nil {
+			t.Errorf("%v: owner %q", list, o)
+		}
+	}
+	table := New([]Member{{"a", 0}, {"b", 1}})
+	for p := range kv.Partitions {
+		if o := table.Owner(uint16(p)); o != "b" {
+			t.Fatalf("partition %d belongs to %q", p, o)
+		}
+	}
+}
+
+func TestPreference(t *testing.T) {
+	table := New(members(10, unequal))
+	for p := range uint16(500) {
+		list := table.Preference(p, 3)
+		if len(list) != 3 || list[0] != table.Owner(p) || list[1] == list[0] || list[2] == list[0] || list[1] == list[2] {
+			t.Fatalf("partition %d: %v, owner %s", p, list, table.Owner(p))
+		}
+	}
+	if n := len(table.Preference(0, 99)); n != 10 {
+		t.Errorf("%d of 10 members", n)
+	}
+}
+
+func TestNegLog2(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	last := uint64(math.MaxUint64)
+	for _, x := range []uint64{0, 1, 2, 3, 1 << 20, 1<<63 - 1, 1 << 63, 1<<64 - 2, 1<<64 - 1} {
+		if got := negLog2(x); got > last || got == 0 {
+			t.Errorf("negLog2(%#x) = %d after %d: it must fall, and stay above 0", x, got, last)
+		} else {
+			last = got
+		}
+	}
+	for range 100_000 {
+		x := rnd.Uint64() >> rnd.IntN(64)
+		want := 64 - math.Log2(float64(x)+1)
+		got := float64(negLog2(x)) / (1 << logFraction)
+		if math.Abs(got-want) > 1e-7 {
+			t.Fatalf("negLog2(%#x) = %.12f, want %.12f", x, got, want)
+		}
+	}
+}
+
+func BenchmarkNew(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		list := members(n, unequal)
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				New(list)
+			}
+		})
+	}
+}
