@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -154,6 +155,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.HTTP == "off" {
 		c.HTTP = ""
+	}
+	if c.HTTP != "" {
+		_, port, err := net.SplitHostPort(c.HTTP)
+		if err == nil {
+			_, err = net.LookupPort("tcp", port)
+		}
+		if err != nil {
+			return c, fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
+		}
 	}
 	if c.Version == "" {
 		c.Version = "embedded"

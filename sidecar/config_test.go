@@ -48,6 +48,8 @@ func TestConfigRefused(t *testing.T) {
 		{"socket mode", Config{SocketMode: 0o7777}, "socket_mode 7777: give permission bits only"},
 		{"connections", Config{MaxConnections: -1}, "max_connections -1: give 1 to"},
 		{"timeout", Config{RequestTimeout: -1}, "request_timeout -1ns: give 1ms to 1h"},
+		{"http", Config{HTTP: "nowhere"}, `http "nowhere": give host:port, such as 127.0.0.1:7948, or "off"`},
+		{"http port", Config{HTTP: "127.0.0.1:99999"}, `http "127.0.0.1:99999": give host:port`},
 		{"memory", Config{L2Size: 200 << 30}, "= 200 GiB, but "},
 	} {
 		if err := tc.cfg.Check(); err == nil || !strings.Contains(err.Error(), tc.want) {
