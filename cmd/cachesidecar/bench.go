@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -10,7 +11,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 func (p *program) benchCommand() *cli.Command {
@@ -20,7 +20,7 @@ func (p *program) benchCommand() *cli.Command {
 		Description: "First writes the keys, into a namespace of their own, then reads them, then writes them again.\n" +
 			"The load generator shares the machine with the sidecar, so this is a lower bound.",
 		Flags: []cli.Flag{
-			socketFlag, jsonFlag,
+			jsonFlag,
 			&cli.IntFlag{Name: "conns", Usage: "connections", Value: 16},
 			&cli.IntFlag{Name: "pipeline", Usage: "requests in flight, a connection", Value: 64},
 			&cli.DurationFlag{Name: "duration", Usage: "of each measurement", Value: 3 * time.Second},
@@ -28,6 +28,8 @@ func (p *program) benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "key-size", Usage: "in bytes", Value: 16},
 			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
 			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench"},
+			socketFlag,
+			&cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value},
 		},
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {
@@ -37,6 +39,58 @@ func (p *program) benchCommand() *cli.Command {
 		},
 	}
 }
+
+// Bounds of what bench holds in memory, in bytes: the requests that it builds
+// beforehand. Batches are as many as fit, at least one a connection.
+const (
+	maxBatches  = 512 << 20 // one batch of every connection
+	maxPrebuilt = 256 << 20 // what is repeated
+	fillChunk   = 64 << 20  // what is written at a time
+)
+
+// perRequest is what a request or an answer has beside key and value, in bytes,
+// at most.
+const perRequest = 64
+
+// inOneGo is how many bytes of a batch a socket surely holds. A batch of which
+// both requests and answers are longer would not end: bench writes all requests
+// before it reads, and the sidecar reads on once its answers have been taken.
+const inOneGo = 64 << 10
+
+// benchFlags are bench's flags, checked.
+type benchFlags struct {
+	conns, pipeline, keys, keySize, size int
+	duration                             time.Duration
+}
+
+func readBenchFlags(c *cli.Context) (f benchFlags, err error) {
+	for _, n := range []struct {
+		name        string
+		least, most int
+		field       *int
+	}{
+		{"conns", 1, 10_000, &f.conns}, {"pipeline", 1, 1024, &f.pipeline}, {"keys", 1, 100_000_000, &f.keys},
+		{"key-size", 16, 1024, &f.keySize}, {"size", 0, 1 << 20, &f.size},
+	} {
+		if *n.field = c.Int(n.name); *n.field < n.least || *n.field > n.most {
+			return f, usagef("--%s %d: give %d to %d", n.name, *n.field, n.least, n.most)
+		}
+	}
+	if f.duration = c.Duration("duration"); f.duration < time.Millisecond || f.duration > time.Hour {
+		return f, usagef("--duration %v: give 1ms to 1h", f.duration)
+	}
+	if n := f.pipeline * (f.keySize + perRequest); n > inOneGo && f.pipeline*(f.size+perRequest) > inOneGo {
+		return f, usagef("--pipeline %d: %d keys of %d bytes ask for more at once than a socket holds, and values of %d bytes answer more: give --pipeline %d or less",
+			f.pipeline, f.pipeline, f.keySize, f.size, inOneGo/(min(f.keySize, f.size)+perRequest))
+	}
+	if n := f.conns * f.pipeline * f.request(); n > maxBatches {
+		return f, usagef("--conns %d × --pipeline %d × --size %d: the requests take %s, at most %s: lower one of them", f.conns, f.pipeline, f.size, size(int64(n)), size(maxBatches))
+	}
+	return f, nil
+}
+
+// request is the length of a SET, in bytes, at most.
+func (f benchFlags) request() int { return f.keySize + f.size + perRequest }
 
 // benchResult is a line of bench's JSON.
 type benchResult struct {
@@ -49,65 +103,105 @@ type benchResult struct {
 }
 
 func (p *program) bench(c *cli.Context) error {
-	for _, f := range []struct {
-		name        string
-		least, most int
-	}{{"conns", 1, 10_000}, {"pipeline", 1, 1024}, {"keys", 1, 100_000_000}, {"key-size", 16, 1024}, {"size", 0, 1 << 20}} {
-		if n := c.Int(f.name); n < f.least || n > f.most {
-			return usagef("--%s %d: give %d to %d", f.name, n, f.least, f.most)
-		}
-	}
-	path, err := unixsock.Find(c.String("socket"))
+	f, err := readBenchFlags(c)
 	if err != nil {
-		return fmt.Errorf("%w: %w", client.ErrUnavailable, err)
-	}
-	keys, size := c.Int("keys"), c.Int("size")
-	read := load.Sidecar{Namespace: c.String("ns"), KeySize: c.Int("key-size")}
-	write := read
-	write.Value = make([]byte, size)
-	cfg := load.Config{
-		Dial: func() (net.Conn, error) {
-			nc, err := net.Dial("unix", path)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %w", client.ErrUnavailable, err)
-			}
-			return nc, nil
-		},
-		Conns: c.Int("conns"), Pipeline: c.Int("pipeline"),
-		Duration: c.Duration("duration"), WarmUp: c.Duration("duration") / 10,
-		Key: func(int, int) uint64 { return rand.Uint64N(uint64(keys)) },
-	}
-	fill := cfg
-	fill.Conns, fill.Pipeline, fill.Protocol, fill.Once = 1, 64, write, true
-	fill.Batches = (keys + fill.Pipeline - 1) / fill.Pipeline
-	fill.Key = func(_, n int) uint64 { return uint64(n % keys) }
-	if _, err := load.Run(c.Context, fill); err != nil {
 		return err
 	}
-	var results []benchResult
-	if !c.Bool("json") {
-		fmt.Fprintf(p.out, "%d connections × %d requests in flight, %d keys of %d bytes, values of %d bytes\n",
-			cfg.Conns, cfg.Pipeline, keys, read.KeySize, size)
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return err
 	}
+	read := load.Sidecar{Namespace: c.String("ns"), KeySize: f.keySize}
+	write := read
+	write.Value = make([]byte, f.size)
+	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, timeout) }
+	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
+		return explain(err, timeout)
+	}
+	cfg := load.Config{
+		Dial: dial, Conns: f.conns, Pipeline: f.pipeline, Duration: f.duration, WarmUp: f.duration / 10,
+		Key:     func(int, int) uint64 { return rand.Uint64N(uint64(f.keys)) },
+		Batches: max(1, min(64<<10, maxPrebuilt/f.request())/(f.conns*f.pipeline)),
+	}
+	if !c.Bool("json") {
+		if _, err := fmt.Fprintf(p.out, "%d connections × %d requests in flight, %d keys of %d bytes, values of %d bytes\n",
+			f.conns, f.pipeline, f.keys, f.keySize, f.size); err != nil {
+			return err
+		}
+	}
+	var results []benchResult
 	for _, m := range []struct {
-		name     string
-		protocol load.Protocol
-	}{{"GET", read}, {"SET", write}} {
+		name, hits string
+		protocol   load.Protocol
+	}{{"GET", "hits", read}, {"SET", "stored", write}} {
 		cfg.Protocol = m.protocol
 		r, err := load.Run(c.Context, cfg)
 		if err != nil {
-			return err
+			return explain(err, timeout)
 		}
 		us := func(q float64) float64 { return float64(r.Latency.ValueAtQuantile(q)) / 1000 }
 		b := benchResult{m.name, r.PerSecond(), float64(r.Hits) / float64(max(r.Requests, 1)), us(50), us(99), us(100)}
 		results = append(results, b)
-		if !c.Bool("json") {
-			fmt.Fprintf(p.out, "%s  %10.0f requests/s  %5.1f %% %s  batch p50 %.0f µs, p99 %.0f µs, max %.0f µs\n",
-				b.Name, b.PerSecond, 100*b.HitRatio, map[string]string{"GET": "hits", "SET": "stored"}[b.Name], b.P50US, b.P99US, b.MaxUS)
+		if c.Bool("json") {
+			continue
+		}
+		if _, err := fmt.Fprintf(p.out, "%s  %10.0f requests/s  %5.1f %% %s  batch p50 %.0f µs, p99 %.0f µs, max %.0f µs\n",
+			b.Name, b.PerSecond, 100*b.HitRatio, m.hits, b.P50US, b.P99US, b.MaxUS); err != nil {
+			return err
 		}
 	}
 	if c.Bool("json") {
 		return p.json(results)
 	}
 	return nil
+}
+
+// fill writes every key once, some at a time.
+func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
+	cfg.Conns, cfg.Pipeline, cfg.Once = 1, min(64, f.keys), true
+	chunk := max(1, fillChunk/(cfg.Pipeline*f.request())) * cfg.Pipeline
+	for first := 0; first < f.keys; first += chunk {
+		n := min(chunk, f.keys-first)
+		cfg.Batches = (n + cfg.Pipeline - 1) / cfg.Pipeline
+		cfg.Key = func(_, i int) uint64 { return uint64((first + i) % f.keys) }
+		if _, err := load.Run(ctx, cfg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timedConn bounds how long a batch may wait for its answers, and ends with a
+// context. Each write begins a batch.
+type timedConn struct {
+	net.Conn
+	ctx     context.Context
+	timeout time.Duration
+	stop    func() bool
+}
+
+func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", client.ErrUnavailable, err)
+	}
+	c := &timedConn{Conn: nc, ctx: ctx, timeout: timeout}
+	c.stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	return c, nil
+}
+
+func (c *timedConn) Write(b []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	if err := c.ctx.Err(); err != nil { // or the deadline above undid its end
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *timedConn) Close() error {
+	c.stop()
+	return c.Conn.Close()
 }

@@ -117,8 +117,8 @@ func (p *program) configCommand() *cli.Command {
 				if err := cfg.Check(); err != nil {
 					return fmt.Errorf("config %s: %w", c.Args().First(), err)
 				}
-				fmt.Fprintln(p.out, "ok")
-				return nil
+				_, err = fmt.Fprintln(p.out, "ok")
+				return err
 			},
 		}},
 	}

@@ -26,8 +26,8 @@ func (p *program) versionCommand() *cli.Command {
 			if c.Bool("json") {
 				return p.json(map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()})
 			}
-			fmt.Fprintf(p.out, "cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version())
-			return nil
+			_, err := fmt.Fprintf(p.out, "cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version())
+			return err
 		},
 	}
 }
@@ -45,9 +45,9 @@ func (p *program) healthCommand() *cli.Command {
 			err := p.withClient(c, func(ctx context.Context, cl *client.Client) error { return cl.Ping(ctx) })
 			switch {
 			case err == nil:
-				fmt.Fprintln(p.out, "serving")
-			case errors.Is(err, client.ErrTimeout):
-				return fmt.Errorf("it is up and does not answer") // not the status of a timeout
+				_, err = fmt.Fprintln(p.out, "serving")
+			case timedOut(err):
+				return fmt.Errorf("it is up and does not answer: %v", err) // not the status of a timeout
 			}
 			return err
 		},
@@ -76,8 +76,11 @@ func (p *program) flushCommand() *cli.Command {
 			}
 			if !c.Bool("yes") && isTerminal(p.in) {
 				fmt.Fprintf(p.err, "Drop %s %s? [y/N] ", what, where)
-				var answer string
-				if _, _ = fmt.Fscanln(p.in, &answer); !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
+				answer, err := waitFor(c.Context, func() (s string, err error) {
+					_, err = fmt.Fscanln(p.in, &s)
+					return s, err
+				})
+				if err != nil || !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
 					return errors.New("nothing dropped")
 				}
 			}
@@ -134,8 +137,8 @@ func (p *program) ringCommand() *cli.Command {
 				if c.Bool("json") {
 					return p.json(place)
 				}
-				fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, place.Owner, place.Holder)
-				return nil
+				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, place.Owner, place.Holder)
+				return err
 			})
 		},
 	}

@@ -2,121 +2,21 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// maxInput bounds what set reads from stdin, in bytes.
+// maxInput bounds what set reads from stdin, in bytes: the highest max_value.
 const maxInput = 1 << 30
-
-func (p *program) getCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "get",
-		Usage:     "print a key's value, or several",
-		ArgsUsage: "KEY…",
-		Description: "The value of one key is written as it is, with a newline after it on a terminal only.\n" +
-			"Of several keys, each found one gives a line: the key, a tab, the value.\n" +
-			"Exit status 1 if a key has no value.",
-		Flags: clientFlags(nsFlag, jsonFlag,
-			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy"},
-		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, -1); err != nil {
-				return err
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				return p.get(ctx, c, cl)
-			})
-		},
-	}
-}
-
-// jsonItem is a key in get's JSON.
-type jsonItem struct {
-	Key     string  `json:"key"`
-	Found   bool    `json:"found"`
-	Value   *string `json:"value,omitempty"`        // where it is UTF-8
-	Base64  *string `json:"value_base64,omitempty"` // where it is not
-	Flags   uint32  `json:"flags"`
-	Version uint64  `json:"version"`
-	TTLMS   int64   `json:"ttl_ms"` // left; 0 is no expiry
-	Source  string  `json:"source,omitempty"`
-	AgeMS   int64   `json:"age_ms"`
-}
-
-func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) error {
-	o := client.GetOptions{Fresh: c.Bool("fresh")}
-	keys := c.Args().Slice()
-	found := map[string]client.Item{}
-	if len(keys) == 1 {
-		it, err := cl.Get(ctx, keys[0], o)
-		if err == nil {
-			found[keys[0]] = it
-		} else if !errors.Is(err, client.ErrNotFound) {
-			return err
-		}
-	} else {
-		var err error
-		if found, err = cl.GetMulti(ctx, keys, o); err != nil {
-			return err
-		}
-	}
-	var missing error
-	items := make([]jsonItem, len(keys))
-	for i, k := range keys {
-		it, ok := found[k]
-		items[i] = jsonItem{Key: k, Found: ok, Flags: it.Flags, Version: it.Version, TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds()}
-		switch {
-		case !ok:
-			missing = errMiss
-			if !c.Bool("json") {
-				fmt.Fprintf(p.err, "%s: not found\n", k)
-			}
-		case c.Bool("json"):
-			if s := string(it.Value); utf8.ValidString(s) {
-				items[i].Value = &s
-			} else {
-				s = base64.StdEncoding.EncodeToString(it.Value)
-				items[i].Base64 = &s
-			}
-		case len(keys) == 1:
-			if _, err := p.out.Write(it.Value); err != nil {
-				return err
-			}
-			if isTerminal(p.out) {
-				fmt.Fprintln(p.out)
-			}
-		default:
-			fmt.Fprintf(p.out, "%s\t%s\n", k, it.Value)
-		}
-	}
-	if c.Bool("json") {
-		var v any = items
-		if len(keys) == 1 {
-			v = items[0]
-		}
-		if err := p.json(v); err != nil {
-			return err
-		}
-	}
-	return missing
-}
-
-func (p *program) json(v any) error {
-	e := json.NewEncoder(p.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
 
 // ttlFlags are those of the writes.
 var (
@@ -125,14 +25,12 @@ var (
 )
 
 func writeOptions(c *cli.Context) (o client.SetOptions, err error) {
-	if s := c.String("ttl"); s != "" {
-		if s == "0" {
-			o.NoExpiry = true
-		} else if o.TTL, err = time.ParseDuration(s); err != nil || o.TTL < 0 {
-			return o, usagef("--ttl %q: give a time such as 30s or 2h, or 0 for no expiry", s)
-		} else if o.TTL == 0 {
-			o.NoExpiry = true
+	if c.IsSet("ttl") {
+		s := c.String("ttl")
+		if o.TTL, err = time.ParseDuration(s); err != nil || o.TTL < 0 || o.TTL > wire.MaxTTL*time.Millisecond {
+			return o, usagef("--ttl %q: give a time such as 30s or 2h, up to 8760h, or 0 for no expiry", s)
 		}
+		o.NoExpiry = o.TTL == 0
 	}
 	switch ack := c.String("ack"); ack {
 	case "", "owner":
@@ -181,12 +79,12 @@ func (p *program) set(c *cli.Context) error {
 		}
 	}
 	if conditions > 1 {
-		return usagef("give one of --add, --replace and --cas")
+		return usagef("--add, --replace and --cas: give one of them")
 	}
 	key, value := c.Args().Get(0), []byte(c.Args().Get(1))
 	if string(value) == "-" {
-		if value, err = io.ReadAll(io.LimitReader(p.in, maxInput)); err != nil {
-			return fmt.Errorf("cannot read the value: %w", err)
+		if value, err = p.readValue(c.Context); err != nil {
+			return err
 		}
 	}
 	return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
@@ -206,6 +104,18 @@ func (p *program) set(c *cli.Context) error {
 		}
 		return err
 	})
+}
+
+// readValue reads stdin to its end.
+func (p *program) readValue(ctx context.Context) ([]byte, error) {
+	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, maxInput+1)) })
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("cannot read the value from stdin: %w", err)
+	case len(value) > maxInput:
+		return nil, fmt.Errorf("stdin has more than %d bytes, the most that a value may have: split it", maxInput)
+	}
+	return value, nil
 }
 
 func (p *program) delCommand() *cli.Command {
@@ -229,10 +139,13 @@ func (p *program) delCommand() *cli.Command {
 						return e
 					}
 				}
-				if err != nil {
-					return errMiss
+				if err == nil {
+					return nil
 				}
-				return nil
+				if !c.Bool("json") {
+					fmt.Fprintf(p.err, "%s: not found\n", strings.Join(c.Args().Slice(), ", "))
+				}
+				return errMiss
 			})
 		},
 	}
@@ -312,8 +225,8 @@ func (p *program) incrCommand() *cli.Command {
 				case c.Bool("json"):
 					return p.json(map[string]any{"key": key, "value": sum})
 				}
-				fmt.Fprintln(p.out, sum)
-				return nil
+				_, err = fmt.Fprintln(p.out, sum)
+				return err
 			})
 		},
 	}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,6 +24,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // Exit statuses.
@@ -62,23 +65,47 @@ var errMiss = errors.New("miss")
 func (p *program) run(ctx context.Context, args []string) int {
 	app := p.app()
 	err := app.RunContext(ctx, reorder(app, args))
-	if err == nil {
-		return exitDone
-	}
-	if !errors.Is(err, errMiss) {
-		fmt.Fprintln(p.err, "cachesidecar:", err)
-	}
-	var usage *usageError
+	status := exitStatus(err)
 	switch {
-	case errors.As(err, &usage):
-		fmt.Fprintln(p.err, "Run \"cachesidecar help\" for how it is used.")
+	case err == nil, errors.Is(err, errMiss):
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		fmt.Fprintln(p.err, "cachesidecar: interrupted")
+	default:
+		fmt.Fprintln(p.err, "cachesidecar:", err)
+		if status == exitUsage {
+			fmt.Fprintln(p.err, "Run \"cachesidecar help\" for how it is used.")
+		}
+	}
+	return status
+}
+
+// exitStatus sorts errors. A sidecar that takes the connection and says nothing
+// is there, although to the client it is unavailable: the deadline goes first.
+func exitStatus(err error) int {
+	var usage *usageError
+	var topic cli.ExitCoder // of "help" for a command that there is not
+	var answer *wire.Error  // to bench
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, client.ErrBadRequest),
+		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
+	case timedOut(err):
+		return exitTimeout
 	case errors.Is(err, client.ErrUnavailable):
 		return exitConnect
-	case errors.Is(err, client.ErrTimeout):
-		return exitTimeout
 	}
 	return exitMiss
+}
+
+func timedOut(err error) bool {
+	for _, e := range []error{client.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *program) app() *cli.App {
@@ -94,7 +121,7 @@ func (p *program) app() *cli.App {
 		OnUsageError:    onUsageError,
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("there is no command %q", c.Args().First())
+				return usagef("there is no command %q: see \"cachesidecar help\"", c.Args().First())
 			}
 			return usagef("no command given")
 		},
@@ -113,21 +140,21 @@ func (p *program) app() *cli.App {
 // prepare makes a command and those below it report mistakes as ours.
 func prepare(c *cli.Command) {
 	c.OnUsageError = onUsageError
+	// Without it "get help" would explain get, and a key named help had no way in.
+	c.HideHelpCommand = c.Subcommands == nil
 	if c.Subcommands != nil {
 		name := c.Name
 		c.Action = func(c *cli.Context) error {
 			if c.NArg() > 0 {
-				return usagef("there is no command %q %q", name, c.Args().First())
+				return usagef("there is no command \"%s %s\": see \"cachesidecar help %s\"", name, c.Args().First(), name)
 			}
-			return usagef("%s: no command given", name)
+			return usagef("%s: no command given: see \"cachesidecar help %s\"", name, name)
 		}
 	}
 	for _, sub := range c.Subcommands {
 		prepare(sub)
 	}
 }
-
-func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
 
 // version is set by the linker for releases.
 var version = ""
@@ -163,33 +190,79 @@ func clientFlags(more ...cli.Flag) []cli.Flag {
 
 // withClient connects and calls f with a context that ends at the timeout.
 func (p *program) withClient(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) error {
-	timeout := c.Duration("timeout")
-	if timeout <= 0 {
-		return usagef("--timeout %v: give a time above zero, such as 10s", timeout)
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
 	cl, err := client.Dial(ctx, client.Config{
-		Socket: c.String("socket"), Name: "cachesidecar-cli", Conns: 1,
-		DialTimeout: min(timeout, 2*time.Second), RequestTimeout: timeout,
+		Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		defer cl.Close()
+		if ns := c.String("ns"); ns != "" {
+			cl = cl.InNamespace(ns)
+		}
+		err = f(ctx, cl)
 	}
-	defer cl.Close()
-	if ns := c.String("ns"); ns != "" {
-		cl = cl.InNamespace(ns)
+	return explain(err, timeout)
+}
+
+// socketAndTimeout reads the flags of every client command. An error says that
+// there is no socket.
+func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err error) {
+	if timeout = c.Duration("timeout"); timeout <= 0 {
+		return "", 0, usagef("--timeout %v: give a time above zero, such as 10s", timeout)
 	}
-	return f(ctx, cl)
+	if path, err = unixsock.Find(c.String("socket")); err != nil {
+		return "", 0, fmt.Errorf("%w: %w", client.ErrUnavailable, err)
+	}
+	return path, timeout, nil
+}
+
+// explain adds to an error what the caller may do.
+func explain(err error, timeout time.Duration) error {
+	switch {
+	case timedOut(err):
+		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, timeout)
+	case errors.Is(err, client.ErrUnavailable):
+		return fmt.Errorf("%w: is the sidecar running there? Start it with \"cachesidecar run\", or name its socket with --socket", err)
+	}
+	return err
+}
+
+// waitFor calls f, which reads stdin, and returns when it does or ctx ends. In
+// the latter case f goes on: nothing interrupts such a read but the end of the
+// process, which is near.
+func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // args checks the number of arguments; most below zero is any.
 func args(c *cli.Context, least, most int) error {
+	wrong := "few"
 	switch n := c.NArg(); {
-	case n < least:
-		return usagef("%s: %d arguments are too few; it is used so: cachesidecar %s %s", c.Command.Name, n, c.Command.Name, c.Command.ArgsUsage)
-	case most >= 0 && n > most:
-		return usagef("%s: %d arguments are too many; it is used so: cachesidecar %s %s", c.Command.Name, n, c.Command.Name, c.Command.ArgsUsage)
+	case n > most && most >= 0:
+		wrong = "many"
+	case n >= least:
+		return nil
 	}
-	return nil
+	use := strings.TrimSpace(c.Command.HelpName + " " + c.Command.ArgsUsage)
+	return usagef("%s: %d arguments are too %s; it is used so: %s", c.Command.Name, c.NArg(), wrong, use)
 }

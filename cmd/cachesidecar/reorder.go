@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -8,12 +9,18 @@ import (
 
 // reorder moves a command's flags before its arguments, since cli stops looking
 // for flags at the first argument. "--" ends the flags; a lone "-" and negative
-// numbers are arguments.
+// numbers are arguments; --help makes do without arguments.
 func reorder(app *cli.App, args []string) []string {
 	if len(args) == 0 {
 		return args
 	}
 	out, rest := args[:1:1], args[1:]
+	switch {
+	case len(rest) > 0 && !isFlag(rest[0]) && find(app.Commands, rest[0]) == nil && !isHelp(rest[0]):
+		return args // for the complaint that there is no such command
+	case len(rest) > 1 && isHelp(rest[0]) && find(app.Commands, rest[1]) != nil:
+		rest = append(slices.Clone(rest[1:]), "--help") // cli's own leaves out the commands below
+	}
 	// Down to the command that the arguments belong to.
 	flags, commands := app.Flags, app.Commands
 	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
@@ -36,9 +43,14 @@ func reorder(app *cli.App, args []string) []string {
 			words = append(words, a)
 			continue
 		}
+		if isHelp(a) {
+			return append(out, a) // cli would take the arguments for topics
+		}
 		out = append(out, a)
-		if !strings.Contains(a, "=") && takesValue(flags, strings.TrimLeft(a, "-")) && i+1 < len(rest) {
-			i++
+		if !strings.Contains(a, "=") && takesValue(flags, strings.TrimLeft(a, "-")) {
+			if i++; i == len(rest) {
+				return out // "--" would pass for the value that is missing
+			}
 			out = append(out, rest[i])
 		}
 	}
@@ -59,6 +71,11 @@ func find(commands []*cli.Command, name string) *cli.Command {
 
 func isFlag(a string) bool {
 	return len(a) > 1 && a[0] == '-' && (a[1] < '0' || a[1] > '9') && a[1] != '.'
+}
+
+func isHelp(a string) bool {
+	name := strings.TrimLeft(a, "-")
+	return name == "help" || name == "h"
 }
 
 func takesValue(flags []cli.Flag, name string) bool {

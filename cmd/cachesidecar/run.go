@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
@@ -12,8 +14,19 @@ import (
 
 const defaultHTTP = "127.0.0.1:7948"
 
-// env is the environment variable of a flag.
-func env(name string) []string { return []string{"CACHESIDECAR_" + name} }
+// envName is the environment variable of a flag.
+func envName(flag string) string {
+	return "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// env lists the environment variables of a flag. One that is empty counts as
+// not set: cli would let it override the file.
+func env(flag string) []string {
+	if v, ok := os.LookupEnv(envName(flag)); ok && v == "" {
+		return nil
+	}
+	return []string{envName(flag)}
+}
 
 func (p *program) runCommand() *cli.Command {
 	return &cli.Command{
@@ -21,22 +34,22 @@ func (p *program) runCommand() *cli.Command {
 		Usage:       "run the sidecar",
 		Description: "Settings come from flags, else from $CACHESIDECAR_… (CACHESIDECAR_L2_SIZE for --l2-size), else from the file.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE` (YAML)", EnvVars: env("CONFIG")},
-			&cli.StringFlag{Name: "node", Usage: "this sidecar's `NAME`, unique in the cluster (default: the host name)", EnvVars: env("NODE")},
-			&cli.StringFlag{Name: "socket", Usage: "listen on `PATH` (default: the first folder that can be written of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)", EnvVars: env("SOCKET")},
-			&cli.StringFlag{Name: "socket-mode", Usage: "the socket's file `MODE`, octal", DefaultText: "0660", EnvVars: env("SOCKET_MODE")},
-			&cli.StringFlag{Name: "socket-group", Usage: "the socket's `GROUP`", EnvVars: env("SOCKET_GROUP")},
-			&cli.StringFlag{Name: "l1-size", Usage: "`BYTES` for copies of what other hosts own", DefaultText: "64MiB", EnvVars: env("L1_SIZE")},
-			&cli.StringFlag{Name: "l2-size", Usage: "`BYTES` for this host's share of the keys", DefaultText: "256MiB", EnvVars: env("L2_SIZE")},
-			&cli.StringFlag{Name: "max-value", Usage: "the longest value, in `BYTES`", DefaultText: "8MiB, or l2-size/16", EnvVars: env("MAX_VALUE")},
-			&cli.IntFlag{Name: "max-namespaces", Usage: "at most `N` namespaces", DefaultText: "256", EnvVars: env("MAX_NAMESPACES")},
-			&cli.IntFlag{Name: "max-connections", Usage: "at most `N` connections", DefaultText: "16384", EnvVars: env("MAX_CONNECTIONS")},
-			&cli.DurationFlag{Name: "request-timeout", Usage: "`TIME` for requests that bring none", DefaultText: "1s", EnvVars: env("REQUEST_TIMEOUT")},
-			&cli.StringFlag{Name: "http", Usage: "serve health and metrics on `HOST:PORT`, or \"off\"", DefaultText: defaultHTTP, EnvVars: env("HTTP")},
-			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", EnvVars: env("PPROF")},
-			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", EnvVars: env("IGNORE_MEMORY_LIMIT")},
-			&cli.StringFlag{Name: "log-format", Usage: "`text or json`", DefaultText: "text on a terminal", EnvVars: env("LOG_FORMAT")},
-			&cli.StringFlag{Name: "log-level", Usage: "`debug, info, warn or error`", DefaultText: "info", EnvVars: env("LOG_LEVEL")},
+			&cli.StringFlag{Name: "config", Usage: "read settings from `FILE` (YAML)", EnvVars: env("config")},
+			&cli.StringFlag{Name: "node", Usage: "this sidecar's `NAME`, unique in the cluster (default: the host name)", EnvVars: env("node")},
+			&cli.StringFlag{Name: "socket", Usage: "listen on `PATH` (default: the first folder that can be written of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)", EnvVars: env("socket")},
+			&cli.StringFlag{Name: "socket-mode", Usage: "the socket's file `MODE`, octal", DefaultText: "0660", EnvVars: env("socket-mode")},
+			&cli.StringFlag{Name: "socket-group", Usage: "the socket's `GROUP`", EnvVars: env("socket-group")},
+			&cli.StringFlag{Name: "l1-size", Usage: "`BYTES` for copies of what other hosts own", DefaultText: "64MiB", EnvVars: env("l1-size")},
+			&cli.StringFlag{Name: "l2-size", Usage: "`BYTES` for this host's share of the keys", DefaultText: "256MiB", EnvVars: env("l2-size")},
+			&cli.StringFlag{Name: "max-value", Usage: "the longest value, in `BYTES`", DefaultText: "8MiB, or l2-size/16", EnvVars: env("max-value")},
+			&cli.IntFlag{Name: "max-namespaces", Usage: "at most `N` namespaces", DefaultText: "256", EnvVars: env("max-namespaces")},
+			&cli.IntFlag{Name: "max-connections", Usage: "at most `N` connections", DefaultText: "16384", EnvVars: env("max-connections")},
+			&cli.DurationFlag{Name: "request-timeout", Usage: "`TIME` for requests that bring none", DefaultText: "1s", EnvVars: env("request-timeout")},
+			&cli.StringFlag{Name: "http", Usage: "serve health and metrics on `HOST:PORT`, or \"off\"", DefaultText: defaultHTTP, EnvVars: env("http")},
+			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", EnvVars: env("pprof")},
+			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", EnvVars: env("ignore-memory-limit")},
+			&cli.StringFlag{Name: "log-format", Usage: "`text or json`", DefaultText: "text on a terminal", EnvVars: env("log-format")},
+			&cli.StringFlag{Name: "log-level", Usage: "`debug, info, warn or error`", DefaultText: "info", EnvVars: env("log-level")},
 		},
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {
@@ -53,7 +66,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	if path := c.String("config"); path != "" {
 		var err error
 		if cfg, err = loadConfig(path); err != nil {
-			return cfg, err
+			return cfg, usagef("%v", err)
 		}
 	}
 	texts := map[string]*string{
@@ -71,7 +84,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	for name, field := range parsed {
 		if c.IsSet(name) {
 			if err := field.Set(c.String(name)); err != nil {
-				return cfg, usagef("--%s: %v", name, err)
+				return cfg, usagef("--%s or $%s: %v", name, envName(name), err)
 			}
 		}
 	}
@@ -103,7 +116,10 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	}
 	if cfg.Log, err = cfg.logger(p.err); err != nil {
-		return err
+		return usagef("%v", err)
+	}
+	if err := cfg.Check(); err != nil {
+		return usagef("%v", err)
 	}
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {

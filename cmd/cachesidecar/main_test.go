@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// binary is the command, built for the tests that need a process.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(testMain(m))
+}
+
+func testMain(m *testing.M) int {
+	// Nothing of whoever runs the tests may reach the commands.
+	for _, kv := range os.Environ() {
+		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "CACHESIDECAR_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" {
+			os.Unsetenv(name)
+		}
+	}
+	dir, err := os.MkdirTemp("", "cachesidecar-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // another user runs it too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	binary = filepath.Join(dir, "cachesidecar")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "go build:", err)
+		return 1
+	}
+	status := m.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
+
+// slow marks a test that takes longer than five seconds.
+func slow(t *testing.T, about time.Duration) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("skipped by -short: it takes about %v", about)
+	}
+}
+
+// tempDir makes a folder whose name is short enough for a socket's path.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "cs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// outcome is what a command came to.
+type outcome struct {
+	status   int
+	out, err string
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("status %d\nstdout: %s\nstderr: %s", o.status, o.out, o.err)
+}
+
+// command runs a command line in this process, with in as its stdin.
+func command(t testing.TB, in string, args ...string) outcome {
+	t.Helper()
+	var out, err bytes.Buffer
+	status := commandWith(t, &program{in: strings.NewReader(in), out: &out, err: &err}, args...)
+	return outcome{status, out.String(), err.String()}
+}
+
+func commandWith(t testing.TB, p *program, args ...string) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	return p.run(ctx, append([]string{"cachesidecar"}, args...))
+}
+
+// mustRun runs a command that has to succeed and returns its stdout.
+func mustRun(t testing.TB, args ...string) string {
+	t.Helper()
+	o := command(t, "", args...)
+	if o.status != exitDone || o.err != "" {
+		t.Fatalf("%q: %v", args, o)
+	}
+	return o.out
+}
+
+// serveHere runs a sidecar in this process, makes it the one that commands
+// find, and returns its socket.
+func serveHere(t testing.TB) string {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "s")
+	s, err := sidecar.New(sidecar.Config{Socket: path, Node: "host1", Version: "test", L2Size: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }() // ends with ctx; the cleanup waits for it
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Setenv("CACHESIDECAR_SOCKET", path)
+	return path
+}
+
+// writerFunc is an io.Writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+var _ io.Writer = writerFunc(nil)

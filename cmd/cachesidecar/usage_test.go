@@ -1,0 +1,191 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+func TestUsageErrors(t *testing.T) {
+	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent")) // what gets past the check ends with 3
+	for _, tc := range []struct {
+		name, line, want string
+	}{
+		{"nothing", "", "no command given"},
+		{"unknown command", "gets k", `there is no command "gets"`},
+		{"unknown command with a flag", "gets --json k", `there is no command "gets"`},
+		{"empty command", "\x00", `there is no command ""`},
+		{"flag before the command", "--socket x get k", "--socket before a command"},
+		{"flag of another command", "get k --add", "get has no flag --add"},
+		{"unknown flag", "get k --bogus", "get has no flag --bogus"},
+		{"unknown flag with a value", "get --bogus=1 k", "get has no flag --bogus"},
+		{"three dashes", "get ---json k", "bad flag syntax: ---json"},
+		{"no subcommand", "config", "config: no command given"},
+		{"unknown subcommand", "config verify", `there is no command "config verify"`},
+		{"flag of a subcommand", "config check --json f", "check has no flag --json"},
+		{"help for nothing", "help gets", "gets"},
+		{"value missing at the end", "get k --ns", "--ns: give a value after it"},
+		{"value missing after an argument with dashes", "get k --timeout", "--timeout: give a time such as"},
+		{"timeout is no time", "get k --timeout soon", `--timeout "soon": give a time such as`},
+		{"timeout without a unit", "get k --timeout 5", `--timeout "5": give a time such as`},
+		{"timeout of zero", "get k --timeout 0s", "--timeout 0s: give a time above zero"},
+		{"negative timeout", "get k --timeout -1s", "--timeout -1s: give a time above zero"},
+		{"bench: negative timeout", "bench --timeout -1s", "--timeout -1s: give a time above zero"},
+		{"no bool", "get k --json=perhaps", `--json "perhaps": give true or false`},
+		{"ttl is no time", "set k v --ttl soon", `--ttl "soon": give a time such as 30s`},
+		{"ttl is empty", "set k v --ttl=", `--ttl "": give a time such as 30s`},
+		{"negative ttl", "set k v --ttl -1s", `--ttl "-1s": give a time such as 30s`},
+		{"ttl above a year", "set k v --ttl 8761h", `--ttl "8761h": give a time such as 30s or 2h, up to 8760h`},
+		{"touch: ttl", "touch k --ttl x", `--ttl "x"`},
+		{"incr: ttl", "incr k --ttl x", `--ttl "x"`},
+		{"ack", "set k v --ack some", `--ack "some": give owner or all`},
+		{"flags are no number", "set k v --flags x", `--flags "x": give a number from 0`},
+		{"negative flags", "set k v --flags -1", `--flags "-1": give a number from 0`},
+		{"flags too high", "set k v --flags 4294967296", "--flags 4294967296: give a number below 2^32"},
+		{"cas is no number", "set k v --cas x", `--cas "x": give a number from 0`},
+		{"add and replace", "set k v --add --replace", "--add, --replace and --cas: give one of them"},
+		{"add and cas", "set k v --add --cas 1", "--add, --replace and --cas: give one of them"},
+		{"replace and cas of zero", "set k v --replace --cas 0", "--add, --replace and --cas: give one of them"},
+		{"delta", "incr k five", `incr: "five" is no 64-bit number`},
+		{"delta too large", "incr k 9223372036854775808", `"9223372036854775808" is no 64-bit number`},
+		{"delta with a fraction", "incr k 1.5", `"1.5" is no 64-bit number`},
+		{"initial", "incr k --initial x", `--initial "x" is no 64-bit number`},
+		{"initial is empty", "incr k --initial=", `--initial "" is no 64-bit number`},
+		{"bench: conns", "bench --conns 0", "--conns 0: give 1 to 10000"},
+		{"bench: conns is no number", "bench --conns many", `--conns "many": give a number`},
+		{"bench: pipeline", "bench --pipeline 1025", "--pipeline 1025: give 1 to 1024"},
+		{"bench: keys", "bench --keys -1", "--keys -1: give 1 to 100000000"},
+		{"bench: key size", "bench --key-size 15", "--key-size 15: give 16 to 1024"},
+		{"bench: size", "bench --size 1048577", "--size 1048577: give 0 to 1048576"},
+		{"bench: no duration", "bench --duration 0s", "--duration 0s: give 1ms to 1h"},
+		{"bench: long duration", "bench --duration 2h", "--duration 2h0m0s: give 1ms to 1h"},
+		{"bench: would not end", "bench --pipeline 1024 --key-size 1024 --size 4000", "give --pipeline 60 or less"},
+		{"bench: memory", "bench --size 1048576", "the requests take 1.0 GiB, at most 512 MiB"},
+		{"run: size", "run --l2-size 5parsec", `size "5parsec": give a number and a unit`},
+		{"run: negative size", "run --l1-size -5MiB", `size "-5MiB" is negative`},
+		{"run: size out of bounds", "run --l2-size 1MiB", "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
+		{"run: mode", "run --socket-mode 999", `mode "999": give octal permission bits`},
+		{"run: namespaces", "run --max-namespaces x", `--max-namespaces "x": give a number`},
+		{"run: namespaces out of bounds", "run --max-namespaces 257", "max_namespaces 257: give 1 to 256"},
+		{"run: connections", "run --max-connections -1", "max_connections -1: give 1 to"},
+		{"run: request timeout", "run --request-timeout 2h", "request_timeout 2h0m0s: give 1ms to 1h"},
+		{"run: log format", "run --log-format xml", `log_format "xml": give text or json`},
+		{"run: log level", "run --log-level loud", `log_level "loud": give debug, info, warn or error`},
+		{"run: http", "run --http nowhere", `http "nowhere": give host:port`},
+		{"run: http port", "run --http 127.0.0.1:99999", `http "127.0.0.1:99999": give host:port`},
+		{"run: node", "run --node a\x00b", `node "a\x00b"`},
+		{"run: no such file", "run --config /nowhere/c.yaml", "/nowhere/c.yaml"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			args := strings.Fields(tc.line)
+			if tc.line == "\x00" {
+				args = []string{""}
+			}
+			o := command(t, "", args...)
+			if o.status != exitUsage || !strings.Contains(o.err, tc.want) {
+				t.Errorf("%q: %v\nwant status %d and %q", tc.line, o, exitUsage, tc.want)
+			}
+			if o.out != "" || !strings.HasPrefix(o.err, "cachesidecar: ") || strings.Contains(o.err, "Incorrect Usage") {
+				t.Errorf("%q: the message is not ours, or not on stderr alone: %v", tc.line, o)
+			}
+		})
+	}
+}
+
+// Mistakes in the environment are told apart from those in the flags.
+func TestUsageErrorsInEnvironment(t *testing.T) {
+	for _, tc := range []struct{ name, value, want string }{
+		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES "x\"y\n": give a number`},
+		{"CACHESIDECAR_REQUEST_TIMEOUT", "5", `$CACHESIDECAR_REQUEST_TIMEOUT "5": give a time`},
+		{"CACHESIDECAR_PPROF", "perhaps", `$CACHESIDECAR_PPROF "perhaps": give true or false`},
+		{"CACHESIDECAR_L2_SIZE", "x", `--l2-size or $CACHESIDECAR_L2_SIZE: size "x": give a number and a unit`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv(tc.name, tc.value)
+			if o := command(t, "", "run"); o.status != exitUsage || !strings.Contains(o.err, tc.want) {
+				t.Errorf("%v\nwant status %d and %q", o, exitUsage, tc.want)
+			}
+		})
+	}
+}
+
+// Every command refuses fewer arguments and more than it takes.
+func TestArgumentCounts(t *testing.T) {
+	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
+	const any = -1
+	counts := map[string]struct{ least, most int }{
+		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2},
+		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "ring": {1, 1}, "bench": {0, 0}, "health": {0, 0},
+		"config check": {1, 1}, "version": {0, 0},
+	}
+	commands := map[string]bool{}
+	for _, c := range (&program{}).app().Commands {
+		if len(c.Subcommands) == 0 {
+			commands[c.Name] = true
+		}
+		for _, sub := range c.Subcommands {
+			commands[c.Name+" "+sub.Name] = true
+		}
+	}
+	for name := range commands {
+		want, ok := counts[name]
+		if !ok {
+			t.Errorf("%s is not in the table", name)
+			continue
+		}
+		check := func(n int, complaint string) {
+			line := append(strings.Fields(name), strings.Fields(strings.Repeat("1 ", n))...)
+			o := command(t, "", line...)
+			if o.status != exitUsage || !strings.Contains(o.err, complaint) || !strings.Contains(o.err, "it is used so: cachesidecar "+name) {
+				t.Errorf("%s with %d arguments: %v", name, n, o)
+			}
+		}
+		if want.least > 0 {
+			check(want.least-1, "too few")
+		}
+		if want.most != any {
+			check(want.most+1, "too many")
+		}
+	}
+	for name := range counts {
+		if !commands[name] {
+			t.Errorf("%s is in the table and does not exist", name)
+		}
+	}
+}
+
+func TestHelpGoesToStdout(t *testing.T) {
+	for _, tc := range []struct{ line, want string }{
+		{"help", "COMMANDS"}, {"--help", "COMMANDS"}, {"-h", "COMMANDS"}, {"h", "COMMANDS"},
+		{"help get", "cachesidecar get"}, {"get --help", "cachesidecar get"}, {"get k -h", "cachesidecar get"},
+		{"help config", "check"}, {"config --help", "check"}, {"config help check", "FILE"}, {"config check --help", "FILE"},
+		{"run --help", "CACHESIDECAR_L2_SIZE"}, {"bench -h", "--pipeline"},
+	} {
+		if o := command(t, "", strings.Fields(tc.line)...); o.status != exitDone || o.err != "" || !strings.Contains(o.out, tc.want) {
+			t.Errorf("%q: %v\nwant %q on stdout", tc.line, o, tc.want)
+		}
+	}
+}
+
+// Every flag says what it is for, and every command what it does.
+func TestEverythingHasHelp(t *testing.T) {
+	var check func(c *cli.Command)
+	check = func(c *cli.Command) {
+		if c.Usage == "" {
+			t.Errorf("%s has no usage", c.Name)
+		}
+		for _, f := range c.Flags {
+			if d, ok := f.(cli.DocGenerationFlag); !ok || d.GetUsage() == "" {
+				t.Errorf("%s --%s has no usage", c.Name, f.Names()[0])
+			}
+		}
+		for _, sub := range c.Subcommands {
+			check(sub)
+		}
+	}
+	for _, c := range (&program{}).app().Commands {
+		check(c)
+	}
+}
