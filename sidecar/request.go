@@ -244,6 +244,9 @@ func (c *core) ring(q *wire.Request) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
 		return errorReply(err)
 	}
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return errorReply(badNamespace(q.Namespace))
+	}
 	hash := kv.HashKey(kv.NamespaceSeed(clusterSeed, string(q.Namespace)), q.Key)
 	return bodyReply(wire.Place{Partition: int(hash.Partition()), Owner: c.cfg.Node, Holder: c.cfg.Node})
 }
