@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 func (p *program) benchCommand() *cli.Command {
@@ -111,7 +113,7 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	read := load.Sidecar{Namespace: c.String("ns"), KeySize: f.keySize}
+	read := greeter{load.Sidecar{Namespace: c.String("ns"), KeySize: f.keySize}}
 	write := read
 	write.Value = make([]byte, f.size)
 	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, timeout) }
@@ -171,6 +173,19 @@ func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
 	return nil
 }
 
+// greeter sorts what goes wrong at the beginning of a connection, as the client
+// does.
+type greeter struct{ load.Sidecar }
+
+func (g greeter) Greet(nc net.Conn) error {
+	err := g.Sidecar.Greet(nc)
+	var answer *wire.Error
+	if err == nil || errors.As(err, &answer) || timedOut(err) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%w: no HELLO from the sidecar: %w", client.ErrUnavailable, err)
+}
+
 // timedConn bounds how long a batch may wait for its answers, and ends with a
 // context. Each write begins a batch.
 type timedConn struct {
@@ -198,7 +213,21 @@ func (c *timedConn) Write(b []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil { // or the deadline above undid its end
 		return 0, err
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	return n, c.cause(err)
+}
+
+func (c *timedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	return n, c.cause(err)
+}
+
+// cause tells the context's end from a deadline.
+func (c *timedConn) cause(err error) error {
+	if err != nil && c.ctx.Err() != nil {
+		return c.ctx.Err()
+	}
+	return err
 }
 
 func (c *timedConn) Close() error {

@@ -83,7 +83,7 @@ func (p *program) set(c *cli.Context) error {
 	}
 	key, value := c.Args().Get(0), []byte(c.Args().Get(1))
 	if string(value) == "-" {
-		if value, err = p.readValue(c.Context); err != nil {
+		if value, err = p.readValue(c.Context, maxInput); err != nil {
 			return err
 		}
 	}
@@ -106,14 +106,14 @@ func (p *program) set(c *cli.Context) error {
 	})
 }
 
-// readValue reads stdin to its end.
-func (p *program) readValue(ctx context.Context) ([]byte, error) {
-	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, maxInput+1)) })
+// readValue reads stdin to its end, up to so many bytes.
+func (p *program) readValue(ctx context.Context, most int) ([]byte, error) {
+	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, int64(most)+1)) })
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the value from stdin: %w", err)
-	case len(value) > maxInput:
-		return nil, fmt.Errorf("stdin has more than %d bytes, the most that a value may have: split it", maxInput)
+	case len(value) > most:
+		return nil, fmt.Errorf("stdin has more than %d bytes, the most that a value may have: split it", most)
 	}
 	return value, nil
 }

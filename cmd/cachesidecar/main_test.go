@@ -5,7 +5,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,10 +137,3 @@ func serveHere(t testing.TB) string {
 	t.Setenv("CACHESIDECAR_SOCKET", path)
 	return path
 }
-
-// writerFunc is an io.Writer.
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
-
-var _ io.Writer = writerFunc(nil)

@@ -49,34 +49,23 @@ func (p *program) watchStats(c *cli.Context) error {
 	defer tick.Stop()
 	var last *client.Stats
 	for {
-		err := p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-			st, err := cl.Stats(ctx)
-			if err != nil {
-				return err
-			}
-			var page bytes.Buffer
-			switch {
-			case c.Bool("json"):
-				err = p.json(st) // one document a second
-			case isTerminal(p.out):
-				page.WriteString("\x1b[H\x1b[2J")
-				fallthrough
-			default:
-				if err = writeStats(&page, st, last); err == nil {
-					_, err = p.out.Write(append(page.Bytes(), '\n'))
-				}
-			}
-			last = &st
+		var st client.Stats
+		err := p.withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
+			st, err = cl.Stats(ctx)
 			return err
 		})
-		if c.Context.Err() != nil {
+		switch {
+		case c.Context.Err() != nil:
 			return nil
-		}
-		if err != nil {
-			if last == nil {
+		case err != nil && last == nil:
+			return err
+		case err != nil:
+			fmt.Fprintln(p.err, "cachesidecar:", err)
+		default:
+			if err := p.showStats(c, st, last); err != nil {
 				return err
 			}
-			fmt.Fprintln(p.err, "cachesidecar:", err)
+			last = &st
 		}
 		select {
 		case <-c.Context.Done():
@@ -84,6 +73,23 @@ func (p *program) watchStats(c *cli.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// showStats writes one page of --watch, or one JSON document.
+func (p *program) showStats(c *cli.Context, st client.Stats, last *client.Stats) error {
+	if c.Bool("json") {
+		return p.json(st)
+	}
+	var page bytes.Buffer
+	if isTerminal(p.out) {
+		page.WriteString("\x1b[H\x1b[2J")
+	}
+	if err := writeStats(&page, st, last); err != nil {
+		return err
+	}
+	page.WriteByte('\n')
+	_, err := p.out.Write(page.Bytes())
+	return err
 }
 
 func count(n int64) string { return humanize.Comma(n) }

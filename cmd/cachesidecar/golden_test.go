@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// What differs from run to run.
+var (
+	anyNumber = regexp.MustCompile(`": -?[0-9][0-9.e+-]*`)
+	version64 = regexp.MustCompile(`"version": [1-9][0-9]*`)
+	goVersion = regexp.MustCompile(`"go": "go[^"]+"`)
+	ttl       = regexp.MustCompile(`"ttl_ms": [1-9][0-9]*`)
+)
+
+// The documents that --json prints, with their field names and their order.
+func TestGoldenJSON(t *testing.T) {
+	serveHere(t)
+	version = "test" // the linker's
+	defer func() { version = "" }()
+	mustRun(t, "set", "text", "<a> & ü\n", "--flags", "7")
+	mustRun(t, "set", "eternal", "1", "--ttl", "0")
+	if o := command(t, "\xff\x00", "set", "binary", "-"); o.status != exitDone {
+		t.Fatal(o)
+	}
+	for _, tc := range []struct {
+		file, line string
+		status     int
+		numbers    bool // all numbers differ
+	}{
+		{"get", "get text --json", 0, false},
+		{"get_eternal", "get eternal --json", 0, false},
+		{"get_binary", "get binary --json", 0, false},
+		{"get_missing", "get none --json", 1, false},
+		{"get_many", "get text none --json", 1, false},
+		{"set", "set k v --json", 0, false},
+		{"incr", "incr n --initial -3 --json", 0, false},
+		{"del", "del k none --json", 0, false},
+		{"del_missing", "del none --json", 1, false},
+		{"members", "members --json", 0, false},
+		{"ring", "ring k --json", 0, false},
+		{"version", "version --json", 0, false},
+		{"bench", "bench --duration 1ms --keys 10 --conns 1 --json", 0, true},
+		{"stats", "stats --json", 0, true},
+	} {
+		t.Run(tc.file, func(t *testing.T) {
+			o := command(t, "", strings.Fields(tc.line)...)
+			if o.status != tc.status || o.err != "" {
+				t.Fatalf("%v\nwant status %d and nothing on stderr", o, tc.status)
+			}
+			got := []byte(o.out)
+			got = version64.ReplaceAll(got, []byte(`"version": 1`))
+			got = ttl.ReplaceAll(got, []byte(`"ttl_ms": 1`))
+			got = goVersion.ReplaceAll(got, []byte(`"go": "go1"`))
+			if tc.numbers {
+				got = anyNumber.ReplaceAll(got, []byte(`": 0`))
+			}
+			name := filepath.Join("testdata", tc.file+".json")
+			if *update {
+				if err := os.WriteFile(name, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
+			}
+		})
+	}
+}
+
+// jsonFields are the field names of all golden documents.
+func jsonFields(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	var names []string
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`"([a-z0-9_]+)": `).FindAllSubmatch(b, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// The readable page has its parts, and colour nowhere.
+func TestStatsPage(t *testing.T) {
+	serveHere(t)
+	t.Setenv("NO_COLOR", "1")
+	mustRun(t, "set", "a", "1")
+	mustRun(t, "get", "a")
+	_ = command(t, "", "get", "none")
+	page := mustRun(t, "stats")
+	for _, want := range []string{
+		"host1", "cachesidecar test, up 0s", "reads    2, 50.0 % hits", "writes   1, deletes 0, errors 0", "of 16,384 connections",
+		"1 entries, ", "NAMESPACE", "default", "process", "garbage collection",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if strings.Contains(page, "\x1b") {
+		t.Errorf("the page has escape sequences:\n%q", page)
+	}
+	if strings.Contains(page, "rates") {
+		t.Errorf("rates without an earlier reading:\n%s", page)
+	}
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// clientCommands are the commands that ask a sidecar, each with a line that is
+// right.
+var clientCommands = []string{
+	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "flush", "members", "ring k", "bench", "health",
+}
+
+func TestStatusOfAbsentSidecar(t *testing.T) {
+	dir := tempDir(t)
+	plain := filepath.Join(dir, "plain")
+	stale := filepath.Join(dir, "stale")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	if o := command(t, "", "version"); o.status != exitDone {
+		t.Errorf("version asks nobody: %v", o)
+	}
+	for _, line := range clientCommands {
+		for _, socket := range []string{plain, stale} {
+			o := command(t, "", append(strings.Fields(line), "--socket", socket)...)
+			if o.status != exitConnect || o.out != "" || !strings.Contains(o.err, socket) || !strings.Contains(o.err, `"cachesidecar run"`) {
+				t.Errorf("%s --socket %s: %v\nwant status %d, the path and the remedy", line, socket, o, exitConnect)
+			}
+		}
+		// Nobody says where: the places that were looked at are named.
+		t.Setenv("CACHESIDECAR_SOCKET", plain)
+		if o := command(t, "", strings.Fields(line)...); o.status != exitConnect || !strings.Contains(o.err, "no socket found at "+plain) {
+			t.Errorf("%s: %v", line, o)
+		}
+	}
+}
+
+// fakeSidecar listens and gives each connection to serve.
+func fakeSidecar(t *testing.T, serve func(net.Conn)) (socket string) {
+	t.Helper()
+	socket = filepath.Join(tempDir(t), "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { // ends when the listener is closed
+		defer close(done)
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			serve(nc)
+			_ = nc.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = ln.Close()
+		<-done
+	})
+	return socket
+}
+
+// silent takes a connection and whatever comes, and says nothing.
+func silent(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) }
+
+// helloThen answers a HELLO, with an error where there is one, and hands on.
+func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
+	return func(nc net.Conn) {
+		var head [wire.LengthSize]byte
+		if _, err := io.ReadFull(nc, head[:]); err != nil {
+			return
+		}
+		frame := make([]byte, wire.FrameLength(head[:]))
+		if _, err := io.ReadFull(nc, frame); err != nil {
+			return
+		}
+		id, _ := wire.PeekID(frame)
+		var answer []byte
+		if e != nil {
+			answer = wire.AppendError(nil, id, e)
+		} else {
+			body, _ := wire.MarshalBody(wire.Welcome{Version: wire.Version, Node: "fake"})
+			answer = wire.AppendReply(nil, wire.OpHello, &wire.Reply{ID: id, Body: body})
+		}
+		if _, err := nc.Write(answer); err == nil {
+			then(nc)
+		}
+	}
+}
+
+func TestStatusOfSidecarThatDoesNotAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		serve func(net.Conn)
+	}{
+		{"from the start", silent},
+		{"after HELLO", helloThen(nil, silent)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			socket := fakeSidecar(t, tc.serve)
+			for _, line := range clientCommands {
+				want, wantErr := exitTimeout, "--timeout is 50ms"
+				if line == "health" {
+					want, wantErr = exitMiss, "it is up and does not answer"
+				}
+				o := command(t, "", append(strings.Fields(line), "--socket", socket, "--timeout", "50ms")...)
+				if o.status != want || o.out != "" || !strings.Contains(o.err, wantErr) {
+					t.Errorf("%s: %v\nwant status %d and %q", line, o, want, wantErr)
+				}
+			}
+		})
+	}
+}
+
+func TestStatusOfErrors(t *testing.T) {
+	unsupported := wire.Errorf(wire.Unsupported, "protocol versions [1]: this sidecar speaks [9]")
+	for _, tc := range []struct {
+		name, line string
+		serve      func(net.Conn)
+		status     int
+		want       string
+	}{
+		{"closed at once", "get k", func(net.Conn) {}, exitConnect, "no HELLO"},
+		{"closed at once: health", "health", func(net.Conn) {}, exitConnect, "no HELLO"},
+		{"closed at once: bench", "bench", func(net.Conn) {}, exitConnect, "no HELLO"},
+		{"another version", "get k", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
+		{"another version: bench", "bench", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
+		{"closed after a write", "incr k", helloThen(nil, func(net.Conn) {}), exitTimeout, "closed"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			socket := fakeSidecar(t, tc.serve)
+			o := command(t, "", append(strings.Fields(tc.line), "--socket", socket, "--timeout", "5s")...)
+			if o.status != tc.status || o.out != "" || !strings.Contains(o.err, tc.want) {
+				t.Errorf("%v\nwant status %d and %q", o, tc.status, tc.want)
+			}
+		})
+	}
+}
+
+// What the sidecar refuses because it is wrong is a usage error; what it
+// refuses because of what is stored, or how much, is not.
+func TestStatusOfRefusals(t *testing.T) {
+	serveHere(t)
+	mustRun(t, "set", "text", "abc")
+	mustRun(t, "set", "number", "9223372036854775807")
+	long := strings.Repeat("k", 1025)
+	for _, tc := range []struct {
+		name, in string
+		args     []string
+		status   int
+		want     string
+	}{
+		{"miss", "", []string{"get", "none"}, exitMiss, "none: not found"},
+		{"one of many is missing", "", []string{"get", "text", "none"}, exitMiss, "none: not found"},
+		{"miss as JSON", "", []string{"get", "none", "--json"}, exitMiss, ""},
+		{"nothing to delete", "", []string{"del", "none", "nor"}, exitMiss, "none, nor: not found"},
+		{"nothing to touch", "", []string{"touch", "text", "none"}, exitMiss, "none: not found"},
+		{"nothing to add to", "", []string{"incr", "none"}, exitMiss, "not found"},
+		{"add of what is there", "", []string{"set", "text", "x", "--add"}, exitMiss, "condition is not met"},
+		{"replace of what is not there", "", []string{"set", "none", "x", "--replace"}, exitMiss, "not found"},
+		{"cas of another version", "", []string{"set", "text", "x", "--cas", "1"}, exitMiss, "condition is not met: version"},
+		{"no number", "", []string{"incr", "text"}, exitMiss, "no decimal 64-bit number"},
+		{"overflow", "", []string{"incr", "number"}, exitMiss, "does not fit into 64 bits"},
+		{"value too large", strings.Repeat("v", 4<<20+1), []string{"set", "k", "-"}, exitMiss, "the value has 4194305 bytes"},
+		{"frame too large", strings.Repeat("v", 5<<20), []string{"set", "k", "-"}, exitMiss, "the value has 5242880 bytes"},
+		{"empty key", "", []string{"get", ""}, exitUsage, "the key has 0 bytes: a key has 1 to 1024"},
+		{"long key", "", []string{"get", long}, exitUsage, "the key has 1025 bytes: a key has 1 to 1024"},
+		{"set of a long key", "", []string{"set", long, "v"}, exitUsage, "the key has 1025 bytes"},
+		{"namespace", "", []string{"get", "k", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
+		{"namespace of bench", "", []string{"bench", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
+		{"namespace of flush", "", []string{"flush", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
+		{"namespace of ring", "", []string{"ring", "k", "--ns", "A"}, exitUsage, `namespace "A": a name is 1 to 64 of`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := command(t, tc.in, tc.args...)
+			if o.status != tc.status || !strings.Contains(o.err, tc.want) || tc.want == "" && o.err != "" {
+				t.Errorf("%v\nwant status %d and %q", o, tc.status, tc.want)
+			}
+		})
+	}
+	if got := mustRun(t, "get", "text"); got != "abc" {
+		t.Errorf("text is %q after all that was refused", got)
+	}
+}
+
+// An interrupt ends what waits, at once.
+func TestInterrupt(t *testing.T) {
+	waits := make(chan struct{}, 1)
+	socket := fakeSidecar(t, func(nc net.Conn) {
+		waits <- struct{}{}
+		silent(nc)
+	})
+	for _, line := range []string{"get k", "health", "bench", "stats --watch", "set k -"} {
+		t.Run(line, func(t *testing.T) {
+			end := make(chan struct{})
+			defer close(end)
+			in := readerFunc(func([]byte) (int, error) {
+				waits <- struct{}{}
+				<-end
+				return 0, io.EOF
+			})
+			ctx, interrupt := context.WithCancel(t.Context())
+			go func() { // ends when the command waits
+				<-waits
+				interrupt()
+			}()
+			start := time.Now()
+			var out, err bytes.Buffer
+			args := append([]string{"cachesidecar"}, strings.Fields(line)...)
+			status := (&program{in: in, out: &out, err: &err}).run(ctx, append(args, "--socket", socket, "--timeout", "1m"))
+			want, wantErr := exitMiss, "cachesidecar: interrupted\n"
+			if line == "stats --watch" {
+				want, wantErr = exitDone, ""
+			}
+			if status != want || err.String() != wantErr || time.Since(start) > 5*time.Second {
+				t.Errorf("status %d, %q after %v\nwant status %d and %q", status, err.String(), time.Since(start), want, wantErr)
+			}
+		})
+	}
+}
+
+// readerFunc is an io.Reader.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

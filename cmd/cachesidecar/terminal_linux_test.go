@@ -1,0 +1,184 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal is a pseudoterminal: the program has its end as stdin or stdout, we
+// have the other.
+type terminal struct {
+	ours, its *os.File
+
+	mu   sync.Mutex
+	text bytes.Buffer // what the program has written
+	more chan struct{}
+}
+
+func newTerminal(t *testing.T) *terminal {
+	t.Helper()
+	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no pseudoterminals here: %v", err)
+	}
+	fd := int(ours.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	its, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As it is written, so it shall be read: no \r before \n, no echo.
+	attr, err := unix.IoctlGetTermios(int(its.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attr.Oflag &^= unix.OPOST
+	attr.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(int(its.Fd()), unix.TCSETS, attr); err != nil {
+		t.Fatal(err)
+	}
+	tt := &terminal{ours: ours, its: its, more: make(chan struct{}, 1)}
+	done := make(chan struct{})
+	go func() { // ends when its end is closed
+		defer close(done)
+		b := make([]byte, 4096)
+		for {
+			n, err := ours.Read(b)
+			tt.mu.Lock()
+			tt.text.Write(b[:n])
+			tt.mu.Unlock()
+			select {
+			case tt.more <- struct{}{}:
+			default:
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		its.Close()
+		<-done
+		ours.Close()
+	})
+	return tt
+}
+
+// waitFor returns what has been written, once ok likes it.
+func (tt *terminal) waitFor(t *testing.T, what string, ok func(string) bool) string {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		tt.mu.Lock()
+		text := tt.text.String()
+		tt.mu.Unlock()
+		if ok(text) {
+			return text
+		}
+		select {
+		case <-tt.more:
+		case <-deadline:
+			t.Fatalf("waited for %s on the terminal; there is %q", what, text)
+		}
+	}
+}
+
+func TestGetOnTerminal(t *testing.T) {
+	serveHere(t)
+	mustRun(t, "set", "k", "value")
+	if got := mustRun(t, "get", "k"); got != "value" {
+		t.Errorf("to a pipe: %q, want no newline", got)
+	}
+	tt := newTerminal(t)
+	if status := commandWith(t, &program{in: strings.NewReader(""), out: tt.its, err: io.Discard}, "get", "k"); status != exitDone {
+		t.Fatalf("status %d", status)
+	}
+	fmt.Fprint(tt.its, "$")
+	if got := tt.waitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") }); got != "value\n$" {
+		t.Errorf("on a terminal: %q, want a newline", got)
+	}
+}
+
+const clearScreen = "\x1b[H\x1b[2J"
+
+func TestWatchOnTerminal(t *testing.T) {
+	serveHere(t)
+	for _, noColor := range []bool{false, true} {
+		if noColor {
+			t.Setenv("NO_COLOR", "1")
+		}
+		tt := newTerminal(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan int, 1)
+		go func() { // ends with ctx
+			done <- (&program{in: tt.its, out: tt.its, err: tt.its}).run(ctx, []string{"cachesidecar", "stats", "--watch"})
+		}()
+		text := tt.waitFor(t, "two pages", func(s string) bool { return strings.Count(s, "NAMESPACE") == 2 })
+		cancel()
+		if status := <-done; status != exitDone {
+			t.Errorf("status %d", status)
+		}
+		if n := strings.Count(text, clearScreen); n != 2 || strings.Count(text, "\x1b") != 4 {
+			t.Errorf("the screen is cleared %d times, want 2, and no other escape sequence:\n%q", n, text)
+		}
+		if !strings.Contains(text, "rates") {
+			t.Errorf("the second page has no rates:\n%s", text)
+		}
+	}
+}
+
+// flush asks on a terminal, and there alone.
+func TestFlushAsks(t *testing.T) {
+	serveHere(t)
+	for _, tc := range []struct {
+		name, line, answer string
+		question           string // "" if it does not ask
+		status             int
+		dropped            bool
+	}{
+		{"yes", "flush", "y\n", "Drop everything on this host? [y/N] ", exitDone, true},
+		{"YES", "flush", "YES\n", "Drop everything on this host? [y/N] ", exitDone, true},
+		{"no", "flush", "n\n", "Drop everything on this host? [y/N] ", exitMiss, false},
+		{"only enter", "flush", "\n", "Drop everything on this host? [y/N] ", exitMiss, false},
+		{"something else", "flush", "yesterday\n", "Drop everything on this host? [y/N] ", exitMiss, false},
+		{"end of input", "flush", "\x04", "Drop everything on this host? [y/N] ", exitMiss, false},
+		{"a namespace", "flush --ns default", "y\n", "Drop namespace default on this host? [y/N] ", exitDone, true},
+		{"told before", "flush --yes", "", "", exitDone, true},
+		{"told before, shortly", "flush -y", "", "", exitDone, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			mustRun(t, "set", "k", "v")
+			tt := newTerminal(t)
+			if _, err := tt.ours.WriteString(tc.answer); err != nil {
+				t.Fatal(err)
+			}
+			var out, err bytes.Buffer
+			status := commandWith(t, &program{in: tt.its, out: &out, err: &err}, strings.Fields(tc.line)...)
+			want := tc.question
+			if tc.status != exitDone {
+				want += "cachesidecar: nothing dropped\n"
+			}
+			if status != tc.status || err.String() != want || out.Len() > 0 {
+				t.Errorf("status %d, stderr %q, stdout %q\nwant %d, %q and nothing", status, err.String(), out.String(), tc.status, want)
+			}
+			if gone := command(t, "", "get", "k").status == exitMiss; gone != tc.dropped {
+				t.Errorf("dropped: %v, want %v", gone, tc.dropped)
+			}
+		})
+	}
+}
