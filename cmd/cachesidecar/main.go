@@ -70,6 +70,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case err == nil, errors.Is(err, errMiss):
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
+		return exitMiss
 	default:
 		fmt.Fprintln(p.err, "cachesidecar:", err)
 		if status == exitUsage {

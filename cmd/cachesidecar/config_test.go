@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseConfig(t *testing.T) {
+	cfg, err := parseConfig([]byte(`
+# everything there is
+node: host-7
+socket: /tmp/s
+socket_mode: 0600
+socket_group: 7
+l1_size: 1.5GiB
+l2_size: 1073741824
+max_value: 500kB
+max_namespaces: 9
+max_connections: 10
+request_timeout: 1m30s
+http: off
+pprof: on
+ignore_memory_limit: true
+log_format: json
+log_level: debug
+namespaces:
+  pages: &p
+    default_ttl: 5m
+    quota: 1MiB
+  users: *p
+  plain:
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Node != "host-7" || cfg.Socket != "/tmp/s" || cfg.SocketMode != 0o600 || cfg.SocketGroup != "7" ||
+		cfg.L1Size != 3<<29 || cfg.L2Size != 1<<30 || cfg.MaxValue != 500_000 || cfg.MaxNamespaces != 9 || cfg.MaxConnections != 10 ||
+		cfg.RequestTimeout != 90*time.Second || cfg.HTTP != "off" || !cfg.Pprof || !cfg.IgnoreMemoryLimit || cfg.LogFormat != "json" || cfg.LogLevel != "debug" {
+		t.Errorf("%+v", cfg)
+	}
+	for _, name := range []string{"pages", "users"} {
+		if ns := cfg.Namespaces[name]; ns.DefaultTTL == nil || *ns.DefaultTTL != 5*time.Minute || ns.Quota != 1<<20 {
+			t.Errorf("%s: %+v", name, ns)
+		}
+	}
+	if _, ok := cfg.Namespaces["plain"]; !ok || len(cfg.Namespaces) != 3 {
+		t.Errorf("%+v", cfg.Namespaces)
+	}
+	for name, text := range map[string]string{"empty": "", "blank": " \n\n", "comment": "# nothing\n", "null": "~\n", "dashes": "---\n", "BOM": "\ufeff"} {
+		if cfg, err := parseConfig([]byte(text)); err != nil || cfg.Check() != nil {
+			t.Errorf("%s file: %v, %v", name, err, cfg.Check())
+		}
+	}
+}
+
+// badConfigs are files that are not right, with what is said of them.
+var badConfigs = []struct{ name, text, want string }{
+	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
+	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
+	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, quota`},
+	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
+	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
+	{"no map", "hello", `line 1: give settings, such as l2_size: 1GiB, not "hello"`},
+	{"a list", "- l2_size: [1GiB]", "line 1: give settings, such as l2_size: 1GiB, not a list"},
+	{"bad unit", "node: a\nl2_size: 5parsec", `line 2: l2_size: size "5parsec": give a number and a unit`},
+	{"no unit at all", "max_value: big", `line 1: max_value: size "big": give a number and a unit`},
+	{"negative size", "l1_size: -5MiB", `line 1: l1_size: size "-5MiB" is negative`},
+	{"size of a namespace", "namespaces:\n  a: {quota: 1MiB}\n  b:\n    quota: 7 quarts\n", `line 4: quota: size "7 quarts"`},
+	{"list for a size", "l2_size: [1GiB]", "line 1: l2_size: give a size such as 64MiB or 1GiB, not a list"},
+	{"list on the next line", "l2_size:\n  - 1GiB", "line 2: l2_size: give a size such as 64MiB or 1GiB, not a list"},
+	{"mode", "socket_mode: rw", `line 1: socket_mode: mode "rw": give octal permission bits`},
+	{"map for a mode", "socket_mode: {a: 1}", "line 1: socket_mode: give octal permission bits, such as 0660, not a map"},
+	{"word for a number", "max_connections: many", `line 1: max_connections: give a number, not "many"`},
+	{"fraction for a number", "max_connections: 1.5", `line 1: max_connections: give a whole number, not "1.5"`},
+	{"fraction by alias", "node: &n 1.5\nmax_connections: *n", `line 2: max_connections: give a whole number, not "1.5"`},
+	{"number too high", "max_connections: 99999999999999999999", `line 1: max_connections: give a whole number, not "99999999999999999999"`},
+	{"number for a bool", "pprof: 7", `line 1: pprof: give true or false, not "7"`},
+	{"list for a text", "node: [a, b]", "line 1: node: give text, not a list"},
+	{"time without a unit", "request_timeout: 5", `line 1: request_timeout: give a time such as 30s or 2h, not "5"`},
+	{"no time", "namespaces:\n  a:\n    default_ttl: soon", `line 3: default_ttl: give a time such as 30s or 2h, not "soon"`},
+	{"list of namespaces", "namespaces: [a]", "line 1: namespaces: give names of namespaces, each with its settings, not a list"},
+	{"namespace is no map", "namespaces:\n  a: 5m", `line 2: a: give the namespace's settings, such as default_ttl: 5m, not "5m"`},
+	{"duplicate key", "l2_size: 1GiB\nnode: a\nl2_size: 1GiB\n", "line 3: l2_size is there already, at line 1: leave out one of them"},
+	{"duplicate namespace", "namespaces:\n  a: {}\n  a: {}\n", "line 3: a is there already, at line 2"},
+	{"duplicate in a namespace", "namespaces:\n  a:\n    quota: 1MiB\n    quota: 1MiB\n", "line 4: quota is there already, at line 3"},
+	{"two documents", "node: a\n---\nnode: b\n", `line 2: a second document begins: leave out what is behind "---"`},
+	{"broken second document", "node: a\n---\nnode: [\n", "line 3"},
+	{"syntax", "node: a\n  socket: b\n", "line 2: mapping values are not allowed"},
+	{"tab", "namespaces:\n\ta: {}\n", "line 2: found character that cannot start any token"},
+	{"unclosed", "node: [a", "line 1: did not find expected ',' or ']'"},
+	{"NUL", "node: a\x00b", "control characters are not allowed"},
+	{"no UTF-8", "node: \xff", "invalid"},
+	{"list as a key", "? [a]\n: b\n", "line 1: a key is one word"},
+	{"merge of no map", "namespaces:\n  <<: 5\n", "map merge requires map or sequence of maps as the value"},
+	{"alias of itself", "node: &a [*a]", "line 1: node: give text, not a list"},
+	{"alias of nothing", "node: *a", "unknown anchor 'a' referenced"},
+	{"out of bounds", "l2_size: 1MiB", "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
+	{"http", "http: nowhere", `http "nowhere": give host:port`},
+	{"namespace's name", "namespaces: {Big: {}}", `namespace "Big": a name is 1 to 64 of`},
+	{"namespace's ttl", "namespaces: {a: {default_ttl: -1s}}", "namespace a: default_ttl -1s: give 0 (no expiry)"},
+	{"log format", "log_format: xml", `log_format "xml": give text or json`},
+	{"log level", "log_level: loud", `log_level "loud": give debug, info, warn or error`},
+	{"huge", "# " + strings.Repeat("x", maxConfig), "the file has more than 1048576 bytes"},
+	{"many entries", "namespaces:\n" + numbered("  n%d: {}\n", maxEntries+1), "line 2: 1025 entries are too many: at most 1024"},
+	{"many namespaces", "namespaces:\n" + numbered("  n%d: {}\n", 300), "301 namespaces are configured"},
+	{"many mistakes", numbered("k%d: 1\n", 500), "and 490 more"},
+	{"many equal keys", strings.Repeat("a: 1\n", 1000), "line 2: a is there already, at line 1"},
+	{"deep", "node: " + strings.Repeat("[", 100) + strings.Repeat("]", 100), "line 1: more than 32 maps and lists are nested"},
+	{"deeper than the parser goes", strings.Repeat("[", 20_000), "exceeded max depth"},
+}
+
+// numbered repeats a line with a number in it.
+func numbered(line string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, line, i)
+	}
+	return b.String()
+}
+
+func TestConfigCheck(t *testing.T) {
+	file := filepath.Join(tempDir(t), "c.yaml")
+	check := func(text string) outcome {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return command(t, "", "config", "check", file)
+	}
+	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}"} {
+		if o := check(text); o != (outcome{exitDone, "ok\n", ""}) {
+			t.Errorf("%q: %v\nwant ok", text, o)
+		}
+	}
+	for _, tc := range badConfigs {
+		t.Run(tc.name, func(t *testing.T) {
+			start := time.Now()
+			o := check(tc.text)
+			if o.status != exitMiss || o.out != "" || !strings.HasPrefix(o.err, "cachesidecar: config "+file+": ") || !strings.Contains(o.err, tc.want) {
+				t.Errorf("%.500s\nwant status %d and %q", o, exitMiss, tc.want)
+			}
+			for _, leak := range []string{"yaml", "sidecar.", "main.", "!!"} {
+				if strings.Contains(strings.TrimPrefix(o.err, "cachesidecar: config "+file), leak) {
+					t.Errorf("%.500s\nspeaks of %q", o, leak)
+				}
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
+		t.Errorf("absent file: %v", o)
+	}
+	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "is a directory") {
+		t.Errorf("folder: %v", o)
+	}
+	if o := command(t, "", "config", "check", "/dev/zero"); o.status != exitMiss || !strings.Contains(o.err, "more than 1048576 bytes") {
+		t.Errorf("endless file: %v", o)
+	}
+}
+
+// What "config check" refuses, run refuses too, as usage.
+func TestRunRefusesBadConfig(t *testing.T) {
+	file := filepath.Join(tempDir(t), "c.yaml")
+	for _, tc := range badConfigs {
+		if err := os.WriteFile(file, []byte(tc.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if o := command(t, "", "run", "--config", file, "--socket", filepath.Join(filepath.Dir(file), "s")); o.status != exitUsage || !strings.Contains(o.err, tc.want) {
+			t.Errorf("%s: %.500s\nwant status %d and %q", tc.name, o, exitUsage, tc.want)
+		}
+	}
+}
+
+// Aliases that double at each step are stopped before they are a billion.
+func TestAliasBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("namespaces:\n  n0: &n0 {default_ttl: 1s, quota: 1MiB}\n")
+	for i := 1; i < 40; i++ {
+		fmt.Fprintf(&b, "  n%d: &n%d {<<: [*n%d, *n%d]}\n", i, i, i-1, i-1)
+	}
+	merges := b.String()
+	lists := "a0: &a0 [x, x]\n"
+	for i := 1; i < 40; i++ {
+		lists += fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i, i, i-1, i-1)
+	}
+	for name, text := range map[string]string{"merges": merges, "lists": lists, "lists where a text stands": lists + "node: *a39\n"} {
+		done := make(chan error, 1)
+		go func() { // ends with parseConfig
+			_, err := parseConfig([]byte(text))
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("%s: accepted", name)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: takes longer than 20 s", name)
+		}
+	}
+}

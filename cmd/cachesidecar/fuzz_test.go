@@ -1,0 +1,38 @@
+package main
+
+import (
+	"io"
+	"testing"
+	"time"
+)
+
+// FuzzConfig: whatever a configuration file says, it is refused with a word of
+// why, or taken and then judged by Check. Nothing panics and nothing takes long.
+func FuzzConfig(f *testing.F) {
+	for _, tc := range badConfigs {
+		if len(tc.text) < 1<<12 {
+			f.Add([]byte(tc.text))
+		}
+	}
+	f.Add([]byte("node: a\nl1_size: 1GiB\nnamespaces:\n  a: &a {default_ttl: 5m, quota: 1MiB}\n  b: *a\n  c: {<<: *a, quota: 2MiB}\n"))
+	f.Add([]byte("a0: &a0 [x, x]\na1: &a1 [*a0, *a0]\nnode: *a1\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		start := time.Now()
+		cfg, err := parseConfig(b)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if err != nil {
+			if err.Error() == "" {
+				t.Error("an error without a word")
+			}
+			return
+		}
+		if _, err := cfg.logger(io.Discard); err != nil && err.Error() == "" {
+			t.Error("an error without a word")
+		}
+		if err := cfg.Check(); err != nil && err.Error() == "" {
+			t.Error("an error without a word")
+		}
+	})
+}

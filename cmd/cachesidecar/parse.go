@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// Bounds of a configuration file. The parser compares every key of a map with
+// every other, and reports each pair.
+const (
+	maxConfig  = 1 << 20 // bytes
+	maxEntries = 1024    // of a map
+	maxDepth   = 32      // of maps and lists
+	maxReports = 10      // mistakes that one error tells of
+)
+
+// fileConfig is what a configuration file may say: the sidecar's own settings,
+// and the log's.
+type fileConfig struct {
+	sidecar.Config `yaml:",inline"`
+	LogFormat      string `yaml:"log_format"`
+	LogLevel       string `yaml:"log_level"`
+}
+
+// settings lists the keys that a file may have for a type.
+func settings(t reflect.Type) (names []string) {
+	for i := range t.NumField() {
+		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			names = append(names, settings(t.Field(i).Type)...)
+		case name != "" && name != "-":
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// parseConfig reads YAML. An error names the line; nothing of what it comes
+// with is to be used.
+func parseConfig(b []byte) (cfg fileConfig, err error) {
+	if len(b) > maxConfig {
+		return cfg, fmt.Errorf("the file has more than %d bytes", maxConfig)
+	}
+	root, err := document(b)
+	if root == nil || err != nil {
+		return cfg, err
+	}
+	if err := checkNode(root, 0); err != nil {
+		return cfg, err
+	}
+	if err := checkWhole(root); err != nil {
+		return cfg, err
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&cfg); err != nil {
+		return fileConfig{}, explainYAML(err, root)
+	}
+	return cfg, nil
+}
+
+// document parses a file of one document; nil if it is empty.
+func document(b []byte) (*yaml.Node, error) {
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	var root, next yaml.Node
+	if err := d.Decode(&root); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, plain(err)
+	}
+	if err := d.Decode(&next); err == nil {
+		return nil, fmt.Errorf("line %d: a second document begins: leave out what is behind \"---\"", next.Line)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, plain(err)
+	}
+	if len(root.Content) == 0 {
+		return nil, nil
+	}
+	return root.Content[0], nil
+}
+
+func plain(err error) error { return errors.New(strings.TrimPrefix(err.Error(), "yaml: ")) }
+
+// checkNode finds keys that are given twice, and bounds what is left to the
+// parser.
+func checkNode(n *yaml.Node, depth int) error {
+	if depth == maxDepth {
+		return fmt.Errorf("line %d: more than %d maps and lists are nested", n.Line, maxDepth)
+	}
+	if n.Kind == yaml.MappingNode {
+		if len(n.Content)/2 > maxEntries {
+			return fmt.Errorf("line %d: %d entries are too many: at most %d", n.Line, len(n.Content)/2, maxEntries)
+		}
+		lines := map[string]int{}
+		for i := 0; i < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if k.Kind != yaml.ScalarNode {
+				return fmt.Errorf("line %d: a key is one word", k.Line)
+			}
+			if first, ok := lines[k.Value]; ok {
+				return fmt.Errorf("line %d: %s is there already, at line %d: leave out one of them", k.Line, k.Value, first)
+			}
+			lines[k.Value] = k.Line
+		}
+	}
+	for _, c := range n.Content {
+		if err := checkNode(c, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkWhole refuses fractions where whole numbers belong: the parser cuts them.
+func checkWhole(root *yaml.Node) error {
+	whole := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[fileConfig]()) {
+		if f.Type == reflect.TypeFor[int]() {
+			whole[f.Tag.Get("yaml")] = true
+		}
+	}
+	for i := 0; root.Kind == yaml.MappingNode && i < len(root.Content); i += 2 {
+		k, v := root.Content[i], root.Content[i+1]
+		if v.Kind == yaml.AliasNode {
+			v = v.Alias
+		}
+		if whole[k.Value] && v.ShortTag() == "!!float" {
+			return fmt.Errorf("line %d: %s: give a whole number, not %q", k.Line, k.Value, v.Value)
+		}
+	}
+	return nil
+}
+
+// The parser's complaints about a document that is YAML but not ours.
+var (
+	unknownField = regexp.MustCompile(`(?s)^line (\d+): field (.*) not found in type (\S+)$`)
+	wrongType    = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
+)
+
+// kinds says what to give for each of the Go types that a setting may have.
+var kinds = map[string]string{
+	"int":                          "a number",
+	"string":                       "text",
+	"bool":                         "true or false",
+	"time.Duration":                "a time such as 30s or 2h",
+	"sidecar.Size":                 "a size such as 64MiB or 1GiB",
+	"sidecar.FileMode":             "octal permission bits, such as 0660",
+	"sidecar.Namespace":            "the namespace's settings, such as default_ttl: 5m",
+	"map[string]sidecar.Namespace": "names of namespaces, each with its settings",
+	"main.fileConfig":              "settings, such as l2_size: 1GiB",
+}
+
+// explainYAML takes the Go types out of the parser's complaints, and tells of
+// settings by name.
+func explainYAML(err error, root *yaml.Node) error {
+	var te *yaml.TypeError
+	if !errors.As(err, &te) {
+		// One setting's own; the parser does not say whose.
+		decode := func(n *yaml.Node) error { return n.Decode(new(fileConfig)) }
+		if key := blame(decode, root); key != nil {
+			return fmt.Errorf("line %d: %s: %w", key.Line, key.Value, plain(err))
+		}
+		return plain(err)
+	}
+	names := map[place]string{}
+	placeNames(root, names)
+	var lines []string
+	for i, l := range te.Errors {
+		if i == maxReports {
+			lines = append(lines, fmt.Sprintf("and %d more", len(te.Errors)-i))
+			break
+		}
+		if m := unknownField.FindStringSubmatch(l); m != nil {
+			whose, known := "", settings(reflect.TypeFor[fileConfig]())
+			if m[3] == "sidecar.Namespace" {
+				whose, known = " of a namespace", settings(reflect.TypeFor[sidecar.Namespace]())
+			}
+			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], whose, strings.Join(known, ", "))
+		} else if m := wrongType.FindStringSubmatch(l); m != nil {
+			line, _ := strconv.Atoi(m[1])
+			kind, got := yaml.ScalarNode, fmt.Sprintf("%q", m[3])
+			switch m[2] {
+			case "seq":
+				kind, got = yaml.SequenceNode, "a list"
+			case "map":
+				kind, got = yaml.MappingNode, "a map"
+			}
+			name := names[place{line, kind}]
+			if m[4] == "main.fileConfig" { // the whole document
+				name = ""
+			}
+			l = fmt.Sprintf("line %d: %sgive %s, not %s", line, name, cmp.Or(kinds[m[4]], "something else"), got)
+		}
+		lines = append(lines, l)
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
+// blame returns the key of the innermost entry of a map without which it can
+// be decoded, or nil.
+func blame(decode func(*yaml.Node) error, m *yaml.Node) *yaml.Node {
+	if m.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i < len(m.Content); i += 2 {
+		k, v := m.Content[i], m.Content[i+1]
+		in := func(v *yaml.Node) error {
+			return decode(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{k, v}})
+		}
+		var te *yaml.TypeError
+		if err := in(v); err == nil || errors.As(err, &te) {
+			continue
+		}
+		if inner := blame(in, v); inner != nil {
+			return inner
+		}
+		return k
+	}
+	return nil
+}
+
+// place is what the parser tells of a value.
+type place struct {
+	line int
+	kind yaml.Kind
+}
+
+// placeNames notes by place which setting has its value there, with a colon;
+// none where there are several.
+func placeNames(n *yaml.Node, names map[place]string) {
+	if n.Kind == yaml.MappingNode {
+		for i := 0; i < len(n.Content); i += 2 {
+			at := place{n.Content[i+1].Line, n.Content[i+1].Kind}
+			if _, several := names[at]; several {
+				names[at] = ""
+			} else {
+				names[at] = n.Content[i].Value + ": "
+			}
+		}
+	}
+	for _, c := range n.Content {
+		placeNames(c, names)
+	}
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// runSettings lists what can be set in all three ways: a value in the file, one
+// in the environment and one in a flag, and what the configuration then says.
+var runSettings = map[string]struct {
+	file, env, flag             string
+	wantFile, wantEnv, wantFlag string
+}{
+	"node":                {"a", "b", "c", "a", "b", "c"},
+	"socket":              {"/a", "/b", "/c", "/a", "/b", "/c"},
+	"socket-mode":         {"0600", "0606", "0666", "0600", "0606", "0666"},
+	"socket-group":        {"1", "2", "3", "1", "2", "3"},
+	"l1-size":             {"1MiB", "2MiB", "3MiB", "1.0 MiB", "2.0 MiB", "3.0 MiB"},
+	"l2-size":             {"10MiB", "20MiB", "30MiB", "10 MiB", "20 MiB", "30 MiB"},
+	"max-value":           {"1kB", "2kB", "3kB", "1000 B", "2.0 KiB", "2.9 KiB"},
+	"max-namespaces":      {"1", "2", "3", "1", "2", "3"},
+	"max-connections":     {"1", "2", "3", "1", "2", "3"},
+	"request-timeout":     {"1s", "2s", "3s", "1s", "2s", "3s"},
+	"http":                {"off", "127.0.0.1:1", "127.0.0.1:2", "off", "127.0.0.1:1", "127.0.0.1:2"},
+	"pprof":               {"true", "false", "true", "true", "false", "true"},
+	"ignore-memory-limit": {"true", "false", "true", "true", "false", "true"},
+	"log-format":          {"text", "json", "text", "text", "json", "text"},
+	"log-level":           {"debug", "warn", "error", "debug", "warn", "error"},
+}
+
+// configOf puts a configuration together as run does, and stops there.
+func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
+	find(app.Commands, "run").Action = func(c *cli.Context) (err error) {
+		cfg, err = runConfig(c)
+		return err
+	}
+	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
+	return cfg, err
+}
+
+// setting returns what a configuration says for a key of the file, as text.
+func setting(cfg fileConfig, key string) string {
+	for _, f := range reflect.VisibleFields(reflect.TypeOf(cfg)) {
+		if f.Tag.Get("yaml") == key {
+			return fmt.Sprint(reflect.ValueOf(cfg).FieldByIndex(f.Index).Interface())
+		}
+	}
+	return "no such key"
+}
+
+func fileKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+
+func runFlags() []string {
+	var names []string
+	for _, f := range (&program{}).runCommand().Flags {
+		names = append(names, f.Names()...)
+	}
+	return names
+}
+
+// Flags, environment and file have the same settings under the same names.
+func TestThreeWaysAgree(t *testing.T) {
+	keys := settings(reflect.TypeFor[fileConfig]())
+	for _, f := range (&program{}).runCommand().Flags {
+		name := f.Names()[0]
+		vars := f.(cli.DocGenerationFlag).GetEnvVars()
+		if want := "CACHESIDECAR_" + strings.ToUpper(fileKey(name)); !slices.Equal(vars, []string{want}) {
+			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
+		}
+		if inFile := slices.Contains(keys, fileKey(name)); inFile != (name != "config") {
+			t.Errorf("--%s: the file has %s: %v", name, fileKey(name), inFile)
+		}
+		if _, ok := runSettings[name]; !ok && name != "config" {
+			t.Errorf("--%s is missing from the test's table", name)
+		}
+	}
+	for _, key := range keys {
+		if flag := strings.ReplaceAll(key, "_", "-"); key != "namespaces" && !slices.Contains(runFlags(), flag) {
+			t.Errorf("the file has %s, and there is no --%s", key, flag)
+		}
+	}
+	for name := range runSettings {
+		if !slices.Contains(runFlags(), name) {
+			t.Errorf("the test's table has %s, and there is no such flag", name)
+		}
+	}
+}
+
+func TestPrecedence(t *testing.T) {
+	dir := tempDir(t)
+	for name, s := range runSettings {
+		t.Run(name, func(t *testing.T) {
+			key := fileKey(name)
+			file := filepath.Join(dir, key)
+			if err := os.WriteFile(file, fmt.Appendf(nil, "%s: %s\n", key, s.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			flag := "--" + name + "=" + s.flag
+			nothing, err := configOf(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check := func(what, want string, args ...string) {
+				t.Helper()
+				cfg, err := configOf(t, args...)
+				if got := setting(cfg, key); err != nil || got != want {
+					t.Errorf("%s: %q, %v, want %q", what, got, err, want)
+				}
+			}
+			check("file", s.wantFile, "--config", file)
+			check("flag", s.wantFlag, flag)
+			check("flag over file", s.wantFlag, "--config", file, flag)
+			t.Setenv(envName(name), s.env)
+			check("environment", s.wantEnv)
+			check("environment over file", s.wantEnv, "--config", file)
+			check("flag over environment", s.wantFlag, flag)
+			check("flag over both", s.wantFlag, flag, "--config", file)
+			t.Setenv("CACHESIDECAR_CONFIG", file)
+			check("environment over file of the environment", s.wantEnv)
+			t.Setenv(envName(name), "")
+			check("an empty variable is none", s.wantFile)
+			check("flag over an empty variable", s.wantFlag, flag)
+			t.Setenv("CACHESIDECAR_CONFIG", "")
+			check("neither", setting(nothing, key))
+		})
+	}
+}
+
+// A file's settings stand beside those of flags, and --config goes over
+// $CACHESIDECAR_CONFIG.
+func TestSettingsStandTogether(t *testing.T) {
+	dir := tempDir(t)
+	write := func(name, text string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	t.Setenv("CACHESIDECAR_CONFIG", write("a", "node: from-environment-file\n"))
+	t.Setenv("CACHESIDECAR_MAX_CONNECTIONS", "77")
+	cfg, err := configOf(t, "--config", write("b", "node: n\nl2_size: 16MiB\nnamespaces: {a: {quota: 1MiB}}\n"), "--pprof", "--l2-size", "32MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Node != "n" || cfg.L2Size != 32<<20 || !cfg.Pprof || cfg.MaxConnections != 77 || cfg.Namespaces["a"].Quota != 1<<20 || cfg.HTTP != defaultHTTP {
+		t.Errorf("%+v", cfg)
+	}
+	if cfg.Version == "" {
+		t.Error("no version")
+	}
+}
