@@ -25,7 +25,9 @@ var allowed = []struct {
 	{"internal/wire", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
+	{"invalidation", []string{"internal/kv"}},
 	{"l2/ring", []string{"internal/kv"}},
+	{"l2/holding", []string{"internal/kv", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	// Floor 2: the edges.

@@ -1,0 +1,76 @@
+package kv
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"math/bits"
+)
+
+// Epoch is a random number, new at each start of a process: it tells a node
+// from what ran under its name before.
+type Epoch uint64
+
+func (e Epoch) String() string { return fmt.Sprintf("%016x", uint64(e)) }
+
+// Process is one run of a node.
+type Process struct {
+	Node  NodeID
+	Epoch Epoch
+}
+
+func (p Process) String() string { return string(p.Node) + "/" + p.Epoch.String()[:8] }
+
+// Compare orders processes by name, then epoch.
+func (p Process) Compare(o Process) int {
+	return cmp.Or(cmp.Compare(p.Node, o.Node), cmp.Compare(p.Epoch, o.Epoch))
+}
+
+// PartitionSet is a set of partitions, as bits.
+type PartitionSet []uint64
+
+// NewPartitionSet returns an empty set for partitions below n.
+func NewPartitionSet(n int) PartitionSet { return make(PartitionSet, (n+63)/64) }
+
+// Add puts p into the set, which is large enough.
+func (s PartitionSet) Add(p uint16) { s[p/64] |= 1 << (p % 64) }
+
+// Remove takes p out.
+func (s PartitionSet) Remove(p uint16) { s[p/64] &^= 1 << (p % 64) }
+
+// Has says whether p is in the set.
+func (s PartitionSet) Has(p uint16) bool {
+	return int(p/64) < len(s) && s[p/64]&(1<<(p%64)) != 0
+}
+
+// Len counts the set.
+func (s PartitionSet) Len() int {
+	n := 0
+	for _, w := range s {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+// Empty says whether nothing is in the set.
+func (s PartitionSet) Empty() bool {
+	for _, w := range s {
+		if w != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// All yields the set in order.
+func (s PartitionSet) All() iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		for i, w := range s {
+			for ; w != 0; w &= w - 1 {
+				if !yield(uint16(i*64 + bits.TrailingZeros64(w))) {
+					return
+				}
+			}
+		}
+	}
+}

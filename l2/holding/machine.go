@@ -1,0 +1,295 @@
+package holding
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/ring"
+)
+
+// Config of a Machine.
+type Config struct {
+	Self   kv.Process
+	Weight uint32 // of this node, in any unit that all use
+
+	// Bound is B: how long after it was overwritten a value may be served.
+	Bound time.Duration
+	// Detection is D: how long nothing must have been heard of a member that
+	// gossip says is dead until it counts as dead. At least 1.5 B.
+	Detection time.Duration
+	// Alone says that there are no others to look for: the node begins at once.
+	Alone bool
+
+	// Partitions is the number of partitions; for tests, a smaller one. Default
+	// kv.Partitions.
+	Partitions int
+	// Table computes the ring. Default ring.New.
+	Table func([]ring.Member) *ring.Table
+	// Stamp returns a version above all that the node has seen.
+	Stamp func() kv.Version
+	// Rand spreads what would otherwise collide. Required.
+	Rand *rand.Rand
+}
+
+// Machine is one node's view of who is there and who holds what.
+type Machine struct {
+	cfg Config
+	out []Action
+
+	// The node itself.
+	now       time.Duration
+	startedAt time.Duration // since when it looks for others
+	joined    bool
+	in        bool
+	leaving   bool
+	refused   string        // why it may not be in, if so
+	aloneFrom time.Duration // since when no other member was in
+
+	members map[kv.NodeID]*member
+	gone    map[kv.Process]bool // processes that have been replaced or have said goodbye
+	cannot  map[kv.NodeID]report
+
+	table   *ring.Table
+	entered []kv.Process // the ring's members, by name
+
+	// Partitions.
+	parts  []partition
+	claims []*claim
+	seq    uint64 // of changes of promised ballots
+}
+
+// partition is what the node knows and does about one partition.
+type partition struct {
+	held     bool
+	retired  time.Duration // since when it serves no more; zero is not
+	told     *Ballot       // the higher ballot heard of that retired it
+	promised *Ballot       // the highest answered, own ones included
+	changed  uint64        // seq of its last change
+	released *Ballot       // the ballot that ended the last holding, which had entries
+	claim    *claim        // that it is in
+	retryAt  time.Duration // no new claim before
+}
+
+// claim is an attempt to take some partitions under one ballot.
+type claim struct {
+	ballot  *Ballot
+	set     kv.PartitionSet
+	answers map[kv.NodeID]*Answer
+	epochs  map[kv.NodeID]kv.Epoch // of those who answered
+	sentAt  time.Duration
+}
+
+type report struct {
+	nodes []kv.NodeID
+	at    time.Duration
+}
+
+// New returns the machine of a node that has just started.
+func New(cfg Config, now time.Duration) *Machine {
+	cfg.Partitions = cmp.Or(cfg.Partitions, kv.Partitions)
+	if cfg.Table == nil {
+		cfg.Table = ring.New
+	}
+	m := &Machine{
+		cfg: cfg, now: now,
+		members: map[kv.NodeID]*member{}, gone: map[kv.Process]bool{}, cannot: map[kv.NodeID]report{},
+		parts: make([]partition, cfg.Partitions),
+	}
+	m.table = cfg.Table(nil)
+	m.restart()
+	return m
+}
+
+// restart puts the node back to the start.
+func (m *Machine) restart() {
+	m.startedAt, m.aloneFrom = m.now, m.now
+	m.joined, m.in = m.cfg.Alone, false
+}
+
+// Take returns what is to be done, in its order, and forgets it.
+func (m *Machine) Take() []Action {
+	out := m.out
+	m.out = nil
+	return out
+}
+
+func (m *Machine) do(a Action) { m.out = append(m.out, a) }
+
+// Joined, In and Leaving tell the node's state.
+func (m *Machine) Joined() bool  { return m.joined }
+func (m *Machine) In() bool      { return m.in }
+func (m *Machine) Leaving() bool { return m.leaving }
+
+// Weight is what the node offers.
+func (m *Machine) Weight() uint32 {
+	if m.leaving {
+		return 0
+	}
+	return m.cfg.Weight
+}
+
+// Table is the ring as this node sees it.
+func (m *Machine) Table() *ring.Table { return m.table }
+
+// Serves says whether the node holds a partition and may answer for it.
+func (m *Machine) Serves(p uint16) bool { return m.parts[p].held && m.parts[p].retired == 0 }
+
+// Holding says whether any holding, serving or retired, has not ended.
+func (m *Machine) Holding() bool {
+	return slices.ContainsFunc(m.parts, func(p partition) bool { return p.held })
+}
+
+// Acquiring says whether the node is about to take a partition.
+func (m *Machine) Acquiring(p uint16) bool { return m.parts[p].claim != nil }
+
+func (m *Machine) newSet() kv.PartitionSet { return kv.NewPartitionSet(m.cfg.Partitions) }
+
+// Tick lets time pass. It is due every B/16 or so, and after every batch of
+// other calls.
+func (m *Machine) Tick(now time.Duration) {
+	m.now = max(m.now, now)
+	m.settle()
+}
+
+// settle draws all consequences of what has changed.
+func (m *Machine) settle() {
+	m.judgeMembers()
+	m.judgeSelf()
+	m.judgeRing()
+	m.endRetired()
+	m.decide()
+	m.claimMore()
+	m.decide() // a claim that needs nobody's answer is decided at once
+	m.resend()
+}
+
+// judgeRing recomputes the ring where its members have changed, and retires
+// what it no longer gives to this node.
+func (m *Machine) judgeRing() {
+	var list []ring.Member
+	var entered []kv.Process
+	if m.in {
+		list = append(list, ring.Member{Node: m.cfg.Self.Node, Weight: m.Weight()})
+		entered = append(entered, m.cfg.Self)
+	}
+	for _, o := range m.members {
+		if o.inRing {
+			list = append(list, ring.Member{Node: o.id.Node, Weight: o.weight})
+			entered = append(entered, o.id)
+		}
+	}
+	slices.SortFunc(entered, kv.Process.Compare)
+	slices.SortFunc(list, func(a, b ring.Member) int { return cmp.Compare(a.Node, b.Node) })
+	if slices.Equal(entered, m.entered) && slices.Equal(list, m.table.Members()) {
+		return
+	}
+	m.entered = entered
+	m.table = m.cfg.Table(list)
+	m.do(RingChanged{})
+	retired := m.newSet()
+	for i := range m.parts {
+		if p := &m.parts[i]; m.table.Owner(uint16(i)) != m.cfg.Self.Node {
+			if p.held && p.retired == 0 {
+				p.retired = m.now
+				retired.Add(uint16(i))
+			}
+			m.giveUp(uint16(i))
+		}
+	}
+	if !retired.Empty() {
+		m.do(Retired{retired, "the ring names another"})
+	}
+}
+
+// retireFor is how long a retired holding waits for an ACQUIRE.
+func (m *Machine) retireFor() time.Duration { return 2 * m.cfg.Bound }
+
+func (m *Machine) endRetired() {
+	set := m.newSet()
+	for i := range m.parts {
+		if p := &m.parts[i]; p.held && p.retired > 0 && m.now-p.retired >= m.retireFor() {
+			set.Add(uint16(i))
+		}
+	}
+	m.end(set, "retired, and nobody has asked for it")
+}
+
+// end ends the holdings of a set; with nobody to hand over to.
+func (m *Machine) end(set kv.PartitionSet, why string) {
+	if set.Empty() {
+		return
+	}
+	for i := range set.All() {
+		p := &m.parts[i]
+		p.held, p.retired, p.told, p.released = false, 0, nil, nil
+	}
+	m.do(Ended{set, why})
+}
+
+// Pause is called by whoever finds a gap of B or more in the boot clock, before
+// anything else is answered: all holdings have ended, answers to what was asked
+// before count for nothing, and silence during the gap proves nothing.
+func (m *Machine) Pause(now time.Duration) {
+	m.now = max(m.now, now)
+	m.stop("paused")
+	for _, o := range m.members {
+		o.heardAt, o.polledAt = m.now, m.now
+		o.leasedAt, o.leasesUs = 0, false
+	}
+	clear(m.cannot)
+	m.restart()
+	m.settle()
+}
+
+// stop ends all holdings, gives up all claims and leaves the ring.
+func (m *Machine) stop(why string) {
+	set := m.newSet()
+	for i := range m.parts {
+		if m.parts[i].held {
+			set.Add(uint16(i))
+		}
+		m.giveUp(uint16(i))
+	}
+	m.end(set, why)
+	if m.in {
+		m.in = false
+		m.aloneFrom = m.now
+		m.do(StateChanged{false, why})
+	}
+}
+
+// Leave begins a graceful leave: the node's weight is zero from now on, so that
+// others take what it holds. Holding tells when that is done.
+func (m *Machine) Leave(now time.Duration) {
+	m.now = max(m.now, now)
+	m.leaving = true
+	m.do(StateChanged{m.in, "leaving"})
+	m.settle()
+}
+
+// SetWeight changes what the node offers.
+func (m *Machine) SetWeight(now time.Duration, weight uint32) {
+	m.now = max(m.now, now)
+	if m.cfg.Weight != weight {
+		m.cfg.Weight = weight
+		m.do(StateChanged{m.in, "weight"})
+		m.settle()
+	}
+}
+
+// Refuse keeps the node out, because others refuse it, or its clock differs
+// from theirs; an empty reason lets it in again.
+func (m *Machine) Refuse(now time.Duration, why string) {
+	m.now = max(m.now, now)
+	if m.refused == why {
+		return
+	}
+	m.refused = why
+	if why != "" {
+		m.stop(why)
+	}
+	m.settle()
+}

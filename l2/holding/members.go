@@ -1,0 +1,295 @@
+package holding
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// member is another node, in the process that was last heard of.
+type member struct {
+	id     kv.Process
+	weight uint32
+	in     bool
+	joined bool
+
+	cameAt  time.Duration // when this process came, or came back
+	heardAt time.Duration // the last of it, on any path
+	missing bool          // gossip says that it is dead
+	dead    bool          // held for dead
+
+	leasedAt time.Duration // when the poll was sent that gave us our lease on it; zero is none
+	polledAt time.Duration // when a poll of it was last answered
+	leasesUs bool          // it says that it has a lease on us
+	inRing   bool
+
+	told  uint64 // of our changes of ballots, what it says that it has
+	heard uint64 // of its changes, what we have
+}
+
+// live says whether the member is not held for dead.
+func (o *member) live() bool { return !o.dead }
+
+// leased says whether we have a lease on it, from a poll sent after it came.
+func (m *Machine) leased(o *member) bool {
+	return o.leasedAt > 0 && o.leasedAt >= o.cameAt && m.now-o.leasedAt < m.cfg.Bound
+}
+
+// others yields the other members, by name: what is decided must not depend on
+// the order of a map.
+func (m *Machine) others() []*member {
+	list := make([]*member, 0, len(m.members))
+	for _, o := range m.members {
+		list = append(list, o)
+	}
+	slices.SortFunc(list, func(a, b *member) int { return a.id.Compare(b.id) })
+	return list
+}
+
+// current returns the member if a process is the one that is known under its
+// name; a new process replaces the old one at once, an old one is nobody.
+func (m *Machine) current(id kv.Process) *member {
+	if id.Node == m.cfg.Self.Node || m.gone[id] {
+		return nil
+	}
+	o := m.members[id.Node]
+	if o != nil && o.id == id {
+		return o
+	}
+	if o != nil {
+		m.gone[o.id] = true
+	}
+	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
+	m.members[id.Node] = o
+	return o
+}
+
+// Seen is gossip's word of a live member.
+func (m *Machine) Seen(now time.Duration, id kv.Process, weight uint32, in bool) {
+	m.now = max(m.now, now)
+	if o := m.current(id); o != nil {
+		o.missing = false
+		m.hear(o)
+		o.weight, o.in = weight, in
+		m.settle()
+	}
+}
+
+// Missing is gossip's word that a member is dead.
+func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
+	m.now = max(m.now, now)
+	if o := m.members[node]; o != nil {
+		o.missing = true
+		m.settle()
+	}
+}
+
+// Left is a member's goodbye: it holds nothing any more.
+func (m *Machine) Left(now time.Duration, id kv.Process) {
+	m.now = max(m.now, now)
+	m.gone[id] = true
+	if o := m.members[id.Node]; o != nil && o.id == id {
+		delete(m.members, id.Node)
+	}
+	m.settle()
+}
+
+// Heard says that something has come from a process.
+func (m *Machine) Heard(now time.Duration, id kv.Process) {
+	m.now = max(m.now, now)
+	if o := m.current(id); o != nil {
+		m.hear(o)
+	}
+}
+
+// hear notes a sign of life. One that was held for dead has come anew.
+func (m *Machine) hear(o *member) {
+	o.heardAt = m.now
+	if o.dead {
+		o.dead = false
+		o.cameAt, o.polledAt = m.now, m.now
+		o.leasesUs = false
+	}
+}
+
+// Polled says that a poll of a process, sent at a time, has been answered with
+// some Info, and that everything in its log up to the answer has been applied.
+func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, info Info) {
+	m.now = max(m.now, now)
+	o := m.current(id)
+	if o == nil {
+		return
+	}
+	m.hear(o)
+	o.leasedAt = max(o.leasedAt, sent)
+	o.polledAt = m.now
+	m.learn(o, info)
+	m.settle()
+}
+
+// PolledBy says that a process polls us, and with what Info. The answer is
+// InfoFor it.
+func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
+	m.now = max(m.now, now)
+	if o := m.current(id); o != nil {
+		m.hear(o)
+		m.learn(o, info)
+		m.settle()
+	}
+}
+
+func (m *Machine) learn(o *member, info Info) {
+	o.joined, o.in, o.weight, o.leasesUs = info.Joined, info.In, info.Weight, info.Leased
+	for _, b := range info.Ballots {
+		m.hearOf(b)
+	}
+	o.heard = max(o.heard, info.Next)
+	o.told = max(o.told, info.Have)
+}
+
+// InfoFor is what a poll of a process, or the answer to its poll, tells it.
+func (m *Machine) InfoFor(id kv.Process) Info {
+	info := Info{Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.seq}
+	o := m.members[id.Node]
+	if o == nil || o.id != id {
+		return info
+	}
+	info.Leased, info.Have = m.leased(o), o.heard
+	if o.told == m.seq {
+		return info
+	}
+	at := map[*Ballot]int{}
+	for i := range m.parts {
+		p := &m.parts[i]
+		if p.changed <= o.told || p.promised == nil {
+			continue
+		}
+		n, ok := at[p.promised]
+		if !ok {
+			n = len(info.Ballots)
+			at[p.promised] = n
+			info.Ballots = append(info.Ballots, Promise{p.promised, m.newSet()})
+		}
+		info.Ballots[n].Partitions.Add(uint16(i))
+	}
+	return info
+}
+
+// judgeMembers decides who is held for dead, and who is in the ring.
+func (m *Machine) judgeMembers() {
+	for _, o := range m.members {
+		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
+			o.dead = true
+			o.leasedAt, o.leasesUs = 0, false
+		}
+		switch {
+		case o.dead || !o.in:
+			o.inRing = false
+		case !o.inRing:
+			o.inRing = m.leased(o)
+		}
+	}
+}
+
+// judgeSelf decides whether the node has joined, and whether it is in.
+func (m *Machine) judgeSelf() {
+	if !m.joined {
+		for _, o := range m.members {
+			m.joined = m.joined || o.live() && o.joined
+		}
+		m.joined = m.joined || m.now-m.startedAt >= m.cfg.Detection
+	}
+	anyIn, allLeased, first := false, true, true
+	for _, o := range m.members {
+		if o.live() && o.in {
+			anyIn = true
+			allLeased = allLeased && o.leasesUs && m.leased(o)
+		}
+		if o.live() && !m.leased(o) {
+			// It lives, and we cannot ask it whether it begins as well: of two
+			// that cannot poll each other the greater name must wait.
+			first = first && m.now-o.polledAt >= m.cfg.Detection && m.cfg.Self.Node < o.id.Node
+		}
+	}
+	if anyIn {
+		m.aloneFrom = m.now
+	}
+	switch {
+	case m.in:
+		if why := m.shouldGo(); why != "" {
+			m.stop(why)
+		}
+	case !m.joined || m.refused != "" || m.leaving:
+	case anyIn && allLeased && m.shouldGo() == "",
+		!anyIn && first && (m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection):
+		m.in = true
+		m.do(StateChanged{true, "joined"})
+	}
+}
+
+// unpolled lists the live members that are in and whose polls have not been
+// answered for the detection time, though gossip does not miss them.
+func (m *Machine) unpolled() []kv.NodeID {
+	var list []kv.NodeID
+	for _, o := range m.others() {
+		if o.live() && o.in && !o.missing && m.now-o.polledAt >= m.cfg.Detection {
+			list = append(list, o.id.Node)
+		}
+	}
+	return list
+}
+
+// Cannot is the news that a member cannot poll some others.
+func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
+	m.now = max(m.now, now)
+	m.cannot[from] = report{nodes, m.now}
+	m.settle()
+}
+
+// shouldGo says why the node must be out: of each pair that cannot be polled
+// the one goes that is in more such pairs, then the greater name.
+func (m *Machine) shouldGo() string {
+	pairs := map[[2]kv.NodeID]bool{}
+	pair := func(a, b kv.NodeID) {
+		if a > b {
+			a, b = b, a
+		}
+		pairs[[2]kv.NodeID{a, b}] = true
+	}
+	for _, n := range m.unpolled() {
+		pair(m.cfg.Self.Node, n)
+	}
+	for from, r := range m.cannot {
+		if m.now-r.at >= m.cfg.Detection {
+			delete(m.cannot, from)
+			continue
+		}
+		if o := m.members[from]; o != nil && o.live() {
+			for _, n := range r.nodes {
+				pair(from, n)
+			}
+		}
+	}
+	if len(pairs) == 0 {
+		return ""
+	}
+	degree := map[kv.NodeID]int{}
+	for p := range pairs {
+		degree[p[0]]++
+		degree[p[1]]++
+	}
+	self := m.cfg.Self.Node
+	for p := range pairs {
+		other := p[0]
+		if p[0] == self {
+			other = p[1]
+		} else if p[1] != self {
+			continue
+		}
+		if degree[self] > degree[other] || degree[self] == degree[other] && self > other {
+			return "it cannot poll, or be polled by, " + string(other)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,112 @@
+package holding
+
+import (
+	"cmp"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Ballot orders attempts to take a partition. No two are equal on two nodes.
+type Ballot struct {
+	Clock   kv.Version
+	Process kv.Process
+}
+
+// Compare orders ballots; nil is below all.
+func (b *Ballot) Compare(o *Ballot) int {
+	switch {
+	case b == o:
+		return 0
+	case b == nil:
+		return -1
+	case o == nil:
+		return 1
+	}
+	return cmp.Or(cmp.Compare(b.Clock, o.Clock), b.Process.Compare(o.Process))
+}
+
+// Acquire asks every member for a set of partitions.
+type Acquire struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
+	Ring       []kv.Process // the asker's ring: who holds nothing back must know them all
+}
+
+// Answer is a member's answer to an Acquire: what it grants; all else is RETRY.
+type Answer struct {
+	Ballot   *Ballot
+	Granted  kv.PartitionSet
+	Released kv.PartitionSet // of those granted: what it held, and gives its entries of
+	In       []kv.Process    // the members that it has in
+}
+
+// Info is what each poll and each answer to one tells, beside what is for
+// others (clocks, the log's head).
+type Info struct {
+	Joined bool
+	In     bool
+	Weight uint32
+	Leased bool // it has a lease on whom it tells, from a poll of its present process
+
+	// Ballots are the highest that it has answered, changed since Seq, the last
+	// that its peer said that it has; Next is what the peer says then.
+	Ballots []Promise
+	Next    uint64
+	Have    uint64 // what it has of its peer's changes
+}
+
+// Promise is a ballot that a node has answered, and for which partitions.
+type Promise struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
+}
+
+// Action is what a Machine wants done. The order matters: an ending comes
+// before whatever may be answered after it.
+type Action interface{ action() }
+
+// Ended says that holdings have ended: it must be in the log before anything
+// else is answered.
+type Ended struct {
+	Partitions kv.PartitionSet
+	Why        string
+}
+
+// Retired says that holdings serve no more. They end later.
+type Retired struct {
+	Partitions kv.PartitionSet
+	Why        string
+}
+
+// Begun says that holdings begin, each empty but for what the releasers have.
+type Begun struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
+	Releasers  map[kv.Process]kv.PartitionSet
+}
+
+// Send asks for an Acquire to be sent; its Answer goes to Machine.Answered.
+type Send struct {
+	To      kv.Process
+	Acquire Acquire
+}
+
+// RingChanged says that the table has changed.
+type RingChanged struct{}
+
+// StateChanged says that what the node tells of itself has changed.
+type StateChanged struct {
+	In  bool
+	Why string
+}
+
+// Trouble asks for the news to be spread that some members cannot be polled.
+type Trouble struct{ Cannot []kv.NodeID }
+
+func (Ended) action()        {}
+func (Retired) action()      {}
+func (Begun) action()        {}
+func (Send) action()         {}
+func (RingChanged) action()  {}
+func (StateChanged) action() {}
+func (Trouble) action()      {}

@@ -1,0 +1,500 @@
+package holding
+
+import (
+	"container/heap"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/ring"
+)
+
+var (
+	simTrace = flag.Bool("sim.trace", false, "print what happens")
+	simRuns  = flag.Int("sim.runs", 20, "runs of the simulation, a kind of fault")
+	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
+)
+
+// The simulation: some nodes, a network that delays and loses, a gossip that
+// finds the dead after a while, and faults. Time is a queue of events.
+
+const (
+	simBound      = time.Second
+	simDetection  = 1500 * time.Millisecond
+	simGossip     = 100 * time.Millisecond // between two rounds of gossip
+	simMissing    = 1200 * time.Millisecond
+	simPartitions = 16
+)
+
+type event struct {
+	at  time.Duration
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	x := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return x
+}
+
+type sim struct {
+	t     *testing.T
+	seed  uint64
+	rnd   *rand.Rand
+	now   time.Duration
+	queue events
+	seq   int
+	nodes []*simNode
+	loss  float64
+	cut   map[[2]int]bool // one way
+	split bool            // there was a cut long enough for both sides to go on
+	begun int
+	ended int
+	clock kv.Version
+}
+
+type simNode struct {
+	s       *sim
+	at      int
+	id      kv.Process
+	m       *Machine
+	running bool
+	stopped bool // paused
+	epoch   int
+	last    time.Duration // when it last ran
+	rumours []rumour      // of each node, itself included
+	pending []func()      // what came while it was paused
+}
+
+func (s *sim) after(d time.Duration, f func()) {
+	s.seq++
+	heap.Push(&s.queue, event{s.now + d, s.seq, f})
+}
+
+func newSim(t *testing.T, seed uint64, n int) *sim {
+	s := &sim{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Hour, cut: map[[2]int]bool{}, clock: 1}
+	for i := range n {
+		s.nodes = append(s.nodes, &simNode{s: s, at: i, rumours: make([]rumour, n)})
+	}
+	return s
+}
+
+func (n *simNode) start(alone bool) {
+	n.epoch++
+	n.id = kv.Process{Node: kv.NodeID(rune('a' + n.at)), Epoch: kv.Epoch(n.at*1000 + n.epoch)}
+	n.running, n.stopped, n.last, n.pending = true, false, n.s.now, nil
+	for i := range n.rumours {
+		n.rumours[i] = rumour{at: n.s.now}
+	}
+	n.m = New(Config{
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
+		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
+		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
+		Table: smallTable,
+	}, n.s.now)
+	n.s.trace(n, "starts")
+	n.tick(n.epoch)
+	n.gossip(n.epoch)
+	n.poll(n.epoch)
+}
+
+// smallTable spares the tests the full ring.
+func smallTable(list []ring.Member) *ring.Table {
+	key := fmt.Sprint(list)
+	if t, ok := tables[key]; ok {
+		return t
+	}
+	t := ring.New(list)
+	tables[key] = t
+	return t
+}
+
+var tables = map[string]*ring.Table{}
+
+// run does something on a node, if it runs: now, or when its pause is over.
+func (n *simNode) run(epoch int, f func()) {
+	switch {
+	case !n.running || n.epoch != epoch:
+	case n.stopped:
+		n.pending = append(n.pending, f)
+	default:
+		if n.s.now-n.last >= simBound {
+			n.m.Pause(n.s.now)
+			n.carryOut()
+		}
+		n.last = n.s.now
+		f()
+		n.carryOut()
+	}
+}
+
+func (n *simNode) tick(epoch int) {
+	if n.running && n.epoch == epoch {
+		n.run(epoch, func() { n.m.Tick(n.s.now) })
+		n.s.after(simBound/16, func() { n.tick(epoch) })
+	}
+}
+
+// carryOut does what the machine wants done, and checks that nobody serves
+// what another serves.
+func (n *simNode) carryOut() {
+	for _, a := range n.m.Take() {
+		if *simTrace {
+			switch a := a.(type) {
+			case Send:
+				fmt.Printf("%10v %s asks %s for %v ballot %d ring %v\n", n.s.now-time.Hour, n.name(), a.To.Node, slices.Collect(a.Acquire.Partitions.All()), a.Acquire.Ballot.Clock, a.Acquire.Ring)
+			case Begun:
+				fmt.Printf("%10v %s BEGINS %v ballot %d\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Ballot.Clock)
+			case Ended:
+				fmt.Printf("%10v %s ENDS %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
+			case Retired:
+				fmt.Printf("%10v %s RETIRES %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
+			case RingChanged:
+				fmt.Printf("%10v %s ring %v\n", n.s.now-time.Hour, n.name(), n.m.entered)
+			case StateChanged:
+				fmt.Printf("%10v %s in %v: %s\n", n.s.now-time.Hour, n.name(), a.In, a.Why)
+			}
+		}
+		switch a := a.(type) {
+		case Send:
+			n.ask(a)
+		case Begun:
+			n.s.begun++
+		case Ended:
+			n.s.ended++
+		}
+	}
+	if !n.s.split {
+		n.s.check()
+	}
+}
+
+func (s *sim) check() {
+	for p := range uint16(simPartitions) {
+		holder := ""
+		for _, n := range s.nodes {
+			if n.running && !n.stopped && s.now-n.last < simBound && n.m.Serves(p) {
+				if holder != "" {
+					s.t.Fatalf("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, holder, n.id, p)
+				}
+				holder = n.id.String()
+			}
+		}
+	}
+}
+
+// send delivers to a node, late or never; back is what is done there.
+func (s *sim) send(from, to int, f func()) {
+	if s.cut[[2]int{from, to}] || s.rnd.Float64() < s.loss {
+		return
+	}
+	delay := time.Duration(s.rnd.Int64N(int64(5 * time.Millisecond)))
+	if s.rnd.IntN(50) == 0 {
+		delay += time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+	}
+	s.after(delay, func() {
+		if !s.cut[[2]int{from, to}] {
+			f()
+		}
+	})
+}
+
+func (s *sim) node(id kv.Process) *simNode { return s.nodes[int(id.Node[0]-'a')] }
+
+func (n *simNode) ask(a Send) {
+	to, epoch := n.s.node(a.To), n.epoch
+	from := n.id
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			if to.id != a.To {
+				return
+			}
+			answer := to.m.Asked(n.s.now, from, a.Acquire)
+			to.carryOut() // endings first
+			id := to.id
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() { n.m.Answered(n.s.now, id, answer) })
+			})
+		})
+	})
+}
+
+func (n *simNode) poll(epoch int) {
+	if !n.running || n.epoch != epoch {
+		return
+	}
+	n.run(epoch, func() {
+		for _, o := range n.m.others() {
+			n.pollOne(o.id)
+		}
+	})
+	n.s.after(simBound/4, func() { n.poll(epoch) })
+}
+
+func (n *simNode) pollOne(id kv.Process) {
+	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.s.now
+	info := n.m.InfoFor(id)
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			to.m.PolledBy(n.s.now, from, info)
+			to.carryOut()
+			answer, by := to.m.InfoFor(from), to.id
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() { n.m.Polled(n.s.now, by, sent, answer) })
+			})
+		})
+	})
+}
+
+// rumour is what a node has heard of another, directly or through others.
+type rumour struct {
+	at     time.Duration
+	id     kv.Process
+	in     bool
+	weight uint32
+}
+
+// gossip spreads what the node has heard, as SWIM does with its indirect
+// probes: a node is missing only if nobody who can be heard hears it.
+func (n *simNode) gossip(epoch int) {
+	if !n.running || n.epoch != epoch {
+		return
+	}
+	n.run(epoch, func() {
+		n.rumours[n.at] = rumour{n.s.now, n.id, n.m.In(), n.m.Weight()}
+		told := slices.Clone(n.rumours)
+		for _, o := range n.s.nodes {
+			if o == n {
+				continue
+			}
+			n.s.send(n.at, o.at, func() { o.run(o.epoch, func() { o.hear(told) }) })
+			if n.s.now-n.rumours[o.at].at >= simMissing {
+				n.m.Missing(n.s.now, kv.NodeID(rune('a'+o.at)))
+			}
+		}
+		if list := n.m.unpolled(); len(list) > 0 {
+			id := n.id
+			for _, o := range n.s.nodes {
+				if o != n {
+					n.s.send(n.at, o.at, func() {
+						o.run(o.epoch, func() { o.m.Cannot(n.s.now, id.Node, list) })
+					})
+				}
+			}
+		}
+	})
+	n.s.after(simGossip, func() { n.gossip(epoch) })
+}
+
+func (n *simNode) hear(told []rumour) {
+	for i, r := range told {
+		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
+			n.rumours[i] = r
+			n.m.Seen(n.s.now, r.id, r.weight, r.in)
+		}
+	}
+}
+
+func (n *simNode) name() string { return fmt.Sprintf("%s.%d", n.id.Node, n.epoch) }
+
+func (n *simNode) crash() {
+	n.running = false
+	n.s.trace(n, "crashes")
+}
+
+func (n *simNode) pause() {
+	n.stopped = true
+	n.s.trace(n, "pauses")
+}
+
+func (n *simNode) resume() {
+	if !n.stopped {
+		return
+	}
+	n.stopped = false
+	n.s.trace(n, "resumes")
+	pending := n.pending
+	n.pending = nil
+	for _, f := range pending {
+		n.run(n.epoch, f)
+	}
+}
+
+func (s *sim) trace(n *simNode, what string) {
+	if *simTrace {
+		fmt.Printf("%10v %s %s\n", s.now-time.Hour, n.name(), what)
+	}
+}
+
+func (s *sim) until(end time.Duration) {
+	for len(s.queue) > 0 && s.queue[0].at <= end {
+		e := heap.Pop(&s.queue).(event)
+		s.now = e.at
+		e.do()
+	}
+	s.now = end
+}
+
+// settled says whether every partition is served, by whom the ring names.
+func (s *sim) settled() error {
+	for p := range uint16(simPartitions) {
+		n := 0
+		for _, node := range s.nodes {
+			if !node.running {
+				continue
+			}
+			if node.m.Serves(p) {
+				n++
+			}
+			if !node.m.In() {
+				return fmt.Errorf("%s is not in (joined %v)", node.id, node.m.Joined())
+			}
+		}
+		if n != 1 {
+			return fmt.Errorf("partition %d is served by %d nodes", p, n)
+		}
+	}
+	return nil
+}
+
+// fault is a kind of run.
+type fault struct {
+	name string
+	do   func(s *sim)
+}
+
+var faults = []fault{
+	{"none", func(*sim) {}},
+	{"loss", func(s *sim) { s.loss = 0.3 }},
+	{"crash and restart", func(s *sim) {
+		for range 4 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				if n.running {
+					n.crash()
+					s.after(s.upTo(4*time.Second), func() { n.start(false) })
+				}
+			})
+		}
+	}},
+	{"restart at once", func(s *sim) {
+		for range 6 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				if n.running {
+					n.crash()
+					s.after(s.upTo(300*time.Millisecond), func() { n.start(false) })
+				}
+			})
+		}
+	}},
+	{"pauses", func(s *sim) {
+		for range 6 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				n.pause()
+				s.after(s.upTo(5*time.Second), n.resume)
+			})
+		}
+	}},
+	{"all paused at once", func(s *sim) {
+		s.after(s.upTo(10*time.Second), func() {
+			for _, n := range s.nodes {
+				n.pause()
+				s.after(2*time.Second+s.upTo(3*time.Second), n.resume)
+			}
+		})
+	}},
+	{"one link", func(s *sim) {
+		a, b := s.rnd.IntN(len(s.nodes)), s.rnd.IntN(len(s.nodes))
+		both := s.rnd.IntN(2) == 0
+		s.after(s.upTo(5*time.Second), func() {
+			s.cut[[2]int{a, b}], s.cut[[2]int{b, a}] = true, both
+			s.after(s.upTo(15*time.Second), func() { clear(s.cut) })
+		})
+	}},
+	{"leave", func(s *sim) {
+		n := s.nodes[s.rnd.IntN(len(s.nodes))]
+		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(s.now) }) })
+		s.after(16*time.Second, func() {
+			if n.running && n.m.Holding() && len(s.nodes) > 1 {
+				s.t.Errorf("seed %d: %s leaves, and still holds after 6 s", s.seed, n.id)
+			}
+			n.crash()
+			for _, o := range s.nodes {
+				o.run(o.epoch, func() { o.m.Left(s.now, n.id) })
+			}
+			s.after(s.upTo(time.Second), func() { n.start(false) })
+		})
+	}},
+}
+
+// everything is several of the faults above in one run.
+func everything(s *sim) {
+	s.loss = s.rnd.Float64() * 0.2
+	for range 3 + s.rnd.IntN(6) {
+		faults[2+s.rnd.IntN(4)].do(s)
+	}
+}
+
+func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rnd.Int64N(int64(d))) }
+
+// TestOneHolder runs clusters of 3 to 5 nodes under faults: no two ever serve
+// one partition, and when the faults are over every partition is served again.
+func TestOneHolder(t *testing.T) {
+	first := *simFirst
+	if first == 0 {
+		first = uint64(time.Now().UnixNano())
+	}
+	t.Logf("first seed %d", first)
+	for _, f := range append(faults, fault{"everything", everything}) {
+		t.Run(f.name, func(t *testing.T) {
+			begun, ended := 0, 0
+			for i := range *simRuns {
+				seed := first + uint64(i)
+				s := newSim(t, seed, 3+int(seed%3))
+				together := s.rnd.IntN(2) == 0
+				for j, n := range s.nodes {
+					delay := time.Duration(0)
+					if !together {
+						delay = time.Duration(j) * s.upTo(2*time.Second)
+					}
+					s.after(delay, func() { n.start(false) })
+				}
+				s.until(time.Hour + 15*time.Second)
+				if f.name != "loss" {
+					if err := s.settled(); err != nil {
+						t.Fatalf("seed %d: 15 s after the start: %v", seed, err)
+					}
+				}
+				f.do(s)
+				s.until(time.Hour + 45*time.Second)
+				s.loss = 0
+				s.until(time.Hour + 70*time.Second)
+				if err := s.settled(); err != nil {
+					t.Fatalf("seed %d: 25 s after the faults: %v", seed, err)
+				}
+				begun += s.begun
+				ended += s.ended
+			}
+			t.Logf("%d beginnings, %d endings", begun, ended)
+			if begun < *simRuns {
+				t.Errorf("%d beginnings are too few to prove anything", begun)
+			}
+		})
+	}
+}

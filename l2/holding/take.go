@@ -1,0 +1,291 @@
+package holding
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// claimMore begins to take what the ring gives to this node and nobody here
+// holds. While a member that is in has not come into the ring, nothing begins:
+// it may hold what we would take.
+func (m *Machine) claimMore() {
+	if !m.joined || !m.in {
+		return
+	}
+	for _, o := range m.members {
+		if o.live() && o.in && !o.inRing {
+			return
+		}
+	}
+	var set kv.PartitionSet
+	for i := range m.parts {
+		p := &m.parts[i]
+		if !p.held && p.claim == nil && m.now >= p.retryAt && m.table.Owner(uint16(i)) == m.cfg.Self.Node {
+			if set == nil {
+				set = m.newSet()
+			}
+			set.Add(uint16(i))
+		}
+	}
+	if set == nil {
+		return
+	}
+	c := &claim{
+		ballot:  &Ballot{m.cfg.Stamp(), m.cfg.Self},
+		set:     set,
+		answers: map[kv.NodeID]*Answer{},
+		epochs:  map[kv.NodeID]kv.Epoch{},
+		sentAt:  m.now,
+	}
+	for i := range set.All() {
+		m.parts[i].claim = c
+	}
+	m.claims = append(m.claims, c)
+	// Also to those held for dead: a link that still works prevents a split.
+	for _, o := range m.others() {
+		m.do(Send{o.id, m.acquire(c)})
+	}
+}
+
+func (m *Machine) acquire(c *claim) Acquire {
+	set := m.newSet()
+	copy(set, c.set)
+	return Acquire{Ballot: c.ballot, Partitions: set, Ring: m.entered}
+}
+
+// resend asks again whoever has not answered, or has named somebody unknown.
+func (m *Machine) resend() {
+	for _, c := range m.claims {
+		if c.set.Empty() || m.now-c.sentAt < m.cfg.Bound/4 {
+			continue
+		}
+		c.sentAt = m.now
+		for _, o := range m.others() {
+			if a := m.answer(c, o); a == nil || !m.knows(a.In) {
+				m.do(Send{o.id, m.acquire(c)})
+			}
+		}
+	}
+}
+
+// answer returns a member's answer to a claim, if it is of its present process.
+func (m *Machine) answer(c *claim, o *member) *Answer {
+	if c.epochs[o.id.Node] != o.id.Epoch {
+		return nil
+	}
+	return c.answers[o.id.Node]
+}
+
+// knows says whether all processes are in the ring, are this one, or are known
+// to be no member any more.
+func (m *Machine) knows(list []kv.Process) bool {
+	for _, id := range list {
+		if id.Node == m.cfg.Self.Node || m.gone[id] {
+			continue
+		}
+		o := m.members[id.Node]
+		if o == nil || o.id != id || !o.inRing && o.live() {
+			return false
+		}
+	}
+	return true
+}
+
+// Asked answers another's ACQUIRE. What it ends is ended before the answer goes
+// out; the log's head is added by whoever sends it.
+func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
+	m.now = max(m.now, now)
+	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet()}
+	o := m.current(from)
+	if o == nil {
+		return a
+	}
+	m.hear(o)
+	o.in = true // who is out asks for nothing
+	m.settle()
+	ended := m.newSet()
+	allKnown := m.knowsRing(q.Ring)
+	for i := range q.Partitions.All() {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) || // who is out has no say, and holds nothing
+			p.promised.Compare(q.Ballot) > 0 ||
+			p.claim != nil && p.claim.ballot.Compare(q.Ballot) > 0 ||
+			p.held && !allKnown {
+			continue // RETRY
+		}
+		a.Granted.Add(i)
+		m.giveUp(i)
+		if p.held {
+			ended.Add(i)
+			// Told of a higher ballot, it hands over to that very ballot alone:
+			// somebody else may have held the partition since.
+			if p.told == nil || p.told.Compare(q.Ballot) == 0 {
+				p.released = q.Ballot
+			}
+			p.held, p.retired, p.told = false, 0, nil
+		}
+		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
+			a.Released.Add(i)
+		}
+		m.promise(i, q.Ballot)
+	}
+	if !ended.Empty() {
+		m.do(Ended{ended, "acquired by " + string(from.Node)})
+	}
+	if m.in {
+		a.In = append(a.In, m.cfg.Self)
+	}
+	for _, o := range m.others() {
+		if o.live() && o.in {
+			a.In = append(a.In, o.id)
+		}
+	}
+	return a
+}
+
+// knowsRing says whether all members of an asker's ring are in ours.
+func (m *Machine) knowsRing(list []kv.Process) bool {
+	for _, id := range list {
+		if id == m.cfg.Self {
+			continue
+		}
+		if o := m.members[id.Node]; o == nil || o.id != id || !o.inRing {
+			return false
+		}
+	}
+	return true
+}
+
+// promise remembers the highest ballot answered.
+func (m *Machine) promise(i uint16, b *Ballot) {
+	p := &m.parts[i]
+	if p.promised.Compare(b) < 0 {
+		m.seq++
+		p.promised, p.changed = b, m.seq
+	}
+}
+
+// hearOf retires what a higher ballot may have taken.
+func (m *Machine) hearOf(b Promise) {
+	retired := m.newSet()
+	for i := range b.Partitions.All() {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		if p.held && p.promised.Compare(b.Ballot) < 0 && p.told.Compare(b.Ballot) < 0 {
+			p.told = b.Ballot
+			if p.retired == 0 {
+				p.retired = m.now
+				retired.Add(i)
+			}
+		}
+	}
+	if !retired.Empty() {
+		m.do(Retired{retired, "a higher ballot was answered"})
+	}
+}
+
+// Answered takes a member's answer to an ACQUIRE; the latest counts.
+func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
+	m.now = max(m.now, now)
+	o := m.current(from)
+	if o == nil {
+		return
+	}
+	m.hear(o)
+	for _, c := range m.claims {
+		if c.ballot.Compare(a.Ballot) != 0 {
+			continue
+		}
+		c.answers[from.Node], c.epochs[from.Node] = &a, from.Epoch
+		if !m.counts(o) {
+			break
+		}
+		for i := range c.set.All() {
+			if !a.Granted.Has(i) {
+				m.giveUp(i)
+				m.parts[i].retryAt = m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
+			}
+		}
+	}
+	m.settle()
+}
+
+// giveUp takes a partition out of its claim.
+func (m *Machine) giveUp(i uint16) {
+	p := &m.parts[i]
+	if p.claim == nil {
+		return
+	}
+	p.claim.set.Remove(i)
+	p.claim = nil
+}
+
+// decide begins the holdings that nobody's answer is missing for.
+func (m *Machine) decide() {
+	kept := m.claims[:0]
+	for _, c := range m.claims {
+		if !c.set.Empty() && m.answered(c) {
+			m.begin(c)
+		}
+		if !c.set.Empty() {
+			kept = append(kept, c)
+		}
+	}
+	clear(m.claims[len(kept):])
+	m.claims = kept
+}
+
+// counts says whether a claim needs a member's answer: it is in; or it is out
+// as far as we know, but can be asked, since we poll it. It may have come in at
+// this moment, as we have, without either knowing.
+func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(o)) }
+
+// answered says whether all who must have answered a claim, and name nobody
+// whom we do not know.
+func (m *Machine) answered(c *claim) bool {
+	for _, o := range m.members {
+		if !m.counts(o) {
+			continue
+		}
+		a := m.answer(c, o)
+		if a == nil || o.in && !o.inRing || !m.knows(a.In) {
+			return false
+		}
+	}
+	return true
+}
+
+// begin starts to hold what all have granted and nobody has been granted over
+// us meanwhile.
+func (m *Machine) begin(c *claim) {
+	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}}
+	for i := range c.set.All() {
+		p := &m.parts[i]
+		c.set.Remove(i)
+		p.claim = nil
+		if p.promised.Compare(c.ballot) > 0 || m.table.Owner(i) != m.cfg.Self.Node {
+			continue
+		}
+		m.promise(i, c.ballot)
+		p.held, p.retired, p.told, p.released = true, 0, nil, nil
+		begun.Partitions.Add(i)
+		for node, a := range c.answers {
+			if a.Released.Has(i) {
+				id := kv.Process{Node: node, Epoch: c.epochs[node]}
+				if begun.Releasers[id] == nil {
+					begun.Releasers[id] = m.newSet()
+				}
+				begun.Releasers[id].Add(i)
+			}
+		}
+	}
+	if !begun.Partitions.Empty() {
+		m.do(begun)
+	}
+}
