@@ -22,7 +22,7 @@ func (p *program) getCommand() *cli.Command {
 			"Of several keys, each found one gives a line: the key, a tab, the value.\n" +
 			"Exit status 1 if a key has no value.",
 		Flags: clientFlags(nsFlag, jsonFlag,
-			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy"},
+			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {

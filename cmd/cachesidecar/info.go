@@ -60,8 +60,8 @@ func (p *program) flushCommand() *cli.Command {
 		Usage: "drop everything, or a namespace",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone"},
-			&cli.BoolFlag{Name: "cluster", Usage: "on every host"},
-			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+			&cli.BoolFlag{Name: "cluster", Usage: "on every host", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {

@@ -21,7 +21,7 @@ const maxInput = 1 << 30
 // ttlFlags are those of the writes.
 var (
 	ttlFlag = &cli.StringFlag{Name: "ttl", Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)"}
-	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when the `owner` has the write, or when \"all\" hosts have dropped the old value", Value: "owner"}
+	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value", Value: "owner"}
 )
 
 func writeOptions(c *cli.Context) (o client.SetOptions, err error) {
@@ -49,8 +49,8 @@ func (p *program) setCommand() *cli.Command {
 		ArgsUsage:   "KEY VALUE|-",
 		Description: "VALUE - is read from stdin. Exit status 1 if a condition is not met.",
 		Flags: clientFlags(nsFlag, ttlFlag, ackFlag, jsonFlag,
-			&cli.BoolFlag{Name: "add", Usage: "only if the key is absent"},
-			&cli.BoolFlag{Name: "replace", Usage: "only if the key is present"},
+			&cli.BoolFlag{Name: "add", Usage: "only if the key is absent", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "replace", Usage: "only if the key is present", DisableDefaultText: true},
 			&cli.Uint64Flag{Name: "cas", Usage: "only if the key's version is still `VERSION`"},
 			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
 		),

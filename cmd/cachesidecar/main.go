@@ -180,8 +180,8 @@ func isTerminal(stream any) bool {
 // socketFlag, timeoutFlag and jsonFlag are every client command's.
 var (
 	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
-	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answer", Value: 10 * time.Second}
-	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document"}
+	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
+	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document", DisableDefaultText: true}
 	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default"}
 )
 

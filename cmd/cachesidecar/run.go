@@ -46,10 +46,10 @@ func (p *program) runCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-connections", Usage: "at most `N` connections", DefaultText: "16384", EnvVars: env("max-connections")},
 			&cli.DurationFlag{Name: "request-timeout", Usage: "`TIME` for requests that bring none", DefaultText: "1s", EnvVars: env("request-timeout")},
 			&cli.StringFlag{Name: "http", Usage: "serve health and metrics on `HOST:PORT`, or \"off\"", DefaultText: defaultHTTP, EnvVars: env("http")},
-			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", EnvVars: env("pprof")},
-			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", EnvVars: env("ignore-memory-limit")},
-			&cli.StringFlag{Name: "log-format", Usage: "`text or json`", DefaultText: "text on a terminal", EnvVars: env("log-format")},
-			&cli.StringFlag{Name: "log-level", Usage: "`debug, info, warn or error`", DefaultText: "info", EnvVars: env("log-level")},
+			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", DisableDefaultText: true, EnvVars: env("pprof")},
+			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", DisableDefaultText: true, EnvVars: env("ignore-memory-limit")},
+			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`, text or json", DefaultText: "text on a terminal", EnvVars: env("log-format")},
+			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error", DefaultText: "info", EnvVars: env("log-level")},
 		},
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {

@@ -19,7 +19,7 @@ func (p *program) statsCommand() *cli.Command {
 		Name:  "stats",
 		Usage: "show what the sidecar on this host does",
 		Flags: clientFlags(jsonFlag,
-			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second, with rates"},
+			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second, with rates", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+func readDoc(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var docFlag = regexp.MustCompile("`(?:[a-z ]*)--([a-z0-9-]+)")
+
+// docs/CLI.md has a section for each command, which tells of each of its flags
+// and of no others, and of each field of its JSON.
+func TestCLIDoc(t *testing.T) {
+	doc := readDoc(t, "CLI.md")
+	sections := map[string]string{}
+	for _, part := range strings.Split(doc, "\n## ")[1:] {
+		title, text, _ := strings.Cut(part, "\n")
+		if strings.HasPrefix(title, "`") {
+			sections[strings.Trim(title, "`")] = text
+		}
+	}
+	shared := []string{"socket", "timeout"} // told of once, above
+	seen := map[string]bool{}
+	check := func(name string, c *cli.Command) {
+		seen[name] = true
+		text, ok := sections[name]
+		if !ok {
+			t.Errorf("there is no section about %s", name)
+			return
+		}
+		if !strings.Contains(text, "    cachesidecar "+name) {
+			t.Errorf("%s: the section does not show how it is used", name)
+		}
+		var flags, told []string
+		for _, f := range c.Flags {
+			flags = append(flags, f.Names()...)
+		}
+		for _, m := range docFlag.FindAllStringSubmatch(text, -1) {
+			told = append(told, m[1])
+			if !slices.Contains(flags, m[1]) && !strings.Contains(text, "set --"+m[1]) && !strings.Contains(text, "flush --"+m[1]) {
+				t.Errorf("%s: the section tells of --%s, which there is not", name, m[1])
+			}
+		}
+		for _, f := range flags {
+			if len(f) > 1 && !slices.Contains(told, f) && !slices.Contains(shared, f) && name != "run" {
+				t.Errorf("%s: the section does not tell of --%s", name, f)
+			}
+		}
+	}
+	for _, c := range (&program{}).app().Commands {
+		if len(c.Subcommands) == 0 {
+			check(c.Name, c)
+		}
+		for _, sub := range c.Subcommands {
+			check(c.Name+" "+sub.Name, sub)
+		}
+	}
+	for name := range sections {
+		if !seen[name] {
+			t.Errorf("there is a section about %q, which is no command", name)
+		}
+	}
+	for _, f := range jsonFields(t) {
+		if !strings.Contains(doc, "`"+f+"`") {
+			t.Errorf("the page does not tell of the JSON field %s", f)
+		}
+	}
+	for _, want := range []string{"| 0 |", "| 1 |", "| 2 |", "| 3 |", "| 4 |", "CONFIG.md"} {
+		if !strings.Contains(doc, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
+// configRows are the rows of docs/CONFIG.md's tables, by key.
+func configRows(t *testing.T) map[string][]string {
+	t.Helper()
+	rows := map[string][]string{}
+	for _, line := range strings.Split(readDoc(t, "CONFIG.md"), "\n") {
+		if strings.HasPrefix(line, "| `") {
+			cells := strings.Split(strings.Trim(line, "| "), "|")
+			for i := range cells {
+				cells[i] = strings.ReplaceAll(strings.TrimSpace(cells[i]), "`", "")
+			}
+			rows[cells[0]] = cells
+		}
+	}
+	return rows
+}
+
+// docs/CONFIG.md has a row for each setting, with its flag, its variable and
+// its default.
+func TestConfigDoc(t *testing.T) {
+	rows := configRows(t)
+	for _, f := range (&program{}).runCommand().Flags {
+		name := f.Names()[0]
+		row := rows[fileKey(name)]
+		if name == "config" {
+			continue
+		}
+		if len(row) != 6 {
+			t.Errorf("%s: the row is %q, want six cells", fileKey(name), row)
+			continue
+		}
+		if row[4] != "--"+name || row[5] != envName(name) {
+			t.Errorf("%s: flag %s, variable %s", row[0], row[4], row[5])
+		}
+		want := ""
+		switch f := f.(type) {
+		case *cli.StringFlag:
+			want = f.DefaultText
+		case *cli.IntFlag:
+			want = f.DefaultText
+		case *cli.DurationFlag:
+			want = f.DefaultText
+		case *cli.BoolFlag:
+			want = "false"
+		}
+		if !strings.HasPrefix(strings.ReplaceAll(row[2], "_", "-"), want) {
+			t.Errorf("%s: the default is told as %q, the flag says %q", row[0], row[2], want)
+		}
+	}
+	known := append(settings(reflect.TypeFor[fileConfig]()), settings(reflect.TypeFor[sidecar.Namespace]())...)
+	for _, key := range known {
+		if _, ok := rows[key]; !ok && key != "namespaces" {
+			t.Errorf("the page does not tell of %s", key)
+		}
+	}
+	for key := range rows {
+		if !slices.Contains(known, key) {
+			t.Errorf("the page tells of %s, which there is not", key)
+		}
+	}
+}
+
+// What docs/CONFIG.md tells of bounds is what Check holds.
+func TestConfigDocBounds(t *testing.T) {
+	rows := configRows(t)
+	for _, tc := range []struct{ key, least, below, most, above string }{
+		{"socket_mode", "0001", "", "0777", "1777"},
+		{"l1_size", "1MiB", "1048575", "1TiB", "1099511627777"},
+		{"l2_size", "8MiB", "8388607", "256GiB", "274877906945"},
+		{"max_value", "1B", "-1", "1GiB", "1073741825"},
+		{"max_namespaces", "1", "-1", "256", "257"},
+		{"max_connections", "1", "-1", "1048576", "1048577"},
+		{"request_timeout", "1ms", "999us", "1h", "3600001ms"},
+		{"default_ttl", "0s", "-1ms", "8760h", "8761h"},
+		{"quota", "64KiB", "65535", "", "1TiB"},
+	} {
+		check := func(value string, right bool) {
+			if value == "" {
+				return
+			}
+			text := "ignore_memory_limit: true\n"
+			switch tc.key {
+			case "default_ttl", "quota":
+				text += "namespaces: {a: {" + tc.key + ": " + value + "}}\n"
+			case "max_value":
+				text += "l2_size: 17GiB\n" + tc.key + ": " + value + "\n"
+			default:
+				text += tc.key + ": " + value + "\n"
+			}
+			cfg, err := parseConfig([]byte(text))
+			if err == nil {
+				err = cfg.Check()
+			}
+			if (err == nil) != right {
+				t.Errorf("%s: %s: %v, want it to be right: %v", tc.key, value, err, right)
+			}
+		}
+		check(tc.least, true)
+		check(tc.below, false)
+		check(tc.most, true)
+		check(tc.above, false)
+		if row := rows[tc.key]; len(row) < 4 || !strings.HasPrefix(row[3], tc.least) || !strings.Contains(row[3], tc.most) {
+			t.Errorf("%s: the page says %q, want %s to %s", tc.key, row, tc.least, tc.most)
+		}
+	}
+	// The defaults that the flags tell of are those that hold.
+	var l1, l2 sidecar.Size
+	if l1.Set(rows["l1_size"][2]) != nil || l2.Set(rows["l2_size"][2]) != nil || l1 != sidecar.DefaultL1Size || l2 != sidecar.DefaultL2Size {
+		t.Errorf("the defaults of the sizes are told as %v and %v", l1, l2)
+	}
+	if sidecar.DefaultTimeout.String() != rows["request_timeout"][2] || sidecar.DefaultTTL.String() != rows["default_ttl"][2]+"0m0s" {
+		t.Errorf("the defaults of the times are told as %s and %s", rows["request_timeout"][2], rows["default_ttl"][2])
+	}
+}
+
+// The file that docs/CONFIG.md shows is right.
+func TestConfigDocExample(t *testing.T) {
+	_, rest, ok := strings.Cut(readDoc(t, "CONFIG.md"), "```yaml\n")
+	example, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("there is no example")
+	}
+	cfg, err := parseConfig([]byte(example))
+	if err == nil {
+		err = cfg.Check()
+	}
+	if err != nil || len(cfg.Namespaces) != 2 {
+		t.Errorf("%v\n%s", err, example)
+	}
+}
