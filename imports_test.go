@@ -25,6 +25,7 @@ var allowed = []struct {
 	{"internal/wire", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
+	{"l1", []string{"internal/kv"}},
 	{"invalidation", []string{"internal/kv"}},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/holding", []string{"internal/kv", "l2/ring"}},

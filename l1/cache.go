@@ -1,0 +1,181 @@
+package l1
+
+import (
+	"fmt"
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Config sizes a Cache. Zero means the default.
+type Config struct {
+	// Bytes bounds what copies take, in bytes, overhead included. Default 64 MiB,
+	// at least 1 MiB. An update of a key can overrun it for a moment.
+	Bytes int64
+	// MaxValue is the longest value that is kept, in bytes. Default 64 KiB: a
+	// few long ones must not push out thousands of short ones.
+	MaxValue int
+}
+
+// Defaults.
+const (
+	DefaultBytes    = 64 << 20
+	DefaultMaxValue = 64 << 10
+	minBytes        = 1 << 20
+)
+
+// Copy is what another host's entry was when that host vouched for it. It is
+// immutable.
+type Copy struct {
+	Hash      kv.Hash
+	Namespace kv.NamespaceID
+	Absent    bool // the origin said that there is no value
+	keyLen    uint16
+	Flags     uint32
+	Version   kv.Version    // of the entry, as its owner stamped it
+	Deadline  kv.Deadline   // on this host's boot clock
+	Owner     *kv.Process   // who vouched for it; shared by its copies
+	AsOf      kv.Version    // when it did, on its clock
+	Since     time.Duration // when it was asked, on this host's boot clock
+	bytes     []byte        // key and value
+}
+
+// SetBytes gives the copy a key and a value of its own.
+func (c *Copy) SetBytes(key, value []byte) {
+	c.bytes = make([]byte, len(key)+len(value))
+	copy(c.bytes, key)
+	copy(c.bytes[len(key):], value)
+	c.keyLen = uint16(len(key))
+}
+
+// Key and Value are the copy's; nobody may change them.
+func (c *Copy) Key() []byte   { return c.bytes[:c.keyLen:c.keyLen] }
+func (c *Copy) Value() []byte { return c.bytes[c.keyLen:len(c.bytes):len(c.bytes)] }
+
+// overhead is what a copy takes beside its bytes: itself (80 bytes), and 130 to
+// 150 in ristretto's maps and its admission sketch.
+const overhead = 220
+
+// cost charges the allocator's size class, about 1/8 above the bytes.
+func (c *Copy) cost() int64 { return sizeClass(len(c.bytes)) + overhead }
+
+func sizeClass(n int) int64 {
+	if n <= 16 {
+		return 16
+	}
+	step := 1 << max(bits.Len(uint(n-1))-3, 4) // eight classes to a doubling
+	return int64((n + step - 1) / step * step)
+}
+
+// Cache is safe for concurrent use until Close.
+type Cache struct {
+	cfg   Config
+	store *ristretto.Cache[uint64, *Copy]
+
+	puts    atomic.Uint64
+	pending atomic.Int64 // bytes handed to ristretto since it last caught up
+
+	hits, misses, refused atomic.Int64
+	entries, bytes        atomic.Int64
+}
+
+// New returns an empty cache.
+func New(cfg Config) (*Cache, error) {
+	if cfg.Bytes == 0 {
+		cfg.Bytes = DefaultBytes
+	}
+	if cfg.MaxValue == 0 {
+		cfg.MaxValue = DefaultMaxValue
+	}
+	if cfg.Bytes < minBytes || cfg.MaxValue < 1 {
+		return nil, fmt.Errorf("l1: %d bytes with values of up to %d: give at least %d and 1", cfg.Bytes, cfg.MaxValue, minBytes)
+	}
+	c := &Cache{cfg: cfg}
+	var err error
+	c.store, err = ristretto.NewCache(&ristretto.Config[uint64, *Copy]{
+		NumCounters:        max(cfg.Bytes/meanCost*10, 1000), // ten for each copy that fits
+		MaxCost:            cfg.Bytes,
+		BufferItems:        64,
+		IgnoreInternalCost: true, // ours is closer
+		OnExit: func(gone *Copy) {
+			if gone != nil {
+				c.entries.Add(-1)
+				c.bytes.Add(-gone.cost())
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("l1: %w", err)
+	}
+	return c, nil
+}
+
+// meanCost is what a copy is expected to cost, for sizing.
+const meanCost = 512
+
+// catchUpEvery: ristretto works off its puts in the background and drops new
+// ones when it is behind; waiting for it every so many gives the best hit ratio.
+const catchUpEvery = 32
+
+// Get returns the copy of a key. The caller must not change it, and must ask
+// whether it may be served.
+func (c *Cache) Get(k kv.Key) (*Copy, bool) {
+	got, ok := c.store.Get(uint64(k.Hash))
+	// The hash alone is no proof, and ristretto compares nothing else.
+	if !ok || got == nil || got.Namespace != k.Namespace || string(got.Key()) != string(k.Bytes) {
+		c.misses.Add(1)
+		return nil, false
+	}
+	c.hits.Add(1)
+	return got, true
+}
+
+// Put offers a copy, which nobody may change from now on. It may be kept later,
+// or never.
+func (c *Cache) Put(n *Copy) {
+	if len(n.Value()) > c.cfg.MaxValue {
+		c.refused.Add(1)
+		return
+	}
+	cost := n.cost()
+	c.entries.Add(1)
+	c.bytes.Add(cost)
+	if !c.store.Set(uint64(n.Hash), n, cost) {
+		c.entries.Add(-1)
+		c.bytes.Add(-cost)
+		c.refused.Add(1)
+	}
+	if c.pending.Add(cost) > c.cfg.Bytes/8 || c.puts.Add(1)%catchUpEvery == 0 {
+		c.pending.Store(0)
+		c.store.Wait()
+	}
+}
+
+// Delete drops the copy of a key, soon. That is for the sake of memory: whether
+// a copy may be served is decided when it is read.
+func (c *Cache) Delete(h kv.Hash) { c.store.Del(uint64(h)) }
+
+// Clear drops all copies, soon.
+func (c *Cache) Clear() { c.store.Clear() }
+
+// Close ends the cache. Nobody may use it any more.
+func (c *Cache) Close() { c.store.Close() }
+
+// Stats is a cache's account.
+type Stats struct {
+	Entries, Bytes, Limit int64
+	Hits, Misses          int64 // of Get, whatever became of the copy
+	Refused               int64 // too long, or dropped because puts came too fast
+}
+
+// Stats returns the account.
+func (c *Cache) Stats() Stats {
+	return Stats{
+		Entries: c.entries.Load(), Bytes: c.bytes.Load(), Limit: c.cfg.Bytes,
+		Hits: c.hits.Load(), Misses: c.misses.Load(), Refused: c.refused.Load(),
+	}
+}
