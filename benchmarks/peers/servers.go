@@ -1,93 +1,132 @@
-// Package peers runs the servers that are compared, each a process of its own
-// on a Unix socket, and speaks their protocols.
 package peers
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
 // Server is a running server.
 type Server struct {
 	Name    string
-	Version string
+	Version string // empty for those that are built here
 	Socket  string
 	Get     load.Protocol
-	Set     load.Protocol // nil for the echo
+	Set     load.Protocol
+	binary  string
 	cmd     *exec.Cmd
+	exited  chan struct{} // closed when the process has been waited for
 }
 
 // Options of the servers under test.
 type Options struct {
-	Dir       string // for sockets and binaries
-	Bytes     int64  // memory for data
+	Dir       string // for the sockets; Build has put its binaries there
+	Label     string // tells servers of one name apart
+	Bytes     int64  // memory for data; at least 64 MiB, memcached's own least
 	KeySize   int
 	ValueSize int
 }
 
-// Start runs a server by name: sidecar, redis, memcached or echo.
+const (
+	maxConns  = 20_000           // that servers are told to take
+	maxBatch  = 128              // requests that memcached serves of one connection before it turns to the next
+	startTime = 10 * time.Second // for a server to listen
+	stopTime  = 10 * time.Second // for a server to end, before it is killed
+)
+
+// Start runs a server and returns once it listens. It ends with ctx, at the
+// latest.
 func Start(ctx context.Context, name string, o Options) (*Server, error) {
-	s := &Server{Name: name, Socket: filepath.Join(o.Dir, name+".sock")}
-	_ = os.Remove(s.Socket)
-	value := bytes.Repeat([]byte("v"), o.ValueSize)
-	var args []string
-	switch name {
-	case "sidecar":
-		s.Get = load.Sidecar{KeySize: o.KeySize}
-		s.Set = load.Sidecar{KeySize: o.KeySize, Value: value}
-		args = []string{filepath.Join(o.Dir, "cachesidecar"), "run", "--socket", s.Socket, "--http", "off", "--log-level", "warn",
-			"--l2-size", strconv.FormatInt(o.Bytes, 10)}
-	case "redis":
-		s.Get = Redis{KeySize: o.KeySize}
-		s.Set = Redis{KeySize: o.KeySize, Value: value}
-		args = []string{"redis-server", "--unixsocket", s.Socket, "--port", "0", "--save", "", "--appendonly", "no",
-			"--maxmemory", strconv.FormatInt(o.Bytes, 10), "--maxmemory-policy", "allkeys-lru"}
-	case "memcached":
-		s.Get = Memcached{KeySize: o.KeySize}
-		s.Set = Memcached{KeySize: o.KeySize, Value: value}
-		args = []string{"memcached", "-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10), "-c", "20000", "-t", "2", "-u", "root"}
-	case "echo":
-		s.Get = Echo{Frame: answerSize(o)}
-		args = []string{filepath.Join(o.Dir, "echo"), s.Socket}
-	default:
-		return nil, fmt.Errorf("there is no server %q", name)
+	s := &Server{Name: name, Socket: filepath.Join(o.Dir, name+o.Label+".sock"), exited: make(chan struct{})}
+	args, err := s.command(o)
+	if err != nil {
+		return nil, err
 	}
-	s.cmd = exec.CommandContext(ctx, args[0], args[1:]...)
-	s.cmd.Stderr = os.Stderr
-	if name == "sidecar" && os.Getenv("ONEP") != "" {
-		s.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+	if err := os.Remove(s.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
 	}
+	s.cmd = exec.CommandContext(ctx, s.binary, args...)
+	var complaint bytes.Buffer
+	s.cmd.Stderr = &complaint
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
-	s.cmd.WaitDelay = 10 * time.Second
+	s.cmd.WaitDelay = stopTime
 	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%s: %w: install it (Debian: redis-server, memcached)", name, err)
+		return nil, fmt.Errorf("%s does not start: %w", name, err)
 	}
-	for range 500 {
+	go func() { // the server's; ends with the process, which Stop or ctx ends
+		_ = s.cmd.Wait()
+		close(s.exited)
+	}()
+	for end := time.Now().Add(startTime); time.Now().Before(end); {
 		if nc, err := s.Dial(); err == nil {
 			_ = nc.Close()
-			s.Version = versionOf(name, args[0])
+			s.Version = version(name, s.binary)
 			return s, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-s.exited:
+			return nil, fmt.Errorf("%s ended at once (%v): %s", name, s.cmd.ProcessState, bytes.TrimSpace(complaint.Bytes()))
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 	s.Stop()
-	return nil, fmt.Errorf("%s does not listen on %s", name, s.Socket)
+	return nil, fmt.Errorf("%s does not listen on %s after %v: %s", name, s.Socket, startTime, bytes.TrimSpace(complaint.Bytes()))
 }
 
-// answerSize is the length of the sidecar's answer to a GET, in bytes: length,
-// array head, id, status, value with head, flags, version, TTL, source, age.
-func answerSize(o Options) int { return 4 + 1 + 5 + 1 + 2 + o.ValueSize + 1 + 9 + 5 + 1 + 1 }
+// command fills in what is particular to each server, and returns its
+// arguments. All of them keep data in memory alone. memcached asks root for a
+// user to become, and its default of 20 requests at a time costs it a third of
+// its throughput in batches of 64. Redis is at its best with its defaults.
+func (s *Server) command(o Options) (args []string, err error) {
+	value := bytes.Repeat([]byte("v"), o.ValueSize)
+	size := strconv.FormatInt(o.Bytes, 10)
+	switch s.Name {
+	case record.Sidecar:
+		s.binary = filepath.Join(o.Dir, "cachesidecar")
+		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}
+		return []string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}, nil
+	case record.Redis:
+		s.binary, err = Installed("redis-server")
+		s.Get, s.Set = Redis{KeySize: o.KeySize}, Redis{KeySize: o.KeySize, Value: value}
+		return []string{"--unixsocket", s.Socket, "--port", "0", "--save", "", "--appendonly", "no",
+			"--maxmemory", size, "--maxmemory-policy", "allkeys-lru", "--maxclients", strconv.Itoa(maxConns)}, err
+	case record.Memcached:
+		s.binary, err = Installed("memcached")
+		s.Get, s.Set = Memcached{KeySize: o.KeySize}, Memcached{KeySize: o.KeySize, Value: value}
+		return []string{"-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10),
+			"-c", strconv.Itoa(maxConns), "-t", strconv.Itoa(runtime.NumCPU()), "-R", strconv.Itoa(maxBatch), "-u", "root"}, err
+	case record.Echo:
+		s.binary = filepath.Join(o.Dir, "echo")
+		s.Get, s.Set = EchoOf(o)
+		return []string{s.Socket}, nil
+	}
+	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Echo)
+}
+
+// ErrNotInstalled: a peer's program is not on this machine.
+var ErrNotInstalled = errors.New("not installed")
+
+// Installed finds the program of a peer, which is named as its Debian package.
+func Installed(program string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return "", fmt.Errorf("%s is %w: apt-get install %s", program, ErrNotInstalled, program)
+	}
+	return path, nil
+}
 
 // Dial connects.
 func (s *Server) Dial() (net.Conn, error) { return net.Dial("unix", s.Socket) }
@@ -95,53 +134,25 @@ func (s *Server) Dial() (net.Conn, error) { return net.Dial("unix", s.Socket) }
 // Stop ends the server and waits for it.
 func (s *Server) Stop() {
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	_ = s.cmd.Wait()
+	select {
+	case <-s.exited:
+	case <-time.After(stopTime):
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
 }
 
-// Resident is the memory that the server's process holds, in bytes.
-func (s *Server) Resident() (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for _, line := range strings.Split(string(b), "\n") {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
-			n, err := strconv.ParseInt(f[1], 10, 64)
-			return n << 10, err
-		}
-	}
-	return 0, fmt.Errorf("no VmRSS of %s", s.Name)
-}
-
-func versionOf(name, path string) string {
-	arg := "--version"
-	switch name {
-	case "echo":
+// version is the number that a peer's program tells of itself.
+func version(name, binary string) string {
+	if name != record.Redis && name != record.Memcached {
 		return ""
-	case "sidecar":
-		arg = "version"
 	}
-	out, _ := exec.Command(path, arg).Output()
-	line, _, _ := strings.Cut(string(out), "\n")
-	return line
-}
-
-// Build compiles the sidecar, as its own module has it, and the echo server
-// into dir.
-func Build(ctx context.Context, dir string) error {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cachesidecar/cachesidecar").Output()
-	if err != nil {
-		return fmt.Errorf("where the sidecar's module is: %w", err)
-	}
-	for _, b := range []struct{ in, out, pkg string }{
-		{strings.TrimSpace(string(root)), "cachesidecar", "./cmd/cachesidecar"},
-		{"", "echo", "github.com/cachesidecar/cachesidecar/benchmarks/cmd/echo"},
-	} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, b.out), b.pkg)
-		cmd.Dir = b.in
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", b.pkg, err, out)
+	out, _ := exec.Command(binary, "--version").Output()
+	for _, word := range strings.Fields(string(out)) {
+		word = strings.TrimPrefix(word, "v=")
+		if word[0] >= '0' && word[0] <= '9' {
+			return word
 		}
 	}
-	return nil
+	return "unknown"
 }

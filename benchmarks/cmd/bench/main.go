@@ -1,79 +1,101 @@
+// Command bench measures the sidecar against its peers, and writes the page of
+// results from what it has measured. Run it in the folder benchmarks:
+//
+//	go run ./cmd/bench socket|memory|gc|idle|hits|report|all [flags]
+//
+// Its inputs are flags, outputs are rounds/*.json (raw figures), and with
+// report RESULTS.md and plots/*.svg. It starts the servers that it measures and
+// ends them. It says nothing of other machines than the one that it runs on.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
+	"io"
 	"os"
-	"runtime/pprof"
-	"time"
-
-	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
-	"github.com/cachesidecar/cachesidecar/internal/load"
+	"os/signal"
+	"strings"
+	"syscall"
 )
 
 func main() {
-	rounds := flag.Int("rounds", 5, "")
-	dur := flag.Duration("d", 2*time.Second, "")
-	flag.Parse()
-	ctx := context.Background()
-	if f := os.Getenv("PROF"); f != "" {
-		w, _ := os.Create(f)
-		pprof.StartCPUProfile(w)
-		defer pprof.StopCPUProfile()
-	}
-	dir, _ := os.MkdirTemp("", "bench")
-	defer os.RemoveAll(dir)
-	if err := peers.Build(ctx, dir); err != nil {
-		panic(err)
-	}
-	o := peers.Options{Dir: dir, Bytes: 1 << 30, KeySize: 16, ValueSize: 100}
-	var servers []*peers.Server
-	for _, n := range []string{"echo", "sidecar", "redis", "memcached"} {
-		s, err := peers.Start(ctx, n, o)
-		if err != nil {
-			panic(err)
-		}
-		defer s.Stop()
-		servers = append(servers, s)
-		if s.Set != nil {
-			if _, err := load.Run(ctx, load.Config{Dial: s.Dial, Protocol: s.Set, Conns: 1, Pipeline: 64, Once: true, Batches: 1600, Key: func(_, n int) uint64 { return uint64(n) % 100000 }}); err != nil {
-				panic(err)
-			}
-		}
-	}
-	for _, shape := range shapes() {
-		for _, op := range []string{"GET", "SET"} {
-			for r := 0; r < *rounds; r++ {
-				fmt.Printf("%2d x %2d %s", shape[0], shape[1], op)
-				var echo float64
-				for _, s := range servers {
-					p := s.Get
-					if op == "SET" && s.Set != nil {
-						p = s.Set
-					}
-					res, err := load.Run(ctx, load.Config{Dial: s.Dial, Protocol: p, Conns: shape[0], Pipeline: shape[1], Duration: *dur, WarmUp: *dur / 10,
-						Key: func(int, int) uint64 { return rand.Uint64N(100000) }})
-					if err != nil {
-						panic(err)
-					}
-					if s.Name == "echo" {
-						echo = res.PerSecond()
-					}
-					fmt.Printf("  %s %.0fk (%.2f) p50 %dus p99 %dus h%.2f", s.Name, res.PerSecond()/1000, res.PerSecond()/echo, res.Latency.ValueAtQuantile(50)/1000, res.Latency.ValueAtQuantile(99)/1000, float64(res.Hits)/float64(res.Requests))
-				}
-				fmt.Println()
-			}
-		}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
 }
 
-func shapes() (l [][2]int) {
-	for _, a := range flag.Args() {
-		var s [2]int
-		fmt.Sscanf(a, "%dx%d", &s[0], &s[1])
-		l = append(l, s)
+// command is one of the words that bench takes.
+type command struct {
+	name, does string
+	run        func(ctx context.Context, p *program, args []string) error
+}
+
+var commands = []command{
+	{"socket", "throughput and latency against echo, redis and memcached", socket},
+	{"memory", "memory of a filled sidecar and a filled memcached", memory},
+	{"gc", "what many entries cost the garbage collector and the slowest reads", gc},
+	{"idle", "memory of idle connections", idle},
+	{"hits", "hit ratios of the traces in a folder", hitRatios},
+	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
+}
+
+// program is where the command reads and writes.
+type program struct {
+	out, log io.Writer
+}
+
+func run(ctx context.Context, args []string, out, log io.Writer) error {
+	p := &program{out, log}
+	if len(args) > 0 {
+		if args[0] == "all" {
+			return all(ctx, p, args[1:])
+		}
+		for _, c := range commands {
+			if c.name == args[0] {
+				return c.run(ctx, p, args[1:])
+			}
+		}
 	}
-	return l
+	fmt.Fprintf(log, "usage: go run ./cmd/bench WHAT [flags]; WHAT -h lists the flags\n\n")
+	for _, c := range commands {
+		fmt.Fprintf(log, "  %-7s %s\n", c.name, c.does)
+	}
+	fmt.Fprintf(log, "  %-7s all of these in turn; hits if -traces is given\n", "all")
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		return fmt.Errorf("%q is not measured: give one of the words above", args[0])
+	}
+	return flag.ErrHelp
+}
+
+// all measures everything with the usual parameters, and writes the report.
+func all(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, "all")
+	traces := f.String("traces", "", "the `folder` of traces for hits; without it their last rounds stay")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	rest := []string{"-dir", f.dir}
+	for _, c := range commands {
+		own := rest
+		if c.name == "hits" {
+			if *traces == "" {
+				continue
+			}
+			own = append(own, "-traces", *traces)
+		}
+		fmt.Fprintf(p.log, "== %s: %s\n", c.name, c.does)
+		if err := c.run(ctx, p, own); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
 }

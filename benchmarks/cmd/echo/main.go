@@ -1,5 +1,9 @@
 // Command echo sends back what it reads on a Unix socket: what a Go server can
-// reach at most.
+// reach at most, with one read and one write a batch and no thought.
+//
+//	echo SOCKET
+//
+// It has one goroutine a connection, which ends with it.
 package main
 
 import (
@@ -9,29 +13,40 @@ import (
 )
 
 func main() {
-	ln, err := net.Listen("unix", os.Args[1])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "echo: give the path of the socket to listen on")
+		os.Exit(2)
+	}
+	if err := serve(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, "echo:", err)
 		os.Exit(1)
+	}
+}
+
+func serve(path string) error {
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return err
 	}
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			return err
 		}
-		go func() {
-			defer nc.Close()
-			buf := make([]byte, 64<<10)
-			for {
-				n, err := nc.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := nc.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}()
+		go echo(nc) // ends when the peer closes
+	}
+}
+
+func echo(nc net.Conn) {
+	defer nc.Close()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := nc.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := nc.Write(buf[:n]); err != nil {
+			return
+		}
 	}
 }

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/measure"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/benchmarks/report"
+)
+
+func socket(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Socket)
+	v := record.SocketParameters{Percentiles: record.Percentiles}
+	f.data(&v.Data, 100_000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.SweepTurns, "sweep-turns", 5, 1, "each side's in a round, for shapes of the plots alone")
+	f.count(&v.Cycle, "cycle", 1<<18, 1, "how many requests are prebuilt over all connections")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Socket)
+}
+
+func memory(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Memory)
+	v := record.MemoryParameters{}
+	f.data(&v.Data, 5_000_000)
+	f.rounds(&v.Rounds)
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	v.Limit = ample(v.Data)
+	return measured(ctx, p, f, v, (*measure.Bench).Memory)
+}
+
+func gc(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.GC)
+	v := record.GCParameters{}
+	f.data(&v.Data, 10_000_000)
+	f.turns(&v.Turns, 20)
+	f.count(&v.Few, "few", 10_000, 1000, "the other sidecar's entries")
+	f.count(&v.Conns, "conns", 16, 1, "connections")
+	f.count(&v.Pipeline, "pipeline", 1, 1, "requests in flight on each")
+	f.count(&v.Cycle, "cycle", 1<<20, 1, "how many requests are prebuilt over all connections")
+	f.count(&v.Churn, "churn", 5000, 0, "connections that come and go before each round")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if v.Few > v.Keys {
+		return fmt.Errorf("gc -few %d: give at most the %d of -entries", v.Few, v.Keys)
+	}
+	v.Limit = ample(v.Data)
+	return measured(ctx, p, f, v, (*measure.Bench).GC)
+}
+
+func idle(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Idle)
+	v := record.IdleParameters{}
+	f.rounds(&v.Rounds)
+	f.count(&v.KeySize, "key-size", 16, 16, "of keys, in bytes")
+	f.count(&v.ValueSize, "value-size", 100, 1, "of values, in bytes")
+	f.count(&v.Conns, "conns", 10_000, 1, "connections, below 16,384: the sidecar takes no more by default")
+	f.count(&v.Pipeline, "pipeline", 64, 1, "requests of the batch that each has sent")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	v.Keys = measure.IdleKeys
+	return measured(ctx, p, f, v, (*measure.Bench).Idle)
+}
+
+func hitRatios(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Hits)
+	v := record.HitsParameters{}
+	traces := f.String("traces", "", "the `folder` of traces to replay")
+	f.count(&v.Rounds, "rounds", 5, 1, "replays of the policies that draw lots, at the sizes of the tables")
+	f.count(&v.Points, "points", 8, 0, "sizes of each plot, beside those of the tables")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if *traces == "" {
+		return errors.New("hits: no folder of traces: give -traces DIR; README.md says where to get them")
+	}
+	head := f.head()
+	rows, err := measure.Hits(ctx, *traces, v, p.log)
+	if err != nil {
+		return err
+	}
+	return save(p, f, head, v, rows)
+}
+
+// ample is memory enough for any of the servers to hold all entries, in bytes:
+// they need 40 to 80 beyond key and value.
+func ample(d record.Data) int64 {
+	return max(64<<20, int64(d.Keys)*int64(d.KeySize+d.ValueSize+140))
+}
+
+// measured runs a measurement and keeps what it brings.
+func measured[P, R any](ctx context.Context, p *program, f *flags, v P, run func(*measure.Bench, context.Context, P) ([]R, error)) error {
+	head := f.head() // before anything runs here: it has the load average
+	b, err := measure.Open(ctx, p.log)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	rows, err := run(b, ctx, v)
+	if err != nil {
+		return err
+	}
+	for name, version := range b.Versions() {
+		head.Versions[name] = version
+	}
+	return save(p, f, head, v, rows)
+}
+
+// save keeps a measurement's rows, and prints what they come to.
+func save[P, R any](p *program, f *flags, head record.Head, parameters P, rows []R) error {
+	dir := filepath.Join(f.dir, report.RoundsDir)
+	if err := record.Write(dir, record.File[P, R]{Head: head, Parameters: parameters, Rows: rows}); err != nil {
+		return err
+	}
+	text, err := report.Section(f.dir, f.what)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(p.out, text)
+	fmt.Fprintf(p.log, "kept in %s; \"go run ./cmd/bench report\" writes %s from it\n", filepath.Join(dir, f.what+".json"), report.Page)
+	return nil
+}
+
+func writeReport(_ context.Context, p *program, args []string) error {
+	f := newFlags(p, "report")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	files, err := report.Derive(f.dir)
+	if err != nil {
+		return err
+	}
+	// Plots of what is no longer measured go.
+	if err := os.RemoveAll(filepath.Join(f.dir, report.PlotsDir)); err != nil {
+		return err
+	}
+	for name, content := range files {
+		path := filepath.Join(f.dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(p.log, "wrote %s and %d plots\n", filepath.Join(f.dir, report.Page), len(files)-1)
+	return nil
+}

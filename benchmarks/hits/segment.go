@@ -1,0 +1,70 @@
+package hits
+
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// segmentCache drives the store as the sidecar does: with a TTL, and with the
+// value's bytes copied in and out.
+type segmentCache struct {
+	store *segment.Store
+	bytes bool
+	value []byte
+	buf   []byte
+	key   [keySize]byte
+	now   kv.Moment
+}
+
+// Where entries are counted, all have one size and a segment holds a whole
+// number of them, so that the capacity is exact. A shard has at least 128
+// segments, as in the product, while that leaves four entries to each.
+const (
+	unitValue = 12
+	unitEntry = 24 + keySize + unitValue // header, key, value
+	segments  = 128
+	perLeast  = 4 // entries of a segment
+)
+
+// Where bytes are counted, the others pay for keys and values alone, and the
+// store for its headers, index and ghosts too: its bytes are what a user gives
+// it.
+func newSegment(size int64, bytes bool) (Cache, error) {
+	cfg := segment.Config{Size: size, Versions: kv.NewHLC(1)}
+	if !bytes {
+		per := max(perLeast, size/segments)
+		cfg = segment.Config{Segments: int(size / per), SegmentSize: int(per) * unitEntry, Shards: 1, Versions: kv.NewHLC(1)}
+	}
+	s, err := segment.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.SetNamespace(0, 1, 0)
+	return &segmentCache{store: s, bytes: bytes, value: make([]byte, unitValue), now: kv.Moment{Wall: 1, Boot: time.Hour}}, nil
+}
+
+func (c *segmentCache) Access(key uint64, size uint32) bool {
+	binary.LittleEndian.PutUint64(c.key[:], key)
+	k := kv.Key{Hash: kv.HashKey(1, c.key[:]), Bytes: c.key[:]}
+	c.now.Boot += time.Microsecond
+	var ok bool
+	if c.buf, _, ok = c.store.Get(c.buf[:0], k, segment.NoLimit, c.now.Boot); ok {
+		return true
+	}
+	if c.bytes {
+		if int64(size) > int64(c.store.Config().MaxValue) {
+			return false // it would be refused
+		}
+		if int(size) > cap(c.value) {
+			c.value = make([]byte, size)
+		}
+		c.value = c.value[:size]
+	}
+	c.store.Put(k, segment.Write{Value: c.value, Deadline: kv.After(c.now.Boot, time.Hour)}, c.now)
+	return false
+}
+
+func (c *segmentCache) Close() { _ = c.store.Close() }

@@ -1,0 +1,132 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// IdleKeys are set beforehand, so that there is something to get.
+const IdleKeys = 1000
+
+// Idle measures what connections that do nothing cost each server: after one
+// GET, and after a batch of them. Each round has new processes.
+func (b *Bench) Idle(ctx context.Context, p record.IdleParameters) (rows []record.IdleRow, err error) {
+	names := []string{record.Sidecar, record.Redis, record.Memcached}
+	buf := make([]byte, replyBuffer)
+	for round := range p.Rounds {
+		row := record.IdleRow{Round: round + 1, Sides: map[string]record.IdleSide{}}
+		for i := range names {
+			name := names[(round+i)%len(names)]
+			side, err := b.idle(ctx, name, p, buf)
+			if err != nil {
+				return nil, fmt.Errorf("%d connections to %s: %w", p.Conns, name, err)
+			}
+			row.Sides[name] = side
+			b.logf("round %d: %s: %.1f KiB a connection after one GET, %.1f after a batch", row.Round, name,
+				float64(side.AfterOne-side.Before)/1024/float64(p.Conns), float64(side.AfterAll-side.Before)/1024/float64(p.Conns))
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+func (b *Bench) idle(ctx context.Context, name string, p record.IdleParameters, buf []byte) (side record.IdleSide, err error) {
+	s, err := b.start(ctx, name, peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize})
+	if err != nil {
+		return side, err
+	}
+	defer s.Stop()
+	if _, err := fill(ctx, s, IdleKeys); err != nil {
+		return side, err
+	}
+	if side.Before, err = s.Settled(ctx); err != nil {
+		return side, err
+	}
+	h, err := hold(ctx, s, p.Conns, buf)
+	defer h.close()
+	if err != nil {
+		return side, err
+	}
+	if side.AfterOne, err = s.Settled(ctx); err != nil {
+		return side, err
+	}
+	if err := h.ask(ctx, s.Get, p.Pipeline, buf); err != nil {
+		return side, err
+	}
+	side.AfterAll, err = s.Settled(ctx)
+	return side, err
+}
+
+// replyBuffer holds the longest batch of replies, in bytes.
+const replyBuffer = 1 << 20
+
+// held is connections that are open and do nothing between requests.
+type held []net.Conn
+
+// hold connects and sends one GET on each connection before it makes the next,
+// so that the server's backlog of connections does not overflow. What it
+// returns is to be closed, beside an error too.
+func hold(ctx context.Context, s *peers.Server, n int, buf []byte) (h held, err error) {
+	if err := needFiles(n); err != nil {
+		return nil, err
+	}
+	for range n {
+		if ctx.Err() != nil {
+			return h, ctx.Err()
+		}
+		nc, err := s.Dial()
+		if err != nil {
+			return h, err
+		}
+		h = append(h, nc)
+		if err := s.Get.Greet(nc); err != nil {
+			return h, err
+		}
+		if err := h[len(h)-1:].ask(ctx, s.Get, 1, buf); err != nil {
+			return h, err
+		}
+	}
+	return h, nil
+}
+
+func (h held) close() {
+	for _, nc := range h {
+		_ = nc.Close()
+	}
+}
+
+// ask sends a batch on each connection, one after another, and reads the
+// replies.
+func (h held) ask(ctx context.Context, p load.Protocol, pipeline int, buf []byte) error {
+	var batch []byte
+	for i := range pipeline {
+		batch = p.Append(batch, i, uint64(i%IdleKeys))
+	}
+	for _, nc := range h {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if _, err := nc.Write(batch); err != nil {
+			return err
+		}
+		for have, want := 0, pipeline; want > 0; {
+			n, err := nc.Read(buf[have:])
+			if err != nil {
+				return err
+			}
+			have += n
+			replies, _, size, err := p.Count(buf[:have], want)
+			if err != nil {
+				return err
+			}
+			want -= replies
+			have = copy(buf, buf[size:have])
+		}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+// Package measure runs the measurements: it starts the servers, lets the sides
+// of a comparison take turns under the same load, and returns each round's raw
+// figures.
+//
+// Inputs are parameters, outputs are rows, both of package record. The servers
+// are processes of their own; the load runs in this one and shares the machine
+// with them. One measurement runs at a time. What a function starts has ended
+// when it returns. It judges nothing; that is the report's.
+package measure
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Bench is a folder with the programs built, for any number of measurements.
+type Bench struct {
+	dir      string
+	log      io.Writer // progress
+	versions map[string]string
+}
+
+// Open builds the programs. Progress goes to log, a line at a time.
+func Open(ctx context.Context, log io.Writer) (*Bench, error) {
+	dir, err := os.MkdirTemp("", "cachesidecar-bench-")
+	if err != nil {
+		return nil, err
+	}
+	b := &Bench{dir: dir, log: log, versions: map[string]string{}}
+	if err := peers.Build(ctx, dir); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close removes the folder.
+func (b *Bench) Close() { _ = os.RemoveAll(b.dir) }
+
+// Versions are those of the servers started so far.
+func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
+
+func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
+
+func (b *Bench) start(ctx context.Context, name string, o peers.Options) (*peers.Server, error) {
+	o.Dir = b.dir
+	s, err := peers.Start(ctx, name, o)
+	if err == nil && s.Version != "" {
+		b.versions[name] = s.Version
+	}
+	return s, err
+}
+
+// startAll runs servers of different names; stop ends them.
+func (b *Bench) startAll(ctx context.Context, names []string, o peers.Options) (servers []*peers.Server, stop func(), err error) {
+	stop = func() {
+		for _, s := range servers {
+			s.Stop()
+		}
+	}
+	for _, name := range names {
+		s, err := b.start(ctx, name, o)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		servers = append(servers, s)
+	}
+	return servers, stop, nil
+}
+
+// fill sets keys 0 to n-1, in parts, so that the requests prebuilt do not take
+// more memory than what they fill.
+func fill(ctx context.Context, s *peers.Server, n int) (time.Duration, error) {
+	const part, conns, pipeline = 1 << 18, 4, 64
+	var took time.Duration
+	for first := 0; first < n; first += part {
+		last := min(first+part, n) - 1
+		batches := (last - first + conns*pipeline) / (conns * pipeline)
+		l, err := load.Open(load.Config{
+			Dial: s.Dial, Protocol: s.Set, Conns: conns, Pipeline: pipeline, Batches: batches,
+			Key: func(conn, i int) uint64 { return uint64(min(first+conn*batches*pipeline+i, last)) },
+		})
+		if err != nil {
+			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
+		}
+		r, err := l.Once(ctx)
+		l.Close()
+		if err != nil {
+			return 0, fmt.Errorf("fill %s: %w", s.Name, err)
+		}
+		if r.Hits != r.Requests {
+			return 0, fmt.Errorf("fill %s: %d of %d writes were stored: give it more memory", s.Name, r.Hits, r.Requests)
+		}
+		took += r.Elapsed
+	}
+	return took, nil
+}
+
+// uniform draws keys 0 to n-1, the same ones for the same seed, connection and
+// request, whoever asks.
+func uniform(seed uint64, n int) func(conn, i int) uint64 {
+	return func(conn, i int) uint64 {
+		x := seed<<48 ^ uint64(conn)<<32 ^ uint64(i) // splitmix64 of it
+		x += 0x9e3779b97f4a7c15
+		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+		x = (x ^ x>>27) * 0x94d049bb133111eb
+		return (x ^ x>>31) % uint64(n)
+	}
+}
+
+// batches is how many batches a connection has for a cycle of requests.
+func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipeline)) }
+
+// contest is the sides of one comparison in one round.
+type contest struct {
+	names []string
+	loads []*load.Load
+	sums  []load.Result
+}
+
+// enter adds a side.
+func (c *contest) enter(name string, cfg load.Config) error {
+	l, err := load.Open(cfg)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, l), append(c.sums, load.Result{})
+	return nil
+}
+
+func (c *contest) close() {
+	for _, l := range c.loads {
+		l.Close()
+	}
+}
+
+// play lets the sides take turns, each time another one first, so that a
+// disturbance of the machine hits all of them alike.
+func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
+	for turn := range t.Turns {
+		for i := range c.loads {
+			at := (round + turn + i) % len(c.loads)
+			r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.names[at], err)
+			}
+			c.sums[at].Add(r)
+		}
+	}
+	sides := map[string]record.Side{}
+	for i, r := range c.sums {
+		switch {
+		case r.Requests == 0:
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", c.names[i], t.Turns, t.TurnMS)
+		case r.Hits != r.Requests:
+			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone", c.names[i], r.Hits, r.Requests)
+		}
+		side := record.Side{Requests: r.Requests, Seconds: r.Elapsed.Seconds()}
+		for _, p := range record.Percentiles {
+			side.LatencyUS = append(side.LatencyUS, float64(r.Latency.ValueAtQuantile(p))/1000)
+		}
+		sides[c.names[i]] = side
+	}
+	return sides, nil
+}

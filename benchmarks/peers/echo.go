@@ -1,0 +1,43 @@
+package peers
+
+import (
+	"math"
+	"net"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Echo is the limit: frames as long as the sidecar's request or its answer,
+// whichever is longer, which come back as they are.
+type Echo struct{ Frame int }
+
+// EchoOf returns frames as long as those of the sidecar's GETs and SETs.
+func EchoOf(o Options) (get, set Echo) {
+	value := make([]byte, o.ValueSize)
+	p := load.Sidecar{KeySize: o.KeySize}
+	request := p.Append(nil, 0, 0)
+	answer := wire.AppendReply(nil, wire.OpGet, &wire.Reply{
+		ID: math.MaxUint32, Status: wire.OK, Value: value, // ids of the load, too, are five bytes long
+		Version: math.MaxInt64, TTLMS: time.Hour.Milliseconds(), Source: wire.SourceL2,
+	})
+	get.Frame = max(len(request), len(answer))
+	p.Value = value
+	set.Frame = len(p.Append(nil, 0, 0)) // its answer has no value
+	return get, set
+}
+
+// Greet does nothing.
+func (Echo) Greet(net.Conn) error { return nil }
+
+// Append appends a frame.
+func (p Echo) Append(dst []byte, _ int, _ uint64) []byte {
+	return append(dst, make([]byte, p.Frame)...)
+}
+
+// Count counts frames.
+func (p Echo) Count(b []byte, want int) (replies, hits, size int, err error) {
+	n := min(len(b)/p.Frame, want)
+	return n, n, n * p.Frame, nil
+}

@@ -1,0 +1,61 @@
+package peers
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Memcached speaks the meta commands: mg, or ms where Value is given.
+type Memcached struct {
+	KeySize int
+	Value   []byte
+}
+
+// Greet does nothing.
+func (Memcached) Greet(net.Conn) error { return nil }
+
+// Append appends a command. Like a GET of ours, mg asks for the value and for
+// what identifies its version.
+func (p Memcached) Append(dst []byte, _ int, key uint64) []byte {
+	if p.Value == nil {
+		return append(load.Key(append(dst, "mg "...), key, p.KeySize), " v c\r\n"...)
+	}
+	dst = append(load.Key(append(dst, "ms "...), key, p.KeySize), ' ')
+	dst = append(strconv.AppendInt(dst, int64(len(p.Value)), 10), "\r\n"...)
+	return append(append(dst, p.Value...), "\r\n"...)
+}
+
+// Count counts replies.
+func (p Memcached) Count(b []byte, want int) (replies, hits, size int, err error) {
+	for replies < want && size < len(b) {
+		line := bytes.IndexByte(b[size:], '\n')
+		if line < 0 {
+			break
+		}
+		end := size + line + 1
+		reply := b[size:end]
+		switch {
+		case bytes.HasPrefix(reply, []byte("VA ")):
+			n, ok := number(reply[len("VA "):])
+			if !ok {
+				return replies, hits, size, fmt.Errorf("memcached answers %q: a length is wanted behind VA", reply)
+			}
+			if end += n + len("\r\n"); end > len(b) {
+				return replies, hits, size, nil
+			}
+			hits++
+		case bytes.HasPrefix(reply, []byte("HD")):
+			hits++
+		case bytes.HasPrefix(reply, []byte("EN")), bytes.HasPrefix(reply, []byte("NS")):
+		default:
+			return replies, hits, size, fmt.Errorf("memcached answers %q", reply)
+		}
+		replies++
+		size = end
+	}
+	return replies, hits, size, nil
+}

@@ -1,0 +1,124 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/plot"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+)
+
+// load is one shape on the socket, with its rounds.
+type load struct {
+	op              string
+	conns, pipeline int
+	rounds          []record.SocketRow
+}
+
+func (l load) String() string {
+	if l.op == "GET" {
+		return fmt.Sprintf("GET hit, %d × %d", l.conns, l.pipeline)
+	}
+	return fmt.Sprintf("%s, %d × %d", l.op, l.conns, l.pipeline)
+}
+
+// figures are the sides' own, in each round.
+func (l load) figures(of func(sides map[string]record.Side) float64) spread {
+	var v []float64
+	for _, r := range l.rounds {
+		v = append(v, of(r.Sides))
+	}
+	return spreadOf(v)
+}
+
+func perSecond(name string) func(map[string]record.Side) float64 {
+	return func(s map[string]record.Side) float64 { return s[name].PerSecond() }
+}
+
+// ratio is the sidecar's throughput in parts of the best of others.
+func (l load) ratio(others ...string) spread {
+	return l.figures(func(s map[string]record.Side) float64 {
+		best := 0.0
+		for _, name := range others {
+			best = max(best, s[name].PerSecond())
+		}
+		return s[record.Sidecar].PerSecond() / best
+	})
+}
+
+// socketSides are the servers in the order of the tables and of the plots'
+// colours.
+var socketSides = []string{record.Sidecar, record.Redis, record.Memcached, record.Echo}
+
+func socketSection(rounds string) (section, error) {
+	f, err := record.Read[record.SocketParameters, record.SocketRow](rounds, record.Socket)
+	if err != nil {
+		return section{}, err
+	}
+	var loads []load
+	for _, r := range f.Rows {
+		i := slices.IndexFunc(loads, func(l load) bool { return l.op == r.Op && l.conns == r.Conns && l.pipeline == r.Pipeline })
+		if i < 0 {
+			i = len(loads)
+			loads = append(loads, load{op: r.Op, conns: r.Conns, pipeline: r.Pipeline})
+		}
+		for _, name := range socketSides {
+			if side := r.Sides[name]; side.Requests == 0 || side.Seconds <= 0 || len(side.LatencyUS) != len(record.Percentiles) {
+				return section{}, fmt.Errorf("round %d of %v has no figures of %s: measure it again with \"go run ./cmd/bench socket\"", r.Round, loads[i], name)
+			}
+		}
+		loads[i].rounds = append(loads[i].rounds, r)
+	}
+	s := section{title: "Throughput and latency on the socket", head: f.Head, plots: map[string]plot.Chart{}}
+	absolute := table{head: []string{"load", "server", "requests/s", "min", "max", "p50 µs", "p99 µs", "p99.9 µs"}, left: 2}
+	for _, l := range loads {
+		if !slices.Contains(tabled, [2]int{l.conns, l.pipeline}) {
+			continue
+		}
+		s.rows = append(s.rows, socketRows(l)...)
+		for _, name := range socketSides {
+			at := func(p float64) string {
+				return fmt.Sprintf("%.0f", l.figures(func(s map[string]record.Side) float64 { return s[name].At(p) }).median)
+			}
+			v := l.figures(perSecond(name))
+			absolute.add(l.String(), name, rate(v.median), rate(v.least), rate(v.most), at(50), at(99), at(99.9))
+		}
+	}
+	p := f.Parameters
+	s.body = fmt.Sprintf("Loads are connections × requests in flight on each. %s keys of %d bytes, drawn uniformly; values of %d bytes; %d rounds,\n"+
+		"in each of which every server had %d turns of %d ms. Client and server share the cores. Latency is of a whole batch.\n"+
+		"The echo server returns frames as long as the sidecar's requests or answers, whichever are longer: the limit for a Go server.\n\n",
+		thousands(int64(p.Keys)), p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS)
+	s.addThroughput(loads)
+	s.addLatency(loads)
+	s.body += "Absolute figures, as context:\n\n" + absolute.String()
+	return s, nil
+}
+
+// tabled are the shapes of the tables.
+var tabled = [][2]int{{1, 1}, {16, 1}, {1, 64}, {16, 64}}
+
+// socketRows are a load's ratios with their targets.
+func socketRows(l load) (rows []row) {
+	add := func(figure string, t *target, others ...string) {
+		rows = append(rows, row{l.String(), figure, l.ratio(others...), "%.2f", t})
+	}
+	batch := l.pipeline > 1
+	switch {
+	case l.op == "GET" && batch:
+		var better *target
+		if l.conns > 1 {
+			better = batchOfBetter
+		}
+		add("sidecar / echo", nil, record.Echo)
+		add("sidecar / better of redis and memcached", better, record.Redis, record.Memcached)
+	case l.op == "GET":
+		add("sidecar / echo", getOfEcho, record.Echo)
+		add("sidecar / redis", ahead, record.Redis)
+		add("sidecar / memcached", ahead, record.Memcached)
+	default:
+		add("sidecar / redis", ahead, record.Redis)
+		add("sidecar / memcached", ahead, record.Memcached)
+	}
+	return rows
+}
