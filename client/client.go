@@ -79,7 +79,7 @@ type shared struct {
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed()}
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, &slot{cfg: &s.cfg})
+		s.slots = append(s.slots, newSlot(&s.cfg))
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.FailOpen && errors.Is(err, ErrUnavailable)) {
@@ -97,7 +97,7 @@ func (c *Client) InNamespace(name string) *Client {
 // Close ends all connections. Calls in flight fail.
 func (c *Client) Close() error {
 	for _, s := range c.slots {
-		s.close()
+		s.Redialer.Close()
 	}
 	return nil
 }

@@ -4,88 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// slot is one connection's place: it makes the connection on demand, and again
-// after it was lost.
+// slot is one connection's place.
 type slot struct {
-	cfg  *Config
-	live atomic.Pointer[rpc.Client]
-
+	rpc.Redialer
+	cfg      *Config
 	maxValue atomic.Int64 // bytes, as HELLO told; zero before
-
-	mu     sync.Mutex // held while connecting
-	closed bool
-	failed error // of the last attempt
-	until  time.Time
-	pause  time.Duration
 }
 
-// Pauses between attempts to connect.
-const (
-	firstPause = 10 * time.Millisecond
-	lastPause  = time.Second
-)
+func newSlot(cfg *Config) *slot {
+	s := &slot{cfg: cfg}
+	s.Dial = s.dial
+	return s
+}
 
 // get returns a connection that was alive when last seen.
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
-	if c := s.live.Load(); c != nil && alive(c) {
-		return c, nil
+	c, err := s.Get(ctx)
+	if errors.Is(err, rpc.ErrClosed) {
+		err = ErrClosed
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrClosed
-	}
-	if c := s.live.Load(); c != nil {
-		if alive(c) {
-			return c, nil
-		}
-		s.live.Store(nil)
-		_ = c.Close()
-	}
-	if s.failed != nil && time.Now().Before(s.until) {
-		return nil, s.failed
-	}
-	c, err := s.dial(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.pause = min(max(2*s.pause, firstPause), lastPause)
-			s.until = time.Now().Add(s.pause/2 + rand.N(s.pause))
-			s.failed = err
-		}
-		return nil, err
-	}
-	s.failed, s.pause = nil, 0
-	s.live.Store(c)
-	return c, nil
-}
-
-func alive(c *rpc.Client) bool {
-	select {
-	case <-c.Done():
-		return false
-	default:
-		return true
-	}
-}
-
-func (s *slot) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if c := s.live.Swap(nil); c != nil {
-		_ = c.Close()
-	}
+	return c, err
 }
 
 // dial connects and says HELLO.

@@ -25,21 +25,42 @@ const (
 	OpRing
 	OpWatch
 
+	// lastClientOp is the highest that apps may send.
+	lastClientOp = OpWatch
+)
+
+// Ops between sidecars. Their bodies are structured; see peer.go.
+const (
+	OpPeerHello Op = iota + 32
+	OpPoll
+	OpAcquire
+	OpPull
+	OpFetch
+	OpGoodbye
+
 	// OpCount is one above the highest op.
 	OpCount
 )
 
 var opNames = [OpCount]string{
-	"", "HELLO", "PING", "GET", "MGET", "SET", "DELETE", "TOUCH", "INCR", "LEASE", "FILL",
-	"FLUSH", "STATS", "MEMBERS", "RING", "WATCH",
+	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
+	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
+	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH",
+	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE",
 }
 
 func (o Op) String() string {
-	if o > 0 && o < OpCount {
+	if o.Known() {
 		return opNames[o]
 	}
 	return fmt.Sprintf("op %d", uint8(o))
 }
+
+// Known says whether there is such an op.
+func (o Op) Known() bool { return o < OpCount && opNames[o] != "" }
+
+// Peer says whether the op is one between sidecars alone.
+func (o Op) Peer() bool { return o >= OpPeerHello }
 
 // Status says how a request ended. From 16 on it is an error.
 type Status uint8
@@ -108,12 +129,13 @@ const (
 	Soft                        // keep the deleted value as a stale one
 	Cluster                     // this whole cluster, not this host alone
 	All                         // all namespaces
+	Vouch                       // say in the answer who vouches for the value, and as of when
 )
 
 // allowed lists each op's options.
 var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK, OpMGet: Fresh | NoLoad | StaleOK, OpSet: AckAll,
-	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK,
+	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
+	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 

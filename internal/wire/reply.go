@@ -25,6 +25,15 @@ type Reply struct {
 	Message []byte
 	Items   []Reply // of MGET and DELETE, in the order of the keys
 	Body    []byte  // one msgpack value, walked
+
+	// Where the request asked for it with Vouch: who vouches for the value, and
+	// as of when on its clock.
+	Vouched bool
+	AsOf    uint64
+	Owner   []byte
+	Epoch   uint64
+
+	Event uint64 // of TOUCH: the version of the change, which is not the entry's
 }
 
 // Err returns the answer's error, or nil.
@@ -114,12 +123,16 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 		} else {
 			r.Version = d.uint("version", math.MaxUint64)
 		}
-	case OpSet, OpFill, OpTouch, OpFlush:
+	case OpSet, OpFill, OpFlush:
 		r.Version = d.uint("version", math.MaxUint64)
+	case OpTouch:
+		r.Version = d.uint("version", math.MaxUint64)
+		r.Event = d.uint("event", math.MaxUint64)
 	case OpIncr:
 		r.Number = d.int("number")
 		r.Version = d.uint("version", math.MaxUint64)
-	case OpHello, OpStats, OpMembers, OpRing, OpWatch:
+	case OpPing, OpGoodbye:
+	default:
 		if r.Body = d.raw(); r.Body == nil && d.err == nil {
 			d.err = Errorf(BadRequest, "the body is missing")
 		}
@@ -133,6 +146,11 @@ func (d *decoder) value(r *Reply) {
 	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	r.Source = Source(d.uint("source", math.MaxUint8))
 	r.AgeMS = d.uint("age_ms", math.MaxUint64)
+	if r.Vouched = d.left > 0; r.Vouched {
+		r.AsOf = d.uint("as_of", math.MaxUint64)
+		r.Owner = d.bytes("owner", false)
+		r.Epoch = d.uint("epoch", math.MaxUint64)
+	}
 }
 
 func (d *decoder) items(op Op, r *Reply) {
@@ -210,21 +228,33 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 			return appendItems(dst, op, r.Items), 2
 		}
 		dst = msgp.AppendBytes(dst, r.Value)
-		return appendMeta(dst, r), 7
+		return appendMeta(dst, r), r.valueFields()
 	case OpDelete:
 		if whole {
 			return appendItems(dst, op, r.Items), 2
 		}
 		return msgp.AppendUint64(dst, r.Version), 2
-	case OpSet, OpFill, OpTouch, OpFlush:
+	case OpSet, OpFill, OpFlush:
 		return msgp.AppendUint64(dst, r.Version), 2
+	case OpTouch:
+		dst = msgp.AppendUint64(dst, r.Version)
+		return msgp.AppendUint64(dst, r.Event), 3
 	case OpIncr:
 		dst = appendInt(dst, r.Number)
 		return msgp.AppendUint64(dst, r.Version), 3
-	case OpHello, OpStats, OpMembers, OpRing, OpWatch:
-		return append(dst, r.Body...), 2
+	case OpPing, OpGoodbye:
+		return dst, 1
 	}
-	return dst, 1
+	return append(dst, r.Body...), 2
+}
+
+// valueFields is the number of elements of an answer with a value, from the
+// status on.
+func (r *Reply) valueFields() int {
+	if r.Vouched {
+		return 10
+	}
+	return 7
 }
 
 func appendItems(dst []byte, op Op, items []Reply) []byte {
@@ -249,7 +279,13 @@ func appendMeta(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint64(dst, r.Version)
 	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
 	dst = msgp.AppendUint8(dst, uint8(r.Source))
-	return msgp.AppendUint64(dst, r.AgeMS)
+	dst = msgp.AppendUint64(dst, r.AgeMS)
+	if r.Vouched {
+		dst = msgp.AppendUint64(dst, r.AsOf)
+		dst = msgp.AppendStringFromBytes(dst, r.Owner)
+		dst = msgp.AppendUint64(dst, r.Epoch)
+	}
+	return dst
 }
 
 // An answer whose value is not at hand but is appended by a store: OpenValue,
@@ -268,12 +304,16 @@ func OpenItems(dst []byte, id uint64, items int) []byte {
 }
 
 // OpenValue appends the head of an OK answer to GET, or where item is set of
-// an item of MGET, up to the value.
-func OpenValue(dst []byte, id uint64, item bool) []byte {
-	if item {
-		return append(dst, 0x97, byte(OK), 0, 0)
+// an item of MGET, up to the value; vouched says whether the answer will be.
+func OpenValue(dst []byte, id uint64, item, vouched bool) []byte {
+	array := byte(0x97)
+	if vouched {
+		array = 0x9a
 	}
-	dst = append(BeginFrame(dst), 0x98)
+	if item {
+		return append(dst, array, byte(OK), 0, 0)
+	}
+	dst = append(BeginFrame(dst), array+1)
 	dst = msgp.AppendUint64(dst, id)
 	return append(dst, byte(OK), 0, 0)
 }

@@ -30,6 +30,7 @@ type Request struct {
 	Epoch     uint64
 	Seq       uint64
 	Hello     Hello
+	Body      []byte // of an op between sidecars: one msgpack value, walked
 }
 
 // TTLDefault leaves the TTL to the namespace.
@@ -61,8 +62,8 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	r.ID = d.number("id")
 	op := d.number("op")
 	if d.err == nil {
-		if op == 0 || op >= uint64(OpCount) {
-			return Errorf(Unsupported, "op %d is unknown; ops 1 to %d are known", op, OpCount-1)
+		if op >= uint64(OpCount) || !Op(op).Known() {
+			return Errorf(Unsupported, "op %d is unknown; ops 1 to %d are known", op, lastClientOp)
 		}
 		r.Op = Op(op)
 	}
@@ -118,6 +119,10 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		d.options(r)
 		r.Epoch = d.uint("epoch", math.MaxUint64)
 		r.Seq = d.uint("seq", math.MaxUint64)
+	default: // between sidecars
+		if r.Op.Peer() {
+			r.Body = d.raw()
+		}
 	}
 	switch {
 	case d.err != nil:
@@ -341,6 +346,11 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.Options))
 		e.optional(r.Epoch)
 		e.optional(r.Seq)
+	default:
+		if r.Body != nil {
+			e.next()
+			e.b = append(e.b, r.Body...)
+		}
 	}
 	return EndFrame(e.finish(), at)
 }
