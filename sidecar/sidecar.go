@@ -138,6 +138,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	s.cfg.Log.Info("stopped", "error", err)
+	reads, writes := s.names.served()
+	s.cfg.Log.Info("stopped", "reads", reads, "writes", writes, "error", err)
 	return err
 }

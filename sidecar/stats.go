@@ -79,6 +79,15 @@ func (n *namespaces) stats() []wire.NamespaceStats {
 	return list
 }
 
+// served counts keys that were read and written in the namespaces there are.
+func (n *namespaces) served() (reads, writes int64) {
+	for _, t := range n.stats() {
+		reads += t.Hits + t.Misses
+		writes += t.Writes
+	}
+	return reads, writes
+}
+
 // processStats reads the Go runtime and, on Linux, the process's own page.
 func processStats() wire.ProcessStats {
 	samples := []metrics.Sample{
