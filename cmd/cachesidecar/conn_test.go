@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// conn is a connection of a client that may misbehave.
+type conn struct {
+	t  testing.TB
+	nc *net.UnixConn
+	r  *bufio.Reader
+	id uint64
+}
+
+// connect opens a connection and says nothing.
+func (p *process) connect() *conn {
+	p.t.Helper()
+	c, err := p.tryConnect()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(c.close)
+	return c
+}
+
+// tryConnect opens a connection, also from goroutines of a test. Nothing on it
+// waits longer than a minute.
+func (p *process) tryConnect() (*conn, error) {
+	nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.socket, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	return &conn{t: p.t, nc: nc, r: bufio.NewReaderSize(nc, 64<<10)}, nc.SetDeadline(time.Now().Add(time.Minute))
+}
+
+// dial opens a connection and says HELLO.
+func (p *process) dial() *conn {
+	p.t.Helper()
+	c := p.connect()
+	if r := c.call(helloRequest()); r.Status != wire.OK {
+		p.t.Fatalf("HELLO: %v %s", r.Status, r.Message)
+	}
+	return c
+}
+
+func (p *process) tryDial() (*conn, error) {
+	c, err := p.tryConnect()
+	if err != nil {
+		return nil, err
+	}
+	if _, err = c.try(helloRequest()); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func helloRequest() *wire.Request {
+	return &wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Client: "test"}}
+}
+
+func (c *conn) close() { _ = c.nc.Close() }
+
+// write writes bytes, whatever they are.
+func (c *conn) write(b []byte) {
+	c.t.Helper()
+	if _, err := c.nc.Write(b); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// frame puts a length before bytes.
+func frame(b []byte) []byte {
+	return wire.EndFrame(append(wire.BeginFrame(nil), b...), 0)
+}
+
+// next reads a frame.
+func (c *conn) next() ([]byte, error) {
+	var head [wire.LengthSize]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, wire.FrameLength(head[:]))
+	_, err := io.ReadFull(c.r, b)
+	return b, err
+}
+
+// read reads the answer to a request.
+func (c *conn) read(op wire.Op) (r wire.Reply, err error) {
+	b, err := c.next()
+	if err == nil {
+		err = wire.DecodeReply(op, b, &r)
+	}
+	return r, err
+}
+
+// send sends a request, with an id of its own.
+func (c *conn) send(q *wire.Request) error {
+	c.id++
+	q.ID = c.id
+	_, err := c.nc.Write(wire.AppendRequest(nil, q))
+	return err
+}
+
+// try makes a call; an answer that is an error is an error.
+func (c *conn) try(q *wire.Request) (wire.Reply, error) {
+	if err := c.send(q); err != nil {
+		return wire.Reply{}, err
+	}
+	r, err := c.read(q.Op)
+	switch {
+	case err != nil:
+		return r, err
+	case r.ID != q.ID:
+		return r, fmt.Errorf("%v: answer %d to request %d", q.Op, r.ID, q.ID)
+	}
+	return r, r.Err()
+}
+
+// call makes a call and returns the answer, be it an error.
+func (c *conn) call(q *wire.Request) wire.Reply {
+	c.t.Helper()
+	r, err := c.try(q)
+	var answer *wire.Error
+	if err != nil && !errors.As(err, &answer) {
+		c.t.Fatalf("%v: %v", q.Op, err)
+	}
+	return r
+}
+
+// must makes a call that has to be answered with OK.
+func (c *conn) must(q *wire.Request) wire.Reply {
+	c.t.Helper()
+	r := c.call(q)
+	if r.Status != wire.OK {
+		c.t.Fatalf("%v: %v %s", q.Op, r.Status, r.Message)
+	}
+	return r
+}
+
+func (c *conn) stats() (st wire.Stats) {
+	c.t.Helper()
+	if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpStats}).Body, &st); err != nil {
+		c.t.Fatal(err)
+	}
+	return st
+}
+
+// rest reads what still comes, until the sidecar ends the connection.
+func (c *conn) rest(within time.Duration) (answers []wire.Reply) {
+	c.t.Helper()
+	_ = c.nc.SetReadDeadline(time.Now().Add(within))
+	for {
+		r, err := c.read(wire.OpPing)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			c.t.Fatalf("the connection stands after %v", within)
+		case err != nil:
+			return answers
+		}
+		answers = append(answers, r)
+	}
+}
+
+func getRequest(key string) *wire.Request { return &wire.Request{Op: wire.OpGet, Key: []byte(key)} }
+
+func setRequest(key, value string) *wire.Request {
+	return &wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte(value), TTLMS: wire.TTLDefault}
+}
+
+func ping() *wire.Request { return &wire.Request{Op: wire.OpPing} }
+
+// bystander is a client that reads one key all the time, beside one that
+// misbehaves. The function that it returns ends it and fails the test if any of
+// its calls failed or took long.
+func (p *process) bystander() (check func()) {
+	p.t.Helper()
+	const patient = time.Second
+	c := p.dial()
+	c.must(setRequest("bystander", "value"))
+	stop, done := make(chan struct{}), make(chan struct{})
+	var calls atomic.Int64
+	var failed error
+	var longest time.Duration
+	go func() { // ends with stop, or its connection
+		defer close(done)
+		tick := time.NewTicker(500 * time.Microsecond)
+		defer tick.Stop()
+		for failed == nil {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			start := time.Now()
+			_ = c.nc.SetDeadline(start.Add(patience))
+			r, err := c.try(getRequest("bystander"))
+			if failed = err; err == nil && string(r.Value) != "value" {
+				failed = fmt.Errorf("GET: %v %q", r.Status, r.Value)
+			}
+			longest = max(longest, time.Since(start))
+			calls.Add(1)
+		}
+	}()
+	ended := false
+	end := func() {
+		if !ended {
+			ended = true
+			close(stop)
+			<-done
+			c.close()
+		}
+	}
+	p.t.Cleanup(end)
+	return func() {
+		p.t.Helper()
+		seen := calls.Load()
+		eventually(p.t, patience, "the bystander to go on", func() error {
+			select {
+			case <-done:
+				return nil
+			default:
+			}
+			if calls.Load() == seen {
+				return errors.New("it waits")
+			}
+			return nil
+		})
+		end()
+		if failed != nil || longest > patient {
+			p.t.Errorf("the bystander: %v; its longest call took %v, of %d", failed, longest, calls.Load())
+		}
+	}
+}

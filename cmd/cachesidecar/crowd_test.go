@@ -1,0 +1,278 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// needFiles makes sure that this process, and those that it starts, may open so
+// many files.
+func needFiles(t *testing.T, n uint64) {
+	t.Helper()
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	if l.Cur >= n {
+		return
+	}
+	raised := l
+	raised.Cur, raised.Max = n, max(n, l.Max)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+		t.Skipf("%d open files are allowed, %d are needed: %v", l.Max, n, err)
+	}
+	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l) })
+}
+
+// dialMany opens connections, some at a time, so that the queue of those that
+// wait to be accepted does not overflow.
+func dialMany(t *testing.T, p *process, n int, dial func() (*conn, error)) []*conn {
+	t.Helper()
+	conns := make([]*conn, n)
+	var g errgroup.Group
+	g.SetLimit(64)
+	for i := range conns {
+		g.Go(func() (err error) {
+			conns[i], err = dial()
+			return err
+		})
+	}
+	err := g.Wait()
+	t.Cleanup(func() {
+		for _, c := range conns {
+			if c != nil {
+				c.close()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conns
+}
+
+func TestTenThousandConnections(t *testing.T) {
+	const n = 10_000
+	needFiles(t, n+1000)
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	before := watcher.stats().Process.ResidentBytes
+	conns := dialMany(t, p, n, p.tryDial)
+	idle := watcher.stats()
+	if idle.Connections.Open != n+2 {
+		t.Errorf("%d connections are open, want %d", idle.Connections.Open, n+2)
+	}
+	t.Logf("%d connections take %d bytes each", n, (idle.Process.ResidentBytes-before)/n)
+	for i, c := range conns { // all ask before the first reads
+		if err := c.send(ping()); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	for i, c := range conns {
+		if r, err := c.read(wire.OpPing); err != nil || r.Status != wire.OK || r.ID != c.id {
+			t.Fatalf("PING on connection %d: %+v, %v", i, r, err)
+		}
+	}
+	if used := watcher.stats().Process.ResidentBytes - before; used > n*64<<10 {
+		t.Errorf("%d connections take %d bytes, want less than 64 KiB each", n, used)
+	}
+	check()
+	for _, c := range conns {
+		c.close()
+	}
+	p.onlyOpen(watcher, 1)
+	if st := watcher.stats().Process; st.Goroutines > 100 {
+		t.Errorf("%d goroutines are left", st.Goroutines)
+	}
+}
+
+// Over the limit a connection is closed at once; the others stay.
+func TestConnectionLimit(t *testing.T) {
+	p := runSidecar(t, "--max-connections", "10")
+	conns := dialMany(t, p, 10, p.tryDial)
+	c, err := p.tryDial()
+	if err == nil {
+		c.close()
+		t.Error("an eleventh connection is served")
+	}
+	for _, c := range conns {
+		c.must(ping())
+	}
+	o := p.at("get", "k")
+	if o.status != exitConnect || !strings.Contains(o.err, "no HELLO from the sidecar") {
+		t.Errorf("the command: %v", o)
+	}
+	conns[0].close()
+	eventually(t, patience, "a connection to be free", func() error {
+		c, err := p.tryDial()
+		if err == nil {
+			conns[0] = c
+		}
+		return err
+	})
+}
+
+func TestThousandDroppedAtOnce(t *testing.T) {
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	goroutines := watcher.stats().Process.Goroutines
+	for round, dial := range []func() (*conn, error){p.tryConnect, p.tryDial} {
+		conns := dialMany(t, p, 1000, dial)
+		var g sync.WaitGroup
+		for i, c := range conns {
+			g.Go(func() {
+				switch i % 3 { // some with a request under way, some within a frame
+				case 0:
+					_ = c.send(getRequest("bystander"))
+				case 1:
+					_, _ = c.nc.Write([]byte{0, 0, 1, 0, 0x95})
+				}
+				c.close()
+			})
+		}
+		g.Wait()
+		p.onlyOpen(watcher, 2)
+		eventually(t, patience, "their goroutines to end", func() error {
+			if n := watcher.stats().Process.Goroutines; n > goroutines+5 {
+				return fmt.Errorf("%d goroutines, %d before (round %d)", n, goroutines, round)
+			}
+			return nil
+		})
+	}
+	check()
+}
+
+// A client that never reads is cut off after the write timeout of 10 s; what it
+// holds comes back, and nobody else notices.
+func TestClientThatNeverReads(t *testing.T) {
+	slow(t, 12*time.Second)
+	t.Parallel()
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	watcher.must(setRequest("large", strings.Repeat("v", 4<<20)))
+	for _, op := range []wire.Op{wire.OpGet, wire.OpMGet} { // of both kinds
+		c := p.dial()
+		var b []byte
+		for i := range 1000 {
+			q := &wire.Request{ID: uint64(i), Op: op, Key: []byte("large"), Keys: [][]byte{[]byte("large"), []byte("large")}}
+			b = wire.AppendRequest(b, q)
+		}
+		c.write(b)
+	}
+	start := time.Now()
+	eventually(t, 15*time.Second, "both clients to be cut off", func() error {
+		if st := watcher.stats().Connections; st.SlowReaders != 2 || st.BufferBytes != 0 {
+			return fmt.Errorf("%d slow readers, %d bytes of buffers are held", st.SlowReaders, st.BufferBytes)
+		}
+		return nil
+	})
+	if took := time.Since(start); took < 8*time.Second {
+		t.Errorf("cut off after %v already", took)
+	}
+	p.onlyOpen(watcher, 2)
+	check()
+	if n := strings.Count(p.log.String(), "the peer takes no answers"); n != 2 {
+		t.Errorf("%d log lines, want 2", n)
+	}
+}
+
+// A client that sends a byte a second holds nobody up, and is cut off once its
+// frame takes longer than 30 s.
+func TestByteASecond(t *testing.T) {
+	slow(t, 31*time.Second)
+	t.Parallel()
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	large := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
+	small := wire.AppendRequest(nil, setRequest("k", strings.Repeat("v", 100)))
+	var slowly []*conn
+	for range 4 { // of a large frame, which holds its share of the memory, and of a small one
+		slowly = append(slowly, p.dial(), p.dial())
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	start := time.Now()
+	cut := make([]bool, len(slowly))
+	for i, left := 0, len(slowly); left > 0; i++ {
+		for j, c := range slowly {
+			if cut[j] {
+				continue
+			}
+			bytes := small
+			if j%2 == 0 {
+				bytes = large
+			}
+			_ = c.nc.SetDeadline(time.Now().Add(patience))
+			if _, err := c.nc.Write(bytes[i : i+1]); err != nil {
+				if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+					t.Fatal(err)
+				}
+				cut[j] = true
+				left--
+			}
+		}
+		if took := time.Since(start); took > 40*time.Second {
+			t.Fatalf("%d clients are not cut off after %v", left, took)
+		}
+		<-tick.C
+	}
+	if took := time.Since(start); took < 25*time.Second {
+		t.Errorf("cut off after %v already", took)
+	}
+	eventually(t, patience, "their memory to come back", func() error {
+		if st := watcher.stats().Connections; st.SlowFrames != int64(len(slowly)) || st.BufferBytes != 0 {
+			return fmt.Errorf("%d slow frames, %d bytes of buffers are held", st.SlowFrames, st.BufferBytes)
+		}
+		return nil
+	})
+	check()
+}
+
+// Clients that hold all the memory for large frames make those that bring a
+// large frame wait, and nobody else.
+func TestLargeFramesAreBounded(t *testing.T) {
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	before := watcher.stats().Process.ResidentBytes
+	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
+	var held []*conn
+	for range 40 { // 320 MiB are announced, 64 MiB may be held
+		c := p.dial()
+		c.write(set[:64<<10])
+		held = append(held, c)
+	}
+	eventually(t, patience, "the memory to be held", func() error {
+		if n := watcher.stats().Connections.BufferBytes; n < 48<<20 {
+			return fmt.Errorf("%d bytes are held", n)
+		}
+		return nil
+	})
+	st := watcher.stats()
+	if n := st.Connections.BufferBytes; n > 64<<20 {
+		t.Errorf("%d bytes are held, at most 64 MiB may be", n)
+	}
+	if grown := st.Process.ResidentBytes - before; grown > 200<<20 {
+		t.Errorf("the process grew by %d bytes", grown)
+	}
+	watcher.must(setRequest("small", "v"))
+	for _, c := range held {
+		c.close()
+	}
+	p.onlyOpen(watcher, 2)
+	watcher.must(setRequest("large", strings.Repeat("v", 8<<20)))
+	check()
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// patience is how long tests wait for what ought to happen at once.
+const patience = 20 * time.Second
+
+// process is the command, running on its own.
+type process struct {
+	t      testing.TB
+	cmd    *exec.Cmd
+	socket string
+	out    *lines
+	log    *lines // stderr
+	exited chan struct{}
+	status int // once exited
+}
+
+// lines is what a process writes, as it comes.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	more chan struct{} // closed and replaced at each write
+}
+
+func newLines() *lines { return &lines{more: make(chan struct{})} }
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Write(b)
+	close(l.more)
+	l.more = make(chan struct{})
+	return len(b), nil
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// launch starts the command. However the test ends, so does the process.
+func launch(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: newLines(), log: newLines(), exited: make(chan struct{})}
+	cmd.Stdout, cmd.Stderr = p.out, p.log
+	cmd.WaitDelay = time.Second
+	endWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // ends with the process, which the cleanup sees to
+		defer close(p.exited)
+		_ = cmd.Wait()
+		p.status = cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-p.exited:
+		default:
+			_ = cmd.Process.Kill()
+			<-p.exited
+		}
+		log := p.log.String()
+		for _, bad := range []string{"panic: ", "fatal error: ", "goroutine 1 [", "DATA RACE"} {
+			if strings.Contains(log, bad) {
+				t.Errorf("the process wrote %q", bad)
+			}
+		}
+		if t.Failed() {
+			t.Logf("%q wrote:\n%s", cmd.Args, tail(log, 4000))
+		}
+	})
+	return p
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+// waitFor waits until the process has written what ok likes. It fails the test
+// where that does not come, or the process ends before it.
+func (p *process) waitFor(what string, l *lines, ok func(string) bool) {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for ended := false; ; {
+		l.mu.Lock()
+		text, more := l.text.String(), l.more
+		l.mu.Unlock()
+		if ok(text) {
+			return
+		}
+		if ended {
+			p.t.Fatalf("waited for %s, and the process ended with status %d:\n%s%s", what, p.status, p.out, p.log)
+		}
+		select {
+		case <-more:
+		case <-p.exited:
+			ended = true
+		case <-deadline:
+			p.t.Fatalf("waited for %s; there is:\n%s", what, tail(text, 4000))
+		}
+	}
+}
+
+// signal sends a signal.
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// wait waits for the process to end and returns its exit status.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+		return p.status
+	case <-time.After(patience):
+		p.t.Fatalf("the process does not end:\n%s", tail(p.log.String(), 4000))
+		return 0
+	}
+}
+
+// runSidecar starts a sidecar on a socket of its own, with more flags, and
+// waits until it serves.
+func runSidecar(t testing.TB, flags ...string) *process {
+	t.Helper()
+	return runSidecarAt(t, filepath.Join(tempDir(t), "s"), flags...)
+}
+
+func runSidecarAt(t testing.TB, socket string, flags ...string) *process {
+	t.Helper()
+	p := launch(t, exec.Command(binary, append([]string{"run", "--socket", socket, "--http", "off", "--node", "host1"}, flags...)...))
+	p.socket = socket
+	p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
+	return p
+}
+
+// exec runs the binary to its end.
+func runBinary(t testing.TB, args ...string) outcome {
+	t.Helper()
+	return runCommand(t, binary, args...)
+}
+
+func runCommand(t testing.TB, name string, args ...string) outcome {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var out, err bytes.Buffer
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &err
+	cmd.WaitDelay = time.Second
+	endWithParent(cmd)
+	var exit *exec.ExitError
+	if e := cmd.Run(); e != nil && !errors.As(e, &exit) {
+		t.Fatalf("%q: %v", args, e)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), out.String(), err.String()}
+}
+
+// at runs a client command against the process's socket.
+func (p *process) at(args ...string) outcome {
+	p.t.Helper()
+	return runBinary(p.t, append(args, "--socket", p.socket)...)
+}
+
+// eventually waits until ok, looking again and again: for what gives no signal.
+func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(within)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s: %v", within, what, err)
+		}
+		<-tick.C
+	}
+}
+
+// memory is what a process has in memory, in bytes.
+func (p *process) resident() int64 {
+	p.t.Helper()
+	c := p.dial()
+	defer c.close()
+	return c.stats().Process.ResidentBytes
+}
+
+// stopped parses the line that a sidecar logs at its end.
+func (p *process) stopped() (reads, writes int64) {
+	p.t.Helper()
+	for _, line := range strings.Split(p.log.String(), "\n") {
+		if _, rest, ok := strings.Cut(line, `"msg":"stopped","reads":`); ok {
+			if _, err := fmt.Sscanf(rest, `%d,"writes":%d`, &reads, &writes); err == nil {
+				return reads, writes
+			}
+		}
+	}
+	p.t.Fatalf("the sidecar did not log its end:\n%s", tail(p.log.String(), 4000))
+	return 0, 0
+}
+
+// terminate ends a sidecar in order.
+func (p *process) terminate() {
+	p.t.Helper()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		p.t.Errorf("SIGTERM: status %d, want %d", status, exitDone)
+	}
+	if _, err := os.Lstat(p.socket); !errors.Is(err, os.ErrNotExist) {
+		p.t.Errorf("SIGTERM: the socket file is there: %v", err)
+	}
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// SIGTERM under load: what the sidecar has executed is answered, to the last
+// request, and the clients' books agree with its own.
+func TestTerminateUnderLoad(t *testing.T) {
+	const clients, pipeline = 16, 200
+	p := runSidecar(t)
+	var answered, refused, sent atomic.Int64
+	var broken sync.Map
+	var g sync.WaitGroup
+	for i := range clients {
+		c := p.dial()
+		batch := make([]byte, 0, 64<<10)
+		for n := range pipeline {
+			q := setRequest(fmt.Sprintf("key-%d-%d", i, n), strings.Repeat("v", 10*i*n%3000))
+			q.ID = uint64(n)
+			batch = wire.AppendRequest(batch, q)
+		}
+		g.Go(func() { // writes until the connection ends
+			for {
+				if _, err := c.nc.Write(batch); err != nil {
+					return
+				}
+				sent.Add(pipeline)
+			}
+		})
+		g.Go(func() { // reads until the connection ends
+			for {
+				r, err := c.read(wire.OpSet)
+				switch {
+				case err != nil:
+					if errors.Is(err, os.ErrDeadlineExceeded) {
+						broken.Store(i, err)
+					}
+					return
+				case r.Status == wire.OK:
+					answered.Add(1)
+				default:
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	eventually(t, patience, "load", func() error {
+		if n := answered.Load(); n < 50_000 {
+			return fmt.Errorf("%d answers", n)
+		}
+		return nil
+	})
+	p.terminate()
+	g.Wait()
+	broken.Range(func(i, err any) bool { t.Errorf("client %v: %v", i, err); return true })
+	reads, writes := p.stopped()
+	if writes != answered.Load() || reads != 0 || refused.Load() != 0 {
+		t.Errorf("the sidecar counts %d writes and %d reads, the clients %d answers and %d refusals", writes, reads, answered.Load(), refused.Load())
+	}
+	t.Logf("%d requests were sent, %d executed, %d answered", sent.Load(), writes, answered.Load())
+}
+
+// stuck makes the sidecar wait for a client that takes no answers.
+func (p *process) stuck() {
+	p.t.Helper()
+	c, watcher := p.dial(), p.dial()
+	c.must(setRequest("large", strings.Repeat("v", 4<<20)))
+	var b []byte
+	for range 100 {
+		b = wire.AppendRequest(b, getRequest("large"))
+	}
+	c.write(b)
+	eventually(p.t, patience, "the sidecar to be stuck", func() error {
+		if watcher.stats().Connections.BufferBytes == 0 {
+			return errors.New("no answer is held")
+		}
+		return nil
+	})
+}
+
+// A client that takes no answers cannot keep the sidecar from ending.
+func TestTerminateWithClientThatNeverReads(t *testing.T) {
+	slow(t, 6*time.Second)
+	t.Parallel()
+	p := runSidecar(t)
+	p.stuck()
+	start := time.Now()
+	p.terminate()
+	if took := time.Since(start); took > 8*time.Second || took < 4*time.Second {
+		t.Errorf("it ended after %v, want 5 s", took)
+	}
+}
+
+// A second signal ends the process at once.
+func TestSecondSignal(t *testing.T) {
+	p := runSidecar(t)
+	p.stuck()
+	p.signal(syscall.SIGTERM)
+	start := time.Now()
+	eventually(t, patience, "the end", func() error {
+		select {
+		case <-p.exited:
+			return nil
+		default:
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			return errors.New("it goes on")
+		}
+	})
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("it ended after %v", took)
+	}
+}
+
+func TestTerminateIdle(t *testing.T) {
+	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		p := runSidecar(t)
+		c := p.dial()
+		c.must(ping())
+		start := time.Now()
+		p.signal(s)
+		if status := p.wait(); status != exitDone {
+			t.Errorf("%v: status %d", s, status)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("%v: took %v with idle connections", s, took)
+		}
+		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(p.socket), "*")); len(left) > 0 {
+			t.Errorf("%v: left %q", s, left)
+		}
+	}
+}
+
+// After kill -9 the socket file is there, and the next sidecar replaces it.
+func TestRestartOverStaleSocket(t *testing.T) {
+	p := runSidecar(t)
+	p.dial().must(setRequest("k", "v"))
+	p.signal(os.Kill)
+	p.wait()
+	if _, err := os.Lstat(p.socket); err != nil {
+		t.Fatalf("kill -9 removed the socket: %v", err)
+	}
+	if o := p.at("get", "k"); o.status != exitConnect {
+		t.Errorf("a client of the dead sidecar: %v", o)
+	}
+	p = runSidecarAt(t, p.socket)
+	if r := p.dial().call(getRequest("k")); r.Status != wire.Miss {
+		t.Errorf("the new sidecar has the old key: %v", r.Status)
+	}
+	p.terminate()
+}
+
+func TestSecondSidecar(t *testing.T) {
+	p := runSidecar(t)
+	check := p.bystander()
+	o := runBinary(t, "run", "--socket", p.socket, "--http", "off")
+	if o.status != exitMiss || o.out != "" || !strings.Contains(o.err, "already running") || !strings.Contains(o.err, p.socket) {
+		t.Errorf("%v\nwant status %d and \"already running\"", o, exitMiss)
+	}
+	check()
+	// So it is where somebody else listens there.
+	socket := filepath.Join(tempDir(t), "s")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if o := runBinary(t, "run", "--socket", socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
+		t.Errorf("beside another program's socket: %v", o)
+	}
+	// Of many that start at once, one wins.
+	socket = filepath.Join(tempDir(t), "s")
+	var all []*process
+	for range 8 {
+		all = append(all, launch(t, exec.Command(binary, "run", "--socket", socket, "--http", "off", "--l2-size", "8MiB")))
+	}
+	eventually(t, patience, "all but one to end", func() error {
+		running := 0
+		for _, p := range all {
+			select {
+			case <-p.exited:
+				if !strings.Contains(p.log.String(), "already running") {
+					t.Fatalf("status %d: %s", p.status, p.log)
+				}
+			default:
+				running++
+			}
+		}
+		if running != 1 {
+			return fmt.Errorf("%d run", running)
+		}
+		return nil
+	})
+	if o := runBinary(t, "health", "--socket", socket); o.status != exitDone {
+		t.Errorf("the winner: %v", o)
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// Where the socket cannot be, the sidecar says so and does not start.
+func TestSocketThatCannotBe(t *testing.T) {
+	dir := tempDir(t)
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long := filepath.Join(dir, strings.Repeat("x", unixsock.MaxPath-len(dir)))
+	for _, tc := range []struct{ name, socket, want string }{
+		{"too long", long, fmt.Sprintf("has %d bytes, at most %d fit into a socket address: choose a shorter one", len(long), unixsock.MaxPath)},
+		{"missing folder", filepath.Join(dir, "none", "s"), "does not exist: create " + filepath.Join(dir, "none") + " or choose another path with --socket"},
+		{"folder is a file", filepath.Join(plain, "s"), plain},
+		{"plain file in the way", plain, "exists and is no socket: remove it or choose another path with --socket"},
+		{"folder in the way", dir, "exists and is no socket"},
+	} {
+		o := runBinary(t, "run", "--socket", tc.socket, "--http", "off")
+		if o.status != exitMiss || o.out != "" || !strings.Contains(o.err, tc.want) {
+			t.Errorf("%s: %v\nwant status %d and %q", tc.name, o, exitMiss, tc.want)
+		}
+	}
+	if b, err := os.ReadFile(plain); string(b) != "precious" {
+		t.Errorf("the file in the way has %q, %v", b, err)
+	}
+	// The longest path that fits is served.
+	p := runSidecarAt(t, long[:unixsock.MaxPath])
+	p.dial().must(ping())
+}
+
+// A folder that we may not write is named. Root may write all: it becomes
+// another user for this.
+func TestSocketFolderNotWritable(t *testing.T) {
+	dir := tempDir(t)
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "run", "--socket", filepath.Join(dir, "s"), "--http", "off")
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	}
+	p := launch(t, cmd)
+	if status := p.wait(); status != exitMiss || !strings.Contains(p.log.String(), "permission denied: its folder must be writable") || !strings.Contains(p.log.String(), dir) {
+		t.Errorf("status %d: %s", status, p.log)
+	}
+}
+
+func TestSocketModeAndGroup(t *testing.T) {
+	gid := os.Getgid()
+	p := runSidecar(t, "--socket-mode", "0604", "--socket-group", fmt.Sprint(gid))
+	fi, err := os.Stat(p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode().Perm() != 0o604 || int(fi.Sys().(*syscall.Stat_t).Gid) != gid {
+		t.Errorf("mode %v, group %d", fi.Mode(), fi.Sys().(*syscall.Stat_t).Gid)
+	}
+	if o := runBinary(t, "run", "--socket", p.socket+"2", "--http", "off", "--socket-group", "no-such-group"); o.status != exitMiss || !strings.Contains(o.err, `socket group "no-such-group"`) {
+		t.Errorf("unknown group: %v", o)
+	}
+}
+
+// Sizes above the machine's memory are refused before anything is mapped.
+func TestSizesAboveMemory(t *testing.T) {
+	o := runBinary(t, "run", "--socket", filepath.Join(tempDir(t), "s"), "--http", "off", "--l1-size", "1TiB", "--l2-size", "256GiB")
+	for _, want := range []string{"l1_size 1.0 TiB + l2_size 256 GiB", "= 1.3 TiB, but the ", "lower the sizes, or set ignore_memory_limit"} {
+		if o.status != exitUsage || !strings.Contains(o.err, want) {
+			t.Errorf("%v\nwant status %d and %q", o, exitUsage, want)
+		}
+	}
+	p := runSidecar(t, "--l1-size", "1TiB", "--ignore-memory-limit")
+	p.dial().must(setRequest("k", "v"))
+}
+
+// systemd hands a socket over in LISTEN_FDS. Its file is systemd's, and stays.
+func TestInheritedSocket(t *testing.T) {
+	socket := filepath.Join(tempDir(t), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	notify := filepath.Join(filepath.Dir(socket), "n")
+	nc, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	// The process's id has to be in its environment: the shell knows it.
+	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1`, binary)
+	cmd.ExtraFiles = []*os.File{f} // becomes 3
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
+	p := launch(t, cmd)
+	p.socket = socket
+	if got := read(t, nc); got != "READY=1" {
+		t.Errorf("systemd is told %q, want READY=1", got)
+	}
+	p.dial().must(setRequest("k", "v"))
+	if o := p.at("get", "k"); o.out != "v" {
+		t.Errorf("through the inherited socket: %v", o)
+	}
+	p.signal(syscall.SIGTERM)
+	if got := read(t, nc); got != "STOPPING=1" {
+		t.Errorf("systemd is told %q, want STOPPING=1", got)
+	}
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Lstat(socket); err != nil {
+		t.Errorf("the socket file is gone: %v", err)
+	}
+}
+
+func read(t *testing.T, nc *net.UnixConn) string {
+	t.Helper()
+	_ = nc.SetReadDeadline(deadline())
+	b := make([]byte, 100)
+	n, err := nc.Read(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+// An address that is taken ends the start, and leaves no socket behind.
+func TestHTTPAddressTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	socket := filepath.Join(tempDir(t), "s")
+	o := runBinary(t, "run", "--socket", socket, "--http", ln.Addr().String())
+	if o.status != exitMiss || !strings.Contains(o.err, ln.Addr().String()) || !strings.Contains(o.err, `choose another address, or "off"`) {
+		t.Errorf("%v", o)
+	}
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is there: %v", err)
+	}
+}
+
+// Health and metrics of the real thing.
+func TestHTTP(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close() // another program could take it now; then the test fails and says so
+	p := runSidecar(t, "--http", addr)
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/metrics": 200, "/debug/pprof/": 404, "/": 404} {
+		eventually(t, patience, path, func() error {
+			r, err := client.Get("http://" + addr + path)
+			if err != nil {
+				return err
+			}
+			defer r.Body.Close()
+			if r.StatusCode != want {
+				t.Errorf("%s: %s, want %d", path, r.Status, want)
+			}
+			return nil
+		})
+	}
+	p.terminate()
+}

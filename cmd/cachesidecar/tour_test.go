@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// deadline is for what ought to happen at once.
+func deadline() time.Time { return time.Now().Add(patience) }
+
+// The tour: every command against a real sidecar, as a newcomer types them.
+func TestTour(t *testing.T) {
+	p := runSidecar(t)
+	for _, step := range []struct {
+		line   string
+		status int
+		out    string // a regular expression for all of stdout
+		err    string // stderr contains it; empty if it is
+	}{
+		{"set greeting hello", 0, "", ""},
+		{"get greeting", 0, "hello", ""},
+		{"get greeting none", 1, "greeting\thello\n", "none: not found"},
+		{"get --json greeting", 0, `(?s)\{.*"value": "hello".*\}\n`, ""},
+		{"get none", 1, "", "none: not found"},
+		{"set greeting bye --add", 1, "", "the condition is not met"},
+		{"set greeting bye --replace --ttl 1h", 0, "", ""},
+		{"get greeting", 0, "bye", ""},
+		{"touch greeting --ttl 1m", 0, "", ""},
+		{"touch none", 1, "", "none: not found"},
+		{"incr visits", 1, "", "not found"},
+		{"incr visits --initial 40", 0, "40\n", ""},
+		{"incr visits 3", 0, "43\n", ""},
+		{"incr visits -1", 0, "42\n", ""},
+		{"incr greeting", 1, "", "not stored"},
+		{"set a 1 --ns other", 0, "", ""},
+		{"get a", 1, "", "a: not found"},
+		{"del greeting none", 0, "", ""},
+		{"del greeting", 1, "", "greeting: not found"},
+		{"ring greeting", 0, `partition \d+, owner host1, held by host1\n`, ""},
+		{"members", 0, `NODE +ADDRESS +STATE +EPOCH\nhost1 +alive *\n`, ""},
+		{"health", 0, "serving\n", ""},
+		{"stats", 0, `(?s)host1 .*other .*`, ""},
+		{"flush --ns other", 0, "", ""},
+		{"get a --ns other", 1, "", "a: not found"},
+		{"get visits", 0, "42", ""},
+		{"flush", 0, "", ""},
+		{"get visits", 1, "", "visits: not found"},
+		{"bench --duration 200ms --keys 1000", 0, `16 connections .*\nGET .*100.0 % hits .*\nSET .*100.0 % stored .*\n`, ""},
+	} {
+		o := p.at(strings.Fields(step.line)...)
+		if o.status != step.status || !regexp.MustCompile(`^`+step.out+`$`).MatchString(o.out) || !strings.Contains(o.err, step.err) || step.err == "" && o.err != "" {
+			t.Errorf("%s: %v\nwant status %d, %q, %q", step.line, o, step.status, step.out, step.err)
+		}
+	}
+	if o := runBinary(t, "version"); o.status != exitDone || !regexp.MustCompile(`^cachesidecar \S+, protocol 1, go\S+\n$`).MatchString(o.out) {
+		t.Errorf("version: %v", o)
+	}
+	if o := runBinary(t, "get"); o.status != exitUsage {
+		t.Errorf("get: %v", o)
+	}
+	p.terminate()
+	if o := p.at("health"); o.status != exitConnect || o.out != "" {
+		t.Errorf("health of an absent sidecar: %v, want status %d", o, exitConnect)
+	}
+}
+
+// A sidecar that is stopped is up and does not answer.
+func TestHealthOfStoppedSidecar(t *testing.T) {
+	p := runSidecar(t)
+	p.signal(syscall.SIGSTOP)
+	defer p.signal(syscall.SIGCONT)
+	if o := p.at("health", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, "it is up and does not answer") {
+		t.Errorf("%v, want status %d", o, exitMiss)
+	}
+	if o := p.at("get", "k", "--timeout", "200ms"); o.status != exitTimeout {
+		t.Errorf("%v, want status %d", o, exitTimeout)
+	}
+}
+
+// stats --watch goes on until it is interrupted, through a restart too.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	p := runSidecar(t)
+	p.dial().must(setRequest("k", "v"))
+	pages := launch(t, exec.Command(binary, "stats", "--watch", "--socket", p.socket))
+	documents := launch(t, exec.Command(binary, "stats", "--watch", "--json", "--socket", p.socket))
+	for _, w := range []*process{pages, documents} {
+		w.waitFor("two ticks", w.out, func(out string) bool { return strings.Count(out, "ghosts") >= 2 })
+	}
+	p.terminate()
+	pages.waitFor("word of the sidecar's end", pages.log, func(log string) bool { return strings.Contains(log, "unavailable") })
+	at := strings.Count(pages.out.String(), "NAMESPACE")
+	runSidecarAt(t, p.socket)
+	pages.waitFor("a page of the new sidecar", pages.out, func(out string) bool { return strings.Count(out, "NAMESPACE") > at })
+	for _, w := range []*process{pages, documents} {
+		w.signal(os.Interrupt)
+		if status := w.wait(); status != exitDone {
+			t.Errorf("%q: SIGINT: status %d, want %d:\n%s", w.cmd.Args, status, exitDone, w.log)
+		}
+	}
+	if out := pages.out.String(); !strings.Contains(out, "rates") || strings.Contains(out, "\x1b") {
+		t.Errorf("pages without rates, or with escape sequences:\n%s", out)
+	}
+	d := json.NewDecoder(strings.NewReader(documents.out.String()))
+	n := 0
+	for ; ; n++ {
+		var st struct {
+			Node string `json:"node"`
+		}
+		if err := d.Decode(&st); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil || st.Node != "host1" {
+			t.Fatalf("document %d: %+v, %v", n, st, err)
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d documents, want 2", n)
+	}
+}
+
+// Settings reach the real thing from file, environment and flags.
+func TestRunWithConfig(t *testing.T) {
+	dir := tempDir(t)
+	file := filepath.Join(dir, "c.yaml")
+	if err := os.WriteFile(file, []byte("node: from-file\nhttp: off\nl2_size: 16MiB\nmax_connections: 7\nlog_format: text\nnamespaces:\n  pages: {quota: 1MiB}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "run", "--config", file, "--l2-size", "32MiB")
+	socket := filepath.Join(dir, "s")
+	cmd.Env = append(os.Environ(), "CACHESIDECAR_SOCKET="+socket, "CACHESIDECAR_NODE=from-environment")
+	p := launch(t, cmd)
+	p.socket = socket
+	p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, "msg=serving") })
+	st := p.dial().stats()
+	if st.Node != "from-environment" || st.L2.Memory.Limit != 32<<20 || st.Connections.Limit != 7 || len(st.Namespaces) != 2 || st.Namespaces[1].Quota != 1<<20 {
+		t.Errorf("%+v", st)
+	}
+	p.terminate()
+}
