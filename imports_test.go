@@ -32,6 +32,7 @@ var allowed = []struct {
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	// Floor 2: the edges.
+	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.

@@ -225,7 +225,7 @@ func (c *session) get(conn *rpc.Conn) {
 	limit := smallValue
 	for {
 		at := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false)
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, false)
 		value := len(conn.Out)
 		out, size, ns := c.core.value(conn.Out, &c.names, c.req.Namespace, c.req.Key, limit, c.now, &c.reply)
 		if c.reply.Status != wire.OK {
@@ -264,7 +264,7 @@ func (c *session) mget(conn *rpc.Conn) {
 			continue
 		}
 		head := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, 0, item)
+		conn.Out = wire.OpenValue(conn.Out, 0, item, false)
 		value := len(conn.Out)
 		out, size, ns := c.core.value(conn.Out, &c.names, q.Namespace, key, smallValue, c.now, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
@@ -273,7 +273,7 @@ func (c *session) mget(conn *rpc.Conn) {
 				continue
 			}
 			limit := size
-			conn.Out = wire.OpenValue(conn.Out, 0, item)
+			conn.Out = wire.OpenValue(conn.Out, 0, item, false)
 			if out, size, ns = c.core.value(conn.Out, &c.names, q.Namespace, key, limit, c.now, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}

@@ -62,7 +62,10 @@ func (a Axis) scale(series []Series, values func(Point) []float64) (scale, error
 // linearTicks are multiples of 1, 2 or 5 times a power of ten around the
 // values, at most eight.
 func linearTicks(least, most float64, write func(float64) string) (ticks []Tick) {
-	step := math.Pow(10, math.Floor(math.Log10(max(most-least, 1e-9))))
+	if least == most {
+		least, most = least-1, most+1
+	}
+	step := math.Pow(10, math.Floor(math.Log10(most-least)))
 	for _, f := range []float64{0.1, 0.2, 0.5, 1, 2, 5} {
 		if first, last := math.Floor(least/(f*step)), math.Ceil(most/(f*step)); last-first <= 7 {
 			for i := first; i <= last; i++ {

@@ -79,6 +79,10 @@ func newConn(nc net.Conn, s *shared) *Conn {
 // NetConn returns the connection below.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
+// Kill ends the connection from any goroutine, without waiting for its reader.
+// What was served and not yet written may be lost.
+func (c *Conn) Kill() { _ = c.nc.SetDeadline(time.Unix(1, 0)) }
+
 // serve is the reader's loop. It returns why the connection ended; nil is an
 // end in order.
 func (c *Conn) serve() error {

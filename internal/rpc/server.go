@@ -104,7 +104,7 @@ func (s *Server) accept(nc net.Conn) {
 func (s *Server) shutdown() {
 	s.each((*Conn).shutdown)
 	force := time.AfterFunc(s.shared.limits.DrainTimeout, func() {
-		s.each(func(c *Conn) { _ = c.nc.SetDeadline(time.Unix(1, 0)) })
+		s.each((*Conn).Kill)
 	})
 	s.wg.Wait()
 	force.Stop()

@@ -493,7 +493,7 @@ func TestConcurrent(t *testing.T) {
 					s.Delete(k, now)
 				case op < 96:
 					s.Touch(k, kv.After(now.Boot, time.Second), now)
-				case op < 97 && i%50 == 0:
+				case op < 97 && i%1000 == 0:
 					s.Flush(k.Namespace, s.cfg.Versions.Next(now.Wall))
 				case op < 98 && i%10 == 0:
 					s.Holding(k.Hash.Partition())

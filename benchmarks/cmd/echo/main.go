@@ -17,12 +17,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "echo: give the path of the socket to listen on")
 		os.Exit(2)
 	}
-	if err := serve(os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "echo:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "echo:", serve(os.Args[1]))
+	os.Exit(1)
 }
 
+// serve accepts connections until it cannot.
 func serve(path string) error {
 	ln, err := net.Listen("unix", path)
 	if err != nil {

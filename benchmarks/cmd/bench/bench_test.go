@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/benchmarks/report"
+)
+
+// bench runs the command and returns what it prints.
+func bench(t *testing.T, args ...string) (out, log string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var o, l bytes.Buffer
+	err = run(ctx, args, &o, &l)
+	return o.String(), l.String(), err
+}
+
+// need skips a test where a peer is not installed. In CI nothing is skipped.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := peers.Installed(p); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+}
+
+// TestEverythingOnce measures all there is, in small, with real servers, and
+// writes the report.
+func TestEverythingOnce(t *testing.T) {
+	need(t, "redis-server", "memcached")
+	dir := t.TempDir()
+	for _, c := range []struct {
+		args []string
+		want []string // in what is printed
+	}{
+		{[]string{"socket", "-rounds", "1", "-turns", "1", "-sweep-turns", "1", "-turn", "5", "-warm-up", "1", "-entries", "2000", "-cycle", "4096"},
+			[]string{"GET hit, 16 × 64", "SET, 1 × 1", "| GET hit, 16 × 1 | echo |"}},
+		{[]string{"memory", "-rounds", "1", "-entries", "20000"},
+			[]string{"resident memory, sidecar / memcached", "| entry headers | 24.00 |", "| memcached | ", " | 20,000 | 0 |"}},
+		{[]string{"gc", "-rounds", "1", "-entries", "5000", "-few", "1000", "-turns", "1", "-turn", "20", "-churn", "600", "-cycle", "4096"},
+			[]string{"collector's share of CPU", "5,000 keys"}},
+		{[]string{"idle", "-rounds", "1", "-conns", "50"},
+			[]string{"50 idle connections", "a batch of 64 GETs"}},
+	} {
+		out, log, err := bench(t, append(c.args, "-dir", dir)...)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", c.args[0], err, log)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s prints no %q:\n%s", c.args[0], want, out)
+			}
+		}
+	}
+	if _, log, err := bench(t, "report", "-dir", dir); err != nil || !strings.Contains(log, "4 plots") {
+		t.Errorf("report: got error %v, log %q", err, log)
+	}
+	f, err := record.Read[record.SocketParameters, record.SocketRow](filepath.Join(dir, report.RoundsDir), record.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"go", record.Redis, record.Memcached} {
+		if v := f.Versions[name]; v == "" || v[0] < '0' || v[0] > '9' {
+			t.Errorf("got version %q of %s", v, name)
+		}
+	}
+	if want := 8 + 6 + 7 - 2; len(f.Rows) != want {
+		t.Errorf("got %d shapes of load, want %d", len(f.Rows), want)
+	}
+}
+
+func TestHitsAndReport(t *testing.T) {
+	traces, dir := t.TempDir(), t.TempDir()
+	var keys []byte
+	for i := range 40_000 {
+		key := i % 3000
+		if i%2 == 0 { // half of the requests go to a few keys
+			key = i % 600
+		}
+		keys = binary.BigEndian.AppendUint32(keys, uint32(key))
+	}
+	for name, content := range map[string][]byte{
+		"loop.trace":  keys,
+		"small.txt":   []byte("x\ny\n"),
+		"LICENSE.txt": []byte("not a trace\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(traces, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plots := filepath.Join(dir, report.PlotsDir)
+	if err := os.MkdirAll(plots, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(plots, "old.svg"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, log, err := bench(t, "hits", "-traces", traces, "-dir", dir, "-rounds", "2", "-points", "3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log, "small: 2 requests for 2 keys: too few to cache, left out") || !strings.Contains(out, "| loop | 40,000 | 1,800 |") {
+		t.Errorf("got\n%s\n%s", out, log)
+	}
+	if _, _, err := bench(t, "report", "-dir", dir); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(dir, report.Page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "`go run ./cmd/bench hits -points 3 -rounds 2 -traces DIR`") {
+		t.Errorf("the page does not name the command:\n%s", page)
+	}
+	for name, there := range map[string]bool{"hits-loop.svg": true, "old.svg": false} {
+		if _, err := os.Stat(filepath.Join(plots, name)); (err == nil) != there {
+			t.Errorf("%s: got error %v, want it there: %v", name, err, there)
+		}
+	}
+	// Nothing that is kept names a folder of this machine.
+	err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, []byte(traces)) || bytes.Contains(b, []byte(dir)) {
+			t.Errorf("%s names a folder of this machine", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	empty := t.TempDir()
+	for _, c := range []struct {
+		name string
+		args []string
+		want string // of the error, or of the log where help is asked for
+		help bool
+	}{
+		{"nothing", nil, "socket", true},
+		{"-h", []string{"-h"}, "all of these in turn", true},
+		{"-h of a word", []string{"gc", "-h"}, "-entries", true},
+		{"unknown word", []string{"speed"}, `"speed" is not measured`, false},
+		{"unknown flag", []string{"gc", "-x"}, "flag provided but not defined: -x", true},
+		{"an argument", []string{"gc", "5000"}, `gc: "5000" is no flag`, false},
+		{"below the least", []string{"memory", "-rounds", "0"}, "memory -rounds 0: give at least 1", false},
+		{"more few than many", []string{"gc", "-entries", "1000", "-few", "2000"}, "gc -few 2000: give at most the 1000", false},
+		{"no folder of traces", []string{"hits"}, "give -traces DIR", false},
+		{"a folder that is not there", []string{"hits", "-traces", filepath.Join(empty, "none")}, "no such file", false},
+		{"a folder without traces", []string{"hits", "-traces", empty}, "no traces in", false},
+		{"a report of nothing", []string{"report", "-dir", empty}, "there are no rounds", false},
+		{"all, an argument", []string{"all", "socket"}, `"socket" is no flag`, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, log, err := bench(t, c.args...)
+			if c.help {
+				if !errors.Is(err, flag.ErrHelp) || !strings.Contains(log, c.want) {
+					t.Errorf("got error %v and\n%s\nwant help with %q", err, log, c.want)
+				}
+			} else if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got error %v, want one with %q", err, c.want)
+			}
+		})
+	}
+}

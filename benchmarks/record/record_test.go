@@ -1,0 +1,85 @@
+package record
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhatIsWrittenIsRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "rounds")
+	want := File[IdleParameters, IdleRow]{
+		Head: Head{
+			What: Idle, Command: "go run ./cmd/bench idle", Commit: "abc+", Date: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
+			Machine: Machine{CPU: "a <fast> one", Cores: 2}, Versions: map[string]string{"go": "1.26"},
+		},
+		Parameters: IdleParameters{Data: Data{Keys: 7}, Rounds: 2, Conns: 10},
+		Rows:       []IdleRow{{Round: 1, Sides: map[string]IdleSide{Sidecar: {Before: 1, AfterOne: 2, AfterAll: 3}}}, {Round: 2}},
+	}
+	for range 2 { // the second in the place of the first
+		if err := Write(dir, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Read[IdleParameters, IdleRow](dir, Idle)
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, error %v, want %+v", got, err, want)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "idle.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(raw), "\n    {\"round\":"); n != len(want.Rows) {
+		t.Errorf("got %d lines with a row, want %d:\n%s", n, len(want.Rows), raw)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.new")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Read[GCParameters, GCRow](dir, GC); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "go run ./cmd/bench gc") {
+		t.Errorf("no file: got error %v", err)
+	}
+	for _, c := range []struct{ name, content, want string }{
+		{"no JSON", "{", "measure it again"},
+		{"of another", `{"what": "idle", "rows": [{"round": 1}]}`, `of "idle", want some of "gc"`},
+		{"no rows", `{"what": "gc", "rows": []}`, "holds 0 rows"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "gc.json"), []byte(c.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read[GCParameters, GCRow](dir, GC); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestSide(t *testing.T) {
+	s := Side{Requests: 500, Seconds: 0.5}
+	for i := range Percentiles {
+		s.LatencyUS = append(s.LatencyUS, float64(i))
+	}
+	if s.PerSecond() != 1000 || s.At(50) != 0 || s.At(99) != 4 || s.At(100) != 8 || s.At(42) != 0 {
+		t.Errorf("got %v/s, p50 %v, p99 %v, max %v", s.PerSecond(), s.At(50), s.At(99), s.At(100))
+	}
+}
+
+func TestThisMachine(t *testing.T) {
+	m := ThisMachine()
+	if m.Cores < 1 || m.OS == "" || m.Kernel == "" {
+		t.Errorf("got %+v", m)
+	}
+	if v := Libraries(); v["go"] == "" {
+		t.Errorf("got versions %v, want that of Go among them", v)
+	}
+	if Commit() == "" {
+		t.Error("no commit, not even an unknown one")
+	}
+}

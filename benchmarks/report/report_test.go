@@ -1,0 +1,204 @@
+package report
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/hits"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+)
+
+// TestCommittedResults derives the page and the plots from the rounds that are
+// committed, and holds the committed files to them.
+func TestCommittedResults(t *testing.T) {
+	const dir = ".."
+	files, err := Derive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const remedy = "run \"go run ./cmd/bench report\" in benchmarks and look at the difference"
+	for name, want := range files {
+		got, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil {
+			t.Errorf("%v: %s", err, remedy)
+		} else if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what the rounds come to: %s", name, remedy)
+		}
+	}
+	plots, err := filepath.Glob(filepath.Join(dir, PlotsDir, "*"))
+	if err != nil || len(plots) != len(files)-1 {
+		t.Errorf("got %d files in %s, error %v, want %d: %s", len(plots), PlotsDir, err, len(files)-1, remedy)
+	}
+	for _, s := range sections {
+		if _, err := s.derive(filepath.Join(dir, RoundsDir)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func head(what string) record.Head {
+	return record.Head{What: what, Command: "go run ./cmd/bench " + what, Commit: "abc", Date: time.Unix(0, 0), Versions: map[string]string{"go": "1.26"}}
+}
+
+// side is a side that came to so many thousand requests a second.
+func side(thousands int64) record.Side {
+	s := record.Side{Requests: thousands * 1000, Seconds: 1}
+	for i := range record.Percentiles {
+		s.LatencyUS = append(s.LatencyUS, float64(10*(i+1)))
+	}
+	return s
+}
+
+func writeSocket(t *testing.T, dir string, change func(*record.SocketRow)) {
+	t.Helper()
+	f := record.File[record.SocketParameters, record.SocketRow]{Head: head(record.Socket)}
+	for round := range 3 {
+		for _, op := range []string{"GET", "SET"} {
+			for _, shape := range tabled {
+				r := record.SocketRow{Round: round + 1, Op: op, Conns: shape[0], Pipeline: shape[1], Sides: map[string]record.Side{
+					record.Sidecar: side(int64(100 + 10*round)), record.Redis: side(100), record.Memcached: side(50), record.Echo: side(200),
+				}}
+				change(&r)
+				f.Rows = append(f.Rows, r)
+			}
+		}
+	}
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWinsAndLossesStandInTheSameTable(t *testing.T) {
+	dir := t.TempDir()
+	writeSocket(t, dir, func(*record.SocketRow) {})
+	files, err := Derive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(files[Page])
+	for _, want := range []string{
+		"| GET hit, 1 × 1 | sidecar / echo | 0.55 | 0.50 | 0.60 | ≥ 0.9 | **missed by 0.35** |",
+		"| GET hit, 1 × 1 | sidecar / redis | 1.10 | 1.00 | 1.20 | > 1 | met |",
+		"| GET hit, 16 × 64 | sidecar / better of redis and memcached | 1.10 | 1.00 | 1.20 | ≥ 2 | **missed by 0.9** |",
+		"| SET, 16 × 64 | sidecar / memcached | 2.20 | 2.00 | 2.40 | > 1 | met |",
+		"12 of 15 targets are met; missed are:",
+		"| GET hit, 1 × 1 | sidecar | 110,000 | 100,000 | 120,000 | 10 | 50 | 70 |",
+		"![Throughput against connections](plots/throughput-connections.svg)",
+		"Versions: go 1.26.",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if again, err := Derive(dir); err != nil || string(again[Page]) != page {
+		t.Errorf("the second page differs, error %v", err)
+	}
+	if text, err := Section(dir, record.Socket); err != nil || !strings.Contains(page, strings.TrimSpace(text)) {
+		t.Errorf("the section is not what the page has of it, error %v", err)
+	}
+}
+
+func TestDeriveErrors(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Derive(dir); err == nil || !strings.Contains(err.Error(), "go run ./cmd/bench all") {
+		t.Errorf("no rounds: got error %v", err)
+	}
+	writeSocket(t, dir, func(r *record.SocketRow) {
+		if r.Round == 2 && r.Op == "SET" {
+			delete(r.Sides, record.Redis)
+		}
+	})
+	if _, err := Derive(dir); err == nil || !strings.Contains(err.Error(), "round 2 of SET, 1 × 1 has no figures of redis") {
+		t.Errorf("a side is missing: got error %v", err)
+	}
+	if _, err := Section(dir, "speed"); err == nil {
+		t.Error("something that is not measured has a section")
+	}
+}
+
+func TestHitsAreHeldAgainstLRU(t *testing.T) {
+	dir := t.TempDir()
+	f := record.File[record.HitsParameters, record.HitsRow]{Head: head(record.Hits)}
+	add := func(trace, unit string, size, segment, lru int64) {
+		for _, p := range hits.Policies {
+			n := lru
+			if p.Name == hits.Segment {
+				n = segment
+			}
+			f.Rows = append(f.Rows, record.HitsRow{Round: 1, Trace: trace, Requests: 1000, Unique: 100, Unit: unit, Size: size, Policy: p.Name, Hits: n})
+		}
+	}
+	add(busyTrace, record.Entries, busySize, 480, 500)
+	add("a", record.Entries, 2000, 485, 500)
+	add("a", record.Entries, 9000, 600, 500)
+	add("a", record.Bytes, 1<<30, 100, 500)
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Derive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(files[Page])
+	for _, want := range []string{
+		"| cache2k-orm-busy, 760 entries | l2/segment less LRU, points | −2.00 | −2.00 | −2.00 | ≥ −2.5 | met |",
+		"| a, 2,000 entries | l2/segment less LRU, points | −1.50 | −1.50 | −1.50 | ≥ −1 | **missed by 0.5** |",
+		"| a, 1,073,741,824 bytes | l2/segment less LRU, points | −40.00 | −40.00 | −40.00 | – | – |",
+		"| mean of all at equal entries | l2/segment less LRU, points | +2.17 | +2.17 | +2.17 | ≥ 2 | met |",
+		"| a | 9,000 | 50.00 | 50.00 | 50.00 | 60.00 |",
+		"At equal bytes:",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+}
+
+func TestTarget(t *testing.T) {
+	for _, c := range []struct {
+		t    *target
+		v    float64
+		want string
+	}{
+		{&target{"≥", 0.9}, 0.9, "met"}, {&target{"≥", 0.9}, 0.8996, "**missed by 0.0004**"},
+		{&target{">", 1}, 1.001, "met"}, {&target{">", 1}, 1, "**missed by 0**"},
+		{&target{"≤", 48}, 48, "met"}, {&target{"≤", 48}, 50.5, "**missed by 2.5**"},
+		{&target{"<", 1}, 0.999, "met"}, {&target{"<", 1}, 1, "**missed by 0**"},
+		{nil, 7, "–"},
+	} {
+		if got := c.t.verdict(c.v); got != c.want {
+			t.Errorf("%v against %v: got %q, want %q", c.v, c.t, got, c.want)
+		}
+	}
+	if got := (&target{"≥", -2.5}).String(); got != "≥ −2.5" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestSpread(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want spread
+	}{
+		{[]float64{3, 1, 2}, spread{2, 1, 3}},
+		{[]float64{4, 1, 2, 3}, spread{2.5, 1, 4}},
+		{[]float64{7}, spread{7, 7, 7}},
+		{nil, spread{}},
+	} {
+		if got := spreadOf(c.in); got != c.want {
+			t.Errorf("%v: got %v, want %v", c.in, got, c.want)
+		}
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for n, want := range map[int64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "−1,000", -100: "−100"} {
+		if got := thousands(n); got != want {
+			t.Errorf("%d: got %q, want %q", n, got, want)
+		}
+	}
+}

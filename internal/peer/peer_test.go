@@ -1,0 +1,290 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// skewedClock is a clock whose wall time is off.
+type skewedClock struct {
+	kv.Clock
+	off time.Duration
+}
+
+func (c skewedClock) Read() kv.Moment {
+	m := c.Clock.Read()
+	m.Wall += c.off.Milliseconds()
+	return m
+}
+
+func identity(node string, epoch int) *Identity {
+	return &Identity{
+		Cluster: "test", Self: kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(epoch)},
+		Settings: map[string]string{"max_staleness": "2s"}, MaxSkew: 500 * time.Millisecond,
+		Clock: kv.NewSystemClock(), Versions: kv.NewHLC(uint16(epoch)),
+	}
+}
+
+// echo answers GET with who asks, and for what purpose.
+type echo struct {
+	from    kv.Process
+	purpose Purpose
+	closed  *atomic.Int64
+}
+
+func (e *echo) Batch()  {}
+func (e *echo) Served() {}
+func (e *echo) Serve(c *rpc.Conn, frames [][]byte) error {
+	for _, f := range frames {
+		var q wire.Request
+		if err := wire.DecodeRequest(f, &q); err != nil {
+			return err
+		}
+		c.Out = wire.AppendReply(c.Out, q.Op, &wire.Reply{ID: q.ID, Value: fmt.Append(nil, e.from.Node, " ", e.purpose)})
+	}
+	return nil
+}
+func (e *echo) Oversized(*rpc.Conn, []byte, int, error) {}
+func (e *echo) Close(error)                             { e.closed.Add(1) }
+
+type testServer struct {
+	address string
+	closed  atomic.Int64
+	mu      sync.Mutex
+	refused []string
+}
+
+func serve(t *testing.T, id *Identity) *testServer {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ts := &testServer{address: ln.Addr().String()}
+	s := NewServer(id, rpc.Limits{}, slog.New(slog.DiscardHandler),
+		func(from kv.Process, p Purpose) rpc.Handler { return &echo{from, p, &ts.closed} },
+		func(_ kv.NodeID, err error) {
+			ts.mu.Lock()
+			ts.refused = append(ts.refused, err.Error())
+			ts.mu.Unlock()
+		})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- s.Serve(ctx, ln) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return ts
+}
+
+func newPool(t *testing.T, id *Identity) *Pool {
+	p := NewPool(PoolConfig{Identity: id})
+	t.Cleanup(p.Close)
+	return p
+}
+
+func get(t *testing.T, p *Pool, id kv.Process, purpose Purpose) (string, error) {
+	t.Helper()
+	var a Answer
+	err := p.Do(t.Context(), id, purpose, 5*time.Second, &wire.Request{Op: wire.OpGet, Key: []byte("k")}, &a)
+	defer a.Release()
+	return string(a.Value), err
+}
+
+func TestCalls(t *testing.T) {
+	b := identity("b", 2)
+	s := serve(t, b)
+	p := newPool(t, identity("a", 1))
+	if _, err := get(t, p, b.Self, Call); !errors.Is(err, ErrUnknown) || !NotExecuted(err) {
+		t.Errorf("before its address is known: %v", err)
+	}
+	p.Set(b.Self, s.address)
+	for _, purpose := range []Purpose{Call, Poll, Call} {
+		if got, err := get(t, p, b.Self, purpose); got != "a "+string(purpose) || err != nil {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	// Clocks have met.
+	if va, vb := p.cfg.Identity.Versions.Next(0), b.Versions.Next(0); va == 0 || vb>>32 == 0 {
+		t.Errorf("clocks were not exchanged: %v, %v", va, vb)
+	}
+	older := kv.Process{Node: "b", Epoch: 1}
+	if _, err := get(t, p, older, Call); !errors.Is(err, ErrUnknown) {
+		t.Errorf("a process that is gone: %v", err)
+	}
+	p.Remove(b.Self)
+	if _, err := get(t, p, b.Self, Call); !errors.Is(err, ErrUnknown) {
+		t.Errorf("after Remove: %v", err)
+	}
+}
+
+// TestGreetingRefuses: each side says why, with both values, and no request is
+// served.
+func TestGreetingRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		edit func(*Identity)
+		want string
+	}{
+		{"another cluster", func(id *Identity) { id.Cluster = "prod" }, `a belongs to cluster "prod", this one to "test"`},
+		{"other settings", func(id *Identity) { id.Settings = map[string]string{"max_staleness": "1s", "x": "y"} }, `max_staleness is "1s" there and "2s" here, x is "y" there and "" here`},
+		{"the same name", func(id *Identity) { id.Self.Node = "b" }, "another process calls itself b too"},
+		{"a clock ahead", func(id *Identity) { id.Clock = skewedClock{id.Clock, time.Hour} }, "max_clock_skew is 500ms: synchronize the clocks"},
+		{"a clock behind", func(id *Identity) { id.Clock = skewedClock{id.Clock, -time.Hour} }, "the clock of a is off by"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := identity("b", 2)
+			s := serve(t, b)
+			a := identity("a", 1)
+			tc.edit(a)
+			var told error
+			p := NewPool(PoolConfig{Identity: a, Greeted: func(_ kv.NodeID, _ kv.Process, err error) { told = err }})
+			defer p.Close()
+			p.Set(b.Self, s.address)
+			_, err := get(t, p, b.Self, Call)
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), tc.want) || !NotExecuted(err) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+			if told == nil || !errors.Is(told, ErrRefused) {
+				t.Errorf("Greeted was told %v", told)
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if len(s.refused) != 1 || !strings.Contains(s.refused[0], tc.want) {
+				t.Errorf("the server noted %q", s.refused)
+			}
+			if s.closed.Load() != 0 {
+				t.Error("a request was served")
+			}
+		})
+	}
+}
+
+// TestClientRefuses: the one who greets looks at the answer as well.
+func TestClientRefuses(t *testing.T) {
+	b := identity("b", 2)
+	s := serve(t, b)
+	a := identity("a", 1)
+	p := newPool(t, a)
+	other := kv.Process{Node: "b", Epoch: 77}
+	p.Set(other, s.address)
+	if _, err := get(t, p, other, Call); err == nil || !strings.Contains(err.Error(), "answers there") {
+		t.Errorf("another process than expected: %v", err)
+	}
+}
+
+func TestUnknownVersion(t *testing.T) {
+	id := identity("b", 2)
+	h := identity("a", 1).hello(Call)
+	h.MinVersion, h.MaxVersion = 7, 9
+	if err := id.check(&h, h.WallMS, h.WallMS); err == nil || !strings.Contains(err.Error(), "a speaks versions 7 to 9 between sidecars, this one 1 to 1") {
+		t.Error(err)
+	}
+	h.MinVersion = 1 // a newer node that still speaks ours: a rolling upgrade
+	if err := id.check(&h, h.WallMS, h.WallMS); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNewerConnectionReplaces: there is one connection a direction and purpose.
+func TestNewerConnectionReplaces(t *testing.T) {
+	b := identity("b", 2)
+	s := serve(t, b)
+	a := identity("a", 1)
+	first, second := newPool(t, a), newPool(t, a)
+	for _, p := range []*Pool{first, second} {
+		p.Set(b.Self, s.address)
+		for _, purpose := range []Purpose{Poll, Call} {
+			if _, err := get(t, p, b.Self, purpose); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for s.closed.Load() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if got, err := get(t, second, b.Self, Call); err != nil || got != "a call" {
+		t.Errorf("the newer one: %q, %v", got, err)
+	}
+	if n := s.closed.Load(); n != 2 {
+		t.Errorf("%d connections ended", n)
+	}
+}
+
+// TestGarbage: other programs that find the port.
+func TestGarbage(t *testing.T) {
+	b := identity("b", 2)
+	s := serve(t, b)
+	hello := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpHello, Hello: wire.Hello{Versions: []int{1}}})
+	for name, bytes := range map[string]string{
+		"HTTP":          "GET / HTTP/1.1\r\n\r\n",
+		"an app's":      string(hello),
+		"no body":       string(wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpPeerHello})),
+		"a wrong body":  string(wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpPeerHello, Body: []byte{0xc0}})),
+		"nested arrays": "\x00\x10\x00\x00" + strings.Repeat("\x91", 1<<20),
+		"huge":          "\xff\xff\xff\xff",
+	} {
+		nc, err := net.Dial("tcp", s.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = nc.Write([]byte(bytes))
+		_ = nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.Copy(io.Discard, nc); err != nil && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%s: the connection stays open: %v", name, err)
+		}
+		nc.Close()
+	}
+	p := newPool(t, identity("a", 1))
+	p.Set(b.Self, s.address)
+	if _, err := get(t, p, b.Self, Call); err != nil {
+		t.Errorf("a node after all that: %v", err)
+	}
+}
+
+// TestDeadNode: calls fail fast while a node is away, and it is found again.
+func TestDeadNode(t *testing.T) {
+	p := newPool(t, identity("a", 1))
+	b := identity("b", 2)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	ln.Close()
+	p.Set(b.Self, address)
+	start := time.Now()
+	for range 200 {
+		if _, err := get(t, p, b.Self, Call); !NotExecuted(err) {
+			t.Errorf("%v", err)
+		}
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("200 calls to nobody took %v", d)
+	}
+	s := serve(t, b)
+	p.Set(b.Self, s.address)
+	if _, err := get(t, p, b.Self, Call); err != nil {
+		t.Errorf("at its new address: %v", err)
+	}
+}

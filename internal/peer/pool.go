@@ -1,0 +1,226 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// PoolConfig of a Pool. Zero means the default.
+type PoolConfig struct {
+	Identity *Identity
+	// Dial connects to an address. Default: TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+	// DialTimeout is for connecting and greeting. Default 500 ms.
+	DialTimeout time.Duration
+	// MaxCalls bounds the calls in flight to one node; one more gets BUSY.
+	// Default 4,096.
+	MaxCalls int
+	// MaxFrame bounds an answer, in bytes. Default 32 MiB.
+	MaxFrame int
+	// Greeted is called when a node has answered the greeting, or refused: then
+	// err says why. It must not block.
+	Greeted func(node kv.NodeID, answered kv.Process, err error)
+}
+
+// Pool is this node's connections to others. It is safe for concurrent use.
+type Pool struct {
+	cfg PoolConfig
+
+	mu      sync.Mutex
+	remotes map[kv.NodeID]*remote
+	closed  bool
+}
+
+// remote is another node, in the process that is known.
+type remote struct {
+	id      kv.Process
+	address string
+	poll    rpc.Redialer
+	call    rpc.Redialer
+}
+
+// NewPool returns a pool of no connections.
+func NewPool(cfg PoolConfig) *Pool {
+	if cfg.Dial == nil {
+		d := &net.Dialer{}
+		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
+	}
+	if cfg.DialTimeout == 0 {
+		cfg.DialTimeout = 500 * time.Millisecond
+	}
+	if cfg.MaxCalls == 0 {
+		cfg.MaxCalls = 4096
+	}
+	if cfg.Greeted == nil {
+		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
+	}
+	return &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}}
+}
+
+// Set makes a process known under an address. Connections to what was known
+// under its name before are closed.
+func (p *Pool) Set(id kv.Process, address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.remotes[id.Node]
+	if p.closed || old != nil && old.id == id && old.address == address {
+		return
+	}
+	r := &remote{id: id, address: address}
+	r.poll.Dial = func(ctx context.Context) (*rpc.Client, error) { return p.dial(ctx, r, Poll) }
+	r.call.Dial = func(ctx context.Context) (*rpc.Client, error) { return p.dial(ctx, r, Call) }
+	p.remotes[id.Node] = r
+	if old != nil {
+		go old.close() // it may wait for a dial of its own
+	}
+}
+
+// Remove forgets a process and closes its connections.
+func (p *Pool) Remove(id kv.Process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.remotes[id.Node]; r != nil && r.id == id {
+		delete(p.remotes, id.Node)
+		go r.close()
+	}
+}
+
+// Close closes all connections. Calls fail from then on.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	remotes := p.remotes
+	p.remotes, p.closed = map[kv.NodeID]*remote{}, true
+	p.mu.Unlock()
+	for _, r := range remotes {
+		r.close()
+	}
+}
+
+func (r *remote) close() {
+	r.poll.Close()
+	r.call.Close()
+}
+
+func (r *remote) redialer(purpose Purpose) *rpc.Redialer {
+	if purpose == Poll {
+		return &r.poll
+	}
+	return &r.call
+}
+
+// Errors of calls.
+var (
+	// ErrUnknown: no address is known of the process. Nothing was sent.
+	ErrUnknown = errors.New("unknown process")
+)
+
+// Answer is what came of a call. Its bytes are good until Release.
+type Answer struct {
+	wire.Reply
+	client *rpc.Client
+	call   *rpc.Call
+}
+
+// Release gives the answer's memory back.
+func (a *Answer) Release() {
+	if a.client != nil {
+		a.client.Release(a.call)
+		a.client = nil
+	}
+}
+
+// Do makes one call to a process and waits until ctx ends or timeout is over.
+// The caller releases the answer, also after an error. An answer that is an
+// error status is no error here.
+func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
+	p.mu.Lock()
+	r := p.remotes[id.Node]
+	p.mu.Unlock()
+	if r == nil || r.id != id {
+		return fmt.Errorf("%w %s", ErrUnknown, id)
+	}
+	c, err := r.redialer(purpose).Get(ctx)
+	if err != nil {
+		return err
+	}
+	q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
+	if a.call, err = c.Do(ctx, timeout, q); err != nil {
+		return err
+	}
+	a.client = c
+	if err := wire.DecodeReply(q.Op, a.call.Frame(), &a.Reply); err != nil {
+		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
+	}
+	return nil
+}
+
+// NotExecuted says whether a call that failed was surely not executed.
+func NotExecuted(err error) bool {
+	return errors.Is(err, ErrUnknown) || errors.Is(err, rpc.ErrDown) || errors.Is(err, rpc.ErrFull) ||
+		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, errDial)
+}
+
+var errDial = errors.New("cannot connect")
+
+// dial connects to a node and greets it.
+func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
+	defer cancel()
+	nc, err := p.cfg.Dial(ctx, r.address)
+	if err != nil {
+		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+	}
+	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: p.cfg.MaxCalls, MaxFrame: p.cfg.MaxFrame})
+	if err := p.greet(ctx, c, r, purpose); err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+	}
+	return c, nil
+}
+
+func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) error {
+	id := p.cfg.Identity
+	hello := id.hello(purpose)
+	body, err := wire.MarshalBody(&hello)
+	if err != nil {
+		return err
+	}
+	call, err := c.Do(ctx, p.cfg.DialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
+	if err != nil {
+		return err
+	}
+	defer c.Release(call)
+	var reply wire.Reply
+	if err := wire.DecodeReply(wire.OpPeerHello, call.Frame(), &reply); err != nil {
+		return err
+	}
+	if reply.Status != wire.OK {
+		err := fmt.Errorf("%w by %s: %s", ErrRefused, r.id.Node, reply.Message)
+		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
+		return err
+	}
+	var answer wire.PeerHello
+	if err := wire.UnmarshalBody(reply.Body, &answer); err != nil {
+		return err
+	}
+	them := kv.Process{Node: kv.NodeID(answer.From.Node), Epoch: kv.Epoch(answer.From.Epoch)}
+	if err := id.check(&answer, hello.WallMS, id.Clock.Read().Wall); err != nil {
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+		p.cfg.Greeted(r.id.Node, them, err)
+		return err
+	}
+	id.Versions.Observe(kv.Version(answer.Clock))
+	p.cfg.Greeted(r.id.Node, them, nil)
+	if them != r.id {
+		return fmt.Errorf("%s answers there, %s was expected", them, r.id)
+	}
+	return nil
+}
