@@ -28,7 +28,7 @@ func newSlot(cfg *Config) *slot {
 // get returns a connection that was alive when last seen.
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	c, err := s.Get(ctx)
-	if errors.Is(err, rpc.ErrClosed) {
+	if errors.Is(err, rpc.ErrRetired) {
 		err = ErrClosed
 	}
 	return c, err

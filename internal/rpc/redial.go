@@ -10,8 +10,13 @@ import (
 	"time"
 )
 
-// ErrDown: there is no connection, and none is tried at this moment.
-var ErrDown = errors.New("not connected")
+// Errors of a Redialer, beside those of its Dial.
+var (
+	// ErrDown: there is no connection, and none is tried at this moment.
+	ErrDown = errors.New("not connected")
+	// ErrRetired: the Redialer was closed.
+	ErrRetired = errors.New("closed for good")
+)
 
 // Redialer keeps one connection: it makes it on demand, and again after it was
 // lost. After a failed attempt calls fail fast for a pause that doubles up to a
@@ -44,7 +49,7 @@ func (r *Redialer) Get(ctx context.Context) (*Client, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return nil, ErrClosed
+		return nil, ErrRetired
 	}
 	if c := r.live.Load(); c != nil {
 		if c.alive() {
