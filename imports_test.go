@@ -27,6 +27,7 @@ var allowed = []struct {
 	{"internal/rpc", []string{"internal/wire"}},
 	{"l1", []string{"internal/kv"}},
 	{"invalidation", []string{"internal/kv"}},
+	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/holding", []string{"internal/kv", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
