@@ -32,6 +32,7 @@ var allowed = []struct {
 	{"l2/holding", []string{"internal/kv", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
+	{"internal/simnet", nil},
 	// Floor 2: the edges.
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"unixsock", nil},
