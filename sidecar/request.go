@@ -178,11 +178,11 @@ func (c *core) written(ns *namespace, size int, v kv.Version, res segment.Result
 }
 
 func (c *core) touch(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, ok := c.store.Touch(ns.key(q.Key), ns.deadline(q.TTLMS, now), now)
+	v, event, ok := c.store.Touch(ns.key(q.Key), ns.deadline(q.TTLMS, now), now)
 	if !ok {
 		return wire.Reply{Status: wire.Miss}
 	}
-	return wire.Reply{Version: uint64(v)}
+	return wire.Reply{Version: uint64(v), Event: uint64(event)}
 }
 
 func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,8 @@ type stream struct {
 	onBatch func(n int) error
 	rerr    error
 	readFn  func(fd uintptr) bool
+	number  uint64
+	inRow   int // batches since another stream of this process has read
 
 	// Of whoever writes; one at a time.
 	rest    []byte
@@ -38,7 +41,7 @@ type stream struct {
 var buffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 
 func (s *stream) init(nc net.Conn, writeTimeout time.Duration) {
-	s.nc, s.writeTimeout = nc, writeTimeout
+	s.nc, s.writeTimeout, s.number = nc, writeTimeout, streams.Add(1)
 	if sc, ok := nc.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
@@ -96,14 +99,35 @@ func (s *stream) readEach(batch func(n int) error) error {
 }
 
 // looks is how often a reader that has served a small batch yields to others
-// and looks for the next one before it waits for the poller. A peer that sends
-// one request at a time has its next one there by then, and both sides are
-// spared a wake-up; a look that finds nothing costs half a microsecond. A peer
-// that pipelines has more on its way, and would be favoured over others by it.
+// and looks for the next one before it waits for the poller. Among several
+// peers that send one request at a time its own has its next one there by then,
+// and both sides are spared a wake-up; a look that finds nothing costs half a
+// microsecond. A peer that pipelines has more on its way, and would be favoured
+// over others by it. Where nobody else is served there is nobody to yield to:
+// the runtime would wake a second thread to look for work, on the processor
+// that the peer wants.
 const (
-	looks     = 4
-	lookBelow = 1 << 10 // bytes of a batch
+	looks      = 4
+	lookBelow  = 1 << 10 // bytes of a batch
+	aloneAfter = 8       // batches in a row
 )
+
+// lastReader is the stream of this process that has read last, by its number.
+var (
+	lastReader atomic.Uint64
+	streams    atomic.Uint64
+)
+
+// inCompany says whether other streams have read lately.
+func (s *stream) inCompany() bool {
+	if lastReader.Load() == s.number {
+		s.inRow++
+	} else {
+		lastReader.Store(s.number)
+		s.inRow = 0
+	}
+	return s.inRow < aloneAfter
+}
 
 // tryRead reads and serves until there is nothing left to be read.
 func (s *stream) tryRead(fd uintptr) bool {
@@ -132,7 +156,7 @@ func (s *stream) tryRead(fd uintptr) bool {
 		if s.rerr = s.onBatch(n); s.rerr != nil {
 			return true
 		}
-		if n < lookBelow {
+		if s.inCompany() && n < lookBelow {
 			left = looks - 1
 			runtime.Gosched()
 		}

@@ -131,8 +131,14 @@ func (m *Machine) Weight() uint32 {
 	return m.cfg.Weight
 }
 
+// Refused is why the node may not be in, if so.
+func (m *Machine) Refused() string { return m.refused }
+
 // Table is the ring as this node sees it.
 func (m *Machine) Table() *ring.Table { return m.table }
+
+// Entered are the processes of the ring's members, by name.
+func (m *Machine) Entered() []kv.Process { return m.entered }
 
 // Serves says whether the node holds a partition and may answer for it.
 func (m *Machine) Serves(p uint16) bool { return m.parts[p].held && m.parts[p].retired == 0 }
@@ -267,6 +273,14 @@ func (m *Machine) Leave(now time.Duration) {
 	m.now = max(m.now, now)
 	m.leaving = true
 	m.do(StateChanged{m.in, "leaving"})
+	m.settle()
+}
+
+// Stop ends everything at once, for a process that is about to go.
+func (m *Machine) Stop(now time.Duration) {
+	m.now = max(m.now, now)
+	m.leaving = true
+	m.stop("stopped")
 	m.settle()
 }
 

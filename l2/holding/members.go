@@ -228,9 +228,9 @@ func (m *Machine) judgeSelf() {
 	}
 }
 
-// unpolled lists the live members that are in and whose polls have not been
+// Unpolled lists the live members that are in and whose polls have not been
 // answered for the detection time, though gossip does not miss them.
-func (m *Machine) unpolled() []kv.NodeID {
+func (m *Machine) Unpolled() []kv.NodeID {
 	var list []kv.NodeID
 	for _, o := range m.others() {
 		if o.live() && o.in && !o.missing && m.now-o.polledAt >= m.cfg.Detection {
@@ -257,7 +257,7 @@ func (m *Machine) shouldGo() string {
 		}
 		pairs[[2]kv.NodeID{a, b}] = true
 	}
-	for _, n := range m.unpolled() {
+	for _, n := range m.Unpolled() {
 		pair(m.cfg.Self.Node, n)
 	}
 	for from, r := range m.cannot {

@@ -100,13 +100,9 @@ type StateChanged struct {
 	Why string
 }
 
-// Trouble asks for the news to be spread that some members cannot be polled.
-type Trouble struct{ Cannot []kv.NodeID }
-
 func (Ended) action()        {}
 func (Retired) action()      {}
 func (Begun) action()        {}
 func (Send) action()         {}
 func (RingChanged) action()  {}
 func (StateChanged) action() {}
-func (Trouble) action()      {}

@@ -286,7 +286,7 @@ func (n *simNode) gossip(epoch int) {
 				n.m.Missing(n.s.now, kv.NodeID(rune('a'+o.at)))
 			}
 		}
-		if list := n.m.unpolled(); len(list) > 0 {
+		if list := n.m.Unpolled(); len(list) > 0 {
 			id := n.id
 			for _, o := range n.s.nodes {
 				if o != n {

@@ -86,6 +86,14 @@ func (t *Table) Owner(partition uint16) kv.NodeID {
 	return t.members[t.owners[partition]].Node
 }
 
+// OwnerIndex returns where in Members the owner of a partition stands, or -1.
+func (t *Table) OwnerIndex(partition uint16) int {
+	if t.empty {
+		return -1
+	}
+	return int(t.owners[partition])
+}
+
 // Members returns the members by name. The slice is the table's.
 func (t *Table) Members() []Member { return t.members }
 

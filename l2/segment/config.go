@@ -36,6 +36,13 @@ type Config struct {
 
 	// Versions stamps writes. Required.
 	Versions *kv.HLC
+
+	// Changed is told of every write, touch and deletion of a key, of an absent
+	// one too, in the critical section that stamps its version and carries it
+	// out: whoever remembers it there can tell later what was before it. It must
+	// be quick and must not call the store. Evictions and expiries are no
+	// changes.
+	Changed func(k kv.Key, v kv.Version)
 }
 
 // Bounds of a store.

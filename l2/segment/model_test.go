@@ -382,7 +382,7 @@ func (m *model) delete(k modelKey) {
 func (m *model) touch(k modelKey) {
 	e, ok := m.sync(k)
 	d := m.deadline()
-	v, had := m.store.Touch(m.key(k), d, m.now)
+	v, _, had := m.store.Touch(m.key(k), d, m.now)
 	if had != ok || v != e.version {
 		m.t.Errorf("Touch(%v) = %v, %v, want %v, %v", k, v, had, e.version, ok)
 	}

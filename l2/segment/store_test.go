@@ -207,7 +207,7 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 			s.Put(k, Write{Value: value, Deadline: kv.After(now.Boot, 5*time.Second)}, now)
 		}
 		kept := testKey("short42")
-		if _, ok := s.Touch(kept, kv.After(now.Boot, time.Minute), now); !ok {
+		if _, _, ok := s.Touch(kept, kv.After(now.Boot, time.Minute), now); !ok {
 			t.Fatal("touch missed")
 		}
 		big := testKey("big")
@@ -249,14 +249,14 @@ func (c *testClock) Read() kv.Moment {
 func TestTouchKeepsVersion(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	v := mustPut(t, s, "k", Write{Value: []byte("v")})
-	got, ok := s.Touch(testKey("k"), kv.After(testNow.Boot, time.Second), testNow)
-	if !ok || got != v {
-		t.Errorf("Touch = %v, %v, want %v", got, ok, v)
+	got, event, ok := s.Touch(testKey("k"), kv.After(testNow.Boot, time.Second), testNow)
+	if !ok || got != v || event <= v {
+		t.Errorf("Touch = %v, %v, %v, want %v and a later one", got, event, ok, v)
 	}
 	if _, r := s.Put(testKey("k"), Write{Value: []byte("w"), Mode: CompareAndSwap, Compare: v}, testNow); r != Stored {
 		t.Errorf("CAS after touch = %d", r)
 	}
-	if _, ok := s.Touch(testKey("absent"), 0, testNow); ok {
+	if _, _, ok := s.Touch(testKey("absent"), 0, testNow); ok {
 		t.Error("Touch of an absent key")
 	}
 }

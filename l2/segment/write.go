@@ -25,6 +25,16 @@ type Write struct {
 	Deadline kv.Deadline
 	Mode     Mode
 	Compare  kv.Version
+
+	restore *restore
+}
+
+// restore is what Restore asks of a write beside what it stores.
+type restore struct {
+	version    kv.Version
+	generation uint16
+	hits       int
+	admit      func() bool
 }
 
 // Result says what became of a write.
@@ -38,6 +48,7 @@ const (
 	NoRoom           // everything that could be evicted is being read
 	NotNumber        // Incr on a value that is no decimal int64
 	Overflow         // Incr beyond the range of int64
+	Outdated         // Restore of what must not come back
 )
 
 // needs are what a shard's write lacks; the store provides it with no lock of
@@ -76,6 +87,35 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	}
 	sh.countNoRoom()
 	return 0, NoRoom
+}
+
+// Restore puts an entry back as it was somewhere else, with its version: only
+// where the key is absent, its partition still has the generation that Holding
+// gave, and admit, which is called in the critical section that stores, agrees.
+func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
+	s.cfg.Versions.Observe(e.Version) // flush floors lie above all that is stored
+	_, r := s.Put(e.Key, Write{
+		Value: e.Value, Flags: e.Flags, Deadline: e.Deadline,
+		restore: &restore{e.Version, generation, hits, admit},
+	}, now)
+	return r
+}
+
+// stamp gives a write its version and tells of the change.
+func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
+	if w.restore != nil {
+		return w.restore.version
+	}
+	return s.changed(k, now)
+}
+
+// changed stamps a change of a key.
+func (s *Store) changed(k kv.Key, now kv.Moment) kv.Version {
+	v := s.cfg.Versions.Next(now.Wall)
+	if s.cfg.Changed != nil {
+		s.cfg.Changed(k, v)
+	}
+	return v
 }
 
 // provide makes the room that a write lacks.
@@ -126,6 +166,14 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 
 	h := headerFor(k, w)
 	h.generation = sh.store.generation(partition)
+	if r := w.restore; r != nil {
+		switch {
+		case present:
+			return oldHeader.version, Exists, needNothing
+		case r.generation != h.generation || !r.admit():
+			return 0, Outdated, needNothing
+		}
+	}
 	class := classOf(h.deadline, now.Boot)
 	if present && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
 		return h.version, Stored, needNothing
@@ -148,13 +196,13 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	case present:
 		seg, _ := sh.store.split(old.loc())
 		q, hits = int(sh.store.meta[seg].queue), old.hits()
-	case sh.ghosts.has(k.Hash):
+	case sh.ghosts.has(k.Hash), w.restore != nil && w.restore.hits >= promoteHits:
 		q = mainQueue
 	}
 	var loc location
 	if chain != noSegment {
 		h.marks |= markChain
-		h.version = sh.store.cfg.Versions.Next(now.Wall)
+		h.version = sh.store.stamp(k, w, now)
 		h.write(sh.store.segmentBytes(chain))
 		sh.enqueueChain(chain, q, class, h)
 		loc = sh.store.locate(chain, 0)
@@ -164,7 +212,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 			ns.release(int64(size))
 			return 0, 0, needSegment
 		}
-		h.version = sh.store.cfg.Versions.Next(now.Wall)
+		h.version = sh.store.stamp(k, w, now)
 		loc = sh.append(seg, h, k, w)
 	}
 
@@ -202,7 +250,7 @@ func (sh *shard) rewrite(loc location, b []byte, old header, h *header, class in
 	if old.marks != h.marks || old.size() != h.size() || int(m.class) != class {
 		return false
 	}
-	h.version = sh.store.cfg.Versions.Next(now.Wall)
+	h.version = sh.store.stamp(k, w, now)
 	sh.write(b, *h, k, w)
 	m.last = max(m.last, lastDeadline(h.deadline))
 	sh.n.payload += int64(h.payload() - old.payload())
@@ -305,7 +353,7 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	version := s.cfg.Versions.Next(now.Wall)
+	version := s.changed(k, now)
 	at, w, h, _, found := sh.find(k)
 	if !found {
 		return version, false
@@ -320,23 +368,24 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	return version, present
 }
 
-// Touch gives a present entry a new deadline and returns the entry's version,
-// which a touch does not change.
-func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (kv.Version, bool) {
+// Touch gives a present entry a new deadline. It returns the entry's version,
+// which a touch does not change, and that of the change.
+func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv.Version, ok bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	at, w, h, b, found := sh.find(k)
 	if !found || !sh.visible(h, k.Hash.Partition(), now.Boot) {
-		return 0, false
+		return 0, 0, false
 	}
+	event = s.changed(k, now)
 	h.deadline = d
 	writeDeadline(b, h)
 	seg, _ := s.split(w.loc())
 	m := &s.meta[seg]
 	m.last = max(m.last, lastDeadline(d))
 	sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
-	return h.version, true
+	return h.version, event, true
 }
 
 // Incr adds delta to a decimal int64, keeping flags and deadline, or stores

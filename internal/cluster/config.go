@@ -1,0 +1,170 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// Config of a Node. Zero means the default.
+type Config struct {
+	Self    kv.Process
+	Cluster string // its name; others are refused
+	// Weight is the memory that this node offers, in any unit that all use.
+	Weight uint32
+
+	// Bind is where gossip listens, host:port; without it the node is alone.
+	Bind string
+	// PeerBind is where other sidecars' requests are served, host:port.
+	PeerBind string
+	// Advertise is the host that others reach this one under. Default: that of
+	// Bind.
+	Advertise string
+	// Join are addresses of others' gossip.
+	Join []string
+	// Insecure lets Bind and PeerBind be other than loopback, though nothing
+	// that passes between hosts is encrypted.
+	Insecure bool
+
+	// Bound is B, the most that a copy may be behind. Default 2 s, at least
+	// 500 ms.
+	Bound time.Duration
+	// Detection is D, the silence after which a member that gossip misses
+	// counts as dead. Default and least: 1.5 B.
+	Detection time.Duration
+	// MaxSkew is how far wall clocks may differ. Default 500 ms.
+	MaxSkew time.Duration
+	// Settings are what must be the same on all nodes, beside the bound.
+	Settings map[string]string
+	// LeaveTimeout bounds the handing over at the end. Default 10 s.
+	LeaveTimeout time.Duration
+
+	Clock    kv.Clock
+	Versions *kv.HLC
+	Tiers    Tiers
+	Log      *slog.Logger
+
+	// Network replaces the machine's, for tests.
+	Network Network
+}
+
+// Network is what the node needs of one.
+type Network struct {
+	Listen    func(address string) (net.Listener, error)
+	Dial      func(ctx context.Context, address string) (net.Conn, error)
+	Transport func(address string) memberlist.Transport // for gossip
+}
+
+// Tiers is who holds the entries. Its methods are called under the node's lock,
+// one at a time: they do not block, and do not call the node's.
+type Tiers interface {
+	// Begin makes what is stored of the partitions unreachable; they are served
+	// as soon as it returns. What the releasers had can be had from them.
+	Begin(b holding.Begun)
+	// Ended says that the partitions are not served any more. Every write that
+	// was acknowledged is older than asOf.
+	Ended(partitions kv.PartitionSet, asOf kv.Version)
+	// Offer lets a process have the entries of partitions whose holding it has
+	// ended with a ballot. It may be told again.
+	Offer(to kv.Process, ballot *holding.Ballot, partitions kv.PartitionSet)
+	// Offering says whether entries wait to be handed over.
+	Offering() bool
+	// Calls makes what serves another process's requests.
+	Calls(from kv.Process) rpc.Handler
+}
+
+// The defaults.
+const (
+	DefaultBound     = 2 * time.Second
+	MinBound         = 500 * time.Millisecond
+	DefaultMaxSkew   = 500 * time.Millisecond
+	DefaultCluster   = "cachesidecar"
+	defaultLeaveTime = 10 * time.Second
+)
+
+func (c Config) withDefaults() (Config, error) {
+	def(&c.Bound, DefaultBound)
+	def(&c.Detection, c.Bound*3/2)
+	def(&c.MaxSkew, DefaultMaxSkew)
+	def(&c.LeaveTimeout, defaultLeaveTime)
+	def(&c.Cluster, DefaultCluster)
+	def(&c.Log, slog.New(slog.DiscardHandler))
+	if c.Weight == 0 {
+		c.Weight = 1
+	}
+	switch {
+	case c.Bound < MinBound:
+		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
+	case c.Detection < c.Bound*3/2:
+		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
+	}
+	if c.Bind == "" {
+		if len(c.Join) > 0 {
+			return c, errors.New("join: there is no bind address: give one, such as 127.0.0.1:7946")
+		}
+		return c, nil
+	}
+	for _, a := range []struct{ name, value string }{{"bind", c.Bind}, {"peer_bind", c.PeerBind}} {
+		host, _, err := splitAddress(a.value)
+		if err != nil {
+			return c, fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
+		}
+		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return c, fmt.Errorf("%s %s is not loopback, and nothing that passes between hosts is encrypted: use a loopback address, or say insecure where the network is trusted", a.name, a.value)
+		}
+	}
+	for _, j := range c.Join {
+		if _, _, err := splitAddress(j); err != nil {
+			return c, fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err)
+		}
+	}
+	if c.Advertise != "" && net.ParseIP(c.Advertise) == nil {
+		return c, fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
+	}
+	if c.Network.Listen == nil {
+		c.Network.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	return c, nil
+}
+
+func splitAddress(s string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	return host, int(n), err
+}
+
+func def[T comparable](field *T, v T) {
+	var zero T
+	if *field == zero {
+		*field = v
+	}
+}
+
+// WeightOf is the weight of a node that offers so much memory, in bytes: in
+// units of 1 MiB.
+func WeightOf(bytes int64) uint32 { return uint32(min(max(bytes>>20, 1), math.MaxUint32)) }
+
+// settings are what must be the same on all nodes, as HELLO tells them.
+func (c *Config) settings() map[string]string {
+	s := map[string]string{
+		"max_staleness": c.Bound.String(), "detection": c.Detection.String(), "partitions": strconv.Itoa(kv.Partitions),
+	}
+	for k, v := range c.Settings {
+		s[k] = v
+	}
+	return s
+}

@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"encoding/binary"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// Messages between the machine's words and those on the wire.
+
+func toProcess(p kv.Process) wire.Process {
+	return wire.Process{Node: string(p.Node), Epoch: uint64(p.Epoch)}
+}
+
+func fromProcess(p wire.Process) kv.Process {
+	return kv.Process{Node: kv.NodeID(p.Node), Epoch: kv.Epoch(p.Epoch)}
+}
+
+func toProcesses(list []kv.Process) []wire.Process {
+	out := make([]wire.Process, len(list))
+	for i, p := range list {
+		out[i] = toProcess(p)
+	}
+	return out
+}
+
+func fromProcesses(list []wire.Process) []kv.Process {
+	out := make([]kv.Process, len(list))
+	for i, p := range list {
+		out[i] = fromProcess(p)
+	}
+	return out
+}
+
+// ToBallot and FromBallot are for those who speak of a ballot in calls of
+// their own.
+func ToBallot(b *holding.Ballot) wire.Ballot {
+	return wire.Ballot{Clock: uint64(b.Clock), From: toProcess(b.Process)}
+}
+
+// FromBallot is the other way.
+func FromBallot(b wire.Ballot) *holding.Ballot {
+	return &holding.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
+}
+
+// A set is on the wire as its bits, little-endian, without the zeros at its end.
+func toSet(s kv.PartitionSet) []byte {
+	b := make([]byte, 0, 8*len(s))
+	for _, w := range s {
+		b = binary.LittleEndian.AppendUint64(b, w)
+	}
+	for len(b) > 0 && b[len(b)-1] == 0 {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// fromSet drops what lies beyond the last partition.
+func fromSet(b []byte) kv.PartitionSet {
+	s := kv.NewPartitionSet(kv.Partitions)
+	for i, v := range b {
+		if i/8 < len(s) {
+			s[i/8] |= uint64(v) << (8 * (i % 8))
+		}
+	}
+	return s
+}
+
+func toPromises(list []holding.Promise) []wire.Promise {
+	out := make([]wire.Promise, len(list))
+	for i, p := range list {
+		out[i] = wire.Promise{Ballot: ToBallot(p.Ballot), Partitions: toSet(p.Partitions)}
+	}
+	return out
+}
+
+func fromPoll(w *wire.Poll) holding.Info {
+	info := holding.Info{Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have}
+	for _, p := range w.Ballots {
+		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)})
+	}
+	return info
+}

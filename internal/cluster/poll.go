@@ -1,0 +1,206 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// member is what gossip said last of another node, and its poller.
+type member struct {
+	id      kv.Process
+	address string
+	weight  uint32
+	in      bool
+	alive   bool
+	trouble string        // why it is not talked to
+	stop    func()        // ends its poller
+	acquire chan struct{} // has an element for each ACQUIRE under way
+}
+
+// maxAcquires is how many ACQUIREs to one member may be under way. One more is
+// dropped: the machine asks again.
+const maxAcquires = 4
+
+// watch follows gossip.
+func (n *Node) watch(ctx context.Context) {
+	for {
+		n.step(func(m *holding.Machine, now time.Duration) {
+			for _, g := range n.gossip.Members() {
+				n.heard(m, now, g)
+			}
+		})
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.gossip.Changed():
+		}
+	}
+}
+
+// heard tells the machine what is new in gossip's word of a member. What it has
+// said before is no sign of life.
+func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Member) {
+	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
+	m := n.members[id.Node]
+	if m == nil {
+		m = &member{acquire: make(chan struct{}, maxAcquires)}
+		n.members[id.Node] = m
+	}
+	next := *m
+	next.id, next.address, next.weight, next.in, next.alive = id, g.Meta.Address, g.Meta.Weight, g.Meta.In, g.State == gossip.Alive
+	if next.id == m.id && next.address == m.address && next.weight == m.weight && next.in == m.in && next.alive == m.alive {
+		return
+	}
+	moved := next.id != m.id || next.address != m.address
+	*m = next
+	n.known.Store(true)
+	if moved {
+		m.trouble = ""
+		n.pool.Set(id, m.address)
+		if m.stop != nil {
+			m.stop()
+		}
+		ctx, cancel := context.WithCancel(n.running)
+		m.stop = cancel
+		n.tasks.Go(func() { n.poll(ctx, id) }) // ends with Run, or when the process is replaced
+	}
+	if m.alive {
+		machine.Seen(now, id, m.weight, m.in)
+	} else {
+		machine.Missing(now, id.Node)
+	}
+}
+
+// poll asks a process every B/4 for what leases and holdings depend on. It goes
+// on while gossip misses the process: a path that still works counts.
+func (n *Node) poll(ctx context.Context, id kv.Process) {
+	t := time.NewTicker(n.cfg.Bound / 4)
+	defer t.Stop()
+	for {
+		n.pollOnce(ctx, id)
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
+	sent := n.cfg.Clock.Read()
+	n.Beat(sent.Boot)
+	n.mu.Lock()
+	body, err := n.pollBody(id, sent)
+	n.mu.Unlock()
+	if err != nil {
+		n.cfg.Log.Error("poll", "error", err)
+		return
+	}
+	var a peer.Answer
+	defer a.Release()
+	n.counts.polls.Add(1)
+	err = n.pool.Do(ctx, id, peer.Poll, n.cfg.Bound/2, &wire.Request{Op: wire.OpPoll, Body: body}, &a)
+	var w wire.Poll
+	if err == nil && a.Status == wire.OK {
+		err = wire.UnmarshalBody(a.Body, &w)
+	}
+	if err != nil || a.Status != wire.OK {
+		n.counts.pollFailures.Add(1)
+		n.cfg.Log.Debug("a poll was not answered", "node", id.Node, "error", err, "status", a.Status, "message", string(a.Message))
+		return
+	}
+	if n.skewed(id, w.WallMS, sent.Wall) {
+		return
+	}
+	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	n.step(func(m *holding.Machine, now time.Duration) {
+		m.Polled(now, id, sent.Boot, fromPoll(&w))
+		m.Cannot(now, id.Node, nodes(w.Cannot))
+	})
+}
+
+// pollBody is what this node tells of itself. The lock is held.
+func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
+	info := n.machine.InfoFor(to)
+	w := wire.Poll{
+		Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
+		Ballots: toPromises(info.Ballots), Next: info.Next, Have: info.Have,
+		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)),
+	}
+	for _, name := range n.machine.Unpolled() {
+		w.Cannot = append(w.Cannot, string(name))
+	}
+	return wire.MarshalBody(&w)
+}
+
+func nodes(names []string) []kv.NodeID {
+	out := make([]kv.NodeID, len(names))
+	for i, s := range names {
+		out[i] = kv.NodeID(s)
+	}
+	return out
+}
+
+// skewed says whether a process's wall clock, read after since, is too far off
+// for anything it says to count.
+func (n *Node) skewed(id kv.Process, wall, since int64) bool {
+	err := n.id.Skew(string(id.Node), wall, since, n.cfg.Clock.Read().Wall)
+	if err != nil {
+		n.refused(id.Node, err)
+	}
+	return err != nil
+}
+
+// send asks a process for partitions.
+func (n *Node) send(s holding.Send) {
+	m := n.members[s.To.Node]
+	if n.running == nil || m == nil || m.id != s.To {
+		return
+	}
+	select {
+	case m.acquire <- struct{}{}:
+	default:
+		return
+	}
+	body, err := wire.MarshalBody(&wire.Acquire{
+		Ballot: ToBallot(s.Acquire.Ballot), Partitions: toSet(s.Acquire.Partitions),
+		Ring: toProcesses(s.Acquire.Ring), Clock: uint64(s.Acquire.Ballot.Clock),
+	})
+	if err != nil {
+		n.cfg.Log.Error("acquire", "error", err)
+		<-m.acquire
+		return
+	}
+	ctx, ballot := n.running, s.Acquire.Ballot
+	n.tasks.Go(func() { // ends with its call
+		defer func() { <-m.acquire }()
+		n.ask(ctx, s.To, ballot, body)
+	})
+}
+
+func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, body []byte) {
+	n.Beat(n.cfg.Clock.Read().Boot)
+	var a peer.Answer
+	defer a.Release()
+	err := n.pool.Do(ctx, to, peer.Poll, n.cfg.Bound/2, &wire.Request{Op: wire.OpAcquire, Body: body}, &a)
+	var w wire.Acquired
+	if err == nil && a.Status == wire.OK {
+		err = wire.UnmarshalBody(a.Body, &w)
+	}
+	if err != nil || a.Status != wire.OK {
+		n.cfg.Log.Debug("an ACQUIRE was not answered", "node", to.Node, "error", err, "message", string(a.Message))
+		return
+	}
+	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	n.step(func(m *holding.Machine, now time.Duration) {
+		m.Answered(now, to, holding.Answer{
+			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In),
+		})
+	})
+}

@@ -1,0 +1,139 @@
+package cluster
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// handler makes what serves another process, by the connection's purpose.
+func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
+	if purpose == peer.Call {
+		return n.cfg.Tiers.Calls(from)
+	}
+	return &polls{n: n, from: from}
+}
+
+// polls serves what leases and holdings depend on.
+type polls struct {
+	n    *Node
+	from kv.Process
+}
+
+// Batch looks for a pause before anything is answered.
+func (s *polls) Batch() { s.n.Beat(s.n.cfg.Clock.Read().Boot) }
+
+func (s *polls) Served() {}
+
+func (s *polls) Oversized(*rpc.Conn, []byte, int, error) {}
+
+func (s *polls) Close(err error) {
+	if err != nil {
+		s.n.cfg.Log.Debug("a poll connection ended", "from", s.from.Node, "reason", err)
+	}
+}
+
+func (s *polls) Serve(c *rpc.Conn, frames [][]byte) error {
+	for _, frame := range frames {
+		var q wire.Request
+		if err := wire.DecodeRequest(frame, &q); err != nil {
+			if _, ok := wire.PeekID(frame); !ok {
+				return err
+			}
+			c.Out = wire.AppendError(c.Out, q.ID, err)
+			continue
+		}
+		r := s.serve(&q)
+		r.ID = q.ID
+		c.Out = wire.AppendReply(c.Out, q.Op, &r)
+	}
+	return nil
+}
+
+func (s *polls) serve(q *wire.Request) wire.Reply {
+	var err error
+	switch q.Op {
+	case wire.OpPoll:
+		var w wire.Poll
+		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+			return s.poll(&w)
+		}
+	case wire.OpAcquire:
+		var w wire.Acquire
+		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+			return s.acquire(&w)
+		}
+	case wire.OpGoodbye:
+		var w wire.Goodbye
+		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+			s.n.left(fromProcess(w.From))
+			return wire.Reply{}
+		}
+	default:
+		return failure(wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op))
+	}
+	return failure(wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err))
+}
+
+func failure(e *wire.Error) wire.Reply {
+	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
+}
+
+func body(v any) wire.Reply {
+	b, err := wire.MarshalBody(v)
+	if err != nil {
+		return failure(wire.Errorf(wire.Internal, "%v", err))
+	}
+	return wire.Reply{Body: b}
+}
+
+// poll answers a poll.
+func (s *polls) poll(w *wire.Poll) wire.Reply {
+	n := s.n
+	now := n.cfg.Clock.Read()
+	if n.skewed(s.from, w.WallMS, now.Wall-n.cfg.Bound.Milliseconds()/2) {
+		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
+	}
+	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	n.step(func(m *holding.Machine, now time.Duration) {
+		m.PolledBy(now, s.from, fromPoll(w))
+		m.Cannot(now, s.from.Node, nodes(w.Cannot))
+	})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b, err := n.pollBody(s.from, n.cfg.Clock.Read())
+	if err != nil {
+		return failure(wire.Errorf(wire.Internal, "%v", err))
+	}
+	return wire.Reply{Body: b}
+}
+
+// acquire answers an ACQUIRE. What it ends has ended before the answer is made.
+func (s *polls) acquire(w *wire.Acquire) wire.Reply {
+	n := s.n
+	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	ballot := FromBallot(w.Ballot)
+	var a holding.Answer
+	n.step(func(m *holding.Machine, now time.Duration) {
+		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
+	})
+	if !a.Released.Empty() {
+		n.mu.Lock()
+		n.cfg.Tiers.Offer(s.from, ballot, a.Released)
+		n.mu.Unlock()
+	}
+	return body(&wire.Acquired{
+		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
+		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)),
+	})
+}
+
+// left takes a goodbye.
+func (n *Node) left(id kv.Process) {
+	n.cfg.Log.Info("a node has left", "node", id.Node)
+	n.step(func(m *holding.Machine, now time.Duration) { m.Left(now, id) })
+}
