@@ -127,9 +127,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 	})
 	if listener != nil {
 		front.Go(func() error { return s.server.Serve(ctx, listener) })
-		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size)
 	}
 	close(s.ready)
+	s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after what it says
 	err = front.Wait()
 	stop()
 	if e := back.Wait(); e != nil && !errors.Is(err, e) {
