@@ -386,7 +386,7 @@ func TestHitAllocatesLittle(t *testing.T) {
 		if _, err := c.Get(ctx, "key"); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 2 {
+	}); n > 2 && !raceDetector { // under which pools lose things on purpose
 		t.Errorf("%v allocations a hit", n)
 	}
 }

@@ -32,6 +32,10 @@ func (c *Client) GetOrLoad(ctx context.Context, key string, load func(context.Co
 				err = fmt.Errorf("load of %q panicked: %v", key, p)
 			}
 		}()
+		// Another load may have ended since the caller looked.
+		if it, err := c.Get(ctx, key); err == nil {
+			return it.Value, nil
+		}
 		value, err := load(ctx)
 		if err != nil {
 			return nil, err
