@@ -233,8 +233,19 @@ func TestLargeFramesAndAnswers(t *testing.T) {
 			}
 		}
 	}
-	if st := s.Stats(); st.InBudgetUsed != 0 || st.OutBudgetUsed != 0 {
-		t.Errorf("budgets not given back: %+v", st)
+	eventually(t, "the budgets to be given back", s, func(st Stats) bool { return st.InBudgetUsed == 0 && st.OutBudgetUsed == 0 })
+}
+
+// eventually waits until the server's counts are as they are to be: what the
+// peer has seen may be counted a moment later.
+func eventually(t testing.TB, what string, s *Server, ok func(Stats) bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for st := s.Stats(); !ok(st); st = s.Stats() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s: %+v", what, st)
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -512,9 +523,7 @@ func TestMaxConns(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 	a.Close()
-	for s.Stats().Open > 1 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "one connection", s, func(st Stats) bool { return st.Open == 1 })
 	again := dial()
 	if _, err := again.Write(getFrame(1, "x")); err != nil {
 		t.Fatal(err)
@@ -540,9 +549,7 @@ func TestEndWithLastBytes(t *testing.T) {
 		}
 		nc.Close()
 	}
-	for s.Stats().Open > 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "no connection", s, func(st Stats) bool { return st.Open == 0 })
 }
 
 // TestConnectionStorm: 1,000 connections opened and dropped at once.
@@ -564,13 +571,7 @@ func TestConnectionStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	readReply(t, steady)
-	deadline := time.Now().Add(20 * time.Second)
-	for st := s.Stats(); st.Accepted < 1001 || st.Open > 1; st = s.Stats() { // some wait in the backlog
-		if time.Now().After(deadline) {
-			t.Fatalf("%+v, want 1,001 accepted and 1 open", st)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "1,001 accepted and 1 open", s, func(st Stats) bool { return st.Accepted == 1001 && st.Open == 1 })
 }
 
 func getRequest(key string) *wire.Request { return &wire.Request{Op: wire.OpGet, Key: []byte(key)} }
