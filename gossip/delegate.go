@@ -1,6 +1,10 @@
 package gossip
 
 import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -17,8 +21,22 @@ func (d delegate) NodeMeta(int) []byte {
 	return d.g.meta
 }
 
-// NotifyMsg takes a datagram.
-func (d delegate) NotifyMsg(b []byte) { d.g.cfg.Receive(b) }
+// NotifyMsg takes a datagram, and passes on one that is new.
+func (d delegate) NotifyMsg(b []byte) {
+	g := d.g
+	if len(b) < 1 || len(b) > 1+maxDatagram {
+		g.garbage.Add(1)
+		return
+	}
+	hops, b := min(b[0], maxHops), b[1:]
+	if !g.sent.first(b) {
+		return
+	}
+	if hops > 0 {
+		g.sent.add(hops-1, b, 1+int(g.living.Load()))
+	}
+	g.cfg.Receive(b)
+}
 
 // GetBroadcasts gives out datagrams for the room that membership has left.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte { return d.g.sent.take(overhead, limit) }
@@ -30,18 +48,80 @@ func (d delegate) LocalState(bool) []byte { return nil }
 func (d delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive refuses who tells nothing that can be read: it belongs to
-// another program.
+// another program. It also refuses one node too many.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
-	if _, err := decodeMeta(n.Meta); err != nil {
-		d.g.garbage.Add(1)
-		return err
+	_, err := decodeMeta(n.Meta)
+	if err == nil && len(n.Addr) != 4 && len(n.Addr) != 16 {
+		err = fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
 	}
-	return nil
+	if err == nil && !d.g.room(n.Name) {
+		err = errFull
+	}
+	if err != nil {
+		d.g.garbage.Add(1)
+	} else if n.Name == d.g.cfg.Node && n.Address() == d.g.Address() {
+		d.g.contested.Store(false) // somebody knows this node where it is
+	}
+	return err
 }
 
-// NotifyConflict: two processes have one name.
+var errFull = errors.New("gossip: there are too many members")
+
+// room says whether a node is known, or there is room for it.
+func (g *Gossip) room(node string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.members) < maxMembers || g.members[node] != nil || int(g.living.Load()) < maxMembers
+}
+
+// AckPayload goes with each answer to a probe: a sum of this node's meta. Who
+// knows another one knows an earlier process, of which this one has not heard
+// if nobody told it whom to join.
+func (d delegate) AckPayload() []byte {
+	return binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(d.NodeMeta(0)))
+}
+
+// NotifyPingComplete compares that with what is known of the node.
+func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payload []byte) {
+	if len(payload) == 4 && binary.BigEndian.Uint32(payload) != crc32.ChecksumIEEE(n.Meta) {
+		select {
+		case d.g.another <- n.Address():
+		default: // one is about to be tried, and there will be a next probe
+		}
+	}
+}
+
+// NotifyConflict: a name is at two addresses. That is as it should be while a
+// process that was killed has come back elsewhere and its old address is not
+// yet held for dead; what lasts is another process under the same name.
 func (d delegate) NotifyConflict(known, other *memberlist.Node) {
-	d.g.cfg.Conflict(known.Name, known.Address(), other.Address())
+	g := d.g
+	if known.Name == g.cfg.Node {
+		g.contested.Store(true)
+	}
+	now := time.Now()
+	g.mu.Lock()
+	c := g.conflicts[known.Name]
+	if c == nil || c.other != other.Address() || now.Sub(c.last) > conflictGap {
+		c = &conflict{other: other.Address(), since: now}
+		g.conflicts[known.Name] = c
+	}
+	c.last = now
+	lasts := now.Sub(c.since) >= conflictAfter
+	if lasts {
+		c.since = now // tell it again after as long
+	}
+	g.mu.Unlock()
+	if lasts {
+		g.cfg.Conflict(known.Name, known.Address(), other.Address())
+	}
+}
+
+// conflict is a name at two addresses. There is one at most for each member,
+// and for this node.
+type conflict struct {
+	other       string
+	since, last time.Time
 }
 
 // NotifyJoin and NotifyUpdate: a node lives.
@@ -60,21 +140,30 @@ func (d delegate) note(n *memberlist.Node, s State) {
 	}
 	m := &Member{Node: n.Name, Address: n.Address(), State: s, since: time.Now()}
 	g.mu.Lock()
-	if old := g.members[n.Name]; s == Alive || old == nil {
+	old := g.members[n.Name]
+	if s == Alive || old == nil {
 		m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
 	} else {
 		m.Meta = old.Meta
 	}
 	g.members[n.Name] = m
-	if len(g.members) > maxRemembered {
-		g.forget()
+	switch was := old != nil && old.State == Alive; {
+	case s == Alive && !was:
+		g.living.Add(1)
+		delete(g.conflicts, n.Name)
+	case s != Alive && was:
+		g.living.Add(-1)
+		delete(g.conflicts, n.Name)
+	}
+	if len(g.members) > maxMembers {
+		g.forgetLocked()
 	}
 	g.mu.Unlock()
 	wake(g.changed)
 }
 
-// forget drops the node that has been gone for the longest time.
-func (g *Gossip) forget() {
+// forgetLocked drops the node that has been gone for the longest time.
+func (g *Gossip) forgetLocked() {
 	var oldest *Member
 	for _, m := range g.members {
 		if m.State != Alive && (oldest == nil || m.since.Before(oldest.since)) {
@@ -83,5 +172,6 @@ func (g *Gossip) forget() {
 	}
 	if oldest != nil {
 		delete(g.members, oldest.Node)
+		delete(g.conflicts, oldest.Node)
 	}
 }

@@ -3,15 +3,11 @@ package gossip
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"log"
+	"hash/maphash"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,40 +17,56 @@ import (
 
 // Config of a Gossip. Zero means the default.
 type Config struct {
-	Node      string   // this node's name; unique in the cluster
-	Cluster   string   // its name; packets of others are dropped
-	Bind      string   // host:port for UDP and TCP; port 0 takes a free one
-	Advertise string   // host:port that others use. Default: Bind
-	Join      []string // host:port of others; a name may have several addresses
-	Meta      Meta
+	Node    string // this node's name; unique in the cluster
+	Cluster string // its name; packets of others are dropped
+	// Bind is ip:port for UDP and TCP, or localhost:port; port 0 takes a free
+	// one.
+	Bind string
+	// Advertise is the ip:port that others use; port 0 is Bind's. Default:
+	// Bind, which must then be one address.
+	Advertise string
+	// Join are host:port of others. A name may have several addresses, and is
+	// looked up again each time.
+	Join []string
+	Meta Meta
 
 	// Receive takes a datagram. It must not block, and must not keep b.
 	Receive func(b []byte)
-	// Conflict is told of another process under this or another node's name.
+	// Conflict is told of another process under this or another node's name,
+	// once it has lasted for conflictAfter, and again as long as it lasts. It
+	// must not block.
 	Conflict func(node, known, other string)
 
-	// RejoinEvery is about how often those that cannot be heard are tried.
-	// Default 5 s.
+	// RejoinEvery is about how often those that cannot be heard are tried; at
+	// the start it is more often. Default 5 s.
 	RejoinEvery time.Duration
-	// Transport replaces UDP and TCP, for tests.
+	// Transport replaces UDP and TCP, and Resolve the system's resolver of
+	// names, for tests.
 	Transport memberlist.Transport
-	// Log takes memberlist's lines, at debug level but for warnings.
+	Resolve   func(ctx context.Context, host string) ([]string, error)
+	// Log takes memberlist's lines at debug level, and what the operator should
+	// know.
 	Log *slog.Logger
 }
 
-// The timing. With these a dead node is known to be dead after about 3 s, where
-// memberlist's own settings for a LAN take 6 to 11.
+// The timing. See the package comment for what comes of it.
 const (
 	probeInterval  = 500 * time.Millisecond
-	probeTimeout   = 250 * time.Millisecond
+	probeTimeout   = 200 * time.Millisecond // and as long again for those who ask in our stead: less than the interval
 	suspicionMult  = 3
 	gossipInterval = 50 * time.Millisecond
 	pushPull       = 15 * time.Second
 	reclaimAfter   = time.Millisecond // a name under a new address, once the old one is dead
 	rejoinEvery    = 5 * time.Second
+	streamTimeout  = 2 * time.Second
 	leaveTimeout   = 500 * time.Millisecond
-	maxRemembered  = 1024 // nodes that are gone, to be tried again
+	conflictAfter  = 15 * time.Second // longer than it takes until a dead node is known to be dead
+	conflictGap    = time.Minute      // after which it is another conflict
 )
+
+// maxMembers bounds the members, living and gone: beyond it those that have
+// been gone longest are forgotten, and a living one too many is refused.
+const maxMembers = 2048
 
 // State of a member, as gossip has it.
 type State int
@@ -80,24 +92,29 @@ type Gossip struct {
 	list *memberlist.Memberlist
 	sent datagrams
 
-	changed chan struct{} // has one when members may have changed
-
+	changed     chan struct{} // has one when members may have changed
 	metaChanged chan struct{}
+	another     chan string // an address where not the process lives that is known
 
-	mu      sync.Mutex
-	meta    []byte
-	members map[string]*Member // never this node
+	mu        sync.Mutex
+	address   string
+	meta      []byte
+	members   map[string]*Member // never this node
+	conflicts map[string]*conflict
 
-	garbage atomic.Int64 // metas and datagrams that could not be read
-	rejoins atomic.Int64
+	living    atomic.Int64 // others; written under the lock
+	contested atomic.Bool  // others know this node's name at another address
+	garbage   atomic.Int64
+	rejoins   atomic.Int64
+
+	ending sync.Mutex // held while it leaves or closes
+	closed bool
 }
 
 // New joins nobody yet, but others can find it from now on. Close it, or let
 // Run do so.
 func New(cfg Config) (*Gossip, error) {
-	if cfg.RejoinEvery == 0 {
-		cfg.RejoinEvery = rejoinEvery
-	}
+	cfg.RejoinEvery = cmp.Or(cfg.RejoinEvery, rejoinEvery)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -107,64 +124,41 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Conflict == nil {
 		cfg.Conflict = func(string, string, string) {}
 	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = net.DefaultResolver.LookupHost
+	}
 	meta, err := cfg.Meta.encode()
 	if err != nil {
 		return nil, err
 	}
 	g := &Gossip{
-		cfg: cfg, meta: meta, members: map[string]*Member{},
-		changed: make(chan struct{}, 1), metaChanged: make(chan struct{}, 1),
+		cfg: cfg, meta: meta, members: map[string]*Member{}, conflicts: map[string]*conflict{},
+		changed: make(chan struct{}, 1), metaChanged: make(chan struct{}, 1), another: make(chan string, 1),
+		sent: datagrams{seed: maphash.MakeSeed()},
 	}
 	c, err := cfg.memberlist()
 	if err != nil {
 		return nil, err
 	}
 	d := delegate{g}
-	c.Delegate, c.Events, c.Conflict, c.Alive = d, d, d, d
+	c.Delegate, c.Events, c.Conflict, c.Alive, c.Ping = d, d, d, d, d
+	c.Logger = g.logger()
 	if g.list, err = memberlist.Create(c); err != nil {
-		return nil, fmt.Errorf("gossip on %s: %w", cfg.Bind, err)
+		return nil, fmt.Errorf("gossip: bind %s, UDP and TCP: %w: give an address of this host and a port that is free", cfg.Bind, err)
 	}
+	address := g.list.LocalNode().Address()
+	g.mu.Lock()
+	g.address = address
+	g.mu.Unlock()
 	return g, nil
 }
 
-// memberlist is its configuration.
-func (cfg *Config) memberlist() (*memberlist.Config, error) {
-	c := memberlist.DefaultLANConfig()
-	c.Name, c.Label = cfg.Node, cfg.Cluster
-	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = probeInterval, probeTimeout, suspicionMult
-	c.SuspicionMaxTimeoutMult = 2
-	c.GossipInterval, c.PushPullInterval = gossipInterval, pushPull
-	c.TCPTimeout = 2 * time.Second
-	c.DeadNodeReclaimTime = reclaimAfter
-	c.EnableCompression = false
-	c.Transport = cfg.Transport
-	c.Logger = log.New(lines{cfg.Log}, "", 0)
-	var err error
-	if c.BindAddr, c.BindPort, err = hostPort("bind", cfg.Bind); err != nil {
-		return nil, err
-	}
-	c.AdvertisePort = c.BindPort
-	if cfg.Advertise != "" {
-		if c.AdvertiseAddr, c.AdvertisePort, err = hostPort("advertise", cfg.Advertise); err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
-}
-
-func hostPort(what, s string) (string, int, error) {
-	host, port, err := net.SplitHostPort(s)
-	if err == nil {
-		var n uint64
-		if n, err = strconv.ParseUint(port, 10, 16); err == nil {
-			return host, int(n), nil
-		}
-	}
-	return "", 0, fmt.Errorf("gossip: %s address %q: give host:port (%w)", what, s, err)
-}
-
 // Address is where others find this node.
-func (g *Gossip) Address() string { return g.list.LocalNode().Address() }
+func (g *Gossip) Address() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.address
+}
 
 // Changed has one element when members may have changed.
 func (g *Gossip) Changed() <-chan struct{} { return g.changed }
@@ -203,18 +197,37 @@ func wake(ch chan<- struct{}) {
 }
 
 // Run joins, keeps joining what is missing, and spreads this node's meta, until
-// ctx ends; then it says that this node leaves, and shuts down.
+// ctx ends; then it says that this node leaves, and shuts down. It may take
+// twice streamTimeout longer, where it was about to join who does not answer.
 func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.spreadMeta(ctx) })
 	wg.Go(func() { g.rejoin(ctx) })
+	<-ctx.Done()
+	g.leave()
 	wg.Wait()
-	err := g.list.Leave(leaveTimeout)
-	return errors.Join(err, g.Close())
+	return g.Close()
 }
 
-// Close ends it without a word to others.
-func (g *Gossip) Close() error { return g.list.Shutdown() }
+// leave tells others that this node goes; they need not hear it.
+func (g *Gossip) leave() {
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	if g.closed {
+		return
+	}
+	if err := g.list.Leave(leaveTimeout); err != nil {
+		g.cfg.Log.Debug("gossip: others may not have heard that this node leaves", "error", err)
+	}
+}
+
+// Close ends it without a word to others. Run ends with its own ctx only.
+func (g *Gossip) Close() error {
+	g.ending.Lock()
+	defer g.ending.Unlock()
+	g.closed = true
+	return g.list.Shutdown()
+}
 
 // spreadMeta tells others what has changed. It has a goroutine of its own,
 // since memberlist blocks until the news is out.
@@ -231,100 +244,35 @@ func (g *Gossip) spreadMeta(ctx context.Context) {
 	}
 }
 
-// rejoin tries the join addresses, and members that are missing, for ever: a
-// split that lasts longer than memberlist remembers does not heal by itself.
-func (g *Gossip) rejoin(ctx context.Context) {
-	for first := true; ; first = false {
-		if targets := g.missing(); len(targets) > 0 {
-			n, err := g.list.Join(targets)
-			switch {
-			case n > 0:
-				g.rejoins.Add(1)
-			case first:
-				g.cfg.Log.Warn("nobody answers at the join addresses yet: going on alone, and trying again", "addresses", strings.Join(targets, " "), "error", err)
-			}
-		}
-		t := time.NewTimer(g.cfg.RejoinEvery/2 + rand.N(g.cfg.RejoinEvery))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
+// Broadcast sends a datagram to all, as far as there is room and by and by;
+// false says that there was none, or that it is too long. One that was sent
+// before may be taken for that one.
+func (g *Gossip) Broadcast(b []byte) bool {
+	others := int(g.living.Load())
+	if others == 0 && len(b) <= maxDatagram {
+		return true // those are all
 	}
-}
-
-// missing lists whom to try: every join address that is not a living member's,
-// and the address of every member that is missing.
-func (g *Gossip) missing() []string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var targets []string
-	alive := map[string]bool{g.Address(): true, g.cfg.Advertise: true}
-	living := 0
-	for _, m := range g.members {
-		if m.State == Alive {
-			alive[m.Address] = true
-			living++
-		} else {
-			targets = append(targets, m.Address)
-		}
-	}
-	for _, a := range g.cfg.Join {
-		// A name may stand for any member: ask it while somebody is missing.
-		if ip := net.ParseIP(hostOf(a)); ip == nil && living > 0 && len(targets) == 0 || alive[a] {
-			continue
-		}
-		targets = append(targets, a)
-	}
-	slices.Sort(targets)
-	return slices.Compact(targets)
-}
-
-func hostOf(address string) string {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return address
-	}
-	return host
+	g.sent.first(b) // it comes round
+	return g.sent.add(maxHops, b, 1+others)
 }
 
 // Stats counts what happened.
 type Stats struct {
 	Members   int   // that are alive, this node included
 	Health    int   // memberlist's own score of this node: 0 is well
-	Garbage   int64 // metas that could not be read
-	Rejoins   int64 // joins that found somebody
-	Sent      int64 // datagrams that went out, copies included
-	Dropped   int64 // datagrams that found no room
+	Garbage   int64 // packets, streams, metas and datagrams that could not be read or taken
+	Rejoins   int64 // times that somebody answered a join
+	Sent      int64 // datagrams that went out, copies and others' included
+	Dropped   int64 // datagrams that found no room, or too late
 	Datagrams int   // waiting
 }
 
 // Stats returns the counts so far.
 func (g *Gossip) Stats() Stats {
-	s := Stats{Members: 1, Health: g.list.GetHealthScore(), Garbage: g.garbage.Load(), Rejoins: g.rejoins.Load()}
-	for _, m := range g.Members() {
-		if m.State == Alive {
-			s.Members++
-		}
+	s := Stats{
+		Members: 1 + int(g.living.Load()), Health: g.list.GetHealthScore(),
+		Garbage: g.garbage.Load(), Rejoins: g.rejoins.Load(),
 	}
 	s.Sent, s.Dropped, s.Datagrams = g.sent.stats()
 	return s
-}
-
-// Broadcast sends a datagram to all, as far as there is room and by and by;
-// false says that there was none.
-func (g *Gossip) Broadcast(b []byte) bool { return g.sent.add(b, g.list.NumMembers()) }
-
-// lines passes memberlist's log on.
-type lines struct{ log *slog.Logger }
-
-func (l lines) Write(b []byte) (int, error) {
-	s := strings.TrimSpace(string(b))
-	level := slog.LevelDebug
-	if strings.HasPrefix(s, "[ERR]") {
-		level = slog.LevelInfo
-	}
-	l.log.Log(context.Background(), level, s)
-	return len(b), nil
 }

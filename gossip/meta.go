@@ -1,17 +1,14 @@
 package gossip
 
 import (
-	"bytes"
 	"fmt"
 
-	"github.com/vmihailenco/msgpack/v5"
+	"github.com/tinylib/msgp/msgp"
 )
 
-// Meta is what a node tells of itself to all. A later version may add fields at
-// its end.
+// Meta is what a node tells of itself to all: a msgpack array of its fields. A
+// later version may add fields at its end.
 type Meta struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Address    string // of its server for sidecars, host:port
 	Epoch      uint64
 	Weight     uint32
@@ -20,32 +17,51 @@ type Meta struct {
 	In         bool
 }
 
-// maxMeta is memberlist's bound, in bytes; it panics beyond.
-const maxMeta = 512
+const (
+	maxMeta    = 512 // bytes; memberlist's bound, beyond which it panics
+	metaFields = 6
+)
 
 func (m *Meta) encode() ([]byte, error) {
-	b, err := msgpack.Marshal(m)
-	if err == nil && len(b) > maxMeta {
-		err = fmt.Errorf("gossip: meta of %d bytes, %d is the most: give a shorter peer address", len(b), maxMeta)
+	b := msgp.AppendArrayHeader(nil, metaFields)
+	b = msgp.AppendString(b, m.Address)
+	b = msgp.AppendUint64(b, m.Epoch)
+	b = msgp.AppendUint32(b, m.Weight)
+	b = msgp.AppendInt(b, m.MinVersion)
+	b = msgp.AppendInt(b, m.MaxVersion)
+	b = msgp.AppendBool(b, m.In)
+	if len(b) > maxMeta {
+		return nil, fmt.Errorf("gossip: meta of %d bytes, %d is the most: give a shorter peer address than %.40q...", len(b), maxMeta, m.Address)
 	}
-	return b, err
+	return b, nil
 }
 
-// decodeMeta reads what another node tells of itself.
+// decodeMeta reads what another node tells of itself. What follows the fields
+// that are known is not looked at, so that nothing nested is ever read.
 func decodeMeta(b []byte) (m Meta, err error) {
-	if len(b) == 0 || len(b) > maxMeta || b[0]&0xf0 != 0x90 || int(b[0]&0x0f) < metaFields {
-		return m, fmt.Errorf("gossip: meta of %d bytes is none of this program's", len(b))
+	if len(b) > maxMeta {
+		return m, fmt.Errorf("gossip: meta of %d bytes, %d is the most", len(b), maxMeta)
 	}
-	// Flat by what its decoder asks for, and short: nothing to exhaust.
-	d := msgpack.GetDecoder()
-	defer msgpack.PutDecoder(d)
-	d.ResetReader(bytes.NewReader(b[1:]))
-	for _, field := range []any{&m.Address, &m.Epoch, &m.Weight, &m.MinVersion, &m.MaxVersion, &m.In} {
-		if err := d.Decode(field); err != nil {
-			return m, fmt.Errorf("gossip: meta: %w", err)
-		}
+	fields, b, err := msgp.ReadArrayHeaderBytes(b)
+	if err == nil && fields < metaFields {
+		err = fmt.Errorf("%d fields, %d is the least", fields, metaFields)
+	}
+	b, err = read(&m.Address, b, err, msgp.ReadStringBytes)
+	b, err = read(&m.Epoch, b, err, msgp.ReadUint64Bytes)
+	b, err = read(&m.Weight, b, err, msgp.ReadUint32Bytes)
+	b, err = read(&m.MinVersion, b, err, msgp.ReadIntBytes)
+	b, err = read(&m.MaxVersion, b, err, msgp.ReadIntBytes)
+	_, err = read(&m.In, b, err, msgp.ReadBoolBytes)
+	if err != nil {
+		return Meta{}, fmt.Errorf("gossip: meta that is none of this program's: %w", err)
 	}
 	return m, nil
 }
 
-const metaFields = 6
+// read reads one field, unless an earlier one has failed.
+func read[T any](v *T, b []byte, err error, f func([]byte) (T, []byte, error)) ([]byte, error) {
+	if err == nil {
+		*v, b, err = f(b)
+	}
+	return b, err
+}

@@ -1,0 +1,139 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of a round of joins.
+const (
+	maxTries       = 8 // join addresses, and missing members
+	resolveTimeout = 2 * time.Second
+	askFor         = time.Minute
+	contestEvery   = time.Second // while this node's name is known elsewhere
+	quickly        = 64          // the first pause is so much shorter than RejoinEvery, and then doubles
+)
+
+// rejoin tries those that cannot be heard, for ever: a split that lasts longer
+// than memberlist remembers does not heal by itself.
+func (g *Gossip) rejoin(ctx context.Context) {
+	pause := g.cfg.RejoinEvery / quickly
+	var another []string // at most one
+	for first := true; ; first = false {
+		starting := pause < g.cfg.RejoinEvery
+		targets, err := g.targets(ctx, starting)
+		targets, another = append(targets, another...), nil
+		found, e := g.join(targets)
+		if err = errors.Join(err, e); err != nil && ctx.Err() == nil {
+			if first && (found == 0 || len(targets) == 0) {
+				g.cfg.Log.Warn("nobody answers at the join addresses yet: going on alone, and trying again", "addresses", strings.Join(g.cfg.Join, " "), "error", err)
+			} else {
+				g.cfg.Log.Debug("gossip: some do not answer", "error", err)
+			}
+		}
+		pause = min(2*pause, g.cfg.RejoinEvery)
+		wait := pause/2 + rand.N(pause)
+		if g.contested.Load() {
+			wait = min(wait, contestEvery)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		case a := <-g.another:
+			t.Stop()
+			another = append(another, a)
+		}
+	}
+}
+
+// targets lists whom to try: join addresses where no member lives, and members
+// that are missing. There is also one that lives, where news may have passed by:
+// at the start; while others know another process under this node's name, and
+// take this one in once they hold that for dead; and when a member went missing
+// not long ago, and may be back at another address.
+func (g *Gossip) targets(ctx context.Context, ask bool) ([]string, error) {
+	var living, missing []string
+	g.mu.Lock()
+	known := map[string]bool{g.address: true}
+	for _, m := range g.members {
+		if m.State == Alive {
+			known[m.Address] = true
+			living = append(living, m.Address)
+		} else {
+			missing = append(missing, m.Address)
+			ask = ask || time.Since(m.since) < askFor
+		}
+	}
+	g.mu.Unlock()
+	var list []string
+	add := func(from []string, most int) {
+		rand.Shuffle(len(from), func(i, j int) { from[i], from[j] = from[j], from[i] })
+		for _, a := range from {
+			if !known[a] && most > 0 {
+				known[a] = true
+				list = append(list, a)
+				most--
+			}
+		}
+	}
+	joins, err := g.resolve(ctx)
+	add(joins, maxTries)
+	add(missing, maxTries)
+	if (ask || g.contested.Load()) && len(living) > 0 {
+		list = append(list, living[rand.IntN(len(living))])
+	}
+	return list, err
+}
+
+// resolve returns all join addresses as ip:port.
+func (g *Gossip) resolve(ctx context.Context) (list []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	for _, j := range g.cfg.Join {
+		host, port, _ := net.SplitHostPort(j) // New has looked at it
+		hosts := []string{host}
+		if _, e := netip.ParseAddr(host); e != nil {
+			if hosts, e = g.cfg.Resolve(ctx, host); e != nil {
+				err = errors.Join(err, fmt.Errorf("join address %s: %w", j, e))
+			}
+		}
+		for _, h := range hosts {
+			if ip, e := netip.ParseAddr(h); e == nil {
+				list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
+			}
+		}
+	}
+	return list, err
+}
+
+// join exchanges members with each of some addresses.
+func (g *Gossip) join(addresses []string) (found int, err error) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, a := range addresses {
+		wg.Go(func() { // ends after twice streamTimeout
+			_, e := g.list.Join([]string{a})
+			mu.Lock()
+			defer mu.Unlock()
+			if e == nil {
+				found++
+			}
+			err = errors.Join(err, e)
+		})
+	}
+	wg.Wait()
+	if found > 0 {
+		g.rejoins.Add(1)
+	}
+	return found, err
+}
