@@ -1,8 +1,11 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -25,70 +28,87 @@ type cluster struct {
 type node struct {
 	*Gossip
 	c    *cluster
+	name string
 	ip   string
 	stop context.CancelFunc
 	done chan error
+	log  *logBuffer
 
 	mu        sync.Mutex
 	received  map[string]int // datagrams
 	conflicts []string
 }
 
-// inBubble runs a test in virtual time, and waits in the end until memberlist's
-// goroutines have ended.
+// inBubble runs a test in virtual time. In the end all nodes leave, and
+// memberlist's goroutines must have ended soon after.
 func inBubble(t *testing.T, f func(*testing.T, *cluster)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{Net: simnet.New(1), t: t}
+		c := &cluster{Net: newNet(), t: t}
 		f(t, c)
 		for _, n := range slices.Clone(c.nodes) {
 			n.end()
 		}
 		for _, n := range c.ended {
 			if err := <-n.done; err != nil {
-				t.Errorf("%s: Run: %v", n.cfg.Node, err)
+				t.Errorf("%s: Run: %v", n.name, err)
 			}
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(5 * time.Second)
 	})
 }
 
-func ipOf(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
-
 const port = 7946
 
+func ipOf(i int) string      { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
 func addressOf(i int) string { return fmt.Sprintf("%s:%d", ipOf(i), port) }
 
-// start starts node i, named n and its number, which joins the address of node
-// 0 unless edit says otherwise.
+// start starts node i, whose name is n and its number. It joins node 0's
+// address unless edit says otherwise.
 func (c *cluster) start(i int, edit ...func(*Config)) *node {
 	c.t.Helper()
-	n := &node{c: c, ip: ipOf(i), done: make(chan error, 1), received: map[string]int{}}
+	n := &node{c: c, done: make(chan error, 1), received: map[string]int{}, log: &logBuffer{}}
 	cfg := Config{
 		Node: fmt.Sprintf("n%d", i), Cluster: "test", Bind: addressOf(i), Join: []string{addressOf(0)},
-		Meta:    Meta{Address: fmt.Sprintf("%s:7947", n.ip), Epoch: 1, Weight: 1, MinVersion: 1, MaxVersion: 1},
-		Receive: func(b []byte) { n.mu.Lock(); n.received[string(b)]++; n.mu.Unlock() },
-		Conflict: func(node, known, other string) {
-			n.mu.Lock()
-			n.conflicts = append(n.conflicts, strings.Join([]string{node, known, other}, " "))
-			n.mu.Unlock()
-		},
+		Meta:     Meta{Address: ipOf(i) + ":7947", Epoch: 1, Weight: 100, MinVersion: 1, MaxVersion: 1},
+		Receive:  n.receive,
+		Conflict: n.conflict,
+		Resolve:  func(context.Context, string) ([]string, error) { panic("a name was looked up") },
+		Log:      slog.New(slog.NewTextHandler(n.log, nil)),
 	}
 	for _, e := range edit {
 		e(&cfg)
 	}
+	n.name = cfg.Node
 	n.ip, _, _ = strings.Cut(cfg.Bind, ":")
 	cfg.Transport = c.Host(n.ip).Transport(port)
 	g, err := New(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n.Gossip = g
 	ctx, stop := context.WithCancel(context.Background())
-	n.stop = stop
+	n.Gossip, n.stop = g, stop
 	go func() { n.done <- g.Run(ctx) }()
 	c.nodes = append(c.nodes, n)
 	return n
 }
+
+// startAll starts nodes 0 to k-1, at about the same time, and returns when they
+// have found each other.
+func (c *cluster) startAll(k int, edit ...func(*Config)) {
+	c.t.Helper()
+	for i := range k {
+		c.start(i, edit...)
+		time.Sleep(rand.N(20 * time.Millisecond))
+	}
+	c.until("all find each other", 2*time.Second, c.whole)
+	time.Sleep(10*time.Second + rand.N(probeInterval)) // past what is special at the start
+}
+
+func epoch(e uint64) func(*Config)           { return func(c *Config) { c.Meta.Epoch = e } }
+func join(addresses ...string) func(*Config) { return func(c *Config) { c.Join = addresses } }
+func at(i int) func(*Config)                 { return func(c *Config) { c.Bind = addressOf(i) } }
+func named(name string) func(*Config)        { return func(c *Config) { c.Node = name } }
 
 // end lets the process leave.
 func (n *node) end() {
@@ -103,12 +123,30 @@ func (n *node) kill() {
 	n.end()
 }
 
+func (n *node) receive(b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.received[string(b)]++
+}
+
+func (n *node) conflict(node, known, other string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.conflicts = append(n.conflicts, fmt.Sprintf("%s at %s and %s", node, known, other))
+}
+
+func (n *node) told() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.conflicts)
+}
+
 // until waits until f holds, at most for limit, and says how long it took.
 func (c *cluster) until(what string, limit time.Duration, f func() bool) time.Duration {
 	c.t.Helper()
 	start := time.Now()
 	for !f() {
-		if time.Since(start) > limit {
+		if time.Since(start) >= limit {
 			c.t.Errorf("%s: not within %v", what, limit)
 			break
 		}
@@ -117,14 +155,32 @@ func (c *cluster) until(what string, limit time.Duration, f func() bool) time.Du
 	return time.Since(start)
 }
 
-// sees says whether node has a state in n's eyes.
-func (n *node) sees(node string, s State) bool {
+// member is what n knows of a node, if it does.
+func (n *node) member(name string) *Member {
 	for _, m := range n.Members() {
-		if m.Node == node {
-			return m.State == s
+		if m.Node == name {
+			return &m
 		}
 	}
-	return false
+	return nil
+}
+
+// all says whether f holds of the node, in the eyes of all others that run.
+func (c *cluster) all(name string, f func(Member) bool) func() bool {
+	return func() bool {
+		for _, n := range c.nodes {
+			if m := n.member(name); n.name != name && (m == nil || !f(*m)) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func missing(m Member) bool { return m.State == Missing }
+
+func aliveAs(epoch uint64) func(Member) bool {
+	return func(m Member) bool { return m.State == Alive && m.Meta.Epoch == epoch }
 }
 
 // whole says whether all that run see each other, and nobody else alive.
@@ -136,3 +192,37 @@ func (c *cluster) whole() bool {
 	}
 	return true
 }
+
+// stays checks for a while, ever again, that all see each other.
+func (c *cluster) stays(what string, d time.Duration) {
+	c.t.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, n := range c.nodes {
+			for _, m := range n.Members() {
+				if m.State != Alive {
+					c.t.Fatalf("%s: %s misses %s", what, n.name, m.Node)
+				}
+			}
+		}
+	}
+}
+
+// logBuffer keeps log lines.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newNet() *simnet.Net { return simnet.New(rand.Uint64()) }

@@ -58,8 +58,15 @@ func (n *Net) Host(ip string) *Host {
 		}
 		h = &Host{net: n, ip: ip, killed: make(chan struct{})}
 		n.hosts[ip], n.machines[ip] = h, true
+		n.change()
 	}
 	return h
+}
+
+// change wakes those that wait for a link. The lock is held.
+func (n *Net) change() {
+	close(n.changed)
+	n.changed = make(chan struct{})
 }
 
 // Cut cuts the link between two hosts, both ways.
@@ -93,8 +100,7 @@ func (n *Net) Heal() {
 		p.timer = time.AfterFunc(n.delay(), p.deliver)
 	}
 	n.held = nil
-	close(n.changed)
-	n.changed = make(chan struct{})
+	n.change()
 }
 
 // SetLoss loses datagrams with a probability. Streams lose none: theirs come

@@ -429,6 +429,26 @@ func TestCutWhileDialing(t *testing.T) {
 	})
 }
 
+// TestDialMachineThatComes: there is no such machine yet.
+func TestDialMachineThatComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		time.AfterFunc(time.Minute, func() {
+			if _, err := n.Host(b).Listen(7); err != nil {
+				t.Error(err)
+			}
+		})
+		d := took(func() {
+			if _, err := n.Host(a).Dial(t.Context(), b+":7"); err != nil {
+				t.Error(err)
+			}
+		})
+		if d < time.Minute || d > time.Minute+time.Second {
+			t.Errorf("it took %v, want 1m", d)
+		}
+	})
+}
+
 // TestKillWhileDialing: also who waits for a link ends with its process.
 func TestKillWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

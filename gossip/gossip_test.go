@@ -1,0 +1,330 @@
+package gossip
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestTwoFindEachOther(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		a := c.start(0)
+		if got, want := a.Address(), addressOf(0); got != want {
+			t.Errorf("address %q, want %q", got, want)
+		}
+		b := c.start(1)
+		c.until("they find each other", time.Second, c.whole)
+		want := Member{Node: "n1", Address: addressOf(1), State: Alive, Meta: Meta{
+			Address: ipOf(1) + ":7947", Epoch: 1, Weight: 100, MinVersion: 1, MaxVersion: 1,
+		}}
+		got := a.Members()
+		if len(got) == 1 {
+			got[0].since = time.Time{}
+		}
+		if !slices.Equal(got, []Member{want}) {
+			t.Errorf("members %+v, want %+v", got, want)
+		}
+		if b.member("n0") == nil || len(b.Members()) != 1 {
+			t.Errorf("the other's members: %+v", b.Members())
+		}
+		select {
+		case <-a.Changed():
+		default:
+			t.Error("Changed says nothing")
+		}
+		synctest.Wait()
+		select {
+		case <-a.Changed():
+			t.Error("Changed says it twice")
+		default:
+		}
+		if s := a.Stats(); s.Members != 2 || s.Health != 0 || s.Garbage != 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestMetaSpreads(t *testing.T) {
+	for _, k := range []int{2, 10} {
+		t.Run(fmt.Sprint(k, " nodes"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.startAll(k)
+				n := c.nodes[k-1]
+				<-c.nodes[0].Changed()
+				m := n.cfg.Meta
+				for w := range uint32(5) { // more often than it goes out: the last counts
+					m.In, m.Weight = true, w
+					if err := n.SetMeta(m); err != nil {
+						t.Fatal(err)
+					}
+				}
+				d := c.until("all know it", time.Second, c.all(n.name, func(x Member) bool { return x.Meta == m }))
+				t.Logf("seen by all after %v", d)
+				select {
+				case <-c.nodes[0].Changed():
+				default:
+					t.Error("Changed says nothing")
+				}
+				m.Address = string(make([]byte, maxMeta))
+				if err := n.SetMeta(m); err == nil {
+					t.Error("a meta that is too long was taken")
+				}
+			})
+		})
+	}
+}
+
+// TestDetection: what the package comment says about the time until a dead node
+// is missing.
+func TestDetection(t *testing.T) {
+	for _, tc := range []struct {
+		nodes, killed, runs int
+		least, most         time.Duration
+	}{
+		{2, 1, 10, 1500 * time.Millisecond, 4 * time.Second},
+		{3, 1, 20, 1500 * time.Millisecond, 5 * time.Second},
+		{10, 1, 10, 1500 * time.Millisecond, 5 * time.Second},
+		{10, 5, 5, 1500 * time.Millisecond, 12 * time.Second},
+	} {
+		t.Run(fmt.Sprintf("%d of %d", tc.killed, tc.nodes), func(t *testing.T) {
+			var least, most time.Duration
+			for range tc.runs {
+				inBubble(t, func(t *testing.T, c *cluster) {
+					c.startAll(tc.nodes)
+					dead := slices.Clone(c.nodes[tc.nodes-tc.killed:])
+					for _, n := range dead {
+						n.kill()
+					}
+					d := c.until("all miss it", tc.most, c.whole)
+					for _, n := range dead {
+						if !c.all(n.name, missing)() {
+							t.Errorf("%s is not missing", n.name)
+						}
+					}
+					if d < tc.least {
+						t.Errorf("missing after %v already", d)
+					}
+					if least == 0 || d < least {
+						least = d
+					}
+					most = max(most, d)
+				})
+			}
+			t.Logf("missing after %v to %v", least, most)
+		})
+	}
+}
+
+func TestLeave(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startAll(10)
+		n := c.nodes[5]
+		n.end()
+		d := c.until("all know that it left", 500*time.Millisecond, c.all(n.name, missing))
+		t.Logf("seen by all after %v", d)
+		if err := <-n.done; err != nil {
+			t.Error(err)
+		}
+		n.done <- nil // for inBubble
+		c.start(5, epoch(2))
+		c.until("it is back", time.Second, c.all(n.name, aliveAs(2)))
+	})
+}
+
+// TestEndsAlone: who leaves does not wait for those that are not there.
+func TestEndsAlone(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		begin func(c *cluster) *node
+		limit time.Duration
+	}{
+		{"nobody was ever there", func(c *cluster) *node {
+			n := c.start(0, join())
+			time.Sleep(time.Minute)
+			return n
+		}, 0},
+		{"just cut off", func(c *cluster) *node {
+			c.startAll(3)
+			c.Isolate(c.nodes[1].ip)
+			return c.nodes[1]
+		}, leaveTimeout},
+		{"about to join who does not answer", func(c *cluster) *node {
+			n := c.start(1)
+			time.Sleep(time.Second)
+			return n
+		}, 2 * streamTimeout},
+		{"at once", func(c *cluster) *node { return c.start(0) }, leaveTimeout},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				n := tc.begin(c)
+				start := time.Now()
+				n.end()
+				if err := <-n.done; err != nil {
+					t.Error(err)
+				}
+				if d := time.Since(start); d > tc.limit {
+					t.Errorf("it took %v, want %v", d, tc.limit)
+				}
+				n.done <- nil // for inBubble
+			})
+		})
+	}
+}
+
+// TestClose: without Run, twice, and while Run runs.
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{Net: newNet(), t: t}
+		g, err := New(Config{Node: "a", Bind: addressOf(7), Transport: c.Host(ipOf(7)).Transport(port)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := g.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		n := c.start(0)
+		n.Broadcast([]byte("x"))
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+		n.stop()
+		if err := <-n.done; err != nil {
+			t.Error(err)
+		}
+		time.Sleep(5 * time.Second)
+	})
+}
+
+// TestRestart: a name that comes back, before anybody missed it or after, is
+// seen in its new process.
+func TestRestart(t *testing.T) {
+	const elsewhere = 40
+	for _, tc := range []struct {
+		name  string
+		leave bool
+		down  time.Duration
+		edit  func(*Config)
+		limit time.Duration
+	}{
+		{"at once, same address", false, 300 * time.Millisecond, join(addressOf(0)), time.Second},
+		{"at once, same address, and joins nobody", false, 300 * time.Millisecond, join(), 3 * time.Second},
+		{"at once, elsewhere", false, 300 * time.Millisecond, at(elsewhere), 8 * time.Second},
+		{"later, same address", false, time.Minute, join(addressOf(0)), rejoinEvery * 3 / 2},
+		{"later, same address, and joins nobody", false, time.Minute, join(), rejoinEvery * 3 / 2},
+		{"later, elsewhere", false, time.Minute, at(elsewhere), rejoinEvery * 3 / 2},
+		{"after it left, same address", true, 300 * time.Millisecond, join(addressOf(0)), time.Second},
+		{"after it left, elsewhere", true, 300 * time.Millisecond, at(elsewhere), time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, k := range []int{2, 3, 10} {
+				inBubble(t, func(t *testing.T, c *cluster) {
+					c.startAll(k)
+					n := c.nodes[k-1]
+					if tc.leave {
+						n.end()
+					} else {
+						n.kill()
+					}
+					time.Sleep(tc.down)
+					next := c.start(k-1, epoch(2), tc.edit)
+					d := c.until("all see the new process", tc.limit, c.all(n.name, aliveAs(2)))
+					t.Logf("%d nodes: seen by all after %v", k, d)
+					c.until("it sees all", time.Second, c.whole)
+					if got, want := c.nodes[0].member(n.name).Address, next.Address(); got != want {
+						t.Errorf("its address is %s, want %s", got, want)
+					}
+					time.Sleep(2 * conflictAfter)
+					for _, m := range c.nodes {
+						if told := m.told(); len(told) > 0 {
+							t.Errorf("%s was told of a conflict: %s", m.name, told)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestConflict: two live processes of one name.
+func TestConflict(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startAll(3)
+		old := c.nodes[2]
+		other := c.start(9, named(old.name), epoch(2))
+		c.until("the newcomer is told", conflictAfter+2*contestEvery, func() bool { return len(other.told()) > 0 })
+		want := fmt.Sprintf("n2 at %s and %s", addressOf(9), addressOf(2))
+		if got := other.told()[0]; got != want {
+			t.Errorf("it was told %q, want %q", got, want)
+		}
+		time.Sleep(4 * conflictAfter)
+		if got := len(other.told()); got < 3 || got > 6 {
+			t.Errorf("it was told %d times in %v, want about 5", got, 5*conflictAfter)
+		}
+		want = fmt.Sprintf("n2 at %s and %s", addressOf(2), addressOf(9))
+		if got := c.nodes[0].told(); len(got) == 0 || got[0] != want {
+			t.Errorf("the others were told %q, want %q", got, want)
+		}
+		// Who was there first has the name, until it goes.
+		for _, n := range c.nodes[:2] {
+			if m := n.member("n2"); m == nil || !aliveAs(1)(*m) {
+				t.Errorf("%s knows %+v", n.name, m)
+			}
+		}
+		old.kill()
+		c.until("the newcomer has the name", 8*time.Second, c.all("n2", aliveAs(2)))
+		told := len(other.told())
+		time.Sleep(4 * conflictAfter)
+		if got := len(other.told()); got != told {
+			t.Errorf("it was told %d times more after that", got-told)
+		}
+	})
+}
+
+// TestHundred: as many nodes as a cluster may well have.
+func TestHundred(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		for i := range 100 {
+			c.start(i) // all at once
+		}
+		d := c.until("all find each other", 5*time.Second, c.whole)
+		t.Logf("all find each other after %v", d)
+		time.Sleep(10 * time.Second)
+
+		n := c.nodes[50]
+		n.kill()
+		d = c.until("all miss it", 9*time.Second, c.all(n.name, missing))
+		t.Logf("missing after %v", d)
+		if d < 3*time.Second {
+			t.Errorf("missing after %v already", d)
+		}
+		c.start(50, at(150), epoch(2))
+		d = c.until("all see it elsewhere", rejoinEvery*3/2, c.all(n.name, aliveAs(2)))
+		t.Logf("back after %v", d)
+
+		c.nodes[20].end()
+		d = c.until("all know that one left", time.Second, c.all("n20", missing))
+		t.Logf("left after %v", d)
+
+		for i := range 20 {
+			if !c.nodes[i].Broadcast(fmt.Append(nil, "datagram ", i)) {
+				t.Error("there was no room for a datagram")
+			}
+		}
+		time.Sleep(2 * time.Second)
+		var reached int
+		for _, n := range c.nodes {
+			reached += len(n.received)
+		}
+		if want := 20 * (len(c.nodes) - 1); reached < want*99/100 {
+			t.Errorf("datagrams came %d times, want %d", reached, want)
+		}
+		if !c.whole() {
+			t.Error("somebody is missing")
+		}
+	})
+}

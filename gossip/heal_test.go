@@ -1,0 +1,237 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestSplitHeals: also when it lasts longer than memberlist remembers who was
+// on the other side.
+func TestSplitHeals(t *testing.T) {
+	const limit = rejoinEvery*3/2 + 2*streamTimeout
+	halves := func(c *cluster, k int) {
+		for i := range k / 2 {
+			for j := k / 2; j < k; j++ {
+				c.Cut(ipOf(i), ipOf(j))
+			}
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		cut  func(c *cluster, k int)
+		edit func(*Config)
+	}{
+		{"halves", halves, nil},
+		{"halves that join nobody", halves, func(c *Config) {
+			if c.Node != "n1" { // who joins n0 at the start; n0 and n1 are one half
+				c.Join = []string{addressOf(1)}
+			}
+		}},
+		{"one of them", func(c *cluster, k int) { c.Isolate(ipOf(k - 1)) }, nil},
+		{"the one that all join", func(c *cluster, k int) { c.Isolate(ipOf(0)) }, nil},
+		{"each from each", func(c *cluster, k int) {
+			for i := range k {
+				c.Isolate(ipOf(i))
+			}
+		}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, k := range []int{2, 6} {
+				for _, lasts := range []time.Duration{5 * time.Second, 20 * time.Second, time.Minute, 10 * time.Minute} {
+					inBubble(t, func(t *testing.T, c *cluster) {
+						edit := tc.edit
+						if edit == nil {
+							edit = func(*Config) {}
+						}
+						c.startAll(k, edit)
+						tc.cut(c, k)
+						time.Sleep(lasts)
+						if lasts >= time.Minute && c.whole() {
+							t.Error("there was no split")
+						}
+						c.Heal()
+						d := c.until("it heals", limit, c.whole)
+						t.Logf("%d nodes, split for %v: whole after %v", k, lasts, d)
+					})
+				}
+			}
+		})
+	}
+}
+
+// TestOneSidedJoin: nodes that were started while they could not reach each
+// other, and of which one only knows where the other is.
+func TestOneSidedJoin(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.Cut(ipOf(0), ipOf(2))
+		c.Cut(ipOf(0), ipOf(3))
+		c.Cut(ipOf(1), ipOf(2))
+		c.Cut(ipOf(1), ipOf(3))
+		c.start(0, join())
+		c.start(1)
+		c.start(2)                     // knows n0
+		c.start(3, join(addressOf(2))) // knows nobody of the other side
+		time.Sleep(5 * time.Minute)
+		for _, n := range c.nodes {
+			if got := n.Stats().Members; got != 2 {
+				t.Errorf("%s sees %d nodes, want 2", n.name, got)
+			}
+		}
+		c.Heal()
+		d := c.until("it heals", rejoinEvery*3/2+2*streamTimeout, c.whole)
+		t.Logf("whole after %v", d)
+	})
+}
+
+// TestPaused: a node that nobody could hear for a while finds back, though it is
+// never told that others held it for dead.
+func TestPaused(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startAll(3)
+		n := c.nodes[1]
+		for _, m := range c.nodes {
+			c.CutOneWay(n.ip, m.ip)
+		}
+		c.until("the others miss it", 10*time.Second, c.all(n.name, missing))
+		c.Heal()
+		c.until("it is back", rejoinEvery*3/2, c.all(n.name, aliveAs(1)))
+	})
+}
+
+// TestJoinLater: nobody answers at first.
+func TestJoinLater(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		begin func(c *cluster)
+	}{
+		{"no such machine", func(c *cluster) {}},
+		{"it refuses", func(c *cluster) { c.Host(ipOf(0)) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				tc.begin(c)
+				n := c.start(1)
+				time.Sleep(10 * time.Minute)
+				if s := n.Stats(); s.Members != 1 || s.Rejoins != 0 {
+					t.Errorf("stats %+v", s)
+				}
+				got := n.log.String()
+				if strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, addressOf(0)) || !strings.Contains(got, "trying again") {
+					t.Errorf("it should say once that nobody answers, and where:\n%s", got)
+				}
+				c.start(0, join())
+				d := c.until("it finds the other", rejoinEvery*3/2+2*streamTimeout, c.whole)
+				t.Logf("after %v", d)
+			})
+		})
+	}
+}
+
+// TestStartTogether: the one that all join comes last.
+func TestStartTogether(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.Host(ipOf(0)) // the machine is there
+		for i := 9; i >= 0; i-- {
+			c.start(i)
+			time.Sleep(50 * time.Millisecond)
+		}
+		d := c.until("all find each other", 2*time.Second, c.whole)
+		t.Logf("after %v", d)
+	})
+}
+
+// TestJoinName: a name that does not resolve at first, and then to several
+// addresses.
+func TestJoinName(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		var known atomic.Bool
+		names := func(cfg *Config) {
+			cfg.Join = []string{"sidecars.test:7946"}
+			cfg.Resolve = func(_ context.Context, host string) ([]string, error) {
+				if host != "sidecars.test" {
+					t.Errorf("%q was looked up", host)
+				}
+				if !known.Load() {
+					return nil, errors.New("no such host")
+				}
+				return []string{ipOf(0), "::ffff:" + ipOf(1), ipOf(2), ipOf(3), "nonsense"}, nil
+			}
+		}
+		for i := range 4 {
+			c.start(i, names)
+		}
+		time.Sleep(time.Minute)
+		for _, n := range c.nodes {
+			if got := n.log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, "join address sidecars.test:7946: no such host") {
+				t.Errorf("%s should say once that the name does not resolve:\n%s", n.name, got)
+			}
+			if got := n.Stats().Members; got != 1 {
+				t.Errorf("%s sees %d nodes", n.name, got)
+			}
+		}
+		known.Store(true)
+		c.until("all find each other", rejoinEvery*3/2, c.whole)
+		// It asks nobody whom it sees, itself included.
+		time.Sleep(time.Minute)
+		before := c.nodes[0].Stats().Rejoins
+		time.Sleep(time.Minute)
+		if got := c.nodes[0].Stats().Rejoins - before; got != 0 {
+			t.Errorf("%d joins while nobody was missing", got)
+		}
+	})
+}
+
+// TestJoinNameWhileOthersLive: two sides that have never met and know each other
+// by a name only.
+func TestJoinNameWhileOthersLive(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		names := func(cfg *Config) {
+			cfg.Join = []string{"sidecars.test:7946"}
+			cfg.Resolve = func(context.Context, string) ([]string, error) {
+				return []string{ipOf(0), ipOf(1), ipOf(2), ipOf(3)}, nil
+			}
+		}
+		for i := range 2 {
+			for j := 2; j < 4; j++ {
+				c.Cut(ipOf(i), ipOf(j))
+			}
+		}
+		for i := range 4 {
+			c.start(i, names)
+		}
+		time.Sleep(time.Minute)
+		c.Heal()
+		c.until("all find each other", rejoinEvery*3/2+2*streamTimeout, c.whole)
+	})
+}
+
+// TestManyJoinAddresses: a round of joins is bounded, and tries all in the end.
+func TestManyJoinAddresses(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		var list []string
+		for i := range 100 {
+			list = append(list, fmt.Sprintf("%s:%d", ipOf(0), 1000+i))
+		}
+		n := c.start(1, join(append(list, addressOf(2))...))
+		targets, err := n.targets(t.Context(), false)
+		if len(targets) != maxTries || err != nil {
+			t.Errorf("%d tries in a round, want %d; %v", len(targets), maxTries, err)
+		}
+		c.start(2, join())
+		c.until("it finds the one", 10*time.Minute, c.whole)
+	})
+}
+
+// TestLoss: packets that get lost make nobody missing.
+func TestLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startAll(10)
+		c.SetLoss(0.1)
+		c.stays("one packet in ten is lost", 2*time.Minute)
+	})
+}
