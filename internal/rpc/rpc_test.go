@@ -439,12 +439,13 @@ func TestBudget(t *testing.T) {
 // connection closes.
 func TestShutdownAnswers(t *testing.T) {
 	h := newEcho()
-	_, dial, shutdown := serve(t, h, Limits{})
+	s, dial, shutdown := serve(t, h, Limits{})
 	nc, idle := dial(), dial()
 	if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "x")...)); err != nil {
 		t.Fatal(err)
 	}
 	readReply(t, nc)
+	eventually(t, "both to be accepted", s, func(st Stats) bool { return st.Open == 2 })
 	done := make(chan struct{})
 	go func() {
 		shutdown()
