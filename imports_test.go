@@ -39,7 +39,7 @@ var allowed = []struct {
 	{"unixsock", nil},
 	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/kv", "internal/rpc", "internal/wire", "l2/segment", "unixsock"}},
+	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/load", "internal/wire", "sidecar", "unixsock"}},
 }

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -54,6 +56,35 @@ type Config struct {
 	// RequestTimeout is for requests that bring none. Default 1 s.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
 
+	// Bind is where this host's gossip listens for other sidecars, host:port;
+	// "off" is none: the sidecar is alone. Default off, or 127.0.0.1:7946 where
+	// Join is given.
+	Bind string `yaml:"bind"`
+	// PeerBind is where other sidecars' requests are served, host:port. Default:
+	// the host of Bind, and the port after its.
+	PeerBind string `yaml:"peer_bind"`
+	// Advertise is the IP address that other hosts reach this one under. Default:
+	// that of Bind.
+	Advertise string `yaml:"advertise"`
+	// Join are addresses of other sidecars' gossip, host:port; a name may stand
+	// for several. Give the same ones on all hosts.
+	Join []string `yaml:"join"`
+	// Cluster is the cluster's name. Sidecars of another one are refused.
+	// Default "cachesidecar".
+	Cluster string `yaml:"cluster"`
+	// Insecure lets Bind and PeerBind be other than loopback, though what passes
+	// between hosts is neither encrypted nor authenticated.
+	Insecure bool `yaml:"insecure"`
+	// Weight is this host's part of the keys, relative to others'. Default:
+	// L2Size in MiB.
+	Weight uint32 `yaml:"weight"`
+	// MaxStaleness is how far behind a copy may be. It must be the same on all
+	// hosts. Default 2 s, at least 500 ms.
+	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// MaxClockSkew is how far another host's wall clock may differ. Default
+	// 500 ms.
+	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
+
 	// HTTP is where health and metrics are served, host:port; "off" serves
 	// none. Default off when embedded, 127.0.0.1:7948 from the command.
 	HTTP string `yaml:"http"`
@@ -70,6 +101,8 @@ type Config struct {
 	Log *slog.Logger `yaml:"-"`
 	// Clock is for tests. Default: the machine's.
 	Clock kv.Clock `yaml:"-"`
+
+	network cluster.Network // for tests
 }
 
 // Namespace is the settings of one namespace.
@@ -153,6 +186,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.RequestTimeout < time.Millisecond || c.RequestTimeout > wire.MaxTimeout*time.Millisecond {
 		return c, fmt.Errorf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
 	}
+	if c, err = c.clusterDefaults(); err != nil {
+		return c, err
+	}
 	if c.HTTP == "off" {
 		c.HTTP = ""
 	}
@@ -176,6 +212,69 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	return c, nil
 }
+
+// clusterDefaults sets and checks what concerns other hosts.
+func (c Config) clusterDefaults() (Config, error) {
+	switch c.Bind {
+	case "off":
+		c.Bind = ""
+		if len(c.Join) > 0 {
+			return c, errors.New("join is given and bind is off: leave one of them out")
+		}
+	case "":
+		if len(c.Join) > 0 {
+			c.Bind = defaultBind
+		}
+	}
+	def(&c.Cluster, cluster.DefaultCluster)
+	def(&c.MaxStaleness, cluster.DefaultBound)
+	def(&c.MaxClockSkew, cluster.DefaultMaxSkew)
+	def(&c.Weight, cluster.WeightOf(int64(c.L2Size)))
+	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
+		return c, fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
+	}
+	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
+		return c, fmt.Errorf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
+	}
+	if len(c.Cluster) > maxClusterName || strings.ContainsAny(c.Cluster, " \t\r\n\x00") {
+		return c, fmt.Errorf("cluster %q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
+	}
+	if c.Bind != "" && c.PeerBind == "" {
+		host, port, err := net.SplitHostPort(c.Bind)
+		n, e := strconv.ParseUint(port, 10, 16)
+		if err = errors.Join(err, e); err != nil {
+			return c, fmt.Errorf("bind %q: give host:port, such as %s (%w)", c.Bind, defaultBind, err)
+		}
+		if n > 0 {
+			n++
+		}
+		c.PeerBind = net.JoinHostPort(host, strconv.FormatUint(n, 10))
+	}
+	return c, c.clusterConfig().Check()
+}
+
+// clusterConfig is the cluster's part of the configuration.
+func (c *Config) clusterConfig() cluster.Config {
+	return cluster.Config{
+		Self:    kv.Process{Node: kv.NodeID(c.Node)},
+		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
+		Join: c.Join, Insecure: c.Insecure, Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
+		Clock: c.Clock, Log: c.Log, Network: c.network,
+	}
+}
+
+func def[T comparable](field *T, v T) {
+	var zero T
+	if *field == zero {
+		*field = v
+	}
+}
+
+const (
+	defaultBind    = "127.0.0.1:7946"
+	maxBound       = time.Minute
+	maxClusterName = 64
+)
 
 // Check validates a configuration, and that the machine has the memory.
 func (c Config) Check() error {

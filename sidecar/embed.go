@@ -9,7 +9,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Errors of the embedding API, found with errors.Is.
@@ -50,17 +49,10 @@ const (
 // Get returns a key's value, or ErrNotFound.
 func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value, error) {
 	var v Value
-	err := s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
-		var r wire.Reply
-		data, _, ns := s.value(nil, b, []byte(namespace), key, segment.NoLimit, now, &r)
-		if r.Status != wire.OK {
-			s.count(ns, wire.OpGet, r)
-			return embedError(&r)
-		}
-		ns.counts[wire.OpGet][hitL2].Add(1)
-		v = Value{Data: data, Flags: r.Flags, Version: r.Version, TTL: time.Duration(r.TTLMS) * time.Millisecond}
-		return nil
-	})
+	r, err := s.call(ctx, &wire.Request{Op: wire.OpGet, Namespace: []byte(namespace), Key: key, TTLMS: wire.TTLDefault})
+	if err == nil {
+		v = Value{Data: r.Value, Flags: r.Flags, Version: r.Version, TTL: time.Duration(r.TTLMS) * time.Millisecond}
+	}
 	return v, err
 }
 
@@ -131,7 +123,20 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
 	}
 	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
-		r = s.execute(q, b, now)
+		s.node.Beat(now.Boot)
+		if q.Op != wire.OpDelete || s.node.Alone() {
+			r = s.execute(q, b, now, false)
+		} else {
+			r = moved() // some keys may be here, and others not
+		}
+		if r.Status == wire.Moved {
+			deadline := s.deadlineOf(q, now)
+			if d, ok := ctx.Deadline(); ok {
+				deadline = now.Boot + time.Until(d)
+			}
+			r = s.serve(ctx, q, b, deadline)
+			s.countLater(q, &r)
+		}
 		return embedError(&r)
 	})
 	return r, err

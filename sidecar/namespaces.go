@@ -86,6 +86,16 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 // all returns the names in use.
 func (n *namespaces) all() map[string]*namespace { return *n.table.Load() }
 
+// nameOf returns the name of a slot, or "" where it has none.
+func (n *namespaces) nameOf(id kv.NamespaceID) string {
+	for name, ns := range n.all() {
+		if ns.id == id {
+			return name
+		}
+	}
+	return ""
+}
+
 // lookup returns a name's slot for a read: nil where it has none, so that
 // there is nothing to be found.
 func (n *namespaces) lookup(name []byte) *namespace { return n.all()[string(name)] }

@@ -1,10 +1,14 @@
 package sidecar
 
 import (
+	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -14,22 +18,46 @@ type core struct {
 	cfg   Config
 	clock kv.Clock
 	hlc   *kv.HLC
+	self  []byte // this node's name
 	store *segment.Store
 	names *namespaces
+
+	node    *cluster.Node
+	handoff *handoff
+	ledger  *invalidation.Ledger
+	l1      *l1.Cache
+	calls   calls
+	counts  coreCounts
 }
 
-// execute serves every request but GET and MGET, whose values go straight into
-// the caller's buffer (see value). q.Namespace is set.
-func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
+// coreCounts counts what concerns other hosts.
+type coreCounts struct {
+	peerReads, joined, peerErrors, copiesRefused atomic.Int64
+}
+
+// execute serves a request from what this host holds, or says that it has moved
+// (see route.go). q.Namespace is set. fetched says that an entry that may be on
+// its way here has been asked for. GET and MGET of sessions have their values
+// put straight into the connection's buffer instead (see value).
+func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
+	case wire.OpGet:
+		var r wire.Reply
+		value, _, ns := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r)
+		if r.Status == wire.OK {
+			r.Value = value
+			ns.counts[wire.OpGet][hitL2].Add(1)
+			return r
+		}
+		return c.count(ns, wire.OpGet, r)
 	case wire.OpSet:
-		return c.onKey(q, b, now, c.set)
+		return c.onKey(q, b, now, fetched, c.set)
 	case wire.OpTouch:
-		return c.onKey(q, b, now, c.touch)
+		return c.onKey(q, b, now, fetched, c.touch)
 	case wire.OpIncr:
-		return c.onKey(q, b, now, c.incr)
+		return c.onKey(q, b, now, fetched, c.incr)
 	case wire.OpDelete:
 		return c.deleteAll(q, b, now)
 	case wire.OpFlush:
@@ -37,7 +65,7 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	case wire.OpRing:
 		return c.ring(q)
 	case wire.OpMembers:
-		return bodyReply([]wire.Member{{Node: c.cfg.Node, State: "alive"}})
+		return bodyReply(c.members())
 	}
 	return errorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
 }
@@ -65,7 +93,7 @@ func checkKey(key []byte) *wire.Error {
 }
 
 // onKey runs a write of one key inside its namespace.
-func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
+func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
 		return c.count(c.names.none, q.Op, errorReply(err))
 	}
@@ -73,12 +101,95 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, f func(*namesp
 	if err != nil {
 		return c.count(c.names.none, q.Op, errorReply(err))
 	}
-	return c.count(ns, q.Op, f(ns, q, now))
+	partition := ns.key(q.Key).Hash.Partition()
+	holding := c.node.Holds(partition)
+	if holding == 0 || !fetched && needsOld(q) && c.late(ns.key(q.Key), now) {
+		return moved()
+	}
+	r := f(ns, q, now)
+	if !c.still(partition, holding) {
+		r = lost()
+	}
+	return c.count(ns, q.Op, r)
+}
+
+// needsOld says whether a write depends on what is there.
+func needsOld(q *wire.Request) bool { return q.Op != wire.OpSet || q.Mode != wire.ModeSet }
+
+// late says whether a key that is absent may have an entry on its way here.
+func (c *core) late(key kv.Key, now kv.Moment) bool {
+	if c.handoff.incoming[key.Hash.Partition()].Load() == nil {
+		return false
+	}
+	_, present := c.store.Peek(key, now.Boot)
+	return !present
+}
+
+// still says whether a holding, found before a write was stored, has lasted
+// until after it: only then nobody else can have accepted another one.
+func (c *core) still(partition uint16, holding uint32) bool {
+	if !c.node.Alone() {
+		c.node.Beat(c.clock.Read().Boot)
+	}
+	return c.node.Holds(partition) == holding
+}
+
+// lost answers a write during which the holding has ended.
+func lost() wire.Reply {
+	return errorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
 func (c *core) count(ns *namespace, op wire.Op, r wire.Reply) wire.Reply {
 	ns.counts[op][outcomeOf(&r)].Add(1)
 	return r
+}
+
+// countLater counts what the slow way has brought and execute has not counted:
+// what came from others, and what nobody answered.
+func (c *core) countLater(q *wire.Request, r *wire.Reply) {
+	count := func(op wire.Op, r *wire.Reply) {
+		o := outcomeOf(r)
+		if readOp(op) && r.Status == wire.OK {
+			if o = hitOf(r.Source); o == hitL2 {
+				return
+			}
+		}
+		ns := c.names.lookup(q.Namespace)
+		if ns == nil {
+			ns = c.names.none
+		}
+		ns.counts[op][o].Add(1)
+	}
+	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
+		for i := range r.Items {
+			count(q.Op, &r.Items[i])
+		}
+		return
+	}
+	count(q.Op, r)
+}
+
+// hitOf is the outcome of a value from somewhere.
+func hitOf(s wire.Source) outcome {
+	switch s {
+	case wire.SourceL1:
+		return hitL1
+	case wire.SourcePeer:
+		return hitPeer
+	case wire.SourceOrigin:
+		return hitOrigin
+	}
+	return hitL2
+}
+
+// holdsAll says whether this host holds the partitions of all keys.
+func (c *core) holdsAll(keys []kv.Hash) bool {
+	for _, h := range keys {
+		if c.node.Holds(h.Partition()) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func outcomeOf(r *wire.Reply) outcome {
@@ -95,31 +206,61 @@ func outcomeOf(r *wire.Reply) outcome {
 	return failed
 }
 
-// value looks a key up in the store and appends its value to dst: what GET and
-// MGET do on a hit. A value beyond limit is not appended; r.Source is zero
-// then and size tells its length.
-func (c *core) value(dst []byte, b *borrowed, name, key []byte, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int, ns *namespace) {
+// value looks a key up in what this host holds and appends its value to dst:
+// what GET and MGET do on a hit. A value beyond limit is not appended; r.Source
+// is zero then and size tells its length. MOVED is for others to answer, and
+// counts for nothing.
+func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit int, now kv.Moment, fetched bool, r *wire.Reply) (out []byte, size int, ns *namespace) {
 	if err := checkKey(key); err != nil {
 		*r = errorReply(err)
 		return dst, 0, c.names.none
 	}
-	if ns = b.read(name); ns == nil {
-		*r = wire.Reply{Status: wire.Miss}
-		if !kv.ValidNamespace(string(name)) {
-			*r = errorReply(badNamespace(name))
-		}
+	if ns = b.read(q.Namespace); ns == nil {
+		*r = c.nameless(q, key, fetched)
 		return dst, 0, c.names.none
 	}
-	dst, info, ok := c.store.Get(dst, ns.key(key), limit, now.Boot)
+	k := ns.key(key)
+	// Before the holding is checked and the value read: what is vouched for as
+	// of a moment must have been current then.
+	var asOf kv.Version
+	if q.Has(wire.Vouch) {
+		asOf = c.hlc.Next(now.Wall)
+	}
+	if c.node.Holds(k.Hash.Partition()) == 0 {
+		out, size = c.copyInto(dst, q, k, limit, now, r)
+		return out, size, ns
+	}
+	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
 	if !ok {
 		*r = wire.Reply{Status: wire.Miss}
+		if !fetched && c.handoff.incoming[k.Hash.Partition()].Load() != nil {
+			*r = moved()
+		}
 		return dst, 0, ns
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
+	if asOf != 0 {
+		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.self, uint64(c.node.Self().Epoch)
+	}
 	if info.Size <= limit {
 		r.Source = wire.SourceL2
 	}
 	return dst, info.Size, ns
+}
+
+// nameless answers a read in a namespace that has no slot here: nothing of it
+// is on this host.
+func (c *core) nameless(q *wire.Request, key []byte, fetched bool) wire.Reply {
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return errorReply(badNamespace(q.Namespace))
+	}
+	if !c.node.Alone() {
+		p := c.hash(q.Namespace, key).Partition()
+		if c.node.Holds(p) == 0 || !fetched && c.handoff.incoming[p].Load() != nil {
+			return moved()
+		}
+	}
+	return wire.Reply{Status: wire.Miss}
 }
 
 // remaining is a TTL as it travels: whole milliseconds, at least one, and zero
@@ -210,43 +351,29 @@ func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Repl
 		return c.count(c.names.none, wire.OpDelete, errorReply(err))
 	}
 	ns := b.read(name)
+	if ns == nil && !kv.ValidNamespace(string(name)) {
+		return c.count(c.names.none, wire.OpDelete, errorReply(badNamespace(name)))
+	}
+	partition := c.hash(name, key).Partition()
+	holding := c.node.Holds(partition)
+	if holding == 0 {
+		return moved()
+	}
 	if ns == nil {
-		if !kv.ValidNamespace(string(name)) {
-			return c.count(c.names.none, wire.OpDelete, errorReply(badNamespace(name)))
+		// Nothing is there, and nothing on its way may come in.
+		v := c.hlc.Next(now.Wall)
+		if !c.node.Alone() {
+			c.ledger.Note(c.hash(name, key), v)
 		}
-		return c.count(c.names.none, wire.OpDelete, wire.Reply{Status: wire.Miss, Version: uint64(c.hlc.Next(now.Wall))})
+		return c.count(c.names.none, wire.OpDelete, wire.Reply{Status: wire.Miss, Version: uint64(v)})
 	}
 	v, had := c.store.Delete(ns.key(key), now)
+	if !c.still(partition, holding) {
+		return c.count(ns, wire.OpDelete, lost())
+	}
 	r := wire.Reply{Version: uint64(v)}
 	if !had {
 		r.Status = wire.Miss
 	}
 	return c.count(ns, wire.OpDelete, r)
-}
-
-func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
-	floor := c.hlc.Next(now.Wall)
-	if q.Has(wire.All) {
-		c.store.FlushAll(floor)
-		return wire.Reply{Version: uint64(floor)}
-	}
-	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(badNamespace(q.Namespace))
-	}
-	if ns := b.read(q.Namespace); ns != nil {
-		c.store.Flush(ns.id, floor)
-	}
-	return wire.Reply{Version: uint64(floor)}
-}
-
-// ring says whose a key is: with one host, its own.
-func (c *core) ring(q *wire.Request) wire.Reply {
-	if err := checkKey(q.Key); err != nil {
-		return errorReply(err)
-	}
-	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(badNamespace(q.Namespace))
-	}
-	hash := kv.HashKey(kv.NamespaceSeed(clusterSeed, string(q.Namespace)), q.Key)
-	return bodyReply(wire.Place{Partition: int(hash.Partition()), Owner: c.cfg.Node, Holder: c.cfg.Node})
 }

@@ -19,14 +19,18 @@ import (
 type session struct {
 	s       *Sidecar
 	core    *core
-	peer    unixsock.Peer
+	from    kv.Process // another sidecar; none is an app
+	who     []any      // is at the other end, for the log
 	hello   bool
 	ns      []byte // the connection's default namespace
 	now     kv.Moment
 	batches uint32
 	names   borrowed // for one batch
 	tally   tally
-	*work   // while a batch is served
+	// slow answers what cannot be answered in place.
+	slow  func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
+	order order
+	*work // while a batch is served
 }
 
 // work is what a session needs while it serves a batch; an idle one has none.
@@ -46,7 +50,10 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &session{s: s, core: &s.core, peer: peer, ns: defaultNamespace, names: borrowed{names: s.names}}
+	c := &session{
+		s: s, core: &s.core, who: []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID},
+		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serve,
+	}
 	c.log(slog.LevelDebug, "connection opened")
 	return c, nil
 }
@@ -57,13 +64,14 @@ var defaultNamespace = []byte(DefaultNamespace)
 func (c *session) log(level slog.Level, msg string, args ...any) {
 	log := c.core.cfg.Log
 	if log.Enabled(context.Background(), level) {
-		log.With("pid", c.peer.PID, "uid", c.peer.UID, "gid", c.peer.GID).Log(context.Background(), level, msg, args...)
+		log.With(c.who...).Log(context.Background(), level, msg, args...)
 	}
 }
 
 // Batch reads the clock, once for all requests that came in one read.
 func (c *session) Batch() {
 	c.now = c.core.clock.Read()
+	c.core.node.Beat(c.now.Boot)
 	c.work = works.Get().(*work)
 }
 
@@ -160,6 +168,14 @@ func (c *session) serve(conn *rpc.Conn) {
 		return
 	}
 	q.Namespace = c.nameOf(q)
+	if c.from.Node == "" && (q.Op.Peer() || q.Floor != 0) {
+		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
+		return
+	}
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) {
+		c.later(conn)
+		return
+	}
 	switch q.Op {
 	case wire.OpGet:
 		c.get(conn)
@@ -170,12 +186,69 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answer(conn)
 	case wire.OpStats:
 		c.tally.flush()
+		if q.Has(wire.Cluster) {
+			c.later(conn)
+			return
+		}
 		c.reply = bodyReply(c.s.stats())
 		c.answer(conn)
+	case wire.OpPull, wire.OpFetch:
+		c.ofPeers(conn)
+	case wire.OpDelete:
+		if !c.core.holdsAll(c.keys()) { // all of them here, or none
+			c.later(conn)
+			return
+		}
+		c.execute(conn)
+	case wire.OpFlush, wire.OpRing:
+		if c.from.Node == "" && !c.core.node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
+			c.later(conn)
+			return
+		}
+		c.execute(conn)
 	default:
-		c.reply = c.core.execute(q, &c.names, c.now)
-		c.answer(conn)
+		c.execute(conn)
 	}
+}
+
+// execute answers c.req from what this host holds, or later.
+func (c *session) execute(conn *rpc.Conn) {
+	if c.reply = c.core.execute(c.req, &c.names, c.now, false); c.reply.Status == wire.Moved {
+		c.later(conn)
+		return
+	}
+	c.answer(conn)
+}
+
+// keys are the hashes of the keys of c.req.
+func (c *session) keys() []kv.Hash {
+	q := c.req
+	if q.Key != nil {
+		return []kv.Hash{c.core.hash(q.Namespace, q.Key)}
+	}
+	list := make([]kv.Hash, len(q.Keys))
+	for i, k := range q.Keys {
+		list[i] = c.core.hash(q.Namespace, k)
+	}
+	return list
+}
+
+// later answers c.req on a goroutine of its own, after the requests of the same
+// keys that this connection has sent before.
+func (c *session) later(conn *rpc.Conn) {
+	q, deadline := c.req.Clone(), c.core.deadlineOf(c.req, c.now)
+	turn := c.order.enter(c.keys())
+	c.names.release() // it may wait for others to end
+	conn.Go(func() []byte {
+		defer turn.leave()
+		turn.wait()
+		b := borrowed{names: c.core.names}
+		defer b.release()
+		r := c.slow(context.Background(), q, &b, deadline)
+		c.core.countLater(q, &r)
+		r.ID = q.ID
+		return wire.AppendReply(nil, q.Op, &r)
+	})
 }
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
@@ -225,18 +298,21 @@ func (c *session) get(conn *rpc.Conn) {
 	limit := smallValue
 	for {
 		at := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, false)
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, c.req.Namespace, c.req.Key, limit, c.now, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, false, &c.reply)
 		if c.reply.Status != wire.OK {
-			conn.Out = conn.Out[:at]
+			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
+				c.later(conn)
+				return
+			}
 			c.tally.add(ns, wire.OpGet, outcomeOf(&c.reply))
 			c.answer(conn)
 			return
 		}
 		if size <= limit {
 			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
-			c.tally.add(ns, wire.OpGet, hitL2)
+			c.tally.add(ns, wire.OpGet, hitOf(c.reply.Source))
 			return
 		}
 		conn.Out = conn.Out[:at]
@@ -257,6 +333,8 @@ func (c *session) mget(conn *rpc.Conn) {
 		return
 	}
 	at := len(conn.Out)
+	counted := c.tally
+	vouch := q.Has(wire.Vouch)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if len(conn.Out)-at > wire.MaxMGetAnswer || !conn.Grow(smallValue+answerSlack, 0) {
@@ -264,27 +342,32 @@ func (c *session) mget(conn *rpc.Conn) {
 			continue
 		}
 		head := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, 0, item, false)
+		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, q.Namespace, key, smallValue, c.now, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, false, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
 				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
 				continue
 			}
 			limit := size
-			conn.Out = wire.OpenValue(conn.Out, 0, item, false)
-			if out, size, ns = c.core.value(conn.Out, &c.names, q.Namespace, key, limit, c.now, &c.reply); c.reply.Status == wire.OK && size > limit {
+			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, false, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}
-		if c.reply.Status != wire.OK {
+		switch c.reply.Status {
+		case wire.OK:
+			conn.Out = wire.CloseValue(out, value, &c.reply)
+			c.tally.add(ns, wire.OpMGet, hitOf(c.reply.Source))
+		case wire.Moved: // all of it goes the slow way
+			conn.Out, c.tally = conn.Out[:at], counted
+			c.later(conn)
+			return
+		default:
 			conn.Out = conn.Out[:head]
 			c.item(conn, ns, c.reply)
-			continue
 		}
-		conn.Out = wire.CloseValue(out, value, &c.reply)
-		c.tally.add(ns, wire.OpMGet, hitL2)
 	}
 	conn.Out = wire.EndFrame(conn.Out, at)
 }

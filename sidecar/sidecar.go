@@ -13,9 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -51,14 +54,13 @@ func New(cfg Config) (*Sidecar, error) {
 	var tag [2]byte
 	_, _ = rand.Read(tag[:]) // never fails
 	hlc := kv.NewHLC(binary.BigEndian.Uint16(tag[:]))
-	store, err := segment.New(segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: hlc})
-	if err != nil {
-		return nil, err
-	}
 	s := &Sidecar{
-		core:    core{cfg: cfg, clock: cfg.Clock, hlc: hlc, store: store, names: newNamespaces(cfg, store)},
+		core:    core{cfg: cfg, clock: cfg.Clock, hlc: hlc, self: []byte(cfg.Node), calls: calls{m: map[kv.Hash]*call{}}},
 		started: cfg.Clock.Read().Boot,
 		ready:   make(chan struct{}),
+	}
+	if err := s.newTiers(); err != nil {
+		return nil, err
 	}
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: cfg.MaxConnections,
@@ -66,6 +68,36 @@ func New(cfg Config) (*Sidecar, error) {
 	}, cfg.Log, s.newSession)
 	s.newMetrics()
 	return s, nil
+}
+
+// newTiers makes what holds entries, and what says which.
+func (s *Sidecar) newTiers() (err error) {
+	cfg := s.cfg
+	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc}
+	if cfg.Bind != "" { // copies of keys may be about
+		if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
+			return err
+		}
+		if s.l1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
+			return err
+		}
+		sc.Changed = func(k kv.Key, v kv.Version) { s.ledger.Note(k.Hash, v) }
+	}
+	if s.store, err = segment.New(sc); err != nil {
+		return err
+	}
+	s.names = newNamespaces(cfg, s.store)
+	s.handoff = newHandoff(&s.core, s.newPeerSession)
+	cc := cfg.clusterConfig()
+	cc.Self.Epoch, cc.Versions, cc.Tiers = newEpoch(), s.hlc, s.handoff
+	s.node, err = cluster.New(cc)
+	return err
+}
+
+func newEpoch() kv.Epoch {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return kv.Epoch(binary.BigEndian.Uint64(b[:]) | 1)
 }
 
 // Ready is closed once the socket and HTTP are served.
@@ -88,6 +120,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Lock() // calls under way have ended, and none begins
 	defer s.use.Unlock()
 	s.closed = true
+	if s.l1 != nil {
+		s.l1.Close()
+	}
 	return errors.Join(err, s.store.Close())
 }
 
@@ -108,19 +143,30 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 
 	// The socket goes first, so that what it has accepted is answered by tiers
-	// that still run.
-	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	back, background := errgroup.WithContext(background)
-	back.Go(func() error { return s.store.Run(background, s.clock) })
+	// that still run; then the cluster, which takes over what this host holds;
+	// then what lies below.
+	base := context.WithoutCancel(ctx)
+	below, stopBelow := context.WithCancel(base)
+	defer stopBelow()
+	middle, stopMiddle := context.WithCancel(base)
+	defer stopMiddle()
+	back, below := errgroup.WithContext(below)
+	back.Go(func() error { return s.store.Run(below, s.clock) })
 	if admin != nil {
-		back.Go(func() error { return admin.run(background) })
+		back.Go(func() error { return admin.run(below) })
 	}
+	if !s.node.Alone() {
+		back.Go(func() error { s.handoff.run(below); return nil })
+	}
+	cluster, middle := errgroup.WithContext(middle)
+	cluster.Go(func() error { return s.node.Run(middle) })
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { // a failure behind ends the front
 		select {
-		case <-background.Done():
-			return context.Cause(background)
+		case <-below.Done():
+			return context.Cause(below)
+		case <-middle.Done():
+			return context.Cause(middle)
 		case <-ctx.Done():
 			return nil
 		}
@@ -131,14 +177,22 @@ func (s *Sidecar) run(ctx context.Context) error {
 	close(s.ready)
 	s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after what it says
 	err = front.Wait()
-	stop()
-	if e := back.Wait(); e != nil && !errors.Is(err, e) {
-		err = errors.Join(err, e)
-	}
+	stopMiddle()
+	err = joined(err, cluster.Wait())
+	stopBelow()
+	err = joined(err, back.Wait())
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	reads, writes := s.names.served()
 	s.cfg.Log.Info("stopped", "reads", reads, "writes", writes, "error", err)
 	return err
+}
+
+// joined adds an error that is not there yet.
+func joined(err, more error) error {
+	if more == nil || errors.Is(err, more) {
+		return err
+	}
+	return errors.Join(err, more)
 }

@@ -19,7 +19,9 @@ func (s *Sidecar) stats() wire.Stats {
 		Server:      s.cfg.Version,
 		UptimeMS:    (s.clock.Read().Boot - s.started).Milliseconds(),
 		Connections: s.connectionStats(),
+		L1:          s.l1Stats(),
 		L2:          s.l2Stats(),
+		Cluster:     s.clusterState(),
 		Namespaces:  s.names.stats(),
 		Process:     processStats(),
 	}
@@ -34,6 +36,31 @@ func (s *Sidecar) connectionStats() wire.ConnectionStats {
 		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
 		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
 		BufferBytes: c.InBudgetUsed + c.OutBudgetUsed,
+	}
+}
+
+func (s *Sidecar) l1Stats() wire.L1Stats {
+	if s.l1 == nil {
+		return wire.L1Stats{}
+	}
+	st := s.l1.Stats()
+	return wire.L1Stats{
+		Entries: st.Entries, Used: st.Bytes, Limit: st.Limit, Hits: st.Hits, Misses: st.Misses,
+		Refused: s.counts.copiesRefused.Load(),
+	}
+}
+
+func (s *Sidecar) clusterState() wire.ClusterState {
+	st := s.node.Stats()
+	h := &s.handoff.counts
+	return wire.ClusterState{
+		Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
+		Pauses: st.Pauses, Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
+		PeerReads: s.counts.peerReads.Load(), Joined: s.counts.joined.Load(), PeerErrors: s.counts.peerErrors.Load(),
+		Handoff: wire.HandoffStats{
+			Pulling: h.pulling.Load(), Offering: s.handoff.offering(), Pulled: h.pulled.Load(), Admitted: h.admitted.Load(),
+			Refused: h.refused.Load(), Fetched: h.fetched.Load(), Given: h.given.Load(), Bytes: h.bytes.Load(), Failed: h.failed.Load(),
+		},
 	}
 }
 

@@ -46,7 +46,7 @@ func TestTour(t *testing.T) {
 		{"del greeting none", 0, "", ""},
 		{"del greeting", 1, "", "greeting: not found"},
 		{"ring greeting", 0, `partition \d+, owner host1, held by host1\n`, ""},
-		{"members", 0, `NODE +ADDRESS +STATE +EPOCH\nhost1 +alive *\n`, ""},
+		{"members", 0, `NODE +ADDRESS +STATE +EPOCH\nhost1 +in *\n`, ""},
 		{"health", 0, "serving\n", ""},
 		{"stats", 0, `(?s)host1 .*other .*`, ""},
 		{"flush --ns other", 0, "", ""},

@@ -138,6 +138,12 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// Check says what is wrong with a configuration, if so.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 func splitAddress(s string) (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(s)
 	if err != nil {

@@ -37,6 +37,7 @@ type Node struct {
 	mu      sync.Mutex
 	machine *holding.Machine
 	members map[kv.NodeID]*member
+	owners  map[kv.Process]*Owner
 	begun   uint32        // generations given out
 	changed chan struct{} // closed, and replaced, when the view or a holding changes
 	gossip  *gossip.Gossip
@@ -62,7 +63,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	now := cfg.Clock.Read()
-	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, changed: make(chan struct{})}
+	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
 	}
@@ -74,7 +75,7 @@ func New(cfg Config) (*Node, error) {
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, now.Boot)
 	n.lastSeen.Store(int64(now.Boot))
-	n.view.Store(newView(cfg.Self.Node, n.machine.Table(), nil))
+	n.view.Store(n.newView())
 	if cfg.Bind == "" {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -83,6 +84,9 @@ func New(cfg Config) (*Node, error) {
 	}
 	return n, nil
 }
+
+// Alone says whether there can never be another member.
+func (n *Node) Alone() bool { return n.cfg.Bind == "" }
 
 // Self is this process.
 func (n *Node) Self() kv.Process { return n.cfg.Self }
@@ -122,6 +126,9 @@ func (n *Node) pause() {
 	if n.known.Load() { // somebody could have taken what we hold
 		n.counts.pauses.Add(1)
 		n.cfg.Log.Warn("the process did not run for a while: what it holds is given up", "bound", n.cfg.Bound)
+		for _, o := range n.owners {
+			o.leasedAt.Store(0)
+		}
 		n.machine.Pause(now)
 		n.carryOut()
 	}
@@ -173,9 +180,9 @@ func (n *Node) carryOut() {
 		case holding.Send:
 			n.send(a)
 		case holding.RingChanged:
-			v := newView(n.cfg.Self.Node, n.machine.Table(), n.machine.Entered())
+			v := n.newView()
 			n.view.Store(v)
-			n.cfg.Log.Info("the ring has changed", "members", len(v.members))
+			n.cfg.Log.Info("the ring has changed", "members", len(v.owners))
 			changed = true
 		case holding.StateChanged:
 			n.cfg.Log.Info("this node's state", "in", a.In, "reason", a.Why)
@@ -185,6 +192,42 @@ func (n *Node) carryOut() {
 	if changed {
 		close(n.changed)
 		n.changed = make(chan struct{})
+	}
+}
+
+// newView is the machine's ring. The lock is held.
+func (n *Node) newView() *View {
+	v := &View{Table: n.machine.Table(), self: n.cfg.Self.Node}
+	for i, m := range v.Table.Members() {
+		id := n.machine.Entered()[i] // both are by name
+		if m.Node != id.Node {
+			panic("cluster: the ring's table and its processes differ")
+		}
+		v.owners = append(v.owners, n.owner(id))
+	}
+	for id := range n.owners { // forget who is gone
+		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) {
+			delete(n.owners, id)
+		}
+	}
+	return v
+}
+
+// owner is the Owner of a process. The lock is held.
+func (n *Node) owner(id kv.Process) *Owner {
+	o := n.owners[id]
+	if o == nil {
+		o = &Owner{Process: id}
+		n.owners[id] = o
+	}
+	return o
+}
+
+// answered notes when a poll was sent that a process has answered. The lock is
+// held.
+func (n *Node) answered(id kv.Process, sent time.Duration) {
+	if o := n.owner(id); int64(sent) > o.leasedAt.Load() {
+		o.leasedAt.Store(int64(sent))
 	}
 }
 
@@ -420,15 +463,52 @@ func (n *Node) trouble(node kv.NodeID, why string) bool {
 	return true
 }
 
+// Stats counts what has happened; Begun, Ended and Retired are of partitions.
+type Stats struct {
+	Members               int // that live, this one included
+	In                    bool
+	Held                  int
+	Begun, Ended, Retired int64
+	Pauses                int64
+	Polls, PollFailures   int64
+	Refused, Conflicts    int64
+}
+
+// Stats returns the counts so far.
+func (n *Node) Stats() Stats {
+	c := &n.counts
+	s := Stats{
+		Members: 1 + n.others(), Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(), Pauses: c.pauses.Load(),
+		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(), Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
+	}
+	for p := range n.holdings {
+		if n.holdings[p].Load() != 0 {
+			s.Held++
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.In = n.machine.In()
+	return s
+}
+
 // Member is what this node knows of another, or of itself.
 type Member struct {
 	ID      kv.Process
 	Address string
-	State   string // in, out, missing, refused
+	State   string // one of the below
 	Why     string
 	Weight  uint32
 	Held    int // partitions that the ring gives it
 }
+
+// States of a member.
+const (
+	StateIn      = "in"      // it owns partitions
+	StateOut     = "out"     // it lives, and owns none
+	StateMissing = "missing" // gossip holds it for dead
+	StateRefused = "refused" // it is not talked to: Why says why
+)
 
 // Members lists this node and the others, by name.
 func (n *Node) Members() []Member {
@@ -445,9 +525,9 @@ func (n *Node) Members() []Member {
 		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: m.trouble}
 		switch {
 		case !m.alive:
-			o.State = "missing"
+			o.State = StateMissing
 		case m.trouble != "":
-			o.State = "refused"
+			o.State = StateRefused
 		}
 		list = append(list, o)
 	}
@@ -457,7 +537,17 @@ func (n *Node) Members() []Member {
 
 func state(in bool) string {
 	if in {
-		return "in"
+		return StateIn
 	}
-	return "out"
+	return StateOut
+}
+
+// GossipAddress is where others can join, once Run has begun; "" before.
+func (n *Node) GossipAddress() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gossip == nil {
+		return ""
+	}
+	return n.gossip.Address()
 }

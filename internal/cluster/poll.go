@@ -19,7 +19,7 @@ type member struct {
 	in      bool
 	alive   bool
 	trouble string        // why it is not talked to
-	stop    func()        // ends its poller
+	stop    func()        // ends its poller; nil where there is none
 	acquire chan struct{} // has an element for each ACQUIRE under way
 }
 
@@ -121,6 +121,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
+		n.answered(id, sent.Boot)
 		m.Cannot(now, id.Node, nodes(w.Cannot))
 	})
 }

@@ -120,12 +120,11 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	var a holding.Answer
 	n.step(func(m *holding.Machine, now time.Duration) {
 		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
+		n.carryOut() // the ending first
+		if !a.Released.Empty() {
+			n.cfg.Tiers.Offer(s.from, ballot, a.Released)
+		}
 	})
-	if !a.Released.Empty() {
-		n.mu.Lock()
-		n.cfg.Tiers.Offer(s.from, ballot, a.Released)
-		n.mu.Unlock()
-	}
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)),
@@ -135,5 +134,14 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 // left takes a goodbye.
 func (n *Node) left(id kv.Process) {
 	n.cfg.Log.Info("a node has left", "node", id.Node)
-	n.step(func(m *holding.Machine, now time.Duration) { m.Left(now, id) })
+	n.step(func(m *holding.Machine, now time.Duration) {
+		m.Left(now, id)
+		if o := n.members[id.Node]; o != nil && o.id == id {
+			o.alive = false
+			if o.stop != nil {
+				o.stop()
+			}
+			n.pool.Remove(id)
+		}
+	})
 }

@@ -80,10 +80,13 @@ func (s *session) Serve(c *rpc.Conn, frames [][]byte) error {
 	if s.inner != nil {
 		return s.inner.Serve(c, frames)
 	}
-	if err := s.greet(c, frames[0]); err != nil || len(frames) == 1 {
+	if err := s.greet(c, frames[0]); err != nil {
 		return err
 	}
-	s.inner.Batch()
+	s.inner.Batch() // Served follows
+	if len(frames) == 1 {
+		return nil
+	}
 	return s.inner.Serve(c, frames[1:])
 }
 

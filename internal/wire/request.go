@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 
@@ -27,6 +28,7 @@ type Request struct {
 	Initial   int64
 	Token     []byte
 	HoldMS    uint32
+	Floor     uint64 // of FLUSH between sidecars: what is older goes
 	Epoch     uint64
 	Seq       uint64
 	Hello     Hello
@@ -38,6 +40,18 @@ const TTLDefault = -1
 
 // Has says whether an option is set.
 func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
+
+// Clone returns a copy with bytes of its own.
+func (r *Request) Clone() *Request {
+	n := *r
+	n.Namespace, n.Key, n.Value = bytes.Clone(r.Namespace), bytes.Clone(r.Key), bytes.Clone(r.Value)
+	n.Token, n.Body = bytes.Clone(r.Token), bytes.Clone(r.Body)
+	n.Keys = nil
+	for _, k := range r.Keys {
+		n.Keys = append(n.Keys, bytes.Clone(k))
+	}
+	return &n
+}
 
 // PeekID reads the id of a frame that may be otherwise broken, or cut short.
 func PeekID(frame []byte) (uint64, bool) {
@@ -110,6 +124,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpFlush:
 		r.Namespace = d.bytes("ns", false)
 		d.options(r)
+		r.Floor = d.uint("floor", math.MaxUint64)
 	case OpStats:
 		d.options(r)
 	case OpRing:
@@ -337,6 +352,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpFlush:
 		e.namespace(r)
 		e.optional(uint64(r.Options))
+		e.optional(r.Floor)
 	case OpStats:
 		e.optional(uint64(r.Options))
 	case OpRing:

@@ -7,9 +7,67 @@ type Stats struct {
 	Server      string           `msgpack:"server" json:"server"`
 	UptimeMS    int64            `msgpack:"uptime_ms" json:"uptime_ms"`
 	Connections ConnectionStats  `msgpack:"connections" json:"connections"`
+	L1          L1Stats          `msgpack:"l1" json:"l1"`
 	L2          L2Stats          `msgpack:"l2" json:"l2"`
+	Cluster     ClusterState     `msgpack:"cluster" json:"cluster"`
 	Namespaces  []NamespaceStats `msgpack:"namespaces" json:"namespaces"`
 	Process     ProcessStats     `msgpack:"process" json:"process"`
+}
+
+// ClusterStats is the body of an answer to STATS of the cluster.
+type ClusterStats struct {
+	Nodes   []Stats        `msgpack:"nodes" json:"nodes"`
+	Missing []MissingStats `msgpack:"missing" json:"missing"` // hosts that did not answer
+}
+
+// MissingStats says why there are none of a host.
+type MissingStats struct {
+	Node string `msgpack:"node" json:"node"`
+	Why  string `msgpack:"why" json:"why"`
+}
+
+// L1Stats tells of copies of other hosts' entries.
+type L1Stats struct {
+	Entries int64 `msgpack:"entries" json:"entries"`
+	Used    int64 `msgpack:"used" json:"used"`
+	Limit   int64 `msgpack:"limit" json:"limit"`
+	Hits    int64 `msgpack:"hits" json:"hits"` // copies found, served or not
+	Misses  int64 `msgpack:"misses" json:"misses"`
+	Refused int64 `msgpack:"refused" json:"refused"` // found, and outdated
+}
+
+// ClusterState tells of this host's part in the cluster; counts are of
+// partitions where nothing else is said.
+type ClusterState struct {
+	Members      int   `msgpack:"members" json:"members"` // that live, this one included
+	In           bool  `msgpack:"in" json:"in"`           // this one may own partitions
+	Held         int   `msgpack:"held" json:"held"`
+	Begun        int64 `msgpack:"begun" json:"begun"`
+	Ended        int64 `msgpack:"ended" json:"ended"`
+	Retired      int64 `msgpack:"retired" json:"retired"`
+	Pauses       int64 `msgpack:"pauses" json:"pauses"`               // gaps in which the process did not run
+	Polls        int64 `msgpack:"polls" json:"polls"`                 // sent
+	PollFailures int64 `msgpack:"poll_failures" json:"poll_failures"` // not answered
+	Refused      int64 `msgpack:"refused" json:"refused"`             // greetings, of and by others
+	Conflicts    int64 `msgpack:"conflicts" json:"conflicts"`         // two processes of one name
+	PeerReads    int64 `msgpack:"peer_reads" json:"peer_reads"`       // keys that owners were asked for
+	Joined       int64 `msgpack:"joined" json:"joined"`               // reads that shared another's
+	PeerErrors   int64 `msgpack:"peer_errors" json:"peer_errors"`     // requests to owners that failed
+
+	Handoff HandoffStats `msgpack:"handoff" json:"handoff"`
+}
+
+// HandoffStats counts entries that move after their partitions.
+type HandoffStats struct {
+	Pulling  int64 `msgpack:"pulling" json:"pulling"`   // handoffs under way to here
+	Offering int   `msgpack:"offering" json:"offering"` // and from here
+	Pulled   int64 `msgpack:"pulled" json:"pulled"`
+	Admitted int64 `msgpack:"admitted" json:"admitted"`
+	Refused  int64 `msgpack:"refused" json:"refused"` // outdated, or there already
+	Fetched  int64 `msgpack:"fetched" json:"fetched"` // asked for before their turn
+	Given    int64 `msgpack:"given" json:"given"`
+	Bytes    int64 `msgpack:"bytes" json:"bytes"` // pulled
+	Failed   int64 `msgpack:"failed" json:"failed"`
 }
 
 // ConnectionStats counts what happened on the socket.

@@ -42,6 +42,10 @@ type Member struct {
 	Address string `msgpack:"address" json:"address"`
 	State   string `msgpack:"state" json:"state"`
 	Epoch   string `msgpack:"epoch" json:"epoch"`
+
+	Weight     uint32 `msgpack:"weight" json:"weight"`         // its part of the keys, relative to others'
+	Partitions int    `msgpack:"partitions" json:"partitions"` // that the ring gives it
+	Why        string `msgpack:"why" json:"why"`               // of a state that is no good one
 }
 
 // Place answers RING.

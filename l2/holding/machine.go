@@ -71,15 +71,21 @@ type partition struct {
 	released *Ballot       // the ballot that ended the last holding, which had entries
 	claim    *claim        // that it is in
 	retryAt  time.Duration // no new claim before
+	before   kv.NodeID     // who owned it by the ring before its present owner
 }
 
-// claim is an attempt to take some partitions under one ballot.
+// claim is an attempt to take some partitions under one ballot. All of them
+// had the same owner before. That one is asked last: what it grants it gives
+// up, and its entries are for this ballot alone, so nobody else may refuse the
+// ballot after it.
 type claim struct {
-	ballot  *Ballot
-	set     kv.PartitionSet
-	answers map[kv.NodeID]*Answer
-	epochs  map[kv.NodeID]kv.Epoch // of those who answered
-	sentAt  time.Duration
+	ballot   *Ballot
+	set      kv.PartitionSet
+	last     kv.NodeID
+	lastSent bool // the last one has been asked, or there is none
+	answers  map[kv.NodeID]*Answer
+	epochs   map[kv.NodeID]kv.Epoch // of those who answered
+	sentAt   time.Duration
 }
 
 type report struct {
@@ -193,7 +199,13 @@ func (m *Machine) judgeRing() {
 		return
 	}
 	m.entered = entered
+	old := m.table
 	m.table = m.cfg.Table(list)
+	for i := range m.parts {
+		if was := old.Owner(uint16(i)); was != "" && was != m.table.Owner(uint16(i)) {
+			m.parts[i].before = was
+		}
+	}
 	m.do(RingChanged{})
 	retired := m.newSet()
 	for i := range m.parts {

@@ -1,6 +1,8 @@
 package holding
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -18,22 +20,27 @@ func (m *Machine) claimMore() {
 			return
 		}
 	}
-	var set kv.PartitionSet
+	sets := map[kv.NodeID]kv.PartitionSet{} // by who is asked last
 	for i := range m.parts {
 		p := &m.parts[i]
 		if !p.held && p.claim == nil && m.now >= p.retryAt && m.table.Owner(uint16(i)) == m.cfg.Self.Node {
-			if set == nil {
-				set = m.newSet()
+			if sets[p.before] == nil {
+				sets[p.before] = m.newSet()
 			}
-			set.Add(uint16(i))
+			sets[p.before].Add(uint16(i))
 		}
 	}
-	if set == nil {
-		return
+	for _, last := range slices.Sorted(maps.Keys(sets)) {
+		m.claim(sets[last], last)
 	}
+}
+
+// claim begins to take a set.
+func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 	c := &claim{
 		ballot:  &Ballot{m.cfg.Stamp(), m.cfg.Self},
 		set:     set,
+		last:    last,
 		answers: map[kv.NodeID]*Answer{},
 		epochs:  map[kv.NodeID]kv.Epoch{},
 		sentAt:  m.now,
@@ -44,6 +51,26 @@ func (m *Machine) claimMore() {
 	m.claims = append(m.claims, c)
 	// Also to those held for dead: a link that still works prevents a split.
 	for _, o := range m.others() {
+		if o.id.Node != last {
+			m.do(Send{o.id, m.acquire(c)})
+		}
+	}
+	m.askLast(c)
+}
+
+// askLast asks the owner before once all others who count have granted what is
+// left of a claim.
+func (m *Machine) askLast(c *claim) {
+	if c.lastSent || c.set.Empty() {
+		return
+	}
+	for _, o := range m.members {
+		if o.id.Node != c.last && m.counts(o) && m.missing(c, o) {
+			return
+		}
+	}
+	c.lastSent = true
+	if o := m.members[c.last]; o != nil {
 		m.do(Send{o.id, m.acquire(c)})
 	}
 }
@@ -62,7 +89,7 @@ func (m *Machine) resend() {
 		}
 		c.sentAt = m.now
 		for _, o := range m.others() {
-			if a := m.answer(c, o); a == nil || !m.knows(a.In) {
+			if a := m.answer(c, o); (a == nil || !m.knows(a.In)) && (c.lastSent || o.id.Node != c.last) {
 				m.do(Send{o.id, m.acquire(c)})
 			}
 		}
@@ -206,10 +233,12 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !m.counts(o) {
 			break
 		}
+		// One wait for all that it refuses, so that they are asked for together.
+		retryAt := m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
 		for i := range c.set.All() {
 			if !a.Granted.Has(i) {
 				m.giveUp(i)
-				m.parts[i].retryAt = m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
+				m.parts[i].retryAt = retryAt
 			}
 		}
 	}
@@ -230,6 +259,7 @@ func (m *Machine) giveUp(i uint16) {
 func (m *Machine) decide() {
 	kept := m.claims[:0]
 	for _, c := range m.claims {
+		m.askLast(c)
 		if !c.set.Empty() && m.answered(c) {
 			m.begin(c)
 		}
@@ -250,15 +280,18 @@ func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(
 // whom we do not know.
 func (m *Machine) answered(c *claim) bool {
 	for _, o := range m.members {
-		if !m.counts(o) {
-			continue
-		}
-		a := m.answer(c, o)
-		if a == nil || o.in && !o.inRing || !m.knows(a.In) {
+		if m.counts(o) && m.missing(c, o) {
 			return false
 		}
 	}
 	return true
+}
+
+// missing says whether a member's answer to a claim is: none has come, or one
+// that names somebody unknown.
+func (m *Machine) missing(c *claim, o *member) bool {
+	a := m.answer(c, o)
+	return a == nil || o.in && !o.inRing || !m.knows(a.In)
 }
 
 // begin starts to hold what all have granted and nobody has been granted over

@@ -1,0 +1,156 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+)
+
+// host is a sidecar of a test's cluster.
+type host struct {
+	*Sidecar
+	t    testing.TB
+	stop context.CancelFunc
+	done chan error
+}
+
+// startHost runs a sidecar on loopback that joins others.
+func startHost(t testing.TB, name string, join ...string) *host {
+	t.Helper()
+	cfg := Config{
+		Node: name, NoSocket: true, L2Size: 16 << 20, L1Size: 1 << 20, Bind: "127.0.0.1:0", Join: join,
+	}
+	if os.Getenv("CLUSTER_LOG") != "" {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	h := &host{Sidecar: s, t: t, stop: stop, done: make(chan error, 1)}
+	go func() { h.done <- s.Run(ctx) }() // ends with stop, which the cleanup calls
+	t.Cleanup(h.leave)
+	for s.node.GossipAddress() == "" {
+		select {
+		case err := <-h.done:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return h
+}
+
+func (h *host) leave() {
+	h.stop()
+	if err := <-h.done; err != nil {
+		h.t.Errorf("%s: %v", h.cfg.Node, err)
+	}
+	h.done <- nil
+}
+
+// settled waits until every host holds its share, and all agree.
+func settled(t testing.TB, hosts ...*host) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		held := 0
+		agree := true
+		for _, h := range hosts {
+			st := h.node.Stats()
+			held += st.Held
+			agree = agree && len(h.node.View().Table.Members()) == len(hosts)
+		}
+		if agree && held == 16384 {
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, h := range hosts {
+				t.Logf("%s: %+v, %+v", h.cfg.Node, h.node.Stats(), h.node.Members())
+			}
+			t.Fatalf("%d partitions are held", held)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestThreeHosts(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	c := startHost(t, "c", a.node.GossipAddress())
+	hosts := []*host{a, b, c}
+	begun := time.Now()
+	settled(t, hosts...)
+	t.Logf("settled after %v", time.Since(begun))
+	ctx := t.Context()
+	for i := range 1000 {
+		key := fmt.Appendf(nil, "key%d", i)
+		if _, err := hosts[i%3].Set(ctx, "default", key, key, SetOptions{}); err != nil {
+			t.Fatalf("set %s: %v", key, err)
+		}
+		for _, h := range hosts {
+			if v, err := h.Get(ctx, "default", key); err != nil || !bytes.Equal(v.Data, key) {
+				t.Fatalf("%s on %s: %q, %v", key, h.cfg.Node, v.Data, err)
+			}
+		}
+	}
+	for _, h := range hosts {
+		if st := h.store.Stats(); st.Entries < 200 {
+			t.Errorf("%s has %d entries", h.cfg.Node, st.Entries)
+		}
+	}
+	for i := range 1000 {
+		key := fmt.Appendf(nil, "key%d", i)
+		if n, err := hosts[i%3].Delete(ctx, "default", key); err != nil || n != 1 {
+			t.Fatalf("delete %s: %d, %v", key, n, err)
+		}
+		// The one that has deleted it reads it no more.
+		if _, err := hosts[i%3].Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("%s after its deletion: %v", key, err)
+		}
+	}
+}
+
+// A host that leaves hands over what it holds.
+func TestLeaveKeepsEntries(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	ctx := t.Context()
+	const n = 5000
+	for i := range n {
+		if _, err := a.Set(ctx, "default", fmt.Appendf(nil, "key%d", i), fmt.Appendf(nil, "value%d", i), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := startHost(t, "c", a.node.GossipAddress())
+	settled(t, a, b, c)
+	count := func(h *host, what string) {
+		t.Helper()
+		hits := 0
+		for i := range n {
+			if v, err := h.Get(ctx, "default", fmt.Appendf(nil, "key%d", i)); err == nil {
+				if string(v.Data) != fmt.Sprint("value", i) {
+					t.Fatalf("key%d is %q", i, v.Data)
+				}
+				hits++
+			}
+		}
+		if hits < n*999/1000 {
+			t.Errorf("%s: %d of %d entries are there", what, hits, n)
+		}
+		t.Logf("%s: %d of %d; %+v", what, hits, n, h.clusterState().Handoff)
+	}
+	count(c, "after a join")
+	b.leave()
+	settled(t, a, c)
+	count(c, "after a leave")
+	c.leave()
+	settled(t, a)
+	count(a, "after another leave")
+}

@@ -1,0 +1,451 @@
+package sidecar
+
+import (
+	"context"
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// handoff moves entries after their partitions: the new holder pulls from the
+// one that has released them, the hottest first, and asks it for single entries
+// meanwhile. It is what the cluster's node calls when holdings begin and end.
+type handoff struct {
+	c       *core
+	session func(kv.Process) rpc.Handler
+	limiter *rate.Limiter // bytes a second of what comes
+
+	incoming [kv.Partitions]atomic.Pointer[source]
+	endedAt  [kv.Partitions]atomic.Uint64 // version of the last release
+	locks    [256]sync.Mutex              // of keys that are being fetched
+
+	mu      sync.Mutex
+	running context.Context // of Run; nil before and after
+	tasks   sync.WaitGroup
+	offers  map[wire.Ballot]*offer
+
+	counts handoffCounts
+}
+
+type handoffCounts struct {
+	pulled, admitted, refused, fetched atomic.Int64 // entries that came
+	bytes                              atomic.Int64
+	given                              atomic.Int64 // entries that went
+	failed                             atomic.Int64 // pulls that ended early
+	pulling                            atomic.Int64
+}
+
+// Bounds of a handoff.
+const (
+	pullBytes   = 256 << 10 // of one answer, beside one entry
+	pullTimeout = time.Second
+	pullTries   = 5
+	pullRate    = 64 << 20 // bytes a second
+	maxOffers   = 4096
+)
+
+// source is where the entries of some partitions are on their way from.
+type source struct {
+	from        kv.Process
+	ballot      wire.Ballot
+	partitions  kv.PartitionSet
+	generations map[uint16]uint16 // of the holdings that the entries are for
+}
+
+// offer is what another process may pull.
+type offer struct {
+	to         kv.Process
+	partitions kv.PartitionSet
+	asOf       kv.Version
+
+	mu       sync.Mutex // held while a batch is made
+	next     func() (wire.Entry, bool)
+	stop     func()
+	batch    uint64 // the next one's number
+	last     wire.Pulled
+	pending  *wire.Entry // did not fit
+	pulledAt atomic.Int64
+	done     atomic.Bool
+}
+
+func newHandoff(c *core, session func(kv.Process) rpc.Handler) *handoff {
+	return &handoff{c: c, session: session, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*offer{}}
+}
+
+// run lets pulls begin until ctx ends, and then waits for them.
+func (h *handoff) run(ctx context.Context) {
+	h.mu.Lock()
+	h.running = ctx
+	h.mu.Unlock()
+	tick := time.NewTicker(h.c.node.Bound() / 4)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			h.expire(2 * h.c.node.Bound())
+		}
+	}
+	h.mu.Lock()
+	h.running = nil
+	h.mu.Unlock()
+	h.tasks.Wait()
+	h.expire(0)
+}
+
+// Begin makes the partitions empty, and begins to pull what their releasers
+// have of them.
+func (h *handoff) Begin(b holding.Begun) {
+	generations := map[uint16]uint16{}
+	for p := range b.Partitions.All() {
+		generations[p] = h.c.store.Holding(p)
+		h.incoming[p].Store(nil)
+	}
+	for from, set := range b.Releasers {
+		if from == h.c.node.Self() {
+			continue
+		}
+		src := &source{from: from, ballot: cluster.ToBallot(b.Ballot), partitions: set, generations: generations}
+		for p := range set.All() {
+			h.incoming[p].Store(src)
+		}
+		h.mu.Lock()
+		if ctx := h.running; ctx != nil {
+			h.tasks.Go(func() { h.pull(ctx, src) }) // ends with the handoff, or with run
+		}
+		h.mu.Unlock()
+	}
+}
+
+// Ended raises the floors of copies that were made of the partitions' entries.
+func (h *handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
+	for p := range set.All() {
+		h.endedAt[p].Store(uint64(asOf))
+		h.incoming[p].Store(nil)
+		h.c.ledger.RaisePartition(p, asOf)
+	}
+}
+
+// Offer lets a process pull.
+func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
+	key := cluster.ToBallot(ballot)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.offers[key] != nil || len(h.offers) >= maxOffers {
+		return
+	}
+	o := &offer{to: to, partitions: set}
+	for p := range set.All() {
+		if v := kv.Version(h.endedAt[p].Load()); o.asOf == 0 || v < o.asOf {
+			o.asOf = v // an older one is safe for all
+		}
+	}
+	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	h.offers[key] = o
+}
+
+// Offering says whether entries wait to be pulled.
+func (h *handoff) Offering() bool { return h.offering() > 0 }
+
+func (h *handoff) offering() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, o := range h.offers {
+		if !o.done.Load() {
+			n++
+		}
+	}
+	return n
+}
+
+// Calls makes what serves another process's requests.
+func (h *handoff) Calls(from kv.Process) rpc.Handler { return h.session(from) }
+
+// expire drops the offers that are done, or that nobody has pulled from for so
+// long. Their entries give their memory back.
+func (h *handoff) expire(after time.Duration) {
+	now := h.c.clock.Read().Boot
+	var gone []*offer
+	h.mu.Lock()
+	for key, o := range h.offers {
+		if idle := now - time.Duration(o.pulledAt.Load()); idle >= after || o.done.Load() && idle >= after/8 {
+			delete(h.offers, key)
+			gone = append(gone, o)
+		}
+	}
+	h.mu.Unlock()
+	for _, o := range gone {
+		o.mu.Lock()
+		o.done.Store(true)
+		if o.stop != nil {
+			o.stop()
+		}
+		o.mu.Unlock()
+		for p := range o.partitions.All() {
+			// Unless it was taken again meanwhile.
+			if h.c.node.Holds(p) == 0 && kv.Version(h.endedAt[p].Load()) <= o.asOf {
+				h.c.store.Holding(p)
+			}
+		}
+	}
+}
+
+// given yields what the offer has, the hottest first.
+func (h *handoff) given(o *offer) iter.Seq[wire.Entry] {
+	return func(yield func(wire.Entry) bool) {
+		for hits := segment.MaxHits; hits >= 0; hits-- {
+			more := true
+			h.c.store.Scan(o.partitions.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
+				if e.Version > o.asOf {
+					return true // written since, by whoever holds it now
+				}
+				if w, ok := h.entry(e, hits); ok {
+					more = yield(w)
+				}
+				return more
+			})
+			if !more {
+				return
+			}
+		}
+	}
+}
+
+// entry is an entry as it travels; its bytes are the store's for as long as
+// those of e.
+func (h *handoff) entry(e kv.Entry, hits int) (wire.Entry, bool) {
+	name := h.c.names.nameOf(e.Key.Namespace)
+	return wire.Entry{
+		Namespace: name, Key: e.Key.Bytes, Value: e.Value, Flags: e.Flags, Version: uint64(e.Version),
+		TTLMS: remaining(e.Deadline, h.c.clock.Read()), Hits: hits,
+	}, name != ""
+}
+
+// offerOf finds what a process may have.
+func (h *handoff) offerOf(from kv.Process, b wire.Ballot) *offer {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o := h.offers[b]; o != nil && o.to == from {
+		return o
+	}
+	return nil
+}
+
+// servePull answers with the next batch, or with the last one again.
+func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
+	o := h.offerOf(from, q.Ballot)
+	if o == nil {
+		return bodyReply(wire.Pulled{Done: true})
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	switch {
+	case o.done.Load():
+		return bodyReply(wire.Pulled{AsOf: uint64(o.asOf), Done: true})
+	case q.Batch+1 == o.batch:
+		return bodyReply(o.last)
+	case q.Batch != o.batch:
+		return errorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, o.batch))
+	case o.last.Done:
+		o.done.Store(true) // it has come
+		return bodyReply(wire.Pulled{AsOf: uint64(o.asOf), Done: true})
+	}
+	if o.next == nil {
+		o.next, o.stop = iter.Pull(h.given(o))
+	}
+	b := wire.Pulled{AsOf: uint64(o.asOf)}
+	for size := 0; size < pullBytes; {
+		e, ok := o.next()
+		if !ok {
+			b.Done = true
+			break
+		}
+		e.Key, e.Value = append([]byte(nil), e.Key...), append([]byte(nil), e.Value...)
+		size += len(e.Key) + len(e.Value)
+		b.Entries = append(b.Entries, e)
+	}
+	h.counts.given.Add(int64(len(b.Entries)))
+	o.last = b
+	o.batch++
+	return bodyReply(b)
+}
+
+// serveFetch answers with one entry.
+func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
+	o := h.offerOf(from, q.Ballot)
+	if o == nil {
+		return bodyReply(wire.Fetched{})
+	}
+	now := h.c.clock.Read()
+	o.pulledAt.Store(int64(now.Boot))
+	f := wire.Fetched{AsOf: uint64(o.asOf)}
+	b := borrowed{names: h.c.names}
+	defer b.release()
+	if ns := b.read([]byte(q.Namespace)); ns != nil {
+		key := ns.key(q.Key)
+		value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot)
+		if ok && o.partitions.Has(key.Hash.Partition()) && info.Version <= o.asOf {
+			f.Found = true
+			f.Entry = wire.Entry{
+				Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
+				TTLMS: remaining(info.Deadline, now),
+			}
+			h.counts.given.Add(1)
+		}
+	}
+	return bodyReply(f)
+}
+
+// pull brings over all that a source has.
+func (h *handoff) pull(ctx context.Context, src *source) {
+	h.counts.pulling.Add(1)
+	defer h.counts.pulling.Add(-1)
+	failures := 0
+	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
+		size, done, err := h.pullOne(ctx, src, batch)
+		if err != nil {
+			if failures++; failures == pullTries {
+				h.counts.failed.Add(1)
+				h.c.cfg.Log.Info("a handoff ended early", "from", src.from.Node, "batch", batch, "error", err)
+				break
+			}
+			if !sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
+				break
+			}
+			continue
+		}
+		failures = 0
+		batch++
+		if done && size == 0 {
+			break
+		}
+		if h.limiter.WaitN(ctx, min(max(size, 1), pullRate)) != nil {
+			break
+		}
+	}
+	for p := range src.partitions.All() {
+		h.incoming[p].CompareAndSwap(src, nil)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// wanted says whether any of the partitions still waits for the source.
+func (h *handoff) wanted(src *source) bool {
+	for p := range src.partitions.All() {
+		if h.incoming[p].Load() == src {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size int, done bool, err error) {
+	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.ballot, Batch: batch})
+	if err != nil {
+		return 0, false, err
+	}
+	sent := h.c.clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.c.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
+		return 0, false, err
+	}
+	if err := a.Err(); err != nil {
+		return 0, false, err
+	}
+	var b wire.Pulled
+	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
+		return 0, false, err
+	}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		size += len(e.Key) + len(e.Value)
+		h.counts.pulled.Add(1)
+		if h.restore(src, e, kv.Version(b.AsOf), sent) {
+			h.counts.admitted.Add(1)
+		} else {
+			h.counts.refused.Add(1)
+		}
+	}
+	h.counts.bytes.Add(int64(size))
+	return size, b.Done, nil
+}
+
+// restore stores an entry that has come, unless something newer is known of its
+// key: through the same question as every copy.
+func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
+	b := borrowed{names: h.c.names}
+	defer b.release()
+	if !kv.ValidKey(e.Key) {
+		return false
+	}
+	ns, bad := b.write([]byte(e.Namespace))
+	if bad != nil {
+		return false
+	}
+	key := ns.key(e.Key)
+	p := key.Hash.Partition()
+	if h.incoming[p].Load() != src {
+		return false
+	}
+	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version)}
+	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
+		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
+	}
+	admit := func() bool { return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) }
+	return h.c.store.Restore(entry, src.generations[p], e.Hits, admit, h.c.clock.Read()) == segment.Stored
+}
+
+// fetch asks a partition's releaser for one entry, under the key's lock, unless
+// it is there by then. An error says that it could not be asked.
+func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key kv.Key, timeout time.Duration) error {
+	lock := &h.locks[uint64(key.Hash)%uint64(len(h.locks))]
+	lock.Lock()
+	defer lock.Unlock()
+	if _, ok := h.c.store.Peek(key, h.c.clock.Read().Boot); ok || h.incoming[key.Hash.Partition()].Load() != src {
+		return nil
+	}
+	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.ballot, Namespace: namespace, Key: key.Bytes})
+	if err != nil {
+		return err
+	}
+	sent := h.c.clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.c.node.Do(ctx, src.from, min(timeout, pullTimeout), &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+		return err
+	}
+	if err := a.Err(); err != nil {
+		return err
+	}
+	var f wire.Fetched
+	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
+		return err
+	}
+	if f.Found && h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+		h.counts.fetched.Add(1)
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Requests of many keys go in rounds: what can be answered here is; the rest is
+// asked of its owners, of all at once and of each with one request; what has
+// moved meanwhile goes into the next round, as long as there is time.
+
+// rounds runs one until no key is left, or the time is over; then last answers
+// what is left. A round answers what it can of the keys in todo and returns
+// the others.
+func (c *core) rounds(ctx context.Context, n int, b *borrowed, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
+	todo := make([]int, n)
+	for i := range todo {
+		todo[i] = i
+	}
+	for {
+		changed := c.node.Changed() // taken before what it is to tell of is looked at
+		now := c.clock.Read()
+		c.node.Beat(now.Boot)
+		if todo = round(todo, now); len(todo) == 0 {
+			return
+		}
+		b.release()
+		if !c.wait(ctx, changed, deadline) {
+			for _, i := range todo {
+				last(i)
+			}
+			return
+		}
+	}
+}
+
+// fetchesAtOnce is how many entries that are on their way one request asks for
+// at a time.
+const fetchesAtOnce = 16
+
+// readMany answers MGET.
+func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	items := make([]wire.Reply, len(q.Keys))
+	one := func(i int) *wire.Request {
+		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options}
+	}
+	c.rounds(ctx, len(items), b, deadline, func(todo []int, now kv.Moment) (left []int) {
+		type waiting struct {
+			i  int
+			cl *call
+		}
+		var all []waiting
+		var late []int // that must be fetched first
+		leads := map[*cluster.Owner][]*call{}
+		for _, i := range todo {
+			ns, err := b.write(q.Namespace)
+			if err == nil {
+				err = checkKey(q.Keys[i])
+			}
+			if err != nil {
+				items[i] = errorReply(err)
+				continue
+			}
+			key := ns.key(q.Keys[i])
+			p := key.Hash.Partition()
+			if c.node.Holds(p) != 0 {
+				if items[i] = c.execute(one(i), b, now, false); items[i].Status == wire.Moved {
+					late = append(late, i)
+				}
+				continue
+			}
+			owner := c.node.View().Owner(p)
+			switch {
+			case owner == nil || owner.Process == c.node.Self():
+				left = append(left, i)
+				continue
+			case q.Has(wire.Fresh):
+			default:
+				if cp := c.copyOf(key, owner, now); cp != nil {
+					items[i] = c.valueOf(cp, wire.SourceL1, now)
+					continue
+				}
+				if !owner.Answers(now.Boot, c.node.Bound()) {
+					items[i] = wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+					continue
+				}
+			}
+			cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now)
+			if lead {
+				leads[owner] = append(leads[owner], cl)
+			}
+			all = append(all, waiting{i, cl})
+		}
+		b.release()
+		var wg sync.WaitGroup
+		for owner, list := range leads {
+			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&wire.Fresh, deadline) })
+		}
+		var mu sync.Mutex
+		group := errgroup.Group{}
+		group.SetLimit(fetchesAtOnce)
+		for _, i := range late {
+			group.Go(func() error {
+				b := borrowed{names: c.names}
+				defer b.release()
+				items[i] = c.serveKey(ctx, one(i), &b, deadline)
+				return nil
+			})
+		}
+		wg.Wait()
+		_ = group.Wait() // nothing in it fails
+		for _, w := range all {
+			if !c.waitFor(ctx, w.cl, deadline) {
+				items[w.i] = unanswered(one(w.i), w.cl.owner)
+				continue
+			}
+			if items[w.i] = c.outcome(w.cl, one(w.i)); items[w.i].Status == wire.Moved {
+				mu.Lock()
+				left = append(left, w.i)
+				mu.Unlock()
+			}
+		}
+		return left
+	}, func(i int) { items[i] = nobody(one(i)) })
+	total := 0
+	for i := range items {
+		if total > wire.MaxMGetAnswer {
+			items[i] = errorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key"))
+		}
+		total += len(items[i].Value)
+	}
+	return wire.Reply{Items: items}
+}
+
+// waitFor waits until a call has ended, and says whether it has in time.
+func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bool {
+	t := time.NewTimer(max(deadline-c.clock.Read().Boot, 0))
+	defer t.Stop()
+	select {
+	case <-cl.done:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// deleteMany answers DELETE.
+func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	if q.Has(wire.Soft) || q.HoldMS > 0 {
+		return c.execute(q, b, c.clock.Read(), false) // which says why not
+	}
+	items := make([]wire.Reply, len(q.Keys))
+	c.rounds(ctx, len(items), b, deadline, func(todo []int, now kv.Moment) (left []int) {
+		groups := map[*cluster.Owner][]int{}
+		for _, i := range todo {
+			if items[i] = c.deleteKey(q.Namespace, q.Keys[i], b, now); items[i].Status != wire.Moved {
+				continue
+			}
+			owner := c.node.View().Owner(c.hash(q.Namespace, q.Keys[i]).Partition())
+			if owner == nil || owner.Process == c.node.Self() {
+				left = append(left, i)
+			} else {
+				groups[owner] = append(groups[owner], i)
+			}
+		}
+		b.release()
+		var wg sync.WaitGroup
+		for owner, list := range groups {
+			wg.Go(func() { c.deleteThere(ctx, owner, q, list, items, deadline) })
+		}
+		wg.Wait()
+		for _, list := range groups {
+			for _, i := range list {
+				if items[i].Status == wire.Moved {
+					left = append(left, i)
+				}
+			}
+		}
+		return left
+	}, func(i int) { items[i] = nobody(q) })
+	return wire.Reply{Items: items}
+}
+
+// deleteThere passes the deletion of some keys on to their owner.
+func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
+	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options}
+	for _, i := range list {
+		out.Keys = append(out.Keys, q.Keys[i])
+	}
+	fail := func(e *wire.Error) {
+		for _, i := range list {
+			items[i] = errorReply(e)
+		}
+	}
+	left := deadline - c.clock.Read().Boot
+	if left <= 0 {
+		fail(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+		return
+	}
+	var a peer.Answer
+	defer a.Release()
+	switch err := c.node.Do(ctx, owner.Process, left, out, &a); {
+	case err != nil && peer.NotExecuted(err):
+		c.counts.peerErrors.Add(1)
+		fail(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
+	case err != nil:
+		c.counts.peerErrors.Add(1)
+		for _, i := range list { // they may have been executed
+			c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, 0)
+		}
+		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
+	case a.Status != wire.OK || len(a.Items) != len(list):
+		fail(&wire.Error{Status: a.Status, Message: string(a.Message)})
+	default:
+		for n, i := range list {
+			if items[i] = owned(&a.Items[n]); items[i].Version != 0 {
+				c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, kv.Version(items[i].Version))
+			}
+		}
+	}
+}
+
+// hash is a key's, whether its namespace has a slot or not.
+func (c *core) hash(namespace, key []byte) kv.Hash {
+	return kv.HashKey(kv.NamespaceSeed(clusterSeed, string(namespace)), key)
+}

@@ -1,0 +1,169 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// What concerns hosts rather than keys: who is there, whose a key is, and what
+// is asked of all of them.
+
+// members lists this host and the others, by name.
+func (c *core) members() []wire.Member {
+	var list []wire.Member
+	for _, m := range c.node.Members() {
+		list = append(list, wire.Member{
+			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
+			Weight: m.Weight, Partitions: m.Held, Why: m.Why,
+		})
+	}
+	return list
+}
+
+// ring says whose a key is, and whether this host holds it.
+func (c *core) ring(q *wire.Request) wire.Reply {
+	if err := checkKey(q.Key); err != nil {
+		return errorReply(err)
+	}
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return errorReply(badNamespace(q.Namespace))
+	}
+	p := c.hash(q.Namespace, q.Key).Partition()
+	place := wire.Place{Partition: int(p)}
+	if o := c.node.View().Owner(p); o != nil {
+		place.Owner = string(o.Node)
+	}
+	if c.node.Holds(p) != 0 {
+		place.Holder = c.cfg.Node
+	}
+	return bodyReply(place)
+}
+
+// ringThere is ring, and asks the owner whether it is the holder.
+func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
+	r := c.ring(q)
+	var place wire.Place
+	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {
+		return r
+	}
+	owner := c.node.View().Owner(uint16(place.Partition))
+	if owner == nil || owner.Process == c.node.Self() {
+		return r
+	}
+	var a peer.Answer
+	defer a.Release()
+	var theirs wire.Place
+	if c.node.Do(ctx, owner.Process, c.timeout(q)/2, &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}, &a) == nil &&
+		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
+		place.Holder = theirs.Holder
+	}
+	return bodyReply(place)
+}
+
+// flush empties a namespace, or all, on this host. A floor comes from another
+// host that flushes the cluster.
+func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
+	c.hlc.Observe(kv.Version(q.Floor))
+	floor := max(c.hlc.Next(now.Wall), kv.Version(q.Floor))
+	if q.Has(wire.All) {
+		c.store.FlushAll(floor)
+		for _, ns := range c.names.all() {
+			c.flushCopies(ns.id, floor)
+		}
+		return wire.Reply{Version: uint64(floor)}
+	}
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return errorReply(badNamespace(q.Namespace))
+	}
+	if ns := b.read(q.Namespace); ns != nil {
+		c.store.Flush(ns.id, floor)
+		c.flushCopies(ns.id, floor)
+	}
+	return wire.Reply{Version: uint64(floor)}
+}
+
+func (c *core) flushCopies(ns kv.NamespaceID, floor kv.Version) {
+	if !c.node.Alone() {
+		c.ledger.RaiseFlush(ns, floor)
+	}
+}
+
+// flushCluster empties a namespace, or all, on every host: first each by its
+// own clock, then each by the highest of their clocks, so that no copy of what
+// one has dropped can come back from another.
+func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed) wire.Reply {
+	here := &wire.Request{Op: wire.OpFlush, Namespace: q.Namespace, Options: q.Options &^ wire.Cluster}
+	var floor uint64
+	for range 2 {
+		here.Floor = floor
+		r := c.flush(here, b, c.clock.Read())
+		if r.Status != wire.OK {
+			return r
+		}
+		b.release()
+		floor = max(floor, r.Version)
+		for _, a := range c.everywhere(ctx, q, here) {
+			if a.err != nil {
+				return errorReply(wire.Errorf(wire.Timeout, "%s was not flushed, the others were: %v", a.node, a.err))
+			}
+			floor = max(floor, a.reply.Version)
+		}
+	}
+	return wire.Reply{Version: floor}
+}
+
+// statsCluster collects the statistics of every host.
+func (c *core) statsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
+	all := wire.ClusterStats{Nodes: []wire.Stats{own}}
+	for _, a := range c.everywhere(ctx, q, &wire.Request{Op: wire.OpStats}) {
+		var st wire.Stats
+		if a.err == nil {
+			a.err = wire.UnmarshalBody(a.reply.Body, &st)
+		}
+		if a.err != nil {
+			all.Missing = append(all.Missing, wire.MissingStats{Node: string(a.node), Why: a.err.Error()})
+		} else {
+			all.Nodes = append(all.Nodes, st)
+		}
+	}
+	return bodyReply(all)
+}
+
+// said is what a host has answered.
+type said struct {
+	node  kv.NodeID
+	reply wire.Reply
+	err   error
+}
+
+// everywhere sends a request to every other member that lives, at once.
+func (c *core) everywhere(ctx context.Context, q *wire.Request, out *wire.Request) []said {
+	timeout := c.timeout(q)
+	timeout -= answerBefore(timeout)
+	var list []said
+	var wg sync.WaitGroup
+	members := c.node.Members()
+	list = make([]said, 0, len(members))
+	for _, m := range members {
+		if m.ID == c.node.Self() || m.State == cluster.StateMissing {
+			continue
+		}
+		list = append(list, said{node: m.ID.Node})
+		a := &list[len(list)-1]
+		wg.Go(func() {
+			var got peer.Answer
+			defer got.Release()
+			send := *out
+			if a.err = c.node.Do(ctx, m.ID, timeout/2, &send, &got); a.err == nil {
+				a.reply, a.err = owned(&got.Reply), got.Err()
+			}
+		})
+	}
+	wg.Wait()
+	return list
+}

@@ -1,0 +1,80 @@
+package sidecar
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// order keeps the requests of one connection that name the same key in the
+// order in which they were sent, while some of them wait.
+type order struct {
+	waiting atomic.Int32 // requests; none is the rule
+
+	mu   sync.Mutex
+	last map[kv.Hash]*turn // of each key, the request that came last
+}
+
+// turn is the place of one request.
+type turn struct {
+	o      *order
+	keys   []kv.Hash
+	before []*turn
+	over   chan struct{}
+}
+
+// has says whether a request of one of the keys waits.
+func (o *order) has(keys []kv.Hash) bool {
+	if o.waiting.Load() == 0 {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, k := range keys {
+		if o.last[k] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// enter takes a place behind all requests of the keys.
+func (o *order) enter(keys []kv.Hash) *turn {
+	t := &turn{o: o, keys: keys, over: make(chan struct{})}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last == nil {
+		o.last = map[kv.Hash]*turn{}
+	}
+	for _, k := range keys {
+		if b := o.last[k]; b != nil && b != t {
+			t.before = append(t.before, b)
+		}
+		o.last[k] = t
+	}
+	o.waiting.Add(1)
+	return t
+}
+
+// wait returns when the requests before it are over. Each of them ends by its
+// own deadline.
+func (t *turn) wait() {
+	for _, b := range t.before {
+		<-b.over
+	}
+	t.before = nil
+}
+
+// leave ends the turn.
+func (t *turn) leave() {
+	t.o.mu.Lock()
+	for _, k := range t.keys {
+		if t.o.last[k] == t {
+			delete(t.o.last, k)
+		}
+	}
+	t.o.mu.Unlock()
+	t.o.waiting.Add(-1)
+	close(t.over)
+}

@@ -1,0 +1,97 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// newPeerSession makes what serves another sidecar's requests: the session of
+// an app that has said HELLO, and whose requests go no further than here.
+func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
+	return &session{
+		s: s, core: &s.core, from: from, who: []any{"from", from.Node},
+		hello: true, ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveHere,
+	}
+}
+
+// ofPeers answers what only sidecars ask.
+func (c *session) ofPeers(conn *rpc.Conn) {
+	q := *c.req
+	h := c.core.handoff
+	var answer func() wire.Reply
+	switch q.Op {
+	case wire.OpPull:
+		var p wire.Pull
+		if !c.structured(conn, &p) {
+			return
+		}
+		answer = func() wire.Reply { return h.servePull(c.from, &p) }
+	case wire.OpFetch:
+		var f wire.Fetch
+		if !c.structured(conn, &f) {
+			return
+		}
+		answer = func() wire.Reply { return h.serveFetch(c.from, &f) }
+	default:
+		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
+		return
+	}
+	id, op := q.ID, q.Op
+	c.names.release()
+	conn.Go(func() []byte {
+		r := answer()
+		r.ID = id
+		return wire.AppendReply(nil, op, &r)
+	})
+}
+
+// structured decodes a request's body. False says that it has been answered.
+func (c *session) structured(conn *rpc.Conn, v any) bool {
+	if err := wire.UnmarshalBody(c.req.Body, v); err != nil {
+		c.answerError(conn, wire.Errorf(wire.BadRequest, "%s: %v", c.req.Op, err))
+		return false
+	}
+	return true
+}
+
+// serveHere answers a request that another sidecar has passed on, if this host
+// holds the key's partition, or is about to.
+func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
+		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
+		for i, key := range q.Keys {
+			one := *q
+			if q.Op == wire.OpMGet {
+				one.Op, one.Key, one.Keys = wire.OpGet, key, nil
+			}
+			r.Items[i] = c.keyHere(ctx, &one, key, b, deadline)
+		}
+		return r
+	}
+	return c.keyHere(ctx, q, q.Key, b, deadline)
+}
+
+func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrowed, deadline time.Duration) wire.Reply {
+	partition := c.hash(q.Namespace, k).Partition()
+	for {
+		changed := c.node.Changed()
+		now := c.clock.Read()
+		c.node.Beat(now.Boot)
+		if c.node.Holds(partition) != 0 {
+			if r, done := c.here(ctx, q, k, b, now, deadline); done {
+				return r
+			}
+		}
+		if !c.node.View().Own(partition) {
+			return moved()
+		}
+		b.release()
+		if !c.wait(ctx, changed, deadline) {
+			return errorReply(wire.Errorf(wire.Unavailable, "the key's partition is being taken over: try again"))
+		}
+	}
+}

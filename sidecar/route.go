@@ -1,0 +1,393 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l1"
+)
+
+// Every door first asks this host (execute, value): what it holds, and copies
+// of what others hold, are answered in place. Where that is not possible the
+// answer is MOVED, and the request goes the slow way, on a goroutine of its own
+// and within its deadline:
+//
+//	held here, entries of it on their way  → fetch the entry first
+//	ours, but not held yet                 → wait until it is
+//	another's                              → ask that one, once for all who ask
+//	nobody's                               → wait for a ring
+//
+// Another sidecar's request goes no further than this host: where it cannot be
+// answered here, MOVED is its answer (see peers.go), so nothing can go round in
+// circles.
+
+// moved says that this host does not answer for a key now.
+func moved() wire.Reply { return wire.Reply{Status: wire.Moved, Message: movedMessage} }
+
+var movedMessage = []byte("this host does not hold the key's partition")
+
+// answerBefore is how long before a request's deadline the slow way gives up:
+// the answer must arrive before the app does.
+func answerBefore(timeout time.Duration) time.Duration { return min(timeout/10, 20*time.Millisecond) }
+
+// deadlineOf is when the slow way of a request gives up, on the boot clock.
+func (c *core) deadlineOf(q *wire.Request, now kv.Moment) time.Duration {
+	t := c.timeout(q)
+	return now.Boot + t - answerBefore(t)
+}
+
+// serve answers a request of an app or of the embedding program, wherever its
+// keys are. deadline is on the boot clock; b is released while it waits.
+func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	switch q.Op {
+	case wire.OpMGet:
+		return c.readMany(ctx, q, b, deadline)
+	case wire.OpDelete:
+		return c.deleteMany(ctx, q, b, deadline)
+	case wire.OpFlush:
+		return c.flushCluster(ctx, q, b)
+	case wire.OpRing:
+		return c.ringThere(ctx, q)
+	}
+	return c.serveKey(ctx, q, b, deadline)
+}
+
+// serveKey answers a request of one key.
+func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	for {
+		changed := c.node.Changed() // taken before what it is to tell of is looked at
+		now := c.clock.Read()
+		c.node.Beat(now.Boot)
+		ns, err := b.write(q.Namespace)
+		if err == nil {
+			err = checkKey(q.Key)
+		}
+		if err != nil {
+			return errorReply(err)
+		}
+		key := ns.key(q.Key)
+		partition := key.Hash.Partition()
+		if c.node.Holds(partition) != 0 {
+			if r, done := c.here(ctx, q, q.Key, b, now, deadline); done {
+				return r
+			}
+		}
+		if owner := c.node.View().Owner(partition); owner != nil && owner.Process != c.node.Self() {
+			b.release()
+			r := c.there(ctx, owner, q, key, deadline)
+			if r.Status != wire.Moved {
+				return r
+			}
+			if c.node.View().Owner(partition) != owner {
+				continue // the view has changed meanwhile
+			}
+		}
+		b.release()
+		if !c.wait(ctx, changed, deadline) {
+			return nobody(q)
+		}
+	}
+}
+
+// here answers from what this host holds, and asks for an entry that is on its
+// way first. It says whether that was possible.
+func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
+	r := c.keyLocally(q, k, b, now, false)
+	if r.Status != wire.Moved {
+		return r, true
+	}
+	ns, err := b.write(q.Namespace)
+	if err != nil {
+		return errorReply(err), true
+	}
+	key := ns.key(k)
+	src := c.handoff.incoming[key.Hash.Partition()].Load()
+	if src == nil {
+		return r, false // not held any more
+	}
+	b.release()
+	if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
+		return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
+	}
+	r = c.keyLocally(q, k, b, c.clock.Read(), true)
+	return r, r.Status != wire.Moved
+}
+
+// keyLocally is execute for one key, a deleted one too.
+func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
+	if q.Op == wire.OpDelete {
+		return c.deleteKey(q.Namespace, k, b, now)
+	}
+	return c.execute(q, b, now, fetched)
+}
+
+// there passes a request on to a key's owner.
+func (c *core) there(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	if q.Op == wire.OpGet {
+		return c.read(ctx, owner, q, key, deadline)
+	}
+	return c.write(ctx, owner, q, key, deadline)
+}
+
+// nobody answers a request that nobody could be found for in time. Nothing was
+// executed.
+func nobody(q *wire.Request) wire.Reply {
+	if readOp(q.Op) && !q.Has(wire.Fresh) {
+		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+	}
+	return errorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
+}
+
+func readOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet }
+
+// wait waits for a change, and says whether there is time left.
+func (c *core) wait(ctx context.Context, changed <-chan struct{}, deadline time.Duration) bool {
+	left := deadline - c.clock.Read().Boot
+	if left <= 0 {
+		return false
+	}
+	t := time.NewTimer(left)
+	defer t.Stop()
+	select {
+	case <-changed:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// write passes a write on to a key's owner, and notes what has changed before
+// the app hears of it: no later read through this host returns an older value.
+func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	left := deadline - c.clock.Read().Boot
+	if left <= 0 {
+		return errorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+	}
+	out := *q
+	var a peer.Answer
+	defer a.Release()
+	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {
+		c.counts.peerErrors.Add(1)
+		if peer.NotExecuted(err) {
+			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
+		}
+		c.outdated(key, 0) // it may have been executed
+		return errorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
+	}
+	r := owned(&a.Reply)
+	switch {
+	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest, r.Status == wire.TooLarge, r.Status == wire.NotStored:
+	case r.Event != 0:
+		c.outdated(key, kv.Version(r.Event))
+	default:
+		c.outdated(key, kv.Version(r.Version))
+	}
+	return r
+}
+
+// outdated notes that copies of a key from before a version are to be served
+// no more; zero stands for now.
+func (c *core) outdated(key kv.Key, v kv.Version) {
+	if v == 0 {
+		v = c.hlc.Next(c.clock.Read().Wall)
+	}
+	c.hlc.Observe(v)
+	c.ledger.Note(key.Hash, v)
+	c.l1.Delete(key.Hash)
+}
+
+// owned copies an answer out of its frame.
+func owned(r *wire.Reply) wire.Reply {
+	n := *r
+	n.Value, n.Message, n.Token, n.Body, n.Owner = slices.Clone(r.Value), slices.Clone(r.Message), slices.Clone(r.Token), slices.Clone(r.Body), nil
+	n.Vouched = false
+	n.Items = nil
+	for i := range r.Items {
+		n.Items = append(n.Items, owned(&r.Items[i]))
+	}
+	return n
+}
+
+// copyLife is how long a copy is served: until leases bound it.
+const copyLife = time.Second
+
+// copyOf returns this host's copy of another's entry, if it may be served: it
+// came from the process that the ring names now, that one was heard lately, and
+// nothing has outdated it.
+func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+	cp, ok := c.l1.Get(key)
+	if !ok {
+		return nil
+	}
+	if *cp.Owner != owner.Process || now.Boot-cp.Since >= copyLife || cp.Deadline.Passed(now.Boot) ||
+		!owner.Answers(now.Boot, c.node.Bound()) || !c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) {
+		c.counts.copiesRefused.Add(1)
+		return nil
+	}
+	return cp
+}
+
+// copyInto answers a read from this host's copy of another's entry, or says
+// that it is for others to answer.
+func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
+	*r = moved()
+	if q.Has(wire.Fresh | wire.Vouch) { // only the holder vouches
+		return dst, 0
+	}
+	owner := c.node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.node.Self() {
+		return dst, 0
+	}
+	cp := c.copyOf(key, owner, now)
+	if cp == nil {
+		return dst, 0
+	}
+	value := cp.Value()
+	if len(value) > limit {
+		c.copied(cp, 0, now, r)
+		return dst, len(value)
+	}
+	c.copied(cp, wire.SourceL1, now, r)
+	return append(dst, value...), len(value)
+}
+
+// copied answers from a copy, without its value.
+func (c *core) copied(cp *l1.Copy, source wire.Source, now kv.Moment, r *wire.Reply) {
+	*r = wire.Reply{
+		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
+		AgeMS: uint64((now.Boot - cp.Since) / time.Millisecond),
+	}
+}
+
+// read asks a key's owner, once for all who ask at the same time.
+func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	for {
+		now := c.clock.Read()
+		if !q.Has(wire.Fresh) {
+			if cp := c.copyOf(key, owner, now); cp != nil {
+				return c.valueOf(cp, wire.SourceL1, now)
+			}
+			if !owner.Answers(now.Boot, c.node.Bound()) {
+				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
+			}
+		}
+		cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now)
+		if lead {
+			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&wire.Fresh, deadline)
+			return c.outcome(cl, q)
+		}
+		left := deadline - now.Boot
+		t := time.NewTimer(max(left, 0))
+		select {
+		case <-cl.done:
+			t.Stop()
+			// Who asked first may have had less time than we have.
+			if cl.err == nil || c.clock.Read().Boot >= deadline {
+				return c.outcome(cl, q)
+			}
+		case <-t.C:
+			return unanswered(q, owner)
+		case <-ctx.Done():
+			t.Stop()
+			return unanswered(q, owner)
+		}
+	}
+}
+
+func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
+	if q.Has(wire.Fresh) {
+		return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, did not answer in time", owner.Node))
+	}
+	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+}
+
+// valueOf answers with a copy's value, which nobody may change.
+func (c *core) valueOf(cp *l1.Copy, source wire.Source, now kv.Moment) (r wire.Reply) {
+	c.copied(cp, source, now, &r)
+	r.Value = cp.Value()
+	return r
+}
+
+// outcome is what a call brought.
+func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
+	switch {
+	case cl.err != nil:
+		c.counts.peerErrors.Add(1)
+		return unanswered(q, cl.owner)
+	case cl.copy != nil:
+		now := c.clock.Read()
+		if cl.copy.Deadline.Passed(now.Boot) {
+			return wire.Reply{Status: wire.Miss}
+		}
+		return c.valueOf(cl.copy, wire.SourcePeer, now)
+	}
+	return cl.reply
+}
+
+// ask makes one request for the keys of some calls to their owner, and ends the
+// calls.
+func (c *core) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []*call, options wire.Options, deadline time.Duration) {
+	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].key.Bytes, Options: options | wire.Vouch}
+	if len(list) > 1 {
+		q.Op, q.Key = wire.OpMGet, nil
+		for _, cl := range list {
+			q.Keys = append(q.Keys, cl.key.Bytes)
+		}
+	}
+	var a peer.Answer
+	defer a.Release()
+	err := errNoTime
+	sent := c.clock.Read()
+	if left := deadline - sent.Boot; left > 0 {
+		err = c.node.Do(ctx, owner.Process, left, q, &a)
+	}
+	if err == nil && len(list) > 1 && a.Status == wire.OK && len(a.Items) != len(list) {
+		err = errors.New("the answer has another number of keys")
+	}
+	for i, cl := range list {
+		r := &a.Reply
+		if err == nil && len(list) > 1 && r.Status == wire.OK {
+			r = &a.Items[i]
+		}
+		if cl.err = err; err == nil {
+			c.take(cl, r, sent)
+		}
+		c.calls.end(cl)
+	}
+}
+
+var errNoTime = errors.New("no time was left")
+
+// take keeps what the owner has answered, and a copy of a value if nothing has
+// outdated it.
+func (c *core) take(cl *call, r *wire.Reply, sent kv.Moment) {
+	c.hlc.Observe(kv.Version(r.AsOf))
+	if r.Status != wire.OK || !r.Vouched {
+		cl.reply = owned(r)
+		return
+	}
+	id := &cl.owner.Process
+	if string(r.Owner) != string(id.Node) || r.Epoch != uint64(id.Epoch) {
+		cl.err = errors.New("the answer comes from another process")
+		return
+	}
+	cp := &l1.Copy{
+		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Flags: r.Flags, Version: kv.Version(r.Version),
+		Owner: id, AsOf: kv.Version(r.AsOf), Since: sent.Boot,
+	}
+	if r.TTLMS > 0 { // the owner's clock may run slower than ours
+		cp.Deadline = kv.After(sent.Boot, time.Duration(r.TTLMS)*time.Millisecond*98/100)
+	}
+	cp.SetBytes(cl.key.Bytes, r.Value)
+	cl.copy = cp
+	if c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+		c.l1.Put(cp)
+	}
+}
