@@ -16,7 +16,7 @@ const (
 	maxWait       = time.Second // what has not gone out by then is dropped
 	maxInPacket   = 64          // memberlist's bound is 255 messages
 	maxHops       = 8           // of one that goes round
-	rememberHeard = 4096        // so many of those that came before are known again
+	rememberHeard = 4096        // so many of those that came last, at least, are known again
 )
 
 // datagrams are those that wait to go out, a few copies of each to nodes at
@@ -30,8 +30,9 @@ type datagrams struct {
 	seed maphash.Seed
 
 	mu      sync.Mutex
-	waiting []datagram // oldest first
-	heard   [rememberHeard]uint64
+	waiting []datagram      // oldest first
+	heard   map[uint64]bool // hashes of those that came; rememberHeard at most
+	before  map[uint64]bool // those of the time before
 	sent    int64
 	dropped int64
 }
@@ -40,6 +41,10 @@ type datagram struct {
 	b     []byte
 	left  int // copies
 	since time.Time
+}
+
+func newDatagrams() *datagrams {
+	return &datagrams{seed: maphash.MakeSeed(), heard: map[uint64]bool{}, before: map[uint64]bool{}}
 }
 
 // copies of a datagram that each of so many members sends: one in e^copies
@@ -62,16 +67,19 @@ func (d *datagrams) add(hops byte, b []byte, members int) bool {
 }
 
 // first notes a datagram, and says whether it is new. One that came long ago
-// may seem so.
+// seems so.
 func (d *datagrams) first(b []byte) bool {
 	h := maphash.Bytes(d.seed, b)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	slot := &d.heard[h%rememberHeard]
-	if *slot == h {
+	if d.heard[h] || d.before[h] {
 		return false
 	}
-	*slot = h
+	if len(d.heard) >= rememberHeard {
+		d.heard, d.before = d.before, d.heard
+		clear(d.heard)
+	}
+	d.heard[h] = true
 	return true
 }
 

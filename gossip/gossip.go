@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash/maphash"
 	"log/slog"
 	"net"
 	"slices"
@@ -90,7 +89,7 @@ type Member struct {
 type Gossip struct {
 	cfg  Config
 	list *memberlist.Memberlist
-	sent datagrams
+	sent *datagrams
 
 	changed     chan struct{} // has one when members may have changed
 	metaChanged chan struct{}
@@ -134,7 +133,7 @@ func New(cfg Config) (*Gossip, error) {
 	g := &Gossip{
 		cfg: cfg, meta: meta, members: map[string]*Member{}, conflicts: map[string]*conflict{},
 		changed: make(chan struct{}, 1), metaChanged: make(chan struct{}, 1), another: make(chan string, 1),
-		sent: datagrams{seed: maphash.MakeSeed()},
+		sent: newDatagrams(),
 	}
 	c, err := cfg.memberlist()
 	if err != nil {

@@ -318,7 +318,7 @@ func TestHundred(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		var reached int
 		for _, n := range c.nodes {
-			reached += len(n.received)
+			reached += len(n.got())
 		}
 		if want := 20 * (len(c.nodes) - 1); reached < want*99/100 {
 			t.Errorf("datagrams came %d times, want %d", reached, want)

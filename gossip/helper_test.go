@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -127,6 +128,12 @@ func (n *node) receive(b []byte) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.received[string(b)]++
+}
+
+func (n *node) got() map[string]int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.received)
 }
 
 func (n *node) conflict(node, known, other string) {

@@ -1,0 +1,262 @@
+package gossip
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// packet is what memberlist asks for, at most.
+const packet = 1396
+
+func TestDatagramQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatagrams()
+		if got := d.take(3, packet); got != nil {
+			t.Errorf("out of nothing came %q", got)
+		}
+		b := []byte("first")
+		d.add(5, b, 10)
+		b[0] = 'x' // the caller's again
+		d.add(0, []byte("second"), 10)
+		for i := range copies(10) {
+			got := d.take(3, packet)
+			if len(got) != 2 || string(got[0]) != "\x00second" || string(got[1]) != "\x05first" {
+				t.Fatalf("copy %d: %q, want the newest first", i, got)
+			}
+		}
+		if got := d.take(3, packet); len(got) != 0 {
+			t.Errorf("one copy too many: %q", got)
+		}
+		if sent, dropped, waiting := d.stats(); sent != int64(2*copies(10)) || dropped != 0 || waiting != 0 {
+			t.Errorf("sent %d, dropped %d, waiting %d", sent, dropped, waiting)
+		}
+	})
+}
+
+func TestDatagramBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDatagrams()
+		if d.add(0, make([]byte, maxDatagram+1), 10) {
+			t.Error("one that is too long was taken")
+		}
+		for i := range maxWaiting {
+			if !d.add(0, make([]byte, i%(maxDatagram+1)), 10) {
+				t.Fatalf("no room for %d", i)
+			}
+		}
+		if d.add(0, []byte("x"), 10) {
+			t.Error("one too many was taken")
+		}
+		if _, dropped, waiting := d.stats(); dropped != 2 || waiting != maxWaiting {
+			t.Errorf("dropped %d, waiting %d; want 2 and %d", dropped, waiting, maxWaiting)
+		}
+		// Whatever room there is, it is kept to, and so is the number in a packet.
+		for limit := range packet {
+			size := 0
+			out := d.take(3, limit)
+			for _, b := range out {
+				size += len(b) + 3
+			}
+			if size > limit || len(out) > maxInPacket {
+				t.Fatalf("%d datagrams of %d bytes in all, %d and %d are the most", len(out), size, maxInPacket, limit)
+			}
+		}
+		// What has waited for too long makes room.
+		time.Sleep(maxWait + time.Millisecond)
+		if !d.add(0, []byte("x"), 10) {
+			t.Error("what is too old still takes room")
+		}
+		if _, dropped, waiting := d.stats(); dropped < maxWaiting/2 || waiting != 1 {
+			t.Errorf("dropped %d, waiting %d", dropped, waiting)
+		}
+		// The longest fits beside the longest cluster name.
+		d.add(0, make([]byte, maxDatagram), 10)
+		if got := d.take(3, 1400-2-2-maxCluster); len(got) == 0 || len(got[0]) != 1+maxDatagram {
+			t.Error("the longest never goes out")
+		}
+	})
+}
+
+func TestDatagramsHeard(t *testing.T) {
+	d := newDatagrams()
+	nth := func(i int) []byte { return fmt.Append(nil, "datagram ", i) }
+	const k = 5 * rememberHeard
+	for i := range k {
+		if !d.first(nth(i)) {
+			t.Fatalf("%q is new", nth(i))
+		}
+		if last := max(0, i-rememberHeard+1); d.first(nth(i)) || d.first(nth(last)) {
+			t.Fatalf("%q and %q are not new", nth(i), nth(last))
+		}
+	}
+	if got := len(d.heard) + len(d.before); got > 2*rememberHeard {
+		t.Errorf("%d are remembered, want %d at most", got, 2*rememberHeard)
+	}
+	if !d.first(nth(0)) {
+		t.Errorf("the first of %d is remembered", k)
+	}
+}
+
+func TestCopies(t *testing.T) {
+	for _, tc := range []struct{ members, want int }{{2, 4}, {3, 4}, {10, 6}, {100, 9}} {
+		if got := copies(tc.members); got != tc.want {
+			t.Errorf("of %d members each sends %d copies, want %d", tc.members, got, tc.want)
+		}
+		// All get it, nearly always.
+		if miss := float64(tc.members) * math.Exp(-float64(tc.want)); miss > 0.06 {
+			t.Errorf("%d members: one datagram in %.0f misses somebody", tc.members, 1/miss)
+		}
+	}
+}
+
+// TestBroadcast: a datagram reaches all, and each once.
+func TestBroadcast(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		edit  func(c *cluster)
+		least float64 // of 1
+	}{
+		{"a good network", func(*cluster) {}, 0.98},
+		{"loss of 10 %", func(c *cluster) { c.SetLoss(0.1) }, 0.97},
+		{"links cut", func(c *cluster) {
+			for i := range 5 { // those of node 0 to half of them
+				c.Cut(ipOf(0), ipOf(i+5))
+			}
+		}, 0.9},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.startAll(10)
+				tc.edit(c)
+				const k = 50
+				for i := range k {
+					if !c.nodes[i%5].Broadcast(fmt.Append(nil, "datagram ", i)) {
+						t.Errorf("no room for %d", i)
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				time.Sleep(time.Second)
+				reached, twice := 0, 0
+				for _, n := range c.nodes {
+					for b, times := range n.got() {
+						if !bytes.HasPrefix([]byte(b), []byte("datagram ")) {
+							t.Fatalf("%q came", b)
+						}
+						reached++
+						twice += times - 1
+					}
+				}
+				if got := float64(reached) / (k * 9); got < tc.least {
+					t.Errorf("%.1f %% arrived, want %.1f %%", 100*got, 100*tc.least)
+				}
+				if twice > 0 {
+					t.Errorf("%d came twice", twice)
+				}
+				s := c.nodes[9].Stats()
+				if s.Sent == 0 || s.Datagrams != 0 || s.Garbage != 0 {
+					t.Errorf("a node that passed them on: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// TestBroadcastAlone: those are all, and nothing waits for who comes later.
+func TestBroadcastAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		n := c.start(0)
+		for range 2 * maxWaiting {
+			if !n.Broadcast([]byte("x")) {
+				t.Fatal("no room")
+			}
+		}
+		if n.Broadcast(make([]byte, maxDatagram+1)) {
+			t.Error("one that is too long was taken")
+		}
+		if s := n.Stats(); s.Datagrams != 0 || s.Dropped != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// TestFlood: as many datagrams as there is room for, from all nodes: nobody is
+// missed for it, and who dies is missed as soon as ever.
+func TestFlood(t *testing.T) {
+	for _, size := range []int{1, maxDatagram} {
+		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				c.startAll(10)
+				stop := make(chan struct{})
+				flooding := make(chan int)
+				flood := func(n *node) {
+					refused := 0
+					for i := 0; ; i++ {
+						select {
+						case <-stop:
+							flooding <- refused
+							return
+						default:
+						}
+						b := append(fmt.Append(nil, n.name, i), make([]byte, size)...)[:max(size, 8)]
+						if !n.Broadcast(b) {
+							refused++
+							time.Sleep(5 * time.Millisecond)
+						}
+					}
+				}
+				flooders := c.nodes
+				for _, n := range flooders {
+					go flood(n)
+				}
+				c.stays("in a flood", 2*time.Second)
+				if s := c.nodes[0].Stats(); s.Datagrams > maxWaiting || s.Dropped == 0 || s.Health != 0 {
+					t.Errorf("stats %+v", s)
+				}
+				n := c.nodes[9]
+				n.kill()
+				d := c.until("all miss it", 5*time.Second, c.all(n.name, missing))
+				t.Logf("missing after %v", d)
+				close(stop)
+				refused := 0
+				for range flooders {
+					refused += <-flooding
+				}
+				if refused == 0 {
+					t.Error("there was no bound")
+				}
+			})
+		})
+	}
+}
+
+// TestDatagramGarbage: what is none of ours is counted and goes nowhere.
+func TestDatagramGarbage(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		n := c.start(0)
+		d := delegate{n.Gossip}
+		d.NotifyMsg(nil)
+		d.NotifyMsg(make([]byte, maxDatagram+2))
+		if s := n.Stats(); s.Garbage != 2 || len(n.got()) != 0 {
+			t.Errorf("stats %+v, received %v", s, n.got())
+		}
+		d.NotifyMsg([]byte{0xff, 'x'}) // more hops than there are
+		if got := n.sent.take(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
+			t.Errorf("passed on: %q, want %d hops", got, maxHops-1)
+		}
+		d.NotifyMsg([]byte{0, 'y'}) // no more hops
+		if got := n.sent.take(3, packet); len(got) != 1 || got[0][1] != 'x' {
+			t.Errorf("passed on: %q, want the one before only", got)
+		}
+		if got := n.got(); got["x"] != 1 || got["y"] != 1 {
+			t.Errorf("received %v", got)
+		}
+	})
+}
+
+var _ memberlist.Delegate = delegate{}
