@@ -28,11 +28,12 @@ type Redialer struct {
 
 	live atomic.Pointer[Client]
 
-	mu     sync.Mutex // held while connecting
-	closed bool
-	failed error // of the last attempt
-	until  time.Time
-	pause  time.Duration
+	mu      sync.Mutex
+	dialing chan struct{} // closed when the attempt under way has ended; nil without one
+	closed  bool
+	failed  error // of the last attempt
+	until   time.Time
+	pause   time.Duration
 }
 
 // Pauses between attempts to connect.
@@ -41,38 +42,68 @@ const (
 	lastPause  = time.Second
 )
 
-// Get returns a connection that was alive when last seen.
+// Get returns a connection that was alive when last seen, or makes one. While
+// another caller makes one it waits for that, until ctx ends.
 func (r *Redialer) Get(ctx context.Context) (*Client, error) {
-	if c := r.live.Load(); c != nil && c.alive() {
-		return c, nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrRetired
-	}
-	if c := r.live.Load(); c != nil {
-		if c.alive() {
+	for {
+		if c := r.live.Load(); c != nil && c.alive() {
 			return c, nil
 		}
-		r.live.Store(nil)
-		_ = c.Close()
-	}
-	if r.failed != nil && time.Now().Before(r.until) {
-		return nil, fmt.Errorf("%w: %w", ErrDown, r.failed)
-	}
-	c, err := r.Dial(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			r.pause = min(max(2*r.pause, firstPause), lastPause)
-			r.until = time.Now().Add(r.pause/2 + rand.N(r.pause))
-			r.failed = err
+		r.mu.Lock()
+		if r.closed {
+			r.mu.Unlock()
+			return nil, ErrRetired
 		}
-		return nil, err
+		if other := r.dialing; other != nil {
+			r.mu.Unlock()
+			select {
+			case <-other:
+				continue
+			case <-ctx.Done():
+				return nil, fmt.Errorf("%w: %w", ErrDown, ctx.Err())
+			}
+		}
+		if c := r.live.Load(); c != nil {
+			if c.alive() {
+				r.mu.Unlock()
+				return c, nil
+			}
+			r.live.Store(nil) // its reader has ended it
+		}
+		if r.failed != nil && time.Now().Before(r.until) {
+			err := r.failed
+			r.mu.Unlock()
+			return nil, fmt.Errorf("%w: %w", ErrDown, err)
+		}
+		r.dialing = make(chan struct{})
+		r.mu.Unlock()
+		c, err := r.Dial(ctx)
+		return r.dialed(ctx, c, err)
 	}
-	r.failed, r.pause = nil, 0
-	r.live.Store(c)
-	return c, nil
+}
+
+// dialed ends an attempt.
+func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, error) {
+	r.mu.Lock()
+	close(r.dialing)
+	r.dialing = nil
+	closed := r.closed
+	switch {
+	case closed:
+	case err == nil:
+		r.failed, r.pause = nil, 0
+		r.live.Store(c)
+	case ctx.Err() == nil: // else it says nothing of the peer
+		r.pause = min(max(2*r.pause, firstPause), lastPause)
+		r.until = time.Now().Add(r.pause/2 + rand.N(r.pause))
+		r.failed = err
+	}
+	r.mu.Unlock()
+	if closed && c != nil {
+		_ = c.Close()
+		return nil, ErrRetired
+	}
+	return c, err
 }
 
 // Live returns the connection if there is one, and makes none.
@@ -86,9 +117,10 @@ func (r *Redialer) Live() *Client {
 // Close ends the connection, and none is made again.
 func (r *Redialer) Close() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.closed = true
-	if c := r.live.Swap(nil); c != nil {
+	c := r.live.Swap(nil)
+	r.mu.Unlock()
+	if c != nil {
 		_ = c.Close()
 	}
 }
