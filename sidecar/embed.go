@@ -135,8 +135,8 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 				deadline = now.Boot + time.Until(d)
 			}
 			r = s.serve(ctx, q, b, deadline)
-			s.countLater(q, &r)
 		}
+		s.count(q, &r)
 		return embedError(&r)
 	})
 	return r, err

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -117,9 +118,22 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed) w
 	return wire.Reply{Version: floor}
 }
 
+// serve is core's, and answers what concerns all of the sidecar too.
+func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	if q.Op == wire.OpStats {
+		return s.statsCluster(ctx, q, s.stats())
+	}
+	return s.core.serve(ctx, q, b, deadline)
+}
+
 // statsCluster collects the statistics of every host.
 func (c *core) statsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
-	all := wire.ClusterStats{Nodes: []wire.Stats{own}}
+	all := wire.ClusterStats{Nodes: []wire.Stats{own}, Missing: []wire.MissingStats{}}
+	for _, m := range c.node.Members() {
+		if m.State == cluster.StateMissing {
+			all.Missing = append(all.Missing, wire.MissingStats{Node: string(m.ID.Node), Why: m.Why})
+		}
+	}
 	for _, a := range c.everywhere(ctx, q, &wire.Request{Op: wire.OpStats}) {
 		var st wire.Stats
 		if a.err == nil {
@@ -150,7 +164,7 @@ func (c *core) everywhere(ctx context.Context, q *wire.Request, out *wire.Reques
 	members := c.node.Members()
 	list = make([]said, 0, len(members))
 	for _, m := range members {
-		if m.ID == c.node.Self() || m.State == cluster.StateMissing {
+		if m.ID == c.node.Self() || m.State == cluster.StateMissing || m.State == cluster.StateLeft {
 			continue
 		}
 		list = append(list, said{node: m.ID.Node})

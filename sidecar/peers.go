@@ -15,6 +15,7 @@ func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
 	return &session{
 		s: s, core: &s.core, from: from, who: []any{"from", from.Node},
 		hello: true, ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveHere,
+		tally: tally{served: &s.counts.served},
 	}
 }
 

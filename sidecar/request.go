@@ -33,6 +33,7 @@ type core struct {
 // coreCounts counts what concerns other hosts.
 type coreCounts struct {
 	peerReads, joined, peerErrors, copiesRefused atomic.Int64
+	served                                       atomic.Int64 // keys, to other sidecars
 }
 
 // execute serves a request from what this host holds, or says that it has moved
@@ -45,13 +46,9 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 		return wire.Reply{}
 	case wire.OpGet:
 		var r wire.Reply
-		value, _, ns := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r)
-		if r.Status == wire.OK {
-			r.Value = value
-			ns.counts[wire.OpGet][hitL2].Add(1)
-			return r
-		}
-		return c.count(ns, wire.OpGet, r)
+		value, _, _ := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r)
+		r.Value = value
+		return r
 	case wire.OpSet:
 		return c.onKey(q, b, now, fetched, c.set)
 	case wire.OpTouch:
@@ -95,11 +92,11 @@ func checkKey(key []byte) *wire.Error {
 // onKey runs a write of one key inside its namespace.
 func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
-		return c.count(c.names.none, q.Op, errorReply(err))
+		return errorReply(err)
 	}
 	ns, err := b.write(q.Namespace)
 	if err != nil {
-		return c.count(c.names.none, q.Op, errorReply(err))
+		return errorReply(err)
 	}
 	partition := ns.key(q.Key).Hash.Partition()
 	holding := c.node.Holds(partition)
@@ -108,9 +105,9 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, 
 	}
 	r := f(ns, q, now)
 	if !c.still(partition, holding) {
-		r = lost()
+		return lost()
 	}
-	return c.count(ns, q.Op, r)
+	return r
 }
 
 // needsOld says whether a write depends on what is there.
@@ -139,34 +136,42 @@ func lost() wire.Reply {
 	return errorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
-func (c *core) count(ns *namespace, op wire.Op, r wire.Reply) wire.Reply {
-	ns.counts[op][outcomeOf(&r)].Add(1)
-	return r
-}
-
-// countLater counts what the slow way has brought and execute has not counted:
-// what came from others, and what nobody answered.
-func (c *core) countLater(q *wire.Request, r *wire.Reply) {
-	count := func(op wire.Op, r *wire.Reply) {
-		o := outcomeOf(r)
-		if readOp(op) && r.Status == wire.OK {
-			if o = hitOf(r.Source); o == hitL2 {
-				return
-			}
-		}
-		ns := c.names.lookup(q.Namespace)
-		if ns == nil {
-			ns = c.names.none
-		}
-		ns.counts[op][o].Add(1)
-	}
-	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
-		for i := range r.Items {
-			count(q.Op, &r.Items[i])
-		}
+// count counts what a request of an app, or of the embedding program, has come
+// to, wherever it was answered. Reads that a session answers in place are
+// counted by its tally instead.
+func (c *core) count(q *wire.Request, r *wire.Reply) {
+	if keysIn(q) == 0 {
 		return
 	}
-	count(q.Op, r)
+	ns := c.names.lookup(q.Namespace)
+	if ns == nil {
+		ns = c.names.none
+	}
+	one := func(r *wire.Reply) {
+		o := outcomeOf(r)
+		if readOp(q.Op) && o == done {
+			o = hitOf(r.Source)
+		}
+		ns.counts[q.Op][o].Add(1)
+	}
+	if r.Status != wire.OK || q.Op != wire.OpMGet && q.Op != wire.OpDelete {
+		one(r)
+		return
+	}
+	for i := range r.Items {
+		one(&r.Items[i])
+	}
+}
+
+// keysIn is how many keys a request reads or writes.
+func keysIn(q *wire.Request) int {
+	switch q.Op {
+	case wire.OpMGet, wire.OpDelete:
+		return len(q.Keys)
+	case wire.OpGet, wire.OpSet, wire.OpTouch, wire.OpIncr, wire.OpLease, wire.OpFill:
+		return 1
+	}
+	return 0
 }
 
 // hitOf is the outcome of a value from somewhere.
@@ -348,11 +353,11 @@ func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply
 // deleteKey deletes one key. A name without a slot has none, and gets none.
 func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
-		return c.count(c.names.none, wire.OpDelete, errorReply(err))
+		return errorReply(err)
 	}
 	ns := b.read(name)
 	if ns == nil && !kv.ValidNamespace(string(name)) {
-		return c.count(c.names.none, wire.OpDelete, errorReply(badNamespace(name)))
+		return errorReply(badNamespace(name))
 	}
 	partition := c.hash(name, key).Partition()
 	holding := c.node.Holds(partition)
@@ -365,15 +370,15 @@ func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Repl
 		if !c.node.Alone() {
 			c.ledger.Note(c.hash(name, key), v)
 		}
-		return c.count(c.names.none, wire.OpDelete, wire.Reply{Status: wire.Miss, Version: uint64(v)})
+		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
 	v, had := c.store.Delete(ns.key(key), now)
 	if !c.still(partition, holding) {
-		return c.count(ns, wire.OpDelete, lost())
+		return lost()
 	}
 	r := wire.Reply{Version: uint64(v)}
 	if !had {
 		r.Status = wire.Miss
 	}
-	return c.count(ns, wire.OpDelete, r)
+	return r
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -217,7 +218,18 @@ func (c *session) execute(conn *rpc.Conn) {
 		c.later(conn)
 		return
 	}
+	c.count(c.req, &c.reply)
 	c.answer(conn)
+}
+
+// count counts what a request has come to. One of another sidecar counts there,
+// where an app has asked.
+func (c *session) count(q *wire.Request, r *wire.Reply) {
+	if c.from.Node == "" {
+		c.core.count(q, r)
+	} else {
+		c.core.counts.served.Add(int64(keysIn(q)))
+	}
 }
 
 // keys are the hashes of the keys of c.req.
@@ -245,7 +257,7 @@ func (c *session) later(conn *rpc.Conn) {
 		b := borrowed{names: c.core.names}
 		defer b.release()
 		r := c.slow(context.Background(), q, &b, deadline)
-		c.core.countLater(q, &r)
+		c.count(q, &r)
 		r.ID = q.ID
 		return wire.AppendReply(nil, q.Op, &r)
 	})
@@ -380,9 +392,10 @@ func (c *session) item(conn *rpc.Conn, ns *namespace, r wire.Reply) {
 // tally counts a batch's reads apart from what other connections count at the
 // same time.
 type tally struct {
-	ns *namespace
-	op wire.Op
-	n  [outcomes]int64
+	served *atomic.Int64 // counts all that it is instead, for another sidecar
+	ns     *namespace
+	op     wire.Op
+	n      [outcomes]int64
 }
 
 func (t *tally) add(ns *namespace, op wire.Op, o outcome) {
@@ -395,10 +408,15 @@ func (t *tally) add(ns *namespace, op wire.Op, o outcome) {
 
 func (t *tally) flush() {
 	for o, n := range t.n {
-		if n > 0 {
+		switch {
+		case n == 0:
+			continue
+		case t.served != nil:
+			t.served.Add(n)
+		default:
 			t.ns.counts[t.op][o].Add(n)
-			t.n[o] = 0
 		}
+		t.n[o] = 0
 	}
 }
 

@@ -54,9 +54,10 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 	st := s.node.Stats()
 	h := &s.handoff.counts
 	return wire.ClusterState{
-		Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
+		Join: len(s.cfg.Join), Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
 		PeerReads: s.counts.peerReads.Load(), Joined: s.counts.joined.Load(), PeerErrors: s.counts.peerErrors.Load(),
+		Served: s.counts.served.Load(),
 		Handoff: wire.HandoffStats{
 			Pulling: h.pulling.Load(), Offering: s.handoff.offering(), Pulled: h.pulled.Load(), Admitted: h.admitted.Load(),
 			Refused: h.refused.Load(), Fetched: h.fetched.Load(), Given: h.given.Load(), Bytes: h.bytes.Load(), Failed: h.failed.Load(),

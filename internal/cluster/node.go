@@ -507,6 +507,7 @@ const (
 	StateIn      = "in"      // it owns partitions
 	StateOut     = "out"     // it lives, and owns none
 	StateMissing = "missing" // gossip holds it for dead
+	StateLeft    = "left"    // it has said goodbye
 	StateRefused = "refused" // it is not talked to: Why says why
 )
 
@@ -524,8 +525,13 @@ func (n *Node) Members() []Member {
 	for name, m := range n.members {
 		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: m.trouble}
 		switch {
+		case m.left == m.id:
+			o.State, o.Why = StateLeft, ""
 		case !m.alive:
 			o.State = StateMissing
+			if o.Why == "" {
+				o.Why = "gossip does not hear it any more"
+			}
 		case m.trouble != "":
 			o.State = StateRefused
 		}

@@ -18,6 +18,7 @@ type member struct {
 	weight  uint32
 	in      bool
 	alive   bool
+	left    kv.Process    // the last one that has said goodbye
 	trouble string        // why it is not talked to
 	stop    func()        // ends its poller; nil where there is none
 	acquire chan struct{} // has an element for each ACQUIRE under way

@@ -137,7 +137,7 @@ func (n *Node) left(id kv.Process) {
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := n.members[id.Node]; o != nil && o.id == id {
-			o.alive = false
+			o.alive, o.left = false, id
 			if o.stop != nil {
 				o.stop()
 			}

@@ -39,6 +39,7 @@ type L1Stats struct {
 // ClusterState tells of this host's part in the cluster; counts are of
 // partitions where nothing else is said.
 type ClusterState struct {
+	Join         int   `msgpack:"join" json:"join"`       // addresses that it looks for others at
 	Members      int   `msgpack:"members" json:"members"` // that live, this one included
 	In           bool  `msgpack:"in" json:"in"`           // this one may own partitions
 	Held         int   `msgpack:"held" json:"held"`
@@ -53,6 +54,7 @@ type ClusterState struct {
 	PeerReads    int64 `msgpack:"peer_reads" json:"peer_reads"`       // keys that owners were asked for
 	Joined       int64 `msgpack:"joined" json:"joined"`               // reads that shared another's
 	PeerErrors   int64 `msgpack:"peer_errors" json:"peer_errors"`     // requests to owners that failed
+	Served       int64 `msgpack:"served" json:"served"`               // keys that others asked for here
 
 	Handoff HandoffStats `msgpack:"handoff" json:"handoff"`
 }

@@ -1,0 +1,77 @@
+package sidecar
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A request counts once, where an app has asked, whoever answers it.
+func TestCountedOnce(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	var key []byte // of b
+	for i := 0; ; i++ {
+		key = fmt.Appendf(nil, "key%d", i)
+		if b.node.Holds(a.hash(defaultNamespace, key).Partition()) != 0 {
+			break
+		}
+	}
+	ctx := t.Context()
+	if _, err := a.Set(ctx, "default", key, key, SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // from b, and from a's copy
+		if _, err := a.Get(ctx, "default", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := a.Get(ctx, "default", append(key, 'x')); err == nil {
+		t.Error("an absent key is there")
+	}
+	if n, err := a.Delete(ctx, "default", key, key); err != nil || n != 1 {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+	sa, sb := a.stats(), b.stats()
+	ns := sa.Namespaces[0]
+	if ns.Writes != 1 || ns.Hits != 2 || ns.Misses != 1 || ns.Deletes != 2 || ns.Errors != 0 {
+		t.Errorf("where it was asked: %+v", ns)
+	}
+	if ns := sb.Namespaces[0]; ns.Writes+ns.Hits+ns.Misses+ns.Deletes != 0 {
+		t.Errorf("where the owner is: %+v", ns)
+	}
+	if n := sb.Cluster.Served; n < 4 || n > 6 { // the absent key may be a's own, and the copy not yet there
+		t.Errorf("the owner served %d keys, want 4 to 6", n)
+	}
+	// What the hosts say together.
+	collect := func() (all wire.ClusterStats) {
+		t.Helper()
+		bb := borrowed{names: a.names}
+		defer bb.release()
+		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
+		r := a.serve(ctx, q, &bb, a.deadlineOf(q, a.clock.Read()))
+		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if all := collect(); len(all.Nodes) != 2 || all.Nodes[0].Node != "a" || all.Nodes[1].Node != "b" || len(all.Missing) != 0 {
+		t.Errorf("%+v", all)
+	}
+	// One that has said goodbye is not missed.
+	b.leave()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if m := a.node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatalf("%+v", m)
+		}
+	}
+	if all := collect(); len(all.Nodes) != 1 || len(all.Missing) != 0 {
+		t.Errorf("%+v", all)
+	}
+}
