@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,5 +74,71 @@ func TestCountedOnce(t *testing.T) {
 	}
 	if all := collect(); len(all.Nodes) != 1 || len(all.Missing) != 0 {
 		t.Errorf("%+v", all)
+	}
+}
+
+// The metrics of a cluster of two.
+func TestClusterMetrics(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	for i := range 100 {
+		key := fmt.Appendf(nil, "key%d", i)
+		if _, err := a.Set(t.Context(), "default", key, key, SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Get(t.Context(), "default", key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page := func(h *host) map[string]float64 {
+		families, err := h.metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		values := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.Metric {
+				name := strings.TrimPrefix(f.GetName(), metricPrefix)
+				for _, l := range m.Label {
+					name += " " + l.GetValue()
+				}
+				values[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+		return values
+	}
+	pa, pb := page(a), page(b)
+	for name, right := range map[string]bool{
+		"two in":    pa["members in"] == 2 && pb["members in"] == 2,
+		"none lost": pa["members missing"]+pa["members refused"]+pa["members out"]+pa["members left"] == 0,
+		"all held":  pa["partitions_held"]+pb["partitions_held"] == 16384,
+		"begun":     pb["holdings_total begun"] > 0,
+		"given":     pa["holdings_total ended"] > 0 && pa["holdings_total retired"] > 0,
+		"polls":     pa["polls_total sent"] > 0,
+		"asked":     pa["peer_reads_total asked"] > 0 && pb["peer_served_total"] > pa["peer_reads_total asked"],
+		"copies":    pa["copies_total absent"] > 0 && pa["memory_limit_bytes l1"] == 1<<20,
+		"no errors": pa["peer_errors_total"] == 0 && pa["pauses_total"] == 0 && pa["peers_refused_total"] == 0,
+	} {
+		if !right {
+			t.Errorf("%s is not so:\n%v\n%v", name, pa, pb)
+		}
+	}
+	for _, name := range []string{
+		"polls_total failed", "name_conflicts_total", "peer_reads_total shared", "copies_total found", "copies_total outdated",
+		"handoff_entries_total pulled", "handoff_entries_total admitted", "handoff_entries_total refused", "handoff_entries_total fetched",
+		"handoff_entries_total given", "handoff_bytes_total", "handoff_failures_total", "handoffs in", "handoffs out", "entries l1", "memory_bytes l1",
+	} {
+		if _, ok := pa[name]; !ok {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	alone, err := New(Config{NoSocket: true, L2Size: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.store.Close()
+	if p := page(&host{Sidecar: alone}); p["members in"] != 1 || p["memory_limit_bytes l1"] != 0 {
+		t.Errorf("alone: %v", p)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -24,6 +25,21 @@ var (
 	descBytes       = desc("socket_bytes_total", "Bytes on the socket.", "direction")
 	descNamespace   = desc("namespace_bytes", "Bytes of a namespace's entries on this host.", "namespace")
 	descQuota       = desc("namespace_quota_bytes", "Quota of a namespace; absent where it has none.", "namespace")
+	descMembers     = desc("members", "Hosts of the cluster as this one sees them, itself included, by state.", "state")
+	descHeld        = desc("partitions_held", "Partitions that this host answers for, of 16,384.")
+	descHoldings    = desc("holdings_total", "Partitions that this host began, ended or ceased to answer for.", "event")
+	descPauses      = desc("pauses_total", "Gaps in which the process did not run, after which it gave up all that it held.")
+	descPolls       = desc("polls_total", "Polls of other hosts, by whether they were sent or failed.", "event")
+	descStrangers   = desc("peers_refused_total", "Greetings that were refused, by this host or by another.")
+	descConflicts   = desc("name_conflicts_total", "Reports of two processes under one name.")
+	descPeerReads   = desc("peer_reads_total", "Reads of other hosts' keys: the owner was asked, or another read's answer shared.", "how")
+	descPeerErrors  = desc("peer_errors_total", "Requests to owners of keys that failed.")
+	descServed      = desc("peer_served_total", "Keys that other hosts have read or written here.")
+	descCopies      = desc("copies_total", "Lookups of copies of other hosts' entries: found, absent, or found and outdated.", "result")
+	descHandoff     = desc("handoff_entries_total", "Entries that moved after their partitions.", "event")
+	descHandoffSize = desc("handoff_bytes_total", "Bytes of keys and values that have come in handoffs.")
+	descHandoffs    = desc("handoffs", "Handoffs under way.", "direction")
+	descHandoffFail = desc("handoff_failures_total", "Handoffs that ended early.")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
 )
 
@@ -90,7 +106,55 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
+	s.collectCluster(count, gauge)
 	gauge(descBuild, 1, s.cfg.Version, runtime.Version(), strconv.Itoa(wire.Version))
+}
+
+// collectCluster reports what there is where others may join.
+func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string)) {
+	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0}
+	for _, m := range s.node.Members() {
+		states[m.State]++
+	}
+	for state, n := range states {
+		gauge(descMembers, n, state)
+	}
+	if s.node.Alone() {
+		return
+	}
+	c := s.clusterState()
+	gauge(descHeld, int64(c.Held))
+	count(descHoldings, c.Begun, "begun")
+	count(descHoldings, c.Ended, "ended")
+	count(descHoldings, c.Retired, "retired")
+	count(descPauses, c.Pauses)
+	count(descPolls, c.Polls, "sent")
+	count(descPolls, c.PollFailures, "failed")
+	count(descStrangers, c.Refused)
+	count(descConflicts, c.Conflicts)
+	count(descPeerReads, c.PeerReads, "asked")
+	count(descPeerReads, c.Joined, "shared")
+	count(descPeerErrors, c.PeerErrors)
+	count(descServed, c.Served)
+
+	l1 := s.l1Stats()
+	gauge(descMemory, l1.Used, "l1")
+	gauge(descLimit, l1.Limit, "l1")
+	gauge(descEntries, l1.Entries, "l1")
+	count(descCopies, l1.Hits, "found")
+	count(descCopies, l1.Misses, "absent")
+	count(descCopies, l1.Refused, "outdated")
+
+	h := c.Handoff
+	count(descHandoff, h.Pulled, "pulled")
+	count(descHandoff, h.Admitted, "admitted")
+	count(descHandoff, h.Refused, "refused")
+	count(descHandoff, h.Fetched, "fetched")
+	count(descHandoff, h.Given, "given")
+	count(descHandoffSize, h.Bytes)
+	count(descHandoffFail, h.Failed)
+	gauge(descHandoffs, h.Pulling, "in")
+	gauge(descHandoffs, int64(h.Offering), "out")
 }
 
 // resultLabels are the result and tier of each outcome.
