@@ -119,6 +119,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	if n.skewed(id, w.WallMS, sent.Wall) {
 		return
 	}
+	n.trouble(id.Node, "") // whatever there was
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
