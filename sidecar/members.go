@@ -1,7 +1,9 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,6 +147,7 @@ func (c *core) statsCluster(ctx context.Context, q *wire.Request, own wire.Stats
 			all.Nodes = append(all.Nodes, st)
 		}
 	}
+	slices.SortFunc(all.Nodes, func(a, b wire.Stats) int { return cmp.Compare(a.Node, b.Node) })
 	return bodyReply(all)
 }
 
