@@ -1,12 +1,14 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"iter"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -28,7 +30,7 @@ type handoff struct {
 
 	incoming [kv.Partitions]atomic.Pointer[source]
 	endedAt  [kv.Partitions]atomic.Uint64 // version of the last release
-	locks    [256]sync.Mutex              // of keys that are being fetched
+	fetches  singleflight.Group           // of single entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -120,11 +122,12 @@ func (h *handoff) Begin(b holding.Begun) {
 		for p := range set.All() {
 			h.incoming[p].Store(src)
 		}
-		h.mu.Lock()
-		if ctx := h.running; ctx != nil {
-			h.tasks.Go(func() { h.pull(ctx, src) }) // ends with the handoff, or with run
+		if running, end := h.begin(); running != nil {
+			go func() { // ends with the handoff, or with run, which waits for it
+				defer end()
+				h.pull(running, src)
+			}()
 		}
-		h.mu.Unlock()
 	}
 }
 
@@ -418,12 +421,42 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	return h.c.store.Restore(entry, src.generations[p], e.Hits, admit, h.c.clock.Read()) == segment.Stored
 }
 
-// fetch asks a partition's releaser for one entry, under the key's lock, unless
-// it is there by then. An error says that it could not be asked.
+// fetch asks a partition's releaser for one entry, once for all who miss it,
+// unless it is there by then. An error says that it could not be asked.
 func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key kv.Key, timeout time.Duration) error {
-	lock := &h.locks[uint64(key.Hash)%uint64(len(h.locks))]
-	lock.Lock()
-	defer lock.Unlock()
+	key.Bytes = bytes.Clone(key.Bytes) // it may outlive the request
+	done := h.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
+		running, end := h.begin()
+		if running == nil {
+			return nil, ErrClosed
+		}
+		defer end()
+		return nil, h.fetchNow(running, src, namespace, key)
+	})
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.Err
+	case <-t.C:
+		return context.DeadlineExceeded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// begin is what run waits for until end is called; nil says that it runs no
+// more.
+func (h *handoff) begin() (running context.Context, end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running != nil {
+		h.tasks.Add(1)
+	}
+	return h.running, h.tasks.Done
+}
+
+func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, key kv.Key) error {
 	if _, ok := h.c.store.Peek(key, h.c.clock.Read().Boot); ok || h.incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
@@ -434,7 +467,7 @@ func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key 
 	sent := h.c.clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.c.node.Do(ctx, src.from, min(timeout, pullTimeout), &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+	if err := h.c.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
 		return err
 	}
 	if err := a.Err(); err != nil {

@@ -49,10 +49,11 @@ const fetchesAtOnce = 16
 // readMany answers MGET.
 func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
+	until := patience(q, c.clock.Read(), deadline)
 	one := func(i int) *wire.Request {
 		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options}
 	}
-	c.rounds(ctx, len(items), b, deadline, func(todo []int, now kv.Moment) (left []int) {
+	c.rounds(ctx, len(items), b, until, func(todo []int, now kv.Moment) (left []int) {
 		type waiting struct {
 			i  int
 			cl *call

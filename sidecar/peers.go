@@ -78,6 +78,7 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, dead
 
 func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrowed, deadline time.Duration) wire.Reply {
 	partition := c.hash(q.Namespace, k).Partition()
+	until := patience(q, c.clock.Read(), deadline)
 	for {
 		changed := c.node.Changed()
 		now := c.clock.Read()
@@ -91,7 +92,7 @@ func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrow
 			return moved()
 		}
 		b.release()
-		if !c.wait(ctx, changed, deadline) {
+		if !c.wait(ctx, changed, until) {
 			return errorReply(wire.Errorf(wire.Unavailable, "the key's partition is being taken over: try again"))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -42,6 +43,18 @@ func (c *core) deadlineOf(q *wire.Request, now kv.Moment) time.Duration {
 	return now.Boot + t - answerBefore(t)
 }
 
+// readPatience is how long a read waits for a holder: a cache that is slow is
+// worse than one that misses. Fresh reads and writes wait until their deadline.
+const readPatience = 250 * time.Millisecond
+
+// patience is when a request gives up waiting for a holder, on the boot clock.
+func patience(q *wire.Request, now kv.Moment, deadline time.Duration) time.Duration {
+	if readOp(q.Op) && !q.Has(wire.Fresh) {
+		return min(deadline, now.Boot+readPatience)
+	}
+	return deadline
+}
+
 // serve answers a request of an app or of the embedding program, wherever its
 // keys are. deadline is on the boot clock; b is released while it waits.
 func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
@@ -60,6 +73,7 @@ func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline
 
 // serveKey answers a request of one key.
 func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	until := patience(q, c.clock.Read(), deadline)
 	for {
 		changed := c.node.Changed() // taken before what it is to tell of is looked at
 		now := c.clock.Read()
@@ -89,7 +103,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			}
 		}
 		b.release()
-		if !c.wait(ctx, changed, deadline) {
+		if !c.wait(ctx, changed, until) {
 			return nobody(q)
 		}
 	}
@@ -175,6 +189,9 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	defer a.Release()
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {
 		c.counts.peerErrors.Add(1)
+		if errors.Is(err, rpc.ErrFull) {
+			return errorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again", owner.Node))
+		}
 		if peer.NotExecuted(err) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
 		}
@@ -327,6 +344,8 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 			return wire.Reply{Status: wire.Miss}
 		}
 		return c.valueOf(cl.copy, wire.SourcePeer, now)
+	case cl.reply.Status == wire.Unavailable || cl.reply.Status == wire.Timeout || cl.reply.Status == wire.Busy:
+		return unanswered(q, cl.owner)
 	}
 	return cl.reply
 }

@@ -160,6 +160,10 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	cluster, middle := errgroup.WithContext(middle)
 	cluster.Go(func() error { return s.node.Run(middle) })
+	select { // a port that is taken is said before anything else is
+	case <-s.node.Listening():
+	case <-middle.Done():
+	}
 	front, ctx := errgroup.WithContext(ctx)
 	front.Go(func() error { // a failure behind ends the front
 		select {
@@ -174,8 +178,10 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if listener != nil {
 		front.Go(func() error { return s.server.Serve(ctx, listener) })
 	}
-	close(s.ready)
-	s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after what it says
+	if middle.Err() == nil {
+		close(s.ready)
+		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after what it says
+	}
 	err = front.Wait()
 	stopMiddle()
 	err = joined(err, cluster.Wait())

@@ -147,10 +147,14 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 	if r == nil || r.id != id {
 		return fmt.Errorf("%w %s", ErrUnknown, id)
 	}
-	c, err := r.redialer(purpose).Get(ctx)
-	if err != nil {
-		return err
+	c := r.redialer(purpose).Live()
+	if c == nil {
+		var err error
+		if c, timeout, err = r.connect(ctx, purpose, timeout); err != nil {
+			return err
+		}
 	}
+	var err error
 	q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
 	if a.call, err = c.Do(ctx, timeout, q); err != nil {
 		return err
@@ -160,6 +164,19 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 	}
 	return nil
+}
+
+// connect makes a connection, and says what is left of the time.
+func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c, err := r.redialer(purpose).Get(ctx)
+	left := timeout - time.Since(began)
+	if err == nil && left <= 0 {
+		err = fmt.Errorf("%w to %s in time", errDial, r.id.Node)
+	}
+	return c, left, err
 }
 
 // NotExecuted says whether a call that failed was surely not executed.

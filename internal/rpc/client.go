@@ -44,6 +44,7 @@ type Client struct {
 	stream
 
 	writers sync.WaitGroup // at most one
+	timers  sync.Pool      // of *time.Timer
 
 	mu      sync.Mutex
 	calls   []*Call // by slot; an id is slot + 1 in its low 32 bits, a turn above
@@ -136,7 +137,7 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	if err != nil {
 		return nil, err
 	}
-	if call.wait(ctx, timeout) {
+	if c.wait(call, ctx, timeout) {
 		return call, call.err
 	}
 	if !c.abandon(call) { // the answer came just now
@@ -149,18 +150,22 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	return nil, ErrNoAnswer
 }
 
-// wait says whether the answer has come.
-func (call *Call) wait(ctx context.Context, timeout time.Duration) bool {
+// wait waits for an answer, and says whether it has come.
+func (c *Client) wait(call *Call, ctx context.Context, timeout time.Duration) bool {
 	select {
 	case <-call.ready:
 		return true
 	default:
 	}
-	timer := timers.Get().(*time.Timer)
-	timer.Reset(timeout)
+	timer, ok := c.timers.Get().(*time.Timer)
+	if ok {
+		timer.Reset(timeout)
+	} else {
+		timer = time.NewTimer(timeout)
+	}
 	defer func() {
 		timer.Stop()
-		timers.Put(timer)
+		c.timers.Put(timer)
 	}()
 	select {
 	case <-call.ready:
@@ -170,12 +175,6 @@ func (call *Call) wait(ctx context.Context, timeout time.Duration) bool {
 	}
 	return false
 }
-
-var timers = sync.Pool{New: func() any {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}}
 
 // begin takes a slot and queues the request.
 func (c *Client) begin(q *wire.Request) (*Call, error) {

@@ -1,0 +1,467 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/simnet"
+)
+
+// Several sidecars on a network in memory, in virtual time, under faults, with
+// a load whose history is checked.
+
+var (
+	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
+	virtualSeed = flag.Uint64("virtual.seed", 0, "the first run's seed; 0 draws one")
+	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
+)
+
+// virtualClock is a host's clock: it can be set off, and stand still while the
+// host is paused.
+type virtualClock struct {
+	origin time.Time
+	offset atomic.Int64 // of the wall clock, ms
+	frozen atomic.Int64 // boot clock at which it stands still; zero is not
+}
+
+func (c *virtualClock) Read() kv.Moment {
+	boot := time.Hour + time.Since(c.origin)
+	if f := c.frozen.Load(); f != 0 {
+		boot = time.Duration(f)
+	}
+	return kv.Moment{Wall: c.origin.Add(boot-time.Hour).UnixMilli() + c.offset.Load(), Boot: boot}
+}
+
+func (c *virtualClock) freeze() { c.frozen.Store(int64(c.Read().Boot)) }
+func (c *virtualClock) thaw()   { c.frozen.Store(0) }
+
+// world is a run.
+type world struct {
+	t     *testing.T
+	seed  uint64
+	rnd   *rand.Rand // of the faults, in one goroutine
+	net   *simnet.Net
+	begun time.Time
+	nodes []*vnode
+	bound time.Duration
+
+	mu     sync.Mutex
+	keys   []*vkey
+	hits   int
+	misses int
+	failed int
+	seen   map[string]int64 // counts of processes that have ended
+}
+
+// vnode is a host, in its present process.
+type vnode struct {
+	w     *world
+	i     int
+	name  string
+	ip    string
+	clock *virtualClock
+
+	// Under the world's lock.
+	s      *Sidecar // nil while it does not run
+	run    int      // processes so far
+	paused bool
+
+	host *simnet.Host
+	stop context.CancelFunc
+	done chan error
+}
+
+// vkey is one key's history. Its writes follow one upon the other.
+type vkey struct {
+	name   []byte
+	writes []vwrite // by sequence number less one
+}
+
+type vwrite struct {
+	acked   time.Time // zero is not, or not yet
+	unknown bool
+	by      string // the process that it went through
+}
+
+func newWorld(t *testing.T, seed uint64, n int) *world {
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}}
+	w.bound = cluster.DefaultBound
+	for i := range n {
+		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
+	}
+	for i := range 60 {
+		w.keys = append(w.keys, &vkey{name: fmt.Appendf(nil, "key%d", i)})
+	}
+	return w
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Helper()
+	w.t.Errorf("seed %d, after %v: %s", w.seed, time.Since(w.begun).Round(time.Millisecond), fmt.Sprintf(format, args...))
+}
+
+// start runs a new process of the node.
+func (v *vnode) start() {
+	w := v.w
+	v.host = w.net.Host(v.ip)
+	cfg := Config{
+		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
+		MaxStaleness: w.bound, RequestTimeout: time.Second,
+		network: cluster.Network{
+			Listen: func(address string) (net.Listener, error) { return v.host.Listen(7947) },
+			Dial:   v.host.Dial,
+			Transport: func(string) memberlist.Transport {
+				return v.host.Transport(7946)
+			},
+		},
+	}
+	for _, o := range w.nodes[:min(3, len(w.nodes))] {
+		cfg.Join = append(cfg.Join, o.ip+":7946")
+	}
+	if *virtualLog {
+		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", v.name)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	v.stop, v.done = stop, make(chan error, 1)
+	done := v.done
+	go func() { done <- s.Run(ctx) }() // ends with stop: see end
+	w.mu.Lock()
+	v.s, v.paused = s, false
+	v.run++
+	w.mu.Unlock()
+}
+
+// take ends the use of the present process.
+func (v *vnode) take() *Sidecar {
+	v.w.mu.Lock()
+	defer v.w.mu.Unlock()
+	s := v.s
+	v.s = nil
+	return s
+}
+
+// leave ends the process in order.
+func (v *vnode) leave() {
+	s := v.take()
+	v.stop()
+	if err := <-v.done; err != nil {
+		v.w.fail("%s: Run: %v", v.name, err)
+	}
+	v.w.note(s)
+	v.host.Kill()
+}
+
+// kill ends it at once.
+func (v *vnode) kill() {
+	s := v.take()
+	v.host.Kill()
+	v.stop()
+	v.w.note(s)
+}
+
+// note keeps the counts of a process.
+func (w *world) note(s *Sidecar) {
+	st := s.clusterState()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.seen["begun"] += st.Begun
+	w.seen["ended"] += st.Ended
+	w.seen["pauses"] += st.Pauses
+	w.seen["peer reads"] += st.PeerReads
+	w.seen["joined"] += st.Joined
+	w.seen["handed over"] += st.Handoff.Admitted
+	w.seen["l1 hits"] += s.l1Stats().Hits
+	w.seen["refused copies"] += s.counts.copiesRefused.Load()
+}
+
+// pause stops the node's clock and its network for a while.
+func (v *vnode) pause(d time.Duration) {
+	v.w.mu.Lock()
+	v.paused = true
+	v.w.mu.Unlock()
+	v.clock.freeze()
+	v.w.net.Isolate(v.ip)
+	time.Sleep(d)
+	v.clock.thaw()
+	v.w.net.Heal()
+	v.w.mu.Lock()
+	v.paused = false
+	v.w.mu.Unlock()
+}
+
+// any returns a process that serves, and its name.
+func (w *world) any(rnd *rand.Rand) (*Sidecar, string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var up []*vnode
+	for _, v := range w.nodes {
+		if v.s != nil && !v.paused {
+			up = append(up, v)
+		}
+	}
+	if len(up) == 0 {
+		return nil, ""
+	}
+	v := up[rnd.IntN(len(up))]
+	return v.s, fmt.Sprint(v.name, ".", v.run)
+}
+
+// load reads and writes until ctx ends: one goroutine writes each key, some
+// read.
+func (w *world) load(ctx context.Context, wg *sync.WaitGroup) {
+	for i, k := range w.keys {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				w.write(rnd, k)
+				pauseFor(ctx, time.Duration(50+rnd.IntN(1500))*time.Millisecond)
+			}
+		})
+	}
+	for i := range 10 {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				w.read(rnd, w.keys[rnd.IntN(len(w.keys))])
+				pauseFor(ctx, time.Duration(rnd.IntN(20))*time.Millisecond)
+			}
+		})
+	}
+}
+
+func pauseFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// inTime reports a call that took longer than it may.
+func (w *world) inTime(what string, began time.Time) {
+	if d := time.Since(began); d > 1100*time.Millisecond {
+		w.fail("%s took %v", what, d)
+	}
+}
+
+func (w *world) write(rnd *rand.Rand, k *vkey) {
+	s, by := w.any(rnd)
+	if s == nil {
+		return
+	}
+	w.mu.Lock()
+	k.writes = append(k.writes, vwrite{by: by, unknown: true})
+	n := len(k.writes)
+	w.mu.Unlock()
+	began := time.Now()
+	var err error
+	if rnd.IntN(4) == 0 {
+		_, err = s.Delete(context.Background(), "default", k.name)
+	} else {
+		_, err = s.Set(context.Background(), "default", k.name, binary.BigEndian.AppendUint64(nil, uint64(n)), SetOptions{})
+	}
+	w.inTime("a write", began)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failed++
+		return // whatever it says: the process may have been killed meanwhile
+	}
+	k.writes[n-1].unknown = false
+	k.writes[n-1].acked = time.Now()
+}
+
+func (w *world) read(rnd *rand.Rand, k *vkey) {
+	s, by := w.any(rnd)
+	if s == nil {
+		return
+	}
+	began := time.Now()
+	got, err := s.Get(context.Background(), "default", k.name)
+	w.inTime("a read", began)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrNotFound):
+		w.misses++
+		return
+	case errors.Is(err, ErrClosed):
+		return
+	case err != nil:
+		w.fail("a read of %s through %s: %v", k.name, by, err)
+		return
+	}
+	w.hits++
+	n := int(binary.BigEndian.Uint64(got.Data))
+	if n < 1 || n > len(k.writes) {
+		w.fail("%s is %d, which nobody has written", k.name, n)
+		return
+	}
+	if k.writes[n-1].unknown {
+		return // it may take effect at any time
+	}
+	for i, later := range k.writes[n:] {
+		if later.acked.IsZero() {
+			continue
+		}
+		if later.by == by && later.acked.Before(began) {
+			w.fail("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
+			return
+		}
+		if late := began.Sub(later.acked); late > copyLife+w.bound {
+			w.fail("%s through %s is write %d, though %d was acknowledged %v before (through %s)", k.name, by, n, n+1+i, late, later.by)
+			return
+		}
+	}
+}
+
+// agreed waits until every node holds its share.
+func (w *world) agreed(within time.Duration) {
+	w.t.Helper()
+	began := time.Now()
+	for {
+		held, up := 0, 0
+		for _, v := range w.nodes {
+			if v.s != nil {
+				held += v.s.node.Stats().Held
+				up++
+			}
+		}
+		if held == kv.Partitions {
+			return
+		}
+		if time.Since(began) > within {
+			for _, v := range w.nodes {
+				if v.s != nil {
+					w.t.Logf("%s: %+v %+v", v.name, v.s.node.Stats(), v.s.node.Members())
+				}
+			}
+			w.t.Fatalf("seed %d: %d of %d partitions are held by %d nodes after %v", w.seed, held, kv.Partitions, up, within)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// inWorld runs a test with n nodes that have found each other.
+func inWorld(t *testing.T, seed uint64, n int, f func(w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, n)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.load(ctx, &wg)
+		f(w)
+		time.Sleep(10 * time.Second)
+		w.agreed(30 * time.Second)
+		stop()
+		wg.Wait()
+		for _, v := range w.nodes {
+			if v.s != nil {
+				v.leave()
+			}
+		}
+		time.Sleep(30 * time.Second) // what was killed has ended too
+		t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
+		if w.hits < 1000 || w.seen["l1 hits"] == 0 || w.seen["joined"] == 0 {
+			t.Errorf("too tame a run")
+		}
+	})
+}
+
+// Links that are cut for a while, one way or both, for less than the time after
+// which a silent node counts as dead.
+func TestVirtualCuts(t *testing.T) {
+	virtually(t, 5, func(w *world) {
+		for range 15 {
+			a, b := w.nodes[w.rnd.IntN(5)], w.nodes[w.rnd.IntN(5)]
+			switch w.rnd.IntN(4) {
+			case 0:
+				w.net.Cut(a.ip, b.ip)
+			case 1:
+				w.net.CutOneWay(a.ip, b.ip)
+			case 2:
+				w.net.Isolate(a.ip)
+			default:
+				w.net.SetLoss(0.3)
+			}
+			time.Sleep(time.Duration(w.rnd.IntN(2500)) * time.Millisecond)
+			w.net.Heal()
+			w.net.SetLoss(0)
+			time.Sleep(time.Duration(w.rnd.IntN(4000)) * time.Millisecond)
+		}
+	})
+}
+
+// virtually runs a scenario with some seeds.
+func virtually(t *testing.T, n int, f func(w *world)) {
+	t.Helper()
+	seed := *virtualSeed
+	if seed == 0 {
+		seed = rand.Uint64N(1 << 32)
+	}
+	for i := range *virtualRuns {
+		inWorld(t, seed+uint64(i), n, f)
+	}
+}
+
+func TestVirtualQuiet(t *testing.T) {
+	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
+}
+
+// Nodes that are killed, leave, are paused and come back, some of it at once.
+func TestVirtualFaults(t *testing.T) {
+	virtually(t, 5, func(w *world) {
+		for range 12 {
+			var down []*vnode
+			for _, v := range w.nodes {
+				if v.s == nil {
+					down = append(down, v)
+				}
+			}
+			v := w.nodes[w.rnd.IntN(len(w.nodes))]
+			switch op := w.rnd.IntN(10); {
+			case len(down) > 1 || op < 3 && len(down) > 0:
+				down[w.rnd.IntN(len(down))].start()
+			case v.s == nil:
+			case op < 5:
+				v.kill()
+				if w.rnd.IntN(2) == 0 {
+					time.Sleep(time.Duration(w.rnd.IntN(300)) * time.Millisecond)
+					v.start()
+				}
+			case op < 7:
+				v.leave()
+			default:
+				v.pause(time.Duration(w.rnd.IntN(12000)) * time.Millisecond)
+			}
+			time.Sleep(time.Duration(w.rnd.IntN(6000)) * time.Millisecond)
+		}
+		for _, v := range w.nodes {
+			if v.s == nil {
+				v.start()
+			}
+		}
+	})
+}
