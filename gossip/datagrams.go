@@ -3,6 +3,7 @@ package gossip
 import (
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"sync"
 	"time"
 )
@@ -14,7 +15,7 @@ const (
 	maxDatagram   = 1024        // bytes of one; fits beside the longest cluster name
 	maxWaiting    = 1024        // that wait to go out
 	maxWait       = time.Second // what has not gone out by then is dropped
-	maxInPacket   = 64          // memberlist's bound is 255 messages
+	maxInPacket   = 16          // many small ones would be work for all; memberlist's bound is 255
 	maxHops       = 8           // of one that goes round
 	rememberHeard = 4096        // so many of those that came last, at least, are known again
 )
@@ -55,9 +56,7 @@ func copies(members int) int { return bits.Len(uint(members)) + 2 }
 func (d *datagrams) add(hops byte, b []byte, members int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.waiting) >= maxWaiting {
-		d.sweep()
-	}
+	d.expire()
 	if len(b) > maxDatagram || len(d.waiting) >= maxWaiting {
 		d.dropped++
 		return false
@@ -88,42 +87,37 @@ func (d *datagrams) first(b []byte) bool {
 func (d *datagrams) take(overhead, limit int) (out [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.waiting) == 0 {
-		return nil
-	}
-	d.sweep()
+	d.expire()
+	finished := false
 	for i := len(d.waiting) - 1; i >= 0 && len(out) < maxInPacket; i-- {
 		w := &d.waiting[i]
-		if need := len(w.b) + overhead; need <= limit && w.left > 0 {
+		if need := len(w.b) + overhead; need <= limit {
 			limit -= need
 			out = append(out, w.b)
 			w.left--
 			d.sent++
+			finished = finished || w.left == 0
 		}
+	}
+	if finished {
+		d.waiting = slices.DeleteFunc(d.waiting, func(w datagram) bool { return w.left == 0 })
 	}
 	return out
 }
 
-// sweep drops what has gone out, or has waited for too long.
-func (d *datagrams) sweep() {
-	oldest := time.Now().Add(-maxWait)
-	kept := d.waiting[:0]
-	for _, w := range d.waiting {
-		switch {
-		case w.left == 0:
-		case w.since.Before(oldest):
-			d.dropped++
-		default:
-			kept = append(kept, w)
-		}
+// expire drops what has waited for too long.
+func (d *datagrams) expire() {
+	k := 0
+	for k < len(d.waiting) && time.Since(d.waiting[k].since) > maxWait {
+		k++
 	}
-	clear(d.waiting[len(kept):])
-	d.waiting = kept
+	d.waiting = slices.Delete(d.waiting, 0, k)
+	d.dropped += int64(k)
 }
 
 func (d *datagrams) stats() (sent, dropped int64, waiting int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.sweep()
+	d.expire()
 	return d.sent, d.dropped, len(d.waiting)
 }

@@ -220,7 +220,7 @@ func TestFlood(t *testing.T) {
 				}
 				n := c.nodes[9]
 				n.kill()
-				d := c.until("all miss it", 5*time.Second, c.all(n.name, missing))
+				d := c.until("all miss it", 6*time.Second, c.all(n.name, missing))
 				t.Logf("missing after %v", d)
 				close(stop)
 				refused := 0

@@ -83,9 +83,9 @@ func TestDetection(t *testing.T) {
 		nodes, killed, runs int
 		least, most         time.Duration
 	}{
-		{2, 1, 10, 1500 * time.Millisecond, 4 * time.Second},
-		{3, 1, 20, 1500 * time.Millisecond, 5 * time.Second},
-		{10, 1, 10, 1500 * time.Millisecond, 5 * time.Second},
+		{2, 1, 10, 1500 * time.Millisecond, 6 * time.Second},
+		{3, 1, 20, 1500 * time.Millisecond, 6 * time.Second},
+		{10, 1, 10, 1500 * time.Millisecond, 6 * time.Second},
 		{10, 5, 5, 1500 * time.Millisecond, 12 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%d of %d", tc.killed, tc.nodes), func(t *testing.T) {

@@ -42,7 +42,7 @@ func TestSplitHeals(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, k := range []int{2, 6} {
-				for _, lasts := range []time.Duration{5 * time.Second, 20 * time.Second, time.Minute, 10 * time.Minute} {
+				for _, lasts := range []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute} {
 					inBubble(t, func(t *testing.T, c *cluster) {
 						edit := tc.edit
 						if edit == nil {
