@@ -390,6 +390,57 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world)) {
 	})
 }
 
+// A node that did not run for so long that others have taken what it held, and
+// written to it, serves nothing of that when it goes on: not even before it has
+// heard from anybody.
+func TestVirtualPausedOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx := context.Background()
+		a, b := w.nodes[0], w.nodes[1]
+		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
+		const n = 300
+		for i := range n {
+			if _, err := a.s.Set(ctx, "default", key(i), []byte("old"), SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.clock.freeze()
+		w.net.Isolate(a.ip)
+		time.Sleep(15 * time.Second)
+		for i := range n {
+			if _, err := b.s.Set(ctx, "default", key(i), []byte("new"), SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.clock.thaw()
+		for i := range n {
+			if v, err := a.s.Get(ctx, "default", key(i)); err == nil {
+				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
+			}
+		}
+		if p := a.s.clusterState().Pauses; p != 1 {
+			t.Errorf("%d pauses were found, want 1", p)
+		}
+		w.net.Heal()
+		time.Sleep(5 * time.Second)
+		w.agreed(15 * time.Second)
+		for i := range n {
+			if v, err := a.s.Get(ctx, "default", key(i)); err != nil || string(v.Data) != "new" {
+				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Data, err)
+			}
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
 // Links that are cut for a while, one way or both, for less than the time after
 // which a silent node counts as dead.
 func TestVirtualCuts(t *testing.T) {
