@@ -115,22 +115,33 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		return c, nil
 	}
+	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
+		return c, fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
+	}
 	for _, a := range []struct{ name, value string }{{"bind", c.Bind}, {"peer_bind", c.PeerBind}} {
 		host, _, err := splitAddress(a.value)
 		if err != nil {
 			return c, fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
 		}
-		if ip := net.ParseIP(host); !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		ip := net.ParseIP(host)
+		switch {
+		case host == "localhost":
+		case ip == nil:
+			return c, fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946", a.name, a.value)
+		case !c.Insecure && !ip.IsLoopback():
 			return c, fmt.Errorf("%s %s is not loopback, and nothing that passes between hosts is encrypted: use a loopback address, or say insecure where the network is trusted", a.name, a.value)
+		case ip.IsUnspecified() && c.Advertise == "":
+			return c, fmt.Errorf("%s %s is every address of this host, and others must know one: set advertise", a.name, a.value)
 		}
 	}
 	for _, j := range c.Join {
-		if _, _, err := splitAddress(j); err != nil {
+		host, _, err := splitAddress(j)
+		if err == nil && host == "" {
+			err = errors.New("there is no host")
+		}
+		if err != nil {
 			return c, fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err)
 		}
-	}
-	if c.Advertise != "" && net.ParseIP(c.Advertise) == nil {
-		return c, fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
 	}
 	if c.Network.Listen == nil {
 		c.Network.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }

@@ -34,6 +34,8 @@ type Node struct {
 	view     atomic.Pointer[View]
 	known    atomic.Bool // another member has ever been known
 
+	listening chan struct{} // closed when others can find this node
+
 	mu      sync.Mutex
 	machine *holding.Machine
 	members map[kv.NodeID]*member
@@ -63,7 +65,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	now := cfg.Clock.Read()
-	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{})}
+	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
 	}
@@ -247,11 +249,15 @@ func (n *Node) step(f func(m *holding.Machine, now time.Duration)) {
 	n.carryOut()
 }
 
+// Listening is closed once Run has its ports, where it needs any.
+func (n *Node) Listening() <-chan struct{} { return n.listening }
+
 // Run takes part in the cluster until ctx ends, then hands over what it holds
 // and says goodbye, and returns when all its goroutines have ended. A node that
 // is alone has nothing to do.
 func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.Bind == "" {
+		close(n.listening)
 		<-ctx.Done()
 		return nil
 	}
@@ -264,7 +270,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	g, err := gossip.New(n.gossipConfig())
 	if err != nil {
-		return errors.Join(fmt.Errorf("bind %s: %w: another process may use it; give another port", n.cfg.Bind, err), ln.Close())
+		return errors.Join(err, ln.Close())
 	}
 	// All of it outlives ctx by the leave.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -273,6 +279,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Lock()
 	n.gossip, n.running = g, inner
 	n.mu.Unlock()
+	close(n.listening)
 	n.cfg.Log.Info("taking part in a cluster", "cluster", n.cfg.Cluster, "gossip", g.Address(), "peers", n.address, "join", n.cfg.Join)
 	server := peer.NewServer(n.id, n.limits(), n.cfg.Log, n.handler, n.refused)
 	group.Go(func() error { return server.Serve(inner, ln) })
