@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// adaptiveRun simulates nodes whose pressure is their share of a demand, against
+// what each can bear. It returns the changes of each node's weight in the
+// second half, and the weights at the end.
+func adaptiveRun(capacity []float64, length time.Duration, demand func(at time.Duration) float64, noise float64) (changes []int, weights []uint32) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	const base = 1024
+	nodes := make([]*Adaptive, len(capacity))
+	for i := range nodes {
+		nodes[i] = NewAdaptive(base)
+	}
+	changes = make([]int, len(nodes))
+	for at := time.Second; at < length; at += time.Second {
+		total := 0.0
+		for _, n := range nodes {
+			total += float64(n.Weight())
+		}
+		for i, n := range nodes {
+			load := demand(at) * float64(n.Weight()) / total
+			if n.Step(at, load/capacity[i]+noise*rnd.NormFloat64()) && at > length/2 {
+				changes[i]++
+			}
+		}
+	}
+	for _, n := range nodes {
+		weights = append(weights, n.Weight())
+	}
+	return changes, weights
+}
+
+func constant(v float64) func(time.Duration) float64 { return func(time.Duration) float64 { return v } }
+
+// A node that bears half of what the others do ends with less, and stays there.
+func TestAdaptiveSlowNode(t *testing.T) {
+	changes, weights := adaptiveRun([]float64{1, 1, 1, 1, 0.5}, 2*time.Hour, constant(3.2), 0.05)
+	if weights[4] >= weights[0] || weights[4] > 800 {
+		t.Errorf("weights %v: the slow node should have less", weights)
+	}
+	for i, n := range changes {
+		if n > 4 {
+			t.Errorf("node %d changed its weight %d times in the second hour of a steady load", i, n)
+		}
+	}
+	t.Logf("weights %v, changes in the second hour %v", weights, changes)
+}
+
+// A load that comes and goes, fast or slowly, does not move partitions to and
+// fro with it.
+func TestAdaptiveOscillation(t *testing.T) {
+	for _, period := range []time.Duration{2 * time.Second, 20 * time.Second, 2 * time.Minute, 20 * time.Minute} {
+		wave := func(at time.Duration) float64 {
+			return 4 * (0.75 + 0.35*math.Sin(2*math.Pi*at.Seconds()/period.Seconds()))
+		}
+		changes, _ := adaptiveRun([]float64{1, 1, 1, 1}, 4*time.Hour, wave, 0.05)
+		const most = 8 // once every 15 minutes
+		for i, n := range changes {
+			if n > most {
+				t.Errorf("period %v: node %d changed its weight %d times in two hours, want at most %d", period, i, n, most)
+			}
+		}
+		t.Logf("period %v: changes in two hours: %v", period, changes)
+	}
+}
+
+// Noise alone changes nothing, and a calm node goes back to its full weight.
+func TestAdaptiveCalm(t *testing.T) {
+	if changes, weights := adaptiveRun([]float64{1, 1, 1}, time.Hour, constant(2.2), 0.3); changes[0]+changes[1]+changes[2] != 0 || weights[0] != 1024 {
+		t.Errorf("noise: changes %v, weights %v", changes, weights)
+	}
+	a := NewAdaptive(1000)
+	at := time.Second
+	for ; at < 10*time.Minute; at += time.Second {
+		a.Step(at, 2)
+	}
+	if w := a.Weight(); w != 250 {
+		t.Errorf("under lasting pressure the weight is %d, want a quarter", w)
+	}
+	for ; at < 60*time.Minute; at += time.Second {
+		a.Step(at, 0.1)
+	}
+	if w := a.Weight(); w != 1000 {
+		t.Errorf("in a calm it is %d, want all of it again", w)
+	}
+	if w := NewAdaptive(1).Weight(); w != 1 {
+		t.Errorf("the least weight is %d", w)
+	}
+}
