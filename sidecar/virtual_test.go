@@ -29,6 +29,7 @@ import (
 var (
 	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
 	virtualSeed = flag.Uint64("virtual.seed", 0, "the first run's seed; 0 draws one")
+	virtualMany = flag.Int("virtual.many", 100, "nodes of the largest run")
 	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
 )
 
@@ -390,81 +391,6 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world)) {
 	})
 }
 
-// A node that did not run for so long that others have taken what it held, and
-// written to it, serves nothing of that when it goes on: not even before it has
-// heard from anybody.
-func TestVirtualPausedOwner(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, 3)
-		for _, v := range w.nodes {
-			v.start()
-		}
-		w.agreed(15 * time.Second)
-		ctx := context.Background()
-		a, b := w.nodes[0], w.nodes[1]
-		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
-		const n = 300
-		for i := range n {
-			if _, err := a.s.Set(ctx, "default", key(i), []byte("old"), SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		a.clock.freeze()
-		w.net.Isolate(a.ip)
-		time.Sleep(15 * time.Second)
-		for i := range n {
-			if _, err := b.s.Set(ctx, "default", key(i), []byte("new"), SetOptions{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		a.clock.thaw()
-		for i := range n {
-			if v, err := a.s.Get(ctx, "default", key(i)); err == nil {
-				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
-			}
-		}
-		if p := a.s.clusterState().Pauses; p != 1 {
-			t.Errorf("%d pauses were found, want 1", p)
-		}
-		w.net.Heal()
-		time.Sleep(5 * time.Second)
-		w.agreed(15 * time.Second)
-		for i := range n {
-			if v, err := a.s.Get(ctx, "default", key(i)); err != nil || string(v.Data) != "new" {
-				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Data, err)
-			}
-		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
-	})
-}
-
-// Links that are cut for a while, one way or both, for less than the time after
-// which a silent node counts as dead.
-func TestVirtualCuts(t *testing.T) {
-	virtually(t, 5, func(w *world) {
-		for range 15 {
-			a, b := w.nodes[w.rnd.IntN(5)], w.nodes[w.rnd.IntN(5)]
-			switch w.rnd.IntN(4) {
-			case 0:
-				w.net.Cut(a.ip, b.ip)
-			case 1:
-				w.net.CutOneWay(a.ip, b.ip)
-			case 2:
-				w.net.Isolate(a.ip)
-			default:
-				w.net.SetLoss(0.3)
-			}
-			time.Sleep(time.Duration(w.rnd.IntN(2500)) * time.Millisecond)
-			w.net.Heal()
-			w.net.SetLoss(0)
-			time.Sleep(time.Duration(w.rnd.IntN(4000)) * time.Millisecond)
-		}
-	})
-}
-
 // virtually runs a scenario with some seeds.
 func virtually(t *testing.T, n int, f func(w *world)) {
 	t.Helper()
@@ -475,44 +401,4 @@ func virtually(t *testing.T, n int, f func(w *world)) {
 	for i := range *virtualRuns {
 		inWorld(t, seed+uint64(i), n, f)
 	}
-}
-
-func TestVirtualQuiet(t *testing.T) {
-	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
-}
-
-// Nodes that are killed, leave, are paused and come back, some of it at once.
-func TestVirtualFaults(t *testing.T) {
-	virtually(t, 5, func(w *world) {
-		for range 12 {
-			var down []*vnode
-			for _, v := range w.nodes {
-				if v.s == nil {
-					down = append(down, v)
-				}
-			}
-			v := w.nodes[w.rnd.IntN(len(w.nodes))]
-			switch op := w.rnd.IntN(10); {
-			case len(down) > 1 || op < 3 && len(down) > 0:
-				down[w.rnd.IntN(len(down))].start()
-			case v.s == nil:
-			case op < 5:
-				v.kill()
-				if w.rnd.IntN(2) == 0 {
-					time.Sleep(time.Duration(w.rnd.IntN(300)) * time.Millisecond)
-					v.start()
-				}
-			case op < 7:
-				v.leave()
-			default:
-				v.pause(time.Duration(w.rnd.IntN(12000)) * time.Millisecond)
-			}
-			time.Sleep(time.Duration(w.rnd.IntN(6000)) * time.Millisecond)
-		}
-		for _, v := range w.nodes {
-			if v.s == nil {
-				v.start()
-			}
-		}
-	})
 }

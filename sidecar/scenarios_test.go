@@ -1,0 +1,307 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A node that did not run for so long that others have taken what it held, and
+// written to it, serves nothing of that when it goes on: not even before it has
+// heard from anybody.
+func TestVirtualPausedOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx := context.Background()
+		a, b := w.nodes[0], w.nodes[1]
+		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
+		const n = 300
+		for i := range n {
+			if _, err := a.s.Set(ctx, "default", key(i), []byte("old"), SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.clock.freeze()
+		w.net.Isolate(a.ip)
+		time.Sleep(15 * time.Second)
+		for i := range n {
+			if _, err := b.s.Set(ctx, "default", key(i), []byte("new"), SetOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.clock.thaw()
+		for i := range n {
+			if v, err := a.s.Get(ctx, "default", key(i)); err == nil {
+				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
+			}
+		}
+		if p := a.s.clusterState().Pauses; p != 1 {
+			t.Errorf("%d pauses were found, want 1", p)
+		}
+		w.net.Heal()
+		time.Sleep(5 * time.Second)
+		w.agreed(15 * time.Second)
+		for i := range n {
+			if v, err := a.s.Get(ctx, "default", key(i)); err != nil || string(v.Data) != "new" {
+				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Data, err)
+			}
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// Links that are cut for a while, one way or both, for less than the time after
+// which a silent node counts as dead.
+func TestVirtualCuts(t *testing.T) {
+	virtually(t, 5, func(w *world) {
+		for range 15 {
+			a, b := w.nodes[w.rnd.IntN(5)], w.nodes[w.rnd.IntN(5)]
+			switch w.rnd.IntN(4) {
+			case 0:
+				w.net.Cut(a.ip, b.ip)
+			case 1:
+				w.net.CutOneWay(a.ip, b.ip)
+			case 2:
+				w.net.Isolate(a.ip)
+			default:
+				w.net.SetLoss(0.3)
+			}
+			time.Sleep(time.Duration(w.rnd.IntN(2500)) * time.Millisecond)
+			w.net.Heal()
+			w.net.SetLoss(0)
+			time.Sleep(time.Duration(w.rnd.IntN(4000)) * time.Millisecond)
+		}
+	})
+}
+
+func TestVirtualQuiet(t *testing.T) {
+	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
+}
+
+// Nodes that are killed, leave, are paused and come back, some of it at once.
+func TestVirtualFaults(t *testing.T) {
+	virtually(t, 5, func(w *world) {
+		for range 12 {
+			var down []*vnode
+			for _, v := range w.nodes {
+				if v.s == nil {
+					down = append(down, v)
+				}
+			}
+			v := w.nodes[w.rnd.IntN(len(w.nodes))]
+			switch op := w.rnd.IntN(10); {
+			case len(down) > 1 || op < 3 && len(down) > 0:
+				down[w.rnd.IntN(len(down))].start()
+			case v.s == nil:
+			case op < 5:
+				v.kill()
+				if w.rnd.IntN(2) == 0 {
+					time.Sleep(time.Duration(w.rnd.IntN(300)) * time.Millisecond)
+					v.start()
+				}
+			case op < 7:
+				v.leave()
+			default:
+				v.pause(time.Duration(w.rnd.IntN(12000)) * time.Millisecond)
+			}
+			time.Sleep(time.Duration(w.rnd.IntN(6000)) * time.Millisecond)
+		}
+		for _, v := range w.nodes {
+			if v.s == nil {
+				v.start()
+			}
+		}
+	})
+}
+
+// A hundred sidecars in one process: all find each other and agree, one dies,
+// and all go on.
+func TestVirtualHundred(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, *virtualMany)
+		began := time.Now()
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(120 * time.Second)
+		t.Logf("%d nodes hold all after %v", len(w.nodes), time.Since(began))
+		began = time.Now()
+		w.nodes[7].kill()
+		w.agreed(60 * time.Second)
+		t.Logf("and after %v without one that was killed", time.Since(began))
+		for _, v := range w.nodes {
+			if v.s != nil {
+				v.kill()
+			}
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// inQuietWorld runs a test with n nodes that have found each other, and no load
+// but the test's own.
+func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, n)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		f(t, w)
+		for _, v := range w.nodes {
+			if v.s != nil {
+				v.leave()
+			}
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// setAll writes some keys through a node, and says how many were stored.
+func setAll(v *vnode, n int, value string) (stored int) {
+	for i := range n {
+		if _, err := v.s.Set(context.Background(), "default", testKeyOf(i), []byte(value), SetOptions{}); err == nil {
+			stored++
+		}
+	}
+	return stored
+}
+
+func testKeyOf(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
+
+// A split of 30 s under policy available: both sides go on alone, and once it is
+// healed all agree, and what is written then is read everywhere.
+func TestVirtualSplit(t *testing.T) {
+	inQuietWorld(t, 5, func(t *testing.T, w *world) {
+		const n = 200
+		setAll(w.nodes[0], n, "before")
+		left, right := w.nodes[:2], w.nodes[2:]
+		for _, a := range left {
+			for _, b := range right {
+				w.net.Cut(a.ip, b.ip)
+			}
+		}
+		time.Sleep(15 * time.Second)
+		for _, side := range [][]*vnode{left, right} {
+			if stored := setAll(side[0], n, "split"); stored != n {
+				t.Errorf("a side of %d stored %d of %d", len(side), stored, n)
+			}
+		}
+		time.Sleep(15 * time.Second)
+		w.net.Heal()
+		began := time.Now()
+		time.Sleep(time.Second)
+		w.agreed(60 * time.Second)
+		t.Logf("all agree %v after the split", time.Since(began))
+		if stored := setAll(w.nodes[0], n, "after"); stored != n {
+			t.Errorf("after it %d of %d were stored", stored, n)
+		}
+		time.Sleep(copyLife)
+		hits := 0
+		for _, v := range w.nodes {
+			for i := range n {
+				got, err := v.s.Get(context.Background(), "default", testKeyOf(i))
+				if err == nil && string(got.Data) != "after" {
+					t.Fatalf("key%d is %q on %s", i, got.Data, v.name)
+				}
+				if err == nil {
+					hits++
+				}
+			}
+		}
+		if hits != n*len(w.nodes) {
+			t.Errorf("%d of %d reads hit", hits, n*len(w.nodes))
+		}
+	})
+}
+
+// A node whose clock is an hour off is refused, and both sides say so; the
+// others go on without it; its apps get misses in time.
+func TestVirtualClockOff(t *testing.T) {
+	inQuietWorld(t, 3, func(t *testing.T, w *world) {
+		off := &vnode{w: w, i: 3, name: "off", ip: "10.0.9.9", clock: &virtualClock{origin: w.begun}}
+		off.clock.offset.Store(time.Hour.Milliseconds())
+		w.nodes = append(w.nodes, off)
+		off.start()
+		time.Sleep(20 * time.Second)
+		for _, v := range w.nodes[:3] {
+			if n := len(v.s.node.View().Table.Members()); n != 3 {
+				t.Errorf("%s has %d in its ring, want 3", v.name, n)
+			}
+			why := ""
+			for _, m := range v.s.node.Members() {
+				if m.ID.Node == "off" {
+					why = m.State + ": " + m.Why
+				}
+			}
+			if !strings.Contains(why, "clock") {
+				t.Errorf("%s says of it %q", v.name, why)
+			}
+		}
+		if stored := setAll(w.nodes[1], 50, "v"); stored != 50 {
+			t.Errorf("the others store %d of 50", stored)
+		}
+		for i := range 50 {
+			began := time.Now()
+			if v, err := off.s.Get(context.Background(), "default", testKeyOf(i)); !errors.Is(err, ErrNotFound) {
+				t.Errorf("the refused one reads %q, %v", v.Data, err)
+			}
+			if d := time.Since(began); d > 1100*time.Millisecond {
+				t.Errorf("and takes %v", d)
+			}
+		}
+	})
+}
+
+// The owner of some keys is killed: reads of them through others miss, and hit
+// again once they are written anew, within a stated time.
+func TestVirtualOwnerKilled(t *testing.T) {
+	inQuietWorld(t, 5, func(t *testing.T, w *world) {
+		const n = 300
+		if stored := setAll(w.nodes[0], n, "v"); stored != n {
+			t.Fatalf("%d of %d stored", stored, n)
+		}
+		w.nodes[3].kill()
+		began := time.Now()
+		back := make([]time.Duration, n)
+		ctx := context.Background()
+		for left := n; left > 0; time.Sleep(10 * time.Millisecond) {
+			for i := range n {
+				if back[i] != 0 {
+					continue
+				}
+				switch _, err := w.nodes[0].s.Get(ctx, "default", testKeyOf(i)); {
+				case err == nil:
+					back[i] = max(time.Since(began), 1)
+					left--
+				case errors.Is(err, ErrNotFound): // as an app would
+					_, _ = w.nodes[0].s.Set(ctx, "default", testKeyOf(i), []byte("v"), SetOptions{})
+				default:
+					t.Fatalf("key%d: %v", i, err)
+				}
+			}
+			if time.Since(began) > time.Minute {
+				t.Fatalf("%d keys never came back", left)
+			}
+		}
+		last := time.Duration(0)
+		for _, d := range back {
+			last = max(last, d)
+		}
+		t.Logf("all keys hit again %v after their owner was killed", last)
+		if last > 6*time.Second {
+			t.Errorf("that is too late")
+		}
+	})
+}
