@@ -98,6 +98,9 @@ func TestClusterMetrics(t *testing.T) {
 		}
 		values := map[string]float64{}
 		for _, f := range families {
+			if !strings.HasPrefix(f.GetName(), metricPrefix) {
+				continue
+			}
 			for _, m := range f.Metric {
 				name := strings.TrimPrefix(f.GetName(), metricPrefix)
 				for _, l := range m.Label {
@@ -108,7 +111,12 @@ func TestClusterMetrics(t *testing.T) {
 		}
 		return values
 	}
+	// What members says of another's state comes by gossip, a moment later.
 	pa, pb := page(a), page(b)
+	for deadline := time.Now().Add(10 * time.Second); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
+		time.Sleep(5 * time.Millisecond)
+		pa, pb = page(a), page(b)
+	}
 	for name, right := range map[string]bool{
 		"two in":    pa["members in"] == 2 && pb["members in"] == 2,
 		"none lost": pa["members missing"]+pa["members refused"]+pa["members out"]+pa["members left"] == 0,
