@@ -159,6 +159,9 @@ func (c *Cache) Put(n *Copy) {
 // a copy may be served is decided when it is read.
 func (c *Cache) Delete(h kv.Hash) { c.store.Del(uint64(h)) }
 
+// Wait returns when what was put before it is there, or dropped.
+func (c *Cache) Wait() { c.store.Wait() }
+
 // Clear drops all copies, soon.
 func (c *Cache) Clear() { c.store.Clear() }
 

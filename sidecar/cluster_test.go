@@ -9,6 +9,9 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // host is a sidecar of a test's cluster.
@@ -153,4 +156,54 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	c.leave()
 	settled(t, a)
 	count(a, "after another leave")
+}
+
+// A hit in the copies of another's entries allocates as little as one of this
+// host's own: nothing.
+func TestCopyHitAllocatesNothing(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	ctx := t.Context()
+	key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
+	n := 0
+	for a.node.Holds(a.hash(defaultNamespace, key(n)).Partition()) != 0 {
+		n++
+	}
+	if _, err := b.Set(ctx, "default", key(n), make([]byte, 100), SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	h := &session{s: a.Sidecar, core: &a.core, ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	frame := wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key(n)})[wire.LengthSize:]
+	frames := [][]byte{frame}
+	var r wire.Reply
+	get := func() {
+		conn.Out = conn.Out[:0]
+		h.Batch()
+		if err := h.Serve(conn, frames); err != nil {
+			t.Fatal(err)
+		}
+		h.Served()
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		if _, err := a.Get(ctx, "default", key(n)); err != nil { // makes the copy
+			t.Fatal(err)
+		}
+		a.l1.Wait()
+		before := a.names.stats()[0].Hits
+		allocs := testing.AllocsPerRun(200, get)
+		if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.OK {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if hits := a.names.stats()[0].Hits - before; r.Source == wire.SourceL1 && hits >= 200 {
+			if allocs != 0 {
+				t.Errorf("%v allocations a hit", allocs)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the copy is never there: source %d", r.Source)
+		}
+	}
 }
