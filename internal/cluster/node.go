@@ -263,7 +263,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	ln, err := n.cfg.Network.Listen(n.cfg.PeerBind)
 	if err != nil {
-		return fmt.Errorf("peer_bind %s: %w: another process may use it; give another port", n.cfg.PeerBind, err)
+		return fmt.Errorf("peer_bind %s: %w: give an address of this host and a port that is free", n.cfg.PeerBind, err)
 	}
 	if n.address, err = n.advertised(ln.Addr()); err != nil {
 		return errors.Join(err, ln.Close())
@@ -443,11 +443,14 @@ func (n *Node) conflict(node, known, other string) {
 }
 
 // greeted and refused tell of greetings, this node's and others'.
-func (n *Node) greeted(node kv.NodeID, _ kv.Process, err error) {
-	if err != nil {
-		n.refused(node, err)
-	} else {
+func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
+	switch {
+	case err == nil:
 		n.trouble(node, "")
+	case answered == (kv.Process{}) && n.troubled(node):
+		n.counts.refused.Add(1) // what it says does not replace what this one has found
+	default:
+		n.refused(node, err)
 	}
 }
 
@@ -456,6 +459,13 @@ func (n *Node) refused(node kv.NodeID, err error) {
 	if n.trouble(node, err.Error()) {
 		n.cfg.Log.Warn("a node is not talked to", "node", node, "reason", err)
 	}
+}
+
+func (n *Node) troubled(node kv.NodeID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[node]
+	return m != nil && m.trouble != ""
 }
 
 // trouble notes why a node is not talked to, and says whether that is news.
