@@ -207,3 +207,30 @@ func TestCopyHitAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// However many requests wait for other hosts, there is a bound.
+func TestWaitingIsBounded(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	n := 0
+	for a.node.Holds(a.hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+		n++
+	}
+	a.waiting.Add(maxSlow)
+	defer a.waiting.Add(-maxSlow)
+	h := &session{s: a.Sidecar, core: &a.core, ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
+	h.Batch()
+	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
+		t.Fatal(err)
+	}
+	h.Served()
+	var r wire.Reply
+	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
+		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
+	}
+	if w := a.waiting.Load(); w != maxSlow {
+		t.Errorf("%d are counted after it, want %d", w, maxSlow)
+	}
+}

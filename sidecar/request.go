@@ -28,6 +28,7 @@ type core struct {
 	l1      *l1.Cache
 	calls   calls
 	counts  coreCounts
+	waiting atomic.Int64 // requests that wait for others
 }
 
 // coreCounts counts what concerns other hosts.
