@@ -277,16 +277,23 @@ func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 	return err
 }
 
-// What Stats, Members and Ring return.
+// What Stats, ClusterStats, Members and Ring return.
 type (
-	Stats  = wire.Stats
-	Member = wire.Member
-	Place  = wire.Place
+	Stats        = wire.Stats
+	ClusterStats = wire.ClusterStats
+	Member       = wire.Member
+	Place        = wire.Place
 )
 
 // Stats returns the sidecar's account of itself.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	return body[Stats](ctx, c, &wire.Request{Op: wire.OpStats})
+}
+
+// ClusterStats returns every host's account of itself, and names the hosts that
+// gave none.
+func (c *Client) ClusterStats(ctx context.Context) (ClusterStats, error) {
+	return body[ClusterStats](ctx, c, &wire.Request{Op: wire.OpStats, Options: wire.Cluster})
 }
 
 // Members returns the cluster's hosts, as this one sees them.

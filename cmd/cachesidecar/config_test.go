@@ -22,6 +22,15 @@ max_value: 500kB
 max_namespaces: 9
 max_connections: 10
 request_timeout: 1m30s
+bind: 127.0.0.1:1
+peer_bind: 127.0.0.1:2
+advertise: 127.0.0.1
+join: [a:1, b:1]
+cluster: c
+insecure: yes
+weight: 7
+max_staleness: 1s
+max_clock_skew: 100ms
 http: off
 pprof: on
 ignore_memory_limit: true
@@ -40,6 +49,10 @@ namespaces:
 	if cfg.Node != "host-7" || cfg.Socket != "/tmp/s" || cfg.SocketMode != 0o600 || cfg.SocketGroup != "7" ||
 		cfg.L1Size != 3<<29 || cfg.L2Size != 1<<30 || cfg.MaxValue != 500_000 || cfg.MaxNamespaces != 9 || cfg.MaxConnections != 10 ||
 		cfg.RequestTimeout != 90*time.Second || cfg.HTTP != "off" || !cfg.Pprof || !cfg.IgnoreMemoryLimit || cfg.LogFormat != "json" || cfg.LogLevel != "debug" {
+		t.Errorf("%+v", cfg)
+	}
+	if cfg.Bind != "127.0.0.1:1" || cfg.PeerBind != "127.0.0.1:2" || cfg.Advertise != "127.0.0.1" || fmt.Sprint(cfg.Join) != "[a:1 b:1]" || cfg.Cluster != "c" ||
+		!cfg.Insecure || cfg.Weight != 7 || cfg.MaxStaleness != time.Second || cfg.MaxClockSkew != 100*time.Millisecond {
 		t.Errorf("%+v", cfg)
 	}
 	for _, name := range []string{"pages", "users"} {
@@ -81,6 +94,13 @@ var badConfigs = []struct{ name, text, want string }{
 	{"number for a bool", "pprof: 7", `line 1: pprof: give true or false, not "7"`},
 	{"list for a text", "node: [a, b]", "line 1: node: give text, not a list"},
 	{"time without a unit", "request_timeout: 5", `line 1: request_timeout: give a time such as 30s or 2h, not "5"`},
+	{"word for a weight", "weight: much", `line 1: weight: give a number from 0 to 4294967295, not "much"`},
+	{"fraction for a weight", "weight: 1.5", `line 1: weight: give a whole number, not "1.5"`},
+	{"negative weight", "weight: -1", `line 1: weight: give a number from 0 to 4294967295, not "-1"`},
+	{"text for a list", "join: 10.0.0.7:7946", `line 1: join: give a list, such as [10.0.0.7:7946, 10.0.0.8:7946], not "10.0.0...."`},
+	{"join without a port", "join: [host-a]", `join "host-a": give host:port`},
+	{"bind off and join", "bind: off\njoin: [a:1]", "join is given and bind is off"},
+	{"bind beyond loopback", "bind: 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback"},
 	{"no time", "namespaces:\n  a:\n    default_ttl: soon", `line 3: default_ttl: give a time such as 30s or 2h, not "soon"`},
 	{"list of namespaces", "namespaces: [a]", "line 1: namespaces: give names of namespaces, each with its settings, not a list"},
 	{"namespace is no map", "namespaces:\n  a: 5m", `line 2: a: give the namespace's settings, such as default_ttl: 5m, not "5m"`},

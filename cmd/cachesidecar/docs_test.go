@@ -128,8 +128,12 @@ func TestConfigDoc(t *testing.T) {
 			want = f.DefaultText
 		case *cli.IntFlag:
 			want = f.DefaultText
+		case *cli.UintFlag:
+			want = f.DefaultText
 		case *cli.DurationFlag:
 			want = f.DefaultText
+		case *cli.StringSliceFlag:
+			want = "none"
 		case *cli.BoolFlag:
 			want = "false"
 		}
@@ -161,6 +165,9 @@ func TestConfigDocBounds(t *testing.T) {
 		{"max_namespaces", "1", "-1", "256", "257"},
 		{"max_connections", "1", "-1", "1048576", "1048577"},
 		{"request_timeout", "1ms", "999us", "1h", "3600001ms"},
+		{"weight", "1", "-1", "4294967295", "4294967296"},
+		{"max_staleness", "500ms", "499ms", "1m", "60001ms"},
+		{"max_clock_skew", "1ms", "999us", "1m", "60001ms"},
 		{"default_ttl", "0s", "-1ms", "8760h", "8761h"},
 		{"quota", "64KiB", "65535", "", "1TiB"},
 	} {

@@ -52,11 +52,12 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 	o := client.GetOptions{Fresh: c.Bool("fresh")}
 	keys := c.Args().Slice()
 	found := map[string]client.Item{}
+	why := client.ErrNotFound // of the one key
 	if len(keys) == 1 {
 		it, err := cl.Get(ctx, keys[0], o)
 		if err == nil {
 			found[keys[0]] = it
-		} else if !errors.Is(err, client.ErrNotFound) {
+		} else if why = err; !errors.Is(err, client.ErrNotFound) {
 			return err
 		}
 	} else {
@@ -74,7 +75,7 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 		case !ok:
 			missing = errMiss
 			if !c.Bool("json") {
-				fmt.Fprintf(p.err, "%s: not found\n", k)
+				fmt.Fprintf(p.err, "%s: %v\n", k, why)
 			}
 		case c.Bool("json"):
 			if s := string(it.Value); utf8.ValidString(s) {

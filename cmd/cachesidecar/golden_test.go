@@ -18,6 +18,7 @@ var (
 	anyNumber = regexp.MustCompile(`": -?[0-9][0-9.e+-]*`)
 	version64 = regexp.MustCompile(`"version": [1-9][0-9]*`)
 	goVersion = regexp.MustCompile(`"go": "go[^"]+"`)
+	epoch     = regexp.MustCompile(`"epoch": "[0-9a-f]+"`)
 	ttl       = regexp.MustCompile(`"ttl_ms": [1-9][0-9]*`)
 )
 
@@ -50,6 +51,7 @@ func TestGoldenJSON(t *testing.T) {
 		{"version", "version --json", 0, false},
 		{"bench", "bench --duration 1ms --keys 10 --conns 1 --json", 0, true},
 		{"stats", "stats --json", 0, true},
+		{"stats_cluster", "stats --cluster --json", 0, true},
 	} {
 		t.Run(tc.file, func(t *testing.T) {
 			o := command(t, "", strings.Fields(tc.line)...)
@@ -59,6 +61,7 @@ func TestGoldenJSON(t *testing.T) {
 			got := []byte(o.out)
 			got = version64.ReplaceAll(got, []byte(`"version": 1`))
 			got = ttl.ReplaceAll(got, []byte(`"ttl_ms": 1`))
+			got = epoch.ReplaceAll(got, []byte(`"epoch": "1"`))
 			got = goVersion.ReplaceAll(got, []byte(`"go": "go1"`))
 			if tc.numbers {
 				got = anyNumber.ReplaceAll(got, []byte(`": 0`))

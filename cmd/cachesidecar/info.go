@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 
@@ -42,16 +41,38 @@ func (p *program) healthCommand() *cli.Command {
 			if err := args(c, 0, 0); err != nil {
 				return err
 			}
-			err := p.withClient(c, func(ctx context.Context, cl *client.Client) error { return cl.Ping(ctx) })
+			var st client.Stats
+			err := p.withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
+				st, err = cl.Stats(ctx)
+				return err
+			})
 			switch {
-			case err == nil:
-				_, err = fmt.Fprintln(p.out, "serving")
 			case timedOut(err):
 				return fmt.Errorf("it is up and does not answer: %v", err) // not the status of a timeout
+			case err != nil:
+				return err
+			}
+			words, err := healthOf(&st)
+			if err == nil {
+				_, err = fmt.Fprintln(p.out, words)
 			}
 			return err
 		},
 	}
+}
+
+// healthOf says how a sidecar that answers serves; an error says why it does
+// not yet.
+func healthOf(st *client.Stats) (string, error) {
+	switch c := &st.Cluster; {
+	case c.In && c.Join > 0 && c.Members == 1:
+		return "serving, alone: nobody answers at the join addresses", nil
+	case c.In:
+		return "serving", nil
+	case c.Members > 1:
+		return "", errors.New("it is up and not ready: it has not joined the other hosts; see \"cachesidecar members\" and its log")
+	}
+	return "", errors.New("it is up and not ready: it looks for other hosts at the join addresses")
 }
 
 func (p *program) flushCommand() *cli.Command {
@@ -85,61 +106,23 @@ func (p *program) flushCommand() *cli.Command {
 				}
 			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				return cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
+				err := cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
+				if err == nil && c.Bool("cluster") {
+					err = p.tellMissing(ctx, cl)
+				}
+				return err
 			})
 		},
 	}
 }
 
-func (p *program) membersCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "members",
-		Usage: "list the hosts of the cluster, as this one sees them",
-		Flags: clientFlags(jsonFlag),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				list, err := cl.Members(ctx)
-				if err != nil {
-					return err
-				}
-				if c.Bool("json") {
-					return p.json(list)
-				}
-				w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tEPOCH")
-				for _, m := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", m.Node, m.Address, m.State, m.Epoch)
-				}
-				return w.Flush()
-			})
-		},
+// tellMissing names the hosts that a flush of the cluster has not asked.
+func (p *program) tellMissing(ctx context.Context, cl *client.Client) error {
+	list, err := cl.Members(ctx)
+	for _, m := range list {
+		if m.State == "missing" {
+			fmt.Fprintf(p.err, "%s is missing and was not asked: if it still runs, it keeps what it has\n", m.Node)
+		}
 	}
-}
-
-func (p *program) ringCommand() *cli.Command {
-	return &cli.Command{
-		Name:      "ring",
-		Usage:     "say which host owns a key",
-		ArgsUsage: "KEY",
-		Flags:     clientFlags(nsFlag, jsonFlag),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 1); err != nil {
-				return err
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				place, err := cl.Ring(ctx, c.Args().First())
-				if err != nil {
-					return err
-				}
-				if c.Bool("json") {
-					return p.json(place)
-				}
-				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, place.Owner, place.Holder)
-				return err
-			})
-		},
-	}
+	return err
 }

@@ -92,8 +92,12 @@ func exitStatus(err error) int {
 	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, client.ErrBadRequest),
 		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
+	case errors.Is(err, errStory):
+		return exitMiss
 	case timedOut(err):
 		return exitTimeout
+	case errors.Is(err, client.ErrNoHolder): // to the sidecar we are connected
+		return exitMiss
 	case errors.Is(err, client.ErrUnavailable):
 		return exitConnect
 	}
@@ -129,7 +133,7 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.runCommand(), p.getCommand(), p.setCommand(), p.delCommand(), p.touchCommand(), p.incrCommand(),
 			p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.benchCommand(),
-			p.healthCommand(), p.configCommand(), p.versionCommand(),
+			p.demoCommand(), p.healthCommand(), p.configCommand(), p.versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -227,6 +231,8 @@ func explain(err error, timeout time.Duration) error {
 	switch {
 	case timedOut(err):
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, timeout)
+	case errors.Is(err, client.ErrNoHolder):
+		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
 	case errors.Is(err, client.ErrUnavailable):
 		return fmt.Errorf("%w: is the sidecar running there? Start it with \"cachesidecar run\", or name its socket with --socket", err)
 	}

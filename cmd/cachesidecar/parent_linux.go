@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// endWithParent makes a process end when the tests are killed, too.
+// endWithParent makes a process end with this one, even where this one is killed.
 func endWithParent(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -127,7 +127,7 @@ func checkNode(n *yaml.Node, depth int) error {
 func checkWhole(root *yaml.Node) error {
 	whole := map[string]bool{}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[fileConfig]()) {
-		if f.Type == reflect.TypeFor[int]() {
+		if k := f.Type.Kind(); k == reflect.Int || k == reflect.Uint32 && f.Type.PkgPath() == "" {
 			whole[f.Tag.Get("yaml")] = true
 		}
 	}
@@ -152,6 +152,8 @@ var (
 // kinds says what to give for each of the Go types that a setting may have.
 var kinds = map[string]string{
 	"int":                          "a number",
+	"uint32":                       "a number from 0 to 4294967295",
+	"[]string":                     "a list, such as [10.0.0.7:7946, 10.0.0.8:7946]",
 	"string":                       "text",
 	"bool":                         "true or false",
 	"time.Duration":                "a time such as 30s or 2h",

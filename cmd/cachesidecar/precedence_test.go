@@ -30,6 +30,15 @@ var runSettings = map[string]struct {
 	"max-namespaces":      {"1", "2", "3", "1", "2", "3"},
 	"max-connections":     {"1", "2", "3", "1", "2", "3"},
 	"request-timeout":     {"1s", "2s", "3s", "1s", "2s", "3s"},
+	"bind":                {"127.0.0.1:1", "127.0.0.1:2", "off", "127.0.0.1:1", "127.0.0.1:2", "off"},
+	"peer-bind":           {"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"},
+	"advertise":           {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"},
+	"join":                {"[a:1, b:1]", "a:2, b:2", "a:3,b:3,c:3", "[a:1 b:1]", "[a:2 b:2]", "[a:3 b:3 c:3]"},
+	"cluster":             {"a", "b", "c", "a", "b", "c"},
+	"insecure":            {"true", "false", "true", "true", "false", "true"},
+	"weight":              {"1", "2", "3", "1", "2", "3"},
+	"max-staleness":       {"1s", "2s", "3s", "1s", "2s", "3s"},
+	"max-clock-skew":      {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"http":                {"off", "127.0.0.1:1", "127.0.0.1:2", "off", "127.0.0.1:1", "127.0.0.1:2"},
 	"pprof":               {"true", "false", "true", "true", "false", "true"},
 	"ignore-memory-limit": {"true", "false", "true", "true", "false", "true"},
@@ -135,6 +144,14 @@ func TestPrecedence(t *testing.T) {
 			t.Setenv("CACHESIDECAR_CONFIG", "")
 			check("neither", setting(nothing, key))
 		})
+	}
+}
+
+// --join may be given again and again, and each time has one address or several.
+func TestJoinRepeats(t *testing.T) {
+	cfg, err := configOf(t, "--join", "a:1,b:1", "--join=c:1", "--join", " d:1 ")
+	if want := []string{"a:1", "b:1", "c:1", "d:1"}; err != nil || !slices.Equal(cfg.Join, want) {
+		t.Errorf("%q, %v, want %q", cfg.Join, err, want)
 	}
 }
 

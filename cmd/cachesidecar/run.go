@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 
@@ -12,7 +13,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-const defaultHTTP = "127.0.0.1:7948"
+// What run takes where nothing is given.
+const (
+	defaultHTTP = "127.0.0.1:7948"
+	defaultBind = "127.0.0.1:7946" // the sidecar's own, for help
+)
 
 // envName is the environment variable of a flag.
 func envName(flag string) string {
@@ -45,6 +50,15 @@ func (p *program) runCommand() *cli.Command {
 			&cli.IntFlag{Name: "max-namespaces", Usage: "at most `N` namespaces", DefaultText: "256", EnvVars: env("max-namespaces")},
 			&cli.IntFlag{Name: "max-connections", Usage: "at most `N` connections", DefaultText: "16384", EnvVars: env("max-connections")},
 			&cli.DurationFlag{Name: "request-timeout", Usage: "`TIME` for requests that bring none", DefaultText: "1s", EnvVars: env("request-timeout")},
+			&cli.StringFlag{Name: "bind", Usage: "gossip with other hosts on `HOST:PORT`, or \"off\"", DefaultText: "off, or " + defaultBind + " with --join", EnvVars: env("bind")},
+			&cli.StringFlag{Name: "peer-bind", Usage: "serve other hosts on `HOST:PORT`", DefaultText: "bind's host, and the port after its", EnvVars: env("peer-bind")},
+			&cli.StringFlag{Name: "advertise", Usage: "the `IP` address that other hosts reach this one under", DefaultText: "bind's", EnvVars: env("advertise")},
+			&cli.StringSliceFlag{Name: "join", Usage: "look for other hosts at `HOST:PORT,…`, the same ones on all hosts", EnvVars: env("join")},
+			&cli.StringFlag{Name: "cluster", Usage: "the cluster's `NAME`", DefaultText: "cachesidecar", EnvVars: env("cluster")},
+			&cli.BoolFlag{Name: "insecure", Usage: "let --bind and --peer-bind be other than loopback, though nothing between hosts is encrypted", DisableDefaultText: true, EnvVars: env("insecure")},
+			&cli.UintFlag{Name: "weight", Usage: "this host's part of the keys, a `NUMBER` relative to others'", DefaultText: "l2-size in MiB", EnvVars: env("weight")},
+			&cli.DurationFlag{Name: "max-staleness", Usage: "how far behind a copy may be, a `TIME` that is the same on all hosts", DefaultText: "2s", EnvVars: env("max-staleness")},
+			&cli.DurationFlag{Name: "max-clock-skew", Usage: "how far another host's clock may differ, a `TIME`", DefaultText: "500ms", EnvVars: env("max-clock-skew")},
 			&cli.StringFlag{Name: "http", Usage: "serve health and metrics on `HOST:PORT`, or \"off\"", DefaultText: defaultHTTP, EnvVars: env("http")},
 			&cli.BoolFlag{Name: "pprof", Usage: "serve /debug/pprof on --http too", DisableDefaultText: true, EnvVars: env("pprof")},
 			&cli.BoolFlag{Name: "ignore-memory-limit", Usage: "start even where the sizes exceed the machine's memory", DisableDefaultText: true, EnvVars: env("ignore-memory-limit")},
@@ -71,6 +85,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	}
 	texts := map[string]*string{
 		"node": &cfg.Node, "socket": &cfg.Socket, "socket-group": &cfg.SocketGroup, "http": &cfg.HTTP,
+		"bind": &cfg.Bind, "peer-bind": &cfg.PeerBind, "advertise": &cfg.Advertise, "cluster": &cfg.Cluster,
 		"log-format": &cfg.LogFormat, "log-level": &cfg.LogLevel,
 	}
 	for name, field := range texts {
@@ -88,26 +103,32 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 			}
 		}
 	}
-	if c.IsSet("max-namespaces") {
-		cfg.MaxNamespaces = c.Int("max-namespaces")
+	take(c, "max-namespaces", &cfg.MaxNamespaces, c.Int)
+	take(c, "max-connections", &cfg.MaxConnections, c.Int)
+	take(c, "request-timeout", &cfg.RequestTimeout, c.Duration)
+	take(c, "join", &cfg.Join, c.StringSlice)
+	take(c, "insecure", &cfg.Insecure, c.Bool)
+	take(c, "max-staleness", &cfg.MaxStaleness, c.Duration)
+	take(c, "max-clock-skew", &cfg.MaxClockSkew, c.Duration)
+	take(c, "pprof", &cfg.Pprof, c.Bool)
+	take(c, "ignore-memory-limit", &cfg.IgnoreMemoryLimit, c.Bool)
+	weight := uint(cfg.Weight)
+	if take(c, "weight", &weight, c.Uint); weight > math.MaxUint32 {
+		return cfg, usagef("weight %d: give a number below 2^32", weight)
 	}
-	if c.IsSet("max-connections") {
-		cfg.MaxConnections = c.Int("max-connections")
-	}
-	if c.IsSet("request-timeout") {
-		cfg.RequestTimeout = c.Duration("request-timeout")
-	}
-	if c.IsSet("pprof") {
-		cfg.Pprof = c.Bool("pprof")
-	}
-	if c.IsSet("ignore-memory-limit") {
-		cfg.IgnoreMemoryLimit = c.Bool("ignore-memory-limit")
-	}
+	cfg.Weight = uint32(weight)
 	if cfg.HTTP == "" {
 		cfg.HTTP = defaultHTTP
 	}
 	cfg.Version = buildVersion()
 	return cfg, nil
+}
+
+// take sets a field where its flag or variable is given.
+func take[T any](c *cli.Context, name string, field *T, value func(string) T) {
+	if c.IsSet(name) {
+		*field = value(name)
+	}
 }
 
 func (p *program) serve(c *cli.Context) error {

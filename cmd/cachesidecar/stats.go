@@ -17,8 +17,9 @@ import (
 func (p *program) statsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "stats",
-		Usage: "show what the sidecar on this host does",
+		Usage: "show what the sidecar on this host does, or all of them",
 		Flags: clientFlags(jsonFlag,
+			&cli.BoolFlag{Name: "cluster", Usage: "show every host of the cluster", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second, with rates", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
@@ -28,18 +29,54 @@ func (p *program) statsCommand() *cli.Command {
 			if c.Bool("watch") {
 				return p.watchStats(c)
 			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				st, err := cl.Stats(ctx)
-				if err != nil {
-					return err
-				}
-				if c.Bool("json") {
-					return p.json(st)
-				}
-				return writeStats(p.out, st, nil)
-			})
+			now, err := p.readStats(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return p.json(now)
+			}
+			return now.write(p.out, nil)
 		},
 	}
+}
+
+// reading is what hosts have said of themselves. It is also the JSON document.
+type reading interface {
+	// write writes the readable page; with an earlier reading of the same kind,
+	// rates too.
+	write(out io.Writer, last reading) error
+}
+
+// hostReading is of one host.
+type hostReading struct{ client.Stats }
+
+func (r *hostReading) write(out io.Writer, last reading) error {
+	if l, ok := last.(*hostReading); ok {
+		return writeStats(out, r.Stats, &l.Stats)
+	}
+	return writeStats(out, r.Stats, nil)
+}
+
+// clusterReading is of all hosts.
+type clusterReading struct{ client.ClusterStats }
+
+func (r *clusterReading) write(out io.Writer, _ reading) error {
+	return writeCluster(out, &r.ClusterStats)
+}
+
+func (p *program) readStats(c *cli.Context) (now reading, err error) {
+	err = p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+		if c.Bool("cluster") {
+			all, err := cl.ClusterStats(ctx)
+			now = &clusterReading{all}
+			return err
+		}
+		st, err := cl.Stats(ctx)
+		now = &hostReading{st}
+		return err
+	})
+	return now, err
 }
 
 // watchStats shows the page until it is interrupted. It makes a connection
@@ -47,13 +84,9 @@ func (p *program) statsCommand() *cli.Command {
 func (p *program) watchStats(c *cli.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var last *client.Stats
+	var last reading
 	for {
-		var st client.Stats
-		err := p.withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
-			st, err = cl.Stats(ctx)
-			return err
-		})
+		now, err := p.readStats(c)
 		switch {
 		case c.Context.Err() != nil:
 			return nil
@@ -62,10 +95,10 @@ func (p *program) watchStats(c *cli.Context) error {
 		case err != nil:
 			fmt.Fprintln(p.err, "cachesidecar:", err)
 		default:
-			if err := p.showStats(c, st, last); err != nil {
+			if err := p.showStats(c, now, last); err != nil {
 				return err
 			}
-			last = &st
+			last = now
 		}
 		select {
 		case <-c.Context.Done():
@@ -76,15 +109,15 @@ func (p *program) watchStats(c *cli.Context) error {
 }
 
 // showStats writes one page of --watch, or one JSON document.
-func (p *program) showStats(c *cli.Context, st client.Stats, last *client.Stats) error {
+func (p *program) showStats(c *cli.Context, now, last reading) error {
 	if c.Bool("json") {
-		return p.json(st)
+		return p.json(now)
 	}
 	var page bytes.Buffer
 	if isTerminal(p.out) {
 		page.WriteString("\x1b[H\x1b[2J")
 	}
-	if err := writeStats(&page, st, last); err != nil {
+	if err := now.write(&page, last); err != nil {
 		return err
 	}
 	page.WriteByte('\n')
@@ -102,8 +135,13 @@ func percent(part, whole int64) string {
 	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
 }
 
+// work is what was done for apps.
+type work struct{ hits, misses, writes, deletes, errors int64 }
+
+func (w work) reads() int64 { return w.hits + w.misses }
+
 // totals adds up the namespaces.
-func totals(st client.Stats) (t struct{ hits, misses, writes, deletes, errors int64 }) {
+func totals(st client.Stats) (t work) {
 	for _, ns := range st.Namespaces {
 		t.hits += ns.Hits
 		t.misses += ns.Misses
@@ -120,12 +158,12 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 	t := totals(st)
 	up := (time.Duration(st.UptimeMS) * time.Millisecond).Round(time.Second)
 	fmt.Fprintf(w, "%s\tcachesidecar %s, up %v\n\n", st.Node, st.Server, up)
-	fmt.Fprintf(w, "reads\t%s, %s hits\n", count(t.hits+t.misses), percent(t.hits, t.hits+t.misses))
+	fmt.Fprintf(w, "reads\t%s, %s hits\n", count(t.reads()), percent(t.hits, t.reads()))
 	fmt.Fprintf(w, "writes\t%s, deletes %s, errors %s\n", count(t.writes), count(t.deletes), count(t.errors))
 	if last != nil && st.UptimeMS > last.UptimeMS {
 		l, s := totals(*last), float64(st.UptimeMS-last.UptimeMS)/1000
 		rate := func(now, then int64) string { return count(int64(float64(now-then) / s)) }
-		fmt.Fprintf(w, "rates\t%s reads/s, %s writes/s, %s in/s, %s out/s\n", rate(t.hits+t.misses, l.hits+l.misses), rate(t.writes, l.writes),
+		fmt.Fprintf(w, "rates\t%s reads/s, %s writes/s, %s in/s, %s out/s\n", rate(t.reads(), l.reads()), rate(t.writes, l.writes),
 			size(int64(float64(st.Connections.BytesIn-last.Connections.BytesIn)/s)), size(int64(float64(st.Connections.BytesOut-last.Connections.BytesOut)/s)))
 	}
 	c := st.Connections
@@ -140,6 +178,9 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 		size(m.Payload), size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
 	fmt.Fprintf(w, "\tgone: %s evicted, %s expired, %s flushed, %s over quota\n",
 		count(st.L2.Evicted), count(st.L2.Expired), count(st.L2.Flushed), count(st.L2.QuotaEvicted))
+	if st.L1.Limit > 0 { // others may join
+		writeOthers(w, &st)
+	}
 	pr := st.Process
 	fmt.Fprintf(w, "process\tpid %d, resident %s, Go heap %s, %s goroutines\n", pr.PID, size(pr.ResidentBytes), size(pr.HeapBytes), count(pr.Goroutines))
 	fmt.Fprintf(w, "\tgarbage collection %.2f %% of CPU, longest pause %v\n\n", 100*pr.GCCPUShare, time.Duration(pr.GCPauseMaxUS)*time.Microsecond)

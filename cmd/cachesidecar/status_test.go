@@ -16,7 +16,7 @@ import (
 // clientCommands are the commands that ask a sidecar, each with a line that is
 // right.
 var clientCommands = []string{
-	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "flush", "members", "ring k", "bench", "health",
+	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush", "flush --cluster", "members", "ring k", "bench", "health",
 }
 
 func TestStatusOfAbsentSidecar(t *testing.T) {
@@ -99,6 +99,85 @@ func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
 		if _, err := nc.Write(answer); err == nil {
 			then(nc)
 		}
+	}
+}
+
+// answering answers every request after HELLO alike.
+func answering(r wire.Reply) func(net.Conn) {
+	return helloThen(nil, func(nc net.Conn) {
+		for {
+			var head [wire.LengthSize]byte
+			if _, err := io.ReadFull(nc, head[:]); err != nil {
+				return
+			}
+			frame := make([]byte, wire.FrameLength(head[:]))
+			if _, err := io.ReadFull(nc, frame); err != nil {
+				return
+			}
+			var q wire.Request
+			if err := wire.DecodeRequest(frame, &q); err != nil {
+				return
+			}
+			r.ID = q.ID
+			if _, err := nc.Write(wire.AppendReply(nil, q.Op, &r)); err != nil {
+				return
+			}
+		}
+	})
+}
+
+// What a sidecar says of others is not said of itself.
+func TestStatusOfHostsThatAreAway(t *testing.T) {
+	refusal := func(s wire.Status, text string) func(net.Conn) {
+		return answering(wire.Reply{Status: s, Message: []byte(text)})
+	}
+	for _, tc := range []struct {
+		name, line string
+		serve      func(net.Conn)
+		status     int
+		want       string
+	}{
+		{"write", "set k v", refusal(wire.Unavailable, "b, which holds the key, cannot be reached"), exitMiss,
+			"b, which holds the key, cannot be reached (nothing was done; \"cachesidecar members\" shows the hosts)"},
+		{"read", "get k", answering(wire.Reply{Status: wire.Miss, Why: wire.Degraded}), exitMiss, "k: not found: the host that owns the key cannot be reached"},
+		{"fresh read", "get k --fresh", refusal(wire.Unavailable, "b did not answer"), exitMiss, "b did not answer (nothing was done;"},
+		{"write without an answer", "set k v", refusal(wire.Timeout, "b did not answer in time"), exitTimeout, "b did not answer in time"},
+		{"flush that one did not acknowledge", "flush --cluster", refusal(wire.Timeout, "b was not flushed, the others were"), exitTimeout, "b was not flushed"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := command(t, "", append(strings.Fields(tc.line), "--socket", fakeSidecar(t, tc.serve), "--timeout", "5s")...)
+			if o.status != tc.status || o.out != "" || !strings.Contains(o.err, tc.want) || strings.Contains(o.err, "cachesidecar run") {
+				t.Errorf("%v\nwant status %d and %q", o, tc.status, tc.want)
+			}
+		})
+	}
+}
+
+func TestHealthOf(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		join, members int
+		in            bool
+		status        int
+		want          string
+	}{
+		{"alone", 0, 1, true, exitDone, "serving\n"},
+		{"with others", 2, 3, true, exitDone, "serving\n"},
+		{"with others, found by them", 0, 3, true, exitDone, "serving\n"},
+		{"nobody answers", 2, 1, true, exitDone, "serving, alone: nobody answers at the join addresses\n"},
+		{"looking", 2, 1, false, exitMiss, "it looks for other hosts"},
+		{"not joined yet", 2, 3, false, exitMiss, "it has not joined the other hosts"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			body, err := wire.MarshalBody(wire.Stats{Cluster: wire.ClusterState{Join: tc.join, Members: tc.members, In: tc.in}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := command(t, "", "health", "--socket", fakeSidecar(t, answering(wire.Reply{Body: body})))
+			if o.status != tc.status || o.status == exitDone && (o.out != tc.want || o.err != "") || !strings.Contains(o.out+o.err, tc.want) {
+				t.Errorf("%v\nwant status %d and %q", o, tc.status, tc.want)
+			}
+		})
 	}
 }
 

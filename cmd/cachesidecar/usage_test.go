@@ -76,6 +76,27 @@ func TestUsageErrors(t *testing.T) {
 		{"run: http", "run --http nowhere", `http "nowhere": give host:port`},
 		{"run: http port", "run --http 127.0.0.1:99999", `http "127.0.0.1:99999": give host:port`},
 		{"run: node", "run --node a\x00b", `node "a\x00b"`},
+		{"run: bind beyond loopback", "run --bind 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback, and nothing that passes between hosts is encrypted: use a loopback address, or say insecure"},
+		{"run: bind of all addresses", "run --bind 0.0.0.0:7946", "bind 0.0.0.0:7946 is not loopback"},
+		{"run: peer-bind beyond loopback", "run --bind 127.0.0.1:7946 --peer-bind 10.0.0.1:7947", "peer_bind 10.0.0.1:7947 is not loopback"},
+		{"run: bind without a port", "run --bind 127.0.0.1", `bind "127.0.0.1": give host:port, such as 127.0.0.1:7946`},
+		{"run: bind with a port too high", "run --bind 127.0.0.1:65536", `bind "127.0.0.1:65536": give host:port`},
+		{"run: bind to the last port", "run --bind 127.0.0.1:65535", "peer_bind"},
+		{"run: bind off and join", "run --bind off --join 127.0.0.1:7946", "join is given and bind is off: leave one of them out"},
+		{"run: join without a port", "run --join 10.0.0.1", `join "10.0.0.1": give host:port, such as 10.0.0.7:7946`},
+		{"run: join of nothing", "run --join=", `join "": give host:port`},
+		{"run: join without a host", "run --join :7946", `join ":7946": give host:port`},
+		{"run: join with a gap", "run --join a:1,,b:1", `join "": give host:port`},
+		{"run: advertise is a name", "run --join a:1 --advertise host-a", `advertise "host-a": give the IP address`},
+		{"run: advertise of all addresses", "run --join a:1 --advertise 0.0.0.0", `advertise "0.0.0.0": give the IP address`},
+		{"run: advertise with a port", "run --join a:1 --advertise 10.0.0.1:7946", `advertise "10.0.0.1:7946": give the IP address`},
+		{"run: all addresses, none advertised", "run --bind 0.0.0.0:7946 --insecure", "bind 0.0.0.0:7946 is every address of this host, and others must know one: set advertise"},
+		{"run: bind to a name", "run --bind host-a:7946 --insecure", `bind "host-a:7946": give an IP address of this host and a port`},
+		{"run: weight", "run --weight x", `--weight "x": give a number from 0`},
+		{"run: weight too high", "run --weight 4294967296", "weight 4294967296: give a number below 2^32"},
+		{"run: staleness", "run --max-staleness 100ms", "max_staleness 100ms: give 500ms to 1m0s"},
+		{"run: skew", "run --max-clock-skew 0.1ms", "max_clock_skew 100µs: give 1ms to 1m"},
+		{"run: cluster", "run --cluster " + strings.Repeat("x", 65), `give 1 to 64 bytes without blanks`},
 		{"run: no such file", "run --config /nowhere/c.yaml", "/nowhere/c.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -118,6 +139,7 @@ func TestArgumentCounts(t *testing.T) {
 	counts := map[string]struct{ least, most int }{
 		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2},
 		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "ring": {1, 1}, "bench": {0, 0}, "health": {0, 0},
+		"demo":         {0, 0},
 		"config check": {1, 1}, "version": {0, 0},
 	}
 	commands := map[string]bool{}

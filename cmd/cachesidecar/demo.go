@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func (p *program) demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "show three sidecars on this machine as one cache",
+		Description: "Starts three sidecars on free ports of 127.0.0.1, reads and writes through them, kills one and\n" +
+			"brings it back, and tells what it sees, with measured times. Takes about 12 s and leaves nothing\n" +
+			"behind. Exit status 1 if something is not as it should be.",
+		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return p.demo(c.Context)
+		},
+	}
+}
+
+// errStory: something is not as the demo says that it is.
+var errStory = errors.New("not as it should be")
+
+func storyErrorf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", errStory, fmt.Errorf(format, args...))
+}
+
+// story is the demo as it goes: steps that act on the hosts, look whether what
+// comes of it is right, and tell of it.
+type story struct {
+	*program
+	*demoHosts
+	one, two, three *demoHost
+
+	begun  time.Time
+	owner  map[string]string // of each key, at first
+	err    error             // of the output
+	killed time.Time
+}
+
+func (p *program) demo(ctx context.Context) (err error) {
+	s := &story{program: p, begun: time.Now(), owner: map[string]string{}}
+	s.tell("three sidecars on this machine, each as on a host of its own")
+	for range 3 { // somebody else may take a port that was free
+		if s.demoHosts, err = startHosts(ctx, "one", "two", "three"); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return s.not(ctx, err)
+	}
+	s.one, s.two, s.three = s.list[0], s.list[1], s.list[2]
+	defer func() { err = errors.Join(err, s.end()) }()
+	for _, step := range []func(context.Context) error{s.join, s.write, s.sources, s.medians, s.kill, s.outage, s.restart, s.leave} {
+		if err := step(ctx); err != nil {
+			return s.not(ctx, err)
+		}
+		if s.err != nil {
+			return s.err
+		}
+	}
+	s.tell("done; the sidecars are ended and their sockets removed")
+	return s.err
+}
+
+// not says that something is not as it should be, and all that is known of it.
+func (s *story) not(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if !errors.Is(err, errStory) {
+		err = storyErrorf("%w", err)
+	}
+	if s.demoHosts == nil {
+		return err
+	}
+	logs, hint := s.logs(), ""
+	if strings.Contains(logs, "the process did not run for a while") {
+		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they held: try again when it is less busy."
+	}
+	return fmt.Errorf("%w%s\n%s", err, hint, logs)
+}
+
+// tell writes a line with the time since the beginning; aside one that belongs
+// to the last.
+func (s *story) tell(format string, args ...any) {
+	s.line("%6.2f s  %s", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (s *story) aside(format string, args ...any) { s.line("          "+format, args...) }
+
+func (s *story) line(format string, args ...any) {
+	if _, err := fmt.Fprintf(s.out, format+"\n", args...); err != nil && s.err == nil {
+		s.err = err
+	}
+}
+
+// demoPatience is how long a step waits for what comes by itself, on a machine
+// that has much else to do.
+const demoPatience = 20 * time.Second
+
+// until waits for something, and says how long it took.
+func (s *story) until(ctx context.Context, what string, ok func(context.Context) error) (took time.Duration, err error) {
+	begun := time.Now()
+	for {
+		last := ok(ctx)
+		switch took := time.Since(begun); {
+		case last == nil:
+			return took, nil
+		case took > demoPatience:
+			return took, storyErrorf("%s, after %v: %w", what, round(took), last)
+		}
+		for _, h := range s.list {
+			if h.hasEnded() && !h.ending {
+				return 0, storyErrorf("%s: %s has ended", what, h.name)
+			}
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// settled says whether some hosts see each other and nobody else in, and hold
+// all partitions, without a handoff under way.
+func settled(ctx context.Context, hosts ...*demoHost) error {
+	held := 0
+	for _, h := range hosts {
+		list, err := h.Members(ctx)
+		if err != nil {
+			return err
+		}
+		in := 0
+		for _, m := range list {
+			if m.State == "in" {
+				in++
+			}
+		}
+		st, err := h.Stats(ctx)
+		if err != nil {
+			return err
+		}
+		if in != len(hosts) || st.Cluster.Handoff.Pulling > 0 {
+			return fmt.Errorf("%s sees %d hosts in, and %d handoffs are under way", h.name, in, st.Cluster.Handoff.Pulling)
+		}
+		held += st.Cluster.Held
+	}
+	if held != partitions {
+		return fmt.Errorf("%d of %d partitions are held", held, partitions)
+	}
+	return nil
+}
+
+// round makes a time short enough to be read.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d > 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(time.Microsecond)
+}

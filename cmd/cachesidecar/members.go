@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+func (p *program) membersCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "members",
+		Usage: "list the hosts of the cluster, as this one sees them",
+		Flags: clientFlags(jsonFlag),
+		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+				list, err := cl.Members(ctx)
+				if err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					return p.json(list)
+				}
+				return writeMembers(p.out, list)
+			})
+		},
+	}
+}
+
+// writeMembers writes a table. What is wrong with a host stands behind it.
+func writeMembers(out io.Writer, list []client.Member) error {
+	return table(out, 0, func(w io.Writer) {
+		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
+		for _, m := range list {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, count(int64(m.Partitions)), m.Epoch, m.Why)
+		}
+	})
+}
+
+// table aligns what f writes, cells with tabs between them, and leaves no
+// blanks at the end of a line.
+func table(out io.Writer, flags uint, f func(io.Writer)) error {
+	var text bytes.Buffer
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', flags)
+	f(w)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for line := range bytes.Lines(text.Bytes()) {
+		if _, err := fmt.Fprintf(out, "%s\n", bytes.TrimRight(line, " \n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *program) ringCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "ring",
+		Usage:     "say which host owns a key",
+		ArgsUsage: "KEY",
+		Flags:     clientFlags(nsFlag, jsonFlag),
+		Action: func(c *cli.Context) error {
+			if err := args(c, 1, 1); err != nil {
+				return err
+			}
+			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+				place, err := cl.Ring(ctx, c.Args().First())
+				if err != nil {
+					return err
+				}
+				if c.Bool("json") {
+					return p.json(place)
+				}
+				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
+				return err
+			})
+		},
+	}
+}
