@@ -139,13 +139,9 @@ func (d delegate) note(n *memberlist.Node, s State) {
 		return
 	}
 	m := &Member{Node: n.Name, Address: n.Address(), State: s, since: time.Now()}
+	m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
 	g.mu.Lock()
 	old := g.members[n.Name]
-	if s == Alive || old == nil {
-		m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
-	} else {
-		m.Meta = old.Meta
-	}
 	g.members[n.Name] = m
 	switch was := old != nil && old.State == Alive; {
 	case s == Alive && !was:
@@ -153,7 +149,6 @@ func (d delegate) note(n *memberlist.Node, s State) {
 		delete(g.conflicts, n.Name)
 	case s != Alive && was:
 		g.living.Add(-1)
-		delete(g.conflicts, n.Name)
 	}
 	if len(g.members) > maxMembers {
 		g.forgetLocked()

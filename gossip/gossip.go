@@ -113,7 +113,9 @@ type Gossip struct {
 // New joins nobody yet, but others can find it from now on. Close it, or let
 // Run do so.
 func New(cfg Config) (*Gossip, error) {
-	cfg.RejoinEvery = cmp.Or(cfg.RejoinEvery, rejoinEvery)
+	if cfg.RejoinEvery <= 0 {
+		cfg.RejoinEvery = rejoinEvery
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}

@@ -2,10 +2,13 @@ package gossip
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 func TestTwoFindEachOther(t *testing.T) {
@@ -81,15 +84,16 @@ func TestMetaSpreads(t *testing.T) {
 func TestDetection(t *testing.T) {
 	for _, tc := range []struct {
 		nodes, killed, runs int
-		least, most         time.Duration
+		least, mean, most   time.Duration
 	}{
-		{2, 1, 10, 1500 * time.Millisecond, 6 * time.Second},
-		{3, 1, 20, 1500 * time.Millisecond, 6 * time.Second},
-		{10, 1, 10, 1500 * time.Millisecond, 6 * time.Second},
-		{10, 5, 5, 1500 * time.Millisecond, 12 * time.Second},
+		{2, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
+		{3, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
+		{3, 2, 10, 2 * time.Second, 6 * time.Second, 8 * time.Second}, // nobody else can tell
+		{10, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
+		{10, 5, 5, 2 * time.Second, 7 * time.Second, 12 * time.Second},
 	} {
 		t.Run(fmt.Sprintf("%d of %d", tc.killed, tc.nodes), func(t *testing.T) {
-			var least, most time.Duration
+			var least, sum, most time.Duration
 			for range tc.runs {
 				inBubble(t, func(t *testing.T, c *cluster) {
 					c.startAll(tc.nodes)
@@ -97,7 +101,16 @@ func TestDetection(t *testing.T) {
 					for _, n := range dead {
 						n.kill()
 					}
-					d := c.until("all miss it", tc.most, c.whole)
+					health := 0
+					d := c.until("all miss it", tc.most, func() bool {
+						for _, n := range c.nodes {
+							health = max(health, n.Stats().Health)
+						}
+						return c.whole()
+					})
+					if tc.nodes == 10 && tc.killed == 1 && health > 0 {
+						t.Errorf("somebody thinks that itself is not well: %d", health)
+					}
 					for _, n := range dead {
 						if !c.all(n.name, missing)() {
 							t.Errorf("%s is not missing", n.name)
@@ -109,10 +122,15 @@ func TestDetection(t *testing.T) {
 					if least == 0 || d < least {
 						least = d
 					}
+					sum += d
 					most = max(most, d)
 				})
 			}
-			t.Logf("missing after %v to %v", least, most)
+			mean := sum / time.Duration(tc.runs)
+			t.Logf("missing after %v to %v, %v on average", least, most, mean)
+			if mean > tc.mean {
+				t.Errorf("missing after %v on average, want %v", mean, tc.mean)
+			}
 		})
 	}
 }
@@ -281,6 +299,69 @@ func TestConflict(t *testing.T) {
 		time.Sleep(4 * conflictAfter)
 		if got := len(other.told()); got != told {
 			t.Errorf("it was told %d times more after that", got-told)
+		}
+		// It asks others about its name no longer.
+		before := other.Stats().Rejoins
+		time.Sleep(time.Minute)
+		if got := other.Stats().Rejoins - before; got > 0 {
+			t.Errorf("%d joins while nobody was missing", got)
+		}
+	})
+}
+
+// TestConflictLasts: what counts as one.
+func TestConflictLasts(t *testing.T) {
+	const every = conflictAfter / 3
+	for _, tc := range []struct {
+		name string
+		step func(i int, d delegate, known, other *memberlist.Node)
+		want int
+	}{
+		{"the same", func(int, delegate, *memberlist.Node, *memberlist.Node) {}, 2},
+		{"ever another", func(i int, _ delegate, _, other *memberlist.Node) { other.Port = uint16(i) }, 0},
+		{"seldom", func(i int, _ delegate, _, _ *memberlist.Node) { time.Sleep(conflictGap) }, 0},
+		{"it was settled meanwhile", func(i int, d delegate, known, _ *memberlist.Node) {
+			d.NotifyLeave(known)
+			d.NotifyJoin(known)
+		}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, c *cluster) {
+				n := c.start(0, join())
+				d := delegate{n.Gossip}
+				known := &memberlist.Node{Name: "x", Addr: net.IP{10, 0, 9, 1}, Port: 1, Meta: n.meta}
+				other := &memberlist.Node{Name: "x", Addr: net.IP{10, 0, 9, 2}, Port: 1, Meta: n.meta}
+				d.NotifyJoin(known)
+				for i := range 8 { // 2.3 × conflictAfter
+					tc.step(i, d, known, other)
+					d.NotifyConflict(known, other)
+					time.Sleep(every)
+				}
+				if got := n.told(); len(got) != tc.want {
+					t.Errorf("told %q, want %d", got, tc.want)
+				}
+				d.NotifyLeave(known)
+			})
+		})
+	}
+}
+
+func TestAdvertise(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		for advertise, want := range map[string]string{
+			"":             addressOf(0),
+			"10.9.9.9:0":   "10.9.9.9:7946",
+			"10.9.9.9:100": "10.9.9.9:100",
+			"[fd00::1]:0":  "[fd00::1]:7946",
+		} {
+			g, err := New(Config{Node: "a", Bind: addressOf(0), Advertise: advertise, Transport: c.Host(ipOf(0)).Transport(port)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := g.Address(); got != want {
+				t.Errorf("advertise %q: address %q, want %q", advertise, got, want)
+			}
+			_ = g.Close()
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // TestSplitHeals: also when it lasts longer than memberlist remembers who was
@@ -132,16 +134,55 @@ func TestJoinLater(t *testing.T) {
 	}
 }
 
-// TestStartTogether: the one that all join comes last.
+// TestStartTogether: all at once, or the one that all join comes last.
 func TestStartTogether(t *testing.T) {
+	for _, tc := range []struct {
+		name        string
+		nodes, runs int
+		pause       time.Duration
+	}{
+		{"at once", 30, 5, 0},
+		{"the last first", 10, 3, 50 * time.Millisecond},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for range tc.runs {
+				inBubble(t, func(t *testing.T, c *cluster) {
+					c.Host(ipOf(0)) // the machine is there
+					for i := range tc.nodes {
+						c.start(tc.nodes - 1 - i)
+						time.Sleep(tc.pause)
+					}
+					d := c.until("all find each other", 1500*time.Millisecond, c.whole)
+					t.Logf("after %v", d)
+				})
+			}
+		})
+	}
+}
+
+// TestStartAsks: what a node that starts does not hear by gossip it learns by
+// asking others.
+func TestStartAsks(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
-		c.Host(ipOf(0)) // the machine is there
-		for i := 9; i >= 0; i-- {
-			c.start(i)
-			time.Sleep(50 * time.Millisecond)
+		for i := range 6 {
+			c.startWith(i, func(tr memberlist.Transport) memberlist.Transport { return streamsOnly{tr} })
 		}
-		d := c.until("all find each other", 2*time.Second, c.whole)
+		d := c.until("all find each other", rejoinEvery*3/2, c.whole)
 		t.Logf("after %v", d)
+	})
+}
+
+// TestDarkJoinAddresses: those that do not answer hold up none that does.
+func TestDarkJoinAddresses(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		var list []string
+		for i := range maxTries {
+			list = append(list, addressOf(100+i))
+		}
+		list[maxTries-1] = addressOf(0)
+		c.start(0, join())
+		c.start(1, join(list...))
+		c.until("they find each other", streamTimeout, c.whole)
 	})
 }
 
@@ -186,6 +227,23 @@ func TestJoinName(t *testing.T) {
 	})
 }
 
+// TestSlowNames: a name that hangs holds up no other.
+func TestSlowNames(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.start(0, join())
+		c.start(1, join("hangs.test:7946", "quick.test:7946", "hangs2.test:7946"), func(cfg *Config) {
+			cfg.Resolve = func(ctx context.Context, host string) ([]string, error) {
+				if host == "quick.test" {
+					return []string{ipOf(0)}, nil
+				}
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+		})
+		c.until("they find each other", resolveTimeout+time.Second, c.whole)
+	})
+}
+
 // TestJoinNameWhileOthersLive: two sides that have never met and know each other
 // by a name only.
 func TestJoinNameWhileOthersLive(t *testing.T) {
@@ -226,6 +284,26 @@ func TestManyJoinAddresses(t *testing.T) {
 		c.until("it finds the one", 10*time.Minute, c.whole)
 	})
 }
+
+// TestDatagramsBlocked: a firewall lets TCP through and not UDP. Nobody is
+// missing, and the operator is told, now and then.
+func TestDatagramsBlocked(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startWith(0, func(tr memberlist.Transport) memberlist.Transport { return streamsOnly{tr} })
+		c.start(1)
+		c.until("they find each other", time.Second, c.whole)
+		c.stays("without datagrams", 150*time.Second)
+		got := c.nodes[0].log.String()
+		if k := strings.Count(got, "answers over TCP and not over UDP"); k != 3 || !strings.Contains(got, "let both through") {
+			t.Errorf("it was said %d times in 150 s, want 3:\n%s", k, got)
+		}
+	})
+}
+
+// streamsOnly loses all datagrams.
+type streamsOnly struct{ memberlist.Transport }
+
+func (streamsOnly) WriteTo([]byte, string) (time.Time, error) { return time.Now(), nil }
 
 // TestLoss: packets that get lost make nobody missing.
 func TestLoss(t *testing.T) {

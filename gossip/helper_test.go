@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 )
 
@@ -68,6 +70,12 @@ func addressOf(i int) string { return fmt.Sprintf("%s:%d", ipOf(i), port) }
 // address unless edit says otherwise.
 func (c *cluster) start(i int, edit ...func(*Config)) *node {
 	c.t.Helper()
+	return c.startWith(i, func(t memberlist.Transport) memberlist.Transport { return t }, edit...)
+}
+
+// startWith starts a node whose transport is wrapped.
+func (c *cluster) startWith(i int, wrap func(memberlist.Transport) memberlist.Transport, edit ...func(*Config)) *node {
+	c.t.Helper()
 	n := &node{c: c, done: make(chan error, 1), received: map[string]int{}, log: &logBuffer{}}
 	cfg := Config{
 		Node: fmt.Sprintf("n%d", i), Cluster: "test", Bind: addressOf(i), Join: []string{addressOf(0)},
@@ -82,7 +90,7 @@ func (c *cluster) start(i int, edit ...func(*Config)) *node {
 	}
 	n.name = cfg.Node
 	n.ip, _, _ = strings.Cut(cfg.Bind, ":")
-	cfg.Transport = c.Host(n.ip).Transport(port)
+	cfg.Transport = wrap(c.Host(n.ip).Transport(port))
 	g, err := New(cfg)
 	if err != nil {
 		c.t.Fatal(err)

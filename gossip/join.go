@@ -16,7 +16,6 @@ import (
 const (
 	maxTries       = 8 // join addresses, and missing members
 	resolveTimeout = 2 * time.Second
-	askFor         = time.Minute
 	contestEvery   = time.Second // while this node's name is known elsewhere
 	quickly        = 64          // the first pause is so much shorter than RejoinEvery, and then doubles
 )
@@ -24,15 +23,18 @@ const (
 // rejoin tries those that cannot be heard, for ever: a split that lasts longer
 // than memberlist remembers does not heal by itself.
 func (g *Gossip) rejoin(ctx context.Context) {
-	pause := g.cfg.RejoinEvery / quickly
+	pause := max(g.cfg.RejoinEvery/quickly, 1)
 	var another []string // at most one
 	for first := true; ; first = false {
 		starting := pause < g.cfg.RejoinEvery
 		targets, err := g.targets(ctx, starting)
 		targets, another = append(targets, another...), nil
+		if ctx.Err() != nil {
+			return
+		}
 		found, e := g.join(targets)
-		if err = errors.Join(err, e); err != nil && ctx.Err() == nil {
-			if first && (found == 0 || len(targets) == 0) {
+		if err = errors.Join(err, e); err != nil {
+			if first && found == 0 {
 				g.cfg.Log.Warn("nobody answers at the join addresses yet: going on alone, and trying again", "addresses", strings.Join(g.cfg.Join, " "), "error", err)
 			} else {
 				g.cfg.Log.Debug("gossip: some do not answer", "error", err)
@@ -57,11 +59,11 @@ func (g *Gossip) rejoin(ctx context.Context) {
 }
 
 // targets lists whom to try: join addresses where no member lives, and members
-// that are missing. There is also one that lives, where news may have passed by:
-// at the start; while others know another process under this node's name, and
-// take this one in once they hold that for dead; and when a member went missing
-// not long ago, and may be back at another address.
-func (g *Gossip) targets(ctx context.Context, ask bool) ([]string, error) {
+// that are missing. There is also one that lives, while this node is starting,
+// since the news goes round among few then and may pass by, and while others
+// know another process under its name: they take it in once they hold that for
+// dead.
+func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	var living, missing []string
 	g.mu.Lock()
 	known := map[string]bool{g.address: true}
@@ -71,7 +73,6 @@ func (g *Gossip) targets(ctx context.Context, ask bool) ([]string, error) {
 			living = append(living, m.Address)
 		} else {
 			missing = append(missing, m.Address)
-			ask = ask || time.Since(m.since) < askFor
 		}
 	}
 	g.mu.Unlock()
@@ -89,7 +90,7 @@ func (g *Gossip) targets(ctx context.Context, ask bool) ([]string, error) {
 	joins, err := g.resolve(ctx)
 	add(joins, maxTries)
 	add(missing, maxTries)
-	if (ask || g.contested.Load()) && len(living) > 0 {
+	if (starting || g.contested.Load()) && len(living) > 0 {
 		list = append(list, living[rand.IntN(len(living))])
 	}
 	return list, err
@@ -99,41 +100,54 @@ func (g *Gossip) targets(ctx context.Context, ask bool) ([]string, error) {
 func (g *Gossip) resolve(ctx context.Context) (list []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	for _, j := range g.cfg.Join {
+	err = each(g.cfg.Join, func(j string) (func(), error) {
 		host, port, _ := net.SplitHostPort(j) // New has looked at it
 		hosts := []string{host}
-		if _, e := netip.ParseAddr(host); e != nil {
-			if hosts, e = g.cfg.Resolve(ctx, host); e != nil {
-				err = errors.Join(err, fmt.Errorf("join address %s: %w", j, e))
+		if _, err := netip.ParseAddr(host); err != nil {
+			if hosts, err = g.cfg.Resolve(ctx, host); err != nil {
+				return nil, fmt.Errorf("join address %s: %w", j, err)
 			}
 		}
-		for _, h := range hosts {
-			if ip, e := netip.ParseAddr(h); e == nil {
-				list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
+		return func() {
+			for _, h := range hosts {
+				if ip, err := netip.ParseAddr(h); err == nil {
+					list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
+				}
 			}
-		}
-	}
+		}, nil
+	})
 	return list, err
 }
 
-// join exchanges members with each of some addresses.
+// join exchanges members with each of some addresses. It ends after twice
+// streamTimeout.
 func (g *Gossip) join(addresses []string) (found int, err error) {
+	err = each(addresses, func(a string) (func(), error) {
+		_, err := g.list.Join([]string{a})
+		return func() { found++ }, err
+	})
+	if found > 0 {
+		g.rejoins.Add(1)
+	}
+	return found, err
+}
+
+// each does something with all of a list at once, and then what that returned
+// if it went well, one after another.
+func each(list []string, do func(string) (func(), error)) (err error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	for _, a := range addresses {
-		wg.Go(func() { // ends after twice streamTimeout
-			_, e := g.list.Join([]string{a})
+	for _, x := range list {
+		wg.Go(func() {
+			then, e := do(x)
 			mu.Lock()
 			defer mu.Unlock()
 			if e == nil {
-				found++
+				then()
 			}
 			err = errors.Join(err, e)
 		})
 	}
 	wg.Wait()
-	if found > 0 {
-		g.rejoins.Add(1)
-	}
-	return found, err
+	return err
 }

@@ -15,11 +15,12 @@ type Meta struct {
 	MinVersion int // of the protocol between sidecars
 	MaxVersion int
 	In         bool
+	State      uint64 // counts the changes of Weight and In
 }
 
 const (
 	maxMeta    = 512 // bytes; memberlist's bound, beyond which it panics
-	metaFields = 6
+	metaFields = 7
 )
 
 func (m *Meta) encode() ([]byte, error) {
@@ -30,6 +31,7 @@ func (m *Meta) encode() ([]byte, error) {
 	b = msgp.AppendInt(b, m.MinVersion)
 	b = msgp.AppendInt(b, m.MaxVersion)
 	b = msgp.AppendBool(b, m.In)
+	b = msgp.AppendUint64(b, m.State)
 	if len(b) > maxMeta {
 		return nil, fmt.Errorf("gossip: meta of %d bytes, %d is the most: give a shorter peer address than %.40q...", len(b), maxMeta, m.Address)
 	}
@@ -51,7 +53,8 @@ func decodeMeta(b []byte) (m Meta, err error) {
 	b, err = read(&m.Weight, b, err, msgp.ReadUint32Bytes)
 	b, err = read(&m.MinVersion, b, err, msgp.ReadIntBytes)
 	b, err = read(&m.MaxVersion, b, err, msgp.ReadIntBytes)
-	_, err = read(&m.In, b, err, msgp.ReadBoolBytes)
+	b, err = read(&m.In, b, err, msgp.ReadBoolBytes)
+	_, err = read(&m.State, b, err, msgp.ReadUint64Bytes)
 	if err != nil {
 		return Meta{}, fmt.Errorf("gossip: meta that is none of this program's: %w", err)
 	}
