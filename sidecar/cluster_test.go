@@ -234,3 +234,24 @@ func TestWaitingIsBounded(t *testing.T) {
 		t.Errorf("%d are counted after it, want %d", w, maxSlow)
 	}
 }
+
+// The pressure is a number, whatever the system tells of its own.
+func TestPressure(t *testing.T) {
+	s, err := New(Config{NoSocket: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.store.Close()
+	if p := s.pressure(); p < 0 || p > 20 {
+		t.Errorf("pressure %v", p)
+	}
+	s.batches.add(3 * fullBatch)
+	s.batches.add(5 * fullBatch)
+	if p := s.pressure(); p < 4 {
+		t.Errorf("with batches that take four times as long as they may it is %v", p)
+	}
+	s.waiting.Add(2 * fullWaiting)
+	if p := s.pressure(); p < 2 {
+		t.Errorf("with twice the requests waiting that may it is %v", p)
+	}
+}

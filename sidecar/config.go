@@ -78,6 +78,10 @@ type Config struct {
 	// Weight is this host's part of the keys, relative to others'. Default:
 	// L2Size in MiB.
 	Weight uint32 `yaml:"weight"`
+	// AdaptiveWeight lowers the weight in small steps while this host is under
+	// pressure (processor, memory, slow batches, requests that wait), and raises
+	// it again. Default: it stays.
+	AdaptiveWeight bool `yaml:"adaptive_weight"`
 	// MaxStaleness is how far behind a copy may be. It must be the same on all
 	// hosts. Default 2 s, at least 500 ms.
 	MaxStaleness time.Duration `yaml:"max_staleness"`

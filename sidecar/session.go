@@ -83,7 +83,9 @@ func (c *session) Served() {
 	works.Put(c.work)
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
-		c.s.batchDuration.Observe((c.core.clock.Read().Boot - c.now.Boot).Seconds())
+		took := c.core.clock.Read().Boot - c.now.Boot
+		c.s.batchDuration.Observe(took.Seconds())
+		c.s.batches.add(took)
 	}
 }
 

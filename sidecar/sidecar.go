@@ -29,6 +29,7 @@ type Sidecar struct {
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
 	batchDuration prometheus.Histogram
+	batches       meanTime // of batches, since it was last asked for
 	started       time.Duration // on the boot clock
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
@@ -154,6 +155,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 	back.Go(func() error { return s.store.Run(below, s.clock) })
 	if admin != nil {
 		back.Go(func() error { return admin.run(below) })
+	}
+	if s.cfg.AdaptiveWeight && !s.node.Alone() {
+		back.Go(func() error { s.adapt(below); return nil })
 	}
 	if !s.node.Alone() {
 		back.Go(func() error { s.handoff.run(below); return nil })

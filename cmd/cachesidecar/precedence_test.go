@@ -36,6 +36,7 @@ var runSettings = map[string]struct {
 	"join":                {"[a:1, b:1]", "a:2, b:2", "a:3,b:3,c:3", "[a:1 b:1]", "[a:2 b:2]", "[a:3 b:3 c:3]"},
 	"cluster":             {"a", "b", "c", "a", "b", "c"},
 	"insecure":            {"true", "false", "true", "true", "false", "true"},
+	"adaptive-weight":     {"true", "false", "true", "true", "false", "true"},
 	"weight":              {"1", "2", "3", "1", "2", "3"},
 	"max-staleness":       {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"max-clock-skew":      {"1s", "2s", "3s", "1s", "2s", "3s"},

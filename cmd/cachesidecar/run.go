@@ -56,6 +56,7 @@ func (p *program) runCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "join", Usage: "look for other hosts at `HOST:PORT,…`, the same ones on all hosts", EnvVars: env("join")},
 			&cli.StringFlag{Name: "cluster", Usage: "the cluster's `NAME`", DefaultText: "cachesidecar", EnvVars: env("cluster")},
 			&cli.BoolFlag{Name: "insecure", Usage: "let --bind and --peer-bind be other than loopback, though nothing between hosts is encrypted", DisableDefaultText: true, EnvVars: env("insecure")},
+			&cli.BoolFlag{Name: "adaptive-weight", Usage: "lower the weight while this host is under pressure", DisableDefaultText: true, EnvVars: env("adaptive-weight")},
 			&cli.UintFlag{Name: "weight", Usage: "this host's part of the keys, a `NUMBER` relative to others'", DefaultText: "l2-size in MiB", EnvVars: env("weight")},
 			&cli.DurationFlag{Name: "max-staleness", Usage: "how far behind a copy may be, a `TIME` that is the same on all hosts", DefaultText: "2s", EnvVars: env("max-staleness")},
 			&cli.DurationFlag{Name: "max-clock-skew", Usage: "how far another host's clock may differ, a `TIME`", DefaultText: "500ms", EnvVars: env("max-clock-skew")},
@@ -110,6 +111,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	take(c, "insecure", &cfg.Insecure, c.Bool)
 	take(c, "max-staleness", &cfg.MaxStaleness, c.Duration)
 	take(c, "max-clock-skew", &cfg.MaxClockSkew, c.Duration)
+	take(c, "adaptive-weight", &cfg.AdaptiveWeight, c.Bool)
 	take(c, "pprof", &cfg.Pprof, c.Bool)
 	take(c, "ignore-memory-limit", &cfg.IgnoreMemoryLimit, c.Bool)
 	weight := uint(cfg.Weight)

@@ -137,6 +137,11 @@ func (n *Node) pause() {
 	n.lastSeen.Store(int64(now))
 }
 
+// SetWeight changes this node's part of the keys, relative to others'.
+func (n *Node) SetWeight(weight uint32) {
+	n.step(func(m *holding.Machine, now time.Duration) { m.SetWeight(now, weight) })
+}
+
 // Changed is closed when the view or a holding changes. Whoever waits takes it
 // first, and looks at what it waits for then.
 func (n *Node) Changed() <-chan struct{} {
@@ -340,7 +345,7 @@ func (n *Node) gossipConfig() gossip.Config {
 func (n *Node) meta() gossip.Meta {
 	return gossip.Meta{
 		Address: n.address, Epoch: uint64(n.cfg.Self.Epoch), Weight: n.machine.Weight(),
-		MinVersion: 1, MaxVersion: wire.PeerVersion, In: n.machine.In(),
+		MinVersion: 1, MaxVersion: wire.PeerVersion, In: n.machine.In(), State: n.machine.State(),
 	}
 }
 

@@ -1,0 +1,72 @@
+package sidecar
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/procfs"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+)
+
+// Pressure at which this host bears no more.
+const (
+	fullCPU     = 50.0                 // % of the time in which something waited for a processor
+	fullMemory  = 10.0                 // % of the time in which something waited for memory
+	fullBatch   = 2 * time.Millisecond // mean time from a batch's read to its answers' write
+	fullWaiting = 4096                 // requests that wait for others
+	adaptEvery  = time.Second
+)
+
+// meanTime is a mean that starts anew each time it is taken.
+type meanTime struct{ n, sum atomic.Int64 }
+
+func (m *meanTime) add(d time.Duration) {
+	m.n.Add(1)
+	m.sum.Add(int64(d))
+}
+
+func (m *meanTime) take() time.Duration {
+	n, sum := m.n.Swap(0), m.sum.Swap(0)
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(sum / n)
+}
+
+// adapt lets the host's weight follow its pressure until ctx ends.
+func (s *Sidecar) adapt(ctx context.Context) {
+	a := cluster.NewAdaptive(s.cfg.Weight)
+	t := time.NewTicker(adaptEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		p := s.pressure()
+		if a.Step(s.clock.Read().Boot, p) {
+			s.cfg.Log.Info("this host's weight follows its pressure", "weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
+			s.node.SetWeight(a.Weight())
+		}
+	}
+}
+
+// pressure is the greatest of what bears on this host, in parts of what it can
+// bear. What the system does not tell counts for nothing.
+func (s *Sidecar) pressure() float64 {
+	p := float64(s.waiting.Load()) / fullWaiting
+	p = max(p, float64(s.batches.take())/float64(fullBatch))
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return p
+	}
+	for resource, full := range map[string]float64{"cpu": fullCPU, "memory": fullMemory} {
+		if st, err := fs.PSIStatsForResource(resource); err == nil && st.Some != nil {
+			p = max(p, st.Some.Avg10/full)
+		}
+	}
+	return p
+}
