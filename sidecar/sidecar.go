@@ -29,7 +29,7 @@ type Sidecar struct {
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
 	batchDuration prometheus.Histogram
-	batches       meanTime // of batches, since it was last asked for
+	batches       meanTime      // of batches, since it was last asked for
 	started       time.Duration // on the boot clock
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
