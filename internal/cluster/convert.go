@@ -77,7 +77,7 @@ func toPromises(list []holding.Promise) []wire.Promise {
 }
 
 func fromPoll(w *wire.Poll) holding.Info {
-	info := holding.Info{Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have}
+	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have}
 	for _, p := range w.Ballots {
 		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)})
 	}

@@ -15,6 +15,7 @@ import (
 type member struct {
 	id      kv.Process
 	address string
+	state   uint64 // counts the changes of the next two
 	weight  uint32
 	in      bool
 	alive   bool
@@ -54,8 +55,9 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 		n.members[id.Node] = m
 	}
 	next := *m
-	next.id, next.address, next.weight, next.in, next.alive = id, g.Meta.Address, g.Meta.Weight, g.Meta.In, g.State == gossip.Alive
-	if next.id == m.id && next.address == m.address && next.weight == m.weight && next.in == m.in && next.alive == m.alive {
+	next.id, next.address, next.alive = id, g.Meta.Address, g.State == gossip.Alive
+	next.state, next.weight, next.in = g.Meta.State, g.Meta.Weight, g.Meta.In
+	if next.id == m.id && next.address == m.address && next.state == m.state && next.alive == m.alive {
 		return
 	}
 	moved := next.id != m.id || next.address != m.address
@@ -72,7 +74,7 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 		n.tasks.Go(func() { n.poll(ctx, id) }) // ends with Run, or when the process is replaced
 	}
 	if m.alive {
-		machine.Seen(now, id, m.weight, m.in)
+		machine.Seen(now, id, m.state, m.weight, m.in)
 	} else {
 		machine.Missing(now, id.Node)
 	}
@@ -132,7 +134,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 	info := n.machine.InfoFor(to)
 	w := wire.Poll{
-		Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
+		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
 		Ballots: toPromises(info.Ballots), Next: info.Next, Have: info.Have,
 		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)),
 	}
@@ -172,7 +174,7 @@ func (n *Node) send(s holding.Send) {
 		return
 	}
 	body, err := wire.MarshalBody(&wire.Acquire{
-		Ballot: ToBallot(s.Acquire.Ballot), Partitions: toSet(s.Acquire.Partitions),
+		Ballot: ToBallot(s.Acquire.Ballot), State: s.Acquire.State, Partitions: toSet(s.Acquire.Partitions),
 		Ring: toProcesses(s.Acquire.Ring), Clock: uint64(s.Acquire.Ballot.Clock),
 	})
 	if err != nil {

@@ -119,7 +119,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	ballot := FromBallot(w.Ballot)
 	var a holding.Answer
 	n.step(func(m *holding.Machine, now time.Duration) {
-		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
+		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
 		n.carryOut() // the ending first
 		if !a.Released.Empty() {
 			n.cfg.Tiers.Offer(s.from, ballot, a.Released)

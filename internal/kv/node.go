@@ -43,6 +43,16 @@ func (s PartitionSet) Has(p uint16) bool {
 	return int(p/64) < len(s) && s[p/64]&(1<<(p%64)) != 0
 }
 
+// Contains says whether all of o is in the set.
+func (s PartitionSet) Contains(o PartitionSet) bool {
+	for i, w := range o {
+		if i >= len(s) && w != 0 || i < len(s) && w&^s[i] != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 // Len counts the set.
 func (s PartitionSet) Len() int {
 	n := 0

@@ -48,6 +48,7 @@ type Promise struct {
 type Poll struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
+	State   uint64 // counts the changes of the next three
 	Joined  bool
 	In      bool
 	Weight  uint32
@@ -65,6 +66,7 @@ type Acquire struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Ballot     Ballot
+	State      uint64 // of the sender, as Poll has it
 	Partitions []byte
 	Ring       []Process
 	Clock      uint64

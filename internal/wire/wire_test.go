@@ -75,7 +75,7 @@ func messages() []golden {
 	process := Process{Node: "host-a", Epoch: 99}
 	ballot := Ballot{Clock: 1 << 50, From: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
-	poll := Poll{Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}}
+	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	defaults := Request{Op: OpGet, Key: key}
@@ -107,7 +107,7 @@ func messages() []golden {
 
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
-		ask(OpAcquire, Acquire{Ballot: ballot, Partitions: []byte{3}, Ring: []Process{process}, Clock: 5}),
+		ask(OpAcquire, Acquire{Ballot: ballot, State: 3, Partitions: []byte{3}, Ring: []Process{process}, Clock: 5}),
 		ask(OpPull, Pull{Ballot: ballot, Batch: 2}),
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),

@@ -46,6 +46,8 @@ type Machine struct {
 	in        bool
 	leaving   bool
 	refused   string        // why it may not be in, if so
+	state     uint64        // counts the changes of what it tells of itself
+	told      [3]any        // that, at the last count
 	aloneFrom time.Duration // since when no other member was in
 
 	members map[kv.NodeID]*member
@@ -58,7 +60,11 @@ type Machine struct {
 	// Partitions.
 	parts  []partition
 	claims []*claim
-	seq    uint64 // of changes of promised ballots
+	// What a look at all partitions would find nothing before: time passes in
+	// many small steps, most of which concern none of them.
+	claimAt  time.Duration // nothing can be claimed before
+	retireAt time.Duration // no retired holding ends before; zero is none at all
+	seq      uint64        // of changes of promised ballots
 }
 
 // partition is what the node knows and does about one partition.
@@ -86,6 +92,7 @@ type claim struct {
 	answers  map[kv.NodeID]*Answer
 	epochs   map[kv.NodeID]kv.Epoch // of those who answered
 	sentAt   time.Duration
+	refused  time.Duration // since when somebody refuses some of it; zero is nobody
 }
 
 type report struct {
@@ -128,6 +135,15 @@ func (m *Machine) do(a Action) { m.out = append(m.out, a) }
 func (m *Machine) Joined() bool  { return m.joined }
 func (m *Machine) In() bool      { return m.in }
 func (m *Machine) Leaving() bool { return m.leaving }
+
+// State counts the changes of what the node tells of itself.
+func (m *Machine) State() uint64 {
+	if now := [3]any{m.joined, m.in, m.Weight()}; now != m.told {
+		m.told = now
+		m.state++
+	}
+	return m.state
+}
 
 // Weight is what the node offers.
 func (m *Machine) Weight() uint32 {
@@ -207,11 +223,12 @@ func (m *Machine) judgeRing() {
 		}
 	}
 	m.do(RingChanged{})
+	m.claimAt = 0
 	retired := m.newSet()
 	for i := range m.parts {
 		if p := &m.parts[i]; m.table.Owner(uint16(i)) != m.cfg.Self.Node {
 			if p.held && p.retired == 0 {
-				p.retired = m.now
+				m.retire(p)
 				retired.Add(uint16(i))
 			}
 			m.giveUp(uint16(i))
@@ -225,11 +242,29 @@ func (m *Machine) judgeRing() {
 // retireFor is how long a retired holding waits for an ACQUIRE.
 func (m *Machine) retireFor() time.Duration { return 2 * m.cfg.Bound }
 
+// retire makes a holding serve no more.
+func (m *Machine) retire(p *partition) {
+	p.retired = m.now
+	if ends := m.now + m.retireFor(); m.retireAt == 0 || ends < m.retireAt {
+		m.retireAt = ends
+	}
+}
+
 func (m *Machine) endRetired() {
+	if m.retireAt == 0 || m.now < m.retireAt {
+		return
+	}
+	m.retireAt = 0
 	set := m.newSet()
 	for i := range m.parts {
-		if p := &m.parts[i]; p.held && p.retired > 0 && m.now-p.retired >= m.retireFor() {
+		p := &m.parts[i]
+		if !p.held || p.retired == 0 {
+			continue
+		}
+		if ends := p.retired + m.retireFor(); m.now >= ends {
 			set.Add(uint16(i))
+		} else if m.retireAt == 0 || ends < m.retireAt {
+			m.retireAt = ends
 		}
 	}
 	m.end(set, "retired, and nobody has asked for it")
@@ -240,6 +275,7 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 	if set.Empty() {
 		return
 	}
+	m.claimAt = 0
 	for i := range set.All() {
 		p := &m.parts[i]
 		p.held, p.retired, p.told, p.released = false, 0, nil, nil

@@ -13,6 +13,7 @@ type member struct {
 	weight uint32
 	in     bool
 	joined bool
+	state  uint64 // the count of them
 
 	cameAt  time.Duration // when this process came, or came back
 	heardAt time.Duration // the last of it, on any path
@@ -65,13 +66,15 @@ func (m *Machine) current(id kv.Process) *member {
 	return o
 }
 
-// Seen is gossip's word of a live member.
-func (m *Machine) Seen(now time.Duration, id kv.Process, weight uint32, in bool) {
+// Seen is gossip's word of a live member, with its State, as Info has it.
+func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight uint32, in bool) {
 	m.now = max(m.now, now)
 	if o := m.current(id); o != nil {
 		o.missing = false
 		m.hear(o)
-		o.weight, o.in = weight, in
+		if state >= o.state {
+			o.state, o.weight, o.in = state, weight, in
+		}
 		m.settle()
 	}
 }
@@ -140,7 +143,10 @@ func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
 }
 
 func (m *Machine) learn(o *member, info Info) {
-	o.joined, o.in, o.weight, o.leasesUs = info.Joined, info.In, info.Weight, info.Leased
+	if info.State >= o.state {
+		o.state, o.joined, o.in, o.weight = info.State, info.Joined, info.In, info.Weight
+	}
+	o.leasesUs = info.Leased
 	for _, b := range info.Ballots {
 		m.hearOf(b)
 	}
@@ -150,7 +156,7 @@ func (m *Machine) learn(o *member, info Info) {
 
 // InfoFor is what a poll of a process, or the answer to its poll, tells it.
 func (m *Machine) InfoFor(id kv.Process) Info {
-	info := Info{Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.seq}
+	info := Info{State: m.State(), Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.seq}
 	o := m.members[id.Node]
 	if o == nil || o.id != id {
 		return info
@@ -243,6 +249,9 @@ func (m *Machine) Unpolled() []kv.NodeID {
 // Cannot is the news that a member cannot poll some others.
 func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
 	m.now = max(m.now, now)
+	if _, known := m.cannot[from]; len(nodes) == 0 && !known {
+		return
+	}
 	m.cannot[from] = report{nodes, m.now}
 	m.settle()
 }

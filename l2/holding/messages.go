@@ -28,6 +28,7 @@ func (b *Ballot) Compare(o *Ballot) int {
 // Acquire asks every member for a set of partitions.
 type Acquire struct {
 	Ballot     *Ballot
+	State      uint64 // the asker's, which is in
 	Partitions kv.PartitionSet
 	Ring       []kv.Process // the asker's ring: who holds nothing back must know them all
 }
@@ -43,6 +44,7 @@ type Answer struct {
 // Info is what each poll and each answer to one tells, beside what is for
 // others (clocks, the log's head).
 type Info struct {
+	State  uint64 // counts the changes of what follows: what comes late is told from news
 	Joined bool
 	In     bool
 	Weight uint32

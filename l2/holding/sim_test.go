@@ -65,6 +65,7 @@ type sim struct {
 	begun int
 	ended int
 	clock kv.Version
+	taken func(by kv.NodeID, b Begun) // is told of each beginning
 }
 
 type simNode struct {
@@ -174,6 +175,9 @@ func (n *simNode) carryOut() {
 			n.ask(a)
 		case Begun:
 			n.s.begun++
+			if n.s.taken != nil {
+				n.s.taken(n.id.Node, a)
+			}
 		case Ended:
 			n.s.ended++
 		}
@@ -264,6 +268,7 @@ func (n *simNode) pollOne(id kv.Process) {
 type rumour struct {
 	at     time.Duration
 	id     kv.Process
+	state  uint64
 	in     bool
 	weight uint32
 }
@@ -275,7 +280,7 @@ func (n *simNode) gossip(epoch int) {
 		return
 	}
 	n.run(epoch, func() {
-		n.rumours[n.at] = rumour{n.s.now, n.id, n.m.In(), n.m.Weight()}
+		n.rumours[n.at] = rumour{n.s.now, n.id, n.m.State(), n.m.In(), n.m.Weight()}
 		told := slices.Clone(n.rumours)
 		for _, o := range n.s.nodes {
 			if o == n {
@@ -304,7 +309,7 @@ func (n *simNode) hear(told []rumour) {
 	for i, r := range told {
 		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
 			n.rumours[i] = r
-			n.m.Seen(n.s.now, r.id, r.weight, r.in)
+			n.m.Seen(n.s.now, r.id, r.state, r.weight, r.in)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package holding
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -15,15 +16,24 @@ func (m *Machine) claimMore() {
 	if !m.joined || !m.in {
 		return
 	}
+	if m.now < m.claimAt {
+		return
+	}
 	for _, o := range m.members {
 		if o.live() && o.in && !o.inRing {
 			return
 		}
 	}
+	m.claimAt = math.MaxInt64
 	sets := map[kv.NodeID]kv.PartitionSet{} // by who is asked last
 	for i := range m.parts {
 		p := &m.parts[i]
-		if !p.held && p.claim == nil && m.now >= p.retryAt && m.table.Owner(uint16(i)) == m.cfg.Self.Node {
+		if p.held || p.claim != nil || m.table.Owner(uint16(i)) != m.cfg.Self.Node {
+			continue
+		}
+		if m.now < p.retryAt {
+			m.claimAt = min(m.claimAt, p.retryAt)
+		} else {
 			if sets[p.before] == nil {
 				sets[p.before] = m.newSet()
 			}
@@ -78,18 +88,23 @@ func (m *Machine) askLast(c *claim) {
 func (m *Machine) acquire(c *claim) Acquire {
 	set := m.newSet()
 	copy(set, c.set)
-	return Acquire{Ballot: c.ballot, Partitions: set, Ring: m.entered}
+	return Acquire{Ballot: c.ballot, State: m.State(), Partitions: set, Ring: m.entered}
 }
 
-// resend asks again whoever has not answered, or has named somebody unknown.
+// resend asks again whoever has not answered, has named somebody unknown, or
+// has refused.
 func (m *Machine) resend() {
 	for _, c := range m.claims {
-		if c.set.Empty() || m.now-c.sentAt < m.cfg.Bound/4 {
+		every := m.cfg.Bound / 4
+		if c.refused > 0 {
+			every = m.cfg.Bound / 8
+		}
+		if c.set.Empty() || m.now-c.sentAt < every {
 			continue
 		}
 		c.sentAt = m.now
 		for _, o := range m.others() {
-			if a := m.answer(c, o); (a == nil || !m.knows(a.In)) && (c.lastSent || o.id.Node != c.last) {
+			if !m.grants(c, o) && (c.lastSent || o.id.Node != c.last) {
 				m.do(Send{o.id, m.acquire(c)})
 			}
 		}
@@ -129,7 +144,9 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		return a
 	}
 	m.hear(o)
-	o.in = true // who is out asks for nothing
+	if q.State >= o.state { // who is out asks for nothing
+		o.state, o.in = q.State, true
+	}
 	m.settle()
 	ended := m.newSet()
 	allKnown := m.knowsRing(q.Ring)
@@ -154,6 +171,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 				p.released = q.Ballot
 			}
 			p.held, p.retired, p.told = false, 0, nil
+			m.claimAt = 0
 		}
 		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
 			a.Released.Add(i)
@@ -207,7 +225,7 @@ func (m *Machine) hearOf(b Promise) {
 		if p.held && p.promised.Compare(b.Ballot) < 0 && p.told.Compare(b.Ballot) < 0 {
 			p.told = b.Ballot
 			if p.retired == 0 {
-				p.retired = m.now
+				m.retire(p)
 				retired.Add(i)
 			}
 		}
@@ -233,6 +251,15 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !m.counts(o) {
 			break
 		}
+		// Who refuses has often not heard yet what has changed, and is asked again
+		// with the same ballot: those who have granted it may have told the holder
+		// of it, who then gives nothing to another.
+		if !a.Granted.Contains(c.set) && c.refused == 0 {
+			c.refused = m.now
+		}
+		if m.now-c.refused < m.cfg.Bound/2 {
+			continue
+		}
 		// One wait for all that it refuses, so that they are asked for together.
 		retryAt := m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
 		for i := range c.set.All() {
@@ -253,6 +280,7 @@ func (m *Machine) giveUp(i uint16) {
 	}
 	p.claim.set.Remove(i)
 	p.claim = nil
+	m.claimAt = 0
 }
 
 // decide begins the holdings that nobody's answer is missing for.
@@ -287,11 +315,16 @@ func (m *Machine) answered(c *claim) bool {
 	return true
 }
 
-// missing says whether a member's answer to a claim is: none has come, or one
-// that names somebody unknown.
+// missing says whether a member's grant of a claim is.
 func (m *Machine) missing(c *claim, o *member) bool {
+	return o.in && !o.inRing || !m.grants(c, o)
+}
+
+// grants says whether a member's latest answer grants a claim, and names nobody
+// unknown.
+func (m *Machine) grants(c *claim, o *member) bool {
 	a := m.answer(c, o)
-	return a == nil || o.in && !o.inRing || !m.knows(a.In)
+	return a != nil && m.knows(a.In) && a.Granted.Contains(c.set)
 }
 
 // begin starts to hold what all have granted and nobody has been granted over
@@ -301,7 +334,7 @@ func (m *Machine) begin(c *claim) {
 	for i := range c.set.All() {
 		p := &m.parts[i]
 		c.set.Remove(i)
-		p.claim = nil
+		p.claim, m.claimAt = nil, 0
 		if p.promised.Compare(c.ballot) > 0 || m.table.Owner(i) != m.cfg.Self.Node {
 			continue
 		}
