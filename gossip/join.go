@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -97,57 +98,49 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 }
 
 // resolve returns all join addresses as ip:port.
-func (g *Gossip) resolve(ctx context.Context) (list []string, err error) {
+func (g *Gossip) resolve(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 	defer cancel()
-	err = each(g.cfg.Join, func(j string) (func(), error) {
-		host, port, _ := net.SplitHostPort(j) // New has looked at it
-		hosts := []string{host}
-		if _, err := netip.ParseAddr(host); err != nil {
-			if hosts, err = g.cfg.Resolve(ctx, host); err != nil {
-				return nil, fmt.Errorf("join address %s: %w", j, err)
-			}
-		}
-		return func() {
-			for _, h := range hosts {
-				if ip, err := netip.ParseAddr(h); err == nil {
-					list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
-				}
-			}
-		}, nil
-	})
-	return list, err
+	lists, errs := make([][]string, len(g.cfg.Join)), make([]error, len(g.cfg.Join))
+	var wg sync.WaitGroup
+	for i, j := range g.cfg.Join {
+		wg.Go(func() { lists[i], errs[i] = g.resolveOne(ctx, j) }) // ends with ctx
+	}
+	wg.Wait()
+	return slices.Concat(lists...), errors.Join(errs...)
 }
 
-// join exchanges members with each of some addresses. It ends after twice
-// streamTimeout.
+func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string, err error) {
+	host, port, _ := net.SplitHostPort(address) // New has looked at it
+	hosts := []string{host}
+	if _, err := netip.ParseAddr(host); err != nil {
+		if hosts, err = g.cfg.Resolve(ctx, host); err != nil {
+			return nil, fmt.Errorf("join address %s: %w", address, err)
+		}
+	}
+	for _, h := range hosts {
+		if ip, err := netip.ParseAddr(h); err == nil {
+			list = append(list, net.JoinHostPort(ip.Unmap().String(), port))
+		}
+	}
+	return list, nil
+}
+
+// join exchanges members with each of some addresses.
 func (g *Gossip) join(addresses []string) (found int, err error) {
-	err = each(addresses, func(a string) (func(), error) {
-		_, err := g.list.Join([]string{a})
-		return func() { found++ }, err
-	})
+	errs := make([]error, len(addresses))
+	var wg sync.WaitGroup
+	for i, a := range addresses {
+		wg.Go(func() { _, errs[i] = g.list.Join([]string{a}) }) // ends after twice streamTimeout
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err == nil {
+			found++
+		}
+	}
 	if found > 0 {
 		g.rejoins.Add(1)
 	}
-	return found, err
-}
-
-// each does something with all of a list at once, and then what that returned
-// if it went well, one after another.
-func each(list []string, do func(string) (func(), error)) (err error) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for _, x := range list {
-		wg.Go(func() {
-			then, e := do(x)
-			mu.Lock()
-			defer mu.Unlock()
-			if e == nil {
-				then()
-			}
-			err = errors.Join(err, e)
-		})
-	}
-	wg.Wait()
-	return err
+	return found, errors.Join(errs...)
 }
