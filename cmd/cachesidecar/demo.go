@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -21,7 +24,16 @@ func (p *program) demoCommand() *cli.Command {
 			if err := args(c, 0, 0); err != nil {
 				return err
 			}
-			return p.demo(c.Context)
+			ctx := c.Context
+			if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+				var stop context.CancelFunc
+				ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+				defer stop()
+			}
+			pipe := make(chan os.Signal, 1) // so that a reader who is gone is an error, and not the end at once
+			signal.Notify(pipe, syscall.SIGPIPE)
+			defer signal.Stop(pipe)
+			return p.demo(ctx)
 		},
 	}
 }

@@ -68,7 +68,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 	status := exitStatus(err)
 	switch {
 	case err == nil, errors.Is(err, errMiss):
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
 	default:
