@@ -21,6 +21,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // Several sidecars on a network in memory, in virtual time, under faults, with
@@ -29,7 +30,7 @@ import (
 var (
 	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
 	virtualSeed = flag.Uint64("virtual.seed", 0, "the first run's seed; 0 draws one")
-	virtualMany = flag.Int("virtual.many", 100, "nodes of the largest run")
+	virtualMany = flag.Int("virtual.many", 30, "nodes of the largest run")
 	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
 )
 
@@ -68,6 +69,7 @@ type world struct {
 	misses int
 	failed int
 	seen   map[string]int64 // counts of processes that have ended
+	tables map[string]*ring.Table
 }
 
 // vnode is a host, in its present process.
@@ -101,7 +103,7 @@ type vwrite struct {
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
@@ -127,6 +129,7 @@ func (v *vnode) start() {
 		network: cluster.Network{
 			Listen: func(address string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:   v.host.Dial,
+			Table:  w.table,
 			Transport: func(string) memberlist.Transport {
 				return v.host.Transport(7946)
 			},
@@ -150,6 +153,21 @@ func (v *vnode) start() {
 	v.s, v.paused = s, false
 	v.run++
 	w.mu.Unlock()
+}
+
+// table computes a ring once for all nodes that have the same members.
+func (w *world) table(members []ring.Member) *ring.Table {
+	key := fmt.Sprint(members)
+	w.mu.Lock()
+	t := w.tables[key]
+	w.mu.Unlock()
+	if t == nil {
+		t = ring.New(members)
+		w.mu.Lock()
+		w.tables[key] = t
+		w.mu.Unlock()
+	}
+	return t
 }
 
 // take ends the use of the present process.

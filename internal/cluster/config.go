@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
 // Config of a Node. Zero means the default.
@@ -59,8 +60,9 @@ type Config struct {
 	Network Network
 }
 
-// Network is what the node needs of one.
+// Network is what the node needs of one, and of a cluster in one process.
 type Network struct {
+	Table     func([]ring.Member) *ring.Table // the ring's; default ring.New
 	Listen    func(address string) (net.Listener, error)
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip

@@ -72,7 +72,7 @@ func New(cfg Config) (*Node, error) {
 	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Dial: cfg.Network.Dial, Greeted: n.greeted})
 	n.machine = holding.New(holding.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
-		Alone: len(cfg.Join) == 0,
+		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Stamp: func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
 		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, now.Boot)
