@@ -80,6 +80,7 @@ func TestCountedOnce(t *testing.T) {
 // The metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
 	a := startHost(t, "a")
+	settled(t, a) // so that it has something to give up
 	b := startHost(t, "b", a.node.GossipAddress())
 	settled(t, a, b)
 	for i := range 100 {
