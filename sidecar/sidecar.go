@@ -90,15 +90,15 @@ func (s *Sidecar) newTiers() (err error) {
 	s.names = newNamespaces(cfg, s.store)
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
-	cc.Self.Epoch, cc.Versions, cc.Tiers = newEpoch(), s.hlc, s.handoff
+	cc.Self.Epoch, cc.Versions, cc.Tiers = newEpoch(s.clock.Read().Wall), s.hlc, s.handoff
 	s.node, err = cluster.New(cc)
 	return err
 }
 
-func newEpoch() kv.Epoch {
-	var b [8]byte
+func newEpoch(wall int64) kv.Epoch {
+	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return kv.Epoch(binary.BigEndian.Uint64(b[:]) | 1)
+	return kv.NewEpoch(wall, binary.BigEndian.Uint32(b[:]))
 }
 
 // Ready is closed once the socket and HTTP are served.

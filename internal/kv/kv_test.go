@@ -165,3 +165,15 @@ func BenchmarkRead(b *testing.B) {
 		c.Read()
 	}
 }
+
+// Epochs grow with time, whatever is random in them, and tell processes of one
+// millisecond apart.
+func TestNewEpoch(t *testing.T) {
+	const wall = 1_700_000_000_000
+	if a, b := NewEpoch(wall, math.MaxUint32), NewEpoch(wall+1, 0); a >= b {
+		t.Errorf("%v, a millisecond later %v", a, b)
+	}
+	if a, b := NewEpoch(wall, 1), NewEpoch(wall, 2); a == b {
+		t.Errorf("%v twice", a)
+	}
+}

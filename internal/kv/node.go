@@ -7,9 +7,19 @@ import (
 	"math/bits"
 )
 
-// Epoch is a random number, new at each start of a process: it tells a node
+// Epoch is a number that grows with each start of a process: it tells a node
 // from what ran under its name before.
 type Epoch uint64
+
+// epochRandom is how many bits of an epoch are random: two processes under one
+// name may start in the same millisecond.
+const epochRandom = 22
+
+// NewEpoch returns the epoch of a process that starts at a moment of the wall
+// clock, in milliseconds.
+func NewEpoch(wall int64, random uint32) Epoch {
+	return Epoch(wall)<<epochRandom | Epoch(random%(1<<epochRandom))
+}
 
 func (e Epoch) String() string { return fmt.Sprintf("%016x", uint64(e)) }
 
@@ -19,7 +29,7 @@ type Process struct {
 	Epoch Epoch
 }
 
-func (p Process) String() string { return string(p.Node) + "/" + p.Epoch.String()[:8] }
+func (p Process) String() string { return string(p.Node) + "/" + p.Epoch.String()[8:] }
 
 // Compare orders processes by name, then epoch.
 func (p Process) Compare(o Process) int {

@@ -222,6 +222,9 @@ func (m *Machine) judgeRing() {
 			m.parts[i].before = was
 		}
 	}
+	if m.retireAt > 0 {
+		m.retireAt = m.now
+	}
 	m.do(RingChanged{})
 	m.claimAt = 0
 	retired := m.newSet()
@@ -239,15 +242,20 @@ func (m *Machine) judgeRing() {
 	}
 }
 
-// retireFor is how long a retired holding waits for an ACQUIRE.
-func (m *Machine) retireFor() time.Duration { return 2 * m.cfg.Bound }
+// retireFor is how long a retired holding waits for an ACQUIRE. Where the ring
+// names this node itself, somebody has asked who did not know all others yet:
+// it asks again for B/2, and no longer.
+func (m *Machine) retireFor(i uint16) time.Duration {
+	if m.table.Owner(i) == m.cfg.Self.Node {
+		return m.cfg.Bound * 3 / 4
+	}
+	return 2 * m.cfg.Bound
+}
 
 // retire makes a holding serve no more.
 func (m *Machine) retire(p *partition) {
 	p.retired = m.now
-	if ends := m.now + m.retireFor(); m.retireAt == 0 || ends < m.retireAt {
-		m.retireAt = ends
-	}
+	m.retireAt = m.now // to be looked at
 }
 
 func (m *Machine) endRetired() {
@@ -261,7 +269,7 @@ func (m *Machine) endRetired() {
 		if !p.held || p.retired == 0 {
 			continue
 		}
-		if ends := p.retired + m.retireFor(); m.now >= ends {
+		if ends := p.retired + m.retireFor(uint16(i)); m.now >= ends {
 			set.Add(uint16(i))
 		} else if m.retireAt == 0 || ends < m.retireAt {
 			m.retireAt = ends

@@ -49,7 +49,9 @@ func (m *Machine) others() []*member {
 }
 
 // current returns the member if a process is the one that is known under its
-// name; a new process replaces the old one at once, an old one is nobody.
+// name. A later process replaces an earlier one at once, and an earlier one is
+// nobody: word of it was late. One that seems earlier than who is held for dead
+// was started by a clock that was set back.
 func (m *Machine) current(id kv.Process) *member {
 	if id.Node == m.cfg.Self.Node || m.gone[id] {
 		return nil
@@ -59,6 +61,9 @@ func (m *Machine) current(id kv.Process) *member {
 		return o
 	}
 	if o != nil {
+		if id.Epoch < o.id.Epoch && o.live() {
+			return nil
+		}
 		m.gone[o.id] = true
 	}
 	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
