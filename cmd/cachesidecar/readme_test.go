@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // README.md's tour does what it shows: every command that stands there is run
@@ -41,4 +45,86 @@ func TestReadmeTour(t *testing.T) {
 			t.Errorf("$ %s\nprints\n%s\nREADME.md says\n%s", line, got, want)
 		}
 	}
+}
+
+// README.md's three hosts on one machine do what it shows: its commands are run
+// by one shell, on ports that are free and in a folder of their own.
+func TestReadmeHosts(t *testing.T) {
+	slow(t, 6*time.Second)
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("there is no bash: install it")
+	}
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(readme), "### Several hosts\n")
+	_, text, ok := strings.Cut(text, "```console\n")
+	if !ok {
+		t.Fatal("there is no console block about several hosts")
+	}
+	text, _, _ = strings.Cut(text, "```")
+	dir := tempDir(t)
+	text = strings.ReplaceAll(text, "/tmp/", dir+"/")
+	for _, port := range []int{7946, 7956, 7966} {
+		free := pairOfPorts(t)
+		for i := range 2 {
+			text = strings.ReplaceAll(text, loopback(port+i), loopback(free+i))
+		}
+	}
+	steps := strings.Split("\n"+strings.TrimSuffix(text, "\n"), "\n$ ")[1:]
+	if len(steps) < 10 {
+		t.Fatalf("%d commands: the section has shrunk", len(steps))
+	}
+	script := "trap 'kill $(jobs -p) 2>/dev/null' EXIT\n"
+	const mark = "--- next ---"
+	for _, step := range steps {
+		line, _, _ := strings.Cut(step, "\n")
+		if strings.HasPrefix(line, "sleep ") { // as long as it takes on a busy machine
+			line = `until [ "$(cachesidecar members --socket ` + dir + `/a.sock | grep -c ' in ')" = 3 ]; do sleep 0.1; done`
+		}
+		script += "echo '" + mark + "'\n" + line + "\n"
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	sh := exec.CommandContext(ctx, bash, "-c", script+"wait\n")
+	sh.Cancel = func() error { return sh.Process.Signal(syscall.SIGTERM) }
+	sh.WaitDelay = time.Second
+	endWithParent(sh)
+	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	out, err := sh.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	blanks := regexp.MustCompile(` +`) // ports differ in their number of digits
+	for i, got := range strings.Split(string(out), mark+"\n")[1:] {
+		line, want, _ := strings.Cut(steps[i], "\n")
+		got, want = blanks.ReplaceAllString(strings.TrimSuffix(got, "\n"), " "), blanks.ReplaceAllString(want, " ")
+		if strings.HasPrefix(line, "sleep ") {
+			continue // whoever looks too early is told so
+		}
+		pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "…", ".*")
+		if !regexp.MustCompile(`^(?s:` + pattern + `)$`).MatchString(got) {
+			t.Errorf("$ %s\nprints\n%s\nREADME.md says\n%s", line, got, want)
+		}
+	}
+}
+
+// pairOfPorts finds a free port with a free one after it.
+func pairOfPorts(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		ports, err := freePorts(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ln, err := net.Listen("tcp", loopback(ports[0]+1)); err == nil {
+			ln.Close()
+			return ports[0]
+		}
+	}
+	t.Fatal("no two free ports in a row")
+	return 0
 }
