@@ -76,7 +76,6 @@ type offer struct {
 	stop     func()
 	batch    uint64 // the next one's number
 	last     wire.Pulled
-	pending  *wire.Entry // did not fit
 	pulledAt atomic.Int64
 	done     atomic.Bool
 }

@@ -297,12 +297,3 @@ func (x *index) merge(d uint32) {
 func (x *index) canonical(d int) bool {
 	return uint32(d) < x.base<<x.pages.depth[x.dir[d]]
 }
-
-func (x *index) release() {
-	for d := range x.dir {
-		if x.canonical(d) {
-			x.pages.put(x.dir[d])
-		}
-	}
-	x.dir = nil
-}
