@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// conflict is gossip's word of two processes under one name.
+func (n *Node) conflict(node, known, other string) {
+	n.counts.conflicts.Add(1)
+	n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+}
+
+// greeted and refused tell of greetings, this node's and others'.
+func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
+	switch {
+	case err == nil:
+		n.trouble(node, "")
+	case answered == (kv.Process{}) && n.troubled(node):
+		n.counts.refused.Add(1) // what it says does not replace what this one has found
+	default:
+		n.refused(node, err)
+	}
+}
+
+func (n *Node) refused(node kv.NodeID, err error) {
+	n.counts.refused.Add(1)
+	if n.trouble(node, err.Error()) {
+		n.cfg.Log.Warn("a node is not talked to", "node", node, "reason", err)
+	}
+}
+
+func (n *Node) troubled(node kv.NodeID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[node]
+	return m != nil && m.trouble != ""
+}
+
+// trouble notes why a node is not talked to, and says whether that is news.
+func (n *Node) trouble(node kv.NodeID, why string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[node]
+	if m == nil || m.trouble == why {
+		return false
+	}
+	m.trouble = why
+	return true
+}
+
+// Stats counts what has happened; Begun, Ended and Retired are of partitions.
+type Stats struct {
+	Members               int // that live, this one included
+	In                    bool
+	Held                  int
+	Begun, Ended, Retired int64
+	Pauses                int64
+	Polls, PollFailures   int64
+	Refused, Conflicts    int64
+}
+
+// Stats returns the counts so far.
+func (n *Node) Stats() Stats {
+	c := &n.counts
+	s := Stats{
+		Members: 1 + n.others(), Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(), Pauses: c.pauses.Load(),
+		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(), Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
+	}
+	for p := range n.holdings {
+		if n.holdings[p].Load() != 0 {
+			s.Held++
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s.In = n.machine.In()
+	return s
+}
+
+// Member is what this node knows of another, or of itself.
+type Member struct {
+	ID      kv.Process
+	Address string
+	State   string // one of the below
+	Why     string
+	Weight  uint32
+	Held    int // partitions that the ring gives it
+}
+
+// States of a member.
+const (
+	StateIn      = "in"      // it owns partitions
+	StateOut     = "out"     // it lives, and owns none
+	StateMissing = "missing" // gossip holds it for dead
+	StateLeft    = "left"    // it has said goodbye
+	StateRefused = "refused" // it is not talked to: Why says why
+)
+
+// Members lists this node and the others, by name.
+func (n *Node) Members() []Member {
+	v := n.View()
+	share := map[kv.NodeID]int{}
+	for i, c := range v.Table.Counts() {
+		share[v.Table.Members()[i].Node] = c
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: n.machine.Refused()}
+	list := []Member{self}
+	for name, m := range n.members {
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: m.trouble}
+		switch {
+		case m.left == m.id:
+			o.State, o.Why = StateLeft, ""
+		case !m.alive:
+			o.State = StateMissing
+			if o.Why == "" {
+				o.Why = "gossip does not hear it any more"
+			}
+		case m.trouble != "":
+			o.State = StateRefused
+		}
+		list = append(list, o)
+	}
+	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
+func state(in bool) string {
+	if in {
+		return StateIn
+	}
+	return StateOut
+}
+
+// GossipAddress is where others can join, once Run has begun; "" before.
+func (n *Node) GossipAddress() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gossip == nil {
+		return ""
+	}
+	return n.gossip.Address()
+}

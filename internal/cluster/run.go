@@ -1,0 +1,207 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// Listening is closed once Run has its ports, where it needs any.
+func (n *Node) Listening() <-chan struct{} { return n.listening }
+
+// Run takes part in the cluster until ctx ends, then hands over what it holds
+// and says goodbye, and returns when all its goroutines have ended. A node that
+// is alone has nothing to do.
+func (n *Node) Run(ctx context.Context) error {
+	if n.cfg.Bind == "" {
+		close(n.listening)
+		<-ctx.Done()
+		return nil
+	}
+	ln, err := n.cfg.Network.Listen(n.cfg.PeerBind)
+	if err != nil {
+		return fmt.Errorf("peer_bind %s: %w: give an address of this host and a port that is free", n.cfg.PeerBind, err)
+	}
+	if n.address, err = n.advertised(ln.Addr()); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	g, err := gossip.New(n.gossipConfig())
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	// All of it outlives ctx by the leave.
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, inner := errgroup.WithContext(inner)
+	n.mu.Lock()
+	n.gossip, n.running = g, inner
+	n.mu.Unlock()
+	close(n.listening)
+	n.cfg.Log.Info("taking part in a cluster", "cluster", n.cfg.Cluster, "gossip", g.Address(), "peers", n.address, "join", n.cfg.Join)
+	server := peer.NewServer(n.id, n.limits(), n.cfg.Log, n.handler, n.refused)
+	group.Go(func() error { return server.Serve(inner, ln) })
+	group.Go(func() error { return g.Run(inner) })
+	group.Go(func() error { n.watch(inner); return nil })
+	group.Go(func() error { n.tick(inner); return nil })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			n.leave(inner)
+		case <-inner.Done():
+		}
+		stop()
+		return nil
+	})
+	err = group.Wait()
+	n.mu.Lock()
+	n.running = nil // no task begins any more
+	n.mu.Unlock()
+	n.pool.Close()
+	n.tasks.Wait()
+	return err
+}
+
+// advertised is the address of the peer server, as others use it.
+func (n *Node) advertised(a net.Addr) (string, error) {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "", fmt.Errorf("peer_bind: %w", err)
+	}
+	if ip := net.ParseIP(host); n.cfg.Advertise != "" {
+		host = n.cfg.Advertise
+	} else if ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("peer_bind %s is every address of this host, and others must know one: set advertise", n.cfg.PeerBind)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func (n *Node) limits() rpc.Limits {
+	return rpc.Limits{MaxConns: 4096, MaxFrame: 64 << 20}
+}
+
+func (n *Node) gossipConfig() gossip.Config {
+	c := gossip.Config{
+		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
+		Meta: n.meta(), Conflict: n.conflict, Log: n.cfg.Log,
+	}
+	if n.cfg.Advertise != "" {
+		_, port, _ := splitAddress(n.cfg.Bind)
+		c.Advertise = net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(port))
+	}
+	if n.cfg.Network.Transport != nil {
+		c.Transport = n.cfg.Network.Transport(n.cfg.Bind)
+	}
+	return c
+}
+
+func (n *Node) meta() gossip.Meta {
+	return gossip.Meta{
+		Address: n.address, Epoch: uint64(n.cfg.Self.Epoch), Weight: n.machine.Weight(),
+		MinVersion: 1, MaxVersion: wire.PeerVersion, In: n.machine.In(), State: n.machine.State(),
+	}
+}
+
+// tellMeta tells all what has changed of this node. The lock is held.
+func (n *Node) tellMeta() {
+	if n.gossip != nil {
+		if err := n.gossip.SetMeta(n.meta()); err != nil {
+			n.cfg.Log.Error("gossip takes no news of this node", "error", err)
+		}
+	}
+}
+
+// tick lets time pass.
+func (n *Node) tick(ctx context.Context) {
+	t := time.NewTicker(n.cfg.Bound / 16)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.step((*holding.Machine).Tick)
+		}
+	}
+}
+
+// leave hands over what this node holds, as far as somebody takes it in time,
+// and says goodbye.
+func (n *Node) leave(ctx context.Context) {
+	n.step((*holding.Machine).Leave)
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
+	defer cancel()
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for ctx.Err() == nil && n.others() > 0 {
+		n.mu.Lock()
+		holding := n.machine.Holding()
+		n.mu.Unlock()
+		if !holding && !n.cfg.Tiers.Offering() {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+	}
+	n.goodbye()
+}
+
+// others counts the members that live.
+func (n *Node) others() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	living := 0
+	for _, m := range n.members {
+		if m.alive {
+			living++
+		}
+	}
+	return living
+}
+
+// goodbye tells all that this process holds nothing and is gone.
+func (n *Node) goodbye() {
+	n.mu.Lock()
+	n.machine.Stop(n.cfg.Clock.Read().Boot)
+	n.carryOut()
+	var to []kv.Process
+	for _, m := range n.members {
+		if m.alive {
+			to = append(to, m.id)
+		}
+	}
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), goodbyeTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, id := range to {
+		wg.Go(func() {
+			body, err := wire.MarshalBody(&wire.Goodbye{From: toProcess(n.cfg.Self)})
+			if err != nil {
+				return
+			}
+			var a peer.Answer
+			defer a.Release()
+			if err := n.pool.Do(ctx, id, peer.Poll, goodbyeTimeout, &wire.Request{Op: wire.OpGoodbye, Body: body}, &a); err != nil {
+				n.cfg.Log.Debug("no goodbye", "to", id.Node, "error", err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+const goodbyeTimeout = 500 * time.Millisecond
