@@ -2,6 +2,7 @@ package holding
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -218,9 +219,9 @@ func (m *Machine) judgeSelf() {
 			allLeased = allLeased && o.leasesUs && m.leased(o)
 		}
 		if o.live() && !m.leased(o) {
-			// It lives, and we cannot ask it whether it begins as well: of two
-			// that cannot poll each other the greater name must wait.
-			first = first && m.now-o.polledAt >= m.cfg.Detection && m.cfg.Self.Node < o.id.Node
+			// It lives, and we cannot ask it whether it begins as well: one of
+			// the two must wait.
+			first = first && m.now-o.polledAt >= m.judgeAfter()
 		}
 	}
 	if anyIn {
@@ -232,19 +233,24 @@ func (m *Machine) judgeSelf() {
 			m.stop(why)
 		}
 	case !m.joined || m.refused != "" || m.leaving:
-	case anyIn && allLeased && m.shouldGo() == "",
-		!anyIn && first && (m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection):
+	case anyIn && !allLeased, !anyIn && !first, m.shouldGo() != "":
+	case anyIn, m.cfg.Alone || m.now-m.aloneFrom >= m.cfg.Detection:
 		m.in = true
 		m.do(StateChanged{true, "joined"})
 	}
 }
 
-// Unpolled lists the live members that are in and whose polls have not been
-// answered for the detection time, though gossip does not miss them.
-func (m *Machine) Unpolled() []kv.NodeID {
-	var list []kv.NodeID
+// Unpolled lists the live members whose polls have not been answered for the
+// detection time, though gossip does not miss them.
+func (m *Machine) Unpolled() []kv.NodeID { return m.unpolledFor(m.cfg.Detection) }
+
+// judgeAfter is how long a member's polls must have gone unanswered until this
+// node acts on it: all others have told by then whether theirs have.
+func (m *Machine) judgeAfter() time.Duration { return m.cfg.Detection + m.cfg.Bound*3/4 }
+
+func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
 	for _, o := range m.others() {
-		if o.live() && o.in && !o.missing && m.now-o.polledAt >= m.cfg.Detection {
+		if o.live() && !o.missing && m.now-o.polledAt >= d {
 			list = append(list, o.id.Node)
 		}
 	}
@@ -261,17 +267,16 @@ func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
 	m.settle()
 }
 
-// shouldGo says why the node must be out: of each pair that cannot be polled
-// the one goes that is in more such pairs, then the greater name.
-func (m *Machine) shouldGo() string {
+// badPairs are the pairs of live members of which one cannot poll the other:
+// as others tell, and as this node knows after some time.
+func (m *Machine) badPairs(after time.Duration) map[[2]kv.NodeID]bool {
 	pairs := map[[2]kv.NodeID]bool{}
 	pair := func(a, b kv.NodeID) {
-		if a > b {
-			a, b = b, a
+		if m.lives(a) && m.lives(b) {
+			pairs[[2]kv.NodeID{min(a, b), max(a, b)}] = true
 		}
-		pairs[[2]kv.NodeID{a, b}] = true
 	}
-	for _, n := range m.Unpolled() {
+	for _, n := range m.unpolledFor(after) {
 		pair(m.cfg.Self.Node, n)
 	}
 	for from, r := range m.cannot {
@@ -279,12 +284,30 @@ func (m *Machine) shouldGo() string {
 			delete(m.cannot, from)
 			continue
 		}
-		if o := m.members[from]; o != nil && o.live() {
-			for _, n := range r.nodes {
-				pair(from, n)
-			}
+		for _, n := range r.nodes {
+			pair(from, n)
 		}
 	}
+	return pairs
+}
+
+func (m *Machine) lives(n kv.NodeID) bool {
+	o := m.members[n]
+	return n == m.cfg.Self.Node || o != nil && o.live()
+}
+
+func (m *Machine) isIn(n kv.NodeID) bool {
+	if n == m.cfg.Self.Node {
+		return m.in
+	}
+	return m.members[n].in
+}
+
+// shouldGo says why the node must be out: of each pair that cannot be polled
+// the one goes that is in more such pairs, then the one that is out already,
+// then the greater name. No two of those that stay are such a pair.
+func (m *Machine) shouldGo() string {
+	pairs := m.badPairs(m.judgeAfter())
 	if len(pairs) == 0 {
 		return ""
 	}
@@ -301,9 +324,38 @@ func (m *Machine) shouldGo() string {
 		} else if p[1] != self {
 			continue
 		}
-		if degree[self] > degree[other] || degree[self] == degree[other] && self > other {
+		goes := self > other
+		switch {
+		case degree[self] != degree[other]:
+			goes = degree[self] > degree[other]
+		case m.isIn(self) != m.isIn(other):
+			goes = m.isIn(other)
+		}
+		if goes {
 			return "it cannot poll, or be polled by, " + string(other)
 		}
 	}
 	return ""
+}
+
+// Trouble says why a node, this one or another, is not in though it lives; ""
+// where nothing is known to be wrong with it.
+func (m *Machine) Trouble(node kv.NodeID) string {
+	if !m.lives(node) || m.isIn(node) {
+		return ""
+	}
+	var others []string
+	for p := range m.badPairs(m.cfg.Detection) {
+		switch node {
+		case p[0]:
+			others = append(others, string(p[1]))
+		case p[1]:
+			others = append(others, string(p[0]))
+		}
+	}
+	if len(others) == 0 {
+		return ""
+	}
+	slices.Sort(others)
+	return "it cannot poll, or be polled by, " + strings.Join(others, ", ")
 }

@@ -52,20 +52,22 @@ func (e *events) Pop() any {
 }
 
 type sim struct {
-	t     *testing.T
-	seed  uint64
-	rnd   *rand.Rand
-	now   time.Duration
-	queue events
-	seq   int
-	nodes []*simNode
-	loss  float64
-	cut   map[[2]int]bool // one way
-	split bool            // there was a cut long enough for both sides to go on
-	begun int
-	ended int
-	clock kv.Version
-	taken func(by kv.NodeID, b Begun) // is told of each beginning
+	t        *testing.T
+	seed     uint64
+	rnd      *rand.Rand
+	now      time.Duration
+	queue    events
+	seq      int
+	nodes    []*simNode
+	loss     float64
+	cut      map[[2]int]bool // one way
+	split    bool            // there was a cut long enough for both sides to go on
+	begun    int
+	ended    int
+	clock    kv.Version
+	taken    func(by kv.NodeID, b Begun) // is told of each beginning
+	state    func(n *simNode, in bool)   // and of each change of what a node says
+	unpolled [2]int                      // a pair of which neither can poll the other; none if the same
 }
 
 type simNode struct {
@@ -75,6 +77,7 @@ type simNode struct {
 	m       *Machine
 	running bool
 	stopped bool // paused
+	blocked bool // nobody reaches its port for polls
 	epoch   int
 	last    time.Duration // when it last ran
 	rumours []rumour      // of each node, itself included
@@ -180,6 +183,10 @@ func (n *simNode) carryOut() {
 			}
 		case Ended:
 			n.s.ended++
+		case StateChanged:
+			if n.s.state != nil {
+				n.s.state(n, a.In)
+			}
 		}
 	}
 	if !n.s.split {
@@ -219,8 +226,17 @@ func (s *sim) send(from, to int, f func()) {
 
 func (s *sim) node(id kv.Process) *simNode { return s.nodes[int(id.Node[0]-'a')] }
 
+// reaches says whether a node can poll another, as far as ports go.
+func (n *simNode) reaches(to *simNode) bool {
+	pair := [2]int{min(n.at, to.at), max(n.at, to.at)}
+	return !to.blocked && (pair != n.s.unpolled || pair[0] == pair[1])
+}
+
 func (n *simNode) ask(a Send) {
 	to, epoch := n.s.node(a.To), n.epoch
+	if !n.reaches(to) {
+		return
+	}
 	from := n.id
 	n.s.send(n.at, to.at, func() {
 		to.run(to.epoch, func() {
@@ -252,6 +268,9 @@ func (n *simNode) poll(epoch int) {
 func (n *simNode) pollOne(id kv.Process) {
 	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.s.now
 	info := n.m.InfoFor(id)
+	if !n.reaches(to) {
+		return
+	}
 	n.s.send(n.at, to.at, func() {
 		to.run(to.epoch, func() {
 			to.m.PolledBy(n.s.now, from, info)
