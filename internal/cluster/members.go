@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -107,10 +108,10 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: n.machine.Refused()}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: cmp.Or(n.machine.Refused(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
 	for name, m := range n.members {
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: m.trouble}
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: cmp.Or(m.trouble, n.machine.Trouble(name))}
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""
