@@ -40,6 +40,7 @@ var allowed = []struct {
 	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
+	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/load", "internal/wire", "sidecar", "unixsock"}},
 }

@@ -1,0 +1,387 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// group is a cluster of a test.
+type group struct {
+	t     testing.TB
+	dir   string
+	bound time.Duration // max_staleness of its sidecars
+	begin time.Time
+	nodes []*node
+}
+
+// node is one sidecar's place: its name, its addresses and its app.
+type node struct {
+	*process
+	g      *group
+	index  int
+	spec   spec
+	prefix []string // what it is executed behind
+	app    *client.Client
+	up     atomic.Bool  // apps use it
+	life   atomic.Int64 // counts its processes
+	downs  atomic.Int64 // counts how often apps had to stop using it
+}
+
+// fast is the bound for scenarios that are about something else than time. It is
+// longer than the least that is allowed: two cores and ten sidecars make pauses
+// of half a second now and then, which end all holdings.
+const fast = time.Second
+
+// newGroup makes a cluster of so many places. Nothing runs in it yet.
+func newGroup(t testing.TB, bound time.Duration, places int) *group {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "csf") // short, for the sockets' paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if *keep {
+			t.Logf("kept: %s", dir)
+		} else {
+			os.RemoveAll(dir)
+		}
+	})
+	g := &group{t: t, dir: dir, bound: bound, begin: time.Now()}
+	for range places {
+		g.add(freeAddress(t))
+	}
+	g.joinAll()
+	return g
+}
+
+// add makes a place for one more sidecar.
+func (g *group) add(address string) *node {
+	g.t.Helper()
+	n := &node{g: g, index: len(g.nodes)}
+	name := fmt.Sprintf("n%02d", n.index)
+	n.spec = spec{Node: name, Socket: filepath.Join(g.dir, name), Bind: address, MaxStaleness: g.bound}
+	app, err := client.Dial(g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: appTimeout, FailOpen: true})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { app.Close() })
+	n.app = app
+	g.nodes = append(g.nodes, n)
+	return n
+}
+
+// joinAll has all sidecars join the first three, as README recommends: the same
+// addresses everywhere.
+func (g *group) joinAll() {
+	var join []string
+	for _, n := range g.nodes[:min(3, len(g.nodes))] {
+		join = append(join, n.spec.Bind)
+	}
+	for _, n := range g.nodes {
+		n.spec.Join = join
+	}
+}
+
+// freeAddress finds an address that nobody uses, and whose next port is free as
+// well. On Linux all of 127/8 is loopback, so that two tests hardly meet; the
+// port lies below those that the system gives out.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		host := "127.0.0.1"
+		if runtime.GOOS == "linux" {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		}
+		port := 10000 + 2*rand.IntN(10000)
+		address := net.JoinHostPort(host, strconv.Itoa(port))
+		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
+			return address
+		}
+	}
+	t.Fatal("no free port")
+	return ""
+}
+
+func free(address string) bool {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	p, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return false
+	}
+	return p.Close() == nil
+}
+
+// launch starts the node's process and does not wait for it.
+func (n *node) launch() {
+	n.g.t.Helper()
+	life := n.life.Add(1)
+	n.process = launch(n.g.t, n.spec, n.prefix, filepath.Join(n.g.dir, fmt.Sprintf("%s.%d.log", n.spec.Node, life)))
+}
+
+// start starts the node's process and waits until it serves.
+func (n *node) start() {
+	n.g.t.Helper()
+	n.launch()
+	n.serving()
+}
+
+// serving waits until the sidecar answers its app.
+func (n *node) serving() {
+	n.g.t.Helper()
+	eventually(n.g.t, patience, n.spec.Node+" to serve", func() error {
+		select {
+		case <-n.exited:
+			n.g.t.Fatalf("%s has ended: %v", n.spec.Node, n.cmd.ProcessState)
+		default:
+		}
+		ctx, cancel := context.WithTimeout(n.g.t.Context(), appTimeout)
+		defer cancel()
+		for range 4 { // over both of the client's connections
+			if err := n.app.Ping(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	n.up.Store(true)
+}
+
+// start starts some nodes at once, and waits until they are one.
+func (g *group) start(nodes []*node) {
+	g.t.Helper()
+	begun := time.Now()
+	for _, n := range nodes {
+		n.launch()
+	}
+	for _, n := range nodes {
+		n.serving()
+	}
+	g.settle(fmt.Sprintf("%d started at once", len(nodes)), begun)
+}
+
+// down keeps apps off.
+func (n *node) down() {
+	n.up.Store(false)
+	n.downs.Add(1)
+}
+
+// crash ends the process with kill -9.
+func (n *node) crash() {
+	n.down()
+	n.kill()
+}
+
+// leave ends the process with SIGTERM.
+func (n *node) leave() {
+	n.g.t.Helper()
+	n.down()
+	n.signal(syscall.SIGTERM)
+	n.wait()
+}
+
+// pause and resume stop the process, and let it go on.
+func (n *node) pause() {
+	n.g.t.Helper()
+	n.down()
+	n.signal(syscall.SIGSTOP)
+}
+
+func (n *node) resume() {
+	n.g.t.Helper()
+	n.signal(syscall.SIGCONT)
+	n.up.Store(true)
+}
+
+// living are the nodes that apps use.
+func (g *group) living() (list []*node) {
+	for _, n := range g.nodes {
+		if n.up.Load() {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// any returns one of them at random; nil where none lives.
+func (g *group) any() *node {
+	list := g.living()
+	if len(list) == 0 {
+		return nil
+	}
+	return list[rand.IntN(len(list))]
+}
+
+// settle waits until the living nodes are one cluster, and returns how long
+// that took since a moment.
+func (g *group) settle(what string, since time.Time) time.Duration {
+	g.t.Helper()
+	eventually(g.t, patience, "all to agree: "+what, func() error { return g.agreed(g.living()) })
+	took := time.Since(since)
+	g.t.Logf("%s: all agree after %.1f s", what, took.Seconds())
+	return took
+}
+
+// partitions of a ring.
+const partitions = 16384
+
+// agreed says whether some nodes are one cluster: each has them in, and nobody
+// else; together they hold everything, and nothing is on its way.
+func (g *group) agreed(nodes []*node) error {
+	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
+	defer cancel()
+	held := 0
+	for _, n := range nodes {
+		members, err := n.app.Members(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.spec.Node, err)
+		}
+		in := map[string]bool{}
+		for _, m := range members {
+			if m.State == "in" && m.Partitions > 0 {
+				in[m.Node] = true
+			}
+		}
+		for _, o := range nodes {
+			if !in[o.spec.Node] {
+				return fmt.Errorf("%s lacks %s: %+v", n.spec.Node, o.spec.Node, members)
+			}
+		}
+		if len(in) != len(nodes) {
+			return fmt.Errorf("%s has others in: %+v", n.spec.Node, members)
+		}
+		st, err := n.app.Stats(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.spec.Node, err)
+		}
+		if h := st.Cluster.Handoff; h.Pulling > 0 || h.Offering > 0 {
+			return fmt.Errorf("%s hands over: %+v", n.spec.Node, h)
+		}
+		held += st.Cluster.Held
+	}
+	if held != partitions {
+		return fmt.Errorf("%d partitions are held", held)
+	}
+	return nil
+}
+
+// eventually waits until ok, looking again and again.
+func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
+	t.Helper()
+	deadline := time.Now().Add(within)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s: %v", within, what, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// fill stores n entries that nobody changes any more, through all nodes.
+func (g *group) fill(n int) {
+	g.t.Helper()
+	for i := range n {
+		key := stillKey(i)
+		eventually(g.t, patience, "a write", func() error {
+			_, err := g.any().app.Set(g.t.Context(), key, []byte(key))
+			return err
+		})
+	}
+}
+
+func stillKey(i int) string { return "still:" + strconv.Itoa(i) }
+
+// ratio is of reads that found what they ought to.
+type ratio struct{ hits, asked int }
+
+func (r ratio) share() float64 { return float64(r.hits) / float64(max(r.asked, 1)) }
+
+func (r ratio) String() string {
+	return fmt.Sprintf("%.2f %% of %d", 100*r.share(), r.asked)
+}
+
+// hits reads each of the n entries of fill once, through nodes at random.
+func (g *group) hits(n int) (r ratio) {
+	g.t.Helper()
+	for i := range n {
+		g.still(&r, i)
+	}
+	return r
+}
+
+// watch reads entries of fill at random until it is told to stop.
+func (g *group) watch(n int) (stop func() ratio) {
+	var r ratio
+	over, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop, or the test
+		defer close(done)
+		for {
+			select {
+			case <-over:
+				return
+			case <-g.t.Context().Done():
+				return
+			case <-time.After(pace()):
+				g.still(&r, rand.IntN(n))
+			}
+		}
+	}()
+	return func() ratio {
+		close(over)
+		<-done
+		return r
+	}
+}
+
+// still looks whether an entry of fill is there.
+func (g *group) still(r *ratio, i int) {
+	n := g.any()
+	if n == nil {
+		return
+	}
+	key, downs := stillKey(i), n.downs.Load()
+	item, err := n.app.Get(g.t.Context(), key)
+	switch {
+	case n.downs.Load() != downs: // its process may have ended
+	case err == nil:
+		if r.asked++; string(item.Value) != key {
+			g.t.Errorf("%s is %q", key, item.Value)
+			return
+		}
+		r.hits++
+	default:
+		if r.asked++; outcomeOf(err) == odd {
+			g.t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// stats lists what the living nodes count, for the log.
+func (g *group) stats() string {
+	var b strings.Builder
+	for _, n := range g.living() {
+		st, err := n.app.Stats(g.t.Context())
+		fmt.Fprintf(&b, "\n%s: %+v %v", n.spec.Node, st.Cluster, err)
+	}
+	return b.String()
+}

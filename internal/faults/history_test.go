@@ -1,0 +1,214 @@
+package faults
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// kind of a request.
+type kind int
+
+const (
+	get kind = iota
+	set
+	del
+)
+
+// outcome of a request, as an app sees it.
+type outcome int
+
+const (
+	done        outcome = iota
+	absent              // a miss of a key that has no value
+	degraded            // a miss, since nobody could be asked
+	unavailable         // surely not executed
+	busy                // surely not executed
+	unknown             // timed out: it may have been executed
+	silent              // the same, and not even the sidecar has said so
+	odd                 // anything else, which is a mistake
+	outcomes
+)
+
+func (o outcome) String() string {
+	return [...]string{"done", "absent", "degraded", "unavailable", "busy", "unknown", "silent", "odd"}[o]
+}
+
+// op is one request for one key and what became of it. Times are since the
+// history's begin.
+type op struct {
+	kind       kind
+	key        int
+	seq        int // of a write, its number among its key's; of a get, that of the value read
+	node       int // which sidecar was asked
+	life       int // which of its processes
+	downs      int // how often it had gone before
+	start, end time.Duration
+	allowed    time.Duration // how long the answer might take
+	out        outcome
+	gone       bool   // the process went away, or was paused, meanwhile
+	note       string // of what is odd
+}
+
+// ok says whether a write was acknowledged. A delete of what is not there is.
+func (o *op) ok() bool { return o.out == done || o.out == absent }
+
+func (o *op) String() string {
+	what := [...]string{"get", "set", "delete"}[o.kind]
+	return fmt.Sprintf("%s of key %d, number %d, through node %d (life %d), %.3f s to %.3f s: %v",
+		what, o.key, o.seq, o.node, o.life, o.start.Seconds(), o.end.Seconds(), o.out)
+}
+
+// rules are what a history is checked against. One goroutine writes a key at a
+// time, so its writes are in the order of their numbers.
+//
+//   - Every value read was written, under that key, by a write that had begun
+//     and was not refused.
+//   - F1: a read returns nothing that an acknowledged write or delete through
+//     the same process has ended before the read began.
+//   - F2: nor what one through another has ended more than bound before.
+//   - Each request is answered within its time, if the process lives.
+//   - No answer is odd, and a read that nobody can answer is a miss, no error.
+//
+// A write whose outcome is not known may take effect at any later time, once:
+// it ends nothing, and a read may return it until something ends it that began
+// after it was first read.
+type rules struct {
+	bound time.Duration // of F2
+	slack time.Duration // beyond the time that a request was given, for the machine
+	// split is when two sides went on, each alone: reads that began in it are
+	// not held to F2.
+	split func(time.Duration) bool
+}
+
+// broken lists how a history breaks the rules, shortened.
+func (r rules) broken(history []op) []string {
+	var bad list
+	writes := map[int][]*op{}
+	reads := map[int][]*op{}
+	for i := range history {
+		o := &history[i]
+		switch {
+		case o.out == odd:
+			bad.add("an odd answer: %v: %s", o, o.note)
+		case o.gone:
+		case o.kind == get && o.out != silent && o.out > degraded:
+			bad.add("a read that fails: %v", o)
+		case o.end-o.start > o.allowed+r.slack:
+			bad.add("answered %v late: %v", o.end-o.start-o.allowed, o)
+		}
+		switch {
+		case o.kind != get:
+			writes[o.key] = append(writes[o.key], o)
+		case o.out == done:
+			reads[o.key] = append(reads[o.key], o)
+		}
+	}
+	for key, list := range reads {
+		r.key(&bad, list, writes[key])
+	}
+	return bad.lines()
+}
+
+// key checks the reads of one key.
+func (r rules) key(bad *list, reads, writes []*op) {
+	slices.SortFunc(writes, func(a, b *op) int { return cmp.Compare(a.seq, b.seq) })
+	at := map[int]int{}
+	known := make([]time.Duration, len(writes)) // by when each has surely taken effect
+	for i, w := range writes {
+		at[w.seq] = i
+		known[i] = never
+		if w.ok() {
+			known[i] = w.end
+		}
+	}
+	for _, o := range reads {
+		if i, ok := at[o.seq]; ok {
+			known[i] = min(known[i], o.end)
+		}
+	}
+	for _, o := range reads {
+		i, ok := at[o.seq]
+		switch {
+		case !ok || writes[i].kind == del:
+			bad.add("a value that nobody wrote: %v", o)
+			continue
+		case writes[i].start > o.end:
+			bad.add("a value before it was written: %v; %v", o, writes[i])
+			continue
+		case writes[i].out == unavailable || writes[i].out == busy:
+			bad.add("the value of a write that was refused: %v; %v", o, writes[i])
+			continue
+		}
+		for _, w := range writes[i+1:] {
+			if !w.ok() || w.start < known[i] {
+				continue
+			}
+			same := w.node == o.node && w.life == o.life
+			switch {
+			case same && w.end <= o.start:
+				bad.add("F1, %v after what ended it: %v; it was %v", o.start-w.end, o, w)
+			case w.end+r.bound < o.start && (r.split == nil || !r.split(o.start)):
+				bad.add("F2, %v after what ended it: %v; it was %v", o.start-w.end, o, w)
+			default:
+				continue
+			}
+			break
+		}
+	}
+}
+
+const never = time.Duration(1<<63 - 1)
+
+// list keeps the first lines of each sort, and counts the rest.
+type list struct {
+	sorts  []string
+	first  map[string][]string
+	number map[string]int
+}
+
+func (l *list) add(format string, args ...any) {
+	sort, _, _ := strings.Cut(format, ":")
+	if l.first == nil {
+		l.first, l.number = map[string][]string{}, map[string]int{}
+	}
+	if l.number[sort] == 0 {
+		l.sorts = append(l.sorts, sort)
+	}
+	if l.number[sort]++; len(l.first[sort]) < 5 {
+		l.first[sort] = append(l.first[sort], fmt.Sprintf(format, args...))
+	}
+}
+
+func (l *list) lines() (out []string) {
+	for _, s := range l.sorts {
+		out = append(out, l.first[s]...)
+		if more := l.number[s] - len(l.first[s]); more > 0 {
+			out = append(out, fmt.Sprintf("... and %d more like it", more))
+		}
+	}
+	return out
+}
+
+// counts says what became of the requests of a history.
+func counts(history []op) (n [del + 1][outcomes]int) {
+	for i := range history {
+		n[history[i].kind][history[i].out]++
+	}
+	return n
+}
+
+func summary(history []op) string {
+	var b strings.Builder
+	for k, n := range counts(history) {
+		fmt.Fprintf(&b, "%s:", [...]string{"get", "; set", "; delete"}[k])
+		for o, n := range n {
+			if n > 0 {
+				fmt.Fprintf(&b, " %d %v", n, outcome(o))
+			}
+		}
+	}
+	return b.String()
+}

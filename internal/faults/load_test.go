@@ -1,0 +1,379 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// The load of a scenario: a few hundred keys, read and written through every
+// sidecar that lives, at a pace that leaves the machine to others.
+const (
+	loadKeys   = 300
+	writers    = 4
+	appTimeout = time.Second
+	// slack is for the machine: a request may have been answered in time, and
+	// whoever waits for it not have run. It is longer than a stall of a busy
+	// host with two cores, and shorter than anything that hangs.
+	slack = 3 * time.Second
+	// patient is what the patient apps give the sidecar: they wait longer, and
+	// so tell a late answer from none.
+	patient = 300 * time.Millisecond
+)
+
+// pace is the mean pause between an app's requests.
+func pace() time.Duration {
+	if raceDetector {
+		return 10 * time.Millisecond
+	}
+	return 3 * time.Millisecond
+}
+
+// load is apps at work.
+type load struct {
+	g      *group
+	sticky bool // each key is written through one node alone
+	stop   chan struct{}
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	history []op
+	over    bool
+}
+
+// work starts apps on all nodes, those that come later included.
+func (g *group) work(sticky bool) *load {
+	l := &load{g: g, sticky: sticky, stop: make(chan struct{})}
+	for w := range writers {
+		l.wg.Go(func() { l.write(w) })
+	}
+	for _, n := range g.nodes {
+		l.wg.Go(func() { l.read(n) })
+		l.wg.Go(func() { l.wait(n) })
+	}
+	g.t.Cleanup(l.end) // if the test fails before it calls check
+	return l
+}
+
+func (l *load) end() {
+	l.mu.Lock()
+	over := l.over
+	l.over = true
+	l.mu.Unlock()
+	if !over {
+		close(l.stop)
+	}
+	l.wg.Wait()
+}
+
+// now is the time in the history.
+func (l *load) now() time.Duration { return time.Since(l.g.begin) }
+
+// check ends the apps, and checks all that they were told.
+func (l *load) check(split func(time.Duration) bool) {
+	t := l.g.t
+	t.Helper()
+	l.end()
+	t.Logf("%s", summary(l.history))
+	// A copy lives for a second; then it is the holder's word that counts.
+	r := rules{bound: time.Second + l.g.bound, slack: slack, split: split}
+	for _, line := range r.broken(l.history) {
+		t.Error(line)
+	}
+	n := counts(l.history)
+	if n[get][done] < 100 || n[set][done] < 50 || n[del][done] < 5 {
+		t.Error("the apps have done next to nothing: the history proves little")
+	}
+	late := time.Duration(0)
+	for i := range l.history {
+		if o := &l.history[i]; o.allowed == patient && !o.gone {
+			late = max(late, o.end-o.start-o.allowed)
+		}
+	}
+	if late > 0 {
+		t.Logf("the latest answer came %v after its deadline", late.Round(time.Millisecond))
+	}
+}
+
+func (l *load) sleep() bool {
+	select {
+	case <-l.stop:
+		return false
+	case <-time.After(rand.N(2 * pace())):
+		return true
+	}
+}
+
+// record adds requests to the history.
+func (l *load) record(ops ...op) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.history = append(l.history, ops...)
+}
+
+// begin is a request that begins now; end is what became of it.
+func (l *load) begin(k kind, key int, n *node) op {
+	o := op{kind: k, key: key, node: n.index, life: int(n.life.Load()), downs: int(n.downs.Load()), allowed: appTimeout}
+	o.gone = !n.up.Load()
+	o.start = l.now()
+	return o
+}
+
+func (l *load) finish(o *op, n *node, err error) {
+	o.end = l.now()
+	if o.out = outcomeOf(err); o.out == odd {
+		o.note = err.Error()
+	}
+	o.gone = o.gone || int(n.downs.Load()) != o.downs
+	if life := int(n.life.Load()); life != o.life {
+		o.life = -life // either process may have been asked
+	}
+}
+
+func outcomeOf(err error) outcome {
+	switch {
+	case err == nil:
+		return done
+	case err == client.ErrNotFound:
+		return absent
+	case errors.Is(err, client.ErrNotFound):
+		return degraded
+	case errors.Is(err, client.ErrUnavailable):
+		return unavailable
+	case errors.Is(err, client.ErrBusy):
+		return busy
+	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, context.DeadlineExceeded):
+		return silent
+	case errors.Is(err, client.ErrTimeout):
+		return unknown
+	}
+	return odd
+}
+
+func keyName(key int) string { return "key:" + strconv.Itoa(key) }
+
+// value is that of a key's write of some number. Lengths differ, and the bytes
+// tell a value that was mixed of two.
+func value(key, seq int) []byte {
+	return []byte(fmt.Sprintf("%d/%d/", key, seq) + strings.Repeat(string(rune('a'+seq%26)), seq*37%1500))
+}
+
+// readAs makes a read's result part of its record.
+func readAs(o *op, b []byte) {
+	var key int
+	if _, err := fmt.Sscanf(string(b[:min(len(b), 40)]), "%d/%d/", &key, &o.seq); err != nil || key != o.key || string(b) != string(value(key, o.seq)) {
+		o.out, o.note = odd, fmt.Sprintf("%d bytes that nobody wrote: %.60q", len(b), b)
+	}
+}
+
+// write is an app that writes some of the keys, and looks at what it has
+// written.
+func (l *load) write(w int) {
+	seqs := map[int]int{}
+	for l.sleep() {
+		key := rand.IntN(loadKeys/writers)*writers + w
+		n := l.g.any()
+		if l.sticky {
+			if n = l.g.nodes[key%len(l.g.nodes)]; !n.up.Load() {
+				n = nil
+			}
+		}
+		if n == nil {
+			continue
+		}
+		seqs[key]++
+		if rand.IntN(8) == 0 {
+			l.delete(n, key, seqs[key])
+		} else {
+			l.set(n, key, seqs[key])
+		}
+		if rand.IntN(2) == 0 {
+			l.get(n, key)
+		}
+	}
+}
+
+func (l *load) set(n *node, key, seq int) {
+	o := l.begin(set, key, n)
+	o.seq = seq
+	_, err := n.app.Set(context.Background(), keyName(key), value(key, seq))
+	l.finish(&o, n, err)
+	l.record(o)
+}
+
+func (l *load) delete(n *node, key, seq int) {
+	o := l.begin(del, key, n)
+	o.seq = seq
+	_, err := n.app.Delete(context.Background(), keyName(key))
+	l.finish(&o, n, err)
+	l.record(o)
+}
+
+func (l *load) get(n *node, key int) {
+	o := l.begin(get, key, n)
+	item, err := n.app.Get(context.Background(), keyName(key))
+	l.finish(&o, n, err)
+	if err == nil {
+		readAs(&o, item.Value)
+	}
+	l.record(o)
+}
+
+// getMulti reads several keys at once. What is absent may have been degraded:
+// the client does not tell.
+func (l *load) getMulti(n *node, keys []int) {
+	var names []string
+	var ops []op
+	for _, k := range keys {
+		names = append(names, keyName(k))
+		ops = append(ops, l.begin(get, k, n))
+	}
+	found, err := n.app.GetMulti(context.Background(), names)
+	for i := range ops {
+		o := &ops[i]
+		item, ok := found[names[i]]
+		e := err
+		if ok {
+			e = nil
+		} else if err == nil {
+			e = client.ErrNotFound
+		}
+		if l.finish(o, n, e); ok {
+			readAs(o, item.Value)
+		}
+	}
+	l.record(ops...)
+}
+
+// someKeys picks keys, some of them more often than others.
+func someKeys(n int) (keys []int) {
+	for range n {
+		keys = append(keys, min(rand.IntN(loadKeys), rand.IntN(loadKeys)))
+	}
+	return keys
+}
+
+// read is an app on a node that reads.
+func (l *load) read(n *node) {
+	for l.sleep() {
+		switch {
+		case !n.up.Load():
+		case rand.IntN(10) == 0:
+			l.getMulti(n, someKeys(8))
+		default:
+			l.get(n, someKeys(1)[0])
+		}
+	}
+}
+
+// sweep reads every key through every living node once.
+func (l *load) sweep() {
+	for key := range loadKeys {
+		for _, n := range l.g.living() {
+			l.get(n, key)
+		}
+	}
+}
+
+// wait is an app on a node that does not give up when its request's time is
+// over: what it measures is the sidecar's own answer. It writes a key of its
+// own, and reads everyone's.
+func (l *load) wait(n *node) {
+	own, seq := loadKeys+n.index, 0
+	var c *rpc.Client
+	defer func() {
+		if c != nil {
+			c.Close()
+		}
+	}()
+	for l.sleep() {
+		if !n.up.Load() {
+			continue
+		}
+		if c == nil {
+			if c = patientConn(n); c == nil {
+				continue
+			}
+		}
+		q := &wire.Request{Op: wire.OpGet, TTLMS: wire.TTLDefault}
+		o := l.begin(get, someKeys(1)[0], n)
+		if rand.IntN(3) == 0 {
+			seq++
+			q.Op, o.kind, o.key, o.seq = wire.OpSet, set, own, seq
+			q.Value = value(own, seq)
+		}
+		q.Key = []byte(keyName(o.key))
+		q.TimeoutMS, o.allowed = uint32(patient/time.Millisecond), patient
+		call, err := c.Do(context.Background(), patient+slack+time.Second, q)
+		l.finish(&o, n, nil)
+		l.answered(&o, c, call, err)
+		if errors.Is(err, rpc.ErrClosed) || errors.Is(err, rpc.ErrNotSent) {
+			c.Close()
+			c = nil
+		}
+		l.record(o)
+	}
+}
+
+// answered notes the answer to a patient app.
+func (l *load) answered(o *op, c *rpc.Client, call *rpc.Call, err error) {
+	if err != nil {
+		if o.out = silent; errors.Is(err, rpc.ErrNotSent) {
+			o.out = unavailable
+		}
+		return
+	}
+	defer c.Release(call)
+	op := wire.OpGet
+	if o.kind == set {
+		op = wire.OpSet
+	}
+	var r wire.Reply
+	if err := wire.DecodeReply(op, call.Frame(), &r); err != nil {
+		o.out, o.note = odd, err.Error()
+		return
+	}
+	switch {
+	case r.Status == wire.OK && o.kind == get:
+		readAs(o, r.Value)
+	case r.Status == wire.OK:
+	case r.Status == wire.Miss && r.Why == wire.Degraded:
+		o.out = degraded
+	case r.Status == wire.Miss:
+		o.out = absent
+	case r.Status == wire.Unavailable:
+		o.out = unavailable
+	case r.Status == wire.Busy:
+		o.out = busy
+	case r.Status == wire.Timeout:
+		o.out = unknown
+	default:
+		o.out, o.note = odd, fmt.Sprintf("%v: %s", r.Status, r.Message)
+	}
+}
+
+// patientConn connects a patient app; nil where nobody answers.
+func patientConn(n *node) *rpc.Client {
+	nc, err := net.Dial("unix", n.spec.Socket)
+	if err != nil {
+		return nil
+	}
+	c := rpc.NewClient(nc, rpc.ClientConfig{})
+	call, err := c.Do(context.Background(), appTimeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Client: "patient"}})
+	if err != nil {
+		c.Close()
+		return nil
+	}
+	c.Release(call)
+	return c
+}

@@ -1,0 +1,130 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+var (
+	long = flag.Bool("faults.long", false, "more rounds, longer faults, and the scenarios that take minutes")
+	keep = flag.Bool("faults.keep", false, "keep the folders with the sidecars' logs")
+)
+
+// What this binary is to be, where it is not the tests.
+const (
+	asSidecar = "FAULTS_SIDECAR" // with a spec, in JSON
+	asHolder  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
+)
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(asSidecar); spec != "" {
+		os.Exit(runSidecar(spec))
+	}
+	if os.Getenv(asHolder) != "" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}
+	flag.Parse()
+	// The scenarios mostly wait: more of them fit than there are cores.
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given && !raceDetector {
+		_ = flag.Set("test.parallel", "4")
+	}
+	status := m.Run()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		status = 1
+	}
+	os.Exit(status)
+}
+
+// spec is a sidecar's configuration, as it reaches its process.
+type spec struct {
+	Node, Socket, Bind, Advertise string
+	Join                          []string
+	MaxStaleness                  time.Duration
+	Insecure                      bool
+}
+
+// runSidecar is what the command's run does.
+func runSidecar(text string) int {
+	var sp spec
+	err := json.Unmarshal([]byte(text), &sp)
+	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		err = sp.run(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func (sp *spec) run(ctx context.Context) error {
+	s, err := sidecar.New(sidecar.Config{
+		Node: sp.Node, Socket: sp.Socket, L1Size: 4 << 20, L2Size: 32 << 20,
+		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, MaxStaleness: sp.MaxStaleness,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shortTime})),
+	})
+	if err != nil {
+		return err
+	}
+	if err = s.Run(ctx); errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+func shortTime(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey {
+		a.Value = slog.StringValue(a.Value.Time().Format("05.000"))
+	}
+	return a
+}
+
+// scenario marks a test of processes: it may run beside others, and takes about
+// so long.
+func scenario(t *testing.T, about time.Duration) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("skipped by -short: it takes about %v", about)
+	}
+	t.Parallel()
+}
+
+// lasting marks one that is for -faults.long.
+func lasting(t *testing.T, about time.Duration) {
+	t.Helper()
+	if !*long {
+		t.Skipf("skipped without -faults.long: it takes about %v", about)
+	}
+	t.Parallel()
+}
+
+// scrubbed is the environment without what is for sidecars and their clients.
+func scrubbed() (env []string) {
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "CACHESIDECAR_") && !strings.HasPrefix(e, "FAULTS_") {
+			env = append(env, e)
+		}
+	}
+	return env
+}

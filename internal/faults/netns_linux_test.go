@@ -1,0 +1,259 @@
+package faults
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// lab is some hosts on one wire: each is a network namespace with one interface
+// on a bridge, which lives in a namespace of its own. They need no names: each
+// is kept by a process that dies with the test, and goes with it.
+type lab struct {
+	t     testing.TB
+	wire  int   // the bridge's holder
+	hosts []int // theirs
+}
+
+// newLab makes so many hosts, or skips the test where that cannot be.
+func newLab(t testing.TB, hosts int) *lab {
+	t.Helper()
+	missing := ""
+	for _, tool := range []struct{ name, in string }{{"ip", "iproute2"}, {"iptables", "iptables"}, {"nsenter", "util-linux"}} {
+		if _, err := exec.LookPath(tool.name); err != nil {
+			missing += " " + tool.in
+		}
+	}
+	switch {
+	case os.Geteuid() != 0:
+		skip(t, "network namespaces need root: run the tests as root")
+	case missing != "":
+		skip(t, "install"+missing)
+	}
+	l := &lab{t: t}
+	l.wire = l.hold()
+	l.in(l.wire, "ip", "link", "add", "br0", "type", "bridge")
+	l.in(l.wire, "ip", "link", "set", "br0", "up")
+	for i := range hosts {
+		pid, port := l.hold(), fmt.Sprint("port", i)
+		l.in(l.wire, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(pid))
+		l.in(l.wire, "ip", "link", "set", port, "master", "br0", "up")
+		l.in(pid, "ip", "addr", "add", l.address(i)+"/24", "dev", "eth0")
+		l.in(pid, "ip", "link", "set", "eth0", "up")
+		l.in(pid, "ip", "link", "set", "lo", "up")
+		l.hosts = append(l.hosts, pid)
+	}
+	return l
+}
+
+// skip skips a test for want of something. In CI nothing may be wanting.
+func skip(t testing.TB, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// hold makes a network namespace and returns the process that keeps it.
+func (l *lab) hold() int {
+	l.t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(scrubbed(), asHolder+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	endWithParent(cmd)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		skip(l.t, fmt.Sprintf("no network namespace can be made (%v): run the tests where root may, as in a privileged container", err))
+	}
+	l.t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func (l *lab) address(i int) string { return fmt.Sprintf("10.9.0.%d", 1+i) }
+
+// enter is what a command stands behind to be run in a namespace.
+func enter(pid int) []string { return []string{"nsenter", "-t", strconv.Itoa(pid), "-n", "--"} }
+
+// in runs a command in a namespace.
+func (l *lab) in(pid int, words ...string) {
+	l.t.Helper()
+	words = append(enter(pid), words...)
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		l.t.Fatalf("%s: %v\n%s", strings.Join(words, " "), err, out)
+	}
+}
+
+// rule adds a rule to a host's packet filter.
+func (l *lab) rule(host int, words ...string) {
+	l.t.Helper()
+	l.in(l.hosts[host], append([]string{"iptables", "-w", "-A"}, words...)...)
+}
+
+// heal removes all rules of all hosts.
+func (l *lab) heal() {
+	l.t.Helper()
+	for _, pid := range l.hosts {
+		l.in(pid, "iptables", "-w", "-F")
+	}
+}
+
+const (
+	gossipPort = "7946"
+	peerPort   = "7947"
+)
+
+// newGroup makes a cluster of one sidecar a host.
+func (l *lab) newGroup(bound time.Duration) *group {
+	l.t.Helper()
+	g := newGroup(l.t, bound, 0)
+	for i, pid := range l.hosts {
+		n := g.add(net.JoinHostPort(l.address(i), gossipPort))
+		n.prefix = enter(pid)
+		n.spec.Insecure, n.spec.Advertise = true, l.address(i)
+	}
+	g.joinAll()
+	return g
+}
+
+// TestNetnsSplit: one of three hosts is cut off for half a minute, and both
+// sides go on. When the cut is healed they are one again: what only one side has
+// changed, the other does not serve old.
+func TestNetnsSplit(t *testing.T) {
+	scenario(t, time.Minute)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.start(g.nodes)
+	w := g.work(true)
+	time.Sleep(2 * time.Second)
+	cut := w.now()
+	l.rule(2, "INPUT", "-i", "eth0", "-j", "DROP")
+	l.rule(2, "OUTPUT", "-o", "eth0", "-j", "DROP")
+	time.Sleep(10 * time.Second)
+	g.alone(g.nodes[:2], g.nodes[2:])
+	time.Sleep(20 * time.Second)
+	begun := time.Now()
+	l.heal()
+	g.settle("a split of 30 s has healed", begun)
+	healed := w.now()
+	time.Sleep(time.Second + g.bound)
+	w.sweep()
+	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
+}
+
+// alone waits until each side is a cluster of its own.
+func (g *group) alone(sides ...[]*node) {
+	g.t.Helper()
+	for _, side := range sides {
+		eventually(g.t, patience, "a side to go on alone", func() error { return g.agreed(side) })
+	}
+}
+
+// TestNetnsOneWay: one host does not hear another. They cannot poll each other,
+// so that one of them goes, and the rest goes on; apps are served on all three.
+func TestNetnsOneWay(t *testing.T) {
+	scenario(t, 30*time.Second)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.start(g.nodes)
+	w := g.work(false)
+	time.Sleep(time.Second)
+	begun := time.Now()
+	l.rule(0, "INPUT", "-s", l.address(1), "-j", "DROP")
+	g.out(g.nodes[1], begun)
+	time.Sleep(3 * time.Second)
+	begun = time.Now()
+	l.heal()
+	g.settle("a link of one way has healed", begun)
+	time.Sleep(time.Second)
+	w.check(nil)
+}
+
+// out waits until a node has gone out, and the others go on without it.
+func (g *group) out(gone *node, begun time.Time) {
+	g.t.Helper()
+	var others []*node
+	for _, n := range g.nodes {
+		if n != gone {
+			others = append(others, n)
+		}
+	}
+	eventually(g.t, patience, gone.spec.Node+" to go out", func() error {
+		members, err := gone.app.Members(g.t.Context())
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			if m.Node == gone.spec.Node && m.State == "in" {
+				return fmt.Errorf("it is in: %+v", members)
+			}
+		}
+		return g.agreed(others)
+	})
+	g.t.Logf("%s is out after %.1f s", gone.spec.Node, time.Since(begun).Seconds())
+	for _, n := range g.nodes {
+		members, err := n.app.Members(g.t.Context())
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		for _, m := range members {
+			if m.Node == gone.spec.Node {
+				g.t.Logf("%s has it %s: %s", n.spec.Node, m.State, m.Why)
+				if m.State == "in" || m.Why == "" {
+					g.t.Errorf("%s does not say what is wrong with %s: %+v", n.spec.Node, m.Node, m)
+				}
+			}
+		}
+	}
+}
+
+// TestNetnsPeerPort: gossip passes, and the port for requests is blocked at one
+// host. It must not stay the owner of what nobody can ask it for.
+func TestNetnsPeerPort(t *testing.T) {
+	scenario(t, 30*time.Second)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.start(g.nodes)
+	w := g.work(false)
+	time.Sleep(time.Second)
+	begun := time.Now()
+	l.rule(0, "INPUT", "-i", "eth0", "-p", "tcp", "--dport", peerPort, "-j", "DROP")
+	g.out(g.nodes[0], begun)
+	time.Sleep(3 * time.Second)
+	begun = time.Now()
+	l.heal()
+	g.settle("the port is open again", begun)
+	time.Sleep(time.Second)
+	w.check(nil)
+}
+
+// TestNetnsLoss: 30 % of all packets are lost, at every host, for 20 s.
+func TestNetnsLoss(t *testing.T) {
+	scenario(t, 40*time.Second)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.start(g.nodes)
+	w := g.work(false)
+	time.Sleep(time.Second)
+	for i := range g.nodes {
+		l.rule(i, "INPUT", "-i", "eth0", "-m", "statistic", "--mode", "random", "--probability", "0.3", "-j", "DROP")
+	}
+	time.Sleep(20 * time.Second)
+	begun := time.Now()
+	l.heal()
+	g.settle("20 s of loss are over", begun)
+	time.Sleep(time.Second)
+	w.check(nil)
+}

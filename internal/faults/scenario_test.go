@@ -1,0 +1,310 @@
+package faults
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// still is how many entries the hit ratio is measured with.
+const still = 2000
+
+// TestProcessAtOnce: sidecars that start at the same moment become one cluster.
+func TestProcessAtOnce(t *testing.T) {
+	for _, nodes := range []int{3, 5, 10} {
+		t.Run(fmt.Sprint(nodes), func(t *testing.T) {
+			scenario(t, 10*time.Second)
+			g := newGroup(t, fast, nodes)
+			l := g.work(false)
+			g.start(g.nodes)
+			time.Sleep(2 * time.Second)
+			l.check(nil)
+		})
+	}
+}
+
+// TestProcessJoinLeave: who joins gets its entries from those who had them, and
+// who leaves hands its own over.
+func TestProcessJoinLeave(t *testing.T) {
+	scenario(t, 15*time.Second)
+	g := newGroup(t, fast, 4)
+	g.start(g.nodes[:3])
+	g.fill(still)
+	l := g.work(false)
+	before := g.hits(still)
+
+	stop := g.watch(still)
+	begun := time.Now()
+	g.nodes[3].start()
+	g.settle("a fourth has joined", begun)
+	during, after := stop(), g.hits(still)
+	t.Logf("hits: before %v; through the join %v; after it %v", before, during, after)
+	g.atLeast(0.999, before, during, after)
+
+	stop = g.watch(still)
+	begun = time.Now()
+	g.nodes[1].leave()
+	t.Logf("a leave took %.1f s", time.Since(begun).Seconds())
+	g.settle("one has left", begun)
+	during, after = stop(), g.hits(still)
+	t.Logf("hits: through the leave %v; after it %v", during, after)
+	g.atLeast(0.999, during, after)
+	l.check(nil)
+}
+
+// atLeast fails the test where fewer reads have hit.
+func (g *group) atLeast(share float64, list ...ratio) {
+	g.t.Helper()
+	for _, r := range list {
+		if r.asked == 0 || r.share() < share {
+			g.t.Errorf("hits: %v, want %.1f %% at least%s", r, 100*share, g.stats())
+		}
+	}
+}
+
+// TestProcessRollingRestart: five sidecars are restarted, one after the other,
+// and the cache stays full.
+func TestProcessRollingRestart(t *testing.T) {
+	scenario(t, 40*time.Second)
+	g := newGroup(t, fast, 5)
+	g.start(g.nodes)
+	g.fill(still)
+	l := g.work(false)
+	before := g.hits(still)
+	stop := g.watch(still)
+	for _, n := range g.nodes {
+		begun := time.Now()
+		n.leave()
+		left := time.Since(begun)
+		n.start()
+		g.settle(fmt.Sprintf("%s was restarted; its leave took %.1f s", n.spec.Node, left.Seconds()), begun)
+	}
+	during, after := stop(), g.hits(still)
+	t.Logf("hits: before %v; through the restart of all %v; after it %v", before, during, after)
+	g.atLeast(0.999, before)
+	g.atLeast(0.99, during, after)
+	l.check(nil)
+}
+
+// TestProcessKill: an owner is killed, with the bound that is the default. Apps
+// miss and store anew; how long until that works again?
+func TestProcessKill(t *testing.T) {
+	scenario(t, 25*time.Second)
+	g := newGroup(t, 0, 4)
+	g.bound = 2 * time.Second // the default
+	g.start(g.nodes)
+	l := g.work(false)
+	victim := g.nodes[1]
+	keys := g.ownedBy(victim, 200)
+	for _, k := range keys {
+		if _, err := g.nodes[0].app.Set(t.Context(), k, []byte("before")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.resumes(keys, "kill -9", victim.crash)
+	g.settle("one was killed", g.begin)
+	begun := time.Now()
+	victim.start()
+	g.settle("it is back", begun)
+	time.Sleep(time.Second)
+	l.check(nil)
+}
+
+// ownedBy finds keys of a node.
+func (g *group) ownedBy(n *node, want int) (keys []string) {
+	g.t.Helper()
+	for i := 0; len(keys) < want; i++ {
+		key := fmt.Sprint("owned:", i)
+		place, err := g.nodes[0].app.Ring(g.t.Context(), key)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		if place.Owner == n.spec.Node {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// resumes measures how long it takes after a fault until apps hit again: until
+// they have stored a key anew, and read that.
+func (g *group) resumes(keys []string, what string, fault func()) {
+	g.t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	var took []time.Duration
+	begun := time.Now()
+	fault()
+	for w := range 10 {
+		wg.Go(func() {
+			todo := keys[w*len(keys)/10 : (w+1)*len(keys)/10]
+			for len(todo) > 0 && time.Since(begun) < patience {
+				todo = slices.DeleteFunc(slices.Clone(todo), func(key string) bool {
+					n := g.any()
+					if _, err := n.app.Set(g.t.Context(), key, []byte("after")); err != nil {
+						return false
+					}
+					if item, err := n.app.Get(g.t.Context(), key); err != nil || string(item.Value) != "after" {
+						return false
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					took = append(took, time.Since(begun))
+					return true
+				})
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	if len(took) < len(keys) {
+		g.t.Fatalf("hits resume for %d of %d keys%s", len(took), len(keys), g.stats())
+	}
+	slices.Sort(took)
+	at := func(share float64) float64 { return took[int(share*float64(len(took)-1))].Seconds() }
+	g.t.Logf("hits resume after %s: the first of %d keys after %.2f s, half after %.2f s, 90 %% after %.2f s, all after %.2f s",
+		what, len(took), at(0), at(0.5), at(0.9), at(1))
+	// The aim is 4.5 s. A busy machine may take longer: what it must not do is
+	// wait for something that never comes.
+	if worst := took[len(took)-1]; worst > 12*time.Second {
+		g.t.Errorf("hits resume after %v only", worst)
+	}
+}
+
+// TestProcessPause: a sidecar is stopped, by itself or by its machine, and goes
+// on. Keys were overwritten elsewhere meanwhile, and are read there at once.
+func TestProcessPause(t *testing.T) {
+	for _, pause := range []time.Duration{1500 * time.Millisecond, 10 * time.Second} {
+		t.Run(pause.String(), func(t *testing.T) {
+			scenario(t, pause+15*time.Second)
+			g := newGroup(t, fast, 3)
+			g.start(g.nodes)
+			l := g.work(false)
+			time.Sleep(2 * time.Second)
+			n := g.nodes[rand.IntN(3)]
+			n.pause()
+			time.Sleep(pause)
+			begun := time.Now()
+			n.resume()
+			for key := range loadKeys {
+				l.get(n, key)
+			}
+			g.settle("one was paused for "+pause.String(), begun)
+			time.Sleep(2 * time.Second)
+			l.check(nil)
+		})
+	}
+}
+
+// TestProcessAllPaused: the machine of all stands still.
+func TestProcessAllPaused(t *testing.T) {
+	scenario(t, 20*time.Second)
+	g := newGroup(t, fast, 4)
+	g.start(g.nodes)
+	l := g.work(false)
+	time.Sleep(2 * time.Second)
+	for _, n := range g.nodes {
+		n.pause()
+	}
+	time.Sleep(5 * time.Second)
+	begun := time.Now()
+	for _, n := range g.nodes {
+		n.resume()
+	}
+	g.settle("all were paused for 5 s", begun)
+	time.Sleep(2 * time.Second)
+	l.check(nil)
+}
+
+// TestProcessQuickRestart: a sidecar is killed and back under its name and
+// address before anybody has missed it.
+func TestProcessQuickRestart(t *testing.T) {
+	scenario(t, 20*time.Second)
+	g := newGroup(t, fast, 4)
+	g.start(g.nodes)
+	l := g.work(false)
+	for round := range 3 {
+		time.Sleep(time.Second)
+		n := g.nodes[round]
+		begun := time.Now()
+		n.crash()
+		n.start()
+		gap := time.Since(begun)
+		g.settle(fmt.Sprintf("%s was killed, and served again after %v", n.spec.Node, gap.Round(time.Millisecond)), begun)
+	}
+	time.Sleep(time.Second)
+	l.check(nil)
+}
+
+// TestProcessNewAddress: a sidecar is killed and back under its name elsewhere.
+func TestProcessNewAddress(t *testing.T) {
+	scenario(t, 25*time.Second)
+	g := newGroup(t, fast, 4)
+	g.start(g.nodes)
+	l := g.work(false)
+	for _, n := range []*node{g.nodes[3], g.nodes[0]} { // others join at the second one's old address
+		time.Sleep(time.Second)
+		begun := time.Now()
+		n.crash()
+		n.spec.Bind = freeAddress(t)
+		n.start()
+		g.settle(n.spec.Node+" was killed, and is back at another address", begun)
+	}
+	time.Sleep(time.Second)
+	l.check(nil)
+}
+
+// TestProcessChurn: whatever comes, for minutes.
+func TestProcessChurn(t *testing.T) {
+	lasting(t, 5*time.Minute)
+	g := newGroup(t, fast, 5)
+	g.start(g.nodes)
+	l := g.work(false)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	var told []string
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); {
+		n := g.nodes[rnd.IntN(len(g.nodes))]
+		begun := time.Now()
+		what := n.spec.Node
+		switch rnd.IntN(5) {
+		case 0:
+			what += " restarts"
+			n.leave()
+			n.start()
+		case 1:
+			what += " is killed"
+			n.crash()
+			time.Sleep(time.Duration(rnd.IntN(5000)) * time.Millisecond)
+			n.start()
+		case 2:
+			what += " is paused"
+			n.pause()
+			time.Sleep(time.Duration(rnd.IntN(5000)) * time.Millisecond)
+			n.resume()
+		case 3:
+			what += " moves"
+			n.crash()
+			n.spec.Bind = freeAddress(t)
+			n.start()
+		case 4:
+			o := g.nodes[(n.index+1)%len(g.nodes)]
+			what += " and " + o.spec.Node + " are killed"
+			n.crash()
+			o.crash()
+			n.start()
+			o.start()
+		}
+		if rnd.IntN(3) == 0 {
+			continue // the next one comes at once
+		}
+		told = append(told, fmt.Sprintf("%s: %.1f s", what, g.settle(what, begun).Seconds()))
+	}
+	t.Log(strings.Join(told, "; "))
+	l.check(nil)
+}
