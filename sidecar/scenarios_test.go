@@ -129,7 +129,11 @@ func TestVirtualFaults(t *testing.T) {
 // and all go on.
 func TestVirtualHundred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, 1, *virtualMany)
+		n := *virtualMany
+		if raceDetector {
+			n = min(n, 10)
+		}
+		w := newWorld(t, 1, n)
 		began := time.Now()
 		for _, v := range w.nodes {
 			v.start()

@@ -416,7 +416,11 @@ func virtually(t *testing.T, n int, f func(w *world)) {
 	if seed == 0 {
 		seed = rand.Uint64N(1 << 32)
 	}
-	for i := range *virtualRuns {
+	runs := *virtualRuns
+	if raceDetector { // ten times as slow
+		runs = 1
+	}
+	for i := range runs {
 		inWorld(t, seed+uint64(i), n, f)
 	}
 }

@@ -168,8 +168,9 @@ func (n *Node) send(s holding.Send) {
 	if n.running == nil || m == nil || m.id != s.To {
 		return
 	}
+	slots := m.acquire
 	select {
-	case m.acquire <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
 		return
 	}
@@ -179,12 +180,12 @@ func (n *Node) send(s holding.Send) {
 	})
 	if err != nil {
 		n.cfg.Log.Error("acquire", "error", err)
-		<-m.acquire
+		<-slots
 		return
 	}
 	ctx, ballot := n.running, s.Acquire.Ballot
 	n.tasks.Go(func() { // ends with its call
-		defer func() { <-m.acquire }()
+		defer func() { <-slots }()
 		n.ask(ctx, s.To, ballot, body)
 	})
 }
