@@ -15,7 +15,7 @@ import (
 
 var (
 	simTrace = flag.Bool("sim.trace", false, "print what happens")
-	simRuns  = flag.Int("sim.runs", 20, "runs of the simulation, a kind of fault")
+	simRuns  = flag.Int("sim.runs", usualRuns, "runs of the simulation, a kind of fault")
 	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
 )
 

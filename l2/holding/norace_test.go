@@ -1,0 +1,5 @@
+//go:build !race
+
+package holding
+
+const usualRuns = 20
