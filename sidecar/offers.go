@@ -167,6 +167,9 @@ func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
 	h.counts.given.Add(int64(len(b.Entries)))
 	o.last = b
 	o.batch++
+	if b.Done && len(b.Entries) == 0 { // nobody asks for more
+		o.done.Store(true)
+	}
 	return bodyReply(b)
 }
 
