@@ -201,14 +201,6 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() error
 	}
 }
 
-// memory is what a process has in memory, in bytes.
-func (p *process) resident() int64 {
-	p.t.Helper()
-	c := p.dial()
-	defer c.close()
-	return c.stats().Process.ResidentBytes
-}
-
 // stopped parses the line that a sidecar logs at its end.
 func (p *process) stopped() (reads, writes int64) {
 	p.t.Helper()

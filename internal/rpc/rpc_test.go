@@ -31,7 +31,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	wait    when the test says so
 //	drop    by ending the connection
 type echo struct {
-	mu       sync.Mutex
 	release  chan struct{}
 	served   atomic.Int64
 	batches  atomic.Int64
