@@ -61,7 +61,7 @@ func New(cfg Config) (*Node, error) {
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
 	}
-	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Dial: cfg.Network.Dial, Greeted: n.greeted})
+	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted})
 	n.machine = holding.New(holding.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
 		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,

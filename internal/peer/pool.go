@@ -20,6 +20,10 @@ type PoolConfig struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// DialTimeout is for connecting and greeting. Default 500 ms.
 	DialTimeout time.Duration
+	// Unheard ends a connection on which nothing has come back for so long for
+	// what was sent, not even the other machine's acknowledgement. Default: the
+	// system's, minutes. Linux only.
+	Unheard time.Duration
 	// MaxCalls bounds the calls in flight to one node; one more gets BUSY.
 	// Default 4,096.
 	MaxCalls int
@@ -195,6 +199,7 @@ func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Clien
 	if err != nil {
 		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
 	}
+	dropUnheard(nc, p.cfg.Unheard)
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: p.cfg.MaxCalls, MaxFrame: p.cfg.MaxFrame})
 	if err := p.greet(ctx, c, r, purpose); err != nil {
 		_ = c.Close()
