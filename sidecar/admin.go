@@ -31,12 +31,11 @@ func (s *Sidecar) newAdmin() (*admin, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-s.ready:
-			fmt.Fprintln(w, "ok")
-		default:
-			http.Error(w, "starting", http.StatusServiceUnavailable)
+		words, ready := s.readiness()
+		if !ready {
+			w.WriteHeader(http.StatusServiceUnavailable)
 		}
+		fmt.Fprintln(w, words)
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{Registry: s.metrics}))
 	if s.cfg.Pprof {
@@ -53,6 +52,23 @@ func (s *Sidecar) newAdmin() (*admin, error) {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}}, nil
+}
+
+// readiness says whether this host serves, and has joined the others where
+// somebody answers at the join addresses. Who is cut off from others is ready.
+func (s *Sidecar) readiness() (words string, ready bool) {
+	select {
+	case <-s.ready:
+	default:
+		return "starting", false
+	}
+	switch st := s.node.Stats(); {
+	case !st.In:
+		return "not joined", false
+	case len(s.cfg.Join) > 0 && st.Members == 1:
+		return "ok, alone: nobody answers at the join addresses", true
+	}
+	return "ok", true
 }
 
 // run serves until ctx ends.

@@ -151,3 +151,27 @@ func TestClusterMetrics(t *testing.T) {
 		t.Errorf("alone: %v", p)
 	}
 }
+
+// A host is ready once it serves: with others, or alone where nobody answers.
+func TestReadiness(t *testing.T) {
+	h := startHost(t, "a", "127.0.0.1:1") // nobody's
+	<-h.Ready()
+	if words, ready := h.readiness(); ready || words != "not joined" {
+		t.Errorf("at the start: %q, %v", words, ready)
+	}
+	wait := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			words, ready := h.readiness()
+			if ready && words == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%q, %v, want %q", words, ready, want)
+			}
+		}
+	}
+	wait("ok, alone: nobody answers at the join addresses")
+	startHost(t, "b", h.node.GossipAddress())
+	wait("ok")
+}

@@ -18,7 +18,7 @@ func (p *program) demoCommand() *cli.Command {
 		Name:  "demo",
 		Usage: "show three sidecars on this machine as one cache",
 		Description: "Starts three sidecars on free ports of 127.0.0.1, reads and writes through them, kills one and\n" +
-			"brings it back, and tells what it sees, with measured times. Takes about 12 s and leaves nothing\n" +
+			"brings it back, and tells what it sees, with measured times. Takes about 8 s and leaves nothing\n" +
 			"behind. Exit status 1 if something is not as it should be.",
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {
