@@ -30,7 +30,7 @@ import (
 var (
 	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
 	virtualSeed = flag.Uint64("virtual.seed", 0, "the first run's seed; 0 draws one")
-	virtualMany = flag.Int("virtual.many", 30, "nodes of the largest run")
+	virtualMany = flag.Int("virtual.many", 20, "nodes of the largest run")
 	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
 )
 
