@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -300,55 +302,73 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() error
 // fill stores n entries that nobody changes any more, through all nodes.
 func (g *group) fill(n int) {
 	g.t.Helper()
-	for i := range n {
-		key := stillKey(i)
-		eventually(g.t, patience, "a write", func() error {
-			_, err := g.any().app.Set(g.t.Context(), key, []byte(key))
-			return err
+	g.all(n, func(i int) {
+		for begun := time.Now(); time.Since(begun) < patience; time.Sleep(10 * time.Millisecond) {
+			if _, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i)); err == nil {
+				return
+			}
+		}
+		g.t.Errorf("%s cannot be stored", stillKey(i))
+	})
+}
+
+// all calls f for each number below n, some of them at the same time.
+func (g *group) all(n int, f func(i int)) {
+	const workers = 8
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				f(i)
+			}
 		})
 	}
+	wg.Wait()
 }
 
 func stillKey(i int) string { return "still:" + strconv.Itoa(i) }
 
+func stillValue(i int) []byte { return bytes.Repeat([]byte(stillKey(i)+"/"), 100) }
+
 // ratio is of reads that found what they ought to.
-type ratio struct{ hits, asked int }
+type ratio struct{ hits, asked atomic.Int64 }
 
-func (r ratio) share() float64 { return float64(r.hits) / float64(max(r.asked, 1)) }
+func (r *ratio) share() float64 { return float64(r.hits.Load()) / float64(max(r.asked.Load(), 1)) }
 
-func (r ratio) String() string {
-	return fmt.Sprintf("%.2f %% of %d", 100*r.share(), r.asked)
+func (r *ratio) String() string {
+	return fmt.Sprintf("%.2f %% of %d", 100*r.share(), r.asked.Load())
 }
 
 // hits reads each of the n entries of fill once, through nodes at random.
-func (g *group) hits(n int) (r ratio) {
+func (g *group) hits(n int) *ratio {
 	g.t.Helper()
-	for i := range n {
-		g.still(&r, i)
-	}
+	r := &ratio{}
+	g.all(n, func(i int) { g.still(r, i) })
 	return r
 }
 
 // watch reads entries of fill at random until it is told to stop.
-func (g *group) watch(n int) (stop func() ratio) {
-	var r ratio
-	over, done := make(chan struct{}), make(chan struct{})
-	go func() { // ends with stop, or the test
-		defer close(done)
-		for {
-			select {
-			case <-over:
-				return
-			case <-g.t.Context().Done():
-				return
-			case <-time.After(pace()):
-				g.still(&r, rand.IntN(n))
+func (g *group) watch(n int) (stop func() *ratio) {
+	r := &ratio{}
+	over := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() { // ends with stop, or the test
+			for {
+				select {
+				case <-over:
+					return
+				case <-g.t.Context().Done():
+					return
+				case <-time.After(pace() / 3):
+					g.still(r, rand.IntN(n))
+				}
 			}
-		}
-	}()
-	return func() ratio {
+		})
+	}
+	return func() *ratio {
 		close(over)
-		<-done
+		wg.Wait()
 		return r
 	}
 }
@@ -364,13 +384,13 @@ func (g *group) still(r *ratio, i int) {
 	switch {
 	case n.downs.Load() != downs: // its process may have ended
 	case err == nil:
-		if r.asked++; string(item.Value) != key {
+		r.asked.Add(1)
+		r.hits.Add(1)
+		if !bytes.Equal(item.Value, stillValue(i)) {
 			g.t.Errorf("%s is %q", key, item.Value)
-			return
 		}
-		r.hits++
 	default:
-		if r.asked++; outcomeOf(err) == odd {
+		if r.asked.Add(1); outcomeOf(err) == odd {
 			g.t.Errorf("%s: %v", key, err)
 		}
 	}

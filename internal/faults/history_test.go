@@ -49,16 +49,19 @@ type op struct {
 	allowed    time.Duration // how long the answer might take
 	out        outcome
 	gone       bool   // the process went away, or was paused, meanwhile
-	note       string // of what is odd
+	note       string // of what is odd; where a value came from
 }
+
+// late is how long after its time the answer came.
+func (o *op) late() time.Duration { return o.end - o.start - o.allowed }
 
 // ok says whether a write was acknowledged. A delete of what is not there is.
 func (o *op) ok() bool { return o.out == done || o.out == absent }
 
 func (o *op) String() string {
 	what := [...]string{"get", "set", "delete"}[o.kind]
-	return fmt.Sprintf("%s of key %d, number %d, through node %d (life %d), %.3f s to %.3f s: %v",
-		what, o.key, o.seq, o.node, o.life, o.start.Seconds(), o.end.Seconds(), o.out)
+	return fmt.Sprintf("%s of key %d, number %d, through node %d (life %d), %.3f s to %.3f s: %v %s",
+		what, o.key, o.seq, o.node, o.life, o.start.Seconds(), o.end.Seconds(), o.out, o.note)
 }
 
 // rules are what a history is checked against. One goroutine writes a key at a
@@ -92,12 +95,12 @@ func (r rules) broken(history []op) []string {
 		o := &history[i]
 		switch {
 		case o.out == odd:
-			bad.add("an odd answer: %v: %s", o, o.note)
+			bad.add("an odd answer: %v", o)
 		case o.gone:
 		case o.kind == get && o.out != silent && o.out > degraded:
 			bad.add("a read that fails: %v", o)
-		case o.end-o.start > o.allowed+r.slack:
-			bad.add("answered %v late: %v", o.end-o.start-o.allowed, o)
+		case o.late() > r.slack:
+			bad.add("answered %v late: %v", o.late(), o)
 		}
 		switch {
 		case o.kind != get:

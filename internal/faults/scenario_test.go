@@ -11,7 +11,7 @@ import (
 )
 
 // still is how many entries the hit ratio is measured with.
-const still = 2000
+const still = 5000
 
 // TestProcessAtOnce: sidecars that start at the same moment become one cluster.
 func TestProcessAtOnce(t *testing.T) {
@@ -57,10 +57,10 @@ func TestProcessJoinLeave(t *testing.T) {
 }
 
 // atLeast fails the test where fewer reads have hit.
-func (g *group) atLeast(share float64, list ...ratio) {
+func (g *group) atLeast(share float64, list ...*ratio) {
 	g.t.Helper()
 	for _, r := range list {
-		if r.asked == 0 || r.share() < share {
+		if r.asked.Load() == 0 || r.share() < share {
 			g.t.Errorf("hits: %v, want %.1f %% at least%s", r, 100*share, g.stats())
 		}
 	}
