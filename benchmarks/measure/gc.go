@@ -69,7 +69,7 @@ func (b *Bench) holding(ctx context.Context, o peers.Options, entries int) (*pee
 // tells what the entries cost by being there, and the others' difference what
 // they cost by not being in the processor's caches.
 func (b *Bench) reads(ctx context.Context, few, many *peers.Server, p record.GCParameters, round int) (map[string]record.Side, error) {
-	var c contest
+	c := newContest()
 	defer c.close()
 	for _, side := range []struct {
 		name string

@@ -123,24 +123,33 @@ func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipel
 // contest is the sides of one comparison in one round.
 type contest struct {
 	names []string
-	loads []*load.Load
+	loads []side
 	sums  []load.Result
+	close func() // ends the loads that were opened here
 }
 
-// enter adds a side.
+// side is a load that can be made for some time.
+type side interface {
+	Run(ctx context.Context, warmUp, d time.Duration) (load.Result, error)
+}
+
+func newContest() *contest { return &contest{close: func() {}} }
+
+// enter adds a side with a load of its own.
 func (c *contest) enter(name string, cfg load.Config) error {
 	l, err := load.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, l), append(c.sums, load.Result{})
+	others := c.close
+	c.close = func() { l.Close(); others() }
+	c.add(name, l)
 	return nil
 }
 
-func (c *contest) close() {
-	for _, l := range c.loads {
-		l.Close()
-	}
+// add adds a side whose load somebody else opens and closes.
+func (c *contest) add(name string, s side) {
+	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, s), append(c.sums, load.Result{})
 }
 
 // play lets the sides take turns, each time another one first, so that a

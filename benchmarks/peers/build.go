@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
+const product = "github.com/cachesidecar/cachesidecar"
+
 // Build compiles the sidecar, as its own module has it, and the echo server
 // into dir.
 func Build(ctx context.Context, dir string) error {
-	const product = "github.com/cachesidecar/cachesidecar"
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", product).Output()
 	if err != nil {
 		return fmt.Errorf("where the module %s is: %w: run this in the folder benchmarks", product, err)
@@ -20,11 +21,23 @@ func Build(ctx context.Context, dir string) error {
 		{strings.TrimSpace(string(root)), "cachesidecar", "./cmd/cachesidecar"},
 		{"", "echo", product + "/benchmarks/cmd/echo"},
 	} {
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, b.out), b.pkg)
-		cmd.Dir = b.in
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build %s: %w\n%s", b.pkg, err, out)
+		if err := build(ctx, b.in, filepath.Join(dir, b.out), b.pkg); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// BuildMember compiles the nodes of libraries into dir.
+func BuildMember(ctx context.Context, dir string) error {
+	return build(ctx, "", filepath.Join(dir, memberBinary), product+"/benchmarks/cmd/member")
+}
+
+func build(ctx context.Context, in, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, pkg)
+	cmd.Dir = in
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, said)
 	}
 	return nil
 }

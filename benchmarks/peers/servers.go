@@ -23,7 +23,7 @@ import (
 type Server struct {
 	Name    string
 	Version string // empty for those that are built here
-	Socket  string
+	Socket  string // or host:port
 	Get     load.Protocol
 	Set     load.Protocol
 	binary  string
@@ -38,6 +38,7 @@ type Options struct {
 	Bytes     int64  // memory for data; at least 64 MiB, memcached's own least
 	KeySize   int
 	ValueSize int
+	Place     *Place // of a sidecar in a cluster
 }
 
 const (
@@ -55,8 +56,10 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(s.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	if s.network() == "unix" {
+		if err := os.Remove(s.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
 	}
 	s.cmd = exec.CommandContext(ctx, s.binary, args...)
 	var complaint bytes.Buffer
@@ -97,7 +100,7 @@ func (s *Server) command(o Options) (args []string, err error) {
 	case record.Sidecar:
 		s.binary = filepath.Join(o.Dir, "cachesidecar")
 		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}
-		return []string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}, nil
+		return append([]string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}, o.Place.flags()...), nil
 	case record.Redis:
 		s.binary, err = Installed("redis-server")
 		s.Get, s.Set = Redis{KeySize: o.KeySize}, Redis{KeySize: o.KeySize, Value: value}
@@ -112,8 +115,15 @@ func (s *Server) command(o Options) (args []string, err error) {
 		s.binary = filepath.Join(o.Dir, "echo")
 		s.Get, s.Set = EchoOf(o)
 		return []string{s.Socket}, nil
+	case record.EchoTCP:
+		s.binary = filepath.Join(o.Dir, "echo")
+		s.Get, s.Set = EchoOfPeers(o)
+		if s.Socket, err = FreeAddress(); err != nil {
+			return nil, err
+		}
+		return []string{s.Socket}, nil
 	}
-	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Echo)
+	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Echo, record.EchoTCP)
 }
 
 // ErrNotInstalled: a peer's program is not on this machine.
@@ -129,7 +139,14 @@ func Installed(program string) (string, error) {
 }
 
 // Dial connects.
-func (s *Server) Dial() (net.Conn, error) { return net.Dial("unix", s.Socket) }
+func (s *Server) Dial() (net.Conn, error) { return net.Dial(s.network(), s.Socket) }
+
+func (s *Server) network() string {
+	if strings.Contains(s.Socket, "/") {
+		return "unix"
+	}
+	return "tcp"
+}
 
 // Stop ends the server and waits for it.
 func (s *Server) Stop() {
@@ -140,6 +157,12 @@ func (s *Server) Stop() {
 		_ = s.cmd.Process.Kill()
 		<-s.exited
 	}
+}
+
+// Kill ends the server as kill -9 does, and waits for it.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill()
+	<-s.exited
 }
 
 // version is the number that a peer's program tells of itself.

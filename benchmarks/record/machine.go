@@ -3,10 +3,12 @@ package record
 import (
 	"bufio"
 	"bytes"
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -84,19 +86,26 @@ var compared = []string{
 	"github.com/maypok86/otter/v2",
 	"github.com/hashicorp/golang-lru/v2",
 	"github.com/HdrHistogram/hdrhistogram-go",
+	"github.com/groupcache/groupcache-go/v3",
+	"github.com/buraksezer/olric",
 }
 
 // Libraries are the versions of Go and of the libraries in this program.
 func Libraries() map[string]string {
 	versions := map[string]string{"go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, d := range info.Deps {
-			for _, path := range compared {
-				if d.Path == path {
-					name := strings.TrimSuffix(path, "/v2")
-					versions[name[strings.LastIndexByte(name, '/')+1:]] = d.Version
-				}
-			}
+		maps.Copy(versions, LibrariesOf(info))
+	}
+	return versions
+}
+
+// LibrariesOf are the versions of the libraries in a program.
+func LibrariesOf(info *debug.BuildInfo) map[string]string {
+	versions := map[string]string{}
+	for _, d := range info.Deps {
+		if slices.Contains(compared, d.Path) {
+			name := strings.TrimSuffix(strings.TrimSuffix(d.Path, "/v2"), "/v3")
+			versions[name[strings.LastIndexByte(name, '/')+1:]] = d.Version
 		}
 	}
 	return versions

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -68,6 +69,27 @@ func TestSide(t *testing.T) {
 	}
 	if s.PerSecond() != 1000 || s.At(50) != 0 || s.At(99) != 4 || s.At(100) != 8 || s.At(42) != 0 {
 		t.Errorf("got %v/s, p50 %v, p99 %v, max %v", s.PerSecond(), s.At(50), s.At(99), s.At(100))
+	}
+}
+
+func TestMoves(t *testing.T) {
+	m := Moves{Windows: []Window{{Reads: 100, Hits: 100}, {Reads: 50, Hits: 25}, {Reads: 50, Hits: 49, Errors: 1}}}
+	if lowest, mean := m.Ratios(); lowest != 0.5 || mean != 0.87 {
+		t.Errorf("got %v and %v, want 0.5 and 0.87", lowest, mean)
+	}
+	m.Windows = append(m.Windows, Window{}) // a second in which nobody was answered
+	if lowest, _ := m.Ratios(); lowest != 0 {
+		t.Errorf("got %v for a second without answers, want 0", lowest)
+	}
+}
+
+func TestLibrariesOf(t *testing.T) {
+	info := debug.BuildInfo{Deps: []*debug.Module{
+		{Path: "github.com/groupcache/groupcache-go/v3", Version: "v3.2.0"}, {Path: "github.com/buraksezer/olric", Version: "v0.5.7"}, {Path: "example.com/other", Version: "v1.0.0"},
+	}}
+	want := map[string]string{"groupcache-go": "v3.2.0", "olric": "v0.5.7"}
+	if got := LibrariesOf(&info); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

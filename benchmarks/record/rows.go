@@ -2,11 +2,12 @@ package record
 
 // Names of what is measured; the files are called so.
 const (
-	Socket = "socket"
-	Memory = "memory"
-	GC     = "gc"
-	Idle   = "idle"
-	Hits   = "hits"
+	Socket  = "socket"
+	Memory  = "memory"
+	GC      = "gc"
+	Idle    = "idle"
+	Cluster = "cluster"
+	Hits    = "hits"
 )
 
 // Names of the servers, which are the sides of their comparisons.

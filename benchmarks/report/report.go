@@ -45,6 +45,7 @@ var sections = []struct {
 	{record.Memory, memorySection},
 	{record.GC, gcSection},
 	{record.Idle, idleSection},
+	{record.Cluster, clusterSection},
 	{record.Hits, hitsSection},
 }
 

@@ -158,6 +158,91 @@ func TestHitsAreHeldAgainstLRU(t *testing.T) {
 	}
 }
 
+// clusterFile has one round of each part.
+func clusterFile() record.File[record.ClusterParameters, record.ClusterRow] {
+	f := record.File[record.ClusterParameters, record.ClusterRow]{Head: head(record.Cluster)}
+	f.Parameters = record.ClusterParameters{Data: record.Data{Keys: 1000}, Bound: 2000, Hosts: 5, Probe: 100, Hot: 500}
+	slow := side(10)
+	for i := range slow.LatencyUS {
+		slow.LatencyUS[i] = 35
+	}
+	moves := func(hits int64) *record.Moves {
+		return &record.Moves{
+			Windows: []record.Window{{Reads: 100, Hits: 100}, {Reads: 100, Hits: hits, Degraded: 2}, {Reads: 100, Hits: 100}},
+			Events:  []record.Event{{MS: 1100, Host: "host-1", What: record.Asked}, {MS: 1900, Host: "host-1", What: record.In}},
+		}
+	}
+	for _, depth := range []int{1, 64} {
+		f.Rows = append(f.Rows, record.ClusterRow{Part: record.Copies, Round: 1, Conns: 16, Depth: depth, Copied: map[string]float64{record.Copied: 0.99},
+			Sides: map[string]record.Side{record.Owned: side(100), record.Copied: side(80)}})
+	}
+	f.Rows = append(f.Rows,
+		record.ClusterRow{Part: record.Latency, Round: 1, Conns: 1, Depth: 1, Sides: map[string]record.Side{record.Sidecar: slow, record.Echo: side(1), record.EchoTCP: side(1)}},
+		record.ClusterRow{Part: record.Remote, Round: 1, Conns: 16, Depth: 1, Sides: map[string]record.Side{
+			record.Sidecar: side(40), record.Embedded: side(90), record.Groupcache: side(20), record.Olric: side(50)}},
+		record.ClusterRow{Part: record.Kill, Round: 1, Kill: &record.KillRow{Reads: 1000, Hits: 10, Errors: 2, WriteMS: 3000, HitMS: 3100, AllMS: 5000}},
+		record.ClusterRow{Part: record.Restart, Round: 1, Moves: moves(40)}, record.ClusterRow{Part: record.Join, Round: 1, Moves: moves(97)})
+	return f
+}
+
+func TestSeveralHosts(t *testing.T) {
+	dir := t.TempDir()
+	if err := record.Write(filepath.Join(dir, RoundsDir), clusterFile()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Derive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(files[Page])
+	for _, want := range []string{
+		"| GET of another host's key, copy here, 16 × 1 | requests/s, copies / own keys | 0.80 | 0.80 | 0.80 | ≥ 0.9 | **missed by 0.1** |",
+		"| GET of another host's key, its owner answers, 1 × 1 | p50 / p50 of echo, Unix and TCP together | 1.75 | 1.75 | 1.75 | ≤ 1.5 | **missed by 0.25** |",
+		"| requests/s, sidecar embedded / groupcache | 4.50 | 4.50 | 4.50 | – | – |",
+		"| requests/s, sidecar through its socket / olric | 0.80 | 0.80 | 0.80 | – | – |",
+		"| a host of three is killed | errors of reads of its keys, through the others | 2 | 2 | 2 | ≤ 0 | **missed by 2** |",
+		"| a host of three is killed | s until 100 of its keys are written and read again | 5.00 | 5.00 | 5.00 | ≤ 4.5 | **missed by 0.5** |",
+		"| 5 hosts restart, one after the other | hits in the lowest second, % | 40.00 |",
+		"| a host joins 5 others | hits in all seconds, % | 99.00 |",
+		"| a host joins 5 others | misses since nobody could be asked in time | 2 | 2 | 2 | – | – |",
+		"| a host joins 5 others | misses of entries that are gone | 1 | 1 | 1 | – | – |",
+		"| host-1 | restart | 1.10 | – | – | 1.90 | 40.00 |",
+		"were answered from a copy",
+		"![Hit ratio while hosts come and go](plots/cluster-moves.svg)",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %q:\n%s", want, page)
+		}
+	}
+	if len(files[PlotsDir+"/cluster-moves.svg"]) == 0 {
+		t.Error("there is no plot")
+	}
+}
+
+func TestSeveralHostsErrors(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*record.File[record.ClusterParameters, record.ClusterRow])
+		want   string
+	}{
+		{"a side is missing", func(f *record.File[record.ClusterParameters, record.ClusterRow]) {
+			delete(f.Rows[3].Sides, record.Olric)
+		}, "round 1 of remote has no figures of olric"},
+		{"a kill without figures", func(f *record.File[record.ClusterParameters, record.ClusterRow]) { f.Rows[4].Kill = nil }, "round 1 of kill has not the figures of its part"},
+		{"a part is missing", func(f *record.File[record.ClusterParameters, record.ClusterRow]) { f.Rows = f.Rows[:6] }, "some parts have no rounds"},
+	} {
+		dir := t.TempDir()
+		f := clusterFile()
+		c.change(&f)
+		if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Derive(dir); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
+		}
+	}
+}
+
 func TestTarget(t *testing.T) {
 	for _, c := range []struct {
 		t    *target

@@ -27,6 +27,11 @@ var (
 	// "Unchanged": within what the figure varies by on a quiet machine.
 	p99OfFew = &target{"≤", 1.1}
 
+	copyOfOwned = &target{"≥", 0.9} // "as fast": a GET of a copy against one of the host's own
+	hopsOfEcho  = &target{"≤", 1.5} // the owner's answer against two round trips
+	killErrors  = &target{"≤", 0}   // reads through hosts that live
+	killSeconds = &target{"≤", 4.5}
+
 	hitsOfLRU     = &target{"≥", -1}   // points, on each trace at each size
 	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for the one below
 	hitsMean      = &target{"≥", 2}    // points, over all of them

@@ -20,7 +20,7 @@ import (
 // bench runs the command and returns what it prints.
 func bench(t *testing.T, args ...string) (out, log string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var o, l bytes.Buffer
 	err = run(ctx, args, &o, &l)
@@ -82,6 +82,42 @@ func TestEverythingOnce(t *testing.T) {
 	}
 	if want := 8 + 6 + 7 - 2; len(f.Rows) != want {
 		t.Errorf("got %d shapes of load, want %d", len(f.Rows), want)
+	}
+}
+
+// TestSeveralHostsOnce measures several hosts, in small.
+func TestSeveralHostsOnce(t *testing.T) {
+	dir := t.TempDir()
+	out, log, err := bench(t, "cluster", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "100", "-entries", "2000", "-cycle", "4096",
+		"-hot", "200", "-max-staleness", "1000", "-kills", "1", "-probe", "20", "-hosts", "2", "-fixed", "1000", "-reads", "500")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| GET of another host's key, copy here, 16 × 64 | requests/s, copies / own keys |",
+		"| GET of another host's key, its owner answers, 16 × 1 | requests/s, sidecar embedded / olric |",
+		"| a host of three is killed | errors of reads of its keys, through the others | 0 | 0 | 0 | ≤ 0 | met |",
+		"| 2 hosts restart, one after the other | hits in the lowest second, % |",
+		"| host-3 | join | – | – |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("cluster prints no %q:\n%s", want, out)
+		}
+	}
+	if _, log, err := bench(t, "report", "-dir", dir); err != nil || !strings.Contains(log, "1 plots") {
+		t.Errorf("report: got error %v, log %q", err, log)
+	}
+	f, err := record.Read[record.ClusterParameters, record.ClusterRow](filepath.Join(dir, report.RoundsDir), record.Cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{record.Groupcache, record.Olric} {
+		if v := f.Versions[name]; !strings.HasPrefix(v, "v") {
+			t.Errorf("got version %q of %s", v, name)
+		}
+	}
+	if want := 2 + 1 + 1 + 1 + 1 + 1; len(f.Rows) != want {
+		t.Errorf("got %d rows, want %d", len(f.Rows), want)
 	}
 }
 
@@ -165,6 +201,8 @@ func TestUsage(t *testing.T) {
 		{"an argument", []string{"gc", "5000"}, `gc: "5000" is no flag`, false},
 		{"below the least", []string{"memory", "-rounds", "0"}, "memory -rounds 0: give at least 1", false},
 		{"more few than many", []string{"gc", "-entries", "1000", "-few", "2000"}, "gc -few 2000: give at most the 1000", false},
+		{"hotter than there are keys", []string{"cluster", "-entries", "1000", "-hot", "501"}, "cluster -hot 501: give at most half of the 1000", false},
+		{"one host restarts", []string{"cluster", "-hosts", "1"}, "cluster -hosts 1: give at least 2", false},
 		{"no folder of traces", []string{"hits"}, "give -traces DIR", false},
 		{"a folder that is not there", []string{"hits", "-traces", filepath.Join(empty, "none")}, "no such file", false},
 		{"a folder without traces", []string{"hits", "-traces", empty}, "no traces in", false},

@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of
 // results from what it has measured. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memory|gc|idle|hits|report|all [flags]
+//	go run ./cmd/bench socket|memory|gc|idle|cluster|hits|report|all [flags]
 //
 // Its inputs are flags, outputs are rounds/*.json (raw figures), and with
 // report RESULTS.md and plots/*.svg. It starts the servers that it measures and
@@ -44,6 +44,7 @@ var commands = []command{
 	{"memory", "memory of a filled sidecar and a filled memcached", memory},
 	{"gc", "what many entries cost the garbage collector and the slowest reads", gc},
 	{"idle", "memory of idle connections", idle},
+	{"cluster", "several hosts: reads of others' keys, a host that dies, hosts that come and go", cluster},
 	{"hits", "hit ratios of the traces in a folder", hitRatios},
 	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
 }

@@ -72,6 +72,31 @@ func idle(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Idle)
 }
 
+func cluster(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Cluster)
+	v := record.ClusterParameters{Limit: clusterLimit}
+	f.data(&v.Data, 50_000)
+	f.turns(&v.Turns, 5)
+	f.count(&v.Cycle, "cycle", 1<<17, 1, "how many requests are prebuilt over all connections")
+	f.count(&v.Hot, "hot", 1000, 1, "how many keys there are copies of, and as many of the host's own")
+	f.count(&v.Bound, "max-staleness", 2000, 500, "of the sidecars, in ms")
+	f.count(&v.Kills, "kills", 5, 1, "how often a host is killed")
+	f.count(&v.Probe, "probe", 100, 1, "how many of its keys are written until that succeeds")
+	f.count(&v.Hosts, "hosts", 5, 2, "how many hosts are restarted")
+	f.count(&v.Fixed, "fixed", 20_000, 1000, "how many keys are read meanwhile")
+	f.count(&v.Reads, "reads", 2000, 1, "how many of them a second, about")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if v.Hot > v.Keys/2 {
+		return fmt.Errorf("cluster -hot %d: give at most half of the %d of -entries", v.Hot, v.Keys)
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Cluster)
+}
+
+// clusterLimit is the memory of each host for what it holds: ample for all keys.
+const clusterLimit = 64 << 20
+
 func hitRatios(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Hits)
 	v := record.HitsParameters{}

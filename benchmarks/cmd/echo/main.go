@@ -1,7 +1,9 @@
-// Command echo sends back what it reads on a Unix socket: what a Go server can
-// reach at most, with one read and one write a batch and no thought.
+// Command echo sends back what it reads on a Unix socket, or on a TCP address:
+// what a Go server can reach at most, with one read and one write a batch and
+// no thought.
 //
 //	echo SOCKET
+//	echo HOST:PORT
 //
 // It has one goroutine a connection, which ends with it.
 package main
@@ -10,11 +12,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 )
 
 func main() {
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "echo: give the path of the socket to listen on")
+		fmt.Fprintln(os.Stderr, "echo: give the path of the socket to listen on, or host:port")
 		os.Exit(2)
 	}
 	fmt.Fprintln(os.Stderr, "echo:", serve(os.Args[1]))
@@ -22,8 +25,12 @@ func main() {
 }
 
 // serve accepts connections until it cannot.
-func serve(path string) error {
-	ln, err := net.Listen("unix", path)
+func serve(where string) error {
+	network := "unix"
+	if !strings.Contains(where, "/") {
+		network = "tcp"
+	}
+	ln, err := net.Listen(network, where)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,222 @@
+// Package member is one node of a cache that lives inside a program, in a
+// process of its own: which keys it asks another node for, the load that it
+// makes on itself, and what it is told to do.
+//
+// Inputs are a Node and orders, a JSON value each; outputs are answers of the
+// same kind. Its goroutines, one a worker, end before an order is answered. It
+// knows no library; those are in cmd/member.
+package member
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Node is one of a library's nodes.
+type Node interface {
+	// Elsewhere says whether another node owns a key.
+	Elsewhere(ctx context.Context, key string) (bool, error)
+	// Set stores a value for Get to find, where the library has that.
+	Set(ctx context.Context, key string, value []byte) error
+	// Get returns the value as bytes of the caller's own.
+	Get(ctx context.Context, key string) ([]byte, error)
+}
+
+// Config says what a node is asked for.
+type Config struct {
+	Keys      int // that another node owns
+	KeySize   int // bytes
+	ValueSize int // bytes
+	Workers   int // that ask at the same time, one key at a time each
+}
+
+// Value is that of all keys.
+func (c Config) Value() []byte { return bytes.Repeat([]byte("v"), c.ValueSize) }
+
+// Ready is the first line of a member: it serves, or can be asked.
+type Ready struct {
+	Ready bool `json:"ready"`
+}
+
+// Order makes the load for so long, and so long before that it counts.
+type Order struct {
+	WarmUp time.Duration `json:"warm_up_ns"`
+	Turn   time.Duration `json:"turn_ns"`
+}
+
+// Answer is what a load came to.
+type Answer struct {
+	Requests int64                  `json:"requests"`
+	Hits     int64                  `json:"hits"`
+	Latency  *hdrhistogram.Snapshot `json:"latency"` // nanoseconds
+	Error    string                 `json:"error,omitempty"`
+}
+
+// Member asks a node.
+type Member struct {
+	cfg     Config
+	node    Node
+	workers []*worker
+}
+
+// New finds the keys that another node owns, stores them, and looks that each
+// is what it must be, byte for byte.
+func New(ctx context.Context, cfg Config, node Node) (*Member, error) {
+	m := &Member{cfg: cfg, node: node}
+	keys, err := m.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Workers {
+		w := &worker{node: node, size: cfg.ValueSize, latency: newHistogram()}
+		for at := i; at < len(keys); at += cfg.Workers {
+			w.keys = append(w.keys, keys[at])
+		}
+		m.workers = append(m.workers, w)
+	}
+	value := cfg.Value()
+	var g errgroup.Group
+	for _, w := range m.workers {
+		g.Go(func() error { return w.fill(ctx, value) })
+	}
+	return m, g.Wait()
+}
+
+// find looks for keys that another node owns among ten times as many.
+func (m *Member) find(ctx context.Context) ([]string, error) {
+	const atOnce = 32
+	var next, found atomic.Int64
+	var mu sync.Mutex
+	var keys []string
+	var g errgroup.Group
+	for range atOnce {
+		g.Go(func() error {
+			for found.Load() < int64(m.cfg.Keys) {
+				n := next.Add(1) - 1
+				if n >= 10*int64(m.cfg.Keys) {
+					return fmt.Errorf("only %d of %d keys belong to another node: it is not there", found.Load(), n)
+				}
+				key := string(load.Key(nil, uint64(n), m.cfg.KeySize))
+				elsewhere, err := m.node.Elsewhere(ctx, key)
+				if err != nil {
+					return fmt.Errorf("who owns %s: %w", key, err)
+				}
+				if elsewhere && found.Add(1) <= int64(m.cfg.Keys) {
+					mu.Lock()
+					keys = append(keys, key)
+					mu.Unlock()
+				}
+			}
+			return nil
+		})
+	}
+	return keys, g.Wait()
+}
+
+// Serve says that the member is ready, and makes the load as it is ordered,
+// until there are no more orders.
+func (m *Member) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
+	if err := answers.Encode(Ready{true}); err != nil {
+		return err
+	}
+	for {
+		var o Order
+		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		a := m.run(ctx, o)
+		if err := answers.Encode(a); err != nil {
+			return err
+		}
+	}
+}
+
+// run makes the load once.
+func (m *Member) run(ctx context.Context, o Order) Answer {
+	begin := time.Now().Add(o.WarmUp)
+	end := begin.Add(o.Turn)
+	var g errgroup.Group
+	for _, w := range m.workers {
+		g.Go(func() error { return w.repeat(ctx, begin, end) })
+	}
+	if err := g.Wait(); err != nil {
+		return Answer{Error: err.Error()}
+	}
+	var a Answer
+	latency := newHistogram()
+	for _, w := range m.workers {
+		a.Requests += w.requests
+		a.Hits += w.hits
+		latency.Merge(w.latency)
+	}
+	a.Latency = latency.Export()
+	return a
+}
+
+// newHistogram has the bounds of package load's.
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
+
+// worker asks for one key after another, always for the one that it has not
+// asked for the longest.
+type worker struct {
+	node Node
+	size int
+	keys []string
+	next int
+
+	requests, hits int64
+	latency        *hdrhistogram.Histogram
+}
+
+func (w *worker) fill(ctx context.Context, value []byte) error {
+	for _, key := range w.keys {
+		if err := w.node.Set(ctx, key, value); err != nil {
+			return fmt.Errorf("set %s: %w", key, err)
+		}
+		if got, err := w.node.Get(ctx, key); err != nil || !bytes.Equal(got, value) {
+			return fmt.Errorf("get %s: %d bytes that are not what was set, error %v", key, len(got), err)
+		}
+	}
+	return nil
+}
+
+func (w *worker) repeat(ctx context.Context, begin, end time.Time) error {
+	w.requests, w.hits = 0, 0
+	w.latency.Reset()
+	for {
+		start := time.Now()
+		if !start.Before(end) {
+			return nil
+		}
+		key := w.keys[w.next]
+		if w.next++; w.next == len(w.keys) {
+			w.next = 0
+		}
+		value, err := w.node.Get(ctx, key)
+		if err != nil {
+			return fmt.Errorf("get %s: %w", key, err)
+		}
+		if !start.Before(begin) {
+			w.requests++
+			if len(value) == w.size {
+				w.hits++
+			}
+			_ = w.latency.RecordValue(int64(time.Since(start))) // fails beyond a minute alone
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Place is where a sidecar of a cluster is.
+type Place struct {
+	Node  string
+	Bind  string // of gossip; the others' requests come to the port after it
+	Join  []string
+	Bound time.Duration // max_staleness; zero is the default
+}
+
+// flags are those of the sidecar's command.
+func (p *Place) flags() []string {
+	if p == nil {
+		return nil
+	}
+	f := []string{"--node", p.Node, "--bind", p.Bind, "--join", strings.Join(p.Join, ",")}
+	if p.Bound > 0 {
+		f = append(f, "--max-staleness", p.Bound.String())
+	}
+	return f
+}
+
+// FreeAddress finds an address that nobody uses, and whose next port is free as
+// well. On Linux all of 127/8 is loopback, so that two programs that look for
+// one hardly meet; the port lies below those that the system gives out.
+func FreeAddress() (string, error) {
+	for range 100 {
+		host := "127.0.0.1"
+		if runtime.GOOS == "linux" {
+			host = fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+		}
+		port := 10000 + 2*rand.IntN(10000)
+		address := net.JoinHostPort(host, strconv.Itoa(port))
+		if free(address) && free(net.JoinHostPort(host, strconv.Itoa(port+1))) {
+			return address, nil
+		}
+	}
+	return "", errors.New("no free port on loopback")
+}
+
+func free(address string) bool {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	p, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return false
+	}
+	return p.Close() == nil
+}
+
+// Cluster is several sidecars that form one cache.
+type Cluster struct {
+	o     Options
+	bound time.Duration
+	hosts []*Host
+}
+
+// Host is one of them. Its methods but App belong to one goroutine.
+type Host struct {
+	*Server
+	o   Options
+	app atomic.Pointer[client.Client] // nil while it is down
+}
+
+// StartCluster starts so many sidecars at once, and returns when they are one.
+func StartCluster(ctx context.Context, hosts int, bound time.Duration, o Options) (*Cluster, error) {
+	c := &Cluster{o: o, bound: bound}
+	for range hosts {
+		if _, err := c.Place(); err != nil {
+			return nil, err
+		}
+	}
+	for _, h := range c.hosts {
+		if err := h.Start(ctx); err != nil {
+			c.Stop()
+			return nil, err
+		}
+	}
+	if err := c.Agreed(ctx); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Place makes room for one more host. Its process is yet to be started.
+func (c *Cluster) Place() (*Host, error) {
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	h := &Host{o: c.o}
+	h.o.Place = &Place{Node: fmt.Sprintf("host-%d", len(c.hosts)+1), Bind: address, Bound: c.bound}
+	h.o.Label = c.o.Label + "-" + h.o.Place.Node
+	c.hosts = append(c.hosts, h)
+	// All have the same addresses to join, as the manual has it.
+	var join []string
+	for _, h := range c.hosts[:min(3, len(c.hosts))] {
+		join = append(join, h.o.Place.Bind)
+	}
+	for _, h := range c.hosts {
+		h.o.Place.Join = join
+	}
+	return h, nil
+}
+
+// Hosts are all places.
+func (c *Cluster) Hosts() []*Host { return c.hosts }
+
+// Stop ends all, at once.
+func (c *Cluster) Stop() {
+	var wg sync.WaitGroup
+	for _, h := range c.hosts {
+		if h.app.Load() != nil {
+			wg.Go(h.Stop)
+		}
+	}
+	wg.Wait()
+}
+
+// Node is the host's name.
+func (h *Host) Node() string { return h.o.Place.Node }
+
+// Bind is the host's address.
+func (h *Host) Bind() string { return h.o.Place.Bind }
+
+// App is the Go client of the host's apps, or nil while it is down.
+func (h *Host) App() *client.Client { return h.app.Load() }
+
+// Start starts the host's process, and returns once it serves.
+func (h *Host) Start(ctx context.Context) error {
+	s, err := Start(ctx, record.Sidecar, h.o)
+	if err != nil {
+		return err
+	}
+	app, err := client.Dial(ctx, client.Config{Socket: s.Socket, Name: "bench"})
+	if err != nil {
+		s.Stop()
+		return err
+	}
+	h.Server = s
+	h.app.Store(app)
+	return nil
+}
+
+// Stop keeps apps off, asks the process to end and waits until it has.
+func (h *Host) Stop() { h.end(h.Server.Stop) }
+
+// Kill ends the process as kill -9 does.
+func (h *Host) Kill() { h.end(h.Server.Kill) }
+
+func (h *Host) end(how func()) {
+	app := h.app.Swap(nil)
+	how()
+	_ = app.Close()
+}
+
+// agreeTime is how long hosts may take to become one.
+const agreeTime = time.Minute
+
+// Agreed waits until the hosts that are up are one cache: each has them in, and
+// nobody else; together they hold every partition, and nothing is on its way.
+func (c *Cluster) Agreed(ctx context.Context) error {
+	var err error
+	for end := time.Now().Add(agreeTime); time.Now().Before(end); {
+		if err = c.agreed(ctx); err == nil || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return fmt.Errorf("the hosts are not one after %v: %w", agreeTime, err)
+}
+
+// partitions of a cluster.
+const partitions = 16384
+
+func (c *Cluster) agreed(ctx context.Context) error {
+	up, held := 0, 0
+	for _, h := range c.hosts {
+		if h.App() != nil {
+			up++
+		}
+	}
+	for _, h := range c.hosts {
+		app := h.App()
+		if app == nil {
+			continue
+		}
+		members, err := app.Members(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Node(), err)
+		}
+		in := 0
+		for _, m := range members {
+			if m.State == "in" && m.Partitions > 0 {
+				in++
+			}
+		}
+		if in != up {
+			return fmt.Errorf("%s has %d of %d hosts in", h.Node(), in, up)
+		}
+		st, err := app.Stats(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Node(), err)
+		}
+		if o := st.Cluster.Handoff; o.Pulling > 0 || o.Offering > 0 {
+			return fmt.Errorf("%s hands over", h.Node())
+		}
+		held += st.Cluster.Held
+	}
+	if held != partitions {
+		return fmt.Errorf("%d of %d partitions are held", held, partitions)
+	}
+	return nil
+}
+
+// Owners are the numbers of those of the first n keys that each host owns, by
+// its name, as RING says.
+func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (map[string][]uint64, error) {
+	const atOnce = 32
+	places := make([]client.Place, n)
+	errs := make([]error, atOnce)
+	var wg sync.WaitGroup
+	for w := range atOnce {
+		wg.Go(func() {
+			for i := w; i < n && errs[w] == nil; i += atOnce {
+				places[i], errs[w] = h.App().Ring(ctx, string(load.Key(nil, uint64(i), c.o.KeySize)))
+			}
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("who owns the keys: %w", err)
+	}
+	owners := map[string][]uint64{}
+	for i, p := range places {
+		if p.Holder != p.Owner {
+			return nil, fmt.Errorf("key %d is %s's and held by %q: the hosts are not one", i, p.Owner, p.Holder)
+		}
+		owners[p.Owner] = append(owners[p.Owner], uint64(i))
+	}
+	return owners, nil
+}
+
+// Fresh is GETs of the sidecar's protocol that the owner answers, from no copy.
+type Fresh struct{ load.Sidecar }
+
+// Append appends a GET.
+func (p Fresh) Append(dst []byte, i int, key uint64) []byte {
+	return wire.AppendRequest(dst, &wire.Request{
+		ID: 1<<20 + uint64(i), Op: wire.OpGet, Key: load.Key(nil, key, p.KeySize), TTLMS: wire.TTLDefault, Options: wire.Fresh, // ids as package load's
+	})
+}

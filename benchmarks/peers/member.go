@@ -1,0 +1,132 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/member"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// memberBinary is a program that is a node of a library.
+const memberBinary = "member"
+
+// Member is a process that is a node of a library, and makes the load on
+// itself. One goroutine uses it at a time.
+type Member struct {
+	Version   string // of the library; empty for ours
+	dir       string
+	cmd       *exec.Cmd
+	orders    io.WriteCloser
+	answers   *json.Decoder
+	complaint bytes.Buffer
+}
+
+// memberKinds are the kinds of node by the names of sides, and their libraries.
+var memberKinds = map[string]struct{ kind, library string }{
+	record.Embedded:   {"sidecar", ""},
+	record.Groupcache: {"groupcache", "groupcache-go"},
+	record.Olric:      {"olric", "olric"},
+}
+
+// MemberOptions say what a node is to be.
+type MemberOptions struct {
+	Options
+	Self string   // its address
+	All  []string // those of all nodes
+	Asks bool     // it asks another node; else it owns
+	// Of one that asks:
+	Keys    int
+	Workers int // that ask at the same time
+}
+
+// StartMember runs a node and returns once it serves, or can ask.
+func StartMember(ctx context.Context, name string, o MemberOptions) (*Member, error) {
+	kind, ok := memberKinds[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no library %q", name)
+	}
+	binary := filepath.Join(o.Dir, memberBinary)
+	m := &Member{dir: o.Dir}
+	if kind.library != "" {
+		info, err := buildinfo.ReadFile(binary)
+		if err != nil {
+			return nil, err
+		}
+		m.Version = record.LibrariesOf(info)[kind.library]
+	}
+	m.cmd = exec.CommandContext(ctx, binary, "-self", o.Self, "-all", strings.Join(o.All, ","), "-dir", o.Dir,
+		"-limit", strconv.FormatInt(o.Bytes, 10), "-asks="+strconv.FormatBool(o.Asks),
+		"-keys", strconv.Itoa(o.Keys), "-workers", strconv.Itoa(o.Workers),
+		"-key-size", strconv.Itoa(o.KeySize), "-value-size", strconv.Itoa(o.ValueSize), kind.kind)
+	m.cmd.Stderr = &m.complaint
+	m.cmd.Cancel = func() error { return m.cmd.Process.Signal(syscall.SIGTERM) }
+	m.cmd.WaitDelay = stopTime
+	var err error
+	if m.orders, err = m.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	answers, err := m.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	m.answers = json.NewDecoder(answers)
+	if err := m.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%s does not start: %w", name, err)
+	}
+	var r member.Ready
+	if err := m.answers.Decode(&r); err != nil || !r.Ready {
+		m.Close()
+		return nil, fmt.Errorf("%s ended at once (%v): %s", name, m.cmd.ProcessState, bytes.TrimSpace(m.complaint.Bytes()))
+	}
+	return m, nil
+}
+
+// Socket is that of an embedded sidecar.
+func (m *Member) Socket() string { return filepath.Join(m.dir, "embedded.sock") }
+
+// Run makes the load for warmUp, then for d, and tells of the latter.
+func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, error) {
+	if err := json.NewEncoder(m.orders).Encode(member.Order{WarmUp: warmUp, Turn: d}); err != nil {
+		return load.Result{}, m.said(err)
+	}
+	var a member.Answer
+	if err := m.answers.Decode(&a); err != nil {
+		return load.Result{}, m.said(err)
+	}
+	if a.Error != "" {
+		return load.Result{}, errors.New(a.Error)
+	}
+	return load.Result{Requests: a.Requests, Hits: a.Hits, Elapsed: d, Latency: hdrhistogram.Import(a.Latency)}, nil
+}
+
+// said adds what a process that has ended has complained of.
+func (m *Member) said(err error) error {
+	m.Close()
+	return fmt.Errorf("%w: %s", err, bytes.TrimSpace(m.complaint.Bytes()))
+}
+
+// Close ends the node and waits for it.
+func (m *Member) Close() {
+	_ = m.orders.Close()
+	if m.cmd.ProcessState != nil {
+		return
+	}
+	timer := time.AfterFunc(stopTime, func() { _ = m.cmd.Process.Kill() })
+	defer timer.Stop()
+	_ = m.cmd.Wait()
+}
