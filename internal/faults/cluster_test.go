@@ -45,7 +45,7 @@ type node struct {
 // fast is the bound for scenarios that are about something else than time. It is
 // longer than the least that is allowed: two cores and ten sidecars make pauses
 // of half a second now and then, which end all holdings.
-const fast = time.Second
+const fast = time.Second * slowness
 
 // newGroup makes a cluster of so many places. Nothing runs in it yet.
 func newGroup(t testing.TB, bound time.Duration, places int) *group {
@@ -360,7 +360,7 @@ func (g *group) watch(n int) (stop func() *ratio) {
 					return
 				case <-g.t.Context().Done():
 					return
-				case <-time.After(pace() / 3):
+				case <-time.After(pace / 3):
 					g.still(r, rand.IntN(n))
 				}
 			}

@@ -2,4 +2,7 @@
 
 package faults
 
-const raceDetector = false
+const (
+	raceDetector = false
+	slowness     = 1
+)

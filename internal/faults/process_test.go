@@ -12,7 +12,7 @@ import (
 
 // patience is how long tests wait for what ought to come within a few seconds:
 // the machine may be busy with anything.
-const patience = 40 * time.Second
+const patience = 40 * time.Second * slowness
 
 // process is one sidecar process, with its log in a file.
 type process struct {

@@ -2,4 +2,7 @@
 
 package faults
 
-const raceDetector = true
+const (
+	raceDetector = true
+	slowness     = 3 // the machine seems so much slower
+)
