@@ -104,9 +104,9 @@ func (m *Member) find(ctx context.Context) ([]string, error) {
 	for range atOnce {
 		g.Go(func() error {
 			for found.Load() < int64(m.cfg.Keys) {
-				n := next.Add(1) - 1
-				if n >= 10*int64(m.cfg.Keys) {
-					return fmt.Errorf("only %d of %d keys belong to another node: it is not there", found.Load(), n)
+				n, most := next.Add(1)-1, 10*int64(m.cfg.Keys)
+				if n >= most {
+					return fmt.Errorf("only %d of %d keys belong to another node: it is not there", found.Load(), most)
 				}
 				key := string(load.Key(nil, uint64(n), m.cfg.KeySize))
 				elsewhere, err := m.node.Elsewhere(ctx, key)
