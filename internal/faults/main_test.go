@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 	// The scenarios mostly wait: more of them fit than there are cores.
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given && !raceDetector {
+	if !given && slowness == 1 {
 		_ = flag.Set("test.parallel", "4")
 	}
 	status := m.Run()

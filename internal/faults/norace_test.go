@@ -2,7 +2,4 @@
 
 package faults
 
-const (
-	raceDetector = false
-	slowness     = 1
-)
+const slowness = 1

@@ -2,7 +2,5 @@
 
 package faults
 
-const (
-	raceDetector = true
-	slowness     = 3 // the machine seems so much slower
-)
+// slowness is how much slower the machine seems under the race detector.
+const slowness = 3
