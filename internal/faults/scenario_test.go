@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -306,5 +307,34 @@ func TestProcessChurn(t *testing.T) {
 		told = append(told, fmt.Sprintf("%s: %.1f s", what, g.settle(what, begun).Seconds()))
 	}
 	t.Log(strings.Join(told, "; "))
+	l.check(nil)
+}
+
+// TestProcessTwoAtOnce: two join at the same moment, and two leave.
+func TestProcessTwoAtOnce(t *testing.T) {
+	lasting(t, 20*time.Second)
+	g := newGroup(t, fast, 5)
+	g.start(g.nodes[:3])
+	g.fill(still)
+	l := g.work(false)
+	begun := time.Now()
+	g.nodes[3].launch()
+	g.nodes[4].launch()
+	g.nodes[3].serving()
+	g.nodes[4].serving()
+	g.settle("two have joined", begun)
+	joined := g.hits(still)
+	begun = time.Now()
+	for _, n := range g.nodes[:2] {
+		n.down()
+		n.signal(syscall.SIGTERM)
+	}
+	for _, n := range g.nodes[:2] {
+		n.wait()
+	}
+	g.settle("two have left", begun)
+	left := g.hits(still)
+	t.Logf("hits: after two have joined %v; after two have left %v", joined, left)
+	g.atLeast(0.9, joined, left)
 	l.check(nil)
 }
