@@ -28,8 +28,8 @@ type handoff struct {
 	limiter *rate.Limiter // bytes a second of what comes
 
 	incoming [kv.Partitions]atomic.Pointer[source]
-	endedAt  [kv.Partitions]atomic.Uint64 // version of the last release
-	fetches  singleflight.Group           // of single entries
+	ended    [kv.Partitions]ended // under the node's lock, like those who use it
+	fetches  singleflight.Group   // of single entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -62,6 +62,12 @@ type source struct {
 	ballot      wire.Ballot
 	partitions  kv.PartitionSet
 	generations map[uint16]uint16 // of the holdings that the entries are for
+}
+
+// ended is the last holding of a partition that this process has ended.
+type ended struct {
+	asOf       kv.Version
+	generation uint16
 }
 
 func newHandoff(c *core, session func(kv.Process) rpc.Handler) *handoff {
@@ -117,7 +123,7 @@ func (h *handoff) Begin(b holding.Begun) {
 // Ended raises the floors of copies that were made of the partitions' entries.
 func (h *handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
-		h.endedAt[p].Store(uint64(asOf))
+		h.ended[p] = ended{asOf, h.c.store.Generation(p)}
 		h.incoming[p].Store(nil)
 		h.c.ledger.RaisePartition(p, asOf)
 	}

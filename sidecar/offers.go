@@ -15,9 +15,10 @@ import (
 
 // offer is what another process may pull.
 type offer struct {
-	to         kv.Process
-	partitions kv.PartitionSet
-	asOf       kv.Version
+	to          kv.Process
+	partitions  kv.PartitionSet
+	generations []uint16 // of the holdings that have ended, in the partitions' order
+	asOf        kv.Version
 
 	mu       sync.Mutex // held while a batch is made
 	next     func() (wire.Entry, bool)
@@ -38,8 +39,10 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 	}
 	o := &offer{to: to, partitions: set}
 	for p := range set.All() {
-		if v := kv.Version(h.endedAt[p].Load()); o.asOf == 0 || v < o.asOf {
-			o.asOf = v // an older one is safe for all
+		last := h.ended[p]
+		o.generations = append(o.generations, last.generation)
+		if o.asOf == 0 || last.asOf < o.asOf {
+			o.asOf = last.asOf // an older one is safe for all
 		}
 	}
 	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
@@ -80,11 +83,10 @@ func (h *handoff) expire(after time.Duration) {
 			o.stop()
 		}
 		o.mu.Unlock()
+		i := 0
 		for p := range o.partitions.All() {
-			// Unless it was taken again meanwhile.
-			if h.c.node.Holds(p) == 0 && kv.Version(h.endedAt[p].Load()) <= o.asOf {
-				h.c.store.Holding(p)
-			}
+			h.c.store.Drop(p, o.generations[i])
+			i++
 		}
 	}
 }

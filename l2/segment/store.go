@@ -158,7 +158,16 @@ func (s *Store) Holding(partition uint16) (generation uint16) {
 	return uint16(g)
 }
 
-func (s *Store) generation(partition uint16) uint16 {
+// Drop makes what the store has of a holding unreachable, unless the next one
+// of the partition has begun.
+func (s *Store) Drop(partition, generation uint16) {
+	if g := s.generations[partition].Load(); uint16(g) == generation && s.generations[partition].CompareAndSwap(g, g+1) {
+		s.wakeSweep()
+	}
+}
+
+// Generation returns a partition's holding, as Holding has.
+func (s *Store) Generation(partition uint16) uint16 {
 	return uint16(s.generations[partition].Load())
 }
 
@@ -190,7 +199,7 @@ func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
 
 // current says whether neither a flush nor a new holding has hidden an entry.
 func (sh *shard) current(h header, partition uint16) bool {
-	return h.version >= sh.counts[h.namespace].floor && h.generation == sh.store.generation(partition)
+	return h.version >= sh.counts[h.namespace].floor && h.generation == sh.store.Generation(partition)
 }
 
 // find returns the word of a key, whether its entry is visible or not.

@@ -386,6 +386,23 @@ func TestHoldingHidesTheOld(t *testing.T) {
 	}
 }
 
+// TestDrop: what is over goes, what has begun since stays.
+func TestDrop(t *testing.T) {
+	s := newTestStore(t, Config{Size: 8 << 20})
+	const p = 7
+	over := s.Holding(p)
+	s.Drop(p, over)
+	if g := s.Generation(p); g == over {
+		t.Error("the holding is not over")
+	}
+	begun := s.Holding(p)
+	s.Drop(p, over)
+	s.Drop(p, begun-1)
+	if g := s.Generation(p); g != begun {
+		t.Errorf("generation %d is over, want %d to stay", begun, g)
+	}
+}
+
 // TestChainOutlivesItsEntry reads a large value while it is deleted and its
 // segments are wanted by others.
 func TestChainOutlivesItsEntry(t *testing.T) {

@@ -165,7 +165,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	}
 
 	h := headerFor(k, w)
-	h.generation = sh.store.generation(partition)
+	h.generation = sh.store.Generation(partition)
 	if r := w.restore; r != nil {
 		switch {
 		case present:
