@@ -35,7 +35,7 @@ var allowed = []struct {
 	{"internal/simnet", nil},
 	// Floor 2: the edges.
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
-	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "l2/holding", "l2/ring"}},
+	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.

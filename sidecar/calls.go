@@ -3,7 +3,6 @@ package sidecar
 import (
 	"math"
 	"sync"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -22,8 +21,7 @@ type calls struct {
 type call struct {
 	key   kv.Key // its bytes are the call's own
 	owner *cluster.Owner
-	begun kv.Version    // before it was sent
-	at    time.Duration // the same, on the boot clock
+	begun kv.Version // before it was sent
 
 	done  chan struct{}
 	copy  *l1.Copy   // the value
@@ -40,13 +38,13 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now 
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
 	if old != nil && !alone && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
-		now.Boot-old.at < copyLife && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) {
+		owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) {
 		c.counts.joined.Add(1)
 		return old, false
 	}
 	cl = &call{
 		key:   kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot, done: make(chan struct{}),
+		owner: owner, begun: c.hlc.Next(now.Wall), done: make(chan struct{}),
 	}
 	c.counts.peerReads.Add(1)
 	if !alone {

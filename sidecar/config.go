@@ -113,6 +113,10 @@ type Config struct {
 type Namespace struct {
 	// DefaultTTL is for writes that bring none; zero is no expiry. Default 1 h.
 	DefaultTTL *time.Duration `yaml:"default_ttl"`
+	// MaxStaleness is how far behind a copy of this namespace may be: at least
+	// 200 ms, at most the sidecar's, which is the default. It must be the same on
+	// all hosts.
+	MaxStaleness time.Duration `yaml:"max_staleness"`
 	// Quota bounds the namespace's bytes on this host, headers included; its
 	// oldest keys make room for new ones. Default: none.
 	Quota Size `yaml:"quota"`
@@ -237,6 +241,11 @@ func (c Config) clusterDefaults() (Config, error) {
 	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
 		return c, fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
 	}
+	for name, ns := range c.Namespaces {
+		if d := ns.MaxStaleness; d != 0 && (d < minNamespaceBound || d > c.MaxStaleness) {
+			return c, fmt.Errorf("namespace %s: max_staleness %v: give %v to %v, the sidecar's own", name, d, minNamespaceBound, c.MaxStaleness)
+		}
+	}
 	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
 		return c, fmt.Errorf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
 	}
@@ -259,7 +268,16 @@ func (c Config) clusterDefaults() (Config, error) {
 
 // clusterConfig is the cluster's part of the configuration.
 func (c *Config) clusterConfig() cluster.Config {
+	least := c.MaxStaleness
+	bounds := map[string]string{}
+	for name, ns := range c.Namespaces {
+		if ns.MaxStaleness != 0 {
+			least = min(least, ns.MaxStaleness)
+			bounds["max_staleness of "+name] = ns.MaxStaleness.String()
+		}
+	}
 	return cluster.Config{
+		Settings: bounds, PollEvery: least / 4,
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
 		Join: c.Join, Insecure: c.Insecure, Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
@@ -275,8 +293,11 @@ func def[T comparable](field *T, v T) {
 }
 
 const (
-	defaultBind    = "127.0.0.1:7946"
-	maxBound       = time.Minute
+	defaultBind = "127.0.0.1:7946"
+	maxBound    = time.Minute
+
+	minNamespaceBound = 200 * time.Millisecond
+
 	maxClusterName = 64
 )
 

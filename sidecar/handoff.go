@@ -28,8 +28,10 @@ type handoff struct {
 	limiter *rate.Limiter // bytes a second of what comes
 
 	incoming [kv.Partitions]atomic.Pointer[source]
-	ended    [kv.Partitions]ended // under the node's lock, like those who use it
-	fetches  singleflight.Group   // of single entries
+	heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // of others' logs, where this holding began
+	begunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
+	ended    [kv.Partitions]ended                                 // under the node's lock, like those who use it
+	fetches  singleflight.Group                                   // of single entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -99,9 +101,12 @@ func (h *handoff) run(ctx context.Context) {
 // have of them.
 func (h *handoff) Begin(b holding.Begun) {
 	generations := map[uint16]uint16{}
+	now := h.c.clock.Read().Boot
 	for p := range b.Partitions.All() {
 		generations[p] = h.c.store.Holding(p)
 		h.incoming[p].Store(nil)
+		h.heads[p].Store(&b.Heads)
+		h.begunAt[p].Store(int64(now))
 	}
 	for from, set := range b.Releasers {
 		if from == h.c.node.Self() {
@@ -125,8 +130,8 @@ func (h *handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
 		h.ended[p] = ended{asOf, h.c.store.Generation(p)}
 		h.incoming[p].Store(nil)
-		h.c.ledger.RaisePartition(p, asOf)
 	}
+	h.c.raise(set, asOf)
 }
 
 // Calls makes what serves another process's requests.

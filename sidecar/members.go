@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // What concerns hosts rather than keys: who is there, whose a key is, and what
@@ -73,26 +74,47 @@ func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
 func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	c.hlc.Observe(kv.Version(q.Floor))
 	floor := max(c.hlc.Next(now.Wall), kv.Version(q.Floor))
-	if q.Has(wire.All) {
-		c.store.FlushAll(floor)
-		for _, ns := range c.names.all() {
-			c.flushCopies(ns.id, floor)
+	name := ""
+	if !q.Has(wire.All) {
+		if name = string(q.Namespace); !kv.ValidNamespace(name) {
+			return errorReply(badNamespace(q.Namespace))
 		}
-		return wire.Reply{Version: uint64(floor)}
 	}
-	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(badNamespace(q.Namespace))
+	b.release()
+	if q.Floor != 0 { // of the whole cluster
+		c.flushed(name, floor)
+	} else {
+		c.empty(c.names.named(name), floor)
 	}
-	if ns := b.read(q.Namespace); ns != nil {
-		c.store.Flush(ns.id, floor)
-		c.flushCopies(ns.id, floor)
+	switch {
+	case c.log == nil:
+	case q.Floor != 0:
+		c.log.Append(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
+	default: // others' copies of what was here a moment ago
+		floor = c.hlc.Next(now.Wall)
+		c.raise(c.node.Held(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
 
-func (c *core) flushCopies(ns kv.NamespaceID, floor kv.Version) {
-	if !c.node.Alone() {
-		c.ledger.RaiseFlush(ns, floor)
+// flushed says that all of a namespace, or of all of them, from before a version
+// is gone everywhere: it does not come back from another host either.
+func (c *core) flushed(name string, floor kv.Version) {
+	c.hlc.Observe(floor)
+	if name != "" && !kv.ValidNamespace(name) {
+		return // another sidecar's word
+	}
+	c.empty(c.names.flush(name, floor), floor)
+}
+
+// empty drops what this host has of some namespaces.
+func (c *core) empty(names []string, floor kv.Version) {
+	b := borrowed{names: c.names}
+	defer b.release()
+	for _, name := range names {
+		if ns := b.read([]byte(name)); ns != nil {
+			c.store.Flush(ns.id, floor)
+		}
 	}
 }
 

@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -8,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -20,7 +23,12 @@ type namespaces struct {
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
-	mu      sync.Mutex // guards changes of the table
+	ledger *invalidation.Ledger           // nil where there are no copies
+	bounds [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
+	most   time.Duration                  // the cluster's
+
+	mu      sync.Mutex            // guards changes of the table, and what follows
+	flushed map[string]kv.Version // by name, with a slot or without; "" is all
 	free    []kv.NamespaceID
 	refused time.Time // when the last new name found no slot
 }
@@ -61,8 +69,8 @@ const (
 // clusterSeed is the seed of the hash. It belongs to the cluster-wide settings.
 const clusterSeed = 0
 
-func newNamespaces(cfg Config, store *segment.Store) *namespaces {
-	n := &namespaces{store: store, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
+func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger) *namespaces {
+	n := &namespaces{store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]kv.Version{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
 	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
 	}
@@ -80,11 +88,70 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 	n.free = n.free[:len(n.free)-1]
 	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), configured: configured}
 	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota))
+	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
+	if n.ledger != nil {
+		n.ledger.RaiseFlush(id, max(n.flushed[name], n.flushed[""]))
+	}
 	return ns
+}
+
+// maxFlushed bounds the names whose flushes are remembered one by one.
+const maxFlushed = 1024
+
+// flush remembers a flush of a name, or of all, and returns the names with
+// slots that it concerns. One without may get a slot later, with entries from
+// before.
+func (n *namespaces) flush(name string, floor kv.Version) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if v := max(n.flushed[name], n.flushed[""]); v >= floor {
+		return nil // it was before
+	}
+	if _, known := n.flushed[name]; !known && len(n.flushed) >= maxFlushed {
+		// All of them at once: rather flush more than forget one.
+		for _, v := range n.flushed {
+			floor = max(floor, v)
+		}
+		name = ""
+	}
+	if name == "" {
+		n.flushed = map[string]kv.Version{}
+	}
+	n.flushed[name] = floor
+	list := n.named(name)
+	for _, name := range list {
+		if n.ledger != nil {
+			n.ledger.RaiseFlush(n.all()[name].id, floor)
+		}
+	}
+	return list
+}
+
+// named lists the name if it has a slot, and with "" all that have one.
+func (n *namespaces) named(name string) []string {
+	if name == "" {
+		return slices.Collect(maps.Keys(n.all()))
+	}
+	if n.all()[name] == nil {
+		return nil
+	}
+	return []string{name}
+}
+
+// floors returns the flushes that are remembered.
+func (n *namespaces) floors() map[string]kv.Version {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.flushed)
 }
 
 // all returns the names in use.
 func (n *namespaces) all() map[string]*namespace { return *n.table.Load() }
+
+// bound is how far behind a copy in a slot may be.
+func (n *namespaces) bound(id kv.NamespaceID) time.Duration {
+	return time.Duration(n.bounds[id].Load())
+}
 
 // nameOf returns the name of a slot, or "" where it has none.
 func (n *namespaces) nameOf(id kv.NamespaceID) string {

@@ -24,7 +24,8 @@ type core struct {
 
 	node    *cluster.Node
 	handoff *handoff
-	ledger  *invalidation.Ledger
+	ledger  *invalidation.Ledger // this and the next two: nil where the node is alone
+	log     *invalidation.Log
 	l1      *l1.Cache
 	calls   calls
 	counts  coreCounts
@@ -35,6 +36,7 @@ type core struct {
 type coreCounts struct {
 	peerReads, joined, peerErrors, copiesRefused atomic.Int64
 	served                                       atomic.Int64 // keys, to other sidecars
+	strays                                       atomic.Int64 // entries and partitions dropped after a split
 }
 
 // execute serves a request from what this host holds, or says that it has moved

@@ -232,19 +232,17 @@ func owned(r *wire.Reply) wire.Reply {
 	return n
 }
 
-// copyLife is how long a copy is served: until leases bound it.
-const copyLife = time.Second
-
 // copyOf returns this host's copy of another's entry, if it may be served: it
-// came from the process that the ring names now, that one was heard lately, and
-// nothing has outdated it.
+// came from the process that the ring names now, everything that this one had
+// accepted until a moment within the bound has been applied here, and nothing of
+// it has outdated the copy.
 func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
 	cp, ok := c.l1.Get(key)
 	if !ok {
 		return nil
 	}
-	if *cp.Owner != owner.Process || now.Boot-cp.Since >= copyLife || cp.Deadline.Passed(now.Boot) ||
-		!owner.Answers(now.Boot, c.node.Bound()) || !c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) {
+	if *cp.Owner != owner.Process || !owner.Leased(now.Boot, c.names.bound(key.Namespace)) || cp.Deadline.Passed(now.Boot) ||
+		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) {
 		c.counts.copiesRefused.Add(1)
 		return nil
 	}
@@ -268,18 +266,19 @@ func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now 
 	}
 	value := cp.Value()
 	if len(value) > limit {
-		c.copied(cp, 0, now, r)
+		c.copied(cp, 0, owner.LeasedAt(), now, r)
 		return dst, len(value)
 	}
-	c.copied(cp, wire.SourceL1, now, r)
+	c.copied(cp, wire.SourceL1, owner.LeasedAt(), now, r)
 	return append(dst, value...), len(value)
 }
 
-// copied answers from a copy, without its value.
-func (c *core) copied(cp *l1.Copy, source wire.Source, now kv.Moment, r *wire.Reply) {
+// copied answers from a copy, without its value. It was the latest when it was
+// asked for, and at leased.
+func (c *core) copied(cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) {
 	*r = wire.Reply{
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
-		AgeMS: uint64((now.Boot - cp.Since) / time.Millisecond),
+		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
 	}
 }
 
@@ -289,7 +288,7 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 		now := c.clock.Read()
 		if !q.Has(wire.Fresh) {
 			if cp := c.copyOf(key, owner, now); cp != nil {
-				return c.valueOf(cp, wire.SourceL1, now)
+				return c.valueOf(cp, wire.SourceL1, owner.LeasedAt(), now)
 			}
 			if !owner.Answers(now.Boot, c.node.Bound()) {
 				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
@@ -326,8 +325,8 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 }
 
 // valueOf answers with a copy's value, which nobody may change.
-func (c *core) valueOf(cp *l1.Copy, source wire.Source, now kv.Moment) (r wire.Reply) {
-	c.copied(cp, source, now, &r)
+func (c *core) valueOf(cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
+	c.copied(cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
 }
@@ -343,7 +342,7 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 		if cl.copy.Deadline.Passed(now.Boot) {
 			return wire.Reply{Status: wire.Miss}
 		}
-		return c.valueOf(cl.copy, wire.SourcePeer, now)
+		return c.valueOf(cl.copy, wire.SourcePeer, 0, now)
 	case cl.reply.Status == wire.Unavailable || cl.reply.Status == wire.Timeout || cl.reply.Status == wire.Busy:
 		return unanswered(q, cl.owner)
 	}

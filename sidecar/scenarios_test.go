@@ -211,7 +211,7 @@ func TestVirtualSplit(t *testing.T) {
 		if stored := setAll(w.nodes[0], n, "after"); stored != n {
 			t.Errorf("after it %d of %d were stored", stored, n)
 		}
-		time.Sleep(copyLife)
+		time.Sleep(w.bound)
 		hits := 0
 		for _, v := range w.nodes {
 			for i := range n {

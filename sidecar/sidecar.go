@@ -79,18 +79,21 @@ func (s *Sidecar) newTiers() (err error) {
 		if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 			return err
 		}
+		if s.log, err = invalidation.NewLog(invalidation.DefaultEvents); err != nil {
+			return err
+		}
 		if s.l1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
 			return err
 		}
-		sc.Changed = func(k kv.Key, v kv.Version) { s.ledger.Note(k.Hash, v) }
+		sc.Changed = s.changed
 	}
 	if s.store, err = segment.New(sc); err != nil {
 		return err
 	}
-	s.names = newNamespaces(cfg, s.store)
+	s.names = newNamespaces(cfg, s.store, s.ledger)
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
-	cc.Self.Epoch, cc.Versions, cc.Tiers = newEpoch(s.clock.Read().Wall), s.hlc, s.handoff
+	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log
 	s.node, err = cluster.New(cc)
 	return err
 }

@@ -346,7 +346,7 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 			w.fail("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
 			return
 		}
-		if late := began.Sub(later.acked); late > copyLife+w.bound {
+		if late := began.Sub(later.acked); late > w.bound {
 			w.fail("%s through %s is write %d, though %d was acknowledged %v before (through %s)", k.name, by, n, n+1+i, late, later.by)
 			return
 		}

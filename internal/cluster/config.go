@@ -14,6 +14,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
@@ -54,7 +56,12 @@ type Config struct {
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
-	Log      *slog.Logger
+	// Events is this process's log. What ends holdings appends to it.
+	Events *invalidation.Log
+	// PollEvery is the time between two polls of a member. Default, and most:
+	// Bound / 4.
+	PollEvery time.Duration
+	Log       *slog.Logger
 
 	// Network replaces the machine's, for tests.
 	Network Network
@@ -80,6 +87,16 @@ type Tiers interface {
 	// Offer lets a process have the entries of partitions whose holding it has
 	// ended with a ballot. It may be told again.
 	Offer(to kv.Process, ballot *holding.Ballot, partitions kv.PartitionSet)
+	// Apply takes events of another process's log: those after a place, in their
+	// order. It is not called under the node's lock; the events of one process
+	// come one call at a time.
+	Apply(from kv.Process, after uint64, events []invalidation.Event)
+	// Relayed takes events that may come in any order, more than once, or never.
+	Relayed(from kv.Process, after uint64, events []invalidation.Event)
+	// Reset stands for events that are lost. floor is above all of them.
+	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
+	// Floors are the flushes of namespaces that this process knows of.
+	Floors() []wire.Floor
 	// Offering says whether entries wait to be handed over.
 	Offering() bool
 	// Calls makes what serves another process's requests.
@@ -99,6 +116,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Bound, DefaultBound)
 	def(&c.Detection, c.Bound*3/2)
 	def(&c.MaxSkew, DefaultMaxSkew)
+	def(&c.PollEvery, c.Bound/4)
 	def(&c.LeaveTimeout, defaultLeaveTime)
 	def(&c.Cluster, DefaultCluster)
 	def(&c.Log, slog.New(slog.DiscardHandler))
@@ -110,6 +128,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
 	case c.Detection < c.Bound*3/2:
 		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
+	}
+	if c.Events == nil { // nobody follows it
+		c.Events, _ = invalidation.NewLog(1)
 	}
 	if c.Bind == "" {
 		if len(c.Join) > 0 {

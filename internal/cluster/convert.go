@@ -5,6 +5,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
 
@@ -82,4 +83,35 @@ func fromPoll(w *wire.Poll) holding.Info {
 		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)})
 	}
 	return info
+}
+
+var eventKinds = [...]uint8{
+	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed,
+}
+
+func toEvents(list []invalidation.Event) (w wire.Events) {
+	for i := range list {
+		addEvent(&w, &list[i])
+	}
+	return w
+}
+
+func addEvent(w *wire.Events, e *invalidation.Event) {
+	var d *wire.EventDetail
+	if e.Detail != nil {
+		d = &wire.EventDetail{Partitions: toSet(e.Detail.Partitions), Namespace: e.Detail.Namespace}
+	}
+	w.Add(eventKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
+}
+
+func fromEvents(w *wire.Events) ([]invalidation.Event, error) {
+	list := make([]invalidation.Event, 0, w.Len())
+	err := w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
+		e := invalidation.Event{Kind: invalidation.Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
+		if d != nil {
+			e.Detail = &invalidation.Detail{Partitions: fromSet(d.Partitions), Namespace: d.Namespace}
+		}
+		list = append(list, e)
+	})
+	return list, err
 }

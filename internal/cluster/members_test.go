@@ -8,6 +8,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
 
@@ -19,6 +21,11 @@ func (noTiers) Ended(kv.PartitionSet, kv.Version)                  {}
 func (noTiers) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) {}
 func (noTiers) Offering() bool                                     { return false }
 func (noTiers) Calls(kv.Process) rpc.Handler                       { return nil }
+func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)     {}
+func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)   {}
+func (noTiers) Floors() []wire.Floor                               { return nil }
+func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
+}
 
 // shifted is the machine's clock, with a wall clock that can be set.
 type shifted struct {

@@ -36,8 +36,9 @@ type Node struct {
 	changed chan struct{} // closed, and replaced, when the view or a holding changes
 	gossip  *gossip.Gossip
 	running context.Context // of Run; nil before
-	tasks   sync.WaitGroup  // begun under the lock while running
-	address string          // of the peer server, as others use it
+	readers readers
+	tasks   sync.WaitGroup // begun under the lock while running
+	address string         // of the peer server, as others use it
 
 	counts counts
 }
@@ -47,6 +48,9 @@ type counts struct {
 	pauses, begun, ended, retired  atomic.Int64 // partitions, but for pauses
 	polls, pollFailures, conflicts atomic.Int64
 	refused                        atomic.Int64
+	applied, gaps, resets          atomic.Int64 // events of others' logs
+	relayed, unrelayed, heard      atomic.Int64 // events, by gossip
+	lag                            atomic.Int64 // how late the last one came, in nanoseconds
 }
 
 // New makes a node. One that is alone holds everything at once; another does
@@ -95,6 +99,17 @@ func (n *Node) View() *View { return n.view.Load() }
 // where it has none that serves. A generation never comes back.
 func (n *Node) Holds(p uint16) uint32 { return n.holdings[p].Load() }
 
+// Held is the set of partitions that this node holds.
+func (n *Node) Held() kv.PartitionSet {
+	set := kv.NewPartitionSet(kv.Partitions)
+	for p := range n.holdings {
+		if n.holdings[p].Load() != 0 {
+			set.Add(uint16(p))
+		}
+	}
+	return set
+}
+
 // Beat looks for a pause. Whoever has read the clock calls it before anything
 // is answered from what this node holds, and again before a write is
 // acknowledged: where the process did not run for as long as B, all holdings
@@ -121,7 +136,9 @@ func (n *Node) pause() {
 		n.counts.pauses.Add(1)
 		n.cfg.Log.Warn("the process did not run for a while: what it holds is given up", "bound", n.cfg.Bound)
 		for _, o := range n.owners {
+			o.polledAt.Store(0)
 			o.leasedAt.Store(0)
+			o.log.Drop()
 		}
 		n.machine.Pause(now)
 		n.carryOut()
@@ -220,14 +237,6 @@ func (n *Node) owner(id kv.Process) *Owner {
 		n.owners[id] = o
 	}
 	return o
-}
-
-// answered notes when a poll was sent that a process has answered. The lock is
-// held.
-func (n *Node) answered(id kv.Process, sent time.Duration) {
-	if o := n.owner(id); int64(sent) > o.leasedAt.Load() {
-		o.leasedAt.Store(int64(sent))
-	}
 }
 
 func (n *Node) stop(set kv.PartitionSet) {

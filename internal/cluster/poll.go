@@ -21,6 +21,7 @@ type member struct {
 	alive   bool
 	left    kv.Process    // the last one that has said goodbye
 	trouble string        // why it is not talked to
+	skewed  bool          // its clock was too far off when it was last looked at
 	stop    func()        // ends its poller; nil where there is none
 	acquire chan struct{} // has an element for each ACQUIRE under way
 }
@@ -72,6 +73,7 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 		ctx, cancel := context.WithCancel(n.running)
 		m.stop = cancel
 		n.tasks.Go(func() { n.poll(ctx, id) }) // ends with Run, or when the process is replaced
+		n.tasks.Go(func() { n.follow(ctx, id) })
 	}
 	if m.alive {
 		machine.Seen(now, id, m.state, m.weight, m.in)
@@ -83,7 +85,7 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 // poll asks a process every B/4 for what leases and holdings depend on. It goes
 // on while gossip misses the process: a path that still works counts.
 func (n *Node) poll(ctx context.Context, id kv.Process) {
-	t := time.NewTicker(n.cfg.Bound / 4)
+	t := time.NewTicker(n.cfg.PollEvery)
 	defer t.Stop()
 	for {
 		n.pollOnce(ctx, id)
@@ -123,11 +125,14 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	}
 	n.trouble(id.Node, "") // whatever there was
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	var o *Owner
 	n.step(func(m *holding.Machine, now time.Duration) {
-		m.Polled(now, id, sent.Boot, fromPoll(&w))
-		n.answered(id, sent.Boot)
+		m.Polled(now, id, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
+		o = n.owner(id)
 	})
+	later(&o.polledAt, sent.Boot)
+	n.leased(o, o.log.Polled(sent.Boot, w.Head))
 }
 
 // pollBody is what this node tells of itself. The lock is held.
@@ -136,7 +141,7 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 	w := wire.Poll{
 		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
 		Ballots: toPromises(info.Ballots), Next: info.Next, Have: info.Have,
-		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)),
+		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)), Head: n.cfg.Events.Head(),
 	}
 	for _, name := range n.machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))
@@ -159,6 +164,11 @@ func (n *Node) skewed(id kv.Process, wall, since int64) bool {
 	if err != nil {
 		n.refused(id.Node, err)
 	}
+	n.mu.Lock()
+	if m := n.members[id.Node]; m != nil && m.id == id {
+		m.skewed = err != nil
+	}
+	n.mu.Unlock()
 	return err != nil
 }
 
@@ -206,7 +216,7 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Answered(now, to, holding.Answer{
-			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In),
+			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,
 		})
 	})
 }

@@ -56,6 +56,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return g.Run(inner) })
 	group.Go(func() error { n.watch(inner); return nil })
 	group.Go(func() error { n.tick(inner); return nil })
+	group.Go(func() error { n.relay(inner); return nil })
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -95,7 +96,7 @@ func (n *Node) limits() rpc.Limits {
 func (n *Node) gossipConfig() gossip.Config {
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
-		Meta: n.meta(), Conflict: n.conflict, Log: n.cfg.Log,
+		Meta: n.meta(), Conflict: n.conflict, Receive: n.relayed, Log: n.cfg.Log,
 	}
 	if n.cfg.Advertise != "" {
 		_, port, _ := splitAddress(n.cfg.Bind)

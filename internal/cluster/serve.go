@@ -47,6 +47,10 @@ func (s *polls) Serve(c *rpc.Conn, frames [][]byte) error {
 			c.Out = wire.AppendError(c.Out, q.ID, err)
 			continue
 		}
+		if q.Op == wire.OpFollow {
+			s.follow(c, &q)
+			continue
+		}
 		r := s.serve(&q)
 		r.ID = q.ID
 		c.Out = wire.AppendReply(c.Out, q.Op, &r)
@@ -103,6 +107,9 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 	})
+	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound)) {
+		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	b, err := n.pollBody(s.from, n.cfg.Clock.Read())
@@ -127,7 +134,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	})
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
-		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)),
+		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
 	})
 }
 

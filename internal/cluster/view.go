@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
@@ -12,14 +13,38 @@ import (
 // process: pointers to it may be compared.
 type Owner struct {
 	kv.Process
-	leasedAt atomic.Int64 // boot clock when the last poll that it has answered was sent; zero is none
+	polledAt atomic.Int64 // boot clock when the last poll that it has answered was sent; zero is none
+	leasedAt atomic.Int64 // the same, of a poll with whose answer all that it names has been applied
+	log      invalidation.Follower
 }
 
 // Answers says whether the owner has answered a poll that was sent within the
 // last d: whether it is worth the wait to ask it.
-func (o *Owner) Answers(now, d time.Duration) bool {
-	at := o.leasedAt.Load()
-	return at != 0 && now-time.Duration(at) < d
+func (o *Owner) Answers(now, d time.Duration) bool { return within(&o.polledAt, now, d) }
+
+// Leased says whether everything that the owner had accepted until some moment
+// within the last d has been applied here: what it has vouched for, and what is
+// not outdated by that, may be served.
+func (o *Owner) Leased(now, d time.Duration) bool { return within(&o.leasedAt, now, d) }
+
+// LeasedAt is that moment, on the boot clock; zero is never.
+func (o *Owner) LeasedAt() time.Duration { return time.Duration(o.leasedAt.Load()) }
+
+func within(at *atomic.Int64, now, d time.Duration) bool {
+	v := at.Load()
+	return v != 0 && now-time.Duration(v) < d
+}
+
+func later(at *atomic.Int64, v time.Duration) bool {
+	for {
+		old := at.Load()
+		if int64(v) <= old {
+			return false
+		}
+		if at.CompareAndSwap(old, int64(v)) {
+			return true
+		}
+	}
 }
 
 // View is the ring as this node sees it. It is immutable.

@@ -61,6 +61,7 @@ type Poll struct {
 	WallMS  int64
 	Clock   uint64
 	Cannot  []string // members that the sender cannot poll
+	Head    uint64   // of the sender's log
 }
 
 // Acquire is the body of ACQUIRE.
@@ -83,6 +84,7 @@ type Acquired struct {
 	Released []byte
 	In       []Process
 	Clock    uint64
+	Head     uint64 // of the log, once what the answer ends has ended
 }
 
 // Pull asks for the next entries of a handoff.
@@ -138,4 +140,47 @@ type Goodbye struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	From Process
+}
+
+// Follow asks for what comes after a place in the answering process's log, and
+// says that everything up to there has been applied.
+type Follow struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Applied uint64
+	WaitMS  uint32 // how long the answer may wait for something to come
+}
+
+// Followed answers FOLLOW.
+type Followed struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	After  uint64 // the place asked for, unless Reset
+	To     uint64 // the place after which to go on
+	Events Events // what lies between
+	WallMS int64
+	Clock  uint64 // read after all else
+
+	// Reset says that what lies between is not there any more: Marks and Floors
+	// stand for it.
+	Reset  bool
+	Marks  []byte // see AppendMark
+	Floors []Floor
+}
+
+// Floor is a namespace's flush: entries from before the version are gone.
+type Floor struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Namespace string // "" is all
+	Version   uint64
+}
+
+// Relay is what a process tells of its log by gossip.
+type Relay struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	From   Process
+	After  uint64
+	Events Events
 }

@@ -75,7 +75,8 @@ func messages() []golden {
 	process := Process{Node: "host-a", Epoch: 99}
 	ballot := Ballot{Clock: 1 << 50, From: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
-	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}}
+	events := testEvents()
+	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	defaults := Request{Op: OpGet, Key: key}
@@ -111,12 +112,15 @@ func messages() []golden {
 		ask(OpPull, Pull{Ballot: ballot, Batch: 2}),
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
+		ask(OpFollow, Follow{Applied: 41, WaitMS: 500}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
-		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5}),
+		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44}),
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
+		withBody("follow", OpFollow, Followed{After: 41, To: 44, Events: events, WallMS: 7, Clock: 9}),
+		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 
 		withBody("hello", OpHello, Welcome{
 			Version: 1, Node: "host-a", Server: "0.1.0",
@@ -554,6 +558,43 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 
 // FuzzRequest: whatever is accepted is valid msgpack, survives a round trip,
 // and encodes to what the reference codec encodes.
+// FuzzEvents: what another sidecar sends as events and marks is taken whole or
+// not at all.
+func FuzzEvents(f *testing.F) {
+	e := testEvents()
+	f.Add(e.Packed, byte(len(e.Details)))
+	f.Add([]byte{}, byte(0))
+	f.Add(make([]byte, 18), byte(1))
+	f.Fuzz(func(t *testing.T, b []byte, details byte) {
+		e := Events{Packed: b, Details: make([]EventDetail, details)}
+		var again Events
+		n := 0
+		err := e.Each(func(kind uint8, hash, version uint64, d *EventDetail) {
+			n++
+			if (d == nil) != (kind == EventChanged) {
+				t.Errorf("an event of kind %d with details %v", kind, d)
+			}
+			again.Add(kind, hash, version, d)
+		})
+		if err != nil && n > 0 || err == nil && (n != e.Len() || !bytes.Equal(again.Packed, b) || len(again.Details) != int(details)) {
+			t.Errorf("%d of %d events, %v", n, e.Len(), err)
+		}
+		var marks []byte
+		err = EachMark(b, func(p uint16, changed, raised uint64) { marks = AppendMark(marks, p, changed, raised) })
+		if err != nil && marks != nil || err == nil && !bytes.Equal(marks, b) {
+			t.Errorf("marks: %v", err)
+		}
+	})
+}
+
+func testEvents() Events {
+	var e Events
+	e.Add(EventChanged, 0x1122334455667788, 5, nil)
+	e.Add(EventRaised, 0, 6, &EventDetail{Partitions: []byte{3}})
+	e.Add(EventFlushed, 0, 7, &EventDetail{Namespace: "users"})
+	return e
+}
+
 func FuzzRequest(f *testing.F) {
 	for _, g := range messages() {
 		if g.request != nil {

@@ -122,19 +122,27 @@ func (m *Machine) hear(o *member) {
 	}
 }
 
-// Polled says that a poll of a process, sent at a time, has been answered with
-// some Info, and that everything in its log up to the answer has been applied.
-func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, info Info) {
+// Polled says that a poll of a process has been answered with some Info.
+func (m *Machine) Polled(now time.Duration, id kv.Process, info Info) {
 	m.now = max(m.now, now)
 	o := m.current(id)
 	if o == nil {
 		return
 	}
 	m.hear(o)
-	o.leasedAt = max(o.leasedAt, sent)
 	o.polledAt = m.now
 	m.learn(o, info)
 	m.settle()
+}
+
+// Leased says that everything that was in a process's log when a poll of it was
+// sent has been applied.
+func (m *Machine) Leased(now time.Duration, id kv.Process, sent time.Duration) {
+	m.now = max(m.now, now)
+	if o := m.current(id); o != nil {
+		o.leasedAt = max(o.leasedAt, sent)
+		m.settle()
+	}
 }
 
 // PolledBy says that a process polls us, and with what Info. The answer is

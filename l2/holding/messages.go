@@ -39,6 +39,7 @@ type Answer struct {
 	Granted  kv.PartitionSet
 	Released kv.PartitionSet // of those granted: what it held, and gives its entries of
 	In       []kv.Process    // the members that it has in
+	Head     uint64          // of its log, once what the answer ends has ended
 }
 
 // Info is what each poll and each answer to one tells, beside what is for
@@ -85,6 +86,7 @@ type Begun struct {
 	Ballot     *Ballot
 	Partitions kv.PartitionSet
 	Releasers  map[kv.Process]kv.PartitionSet
+	Heads      map[kv.Process]uint64 // of the logs of those who have answered
 }
 
 // Send asks for an Acquire to be sent; its Answer goes to Machine.Answered.

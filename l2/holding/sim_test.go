@@ -277,7 +277,10 @@ func (n *simNode) pollOne(id kv.Process) {
 			to.carryOut()
 			answer, by := to.m.InfoFor(from), to.id
 			n.s.send(to.at, n.at, func() {
-				n.run(epoch, func() { n.m.Polled(n.s.now, by, sent, answer) })
+				n.run(epoch, func() {
+					n.m.Polled(n.s.now, by, answer)
+					n.m.Leased(n.s.now, by, sent)
+				})
 			})
 		})
 	})

@@ -330,7 +330,10 @@ func (m *Machine) grants(c *claim, o *member) bool {
 // begin starts to hold what all have granted and nobody has been granted over
 // us meanwhile.
 func (m *Machine) begin(c *claim) {
-	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}}
+	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{}}
+	for node, a := range c.answers {
+		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
+	}
 	for i := range c.set.All() {
 		p := &m.parts[i]
 		c.set.Remove(i)

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -401,6 +402,30 @@ func TestDrop(t *testing.T) {
 	if g := s.Generation(p); g != begun {
 		t.Errorf("generation %d is over, want %d to stay", begun, g)
 	}
+}
+
+// TestInvalidate: by the hash alone, and nothing else.
+func TestInvalidate(t *testing.T) {
+	var told []kv.Hash
+	s := newTestStore(t, Config{Size: 8 << 20, Changed: func(k kv.Key, _ kv.Version) { told = append(told, k.Hash) }})
+	k, other := testKey("k"), testKey("other")
+	for _, k := range []kv.Key{k, other} {
+		if _, r := s.Put(k, Write{Value: []byte("v")}, testNow); r != Stored {
+			t.Fatal(r)
+		}
+	}
+	s.Invalidate(k.Hash, testNow)
+	s.Invalidate(k.Hash, testNow) // also where nothing is there
+	if _, ok := s.Peek(k, testNow.Boot); ok {
+		t.Error("it is still there")
+	}
+	if _, ok := s.Peek(other, testNow.Boot); !ok {
+		t.Error("another is gone")
+	}
+	if want := []kv.Hash{k.Hash, other.Hash, k.Hash, k.Hash}; !slices.Equal(told, want) {
+		t.Errorf("told of %x, want %x", told, want)
+	}
+	s.check()
 }
 
 // TestChainOutlivesItsEntry reads a large value while it is deleted and its

@@ -368,6 +368,31 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	return version, present
 }
 
+// Invalidate removes whatever has a hash: for who knows no more of a key.
+func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
+	sh := s.shard(hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	version := s.changed(kv.Key{Hash: hash}, now)
+	x := sh.index
+	for {
+		at, w, ok := x.probe(hash, -1, x.dir[x.dirSlot(hash)])
+		for ok && s.hashAt(w.loc()) != hash {
+			at, w, ok = x.probe(hash, at.at, at.page)
+		}
+		if !ok {
+			return version
+		}
+		h := readHeader(s.at(w.loc()))
+		if sh.visible(h, hash.Partition(), now.Boot) {
+			sh.n.deleted++
+		} else {
+			sh.countHidden(h, hash.Partition())
+		}
+		sh.removeEntry(hash, at, w, h)
+	}
+}
+
 // Touch gives a present entry a new deadline. It returns the entry's version,
 // which a touch does not change, and that of the change.
 func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv.Version, ok bool) {

@@ -49,7 +49,7 @@ func TestEverythingOnce(t *testing.T) {
 		args []string
 		want []string // in what is printed
 	}{
-		{[]string{"socket", "-rounds", "1", "-turns", "1", "-sweep-turns", "1", "-turn", "5", "-warm-up", "1", "-entries", "2000", "-cycle", "4096"},
+		{[]string{"socket", "-rounds", "1", "-turns", "2", "-sweep-turns", "2", "-turn", "25", "-warm-up", "5", "-entries", "2000", "-cycle", "4096"},
 			[]string{"GET hit, 16 × 64", "SET, 1 × 1", "| GET hit, 16 × 1 | echo |"}},
 		{[]string{"memory", "-rounds", "1", "-entries", "20000"},
 			[]string{"resident memory, sidecar / memcached", "| entry headers | 24.00 |", "| memcached | ", " | 20,000 | 0 |"}},

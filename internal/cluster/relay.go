@@ -1,0 +1,82 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// Events ride in gossip too, as far as there is room: they reach nodes whose own
+// link is cut. They are applied as they come, and no lease depends on them; what
+// finds no room is left out, since the logs are followed.
+
+const (
+	relayEvery = 50 * time.Millisecond
+	maxRelayed = 1024 // bytes of a datagram: see gossip
+	relayRoom  = 200  // of them, for all but the events
+)
+
+// relay tells by gossip what this process appends to its log, until ctx ends:
+// every so often the latest, in one datagram.
+func (n *Node) relay(ctx context.Context) {
+	place := n.cfg.Events.Head()
+	for ctx.Err() == nil {
+		n.cfg.Events.Wait(ctx, place)
+		head := n.cfg.Events.Head()
+		most := uint64(maxRelayed-relayRoom) / 17
+		if head-place > most {
+			n.counts.unrelayed.Add(int64(head - place - most))
+			place = head - most
+		}
+		if events, ok := n.cfg.Events.After(place, int(most), nil); ok {
+			n.tell(place, events)
+		}
+		place = head
+		sleep(ctx, relayEvery)
+	}
+}
+
+// tell sends some events in one datagram, those that fit from the first on.
+func (n *Node) tell(after uint64, events []invalidation.Event) {
+	w := wire.Relay{From: toProcess(n.cfg.Self), After: after}
+	for i := range events {
+		if e := &events[i]; e.Detail != nil && e.Detail.Partitions != nil { // too long
+			break
+		}
+		addEvent(&w.Events, &events[i])
+	}
+	n.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
+	if w.Events.Len() == 0 {
+		return
+	}
+	if b, err := wire.MarshalBody(&w); err == nil && n.gossip.Broadcast(b) {
+		n.counts.relayed.Add(int64(w.Events.Len()))
+	} else {
+		n.counts.unrelayed.Add(int64(w.Events.Len()))
+	}
+}
+
+// relayed takes a datagram.
+func (n *Node) relayed(b []byte) {
+	var w wire.Relay
+	if err := wire.UnmarshalBody(b, &w); err != nil {
+		n.cfg.Log.Debug("a datagram cannot be read", "error", err)
+		return
+	}
+	from := fromProcess(w.From)
+	n.mu.Lock()
+	m := n.members[from.Node]
+	known := m != nil && m.id == from && !m.skewed
+	n.mu.Unlock()
+	events, err := fromEvents(&w.Events)
+	if !known || err != nil {
+		return // of an earlier run, or of a clock that does not count
+	}
+	for i := range events {
+		n.cfg.Versions.Observe(events[i].Version)
+	}
+	n.counts.heard.Add(int64(len(events)))
+	n.cfg.Tiers.Relayed(from, w.After, events)
+}

@@ -1,0 +1,101 @@
+package wire
+
+//lint:file-ignore U1000 the fields _msgpack are there for their tags
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Events are events of a log, in order. Each is 17 bytes of Packed: its kind, 1
+// byte, its key's hash and its version, 8 bytes each, big-endian. Those of a
+// kind that has details take the next one of Details.
+type Events struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Packed  []byte
+	Details []EventDetail
+}
+
+// EventDetail is what few events have.
+type EventDetail struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Partitions []byte // as Promise has them
+	Namespace  string
+}
+
+// Kinds of events.
+const (
+	EventChanged uint8 = iota // a key; without details
+	EventRaised               // partitions
+	EventFlushed              // a namespace; "" is all
+	eventKinds
+)
+
+const eventSize = 17
+
+// Add appends an event; detail is nil for EventChanged.
+func (e *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {
+	e.Packed = append(e.Packed, kind)
+	e.Packed = binary.BigEndian.AppendUint64(e.Packed, hash)
+	e.Packed = binary.BigEndian.AppendUint64(e.Packed, version)
+	if detail != nil {
+		e.Details = append(e.Details, *detail)
+	}
+}
+
+// Len is how many there are.
+func (e *Events) Len() int { return len(e.Packed) / eventSize }
+
+// Each calls f for each event, in order. Where they are malformed it calls f
+// for none.
+func (e *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDetail)) error {
+	details := 0
+	if len(e.Packed)%eventSize != 0 {
+		return fmt.Errorf("%d bytes of events: each has %d", len(e.Packed), eventSize)
+	}
+	for b := e.Packed; len(b) > 0; b = b[eventSize:] {
+		switch {
+		case b[0] >= eventKinds:
+			return fmt.Errorf("an event of kind %d: there are %d kinds", b[0], eventKinds)
+		case b[0] != EventChanged:
+			details++
+		}
+	}
+	if details != len(e.Details) {
+		return fmt.Errorf("%d details of %d events", len(e.Details), details)
+	}
+	details = 0
+	for b := e.Packed; len(b) > 0; b = b[eventSize:] {
+		var d *EventDetail
+		if b[0] != EventChanged {
+			d = &e.Details[details]
+			details++
+		}
+		f(b[0], binary.BigEndian.Uint64(b[1:]), binary.BigEndian.Uint64(b[9:]), d)
+	}
+	return nil
+}
+
+const markSize = 18
+
+// AppendMark appends when something last was in a partition: 18 bytes, the
+// partition in 2, the places of the last change and of the last floor in 8
+// each, big-endian.
+func AppendMark(dst []byte, partition uint16, changed, raised uint64) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, partition)
+	dst = binary.BigEndian.AppendUint64(dst, changed)
+	return binary.BigEndian.AppendUint64(dst, raised)
+}
+
+// EachMark calls f for each mark. Where they are malformed it calls f for none.
+func EachMark(b []byte, f func(partition uint16, changed, raised uint64)) error {
+	if len(b)%markSize != 0 {
+		return fmt.Errorf("%d bytes of marks: each has %d", len(b), markSize)
+	}
+	for ; len(b) > 0; b = b[markSize:] {
+		f(binary.BigEndian.Uint16(b), binary.BigEndian.Uint64(b[2:]), binary.BigEndian.Uint64(b[10:]))
+	}
+	return nil
+}

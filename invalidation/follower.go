@@ -1,0 +1,85 @@
+package invalidation
+
+import (
+	"sync"
+	"time"
+)
+
+// Follower is one reader's place in the Log of one run of another process, and
+// the lease that comes of it: the moment up to which everything that was
+// accepted there has been applied here. Both begin at nothing with each run.
+//
+// A write that was accepted there before a poll was sent has a place up to the
+// head that the poll's answer names. So once everything up to that head has been
+// applied, the lease reaches back to when the poll was sent, by this host's own
+// clock. It is safe for concurrent use.
+type Follower struct {
+	mu      sync.Mutex
+	applied uint64
+	lease   time.Duration // zero is none
+	polls   []poll        // that are not covered yet, oldest first
+}
+
+type poll struct {
+	sent time.Duration
+	head uint64
+}
+
+// maxPolls bounds the polls that wait to be covered; a later one is as good.
+const maxPolls = 8
+
+// Applied is the place up to which everything has been applied.
+func (f *Follower) Applied() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applied
+}
+
+// Polled takes the answer to a poll, and returns the lease.
+func (f *Follower) Polled(sent time.Duration, head uint64) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.polls) < maxPolls {
+		f.polls = append(f.polls, poll{sent, head})
+	}
+	return f.cover()
+}
+
+// Advance says that everything after one place up to another has been applied,
+// and returns the lease. False says that the first is not where this follower
+// is: something is missing in between, and nothing has moved.
+func (f *Follower) Advance(after, to uint64) (time.Duration, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if after != f.applied || to < after {
+		return f.lease, false
+	}
+	f.applied = to
+	return f.cover(), true
+}
+
+// Reset says that everything up to a place is covered by a Reset that has been
+// applied, and returns the lease.
+func (f *Follower) Reset(head uint64) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = head
+	return f.cover()
+}
+
+// Drop takes the lease, also the one that polls under way would bring.
+func (f *Follower) Drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lease, f.polls = 0, f.polls[:0]
+}
+
+func (f *Follower) cover() time.Duration {
+	n := 0
+	for n < len(f.polls) && f.polls[n].head <= f.applied {
+		f.lease = max(f.lease, f.polls[n].sent)
+		n++
+	}
+	f.polls = append(f.polls[:0], f.polls[n:]...)
+	return f.lease
+}

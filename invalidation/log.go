@@ -1,0 +1,115 @@
+package invalidation
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Log is what has changed at one process, in order: a ring of the latest events.
+// Places in it are counted from one, without a gap. Readers each have a place of
+// their own, so a slow one neither blocks whoever appends nor is lost in
+// silence: where its place is gone, it is told so, and gets a Reset.
+//
+// It is safe for concurrent use.
+type Log struct {
+	mu    sync.Mutex
+	ring  []Event
+	head  uint64 // place of the latest event; zero is none
+	marks []Mark // by partition
+
+	appended chan struct{} // closed by the next Append; nil where nobody waits
+}
+
+// DefaultEvents is 65,536 events, 2 MiB.
+const DefaultEvents = 1 << 16
+
+// NewLog returns an empty log of so many events.
+func NewLog(events int) (*Log, error) {
+	if events < 1 {
+		return nil, fmt.Errorf("a log of %d events: give 1 at least", events)
+	}
+	return &Log{ring: make([]Event, events), marks: make([]Mark, kv.Partitions)}, nil
+}
+
+// Append adds an event and returns its place. Whoever changes an entry calls it
+// in the same critical section: so who has read up to the head afterwards has
+// read of every change that was stored before.
+func (l *Log) Append(e Event) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.head++
+	l.ring[l.head%uint64(len(l.ring))] = e
+	switch e.Kind {
+	case Changed:
+		l.marks[e.Hash.Partition()].Changed = l.head
+	case Raised:
+		for p := range e.Detail.Partitions.All() {
+			l.marks[p].Raised = l.head
+		}
+	}
+	if l.appended != nil {
+		close(l.appended)
+		l.appended = nil
+	}
+	return l.head
+}
+
+// Head is the place of the latest event.
+func (l *Log) Head() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// After appends to dst the events after a place, most at the most. False says
+// that they are not all there any more, or that the place never was.
+func (l *Log) After(place uint64, most int, dst []Event) ([]Event, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if place > l.head || l.head-place > uint64(len(l.ring)) {
+		return dst, false
+	}
+	for ; place < l.head && most > 0; most-- {
+		place++
+		dst = append(dst, l.ring[place%uint64(len(l.ring))])
+	}
+	return dst, true
+}
+
+// Reset is for a reader that knows all up to a place, and has lost what follows.
+func (l *Log) Reset(place uint64) Reset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if place > l.head { // of another log
+		place = 0
+	}
+	r := Reset{Head: l.head}
+	for p, m := range l.marks {
+		if m.Changed > place || m.Raised > place {
+			m.Partition = uint16(p)
+			r.Since = append(r.Since, m)
+		}
+	}
+	return r
+}
+
+// Wait returns when there is an event after a place, or ctx ends.
+func (l *Log) Wait(ctx context.Context, place uint64) {
+	l.mu.Lock()
+	if l.head != place {
+		l.mu.Unlock()
+		return
+	}
+	if l.appended == nil {
+		l.appended = make(chan struct{})
+	}
+	appended := l.appended
+	l.mu.Unlock()
+	select {
+	case <-appended:
+	case <-ctx.Done():
+	}
+}

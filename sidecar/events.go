@@ -1,0 +1,103 @@
+package sidecar
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// tiers is what the cluster's node tells of holdings and of others' logs.
+type tiers struct{ *handoff }
+
+// changed is told by the store of every change, in its critical section: it is
+// in the log before it is acknowledged, and outdates this host's own copies.
+func (c *core) changed(k kv.Key, v kv.Version) {
+	c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
+	c.ledger.Note(k.Hash, v)
+}
+
+// raise outdates, here and with all who follow, what was vouched for of some
+// partitions before a version.
+func (c *core) raise(set kv.PartitionSet, v kv.Version) {
+	c.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
+	for p := range set.All() {
+		c.ledger.RaisePartition(p, v)
+	}
+}
+
+// Apply takes what has changed at another process.
+func (t tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
+	for i := range events {
+		t.apply(from, after+1+uint64(i), &events[i])
+	}
+}
+
+// Relayed is Apply: the ledger takes events in any order.
+func (t tiers) Relayed(from kv.Process, after uint64, events []invalidation.Event) {
+	t.Apply(from, after, events)
+}
+
+func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
+	c := t.c
+	switch e.Kind {
+	case invalidation.Changed:
+		c.ledger.Note(e.Hash, e.Version)
+		c.l1.Delete(e.Hash)
+		// What somebody else has written though this host holds the partition
+		// comes of a split: what is here is not newer in any order that both
+		// sides know.
+		if p := e.Hash.Partition(); t.strange(from, p, place) {
+			c.store.Invalidate(e.Hash, c.clock.Read())
+			c.counts.strays.Add(1)
+		}
+	case invalidation.Raised:
+		for p := range e.Detail.Partitions.All() {
+			c.ledger.RaisePartition(p, e.Version)
+		}
+	case invalidation.Flushed:
+		c.flushed(e.Detail.Namespace, e.Version)
+	}
+}
+
+// strange says whether what another process has at a place in its log, of a
+// partition that this host holds, is later than that process's answer to the
+// ACQUIRE that this holding began with.
+func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
+	if t.c.node.Holds(p) == 0 {
+		return false
+	}
+	heads := t.heads[p].Load()
+	return heads != nil && place > (*heads)[from]
+}
+
+// Reset stands for events that are lost.
+func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version) {
+	c := t.c
+	strays := kv.NewPartitionSet(kv.Partitions)
+	for _, m := range marks {
+		c.ledger.RaisePartition(m.Partition, floor)
+		if t.strange(from, m.Partition, m.Changed) {
+			strays.Add(m.Partition)
+		}
+	}
+	for _, f := range floors {
+		c.flushed(f.Namespace, kv.Version(f.Version))
+	}
+	if strays.Empty() {
+		return
+	}
+	for p := range strays.All() {
+		t.incoming[p].Store(nil)
+		c.store.Holding(p)
+	}
+	c.counts.strays.Add(int64(strays.Len()))
+	c.raise(strays, c.hlc.Next(c.clock.Read().Wall))
+}
+
+// Floors are the flushes that this host knows of.
+func (t tiers) Floors() (list []wire.Floor) {
+	for name, v := range t.c.names.floors() {
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
+	}
+	return list
+}
