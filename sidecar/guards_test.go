@@ -1,0 +1,266 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// Guards of the handing over of partitions, each in the one moment that it is
+// for, which faults at random hardly ever meet.
+
+// actingClock is a host's clock that can do something before it is read.
+type actingClock struct {
+	*virtualClock
+	act atomic.Pointer[func()]
+}
+
+func (c *actingClock) Read() kv.Moment {
+	if act := c.act.Load(); act != nil {
+		(*act)()
+	}
+	return c.virtualClock.Read()
+}
+
+// startActing is vnode.start with such a clock.
+func (v *vnode) startActing() *actingClock {
+	w := v.w
+	clock := &actingClock{virtualClock: v.clock}
+	v.host = w.net.Host(v.ip)
+	s, err := New(Config{
+		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: clock,
+		MaxStaleness: w.bound, RequestTimeout: time.Second, Join: []string{w.nodes[0].ip + ":7946", w.nodes[1].ip + ":7946"},
+		network: cluster.Network{
+			Listen:    func(string) (net.Listener, error) { return v.host.Listen(7947) },
+			Dial:      v.host.Dial,
+			Table:     w.table,
+			Transport: func(string) memberlist.Transport { return v.host.Transport(7946) },
+		},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	v.s, v.stop, v.done = s, stop, make(chan error, 1)
+	go func() { v.done <- s.Run(ctx) }() // ends with stop: see leave
+	return clock
+}
+
+// heldBy returns a key whose partition a node holds.
+func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) {
+	for i := 0; ; i++ {
+		key := fmt.Appendf(nil, "%s%d", prefix, i)
+		if h := v.s.hash(defaultNamespace, key); v.s.node.Holds(h.Partition()) != 0 {
+			return key, h
+		}
+	}
+}
+
+// awaitHolds waits until a node holds a partition.
+func (w *world) awaitHolds(v *vnode, p uint16) {
+	w.t.Helper()
+	for began := time.Now(); v.s.node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+		if time.Since(began) > time.Minute {
+			w.t.Fatalf("%s does not come to hold partition %d", v.name, p)
+		}
+	}
+}
+
+// A write is acknowledged only if its holding lived when it was stored: not
+// where the host did not run for a while just after, since somebody may have
+// taken the partition and accepted another one; and not where the partition has
+// come back meanwhile.
+func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
+	ctx := context.Background()
+	for _, write := range []struct {
+		name string
+		do   func(s *Sidecar, key []byte) error
+	}{
+		{"set", func(s *Sidecar, key []byte) error {
+			_, err := s.Set(ctx, "default", key, []byte("23"), SetOptions{})
+			return err
+		}},
+		{"incr", func(s *Sidecar, key []byte) error {
+			_, err := s.Incr(ctx, "default", key, 10, nil)
+			return err
+		}},
+		{"touch", func(s *Sidecar, key []byte) error { return s.Touch(ctx, "default", key, time.Minute) }},
+		{"delete", func(s *Sidecar, key []byte) error {
+			_, err := s.Delete(ctx, "default", key)
+			return err
+		}},
+	} {
+		for _, back := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s back=%v", write.name, back), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t, 1, 2)
+					v := w.nodes[0]
+					clock := v.startActing()
+					w.nodes[1].start()
+					w.agreed(15 * time.Second)
+					key, h := heldBy(v, "key")
+					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
+						t.Fatal(err)
+					}
+					ns := v.s.names.lookup(defaultNamespace)
+					stored := func() string {
+						info, ok := v.s.store.Peek(ns.key(key), 0)
+						return fmt.Sprint(info, ok)
+					}
+					before := stored()
+					pause := func() {
+						if stored() == before {
+							return
+						}
+						clock.act.Store(nil)
+						// Until a moment at which nobody else of the host wakes up.
+						v.pause(w.bound + 12345*time.Nanosecond)
+						if back {
+							v.s.node.Beat(clock.Read().Boot)
+							w.awaitHolds(v, h.Partition())
+						}
+					}
+					synctest.Wait() // from now on only we run, until we sleep
+					clock.act.Store(&pause)
+					err := write.do(v.s, key)
+					var we *wire.Error
+					if !errors.As(err, &we) || we.Status != wire.Timeout {
+						t.Errorf("got %v, want TIMEOUT", err)
+					}
+					if clock.act.Swap(nil) != nil {
+						t.Errorf("the clock was not read after the write was stored: %s, then %s", before, stored())
+					}
+					w.awaitHolds(v, h.Partition())
+					for _, v := range w.nodes {
+						v.leave()
+					}
+					time.Sleep(30 * time.Second)
+				})
+			})
+		}
+	}
+}
+
+// Who ends a holding outdates the copies of its keys that were made before:
+// another has held the partition since, or will.
+func TestVirtualEndedOutdatesCopies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		w.bound = cluster.MinBound // so that the copy is still young when it counts
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx := context.Background()
+		a, b := w.nodes[0], w.nodes[1]
+		key, h := heldBy(b, "key")
+		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		read := func() {
+			t.Helper()
+			if v, err := a.s.Get(ctx, "default", key); err != nil || string(v.Data) != "v" {
+				t.Fatalf("got %q, %v", v.Data, err)
+			}
+		}
+		read()
+		began := time.Now()
+		weight := b.s.node.Members()[1].Weight
+		b.s.node.SetWeight(1)
+		w.awaitHolds(a, h.Partition())
+		b.s.node.SetWeight(weight)
+		w.awaitHolds(b, h.Partition())
+		if age := time.Since(began); age >= time.Second {
+			t.Fatalf("the copy is %v old, and useless", age)
+		}
+		asked := a.s.counts.peerReads.Load()
+		read()
+		if a.s.counts.peerReads.Load() == asked {
+			t.Errorf("a copy was served from before its host held the partition itself")
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// Who has ended a holding gives what it could have served then, and nothing
+// that was stored in its place since: neither a write that found its holding
+// ended when it was stored, nor one of the next holding.
+func TestOfferGivesNothingNewer(t *testing.T) {
+	s, err := New(Config{Node: "a", NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		s.l1.Close()
+		_ = s.store.Close()
+	}()
+	ns, bad := s.names.obtain(defaultNamespace)
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	set := func(name string) {
+		t.Helper()
+		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
+		if r := s.set(ns, &q, s.clock.Read()); r.Status != wire.OK {
+			t.Fatalf("%s: %v", name, r.Err())
+		}
+	}
+	all := kv.NewPartitionSet(kv.Partitions)
+	for p := range kv.Partitions {
+		all.Add(uint16(p))
+	}
+	names := []string{"kept", "overwritten", "new"}
+	set("kept")
+	set("overwritten")
+	h := s.handoff
+	to := kv.Process{Node: "b", Epoch: 1}
+	ballot := &holding.Ballot{Clock: 1, Process: to}
+	h.Ended(all, s.hlc.Next(s.clock.Read().Wall))
+	h.Offer(to, ballot, all)
+	set("overwritten")
+	set("new")
+
+	check := func(when string, want map[string]bool) {
+		t.Helper()
+		fetched := map[string]bool{}
+		for _, name := range names {
+			var f wire.Fetched
+			r := h.serveFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
+			if err := wire.UnmarshalBody(r.Body, &f); err != nil {
+				t.Fatal(err)
+			}
+			fetched[name] = f.Found
+		}
+		pulled := map[string]bool{}
+		o := h.offerOf(to, cluster.ToBallot(ballot))
+		for e := range h.given(o) {
+			pulled[string(e.Key)] = true
+		}
+		for _, name := range names {
+			if fetched[name] != want[name] || pulled[name] != want[name] {
+				t.Errorf("%s: %s is fetched: %v, pulled: %v; want %v", when, name, fetched[name], pulled[name], want[name])
+			}
+		}
+	}
+	check("after writes that came too late", map[string]bool{"kept": true})
+	h.Begin(holding.Begun{Ballot: &holding.Ballot{Clock: 2}, Partitions: all})
+	for _, name := range names {
+		set(name)
+	}
+	check("in the next holding", nil)
+}
