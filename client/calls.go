@@ -183,10 +183,24 @@ func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mo
 // Delete removes keys from the whole cluster. It returns how many had a value;
 // ErrNotFound if none had.
 func (c *Client) Delete(ctx context.Context, keys ...string) (int, error) {
+	return c.DeleteWith(ctx, DeleteOptions{}, keys...)
+}
+
+// DeleteOptions of a DeleteWith.
+type DeleteOptions struct {
+	AckAll bool // return when no host can serve the old values any more
+}
+
+// DeleteWith is Delete with options.
+func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string) (int, error) {
 	had := 0
+	var bits wire.Options
+	if o.AckAll {
+		bits |= wire.AckAll
+	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
-		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n)}
+		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits}
 		for i, k := range keys[:n] {
 			q.Keys[i] = []byte(k)
 		}
@@ -283,6 +297,7 @@ type (
 	ClusterStats = wire.ClusterStats
 	Member       = wire.Member
 	Place        = wire.Place
+	LeaseStats   = wire.LeaseStats
 )
 
 // Stats returns the sidecar's account of itself.

@@ -34,6 +34,14 @@ type SetOptions struct {
 	Flags     uint32
 	Condition Condition
 	Version   uint64 // for IfVersion
+	AckAll    bool   // return when no host can serve the old value any more
+}
+
+func (o SetOptions) bits() wire.Options {
+	if o.AckAll {
+		return wire.AckAll
+	}
+	return 0
 }
 
 // Condition on which a Set stores.
@@ -60,14 +68,24 @@ func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value,
 func (s *Sidecar) Set(ctx context.Context, namespace string, key, value []byte, o SetOptions) (version uint64, err error) {
 	r, err := s.call(ctx, &wire.Request{
 		Op: wire.OpSet, Namespace: []byte(namespace), Key: key, Value: value, TTLMS: ttlMillis(o.TTL, o.NoExpiry),
-		Flags: o.Flags, Mode: wire.Mode(o.Condition), Compare: o.Version,
+		Flags: o.Flags, Mode: wire.Mode(o.Condition), Compare: o.Version, Options: o.bits(),
 	})
 	return r.Version, err
 }
 
 // Delete removes keys. It says how many of them had a value.
 func (s *Sidecar) Delete(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
-	r, err := s.call(ctx, &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys})
+	return s.delete(ctx, namespace, 0, keys)
+}
+
+// DeleteEverywhere is Delete, and returns when no host can serve the old values
+// any more.
+func (s *Sidecar) DeleteEverywhere(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
+	return s.delete(ctx, namespace, wire.AckAll, keys)
+}
+
+func (s *Sidecar) delete(ctx context.Context, namespace string, options wire.Options, keys [][]byte) (int, error) {
+	r, err := s.call(ctx, &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: options})
 	had := 0
 	for i := range r.Items {
 		if r.Items[i].Status == wire.OK {
@@ -124,7 +142,7 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 	}
 	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
 		s.node.Beat(now.Boot)
-		if q.Op != wire.OpDelete || s.node.Alone() {
+		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {
 			r = s.execute(q, b, now, false)
 		} else {
 			r = moved() // some keys may be here, and others not

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -40,6 +41,10 @@ var (
 	descHandoffSize = desc("handoff_bytes_total", "Bytes of keys and values that have come in handoffs.")
 	descHandoffs    = desc("handoffs", "Handoffs under way.", "direction")
 	descHandoffFail = desc("handoff_failures_total", "Handoffs that ended early.")
+	descEvents      = desc("invalidations_total", "Events of logs: appended here, applied from others, told and heard by gossip, without room there, dropped after a split.", "event")
+	descLag         = desc("invalidation_lag_seconds", "How long the first event of the last batch had waited at its host.")
+	descGaps        = desc("invalidation_gaps_total", "Times that another host's events did not follow on the last ones: a gap, or a reset since they were lost.", "kind")
+	descLease       = desc("lease_remaining_seconds", "How long copies of a host's entries may be served yet if it is not heard again.", "peer")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
 )
 
@@ -106,12 +111,14 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
-	s.collectCluster(count, gauge)
+	s.collectCluster(count, gauge, func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	})
 	gauge(descBuild, 1, s.cfg.Version, runtime.Version(), strconv.Itoa(wire.Version))
 }
 
 // collectCluster reports what there is where others may join.
-func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string)) {
+func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
 	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0}
 	for _, m := range s.node.Members() {
 		states[m.State]++
@@ -144,6 +151,24 @@ func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...s
 	count(descCopies, l1.Hits, "found")
 	count(descCopies, l1.Misses, "absent")
 	count(descCopies, l1.Refused, "outdated")
+
+	i := c.Invalidations
+	count(descEvents, i.Head, "appended")
+	count(descEvents, i.Applied, "applied")
+	count(descEvents, i.Relayed, "relayed")
+	count(descEvents, i.Unrelayed, "unrelayed")
+	count(descEvents, i.Heard, "heard")
+	count(descEvents, i.Strays, "strayed")
+	count(descGaps, i.Gaps, "gap")
+	count(descGaps, i.Resets, "reset")
+	seconds(descLag, float64(i.LagUS)/1e6)
+	for _, l := range i.Leases {
+		left := time.Duration(0)
+		if l.AgeMS >= 0 {
+			left = max(0, s.cfg.MaxStaleness-time.Duration(l.AgeMS)*time.Millisecond)
+		}
+		seconds(descLease, left.Seconds(), l.Node)
+	}
 
 	h := c.Handoff
 	count(descHandoff, h.Pulled, "pulled")

@@ -62,6 +62,13 @@ func (c *session) structured(conn *rpc.Conn, v any) bool {
 // serveHere answers a request that another sidecar has passed on, if this host
 // holds the key's partition, or is about to.
 func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	if c.wantsAll(q) {
+		return c.acked(ctx, q, deadline, true, func() wire.Reply { return c.keysHere(ctx, q, b, deadline) })
+	}
+	return c.keysHere(ctx, q, b, deadline)
+}
+
+func (c *core) keysHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		for i, key := range q.Keys {

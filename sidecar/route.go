@@ -58,6 +58,13 @@ func patience(q *wire.Request, now kv.Moment, deadline time.Duration) time.Durat
 // serve answers a request of an app or of the embedding program, wherever its
 // keys are. deadline is on the boot clock; b is released while it waits.
 func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	if c.wantsAll(q) {
+		return c.acked(ctx, q, deadline, false, func() wire.Reply { return c.serveNow(ctx, q, b, deadline) })
+	}
+	return c.serveNow(ctx, q, b, deadline)
+}
+
+func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
 		return c.readMany(ctx, q, b, deadline)

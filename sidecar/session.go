@@ -175,7 +175,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) {
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.wantsAll(q) {
 		c.later(conn)
 		return
 	}

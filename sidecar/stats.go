@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/procfs"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -62,7 +63,24 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 			Pulling: h.pulling.Load(), Offering: s.handoff.offering(), Pulled: h.pulled.Load(), Admitted: h.admitted.Load(),
 			Refused: h.refused.Load(), Fetched: h.fetched.Load(), Given: h.given.Load(), Bytes: h.bytes.Load(), Failed: h.failed.Load(),
 		},
+		Invalidations: s.invalidationStats(&st),
 	}
+}
+
+func (s *Sidecar) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
+	t := wire.InvalidationStats{Leases: []wire.LeaseStats{}}
+	if s.log == nil {
+		return t
+	}
+	ledger := s.ledger.Stats()
+	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.log.Head()), st.Applied, st.Gaps, st.Resets
+	t.Relayed, t.Unrelayed, t.Heard = st.Relayed, st.Unrelayed, st.Heard
+	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.counts.strays.Load()
+	t.LagUS = st.Lag.Microseconds()
+	for _, l := range st.Leases {
+		t.Leases = append(t.Leases, wire.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
+	}
+	return t
 }
 
 func (s *Sidecar) l2Stats() wire.L2Stats {

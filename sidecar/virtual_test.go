@@ -97,6 +97,7 @@ type vkey struct {
 }
 
 type vwrite struct {
+	all     bool      // acknowledged by all
 	acked   time.Time // zero is not, or not yet
 	unknown bool
 	by      string // the process that it went through
@@ -293,10 +294,14 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 	w.mu.Unlock()
 	began := time.Now()
 	var err error
-	if rnd.IntN(4) == 0 {
+	all := rnd.IntN(8) == 0
+	switch value := binary.BigEndian.AppendUint64(nil, uint64(n)); {
+	case rnd.IntN(4) > 0:
+		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{AckAll: all})
+	case all:
+		_, err = s.DeleteEverywhere(context.Background(), "default", k.name)
+	default:
 		_, err = s.Delete(context.Background(), "default", k.name)
-	} else {
-		_, err = s.Set(context.Background(), "default", k.name, binary.BigEndian.AppendUint64(nil, uint64(n)), SetOptions{})
 	}
 	w.inTime("a write", began)
 	w.mu.Lock()
@@ -306,6 +311,10 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 		return // whatever it says: the process may have been killed meanwhile
 	}
 	k.writes[n-1].unknown = false
+	k.writes[n-1].all = all
+	if all {
+		w.seen["acknowledged by all"]++
+	}
 	k.writes[n-1].acked = time.Now()
 }
 
@@ -344,6 +353,10 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 		}
 		if later.by == by && later.acked.Before(began) {
 			w.fail("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
+			return
+		}
+		if later.all && later.acked.Before(began) {
+			w.fail("%s through %s is write %d, though %d was acknowledged by all %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
 			return
 		}
 		if late := began.Sub(later.acked); late > w.bound {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
 )
@@ -23,12 +24,31 @@ func writeOthers(w io.Writer, st *client.Stats) {
 	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and holds %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Held)), count(partitions))
 	fmt.Fprintf(w, "\tasked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others\n",
 		count(c.PeerReads), count(c.Joined), count(c.PeerErrors), count(c.Served))
+	i := &c.Invalidations
+	fmt.Fprintf(w, "\tinvalidations: %s here, %s applied from others (the last waited %s), %s resets; oldest lease %s\n",
+		count(i.Head), count(i.Applied), time.Duration(i.LagUS)*time.Microsecond, count(i.Gaps+i.Resets), oldest(i.Leases))
 	h := &c.Handoff
 	fmt.Fprintf(w, "\thandoffs under way: %s; entries handed over: %s came, %s went\n", handoffs(h.Pulling, int64(h.Offering)), count(h.Admitted+h.Fetched), count(h.Given))
 	if c.Pauses+c.PollFailures+c.Refused+c.Conflicts > 0 {
 		fmt.Fprintf(w, "\ttrouble: %s pauses, %s of %s polls failed, %s greetings refused, %s conflicts of names\n",
 			count(c.Pauses), count(c.PollFailures), count(c.Polls), count(c.Refused), count(c.Conflicts))
 	}
+}
+
+// oldest is the age of the oldest lease on another host: copies of its entries
+// may be so far behind.
+func oldest(leases []client.LeaseStats) string {
+	age := int64(-1)
+	for _, l := range leases {
+		if l.AgeMS < 0 {
+			return fmt.Sprintf("none on %s", l.Node)
+		}
+		age = max(age, l.AgeMS)
+	}
+	if age < 0 {
+		return "none"
+	}
+	return (time.Duration(age) * time.Millisecond).String()
 }
 
 // handoffs are those under way.

@@ -124,13 +124,17 @@ func (p *program) delCommand() *cli.Command {
 		Usage:       "delete keys everywhere",
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if none of the keys had a value.",
-		Flags:       clientFlags(nsFlag, jsonFlag),
+		Flags:       clientFlags(nsFlag, ackFlag, jsonFlag),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
 				return err
 			}
+			o, err := writeOptions(c)
+			if err != nil {
+				return err
+			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				n, err := cl.Delete(ctx, c.Args().Slice()...)
+				n, err := cl.DeleteWith(ctx, client.DeleteOptions{AckAll: o.AckAll}, c.Args().Slice()...)
 				if err != nil && !errors.Is(err, client.ErrNotFound) {
 					return err
 				}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -60,6 +61,19 @@ type Stats struct {
 	Pauses                int64
 	Polls, PollFailures   int64
 	Refused, Conflicts    int64
+
+	// Of events of logs.
+	Applied, Gaps, Resets     int64
+	Relayed, Unrelayed, Heard int64
+	Lag                       time.Duration
+	Leases                    []Lease
+}
+
+// Lease is how old the lease on another process is, less than zero where there
+// is none.
+type Lease struct {
+	Node kv.NodeID
+	Age  time.Duration
 }
 
 // Stats returns the counts so far.
@@ -69,14 +83,24 @@ func (n *Node) Stats() Stats {
 		Members: 1 + n.others(), Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(), Pauses: c.pauses.Load(),
 		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(), Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
 	}
-	for p := range n.holdings {
-		if n.holdings[p].Load() != 0 {
-			s.Held++
-		}
-	}
+	s.Applied, s.Gaps, s.Resets = c.applied.Load(), c.gaps.Load(), c.resets.Load()
+	s.Relayed, s.Unrelayed, s.Heard = c.relayed.Load(), c.unrelayed.Load(), c.heard.Load()
+	s.Lag = time.Duration(c.lag.Load())
+	s.Held = n.Held().Len()
+	now := n.cfg.Clock.Read().Boot
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s.In = n.machine.In()
+	for id, o := range n.owners {
+		switch at := o.LeasedAt(); {
+		case id == n.cfg.Self:
+		case at == 0:
+			s.Leases = append(s.Leases, Lease{id.Node, -1})
+		default:
+			s.Leases = append(s.Leases, Lease{id.Node, now - at})
+		}
+	}
+	slices.SortFunc(s.Leases, func(a, b Lease) int { return cmp.Compare(a.Node, b.Node) })
 	return s
 }
 

@@ -56,7 +56,31 @@ type ClusterState struct {
 	PeerErrors   int64 `msgpack:"peer_errors" json:"peer_errors"`     // requests to owners that failed
 	Served       int64 `msgpack:"served" json:"served"`               // keys that others asked for here
 
-	Handoff HandoffStats `msgpack:"handoff" json:"handoff"`
+	Handoff       HandoffStats      `msgpack:"handoff" json:"handoff"`
+	Invalidations InvalidationStats `msgpack:"invalidations" json:"invalidations"`
+}
+
+// InvalidationStats tells of what keeps copies from being outdated. Counts are
+// of events, where nothing else is said.
+type InvalidationStats struct {
+	Head       int64        `msgpack:"head" json:"head"`             // of this host's log
+	Applied    int64        `msgpack:"applied" json:"applied"`       // of others' logs
+	Gaps       int64        `msgpack:"gaps" json:"gaps"`             // answers that did not follow on the last
+	Resets     int64        `msgpack:"resets" json:"resets"`         // times that a log had lost what came next
+	Relayed    int64        `msgpack:"relayed" json:"relayed"`       // told by gossip too
+	Unrelayed  int64        `msgpack:"unrelayed" json:"unrelayed"`   // for which gossip had no room
+	Heard      int64        `msgpack:"heard" json:"heard"`           // by gossip
+	Noted      int64        `msgpack:"noted" json:"noted"`           // in the ledger
+	Collisions int64        `msgpack:"collisions" json:"collisions"` // that outdated other keys' copies too
+	Strays     int64        `msgpack:"strays" json:"strays"`         // entries and partitions dropped after a split
+	LagUS      int64        `msgpack:"lag_us" json:"lag_us"`         // how long the first of the last batch had waited
+	Leases     []LeaseStats `msgpack:"leases" json:"leases"`         // by node
+}
+
+// LeaseStats is of the lease on one other host.
+type LeaseStats struct {
+	Node  string `msgpack:"node" json:"node"`
+	AgeMS int64  `msgpack:"age_ms" json:"age_ms"` // everything from before that has been applied; -1 is no lease
 }
 
 // HandoffStats counts entries that move after their partitions.
