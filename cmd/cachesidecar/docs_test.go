@@ -99,7 +99,9 @@ func configRows(t *testing.T) map[string][]string {
 			for i := range cells {
 				cells[i] = strings.ReplaceAll(strings.TrimSpace(cells[i]), "`", "")
 			}
-			rows[cells[0]] = cells
+			if rows[cells[0]] == nil { // a namespace may have a setting of the same name
+				rows[cells[0]] = cells
+			}
 		}
 	}
 	return rows
