@@ -4,7 +4,7 @@ GO ?= go
 FUZZTIME ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck fuzz model faults bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck fuzz model model-check faults bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -37,6 +37,9 @@ fuzz:             ## each fuzz target for FUZZTIME
 
 model:            ## the store against a plain map: 100 seeds of a million operations
 	$(GO) test ./l2/segment -run TestAgainstModel -v -model.seeds 100 -model.ops 1000000 -timeout 60m
+
+model-check:      ## the rules of who holds what, exhaustively with spin (two minutes; needs spin and gcc)
+	./model/run
 
 faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)
 	$(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
