@@ -36,34 +36,56 @@ type ClientConfig struct {
 }
 
 // Client makes calls over one connection. It is safe for concurrent use. Its
-// goroutine ends when the connection does.
+// goroutines end when the connection does.
 type Client struct {
 	cfg  ClientConfig
 	done chan struct{} // closed when the reader has ended
 
 	stream
+	answers Answers   // of the reader
+	calls   sync.Pool // of *Call
 
-	writers sync.WaitGroup // at most one
-	timers  sync.Pool      // of *time.Timer
+	background sync.WaitGroup // at most one writer, and the timer
 
 	mu      sync.Mutex
-	calls   []*Call // by slot; an id is slot + 1 in its low 32 bits, a turn above
+	slots   []*slot // an id is a slot's index + 1 in its low 32 bits, a turn above
 	free    []uint32
 	queued  []byte
 	spare   []byte
 	writing bool
-	err     error // why the connection ended
+	timer   *time.Timer // calls expire
+	due     time.Time   // when it fires; zero if it is not set
+	err     error       // why the connection ended
 }
 
-// Call is one call's place. It is reused: see Client.Release.
-type Call struct {
+// slot is a call's place. It is reused once an answer has come, also one that
+// nobody waits for any more.
+type slot struct {
 	id     uint64
 	turn   uint32
-	slot   uint32
-	waited bool // somebody waits for the answer
-	ready  chan struct{}
-	frame  []byte // the answer, without its length
-	err    error
+	caller Caller // nil once it has been told, or has given up
+	until  time.Time
+}
+
+// Caller has begun a call and is told what has become of it.
+type Caller interface {
+	// Answered is called once: with the answer, whose bytes are lent until it
+	// returns, or with the reason why there is none. Others wait for their
+	// answers meanwhile, so it must not wait for another connection.
+	Answered(a *Answers, frame []byte, err error)
+}
+
+// Call is a call that its caller waits for. It is reused: see Client.Release.
+type Call struct {
+	over  chan struct{}
+	frame []byte // the answer, without its length
+	err   error
+}
+
+// Answered lets Do return.
+func (c *Call) Answered(_ *Answers, frame []byte, err error) {
+	c.frame, c.err = append(c.frame[:0], frame...), err
+	c.over <- struct{}{}
 }
 
 // Frame returns the answer. Its bytes are good until Release.
@@ -88,12 +110,12 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	return c
 }
 
-// Close ends the connection and waits for its goroutine. Calls in flight fail
+// Close ends the connection and waits for its goroutines. Calls in flight fail
 // with ErrClosed.
 func (c *Client) Close() error {
 	c.fail(ErrClosed)
 	<-c.done
-	c.writers.Wait()
+	c.background.Wait()
 	return nil
 }
 
@@ -111,8 +133,10 @@ func (c *Client) Err() error {
 func (c *Client) InFlight() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.calls) - len(c.free)
+	return c.inFlightLocked()
 }
+
+func (c *Client) inFlightLocked() int { return len(c.slots) - len(c.free) }
 
 // fail ends the connection for a reason.
 func (c *Client) fail(err error) {
@@ -126,6 +150,9 @@ func (c *Client) failLocked(err error) {
 		c.err = err
 		// Wakes the reader, who closes the connection when it has left it.
 		_ = c.nc.SetDeadline(time.Unix(1, 0))
+		if !c.due.IsZero() && c.timer.Stop() {
+			c.background.Done()
+		}
 	}
 }
 
@@ -133,92 +160,141 @@ func (c *Client) failLocked(err error) {
 // or timeout is over. The caller gives the Call back with Release, also after
 // an error. The request's bytes are the caller's again when Do returns.
 func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request) (*Call, error) {
-	call, err := c.begin(q)
-	if err != nil {
+	call, ok := c.calls.Get().(*Call)
+	if !ok {
+		call = &Call{over: make(chan struct{}, 1)}
+	}
+	if err := c.queue(q, timeout, call); err != nil {
+		c.Release(call)
 		return nil, err
 	}
-	if c.wait(call, ctx, timeout) {
-		return call, call.err
-	}
-	if !c.abandon(call) { // the answer came just now
-		<-call.ready
-		return call, call.err
-	}
-	if err := context.Cause(ctx); err != nil {
-		return nil, err
-	}
-	return nil, ErrNoAnswer
-}
-
-// wait waits for an answer, and says whether it has come.
-func (c *Client) wait(call *Call, ctx context.Context, timeout time.Duration) bool {
+	c.flush()
 	select {
-	case <-call.ready:
-		return true
-	default:
-	}
-	timer, ok := c.timers.Get().(*time.Timer)
-	if ok {
-		timer.Reset(timeout)
-	} else {
-		timer = time.NewTimer(timeout)
-	}
-	defer func() {
-		timer.Stop()
-		c.timers.Put(timer)
-	}()
-	select {
-	case <-call.ready:
-		return true
+	case <-call.over:
 	case <-ctx.Done():
-	case <-timer.C:
+		if c.abandon(q.ID) {
+			c.Release(call)
+			return nil, context.Cause(ctx)
+		}
+		<-call.over // it came just now
 	}
-	return false
+	return call, call.err
 }
 
-// begin takes a slot and queues the request.
-func (c *Client) begin(q *wire.Request) (*Call, error) {
+// Release gives a call back for reuse.
+func (c *Client) Release(call *Call) {
+	if call == nil {
+		return
+	}
+	if cap(call.frame) > smallBuffer {
+		call.frame = nil
+	}
+	c.calls.Put(call)
+}
+
+// queue takes a slot for a call and queues the request, whose ID it sets, for
+// flush. The request's bytes are the caller's again when it returns. After an
+// error caller is not told anything.
+func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
+	until := time.Now().Add(timeout)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err != nil {
-		err := c.err
-		c.mu.Unlock()
-		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		return fmt.Errorf("%w: %w", ErrNotSent, c.err)
 	}
 	if len(c.queued) > c.cfg.MaxQueued {
-		c.mu.Unlock()
-		return nil, ErrFull
+		return ErrFull
 	}
-	var call *Call
+	var at uint32
 	switch n := len(c.free); {
 	case n > 0:
-		call = c.calls[c.free[n-1]]
+		at = c.free[n-1]
 		c.free = c.free[:n-1]
-	case len(c.calls) < c.cfg.MaxCalls:
-		call = &Call{slot: uint32(len(c.calls)), ready: make(chan struct{}, 1)}
-		c.calls = append(c.calls, call)
+	case len(c.slots) < c.cfg.MaxCalls:
+		at = uint32(len(c.slots))
+		c.slots = append(c.slots, &slot{})
 	default:
-		c.mu.Unlock()
-		return nil, ErrFull
+		return ErrFull
 	}
-	call.turn++
-	call.id = uint64(call.turn)<<32 | uint64(call.slot+1)
-	call.waited, call.err = true, nil
-	q.ID = call.id
+	s := c.slots[at]
+	s.turn++
+	s.id = uint64(s.turn)<<32 | uint64(at+1)
+	s.caller, s.until = caller, until
+	q.ID = s.id
 	c.queued = wire.AppendRequest(c.queued, q)
-	if c.writing {
-		c.mu.Unlock()
-		return call, nil
+	if c.due.IsZero() || until.Before(c.due) {
+		c.expireAtLocked(until, timeout)
+	}
+	return nil
+}
+
+// flush writes what is queued, unless somebody does already.
+func (c *Client) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writing || len(c.queued) == 0 {
+		return
 	}
 	c.writing = true
-	if len(c.calls)-len(c.free) > 1 {
+	if c.inFlightLocked() > 1 {
 		// Others are at it: let them queue theirs into the same write.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
 	}
 	c.writeQueued()
+}
+
+// One timer serves all calls: it is set for the first that expires, and mostly
+// finds that one answered long ago, and none due. So a call costs no timer.
+
+// expireAtLocked sets the timer.
+func (c *Client) expireAtLocked(at time.Time, in time.Duration) {
+	if c.due.IsZero() || !c.timer.Stop() {
+		c.background.Add(1) // for expire; a connection that fails stops it
+	}
+	c.due = at
+	if c.timer == nil {
+		c.timer = time.AfterFunc(in, c.expire)
+	} else {
+		c.timer.Reset(in)
+	}
+}
+
+// expire tells those whose time is over. Their slots wait for the answers.
+func (c *Client) expire() {
+	defer c.background.Done()
+	var late []Caller
+	now := time.Now()
+	c.mu.Lock()
+	if c.err != nil { // the reader tells them
+		c.mu.Unlock()
+		return
+	}
+	if c.timer.Stop() { // set anew just now
+		c.background.Done()
+	}
+	c.due = time.Time{}
+	var next time.Time
+	for _, s := range c.slots {
+		switch {
+		case s.caller == nil:
+		case !now.Before(s.until):
+			late = append(late, s.caller)
+			s.caller = nil
+		case next.IsZero() || s.until.Before(next):
+			next = s.until
+		}
+	}
+	if !next.IsZero() {
+		c.expireAtLocked(next, next.Sub(now))
+	}
 	c.mu.Unlock()
-	return call, nil
+	var a Answers
+	for _, caller := range late {
+		caller.Answered(&a, nil, ErrNoAnswer)
+	}
+	a.Write()
 }
 
 // writeQueued writes what is queued, as far as that goes without waiting; the
@@ -232,10 +308,12 @@ func (c *Client) writeQueued() {
 		c.mu.Lock()
 		if err != nil {
 			c.failLocked(fmt.Errorf("%w: %w", ErrClosed, err))
+		}
+		if c.err != nil {
 			break
 		}
 		if n < len(b) {
-			c.writers.Go(func() { c.writeRest(b, n) }) // ends with the queue or the connection
+			c.background.Go(func() { c.writeRest(b, n) }) // ends with the queue or the connection
 			return
 		}
 		c.recycle(b)
@@ -275,46 +353,38 @@ func (c *Client) writeRest(b []byte, n int) {
 	}
 }
 
-// abandon gives up waiting. It says false if the answer is there already.
-func (c *Client) abandon(call *Call) bool {
+// abandon gives up waiting. It says false if the caller is being told already.
+func (c *Client) abandon(id uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	was := call.waited
-	call.waited = false
-	return was
-}
-
-// Release gives a call back for reuse.
-func (c *Client) Release(call *Call) {
-	if call == nil {
-		return
+	s := c.slots[uint32(id)-1]
+	if s.id != id || s.caller == nil {
+		return false
 	}
-	if cap(call.frame) > smallBuffer {
-		call.frame = nil
-	}
-	c.mu.Lock()
-	c.free = append(c.free, call.slot)
-	c.mu.Unlock()
+	s.caller = nil
+	return true
 }
 
 // readLoop reads answers until the connection ends, and fails what is left.
 func (c *Client) readLoop() {
 	defer close(c.done)
-	err := c.readAnswers()
+	err := c.readEach(c.deliverBuffered)
 	_ = c.nc.Close()
-	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
+	var left []Caller
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, call := range c.calls {
-		if call.waited {
-			call.waited = false
-			call.err = c.err
-			call.ready <- struct{}{}
+	c.failLocked(fmt.Errorf("%w: %w", ErrClosed, err))
+	for _, s := range c.slots {
+		if s.caller != nil {
+			left = append(left, s.caller)
+			s.caller = nil
 		}
 	}
+	c.mu.Unlock()
+	for _, caller := range left {
+		caller.Answered(&c.answers, nil, c.err)
+	}
+	c.answers.Write()
 }
-
-func (c *Client) readAnswers() error { return c.readEach(c.deliverBuffered) }
 
 // deliverBuffered delivers the whole answers in the buffer.
 func (c *Client) deliverBuffered(int) error {
@@ -329,37 +399,36 @@ func (c *Client) deliverBuffered(int) error {
 			}
 			break
 		}
-		c.deliver(c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length])
+		frame := c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length]
+		if caller := c.callerOf(frame); caller != nil {
+			caller.Answered(&c.answers, frame, nil)
+		}
 		c.r += wire.LengthSize + length
 	}
+	c.answers.Write()
 	c.compact()
 	c.release()
 	return nil
 }
 
-// deliver hands an answer to the call that waits for it. Answers to nobody
-// (abandoned calls) are dropped.
-func (c *Client) deliver(frame []byte) {
+// callerOf returns who waits for an answer, if anybody does, and frees the slot.
+func (c *Client) callerOf(frame []byte) Caller {
 	id, ok := wire.PeekID(frame)
 	if !ok {
-		return
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	slot := uint32(id) - 1
-	if int64(slot) >= int64(len(c.calls)) {
-		return
+	at := uint32(id) - 1
+	if int64(at) >= int64(len(c.slots)) {
+		return nil
 	}
-	call := c.calls[slot]
-	if call.id != id {
-		return
+	s := c.slots[at]
+	if s.id != id {
+		return nil
 	}
-	if !call.waited {
-		c.free = append(c.free, slot) // abandoned: nobody else will
-		call.id = 0
-		return
-	}
-	call.waited = false
-	call.frame = append(call.frame[:0], frame...)
-	call.ready <- struct{}{}
+	caller := s.caller
+	s.id, s.caller = 0, nil
+	c.free = append(c.free, at)
+	return caller
 }

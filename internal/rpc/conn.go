@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -59,12 +60,13 @@ type Conn struct {
 	outHeld int64      // of the out budget, for large answers in Out
 	outPool *outBuffer // what Out stands in while it is short
 	timed   bool       // a read deadline is set, for a frame that has begun
+	asked   *Client    // has calls of Start to send
 
 	mu      sync.Mutex
 	writing bool      // somebody writes
 	queued  []byte    // answers of tasks, for whoever writes
 	spare   []byte    // swapped with queued
-	tasks   int       // requests in flight
+	tasks   int       // requests that have begun and not ended
 	changed sync.Cond // tasks or queued shrank
 	err     error     // of a write; ends the connection
 }
@@ -117,6 +119,7 @@ func (c *Conn) batch(n int) error {
 	c.shared.batches.Add(1)
 	c.shared.bytesIn.Add(int64(n))
 	c.handler.Batch()
+	c.served = false
 	c.acquireOut()
 	served, partial, err := c.serveBuffered()
 	if e := c.flush(); err == nil {
@@ -154,7 +157,9 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 			// Before they are served: a handler that fails ends the connection.
 			c.r = next
 			served += len(frames)
-			if err := c.handler.Serve(c, frames); err != nil {
+			err := c.handler.Serve(c, frames)
+			c.ask()
+			if err != nil {
 				return served, false, err
 			}
 			if len(c.Out) >= smallBuffer/2 {
@@ -254,7 +259,7 @@ func (c *Conn) Grow(n int, wait time.Duration) bool {
 		return true
 	}
 	if wait > 0 {
-		if len(c.Out) > 0 && c.flush() != nil {
+		if c.flush() != nil {
 			return false
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), wait)
@@ -308,10 +313,12 @@ var outBuffers = sync.Pool{New: func() any { return new(outBuffer) }}
 
 // flush writes what Out has.
 func (c *Conn) flush() error {
+	c.ask()
 	if len(c.Out) == 0 {
 		return nil
 	}
 	err := c.send(c.Out)
+	c.served = true
 	if c.outHeld > 0 {
 		c.shared.out.sem.Release(c.outHeld)
 		c.shared.out.used.Add(-c.outHeld)
@@ -340,27 +347,52 @@ func (c *Conn) send(b []byte) error {
 		return nil
 	}
 	c.writing = true
+	c.writeLocked(b)
+	return c.err
+}
+
+// writeLocked writes b, and then what has been queued meanwhile. The lock is
+// held at entry and exit, and released while it writes.
+func (c *Conn) writeLocked(b []byte) {
 	for {
 		c.mu.Unlock()
 		err := c.write(b)
 		c.shared.bytesOut.Add(int64(len(b)))
 		c.mu.Lock()
-		if err != nil && c.err == nil {
-			if isTimeout(err) {
-				c.shared.slowReaders.Add(1)
-				err = ErrSlowReader
-			}
-			c.err = err
-			// Wakes the reader. It must not be Close: that waits for the reader,
-			// who may be us.
-			_ = c.nc.SetDeadline(time.Unix(1, 0))
+		if err != nil {
+			c.failLocked(err)
 		}
 		if c.err != nil || len(c.queued) == 0 {
 			break
 		}
-		b, c.queued, c.spare = c.queued, c.spare[:0], c.queued
-		c.changed.Broadcast()
+		b = c.takeQueuedLocked()
 	}
+	c.wroteLocked()
+}
+
+// failLocked ends the connection, since it cannot be written to.
+func (c *Conn) failLocked(err error) {
+	if c.err != nil {
+		return
+	}
+	if isTimeout(err) {
+		c.shared.slowReaders.Add(1)
+		err = ErrSlowReader
+	}
+	c.err = err
+	// Wakes the reader. It must not be Close: that waits for the reader, who may
+	// be us.
+	_ = c.nc.SetDeadline(time.Unix(1, 0))
+}
+
+func (c *Conn) takeQueuedLocked() (b []byte) {
+	b, c.queued, c.spare = c.queued, c.spare[:0], c.queued
+	c.changed.Broadcast()
+	return b
+}
+
+// wroteLocked ends the turn of whoever wrote.
+func (c *Conn) wroteLocked() {
 	if cap(c.spare) > smallBuffer {
 		c.spare = nil
 	}
@@ -369,17 +401,24 @@ func (c *Conn) send(b []byte) error {
 	}
 	c.writing = false
 	c.changed.Broadcast()
-	return c.err
 }
 
 // Go runs a request that must wait: task returns its answer, a whole frame,
-// which is written when it comes. While the connection has MaxInFlight tasks,
-// Go waits, and so nothing more is read.
+// which is written when it comes.
 func (c *Conn) Go(task func() []byte) {
+	c.Begin()
+	c.Run(task)
+}
+
+// Begin begins a request that must wait, which Run or Answer ends. While the
+// connection has MaxInFlight of them it waits, and so nothing more is read. It
+// is the reader's.
+func (c *Conn) Begin() {
 	c.mu.Lock()
 	for c.tasks >= c.shared.limits.MaxInFlight && c.err == nil {
-		// Answers that the reader still has may be what the peer waits for.
-		if len(c.Out) > 0 {
+		// Answers that the reader still has, and calls, may be what the peer waits
+		// for.
+		if len(c.Out) > 0 || c.asked != nil {
 			c.mu.Unlock()
 			_ = c.flush()
 			c.mu.Lock()
@@ -390,14 +429,113 @@ func (c *Conn) Go(task func() []byte) {
 	c.tasks++
 	c.mu.Unlock()
 	c.shared.inFlight.Add(1)
+}
+
+// Run ends a request that has begun with what task returns.
+func (c *Conn) Run(task func() []byte) {
 	go func() { // owned by the connection: drain waits for it
 		b := task()
 		_ = c.send(b)
-		c.shared.inFlight.Add(-1)
 		c.mu.Lock()
-		c.tasks--
-		c.changed.Broadcast()
+		c.endLocked()
 		c.mu.Unlock()
+	}()
+}
+
+// endLocked counts a request as ended.
+func (c *Conn) endLocked() {
+	c.shared.inFlight.Add(-1)
+	c.tasks--
+	c.changed.Broadcast()
+}
+
+// Start makes a call for a request that has begun: caller is told what has
+// become of it, and ends the request. The call is sent when the requests at
+// hand have been served, with theirs. After an error caller is not told
+// anything. It is the reader's.
+func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller Caller) error {
+	if c.asked != to {
+		c.ask()
+		c.asked = to
+	}
+	return to.queue(q, timeout, caller)
+}
+
+// ask sends the calls of Start. Nobody else need do it, so it comes before
+// everything that the reader may have to wait for.
+func (c *Conn) ask() {
+	if c.asked != nil {
+		c.asked.flush()
+		c.asked = nil
+	}
+}
+
+// Answers are what came in at once for calls, and the connections whose
+// requests they end.
+type Answers struct {
+	Frame []byte // room for a frame, of whoever is told
+
+	conns []*Conn // we write
+}
+
+// Answer ends a request that has begun, for a Caller: it does not wait. The
+// frame's bytes are the caller's again when it returns.
+func (c *Conn) Answer(a *Answers, frame []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+	case len(c.queued) > 0 && len(c.queued)+len(frame) > maxQueued: // the peer is slow
+		b := bytes.Clone(frame)
+		c.Run(func() []byte { return b })
+		return
+	default:
+		c.queued = append(c.queued, frame...)
+		if !c.writing {
+			c.writing = true
+			a.conns = append(a.conns, c)
+		}
+	}
+	c.endLocked()
+}
+
+// Write writes what has been answered, as far as that goes without waiting.
+func (a *Answers) Write() {
+	for _, c := range a.conns {
+		c.writeAnswers()
+	}
+	clear(a.conns)
+	a.conns = a.conns[:0]
+	if cap(a.Frame) > smallBuffer {
+		a.Frame = nil
+	}
+}
+
+// writeAnswers writes what is queued, once; a goroutine does the rest.
+func (c *Conn) writeAnswers() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.takeQueuedLocked()
+	c.mu.Unlock()
+	n, err := c.writeNow(b)
+	c.shared.bytesOut.Add(int64(n))
+	c.mu.Lock()
+	if err != nil {
+		c.failLocked(err)
+	}
+	switch {
+	case c.err == nil && n < len(b):
+		b = b[n:]
+	case c.err == nil && len(c.queued) > 0:
+		b = c.takeQueuedLocked()
+	default:
+		c.wroteLocked()
+		return
+	}
+	go func() { // owned by the connection: drain waits until nobody writes
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.writeLocked(b)
 	}()
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -30,7 +31,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	big N   with a value of N bytes
 //	wait    when the test says so
 //	drop    by ending the connection
+//	ask K   with what another server answers to a GET of K
 type echo struct {
+	to       *Client // for ask
+	patience time.Duration
 	release  chan struct{}
 	served   atomic.Int64
 	batches  atomic.Int64
@@ -73,6 +77,12 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		})
 	case key == "drop":
 		return errors.New("dropped")
+	case strings.HasPrefix(key, "ask "):
+		c.Begin()
+		f := &forwarded{c, id}
+		if err := c.Start(h.to, getRequest(key[4:]), h.patience, f); err != nil {
+			c.Run(func() []byte { return f.reply(nil, nil, err) })
+		}
 	case h.req.Op == wire.OpSet:
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
 	default:
@@ -87,6 +97,28 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: h.req.Key})
 	}
 	return nil
+}
+
+// forwarded is a request that another server answers.
+type forwarded struct {
+	c  *Conn
+	id uint64
+}
+
+func (f *forwarded) Answered(a *Answers, frame []byte, err error) {
+	a.Frame = f.reply(a.Frame[:0], frame, err)
+	f.c.Answer(a, a.Frame)
+}
+
+func (f *forwarded) reply(dst, frame []byte, err error) []byte {
+	var p wire.Reply
+	if err == nil {
+		err = wire.DecodeReply(wire.OpGet, frame, &p)
+	}
+	if p.ID = f.id; err != nil {
+		p = wire.Reply{ID: f.id, Status: wire.Unavailable, Message: []byte(err.Error())}
+	}
+	return wire.AppendReply(dst, wire.OpGet, &p)
 }
 
 func (h *echoHandler) Oversized(c *Conn, beginning []byte, length int, why error) {
@@ -709,6 +741,112 @@ func TestClientStuckPeer(t *testing.T) {
 	}
 	if full < 5 {
 		t.Errorf("%d of 10 calls refused", full)
+	}
+}
+
+// serveFront serves, and answers "ask" by another server.
+func serveFront(t *testing.T, l Limits) (front, back *echo, dial func() net.Conn) {
+	back = newEcho()
+	_, dialBack, _ := serve(t, back, Limits{})
+	front = newEcho()
+	front.to, front.patience = newTestClient(t, dialBack, ClientConfig{}), time.Minute
+	_, dial, _ = serve(t, front, l)
+	return front, back, dial
+}
+
+// TestStart: calls of many connections, more of each than may be in flight.
+func TestStart(t *testing.T) {
+	front, _, dial := serveFront(t, Limits{MaxInFlight: 7})
+	const n = 300
+	var wg sync.WaitGroup
+	for g := range 8 {
+		nc := dial()
+		wg.Go(func() {
+			var b []byte
+			for i := range n {
+				b = append(b, getFrame(uint64(i), fmt.Sprintf("ask %d.%d", g, i))...)
+			}
+			b = append(b, getFrame(n, "ask big 200000")...)
+			if _, err := nc.Write(b); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			seen := map[uint64]bool{}
+			for range n + 1 {
+				p, err := tryReadReply(nc)
+				if want := fmt.Sprintf("%d.%d", g, p.ID); err != nil || seen[p.ID] || p.ID < n && string(p.Value) != want || p.ID == n && len(p.Value) != 200_000 {
+					t.Errorf("answer to %d: %.20q, %v, seen before: %v", p.ID, p.Value, err, seen[p.ID])
+					return
+				}
+				seen[p.ID] = true
+			}
+		})
+	}
+	wg.Wait()
+	if n := front.to.InFlight(); n != 0 {
+		t.Errorf("%d calls are in flight", n)
+	}
+}
+
+// TestStartFails: whoever has begun a call is told once of its end, whatever
+// that is.
+func TestStartFails(t *testing.T) {
+	front, back, dial := serveFront(t, Limits{})
+	defer close(back.release)
+	front.patience = 20 * time.Millisecond
+	nc := dial()
+	ask := func(want error) {
+		t.Helper()
+		if _, err := nc.Write(append(getFrame(1, "ask wait"), getFrame(2, "x")...)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if p := readReply(t, nc); p.ID == 1 && (p.Status != wire.Unavailable || !strings.Contains(string(p.Message), want.Error())) {
+				t.Errorf("got %s %q, want %q", p.Status, p.Message, want)
+			}
+		}
+	}
+	ask(ErrNoAnswer)
+	ask(ErrNoAnswer) // the timer is set again
+	front.patience = time.Minute
+	closed := make(chan struct{})
+	go func() { // ends with the connection
+		for front.to.InFlight() < 3 { // two that were given up
+			time.Sleep(time.Millisecond)
+		}
+		_ = front.to.Close()
+		close(closed)
+	}()
+	ask(ErrClosed)
+	<-closed
+	ask(ErrNotSent)
+}
+
+// TestStartForSlowReader: who takes no answers holds up nobody else's.
+func TestStartForSlowReader(t *testing.T) {
+	_, _, dial := serveFront(t, Limits{WriteTimeout: time.Minute})
+	slow, other := dial(), dial()
+	var b []byte
+	for i := range 200 {
+		b = append(b, getFrame(uint64(i), "ask big 60000")...)
+	}
+	if _, err := slow.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	_ = other.SetDeadline(time.Now().Add(10 * time.Second))
+	for i := range 100 {
+		if _, err := other.Write(getFrame(uint64(i), "ask x")); err != nil {
+			t.Fatal(err)
+		}
+		if p := readReply(t, other); p.ID != uint64(i) || string(p.Value) != "x" {
+			t.Fatalf("answer to %d: %.20q", p.ID, p.Value)
+		}
+	}
+	for range 200 {
+		if p := readReply(t, slow); len(p.Value) != 60_000 {
+			t.Fatalf("answer to %d has %d bytes", p.ID, len(p.Value))
+		}
 	}
 }
 

@@ -28,7 +28,8 @@ type stream struct {
 	rerr    error
 	readFn  func(fd uintptr) bool
 	number  uint64
-	inRow   int // batches since another stream of this process has read
+	served  bool // the batch was answered, so that the peer may send the next one: see looks
+	inRow   int  // batches since another stream of this process has read
 
 	// Of whoever writes; one at a time.
 	rest    []byte
@@ -98,7 +99,7 @@ func (s *stream) readEach(batch func(n int) error) error {
 	return s.rerr
 }
 
-// looks is how often a reader that has served a small batch yields to others
+// looks is how often a reader that has answered a small batch yields to others
 // and looks for the next one before it waits for the poller. Among several
 // peers that send one request at a time its own has its next one there by then,
 // and both sides are spared a wake-up; a look that finds nothing costs half a
@@ -156,7 +157,7 @@ func (s *stream) tryRead(fd uintptr) bool {
 		if s.rerr = s.onBatch(n); s.rerr != nil {
 			return true
 		}
-		if s.inCompany() && n < lookBelow {
+		if s.served && s.inCompany() && n < lookBelow {
 			left = looks - 1
 			runtime.Gosched()
 		}
