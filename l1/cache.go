@@ -155,6 +155,13 @@ func (c *Cache) Put(n *Copy) {
 	}
 }
 
+// Replace is Put where there is a copy of the key, and else does nothing.
+func (c *Cache) Replace(n *Copy) {
+	if _, ok := c.store.Get(uint64(n.Hash)); ok {
+		c.Put(n)
+	}
+}
+
 // Delete drops the copy of a key, soon. That is for the sake of memory: whether
 // a copy may be served is decided when it is read.
 func (c *Cache) Delete(h kv.Hash) { c.store.Del(uint64(h)) }

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"math"
 	"sync"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -17,13 +18,18 @@ type calls struct {
 	m  map[kv.Hash]*call
 }
 
-// call is one of them. What follows done is set before that is closed.
+// call is one of them. What it brought is set before it ends.
 type call struct {
 	key   kv.Key // its bytes are the call's own
 	owner *cluster.Owner
-	begun kv.Version // before it was sent
+	begun kv.Version    // before it was sent
+	at    time.Duration // the same, on the boot clock
+	until time.Duration // when it is given up
+	alone bool          // nobody joins it
 
-	done  chan struct{}
+	done chan struct{} // closed when it ends, for those who wait; nil without any
+	told []*pending    // when it ends, those who do not wait
+
 	copy  *l1.Copy   // the value
 	reply wire.Reply // or what there is instead
 	err   error      // or why there is no answer
@@ -33,18 +39,31 @@ type call struct {
 // may have its answer, or a new one that the caller must make and end. It may
 // where it could be served a copy made when the call was sent: so every write
 // that this host has acknowledged before the read is in it.
-func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now kv.Moment) (cl *call, lead bool) {
+//
+// A pending request p is told of the end of a call that it has joined; without
+// one the caller waits for it. There is no call for a p that one under way may
+// outlast.
+func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
 	if old != nil && !alone && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
 		owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) {
+		switch {
+		case p == nil && old.done == nil:
+			old.done = make(chan struct{})
+		case p == nil:
+		case until < old.until:
+			return nil, false
+		default:
+			old.told = append(old.told, p)
+		}
 		c.counts.joined.Add(1)
 		return old, false
 	}
 	cl = &call{
 		key:   kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		owner: owner, begun: c.hlc.Next(now.Wall), done: make(chan struct{}),
+		owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot, until: until, alone: alone,
 	}
 	c.counts.peerReads.Add(1)
 	if !alone {
@@ -53,12 +72,16 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now 
 	return cl, true
 }
 
-// end lets everyone have what the call brought.
-func (s *calls) end(cl *call) {
+// end lets those who wait have what the call brought, and returns those who are
+// to be told.
+func (s *calls) end(cl *call) []*pending {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.m[cl.key.Hash] == cl {
 		delete(s.m, cl.key.Hash)
 	}
-	s.mu.Unlock()
-	close(cl.done)
+	if cl.done != nil {
+		close(cl.done)
+	}
+	return cl.told
 }

@@ -55,8 +55,9 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 	}
 	c.rounds(ctx, len(items), b, until, func(todo []int, now kv.Moment) (left []int) {
 		type waiting struct {
-			i  int
-			cl *call
+			i    int
+			cl   *call
+			lead bool
 		}
 		var all []waiting
 		var late []int // that must be fetched first
@@ -94,11 +95,11 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 					continue
 				}
 			}
-			cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now)
+			cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now, deadline, nil)
 			if lead {
 				leads[owner] = append(leads[owner], cl)
 			}
-			all = append(all, waiting{i, cl})
+			all = append(all, waiting{i, cl, lead})
 		}
 		b.release()
 		var wg sync.WaitGroup
@@ -119,7 +120,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		wg.Wait()
 		_ = group.Wait() // nothing in it fails
 		for _, w := range all {
-			if !c.waitFor(ctx, w.cl, deadline) {
+			if !w.lead && !c.waitFor(ctx, w.cl, deadline) {
 				items[w.i] = unanswered(one(w.i), w.cl.owner)
 				continue
 			}

@@ -21,7 +21,7 @@ type turn struct {
 	o      *order
 	keys   []kv.Hash
 	before []*turn
-	over   chan struct{}
+	over   chan struct{} // closed by leave; nil while nobody comes behind
 }
 
 // has says whether a request of one of the keys waits.
@@ -41,7 +41,7 @@ func (o *order) has(keys []kv.Hash) bool {
 
 // enter takes a place behind all requests of the keys.
 func (o *order) enter(keys []kv.Hash) *turn {
-	t := &turn{o: o, keys: keys, over: make(chan struct{})}
+	t := &turn{o: o, keys: keys}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.last == nil {
@@ -49,6 +49,9 @@ func (o *order) enter(keys []kv.Hash) *turn {
 	}
 	for _, k := range keys {
 		if b := o.last[k]; b != nil && b != t {
+			if b.over == nil {
+				b.over = make(chan struct{})
+			}
 			t.before = append(t.before, b)
 		}
 		o.last[k] = t
@@ -74,7 +77,10 @@ func (t *turn) leave() {
 			delete(t.o.last, k)
 		}
 	}
+	over := t.over // nobody comes behind any more
 	t.o.mu.Unlock()
 	t.o.waiting.Add(-1)
-	close(t.over)
+	if over != nil {
+		close(over)
+	}
 }

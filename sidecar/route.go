@@ -16,8 +16,9 @@ import (
 
 // Every door first asks this host (execute, value): what it holds, and copies
 // of what others hold, are answered in place. Where that is not possible the
-// answer is MOVED, and the request goes the slow way, on a goroutine of its own
-// and within its deadline:
+// answer is MOVED, and the request goes the slow way, within its deadline: a GET
+// of what another host holds without a goroutine (see pending.go), all else on
+// one of its own:
 //
 //	held here, entries of it on their way  → fetch the entry first
 //	ours, but not held yet                 → wait until it is
@@ -301,7 +302,7 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
 			}
 		}
-		cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now)
+		cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now, deadline, nil)
 		if lead {
 			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&wire.Fresh, deadline)
 			return c.outcome(cl, q)
@@ -369,8 +370,7 @@ func (c *core) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []
 	var a peer.Answer
 	defer a.Release()
 	err := errNoTime
-	sent := c.clock.Read()
-	if left := deadline - sent.Boot; left > 0 {
+	if left := deadline - c.clock.Read().Boot; left > 0 {
 		err = c.node.Do(ctx, owner.Process, left, q, &a)
 	}
 	if err == nil && len(list) > 1 && a.Status == wire.OK && len(a.Items) != len(list) {
@@ -382,17 +382,26 @@ func (c *core) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []
 			r = &a.Items[i]
 		}
 		if cl.err = err; err == nil {
-			c.take(cl, r, sent)
+			c.take(cl, r)
 		}
-		c.calls.end(cl)
+		c.ended(cl)
 	}
+}
+
+// ended answers all who have asked for what a call has brought.
+func (c *core) ended(cl *call) {
+	var a rpc.Answers
+	for _, p := range c.calls.end(cl) {
+		p.tell(&a, cl)
+	}
+	a.Write()
 }
 
 var errNoTime = errors.New("no time was left")
 
 // take keeps what the owner has answered, and a copy of a value if nothing has
 // outdated it.
-func (c *core) take(cl *call, r *wire.Reply, sent kv.Moment) {
+func (c *core) take(cl *call, r *wire.Reply) {
 	c.hlc.Observe(kv.Version(r.AsOf))
 	if r.Status != wire.OK || !r.Vouched {
 		cl.reply = owned(r)
@@ -405,14 +414,18 @@ func (c *core) take(cl *call, r *wire.Reply, sent kv.Moment) {
 	}
 	cp := &l1.Copy{
 		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Flags: r.Flags, Version: kv.Version(r.Version),
-		Owner: id, AsOf: kv.Version(r.AsOf), Since: sent.Boot,
+		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
 	}
 	if r.TTLMS > 0 { // the owner's clock may run slower than ours
-		cp.Deadline = kv.After(sent.Boot, time.Duration(r.TTLMS)*time.Millisecond*98/100)
+		cp.Deadline = kv.After(cl.at, time.Duration(r.TTLMS)*time.Millisecond*98/100)
 	}
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy = cp
-	if c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+	switch {
+	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf):
+	case cl.alone: // who wants no copy makes none, and leaves no older one
+		c.l1.Replace(cp)
+	default:
 		c.l1.Put(cp)
 	}
 }

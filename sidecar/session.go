@@ -250,28 +250,21 @@ func (c *session) keys() []kv.Hash {
 // maxSlow bounds the requests of all connections that wait for other hosts.
 const maxSlow = 1 << 16
 
-// later answers c.req on a goroutine of its own, after the requests of the same
-// keys that this connection has sent before.
+// later answers c.req when it can be, after the requests of the same keys that
+// this connection has sent before.
 func (c *session) later(conn *rpc.Conn) {
 	if c.core.waiting.Add(1) > maxSlow {
 		c.core.waiting.Add(-1)
 		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests of this host wait for others: try again", maxSlow))
 		return
 	}
-	q, deadline := c.req.Clone(), c.core.deadlineOf(c.req, c.now)
-	turn := c.order.enter(c.keys())
+	p := &pending{session: c, conn: conn, q: c.req.Clone(), deadline: c.core.deadlineOf(c.req, c.now)}
+	p.turn = c.order.enter(c.keys())
 	c.names.release() // it may wait for others to end
-	conn.Go(func() []byte {
-		defer c.core.waiting.Add(-1)
-		defer turn.leave()
-		turn.wait()
-		b := borrowed{names: c.core.names}
-		defer b.release()
-		r := c.slow(context.Background(), q, &b, deadline)
-		c.count(q, &r)
-		r.ID = q.ID
-		return wire.AppendReply(nil, q.Op, &r)
-	})
+	conn.Begin()
+	if !p.ask() {
+		conn.Run(p.serve)
+	}
 }
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -164,6 +165,9 @@ func (n *Node) Changed() <-chan struct{} {
 func (n *Node) Do(ctx context.Context, to kv.Process, timeout time.Duration, q *wire.Request, a *peer.Answer) error {
 	return n.pool.Do(ctx, to, peer.Call, timeout, q, a)
 }
+
+// Live returns the connection for calls to another process, if there is one.
+func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Call) }
 
 // carryOut does what the machine wants done. The lock is held.
 func (n *Node) carryOut() {

@@ -145,10 +145,8 @@ func (a *Answer) Release() {
 // The caller releases the answer, also after an error. An answer that is an
 // error status is no error here.
 func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
-	p.mu.Lock()
-	r := p.remotes[id.Node]
-	p.mu.Unlock()
-	if r == nil || r.id != id {
+	r := p.remote(id)
+	if r == nil {
 		return fmt.Errorf("%w %s", ErrUnknown, id)
 	}
 	c := r.redialer(purpose).Live()
@@ -168,6 +166,25 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 	}
 	return nil
+}
+
+// remote returns what is known of a process, or nil.
+func (p *Pool) remote(id kv.Process) *remote {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.remotes[id.Node]; r != nil && r.id == id {
+		return r
+	}
+	return nil
+}
+
+// Live returns the connection to a process, if there is one, and makes none.
+func (p *Pool) Live(id kv.Process, purpose Purpose) *rpc.Client {
+	r := p.remote(id)
+	if r == nil {
+		return nil
+	}
+	return r.redialer(purpose).Live()
 }
 
 // connect makes a connection, and says what is left of the time.

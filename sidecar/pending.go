@@ -1,0 +1,122 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// pending is a request that cannot be answered in place.
+//
+// Nearly all of them are GETs of other hosts' keys, and these need no goroutine:
+// the connection's reader sends the owner a request, and who reads the owner's
+// answer answers the app. Two goroutines fewer are woken that way, which is what
+// such a GET takes its time for. What does not go that way, or does not go well,
+// is served on a goroutine of its own.
+type pending struct {
+	session  *session
+	conn     *rpc.Conn
+	q        *wire.Request // with bytes of its own
+	deadline time.Duration // on the boot clock
+	turn     *turn
+	call     *call // that it makes itself
+}
+
+// serve answers on a goroutine of its own.
+func (p *pending) serve() []byte {
+	p.turn.wait()
+	b := borrowed{names: p.session.core.names}
+	defer b.release()
+	r := p.session.slow(context.Background(), p.q, &b, p.deadline)
+	return p.end(nil, &r)
+}
+
+// end counts the request, gives its place up and appends its answer.
+func (p *pending) end(dst []byte, r *wire.Reply) []byte {
+	p.session.count(p.q, r)
+	p.turn.leave()
+	p.session.core.waiting.Add(-1)
+	r.ID = p.q.ID
+	return wire.AppendReply(dst, p.q.Op, r)
+}
+
+// ask asks the owner of a GET's key, or joins who does already, and says whether
+// that was possible without waiting. The connection's reader calls it.
+func (p *pending) ask() bool {
+	s, c, q := p.session, p.session.core, p.q
+	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
+		return false
+	}
+	ns := s.names.read(q.Namespace)
+	if ns == nil {
+		return false
+	}
+	now := c.clock.Read()
+	c.node.Beat(now.Boot)
+	key := ns.key(q.Key)
+	owner := c.node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.node.Self() || c.node.Holds(key.Hash.Partition()) != 0 {
+		return false
+	}
+	fresh := q.Has(wire.Fresh)
+	left := p.deadline - now.Boot
+	if left <= 0 || !fresh && !owner.Answers(now.Boot, c.node.Bound()) {
+		return false
+	}
+	to := c.node.Live(owner.Process)
+	if to == nil {
+		return false
+	}
+	cl, lead := c.calls.join(c, owner, key, fresh, now, p.deadline, p)
+	if cl == nil {
+		return false
+	}
+	if !lead {
+		return true
+	}
+	p.call = cl
+	err := p.conn.Start(to, &wire.Request{
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&wire.Fresh | wire.Vouch,
+		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
+	}, left, p)
+	if err != nil {
+		cl.err = err
+		c.ended(cl)
+	}
+	return err == nil
+}
+
+// Answered takes the owner's answer, and answers all who have asked for it.
+func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
+	c, cl := p.session.core, p.call
+	var r wire.Reply
+	if err == nil {
+		err = wire.DecodeReply(wire.OpGet, frame, &r)
+	}
+	if cl.err = err; err == nil {
+		c.take(cl, &r)
+	}
+	for _, joined := range c.calls.end(cl) {
+		joined.tell(a, cl)
+	}
+	p.tell(a, cl)
+}
+
+// tell answers with what a call has brought, if it brought an answer.
+func (p *pending) tell(a *rpc.Answers, cl *call) {
+	c := p.session.core
+	// Who has made the call may have had less time than there is here.
+	if cl.err != nil && p.call != cl && c.clock.Read().Boot < p.deadline {
+		p.conn.Run(p.serve)
+		return
+	}
+	r := c.outcome(cl, p.q)
+	if r.Status == wire.Moved {
+		p.conn.Run(p.serve)
+		return
+	}
+	a.Frame = p.end(a.Frame[:0], &r)
+	p.conn.Answer(a, a.Frame)
+}

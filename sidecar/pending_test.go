@@ -1,0 +1,122 @@
+package sidecar
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// startPair runs two hosts whose apps are served, and returns an app's
+// connection to the first and so many keys that the other one holds, each its
+// own value.
+func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte) {
+	t.Helper()
+	a = &host{Sidecar: start(t, Config{Node: "a", Bind: "127.0.0.1:0", L1Size: 1 << 20})}
+	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.node.GossipAddress()}})}
+	settled(t, a, other)
+	app = dial(t, a.Sidecar)
+	for i := 0; len(keys) < n; i++ {
+		key := fmt.Appendf(nil, "key%d", i)
+		if a.node.Holds(a.hash(defaultNamespace, key).Partition()) != 0 {
+			continue
+		}
+		keys = append(keys, key)
+		if r := app.call(&wire.Request{Op: wire.OpSet, Key: key, Value: key}); r.Status != wire.OK {
+			t.Fatalf("%s %s", r.Status, r.Message)
+		}
+	}
+	return a, other, app, keys
+}
+
+// TestRemoteGets: a batch of GETs of another host's keys, whose answers come in
+// any order.
+func TestRemoteGets(t *testing.T) {
+	a, _, app, keys := startPair(t, 100)
+	for _, options := range []wire.Options{0, wire.Fresh} {
+		asked := a.counts.peerReads.Load()
+		var batch []byte
+		for i, key := range keys {
+			batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Key: key, Options: options})
+		}
+		if _, err := app.nc.Write(batch); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[uint64]bool{}
+		for range keys {
+			r := app.receive(wire.OpGet)
+			if seen[r.ID] || r.Status != wire.OK || string(r.Value) != string(keys[r.ID]) || r.Source != wire.SourcePeer {
+				t.Fatalf("GET %d: %s %q from %d, seen before: %v", r.ID, r.Status, r.Value, r.Source, seen[r.ID])
+			}
+			seen[r.ID] = true
+		}
+		if n := a.counts.peerReads.Load() - asked; n != int64(len(keys)) {
+			t.Errorf("the owner was asked %d times for %d keys", n, len(keys))
+		}
+	}
+	if n, w := a.server.Stats().InFlight, a.waiting.Load(); n != 0 || w != 0 {
+		t.Errorf("%d requests in flight, %d waiting", n, w)
+	}
+}
+
+// TestRemoteOrder: requests of one connection for one key take effect in their
+// order, whether the app waits for the answers or not.
+func TestRemoteOrder(t *testing.T) {
+	_, _, app, keys := startPair(t, 1)
+	const n = 50
+	var batch []byte
+	for i := range uint64(n) {
+		batch = wire.AppendRequest(batch, &wire.Request{ID: 3 * i, Op: wire.OpSet, Key: keys[0], Value: fmt.Appendf(nil, "%d", i)})
+		batch = wire.AppendRequest(batch, &wire.Request{ID: 3*i + 1, Op: wire.OpGet, Key: keys[0]})
+		batch = wire.AppendRequest(batch, &wire.Request{ID: 3*i + 2, Op: wire.OpGet, Key: keys[0], Options: wire.Fresh})
+	}
+	if _, err := app.nc.Write(batch); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3 * n) {
+		op := wire.OpGet
+		if i%3 == 0 {
+			op = wire.OpSet
+		}
+		r := app.receive(op)
+		if r.ID != i || r.Status != wire.OK || op == wire.OpGet && string(r.Value) != fmt.Sprint(i/3) {
+			t.Fatalf("answer %d is to %d: %s %q", i, r.ID, r.Status, r.Value)
+		}
+	}
+}
+
+// TestFreshGets make no copy, and replace one.
+func TestFreshGets(t *testing.T) {
+	a, other, app, keys := startPair(t, 1)
+	get := func(o wire.Options) wire.Reply {
+		t.Helper()
+		r := app.call(&wire.Request{Op: wire.OpGet, Key: keys[0], Options: o})
+		if r.Status != wire.OK {
+			t.Fatalf("%s %s", r.Status, r.Message)
+		}
+		a.l1.Wait()
+		return r
+	}
+	get(wire.Fresh)
+	if n := a.l1.Stats().Entries; n != 0 {
+		t.Errorf("%d copies after a fresh GET", n)
+	}
+	for deadline := time.Now().Add(10 * time.Second); get(0).Source != wire.SourceL1; {
+		if time.Now().After(deadline) {
+			t.Fatal("there is never a copy")
+		}
+	}
+	for i := range 100 {
+		want := fmt.Sprint("new", i)
+		if _, err := other.Set(t.Context(), "default", keys[0], []byte(want), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if r := get(wire.Fresh); string(r.Value) != want {
+			t.Fatalf("a fresh GET: %q, want %q", r.Value, want)
+		}
+		if r := get(0); string(r.Value) != want {
+			t.Fatalf("a GET after a fresh one: %q from %d, want %q", r.Value, r.Source, want)
+		}
+	}
+}
