@@ -4,7 +4,7 @@ GO ?= go
 FUZZTIME ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck fuzz model model-check faults bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck strike fuzz model model-check faults bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -31,6 +31,13 @@ vet:              ## go vet, formatting, tidiness of both modules
 staticcheck:      ## staticcheck on both modules
 	$(GO) run $(STATICCHECK) ./...
 	cd benchmarks && $(GO) run $(STATICCHECK) ./...
+
+strike:           ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
+	$(GO) vet -tags strike ./sidecar ./internal/strike
+	$(GO) test -tags strike ./sidecar -run TestStrike -v
+	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-strike ./cmd/cachesidecar
+	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-strike | grep internal/strike
+	rm $(or $(TMPDIR),/tmp)/cachesidecar-strike
 
 fuzz:             ## each fuzz target for FUZZTIME
 	./.ci/fuzz $(FUZZTIME)

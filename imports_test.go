@@ -23,10 +23,11 @@ var allowed = []struct {
 	// Floor 0: nouns and bytes.
 	{"internal/kv", nil},
 	{"internal/wire", nil},
+	{"internal/strike", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
 	{"l1", []string{"internal/kv"}},
-	{"invalidation", []string{"internal/kv"}},
+	{"invalidation", []string{"internal/kv", "internal/strike"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/holding", []string{"internal/kv", "l2/ring"}},
@@ -35,11 +36,11 @@ var allowed = []struct {
 	{"internal/simnet", nil},
 	// Floor 2: the edges.
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
-	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
+	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
+	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/load", "internal/wire", "sidecar", "unixsock"}},

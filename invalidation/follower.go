@@ -3,6 +3,8 @@ package invalidation
 import (
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 )
 
 // Follower is one reader's place in the Log of one run of another process, and
@@ -51,7 +53,7 @@ func (f *Follower) Polled(sent time.Duration, head uint64) time.Duration {
 func (f *Follower) Advance(after, to uint64) (time.Duration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if after != f.applied || to < after {
+	if (after != f.applied || to < after) && !strike.Out(strike.Gap) {
 		return f.lease, false
 	}
 	f.applied = to
@@ -76,7 +78,7 @@ func (f *Follower) Drop() {
 
 func (f *Follower) cover() time.Duration {
 	n := 0
-	for n < len(f.polls) && f.polls[n].head <= f.applied {
+	for n < len(f.polls) && (f.polls[n].head <= f.applied || strike.Out(strike.Head)) {
 		f.lease = max(f.lease, f.polls[n].sent)
 		n++
 	}

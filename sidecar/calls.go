@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -48,7 +49,7 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now 
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
 	if old != nil && !alone && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
-		owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) {
+		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) || strike.Out(strike.JoinRule)) {
 		switch {
 		case p == nil && old.done == nil:
 			old.done = make(chan struct{})

@@ -107,6 +107,7 @@ type Config struct {
 	Clock kv.Clock `yaml:"-"`
 
 	network cluster.Network // for tests
+	events  int             // of the log, for tests. Default: invalidation.DefaultEvents
 }
 
 // Namespace is the settings of one namespace.

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -19,6 +20,9 @@ func (c *core) changed(k kv.Key, v kv.Version) {
 // raise outdates, here and with all who follow, what was vouched for of some
 // partitions before a version.
 func (c *core) raise(set kv.PartitionSet, v kv.Version) {
+	if strike.Out(strike.Released) {
+		return
+	}
 	c.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
 	for p := range set.All() {
 		c.ledger.RaisePartition(p, v)
@@ -41,7 +45,9 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 	c := t.c
 	switch e.Kind {
 	case invalidation.Changed:
-		c.ledger.Note(e.Hash, e.Version)
+		if !strike.Out(strike.NoteEvents) {
+			c.ledger.Note(e.Hash, e.Version)
+		}
 		c.l1.Delete(e.Hash)
 		// What somebody else has written though this host holds the partition
 		// comes of a split: what is here is not newer in any order that both
@@ -63,7 +69,7 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 // partition that this host holds, is later than that process's answer to the
 // ACQUIRE that this holding began with.
 func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
-	if t.c.node.Holds(p) == 0 {
+	if t.c.node.Holds(p) == 0 || strike.Out(strike.Strange) {
 		return false
 	}
 	heads := t.heads[p].Load()
@@ -75,7 +81,9 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 	c := t.c
 	strays := kv.NewPartitionSet(kv.Partitions)
 	for _, m := range marks {
-		c.ledger.RaisePartition(m.Partition, floor)
+		if !strike.Out(strike.ResetFloors) {
+			c.ledger.RaisePartition(m.Partition, floor)
+		}
 		if t.strange(from, m.Partition, m.Changed) {
 			strays.Add(m.Partition)
 		}

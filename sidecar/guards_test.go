@@ -200,7 +200,9 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 // Who has ended a holding gives what it could have served then, and nothing
 // that was stored in its place since: neither a write that found its holding
 // ended when it was stored, nor one of the next holding.
-func TestOfferGivesNothingNewer(t *testing.T) {
+func TestOfferGivesNothingNewer(t *testing.T) { offerGivesNothingNewer(t, t.Errorf) }
+
+func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) {
 	s, err := New(Config{Node: "a", NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
@@ -209,9 +211,9 @@ func TestOfferGivesNothingNewer(t *testing.T) {
 		s.l1.Close()
 		_ = s.store.Close()
 	}()
-	ns, bad := s.names.obtain(defaultNamespace)
-	if bad != nil {
-		t.Fatal(bad)
+	ns, failed := s.names.obtain(defaultNamespace)
+	if failed != nil {
+		t.Fatal(failed)
 	}
 	set := func(name string) {
 		t.Helper()
@@ -253,7 +255,7 @@ func TestOfferGivesNothingNewer(t *testing.T) {
 		}
 		for _, name := range names {
 			if fetched[name] != want[name] || pulled[name] != want[name] {
-				t.Errorf("%s: %s is fetched: %v, pulled: %v; want %v", when, name, fetched[name], pulled[name], want[name])
+				bad("%s: %s is fetched: %v, pulled: %v; want %v", when, name, fetched[name], pulled[name], want[name])
 			}
 		}
 	}

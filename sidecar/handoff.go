@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -103,7 +104,11 @@ func (h *handoff) Begin(b holding.Begun) {
 	generations := map[uint16]uint16{}
 	now := h.c.clock.Read().Boot
 	for p := range b.Partitions.All() {
-		generations[p] = h.c.store.Holding(p)
+		if strike.Out(strike.Empty) {
+			generations[p] = h.c.store.Generation(p)
+		} else {
+			generations[p] = h.c.store.Holding(p)
+		}
 		h.incoming[p].Store(nil)
 		h.heads[p].Store(&b.Heads)
 		h.begunAt[p].Store(int64(now))
@@ -243,7 +248,9 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
 		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
 	}
-	admit := func() bool { return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) }
+	admit := func() bool {
+		return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
+	}
 	return h.c.store.Restore(entry, src.generations[p], e.Hits, admit, h.c.clock.Read()) == segment.Stored
 }
 

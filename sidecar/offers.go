@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -28,6 +29,10 @@ type offer struct {
 	pulledAt atomic.Int64
 	done     atomic.Bool
 }
+
+// covers says whether an entry is of the holding that has ended. A later one was
+// written since, by whoever holds the partition now.
+func (o *offer) covers(v kv.Version) bool { return v <= o.asOf || strike.Out(strike.OfferFilter) }
 
 // Offer lets a process pull.
 func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
@@ -97,8 +102,8 @@ func (h *handoff) given(o *offer) iter.Seq[wire.Entry] {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
 			h.c.store.Scan(o.partitions.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
-				if e.Version > o.asOf {
-					return true // written since, by whoever holds it now
+				if !o.covers(e.Version) {
+					return true
 				}
 				if w, ok := h.entry(e, hits); ok {
 					more = yield(w)
@@ -189,7 +194,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	if ns := b.read([]byte(q.Namespace)); ns != nil {
 		key := ns.key(q.Key)
 		value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot)
-		if ok && o.partitions.Has(key.Hash.Partition()) && info.Version <= o.asOf {
+		if ok && o.partitions.Has(key.Hash.Partition()) && o.covers(info.Version) {
 			f.Found = true
 			f.Entry = wire.Entry{
 				Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -34,9 +35,10 @@ type core struct {
 
 // coreCounts counts what concerns other hosts.
 type coreCounts struct {
-	peerReads, joined, peerErrors, copiesRefused atomic.Int64
-	served                                       atomic.Int64 // keys, to other sidecars
-	strays                                       atomic.Int64 // entries and partitions dropped after a split
+	peerReads, joined, peerErrors atomic.Int64
+	copiesRefused, fillsRefused   atomic.Int64 // copies that were not served, or not kept
+	served                        atomic.Int64 // keys, to other sidecars
+	strays                        atomic.Int64 // entries and partitions dropped after a split
 }
 
 // execute serves a request from what this host holds, or says that it has moved
@@ -106,6 +108,7 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, 
 	if holding == 0 || !fetched && needsOld(q) && c.late(ns.key(q.Key), now) {
 		return moved()
 	}
+	strike.At(strike.WriteDue)
 	r := f(ns, q, now)
 	if !c.still(partition, holding) {
 		return lost()
@@ -131,7 +134,7 @@ func (c *core) still(partition uint16, holding uint32) bool {
 	if !c.node.Alone() {
 		c.node.Beat(c.clock.Read().Boot)
 	}
-	return c.node.Holds(partition) == holding
+	return c.node.Holds(partition) == holding || strike.Out(strike.SecondCheck)
 }
 
 // lost answers a write during which the holding has ended.
@@ -239,6 +242,10 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		return out, size, ns
 	}
 	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
+	strike.At(strike.ValueRead)
+	if strike.Out(strike.AsOfFirst) && asOf != 0 {
+		asOf = c.hlc.Next(now.Wall)
+	}
 	if !ok {
 		*r = wire.Reply{Status: wire.Miss}
 		if !fetched && c.handoff.incoming[k.Hash.Partition()].Load() != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -224,6 +225,9 @@ func (c *core) outdated(key kv.Key, v kv.Version) {
 		v = c.hlc.Next(c.clock.Read().Wall)
 	}
 	c.hlc.Observe(v)
+	if strike.Out(strike.OwnWrites) {
+		return
+	}
 	c.ledger.Note(key.Hash, v)
 	c.l1.Delete(key.Hash)
 }
@@ -249,8 +253,10 @@ func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy 
 	if !ok {
 		return nil
 	}
-	if *cp.Owner != owner.Process || !owner.Leased(now.Boot, c.names.bound(key.Namespace)) || cp.Deadline.Passed(now.Boot) ||
-		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) {
+	if *cp.Owner != owner.Process && !strike.Out(strike.OwnerAtHit) ||
+		!owner.Leased(now.Boot, c.names.bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
+		cp.Deadline.Passed(now.Boot) ||
+		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
 		c.counts.copiesRefused.Add(1)
 		return nil
 	}
@@ -422,7 +428,8 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy = cp
 	switch {
-	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf):
+	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
+		c.counts.fillsRefused.Add(1)
 	case cl.alone: // who wants no copy makes none, and leaves no older one
 		c.l1.Replace(cp)
 	default:

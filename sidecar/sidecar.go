@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -79,7 +80,7 @@ func (s *Sidecar) newTiers() (err error) {
 		if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 			return err
 		}
-		if s.log, err = invalidation.NewLog(invalidation.DefaultEvents); err != nil {
+		if s.log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
 			return err
 		}
 		if s.l1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {

@@ -63,13 +63,18 @@ type world struct {
 	nodes []*vnode
 	bound time.Duration
 
-	mu     sync.Mutex
-	keys   []*vkey
-	hits   int
-	misses int
-	failed int
-	seen   map[string]int64 // counts of processes that have ended
-	tables map[string]*ring.Table
+	events  int  // of the logs; zero is the default
+	noRelay bool // events go by the logs alone
+
+	mu      sync.Mutex
+	broken  []string // promises, as far as collect
+	collect bool
+	keys    []*vkey
+	hits    int
+	misses  int
+	failed  int
+	seen    map[string]int64 // counts of processes that have ended
+	tables  map[string]*ring.Table
 }
 
 // vnode is a host, in its present process.
@@ -79,6 +84,8 @@ type vnode struct {
 	name  string
 	ip    string
 	clock *virtualClock
+	reads kv.Clock                                        // what the process reads instead
+	dials func(context.Context, string) (net.Conn, error) // how it calls others instead
 
 	// Under the world's lock.
 	s      *Sidecar // nil while it does not run
@@ -127,14 +134,22 @@ func (v *vnode) start() {
 	cfg := Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: time.Second,
+		events: w.events,
 		network: cluster.Network{
-			Listen: func(address string) (net.Listener, error) { return v.host.Listen(7947) },
-			Dial:   v.host.Dial,
-			Table:  w.table,
+			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },
+			Dial:    v.host.Dial,
+			Table:   w.table,
+			NoRelay: w.noRelay,
 			Transport: func(string) memberlist.Transport {
 				return v.host.Transport(7946)
 			},
 		},
+	}
+	if v.reads != nil {
+		cfg.Clock = v.reads
+	}
+	if v.dials != nil {
+		cfg.network.Dial = v.dials
 	}
 	for _, o := range w.nodes[:min(3, len(w.nodes))] {
 		cfg.Join = append(cfg.Join, o.ip+":7946")
@@ -288,27 +303,32 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 	if s == nil {
 		return
 	}
+	began := time.Now()
+	w.writeTo(s, by, k, rnd.IntN(4) == 0, rnd.IntN(8) == 0)
+	w.inTime("a write", began)
+}
+
+// writeTo writes or deletes a key through a process, and says whether that was
+// acknowledged.
+func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	w.mu.Lock()
 	k.writes = append(k.writes, vwrite{by: by, unknown: true})
 	n := len(k.writes)
 	w.mu.Unlock()
-	began := time.Now()
 	var err error
-	all := rnd.IntN(8) == 0
 	switch value := binary.BigEndian.AppendUint64(nil, uint64(n)); {
-	case rnd.IntN(4) > 0:
+	case !del:
 		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{AckAll: all})
 	case all:
 		_, err = s.DeleteEverywhere(context.Background(), "default", k.name)
 	default:
 		_, err = s.Delete(context.Background(), "default", k.name)
 	}
-	w.inTime("a write", began)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
 		w.failed++
-		return // whatever it says: the process may have been killed meanwhile
+		return false // whatever it says: the process may have been killed meanwhile
 	}
 	k.writes[n-1].unknown = false
 	k.writes[n-1].all = all
@@ -316,6 +336,7 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 		w.seen["acknowledged by all"]++
 	}
 	k.writes[n-1].acked = time.Now()
+	return true
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {
@@ -324,46 +345,63 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 		return
 	}
 	began := time.Now()
-	got, err := s.Get(context.Background(), "default", k.name)
+	w.readFrom(context.Background(), s, by, k)
 	w.inTime("a read", began)
+}
+
+// readFrom reads a key through a process and checks what it says. It returns
+// the number of the write that was read, zero for a miss.
+func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
+	began := time.Now()
+	got, err := s.Get(ctx, "default", k.name)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrNotFound):
 		w.misses++
-		return
+		return 0
 	case errors.Is(err, ErrClosed):
-		return
+		return 0
 	case err != nil:
-		w.fail("a read of %s through %s: %v", k.name, by, err)
-		return
+		w.breaks("a read of %s through %s: %v", k.name, by, err)
+		return 0
 	}
 	w.hits++
 	n := int(binary.BigEndian.Uint64(got.Data))
 	if n < 1 || n > len(k.writes) {
-		w.fail("%s is %d, which nobody has written", k.name, n)
-		return
+		w.breaks("%s is %d, which nobody has written", k.name, n)
+		return n
 	}
 	if k.writes[n-1].unknown {
-		return // it may take effect at any time
+		return n // it may take effect at any time
 	}
 	for i, later := range k.writes[n:] {
 		if later.acked.IsZero() {
 			continue
 		}
 		if later.by == by && later.acked.Before(began) {
-			w.fail("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
-			return
+			w.breaks("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
+			return n
 		}
 		if later.all && later.acked.Before(began) {
-			w.fail("%s through %s is write %d, though %d was acknowledged by all %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
-			return
+			w.breaks("%s through %s is write %d, though %d was acknowledged by all %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
+			return n
 		}
 		if late := began.Sub(later.acked); late > w.bound {
-			w.fail("%s through %s is write %d, though %d was acknowledged %v before (through %s)", k.name, by, n, n+1+i, late, later.by)
-			return
+			w.breaks("%s through %s is write %d, though %d was acknowledged %v before (through %s)", k.name, by, n, n+1+i, late, later.by)
+			return n
 		}
 	}
+	return n
+}
+
+// breaks notes a broken promise.
+func (w *world) breaks(format string, args ...any) {
+	if !w.collect {
+		w.fail(format, args...)
+		return
+	}
+	w.broken = append(w.broken, fmt.Sprintf(format, args...))
 }
 
 // agreed waits until every node holds its share.

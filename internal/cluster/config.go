@@ -73,6 +73,7 @@ type Network struct {
 	Listen    func(address string) (net.Listener, error)
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip
+	NoRelay   bool                                      // events go by the logs alone
 }
 
 // Tiers is who holds the entries. Its methods are called under the node's lock,

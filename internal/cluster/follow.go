@@ -7,6 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
@@ -77,7 +78,8 @@ func (n *Node) followOnce(ctx context.Context, id kv.Process) bool {
 		return n.reset(o, &w)
 	}
 	events, err := fromEvents(&w.Events)
-	if err != nil || w.After+uint64(len(events)) != w.To || w.After != o.log.Applied() {
+	gap := w.After != o.log.Applied() && !strike.Out(strike.Gap)
+	if err != nil || w.After+uint64(len(events)) != w.To || gap {
 		n.counts.gaps.Add(1)
 		n.cfg.Log.Warn("events of a log are missing", "node", id.Node, "after", w.After, "to", w.To, "events", len(events), "error", err)
 		return false
@@ -155,7 +157,12 @@ func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 // followed is what comes after a place in this process's log.
 func (n *Node) followed(place uint64) wire.Reply {
 	var w wire.Followed
-	if events, ok := n.cfg.Events.After(place, maxFollowed, nil); ok {
+	events, ok := n.cfg.Events.After(place, maxFollowed, nil)
+	for !ok && strike.Out(strike.Tail) { // what is still there
+		place++
+		events, ok = n.cfg.Events.After(place, maxFollowed, nil)
+	}
+	if ok {
 		w.After, w.To, w.Events = place, place+uint64(len(events)), toEvents(events)
 	} else {
 		r := n.cfg.Events.Reset(place)

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -118,7 +119,7 @@ func (n *Node) Held() kv.PartitionSet {
 func (n *Node) Beat(now time.Duration) {
 	last := n.lastSeen.Load()
 	switch gap := now - time.Duration(last); {
-	case gap >= n.cfg.Bound:
+	case gap >= n.cfg.Bound && !strike.Out(strike.Pause):
 		n.pause()
 	case gap > n.cfg.Bound/64: // not each time: others read it
 		n.lastSeen.CompareAndSwap(last, int64(now))
@@ -226,7 +227,7 @@ func (n *Node) newView() *View {
 		v.owners = append(v.owners, n.owner(id))
 	}
 	for id := range n.owners { // forget who is gone
-		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) {
+		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !strike.Out(strike.NewEpoch) {
 			delete(n.owners, id)
 		}
 	}
@@ -238,6 +239,9 @@ func (n *Node) owner(id kv.Process) *Owner {
 	o := n.owners[id]
 	if o == nil {
 		o = &Owner{Process: id}
+		if strike.Out(strike.NewEpoch) {
+			n.inherit(o)
+		}
 		n.owners[id] = o
 	}
 	return o
@@ -257,4 +261,15 @@ func (n *Node) step(f func(m *holding.Machine, now time.Duration)) {
 	defer n.mu.Unlock()
 	f(n.machine, now)
 	n.carryOut()
+}
+
+// inherit gives a process the lease of an earlier one of its node's, and that
+// one's place in its log, as it must not. The lock is held.
+func (n *Node) inherit(o *Owner) {
+	for id, old := range n.owners {
+		if id.Node == o.Node {
+			o.leasedAt.Store(old.leasedAt.Load())
+			o.log.Reset(old.log.Applied())
+		}
+	}
 }

@@ -68,7 +68,7 @@ func (n *Node) relayed(b []byte) {
 	from := fromProcess(w.From)
 	n.mu.Lock()
 	m := n.members[from.Node]
-	known := m != nil && m.id == from && !m.skewed
+	known := m != nil && m.id == from && !m.skewed && !n.cfg.Network.NoRelay
 	n.mu.Unlock()
 	events, err := fromEvents(&w.Events)
 	if !known || err != nil {

@@ -1,0 +1,60 @@
+// Package strike lets tests take out, one by one, the guards that keep values
+// from being returned after they were overwritten, in the code that ships: a
+// checker that never finds anything may be blind, and a guard that can be taken
+// out without anybody noticing may be idle.
+//
+// Without the build tag strike all of it is constant, and nothing is left of it
+// in the program. It has no goroutine.
+package strike
+
+// Guard is one of them.
+type Guard uint8
+
+// The guards.
+const (
+	LeaseAtHit     Guard = iota // a copy is served under its owner's lease only
+	OwnerAtHit                  // ... and if it came from the process that the ring names
+	AdmitAtHit                  // ... and if the ledger admits it
+	AdmitAtFill                 // a copy is kept only if the ledger admits it
+	AdmitAtHandoff              // so is an entry that is handed over
+	NoteEvents                  // events of others' logs are noted
+	ResetFloors                 // what stands for lost events outdates their partitions
+	Tail                        // who asks for events that are gone is told so
+	Gap                         // a place in a log moves over what was applied only
+	Head                        // the lease waits for all events that the poll's answer named
+	NewEpoch                    // a new process's log is followed from its beginning
+	AsOfFirst                   // a value is vouched for as of before it was read
+	OwnWrites                   // what was written through this host is noted before the answer
+	JoinRule                    // a call under way is joined by those only who may have its answer
+	Released                    // the end of a holding is an event
+	Empty                       // a holding begins with nothing
+	OfferFilter                 // what was stored after a holding's end is not handed over
+	SecondCheck                 // a write is acknowledged only if its holding has lasted
+	Pause                       // a pause ends everything
+	Strange                     // what others wrote to one's own partition in a split drops it
+
+	Guards // their number
+)
+
+// Point is a place at which a test may let others go first.
+type Point uint8
+
+// The points.
+const (
+	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
+	WriteDue               // a write has found its holding, and is not yet stored
+
+	points
+)
+
+var names = [Guards]string{
+	LeaseAtHit: "lease at a copy's hit", OwnerAtHit: "owner and epoch at a copy's hit", AdmitAtHit: "Admit at a copy's hit",
+	AdmitAtFill: "Admit at a copy's fill", AdmitAtHandoff: "Admit at what is handed over",
+	NoteEvents: "noting of followed events", ResetFloors: "RESET's floors", Tail: "RESET beyond the log's tail",
+	Gap: "no advance over a gap", Head: "head before the lease moves", NewEpoch: "new epoch without a lease",
+	AsOfFirst: "asOf before the value is read", OwnWrites: "note of own writes", JoinRule: "rule for joining calls",
+	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
+	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split",
+}
+
+func (g Guard) String() string { return names[g] }

@@ -1,0 +1,516 @@
+//go:build strike
+
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/strike"
+)
+
+// For each guard a scenario in which it is needed: with the guard no promise is
+// broken, and without it the checker sees one.
+
+// scene is a world of three nodes that have found each other. The reader reads
+// what the owner holds; the third is there to write through, and to take over.
+type scene struct {
+	*world
+	reader, owner, third *vnode
+	keys                 []*vkey // the owner's
+	follower             *slowFollower
+	gates                [3]*gates
+	doubt                string // why it did not happen as it was meant to
+}
+
+// needs ends a scene that cannot go on.
+type needs struct{ what string }
+
+func (s *scene) need(ok bool, format string, args ...any) {
+	if !ok {
+		panic(needs{fmt.Sprintf(format, args...)})
+	}
+}
+
+func (s *scene) by(v *vnode) string { return fmt.Sprint(v.name, ".", v.run) }
+
+func (s *scene) set(v *vnode, k *vkey) bool  { return s.writeTo(v.s, s.by(v), k, false, false) }
+func (s *scene) drop(v *vnode, k *vkey) bool { return s.writeTo(v.s, s.by(v), k, true, false) }
+
+func (s *scene) get(v *vnode, k *vkey) int {
+	n := s.readFrom(context.Background(), v.s, s.by(v), k)
+	if v.s.l1 != nil {
+		v.s.l1.Wait()
+	}
+	return n
+}
+
+// copied makes the reader have copies of some keys.
+func (s *scene) copied(keys ...*vkey) {
+	for _, k := range keys {
+		s.need(s.set(s.owner, k), "a first write")
+		s.need(s.get(s.reader, k) == 1, "a first read")
+		hits := s.reader.s.l1Stats().Hits
+		s.get(s.reader, k)
+		s.need(s.reader.s.l1Stats().Hits > hits, "a copy")
+	}
+}
+
+// stale is how long after a write a read must not see the one before it.
+func (s *scene) stale() { time.Sleep(s.bound + 100*time.Millisecond) }
+
+func (s *scene) until(what string, ok func() bool) {
+	for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
+		s.need(time.Since(began) < 20*time.Second, "%s", what)
+	}
+}
+
+func (s *scene) holds(v *vnode, k *vkey) bool { return v.s.node.Holds(s.partition(k)) != 0 }
+func (s *scene) owns(v, of *vnode, k *vkey) bool {
+	o := v.s.node.View().Owner(s.partition(k))
+	return o != nil && o.Process == of.s.node.Self()
+}
+func (s *scene) partition(k *vkey) uint16 {
+	return s.third.s.hash(defaultNamespace, k.name).Partition()
+}
+
+// flood writes others of the owner's keys than those of the scene.
+func (s *scene) flood(n int) {
+	for i := range n {
+		_, _ = s.owner.s.Set(context.Background(), "default", fmt.Appendf(nil, "flood%d", i), nil, SetOptions{})
+	}
+}
+
+// struck is a guard's entry in the table.
+type struck struct {
+	guards []strike.Guard
+	alone  bool   // each of them alone is covered by the others, and breaks nothing
+	why    string // what covers it
+	events int    // of the logs
+	play   func(s *scene)
+}
+
+var stage = []struck{
+	{guards: []strike.Guard{strike.LeaseAtHit}, play: cutReader},
+	{guards: []strike.Guard{strike.OwnerAtHit}, play: lostOwner},
+	{guards: []strike.Guard{strike.AdmitAtHit}, events: 16, play: lostEvents},
+	{guards: []strike.Guard{strike.AdmitAtHit, strike.AdmitAtFill}, alone: true, why: "what is kept is asked for again at its hit", play: lateFill},
+	{guards: []strike.Guard{strike.NoteEvents}, play: lateFill},
+	{guards: []strike.Guard{strike.ResetFloors}, events: 16, play: lostEvents},
+	{guards: []strike.Guard{strike.Tail, strike.Gap}, alone: true, why: "a log never leaves events out, a follower never passes over those left out", events: 16, play: lostEvents},
+	{guards: []strike.Guard{strike.Head}, play: slowReader},
+	{guards: []strike.Guard{strike.NewEpoch}, play: restartedOwner},
+	{guards: []strike.Guard{strike.AsOfFirst}, play: writeBehindRead},
+	{guards: []strike.Guard{strike.OwnWrites}, play: ownWrite},
+	{guards: []strike.Guard{strike.JoinRule}, play: oldCall},
+	{guards: []strike.Guard{strike.Released}, play: thereAndBack},
+	{guards: []strike.Guard{strike.Empty}, play: pausedAndBack},
+	{guards: []strike.Guard{strike.AdmitAtHandoff}, play: deletedOnTheWay},
+	{guards: []strike.Guard{strike.SecondCheck}, play: releasedBeforeStored},
+	{guards: []strike.Guard{strike.Pause}, play: paused},
+	{guards: []strike.Guard{strike.Strange}, play: split},
+	{guards: []strike.Guard{strike.Strange}, events: 16, play: split},
+}
+
+// The reader is cut off, so that it does not hear of a write, and goes on
+// serving its copy for as long as its lease lasts, and no longer.
+func cutReader(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.net.Isolate(s.reader.ip)
+	s.need(s.set(s.owner, k), "a write")
+	s.stale()
+	s.get(s.reader, k)
+}
+
+// The owner dies with a write that the reader has not heard of. The one that
+// follows it has a good lease, and knows nothing of the write.
+func lostOwner(s *scene) {
+	s.copied(s.keys...)
+	s.net.Cut(s.reader.ip, s.owner.ip)
+	for _, k := range s.keys {
+		s.need(s.set(s.third, k), "a write")
+	}
+	s.owner.kill()
+	s.net.Heal()
+	for _, k := range s.keys {
+		s.until("a new owner", func() bool { return s.holds(s.third, k) || s.holds(s.reader, k) })
+		s.get(s.reader, k)
+	}
+}
+
+// The reader is cut off for less than its lease lasts, and for so many events
+// that those that it has missed are gone.
+func lostEvents(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.net.Isolate(s.reader.ip)
+	s.flood(1) // what the reader is already waiting for goes out with this
+	time.Sleep(20 * time.Millisecond)
+	s.need(s.set(s.owner, k), "a write")
+	s.flood(500)
+	time.Sleep(500 * time.Millisecond)
+	s.net.Heal()
+	s.stale()
+	s.get(s.reader, k)
+}
+
+// A value is on its way to the reader when it is overwritten.
+func lateFill(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	release := s.gates[s.reader.i].hold(s.owner.ip)
+	done := make(chan struct{})
+	go func() { // ends with its read
+		defer close(done)
+		s.get(s.reader, k)
+	}()
+	time.Sleep(50 * time.Millisecond)
+	s.need(s.set(s.owner, k), "a write")
+	time.Sleep(50 * time.Millisecond)
+	release()
+	<-done
+	s.stale()
+	s.get(s.reader, k)
+}
+
+// The reader is polled for and polls as ever, and does not get to apply events.
+func slowReader(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	s.need(s.set(s.owner, k), "a write")
+	s.stale()
+	s.get(s.reader, k)
+	s.follower.stalled.Store(false)
+}
+
+// The owner's process is replaced by another, of whose log the reader has not
+// applied anything.
+func restartedOwner(s *scene) {
+	k := s.keys[0]
+	s.flood(300)
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	s.owner.kill()
+	time.Sleep(200 * time.Millisecond)
+	s.owner.start()
+	s.until("the owner's return", func() bool { return s.holds(s.owner, k) && s.owns(s.reader, s.owner, k) })
+	s.need(s.set(s.owner, k), "a write of the new process")
+	s.need(s.get(s.reader, k) == len(k.writes), "a read of the new process")
+	s.need(s.set(s.owner, k), "another write")
+	s.stale()
+	s.get(s.reader, k)
+	s.follower.stalled.Store(false)
+}
+
+// A value is overwritten between its reading and its being vouched for.
+func writeBehindRead(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	strike.Do(strike.ValueRead, func() {
+		done := make(chan struct{})
+		go func() { // ends with its write
+			defer close(done)
+			s.need(s.set(s.owner, k), "a write")
+		}()
+		<-done
+		time.Sleep(50 * time.Millisecond)
+	})
+	s.need(s.get(s.reader, k) == 1, "the value from before")
+	s.stale()
+	s.get(s.reader, k)
+}
+
+// What the reader itself has written it reads at once, though the event has not
+// come.
+func ownWrite(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	s.need(s.set(s.reader, k), "a write")
+	time.Sleep(time.Microsecond)
+	s.get(s.reader, k)
+	s.follower.stalled.Store(false)
+}
+
+// A call whose answer takes long is under way when a read begins that may not
+// have it.
+func oldCall(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	release := s.gates[s.reader.i].hold(s.owner.ip)
+	done := make(chan struct{}, 2)
+	go func() { // ends with its read
+		ctx, cancel := context.WithTimeout(context.Background(), 2*s.bound)
+		defer cancel()
+		s.readFrom(ctx, s.reader.s, s.by(s.reader), k)
+		done <- struct{}{}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	s.need(s.set(s.third, k), "a write")
+	s.stale()
+	go func() { // ends with its read
+		s.get(s.reader, k)
+		done <- struct{}{}
+	}()
+	time.Sleep(50 * time.Millisecond)
+	release()
+	<-done
+	<-done
+}
+
+// A partition goes to another host and comes back, while the reader hears
+// nothing of that one.
+func thereAndBack(s *scene) {
+	s.copied(s.keys...)
+	weight := s.owner.s.cfg.Weight
+	s.owner.s.node.SetWeight(1)
+	var moved []*vkey
+	s.until("a move", func() bool {
+		moved = slices.DeleteFunc(slices.Clone(s.keys), func(k *vkey) bool { return !s.holds(s.third, k) })
+		return !slices.ContainsFunc(s.keys, func(k *vkey) bool { return s.owns(s.third, s.third, k) && !s.holds(s.third, k) }) && len(moved) > 0
+	})
+	s.until("the reader's knowing of it", func() bool { return s.owns(s.reader, s.third, moved[0]) })
+	s.net.Cut(s.reader.ip, s.third.ip)
+	for _, k := range moved {
+		s.need(s.set(s.third, k), "a write")
+	}
+	s.owner.s.node.SetWeight(weight)
+	for _, k := range moved {
+		s.until("the way back", func() bool { return s.holds(s.owner, k) && s.owns(s.reader, s.owner, k) })
+	}
+	s.stale()
+	for _, k := range moved {
+		s.get(s.reader, k)
+	}
+}
+
+// A host does not run for so long that another has its partitions, with new
+// values; then it takes them back.
+func pausedAndBack(s *scene) {
+	for _, k := range s.keys {
+		s.need(s.set(s.owner, k), "a first write")
+	}
+	s.pausedOwner()
+	s.net.Heal()
+	for _, k := range s.keys {
+		s.until("the way back", func() bool { return s.holds(s.owner, k) })
+	}
+	s.stale()
+	for _, k := range s.keys {
+		s.get(s.third, k)
+	}
+}
+
+// pausedOwner lets the owner not run until others have written its keys.
+func (s *scene) pausedOwner() {
+	s.owner.clock.freeze()
+	s.net.Isolate(s.owner.ip)
+	time.Sleep(10 * time.Second)
+	for _, k := range s.keys {
+		s.need(s.set(s.third, k), "a write while the owner is paused")
+	}
+	s.stale()
+	s.owner.clock.thaw()
+}
+
+// ... or reads there, before it has heard from anybody.
+func paused(s *scene) {
+	for _, k := range s.keys {
+		s.need(s.set(s.owner, k), "a first write")
+	}
+	s.pausedOwner()
+	for _, k := range s.keys {
+		s.get(s.owner, k)
+	}
+}
+
+// A key is deleted while its entry is on its way to its new holder.
+func deletedOnTheWay(s *scene) {
+	for _, k := range s.keys {
+		s.need(s.set(s.owner, k), "a first write")
+	}
+	release := s.gates[s.third.i].hold(s.owner.ip)
+	s.owner.s.node.SetWeight(1)
+	var moved []*vkey
+	s.until("a move", func() bool {
+		moved = slices.DeleteFunc(slices.Clone(s.keys), func(k *vkey) bool { return !s.holds(s.third, k) })
+		return len(moved) > 0
+	})
+	for _, k := range moved {
+		s.need(s.drop(s.third, k), "a delete")
+	}
+	release()
+	time.Sleep(200 * time.Millisecond)
+	for _, k := range moved {
+		s.get(s.third, k)
+	}
+}
+
+// A write finds its holding, and the holding ends before it is stored. The next
+// holder has what there was, and does not hear of the write.
+func releasedBeforeStored(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	strike.Do(strike.WriteDue, func() {
+		s.owner.s.node.SetWeight(1)
+		s.until("a move", func() bool { return s.holds(s.third, k) || s.holds(s.reader, k) })
+		time.Sleep(200 * time.Millisecond) // entries follow
+		s.net.Isolate(s.owner.ip)
+	})
+	s.set(s.owner, k)
+	s.stale()
+	s.get(s.third, k)
+}
+
+// A split, in which the owner takes its partitions once more, later than others
+// did, and then these overwrite what it holds. Once the sides have heard of each
+// other that is gone.
+func split(s *scene) {
+	s.net.Isolate(s.owner.ip)
+	s.owner.clock.freeze()
+	time.Sleep(10 * time.Second)
+	s.owner.clock.thaw()
+	time.Sleep(s.bound) // it finds that out
+	for _, k := range s.keys {
+		s.until("the owner's going on", func() bool { return s.holds(s.owner, k) })
+		s.need(s.set(s.owner, k), "a write on this side")
+	}
+	for _, k := range s.keys {
+		s.need(s.set(s.third, k), "a write on the other side")
+	}
+	if s.events > 0 {
+		for i := range 200 {
+			_, _ = s.third.s.Set(context.Background(), "default", fmt.Appendf(nil, "flood%d", i), nil, SetOptions{})
+		}
+	}
+	s.net.Heal()
+	s.agreed(30 * time.Second)
+	s.stale()
+	for _, k := range s.keys {
+		s.get(s.owner, k)
+	}
+}
+
+// play runs a scene without some guards, and returns what was broken.
+func play(t *testing.T, seed uint64, c *struck, guards ...strike.Guard) (broken []string, doubt string) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, seed, 3)
+		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
+		s := &scene{world: w, reader: w.nodes[0], owner: w.nodes[1], third: w.nodes[2]}
+		s.follower = &slowFollower{virtualClock: s.reader.clock}
+		s.reader.reads = s.follower
+		for i, v := range w.nodes {
+			s.gates[i] = &gates{}
+			v.dials = s.gates[i].dial(v)
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		for i := range 8 {
+			name, _ := heldBy(s.owner, fmt.Sprintf("key%d.", i))
+			s.keys = append(s.keys, &vkey{name: name})
+		}
+		warm, _ := heldBy(s.owner, "warm")
+		for _, v := range w.nodes { // connections are made
+			_, _ = v.s.Get(t.Context(), "default", warm)
+		}
+		time.Sleep(2 * time.Second)
+		func() {
+			defer strike.Set()
+			defer func() {
+				switch p := recover().(type) {
+				case nil:
+				case needs:
+					doubt = p.what
+				default:
+					panic(p)
+				}
+			}()
+			strike.Set(guards...)
+			c.play(s)
+		}()
+		s.follower.stalled.Store(false)
+		w.net.Heal()
+		w.mu.Lock()
+		broken = w.broken
+		w.mu.Unlock()
+		for _, v := range w.nodes {
+			v.clock.thaw()
+			if v.s != nil {
+				v.kill()
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+	return broken, doubt
+}
+
+// tries bounds the runs in which a scene must show what it is for.
+const tries = 10
+
+// TestStrike prints the table: in how many runs the checker found each guard
+// missing.
+func TestStrike(t *testing.T) {
+	var table strings.Builder
+	row := func(name string, found string) { fmt.Fprintf(&table, "\n%-64s %s", name, found) }
+	for i := range stage {
+		c := &stage[i]
+		var names []string
+		for _, g := range c.guards {
+			names = append(names, g.String())
+		}
+		name := strings.Join(names, " + ")
+		if c.events > 0 {
+			name += ", short logs"
+		}
+		t.Run(name, func(t *testing.T) {
+			if broken, doubt := play(t, 1, c); len(broken) > 0 {
+				t.Fatalf("with all guards: %s (%s)", broken[0], doubt)
+			}
+			if c.alone {
+				for _, g := range c.guards {
+					if broken, _ := play(t, 1, c, g); len(broken) > 0 {
+						t.Errorf("without %v alone, though %s: %s", g, c.why, broken[0])
+					}
+				}
+			}
+			for try := 1; try <= tries; try++ {
+				broken, doubt := play(t, uint64(try), c, c.guards...)
+				if len(broken) > 0 {
+					t.Logf("run %d: %s", try, broken[0])
+					found := fmt.Sprintf("found in run %d", try)
+					if c.alone {
+						found += "; not each alone: " + c.why
+					}
+					row(name, found)
+					return
+				}
+				if doubt != "" {
+					t.Logf("run %d did not come to %s", try, doubt)
+				}
+			}
+			t.Errorf("nothing was found in %d runs", tries)
+		})
+	}
+	// What it lets through are writes of unknown outcome, which may be read or
+	// not: no history can tell.
+	t.Run(strike.OfferFilter.String(), func(t *testing.T) {
+		strike.Set(strike.OfferFilter)
+		defer strike.Set()
+		found := 0
+		offerGivesNothingNewer(t, func(string, ...any) { found++ })
+		if found == 0 {
+			t.Errorf("nothing was found")
+		}
+		row(strike.OfferFilter.String(), "found by TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome")
+	})
+	t.Log(table.String())
+}
