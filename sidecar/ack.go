@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -37,7 +38,7 @@ func (c *core) acked(ctx context.Context, q *wire.Request, deadline time.Duratio
 			until = max(until, time.Duration(c.handoff.begunAt[p].Load())+cluster.Margin(c.node.Bound()))
 		}
 	}
-	if here && !c.applied(ctx, place, until, deadline) {
+	if here && !strike.Out(strike.AckAll) && !c.applied(ctx, place, until, deadline) {
 		return notByAll(q, r, func(i int) bool { return after[i] != 0 })
 	}
 	// What was held when it was executed must be held still: else somebody

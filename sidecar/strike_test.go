@@ -115,6 +115,7 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.Pause}, play: paused},
 	{guards: []strike.Guard{strike.Strange}, play: split},
 	{guards: []strike.Guard{strike.Strange}, events: 16, play: split},
+	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
 }
 
 // The reader is cut off, so that it does not hear of a write, and goes on
@@ -236,6 +237,18 @@ func ownWrite(s *scene) {
 	s.follower.stalled.Store(true)
 	time.Sleep(100 * time.Millisecond)
 	s.need(s.set(s.reader, k), "a write")
+	time.Sleep(time.Microsecond)
+	s.get(s.reader, k)
+	s.follower.stalled.Store(false)
+}
+
+// A write is acknowledged by all though the reader does not get to apply it.
+func ackedByAll(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	s.writeTo(s.owner.s, s.by(s.owner), k, false, true)
 	time.Sleep(time.Microsecond)
 	s.get(s.reader, k)
 	s.follower.stalled.Store(false)

@@ -32,6 +32,7 @@ const (
 	SecondCheck                 // a write is acknowledged only if its holding has lasted
 	Pause                       // a pause ends everything
 	Strange                     // what others wrote to one's own partition in a split drops it
+	AckAll                      // ack=all waits for those who may have a lease
 
 	Guards // their number
 )
@@ -54,7 +55,7 @@ var names = [Guards]string{
 	Gap: "no advance over a gap", Head: "head before the lease moves", NewEpoch: "new epoch without a lease",
 	AsOfFirst: "asOf before the value is read", OwnWrites: "note of own writes", JoinRule: "rule for joining calls",
 	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
-	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split",
+	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
 }
 
 func (g Guard) String() string { return names[g] }
