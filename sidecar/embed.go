@@ -165,14 +165,24 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) err
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.use.RLock()
-	defer s.use.RUnlock()
-	if s.closed {
+	if !s.enter() {
 		return ErrClosed
 	}
+	defer s.inUse.Done()
 	b := borrowed{names: s.names}
 	defer b.release()
 	return f(&b, s.clock.Read())
+}
+
+// enter says whether the store is there, and keeps it until inUse.Done.
+func (s *Sidecar) enter() bool {
+	s.use.RLock()
+	defer s.use.RUnlock()
+	if s.closed {
+		return false
+	}
+	s.inUse.Add(1)
+	return true
 }
 
 func embedError(r *wire.Reply) error {

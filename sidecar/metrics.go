@@ -68,11 +68,10 @@ func (s *Sidecar) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCo
 
 // Collect is for the metrics registry.
 func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
-	s.use.RLock()
-	defer s.use.RUnlock()
-	if s.closed {
+	if !s.enter() {
 		return
 	}
+	defer s.inUse.Done()
 	count := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}

@@ -35,7 +35,8 @@ type Sidecar struct {
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 
-	use    sync.RWMutex // held for reading by calls of the embedding program
+	use    sync.RWMutex   // for what follows; never held while something waits
+	inUse  sync.WaitGroup // who uses the store, beside Run
 	closed bool
 	ran    bool
 }
@@ -122,9 +123,10 @@ func (s *Sidecar) Run(ctx context.Context) error {
 		return fmt.Errorf("Run was called before: %w", ErrClosed)
 	}
 	err := s.run(ctx)
-	s.use.Lock() // calls under way have ended, and none begins
-	defer s.use.Unlock()
-	s.closed = true
+	s.use.Lock()
+	s.closed = true // no call begins
+	s.use.Unlock()
+	s.inUse.Wait()
 	if s.l1 != nil {
 		s.l1.Close()
 	}

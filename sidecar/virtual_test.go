@@ -91,6 +91,7 @@ type vnode struct {
 	s      *Sidecar // nil while it does not run
 	run    int      // processes so far
 	paused bool
+	pauses int // so far
 
 	host *simnet.Host
 	stop context.CancelFunc
@@ -233,6 +234,7 @@ func (w *world) note(s *Sidecar) {
 func (v *vnode) pause(d time.Duration) {
 	v.w.mu.Lock()
 	v.paused = true
+	v.pauses++
 	v.w.mu.Unlock()
 	v.clock.freeze()
 	v.w.net.Isolate(v.ip)
@@ -244,8 +246,9 @@ func (v *vnode) pause(d time.Duration) {
 	v.w.mu.Unlock()
 }
 
-// any returns a process that serves, and its name.
-func (w *world) any(rnd *rand.Rand) (*Sidecar, string) {
+// any returns a process that serves, its name, and what checks that a call of it
+// is answered in time, unless it is paused meanwhile.
+func (w *world) any(rnd *rand.Rand) (s *Sidecar, by string, inTime func(what string)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var up []*vnode
@@ -255,10 +258,17 @@ func (w *world) any(rnd *rand.Rand) (*Sidecar, string) {
 		}
 	}
 	if len(up) == 0 {
-		return nil, ""
+		return nil, "", nil
 	}
 	v := up[rnd.IntN(len(up))]
-	return v.s, fmt.Sprint(v.name, ".", v.run)
+	began, pauses := time.Now(), v.pauses
+	return v.s, fmt.Sprint(v.name, ".", v.run), func(what string) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if d := time.Since(began); d > 1100*time.Millisecond && v.pauses == pauses {
+			w.fail("%s took %v", what, d)
+		}
+	}
 }
 
 // load reads and writes until ctx ends: one goroutine writes each key, some
@@ -291,21 +301,13 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// inTime reports a call that took longer than it may.
-func (w *world) inTime(what string, began time.Time) {
-	if d := time.Since(began); d > 1100*time.Millisecond {
-		w.fail("%s took %v", what, d)
-	}
-}
-
 func (w *world) write(rnd *rand.Rand, k *vkey) {
-	s, by := w.any(rnd)
+	s, by, inTime := w.any(rnd)
 	if s == nil {
 		return
 	}
-	began := time.Now()
 	w.writeTo(s, by, k, rnd.IntN(4) == 0, rnd.IntN(8) == 0)
-	w.inTime("a write", began)
+	inTime("a write")
 }
 
 // writeTo writes or deletes a key through a process, and says whether that was
@@ -340,13 +342,12 @@ func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {
-	s, by := w.any(rnd)
+	s, by, inTime := w.any(rnd)
 	if s == nil {
 		return
 	}
-	began := time.Now()
 	w.readFrom(context.Background(), s, by, k)
-	w.inTime("a read", began)
+	inTime("a read")
 }
 
 // readFrom reads a key through a process and checks what it says. It returns
