@@ -75,11 +75,12 @@ func sizeClass(n int) int64 {
 type Cache struct {
 	cfg   Config
 	store *ristretto.Cache[uint64, *Copy]
+	front front
 
 	puts    atomic.Uint64
 	pending atomic.Int64 // bytes handed to ristretto since it last caught up
 
-	hits, misses, refused atomic.Int64
+	hits, misses, refused atomic.Int64 // hits beside the front's own
 	entries, bytes        atomic.Int64
 }
 
@@ -94,7 +95,7 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.Bytes < minBytes || cfg.MaxValue < 1 {
 		return nil, fmt.Errorf("l1: %d bytes with values of up to %d: give at least %d and 1", cfg.Bytes, cfg.MaxValue, minBytes)
 	}
-	c := &Cache{cfg: cfg}
+	c := &Cache{cfg: cfg, front: newFront(cfg.Bytes)}
 	var err error
 	c.store, err = ristretto.NewCache(&ristretto.Config[uint64, *Copy]{
 		NumCounters:        max(cfg.Bytes/meanCost*10, 1000), // ten for each copy that fits
@@ -103,6 +104,7 @@ func New(cfg Config) (*Cache, error) {
 		IgnoreInternalCost: true, // ours is closer
 		OnExit: func(gone *Copy) {
 			if gone != nil {
+				c.front.drop(gone)
 				c.entries.Add(-1)
 				c.bytes.Add(-gone.cost())
 			}
@@ -124,14 +126,30 @@ const catchUpEvery = 32
 // Get returns the copy of a key. The caller must not change it, and must ask
 // whether it may be served.
 func (c *Cache) Get(k kv.Key) (*Copy, bool) {
+	p := c.front.at(k.Hash)
+	if got := p.copy.Load(); got != nil && got.is(k) {
+		if p.hits.Add(1)%toldEvery == 0 {
+			c.store.Get(uint64(k.Hash))
+		}
+		return got, true
+	}
 	got, ok := c.store.Get(uint64(k.Hash))
-	// The hash alone is no proof, and ristretto compares nothing else.
-	if !ok || got == nil || got.Namespace != k.Namespace || string(got.Key()) != string(k.Bytes) {
+	if !ok || got == nil || !got.is(k) {
 		c.misses.Add(1)
 		return nil, false
 	}
 	c.hits.Add(1)
+	p.copy.Store(got)
+	if now, _ := c.store.Get(uint64(k.Hash)); now != got {
+		c.front.drop(got) // it left just before it came to the front
+	}
 	return got, true
+}
+
+// is says whether the copy is of a key: the hash alone is no proof, and
+// ristretto compares nothing else.
+func (c *Copy) is(k kv.Key) bool {
+	return c.Hash == k.Hash && c.Namespace == k.Namespace && string(c.Key()) == string(k.Bytes)
 }
 
 // Put offers a copy, which nobody may change from now on. It may be kept later,
@@ -186,6 +204,6 @@ type Stats struct {
 func (c *Cache) Stats() Stats {
 	return Stats{
 		Entries: c.entries.Load(), Bytes: c.bytes.Load(), Limit: c.cfg.Bytes,
-		Hits: c.hits.Load(), Misses: c.misses.Load(), Refused: c.refused.Load(),
+		Hits: c.hits.Load() + c.front.hits(), Misses: c.misses.Load(), Refused: c.refused.Load(),
 	}
 }

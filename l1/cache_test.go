@@ -164,6 +164,75 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	c.wait()
+	c.check(t)
+}
+
+// check says whether all that is in front is in ristretto as well.
+func (c *Cache) check(t *testing.T) {
+	t.Helper()
+	for i := range c.front {
+		if got := c.front[i].copy.Load(); got != nil {
+			if below, ok := c.store.Get(uint64(got.Hash)); !ok || below != got {
+				t.Errorf("%s has left, and is still in front", got.Key())
+			}
+		}
+	}
+}
+
+// TestFront: a copy that was read is in front until it is replaced or deleted.
+func TestFront(t *testing.T) {
+	c := newTestCache(t, Config{})
+	for _, value := range []string{"old", "new"} {
+		c.Put(copyOf("k", value))
+		c.wait()
+		for range 100 {
+			if got, ok := c.Get(key("k")); !ok || string(got.Value()) != value {
+				t.Fatalf("got %v, %v, want %s", got, ok, value)
+			}
+		}
+	}
+	if n, all := c.front.hits(), c.Stats().Hits; n != 198 || all != 200 {
+		t.Errorf("%d hits, %d in front", all, n)
+	}
+	c.Delete(key("k").Hash)
+	if _, ok := c.Get(key("k")); ok {
+		t.Error("a hit after Delete")
+	}
+	c.check(t)
+}
+
+// TestPopularStay: what is read in front is known to be popular behind it.
+func TestPopularStay(t *testing.T) {
+	c := newTestCache(t, Config{Bytes: 1 << 20})
+	popular := make([]kv.Key, 50)
+	for i := range popular {
+		name := fmt.Sprint("popular", i)
+		popular[i] = key(name)
+		c.Put(copyOf(name, name))
+	}
+	c.wait()
+	for i := range 30_000 {
+		name := fmt.Sprint("k", i)
+		c.Put(copyOf(name, name))
+		for range 3 {
+			c.Get(key(name))
+		}
+		for _, k := range popular {
+			c.Get(k)
+		}
+	}
+	c.wait()
+	left := 0
+	for _, k := range popular {
+		if _, ok := c.Get(k); ok {
+			left++
+		}
+	}
+	if left < 45 {
+		t.Errorf("%d of %d are left", left, len(popular))
+	}
+	c.check(t)
 }
 
 func TestRefused(t *testing.T) {

@@ -11,7 +11,8 @@
 // it promises less than one would think: a set takes effect later or not at
 // all, an accepted second set of a key can be lost, a deleted one can come back
 // for a moment. So nothing here is relied on but this: what Get returns was
-// once given to Put, under this very key.
+// once given to Put, under this very key. In front of it are the copies that
+// were read last (front.go).
 //
 // Ristretto's goroutine is the only one; Close ends it.
 package l1
