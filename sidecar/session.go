@@ -128,8 +128,10 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.names.read(c.nameOf(q)); ns != nil {
-			c.hashes[keys] = ns.key(q.Key).Hash
-			keys++
+			if h := ns.key(q.Key).Hash; c.core.node.Holds(h.Partition()) != 0 {
+				c.hashes[keys] = h
+				keys++
+			}
 		}
 	}
 	if keys >= warmFrom {
