@@ -189,6 +189,7 @@ func (c *Client) Delete(ctx context.Context, keys ...string) (int, error) {
 // DeleteOptions of a DeleteWith.
 type DeleteOptions struct {
 	AckAll bool // return when no host can serve the old values any more
+	Soft   bool // leave the values for GetOptions.StaleOK, for the namespace's stale_limit
 }
 
 // DeleteWith is Delete with options.
@@ -197,6 +198,9 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 	var bits wire.Options
 	if o.AckAll {
 		bits |= wire.AckAll
+	}
+	if o.Soft {
+		bits |= wire.Soft
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)

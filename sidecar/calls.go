@@ -22,11 +22,11 @@ type calls struct {
 // call is one of them. What it brought is set before it ends.
 type call struct {
 	key   kv.Key // its bytes are the call's own
+	opts  wire.Options
 	owner *cluster.Owner
 	begun kv.Version    // before it was sent
 	at    time.Duration // the same, on the boot clock
 	until time.Duration // when it is given up
-	alone bool          // nobody joins it
 
 	done chan struct{} // closed when it ends, for those who wait; nil without any
 	told []*pending    // when it ends, those who do not wait
@@ -44,11 +44,11 @@ type call struct {
 // A pending request p is told of the end of a call that it has joined; without
 // one the caller waits for it. There is no call for a p that one under way may
 // outlast.
-func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
+func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, opts wire.Options, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
-	if old != nil && !alone && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
+	if old != nil && old.opts == opts && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
 		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) || strike.Out(strike.JoinRule)) {
 		switch {
 		case p == nil && old.done == nil:
@@ -63,11 +63,11 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, alone bool, now 
 		return old, false
 	}
 	cl = &call{
-		key:   kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot, until: until, alone: alone,
+		key:  kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
+		opts: opts, owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot, until: until,
 	}
 	c.counts.peerReads.Add(1)
-	if !alone {
+	if opts&wire.Fresh == 0 { // that one is nobody else's
 		s.m[key.Hash] = cl
 	}
 	return cl, true

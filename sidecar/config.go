@@ -118,6 +118,9 @@ type Namespace struct {
 	// 200 ms, at most the sidecar's, which is the default. It must be the same on
 	// all hosts.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// StaleLimit is how long a soft deletion leaves the old value for those who
+	// take a stale one. Zero makes soft deletions hard ones. Default 1 min.
+	StaleLimit *time.Duration `yaml:"stale_limit"`
 	// Quota bounds the namespace's bytes on this host, headers included; its
 	// oldest keys make room for new ones. Default: none.
 	Quota Size `yaml:"quota"`
@@ -176,6 +179,9 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		if ns.DefaultTTL != nil && (*ns.DefaultTTL < 0 || *ns.DefaultTTL > wire.MaxTTL*time.Millisecond) {
 			return c, fmt.Errorf("namespace %s: default_ttl %v: give 0 (no expiry) to %v", name, *ns.DefaultTTL, wire.MaxTTL*time.Millisecond)
+		}
+		if ns.StaleLimit != nil && (*ns.StaleLimit < 0 || *ns.StaleLimit > wire.MaxTTL*time.Millisecond) {
+			return c, fmt.Errorf("namespace %s: stale_limit %v: give 0 (no stale values) to %v", name, *ns.StaleLimit, wire.MaxTTL*time.Millisecond)
 		}
 		if ns.Quota != 0 && (ns.Quota < 64<<10 || ns.Quota > c.L2Size) {
 			return c, fmt.Errorf("namespace %s: quota %s: give 64 KiB to l2_size (%s), or leave it out", name, ns.Quota, c.L2Size)
@@ -328,6 +334,16 @@ func (n Namespace) ttl() time.Duration {
 	}
 	return *n.DefaultTTL
 }
+
+func (n Namespace) staleLimit() time.Duration {
+	if n.StaleLimit == nil {
+		return DefaultStaleLimit
+	}
+	return *n.StaleLimit
+}
+
+// DefaultStaleLimit is how long a soft deletion leaves a value.
+const DefaultStaleLimit = time.Minute
 
 // Size is a number of bytes. Its text has a unit: 64MiB, 1GiB, 500kB; a plain
 // number is bytes.

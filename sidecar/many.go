@@ -95,7 +95,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 					continue
 				}
 			}
-			cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now, deadline, nil)
+			cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, deadline, nil)
 			if lead {
 				leads[owner] = append(leads[owner], cl)
 			}
@@ -104,7 +104,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		b.release()
 		var wg sync.WaitGroup
 		for owner, list := range leads {
-			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&wire.Fresh, deadline) })
+			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&asked, deadline) })
 		}
 		var mu sync.Mutex
 		group := errgroup.Group{}
@@ -157,14 +157,14 @@ func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bo
 
 // deleteMany answers DELETE.
 func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	if q.Has(wire.Soft) || q.HoldMS > 0 {
-		return c.execute(q, b, c.clock.Read(), false) // which says why not
+	if q.HoldMS > 0 {
+		return errorReply(noHold)
 	}
 	items := make([]wire.Reply, len(q.Keys))
 	c.rounds(ctx, len(items), b, deadline, func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		for _, i := range todo {
-			if items[i] = c.deleteKey(q.Namespace, q.Keys[i], b, now); items[i].Status != wire.Moved {
+			if items[i] = c.deleteKey(q.Namespace, q.Keys[i], q.Has(wire.Soft), b, now); items[i].Status != wire.Moved {
 				continue
 			}
 			owner := c.node.View().Owner(c.hash(q.Namespace, q.Keys[i]).Partition())

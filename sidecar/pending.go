@@ -69,7 +69,7 @@ func (p *pending) ask() bool {
 	if to == nil {
 		return false
 	}
-	cl, lead := c.calls.join(c, owner, key, fresh, now, p.deadline, p)
+	cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, p.deadline, p)
 	if cl == nil {
 		return false
 	}
@@ -78,7 +78,7 @@ func (p *pending) ask() bool {
 	}
 	p.call = cl
 	err := p.conn.Start(to, &wire.Request{
-		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&wire.Fresh | wire.Vouch,
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&asked | wire.Vouch,
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
 	if err != nil {

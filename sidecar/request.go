@@ -51,8 +51,9 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 		return wire.Reply{}
 	case wire.OpGet:
 		var r wire.Reply
-		value, _, _ := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r)
-		r.Value = value
+		if value, _, _ := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
+			r.Value = value
+		}
 		return r
 	case wire.OpSet:
 		return c.onKey(q, b, now, fetched, c.set)
@@ -74,6 +75,8 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 
 // features are the ops that are served, as HELLO names them.
 var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "ping"}
+
+var noHold = wire.Errorf(wire.Unsupported, "hold_ms is not served by this version: it keeps loads out, and there are none yet")
 
 func errorReply(e *wire.Error) wire.Reply {
 	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
@@ -246,6 +249,11 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 	if strike.Out(strike.AsOfFirst) && asOf != 0 {
 		asOf = c.hlc.Next(now.Wall)
 	}
+	if !ok && q.Has(wire.StaleOK) {
+		if c.stale(ns, k, now, r) {
+			return dst, 0, ns
+		}
+	}
 	if !ok {
 		*r = wire.Reply{Status: wire.Miss}
 		if !fetched && c.handoff.incoming[k.Hash.Partition()].Load() != nil {
@@ -261,6 +269,20 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		r.Source = wire.SourceL2
 	}
 	return dst, info.Size, ns
+}
+
+// stale answers a read with what a soft deletion has left.
+func (c *core) stale(ns *namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+	value, info, ok := c.store.GetStale(nil, k, now.Boot)
+	if !ok {
+		return false
+	}
+	left := info.Deadline.Remaining(now.Boot)
+	*r = wire.Reply{
+		Status: wire.Stale, Value: value, Flags: info.Flags, Version: uint64(info.Version), Source: wire.SourceL2,
+		TTLMS: remaining(info.Deadline, now), AgeMS: uint64(max(0, ns.stale-left) / time.Millisecond),
+	}
+	return true
 }
 
 // nameless answers a read in a namespace that has no slot here: nothing of it
@@ -350,18 +372,19 @@ func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 
 // deleteAll deletes the keys of a request, whose number is bounded.
 func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
-	if q.Has(wire.Soft) || q.HoldMS > 0 {
-		return errorReply(wire.Errorf(wire.Unsupported, "soft and hold_ms are not served by this version"))
+	if q.HoldMS > 0 {
+		return errorReply(noHold)
 	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		r.Items[i] = c.deleteKey(q.Namespace, key, b, now)
+		r.Items[i] = c.deleteKey(q.Namespace, key, q.Has(wire.Soft), b, now)
 	}
 	return r
 }
 
-// deleteKey deletes one key. A name without a slot has none, and gets none.
-func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Reply {
+// deleteKey deletes one key, or with soft makes it a stale one. A name without a
+// slot has none, and gets none.
+func (c *core) deleteKey(name, key []byte, soft bool, b *borrowed, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
 		return errorReply(err)
 	}
@@ -375,14 +398,23 @@ func (c *core) deleteKey(name, key []byte, b *borrowed, now kv.Moment) wire.Repl
 		return moved()
 	}
 	if ns == nil {
-		// Nothing is there, and nothing on its way may come in.
+		// Nothing is there; copies may be about, and nothing on its way may come in.
 		v := c.hlc.Next(now.Wall)
 		if !c.node.Alone() {
-			c.ledger.Note(c.hash(name, key), v)
+			c.changed(kv.Key{Hash: c.hash(name, key)}, v)
+		}
+		if !c.still(partition, holding) {
+			return lost()
 		}
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
-	v, had := c.store.Delete(ns.key(key), now)
+	var v kv.Version
+	var had bool
+	if soft && ns.stale > 0 {
+		v, had = c.store.Soften(ns.key(key), kv.After(now.Boot, ns.stale), now)
+	} else {
+		v, had = c.store.Delete(ns.key(key), now)
+	}
 	if !c.still(partition, holding) {
 		return lost()
 	}

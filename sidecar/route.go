@@ -145,7 +145,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 // keyLocally is execute for one key, a deleted one too.
 func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
 	if q.Op == wire.OpDelete {
-		return c.deleteKey(q.Namespace, k, b, now)
+		return c.deleteKey(q.Namespace, k, q.Has(wire.Soft), b, now)
 	}
 	return c.execute(q, b, now, fetched)
 }
@@ -308,9 +308,9 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
 			}
 		}
-		cl, lead := c.calls.join(c, owner, key, q.Has(wire.Fresh), now, deadline, nil)
+		cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, deadline, nil)
 		if lead {
-			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&wire.Fresh, deadline)
+			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&asked, deadline)
 			return c.outcome(cl, q)
 		}
 		left := deadline - now.Boot
@@ -362,6 +362,9 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 	}
 	return cl.reply
 }
+
+// asked are the options of a read that its owner is told of.
+const asked = wire.Fresh | wire.StaleOK
 
 // ask makes one request for the keys of some calls to their owner, and ends the
 // calls.
@@ -430,7 +433,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	switch {
 	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
 		c.counts.fillsRefused.Add(1)
-	case cl.alone: // who wants no copy makes none, and leaves no older one
+	case cl.opts&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
 		c.l1.Replace(cp)
 	default:
 		c.l1.Put(cp)

@@ -310,6 +310,8 @@ const answerSlack = 128
 // smallValue is the longest value that is appended without asking for room.
 const smallValue = 31 << 10
 
+var noMemory = wire.Errorf(wire.Busy, "the memory for large answers is in use: try again")
+
 // get answers GET in place: the store appends the value behind the answer's
 // head.
 func (c *session) get(conn *rpc.Conn) {
@@ -324,6 +326,13 @@ func (c *session) get(conn *rpc.Conn) {
 				c.later(conn)
 				return
 			}
+			if n := len(c.reply.Value); n > smallValue { // a stale one
+				c.names.release()
+				if !conn.Grow(n+answerSlack, c.core.timeout(c.req)) {
+					c.answerError(conn, noMemory)
+					return
+				}
+			}
 			c.tally.add(ns, wire.OpGet, outcomeOf(&c.reply))
 			c.answer(conn)
 			return
@@ -336,7 +345,7 @@ func (c *session) get(conn *rpc.Conn) {
 		conn.Out = conn.Out[:at]
 		c.names.release() // it may wait
 		if !conn.Grow(size+answerSlack, c.core.timeout(c.req)) {
-			c.answerError(conn, wire.Errorf(wire.Busy, "the memory for large answers is in use: try again"))
+			c.answerError(conn, noMemory)
 			return
 		}
 		limit = size // it may be another value by now, and then longer
@@ -384,6 +393,9 @@ func (c *session) mget(conn *rpc.Conn) {
 			return
 		default:
 			conn.Out = conn.Out[:head]
+			if !conn.Grow(len(c.reply.Value)+answerSlack, 0) { // a stale one
+				c.reply = errorReply(noMemory)
+			}
 			c.item(conn, ns, c.reply)
 		}
 	}

@@ -74,7 +74,7 @@ namespaces:
 var badConfigs = []struct{ name, text, want string }{
 	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
 	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
-	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, quota`},
+	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, stale_limit, quota`},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
 	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
 	{"no map", "hello", `line 1: give settings, such as l2_size: 1GiB, not "hello"`},

@@ -23,6 +23,7 @@ func (p *program) getCommand() *cli.Command {
 			"Exit status 1 if a key has no value.",
 		Flags: clientFlags(nsFlag, jsonFlag,
 			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "stale-ok", Usage: "a value that was softly deleted is better than none", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
@@ -46,10 +47,11 @@ type jsonItem struct {
 	TTLMS   int64   `json:"ttl_ms"` // left; 0 is no expiry
 	Source  string  `json:"source,omitempty"`
 	AgeMS   int64   `json:"age_ms"`
+	Stale   bool    `json:"stale,omitempty"` // softly deleted so long ago
 }
 
 func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) error {
-	o := client.GetOptions{Fresh: c.Bool("fresh")}
+	o := client.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
 	keys := c.Args().Slice()
 	found := map[string]client.Item{}
 	why := client.ErrNotFound // of the one key
@@ -70,7 +72,7 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 	items := make([]jsonItem, len(keys))
 	for i, k := range keys {
 		it, ok := found[k]
-		items[i] = jsonItem{Key: k, Found: ok, Flags: it.Flags, Version: it.Version, TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds()}
+		items[i] = jsonItem{Key: k, Found: ok, Flags: it.Flags, Version: it.Version, TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale}
 		switch {
 		case !ok:
 			missing = errMiss

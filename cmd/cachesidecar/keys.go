@@ -124,7 +124,9 @@ func (p *program) delCommand() *cli.Command {
 		Usage:       "delete keys everywhere",
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if none of the keys had a value.",
-		Flags:       clientFlags(nsFlag, ackFlag, jsonFlag),
+		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
+			&cli.BoolFlag{Name: "soft", Usage: "leave the values to those who take stale ones, for the namespace's stale_limit", DisableDefaultText: true},
+		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
 				return err
@@ -134,7 +136,7 @@ func (p *program) delCommand() *cli.Command {
 				return err
 			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				n, err := cl.DeleteWith(ctx, client.DeleteOptions{AckAll: o.AckAll}, c.Args().Slice()...)
+				n, err := cl.DeleteWith(ctx, client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}, c.Args().Slice()...)
 				if err != nil && !errors.Is(err, client.ErrNotFound) {
 					return err
 				}

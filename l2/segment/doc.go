@@ -23,7 +23,7 @@
 //	    15     8  namespace slot
 //	    16    32  value length, bytes
 //	    20    16  key length, bytes
-//	    22     8  marks: 1 client flags follow, 2 head of a chain
+//	    22     8  marks: 1 client flags follow, 2 head of a chain, 4 stale
 //	    23     8  reserved, zero
 //
 // A value that leaves less than half a segment to others becomes a chain of

@@ -20,6 +20,7 @@ const (
 
 	markFlags = 1 << 0 // client flags stand after the header
 	markChain = 1 << 1 // the value goes on in the next segments of the chain
+	markStale = 1 << 2 // served only to who takes a stale value
 )
 
 // header is a decoded entry header.

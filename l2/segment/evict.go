@@ -144,7 +144,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 		panic("l2/segment: a queued chain is not in the index")
 	}
 	h := readHeader(sh.store.at(loc))
-	if !sh.visible(h, hash.Partition(), now) {
+	if !sh.kept(h, hash.Partition(), now) {
 		sh.countHidden(h, hash.Partition())
 		sh.removeEntry(hash, at, w, h)
 		return
@@ -225,7 +225,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		if !ok {
 			return true // dead already
 		}
-		if !sh.visible(h, hash.Partition(), now) {
+		if !sh.kept(h, hash.Partition(), now) {
 			sh.countHidden(h, hash.Partition())
 			sh.forget(hash, at, h)
 			return true
@@ -325,7 +325,7 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 
 // countGone counts the removal of an entry: as evicted, if it was still good.
 func (sh *shard) countGone(h header, partition uint16, now time.Duration) {
-	if sh.visible(h, partition, now) {
+	if sh.kept(h, partition, now) {
 		sh.n.evicted++
 	} else {
 		sh.countHidden(h, partition)

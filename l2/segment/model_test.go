@@ -371,12 +371,31 @@ func (m *model) evictedBy(k modelKey, stored bool) bool {
 }
 
 func (m *model) delete(k modelKey) {
-	_, ok := m.sync(k)
-	_, had := m.store.Delete(m.key(k), m.now)
+	want, ok := m.sync(k)
+	soft := m.rnd.IntN(3) == 0
+	var had bool
+	until := kv.After(m.now.Boot, time.Duration(1+m.rnd.IntN(100_000))*time.Millisecond)
+	if soft {
+		_, had = m.store.Soften(m.key(k), until, m.now)
+	} else {
+		_, had = m.store.Delete(m.key(k), m.now)
+	}
 	if had != ok {
 		m.t.Errorf("Delete(%v) = %v, want %v", k, had, ok)
 	}
 	delete(m.want, k)
+	m.get(k) // which leaves what is stale
+	value, info, stale := m.store.GetStale(nil, m.key(k), m.now.Boot)
+	switch {
+	case !soft && stale:
+		m.t.Errorf("%v has a stale value after a hard deletion", k)
+	case soft && had && !stale:
+		m.t.Errorf("%v has no stale value after a soft deletion", k)
+	case soft && had:
+		want.deadline = until
+		m.compare(k, want, modelEntry{value, info.Flags, info.Version, info.Deadline})
+		m.expired++ // some may be evicted before
+	}
 }
 
 func (m *model) touch(k modelKey) {

@@ -135,7 +135,7 @@ func (sh *shard) evictNamespace(ns kv.NamespaceID, size int64, now time.Duration
 		at, w, h, ok := sh.byHash(ns, hash)
 		switch {
 		case !ok:
-		case !sh.visible(h, hash.Partition(), now):
+		case !sh.kept(h, hash.Partition(), now):
 			sh.countHidden(h, hash.Partition())
 			sh.removeEntry(hash, at, w, h)
 		case w.hits() > 0:

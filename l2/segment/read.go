@@ -30,8 +30,10 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 		return dst, Info{}, false
 	}
 	if partition := k.Hash.Partition(); !sh.visible(h, partition, now) {
-		sh.countHidden(h, partition)
-		sh.removeEntry(k.Hash, at, w, h)
+		if !sh.kept(h, partition, now) {
+			sh.countHidden(h, partition)
+			sh.removeEntry(k.Hash, at, w, h)
+		}
 		sh.misses++
 		sh.mu.Unlock()
 		return dst, Info{}, false
@@ -58,6 +60,28 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 		dst = append(dst, h.value(b)...)
 	}
 	sh.mu.Unlock()
+	return dst, info, true
+}
+
+// GetStale appends the value that Soften has left of a key.
+func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Info, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, w, h, b, found := sh.find(k)
+	if !found || h.marks&markStale == 0 || !sh.kept(h, k.Hash.Partition(), now) {
+		return dst, Info{}, false
+	}
+	info := Info{Version: h.version, Deadline: h.deadline, Flags: h.clientFlags(b), Size: h.valueLen}
+	if h.marks&markChain == 0 {
+		return append(dst, h.value(b)...), info, true
+	}
+	seg, _ := s.split(w.loc())
+	s.meta[seg].pins++
+	sh.mu.Unlock()
+	dst = s.appendChain(dst, seg, h)
+	sh.mu.Lock()
+	sh.unpin(seg)
 	return dst, info, true
 }
 

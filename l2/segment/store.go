@@ -192,8 +192,13 @@ func (s *Store) wakeSweep() {
 }
 
 // visible says whether an entry may be served: not expired, not flushed, of
-// the present holding.
+// the present holding, and not stale.
 func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
+	return h.marks&markStale == 0 && sh.kept(h, partition, now)
+}
+
+// kept is visible, and says so of what is stale too.
+func (sh *shard) kept(h header, partition uint16, now time.Duration) bool {
 	return !h.deadline.Passed(now) && sh.current(h, partition)
 }
 

@@ -368,6 +368,26 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	return version, present
 }
 
+// Soften is Delete, but leaves the value for GetStale until a deadline. It counts
+// as expired once it goes.
+func (s *Store) Soften(k kv.Key, until kv.Deadline, now kv.Moment) (kv.Version, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	version := s.changed(k, now)
+	_, w, h, b, found := sh.find(k)
+	if !found || !sh.visible(h, k.Hash.Partition(), now.Boot) {
+		return version, false
+	}
+	h.marks |= markStale
+	h.deadline = until
+	h.write(b)
+	seg, _ := s.split(w.loc())
+	m := &s.meta[seg]
+	m.last = max(m.last, lastDeadline(until))
+	return version, true
+}
+
 // Invalidate removes whatever has a hash: for who knows no more of a key.
 func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 	sh := s.shard(hash)

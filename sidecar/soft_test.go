@@ -1,0 +1,110 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestSoftDelete: what a soft deletion leaves is served only to who asks for it,
+// marked as stale, from wherever the key is, and to nobody after its time, or
+// after anything else has changed the key.
+func TestSoftDelete(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, b)
+	ctx := t.Context()
+	ns := "default"
+	ask := func(h *host, op wire.Op, options wire.Options, key []byte, also ...[]byte) wire.Reply {
+		t.Helper()
+		q := &wire.Request{Op: op, Namespace: []byte(ns), Options: options, Key: key, TTLMS: wire.TTLDefault}
+		if op != wire.OpGet {
+			q.Key, q.Keys = nil, append([][]byte{key}, also...)
+		}
+		if op == wire.OpMGet {
+			b := borrowed{names: h.names}
+			defer b.release()
+			return h.serve(ctx, q, &b, h.clock.Read().Boot+time.Second)
+		}
+		r, err := h.call(ctx, q)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			if r.Status != wire.Stale {
+				t.Fatalf("%s: %v", op, err)
+			}
+		}
+		return r
+	}
+	for i := range 20 {
+		key, long := fmt.Appendf(nil, "key%d", i), make([]byte, 300<<10)
+		value := []byte("value")
+		if i%5 == 0 {
+			value = long // a chain
+		}
+		set := func(h *host) {
+			t.Helper()
+			if _, err := h.Set(ctx, "default", key, value, SetOptions{Flags: 7}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		set(a)
+		ask(b, wire.OpGet, 0, key) // makes a copy, on one of the two
+		if r := ask(b, wire.OpDelete, wire.Soft, key); r.Items[0].Status != wire.OK {
+			t.Fatalf("soft deletion: %+v", r.Items[0])
+		}
+		if r := ask(b, wire.OpGet, 0, key); r.Status != wire.Miss {
+			t.Errorf("%s, without the option: %s", key, r.Status)
+		}
+		for _, h := range []*host{b, a} {
+			r := ask(h, wire.OpGet, wire.StaleOK, key)
+			for r.Status == wire.OK { // a copy that has not heard of it yet
+				r = ask(h, wire.OpGet, wire.StaleOK, key)
+			}
+			if r.Status != wire.Stale || string(r.Value) != string(value) || r.Flags != 7 || r.AgeMS > 5000 || r.TTLMS > DefaultStaleLimit.Milliseconds() {
+				t.Errorf("%s: %s with %d bytes, flags %d, age %d ms, ttl %d ms", key, r.Status, len(r.Value), r.Flags, r.AgeMS, r.TTLMS)
+			}
+			if r := ask(h, wire.OpMGet, wire.StaleOK, key, []byte("none")); r.Items[0].Status != wire.Stale || len(r.Items[0].Value) != len(value) || r.Items[1].Status != wire.Miss {
+				t.Errorf("%s: MGET: %+v", key, r.Items[1])
+			}
+		}
+		switch i % 3 {
+		case 0:
+			ask(a, wire.OpDelete, 0, key)
+		case 1:
+			set(b)
+			ask(a, wire.OpDelete, 0, key)
+		case 2:
+			if err := a.Flush(ctx, "default"); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Flush(ctx, "default"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := ask(b, wire.OpGet, wire.StaleOK, key); r.Status != wire.Miss {
+			t.Errorf("%s, gone for good: %s", key, r.Status)
+		}
+	}
+	// The limit.
+	limit := 50 * time.Millisecond
+	s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.store.Close()
+	h := &host{Sidecar: s}
+	ns = "short"
+	if _, err := s.Set(ctx, "short", []byte("k"), []byte("v"), SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	ask(h, wire.OpDelete, wire.Soft, []byte("k"))
+	if r := ask(h, wire.OpGet, wire.StaleOK, []byte("k")); r.Status != wire.Stale {
+		t.Errorf("at once: %s", r.Status)
+	}
+	time.Sleep(limit + 5*time.Millisecond)
+	if r := ask(h, wire.OpGet, wire.StaleOK, []byte("k")); r.Status != wire.Miss {
+		t.Errorf("after the limit: %s", r.Status)
+	}
+}
