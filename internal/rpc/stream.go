@@ -12,8 +12,8 @@ import (
 )
 
 // stream reads and writes a connection. Over a file descriptor it waits for
-// bytes without holding a buffer, and sets a deadline only for a write that
-// would block.
+// bytes without holding a buffer, elsewhere with a small one, and sets a deadline
+// only for a write that would block.
 type stream struct {
 	nc  net.Conn
 	raw syscall.RawConn // nil where nc is not over a file descriptor
@@ -79,10 +79,9 @@ func (s *stream) release() {
 // so that waiting is up to us: see looks.
 func (s *stream) readEach(batch func(n int) error) error {
 	if s.raw == nil {
+		first := make([]byte, firstRead)
 		for {
-			s.acquire()
-			n, err := s.nc.Read(s.buf[s.w:])
-			s.w += n
+			n, err := s.readSome(first)
 			if n > 0 {
 				err = batch(n)
 			}
@@ -97,6 +96,22 @@ func (s *stream) readEach(batch func(n int) error) error {
 		return err
 	}
 	return s.rerr
+}
+
+// firstRead is how much of a batch is read into what an idle connection holds
+// where nothing tells that bytes have come but a read: a call's frame, mostly.
+const firstRead = 512
+
+// readSome reads what goes on where the last read has ended, or what is new.
+func (s *stream) readSome(first []byte) (n int, err error) {
+	if s.buf != nil {
+		n, err = s.nc.Read(s.buf[s.w:])
+	} else if n, err = s.nc.Read(first); n > 0 {
+		s.acquire()
+		copy(s.buf, first[:n])
+	}
+	s.w += n
+	return n, err
 }
 
 // looks is how often a reader that has answered a small batch yields to others
