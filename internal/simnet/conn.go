@@ -60,13 +60,17 @@ func (p *pipe) deliver() {
 			n.held = append(n.held, p)
 			return
 		}
-		p.flight = p.flight[1:]
+		if p.flight = p.flight[1:]; len(p.flight) == 0 {
+			p.flight = nil
+		}
 		switch {
 		case s.end != nil:
 			p.ended(s.end)
 		case p.reader.closed:
 			// Nobody reads: the writer is told, as TCP does.
 			p.reader.out.reset()
+		case len(p.arrived) == 0:
+			p.arrived = s.b
 		default:
 			p.arrived = append(p.arrived, s.b...)
 		}
@@ -142,7 +146,9 @@ func (c *conn) Read(b []byte) (int, error) {
 			return 0, nil
 		case len(p.arrived) > 0:
 			k := copy(b, p.arrived)
-			p.arrived = p.arrived[k:]
+			if p.arrived = p.arrived[k:]; len(p.arrived) == 0 {
+				p.arrived = nil // of thousands of connections most are idle
+			}
 			p.size -= k
 			p.wake.Broadcast()
 			return k, nil
