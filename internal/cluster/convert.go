@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -46,25 +47,63 @@ func FromBallot(b wire.Ballot) *holding.Ballot {
 	return &holding.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
 }
 
-// A set is on the wire as its bits, little-endian, without the zeros at its end.
+// A set is on the wire as a byte that says how, and the shorter of two: its bits,
+// little-endian, without the zeros at its end; or of each partition in it how
+// many that are not lie before it since the last that is, as varints. Among many
+// nodes each has few, and polls tell of the sets of all.
+const (
+	setBits = 0
+	setGaps = 1
+)
+
 func toSet(s kv.PartitionSet) []byte {
-	b := make([]byte, 0, 8*len(s))
+	last := 0 // byte with a bit
+	for i, w := range s {
+		if w != 0 {
+			last = 8*i + (bits.Len64(w)+7)/8
+		}
+	}
+	b := make([]byte, 1, 1+last)
+	b[0] = setGaps
+	next := 0
+	for p := range s.All() {
+		b = binary.AppendUvarint(b, uint64(int(p)-next))
+		next = int(p) + 1
+		if len(b) > 1+last {
+			break
+		}
+	}
+	if len(b) <= 1+last {
+		return b
+	}
+	b[0], b = setBits, b[:1]
 	for _, w := range s {
 		b = binary.LittleEndian.AppendUint64(b, w)
 	}
-	for len(b) > 0 && b[len(b)-1] == 0 {
-		b = b[:len(b)-1]
-	}
-	return b
+	return b[:1+last]
 }
 
 // fromSet drops what lies beyond the last partition.
 func fromSet(b []byte) kv.PartitionSet {
 	s := kv.NewPartitionSet(kv.Partitions)
-	for i, v := range b {
-		if i/8 < len(s) {
+	if len(b) == 0 {
+		return s
+	}
+	how, b := b[0], b[1:]
+	if how == setBits {
+		for i, v := range b[:min(len(b), kv.Partitions/8)] {
 			s[i/8] |= uint64(v) << (8 * (i % 8))
 		}
+		return s
+	}
+	for next := uint64(0); len(b) > 0; next++ {
+		gap, n := binary.Uvarint(b)
+		if n <= 0 || gap >= kv.Partitions-next {
+			break
+		}
+		next += gap
+		s.Add(uint16(next))
+		b = b[n:]
 	}
 	return s
 }

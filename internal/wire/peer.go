@@ -43,7 +43,7 @@ type Promise struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Ballot     Ballot
-	Partitions []byte // a bit each, little-endian
+	Partitions []byte // a set, as package cluster has it
 }
 
 // Poll is the body of POLL, and of its answer.
