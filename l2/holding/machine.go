@@ -55,7 +55,8 @@ type Machine struct {
 	cannot  map[kv.NodeID]report
 
 	table   *ring.Table
-	entered []kv.Process // the ring's members, by name
+	entered []kv.Process  // the ring's members, by name
+	grownAt time.Duration // when somebody came into it
 
 	// Partitions.
 	parts  []partition

@@ -196,8 +196,11 @@ func (m *Machine) InfoFor(id kv.Process) Info {
 	return info
 }
 
-// judgeMembers decides who is held for dead, and who is in the ring.
+// judgeMembers decides who is held for dead, and who is in the ring. That grows
+// once in a while and not with each one that comes: where a hundred begin
+// together each would compute a hundred rings, for as long as a lease lives.
 func (m *Machine) judgeMembers() {
+	grows := m.now-m.grownAt >= m.cfg.Bound/growEvery
 	for _, o := range m.members {
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
@@ -206,11 +209,15 @@ func (m *Machine) judgeMembers() {
 		switch {
 		case o.dead || !o.in:
 			o.inRing = false
-		case !o.inRing:
-			o.inRing = m.leased(o)
+		case !o.inRing && grows && m.leased(o):
+			o.inRing = true
+			m.grownAt = m.now
 		}
 	}
 }
+
+// growEvery is the part of the bound between two growths of the ring: a tick.
+const growEvery = 16
 
 // judgeSelf decides whether the node has joined, and whether it is in.
 func (m *Machine) judgeSelf() {
