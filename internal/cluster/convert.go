@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -57,44 +58,57 @@ const (
 )
 
 func toSet(s kv.PartitionSet) []byte {
-	last := 0 // byte with a bit
-	for i, w := range s {
-		if w != 0 {
-			last = 8*i + (bits.Len64(w)+7)/8
-		}
-	}
-	b := make([]byte, 1, 1+last)
-	b[0] = setGaps
-	next := 0
-	for p := range s.All() {
-		b = binary.AppendUvarint(b, uint64(int(p)-next))
-		next = int(p) + 1
-		if len(b) > 1+last {
-			break
-		}
-	}
-	if len(b) <= 1+last {
-		return b
-	}
-	b[0], b = setBits, b[:1]
-	for _, w := range s {
-		b = binary.LittleEndian.AppendUint64(b, w)
-	}
-	return b[:1+last]
+	return toList(slices.AppendSeq(make([]uint16, 0, s.Len()), s.All()))
 }
 
-// fromSet drops what lies beyond the last partition.
+// toList is toSet of partitions in ascending order.
+func toList(list []uint16) []byte {
+	if len(list) == 0 {
+		return []byte{setGaps}
+	}
+	asBits := 1 + int(list[len(list)-1])/8 + 1 // bytes
+	b := make([]byte, 1, min(asBits, 1+2*len(list)))
+	b[0] = setGaps
+	next := uint16(0)
+	for _, p := range list {
+		if b = binary.AppendUvarint(b, uint64(p-next)); len(b) > asBits {
+			break
+		}
+		next = p + 1
+	}
+	if len(b) <= asBits {
+		return b
+	}
+	b = make([]byte, asBits)
+	b[0] = setBits
+	for _, p := range list {
+		b[1+p/8] |= 1 << (p % 8)
+	}
+	return b
+}
+
 func fromSet(b []byte) kv.PartitionSet {
 	s := kv.NewPartitionSet(kv.Partitions)
+	for _, p := range fromList(nil, b) {
+		s.Add(p)
+	}
+	return s
+}
+
+// fromList appends what a set has, and drops what lies beyond the last
+// partition.
+func fromList(dst []uint16, b []byte) []uint16 {
 	if len(b) == 0 {
-		return s
+		return dst
 	}
 	how, b := b[0], b[1:]
 	if how == setBits {
 		for i, v := range b[:min(len(b), kv.Partitions/8)] {
-			s[i/8] |= uint64(v) << (8 * (i % 8))
+			for ; v != 0; v &= v - 1 {
+				dst = append(dst, uint16(8*i+bits.TrailingZeros8(v)))
+			}
 		}
-		return s
+		return dst
 	}
 	for next := uint64(0); len(b) > 0; next++ {
 		gap, n := binary.Uvarint(b)
@@ -102,24 +116,30 @@ func fromSet(b []byte) kv.PartitionSet {
 			break
 		}
 		next += gap
-		s.Add(uint16(next))
+		dst = append(dst, uint16(next))
 		b = b[n:]
 	}
-	return s
+	return dst
 }
 
 func toPromises(list []holding.Promise) []wire.Promise {
 	out := make([]wire.Promise, len(list))
 	for i, p := range list {
-		out[i] = wire.Promise{Ballot: ToBallot(p.Ballot), Partitions: toSet(p.Partitions)}
+		out[i] = wire.Promise{Ballot: ToBallot(p.Ballot), Partitions: toList(p.Partitions)}
 	}
 	return out
 }
 
 func fromPoll(w *wire.Poll) holding.Info {
 	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have}
+	var all []uint16
 	for _, p := range w.Ballots {
-		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)})
+		begin := len(all)
+		if begin > kv.Partitions { // each partition has one ballot
+			break
+		}
+		all = fromList(all, p.Partitions)
+		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
 	}
 	return info
 }

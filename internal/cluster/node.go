@@ -30,17 +30,19 @@ type Node struct {
 
 	listening chan struct{} // closed when others can find this node
 
-	mu      sync.Mutex
-	machine *holding.Machine
-	members map[kv.NodeID]*member
-	owners  map[kv.Process]*Owner
-	begun   uint32        // generations given out
-	changed chan struct{} // closed, and replaced, when the view or a holding changes
-	gossip  *gossip.Gossip
-	running context.Context // of Run; nil before
-	readers readers
-	tasks   sync.WaitGroup // begun under the lock while running
-	address string         // of the peer server, as others use it
+	mu       sync.Mutex
+	machine  *holding.Machine
+	members  map[kv.NodeID]*member
+	owners   map[kv.Process]*Owner
+	begun    uint32            // generations given out
+	told     []holding.Promise // by the last poll
+	toldWire []wire.Promise    // the same, as it travels
+	changed  chan struct{}     // closed, and replaced, when the view or a holding changes
+	gossip   *gossip.Gossip
+	running  context.Context // of Run; nil before
+	readers  readers
+	tasks    sync.WaitGroup // begun under the lock while running
+	address  string         // of the peer server, as others use it
 
 	counts counts
 }

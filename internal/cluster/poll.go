@@ -140,13 +140,25 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 	info := n.machine.InfoFor(to)
 	w := wire.Poll{
 		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
-		Ballots: toPromises(info.Ballots), Next: info.Next, Have: info.Have,
+		Ballots: n.promises(info.Ballots), Next: info.Next, Have: info.Have,
 		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)), Head: n.cfg.Events.Head(),
 	}
 	for _, name := range n.machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))
 	}
 	return wire.MarshalBody(&w)
+}
+
+// promises is toPromises, which is kept for the next member that the machine
+// tells the same. The lock is held.
+func (n *Node) promises(list []holding.Promise) []wire.Promise {
+	if len(list) == 0 {
+		return nil
+	}
+	if len(n.told) == 0 || &n.told[0] != &list[0] {
+		n.told, n.toldWire = list, toPromises(list)
+	}
+	return n.toldWire
 }
 
 func nodes(names []string) []kv.NodeID {

@@ -54,9 +54,11 @@ type Machine struct {
 	gone    map[kv.Process]bool // processes that have been replaced or have said goodbye
 	cannot  map[kv.NodeID]report
 
-	table   *ring.Table
-	entered []kv.Process  // the ring's members, by name
-	grownAt time.Duration // when somebody came into it
+	table       *ring.Table
+	entered     []kv.Process  // the ring's members, by name
+	grownAt     time.Duration // when somebody came into it
+	inTable     bool          // this node is in the table, with tableWeight
+	tableWeight uint32
 
 	// Partitions.
 	parts  []partition
@@ -66,6 +68,13 @@ type Machine struct {
 	claimAt  time.Duration // nothing can be claimed before
 	retireAt time.Duration // no retired holding ends before; zero is none at all
 	seq      uint64        // of changes of promised ballots
+	promises promises      // told last
+}
+
+// promises are the ballots answered between two changes of them.
+type promises struct {
+	after, to uint64
+	list      []Promise
 }
 
 // partition is what the node knows and does about one partition.
@@ -198,24 +207,25 @@ func (m *Machine) settle() {
 // judgeRing recomputes the ring where its members have changed, and retires
 // what it no longer gives to this node.
 func (m *Machine) judgeRing() {
-	var list []ring.Member
-	var entered []kv.Process
-	if m.in {
-		list = append(list, ring.Member{Node: m.cfg.Self.Node, Weight: m.Weight()})
-		entered = append(entered, m.cfg.Self)
-	}
-	for _, o := range m.members {
-		if o.inRing {
-			list = append(list, ring.Member{Node: o.id.Node, Weight: o.weight})
-			entered = append(entered, o.id)
-		}
-	}
-	slices.SortFunc(entered, kv.Process.Compare)
-	slices.SortFunc(list, func(a, b ring.Member) int { return cmp.Compare(a.Node, b.Node) })
-	if slices.Equal(entered, m.entered) && slices.Equal(list, m.table.Members()) {
+	if !m.ringDiffers() {
 		return
 	}
-	m.entered = entered
+	var list []ring.Member
+	m.entered = nil
+	if m.in {
+		list = append(list, ring.Member{Node: m.cfg.Self.Node, Weight: m.Weight()})
+		m.entered = append(m.entered, m.cfg.Self)
+	}
+	for _, o := range m.members {
+		o.inTable, o.tableWeight = o.inRing, o.weight
+		if o.inRing {
+			list = append(list, ring.Member{Node: o.id.Node, Weight: o.weight})
+			m.entered = append(m.entered, o.id)
+		}
+	}
+	slices.SortFunc(m.entered, kv.Process.Compare)
+	slices.SortFunc(list, func(a, b ring.Member) int { return cmp.Compare(a.Node, b.Node) })
+	m.inTable, m.tableWeight = m.in, m.Weight()
 	old := m.table
 	m.table = m.cfg.Table(list)
 	for i := range m.parts {
@@ -241,6 +251,27 @@ func (m *Machine) judgeRing() {
 	if !retired.Empty() {
 		m.do(Retired{retired, "the ring names another"})
 	}
+}
+
+// ringDiffers says whether the table has other members than the ring should
+// have: by looking at each, since that is asked with every message.
+func (m *Machine) ringDiffers() bool {
+	if m.in != m.inTable || m.in && m.Weight() != m.tableWeight {
+		return true
+	}
+	in := 0
+	if m.in {
+		in++
+	}
+	for _, o := range m.members {
+		if o.inRing != o.inTable || o.inRing && o.weight != o.tableWeight {
+			return true
+		}
+		if o.inRing {
+			in++
+		}
+	}
+	return in != len(m.entered) // one that is known no more
 }
 
 // retireFor is how long a retired holding waits for an ACQUIRE. Where the ring

@@ -26,6 +26,9 @@ type member struct {
 	leasesUs bool          // it says that it has a lease on us
 	inRing   bool
 
+	inTable     bool // the ring's table has this process, with tableWeight
+	tableWeight uint32
+
 	told  uint64 // of our changes of ballots, what it says that it has
 	heard uint64 // of its changes, what we have
 }
@@ -176,24 +179,36 @@ func (m *Machine) InfoFor(id kv.Process) Info {
 		return info
 	}
 	info.Leased, info.Have = m.leased(o), o.heard
-	if o.told == m.seq {
-		return info
+	info.Ballots = m.promisesSince(o.told)
+	return info
+}
+
+// promisesSince lists the ballots answered after a change of them. Most members
+// have the same news to hear, so the last list is kept.
+func (m *Machine) promisesSince(told uint64) []Promise {
+	if told == m.seq {
+		return nil
+	}
+	if c := &m.promises; c.after == told && c.to == m.seq {
+		return c.list
 	}
 	at := map[*Ballot]int{}
+	var list []Promise
 	for i := range m.parts {
 		p := &m.parts[i]
-		if p.changed <= o.told || p.promised == nil {
+		if p.changed <= told || p.promised == nil {
 			continue
 		}
 		n, ok := at[p.promised]
 		if !ok {
-			n = len(info.Ballots)
+			n = len(list)
 			at[p.promised] = n
-			info.Ballots = append(info.Ballots, Promise{p.promised, m.newSet()})
+			list = append(list, Promise{Ballot: p.promised})
 		}
-		info.Ballots[n].Partitions.Add(uint16(i))
+		list[n].Partitions = append(list[n].Partitions, uint16(i))
 	}
-	return info
+	m.promises = promises{told, m.seq, list}
+	return list
 }
 
 // judgeMembers decides who is held for dead, and who is in the ring. That grows
@@ -264,11 +279,12 @@ func (m *Machine) Unpolled() []kv.NodeID { return m.unpolledFor(m.cfg.Detection)
 func (m *Machine) judgeAfter() time.Duration { return m.cfg.Detection + m.cfg.Bound*3/4 }
 
 func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
-	for _, o := range m.others() {
+	for _, o := range m.members {
 		if o.live() && !o.missing && m.now-o.polledAt >= d {
 			list = append(list, o.id.Node)
 		}
 	}
+	slices.Sort(list)
 	return list
 }
 

@@ -61,7 +61,7 @@ type Info struct {
 // Promise is a ballot that a node has answered, and for which partitions.
 type Promise struct {
 	Ballot     *Ballot
-	Partitions kv.PartitionSet
+	Partitions []uint16 // ascending: few, where many nodes tell of many ballots
 }
 
 // Action is what a Machine wants done. The order matters: an ending comes

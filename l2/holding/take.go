@@ -216,8 +216,8 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 
 // hearOf retires what a higher ballot may have taken.
 func (m *Machine) hearOf(b Promise) {
-	retired := m.newSet()
-	for i := range b.Partitions.All() {
+	var retired kv.PartitionSet
+	for _, i := range b.Partitions {
 		if int(i) >= len(m.parts) {
 			break
 		}
@@ -226,11 +226,14 @@ func (m *Machine) hearOf(b Promise) {
 			p.told = b.Ballot
 			if p.retired == 0 {
 				m.retire(p)
+				if retired == nil {
+					retired = m.newSet()
+				}
 				retired.Add(i)
 			}
 		}
 	}
-	if !retired.Empty() {
+	if retired != nil {
 		m.do(Retired{retired, "a higher ballot was answered"})
 	}
 }
