@@ -13,8 +13,10 @@ type tiers struct{ *handoff }
 // changed is told by the store of every change, in its critical section: it is
 // in the log before it is acknowledged, and outdates this host's own copies.
 func (c *core) changed(k kv.Key, v kv.Version) {
-	c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
-	c.ledger.Note(k.Hash, v)
+	if c.log != nil {
+		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
+	}
+	c.note(k.Hash, v)
 }
 
 // raise outdates, here and with all who follow, what was vouched for of some
@@ -24,9 +26,7 @@ func (c *core) raise(set kv.PartitionSet, v kv.Version) {
 		return
 	}
 	c.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
-	for p := range set.All() {
-		c.ledger.RaisePartition(p, v)
-	}
+	c.floor(set, v)
 }
 
 // Apply takes what has changed at another process.
@@ -46,7 +46,7 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 	switch e.Kind {
 	case invalidation.Changed:
 		if !strike.Out(strike.NoteEvents) {
-			c.ledger.Note(e.Hash, e.Version)
+			c.note(e.Hash, e.Version)
 		}
 		c.l1.Delete(e.Hash)
 		// What somebody else has written though this host holds the partition
@@ -57,9 +57,7 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 			c.counts.strays.Add(1)
 		}
 	case invalidation.Raised:
-		for p := range e.Detail.Partitions.All() {
-			c.ledger.RaisePartition(p, e.Version)
-		}
+		c.floor(e.Detail.Partitions, e.Version)
 	case invalidation.Flushed:
 		c.flushed(e.Detail.Namespace, e.Version)
 	}
@@ -79,14 +77,15 @@ func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
 // Reset stands for events that are lost.
 func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version) {
 	c := t.c
-	strays := kv.NewPartitionSet(kv.Partitions)
+	strays, lost := kv.NewPartitionSet(kv.Partitions), kv.NewPartitionSet(kv.Partitions)
 	for _, m := range marks {
-		if !strike.Out(strike.ResetFloors) {
-			c.ledger.RaisePartition(m.Partition, floor)
-		}
+		lost.Add(m.Partition)
 		if t.strange(from, m.Partition, m.Changed) {
 			strays.Add(m.Partition)
 		}
+	}
+	if !strike.Out(strike.ResetFloors) {
+		c.floor(lost, floor)
 	}
 	for _, f := range floors {
 		c.flushed(f.Namespace, kv.Version(f.Version))

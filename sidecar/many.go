@@ -87,7 +87,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			case q.Has(wire.Fresh):
 			default:
 				if cp := c.copyOf(key, owner, now); cp != nil {
-					items[i] = c.valueOf(cp, wire.SourceL1, owner.LeasedAt(), now)
+					items[i] = c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 					continue
 				}
 				if !owner.Answers(now.Boot, c.node.Bound()) {

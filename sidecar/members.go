@@ -88,6 +88,7 @@ func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	}
 	switch {
 	case c.log == nil:
+		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	case q.Floor != 0:
 		c.log.Append(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	default: // others' copies of what was here a moment ago
@@ -105,6 +106,7 @@ func (c *core) flushed(name string, floor kv.Version) {
 		return // another sidecar's word
 	}
 	c.empty(c.names.flush(name, floor), floor)
+	c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 }
 
 // empty drops what this host has of some namespaces.

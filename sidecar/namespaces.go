@@ -26,6 +26,7 @@ type namespaces struct {
 	ledger *invalidation.Ledger           // nil where there are no copies
 	bounds [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most   time.Duration                  // the cluster's
+	least  time.Duration                  // the smallest that is configured
 
 	mu      sync.Mutex            // guards changes of the table, and what follows
 	flushed map[string]kv.Version // by name, with a slot or without; "" is all
@@ -76,7 +77,9 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 		n.free = append(n.free, kv.NamespaceID(id))
 	}
 	table := map[string]*namespace{}
+	n.least = n.most
 	for name, ns := range cfg.Namespaces {
+		n.least = min(n.least, cmp.Or(ns.MaxStaleness, n.most))
 		table[name] = n.take(name, ns, true)
 	}
 	n.table.Store(&table)

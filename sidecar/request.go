@@ -28,6 +28,7 @@ type core struct {
 	ledger  *invalidation.Ledger // this and the next two: nil where the node is alone
 	log     *invalidation.Log
 	l1      *l1.Cache
+	watches watches
 	calls   calls
 	counts  coreCounts
 	waiting atomic.Int64 // requests that wait for others
@@ -74,7 +75,7 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 }
 
 // features are the ops that are served, as HELLO names them.
-var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "ping"}
+var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "watch", "ping"}
 
 var noHold = wire.Errorf(wire.Unsupported, "hold_ms is not served by this version: it keeps loads out, and there are none yet")
 
@@ -400,9 +401,7 @@ func (c *core) deleteKey(name, key []byte, soft bool, b *borrowed, now kv.Moment
 	if ns == nil {
 		// Nothing is there; copies may be about, and nothing on its way may come in.
 		v := c.hlc.Next(now.Wall)
-		if !c.node.Alone() {
-			c.changed(kv.Key{Hash: c.hash(name, key)}, v)
-		}
+		c.changed(kv.Key{Hash: c.hash(name, key)}, v)
 		if !c.still(partition, holding) {
 			return lost()
 		}

@@ -228,7 +228,7 @@ func (c *core) outdated(key kv.Key, v kv.Version) {
 	if strike.Out(strike.OwnWrites) {
 		return
 	}
-	c.ledger.Note(key.Hash, v)
+	c.note(key.Hash, v)
 	c.l1.Delete(key.Hash)
 }
 
@@ -267,7 +267,7 @@ func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy 
 // that it is for others to answer.
 func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
 	*r = moved()
-	if q.Has(wire.Fresh | wire.Vouch) { // only the holder vouches
+	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.Has(copyVouches) {
 		return dst, 0
 	}
 	owner := c.node.View().Owner(key.Hash.Partition())
@@ -278,22 +278,29 @@ func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now 
 	if cp == nil {
 		return dst, 0
 	}
-	value := cp.Value()
+	source, value := wire.SourceL1, cp.Value()
 	if len(value) > limit {
-		c.copied(cp, 0, owner.LeasedAt(), now, r)
+		source = 0
+	}
+	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Vouch) {
+		*r = moved()
+		return dst, 0
+	}
+	if len(value) > limit {
 		return dst, len(value)
 	}
-	c.copied(cp, wire.SourceL1, owner.LeasedAt(), now, r)
 	return append(dst, value...), len(value)
 }
 
 // copied answers from a copy, without its value. It was the latest when it was
-// asked for, and at leased.
-func (c *core) copied(cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) {
+// asked for, and at leased. It says whether somebody vouches for it, where the
+// request asks for that.
+func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
 	*r = wire.Reply{
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
 		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
 	}
+	return q.Has(wire.Vouch) && c.vouch(cp, now, r)
 }
 
 // read asks a key's owner, once for all who ask at the same time.
@@ -302,7 +309,7 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 		now := c.clock.Read()
 		if !q.Has(wire.Fresh) {
 			if cp := c.copyOf(key, owner, now); cp != nil {
-				return c.valueOf(cp, wire.SourceL1, owner.LeasedAt(), now)
+				return c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 			}
 			if !owner.Answers(now.Boot, c.node.Bound()) {
 				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
@@ -339,8 +346,8 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 }
 
 // valueOf answers with a copy's value, which nobody may change.
-func (c *core) valueOf(cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
-	c.copied(cp, source, leased, now, &r)
+func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
+	c.copied(q, cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
 }
@@ -356,7 +363,7 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 		if cl.copy.Deadline.Passed(now.Boot) {
 			return wire.Reply{Status: wire.Miss}
 		}
-		return c.valueOf(cl.copy, wire.SourcePeer, 0, now)
+		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, now)
 	case cl.reply.Status == wire.Unavailable || cl.reply.Status == wire.Timeout || cl.reply.Status == wire.Busy:
 		return unanswered(q, cl.owner)
 	}

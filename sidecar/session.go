@@ -31,7 +31,9 @@ type session struct {
 	// slow answers what cannot be answered in place.
 	slow  func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
 	order order
-	*work // while a batch is served
+
+	watching atomic.Int64 // requests of this connection
+	*work                 // while a batch is served
 }
 
 // work is what a session needs while it serves a batch; an idle one has none.
@@ -173,6 +175,9 @@ func (c *session) serve(conn *rpc.Conn) {
 		return
 	}
 	q.Namespace = c.nameOf(q)
+	if c.from.Node == "" && q.Has(wire.Vouch) {
+		q.Options |= copyVouches
+	}
 	if c.from.Node == "" && (q.Op.Peer() || q.Floor != 0) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
@@ -197,6 +202,8 @@ func (c *session) serve(conn *rpc.Conn) {
 		}
 		c.reply = bodyReply(c.s.stats())
 		c.answer(conn)
+	case wire.OpWatch:
+		c.watch(conn)
 	case wire.OpPull, wire.OpFetch:
 		c.ofPeers(conn)
 	case wire.OpDelete:
@@ -301,6 +308,8 @@ func (c *session) welcome() wire.Reply {
 			Key: kv.MaxKeyLen, Value: int(c.core.cfg.MaxValue), Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.cfg.RequestTimeout.Milliseconds(),
 		},
+		Epoch: uint64(c.core.node.Self().Epoch),
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: clusterSeed, Partitions: kv.Partitions},
 	})
 }
 

@@ -62,6 +62,7 @@ func New(cfg Config) (*Sidecar, error) {
 		started: cfg.Clock.Read().Boot,
 		ready:   make(chan struct{}),
 	}
+	s.watches.ctx, s.watches.stop = context.WithCancel(context.Background())
 	if err := s.newTiers(); err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func New(cfg Config) (*Sidecar, error) {
 // newTiers makes what holds entries, and what says which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
-	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc}
+	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc, Changed: s.changed}
 	if cfg.Bind != "" { // copies of keys may be about
 		if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 			return err
@@ -87,7 +88,6 @@ func (s *Sidecar) newTiers() (err error) {
 		if s.l1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
 			return err
 		}
-		sc.Changed = s.changed
 	}
 	if s.store, err = segment.New(sc); err != nil {
 		return err
@@ -175,7 +175,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	case <-middle.Done():
 	}
 	front, ctx := errgroup.WithContext(ctx)
-	front.Go(func() error { // a failure behind ends the front
+	defer context.AfterFunc(ctx, s.watches.stop)() // what waits is answered before the socket goes
+	front.Go(func() error {                        // a failure behind ends the front
 		select {
 		case <-below.Done():
 			return context.Cause(below)

@@ -166,7 +166,7 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpSet, Key: b("v"), Value: make([]byte, 512<<10+1)}, "TOO_LARGE the value has 524289 bytes, max_value is 524288: split it, or raise max_value"},
 		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), HoldMS: 5}, "UNSUPPORTED hold_ms is not served by this version: it keeps loads out, and there are none yet"},
 		{wire.Request{Op: wire.OpLease, Key: b("b")}, "UNSUPPORTED LEASE is not served by this version"},
-		{wire.Request{Op: wire.OpWatch}, "UNSUPPORTED WATCH is not served by this version"},
+		{wire.Request{Op: wire.OpWatch}, "OK body"},
 		{wire.Request{Op: wire.OpFlush, Namespace: b("other")}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: b("b")}, "OK 2 flags 0 ttl 60000 l2"},
 		{wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster}, "OK"},

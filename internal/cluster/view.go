@@ -64,6 +64,17 @@ func (v *View) Owner(p uint16) *Owner {
 	return v.owners[i]
 }
 
+// Others are the processes that own partitions, but for this one.
+func (v *View) Others() []*Owner {
+	list := make([]*Owner, 0, len(v.owners))
+	for _, o := range v.owners {
+		if o.Node != v.self {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
 // Own says whether this node should hold a partition.
 func (v *View) Own(p uint16) bool {
 	o := v.Owner(p)

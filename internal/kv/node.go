@@ -2,6 +2,7 @@ package kv
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"iter"
 	"math/bits"
@@ -80,6 +81,31 @@ func (s PartitionSet) Empty() bool {
 		}
 	}
 	return true
+}
+
+// Bytes is the set as it is on the wire: a bit each, little-endian, without the
+// zeros at its end.
+func (s PartitionSet) Bytes() []byte {
+	b := make([]byte, 0, 8*len(s))
+	for _, w := range s {
+		b = binary.LittleEndian.AppendUint64(b, w)
+	}
+	for len(b) > 0 && b[len(b)-1] == 0 {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// PartitionsOf is the set that Bytes has put so. It drops what lies beyond the
+// last partition.
+func PartitionsOf(b []byte) PartitionSet {
+	s := NewPartitionSet(Partitions)
+	for i, v := range b {
+		if i/8 < len(s) {
+			s[i/8] |= uint64(v) << (8 * (i % 8))
+		}
+	}
+	return s
 }
 
 // All yields the set in order.

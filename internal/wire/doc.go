@@ -31,7 +31,7 @@
 //	12 STATS    options
 //	13 MEMBERS
 //	14 RING     ns, key
-//	15 WATCH    ns, options, epoch, seq
+//	15 WATCH    ns, options, epoch, seq, wait_ms
 //
 // # Answers, after [id, status
 //

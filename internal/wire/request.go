@@ -31,6 +31,7 @@ type Request struct {
 	Floor     uint64 // of FLUSH between sidecars: what is older goes
 	Epoch     uint64
 	Seq       uint64
+	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
 	Hello     Hello
 	Body      []byte // of an op between sidecars: one msgpack value, walked
 }
@@ -134,6 +135,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		d.options(r)
 		r.Epoch = d.uint("epoch", math.MaxUint64)
 		r.Seq = d.uint("seq", math.MaxUint64)
+		r.WaitMS = uint32(d.uint("wait_ms", MaxTimeout))
 	default: // between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
@@ -362,6 +364,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.Options))
 		e.optional(r.Epoch)
 		e.optional(r.Seq)
+		e.optional(uint64(r.WaitMS))
 	default:
 		if r.Body != nil {
 			e.next()

@@ -23,6 +23,31 @@ type Welcome struct {
 	Server   string   `msgpack:"server" json:"server"` // its software version
 	Limits   Limits   `msgpack:"limits" json:"limits"`
 	Features []string `msgpack:"features" json:"features"` // ops that it serves, in lower case
+	Epoch    uint64   `msgpack:"epoch" json:"epoch"`       // of the sidecar's process
+	Hash     Hashing  `msgpack:"hash" json:"hash"`
+}
+
+// Hashing is how a key's hash, as events have it, comes about: the hash of the
+// key, seeded with the hash of its namespace's name, which is seeded with Seed.
+// The leading bits of it that number the partitions name the key's partition.
+type Hashing struct {
+	Name       string `msgpack:"name" json:"name"`             // HashName
+	Seed       uint64 `msgpack:"seed" json:"seed"`             // of the cluster
+	Partitions int    `msgpack:"partitions" json:"partitions"` // a power of two
+}
+
+// HashName is the one hash that this version knows: 64-bit xxh3.
+const HashName = "xxh3"
+
+// Watched answers WATCH.
+type Watched struct {
+	Epoch    uint64 `msgpack:"epoch"` // of the stream
+	After    uint64 `msgpack:"after"` // the place asked for, unless Reset
+	Seq      uint64 `msgpack:"seq"`   // the place after which to go on
+	Head     uint64 `msgpack:"head"`  // the place of the latest event
+	Events   Events `msgpack:"events"`
+	Reset    bool   `msgpack:"reset"`     // what lies before Seq is not known any more
+	BehindMS uint32 `msgpack:"behind_ms"` // what the sidecar may be behind the truth, at most
 }
 
 // Limits tells a client what the server takes.

@@ -104,7 +104,7 @@ func messages() []golden {
 		request("members", Request{Op: OpMembers}),
 		request("ring", Request{Op: OpRing, Namespace: ns, Key: key}),
 		request("watch all from the start", Request{Op: OpWatch, Options: All}),
-		request("watch from where it was left", Request{Op: OpWatch, Namespace: ns, Epoch: 99, Seq: 1234}),
+		request("watch from where it was left", Request{Op: OpWatch, Namespace: ns, Epoch: 99, Seq: 1234, WaitMS: 250}),
 
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
@@ -126,6 +126,7 @@ func messages() []golden {
 			Version: 1, Node: "host-a", Server: "0.1.0",
 			Limits:   Limits{Key: 1024, Value: 8 << 20, Frame: 8<<20 + FrameSlack, Keys: MaxKeys, InFlight: 1024, TTLMS: MaxTTL, TimeoutMS: 1000},
 			Features: []string{"get", "set"},
+			Epoch:    99, Hash: Hashing{Name: HashName, Seed: 5, Partitions: 1 << 14},
 		}),
 		reply("pong", OpPing, Reply{}),
 		reply("hit", OpGet, hit),
@@ -147,7 +148,9 @@ func messages() []golden {
 		withBody("stats", OpStats, map[string]int{"entries": 3}),
 		withBody("members", OpMembers, []Member{{Node: "host-a", Address: "10.0.0.1:7947", State: "alive", Epoch: "9f3c"}}),
 		withBody("ring", OpRing, Place{Partition: 77, Owner: "host-a", Holder: "host-a"}),
-		withBody("watch", OpWatch, map[string]any{"epoch": 99, "seq": 1234}),
+		withBody("watch", OpWatch, Watched{Epoch: 99, After: 1231, Seq: 1234, Head: 1240, Events: events, BehindMS: 480}),
+		withBody("watch: a heartbeat", OpWatch, Watched{Epoch: 99, After: 1234, Seq: 1234, Head: 1234}),
+		withBody("watch: a reset", OpWatch, Watched{Epoch: 99, Seq: 1234, Head: 1234, Reset: true}),
 		reply("error", OpGet, Reply{Status: BadRequest, Message: []byte("key is missing")}),
 	}
 }

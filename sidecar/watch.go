@@ -1,0 +1,259 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
+)
+
+// Apps follow this host as it follows others: what it hears of changes goes into
+// a stream, and WATCH asks for what comes after a place in it. The answer waits
+// until there is something; one that brings nothing says that there was nothing,
+// so that what the app keeps may be served as of when it had asked.
+//
+// An answer vouches only for what this host could serve itself. What it does not
+// know any more (the owner of some keys has not told it lately what has changed,
+// or another process owns them now) stands in the stream before the answer is
+// made, as a floor over the partitions.
+
+// Bounds of watching.
+const (
+	watchEvents   = invalidation.DefaultEvents // that a stream keeps
+	watchBytes    = 1 << 20                    // of an answer's details
+	watchAnswer   = 8192                       // events of an answer
+	maxWatches    = 1024                       // that wait, on this host
+	maxConnWatch  = 16                         // and on one connection
+	gatherWatched = time.Millisecond           // for more events, after one that came at once
+)
+
+// watches are the apps that follow this host.
+type watches struct {
+	stream  atomic.Pointer[stream] // nil while nobody does: then a change costs a look at it
+	opening sync.Mutex
+	waiting atomic.Int64
+	ctx     context.Context // of the waits: ends when the sidecar begins to stop
+	stop    context.CancelFunc
+}
+
+// stream is what this host hears of changes, in order, from some moment on.
+type stream struct {
+	epoch uint64 // no other stream of any process has it
+	log   *invalidation.Log
+	read  atomic.Uint64 // its head when somebody asked last
+
+	mu     sync.Mutex
+	view   *cluster.View             // the ring of which it has told
+	lapsed map[*cluster.Owner]lapsed // the leases of which it has told that they are over
+}
+
+// lapsed is what was told of a lease.
+type lapsed struct {
+	lease time.Duration // as cluster.Owner has it
+	at    time.Duration // when it was told, on the boot clock
+}
+
+// open returns the stream, and begins one where there is none.
+func (w *watches) open(c *core) *stream {
+	if s := w.stream.Load(); s != nil {
+		return s
+	}
+	w.opening.Lock()
+	defer w.opening.Unlock()
+	if s := w.stream.Load(); s != nil {
+		return s
+	}
+	log, err := invalidation.NewLog(watchEvents)
+	if err != nil {
+		panic("sidecar: " + err.Error()) // the number is ours
+	}
+	s := &stream{epoch: uint64(newEpoch(c.clock.Read().Wall)), log: log, view: c.node.View()}
+	w.stream.Store(s)
+	return s
+}
+
+// tell puts a change into the stream, if there is one. Whoever calls it has
+// made the change first, and has outdated this host's copies: who reads after
+// it was told must find neither.
+func (c *core) tell(e invalidation.Event) {
+	s := c.watches.stream.Load()
+	if s == nil {
+		return
+	}
+	if s.log.Append(e) > s.read.Load()+watchEvents {
+		c.watches.stream.CompareAndSwap(s, nil) // nobody can follow it any more
+	}
+}
+
+// note says that a key has changed: copies from before a version are outdated,
+// here and at the apps that watch.
+func (c *core) note(h kv.Hash, v kv.Version) {
+	if c.ledger != nil {
+		c.ledger.Note(h, v)
+	}
+	c.tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
+}
+
+// floor says the same of partitions.
+func (c *core) floor(set kv.PartitionSet, v kv.Version) {
+	for p := range set.All() {
+		c.ledger.RaisePartition(p, v)
+	}
+	c.tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
+}
+
+// tellLost puts into the stream what this host does not know any more, and
+// returns how far it may be behind in what it does know.
+func (s *stream) tellLost(c *core) (behind time.Duration) {
+	if c.node.Alone() {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := c.clock.Read()
+	view := c.node.View()
+	news := view != s.view
+	over := map[*cluster.Owner]lapsed{}
+	for _, o := range view.Others() {
+		leased := o.LeasedAt()
+		if o.Leased(now.Boot, c.names.least) {
+			behind = max(behind, now.Boot-leased)
+			continue
+		}
+		over[o] = lapsed{leased, now.Boot}
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.names.least {
+			over[o] = told
+		}
+		news = news || over[o].at == now.Boot
+	}
+	before := s.view
+	s.view, s.lapsed = view, over
+	if !news {
+		return behind
+	}
+	lost := kv.NewPartitionSet(kv.Partitions)
+	for p := range uint16(kv.Partitions) {
+		o := view.Owner(p)
+		if l, ok := over[o]; o != before.Owner(p) || ok && l.at == now.Boot {
+			lost.Add(p)
+		}
+	}
+	if !lost.Empty() {
+		s.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: c.hlc.Next(now.Wall), Detail: &invalidation.Detail{Partitions: lost}})
+	}
+	return behind
+}
+
+// watch answers WATCH when there is something to tell, or its time is over.
+func (c *session) watch(conn *rpc.Conn) {
+	q, w := c.req, &c.core.watches
+	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
+		c.answerError(conn, badNamespace(q.Namespace))
+		return
+	}
+	here, all := c.watching.Add(1), w.waiting.Add(1)
+	leave := func() { c.watching.Add(-1); w.waiting.Add(-1) }
+	if here > maxConnWatch || all > maxWatches {
+		leave()
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on a connection, %d on this host: try again", maxConnWatch, maxWatches))
+		return
+	}
+	timeout := c.core.timeout(q)
+	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
+	q = q.Clone()
+	conn.Go(func() []byte {
+		defer leave()
+		r := c.core.watched(q, wait)
+		r.ID = q.ID
+		return wire.AppendReply(nil, q.Op, &r)
+	})
+}
+
+// watched is the answer.
+func (c *core) watched(q *wire.Request, wait time.Duration) wire.Reply {
+	s := c.watches.open(c)
+	known := q.Epoch == s.epoch
+	if known && wait > 0 {
+		ctx, cancel := context.WithTimeout(c.watches.ctx, wait)
+		defer cancel()
+		begun := c.clock.Read().Boot
+		s.log.Wait(ctx, q.Seq)
+		if c.clock.Read().Boot-begun < gatherWatched { // there is more to come
+			pause(ctx, gatherWatched)
+		}
+	}
+	// A pause, and what is lost, before the place up to which all is known.
+	c.node.Beat(c.clock.Read().Boot)
+	behind := s.tellLost(c)
+	head := s.log.Head()
+	s.read.Store(head)
+	a := wire.Watched{Epoch: s.epoch, After: q.Seq, Head: head, BehindMS: uint32((behind + time.Millisecond - 1) / time.Millisecond)}
+	events, there := s.log.After(q.Seq, watchAnswer, nil)
+	if !known || !there {
+		a.After, a.Seq, a.Reset = 0, head, true
+		return bodyReply(&a)
+	}
+	a.Seq = q.Seq
+	details := 0
+	for i := range events {
+		e := &events[i]
+		if e.Detail != nil {
+			details += kv.Partitions / 8
+		}
+		if details > watchBytes {
+			break
+		}
+		a.Seq++
+		if e.Kind != invalidation.Flushed || q.Has(wire.All) || e.Detail.Namespace == "" || e.Detail.Namespace == string(q.Namespace) {
+			addEvent(&a.Events, e)
+		}
+	}
+	a.Head = max(a.Head, a.Seq)
+	return bodyReply(&a)
+}
+
+var watchedKinds = [...]uint8{
+	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed,
+}
+
+func addEvent(w *wire.Events, e *invalidation.Event) {
+	var d *wire.EventDetail
+	if e.Detail != nil {
+		d = &wire.EventDetail{Partitions: e.Detail.Partitions.Bytes(), Namespace: e.Detail.Namespace}
+	}
+	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// copyVouches is an option that no request brings: an app's own may be answered
+// from a copy also where it asks who vouches for the value. Another sidecar's
+// may not: a copy of a copy would be behind by both.
+const copyVouches = wire.Options(1 << 31)
+
+// vouch says in an answer from a copy who has vouched for it, if this host may
+// serve the copy, also now that it was found: from then on whoever gets it is
+// told when that ends.
+func (c *core) vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
+	owner := c.node.View().Owner(cp.Hash.Partition())
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.bound(cp.Namespace)) ||
+		!c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+		return false
+	}
+	r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
+	return true
+}

@@ -1,0 +1,446 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// seen is an event of a stream, as tests compare it.
+type seen struct {
+	kind    uint8
+	hash    kv.Hash
+	version uint64
+	detail  string // a flush's namespace, or the number of partitions
+}
+
+func eventsOf(t *testing.T, a *wire.Watched) (list []seen) {
+	t.Helper()
+	if err := a.Events.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
+		e := seen{kind: kind, hash: kv.Hash(hash), version: version}
+		if d != nil {
+			e.detail = d.Namespace
+			if kind == wire.EventRaised {
+				e.detail = fmt.Sprint(kv.PartitionsOf(d.Partitions).Len())
+			}
+		}
+		list = append(list, e)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// watcher follows a sidecar as an app does.
+type watcher struct {
+	t   *testing.T
+	ask func(*wire.Request) wire.Reply
+	wire.Request
+}
+
+func watching(t *testing.T, ask func(*wire.Request) wire.Reply) *watcher {
+	w := &watcher{t: t, ask: ask, Request: wire.Request{Op: wire.OpWatch, Namespace: []byte("default"), TimeoutMS: 60_000}}
+	if a := w.next(); !a.Reset {
+		t.Fatalf("the first answer is %+v, want a reset", a)
+	}
+	return w
+}
+
+func (w *watcher) next() (a wire.Watched) {
+	w.t.Helper()
+	q := w.Request
+	r := w.ask(&q)
+	if r.Status != wire.OK {
+		w.t.Fatalf("%s %s", r.Status, r.Message)
+	}
+	if err := wire.UnmarshalBody(r.Body, &a); err != nil {
+		w.t.Fatal(err)
+	}
+	if !a.Reset && (a.After != w.Seq || a.Epoch != w.Epoch) || a.Seq > a.Head {
+		w.t.Fatalf("after %d of %d: %+v", w.Seq, w.Epoch, a)
+	}
+	w.Epoch, w.Seq = a.Epoch, a.Seq
+	return a
+}
+
+// A host that is alone tells of every change, in order, with the version that
+// the writer was told.
+func TestWatchAlone(t *testing.T) {
+	s := start(t, Config{})
+	writer, reader := dial(t, s), dial(t, s)
+	w := watching(t, reader.call)
+	hash := func(key string) kv.Hash { return s.hash(defaultNamespace, b(key)) }
+	var want []seen
+	change := func(key string, q wire.Request) {
+		t.Helper()
+		r := writer.call(&q)
+		v := r.Version
+		if q.Op == wire.OpDelete {
+			v = r.Items[0].Version
+		}
+		if r.Event != 0 {
+			v = r.Event
+		}
+		if v == 0 {
+			t.Fatalf("%s: %s %s", q.Op, r.Status, r.Message)
+		}
+		want = append(want, seen{wire.EventChanged, hash(key), v, ""})
+	}
+	change("a", wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("1"), TTLMS: wire.TTLDefault})
+	change("a", wire.Request{Op: wire.OpIncr, Key: b("a"), Delta: 1, TTLMS: wire.TTLDefault})
+	change("a", wire.Request{Op: wire.OpTouch, Key: b("a"), TTLMS: 1000})
+	change("none", wire.Request{Op: wire.OpDelete, Keys: keysOf("none")})
+	r := writer.call(&wire.Request{Op: wire.OpFlush, Namespace: b("other")})
+	other := seen{kind: wire.EventFlushed, version: r.Version, detail: "other"}
+	r = writer.call(&wire.Request{Op: wire.OpFlush})
+	want = append(want, seen{kind: wire.EventFlushed, version: r.Version, detail: "default"})
+	r = writer.call(&wire.Request{Op: wire.OpFlush, Options: wire.All})
+	want = append(want, seen{kind: wire.EventFlushed, version: r.Version})
+	all := *w
+	a := w.next()
+	if got := eventsOf(t, &a); !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	all.Options = wire.All
+	a = all.next()
+	if got := eventsOf(t, &a); !slices.Equal(got, slices.Insert(want, 4, other)) {
+		t.Errorf("all namespaces: %v", got)
+	}
+
+	// Nothing more: a heartbeat, at once or when its time is over.
+	began := time.Now()
+	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) > 5*time.Second {
+		t.Errorf("got %+v after %v, want a heartbeat at once", a, time.Since(began))
+	}
+	w.WaitMS = 50
+	began = time.Now()
+	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) < 50*time.Millisecond {
+		t.Errorf("got %+v after %v, want a heartbeat after 50ms", a, time.Since(began))
+	}
+	// An event ends the wait.
+	w.WaitMS = 30_000
+	reader.send(&w.Request)
+	change("b", wire.Request{Op: wire.OpSet, Key: b("b"), TTLMS: wire.TTLDefault})
+	began = time.Now()
+	if r := reader.receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 10*time.Second {
+		t.Errorf("%v after %v", r.Err(), time.Since(began))
+	}
+	if r := reader.call(&wire.Request{Op: wire.OpWatch, Namespace: b("Bad")}); r.Status != wire.BadRequest {
+		t.Errorf("a bad namespace: %s", r.Status)
+	}
+}
+
+// Who follows another stream, or has lost its place, starts anew, and is never
+// told that all is known.
+func TestWatchResets(t *testing.T) {
+	s := start(t, Config{})
+	c := dial(t, s)
+	w := watching(t, c.call)
+	for _, tc := range []struct {
+		name       string
+		epoch, seq uint64
+	}{{"another stream", w.Epoch + 1, w.Seq}, {"a place to come", w.Epoch, w.Seq + 1}} {
+		w.Epoch, w.Seq = tc.epoch, tc.seq
+		if a := w.next(); !a.Reset || a.Seq != a.Head {
+			t.Errorf("%s: %+v, want a reset", tc.name, a)
+		}
+	}
+	epoch := w.Epoch
+	for range watchEvents {
+		s.note(1, 1)
+	}
+	if a := w.next(); a.Reset || a.Events.Len() != watchAnswer || a.Seq != a.After+watchAnswer || a.Head != a.After+watchEvents {
+		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
+	}
+	// Nobody asks while the log fills: nothing is kept for them any more.
+	for range watchEvents + 1 {
+		s.note(1, 1)
+	}
+	if s.watches.stream.Load() != nil {
+		t.Errorf("a stream that nobody can follow goes on")
+	}
+	if a := w.next(); !a.Reset || a.Epoch == epoch {
+		t.Errorf("got %+v, want a reset of another stream", a)
+	}
+	s.note(1, 1)
+	if a := w.next(); a.Reset || a.Events.Len() != 1 {
+		t.Errorf("got %+v, want the next event", a)
+	}
+}
+
+// An answer stays below its bounds, whatever the events have with them.
+func TestWatchAnswerIsBounded(t *testing.T) {
+	s := start(t, Config{})
+	w := watching(t, dial(t, s).call)
+	set := kv.NewPartitionSet(kv.Partitions)
+	for p := range uint16(kv.Partitions) {
+		set.Add(p)
+	}
+	const n = 2000
+	for range n {
+		s.tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+	}
+	got := 0
+	for got < n {
+		q := w.Request
+		if r := w.ask(&q); len(r.Body) > watchBytes+watchAnswer*17+4096 {
+			t.Fatalf("an answer of %d bytes", len(r.Body))
+		}
+		a := w.next()
+		if a.Events.Len() == 0 {
+			t.Fatalf("the stream ends after %d of %d", got, n)
+		}
+		got += a.Events.Len()
+	}
+}
+
+// Requests that wait are bounded, a connection and a host, and end with the
+// sidecar.
+func TestWatchesAreBounded(t *testing.T) {
+	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), L2Size: 8 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }() // ends with stop, below
+	<-s.Ready()
+	c := dial(t, s)
+	w := watching(t, c.call)
+	w.WaitMS = 60_000
+	for range maxConnWatch + 1 {
+		c.send(&w.Request)
+	}
+	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
+		t.Errorf("one more than %d: %s, want BUSY", maxConnWatch, r.Status)
+	}
+	s.watches.waiting.Add(maxWatches)
+	other := dial(t, s)
+	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
+		t.Errorf("one more than %d on a host: %s, want BUSY", maxWatches, r.Status)
+	}
+	s.watches.waiting.Add(-maxWatches)
+	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
+		t.Errorf("with room again: %s %s", r.Status, r.Message)
+	}
+	began := time.Now()
+	stop()
+	for range maxConnWatch {
+		if r := c.receive(wire.OpWatch); r.Status != wire.OK {
+			t.Errorf("at the end: %s %s", r.Status, r.Message)
+		}
+	}
+	if err := <-done; err != nil || time.Since(began) > 4*time.Second {
+		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
+	}
+	if n := s.watches.waiting.Load(); n != 0 {
+		t.Errorf("%d requests wait", n)
+	}
+}
+
+// askOf asks a process of a world as an app on its host does.
+func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
+	return func(q *wire.Request) wire.Reply { return s.watched(q, time.Duration(q.WaitMS)*time.Millisecond) }
+}
+
+// over collects the partitions that an answer's floors are over.
+func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
+	t.Helper()
+	set := kv.NewPartitionSet(kv.Partitions)
+	if err := a.Events.Each(func(kind uint8, _, _ uint64, d *wire.EventDetail) {
+		if kind == wire.EventRaised {
+			for p := range kv.PartitionsOf(d.Partitions).All() {
+				set.Add(p)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// ownedBy are the partitions that a node should own, as another sees it.
+func ownedBy(v, by *vnode) kv.PartitionSet {
+	set := kv.NewPartitionSet(kv.Partitions)
+	for p := range uint16(kv.Partitions) {
+		if o := v.s.node.View().Owner(p); o != nil && string(o.Node) == by.name {
+			set.Add(p)
+		}
+	}
+	return set
+}
+
+// What others change is told too; and what this host does not know any more is
+// told before the answer that would vouch for it: an owner that does not answer,
+// a new ring, a new process of a name, a pause.
+func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
+	inQuietWorld(t, 3, func(t *testing.T, w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		f := watching(t, askOf(a.s))
+		key, h := heldBy(b, "key")
+		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		f.WaitMS = 1000
+		answer := f.next()
+		if got := eventsOf(t, &answer); len(got) == 0 || got[0].hash != h {
+			t.Errorf("another's change: got %v, want one of %x", got, h)
+		}
+		f.next() // it is relayed by gossip, too
+		time.Sleep(time.Second)
+		f.WaitMS = 0
+		f.next()
+		if answer = f.next(); answer.Events.Len() != 0 || answer.BehindMS == 0 || time.Duration(answer.BehindMS)*time.Millisecond > w.bound {
+			t.Errorf("nothing is lost: %+v", answer)
+		}
+
+		of := ownedBy(a, b)
+		w.net.Cut(a.ip, b.ip)
+		time.Sleep(w.bound + w.bound/4)
+		a.s.note(h, 1) // there is more in the stream
+		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
+			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
+		}
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // told once
+			if answer = f.next(); answer.Events.Len() == 0 {
+				break
+			}
+			if time.Since(began) > 200*time.Millisecond {
+				t.Fatal("each answer has events")
+			}
+		}
+		w.net.Heal()
+		time.Sleep(15 * time.Second)
+		w.agreed(15 * time.Second)
+		f.next()
+		if answer = f.next(); answer.Events.Len() != 0 {
+			t.Errorf("all is well again: %+v", eventsOf(t, &answer))
+		}
+
+		// A ring without one of its members.
+		c := w.nodes[2]
+		of = ownedBy(a, c)
+		c.leave()
+		time.Sleep(time.Second)
+		if answer = f.next(); !over(t, &answer).Contains(of) {
+			t.Errorf("%d partitions have another owner, and floors are over %d", of.Len(), over(t, &answer).Len())
+		}
+
+		// A pause of this host: it knows nothing any more.
+		f.next()
+		of = ownedBy(a, a)
+		of2 := ownedBy(a, b)
+		a.pause(w.bound + 10*time.Millisecond)
+		answer = f.next()
+		if got := over(t, &answer); !got.Contains(of) || !got.Contains(of2) {
+			t.Errorf("after a pause floors are over %d partitions, want %d and %d", got.Len(), of.Len(), of2.Len())
+		}
+	})
+}
+
+// An app's GET with vouch is answered from a copy, with the owner's word as it
+// was given; another sidecar's is not; and nobody vouches while there is no
+// lease.
+func TestVirtualVouch(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		key, _ := heldBy(b, "key")
+		ctx := context.Background()
+		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		get := func(o wire.Options) wire.Reply {
+			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: o}
+			bo := borrowed{names: a.s.names}
+			defer bo.release()
+			now := a.s.clock.Read()
+			r := a.s.execute(q, &bo, now, false)
+			if r.Status == wire.Moved {
+				bo.release()
+				if o&copyVouches == 0 {
+					return a.s.serveHere(ctx, q, &bo, a.s.deadlineOf(q, now))
+				}
+				r = a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
+			}
+			return r
+		}
+		first := get(wire.Vouch | copyVouches)
+		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.node.Self().Epoch) {
+			t.Errorf("from the owner: %+v", first)
+		}
+		a.s.l1.Wait()
+		second := get(wire.Vouch | copyVouches)
+		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
+			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)
+		}
+		if r := get(wire.Vouch); r.Status != wire.Moved {
+			t.Errorf("another sidecar is answered from a copy: %+v", r)
+		}
+		own, _ := heldBy(a, "key")
+		key = own
+		if _, err := a.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if r := get(wire.Vouch | copyVouches); r.Source != wire.SourceL2 || !r.Vouched || string(r.Owner) != a.name {
+			t.Errorf("from here: %+v", r)
+		}
+	})
+}
+
+// An answer that the owner gave while this host had no lease on it is nobody's
+// word: no floor would follow it.
+func TestVirtualNoVouchWithoutLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		a, b := w.nodes[0], w.nodes[1]
+		key, h := heldBy(b, "key")
+		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.s.Get(context.Background(), "default", key); err != nil {
+			t.Fatal(err)
+		}
+		a.s.l1.Wait()
+		ns := a.s.names.lookup(defaultNamespace)
+		cp, ok := a.s.l1.Get(ns.key(key))
+		if !ok {
+			t.Fatal("there is no copy")
+		}
+		now := a.s.clock.Read()
+		var r wire.Reply
+		if !a.s.vouch(cp, now, &r) {
+			t.Errorf("a copy that may be served is not vouched for")
+		}
+		late := now
+		late.Boot += w.bound
+		if a.s.vouch(cp, late, &wire.Reply{}) {
+			t.Errorf("a copy is vouched for without a lease")
+		}
+		other := *cp
+		other.Owner = &kv.Process{Node: "b", Epoch: 1}
+		if a.s.vouch(&other, now, &wire.Reply{}) {
+			t.Errorf("a copy of another process is vouched for")
+		}
+		a.s.ledger.RaisePartition(h.Partition(), cp.AsOf+1)
+		if a.s.vouch(cp, now, &wire.Reply{}) {
+			t.Errorf("a copy that is outdated is vouched for")
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
