@@ -21,7 +21,7 @@ type calls struct {
 
 // call is one of them. What it brought is set before it ends.
 type call struct {
-	key   kv.Key // its bytes are the call's own
+	key   kv.Key // its bytes stay those of whoever makes the call
 	opts  wire.Options
 	owner *cluster.Owner
 	begun kv.Version    // before it was sent

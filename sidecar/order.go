@@ -19,7 +19,8 @@ type order struct {
 // turn is the place of one request.
 type turn struct {
 	o      *order
-	keys   []kv.Hash
+	keys   []kv.Hash // in one where there is one
+	one    [1]kv.Hash
 	before []*turn
 	over   chan struct{} // closed by leave; nil while nobody comes behind
 }
@@ -39,15 +40,15 @@ func (o *order) has(keys []kv.Hash) bool {
 	return false
 }
 
-// enter takes a place behind all requests of the keys.
-func (o *order) enter(keys []kv.Hash) *turn {
-	t := &turn{o: o, keys: keys}
+// enter gives t a place behind all requests of the keys.
+func (o *order) enter(t *turn, keys []kv.Hash) {
+	t.o, t.keys = o, append(t.one[:0], keys...)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.last == nil {
 		o.last = map[kv.Hash]*turn{}
 	}
-	for _, k := range keys {
+	for _, k := range t.keys {
 		if b := o.last[k]; b != nil && b != t {
 			if b.over == nil {
 				b.over = make(chan struct{})
@@ -57,7 +58,6 @@ func (o *order) enter(keys []kv.Hash) *turn {
 		o.last[k] = t
 	}
 	o.waiting.Add(1)
-	return t
 }
 
 // wait returns when the requests before it are over. Each of them ends by its

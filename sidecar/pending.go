@@ -18,9 +18,9 @@ import (
 type pending struct {
 	session  *session
 	conn     *rpc.Conn
-	q        *wire.Request // with bytes of its own
+	q        wire.Request  // with bytes of its own
 	deadline time.Duration // on the boot clock
-	turn     *turn
+	turn     turn
 	call     *call // that it makes itself
 }
 
@@ -29,13 +29,13 @@ func (p *pending) serve() []byte {
 	p.turn.wait()
 	b := borrowed{names: p.session.core.names}
 	defer b.release()
-	r := p.session.slow(context.Background(), p.q, &b, p.deadline)
+	r := p.session.slow(context.Background(), &p.q, &b, p.deadline)
 	return p.end(nil, &r)
 }
 
 // end counts the request, gives its place up and appends its answer.
 func (p *pending) end(dst []byte, r *wire.Reply) []byte {
-	p.session.count(p.q, r)
+	p.session.count(&p.q, r)
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
 	r.ID = p.q.ID
@@ -45,7 +45,7 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 // ask asks the owner of a GET's key, or joins who does already, and says whether
 // that was possible without waiting. The connection's reader calls it.
 func (p *pending) ask() bool {
-	s, c, q := p.session, p.session.core, p.q
+	s, c, q := p.session, p.session.core, &p.q
 	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
 		return false
 	}
@@ -112,7 +112,7 @@ func (p *pending) tell(a *rpc.Answers, cl *call) {
 		p.conn.Run(p.serve)
 		return
 	}
-	r := c.outcome(cl, p.q)
+	r := c.outcome(cl, &p.q)
 	if r.Status == wire.Moved {
 		p.conn.Run(p.serve)
 		return

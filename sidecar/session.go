@@ -43,7 +43,8 @@ type work struct {
 	reqs   [rpc.MaxServe]wire.Request
 	errs   [rpc.MaxServe]*wire.Error
 	hashes [rpc.MaxServe]kv.Hash
-	sum    uint64 // of Store.Warm
+	own    []kv.Hash // of keys
+	sum    uint64    // of Store.Warm
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
@@ -243,17 +244,17 @@ func (c *session) count(q *wire.Request, r *wire.Reply) {
 	}
 }
 
-// keys are the hashes of the keys of c.req.
+// keys are the hashes of the keys of c.req, until it is called again.
 func (c *session) keys() []kv.Hash {
 	q := c.req
+	c.own = c.own[:0]
 	if q.Key != nil {
-		return []kv.Hash{c.core.hash(q.Namespace, q.Key)}
+		c.own = append(c.own, c.core.hash(q.Namespace, q.Key))
 	}
-	list := make([]kv.Hash, len(q.Keys))
-	for i, k := range q.Keys {
-		list[i] = c.core.hash(q.Namespace, k)
+	for _, k := range q.Keys {
+		c.own = append(c.own, c.core.hash(q.Namespace, k))
 	}
-	return list
+	return c.own
 }
 
 // maxSlow bounds the requests of all connections that wait for other hosts.
@@ -268,7 +269,7 @@ func (c *session) later(conn *rpc.Conn) {
 		return
 	}
 	p := &pending{session: c, conn: conn, q: c.req.Clone(), deadline: c.core.deadlineOf(c.req, c.now)}
-	p.turn = c.order.enter(c.keys())
+	c.order.enter(&p.turn, c.keys())
 	c.names.release() // it may wait for others to end
 	conn.Begin()
 	if !p.ask() {

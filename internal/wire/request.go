@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"bytes"
 	"fmt"
 	"math"
 
@@ -42,16 +41,29 @@ const TTLDefault = -1
 // Has says whether an option is set.
 func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
 
-// Clone returns a copy with bytes of its own.
-func (r *Request) Clone() *Request {
+// Clone returns a copy with bytes of its own, in one piece.
+func (r *Request) Clone() Request {
 	n := *r
-	n.Namespace, n.Key, n.Value = bytes.Clone(r.Namespace), bytes.Clone(r.Key), bytes.Clone(r.Value)
-	n.Token, n.Body = bytes.Clone(r.Token), bytes.Clone(r.Body)
+	size := len(r.Namespace) + len(r.Key) + len(r.Value) + len(r.Token) + len(r.Body)
+	for _, k := range r.Keys {
+		size += len(k)
+	}
+	piece := make([]byte, 0, size)
+	clone := func(b []byte) []byte {
+		if b == nil {
+			return nil
+		}
+		at := len(piece)
+		piece = append(piece, b...)
+		return piece[at:len(piece):len(piece)]
+	}
+	n.Namespace, n.Key, n.Value = clone(r.Namespace), clone(r.Key), clone(r.Value)
+	n.Token, n.Body = clone(r.Token), clone(r.Body)
 	n.Keys = nil
 	for _, k := range r.Keys {
-		n.Keys = append(n.Keys, bytes.Clone(k))
+		n.Keys = append(n.Keys, clone(k))
 	}
-	return &n
+	return n
 }
 
 // PeekID reads the id of a frame that may be otherwise broken, or cut short.
