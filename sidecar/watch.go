@@ -167,12 +167,12 @@ func (c *session) watch(conn *rpc.Conn) {
 	}
 	timeout := c.core.timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
-	q = q.Clone()
+	own := q.Clone()
 	conn.Go(func() []byte {
 		defer leave()
-		r := c.core.watched(q, wait)
-		r.ID = q.ID
-		return wire.AppendReply(nil, q.Op, &r)
+		r := c.core.watched(&own, wait)
+		r.ID = own.ID
+		return wire.AppendReply(nil, own.Op, &r)
 	})
 }
 
