@@ -148,7 +148,7 @@ func clusterText(p record.ClusterParameters, one, many, remote clusterPart) stri
 	}
 	return fmt.Sprintf("Each host is a process on loopback. Loads are connections × requests in flight on each. Keys of %d bytes, values of %d; %d rounds,\n"+
 		"in each of which every side had %d turns of %d ms. Of the reads of %s keys of another host, %s and %s were answered from a copy\n"+
-		"by the sidecar's own count, at one request in flight and at 64; a copy is served for a second at most. Of the reads of the embedded\n"+
+		"by the sidecar's own count, at one request in flight and at 64. Of the reads of the embedded\n"+
 		"sidecar, which go round %s keys, %s were. `max_staleness` was %s s.\n\n",
 		p.KeySize, p.ValueSize, p.Rounds, p.Turns.Turns, p.TurnMS, thousands(int64(p.Hot)), share(one, record.Copied), share(many, record.Copied),
 		thousands(int64(p.Keys)), share(remote, record.Embedded), strings.TrimSuffix(fmt.Sprintf("%.1f", float64(p.Bound)/1000), ".0"))

@@ -22,12 +22,13 @@ type sidecarNode struct {
 }
 
 // startSidecar starts an embedded sidecar with the product's defaults, but for
-// its weight: nearly all keys are the others'.
+// its weight, so that nearly all keys are the others', and its room for copies,
+// the least that there is, so that most reads ask.
 func startSidecar(ctx context.Context, c *config, log *slog.Logger) (member.Node, func(), error) {
 	n := &sidecarNode{name: "embedded"}
 	s, err := sidecar.New(sidecar.Config{
 		Node: n.name, Socket: filepath.Join(c.dir, "embedded.sock"), Bind: c.self, Join: c.all,
-		L2Size: sidecar.Size(c.limit), Weight: 1, Log: log,
+		L1Size: 1 << 20, L2Size: sidecar.Size(c.limit), Weight: 1, Log: log,
 	})
 	if err != nil {
 		return nil, nil, err
