@@ -18,16 +18,16 @@ func TestHandover(t *testing.T) {
 		do   func(s *sim, n *simNode)
 	}{
 		{"leave", func(s *sim, n *simNode) {
-			n.run(n.epoch, func() { n.m.Leave(s.now) })
+			n.run(n.epoch, func() { n.m.Leave(n.now()) })
 		}},
 		{"restart", func(s *sim, n *simNode) {
-			n.run(n.epoch, func() { n.m.Leave(s.now) })
+			n.run(n.epoch, func() { n.m.Leave(n.now()) })
 			// It goes when it has given everything away.
 			s.after(4*time.Second, func() {
-				n.run(n.epoch, func() { n.m.Stop(s.now) })
+				n.run(n.epoch, func() { n.m.Stop(n.now()) })
 				n.crash()
 				for _, o := range s.nodes {
-					o.run(o.epoch, func() { o.m.Left(s.now, n.id) })
+					o.run(o.epoch, func() { o.m.Left(o.now(), n.id) })
 				}
 				s.after(s.upTo(200*time.Millisecond), func() { n.start(false) })
 			})

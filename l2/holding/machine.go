@@ -23,6 +23,10 @@ type Config struct {
 	// Alone says that there are no others to look for: the node begins at once.
 	Alone bool
 
+	// Voters are the nodes of which a majority must acknowledge whatever is held:
+	// policy consistent. None is policy available.
+	Voters []kv.NodeID
+
 	// Partitions is the number of partitions; for tests, a smaller one. Default
 	// kv.Partitions.
 	Partitions int
@@ -41,6 +45,7 @@ type Machine struct {
 
 	// The node itself.
 	now       time.Duration
+	bornAt    time.Duration // of the process
 	startedAt time.Duration // since when it looks for others
 	joined    bool
 	in        bool
@@ -69,6 +74,13 @@ type Machine struct {
 	retireAt time.Duration // no retired holding ends before; zero is none at all
 	seq      uint64        // of changes of promised ballots
 	promises promises      // told last
+
+	// Of policy consistent.
+	votes    []vote
+	rounds   []*round
+	numbers  uint64        // of rounds, given out
+	polledAt time.Duration // when the last one of all holdings began
+	lapseAt  time.Duration // no holding's authority ends before
 }
 
 // promises are the ballots answered between two changes of them.
@@ -80,6 +92,8 @@ type promises struct {
 // partition is what the node knows and does about one partition.
 type partition struct {
 	held     bool
+	ballot   *Ballot       // that it is held under
+	until    time.Duration // its authority lasts
 	retired  time.Duration // since when it serves no more; zero is not
 	told     *Ballot       // the higher ballot heard of that retired it
 	promised *Ballot       // the highest answered, own ones included
@@ -100,8 +114,12 @@ type claim struct {
 	last     kv.NodeID
 	lastSent bool // the last one has been asked, or there is none
 	answers  map[kv.NodeID]*Answer
-	epochs   map[kv.NodeID]kv.Epoch // of those who answered
+	epochs   map[kv.NodeID]kv.Epoch      // of those who answered
+	notedAt  map[kv.NodeID]time.Duration // since when each grants what it does
+	polling  bool                        // it may be held once a majority of the voters acknowledges it
+	began    time.Duration
 	sentAt   time.Duration
+	lastAt   time.Duration // when the last one was asked
 	refused  time.Duration // since when somebody refuses some of it; zero is nobody
 }
 
@@ -117,7 +135,7 @@ func New(cfg Config, now time.Duration) *Machine {
 		cfg.Table = ring.New
 	}
 	m := &Machine{
-		cfg: cfg, now: now,
+		cfg: cfg, now: now, bornAt: now, lapseAt: never,
 		members: map[kv.NodeID]*member{}, gone: map[kv.Process]bool{}, cannot: map[kv.NodeID]report{},
 		parts: make([]partition, cfg.Partitions),
 	}
@@ -194,6 +212,7 @@ func (m *Machine) Tick(now time.Duration) {
 
 // settle draws all consequences of what has changed.
 func (m *Machine) settle() {
+	m.endLapsed()
 	m.judgeMembers()
 	m.judgeSelf()
 	m.judgeRing()
@@ -202,6 +221,7 @@ func (m *Machine) settle() {
 	m.claimMore()
 	m.decide() // a claim that needs nobody's answer is decided at once
 	m.resend()
+	m.pollVoters()
 }
 
 // judgeRing recomputes the ring where its members have changed, and retires
@@ -348,6 +368,7 @@ func (m *Machine) stop(why string) {
 		m.giveUp(uint16(i))
 	}
 	m.end(set, why)
+	m.rounds = nil
 	if m.in {
 		m.in = false
 		m.aloneFrom = m.now

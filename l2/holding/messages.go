@@ -40,6 +40,23 @@ type Answer struct {
 	Released kv.PartitionSet // of those granted: what it held, and gives its entries of
 	In       []kv.Process    // the members that it has in
 	Head     uint64          // of its log, once what the answer ends has ended
+
+	// Voter says that it answers as a voter. Authorities are the holders whose
+	// AUTH for any of the partitions it has acknowledged within the last 2B.
+	Voter       bool
+	Authorities []Holding
+}
+
+// Auth asks the voters for authority over what its sender holds, or is about to,
+// by ballot. The answer is which partitions of each are acknowledged.
+type Auth struct {
+	Holdings []Holding
+}
+
+// Holding is what is held, or claimed, under one ballot.
+type Holding struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
 }
 
 // Info is what each poll and each answer to one tells, beside what is for
@@ -95,6 +112,14 @@ type Send struct {
 	Acquire Acquire
 }
 
+// SendAuth asks for an Auth to be sent; what is acknowledged goes to
+// Machine.Authorized, with the number of the round.
+type SendAuth struct {
+	To    kv.Process
+	Round uint64
+	Auth  Auth
+}
+
 // RingChanged says that the table has changed.
 type RingChanged struct{}
 
@@ -108,5 +133,6 @@ func (Ended) action()        {}
 func (Retired) action()      {}
 func (Begun) action()        {}
 func (Send) action()         {}
+func (SendAuth) action()     {}
 func (RingChanged) action()  {}
 func (StateChanged) action() {}

@@ -60,8 +60,11 @@ type sim struct {
 	seq      int
 	nodes    []*simNode
 	loss     float64
-	cut      map[[2]int]bool // one way
-	split    bool            // there was a cut long enough for both sides to go on
+	cut      map[[2]int]bool           // one way
+	split    bool                      // there was a cut long enough for both sides to go on
+	voters   []kv.NodeID               // policy consistent, with these; none is available
+	slow     bool                      // some of what is sent takes very long
+	holders  [simPartitions]kv.Process // the last ones
 	begun    int
 	ended    int
 	clock    kv.Version
@@ -73,6 +76,7 @@ type sim struct {
 type simNode struct {
 	s       *sim
 	at      int
+	rate    int64 // of its clock: what it gains in 10,000
 	id      kv.Process
 	m       *Machine
 	running bool
@@ -92,15 +96,20 @@ func (s *sim) after(d time.Duration, f func()) {
 func newSim(t *testing.T, seed uint64, n int) *sim {
 	s := &sim{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Hour, cut: map[[2]int]bool{}, clock: 1}
 	for i := range n {
-		s.nodes = append(s.nodes, &simNode{s: s, at: i, rumours: make([]rumour, n)})
+		s.nodes = append(s.nodes, &simNode{s: s, at: i, rate: s.rnd.Int64N(90) - 45, rumours: make([]rumour, n)})
 	}
 	return s
+}
+
+// now is the node's clock: no two run apart by one in a hundred.
+func (n *simNode) now() time.Duration {
+	return n.s.now + (n.s.now-time.Hour)*time.Duration(n.rate)/10000
 }
 
 func (n *simNode) start(alone bool) {
 	n.epoch++
 	n.id = kv.Process{Node: kv.NodeID(rune('a' + n.at)), Epoch: kv.Epoch(n.at*1000 + n.epoch)}
-	n.running, n.stopped, n.last, n.pending = true, false, n.s.now, nil
+	n.running, n.stopped, n.last, n.pending = true, false, n.now(), nil
 	for i := range n.rumours {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
@@ -108,8 +117,8 @@ func (n *simNode) start(alone bool) {
 		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
-		Table: smallTable,
-	}, n.s.now)
+		Table: smallTable, Voters: n.s.voters,
+	}, n.now())
 	n.s.trace(n, "starts")
 	n.tick(n.epoch)
 	n.gossip(n.epoch)
@@ -136,11 +145,11 @@ func (n *simNode) run(epoch int, f func()) {
 	case n.stopped:
 		n.pending = append(n.pending, f)
 	default:
-		if n.s.now-n.last >= simBound {
-			n.m.Pause(n.s.now)
+		if n.now()-n.last >= simBound {
+			n.m.Pause(n.now())
 			n.carryOut()
 		}
-		n.last = n.s.now
+		n.last = n.now()
 		f()
 		n.carryOut()
 	}
@@ -148,7 +157,7 @@ func (n *simNode) run(epoch int, f func()) {
 
 func (n *simNode) tick(epoch int) {
 	if n.running && n.epoch == epoch {
-		n.run(epoch, func() { n.m.Tick(n.s.now) })
+		n.run(epoch, func() { n.m.Tick(n.now()) })
 		n.s.after(simBound/16, func() { n.tick(epoch) })
 	}
 }
@@ -176,8 +185,11 @@ func (n *simNode) carryOut() {
 		switch a := a.(type) {
 		case Send:
 			n.ask(a)
+		case SendAuth:
+			n.auth(a)
 		case Begun:
 			n.s.begun++
+			n.s.begins(n, a)
 			if n.s.taken != nil {
 				n.s.taken(n.id.Node, a)
 			}
@@ -194,11 +206,24 @@ func (n *simNode) carryOut() {
 	}
 }
 
+// begins notes who holds, and checks that nobody gets entries but those of who
+// held last.
+func (s *sim) begins(n *simNode, b Begun) {
+	for p := range b.Partitions.All() {
+		for from, set := range b.Releasers {
+			if set.Has(p) && from != s.holders[p] && !s.split {
+				s.t.Fatalf("seed %d at %v: %s takes partition %d with what %s had, but %s held it last", s.seed, s.now-time.Hour, n.id, p, from, s.holders[p])
+			}
+		}
+		s.holders[p] = n.id
+	}
+}
+
 func (s *sim) check() {
 	for p := range uint16(simPartitions) {
 		holder := ""
 		for _, n := range s.nodes {
-			if n.running && !n.stopped && s.now-n.last < simBound && n.m.Serves(p) {
+			if n.running && !n.stopped && n.now()-n.last < simBound && n.m.Serves(p) && n.m.parts[p].until > n.now() {
 				if holder != "" {
 					s.t.Fatalf("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, holder, n.id, p)
 				}
@@ -216,6 +241,9 @@ func (s *sim) send(from, to int, f func()) {
 	delay := time.Duration(s.rnd.Int64N(int64(5 * time.Millisecond)))
 	if s.rnd.IntN(50) == 0 {
 		delay += time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+	}
+	if s.slow && s.rnd.IntN(20) == 0 {
+		delay += time.Duration(s.rnd.Int64N(int64(5 * simBound / 2)))
 	}
 	s.after(delay, func() {
 		if !s.cut[[2]int{from, to}] {
@@ -243,11 +271,30 @@ func (n *simNode) ask(a Send) {
 			if to.id != a.To {
 				return
 			}
-			answer := to.m.Asked(n.s.now, from, a.Acquire)
+			answer := to.m.Asked(to.now(), from, a.Acquire)
 			to.carryOut() // endings first
 			id := to.id
 			n.s.send(to.at, n.at, func() {
-				n.run(epoch, func() { n.m.Answered(n.s.now, id, answer) })
+				n.run(epoch, func() { n.m.Answered(n.now(), id, answer) })
+			})
+		})
+	})
+}
+
+func (n *simNode) auth(a SendAuth) {
+	to, epoch, from := n.s.node(a.To), n.epoch, n.id
+	if !n.reaches(to) {
+		return
+	}
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			if to.id != a.To {
+				return
+			}
+			id, sets := to.id, to.m.Authorize(to.now(), from, a.Auth)
+			to.carryOut()
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() { n.m.Authorized(n.now(), id, a.Round, sets) })
 			})
 		})
 	})
@@ -266,20 +313,20 @@ func (n *simNode) poll(epoch int) {
 }
 
 func (n *simNode) pollOne(id kv.Process) {
-	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.s.now
+	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.now()
 	info := n.m.InfoFor(id)
 	if !n.reaches(to) {
 		return
 	}
 	n.s.send(n.at, to.at, func() {
 		to.run(to.epoch, func() {
-			to.m.PolledBy(n.s.now, from, info)
+			to.m.PolledBy(to.now(), from, info)
 			to.carryOut()
 			answer, by := to.m.InfoFor(from), to.id
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() {
-					n.m.Polled(n.s.now, by, answer)
-					n.m.Leased(n.s.now, by, sent)
+					n.m.Polled(n.now(), by, answer)
+					n.m.Leased(n.now(), by, sent)
 				})
 			})
 		})
@@ -310,7 +357,7 @@ func (n *simNode) gossip(epoch int) {
 			}
 			n.s.send(n.at, o.at, func() { o.run(o.epoch, func() { o.hear(told) }) })
 			if n.s.now-n.rumours[o.at].at >= simMissing {
-				n.m.Missing(n.s.now, kv.NodeID(rune('a'+o.at)))
+				n.m.Missing(n.now(), kv.NodeID(rune('a'+o.at)))
 			}
 		}
 		if list := n.m.Unpolled(); len(list) > 0 {
@@ -318,7 +365,7 @@ func (n *simNode) gossip(epoch int) {
 			for _, o := range n.s.nodes {
 				if o != n {
 					n.s.send(n.at, o.at, func() {
-						o.run(o.epoch, func() { o.m.Cannot(n.s.now, id.Node, list) })
+						o.run(o.epoch, func() { o.m.Cannot(o.now(), id.Node, list) })
 					})
 				}
 			}
@@ -331,7 +378,7 @@ func (n *simNode) hear(told []rumour) {
 	for i, r := range told {
 		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
 			n.rumours[i] = r
-			n.m.Seen(n.s.now, r.id, r.state, r.weight, r.in)
+			n.m.Seen(n.now(), r.id, r.state, r.weight, r.in)
 		}
 	}
 }
@@ -456,18 +503,62 @@ var faults = []fault{
 	}},
 	{"leave", func(s *sim) {
 		n := s.nodes[s.rnd.IntN(len(s.nodes))]
-		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(s.now) }) })
+		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
 		s.after(16*time.Second, func() {
 			if n.running && n.m.Holding() && len(s.nodes) > 1 {
 				s.t.Errorf("seed %d: %s leaves, and still holds after 6 s", s.seed, n.id)
 			}
 			n.crash()
 			for _, o := range s.nodes {
-				o.run(o.epoch, func() { o.m.Left(s.now, n.id) })
+				o.run(o.epoch, func() { o.m.Left(o.now(), n.id) })
 			}
 			s.after(s.upTo(time.Second), func() { n.start(false) })
 		})
 	}},
+}
+
+// splits cut the network in two for longer than it takes to find the dead, one
+// way or both, again and again.
+func splits(s *sim) {
+	s.split = s.voters == nil // the one excepted case
+	s.slow = true
+	for at := time.Duration(0); at < 15*time.Second; at += s.upTo(8 * time.Second) {
+		side := s.rnd.IntN(1 << len(s.nodes))
+		both := s.rnd.IntN(3) > 0
+		s.after(at, func() {
+			clear(s.cut)
+			for i := range s.nodes {
+				for j := range s.nodes {
+					if side>>i&1 == 0 && side>>j&1 == 1 {
+						s.cut[[2]int{i, j}], s.cut[[2]int{j, i}] = true, both
+					}
+				}
+			}
+		})
+	}
+	s.after(20*time.Second, func() { clear(s.cut); s.slow = false })
+}
+
+// links cuts some links, one way or both, for some time.
+func links(s *sim) {
+	s.split = s.voters == nil
+	for range 6 {
+		a, b := s.rnd.IntN(len(s.nodes)), s.rnd.IntN(len(s.nodes))
+		both := s.rnd.IntN(2) == 0
+		at := s.upTo(15 * time.Second)
+		s.after(at, func() { s.cut[[2]int{a, b}], s.cut[[2]int{b, a}] = true, both })
+		s.after(at+s.upTo(5*time.Second), func() { delete(s.cut, [2]int{a, b}); delete(s.cut, [2]int{b, a}) })
+	}
+}
+
+// all is everything, and splits.
+func all(s *sim) {
+	everything(s)
+	if s.rnd.IntN(2) == 0 {
+		splits(s)
+	} else {
+		links(s)
+	}
 }
 
 // everything is several of the faults above in one run.
@@ -475,6 +566,13 @@ func everything(s *sim) {
 	s.loss = s.rnd.Float64() * 0.2
 	for range 3 + s.rnd.IntN(6) {
 		faults[2+s.rnd.IntN(4)].do(s)
+	}
+}
+
+// vote makes three or five of the nodes voters, who need not be the first ones.
+func (s *sim) vote() {
+	for _, i := range s.rnd.Perm(len(s.nodes))[:3+len(s.nodes)/5*2*s.rnd.IntN(2)] {
+		s.voters = append(s.voters, kv.NodeID(rune('a'+i)))
 	}
 }
 
@@ -488,40 +586,48 @@ func TestOneHolder(t *testing.T) {
 		first = uint64(time.Now().UnixNano())
 	}
 	t.Logf("first seed %d", first)
-	for _, f := range append(faults, fault{"everything", everything}) {
-		t.Run(f.name, func(t *testing.T) {
-			begun, ended := 0, 0
-			for i := range *simRuns {
-				seed := first + uint64(i)
-				s := newSim(t, seed, 3+int(seed%3))
-				together := s.rnd.IntN(2) == 0
-				for j, n := range s.nodes {
-					delay := time.Duration(0)
-					if !together {
-						delay = time.Duration(j) * s.upTo(2*time.Second)
-					}
-					s.after(delay, func() { n.start(false) })
-				}
-				s.until(time.Hour + 15*time.Second)
-				if f.name != "loss" {
-					if err := s.settled(); err != nil {
-						t.Fatalf("seed %d: 15 s after the start: %v", seed, err)
-					}
-				}
-				f.do(s)
-				s.until(time.Hour + 45*time.Second)
-				s.loss = 0
-				s.until(time.Hour + 70*time.Second)
-				if err := s.settled(); err != nil {
-					t.Fatalf("seed %d: 25 s after the faults: %v", seed, err)
-				}
-				begun += s.begun
-				ended += s.ended
+	kinds := slices.Concat(faults, []fault{{"everything", everything}, {"splits", splits}, {"links", links}, {"all", all}})
+	for _, policy := range []string{"available", "consistent"} {
+		for _, f := range kinds {
+			t.Run(policy+"/"+f.name, func(t *testing.T) { oneHolder(t, f, first, policy == "consistent") })
+		}
+	}
+}
+
+func oneHolder(t *testing.T, f fault, first uint64, consistent bool) {
+	begun, ended := 0, 0
+	for i := range *simRuns {
+		seed := first + uint64(i)
+		s := newSim(t, seed, 3+int(seed%3))
+		if consistent {
+			s.vote()
+		}
+		together := s.rnd.IntN(2) == 0
+		for j, n := range s.nodes {
+			delay := time.Duration(0)
+			if !together {
+				delay = time.Duration(j) * s.upTo(2*time.Second)
 			}
-			t.Logf("%d beginnings, %d endings", begun, ended)
-			if begun < *simRuns {
-				t.Errorf("%d beginnings are too few to prove anything", begun)
+			s.after(delay, func() { n.start(false) })
+		}
+		s.until(time.Hour + 15*time.Second)
+		if f.name != "loss" {
+			if err := s.settled(); err != nil {
+				t.Fatalf("seed %d: 15 s after the start: %v", seed, err)
 			}
-		})
+		}
+		f.do(s)
+		s.until(time.Hour + 45*time.Second)
+		s.loss = 0
+		s.until(time.Hour + 70*time.Second)
+		if err := s.settled(); err != nil {
+			t.Fatalf("seed %d: 25 s after the faults: %v", seed, err)
+		}
+		begun += s.begun
+		ended += s.ended
+	}
+	t.Logf("%d beginnings, %d endings", begun, ended)
+	if begun < *simRuns {
+		t.Errorf("%d beginnings are too few to prove anything", begun)
 	}
 }

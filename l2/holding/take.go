@@ -53,6 +53,8 @@ func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 		last:    last,
 		answers: map[kv.NodeID]*Answer{},
 		epochs:  map[kv.NodeID]kv.Epoch{},
+		notedAt: map[kv.NodeID]time.Duration{},
+		began:   m.now,
 		sentAt:  m.now,
 	}
 	for i := range set.All() {
@@ -75,14 +77,24 @@ func (m *Machine) askLast(c *claim) {
 		return
 	}
 	for _, o := range m.members {
-		if o.id.Node != c.last && m.counts(o) && m.missing(c, o) {
+		if o.id.Node != c.last && m.counts(o) && m.missing(c, o) && !m.impatient(c) {
 			return
 		}
 	}
-	c.lastSent = true
+	c.lastSent, c.lastAt = true, m.now
 	if o := m.members[c.last]; o != nil {
 		m.do(Send{o.id, m.acquire(c)})
 	}
+}
+
+// impatient says whether the owner before is asked although others have not
+// answered: under policy consistent, where the claim can do without them.
+func (m *Machine) impatient(c *claim) bool {
+	votes := len(m.granted(c))
+	if m.isVoter(c.last) {
+		votes++
+	}
+	return m.consistent() && m.now-c.began >= m.cfg.Bound/4 && votes >= m.majority()
 }
 
 func (m *Machine) acquire(c *claim) Acquire {
@@ -99,7 +111,7 @@ func (m *Machine) resend() {
 		if c.refused > 0 {
 			every = m.cfg.Bound / 8
 		}
-		if c.set.Empty() || m.now-c.sentAt < every {
+		if c.set.Empty() || c.polling || m.now-c.sentAt < every {
 			continue
 		}
 		c.sentAt = m.now
@@ -181,6 +193,9 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	if !ended.Empty() {
 		m.do(Ended{ended, "acquired by " + string(from.Node)})
 	}
+	if a.Voter = m.remembers(); a.Voter {
+		a.Authorities = m.authorities(q.Partitions)
+	}
 	if m.in {
 		a.In = append(a.In, m.cfg.Self)
 	}
@@ -250,7 +265,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if c.ballot.Compare(a.Ballot) != 0 {
 			continue
 		}
-		c.answers[from.Node], c.epochs[from.Node] = &a, from.Epoch
+		c.note(from, &a, m.now)
 		if !m.counts(o) {
 			break
 		}
@@ -260,7 +275,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !a.Granted.Contains(c.set) && c.refused == 0 {
 			c.refused = m.now
 		}
-		if m.now-c.refused < m.cfg.Bound/2 {
+		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && (!m.isVoter(from.Node) || len(m.granted(c)) >= m.majority()) {
 			continue
 		}
 		// One wait for all that it refuses, so that they are asked for together.
@@ -291,8 +306,12 @@ func (m *Machine) decide() {
 	kept := m.claims[:0]
 	for _, c := range m.claims {
 		m.askLast(c)
-		if !c.set.Empty() && m.answered(c) {
-			m.begin(c)
+		switch {
+		case c.set.Empty():
+		case m.consistent():
+			m.decideVoted(c)
+		case m.answered(c):
+			m.begin(c, c.set, never)
 		}
 		if !c.set.Empty() {
 			kept = append(kept, c)
@@ -330,14 +349,14 @@ func (m *Machine) grants(c *claim, o *member) bool {
 	return a != nil && m.knows(a.In) && a.Granted.Contains(c.set)
 }
 
-// begin starts to hold what all have granted and nobody has been granted over
-// us meanwhile.
-func (m *Machine) begin(c *claim) {
+// begin starts to hold some of a claim, which all have granted and nobody has
+// been granted over us meanwhile.
+func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{}}
 	for node, a := range c.answers {
 		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
 	}
-	for i := range c.set.All() {
+	for i := range set.All() {
 		p := &m.parts[i]
 		c.set.Remove(i)
 		p.claim, m.claimAt = nil, 0
@@ -346,10 +365,12 @@ func (m *Machine) begin(c *claim) {
 		}
 		m.promise(i, c.ballot)
 		p.held, p.retired, p.told, p.released = true, 0, nil, nil
+		p.ballot, p.until = c.ballot, until
 		begun.Partitions.Add(i)
+		before := m.holderBefore(c, i)
 		for node, a := range c.answers {
-			if a.Released.Has(i) {
-				id := kv.Process{Node: node, Epoch: c.epochs[node]}
+			id := kv.Process{Node: node, Epoch: c.epochs[node]}
+			if a.Released.Has(i) && (!m.consistent() || before != nil && before.Process == id) {
 				if begun.Releasers[id] == nil {
 					begun.Releasers[id] = m.newSet()
 				}
