@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -48,6 +50,13 @@ type Config struct {
 	Detection time.Duration
 	// MaxSkew is how far wall clocks may differ. Default 500 ms.
 	MaxSkew time.Duration
+	// Policy is what a side of a split cluster does that cannot reach a majority
+	// of the voters: Available, the default, goes on; Consistent serves nothing
+	// that others may change.
+	Policy string
+	// Voters are the names of 3 or 5 nodes, under policy Consistent: a majority of
+	// them acknowledges whatever is held.
+	Voters []string
 	// Settings are what must be the same on all nodes, beside the bound.
 	Settings map[string]string
 	// LeaveTimeout bounds the handing over at the end. Default 10 s.
@@ -111,6 +120,13 @@ const (
 	DefaultMaxSkew   = 500 * time.Millisecond
 	DefaultCluster   = "cachesidecar"
 	defaultLeaveTime = 10 * time.Second
+	maxNode          = 128 // bytes of a node's name
+)
+
+// The policies.
+const (
+	Available  = "available"
+	Consistent = "consistent"
 )
 
 func (c Config) withDefaults() (Config, error) {
@@ -120,6 +136,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.PollEvery, c.Bound/4)
 	def(&c.LeaveTimeout, defaultLeaveTime)
 	def(&c.Cluster, DefaultCluster)
+	def(&c.Policy, Available)
 	def(&c.Log, slog.New(slog.DiscardHandler))
 	if c.Weight == 0 {
 		c.Weight = 1
@@ -129,6 +146,9 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("max_staleness %v: give at least %v", c.Bound, MinBound)
 	case c.Detection < c.Bound*3/2:
 		return c, fmt.Errorf("detection time %v: give at least %v, 1.5 × max_staleness", c.Detection, c.Bound*3/2)
+	}
+	if err := c.checkVoters(); err != nil {
+		return c, err
 	}
 	if c.Events == nil { // nobody follows it
 		c.Events, _ = invalidation.NewLog(1)
@@ -204,8 +224,40 @@ func (c *Config) settings() map[string]string {
 	s := map[string]string{
 		"max_staleness": c.Bound.String(), "detection": c.Detection.String(), "partitions": strconv.Itoa(kv.Partitions),
 	}
+	s["partition_policy"] = c.Policy
+	if c.Policy == Consistent {
+		s["voters"] = strings.Join(slices.Sorted(slices.Values(c.Voters)), ",")
+	}
 	for k, v := range c.Settings {
 		s[k] = v
 	}
 	return s
+}
+
+// checkVoters says what is wrong with the policy and the voters, if so.
+func (c *Config) checkVoters() error {
+	switch {
+	case c.Policy != Available && c.Policy != Consistent:
+		return fmt.Errorf("partition_policy %q: give %s or %s", c.Policy, Available, Consistent)
+	case c.Policy == Available && len(c.Voters) > 0:
+		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: set it, or leave voters out", strings.Join(c.Voters, ","), Consistent, c.Policy)
+	case c.Policy == Available:
+		return nil
+	case len(c.Voters) == 0:
+		return fmt.Errorf("partition_policy %s: there are no voters: give the names of 3 or 5 nodes, the same on all", Consistent)
+	case len(c.Voters) != 3 && len(c.Voters) != 5:
+		return fmt.Errorf("voters %s: %d are given: give the names of 3 or 5 nodes", strings.Join(c.Voters, ","), len(c.Voters))
+	case c.Bind == "":
+		return fmt.Errorf("partition_policy %s: there is no bind address, and no voter could be asked: give one, such as 127.0.0.1:7946", Consistent)
+	}
+	names := slices.Sorted(slices.Values(c.Voters))
+	for i, n := range names {
+		if n == "" || len(n) > maxNode || strings.ContainsAny(n, " ,\t\r\n\x00") {
+			return fmt.Errorf("voters: %q is no node's name: give 1 to %d bytes without blanks and commas", n, maxNode)
+		}
+		if i > 0 && names[i-1] == n {
+			return fmt.Errorf("voters %s: %s is given twice: give the names of 3 or 5 nodes", strings.Join(c.Voters, ","), n)
+		}
+	}
+	return nil
 }

@@ -144,6 +144,24 @@ func fromPoll(w *wire.Poll) holding.Info {
 	return info
 }
 
+func toHoldings(list []holding.Holding) []wire.Promise {
+	out := make([]wire.Promise, len(list))
+	for i, h := range list {
+		out[i] = wire.Promise{Ballot: ToBallot(h.Ballot), Partitions: toSet(h.Partitions)}
+	}
+	return out
+}
+
+// fromHoldings takes no more of them than there are partitions.
+func fromHoldings(list []wire.Promise) []holding.Holding {
+	list = list[:min(len(list), kv.Partitions)]
+	out := make([]holding.Holding, len(list))
+	for i, p := range list {
+		out[i] = holding.Holding{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)}
+	}
+	return out
+}
+
 var eventKinds = [...]uint8{
 	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed,
 }

@@ -24,9 +24,11 @@ type Node struct {
 
 	// Read without the lock, changed under it.
 	lastSeen atomic.Int64 // the boot clock when it was last read
+	lapseAt  atomic.Int64 // and when the authority of the first holding ends
 	holdings [kv.Partitions]atomic.Uint32
 	view     atomic.Pointer[View]
 	known    atomic.Bool // another member has ever been known
+	quorum   atomic.Bool // what is not held can be taken
 
 	listening chan struct{} // closed when others can find this node
 
@@ -73,10 +75,12 @@ func New(cfg Config) (*Node, error) {
 	n.machine = holding.New(holding.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
 		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
-		Stamp: func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
-		Rand:  rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		Voters: nodes(cfg.Voters),
+		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
+		Rand:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, now.Boot)
 	n.lastSeen.Store(int64(now.Boot))
+	n.lapseAt.Store(int64(n.machine.LapseAt()))
 	n.view.Store(n.newView())
 	if cfg.Bind == "" {
 		n.mu.Lock()
@@ -114,10 +118,11 @@ func (n *Node) Held() kv.PartitionSet {
 	return set
 }
 
-// Beat looks for a pause. Whoever has read the clock calls it before anything
-// is answered from what this node holds, and again before a write is
-// acknowledged: where the process did not run for as long as B, all holdings
-// have ended when it returns.
+// Beat looks for a pause, and for authority that is over. Whoever has read the
+// clock calls it before anything is answered from what this node holds, and
+// again before a write is acknowledged: where the process did not run for as
+// long as B, all holdings have ended when it returns; and those have that no
+// majority of the voters has acknowledged for so long, where there are voters.
 func (n *Node) Beat(now time.Duration) {
 	last := n.lastSeen.Load()
 	switch gap := now - time.Duration(last); {
@@ -125,6 +130,12 @@ func (n *Node) Beat(now time.Duration) {
 		n.pause()
 	case gap > n.cfg.Bound/64: // not each time: others read it
 		n.lastSeen.CompareAndSwap(last, int64(now))
+	}
+	if int64(now) >= n.lapseAt.Load() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.machine.Tick(now)
+		n.carryOut()
 	}
 }
 
@@ -149,6 +160,10 @@ func (n *Node) pause() {
 	}
 	n.lastSeen.Store(int64(now))
 }
+
+// Quorum says whether what nobody holds can be taken by anyone whom this node
+// reaches: under policy Consistent only with a majority of the voters.
+func (n *Node) Quorum() bool { return n.quorum.Load() }
 
 // SetWeight changes this node's part of the keys, relative to others'.
 func (n *Node) SetWeight(weight uint32) {
@@ -202,6 +217,8 @@ func (n *Node) carryOut() {
 			changed = true
 		case holding.Send:
 			n.send(a)
+		case holding.SendAuth:
+			n.sendAuth(a)
 		case holding.RingChanged:
 			v := n.newView()
 			n.view.Store(v)
@@ -212,6 +229,8 @@ func (n *Node) carryOut() {
 			n.tellMeta()
 		}
 	}
+	n.lapseAt.Store(int64(n.machine.LapseAt()))
+	n.quorum.Store(n.machine.Quorum())
 	if changed {
 		close(n.changed)
 		n.changed = make(chan struct{})

@@ -24,11 +24,15 @@ type member struct {
 	skewed  bool          // its clock was too far off when it was last looked at
 	stop    func()        // ends its poller; nil where there is none
 	acquire chan struct{} // has an element for each ACQUIRE under way
+	auth    chan struct{} // and for each AUTH
 }
 
 // maxAcquires is how many ACQUIREs to one member may be under way. One more is
 // dropped: the machine asks again.
 const maxAcquires = 4
+
+// maxAuths is the same of AUTHs, of which one is sent every B/4 and waits B/2.
+const maxAuths = 8
 
 // watch follows gossip.
 func (n *Node) watch(ctx context.Context) {
@@ -52,7 +56,7 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
 	m := n.members[id.Node]
 	if m == nil {
-		m = &member{acquire: make(chan struct{}, maxAcquires)}
+		m = &member{acquire: make(chan struct{}, maxAcquires), auth: make(chan struct{}, maxAuths)}
 		n.members[id.Node] = m
 	}
 	next := *m
@@ -229,6 +233,7 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Answered(now, to, holding.Answer{
 			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,
+			Voter: w.Voter, Authorities: fromHoldings(w.Authorities),
 		})
 	})
 }

@@ -71,6 +71,11 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
 			return s.acquire(&w)
 		}
+	case wire.OpAuth:
+		var w wire.Auth
+		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+			return s.authorize(&w)
+		}
 	case wire.OpGoodbye:
 		var w wire.Goodbye
 		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
@@ -107,7 +112,7 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 	})
-	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound)) {
+	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, holding.Margin(n.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
 	n.mu.Lock()
@@ -135,6 +140,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
+		Voter: a.Voter, Authorities: toHoldings(a.Authorities),
 	})
 }
 

@@ -38,6 +38,7 @@ const (
 	OpFetch
 	OpGoodbye
 	OpFollow
+	OpAuth
 
 	// OpCount is one above the highest op.
 	OpCount
@@ -47,7 +48,7 @@ var opNames = [OpCount]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH",
-	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW",
+	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH",
 }
 
 func (o Op) String() string {

@@ -38,7 +38,8 @@ type Ballot struct {
 	From  Process
 }
 
-// Promise is a ballot that a node has answered.
+// Promise is a ballot that a node has answered, or holds under, and for which
+// partitions.
 type Promise struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -85,6 +86,26 @@ type Acquired struct {
 	In       []Process
 	Clock    uint64
 	Head     uint64 // of the log, once what the answer ends has ended
+
+	// Under policy consistent.
+	Voter       bool      // it answers as a voter
+	Authorities []Promise // whom it has acknowledged lately, of the partitions
+}
+
+// Auth asks a voter to acknowledge what its sender holds, or is about to.
+type Auth struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Holdings []Promise
+	Clock    uint64
+}
+
+// Authorized answers AUTH.
+type Authorized struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Acknowledged [][]byte // partitions of each of the holdings; none is no voter
+	Clock        uint64
 }
 
 // Pull asks for the next entries of a handoff.

@@ -113,13 +113,15 @@ func messages() []golden {
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500}),
+		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
-		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44}),
+		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}}),
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 44, Events: events, WallMS: 7, Clock: 9}),
+		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 
 		withBody("hello", OpHello, Welcome{
