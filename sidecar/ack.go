@@ -41,6 +41,7 @@ func (c *core) acked(ctx context.Context, q *wire.Request, deadline time.Duratio
 	if here && !strike.Out(strike.AckAll) && !c.applied(ctx, place, until, deadline) {
 		return notByAll(q, r, func(i int) bool { return after[i] != 0 })
 	}
+	c.node.Beat(c.clock.Read().Boot)
 	// What was held when it was executed must be held still: else somebody
 	// else's copies are about, and nobody has waited for them.
 	return notByAll(q, r, func(i int) bool {

@@ -72,6 +72,13 @@ type Config struct {
 	// Cluster is the cluster's name. Sidecars of another one are refused.
 	// Default "cachesidecar".
 	Cluster string `yaml:"cluster"`
+	// PartitionPolicy is what a side of a split network does: "available", the
+	// default, goes on, each side by itself; "consistent" serves only where it
+	// reaches a majority of Voters. It must be the same on all hosts.
+	PartitionPolicy string `yaml:"partition_policy"`
+	// Voters are the names of 3 or 5 nodes, under policy consistent; the same ones
+	// on all hosts.
+	Voters []string `yaml:"voters"`
 	// Insecure lets Bind and PeerBind be other than loopback, though what passes
 	// between hosts is neither encrypted nor authenticated.
 	Insecure bool `yaml:"insecure"`
@@ -242,6 +249,7 @@ func (c Config) clusterDefaults() (Config, error) {
 		}
 	}
 	def(&c.Cluster, cluster.DefaultCluster)
+	def(&c.PartitionPolicy, cluster.Available)
 	def(&c.MaxStaleness, cluster.DefaultBound)
 	def(&c.MaxClockSkew, cluster.DefaultMaxSkew)
 	def(&c.Weight, cluster.WeightOf(int64(c.L2Size)))
@@ -288,6 +296,7 @@ func (c *Config) clusterConfig() cluster.Config {
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
 		Join: c.Join, Insecure: c.Insecure, Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
+		Policy: c.PartitionPolicy, Voters: c.Voters,
 		Clock: c.Clock, Log: c.Log, Network: c.network,
 	}
 }

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -65,9 +66,10 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 
 // strange says whether what another process has at a place in its log, of a
 // partition that this host holds, is later than that process's answer to the
-// ACQUIRE that this holding began with.
+// ACQUIRE that this holding began with. Under policy consistent nobody writes on
+// two sides, and whoever has not answered has stopped before this holding began.
 func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
-	if t.c.node.Holds(p) == 0 || strike.Out(strike.Strange) {
+	if t.c.node.Holds(p) == 0 || t.c.cfg.PartitionPolicy == cluster.Consistent || strike.Out(strike.Strange) {
 		return false
 	}
 	heads := t.heads[p].Load()

@@ -49,7 +49,7 @@ const fetchesAtOnce = 16
 // readMany answers MGET.
 func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	until := patience(q, c.clock.Read(), deadline)
+	until := c.patience(q, deadline)
 	one := func(i int) *wire.Request {
 		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options}
 	}
@@ -161,7 +161,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 		return errorReply(noHold)
 	}
 	items := make([]wire.Reply, len(q.Keys))
-	c.rounds(ctx, len(items), b, deadline, func(todo []int, now kv.Moment) (left []int) {
+	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		for _, i := range todo {
 			if items[i] = c.deleteKey(q.Namespace, q.Keys[i], q.Has(wire.Soft), b, now); items[i].Status != wire.Moved {
@@ -206,6 +206,10 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	left := deadline - c.clock.Read().Boot
 	if left <= 0 {
 		fail(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+		return
+	}
+	if !c.reaches(owner) {
+		fail(unreached(owner))
 		return
 	}
 	var a peer.Answer

@@ -85,7 +85,7 @@ func (c *core) keysHere(ctx context.Context, q *wire.Request, b *borrowed, deadl
 
 func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrowed, deadline time.Duration) wire.Reply {
 	partition := c.hash(q.Namespace, k).Partition()
-	until := patience(q, c.clock.Read(), deadline)
+	until := c.patience(q, deadline)
 	for {
 		changed := c.node.Changed()
 		now := c.clock.Read()

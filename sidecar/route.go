@@ -50,7 +50,12 @@ func (c *core) deadlineOf(q *wire.Request, now kv.Moment) time.Duration {
 const readPatience = 250 * time.Millisecond
 
 // patience is when a request gives up waiting for a holder, on the boot clock.
-func patience(q *wire.Request, now kv.Moment, deadline time.Duration) time.Duration {
+// Where there can be none, since too few voters are reached, it does not wait.
+func (c *core) patience(q *wire.Request, deadline time.Duration) time.Duration {
+	now := c.clock.Read()
+	if !c.node.Quorum() {
+		return now.Boot
+	}
 	if readOp(q.Op) && !q.Has(wire.Fresh) {
 		return min(deadline, now.Boot+readPatience)
 	}
@@ -82,7 +87,7 @@ func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadl
 
 // serveKey answers a request of one key.
 func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	until := patience(q, c.clock.Read(), deadline)
+	until := c.patience(q, deadline)
 	for {
 		changed := c.node.Changed() // taken before what it is to tell of is looked at
 		now := c.clock.Read()
@@ -167,6 +172,18 @@ func nobody(q *wire.Request) wire.Reply {
 	return errorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
 }
 
+// reaches says whether it makes sense to pass a write on to an owner. One that
+// has been silent for the bound has ended its holdings if it cannot reach a
+// majority of the voters either: what is sent to it would have an unknown
+// outcome for nothing.
+func (c *core) reaches(owner *cluster.Owner) bool {
+	return c.node.Quorum() || owner.Answers(c.clock.Read().Boot, c.node.Bound())
+}
+
+func unreached(owner *cluster.Owner) *wire.Error {
+	return wire.Errorf(wire.Unavailable, "neither %s, which owns the key, nor a majority of the voters answers: try again", owner.Node)
+}
+
 func readOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet }
 
 // wait waits for a change, and says whether there is time left.
@@ -192,6 +209,9 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	left := deadline - c.clock.Read().Boot
 	if left <= 0 {
 		return errorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+	}
+	if !c.reaches(owner) {
+		return errorReply(unreached(owner))
 	}
 	out := *q
 	var a peer.Answer

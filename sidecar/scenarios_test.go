@@ -155,9 +155,10 @@ func TestVirtualHundred(t *testing.T) {
 
 // inQuietWorld runs a test with n nodes that have found each other, and no load
 // but the test's own.
-func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world)) {
+func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ...string) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, n)
+		w.voters = voters
 		for _, v := range w.nodes {
 			v.start()
 		}

@@ -55,6 +55,8 @@ func (p *program) runCommand() *cli.Command {
 			&cli.StringFlag{Name: "advertise", Usage: "the `IP` address that other hosts reach this one under", DefaultText: "bind's", EnvVars: env("advertise")},
 			&cli.StringSliceFlag{Name: "join", Usage: "look for other hosts at `HOST:PORT,…`, the same ones on all hosts", EnvVars: env("join")},
 			&cli.StringFlag{Name: "cluster", Usage: "the cluster's `NAME`", DefaultText: "cachesidecar", EnvVars: env("cluster")},
+			&cli.StringFlag{Name: "partition-policy", Usage: "what a side of a split network does: \"available\" goes on, \"consistent\" serves only with a majority of --voters; `POLICY` is the same on all hosts", DefaultText: "available", EnvVars: env("partition-policy")},
+			&cli.StringSliceFlag{Name: "voters", Usage: "the `NAME,…` of 3 or 5 nodes under --partition-policy consistent, the same ones on all hosts", EnvVars: env("voters")},
 			&cli.BoolFlag{Name: "insecure", Usage: "let --bind and --peer-bind be other than loopback, though nothing between hosts is encrypted", DisableDefaultText: true, EnvVars: env("insecure")},
 			&cli.BoolFlag{Name: "adaptive-weight", Usage: "lower the weight while this host is under pressure", DisableDefaultText: true, EnvVars: env("adaptive-weight")},
 			&cli.UintFlag{Name: "weight", Usage: "this host's part of the keys, a `NUMBER` relative to others'", DefaultText: "l2-size in MiB", EnvVars: env("weight")},
@@ -86,7 +88,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	}
 	texts := map[string]*string{
 		"node": &cfg.Node, "socket": &cfg.Socket, "socket-group": &cfg.SocketGroup, "http": &cfg.HTTP,
-		"bind": &cfg.Bind, "peer-bind": &cfg.PeerBind, "advertise": &cfg.Advertise, "cluster": &cfg.Cluster,
+		"bind": &cfg.Bind, "peer-bind": &cfg.PeerBind, "advertise": &cfg.Advertise, "cluster": &cfg.Cluster, "partition-policy": &cfg.PartitionPolicy,
 		"log-format": &cfg.LogFormat, "log-level": &cfg.LogLevel,
 	}
 	for name, field := range texts {
@@ -108,6 +110,7 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	take(c, "max-connections", &cfg.MaxConnections, c.Int)
 	take(c, "request-timeout", &cfg.RequestTimeout, c.Duration)
 	take(c, "join", &cfg.Join, c.StringSlice)
+	take(c, "voters", &cfg.Voters, c.StringSlice)
 	take(c, "insecure", &cfg.Insecure, c.Bool)
 	take(c, "max-staleness", &cfg.MaxStaleness, c.Duration)
 	take(c, "max-clock-skew", &cfg.MaxClockSkew, c.Duration)

@@ -81,6 +81,7 @@ func New(cfg Config) (*Node, error) {
 	}, now.Boot)
 	n.lastSeen.Store(int64(now.Boot))
 	n.lapseAt.Store(int64(n.machine.LapseAt()))
+	n.quorum.Store(n.machine.Quorum())
 	n.view.Store(n.newView())
 	if cfg.Bind == "" {
 		n.mu.Lock()

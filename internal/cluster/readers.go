@@ -87,11 +87,14 @@ func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed
 	return n, r.changed
 }
 
+// Margin is how long one waits for a time that another clock measures.
+func Margin(d time.Duration) time.Duration { return holding.Margin(d) }
+
 // Applied waits until every process that may have a lease on this one has
 // applied its log up to a place, or none from before can be good any more. That
 // is after Margin(B) at the most. It says false if ctx ends before.
 func (n *Node) Applied(ctx context.Context, place uint64) bool {
-	lease := holding.Margin(n.cfg.Bound)
+	lease := Margin(n.cfg.Bound)
 	begun := n.cfg.Clock.Read().Boot
 	t := time.NewTimer(lease)
 	defer t.Stop()

@@ -112,7 +112,7 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 	})
-	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, holding.Margin(n.cfg.Bound)) {
+	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
 	n.mu.Lock()

@@ -229,8 +229,13 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 	}
 }
 
-// hearOf retires what a higher ballot may have taken.
+// hearOf retires what a higher ballot may have taken. Where there are voters it
+// has taken nothing while this node's authority lasts: a side without a majority
+// of them tries ballot after ballot, and would empty all when it comes back.
 func (m *Machine) hearOf(b Promise) {
+	if m.consistent() {
+		return
+	}
 	var retired kv.PartitionSet
 	for _, i := range b.Partitions {
 		if int(i) >= len(m.parts) {

@@ -1,0 +1,141 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Policy consistent: the bound holds throughout, in splits too.
+
+// Nodes that are killed, leave, are paused and come back, and a network that is
+// split for longer than it takes to find the dead, one way or both: the checker
+// makes no exception.
+func TestVirtualConsistent(t *testing.T) {
+	virtually(t, 5, func(w *world) {
+		for range 10 {
+			var down []*vnode
+			for _, v := range w.nodes {
+				if v.s == nil {
+					down = append(down, v)
+				}
+			}
+			v := w.nodes[w.rnd.IntN(len(w.nodes))]
+			switch op := w.rnd.IntN(12); {
+			case len(down) > 1 || op < 3 && len(down) > 0:
+				down[w.rnd.IntN(len(down))].start()
+			case op < 7:
+				w.split(w.rnd.IntN(3) > 0, func() bool { return w.rnd.IntN(2) == 0 })
+				time.Sleep(time.Duration(w.rnd.IntN(12000)) * time.Millisecond)
+				w.net.Heal()
+			case v.s == nil:
+			case op < 9:
+				v.kill()
+			case op < 10:
+				v.leave()
+			default:
+				v.pause(time.Duration(w.rnd.IntN(12000)) * time.Millisecond)
+			}
+			time.Sleep(time.Duration(w.rnd.IntN(8000)) * time.Millisecond)
+		}
+		for _, v := range w.nodes {
+			if v.s == nil {
+				v.start()
+			}
+		}
+	}, "n1", "n2", "n4")
+}
+
+// split cuts all links from those nodes that left picks to the others, and back
+// if both.
+func (w *world) split(both bool, left func() bool) {
+	side := make([]bool, len(w.nodes))
+	for i := range side {
+		side[i] = left()
+	}
+	for i, a := range w.nodes {
+		for j, b := range w.nodes {
+			switch {
+			case !side[i] || side[j]:
+			case both:
+				w.net.Cut(a.ip, b.ip)
+			default:
+				w.net.CutOneWay(a.ip, b.ip)
+			}
+		}
+	}
+}
+
+// A split of 30 s: the side with a majority of the voters goes on with all keys;
+// the other serves nothing after twice the bound, and refuses writes. Once it is
+// healed nothing is lost that was written.
+func TestVirtualSplitVoters(t *testing.T) {
+	inQuietWorld(t, 5, func(t *testing.T, w *world) {
+		const n = 200
+		ctx := context.Background()
+		left, right := w.nodes[:2], w.nodes[2:] // n1 votes here; n2 and n4 there
+		if stored := setAll(left[0], n, "before"); stored != n {
+			t.Fatalf("%d of %d stored", stored, n)
+		}
+		for _, v := range w.nodes { // copies of all are everywhere
+			for i := range n {
+				if _, err := v.s.Get(ctx, "default", testKeyOf(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		i := 0
+		w.split(true, func() bool { i++; return i <= len(left) })
+		began := time.Now()
+		time.Sleep(2 * w.bound)
+		for _, v := range left {
+			for i := range n {
+				began := time.Now()
+				if got, err := v.s.Get(ctx, "default", testKeyOf(i)); !errors.Is(err, ErrNotFound) {
+					t.Fatalf("%s reads key%d as %q, %v, without a majority of the voters", v.name, i, got.Data, err)
+				}
+				if d := time.Since(began); d > 50*time.Millisecond {
+					t.Fatalf("a miss takes %v", d)
+				}
+			}
+			q := wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
+			if _, err := v.s.call(ctx, &q); !unavailable(err) {
+				t.Errorf("%s answers a fresh read with %v, want UNAVAILABLE", v.name, err)
+			}
+			if _, err := v.s.Set(ctx, "default", testKeyOf(1), []byte("left"), SetOptions{}); !unavailable(err) {
+				t.Errorf("%s answers a write with %v, want UNAVAILABLE", v.name, err)
+			}
+			if _, err := v.s.Delete(ctx, "default", testKeyOf(1)); !unavailable(err) {
+				t.Errorf("%s answers a deletion with %v, want UNAVAILABLE", v.name, err)
+			}
+		}
+		for setAll(right[0], n, "split") < n {
+			if time.Since(began) > 15*time.Second {
+				t.Fatalf("the side of a majority does not store all after %v", time.Since(began))
+			}
+		}
+		t.Logf("the side of a majority stored all %v after the split", time.Since(began))
+		time.Sleep(30*time.Second - time.Since(began))
+		if stored := setAll(left[1], n, "left"); stored != 0 {
+			t.Errorf("the other side stored %d", stored)
+		}
+		w.net.Heal()
+		time.Sleep(time.Second)
+		w.agreed(60 * time.Second)
+		for _, v := range w.nodes {
+			for i := range n {
+				if got, err := v.s.Get(ctx, "default", testKeyOf(i)); err != nil || string(got.Data) != "split" {
+					t.Fatalf("key%d is %q, %v on %s after the split", i, got.Data, err, v.name)
+				}
+			}
+		}
+	}, "n1", "n2", "n4")
+}
+
+func unavailable(err error) bool {
+	var e *wire.Error
+	return errors.As(err, &e) && e.Status == wire.Unavailable
+}
