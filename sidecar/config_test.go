@@ -61,6 +61,38 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
+func TestConfigVoters(t *testing.T) {
+	for _, tc := range []struct {
+		name, policy, bind string
+		voters             []string
+		want               string // "" is right
+	}{
+		{"neither", "", "127.0.0.1:1", nil, ""},
+		{"available", "available", "127.0.0.1:1", nil, ""},
+		{"three", "consistent", "127.0.0.1:1", []string{"a", "b", "c"}, ""},
+		{"five", "consistent", "127.0.0.1:1", []string{"e", "d", "c", "b", "a"}, ""},
+		{"unknown policy", "both", "127.0.0.1:1", nil, `partition_policy "both": give available or consistent`},
+		{"no voters", "consistent", "127.0.0.1:1", nil, "partition_policy consistent: there are no voters: give the names of 3 or 5 nodes, the same on all"},
+		{"empty list", "consistent", "127.0.0.1:1", []string{}, "partition_policy consistent: there are no voters"},
+		{"voters without it", "", "127.0.0.1:1", []string{"a", "b", "c"}, "voters a,b,c: they count under partition_policy consistent alone, and it is available: set it, or leave voters out"},
+		{"voters under available", "available", "127.0.0.1:1", []string{"a", "b", "c"}, "voters a,b,c: they count under partition_policy consistent alone"},
+		{"one", "consistent", "127.0.0.1:1", []string{"a"}, "voters a: 1 are given: give the names of 3 or 5 nodes"},
+		{"an even number", "consistent", "127.0.0.1:1", []string{"a", "b", "c", "d"}, "voters a,b,c,d: 4 are given: give the names of 3 or 5 nodes"},
+		{"seven", "consistent", "127.0.0.1:1", strings.Split("a,b,c,d,e,f,g", ","), "7 are given"},
+		{"twice", "consistent", "127.0.0.1:1", []string{"a", "b", "a"}, "voters a,b,a: a is given twice"},
+		{"no name", "consistent", "127.0.0.1:1", []string{"a", "", "c"}, `voters: "" is no node's name: give 1 to 128 bytes without blanks and commas`},
+		{"a blank", "consistent", "127.0.0.1:1", []string{"a", "b c", "c"}, `voters: "b c" is no node's name`},
+		{"a comma", "consistent", "127.0.0.1:1", []string{"a", "b,c", "c"}, `voters: "b,c" is no node's name`},
+		{"a long name", "consistent", "127.0.0.1:1", []string{"a", "b", strings.Repeat("c", 129)}, "is no node's name"},
+		{"alone", "consistent", "", []string{"a", "b", "c"}, "partition_policy consistent: there is no bind address, and no voter could be asked"},
+	} {
+		err := Config{PartitionPolicy: tc.policy, Voters: tc.voters, Bind: tc.bind}.Check()
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+}
+
 func TestSizeText(t *testing.T) {
 	for text, want := range map[string]Size{"64MiB": 64 << 20, "1 GiB": 1 << 30, "500kB": 500_000, "123": 123, "1g": 1_000_000_000} {
 		var s Size

@@ -28,6 +28,8 @@ advertise: 127.0.0.1
 join: [a:1, b:1]
 cluster: c
 insecure: yes
+partition_policy: consistent
+voters: [a, b, c]
 weight: 7
 max_staleness: 1s
 max_clock_skew: 100ms
@@ -52,7 +54,7 @@ namespaces:
 		t.Errorf("%+v", cfg)
 	}
 	if cfg.Bind != "127.0.0.1:1" || cfg.PeerBind != "127.0.0.1:2" || cfg.Advertise != "127.0.0.1" || fmt.Sprint(cfg.Join) != "[a:1 b:1]" || cfg.Cluster != "c" ||
-		!cfg.Insecure || cfg.Weight != 7 || cfg.MaxStaleness != time.Second || cfg.MaxClockSkew != 100*time.Millisecond {
+		!cfg.Insecure || cfg.PartitionPolicy != "consistent" || fmt.Sprint(cfg.Voters) != "[a b c]" || cfg.Weight != 7 || cfg.MaxStaleness != time.Second || cfg.MaxClockSkew != 100*time.Millisecond {
 		t.Errorf("%+v", cfg)
 	}
 	for _, name := range []string{"pages", "users"} {

@@ -35,6 +35,8 @@ var runSettings = map[string]struct {
 	"advertise":           {"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.3"},
 	"join":                {"[a:1, b:1]", "a:2, b:2", "a:3,b:3,c:3", "[a:1 b:1]", "[a:2 b:2]", "[a:3 b:3 c:3]"},
 	"cluster":             {"a", "b", "c", "a", "b", "c"},
+	"partition-policy":    {"available", "consistent", "available", "available", "consistent", "available"},
+	"voters":              {"[a, b, c]", "d, e, f", "g,h,i", "[a b c]", "[d e f]", "[g h i]"},
 	"insecure":            {"true", "false", "true", "true", "false", "true"},
 	"adaptive-weight":     {"true", "false", "true", "true", "false", "true"},
 	"weight":              {"1", "2", "3", "1", "2", "3"},

@@ -97,6 +97,9 @@ func TestUsageErrors(t *testing.T) {
 		{"run: staleness", "run --max-staleness 100ms", "max_staleness 100ms: give 500ms to 1m0s"},
 		{"run: skew", "run --max-clock-skew 0.1ms", "max_clock_skew 100µs: give 1ms to 1m"},
 		{"run: cluster", "run --cluster " + strings.Repeat("x", 65), `give 1 to 64 bytes without blanks`},
+		{"run: policy", "run --join a:1 --partition-policy some", `partition_policy "some": give available or consistent`},
+		{"run: no voters", "run --join a:1 --partition-policy consistent", "there are no voters: give the names of 3 or 5 nodes"},
+		{"run: voters alone", "run --join a:1 --voters a,b,c", "voters a,b,c: they count under partition_policy consistent alone"},
 		{"run: no such file", "run --config /nowhere/c.yaml", "/nowhere/c.yaml"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

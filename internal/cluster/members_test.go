@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,7 +43,18 @@ func (c *shifted) Read() kv.Moment {
 // startNode runs a node on loopback.
 func startNode(t *testing.T, name string, clock kv.Clock, join ...string) *Node {
 	t.Helper()
+	return startVoter(t, name, clock, nil, join...)
+}
+
+// startVoter runs one under policy consistent, if there are voters.
+func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join ...string) *Node {
+	t.Helper()
+	policy := Available
+	if len(voters) > 0 {
+		policy = Consistent
+	}
 	n, err := New(Config{
+		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
 		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: noTiers{},
 	})
@@ -92,4 +104,40 @@ func TestClockThatComesBack(t *testing.T) {
 	clock.by.Store(0)
 	a.sees(t, "b", StateIn)
 	b.sees(t, "a", StateIn)
+}
+
+// Nodes whose policy or voters differ do not talk to each other, and both say
+// how they differ. The order of the voters does not matter.
+func TestVotersDiffer(t *testing.T) {
+	a := startVoter(t, "a", kv.NewSystemClock(), []string{"a", "b", "c"})
+	b := startNode(t, "b", kv.NewSystemClock(), a.GossipAddress())
+	c := startVoter(t, "c", kv.NewSystemClock(), []string{"a", "b", "d"}, a.GossipAddress())
+	d := startVoter(t, "d", kv.NewSystemClock(), []string{"c", "b", "a"}, a.GossipAddress())
+	for _, tt := range []struct {
+		n     *Node
+		other kv.NodeID
+		want  []string // whichever of the two has found it first
+	}{
+		{a, "b", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},
+		{b, "a", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},
+		{a, "c", []string{"voters", `"a,b,c"`, `"a,b,d"`}},
+		{c, "a", []string{"voters", `"a,b,c"`, `"a,b,d"`}},
+	} {
+		tt.n.sees(t, tt.other, StateRefused)
+		for _, m := range tt.n.Members() {
+			for _, want := range tt.want {
+				if why := strings.ReplaceAll(m.Why, `\`, ""); m.ID.Node == tt.other && !strings.Contains(why, want) {
+					t.Errorf("%s says of %s %q, want %q in it", tt.n.Self().Node, tt.other, m.Why, want)
+				}
+			}
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if s := d.Stats(); s.Polls > s.PollFailures {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a and d do not talk: %+v", d.Members())
+		}
+	}
 }

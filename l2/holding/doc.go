@@ -25,6 +25,9 @@
 //	   └────── another's ACQUIRE, a pause ◄── retired ◄───────────┘ another, or a
 //	                                                                higher ballot
 //
+// Under policy consistent a majority of the voters stands in for all, and what it
+// does not acknowledge any more ends too: see vote.go.
+//
 // The rules are those of docs/CONSISTENCY.md, where the argument stands why
 // they suffice. Each was found necessary by running a model against it; none
 // may go because a test stays green without it.

@@ -2,4 +2,4 @@
 
 package holding
 
-const usualRuns = 20
+const usualRuns = 10
