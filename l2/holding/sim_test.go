@@ -63,6 +63,7 @@ type sim struct {
 	cut      map[[2]int]bool           // one way
 	split    bool                      // there was a cut long enough for both sides to go on
 	voters   []kv.NodeID               // policy consistent, with these; none is available
+	rivals   int                       // the first so many nodes, whose rings never agree
 	slow     bool                      // some of what is sent takes very long
 	holders  [simPartitions]kv.Process // the last ones
 	begun    int
@@ -117,12 +118,23 @@ func (n *simNode) start(alone bool) {
 		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
-		Table: smallTable, Voters: n.s.voters,
+		Table: n.table, Voters: n.s.voters,
 	}, n.now())
+	if n.s.rivals > 0 && n.at >= n.s.rivals {
+		n.m.Refuse(n.now(), "it votes, and holds nothing")
+	}
 	n.s.trace(n, "starts")
 	n.tick(n.epoch)
 	n.gossip(n.epoch)
 	n.poll(n.epoch)
+}
+
+// table is the ring; a rival's names that rival alone.
+func (n *simNode) table(list []ring.Member) *ring.Table {
+	if n.s.rivals > 0 {
+		list = []ring.Member{{Node: n.id.Node, Weight: 1}}
+	}
+	return smallTable(list)
 }
 
 // smallTable spares the tests the full ring.
