@@ -150,6 +150,9 @@ func (v *vnode) start() {
 	if v.reads != nil {
 		cfg.Clock = v.reads
 	}
+	if len(w.voters) > 0 {
+		cfg.PartitionPolicy = cluster.Consistent
+	}
 	if v.dials != nil {
 		cfg.network.Dial = v.dials
 	}
@@ -200,9 +203,6 @@ func (v *vnode) take() *Sidecar {
 // leave ends the process in order.
 func (v *vnode) leave() {
 	s := v.take()
-	// Calls under way end first: Run waits for them at a lock, where virtual time
-	// would stand still.
-	time.Sleep(1200 * time.Millisecond)
 	v.stop()
 	if err := <-v.done; err != nil {
 		v.w.fail("%s: Run: %v", v.name, err)
