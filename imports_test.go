@@ -38,7 +38,7 @@ var allowed = []struct {
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
 	{"unixsock", nil},
-	{"client", []string{"internal/rpc", "internal/wire", "unixsock"}},
+	{"client", []string{"internal/kv", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests

@@ -15,7 +15,7 @@ type Item struct {
 	Flags   uint32        // as they were set
 	Version uint64        // for CompareAndSwap
 	TTL     time.Duration // left; zero is no expiry
-	Source  string        // l1, l2, peer or origin
+	Source  string        // near, l1, l2, peer or origin
 	Age     time.Duration // what the value may be behind the truth, at most
 	Stale   bool          // only where GetOptions.StaleOK asked for it
 }
@@ -78,12 +78,21 @@ func first[T any](opts []T) (o T) {
 
 // Get returns a key's value, or ErrNotFound.
 func (c *Client) Get(ctx context.Context, key string, opts ...GetOptions) (Item, error) {
+	o := first(opts)
+	near := c.nearly()
+	if near != nil && !o.Fresh && ctx.Err() == nil {
+		if it, ok := near.get(c.space, key); ok {
+			return it, nil
+		}
+	}
+	sent, bits := near.ask(o)
 	k := []byte(key)
-	a, err := c.do(ctx, c.slotFor(k), &wire.Request{Op: wire.OpGet, Key: k, Options: first(opts).bits()})
+	a, err := c.do(ctx, c.slotFor(k), &wire.Request{Op: wire.OpGet, Key: k, Options: bits})
 	defer a.release()
 	if err != nil {
 		return Item{}, err
 	}
+	near.keep(c.space, key, sent, &a, &a.Reply)
 	return item(&a.Reply), nil
 }
 
@@ -103,6 +112,18 @@ func item(r *wire.Reply) Item {
 // result says that some keys could not be asked for.
 func (c *Client) GetMulti(ctx context.Context, keys []string, opts ...GetOptions) (map[string]Item, error) {
 	found := make(map[string]Item, len(keys))
+	if near, o := c.nearly(), first(opts); near != nil && !o.Fresh && ctx.Err() == nil {
+		left := make([]string, 0, len(keys))
+		for _, key := range keys {
+			it, ok := near.get(c.space, key)
+			if !ok {
+				left = append(left, key)
+				continue
+			}
+			found[key] = it
+		}
+		keys = left
+	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
 		answered, err := c.getSome(ctx, keys[:n], found, first(opts))
@@ -117,7 +138,9 @@ func (c *Client) GetMulti(ctx context.Context, keys []string, opts ...GetOptions
 // getSome asks for up to MaxKeys keys and returns how many, from the first on,
 // were answered: an answer that would become too long ends early.
 func (c *Client) getSome(ctx context.Context, keys []string, found map[string]Item, o GetOptions) (answered int, err error) {
-	q := &wire.Request{Op: wire.OpMGet, Keys: make([][]byte, len(keys)), Options: o.bits()}
+	near := c.nearly()
+	sent, bits := near.ask(o)
+	q := &wire.Request{Op: wire.OpMGet, Keys: make([][]byte, len(keys)), Options: bits}
 	for i, k := range keys {
 		q.Keys[i] = []byte(k)
 	}
@@ -133,6 +156,7 @@ func (c *Client) getSome(ctx context.Context, keys []string, found map[string]It
 		switch r := &a.Items[i]; {
 		case r.Status == wire.OK || r.Status == wire.Stale:
 			found[keys[i]] = item(r)
+			near.keep(c.space, keys[i], sent, &a, r)
 		case r.Status == wire.Busy && i > 0:
 			return i, nil // the rest is asked for again
 		case r.Status != wire.Miss:
@@ -177,6 +201,7 @@ func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mo
 		Op: wire.OpSet, Key: k, Value: value, TTLMS: ttl, Flags: o.Flags, Mode: mode, Compare: compare, Options: o.bits(),
 	})
 	defer a.release()
+	c.wrote(key, a.Version, err)
 	return a.Version, err
 }
 
@@ -213,8 +238,17 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 			s = c.slotFor(q.Keys[0])
 		}
 		a, err := c.do(ctx, s, q)
+		for _, k := range keys[:n] {
+			if err != nil {
+				c.wrote(k, 0, err)
+			}
+		}
 		for i := range a.Items {
-			switch r := &a.Items[i]; {
+			r := &a.Items[i]
+			if i < n {
+				c.wrote(keys[i], r.Version, replyError(r))
+			}
+			switch {
 			case r.Status == wire.OK:
 				had++
 			case r.Status != wire.Miss && err == nil:
@@ -242,6 +276,7 @@ func (c *Client) Touch(ctx context.Context, key string, opts ...SetOptions) erro
 	}
 	k := []byte(key)
 	a, err := c.do(ctx, c.slotFor(k), &wire.Request{Op: wire.OpTouch, Key: k, TTLMS: ttl, Options: o.bits()})
+	c.wrote(key, a.Event, err)
 	a.release()
 	return err
 }
@@ -263,6 +298,7 @@ func (c *Client) incr(ctx context.Context, key string, q *wire.Request, o SetOpt
 	}
 	q.Op, q.Key, q.TTLMS, q.Options = wire.OpIncr, []byte(key), ttl, o.bits()
 	a, err := c.do(ctx, c.slotFor(q.Key), q)
+	c.wrote(key, a.Version, err)
 	a.release()
 	return a.Number, err
 }
@@ -292,6 +328,9 @@ func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 	}
 	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpFlush, Options: bits})
 	a.release()
+	if c.near != nil {
+		c.near.drop()
+	}
 	return err
 }
 

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -41,6 +43,8 @@ type Config struct {
 	// FailOpen makes GetOrLoad run its function where the sidecar cannot be
 	// reached, instead of failing.
 	FailOpen bool
+	// NearCache keeps values in this process. Default: none.
+	NearCache NearCache
 }
 
 func (c Config) withDefaults() Config {
@@ -49,6 +53,7 @@ func (c Config) withDefaults() Config {
 	def(&c.RequestTimeout, time.Second)
 	def(&c.LoadTimeout, 30*time.Second)
 	def(&c.MaxCalls, 1024)
+	def(&c.Namespace, "default")
 	return c
 }
 
@@ -63,6 +68,7 @@ func def[T comparable](field *T, v T) {
 type Client struct {
 	*shared
 	namespace []byte // nil is the connections' default
+	space     *space // of the near cache; nil without one
 }
 
 // shared is what the views of a Client have in common.
@@ -72,30 +78,62 @@ type shared struct {
 	turn  atomic.Uint32
 	seed  maphash.Seed
 	loads singleflight.Group
+
+	near   *near // nil without one
+	closed context.Context
+	close  context.CancelFunc
+	tasks  sync.WaitGroup // the near cache's
 }
 
 // Dial connects to the sidecar. An error says why that cannot be; with
 // Config.FailOpen, a sidecar that is not there is none.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
+	return dialWith(ctx, cfg, nil)
+}
+
+func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) {
 	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed()}
+	s.closed, s.close = context.WithCancel(context.Background())
 	for range s.cfg.Conns {
 		s.slots = append(s.slots, newSlot(&s.cfg))
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.FailOpen && errors.Is(err, ErrUnavailable)) {
+		s.close()
 		return nil, err
+	}
+	if cfg.NearCache != (NearCache{}) {
+		if clock == nil {
+			clock = kv.NewSystemClock()
+		}
+		var err error
+		if s.near, err = newNear(cfg.NearCache, clock); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
+		c.space = s.near.space(s.cfg.Namespace)
+		f := newFeed(c, s.near.cfg.Bound/4)
+		f.options = wire.All
+		s.tasks.Go(func() { s.near.run(s.closed, f) }) // ends with Close, which waits
 	}
 	return c, nil
 }
 
 // InNamespace returns a view of the client with another namespace. It shares
-// the client's connections; closing either closes both.
+// the client's connections and near cache; closing either closes both.
 func (c *Client) InNamespace(name string) *Client {
-	return &Client{shared: c.shared, namespace: []byte(name)}
+	v := &Client{shared: c.shared, namespace: []byte(name)}
+	if c.near != nil {
+		v.space = c.near.space(name)
+	}
+	return v
 }
 
-// Close ends all connections. Calls in flight fail.
+// Close ends all connections, the near cache and every Watch. Calls in flight
+// fail.
 func (c *Client) Close() error {
+	c.shared.close()
+	c.tasks.Wait()
 	for _, s := range c.slots {
 		s.Redialer.Close()
 	}
@@ -115,6 +153,7 @@ func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots
 // answer is what came of a call. Its bytes are good until release.
 type answer struct {
 	wire.Reply
+	from *slot
 	conn *rpc.Client
 	call *rpc.Call
 }
@@ -139,6 +178,7 @@ func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, er
 	}
 	q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
 	for attempt := 0; ; attempt++ {
+		a.from = s
 		if a.conn, err = s.get(ctx); err != nil {
 			return a, err
 		}

@@ -17,6 +17,22 @@ type slot struct {
 	rpc.Redialer
 	cfg      *Config
 	maxValue atomic.Int64 // bytes, as HELLO told; zero before
+	greeted  atomic.Pointer[greeting]
+}
+
+// greeting is what the sidecar has said of itself on the latest connection.
+type greeting struct {
+	conn    *rpc.Client
+	welcome wire.Welcome
+}
+
+// welcomeOf returns what the sidecar has said of itself on a connection, if it
+// is the latest.
+func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
+	if g := s.greeted.Load(); g != nil && g.conn == conn {
+		return &g.welcome
+	}
+	return nil
 }
 
 func newSlot(cfg *Config) *slot {
@@ -60,6 +76,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		if err == nil {
 			if err = wire.UnmarshalBody(r.Body, &w); err == nil {
 				s.maxValue.Store(int64(w.Limits.Value))
+				s.greeted.Store(&greeting{c, w})
 			}
 		}
 		c.Release(call)

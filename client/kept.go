@@ -1,0 +1,160 @@
+package client
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// kept is a value that the sidecar has answered with. It does not change.
+type kept struct {
+	hash     kv.Hash
+	space    kv.NamespaceID
+	key      string
+	value    []byte
+	flags    uint32
+	version  kv.Version
+	deadline kv.Deadline
+	asOf     kv.Version    // when its owner has vouched for it
+	since    time.Duration // when it was asked for, on the boot clock
+	stream   *stream       // under which
+
+	visited    atomic.Bool // since the hand was here
+	prev, next *kept       // under the shard's lock: towards the newest, and the oldest
+}
+
+// keptOverhead is what one takes beside its key and value, in bytes: itself, and
+// its place in a map.
+const keptOverhead = 208
+
+func (k *kept) cost() int64 { return int64(len(k.key)+len(k.value)) + keptOverhead }
+
+// keptValues keeps values up to a number of bytes, and evicts by SIEVE (Zhang et
+// al., NSDI 2024): a hand goes from the oldest to the newest and takes the first
+// that was not read since it was there last.
+type keptValues struct {
+	limit  int64 // bytes, of a shard
+	shards [keptShards]keptShard
+}
+
+// keptShards is a power of two.
+const keptShards = 16
+
+type keptShard struct {
+	mu             sync.RWMutex
+	m              map[kv.Hash]*kept
+	newest, oldest *kept
+	hand           *kept // nil is the oldest
+	bytes          int64
+}
+
+func newKeptValues(bytes int64) *keptValues {
+	v := &keptValues{limit: bytes / keptShards}
+	for i := range v.shards {
+		v.shards[i].m = map[kv.Hash]*kept{}
+	}
+	return v
+}
+
+// The low bits of a hash pick the ledger's slot, the top ones the partition.
+func (v *keptValues) shard(h kv.Hash) *keptShard { return &v.shards[h>>32&(keptShards-1)] }
+
+func (v *keptValues) get(k kv.Key) *kept {
+	s := v.shard(k.Hash)
+	s.mu.RLock()
+	got := s.m[k.Hash]
+	s.mu.RUnlock()
+	if got == nil || got.space != k.Namespace || got.key != string(k.Bytes) {
+		return nil
+	}
+	if !got.visited.Load() {
+		got.visited.Store(true)
+	}
+	return got
+}
+
+func (v *keptValues) put(n *kept) {
+	s := v.shard(n.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.m[n.hash]; old != nil {
+		s.remove(old)
+	}
+	s.m[n.hash] = n
+	if n.next = s.newest; n.next != nil {
+		n.next.prev = n
+	} else {
+		s.oldest = n
+	}
+	s.newest = n
+	for s.bytes += n.cost(); s.bytes > v.limit; {
+		s.evict()
+	}
+}
+
+func (v *keptValues) remove(h kv.Hash) {
+	s := v.shard(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.m[h]; old != nil {
+		s.remove(old)
+	}
+}
+
+// clear drops everything.
+func (v *keptValues) clear() {
+	for i := range v.shards {
+		s := &v.shards[i]
+		s.mu.Lock()
+		s.m, s.newest, s.oldest, s.hand, s.bytes = map[kv.Hash]*kept{}, nil, nil, nil, 0
+		s.mu.Unlock()
+	}
+}
+
+func (v *keptValues) size() (entries, bytes int64) {
+	for i := range v.shards {
+		s := &v.shards[i]
+		s.mu.RLock()
+		entries += int64(len(s.m))
+		bytes += s.bytes
+		s.mu.RUnlock()
+	}
+	return entries, bytes
+}
+
+// evict takes one out. The lock is held, and there is one.
+func (s *keptShard) evict() {
+	at := s.hand
+	for {
+		if at == nil {
+			at = s.oldest
+		}
+		if !at.visited.Swap(false) {
+			break
+		}
+		at = at.prev
+	}
+	s.hand = at
+	s.remove(at)
+}
+
+// remove takes one out, and moves the hand on from it. The lock is held.
+func (s *keptShard) remove(k *kept) {
+	if s.hand == k {
+		s.hand = k.prev
+	}
+	if k.prev != nil {
+		k.prev.next = k.next
+	} else {
+		s.newest = k.next
+	}
+	if k.next != nil {
+		k.next.prev = k.prev
+	} else {
+		s.oldest = k.prev
+	}
+	s.bytes -= k.cost()
+	delete(s.m, k.hash)
+}

@@ -1,0 +1,52 @@
+package client_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// nearHit returns a read that is answered from the near cache.
+func nearHit(t testing.TB, key string) (get func() client.Item) {
+	c := dial(t, client.Config{NearCache: client.NearCache{Bytes: 1 << 20, Bound: time.Minute}})
+	ctx := context.Background()
+	if _, err := c.Set(ctx, key, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	get = func() client.Item {
+		it, err := c.Get(ctx, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it
+	}
+	for began := time.Now(); get().Source != "near"; {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("it is never kept")
+		}
+	}
+	return get
+}
+
+// A hit allocates the value that the caller gets, and nothing else.
+func TestNearHitAllocations(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	get := nearHit(t, strings.Repeat("k", 100))
+	source := ""
+	if allocs := testing.AllocsPerRun(1000, func() { source = get().Source }); allocs > 1 || source != "near" {
+		t.Errorf("%v allocations a hit from %q, want the value's", allocs, source)
+	}
+}
+
+func BenchmarkNearHit(b *testing.B) {
+	get := nearHit(b, "user:42")
+	b.ReportAllocs()
+	for b.Loop() {
+		get()
+	}
+}

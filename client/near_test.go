@@ -1,0 +1,581 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// skippingClock is the machine's, which a test can set forward: as a process
+// finds it that was stopped for a while.
+type skippingClock struct {
+	*kv.SystemClock
+	skipped atomic.Int64
+}
+
+func (c *skippingClock) Read() kv.Moment {
+	m := c.SystemClock.Read()
+	m.Boot += time.Duration(c.skipped.Load())
+	return m
+}
+
+// line is a sidecar's socket by way of a test, which can hold up what comes from
+// there. With one connection for calls, the second one made is the near cache's.
+type line struct {
+	path  string
+	mu    sync.Mutex
+	conns []*held
+}
+
+type held struct {
+	down, up net.Conn
+	gate     sync.RWMutex // locked: nothing comes
+}
+
+func newLine(t *testing.T, to string) *line {
+	l := &line{path: filepath.Join(t.TempDir(), "p")}
+	ln, err := net.Listen("unix", l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() {
+		ln.Close()
+		l.cut()
+	})
+	wg.Go(func() {
+		for {
+			down, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			up, err := net.Dial("unix", to)
+			if err != nil {
+				down.Close()
+				continue
+			}
+			h := &held{down: down, up: up}
+			l.mu.Lock()
+			l.conns = append(l.conns, h)
+			l.mu.Unlock()
+			wg.Go(func() { _, _ = io.Copy(up, down); up.Close() })
+			wg.Go(func() {
+				defer down.Close()
+				buf := make([]byte, 64<<10)
+				for {
+					n, err := up.Read(buf)
+					h.gate.RLock()
+					_, _ = down.Write(buf[:n])
+					h.gate.RUnlock()
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l
+}
+
+// feed is the near cache's connection.
+func (l *line) feed() *held {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.conns[1]
+}
+
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range l.conns {
+		h.down.Close()
+		h.up.Close()
+	}
+}
+
+// host runs a sidecar and returns its socket and how to stop it.
+func host(t testing.TB, path string) (stop func()) {
+	t.Helper()
+	s, err := sidecar.New(sidecar.Config{Node: "host", Socket: path, L2Size: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }() // ends with stop
+	select {
+	case <-s.Ready():
+	case err := <-done:
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// bench is a client with a near cache, the line that it is on, and another
+// client that writes.
+type nearTest struct {
+	*Client
+	t     testing.TB
+	clock *skippingClock
+	line  *line
+	other *Client
+	stop  func()
+}
+
+func newNearTest(t *testing.T, bound time.Duration) *nearTest {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	n := &nearTest{t: t, clock: &skippingClock{SystemClock: kv.NewSystemClock()}, stop: host(t, path)}
+	n.line = newLine(t, path)
+	var err error
+	n.Client, err = dialWith(t.Context(), Config{Socket: n.line.path, Conns: 1, NearCache: NearCache{Bytes: 1 << 20, Bound: bound}}, n.clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	if n.other, err = Dial(t.Context(), Config{Socket: path}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.other.Close() })
+	n.awaitFollowing()
+	return n
+}
+
+func (n *nearTest) awaitFollowing() {
+	n.t.Helper()
+	n.await("the near cache follows", func() bool { return n.NearStats().Following })
+}
+
+func (n *nearTest) await(what string, f func() bool) {
+	n.t.Helper()
+	for began := time.Now(); !f(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			n.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func (n *nearTest) set(c *Client, key, value string) {
+	n.t.Helper()
+	if _, err := c.Set(context.Background(), key, []byte(value)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *nearTest) want(key, value, source string) Item {
+	n.t.Helper()
+	it, err := n.Get(context.Background(), key)
+	if value == "" && errors.Is(err, ErrNotFound) {
+		return it
+	}
+	if err != nil || string(it.Value) != value || source != "" && it.Source != source {
+		n.t.Fatalf("%s is %q from %s, %v; want %q from %q", key, it.Value, it.Source, err, value, source)
+	}
+	return it
+}
+
+// keep reads a key until it is answered from here.
+func (n *nearTest) keep(key, value string) {
+	n.t.Helper()
+	n.await(key+" is kept", func() bool { return n.want(key, value, "").Source == "near" })
+}
+
+func TestNearHit(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	ctx := t.Context()
+	v, err := n.other.Set(ctx, "k", []byte("1"), SetOptions{Flags: 7, TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.want("k", "1", "l2")
+	it := n.want("k", "1", "near")
+	if it.Flags != 7 || it.Version != v || it.TTL <= 50*time.Second || it.TTL > time.Minute || it.Age > time.Minute {
+		t.Errorf("%+v", it)
+	}
+	it.Value[0] = 'x' // the caller's own
+	n.want("k", "1", "near")
+	if it, err := n.Get(ctx, "k", GetOptions{Fresh: true}); err != nil || it.Source != "l2" {
+		t.Errorf("fresh: %+v, %v", it, err)
+	}
+	n.set(n.other, "m", "2")
+	for _, source := range []string{"l2", "near"} {
+		m, err := n.GetMulti(ctx, []string{"k", "m", "none"})
+		if err != nil || len(m) != 2 || m["k"].Source != "near" || m["m"].Source != source {
+			t.Errorf("%+v, %v", m, err)
+		}
+	}
+	// Another namespace is another key.
+	users := n.InNamespace("users")
+	if _, err := users.Get(ctx, "k"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("in another namespace: %v", err)
+	}
+	if _, err := users.Set(ctx, "k", []byte("u")); err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range []string{"l2", "near"} {
+		if it, err := users.Get(ctx, "k"); err != nil || string(it.Value) != "u" || it.Source != source {
+			t.Errorf("%+v, %v", it, err)
+		}
+	}
+	st := n.NearStats()
+	if !st.Following || st.Hits < 5 || st.Misses < 3 || st.Entries != 3 || st.Bytes <= 0 || st.Bytes > st.Limit || st.Resets != 1 {
+		t.Errorf("%+v", st)
+	}
+	canceled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := n.Get(canceled, "k"); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+}
+
+// A write through this client is seen by its next read, whether the stream has
+// told of it or not: here it tells nothing.
+func TestNearOwnWrites(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	ctx := t.Context()
+	n.set(n.other, "k", "1")
+	n.keep("k", "1")
+	n.line.feed().gate.Lock()
+	defer n.line.feed().gate.Unlock()
+	for _, w := range []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"set", func() error { _, err := n.Set(ctx, "k", []byte("2")); return err }, "2"},
+		{"incr", func() error { _, err := n.Incr(ctx, "k", 40); return err }, "42"},
+		{"delete", func() error { _, err := n.Delete(ctx, "k"); return err }, ""},
+		{"add", func() error { _, err := n.Add(ctx, "k", []byte("4")); return err }, "4"},
+		{"flush", func() error { return n.Flush(ctx, FlushOptions{}) }, ""},
+		{"set again", func() error { _, err := n.Set(ctx, "k", []byte("5")); return err }, "5"},
+	} {
+		if err := w.do(); err != nil {
+			t.Fatalf("%s: %v", w.name, err)
+		}
+		n.want("k", w.want, "l2")
+		if w.want != "" {
+			n.keep("k", w.want)
+		}
+	}
+	if err := n.Touch(ctx, "k", SetOptions{TTL: time.Hour / 2}); err != nil {
+		t.Fatal(err)
+	}
+	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
+		t.Errorf("after a touch %v are left", it.TTL)
+	}
+	// One whose outcome is not known.
+	n.keep("k", "5")
+	n.wrote("k", 0, ErrTimeout)
+	n.want("k", "5", "l2")
+	n.keep("k", "5")
+	n.wrote("k", 0, ErrBusy)
+	n.want("k", "5", "near")
+}
+
+// What others change is gone at once.
+func TestNearOthersWrites(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	ctx := t.Context()
+	var longest time.Duration
+	for i := range 50 {
+		value := fmt.Sprint(i)
+		n.set(n.other, "k", value)
+		began := time.Now()
+		n.await("the new value", func() bool {
+			it, err := n.Get(ctx, "k")
+			return err == nil && string(it.Value) == value
+		})
+		longest = max(longest, time.Since(began))
+		n.keep("k", value)
+	}
+	t.Logf("others' writes were seen after %v at most", longest)
+	for _, o := range []FlushOptions{{}, {All: true}} {
+		if err := n.other.Flush(ctx, o); err != nil {
+			t.Fatal(err)
+		}
+		n.await("it is flushed", func() bool {
+			_, err := n.Get(ctx, "k")
+			return errors.Is(err, ErrNotFound)
+		})
+		n.set(n.other, "k", "x")
+		n.keep("k", "x")
+	}
+}
+
+// A sidecar that tells nothing any more: what is kept is served for the bound,
+// counted from the last request that it has answered, and then no more.
+func TestNearSilentSidecar(t *testing.T) {
+	const bound = 400 * time.Millisecond
+	n := newNearTest(t, bound)
+	n.set(n.other, "k", "1")
+	n.keep("k", "1")
+	n.line.feed().gate.Lock()
+	n.set(n.other, "k", "2")
+	began := time.Now()
+	var last time.Duration // when a read began that had the old value
+	n.await("the new value", func() bool {
+		now := time.Since(began)
+		it, err := n.Get(context.Background(), "k")
+		if err == nil && string(it.Value) == "1" {
+			last = now
+		}
+		return err == nil && string(it.Value) == "2"
+	})
+	if last == 0 || last > bound {
+		t.Errorf("the old value was served for %v, the bound is %v", last, bound)
+	}
+	for range 10 {
+		n.want("k", "2", "l2")
+	}
+	n.line.feed().gate.Unlock()
+	n.keep("k", "2")
+}
+
+// A client that was stopped finds old answers when it goes on: they were good
+// when their requests were sent, and are not now.
+func TestNearStoppedClient(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	n.set(n.other, "k", "1")
+	n.keep("k", "1")
+	feed := n.line.feed()
+	feed.gate.Lock() // what was answered stays in the buffer
+	events := n.near.events.Load()
+	n.set(n.other, "other", "1")
+	time.Sleep(50 * time.Millisecond) // it is on its way
+	n.set(n.other, "k", "2")
+	n.clock.skipped.Add(int64(time.Hour))
+	if it, err := n.Get(context.Background(), "k"); err != nil || string(it.Value) != "2" {
+		t.Errorf("after the stop: %q from %s, %v", it.Value, it.Source, err)
+	}
+	// The next one is about something else, and an hour old.
+	before := n.near.stream.Load()
+	feed.gate.Unlock()
+	n.await("an old answer", func() bool { return n.near.events.Load() > events })
+	if now := n.clock.Read().Boot; before != nil && n.near.stream.Load() == before && now-time.Duration(before.lease.Load()) < 0 {
+		t.Errorf("the lease is of the future")
+	}
+	n.keep("k", "2")
+}
+
+// The lease is counted from when the request was sent, and covers what has been
+// applied alone.
+func TestNearLease(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	n.shared.close() // nothing but the test follows
+	n.tasks.Wait()
+	renew := func() {
+		n.near, _ = newNear(n.near.cfg, n.clock)
+		n.space = n.near.space("default")
+	}
+	renew()
+	welcome := &wire.Welcome{Node: "host", Hash: wire.Hashing{Name: wire.HashName, Partitions: kv.Partitions}}
+	reset := func() *stream {
+		n.near.apply(n.clock.Read().Boot, &wire.Watched{Epoch: 1, Seq: 10, Head: 10, Reset: true}, welcome)
+		return n.near.stream.Load()
+	}
+	put := func(s *stream) {
+		welcomed := &slot{}
+		welcomed.greeted.Store(&greeting{welcome: *welcome})
+		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Vouched: true})
+	}
+	served := func() bool { _, ok := n.near.get(n.space, "k"); return ok }
+	check := func(what string, want bool) {
+		t.Helper()
+		if served() != want {
+			t.Errorf("%s: served: %v, want %v", what, !want, want)
+		}
+	}
+	key := n.space.key("k")
+	event := func(kind uint8, version uint64, d *wire.EventDetail) (w wire.Watched) {
+		h := uint64(0)
+		if kind == wire.EventChanged {
+			h = uint64(key.Hash)
+		}
+		w = wire.Watched{Epoch: 1, After: 10, Seq: 11, Head: 11}
+		w.Events.Add(kind, h, version, d)
+		return w
+	}
+	now := func() time.Duration { return n.clock.Read().Boot }
+
+	put(reset())
+	check("kept", true)
+	n.clock.skipped.Add(int64(2 * time.Minute))
+	check("after a stop", false)
+	sent := now()
+	n.clock.skipped.Add(int64(2 * time.Minute))
+	n.near.apply(sent, &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
+	check("a heartbeat that was asked for before the stop", false)
+	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
+	check("a heartbeat of now", true)
+
+	s := reset()
+	check("kept before a reset", false)
+	put(s)
+	n.clock.skipped.Add(int64(2 * time.Minute))
+	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 12}, welcome)
+	check("not all is applied that the answer names", false)
+	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 12, Head: 12}, welcome)
+	check("all is", true)
+	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 13, Seq: 14, Head: 14}, welcome)
+	n.clock.skipped.Add(int64(time.Minute))
+	check("a gap", false)
+
+	for _, tc := range []struct {
+		name string
+		w    wire.Watched
+		want bool
+	}{
+		{"a change after it was vouched for", event(wire.EventChanged, 101, nil), false},
+		{"a change of a part that is not its", event(wire.EventRaised, 1, &wire.EventDetail{Partitions: []byte{0}}), true},
+		{"a floor", event(wire.EventRaised, 1, &wire.EventDetail{Partitions: []byte(strings.Repeat("\xff", kv.Partitions/8))}), false},
+		{"a flush before it was written", event(wire.EventFlushed, 5, &wire.EventDetail{Namespace: "default"}), true},
+		{"another's flush", event(wire.EventFlushed, 6, &wire.EventDetail{Namespace: "other"}), true},
+		{"a flush", event(wire.EventFlushed, 6, &wire.EventDetail{Namespace: "default"}), false},
+		{"a flush of all", event(wire.EventFlushed, 6, &wire.EventDetail{}), false},
+		{"a kind of a later version", wire.Watched{Epoch: 1, After: 10, Seq: 11, Head: 11, Events: wire.Events{Packed: append([]byte{9}, make([]byte, 16)...)}}, false},
+	} {
+		renew()
+		put(reset())
+		check("before "+tc.name, true)
+		n.near.apply(now(), &tc.w, welcome)
+		check(tc.name, tc.want)
+	}
+
+	// What is kept must be the word of the process that is followed, and asked
+	// for under this stream, after the last floor.
+	renew()
+	s = reset()
+	for _, tc := range []struct {
+		name  string
+		epoch uint64
+		a     asked
+		r     wire.Reply
+		want  bool
+	}{
+		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, true},
+		{"nobody vouches", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100}, false},
+		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
+		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Vouched: true}, false},
+		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Vouched: true}, false},
+		{"a stale value", 0, asked{now() + 1, s}, wire.Reply{Status: wire.Stale, AsOf: 100, Vouched: true}, false},
+		{"a long value", 0, asked{now() + 1, s}, wire.Reply{Value: make([]byte, 1<<20), AsOf: 100, Vouched: true}, false},
+		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
+		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true, TTLMS: 1}, false},
+	} {
+		n.near.values.clear()
+		if tc.name == "asked for before a floor" {
+			n.near.drop()
+		} else {
+			clear(n.near.floors[:])
+		}
+		from := &slot{}
+		from.greeted.Store(&greeting{welcome: wire.Welcome{Epoch: tc.epoch}})
+		n.near.keep(n.space, "k", tc.a, &answer{from: from}, &tc.r)
+		check(tc.name, tc.want)
+	}
+}
+
+// The connection breaks: everything is dropped at once. The sidecar is another
+// one: nothing of the old one's is served.
+func TestNearDisconnect(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	n.set(n.other, "k", "1")
+	n.keep("k", "1")
+	before := n.near.stream.Load()
+	n.line.cut()
+	n.await("everything is dropped", func() bool { return n.near.stream.Load() != before })
+	if st := n.NearStats(); st.Entries != 0 && !st.Following {
+		t.Errorf("%+v", st)
+	}
+	n.awaitFollowing()
+	if st := n.NearStats(); st.Resets < 2 {
+		t.Errorf("%+v, want another reset", st)
+	}
+	n.await("the connection is there again", func() bool { return n.Ping(context.Background()) == nil })
+	n.keep("k", "1")
+	path := n.other.cfg.Socket
+	n.stop()
+	host(t, path)
+	n.await("the other sidecar", func() bool {
+		_, err := n.Get(context.Background(), "k")
+		return errors.Is(err, ErrNotFound)
+	})
+}
+
+func TestNearRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	host(t, path)
+	for _, c := range []NearCache{{Bytes: 1}, {Bound: time.Second}, {Bytes: 1 << 20, Bound: time.Millisecond}, {Bytes: 1 << 20, Bound: time.Hour}} {
+		if _, err := Dial(t.Context(), Config{Socket: path, NearCache: c}); !errors.Is(err, ErrBadRequest) {
+			t.Errorf("%+v: %v, want ErrBadRequest", c, err)
+		}
+	}
+}
+
+// Readers, a writer, floors and resets at once: no value is older than a write
+// that this client has made itself.
+func TestNearConcurrently(t *testing.T) {
+	n := newNearTest(t, time.Minute)
+	ctx, stop := context.WithTimeout(context.Background(), time.Second)
+	defer stop()
+	var last [10]atomic.Int64
+	var wg sync.WaitGroup
+	var hits atomic.Int64
+	for i := range last {
+		n.set(n.Client, fmt.Sprint("k", i), "0")
+	}
+	wg.Go(func() {
+		for v := int64(1); ctx.Err() == nil; v++ {
+			i := v % 10
+			n.set(n.Client, fmt.Sprint("k", i), fmt.Sprint(v))
+			last[i].Store(v)
+			time.Sleep(100 * time.Microsecond)
+		}
+	})
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			n.near.drop()
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	for range 4 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				least := last[i%10].Load()
+				it, err := n.Get(context.Background(), fmt.Sprint("k", i%10))
+				var v int64
+				if _, e := fmt.Sscan(string(it.Value), &v); err != nil || e != nil || v < least {
+					t.Errorf("k%d is %q from %s, %v; want %d or later", i%10, it.Value, it.Source, err, least)
+					return
+				}
+				if it.Source == "near" {
+					hits.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if hits.Load() < 100 {
+		t.Errorf("%d hits: too tame a run", hits.Load())
+	}
+}

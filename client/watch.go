@@ -1,0 +1,234 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// WatchOptions of a Watch. The zero value tells of every change.
+type WatchOptions struct {
+	// Keys are of the client's namespace, and those alone are told of; at most
+	// 1,024. Without them every change is, also of other namespaces: an event
+	// names a key's hash, and not its namespace.
+	Keys []string
+	// All tells of every namespace's flushes, not of those alone that concern
+	// the client's.
+	All bool
+	// Beat is how long there may be nothing before a Beat. Default 1 s, at most
+	// an hour.
+	Beat time.Duration
+}
+
+// Kind says what an Event is.
+type Kind uint8
+
+// The kinds.
+const (
+	Changed Kind = iota // a key was written, touched or deleted
+	Raised              // what has changed in some partitions is not known
+	Flushed             // a namespace was emptied
+	Reset               // what was before is not known; the first event is one
+	Beat                // there was nothing: all up to now has been told
+)
+
+var kindNames = [...]string{"changed", "raised", "flushed", "reset", "beat"}
+
+func (k Kind) String() string { return kindNames[k] }
+
+// Event is something that the sidecar has heard of.
+type Event struct {
+	Kind       Kind
+	Key        string   // of Changed, where WatchOptions has it
+	Namespace  string   // of Flushed, and where there is a Key; "" is all
+	Hash       uint64   // of the key, of Changed
+	Version    uint64   // of the change; of Flushed: what is older is gone
+	Partitions []uint16 // of Raised
+}
+
+// Watch tells what changes, wherever that is done, as the sidecar on this host
+// hears of it, until ctx or the loop over it ends. It asks again when the loop's
+// body has returned, and keeps nothing: who is too slow gets a Reset.
+//
+// An error says that the stream has been interrupted. It is taken up again, with
+// a Reset, unless the error is ErrBadRequest, ErrUnsupported, ErrUnauthorized or
+// ErrClosed.
+func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		def(&o.Beat, time.Second)
+		if len(o.Keys) > wire.MaxKeys || o.Beat < time.Millisecond || o.Beat > time.Hour {
+			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(c.closed, cancel)()
+		f := newFeed(c, o.Beat)
+		defer f.slot.Close()
+		if o.All {
+			f.options = wire.All
+		}
+		for tries := 0; ; tries++ {
+			w, err := f.next(ctx)
+			switch {
+			case c.closed.Err() != nil:
+				yield(Event{}, ErrClosed)
+				return
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				if !yield(Event{}, err) || final(err) {
+					return
+				}
+				rest(ctx, tries)
+				continue
+			}
+			tries = 0
+			if !f.tell(&w, o.Keys, yield) {
+				return
+			}
+		}
+	}
+}
+
+// final says whether there is no use in trying again.
+func final(err error) bool {
+	return errors.Is(err, ErrBadRequest) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrClosed)
+}
+
+// rest is a pause that grows with the tries, up to a second, and has jitter.
+func rest(ctx context.Context, tries int) {
+	most := min(10*time.Millisecond<<min(tries, 10), time.Second)
+	t := time.NewTimer(most/2 + rand.N(most/2))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// feed is a place in the sidecar's stream. It has a connection of its own, so
+// that no long answer is in front of its.
+type feed struct {
+	slot      *slot
+	cfg       *Config
+	namespace []byte
+	options   wire.Options
+	wait      time.Duration
+
+	conn       *rpc.Client // that the place is good on; nil before the first answer
+	welcome    *wire.Welcome
+	epoch, seq uint64
+}
+
+func newFeed(c *Client, wait time.Duration) *feed {
+	return &feed{slot: newSlot(&c.cfg), cfg: &c.cfg, namespace: c.namespace, wait: wait}
+}
+
+// next asks what comes after the place. Whatever goes wrong, the next answer is
+// a reset.
+func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
+	conn, err := f.slot.get(ctx)
+	if err != nil {
+		f.conn = nil
+		return w, err
+	}
+	if conn != f.conn {
+		f.conn, f.epoch, f.seq = conn, 0, 0
+		if f.welcome = f.slot.welcomeOf(conn); f.welcome == nil || !slices.Contains(f.welcome.Features, "watch") {
+			return w, fmt.Errorf("%w: the sidecar knows no WATCH: it is of an older version", ErrUnsupported)
+		}
+	}
+	if err = f.ask(ctx, &w); err != nil {
+		f.conn = nil
+		return w, err
+	}
+	if !w.Reset && (w.Epoch != f.epoch || w.After != f.seq) {
+		f.conn = nil
+		return w, fmt.Errorf("%w: the sidecar's answer goes on from %d, which was not asked for", ErrInternal, w.After)
+	}
+	f.epoch, f.seq = w.Epoch, w.Seq
+	return w, nil
+}
+
+func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
+	timeout := f.wait + f.cfg.RequestTimeout
+	call, err := f.conn.Do(ctx, timeout, &wire.Request{
+		Op: wire.OpWatch, Namespace: f.namespace, Options: f.options, Epoch: f.epoch, Seq: f.seq,
+		TimeoutMS: uint32(min(timeout.Milliseconds(), wire.MaxTimeout)), WaitMS: uint32(f.wait.Milliseconds()),
+	})
+	if err != nil {
+		return callError(err)
+	}
+	defer f.conn.Release(call)
+	var r wire.Reply
+	if err := wire.DecodeReply(wire.OpWatch, call.Frame(), &r); err != nil {
+		return fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+	}
+	if err := replyError(&r); err != nil {
+		return err
+	}
+	if err := wire.UnmarshalBody(r.Body, w); err != nil {
+		return fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+	}
+	return nil
+}
+
+// tell yields what an answer has of some keys, or of all, and says whether the
+// loop goes on.
+func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) bool) bool {
+	if w.Reset {
+		return yield(Event{Kind: Reset}, nil)
+	}
+	namespace := string(f.namespace)
+	if namespace == "" {
+		namespace = f.cfg.Namespace
+	}
+	def(&namespace, "default")
+	var names map[uint64]string
+	if len(keys) > 0 {
+		if f.welcome.Hash.Name != wire.HashName {
+			return yield(Event{}, fmt.Errorf("%w: the sidecar hashes keys with %q, which this client does not know: watch without keys", ErrUnsupported, f.welcome.Hash.Name))
+		}
+		names = make(map[uint64]string, len(keys))
+		seed := kv.NamespaceSeed(f.welcome.Hash.Seed, namespace)
+		for _, k := range keys {
+			names[uint64(kv.HashKey(seed, []byte(k)))] = k
+		}
+	}
+	more, told := true, false
+	err := w.Events.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
+		e := Event{Kind: Kind(kind), Hash: hash, Version: version}
+		switch e.Kind {
+		case Changed:
+			if names != nil {
+				key, ok := names[hash]
+				if !ok {
+					return
+				}
+				e.Key, e.Namespace = key, namespace
+			}
+		case Raised:
+			e.Partitions = slices.Collect(kv.PartitionsOf(d.Partitions).All())
+		case Flushed:
+			e.Namespace = d.Namespace
+		}
+		more = more && yield(e, nil)
+		told = true
+	})
+	if err != nil { // of a later version: what it says is not known
+		return more && yield(Event{Kind: Reset}, nil)
+	}
+	if more && !told && w.Seq == w.Head {
+		more = yield(Event{Kind: Beat}, nil)
+	}
+	return more
+}

@@ -1,0 +1,173 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// follow is a Watch from which a test takes events one by one, passing over
+// heartbeats.
+type follow struct {
+	t    *testing.T
+	pull func() (client.Event, error, bool)
+}
+
+func watch(t *testing.T, c *client.Client, o client.WatchOptions) *follow {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	pull, stop := iter.Pull2(c.Watch(ctx, o))
+	t.Cleanup(cancel)
+	t.Cleanup(stop)
+	f := &follow{t, pull}
+	f.want(client.Reset, "")
+	return f
+}
+
+func (f *follow) want(kind client.Kind, about string) client.Event {
+	f.t.Helper()
+	for {
+		e, err, ok := f.pull()
+		if err != nil || !ok {
+			f.t.Fatalf("%v, %v; want %v", err, ok, kind)
+		}
+		if e.Kind == client.Beat && kind != client.Beat {
+			continue
+		}
+		if e.Kind != kind || e.Key+e.Namespace != about {
+			f.t.Fatalf("got %+v, want %v of %q", e, kind, about)
+		}
+		return e
+	}
+}
+
+func TestWatch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	stop := serve(t, path)
+	c := dial(t, client.Config{Socket: path})
+	ctx := t.Context()
+	all := watch(t, c, client.WatchOptions{All: true, Beat: 20 * time.Millisecond})
+	some := watch(t, c, client.WatchOptions{Keys: []string{"a", "b"}, Beat: 20 * time.Millisecond})
+	users := watch(t, c.InNamespace("users"), client.WatchOptions{Keys: []string{"a"}, Beat: 20 * time.Millisecond})
+	all.want(client.Beat, "")
+
+	other := dial(t, client.Config{Socket: path})
+	for _, key := range []string{"none", "a"} {
+		v, err := other.Set(ctx, key, []byte("1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := all.want(client.Changed, "")
+		if e.Version != v || e.Hash == 0 {
+			t.Errorf("%+v, want version %d", e, v)
+		}
+		if key == "a" {
+			if s := some.want(client.Changed, "adefault"); s.Hash != e.Hash || s.Version != v {
+				t.Errorf("%+v, want %+v", s, e)
+			}
+		}
+	}
+	if _, err := other.InNamespace("users").Set(ctx, "a", nil); err != nil {
+		t.Fatal(err)
+	}
+	all.want(client.Changed, "")
+	users.want(client.Changed, "ausers")
+	if err := other.InNamespace("users").Flush(ctx, client.FlushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	all.want(client.Flushed, "users")
+	users.want(client.Flushed, "users")
+	if _, err := other.Delete(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	all.want(client.Changed, "")
+	some.want(client.Changed, "adefault") // and nothing of users before it
+
+	// A restart: an error or more, and then a reset.
+	stop()
+	if _, err, ok := some.pull(); ok && err == nil {
+		_, err, ok = some.pull() // a heartbeat at its end
+		if !ok || err == nil {
+			t.Errorf("%v, %v, want an error", err, ok)
+		}
+	}
+	serve(t, path)
+	for {
+		e, err, ok := some.pull()
+		if !ok {
+			t.Fatal("the stream has ended")
+		}
+		if err == nil {
+			if e.Kind != client.Reset {
+				t.Errorf("got %+v, want a reset", e)
+			}
+			break
+		}
+	}
+	if _, err := other.Set(ctx, "b", nil); err != nil {
+		t.Fatal(err)
+	}
+	some.want(client.Changed, "bdefault")
+
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		e, err, ok := some.pull()
+		if !ok || errors.Is(err, client.ErrClosed) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("after Close: %+v, %v", e, err)
+		}
+	}
+}
+
+// Who takes its time loses its place, and is told so.
+func TestWatchTooSlow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path)
+	c := dial(t, client.Config{Socket: path})
+	f := watch(t, c, client.WatchOptions{})
+	writer := dial(t, client.Config{Socket: path})
+	for i := 0; i < 70_000; i += 1000 {
+		keys := make([]string, 1000)
+		for j := range keys {
+			keys[j] = fmt.Sprint("key", i+j)
+		}
+		if _, err := writer.Delete(t.Context(), keys...); err != nil && !errors.Is(err, client.ErrNotFound) {
+			t.Fatal(err)
+		}
+	}
+	f.want(client.Reset, "")
+	if _, err := writer.Set(t.Context(), "k", nil); err != nil {
+		t.Fatal(err)
+	}
+	f.want(client.Changed, "")
+}
+
+func TestWatchRefuses(t *testing.T) {
+	c := dial(t, client.Config{})
+	for _, o := range []client.WatchOptions{{Keys: make([]string, 1025)}, {Beat: -1}, {Beat: 2 * time.Hour}} {
+		n := 0
+		for _, err := range c.Watch(t.Context(), o) {
+			if n++; !errors.Is(err, client.ErrBadRequest) {
+				t.Errorf("got %v, want ErrBadRequest", err)
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d answers, want one error", n)
+		}
+	}
+	n := 0
+	for _, err := range c.InNamespace("Bad").Watch(t.Context(), client.WatchOptions{}) {
+		if n++; !errors.Is(err, client.ErrBadRequest) || n > 1 {
+			t.Fatalf("a bad namespace: %v, want ErrBadRequest once", err)
+		}
+	}
+}
