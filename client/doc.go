@@ -16,7 +16,19 @@
 // connection broke. No write is repeated after it may have been executed: it
 // returns ErrTimeout, and its outcome is unknown.
 //
+// # Near cache
+//
+// With Config.NearCache the client keeps values in this process, and follows the
+// sidecar to know when they are outdated. A hit takes a tenth of a microsecond,
+// not a round trip. What it returns was current less than the sidecar's smallest
+// max_staleness and NearCache.Bound ago, together; a change is usually heard of
+// within milliseconds. A read after a write of the same Client sees it, and the
+// option Fresh asks the key's owner. Where the sidecar cannot be reached, or says
+// nothing for as long as the bound, nothing is served from here: so too in a
+// process that goes on after a stop.
+//
 // # Goroutines
 //
-// One a connection, which reads; all end with Close.
+// One a connection, which reads, and one that follows the sidecar for the near
+// cache; all end with Close. Watch runs on its caller's.
 package client

@@ -228,8 +228,10 @@ func (n *near) get(in *space, key string) (Item, bool) {
 		return Item{}, false
 	}
 	n.hits.Add(1)
+	value := make([]byte, len(got.value))
+	copy(value, got.value)
 	return Item{
-		Value: bytes.Clone(got.value), Flags: got.flags, Version: uint64(got.version), TTL: got.deadline.Remaining(now),
+		Value: value, Flags: got.flags, Version: uint64(got.version), TTL: got.deadline.Remaining(now),
 		Source: "near", Age: now - lease + time.Duration(s.behind.Load()),
 	}, true
 }
