@@ -180,9 +180,17 @@ func (c *Cache) Replace(n *Copy) {
 	}
 }
 
-// Delete drops the copy of a key, soon. That is for the sake of memory: whether
-// a copy may be served is decided when it is read.
-func (c *Cache) Delete(h kv.Hash) { c.store.Del(uint64(h)) }
+// Outdate drops the copy of a key, soon, if it was vouched for before a version.
+// That is for the sake of memory: whether a copy may be served is decided when it
+// is read.
+func (c *Cache) Outdate(h kv.Hash, v kv.Version) {
+	if _, there := c.store.GetTTL(uint64(h)); !there { // no use, unlike Get
+		return
+	}
+	if got, ok := c.store.Get(uint64(h)); ok && got != nil && got.AsOf < v {
+		c.store.Del(uint64(h))
+	}
+}
 
 // Wait returns when what was put before it is there, or dropped.
 func (c *Cache) Wait() { c.store.Wait() }

@@ -2,6 +2,7 @@ package l1
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -48,10 +49,10 @@ func TestPutAndGet(t *testing.T) {
 	if !ok || string(got.Value()) != "v" || got.Version != 7 || got.AsOf != 9 {
 		t.Errorf("%+v, %v", got, ok)
 	}
-	c.Delete(key("k").Hash)
+	c.Outdate(key("k").Hash, math.MaxUint64)
 	c.wait()
 	if _, ok := c.Get(key("k")); ok {
-		t.Error("a hit after Delete")
+		t.Error("a hit after Outdate")
 	}
 }
 
@@ -152,7 +153,7 @@ func TestConcurrent(t *testing.T) {
 				name := fmt.Sprint("k", rnd.IntN(5000))
 				switch rnd.IntN(10) {
 				case 0:
-					c.Delete(key(name).Hash)
+					c.Outdate(key(name).Hash, math.MaxUint64)
 				case 1, 2, 3:
 					c.Put(copyOf(name, name))
 				default:
@@ -195,9 +196,9 @@ func TestFront(t *testing.T) {
 	if n, all := c.front.hits(), c.Stats().Hits; n != 198 || all != 200 {
 		t.Errorf("%d hits, %d in front", all, n)
 	}
-	c.Delete(key("k").Hash)
+	c.Outdate(key("k").Hash, math.MaxUint64)
 	if _, ok := c.Get(key("k")); ok {
-		t.Error("a hit after Delete")
+		t.Error("a hit after Outdate")
 	}
 	c.check(t)
 }
@@ -258,5 +259,24 @@ func BenchmarkGet(b *testing.B) {
 	for b.Loop() {
 		i++
 		c.Get(keys[i*7919%len(keys)])
+	}
+}
+
+// TestOutdate: only a copy that was vouched for before is dropped.
+func TestOutdate(t *testing.T) {
+	c := newTestCache(t, Config{Bytes: 1 << 20})
+	n := copyOf("k", "v")
+	n.AsOf = 10
+	c.Put(n)
+	c.wait()
+	for _, step := range []struct {
+		v     kv.Version
+		there bool
+	}{{9, true}, {10, true}, {11, false}, {12, false}} {
+		c.Outdate(key("k").Hash, step.v)
+		c.wait()
+		if _, ok := c.Get(key("k")); ok != step.there {
+			t.Errorf("after a change at %d it is there: %v", step.v, ok)
+		}
 	}
 }

@@ -25,9 +25,13 @@ type host struct {
 // startHost runs a sidecar on loopback that joins others.
 func startHost(t testing.TB, name string, join ...string) *host {
 	t.Helper()
-	cfg := Config{
-		Node: name, NoSocket: true, L2Size: 16 << 20, L1Size: 1 << 20, Bind: "127.0.0.1:0", Join: join,
-	}
+	return startHostWith(t, Config{}, name, join...)
+}
+
+// startHostWith is startHost with more of a configuration.
+func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host {
+	t.Helper()
+	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, true, 16<<20, 1<<20, "127.0.0.1:0", join
 	if os.Getenv("CLUSTER_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
 	}
@@ -158,54 +162,89 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	count(a, "after another leave")
 }
 
-// A hit in the copies of another's entries allocates as little as one of this
-// host's own: nothing.
-func TestCopyHitAllocatesNothing(t *testing.T) {
-	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
-	settled(t, a, b)
-	ctx := t.Context()
-	key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
-	n := 0
-	for a.node.Holds(a.hash(defaultNamespace, key(n)).Partition()) != 0 {
-		n++
+// copyHits returns a host, the key of another's entry that it has a copy of, and
+// what serves a GET of it and returns the answer.
+func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
+	tb.Helper()
+	patient := Config{MaxStaleness: 10 * time.Second} // on a busy machine a lease may lapse
+	a = startHostWith(tb, patient, "a")
+	b := startHostWith(tb, patient, "b", a.node.GossipAddress())
+	settled(tb, a, b)
+	for n := 0; key == nil; n++ {
+		if k := fmt.Appendf(nil, "key%d", n); b.node.Holds(a.hash(defaultNamespace, k).Partition()) != 0 {
+			key = k
+		}
 	}
-	if _, err := b.Set(ctx, "default", key(n), make([]byte, 100), SetOptions{}); err != nil {
-		t.Fatal(err)
+	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
+		tb.Fatal(err)
 	}
 	h := &session{s: a.Sidecar, core: &a.core, ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
-	frame := wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key(n)})[wire.LengthSize:]
-	frames := [][]byte{frame}
-	var r wire.Reply
-	get := func() {
+	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
+	get = func() []byte {
 		conn.Out = conn.Out[:0]
 		h.Batch()
 		if err := h.Serve(conn, frames); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		h.Served()
+		return conn.Out[wire.LengthSize:]
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err := a.Get(ctx, "default", key(n)); err != nil { // makes the copy
-			t.Fatal(err)
+	var r wire.Reply
+	for deadline := time.Now().Add(20 * time.Second); r.Source != wire.SourceL1; {
+		if _, err := a.Get(tb.Context(), "default", key); err != nil { // makes the copy
+			tb.Fatal(err)
 		}
 		a.l1.Wait()
-		before := a.names.stats()[0].Hits
-		allocs := testing.AllocsPerRun(200, get)
-		if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.OK {
-			t.Fatalf("%+v, %v", r, err)
-		}
-		if hits := a.names.stats()[0].Hits - before; r.Source == wire.SourceL1 && hits >= 200 {
-			if allocs != 0 {
-				t.Errorf("%v allocations a hit", allocs)
-			}
-			return
+		if err := wire.DecodeReply(wire.OpGet, get(), &r); err != nil || r.Status != wire.OK {
+			tb.Fatalf("%+v, %v", r, err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the copy is never there: source %d", r.Source)
+			tb.Fatalf("the copy is never there: source %d", r.Source)
 		}
 	}
+	return a, key, get
+}
+
+// A hit in the copies of another's entries allocates as little as one of this
+// host's own: nothing.
+func TestCopyHitAllocatesNothing(t *testing.T) {
+	a, _, get := copyHits(t)
+	before := a.names.stats()[0].Hits
+	if allocs := testing.AllocsPerRun(200, func() { get() }); allocs != 0 {
+		t.Errorf("%v allocations a hit", allocs)
+	}
+	if hits := a.names.stats()[0].Hits - before; hits < 200 {
+		t.Errorf("%d hits", hits)
+	}
+}
+
+// BenchmarkCopyHit is a hit in the copies: all of it, and the copy found with
+// the checks and without.
+func BenchmarkCopyHit(b *testing.B) {
+	a, key, get := copyHits(b)
+	b.Run("all", func(b *testing.B) {
+		for b.Loop() {
+			get()
+		}
+	})
+	k := a.names.lookup(defaultNamespace).key(key)
+	owner := a.node.View().Owner(k.Hash.Partition())
+	b.Run("checked", func(b *testing.B) {
+		now := a.clock.Read()
+		for b.Loop() {
+			if a.copyOf(k, owner, now) == nil {
+				now = a.clock.Read()
+			}
+		}
+	})
+	b.Run("unchecked", func(b *testing.B) {
+		for b.Loop() {
+			if _, ok := a.l1.Get(k); !ok {
+				b.Fatal("the copy is gone")
+			}
+		}
+	})
 }
 
 // However many requests wait for other hosts, there is a bound.

@@ -49,7 +49,7 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		if !strike.Out(strike.NoteEvents) {
 			c.note(e.Hash, e.Version)
 		}
-		c.l1.Delete(e.Hash)
+		c.l1.Outdate(e.Hash, e.Version)
 		// What somebody else has written though this host holds the partition
 		// comes of a split: what is here is not newer in any order that both
 		// sides know.

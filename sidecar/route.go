@@ -249,7 +249,7 @@ func (c *core) outdated(key kv.Key, v kv.Version) {
 		return
 	}
 	c.note(key.Hash, v)
-	c.l1.Delete(key.Hash)
+	c.l1.Outdate(key.Hash, v)
 }
 
 // owned copies an answer out of its frame.
