@@ -64,7 +64,13 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 	}
 	switch st := s.node.Stats(); {
 	case !st.In:
-		return "not joined", false
+		words := "not joined"
+		for _, m := range s.node.Members() {
+			if m.ID == s.node.Self() && m.Why != "" {
+				words += ": " + m.Why
+			}
+		}
+		return words, false
 	case len(s.cfg.Join) > 0 && st.Members == 1:
 		return "ok, alone: nobody answers at the join addresses", true
 	}

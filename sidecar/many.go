@@ -131,7 +131,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			}
 		}
 		return left
-	}, func(i int) { items[i] = nobody(one(i)) })
+	}, func(i int) { items[i] = c.nobody(one(i)) })
 	total := 0
 	for i := range items {
 		if total > wire.MaxMGetAnswer {
@@ -188,7 +188,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 			}
 		}
 		return left
-	}, func(i int) { items[i] = nobody(q) })
+	}, func(i int) { items[i] = c.nobody(q) })
 	return wire.Reply{Items: items}
 }
 

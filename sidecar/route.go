@@ -118,7 +118,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		}
 		b.release()
 		if !c.wait(ctx, changed, until) {
-			return nobody(q)
+			return c.nobody(q)
 		}
 	}
 }
@@ -165,9 +165,12 @@ func (c *core) there(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 
 // nobody answers a request that nobody could be found for in time. Nothing was
 // executed.
-func nobody(q *wire.Request) wire.Reply {
+func (c *core) nobody(q *wire.Request) wire.Reply {
 	if readOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+	}
+	if why := c.node.Outcast(); why != "" {
+		return errorReply(wire.Errorf(wire.Unavailable, "this host is in no cluster: %s", why))
 	}
 	return errorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
 }
@@ -186,10 +189,11 @@ func unreached(owner *cluster.Owner) *wire.Error {
 
 func readOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet }
 
-// wait waits for a change, and says whether there is time left.
+// wait waits for a change, and says whether there is time left: none where
+// nothing will change until somebody sees to it.
 func (c *core) wait(ctx context.Context, changed <-chan struct{}, deadline time.Duration) bool {
 	left := deadline - c.clock.Read().Boot
-	if left <= 0 {
+	if left <= 0 || c.node.Outcast() != "" {
 		return false
 	}
 	t := time.NewTimer(left)

@@ -454,8 +454,17 @@ func TestOtherStaleness(t *testing.T) {
 	if out := first.must("health"); out != "serving\n" {
 		t.Errorf("health of the first: %q", out)
 	}
-	if o := second.at("health"); o.status != exitMiss || !strings.Contains(o.err, "it has not joined the other hosts") {
+	eventually(t, patience, "the second to know its reason", func() error {
+		if o := second.at("health"); !strings.Contains(o.err, "hosts: ") {
+			return errors.New(o.err)
+		}
+		return nil
+	})
+	if o := second.at("health"); o.status != exitMiss || !strings.Contains(o.err, "it has not joined the other hosts: ") || !strings.Contains(o.err, "max_staleness") {
 		t.Errorf("health of the second: %v", o)
+	}
+	if o := second.at("set", "k", "v"); o.status == exitDone || !strings.Contains(o.err, "max_staleness") {
+		t.Errorf("a write through the second: %v", o)
 	}
 	time.Sleep(2 * time.Second) // in which they try each other again and again
 	for _, p := range []*process{first, second} {
@@ -479,6 +488,9 @@ func TestOneNameTwice(t *testing.T) {
 		p.waitFor("word of the other", p.log, func(log string) bool {
 			return strings.Contains(log, "two processes call themselves by one name: names must be unique, set node")
 		})
+	}
+	if out := second.must("members"); !strings.Contains(out, "two processes call themselves") {
+		t.Errorf("members of the newcomer:\n%s", out)
 	}
 	if got := first.must("get", "k"); got != "v" {
 		t.Errorf("%q", got)

@@ -42,8 +42,11 @@ func (p *program) healthCommand() *cli.Command {
 				return err
 			}
 			var st client.Stats
+			why := ""
 			err := p.withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
-				st, err = cl.Stats(ctx)
+				if st, err = cl.Stats(ctx); err == nil && !st.Cluster.In {
+					why = whyOut(ctx, cl, st.Node)
+				}
 				return err
 			})
 			switch {
@@ -52,7 +55,7 @@ func (p *program) healthCommand() *cli.Command {
 			case err != nil:
 				return err
 			}
-			words, err := healthOf(&st)
+			words, err := healthOf(&st, why)
 			if err == nil {
 				_, err = fmt.Fprintln(p.out, words)
 			}
@@ -61,14 +64,30 @@ func (p *program) healthCommand() *cli.Command {
 	}
 }
 
+// whyOut is why a sidecar has not joined the others, as far as it knows.
+func whyOut(ctx context.Context, cl *client.Client, node string) string {
+	list, err := cl.Members(ctx)
+	if err != nil {
+		return "" // it serves enough to say that it is not ready
+	}
+	for _, m := range list {
+		if m.Node == node {
+			return m.Why
+		}
+	}
+	return ""
+}
+
 // healthOf says how a sidecar that answers serves; an error says why it does
 // not yet.
-func healthOf(st *client.Stats) (string, error) {
+func healthOf(st *client.Stats, why string) (string, error) {
 	switch c := &st.Cluster; {
 	case c.In && c.Join > 0 && c.Members == 1:
 		return "serving, alone: nobody answers at the join addresses", nil
 	case c.In:
 		return "serving", nil
+	case why != "":
+		return "", fmt.Errorf("it is up and not ready: it has not joined the other hosts: %s", why)
 	case c.Members > 1:
 		return "", errors.New("it is up and not ready: it has not joined the other hosts; see \"cachesidecar members\" and its log")
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
@@ -11,7 +12,30 @@ import (
 // conflict is gossip's word of two processes under one name.
 func (n *Node) conflict(node, known, other string) {
 	n.counts.conflicts.Add(1)
+	n.mu.Lock()
+	n.named[kv.NodeID(node)] = namesake{at: n.cfg.Clock.Read().Boot, why: fmt.Sprintf("two processes call themselves %s, at %s and %s: names must be unique, set node", node, known, other)}
+	n.mu.Unlock()
 	n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+}
+
+// namesake is what gossip has told of a name, and when: it tells it again for as
+// long as it lasts.
+type namesake struct {
+	at  time.Duration // on the boot clock
+	why string
+}
+
+// namesakeFor is how long that counts.
+const namesakeFor = time.Minute
+
+// twice says that a name is that of two processes, if it is. The lock is held.
+func (n *Node) twice(name kv.NodeID) string {
+	s, ok := n.named[name]
+	if ok && n.cfg.Clock.Read().Boot-s.at >= namesakeFor {
+		delete(n.named, name)
+		return ""
+	}
+	return s.why
 }
 
 // greeted and refused tell of greetings, this node's and others'.
@@ -50,6 +74,31 @@ func (n *Node) trouble(node kv.NodeID, why string) bool {
 	}
 	m.trouble = why
 	return true
+}
+
+// Outcast says why this node can answer for no key and ask nobody: it is out,
+// others are in, and all that live refuse it, or are refused by it. It is ""
+// where that may change by itself.
+func (n *Node) Outcast() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.outcastLocked()
+}
+
+func (n *Node) outcastLocked() (why string) {
+	if n.machine.In() || len(n.machine.Entered()) > 0 {
+		return ""
+	}
+	for _, m := range n.members {
+		switch {
+		case !m.alive:
+		case m.trouble == "":
+			return ""
+		case m.in && (why == "" || m.trouble < why):
+			why = m.trouble
+		}
+	}
+	return why // where nobody is in, this node may come in yet
 }
 
 // Stats counts what has happened; Begun, Ended and Retired are of partitions.
@@ -132,10 +181,10 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: cmp.Or(n.machine.Refused(), n.machine.Trouble(n.cfg.Self.Node))}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
 	for name, m := range n.members {
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: cmp.Or(m.trouble, n.machine.Trouble(name))}
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""

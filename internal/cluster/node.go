@@ -35,6 +35,7 @@ type Node struct {
 	mu       sync.Mutex
 	machine  *holding.Machine
 	members  map[kv.NodeID]*member
+	named    map[kv.NodeID]namesake
 	owners   map[kv.Process]*Owner
 	begun    uint32            // generations given out
 	told     []holding.Promise // by the last poll
@@ -67,7 +68,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	now := cfg.Clock.Read()
-	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
+	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, named: map[kv.NodeID]namesake{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
 	}
@@ -222,8 +223,8 @@ func (n *Node) carryOut() {
 			n.sendAuth(a)
 		case holding.RingChanged:
 			v := n.newView()
-			n.view.Store(v)
-			n.cfg.Log.Info("the ring has changed", "members", len(v.owners))
+			came, went := v.since(n.view.Swap(v))
+			n.cfg.Log.Info("the ring has changed", "members", len(v.owners), "came", came, "went", went)
 			changed = true
 		case holding.StateChanged:
 			n.cfg.Log.Info("this node's state", "in", a.In, "reason", a.Why)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -79,4 +80,19 @@ func (v *View) Others() []*Owner {
 func (v *View) Own(p uint16) bool {
 	o := v.Owner(p)
 	return o != nil && o.Node == v.self
+}
+
+// since lists the processes that another view lacks, and those that only it has,
+// by their nodes' names.
+func (v *View) since(old *View) (came, went []kv.NodeID) {
+	return old.lacks(v), v.lacks(old)
+}
+
+func (v *View) lacks(other *View) (list []kv.NodeID) {
+	for _, o := range other.owners {
+		if !slices.Contains(v.owners, o) {
+			list = append(list, o.Node)
+		}
+	}
+	return list
 }

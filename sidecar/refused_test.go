@@ -1,0 +1,47 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A host that the others refuse, since its settings are not theirs, says so to
+// its apps at once, and to whoever asks whether it is ready; reads miss.
+func TestVirtualRefusedSaysSo(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		w.bound = 2 * cluster.DefaultBound
+		v := &vnode{w: w, i: 2, name: "other", ip: "10.0.9.9", clock: &virtualClock{origin: w.begun}}
+		w.nodes = append(w.nodes, v)
+		v.start()
+		time.Sleep(10 * time.Second)
+		ctx := context.Background()
+		began := time.Now()
+		_, set := v.s.Set(ctx, "default", []byte("k"), []byte("v"), SetOptions{})
+		_, del := v.s.Delete(ctx, "default", []byte("k"))
+		_, get := v.s.Get(ctx, "default", []byte("k"))
+		if d := time.Since(began); d > 0 {
+			t.Errorf("the answers took %v", d)
+		}
+		for _, err := range []error{set, del} {
+			var we *wire.Error
+			if !errors.As(err, &we) || we.Status != wire.Unavailable || !strings.Contains(we.Message, "max_staleness") {
+				t.Errorf("a write: %v", err)
+			}
+		}
+		if !errors.Is(get, ErrNotFound) {
+			t.Errorf("a read: %v", get)
+		}
+		if words, ready := v.s.readiness(); ready || !strings.Contains(words, "max_staleness") {
+			t.Errorf("readiness: %v, %q", ready, words)
+		}
+		if stored := setAll(w.nodes[0], 20, "v"); stored != 20 {
+			t.Errorf("the others store %d of 20", stored)
+		}
+	})
+}
