@@ -211,11 +211,12 @@ func (m *Machine) promisesSince(told uint64) []Promise {
 	return list
 }
 
-// judgeMembers decides who is held for dead, and who is in the ring. That grows
-// once in a while and not with each one that comes: where a hundred begin
-// together each would compute a hundred rings, for as long as a lease lives.
+// judgeMembers decides who is held for dead, and who is in the ring. One of many
+// grows once in a while and not with each member that comes: where a hundred
+// begin together each would compute a hundred rings, for as long as a lease
+// lives.
 func (m *Machine) judgeMembers() {
-	grows := m.now-m.grownAt >= m.cfg.Bound/growEvery
+	grows := len(m.entered) < growAtOnce || m.now-m.grownAt >= m.cfg.Bound/growEvery
 	for _, o := range m.members {
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
@@ -231,8 +232,10 @@ func (m *Machine) judgeMembers() {
 	}
 }
 
-// growEvery is the part of the bound between two growths of the ring: a tick.
-const growEvery = 16
+const (
+	growAtOnce = 8  // members; so few cost little
+	growEvery  = 16 // the part of the bound between two growths: a tick
+)
 
 // judgeSelf decides whether the node has joined, and whether it is in.
 func (m *Machine) judgeSelf() {
