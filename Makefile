@@ -4,7 +4,7 @@ GO ?= go
 FUZZTIME ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred strike fuzz model model-check faults bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck hundred strike fuzz model model-check faults soak bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -53,6 +53,9 @@ model-check:      ## the rules of who holds what, exhaustively with spin (two mi
 
 faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)
 	$(GO) test ./internal/faults -v -count=1 -faults.long -timeout 60m
+
+soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
+	$(GO) test ./internal/faults -run Soak -v -count=1 -faults.for 30m -timeout 60m
 
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all

@@ -21,9 +21,6 @@ import (
 // The load of a scenario: a few hundred keys, read and written through every
 // sidecar that lives, at a pace that leaves the machine to others.
 const (
-	// copyLife is how long a copy of another's entry is served; then it is the
-	// holder's word that counts.
-	copyLife   = time.Second
 	loadKeys   = 300
 	writers    = 4
 	appTimeout = time.Second
@@ -87,7 +84,7 @@ func (l *load) check(split func(time.Duration) bool) {
 	eventually(t, patience, "the apps to have tried everything: else the history proves little", l.enough)
 	l.end()
 	t.Logf("%s; done: %v", summary(l.history), l.did)
-	r := rules{bound: copyLife + l.g.bound, slack: slack, split: split}
+	r := rules{bound: l.g.bound, slack: slack, split: split}
 	for _, line := range r.broken(l.history) {
 		t.Error(line)
 	}

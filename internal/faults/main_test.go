@@ -17,11 +17,13 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 var (
 	long = flag.Bool("faults.long", false, "more rounds, longer faults, and the scenarios that take minutes")
+	soak = flag.Duration("faults.for", 0, "how long hosts are killed, paused, cut and restarted at random, as root; no time is not at all")
 	keep = flag.Bool("faults.keep", false, "keep the folders with the sidecars' logs")
 )
 
@@ -60,6 +62,7 @@ type spec struct {
 	Join                          []string
 	MaxStaleness                  time.Duration
 	Insecure                      bool
+	Voters                        []string // and policy consistent, where there are any
 }
 
 // runSidecar is what the command's run does.
@@ -79,7 +82,12 @@ func runSidecar(text string) int {
 }
 
 func (sp *spec) run(ctx context.Context) error {
+	policy := ""
+	if len(sp.Voters) > 0 {
+		policy = cluster.Consistent
+	}
 	s, err := sidecar.New(sidecar.Config{
+		PartitionPolicy: policy, Voters: sp.Voters,
 		Node: sp.Node, Socket: sp.Socket, L1Size: 4 << 20, L2Size: 32 << 20,
 		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, MaxStaleness: sp.MaxStaleness,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shortTime})),

@@ -151,7 +151,7 @@ func TestNetnsSplit(t *testing.T) {
 	if took := g.settle("a split of 30 s has healed", begun); took > 15*time.Second*slowness {
 		t.Errorf("all agree after %v, want 15 s at most", took)
 	}
-	time.Sleep(copyLife + g.bound)
+	time.Sleep(g.bound)
 	healed := w.now()
 	w.sweep()
 	time.Sleep(time.Second)
