@@ -404,7 +404,18 @@ init {
 		lease[0] = 6; lease[1] = 5; lease[2] = 3;
 		leased[0] = 6; leased[1] = 5; leased[2] = 3;
 		vep[1] = 1; vep[2] = 1; vep[3] = 1; vep[5] = 1; vep[6] = 1; vep[7] = 1;
+#ifdef LATE
+		/* But that one was started anew and is not in yet, and the second one sleeps. */
+		in[0] = 0; ep[0] = 2;
+		vin[1] = 4; vin[2] = 2;
+		inr[1] = 4; inr[2] = 2;
+		leased[0] = 4; leased[1] = 4;
+		lease[1] = 4;
+		vep[3] = 2; vep[6] = 2;
+		susp[1] = 1
+#else
 		held[0] = 1
+#endif
 #endif
 	}
 	do
