@@ -205,6 +205,9 @@ func TestFront(t *testing.T) {
 
 // TestPopularStay: what is read in front is known to be popular behind it.
 func TestPopularStay(t *testing.T) {
+	if raceDetector {
+		t.Skip("sync.Pool forgets under the race detector, and with it ristretto")
+	}
 	c := newTestCache(t, Config{Bytes: 1 << 20})
 	popular := make([]kv.Key, 50)
 	for i := range popular {

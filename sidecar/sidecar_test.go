@@ -87,6 +87,11 @@ func (c *rawConn) send(q *wire.Request) {
 
 func (c *rawConn) receive(op wire.Op) wire.Reply {
 	c.t.Helper()
+	return c.decode(op, c.frame())
+}
+
+func (c *rawConn) frame() []byte {
+	c.t.Helper()
 	var head [wire.LengthSize]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
 		c.t.Fatal(err)
@@ -95,6 +100,11 @@ func (c *rawConn) receive(op wire.Op) wire.Reply {
 	if _, err := io.ReadFull(c.r, frame); err != nil {
 		c.t.Fatal(err)
 	}
+	return frame
+}
+
+func (c *rawConn) decode(op wire.Op, frame []byte) wire.Reply {
+	c.t.Helper()
 	var r wire.Reply
 	if err := wire.DecodeReply(op, frame, &r); err != nil {
 		c.t.Fatal(err)
