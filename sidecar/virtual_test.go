@@ -88,6 +88,8 @@ type vnode struct {
 	reads kv.Clock                                        // what the process reads instead
 	dials func(context.Context, string) (net.Conn, error) // how it calls others instead
 
+	gossips func(memberlist.Transport) memberlist.Transport // what its gossip goes through
+
 	// Under the world's lock.
 	s      *Sidecar // nil while it does not run
 	run    int      // processes so far
@@ -143,6 +145,9 @@ func (v *vnode) start() {
 			Table:   w.table,
 			NoRelay: w.noRelay,
 			Transport: func(string) memberlist.Transport {
+				if v.gossips != nil {
+					return v.gossips(v.host.Transport(7946))
+				}
 				return v.host.Transport(7946)
 			},
 		},
