@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -138,4 +140,72 @@ func TestVirtualSplitVoters(t *testing.T) {
 func unavailable(err error) bool {
 	var e *wire.Error
 	return errors.As(err, &e) && e.Status == wire.Unavailable
+}
+
+// A host that no majority of the voters has acknowledged for the bound finds that
+// before it answers a read, and before it acknowledges a write, though its
+// process has run all the time, or nearly so.
+func TestVirtualAuthorityEnds(t *testing.T) {
+	ctx := context.Background()
+	for _, name := range []string{"read", "write"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 3)
+				w.voters = []string{"n0", "n1", "n2"}
+				v := w.nodes[0]
+				clock := &actingClock{virtualClock: v.clock}
+				v.reads = clock
+				for _, v := range w.nodes {
+					v.start()
+				}
+				w.agreed(15 * time.Second)
+				key, h := heldBy(v, "key")
+				if _, err := v.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				w.net.Isolate(v.ip)
+				time.Sleep(w.bound/2 + 12345*time.Nanosecond)
+				if got, err := v.s.Get(ctx, "default", key); err != nil || string(got.Data) != "old" {
+					t.Fatalf("while its authority lasts it answers %q, %v", got.Data, err)
+				}
+				synctest.Wait()                                                 // from now on only we run, until we sleep
+				late := func() { v.pause(w.bound*3/4 + 12345*time.Nanosecond) } // too short for a pause
+				if name == "read" {
+					late()
+					if got, err := v.s.Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
+						t.Errorf("after its authority has ended it answers %q, %v", got.Data, err)
+					}
+				} else {
+					version := func() kv.Version {
+						info, _ := v.s.store.Peek(v.s.names.lookup(defaultNamespace).key(key), 0)
+						return info.Version
+					}
+					before := version()
+					stored := func() {
+						if version() != before {
+							clock.act.Store(nil)
+							late()
+						}
+					}
+					clock.act.Store(&stored)
+					_, err := v.s.Set(ctx, "default", key, []byte("new"), SetOptions{})
+					var e *wire.Error
+					if !errors.As(err, &e) || e.Status != wire.Timeout {
+						t.Errorf("a write at the end of its authority: %v, want TIMEOUT", err)
+					}
+					if clock.act.Swap(nil) != nil {
+						t.Error("the clock was not read after the write was stored")
+					}
+				}
+				if n := v.s.clusterState().Pauses; n != 0 {
+					t.Errorf("%d pauses were found", n)
+				}
+				w.awaitHolds(v, h.Partition())
+				for _, v := range w.nodes {
+					v.leave()
+				}
+				time.Sleep(30 * time.Second)
+			})
+		})
+	}
 }

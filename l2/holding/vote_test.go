@@ -371,20 +371,6 @@ func TestEntriesOfTheLastHolder(t *testing.T) {
 	t.Error("nothing begins")
 }
 
-// A node that has let another have what it is about to hold does not hold it,
-// whatever the voters have acknowledged meanwhile.
-func TestClaimGivenUp(t *testing.T) {
-	h, sent := newPolling(t)
-	h.m.in = false // its ring has no say
-	b := ballotOf(1<<20, "h")
-	a := h.m.Asked(h.now, b.Process, Acquire{Ballot: b, State: 2, Partitions: everyPartition()})
-	h.check("it lets the other have it", a.Granted.Contains(everyPartition()), true)
-	h.m.table, h.m.in = smallTable([]ring.Member{{Node: "a", Weight: 1}}), true
-	h.acknowledged("v", sent)
-	h.acknowledged("w", sent)
-	h.check("it holds it", h.m.Serves(3), false)
-}
-
 // A voter that has asked for partitions itself acknowledges nobody below.
 func TestVoterClaims(t *testing.T) {
 	h := newHand(t, "v")
