@@ -3,6 +3,7 @@ package faults
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -95,6 +96,31 @@ func (g *group) joinAll() {
 	for _, n := range g.nodes {
 		n.spec.Join = join
 	}
+}
+
+// vote makes some of the nodes the voters of all.
+func (g *group) vote(voters ...*node) {
+	for _, n := range g.nodes {
+		n.spec.Voters = nil
+		for _, v := range voters {
+			n.spec.Voters = append(n.spec.Voters, v.spec.Node)
+		}
+	}
+}
+
+// servesNothing says what a node does beside missing keys and refusing writes.
+func (n *node) servesNothing() error {
+	ctx := n.g.t.Context()
+	for i := range 20 {
+		key := strconv.Itoa(i)
+		if item, err := n.app.Get(ctx, key); !errors.Is(err, client.ErrNotFound) {
+			return fmt.Errorf("%s reads %s as %q, %v", n.spec.Node, key, item.Value, err)
+		}
+		if _, err := n.app.Set(ctx, key, []byte("alone"), client.SetOptions{}); !errors.Is(err, client.ErrUnavailable) {
+			return fmt.Errorf("%s takes a write of %s: %v", n.spec.Node, key, err)
+		}
+	}
+	return nil
 }
 
 // freeAddress finds an address that nobody uses, and whose next port is free as

@@ -158,6 +158,35 @@ func TestNetnsSplit(t *testing.T) {
 	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
 }
 
+// TestNetnsSplitVoters is the same under policy consistent: the host that is cut
+// off serves nothing, and the bound holds throughout.
+func TestNetnsSplitVoters(t *testing.T) {
+	scenario(t, time.Minute)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.vote(g.nodes...)
+	g.start(g.nodes)
+	w := g.work(false)
+	time.Sleep(2 * time.Second)
+	l.rule(2, "INPUT", "-i", "eth0", "-j", "DROP")
+	l.rule(2, "OUTPUT", "-o", "eth0", "-j", "DROP")
+	time.Sleep(2*g.bound + time.Second)
+	g.alone(g.nodes[:2])
+	if err := g.nodes[2].servesNothing(); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(15 * time.Second)
+	if err := g.nodes[2].servesNothing(); err != nil {
+		t.Error(err)
+	}
+	begun := time.Now()
+	l.heal()
+	g.settle("a split has healed", begun)
+	w.sweep()
+	time.Sleep(time.Second)
+	w.check(nil)
+}
+
 // alone waits until each side is a cluster of its own.
 func (g *group) alone(sides ...[]*node) {
 	g.t.Helper()

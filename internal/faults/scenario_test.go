@@ -201,6 +201,35 @@ func TestProcessPause(t *testing.T) {
 	}
 }
 
+// TestProcessVoters: two of three voters stand still. The third serves nothing
+// until one of them goes on.
+func TestProcessVoters(t *testing.T) {
+	scenario(t, 30*time.Second)
+	g := newGroup(t, fast, 4)
+	g.vote(g.nodes[:3]...)
+	g.start(g.nodes)
+	l := g.work(false)
+	time.Sleep(2 * time.Second)
+	g.nodes[1].pause()
+	begun := time.Now()
+	g.settle("one of three voters was stopped", begun)
+	g.nodes[2].pause()
+	time.Sleep(3 * g.bound)
+	for _, n := range []*node{g.nodes[0], g.nodes[3]} {
+		if err := n.servesNothing(); err != nil {
+			t.Error(err)
+		}
+	}
+	time.Sleep(3 * time.Second)
+	begun = time.Now()
+	g.nodes[1].resume()
+	g.settle("it goes on", begun)
+	g.nodes[2].resume()
+	g.settle("so does the other", begun)
+	time.Sleep(time.Second)
+	l.check(nil)
+}
+
 // TestProcessAllPaused: the machine of all stands still.
 func TestProcessAllPaused(t *testing.T) {
 	scenario(t, 20*time.Second)
