@@ -2,4 +2,4 @@
 
 package holding
 
-const usualRuns = 10
+const usualRuns = 8
