@@ -247,7 +247,7 @@ func TestWrongRequests(t *testing.T) {
 		{"bad namespace", pack(t, 1, set, 0, "Ns", "k", "v"), wire.BadRequest, `namespace "Ns": a name is 1 to 64 of`},
 		{"empty namespace", pack(t, 1, get, 0, "", "k"), wire.BadRequest, `namespace "": a name is 1 to 64 of`},
 		{"long namespace", pack(t, 1, flush, 0, strings.Repeat("n", 65)), wire.BadRequest, "a name is 1 to 64 of"},
-		{"WATCH", pack(t, 1, watch, 0), wire.Unsupported, "WATCH is not served by this version"},
+		{"WATCH of a bad namespace", pack(t, 1, watch, 0, "Ns", 0, 0, 0, 0), wire.BadRequest, `namespace "Ns"`},
 		{"HELLO without a body", pack(t, 1, hello, 0), wire.BadRequest, "HELLO takes a map"},
 		{"HELLO with a text", pack(t, 1, hello, 0, "hi"), wire.BadRequest, "HELLO takes a map"},
 		{"HELLO with text for versions", pack(t, 1, hello, 0, map[string]any{"v": "one"}), wire.BadRequest, "HELLO takes a map"},

@@ -1,3 +1,7 @@
+//go:build !race
+
+// The race detector makes sync.Pool drop what it is given at random.
+
 package rpc
 
 import (

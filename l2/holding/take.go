@@ -132,14 +132,16 @@ func (m *Machine) answer(c *claim, o *member) *Answer {
 }
 
 // knows says whether all processes are in the ring, are this one, or are known
-// to be no member any more.
+// to be no member any more. One that is held for dead here, and in where the
+// answer comes from, may have come back and be asking others: it must be heard,
+// or be dead there too, first.
 func (m *Machine) knows(list []kv.Process) bool {
 	for _, id := range list {
 		if id.Node == m.cfg.Self.Node || m.gone[id] {
 			continue
 		}
 		o := m.members[id.Node]
-		if o == nil || o.id != id || !o.inRing && o.live() {
+		if o == nil || o.id != id || !o.inRing {
 			return false
 		}
 	}
