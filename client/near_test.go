@@ -430,6 +430,8 @@ func TestNearLease(t *testing.T) {
 
 	s := reset()
 	check("kept before a reset", false)
+	n.near.values.put(&kept{hash: key.Hash, space: key.Namespace, key: "k", asOf: 100, version: 5, since: now(), stream: &stream{}})
+	check("kept under another stream", false)
 	put(s)
 	n.clock.skipped.Add(int64(2 * time.Minute))
 	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 12}, welcome)
@@ -492,6 +494,9 @@ func TestNearLease(t *testing.T) {
 		from.greeted.Store(&greeting{welcome: wire.Welcome{Epoch: tc.epoch}})
 		n.near.keep(n.space, "k", tc.a, &answer{from: from}, &tc.r)
 		check(tc.name, tc.want)
+		if entries, _ := n.near.values.size(); tc.name == "another stream" && entries != 0 {
+			t.Errorf("%s: it is kept", tc.name)
+		}
 	}
 }
 
@@ -515,6 +520,10 @@ func TestNearDisconnect(t *testing.T) {
 	n.keep("k", "1")
 	path := n.other.cfg.Socket
 	n.stop()
+	n.await("nothing is followed, and all is dropped", func() bool {
+		st := n.NearStats()
+		return !st.Following && st.Entries == 0
+	})
 	host(t, path)
 	n.await("the other sidecar", func() bool {
 		_, err := n.Get(context.Background(), "k")

@@ -151,10 +151,6 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 		f.conn = nil
 		return w, err
 	}
-	if !w.Reset && (w.Epoch != f.epoch || w.After != f.seq) {
-		f.conn = nil
-		return w, fmt.Errorf("%w: the sidecar's answer goes on from %d, which was not asked for", ErrInternal, w.After)
-	}
 	f.epoch, f.seq = w.Epoch, w.Seq
 	return w, nil
 }

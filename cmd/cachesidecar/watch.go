@@ -1,0 +1,99 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+func (p *program) watchCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "watch",
+		Usage:       "print what changes, as this host hears of it",
+		ArgsUsage:   "[KEY…]",
+		Description: "Without keys every change is printed, until interrupted.",
+		Flags: clientFlags(
+			&cli.StringFlag{Name: "ns", Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of others (default: \"default\", and all flushes)"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON document a line", DisableDefaultText: true},
+		),
+		Action: func(c *cli.Context) error { return p.watch(c) },
+	}
+}
+
+// watch prints events until it is interrupted. It outlives a restart of the
+// sidecar, but not a first attempt that fails.
+func (p *program) watch(c *cli.Context) error {
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return explain(err, timeout)
+	}
+	ctx, cancel := context.WithTimeout(c.Context, timeout)
+	defer cancel()
+	cl, err := client.Dial(ctx, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout})
+	if err != nil {
+		return explain(err, timeout)
+	}
+	defer cl.Close()
+	view := cl.InNamespace(cmp.Or(c.String("ns"), "default"))
+	o := client.WatchOptions{Keys: c.Args().Slice(), All: !c.IsSet("ns") && c.NArg() == 0}
+	begun := false
+	for e, err := range view.Watch(c.Context, o) {
+		switch {
+		case err != nil && !begun:
+			return explain(err, timeout)
+		case err != nil:
+			fmt.Fprintln(p.err, "cachesidecar:", err)
+		case e.Kind == client.Beat:
+		default:
+			if err := p.event(e, c.Bool("json")); err != nil {
+				return err
+			}
+		}
+		begun = true
+	}
+	return nil
+}
+
+// watched is an event as --json prints it.
+type watched struct {
+	Time       string `json:"time"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Key        string `json:"key,omitempty"`
+	Hash       string `json:"hash,omitempty"`
+	Version    uint64 `json:"version,omitempty"`
+	Partitions int    `json:"partitions,omitempty"`
+}
+
+// event prints one line.
+func (p *program) event(e client.Event, asJSON bool) error {
+	w := watched{
+		Time: time.Now().Format("2006-01-02T15:04:05.000Z07:00"), Kind: e.Kind.String(), Namespace: e.Namespace, Key: e.Key,
+		Version: e.Version, Partitions: len(e.Partitions),
+	}
+	if e.Kind == client.Changed {
+		w.Hash = fmt.Sprintf("%016x", e.Hash)
+	}
+	if asJSON {
+		out := json.NewEncoder(p.out)
+		out.SetEscapeHTML(false)
+		return out.Encode(w)
+	}
+	line := w.Time + "  " + w.Kind
+	switch e.Kind {
+	case client.Changed:
+		line += fmt.Sprintf("  %s  %s  %d", cmp.Or(w.Key, "-"), w.Hash, w.Version)
+	case client.Flushed:
+		line += fmt.Sprintf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
+	case client.Raised:
+		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(16384), w.Version)
+	}
+	_, err := fmt.Fprintln(p.out, line)
+	return err
+}
