@@ -2,9 +2,10 @@
 
 GO ?= go
 FUZZTIME ?= 20s
+RUNS ?= 10000
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred strike fuzz model model-check faults soak bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck hundred strike random fuzz model model-check faults soak bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -41,6 +42,9 @@ strike:           ## take out the guards of freshness one by one, and see each m
 	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-strike ./cmd/cachesidecar
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-strike | grep internal/strike
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-strike
+
+random:           ## RUNS short runs at random in virtual time (10,000 unless told: about 20 minutes on two cores)
+	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -timeout 120m
 
 fuzz:             ## each fuzz target for FUZZTIME
 	./.ci/fuzz $(FUZZTIME)

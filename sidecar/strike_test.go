@@ -4,6 +4,7 @@ package sidecar
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -526,4 +527,25 @@ func TestStrike(t *testing.T) {
 		row(strike.OfferFilter.String(), "found by TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome")
 	})
 	t.Log(table.String())
+}
+
+var strikeRuns = flag.Int("strike.random", 0, "runs at random without each guard")
+
+// TestStrikeAtRandom prints in how many runs at random each guard is missed:
+// most of them seldom, hence the scenes.
+func TestStrikeAtRandom(t *testing.T) {
+	if *strikeRuns == 0 {
+		t.Skip("it decides nothing: -strike.random 50 runs it")
+	}
+	defer strike.Set()
+	for g := range strike.Guards {
+		strike.Set(g)
+		found := 0
+		for seed := range *strikeRuns {
+			if w := random(t, uint64(seed), true); len(w.broken) > 0 {
+				found++
+			}
+		}
+		t.Logf("%-40s found in %d of %d", g, found, *strikeRuns)
+	}
 }

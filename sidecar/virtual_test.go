@@ -21,6 +21,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
@@ -105,9 +106,12 @@ type vnode struct {
 type vkey struct {
 	name   []byte
 	writes []vwrite // by sequence number less one
+	fresh  []freshRead
 }
 
 type vwrite struct {
+	began   time.Time
+	del     bool
 	all     bool      // acknowledged by all
 	acked   time.Time // zero is not, or not yet
 	unknown bool
@@ -226,16 +230,18 @@ func (v *vnode) kill() {
 
 // note keeps the counts of a process.
 func (w *world) note(s *Sidecar) {
-	st := s.clusterState()
+	st, n := s.clusterState(), s.node.Stats() // which wait for who may wait for us
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.seen["begun"] += st.Begun
-	w.seen["ended"] += st.Ended
 	w.seen["pauses"] += st.Pauses
 	w.seen["peer reads"] += st.PeerReads
 	w.seen["joined"] += st.Joined
 	w.seen["handed over"] += st.Handoff.Admitted
 	w.seen["l1 hits"] += s.l1Stats().Hits
+	w.seen["refused fills"] += s.counts.fillsRefused.Load()
+	w.seen["takeovers"] += n.Begun
+	w.seen["resets"] += n.Resets
+	w.seen["relayed events"] += n.Heard
 	w.seen["refused copies"] += s.counts.copiesRefused.Load()
 }
 
@@ -323,7 +329,7 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 // acknowledged.
 func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	w.mu.Lock()
-	k.writes = append(k.writes, vwrite{by: by, unknown: true})
+	k.writes = append(k.writes, vwrite{began: time.Now(), del: del, by: by, unknown: true})
 	n := len(k.writes)
 	w.mu.Unlock()
 	var err error
@@ -403,6 +409,27 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 		}
 	}
 	return n
+}
+
+// readFresh reads a key from its holder.
+func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
+	s, _, inTime := w.any(rnd)
+	if s == nil {
+		return
+	}
+	began := time.Now()
+	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
+	inTime("a fresh read")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := freshRead{began: began, ended: time.Now()}
+	switch {
+	case err == nil:
+		f.got = int(binary.BigEndian.Uint64(r.Value))
+	case !errors.Is(err, ErrNotFound) || r.Why == wire.Degraded:
+		return
+	}
+	k.fresh = append(k.fresh, f)
 }
 
 // breaks notes a broken promise.

@@ -1,0 +1,223 @@
+package sidecar
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// Many short runs in which everything may happen, checked against the promise.
+
+var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 40, or 6 under the race detector")
+
+// randomLoad writes a few keys, some of them read back at once, and reads them
+// through all hosts, some of it fresh.
+func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
+	for i, k := range w.keys {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				w.write(rnd, k)
+				if rnd.IntN(2) == 0 {
+					time.Sleep(time.Microsecond)
+					w.readBack(k)
+				}
+				pauseFor(ctx, time.Duration(20+rnd.IntN(1500))*time.Millisecond)
+			}
+		})
+	}
+	for i := range 4 {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if k := w.keys[rnd.IntN(len(w.keys))]; rnd.IntN(6) == 0 {
+					w.readFresh(rnd, k)
+				} else {
+					w.read(rnd, k)
+				}
+				pauseFor(ctx, time.Duration(rnd.IntN(40))*time.Millisecond)
+			}
+		})
+	}
+	wg.Go(func() { // what else is written, so that short logs forget
+		rnd := rand.New(rand.NewPCG(w.seed, 99))
+		for i := 0; ctx.Err() == nil; i++ {
+			if s, _, _ := w.any(rnd); s != nil {
+				_, _ = s.Set(context.Background(), "default", fmt.Appendf(nil, "other%d", i%500), nil, SetOptions{})
+			}
+			pauseFor(ctx, time.Duration(rnd.IntN(30))*time.Millisecond)
+		}
+	})
+}
+
+// readBack reads a key through the process that has just written it.
+func (w *world) readBack(k *vkey) {
+	w.mu.Lock()
+	by := k.writes[len(k.writes)-1].by
+	var s *Sidecar
+	for _, v := range w.nodes {
+		if v.s != nil && !v.paused && by == fmt.Sprint(v.name, ".", v.run) {
+			s = v.s
+		}
+	}
+	w.mu.Unlock()
+	if s != nil {
+		w.readFrom(context.Background(), s, by, k)
+	}
+}
+
+// faults are what may happen in a run.
+var faults = []func(w *world, v, o *vnode){
+	func(w *world, v, o *vnode) { // killed, and back within 300 ms, or later
+		v.kill()
+		time.Sleep([]time.Duration{w.upTo(300), 2*time.Second + w.upTo(6000)}[w.rnd.IntN(2)])
+		v.start()
+	},
+	func(w *world, v, o *vnode) {
+		v.leave()
+		time.Sleep(w.upTo(3000))
+		v.start()
+	},
+	func(w *world, v, o *vnode) { v.pause(w.upTo(9000)) },
+	func(w *world, v, o *vnode) { // events come by gossip alone, through others
+		w.net.Cut(v.ip, o.ip)
+		time.Sleep(w.upTo(4000))
+	},
+	func(w *world, v, o *vnode) {
+		w.net.CutOneWay(v.ip, o.ip)
+		time.Sleep(w.upTo(4000))
+	},
+	func(w *world, v, o *vnode) { // for less than makes a split
+		w.net.Isolate(v.ip)
+		time.Sleep(w.upTo(2500))
+	},
+	func(w *world, v, o *vnode) {
+		w.net.SetLoss(0.3)
+		time.Sleep(w.upTo(3000))
+	},
+	func(w *world, v, o *vnode) {
+		w.net.SetDelay(0, 100*time.Millisecond)
+		time.Sleep(w.upTo(3000))
+	},
+	func(w *world, v, o *vnode) { // a wall clock far off, either way
+		v.clock.offset.Store([]int64{3600_000, -3600_000, 700, -700, 300}[w.rnd.IntN(5)])
+		time.Sleep(w.upTo(5000))
+		v.clock.offset.Store(0)
+	},
+	func(w *world, v, o *vnode) { // partitions move
+		weight := v.s.cfg.Weight
+		v.s.node.SetWeight(1)
+		time.Sleep(w.upTo(2000))
+		v.s.node.SetWeight(weight)
+	},
+}
+
+func (w *world) upTo(ms int) time.Duration { return time.Duration(w.rnd.IntN(ms)) * time.Millisecond }
+
+// random is one run. Only the last fault may still be under way when the next
+// one begins, none at the end.
+func random(t *testing.T, seed uint64, collect bool) (w *world) {
+	synctest.Test(t, func(t *testing.T) {
+		w = newWorld(t, seed, 3+int(seed%2))
+		w.collect = collect
+		w.keys = w.keys[:6]
+		w.events = []int{0, 16, 64}[w.rnd.IntN(3)]
+		w.noRelay = w.rnd.IntN(4) == 0
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.randomLoad(ctx, &wg)
+		time.Sleep(time.Second)
+		for range 3 {
+			i := w.rnd.IntN(len(w.nodes))
+			v, o := w.nodes[i], w.nodes[(i+1+w.rnd.IntN(len(w.nodes)-1))%len(w.nodes)]
+			faults[w.rnd.IntN(len(faults))](w, v, o)
+			w.net.Heal()
+			w.net.SetLoss(0)
+			w.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
+			time.Sleep(w.upTo(3000))
+		}
+		time.Sleep(w.bound)
+		stop()
+		wg.Wait()
+		for _, v := range w.nodes {
+			v.kill()
+		}
+		time.Sleep(30 * time.Second) // what was killed has ended too
+		for _, k := range w.keys {
+			w.seen["fresh reads"] += int64(len(k.fresh))
+			if k.linearizable(true) != porcupine.Ok {
+				w.breaks("the fresh reads of %s are not linearizable", k.name)
+			}
+		}
+	})
+	return w
+}
+
+// least is what a hundred runs must have seen, or they prove little.
+var least = map[string]int64{
+	"hits": 50_000, "l1 hits": 20_000, "takeovers": 100_000, "resets": 50, "relayed events": 1_000, "refused fills": 10,
+	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
+}
+
+func TestVirtualRandom(t *testing.T) {
+	runs := *randomRuns
+	if runs == 0 {
+		if runs = 40; raceDetector {
+			runs = 6
+		}
+	}
+	seed := *virtualSeed
+	if seed == 0 {
+		seed = rand.Uint64N(1 << 32)
+	}
+	t.Logf("%d runs from seed %d on", runs, seed)
+	var mu sync.Mutex
+	seen := map[string]int64{}
+	var next atomic.Int64
+	t.Run("runs", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				for n := next.Add(1) - 1; n < int64(runs) && !t.Failed(); n = next.Add(1) - 1 {
+					w := random(t, seed+uint64(n), false)
+					mu.Lock()
+					for name, n := range w.seen {
+						seen[name] += n
+					}
+					seen["hits"] += int64(w.hits)
+					seen["misses"] += int64(w.misses)
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	var names []string
+	for name, n := range seen {
+		names = append(names, fmt.Sprintf("%s %d", name, n))
+	}
+	slices.Sort(names)
+	t.Logf("seen: %s", strings.Join(names, ", "))
+	if t.Failed() || runs < 20 {
+		return
+	}
+	for name, n := range least {
+		if want := n * int64(runs) / 100; seen[name] < want {
+			t.Errorf("only %d %s in %d runs, want %d", seen[name], name, runs, want)
+		}
+	}
+}
