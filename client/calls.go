@@ -334,13 +334,14 @@ func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 	return err
 }
 
-// What Stats, ClusterStats, Members and Ring return.
+// What Stats, ClusterStats, Members, Ring and Verify return.
 type (
 	Stats        = wire.Stats
 	ClusterStats = wire.ClusterStats
 	Member       = wire.Member
 	Place        = wire.Place
 	LeaseStats   = wire.LeaseStats
+	Verified     = wire.Verified
 )
 
 // Stats returns the sidecar's account of itself.
@@ -362,6 +363,13 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 // Ring says which host owns a key.
 func (c *Client) Ring(ctx context.Context, key string) (Place, error) {
 	return body[Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
+}
+
+// Verify lets the sidecar check for so long, at most 10 minutes, that no host
+// reads what it must not. The context's deadline, or the client's timeout, must
+// leave a few seconds more.
+func (c *Client) Verify(ctx context.Context, duration time.Duration) (Verified, error) {
+	return body[Verified](ctx, c, &wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())})
 }
 
 func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {

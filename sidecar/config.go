@@ -181,6 +181,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	names := map[string]Namespace{DefaultNamespace: {}}
 	for name, ns := range c.Namespaces {
+		if name == verifyNamespace {
+			return c, fmt.Errorf("namespace %s is reserved: use another name", name)
+		}
 		if !kv.ValidNamespace(name) {
 			return c, fmt.Errorf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 		}

@@ -140,6 +140,14 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
 		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
 	}
+	if reserved(q.Namespace) {
+		return r, errReserved
+	}
+	return s.ask(ctx, q)
+}
+
+// ask is call, of any namespace.
+func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
 		s.node.Beat(now.Boot)
 		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {

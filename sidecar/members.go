@@ -146,8 +146,11 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed) w
 
 // serve is core's, and answers what concerns all of the sidecar too.
 func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	if q.Op == wire.OpStats {
+	switch q.Op {
+	case wire.OpStats:
 		return s.statsCluster(ctx, q, s.stats())
+	case wire.OpVerify:
+		return s.verify(q, deadline)
 	}
 	return s.core.serve(ctx, q, b, deadline)
 }

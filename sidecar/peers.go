@@ -37,6 +37,12 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 			return
 		}
 		answer = func() wire.Reply { return h.serveFetch(c.from, &f) }
+	case wire.OpProbe:
+		var p wire.Probe
+		if !c.structured(conn, &p) {
+			return
+		}
+		answer = func() wire.Reply { return bodyReply(c.s.probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return

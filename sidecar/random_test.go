@@ -19,7 +19,7 @@ import (
 
 // Many short runs in which everything may happen, checked against the promise.
 
-var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 40, or 6 under the race detector")
+var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 20, or 5 under the race detector")
 
 // randomLoad writes a few keys, some of them read back at once, and reads them
 // through all hosts, some of it fresh.
@@ -177,8 +177,8 @@ var least = map[string]int64{
 func TestVirtualRandom(t *testing.T) {
 	runs := *randomRuns
 	if runs == 0 {
-		if runs = 40; raceDetector {
-			runs = 6
+		if runs = 20; raceDetector {
+			runs = 5
 		}
 	}
 	seed := *virtualSeed

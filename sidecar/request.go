@@ -75,7 +75,7 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 }
 
 // features are the ops that are served, as HELLO names them.
-var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "watch", "ping"}
+var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "watch", "verify", "ping"}
 
 var noHold = wire.Errorf(wire.Unsupported, "hold_ms is not served by this version: it keeps loads out, and there are none yet")
 

@@ -183,6 +183,10 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}
+	if c.from.Node == "" && reserved(q.Namespace) {
+		c.answerError(conn, errReserved)
+		return
+	}
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.wantsAll(q) {
 		c.later(conn)
 		return
@@ -205,7 +209,9 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
-	case wire.OpPull, wire.OpFetch:
+	case wire.OpVerify:
+		c.later(conn)
+	case wire.OpPull, wire.OpFetch, wire.OpProbe:
 		c.ofPeers(conn)
 	case wire.OpDelete:
 		if !c.core.holdsAll(c.keys()) { // all of them here, or none

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,10 +36,12 @@ type Sidecar struct {
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 
-	use    sync.RWMutex   // for what follows; never held while something waits
-	inUse  sync.WaitGroup // who uses the store, beside Run
-	closed bool
-	ran    bool
+	use       sync.RWMutex   // for what follows; never held while something waits
+	inUse     sync.WaitGroup // who uses the store, beside Run
+	verifying atomic.Bool
+	ending    <-chan struct{} // closed when Run is to end
+	closed    bool
+	ran       bool
 }
 
 // ErrClosed: Run has returned.
@@ -134,6 +137,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 }
 
 func (s *Sidecar) run(ctx context.Context) error {
+	s.ending = ctx.Done()
 	var listener *unixsock.Listener
 	if !s.cfg.NoSocket {
 		var err error

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // For each guard a scenario in which it is needed: with the guard no promise is
@@ -93,6 +94,7 @@ type struck struct {
 	alone  bool   // each of them alone is covered by the others, and breaks nothing
 	why    string // what covers it
 	events int    // of the logs
+	name   string // of the scene, where it is not clear
 	play   func(s *scene)
 }
 
@@ -117,6 +119,7 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.Strange}, play: split},
 	{guards: []strike.Guard{strike.Strange}, events: 16, play: split},
 	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
+	{guards: []strike.Guard{strike.OwnWrites}, name: "verify", play: verifying},
 }
 
 // The reader is cut off, so that it does not hear of a write, and goes on
@@ -253,6 +256,17 @@ func ackedByAll(s *scene) {
 	time.Sleep(time.Microsecond)
 	s.get(s.reader, k)
 	s.follower.stalled.Store(false)
+}
+
+// VERIFY sees what is broken.
+func verifying(s *scene) {
+	r := s.reader.s.verify(&wire.Request{WaitMS: 3000}, s.reader.clock.Read().Boot+time.Minute)
+	var v wire.Verified
+	s.need(r.Status == wire.OK && wire.UnmarshalBody(r.Body, &v) == nil, "a check: %v", r.Err())
+	s.need(len(v.Inconclusive) == 0, "a conclusion: %v", v.Inconclusive)
+	for _, what := range v.Violations {
+		s.breaks("%s", what)
+	}
 }
 
 // A call whose answer takes long is under way when a read begins that may not
@@ -484,6 +498,9 @@ func TestStrike(t *testing.T) {
 		name := strings.Join(names, " + ")
 		if c.events > 0 {
 			name += ", short logs"
+		}
+		if c.name != "" {
+			name += ", " + c.name
 		}
 		t.Run(name, func(t *testing.T) {
 			if broken, doubt := play(t, 1, c); len(broken) > 0 {

@@ -496,3 +496,47 @@ func TestOneNameTwice(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Three hosts keep what they promise, and one says that nobody can tell where a
+// host is missing.
+func TestVerify(t *testing.T) {
+	slow(t, 20*time.Second)
+	t.Parallel()
+	list := runCluster(t, "a", "b", "c")
+	var v client.Verified
+	eventually(t, patience, "a conclusion", func() error { // a slow machine may read too little
+		o := list[1].at("verify", "--duration", "2s", "--json")
+		if err := json.Unmarshal([]byte(o.out), &v); err != nil {
+			t.Fatalf("%v: %v", err, o)
+		}
+		if v.ViolationsTotal > 0 {
+			t.Fatalf("%v", v.Violations)
+		}
+		if o.status != exitDone {
+			return fmt.Errorf("%v", v.Inconclusive)
+		}
+		return nil
+	})
+	if len(v.Nodes) != 3 || v.Writes == 0 || len(v.Checked) != 3 {
+		t.Errorf("got %+v", v)
+	}
+	for _, n := range v.Nodes {
+		if n.L1 == 0 || n.L2 == 0 || n.Peer == 0 || n.Fresh == 0 {
+			t.Errorf("%s has read too little: %+v", n.Node, n)
+		}
+	}
+	if o := list[0].at("set", "k", "v", "--ns", "_verify"); o.status != exitUsage || !strings.Contains(o.err, "_verify") {
+		t.Errorf("its namespace is open to apps: %v", o)
+	}
+	list[2].signal(syscall.SIGKILL)
+	eventually(t, patience, "its absence", func() error {
+		if s := list[0].member("c").State; s != "missing" {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
+	o := list[0].at("verify", "--duration", "500ms")
+	if o.status != exitMiss || !strings.Contains(o.out, "not conclusive: c") || strings.Contains(o.out, "kept:") {
+		t.Errorf("with one that is dead: %v", o)
+	}
+}

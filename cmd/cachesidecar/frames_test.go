@@ -193,7 +193,7 @@ func TestWrongRequests(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
 	long := strings.Repeat("k", 1025)
-	const hello, get, mget, set, del, touch, incr, flush, ring, watch = wire.OpHello, wire.OpGet, wire.OpMGet, wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFlush, wire.OpRing, wire.OpWatch
+	const hello, get, mget, set, del, touch, incr, flush, ring, watch, verify = wire.OpHello, wire.OpGet, wire.OpMGet, wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFlush, wire.OpRing, wire.OpWatch, wire.OpVerify
 	const year = 365 * 24 * 3600 * 1000
 	for _, tc := range []struct {
 		name   string
@@ -201,7 +201,7 @@ func TestWrongRequests(t *testing.T) {
 		status wire.Status
 		want   string
 	}{
-		{"unknown op", pack(t, 1, 16), wire.Unsupported, "op 16 is unknown; ops 1 to 15 are known"},
+		{"unknown op", pack(t, 1, 17), wire.Unsupported, "op 17 is unknown; ops 1 to 16 are known"},
 		{"op 0", pack(t, 1, 0), wire.Unsupported, "op 0 is unknown"},
 		{"op of 64 bits", pack(t, 1, uint64(math.MaxUint64)), wire.Unsupported, "op 18446744073709551615 is unknown"},
 		{"no op", pack(t, 1), wire.BadRequest, "op is missing"},
@@ -248,6 +248,9 @@ func TestWrongRequests(t *testing.T) {
 		{"empty namespace", pack(t, 1, get, 0, "", "k"), wire.BadRequest, `namespace "": a name is 1 to 64 of`},
 		{"long namespace", pack(t, 1, flush, 0, strings.Repeat("n", 65)), wire.BadRequest, "a name is 1 to 64 of"},
 		{"WATCH of a bad namespace", pack(t, 1, watch, 0, "Ns", 0, 0, 0, 0), wire.BadRequest, `namespace "Ns"`},
+		{"reserved namespace", pack(t, 1, get, 0, "_verify", "k"), wire.BadRequest, "namespace _verify is VERIFY's own"},
+		{"VERIFY for too long", pack(t, 1, verify, 0, 600_001), wire.BadRequest, "duration_ms: want a number from 0 to 600000"},
+		{"VERIFY without the time for it", pack(t, 1, verify, 1000, 1000), wire.BadRequest, "give a timeout_ms above that, it is 1000"},
 		{"HELLO without a body", pack(t, 1, hello, 0), wire.BadRequest, "HELLO takes a map"},
 		{"HELLO with a text", pack(t, 1, hello, 0, "hi"), wire.BadRequest, "HELLO takes a map"},
 		{"HELLO with text for versions", pack(t, 1, hello, 0, map[string]any{"v": "one"}), wire.BadRequest, "HELLO takes a map"},

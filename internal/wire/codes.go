@@ -24,9 +24,10 @@ const (
 	OpMembers
 	OpRing
 	OpWatch
+	OpVerify
 
 	// lastClientOp is the highest that apps may send.
-	lastClientOp = OpWatch
+	lastClientOp = OpVerify
 )
 
 // Ops between sidecars. Their bodies are structured; see peer.go.
@@ -39,6 +40,7 @@ const (
 	OpGoodbye
 	OpFollow
 	OpAuth
+	OpProbe
 
 	// OpCount is one above the highest op.
 	OpCount
@@ -47,8 +49,8 @@ const (
 var opNames = [OpCount]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
-	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH",
-	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH",
+	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY",
+	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE",
 }
 
 func (o Op) String() string {

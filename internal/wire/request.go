@@ -148,6 +148,8 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.Epoch = d.uint("epoch", math.MaxUint64)
 		r.Seq = d.uint("seq", math.MaxUint64)
 		r.WaitMS = uint32(d.uint("wait_ms", MaxTimeout))
+	case OpVerify:
+		r.WaitMS = uint32(d.uint("duration_ms", MaxVerify))
 	default: // between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
@@ -376,6 +378,8 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.Options))
 		e.optional(r.Epoch)
 		e.optional(r.Seq)
+		e.optional(uint64(r.WaitMS))
+	case OpVerify:
 		e.optional(uint64(r.WaitMS))
 	default:
 		if r.Body != nil {

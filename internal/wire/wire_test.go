@@ -105,6 +105,7 @@ func messages() []golden {
 		request("ring", Request{Op: OpRing, Namespace: ns, Key: key}),
 		request("watch all from the start", Request{Op: OpWatch, Options: All}),
 		request("watch from where it was left", Request{Op: OpWatch, Namespace: ns, Epoch: 99, Seq: 1234, WaitMS: 250}),
+		request("verify for ten seconds", Request{Op: OpVerify, WaitMS: 10_000}),
 
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
@@ -114,6 +115,7 @@ func messages() []golden {
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500}),
 		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
+		ask(OpProbe, Probe{Key: key, Fresh: true}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
 		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}}),
@@ -123,6 +125,7 @@ func messages() []golden {
 		withBody("follow", OpFollow, Followed{After: 41, To: 44, Events: events, WallMS: 7, Clock: 9}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
+		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),
 
 		withBody("hello", OpHello, Welcome{
 			Version: 1, Node: "host-a", Server: "0.1.0",
@@ -153,6 +156,12 @@ func messages() []golden {
 		withBody("watch", OpWatch, Watched{Epoch: 99, After: 1231, Seq: 1234, Head: 1240, Events: events, BehindMS: 480}),
 		withBody("watch: a heartbeat", OpWatch, Watched{Epoch: 99, After: 1234, Seq: 1234, Head: 1234}),
 		withBody("watch: a reset", OpWatch, Watched{Epoch: 99, Seq: 1234, Head: 1234, Reset: true}),
+		withBody("verify", OpVerify, Verified{
+			DurationMS: 10_004, BoundMS: 2000, Keys: 8, Writes: 1500, WriteErrors: 1,
+			Nodes:     []VerifiedNode{{Node: "host-a", L1: 900, L2: 800, Peer: 300, Fresh: 200, Misses: 2, Errors: 1, StaleMaxUS: 750}},
+			Staleness: []VerifiedBucket{{UpToMS: 0, Reads: 2100}, {UpToMS: 1, Reads: 100}},
+			Checked:   []string{"bound"}, Violations: []string{"text"}, ViolationsTotal: 1, Inconclusive: []string{"text"},
+		}),
 		reply("error", OpGet, Reply{Status: BadRequest, Message: []byte("key is missing")}),
 	}
 }
@@ -411,7 +420,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"op 0", enc(9, 0), 9, Unsupported, "op 0 is unknown"},
 		{"id of a wrong type", enc("x", 3), 0, BadRequest, "id: want a number"},
 		{"op of a wrong type", enc(9, "GET"), 9, BadRequest, "op: want a number"},
-		{"unknown op", enc(9, 99), 9, Unsupported, "op 99 is unknown; ops 1 to 15 are known"},
+		{"unknown op", enc(9, 99), 9, Unsupported, "op 99 is unknown; ops 1 to 16 are known"},
 		{"huge op", enc(9, uint64(1)<<40), 9, Unsupported, "is unknown"},
 		{"negative timeout", enc(9, 3, -1, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},
 		{"huge timeout", enc(9, 3, 3600_001, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func (p *program) verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "check that no host returns what was overwritten too long ago",
+		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, as its apps would.\n" +
+			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
+		Flags: clientFlags(jsonFlag, &cli.DurationFlag{Name: "duration", Usage: "how long", Value: 10 * time.Second}),
+		Action: func(c *cli.Context) error {
+			if err := args(c, 0, 0); err != nil {
+				return err
+			}
+			return p.verify(c)
+		},
+	}
+}
+
+const maxVerify = wire.MaxVerify * time.Millisecond
+
+func (p *program) verify(c *cli.Context) error {
+	duration := c.Duration("duration")
+	if duration < 100*time.Millisecond || duration > maxVerify {
+		return usagef("--duration %v: give 100ms to %v", duration, maxVerify)
+	}
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Context, duration+timeout)
+	defer cancel()
+	cl, err := client.Dial(ctx, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout})
+	if err != nil {
+		return explain(err, timeout)
+	}
+	defer cl.Close()
+	v, err := cl.Verify(ctx, duration)
+	if err != nil {
+		return explain(err, timeout)
+	}
+	if c.Bool("json") {
+		err = p.json(v)
+	} else {
+		err = writeVerified(p.out, &v)
+	}
+	if err == nil && (v.ViolationsTotal > 0 || len(v.Inconclusive) > 0) {
+		return errMiss
+	}
+	return err
+}
+
+// promises are what is checked, in words.
+var promises = map[string]string{
+	"read_your_writes": "a host reads what was written through it",
+	"bound":            "nothing that was overwritten longer ago than the bound",
+	"fresh":            "a fresh read sees every write before it",
+}
+
+func writeVerified(out io.Writer, v *client.Verified) error {
+	var w errWriter
+	w.out = out
+	w.printf("%s writes of %d keys in %v, bound %v", count(v.Writes), v.Keys, millis(v.DurationMS), millis(v.BoundMS))
+	if v.WriteErrors > 0 {
+		w.printf("; %s more failed", count(v.WriteErrors))
+	}
+	w.printf("\n\n")
+	if w.err != nil {
+		return w.err
+	}
+	if err := table(out, tabwriter.AlignRight, func(w io.Writer) {
+		fmt.Fprintln(w, "NODE\tL1\tL2\tPEER\tFRESH\tMISSES\tERRORS\tSTALE FOR, AT MOST\t")
+		for _, n := range v.Nodes {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t\n", n.Node, count(n.L1), count(n.L2), count(n.Peer), count(n.Fresh),
+				count(n.Misses), count(n.Errors), time.Duration(n.StaleMaxUS)*time.Microsecond)
+		}
+	}); err != nil {
+		return err
+	}
+	w.printf("\n")
+	if err := table(out, tabwriter.AlignRight, func(w io.Writer) {
+		fmt.Fprintln(w, "OVERWRITTEN FOR\tREADS\t")
+		for i, b := range v.Staleness {
+			what := "up to " + millis(b.UpToMS).String()
+			if i == 0 {
+				what = "not at all"
+			}
+			if b.Reads > 0 || i == 0 {
+				fmt.Fprintf(w, "%s\t%s\t\n", what, count(b.Reads))
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	w.printf("\n")
+	for _, s := range v.Violations {
+		w.printf("BROKEN: %s\n", s)
+	}
+	if more := v.ViolationsTotal - int64(len(v.Violations)); more > 0 {
+		w.printf("... and %s more\n", count(more))
+	}
+	for _, s := range v.Inconclusive {
+		w.printf("not conclusive: %s\n", s)
+	}
+	if v.ViolationsTotal == 0 && len(v.Inconclusive) == 0 {
+		var kept []string
+		for _, name := range v.Checked {
+			kept = append(kept, promises[name])
+		}
+		w.printf("kept: %s\n", strings.Join(kept, "; "))
+		if len(v.Nodes) == 1 {
+			w.printf("this host is alone: there are no copies, whose bound could be checked\n")
+		}
+	}
+	return w.err
+}
+
+// errWriter remembers the first error.
+type errWriter struct {
+	out io.Writer
+	err error
+}
+
+func (w *errWriter) printf(format string, args ...any) {
+	_, err := fmt.Fprintf(w.out, format, args...)
+	w.err = errors.Join(w.err, err)
+}
+
+func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }
