@@ -328,10 +328,20 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		// A ring without one of its members.
 		c := w.nodes[2]
 		of = ownedBy(a, c)
+		old := a.s.node.View()
 		c.leave()
 		time.Sleep(time.Second)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner, and floors are over %d", of.Len(), over(t, &answer).Len())
+		}
+		// Also where nobody has said that it gave them up.
+		f.next()
+		s := a.s.watches.stream.Load()
+		s.mu.Lock()
+		s.view = old
+		s.mu.Unlock()
+		if answer = f.next(); !over(t, &answer).Contains(of) {
+			t.Errorf("%d partitions have another owner by the ring, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
 
 		// A pause of this host: it knows nothing any more.

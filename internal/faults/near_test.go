@@ -1,0 +1,86 @@
+package faults
+
+import (
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// TestProcessNearCache: the owner of a key stops, so that an app's sidecar hears
+// nothing of it any more. What the app keeps of the key is served for the two
+// bounds together, then no more, and never once it was overwritten for longer
+// than that.
+func TestProcessNearCache(t *testing.T) {
+	scenario(t, 20*time.Second)
+	const own = 400 * time.Millisecond * slowness
+	ctx := t.Context()
+	g := newGroup(t, fast, 3)
+	g.start(g.nodes)
+	here, owner, other := g.nodes[0], g.nodes[1], g.nodes[2]
+	near, err := client.Dial(ctx, client.Config{Socket: here.spec.Socket, RequestTimeout: appTimeout, NearCache: client.NearCache{Bytes: 1 << 20, Bound: own}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	key := ""
+	for i := 0; ; i++ {
+		key = "near" + strconv.Itoa(i)
+		if place, err := here.app.Ring(ctx, key); err == nil && place.Owner == owner.spec.Node && place.Holder == place.Owner {
+			break
+		}
+	}
+	kept := func(value string) error {
+		it, err := near.Get(ctx, key)
+		if err == nil && (string(it.Value) != value || it.Source != "near") {
+			return errors.New("it is " + string(it.Value) + " from " + it.Source)
+		}
+		return err
+	}
+	eventually(t, patience, "the first write", func() error {
+		_, err := other.app.Set(ctx, key, []byte("1"))
+		return err
+	})
+	eventually(t, patience, "the value to be kept", func() error { return kept("1") })
+
+	owner.pause()
+	stopped := time.Now()
+	var lastNear, written time.Time
+	read := func() {
+		now := time.Now()
+		it, err := near.Get(ctx, key)
+		switch {
+		case err != nil:
+		case string(it.Value) == "1" && !written.IsZero() && now.Sub(written) > g.bound+own:
+			t.Fatalf("the old value from %s, %v after it was overwritten", it.Source, now.Sub(written))
+		case string(it.Value) == "1" && it.Source == "near":
+			lastNear = now
+		}
+		time.Sleep(time.Millisecond)
+	}
+	for time.Since(stopped) < 2*(g.bound+own) {
+		read()
+	}
+	if lastNear.IsZero() || lastNear.Sub(stopped) > g.bound+own {
+		t.Errorf("the value was served from here until %v after its owner had stopped, want until at most %v", lastNear.Sub(stopped), g.bound+own)
+	}
+	for begun := time.Now(); written.IsZero(); read() {
+		if _, err := other.app.Set(ctx, key, []byte("2")); err == nil {
+			written = time.Now()
+		}
+		if time.Since(begun) > patience {
+			t.Fatal("nobody takes over the key")
+		}
+	}
+	for time.Since(written) < 2*(g.bound+own) {
+		read()
+	}
+	eventually(t, patience, "the new value to be kept", func() error { return kept("2") })
+	owner.resume()
+	for resumed := time.Now(); time.Since(resumed) < 2*g.bound; {
+		read()
+	}
+	t.Logf("served from here until %v after the owner had stopped; bounds %v and %v; %+v", lastNear.Sub(stopped), g.bound, own, near.NearStats())
+}
