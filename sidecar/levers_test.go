@@ -1,3 +1,5 @@
+//go:build strike
+
 package sidecar
 
 import (

@@ -27,7 +27,6 @@ type scene struct {
 	keys                 []*vkey // the owner's
 	follower             *slowFollower
 	gates                [3]*gates
-	doubt                string // why it did not happen as it was meant to
 }
 
 // needs ends a scene that cannot go on.

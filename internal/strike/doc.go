@@ -44,8 +44,6 @@ type Point uint8
 const (
 	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
 	WriteDue               // a write has found its holding, and is not yet stored
-
-	points
 )
 
 var names = [Guards]string{
