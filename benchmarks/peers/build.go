@@ -10,15 +10,24 @@ import (
 
 const product = "github.com/cachesidecar/cachesidecar"
 
+// Root is the folder of the sidecar's own module.
+func Root(ctx context.Context) (string, error) {
+	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", product).Output()
+	if err != nil {
+		return "", fmt.Errorf("where the module %s is: %w: run this in the folder benchmarks", product, err)
+	}
+	return strings.TrimSpace(string(root)), nil
+}
+
 // Build compiles the sidecar, as its own module has it, and the echo server
 // into dir.
 func Build(ctx context.Context, dir string) error {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", product).Output()
+	root, err := Root(ctx)
 	if err != nil {
-		return fmt.Errorf("where the module %s is: %w: run this in the folder benchmarks", product, err)
+		return err
 	}
 	for _, b := range []struct{ in, out, pkg string }{
-		{strings.TrimSpace(string(root)), "cachesidecar", "./cmd/cachesidecar"},
+		{root, "cachesidecar", "./cmd/cachesidecar"},
 		{"", "echo", product + "/benchmarks/cmd/echo"},
 	} {
 		if err := build(ctx, b.in, filepath.Join(dir, b.out), b.pkg); err != nil {

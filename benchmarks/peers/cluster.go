@@ -25,6 +25,24 @@ type Place struct {
 	Bind  string // of gossip; the others' requests come to the port after it
 	Join  []string
 	Bound time.Duration // max_staleness; zero is the default
+	// Advertise is the IP address that others find it under; empty is Bind's.
+	Advertise string
+}
+
+// address is where others find it.
+func (p *Place) address() string {
+	if p.Advertise == "" {
+		return p.Bind
+	}
+	_, port, _ := net.SplitHostPort(p.Bind)
+	return net.JoinHostPort(p.Advertise, port)
+}
+
+// next is the address with the port after it.
+func next(address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	n, _ := strconv.Atoi(port)
+	return net.JoinHostPort(host, strconv.Itoa(n+1))
 }
 
 // flags are those of the sidecar's command.
@@ -35,6 +53,9 @@ func (p *Place) flags() []string {
 	f := []string{"--node", p.Node, "--bind", p.Bind, "--join", strings.Join(p.Join, ",")}
 	if p.Bound > 0 {
 		f = append(f, "--max-staleness", p.Bound.String())
+	}
+	if p.Advertise != "" {
+		f = append(f, "--advertise", p.Advertise)
 	}
 	return f
 }
@@ -86,23 +107,58 @@ type Host struct {
 
 // StartCluster starts so many sidecars at once, and returns when they are one.
 func StartCluster(ctx context.Context, hosts int, bound time.Duration, o Options) (*Cluster, error) {
+	c, err := places(hosts, bound, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// StartLinked is StartCluster, with a link that all goes over that the hosts
+// say to one another. The caller closes it after the cluster has stopped.
+func StartLinked(ctx context.Context, hosts int, bound time.Duration, o Options) (*Cluster, *Link, error) {
+	c, err := places(hosts, bound, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := c.linked()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.start(ctx); err != nil {
+		l.Close()
+		return nil, nil, err
+	}
+	return c, l, nil
+}
+
+// places makes room for so many hosts.
+func places(hosts int, bound time.Duration, o Options) (*Cluster, error) {
 	c := &Cluster{o: o, bound: bound}
 	for range hosts {
 		if _, err := c.Place(); err != nil {
 			return nil, err
 		}
 	}
+	return c, nil
+}
+
+// start starts all, and stops them again if they do not become one.
+func (c *Cluster) start(ctx context.Context) error {
 	for _, h := range c.hosts {
 		if err := h.Start(ctx); err != nil {
 			c.Stop()
-			return nil, err
+			return err
 		}
 	}
 	if err := c.Agreed(ctx); err != nil {
 		c.Stop()
-		return nil, err
+		return err
 	}
-	return c, nil
+	return nil
 }
 
 // Place makes room for one more host. Its process is yet to be started.
@@ -115,15 +171,19 @@ func (c *Cluster) Place() (*Host, error) {
 	h.o.Place = &Place{Node: fmt.Sprintf("host-%d", len(c.hosts)+1), Bind: address, Bound: c.bound}
 	h.o.Label = c.o.Label + "-" + h.o.Place.Node
 	c.hosts = append(c.hosts, h)
-	// All have the same addresses to join, as the manual has it.
+	c.introduce()
+	return h, nil
+}
+
+// introduce gives all the same addresses to join, as the manual has it.
+func (c *Cluster) introduce() {
 	var join []string
 	for _, h := range c.hosts[:min(3, len(c.hosts))] {
-		join = append(join, h.o.Place.Bind)
+		join = append(join, h.o.Place.address())
 	}
 	for _, h := range c.hosts {
 		h.o.Place.Join = join
 	}
-	return h, nil
 }
 
 // Hosts are all places.

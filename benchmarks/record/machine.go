@@ -88,6 +88,7 @@ var compared = []string{
 	"github.com/HdrHistogram/hdrhistogram-go",
 	"github.com/groupcache/groupcache-go/v3",
 	"github.com/buraksezer/olric",
+	"github.com/redis/rueidis",
 }
 
 // Libraries are the versions of Go and of the libraries in this program.

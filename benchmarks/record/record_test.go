@@ -83,6 +83,29 @@ func TestMoves(t *testing.T) {
 	}
 }
 
+func TestFurtherRounds(t *testing.T) {
+	dir := t.TempDir()
+	f := File[PropagationParameters, PropagationRow]{Head: Head{What: Propagation, Commit: Commit()}, Rows: []PropagationRow{{Part: Stream, Round: 1}, {Part: Stream, Round: 2}}}
+	if err := Write(dir, f); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := Kept(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := After(kept, []PropagationRow{{Part: Stream, Round: 1}, {Part: Hang, Round: 1}})
+	if len(got) != 4 || got[2].Round != 3 || got[3].Round != 1 {
+		t.Errorf("got %+v, want the third round of one and the first of the other", got)
+	}
+	f.Commit = "another"
+	if err := Write(dir, f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Kept(dir); err == nil || !strings.Contains(err.Error(), "measure all of them again") {
+		t.Errorf("rounds of another commit: got error %v", err)
+	}
+}
+
 func TestLibrariesOf(t *testing.T) {
 	info := debug.BuildInfo{Deps: []*debug.Module{
 		{Path: "github.com/groupcache/groupcache-go/v3", Version: "v3.2.0"}, {Path: "github.com/buraksezer/olric", Version: "v0.5.7"}, {Path: "example.com/other", Version: "v1.0.0"},

@@ -2,12 +2,14 @@ package record
 
 // Names of what is measured; the files are called so.
 const (
-	Socket  = "socket"
-	Memory  = "memory"
-	GC      = "gc"
-	Idle    = "idle"
-	Cluster = "cluster"
-	Hits    = "hits"
+	Socket      = "socket"
+	Memory      = "memory"
+	GC          = "gc"
+	Idle        = "idle"
+	Cluster     = "cluster"
+	Propagation = "propagation"
+	Sizes       = "sizes"
+	Hits        = "hits"
 )
 
 // Names of the servers, which are the sides of their comparisons.

@@ -46,6 +46,8 @@ var sections = []struct {
 	{record.GC, gcSection},
 	{record.Idle, idleSection},
 	{record.Cluster, clusterSection},
+	{record.Propagation, propagationSection},
+	{record.Sizes, sizesSection},
 	{record.Hits, hitsSection},
 }
 

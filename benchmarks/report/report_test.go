@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,6 +241,125 @@ func TestSeveralHostsErrors(t *testing.T) {
 		if _, err := Derive(dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got error %v, want one with %q", c.name, err, c.want)
 		}
+	}
+}
+
+func TestInvalidations(t *testing.T) {
+	delays := func(us float64) (list []float64) {
+		for i := range record.Percentiles {
+			list = append(list, us*float64(i+1))
+		}
+		return list
+	}
+	file := func() record.File[record.PropagationParameters, record.PropagationRow] {
+		f := record.File[record.PropagationParameters, record.PropagationRow]{Head: head(record.Propagation)}
+		f.Parameters = record.PropagationParameters{Rate: 1000, Hosts: 5, Bound: 2000, Seconds: 10, HangFor: 12}
+		for _, rate := range []int{100, 1000, 10000} {
+			f.Rows = append(f.Rows, record.PropagationRow{Part: record.Stream, Round: 1, Rate: rate, Streams: map[string]record.StreamSide{
+				record.Sidecar: {Writes: int64(rate), Seconds: 1, Probes: 5, Pairs: 15, NoCopy: 5, PairUS: delays(400), AllUS: delays(1200), Resets: 2},
+				record.Redis:   {Writes: int64(rate), Seconds: 1, Probes: 5, Pairs: 20, Early: 10, PairUS: delays(10), AllUS: delays(20)},
+			}})
+		}
+		f.Rows = append(f.Rows, record.PropagationRow{Part: record.Hang, Round: 1, Hangs: map[string]record.HangSide{
+			record.Sidecar: {Reads: 10, Old: 3, OldMS: 1900}, record.NoPings: {Reads: 10, Old: 10, OldMS: 11990},
+			record.Usual: {Reads: 10, Old: 9, OldMS: 11000}, record.Careful: {Reads: 10, Old: 3, OldMS: 1500},
+		}})
+		return f
+	}
+	dir := t.TempDir()
+	if err := record.Write(filepath.Join(dir, RoundsDir), file()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Section(dir, record.Propagation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| 1,000 invalidations/s, 5 hosts | ms until all have it, p50 | 1.20 | 1.20 | 1.20 | ≤ 1 | **missed by 0.2** |",
+		"| 1,000 invalidations/s, 5 hosts | the same of redis' subscribers, p99 | 0.10 | 0.10 | 0.10 | – | – |",
+		"| 10,000 invalidations/s, 5 hosts | ms until all have it, longest | 10.8 | 10.8 | 10.8 | ≤ 2000 | met |",
+		"25.00 % had\nno copy",
+		"0.00 % of those of the sidecar and 50.00 % of those of redis",
+		"| 10,000 | sidecar | 10,000 | 0.40 | 2.00 | 3.60 | 1.20 | 6.00 | 10.80 | 0 | 2 | 0 |",
+		"is served: sidecar, of a host whose links hang | 1.90 | 1.90 | 1.90 | ≤ 2 | met |",
+		"is served: redis, a client that does not ping | 11.99 | 11.99 | 11.99 | – | – |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the section lacks %q:\n%s", want, text)
+		}
+	}
+	for _, c := range []struct {
+		change func(*record.File[record.PropagationParameters, record.PropagationRow])
+		want   string
+	}{
+		{func(f *record.File[record.PropagationParameters, record.PropagationRow]) {
+			delete(f.Rows[1].Streams, record.Redis)
+		}, "round 1 at 1000 writes a second has no figures of redis"},
+		{func(f *record.File[record.PropagationParameters, record.PropagationRow]) {
+			delete(f.Rows[3].Hangs, record.Careful)
+		}, "hang 1 has no figures of careful"},
+	} {
+		f := file()
+		c.change(&f)
+		if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Section(dir, record.Propagation); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got error %v, want one with %q", err, c.want)
+		}
+	}
+}
+
+// TestSizes makes figures by a model, and looks whether it is found again.
+func TestSizes(t *testing.T) {
+	want := sizeModel{answer: 70, event: 17, poll: 100, quiet: [2]float64{5000, 2000}, busy: [2]float64{20_000, 9000}}
+	f := record.File[record.SizesParameters, record.SizesRow]{Head: head(record.Sizes)}
+	for _, nodes := range []int{3, 10, 50} {
+		for _, rate := range []int{0, 10_000} {
+			n := float64(nodes)
+			r := record.SizesRow{Nodes: nodes, Rate: rate, Applied: float64(rate) * (n - 1) / n, Follows: want.follows(n, float64(rate)), Polls: 2 * (n - 1)}
+			r.Followed, r.Polled, r.Gossip = want.answer*r.Follows+want.event*r.Applied, want.poll*r.Polls, want.gossip(n, float64(rate))
+			f.Rows = append(f.Rows, r)
+		}
+	}
+	got := fit(f.Rows)
+	for _, c := range []struct{ got, want float64 }{{got.answer, want.answer}, {got.event, want.event}, {got.poll, want.poll}, {got.quiet[1], want.quiet[1]}, {got.busy[0], want.busy[0]}} {
+		if math.Abs(c.got/c.want-1) > 1e-2 {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	// Rare events are told one by one, many share an answer.
+	if a := answers(10); math.Abs(a/10-1) > 0.05 {
+		t.Errorf("10 events a second: got %.2f answers", a)
+	}
+	if a := answers(1e6); a > 1/(roundTrip+gatherFor)+1 {
+		t.Errorf("a million events a second: got %.0f answers", a)
+	}
+	if a := answers(0); math.Abs(a-2) > 0.01 {
+		t.Errorf("no events: got %.2f answers a second, want one each half", a)
+	}
+	dir := t.TempDir()
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+	files, err := Derive(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"The model has 70 bytes for asking a log and its answer, 17 for an event, 100 for a poll", "by 0 % at most", "| 3 | 10,000 |", "| 1000 |"} {
+		if !strings.Contains(string(files[Page]), want) {
+			t.Errorf("the page lacks %q:\n%s", want, files[Page])
+		}
+	}
+	if len(files[PlotsDir+"/sizes-bytes.svg"]) == 0 {
+		t.Error("there is no plot")
+	}
+	f.Rows = f.Rows[:2]
+	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Section(dir, record.Sizes); err == nil || !strings.Contains(err.Error(), "the model needs two sizes") {
+		t.Errorf("one size: got error %v", err)
 	}
 }
 

@@ -32,6 +32,9 @@ var (
 	killErrors  = &target{"≤", 0}   // reads through hosts that live
 	killSeconds = &target{"≤", 4.5}
 
+	reachP50 = &target{"≤", 1} // ms, an invalidation to all of 5 hosts
+	reachP99 = &target{"≤", 5}
+
 	hitsOfLRU     = &target{"≥", -1}   // points, on each trace at each size
 	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for the one below
 	hitsMean      = &target{"≥", 2}    // points, over all of them

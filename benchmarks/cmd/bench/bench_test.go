@@ -121,6 +121,59 @@ func TestSeveralHostsOnce(t *testing.T) {
 	}
 }
 
+// TestPropagationOnce measures invalidations, in small, in two runs.
+func TestPropagationOnce(t *testing.T) {
+	need(t, "redis-server")
+	dir := t.TempDir()
+	args := []string{"propagation", "-dir", dir, "-hosts", "3", "-entries", "1000", "-rate", "100", "-seconds", "1", "-short-seconds", "1", "-max-staleness", "1000"}
+	if _, log, err := bench(t, append(args, "-rounds", "1", "-hangs", "0")...); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	out, log, err := bench(t, append(args, "-rounds", "0", "-hangs", "1", "-hang-seconds", "2", "-more")...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| 100 invalidations/s, 3 hosts | ms until all have it, p50 |",
+		"| 1,000 invalidations/s, 3 hosts | ms until all have it, longest |",
+		"sidecar, of a host whose links hang |",
+		"| 10 | redis, client tracking |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("propagation prints no %q:\n%s", want, out)
+		}
+	}
+	f, err := record.Read[record.PropagationParameters, record.PropagationRow](filepath.Join(dir, report.RoundsDir), record.Propagation)
+	if err != nil || len(f.Rows) != 3+1 {
+		t.Fatalf("got %d rows, error %v, want 4", len(f.Rows), err)
+	}
+	// Both hung for longer than the bound; who is told nothing goes on for all of it.
+	hung := f.Rows[3].Hangs
+	if side := hung[record.Sidecar]; side.Old == 0 || side.OldMS > 1100 {
+		t.Errorf("the sidecar served what was overwritten for %.0f ms, want 1,000 at most, and some of them", side.OldMS)
+	}
+	if side := hung[record.NoPings]; side.OldMS < 1800 {
+		t.Errorf("a client of redis that is told nothing served what was overwritten for %.0f ms, want 2,000", side.OldMS)
+	}
+	if v := f.Versions["rueidis"]; !strings.HasPrefix(v, "v") {
+		t.Errorf("got version %q of rueidis", v)
+	}
+}
+
+// TestSizesOnce counts what few sidecars say.
+func TestSizesOnce(t *testing.T) {
+	dir := t.TempDir()
+	out, log, err := bench(t, "sizes", "-dir", dir, "-nodes", "2,3", "-rates", "0,500", "-window", "500")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{"| 3 | 500 |", "| 1000 |", "![What a node sends, by the number of nodes](plots/sizes-bytes.svg)"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("sizes prints no %q:\n%s", want, out)
+		}
+	}
+}
+
 func TestHitsAndReport(t *testing.T) {
 	traces, dir := t.TempDir(), t.TempDir()
 	var keys []byte
@@ -203,6 +256,8 @@ func TestUsage(t *testing.T) {
 		{"more few than many", []string{"gc", "-entries", "1000", "-few", "2000"}, "gc -few 2000: give at most the 1000", false},
 		{"hotter than there are keys", []string{"cluster", "-entries", "1000", "-hot", "501"}, "cluster -hot 501: give at most half of the 1000", false},
 		{"one host restarts", []string{"cluster", "-hosts", "1"}, "cluster -hosts 1: give at least 2", false},
+		{"nothing of invalidations", []string{"propagation", "-rounds", "0", "-hangs", "0"}, "give at least one of either", false},
+		{"more of nothing", []string{"propagation", "-dir", empty, "-more"}, "no rounds of propagation", false},
 		{"no folder of traces", []string{"hits"}, "give -traces DIR", false},
 		{"a folder that is not there", []string{"hits", "-traces", filepath.Join(empty, "none")}, "no such file", false},
 		{"a folder without traces", []string{"hits", "-traces", empty}, "no traces in", false},

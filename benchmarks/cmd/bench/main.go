@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of
 // results from what it has measured. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memory|gc|idle|cluster|hits|report|all [flags]
+//	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|sizes|hits|report|all [flags]
 //
 // Its inputs are flags, outputs are rounds/*.json (raw figures), and with
 // report RESULTS.md and plots/*.svg. It starts the servers that it measures and
@@ -45,6 +45,8 @@ var commands = []command{
 	{"gc", "what many entries cost the garbage collector and the slowest reads", gc},
 	{"idle", "memory of idle connections", idle},
 	{"cluster", "several hosts: reads of others' keys, a host that dies, hosts that come and go", cluster},
+	{"propagation", "how long an overwritten value lives on in copies, beside redis' client tracking", propagation},
+	{"sizes", "what sidecars say to each other, by their number, in virtual time", sizes},
 	{"hits", "hit ratios of the traces in a folder", hitRatios},
 	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
 }
@@ -68,9 +70,9 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	}
 	fmt.Fprintf(log, "usage: go run ./cmd/bench WHAT [flags]; WHAT -h lists the flags\n\n")
 	for _, c := range commands {
-		fmt.Fprintf(log, "  %-7s %s\n", c.name, c.does)
+		fmt.Fprintf(log, "  %-11s %s\n", c.name, c.does)
 	}
-	fmt.Fprintf(log, "  %-7s all of these in turn; hits if -traces is given\n", "all")
+	fmt.Fprintf(log, "  %-11s all of these in turn; hits if -traces is given\n", "all")
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		return fmt.Errorf("%q is not measured: give one of the words above", args[0])
 	}

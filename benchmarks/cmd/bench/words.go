@@ -94,6 +94,51 @@ func cluster(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Cluster)
 }
 
+func propagation(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Propagation)
+	v := record.PropagationParameters{Limit: clusterLimit}
+	f.data(&v.Data, 10_000)
+	f.count(&v.Rounds, "rounds", 5, 0, "how often each side is measured")
+	f.count(&v.Hosts, "hosts", 5, 2, "sidecars, and clients of redis")
+	f.count(&v.Rate, "rate", 10_000, 10, "writes a second; also a tenth, and ten times as many")
+	f.count(&v.Seconds, "seconds", 10, 1, "of each side's turn at that rate")
+	f.count(&v.Short, "short-seconds", 2, 1, "of the turns at the other rates")
+	f.count(&v.EveryMS, "probe-every", 10, 1, "how often a watched key is overwritten, in ms")
+	f.count(&v.Bound, "max-staleness", 2000, 500, "of the sidecars, in ms")
+	f.count(&v.Hangs, "hangs", 5, 0, "how often a link is made to hang")
+	f.count(&v.HangFor, "hang-seconds", 15, 1, "for how long it is read meanwhile")
+	more := f.Bool("more", false, "add to the rounds that are there, instead of replacing them")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	if v.Rounds+v.Hangs == 0 {
+		return errors.New("propagation -rounds 0 -hangs 0: give at least one of either")
+	}
+	var kept []record.PropagationRow
+	if *more {
+		var err error
+		if kept, err = record.Kept(filepath.Join(f.dir, report.RoundsDir)); err != nil {
+			return err
+		}
+	}
+	return measured(ctx, p, f, v, func(b *measure.Bench, ctx context.Context, v record.PropagationParameters) ([]record.PropagationRow, error) {
+		rows, err := b.Propagation(ctx, v)
+		return record.After(kept, rows), err
+	})
+}
+
+func sizes(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Sizes)
+	v := record.SizesParameters{}
+	f.StringVar(&v.Nodes, "nodes", "3,5,10,20,50", "`numbers` of nodes, between commas")
+	f.StringVar(&v.Rates, "rates", "0,1000,10000", "`writes` a second in all, between commas")
+	f.count(&v.WindowMS, "window", 1000, 1, "how long each is counted, in ms of virtual time")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	return measured(ctx, p, f, v, (*measure.Bench).Sizes)
+}
+
 // clusterLimit is the memory of each host for what it holds: ample for all keys.
 const clusterLimit = 64 << 20
 

@@ -1,0 +1,93 @@
+package measure
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// line is a connection to a sidecar with one request in flight. Values that go
+// over it have a number in front. One goroutine uses it.
+type line struct {
+	nc    net.Conn
+	in    *bufio.Reader
+	size  int // of keys
+	value []byte
+	out   []byte
+	frame []byte
+	reply wire.Reply
+}
+
+// lineTimeout is how long a request may take, in ms. Nothing that is measured
+// here may be longer and pass unseen.
+const lineTimeout = 5000
+
+func openLine(s *peers.Server, keySize, valueSize int) (*line, error) {
+	nc, err := s.Dial()
+	if err != nil {
+		return nil, err
+	}
+	if err := (load.Sidecar{}).Greet(nc); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return &line{nc: nc, in: bufio.NewReader(nc), size: keySize, value: make([]byte, max(8, valueSize))}, nil
+}
+
+func (l *line) close() { _ = l.nc.Close() }
+
+// do sends a request and reads the answer, which is good until the next one.
+func (l *line) do(q *wire.Request) (*wire.Reply, error) {
+	q.ID, q.TimeoutMS = 1, lineTimeout
+	_ = l.nc.SetDeadline(time.Now().Add(2 * lineTimeout * time.Millisecond))
+	l.out = wire.AppendRequest(l.out[:0], q)
+	if _, err := l.nc.Write(l.out); err != nil {
+		return nil, err
+	}
+	var head [wire.LengthSize]byte
+	if _, err := io.ReadFull(l.in, head[:]); err != nil {
+		return nil, err
+	}
+	if n := wire.FrameLength(head[:]); cap(l.frame) < n {
+		l.frame = make([]byte, n)
+	} else {
+		l.frame = l.frame[:n]
+	}
+	if _, err := io.ReadFull(l.in, l.frame); err != nil {
+		return nil, err
+	}
+	l.reply = wire.Reply{}
+	if err := wire.DecodeReply(q.Op, l.frame, &l.reply); err != nil {
+		return nil, err
+	}
+	return &l.reply, l.reply.Err()
+}
+
+// set writes a number as a key's value.
+func (l *line) set(key, number uint64) error {
+	binary.BigEndian.PutUint64(l.value, number)
+	r, err := l.do(&wire.Request{Op: wire.OpSet, Key: load.Key(nil, key, l.size), Value: l.value, TTLMS: wire.TTLDefault})
+	if err == nil && r.Status != wire.OK {
+		err = fmt.Errorf("a SET is answered %s", r.Status)
+	}
+	return err
+}
+
+// get reads the number; 0 is a miss. copied says that this host's copy brought it.
+func (l *line) get(key uint64) (number uint64, copied bool, err error) {
+	r, err := l.do(&wire.Request{Op: wire.OpGet, Key: load.Key(nil, key, l.size)})
+	if err != nil || r.Status != wire.OK {
+		return 0, false, err
+	}
+	if len(r.Value) < 8 {
+		return 0, false, fmt.Errorf("key %d has %d bytes, want 8 at least", key, len(r.Value))
+	}
+	return binary.BigEndian.Uint64(r.Value), r.Source == wire.SourceL1, nil
+}

@@ -1,0 +1,137 @@
+package measure
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// tracked is a redis that tells clients of every key that is written (CLIENT
+// TRACKING ON BCAST over RESP3), and as many clients as there are hosts.
+type tracked struct {
+	server *peers.Server
+	write  pacers
+	subs   []*subscriber
+	app    rueidis.Client // that overwrites, and keeps no copies
+	size   int            // of keys
+	value  string
+	first  uint64
+}
+
+// subscriber notes when it is told of the key that is waited for.
+type subscriber struct {
+	client rueidis.Client
+	key    atomic.Pointer[string] // that is waited for
+	told   chan time.Time         // of one
+}
+
+func (b *Bench) openTracked(ctx context.Context, p record.PropagationParameters) (stream, error) {
+	server, err := b.start(ctx, record.Redis, b.watchOptions(p, ""))
+	if err != nil {
+		return nil, err
+	}
+	t := &tracked{server: server, size: p.KeySize, value: string(make([]byte, p.ValueSize)), first: uint64(p.Keys)}
+	if err := t.open(p); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tracked) open(p record.PropagationParameters) error {
+	for i := range p.Hosts {
+		draw := uniform(uint64(i), p.Keys)
+		w, err := openPaced(t.server, func(n int) uint64 { return draw(0, n) })
+		if err != nil {
+			return err
+		}
+		t.write = append(t.write, w)
+		s := &subscriber{told: make(chan time.Time, 1)}
+		o := redisClient(t.server.Socket)
+		o.OnInvalidations = s.invalidated
+		if s.client, err = rueidis.NewClient(o); err != nil {
+			return fmt.Errorf("a client of redis: %w", err)
+		}
+		t.subs = append(t.subs, s)
+	}
+	o := redisClient(t.server.Socket)
+	o.ClientTrackingOptions, o.DisableCache = nil, true
+	var err error
+	t.app, err = rueidis.NewClient(o)
+	return err
+}
+
+// redisClient is a client with one connection that is told of all writes.
+func redisClient(socket string) rueidis.ClientOption {
+	return rueidis.ClientOption{
+		InitAddress: []string{socket}, ForceSingleClient: true, PipelineMultiplex: -1, DisableRetry: true,
+		ClientTrackingOptions: []string{"BCAST"},
+		DialCtxFn: func(ctx context.Context, address string, d *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			return d.DialContext(ctx, "unix", address)
+		},
+	}
+}
+
+func (s *subscriber) invalidated(keys []rueidis.RedisMessage) {
+	now := time.Now()
+	want := s.key.Load()
+	if want == nil {
+		return
+	}
+	for i := range keys {
+		if k, err := keys[i].ToString(); err == nil && k == *want && s.key.CompareAndSwap(want, nil) {
+			s.told <- now
+		}
+	}
+}
+
+func (t *tracked) writers() pacers { return t.write }
+
+func (t *tracked) counts(context.Context) (record.StreamSide, error) { return record.StreamSide{}, nil }
+
+func (t *tracked) close() {
+	t.write.close()
+	for _, s := range t.subs {
+		s.client.Close()
+	}
+	if t.app != nil {
+		t.app.Close()
+	}
+	t.server.Stop()
+}
+
+// probe counts all subscribers but the first: that stands for the host whose app
+// writes.
+func (t *tracked) probe(n uint64) ([]time.Duration, error) {
+	key := string(load.Key(nil, t.first+n%watchedKeys, t.size))
+	others := t.subs[1:]
+	for _, s := range others {
+		s.key.Store(&key)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lineTimeout*time.Millisecond)
+	defer cancel()
+	err := t.app.Do(ctx, t.app.B().Set().Key(key).Value(t.value).Build()).Error()
+	answered := time.Now()
+	if err != nil {
+		return nil, err
+	}
+	delays := make([]time.Duration, len(others))
+	for i, s := range others {
+		select {
+		case at := <-s.told:
+			delays[i] = at.Sub(answered)
+		case <-ctx.Done():
+			return nil, fmt.Errorf("a client is not told within %d ms", lineTimeout)
+		}
+	}
+	return delays, nil
+}

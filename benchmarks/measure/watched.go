@@ -1,0 +1,203 @@
+package measure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+)
+
+const (
+	watchedKeys = 64
+	// copyTime is how long a host may take to have a copy: it makes one with a
+	// read, a moment after that is answered.
+	copyTime = 20 * time.Millisecond
+	// pollEach is how long after a read the next one begins, if not when the first
+	// is answered.
+	pollEach = 75 * time.Microsecond
+)
+
+// sidecars is several hosts. A key of the first is watched through the others.
+type sidecars struct {
+	c     *peers.Cluster
+	write pacers
+	keys  []uint64
+	owner *line
+	read  []*line
+	bound time.Duration
+	seq   uint64
+}
+
+func (b *Bench) openSidecars(ctx context.Context, p record.PropagationParameters) (stream, error) {
+	s := &sidecars{bound: time.Duration(p.Bound) * time.Millisecond}
+	var err error
+	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, b.watchOptions(p, "")); err != nil {
+		return nil, err
+	}
+	if err := s.open(ctx, p); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (b *Bench) watchOptions(p record.PropagationParameters, label string) peers.Options {
+	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
+}
+
+// open connects. Each host's own keys are written through it, so that the load
+// is that of the invalidations, and not of the writes' way to their owners. Keys
+// behind all of these are watched.
+func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) error {
+	hosts := s.c.Hosts()
+	owners, err := s.c.Owners(ctx, hosts[0], p.Keys+4*watchedKeys*len(hosts))
+	if err != nil {
+		return err
+	}
+	for i, h := range hosts {
+		var own []uint64
+		for _, k := range owners[h.Node()] {
+			switch {
+			case k < uint64(p.Keys):
+				own = append(own, k)
+			case i == 0:
+				s.keys = append(s.keys, k)
+			}
+		}
+		if len(own) == 0 {
+			return fmt.Errorf("%s owns none of %d keys: give more", h.Node(), p.Keys)
+		}
+		draw := uniform(uint64(i), len(own))
+		w, err := openPaced(h.Server, func(n int) uint64 { return own[draw(0, n)] })
+		if err != nil {
+			return err
+		}
+		s.write = append(s.write, w)
+		l, err := openLine(h.Server, p.KeySize, p.ValueSize)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			s.owner = l
+		} else {
+			s.read = append(s.read, l)
+		}
+	}
+	if len(s.keys) == 0 {
+		return fmt.Errorf("%s owns no key that could be watched: give more hosts or keys", hosts[0].Node())
+	}
+	for _, k := range s.keys {
+		if err := s.owner.set(k, 1); err != nil {
+			return err
+		}
+	}
+	s.seq = 1
+	return nil
+}
+
+func (s *sidecars) close() {
+	s.write.close()
+	for _, l := range s.read {
+		l.close()
+	}
+	if s.owner != nil {
+		s.owner.close()
+	}
+	s.c.Stop()
+}
+
+func (s *sidecars) writers() pacers { return s.write }
+
+func (s *sidecars) counts(ctx context.Context) (side record.StreamSide, err error) {
+	for _, h := range s.c.Hosts() {
+		st, err := h.Stats(ctx)
+		if err != nil {
+			return side, err
+		}
+		side.Gaps += st.Cluster.Invalidations.Gaps
+		side.Resets += st.Cluster.Invalidations.Resets
+		side.Missed += st.Cluster.PollFailures
+	}
+	return side, nil
+}
+
+func (s *sidecars) probe(n uint64) ([]time.Duration, error) {
+	key := s.keys[n%uint64(len(s.keys))]
+	s.seq++
+	seen := make([]time.Time, len(s.read))
+	errs := make([]error, len(s.read))
+	var ready, done sync.WaitGroup
+	ready.Add(len(s.read))
+	begin := make(chan struct{})
+	for i, l := range s.read {
+		done.Go(func() { // ends when it has seen the write, or enough time has passed
+			copied, err := l.copied(key)
+			ready.Done()
+			<-begin
+			if err == nil && copied {
+				seen[i], err = l.await(key, s.seq, 2*s.bound+time.Second)
+			}
+			errs[i] = err
+		})
+	}
+	ready.Wait()
+	close(begin)
+	err := s.owner.set(key, s.seq)
+	answered := time.Now()
+	done.Wait()
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	delays := make([]time.Duration, len(seen))
+	for i, at := range seen {
+		if delays[i] = at.Sub(answered); at.IsZero() {
+			delays[i] = noCopy
+		}
+	}
+	return delays, nil
+}
+
+// copied reads a key until that is answered from a copy, and says whether it is.
+func (l *line) copied(key uint64) (bool, error) {
+	for end := time.Now().Add(copyTime); ; {
+		n, copied, err := l.get(key)
+		if err != nil || copied && n > 0 {
+			return err == nil, err
+		}
+		if time.Now().After(end) {
+			return false, nil
+		}
+		nap(pollEach)
+	}
+}
+
+// await reads a key until it has so high a number, and says when that was answered.
+func (l *line) await(key, number uint64, most time.Duration) (time.Time, error) {
+	for begun := time.Now(); ; {
+		asked := time.Now()
+		n, _, err := l.get(key)
+		now := time.Now()
+		switch {
+		case err != nil:
+			return now, err
+		case n >= number:
+			return now, nil
+		case now.Sub(begun) > most:
+			return now, fmt.Errorf("key %d is still %d, want %d, %v after it was written", key, n, number, most)
+		}
+		nap(pollEach - now.Sub(asked))
+	}
+}
+
+// nap sleeps in the kernel: the runtime's timers may come a millisecond late.
+func nap(d time.Duration) {
+	if d > 0 {
+		t := syscall.NsecToTimespec(int64(d))
+		_ = syscall.Nanosleep(&t, nil)
+	}
+}

@@ -1,0 +1,188 @@
+package peers
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// Link passes bytes and datagrams on, until it is told to hang: then it holds
+// what comes and tells nobody, as a network does that has lost a cable. Close
+// ends it and its goroutines.
+type Link struct {
+	mu     sync.Mutex
+	gate   chan struct{} // closed unless it hangs
+	closed bool
+	open   map[io.Closer]struct{}
+	wg     sync.WaitGroup
+}
+
+// NewLink returns a link without ends.
+func NewLink() *Link {
+	l := &Link{gate: make(chan struct{}), open: map[io.Closer]struct{}{}}
+	close(l.gate)
+	return l
+}
+
+// Stream passes connections to one address on to another.
+func (l *Link) Stream(network, from, to string) error {
+	ln, err := net.Listen(network, from)
+	if err != nil {
+		return err
+	}
+	if !l.own(ln) {
+		return net.ErrClosed
+	}
+	l.wg.Go(func() { // ends with Close
+		for {
+			in, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial(network, to)
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			if !l.own(in) || !l.own(out) {
+				_, _ = in.Close(), out.Close()
+				return
+			}
+			l.wg.Go(func() { l.pass(in, out) }) // these end with their connections
+			l.wg.Go(func() { l.pass(out, in) })
+		}
+	})
+	return nil
+}
+
+// Datagrams passes those to one address on to another.
+func (l *Link) Datagrams(from, to string) error {
+	in, err := net.ListenPacket("udp", from)
+	if err != nil {
+		return err
+	}
+	out, err := net.Dial("udp", to)
+	if err != nil {
+		_ = in.Close()
+		return err
+	}
+	if !l.own(in) || !l.own(out) {
+		_, _ = in.Close(), out.Close()
+		return net.ErrClosed
+	}
+	l.wg.Go(func() { // ends with Close
+		buf := make([]byte, 64<<10)
+		for {
+			n, _, err := in.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			select {
+			case <-l.passes():
+				_, _ = out.Write(buf[:n]) // a datagram may be lost
+			default:
+			}
+		}
+	})
+	return nil
+}
+
+// own keeps what Close is to close. False says that it is closed already.
+func (l *Link) own(c io.Closer) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		_ = c.Close()
+		return false
+	}
+	l.open[c] = struct{}{}
+	return true
+}
+
+func (l *Link) passes() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.gate
+}
+
+func (l *Link) pass(from, to net.Conn) {
+	defer func() {
+		_, _ = from.Close(), to.Close()
+		l.mu.Lock()
+		delete(l.open, from)
+		l.mu.Unlock()
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		<-l.passes()
+		if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// Hang makes it pass nothing any more.
+func (l *Link) Hang() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gate = make(chan struct{})
+}
+
+// Close ends it, and everything that goes over it.
+func (l *Link) Close() {
+	l.mu.Lock()
+	l.closed = true
+	for c := range l.open {
+		_ = c.Close()
+	}
+	select {
+	case <-l.gate:
+	default:
+		close(l.gate)
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+}
+
+// linked puts a link before each host of a cluster that is yet to be started:
+// the others find it under another address of loopback.
+func (c *Cluster) linked() (*Link, error) {
+	l := NewLink()
+	for _, h := range c.hosts {
+		if err := h.o.Place.behind(l); err != nil {
+			l.Close()
+			return nil, err
+		}
+	}
+	c.introduce()
+	return l, nil
+}
+
+// behind moves a place behind a link.
+func (p *Place) behind(l *Link) error {
+	_, port, err := net.SplitHostPort(p.Bind)
+	if err != nil {
+		return err
+	}
+	for range 100 {
+		front, err := FreeAddress()
+		if err != nil {
+			return err
+		}
+		host, _, _ := net.SplitHostPort(front)
+		if !free(net.JoinHostPort(host, port)) || !free(next(net.JoinHostPort(host, port))) {
+			continue
+		}
+		p.Advertise = host
+		if err := l.Datagrams(p.address(), p.Bind); err != nil {
+			return err
+		}
+		if err := l.Stream("tcp", p.address(), p.Bind); err != nil {
+			return err
+		}
+		return l.Stream("tcp", next(p.address()), next(p.Bind))
+	}
+	return errors.New("no free address on loopback for a link")
+}
