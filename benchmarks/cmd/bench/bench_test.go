@@ -155,6 +155,9 @@ func TestPropagationOnce(t *testing.T) {
 	if side := hung[record.NoPings]; side.OldMS < 1800 {
 		t.Errorf("a client of redis that is told nothing served what was overwritten for %.0f ms, want 2,000", side.OldMS)
 	}
+	if !strings.HasSuffix(f.Command, " -more -rate 100 -rounds 0 -seconds 1 -short-seconds 1") {
+		t.Errorf("got command %q, want one that can be typed again", f.Command)
+	}
 	if v := f.Versions["rueidis"]; !strings.HasPrefix(v, "v") {
 		t.Errorf("got version %q of rueidis", v)
 	}

@@ -76,7 +76,12 @@ func (f *flags) line() string {
 		case "traces":
 			line += " -traces DIR"
 		default:
-			line += " -" + v.Name + " " + v.Value.String()
+			line += " -" + v.Name
+			if on, ok := v.Value.(flag.Getter).Get().(bool); !ok {
+				line += " " + v.Value.String()
+			} else if !on {
+				line += "=false"
+			}
 		}
 	})
 	return line
