@@ -94,11 +94,13 @@ func (v *keptValues) put(n *kept) {
 	}
 }
 
-func (v *keptValues) remove(h kv.Hash) {
+// outdate drops a key's value if it was vouched for before a version. That is
+// for the sake of memory: whether it may be served is decided when it is read.
+func (v *keptValues) outdate(h kv.Hash, version kv.Version) {
 	s := v.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old := s.m[h]; old != nil {
+	if old := s.m[h]; old != nil && old.asOf < version {
 		s.remove(old)
 	}
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -50,7 +51,7 @@ func TestKeptAgainstMap(t *testing.T) {
 			latest[i] = k
 			v.put(k)
 		case 4:
-			v.remove(testKey(i).Hash)
+			v.outdate(testKey(i).Hash, math.MaxUint64)
 			delete(latest, i)
 		default:
 			if got := v.get(testKey(i)); got != nil {

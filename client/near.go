@@ -175,7 +175,7 @@ func (n *near) event(kind uint8, hash, version uint64, d *wire.EventDetail) {
 	switch kind {
 	case wire.EventChanged:
 		n.ledger.Note(kv.Hash(hash), kv.Version(version))
-		n.values.remove(kv.Hash(hash))
+		n.values.outdate(kv.Hash(hash), kv.Version(version))
 	case wire.EventRaised:
 		now := int64(n.clock.Read().Boot)
 		for p := range kv.PartitionsOf(d.Partitions).All() {
@@ -296,7 +296,7 @@ func (n *near) wrote(in *space, key string, version uint64) {
 	n.hlc.Observe(kv.Version(version))
 	h := in.key(key).Hash
 	n.ledger.Note(h, kv.Version(version))
-	n.values.remove(h)
+	n.values.outdate(h, kv.Version(version))
 }
 
 // NearStats is a near cache's account.

@@ -218,7 +218,7 @@ func TestStatusOfErrors(t *testing.T) {
 		{"closed at once: bench", "bench", func(net.Conn) {}, exitConnect, "no HELLO"},
 		{"another version", "get k", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
 		{"another version: bench", "bench", helloThen(unsupported, silent), exitMiss, "this sidecar speaks [9]"},
-		{"closed after a write", "incr k", helloThen(nil, func(net.Conn) {}), exitTimeout, "closed"},
+		{"closed after a write", "incr k", helloThen(nil, func(c net.Conn) { _, _ = c.Read(make([]byte, 1)) }), exitTimeout, "closed"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			socket := fakeSidecar(t, tc.serve)
