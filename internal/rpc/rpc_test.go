@@ -86,7 +86,7 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 	case h.req.Op == wire.OpSet:
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
 	default:
-		if _, err := fmt.Sscanf(key, "big %d", &n); err == nil {
+		if _, err := fmt.Sscanf(key, "big %d", &n); err == nil && n >= 0 && n <= 1<<30 {
 			if !c.Grow(n+100, time.Second) {
 				c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "no memory"))
 				return nil
