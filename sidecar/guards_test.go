@@ -43,6 +43,7 @@ func (v *vnode) startActing() *actingClock {
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: clock,
 		MaxStaleness: w.bound, RequestTimeout: time.Second, Join: []string{w.nodes[0].ip + ":7946", w.nodes[1].ip + ":7946"},
 		network: cluster.Network{
+			Nap:       time.Sleep,
 			Listen:    func(string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:      v.host.Dial,
 			Table:     w.table,

@@ -144,6 +144,7 @@ func (v *vnode) start() {
 		MaxStaleness: w.bound, RequestTimeout: time.Second, Voters: w.voters,
 		events: w.events,
 		network: cluster.Network{
+			Nap:     time.Sleep,
 			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },
 			Dial:    v.host.Dial,
 			Table:   w.table,

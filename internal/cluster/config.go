@@ -83,6 +83,7 @@ type Network struct {
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip
 	NoRelay   bool                                      // events go by the logs alone
+	Nap       func(time.Duration)                       // sleeps for less than a millisecond
 }
 
 // Tiers is who holds the entries. Its methods are called under the node's lock,

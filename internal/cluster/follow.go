@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -21,8 +22,8 @@ import (
 // Bounds of an answer to FOLLOW, and of the calls.
 const (
 	maxFollowed  = 8192                   // events
-	gatherAfter  = time.Millisecond       // since the last answer: an event then goes at once
-	gatherFor    = 300 * time.Microsecond // else others may join it
+	gatherAfter  = time.Millisecond       // since the last time: an event then goes at once
+	gatherFor    = 100 * time.Microsecond // else others may join it
 	followFailed = 20 * time.Millisecond  // then it asks again
 )
 
@@ -124,6 +125,61 @@ func (n *Node) leased(o *Owner, at time.Duration) {
 	n.step(func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }
 
+// news is how far followers may be answered.
+type news struct {
+	mu      sync.Mutex
+	place   uint64
+	changed chan struct{} // closed when it moves; nil where nobody waits
+}
+
+// wait returns when there is something after a place, or ctx ends.
+func (n *news) wait(ctx context.Context, place uint64) {
+	n.mu.Lock()
+	if n.place > place {
+		n.mu.Unlock()
+		return
+	}
+	if n.changed == nil {
+		n.changed = make(chan struct{})
+	}
+	changed := n.changed
+	n.mu.Unlock()
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+}
+
+func (n *news) move(place uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.place = place
+	if n.changed != nil {
+		close(n.changed)
+		n.changed = nil
+	}
+}
+
+// gather lets followers have what is new, until ctx ends: at once, or where they
+// have just had something, together with what comes in a moment.
+func (n *Node) gather(ctx context.Context) {
+	rest := n.cfg.Network.Nap
+	if rest == nil {
+		nap := newNap()
+		defer nap.close()
+		rest = nap.sleep
+	}
+	var last time.Duration
+	for place := uint64(0); ctx.Err() == nil; {
+		n.cfg.Events.Wait(ctx, place)
+		if n.cfg.Clock.Read().Boot-last < gatherAfter {
+			rest(gatherFor)
+		}
+		last, place = n.cfg.Clock.Read().Boot, n.cfg.Events.Head()
+		n.news.move(place)
+	}
+}
+
 // follow answers a FOLLOW when there is something, or its time is over.
 func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 	n := s.n
@@ -141,11 +197,7 @@ func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 		wait := min(time.Duration(w.WaitMS)*time.Millisecond, n.followWait())
 		if running != nil && wait > 0 {
 			ctx, cancel := context.WithTimeout(running, wait)
-			begun := n.cfg.Clock.Read().Boot
-			n.cfg.Events.Wait(ctx, w.Applied)
-			if n.cfg.Clock.Read().Boot-begun < gatherAfter { // there is more to come
-				sleep(ctx, gatherFor)
-			}
+			n.news.wait(ctx, w.Applied)
 			cancel()
 		}
 		r := n.followed(w.Applied)

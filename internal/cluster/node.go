@@ -44,6 +44,7 @@ type Node struct {
 	gossip   *gossip.Gossip
 	running  context.Context // of Run; nil before
 	readers  readers
+	news     news
 	tasks    sync.WaitGroup // begun under the lock while running
 	address  string         // of the peer server, as others use it
 

@@ -56,6 +56,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return g.Run(inner) })
 	group.Go(func() error { n.watch(inner); return nil })
 	group.Go(func() error { n.tick(inner); return nil })
+	group.Go(func() error { n.gather(inner); return nil })
 	group.Go(func() error { n.relay(inner); return nil })
 	group.Go(func() error {
 		select {

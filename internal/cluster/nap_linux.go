@@ -1,0 +1,50 @@
+package cluster
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// nap sleeps for less than a millisecond: a timer of the runtime's is rounded up
+// to one where the process has nothing else to do.
+type nap struct{ f *os.File }
+
+// newNap returns one that one goroutine may use.
+func newNap() *nap {
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		return &nap{} // as elsewhere, then
+	}
+	return &nap{os.NewFile(uintptr(fd), "timerfd")}
+}
+
+func (n *nap) sleep(d time.Duration) {
+	if n.f != nil && n.set(d) == nil {
+		var expirations [8]byte
+		if _, err := n.f.Read(expirations[:]); err == nil {
+			return
+		}
+	}
+	time.Sleep(d)
+}
+
+func (n *nap) set(d time.Duration) error {
+	conn, err := n.f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(1, d.Nanoseconds()))}
+	var failed error
+	if err := conn.Control(func(fd uintptr) { failed = unix.TimerfdSettime(int(fd), 0, &spec, nil) }); err != nil {
+		return err
+	}
+	return failed
+}
+
+func (n *nap) close() {
+	if n.f != nil {
+		_ = n.f.Close()
+	}
+}
