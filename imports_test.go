@@ -34,6 +34,7 @@ var allowed = []struct {
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/simnet", nil},
+	{"loader", []string{"internal/kv"}},
 	// Floor 2: the edges.
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
