@@ -7,14 +7,11 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
-
-type pgprotoTooLong = pgproto3.ExceededMaxBodyLenErr
 
 // encode makes a value of a row. The row's bytes are the connection's.
 func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte, error) {

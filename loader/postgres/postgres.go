@@ -25,6 +25,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -178,7 +179,10 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		}
 	}
 	_, err = rows.Close()
+	var big *pgproto3.ExceededMaxBodyLenErr
 	switch {
+	case errors.As(err, &big):
+		return loader.Value{}, s.tooLarge()
 	case err != nil:
 		if stale(err) {
 			_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
@@ -210,10 +214,6 @@ func stale(err error) bool {
 // failed sorts errors by what PostgreSQL's code says: about the key, about the
 // query, or about the server. Only the last may be retried.
 func (s *Source) failed(err error) error {
-	var big *pgprotoTooLong
-	if errors.As(err, &big) {
-		return s.tooLarge()
-	}
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || stale(err) {
 		return fmt.Errorf("postgres origin: %w", err)
