@@ -126,7 +126,7 @@ func TestConcurrencyAndQueue(t *testing.T) {
 	})
 }
 
-func TestQueueCallerLeaves(t *testing.T) {
+func TestQueueLeftAndFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(1, 1, time.Hour)
 		leave, err := q.Enter(t.Context())
@@ -138,7 +138,23 @@ func TestQueueCallerLeaves(t *testing.T) {
 		if _, err := q.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
+		waits := make(chan error, 1)
+		go func() {
+			leave, err := q.Enter(t.Context())
+			if err == nil {
+				leave()
+			}
+			waits <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		if _, err := q.Enter(t.Context()); !errors.Is(err, ErrBusy) || time.Since(began) != 0 {
+			t.Errorf("one too many got %v after %v", err, time.Since(began))
+		}
 		leave()
+		if err := <-waits; err != nil {
+			t.Error(err)
+		}
 		if running, waiting := q.Len(); running != 0 || waiting != 0 {
 			t.Errorf("%d in, %d waiting", running, waiting)
 		}

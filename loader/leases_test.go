@@ -113,6 +113,17 @@ func TestFillRefused(t *testing.T) {
 	}
 }
 
+// A token fills its key, not another that has the same hash.
+func TestFillOfACollision(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	token := mustClaim(t, l, Claim{Key: kv.Key{Hash: 7, Bytes: []byte("a")}, Begin: v.begin})
+	if err := l.Fill(kv.Key{Hash: 7, Bytes: []byte("b")}, token, Value{}, keep); !errors.Is(err, ErrNotStored) {
+		t.Errorf("got %v", err)
+	}
+	l.Abandon(token)
+	l.check(t)
+}
+
 func TestStoreRefuses(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})

@@ -172,7 +172,9 @@ func TestDetachDuringKeep(t *testing.T) {
 func TestFreshJoinsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second}, &versions{}
-		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
+		var kept []kv.Version
+		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
+			Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
 		if begun, err := l.Refresh(load); !begun || err != nil {
 			t.Fatal(begun, err)
 		}
@@ -181,6 +183,9 @@ func TestFreshJoinsNothing(t *testing.T) {
 			t.Errorf("got %+v, %v; want version 2", r, err)
 		}
 		synctest.Wait() // the one that was detached
+		if len(kept) != 1 || kept[0] != 2 {
+			t.Errorf("kept %v, want only the fresh one", kept)
+		}
 		l.check(t)
 	})
 }
