@@ -34,7 +34,14 @@ var allowed = []struct {
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/simnet", nil},
+	{"loader", []string{"internal/kv"}},
 	// Floor 2: the edges.
+	{"loader/internal/origintest", []string{"loader"}}, // imported by tests alone
+	{"loader/httporigin", []string{"loader"}},
+	{"loader/postgres", []string{"loader"}},
+	{"loader/redisorigin", []string{"loader"}},
+	{"loader/memcached", []string{"loader"}},
+	{"loader/execorigin", []string{"loader"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
 	{"unixsock", nil},

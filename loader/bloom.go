@@ -1,0 +1,69 @@
+package loader
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Bloom is a Bloom filter of hashes: it never denies what was added, and lets
+// pass a stated share of what was not. Keys are hashed already and are added
+// while others look, so it is its own few lines: a filter takes a bit per place,
+// set atomically.
+type Bloom struct {
+	words  []atomic.Uint64
+	probes int
+}
+
+// maxBloomBits is 1 GiB: 800 million keys at 1 %.
+const maxBloomBits = 1 << 33
+
+// NewBloom returns a filter for a number of keys of which a share of others may
+// pass.
+func NewBloom(keys int, falsePositives float64) (*Bloom, error) {
+	if keys < 1 || !(falsePositives > 0 && falsePositives < 1) {
+		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: give at least 1, and a share between 0 and 1", keys, falsePositives)
+	}
+	size := math.Ceil(-float64(keys) * math.Log(falsePositives) / (math.Ln2 * math.Ln2))
+	if size > maxBloomBits {
+		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
+	}
+	return &Bloom{
+		words:  make([]atomic.Uint64, (int(size)+63)/64),
+		probes: max(1, int(math.Round(-math.Log2(falsePositives)))),
+	}, nil
+}
+
+// place is the bit of one probe. The second hash is mixed from the first
+// (splitmix64), odd; two are as good as many (Kirsch and Mitzenmacher, 2006).
+func (b *Bloom) place(h kv.Hash, probe int) (word uint64, bit uint64) {
+	second := uint64(h) ^ uint64(h)>>30
+	second *= 0xbf58476d1ce4e5b9
+	second ^= second >> 27
+	second *= 0x94d049bb133111eb
+	second ^= second >> 31
+	at, _ := bits.Mul64(uint64(h)*0x9e3779b97f4a7c15+uint64(probe)*(second|1), uint64(len(b.words))*64)
+	return at / 64, 1 << (at % 64)
+}
+
+// Add adds a hash, and says whether that changed anything.
+func (b *Bloom) Add(h kv.Hash) (changed bool) {
+	for i := range b.probes {
+		word, bit := b.place(h, i)
+		changed = b.words[word].Or(bit)&bit == 0 || changed
+	}
+	return changed
+}
+
+// Has says whether a hash may have been added.
+func (b *Bloom) Has(h kv.Hash) bool {
+	for i := range b.probes {
+		if word, bit := b.place(h, i); b.words[word].Load()&bit == 0 {
+			return false
+		}
+	}
+	return true
+}

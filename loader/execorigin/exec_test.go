@@ -1,0 +1,94 @@
+//go:build unix
+
+package execorigin
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func source(t *testing.T, cfg Config, command ...string) *Source {
+	t.Helper()
+	cfg.Command = command
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 30 * time.Second
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestExec(t *testing.T) {
+	t.Setenv("SECRET", "s3cret")
+	sh := func(script string) *Source { return source(t, Config{MaxOutput: 1000}, "sh", "-c", script, "script") }
+	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
+	origintest.Run(t, []origintest.Case{
+		{Name: "value", Source: sh(`printf 'the %s' "$1"`), Key: "a", Want: ok("the a")},
+		{Name: "one argument, whatever is in it", Source: sh(`printf '%s %d' "$1" $#`), Key: "$(id); a 'b' \n", Want: ok("$(id); a 'b' \n 1")},
+		{Name: "empty", Source: sh(`:`), Key: "a", Want: ok("")},
+		{Name: "no secrets in its environment", Source: sh(`printf '%s' "$SECRET"`), Key: "a", Want: ok("")},
+		{Name: "environment", Source: source(t, Config{Env: []string{"A=b"}}, "/bin/sh", "-c", `printf '%s' "$A"`), Key: "a", Want: ok("b")},
+		{Name: "absent", Source: sh(`echo none; exit 1`), Key: "a", Err: loader.ErrAbsent},
+		{Name: "absent as configured", Source: source(t, Config{Absent: 44}, "sh", "-c", "exit 44"), Key: "a", Err: loader.ErrAbsent},
+		{Name: "error", Source: sh(`echo broken >&2; exit 3`), Key: "a", Err: origintest.ErrAny},
+		{Name: "killed", Source: sh(`kill -9 $$`), Key: "a", Err: origintest.ErrAny},
+		{Name: "as long as may be", Source: sh(`head -c 1000 /dev/zero | tr '\0' x`), Key: "a", Want: ok(strings.Repeat("x", 1000))},
+		{Name: "too long", Source: sh(`head -c 1001 /dev/zero; exit 1`), Key: "a", Err: loader.ErrTooLarge},
+		{Name: "endless", Source: sh(`yes`), Key: "a", Err: loader.ErrTooLarge, Within: 20 * time.Second},
+		{Name: "endless errors", Source: sh(`yes | head -c 1000000 >&2; exit 3`), Key: "a", Err: origintest.ErrAny},
+		{Name: "bad key", Source: sh(`:`), Key: "a\x00b", Err: loader.ErrBadKey},
+		{Name: "an option", Source: sh(`:`), Key: "-rf", Err: loader.ErrBadKey},
+		{Name: "no option after --", Source: source(t, Config{}, "sh", "-c", `printf '%s' "$2"`, "script", "--"), Key: "-rf", Want: ok("-rf")},
+	})
+}
+
+// What the command has started dies with it.
+func TestTimeoutKillsTheGroup(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	if err := syscall.Mkfifo(pid, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := source(t, Config{Timeout: 500 * time.Millisecond}, "sh", "-c", `(exec 3>"$1"; exec sleep 600) & wait`, "script")
+	read := make(chan error, 1)
+	go func() { // ends once nobody has the fifo open any more
+		_, err := os.ReadFile(pid)
+		read <- err
+	}()
+	began := time.Now()
+	if _, err := s.Load(context.Background(), []byte(pid)); loader.Answered(err) {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the command's child lives on")
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, cfg := range []Config{{}, {Command: []string{"/no/such/program"}}, {Command: []string{"sh"}, Timeout: -1}, {Command: []string{"sh"}, Absent: 256}} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}

@@ -1,0 +1,304 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func newGuard(t *testing.T, cfg GuardConfig, f SourceFunc) *Guard {
+	t.Helper()
+	g, err := NewGuard(f, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+var errDown = errors.New("connection refused")
+
+func down(context.Context, []byte) (Value, error) { return Value{}, errDown }
+
+func TestBackoff(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		retry  int
+		random float64
+		want   time.Duration
+	}{
+		{"nothing", 0, 0, 0},
+		{"first", 0, 1, 50 * time.Millisecond},
+		{"doubled", 1, 1, 100 * time.Millisecond},
+		{"half of the fourth", 3, 0.5, 200 * time.Millisecond},
+		{"no more than the most", 20, 1, 2 * time.Second},
+		{"nor overflowing", 5000, 1, 2 * time.Second},
+	} {
+		if got := Backoff(tc.retry, 50*time.Millisecond, 2*time.Second, tc.random); got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+func TestRetries(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		fails int
+		err   error
+		want  error
+		calls int64
+	}{
+		{"comes back", 2, errDown, nil, 3},
+		{"stays away", 9, errDown, errDown, 4},
+		{"absent", 9, ErrAbsent, ErrAbsent, 1},
+		{"refused", 9, ErrPermanent, ErrPermanent, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var calls atomic.Int64
+				g := newGuard(t, GuardConfig{Retries: 3, Failures: 100}, func(context.Context, []byte) (Value, error) {
+					if calls.Add(1) <= int64(tc.fails) {
+						return Value{}, tc.err
+					}
+					return Value{}, nil
+				})
+				_, err := g.Load(t.Context(), nil)
+				if !errors.Is(err, tc.want) || calls.Load() != tc.calls {
+					t.Errorf("%v after %d calls, want %v after %d", err, calls.Load(), tc.want, tc.calls)
+				}
+			})
+		})
+	}
+}
+
+// An origin that is down gets a tenth more calls than requests, not four times
+// as many.
+func TestRetryBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(t, GuardConfig{Retries: 3, Failures: 1 << 30}, down)
+		for range 1000 {
+			if _, err := g.Load(t.Context(), nil); !errors.Is(err, errDown) {
+				t.Fatal(err)
+			}
+		}
+		s := g.Stats()
+		if s.Retries < 100 || s.Retries > 1000/10+retryReserve || s.Calls != 1000+s.Retries || s.NoBudget == 0 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestConcurrencyAndQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now, most atomic.Int64
+		g := newGuard(t, GuardConfig{Concurrency: 3, Queue: 4, QueueTime: time.Second}, func(context.Context, []byte) (Value, error) {
+			if n := now.Add(1); n > most.Load() {
+				most.Store(n)
+			}
+			defer now.Add(-1)
+			time.Sleep(700 * time.Millisecond)
+			return Value{}, nil
+		})
+		// 3 run, 4 wait, 3 are one too many; of the 4, 3 get in after 0.7 s and
+		// one waits too long.
+		var ok, busy atomic.Int64
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				switch _, err := g.Load(t.Context(), nil); {
+				case err == nil:
+					ok.Add(1)
+				case errors.Is(err, ErrBusy):
+					busy.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		s := g.Stats()
+		if most.Load() != 3 || ok.Load() != 6 || busy.Load() != 4 || s.ShedQueue != 4 || s.Running != 0 || s.Waiting != 0 {
+			t.Errorf("at once %d, ok %d, busy %d, stats %+v", most.Load(), ok.Load(), busy.Load(), s)
+		}
+	})
+}
+
+func TestQueueLeftAndFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := NewQueue(1, 1, time.Hour)
+		leave, err := q.Enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := q.Enter(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		waits := make(chan error, 1)
+		go func() {
+			leave, err := q.Enter(t.Context())
+			if err == nil {
+				leave()
+			}
+			waits <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		if _, err := q.Enter(t.Context()); !errors.Is(err, ErrBusy) || time.Since(began) != 0 {
+			t.Errorf("one too many got %v after %v", err, time.Since(began))
+		}
+		leave()
+		if err := <-waits; err != nil {
+			t.Error(err)
+		}
+		if running, waiting := q.Len(); running != 0 || waiting != 0 {
+			t.Errorf("%d in, %d waiting", running, waiting)
+		}
+	})
+}
+
+func TestBulkhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := newGuard(t, GuardConfig{Concurrency: 1}, func(ctx context.Context, _ []byte) (Value, error) {
+			<-ctx.Done()
+			return Value{}, ctx.Err()
+		})
+		fast := newGuard(t, GuardConfig{Concurrency: 1}, func(context.Context, []byte) (Value, error) { return Value{}, nil })
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = slow.Load(t.Context(), nil) })
+		synctest.Wait()
+		began := time.Now()
+		if _, err := fast.Load(t.Context(), nil); err != nil || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		wg.Wait()
+	})
+}
+
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(t, GuardConfig{Rate: 100, Burst: 5, QueueTime: 100 * time.Millisecond},
+			func(context.Context, []byte) (Value, error) { return Value{}, nil })
+		end := time.Now().Add(10 * time.Second)
+		for time.Now().Before(end) {
+			for range 3 {
+				go g.Load(t.Context(), nil)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		synctest.Wait()
+		if s := g.Stats(); s.Calls < 990 || s.Calls > 100*10+5 || s.ShedRate == 0 {
+			t.Errorf("stats %+v, want 1,000 calls", s)
+		}
+		time.Sleep(time.Second) // those that still wait
+	})
+}
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		g := newGuard(t, GuardConfig{Failures: 3, Open: 5 * time.Second}, func(ctx context.Context, key []byte) (Value, error) {
+			time.Sleep(time.Second)
+			if !up.Load() {
+				return down(ctx, key)
+			}
+			return Value{}, ErrAbsent // an answer
+		})
+		load := func(want error) {
+			t.Helper()
+			if _, err := g.Load(t.Context(), nil); !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+		}
+		for range 3 {
+			load(errDown)
+		}
+		load(ErrBusy)
+		time.Sleep(5*time.Second + 1)
+		load(errDown) // the probe
+		load(ErrBusy)
+		up.Store(true)
+		time.Sleep(5*time.Second + 1)
+		var wg sync.WaitGroup
+		wg.Go(func() { load(ErrAbsent) })
+		synctest.Wait()
+		load(ErrBusy) // beside the probe
+		wg.Wait()
+		load(ErrAbsent)
+		if s := g.Stats(); s.Breaker != "closed" || s.Calls != 6 || s.ShedBreaker != 3 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGuard(t, GuardConfig{Failures: 1}, func(ctx context.Context, _ []byte) (Value, error) {
+			<-ctx.Done()
+			return Value{}, ctx.Err()
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := g.Load(ctx, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if s := g.Stats(); s.Breaker != "closed" {
+			t.Errorf("stats %+v", s)
+		}
+		if _, err := g.Load(t.Context(), nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a hanging origin: %v", err)
+		}
+		if s := g.Stats(); s.Breaker != "open" || s.Failed != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+// Down for 60 s, then back: never more calls than the rate.
+func TestRecoveryWithoutBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var up atomic.Bool
+		var second [200]int
+		var mu sync.Mutex
+		start := time.Now()
+		g := newGuard(t, GuardConfig{Rate: 50, Burst: 5, Retries: 2}, func(ctx context.Context, key []byte) (Value, error) {
+			mu.Lock()
+			second[time.Since(start)/time.Second]++
+			mu.Unlock()
+			if !up.Load() {
+				return down(ctx, key)
+			}
+			return Value{}, nil
+		})
+		for range 90 * 100 {
+			if time.Since(start) > time.Minute {
+				up.Store(true)
+			}
+			go g.Load(t.Context(), nil)
+			time.Sleep(10 * time.Millisecond)
+		}
+		time.Sleep(10 * time.Second)
+		total := 0
+		for at, n := range second {
+			total += n
+			if n > 55 {
+				t.Errorf("%d calls in second %d", n, at)
+			}
+		}
+		if s := g.Stats(); s.Breaker != "closed" || total < 20*50 {
+			t.Errorf("%d calls, stats %+v", total, s)
+		}
+	})
+}
+
+func TestGuardConfig(t *testing.T) {
+	for _, cfg := range []GuardConfig{{Concurrency: -1}, {Rate: -1}, {Open: -time.Second}, {RetryShare: -0.1}} {
+		if _, err := NewGuard(SourceFunc(down), cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}

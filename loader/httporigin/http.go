@@ -1,0 +1,208 @@
+// Package httporigin loads values from a web server: one URL per key.
+//
+// Input is a URL template in which {key} stands for the key, escaped; output is
+// the body of an answer 200 or 203. Statuses that mean "absent" are configured.
+// 408, 425, 429, and those of 500 and more may be retried, all others not. It
+// follows no redirects, since they would lead out of what was configured.
+//
+// It starts no goroutine of its own; net/http keeps two per idle connection
+// until Close. It is no proxy: neither the app's headers nor the answer's go
+// through, and Vary means nothing to it.
+package httporigin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Config describes the server.
+type Config struct {
+	URL          string        // with {key} in its path or query; needed
+	Method       string        // empty: GET
+	Header       http.Header   // sent with every request
+	Timeout      time.Duration // of a whole request, its body included; zero: 5 s
+	Absent       []int         // statuses that say "there is none"; nil: 404 and 410
+	CacheControl bool          // the answer's s-maxage or max-age, less its Age, is the TTL; no-store, no-cache and private forbid to keep it
+	MaxBody      int64         // bytes, after decompression; zero: 8 MiB
+	Connections  int           // kept idle, and at most open at once; zero: 64
+}
+
+const placeholder = "{key}"
+
+// Source is the origin.
+type Source struct {
+	cfg           Config
+	before, after string // the key
+	inQuery       bool
+	host          string
+	client        *http.Client
+}
+
+// New checks the configuration. It asks nobody.
+func New(cfg Config) (*Source, error) {
+	before, after, found := strings.Cut(cfg.URL, placeholder)
+	if !found || strings.Contains(after, placeholder) {
+		return nil, fmt.Errorf("http origin: its URL must have %s once, where the key goes", placeholder)
+	}
+	u, err := url.Parse(before)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("http origin: its URL must begin with http:// or https:// and a host, before %s", placeholder)
+	}
+	if u.Path == "" && u.RawQuery == "" || strings.Contains(before, "#") {
+		return nil, fmt.Errorf("http origin: %s must stand in the URL's path or query, after the host", placeholder)
+	}
+	if cfg.Timeout < 0 || cfg.MaxBody < 0 || cfg.Connections < 0 {
+		return nil, fmt.Errorf("http origin: timeout %v, body %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxBody, cfg.Connections)
+	}
+	if cfg.Method == "" {
+		cfg.Method = http.MethodGet
+	}
+	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
+		return nil, fmt.Errorf("http origin: method %q is not a method", cfg.Method)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.Absent == nil {
+		cfg.Absent = []int{http.StatusNotFound, http.StatusGone}
+	}
+	if cfg.MaxBody == 0 {
+		cfg.MaxBody = 8 << 20
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 64
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = cfg.Connections, cfg.Connections
+	transport.MaxResponseHeaderBytes = 64 << 10
+	return &Source{
+		cfg: cfg, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
+		client: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// Close ends idle connections.
+func (s *Source) Close() { s.client.CloseIdleConnections() }
+
+// Load asks for one key.
+func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	escaped := url.QueryEscape(string(key))
+	if !s.inQuery {
+		escaped = url.PathEscape(string(key))
+		// Servers take such a path as another one, and no escape prevents it.
+		if escaped == "." || escaped == ".." {
+			return loader.Value{}, fmt.Errorf("%w: %q is a folder in a URL's path", loader.ErrBadKey, key)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, s.cfg.Method, s.before+escaped+s.after, nil)
+	if err != nil {
+		return loader.Value{}, fmt.Errorf("%w: it makes no URL", loader.ErrBadKey)
+	}
+	req.Header = s.cfg.Header.Clone()
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return loader.Value{}, s.failed(err)
+	}
+	defer resp.Body.Close()
+	return s.value(resp)
+}
+
+// failed drops the URL from an error: it has the key, and may have a secret.
+func (s *Source) failed(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		err = ue.Err
+	}
+	return fmt.Errorf("http origin %s: %w", s.host, err)
+}
+
+func (s *Source) value(resp *http.Response) (loader.Value, error) {
+	code := resp.StatusCode
+	switch {
+	case slices.Contains(s.cfg.Absent, code):
+		return loader.Value{}, loader.ErrAbsent
+	case code == http.StatusOK, code == http.StatusNonAuthoritativeInfo:
+	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
+		return loader.Value{}, fmt.Errorf("http origin %s: status %d", s.host, code)
+	case code >= 300 && code < 400:
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to", loader.ErrPermanent, s.host, code)
+	default:
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: status %d", loader.ErrPermanent, s.host, code)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, s.cfg.MaxBody+1))
+	if err != nil {
+		return loader.Value{}, s.failed(err)
+	}
+	if int64(len(body)) > s.cfg.MaxBody {
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxBody)
+	}
+	v := loader.Value{Bytes: body}
+	if s.cfg.CacheControl {
+		v.TTL, v.NoStore = lifetime(resp.Header)
+	}
+	return v, nil
+}
+
+// maxTTL is a year: what is longer is as good as that.
+const maxTTL = 365 * 24 * time.Hour
+
+// lifetime reads Cache-Control as a shared cache does (RFC 9111). Without a
+// lifetime there it is the namespace's.
+func lifetime(h http.Header) (ttl time.Duration, noStore bool) {
+	maxAge, shared := int64(-1), int64(-1)
+	for _, field := range h.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(field, ",") {
+			name, arg, _ := strings.Cut(strings.TrimSpace(directive), "=")
+			switch strings.ToLower(name) {
+			case "no-store", "no-cache", "private":
+				noStore = true
+			case "max-age":
+				maxAge = seconds(arg)
+			case "s-maxage":
+				shared = seconds(arg)
+			}
+		}
+	}
+	if shared >= 0 {
+		maxAge = shared
+	}
+	if noStore || maxAge < 0 {
+		return 0, noStore
+	}
+	left := maxAge
+	if age := h.Get("Age"); age != "" {
+		left -= max(0, seconds(age))
+	}
+	if left <= 0 {
+		return 0, true
+	}
+	return time.Duration(left) * time.Second, false
+}
+
+// seconds reads a number of seconds, at most maxTTL; what is none is zero: such
+// a directive is best taken as "at its end" (RFC 9111, 4.2.1).
+func seconds(s string) int64 {
+	n, err := strconv.ParseInt(strings.Trim(s, `"`), 10, 64)
+	if errors.Is(err, strconv.ErrRange) && n > 0 {
+		return int64(maxTTL / time.Second)
+	}
+	return min(max(n, 0), int64(maxTTL/time.Second))
+}

@@ -1,0 +1,50 @@
+package loader
+
+import (
+	"fmt"
+	"regexp"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Keys says which keys of a namespace may be asked of its origin. It is checked
+// before anything else, so that a made-up key costs the origin nothing.
+type Keys struct {
+	pattern *regexp.Regexp
+	maxLen  int
+}
+
+// NewKeys takes a regular expression (RE2) that the whole key must match, empty
+// for any, and the greatest length in bytes, zero for kv.MaxKeyLen.
+func NewKeys(pattern string, maxLen int) (*Keys, error) {
+	if maxLen < 0 || maxLen > kv.MaxKeyLen {
+		return nil, fmt.Errorf("key length %d: give 1 to %d, or 0 for %[2]d", maxLen, kv.MaxKeyLen)
+	}
+	k := &Keys{maxLen: maxLen}
+	if maxLen == 0 {
+		k.maxLen = kv.MaxKeyLen
+	}
+	if pattern == "" {
+		return k, nil
+	}
+	// Compiled alone first: "a)|(b" would be valid in the parentheses.
+	if _, err := regexp.Compile(pattern); err != nil {
+		return nil, fmt.Errorf("key pattern %q: %w", pattern, err)
+	}
+	k.pattern = regexp.MustCompile(`\A(?:` + pattern + `)\z`)
+	return k, nil
+}
+
+// Check returns nil or an error that wraps ErrBadKey. It does not show the key,
+// which may be private.
+func (k *Keys) Check(key []byte) error {
+	switch {
+	case len(key) == 0:
+		return fmt.Errorf("%w: it is empty", ErrBadKey)
+	case len(key) > k.maxLen:
+		return fmt.Errorf("%w: %d bytes long, at most %d are allowed", ErrBadKey, len(key), k.maxLen)
+	case k.pattern != nil && !k.pattern.Match(key):
+		return fmt.Errorf("%w: it does not match the namespace's key pattern", ErrBadKey)
+	}
+	return nil
+}

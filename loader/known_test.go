@@ -1,0 +1,196 @@
+package loader
+
+import (
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func hashOf(kind string, i int) kv.Hash { return kv.HashKey(9, fmt.Appendf(nil, "%s-%d", kind, i)) }
+
+func TestBloomRate(t *testing.T) {
+	for _, tc := range []struct {
+		keys, asked int
+		rate        float64
+	}{{100000, 1000000, 0.01}, {20000, 1000000, 0.001}, {1, 100000, 0.01}, {1000, 100000, 0.2}} {
+		b, err := NewBloom(tc.keys, tc.rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range tc.keys {
+			b.Add(hashOf("there", i))
+		}
+		for i := range tc.keys {
+			if !b.Has(hashOf("there", i)) {
+				t.Fatalf("key %d of %d is denied", i, tc.keys)
+			}
+		}
+		passed := 0
+		for i := range tc.asked {
+			if b.Has(hashOf("absent", i)) {
+				passed++
+			}
+		}
+		// The best whole number of probes costs up to 3 %; and the sample's spread.
+		most := 1.03*tc.rate + 4*math.Sqrt(tc.rate/float64(tc.asked))
+		if got := float64(passed) / float64(tc.asked); got > most {
+			t.Errorf("%d keys: %.5f pass, stated %.5f", tc.keys, got, tc.rate)
+		}
+	}
+}
+
+func newKnown(t *testing.T, cfg KnownConfig) *Known {
+	t.Helper()
+	k, err := NewKnown(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// built has the keys there-0 to there-n.
+func built(t *testing.T, k *Known, n int, now time.Duration) {
+	t.Helper()
+	b, ok := k.Begin(now)
+	if !ok {
+		t.Fatal("another build is under way")
+	}
+	for i := range n {
+		b.Add(hashOf("there", i))
+	}
+	if err := b.Commit(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKnown(t *testing.T) {
+	absent, there := hashOf("absent", 1), hashOf("there", 1)
+	for _, tc := range []struct {
+		name string
+		do   func(t *testing.T, k *Known)
+		now  time.Duration
+		pass bool // the absent key
+	}{
+		{"no filter", func(*testing.T, *Known) {}, 0, true},
+		{"a filter", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, 0, false},
+		{"as old as may be", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, time.Hour, false},
+		{"too old", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, time.Hour + 1, true},
+		{"announced", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Add(absent) }, 0, true},
+		{"announced before", func(t *testing.T, k *Known) { k.Add(absent); built(t, k, 100, 0) }, 0, false},
+		{"announced while it was built", func(t *testing.T, k *Known) {
+			b, _ := k.Begin(0)
+			k.Add(absent)
+			if err := b.Commit(); err != nil {
+				t.Error(err)
+			}
+		}, 0, true},
+		{"announced to the old one while the next fails", func(t *testing.T, k *Known) {
+			built(t, k, 100, 0)
+			b, _ := k.Begin(0)
+			k.Add(absent)
+			b.Cancel()
+		}, 0, true},
+		{"its age is the query's", func(t *testing.T, k *Known) {
+			b, _ := k.Begin(-time.Hour)
+			if err := b.Commit(); err != nil {
+				t.Error(err)
+			}
+		}, 1, true},
+		{"distrusted", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Distrust(absent.Partition()) }, 0, true},
+		{"distrusted elsewhere", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Distrust(absent.Partition() + 1) }, 0, false},
+		{"distrusted before", func(t *testing.T, k *Known) { k.Distrust(absent.Partition()); built(t, k, 100, 0) }, 0, false},
+		{"distrusted while it was built", func(t *testing.T, k *Known) {
+			b, _ := k.Begin(0)
+			k.Distrust(absent.Partition())
+			if err := b.Commit(); err != nil {
+				t.Error(err)
+			}
+		}, 0, true},
+		{"more keys than stated", func(t *testing.T, k *Known) {
+			b, _ := k.Begin(0)
+			for i := range 1100 {
+				b.Add(hashOf("there", i))
+			}
+			if b.Commit() == nil || k.Stats(0).Refused != 1 {
+				t.Error("was taken")
+			}
+		}, 0, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newKnown(t, KnownConfig{Keys: 1000, FalsePositives: 1e-6})
+			tc.do(t, k)
+			if got := k.MayExist(absent, tc.now); got != tc.pass {
+				t.Errorf("the absent key passes: %v, want %v", got, tc.pass)
+			}
+			k.Add(there)
+			if !k.MayExist(there, tc.now) {
+				t.Error("a key that was announced is denied")
+			}
+			if b, ok := k.Begin(0); !ok {
+				t.Error("a build was left")
+			} else if _, ok := k.Begin(0); ok {
+				t.Error("two builds at once")
+			} else if b.Cancel(); b.Commit() == nil {
+				t.Error("a cancelled build was taken")
+			}
+		})
+	}
+}
+
+// No key is denied while filters come and go: each is committed first and
+// announced then, and a query sees what was committed before it began.
+func TestKnownRotation(t *testing.T) {
+	const keys = 20000
+	k := newKnown(t, KnownConfig{Keys: keys, FalsePositives: 1e-4})
+	var committed atomic.Int64
+	query := func() {
+		b, _ := k.Begin(0)
+		for i := range int(committed.Load()) {
+			b.Add(hashOf("new", i))
+		}
+		runtime.Gosched()
+		if err := b.Commit(); err != nil {
+			t.Error(err)
+		}
+	}
+	query()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := range keys {
+			committed.Add(1)
+			k.Add(hashOf("new", i))
+			if !k.MayExist(hashOf("new", i), 0) {
+				t.Errorf("key %d is denied", i)
+			}
+			if i%100 == 0 {
+				runtime.Gosched()
+			}
+		}
+	})
+	for committed.Load() < keys {
+		query()
+	}
+	wg.Wait()
+	for i := range keys {
+		if !k.MayExist(hashOf("new", i), 0) {
+			t.Fatalf("key %d is denied at the end", i)
+		}
+	}
+	if s := k.Stats(0); s.Builds < 3 || s.Blind != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+func TestKnownConfig(t *testing.T) {
+	for _, cfg := range []KnownConfig{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
+		if _, err := NewKnown(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}

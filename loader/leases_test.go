@@ -1,0 +1,318 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func newLeases(t *testing.T, cfg LeasesConfig) *Leases {
+	t.Helper()
+	l, err := NewLeases(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// check fails unless nothing is left.
+func (l *Leases) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.byHash) != 0 || len(l.byToken) != 0 || l.stats.Out != 0 || l.stats.Waiting != 0 {
+		t.Errorf("left: %d in the table, %d tokens, %d out, %d waiting", len(l.byHash), len(l.byToken), l.stats.Out, l.stats.Waiting)
+	}
+}
+
+func keep(Result) bool { return true }
+
+// mustClaim wants a token.
+func mustClaim(t *testing.T, l *Leases, c Claim) Token {
+	t.Helper()
+	g, err := l.Claim(t.Context(), c)
+	if err != nil || !g.Holds() {
+		t.Fatalf("got %+v, %v; want a token", g, err)
+	}
+	return g.Token
+}
+
+func TestOneTokenAndItsFill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		c := Claim{Key: keyOf("a"), Holding: "h", Begin: v.begin}
+		token := mustClaim(t, l, c)
+		if token.Version != 1 || token.Holding != "h" {
+			t.Errorf("token %+v", token)
+		}
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				g, err := l.Claim(t.Context(), c)
+				if err != nil || g.Holds() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
+					t.Errorf("got %+v, %v", g, err)
+				}
+			})
+		}
+		synctest.Wait()
+		if _, ok, err := l.Try(c); ok || err != nil {
+			t.Errorf("Try got a second token, %v", err)
+		}
+		kept := 0
+		once := func(Result) bool { kept++; return true }
+		if err := l.Fill(keyOf("a"), token, Value{Bytes: []byte("x")}, once); err != nil {
+			t.Error(err)
+		}
+		if err := l.Fill(keyOf("a"), token, Value{}, once); !errors.Is(err, ErrNotStored) || kept != 1 {
+			t.Errorf("a replayed token: %v, kept %d times", err, kept)
+		}
+		wg.Wait()
+		l.check(t)
+	})
+}
+
+func TestFillRefused(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		do   func(l *Leases, token *Token)
+		key  string
+	}{
+		{"forged", func(_ *Leases, t *Token) { t.Random++ }, "a"},
+		{"other version", func(_ *Leases, t *Token) { t.Version++ }, "a"},
+		{"other holding", func(_ *Leases, t *Token) { t.Holding = "other" }, "a"},
+		{"other key", func(*Leases, *Token) {}, "b"},
+		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
+		{"invalidated", func(l *Leases, _ *Token) { l.Detach(3, keyOf("a").Hash) }, "a"},
+		{"flushed", func(l *Leases, _ *Token) { l.DetachIf(func(kv.NamespaceID, kv.Hash) bool { return true }) }, "a"},
+		{"abandoned", func(l *Leases, t *Token) { l.Abandon(*t) }, "a"},
+		{"too late", func(*Leases, *Token) { time.Sleep(time.Minute) }, "a"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, v := newLeases(t, LeasesConfig{}), &versions{}
+				good := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
+				token := good
+				tc.do(l, &token)
+				err := l.Fill(keyOf(tc.key), token, Value{}, func(Result) bool { t.Error("kept"); return true })
+				if !errors.Is(err, ErrNotStored) {
+					t.Errorf("got %v", err)
+				}
+				if s := l.Stats(); s.NotStored != 1 {
+					t.Errorf("stats %+v", s)
+				}
+				l.Abandon(good)
+				l.check(t)
+			})
+		})
+	}
+}
+
+// A token fills its key, not another that has the same hash.
+func TestFillOfACollision(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	token := mustClaim(t, l, Claim{Key: kv.Key{Hash: 7, Bytes: []byte("a")}, Begin: v.begin})
+	if err := l.Fill(kv.Key{Hash: 7, Bytes: []byte("b")}, token, Value{}, keep); !errors.Is(err, ErrNotStored) {
+		t.Errorf("got %v", err)
+	}
+	l.Abandon(token)
+	l.check(t)
+}
+
+func TestStoreRefuses(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
+	if err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { return false }); !errors.Is(err, ErrNotStored) {
+		t.Errorf("got %v", err)
+	}
+	l.check(t)
+}
+
+func TestHandOver(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		goes func(*Leases, Token)
+		at   time.Duration // that the next gets its token
+	}{
+		{"abandoned", func(l *Leases, t Token) { l.Abandon(t) }, 0},
+		{"hangs", func(*Leases, Token) {}, 10 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, v := newLeases(t, LeasesConfig{}), &versions{}
+				c := Claim{Key: keyOf("a"), Begin: v.begin}
+				first := mustClaim(t, l, c)
+				began := time.Now()
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					second := mustClaim(t, l, c)
+					if took := time.Since(began); took != tc.at || second.Version != 2 || second.Random == first.Random {
+						t.Errorf("second token %+v after %v", second, took)
+					}
+					if err := l.Fill(keyOf("a"), first, Value{}, keep); !errors.Is(err, ErrNotStored) {
+						t.Errorf("the first token still fills: %v", err)
+					}
+					if err := l.Fill(keyOf("a"), second, Value{Bytes: []byte("x")}, keep); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
+				wg.Go(func() {
+					if g, err := l.Claim(t.Context(), c); err != nil || string(g.Result.Bytes) != "x" {
+						t.Errorf("third got %+v, %v", g, err)
+					}
+				})
+				synctest.Wait()
+				tc.goes(l, first)
+				wg.Wait()
+				if s := l.Stats(); s.HandedOver != 1 || s.Issued != 2 || s.Filled != 1 {
+					t.Errorf("stats %+v", s)
+				}
+				l.check(t)
+			})
+		})
+	}
+}
+
+// An invalidation: who waited gets the old loader's value, marked; who comes
+// later loads anew; nothing of the first fill is kept.
+func TestLeaseDetached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		first := mustClaim(t, l, c)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			g, err := l.Claim(t.Context(), c)
+			if err != nil || g.Holds() || !g.Result.Uncached || g.Result.Version != 1 {
+				t.Errorf("got %+v, %v", g, err)
+			}
+		})
+		synctest.Wait()
+		l.Detach(3, keyOf("a").Hash)
+		second := mustClaim(t, l, c)
+		if err := l.Fill(keyOf("a"), first, Value{Bytes: []byte("old")}, func(Result) bool { t.Error("kept"); return true }); !errors.Is(err, ErrNotStored) {
+			t.Errorf("got %v", err)
+		}
+		wg.Wait()
+		if err := l.Fill(keyOf("a"), second, Value{}, keep); err != nil {
+			t.Error(err)
+		}
+		l.check(t)
+	})
+}
+
+// The holder of a detached lease goes: those who waited for it join the new one.
+func TestDetachedAndAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		first := mustClaim(t, l, c)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if g, err := l.Claim(t.Context(), c); err != nil || g.Holds() || g.Result.Version != 2 || g.Result.Uncached {
+				t.Errorf("got %+v, %v", g, err)
+			}
+		})
+		synctest.Wait()
+		l.Detach(3, keyOf("a").Hash)
+		second := mustClaim(t, l, c)
+		l.Abandon(first)
+		synctest.Wait()
+		if err := l.Fill(keyOf("a"), second, Value{}, keep); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		l.check(t)
+	})
+}
+
+func TestDetachWhileFilling(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
+	err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { l.Detach(3, keyOf("a").Hash); return true })
+	if !errors.Is(err, ErrNotStored) {
+		t.Errorf("got %v", err)
+	}
+	l.check(t)
+}
+
+func TestLeaseWaiterLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{MaxWaiters: 1}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		token := mustClaim(t, l, c)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := l.Claim(ctx, c); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
+		synctest.Wait()
+		if _, err := l.Claim(t.Context(), c); !errors.Is(err, ErrBusy) {
+			t.Errorf("one waiter too many got %v", err)
+		}
+		wg.Wait()
+		l.Abandon(token) // nobody is left to hand it to
+		if s := l.Stats(); s.Left != 1 || s.HandedOver != 0 || s.Shed != 1 {
+			t.Errorf("stats %+v", s)
+		}
+		l.check(t)
+	})
+}
+
+// A token handed to a waiter that leaves at the same moment goes on.
+func TestTokenOfOneWhoLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		token := mustClaim(t, l, c)
+		_, w, _ := l.join(c, true)
+		_, next, _ := l.join(c, true)
+		l.Abandon(token)
+		l.leave(w)
+		select {
+		case a := <-next.answer:
+			l.left(false)
+			if !a.grant.Holds() || a.grant.Token.Version != 3 {
+				t.Errorf("got %+v", a)
+			}
+			l.Abandon(a.grant.Token)
+		default:
+			t.Error("the token was lost")
+		}
+		l.check(t)
+	})
+}
+
+func TestLeasesBoundAndClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLeases(t, LeasesConfig{MaxLeases: 1}), &versions{}
+		c := Claim{Key: keyOf("a"), Begin: v.begin}
+		token := mustClaim(t, l, c)
+		if _, err := l.Claim(t.Context(), Claim{Key: keyOf("b"), Begin: v.begin}); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := l.Claim(t.Context(), c); !errors.Is(err, ErrClosed) {
+				t.Errorf("got %v", err)
+			}
+		})
+		synctest.Wait()
+		l.Close()
+		l.Close()
+		wg.Wait()
+		if err := l.Fill(keyOf("a"), token, Value{}, keep); !errors.Is(err, ErrNotStored) {
+			t.Errorf("got %v", err)
+		}
+		l.check(t)
+	})
+}

@@ -1,0 +1,284 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func keyOf(s string) kv.Key {
+	return kv.Key{Hash: kv.HashKey(1, []byte(s)), Namespace: 3, Bytes: []byte(s)}
+}
+
+// origin is a Source's function in virtual time that counts.
+type origin struct {
+	calls atomic.Int64
+	takes time.Duration
+	value Value
+	err   error
+}
+
+func (o *origin) fetch(ctx context.Context) (Value, error) {
+	o.calls.Add(1)
+	select {
+	case <-time.After(o.takes):
+		return o.value, o.err
+	case <-ctx.Done():
+		return Value{}, ctx.Err()
+	}
+}
+
+// versions stamps 1, 2, 3, …
+type versions struct{ last atomic.Uint64 }
+
+func (v *versions) begin() kv.Version { return kv.Version(v.last.Add(1)) }
+
+func newLoads(t *testing.T, cfg LoadsConfig) *Loads {
+	t.Helper()
+	l, err := NewLoads(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// check fails unless nothing is left in the table.
+func (l *Loads) check(t *testing.T) {
+	t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.byHash) != 0 || l.stats.UnderWay != 0 || l.stats.Waiting != 0 {
+		t.Errorf("left: %d in the table, %d under way, %d waiting", len(l.byHash), l.stats.UnderWay, l.stats.Waiting)
+	}
+}
+
+func TestTenThousandWaitForOneLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+		var kept atomic.Int64
+		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool { kept.Add(1); return true }}
+		var wg sync.WaitGroup
+		for range 10000 {
+			wg.Go(func() {
+				r, err := l.Get(t.Context(), load)
+				if err != nil || string(r.Bytes) != "x" || r.Version != 1 || r.Uncached {
+					t.Errorf("got %+v, %v", r, err)
+				}
+			})
+		}
+		wg.Wait()
+		if o.calls.Load() != 1 || kept.Load() != 1 {
+			t.Errorf("%d calls, kept %d times, want 1 and 1", o.calls.Load(), kept.Load())
+		}
+		if s := l.Stats(); s.Begun != 1 || s.Collapsed != 9999 {
+			t.Errorf("stats %+v", s)
+		}
+		l.check(t)
+	})
+}
+
+func TestWaiterLeavesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
+		first, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := l.Get(first, load); !errors.Is(err, context.Canceled) {
+				t.Errorf("the first caller got %v", err)
+			}
+		})
+		synctest.Wait()
+		wg.Go(func() {
+			if r, err := l.Get(t.Context(), load); err != nil || string(r.Bytes) != "x" {
+				t.Errorf("the second caller got %+v, %v", r, err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		wg.Wait()
+		if s := l.Stats(); o.calls.Load() != 1 || s.Left != 1 {
+			t.Errorf("%d calls, stats %+v", o.calls.Load(), s)
+		}
+		l.check(t)
+	})
+}
+
+func TestDetach(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		detach func(*Loads)
+	}{
+		{"invalidation", func(l *Loads) { l.Detach(3, keyOf("a").Hash) }},
+		{"end of a holding", func(l *Loads) {
+			p := keyOf("a").Hash.Partition()
+			l.DetachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return h.Partition() == p })
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+				var kept []kv.Version
+				load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
+					Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
+				var wg sync.WaitGroup
+				get := func(version kv.Version, uncached bool) {
+					wg.Go(func() {
+						r, err := l.Get(t.Context(), load)
+						if err != nil || r.Version != version || r.Uncached != uncached {
+							t.Errorf("got %+v, %v; want version %d, uncached %v", r, err, version, uncached)
+						}
+					})
+				}
+				get(1, true)
+				time.Sleep(time.Second / 2)
+				tc.detach(l)
+				get(2, false)
+				wg.Wait()
+				if o.calls.Load() != 2 || len(kept) != 1 || kept[0] != 2 {
+					t.Errorf("%d calls, kept %v; want 2 and only the second", o.calls.Load(), kept)
+				}
+				l.check(t)
+			})
+		})
+	}
+}
+
+func TestDetachDuringKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{}, &versions{}
+		r, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool {
+			l.Detach(3, keyOf("a").Hash)
+			return true
+		}})
+		if err != nil || !r.Uncached {
+			t.Errorf("got %+v, %v; want it uncached", r, err)
+		}
+		l.check(t)
+	})
+}
+
+func TestFreshJoinsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second}, &versions{}
+		var kept []kv.Version
+		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
+			Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
+		if begun, err := l.Refresh(load); !begun || err != nil {
+			t.Fatal(begun, err)
+		}
+		load.Fresh = true
+		if r, err := l.Get(t.Context(), load); err != nil || r.Version != 2 || r.Uncached {
+			t.Errorf("got %+v, %v; want version 2", r, err)
+		}
+		synctest.Wait() // the one that was detached
+		if len(kept) != 1 || kept[0] != 2 {
+			t.Errorf("kept %v, want only the fresh one", kept)
+		}
+		l.check(t)
+	})
+}
+
+func TestOneHashTwoKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		var wg sync.WaitGroup
+		for _, name := range []string{"a", "b"} {
+			o := &origin{takes: time.Second, value: Value{Bytes: []byte(name)}}
+			wg.Go(func() {
+				r, err := l.Get(t.Context(), Load{Key: kv.Key{Hash: 7, Bytes: []byte(name)}, Begin: v.begin, Fetch: o.fetch})
+				if err != nil || string(r.Bytes) != name || !r.Uncached {
+					t.Errorf("%s got %+v, %v", name, r, err)
+				}
+			})
+		}
+		synctest.Wait()
+		l.Detach(0, 7)
+		wg.Wait()
+		l.check(t)
+	})
+}
+
+func TestLoadEnds(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tc := range []struct {
+		name  string
+		fetch func(context.Context) (Value, error)
+		want  error
+	}{
+		{"absent", (&origin{err: ErrAbsent}).fetch, ErrAbsent},
+		{"error", (&origin{err: boom}).fetch, boom},
+		{"timeout", (&origin{takes: time.Hour}).fetch, context.DeadlineExceeded},
+		{"panic", func(context.Context) (Value, error) { panic("boom") }, ErrPermanent},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, v := newLoads(t, LoadsConfig{}), &versions{}
+				kept := false
+				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(Result) bool { kept = true; return true }})
+				if !errors.Is(err, tc.want) || kept {
+					t.Errorf("got %v, kept %v; want %v", err, kept, tc.want)
+				}
+				l.check(t)
+			})
+		})
+	}
+}
+
+func TestLoadsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{MaxLoads: 1, MaxWaiters: 2}), &origin{takes: time.Second}, &versions{}
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if _, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, ErrBusy) {
+			t.Errorf("the third waiter got %v", err)
+		}
+		if _, err := l.Refresh(Load{Key: keyOf("b"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, ErrBusy) {
+			t.Errorf("the second load got %v", err)
+		}
+		wg.Wait()
+		if s := l.Stats(); s.Shed != 2 {
+			t.Errorf("stats %+v", s)
+		}
+		l.check(t)
+	})
+}
+
+func TestLoadsClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Hour}, &versions{}
+		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := l.Get(t.Context(), load); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		})
+		synctest.Wait()
+		l.Close()
+		l.Close()
+		wg.Wait()
+		if _, err := l.Get(t.Context(), load); !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		l.check(t)
+	})
+}

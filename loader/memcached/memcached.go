@@ -1,0 +1,118 @@
+// Package memcached loads values from an existing memcached, with their flags.
+//
+// Input is a list of servers, among which keys are spread as gomemcache does
+// (CRC32 modulo their number), and a prefix for keys; output is the item. Its
+// remaining lifetime cannot be asked for in the classic protocol, so it is the
+// namespace's.
+//
+// It starts no goroutine. A load that has begun ends with its answer or the
+// timeout, not with its context: the client knows none. It does not write.
+package memcached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Config describes the servers.
+type Config struct {
+	Servers     []string      // host:port, or the path of a socket; needed
+	KeyPrefix   string        // before each key; both together at most 250 bytes
+	Timeout     time.Duration // for connecting, and again for the answer; zero: 500 ms
+	MaxValue    int           // bytes; zero: 8 MiB
+	Connections int           // kept idle, per server; zero: 64
+}
+
+// Source is the origin.
+type Source struct {
+	cfg    Config
+	client *memcache.Client
+}
+
+// New checks the configuration and resolves the servers' names. It connects at
+// the first load.
+func New(cfg Config) (*Source, error) {
+	if len(cfg.Servers) == 0 {
+		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
+	}
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Connections < 0 {
+		return nil, fmt.Errorf("memcached origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 500 * time.Millisecond
+	}
+	if cfg.MaxValue == 0 {
+		cfg.MaxValue = 8 << 20
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 64
+	}
+	servers := &memcache.ServerList{}
+	if err := servers.SetServers(cfg.Servers...); err != nil {
+		return nil, fmt.Errorf("memcached origin: servers %s: %w", strings.Join(cfg.Servers, ", "), err)
+	}
+	s := &Source{cfg: cfg, client: memcache.NewFromSelector(servers)}
+	s.client.Timeout = cfg.Timeout
+	s.client.MaxIdleConns = cfg.Connections
+	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		// Room for the line before the value and the end after it.
+		return &limitedConn{Conn: c, most: cfg.MaxValue + 1024}, nil
+	}
+	return s, nil
+}
+
+// Close ends idle connections.
+func (s *Source) Close() error { return s.client.Close() }
+
+// Load gets one key.
+func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	if err := ctx.Err(); err != nil {
+		return loader.Value{}, err
+	}
+	item, err := s.client.Get(s.cfg.KeyPrefix + string(key))
+	switch {
+	case errors.Is(err, memcache.ErrCacheMiss):
+		return loader.Value{}, loader.ErrAbsent
+	case errors.Is(err, memcache.ErrMalformedKey):
+		return loader.Value{}, fmt.Errorf("%w: memcached takes at most 250 bytes, without spaces and control characters", loader.ErrBadKey)
+	case errors.Is(err, errTooLong), err == nil && len(item.Value) > s.cfg.MaxValue:
+		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
+	case err != nil:
+		return loader.Value{}, fmt.Errorf("memcached origin: %w", err)
+	}
+	return loader.Value{Bytes: item.Value, Flags: item.Flags}, nil
+}
+
+// limitedConn ends an answer that is too long, whatever length it has stated.
+type limitedConn struct {
+	net.Conn
+	most, read int
+}
+
+var errTooLong = errors.New("the answer is too long")
+
+// Write begins a request, and so the count of its answer.
+func (c *limitedConn) Write(p []byte) (int, error) {
+	c.read = 0
+	return c.Conn.Write(p)
+}
+
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.read += n; c.read > c.most {
+		return 0, errTooLong
+	}
+	return n, err
+}

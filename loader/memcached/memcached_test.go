@@ -1,0 +1,94 @@
+package memcached
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/bradfitz/gomemcache/memcache"
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func source(t *testing.T, cfg Config) *Source {
+	t.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestMemcached(t *testing.T) {
+	program := origintest.Need(t, "memcached", "apt-get install memcached")
+	socket := filepath.Join(origintest.Folder(t), "s")
+	// As root it wants to be told who to be; else -u means nothing.
+	server := exec.Command(program, "-s", socket, "-u", "root", "-I", "2m")
+	origintest.Start(t, server, socket)
+
+	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:", MaxValue: 1000})
+	for key, value := range map[string]string{"a": "x\r\ny", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 1<<20)} {
+		if err := s.client.Set(&memcache.Item{Key: "p:" + key, Value: []byte(value), Flags: 7}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s), Flags: 7} }
+	hasty := func(address string) *Source {
+		return source(t, Config{Servers: []string{address}, Timeout: 200 * time.Millisecond})
+	}
+	origintest.Run(t, []origintest.Case{
+		{Name: "value", Source: s, Key: "a", Want: ok("x\r\ny")},
+		{Name: "empty", Source: s, Key: "empty", Want: ok("")},
+		{Name: "absent", Source: s, Key: "none", Err: loader.ErrAbsent},
+		{Name: "as long as may be", Source: s, Key: "most", Want: ok(strings.Repeat("x", 1000))},
+		{Name: "too long", Source: s, Key: "long", Err: loader.ErrTooLarge},
+		{Name: "much too long", Source: s, Key: "huge", Err: loader.ErrTooLarge},
+		{Name: "and then another", Source: s, Key: "a", Want: ok("x\r\ny")},
+		{Name: "bad key", Source: s, Key: "a b", Err: loader.ErrBadKey},
+		{Name: "a command in a key", Source: s, Key: "a\r\nflush_all", Err: loader.ErrBadKey},
+		{Name: "key too long", Source: s, Key: strings.Repeat("k", 249), Err: loader.ErrBadKey},
+		{Name: "nobody listens", Source: hasty(origintest.Refusing(t)), Key: "a", Err: origintest.ErrAny},
+		{Name: "garbage", Source: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrAny},
+		{Name: "cut in the middle", Source: hasty(origintest.Saying(t, "VALUE a 0 10\r\nxx")), Key: "a", Err: origintest.ErrAny},
+		{Name: "silence", Source: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+	})
+
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.Load(ctx, []byte("a")); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled load: %v", err)
+	}
+
+	h := hasty(socket)
+	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second}})
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Load(context.Background(), []byte("a")); err != nil || string(v.Bytes) != "x\r\ny" {
+		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, cfg := range []Config{{}, {Servers: []string{"no port"}}, {Servers: []string{"127.0.0.1:1"}, MaxValue: -1}} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func TestJitter(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		ttl    time.Duration
+		random float64
+		want   time.Duration
+	}{
+		{"least", 100 * time.Second, 0, 90 * time.Second},
+		{"middle", 100 * time.Second, 0.5, 100 * time.Second},
+		{"most", 100 * time.Second, 1, 110 * time.Second},
+		{"never stays never", 0, 0.9, 0},
+		{"never becomes never", 1, 0, 1},
+		{"the longest", math.MaxInt64, 0.99, math.MaxInt64},
+	} {
+		if got := Jitter(tc.ttl, tc.random); got != tc.want {
+			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// The chance of an early refresh is exp(−left / (beta · took)).
+func TestRefreshEarly(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	const n = 200000
+	for _, tc := range []struct {
+		left, took time.Duration
+		beta, want float64
+	}{
+		{time.Second, time.Second, 1, math.Exp(-1)},
+		{3 * time.Second, time.Second, 1, math.Exp(-3)},
+		{3 * time.Second, time.Second, 2, math.Exp(-1.5)},
+		{0, time.Second, 1, 1},
+		{time.Hour, time.Second, 1, 0},
+		{0, time.Second, 0, 0},
+		{time.Second, 0, 1, 0},
+	} {
+		got := 0
+		for range n {
+			if (Policy{Beta: tc.beta}).RefreshEarly(tc.left, tc.took, rnd.Float64()) {
+				got++
+			}
+		}
+		if share := float64(got) / n; math.Abs(share-tc.want) > 0.005 {
+			t.Errorf("%v left of a load of %v, beta %v: %.4f, want %.4f", tc.left, tc.took, tc.beta, share, tc.want)
+		}
+	}
+}
+
+func TestStale(t *testing.T) {
+	boom := errors.New("boom")
+	p := Policy{StaleWhileRevalidate: 10 * time.Second, StaleIfError: 60 * time.Second}
+	old := func(s time.Duration, invalidated bool) Old {
+		return Old{Exists: true, Ended: s * time.Second, Invalidated: invalidated}
+	}
+	for _, tc := range []struct {
+		name           string
+		p              Policy
+		o              Old
+		limit          time.Duration
+		err            error
+		before, failed bool
+	}{
+		{"expired just now", p, old(1, false), time.Hour, boom, true, true},
+		{"too old to be given before", p, old(10, false), time.Hour, boom, false, true},
+		{"too old for an error", p, old(60, false), time.Hour, boom, false, false},
+		{"the namespace's limit", p, old(5, false), 5 * time.Second, boom, false, false},
+		{"no stale values", p, old(1, false), 0, boom, false, false},
+		{"no policy", Policy{}, old(0, false), time.Hour, boom, false, false},
+		{"invalidated", p, old(1, true), time.Hour, boom, true, false},
+		{"nothing there", p, Old{}, time.Hour, boom, false, false},
+		{"absent is an answer", p, old(1, false), time.Hour, fmt.Errorf("x: %w", ErrAbsent), true, false},
+		{"refused is an answer", p, old(1, false), time.Hour, ErrPermanent, true, false},
+		{"shed is none", p, old(1, false), time.Hour, ErrBusy, true, true},
+	} {
+		if got := tc.p.Stale(tc.o, tc.limit); got != tc.before {
+			t.Errorf("%s: before the load %v, want %v", tc.name, got, tc.before)
+		}
+		if got := tc.p.StaleIfFailed(tc.o, tc.limit, tc.err); got != tc.failed {
+			t.Errorf("%s: after a failure %v, want %v", tc.name, got, tc.failed)
+		}
+	}
+}

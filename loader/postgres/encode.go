@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// encode makes a value of a row. The row's bytes are the connection's.
+func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte, error) {
+	if s.cfg.Format != Msgpack {
+		if row[0] == nil {
+			return nil, fmt.Errorf("%w: postgres origin: the column %q is NULL: use COALESCE, or leave such rows out", loader.ErrPermanent, fields[0].Name)
+		}
+		return slices.Clone(row[0]), nil
+	}
+	var buf bytes.Buffer
+	enc := msgpack.NewEncoder(&buf)
+	enc.UseCompactInts(true)
+	if err := enc.EncodeMapLen(len(fields)); err != nil {
+		return nil, err
+	}
+	for i, f := range fields {
+		if err := enc.EncodeString(f.Name); err != nil {
+			return nil, err
+		}
+		if err := encodeColumn(enc, f.DataTypeOID, row[i]); err != nil {
+			return nil, fmt.Errorf("%w: postgres origin: column %q: %w", loader.ErrPermanent, f.Name, err)
+		}
+	}
+	return buf.Bytes(), nil
+}
+
+// encodeColumn takes bytea as bytes and everything else as text.
+func encodeColumn(enc *msgpack.Encoder, oid uint32, b []byte) error {
+	if b == nil {
+		return enc.EncodeNil()
+	}
+	switch oid {
+	case pgtype.ByteaOID:
+		return enc.EncodeBytes(b)
+	case pgtype.BoolOID:
+		return enc.EncodeBool(string(b) == "t")
+	case pgtype.Int2OID, pgtype.Int4OID, pgtype.Int8OID:
+		n, err := strconv.ParseInt(string(b), 10, 64)
+		if err != nil {
+			return err
+		}
+		return enc.EncodeInt(n)
+	case pgtype.Float4OID, pgtype.Float8OID:
+		f, err := strconv.ParseFloat(string(b), 64) // "Infinity" and "NaN" too
+		if err != nil {
+			return err
+		}
+		return enc.EncodeFloat64(f)
+	}
+	return enc.EncodeString(string(b))
+}

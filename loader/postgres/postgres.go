@@ -1,0 +1,228 @@
+// Package postgres loads values from PostgreSQL with one parameterised query.
+//
+// Input is a query whose $1 is the key; output is one column as it is, or the
+// row as JSON or msgpack. No row is "absent", two are an error. Check asks the
+// server whether the query fits, so that a wrong one is found at the start.
+//
+// As it is: bytea gives its bytes, everything else the text that psql shows.
+// As JSON: row_to_json makes it, in the server. As msgpack: a map of the columns
+// in their order; NULL, booleans, integers, floats and bytea become the like,
+// everything else text, numeric too, which msgpack has no type for.
+//
+// pgx keeps a pool, whose one goroutine ends with Close. It neither writes nor
+// listens for notifications.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Format says what becomes of a row.
+type Format string
+
+// The formats.
+const (
+	Column  Format = "column"
+	JSON    Format = "json"
+	Msgpack Format = "msgpack"
+)
+
+// Config describes the database and its query.
+type Config struct {
+	DSN         string        // URL or key=value; needed; holds the password, and is in no error
+	Query       string        // with $1, the key; needed
+	Format      Format        // empty: Column
+	Timeout     time.Duration // of a load, connecting included; zero: 5 s
+	MaxValue    int           // bytes; zero: 8 MiB
+	Connections int           // at most; zero: 16
+}
+
+// Source is the origin.
+type Source struct {
+	cfg  Config
+	pool *pgxpool.Pool
+}
+
+// rowRoom is what a row's message may have beyond the value: names, other
+// columns' lengths.
+const rowRoom = 64 << 10
+
+// New checks what can be checked without the server. It connects at the first
+// load.
+func New(cfg Config) (*Source, error) {
+	cfg.Query = strings.TrimRight(strings.TrimSpace(cfg.Query), "; \n\t")
+	if !strings.Contains(cfg.Query, "$1") {
+		return nil, errors.New("postgres origin: its query must have $1, where the key goes")
+	}
+	if strings.Contains(cfg.Query, "$2") {
+		return nil, errors.New("postgres origin: its query has $2: there is one parameter, the key")
+	}
+	switch cfg.Format {
+	case "":
+		cfg.Format = Column
+	case Column, Msgpack:
+	case JSON:
+		cfg.Query = "SELECT row_to_json(cachesidecar_row) FROM (" + cfg.Query + "\n) cachesidecar_row"
+	default:
+		return nil, fmt.Errorf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
+	}
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom || cfg.Connections < 0 || cfg.Connections > math.MaxInt32 {
+		return nil, fmt.Errorf("postgres origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.MaxValue == 0 {
+		cfg.MaxValue = 8 << 20
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = 16
+	}
+	pc, err := pgxpool.ParseConfig(cfg.DSN)
+	if err != nil {
+		// pgx's own text repeats the DSN, and leaves out only a password that
+		// it has understood as one.
+		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or host=... dbname=...")
+	}
+	pc.MaxConns = int32(cfg.Connections)
+	pc.ConnConfig.ConnectTimeout = cfg.Timeout
+	pc.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
+		c.PgConn().Frontend().SetMaxBodyLen(cfg.MaxValue + rowRoom)
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
+	if err != nil {
+		return nil, fmt.Errorf("postgres origin: %w", err)
+	}
+	return &Source{cfg: cfg, pool: pool}, nil
+}
+
+// Close ends the connections, and waits for loads under way.
+func (s *Source) Close() { s.pool.Close() }
+
+// Check has the server prepare the query, and says what is wrong with it.
+func (s *Source) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	c, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return s.failed(err)
+	}
+	defer c.Release()
+	_, err = s.prepare(ctx, c.Conn())
+	return err
+}
+
+// prepare is done once per connection; pgx remembers.
+func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
+	d, err := c.Prepare(ctx, "cachesidecar_load", s.cfg.Query)
+	switch {
+	case err != nil:
+		return nil, s.failed(err)
+	case len(d.ParamOIDs) != 1:
+		return nil, fmt.Errorf("%w: postgres origin: its query has %d parameters: give one, $1, the key", loader.ErrPermanent, len(d.ParamOIDs))
+	case s.cfg.Format == Column && len(d.Fields) != 1:
+		return nil, fmt.Errorf("%w: postgres origin: its query gives %d columns: select one, or set the format to json or msgpack", loader.ErrPermanent, len(d.Fields))
+	case len(d.Fields) == 0:
+		return nil, fmt.Errorf("%w: postgres origin: its query gives no columns: select some", loader.ErrPermanent)
+	}
+	return d, nil
+}
+
+// Load runs the query for one key.
+func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	c, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return loader.Value{}, s.failed(err)
+	}
+	defer c.Release()
+	d, err := s.prepare(ctx, c.Conn())
+	if err != nil {
+		return loader.Value{}, err
+	}
+	param := pgx.TextFormatCode
+	if d.ParamOIDs[0] == pgtype.ByteaOID {
+		param = pgx.BinaryFormatCode
+	} else if !utf8.Valid(key) || slices.Contains(key, 0) {
+		return loader.Value{}, fmt.Errorf("%w: PostgreSQL's text is UTF-8 without zero bytes", loader.ErrBadKey)
+	}
+	formats := make([]int16, len(d.Fields))
+	for i, f := range d.Fields {
+		if f.DataTypeOID == pgtype.ByteaOID {
+			formats[i] = pgx.BinaryFormatCode
+		}
+	}
+	rows := c.Conn().PgConn().ExecPrepared(ctx, d.Name, [][]byte{key}, []int16{int16(param)}, formats)
+	var v loader.Value
+	var encodeErr error
+	n := 0
+	for ; rows.NextRow(); n++ {
+		if n == 0 {
+			v.Bytes, encodeErr = s.encode(d.Fields, rows.Values())
+		}
+	}
+	_, err = rows.Close()
+	var big *pgproto3.ExceededMaxBodyLenErr
+	switch {
+	case errors.As(err, &big):
+		return loader.Value{}, s.tooLarge()
+	case err != nil:
+		if stale(err) {
+			_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
+		}
+		return loader.Value{}, s.failed(err)
+	case n == 0:
+		return loader.Value{}, loader.ErrAbsent
+	case n > 1:
+		return loader.Value{}, fmt.Errorf("%w: postgres origin: its query gives %d rows for one key: add LIMIT 1, or a condition", loader.ErrPermanent, n)
+	case encodeErr != nil:
+		return loader.Value{}, encodeErr
+	case len(v.Bytes) > s.cfg.MaxValue:
+		return loader.Value{}, s.tooLarge()
+	}
+	return v, nil
+}
+
+func (s *Source) tooLarge() error {
+	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
+}
+
+// stale says whether the connection's prepared statement no longer fits the
+// tables, or is gone.
+func stale(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000")
+}
+
+// failed sorts errors by what PostgreSQL's code says: about the key, about the
+// query, or about the server. Only the last may be retried.
+func (s *Source) failed(err error) error {
+	var pe *pgconn.PgError
+	if !errors.As(err, &pe) || stale(err) {
+		return fmt.Errorf("postgres origin: %w", err)
+	}
+	switch {
+	case pe.Code == "22P02", pe.Code == "22003", pe.Code == "22007", pe.Code == "22008", pe.Code == "22021":
+		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
+	case strings.HasPrefix(pe.Code, "42"), strings.HasPrefix(pe.Code, "22"), strings.HasPrefix(pe.Code, "28"), strings.HasPrefix(pe.Code, "3D"):
+		return fmt.Errorf("%w: postgres origin: %s (%s)", loader.ErrPermanent, pe.Message, pe.Code)
+	}
+	return fmt.Errorf("postgres origin: %s (%s)", pe.Message, pe.Code)
+}

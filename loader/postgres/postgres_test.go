@@ -1,0 +1,255 @@
+package postgres
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vmihailenco/msgpack/v5"
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// cluster is a PostgreSQL of the test's own.
+type cluster struct {
+	program, dir, data string
+	as                 *syscall.SysProcAttr
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	const install = "apt-get install postgresql"
+	c := &cluster{program: origintest.Need(t, "postgres", install), dir: origintest.Folder(t)}
+	c.data = filepath.Join(c.dir, "data")
+	initdb := exec.Command(origintest.Need(t, "initdb", install), "-D", c.data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
+	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		if err := os.Chown(c.dir, uid, gid); err != nil {
+			t.Fatal(err)
+		}
+		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
+	initdb.SysProcAttr, initdb.Dir = c.as, c.dir
+	if out, err := initdb.CombinedOutput(); err != nil {
+		t.Fatalf("initdb: %v\n%s", err, out)
+	}
+	return c
+}
+
+// start returns the server; one that is killed leaves what the next one needs.
+func (c *cluster) start(t *testing.T) *exec.Cmd {
+	t.Helper()
+	server := exec.Command(c.program, "-D", c.data, "-k", c.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
+	server.SysProcAttr, server.Dir = c.as, c.dir
+	origintest.Start(t, server, filepath.Join(c.dir, ".s.PGSQL.5432"))
+	return server
+}
+
+func (c *cluster) config(query string) Config {
+	return Config{DSN: "host=" + c.dir + " user=tester dbname=postgres password=s3cret", Query: query, Timeout: 20 * time.Second, MaxValue: 1000, Connections: 4}
+}
+
+func source(t *testing.T, cfg Config) *Source {
+	t.Helper()
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// exec runs statements once the server takes them: after a crash it recovers.
+func (c *cluster) exec(t *testing.T, sql string) {
+	t.Helper()
+	s := source(t, c.config("SELECT $1::text"))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_, err := s.pool.Exec(context.Background(), sql)
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) || !strings.Contains(err.Error(), "SQLSTATE 57P03") {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPostgres(t *testing.T) {
+	c := newCluster(t)
+	server := c.start(t)
+	c.exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text, raw bytea, ok bool, big int8, f float8, n numeric)")
+	c.exec(t, `INSERT INTO users VALUES
+		(1, 'Ada', '\x00ff', true, 9007199254740993, 0.5, 1.10),
+		(2, repeat('x', 1000), NULL, NULL, NULL, 'Infinity', NULL),
+		(3, repeat('x', 1001), NULL, NULL, NULL, NULL, NULL),
+		(4, repeat('x', 200000), NULL, NULL, NULL, NULL, NULL),
+		(5, NULL, NULL, NULL, NULL, NULL, NULL), (6, '', NULL, NULL, NULL, NULL, NULL)`)
+
+	byID := source(t, c.config("SELECT name FROM users WHERE id = $1"))
+	with := func(query string, f Format) *Source {
+		cfg := c.config(query)
+		cfg.Format = f
+		return source(t, cfg)
+	}
+	hasty := c.config("SELECT pg_sleep(600)::text WHERE $1::text <> ''")
+	hasty.Timeout = 300 * time.Millisecond
+	missing := c.config("SELECT $1::text")
+	missing.DSN = "host=" + c.dir + " user=nobody-there dbname=postgres password=s3cret"
+	refusing := c.config("SELECT $1::text")
+	host, port, _ := strings.Cut(origintest.Refusing(t), ":")
+	refusing.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
+	silent := refusing
+	host, port, _ = strings.Cut(origintest.Saying(t, ""), ":")
+	silent.DSN, silent.Timeout = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port), 300*time.Millisecond
+	garbage := silent
+	host, port, _ = strings.Cut(origintest.Saying(t, "garbage garbage garbage"), ":")
+	garbage.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
+	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
+	origintest.Run(t, []origintest.Case{
+		{Name: "value", Source: byID, Key: "1", Want: ok("Ada")},
+		{Name: "bytes", Source: with("SELECT raw FROM users WHERE id = $1;", ""), Key: "1", Want: ok("\x00\xff")},
+		{Name: "number", Source: with("SELECT big FROM users WHERE id = $1", ""), Key: "1", Want: ok("9007199254740993")},
+		{Name: "a key of text", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "Ada", Want: ok("1")},
+		{Name: "a key of bytes", Source: with("SELECT id FROM users WHERE raw = $1", ""), Key: "\x00\xff", Want: ok("1")},
+		{Name: "JSON", Source: with("SELECT id, name, ok, n FROM users WHERE id = $1", JSON), Key: "1", Want: ok(`{"id":1,"name":"Ada","ok":true,"n":1.10}`)},
+		{Name: "empty", Source: byID, Key: "6", Want: ok("")},
+		{Name: "absent", Source: byID, Key: "77", Err: loader.ErrAbsent},
+		{Name: "no injection", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "x' OR '1'='1", Err: loader.ErrAbsent},
+		{Name: "NULL", Source: byID, Key: "5", Err: loader.ErrPermanent},
+		{Name: "two rows", Source: with("SELECT id FROM users WHERE id > $1", ""), Key: "1", Err: loader.ErrPermanent},
+		{Name: "as long as may be", Source: byID, Key: "2", Want: ok(strings.Repeat("x", 1000))},
+		{Name: "too long", Source: byID, Key: "3", Err: loader.ErrTooLarge},
+		{Name: "much too long", Source: byID, Key: "4", Err: loader.ErrTooLarge},
+		{Name: "and then another", Source: byID, Key: "1", Want: ok("Ada")},
+		{Name: "bad key", Source: byID, Key: "Ada", Err: loader.ErrBadKey},
+		{Name: "key out of range", Source: byID, Key: "99999999999", Err: loader.ErrBadKey},
+		{Name: "key not UTF-8", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "\xff", Err: loader.ErrBadKey},
+		{Name: "key with a zero", Source: with("SELECT id FROM users WHERE name = $1", ""), Key: "a\x00b", Err: loader.ErrBadKey},
+		{Name: "no such table", Source: with("SELECT x FROM nothing WHERE id = $1", ""), Key: "1", Err: loader.ErrPermanent},
+		{Name: "timeout", Source: source(t, hasty), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "no such user", Source: source(t, missing), Key: "1", Err: loader.ErrPermanent, Secret: "s3cret"},
+		{Name: "nobody listens", Source: source(t, refusing), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "silence", Source: source(t, silent), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "garbage", Source: source(t, garbage), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
+	})
+
+	t.Run("msgpack", func(t *testing.T) {
+		s := with("SELECT id, name, raw, ok, big, f, n FROM users WHERE id = $1", Msgpack)
+		for key, want := range map[string]map[string]any{
+			"1": {"id": int8(1), "name": "Ada", "raw": []byte{0, 255}, "ok": true, "big": uint64(9007199254740993), "f": 0.5, "n": "1.10"},
+			"2": {"id": int8(2), "name": strings.Repeat("x", 1000), "raw": nil, "ok": nil, "big": nil, "f": math.Inf(1), "n": nil},
+		} {
+			s.cfg.MaxValue = 2000
+			v, err := s.Load(context.Background(), []byte(key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := msgpack.NewDecoder(bytes.NewReader(v.Bytes)).DecodeMap()
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got %#v, %v; want %#v", got, err, want)
+			}
+		}
+	})
+
+	t.Run("check", func(t *testing.T) {
+		for _, tc := range []struct {
+			name, query string
+			format      Format
+			bad         bool
+		}{
+			{"good", "SELECT name FROM users WHERE id = $1", Column, false},
+			{"two columns", "SELECT name, id FROM users WHERE id = $1", Column, true},
+			{"two columns as a row", "SELECT name, id FROM users WHERE id = $1", Msgpack, false},
+			{"no columns", "DELETE FROM users WHERE id = $1", Msgpack, true},
+			{"no such column", "SELECT nam FROM users WHERE id = $1", Column, true},
+			{"a parameter in a text", "SELECT name FROM users WHERE name = '$1'", Column, true},
+			{"no SQL", "SELEKT $1", Column, true},
+		} {
+			err := with(tc.query, tc.format).Check(context.Background())
+			if (err != nil) != tc.bad || tc.bad && !errors.Is(err, loader.ErrPermanent) {
+				t.Errorf("%s: got %v", tc.name, err)
+			}
+		}
+	})
+
+	t.Run("table changed", func(t *testing.T) {
+		s := with("SELECT * FROM users WHERE id = $1", JSON)
+		load := func() error { _, err := s.Load(context.Background(), []byte("1")); return err }
+		if err := load(); err != nil {
+			t.Fatal(err)
+		}
+		c.exec(t, "ALTER TABLE users ADD COLUMN more text")
+		if err := load(); loader.Answered(err) && err != nil {
+			t.Errorf("an error that is not retried: %v", err)
+		}
+		if err := load(); err != nil {
+			t.Errorf("asked again: %v", err)
+		}
+	})
+
+	t.Run("restarted mid-load", func(t *testing.T) {
+		slow := with("SELECT pg_sleep(600)::text WHERE $1::text <> ''", "")
+		slow.cfg.Timeout = time.Minute
+		ended := make(chan error, 1)
+		go func() { // ends when the server is killed
+			_, err := slow.Load(context.Background(), []byte("1"))
+			ended <- err
+		}()
+		for end := time.Now().Add(20 * time.Second); slow.pool.Stat().AcquiredConns() == 0; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the load never began")
+			}
+		}
+		time.Sleep(100 * time.Millisecond)
+		if err := server.Process.Signal(syscall.SIGQUIT); err != nil { // immediate shutdown
+			t.Fatal(err)
+		}
+		if err := <-ended; loader.Answered(err) {
+			t.Errorf("the load that was under way: %v", err)
+		}
+		_ = server.Wait()
+		if _, err := byID.Load(context.Background(), []byte("1")); loader.Answered(err) {
+			t.Errorf("while it is down: %v", err)
+		}
+		c.start(t)
+		c.exec(t, "SELECT 1")
+		if v, err := byID.Load(context.Background(), []byte("1")); err != nil || string(v.Bytes) != "Ada" {
+			t.Errorf("after the restart: %q, %v", v.Bytes, err)
+		}
+	})
+}
+
+func TestConfig(t *testing.T) {
+	const dsn, query = "postgres://u:s3cret@h/d", "SELECT $1"
+	for _, cfg := range []Config{
+		{DSN: dsn}, {DSN: dsn, Query: "SELECT 1"}, {DSN: dsn, Query: "SELECT $1, $2"}, {DSN: dsn, Query: query, Format: "xml"},
+		{DSN: "postgres://u:s3cret@h:port/d", Query: query}, {DSN: "host=h port=s3cret password=s3cret", Query: query}, {DSN: dsn, Query: query, Timeout: -1},
+	} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		} else if strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("the error shows a secret: %v", err)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package redisorigin
+
+import (
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func source(t *testing.T, cfg Config) *Source {
+	t.Helper()
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 20 * time.Second
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestRedis(t *testing.T) {
+	program := origintest.Need(t, "redis-server", "apt-get install redis-server")
+	dir := origintest.Folder(t)
+	socket := filepath.Join(dir, "s")
+	server := exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir, "--requirepass", "s3cret")
+	origintest.Start(t, server, socket)
+
+	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:", MaxValue: 1000}
+	s := source(t, good)
+	ctx := context.Background()
+	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001)} {
+		if err := s.client.Set(ctx, "p:"+key, value, 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.client.LPush(ctx, "p:list", "x").Err(); err != nil {
+		t.Fatal(err)
+	}
+	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
+	wrong := good
+	wrong.Password = "wr0ng"
+	origintest.Run(t, []origintest.Case{
+		{Name: "value", Source: s, Key: "a", Want: ok("x\x00y")},
+		{Name: "empty", Source: s, Key: "empty", Want: ok("")},
+		{Name: "absent", Source: s, Key: "none", Err: loader.ErrAbsent},
+		{Name: "as long as may be", Source: s, Key: "most", Want: ok(strings.Repeat("x", 1000))},
+		{Name: "too long", Source: s, Key: "long", Err: loader.ErrTooLarge},
+		{Name: "another type", Source: s, Key: "list", Err: loader.ErrPermanent},
+		{Name: "a key of any bytes is one key", Source: s, Key: "a\r\nDEL p:a", Err: loader.ErrAbsent},
+		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
+		{Name: "nobody listens", Source: source(t, Config{Address: origintest.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
+		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+	})
+
+	if err := s.client.PExpire(ctx, "p:a", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Load(ctx, []byte("a")); err != nil || v.TTL > time.Hour || v.TTL < 50*time.Minute {
+		t.Errorf("with a lifetime of 1h: %v, %v", v.TTL, err)
+	}
+
+	hasty := good
+	hasty.Timeout = 200 * time.Millisecond
+	h := source(t, hasty)
+	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second}})
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x\x00y" {
+		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, cfg := range []Config{{}, {Address: "h:1", Timeout: -1}, {Address: "h:1", DB: -1}} {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
