@@ -134,12 +134,13 @@ const (
 	Cluster                     // this whole cluster, not this host alone
 	All                         // all namespaces
 	Vouch                       // say in the answer who vouches for the value, and as of when
+	Abandon                     // give the token back: there is nothing to fill with
 )
 
 // allowed lists each op's options.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
-	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch,
+	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 

@@ -26,7 +26,7 @@
 //	 7 TOUCH    ns, key, ttl_ms, options
 //	 8 INCR     ns, key, delta, initial, ttl_ms, options
 //	 9 LEASE    ns, key, options
-//	10 FILL     ns, key, token, value, ttl_ms, flags
+//	10 FILL     ns, key, token, value, ttl_ms, flags, options
 //	11 FLUSH    ns, options
 //	12 STATS    options
 //	13 MEMBERS

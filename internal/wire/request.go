@@ -131,9 +131,13 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpFill:
 		d.name(r)
 		r.Token = d.bytes("token", true)
-		r.Value = d.bytes("value", true)
+		r.Value = d.bytes("value", false)
 		r.TTLMS = d.ttl()
 		r.Flags = uint32(d.uint("flags", math.MaxUint32))
+		d.options(r)
+		if r.Value == nil && !r.Has(Abandon) && d.err == nil {
+			d.err = Errorf(BadRequest, "value is missing: give one, or the option abandon")
+		}
 	case OpFlush:
 		r.Namespace = d.bytes("ns", false)
 		d.options(r)
@@ -362,9 +366,14 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpFill:
 		e.name(r)
 		e.bytes(r.Token)
-		e.bytes(r.Value)
+		if r.Value == nil && r.Has(Abandon) {
+			e.skip()
+		} else {
+			e.bytes(r.Value)
+		}
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Flags))
+		e.optional(uint64(r.Options))
 	case OpFlush:
 		e.namespace(r)
 		e.optional(uint64(r.Options))
