@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/rand"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -15,9 +17,9 @@ import (
 
 // Token is the right to fill one key, once.
 type Token struct {
-	Random  uint64     // from the system's source: cannot be guessed
-	Version kv.Version // of the value to come: the moment of the token's issue
-	Holding string     // the very holding that issued it, as the caller names it
+	Random  uint64 // from the system's source: cannot be guessed
+	Holding string // the very holding that issued it, as the caller names it
+	Stamp          // of its issue
 }
 
 // Claim is what Leases is asked on a miss.
@@ -26,7 +28,8 @@ type Claim struct {
 	Holding string
 	// Begin stamps a token. It is called under Leases' lock, at the first issue
 	// and at every hand-over, and may not call back.
-	Begin func() kv.Version
+	Begin func() Stamp
+	Time  time.Duration // that its holder has; zero: LeasesConfig.Time
 }
 
 // Grant is what a claim got: a token to fill, or somebody else's fill.
@@ -67,11 +70,13 @@ type LeasesStats struct {
 type Leases struct {
 	cfg LeasesConfig
 
+	joinable atomic.Int64 // leases in byHash; raised before a token is stamped
+
 	mu      sync.Mutex
 	closed  bool
-	byHash  map[slot][]*lease // those that newcomers join
-	byToken map[uint64]*lease // all, detached ones too: their waiters still get the fill
-	filling sync.WaitGroup    // timers that run and fills under way
+	byHash  map[kv.Hash][]*lease // those that newcomers join
+	byToken map[uint64]*lease    // all, detached ones too: their waiters still get the fill
+	filling sync.WaitGroup       // timers that run and fills under way
 	stats   LeasesStats
 }
 
@@ -109,7 +114,7 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 	if cfg.Time == 0 {
 		cfg.Time = 10 * time.Second
 	}
-	return &Leases{cfg: cfg, byHash: map[slot][]*lease{}, byToken: map[uint64]*lease{}}, nil
+	return &Leases{cfg: cfg, byHash: map[kv.Hash][]*lease{}, byToken: map[uint64]*lease{}}, nil
 }
 
 // Claim returns a token, or waits until somebody else has filled the key, or it
@@ -148,9 +153,9 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	if l.closed {
 		return Grant{}, nil, ErrClosed
 	}
-	at := slotOf(c.Key)
+	at := c.Key.Hash
 	for _, e := range l.byHash[at] {
-		if e.key != string(c.Key.Bytes) || e.claim.Holding != c.Holding {
+		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.Holding != c.Holding {
 			continue
 		}
 		if !wait {
@@ -173,6 +178,8 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	}
 	e := &lease{claim: c, key: string(c.Key.Bytes)}
 	e.claim.Key.Bytes = []byte(e.key)
+	// First: an invalidation that finds no lease is older than this token's stamp.
+	l.joinable.Add(1)
 	l.byHash[at] = append(l.byHash[at], e)
 	l.stats.Out++
 	l.issueLocked(e, e.claim)
@@ -182,12 +189,12 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 // issueLocked gives the lease a new token, and its holder the lease's time.
 func (l *Leases) issueLocked(e *lease, c Claim) {
 	e.claim = c
-	e.token = Token{Random: l.randomLocked(), Version: c.Begin(), Holding: c.Holding}
+	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), Holding: c.Holding}
 	l.byToken[e.token.Random] = e
 	l.stats.Issued++
 	token := e.token
 	l.filling.Add(1) // the timer's run, or its stop
-	e.timer = time.AfterFunc(l.cfg.Time, func() {
+	e.timer = time.AfterFunc(cmp.Or(c.Time, l.cfg.Time), func() {
 		defer l.filling.Done()
 		l.endToken(token, &l.stats.Expired)
 	})
@@ -228,12 +235,12 @@ func (l *Leases) takeLocked(t Token) *lease {
 func (l *Leases) Fill(key kv.Key, t Token, v Value, keep func(Result) bool) error {
 	l.mu.Lock()
 	e := l.byToken[t.Random]
-	if e == nil || e.key != string(key.Bytes) || slotOf(e.claim.Key) != slotOf(key) || l.takeLocked(t) == nil {
+	if e == nil || e.key != string(key.Bytes) || e.claim.Key.Hash != key.Hash || e.claim.Key.Namespace != key.Namespace || l.takeLocked(t) == nil {
 		l.stats.NotStored++
 		l.mu.Unlock()
 		return ErrNotStored
 	}
-	r := Result{Value: v, Version: t.Version, Uncached: e.detached || v.NoStore}
+	r := Result{Value: v, Stamp: t.Stamp, Uncached: e.detached || v.NoStore}
 	l.filling.Add(1)
 	l.mu.Unlock()
 	defer l.filling.Done()
@@ -255,15 +262,16 @@ func (l *Leases) Fill(key kv.Key, t Token, v Value, keep func(Result) bool) erro
 }
 
 // Abandon gives a token back: its holder's loader has failed, or its socket is
-// closed. The next waiter gets a new one at once.
-func (l *Leases) Abandon(t Token) { l.endToken(t, &l.stats.Abandoned) }
+// closed. The next waiter gets a new one at once. It says whether the token was
+// the current one.
+func (l *Leases) Abandon(t Token) bool { return l.endToken(t, &l.stats.Abandoned) }
 
-func (l *Leases) endToken(t Token, count *uint64) {
+func (l *Leases) endToken(t Token, count *uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.takeLocked(t)
 	if e == nil {
-		return
+		return false
 	}
 	*count++
 	switch {
@@ -279,12 +287,15 @@ func (l *Leases) endToken(t Token, count *uint64) {
 		l.stats.HandedOver++
 		w.answer <- leaseAnswer{grant: Grant{Token: e.token}}
 	}
+	return true
 }
 
 // dropLocked removes a lease whose token has ended, and answers all who wait.
 func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
-	at := slotOf(e.claim.Key)
+	at := e.claim.Key.Hash
+	before := len(l.byHash[at])
 	rest := slices.DeleteFunc(l.byHash[at], func(o *lease) bool { return o == e })
+	l.joinable.Add(int64(len(rest) - before))
 	if len(rest) == 0 {
 		delete(l.byHash, at)
 	} else {
@@ -322,12 +333,16 @@ func (l *Leases) left(gaveUp bool) {
 	}
 }
 
-// Detach is an invalidation: the token's fill will not be stored, who waits
-// gets its value, marked, and who comes later gets a token of its own.
-func (l *Leases) Detach(ns kv.NamespaceID, h kv.Hash) {
+// Detach is an invalidation, after it was stamped: the token's fill will not be
+// stored, who waits gets its value, marked, and who comes later gets a token of
+// its own. It costs next to nothing while no token is out.
+func (l *Leases) Detach(h kv.Hash) {
+	if l.joinable.Load() == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.detachLocked(slot{ns, h})
+	l.detachLocked(h, func(kv.NamespaceID, kv.Hash) bool { return true })
 }
 
 // DetachIf does the same for all keys that match: a flush, the end of a
@@ -335,19 +350,27 @@ func (l *Leases) Detach(ns kv.NamespaceID, h kv.Hash) {
 func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for at := range l.byHash {
-		if match(at.namespace, at.hash) {
-			l.detachLocked(at)
-		}
+	for h := range l.byHash {
+		l.detachLocked(h, match)
 	}
 }
 
-func (l *Leases) detachLocked(at slot) {
-	for _, e := range l.byHash[at] {
+func (l *Leases) detachLocked(at kv.Hash, match func(kv.NamespaceID, kv.Hash) bool) {
+	before := len(l.byHash[at])
+	rest := slices.DeleteFunc(l.byHash[at], func(e *lease) bool {
+		if !match(e.claim.Key.Namespace, at) {
+			return false
+		}
 		e.detached = true
 		l.stats.Detached++
+		return true
+	})
+	l.joinable.Add(int64(len(rest) - before))
+	if len(rest) == 0 {
+		delete(l.byHash, at)
+		return
 	}
-	delete(l.byHash, at)
+	l.byHash[at] = rest
 }
 
 // Stats counts.

@@ -88,7 +88,7 @@ func TestFillRefused(t *testing.T) {
 		{"other holding", func(_ *Leases, t *Token) { t.Holding = "other" }, "a"},
 		{"other key", func(*Leases, *Token) {}, "b"},
 		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
-		{"invalidated", func(l *Leases, _ *Token) { l.Detach(3, keyOf("a").Hash) }, "a"},
+		{"invalidated", func(l *Leases, _ *Token) { l.Detach(keyOf("a").Hash) }, "a"},
 		{"flushed", func(l *Leases, _ *Token) { l.DetachIf(func(kv.NamespaceID, kv.Hash) bool { return true }) }, "a"},
 		{"abandoned", func(l *Leases, t *Token) { l.Abandon(*t) }, "a"},
 		{"too late", func(*Leases, *Token) { time.Sleep(time.Minute) }, "a"},
@@ -194,7 +194,7 @@ func TestLeaseDetached(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		l.Detach(3, keyOf("a").Hash)
+		l.Detach(keyOf("a").Hash)
 		second := mustClaim(t, l, c)
 		if err := l.Fill(keyOf("a"), first, Value{Bytes: []byte("old")}, func(Result) bool { t.Error("kept"); return true }); !errors.Is(err, ErrNotStored) {
 			t.Errorf("got %v", err)
@@ -220,7 +220,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		l.Detach(3, keyOf("a").Hash)
+		l.Detach(keyOf("a").Hash)
 		second := mustClaim(t, l, c)
 		l.Abandon(first)
 		synctest.Wait()
@@ -235,7 +235,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 func TestDetachWhileFilling(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
-	err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { l.Detach(3, keyOf("a").Hash); return true })
+	err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return true })
 	if !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
 	}

@@ -6,15 +6,24 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
+// Stamp is the moment at which a load began.
+type Stamp struct {
+	Version kv.Version    // of the value to come, and as of when it is current
+	At      time.Duration // on the boot clock
+}
+
 // Result is a loaded value.
 type Result struct {
 	Value
-	Version kv.Version // and asOf: the moment at which the load began
+	Stamp
+	// Absent says that the origin has none: there is no value.
+	Absent bool
 	// Uncached says that no cache may keep the value: its key was invalidated,
 	// or its holding ended, while it was loaded, or the origin forbids it.
 	Uncached bool
@@ -26,11 +35,12 @@ type Load struct {
 	// Begin stamps the load, before the origin is asked. It is called under
 	// Loads' lock, so that no detach falls between the stamp and the entry in
 	// the table; it may not call back.
-	Begin func() kv.Version
+	Begin func() Stamp
 	Fetch func(ctx context.Context) (Value, error)
-	// Keep stores a result that nothing detached, before anybody gets it: who
-	// comes after the load finds it in the store. It reports whether it was
-	// stored. It checks for itself whether the version may still be kept.
+	// Keep stores a result that nothing detached, "absent" included, before
+	// anybody gets it: who comes after the load finds it in the store. It reports
+	// whether it was stored. It checks for itself whether the version may still be
+	// kept.
 	Keep func(Result) bool
 	// Fresh joins no load begun before this call: the one under way, if any,
 	// is detached.
@@ -65,25 +75,19 @@ type Loads struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	joinable atomic.Int64 // loads in the table; raised before one is stamped
+
 	mu     sync.Mutex
 	closed bool
-	byHash map[slot][]*flight // those that may be joined; nearly always one
+	byHash map[kv.Hash][]*flight // those that may be joined; nearly always one
 	stats  LoadsStats
 }
-
-// slot names keys up to collisions of their hash, as invalidations do.
-type slot struct {
-	namespace kv.NamespaceID
-	hash      kv.Hash
-}
-
-func slotOf(k kv.Key) slot { return slot{k.Namespace, k.Hash} }
 
 // flight is one load under way.
 type flight struct {
 	load     Load
 	key      string
-	version  kv.Version
+	stamp    Stamp
 	done     chan struct{} // closed after result and err are set
 	result   Result
 	err      error
@@ -100,7 +104,7 @@ func NewLoads(cfg LoadsConfig) (*Loads, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 30 * time.Second
 	}
-	l := &Loads{cfg: cfg, byHash: map[slot][]*flight{}}
+	l := &Loads{cfg: cfg, byHash: map[kv.Hash][]*flight{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l, nil
 }
@@ -160,9 +164,9 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	if l.closed {
 		return nil, false, ErrClosed
 	}
-	at := slotOf(load.Key)
+	at := load.Key.Hash
 	for _, f := range l.byHash[at] {
-		if f.key != string(load.Key.Bytes) {
+		if f.key != string(load.Key.Bytes) || f.load.Key.Namespace != load.Key.Namespace {
 			continue
 		}
 		if load.Fresh {
@@ -176,7 +180,9 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		l.stats.Shed++
 		return nil, false, fmt.Errorf("%w: %d loads are under way already", ErrBusy, l.cfg.MaxLoads)
 	}
-	f = &flight{load: load, key: string(load.Key.Bytes), version: load.Begin(), done: make(chan struct{})}
+	// First: an invalidation that finds no load is older than this one's stamp.
+	l.joinable.Add(1)
+	f = &flight{load: load, key: string(load.Key.Bytes), stamp: load.Begin(), done: make(chan struct{})}
 	f.load.Key.Bytes = []byte(f.key) // the caller's is borrowed
 	l.byHash[at] = append(l.byHash[at], f)
 	l.stats.UnderWay++
@@ -197,9 +203,10 @@ func (l *Loads) run(f *flight) {
 	l.mu.Lock()
 	detached := f.detached
 	l.mu.Unlock()
-	f.result = Result{Value: value, Version: f.version, Uncached: detached || value.NoStore}
+	absent := errors.Is(err, ErrAbsent)
+	f.result = Result{Value: value, Stamp: f.stamp, Absent: absent, Uncached: detached || value.NoStore}
 	f.err = err
-	if err == nil && !f.result.Uncached && f.load.Keep != nil {
+	if (err == nil || absent) && !f.result.Uncached && f.load.Keep != nil {
 		f.result.Uncached = !f.load.Keep(f.result)
 	}
 
@@ -207,10 +214,10 @@ func (l *Loads) run(f *flight) {
 	// Once more: who detached it during Keep has undone what Keep stored, and
 	// those who wait must not store it either.
 	f.result.Uncached = f.result.Uncached || f.detached
-	l.removeLocked(slotOf(f.load.Key), func(g *flight) bool { return g == f })
+	l.removeLocked(f.load.Key.Hash, func(g *flight) bool { return g == f })
 	l.stats.UnderWay--
 	switch {
-	case errors.Is(err, ErrAbsent):
+	case absent:
 		l.stats.Absent++
 	case err != nil:
 		l.stats.Failed++
@@ -230,12 +237,16 @@ func fetch(ctx context.Context, f func(context.Context) (Value, error)) (v Value
 	return f(ctx)
 }
 
-// Detach takes the loads of a hash out of the table: an invalidation. Who waits
-// gets the value, marked; who comes later begins a new load.
-func (l *Loads) Detach(ns kv.NamespaceID, h kv.Hash) {
+// Detach takes the loads of a hash out of the table: an invalidation, after it
+// was stamped. Who waits gets the value, marked; who comes later begins a new
+// load. It costs next to nothing while nothing is loaded.
+func (l *Loads) Detach(h kv.Hash) {
+	if l.joinable.Load() == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.detachLocked(slot{ns, h}, func(*flight) bool { return true })
+	l.detachLocked(h, func(*flight) bool { return true })
 }
 
 // DetachIf does the same for all keys that match: a flush, the end of a
@@ -243,14 +254,12 @@ func (l *Loads) Detach(ns kv.NamespaceID, h kv.Hash) {
 func (l *Loads) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for at := range l.byHash {
-		if match(at.namespace, at.hash) {
-			l.detachLocked(at, func(*flight) bool { return true })
-		}
+	for h := range l.byHash {
+		l.detachLocked(h, func(f *flight) bool { return match(f.load.Key.Namespace, h) })
 	}
 }
 
-func (l *Loads) detachLocked(at slot, match func(*flight) bool) {
+func (l *Loads) detachLocked(at kv.Hash, match func(*flight) bool) {
 	l.removeLocked(at, func(f *flight) bool {
 		if !match(f) {
 			return false
@@ -261,8 +270,10 @@ func (l *Loads) detachLocked(at slot, match func(*flight) bool) {
 	})
 }
 
-func (l *Loads) removeLocked(at slot, match func(*flight) bool) {
+func (l *Loads) removeLocked(at kv.Hash, match func(*flight) bool) {
+	before := len(l.byHash[at])
 	rest := slices.DeleteFunc(l.byHash[at], match)
+	l.joinable.Add(int64(len(rest) - before))
 	if len(rest) == 0 {
 		delete(l.byHash, at)
 		return

@@ -41,7 +41,7 @@ func (o *origin) fetch(ctx context.Context) (Value, error) {
 // versions stamps 1, 2, 3, …
 type versions struct{ last atomic.Uint64 }
 
-func (v *versions) begin() kv.Version { return kv.Version(v.last.Add(1)) }
+func (v *versions) begin() Stamp { return Stamp{Version: kv.Version(v.last.Add(1))} }
 
 func newLoads(t *testing.T, cfg LoadsConfig) *Loads {
 	t.Helper()
@@ -120,7 +120,7 @@ func TestDetach(t *testing.T) {
 		name   string
 		detach func(*Loads)
 	}{
-		{"invalidation", func(l *Loads) { l.Detach(3, keyOf("a").Hash) }},
+		{"invalidation", func(l *Loads) { l.Detach(keyOf("a").Hash) }},
 		{"end of a holding", func(l *Loads) {
 			p := keyOf("a").Hash.Partition()
 			l.DetachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return h.Partition() == p })
@@ -159,7 +159,7 @@ func TestDetachDuringKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{}), &origin{}, &versions{}
 		r, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool {
-			l.Detach(3, keyOf("a").Hash)
+			l.Detach(keyOf("a").Hash)
 			return true
 		}})
 		if err != nil || !r.Uncached {
@@ -204,7 +204,7 @@ func TestOneHashTwoKeys(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		l.Detach(0, 7)
+		l.Detach(7)
 		wg.Wait()
 		l.check(t)
 	})
@@ -225,9 +225,13 @@ func TestLoadEnds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, v := newLoads(t, LoadsConfig{}), &versions{}
+				absent := tc.want == ErrAbsent // is kept, and nothing else
 				kept := false
-				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(Result) bool { kept = true; return true }})
-				if !errors.Is(err, tc.want) || kept {
+				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(r Result) bool {
+					kept = r.Absent
+					return true
+				}})
+				if !errors.Is(err, tc.want) || kept != absent {
 					t.Errorf("got %v, kept %v; want %v", err, kept, tc.want)
 				}
 				l.check(t)

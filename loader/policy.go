@@ -55,20 +55,17 @@ type Old struct {
 	Invalidated bool
 }
 
-// Stale says what a request that allows it is told before the origin is asked:
-// whether it gets the old value now, while one refresh runs behind. What was
-// invalidated is given too: that is what a soft delete keeps it for. Both end
-// with the limit, which the namespace's own limit on stale values caps.
-func (p Policy) Stale(o Old, limit time.Duration) bool {
-	return o.Exists && within(o.Ended, min(p.StaleWhileRevalidate, limit))
+// Stale says what a request that takes a stale value is told before the origin
+// is asked: whether it gets the old one now, while one refresh runs behind.
+// What a soft deletion has left is there for just that, for as long as it is
+// kept at all.
+func (p Policy) Stale(o Old) bool {
+	return o.Exists && (o.Invalidated || o.Ended < p.StaleWhileRevalidate)
 }
 
-// StaleIfFailed says whether a request that allows it gets the old value after
-// its load ended with err. "There is none" is no failure but the newest truth,
-// and so is everything else that the origin has answered; of an invalidated
-// value the error is told, since nobody knows what it is now.
-func (p Policy) StaleIfFailed(o Old, limit time.Duration, err error) bool {
-	return o.Exists && !o.Invalidated && !Answered(err) && within(o.Ended, min(p.StaleIfError, limit))
+// StaleIfFailed says whether such a request gets the old value after its load
+// ended with err. "There is none" is no failure but the newest truth, and so is
+// everything else that the origin has answered.
+func (p Policy) StaleIfFailed(o Old, err error) bool {
+	return o.Exists && !Answered(err) && (o.Invalidated || o.Ended < p.StaleIfError)
 }
-
-func within(ended, limit time.Duration) bool { return limit > 0 && ended < limit }

@@ -67,26 +67,24 @@ func TestStale(t *testing.T) {
 		name           string
 		p              Policy
 		o              Old
-		limit          time.Duration
 		err            error
 		before, failed bool
 	}{
-		{"expired just now", p, old(1, false), time.Hour, boom, true, true},
-		{"too old to be given before", p, old(10, false), time.Hour, boom, false, true},
-		{"too old for an error", p, old(60, false), time.Hour, boom, false, false},
-		{"the namespace's limit", p, old(5, false), 5 * time.Second, boom, false, false},
-		{"no stale values", p, old(1, false), 0, boom, false, false},
-		{"no policy", Policy{}, old(0, false), time.Hour, boom, false, false},
-		{"invalidated", p, old(1, true), time.Hour, boom, true, false},
-		{"nothing there", p, Old{}, time.Hour, boom, false, false},
-		{"absent is an answer", p, old(1, false), time.Hour, fmt.Errorf("x: %w", ErrAbsent), true, false},
-		{"refused is an answer", p, old(1, false), time.Hour, ErrPermanent, true, false},
-		{"shed is none", p, old(1, false), time.Hour, ErrBusy, true, true},
+		{"expired just now", p, old(1, false), boom, true, true},
+		{"too old to be given before", p, old(10, false), boom, false, true},
+		{"too old for an error", p, old(60, false), boom, false, false},
+		{"no policy", Policy{}, old(0, false), boom, false, false},
+		{"invalidated", p, old(1, true), boom, true, true},
+		{"invalidated, and the origin has answered", p, old(1, true), ErrAbsent, true, false},
+		{"nothing there", p, Old{}, boom, false, false},
+		{"absent is an answer", p, old(1, false), fmt.Errorf("x: %w", ErrAbsent), true, false},
+		{"refused is an answer", p, old(1, false), ErrPermanent, true, false},
+		{"shed is none", p, old(1, false), ErrBusy, true, true},
 	} {
-		if got := tc.p.Stale(tc.o, tc.limit); got != tc.before {
+		if got := tc.p.Stale(tc.o); got != tc.before {
 			t.Errorf("%s: before the load %v, want %v", tc.name, got, tc.before)
 		}
-		if got := tc.p.StaleIfFailed(tc.o, tc.limit, tc.err); got != tc.failed {
+		if got := tc.p.StaleIfFailed(tc.o, tc.err); got != tc.failed {
 			t.Errorf("%s: after a failure %v, want %v", tc.name, got, tc.failed)
 		}
 	}
