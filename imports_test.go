@@ -47,7 +47,7 @@ var allowed = []struct {
 	{"unixsock", nil},
 	{"client", []string{"internal/kv", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "unixsock"}},
+	{"sidecar", []string{"internal/cluster", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/load", "internal/wire", "sidecar", "unixsock"}},

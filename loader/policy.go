@@ -14,17 +14,14 @@ type Policy struct {
 	Beta                 float64       // of RefreshEarly; zero: never early, 1: as the paper
 }
 
-// JitterShare is how much of a TTL Jitter adds or takes: values that were
-// loaded together, at a start say, do not all end together.
-const JitterShare = 0.1
-
-// Jitter varies a TTL by up to JitterShare either way; random is uniform in
-// [0, 1). Zero, no expiry, stays; nothing else becomes zero.
-func Jitter(ttl time.Duration, random float64) time.Duration {
+// Jitter varies a TTL by up to share either way, so that values that were loaded
+// together, at a start say, do not all end together; share is below 1, random
+// uniform in [0, 1). Zero, no expiry, stays; nothing else becomes zero.
+func Jitter(ttl time.Duration, share, random float64) time.Duration {
 	if ttl <= 0 {
 		return ttl
 	}
-	jittered := float64(ttl) * (1 + JitterShare*(2*random-1))
+	jittered := float64(ttl) * (1 + share*(2*random-1))
 	if jittered >= math.MaxInt64 {
 		return ttl
 	}

@@ -11,19 +11,21 @@ import (
 
 func TestJitter(t *testing.T) {
 	for _, tc := range []struct {
-		name   string
-		ttl    time.Duration
-		random float64
-		want   time.Duration
+		name          string
+		ttl           time.Duration
+		share, random float64
+		want          time.Duration
 	}{
-		{"least", 100 * time.Second, 0, 90 * time.Second},
-		{"middle", 100 * time.Second, 0.5, 100 * time.Second},
-		{"most", 100 * time.Second, 1, 110 * time.Second},
-		{"never stays never", 0, 0.9, 0},
-		{"never becomes never", 1, 0, 1},
-		{"the longest", math.MaxInt64, 0.99, math.MaxInt64},
+		{"least", 100 * time.Second, 0.1, 0, 90 * time.Second},
+		{"middle", 100 * time.Second, 0.1, 0.5, 100 * time.Second},
+		{"most", 100 * time.Second, 0.1, 1, 110 * time.Second},
+		{"half", 100 * time.Second, 0.5, 0, 50 * time.Second},
+		{"off", 100 * time.Second, 0, 0, 100 * time.Second},
+		{"never stays never", 0, 0.1, 0.9, 0},
+		{"never becomes never", 1, 0.1, 0, 1},
+		{"the longest", math.MaxInt64, 0.1, 0.99, math.MaxInt64},
 	} {
-		if got := Jitter(tc.ttl, tc.random); got != tc.want {
+		if got := Jitter(tc.ttl, tc.share, tc.random); got != tc.want {
 			t.Errorf("%s: got %v, want %v", tc.name, got, tc.want)
 		}
 	}

@@ -117,26 +117,9 @@ type Config struct {
 	events  int             // of the log, for tests. Default: invalidation.DefaultEvents
 }
 
-// Namespace is the settings of one namespace.
-type Namespace struct {
-	// DefaultTTL is for writes that bring none; zero is no expiry. Default 1 h.
-	DefaultTTL *time.Duration `yaml:"default_ttl"`
-	// MaxStaleness is how far behind a copy of this namespace may be: at least
-	// 200 ms, at most the sidecar's, which is the default. It must be the same on
-	// all hosts.
-	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// StaleLimit is how long a soft deletion leaves the old value for those who
-	// take a stale one. Zero makes soft deletions hard ones. Default 1 min.
-	StaleLimit *time.Duration `yaml:"stale_limit"`
-	// Quota bounds the namespace's bytes on this host, headers included; its
-	// oldest keys make room for new ones. Default: none.
-	Quota Size `yaml:"quota"`
-}
-
 // Defaults, and the bounds of what is configured.
 const (
 	DefaultNamespace = "default"
-	DefaultTTL       = time.Hour
 	DefaultL1Size    = 64 << 20
 	DefaultL2Size    = 256 << 20
 	DefaultTimeout   = time.Second
@@ -187,14 +170,8 @@ func (c Config) withDefaults() (Config, error) {
 		if !kv.ValidNamespace(name) {
 			return c, fmt.Errorf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 		}
-		if ns.DefaultTTL != nil && (*ns.DefaultTTL < 0 || *ns.DefaultTTL > wire.MaxTTL*time.Millisecond) {
-			return c, fmt.Errorf("namespace %s: default_ttl %v: give 0 (no expiry) to %v", name, *ns.DefaultTTL, wire.MaxTTL*time.Millisecond)
-		}
-		if ns.StaleLimit != nil && (*ns.StaleLimit < 0 || *ns.StaleLimit > wire.MaxTTL*time.Millisecond) {
-			return c, fmt.Errorf("namespace %s: stale_limit %v: give 0 (no stale values) to %v", name, *ns.StaleLimit, wire.MaxTTL*time.Millisecond)
-		}
-		if ns.Quota != 0 && (ns.Quota < 64<<10 || ns.Quota > c.L2Size) {
-			return c, fmt.Errorf("namespace %s: quota %s: give 64 KiB to l2_size (%s), or leave it out", name, ns.Quota, c.L2Size)
+		if err := ns.check(c.L2Size); err != nil {
+			return c, fmt.Errorf("namespace %s: %w", name, err)
 		}
 		names[name] = ns
 	}
@@ -320,11 +297,23 @@ const (
 	maxClusterName = 64
 )
 
-// Check validates a configuration, and that the machine has the memory.
+// Check validates a configuration, the files that it names, and that the machine
+// has the memory. It asks no origin.
 func (c Config) Check() error {
 	c, err := c.withDefaults()
 	if err != nil {
 		return err
+	}
+	for name, ns := range c.Namespaces {
+		o, err := openOrigin(name, ns, int(c.MaxValue))
+		if err != nil {
+			return err
+		}
+		if o != nil {
+			if err := o.close(); err != nil {
+				return err
+			}
+		}
 	}
 	return checkMemory(c)
 }
@@ -338,24 +327,6 @@ func size(name string, v, def, least, most Size) (Size, error) {
 	}
 	return v, nil
 }
-
-// ttl returns the TTL of writes that bring none; zero is no expiry.
-func (n Namespace) ttl() time.Duration {
-	if n.DefaultTTL == nil {
-		return DefaultTTL
-	}
-	return *n.DefaultTTL
-}
-
-func (n Namespace) staleLimit() time.Duration {
-	if n.StaleLimit == nil {
-		return DefaultStaleLimit
-	}
-	return *n.StaleLimit
-}
-
-// DefaultStaleLimit is how long a soft deletion leaves a value.
-const DefaultStaleLimit = time.Minute
 
 // Size is a number of bytes. Its text has a unit: 64MiB, 1GiB, 500kB; a plain
 // number is bytes.

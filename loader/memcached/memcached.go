@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
@@ -37,8 +36,7 @@ type Source struct {
 	client *memcache.Client
 }
 
-// New checks the configuration and resolves the servers' names. It connects at
-// the first load.
+// New checks the configuration. It connects at the first load.
 func New(cfg Config) (*Source, error) {
 	if len(cfg.Servers) == 0 {
 		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
@@ -55,11 +53,11 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Connections == 0 {
 		cfg.Connections = 64
 	}
-	servers := &memcache.ServerList{}
-	if err := servers.SetServers(cfg.Servers...); err != nil {
-		return nil, fmt.Errorf("memcached origin: servers %s: %w", strings.Join(cfg.Servers, ", "), err)
+	list, err := newServers(cfg.Servers)
+	if err != nil {
+		return nil, fmt.Errorf("memcached origin: %w", err)
 	}
-	s := &Source{cfg: cfg, client: memcache.NewFromSelector(servers)}
+	s := &Source{cfg: cfg, client: memcache.NewFromSelector(list)}
 	s.client.Timeout = cfg.Timeout
 	s.client.MaxIdleConns = cfg.Connections
 	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {

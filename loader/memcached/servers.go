@@ -1,0 +1,51 @@
+package memcached
+
+import (
+	"fmt"
+	"hash/crc32"
+	"net"
+	"strings"
+)
+
+// servers spreads keys as gomemcache's own list does, but for the names of
+// hosts: that looks them up once, at the start, this one at each connection. So
+// a name may be unknown for a while, and may move.
+type servers []server
+
+// server is an address as net.Dial takes it.
+type server struct{ network, address string }
+
+func (s server) Network() string { return s.network }
+func (s server) String() string  { return s.address }
+
+func newServers(addresses []string) (list servers, err error) {
+	for _, a := range addresses {
+		if strings.HasPrefix(a, "/") {
+			list = append(list, server{"unix", a})
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return nil, fmt.Errorf("server %q: give host:port or the path of a socket", a)
+		}
+		list = append(list, server{"tcp", a})
+	}
+	return list, nil
+}
+
+// PickServer returns the server of a key.
+func (s servers) PickServer(key string) (net.Addr, error) {
+	if len(s) == 1 {
+		return s[0], nil
+	}
+	return s[crc32.ChecksumIEEE([]byte(key))%uint32(len(s))], nil
+}
+
+// Each calls f with every server.
+func (s servers) Each(f func(net.Addr) error) error {
+	for _, a := range s {
+		if err := f(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}

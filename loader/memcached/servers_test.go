@@ -1,0 +1,29 @@
+package memcached
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/bradfitz/gomemcache/memcache"
+)
+
+// Whoever has filled the servers with gomemcache finds everything in its place.
+func TestServersAsGomemcache(t *testing.T) {
+	addresses := []string{"127.0.0.1:1", "127.0.0.1:2", "/socket"}
+	ours, err := newServers(addresses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs memcache.ServerList
+	if err := theirs.SetServers(addresses...); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 {
+		key := fmt.Sprintf("key %d", i)
+		got, _ := ours.PickServer(key)
+		want, _ := theirs.PickServer(key)
+		if got.Network() != want.Network() || got.String() != want.String() {
+			t.Errorf("%s: %v, want %v", key, got, want)
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package sidecar
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Namespace is the settings of one namespace.
+type Namespace struct {
+	// DefaultTTL is for writes and loads that bring none; zero is no expiry.
+	// Default 1 h.
+	DefaultTTL *time.Duration `yaml:"default_ttl"`
+	// MaxStaleness is how far behind a copy of this namespace may be: at least
+	// 200 ms, at most the sidecar's, which is the default. It must be the same on
+	// all hosts.
+	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// StaleLimit is how long a soft deletion leaves the old value for those who
+	// take a stale one, and the most that StaleWhileRevalidate and StaleIfError
+	// may be. Zero makes soft deletions hard ones. Default 1 min.
+	StaleLimit *time.Duration `yaml:"stale_limit"`
+	// Quota bounds the namespace's bytes on this host, headers included; its
+	// oldest keys make room for new ones. Default: none.
+	Quota Size `yaml:"quota"`
+
+	// Origin is where missing values are loaded from. Default: the apps load.
+	Origin *Origin `yaml:"origin"`
+	// Source is an origin of the embedding program's own, in place of Origin.
+	Source loader.Source `yaml:"-"`
+
+	// KeyPattern is a regular expression (RE2) that a whole key must match to be
+	// asked of the origin. Default: any key.
+	KeyPattern string `yaml:"key_pattern"`
+	// MaxKey is the length in bytes beyond which the origin is not asked for a
+	// key. Default and most: 1,024.
+	MaxKey Size `yaml:"max_key"`
+	// NegativeTTL is how long "the origin has none" is kept; zero: not at all.
+	// Default 5 s.
+	NegativeTTL *time.Duration `yaml:"negative_ttl"`
+	// TTLJitter is the share by which the TTL of what is loaded varies either way,
+	// 0 to 0.5. Default 0.1.
+	TTLJitter *float64 `yaml:"ttl_jitter"`
+	// StaleWhileRevalidate is how long after its end a value is still given to
+	// who takes a stale one, while one load refreshes it. Zero, the default: never.
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
+	// StaleIfError is how long after its end a value is still given to who takes
+	// a stale one where the origin fails. Zero, the default: never.
+	StaleIfError time.Duration `yaml:"stale_if_error"`
+	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10: above 1
+	// what is read often is refreshed earlier before its end, 0 is never. Default 1.
+	RefreshEarly *float64 `yaml:"refresh_early"`
+	// Hold is how long after an invalidation what is loaded is not kept: how far
+	// the origin's replicas may lag. Zero, the default: not at all; at most 10 min.
+	Hold time.Duration `yaml:"hold"`
+	// LeaseTime is how long an app that loads a value itself may take to bring
+	// it. Default 10 s.
+	LeaseTime time.Duration `yaml:"lease_time"`
+	// Limits spare the origin.
+	Limits Limits `yaml:"limits"`
+}
+
+// Limits bound what one host asks of a namespace's origin. Zero is the default
+// that stands beside the field.
+type Limits struct {
+	Concurrency int           `yaml:"concurrency"` // calls at once; 64
+	Queue       int           `yaml:"queue"`       // loads that wait for a place; 1,024
+	QueueTime   time.Duration `yaml:"queue_time"`  // the longest wait for a place, and for the rate; 1 s
+	Rate        float64       `yaml:"rate"`        // calls per second, retries included; no limit
+	Burst       int           `yaml:"burst"`       // calls at once after a rest; a tenth of Rate, at least 1
+	Timeout     time.Duration `yaml:"timeout"`     // of a call; 5 s, redis 1 s, memcached 500 ms
+	Breaker     Breaker       `yaml:"breaker"`
+	Retries     int           `yaml:"retries"`     // after a call that failed; none
+	RetryShare  float64       `yaml:"retry_share"` // retries per load, in the long run; 0.1
+}
+
+// Breaker stops calls of an origin that fails. Zero is the default that stands
+// beside the field.
+type Breaker struct {
+	Failures int           `yaml:"failures"` // in a row that open it; 5
+	Open     time.Duration `yaml:"open"`     // that it stays open; 5 s
+	Probes   int           `yaml:"probes"`   // calls at once while it is half open, and successes that close it; 1
+}
+
+// Defaults of a namespace.
+const (
+	DefaultTTL          = time.Hour
+	DefaultStaleLimit   = time.Minute
+	DefaultNegativeTTL  = 5 * time.Second
+	DefaultTTLJitter    = 0.1
+	DefaultRefreshEarly = 1.0
+	DefaultLeaseTime    = 10 * time.Second
+)
+
+// maxLifetime is the longest of the times for which something is kept.
+const maxLifetime = wire.MaxTTL * time.Millisecond
+
+// check says what is wrong with what is configured; l2 is the sidecar's.
+func (n Namespace) check(l2 Size) error {
+	switch {
+	case n.ttl() < 0 || n.ttl() > maxLifetime:
+		return fmt.Errorf("default_ttl %v: give 0 (no expiry) to %v", n.ttl(), maxLifetime)
+	case n.staleLimit() < 0 || n.staleLimit() > maxLifetime:
+		return fmt.Errorf("stale_limit %v: give 0 (no stale values) to %v", n.staleLimit(), maxLifetime)
+	case n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2):
+		return fmt.Errorf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
+	case n.StaleWhileRevalidate > n.staleLimit():
+		return fmt.Errorf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleWhileRevalidate, n.staleLimit())
+	case n.StaleIfError > n.staleLimit():
+		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, n.staleLimit())
+	case n.Origin != nil && n.Source != nil:
+		return errors.New("there are an origin and a Source: leave out one of them")
+	}
+	if err := n.Origin.check(); err != nil {
+		return err
+	}
+	if err := n.needsOrigin(); err != nil {
+		return err
+	}
+	return cmp.Or(
+		bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
+		bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
+		bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
+		bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
+		bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
+		bounded("refresh_early", n.policy().Beta, 0, 10),
+		bounded("hold", n.Hold, 0, 10*time.Minute),
+		bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
+		n.Limits.check(),
+	)
+}
+
+// needsOrigin finds settings that say nothing where the apps load.
+func (n Namespace) needsOrigin() error {
+	if n.Origin != nil || n.Source != nil {
+		return nil
+	}
+	for _, s := range []struct {
+		name  string
+		given bool
+	}{
+		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
+		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
+		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
+		{"limits", n.Limits != Limits{}},
+	} {
+		if s.given {
+			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
+		}
+	}
+	return nil
+}
+
+func (l Limits) check() error {
+	return cmp.Or(
+		bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
+		bounded("limits.queue", l.Queue, 0, 1<<20),
+		bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
+		bounded("limits.rate", l.Rate, 0, 1e9),
+		bounded("limits.burst", l.Burst, 0, 1<<20),
+		bounded("limits.timeout", l.Timeout, 0, maxCallTime),
+		bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
+		bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
+		bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
+		bounded("limits.retries", l.Retries, 0, 10),
+		bounded("limits.retry_share", l.RetryShare, 0, 1),
+	)
+}
+
+// maxCallTime is the longest that may be configured for one call of an origin: a
+// load with its waits and retries ends after that (loader.LoadsConfig.Timeout).
+const maxCallTime = 30 * time.Second
+
+// bounded says so where a value is out of its bounds, or no number.
+func bounded[T cmp.Ordered](name string, v, least, most T) error {
+	if v >= least && v <= most {
+		return nil
+	}
+	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
+}
+
+func (n Namespace) keys() (*loader.Keys, error) { return loader.NewKeys(n.KeyPattern, int(n.MaxKey)) }
+
+// policy says how long values live, of loads by the sidecar and by the apps.
+func (n Namespace) policy() loader.Policy {
+	return loader.Policy{
+		NegativeTTL:          given(n.NegativeTTL, DefaultNegativeTTL),
+		StaleWhileRevalidate: n.StaleWhileRevalidate,
+		StaleIfError:         n.StaleIfError,
+		Beta:                 given(n.RefreshEarly, DefaultRefreshEarly),
+	}
+}
+
+// guard is the limits as the loader has them.
+func (l Limits) guard() loader.GuardConfig {
+	return loader.GuardConfig{
+		Concurrency: l.Concurrency, Queue: l.Queue, QueueTime: l.QueueTime,
+		Rate: l.Rate, Burst: l.Burst, Timeout: l.Timeout,
+		Failures: l.Breaker.Failures, Open: l.Breaker.Open, Probes: l.Breaker.Probes,
+		Retries: l.Retries, RetryShare: l.RetryShare,
+	}
+}
+
+// ttl is of writes and loads that bring none; zero is no expiry.
+func (n Namespace) ttl() time.Duration        { return given(n.DefaultTTL, DefaultTTL) }
+func (n Namespace) staleLimit() time.Duration { return given(n.StaleLimit, DefaultStaleLimit) }
+func (n Namespace) ttlJitter() float64        { return given(n.TTLJitter, DefaultTTLJitter) }
+func (n Namespace) hold() time.Duration       { return n.Hold }
+func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }
+
+// given is what a setting that has a meaning at zero says, or its default.
+func given[T any](v *T, def T) T {
+	if v == nil {
+		return def
+	}
+	return *v
+}

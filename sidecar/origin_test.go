@@ -1,0 +1,217 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// fileWith is the path of a file that holds text.
+func fileWith(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func aSource(context.Context, []byte) (loader.Value, error) { return loader.Value{}, nil }
+
+func TestNamespaceDefaults(t *testing.T) {
+	var n Namespace
+	want := loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
+	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.hold() != 0 || n.leaseTime() != 10*time.Second {
+		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.hold(), n.leaseTime())
+	}
+	// What has a meaning at zero can be set to it.
+	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
+	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (loader.Policy{}) || n.ttlJitter() != 0 {
+		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
+	}
+}
+
+func TestNamespaceRefused(t *testing.T) {
+	http := &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}"}}
+	for _, tc := range []struct {
+		name string
+		ns   Namespace
+		want string
+	}{
+		{"no kind", Namespace{Origin: &Origin{}}, "origin: nothing is given: give http, postgres, redis, memcached or exec"},
+		{"two kinds", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{}, Exec: &ExecOrigin{}}}, "origin: http and exec are given: give one of them"},
+		{"origin and Source", Namespace{Origin: http, Source: loader.SourceFunc(aSource)}, "there are an origin and a Source: leave out one of them"},
+		{"pattern alone", Namespace{KeyPattern: "a"}, "key_pattern is for loads from an origin, and there is none: give an origin, or leave it out"},
+		{"max_key alone", Namespace{MaxKey: 7}, "max_key is for loads"},
+		{"negative_ttl alone", Namespace{NegativeTTL: ptr(time.Second)}, "negative_ttl is for loads"},
+		{"ttl_jitter alone", Namespace{TTLJitter: ptr(0.1)}, "ttl_jitter is for loads"},
+		{"stale_if_error alone", Namespace{StaleIfError: time.Second}, "stale_if_error is for loads"},
+		{"refresh_early alone", Namespace{RefreshEarly: ptr(1.0)}, "refresh_early is for loads"},
+		{"limits alone", Namespace{Limits: Limits{Breaker: Breaker{Probes: 1}}}, "limits is for loads"},
+		{"pattern", Namespace{Origin: http, KeyPattern: "a("}, `key pattern "a(": error parsing regexp`},
+		{"max_key", Namespace{Origin: http, MaxKey: 1025}, "max_key 1.0 KiB: give 0 B to 1.0 KiB"},
+		{"negative_ttl", Namespace{Origin: http, NegativeTTL: ptr(-time.Second)}, "negative_ttl -1s: give 0s to 8760h0m0s"},
+		{"ttl_jitter", Namespace{Origin: http, TTLJitter: ptr(0.51)}, "ttl_jitter 0.51: give 0 to 0.5"},
+		{"stale beyond the limit", Namespace{StaleWhileRevalidate: 2 * time.Minute}, "stale_while_revalidate 2m0s is above stale_limit 1m0s: lower it, or raise stale_limit"},
+		{"stale without a limit", Namespace{Origin: http, StaleIfError: 1, StaleLimit: ptr(time.Duration(0))}, "stale_if_error 1ns is above stale_limit 0s"},
+		{"stale_while_revalidate", Namespace{StaleWhileRevalidate: -1}, "stale_while_revalidate -1ns: give 0s to"},
+		{"stale_if_error", Namespace{Origin: http, StaleIfError: -1}, "stale_if_error -1ns: give 0s to"},
+		{"refresh_early", Namespace{Origin: http, RefreshEarly: ptr(11.0)}, "refresh_early 11: give 0 to 10"},
+		{"hold", Namespace{Hold: 11 * time.Minute}, "hold 11m0s: give 0s to 10m0s"},
+		{"lease_time", Namespace{LeaseTime: 1}, "lease_time 1ns: give 100ms to 10m0s"},
+		{"concurrency", Namespace{Origin: http, Limits: Limits{Concurrency: -1}}, "limits.concurrency -1: give 0 to 65536"},
+		{"queue", Namespace{Origin: http, Limits: Limits{Queue: -1}}, "limits.queue -1: give 0 to"},
+		{"queue_time", Namespace{Origin: http, Limits: Limits{QueueTime: time.Hour}}, "limits.queue_time 1h0m0s: give 0s to 30s"},
+		{"rate", Namespace{Origin: http, Limits: Limits{Rate: -1}}, "limits.rate -1: give 0 to"},
+		{"burst", Namespace{Origin: http, Limits: Limits{Burst: -1}}, "limits.burst -1: give 0 to"},
+		{"timeout", Namespace{Origin: http, Limits: Limits{Timeout: time.Minute}}, "limits.timeout 1m0s: give 0s to 30s"},
+		{"failures", Namespace{Origin: http, Limits: Limits{Breaker: Breaker{Failures: -1}}}, "limits.breaker.failures -1: give 0 to"},
+		{"open", Namespace{Origin: http, Limits: Limits{Breaker: Breaker{Open: time.Hour}}}, "limits.breaker.open 1h0m0s: give 0s to 10m0s"},
+		{"probes", Namespace{Origin: http, Limits: Limits{Breaker: Breaker{Probes: -1}}}, "limits.breaker.probes -1: give 0 to"},
+		{"retries", Namespace{Origin: http, Limits: Limits{Retries: 11}}, "limits.retries 11: give 0 to 10"},
+		{"retry_share", Namespace{Origin: http, Limits: Limits{RetryShare: 2}}, "limits.retry_share 2: give 0 to 1"},
+
+		{"url", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{}}}, "origin.http: http origin: its URL must have {key} once"},
+		{"status", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Absent: []int{404, 4040}}}}, "origin.http: absent 4040: give 200 to 599"},
+		{"connections", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Connections: -1}}}, "origin.http: connections -1: give 0 to 65536"},
+		{"no header's name", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a b": "c"}}}}, `headers: "a b" is no header's name`},
+		{"no header's value", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a": "b\nc"}}}}, "headers: a: the value has line breaks"},
+		{"header twice", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a": "b", "A": "c"}}}}, "headers: a is there already"},
+		{"secret header", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}}, "headers: authorization is a secret: give the path of a file that holds it, in header_files"},
+		{"no DSN", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{Query: "SELECT $1"}}}, "origin.postgres: there is no DSN: give dsn_file"},
+		{"two DSNs", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: "/a", DSNEnv: "A"}}}, "origin.postgres: dsn_file and dsn_env are given: give one of them"},
+		{"no query", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, "host=h")}}}, "its query must have $1"},
+		{"no address", Namespace{Origin: &Origin{Redis: &RedisOrigin{}}}, "origin.redis: address: give host:port, or the path of a socket"},
+		{"no port", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h"}}}, "origin.redis: address: give host:port"},
+		{"database", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", DB: -1}}}, "origin.redis: db -1: give 0 to 65536"},
+		{"TLS without tls", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLSCAFile: "/a"}}}, "count with tls: true alone"},
+		{"no certificate", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLS: true, TLSCAFile: fileWith(t, "x")}}}, "there is no certificate in it"},
+		{"no key", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLS: true, TLSCertFile: fileWith(t, "x"), TLSKeyFile: fileWith(t, "x")}}}, "give a certificate and its key, in PEM"},
+		{"no servers", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{}}}, "origin.memcached: memcached origin: no servers"},
+		{"server", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1", "h"}}}}, "origin.memcached: servers: give host:port"},
+		{"no command", Namespace{Origin: &Origin{Exec: &ExecOrigin{}}}, "origin.exec: exec origin: no command"},
+		{"no program", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"/no/such"}}}}, `exec origin: program "/no/such"`},
+		{"exit status", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Absent: 256}}}, "absent status 256"},
+		{"variable", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Env: []string{"CACHESIDECAR_TEST_UNSET"}}}}, "env: the environment variable CACHESIDECAR_TEST_UNSET is not set, or empty"},
+	} {
+		err := Config{Namespaces: map[string]Namespace{"a": tc.ns}}.Check()
+		if err == nil || !strings.HasPrefix(err.Error(), "namespace a: ") || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+	for name, ns := range map[string]Namespace{
+		"what apps that load use": {Hold: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
+		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
+		"a Source":                {Source: loader.SourceFunc(aSource), NegativeTTL: ptr(time.Duration(0))},
+	} {
+		if err := (Config{Namespaces: map[string]Namespace{"a": ns}}).Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestOpenOrigin(t *testing.T) {
+	if o, err := openOrigin("a", Namespace{}, 1); o != nil || err != nil {
+		t.Errorf("without an origin: %v, %v", o, err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, r.URL.Path, r.Header.Get("X-A"), r.Header.Get("Authorization"))
+	}))
+	defer server.Close()
+	t.Setenv("CACHESIDECAR_TEST_WORD", "from the environment")
+	dsn := fileWith(t, "host=/nowhere user=u dbname=d\n")
+	for _, tc := range []struct {
+		name   string
+		ns     Namespace
+		key    string
+		want   string // "" is not loaded: there is no such server here
+		checks bool
+	}{
+		{"http", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{
+			URL: server.URL + "/{key}", Headers: map[string]string{"X-A": "b"}, HeaderFiles: map[string]string{"Authorization": fileWith(t, "c\r\n")},
+		}}}, "k", "/kbc", false},
+		{"exec", Namespace{Origin: &Origin{Exec: &ExecOrigin{
+			Command: []string{"sh", "-c", `echo -n "$A $CACHESIDECAR_TEST_WORD $HOME $0"`}, Env: []string{"A=b", "CACHESIDECAR_TEST_WORD"},
+		}}}, "k", "b from the environment " + os.Getenv("HOME") + " k", false},
+		{"source", Namespace{Source: loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+			return loader.Value{Bytes: append([]byte("the "), key...)}, nil
+		})}, "k", "the k", false},
+		{"postgres", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: dsn, Query: "SELECT $1", Format: "json"}}}, "", "", true},
+		{"redis", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "[::1]:6379", TLS: true, PasswordEnv: "CACHESIDECAR_TEST_WORD"}}}, "", "", false},
+		{"memcached", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"no.such.host.invalid:1", "/socket"}}}}, "", "", false},
+	} {
+		tc.ns.TTLJitter, tc.ns.RefreshEarly, tc.ns.KeyPattern = ptr(0.2), ptr(2.0), "[a-z]"
+		o, err := openOrigin("a", tc.ns, 100)
+		if err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+			continue
+		}
+		if o.name != tc.name || o.jitter != 0.2 || o.policy != (loader.Policy{NegativeTTL: 5 * time.Second, Beta: 2}) || (o.check != nil) != tc.checks {
+			t.Errorf("%s: %+v", tc.name, o)
+		}
+		if o.keys.Check([]byte("k")) != nil || o.keys.Check([]byte("K")) == nil {
+			t.Errorf("%s: its keys do not follow the pattern", tc.name)
+		}
+		if tc.want != "" {
+			if v, err := o.guard.Load(t.Context(), []byte(tc.key)); err != nil || string(v.Bytes) != tc.want {
+				t.Errorf("%s: loaded %q, %v; want %q", tc.name, v.Bytes, err, tc.want)
+			}
+		}
+		if err := o.close(); err != nil {
+			t.Errorf("%s: closed: %v", tc.name, err)
+		}
+	}
+}
+
+// The sidecar's max_value bounds what an origin may give, whatever it is.
+func TestOriginMaxValue(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, strings.Repeat("x", 101))
+	}))
+	defer server.Close()
+	for name, ns := range map[string]Namespace{
+		"http": {Origin: &Origin{HTTP: &HTTPOrigin{URL: server.URL + "/{key}"}}},
+		"exec": {Origin: &Origin{Exec: &ExecOrigin{Command: []string{"head", "-c", "101", "--", "/dev/zero"}}}},
+		"source": {Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+			return loader.Value{Bytes: make([]byte, 101)}, nil
+		})},
+	} {
+		o, err := openOrigin("a", ns, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
+			t.Errorf("%s: %v, want ErrTooLarge", name, err)
+		}
+		_ = o.close()
+	}
+}
+
+// Every limit reaches the guard: one that is left out would have the default.
+func TestLimitsReachTheGuard(t *testing.T) {
+	l := Limits{
+		Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6,
+		Breaker: Breaker{Failures: 7, Open: 8, Probes: 9}, Retries: 10, RetryShare: 11,
+	}
+	want := loader.GuardConfig{Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6, Failures: 7, Open: 8, Probes: 9, Retries: 10, RetryShare: 11}
+	if l.guard() != want {
+		t.Errorf("%+v, want %+v", l.guard(), want)
+	}
+	for i := range reflect.TypeFor[Limits]().NumField() {
+		if reflect.ValueOf(l).Field(i).IsZero() {
+			t.Errorf("%s is not tested", reflect.TypeFor[Limits]().Field(i).Name)
+		}
+	}
+}

@@ -1,0 +1,175 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// maxSecret bounds a file that holds a secret.
+const maxSecret = 64 << 10
+
+// secret reads what setting_file or setting_env names; "" where neither is
+// given. No error shows a secret, also where one stands in place of its name.
+func secret(setting, file, env string) (string, error) {
+	switch {
+	case file != "" && env != "":
+		return "", fmt.Errorf("%s_file and %[1]s_env are given: give one of them", setting)
+	case file != "":
+		return secretFile(setting+"_file", file)
+	case env != "":
+		return secretEnv(setting+"_env", env)
+	}
+	return "", nil
+}
+
+// secretFile returns what a file holds, without the line's end.
+func secretFile(setting, path string) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that holds it, and not the secret itself", setting)
+	}
+	b, err := readRegular(path)
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: give the path of a file that this process may read", setting, path, err)
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" {
+		return "", fmt.Errorf("%s %s: the file is empty: write the secret into it", setting, path)
+	}
+	return s, nil
+}
+
+// readRegular reads a short file. Pipes and devices might never end.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, plainPath(err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, plainPath(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return nil, plainPath(err)
+	}
+	if len(b) > maxSecret {
+		return nil, fmt.Errorf("it has more than %d bytes", maxSecret)
+	}
+	return b, nil
+}
+
+// plainPath leaves the path to the caller's own text.
+func plainPath(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// variableName is narrow, so that a secret in its place is not shown.
+var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+
+const noVariable = "give the name of an environment variable, of A-Z, 0-9 and _, and not the secret itself"
+
+func secretEnv(setting, name string) (string, error) {
+	if !variableName.MatchString(name) {
+		return "", fmt.Errorf("%s: %s", setting, noVariable)
+	}
+	v := os.Getenv(name)
+	if v == "" {
+		return "", fmt.Errorf("%s: the environment variable %s is not set, or empty: set it for the sidecar", setting, name)
+	}
+	return v, nil
+}
+
+// tls reads the files for an encrypted connection; nil where none is wanted.
+func (r *RedisOrigin) tls() (*tls.Config, error) {
+	if !r.TLS {
+		if r.TLSCAFile != "" || r.TLSCertFile != "" || r.TLSKeyFile != "" {
+			return nil, errors.New("tls_ca_file, tls_cert_file and tls_key_file count with tls: true alone: set it, or leave them out")
+		}
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if r.TLSCAFile != "" {
+		pem, err := secretFile("tls_ca_file", r.TLSCAFile)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM([]byte(pem)) {
+			return nil, fmt.Errorf("tls_ca_file %s: there is no certificate in it: give one in PEM", r.TLSCAFile)
+		}
+	}
+	if r.TLSCertFile == "" && r.TLSKeyFile == "" {
+		return c, nil
+	}
+	cert, err := secretFile("tls_cert_file", r.TLSCertFile)
+	if err != nil {
+		return nil, err
+	}
+	key, err := secretFile("tls_key_file", r.TLSKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
+	if err != nil {
+		return nil, fmt.Errorf("tls_cert_file %s and tls_key_file %s: %w: give a certificate and its key, in PEM", r.TLSCertFile, r.TLSKeyFile, err)
+	}
+	c.Certificates = []tls.Certificate{pair}
+	return c, nil
+}
+
+// discreet is a source whose errors show none of the secrets: a server may
+// repeat what it was sent, and a command may say anything.
+func discreet(source loader.Source, secrets ...string) loader.Source {
+	var pairs []string
+	for _, s := range secrets {
+		if s == "" {
+			continue
+		}
+		pairs = append(pairs, s, "(secret)")
+		if quoted := strings.Trim(strconv.Quote(s), `"`); quoted != s {
+			pairs = append(pairs, quoted, "(secret)")
+		}
+	}
+	if pairs == nil {
+		return source
+	}
+	hide := strings.NewReplacer(pairs...)
+	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
+		v, err := source.Load(ctx, key)
+		if err != nil {
+			if text := hide.Replace(err.Error()); text != err.Error() {
+				err = hidden{err, text}
+			}
+		}
+		return v, err
+	})
+}
+
+// hidden is an error of which a secret is left out.
+type hidden struct {
+	error
+	text string
+}
+
+func (h hidden) Error() string { return h.text }
+func (h hidden) Unwrap() error { return h.error }
