@@ -40,7 +40,6 @@ type namespace struct {
 	id         kv.NamespaceID
 	seed       uint64
 	ttl        time.Duration // of writes that bring none; zero is no expiry
-	stale      time.Duration // how long soft deletions leave values
 	configured bool          // has its slot for good
 
 	counts [wire.OpCount][outcomes]atomic.Int64
@@ -90,8 +89,8 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespace {
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
-	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), stale: cfg.staleLimit(), configured: configured}
-	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota))
+	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), configured: configured}
+	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{Stale: cfg.staleLimit()})
 	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
 	if n.ledger != nil {
 		n.ledger.RaiseFlush(id, max(n.flushed[name], n.flushed[""]))

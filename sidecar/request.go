@@ -251,7 +251,7 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		asOf = c.hlc.Next(now.Wall)
 	}
 	if !ok && q.Has(wire.StaleOK) {
-		if c.stale(ns, k, now, r) {
+		if c.stale(k, now, r) {
 			return dst, 0, ns
 		}
 	}
@@ -273,15 +273,14 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 }
 
 // stale answers a read with what a soft deletion has left.
-func (c *core) stale(ns *namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
-	value, info, ok := c.store.GetStale(nil, k, now.Boot)
+func (c *core) stale(k kv.Key, now kv.Moment, r *wire.Reply) bool {
+	value, old, ok := c.store.GetStale(nil, k, now.Boot)
 	if !ok {
 		return false
 	}
-	left := info.Deadline.Remaining(now.Boot)
 	*r = wire.Reply{
-		Status: wire.Stale, Value: value, Flags: info.Flags, Version: uint64(info.Version), Source: wire.SourceL2,
-		TTLMS: remaining(info.Deadline, now), AgeMS: uint64(max(0, ns.stale-left) / time.Millisecond),
+		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
+		TTLMS: remaining(old.Deadline, now), AgeMS: uint64(old.Ended / time.Millisecond),
 	}
 	return true
 }
@@ -409,8 +408,8 @@ func (c *core) deleteKey(name, key []byte, soft bool, b *borrowed, now kv.Moment
 	}
 	var v kv.Version
 	var had bool
-	if soft && ns.stale > 0 {
-		v, had = c.store.Soften(ns.key(key), kv.After(now.Boot, ns.stale), now)
+	if soft {
+		v, had = c.store.Soften(ns.key(key), now)
 	} else {
 		v, had = c.store.Delete(ns.key(key), now)
 	}

@@ -42,7 +42,7 @@ func newSegment(size int64, bytes bool) (Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.SetNamespace(0, 1, 0)
+	s.SetNamespace(0, 1, 0, segment.Limits{})
 	return &segmentCache{store: s, bytes: bytes, value: make([]byte, unitValue), now: kv.Moment{Wall: 1, Boot: time.Hour}}, nil
 }
 

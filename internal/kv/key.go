@@ -60,6 +60,7 @@ type Entry struct {
 	Flags    uint32   // the client's own encoding mark, opaque to us
 	Version  Version  // of the write; what compare-and-set compares
 	Deadline Deadline // on this host's boot clock
+	Absent   bool     // there is no value: the origin says so
 }
 
 // ValidKey says whether a key's length is allowed.

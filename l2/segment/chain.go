@@ -2,6 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
+	"iter"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -102,16 +103,24 @@ func (sh *shard) enqueueChain(id segmentID, q, class int, h header) {
 // appendChain copies a chain's value. The chain is pinned, so nobody frees it.
 func (s *Store) appendChain(dst []byte, id segmentID, h header) []byte {
 	dst = growBy(dst, h.valueLen)
-	first := s.segmentBytes(id)[h.keyOffset()+h.keyLen:]
-	left := h.valueLen
-	n := min(left, len(first))
-	dst = append(dst, first[:n]...)
-	for left -= n; left > 0; left -= n {
-		id = s.meta[id].chain
-		n = min(left, s.cfg.SegmentSize)
-		dst = append(dst, s.segmentBytes(id)[:n]...)
+	for part := range s.parts(id, h) {
+		dst = append(dst, part...)
 	}
 	return dst
+}
+
+// parts yields a chain's value in order. The chain is pinned.
+func (s *Store) parts(id segmentID, h header) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		part := s.segmentBytes(id)[h.keyOffset()+h.keyLen:]
+		for left := h.valueLen; ; part = s.segmentBytes(id) {
+			part = part[:min(left, len(part))]
+			if left -= len(part); !yield(part) || left == 0 {
+				return
+			}
+			id = s.meta[id].chain
+		}
+	}
 }
 
 // growBy makes room for n more bytes with one allocation.

@@ -92,10 +92,13 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 			}
 			t.live += uint32(h.size())
 			t.entries++
-			t.last = max(t.last, lastDeadline(h.deadline))
+			t.last = max(t.last, s.due(h))
 			n.live += int64(h.size())
 			n.payload += int64(h.payload())
 			n.headers += int64(h.keyOffset())
+			if h.negative() {
+				n.negative++
+			}
 			nsBytes[h.namespace] += int64(h.size())
 			if c := &counts[h.namespace]; h.version < sh.counts[h.namespace].floor {
 				c.hidden++
@@ -115,9 +118,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 	if in, out := sh.n.admitted+sh.n.ghostHits, sh.n.expired+sh.n.flushed+sh.n.evicted+sh.n.quotaEvicted+sh.n.deleted; in-out != int64(words) {
 		return fmt.Errorf("%d entries came, %d went by some reason, %d are there", in, out, words)
 	}
-	if n.live != sh.n.live || n.payload != sh.n.payload || n.headers != sh.n.headers {
-		return fmt.Errorf("accounts: live %d payload %d headers %d; in entries %d, %d, %d",
-			sh.n.live, sh.n.payload, sh.n.headers, n.live, n.payload, n.headers)
+	if n.live != sh.n.live || n.payload != sh.n.payload || n.headers != sh.n.headers || n.negative != sh.n.negative {
+		return fmt.Errorf("accounts: live %d payload %d headers %d negative %d; in entries %d, %d, %d, %d",
+			sh.n.live, sh.n.payload, sh.n.headers, sh.n.negative, n.live, n.payload, n.headers, n.negative)
 	}
 	for ns, c := range counts {
 		if got := sh.counts[ns]; got.entries != c.entries || got.bytes != c.bytes || got.hidden != c.hidden {

@@ -38,7 +38,7 @@ type Config struct {
 	Versions *kv.HLC
 
 	// Changed is told of every write, touch and deletion of a key, of an absent
-	// one too, in the critical section that stamps its version and carries it
+	// one too, and of what Fill says of itself, in the critical section that stamps its version and carries it
 	// out: whoever remembers it there can tell later what was before it. It must
 	// be quick and must not call the store. Evictions and expiries are no
 	// changes.

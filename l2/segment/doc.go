@@ -23,7 +23,8 @@
 //	    15     8  namespace slot
 //	    16    32  value length, bytes
 //	    20    16  key length, bytes
-//	    22     8  marks: 1 client flags follow, 2 head of a chain, 4 stale
+//	    22     8  marks: 1 client flags follow, 2 head of a chain, 4 stale,
+//	              8 negative
 //	    23     8  reserved, zero
 //
 // A value that leaves less than half a segment to others becomes a chain of
@@ -55,6 +56,12 @@
 // less, at most 3/4 of a segment, so that each eviction makes room. Segments
 // that overwrites have left less than half alive are compacted before anything
 // is evicted.
+//
+// # What is not served
+//
+// A negative entry says that the origin has no value. What Soften leaves, and
+// for its namespace's grace what has expired, is there for GetStale alone, and
+// absent to all else. All of them are entries in accounts, quotas and eviction.
 //
 // # Bounds
 //

@@ -21,6 +21,8 @@ const (
 	markFlags = 1 << 0 // client flags stand after the header
 	markChain = 1 << 1 // the value goes on in the next segments of the chain
 	markStale = 1 << 2 // served only to who takes a stale value
+
+	markAbsent = 1 << 3 // a negative entry: the origin has no value
 )
 
 // header is a decoded entry header.
@@ -75,6 +77,8 @@ func (h header) keyOffset() int {
 // size is what the entry's bytes take of the arena. (The last segment of a
 // chain has a rest that nobody else uses.)
 func (h header) size() int { return alignUp(h.keyOffset() + h.keyLen + h.valueLen) }
+
+func (h header) negative() bool { return h.marks&markAbsent != 0 }
 
 func (h header) payload() int { return h.keyLen + h.valueLen }
 

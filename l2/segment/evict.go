@@ -245,7 +245,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 			copy(s.segmentBytes(id)[fill:], b) // leftwards, so nothing unread is overwritten
 			sh.index.setWord(at, w.withLoc(s.locate(id, fill)).withHits(hits))
 			fill += len(b)
-			last = max(last, lastDeadline(h.deadline))
+			last = max(last, s.due(h))
 			live += uint32(len(b))
 			entries++
 			return true
@@ -256,7 +256,7 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		t.used += uint32(len(b))
 		t.live += uint32(len(b))
 		t.entries++
-		t.last = max(t.last, lastDeadline(h.deadline))
+		t.last = max(t.last, s.due(h))
 		sh.n.used += int64(len(b))
 		sh.index.setWord(at, w.withLoc(s.locate(to, off)).withHits(hits))
 		return true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -24,6 +25,7 @@ var (
 // that it evicted.
 func TestAgainstModel(t *testing.T) {
 	var total Stats
+	var seen sightings
 	seeds := *modelSeeds
 	if heapArena {
 		seeds = min(seeds, 8) // ten times as slow
@@ -31,6 +33,7 @@ func TestAgainstModel(t *testing.T) {
 	for i := range seeds {
 		seed := *modelFirst + uint64(i)
 		m := newModel(t, seed)
+		m.seen = &seen
 		m.run(*modelOps)
 		st := m.store.Stats()
 		addStats(&total, st)
@@ -51,7 +54,11 @@ func TestAgainstModel(t *testing.T) {
 		{"over quota", total.QuotaEvicted}, {"overwritten", total.Overwritten}, {"deleted", total.Deleted},
 		{"promoted", total.Promoted}, {"reinserted", total.Reinserted}, {"ghost hits", total.GhostHits},
 		{"index pages split", total.IndexSplits}, {"index pages merged", total.IndexMerges},
-		{"hits", total.Hits}, {"misses", total.Misses},
+		{"hits", total.Hits}, {"misses", total.Misses}, {"negative entries", total.Negative},
+		{"negative hits", seen.negative}, {"stale values, expired", seen.expired}, {"stale values, invalidated", seen.invalidated},
+		{"of them evicted", seen.oldLost}, {"fills stored", seen.filled}, {"fills refused", seen.refused},
+		{"fills that outdated copies", seen.outdating}, {"fills over the same", seen.same}, {"fills over the same chain", seen.sameChain},
+		{"fills that removed", seen.removed},
 	} {
 		t.Logf("%-20s %d", c.name, c.n)
 		if c.n == 0 {
@@ -78,6 +85,7 @@ func addStats(t *Stats, s Stats) {
 	t.IndexMerges += s.IndexMerges
 	t.Hits += s.Hits
 	t.Misses += s.Misses
+	t.Negative += s.Negative
 }
 
 type modelKey struct {
@@ -90,6 +98,7 @@ type modelEntry struct {
 	flags    uint32
 	version  kv.Version
 	deadline kv.Deadline
+	absent   bool
 }
 
 type model struct {
@@ -98,6 +107,11 @@ type model struct {
 	store       *Store
 	now         kv.Moment
 	want        map[modelKey]modelEntry
+	old         map[modelKey]modelOld // for GetStale alone
+	floors      map[kv.NamespaceID]kv.Version
+	began       kv.Version // of a load
+	changes     int        // that the store has told of
+	seen        *sightings
 	lost        int64 // that the store no longer had
 	expired     int64 // that had expired when they were next looked at; some may have been evicted before
 	overwritten int64 // that the store has counted
@@ -111,9 +125,14 @@ const modelSeed = 42
 
 // modelNamespaces have no quota, a small quota, and none.
 var modelNamespaces = []struct {
-	id    kv.NamespaceID
-	quota int64
-}{{0, 0}, {7, 300 << 10}, {255, 0}}
+	id     kv.NamespaceID
+	quota  int64
+	limits Limits
+}{
+	{0, 0, Limits{Stale: 50 * time.Second}},
+	{7, 300 << 10, Limits{Grace: 20 * time.Second}},
+	{255, 0, Limits{Grace: 2 * time.Minute, Stale: 50 * time.Second}},
+}
 
 func newModel(t *testing.T, seed uint64) *model {
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -121,17 +140,21 @@ func newModel(t *testing.T, seed uint64) *model {
 	if seed%2 == 0 {
 		cfg.SegmentSize, cfg.Shards = 4<<10, 1
 	}
+	m := &model{
+		t: t, rnd: rnd, want: map[modelKey]modelEntry{}, old: map[modelKey]modelOld{}, floors: map[kv.NamespaceID]kv.Version{},
+		space: 8000, size: 600, readMostly: seed%3 == 1,
+		now: kv.Moment{Wall: 1_700_000_000_000, Boot: time.Hour},
+	}
+	cfg.Changed = func(kv.Key, kv.Version) { m.changes++ }
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, ns := range modelNamespaces {
-		s.SetNamespace(ns.id, kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns.id))), ns.quota)
+		s.SetNamespace(ns.id, kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns.id))), ns.quota, ns.limits)
 	}
-	return &model{
-		t: t, rnd: rnd, store: s, want: map[modelKey]modelEntry{}, space: 8000, size: 600, readMostly: seed%3 == 1,
-		now: kv.Moment{Wall: 1_700_000_000_000, Boot: time.Hour},
-	}
+	m.store = s
+	return m
 }
 
 func (m *model) run(ops int) {
@@ -162,9 +185,7 @@ func (m *model) check() {
 	if err := m.store.check(); err != nil {
 		m.t.Error(err)
 	}
-	for k := range m.want {
-		m.sync(k)
-	}
+	m.syncAll()
 	st := m.store.Stats()
 	if got := st.Evicted + st.QuotaEvicted; got < m.lost || got > m.lost+m.expired {
 		m.t.Errorf("the store says that it evicted %d entries; %d are gone, %d more may be", got, m.lost, m.expired)
@@ -188,11 +209,13 @@ func (m *model) key(k modelKey) kv.Key {
 func (m *model) sync(k modelKey) (modelEntry, bool) {
 	e, ok := m.want[k]
 	if !ok {
+		m.syncOld(k)
 		return e, false
 	}
 	if e.deadline.Passed(m.now.Boot) {
 		delete(m.want, k)
-		m.expired++
+		m.expire(k, e)
+		m.syncOld(k)
 		return modelEntry{}, false
 	}
 	if _, there := m.store.Peek(m.key(k), m.now.Boot); !there {
@@ -221,12 +244,14 @@ func (m *model) step() {
 		m.get(k)
 	case op < 860:
 		m.put(k)
-	case op < 900:
+	case op < 890:
 		m.delete(k)
-	case op < 930:
+	case op < 905:
 		m.touch(k)
-	case op < 980:
+	case op < 930:
 		m.incr(k)
+	case op < 980:
+		m.fill(k)
 	case op < 984:
 		m.store.Reclaim(m.now.Boot)
 	case op == 984 && m.rnd.IntN(30) == 0:
@@ -254,8 +279,12 @@ func (m *model) get(k modelKey) bool {
 		m.t.Errorf("Get(%v) hit = %v, want %v", k, hit, ok)
 		return hit
 	}
+	m.getOld(k) // which a Get leaves
 	if hit {
-		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline})
+		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline, info.Absent})
+		if want.absent {
+			m.seen.negative++
+		}
 		if info.Size != len(want.value) {
 			m.t.Errorf("Get(%v) size = %d, want %d", k, info.Size, len(want.value))
 		}
@@ -264,9 +293,9 @@ func (m *model) get(k modelKey) bool {
 }
 
 func (m *model) compare(k modelKey, want, got modelEntry) {
-	if !bytes.Equal(got.value, want.value) || got.flags != want.flags || got.version != want.version || got.deadline != want.deadline {
-		m.t.Errorf("%v: got %d bytes, flags %d, version %v, deadline %d; want %d, %d, %v, %d", k,
-			len(got.value), got.flags, got.version, got.deadline, len(want.value), want.flags, want.version, want.deadline)
+	if !bytes.Equal(got.value, want.value) || got.flags != want.flags || got.version != want.version || got.deadline != want.deadline || got.absent != want.absent {
+		m.t.Errorf("%v: got %d bytes, flags %d, version %v, deadline %d, absent %v; want %d, %d, %v, %d, %v", k,
+			len(got.value), got.flags, got.version, got.deadline, got.absent, len(want.value), want.flags, want.version, want.deadline, want.absent)
 	}
 }
 
@@ -326,15 +355,17 @@ func (m *model) put(k modelKey) {
 	if ok && m.evictedBy(k, got == Stored) {
 		have, ok = modelEntry{}, false
 	}
+	m.forgetOld(k, got == Stored)
+	present := ok && !have.absent
 	want := Stored
 	switch {
-	case ok && (w.Mode == Add || w.Mode == CompareAndSwap && w.Compare != have.version):
+	case present && (w.Mode == Add || w.Mode == CompareAndSwap && w.Compare != have.version):
 		want = Exists
-	case !ok && (w.Mode == Replace || w.Mode == CompareAndSwap):
+	case !present && (w.Mode == Replace || w.Mode == CompareAndSwap):
 		want = Absent
 	}
 	if got != want {
-		m.t.Errorf("Put(%v, mode %d) = %d, want %d (present %v)", k, w.Mode, got, want, ok)
+		m.t.Errorf("Put(%v, mode %d) = %d, want %d (present %v)", k, w.Mode, got, want, present)
 		return
 	}
 	switch got {
@@ -342,7 +373,7 @@ func (m *model) put(k modelKey) {
 		if v <= have.version {
 			m.t.Errorf("Put(%v) version %v after %v", k, v, have.version)
 		}
-		m.want[k] = modelEntry{bytes.Clone(w.Value), w.Flags, v, w.Deadline}
+		m.want[k] = modelEntry{bytes.Clone(w.Value), w.Flags, v, w.Deadline, false}
 	case Exists:
 		if v != have.version {
 			m.t.Errorf("Put(%v) exists with %v, want %v", k, v, have.version)
@@ -372,36 +403,36 @@ func (m *model) evictedBy(k modelKey, stored bool) bool {
 
 func (m *model) delete(k modelKey) {
 	want, ok := m.sync(k)
+	present := ok && !want.absent
+	old, stale := m.old[k]
+	remove := m.store.Delete
 	soft := m.rnd.IntN(3) == 0
-	var had bool
-	until := kv.After(m.now.Boot, time.Duration(1+m.rnd.IntN(100_000))*time.Millisecond)
 	if soft {
-		_, had = m.store.Soften(m.key(k), until, m.now)
-	} else {
-		_, had = m.store.Delete(m.key(k), m.now)
+		remove = m.store.Soften
+		soft = m.limits(k.ns).Stale > 0
 	}
-	if had != ok {
-		m.t.Errorf("Delete(%v) = %v, want %v", k, had, ok)
+	if _, had := remove(m.key(k), m.now); had != present {
+		m.t.Errorf("Delete(%v) = %v, want %v", k, had, present)
 	}
 	delete(m.want, k)
-	m.get(k) // which leaves what is stale
-	value, info, stale := m.store.GetStale(nil, m.key(k), m.now.Boot)
 	switch {
-	case !soft && stale:
-		m.t.Errorf("%v has a stale value after a hard deletion", k)
-	case soft && had && !stale:
-		m.t.Errorf("%v has no stale value after a soft deletion", k)
-	case soft && had:
-		want.deadline = until
-		m.compare(k, want, modelEntry{value, info.Flags, info.Version, info.Deadline})
-		m.expired++ // some may be evicted before
+	case !soft:
+		delete(m.old, k)
+	case present:
+		m.old[k] = modelOld{want, m.now.Boot, true}
+	case stale && !old.invalidated:
+		m.old[k] = modelOld{old.entry, m.now.Boot, true}
 	}
+	m.get(k)
 }
 
 func (m *model) touch(k modelKey) {
 	e, ok := m.sync(k)
 	d := m.deadline()
 	v, _, had := m.store.Touch(m.key(k), d, m.now)
+	if ok = ok && !e.absent; !ok {
+		e.version = 0
+	}
 	if had != ok || v != e.version {
 		m.t.Errorf("Touch(%v) = %v, %v, want %v, %v", k, v, had, e.version, ok)
 	}
@@ -418,6 +449,8 @@ func (m *model) incr(k modelKey) {
 	if ok && m.evictedBy(k, r == Stored) {
 		e, ok = modelEntry{}, false
 	}
+	m.forgetOld(k, r == Stored)
+	ok = ok && !e.absent
 	old, err := strconv.ParseInt(string(e.value), 10, 64)
 	want := Stored
 	switch {
@@ -432,9 +465,9 @@ func (m *model) incr(k modelKey) {
 	if r != Stored {
 		return
 	}
-	next := modelEntry{[]byte("5"), 0, v, d}
+	next := modelEntry{[]byte("5"), 0, v, d, false}
 	if ok {
-		next = modelEntry{strconv.AppendInt(nil, old+delta, 10), e.flags, v, e.deadline}
+		next = modelEntry{strconv.AppendInt(nil, old+delta, 10), e.flags, v, e.deadline, false}
 	}
 	if string(next.value) != strconv.FormatInt(sum, 10) {
 		m.t.Errorf("Incr(%v) = %d, want %s", k, sum, next.value)
@@ -443,9 +476,7 @@ func (m *model) incr(k modelKey) {
 }
 
 func (m *model) flush(ns kv.NamespaceID) {
-	for k := range m.want {
-		m.sync(k)
-	}
+	m.syncAll()
 	floor := m.store.cfg.Versions.Next(m.now.Wall)
 	all := m.rnd.IntN(4) == 0
 	if all {
@@ -453,21 +484,25 @@ func (m *model) flush(ns kv.NamespaceID) {
 	} else {
 		m.store.Flush(ns, floor)
 	}
-	for k := range m.want {
-		if all || k.ns == ns {
-			delete(m.want, k)
+	for _, n := range modelNamespaces {
+		if all || n.id == ns {
+			m.floors[n.id] = m.store.cfg.Versions.Next(m.now.Wall)
 		}
 	}
+	flushed := func(k modelKey) bool { return all || k.ns == ns }
+	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return flushed(k) })
+	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return flushed(k) })
 }
 
 func (m *model) holding(p uint16) {
-	for k := range m.want {
-		if m.key(k).Hash.Partition() == p {
-			if _, ok := m.sync(k); ok {
-				defer delete(m.want, k)
-			}
+	of := func(k modelKey) bool { return m.key(k).Hash.Partition() == p }
+	for _, k := range m.keys() {
+		if of(k) {
+			m.sync(k)
 		}
 	}
+	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return of(k) })
+	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return of(k) })
 	m.store.Holding(p)
 }
 
@@ -487,7 +522,7 @@ func (m *model) scan() {
 			if m.key(k).Hash != e.Key.Hash {
 				m.t.Errorf("scan yields %v with hash %#x", k, uint64(e.Key.Hash))
 			}
-			m.compare(k, w, modelEntry{e.Value, e.Flags, e.Version, e.Deadline})
+			m.compare(k, w, modelEntry{e.Value, e.Flags, e.Version, e.Deadline, e.Absent})
 			return true
 		})
 	}

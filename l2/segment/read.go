@@ -12,7 +12,8 @@ type Info struct {
 	Version  kv.Version
 	Deadline kv.Deadline
 	Flags    uint32
-	Size     int // of the value, bytes
+	Size     int  // of the value, bytes
+	Absent   bool // a negative entry: the origin has no value
 }
 
 // NoLimit lets Get append a value of any length.
@@ -42,7 +43,7 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	if n := w.hits(); n < maxHits {
 		sh.index.setWord(at, w.withHits(n+1))
 	}
-	info := Info{Version: h.version, Deadline: h.deadline, Size: h.valueLen}
+	info := Info{Version: h.version, Deadline: h.deadline, Size: h.valueLen, Absent: h.negative()}
 	if h.marks&markFlags != 0 {
 		info.Flags = h.clientFlags(b)
 	}
@@ -63,28 +64,6 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	return dst, info, true
 }
 
-// GetStale appends the value that Soften has left of a key.
-func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Info, bool) {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	_, w, h, b, found := sh.find(k)
-	if !found || h.marks&markStale == 0 || !sh.kept(h, k.Hash.Partition(), now) {
-		return dst, Info{}, false
-	}
-	info := Info{Version: h.version, Deadline: h.deadline, Flags: h.clientFlags(b), Size: h.valueLen}
-	if h.marks&markChain == 0 {
-		return append(dst, h.value(b)...), info, true
-	}
-	seg, _ := s.split(w.loc())
-	s.meta[seg].pins++
-	sh.mu.Unlock()
-	dst = s.appendChain(dst, seg, h)
-	sh.mu.Lock()
-	sh.unpin(seg)
-	return dst, info, true
-}
-
 // Peek returns what Get would, less the value, and counts as no hit.
 func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	sh := s.shard(k.Hash)
@@ -94,7 +73,14 @@ func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	if !found || !sh.visible(h, k.Hash.Partition(), now) {
 		return Info{}, false
 	}
-	return Info{Version: h.version, Deadline: h.deadline, Flags: h.clientFlags(b), Size: h.valueLen}, true
+	return h.info(b), true
+}
+
+func (h header) info(b []byte) Info {
+	return Info{
+		Version: h.version, Deadline: h.deadline, Flags: h.clientFlags(b),
+		Size: h.valueLen, Absent: h.negative(),
+	}
 }
 
 // MaxWarm is how many keys Warm looks at.

@@ -111,6 +111,7 @@ func (c *scanner) copy(w word) bool {
 		Flags:    h.clientFlags(b),
 		Version:  h.version,
 		Deadline: h.deadline,
+		Absent:   h.negative(),
 	}
 	if chain {
 		id, _ := s.split(w.loc())

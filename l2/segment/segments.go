@@ -20,7 +20,7 @@ type segment struct {
 	entries uint32      // such entries
 	length  uint32      // of a chain's head: its segments
 	chain   segmentID   // the next one of a chain, or noSegment
-	last    kv.Deadline // of its entries, the last; or never
+	last    kv.Deadline // when the last of its entries is due; or never
 
 	next, prev             segmentID // in the queue
 	sparseNext, sparsePrev segmentID
@@ -43,7 +43,7 @@ const (
 	mainQueue = 1
 )
 
-// classes of TTL: an entry whose TTL is at most classTTL[c] belongs to c, the
+// classes of TTL, grace included: up to classTTL[c] an entry belongs to c, the
 // last class to those that never expire. Four-fold steps: a segment's memory
 // comes back at most four TTLs of its entries late.
 const classes = 14
@@ -56,8 +56,9 @@ var classTTL = [classes - 1]time.Duration{
 	math.MaxInt64,
 }
 
+// classOf returns the class of an entry that is due at a deadline.
 func classOf(d kv.Deadline, now time.Duration) int {
-	if d == 0 {
+	if d == never {
 		return classes - 1
 	}
 	ttl := d.Remaining(now)

@@ -5,8 +5,9 @@ import "github.com/cachesidecar/cachesidecar/internal/kv"
 // Stats is a store's account. The byte counts of Memory add up to what the
 // store has taken of Config.Size.
 type Stats struct {
-	Entries int64 // in the index; some may be expired or flushed and not yet removed
-	Memory  Memory
+	Entries  int64 // in the index; some may be expired or flushed and not yet removed
+	Negative int64 // of them: those that say that there is none
+	Memory   Memory
 
 	Hits, Misses int64
 
@@ -89,6 +90,7 @@ func (s *Store) Stats() Stats {
 	}
 	_, free, pages := s.pool.counts()
 	t.Shards = len(s.shards)
+	t.Negative = c.negative
 	t.Segments, t.FreeSegments = held, int64(free)
 	m := &t.Memory
 	m.Payload, m.Headers = c.payload, c.headers
@@ -110,6 +112,7 @@ func (c *counters) add(o *counters) {
 	c.live += o.live
 	c.payload += o.payload
 	c.headers += o.headers
+	c.negative += o.negative
 	c.used += o.used
 	c.expired += o.expired
 	c.evicted += o.evicted

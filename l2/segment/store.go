@@ -26,12 +26,20 @@ type Store struct {
 	turn         atomic.Uint32   // whose segments pay for the next chain
 }
 
-// namespace is what the store must know of one: how its keys are hashed, and
-// its quota.
+// namespace is what the store must know of one: how its keys are hashed, its
+// quota, and its limits.
 type namespace struct {
 	seed  atomic.Uint64
 	quota atomic.Int64 // bytes; zero is none
+	grace atomic.Int64 // Limits, in milliseconds and nanoseconds
+	stale atomic.Int64
 	bytes atomic.Int64 // of a namespace with a quota, live or not yet swept
+}
+
+// Limits says how long a namespace's values stay for GetStale alone.
+type Limits struct {
+	Grace time.Duration // after their deadline; zero: they are gone at once
+	Stale time.Duration // after Soften; zero: it deletes
 }
 
 // shard is a part of the store under one lock: the entries whose hash ends in
@@ -66,6 +74,7 @@ type nsCount struct {
 // counters are a shard's own, under its lock.
 type counters struct {
 	live, payload, headers, used   int64 // bytes: of entries in the index, of their keys and values, of their headers and flags, written
+	negative                       int64 // entries that have no value
 	expired, evicted, flushed      int64 // entries removed, by reason
 	quotaEvicted, overwritten      int64
 	deleted                        int64
@@ -143,11 +152,15 @@ func (s *Store) Close() error {
 func (s *Store) Config() Config { return s.cfg }
 
 // SetNamespace makes a namespace slot ready: the seed under which its keys are
-// hashed, and its quota in bytes (zero is none). The slot must be empty.
-func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64) {
-	s.namespaces[id].seed.Store(seed)
-	s.namespaces[id].quota.Store(quota)
-	s.namespaces[id].bytes.Store(0)
+// hashed, its quota in bytes (zero is none), and its limits. The slot must be
+// empty.
+func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limits) {
+	n := &s.namespaces[id]
+	n.seed.Store(seed)
+	n.quota.Store(quota)
+	n.grace.Store(l.Grace.Milliseconds())
+	n.stale.Store(int64(l.Stale))
+	n.bytes.Store(0)
 }
 
 // Holding begins a new holding of a partition: what the store has of it from
@@ -194,12 +207,29 @@ func (s *Store) wakeSweep() {
 // visible says whether an entry may be served: not expired, not flushed, of
 // the present holding, and not stale.
 func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
-	return h.marks&markStale == 0 && sh.kept(h, partition, now)
+	return h.marks&markStale == 0 && !h.deadline.Passed(now) && sh.current(h, partition)
 }
 
-// kept is visible, and says so of what is stale too.
+// present says whether there is a value that may be served.
+func (sh *shard) present(h header, partition uint16, now time.Duration) bool {
+	return !h.negative() && sh.visible(h, partition, now)
+}
+
+// kept is visible, and says so of what only GetStale returns too.
 func (sh *shard) kept(h header, partition uint16, now time.Duration) bool {
-	return !h.deadline.Passed(now) && sh.current(h, partition)
+	return !sh.store.due(h).Passed(now) && sh.current(h, partition)
+}
+
+// due is when an entry is of no use to anybody: at its deadline, or a grace
+// later if it is a value that a read could have had.
+func (s *Store) due(h header) kv.Deadline {
+	switch {
+	case h.deadline == 0:
+		return never
+	case h.marks&(markStale|markAbsent) != 0:
+		return h.deadline
+	}
+	return min(h.deadline+kv.Deadline(s.namespaces[h.namespace].grace.Load()), kv.MaxDeadline)
 }
 
 // current says whether neither a flush nor a new holding has hidden an entry.

@@ -29,7 +29,7 @@ func newTestStore(t testing.TB, cfg Config) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SetNamespace(0, testSeed, 0)
+	s.SetNamespace(0, testSeed, 0, Limits{})
 	t.Cleanup(func() {
 		if err := s.check(); err != nil {
 			t.Errorf("check: %v", err)
@@ -311,7 +311,7 @@ func TestLimitOfGet(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
-	s.SetNamespace(5, testSeed, 1000)
+	s.SetNamespace(5, testSeed, 1000, Limits{})
 	for _, tc := range []struct {
 		ns   kv.NamespaceID
 		size int
@@ -333,7 +333,7 @@ func TestTooLarge(t *testing.T) {
 func TestQuotaTakesFromItsOwn(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	const quota = 100_000
-	s.SetNamespace(3, testSeed, quota)
+	s.SetNamespace(3, testSeed, quota, Limits{})
 	for i := range 500 {
 		mustPut(t, s, fmt.Sprint("other", i), Write{Value: make([]byte, 100)})
 	}
@@ -492,7 +492,7 @@ func TestNoRoom(t *testing.T) {
 // and every hit must be a value that was written for its key.
 func TestConcurrent(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
-	s.SetNamespace(1, testSeed, 500<<10)
+	s.SetNamespace(1, testSeed, 500<<10, Limits{})
 	ctx, cancel := context.WithCancel(t.Context())
 	running := make(chan error)
 	clock := kv.NewSystemClock()
@@ -583,6 +583,9 @@ func TestNoAllocations(t *testing.T) {
 		"Delete": func() { s.Delete(next(), testNow) },
 		"Touch":  func() { s.Touch(next(), 0, testNow) },
 		"Incr":   func() { s.Incr(next(), 1, true, 1, 0, testNow) },
+		"Fill": func() {
+			s.Fill(next(), Fill{Value: value, Version: s.cfg.Versions.Next(0), Admit: always}, testNow)
+		},
 	} {
 		if n := testing.AllocsPerRun(20_000, f); n != 0 {
 			t.Errorf("%s allocates %.2f times", name, n)

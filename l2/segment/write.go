@@ -26,15 +26,8 @@ type Write struct {
 	Mode     Mode
 	Compare  kv.Version
 
-	restore *restore
-}
-
-// restore is what Restore asks of a write beside what it stores.
-type restore struct {
-	version    kv.Version
-	generation uint16
-	hits       int
-	admit      func() bool
+	absent bool  // store that there is none: a negative entry
+	past   *past // of what comes with an earlier version: Restore and Fill
 }
 
 // Result says what became of a write.
@@ -48,7 +41,7 @@ const (
 	NoRoom           // everything that could be evicted is being read
 	NotNumber        // Incr on a value that is no decimal int64
 	Overflow         // Incr beyond the range of int64
-	Outdated         // Restore of what must not come back
+	Outdated         // Restore or Fill of what must not come in: newer is known
 )
 
 // needs are what a shard's write lacks; the store provides it with no lock of
@@ -89,24 +82,15 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	return 0, NoRoom
 }
 
-// Restore puts an entry back as it was somewhere else, with its version: only
-// where the key is absent, its partition still has the generation that Holding
-// gave, and admit, which is called in the critical section that stores, agrees.
-func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
-	s.cfg.Versions.Observe(e.Version) // flush floors lie above all that is stored
-	_, r := s.Put(e.Key, Write{
-		Value: e.Value, Flags: e.Flags, Deadline: e.Deadline,
-		restore: &restore{e.Version, generation, hits, admit},
-	}, now)
-	return r
-}
-
 // stamp gives a write its version and tells of the change.
 func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
-	if w.restore != nil {
-		return w.restore.version
+	if w.past == nil {
+		return s.changed(k, now)
 	}
-	return s.changed(k, now)
+	if w.past.outdates {
+		s.changed(k, now)
+	}
+	return w.past.version
 }
 
 // changed stamps a change of a key.
@@ -144,6 +128,9 @@ func headerFor(k kv.Key, w *Write) header {
 	if w.Flags != 0 {
 		h.marks |= markFlags
 	}
+	if w.absent {
+		h.marks |= markAbsent
+	}
 	return h
 }
 
@@ -156,7 +143,8 @@ func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cf
 func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
 	at, old, oldHeader, b, found := sh.find(k)
 	partition := k.Hash.Partition()
-	present := found && sh.visible(oldHeader, partition, now.Boot)
+	live := found && sh.visible(oldHeader, partition, now.Boot)
+	present := live && !oldHeader.negative()
 	switch {
 	case present && (w.Mode == Add || w.Mode == CompareAndSwap && oldHeader.version != w.Compare):
 		return oldHeader.version, Exists, needNothing
@@ -166,16 +154,17 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 
 	h := headerFor(k, w)
 	h.generation = sh.store.Generation(partition)
-	if r := w.restore; r != nil {
+	if p := w.past; p != nil {
 		switch {
-		case present:
+		case live && !p.replaces:
 			return oldHeader.version, Exists, needNothing
-		case r.generation != h.generation || !r.admit():
+		case sh.outdated(k, p, found, oldHeader):
 			return 0, Outdated, needNothing
 		}
+		p.outdates = live && differs(old.loc(), oldHeader, b, w)
 	}
-	class := classOf(h.deadline, now.Boot)
-	if present && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
+	class := classOf(sh.store.due(h), now.Boot)
+	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
 		return h.version, Stored, needNothing
 	}
 	size, oldSize := h.size(), 0
@@ -193,10 +182,10 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	// has lately dropped the key.
 	q, hits := admission, 0
 	switch {
-	case present:
+	case live:
 		seg, _ := sh.store.split(old.loc())
 		q, hits = int(sh.store.meta[seg].queue), old.hits()
-	case sh.ghosts.has(k.Hash), w.restore != nil && w.restore.hits >= promoteHits:
+	case sh.ghosts.has(k.Hash), w.past != nil && w.past.hits >= promoteHits:
 		q = mainQueue
 	}
 	var loc location
@@ -219,7 +208,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	if found {
 		sh.index.setWord(at, old.withLoc(loc).withHits(hits))
 		sh.dead(old.loc(), oldHeader)
-		if present {
+		if live {
 			sh.n.overwritten++
 		} else {
 			sh.countHidden(oldHeader, partition)
@@ -228,7 +217,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		sh.index.insert(k.Hash, makeWord(k.Hash, 0, loc))
 	}
 	sh.alive(loc, h)
-	if !present {
+	if !live {
 		sh.ghosts.forget(k.Hash)
 		if q == mainQueue {
 			sh.n.ghostHits++
@@ -252,7 +241,7 @@ func (sh *shard) rewrite(loc location, b []byte, old header, h *header, class in
 	}
 	h.version = sh.store.stamp(k, w, now)
 	sh.write(b, *h, k, w)
-	m.last = max(m.last, lastDeadline(h.deadline))
+	m.last = max(m.last, sh.store.due(*h))
 	sh.n.payload += int64(h.payload() - old.payload())
 	sh.n.overwritten++
 	return true
@@ -286,11 +275,14 @@ func (sh *shard) alive(loc location, h header) {
 	size := h.size()
 	m.live += uint32(size)
 	m.entries++
-	m.last = max(m.last, lastDeadline(h.deadline))
+	m.last = max(m.last, sh.store.due(h))
 	sh.nextExpiry = min(sh.nextExpiry, m.last)
 	sh.n.live += int64(size)
 	sh.n.payload += int64(h.payload())
 	sh.n.headers += int64(h.keyOffset())
+	if h.negative() {
+		sh.n.negative++
+	}
 	c := &sh.counts[h.namespace]
 	if h.version < c.floor {
 		c.hidden++
@@ -323,6 +315,9 @@ func (sh *shard) unaccount(h header) {
 	sh.n.live -= size
 	sh.n.payload -= int64(h.payload())
 	sh.n.headers -= int64(h.keyOffset())
+	if h.negative() {
+		sh.n.negative--
+	}
 	c := &sh.counts[h.namespace]
 	if h.version < c.floor {
 		c.hidden--
@@ -348,91 +343,6 @@ func (sh *shard) countHidden(h header, partition uint16) {
 	}
 }
 
-// Delete removes a key. It says whether a live value was there.
-func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	version := s.changed(k, now)
-	at, w, h, _, found := sh.find(k)
-	if !found {
-		return version, false
-	}
-	present := sh.visible(h, k.Hash.Partition(), now.Boot)
-	if present {
-		sh.n.deleted++
-	} else {
-		sh.countHidden(h, k.Hash.Partition())
-	}
-	sh.removeEntry(k.Hash, at, w, h)
-	return version, present
-}
-
-// Soften is Delete, but leaves the value for GetStale until a deadline. It counts
-// as expired once it goes.
-func (s *Store) Soften(k kv.Key, until kv.Deadline, now kv.Moment) (kv.Version, bool) {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	version := s.changed(k, now)
-	_, w, h, b, found := sh.find(k)
-	if !found || !sh.visible(h, k.Hash.Partition(), now.Boot) {
-		return version, false
-	}
-	h.marks |= markStale
-	h.deadline = until
-	h.write(b)
-	seg, _ := s.split(w.loc())
-	m := &s.meta[seg]
-	m.last = max(m.last, lastDeadline(until))
-	return version, true
-}
-
-// Invalidate removes whatever has a hash: for who knows no more of a key.
-func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
-	sh := s.shard(hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	version := s.changed(kv.Key{Hash: hash}, now)
-	x := sh.index
-	for {
-		at, w, ok := x.probe(hash, -1, x.dir[x.dirSlot(hash)])
-		for ok && s.hashAt(w.loc()) != hash {
-			at, w, ok = x.probe(hash, at.at, at.page)
-		}
-		if !ok {
-			return version
-		}
-		h := readHeader(s.at(w.loc()))
-		if sh.visible(h, hash.Partition(), now.Boot) {
-			sh.n.deleted++
-		} else {
-			sh.countHidden(h, hash.Partition())
-		}
-		sh.removeEntry(hash, at, w, h)
-	}
-}
-
-// Touch gives a present entry a new deadline. It returns the entry's version,
-// which a touch does not change, and that of the change.
-func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv.Version, ok bool) {
-	sh := s.shard(k.Hash)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	at, w, h, b, found := sh.find(k)
-	if !found || !sh.visible(h, k.Hash.Partition(), now.Boot) {
-		return 0, 0, false
-	}
-	event = s.changed(k, now)
-	h.deadline = d
-	writeDeadline(b, h)
-	seg, _ := s.split(w.loc())
-	m := &s.meta[seg]
-	m.last = max(m.last, lastDeadline(d))
-	sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
-	return h.version, event, true
-}
-
 // Incr adds delta to a decimal int64, keeping flags and deadline, or stores
 // initial where the key is absent and create is set. It returns the new value.
 func (s *Store) Incr(k kv.Key, delta int64, create bool, initial int64, d kv.Deadline, now kv.Moment) (int64, kv.Version, Result) {
@@ -456,7 +366,7 @@ func (sh *shard) incr(k kv.Key, delta int64, create bool, initial int64, d kv.De
 	_, _, h, b, found := sh.find(k)
 	w := Write{Deadline: d}
 	sum := initial
-	switch present := found && sh.visible(h, k.Hash.Partition(), now.Boot); {
+	switch present := found && sh.present(h, k.Hash.Partition(), now.Boot); {
 	case !present && !create:
 		return 0, 0, Absent, needNothing, 0
 	case present:

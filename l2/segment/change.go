@@ -1,0 +1,100 @@
+package segment
+
+import "github.com/cachesidecar/cachesidecar/internal/kv"
+
+// Changes that bring no value.
+
+// Delete removes a key. It says whether a live value was there.
+func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return s.changed(k, now), sh.drop(k, now)
+}
+
+// drop removes what there is of a key. It says whether a live value was there.
+func (sh *shard) drop(k kv.Key, now kv.Moment) bool {
+	at, w, h, _, found := sh.find(k)
+	if !found {
+		return false
+	}
+	had := sh.present(h, k.Hash.Partition(), now.Boot)
+	sh.dropEntry(k.Hash, at, w, h, now)
+	return had
+}
+
+// dropEntry removes an entry that a change has ended.
+func (sh *shard) dropEntry(hash kv.Hash, at slot, w word, h header, now kv.Moment) {
+	if sh.visible(h, hash.Partition(), now.Boot) {
+		sh.n.deleted++
+	} else {
+		sh.countHidden(h, hash.Partition())
+	}
+	sh.removeEntry(hash, at, w, h)
+}
+
+// Soften is Delete, but leaves the value for GetStale, for as long as the
+// namespace's limit says: a live one, and one in its grace. It counts as expired
+// once it goes.
+func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	version := s.changed(k, now)
+	limit := s.namespaces[k.Namespace].staleLimit()
+	_, w, h, b, found := sh.find(k)
+	if !found || limit <= 0 || h.negative() {
+		return version, sh.drop(k, now)
+	}
+	partition := k.Hash.Partition()
+	if h.marks&markStale != 0 || !sh.kept(h, partition, now.Boot) {
+		return version, false
+	}
+	had := sh.present(h, partition, now.Boot)
+	h.marks |= markStale
+	h.deadline = kv.After(now.Boot, limit)
+	h.write(b)
+	seg, _ := s.split(w.loc())
+	m := &s.meta[seg]
+	m.last = max(m.last, s.due(h))
+	return version, had
+}
+
+// Invalidate removes whatever has a hash: for who knows no more of a key.
+func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
+	sh := s.shard(hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	version := s.changed(kv.Key{Hash: hash}, now)
+	x := sh.index
+	for {
+		at, w, ok := x.probe(hash, -1, x.dir[x.dirSlot(hash)])
+		for ok && s.hashAt(w.loc()) != hash {
+			at, w, ok = x.probe(hash, at.at, at.page)
+		}
+		if !ok {
+			return version
+		}
+		sh.dropEntry(hash, at, w, readHeader(s.at(w.loc())), now)
+	}
+}
+
+// Touch gives a present entry a new deadline. It returns the entry's version,
+// which a touch does not change, and that of the change.
+func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv.Version, ok bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	at, w, h, b, found := sh.find(k)
+	if !found || !sh.present(h, k.Hash.Partition(), now.Boot) {
+		return 0, 0, false
+	}
+	event = s.changed(k, now)
+	h.deadline = d
+	writeDeadline(b, h)
+	seg, _ := s.split(w.loc())
+	m := &s.meta[seg]
+	m.last = max(m.last, s.due(h))
+	sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
+	return h.version, event, true
+}

@@ -1,0 +1,252 @@
+package segment
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func always() bool { return true }
+
+// mustFill fills with a load that begins now, unless f says when.
+func mustFill(t testing.TB, s *Store, name string, f Fill) kv.Version {
+	t.Helper()
+	k := testKey(name)
+	if f.Version == 0 {
+		f.Version = s.cfg.Versions.Next(testNow.Wall)
+	}
+	f.Generation, f.Admit = s.Generation(k.Hash.Partition()), always
+	if r := s.Fill(k, f, testNow); r != Stored {
+		t.Fatalf("Fill(%s) = %d", name, r)
+	}
+	return f.Version
+}
+
+// TestFillTellsOfChanges: only of what copies must not go on showing.
+func TestFillTellsOfChanges(t *testing.T) {
+	var (
+		big    = bytes.Repeat([]byte{7}, 300<<10) // a chain
+		bigger = append(bytes.Repeat([]byte{7}, 300<<10-1), 8)
+		minute = kv.After(testNow.Boot, time.Minute)
+		hour   = kv.After(testNow.Boot, time.Hour)
+		passed = kv.Deadline(1)
+	)
+	put := func(w Write) func(*Store) { return func(s *Store) { mustPut(t, s, "k", w) } }
+	fill := func(f Fill) func(*Store) { return func(s *Store) { mustFill(t, s, "k", f) } }
+	for _, tc := range []struct {
+		name   string
+		before func(*Store)
+		fill   Fill
+		want   bool // told of
+		gone   bool // nothing is there afterwards
+	}{
+		{"nothing was there", func(*Store) {}, Fill{Value: []byte("v")}, false, false},
+		{"nothing was there, and is", func(*Store) {}, Fill{Absent: true, Deadline: minute}, false, false},
+		{"nothing to remove", func(*Store) {}, Fill{Absent: true}, false, true},
+		{"the same", put(Write{Value: []byte("v"), Flags: 1, Deadline: minute}), Fill{Value: []byte("v"), Flags: 1, Deadline: hour}, false, false},
+		{"other bytes", put(Write{Value: []byte("v")}), Fill{Value: []byte("w")}, true, false},
+		{"another length", put(Write{Value: []byte("v")}), Fill{Value: []byte("vv")}, true, false},
+		{"other flags", put(Write{Value: []byte("v"), Flags: 1}), Fill{Value: []byte("v"), Flags: 2}, true, false},
+		{"no flags", put(Write{Value: []byte("v"), Flags: 1}), Fill{Value: []byte("v")}, true, false},
+		{"an earlier end", put(Write{Value: []byte("v"), Deadline: hour}), Fill{Value: []byte("v"), Deadline: minute}, true, false},
+		{"an end at last", put(Write{Value: []byte("v")}), Fill{Value: []byte("v"), Deadline: minute}, true, false},
+		{"no end any more", put(Write{Value: []byte("v"), Deadline: minute}), Fill{Value: []byte("v")}, false, false},
+		{"none instead of a value", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: minute}, true, false},
+		{"none instead of an empty value", put(Write{Deadline: minute}), Fill{Absent: true, Deadline: minute}, true, false},
+		{"an empty value instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Deadline: minute}, true, false},
+		{"none instead of none", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true, Deadline: hour}, false, false},
+		{"a value removed", put(Write{Value: []byte("v")}), Fill{Absent: true}, true, true},
+		{"a value removed by what has passed", put(Write{Value: []byte("v")}), Fill{Absent: true, Deadline: passed}, true, true},
+		{"none removed", fill(Fill{Absent: true, Deadline: minute}), Fill{Absent: true}, true, true},
+		{"a softened value replaced", func(s *Store) {
+			mustPut(t, s, "k", Write{Value: []byte("v")})
+			s.Soften(testKey("k"), testNow)
+		}, Fill{Value: []byte("w")}, false, false},
+		{"a softened value removed", func(s *Store) {
+			mustPut(t, s, "k", Write{Value: []byte("v")})
+			s.Soften(testKey("k"), testNow)
+		}, Fill{Absent: true}, false, true},
+		{"an expired value replaced", put(Write{Value: []byte("v"), Deadline: kv.Deadline(testNow.Boot / time.Millisecond)}), Fill{Value: []byte("w")}, false, false},
+		{"a chain, the same", put(Write{Value: big, Deadline: minute}), Fill{Value: big, Deadline: hour}, false, false},
+		{"a chain, other bytes at the end", put(Write{Value: big}), Fill{Value: bigger}, true, false},
+		{"a chain, shorter", put(Write{Value: big}), Fill{Value: big[:200<<10]}, true, false},
+		{"a chain, other flags", put(Write{Value: big}), Fill{Value: big, Flags: 1}, true, false},
+		{"a chain instead of an entry", put(Write{Value: []byte("v")}), Fill{Value: big}, true, false},
+		{"none instead of a chain", put(Write{Value: big}), Fill{Absent: true, Deadline: minute}, true, false},
+	} {
+		var told []kv.Version
+		s := newStaleStore(t, Config{Changed: func(k kv.Key, v kv.Version) {
+			if k.Hash != testKey("k").Hash {
+				t.Errorf("%s: told of another key", tc.name)
+			}
+			told = append(told, v)
+		}})
+		tc.before(s)
+		told = nil
+		v := mustFill(t, s, "k", tc.fill)
+		if len(told) != map[bool]int{true: 1}[tc.want] {
+			t.Errorf("%s: told of %d changes, want %v", tc.name, len(told), tc.want)
+		}
+		if len(told) > 0 && told[0] <= v {
+			t.Errorf("%s: the change has version %v, and the load %v", tc.name, told[0], v)
+		}
+		got, info, ok := s.Get(nil, testKey("k"), NoLimit, testNow.Boot)
+		if ok == tc.gone || ok && (info.Version != v || info.Deadline != tc.fill.Deadline || info.Flags != tc.fill.Flags ||
+			info.Absent != tc.fill.Absent || !bytes.Equal(got, tc.fill.Value)) {
+			t.Errorf("%s: %d bytes, %+v, %v", tc.name, len(got), info, ok)
+		}
+		if _, _, ok := s.GetStale(nil, testKey("k"), testNow.Boot); ok {
+			t.Errorf("%s: the old value is still there", tc.name)
+		}
+	}
+}
+
+// TestFillOutdated: what is known to be newer than a load keeps it out, and
+// stays.
+func TestFillOutdated(t *testing.T) {
+	k := testKey("k")
+	began := func(s *Store) Fill {
+		return Fill{Value: []byte("loaded"), Version: s.cfg.Versions.Next(testNow.Wall), Generation: s.Generation(k.Hash.Partition()), Admit: always}
+	}
+	for _, tc := range []struct {
+		name  string
+		since func(*Store, *Fill) // the load began
+		want  Result
+		left  string
+	}{
+		{"nothing", func(*Store, *Fill) {}, Stored, "loaded"},
+		{"refused", func(_ *Store, f *Fill) { f.Admit = func() bool { return false } }, Outdated, "old"},
+		{"another holding", func(s *Store, _ *Fill) { s.Holding(k.Hash.Partition()) }, Outdated, ""},
+		{"a write", func(s *Store, _ *Fill) { mustPut(t, s, "k", Write{Value: []byte("new")}) }, Outdated, "new"},
+		{"a write of a long value", func(s *Store, f *Fill) {
+			mustPut(t, s, "k", Write{Value: []byte("new")})
+			f.Value = make([]byte, 300<<10)
+		}, Outdated, "new"},
+		{"another load of that moment", func(s *Store, f *Fill) { mustFill(t, s, "k", Fill{Value: []byte("same"), Version: f.Version}) }, Outdated, "same"},
+		{"a write that has expired", func(s *Store, _ *Fill) {
+			mustPut(t, s, "k", Write{Value: []byte("new"), Deadline: kv.Deadline(testNow.Boot / time.Millisecond)})
+		}, Outdated, ""},
+		{"a flush", func(s *Store, _ *Fill) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, Outdated, ""},
+		{"a flush, and the sweep", func(s *Store, _ *Fill) {
+			s.Flush(0, s.cfg.Versions.Next(testNow.Wall))
+			s.Sweep(t.Context())
+		}, Outdated, ""},
+		{"a long value", func(s *Store, f *Fill) { f.Value = make([]byte, s.cfg.MaxValue+1) }, TooLarge, "old"},
+	} {
+		for _, removes := range []bool{false, true} {
+			changes := 0
+			s := newTestStore(t, Config{Size: MinSize, Changed: func(kv.Key, kv.Version) { changes++ }})
+			mustPut(t, s, "k", Write{Value: []byte("old")})
+			f := began(s)
+			tc.since(s, &f)
+			want, left := tc.want, tc.left
+			if f.Absent = removes; removes && want != Outdated {
+				want, left = Stored, "" // of nothing: it is not too large
+			}
+			before := changes
+			if got := s.Fill(k, f, testNow); got != want {
+				t.Errorf("since: %s, absent %v: %d, want %d", tc.name, removes, got, want)
+			}
+			if told := changes - before; want == Outdated && told != 0 {
+				t.Errorf("since: %s, absent %v: told of %d changes", tc.name, removes, told)
+			}
+			value, _, ok := s.Get(nil, k, NoLimit, testNow.Boot)
+			if string(value) != left || ok != (left != "") {
+				t.Errorf("since: %s, absent %v: %q is there, want %q", tc.name, removes, value, left)
+			}
+		}
+	}
+}
+
+// TestFillKeepsPlace: over a live entry it is a write like any other: hits and
+// queue stay.
+func TestFillKeepsPlace(t *testing.T) {
+	s := newStaleStore(t, Config{})
+	k := testKey("k")
+	mustPut(t, s, "k", Write{Value: []byte("v")})
+	s.Get(nil, k, NoLimit, testNow.Boot)
+	s.Get(nil, k, NoLimit, testNow.Boot)
+	for _, value := range []string{"w", "longer"} { // in place, and elsewhere
+		mustFill(t, s, "k", Fill{Value: []byte(value)})
+		if _, w, _, _, _ := s.shard(k.Hash).find(k); w.hits() != 2 {
+			t.Errorf("%d hits after a fill with %q, want 2", w.hits(), value)
+		}
+	}
+	if st := s.Stats(); st.Overwritten != 2 || st.Admitted != 1 {
+		t.Errorf("%d overwritten, %d admitted", st.Overwritten, st.Admitted)
+	}
+}
+
+// TestFillOverAnotherChain: the chain whose bytes were compared has been replaced
+// by then.
+func TestFillOverAnotherChain(t *testing.T) {
+	var told int
+	s := newStaleStore(t, Config{Changed: func(kv.Key, kv.Version) { told++ }})
+	k, value, other := testKey("k"), make([]byte, 300<<10), make([]byte, 300<<10)
+	other[len(other)-1] = 1
+	mustPut(t, s, "k", Write{Value: value})
+	w := Write{Value: value}
+	p := &past{generation: s.Generation(k.Hash.Partition()), admit: always, replaces: true, same: s.findChain(k, &w)}
+	if p.same == (identified{}) {
+		t.Fatal("the same bytes are not found to be the same")
+	}
+	w.past = p
+	mustPut(t, s, "k", Write{Value: other})
+	p.version = s.cfg.Versions.Next(testNow.Wall)
+	told = 0
+	if _, r := s.Put(k, w, testNow); r != Stored || told != 1 {
+		t.Errorf("Put = %d, told of %d changes, want 1", r, told)
+	}
+	if n := s.meta[0].pins; n != 0 {
+		t.Errorf("a chain is still pinned")
+	}
+}
+
+// TestRestore: only where nothing live is, and nothing newer is known.
+func TestRestore(t *testing.T) {
+	k := testKey("k")
+	ttl := kv.After(testNow.Boot, time.Minute)
+	for _, tc := range []struct {
+		name   string
+		before func(*Store)
+		entry  kv.Entry
+		want   Result
+	}{
+		{"nothing is there", func(*Store) {}, kv.Entry{Value: []byte("v"), Flags: 4}, Stored},
+		{"none", func(*Store) {}, kv.Entry{Absent: true, Deadline: ttl}, Stored},
+		{"none for no time", func(*Store) {}, kv.Entry{Absent: true}, Stored},
+		{"a value is there", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Value: []byte("v")}, Exists},
+		{"none is there", func(s *Store) { mustFill(t, s, "k", Fill{Absent: true, Deadline: ttl}) }, kv.Entry{Value: []byte("v")}, Exists},
+		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Absent: true}, Exists},
+		{"flushed since", func(s *Store) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, kv.Entry{Value: []byte("v")}, Outdated},
+		{"softened since", func(s *Store) {
+			mustPut(t, s, "k", Write{Value: []byte("w")})
+			s.Soften(k, testNow)
+		}, kv.Entry{Value: []byte("v")}, Outdated},
+	} {
+		var told []kv.Version
+		s := newStaleStore(t, Config{Changed: func(_ kv.Key, v kv.Version) { told = append(told, v) }})
+		e := tc.entry
+		e.Key, e.Version = k, s.cfg.Versions.Next(testNow.Wall)
+		tc.before(s)
+		told = nil
+		had, live := s.Peek(k, testNow.Boot)
+		if got := s.Restore(e, s.Generation(k.Hash.Partition()), 0, always, testNow); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+		if !slices.Equal(told, nil) {
+			t.Errorf("%s: told of %v", tc.name, told)
+		}
+		want := Info{Version: e.Version, Deadline: e.Deadline, Flags: e.Flags, Size: len(e.Value), Absent: e.Absent}
+		wantLive := tc.want == Stored && !(e.Absent && e.Deadline == 0)
+		if tc.want == Exists {
+			want, wantLive = had, live
+		}
+		if info, ok := s.Peek(k, testNow.Boot); ok != wantLive || ok && info != want {
+			t.Errorf("%s: %+v, %v, want %+v, %v", tc.name, info, ok, want, wantLive)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package segment
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// modelOld is a value that has expired or was softened.
+type modelOld struct {
+	entry       modelEntry
+	ended       time.Duration // when
+	invalidated bool
+}
+
+// sightings count what the model has seen, over all seeds.
+type sightings struct {
+	negative, expired, invalidated, oldLost              int64
+	filled, refused, outdating, same, sameChain, removed int64
+}
+
+func (m *model) limits(ns kv.NamespaceID) Limits {
+	for _, n := range modelNamespaces {
+		if n.id == ns {
+			return n.limits
+		}
+	}
+	return Limits{}
+}
+
+// due is when an old value is gone.
+func (m *model) due(k modelKey, o modelOld) kv.Deadline {
+	if o.invalidated {
+		return kv.After(o.ended, m.limits(k.ns).Stale)
+	}
+	return kv.After(o.ended, m.limits(k.ns).Grace)
+}
+
+func (m *model) keys() []modelKey {
+	return slices.AppendSeq(slices.Collect(maps.Keys(m.want)), maps.Keys(m.old))
+}
+
+func (m *model) syncAll() {
+	for _, k := range m.keys() {
+		m.sync(k)
+	}
+}
+
+// expire notes that an entry has had its time.
+func (m *model) expire(k modelKey, e modelEntry) {
+	if e.absent || m.limits(k.ns).Grace == 0 {
+		m.expired++
+		return
+	}
+	m.old[k] = modelOld{entry: e, ended: time.Duration(e.deadline) * time.Millisecond}
+}
+
+// syncOld drops an old value that is gone.
+func (m *model) syncOld(k modelKey) {
+	o, ok := m.old[k]
+	if !ok {
+		return
+	}
+	if m.due(k, o).Passed(m.now.Boot) {
+		delete(m.old, k)
+		m.expired++
+	} else if _, _, there := m.store.GetStale(nil, m.key(k), m.now.Boot); !there {
+		delete(m.old, k)
+		m.lost++
+		m.seen.oldLost++
+	}
+}
+
+// forgetOld settles what a write has done to an old value: replaced it, or else
+// perhaps evicted it while it made room.
+func (m *model) forgetOld(k modelKey, stored bool) {
+	if _, ok := m.old[k]; ok && stored {
+		delete(m.old, k)
+		m.expired++ // it may have been evicted first
+	}
+}
+
+// getOld compares what is left of a key, after sync, with what the store has.
+func (m *model) getOld(k modelKey) {
+	want, ok := m.old[k]
+	value, got, there := m.store.GetStale(nil, m.key(k), m.now.Boot)
+	if there != ok {
+		m.t.Errorf("GetStale(%v) = %v, want %v", k, there, ok)
+	}
+	if !there || !ok {
+		return
+	}
+	e := want.entry
+	e.deadline = m.due(k, want)
+	m.compare(k, e, modelEntry{value, got.Flags, got.Version, got.Deadline, got.Absent})
+	if got.Ended != m.now.Boot-want.ended || got.Invalidated != want.invalidated {
+		m.t.Errorf("GetStale(%v) ended %v ago, invalidated %v, want %v, %v", k, got.Ended, got.Invalidated, m.now.Boot-want.ended, want.invalidated)
+	}
+	if got.Invalidated {
+		m.seen.invalidated++
+	} else {
+		m.seen.expired++
+	}
+}
+
+// fill stores what a load has brought: one that has begun now, or some time
+// ago, with a value or without, often the same as is there.
+func (m *model) fill(k modelKey) {
+	have, ok := m.sync(k)
+	key := m.key(k)
+	if m.rnd.IntN(20) == 0 {
+		m.began = m.store.cfg.Versions.Next(m.now.Wall)
+	}
+	admit := m.rnd.IntN(20) > 0
+	f := Fill{
+		Value: m.value(), Deadline: m.deadline(), Version: m.store.cfg.Versions.Next(m.now.Wall),
+		Generation: m.store.Generation(key.Hash.Partition()), Admit: func() bool { return admit },
+	}
+	switch m.rnd.IntN(8) {
+	case 0:
+		f.Version = m.began
+	case 1:
+		f.Generation--
+	case 2:
+		f.Flags = m.rnd.Uint32()
+	}
+	if ok && m.rnd.IntN(2) == 0 {
+		f.Value, f.Flags = have.value, have.flags
+	}
+	if f.Absent = m.rnd.IntN(3) == 0; f.Absent && m.rnd.IntN(3) == 0 {
+		f.Deadline = kv.Deadline(m.rnd.IntN(2)) // none, or one that has passed
+	}
+	removes := f.Absent && (f.Deadline == 0 || f.Deadline.Passed(m.now.Boot))
+
+	outdated := !admit || f.Generation != m.store.Generation(key.Hash.Partition()) || f.Version < m.floors[k.ns]
+	newer := func(v kv.Version) bool { return v >= f.Version }
+	old, stale := m.old[k]
+	before := m.changes
+	got := m.store.Fill(key, f, m.now)
+	changed := m.changes - before
+	if got == TooLarge && k.ns == 7 && len(f.Value) > 300<<10-2000 {
+		return
+	}
+	if removes {
+		if got == Stored && ok {
+			m.seen.removed++
+		}
+	} else if ok && m.evictedBy(k, got == Stored) {
+		have, ok = modelEntry{}, false
+	}
+	outdated = outdated || ok && newer(have.version)
+	// An old value that the fill has evicted first is newer no more.
+	maybe := !outdated && stale && newer(old.entry.version)
+	want := Stored
+	if outdated || maybe && got == Outdated {
+		want = Outdated
+	}
+	if got != want {
+		m.t.Errorf("Fill(%v) = %d, want %d", k, got, want)
+		return
+	}
+	if got == Outdated {
+		m.seen.refused++
+		m.syncOld(k)
+		if changed != 0 {
+			m.t.Errorf("Fill(%v), outdated, told of %d changes", k, changed)
+		}
+		return
+	}
+	next := modelEntry{bytes.Clone(f.Value), f.Flags, f.Version, f.Deadline, f.Absent}
+	if f.Absent {
+		next.value, next.flags = nil, 0
+	}
+	wantChanged := 0
+	if ok && (removes || next.absent != have.absent || next.flags != have.flags || !bytes.Equal(next.value, have.value) ||
+		lastDeadline(next.deadline) < lastDeadline(have.deadline)) {
+		wantChanged = 1
+		m.seen.outdating++
+	} else if ok {
+		m.seen.same++
+		if len(next.value) > m.store.cfg.SegmentSize {
+			m.seen.sameChain++
+		}
+	}
+	if changed != wantChanged {
+		m.t.Errorf("Fill(%v) told of %d changes, want %d (live %v)", k, changed, wantChanged, ok)
+	}
+	m.seen.filled++
+	if removes {
+		delete(m.want, k)
+		delete(m.old, k)
+		return
+	}
+	m.forgetOld(k, true)
+	m.want[k] = next
+}

@@ -1,0 +1,46 @@
+package segment
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Stale is what GetStale tells of a value that no other read returns.
+type Stale struct {
+	Info                      // Deadline is when it will be gone
+	Ended       time.Duration // how long ago it was softened, or else expired
+	Invalidated bool          // it was softened
+}
+
+// GetStale appends the value that Soften has left of a key, or that has expired
+// and is in its grace.
+func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale, bool) {
+	sh := s.shard(k.Hash)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	_, w, h, b, found := sh.find(k)
+	partition := k.Hash.Partition()
+	if !found || sh.visible(h, partition, now) || !sh.kept(h, partition, now) {
+		return dst, Stale{}, false
+	}
+	t := Stale{Info: h.info(b), Invalidated: h.marks&markStale != 0}
+	t.Deadline = s.due(h)
+	if t.Invalidated { // the deadline was rounded up
+		t.Ended = max(0, s.namespaces[k.Namespace].staleLimit()-h.deadline.Remaining(now))
+	} else {
+		t.Ended = now - time.Duration(h.deadline)*time.Millisecond
+	}
+	if h.marks&markChain == 0 {
+		return append(dst, h.value(b)...), t, true
+	}
+	seg, _ := s.split(w.loc())
+	s.meta[seg].pins++
+	sh.mu.Unlock()
+	dst = s.appendChain(dst, seg, h)
+	sh.mu.Lock()
+	sh.unpin(seg)
+	return dst, t, true
+}
+
+func (n *namespace) staleLimit() time.Duration { return time.Duration(n.stale.Load()) }
