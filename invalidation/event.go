@@ -1,19 +1,24 @@
 package invalidation
 
-import "github.com/cachesidecar/cachesidecar/internal/kv"
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
 
 // Event is one change, at its place in a Log.
 type Event struct {
 	Kind    Kind
 	Hash    kv.Hash // of the key, of Changed
 	Version kv.Version
-	Detail  *Detail // of Raised and Flushed; shared, never changed
+	Detail  *Detail // of all but Changed; shared, never changed
 }
 
 // Detail is what few events have.
 type Detail struct {
-	Partitions kv.PartitionSet // of Raised
+	Partitions kv.PartitionSet // of Raised; of Held that is for no single key
 	Namespace  string          // of Flushed; "" is all
+	Hold       time.Duration   // of Held, of a single key
 }
 
 // Kind says what an event outdates.
@@ -29,6 +34,10 @@ const (
 	Raised
 	// Flushed outdates a namespace's entries that were written before Version.
 	Flushed
+	// Held outdates nothing: what is loaded of a key is not to be kept for a
+	// while, nor what is loaded of partitions for as long as their namespaces say.
+	// It stands before the Changed of the deletion that it belongs to.
+	Held
 )
 
 // Reset is what a Log tells a reader whose place in it is gone.
@@ -42,5 +51,5 @@ type Reset struct {
 type Mark struct {
 	Partition uint16
 	Changed   uint64
-	Raised    uint64
+	Raised    uint64 // or held as a whole
 }

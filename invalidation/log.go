@@ -45,7 +45,7 @@ func (l *Log) Append(e Event) uint64 {
 	switch e.Kind {
 	case Changed:
 		l.marks[e.Hash.Partition()].Changed = l.head
-	case Raised:
+	case Raised, Held:
 		for p := range e.Detail.Partitions.All() {
 			l.marks[p].Raised = l.head
 		}

@@ -61,6 +61,8 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		c.floor(e.Detail.Partitions, e.Version)
 	case invalidation.Flushed:
 		c.flushed(e.Detail.Namespace, e.Version)
+	case invalidation.Held:
+		c.holdThere(e)
 	}
 }
 
@@ -89,6 +91,7 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 	if !strike.Out(strike.ResetFloors) {
 		c.floor(lost, floor)
 	}
+	c.holds.partitions(lost, c.clock.Read().Boot)
 	for _, f := range floors {
 		c.flushed(f.Namespace, kv.Version(f.Version))
 	}

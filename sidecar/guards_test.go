@@ -261,7 +261,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		}
 	}
 	check("after writes that came too late", map[string]bool{"kept": true})
-	h.Begin(holding.Begun{Ballot: &holding.Ballot{Clock: 2}, Partitions: all})
+	h.Begin(holding.Begun{Ballot: &holding.Ballot{Clock: 2}, Partitions: all}, nil)
 	for _, name := range names {
 		set(name)
 	}

@@ -100,7 +100,7 @@ func (h *handoff) run(ctx context.Context) {
 
 // Begin makes the partitions empty, and begins to pull what their releasers
 // have of them.
-func (h *handoff) Begin(b holding.Begun) {
+func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.c.clock.Read().Boot
 	for p := range b.Partitions.All() {
@@ -113,6 +113,7 @@ func (h *handoff) Begin(b holding.Begun) {
 		h.heads[p].Store(&b.Heads)
 		h.begunAt[p].Store(int64(now))
 	}
+	h.c.holdTaken(&b, owner, now)
 	for from, set := range b.Releasers {
 		if from == h.c.node.Self() {
 			continue

@@ -157,14 +157,11 @@ func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bo
 
 // deleteMany answers DELETE.
 func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	if q.HoldMS > 0 {
-		return errorReply(noHold)
-	}
 	items := make([]wire.Reply, len(q.Keys))
 	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		for _, i := range todo {
-			if items[i] = c.deleteKey(q.Namespace, q.Keys[i], q.Has(wire.Soft), b, now); items[i].Status != wire.Moved {
+			if items[i] = c.deleteKey(q, q.Keys[i], b, now); items[i].Status != wire.Moved {
 				continue
 			}
 			owner := c.node.View().Owner(c.hash(q.Namespace, q.Keys[i]).Partition())
@@ -194,7 +191,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 
 // deleteThere passes the deletion of some keys on to their owner.
 func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
-	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options}
+	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options, HoldMS: q.HoldMS}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])
 	}

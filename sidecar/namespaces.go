@@ -27,6 +27,7 @@ type namespaces struct {
 	bounds [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most   time.Duration                  // the cluster's
 	least  time.Duration                  // the smallest that is configured
+	holds  bool                           // whether any has a hold
 
 	mu      sync.Mutex            // guards changes of the table, and what follows
 	flushed map[string]kv.Version // by name, with a slot or without; "" is all
@@ -40,6 +41,7 @@ type namespace struct {
 	id         kv.NamespaceID
 	seed       uint64
 	ttl        time.Duration // of writes that bring none; zero is no expiry
+	hold       time.Duration // how long after a deletion loads are not kept, at most
 	configured bool          // has its slot for good
 
 	counts [wire.OpCount][outcomes]atomic.Int64
@@ -79,6 +81,7 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 	n.least = n.most
 	for name, ns := range cfg.Namespaces {
 		n.least = min(n.least, cmp.Or(ns.MaxStaleness, n.most))
+		n.holds = n.holds || ns.hold() > 0
 		table[name] = n.take(name, ns, true)
 	}
 	n.table.Store(&table)
@@ -89,7 +92,7 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespace {
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
-	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), configured: configured}
+	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), hold: cfg.hold(), configured: configured}
 	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{Stale: cfg.staleLimit()})
 	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
 	if n.ledger != nil {

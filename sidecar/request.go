@@ -22,6 +22,7 @@ type core struct {
 	self  []byte // this node's name
 	store *segment.Store
 	names *namespaces
+	holds holds
 
 	node    *cluster.Node
 	handoff *handoff
@@ -76,8 +77,6 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 
 // features are the ops that are served, as HELLO names them.
 var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "watch", "verify", "ping"}
-
-var noHold = wire.Errorf(wire.Unsupported, "hold_ms is not served by this version: it keeps loads out, and there are none yet")
 
 func errorReply(e *wire.Error) wire.Reply {
 	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
@@ -329,6 +328,9 @@ func (c *core) set(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 		Mode:     modes[q.Mode],
 		Compare:  kv.Version(q.Compare),
 	}, now)
+	if res == segment.Stored {
+		c.endHold(ns, q.Key, v)
+	}
 	return c.written(ns, len(q.Value), v, res)
 }
 
@@ -365,6 +367,9 @@ func (c *core) touch(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 
 func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	sum, v, res := c.store.Incr(ns.key(q.Key), q.Delta, q.Create, q.Initial, ns.deadline(q.TTLMS, now), now)
+	if res == segment.Stored {
+		c.endHold(ns, q.Key, v)
+	}
 	r := c.written(ns, 0, v, res)
 	r.Number = sum
 	return r
@@ -372,22 +377,20 @@ func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 
 // deleteAll deletes the keys of a request, whose number is bounded.
 func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
-	if q.HoldMS > 0 {
-		return errorReply(noHold)
-	}
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		r.Items[i] = c.deleteKey(q.Namespace, key, q.Has(wire.Soft), b, now)
+		r.Items[i] = c.deleteKey(q, key, b, now)
 	}
 	return r
 }
 
-// deleteKey deletes one key, or with soft makes it a stale one. A name without a
-// slot has none, and gets none.
-func (c *core) deleteKey(name, key []byte, soft bool, b *borrowed, now kv.Moment) wire.Reply {
+// deleteKey deletes one key of a request, or with soft makes it a stale one. A
+// name without a slot has none, and gets none.
+func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
 		return errorReply(err)
 	}
+	name := q.Namespace
 	ns := b.read(name)
 	if ns == nil && !kv.ValidNamespace(string(name)) {
 		return errorReply(badNamespace(name))
@@ -406,12 +409,20 @@ func (c *core) deleteKey(name, key []byte, soft bool, b *borrowed, now kv.Moment
 		}
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
+	k := ns.key(key)
+	hold := ns.holdOf(q)
+	if hold > 0 {
+		c.beginHold(k.Hash, hold, now)
+	}
 	var v kv.Version
 	var had bool
-	if soft {
-		v, had = c.store.Soften(ns.key(key), now)
+	if q.Has(wire.Soft) {
+		v, had = c.store.Soften(k, now)
 	} else {
-		v, had = c.store.Delete(ns.key(key), now)
+		v, had = c.store.Delete(k, now)
+	}
+	if hold > 0 {
+		c.holds.keys.Deleted(k.Hash, v)
 	}
 	if !c.still(partition, holding) {
 		return lost()

@@ -150,7 +150,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 // keyLocally is execute for one key, a deleted one too.
 func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
 	if q.Op == wire.OpDelete {
-		return c.deleteKey(q.Namespace, k, q.Has(wire.Soft), b, now)
+		return c.deleteKey(q, k, b, now)
 	}
 	return c.execute(q, b, now, fetched)
 }

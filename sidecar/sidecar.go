@@ -95,6 +95,9 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.store, err = segment.New(sc); err != nil {
 		return err
 	}
+	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
+		return err
+	}
 	s.names = newNamespaces(cfg, s.store, s.ledger)
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()

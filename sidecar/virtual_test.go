@@ -68,6 +68,8 @@ type world struct {
 	events  int  // of the logs; zero is the default
 	noRelay bool // events go by the logs alone
 
+	namespaces map[string]Namespace // that are configured
+
 	mu      sync.Mutex
 	broken  []string // promises, as far as collect
 	collect bool
@@ -142,7 +144,7 @@ func (v *vnode) start() {
 	cfg := Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: time.Second, Voters: w.voters,
-		events: w.events,
+		events: w.events, Namespaces: w.namespaces,
 		network: cluster.Network{
 			Nap:     time.Sleep,
 			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },

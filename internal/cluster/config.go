@@ -90,8 +90,9 @@ type Network struct {
 // one at a time: they do not block, and do not call the node's.
 type Tiers interface {
 	// Begin makes what is stored of the partitions unreachable; they are served
-	// as soon as it returns. What the releasers had can be had from them.
-	Begin(b holding.Begun)
+	// as soon as it returns. What the releasers had can be had from them. owner is
+	// for processes that the Begun names, some of which may be about to leave.
+	Begin(b holding.Begun, owner func(kv.Process) *Owner)
 	// Ended says that the partitions are not served any more. Every write that
 	// was acknowledged is older than asOf.
 	Ended(partitions kv.PartitionSet, asOf kv.Version)

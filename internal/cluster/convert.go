@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -163,7 +164,7 @@ func fromHoldings(list []wire.Promise) []holding.Holding {
 }
 
 var eventKinds = [...]uint8{
-	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed,
+	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Held: wire.EventHeld,
 }
 
 func toEvents(list []invalidation.Event) (w wire.Events) {
@@ -176,7 +177,10 @@ func toEvents(list []invalidation.Event) (w wire.Events) {
 func addEvent(w *wire.Events, e *invalidation.Event) {
 	var d *wire.EventDetail
 	if e.Detail != nil {
-		d = &wire.EventDetail{Partitions: toSet(e.Detail.Partitions), Namespace: e.Detail.Namespace}
+		d = &wire.EventDetail{Namespace: e.Detail.Namespace, HoldMS: uint32((e.Detail.Hold + time.Millisecond - 1) / time.Millisecond)}
+		if e.Detail.Partitions != nil {
+			d.Partitions = toSet(e.Detail.Partitions)
+		}
 	}
 	w.Add(eventKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
@@ -186,7 +190,10 @@ func fromEvents(w *wire.Events) ([]invalidation.Event, error) {
 	err := w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
 		e := invalidation.Event{Kind: invalidation.Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
 		if d != nil {
-			e.Detail = &invalidation.Detail{Partitions: fromSet(d.Partitions), Namespace: d.Namespace}
+			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Hold: time.Duration(d.HoldMS) * time.Millisecond}
+			if len(d.Partitions) > 0 {
+				e.Detail.Partitions = fromSet(d.Partitions)
+			}
 		}
 		list = append(list, e)
 	})

@@ -17,7 +17,7 @@ import (
 // noTiers hold nothing.
 type noTiers struct{}
 
-func (noTiers) Begin(holding.Begun)                                {}
+func (noTiers) Begin(holding.Begun, func(kv.Process) *Owner)       {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                  {}
 func (noTiers) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) {}
 func (noTiers) Offering() bool                                     { return false }

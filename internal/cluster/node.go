@@ -210,7 +210,7 @@ func (n *Node) carryOut() {
 			n.cfg.Log.Debug("holdings retired", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
 		case holding.Begun:
-			n.cfg.Tiers.Begin(a)
+			n.cfg.Tiers.Begin(a, n.owner)
 			for p := range a.Partitions.All() {
 				n.begun = max(n.begun+1, 1)
 				n.holdings[p].Store(n.begun)

@@ -16,6 +16,9 @@ const (
 	relayEvery = 50 * time.Millisecond
 	maxRelayed = 1024 // bytes of a datagram: see gossip
 	relayRoom  = 200  // of them, for all but the events
+
+	relayEvent  = 17 // bytes of an event
+	relayDetail = 8  // of its detail, beside a namespace's name
 )
 
 // relay tells by gossip what this process appends to its log, until ctx ends:
@@ -25,7 +28,7 @@ func (n *Node) relay(ctx context.Context) {
 	for ctx.Err() == nil {
 		n.cfg.Events.Wait(ctx, place)
 		head := n.cfg.Events.Head()
-		most := uint64(maxRelayed-relayRoom) / 17
+		most := uint64(maxRelayed-relayRoom) / relayEvent
 		if head-place > most {
 			n.counts.unrelayed.Add(int64(head - place - most))
 			place = head - most
@@ -41,8 +44,15 @@ func (n *Node) relay(ctx context.Context) {
 // tell sends some events in one datagram, those that fit from the first on.
 func (n *Node) tell(after uint64, events []invalidation.Event) {
 	w := wire.Relay{From: toProcess(n.cfg.Self), After: after}
+	details := 0
 	for i := range events {
-		if e := &events[i]; e.Detail != nil && e.Detail.Partitions != nil { // too long
+		if d := events[i].Detail; d != nil {
+			details += relayDetail + len(d.Namespace)
+			if d.Partitions != nil { // too long
+				break
+			}
+		}
+		if (i+1)*relayEvent+details > maxRelayed-relayRoom {
 			break
 		}
 		addEvent(&w.Events, &events[i])

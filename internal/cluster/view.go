@@ -31,6 +31,10 @@ func (o *Owner) Leased(now, d time.Duration) bool { return within(&o.leasedAt, n
 // LeasedAt is that moment, on the boot clock; zero is never.
 func (o *Owner) LeasedAt() time.Duration { return time.Duration(o.leasedAt.Load()) }
 
+// Applied is the place in the owner's log up to which everything has been applied
+// here.
+func (o *Owner) Applied() uint64 { return o.log.Applied() }
+
 func within(at *atomic.Int64, now, d time.Duration) bool {
 	v := at.Load()
 	return v != 0 && now-time.Duration(v) < d

@@ -75,7 +75,9 @@ func messages() []golden {
 	process := Process{Node: "host-a", Epoch: 99}
 	ballot := Ballot{Clock: 1 << 50, From: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
-	events := testEvents()
+	events, held := testEvents(), testEvents()
+	held.Add(EventHeld, 0x1122334455667788, 8, &EventDetail{HoldMS: 500})
+	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
@@ -124,7 +126,7 @@ func messages() []golden {
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
-		withBody("follow", OpFollow, Followed{After: 41, To: 44, Events: events, WallMS: 7, Clock: 9}),
+		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),

@@ -1,0 +1,143 @@
+package sidecar
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// What an origin answers may come from a replica that lags behind: just after a
+// deletion that may be the very value that was deleted, under a version above the
+// deletion's. So a namespace has a hold, the longest lag to reckon with, and a
+// deletion holds its key for so long: loads that begin before it is over are
+// answered and not kept. Nothing else is refused.
+//
+// The owner of the key keeps the hold, and a write of the key there ends it. All
+// others note it when they follow the owner's log, for whoever comes to hold the
+// partition after it; that a write has ended it they are not told, and may leave
+// out a load for it. Where a holder has crashed nobody knows what it had held:
+// the partition is held as a whole then, for as long as each namespace says.
+
+// holds are what is held.
+type holds struct {
+	keys  *invalidation.Holds
+	since [kv.Partitions]atomic.Int64 // boot clock: when what was held in it got lost; zero is never
+
+	// What others may have held when this host's holding of a partition began.
+	before [kv.Partitions]atomic.Pointer[[]logTo]
+}
+
+// logTo is another host's log up to a place.
+type logTo struct {
+	owner *cluster.Owner
+	place uint64
+}
+
+// partitions holds whole partitions, from a moment on.
+func (h *holds) partitions(set kv.PartitionSet, now time.Duration) {
+	for p := range set.All() {
+		h.since[p].Store(max(1, int64(now)))
+	}
+}
+
+// holdOf is how long a deletion holds its key: what it asks for, if that is less
+// than its namespace's hold.
+func (ns *namespace) holdOf(q *wire.Request) time.Duration {
+	if q.HoldMS == 0 {
+		return ns.hold
+	}
+	return min(time.Duration(q.HoldMS)*time.Millisecond, ns.hold)
+}
+
+// beginHold holds a key that is about to be deleted, here and with all who
+// follow. That it is before the deletion is what makes it come in time
+// everywhere.
+func (c *core) beginHold(h kv.Hash, hold time.Duration, now kv.Moment) {
+	c.holds.keys.Begin(h, now.Boot+hold)
+	if c.log != nil {
+		c.log.Append(invalidation.Event{Kind: invalidation.Held, Hash: h, Version: c.hlc.Next(now.Wall), Detail: &invalidation.Detail{Hold: hold}})
+	}
+}
+
+// endHold ends what a key is held for: it has been given a value.
+func (c *core) endHold(ns *namespace, key []byte, v kv.Version) {
+	if ns.hold > 0 {
+		c.holds.keys.Written(ns.key(key).Hash, v)
+	}
+}
+
+// holdThere notes a hold of another host's.
+func (c *core) holdThere(e *invalidation.Event) {
+	now := c.clock.Read().Boot
+	if e.Detail.Partitions != nil {
+		c.holds.partitions(e.Detail.Partitions, now)
+		return
+	}
+	c.holds.keys.Hold(e.Hash, now+min(e.Detail.Hold, invalidation.MaxHold))
+}
+
+// holdTaken is told of partitions whose holding begins. It holds those that
+// nobody has released: their last holder has crashed, or was an earlier process of
+// this host. Others are told, since they may be the next to hold them.
+func (c *core) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	if !c.names.holds {
+		return
+	}
+	var before []logTo
+	for id, head := range b.Heads {
+		if o := owner(id); o.Applied() < head {
+			before = append(before, logTo{o, head})
+		}
+	}
+	for p := range b.Partitions.All() {
+		c.holds.before[p].Store(&before)
+	}
+	taken := slices.Clone(b.Partitions)
+	for _, set := range b.Releasers {
+		for p := range set.All() {
+			taken.Remove(p)
+		}
+	}
+	if taken.Empty() {
+		return
+	}
+	c.holds.partitions(taken, now)
+	if c.log != nil {
+		c.log.Append(invalidation.Event{Kind: invalidation.Held, Version: c.hlc.Next(c.clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
+	}
+}
+
+// held says whether what a load of a key brings, which began at a moment of the
+// boot clock, is not to be kept.
+func (c *core) held(ns *namespace, key kv.Key, begun time.Duration) bool {
+	if c.holds.keys.Held(key.Hash, begun) {
+		return true
+	}
+	if ns.hold == 0 {
+		return false
+	}
+	p := key.Hash.Partition()
+	if since := c.holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.hold {
+		return true
+	}
+	return begun < time.Duration(c.handoff.begunAt[p].Load())+ns.hold && !c.holds.known(p)
+}
+
+// known says whether this host has applied all that others had in their logs when
+// its holding of a partition began: then it knows what they have held.
+func (h *holds) known(p uint16) bool {
+	if before := h.before[p].Load(); before != nil {
+		for _, l := range *before {
+			if l.owner.Applied() < l.place {
+				return false
+			}
+		}
+	}
+	return true
+}
