@@ -215,10 +215,25 @@ func (c *Client) Delete(ctx context.Context, keys ...string) (int, error) {
 type DeleteOptions struct {
 	AckAll bool // return when no host can serve the old values any more
 	Soft   bool // leave the values for GetOptions.StaleOK, for the namespace's stale_limit
+	// Hold is for how long what is loaded of the keys is not kept, since it may
+	// come from a replica that lags behind; at most the namespace's hold, which
+	// zero stands for.
+	Hold time.Duration
+}
+
+func (o DeleteOptions) holdMillis() (uint32, error) {
+	if o.Hold < 0 {
+		return 0, fmt.Errorf("%w: a hold of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.Hold)
+	}
+	return uint32((min(o.Hold, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
 }
 
 // DeleteWith is Delete with options.
 func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string) (int, error) {
+	hold, err := o.holdMillis()
+	if err != nil {
+		return 0, err
+	}
 	had := 0
 	var bits wire.Options
 	if o.AckAll {
@@ -229,7 +244,7 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
-		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits}
+		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits, HoldMS: hold}
 		for i, k := range keys[:n] {
 			q.Keys[i] = []byte(k)
 		}

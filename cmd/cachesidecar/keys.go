@@ -126,6 +126,7 @@ func (p *program) delCommand() *cli.Command {
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
 			&cli.BoolFlag{Name: "soft", Usage: "leave the values to those who take stale ones, for the namespace's stale_limit", DisableDefaultText: true},
+			&cli.StringFlag{Name: "hold", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's hold, which is the default"},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
@@ -135,8 +136,14 @@ func (p *program) delCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
+			if s := c.String("hold"); c.IsSet("hold") {
+				if del.Hold, err = time.ParseDuration(s); err != nil || del.Hold <= 0 {
+					return usagef("--hold %q: give a time such as 500ms or 2s, or leave it out for the namespace's hold", s)
+				}
+			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				n, err := cl.DeleteWith(ctx, client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}, c.Args().Slice()...)
+				n, err := cl.DeleteWith(ctx, del, c.Args().Slice()...)
 				if err != nil && !errors.Is(err, client.ErrNotFound) {
 					return err
 				}

@@ -40,6 +40,8 @@ func TestUsageErrors(t *testing.T) {
 		{"ttl above a year", "set k v --ttl 8761h", `--ttl "8761h": give a time such as 30s or 2h, up to 8760h`},
 		{"touch: ttl", "touch k --ttl x", `--ttl "x"`},
 		{"incr: ttl", "incr k --ttl x", `--ttl "x"`},
+		{"hold is no time", "del k --hold soon", `--hold "soon": give a time such as 500ms`},
+		{"hold of nothing", "del k --hold 0s", `--hold "0s": give a time such as 500ms or 2s, or leave it out`},
 		{"ack", "set k v --ack some", `--ack "some": give owner or all`},
 		{"flags are no number", "set k v --flags x", `--flags "x": give a number from 0`},
 		{"negative flags", "set k v --flags -1", `--flags "-1": give a number from 0`},
