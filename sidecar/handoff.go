@@ -245,7 +245,7 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	if h.incoming[p].Load() != src {
 		return false
 	}
-	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version)}
+	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent}
 	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
 		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
 	}

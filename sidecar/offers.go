@@ -123,7 +123,7 @@ func (h *handoff) entry(e kv.Entry, hits int) (wire.Entry, bool) {
 	name := h.c.names.nameOf(e.Key.Namespace)
 	return wire.Entry{
 		Namespace: name, Key: e.Key.Bytes, Value: e.Value, Flags: e.Flags, Version: uint64(e.Version),
-		TTLMS: remaining(e.Deadline, h.c.clock.Read()), Hits: hits,
+		TTLMS: remaining(e.Deadline, h.c.clock.Read()), Hits: hits, Absent: e.Absent,
 	}, name != ""
 }
 
@@ -198,7 +198,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 			f.Found = true
 			f.Entry = wire.Entry{
 				Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
-				TTLMS: remaining(info.Deadline, now),
+				TTLMS: remaining(info.Deadline, now), Absent: info.Absent,
 			}
 			h.counts.given.Add(1)
 		}

@@ -136,6 +136,7 @@ type Entry struct {
 	Version   uint64
 	TTLMS     int64 // left; zero is no expiry
 	Hits      int
+	Absent    bool // there is no value: the origin says so
 }
 
 // Fetch asks the releaser of a partition for one entry.

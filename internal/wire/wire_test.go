@@ -81,6 +81,7 @@ func messages() []golden {
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
+	none := Entry{Namespace: "users", Key: key, Version: 1 << 60, TTLMS: 1000, Absent: true}
 	defaults := Request{Op: OpGet, Key: key}
 	set := Request{Op: OpSet, Namespace: ns, Key: key, Value: value}
 	full := set
@@ -123,7 +124,7 @@ func messages() []golden {
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
 		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}}),
-		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry}, Done: true}),
+		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry, none}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9}),
