@@ -99,6 +99,9 @@ const (
 // maxLifetime is the longest of the times for which something is kept.
 const maxLifetime = wire.MaxTTL * time.Millisecond
 
+// maxPattern is the longest key_pattern.
+const maxPattern = 1024
+
 // check says what is wrong with what is configured; l2 is the sidecar's.
 func (n Namespace) check(l2 Size) error {
 	switch {
@@ -112,6 +115,8 @@ func (n Namespace) check(l2 Size) error {
 		return fmt.Errorf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleWhileRevalidate, n.staleLimit())
 	case n.StaleIfError > n.staleLimit():
 		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, n.staleLimit())
+	case len(n.KeyPattern) > maxPattern:
+		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	case n.Origin != nil && n.Source != nil:
 		return errors.New("there are an origin and a Source: leave out one of them")
 	}

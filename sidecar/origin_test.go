@@ -61,6 +61,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"refresh_early alone", Namespace{RefreshEarly: ptr(1.0)}, "refresh_early is for loads"},
 		{"limits alone", Namespace{Limits: Limits{Breaker: Breaker{Probes: 1}}}, "limits is for loads"},
 		{"pattern", Namespace{Origin: http, KeyPattern: "a("}, `key pattern "a(": error parsing regexp`},
+		{"long pattern", Namespace{Origin: http, KeyPattern: strings.Repeat("a", 1025)}, "key_pattern has 1025 bytes: give at most 1024"},
 		{"max_key", Namespace{Origin: http, MaxKey: 1025}, "max_key 1.0 KiB: give 0 B to 1.0 KiB"},
 		{"negative_ttl", Namespace{Origin: http, NegativeTTL: ptr(-time.Second)}, "negative_ttl -1s: give 0s to 8760h0m0s"},
 		{"ttl_jitter", Namespace{Origin: http, TTLJitter: ptr(0.51)}, "ttl_jitter 0.51: give 0 to 0.5"},

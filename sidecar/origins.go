@@ -153,7 +153,7 @@ func (h *HTTPOrigin) open(l Limits, maxValue int) (o opened, err error) {
 		return o, err
 	}
 	header := http.Header{}
-	var secrets []string
+	var hide secrets
 	for _, name := range slices.Sorted(maps.Keys(h.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
 			return o, fmt.Errorf("headers: %s is a secret: give the path of a file that holds it, in header_files", name)
@@ -170,7 +170,7 @@ func (h *HTTPOrigin) open(l Limits, maxValue int) (o opened, err error) {
 		if err := addHeader(header, "header_files", name, value); err != nil {
 			return o, err
 		}
-		secrets = append(secrets, value)
+		hide = append(hide, value)
 	}
 	s, err := httporigin.New(httporigin.Config{
 		URL: h.URL, Method: h.Method, Header: header, Timeout: l.Timeout, Absent: h.Absent,
@@ -179,7 +179,7 @@ func (h *HTTPOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: discreet(s, secrets...), close: func() error { s.Close(); return nil }}, nil
+	return opened{source: hide.source(s), close: func() error { s.Close(); return nil }}, nil
 }
 
 // secretHeaders may not stand in the configuration file.
@@ -216,7 +216,12 @@ func (p *PostgresOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: discreet(s, dsn), check: s.Check, close: func() error { s.Close(); return nil }}, nil
+	hide := secrets{dsn, s.Password()}
+	return opened{
+		source: hide.source(s),
+		check:  func(ctx context.Context) error { return hide.hide(s.Check(ctx)) },
+		close:  func() error { s.Close(); return nil },
+	}, nil
 }
 
 func (r *RedisOrigin) open(l Limits, maxValue int) (o opened, err error) {
@@ -244,7 +249,7 @@ func (r *RedisOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: discreet(s, password), close: s.Close}, nil
+	return opened{source: secrets{password}.source(s), close: s.Close}, nil
 }
 
 func (m *MemcachedOrigin) open(l Limits, maxValue int) (o opened, err error) {
@@ -266,7 +271,7 @@ func (m *MemcachedOrigin) open(l Limits, maxValue int) (o opened, err error) {
 }
 
 func (e *ExecOrigin) open(l Limits, maxValue int) (o opened, err error) {
-	var secrets []string
+	var hide secrets
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for _, v := range e.Env {
 		if name, _, ok := strings.Cut(v, "="); ok && !variableName.MatchString(name) {
@@ -279,13 +284,13 @@ func (e *ExecOrigin) open(l Limits, maxValue int) (o opened, err error) {
 		if err != nil {
 			return o, err
 		}
-		env, secrets = append(env, v+"="+value), append(secrets, value)
+		env, hide = append(env, v+"="+value), append(hide, value)
 	}
 	s, err := execorigin.New(execorigin.Config{Command: e.Command, Env: env, Timeout: l.Timeout, Absent: e.Absent, MaxOutput: maxValue})
 	if err != nil {
 		return o, err
 	}
-	return opened{source: discreet(s, secrets...), close: func() error { return nil }}, nil
+	return opened{source: hide.source(s), close: func() error { return nil }}, nil
 }
 
 // address checks host:port, or the path of a socket. It does not show what it

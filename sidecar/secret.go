@@ -137,35 +137,38 @@ func (r *RedisOrigin) tls() (*tls.Config, error) {
 	return c, nil
 }
 
-// discreet is a source whose errors show none of the secrets: a server may
-// repeat what it was sent, and a command may say anything.
-func discreet(source loader.Source, secrets ...string) loader.Source {
-	var pairs []string
-	for _, s := range secrets {
-		if s == "" {
+// secrets are what no error may show: a server may repeat what it was sent, and
+// a command may say anything.
+type secrets []string
+
+// hide leaves the secrets out of an error's text.
+func (s secrets) hide(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, secret := range s {
+		if secret == "" {
 			continue
 		}
-		pairs = append(pairs, s, "(secret)")
-		if quoted := strings.Trim(strconv.Quote(s), `"`); quoted != s {
-			pairs = append(pairs, quoted, "(secret)")
-		}
+		text = strings.ReplaceAll(text, secret, "(secret)")
+		text = strings.ReplaceAll(text, strings.Trim(strconv.Quote(secret), `"`), "(secret)")
 	}
-	if pairs == nil {
-		return source
+	if text == err.Error() {
+		return err
 	}
-	hide := strings.NewReplacer(pairs...)
+	return hidden{err, text}
+}
+
+// source is a source whose errors show none of them.
+func (s secrets) source(from loader.Source) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
-		v, err := source.Load(ctx, key)
-		if err != nil {
-			if text := hide.Replace(err.Error()); text != err.Error() {
-				err = hidden{err, text}
-			}
-		}
-		return v, err
+		v, err := from.Load(ctx, key)
+		return v, s.hide(err)
 	})
 }
 
-// hidden is an error of which a secret is left out.
+// hidden is an error with another text.
 type hidden struct {
 	error
 	text string

@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 func TestParseConfig(t *testing.T) {
+	two := 2.0
 	cfg, err := parseConfig([]byte(`
 # everything there is
 node: host-7
@@ -44,6 +48,45 @@ namespaces:
     quota: 1MiB
   users: *p
   plain:
+  loaded:
+    origin:
+      http:
+        url: http://127.0.0.1:8080/{key}
+        method: POST
+        headers: {Accept: text/plain}
+        header_files: {Authorization: /etc/token}
+        absent: [404]
+        cache_control: true
+        connections: 7
+    key_pattern: '[a-z]+'
+    max_key: 100B
+    negative_ttl: 0s
+    ttl_jitter: 0
+    stale_while_revalidate: 10s
+    stale_if_error: 20s
+    refresh_early: 2
+    hold: 3s
+    lease_time: 4s
+    limits: &l
+      concurrency: 1
+      queue: 2
+      queue_time: 3s
+      rate: 4.5
+      burst: 5
+      timeout: 6s
+      breaker: {failures: 7, open: 8s, probes: 9}
+      retries: 10
+      retry_share: 0.5
+  database:
+    origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1}}
+    limits: *l
+  redis:
+    origin: {redis: {address: a, username: u, password_file: /f, password_env: E, db: 1, tls: true,
+      tls_ca_file: /c, tls_cert_file: /d, tls_key_file: /e, key_prefix: p, ignore_ttl: true, connections: 2}}
+  memcached:
+    origin: {memcached: {servers: [a, b], key_prefix: p, connections: 3}}
+  script:
+    origin: {exec: {command: [a, b], env: [A=b, C], absent: 4}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -62,8 +105,37 @@ namespaces:
 			t.Errorf("%s: %+v", name, ns)
 		}
 	}
-	if _, ok := cfg.Namespaces["plain"]; !ok || len(cfg.Namespaces) != 3 {
+	if _, ok := cfg.Namespaces["plain"]; !ok || len(cfg.Namespaces) != 8 {
 		t.Errorf("%+v", cfg.Namespaces)
+	}
+	limits := sidecar.Limits{
+		Concurrency: 1, Queue: 2, QueueTime: 3 * time.Second, Rate: 4.5, Burst: 5, Timeout: 6 * time.Second,
+		Breaker: sidecar.Breaker{Failures: 7, Open: 8 * time.Second, Probes: 9}, Retries: 10, RetryShare: 0.5,
+	}
+	for name, want := range map[string]sidecar.Namespace{
+		"loaded": {
+			Origin: &sidecar.Origin{HTTP: &sidecar.HTTPOrigin{
+				URL: "http://127.0.0.1:8080/{key}", Method: "POST", Headers: map[string]string{"Accept": "text/plain"},
+				HeaderFiles: map[string]string{"Authorization": "/etc/token"}, Absent: []int{404}, CacheControl: true, Connections: 7,
+			}},
+			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
+			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, Hold: 3 * time.Second, LeaseTime: 4 * time.Second,
+			Limits: limits,
+		},
+		"database": {
+			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1}},
+			Limits: limits,
+		},
+		"redis": {Origin: &sidecar.Origin{Redis: &sidecar.RedisOrigin{
+			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",
+			KeyPrefix: "p", IgnoreTTL: true, Connections: 2,
+		}}},
+		"memcached": {Origin: &sidecar.Origin{Memcached: &sidecar.MemcachedOrigin{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3}}},
+		"script":    {Origin: &sidecar.Origin{Exec: &sidecar.ExecOrigin{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4}}},
+	} {
+		if got := cfg.Namespaces[name]; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
 	}
 	for name, text := range map[string]string{"empty": "", "blank": " \n\n", "comment": "# nothing\n", "null": "~\n", "dashes": "---\n", "BOM": "\ufeff"} {
 		if cfg, err := parseConfig([]byte(text)); err != nil || cfg.Check() != nil {
@@ -99,13 +171,35 @@ var badConfigs = []struct{ name, text, want string }{
 	{"word for a weight", "weight: much", `line 1: weight: give a number from 0 to 4294967295, not "much"`},
 	{"fraction for a weight", "weight: 1.5", `line 1: weight: give a whole number, not "1.5"`},
 	{"negative weight", "weight: -1", `line 1: weight: give a number from 0 to 4294967295, not "-1"`},
-	{"text for a list", "join: 10.0.0.7:7946", `line 1: join: give a list, such as [10.0.0.7:7946, 10.0.0.8:7946], not "10.0.0...."`},
+	{"text for a list", "join: 10.0.0.7:7946", `line 1: join: give a list, such as [this, that], not "10.0.0...."`},
 	{"join without a port", "join: [host-a]", `join "host-a": give host:port`},
 	{"bind off and join", "bind: off\njoin: [a:1]", "join is given and bind is off"},
 	{"bind beyond loopback", "bind: 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback"},
 	{"no time", "namespaces:\n  a:\n    default_ttl: soon", `line 3: default_ttl: give a time such as 30s or 2h, not "soon"`},
 	{"list of namespaces", "namespaces: [a]", "line 1: namespaces: give names of namespaces, each with its settings, not a list"},
 	{"namespace is no map", "namespaces:\n  a: 5m", `line 2: a: give the namespace's settings, such as default_ttl: 5m, not "5m"`},
+	{"unknown key of an origin", "namespaces:\n  a:\n    origin:\n      htpp: {}\n", `line 4: "htpp" is no setting of origin; there are http, postgres, redis, memcached, exec`},
+	{"unknown key of a kind", "namespaces:\n  a:\n    origin:\n      redis:\n        password: x\n", `line 5: "password" is no setting of redis; there are address, username, password_file, password_env,`},
+	{"unknown key of limits", "namespaces:\n  a:\n    limits:\n      qps: 7\n", `line 4: "qps" is no setting of limits; there are concurrency, queue, queue_time, rate,`},
+	{"unknown key of a breaker", "namespaces: {a: {limits: {breaker: {fails: 7}}}}", `line 1: "fails" is no setting of breaker; there are failures, open, probes`},
+	{"text for an origin", "namespaces:\n  a:\n    origin: http", `line 3: origin: give a kind of origin with its settings, such as http: {url: "http://127.0.0.1:8080/{key}"}, not a text`},
+	{"list for a kind", "namespaces: {a: {origin: {http: [x]}}}", "line 1: http: give settings, such as url: http://127.0.0.1:8080/{key}, not a list"},
+	{"list for headers", "namespaces: {a: {origin: {http: {headers: [x]}}}}", "line 1: headers: give names, each with its value, not a list"},
+	{"text for limits", "namespaces: {a: {limits: 7}}", `line 1: limits: give settings, such as concurrency: 16, not "7"`},
+	{"text for a breaker", "namespaces: {a: {limits: {breaker: 7}}}", `line 1: breaker: give settings, such as failures: 5, not "7"`},
+	{"text for statuses", "namespaces: {a: {origin: {http: {absent: 404}}}}", `line 1: absent: give a list of numbers, such as [404, 410], not "404"`},
+	{"word for a rate", "namespaces: {a: {limits: {rate: much}}}", `line 1: rate: give a number, such as 0.1, not "much"`},
+	{"fraction deep inside", "namespaces:\n  a:\n    limits:\n      breaker:\n        probes: 1.5\n", `line 5: probes: give a whole number, not "1.5"`},
+	{"fraction in a list", "namespaces: {a: {origin: {http: {absent: [404, 4.5]}}}}", `line 1: absent: give a whole number, not "4.5"`},
+	{"fraction in an anchor", "namespaces:\n  a: {origin: &o {exec: {command: [true], absent: 1.5}}}\n  b: {origin: *o}\n", `line 2: absent: give a whole number, not "1.5"`},
+	{"jitter out of bounds", "namespaces: {a: {origin: {exec: {command: [true]}}, ttl_jitter: .nan}}", "namespace a: ttl_jitter NaN: give 0 to 0.5"},
+	{"two origins", "namespaces: {a: {origin: {http: {}, exec: {}}}}", "namespace a: origin: http and exec are given: give one of them"},
+	{"no origin", "namespaces: {a: {origin: {http: }}}", "namespace a: origin: nothing is given"},
+	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
+	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
+	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},
+	{"a device", "namespaces: {a: {origin: {http: {url: 'http://h/{key}', header_files: {A: /dev/zero}}}}}", "header_files: A /dev/zero: it is no regular file"},
+	{"no such variable", "namespaces: {a: {origin: {postgres: {dsn_env: NO_SUCH, query: $1}}}}", "namespace a: origin.postgres: dsn_env: the environment variable NO_SUCH is not set, or empty"},
 	{"duplicate key", "l2_size: 1GiB\nnode: a\nl2_size: 1GiB\n", "line 3: l2_size is there already, at line 1: leave out one of them"},
 	{"duplicate namespace", "namespaces:\n  a: {}\n  a: {}\n", "line 3: a is there already, at line 2"},
 	{"duplicate in a namespace", "namespaces:\n  a:\n    quota: 1MiB\n    quota: 1MiB\n", "line 4: quota is there already, at line 3"},
@@ -152,7 +246,8 @@ func TestConfigCheck(t *testing.T) {
 		}
 		return command(t, "", "config", "check", file)
 	}
-	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}"} {
+	for _, text := range []string{"", "l2_size: 16MiB\n", "http: off", "socket_mode: 0600", "namespaces: {a: {default_ttl: 0s}}",
+		"namespaces: {a: {origin: {exec: {command: [true]}}, limits: {rate: 7.5}}}"} {
 		if o := check(text); o != (outcome{exitDone, "ok\n", ""}) {
 			t.Errorf("%q: %v\nwant ok", text, o)
 		}
@@ -173,6 +268,11 @@ func TestConfigCheck(t *testing.T) {
 				t.Errorf("took %v", took)
 			}
 		})
+	}
+	for typ := range parts {
+		if kinds[typ] == "" {
+			t.Errorf("nothing is said of what to give for %s", typ)
+		}
 	}
 	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
 		t.Errorf("absent file: %v", o)

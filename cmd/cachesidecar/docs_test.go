@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -143,9 +144,9 @@ func TestConfigDoc(t *testing.T) {
 			t.Errorf("%s: the default is told as %q, the flag says %q", row[0], row[2], want)
 		}
 	}
-	known := append(settings(reflect.TypeFor[fileConfig]()), settings(reflect.TypeFor[sidecar.Namespace]())...)
+	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[sidecar.Namespace](), "")...)
 	for _, key := range known {
-		if _, ok := rows[key]; !ok && key != "namespaces" {
+		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" {
 			t.Errorf("the page does not tell of %s", key)
 		}
 	}
@@ -154,6 +155,22 @@ func TestConfigDoc(t *testing.T) {
 			t.Errorf("the page tells of %s, which there is not", key)
 		}
 	}
+}
+
+// paths are the settings of a type, and of those within: origin.http.url. A kind
+// of origin is no setting, but a table of them.
+func paths(t reflect.Type, before string) (list []string) {
+	for _, f := range fields(t) {
+		path := before + f.name
+		within := inner(f.typ).Kind() == reflect.Struct
+		if !within || before == "" {
+			list = append(list, path)
+		}
+		if within {
+			list = append(list, paths(inner(f.typ), path+".")...)
+		}
+	}
+	return list
 }
 
 // What docs/CONFIG.md tells of bounds is what Check holds.
@@ -212,18 +229,138 @@ func TestConfigDocBounds(t *testing.T) {
 	}
 }
 
-// The file that docs/CONFIG.md shows is right.
-func TestConfigDocExample(t *testing.T) {
-	_, rest, ok := strings.Cut(readDoc(t, "CONFIG.md"), "```yaml\n")
-	example, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatal("there is no example")
+// The same of what a namespace with an origin has: the page names the most, and
+// what is said to be the default is.
+func TestConfigDocOriginBounds(t *testing.T) {
+	rows := configRows(t)
+	for _, tc := range []struct{ key, most, above, below, least string }{
+		{"hold", "10m", "10m1ms", "-1s", "0s"},
+		{"lease_time", "10m", "10m1ms", "99ms", "100ms"},
+		{"max_key", "1024B", "1025B", "-1B", "1B"},
+		{"negative_ttl", "8760h", "8761h", "-1s", "0s"},
+		{"ttl_jitter", "0.5", "0.51", "-0.1", "0"},
+		{"refresh_early", "10", "10.1", "-1", "0"},
+		{"limits.concurrency", "65536", "65537", "-1", "1"},
+		{"limits.queue", "1048576", "1048577", "-1", "1"},
+		{"limits.queue_time", "30s", "31s", "-1s", "1ms"},
+		{"limits.rate", "1e9", "1.1e9", "-1", "0.1"},
+		{"limits.burst", "1048576", "1048577", "-1", "1"},
+		{"limits.timeout", "30s", "31s", "-1s", "1ms"},
+		{"limits.breaker.failures", "1048576", "1048577", "-1", "1"},
+		{"limits.breaker.open", "10m", "10m1ms", "-1s", "1ms"},
+		{"limits.breaker.probes", "1024", "1025", "-1", "1"},
+		{"limits.retries", "10", "11", "-1", "1"},
+		{"limits.retry_share", "1", "1.1", "-0.1", "0.5"},
+		{"origin.http.absent", "599", "600", "199", "200"},
+		{"origin.http.connections", "65536", "65537", "-1", "1"},
+		{"origin.postgres.connections", "65536", "65537", "-1", "1"},
+		{"origin.redis.db", "65536", "65537", "-1", "0"},
+		{"origin.redis.connections", "65536", "65537", "-1", "1"},
+		{"origin.memcached.connections", "65536", "65537", "-1", "1"},
+		{"origin.exec.absent", "255", "256", "-1", "1"},
+	} {
+		for value, right := range map[string]bool{tc.most: true, tc.above: false, tc.below: false, tc.least: true} {
+			cfg, err := parseConfig([]byte(withFiles(t, originWith(tc.key, value))))
+			if err == nil {
+				err = cfg.Check()
+			}
+			if (err == nil) != right {
+				t.Errorf("%s: %s: %v, want it to be right: %v", tc.key, value, err, right)
+			}
+		}
+		if row := rows[tc.key]; len(row) < 4 || !strings.Contains(row[3], tc.most) {
+			t.Errorf("%s: the page says %q, want the most to be %s", tc.key, row, tc.most)
+		}
 	}
-	cfg, err := parseConfig([]byte(example))
-	if err == nil {
-		err = cfg.Check()
+	for key, want := range map[string]string{
+		"stale_limit": sidecar.DefaultStaleLimit.String(), "negative_ttl": sidecar.DefaultNegativeTTL.String(),
+		"ttl_jitter": fmt.Sprint(sidecar.DefaultTTLJitter), "refresh_early": fmt.Sprint(sidecar.DefaultRefreshEarly),
+		"lease_time": sidecar.DefaultLeaseTime.String(),
+	} {
+		if got := rows[key][2]; got != want && got+"0s" != want {
+			t.Errorf("%s: the default is told as %s, and is %s", key, got, want)
+		}
 	}
-	if err != nil || len(cfg.Namespaces) != 2 {
-		t.Errorf("%v\n%s", err, example)
+}
+
+// originWith is a file with one setting more than an origin needs.
+func originWith(key, value string) string {
+	origins := map[string]string{
+		"http": "url: 'http://h/{key}'", "postgres": "dsn_file: /etc/cachesidecar/dsn, query: SELECT $1", "redis": "address: 'h:1'",
+		"memcached": "servers: ['h:1']", "exec": "command: ['true']",
 	}
+	kind, settings := "exec", ""
+	if rest, ok := strings.CutPrefix(key, "origin."); ok {
+		kind, key, _ = strings.Cut(rest, ".")
+		if key == "absent" && kind == "http" {
+			value = "[" + value + "]"
+		}
+		origins[kind] += ", " + key + ": " + value
+	} else {
+		path := strings.Split(key, ".")
+		settings = path[len(path)-1] + ": " + value
+		for i := len(path) - 2; i >= 0; i-- {
+			settings = path[i] + ": {" + settings + "}"
+		}
+		settings = ", " + settings
+	}
+	return "namespaces: {a: {origin: {" + kind + ": {" + origins[kind] + "}}" + settings + "}}\n"
+}
+
+// The files that the pages show are right, all that they name once it is there.
+func TestDocExamples(t *testing.T) {
+	all := strings.Join(docExamples(t), "")
+	for _, kind := range settings(reflect.TypeFor[sidecar.Origin]()) {
+		if !strings.Contains(all, "\n      "+kind+":\n") {
+			t.Errorf("there is no example of origin %s", kind)
+		}
+	}
+	for _, example := range docExamples(t) {
+		cfg, err := parseConfig([]byte(withFiles(t, example)))
+		if err == nil {
+			err = cfg.Check()
+		}
+		if err != nil {
+			t.Errorf("%v\n%s", err, example)
+		}
+	}
+}
+
+// docExamples are what the pages show as configuration files.
+func docExamples(t testing.TB) (list []string) {
+	t.Helper()
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md"} {
+		pages, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, page := range pages {
+			b, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, rest := range strings.Split(string(b), "```yaml\n")[1:] {
+				example, _, _ := strings.Cut(rest, "```")
+				list = append(list, example)
+			}
+		}
+	}
+	if len(list) == 0 {
+		t.Fatal("the pages show no configuration file")
+	}
+	return list
+}
+
+var namedFile = regexp.MustCompile(`/(etc/cachesidecar|usr/local/bin)/([a-z.-]+)`)
+
+// withFiles makes the files that a configuration names, in a folder of the test.
+func withFiles(t testing.TB, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, m := range namedFile.FindAllStringSubmatch(text, -1) {
+		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte("postgres://user:password@host/database\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return namedFile.ReplaceAllString(text, dir+"/$2")
 }

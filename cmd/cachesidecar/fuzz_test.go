@@ -16,6 +16,9 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Add([]byte("node: a\nl1_size: 1GiB\nnamespaces:\n  a: &a {default_ttl: 5m, quota: 1MiB}\n  b: *a\n  c: {<<: *a, quota: 2MiB}\n"))
 	f.Add([]byte("a0: &a0 [x, x]\na1: &a1 [*a0, *a0]\nnode: *a1\n"))
+	for _, example := range docExamples(f) {
+		f.Add([]byte(withFiles(f, example)))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		start := time.Now()
 		cfg, err := parseConfig(b)
@@ -33,6 +36,9 @@ func FuzzConfig(f *testing.F) {
 		}
 		if err := cfg.Check(); err != nil && err.Error() == "" {
 			t.Error("an error without a word")
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("checking took %v", took)
 		}
 	})
 }

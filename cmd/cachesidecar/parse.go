@@ -35,16 +35,67 @@ type fileConfig struct {
 
 // settings lists the keys that a file may have for a type.
 func settings(t reflect.Type) (names []string) {
-	for i := range t.NumField() {
-		name, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			names = append(names, settings(t.Field(i).Type)...)
-		case name != "" && name != "-":
-			names = append(names, name)
-		}
+	for _, f := range fields(t) {
+		names = append(names, f.name)
 	}
 	return names
+}
+
+// field is a key that a file may have, and the type of what it sets.
+type field struct {
+	name string
+	typ  reflect.Type
+}
+
+func fields(t reflect.Type) (list []field) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			list = append(list, fields(f.Type)...)
+		case name != "" && name != "-":
+			list = append(list, field{name, f.Type})
+		}
+	}
+	return list
+}
+
+// inner is what a type holds, for the parser: what it points to.
+func inner(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// part is a map of settings inside a file.
+type part struct {
+	whose string
+	typ   reflect.Type
+}
+
+// parts are the maps that a file may have, by the Go types that the parser
+// names in its complaints.
+var parts = partsOf(field{"", reflect.TypeFor[fileConfig]()}, map[string]part{})
+
+func partsOf(s field, in map[string]part) map[string]part {
+	t := inner(s.typ)
+	if t.Kind() == reflect.Map {
+		s.name, t = "a namespace", t.Elem()
+	}
+	if t.Kind() != reflect.Struct {
+		return in
+	}
+	p := part{typ: t}
+	if s.name != "" {
+		p.whose = " of " + s.name
+	}
+	in[t.String()] = p
+	for _, f := range fields(t) {
+		partsOf(f, in)
+	}
+	return in
 }
 
 // parseConfig reads YAML. An error names the line; nothing of what it comes
@@ -60,7 +111,7 @@ func parseConfig(b []byte) (cfg fileConfig, err error) {
 	if err := checkNode(root, 0); err != nil {
 		return cfg, err
 	}
-	if err := checkWhole(root); err != nil {
+	if err := checkWhole(root, reflect.TypeFor[fileConfig]()); err != nil {
 		return cfg, err
 	}
 	d := yaml.NewDecoder(bytes.NewReader(b))
@@ -124,23 +175,60 @@ func checkNode(n *yaml.Node, depth int) error {
 }
 
 // checkWhole refuses fractions where whole numbers belong: the parser cuts them.
-func checkWhole(root *yaml.Node) error {
-	whole := map[string]bool{}
-	for _, f := range reflect.VisibleFields(reflect.TypeFor[fileConfig]()) {
-		if k := f.Type.Kind(); k == reflect.Int || k == reflect.Uint32 && f.Type.PkgPath() == "" {
-			whole[f.Tag.Get("yaml")] = true
-		}
+func checkWhole(n *yaml.Node, t reflect.Type) error {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
 	}
-	for i := 0; root.Kind == yaml.MappingNode && i < len(root.Content); i += 2 {
-		k, v := root.Content[i], root.Content[i+1]
-		if v.Kind == yaml.AliasNode {
-			v = v.Alias
+	t = inner(t)
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		at, ok := memberOf(t, k.Value)
+		if !ok {
+			continue
 		}
-		if whole[k.Value] && v.ShortTag() == "!!float" {
-			return fmt.Errorf("line %d: %s: give a whole number, not %q", k.Line, k.Value, v.Value)
+		if err := checkWhole(v, at); err != nil {
+			return err
+		}
+		for _, one := range elements(v) {
+			if isWhole(at) && one.ShortTag() == "!!float" {
+				return fmt.Errorf("line %d: %s: give a whole number, not %q", k.Line, k.Value, one.Value)
+			}
 		}
 	}
 	return nil
+}
+
+// memberOf is the type of what a key of a map stands for.
+func memberOf(t reflect.Type, key string) (reflect.Type, bool) {
+	switch t.Kind() {
+	case reflect.Map:
+		return t.Elem(), true
+	case reflect.Struct:
+		for _, f := range fields(t) {
+			if f.name == key {
+				return f.typ, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// elements are those of a list, or the value itself.
+func elements(n *yaml.Node) []*yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind == yaml.SequenceNode {
+		return n.Content
+	}
+	return []*yaml.Node{n}
+}
+
+func isWhole(t reflect.Type) bool {
+	if t = inner(t); t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	return t.PkgPath() == "" && (t.Kind() == reflect.Int || t.Kind() == reflect.Uint32)
 }
 
 // The parser's complaints about a document that is YAML but not ours.
@@ -153,7 +241,9 @@ var (
 var kinds = map[string]string{
 	"int":                          "a number",
 	"uint32":                       "a number from 0 to 4294967295",
-	"[]string":                     "a list, such as [10.0.0.7:7946, 10.0.0.8:7946]",
+	"float64":                      "a number, such as 0.1",
+	"[]int":                        "a list of numbers, such as [404, 410]",
+	"[]string":                     "a list, such as [this, that]",
 	"string":                       "text",
 	"bool":                         "true or false",
 	"time.Duration":                "a time such as 30s or 2h",
@@ -161,7 +251,22 @@ var kinds = map[string]string{
 	"sidecar.FileMode":             "octal permission bits, such as 0660",
 	"sidecar.Namespace":            "the namespace's settings, such as default_ttl: 5m",
 	"map[string]sidecar.Namespace": "names of namespaces, each with its settings",
+	"map[string]string":            "names, each with its value",
+	"sidecar.Origin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
+	"sidecar.HTTPOrigin":           "settings, such as url: http://127.0.0.1:8080/{key}",
+	"sidecar.PostgresOrigin":       "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
+	"sidecar.RedisOrigin":          "settings, such as address: 127.0.0.1:6379",
+	"sidecar.MemcachedOrigin":      "settings, such as servers: [127.0.0.1:11211]",
+	"sidecar.ExecOrigin":           "settings, such as command: [/usr/local/bin/load]",
+	"sidecar.Limits":               "settings, such as concurrency: 16",
+	"sidecar.Breaker":              "settings, such as failures: 5",
 	"main.fileConfig":              "settings, such as l2_size: 1GiB",
+}
+
+// mayBeSecret says whether a word in the place of a map of this type may be a
+// secret, which no error shows: an origin's DSN, or what belongs into a file.
+func mayBeSecret(typ string) bool {
+	return typ == "map[string]string" || strings.HasPrefix(typ, "sidecar.") && strings.HasSuffix(typ, "Origin")
 }
 
 // explainYAML takes the Go types out of the parser's complaints, and tells of
@@ -185,11 +290,8 @@ func explainYAML(err error, root *yaml.Node) error {
 			break
 		}
 		if m := unknownField.FindStringSubmatch(l); m != nil {
-			whose, known := "", settings(reflect.TypeFor[fileConfig]())
-			if m[3] == "sidecar.Namespace" {
-				whose, known = " of a namespace", settings(reflect.TypeFor[sidecar.Namespace]())
-			}
-			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], whose, strings.Join(known, ", "))
+			in := parts[m[3]]
+			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], in.whose, strings.Join(settings(in.typ), ", "))
 		} else if m := wrongType.FindStringSubmatch(l); m != nil {
 			line, _ := strconv.Atoi(m[1])
 			kind, got := yaml.ScalarNode, fmt.Sprintf("%q", m[3])
@@ -198,6 +300,10 @@ func explainYAML(err error, root *yaml.Node) error {
 				kind, got = yaml.SequenceNode, "a list"
 			case "map":
 				kind, got = yaml.MappingNode, "a map"
+			default:
+				if mayBeSecret(m[4]) {
+					got = "a text"
+				}
 			}
 			name := names[place{line, kind}]
 			if m[4] == "main.fileConfig" { // the whole document

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -147,6 +148,9 @@ func (p *program) serve(c *cli.Context) error {
 	if err := cfg.Check(); err != nil {
 		return usagef("%v", err)
 	}
+	// A Redis origin's library writes a line to stderr for each failed dial. We
+	// have the same as an error, and stderr is the log's.
+	redislog.Disable()
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err

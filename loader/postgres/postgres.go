@@ -112,6 +112,10 @@ func New(cfg Config) (*Source, error) {
 	return &Source{cfg: cfg, pool: pool}, nil
 }
 
+// Password is what the DSN, or the file or variable that PostgreSQL's clients look
+// in, has: for whoever shows errors, to leave it out.
+func (s *Source) Password() string { return s.pool.Config().ConnConfig.Password }
+
 // Close ends the connections, and waits for loads under way.
 func (s *Source) Close() { s.pool.Close() }
 

@@ -5,8 +5,9 @@
 // value beyond the limit never leaves the server. A key of another type is
 // refused.
 //
-// It starts no goroutine of its own; go-redis has none left after Close. It
-// neither writes, nor follows cluster redirects, nor subscribes.
+// It starts no goroutine of its own; go-redis has none left after Close. go-redis
+// also writes failed dials to stderr, process-wide, unless its package logging is
+// told otherwise. It neither writes, nor follows cluster redirects, nor subscribes.
 package redisorigin
 
 import (

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A secret is in no message about a configuration, wherever somebody has put it
+// and whatever is wrong besides.
+func TestNoSecretIsShown(t *testing.T) {
+	const marker = "s3cret"
+	dir := tempDir(t)
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	password := write("password", marker+"\n")
+	lines := write("lines", marker+"\nX-More: "+marker)
+	long := write("long", strings.Repeat(marker, 20_000))
+	dsn := write("dsn", "postgres://u:"+marker+"@h/d\n")
+	key := write("key", "-----BEGIN PRIVATE KEY-----\n"+marker+"\n-----END PRIVATE KEY-----\n")
+	t.Setenv("CACHESIDECAR_TEST_SECRET", marker)
+	t.Setenv("CACHESIDECAR_TEST_LINES", marker+"\n"+marker)
+	t.Setenv("CACHESIDECAR_TEST_DSN", "host=h password="+marker+" sslmode=what")
+
+	const http, query = "url: 'http://h/{key}', ", "query: SELECT $1, "
+	for _, tc := range []struct {
+		name, origin string
+		want         string // "" is right
+	}{
+		{"a file", "http: {" + http + "header_files: {Authorization: " + password + "}}", ""},
+		{"a DSN", "postgres: {" + query + "dsn_file: " + dsn + "}", ""},
+		{"a variable", "redis: {address: 'h:1', password_env: CACHESIDECAR_TEST_SECRET}", ""},
+		{"a variable for a command", "exec: {command: ['true'], env: [CACHESIDECAR_TEST_SECRET]}", ""},
+
+		{"a file that is too long", "redis: {address: 'h:1', password_file: " + long + "}", "it has more than 65536 bytes"},
+		{"a header of two lines", "http: {" + http + "header_files: {X-A: " + lines + "}}", "X-A: the value has line breaks"},
+		{"no DSN at all", "postgres: {" + query + "dsn_file: " + lines + "}", "its DSN cannot be read"},
+		{"a DSN that is wrong", "postgres: {" + query + "dsn_env: CACHESIDECAR_TEST_DSN}", "its DSN cannot be read"},
+		{"no DSN in a variable", "postgres: {" + query + "dsn_env: CACHESIDECAR_TEST_LINES}", "its DSN cannot be read"},
+		{"a file and a variable", "redis: {address: 'h:1', password_file: " + password + ", password_env: CACHESIDECAR_TEST_SECRET}", "password_file and password_env are given"},
+		{"a key that is none", "redis: {address: 'h:1', tls: true, tls_cert_file: " + key + ", tls_key_file: " + key + "}", "give a certificate and its key, in PEM"},
+		{"something else is wrong", "postgres: {query: SELECT, dsn_file: " + dsn + "}", "its query must have $1"},
+
+		{"in place of its file", "redis: {address: 'h:1', password_file: s3cret}", "password_file: give the whole path"},
+		{"in place of its variable", "redis: {address: 'h:1', password_env: s3cret}", "password_env: give the name of an environment variable"},
+		{"a DSN in place of its file", "postgres: {" + query + "dsn_file: 'postgres://u:s3cret@h/d'}", "dsn_file: give the whole path"},
+		{"a DSN in place of its variable", "postgres: {" + query + "dsn_env: 'host=h password=s3cret'}", "dsn_env: give the name of an environment variable"},
+		{"a header in place of its file", "http: {" + http + "header_files: {Authorization: Bearer s3cret}}", "Authorization: give the whole path"},
+		{"a header", "http: {" + http + "headers: {Authorization: Bearer s3cret}}", "headers: Authorization is a secret"},
+		{"a header of two lines in place", "http: {" + http + "headers: {X-A: \"a\\ns3cret\"}}", "X-A: the value has line breaks"},
+		{"a header's list", "http: {" + http + "headers: {X-A: [s3cret]}}", "give text, not a list"},
+		{"in the URL", "http: {url: 'http://u:s3cret@h/{key}'}", "url: it has a user or password"},
+		{"in a broken URL", "http: {url: 'http://u:s3cret@h:port/{key}'}", "http origin: its URL must begin with"},
+		{"in a URL's query without a key", "http: {url: 'http://h/?token=s3cret'}", "its URL must have {key} once"},
+		{"in the URL of a Redis", "redis: {address: 'redis://:s3cret@h:6379'}", "address: give host:port"},
+		{"in an address", "redis: {address: ':s3cret@h:6379'}", "address: give host:port"},
+		{"in the URL of a memcached", "memcached: {servers: ['u:s3cret@h:1']}", "servers: give host:port"},
+		{"in a variable's name", "exec: {command: ['true'], env: ['a s3cret']}", "env: give the name of an environment variable"},
+		{"a variable that has no name", "exec: {command: ['true'], env: ['s3cret=s3cret']}", "env: give the name of an environment variable"},
+		{"as a setting there is not", "redis: {address: 'h:1', password: s3cret}", `"password" is no setting of redis`},
+		{"in place of a kind's settings", "postgres: s3cret", "postgres: give settings, such as dsn_file: /etc/cachesidecar/users.dsn, not a text"},
+		{"in place of headers", "http: {" + http + "header_files: s3cret}", "give names, each with its value, not a text"},
+		{"in place of an origin", "s3cret", "give a kind of origin"},
+	} {
+		file := write("c.yaml", fmt.Sprintf("namespaces: {a: {origin: {%s}}}\n", tc.origin))
+		if !strings.Contains(tc.origin, ": ") {
+			file = write("c.yaml", "namespaces: {a: {origin: "+tc.origin+"}}\n")
+		}
+		outcomes := []outcome{command(t, "", "config", "check", file)}
+		if tc.want != "" {
+			outcomes = append(outcomes, command(t, "", "run", "--config", file, "--socket", filepath.Join(dir, "s")))
+		}
+		for _, o := range outcomes {
+			if strings.Contains(o.out+o.err, marker) {
+				t.Errorf("%s: the secret is shown: %.500s", tc.name, o)
+			}
+			if !strings.Contains(o.err, tc.want) || (o.status == exitDone) != (tc.want == "") {
+				t.Errorf("%s: %.500s\nwant %q", tc.name, o, tc.want)
+			}
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// talking is the address of a server whose connections say what f does.
+func talking(t *testing.T, f func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() { // ends with the listener
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // ends with the client's connection
+				defer c.Close()
+				f(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// repeating says what it is told, after some words.
+func repeating(before string) func(net.Conn) {
+	return func(c net.Conn) {
+		b := make([]byte, 4096)
+		for {
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			said := strings.NewReplacer("\r", "_", "\n", "_", " ", "_").Replace(string(b[:n]))
+			if _, err := fmt.Fprintf(c, "%s%s\r\n", before, said); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// pgEcho is a PostgreSQL server that asks for the password, and repeats it.
+func pgEcho(c net.Conn) {
+	message := func() []byte {
+		var length [4]byte
+		if _, err := io.ReadFull(c, length[:]); err != nil {
+			return nil
+		}
+		b := make([]byte, max(4, binary.BigEndian.Uint32(length[:]))-4)
+		_, _ = io.ReadFull(c, b)
+		return b
+	}
+	message() // the start
+	_, _ = c.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 3})
+	_, _ = io.ReadFull(c, make([]byte, 1))
+	text := "SFATAL\x00C28P01\x00Mwrong: " + strings.TrimRight(string(message()), "\x00") + "\x00\x00"
+	_, _ = c.Write(append(binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(text)+4)), text...))
+}
+
+// A server may repeat what it was sent, and a command may say anything: no error
+// of a load, or of a check, shows a secret for that.
+func TestNoErrorShowsASecret(t *testing.T) {
+	const marker = `s3cret"\word`
+	t.Setenv("CACHESIDECAR_TEST_SECRET", marker)
+	refusing := talking(t, func(net.Conn) {})
+	postgres := func(address string) *Origin {
+		host, port, _ := net.SplitHostPort(address)
+		dsn := fmt.Sprintf(`host=%s port=%s user=u dbname=d sslmode=disable password='s3cret"\\word'`, host, port)
+		return &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}}
+	}
+	http := func(address string) *Origin {
+		return &Origin{HTTP: &HTTPOrigin{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}}
+	}
+	redis := func(address string) *Origin {
+		return &Origin{Redis: &RedisOrigin{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}}
+	}
+	exec := func(script string) *Origin {
+		return &Origin{Exec: &ExecOrigin{Command: []string{"sh", "-c", script}, Env: []string{"CACHESIDECAR_TEST_SECRET"}}}
+	}
+	for _, tc := range []struct {
+		name   string
+		origin *Origin
+		hides  bool // where the secret would be shown: else nothing is tested
+	}{
+		{"http repeats", http(talking(t, repeating(""))), true},
+		{"http hangs up", http(refusing), false},
+		{"redis repeats", redis(talking(t, repeating("-ERR unknown command, with args "))), true},
+		{"redis hangs up", redis(refusing), false},
+		{"postgres repeats", postgres(talking(t, pgEcho)), true},
+		{"postgres hangs up", postgres(refusing), false},
+		{"a command says it", exec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
+		{"a command is silent", exec(`exit 3`), false},
+	} {
+		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20)
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		errs := map[string]error{}
+		_, errs["load"] = o.guard.Load(t.Context(), []byte("k"))
+		if o.check != nil {
+			errs["check"] = o.check(t.Context())
+		}
+		for what, err := range errs {
+			if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), `\word`) {
+				t.Errorf("%s: %s: %v", tc.name, what, err)
+			} else if tc.hides != strings.Contains(err.Error(), "(secret)") {
+				t.Errorf("%s: %s: %v, want the secret to be left out: %v", tc.name, what, err, tc.hides)
+			}
+		}
+		if err := o.close(); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// What is left out of the text is still the error that it was.
+func TestHiddenErrorsKeepTheirKind(t *testing.T) {
+	source := secrets{"", "s3cret"}.source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+		return loader.Value{}, fmt.Errorf("%w: %s is s3cret", loader.ErrPermanent, key)
+	}))
+	_, err := source.Load(t.Context(), []byte("k"))
+	if !errors.Is(err, loader.ErrPermanent) || err.Error() != "the origin refuses: k is (secret)" {
+		t.Errorf("%v", err)
+	}
+}
