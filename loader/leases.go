@@ -18,14 +18,14 @@ import (
 // Token is the right to fill one key, once.
 type Token struct {
 	Random  uint64 // from the system's source: cannot be guessed
-	Holding string // the very holding that issued it, as the caller names it
+	Holding uint32 // the very holding that issued it, as the caller numbers them
 	Stamp          // of its issue
 }
 
 // Claim is what Leases is asked on a miss.
 type Claim struct {
 	Key     kv.Key
-	Holding string
+	Holding uint32
 	// Begin stamps a token. It is called under Leases' lock, at the first issue
 	// and at every hand-over, and may not call back.
 	Begin func() Stamp

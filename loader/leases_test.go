@@ -46,9 +46,9 @@ func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 func TestOneTokenAndItsFill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
-		c := Claim{Key: keyOf("a"), Holding: "h", Begin: v.begin}
+		c := Claim{Key: keyOf("a"), Holding: 7, Begin: v.begin}
 		token := mustClaim(t, l, c)
-		if token.Version != 1 || token.Holding != "h" {
+		if token.Version != 1 || token.Holding != 7 {
 			t.Errorf("token %+v", token)
 		}
 		var wg sync.WaitGroup
@@ -85,7 +85,7 @@ func TestFillRefused(t *testing.T) {
 	}{
 		{"forged", func(_ *Leases, t *Token) { t.Random++ }, "a"},
 		{"other version", func(_ *Leases, t *Token) { t.Version++ }, "a"},
-		{"other holding", func(_ *Leases, t *Token) { t.Holding = "other" }, "a"},
+		{"other holding", func(_ *Leases, t *Token) { t.Holding = 8 }, "a"},
 		{"other key", func(*Leases, *Token) {}, "b"},
 		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
 		{"invalidated", func(l *Leases, _ *Token) { l.Detach(keyOf("a").Hash) }, "a"},

@@ -36,7 +36,11 @@ type Load struct {
 	// Loads' lock, so that no detach falls between the stamp and the entry in
 	// the table; it may not call back.
 	Begin func() Stamp
-	Fetch func(ctx context.Context) (Value, error)
+	// Missing, if given, is asked once the load has its place in the table, before
+	// Fetch: where another load has stored the key since its caller missed it, this
+	// one ends with ErrPresent.
+	Missing func() bool
+	Fetch   func(ctx context.Context) (Value, error)
 	// Keep stores a result that nothing detached, "absent" included, before
 	// anybody gets it: who comes after the load finds it in the store. It reports
 	// whether it was stored. It checks for itself whether the version may still be
@@ -57,7 +61,7 @@ type LoadsConfig struct {
 // LoadsStats counts since the start, but for the first two.
 type LoadsStats struct {
 	UnderWay, Waiting int
-	Begun             uint64
+	Begun             uint64 // less those that ended with ErrPresent
 	Collapsed         uint64 // joined a load that was under way
 	Left              uint64 // gave up before the load was done
 	Detached          uint64 // loads whose value no cache may keep
@@ -198,7 +202,11 @@ func (l *Loads) run(f *flight) {
 	defer l.wg.Done()
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Timeout)
 	defer cancel()
-	value, err := fetch(ctx, f.load.Fetch)
+	var value Value
+	err := ErrPresent
+	if f.load.Missing == nil || f.load.Missing() {
+		value, err = fetch(ctx, f.load.Fetch)
+	}
 
 	l.mu.Lock()
 	detached := f.detached
@@ -217,6 +225,8 @@ func (l *Loads) run(f *flight) {
 	l.removeLocked(f.load.Key.Hash, func(g *flight) bool { return g == f })
 	l.stats.UnderWay--
 	switch {
+	case err == ErrPresent:
+		l.stats.Begun--
 	case absent:
 		l.stats.Absent++
 	case err != nil:

@@ -240,6 +240,17 @@ func TestLoadEnds(t *testing.T) {
 	}
 }
 
+func TestPresent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		o := &origin{}
+		_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Missing: func() bool { return false }, Fetch: o.fetch})
+		if s := l.Stats(); err != ErrPresent || o.calls.Load() != 0 || s.Begun != 0 || s.Failed != 0 {
+			t.Errorf("got %v after %d calls of the origin, %+v; want ErrPresent, and no load", err, o.calls.Load(), s)
+		}
+	})
+}
+
 func TestLoadsBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, o, v := newLoads(t, LoadsConfig{MaxLoads: 1, MaxWaiters: 2}), &origin{takes: time.Second}, &versions{}

@@ -44,6 +44,8 @@ var (
 	ErrPermanent = errors.New("the origin refuses")
 	// ErrNotStored: a fill came with a token that is not, or no longer, good.
 	ErrNotStored = errors.New("not stored: the token is not the current one, or the key was invalidated")
+	// ErrPresent: the key has been stored since it was missed.
+	ErrPresent = errors.New("the key is there by now")
 	// ErrClosed: Close has been called.
 	ErrClosed = errors.New("the loader is closed")
 )

@@ -132,6 +132,19 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		}
 		return left
 	}, func(i int) { items[i] = c.nobody(one(i)) })
+	group := errgroup.Group{}
+	group.SetLimit(fetchesAtOnce)
+	for i := range items {
+		if degraded(&items[i]) && c.mayLoadAside(q) {
+			group.Go(func() error {
+				if r, ok := c.aside(ctx, one(i), deadline); ok {
+					items[i] = r
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // nothing in it fails
 	total := 0
 	for i := range items {
 		if total > wire.MaxMGetAnswer {

@@ -45,6 +45,12 @@ var (
 	descLag         = desc("invalidation_lag_seconds", "How long the first event of the last batch had waited at its host.")
 	descGaps        = desc("invalidation_gaps_total", "Times that another host's events did not follow on the last ones: a gap, or a reset since they were lost.", "kind")
 	descLease       = desc("lease_remaining_seconds", "How long copies of a host's entries may be served yet if it is not heard again.", "peer")
+	descLoads       = desc("loads_total", "Loads from a namespace's origin by what became of them: loaded, absent, failed, detached by a change meanwhile, shed, made aside for want of a holder; and reads that shared one.", "namespace", "result")
+	descOriginCalls = desc("origin_calls_total", "Calls of a namespace's origin, retries included.", "namespace")
+	descLoading     = desc("loads_under_way", "Loads from a namespace's origin under way.", "namespace")
+	descBreaker     = desc("origin_breaker_open", "1 while the breaker before a namespace's origin is not closed.", "namespace")
+	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
+	descTokensOut   = desc("lease_tokens", "Tokens out, and reads that wait for their fills.", "state")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
 )
 
@@ -80,6 +86,10 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	}
 	for name, ns := range s.names.all() {
 		ns.collect(name, count)
+		ns.collectLoads(name, count, gauge)
+		if ns.loadTime != nil {
+			ns.loadTime.Collect(ch)
+		}
 		st := s.store.NamespaceStats(ns.id)
 		gauge(descNamespace, st.Bytes, name)
 		if st.Quota > 0 {
@@ -87,6 +97,16 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	s.names.none.collect("", count)
+	t := s.tokenStats()
+	count(descTokens, t.Issued, "issued")
+	count(descTokens, t.HandedOver, "handed_over")
+	count(descTokens, t.Expired, "expired")
+	count(descTokens, t.Abandoned, "abandoned")
+	count(descTokens, t.Filled, "filled")
+	count(descTokens, t.NotStored, "not_stored")
+	count(descTokens, t.Shed, "shed")
+	gauge(descTokensOut, t.Out, "out")
+	gauge(descTokensOut, t.Waiting, "waiting")
 
 	c := s.connectionStats()
 	gauge(descConnections, c.Open)
@@ -196,4 +216,26 @@ func (ns *namespace) collect(name string, count func(*prometheus.Desc, int64, ..
 			}
 		}
 	}
+}
+
+// collectLoads reports the loads of one namespace, if it has an origin.
+func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+	if ns.origin == nil {
+		return
+	}
+	l := ns.loadStats()
+	count(descLoads, l.Loads-l.Absent-l.Failed-l.UnderWay, name, "loaded")
+	count(descLoads, l.Absent, name, "absent")
+	count(descLoads, l.Failed, name, "failed")
+	count(descLoads, l.Detached, name, "detached")
+	count(descLoads, l.Shed, name, "shed")
+	count(descLoads, l.Aside, name, "aside")
+	count(descLoads, l.Collapsed, name, "collapsed")
+	count(descOriginCalls, l.Calls, name)
+	gauge(descLoading, l.UnderWay, name)
+	open := int64(0)
+	if l.Breaker != "closed" {
+		open = 1
+	}
+	gauge(descBreaker, open, name)
 }

@@ -8,10 +8,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // namespaces are the names in use and their slots. Reads of the table take no
@@ -23,7 +26,8 @@ type namespaces struct {
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
-	ledger *invalidation.Ledger           // nil where there are no copies
+	ledger *invalidation.Ledger
+	loads  []*loader.Loads                // of the namespaces that have an origin
 	bounds [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most   time.Duration                  // the cluster's
 	least  time.Duration                  // the smallest that is configured
@@ -43,6 +47,16 @@ type namespace struct {
 	ttl        time.Duration // of writes that bring none; zero is no expiry
 	hold       time.Duration // how long after a deletion loads are not kept, at most
 	configured bool          // has its slot for good
+
+	policy    loader.Policy
+	jitter    float64       // the share by which TTLs of what is loaded vary
+	leaseTime time.Duration // that an app may take to load
+	origin    *origin       // nil: the apps load
+	loads     *loader.Loads // from the origin
+	early     bool          // hits may refresh what ends soon
+	took      recent        // time of loads
+	loadTime  prometheus.Histogram
+	aside     atomic.Int64 // loads without a holder
 
 	counts [wire.OpCount][outcomes]atomic.Int64
 
@@ -72,32 +86,62 @@ const (
 // clusterSeed is the seed of the hash. It belongs to the cluster-wide settings.
 const clusterSeed = 0
 
-func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger) *namespaces {
+func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger) (*namespaces, error) {
 	n := &namespaces{store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]kv.Version{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
 	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
 	}
 	table := map[string]*namespace{}
+	n.table.Store(&table)
 	n.least = n.most
 	for name, ns := range cfg.Namespaces {
 		n.least = min(n.least, cmp.Or(ns.MaxStaleness, n.most))
 		n.holds = n.holds || ns.hold() > 0
-		table[name] = n.take(name, ns, true)
+		slot := n.take(name, ns, true)
+		table[name] = slot
+		var err error
+		if slot.origin, err = openOrigin(name, ns, int(cfg.MaxValue)); err != nil {
+			n.close()
+			return nil, err
+		}
+		if slot.origin == nil {
+			continue
+		}
+		if slot.loads, err = loader.NewLoads(loader.LoadsConfig{}); err != nil {
+			return nil, err
+		}
+		slot.early = slot.policy.Beta > 0
+		slot.loadTime = newLoadTime(name)
+		n.loads = append(n.loads, slot.loads)
 	}
-	n.table.Store(&table)
-	return n
+	return n, nil
+}
+
+// close ends the loads under way, and the origins' connections.
+func (n *namespaces) close() {
+	for _, l := range n.loads {
+		l.Close()
+	}
+	for _, ns := range n.all() {
+		if ns.origin != nil {
+			_ = ns.origin.close() // nothing is lost
+		}
+	}
 }
 
 // take gives a name a free slot.
 func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespace {
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
-	ns := &namespace{name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), ttl: cfg.ttl(), hold: cfg.hold(), configured: configured}
-	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{Stale: cfg.staleLimit()})
-	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
-	if n.ledger != nil {
-		n.ledger.RaiseFlush(id, max(n.flushed[name], n.flushed[""]))
+	ns := &namespace{
+		name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), configured: configured,
+		ttl: cfg.ttl(), hold: cfg.hold(), policy: cfg.policy(), jitter: cfg.ttlJitter(), leaseTime: cfg.leaseTime(),
 	}
+	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{
+		Stale: cfg.staleLimit(), Grace: max(ns.policy.StaleWhileRevalidate, ns.policy.StaleIfError),
+	})
+	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
+	n.ledger.RaiseFlush(id, max(n.flushed[name], n.flushed[""]))
 	return ns
 }
 
@@ -126,9 +170,7 @@ func (n *namespaces) flush(name string, floor kv.Version) []string {
 	n.flushed[name] = floor
 	list := n.named(name)
 	for _, name := range list {
-		if n.ledger != nil {
-			n.ledger.RaiseFlush(n.all()[name].id, floor)
-		}
+		n.ledger.RaiseFlush(n.all()[name].id, floor)
 	}
 	return list
 }

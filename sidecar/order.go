@@ -40,9 +40,13 @@ func (o *order) has(keys []kv.Hash) bool {
 	return false
 }
 
-// enter gives t a place behind all requests of the keys.
-func (o *order) enter(t *turn, keys []kv.Hash) {
-	t.o, t.keys = o, append(t.one[:0], keys...)
+// enter gives t a place behind all requests of the keys. One that is no place is
+// behind them, and nobody is behind it.
+func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
+	t.keys = append(t.one[:0], keys...)
+	if place {
+		t.o = o
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.last == nil {
@@ -55,9 +59,13 @@ func (o *order) enter(t *turn, keys []kv.Hash) {
 			}
 			t.before = append(t.before, b)
 		}
-		o.last[k] = t
+		if place {
+			o.last[k] = t
+		}
 	}
-	o.waiting.Add(1)
+	if place {
+		o.waiting.Add(1)
+	}
 }
 
 // wait returns when the requests before it are over. Each of them ends by its
@@ -71,6 +79,9 @@ func (t *turn) wait() {
 
 // leave ends the turn.
 func (t *turn) leave() {
+	if t.o == nil {
+		return
+	}
 	t.o.mu.Lock()
 	for _, k := range t.keys {
 		if t.o.last[k] == t {

@@ -36,6 +36,7 @@ func (p *pending) serve() []byte {
 // end counts the request, gives its place up and appends its answer.
 func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 	p.session.count(&p.q, r)
+	p.session.given(&p.q, r)
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
 	r.ID = p.q.ID
@@ -113,7 +114,7 @@ func (p *pending) tell(a *rpc.Answers, cl *call) {
 		return
 	}
 	r := c.outcome(cl, &p.q)
-	if r.Status == wire.Moved {
+	if r.Status == wire.Moved || degraded(&r) && c.mayLoadAside(&p.q) {
 		p.conn.Run(p.serve)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // core is what every door shares: sessions on the socket and the embedding
@@ -26,8 +27,9 @@ type core struct {
 
 	node    *cluster.Node
 	handoff *handoff
-	ledger  *invalidation.Ledger // this and the next two: nil where the node is alone
-	log     *invalidation.Log
+	ledger  *invalidation.Ledger
+	leases  *loader.Leases
+	log     *invalidation.Log // this and the next: nil where the node is alone
 	l1      *l1.Cache
 	watches watches
 	calls   calls
@@ -51,7 +53,7 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
-	case wire.OpGet:
+	case wire.OpGet, wire.OpLease:
 		var r wire.Reply
 		if value, _, _ := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
 			r.Value = value
@@ -59,6 +61,8 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 		return r
 	case wire.OpSet:
 		return c.onKey(q, b, now, fetched, c.set)
+	case wire.OpFill:
+		return c.onKey(q, b, now, fetched, c.fill)
 	case wire.OpTouch:
 		return c.onKey(q, b, now, fetched, c.touch)
 	case wire.OpIncr:
@@ -76,7 +80,7 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 }
 
 // features are the ops that are served, as HELLO names them.
-var features = []string{"get", "mget", "set", "delete", "touch", "incr", "flush", "stats", "members", "ring", "watch", "verify", "ping"}
+var features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "ping"}
 
 func errorReply(e *wire.Error) wire.Reply {
 	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
@@ -120,7 +124,9 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, 
 }
 
 // needsOld says whether a write depends on what is there.
-func needsOld(q *wire.Request) bool { return q.Op != wire.OpSet || q.Mode != wire.ModeSet }
+func needsOld(q *wire.Request) bool {
+	return q.Op != wire.OpFill && (q.Op != wire.OpSet || q.Mode != wire.ModeSet)
+}
 
 // late says whether a key that is absent may have an entry on its way here.
 func (c *core) late(key kv.Key, now kv.Moment) bool {
@@ -210,7 +216,7 @@ func outcomeOf(r *wire.Reply) outcome {
 	switch r.Status {
 	case wire.OK:
 		return done
-	case wire.Miss:
+	case wire.Miss, wire.Lease:
 		return miss
 	case wire.Stale:
 		return stale
@@ -249,17 +255,20 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 	if strike.Out(strike.AsOfFirst) && asOf != 0 {
 		asOf = c.hlc.Next(now.Wall)
 	}
-	if !ok && q.Has(wire.StaleOK) {
-		if c.stale(k, now, r) {
-			return dst, 0, ns
-		}
-	}
-	if !ok {
+	switch {
+	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
+		return dst, 0, ns
+	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if !fetched && c.handoff.incoming[k.Hash.Partition()].Load() != nil {
+		if !fetched && (ns.waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
 			*r = moved()
 		}
 		return dst, 0, ns
+	case info.Absent:
+		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent}
+		return dst, 0, ns
+	case ns.early && info.Deadline != 0 && !q.Has(wire.NoLoad):
+		c.refreshEarly(ns, k, info.Deadline, now)
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
 	if asOf != 0 {
@@ -271,17 +280,25 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 	return dst, info.Size, ns
 }
 
-// stale answers a read with what a soft deletion has left.
-func (c *core) stale(k kv.Key, now kv.Moment, r *wire.Reply) bool {
+// stale answers a read with a stale value where the namespace's policy is that
+// nobody waits for a new one, and sees to the new one.
+func (c *core) stale(ns *namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+	old, ok := c.staleReply(ns, k, now)
+	if ok {
+		*r = old
+		c.refresh(ns, k, true)
+	}
+	return ok
+}
+
+// staleReply is the answer with a stale value, if there is one that may be given
+// before anything newer is asked for.
+func (c *core) staleReply(ns *namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
 	value, old, ok := c.store.GetStale(nil, k, now.Boot)
-	if !ok {
-		return false
+	if !ok || !ns.policy.Stale(oldOf(&old)) {
+		return r, false
 	}
-	*r = wire.Reply{
-		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
-		TTLMS: remaining(old.Deadline, now), AgeMS: uint64(old.Ended / time.Millisecond),
-	}
-	return true
+	return oldReply(value, &old), true
 }
 
 // nameless answers a read in a namespace that has no slot here: nothing of it
@@ -289,6 +306,9 @@ func (c *core) stale(k kv.Key, now kv.Moment, r *wire.Reply) bool {
 func (c *core) nameless(q *wire.Request, key []byte, fetched bool) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return errorReply(badNamespace(q.Namespace))
+	}
+	if q.Op == wire.OpLease && !fetched {
+		return moved() // the token needs a slot
 	}
 	if !c.node.Alone() {
 		p := c.hash(q.Namespace, key).Partition()

@@ -22,6 +22,8 @@ import (
 // one of its own:
 //
 //	held here, entries of it on their way  → fetch the entry first
+//	held here, missing, has an origin      → load it, once for all who ask
+//	held here, missing, a LEASE            → a token, or wait for who has it
 //	ours, but not held yet                 → wait until it is
 //	another's                              → ask that one, once for all who ask
 //	nobody's                               → wait for a ring
@@ -82,7 +84,13 @@ func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadl
 	case wire.OpRing:
 		return c.ringThere(ctx, q)
 	}
-	return c.serveKey(ctx, q, b, deadline)
+	r := c.serveKey(ctx, q, b, deadline)
+	if degraded(&r) {
+		if loaded, ok := c.aside(ctx, q, deadline); ok {
+			return loaded
+		}
+	}
+	return r
 }
 
 // serveKey answers a request of one key.
@@ -123,8 +131,8 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 	}
 }
 
-// here answers from what this host holds, and asks for an entry that is on its
-// way first. It says whether that was possible.
+// here answers from what this host holds: it asks for an entry that is on its
+// way first, and has what is missing loaded. It says whether that was possible.
 func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
 	r := c.keyLocally(q, k, b, now, false)
 	if r.Status != wire.Moved {
@@ -135,16 +143,38 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		return errorReply(err), true
 	}
 	key := ns.key(k)
-	src := c.handoff.incoming[key.Hash.Partition()].Load()
-	if src == nil {
+	partition := key.Hash.Partition()
+	src := c.handoff.incoming[partition].Load()
+	waits := readOp(q.Op) && ns.waits(q)
+	if src == nil && (!waits || c.node.Holds(partition) == 0) {
 		return r, false // not held any more
 	}
-	b.release()
-	if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
-		return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
+	if src != nil {
+		b.release()
+		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
+			return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
+		}
+		r = c.keyLocally(q, k, b, c.clock.Read(), true)
+		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
+			return r, r.Status != wire.Moved
+		}
 	}
-	r = c.keyLocally(q, k, b, c.clock.Read(), true)
-	return r, r.Status != wire.Moved
+	for {
+		b.release() // what may lose its slot has tokens only, and they name the key
+		if ns.origin == nil {
+			r = c.claim(ctx, ns, key, q, deadline)
+		} else {
+			r = c.load(ctx, ns, key, q, deadline)
+		}
+		if r.Status != wire.Moved {
+			return r, true
+		}
+		// Somebody else has stored it.
+		now := c.clock.Read()
+		if r = c.keyLocally(q, k, b, now, true); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+			return r, r.Status != wire.Moved
+		}
+	}
 }
 
 // keyLocally is execute for one key, a deleted one too.
@@ -157,8 +187,11 @@ func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment,
 
 // there passes a request on to a key's owner.
 func (c *core) there(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
-	if q.Op == wire.OpGet {
+	switch q.Op {
+	case wire.OpGet:
 		return c.read(ctx, owner, q, key, deadline)
+	case wire.OpLease:
+		return c.lease(ctx, owner, q, key, deadline)
 	}
 	return c.write(ctx, owner, q, key, deadline)
 }
@@ -187,7 +220,7 @@ func unreached(owner *cluster.Owner) *wire.Error {
 	return wire.Errorf(wire.Unavailable, "neither %s, which owns the key, nor a majority of the voters answers: try again", owner.Node)
 }
 
-func readOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet }
+func readOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet || op == wire.OpLease }
 
 // wait waits for a change, and says whether there is time left: none where
 // nothing will change until somebody sees to it.
@@ -388,14 +421,14 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 			return wire.Reply{Status: wire.Miss}
 		}
 		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, now)
-	case cl.reply.Status == wire.Unavailable || cl.reply.Status == wire.Timeout || cl.reply.Status == wire.Busy:
+	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.owner)
 	}
 	return cl.reply
 }
 
 // asked are the options of a read that its owner is told of.
-const asked = wire.Fresh | wire.StaleOK
+const asked = wire.Fresh | wire.StaleOK | wire.NoLoad
 
 // ask makes one request for the keys of some calls to their owner, and ends the
 // calls.

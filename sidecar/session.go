@@ -29,8 +29,9 @@ type session struct {
 	names   borrowed // for one batch
 	tally   tally
 	// slow answers what cannot be answered in place.
-	slow  func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
-	order order
+	slow   func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
+	order  order
+	tokens tokens
 
 	watching atomic.Int64 // requests of this connection
 	*work                 // while a batch is served
@@ -97,6 +98,7 @@ const batchSample = 16
 
 // Close ends the session.
 func (c *session) Close(err error) {
+	c.giveBack()
 	if err != nil {
 		c.log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -192,7 +194,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		return
 	}
 	switch q.Op {
-	case wire.OpGet:
+	case wire.OpGet, wire.OpLease:
 		c.get(conn)
 	case wire.OpMGet:
 		c.mget(conn)
@@ -237,6 +239,7 @@ func (c *session) execute(conn *rpc.Conn) {
 		return
 	}
 	c.count(c.req, &c.reply)
+	c.given(c.req, &c.reply)
 	c.answer(conn)
 }
 
@@ -275,8 +278,8 @@ func (c *session) later(conn *rpc.Conn) {
 		return
 	}
 	p := &pending{session: c, conn: conn, q: c.req.Clone(), deadline: c.core.deadlineOf(c.req, c.now)}
-	c.order.enter(&p.turn, c.keys())
-	c.names.release() // it may wait for others to end
+	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // who fills must not wait for who waits for that
+	c.names.release()                                          // it may wait for others to end
 	conn.Begin()
 	if !p.ask() {
 		conn.Run(p.serve)
@@ -328,7 +331,7 @@ const smallValue = 31 << 10
 
 var noMemory = wire.Errorf(wire.Busy, "the memory for large answers is in use: try again")
 
-// get answers GET in place: the store appends the value behind the answer's
+// get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
 func (c *session) get(conn *rpc.Conn) {
 	limit := smallValue
@@ -349,13 +352,13 @@ func (c *session) get(conn *rpc.Conn) {
 					return
 				}
 			}
-			c.tally.add(ns, wire.OpGet, outcomeOf(&c.reply))
+			c.tally.add(ns, c.req.Op, outcomeOf(&c.reply))
 			c.answer(conn)
 			return
 		}
 		if size <= limit {
 			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
-			c.tally.add(ns, wire.OpGet, hitOf(c.reply.Source))
+			c.tally.add(ns, c.req.Op, hitOf(c.reply.Source))
 			return
 		}
 		conn.Out = conn.Out[:at]

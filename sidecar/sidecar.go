@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -81,10 +82,13 @@ func New(cfg Config) (*Sidecar, error) {
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
 	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc, Changed: s.changed}
+	if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
+		return err
+	}
+	if s.leases, err = loader.NewLeases(loader.LeasesConfig{}); err != nil {
+		return err
+	}
 	if cfg.Bind != "" { // copies of keys may be about
-		if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
-			return err
-		}
 		if s.log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
 			return err
 		}
@@ -98,7 +102,9 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	s.names = newNamespaces(cfg, s.store, s.ledger)
+	if s.names, err = newNamespaces(cfg, s.store, s.ledger); err != nil {
+		return err
+	}
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log
@@ -133,6 +139,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.closed = true // no call begins
 	s.use.Unlock()
 	s.inUse.Wait()
+	s.leases.Close()
+	s.names.close()
 	if s.l1 != nil {
 		s.l1.Close()
 	}
@@ -182,8 +190,10 @@ func (s *Sidecar) run(ctx context.Context) error {
 	case <-middle.Done():
 	}
 	front, ctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(ctx, s.watches.stop)() // what waits is answered before the socket goes
-	front.Go(func() error {                        // a failure behind ends the front
+	// What waits for others is answered before the socket goes.
+	defer context.AfterFunc(ctx, s.watches.stop)()
+	defer context.AfterFunc(ctx, s.leases.Close)()
+	front.Go(func() error { // a failure behind ends the front
 		select {
 		case <-below.Done():
 			return context.Cause(below)

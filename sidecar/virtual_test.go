@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,6 +65,9 @@ type world struct {
 	nodes  []*vnode
 	bound  time.Duration
 	voters []string // under policy consistent; none is policy available
+
+	origin *database // what the namespace is loaded from; nil is nothing
+	ns     Namespace // its settings
 
 	events  int  // of the logs; zero is the default
 	noRelay bool // events go by the logs alone
@@ -158,6 +162,13 @@ func (v *vnode) start() {
 				return v.host.Transport(7946)
 			},
 		},
+	}
+	if w.origin != nil {
+		ns := w.ns
+		ns.Source = w.origin
+		cfg.Namespaces = map[string]Namespace{DefaultNamespace: ns}
+	} else if !reflect.DeepEqual(w.ns, Namespace{}) {
+		cfg.Namespaces = map[string]Namespace{DefaultNamespace: w.ns}
 	}
 	if v.reads != nil {
 		cfg.Clock = v.reads
@@ -336,7 +347,12 @@ func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	n := len(k.writes)
 	w.mu.Unlock()
 	var err error
-	switch value := binary.BigEndian.AppendUint64(nil, uint64(n)); {
+	value := binary.BigEndian.AppendUint64(nil, uint64(n))
+	if w.origin != nil { // what an app does: it commits, and then invalidates
+		w.origin.set(string(k.name), value)
+		del = true
+	}
+	switch {
 	case !del:
 		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{AckAll: all})
 	case all:

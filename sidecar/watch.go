@@ -95,9 +95,8 @@ func (c *core) tell(e invalidation.Event) {
 // note says that a key has changed: copies from before a version are outdated,
 // here and at the apps that watch.
 func (c *core) note(h kv.Hash, v kv.Version) {
-	if c.ledger != nil {
-		c.ledger.Note(h, v)
-	}
+	c.ledger.Note(h, v)
+	c.detach(h)
 	c.tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
 
@@ -106,6 +105,7 @@ func (c *core) floor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
 		c.ledger.RaisePartition(p, v)
 	}
+	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
 	c.tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
 }
 

@@ -197,5 +197,30 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", ns.Name, count(ns.Entries), size(ns.Bytes), quota,
 			count(ns.Hits), count(ns.Misses), percent(ns.Hits, ns.Hits+ns.Misses), count(ns.Writes), count(ns.Deletes))
 	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return writeLoads(out, &st)
+}
+
+// writeLoads writes what was loaded, by the sidecar and by the apps, if anything
+// was to be.
+func writeLoads(out io.Writer, st *client.Stats) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head := "\nORIGIN OF\tKIND\tLOADS\tCOLLAPSED\tABSENT\tFAILED\tSHED\tSTALE\tMEAN TIME\tBREAKER\t\n"
+	for _, ns := range st.Namespaces {
+		l := ns.Loads
+		if l.Origin == "" {
+			continue
+		}
+		fmt.Fprint(w, head)
+		head = ""
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t%s\t\n", ns.Name, l.Origin, count(l.Loads), count(l.Collapsed),
+			count(l.Absent), count(l.Failed), count(l.Shed), count(ns.Stale), time.Duration(l.MeanUS)*time.Microsecond, l.Breaker)
+	}
+	if t := st.Leases; t.Issued > 0 {
+		fmt.Fprintf(w, "\nleases: %s tokens for apps to load, %s filled, %s not stored, %s waited instead; %s expired, %s given back; %s out\n",
+			count(t.Issued), count(t.Filled), count(t.NotStored), count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))
+	}
 	return w.Flush()
 }

@@ -33,6 +33,8 @@ const (
 	Pause                       // a pause ends everything
 	Strange                     // what others wrote to one's own partition in a split drops it
 	AckAll                      // ack=all waits for those who may have a lease
+	Detach                      // nobody joins a load that began before a change
+	AdmitAtLoad                 // what was loaded is kept only if the ledger admits it
 
 	Guards // their number
 )
@@ -54,6 +56,7 @@ var names = [Guards]string{
 	AsOfFirst: "asOf before the value is read", OwnWrites: "note of own writes", JoinRule: "rule for joining calls",
 	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
 	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
+	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
 }
 
 func (g Guard) String() string { return names[g] }

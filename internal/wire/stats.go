@@ -11,6 +11,7 @@ type Stats struct {
 	L2          L2Stats          `msgpack:"l2" json:"l2"`
 	Cluster     ClusterState     `msgpack:"cluster" json:"cluster"`
 	Namespaces  []NamespaceStats `msgpack:"namespaces" json:"namespaces"`
+	Leases      TokenStats       `msgpack:"leases" json:"leases"`
 	Process     ProcessStats     `msgpack:"process" json:"process"`
 }
 
@@ -159,6 +160,41 @@ type NamespaceStats struct {
 	Deletes int64  `msgpack:"deletes" json:"deletes"`
 	Refused int64  `msgpack:"refused" json:"refused"` // conditions not met
 	Errors  int64  `msgpack:"errors" json:"errors"`
+	Stale   int64  `msgpack:"stale" json:"stale"` // reads that got a stale value
+
+	Loads LoadStats `msgpack:"loads" json:"loads"`
+}
+
+// LoadStats tells of loads from a namespace's origin by this host.
+type LoadStats struct {
+	Origin    string `msgpack:"origin" json:"origin"`       // its kind; "" is none
+	UnderWay  int64  `msgpack:"under_way" json:"under_way"` // now
+	Waiting   int64  `msgpack:"waiting" json:"waiting"`     // reads, now
+	Loads     int64  `msgpack:"loads" json:"loads"`
+	Collapsed int64  `msgpack:"collapsed" json:"collapsed"` // reads that shared another's load
+	Absent    int64  `msgpack:"absent" json:"absent"`       // loads that found none
+	Failed    int64  `msgpack:"failed" json:"failed"`
+	Detached  int64  `msgpack:"detached" json:"detached"` // loads whose key changed meanwhile
+	Aside     int64  `msgpack:"aside" json:"aside"`       // reads without a holder: loaded here, and not kept
+	Shed      int64  `msgpack:"shed" json:"shed"`         // refused to spare the origin
+	Calls     int64  `msgpack:"calls" json:"calls"`       // of the origin, retries included
+	Retries   int64  `msgpack:"retries" json:"retries"`
+	Breaker   string `msgpack:"breaker" json:"breaker"` // closed, open or half-open
+	MeanUS    int64  `msgpack:"mean_us" json:"mean_us"` // a load's time of late
+}
+
+// TokenStats tells of the tokens of apps that load themselves.
+type TokenStats struct {
+	Out        int64 `msgpack:"out" json:"out"`         // now
+	Waiting    int64 `msgpack:"waiting" json:"waiting"` // for others' fills, now
+	Issued     int64 `msgpack:"issued" json:"issued"`
+	HandedOver int64 `msgpack:"handed_over" json:"handed_over"` // of those, to who waited
+	Expired    int64 `msgpack:"expired" json:"expired"`
+	Abandoned  int64 `msgpack:"abandoned" json:"abandoned"`
+	Filled     int64 `msgpack:"filled" json:"filled"`
+	NotStored  int64 `msgpack:"not_stored" json:"not_stored"` // fills refused
+	Collapsed  int64 `msgpack:"collapsed" json:"collapsed"`   // claims that waited
+	Shed       int64 `msgpack:"shed" json:"shed"`             // claims refused because of a bound
 }
 
 // ProcessStats tells of the sidecar's process.

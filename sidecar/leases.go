@@ -1,0 +1,240 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Where the apps load themselves, the holder gives one of those who miss a key a
+// token, and the others wait for what it fills. A token names the very holding
+// that issued it: a later one, here or elsewhere, stores nothing that was loaded
+// before it began.
+
+// A token, as it travels: random, version, moment on the boot clock, epoch,
+// holding, all big endian, then the node's name.
+const tokenHead = 4*8 + 4
+
+func (c *core) packToken(t loader.Token) []byte {
+	b := make([]byte, 0, tokenHead+len(c.self))
+	b = binary.BigEndian.AppendUint64(b, t.Random)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.node.Self().Epoch))
+	b = binary.BigEndian.AppendUint32(b, t.Holding)
+	return append(b, c.self...)
+}
+
+// unpackToken reads a token that this process may have issued. Whether it has,
+// the table of leases knows.
+func (c *core) unpackToken(b []byte) (t loader.Token, ok bool) {
+	if len(b) != tokenHead+len(c.self) || string(b[tokenHead:]) != string(c.self) ||
+		binary.BigEndian.Uint64(b[24:]) != uint64(c.node.Self().Epoch) {
+		return t, false
+	}
+	t.Random = binary.BigEndian.Uint64(b)
+	t.Version = kv.Version(binary.BigEndian.Uint64(b[8:]))
+	t.At = time.Duration(binary.BigEndian.Uint64(b[16:]))
+	t.Holding = binary.BigEndian.Uint32(b[32:])
+	return t, true
+}
+
+// claim answers a LEASE of a key that is missing here: with a token, or with
+// what who has one fills. MOVED says that it is to be looked up again.
+func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := c.clock.Read()
+	holding := c.node.Holds(key.Hash.Partition())
+	if holding == 0 {
+		return moved()
+	}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.leaseTime}
+	var grant loader.Grant
+	var err error
+	if old, ok := c.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
+		var free bool
+		if grant.Token, free, err = c.leases.Try(claim); err == nil && !free {
+			return old
+		}
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
+		defer cancel()
+		grant, err = c.leases.Claim(ctx, claim)
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return errorReply(wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it"))
+	case err != nil:
+		return loadError(ns, err)
+	case !grant.Holds():
+		if !grant.Result.Uncached {
+			return moved() // it is in the store
+		}
+		return uncached(grant.Result.Value, grant.Result.Version)
+	}
+	if _, there := c.store.Peek(key, c.clock.Read().Boot); there { // filled since it was missed
+		c.leases.Abandon(grant.Token)
+		return moved()
+	}
+	return wire.Reply{Status: wire.Lease, Token: c.packToken(grant.Token), TTLMS: ns.leaseTime.Milliseconds()}
+}
+
+// lease passes a LEASE on to the key's owner. A value that somebody vouches for
+// is kept as a GET's is.
+func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	now := c.clock.Read()
+	if !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.node.Bound()) {
+		return unanswered(q, owner)
+	}
+	cl := &call{key: key, opts: q.Options & asked, owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot}
+	out := *q
+	out.Options |= wire.Vouch
+	var a peer.Answer
+	defer a.Release()
+	c.counts.peerReads.Add(1)
+	if cl.err = c.node.Do(ctx, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
+		c.take(cl, &a.Reply)
+	}
+	return c.outcome(cl, q)
+}
+
+// fill answers FILL at the key's holder.
+func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	t, ok := c.unpackToken(q.Token)
+	if q.Has(wire.Abandon) {
+		if !ok || !c.leases.Abandon(t) {
+			return notStored("the token is not the key's present one")
+		}
+		return wire.Reply{}
+	}
+	if len(q.Value) > int(c.cfg.MaxValue) {
+		return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.cfg.MaxValue))
+	}
+	if !ok {
+		return notStored("the key's partition has a new holder since the token was issued: use the value, and ask again next time")
+	}
+	key := ns.key(q.Key)
+	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
+	generation := c.store.Generation(key.Hash.Partition())
+	err := c.leases.Fill(key, t, v, func(r loader.Result) bool {
+		return c.keep(ns, key, t.Holding, generation, r, func(now kv.Moment) kv.Deadline {
+			if q.TTLMS == wire.TTLDefault {
+				return ns.lives(&r, now)
+			}
+			return ns.deadline(q.TTLMS, now)
+		})
+	})
+	if err != nil {
+		return notStored("the key was invalidated since the token was issued, or the token is not its present one: use the value, and ask again next time")
+	}
+	return wire.Reply{Version: uint64(t.Version)}
+}
+
+func notStored(why string) wire.Reply {
+	return wire.Reply{Status: wire.NotStored, Message: []byte(why)}
+}
+
+// tokens are those that a connection has been given and has not used: its end
+// gives them back, so that the next in line need not wait.
+type tokens struct {
+	mu    sync.Mutex
+	m     map[string]tokenOf
+	ended bool
+}
+
+// tokenOf is a token of a key.
+type tokenOf struct {
+	namespace, key string
+	until          time.Duration
+}
+
+// maxTokens bounds the tokens of one connection that are remembered. Those
+// beyond end by their time alone.
+const maxTokens = 4096
+
+// add remembers a token. False says that the connection has ended.
+func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return false
+	}
+	if len(t.m) >= maxTokens {
+		for token, g := range t.m {
+			if g.until <= now {
+				delete(t.m, token)
+			}
+		}
+	}
+	if t.m == nil {
+		t.m = map[string]tokenOf{}
+	}
+	if len(t.m) < maxTokens {
+		t.m[string(token)] = g
+	}
+	return true
+}
+
+func (t *tokens) used(token []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.m, string(token))
+}
+
+// end returns what is left.
+func (t *tokens) end() map[string]tokenOf {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	left := t.m
+	t.m = nil
+	return left
+}
+
+// given keeps track of the tokens that a connection has.
+func (c *session) given(q *wire.Request, r *wire.Reply) {
+	switch {
+	case q.Op == wire.OpFill:
+		c.tokens.used(q.Token)
+	case q.Op == wire.OpLease && r.Status == wire.Lease:
+		now := c.core.clock.Read().Boot
+		g := tokenOf{string(q.Namespace), string(q.Key), now + time.Duration(r.TTLMS)*time.Millisecond}
+		if !c.tokens.add(r.Token, g, now) {
+			c.abandon(map[string]tokenOf{string(r.Token): g})
+		}
+	}
+}
+
+// giveBack ends the tokens that the connection has left.
+func (c *session) giveBack() { c.abandon(c.tokens.end()) }
+
+// abandon ends tokens, wherever their keys are held.
+func (c *session) abandon(list map[string]tokenOf) {
+	if len(list) == 0 || !c.s.enter() {
+		return
+	}
+	go func() { // ends with the last token's request; Run waits for it
+		defer c.s.inUse.Done()
+		for token, g := range list {
+			now := c.core.clock.Read()
+			if g.until <= now.Boot {
+				continue
+			}
+			q := &wire.Request{
+				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
+				Options: wire.Abandon, TTLMS: wire.TTLDefault,
+			}
+			b := borrowed{names: c.core.names}
+			c.slow(context.Background(), q, &b, c.core.deadlineOf(q, now))
+			b.release()
+		}
+	}()
+}

@@ -1,0 +1,259 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func (v *vnode) lease(key string, options wire.Options) wire.Reply {
+	return v.do(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: options})
+}
+
+func (v *vnode) fill(key string, token []byte, value string) wire.Reply {
+	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Value: []byte(value)})
+}
+
+func (v *vnode) abandon(key string, token []byte) wire.Reply {
+	return v.do(&wire.Request{Op: wire.OpFill, Key: []byte(key), Token: token, Options: wire.Abandon})
+}
+
+func (v *vnode) mustLease(key string) []byte {
+	v.w.t.Helper()
+	r := v.lease(key, 0)
+	if r.Status != wire.Lease || len(r.Token) == 0 || r.TTLMS != DefaultLeaseTime.Milliseconds() {
+		v.w.t.Errorf("LEASE: %s %q, %d ms: want a token", r.Status, r.Message, r.TTLMS)
+	}
+	return r.Token
+}
+
+// TestLeaseOnce: of all who miss a key, on all hosts, one gets the token, and the
+// others what it fills.
+func TestLeaseOnce(t *testing.T) {
+	withNodes(t, 4, nil, Namespace{}, func(w *world) {
+		var tokens, values atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 400 {
+			v := w.nodes[i%4]
+			wg.Go(func() {
+				time.Sleep(time.Duration(i%5) * 50 * time.Millisecond) // some come after the fill
+				switch r := v.lease("k", 0); r.Status {
+				case wire.Lease:
+					tokens.Add(1)
+					time.Sleep(120 * time.Millisecond)
+					if r := v.fill("k", r.Token, "value"); r.Status != wire.OK || r.Version == 0 {
+						t.Errorf("FILL: %s %s", r.Status, r.Message)
+					}
+				case wire.OK:
+					is(t, "who waited", r, wire.OK, "value")
+					values.Add(1)
+				default:
+					t.Errorf("LEASE: %s %s", r.Status, r.Message)
+				}
+			})
+		}
+		wg.Wait()
+		if tokens.Load() != 1 || values.Load() != 399 {
+			t.Errorf("%d tokens and %d values, want 1 and 399", tokens.Load(), values.Load())
+		}
+		for _, v := range w.nodes {
+			v.lease("k", 0)
+			v.s.l1.Wait()
+			hits := v.s.l1Stats().Hits
+			is(t, "a hit", v.lease("k", 0), wire.OK, "value")
+			if v != w.ownerOf("k") && v.s.l1Stats().Hits != hits+1 {
+				t.Errorf("%s: LEASE leaves no copy", v.name)
+			}
+		}
+	})
+}
+
+// TestLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
+// is followed by the one who has waited longest.
+func TestLeaseHolderGoes(t *testing.T) {
+	for _, how := range []string{"abandons", "takes too long"} {
+		t.Run(how, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{LeaseTime: 500 * time.Millisecond}, func(w *world) {
+				v, o := w.other("k"), w.ownerOf("k")
+				first := v.lease("k", 0).Token
+				got := make(chan wire.Reply, 1)
+				began := time.Now()
+				go func() { got <- o.lease("k", 0) }()
+				time.Sleep(100 * time.Millisecond)
+				want := 500 * time.Millisecond
+				if how == "abandons" {
+					want = 100 * time.Millisecond
+					is(t, "abandon", v.abandon("k", first), wire.OK, "")
+				}
+				r := <-got
+				if took := time.Since(began); r.Status != wire.Lease || took < want-10*time.Millisecond || took > want+50*time.Millisecond {
+					t.Errorf("the next got %s after %v, want a token after %v", r.Status, took, want)
+					return
+				}
+				if r := v.fill("k", first, "late"); r.Status != wire.NotStored {
+					t.Errorf("the first one's FILL: %s", r.Status)
+				}
+				if r := v.abandon("k", first); r.Status != wire.NotStored {
+					t.Errorf("the first one gives back: %s", r.Status)
+				}
+				is(t, "the second one's FILL", o.fill("k", r.Token, "value"), wire.OK, "")
+				is(t, "then", v.get("k", 0), wire.OK, "value")
+			})
+		})
+	}
+}
+
+// TestTokens: a token is good once, for its key, in the holding that issued it,
+// and until anything changes.
+func TestTokens(t *testing.T) {
+	withNodes(t, 3, nil, Namespace{}, func(w *world) {
+		refused := func(what string, r wire.Reply) {
+			t.Helper()
+			if r.Status != wire.NotStored || len(r.Message) == 0 {
+				t.Errorf("%s: %s %s, want NOT_STORED", what, r.Status, r.Message)
+			}
+		}
+		n := 0
+		for _, v := range w.nodes {
+			n++
+			key := fmt.Sprint("k", n)
+			token := v.mustLease(key)
+			refused("another key's", v.fill("other", token, "x"))
+			for i := range token {
+				forged := bytes.Clone(token)
+				forged[i] ^= 1
+				refused(fmt.Sprint("forged at ", i), v.fill(key, forged, "x"))
+			}
+			refused("too short", v.fill(key, token[:10], "x"))
+			refused("empty", v.fill(key, []byte{}, "x"))
+			is(t, "the token", v.fill(key, token, "value"), wire.OK, "")
+			refused("again", v.fill(key, token, "other"))
+			is(t, "what was filled", v.get(key, 0), wire.OK, "value")
+		}
+		for _, how := range []string{"delete", "set", "flush", "flush here"} {
+			for _, v := range w.nodes {
+				n++
+				key := fmt.Sprint("k", n)
+				token := v.mustLease(key)
+				want := ""
+				switch how {
+				case "delete":
+					w.other(key).drop(key, 0)
+				case "set":
+					want = "set"
+					w.other(key).do(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte("set")})
+				case "flush":
+					v.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: defaultNamespace, Options: wire.Cluster}, &borrowed{names: v.s.names})
+				case "flush here":
+					if err := w.ownerOf(key).s.Flush(context.Background(), DefaultNamespace); err != nil {
+						t.Error(err)
+					}
+				}
+				refused(how, v.fill(key, token, "old"))
+				if r := v.get(key, 0); string(r.Value) != want {
+					t.Errorf("after %s and FILL: %q", how, r.Value)
+				}
+			}
+		}
+	})
+}
+
+// TestLeaseOwnerGoes: a token of an owner that is gone fills nothing at the next
+// one, where the key may have been deleted meanwhile.
+func TestLeaseOwnerGoes(t *testing.T) {
+	for _, how := range []string{"killed", "leaves", "loses the key"} {
+		t.Run(how, func(t *testing.T) {
+			withNodes(t, 3, nil, Namespace{}, func(w *world) {
+				o, v := w.ownerOf("k"), w.other("k")
+				token := v.mustLease("k")
+				switch how {
+				case "killed":
+					o.kill()
+				case "leaves":
+					o.leave()
+				default:
+					o.s.node.SetWeight(1)
+				}
+				time.Sleep(8 * time.Second)
+				w.agreed(20 * time.Second)
+				if w.ownerOf("k") == o {
+					t.Skip("the key stayed where it was")
+				}
+				v.drop("k", 0)
+				if r := v.fill("k", token, "old"); r.Status != wire.NotStored {
+					t.Errorf("FILL: %s %s, want NOT_STORED", r.Status, r.Message)
+				}
+				if r := v.get("k", 0); r.Status != wire.Miss {
+					t.Errorf("GET: %s %q", r.Status, r.Value)
+				}
+				is(t, "a new token", v.fill("k", v.mustLease("k"), "new"), wire.OK, "")
+				is(t, "then", v.get("k", 0), wire.OK, "new")
+			})
+		})
+	}
+}
+
+// TestLeaseStale: while somebody loads, who takes a stale value does not wait.
+func TestLeaseStale(t *testing.T) {
+	ttl := 2 * time.Second
+	withNodes(t, 3, nil, Namespace{DefaultTTL: &ttl, StaleWhileRevalidate: 30 * time.Second}, func(w *world) {
+		v, o := w.other("k"), w.ownerOf("k")
+		for round := range 2 {
+			old := fmt.Sprint("value", round)
+			is(t, "fill", v.fill("k", v.mustLease("k"), old), wire.OK, "")
+			if round == 0 {
+				time.Sleep(ttl + ttl/5) // with the jitter
+			} else {
+				v.drop("k", wire.Soft)
+			}
+			token := v.lease("k", wire.StaleOK)
+			if token.Status != wire.Lease {
+				t.Errorf("the first to ask: %s, want a token", token.Status)
+				return
+			}
+			for _, v := range w.nodes {
+				is(t, "the next to ask", v.lease("k", wire.StaleOK), wire.Stale, old)
+			}
+			got := make(chan wire.Reply, 1)
+			go func() { got <- o.lease("k", 0) }()
+			time.Sleep(50 * time.Millisecond)
+			is(t, "fill", v.fill("k", token.Token, "new"), wire.OK, "")
+			is(t, "who takes nothing stale", <-got, wire.OK, "new")
+			v.drop("k", 0)
+		}
+	})
+}
+
+// TestLeaseWaits: who waits for a fill gives up in time, and gets the value of a
+// load that an invalidation keeps out of the cache.
+func TestLeaseWaits(t *testing.T) {
+	withNodes(t, 2, nil, Namespace{}, func(w *world) {
+		v, o := w.other("k"), w.ownerOf("k")
+		token := v.mustLease("k")
+		began := time.Now()
+		r := v.lease("k", 0)
+		if took := time.Since(began); r.Status != wire.Timeout || took > time.Second {
+			t.Errorf("%s after %v, want TIMEOUT within a second", r.Status, took)
+		}
+		got := make(chan wire.Reply, 1)
+		go func() { got <- v.lease("k", 0) }()
+		time.Sleep(100 * time.Millisecond)
+		o.drop("k", 0)
+		second := o.lease("k", 0) // who comes after the deletion
+		if second.Status != wire.Lease {
+			t.Errorf("after the deletion: %s, want a token", second.Status)
+		}
+		if r := v.fill("k", token, "old"); r.Status != wire.NotStored {
+			t.Errorf("the fill of before: %s", r.Status)
+		}
+		is(t, "who has waited since before", <-got, wire.OK, "old")
+		is(t, "the fill of after", o.fill("k", second.Token, "new"), wire.OK, "")
+		is(t, "then", v.get("k", 0), wire.OK, "new")
+	})
+}

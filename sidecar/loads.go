@@ -1,0 +1,287 @@
+package sidecar
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A key that is missing in a namespace with an origin is loaded by the host that
+// holds it, once for all who ask, on whatever host. What a load brings has the
+// version of the moment at which it began: what changes meanwhile keeps it out
+// of the store, by the same question as every copy, and out of the table of
+// loads, so that who asks after the change starts anew.
+//
+//	door        asks, in the store's critical section
+//	load, FILL  the holding it began in lives, Admit, no hold since it began
+
+// waits says whether a read that misses has somebody to wait for: the origin, or
+// who else loads the key.
+func (ns *namespace) waits(q *wire.Request) bool {
+	return q.Op == wire.OpLease || ns.origin != nil && !q.Has(wire.NoLoad)
+}
+
+// stamp is the moment at which a load begins.
+func (c *core) stamp() loader.Stamp {
+	now := c.clock.Read()
+	return loader.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
+}
+
+// detach makes those who ask for a hash from now on start a load of their own.
+// Its change has been stamped.
+func (c *core) detach(h kv.Hash) {
+	if strike.Out(strike.Detach) {
+		return
+	}
+	c.leases.Detach(h)
+	for _, l := range c.names.loads {
+		l.Detach(h)
+	}
+}
+
+// detachIf does the same for all keys that match.
+func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	if strike.Out(strike.Detach) {
+		return
+	}
+	c.leases.DetachIf(match)
+	for _, l := range c.names.loads {
+		l.DetachIf(match)
+	}
+}
+
+// keep stores what a load or an app has brought for a key, if it may be kept:
+// it was asked for in a holding that still lives, and nothing has changed since.
+func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until func(now kv.Moment) kv.Deadline) bool {
+	now := c.clock.Read()
+	c.node.Beat(now.Boot)
+	p := key.Hash.Partition()
+	f := segment.Fill{
+		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
+		Deadline: until(now),
+		Admit: func() bool {
+			return c.node.Holds(p) == holding &&
+				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
+				!c.held(ns, key, r.At)
+		},
+	}
+	return c.store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
+}
+
+// lives is when what was loaded ends: not for all that were loaded together at
+// once.
+func (ns *namespace) lives(r *loader.Result, now kv.Moment) kv.Deadline {
+	if r.Absent {
+		return kv.After(now.Boot, ns.policy.NegativeTTL)
+	}
+	return kv.After(now.Boot, loader.Jitter(cmp.Or(r.TTL, ns.ttl), ns.jitter, rand.Float64()))
+}
+
+// newLoad is a load of a key that this host holds.
+func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
+	key.Bytes = bytes.Clone(key.Bytes)
+	p := key.Hash.Partition()
+	var holding uint32 // in which it begins
+	var generation uint16
+	return loader.Load{
+		Key: key,
+		Begin: func() loader.Stamp {
+			holding, generation = c.node.Holds(p), c.store.Generation(p)
+			return c.stamp()
+		},
+		Fetch: func(ctx context.Context) (loader.Value, error) {
+			begun := c.clock.Read().Boot
+			v, err := ns.origin.guard.Load(ctx, key.Bytes)
+			took := c.clock.Read().Boot - begun
+			ns.loadTime.Observe(took.Seconds())
+			if loader.Answered(err) {
+				ns.took.add(took)
+			}
+			return v, err
+		},
+		Keep: func(r loader.Result) bool {
+			return holding != 0 && c.keep(ns, key, holding, generation, r, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
+		},
+	}
+}
+
+// load answers a read of a key that is missing here from the origin.
+func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+	if err := ns.origin.keys.Check(key.Bytes); err != nil {
+		return errorReply(wire.Errorf(wire.BadRequest, "%v", err))
+	}
+	l := c.newLoad(ns, key)
+	l.Fresh = q.Has(wire.Fresh)
+	l.Missing = func() bool {
+		_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
+		return !there
+	}
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	defer cancel()
+	r, err := ns.loads.Get(ctx, l)
+	return c.loaded(ns, key, q, &r, err)
+}
+
+// loaded answers with what a load has brought.
+func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
+	now := c.clock.Read()
+	switch {
+	case err == nil:
+		a := uncached(r.Value, r.Version)
+		if !r.Uncached {
+			a.TTLMS = remaining(c.deadlineNow(key, r.Version, now), now)
+			a.Vouched, a.AsOf, a.Owner, a.Epoch = q.Has(wire.Vouch), uint64(r.Version), c.self, uint64(c.node.Self().Epoch)
+		}
+		return a
+	case errors.Is(err, loader.ErrAbsent):
+		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
+	case errors.Is(err, loader.ErrPresent):
+		return moved()
+	}
+	if q.Has(wire.StaleOK) {
+		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.policy.StaleIfFailed(oldOf(&old), err) {
+			return oldReply(value, &old)
+		}
+	}
+	return loadError(ns, err)
+}
+
+// loadError tells of a load that has failed.
+func loadError(ns *namespace, err error) wire.Reply {
+	switch {
+	case errors.Is(err, loader.ErrBusy):
+		return errorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.name, err))
+	case errors.Is(err, loader.ErrBadKey):
+		return errorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.name, err))
+	case errors.Is(err, loader.ErrClosed):
+		return errorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; its load goes on: ask again, or give more time", ns.name))
+	}
+	return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err))
+}
+
+// deadlineNow is the deadline of what a load has stored, if it is still there.
+func (c *core) deadlineNow(key kv.Key, v kv.Version, now kv.Moment) kv.Deadline {
+	info, _ := c.store.Peek(key, now.Boot)
+	if info.Version != v {
+		return kv.After(now.Boot, time.Millisecond)
+	}
+	return info.Deadline
+}
+
+// refresh loads a key in the background, unless somebody does.
+func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
+	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil {
+		return
+	}
+	l := c.newLoad(ns, key)
+	if missing {
+		l.Missing = func() bool {
+			_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
+			return !there
+		}
+	}
+	_, _ = ns.loads.Refresh(l) // where it is shed, the next read tries again
+}
+
+// refreshEarly loads the key of a hit again, if that is likely to end soon.
+func (c *core) refreshEarly(ns *namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
+	took := ns.took.mean()
+	left := d.Remaining(now.Boot)
+	if left > earlyReach*took || !ns.policy.RefreshEarly(left, took, rand.Float64()) {
+		return
+	}
+	c.refresh(ns, key, false)
+}
+
+// earlyReach: −ln r is above it once in 480 million times, so nobody throws the
+// dice before.
+const earlyReach = 20
+
+// aside loads a key whose holder cannot be reached, within this host's own
+// limits: nothing is kept, and nobody joins, since nobody here would hear of an
+// invalidation.
+func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
+	left := deadline - c.clock.Read().Boot
+	if left <= 0 || !c.mayLoadAside(q) {
+		return r, false
+	}
+	ns := c.names.lookup(q.Namespace)
+	if err := ns.origin.keys.Check(q.Key); err != nil {
+		return loadError(ns, err), true
+	}
+	ctx, cancel := context.WithTimeout(ctx, left)
+	defer cancel()
+	ns.aside.Add(1)
+	version := c.stamp().Version
+	v, err := ns.origin.guard.Load(ctx, q.Key)
+	switch {
+	case errors.Is(err, loader.ErrAbsent):
+		return wire.Reply{Status: wire.Miss, Why: wire.Absent}, true
+	case err != nil:
+		return loadError(ns, err), true
+	}
+	return uncached(v, version), true
+}
+
+// mayLoadAside says whether a read without a holder may have its key loaded here.
+func (c *core) mayLoadAside(q *wire.Request) bool {
+	ns := c.names.lookup(q.Namespace)
+	return ns != nil && ns.origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
+}
+
+// uncached answers with a value that nobody may keep.
+func uncached(v loader.Value, version kv.Version) wire.Reply {
+	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
+}
+
+// degraded says whether a read has found no holder.
+func degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
+
+// oldOf is a stale value, as policies see it.
+func oldOf(s *segment.Stale) loader.Old {
+	return loader.Old{Exists: true, Ended: s.Ended, Invalidated: s.Invalidated}
+}
+
+// oldReply answers with a stale value.
+func oldReply(value []byte, old *segment.Stale) wire.Reply {
+	return wire.Reply{
+		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
+		AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
+	}
+}
+
+// recent is a mean that forgets: each new one counts for an eighth.
+type recent struct{ v atomic.Int64 }
+
+func (r *recent) add(d time.Duration) {
+	old := r.v.Load()
+	if old == 0 {
+		r.v.Store(int64(d))
+		return
+	}
+	r.v.Add((int64(d) - old) / 8)
+}
+
+func (r *recent) mean() time.Duration { return time.Duration(r.v.Load()) }
+
+func newLoadTime(namespace string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "cachesidecar_load_duration_seconds", Help: "Time that loads from an origin took, waits and retries included.",
+		ConstLabels: prometheus.Labels{"namespace": namespace},
+		Buckets:     prometheus.ExponentialBuckets(0.0005, 2, 16),
+	})
+}

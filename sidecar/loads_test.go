@@ -1,0 +1,402 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// database is an origin in memory. An answer is what there was at some moment of
+// its call.
+type database struct {
+	takes func() time.Duration // before and after the moment
+
+	mu    sync.Mutex
+	rows  map[string][]byte
+	err   error
+	calls map[string]int
+}
+
+func newDatabase(takes func() time.Duration) *database {
+	return &database{takes: takes, rows: map[string][]byte{}, calls: map[string]int{}}
+}
+
+func always(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
+func (d *database) set(key string, value []byte) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rows[key] = value
+}
+
+func (d *database) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+}
+
+// asked is how often a key was loaded.
+func (d *database) asked(key string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.calls[key]
+}
+
+func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	wait := func() error {
+		select {
+		case <-time.After(d.takes()):
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := wait(); err != nil {
+		return loader.Value{}, err
+	}
+	d.mu.Lock()
+	d.calls[string(key)]++
+	value, ok := d.rows[string(key)]
+	err := d.err
+	d.mu.Unlock()
+	if err != nil {
+		return loader.Value{}, err
+	}
+	if err := wait(); err != nil {
+		return loader.Value{}, err
+	}
+	if !ok {
+		return loader.Value{}, loader.ErrAbsent
+	}
+	return loader.Value{Bytes: value}, nil
+}
+
+// withNodes runs a test with n nodes that have found each other, whose namespace
+// has the settings.
+func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, rand.Uint64(), n)
+		w.origin, w.ns = o, ns
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(5 * time.Second) // handoffs and leases
+		f(w)
+		for _, v := range w.nodes {
+			if v.s != nil {
+				v.leave()
+			}
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// ownerOf is the node that holds a key.
+func (w *world) ownerOf(key string) *vnode {
+	for _, v := range w.nodes {
+		if v.s != nil && v.s.node.Holds(v.s.hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+			return v
+		}
+	}
+	panic("nobody holds " + key)
+}
+
+// other is a node that does not.
+func (w *world) other(key string) *vnode {
+	o := w.ownerOf(key)
+	for _, v := range w.nodes {
+		if v.s != nil && v != o {
+			return v
+		}
+	}
+	return nil
+}
+
+// do executes a request through a node.
+func (v *vnode) do(q *wire.Request) wire.Reply {
+	q.Namespace = defaultNamespace
+	if q.Op != wire.OpSet && q.Op != wire.OpFill || q.TTLMS == 0 {
+		q.TTLMS = wire.TTLDefault
+	}
+	r, err := v.s.ask(context.Background(), q)
+	var e *wire.Error
+	if err != nil && errors.As(err, &e) && r.Status == wire.OK {
+		v.w.t.Errorf("%s: %v", q.Op, err)
+	}
+	return r
+}
+
+func (v *vnode) get(key string, options wire.Options) wire.Reply {
+	return v.do(&wire.Request{Op: wire.OpGet, Key: []byte(key), Options: options})
+}
+
+func (v *vnode) drop(key string, options wire.Options) {
+	v.do(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte(key)}, Options: options})
+}
+
+// is checks what a read says: a status, and the value with it.
+func is(t *testing.T, what string, r wire.Reply, status wire.Status, value string) {
+	t.Helper()
+	if r.Status != status || string(r.Value) != value {
+		t.Errorf("%s: %s %q (%s %v), want %s %q", what, r.Status, r.Value, r.Message, r.Why, status, value)
+	}
+}
+
+// TestLoadOnce: however many ask for a cold key, on however many hosts, the
+// origin is called once, and again only when it has gone.
+func TestLoadOnce(t *testing.T) {
+	o := newDatabase(always(100 * time.Millisecond))
+	withNodes(t, 5, o, Namespace{}, func(w *world) {
+		for i := range 20 {
+			o.set(fmt.Sprint("key", i), fmt.Append(nil, "value", i))
+		}
+		var wg sync.WaitGroup
+		for i := range 2000 {
+			key := fmt.Sprint("key", i%20)
+			v := w.nodes[i/20%5]
+			wg.Go(func() {
+				time.Sleep(time.Duration(i%7) * 30 * time.Millisecond) // some come after it
+				is(t, key, v.get(key, 0), wire.OK, "value"+key[3:])
+			})
+		}
+		wg.Wait()
+		for i := range 20 {
+			if key := fmt.Sprint("key", i); o.asked(key) != 1 {
+				t.Errorf("%s was loaded %d times", key, o.asked(key))
+			}
+		}
+		// Many keys at a time, through who has none of them in L1.
+		q := &wire.Request{Op: wire.OpMGet}
+		for i := range 20 {
+			q.Keys = append(q.Keys, fmt.Append(nil, "key", i))
+		}
+		for _, v := range w.nodes {
+			v.s.l1.Wait()
+		}
+		w.nodes[2].drop("key7", 0)
+		time.Sleep(100 * time.Millisecond) // until all have heard of it
+		if b, deadline := (borrowed{names: w.nodes[3].s.names}), time.Second; true {
+			q.Namespace = defaultNamespace
+			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
+			b.release()
+			for i := range r.Items {
+				is(t, "MGET", r.Items[i], wire.OK, fmt.Sprint("value", i))
+			}
+		}
+		if o.asked("key7") != 2 || o.asked("key8") != 1 {
+			t.Errorf("after a deletion key7 was loaded %d times and key8 %d times, want 2 and 1", o.asked("key7"), o.asked("key8"))
+		}
+	})
+}
+
+// TestLoadAgainstInvalidation: what is loaded while its key is invalidated is
+// given to who waits, and kept by nobody; who asks after the invalidation gets
+// what there is now.
+func TestLoadAgainstInvalidation(t *testing.T) {
+	for _, through := range []string{"owner", "other"} {
+		for _, how := range []string{"delete", "soft", "flush"} {
+			t.Run(how+" through the "+through, func(t *testing.T) {
+				o := newDatabase(always(200 * time.Millisecond))
+				withNodes(t, 3, o, Namespace{}, func(w *world) {
+					o.set("k", []byte("old"))
+					v, reader := w.ownerOf("k"), w.other("k")
+					if through == "other" {
+						v, reader = reader, v
+					}
+					var wg sync.WaitGroup
+					wg.Go(func() { is(t, "who came before", reader.get("k", 0), wire.OK, "old") })
+					time.Sleep(300 * time.Millisecond) // the origin has read
+					o.set("k", []byte("new"))
+					switch how {
+					case "flush":
+						r := v.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: defaultNamespace, Options: wire.Cluster}, &borrowed{names: v.s.names})
+						is(t, "flush", r, wire.OK, "")
+						time.Sleep(100 * time.Millisecond) // the others' own floors may be a little later
+					case "soft":
+						v.drop("k", wire.Soft)
+					default:
+						v.drop("k", 0)
+					}
+					is(t, "who came after", v.get("k", 0), wire.OK, "new")
+					wg.Wait()
+					for _, v := range w.nodes {
+						is(t, "later, through "+v.name, v.get("k", wire.NoLoad), wire.OK, "new")
+					}
+					if n := o.asked("k"); n != 2 {
+						t.Errorf("the origin was asked %d times, want 2", n)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestNegative: that there is none is kept for its own time, and ended by a
+// write.
+func TestNegative(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	withNodes(t, 3, o, Namespace{}, func(w *world) {
+		absent := func(v *vnode) {
+			t.Helper()
+			if r := v.get("k", 0); r.Status != wire.Miss || r.Why != wire.Absent {
+				t.Errorf("%s, why %d, %s: want MISS, absent", r.Status, r.Why, r.Message)
+			}
+		}
+		for _, v := range w.nodes {
+			absent(v)
+		}
+		if n := o.asked("k"); n != 1 {
+			t.Errorf("the origin was asked %d times within the negative TTL", n)
+		}
+		o.set("k", []byte("there"))
+		time.Sleep(DefaultNegativeTTL)
+		is(t, "after the negative TTL", w.other("k").get("k", 0), wire.OK, "there")
+		absent = func(v *vnode) {}
+		w.other("none").get("none", 0)
+		if r := w.other("none").do(&wire.Request{Op: wire.OpSet, Key: []byte("none"), Value: []byte("some"), Mode: wire.ModeAdd}); r.Status != wire.OK {
+			t.Errorf("ADD over a negative entry: %s", r.Status)
+		}
+		is(t, "after a write", w.ownerOf("none").get("none", 0), wire.OK, "some")
+	})
+}
+
+// TestStale: what has had its time is given to who takes it, while it is loaded
+// anew, or where that fails; and to nobody else.
+func TestStale(t *testing.T) {
+	ttl, limit := 10*time.Second, time.Hour
+	jitter, early := 0.0, 0.0
+	o := newDatabase(always(time.Millisecond))
+	ns := Namespace{
+		DefaultTTL: &ttl, StaleLimit: &limit, TTLJitter: &jitter, RefreshEarly: &early,
+		StaleWhileRevalidate: 20 * time.Second, StaleIfError: 100 * time.Second,
+	}
+	withNodes(t, 3, o, ns, func(w *world) {
+		v := w.other("k")
+		o.set("k", []byte("one"))
+		is(t, "first", v.get("k", 0), wire.OK, "one")
+		o.set("k", []byte("two"))
+		time.Sleep(ttl + 5*time.Second)
+		r := v.get("k", wire.StaleOK)
+		is(t, "expired", r, wire.Stale, "one")
+		if r.AgeMS < 4900 || r.AgeMS > 5300 {
+			t.Errorf("it is stale for %d ms, want about 5000", r.AgeMS)
+		}
+		time.Sleep(100 * time.Millisecond)
+		is(t, "after the refresh behind it", v.get("k", wire.StaleOK), wire.OK, "two")
+
+		o.fail(errors.New("down"))
+		time.Sleep(ttl + 30*time.Second) // beyond stale_while_revalidate
+		is(t, "the origin is down", v.get("k", wire.StaleOK), wire.Stale, "two")
+		r = v.get("k", 0)
+		is(t, "who takes nothing stale", r, wire.Origin, "")
+		time.Sleep(100 * time.Second)
+		if r = v.get("k", wire.StaleOK); r.Status != wire.Origin && r.Status != wire.Busy {
+			t.Errorf("beyond stale_if_error: %s", r.Status)
+		}
+
+		o.fail(nil)
+		time.Sleep(10 * time.Second) // the breaker
+		o.set("k", []byte("three"))
+		is(t, "up again", v.get("k", wire.StaleOK), wire.OK, "three")
+		o.set("k", []byte("four"))
+		v.drop("k", wire.Soft)
+		is(t, "softly deleted", v.get("k", wire.StaleOK), wire.Stale, "three")
+		time.Sleep(100 * time.Millisecond)
+		is(t, "loaded behind it", v.get("k", wire.StaleOK), wire.OK, "four")
+		o.set("k", []byte("five"))
+		v.drop("k", 0)
+		is(t, "deleted", v.get("k", wire.StaleOK), wire.OK, "five")
+	})
+}
+
+// TestRefreshEarly: a hot key is loaded again before it ends, so that nobody
+// waits for it.
+func TestRefreshEarly(t *testing.T) {
+	ttl := 10 * time.Second
+	o := newDatabase(always(25 * time.Millisecond))
+	withNodes(t, 3, o, Namespace{DefaultTTL: &ttl}, func(w *world) {
+		o.set("k", []byte("value"))
+		v := w.ownerOf("k")
+		slow := 0
+		for began := time.Now(); time.Since(began) < 2*time.Minute; time.Sleep(5 * time.Millisecond) {
+			at := time.Now()
+			is(t, "hot", v.get("k", 0), wire.OK, "value")
+			if time.Since(at) > 10*time.Millisecond {
+				slow++
+			}
+		}
+		if n := o.asked("k"); n < 11 || n > 20 || slow > n/3 {
+			t.Errorf("%d loads in 12 lifetimes, and %d reads waited for one; want 12 to 16, and hardly any", n, slow)
+		}
+	})
+}
+
+// TestAside: without a holder this host asks the origin itself, and keeps
+// nothing.
+func TestAside(t *testing.T) {
+	o := newDatabase(always(5 * time.Millisecond))
+	withNodes(t, 3, o, Namespace{}, func(w *world) {
+		o.set("k", []byte("one"))
+		owner, v := w.ownerOf("k"), w.other("k")
+		w.net.Cut(owner.ip, v.ip)
+		time.Sleep(w.bound + time.Second) // its lease is over, and others still see it
+		is(t, "cut off", v.get("k", 0), wire.OK, "one")
+		o.set("k", []byte("two"))
+		is(t, "cut off, and changed", v.get("k", 0), wire.OK, "two")
+		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
+			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
+		}
+		if n := v.s.names.lookup(defaultNamespace).loadStats().Aside; n != 2 {
+			t.Errorf("%d loads aside, want 2", n)
+		}
+		w.net.Heal()
+	})
+}
+
+// TestLoadErrors: each failure has its status, and a message that says what to
+// do.
+func TestLoadErrors(t *testing.T) {
+	o := newDatabase(always(0))
+	withNodes(t, 2, o, Namespace{KeyPattern: "[a-z]+", Limits: Limits{Breaker: Breaker{Failures: 100}}}, func(w *world) {
+		for _, tc := range []struct {
+			key  string
+			err  error
+			want wire.Status
+		}{
+			{"k", errors.New("connection refused"), wire.Origin},
+			{"k", loader.ErrBusy, wire.Busy},
+			{"k", loader.ErrTooLarge, wire.Origin},
+			{"K", nil, wire.BadRequest},
+		} {
+			o.fail(tc.err)
+			for _, v := range w.nodes {
+				if r := v.get(tc.key, 0); r.Status != tc.want || len(r.Message) == 0 {
+					t.Errorf("%s, %v: %s %s, want %s", tc.key, tc.err, r.Status, r.Message, tc.want)
+				}
+			}
+		}
+		o.fail(nil)
+		o.takes = always(2 * time.Second)
+		o.set("slow", []byte("value"))
+		for _, v := range w.nodes {
+			if r := v.get("slow", 0); r.Status != wire.Timeout && r.Status != wire.Miss {
+				t.Errorf("slow: %s %s", r.Status, r.Message)
+			}
+		}
+		time.Sleep(4 * time.Second)
+		is(t, "its load went on", w.nodes[0].get("slow", 0), wire.OK, "value")
+		if n := o.asked("slow"); n != 1 {
+			t.Errorf("%d loads, want 1", n)
+		}
+	})
+}
