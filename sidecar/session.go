@@ -80,9 +80,8 @@ func (c *session) Batch() {
 	c.work = works.Get().(*work)
 }
 
-// Served adds the batch's counts to the namespaces'.
+// Served gives back what the batch has borrowed.
 func (c *session) Served() {
-	c.tally.flush()
 	c.names.release()
 	works.Put(c.work)
 	c.work = nil
@@ -125,6 +124,7 @@ const warmFrom = 4
 // Serve answers requests: it decodes them all, looks ahead in the store, and
 // then serves them in their order.
 func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
+	defer c.tally.flush() // before the answers go: who has one finds it counted
 	keys := 0
 	for i, frame := range frames {
 		q := &c.reqs[i]
@@ -202,7 +202,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.reply = c.welcome()
 		c.answer(conn)
 	case wire.OpStats:
-		c.tally.flush()
+		c.tally.flush() // of the same batch
 		if q.Has(wire.Cluster) {
 			c.later(conn)
 			return
