@@ -120,7 +120,7 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 // place: an end that comes earlier is to be seen everywhere too.
 func differs(loc location, old header, b []byte, w *Write) bool {
 	switch {
-	case old.negative() != w.absent, old.clientFlags(b) != w.Flags, old.valueLen != len(w.Value),
+	case old.negative() != w.absent, old.clientFlags(b) != w.Flags,
 		lastDeadline(w.Deadline) < lastDeadline(old.deadline):
 		return true
 	case old.marks&markChain != 0:

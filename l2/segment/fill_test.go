@@ -169,39 +169,62 @@ func TestFillKeepsPlace(t *testing.T) {
 	mustPut(t, s, "k", Write{Value: []byte("v")})
 	s.Get(nil, k, NoLimit, testNow.Boot)
 	s.Get(nil, k, NoLimit, testNow.Boot)
-	for _, value := range []string{"w", "longer"} { // in place, and elsewhere
-		mustFill(t, s, "k", Fill{Value: []byte(value)})
-		if _, w, _, _, _ := s.shard(k.Hash).find(k); w.hits() != 2 {
-			t.Errorf("%d hits after a fill with %q, want 2", w.hits(), value)
+	ttl := kv.After(testNow.Boot, time.Minute)
+	last, hits := place(s, k)
+	for i, tc := range []struct {
+		fill    Fill
+		inPlace bool
+	}{
+		{Fill{Value: []byte("w")}, true},
+		{Fill{Value: []byte("longer")}, false},
+		{Fill{Absent: true, Deadline: ttl}, false},
+		{Fill{Absent: true, Deadline: ttl}, true},
+		{Fill{Value: []byte("w"), Deadline: ttl}, false},
+	} {
+		mustFill(t, s, "k", tc.fill)
+		loc, n := place(s, k)
+		if n != hits || (loc == last) != tc.inPlace {
+			t.Errorf("fill %d: %d hits, from %d to %d; want %d hits, in place %v", i, n, last, loc, hits, tc.inPlace)
 		}
+		last = loc
 	}
-	if st := s.Stats(); st.Overwritten != 2 || st.Admitted != 1 {
+	if st := s.Stats(); st.Overwritten != 5 || st.Admitted != 1 {
 		t.Errorf("%d overwritten, %d admitted", st.Overwritten, st.Admitted)
 	}
 }
 
+func place(s *Store, k kv.Key) (location, int) {
+	_, w, _, _, _ := s.shard(k.Hash).find(k)
+	return w.loc(), w.hits()
+}
+
 // TestFillOverAnotherChain: the chain whose bytes were compared has been replaced
-// by then.
+// by then, elsewhere or in the very segments that it had.
 func TestFillOverAnotherChain(t *testing.T) {
-	var told int
-	s := newStaleStore(t, Config{Changed: func(kv.Key, kv.Version) { told++ }})
-	k, value, other := testKey("k"), make([]byte, 300<<10), make([]byte, 300<<10)
-	other[len(other)-1] = 1
-	mustPut(t, s, "k", Write{Value: value})
-	w := Write{Value: value}
-	p := &past{generation: s.Generation(k.Hash.Partition()), admit: always, replaces: true, same: s.findChain(k, &w)}
-	if p.same == (identified{}) {
-		t.Fatal("the same bytes are not found to be the same")
-	}
-	w.past = p
-	mustPut(t, s, "k", Write{Value: other})
-	p.version = s.cfg.Versions.Next(testNow.Wall)
-	told = 0
-	if _, r := s.Put(k, w, testNow); r != Stored || told != 1 {
-		t.Errorf("Put = %d, told of %d changes, want 1", r, told)
-	}
-	if n := s.meta[0].pins; n != 0 {
-		t.Errorf("a chain is still pinned")
+	for _, again := range []bool{false, true} {
+		var told int
+		s := newStaleStore(t, Config{Changed: func(kv.Key, kv.Version) { told++ }})
+		k, value, other := testKey("k"), make([]byte, 300<<10), make([]byte, 300<<10)
+		other[len(other)-1] = 1
+		mustPut(t, s, "k", Write{Value: value})
+		w := Write{Value: value}
+		p := &past{generation: s.Generation(k.Hash.Partition()), admit: always, replaces: true, same: s.findChain(k, &w)}
+		if p.same == (identified{}) {
+			t.Fatal("the same bytes are not found to be the same")
+		}
+		w.past = p
+		if again {
+			s.Delete(k, testNow)
+		}
+		mustPut(t, s, "k", Write{Value: other})
+		if loc, _ := place(s, k); (loc == p.same.loc) != again {
+			t.Fatalf("the other chain stands at %d, the first one stood at %d", loc, p.same.loc)
+		}
+		p.version = s.cfg.Versions.Next(testNow.Wall)
+		told = 0
+		if _, r := s.Put(k, w, testNow); r != Stored || told != 1 {
+			t.Errorf("in the same place %v: Put = %d, told of %d changes, want 1", again, r, told)
+		}
 	}
 }
 
@@ -221,6 +244,10 @@ func TestRestore(t *testing.T) {
 		{"a value is there", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Value: []byte("v")}, Exists},
 		{"none is there", func(s *Store) { mustFill(t, s, "k", Fill{Absent: true, Deadline: ttl}) }, kv.Entry{Value: []byte("v")}, Exists},
 		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Absent: true}, Exists},
+		{"as it was in an earlier holding", func(s *Store) {
+			mustPut(t, s, "k", Write{Value: []byte("w")})
+			s.Holding(k.Hash.Partition())
+		}, kv.Entry{Value: []byte("v")}, Stored},
 		{"flushed since", func(s *Store) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, kv.Entry{Value: []byte("v")}, Outdated},
 		{"softened since", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("w")})
@@ -248,5 +275,14 @@ func TestRestore(t *testing.T) {
 		if info, ok := s.Peek(k, testNow.Boot); ok != wantLive || ok && info != want {
 			t.Errorf("%s: %+v, %v, want %+v, %v", tc.name, info, ok, want, wantLive)
 		}
+	}
+	// Another host's clock is ahead.
+	s := newStaleStore(t, Config{})
+	e := kv.Entry{Key: k, Value: []byte("v"), Version: kv.NewHLC(2).Next(testNow.Wall + 1000)}
+	if r := s.Restore(e, s.Generation(k.Hash.Partition()), 0, always, testNow); r != Stored {
+		t.Fatal(r)
+	}
+	if v := mustPut(t, s, "k", Write{Value: []byte("w")}); v <= e.Version {
+		t.Errorf("a write has %v, after the entry's %v", v, e.Version)
 	}
 }
