@@ -70,6 +70,12 @@ func New(cfg Config) (*Source, error) {
 	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
 		return nil, fmt.Errorf("http origin: method %q is not a method", cfg.Method)
 	}
+	// Beside a character that has to be escaped and is not, the escapes of a key
+	// do not last: a slash in it would be one of the path's.
+	probe, err := url.Parse(before + "a%2Fb" + after)
+	if err != nil || !strings.Contains(before, "?") && !strings.Contains(probe.EscapedPath(), "a%2Fb") {
+		return nil, fmt.Errorf("http origin: its URL has something that must be escaped: write %%20 for a space, %%25 for a %%, %%C3%%A9 for an é")
+	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 5 * time.Second
 	}

@@ -130,7 +130,7 @@ func TestLifetime(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for _, cfg := range []Config{
 		{}, {URL: "http://h/x"}, {URL: "http://{key}/"}, {URL: "http://h{key}"}, {URL: "{key}"}, {URL: "ftp://h/{key}"},
-		{URL: "http://h/{key}/{key}"}, {URL: "http://h/#{key}"}, {URL: "http://h/{key}", Method: "G T"}, {URL: "http://h/{key}", Timeout: -1},
+		{URL: "http://h/{key}/{key}"}, {URL: "http://h/#{key}"}, {URL: "http://h/{key}%zz"}, {URL: "http://h/é/{key}"}, {URL: "http://h/{key} x"}, {URL: "http://h/{key}", Method: "G T"}, {URL: "http://h/{key}", Timeout: -1},
 	} {
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
