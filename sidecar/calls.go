@@ -1,8 +1,8 @@
 package sidecar
 
 import (
-	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -15,6 +15,8 @@ import (
 // calls are the reads of other hosts' keys under way: however many ask for a
 // key, its owner is asked once.
 type calls struct {
+	joinable atomic.Int64 // calls in m; raised before one is sent
+
 	mu sync.Mutex
 	m  map[kv.Hash]*call
 }
@@ -24,8 +26,7 @@ type call struct {
 	key   kv.Key // its bytes stay those of whoever makes the call
 	opts  wire.Options
 	owner *cluster.Owner
-	begun kv.Version    // before it was sent
-	at    time.Duration // the same, on the boot clock
+	at    time.Duration // before it was sent, on the boot clock
 	until time.Duration // when it is given up
 
 	done chan struct{} // closed when it ends, for those who wait; nil without any
@@ -38,8 +39,10 @@ type call struct {
 
 // join returns the call for a key that is under way, if a read that begins now
 // may have its answer, or a new one that the caller must make and end. It may
-// where it could be served a copy made when the call was sent: so every write
-// that this host has acknowledged before the read is in it.
+// where the lease on the owner is good and nothing that has been noted since the
+// call was sent concerns the key (see detach): so whatever this host has
+// acknowledged before the read, or knows of, is in it. Versions cannot tell: the
+// owner's clock may be behind this one's when it stamps a write after the call.
 //
 // A pending request p is told of the end of a call that it has joined; without
 // one the caller waits for it. There is no call for a p that one under way may
@@ -49,7 +52,7 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, opts wire.Option
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
 	if old != nil && old.opts == opts && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
-		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) && c.ledger.Admit(key.Namespace, key.Hash, math.MaxUint64, old.begun) || strike.Out(strike.JoinRule)) {
+		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) || strike.Out(strike.JoinRule)) {
 		switch {
 		case p == nil && old.done == nil:
 			old.done = make(chan struct{})
@@ -64,13 +67,53 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, opts wire.Option
 	}
 	cl = &call{
 		key:  kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		opts: opts, owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot, until: until,
+		opts: opts, owner: owner, at: now.Boot, until: until,
 	}
 	c.counts.peerReads.Add(1)
 	if opts&wire.Fresh == 0 { // that one is nobody else's
-		s.m[key.Hash] = cl
+		s.put(cl)
 	}
 	return cl, true
+}
+
+// put makes a call the one of its key that others may join. The lock is held.
+func (s *calls) put(cl *call) {
+	if s.m[cl.key.Hash] == nil {
+		s.joinable.Add(1)
+	}
+	s.m[cl.key.Hash] = cl
+}
+
+// remove ends the joining of a hash's call. The lock is held.
+func (s *calls) remove(h kv.Hash) {
+	if s.m[h] != nil {
+		s.joinable.Add(-1)
+		delete(s.m, h)
+	}
+}
+
+// detach ends the joining of a hash's call: it has changed.
+func (s *calls) detach(h kv.Hash) {
+	if s.joinable.Load() == 0 || strike.Out(strike.JoinRule) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(h)
+}
+
+// detachIf does the same for all keys that match.
+func (s *calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	if strike.Out(strike.JoinRule) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h, cl := range s.m {
+		if match(cl.key.Namespace, h) {
+			s.remove(h)
+		}
+	}
 }
 
 // end lets those who wait have what the call brought, and returns those who are
@@ -79,7 +122,7 @@ func (s *calls) end(cl *call) []*pending {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m[cl.key.Hash] == cl {
-		delete(s.m, cl.key.Hash)
+		s.remove(cl.key.Hash)
 	}
 	if cl.done != nil {
 		close(cl.done)

@@ -94,7 +94,7 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	if !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.node.Bound()) {
 		return unanswered(q, owner)
 	}
-	cl := &call{key: key, opts: q.Options & asked, owner: owner, begun: c.hlc.Next(now.Wall), at: now.Boot}
+	cl := &call{key: key, opts: q.Options & asked, owner: owner, at: now.Boot}
 	out := *q
 	out.Options |= wire.Vouch
 	var a peer.Answer

@@ -39,9 +39,10 @@ func (c *core) stamp() loader.Stamp {
 	return loader.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
 }
 
-// detach makes those who ask for a hash from now on start a load of their own.
-// Its change has been stamped.
+// detach makes those who ask for a hash from now on start a load, or a call of
+// its owner, of their own. Its change has been stamped.
 func (c *core) detach(h kv.Hash) {
+	c.calls.detach(h)
 	if strike.Out(strike.Detach) {
 		return
 	}
@@ -53,6 +54,7 @@ func (c *core) detach(h kv.Hash) {
 
 // detachIf does the same for all keys that match.
 func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	c.calls.detachIf(match)
 	if strike.Out(strike.Detach) {
 		return
 	}
