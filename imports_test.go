@@ -38,8 +38,8 @@ var allowed = []struct {
 	// Floor 2: the edges.
 	{"loader/internal/origintest", []string{"loader"}}, // imported by tests alone
 	{"loader/httporigin", []string{"loader"}},
-	{"loader/postgres", []string{"loader"}},
-	{"loader/redisorigin", []string{"loader"}},
+	{"loader/postgres", []string{"internal/kv", "loader"}},
+	{"loader/redisorigin", []string{"internal/kv", "loader"}},
 	{"loader/memcached", []string{"loader"}},
 	{"loader/execorigin", []string{"loader"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},

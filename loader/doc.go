@@ -9,6 +9,8 @@
 //	Policy  lifetimes, and what to do with a value that has had its time
 //	Guard   concurrency, rate, breaker and retries before one origin
 //	Known   a Bloom filter of the keys that exist
+//	Lister  an origin that says which keys it has: for Known, and to load them early
+//	Writer  an origin that takes changes: write-through
 //
 // Inputs are keys, versions that the caller stamps, an origin (Source) and what
 // has been invalidated (Detach, Known.Add); outputs are values with the version

@@ -8,8 +8,12 @@
 // own, which is killed at the timeout or once it has written too much. There is
 // no shell: a key is one argument, whatever is in it.
 //
-// os/exec runs two goroutines per load, which end with it. It is for scripts: a
-// process per load takes milliseconds.
+// Two other commands store a value, which they get on their standard input, and
+// delete a key (Writer); one more prints all keys, one a line (Lister). Keys with
+// a line feed in them cannot be listed so.
+//
+// os/exec runs two or three goroutines per command, which end with it. It is for
+// scripts: a process per load takes milliseconds.
 package execorigin
 
 import (
@@ -19,9 +23,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -38,23 +39,12 @@ type Config struct {
 
 // Source is the origin.
 type Source struct {
-	cfg  Config
-	path string
-	name string
-	// dashes says that a "--" ends the command's options, so that a key may
-	// begin with a dash.
-	dashes bool
+	cfg     Config
+	program program
 }
 
 // New checks the configuration and finds the program.
 func New(cfg Config) (*Source, error) {
-	if len(cfg.Command) == 0 {
-		return nil, errors.New("exec origin: no command: give the program and its arguments")
-	}
-	path, err := exec.LookPath(cfg.Command[0])
-	if err != nil {
-		return nil, fmt.Errorf("exec origin: program %q: %w", cfg.Command[0], err)
-	}
 	if cfg.Timeout < 0 || cfg.MaxOutput < 0 || cfg.Absent < 0 || cfg.Absent > 255 {
 		return nil, fmt.Errorf("exec origin: timeout %v, output %d, absent status %d: give zero for the defaults, or more, and a status of at most 255", cfg.Timeout, cfg.MaxOutput, cfg.Absent)
 	}
@@ -70,45 +60,33 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Env == nil {
 		cfg.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	}
-	cfg.Command = slices.Clone(cfg.Command)
-	return &Source{cfg: cfg, path: path, name: cfg.Command[0], dashes: slices.Contains(cfg.Command[1:], "--")}, nil
+	p, err := find("load", cfg.Command, cfg.Env)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{cfg: cfg, program: p}, nil
 }
-
-// killWait is how long a killed command's open pipes are waited for.
-const killWait = 100 * time.Millisecond
 
 // Load runs the command for one key.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	arg := string(key)
-	switch {
-	case strings.ContainsRune(arg, 0):
-		return loader.Value{}, fmt.Errorf("%w: an argument cannot have a zero byte", loader.ErrBadKey)
-	case strings.HasPrefix(arg, "-") && !s.dashes:
-		return loader.Value{}, fmt.Errorf("%w: it would be taken for an option: end the command's with \"--\"", loader.ErrBadKey)
+	arg, err := s.program.argument(key)
+	if err != nil {
+		return loader.Value{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, s.path, append(slices.Clone(s.cfg.Command[1:]), arg)...)
-	cmd.Env = s.cfg.Env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = killWait
 	out := &limited{most: s.cfg.MaxOutput, over: cancel}
-	said := &limited{most: 256, over: func() {}}
-	cmd.Stdout, cmd.Stderr = out, said
-	err := cmd.Run()
+	_, err = s.program.run(ctx, nil, out, arg)
 	var exit *exec.ExitError
 	switch {
 	case out.exceeded:
-		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes", loader.ErrTooLarge, s.name, s.cfg.MaxOutput)
+		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes", loader.ErrTooLarge, s.program.name, s.cfg.MaxOutput)
 	case err == nil:
 		return loader.Value{Bytes: out.buf.Bytes()}, nil
-	case ctx.Err() != nil:
-		return loader.Value{}, fmt.Errorf("exec origin %s: killed: %w", s.name, ctx.Err())
 	case errors.As(err, &exit) && exit.ExitCode() == s.cfg.Absent:
 		return loader.Value{}, loader.ErrAbsent
 	}
-	return loader.Value{}, fmt.Errorf("exec origin %s: %w, and said %q", s.name, err, said.buf.String())
+	return loader.Value{}, err
 }
 
 // limited keeps the first bytes, takes all others too, and calls over at the

@@ -5,6 +5,9 @@
 // 408, 425, 429, and those of 500 and more may be retried, all others not. It
 // follows no redirects, since they would lead out of what was configured.
 //
+// The same URLs take changes with PUT and DELETE (Writer); another one gives all
+// keys, one a line (Lister). Keys with a line feed in them cannot be listed so.
+//
 // It starts no goroutine of its own; net/http keeps two per idle connection
 // until Close. It is no proxy: neither the app's headers nor the answer's go
 // through, and Vary means nothing to it.
@@ -88,16 +91,21 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Connections == 0 {
 		cfg.Connections = 64
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = cfg.Connections, cfg.Connections
-	transport.MaxResponseHeaderBytes = 64 << 10
 	return &Source{
 		cfg: cfg, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
-		client: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		client: newClient(cfg.Connections),
 	}, nil
+}
+
+// newClient follows no redirects.
+func newClient(connections int) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = connections, connections
+	transport.MaxResponseHeaderBytes = 64 << 10
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // Close ends idle connections.
@@ -105,39 +113,65 @@ func (s *Source) Close() { s.client.CloseIdleConnections() }
 
 // Load asks for one key.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	escaped := url.QueryEscape(string(key))
-	if !s.inQuery {
-		escaped = url.PathEscape(string(key))
-		// Servers take such a path as another one, and no escape prevents it.
-		if escaped == "." || escaped == ".." {
-			return loader.Value{}, fmt.Errorf("%w: %q is a folder in a URL's path", loader.ErrBadKey, key)
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, s.cfg.Method, s.before+escaped+s.after, nil)
+	req, err := s.request(ctx, s.cfg.Method, key, nil)
 	if err != nil {
-		return loader.Value{}, fmt.Errorf("%w: it makes no URL", loader.ErrBadKey)
-	}
-	req.Header = s.cfg.Header.Clone()
-	if host := req.Header.Get("Host"); host != "" {
-		req.Host = host
+		return loader.Value{}, err
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return loader.Value{}, s.failed(err)
+		return loader.Value{}, failed(s.host, err)
 	}
 	defer resp.Body.Close()
 	return s.value(resp)
 }
 
+// request makes one about a key.
+func (s *Source) request(ctx context.Context, method string, key []byte, body io.Reader) (*http.Request, error) {
+	escaped := url.QueryEscape(string(key))
+	if !s.inQuery {
+		escaped = url.PathEscape(string(key))
+		// Servers take such a path as another one, and no escape prevents it.
+		if escaped == "." || escaped == ".." {
+			return nil, fmt.Errorf("%w: %q is a folder in a URL's path", loader.ErrBadKey, key)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.before+escaped+s.after, body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: it makes no URL", loader.ErrBadKey)
+	}
+	s.addHeader(req)
+	return req, nil
+}
+
+func (s *Source) addHeader(req *http.Request) {
+	if s.cfg.Header != nil {
+		req.Header = s.cfg.Header.Clone()
+	}
+	if host := req.Header.Get("Host"); host != "" {
+		req.Host = host
+	}
+}
+
 // failed drops the URL from an error: it has the key, and may have a secret.
-func (s *Source) failed(err error) error {
+func failed(host string, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		err = ue.Err
 	}
-	return fmt.Errorf("http origin %s: %w", s.host, err)
+	return fmt.Errorf("http origin %s: %w", host, err)
+}
+
+// unexpected is an error for a status that is no answer.
+func unexpected(host string, code int) error {
+	switch {
+	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
+		return fmt.Errorf("http origin %s: status %d", host, code)
+	case code >= 300 && code < 400:
+		return fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to", loader.ErrPermanent, host, code)
+	}
+	return fmt.Errorf("%w: http origin %s: status %d", loader.ErrPermanent, host, code)
 }
 
 func (s *Source) value(resp *http.Response) (loader.Value, error) {
@@ -145,17 +179,12 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	switch {
 	case slices.Contains(s.cfg.Absent, code):
 		return loader.Value{}, loader.ErrAbsent
-	case code == http.StatusOK, code == http.StatusNonAuthoritativeInfo:
-	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
-		return loader.Value{}, fmt.Errorf("http origin %s: status %d", s.host, code)
-	case code >= 300 && code < 400:
-		return loader.Value{}, fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to", loader.ErrPermanent, s.host, code)
-	default:
-		return loader.Value{}, fmt.Errorf("%w: http origin %s: status %d", loader.ErrPermanent, s.host, code)
+	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
+		return loader.Value{}, unexpected(s.host, code)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, s.cfg.MaxBody+1))
 	if err != nil {
-		return loader.Value{}, s.failed(err)
+		return loader.Value{}, failed(s.host, err)
 	}
 	if int64(len(body)) > s.cfg.MaxBody {
 		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxBody)

@@ -5,8 +5,10 @@
 // remaining lifetime cannot be asked for in the classic protocol, so it is the
 // namespace's.
 //
-// It starts no goroutine. A load that has begun ends with its answer or the
-// timeout, not with its context: the client knows none. It does not write.
+// A Writer sets and deletes items. Keys cannot be listed.
+//
+// It starts no goroutine. What has begun ends with its answer or the timeout,
+// not with its context: the client knows none.
 package memcached
 
 import (
@@ -65,14 +67,15 @@ func New(cfg Config) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Room for the line before the value and the end after it.
-		return &limitedConn{Conn: c, most: cfg.MaxValue + 1024}, nil
+		return &limitedConn{Conn: c, most: cfg.MaxValue, timeout: cfg.Timeout}, nil
 	}
 	return s, nil
 }
 
 // Close ends idle connections.
 func (s *Source) Close() error { return s.client.Close() }
+
+const malformed = "memcached takes at most 250 bytes, without spaces and control characters"
 
 // Load gets one key.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
@@ -84,33 +87,11 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	case errors.Is(err, memcache.ErrCacheMiss):
 		return loader.Value{}, loader.ErrAbsent
 	case errors.Is(err, memcache.ErrMalformedKey):
-		return loader.Value{}, fmt.Errorf("%w: memcached takes at most 250 bytes, without spaces and control characters", loader.ErrBadKey)
+		return loader.Value{}, fmt.Errorf("%w: %s", loader.ErrBadKey, malformed)
 	case errors.Is(err, errTooLong), err == nil && len(item.Value) > s.cfg.MaxValue:
 		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("memcached origin: %w", err)
 	}
 	return loader.Value{Bytes: item.Value, Flags: item.Flags}, nil
-}
-
-// limitedConn ends an answer that is too long, whatever length it has stated.
-type limitedConn struct {
-	net.Conn
-	most, read int
-}
-
-var errTooLong = errors.New("the answer is too long")
-
-// Write begins a request, and so the count of its answer.
-func (c *limitedConn) Write(p []byte) (int, error) {
-	c.read = 0
-	return c.Conn.Write(p)
-}
-
-func (c *limitedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if c.read += n; c.read > c.most {
-		return 0, errTooLong
-	}
-	return n, err
 }

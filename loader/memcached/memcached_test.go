@@ -32,13 +32,18 @@ func source(t *testing.T, cfg Config) *Source {
 	return s
 }
 
-func TestMemcached(t *testing.T) {
+func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
+	t.Helper()
 	program := origintest.Need(t, "memcached", "apt-get install memcached")
-	socket := filepath.Join(origintest.Folder(t), "s")
+	socket = filepath.Join(origintest.Folder(t), "s")
 	// As root it wants to be told who to be; else -u means nothing.
-	server := exec.Command(program, "-s", socket, "-u", "root", "-I", "2m")
+	server = exec.Command(program, "-s", socket, "-u", "root", "-I", "2m")
 	origintest.Start(t, server, socket)
+	return server, socket
+}
 
+func TestMemcached(t *testing.T) {
+	server, socket := startMemcached(t)
 	s := source(t, Config{Servers: []string{socket}, KeyPrefix: "p:", MaxValue: 1000})
 	for key, value := range map[string]string{"a": "x\r\ny", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001), "huge": strings.Repeat("x", 1<<20)} {
 		if err := s.client.Set(&memcache.Item{Key: "p:" + key, Value: []byte(value), Flags: 7}); err != nil {
@@ -63,6 +68,11 @@ func TestMemcached(t *testing.T) {
 		{Name: "nobody listens", Source: hasty(origintest.Refusing(t)), Key: "a", Err: origintest.ErrAny},
 		{Name: "garbage", Source: hasty(origintest.Saying(t, "garbage\r\n")), Key: "a", Err: origintest.ErrAny},
 		{Name: "cut in the middle", Source: hasty(origintest.Saying(t, "VALUE a 0 10\r\nxx")), Key: "a", Err: origintest.ErrAny},
+		{Name: "an error", Source: hasty(origintest.Saying(t, "SERVER_ERROR out of memory\r\n")), Key: "a", Err: origintest.ErrAny},
+		{Name: "drips", Source: hasty(origintest.Dripping(t, "VALUE a 0 1000000\r\n", "x")), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "item after item", Source: hasty(origintest.Dripping(t, "", "VALUE a 0 1\r\nx\r\n")), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "states far too much", Source: hasty(origintest.Saying(t, "VALUE a 0 4294967295\r\n")), Key: "a", Err: loader.ErrTooLarge},
+		{Name: "drops the connection", Source: hasty(origintest.Cutting(t, "")), Key: "a", Err: origintest.ErrAny},
 		{Name: "silence", Source: hasty(origintest.Saying(t, "")), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 	})
 

@@ -9,14 +9,18 @@
 // in their order; NULL, booleans, integers, floats and bytea become the like,
 // everything else text, numeric too, which msgpack has no type for.
 //
-// pgx keeps a pool, whose one goroutine ends with Close. It neither writes nor
-// listens for notifications.
+// A Writer runs two statements of the operator's, a Lister a query of all keys.
+//
+// pgx keeps a pool, whose one goroutine ends with Close; a connection that is
+// given up is ended in the background, within 15 s. It does not listen for
+// notifications.
 package postgres
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strings"
@@ -65,7 +69,7 @@ const rowRoom = 64 << 10
 // New checks what can be checked without the server. It connects at the first
 // load.
 func New(cfg Config) (*Source, error) {
-	cfg.Query = strings.TrimRight(strings.TrimSpace(cfg.Query), "; \n\t")
+	cfg.Query = statement(cfg.Query)
 	if !strings.Contains(cfg.Query, "$1") {
 		return nil, errors.New("postgres origin: its query must have $1, where the key goes")
 	}
@@ -101,9 +105,10 @@ func New(cfg Config) (*Source, error) {
 	}
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
-	pc.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
-		c.PgConn().Frontend().SetMaxBodyLen(cfg.MaxValue + rowRoom)
-		return nil
+	pc.ConnConfig.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		f := pgproto3.NewFrontend(r, w)
+		f.SetMaxBodyLen(cfg.MaxValue + rowRoom)
+		return f
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
@@ -116,6 +121,9 @@ func New(cfg Config) (*Source, error) {
 // in, has: for whoever shows errors, to leave it out.
 func (s *Source) Password() string { return s.pool.Config().ConnConfig.Password }
 
+// statement drops what would make one statement look like two.
+func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(sql), "; \n\t") }
+
 // Close ends the connections, and waits for loads under way.
 func (s *Source) Close() { s.pool.Close() }
 
@@ -125,7 +133,7 @@ func (s *Source) Check(ctx context.Context) error {
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return s.failed(err)
+		return failed(err)
 	}
 	defer c.Release()
 	_, err = s.prepare(ctx, c.Conn())
@@ -137,7 +145,7 @@ func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	d, err := c.Prepare(ctx, "cachesidecar_load", s.cfg.Query)
 	switch {
 	case err != nil:
-		return nil, s.failed(err)
+		return nil, failed(err)
 	case len(d.ParamOIDs) != 1:
 		return nil, fmt.Errorf("%w: postgres origin: its query has %d parameters: give one, $1, the key", loader.ErrPermanent, len(d.ParamOIDs))
 	case s.cfg.Format == Column && len(d.Fields) != 1:
@@ -154,18 +162,16 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return loader.Value{}, s.failed(err)
+		return loader.Value{}, failed(err)
 	}
 	defer c.Release()
 	d, err := s.prepare(ctx, c.Conn())
 	if err != nil {
 		return loader.Value{}, err
 	}
-	param := pgx.TextFormatCode
-	if d.ParamOIDs[0] == pgtype.ByteaOID {
-		param = pgx.BinaryFormatCode
-	} else if !utf8.Valid(key) || slices.Contains(key, 0) {
-		return loader.Value{}, fmt.Errorf("%w: PostgreSQL's text is UTF-8 without zero bytes", loader.ErrBadKey)
+	param, fits := paramFormat(d.ParamOIDs[0], key)
+	if !fits {
+		return loader.Value{}, fmt.Errorf("%w: %s", loader.ErrBadKey, notText)
 	}
 	formats := make([]int16, len(d.Fields))
 	for i, f := range d.Fields {
@@ -173,7 +179,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 			formats[i] = pgx.BinaryFormatCode
 		}
 	}
-	rows := c.Conn().PgConn().ExecPrepared(ctx, d.Name, [][]byte{key}, []int16{int16(param)}, formats)
+	rows := c.Conn().PgConn().ExecPrepared(ctx, d.Name, [][]byte{key}, []int16{param}, formats)
 	var v loader.Value
 	var encodeErr error
 	n := 0
@@ -191,7 +197,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		if stale(err) {
 			_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
 		}
-		return loader.Value{}, s.failed(err)
+		return loader.Value{}, failed(err)
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
 	case n > 1:
@@ -202,6 +208,17 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, s.tooLarge()
 	}
 	return v, nil
+}
+
+const notText = "PostgreSQL's text is UTF-8 without zero bytes"
+
+// paramFormat is how bytes are sent as a parameter; text, unless they are
+// bytea, cannot take all of them.
+func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
+	if oid == pgtype.ByteaOID {
+		return pgx.BinaryFormatCode, true
+	}
+	return pgx.TextFormatCode, utf8.Valid(b) && !slices.Contains(b, 0)
 }
 
 func (s *Source) tooLarge() error {
@@ -215,15 +232,21 @@ func stale(err error) bool {
 	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000")
 }
 
+// unfit says whether a parameter is no value of its type. The message may show
+// the parameter.
+func unfit(pe *pgconn.PgError) bool {
+	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
+}
+
 // failed sorts errors by what PostgreSQL's code says: about the key, about the
 // query, or about the server. Only the last may be retried.
-func (s *Source) failed(err error) error {
+func failed(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || stale(err) {
 		return fmt.Errorf("postgres origin: %w", err)
 	}
 	switch {
-	case pe.Code == "22P02", pe.Code == "22003", pe.Code == "22007", pe.Code == "22008", pe.Code == "22021":
+	case unfit(pe):
 		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
 	case strings.HasPrefix(pe.Code, "42"), strings.HasPrefix(pe.Code, "22"), strings.HasPrefix(pe.Code, "28"), strings.HasPrefix(pe.Code, "3D"):
 		return fmt.Errorf("%w: postgres origin: %s (%s)", loader.ErrPermanent, pe.Message, pe.Code)

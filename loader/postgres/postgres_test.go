@@ -151,6 +151,10 @@ func TestPostgres(t *testing.T) {
 		{Name: "no such user", Source: source(t, missing), Key: "1", Err: loader.ErrPermanent, Secret: "s3cret"},
 		{Name: "nobody listens", Source: source(t, refusing), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "silence", Source: source(t, silent), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "an error", Source: with("SELECT pg_terminate_backend(pg_backend_pid())::text WHERE $1::text <> ''", ""), Key: "1", Err: origintest.ErrAny},
+		{Name: "drips", Source: source(t, tcp(origintest.Dripping(t, "R\x00\x00\x10\x00", "x"), "SELECT $1::text", 300*time.Millisecond)), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "states too much", Source: source(t, tcp(origintest.Saying(t, "R\x10\x00\x00\x00"), "SELECT $1::text", 20*time.Second)), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "drops the connection", Source: source(t, tcp(origintest.Cutting(t, "R"), "SELECT $1::text", 20*time.Second)), Key: "1", Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, garbage), Key: "1", Err: origintest.ErrAny, Secret: "s3cret"},
 	})
 

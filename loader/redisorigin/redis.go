@@ -5,9 +5,12 @@
 // value beyond the limit never leaves the server. A key of another type is
 // refused.
 //
+// A Writer sets and deletes such keys, a Lister gives all that have the prefix,
+// of any type.
+//
 // It starts no goroutine of its own; go-redis has none left after Close. go-redis
 // also writes failed dials to stderr, process-wide, unless its package logging is
-// told otherwise. It neither writes, nor follows cluster redirects, nor subscribes.
+// told otherwise. It neither follows cluster redirects nor subscribes.
 package redisorigin
 
 import (
@@ -15,6 +18,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -61,20 +65,33 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Connections == 0 {
 		cfg.Connections = 64
 	}
+	return &Source{cfg: cfg, client: newClient(cfg, cfg.Connections)}, nil
+}
+
+func newClient(cfg Config, connections int) *redis.Client {
 	network := "tcp"
 	if strings.HasPrefix(cfg.Address, "/") {
 		network = "unix"
 	}
-	return &Source{cfg: cfg, client: redis.NewClient(&redis.Options{
+	opts := &redis.Options{
 		Network: network, Addr: cfg.Address,
 		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: cfg.TLS,
 		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, ContextTimeoutEnabled: true,
-		PoolSize: cfg.Connections, MaxActiveConns: cfg.Connections, PipelinePoolSize: -1,
+		PoolSize: connections, MaxActiveConns: connections, PipelinePoolSize: -1,
 		// Retries are the guard's, within its budget.
 		MaxRetries: -1, DialerRetries: 1,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})}, nil
+	}
+	dial := redis.NewDialer(opts)
+	opts.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return limit(c, cfg.MaxValue+1), nil
+	}
+	return redis.NewClient(opts)
 }
 
 // Close ends the connections.

@@ -30,13 +30,21 @@ func source(t *testing.T, cfg Config) *Source {
 	return s
 }
 
-func TestRedis(t *testing.T) {
+// greeting is what a server says to a client that has come.
+const greeting = "%1\r\n+proto\r\n:3\r\n"
+
+func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
+	t.Helper()
 	program := origintest.Need(t, "redis-server", "apt-get install redis-server")
 	dir := origintest.Folder(t)
-	socket := filepath.Join(dir, "s")
-	server := exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir, "--requirepass", "s3cret")
+	socket = filepath.Join(dir, "s")
+	server = exec.Command(program, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir, "--requirepass", "s3cret")
 	origintest.Start(t, server, socket)
+	return server, socket
+}
 
+func TestRedis(t *testing.T) {
+	server, socket := startRedis(t)
 	good := Config{Address: socket, Password: "s3cret", KeyPrefix: "p:", MaxValue: 1000}
 	s := source(t, good)
 	ctx := context.Background()
@@ -62,6 +70,11 @@ func TestRedis(t *testing.T) {
 		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
 		{Name: "nobody listens", Source: source(t, Config{Address: origintest.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
+		{Name: "an error", Source: source(t, Config{Address: origintest.Saying(t, greeting+"-LOADING the dataset\r\n")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "states more than there is memory", Source: source(t, Config{Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 	})
 

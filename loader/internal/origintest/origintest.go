@@ -4,17 +4,12 @@
 package origintest
 
 import (
-	"context"
-	"errors"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Need returns the path of a program, or skips the test with what to install.
@@ -66,92 +61,4 @@ func Folder(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
-}
-
-// Refusing returns an address where nobody listens.
-func Refusing(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// Saying returns the address of a server that takes connections, says the same
-// to each, and then nothing more.
-func Saying(t testing.TB, what string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() { // ends with the listener, which the test's end closes
-		defer close(ended)
-		var conns []net.Conn
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				break
-			}
-			conns = append(conns, c)
-			_, _ = c.Write([]byte(what))
-		}
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		<-ended
-	})
-	return l.Addr().String()
-}
-
-// ErrAny is any error that may be retried.
-var ErrAny = errors.New("any error that is no answer")
-
-// Case is one load and what it must give.
-type Case struct {
-	Name   string
-	Source loader.Source
-	Key    string
-	Want   loader.Value
-	Err    error         // nil, a sentinel of loader's, or ErrAny
-	Within time.Duration // zero: 30 s
-	Secret string        // must not be in the error
-}
-
-// Run makes the loads.
-func Run(t *testing.T, cases []Case) {
-	for _, c := range cases {
-		t.Run(c.Name, func(t *testing.T) {
-			if c.Within == 0 {
-				c.Within = 30 * time.Second
-			}
-			began := time.Now()
-			got, err := c.Source.Load(context.Background(), []byte(c.Key))
-			if took := time.Since(began); took > c.Within {
-				t.Errorf("took %v, want less than %v", took, c.Within)
-			}
-			switch {
-			case c.Err == nil && err != nil:
-				t.Fatalf("got %v", err)
-			case errors.Is(c.Err, ErrAny):
-				if loader.Answered(err) {
-					t.Fatalf("got %v, want an error that may be retried", err)
-				}
-			case !errors.Is(err, c.Err):
-				t.Fatalf("got %v, want %v", err, c.Err)
-			}
-			if err != nil && c.Secret != "" && strings.Contains(err.Error(), c.Secret) {
-				t.Errorf("the error shows a secret: %v", err)
-			}
-			if string(got.Bytes) != string(c.Want.Bytes) || got.Flags != c.Want.Flags || got.TTL != c.Want.TTL || got.NoStore != c.Want.NoStore {
-				t.Errorf("got %+v (%q), want %+v (%q)", got, got.Bytes, c.Want, c.Want.Bytes)
-			}
-		})
-	}
 }

@@ -1,0 +1,71 @@
+//go:build unix
+
+package execorigin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// WriteConfig describes the commands that change values. The key is their last
+// argument, exit status 0 their word that it is done.
+type WriteConfig struct {
+	Store   []string // gets the value on its standard input; needed
+	Delete  []string // needed
+	Refused int      // the exit status that says "I have changed nothing"; zero: none does
+}
+
+// Writer runs them.
+type Writer struct {
+	source        *Source
+	store, delete program
+	refused       int
+}
+
+// NewWriter checks the configuration and finds the programs, which get the
+// source's environment and timeout.
+func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
+	if cfg.Refused < 0 || cfg.Refused > 255 {
+		return nil, fmt.Errorf("exec origin: refused status %d: give 1 to 255, or zero for none", cfg.Refused)
+	}
+	store, err := find("store", cfg.Store, s.cfg.Env)
+	if err != nil {
+		return nil, err
+	}
+	remove, err := find("delete", cfg.Delete, s.cfg.Env)
+	if err != nil {
+		return nil, err
+	}
+	return &Writer{s, store, remove, cfg.Refused}, nil
+}
+
+// Store runs the store command.
+func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
+	return w.run(ctx, w.store, key, bytes.NewReader(v.Bytes))
+}
+
+// Delete runs the delete command.
+func (w *Writer) Delete(ctx context.Context, key []byte) error {
+	return w.run(ctx, w.delete, key, nil)
+}
+
+func (w *Writer) run(ctx context.Context, p program, key []byte, in io.Reader) error {
+	arg, err := p.argument(key)
+	if err != nil {
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	defer cancel()
+	begun, err := p.run(ctx, in, io.Discard, arg)
+	var exit *exec.ExitError
+	if err != nil && (!begun || w.refused != 0 && errors.As(err, &exit) && exit.ExitCode() == w.refused) {
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
+	}
+	return err
+}

@@ -1,0 +1,118 @@
+//go:build unix
+
+package execorigin
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestList(t *testing.T) {
+	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, "true")
+	within := func(timeout time.Duration, script string) loader.Lister {
+		l, err := s.NewLister(ListConfig{Command: []string{"sh", "-c", script}, Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	sh := func(script string) loader.Lister { return within(20*time.Second, script) }
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprint(10000+i))
+	}
+	origintest.RunLists(t, []origintest.List{
+		{Name: "keys", Lister: sh(`printf 'b\n%s\r\n\na' "$KEY"`), Want: []string{"a", "b", "from the environment"}},
+		{Name: "none", Lister: sh(":")},
+		{Name: "many", Lister: sh("seq 10000 10999"), Want: many},
+		{Name: "fails in the middle", Lister: sh("echo a; echo broken >&2; exit 1"), Err: origintest.ErrAny},
+		{Name: "killed", Lister: sh("echo a; kill -9 $$"), Err: origintest.ErrAny},
+		{Name: "no list", Lister: sh("yes x | tr -d '\\n'"), Err: loader.ErrPermanent, Within: 15 * time.Second},
+		{Name: "drips", Lister: within(300*time.Millisecond, "while :; do echo x; sleep 0.01; done"), Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "hangs", Lister: within(300*time.Millisecond, "echo a; sleep 600"), Err: origintest.ErrAny, Within: 15 * time.Second},
+	})
+
+	t.Run("ends with who has enough", func(t *testing.T) {
+		enough := errors.New("enough")
+		began := time.Now()
+		if err := sh("echo a; sleep 600").Keys(t.Context(), func([]byte) error { return enough }); !errors.Is(err, enough) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+
+	for _, cfg := range []ListConfig{{}, {Command: []string{"/no/such/program"}}, {Command: []string{"sh"}, Timeout: -1}} {
+		if _, err := s.NewLister(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+func TestWrite(t *testing.T) {
+	dir := t.TempDir()
+	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}}, "true")
+	of := func(s *Source, cfg WriteConfig) loader.Writer {
+		w, err := s.NewWriter(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	sh := func(store string) loader.Writer {
+		return of(s, WriteConfig{Store: []string{"sh", "-c", store, "store"}, Delete: []string{"sh", "-c", `rm -f "$DIR/$1"`, "delete"}, Refused: 3})
+	}
+	files := sh(`cat >"$DIR/$1"`)
+	hasty := source(t, Config{Timeout: 300 * time.Millisecond, Env: []string{"PATH=" + os.Getenv("PATH"), "DIR=" + dir}}, "true")
+	slow := of(hasty, WriteConfig{Store: []string{"sh", "-c", `cat >"$DIR/$1"; sleep 600`, "store"}, Delete: []string{"true"}})
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	vanished := of(s, WriteConfig{Store: []string{script}, Delete: []string{script}})
+	if err := os.Remove(script); err != nil {
+		t.Fatal(err)
+	}
+	big := strings.Repeat("x", 1<<20)
+	origintest.RunWrites(t, []origintest.Write{
+		{Name: "store", Writer: files, Key: "a $(id)", Value: "1\x00\n"},
+		{Name: "empty", Writer: files, Key: "empty"},
+		{Name: "big", Writer: files, Key: "big", Value: big},
+		{Name: "store and delete", Writer: files, Key: "gone", Value: "1"},
+		{Name: "delete", Writer: files, Key: "gone", Delete: true},
+		{Name: "delete what is not there", Writer: files, Key: "gone", Delete: true},
+		{Name: "does not want the value", Writer: sh("exit 0"), Key: "a", Value: big},
+		{Name: "error", Writer: sh("echo broken >&2; exit 1"), Key: "a", Err: origintest.ErrUnknown},
+		{Name: "says that it has refused", Writer: sh("exit 3"), Key: "a", Value: big, Err: loader.ErrNotWritten},
+		{Name: "killed", Writer: sh("kill -9 $$"), Key: "a", Err: origintest.ErrUnknown},
+		{Name: "talks much", Writer: sh("yes | head -c 10000000"), Key: "a"},
+		{Name: "done, and then it hangs", Writer: slow, Key: "late", Value: "1", Err: origintest.ErrUnknown, Within: 15 * time.Second},
+		{Name: "program gone", Writer: vanished, Key: "a", Err: loader.ErrNotWritten},
+		{Name: "program to delete gone", Writer: vanished, Key: "a", Delete: true, Err: loader.ErrNotWritten},
+		{Name: "bad key", Writer: files, Key: "a\x00b", Err: loader.ErrBadKey},
+		{Name: "an option", Writer: files, Key: "-rf", Delete: true, Err: loader.ErrBadKey},
+	})
+	for name, want := range map[string]string{"a $(id)": "1\x00\n", "empty": "", "big": big, "late": "1"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %d bytes, %v, want %d", name, len(got), err, len(want))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "gone")); !os.IsNotExist(err) {
+		t.Errorf("deleted: %v", err)
+	}
+	ok := []string{"true"}
+	for _, cfg := range []WriteConfig{{}, {Store: ok}, {Delete: ok}, {Store: ok, Delete: []string{"/no/such/program"}}, {Store: ok, Delete: ok, Refused: 256}} {
+		if _, err := s.NewWriter(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}

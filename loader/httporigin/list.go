@@ -1,0 +1,80 @@
+package httporigin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// ListConfig describes the URL that gives all keys.
+type ListConfig struct {
+	URL     string        // needed
+	Timeout time.Duration // zero: loader.ListTimeout
+}
+
+// Lister asks it.
+type Lister struct {
+	source *Source
+	cfg    ListConfig
+	host   string
+	client *http.Client
+}
+
+// NewLister checks the configuration. Its requests have the source's header.
+func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("http origin: the URL of its list must begin with http:// or https:// and a host")
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("http origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = loader.ListTimeout
+	}
+	// A list takes long: loads must not wait for its connection.
+	client := newClient(1)
+	client.Transport.(*http.Transport).DisableKeepAlives = true
+	return &Lister{s, cfg, u.Host, client}, nil
+}
+
+// Keys gives each the lines of the answer.
+func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.cfg.URL, nil)
+	if err != nil {
+		return failed(l.host, err)
+	}
+	l.source.addHeader(req)
+	resp, err := l.client.Do(req)
+	if err != nil {
+		return failed(l.host, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return unexpected(l.host, resp.StatusCode)
+	}
+	if endless(resp) {
+		return fmt.Errorf("%w: http origin %s: the list has neither Content-Length nor chunks, so half of it looks like all: have the server send one of them", loader.ErrPermanent, l.host)
+	}
+	lines := loader.NewLines(each)
+	if _, err := io.Copy(lines, resp.Body); err != nil {
+		if refused := lines.Err(); refused != nil {
+			return refused
+		}
+		return failed(l.host, err)
+	}
+	return lines.Close()
+}
+
+// endless says whether the end of an answer's body cannot be told from that of
+// its connection. Compressed bodies have an end of their own.
+func endless(resp *http.Response) bool {
+	return resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor < 2 && !resp.Uncompressed
+}

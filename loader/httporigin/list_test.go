@@ -1,0 +1,127 @@
+package httporigin
+
+import (
+	"compress/gzip"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
+)
+
+func TestList(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/list", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "a\r\n%s\n\nä b\n", r.Header.Get("X-Token"))
+	})
+	mux.HandleFunc("/empty", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/many", func(w http.ResponseWriter, r *http.Request) {
+		for i := range 1000 {
+			fmt.Fprintf(w, "key-%04d\n", i)
+			w.(http.Flusher).Flush()
+		}
+	})
+	mux.HandleFunc("/gzip", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		z := gzip.NewWriter(w)
+		fmt.Fprint(z, "a\nb")
+		z.Close()
+	})
+	mux.HandleFunc("/page", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, strings.Repeat("<html>", 1000)) })
+	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
+		var code int
+		fmt.Sscan(r.PathValue("code"), &code)
+		w.WriteHeader(code)
+	})
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "a\nb\n")
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	mux.HandleFunc("/drip", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			fmt.Fprint(w, "x\n")
+			w.(http.Flusher).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	s := source(t, Config{URL: server.URL + "/{key}", Header: http.Header{"X-Token": {"s3cret"}}, Connections: 1})
+	at := func(url string, timeout time.Duration) loader.Lister {
+		l, err := s.NewLister(ListConfig{URL: url, Timeout: timeout})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	here := func(path string) loader.Lister { return at(server.URL+path, 20*time.Second) }
+	raw := func(address string) loader.Lister {
+		return at("http://"+address+"/?token=s3cret", 300*time.Millisecond)
+	}
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("key-%04d", i))
+	}
+	const head = "HTTP/1.1 200 OK\r\n"
+	origintest.RunLists(t, []origintest.List{
+		{Name: "keys", Lister: here("/list"), Want: []string{"a", "s3cret", "ä b"}},
+		{Name: "none", Lister: here("/empty")},
+		{Name: "many", Lister: here("/many"), Want: many},
+		{Name: "compressed", Lister: here("/gzip"), Want: []string{"a", "b"}},
+		{Name: "a page", Lister: here("/page"), Err: loader.ErrPermanent},
+		{Name: "absent", Lister: here("/status/404"), Err: loader.ErrPermanent},
+		{Name: "no content", Lister: here("/status/204"), Err: loader.ErrPermanent},
+		{Name: "error", Lister: here("/status/500"), Err: origintest.ErrAny},
+		{Name: "drops the connection", Lister: here("/cut"), Err: origintest.ErrAny},
+		{Name: "drops a connection without a length", Lister: raw(origintest.Cutting(t, head+"\r\na\nb\n")), Err: loader.ErrPermanent, Secret: "s3cret"},
+		{Name: "drops a connection with a length", Lister: raw(origintest.Cutting(t, head+"Content-Length: 5\r\n\r\na\nb\n")), Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "a length", Lister: raw(origintest.Cutting(t, head+"Content-Length: 4\r\n\r\na\nb\n")), Want: []string{"a", "b"}},
+		{Name: "drips", Lister: at(server.URL+"/drip", 300*time.Millisecond), Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "hangs", Lister: raw(origintest.Saying(t, "")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
+		{Name: "garbage", Lister: raw(origintest.Saying(t, "\x00garbage\r\n\r\n")), Err: origintest.ErrAny, Secret: "s3cret"},
+		{Name: "nobody listens", Lister: raw(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
+	})
+
+	for _, cfg := range []ListConfig{{}, {URL: "/keys"}, {URL: "ftp://h/keys"}, {URL: "http://h/keys", Timeout: -1}} {
+		if _, err := s.NewLister(cfg); err == nil {
+			t.Errorf("%+v was taken", cfg)
+		}
+	}
+}
+
+// A list that takes its time keeps no load from the only connection.
+func TestListBesideLoads(t *testing.T) {
+	asked, release := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/keys" {
+			close(asked)
+			<-release
+		}
+		fmt.Fprint(w, "a\n")
+	}))
+	defer server.Close()
+	s := source(t, Config{URL: server.URL + "/values/{key}", Connections: 1})
+	l, err := s.NewLister(ListConfig{URL: server.URL + "/keys"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { // ends once it is released
+		_, err := origintest.Keys(l)
+		ended <- err
+	}()
+	<-asked
+	if _, err := s.Load(t.Context(), []byte("a")); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,154 @@
+package origintest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// ErrAny is any error that may be retried.
+var ErrAny = errors.New("any error that is no answer")
+
+// Case is one load and what it must give.
+type Case struct {
+	Name   string
+	Source loader.Source
+	Key    string
+	Want   loader.Value
+	Err    error         // nil, a sentinel of loader's, or ErrAny
+	Within time.Duration // zero: 30 s
+	Secret string        // must not be in the error
+}
+
+// Run makes the loads.
+func Run(t *testing.T, cases []Case) {
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			began := time.Now()
+			got, err := c.Source.Load(context.Background(), []byte(c.Key))
+			check(t, err, c.Err, time.Since(began), c.Within, c.Secret)
+			if string(got.Bytes) != string(c.Want.Bytes) || got.Flags != c.Want.Flags || got.TTL != c.Want.TTL || got.NoStore != c.Want.NoStore {
+				t.Errorf("got %+v (%q), want %+v (%q)", got, got.Bytes, c.Want, c.Want.Bytes)
+			}
+		})
+	}
+}
+
+// Keys returns all keys that a lister gives, in their order, each once.
+func Keys(l loader.Lister) ([]string, error) {
+	var keys []string
+	err := l.Keys(context.Background(), func(key []byte) error {
+		keys = append(keys, string(key))
+		return nil
+	})
+	slices.Sort(keys)
+	return slices.Compact(keys), err
+}
+
+// List is a listing and what it must give.
+type List struct {
+	Name   string
+	Lister loader.Lister
+	Want   []string      // in their order; of an error's listing they are not looked at
+	Err    error         // nil, a sentinel of loader's, or ErrAny
+	Within time.Duration // zero: 30 s
+	Secret string        // must not be in the error
+}
+
+// errEnough is how a caller bounds the number of keys.
+var errEnough = errors.New("enough")
+
+// RunLists makes the listings.
+func RunLists(t *testing.T, lists []List) {
+	for _, l := range lists {
+		t.Run(l.Name, func(t *testing.T) {
+			began := time.Now()
+			got, err := Keys(l.Lister)
+			check(t, err, l.Err, time.Since(began), l.Within, l.Secret)
+			if l.Err != nil {
+				return
+			}
+			if !slices.Equal(got, l.Want) {
+				t.Errorf("got %q, want %q", got, l.Want)
+			}
+			for n := 0; n < len(l.Want); n += 1 + len(l.Want)/3 { // the caller has enough after so many
+				seen := 0
+				err := l.Lister.Keys(context.Background(), func([]byte) error {
+					if seen++; seen > n {
+						return errEnough
+					}
+					return nil
+				})
+				if !errors.Is(err, errEnough) || seen != n+1 {
+					t.Errorf("a caller who wants %d has got %d, and %v", n, seen, err)
+				}
+			}
+		})
+	}
+}
+
+// ErrUnknown is any error after which nobody knows whether the write was done.
+var ErrUnknown = errors.New("any error that does not say that nothing was written")
+
+// Write is a write and what must become of it.
+type Write struct {
+	Name   string
+	Writer loader.Writer
+	Key    string
+	Value  string
+	Delete bool
+	Err    error         // nil, loader.ErrNotWritten, loader.ErrBadKey, or ErrUnknown
+	Within time.Duration // zero: 30 s
+	Secret string        // must not be in the error
+}
+
+// RunWrites makes the writes.
+func RunWrites(t *testing.T, writes []Write) {
+	for _, w := range writes {
+		t.Run(w.Name, func(t *testing.T) {
+			began := time.Now()
+			var err error
+			if w.Delete {
+				err = w.Writer.Delete(context.Background(), []byte(w.Key))
+			} else {
+				err = w.Writer.Store(context.Background(), []byte(w.Key), loader.Value{Bytes: []byte(w.Value), Flags: 7})
+			}
+			check(t, err, w.Err, time.Since(began), w.Within, w.Secret)
+			if errors.Is(w.Err, loader.ErrBadKey) && !errors.Is(err, loader.ErrNotWritten) {
+				t.Errorf("an error about the key does not say that nothing was written: %v", err)
+			}
+		})
+	}
+}
+
+func check(t *testing.T, got, want error, took, within time.Duration, secret string) {
+	t.Helper()
+	if within == 0 {
+		within = 30 * time.Second
+	}
+	if took > within {
+		t.Errorf("took %v, want less than %v", took, within)
+	}
+	switch {
+	case want == nil && got != nil:
+		t.Fatalf("got %v", got)
+	case errors.Is(want, ErrAny):
+		if loader.Answered(got) {
+			t.Fatalf("got %v, want an error that may be retried", got)
+		}
+	case errors.Is(want, ErrUnknown):
+		if got == nil || errors.Is(got, loader.ErrNotWritten) {
+			t.Fatalf("got %v, want an error that does not say what was done", got)
+		}
+	case !errors.Is(got, want):
+		t.Fatalf("got %v, want %v", got, want)
+	}
+	if got != nil && secret != "" && strings.Contains(got.Error(), secret) {
+		t.Errorf("the error shows a secret: %v", got)
+	}
+}

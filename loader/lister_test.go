@@ -1,0 +1,58 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+func TestLines(t *testing.T) {
+	longest := strings.Repeat("k", kv.MaxKeyLen)
+	enough := errors.New("enough")
+	for _, tc := range []struct {
+		name, list string
+		want       []string
+		err        error
+	}{
+		{"nothing", "", nil, nil},
+		{"lines", "a\nb\n", []string{"a", "b"}, nil},
+		{"no end", "a\nb", []string{"a", "b"}, nil},
+		{"CRLF", "a\r\nb\r\nc\r", []string{"a", "b", "c"}, nil},
+		{"empty lines", "\n\r\na\n\n", []string{"a"}, nil},
+		{"any bytes", "\x00\xff \t\n", []string{"\x00\xff \t"}, nil},
+		{"as long as may be", longest + "\n" + longest + "\r\n" + longest, []string{longest, longest, longest}, nil},
+		{"too long", "a\n" + longest + "k\nb\n", []string{"a"}, ErrPermanent},
+		{"too long without an end", strings.Repeat("k", 10*kv.MaxKeyLen), nil, ErrPermanent},
+		{"refused", "a\nenough\nb\nc", []string{"a"}, enough},
+		{"refused at the end", "a\nenough", []string{"a"}, enough},
+	} {
+		for _, step := range []int{1, 3, len(tc.list) + 1} {
+			t.Run(fmt.Sprintf("%s by %d", tc.name, step), func(t *testing.T) {
+				var got []string
+				l := NewLines(func(key []byte) error {
+					if string(key) == "enough" {
+						return enough
+					}
+					got = append(got, string(key))
+					return nil
+				})
+				var err error
+				for rest := []byte(tc.list); len(rest) > 0 && err == nil; {
+					n := min(step, len(rest))
+					_, err = l.Write(rest[:n])
+					rest = rest[n:]
+				}
+				if closed := l.Close(); err != nil && !errors.Is(closed, err) || !errors.Is(closed, tc.err) || !errors.Is(l.Err(), tc.err) {
+					t.Errorf("Write: %v, Close: %v, want %v", err, closed, tc.err)
+				}
+				if !slices.Equal(got, tc.want) {
+					t.Errorf("got %d keys %.40q, want %d", len(got), got, len(tc.want))
+				}
+			})
+		}
+	}
+}

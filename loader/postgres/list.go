@@ -1,0 +1,111 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// ListConfig describes the query that gives all keys.
+type ListConfig struct {
+	Query   string        // one column, no parameter; bytea gives its bytes, everything else its text; needed
+	Timeout time.Duration // zero: loader.ListTimeout
+}
+
+// Lister runs it.
+type Lister struct {
+	source *Source
+	cfg    ListConfig
+}
+
+// NewLister checks what can be checked without the server.
+func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
+	cfg.Query = statement(cfg.Query)
+	if cfg.Query == "" {
+		return nil, errors.New("postgres origin: its list needs a query that gives all keys")
+	}
+	if strings.Contains(cfg.Query, "$1") {
+		return nil, errors.New("postgres origin: the query of its list has $1: it gives all keys, without parameters")
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("postgres origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = loader.ListTimeout
+	}
+	return &Lister{s, cfg}, nil
+}
+
+// Check has the server prepare the query, and says what is wrong with it.
+func (l *Lister) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.source.cfg.Timeout)
+	defer cancel()
+	c, err := l.source.pool.Acquire(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	defer c.Release()
+	_, err = l.prepare(ctx, c.Conn())
+	return err
+}
+
+func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
+	d, err := c.Prepare(ctx, l.cfg.Query, l.cfg.Query)
+	switch {
+	case err != nil:
+		return nil, failed(err)
+	case len(d.ParamOIDs) != 0:
+		return nil, fmt.Errorf("%w: postgres origin: the query of its list has %d parameters: give one without", loader.ErrPermanent, len(d.ParamOIDs))
+	case len(d.Fields) != 1:
+		return nil, fmt.Errorf("%w: postgres origin: the query of its list gives %d columns: select one, the key", loader.ErrPermanent, len(d.Fields))
+	}
+	return d, nil
+}
+
+// Keys gives each the rows as they come, all as of one moment after it was
+// called. It has a connection of its own, since loads must not wait for one.
+func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	defer cancel()
+	c, err := pgx.ConnectConfig(ctx, l.source.pool.Config().ConnConfig)
+	if err != nil {
+		return failed(err)
+	}
+	defer c.Close(ctx)
+	d, err := l.prepare(ctx, c)
+	if err != nil {
+		return err
+	}
+	format := int16(pgx.TextFormatCode)
+	if d.Fields[0].DataTypeOID == pgtype.ByteaOID {
+		format = pgx.BinaryFormatCode
+	}
+	rows := c.PgConn().ExecPrepared(ctx, d.Name, nil, nil, []int16{format})
+	var refused error
+	for refused == nil && rows.NextRow() {
+		switch key := rows.Values()[0]; {
+		case key == nil:
+			refused = fmt.Errorf("%w: postgres origin: its list has a key that is NULL: leave such rows out", loader.ErrPermanent)
+		case kv.ValidKey(key):
+			refused = each(key)
+		}
+	}
+	if refused != nil {
+		cancel() // else Close takes all the rows that are left
+		_, _ = rows.Close()
+		return refused
+	}
+	if _, err := rows.Close(); err != nil {
+		return failed(err)
+	}
+	return nil
+}

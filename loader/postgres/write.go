@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// WriteConfig has the statements that change values. Each is a transaction of
+// its own, so none may call a procedure that commits before its end.
+type WriteConfig struct {
+	Store  string // with $1, the key, and $2, the value; needed
+	Delete string // with $1, the key; needed
+}
+
+// Writer runs them. An INSERT, UPDATE or MERGE to store that touches no row is
+// an error.
+type Writer struct {
+	source *Source
+	cfg    WriteConfig
+}
+
+// NewWriter checks what can be checked without the server.
+func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
+	cfg.Store, cfg.Delete = statement(cfg.Store), statement(cfg.Delete)
+	if !strings.Contains(cfg.Store, "$1") || !strings.Contains(cfg.Store, "$2") {
+		return nil, errors.New("postgres origin: its statement to store must have $1, the key, and $2, the value")
+	}
+	if !strings.Contains(cfg.Delete, "$1") {
+		return nil, errors.New("postgres origin: its statement to delete must have $1, the key")
+	}
+	return &Writer{s, cfg}, nil
+}
+
+// Check has the server prepare the statements, and says what is wrong with them.
+func (w *Writer) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	defer cancel()
+	c, err := w.source.pool.Acquire(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	defer c.Release()
+	if _, err := prepareWrite(ctx, c.Conn(), w.cfg.Store, 2); err != nil {
+		return err
+	}
+	_, err = prepareWrite(ctx, c.Conn(), w.cfg.Delete, 1)
+	return err
+}
+
+func prepareWrite(ctx context.Context, c *pgx.Conn, sql string, params int) (*pgconn.StatementDescription, error) {
+	d, err := c.Prepare(ctx, sql, sql)
+	switch {
+	case err != nil:
+		return nil, failed(err)
+	case len(d.ParamOIDs) != params:
+		return nil, fmt.Errorf("%w: postgres origin: the statement %q has %d parameters: give %d", loader.ErrPermanent, sql, len(d.ParamOIDs), params)
+	}
+	return d, nil
+}
+
+// Store runs the statement to store.
+func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
+	tag, err := w.run(ctx, w.cfg.Store, key, v.Bytes)
+	if err != nil {
+		return err
+	}
+	if (tag.Insert() || tag.Update() || strings.HasPrefix(tag.String(), "MERGE")) && tag.RowsAffected() == 0 {
+		// A trigger may have written elsewhere, so it is not surely nothing.
+		return errors.New("postgres origin: its statement to store has touched no row: write INSERT ... ON CONFLICT ... DO UPDATE")
+	}
+	return nil
+}
+
+// Delete runs the statement to delete.
+func (w *Writer) Delete(ctx context.Context, key []byte) error {
+	_, err := w.run(ctx, w.cfg.Delete, key)
+	return err
+}
+
+func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.CommandTag, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	defer cancel()
+	c, err := w.source.pool.Acquire(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, notWritten(failed(err))
+	}
+	defer c.Release()
+	d, err := prepareWrite(ctx, c.Conn(), sql, len(params))
+	if err != nil {
+		return pgconn.CommandTag{}, notWritten(err)
+	}
+	formats := make([]int16, len(params))
+	for i, p := range params {
+		var fits bool
+		if formats[i], fits = paramFormat(d.ParamOIDs[i], p); !fits && i == 0 {
+			return pgconn.CommandTag{}, notWritten(fmt.Errorf("%w: %s", loader.ErrBadKey, notText))
+		} else if !fits {
+			return pgconn.CommandTag{}, notWritten(fmt.Errorf("postgres origin: the value is no text: %s: make its column bytea", notText))
+		}
+		if p == nil {
+			params[i] = []byte{} // nil would be NULL
+		}
+	}
+	tag, err := c.Conn().PgConn().ExecPrepared(ctx, d.Name, params, formats, nil).Close()
+	if err == nil {
+		return tag, nil
+	}
+	if stale(err) {
+		_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
+	}
+	var pe *pgconn.PgError
+	switch {
+	case errors.As(err, &pe) && unfit(pe) && len(params) > 1:
+		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's type (%s)", pe.Code))
+	case pgconn.SafeToRetry(err), rolledBack(err):
+		return tag, notWritten(failed(err))
+	}
+	return tag, failed(err)
+}
+
+func notWritten(err error) error { return fmt.Errorf("%w: %w", loader.ErrNotWritten, err) }
+
+// rolledBack says whether the server has said that the statement, and so its
+// transaction, has failed. One that it ends the connection with (FATAL) can come
+// after the commit.
+func rolledBack(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.SeverityUnlocalized == "ERROR" &&
+		pe.Code != "40003" && !strings.HasPrefix(pe.Code, "08")
+}

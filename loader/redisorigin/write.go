@@ -1,0 +1,82 @@
+package redisorigin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// WriteConfig describes how values are stored.
+type WriteConfig struct {
+	TTL time.Duration // that the server keeps them; zero: without end
+}
+
+// Writer sets and deletes keys. It overwrites one of another type.
+type Writer struct {
+	source *Source
+	cfg    WriteConfig
+}
+
+// NewWriter checks the configuration.
+func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
+	if cfg.TTL < 0 || cfg.TTL > 0 && cfg.TTL < time.Millisecond {
+		return nil, fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", cfg.TTL)
+	}
+	return &Writer{s, cfg}, nil
+}
+
+// Store sets the key.
+func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
+	return w.do(ctx, func(ctx context.Context) error {
+		return w.source.client.Set(ctx, w.source.cfg.KeyPrefix+string(key), v.Bytes, w.cfg.TTL).Err()
+	})
+}
+
+// Delete removes the key.
+func (w *Writer) Delete(ctx context.Context, key []byte) error {
+	return w.do(ctx, func(ctx context.Context) error {
+		return w.source.client.Del(ctx, w.source.cfg.KeyPrefix+string(key)).Err()
+	})
+}
+
+func (w *Writer) do(ctx context.Context, write func(context.Context) error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
+	defer cancel()
+	err := write(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case refused(err):
+		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, w.source.cfg.Address, err)
+	}
+	return fmt.Errorf("redis origin %s: %w", w.source.cfg.Address, err)
+}
+
+// refusals are the errors with which a server says that it has not executed a
+// command. "ERR" is none of them: proxies use it for whatever befalls them.
+var refusals = []string{
+	"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOPERM",
+	"NOREPLICAS", "OOM", "READONLY", "TRYAGAIN", "WRONGPASS",
+}
+
+func refused(err error) bool {
+	var answer redis.Error
+	if errors.As(err, &answer) {
+		code, _, _ := strings.Cut(answer.Error(), " ")
+		return slices.Contains(refusals, code)
+	}
+	var dial *net.OpError
+	return errors.As(err, &dial) && dial.Op == "dial" ||
+		errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
+}
