@@ -15,7 +15,7 @@ type Item struct {
 	Flags   uint32        // as they were set
 	Version uint64        // for CompareAndSwap
 	TTL     time.Duration // left; zero is no expiry
-	Source  string        // near, l1, l2, peer or origin
+	Source  string        // near, l1, l2, peer or origin; load: a GetOrLoad's function
 	Age     time.Duration // what the value may be behind the truth, at most
 	Stale   bool          // only where GetOptions.StaleOK asked for it
 }
@@ -194,8 +194,8 @@ func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mo
 	}
 	k := []byte(key)
 	slot := c.slotFor(k)
-	if most := slot.maxValue.Load(); most > 0 && int64(len(value)) > most {
-		return 0, fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", ErrTooLarge, len(value), most)
+	if err := slot.fits(value); err != nil {
+		return 0, err
 	}
 	a, err := c.do(ctx, slot, &wire.Request{
 		Op: wire.OpSet, Key: k, Value: value, TTLMS: ttl, Flags: o.Flags, Mode: mode, Compare: compare, Options: o.bits(),

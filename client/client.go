@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -35,14 +33,27 @@ type Config struct {
 	DialTimeout time.Duration
 	// RequestTimeout is for calls whose context has no deadline. Default 1 s.
 	RequestTimeout time.Duration
-	// LoadTimeout is for the function of a GetOrLoad. Default 30 s.
+	// LoadTimeout is for the function of a GetOrLoad. Default 30 s. What takes
+	// longer than the sidecars' lease_time (10 s unless set) is returned, and
+	// not kept.
 	LoadTimeout time.Duration
+	// WaitTimeout is how long a GetOrLoad waits for another process that loads
+	// its key, before it calls its own function. Default 10 s; in steps of
+	// RequestTimeout, of which there is at least one.
+	WaitTimeout time.Duration
 	// MaxCalls bounds the calls in flight of one connection; one more gets
 	// ErrBusy. Default 1,024.
 	MaxCalls int
-	// FailOpen makes GetOrLoad run its function where the sidecar cannot be
-	// reached, instead of failing.
-	FailOpen bool
+	// MaxLoads bounds the keys that GetOrLoads ask for or load at one time; one
+	// more gets ErrBusy. Default 4,096.
+	MaxLoads int
+	// FailClosed makes GetOrLoad return the error where the sidecar cannot be
+	// reached, is too busy or does not answer in time. Default: it calls its
+	// function, and what that returns is not kept.
+	FailClosed bool
+	// Lazy lets Dial succeed where no sidecar answers yet: the first call that
+	// finds one connects.
+	Lazy bool
 	// NearCache keeps values in this process. Default: none.
 	NearCache NearCache
 }
@@ -52,7 +63,9 @@ func (c Config) withDefaults() Config {
 	def(&c.DialTimeout, 250*time.Millisecond)
 	def(&c.RequestTimeout, time.Second)
 	def(&c.LoadTimeout, 30*time.Second)
+	def(&c.WaitTimeout, 10*time.Second)
 	def(&c.MaxCalls, 1024)
+	def(&c.MaxLoads, 4096)
 	def(&c.Namespace, "default")
 	return c
 }
@@ -77,28 +90,28 @@ type shared struct {
 	slots []*slot
 	turn  atomic.Uint32
 	seed  maphash.Seed
-	loads singleflight.Group
+	loads loads
 
 	near   *near // nil without one
 	closed context.Context
 	close  context.CancelFunc
-	tasks  sync.WaitGroup // the near cache's
+	tasks  sync.WaitGroup // the near cache's and the loads'
 }
 
 // Dial connects to the sidecar. An error says why that cannot be; with
-// Config.FailOpen, a sidecar that is not there is none.
+// Config.Lazy, a sidecar that is not there is none.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	return dialWith(ctx, cfg, nil)
 }
 
 func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) {
-	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed()}
+	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
 	s.closed, s.close = context.WithCancel(context.Background())
 	for range s.cfg.Conns {
 		s.slots = append(s.slots, newSlot(&s.cfg))
 	}
 	c := &Client{shared: s}
-	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.FailOpen && errors.Is(err, ErrUnavailable)) {
+	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, ErrUnavailable)) {
 		s.close()
 		return nil, err
 	}
@@ -130,8 +143,9 @@ func (c *Client) InNamespace(name string) *Client {
 }
 
 // Close ends all connections, the near cache and every Watch. Calls in flight
-// fail.
+// fail. The context of functions that load ends, and Close waits for them.
 func (c *Client) Close() error {
+	c.loads.close()
 	c.shared.close()
 	c.tasks.Wait()
 	for _, s := range c.slots {
@@ -166,17 +180,32 @@ func (a *answer) release() {
 
 // do makes one call. The caller releases the answer, also after an error.
 func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
+	return c.doWithin(ctx, s, q, c.timeout(ctx))
+}
+
+// timeout is that of a call.
+func (c *Client) timeout(ctx context.Context) time.Duration {
+	if d, ok := ctx.Deadline(); ok {
+		return time.Until(d)
+	}
+	return c.cfg.RequestTimeout
+}
+
+// leaseGrace is how much longer than it tells the sidecar a LEASE waits: a token
+// that comes when nobody waits any more holds up others.
+const leaseGrace = 100 * time.Millisecond
+
+func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout time.Duration) (a answer, err error) {
 	if q.Namespace == nil {
 		q.Namespace = c.namespace
-	}
-	timeout := c.cfg.RequestTimeout
-	if d, ok := ctx.Deadline(); ok {
-		timeout = time.Until(d)
 	}
 	if err := ctx.Err(); err != nil {
 		return a, callError(err)
 	}
 	q.TimeoutMS = uint32(min(max(timeout.Milliseconds(), 1), wire.MaxTimeout))
+	if q.Op == wire.OpLease {
+		timeout += leaseGrace
+	}
 	for attempt := 0; ; attempt++ {
 		a.from = s
 		if a.conn, err = s.get(ctx); err != nil {
@@ -199,7 +228,7 @@ func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, er
 
 func repeatable(op wire.Op) bool {
 	switch op {
-	case wire.OpGet, wire.OpMGet, wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing:
+	case wire.OpGet, wire.OpMGet, wire.OpLease, wire.OpPing, wire.OpStats, wire.OpMembers, wire.OpRing:
 		return true
 	}
 	return false

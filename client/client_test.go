@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -286,77 +285,35 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestGetOrLoad: one load for all who ask at once, which outlives the first of
-// them.
-func TestGetOrLoad(t *testing.T) {
-	c := dial(t, client.Config{})
-	var loads atomic.Int64
-	release := make(chan struct{})
-	load := func(ctx context.Context) ([]byte, error) {
-		loads.Add(1)
-		select {
-		case <-release:
-			return []byte("loaded"), nil
-		case <-ctx.Done():
-			return nil, ctx.Err()
+func TestFailOpen(t *testing.T) {
+	load := func(context.Context, string) ([]byte, error) { return []byte("loaded"), nil }
+	for _, closed := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "s")
+		stop := serve(t, path)
+		c := dial(t, client.Config{Socket: path, FailClosed: closed})
+		stop()
+		it, err := c.GetOrLoad(t.Context(), "k", load)
+		if !closed && (err != nil || string(it.Value) != "loaded") || closed && !errors.Is(err, client.ErrUnavailable) {
+			t.Errorf("fail closed %v: %q, %v", closed, it.Value, err)
 		}
-	}
-	impatient, cancel := context.WithCancel(t.Context())
-	first := make(chan error)
-	go func() {
-		_, err := c.GetOrLoad(impatient, "k", load)
-		first <- err
-	}()
-	for loads.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	var wg sync.WaitGroup
-	for range 20 {
-		wg.Go(func() {
-			v, err := c.GetOrLoad(t.Context(), "k", load)
-			if err != nil || string(v) != "loaded" {
-				t.Errorf("%q, %v", v, err)
-			}
-			v[0] = 'x' // each has its own
-		})
-	}
-	cancel()
-	if err := <-first; !errors.Is(err, context.Canceled) {
-		t.Errorf("the first caller: %v", err)
-	}
-	close(release)
-	wg.Wait()
-	if n := loads.Load(); n != 1 {
-		t.Errorf("%d loads", n)
-	}
-	if v, err := c.GetOrLoad(t.Context(), "k", load); err != nil || string(v) != "loaded" || loads.Load() != 1 {
-		t.Errorf("from the cache: %q, %v, %d loads", v, err, loads.Load())
-	}
-	boom := errors.New("boom")
-	if _, err := c.GetOrLoad(t.Context(), "e", func(context.Context) ([]byte, error) { return nil, boom }); !errors.Is(err, boom) {
-		t.Errorf("a load that fails: %v", err)
-	}
-	if _, err := c.GetOrLoad(t.Context(), "p", func(context.Context) ([]byte, error) { panic("ouch") }); err == nil || !strings.Contains(err.Error(), "ouch") {
-		t.Errorf("a load that panics: %v", err)
 	}
 }
 
-func TestFailOpen(t *testing.T) {
-	load := func(context.Context) ([]byte, error) { return []byte("loaded"), nil }
-	for _, open := range []bool{true, false} {
-		path := filepath.Join(t.TempDir(), "s")
-		stop := serve(t, path)
-		c := dial(t, client.Config{Socket: path, FailOpen: open})
-		stop()
-		v, err := c.GetOrLoad(t.Context(), "k", load)
-		if open && (err != nil || string(v) != "loaded") || !open && !errors.Is(err, client.ErrUnavailable) {
-			t.Errorf("fail open %v: %q, %v", open, v, err)
-		}
+// TestLazy: nobody need be there for Dial; the first call that finds somebody
+// connects.
+func TestLazy(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	c := dial(t, client.Config{Socket: path, Lazy: true})
+	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrUnavailable) {
+		t.Errorf("nobody there: %v", err)
 	}
-	if c, err := client.Dial(t.Context(), client.Config{Socket: filepath.Join(t.TempDir(), "s"), FailOpen: true}); err != nil {
-		t.Errorf("Dial with nobody there: %v", err)
-	} else {
-		c.Close()
+	serve(t, path)
+	for until := time.Now().Add(10 * time.Second); ; {
+		if _, err := c.Set(t.Context(), "k", nil); err == nil {
+			break
+		} else if time.Now().After(until) {
+			t.Fatal(err)
+		}
 	}
 }
 

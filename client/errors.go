@@ -44,13 +44,16 @@ func (e *VersionError) Error() string {
 // Is makes it ErrExists.
 func (e *VersionError) Is(target error) bool { return target == ErrExists }
 
-// replyError turns an answer into an error; nil for OK and STALE.
+// replyError turns an answer into an error; nil for OK, STALE and LEASE.
 func replyError(r *wire.Reply) error {
 	switch r.Status {
-	case wire.OK, wire.Stale:
+	case wire.OK, wire.Stale, wire.Lease:
 		return nil
 	case wire.Miss:
-		if r.Why == wire.Degraded {
+		switch r.Why {
+		case wire.Absent:
+			return errAbsent
+		case wire.Degraded:
 			return errDegraded
 		}
 		return ErrNotFound
@@ -65,7 +68,10 @@ func replyError(r *wire.Reply) error {
 	return fmt.Errorf("%w: %s: %s", ErrInternal, r.Status, r.Message)
 }
 
-var errDegraded = fmt.Errorf("%w: the host that owns the key cannot be reached", ErrNotFound)
+var (
+	errAbsent   = fmt.Errorf("%w: the origin has no such key", ErrNotFound)
+	errDegraded = fmt.Errorf("%w: the host that owns the key cannot be reached", ErrNotFound)
+)
 
 // callError turns what became of a call into the public errors.
 func callError(err error) error {

@@ -52,19 +52,19 @@ func ExampleClient_GetOrLoad() {
 	}
 	defer c.Close()
 
-	load := func(context.Context) ([]byte, error) {
-		fmt.Println("asking the database")
+	load := func(_ context.Context, key string) ([]byte, error) {
+		fmt.Println("asking the database for", key)
 		return []byte("Ada"), nil
 	}
 	for range 3 {
-		v, err := c.GetOrLoad(ctx, "user:42", load)
-		fmt.Printf("%s, %v\n", v, err)
+		item, err := c.GetOrLoad(ctx, "user:42", load)
+		fmt.Printf("%s from %s, %v\n", item.Value, item.Source, err)
 	}
 	// Output:
-	// asking the database
-	// Ada, <nil>
-	// Ada, <nil>
-	// Ada, <nil>
+	// asking the database for user:42
+	// Ada from load, <nil>
+	// Ada from l2, <nil>
+	// Ada from l2, <nil>
 }
 
 // startSidecar runs a sidecar until ctx ends and returns its socket.

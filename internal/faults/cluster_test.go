@@ -76,7 +76,7 @@ func (g *group) add(address string) *node {
 	n := &node{g: g, index: len(g.nodes)}
 	name := fmt.Sprintf("n%02d", n.index)
 	n.spec = spec{Node: name, Socket: filepath.Join(g.dir, name), Bind: address, MaxStaleness: g.bound}
-	app, err := client.Dial(g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: appTimeout, FailOpen: true})
+	app, err := client.Dial(g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: appTimeout, Lazy: true})
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -1,0 +1,130 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Lease is the right, and the duty, to load one missing key: others wait until
+// its holder has called Fill or Abandon, or its time is over.
+type Lease struct {
+	// TTL is the time in which to Fill: then another caller is given a lease.
+	TTL time.Duration
+
+	client *Client
+	key    string
+	token  []byte
+}
+
+// FillOptions of a Fill. The zero value takes the namespace's TTL.
+type FillOptions struct {
+	TTL      time.Duration // at most 365 days, rounded up to milliseconds
+	NoExpiry bool
+	Flags    uint32 // the caller's own mark, returned by Get
+}
+
+// Lease is Get, but for a miss: then one caller in the whole cluster is given a
+// lease, and others wait until the value is there, or get ErrTimeout. With
+// GetOptions.StaleOK a stale value, where there is one, is better than to wait.
+//
+// ErrNotFound says that the namespace's origin has no such key, or that the
+// key's owner cannot be reached: what is loaded then cannot be kept. GetOrLoad
+// does all of this.
+func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Item, *Lease, error) {
+	o := first(opts)
+	if err := ctx.Err(); err != nil {
+		return Item{}, nil, callError(err)
+	}
+	if near := c.nearly(); near != nil && !o.Fresh {
+		if it, ok := near.get(c.space, key); ok {
+			return it, nil, nil
+		}
+	}
+	type leased struct {
+		it  Item
+		l   *Lease
+		err error
+	}
+	to := make(chan leased) // no buffer: a lease is handed over, or given back
+	timeout := c.timeout(ctx)
+	err := c.begin(ctx, func(detached context.Context) { // ends with the call, or the client
+		var r leased
+		r.it, r.l, _, r.err = c.lease(detached, key, o, timeout)
+		select {
+		case to <- r:
+		case <-ctx.Done():
+			if r.l != nil {
+				_ = r.l.Abandon(detached)
+			}
+		}
+	})
+	if err != nil {
+		return Item{}, nil, err
+	}
+	select {
+	case r := <-to:
+		return r.it, r.l, r.err
+	case <-ctx.Done():
+		return Item{}, nil, callError(ctx.Err())
+	}
+}
+
+// lease makes one call; loading says that others still load the key.
+func (c *Client) lease(ctx context.Context, key string, o GetOptions, timeout time.Duration) (it Item, l *Lease, loading bool, err error) {
+	near := c.nearly()
+	sent, bits := near.ask(o)
+	k := []byte(key)
+	a, err := c.doWithin(ctx, c.slotFor(k), &wire.Request{Op: wire.OpLease, Key: k, Options: bits}, timeout)
+	defer a.release()
+	switch {
+	case err != nil:
+		return Item{}, nil, a.Status == wire.Timeout, err
+	case a.Status == wire.Lease:
+		ttl := time.Duration(a.TTLMS) * time.Millisecond
+		return Item{}, &Lease{TTL: ttl, client: c, key: key, token: bytes.Clone(a.Token)}, false, nil
+	}
+	near.keep(c.space, key, sent, &a, &a.Reply)
+	return item(&a.Reply), nil, false, nil
+}
+
+// Fill stores what was loaded, gives it to those who wait, and returns its
+// version. ErrNotStored says that the key has changed since the lease began, or
+// that its time was over: then the value is in no cache. Use it for what asked
+// before that, and for nothing else.
+func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (uint64, error) {
+	o := first(opts)
+	ttl, err := ttlMillis(o.TTL, o.NoExpiry)
+	if err != nil {
+		return 0, err
+	}
+	c, k := l.client, []byte(l.key)
+	slot := c.slotFor(k) // the connection that the token came by
+	if err := slot.fits(value); err != nil {
+		return 0, err
+	}
+	a, err := c.do(ctx, slot, &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags})
+	defer a.release()
+	c.wrote(l.key, a.Version, err)
+	return a.Version, err
+}
+
+// Abandon gives the lease back: there is nothing to fill with. ErrNotStored says
+// that it was over already.
+func (l *Lease) Abandon(ctx context.Context) error {
+	k := []byte(l.key)
+	a, err := l.client.do(ctx, l.client.slotFor(k), &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, TTLMS: wire.TTLDefault, Options: wire.Abandon})
+	a.release()
+	return err
+}
+
+// fits says that a value is not too long for the sidecar, as far as it has told.
+func (s *slot) fits(value []byte) error {
+	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
+		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", ErrTooLarge, len(value), most)
+	}
+	return nil
+}

@@ -1,0 +1,513 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// loading is a function for GetOrLoad whose calls a test ends.
+type loading chan func([]byte, error)
+
+func (l loading) load(ctx context.Context, _ string) (v []byte, err error) {
+	over := make(chan struct{})
+	l <- func(b []byte, e error) {
+		v, err = b, e
+		close(over)
+	}
+	select {
+	case <-over:
+		return v, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// next is a call that is under way.
+func (l loading) next(t *testing.T) func([]byte, error) {
+	t.Helper()
+	select {
+	case end := <-l:
+		return end
+	case <-time.After(10 * time.Second):
+		t.Fatal("no load")
+	}
+	return nil
+}
+
+func (l loading) none(t *testing.T) {
+	t.Helper()
+	select {
+	case <-l:
+		t.Fatal("a load that must not be")
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+// callers call GetOrLoad at once.
+type callers struct {
+	t  *testing.T
+	wg sync.WaitGroup
+	mu sync.Mutex
+	// items and errors, in the order in which they came
+	items []client.Item
+	errs  []error
+}
+
+// call begins n calls. It returns when all of them have had their answer to GET,
+// and time to join a flight.
+func (s *scripted) call(n int, key string, load func(context.Context, string) ([]byte, error), opts ...client.LoadOptions) *callers {
+	c := &callers{t: s.t}
+	had := s.gets.Load()
+	for range n {
+		c.wg.Go(func() {
+			it, err := s.GetOrLoad(s.t.Context(), key, load, opts...)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.items, c.errs = append(c.items, it), append(c.errs, err)
+		})
+	}
+	for until := time.Now().Add(10 * time.Second); s.gets.Load() < had+int64(n); {
+		if time.Now().After(until) {
+			s.t.Fatalf("%d of %d calls ask", s.gets.Load()-had, n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(20 * time.Millisecond)
+	return c
+}
+
+// wait returns when all have returned.
+func (c *callers) wait() {
+	c.t.Helper()
+	over := make(chan struct{})
+	go func() {
+		c.wg.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-time.After(10 * time.Second):
+		c.t.Fatal("a call does not return")
+	}
+}
+
+func (c *callers) want(value, source string) {
+	c.t.Helper()
+	c.wait()
+	for i, it := range c.items {
+		if c.errs[i] != nil || string(it.Value) != value || it.Source != source {
+			c.t.Errorf("caller %d of %d: %q from %q, %v; want %q from %q", i, len(c.items), it.Value, it.Source, c.errs[i], value, source)
+		}
+		if len(it.Value) > 0 {
+			it.Value[0] ^= 1 // each has its own
+		}
+	}
+}
+
+func (c *callers) wantError(is error) {
+	c.t.Helper()
+	c.wait()
+	for i, err := range c.errs {
+		if !errors.Is(err, is) {
+			c.t.Errorf("caller %d of %d: %v, want %v", i, len(c.errs), err, is)
+		}
+	}
+}
+
+// TestLoadFills: who gets the lease loads once for all who came before it was
+// asked for, and fills with the options.
+func TestLoadFills(t *testing.T) {
+	s, l := newScripted(t, client.Config{Namespace: "users"}), make(loading)
+	one := s.call(1, "k", l.load, client.LoadOptions{TTL: time.Minute, Flags: 3})
+	lease := s.wants(wire.OpLease)
+	lease.answer(granted)
+	l.next(t)([]byte("loaded"), nil)
+	f := s.wants(wire.OpFill)
+	if string(f.Key) != "k" || string(f.Token) != "token" || string(f.Value) != "loaded" || f.TTLMS != 60_000 || f.Flags != 3 || f.Options != 0 {
+		t.Errorf("FILL: %+v", f.Request)
+	}
+	f.answer(filled)
+	one.want("loaded", "load")
+	if it := one.items[0]; it.Version != 7 || it.Flags != 3 || it.TTL != time.Minute {
+		t.Errorf("%+v", it)
+	}
+}
+
+// TestLoadJoinsWhatIsNotAsked: a caller shares no answer to a question that was
+// asked before it came, and no load that was begun before it came.
+func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
+	s, l := newScripted(t, client.Config{}), make(loading)
+	first := s.call(1, "k", l.load)
+	asked := s.wants(wire.OpLease)
+	second := s.call(20, "k", l.load)
+	s.wantsNothing() // they gather
+	asked.answer(value("old"))
+	first.want("old", "l2")
+
+	asked = s.wants(wire.OpLease)
+	asked.answer(granted)
+	end := l.next(t)
+	third := s.call(1, "k", l.load)
+	waits := s.wants(wire.OpLease) // while the load goes on
+	fourth := s.call(20, "k", l.load)
+	s.wantsNothing()
+	end([]byte("loaded"), nil)
+	s.wants(wire.OpFill).answer(filled)
+	second.want("loaded", "load")
+	waits.answer(value("filled"))
+	third.want("filled", "l2")
+	s.wants(wire.OpLease).answer(value("new"))
+	fourth.want("new", "l2")
+	l.none(t)
+}
+
+// TestLoadKeysAreApart: keys, namespaces and those who take stale values share
+// nothing.
+func TestLoadKeysAreApart(t *testing.T) {
+	s, l := newScripted(t, client.Config{}), make(loading)
+	for _, c := range []*callers{
+		s.call(1, "a", l.load),
+		s.call(1, "b", l.load),
+		s.call(1, "a", l.load, client.LoadOptions{StaleOK: true}),
+		s.in("other").call(1, "a", l.load),
+	} {
+		s.wants(wire.OpLease).answer(value("v"))
+		c.want("v", "l2")
+	}
+}
+
+func TestLoadStale(t *testing.T) {
+	s, l := newScripted(t, client.Config{}), make(loading)
+	c := s.call(1, "k", l.load, client.LoadOptions{StaleOK: true})
+	a := s.wants(wire.OpLease)
+	if !a.Has(wire.StaleOK) {
+		t.Errorf("LEASE with options %#x", a.Options)
+	}
+	a.answer(wire.Reply{Status: wire.Stale, Value: []byte("old"), AgeMS: 500, Source: wire.SourceL2})
+	c.want("old", "l2")
+	if !c.items[0].Stale || c.items[0].Age != 500*time.Millisecond {
+		t.Errorf("%+v", c.items[0])
+	}
+}
+
+// TestLoadFails: what a load has come to is every caller's, and the lease is
+// given back.
+func TestLoadFails(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tc := range []struct {
+		name string
+		load func(context.Context, string) ([]byte, error)
+		is   error
+		want string
+	}{
+		{"error", func(context.Context, string) ([]byte, error) { return []byte("x"), boom }, boom, "boom"},
+		{"nothing there", func(context.Context, string) ([]byte, error) { return nil, client.ErrNotFound }, client.ErrNotFound, "not found"},
+		{"panic", func(context.Context, string) ([]byte, error) { panic("ouch") }, nil, `load of "k" panicked: ouch`},
+		{"the goroutine's end", func(context.Context, string) ([]byte, error) { runtime.Goexit(); return nil, nil }, nil, `load of "k" ended its goroutine`},
+		{"too long a time", func(ctx context.Context, _ string) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }, context.DeadlineExceeded, "deadline"},
+		{"too long a value", func(context.Context, string) ([]byte, error) { return make([]byte, 2<<20), nil }, nil, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := newScripted(t, client.Config{LoadTimeout: 20 * time.Millisecond})
+			blocker := s.call(1, "k", tc.load)
+			first := s.wants(wire.OpLease)
+			c := s.call(3, "k", tc.load) // of the next flight
+			first.answer(value("v"))
+			blocker.want("v", "l2")
+			s.wants(wire.OpLease).answer(granted)
+			f := s.wants(wire.OpFill)
+			if !f.Has(wire.Abandon) || string(f.Token) != "token" || f.Value != nil {
+				t.Errorf("FILL: %+v, want abandon", f.Request)
+			}
+			f.answer(wire.Reply{})
+			c.wait()
+			for _, err := range c.errs {
+				if tc.want == "" && err == nil {
+					continue
+				}
+				if err == nil || !strings.Contains(err.Error(), tc.want) || tc.is != nil && !errors.Is(err, tc.is) {
+					t.Errorf("%v, want %q", err, tc.want)
+				}
+			}
+		})
+	}
+}
+
+// TestLoadNotStored: what may not be kept is returned all the same, and the
+// token is over.
+func TestLoadNotStored(t *testing.T) {
+	s, l := newScripted(t, client.Config{}), make(loading)
+	c := s.call(1, "k", l.load)
+	s.wants(wire.OpLease).answer(granted)
+	l.next(t)([]byte("loaded"), nil)
+	s.wants(wire.OpFill).answer(refused(wire.NotStored))
+	c.want("loaded", "load")
+	if v := c.items[0].Version; v != 0 {
+		t.Errorf("version %d of what is not stored", v)
+	}
+	s.wantsNothing()
+}
+
+// TestLoadFailsOpen: what the sidecar cannot do, the process does for itself, for
+// one caller at a time.
+func TestLoadFailsOpen(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer wire.Reply
+		closed error // of FailClosed; nil: it loads too
+	}{
+		{"unavailable", refused(wire.Unavailable), client.ErrUnavailable},
+		{"busy", refused(wire.Busy), client.ErrBusy},
+		{"timeout", refused(wire.Timeout), client.ErrTimeout},
+		{"unsupported", refused(wire.Unsupported), client.ErrUnsupported},
+		{"degraded", wire.Reply{Status: wire.Miss, Why: wire.Degraded}, nil},
+	} {
+		for _, of := range []wire.Op{wire.OpGet, wire.OpLease} {
+			t.Run(tc.name+" on "+of.String(), func(t *testing.T) {
+				cfg := client.Config{WaitTimeout: 1}
+				s, l := newScripted(t, cfg), make(loading)
+				begin := func(s *scripted, n int) *callers {
+					if of == wire.OpGet {
+						s.get = tc.answer
+						return s.call(n, "k", l.load)
+					}
+					c := s.call(n, "k", l.load)
+					s.wants(wire.OpLease).answer(tc.answer)
+					return c
+				}
+				first := begin(s, 1)
+				end := l.next(t)
+				second := s.call(20, "k", l.load)
+				l.none(t) // they gather
+				end([]byte("one"), nil)
+				first.want("one", "load")
+				if of == wire.OpLease {
+					s.wants(wire.OpLease).answer(tc.answer)
+				}
+				l.next(t)([]byte("two"), nil)
+				second.want("two", "load")
+				s.wantsNothing()
+
+				cfg.FailClosed = true
+				c := begin(newScripted(t, cfg), 1)
+				if tc.closed == nil {
+					l.next(t)([]byte("three"), nil)
+					c.want("three", "load")
+					return
+				}
+				c.wantError(tc.closed)
+				l.none(t)
+			})
+		}
+	}
+}
+
+// TestLoadLeavesItToTheOrigin: where the sidecar has an origin, and that has
+// answered or failed, nobody loads beside it.
+func TestLoadLeavesItToTheOrigin(t *testing.T) {
+	l := make(loading)
+	for _, tc := range []struct {
+		answer wire.Reply
+		want   error
+	}{
+		{wire.Reply{Status: wire.Miss, Why: wire.Absent}, client.ErrNotFound},
+		{refused(wire.Origin), client.ErrOrigin},
+		{refused(wire.BadRequest), client.ErrBadRequest},
+	} {
+		s := newScripted(t, client.Config{})
+		c := s.call(1, "k", l.load)
+		s.wants(wire.OpLease).answer(tc.answer)
+		c.wantError(tc.want)
+
+		s.get = tc.answer
+		s.call(1, "k", l.load).wantError(tc.want)
+		s.wantsNothing()
+		l.none(t)
+	}
+}
+
+// TestLoadWaitsForOthers: a sidecar that says that somebody loads is alive, and
+// is asked again; one that says nothing is not.
+func TestLoadWaitsForOthers(t *testing.T) {
+	s, l := newScripted(t, client.Config{RequestTimeout: 100 * time.Millisecond, WaitTimeout: 300 * time.Millisecond}), make(loading)
+	c := s.call(1, "k", l.load)
+	s.wants(wire.OpLease).answer(refused(wire.Timeout))
+	s.wants(wire.OpLease).answer(refused(wire.Timeout))
+	l.none(t)
+	s.wants(wire.OpLease).answer(refused(wire.Timeout))
+	l.next(t)([]byte("mine"), nil)
+	c.want("mine", "load")
+
+	c = s.call(1, "k", l.load)
+	s.wants(wire.OpLease).answer(refused(wire.Timeout))
+	s.wants(wire.OpLease).answer(value("theirs"))
+	c.want("theirs", "l2")
+
+	c = s.call(1, "k", l.load)
+	s.wants(wire.OpLease) // and no answer
+	l.next(t)([]byte("mine"), nil)
+	c.want("mine", "load")
+}
+
+// TestLoadOutlivesItsCaller: a caller that gives up leaves alone; Close ends the
+// loads and waits for them.
+func TestLoadOutlivesItsCaller(t *testing.T) {
+	s, l := newScripted(t, client.Config{}), make(loading)
+	type mark struct{}
+	ctx, leave := context.WithCancel(context.WithValue(t.Context(), mark{}, "mine"))
+	gone := make(chan error)
+	go func() {
+		_, err := s.GetOrLoad(ctx, "k", func(ctx context.Context, key string) ([]byte, error) {
+			if ctx.Value(mark{}) != "mine" {
+				t.Error("the context has lost its values")
+			}
+			return l.load(ctx, key)
+		})
+		gone <- err
+	}()
+	asked := s.wants(wire.OpLease)
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("who gives up gets %v", err)
+	}
+	asked.answer(granted)
+	l.next(t)([]byte("loaded"), nil)
+	f := s.wants(wire.OpFill)
+	if string(f.Value) != "loaded" {
+		t.Errorf("FILL: %+v", f.Request)
+	}
+	f.answer(filled)
+
+	c := s.call(1, "k", l.load)
+	s.wants(wire.OpLease).answer(granted)
+	l.next(t) // and no end
+	next := s.call(1, "k", l.load)
+	s.wants(wire.OpLease)
+	last := s.call(1, "k", l.load) // gathers
+	s.Close()
+	c.wantError(context.Canceled)
+	for _, c := range []*callers{next, last} {
+		c.wait()
+		if c.errs[0] == nil {
+			t.Error("no error after Close")
+		}
+	}
+	l.none(t)
+	if _, err := s.GetOrLoad(t.Context(), "k", l.load); !errors.Is(err, client.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestLoadBound: one more key than may be loaded is refused, one more caller of
+// a key that gathers already is not.
+func TestLoadBound(t *testing.T) {
+	s, l := newScripted(t, client.Config{MaxLoads: 2}), make(loading)
+	a := s.call(1, "a", l.load)
+	asked := s.wants(wire.OpLease)
+	next := s.call(5, "a", l.load)
+	s.call(1, "b", l.load).wantError(client.ErrBusy)
+	asked.answer(value("v"))
+	a.want("v", "l2")
+	s.wants(wire.OpLease).answer(value("w"))
+	next.want("w", "l2")
+	b := s.call(1, "b", l.load)
+	s.wants(wire.OpLease).answer(value("v"))
+	b.want("v", "l2")
+	if _, err := s.GetOrLoad(t.Context(), "c", l.load, client.LoadOptions{TTL: -1}); !errors.Is(err, client.ErrBadRequest) {
+		t.Errorf("a TTL below zero: %v", err)
+	}
+}
+
+// TestLease: the parts of GetOrLoad by hand.
+func TestLease(t *testing.T) {
+	s := newScripted(t, client.Config{RequestTimeout: 200 * time.Millisecond})
+	type leased struct {
+		it  client.Item
+		l   *client.Lease
+		err error
+	}
+	ask := func(ctx context.Context, o client.GetOptions) chan leased {
+		to := make(chan leased, 1)
+		go func() {
+			it, l, err := s.Lease(ctx, "k", o)
+			to <- leased{it, l, err}
+		}()
+		return to
+	}
+	got := ask(t.Context(), client.GetOptions{Fresh: true, StaleOK: true})
+	a := s.wants(wire.OpLease)
+	if a.Options != wire.Fresh|wire.StaleOK {
+		t.Errorf("options %#x", a.Options)
+	}
+	a.answer(value("v"))
+	if r := <-got; r.err != nil || r.l != nil || string(r.it.Value) != "v" {
+		t.Errorf("a hit: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).answer(wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+	if r := <-got; !errors.Is(r.err, client.ErrNotFound) || r.l != nil {
+		t.Errorf("degraded: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).answer(granted)
+	r := <-got
+	if r.err != nil || r.l == nil || r.l.TTL != 5*time.Second {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := r.l.Fill(t.Context(), make([]byte, 2<<20)); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("too long a value: %v", err)
+	}
+	if _, err := r.l.Fill(t.Context(), nil, client.FillOptions{TTL: -1}); !errors.Is(err, client.ErrBadRequest) {
+		t.Errorf("a TTL below zero: %v", err)
+	}
+	go func() {
+		f := s.wants(wire.OpFill)
+		if f.TTLMS != 0 || len(f.Value) != 0 || f.Has(wire.Abandon) {
+			t.Errorf("FILL: %+v", f.Request)
+		}
+		f.answer(filled)
+		s.wants(wire.OpFill).answer(refused(wire.NotStored))
+	}()
+	if v, err := r.l.Fill(t.Context(), nil, client.FillOptions{NoExpiry: true}); v != 7 || err != nil {
+		t.Errorf("Fill = %d, %v", v, err)
+	}
+	if err := r.l.Abandon(t.Context()); !errors.Is(err, client.ErrNotStored) {
+		t.Errorf("a second time: %v", err)
+	}
+
+	// A token that comes after its caller has left is given back, also one that
+	// comes at the very last moment.
+	ctx, leave := context.WithCancel(t.Context())
+	got = ask(ctx, client.GetOptions{})
+	a = s.wants(wire.OpLease)
+	leave()
+	if r := <-got; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("who gives up gets %+v", r)
+	}
+	a.answer(granted)
+	if f := s.wants(wire.OpFill); !f.Has(wire.Abandon) {
+		t.Errorf("FILL: %+v", f.Request)
+	} else {
+		f.answer(wire.Reply{})
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	a = s.wants(wire.OpLease)
+	time.Sleep(time.Duration(a.TimeoutMS+20) * time.Millisecond)
+	a.answer(granted)
+	if r := <-got; r.err != nil || r.l == nil {
+		t.Errorf("a token at the last moment: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease) // and no answer
+	if r := <-got; !errors.Is(r.err, client.ErrTimeout) {
+		t.Errorf("no answer: %+v", r)
+	}
+}

@@ -1,0 +1,137 @@
+package client_test
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// scripted is a sidecar whose answers a test gives, in the order that it likes.
+// It has no values: GET is a miss, unless get says otherwise.
+type scripted struct {
+	*client.Client
+	t     *testing.T
+	asked chan *asked // LEASE and FILL
+	get   wire.Reply
+	gets  *atomic.Int64
+}
+
+// asked is a request that waits for its answer.
+type asked struct {
+	wire.Request
+	answer func(wire.Reply)
+}
+
+func newScripted(t *testing.T, cfg client.Config) *scripted {
+	t.Helper()
+	s := &scripted{t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64)}
+	cfg.Socket = filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", cfg.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	t.Cleanup(wg.Wait)
+	t.Cleanup(func() { ln.Close() })
+	wg.Go(func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { s.serve(nc) }) // until the client closes it
+		}
+	})
+	s.Client = dial(t, cfg)
+	return s
+}
+
+func (s *scripted) serve(nc net.Conn) {
+	defer nc.Close()
+	var mu sync.Mutex
+	for {
+		var head [wire.LengthSize]byte
+		if _, err := io.ReadFull(nc, head[:]); err != nil {
+			return
+		}
+		frame := make([]byte, binary.BigEndian.Uint32(head[:]))
+		if _, err := io.ReadFull(nc, frame); err != nil {
+			return
+		}
+		a := &asked{}
+		if err := wire.DecodeRequest(frame, &a.Request); err != nil {
+			s.t.Errorf("%x: %v", frame, err)
+			return
+		}
+		a.answer = func(r wire.Reply) {
+			mu.Lock()
+			defer mu.Unlock()
+			r.ID = a.ID
+			_, _ = nc.Write(wire.AppendReply(nil, a.Op, &r)) // fails where the client has gone
+		}
+		switch a.Op {
+		case wire.OpHello:
+			body, err := wire.MarshalBody(wire.Welcome{Version: wire.Version, Node: "scripted", Limits: wire.Limits{Value: 1 << 20}})
+			if err != nil {
+				s.t.Error(err)
+			}
+			a.answer(wire.Reply{Body: body})
+		case wire.OpGet:
+			a.answer(s.get)
+			s.gets.Add(1)
+		default:
+			s.asked <- a
+		}
+	}
+}
+
+// in is the same sidecar, asked about another namespace.
+func (s *scripted) in(namespace string) *scripted {
+	v := *s
+	v.Client = s.InNamespace(namespace)
+	return &v
+}
+
+// wants is the next request, which must be of the op.
+func (s *scripted) wants(op wire.Op) *asked {
+	s.t.Helper()
+	select {
+	case a := <-s.asked:
+		if a.Op != op {
+			s.t.Fatalf("the client sends %s, want %s", a.Op, op)
+		}
+		return a
+	case <-time.After(10 * time.Second):
+		s.t.Fatalf("the client sends no %s", op)
+	}
+	return nil
+}
+
+// wantsNothing gives the client time to send what it must not.
+func (s *scripted) wantsNothing() {
+	s.t.Helper()
+	select {
+	case a := <-s.asked:
+		s.t.Fatalf("the client sends %s", a.Op)
+	case <-time.After(50 * time.Millisecond):
+	}
+}
+
+var (
+	granted = wire.Reply{Status: wire.Lease, Token: []byte("token"), TTLMS: 5000}
+	filled  = wire.Reply{Version: 7}
+)
+
+func value(v string) wire.Reply {
+	return wire.Reply{Value: []byte(v), Version: 5, Source: wire.SourceL2}
+}
+
+func refused(s wire.Status) wire.Reply { return wire.Reply{Status: s, Message: []byte("scripted")} }
