@@ -24,7 +24,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // serve runs a sidecar and returns its socket and how to stop it.
 func serve(t testing.TB, path string) (stop func()) {
 	t.Helper()
-	s, err := sidecar.New(sidecar.Config{Socket: path, L2Size: 64 << 20})
+	return serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20})
+}
+
+func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
+	t.Helper()
+	s, err := sidecar.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

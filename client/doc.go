@@ -12,9 +12,15 @@
 //
 // # Repeats
 //
-// A call that was surely not executed is tried once more, and so is a Get whose
-// connection broke. No write is repeated after it may have been executed: it
+// A call that was surely not executed is tried once more, and so is a Get or a
+// Lease whose connection broke. No write is repeated after it may have been executed: it
 // returns ErrTimeout, and its outcome is unknown.
+//
+// # Loads
+//
+// GetOrLoad loads what is missing, once in the whole cluster, and what changes
+// meanwhile is not kept as it was before. Lease, Fill and Abandon are its parts,
+// for loads that are not one function of one key.
 //
 // # Near cache
 //
@@ -29,6 +35,7 @@
 //
 // # Goroutines
 //
-// One a connection, which reads, and one that follows the sidecar for the near
-// cache; all end with Close. Watch runs on its caller's.
+// One a connection, which reads, one that follows the sidecar for the near cache,
+// and one a key that GetOrLoad or Lease asks for; all end with Close, which waits
+// for functions that load. Watch runs on its caller's.
 package client

@@ -1,0 +1,166 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// twoHosts runs two sidecars as one cache, and returns two clients of each, as
+// two processes on each host would have.
+func twoHosts(t *testing.T) (clients []*client.Client) {
+	t.Helper()
+	var free []string
+	var listeners []net.Listener
+	for range 4 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners, free = append(listeners, ln), append(free, ln.Addr().String())
+	}
+	for _, ln := range listeners {
+		ln.Close()
+	}
+	for i := range 2 {
+		path := filepath.Join(t.TempDir(), "s")
+		serveWith(t, sidecar.Config{
+			Node: fmt.Sprint("host", i), Socket: path, L2Size: 8 << 20, L1Size: 1 << 20, MaxStaleness: 500 * time.Millisecond,
+			Bind: free[i], PeerBind: free[2+i], Join: free[:2],
+		})
+		clients = append(clients, dial(t, client.Config{Socket: path}), dial(t, client.Config{Socket: path}))
+	}
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		in := 0
+		for _, c := range clients {
+			members, err := c.Members(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range members {
+				if m.State == "in" && m.Partitions > 0 {
+					in++
+				}
+			}
+		}
+		if in == 2*len(clients) {
+			return clients
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d of %d views have a host in", in, 2*len(clients))
+		}
+	}
+}
+
+// TestGetOrLoadTogether: one load for all who ask, in all processes, on all
+// hosts; and what was loaded before a deletion is seen by nobody who asks after
+// it.
+func TestGetOrLoadTogether(t *testing.T) {
+	clients := twoHosts(t)
+	var truth, loads atomic.Int64
+	load := func(context.Context, string) ([]byte, error) {
+		loads.Add(1)
+		seen := truth.Load()
+		time.Sleep(100 * time.Millisecond)
+		return fmt.Append(nil, seen), nil
+	}
+	for round := range 5 {
+		key := fmt.Sprint("key", round) // of the one host or the other
+		loads.Store(0)
+		var wg sync.WaitGroup
+		for i := range 100 {
+			wg.Go(func() {
+				c := clients[i%len(clients)]
+				it, err := c.GetOrLoad(t.Context(), key, load)
+				if err != nil || string(it.Value) != "0" {
+					t.Errorf("%s: %q from %s, %v", key, it.Value, it.Source, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := loads.Load(); n != 1 {
+			t.Errorf("%s: %d loads", key, n)
+		}
+	}
+	for round := range int64(5) {
+		key := fmt.Sprint("other", round)
+		truth.Store(2 * round)
+		loads.Store(0)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := clients[0].GetOrLoad(t.Context(), key, load); err != nil {
+				t.Error(err)
+			}
+		})
+		for loads.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		wg.Go(func() { // waits for that load
+			if _, err := clients[1].GetOrLoad(t.Context(), key, load); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(30 * time.Millisecond)
+		truth.Store(2*round + 1)
+		if _, err := clients[3].Delete(t.Context(), key); err == nil {
+			t.Error("the key is there before it is loaded")
+		}
+		for _, c := range clients {
+			wg.Go(func() {
+				it, err := c.GetOrLoad(t.Context(), key, load)
+				if err != nil || string(it.Value) != fmt.Sprint(2*round+1) {
+					t.Errorf("%s after its deletion: %q from %s, %v; want %d", key, it.Value, it.Source, err, 2*round+1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := loads.Load(); n != 2 {
+			t.Errorf("%s: %d loads, want one before the deletion and one after", key, n)
+		}
+		for _, c := range clients {
+			if it, err := c.Get(t.Context(), key); err != nil || string(it.Value) != fmt.Sprint(2*round+1) {
+				t.Errorf("%s at the end: %q, %v", key, it.Value, err)
+			}
+		}
+	}
+}
+
+// TestLeaseTogether: the lease of a process that ends goes to the next.
+func TestLeaseTogether(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path)
+	a, b := dial(t, client.Config{Socket: path}), dial(t, client.Config{Socket: path})
+	if _, l, err := a.Lease(t.Context(), "k"); err != nil || l == nil || l.TTL < time.Second {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	waits := make(chan *client.Lease)
+	go func() {
+		_, l, err := b.Lease(t.Context(), "k")
+		if err != nil {
+			t.Error(err)
+		}
+		waits <- l
+	}()
+	time.Sleep(50 * time.Millisecond)
+	a.Close()
+	l := <-waits
+	if l == nil {
+		t.Fatal("no lease for who waits")
+	}
+	v, err := l.Fill(t.Context(), []byte("value"), client.FillOptions{TTL: time.Minute, Flags: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it, l, err := b.Lease(t.Context(), "k")
+	if err != nil || l != nil || string(it.Value) != "value" || it.Version != v || it.Flags != 3 || it.TTL > time.Minute || it.TTL < 50*time.Second {
+		t.Errorf("%+v, %v, %v", it, l, err)
+	}
+}
