@@ -93,6 +93,7 @@ type struck struct {
 	alone  bool   // each of them alone is covered by the others, and breaks nothing
 	why    string // what covers it
 	events int    // of the logs
+	loads  bool   // values are loaded from a database
 	name   string // of the scene, where it is not clear
 	play   func(s *scene)
 }
@@ -119,6 +120,8 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.Strange}, events: 16, play: split},
 	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
 	{guards: []strike.Guard{strike.OwnWrites}, name: "verify", play: verifying},
+	{guards: []strike.Guard{strike.Detach}, loads: true, play: joinedLoad},
+	{guards: []strike.Guard{strike.Detach, strike.AdmitAtLoad}, alone: true, why: "each of them keeps out what was loaded before a change", loads: true, play: lateLoad},
 }
 
 // The reader is cut off, so that it does not hear of a write, and goes on
@@ -294,6 +297,43 @@ func oldCall(s *scene) {
 	<-done
 }
 
+// load begins a load of a key at its owner, and returns once the database has
+// read it.
+func (s *scene) load(k *vkey) (done chan struct{}) {
+	done = make(chan struct{})
+	go func() { // ends with its read
+		defer close(done)
+		s.get(s.owner, k)
+	}()
+	time.Sleep(databaseTakes * 3 / 2)
+	return done
+}
+
+// A read joins a load of before a change.
+func joinedLoad(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	done := s.load(k)
+	s.need(s.set(s.owner, k), "a write")
+	time.Sleep(time.Microsecond)
+	s.get(s.owner, k)
+	<-done
+}
+
+// A load of before a change ends after it.
+func lateLoad(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	done := s.load(k)
+	s.need(s.set(s.owner, k), "a write")
+	<-done
+	s.get(s.owner, k)
+}
+
+// databaseTakes is how long a scene's database takes before it reads, and again
+// before it answers.
+const databaseTakes = 100 * time.Millisecond
+
 // A partition goes to another host and comes back, while the reader hears
 // nothing of that one.
 func thereAndBack(s *scene) {
@@ -432,6 +472,9 @@ func play(t *testing.T, seed uint64, c *struck, guards ...strike.Guard) (broken 
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
 		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
+		if c.loads {
+			w.origin = newDatabase(always(databaseTakes))
+		}
 		s := &scene{world: w, reader: w.nodes[0], owner: w.nodes[1], third: w.nodes[2]}
 		s.follower = &slowFollower{virtualClock: s.reader.clock}
 		s.reader.reads = s.follower

@@ -67,6 +67,7 @@ type world struct {
 	voters []string // under policy consistent; none is policy available
 
 	origin *database // what the namespace is loaded from; nil is nothing
+	apps   bool      // by who reads, with tokens
 	ns     Namespace // its settings
 
 	events  int  // of the logs; zero is the default
@@ -163,7 +164,7 @@ func (v *vnode) start() {
 			},
 		},
 	}
-	if w.origin != nil {
+	if w.origin != nil && !w.apps {
 		ns := w.ns
 		ns.Source = w.origin
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: ns}
@@ -257,6 +258,12 @@ func (w *world) note(s *Sidecar) {
 	w.seen["resets"] += n.Resets
 	w.seen["relayed events"] += n.Heard
 	w.seen["refused copies"] += s.counts.copiesRefused.Load()
+	if l := s.names.lookup(defaultNamespace).loadStats(); l.Origin != "" {
+		w.seen["loads"] += l.Loads
+		w.seen["loads detached"] += l.Detached
+		w.seen["loads shared"] += l.Collapsed
+		w.seen["loads aside"] += l.Aside
+	}
 }
 
 // pause stops the node's clock and its network for a while.
@@ -294,7 +301,11 @@ func (w *world) any(rnd *rand.Rand) (s *Sidecar, by string, inTime func(what str
 	return v.s, fmt.Sprint(v.name, ".", v.run), func(what string) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if d := time.Since(began); d > 1100*time.Millisecond && v.pauses == pauses {
+		most := 1100 * time.Millisecond
+		if w.apps { // LEASE, the load, FILL
+			most += 1500 * time.Millisecond
+		}
+		if d := time.Since(began); d > most && v.pauses == pauses {
 			w.fail("%s took %v", what, d)
 		}
 	}
@@ -388,14 +399,20 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 // the number of the write that was read, zero for a miss.
 func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
 	began := time.Now()
-	got, err := s.Get(ctx, "default", k.name)
+	var got Value
+	var err error
+	if w.apps {
+		got.Data, err = w.lease(ctx, s, k)
+	} else {
+		got, err = s.Get(ctx, "default", k.name)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
 	case errors.Is(err, ErrNotFound):
 		w.misses++
 		return 0
-	case errors.Is(err, ErrClosed):
+	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // a load that was too slow, or shed
 		return 0
 	case err != nil:
 		w.breaks("a read of %s through %s: %v", k.name, by, err)
@@ -428,6 +445,28 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 		}
 	}
 	return n
+}
+
+// lease reads a key as an app does that loads it itself.
+func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
+	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault})
+	if r.Status == wire.Lease || degraded(&r) {
+		v, err := w.origin.Load(ctx, k.name)
+		if r.Status != wire.Lease || err != nil {
+			return v.Bytes, err
+		}
+		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: defaultNamespace, Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		switch {
+		case err == nil:
+			w.seen["fills"]++
+		case filled.Status == wire.NotStored:
+			w.seen["fills not stored"]++
+		}
+		return v.Bytes, nil
+	}
+	return r.Value, err
 }
 
 // readFresh reads a key from its holder.
