@@ -257,3 +257,39 @@ func TestLeaseWaits(t *testing.T) {
 		is(t, "then", v.get("k", 0), wire.OK, "new")
 	})
 }
+
+// TestLeaseLeavesRoom: however many LEASEs of a connection are sent, the FILL that
+// ends their wait gets through.
+func TestLeaseLeavesRoom(t *testing.T) {
+	const n = maxConnLeases + 1000
+	s := start(t, Config{})
+	c := dial(t, s)
+	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
+	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
+	for range n {
+		c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000})
+	}
+	for range n - maxConnLeases {
+		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
+			t.Fatalf("one LEASE more than %d waits: %s %s", maxConnLeases, r.Status, r.Message)
+		}
+	}
+	c.send(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: token, Value: []byte("v")})
+	fill, values := c.id, 0
+	for range maxConnLeases + 1 {
+		frame := c.frame()
+		if id, _ := wire.PeekID(frame); id == fill {
+			is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
+			continue
+		}
+		is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
+		values++
+	}
+	if values != maxConnLeases {
+		t.Errorf("%d got the value, want %d", values, maxConnLeases)
+	}
+	c.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}})
+	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
+		t.Errorf("afterwards: %s %s, want a token", r.Status, r.Message)
+	}
+}

@@ -39,6 +39,7 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 	p.session.given(&p.q, r)
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
+	p.session.leased(&p.q)
 	r.ID = p.q.ID
 	return wire.AppendReply(dst, p.q.Op, r)
 }

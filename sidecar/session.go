@@ -34,6 +34,7 @@ type session struct {
 	tokens tokens
 
 	watching atomic.Int64 // requests of this connection
+	leasing  atomic.Int64 // LEASEs of it that wait
 	*work                 // while a batch is served
 }
 
@@ -269,11 +270,22 @@ func (c *session) keys() []kv.Hash {
 // maxSlow bounds the requests of all connections that wait for other hosts.
 const maxSlow = 1 << 16
 
+// maxConnLeases bounds the LEASEs of one connection that wait: a connection of
+// which too much waits is not read from, and the FILL that ends the wait may come
+// over it.
+const maxConnLeases = 512
+
 // later answers c.req when it can be, after the requests of the same keys that
 // this connection has sent before.
 func (c *session) later(conn *rpc.Conn) {
+	if c.req.Op == wire.OpLease && c.leasing.Add(1) > maxConnLeases {
+		c.leasing.Add(-1)
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d LEASEs of this connection wait: try again, or load the key without filling it", maxConnLeases))
+		return
+	}
 	if c.core.waiting.Add(1) > maxSlow {
 		c.core.waiting.Add(-1)
+		c.leased(c.req)
 		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests of this host wait for others: try again", maxSlow))
 		return
 	}
@@ -283,6 +295,13 @@ func (c *session) later(conn *rpc.Conn) {
 	conn.Begin()
 	if !p.ask() {
 		conn.Run(p.serve)
+	}
+}
+
+// leased says that a LEASE waits no more.
+func (c *session) leased(q *wire.Request) {
+	if q.Op == wire.OpLease {
+		c.leasing.Add(-1)
 	}
 }
 
