@@ -36,7 +36,7 @@ var allowed = []struct {
 	{"internal/simnet", nil},
 	{"loader", []string{"internal/kv"}},
 	// Floor 2: the edges.
-	{"loader/internal/origintest", []string{"loader"}}, // imported by tests alone
+	{"internal/origintest", []string{"loader"}}, // imported by tests alone
 	{"loader/httporigin", []string{"loader"}},
 	{"loader/postgres", []string{"internal/kv", "loader"}},
 	{"loader/redisorigin", []string{"internal/kv", "loader"}},

@@ -6,12 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
 	"reflect"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,54 +15,15 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cluster is a PostgreSQL of the test's own.
-type cluster struct {
-	program, dir, data string
-	as                 *syscall.SysProcAttr
-}
-
-func newCluster(t *testing.T) *cluster {
-	t.Helper()
-	const install = "apt-get install postgresql"
-	c := &cluster{program: origintest.Need(t, "postgres", install), dir: origintest.Folder(t)}
-	c.data = filepath.Join(c.dir, "data")
-	initdb := exec.Command(origintest.Need(t, "initdb", install), "-D", c.data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
-	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
-		u, err := user.Lookup("postgres")
-		if err != nil {
-			t.Fatal(err)
-		}
-		uid, _ := strconv.Atoi(u.Uid)
-		gid, _ := strconv.Atoi(u.Gid)
-		if err := os.Chown(c.dir, uid, gid); err != nil {
-			t.Fatal(err)
-		}
-		c.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	}
-	initdb.SysProcAttr, initdb.Dir = c.as, c.dir
-	if out, err := initdb.CombinedOutput(); err != nil {
-		t.Fatalf("initdb: %v\n%s", err, out)
-	}
-	return c
-}
-
-// start returns the server; one that is killed leaves what the next one needs.
-func (c *cluster) start(t *testing.T) *exec.Cmd {
-	t.Helper()
-	server := exec.Command(c.program, "-D", c.data, "-k", c.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
-	server.SysProcAttr, server.Dir = c.as, c.dir
-	origintest.Start(t, server, filepath.Join(c.dir, ".s.PGSQL.5432"))
-	return server
-}
-
-func (c *cluster) config(query string) Config {
-	return Config{DSN: "host=" + c.dir + " user=tester dbname=postgres password=s3cret", Query: query, Timeout: 20 * time.Second, MaxValue: 1000, Connections: 4}
+// config is of an origin in a PostgreSQL of the test's own.
+func config(p *origintest.Postgres, query string) Config {
+	return Config{DSN: p.DSN() + " password=s3cret", Query: query, Timeout: 20 * time.Second, MaxValue: 1000, Connections: 4}
 }
 
 func source(t *testing.T, cfg Config) *Source {
@@ -80,43 +36,28 @@ func source(t *testing.T, cfg Config) *Source {
 	return s
 }
 
-// exec runs statements once the server takes them: after a crash it recovers.
-func (c *cluster) exec(t *testing.T, sql string) {
-	t.Helper()
-	s := source(t, c.config("SELECT $1::text"))
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		_, err := s.pool.Exec(context.Background(), sql)
-		if err == nil {
-			return
-		}
-		if time.Now().After(end) || !strings.Contains(err.Error(), "SQLSTATE 57P03") {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestPostgres(t *testing.T) {
-	c := newCluster(t)
-	server := c.start(t)
-	c.exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text, raw bytea, ok bool, big int8, f float8, n numeric)")
-	c.exec(t, `INSERT INTO users VALUES
+	p := origintest.NewPostgres(t)
+	server := p.Start(t)
+	p.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, name text, raw bytea, ok bool, big int8, f float8, n numeric)")
+	p.Exec(t, `INSERT INTO users VALUES
 		(1, 'Ada', '\x00ff', true, 9007199254740993, 0.5, 1.10),
 		(2, repeat('x', 1000), NULL, NULL, NULL, 'Infinity', NULL),
 		(3, repeat('x', 1001), NULL, NULL, NULL, NULL, NULL),
 		(4, repeat('x', 200000), NULL, NULL, NULL, NULL, NULL),
 		(5, NULL, NULL, NULL, NULL, NULL, NULL), (6, '', NULL, NULL, NULL, NULL, NULL)`)
 
-	byID := source(t, c.config("SELECT name FROM users WHERE id = $1"))
+	byID := source(t, config(p, "SELECT name FROM users WHERE id = $1"))
 	with := func(query string, f Format) *Source {
-		cfg := c.config(query)
+		cfg := config(p, query)
 		cfg.Format = f
 		return source(t, cfg)
 	}
-	hasty := c.config("SELECT pg_sleep(600)::text WHERE $1::text <> ''")
+	hasty := config(p, "SELECT pg_sleep(600)::text WHERE $1::text <> ''")
 	hasty.Timeout = 300 * time.Millisecond
-	missing := c.config("SELECT $1::text")
-	missing.DSN = "host=" + c.dir + " user=nobody-there dbname=postgres password=s3cret"
-	refusing := c.config("SELECT $1::text")
+	missing := config(p, "SELECT $1::text")
+	missing.DSN = strings.Replace(p.DSN(), "tester", "nobody-there", 1) + " password=s3cret"
+	refusing := config(p, "SELECT $1::text")
 	host, port, _ := strings.Cut(origintest.Refusing(t), ":")
 	refusing.DSN = fmt.Sprintf("postgres://u:s3cret@%s:%s/d?sslmode=disable", host, port)
 	silent := refusing
@@ -203,7 +144,7 @@ func TestPostgres(t *testing.T) {
 		if err := load(); err != nil {
 			t.Fatal(err)
 		}
-		c.exec(t, "ALTER TABLE users ADD COLUMN more text")
+		p.Exec(t, "ALTER TABLE users ADD COLUMN more text")
 		if err := load(); loader.Answered(err) && err != nil {
 			t.Errorf("an error that is not retried: %v", err)
 		}
@@ -236,8 +177,8 @@ func TestPostgres(t *testing.T) {
 		if _, err := byID.Load(context.Background(), []byte("1")); loader.Answered(err) {
 			t.Errorf("while it is down: %v", err)
 		}
-		c.start(t)
-		c.exec(t, "SELECT 1")
+		p.Start(t)
+		p.Exec(t, "SELECT 1")
 		if v, err := byID.Load(context.Background(), []byte("1")); err != nil || string(v.Bytes) != "Ada" {
 			t.Errorf("after the restart: %q, %v", v.Bytes, err)
 		}

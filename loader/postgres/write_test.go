@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
-	"github.com/cachesidecar/cachesidecar/loader/internal/origintest"
 )
 
 // tcp is a configuration for a server elsewhere.
@@ -20,10 +20,10 @@ func tcp(address, query string, timeout time.Duration) Config {
 }
 
 func TestList(t *testing.T) {
-	c := newCluster(t)
-	server := c.start(t)
-	c.exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
-	c.exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
+	c := origintest.NewPostgres(t)
+	server := c.Start(t)
+	c.Exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
+	c.Exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
 	lister := func(cfg Config, list ListConfig) *Lister {
 		l, err := source(t, cfg).NewLister(list)
 		if err != nil {
@@ -31,7 +31,7 @@ func TestList(t *testing.T) {
 		}
 		return l
 	}
-	all := func(query string) *Lister { return lister(c.config("SELECT $1::text"), ListConfig{Query: query}) }
+	all := func(query string) *Lister { return lister(config(c, "SELECT $1::text"), ListConfig{Query: query}) }
 	elsewhere := func(address string) *Lister {
 		return lister(tcp(address, "SELECT $1::text", 300*time.Millisecond), ListConfig{Query: "SELECT 'x'", Timeout: 300 * time.Millisecond})
 	}
@@ -49,7 +49,7 @@ func TestList(t *testing.T) {
 		{Name: "NULL", Lister: all("SELECT raw FROM keys"), Err: loader.ErrPermanent},
 		{Name: "much too long", Lister: all("SELECT repeat('k', 1000000)"), Err: origintest.ErrAny},
 		{Name: "fails in the middle", Lister: all("SELECT 1/(5000-i) FROM generate_series(1, 10000) i"), Err: loader.ErrPermanent},
-		{Name: "timeout", Lister: lister(c.config("SELECT $1::text"), ListConfig{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "timeout", Lister: lister(config(c, "SELECT $1::text"), ListConfig{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "nobody listens", Lister: elsewhere(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "silence", Lister: elsewhere(origintest.Saying(t, "")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
 		{Name: "drips", Lister: elsewhere(origintest.Dripping(t, "R\x00\x00\x10\x00", "x")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
@@ -69,7 +69,7 @@ func TestList(t *testing.T) {
 	})
 
 	t.Run("beside loads", func(t *testing.T) {
-		cfg := c.config("SELECT name FROM keys WHERE id = $1")
+		cfg := config(c, "SELECT name FROM keys WHERE id = $1")
 		cfg.Connections = 1
 		l := lister(cfg, ListConfig{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
 		began := time.Now()
@@ -101,14 +101,14 @@ func TestList(t *testing.T) {
 			t.Errorf("after %d keys: %v", n, err)
 		}
 		_ = server.Wait()
-		c.start(t)
-		c.exec(t, "SELECT 1")
+		c.Start(t)
+		c.Exec(t, "SELECT 1")
 		if got, err := origintest.Keys(all("SELECT 1")); err != nil || len(got) != 1 {
 			t.Errorf("after the restart: %q, %v", got, err)
 		}
 	})
 
-	s := source(t, c.config("SELECT $1::text"))
+	s := source(t, config(c, "SELECT $1::text"))
 	for _, cfg := range []ListConfig{{}, {Query: " ; "}, {Query: "SELECT $1"}, {Query: "SELECT 1", Timeout: -1}} {
 		if _, err := s.NewLister(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
@@ -122,12 +122,12 @@ const (
 )
 
 func TestWrite(t *testing.T) {
-	c := newCluster(t)
-	server := c.start(t)
-	c.exec(t, "CREATE TABLE users (id int PRIMARY KEY, body bytea CHECK (body <> 'bad'))")
-	c.exec(t, "CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED, body text)")
-	c.exec(t, `CREATE FUNCTION fail(code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = code; END $$`)
-	byID := source(t, c.config("SELECT body FROM users WHERE id = $1"))
+	c := origintest.NewPostgres(t)
+	server := c.Start(t)
+	c.Exec(t, "CREATE TABLE users (id int PRIMARY KEY, body bytea CHECK (body <> 'bad'))")
+	c.Exec(t, "CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED, body text)")
+	c.Exec(t, `CREATE FUNCTION fail(code text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = code; END $$`)
+	byID := source(t, config(c, "SELECT body FROM users WHERE id = $1"))
 	with := func(cfg Config, store, remove string) *Writer {
 		w, err := source(t, cfg).NewWriter(WriteConfig{Store: store, Delete: remove})
 		if err != nil {
@@ -135,20 +135,20 @@ func TestWrite(t *testing.T) {
 		}
 		return w
 	}
-	here := func(store string) loader.Writer { return with(c.config("SELECT $1::text"), store, remove) }
+	here := func(store string) loader.Writer { return with(config(c, "SELECT $1::text"), store, remove) }
 	users := here(upsert)
 	once := here("INSERT INTO once VALUES ($1, $2)")
 	failing := here("SELECT fail($1 || $2)")
-	slow := c.config("SELECT $1::text")
+	slow := config(c, "SELECT $1::text")
 	slow.Timeout = 300 * time.Millisecond
-	readonly := c.config("SELECT $1::text")
+	readonly := config(c, "SELECT $1::text")
 	readonly.DSN += " default_transaction_read_only=on"
-	missing := c.config("SELECT $1::text")
+	missing := config(c, "SELECT $1::text")
 	missing.DSN = strings.Replace(missing.DSN, "tester", "nobody-there", 1)
 	elsewhere := func(address string) loader.Writer {
 		return with(tcp(address, "SELECT $1::text", 300*time.Millisecond), upsert, remove)
 	}
-	proxy := origintest.NewProxy(t, "unix", c.dir+"/.s.PGSQL.5432")
+	proxy := origintest.NewProxy(t, "unix", c.Socket())
 	proxied := with(tcp(proxy.Address, "SELECT $1::text", 20*time.Second), upsert, remove)
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "store", Writer: users, Key: "1", Value: "1\x00\xff"},
@@ -204,15 +204,15 @@ func TestWrite(t *testing.T) {
 			{"INSERT INTO users VALUES ($1, '$2')", remove, true},
 			{upsert, "DELETE FROM users WHERE id = $1 OR id = $2", true},
 		} {
-			if err := with(c.config("SELECT $1::text"), tc.store, tc.remove).Check(t.Context()); (err != nil) != tc.bad || tc.bad && !errors.Is(err, loader.ErrPermanent) {
+			if err := with(config(c, "SELECT $1::text"), tc.store, tc.remove).Check(t.Context()); (err != nil) != tc.bad || tc.bad && !errors.Is(err, loader.ErrPermanent) {
 				t.Errorf("%s, %s: got %v", tc.store, tc.remove, err)
 			}
 		}
 	})
 
 	t.Run("restarted in the middle", func(t *testing.T) {
-		w := with(c.config("SELECT $1::text"), "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove)
-		sleeping := source(t, c.config("SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 LIMIT 1"))
+		w := with(config(c, "SELECT $1::text"), "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove)
+		sleeping := source(t, config(c, "SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 LIMIT 1"))
 		ended := make(chan error, 1)
 		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }() // ends when the server is killed
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -232,12 +232,12 @@ func TestWrite(t *testing.T) {
 		if err := users.Delete(t.Context(), []byte("1")); err == nil {
 			t.Error("deleted while the server is down")
 		}
-		c.start(t)
-		c.exec(t, "SELECT 1")
+		c.Start(t)
+		c.Exec(t, "SELECT 1")
 		origintest.RunWrites(t, []origintest.Write{{Name: "and then", Writer: users, Key: "1", Value: "3"}})
 	})
 
-	s := source(t, c.config("SELECT $1::text"))
+	s := source(t, config(c, "SELECT $1::text"))
 	for _, cfg := range []WriteConfig{{}, {Store: upsert}, {Delete: remove}, {Store: remove, Delete: remove}, {Store: upsert, Delete: "DELETE FROM users"}} {
 		if _, err := s.NewWriter(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
