@@ -142,8 +142,10 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 	switch {
 	case err == nil:
 		a := uncached(r.Value, r.Version)
-		if !r.Uncached {
-			a.TTLMS = remaining(c.deadlineNow(key, r.Version, now), now)
+		// Nobody vouches for what has gone again: a copy of it would have ended
+		// before it came.
+		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version && !r.Uncached {
+			a.TTLMS = remaining(info.Deadline, now)
 			a.Vouched, a.AsOf, a.Owner, a.Epoch = q.Has(wire.Vouch), uint64(r.Version), c.self, uint64(c.node.Self().Epoch)
 		}
 		return a
@@ -173,15 +175,6 @@ func loadError(ns *namespace, err error) wire.Reply {
 		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; its load goes on: ask again, or give more time", ns.name))
 	}
 	return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err))
-}
-
-// deadlineNow is the deadline of what a load has stored, if it is still there.
-func (c *core) deadlineNow(key kv.Key, v kv.Version, now kv.Moment) kv.Deadline {
-	info, _ := c.store.Peek(key, now.Boot)
-	if info.Version != v {
-		return kv.After(now.Boot, time.Millisecond)
-	}
-	return info.Deadline
 }
 
 // refresh loads a key in the background, unless somebody does.

@@ -241,6 +241,31 @@ func TestLoadAgainstInvalidation(t *testing.T) {
 	}
 }
 
+// TestLoadedAndGone: what was loaded, kept and deleted before its readers were
+// answered is a value for them, also on another host: it is vouched for by
+// nobody, so no copy is made of it, which would end before it came.
+func TestLoadedAndGone(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	withNodes(t, 2, o, Namespace{}, func(w *world) {
+		o.set("k", []byte("v"))
+		v := w.ownerOf("k")
+		is(t, "load", v.get("k", 0), wire.OK, "v")
+		c := &v.s.core
+		ns := c.names.lookup(defaultNamespace)
+		key := ns.key([]byte("k"))
+		info, _ := c.store.Peek(key, c.clock.Read().Boot)
+		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
+		q := &wire.Request{Op: wire.OpGet, Options: wire.Vouch}
+		if a := c.loaded(ns, key, q, &r, nil); !a.Vouched || a.TTLMS <= 1 {
+			t.Errorf("there: %+v, want it vouched for", a)
+		}
+		v.drop("k", 0)
+		if a := c.loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Vouched || a.TTLMS != 1 {
+			t.Errorf("gone: %+v, want the value, vouched for by nobody", a)
+		}
+	})
+}
+
 // TestNegative: that there is none is kept for its own time, and ended by a
 // write.
 func TestNegative(t *testing.T) {
