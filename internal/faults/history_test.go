@@ -28,12 +28,14 @@ const (
 	busy                // surely not executed
 	unknown             // timed out: it may have been executed
 	silent              // the same, and not even the sidecar has said so
+	failed              // the origin has failed, and there is no value that may be returned
+	old                 // a value that was asked for as a stale one: no rule holds for it
 	odd                 // anything else, which is a mistake
 	outcomes
 )
 
 func (o outcome) String() string {
-	return [...]string{"done", "absent", "degraded", "unavailable", "busy", "unknown", "silent", "odd"}[o]
+	return [...]string{"done", "absent", "degraded", "unavailable", "busy", "unknown", "silent", "failed", "old", "odd"}[o]
 }
 
 // op is one request for one key and what became of it. Times are since the
@@ -73,7 +75,8 @@ func (o *op) String() string {
 //     the same process has ended before the read began.
 //   - F2: nor what one through another has ended more than bound before.
 //   - Each request is answered within its time, if the process lives.
-//   - No answer is odd, and a read that nobody can answer is a miss, no error.
+//   - No answer is odd, and a read that nobody can answer is a miss, no error,
+//     but for one that needs an origin while that is down.
 //
 // A write whose outcome is not known may take effect at any later time, once:
 // it ends nothing, and a read may return it until something ends it that began
@@ -84,6 +87,9 @@ type rules struct {
 	// split is when two sides went on, each alone: reads that began in it are
 	// not held to F2.
 	split func(time.Duration) bool
+	// outage is when the origin did not answer: reads that end in it may fail, or
+	// be refused.
+	outage func(time.Duration) bool
 }
 
 // broken lists how a history breaks the rules, shortened.
@@ -97,7 +103,7 @@ func (r rules) broken(history []op) []string {
 		case o.out == odd:
 			bad.add("an odd answer: %v", o)
 		case o.gone:
-		case o.kind == get && o.out != silent && o.out > degraded:
+		case o.kind == get && o.out > degraded && o.out != silent && o.out != old && !r.excused(o):
 			bad.add("a read that fails: %v", o)
 		case o.late() > r.slack:
 			bad.add("answered %v late: %v", o.late(), o)
@@ -113,6 +119,11 @@ func (r rules) broken(history []op) []string {
 		r.key(&bad, list, writes[key])
 	}
 	return bad.lines()
+}
+
+// excused says whether a read failed because the origin was down.
+func (r rules) excused(o *op) bool {
+	return (o.out == failed || o.out == busy) && r.outage != nil && r.outage(o.end)
 }
 
 // key checks the reads of one key.

@@ -39,7 +39,9 @@ const pace = 3 * time.Millisecond * slowness
 // load is apps at work.
 type load struct {
 	g      *group
-	sticky bool // each key is written through one node alone
+	sticky bool           // each key is written through one node alone
+	needs  map[string]int // how often what must have been done, for the history to prove anything
+	outage func(time.Duration) bool
 	stop   chan struct{}
 	wg     sync.WaitGroup
 
@@ -51,7 +53,8 @@ type load struct {
 
 // work starts apps on all nodes, those that come later included.
 func (g *group) work(sticky bool) *load {
-	l := &load{g: g, sticky: sticky, stop: make(chan struct{}), did: map[string]int{}}
+	l := g.newLoad(map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10})
+	l.sticky = sticky
 	for w := range writers {
 		l.wg.Go(func() { l.write(w) })
 	}
@@ -59,6 +62,12 @@ func (g *group) work(sticky bool) *load {
 		l.wg.Go(func() { l.read(n) })
 		l.wg.Go(func() { l.wait(n) })
 	}
+	return l
+}
+
+// newLoad is one without apps yet.
+func (g *group) newLoad(needs map[string]int) *load {
+	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}}
 	g.t.Cleanup(l.end) // if the test fails before it calls check
 	return l
 }
@@ -84,7 +93,7 @@ func (l *load) check(split func(time.Duration) bool) {
 	eventually(t, patience, "the apps to have tried everything: else the history proves little", l.enough)
 	l.end()
 	t.Logf("%s; done: %v", summary(l.history), l.did)
-	r := rules{bound: l.g.bound, slack: slack, split: split}
+	r := rules{bound: l.g.bound, slack: slack, split: split, outage: l.outage}
 	for _, line := range r.broken(l.history) {
 		t.Error(line)
 	}
@@ -116,6 +125,8 @@ func (l *load) record(ops ...op) {
 	l.history = append(l.history, ops...)
 	for i := range ops {
 		switch o := &ops[i]; {
+		case o.out == old || o.out == failed:
+			l.did[o.out.String()]++
 		case o.out != done:
 		case o.kind != get:
 			l.did[[...]string{"", "set", "delete"}[o.kind]]++
@@ -129,13 +140,10 @@ func (l *load) record(ops ...op) {
 func (l *load) enough() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, what := range []string{"l1", "l2", "peer", "set"} {
-		if l.did[what] < 100 {
+	for what, least := range l.needs {
+		if l.did[what] < least {
 			return fmt.Errorf("%d of %s: %v", l.did[what], what, l.did)
 		}
-	}
-	if l.did["delete"] < 10 {
-		return fmt.Errorf("%d deletes", l.did["delete"])
 	}
 	return nil
 }
@@ -172,6 +180,8 @@ func outcomeOf(err error) outcome {
 		return unavailable
 	case errors.Is(err, client.ErrBusy):
 		return busy
+	case errors.Is(err, client.ErrOrigin):
+		return failed
 	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, context.DeadlineExceeded):
 		return silent
 	case errors.Is(err, client.ErrTimeout):
@@ -239,12 +249,16 @@ func (l *load) delete(n *node, key, seq int) {
 	l.record(o)
 }
 
-func (l *load) get(n *node, key int) {
+func (l *load) get(n *node, key int, opts ...client.GetOptions) {
 	o := l.begin(get, key, n)
-	item, err := n.app.Get(context.Background(), keyName(key))
+	item, err := n.app.Get(context.Background(), keyName(key), opts...)
 	l.finish(&o, n, err)
-	if o.note = item.Source; err == nil {
+	if err == nil {
+		o.note = item.Source
 		readAs(&o, item.Value)
+	}
+	if item.Stale && o.out == done {
+		o.out = old
 	}
 	l.record(o)
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -63,6 +64,7 @@ type spec struct {
 	MaxStaleness                  time.Duration
 	Insecure                      bool
 	Voters                        []string // and policy consistent, where there are any
+	Namespaces                    string   // as the configuration file has them
 }
 
 // runSidecar is what the command's run does.
@@ -86,8 +88,12 @@ func (sp *spec) run(ctx context.Context) error {
 	if len(sp.Voters) > 0 {
 		policy = cluster.Consistent
 	}
+	var namespaces map[string]sidecar.Namespace
+	if err := yaml.Unmarshal([]byte(sp.Namespaces), &namespaces); err != nil {
+		return err
+	}
 	s, err := sidecar.New(sidecar.Config{
-		PartitionPolicy: policy, Voters: sp.Voters,
+		PartitionPolicy: policy, Voters: sp.Voters, Namespaces: namespaces,
 		Node: sp.Node, Socket: sp.Socket, L1Size: 4 << 20, L2Size: 32 << 20,
 		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, MaxStaleness: sp.MaxStaleness,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shortTime})),

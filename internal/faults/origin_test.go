@@ -1,0 +1,274 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// rowKeys are few, so that each changes while it is being loaded.
+const rowKeys = 40
+
+// table is rows in a real PostgreSQL, which sidecars load from.
+type table struct {
+	*origintest.Postgres
+	db *pgxpool.Pool
+}
+
+// newTable starts PostgreSQL.
+func newTable(t *testing.T) (tb *table, server *exec.Cmd) {
+	t.Helper()
+	tb = &table{Postgres: origintest.NewPostgres(t)}
+	server = tb.Start(t)
+	var err error
+	if tb.db, err = pgxpool.New(t.Context(), tb.DSN()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tb.db.Close)
+	return tb, server
+}
+
+// fill makes the table anew; each key has a row from then on.
+func (tb *table) fill(t testing.TB) {
+	t.Helper()
+	var sql strings.Builder
+	sql.WriteString("DROP TABLE IF EXISTS rows; CREATE TABLE rows (key text PRIMARY KEY, body text)")
+	for key := range rowKeys {
+		fmt.Fprintf(&sql, "; INSERT INTO rows VALUES ('%s', '%s')", keyName(key), value(key, 1))
+	}
+	tb.Exec(t, sql.String())
+}
+
+// namespaces have a row loaded slowly: it is read at the beginning of the query,
+// and comes some milliseconds later, when it may have been changed.
+const namespaces = `
+default:
+  stale_limit: 5s
+  origin:
+    postgres:
+      dsn_file: %s
+      query: SELECT body FROM rows, LATERAL (SELECT pg_sleep(random() * 0.008)) AS late WHERE key = $1
+      connections: 8
+  limits:
+    timeout: 500ms
+    queue_time: 200ms
+    breaker: {failures: 5, open: 500ms}
+`
+
+// rows starts three sidecars in front of the table, and apps that read as fast
+// as they can through all of them while others change rows.
+func (tb *table) rows(g *group, softly bool) *load {
+	g.t.Helper()
+	tb.fill(g.t)
+	file := filepath.Join(g.dir, "dsn")
+	if err := os.WriteFile(file, []byte(tb.DSN()), 0o600); err != nil {
+		g.t.Fatal(err)
+	}
+	for _, n := range g.nodes {
+		n.spec.Namespaces = fmt.Sprintf(namespaces, file)
+	}
+	g.start(g.nodes)
+	l := g.newLoad(map[string]int{"l1": 1000, "l2": 1000, "peer": 1000, "set": 200})
+	for key := range rowKeys {
+		l.record(op{kind: set, key: key, seq: 1, out: done}) // fill did so, before anybody read
+	}
+	for w := range writers {
+		l.wg.Go(func() { l.change(tb, w, softly) })
+	}
+	for _, n := range g.nodes {
+		for range 4 {
+			l.wg.Go(func() { l.readRows(n, softly) })
+		}
+	}
+	return l
+}
+
+// readRows is an app that reads at full rate, some of it with stale values taken.
+func (l *load) readRows(n *node, stale bool) {
+	for {
+		select {
+		case <-l.stop:
+			return
+		default:
+		}
+		if !n.up.Load() {
+			time.Sleep(pace)
+			continue
+		}
+		l.get(n, rand.IntN(rowKeys), client.GetOptions{StaleOK: stale && rand.IntN(2) == 0})
+	}
+}
+
+// change is an app that commits a new row, and then deletes its key through any
+// sidecar. The deletion's acknowledgement is the end of the old row.
+func (l *load) change(tb *table, w int, softly bool) {
+	last := map[int]int{}
+	for l.sleep() {
+		key := rand.IntN(rowKeys/writers)*writers + w
+		last[key]++
+		seq := last[key] + 1
+		start := l.now()
+		update := func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), appTimeout)
+			defer cancel()
+			_, err := tb.db.Exec(ctx, "UPDATE rows SET body = $2 WHERE key = $1", keyName(key), string(value(key, seq)))
+			return err
+		}
+		o, n := op{}, (*node)(nil)
+		announce := func() error {
+			if n = l.g.any(); n == nil {
+				return errors.New("no sidecar lives")
+			}
+			o = l.begin(set, key, n)
+			o.seq, o.start, o.allowed = seq, start, patience
+			_, err := n.app.DeleteWith(context.Background(), client.DeleteOptions{Soft: softly && seq%2 == 0}, keyName(key))
+			if errors.Is(err, client.ErrNotFound) {
+				err = nil // it is deleted
+			}
+			l.finish(&o, n, err)
+			return err
+		}
+		if !l.insist(update) || !l.insist(announce) {
+			l.record(op{kind: set, key: key, seq: seq, start: start, end: l.now(), allowed: patience, out: unknown})
+			return
+		}
+		l.record(o)
+	}
+}
+
+// insist calls f until it succeeds; false says that the apps were told to end.
+func (l *load) insist(f func() error) bool {
+	for f() != nil {
+		if !l.sleep() {
+			return false
+		}
+	}
+	return true
+}
+
+// loads sums up what the living nodes tell of their loads.
+func (g *group) loads() (sum wire.LoadStats) {
+	g.t.Helper()
+	for _, n := range g.living() {
+		st, err := n.app.Stats(g.t.Context())
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		for _, ns := range st.Namespaces {
+			sum.Loads += ns.Loads.Loads
+			sum.Collapsed += ns.Loads.Collapsed
+			sum.Detached += ns.Loads.Detached
+			sum.Failed += ns.Loads.Failed
+			sum.Shed += ns.Loads.Shed
+			sum.Calls += ns.Loads.Calls
+		}
+	}
+	return sum
+}
+
+// found fails the test where a read was told that there is no row: each key has
+// one.
+func (l *load) found() {
+	l.g.t.Helper()
+	for i := range l.history {
+		if o := &l.history[i]; o.kind == get && o.out == absent {
+			l.g.t.Fatalf("a row was not found: %v", o)
+		}
+	}
+}
+
+// saturating marks a test that takes all of the machine: it runs beside no
+// other one.
+func saturating(t *testing.T, about time.Duration) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("skipped by -short: it takes about %v", about)
+	}
+}
+
+// TestProcessRows: rows of a real PostgreSQL are changed and their keys deleted
+// while all read them at full rate. What was loaded before a deletion is not
+// read after it.
+func TestProcessRows(t *testing.T) {
+	saturating(t, 7*time.Second)
+	tb, _ := newTable(t)
+	rounds := 1
+	if *long {
+		rounds = 12
+	}
+	for round := range rounds {
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			g := newGroup(t, fast, 3)
+			l := tb.rows(g, false)
+			time.Sleep(3 * time.Second)
+			sum := g.loads()
+			if *long {
+				begun, n := time.Now(), g.nodes[round%3]
+				n.crash()
+				time.Sleep(time.Second)
+				n.start()
+				g.settle(n.spec.Node+" was killed and is back", begun)
+				time.Sleep(2 * time.Second)
+			}
+			l.check(nil)
+			l.found()
+			t.Logf("%d loads, which %d reads joined; %d were outdated before they ended", sum.Loads, sum.Collapsed, sum.Detached)
+			if sum.Detached < 20 || sum.Collapsed < 20 {
+				t.Errorf("%+v: too few loads met a deletion or another reader to prove anything", sum)
+			}
+		})
+	}
+}
+
+// TestProcessRowsRestart: PostgreSQL is stopped in the middle of loads, and comes
+// back. Until then reads are told that the origin fails, or to come again, or get
+// the stale value that they have asked for; all are answered in time.
+func TestProcessRowsRestart(t *testing.T) {
+	saturating(t, 9*time.Second)
+	tb, server := newTable(t)
+	g := newGroup(t, fast, 3)
+	l := tb.rows(g, true)
+	time.Sleep(2 * time.Second)
+
+	var back atomic.Int64 // when loads are due again, in the history's time
+	back.Store(int64(never))
+	down := l.now()
+	l.outage = func(at time.Duration) bool { return at >= down && at < time.Duration(back.Load()) }
+	if err := server.Process.Signal(syscall.SIGQUIT); err != nil { // at once, as a crash
+		t.Fatal(err)
+	}
+	_ = server.Wait()
+	time.Sleep(time.Second)
+	tb.Start(t)
+	tb.Exec(t, "SELECT 1")
+	up := l.now()
+	for _, n := range g.nodes {
+		for key := range rowKeys {
+			eventually(t, patience, "loads to resume", func() error {
+				_, err := n.app.Get(t.Context(), keyName(key), client.GetOptions{Fresh: true})
+				return err
+			})
+		}
+	}
+	back.Store(int64(l.now()))
+	t.Logf("PostgreSQL was away for %v; %v later all loads succeed again", up-down, l.now()-up)
+	time.Sleep(time.Second)
+	l.needs["failed"], l.needs["old"] = 20, 20
+	l.check(nil)
+	l.found()
+}
