@@ -101,7 +101,7 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		// pgx's own text repeats the DSN, and leaves out only a password that
 		// it has understood as one.
-		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or host=... dbname=...")
+		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... password=... in one line")
 	}
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
