@@ -9,13 +9,11 @@ import (
 
 // origin is where a namespace's misses are loaded from.
 type origin struct {
-	name   string // the kind, for logs and stats
-	keys   *loader.Keys
-	guard  *loader.Guard
-	policy loader.Policy
-	jitter float64                     // the share by which TTLs vary
-	check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
-	close  func() error
+	name  string // the kind, for logs and stats
+	keys  *loader.Keys
+	guard *loader.Guard
+	check func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
+	close func() error
 }
 
 // openOrigin makes what a namespace configures, or nil where it has no origin.
@@ -48,10 +46,7 @@ func (n Namespace) openOrigin(maxValue int) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &origin{
-		name: name, keys: keys, guard: guard, policy: n.policy(), jitter: n.ttlJitter(),
-		check: opened.check, close: opened.close,
-	}, nil
+	return &origin{name: name, keys: keys, guard: guard, check: opened.check, close: opened.close}, nil
 }
 
 // sized is a Source whose values have a bound.

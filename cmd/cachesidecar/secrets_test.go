@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,18 +32,18 @@ func TestNoSecretIsShown(t *testing.T) {
 	t.Setenv("CACHESIDECAR_TEST_LINES", marker+"\n"+marker)
 	t.Setenv("CACHESIDECAR_TEST_DSN", "host=h password="+marker+" sslmode=what")
 
-	const http, query = "url: 'http://h/{key}', ", "query: SELECT $1, "
+	const web, query = "url: 'http://h/{key}', ", "query: SELECT $1, "
 	for _, tc := range []struct {
 		name, origin string
 		want         string // "" is right
 	}{
-		{"a file", "http: {" + http + "header_files: {Authorization: " + password + "}}", ""},
+		{"a file", "http: {" + web + "header_files: {Authorization: " + password + "}}", ""},
 		{"a DSN", "postgres: {" + query + "dsn_file: " + dsn + "}", ""},
 		{"a variable", "redis: {address: 'h:1', password_env: CACHESIDECAR_TEST_SECRET}", ""},
 		{"a variable for a command", "exec: {command: ['true'], env: [CACHESIDECAR_TEST_SECRET]}", ""},
 
 		{"a file that is too long", "redis: {address: 'h:1', password_file: " + long + "}", "it has more than 65536 bytes"},
-		{"a header of two lines", "http: {" + http + "header_files: {X-A: " + lines + "}}", "X-A: the value has line breaks"},
+		{"a header of two lines", "http: {" + web + "header_files: {X-A: " + lines + "}}", "X-A: the value has line breaks"},
 		{"no DSN at all", "postgres: {" + query + "dsn_file: " + lines + "}", "its DSN cannot be read"},
 		{"a DSN that is wrong", "postgres: {" + query + "dsn_env: CACHESIDECAR_TEST_DSN}", "its DSN cannot be read"},
 		{"no DSN in a variable", "postgres: {" + query + "dsn_env: CACHESIDECAR_TEST_LINES}", "its DSN cannot be read"},
@@ -52,10 +55,10 @@ func TestNoSecretIsShown(t *testing.T) {
 		{"in place of its variable", "redis: {address: 'h:1', password_env: s3cret}", "password_env: give the name of an environment variable"},
 		{"a DSN in place of its file", "postgres: {" + query + "dsn_file: 'postgres://u:s3cret@h/d'}", "dsn_file: give the whole path"},
 		{"a DSN in place of its variable", "postgres: {" + query + "dsn_env: 'host=h password=s3cret'}", "dsn_env: give the name of an environment variable"},
-		{"a header in place of its file", "http: {" + http + "header_files: {Authorization: Bearer s3cret}}", "Authorization: give the whole path"},
-		{"a header", "http: {" + http + "headers: {Authorization: Bearer s3cret}}", "headers: Authorization is a secret"},
-		{"a header of two lines in place", "http: {" + http + "headers: {X-A: \"a\\ns3cret\"}}", "X-A: the value has line breaks"},
-		{"a header's list", "http: {" + http + "headers: {X-A: [s3cret]}}", "give text, not a list"},
+		{"a header in place of its file", "http: {" + web + "header_files: {Authorization: Bearer s3cret}}", "Authorization: give the whole path"},
+		{"a header", "http: {" + web + "headers: {Authorization: Bearer s3cret}}", "headers: Authorization is a secret"},
+		{"a header of two lines in place", "http: {" + web + "headers: {X-A: \"a\\ns3cret\"}}", "X-A: the value has line breaks"},
+		{"a header's list", "http: {" + web + "headers: {X-A: [s3cret]}}", "give text, not a list"},
 		{"in the URL", "http: {url: 'http://u:s3cret@h/{key}'}", "url: it has a user or password"},
 		{"in a broken URL", "http: {url: 'http://u:s3cret@h:port/{key}'}", "http origin: its URL must begin with"},
 		{"in a URL's query without a key", "http: {url: 'http://h/?token=s3cret'}", "its URL must have {key} once"},
@@ -66,7 +69,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		{"a variable that has no name", "exec: {command: ['true'], env: ['s3cret=s3cret']}", "env: give the name of an environment variable"},
 		{"as a setting there is not", "redis: {address: 'h:1', password: s3cret}", `"password" is no setting of redis`},
 		{"in place of a kind's settings", "postgres: s3cret", "postgres: give settings, such as dsn_file: /etc/cachesidecar/users.dsn, not a text"},
-		{"in place of headers", "http: {" + http + "header_files: s3cret}", "give names, each with its value, not a text"},
+		{"in place of headers", "http: {" + web + "header_files: s3cret}", "give names, each with its value, not a text"},
 		{"in place of an origin", "s3cret", "give a kind of origin"},
 	} {
 		file := write("c.yaml", fmt.Sprintf("namespaces: {a: {origin: {%s}}}\n", tc.origin))
@@ -84,6 +87,88 @@ func TestNoSecretIsShown(t *testing.T) {
 			if !strings.Contains(o.err, tc.want) || (o.status == exitDone) != (tc.want == "") {
 				t.Errorf("%s: %.500s\nwant %q", tc.name, o, tc.want)
 			}
+		}
+	}
+}
+
+// repeat serves connections: each is told what it has said.
+func repeat(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() { // ends with the client's connection
+			defer c.Close()
+			b := make([]byte, 4096)
+			for n, err := c.Read(b); err == nil; n, err = c.Read(b) {
+				fmt.Fprintf(c, "-ERR_unknown:%s\r\n", strings.Join(strings.Fields(string(b[:n])), "_"))
+			}
+		}()
+	}
+}
+
+// Nor is it in what a sidecar tells while its origins fail, and repeat what they
+// were sent: answers, stats, metrics and the log.
+func TestNoSecretIsTold(t *testing.T) {
+	const marker = "s3cret"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address := l.Addr().String()
+	go repeat(l) // ends with the listener
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin := free.Addr().String()
+	free.Close() // another program could take it now; then the test fails and says so
+	dir := tempDir(t)
+	password, file := filepath.Join(dir, "password"), filepath.Join(dir, "c.yaml")
+	text := fmt.Sprintf(`
+namespaces:
+  redis: {origin: {redis: {address: '%[1]s', password_file: %[2]s}}}
+  http: {origin: {http: {url: 'http://%[1]s/{key}', header_files: {X-Token: %[2]s}}}}
+  exec: {origin: {exec: {command: [sh, -c, 'echo "no $TEST_SECRET" >&2; exit 7', --], env: [TEST_SECRET]}}}
+  gone: {origin: {redis: {address: '127.0.0.1:1', password_file: %[2]s}}}
+`, address, password)
+	for path, text := range map[string]string{password: marker + "\n", file: text} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TEST_SECRET", marker)
+	p := runSidecar(t, "--config", file, "--http", admin, "--log-level", "debug")
+	for ns, want := range map[string]string{
+		"redis": "(secret)", "http": "X-Token:_(secret)_", "exec": `and said "no (secret)`, "gone": "connection refused",
+	} {
+		o := p.at("get", "k", "--ns", ns)
+		if strings.Contains(o.out+o.err, marker) {
+			t.Errorf("%s: the answer shows it: %v", ns, o)
+		}
+		if o.status == exitDone || !strings.Contains(o.err, want) {
+			t.Errorf("%s: %v, want %q", ns, o, want)
+		}
+	}
+	told := map[string]string{"stats": p.at("stats").out, "stats --json": p.at("stats", "--json").out}
+	eventually(t, patience, "metrics", func() error {
+		r, err := (&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + admin + "/metrics")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		told["metrics"] = string(b)
+		return err
+	})
+	p.terminate()
+	told["the log"] = p.log.String()
+	for what, text := range told {
+		// A library of an origin must not write beside the log.
+		if strings.Contains(text, marker) || strings.Contains(text, "pool.go") || text == "" {
+			t.Errorf("%s: %s", what, text)
 		}
 	}
 }
