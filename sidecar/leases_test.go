@@ -33,9 +33,9 @@ func (v *vnode) mustLease(key string) []byte {
 	return r.Token
 }
 
-// TestLeaseOnce: of all who miss a key, on all hosts, one gets the token, and the
+// TestVirtualLeaseOnce: of all who miss a key, on all hosts, one gets the token, and the
 // others what it fills.
-func TestLeaseOnce(t *testing.T) {
+func TestVirtualLeaseOnce(t *testing.T) {
 	withNodes(t, 4, nil, Namespace{}, func(w *world) {
 		var tokens, values atomic.Int64
 		var wg sync.WaitGroup
@@ -74,9 +74,9 @@ func TestLeaseOnce(t *testing.T) {
 	})
 }
 
-// TestLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
+// TestVirtualLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
 // is followed by the one who has waited longest.
-func TestLeaseHolderGoes(t *testing.T) {
+func TestVirtualLeaseHolderGoes(t *testing.T) {
 	for _, how := range []string{"abandons", "takes too long"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{LeaseTime: 500 * time.Millisecond}, func(w *world) {
@@ -109,9 +109,9 @@ func TestLeaseHolderGoes(t *testing.T) {
 	}
 }
 
-// TestTokens: a token is good once, for its key, in the holding that issued it,
+// TestVirtualTokens: a token is good once, for its key, in the holding that issued it,
 // and until anything changes.
-func TestTokens(t *testing.T) {
+func TestVirtualTokens(t *testing.T) {
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		refused := func(what string, r wire.Reply) {
 			t.Helper()
@@ -164,9 +164,9 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// TestLeaseOwnerGoes: a token of an owner that is gone fills nothing at the next
+// TestVirtualLeaseOwnerGoes: a token of an owner that is gone fills nothing at the next
 // one, where the key may have been deleted meanwhile.
-func TestLeaseOwnerGoes(t *testing.T) {
+func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	for _, how := range []string{"killed", "leaves", "loses the key"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{}, func(w *world) {
@@ -199,8 +199,8 @@ func TestLeaseOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestLeaseStale: while somebody loads, who takes a stale value does not wait.
-func TestLeaseStale(t *testing.T) {
+// TestVirtualLeaseStale: while somebody loads, who takes a stale value does not wait.
+func TestVirtualLeaseStale(t *testing.T) {
 	ttl := 2 * time.Second
 	withNodes(t, 3, nil, Namespace{DefaultTTL: &ttl, StaleWhileRevalidate: 30 * time.Second}, func(w *world) {
 		v, o := w.other("k"), w.ownerOf("k")
@@ -230,9 +230,9 @@ func TestLeaseStale(t *testing.T) {
 	})
 }
 
-// TestLeaseWaits: who waits for a fill gives up in time, and gets the value of a
+// TestVirtualLeaseWaits: who waits for a fill gives up in time, and gets the value of a
 // load that an invalidation keeps out of the cache.
-func TestLeaseWaits(t *testing.T) {
+func TestVirtualLeaseWaits(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k"), w.ownerOf("k")
 		token := v.mustLease("k")

@@ -140,17 +140,20 @@ func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Requ
 func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
 	now := c.clock.Read()
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, loader.ErrAbsent):
 		a := uncached(r.Value, r.Version)
+		if r.Absent {
+			a = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(r.Version)}
+		}
 		// Nobody vouches for what has gone again: a copy of it would have ended
 		// before it came.
 		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version && !r.Uncached {
 			a.TTLMS = remaining(info.Deadline, now)
-			a.Vouched, a.AsOf, a.Owner, a.Epoch = q.Has(wire.Vouch), uint64(r.Version), c.self, uint64(c.node.Self().Epoch)
+			if q.Has(wire.Vouch) {
+				c.vouchAs(&a, r.Version)
+			}
 		}
 		return a
-	case errors.Is(err, loader.ErrAbsent):
-		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	case errors.Is(err, loader.ErrPresent):
 		return moved()
 	}

@@ -152,9 +152,9 @@ func is(t *testing.T, what string, r wire.Reply, status wire.Status, value strin
 	}
 }
 
-// TestLoadOnce: however many ask for a cold key, on however many hosts, the
+// TestVirtualLoadOnce: however many ask for a cold key, on however many hosts, the
 // origin is called once, and again only when it has gone.
-func TestLoadOnce(t *testing.T) {
+func TestVirtualLoadOnce(t *testing.T) {
 	o := newDatabase(always(100 * time.Millisecond))
 	withNodes(t, 5, o, Namespace{}, func(w *world) {
 		for i := range 20 {
@@ -199,10 +199,10 @@ func TestLoadOnce(t *testing.T) {
 	})
 }
 
-// TestLoadAgainstInvalidation: what is loaded while its key is invalidated is
+// TestVirtualLoadAgainstInvalidation: what is loaded while its key is invalidated is
 // given to who waits, and kept by nobody; who asks after the invalidation gets
 // what there is now.
-func TestLoadAgainstInvalidation(t *testing.T) {
+func TestVirtualLoadAgainstInvalidation(t *testing.T) {
 	for _, through := range []string{"owner", "other"} {
 		for _, how := range []string{"delete", "soft", "flush"} {
 			t.Run(how+" through the "+through, func(t *testing.T) {
@@ -241,10 +241,10 @@ func TestLoadAgainstInvalidation(t *testing.T) {
 	}
 }
 
-// TestLoadedAndGone: what was loaded, kept and deleted before its readers were
+// TestVirtualLoadedAndGone: what was loaded, kept and deleted before its readers were
 // answered is a value for them, also on another host: it is vouched for by
 // nobody, so no copy is made of it, which would end before it came.
-func TestLoadedAndGone(t *testing.T) {
+func TestVirtualLoadedAndGone(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {
 		o.set("k", []byte("v"))
@@ -266,9 +266,9 @@ func TestLoadedAndGone(t *testing.T) {
 	})
 }
 
-// TestNegative: that there is none is kept for its own time, and ended by a
+// TestVirtualNegative: that there is none is kept for its own time, and ended by a
 // write.
-func TestNegative(t *testing.T) {
+func TestVirtualNegative(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	withNodes(t, 3, o, Namespace{}, func(w *world) {
 		absent := func(v *vnode) {
@@ -283,6 +283,13 @@ func TestNegative(t *testing.T) {
 		if n := o.asked("k"); n != 1 {
 			t.Errorf("the origin was asked %d times within the negative TTL", n)
 		}
+		v := w.other("k")
+		v.s.l1.Wait()
+		before := v.s.clusterState().PeerReads
+		absent(v)
+		if n := v.s.clusterState().PeerReads; n != before {
+			t.Errorf("the owner was asked though there is a copy of its answer")
+		}
 		o.set("k", []byte("there"))
 		time.Sleep(DefaultNegativeTTL)
 		is(t, "after the negative TTL", w.other("k").get("k", 0), wire.OK, "there")
@@ -295,9 +302,9 @@ func TestNegative(t *testing.T) {
 	})
 }
 
-// TestStale: what has had its time is given to who takes it, while it is loaded
+// TestVirtualStale: what has had its time is given to who takes it, while it is loaded
 // anew, or where that fails; and to nobody else.
-func TestStale(t *testing.T) {
+func TestVirtualStale(t *testing.T) {
 	ttl, limit := 10*time.Second, time.Hour
 	jitter, early := 0.0, 0.0
 	o := newDatabase(always(time.Millisecond))
@@ -344,9 +351,9 @@ func TestStale(t *testing.T) {
 	})
 }
 
-// TestRefreshEarly: a hot key is loaded again before it ends, so that nobody
+// TestVirtualRefreshEarly: a hot key is loaded again before it ends, so that nobody
 // waits for it.
-func TestRefreshEarly(t *testing.T) {
+func TestVirtualRefreshEarly(t *testing.T) {
 	ttl := 10 * time.Second
 	o := newDatabase(always(25 * time.Millisecond))
 	withNodes(t, 3, o, Namespace{DefaultTTL: &ttl}, func(w *world) {
@@ -366,9 +373,9 @@ func TestRefreshEarly(t *testing.T) {
 	})
 }
 
-// TestAside: without a holder this host asks the origin itself, and keeps
+// TestVirtualAside: without a holder this host asks the origin itself, and keeps
 // nothing.
-func TestAside(t *testing.T) {
+func TestVirtualAside(t *testing.T) {
 	o := newDatabase(always(5 * time.Millisecond))
 	withNodes(t, 3, o, Namespace{}, func(w *world) {
 		o.set("k", []byte("one"))
@@ -388,9 +395,9 @@ func TestAside(t *testing.T) {
 	})
 }
 
-// TestLoadErrors: each failure has its status, and a message that says what to
+// TestVirtualLoadErrors: each failure has its status, and a message that says what to
 // do.
-func TestLoadErrors(t *testing.T) {
+func TestVirtualLoadErrors(t *testing.T) {
 	o := newDatabase(always(0))
 	withNodes(t, 2, o, Namespace{KeyPattern: "[a-z]+", Limits: Limits{Breaker: Breaker{Failures: 100}}}, func(w *world) {
 		for _, tc := range []struct {

@@ -265,19 +265,25 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		}
 		return dst, 0, ns
 	case info.Absent:
-		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent}
+		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
+		c.vouchAs(r, asOf)
 		return dst, 0, ns
 	case ns.early && info.Deadline != 0 && !q.Has(wire.NoLoad):
 		c.refreshEarly(ns, k, info.Deadline, now)
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
-	if asOf != 0 {
-		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.self, uint64(c.node.Self().Epoch)
-	}
+	c.vouchAs(r, asOf)
 	if info.Size <= limit {
 		r.Source = wire.SourceL2
 	}
 	return dst, info.Size, ns
+}
+
+// vouchAs says that this host vouches for an answer as of a moment; zero is not.
+func (c *core) vouchAs(r *wire.Reply, asOf kv.Version) {
+	if asOf != 0 {
+		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.self, uint64(c.node.Self().Epoch)
+	}
 }
 
 // stale answers a read with a stale value where the namespace's policy is that

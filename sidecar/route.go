@@ -357,6 +357,9 @@ func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased t
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
 		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
 	}
+	if cp.Absent {
+		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
+	}
 	return q.Has(wire.Vouch) && c.vouch(cp, now, r)
 }
 
@@ -476,7 +479,8 @@ var errNoTime = errors.New("no time was left")
 // outdated it.
 func (c *core) take(cl *call, r *wire.Reply) {
 	c.hlc.Observe(kv.Version(r.AsOf))
-	if r.Status != wire.OK || !r.Vouched {
+	absent := r.Status == wire.Miss && r.Why == wire.Absent
+	if r.Status != wire.OK && !absent || !r.Vouched {
 		cl.reply = owned(r)
 		return
 	}
@@ -486,7 +490,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 		return
 	}
 	cp := &l1.Copy{
-		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Flags: r.Flags, Version: kv.Version(r.Version),
+		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
 		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
 	}
 	if r.TTLMS > 0 { // the owner's clock may run slower than ours

@@ -84,6 +84,11 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		r.Version = d.uint("version", math.MaxUint64)
 	case r.Status == Miss:
 		r.Why = Why(d.uint("why", math.MaxUint8))
+		if d.left > 0 {
+			r.Version = d.uint("version", math.MaxUint64)
+			r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
+			d.vouched(r)
+		}
 	case r.Status == Lease:
 		r.Token = d.bytes("token", true)
 		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
@@ -146,6 +151,11 @@ func (d *decoder) value(r *Reply) {
 	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	r.Source = Source(d.uint("source", math.MaxUint8))
 	r.AgeMS = d.uint("age_ms", math.MaxUint64)
+	d.vouched(r)
+}
+
+// vouched reads who vouches for an answer, if anybody does.
+func (d *decoder) vouched(r *Reply) {
 	if r.Vouched = d.left > 0; r.Vouched {
 		r.AsOf = d.uint("as_of", math.MaxUint64)
 		r.Owner = d.bytes("owner", false)
@@ -217,7 +227,12 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 	case r.Status == Miss && op == OpDelete, r.Status == Exists:
 		return msgp.AppendUint64(dst, r.Version), 2
 	case r.Status == Miss:
-		return msgp.AppendUint8(dst, uint8(r.Why)), 2
+		dst = msgp.AppendUint8(dst, uint8(r.Why))
+		if !r.Vouched {
+			return dst, 2
+		}
+		dst = msgp.AppendUint64(dst, r.Version)
+		return appendVouched(msgp.AppendUint64(dst, uint64(r.TTLMS)), r), 7
 	case r.Status == Lease:
 		dst = msgp.AppendBytes(dst, r.Token)
 		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 3
@@ -281,11 +296,15 @@ func appendMeta(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint8(dst, uint8(r.Source))
 	dst = msgp.AppendUint64(dst, r.AgeMS)
 	if r.Vouched {
-		dst = msgp.AppendUint64(dst, r.AsOf)
-		dst = msgp.AppendStringFromBytes(dst, r.Owner)
-		dst = msgp.AppendUint64(dst, r.Epoch)
+		dst = appendVouched(dst, r)
 	}
 	return dst
+}
+
+func appendVouched(dst []byte, r *Reply) []byte {
+	dst = msgp.AppendUint64(dst, r.AsOf)
+	dst = msgp.AppendStringFromBytes(dst, r.Owner)
+	return msgp.AppendUint64(dst, r.Epoch)
 }
 
 // An answer whose value is not at hand but is appended by a store: OpenValue,

@@ -143,6 +143,7 @@ func messages() []golden {
 		reply("hit with a value of 300 bytes", OpGet, long),
 		reply("miss", OpGet, Reply{Status: Miss, Why: NotCached}),
 		reply("miss, the owner cannot be reached", OpGet, Reply{Status: Miss, Why: Degraded}),
+		reply("miss, the origin says so, vouched", OpGet, Reply{Status: Miss, Why: Absent, Version: 7148934231982080770, TTLMS: 4999, Vouched: true, AsOf: 7148934231982080777, Owner: []byte("host-a"), Epoch: 12345}),
 		reply("stale", OpGet, stale),
 		reply("mget", OpMGet, Reply{Items: []Reply{{Value: value, Version: 1, Source: SourceL1, AgeMS: 12}, {Status: Miss, Why: Absent}, {Status: Busy, Message: []byte("ask again")}}}),
 		reply("set", OpSet, Reply{Version: 7148934231982080001}),
