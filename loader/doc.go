@@ -3,14 +3,15 @@
 // beyond the values that pass between them; whoever owns a namespace puts them
 // together.
 //
-//	Keys    which keys may be asked for at all
-//	Loads   at most one load per key; all who ask get its result
-//	Leases  the same where the app loads: one gets a token, the rest its fill
-//	Policy  lifetimes, and what to do with a value that has had its time
-//	Guard   concurrency, rate, breaker and retries before one origin
-//	Known   a Bloom filter of the keys that exist
-//	Lister  an origin that says which keys it has: for Known, and to load them early
-//	Writer  an origin that takes changes: write-through
+//	Keys       which keys may be asked for at all
+//	Loads      at most one load per key; all who ask get its result
+//	Leases     the same where the app loads: one gets a token, the rest its fill
+//	Policy     lifetimes, and what to do with a value that has had its time
+//	Guard      concurrency, rate, breaker and retries before one origin
+//	Known      a Bloom filter of the keys that exist
+//	Rebuilder  keeps a Known filled and young
+//	Lister     an origin that says which keys it has: for Known, and to load them early
+//	Writer     an origin that takes changes: write-through
 //
 // Inputs are keys, versions that the caller stamps, an origin (Source) and what
 // has been invalidated (Detach, Known.Add); outputs are values with the version

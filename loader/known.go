@@ -140,6 +140,9 @@ func (k *Known) Begin(now time.Duration) (b *Build, ok bool) {
 // Add adds a key that the query has found.
 func (b *Build) Add(h kv.Hash) { b.b.add(h) }
 
+// full says whether the query has found more keys than stated already.
+func (b *Build) full() bool { return b.b.keys.Load() > int64(b.b.known.cfg.Keys) }
+
 // Commit puts the filter in use, once the query has given all its keys. With
 // more keys than stated it would let through more than stated: it is refused.
 func (b *Build) Commit() error {
@@ -147,10 +150,10 @@ func (b *Build) Commit() error {
 	if k.building.Load() != b.b {
 		return fmt.Errorf("the filter's build has ended already")
 	}
-	if n := b.b.keys.Load(); n > int64(k.cfg.Keys) {
+	if b.full() {
 		k.refused.Add(1)
 		k.building.CompareAndSwap(b.b, nil)
-		return fmt.Errorf("the filter was made for %d keys and the query has found %d: state more", k.cfg.Keys, n)
+		return fmt.Errorf("the filter of existing keys was made for %d, and there are more: state more", k.cfg.Keys)
 	}
 	k.current.Store(b.b)
 	k.building.CompareAndSwap(b.b, nil)

@@ -1,0 +1,296 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// lister gives the keys there-0 to there-n.
+type lister struct {
+	n      int
+	took   time.Duration
+	err    error
+	during func() // called while the query runs
+
+	queries []time.Time
+	given   int
+}
+
+func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
+	l.queries = append(l.queries, time.Now())
+	for i := range l.n {
+		l.given++
+		if err := each(fmt.Appendf(nil, "there-%d", i)); err != nil {
+			return err
+		}
+	}
+	if l.during != nil {
+		l.during()
+	}
+	if !sleep(ctx, l.took) {
+		return ctx.Err()
+	}
+	return l.err
+}
+
+// rebuilding runs a Rebuilder in virtual time, until the test's end, over a
+// filter of 1,000 keys that may be an hour old.
+func rebuilding(t *testing.T, l *lister, ready func(context.Context) error, test func(r *Rebuilder, k *Known, now func() time.Duration)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		k := newKnown(t, KnownConfig{Keys: 1000, FalsePositives: 1e-6})
+		start := time.Now()
+		now := func() time.Duration { return time.Since(start) }
+		r, err := NewRebuilder(RebuilderConfig{Known: k, Keys: l, Hash: func(key []byte) kv.Hash { return kv.HashKey(9, key) }, Ready: ready, Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { // ends with ctx
+			r.Run(ctx)
+			close(ended)
+		}()
+		test(r, k, now)
+		synctest.Wait()
+		began, failures := time.Now(), r.Stats().Failures
+		cancel()
+		<-ended
+		if s := r.Stats(); s.Failures != failures {
+			t.Error("to be told to end was taken for a failure")
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("ended %v after it was told to", took)
+		}
+		if b, ok := k.Begin(now()); !ok {
+			t.Error("a build was left")
+		} else {
+			b.Cancel()
+		}
+	})
+}
+
+func atOnce(context.Context) error { return nil }
+
+func TestRebuild(t *testing.T) {
+	l := &lister{n: 100, took: time.Minute}
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		time.Sleep(30 * time.Second)
+		if s := r.Stats(); !s.Running || k.Stats(now()).InUse {
+			t.Errorf("while it queries: %+v", s)
+		}
+		time.Sleep(41 * time.Second)
+		for range 3600 * 10 {
+			time.Sleep(time.Second)
+			if s := k.Stats(now()); !s.InUse || s.Age > 31*time.Minute {
+				t.Fatalf("after %v: %+v", now(), s)
+			}
+		}
+		if !k.MayExist(hashOf("there", 99), now()) || k.MayExist(hashOf("absent", 1), now()) {
+			t.Error("the filter has not the keys of the list")
+		}
+		if s := r.Stats(); s.Failures != 0 || s.Err != nil || s.Took != time.Minute {
+			t.Errorf("%+v", s)
+		}
+	})
+	waits := map[time.Duration]bool{}
+	for i := range l.queries[1:] {
+		wait := l.queries[i+1].Sub(l.queries[i])
+		if waits[wait] = true; wait < 24*time.Minute || wait > 30*time.Minute {
+			t.Errorf("query %d came %v after the one before", i+1, wait)
+		}
+	}
+	if len(waits) < 10 {
+		t.Errorf("%d queries, %d different waits", len(l.queries), len(waits))
+	}
+}
+
+func TestRebuildWake(t *testing.T) {
+	l := &lister{n: 100}
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		time.Sleep(5 * time.Minute)
+		absent := hashOf("absent", 1)
+		k.Distrust(absent.Partition())
+		r.Wake()
+		if !k.MayExist(absent, now()) {
+			t.Error("denied though distrusted")
+		}
+		time.Sleep(10 * time.Second)
+		if k.MayExist(absent, now()) {
+			t.Error("not built anew within the gap")
+		}
+		for range 1000 { // again and again
+			r.Wake()
+			time.Sleep(100 * time.Millisecond)
+		}
+	})
+	if n := len(l.queries); n < 2+5 || n > 2+11 {
+		t.Errorf("%d queries, where 100 s full of wakes may cause 10", n)
+	}
+	for i := range l.queries[1:] {
+		if wait := l.queries[i+1].Sub(l.queries[i]); wait < 10*time.Second {
+			t.Errorf("query %d came %v after the one before", i+1, wait)
+		}
+	}
+}
+
+// A Wake is answered by a build that begins after it, and by no other.
+func TestRebuildWakeMeanwhile(t *testing.T) {
+	var r *Rebuilder
+	for _, tc := range []struct {
+		name    string
+		ready   func(context.Context) error
+		during  func()
+		queries int
+	}{
+		{"none", atOnce, nil, 1},
+		{"before the query", func(context.Context) error { r.Wake(); return nil }, nil, 1},
+		{"during the query", atOnce, func() { r.Wake() }, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			l := &lister{took: time.Second}
+			l.during = func() {
+				if tc.during != nil && len(l.queries) == 1 {
+					tc.during()
+				}
+			}
+			rebuilding(t, l, tc.ready, func(running *Rebuilder, k *Known, now func() time.Duration) {
+				r = running
+				time.Sleep(20 * time.Minute)
+			})
+			if len(l.queries) != tc.queries {
+				t.Errorf("%d queries, want %d", len(l.queries), tc.queries)
+			}
+		})
+	}
+}
+
+func TestRebuildReady(t *testing.T) {
+	var cut atomic.Bool
+	cut.Store(true)
+	lost := errors.New("a host is lost")
+	l := &lister{n: 100}
+	rebuilding(t, l, func(ctx context.Context) error {
+		if !sleep(ctx, time.Minute) {
+			return ctx.Err()
+		}
+		if cut.Load() {
+			return lost
+		}
+		return nil
+	}, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		time.Sleep(time.Hour)
+		if s := r.Stats(); s.Failures < 3 || !errors.Is(s.Err, lost) || len(l.queries) != 0 {
+			t.Errorf("while a host is lost: %d queries, %+v", len(l.queries), s)
+		}
+		cut.Store(false)
+		time.Sleep(time.Hour)
+		if s := r.Stats(); s.Err != nil || !k.Stats(now()).InUse {
+			t.Errorf("once it is back: %+v", s)
+		}
+		if age, since := k.Stats(now()).Age, time.Since(l.queries[len(l.queries)-1]); age != since {
+			t.Errorf("the filter is %v old, its query %v", age, since)
+		}
+	})
+}
+
+func TestRebuildFails(t *testing.T) {
+	broken := errors.New("the list is broken")
+	l := &lister{n: 100}
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		time.Sleep(20 * time.Minute)
+		l.err = broken
+		time.Sleep(39 * time.Minute)
+		if s := k.Stats(now()); !s.InUse || k.MayExist(hashOf("absent", 1), now()) {
+			t.Errorf("the old filter is not used any more: %+v", s)
+		}
+		time.Sleep(24 * time.Hour)
+		for range 100 { // which shorten no back-off
+			r.Wake()
+			time.Sleep(time.Second)
+		}
+		s := r.Stats()
+		if !errors.Is(s.Err, broken) || s.Failures < 24 || s.Failures > 200 || s.Running {
+			t.Errorf("after a day of failures: %+v", s)
+		}
+		if !k.MayExist(hashOf("absent", 1), now()) {
+			t.Error("a filter that is too old denies")
+		}
+		l.err = nil
+		time.Sleep(time.Hour)
+		if now := r.Stats(); now.Err != nil || now.Failures < s.Failures {
+			t.Errorf("and then: %+v", now)
+		}
+		l.err = broken
+		r.Wake()
+		time.Sleep(10 * time.Second)
+		n := len(l.queries)
+		time.Sleep(20 * time.Second)
+		if len(l.queries) == n {
+			t.Error("the first failure after a success waits as long as the last one before it")
+		}
+	})
+	for i := range l.queries[1:] {
+		if wait := l.queries[i+1].Sub(l.queries[i]); wait < 10*time.Second || wait > 31*time.Minute {
+			t.Errorf("query %d came %v after the one before", i+1, wait)
+		}
+	}
+}
+
+func TestRebuildTooMany(t *testing.T) {
+	l := &lister{n: 1 << 20}
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		time.Sleep(time.Minute)
+		if s := r.Stats(); s.Failures == 0 || s.Err == nil || k.Stats(now()).Refused != s.Failures || k.Stats(now()).InUse {
+			t.Errorf("%+v, %+v", s, k.Stats(now()))
+		}
+	})
+	if given := l.given / len(l.queries); given > 1100 {
+		t.Errorf("took %d keys of a list, where 1,000 are stated", given)
+	}
+}
+
+func TestRebuildStops(t *testing.T) {
+	t.Run("in a query", func(t *testing.T) {
+		l := &lister{took: 5 * time.Minute}
+		rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) { time.Sleep(time.Minute) })
+	})
+	t.Run("in a wait for hosts", func(t *testing.T) {
+		ready := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		rebuilding(t, &lister{}, ready, func(r *Rebuilder, k *Known, now func() time.Duration) {
+			time.Sleep(time.Minute)
+			if s := r.Stats(); s.Failures != 0 || s.Err != nil {
+				t.Errorf("%+v", s)
+			}
+		})
+	})
+	t.Run("before anything", func(t *testing.T) {
+		rebuilding(t, &lister{}, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {})
+	})
+}
+
+func TestRebuilderConfig(t *testing.T) {
+	k := newKnown(t, KnownConfig{Keys: 1, MaxAge: 40 * time.Second})
+	good := RebuilderConfig{Known: k, Keys: &lister{}, Hash: func([]byte) kv.Hash { return 0 }, Ready: atOnce, Now: func() time.Duration { return 0 }}
+	if r, err := NewRebuilder(good); err != nil || r.cfg.Gap != 5*time.Second {
+		t.Errorf("a filter that may be 40s old: a gap of %v, %v", r.cfg.Gap, err)
+	}
+	for name, change := range map[string]func(*RebuilderConfig){
+		"no filter": func(c *RebuilderConfig) { c.Known = nil }, "no lister": func(c *RebuilderConfig) { c.Keys = nil },
+		"no hash": func(c *RebuilderConfig) { c.Hash = nil }, "no hosts": func(c *RebuilderConfig) { c.Ready = nil },
+		"no clock": func(c *RebuilderConfig) { c.Now = nil }, "negative gap": func(c *RebuilderConfig) { c.Gap = -1 },
+	} {
+		cfg := good
+		change(&cfg)
+		if _, err := NewRebuilder(cfg); err == nil {
+			t.Errorf("%s: was taken", name)
+		}
+	}
+}
