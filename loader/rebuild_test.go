@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -16,15 +18,32 @@ import (
 type lister struct {
 	n      int
 	took   time.Duration
-	err    error
 	during func() // called while the query runs
 
+	mu      sync.Mutex
+	err     error
 	queries []time.Time
 	given   int
 }
 
+func (l *lister) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+// begun returns when the queries began.
+func (l *lister) begun() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.queries)
+}
+
 func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
+	l.mu.Lock()
 	l.queries = append(l.queries, time.Now())
+	err := l.err
+	l.mu.Unlock()
 	for i := range l.n {
 		l.given++
 		if err := each(fmt.Appendf(nil, "there-%d", i)); err != nil {
@@ -37,7 +56,7 @@ func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
 	if !sleep(ctx, l.took) {
 		return ctx.Err()
 	}
-	return l.err
+	return err
 }
 
 // rebuilding runs a Rebuilder in virtual time, until the test's end, over a
@@ -101,14 +120,15 @@ func TestRebuild(t *testing.T) {
 		}
 	})
 	waits := map[time.Duration]bool{}
-	for i := range l.queries[1:] {
-		wait := l.queries[i+1].Sub(l.queries[i])
+	queries := l.begun()
+	for i := range queries[1:] {
+		wait := queries[i+1].Sub(queries[i])
 		if waits[wait] = true; wait < 24*time.Minute || wait > 30*time.Minute {
 			t.Errorf("query %d came %v after the one before", i+1, wait)
 		}
 	}
 	if len(waits) < 10 {
-		t.Errorf("%d queries, %d different waits", len(l.queries), len(waits))
+		t.Errorf("%d queries, %d different waits", len(l.begun()), len(waits))
 	}
 }
 
@@ -131,11 +151,12 @@ func TestRebuildWake(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
-	if n := len(l.queries); n < 2+5 || n > 2+11 {
+	if n := len(l.begun()); n < 2+5 || n > 2+11 {
 		t.Errorf("%d queries, where 100 s full of wakes may cause 10", n)
 	}
-	for i := range l.queries[1:] {
-		if wait := l.queries[i+1].Sub(l.queries[i]); wait < 10*time.Second {
+	queries := l.begun()
+	for i := range queries[1:] {
+		if wait := queries[i+1].Sub(queries[i]); wait < 10*time.Second {
 			t.Errorf("query %d came %v after the one before", i+1, wait)
 		}
 	}
@@ -143,7 +164,7 @@ func TestRebuildWake(t *testing.T) {
 
 // A Wake is answered by a build that begins after it, and by no other.
 func TestRebuildWakeMeanwhile(t *testing.T) {
-	var r *Rebuilder
+	var r atomic.Pointer[Rebuilder]
 	for _, tc := range []struct {
 		name    string
 		ready   func(context.Context) error
@@ -151,22 +172,22 @@ func TestRebuildWakeMeanwhile(t *testing.T) {
 		queries int
 	}{
 		{"none", atOnce, nil, 1},
-		{"before the query", func(context.Context) error { r.Wake(); return nil }, nil, 1},
-		{"during the query", atOnce, func() { r.Wake() }, 2},
+		{"before the query", func(context.Context) error { r.Load().Wake(); return nil }, nil, 1},
+		{"during the query", atOnce, func() { r.Load().Wake() }, 2},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := &lister{took: time.Second}
 			l.during = func() {
-				if tc.during != nil && len(l.queries) == 1 {
+				if tc.during != nil && len(l.begun()) == 1 {
 					tc.during()
 				}
 			}
 			rebuilding(t, l, tc.ready, func(running *Rebuilder, k *Known, now func() time.Duration) {
-				r = running
+				r.Store(running)
 				time.Sleep(20 * time.Minute)
 			})
-			if len(l.queries) != tc.queries {
-				t.Errorf("%d queries, want %d", len(l.queries), tc.queries)
+			if len(l.begun()) != tc.queries {
+				t.Errorf("%d queries, want %d", len(l.begun()), tc.queries)
 			}
 		})
 	}
@@ -187,15 +208,15 @@ func TestRebuildReady(t *testing.T) {
 		return nil
 	}, func(r *Rebuilder, k *Known, now func() time.Duration) {
 		time.Sleep(time.Hour)
-		if s := r.Stats(); s.Failures < 3 || !errors.Is(s.Err, lost) || len(l.queries) != 0 {
-			t.Errorf("while a host is lost: %d queries, %+v", len(l.queries), s)
+		if s := r.Stats(); s.Failures < 3 || !errors.Is(s.Err, lost) || len(l.begun()) != 0 {
+			t.Errorf("while a host is lost: %d queries, %+v", len(l.begun()), s)
 		}
 		cut.Store(false)
 		time.Sleep(time.Hour)
 		if s := r.Stats(); s.Err != nil || !k.Stats(now()).InUse {
 			t.Errorf("once it is back: %+v", s)
 		}
-		if age, since := k.Stats(now()).Age, time.Since(l.queries[len(l.queries)-1]); age != since {
+		if age, since := k.Stats(now()).Age, time.Since(slices.MaxFunc(l.begun(), time.Time.Compare)); age != since {
 			t.Errorf("the filter is %v old, its query %v", age, since)
 		}
 	})
@@ -206,7 +227,7 @@ func TestRebuildFails(t *testing.T) {
 	l := &lister{n: 100}
 	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
 		time.Sleep(20 * time.Minute)
-		l.err = broken
+		l.fail(broken)
 		time.Sleep(39 * time.Minute)
 		if s := k.Stats(now()); !s.InUse || k.MayExist(hashOf("absent", 1), now()) {
 			t.Errorf("the old filter is not used any more: %+v", s)
@@ -223,22 +244,23 @@ func TestRebuildFails(t *testing.T) {
 		if !k.MayExist(hashOf("absent", 1), now()) {
 			t.Error("a filter that is too old denies")
 		}
-		l.err = nil
+		l.fail(nil)
 		time.Sleep(time.Hour)
 		if now := r.Stats(); now.Err != nil || now.Failures < s.Failures {
 			t.Errorf("and then: %+v", now)
 		}
-		l.err = broken
+		l.fail(broken)
 		r.Wake()
 		time.Sleep(10 * time.Second)
-		n := len(l.queries)
+		n := len(l.begun())
 		time.Sleep(20 * time.Second)
-		if len(l.queries) == n {
+		if len(l.begun()) == n {
 			t.Error("the first failure after a success waits as long as the last one before it")
 		}
 	})
-	for i := range l.queries[1:] {
-		if wait := l.queries[i+1].Sub(l.queries[i]); wait < 10*time.Second || wait > 31*time.Minute {
+	queries := l.begun()
+	for i := range queries[1:] {
+		if wait := queries[i+1].Sub(queries[i]); wait < 10*time.Second || wait > 31*time.Minute {
 			t.Errorf("query %d came %v after the one before", i+1, wait)
 		}
 	}
@@ -252,7 +274,7 @@ func TestRebuildTooMany(t *testing.T) {
 			t.Errorf("%+v, %+v", s, k.Stats(now()))
 		}
 	})
-	if given := l.given / len(l.queries); given > 1100 {
+	if given := l.given / len(l.begun()); given > 1100 {
 		t.Errorf("took %d keys of a list, where 1,000 are stated", given)
 	}
 }
