@@ -199,7 +199,7 @@ func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
 func (c *core) refreshEarly(ns *namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
 	took := ns.took.mean()
 	left := d.Remaining(now.Boot)
-	if left > earlyReach*took || !ns.policy.RefreshEarly(left, took, rand.Float64()) {
+	if float64(left) > earlyReach*ns.policy.Beta*float64(took) || !ns.policy.RefreshEarly(left, took, rand.Float64()) {
 		return
 	}
 	c.refresh(ns, key, false)

@@ -2,7 +2,12 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -47,6 +52,35 @@ func (n Namespace) openOrigin(maxValue int) (*origin, error) {
 		return nil, err
 	}
 	return &origin{name: name, keys: keys, guard: guard, check: opened.check, close: opened.close}, nil
+}
+
+// checkTime is how long all origins together may take to say that what is
+// configured fits.
+const checkTime = 5 * time.Second
+
+// checkOrigins asks the origins whether what is configured fits them: a query
+// with the wrong columns would fail at every load. One that cannot be asked now
+// is no reason not to start: what is cached elsewhere is served without it.
+func (n *namespaces) checkOrigins(ctx context.Context, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	var group errgroup.Group
+	for name, ns := range n.all() {
+		if ns.origin == nil || ns.origin.check == nil {
+			continue
+		}
+		group.Go(func() error {
+			err := ns.origin.check(ctx)
+			if errors.Is(err, loader.ErrPermanent) {
+				return fmt.Errorf("namespace %s: %w", name, err)
+			}
+			if err != nil {
+				log.Warn("an origin cannot be asked whether what is configured fits it", "namespace", name, "origin", ns.origin.name, "error", err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
 }
 
 // sized is a Source whose values have a bound.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -214,5 +215,43 @@ func TestLimitsReachTheGuard(t *testing.T) {
 		if reflect.ValueOf(l).Field(i).IsZero() {
 			t.Errorf("%s is not tested", reflect.TypeFor[Limits]().Field(i).Name)
 		}
+	}
+}
+
+// TestOriginsAreChecked: what can never work ends the start with the reason; a
+// server that cannot be asked does not.
+func TestOriginsAreChecked(t *testing.T) {
+	pg := origintest.NewPostgres(t)
+	pg.Exec(t, "CREATE TABLE users (id text PRIMARY KEY, body text)")
+	for _, tc := range []struct {
+		name, dsn, query, want string
+	}{
+		{"fits", pg.DSN(), "SELECT body FROM users WHERE id = $1", ""},
+		{"columns", pg.DSN(), "SELECT id, body FROM users WHERE id = $1", "its query gives 2 columns"},
+		{"no table", pg.DSN(), "SELECT body FROM nobody WHERE id = $1", `relation "nobody" does not exist`},
+		{"no server", "host=127.0.0.1 port=1 user=tester dbname=postgres", "SELECT body FROM users WHERE id = $1", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Setenv("USERS_DSN", tc.dsn)
+			s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Namespaces: map[string]Namespace{
+				"users": {Origin: &Origin{Postgres: &PostgresOrigin{DSNEnv: "USERS_DSN", Query: tc.query}}},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }() // ends with stop
+			select {
+			case <-s.Ready():
+				stop()
+				err = <-done
+			case err = <-done:
+			}
+			stop()
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), "namespace users: ") || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("Run: %v, want %q", err, tc.want)
+			}
+		})
 	}
 }

@@ -149,6 +149,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 
 func (s *Sidecar) run(ctx context.Context) error {
 	s.ending = ctx.Done()
+	if err := s.names.checkOrigins(ctx, s.cfg.Log); err != nil {
+		return err
+	}
 	var listener *unixsock.Listener
 	if !s.cfg.NoSocket {
 		var err error
