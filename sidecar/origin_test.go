@@ -222,6 +222,7 @@ func TestLimitsReachTheGuard(t *testing.T) {
 // server that cannot be asked does not.
 func TestOriginsAreChecked(t *testing.T) {
 	pg := origintest.NewPostgres(t)
+	pg.Start(t)
 	pg.Exec(t, "CREATE TABLE users (id text PRIMARY KEY, body text)")
 	for _, tc := range []struct {
 		name, dsn, query, want string
