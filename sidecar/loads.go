@@ -159,7 +159,7 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 	}
 	if q.Has(wire.StaleOK) {
 		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.policy.StaleIfFailed(oldOf(&old), err) {
-			return oldReply(value, &old)
+			return oldReply(value, &old, now)
 		}
 	}
 	return loadError(ns, err)
@@ -255,10 +255,10 @@ func oldOf(s *segment.Stale) loader.Old {
 }
 
 // oldReply answers with a stale value.
-func oldReply(value []byte, old *segment.Stale) wire.Reply {
+func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
 	return wire.Reply{
 		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
-		AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
+		TTLMS: remaining(old.Deadline, now), AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
 	}
 }
 

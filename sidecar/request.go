@@ -304,7 +304,7 @@ func (c *core) staleReply(ns *namespace, k kv.Key, now kv.Moment) (r wire.Reply,
 	if !ok || !ns.policy.Stale(oldOf(&old)) {
 		return r, false
 	}
-	return oldReply(value, &old), true
+	return oldReply(value, &old, now), true
 }
 
 // nameless answers a read in a namespace that has no slot here: nothing of it
