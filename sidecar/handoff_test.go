@@ -60,6 +60,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 	for p := range all.All() {
 		b.handoff.incoming[p].Store(src)
 	}
+	none := segment.Info{Marks: segment.Marks{Absent: true}}
 	expect := func(how string, want map[string]segment.Info) {
 		t.Helper()
 		for _, name := range []string{"value", "empty", "none", "asked for", "softened"} {
@@ -80,7 +81,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 		t.Fatalf("fetched %+v, %v", one, err)
 	}
 	b.handoff.restore(src, &one.Entry, kv.Version(one.AsOf), now)
-	expect("fetched", map[string]segment.Info{"asked for": {Absent: true}})
+	expect("fetched", map[string]segment.Info{"asked for": none})
 
 	var some wire.Pulled
 	r = a.handoff.servePull(b.node.Self(), &wire.Pull{Ballot: src.ballot})
@@ -90,5 +91,5 @@ func TestHandoffOfNegatives(t *testing.T) {
 	for i := range some.Entries {
 		b.handoff.restore(src, &some.Entries[i], kv.Version(some.AsOf), now)
 	}
-	expect("pulled", map[string]segment.Info{"value": {Size: 1}, "empty": {}, "none": {Absent: true}, "asked for": {Absent: true}})
+	expect("pulled", map[string]segment.Info{"value": {Size: 1}, "empty": {}, "none": none, "asked for": none})
 }

@@ -267,7 +267,7 @@ func TestRestore(t *testing.T) {
 		if !slices.Equal(told, nil) {
 			t.Errorf("%s: told of %v", tc.name, told)
 		}
-		want := Info{Version: e.Version, Deadline: e.Deadline, Flags: e.Flags, Size: len(e.Value), Absent: e.Absent}
+		want := Info{e.Version, e.Deadline, len(e.Value), Marks{e.Flags, e.Absent}}
 		wantLive := tc.want == Stored && !(e.Absent && e.Deadline == 0)
 		if tc.want == Exists {
 			want, wantLive = had, live

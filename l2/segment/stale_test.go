@@ -270,7 +270,7 @@ func TestNegative(t *testing.T) {
 	ttl := kv.After(testNow.Boot, time.Minute)
 	// What is in the way of "none" does not shine through.
 	v := mustFill(t, s, "k", Fill{Value: []byte("ignored"), Flags: 9, Absent: true, Deadline: ttl})
-	want := Info{Version: v, Deadline: ttl, Absent: true}
+	want := Info{Version: v, Deadline: ttl, Marks: Marks{Absent: true}}
 	value, info, ok := s.Get([]byte("x"), k, NoLimit, testNow.Boot)
 	if !ok || info != want || string(value) != "x" {
 		t.Errorf("Get = %q, %+v, %v, want %+v", value, info, ok, want)
