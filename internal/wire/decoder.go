@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// decoder reads the elements of one array in turn. After an error it returns
+// zeros.
+type decoder struct {
+	b    []byte
+	left int
+	err  *Error
+}
+
+// has consumes a nil and says whether anything else is next.
+func (d *decoder) has() bool {
+	if d.err != nil || d.left == 0 {
+		return false
+	}
+	if len(d.b) == 0 {
+		d.err = Errorf(BadRequest, "the frame ends %d elements early", d.left)
+		return false
+	}
+	if msgp.IsNil(d.b) {
+		d.left--
+		d.b = d.b[1:]
+		return false
+	}
+	return true
+}
+
+func (d *decoder) fail(field string, want any, err error) {
+	if d.err != nil {
+		return
+	}
+	got := "nothing"
+	if len(d.b) > 0 {
+		got = msgp.NextType(d.b).String()
+	}
+	if err != nil {
+		got = fmt.Sprintf("%s (%v)", got, err)
+	}
+	d.err = Errorf(BadRequest, "%s: want %v, got %s", field, want, got)
+}
+
+// number reads an unsigned number that may not be left out.
+func (d *decoder) number(field string) uint64 {
+	if !d.has() {
+		if d.err == nil {
+			d.err = Errorf(BadRequest, "%s is missing", field)
+		}
+		return 0
+	}
+	return d.uint(field, math.MaxUint64)
+}
+
+func (d *decoder) uint(field string, most uint64) uint64 {
+	if !d.has() {
+		return 0
+	}
+	v, rest, err := msgp.ReadUint64Bytes(d.b)
+	if err != nil || v > most {
+		if err == nil {
+			err = fmt.Errorf("%d", v)
+		}
+		d.fail(field, fmt.Sprintf("a number from 0 to %d", most), err)
+		return 0
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+func (d *decoder) int(field string) int64 {
+	if !d.has() {
+		return 0
+	}
+	v, rest, err := msgp.ReadInt64Bytes(d.b)
+	if err != nil {
+		d.fail(field, "a signed 64-bit number", err)
+		return 0
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+// ttl reads a TTL; nil leaves it to the namespace.
+func (d *decoder) ttl() int64 {
+	if !d.has() {
+		return TTLDefault
+	}
+	return int64(d.uint("ttl_ms", MaxTTL))
+}
+
+// bytes reads bin or str.
+func (d *decoder) bytes(field string, required bool) []byte {
+	if !d.has() {
+		if required && d.err == nil {
+			d.err = Errorf(BadRequest, "%s is missing", field)
+		}
+		return nil
+	}
+	var v, rest []byte
+	var err error
+	if c := d.b[0]; c >= 0xc4 && c <= 0xc6 {
+		v, rest, err = msgp.ReadBytesZC(d.b)
+	} else {
+		v, rest, err = msgp.ReadStringZC(d.b)
+	}
+	if err != nil {
+		d.fail(field, "bin or str", err)
+		return nil
+	}
+	d.left--
+	d.b = rest
+	return v
+}
+
+func (d *decoder) name(r *Request) {
+	r.Namespace = d.bytes("ns", false)
+	r.Key = d.bytes("key", true)
+}
+
+func (d *decoder) names(r *Request) {
+	r.Namespace = d.bytes("ns", false)
+	if !d.has() {
+		if d.err == nil {
+			d.err = Errorf(BadRequest, "keys are missing")
+		}
+		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+	if err != nil || n < 1 || n > MaxKeys {
+		if err == nil {
+			err = fmt.Errorf("%d", n)
+		}
+		d.fail("keys", fmt.Sprintf("an array of 1 to %d keys", MaxKeys), err)
+		return
+	}
+	outer := d.left - 1
+	d.b, d.left = rest, int(n)
+	for range n {
+		r.Keys = append(r.Keys, d.bytes("key", true))
+	}
+	d.left = outer
+}
+
+func (d *decoder) options(r *Request) {
+	o := d.uint("options", math.MaxUint32)
+	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {
+		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
+	}
+	r.Options = Options(o)
+}

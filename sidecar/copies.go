@@ -1,0 +1,114 @@
+package sidecar
+
+import (
+	"errors"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l1"
+)
+
+// copyOf returns this host's copy of another's entry, if it may be served: it
+// came from the process that the ring names now, everything that this one had
+// accepted until a moment within the bound has been applied here, and nothing of
+// it has outdated the copy.
+func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+	cp, ok := c.l1.Get(key)
+	if !ok {
+		return nil
+	}
+	if cp.Owner != &owner.Process && !strike.Out(strike.OwnerAtHit) ||
+		!owner.Leased(now.Boot, c.names.bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
+		cp.Deadline.Passed(now.Boot) ||
+		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
+		c.counts.copiesRefused.Add(1)
+		return nil
+	}
+	return cp
+}
+
+// copyInto answers a read from this host's copy of another's entry, or says
+// that it is for others to answer.
+func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
+	*r = moved()
+	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.Has(copyVouches) {
+		return dst, 0
+	}
+	owner := c.node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.node.Self() {
+		return dst, 0
+	}
+	cp := c.copyOf(key, owner, now)
+	if cp == nil {
+		return dst, 0
+	}
+	source, value := wire.SourceL1, cp.Value()
+	if len(value) > limit {
+		source = 0
+	}
+	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Vouch) {
+		*r = moved()
+		return dst, 0
+	}
+	if len(value) > limit {
+		return dst, len(value)
+	}
+	return append(dst, value...), len(value)
+}
+
+// copied answers from a copy, without its value. It was the latest when it was
+// asked for, and at leased. It says whether somebody vouches for it, where the
+// request asks for that.
+func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
+	*r = wire.Reply{
+		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
+		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
+	}
+	if cp.Absent {
+		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
+	}
+	return q.Has(wire.Vouch) && c.vouch(cp, now, r)
+}
+
+// valueOf answers with a copy's value, which nobody may change.
+func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
+	c.copied(q, cp, source, leased, now, &r)
+	r.Value = cp.Value()
+	return r
+}
+
+// take keeps what the owner has answered, and a copy of a value if nothing has
+// outdated it.
+func (c *core) take(cl *call, r *wire.Reply) {
+	c.hlc.Observe(kv.Version(r.AsOf))
+	absent := r.Status == wire.Miss && r.Why == wire.Absent
+	if r.Status != wire.OK && !absent || !r.Vouched {
+		cl.reply = owned(r)
+		return
+	}
+	id := &cl.owner.Process
+	if string(r.Owner) != string(id.Node) || r.Epoch != uint64(id.Epoch) {
+		cl.err = errors.New("the answer comes from another process")
+		return
+	}
+	cp := &l1.Copy{
+		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
+		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
+	}
+	if r.TTLMS > 0 { // the owner's clock may run slower than ours
+		cp.Deadline = kv.After(cl.at, time.Duration(r.TTLMS)*time.Millisecond*98/100)
+	}
+	cp.SetBytes(cl.key.Bytes, r.Value)
+	cl.copy = cp
+	switch {
+	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
+		c.counts.fillsRefused.Add(1)
+	case cl.opts&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
+		c.l1.Replace(cp)
+	default:
+		c.l1.Put(cp)
+	}
+}

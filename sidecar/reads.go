@@ -1,0 +1,142 @@
+package sidecar
+
+import (
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// answerSlack is the room that an answer takes beside its value, in bytes.
+const answerSlack = 128
+
+// smallValue is the longest value that is appended without asking for room.
+const smallValue = 31 << 10
+
+var noMemory = wire.Errorf(wire.Busy, "the memory for large answers is in use: try again")
+
+// get answers GET and LEASE in place: the store appends the value behind the answer's
+// head.
+func (c *session) get(conn *rpc.Conn) {
+	limit := smallValue
+	for {
+		at := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
+		value := len(conn.Out)
+		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, false, &c.reply)
+		if c.reply.Status != wire.OK {
+			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
+				c.later(conn)
+				return
+			}
+			if n := len(c.reply.Value); n > smallValue { // a stale one
+				c.names.release()
+				if !conn.Grow(n+answerSlack, c.core.timeout(c.req)) {
+					c.answerError(conn, noMemory)
+					return
+				}
+			}
+			c.tally.add(ns, c.req.Op, outcomeOf(&c.reply))
+			c.answer(conn)
+			return
+		}
+		if size <= limit {
+			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
+			c.tally.add(ns, c.req.Op, hitOf(c.reply.Source))
+			return
+		}
+		conn.Out = conn.Out[:at]
+		c.names.release() // it may wait
+		if !conn.Grow(size+answerSlack, c.core.timeout(c.req)) {
+			c.answerError(conn, noMemory)
+			return
+		}
+		limit = size // it may be another value by now, and then longer
+	}
+}
+
+// mget answers MGET in place, key by key.
+func (c *session) mget(conn *rpc.Conn) {
+	const item = true
+	q := c.req
+	if len(conn.Out) > 0 && !conn.Flush() {
+		return
+	}
+	at := len(conn.Out)
+	counted := c.tally
+	vouch := q.Has(wire.Vouch)
+	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
+	for _, key := range q.Keys {
+		if len(conn.Out)-at > wire.MaxMGetAnswer || !conn.Grow(smallValue+answerSlack, 0) {
+			c.item(conn, c.core.names.none, errorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")))
+			continue
+		}
+		head := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+		value := len(conn.Out)
+		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, false, &c.reply)
+		if c.reply.Status == wire.OK && size > smallValue {
+			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
+				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
+				continue
+			}
+			limit := size
+			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, false, &c.reply); c.reply.Status == wire.OK && size > limit {
+				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
+			}
+		}
+		switch c.reply.Status {
+		case wire.OK:
+			conn.Out = wire.CloseValue(out, value, &c.reply)
+			c.tally.add(ns, wire.OpMGet, hitOf(c.reply.Source))
+		case wire.Moved: // all of it goes the slow way
+			conn.Out, c.tally = conn.Out[:at], counted
+			c.later(conn)
+			return
+		default:
+			conn.Out = conn.Out[:head]
+			if !conn.Grow(len(c.reply.Value)+answerSlack, 0) { // a stale one
+				c.reply = errorReply(noMemory)
+			}
+			c.item(conn, ns, c.reply)
+		}
+	}
+	conn.Out = wire.EndFrame(conn.Out, at)
+}
+
+func (c *session) item(conn *rpc.Conn, ns *namespace, r wire.Reply) {
+	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
+	c.tally.add(ns, wire.OpMGet, outcomeOf(&r))
+}
+
+// tally counts a batch's reads apart from what other connections count at the
+// same time.
+type tally struct {
+	served *atomic.Int64 // counts all that it is instead, for another sidecar
+	ns     *namespace
+	op     wire.Op
+	n      [outcomes]int64
+}
+
+func (t *tally) add(ns *namespace, op wire.Op, o outcome) {
+	if t.ns != ns || t.op != op {
+		t.flush()
+		t.ns, t.op = ns, op
+	}
+	t.n[o]++
+}
+
+func (t *tally) flush() {
+	for o, n := range t.n {
+		switch {
+		case n == 0:
+			continue
+		case t.served != nil:
+			t.served.Add(n)
+		default:
+			t.ns.counts[t.op][o].Add(n)
+		}
+		t.n[o] = 0
+	}
+}
