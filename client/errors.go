@@ -12,6 +12,7 @@ import (
 // Errors of calls, found with errors.Is. The error itself says what to do.
 var (
 	ErrNotFound     = errors.New("not found")
+	ErrAbsent       = fmt.Errorf("%w: the origin has no such key", ErrNotFound)
 	ErrExists       = errors.New("the condition is not met")
 	ErrNotStored    = errors.New("not stored")
 	ErrBadRequest   = errors.New("bad request")
@@ -52,7 +53,7 @@ func replyError(r *wire.Reply) error {
 	case wire.Miss:
 		switch r.Why {
 		case wire.Absent:
-			return errAbsent
+			return ErrAbsent
 		case wire.Degraded:
 			return errDegraded
 		}
@@ -68,10 +69,7 @@ func replyError(r *wire.Reply) error {
 	return fmt.Errorf("%w: %s: %s", ErrInternal, r.Status, r.Message)
 }
 
-var (
-	errAbsent   = fmt.Errorf("%w: the origin has no such key", ErrNotFound)
-	errDegraded = fmt.Errorf("%w: the host that owns the key cannot be reached", ErrNotFound)
-)
+var errDegraded = fmt.Errorf("%w: the host that owns the key cannot be reached", ErrNotFound)
 
 // callError turns what became of a call into the public errors.
 func callError(err error) error {

@@ -66,7 +66,7 @@ func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx contex
 // here.
 func (c *Client) loadsAfter(err error) bool {
 	if errors.Is(err, ErrNotFound) {
-		return !errors.Is(err, errAbsent)
+		return !errors.Is(err, ErrAbsent)
 	}
 	for _, e := range []error{ErrUnavailable, ErrBusy, ErrTimeout, ErrUnsupported} {
 		if errors.Is(err, e) {

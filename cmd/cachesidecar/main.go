@@ -132,7 +132,7 @@ func (p *program) app() *cli.App {
 		},
 		Commands: []*cli.Command{
 			p.runCommand(), p.getCommand(), p.setCommand(), p.delCommand(), p.touchCommand(), p.incrCommand(),
-			p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(), p.verifyCommand(), p.benchCommand(),
+			p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(), p.warmCommand(), p.verifyCommand(), p.benchCommand(),
 			p.demoCommand(), p.healthCommand(), p.configCommand(), p.versionCommand(),
 		},
 	}

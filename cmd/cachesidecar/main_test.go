@@ -115,8 +115,15 @@ func mustRun(t testing.TB, args ...string) string {
 // find, and returns its socket.
 func serveHere(t testing.TB) string {
 	t.Helper()
+	return serveWith(t, sidecar.Config{})
+}
+
+// serveWith is serveHere with more of a configuration.
+func serveWith(t testing.TB, cfg sidecar.Config) string {
+	t.Helper()
 	path := filepath.Join(tempDir(t), "s")
-	s, err := sidecar.New(sidecar.Config{Socket: path, Node: "host1", Version: "test", L2Size: 64 << 20})
+	cfg.Socket, cfg.Node, cfg.Version, cfg.L2Size = path, "host1", "test", 64<<20
+	s, err := sidecar.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

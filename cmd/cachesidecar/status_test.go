@@ -16,7 +16,7 @@ import (
 // clientCommands are the commands that ask a sidecar, each with a line that is
 // right.
 var clientCommands = []string{
-	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush", "flush --cluster", "members", "ring k", "bench", "health",
+	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush", "flush --cluster", "members", "ring k", "warm -", "bench", "health",
 }
 
 func TestStatusOfAbsentSidecar(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // terminal is a pseudoterminal: the program has its end as stdin or stdout, we
@@ -138,6 +140,36 @@ func TestWatchOnTerminal(t *testing.T) {
 		}
 		if !strings.Contains(text, "rates") {
 			t.Errorf("the second page has no rates:\n%s", text)
+		}
+	}
+}
+
+// A bar shows on a terminal how far warm is, and leaves nothing behind.
+func TestWarmOnTerminal(t *testing.T) {
+	o := serveOrigin(t, sidecar.Namespace{})
+	o.takes = 5 * time.Millisecond
+	for _, from := range []string{"a file", "stdin"} {
+		tt := newTerminal(t)
+		var out bytes.Buffer
+		p := &program{in: strings.NewReader(many("s%d", 0, 600)), out: &out, err: tt.its}
+		file, want := "-", "/-"
+		if from == "a file" {
+			file, want = listOf(t, many("k%d", 0, 600)), "/600"
+		}
+		if status := commandWith(t, p, "warm", file, "--ns", "users", "--concurrency", "8"); status != exitDone {
+			t.Fatalf("%s: status %d, %s", from, status, out.String())
+		}
+		fmt.Fprint(tt.its, "$")
+		shown := tt.waitFor(t, "the prompt", func(s string) bool { return strings.HasSuffix(s, "$") })
+		steps := strings.Split(shown, "\r")
+		if len(steps) < 3 || !strings.Contains(shown, want) || !strings.Contains(shown, "keys/s") || strings.Contains(shown, "\x1b[3") {
+			t.Errorf("%s: the terminal shows %q", from, shown)
+		}
+		if last := steps[len(steps)-1]; last != "$" || strings.TrimSpace(steps[len(steps)-2]) != "" {
+			t.Errorf("%s: what is left on the terminal is %q", from, steps[len(steps)-2:])
+		}
+		if summary(out.String()) != "600: 600 loaded, 0 there already, 0 absent, 0 failed\n" {
+			t.Errorf("%s: %q", from, out.String())
 		}
 	}
 }

@@ -57,7 +57,7 @@ func wanted(c *cli.Context, name string) string {
 			return "a time such as 500ms, 10s or 2h"
 		case *cli.BoolFlag:
 			return "true or false"
-		case *cli.IntFlag:
+		case *cli.IntFlag, *cli.Float64Flag:
 			return "a number"
 		case *cli.UintFlag, *cli.Uint64Flag:
 			return "a number from 0"

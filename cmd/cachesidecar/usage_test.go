@@ -65,6 +65,13 @@ func TestUsageErrors(t *testing.T) {
 		{"bench: long duration", "bench --duration 2h", "--duration 2h0m0s: give 1ms to 1h"},
 		{"bench: would not end", "bench --pipeline 1024 --key-size 1024 --size 4000", "give --pipeline 60 or less"},
 		{"bench: memory", "bench --size 1048576", "the requests take 1.0 GiB, at most 512 MiB"},
+		{"warm: concurrency", "warm - --concurrency 0", "--concurrency 0: give 1 to 1024"},
+		{"warm: concurrency is no number", "warm - --concurrency all", `--concurrency "all": give a number`},
+		{"warm: stop-after", "warm - --stop-after -1", "--stop-after -1: give 0 to 2147483647"},
+		{"warm: rate", "warm - --rate 0", "--rate 0: give 0.001 to 1e9 keys a second"},
+		{"warm: rate is no number", "warm - --rate 5/s", `--rate "5/s": give a number`},
+		{"warm: rate is not a number", "warm - --rate NaN", "--rate NaN: give 0.001"},
+		{"warm: no list", "warm", "warm: 0 arguments are too few; it is used so: cachesidecar warm FILE|-"},
 		{"run: size", "run --l2-size 5parsec", `size "5parsec": give a number and a unit`},
 		{"run: negative size", "run --l1-size -5MiB", `size "-5MiB" is negative`},
 		{"run: size out of bounds", "run --l2-size 1MiB", "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
@@ -143,7 +150,7 @@ func TestArgumentCounts(t *testing.T) {
 	const any = -1
 	counts := map[string]struct{ least, most int }{
 		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2},
-		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "ring": {1, 1}, "watch": {0, any}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
+		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "ring": {1, 1}, "watch": {0, any}, "warm": {1, 1}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
 		"demo":         {0, 0},
 		"config check": {1, 1}, "version": {0, 0},
 	}

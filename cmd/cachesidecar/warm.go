@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+func (p *program) warmCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "warm",
+		Usage:     "load keys from the namespace's origin, as a list names them",
+		ArgsUsage: "FILE|-",
+		Description: "FILE has a key a line; - is stdin. Exit status 1 if a key could not be had; a key that the origin\n" +
+			"does not have is none of these.",
+		Flags: clientFlags(nsFlag, jsonFlag,
+			&cli.BoolFlag{Name: "null", Usage: "keys end with a zero byte, not with a line", DisableDefaultText: true},
+			&cli.IntFlag{Name: "concurrency", Usage: "ask for so many keys at once", Value: 32},
+			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second (default: no limit)"},
+			&cli.StringFlag{Name: "resume", Usage: "note in `FILE` how far it came, and go on from there"},
+			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row could not be had; 0 is never", Value: 100},
+		),
+		Action: func(c *cli.Context) error {
+			if err := args(c, 1, 1); err != nil {
+				return err
+			}
+			return p.warm(c)
+		},
+	}
+}
+
+// What has become of a key.
+const (
+	pending uint8 = iota // it was not asked for, or not answered
+	loaded
+	there
+	absent
+	failed
+)
+
+// warmer loads keys.
+type warmer struct {
+	cl          *client.Client
+	concurrency int
+	stopAfter   int64
+	patience    time.Duration // with a sidecar that is too busy, for a key
+	loads       *rate.Limiter // of keys that are not there
+	bar         *progressbar.ProgressBar
+
+	mu       sync.Mutex
+	count    [failed + 1]int64
+	inARow   int64    // keys that failed
+	failures []string // the first ones
+}
+
+// warmed is what warm's JSON tells.
+type warmed struct {
+	Keys       int64   `json:"keys"`        // that were asked for
+	PassedOver int64   `json:"passed_over"` // that an earlier run has done
+	Loaded     int64   `json:"loaded"`
+	There      int64   `json:"there"`
+	Absent     int64   `json:"absent"`
+	Failed     int64   `json:"failed"`
+	DurationMS float64 `json:"duration_ms"`
+}
+
+// warmChunk is how many keys are asked for before the next ones are read; how
+// far a run came is noted between them.
+const warmChunk = 1024
+
+func (p *program) warm(c *cli.Context) error {
+	for _, n := range []struct {
+		name        string
+		least, most int
+	}{{"concurrency", 1, 1024}, {"stop-after", 0, math.MaxInt32}} {
+		if v := c.Int(n.name); v < n.least || v > n.most {
+			return usagef("--%s %d: give %d to %d", n.name, v, n.least, n.most)
+		}
+	}
+	limit := rate.Inf
+	if c.IsSet("rate") {
+		if limit = rate.Limit(c.Float64("rate")); !(limit >= 0.001 && limit <= 1e9) {
+			return usagef("--rate %v: give 0.001 to 1e9 keys a second", c.Float64("rate"))
+		}
+	}
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return explain(err, timeout)
+	}
+	list, total, err := p.openKeys(c.Args().First(), c.Bool("null"))
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	at, err := readPosition(c.String("resume"), c.String("ns"))
+	if err != nil {
+		return err
+	}
+	cl, err := client.Dial(c.Context, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout})
+	if err != nil {
+		return explain(err, timeout)
+	}
+	defer cl.Close()
+	w := &warmer{
+		cl: cl.InNamespace(c.String("ns")), concurrency: c.Int("concurrency"), stopAfter: int64(c.Int("stop-after")), patience: timeout,
+		loads: rate.NewLimiter(limit, int(max(1, min(limit/10, 1e6)))),
+	}
+	if err := w.hasOrigin(c.Context, c.String("ns")); err != nil {
+		return explain(err, timeout)
+	}
+	if isTerminal(p.err) {
+		w.bar = newBar(p.err, total)
+	}
+	begun := time.Now()
+	passed := at.Keys
+	err = w.run(c.Context, list, at)
+	if w.bar != nil {
+		_ = w.bar.Clear()
+	}
+	took := time.Since(begun)
+	return p.warmed(c, w, err, at, passed, took, timeout)
+}
+
+// newBar draws on a terminal how far it is; a total of -1 is not known.
+func newBar(to io.Writer, total int64) *progressbar.ProgressBar {
+	return progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(to), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
+		progressbar.OptionShowIts(), progressbar.OptionSetItsString("keys"), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionSetSpinnerChangeInterval(0)) // else a goroutine of its own
+}
+
+// hasOrigin says no where nothing could be loaded.
+func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
+	st, err := w.cl.Stats(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range st.Namespaces {
+		if n.Name == ns && n.Loads.Origin != "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("namespace %q has no origin on this host, so there is nothing to load its keys from: name one in the configuration file, or another namespace with --ns", ns)
+}
+
+// run asks for all keys from a position on, which it moves.
+func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
+	if err := at.seek(ctx, list); err != nil {
+		return err
+	}
+	if w.bar != nil {
+		_ = w.bar.Set64(at.Keys)
+	}
+	for {
+		keys, err := list.next(ctx, warmChunk)
+		if err != nil || len(keys) == 0 {
+			return errors.Join(err, at.write())
+		}
+		became, err := w.chunk(ctx, keys)
+		at.move(list.read-int64(len(keys)), keys, became)
+		if err != nil {
+			return errors.Join(err, at.write())
+		}
+		if err := at.note(); err != nil {
+			return err
+		}
+	}
+}
+
+// chunk asks for some keys. An error ends the run; the keys that it kept from
+// being asked for are pending.
+func (w *warmer) chunk(ctx context.Context, keys []string) (became []uint8, err error) {
+	became = make([]uint8, len(keys))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(w.concurrency)
+	for i, key := range keys {
+		g.Go(func() error { // Wait waits for it
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			b, why := w.key(ctx, key)
+			if b == pending {
+				return why
+			}
+			became[i] = b
+			return w.tally(key, b, why)
+		})
+	}
+	return became, g.Wait()
+}
+
+// tally counts a key. An error says that too many have failed in a row.
+func (w *warmer) tally(key string, b uint8, why error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.count[b]++
+	if w.bar != nil {
+		_ = w.bar.Add(1)
+	}
+	if b != failed {
+		w.inARow = 0
+		return nil
+	}
+	if len(w.failures) < maxFailures {
+		w.failures = append(w.failures, fmt.Sprintf("%q: %v", key, why))
+	}
+	if w.inARow++; w.inARow == w.stopAfter {
+		return fmt.Errorf("%d keys in a row could not be had (--stop-after), the last because: %w", w.inARow, why)
+	}
+	return nil
+}
+
+// maxFailures is how many keys that failed are named.
+const maxFailures = 10
+
+// key loads a key that is not there. An error beside pending ends the run.
+func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) {
+	became = there
+	err = w.get(ctx, key, client.GetOptions{NoLoad: true})
+	if errors.Is(err, client.ErrNotFound) && !errors.Is(err, client.ErrAbsent) {
+		if err := w.loads.Wait(ctx); err != nil {
+			return pending, err
+		}
+		became = loaded
+		err = w.get(ctx, key, client.GetOptions{})
+	}
+	switch {
+	case err == nil:
+		return became, nil
+	case errors.Is(err, client.ErrAbsent):
+		return absent, nil
+	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoHolder):
+		return pending, err
+	}
+	return failed, err
+}
+
+// get asks again where the sidecar is too busy, as it is when the origin's limits
+// are reached: they are there to make us wait.
+func (w *warmer) get(ctx context.Context, key string, o client.GetOptions) error {
+	for begun := time.Now(); ; {
+		_, err := w.cl.Get(ctx, key, o)
+		if !errors.Is(err, client.ErrBusy) || time.Since(begun) > w.patience {
+			return err
+		}
+		select {
+		case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// warmed tells what has become of the keys, and how to go on after an end before
+// the end.
+func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, passed int64, took, timeout time.Duration) error {
+	for _, f := range w.failures {
+		fmt.Fprintln(p.err, f)
+	}
+	if more := w.count[failed] - int64(len(w.failures)); more > 0 {
+		fmt.Fprintf(p.err, "… and %s more\n", count(more))
+	}
+	r := warmed{
+		PassedOver: passed, Loaded: w.count[loaded], There: w.count[there], Absent: w.count[absent], Failed: w.count[failed],
+		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,
+	}
+	r.Keys = r.Loaded + r.There + r.Absent + r.Failed
+	var out error
+	if c.Bool("json") {
+		out = p.json(r)
+	} else {
+		line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
+			count(r.Keys), took.Round(10*time.Millisecond), count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
+		if passed > 0 {
+			line += fmt.Sprintf("; %s passed over", count(passed))
+		}
+		_, out = fmt.Fprintln(p.out, line)
+	}
+	switch {
+	case err != nil:
+		if at.path != "" {
+			fmt.Fprintf(p.err, "The same command goes on behind key %s.\n", count(at.Keys))
+		} else {
+			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; with --resume FILE it would go on where it ended.")
+		}
+		return explain(err, timeout)
+	case out != nil:
+		return out
+	case r.Failed > 0:
+		return errMiss
+	}
+	return nil
+}

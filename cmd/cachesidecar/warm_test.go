@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// origin is one that a test looks at: "none…" it does not have, "bad…" it fails.
+type origin struct {
+	mu    sync.Mutex
+	asked []string
+	takes time.Duration
+	at    atomic.Int64 // calls at once
+	most  atomic.Int64
+	down  atomic.Bool
+}
+
+func (o *origin) Load(ctx context.Context, key []byte) (loader.Value, error) {
+	for n := o.at.Add(1); ; {
+		if m := o.most.Load(); n <= m || o.most.CompareAndSwap(m, n) {
+			break
+		}
+	}
+	defer o.at.Add(-1)
+	o.mu.Lock()
+	o.asked = append(o.asked, string(key))
+	o.mu.Unlock()
+	time.Sleep(o.takes)
+	switch {
+	case o.down.Load(), strings.HasPrefix(string(key), "bad"):
+		return loader.Value{}, errors.New("the database is out")
+	case strings.HasPrefix(string(key), "none"):
+		return loader.Value{}, loader.ErrAbsent
+	}
+	return loader.Value{Bytes: append([]byte("value of "), key...)}, nil
+}
+
+// serveOrigin runs a sidecar whose namespace "users" has an origin.
+func serveOrigin(t testing.TB, ns sidecar.Namespace) *origin {
+	t.Helper()
+	o := &origin{}
+	ns.Source = o
+	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"users": ns}})
+	return o
+}
+
+// listOf writes a list of keys.
+func listOf(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "keys")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func many(format string, from, to int) string {
+	var b strings.Builder
+	for i := from; i < to; i++ {
+		fmt.Fprintf(&b, format+"\n", i)
+	}
+	return b.String()
+}
+
+// summary is what warm prints, without the time it took.
+func summary(out string) string {
+	before, rest, ok := strings.Cut(out, " keys in ")
+	_, after, ok2 := strings.Cut(rest, ": ")
+	if !ok || !ok2 {
+		return out
+	}
+	return before + ": " + after
+}
+
+func TestWarm(t *testing.T) {
+	o := serveOrigin(t, sidecar.Namespace{})
+	mustRun(t, "set", "--ns", "users", "there", "1")
+	file := listOf(t, "a\nb\r\n\nthere\nnone1\nlast without an end")
+	for _, tc := range []struct {
+		name   string
+		args   []string
+		in     string
+		status int
+		out    string
+		err    string
+		asked  []string
+	}{
+		{"a file", []string{file}, "", exitDone, "5: 3 loaded, 1 there already, 1 absent, 0 failed\n", "", []string{"a", "b", "last without an end", "none1"}},
+		{"again", []string{file}, "", exitDone, "5: 0 loaded, 4 there already, 1 absent, 0 failed\n", "", nil},
+		{"stdin", []string{"-", "--rate", "1e6", "--timeout", "5s"}, "c\n", exitDone, "1: 1 loaded, 0 there already, 0 absent, 0 failed\n", "", []string{"c"}},
+		{"nothing", []string{"-"}, "\n\n", exitDone, "0: 0 loaded, 0 there already, 0 absent, 0 failed\n", "", nil},
+		{"zero bytes", []string{"-", "--null"}, "d\ne\x00\x00f\r\x00g", exitDone, "3: 3 loaded, 0 there already, 0 absent, 0 failed\n", "", []string{"d\ne", "f\r", "g"}},
+		{"some fail", []string{"-"}, "h\nbad1\n" + strings.Repeat("k", 1025) + "\n", exitMiss, "3: 1 loaded, 0 there already, 0 absent, 2 failed\n", "\"bad1\": the origin failed: ", []string{"bad1", "h"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o.asked = nil
+			got := command(t, tc.in, append([]string{"warm", "--ns", "users"}, tc.args...)...)
+			if got.status != tc.status || summary(got.out) != tc.out || !strings.Contains(got.err, tc.err) || tc.err == "" && got.err != "" {
+				t.Errorf("%v\nwant status %d, %q and on stderr %q", got, tc.status, tc.out, tc.err)
+			}
+			slices.Sort(o.asked)
+			if !slices.Equal(o.asked, tc.asked) {
+				t.Errorf("the origin was asked for %q, want %q", o.asked, tc.asked)
+			}
+		})
+	}
+	if got := mustRun(t, "get", "--ns", "users", "a"); got != "value of a" {
+		t.Errorf("a is %q", got)
+	}
+}
+
+// Of many that fail ten are named, and the rest is counted.
+func TestWarmNamesFailures(t *testing.T) {
+	serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1000}}})
+	o := command(t, many("bad%d", 0, 13)+many("k%d", 0, 3), "warm", "-", "--ns", "users", "--stop-after", "0")
+	if o.status != exitMiss || strings.Count(o.err, "the database is out") != 10 || !strings.HasSuffix(o.err, "… and 3 more\n") ||
+		summary(o.out) != "16: 3 loaded, 0 there already, 0 absent, 13 failed\n" {
+		t.Error(o)
+	}
+}
+
+func TestWarmJSON(t *testing.T) {
+	serveOrigin(t, sidecar.Namespace{})
+	o := command(t, "a\n", "warm", "-", "--ns", "users", "--json")
+	if o.status != exitDone || o.err != "" {
+		t.Fatal(o)
+	}
+	got := anyNumber.ReplaceAll([]byte(o.out), []byte(`": 0`))
+	const name = "testdata/warm.json"
+	if *update {
+		if err := os.WriteFile(name, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != string(want) {
+		t.Errorf("got:\n%s\nwant, as in %s (-update writes it anew):\n%s", got, name, want)
+	}
+	var w warmed
+	if err := json.Unmarshal([]byte(o.out), &w); err != nil || w.Keys != 1 || w.Loaded != 1 || w.DurationMS <= 0 {
+		t.Errorf("%+v, %v", w, err)
+	}
+}
+
+// The origin sees no more at once, and no more a second, than it may; where it
+// sheds load itself, its keys are asked for again.
+func TestWarmSparesTheOrigin(t *testing.T) {
+	o := serveOrigin(t, sidecar.Namespace{})
+	o.takes = 5 * time.Millisecond
+	if got := command(t, many("a%d", 0, 60), "warm", "-", "--ns", "users", "--concurrency", "3"); got.status != exitDone || o.most.Load() != 3 {
+		t.Errorf("%d at once, want 3: %v", o.most.Load(), got)
+	}
+	begun := time.Now()
+	got := command(t, many("a%d", 0, 60)+many("b%d", 0, 30), "warm", "-", "--ns", "users", "--rate", "100")
+	if took := time.Since(begun); got.status != exitDone || took < 200*time.Millisecond || took > 5*time.Second {
+		t.Errorf("30 loads at 100/s took %v: %v", took, got)
+	}
+	o = serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Concurrency: 1, Queue: 1, QueueTime: 5 * time.Millisecond}})
+	o.takes = 5 * time.Millisecond
+	got = command(t, many("c%d", 0, 60), "warm", "-", "--ns", "users")
+	if summary(got.out) != "60: 60 loaded, 0 there already, 0 absent, 0 failed\n" || o.most.Load() != 1 {
+		t.Errorf("%d at once, want 1: %v", o.most.Load(), got)
+	}
+}
+
+// An origin that is down ends a run, and the next one goes on from there.
+func TestWarmResumes(t *testing.T) {
+	o := serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1 << 20}}})
+	file, at := listOf(t, many("k%d", 0, 3000)), filepath.Join(tempDir(t), "at")
+	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "1", "--stop-after", "5"}
+	go func() { // ends when the origin has been asked so often
+		for {
+			o.mu.Lock()
+			n := len(o.asked)
+			o.mu.Unlock()
+			if n >= 1500 {
+				o.down.Store(true)
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	first := command(t, "", line...)
+	var n, asked int
+	if _, err := fmt.Sscanf(first.out, "%d,%d keys", &n, &asked); err != nil {
+		t.Fatal(first, err)
+	}
+	done := 1000*n + asked - 5
+	for _, want := range []string{"5 keys in a row could not be had (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", count(int64(done)))} {
+		if first.status != exitMiss || done < 1490 || done > 2990 || !strings.Contains(first.err, want) {
+			t.Fatalf("%v\nwant %q", first, want)
+		}
+	}
+	o.down.Store(false)
+	o.asked = nil
+	second := command(t, "", line...)
+	want := fmt.Sprintf("%s: %s loaded, 0 there already, 0 absent, 0 failed; %s passed over\n", count(int64(3000-done)), count(int64(3000-done)), count(int64(done)))
+	if second.status != exitDone || summary(second.out) != want || len(o.asked) != 3000-done || o.asked[0] != fmt.Sprint("k", done) {
+		t.Errorf("%v\nwant %q", second, want)
+	}
+	o.asked = nil
+	if third := command(t, "", line...); third.status != exitDone || len(o.asked) > 0 || !strings.HasPrefix(third.out, "0 keys in ") {
+		t.Errorf("a run with nothing left: %v, and the origin is asked for %q", third, o.asked)
+	}
+	// The list has grown; another list; another namespace; another file.
+	if err := os.WriteFile(file, []byte(many("k%d", 0, 3001)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if more := command(t, "", line...); more.status != exitDone || !slices.Equal(o.asked, []string{"k3000"}) {
+		t.Errorf("one key more: %v, the origin is asked for %q", more, o.asked)
+	}
+	for name, change := range map[string]struct {
+		args []string
+		want string
+	}{
+		"another list":      {[]string{"warm", listOf(t, many("x%d", 0, 4000)), "--ns", "users", "--resume", at}, `is about another list: key 3,001 there is "k3000"`},
+		"a shorter list":    {[]string{"warm", listOf(t, "k0\n"), "--ns", "users", "--resume", at}, "is about another list"},
+		"another namespace": {[]string{"warm", file, "--ns", "default", "--resume", at}, `the file is about namespace "users", and this is "default"`},
+		"another file":      {[]string{"warm", file, "--ns", "users", "--resume", file}, "the file is none that warm has written"},
+	} {
+		if got := command(t, "", change.args...); got.status != exitUsage || !strings.Contains(got.err, change.want) {
+			t.Errorf("%s: %v\nwant %q", name, got, change.want)
+		}
+	}
+}
+
+func TestWarmErrors(t *testing.T) {
+	serveOrigin(t, sidecar.Namespace{})
+	dir := tempDir(t)
+	for _, tc := range []struct {
+		name, in string
+		args     []string
+		want     string
+	}{
+		{"no file", "", []string{filepath.Join(dir, "none"), "--ns", "users"}, "cannot read the keys: open "},
+		{"a folder", "", []string{dir, "--ns", "users"}, "cannot read the keys: read "},
+		{"no origin", "", []string{"-"}, `namespace "default" has no origin on this host, so there is nothing to load its keys from`},
+		{"no list", strings.Repeat("x", 70_000), []string{"-", "--ns", "users"}, "stdin: what follows key 0 is longer than 65536 bytes: is it a list of keys?"},
+		{"a position that cannot be written", "", []string{"-", "--ns", "users", "--resume", filepath.Join(dir, "none", "at")}, "--resume: open "},
+	} {
+		if o := command(t, tc.in, append([]string{"warm"}, tc.args...)...); o.status != exitMiss || !strings.Contains(o.err, tc.want) {
+			t.Errorf("%s: %v\nwant %q", tc.name, o, tc.want)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+}
+
+// A process, a sidecar of its own with an HTTP origin, and an interrupt.
+func TestWarmInterrupted(t *testing.T) {
+	var asked atomic.Int64
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		time.Sleep(10 * time.Millisecond)
+		fmt.Fprint(w, r.URL.Path)
+	}))
+	defer slow.Close()
+	config := filepath.Join(tempDir(t), "c.yaml")
+	if err := os.WriteFile(config, []byte("namespaces: {users: {origin: {http: {url: '"+slow.URL+"/{key}'}}}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := runSidecar(t, "--config", config)
+	file, at := listOf(t, many("k%d", 0, 2000)), filepath.Join(tempDir(t), "at")
+	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "8", "--socket", s.socket}
+	p := launch(t, exec.Command(binary, line...))
+	eventually(t, patience, "some keys", func() error {
+		if n := asked.Load(); n < 50 {
+			return fmt.Errorf("%d keys", n)
+		}
+		return nil
+	})
+	p.signal(syscall.SIGINT)
+	if status := p.wait(); status != exitMiss {
+		t.Errorf("status %d", status)
+	}
+	var behind int64
+	_, after, _ := strings.Cut(p.log.String(), "The same command goes on behind key ")
+	if _, err := fmt.Sscanf(after, "%d.\ncachesidecar: interrupted\n", &behind); err != nil || behind < 30 || behind > asked.Load() {
+		t.Fatalf("%v, after %d requests:\n%s", err, asked.Load(), p.log)
+	}
+	first := asked.Load()
+	o := runBinary(t, line...)
+	want := fmt.Sprintf(" absent, 0 failed; %d passed over\n", behind)
+	if o.status != exitDone || o.err != "" || !strings.HasSuffix(o.out, want) || asked.Load() < 2000 || asked.Load() > 2000+8 || first > 1900 {
+		t.Errorf("%d and %d requests, want 2,000 and up to 8 that were cut short: %v", first, asked.Load()-first, o)
+	}
+	// The sidecar goes.
+	p = launch(t, exec.Command(binary, "warm", listOf(t, many("x%d", 0, 2000)), "--ns", "users", "--socket", s.socket))
+	first = asked.Load()
+	eventually(t, patience, "some keys", func() error {
+		if n := asked.Load() - first; n < 50 {
+			return fmt.Errorf("%d keys", n)
+		}
+		return nil
+	})
+	s.signal(syscall.SIGKILL)
+	if status := p.wait(); status != exitConnect || !strings.Contains(p.log.String(), "with --resume FILE it would go on where it ended") {
+		t.Errorf("status %d without a sidecar:\n%s", status, p.log)
+	}
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// keyList reads keys, one a line or up to a zero byte. Empty ones do not count.
+type keyList struct {
+	io.Closer
+	name  string
+	lines *bufio.Scanner
+	read  int64 // keys
+	last  string
+}
+
+// maxKeyLine is the longest that is read as a key, in bytes. The sidecar refuses
+// those above 1,024, one by one; what is longer than this is no list of keys.
+const maxKeyLine = 64 << 10
+
+func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
+	l := &keyList{Closer: r, name: name, lines: bufio.NewScanner(r)}
+	l.lines.Buffer(nil, maxKeyLine)
+	if null {
+		l.lines.Split(splitNull)
+	}
+	return l
+}
+
+// openKeys opens a list of keys. Where somebody looks on, its length is counted
+// first, if it can be read twice; else that is -1.
+func (p *program) openKeys(name string, null bool) (l *keyList, total int64, err error) {
+	if name == "-" {
+		return newKeyList(io.NopCloser(p.in), "stdin", null), -1, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot read the keys: %w", err)
+	}
+	total = -1
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && isTerminal(p.err) {
+		l = newKeyList(f, name, null)
+		for ok := true; ok && err == nil; {
+			_, ok, err = l.one()
+		}
+		if err == nil {
+			_, err = f.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			f.Close()
+			return nil, 0, err
+		}
+		total = l.read
+	}
+	return newKeyList(f, name, null), total, nil
+}
+
+// splitNull is bufio.ScanLines for zero bytes.
+func splitNull(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexByte(data, 0); i >= 0 {
+		return i + 1, data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
+}
+
+// one returns the next key; ok is false at the end.
+func (l *keyList) one() (key string, ok bool, err error) {
+	for l.lines.Scan() {
+		if b := l.lines.Bytes(); len(b) > 0 {
+			l.read++
+			l.last = string(b)
+			return l.last, true, nil
+		}
+	}
+	err = l.lines.Err()
+	if errors.Is(err, bufio.ErrTooLong) {
+		return "", false, fmt.Errorf("%s: what follows key %s is longer than %d bytes: is it a list of keys?", l.name, count(l.read), maxKeyLine)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot read the keys: %w", err)
+	}
+	return "", false, err
+}
+
+// next returns up to n keys; none is the end.
+func (l *keyList) next(ctx context.Context, n int) ([]string, error) {
+	return waitFor(ctx, func() (keys []string, err error) {
+		for len(keys) < n {
+			key, ok, err := l.one()
+			if err != nil || !ok {
+				return keys, err
+			}
+			keys = append(keys, key)
+		}
+		return keys, nil
+	})
+}
+
+// position is how far a run came: a file between two of them.
+type position struct {
+	Namespace string `json:"namespace"`
+	Keys      int64  `json:"keys"`        // from the list's beginning on, behind which to go on
+	Last      []byte `json:"last_base64"` // the last of them, by which the list is known again
+
+	path  string // "" is nowhere
+	noted time.Time
+}
+
+// readPosition reads what an earlier run has noted, and sees to it that this one
+// can.
+func readPosition(path, ns string) (*position, error) {
+	at := &position{Namespace: ns, path: path}
+	if path == "" {
+		return at, nil
+	}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return at, at.write()
+	case err != nil:
+		return nil, fmt.Errorf("--resume: %w", err)
+	}
+	var was position
+	if err := json.Unmarshal(b, &was); err != nil || was.Keys < 0 {
+		return nil, usagef("--resume %s: the file is none that warm has written: give another, or remove it", path)
+	}
+	if was.Namespace != ns {
+		return nil, usagef("--resume %s: the file is about namespace %q, and this is %q: give another, or remove it to begin anew", path, was.Namespace, ns)
+	}
+	was.path = path
+	return &was, was.write()
+}
+
+// seek passes over the keys that are done.
+func (at *position) seek(ctx context.Context, l *keyList) error {
+	for l.read < at.Keys {
+		keys, err := l.next(ctx, int(min(warmChunk, at.Keys-l.read)))
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			break
+		}
+	}
+	if l.read < at.Keys || l.last != string(at.Last) {
+		return usagef("--resume %s: the file is about another list: key %s there is %q: give another, or remove it to begin anew", at.path, count(at.Keys), at.Last)
+	}
+	return nil
+}
+
+// move goes behind the last key of some that was answered, if those before it
+// were: what failed at the end is asked for again. The first of them is the
+// list's first'th, from zero.
+func (at *position) move(first int64, keys []string, became []uint8) {
+	for i, b := range became {
+		if b == pending {
+			return
+		}
+		if b != failed {
+			at.Keys, at.Last = first+int64(i)+1, []byte(keys[i])
+		}
+	}
+}
+
+// note writes it down, once a second.
+func (at *position) note() error {
+	if time.Since(at.noted) < time.Second {
+		return nil
+	}
+	return at.write()
+}
+
+// write writes it down: all of it, or what was there before stays.
+func (at *position) write() error {
+	if at.path == "" {
+		return nil
+	}
+	at.noted = time.Now()
+	b, err := json.Marshal(at)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(at.path), ".cachesidecar-resume")
+	if err != nil {
+		return fmt.Errorf("--resume: %w", err)
+	}
+	_, err = f.Write(append(b, '\n'))
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), at.path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fmt.Errorf("--resume: %w", err)
+	}
+	return nil
+}
