@@ -56,3 +56,35 @@ func TestLines(t *testing.T) {
 		}
 	}
 }
+
+// However a list is cut into pieces, its keys are its lines.
+func FuzzLines(f *testing.F) {
+	f.Add("a\r\nb\n\n", uint8(1))
+	f.Add(strings.Repeat("k", kv.MaxKeyLen)+"\r\n", uint8(200))
+	f.Fuzz(func(t *testing.T, list string, step uint8) {
+		var want, got []string
+		fits := true
+		for line := range strings.SplitSeq(list, "\n") {
+			if line = strings.TrimSuffix(line, "\r"); len(line) > kv.MaxKeyLen {
+				fits = false
+				break
+			} else if line != "" {
+				want = append(want, line)
+			}
+		}
+		l := NewLines(func(key []byte) error {
+			got = append(got, string(key))
+			return nil
+		})
+		for rest := []byte(list); len(rest) > 0; {
+			n := min(int(step)+1, len(rest))
+			if _, err := l.Write(rest[:n]); err != nil {
+				break
+			}
+			rest = rest[n:]
+		}
+		if err := l.Close(); (err == nil) != fits || !slices.Equal(got, want) {
+			t.Errorf("got %q and %v, want %q", got, err, want)
+		}
+	})
+}

@@ -57,7 +57,8 @@ func (c *limitedConn) pass(b []byte) bool {
 		part, rest, ended := bytes.Cut(b, []byte{'\n'})
 		c.line = append(c.line, part...) // at most what may be read
 		if ended {
-			if fields := bytes.Fields(c.line); len(fields) > 3 && string(fields[0]) == "VALUE" {
+			line := bytes.TrimSuffix(c.line, []byte{'\r'})
+			if fields := bytes.Split(line, []byte{' '}); len(fields) > 3 && string(fields[0]) == "VALUE" {
 				n, err := strconv.ParseUint(string(fields[3]), 10, 32)
 				if err == nil && n > uint64(c.most) {
 					return false

@@ -8,19 +8,22 @@ import (
 	"syscall"
 )
 
-// limitedConn reads along and refuses a reply that states a length beyond the
-// limits. go-redis makes room for whatever is stated, before any of it has come,
-// and a wrong length can be more than the machine has.
+// limitedConn reads along and refuses replies that state, together, more than
+// what one request may bring. go-redis makes room for whatever is stated, before
+// any of it has come, and a wrong length can be more than the machine has.
 type limitedConn struct {
 	net.Conn
-	most int    // bytes of a string
-	skip int    // bytes of a string, and its end, that are still to pass
-	line []byte // its beginning: type and length
-	long int    // bytes of the line so far
+	most     int    // bytes of all strings in the replies to a request
+	bytes    int    // of these, left
+	elements int    // of maxElements, left
+	skip     int    // bytes of a string, and its end, that are still to pass
+	line     []byte // its beginning: type and length
+	long     int    // bytes of the line so far
 }
 
 const (
-	maxElements = 1 << 20  // of an array, a set, a map
+	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to a request
+	keysRoom    = 16 << 20 // bytes that a page of keys may have
 	maxLine     = 64 << 10 // bytes
 	keptLine    = 32       // bytes: more than a type and a length have
 )
@@ -29,8 +32,8 @@ var errTooLong = errors.New("a reply states or has a length beyond the limit")
 
 // limit wraps a connection so that go-redis can still look at it between
 // requests, where it could before.
-func limit(c net.Conn, most int) net.Conn {
-	limited := &limitedConn{Conn: c, most: max(most, maxLine)}
+func limit(c net.Conn, maxValue int) net.Conn {
+	limited := &limitedConn{Conn: c, most: maxValue + keysRoom}
 	if raw, ok := c.(syscall.Conn); ok {
 		return struct {
 			*limitedConn
@@ -38,6 +41,12 @@ func limit(c net.Conn, most int) net.Conn {
 		}{limited, raw}
 	}
 	return limited
+}
+
+// Write begins a request, and so the count of what its replies have.
+func (c *limitedConn) Write(p []byte) (int, error) {
+	c.bytes, c.elements = c.most, maxElements
+	return c.Conn.Write(p)
 }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
@@ -81,17 +90,22 @@ func (c *limitedConn) end() bool {
 		return true
 	}
 	n, err := strconv.Atoi(string(line[1:]))
-	tooMuch := errors.Is(err, strconv.ErrRange)
+	left := &c.bytes
 	switch line[0] {
 	case '$', '=', '!': // strings
-		if n > c.most || tooMuch {
-			return false
-		}
-		if err == nil && n >= 0 {
+	case '*', '~', '%', '>', '|': // of elements
+		left = &c.elements
+	default:
+		return true
+	}
+	if errors.Is(err, strconv.ErrRange) || c.long > keptLine || n > *left {
+		return false
+	}
+	if err == nil && n >= 0 {
+		*left -= n
+		if left == &c.bytes {
 			c.skip = n + len("\r\n")
 		}
-	case '*', '~', '%', '>', '|': // elements
-		return n <= maxElements && !tooMuch
 	}
 	return true
 }

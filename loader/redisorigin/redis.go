@@ -18,6 +18,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"strings"
 	"time"
@@ -53,7 +54,7 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Address == "" {
 		return nil, errors.New("redis origin: no address: give host:port or the path of a socket")
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Connections < 0 || cfg.DB < 0 {
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom || cfg.Connections < 0 || cfg.DB < 0 {
 		return nil, fmt.Errorf("redis origin: timeout %v, value %d, connections %d, database %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections, cfg.DB)
 	}
 	if cfg.Timeout == 0 {
@@ -89,7 +90,7 @@ func newClient(cfg Config, connections int) *redis.Client {
 		if err != nil {
 			return nil, err
 		}
-		return limit(c, cfg.MaxValue+1), nil
+		return limit(c, cfg.MaxValue), nil
 	}
 	return redis.NewClient(opts)
 }

@@ -1,0 +1,53 @@
+package memcached
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLimit(t *testing.T) {
+	for _, tc := range []struct {
+		name, answer string
+		want         bool
+	}{
+		{"item", "VALUE a 0 3 7\r\nabc\r\nEND\r\n", true},
+		{"none", "END\r\n", true},
+		{"what looks like one, in an item", "VALUE a 0 16\r\nVALUE a 0 9999\r\n\r\nEND\r\n", true},
+		{"as long as may be", "VALUE a 0 1000\r\n" + strings.Repeat("x", 1000) + "\r\nEND\r\n", true},
+		{"too long", "VALUE a 0 1001\r\n", false},
+		{"too long without CR", "VALUE a 0 1001\n", false},
+		{"the second too long", "VALUE a 0 1\r\nx\r\nVALUE a 0 1001\r\n", false},
+		{"a key with a tab", "VALUE a\t0 0 1001\r\n", false},
+		{"no length", "VALUE a 0 x\r\nVALUE a\r\n", true},
+	} {
+		for _, step := range []int{1, 7, len(tc.answer)} {
+			if got := passes(tc.answer, step); got != tc.want {
+				t.Errorf("%s, by %d: %v, want %v", tc.name, step, got, tc.want)
+			}
+		}
+	}
+}
+
+// passes says whether an answer that comes in pieces is let through.
+func passes(answer string, step int) bool {
+	c := &limitedConn{most: 1000}
+	for len(answer) > 0 {
+		n := min(step, len(answer))
+		if !c.pass([]byte(answer[:n])) {
+			return false
+		}
+		answer = answer[n:]
+	}
+	return true
+}
+
+// Pieces make no difference.
+func FuzzLimit(f *testing.F) {
+	f.Add("VALUE a 0 3\r\nabc\r\nEND\r\n", uint8(2))
+	f.Add("VALUE a 0 1001\r\n", uint8(9))
+	f.Fuzz(func(t *testing.T, answer string, step uint8) {
+		if got, want := passes(answer, int(step)+1), passes(answer, len(answer)+1); got != want {
+			t.Errorf("in pieces of %d %v, as a whole %v", int(step)+1, got, want)
+		}
+	})
+}

@@ -1,0 +1,63 @@
+package redisorigin
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestLimit(t *testing.T) {
+	most := strings.Repeat("x", maxLine)
+	for _, tc := range []struct {
+		name, replies string
+		want          bool
+	}{
+		{"replies", "+OK\r\n:1\r\n$3\r\nabc\r\n$-1\r\n*2\r\n_\r\n%1\r\n+a\r\n#t\r\n", true},
+		{"what looks like one, in a string", "$20\r\n$999999999999999\r\n*9\r\n+OK\r\n", true},
+		{"as long as may be", "$65536\r\n" + most + "\r\n+OK\r\n", true},
+		{"together too long", "$65530\r\n" + most[6:] + "\r\n$7\r\n", false},
+		{"string too long", "$65537\r\n", false},
+		{"verbatim string too long", "=65537\r\n", false},
+		{"error too long", "!65537\r\n", false},
+		{"length out of range", "$99999999999999999999\r\n", false},
+		{"length behind zeros", "$" + strings.Repeat("0", 100) + "65537\r\n", false},
+		{"as many as may be", "*65536\r\n", true},
+		{"array too long", "*65537\r\n", false},
+		{"map too long", "%65537\r\n", false},
+		{"arrays in arrays", strings.Repeat("*4096\r\n", 17), false},
+		{"elements behind zeros", "*" + strings.Repeat("0", 100) + "65537\r\n", false},
+		{"line too long", "+" + most + "\r\n", false},
+		{"line too long without an end", "+" + most, false},
+		{"garbage", "\x00\r\n\r\n$x\r\n$\r\n*?\r\n", true},
+	} {
+		for _, step := range []int{1, 7, len(tc.replies)} {
+			if got := passes(tc.replies, step); got != tc.want {
+				t.Errorf("%s, by %d: %v, want %v", tc.name, step, got, tc.want)
+			}
+		}
+	}
+}
+
+// passes says whether replies that come in pieces are let through.
+func passes(replies string, step int) bool {
+	c := &limitedConn{bytes: maxLine, elements: maxElements}
+	for len(replies) > 0 {
+		n := min(step, len(replies))
+		if !c.pass([]byte(replies[:n])) {
+			return false
+		}
+		replies = replies[n:]
+	}
+	return true
+}
+
+// Pieces make no difference.
+func FuzzLimit(f *testing.F) {
+	f.Add("$3\r\nabc\r\n*2\r\n$-1\r\n", uint8(2))
+	f.Add("$65537\r\n", uint8(3))
+	f.Add("$000000000000000000000000000000000000001\r\n", uint8(40))
+	f.Fuzz(func(t *testing.T, replies string, step uint8) {
+		if got, want := passes(replies, int(step)+1), passes(replies, len(replies)+1); got != want {
+			t.Errorf("in pieces of %d %v, as a whole %v", int(step)+1, got, want)
+		}
+	})
+}
