@@ -33,8 +33,8 @@ type RebuilderStats struct {
 	Running  bool          // a query is under way
 }
 
-// Rebuilder queries all keys again and again, so that the filter is never half
-// as old as it may be, and soon after Wake.
+// Rebuilder queries all keys again and again: before the filter is half as old
+// as it may be, and soon after Wake.
 //
 // Hosts whose filters were begun at the same moment would stay in step, and a
 // host's loss wakes all others: so each wait has a random part.
