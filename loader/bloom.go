@@ -27,7 +27,9 @@ func NewBloom(keys int, falsePositives float64) (*Bloom, error) {
 	if keys < 1 || !(falsePositives > 0 && falsePositives < 1) {
 		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: give at least 1, and a share between 0 and 1", keys, falsePositives)
 	}
-	size := math.Ceil(-float64(keys) * math.Log(falsePositives) / (math.Ln2 * math.Ln2))
+	// A full filter lets through about what it is sized for, some more, some less:
+	// so it is sized for a little less than what is stated.
+	size := math.Ceil(-float64(keys) * math.Log(0.9*falsePositives) / (math.Ln2 * math.Ln2))
 	if size > maxBloomBits {
 		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
 	}
