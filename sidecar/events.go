@@ -17,6 +17,7 @@ func (c *core) changed(k kv.Key, v kv.Version) {
 	if c.log != nil {
 		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
+	c.names.known[k.Namespace].add(k.Hash)
 	c.note(k.Hash, v)
 }
 
@@ -55,10 +56,14 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		// sides know.
 		if p := e.Hash.Partition(); t.strange(from, p, place) {
 			c.store.Invalidate(e.Hash, c.clock.Read())
+			for _, k := range c.names.known {
+				k.add(e.Hash)
+			}
 			c.counts.strays.Add(1)
 		}
 	case invalidation.Raised:
 		c.floor(e.Detail.Partitions, e.Version)
+		c.missed(e.Detail.Partitions)
 	case invalidation.Flushed:
 		c.flushed(e.Detail.Namespace, e.Version)
 	case invalidation.Held:
@@ -92,6 +97,7 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 		c.floor(lost, floor)
 	}
 	c.holds.partitions(lost, c.clock.Read().Boot)
+	c.missed(lost)
 	for _, f := range floors {
 		c.flushed(f.Namespace, kv.Version(f.Version))
 	}

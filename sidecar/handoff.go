@@ -113,6 +113,7 @@ func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) 
 		h.heads[p].Store(&b.Heads)
 		h.begunAt[p].Store(int64(now))
 	}
+	h.c.missed(b.Partitions)
 	h.c.holdTaken(&b, owner, now)
 	for from, set := range b.Releasers {
 		if from == h.c.node.Self() {

@@ -76,7 +76,7 @@ func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16
 		Admit: func() bool {
 			return c.node.Holds(p) == holding &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
-				!c.held(ns, key, r.At)
+				!c.held(ns, key, r.At) && !ns.through.writes(key.Hash)
 		},
 	}
 	return c.store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
@@ -111,6 +111,9 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 			if loader.Answered(err) {
 				ns.took.add(took)
 			}
+			if err == nil {
+				ns.known.add(key.Hash) // though nobody may have announced it
+			}
 			return v, err
 		},
 		Keep: func(r loader.Result) bool {
@@ -123,6 +126,9 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	if err := ns.origin.keys.Check(key.Bytes); err != nil {
 		return errorReply(wire.Errorf(wire.BadRequest, "%v", err))
+	}
+	if c.lacks(ns, key) {
+		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
 	l := c.newLoad(ns, key)
 	l.Fresh = q.Has(wire.Fresh)
@@ -220,6 +226,9 @@ func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duratio
 	ns := c.names.lookup(q.Namespace)
 	if err := ns.origin.keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
+	}
+	if ns.known != nil && !ns.known.mayExist(ns.key(q.Key)) {
+		return r, false // it may be there all the same: others know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()

@@ -23,6 +23,9 @@ type database struct {
 	rows  map[string][]byte
 	err   error
 	calls map[string]int
+
+	lists   int // of its keys
+	listErr error
 }
 
 func newDatabase(takes func() time.Duration) *database {

@@ -171,9 +171,15 @@ func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bo
 // deleteMany answers DELETE.
 func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
+	ns := c.through(q)
 	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
+		var slow []int // at the origin first
 		for _, i := range todo {
+			if ns != nil && c.node.Holds(c.hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
+				slow = append(slow, i)
+				continue
+			}
 			if items[i] = c.deleteKey(q, q.Keys[i], b, now); items[i].Status != wire.Moved {
 				continue
 			}
@@ -189,7 +195,21 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 		for owner, list := range groups {
 			wg.Go(func() { c.deleteThere(ctx, owner, q, list, items, deadline) })
 		}
+		group := errgroup.Group{}
+		group.SetLimit(fetchesAtOnce)
+		for _, i := range slow {
+			group.Go(func() error {
+				items[i], _ = c.writeThrough(ctx, ns, q, q.Keys[i], deadline)
+				return nil
+			})
+		}
 		wg.Wait()
+		_ = group.Wait() // nothing in it fails
+		for _, i := range slow {
+			if items[i].Status == wire.Moved {
+				left = append(left, i)
+			}
+		}
 		for _, list := range groups {
 			for _, i := range list {
 				if items[i].Status == wire.Moved {

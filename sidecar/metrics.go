@@ -49,6 +49,11 @@ var (
 	descOriginCalls = desc("origin_calls_total", "Calls of a namespace's origin, retries included.", "namespace")
 	descLoading     = desc("loads_under_way", "Loads from a namespace's origin under way.", "namespace")
 	descBreaker     = desc("origin_breaker_open", "1 while the breaker before a namespace's origin is not closed.", "namespace")
+	descKnown       = desc("known_reads_total", "Reads of a namespace with a filter of existing keys, by what it said: denied, passed, or blind for want of a filter.", "namespace", "result")
+	descKnownKeys   = desc("known_keys", "Keys in a namespace's filter, about; 0 where none is in use.", "namespace")
+	descKnownAge    = desc("known_age_seconds", "Age of a namespace's filter of existing keys.", "namespace")
+	descKnownFailed = desc("known_failures_total", "Builds of a namespace's filter that failed.", "namespace")
+	descThrough     = desc("origin_writes_total", "Writes to a namespace's origin by what became of them: stored, refused, unknown, shed.", "namespace", "result")
 	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
 	descTokensOut   = desc("lease_tokens", "Tokens out, and reads that wait for their fills.", "state")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
@@ -87,6 +92,7 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	for name, ns := range s.names.all() {
 		ns.collect(name, count)
 		ns.collectLoads(name, count, gauge)
+		ns.collectKnown(name, count, gauge)
 		if ns.loadTime != nil {
 			ns.loadTime.Collect(ch)
 		}
@@ -238,4 +244,29 @@ func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Des
 		open = 1
 	}
 	gauge(descBreaker, open, name)
+	if ns.through != nil {
+		t := ns.throughStats()
+		count(descThrough, t.Stored, name, "stored")
+		count(descThrough, t.Refused, name, "refused")
+		count(descThrough, t.Unknown, name, "unknown")
+		count(descThrough, t.Shed, name, "shed")
+	}
+}
+
+// collectKnown reports the filter of one namespace, if it has one.
+func (ns *namespace) collectKnown(name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+	if ns.known == nil {
+		return
+	}
+	k := ns.knownStats()
+	count(descKnown, k.Denied, name, "denied")
+	count(descKnown, k.Passed, name, "passed")
+	count(descKnown, k.Blind, name, "blind")
+	count(descKnownFailed, k.Failures, name)
+	keys := int64(0)
+	if k.InUse {
+		keys = k.Keys
+	}
+	gauge(descKnownKeys, keys, name)
+	gauge(descKnownAge, k.AgeMS/1000, name)
 }

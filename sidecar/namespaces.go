@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -28,6 +29,7 @@ type namespaces struct {
 
 	ledger *invalidation.Ledger
 	loads  []*loader.Loads                // of the namespaces that have an origin
+	known  [kv.MaxNamespaces]*known       // filters, by slot; nil where there is none
 	bounds [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most   time.Duration                  // the cluster's
 	least  time.Duration                  // the smallest that is configured
@@ -57,6 +59,8 @@ type namespace struct {
 	took      recent        // time of loads
 	loadTime  prometheus.Histogram
 	aside     atomic.Int64 // loads without a holder
+	known     *known       // nil: any key may exist
+	through   *through     // nil: writes are the cache's own
 
 	counts [wire.OpCount][outcomes]atomic.Int64
 
@@ -86,7 +90,7 @@ const (
 // clusterSeed is the seed of the hash. It belongs to the cluster-wide settings.
 const clusterSeed = 0
 
-func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger) (*namespaces, error) {
+func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
 	n := &namespaces{store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]kv.Version{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
 	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
@@ -113,6 +117,15 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 		slot.early = slot.policy.Beta > 0
 		slot.loadTime = newLoadTime(name)
 		n.loads = append(n.loads, slot.loads)
+		if slot.origin.writer != nil {
+			slot.through = newThrough(slot.origin.writer, ns.Limits)
+		}
+		if ns.Known != nil {
+			if slot.known, err = newKnown(&cfg, slot, caughtUp); err != nil {
+				return nil, err
+			}
+			n.known[slot.id] = slot.known
+		}
 	}
 	return n, nil
 }
@@ -123,6 +136,9 @@ func (n *namespaces) close() {
 		l.Close()
 	}
 	for _, ns := range n.all() {
+		if ns.through != nil {
+			ns.through.close()
+		}
 		if ns.origin != nil {
 			_ = ns.origin.close() // nothing is lost
 		}

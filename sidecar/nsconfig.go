@@ -60,6 +60,16 @@ type Namespace struct {
 	// LeaseTime is how long an app that loads a value itself may take to bring
 	// it. Default 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
+	// Known is a filter of the keys that the origin has: it is asked for no other.
+	// Default: none.
+	Known *Known `yaml:"known"`
+	// KnownKeys lists them in place of the origin, which a Source cannot.
+	KnownKeys loader.Lister `yaml:"-"`
+	// WriteThrough has what apps set and delete written to the origin first. It
+	// must be the same on all hosts.
+	WriteThrough bool `yaml:"write_through"`
+	// Writer takes it in place of the origin, which a Source cannot.
+	Writer loader.Writer `yaml:"-"`
 	// Limits spare the origin.
 	Limits Limits `yaml:"limits"`
 }
@@ -119,6 +129,10 @@ func (n Namespace) check(l2 Size) error {
 		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	case n.Origin != nil && n.Source != nil:
 		return errors.New("there are an origin and a Source: leave out one of them")
+	case n.Writer != nil && !n.WriteThrough:
+		return errors.New("there is a Writer, and no WriteThrough: set it, or leave Writer out")
+	case n.KnownKeys != nil && n.Known == nil:
+		return errors.New("there is a KnownKeys, and no Known: give it, with the number of keys")
 	}
 	if err := n.Origin.check(); err != nil {
 		return err
@@ -136,6 +150,7 @@ func (n Namespace) check(l2 Size) error {
 		bounded("hold", n.Hold, 0, 10*time.Minute),
 		bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
+		n.Known.check(),
 	)
 }
 
@@ -151,7 +166,7 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"limits", n.Limits != Limits{}},
+		{"known", n.Known != nil}, {"write_through", n.WriteThrough}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
 			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)

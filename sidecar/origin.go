@@ -14,11 +14,13 @@ import (
 
 // origin is where a namespace's misses are loaded from.
 type origin struct {
-	name  string // the kind, for logs and stats
-	keys  *loader.Keys
-	guard *loader.Guard
-	check func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
-	close func() error
+	name   string // the kind, for logs and stats
+	keys   *loader.Keys
+	guard  *loader.Guard
+	known  loader.Lister               // all keys that there are; nil: there is no filter
+	writer loader.Writer               // nil: nothing is written through
+	check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
+	close  func() error
 }
 
 // openOrigin makes what a namespace configures, or nil where it has no origin.
@@ -47,11 +49,29 @@ func (n Namespace) openOrigin(maxValue int) (*origin, error) {
 			return nil, fmt.Errorf("origin.%s: %w", name, err)
 		}
 	}
-	guard, err := loader.NewGuard(opened.source, n.Limits.guard())
-	if err != nil {
+	o := &origin{name: name, keys: keys, close: opened.close}
+	if err := n.uses(&opened, o); err != nil {
+		_ = o.close() // nothing is lost
 		return nil, err
 	}
-	return &origin{name: name, keys: keys, guard: guard, check: opened.check, close: opened.close}, nil
+	o.check = opened.check
+	return o, nil
+}
+
+// uses makes what asks an opened origin.
+func (n Namespace) uses(opened *opened, o *origin) (err error) {
+	if o.guard, err = loader.NewGuard(opened.hide.source(opened.source), n.Limits.guard()); err != nil {
+		return err
+	}
+	if n.Known != nil {
+		if o.known, err = opened.lister(n.Known.List, n.KnownKeys); err != nil {
+			return fmt.Errorf("known: %w", err)
+		}
+	}
+	if o.writer, err = opened.writer(n); err != nil {
+		return fmt.Errorf("origin.%s: %w", o.name, err)
+	}
+	return nil
 }
 
 // checkTime is how long all origins together may take to say that what is

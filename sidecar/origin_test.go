@@ -46,6 +46,9 @@ func TestNamespaceDefaults(t *testing.T) {
 
 func TestNamespaceRefused(t *testing.T) {
 	http := &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}"}}
+	redis := &Origin{Redis: &RedisOrigin{Address: "h:1"}}
+	memcached := &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1"}}}
+	postgres := &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, "host=h"), Query: "SELECT $1"}}
 	for _, tc := range []struct {
 		name string
 		ns   Namespace
@@ -107,6 +110,30 @@ func TestNamespaceRefused(t *testing.T) {
 		{"no program", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"/no/such"}}}}, `exec origin: program "/no/such"`},
 		{"exit status", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Absent: 256}}}, "absent status 256"},
 		{"variable", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Env: []string{"CACHESIDECAR_TEST_UNSET"}}}}, "env: the environment variable CACHESIDECAR_TEST_UNSET is not set, or empty"},
+
+		{"known alone", Namespace{Known: &Known{Keys: 1}}, "known is for loads from an origin"},
+		{"write_through alone", Namespace{WriteThrough: true}, "write_through is for loads from an origin"},
+		{"no keys", Namespace{Origin: http, Known: &Known{}}, "known: a Bloom filter of 0 keys"},
+		{"too many keys", Namespace{Origin: http, Known: &Known{Keys: 1 << 40}}, "known: a Bloom filter of 1099511627776 keys"},
+		{"false_positives", Namespace{Origin: http, Known: &Known{Keys: 1, FalsePositives: 0.6}}, "known.false_positives 0.6: give 0 to 0.5"},
+		{"max_age", Namespace{Origin: http, Known: &Known{Keys: 1, MaxAge: -1}}, "known: a filter's greatest age of -1ns: give zero for 1h, or more"},
+		{"list's timeout", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{Timeout: -1}}}, "known.timeout -1ns: give 0s to 24h0m0s"},
+		{"no list", Namespace{Origin: http, Known: &Known{Keys: 1}}, "known: there is no url that gives all keys: give it"},
+		{"another's list", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{Query: "q", URL: "http://h"}}}, "known: query is for another kind of origin: leave it out"},
+		{"no URL", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{URL: "h"}}}, "the URL of its list must begin with http:// or https://"},
+		{"no list of memcached", Namespace{Origin: memcached, Known: &Known{Keys: 1}}, "known: this kind of origin cannot list its keys"},
+		{"no list of a Source", Namespace{Source: loader.SourceFunc(aSource), Known: &Known{Keys: 1}}, "known: this kind of origin cannot list its keys"},
+		{"a list for redis", Namespace{Origin: redis, Known: &Known{Keys: 1, List: List{URL: "http://h"}}}, "known: url is for another kind of origin"},
+		{"KnownKeys alone", Namespace{Origin: http, KnownKeys: newDatabase(nil)}, "there is a KnownKeys, and no Known"},
+		{"KnownKeys and a list", Namespace{Origin: http, KnownKeys: newDatabase(nil), Known: &Known{Keys: 1, List: List{URL: "http://h"}}}, "known: url is for another kind"},
+
+		{"Writer alone", Namespace{Source: loader.SourceFunc(aSource), Writer: &store{}}, "there is a Writer, and no WriteThrough"},
+		{"no Writer", Namespace{Source: loader.SourceFunc(aSource), WriteThrough: true}, "write_through: a Source takes no writes: give a Writer too"},
+		{"no statements", Namespace{Origin: postgres, WriteThrough: true}, "its statement to store must have $1, the key, and $2, the value"},
+		{"a method", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", StoreMethod: "A B"}}, WriteThrough: true}, `method "A B" is not a method`},
+		{"half a second", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1"}, StoreTTL: 500 * time.Millisecond}}, WriteThrough: true}, "a TTL of 500ms"},
+		{"unused writes", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", StoreTTL: time.Second}}}, "origin.redis: there are settings of writes, and write_through is off: set it, or leave them out"},
+		{"no program to store", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Store: []string{"/no/such"}, Delete: []string{"true"}}}, WriteThrough: true}, `"/no/such"`},
 	} {
 		err := Config{Namespaces: map[string]Namespace{"a": tc.ns}}.Check()
 		if err == nil || !strings.HasPrefix(err.Error(), "namespace a: ") || !strings.Contains(err.Error(), tc.want) {
@@ -116,6 +143,7 @@ func TestNamespaceRefused(t *testing.T) {
 	for name, ns := range map[string]Namespace{
 		"what apps that load use": {Hold: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
 		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
+		"redis":                   {Origin: redis, WriteThrough: true, Known: &Known{Keys: 1000}},
 		"a Source":                {Source: loader.SourceFunc(aSource), NegativeTTL: ptr(time.Duration(0))},
 	} {
 		if err := (Config{Namespaces: map[string]Namespace{"a": ns}}).Check(); err != nil {

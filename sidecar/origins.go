@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -44,6 +45,10 @@ type HTTPOrigin struct {
 	Absent       []int             `yaml:"absent"`        // statuses that say "there is none"; default 404 and 410
 	CacheControl bool              `yaml:"cache_control"` // the answer's max-age is the TTL, and no-store is heeded
 	Connections  int               `yaml:"connections"`   // kept, and at most open; default 64
+
+	StoreMethod  string `yaml:"store_method"`  // of write_through; default PUT
+	DeleteMethod string `yaml:"delete_method"` // default DELETE
+	ContentType  string `yaml:"content_type"`  // of what is stored; default application/octet-stream
 }
 
 // PostgresOrigin is a PostgreSQL database; see package loader/postgres.
@@ -53,6 +58,9 @@ type PostgresOrigin struct {
 	Query       string `yaml:"query"`       // with $1, the key; needed
 	Format      string `yaml:"format"`      // column, json or msgpack; default column
 	Connections int    `yaml:"connections"` // at most; default 16
+
+	Store  string `yaml:"store"`  // of write_through, which needs it, with $1, the key, and $2, the value
+	Delete string `yaml:"delete"` // of write_through, which needs it, with $1, the key
 }
 
 // RedisOrigin is a Redis or Valkey server; see package loader/redisorigin.
@@ -69,6 +77,8 @@ type RedisOrigin struct {
 	KeyPrefix    string `yaml:"key_prefix"`    // before each key
 	IgnoreTTL    bool   `yaml:"ignore_ttl"`    // else the key's remaining time is the value's
 	Connections  int    `yaml:"connections"`   // at most; default 64
+
+	StoreTTL time.Duration `yaml:"store_ttl"` // of what is written through; default: no expiry
 }
 
 // MemcachedOrigin is one or several memcached servers; see package
@@ -77,6 +87,8 @@ type MemcachedOrigin struct {
 	Servers     []string `yaml:"servers"`     // host:port, or the path of a socket; needed
 	KeyPrefix   string   `yaml:"key_prefix"`  // before each key
 	Connections int      `yaml:"connections"` // kept, per server; default 64
+
+	StoreTTL time.Duration `yaml:"store_ttl"` // of what is written through, in whole seconds up to 30 days; default: no expiry
 }
 
 // ExecOrigin is a command that gets the key as its last argument; see package
@@ -87,13 +99,38 @@ type ExecOrigin struct {
 	// process's own, as secrets have to be given.
 	Env    []string `yaml:"env"`
 	Absent int      `yaml:"absent"` // the exit status that says "there is none"; default 1
+
+	Store   []string `yaml:"store"`   // the command of write_through, which needs it: the value is its input
+	Delete  []string `yaml:"delete"`  // and the one that deletes
+	Refused int      `yaml:"refused"` // the exit status of both that says "nothing has changed"; default: none
 }
 
 // opened is an origin that can be asked.
 type opened struct {
 	source loader.Source
+	hide   secrets                           // that no error of it may show
+	list   func(List) (loader.Lister, error) // nil: it cannot list its keys
+	write  func() (loader.Writer, error)
+	writes bool // there are settings of writes
 	check  func(context.Context) error
 	close  func() error
+}
+
+// also has an origin asked too what a part of it asks, if it can be asked.
+func (o *opened) also(part any) {
+	c, ok := part.(interface{ Check(context.Context) error })
+	if !ok {
+		return
+	}
+	before := o.check
+	o.check = func(ctx context.Context) error {
+		if before != nil {
+			if err := before(ctx); err != nil {
+				return err
+			}
+		}
+		return o.hide.hide(c.Check(ctx))
+	}
 }
 
 // kind is one kind of origin, as it is configured.
@@ -179,7 +216,11 @@ func (h *HTTPOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: hide.source(s), close: func() error { s.Close(); return nil }}, nil
+	return opened{
+		source: s, hide: hide, list: listHTTP(s),
+		write: h.writer(s), writes: h.StoreMethod != "" || h.DeleteMethod != "" || h.ContentType != "",
+		close: func() error { s.Close(); return nil },
+	}, nil
 }
 
 // secretHeaders may not stand in the configuration file.
@@ -218,9 +259,10 @@ func (p *PostgresOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	}
 	hide := secrets{dsn, s.Password()}
 	return opened{
-		source: hide.source(s),
-		check:  func(ctx context.Context) error { return hide.hide(s.Check(ctx)) },
-		close:  func() error { s.Close(); return nil },
+		source: s, hide: hide, list: listPostgres(s),
+		write: p.writer(s), writes: p.Store != "" || p.Delete != "",
+		check: func(ctx context.Context) error { return hide.hide(s.Check(ctx)) },
+		close: func() error { s.Close(); return nil },
 	}, nil
 }
 
@@ -249,7 +291,10 @@ func (r *RedisOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: secrets{password}.source(s), close: s.Close}, nil
+	return opened{
+		source: s, hide: secrets{password}, list: listRedis(s),
+		write: r.writer(s), writes: r.StoreTTL != 0, close: s.Close,
+	}, nil
 }
 
 func (m *MemcachedOrigin) open(l Limits, maxValue int) (o opened, err error) {
@@ -267,7 +312,7 @@ func (m *MemcachedOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: s, close: s.Close}, nil
+	return opened{source: s, write: m.writer(s), writes: m.StoreTTL != 0, close: s.Close}, nil
 }
 
 func (e *ExecOrigin) open(l Limits, maxValue int) (o opened, err error) {
@@ -290,7 +335,11 @@ func (e *ExecOrigin) open(l Limits, maxValue int) (o opened, err error) {
 	if err != nil {
 		return o, err
 	}
-	return opened{source: hide.source(s), close: func() error { return nil }}, nil
+	return opened{
+		source: s, hide: hide, list: listExec(s),
+		write: e.writer(s), writes: len(e.Store) > 0 || len(e.Delete) > 0 || e.Refused != 0,
+		close: func() error { return nil },
+	}, nil
 }
 
 // address checks host:port, or the path of a socket. It does not show what it

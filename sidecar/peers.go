@@ -79,21 +79,23 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, dead
 func (c *core) keysHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
-		if q.Op == wire.OpDelete {
+		if q.Op == wire.OpDelete && c.through(q) == nil {
 			for i, key := range q.Keys {
 				r.Items[i] = c.keyHere(ctx, q, key, b, deadline)
 			}
 			return r
 		}
 		b.release()
-		group := errgroup.Group{} // each may wait for its load
+		group := errgroup.Group{} // each may wait for the origin
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
 				b := borrowed{names: c.names}
 				defer b.release()
 				one := *q
-				one.Op, one.Key, one.Keys = wire.OpGet, key, nil
+				if q.Op == wire.OpMGet {
+					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
+				}
 				r.Items[i] = c.keyHere(ctx, &one, key, &b, deadline)
 				return nil
 			})

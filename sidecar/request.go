@@ -68,6 +68,9 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 	case wire.OpIncr:
 		return c.onKey(q, b, now, fetched, c.incr)
 	case wire.OpDelete:
+		if c.through(q) != nil {
+			return moved()
+		}
 		return c.deleteAll(q, b, now)
 	case wire.OpFlush:
 		return c.flush(q, b, now)
@@ -112,7 +115,7 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, 
 	}
 	partition := ns.key(q.Key).Hash.Partition()
 	holding := c.node.Holds(partition)
-	if holding == 0 || !fetched && needsOld(q) && c.late(ns.key(q.Key), now) {
+	if holding == 0 || ns.through != nil && q.Op != wire.OpTouch || !fetched && needsOld(q) && c.late(ns.key(q.Key), now) {
 		return moved()
 	}
 	strike.At(strike.WriteDue)

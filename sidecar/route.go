@@ -23,6 +23,7 @@ import (
 //	held here, entries of it on their way  → fetch the entry first
 //	held here, missing, has an origin      → load it, once for all who ask
 //	held here, missing, a LEASE            → a token, or wait for who has it
+//	held here, write_through               → the origin first
 //	ours, but not held yet                 → wait until it is
 //	another's                              → ask that one, once for all who ask
 //	nobody's                               → wait for a ring
@@ -133,6 +134,10 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 // here answers from what this host holds: it asks for an entry that is on its
 // way first, and has what is missing loaded. It says whether that was possible.
 func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
+	if ns := c.through(q); ns != nil {
+		b.release()
+		return c.writeThrough(ctx, ns, q, k, deadline)
+	}
 	r := c.keyLocally(q, k, b, now, false)
 	if r.Status != wire.Moved {
 		return r, true

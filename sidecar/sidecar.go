@@ -102,7 +102,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	if s.names, err = newNamespaces(cfg, s.store, s.ledger); err != nil {
+	if s.names, err = newNamespaces(cfg, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
@@ -185,6 +185,11 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if !s.node.Alone() {
 		back.Go(func() error { s.handoff.run(below); return nil })
+	}
+	for _, k := range s.names.known {
+		if k != nil {
+			back.Go(func() error { k.builder.Run(below); return nil })
+		}
 	}
 	cluster, middle := errgroup.WithContext(middle)
 	cluster.Go(func() error { return s.node.Run(middle) })

@@ -359,7 +359,7 @@ func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	w.mu.Unlock()
 	var err error
 	value := binary.BigEndian.AppendUint64(nil, uint64(n))
-	if w.origin != nil { // what an app does: it commits, and then invalidates
+	if w.origin != nil && !w.ns.WriteThrough { // what an app does: it commits, and then invalidates
 		w.origin.set(string(k.name), value)
 		del = true
 	}

@@ -58,6 +58,9 @@ namespaces:
         absent: [404]
         cache_control: true
         connections: 7
+        store_method: PATCH
+        delete_method: POST
+        content_type: text/plain
     key_pattern: '[a-z]+'
     max_key: 100B
     negative_ttl: 0s
@@ -78,15 +81,17 @@ namespaces:
       retries: 10
       retry_share: 0.5
   database:
-    origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1}}
+    origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1, store: s, delete: d}}
     limits: *l
+    known: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
+    write_through: true
   redis:
     origin: {redis: {address: a, username: u, password_file: /f, password_env: E, db: 1, tls: true,
-      tls_ca_file: /c, tls_cert_file: /d, tls_key_file: /e, key_prefix: p, ignore_ttl: true, connections: 2}}
+      tls_ca_file: /c, tls_cert_file: /d, tls_key_file: /e, key_prefix: p, ignore_ttl: true, connections: 2, store_ttl: 1s}}
   memcached:
-    origin: {memcached: {servers: [a, b], key_prefix: p, connections: 3}}
+    origin: {memcached: {servers: [a, b], key_prefix: p, connections: 3, store_ttl: 2s}}
   script:
-    origin: {exec: {command: [a, b], env: [A=b, C], absent: 4}}
+    origin: {exec: {command: [a, b], env: [A=b, C], absent: 4, store: [s], delete: [d], refused: 5}}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -117,21 +122,23 @@ namespaces:
 			Origin: &sidecar.Origin{HTTP: &sidecar.HTTPOrigin{
 				URL: "http://127.0.0.1:8080/{key}", Method: "POST", Headers: map[string]string{"Accept": "text/plain"},
 				HeaderFiles: map[string]string{"Authorization": "/etc/token"}, Absent: []int{404}, CacheControl: true, Connections: 7,
+				StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain",
 			}},
 			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
 			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, Hold: 3 * time.Second, LeaseTime: 4 * time.Second,
 			Limits: limits,
 		},
 		"database": {
-			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1}},
-			Limits: limits,
+			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Store: "s", Delete: "d"}},
+			Limits: limits, WriteThrough: true,
+			Known: &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
 		},
 		"redis": {Origin: &sidecar.Origin{Redis: &sidecar.RedisOrigin{
 			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",
-			KeyPrefix: "p", IgnoreTTL: true, Connections: 2,
+			KeyPrefix: "p", IgnoreTTL: true, Connections: 2, StoreTTL: time.Second,
 		}}},
-		"memcached": {Origin: &sidecar.Origin{Memcached: &sidecar.MemcachedOrigin{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3}}},
-		"script":    {Origin: &sidecar.Origin{Exec: &sidecar.ExecOrigin{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4}}},
+		"memcached": {Origin: &sidecar.Origin{Memcached: &sidecar.MemcachedOrigin{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3, StoreTTL: 2 * time.Second}}},
+		"script":    {Origin: &sidecar.Origin{Exec: &sidecar.ExecOrigin{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4, Store: []string{"s"}, Delete: []string{"d"}, Refused: 5}}},
 	} {
 		if got := cfg.Namespaces[name]; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -195,6 +202,8 @@ var badConfigs = []struct{ name, text, want string }{
 	{"jitter out of bounds", "namespaces: {a: {origin: {exec: {command: [true]}}, ttl_jitter: .nan}}", "namespace a: ttl_jitter NaN: give 0 to 0.5"},
 	{"two origins", "namespaces: {a: {origin: {http: {}, exec: {}}}}", "namespace a: origin: http and exec are given: give one of them"},
 	{"no origin", "namespaces: {a: {origin: {http: }}}", "namespace a: origin: nothing is given"},
+	{"no map of known", "namespaces: {a: {known: 7}}", `known: give settings, such as keys: 1000000, not "7"`},
+	{"known's setting", "namespaces: {a: {known: {key: 7}}}", `line 1: "key" is no setting of known; there are keys, false_positives`},
 	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
 	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
 	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},

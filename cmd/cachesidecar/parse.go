@@ -260,6 +260,7 @@ var kinds = map[string]string{
 	"sidecar.ExecOrigin":           "settings, such as command: [/usr/local/bin/load]",
 	"sidecar.Limits":               "settings, such as concurrency: 16",
 	"sidecar.Breaker":              "settings, such as failures: 5",
+	"sidecar.Known":                "settings, such as keys: 1000000",
 	"main.fileConfig":              "settings, such as l2_size: 1GiB",
 }
 

@@ -162,7 +162,34 @@ type NamespaceStats struct {
 	Errors  int64  `msgpack:"errors" json:"errors"`
 	Stale   int64  `msgpack:"stale" json:"stale"` // reads that got a stale value
 
-	Loads LoadStats `msgpack:"loads" json:"loads"`
+	Loads   LoadStats    `msgpack:"loads" json:"loads"`
+	Known   KnownStats   `msgpack:"known" json:"known"`
+	Through ThroughStats `msgpack:"write_through" json:"write_through"`
+}
+
+// KnownStats tells of a namespace's filter of existing keys on this host.
+type KnownStats struct {
+	InUse    bool   `msgpack:"in_use" json:"in_use"`
+	Keys     int64  `msgpack:"keys" json:"keys"`         // in it, about
+	AgeMS    int64  `msgpack:"age_ms" json:"age_ms"`     // since its query began
+	Building bool   `msgpack:"building" json:"building"` // a query is under way
+	TookMS   int64  `msgpack:"took_ms" json:"took_ms"`   // the last query that was done
+	Builds   int64  `msgpack:"builds" json:"builds"`
+	Failures int64  `msgpack:"failures" json:"failures"` // of builds
+	Error    string `msgpack:"error" json:"error"`       // of the last build; "" is none
+	Denied   int64  `msgpack:"denied" json:"denied"`     // reads of keys that there are not
+	Passed   int64  `msgpack:"passed" json:"passed"`     // reads that the filter let through to the origin
+	Blind    int64  `msgpack:"blind" json:"blind"`       // the same where no filter counted
+}
+
+// ThroughStats tells of what this host has written to a namespace's origin.
+type ThroughStats struct {
+	UnderWay int64 `msgpack:"under_way" json:"under_way"` // now
+	Waiting  int64 `msgpack:"waiting" json:"waiting"`     // for a place, now
+	Stored   int64 `msgpack:"stored" json:"stored"`       // or deleted
+	Refused  int64 `msgpack:"refused" json:"refused"`     // by the origin, which has changed nothing
+	Unknown  int64 `msgpack:"unknown" json:"unknown"`     // the origin may have done it
+	Shed     int64 `msgpack:"shed" json:"shed"`           // had no turn or place in time
 }
 
 // LoadStats tells of loads from a namespace's origin by this host.

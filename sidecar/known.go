@@ -1,0 +1,154 @@
+package sidecar
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A namespace may have a filter of the keys that its origin has, so that made-up
+// ones never reach it. Every host builds its own, by a query of all keys, and only
+// who holds a key says by it that there is none: who has held the partition since
+// before the query began has made every change of it that was announced since, and
+// each is in the filter before it is acknowledged.
+//
+//	changed, loaded   the key may exist: it goes in
+//	Begin             others may have changed keys of the partitions: they pass
+//	RESET, Raised     the same, after a split
+//	FLUSH             anything may have changed: the namespace passes
+//
+// What passes does so until a query that begins later.
+
+// known is a namespace's filter.
+type known struct {
+	filter  *loader.Known
+	builder *loader.Rebuilder
+	now     func() time.Duration // the boot clock
+}
+
+// newKnown makes a namespace's filter. caughtUp is core's.
+func newKnown(cfg *Config, ns *namespace, caughtUp func(context.Context) error) (*known, error) {
+	filter, err := loader.NewKnown(cfg.Namespaces[ns.name].Known.filter())
+	if err != nil {
+		return nil, err
+	}
+	now := func() time.Duration { return cfg.Clock.Read().Boot }
+	builder, err := loader.NewRebuilder(loader.RebuilderConfig{
+		Known: filter,
+		Keys:  loggedLister{ns.origin.known, cfg.Log.With("namespace", ns.name)},
+		Hash:  func(key []byte) kv.Hash { return ns.key(key).Hash },
+		Ready: caughtUp,
+		Now:   now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &known{filter, builder, now}, nil
+}
+
+// loggedLister logs what becomes of its lists.
+type loggedLister struct {
+	loader.Lister
+	log *slog.Logger
+}
+
+func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) error {
+	began := time.Now()
+	err := l.Lister.Keys(ctx, each)
+	if err != nil && ctx.Err() == nil {
+		l.log.Warn("the filter of existing keys was not built", "error", err)
+	} else {
+		l.log.Debug("the filter of existing keys has all keys", "took", time.Since(began), "error", err)
+	}
+	return err
+}
+
+// caughtUp returns once all that others had changed before the call has been
+// applied here.
+func (c *core) caughtUp(ctx context.Context) error {
+	begun := c.clock.Read().Boot
+	for !c.leasedSince(begun) {
+		if !sleep(ctx, c.node.Bound()/8) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (c *core) leasedSince(begun time.Duration) bool {
+	v := c.node.View()
+	for _, o := range v.Others() {
+		if o.LeasedAt() <= begun {
+			return false
+		}
+	}
+	return v.Owner(0) != nil // there is a ring
+}
+
+// add says that a key may exist from now on.
+func (k *known) add(h kv.Hash) {
+	if k != nil {
+		k.filter.Add(h)
+	}
+}
+
+// lacks says whether the origin surely has no such key, which only the holder of
+// the key can know.
+func (c *core) lacks(ns *namespace, key kv.Key) bool {
+	if ns.known == nil {
+		return false
+	}
+	c.node.Beat(c.clock.Read().Boot)
+	return c.node.Holds(key.Hash.Partition()) != 0 && !ns.known.mayExist(key)
+}
+
+// mayExist asks the filter, of which it is not said here whether it has heard of
+// all changes.
+func (k *known) mayExist(key kv.Key) bool { return k.filter.MayExist(key.Hash, k.now()) }
+
+// missed says that others may have changed keys of some partitions.
+func (c *core) missed(set kv.PartitionSet) {
+	for _, k := range c.names.known {
+		if k != nil {
+			k.missed(set)
+		}
+	}
+}
+
+func (k *known) missed(set kv.PartitionSet) {
+	for p := range set.All() {
+		k.filter.Distrust(p)
+	}
+	k.builder.Wake()
+}
+
+// forget says that anything may have changed.
+func (k *known) forget() {
+	if k == nil {
+		return
+	}
+	for p := range uint16(kv.Partitions) {
+		k.filter.Distrust(p)
+	}
+	k.builder.Wake()
+}
+
+func (ns *namespace) knownStats() (s wire.KnownStats) {
+	if ns.known == nil {
+		return s
+	}
+	f, b := ns.known.filter.Stats(ns.known.now()), ns.known.builder.Stats()
+	s = wire.KnownStats{
+		InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
+		Builds: int64(f.Builds), Failures: int64(b.Failures),
+		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),
+	}
+	if b.Err != nil {
+		s.Error = b.Err.Error()
+	}
+	return s
+}

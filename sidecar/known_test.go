@@ -1,0 +1,276 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+var knownKeys = flag.Int("known.keys", 100_000, "keys that there are not, of TestKnownFlood")
+
+// Keys lists what the database has.
+func (d *database) Keys(ctx context.Context, each func(key []byte) error) error {
+	d.mu.Lock()
+	var keys []string
+	for k := range d.rows {
+		keys = append(keys, k)
+	}
+	err := d.listErr
+	d.lists++
+	d.mu.Unlock()
+	for _, k := range keys {
+		if err := each([]byte(k)); err != nil {
+			return err
+		}
+	}
+	select {
+	case <-time.After(d.takes()):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return err
+}
+
+// knownNodes is withNodes, with a filter of the keys that the database has.
+func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
+	t.Helper()
+	none := time.Duration(0)
+	ns.Known, ns.KnownKeys, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}, o, &none
+	withNodes(t, n, o, ns, func(w *world) {
+		time.Sleep(30 * time.Second) // the first filter
+		f(w)
+	})
+}
+
+func (v *vnode) known() wire.KnownStats {
+	return v.s.names.lookup(defaultNamespace).knownStats()
+}
+
+func absent(t *testing.T, what string, r wire.Reply) {
+	t.Helper()
+	if r.Status != wire.Miss || r.Why != wire.Absent {
+		t.Errorf("%s: %s, why %d, %s: want MISS, absent", what, r.Status, r.Why, r.Message)
+	}
+}
+
+// TestKnown: the origin is not asked for keys that it surely lacks, through
+// whatever host; one that comes to be is found as soon as anybody says so, and
+// else with the next filter.
+func TestKnown(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	o.set("there", []byte("value"))
+	knownNodes(t, 3, o, Namespace{}, func(w *world) {
+		for _, v := range w.nodes {
+			is(t, "there", v.get("there", 0), wire.OK, "value")
+			absent(t, "made up", v.get("made up", 0))
+			absent(t, "made up, fresh", v.get("made up", wire.Fresh))
+			if k := v.known(); !k.InUse || k.Builds == 0 || k.Keys != 1 || k.Failures != 0 {
+				t.Errorf("%s: %+v", v.name, k)
+			}
+		}
+		if n := o.asked("made up"); n != 0 {
+			t.Errorf("the origin was asked %d times for what it has not", n)
+		}
+		// Announced, by each of those who may.
+		for i, v := range w.nodes {
+			key := fmt.Sprint("new", i)
+			absent(t, key, v.get(key, 0))
+			o.set(key, []byte("value"))
+			absent(t, key+", not announced", v.get(key, 0))
+			v.drop(key, 0)
+			for _, v := range w.nodes {
+				is(t, key, v.get(key, 0), wire.OK, "value")
+			}
+		}
+		v := w.other("set")
+		v.set("set", "by an app")
+		v.drop("set", 0)
+		absent(t, "set and deleted", v.get("set", 0)) // which the origin has said
+		if n := o.asked("set"); n != 1 {
+			t.Errorf("the origin was asked %d times for what an app has set and deleted", n)
+		}
+		// A flush may stand for anything.
+		o.set("bulk", []byte("value"))
+		absent(t, "not announced", v.get("bulk", 0))
+		r := v.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: defaultNamespace, Options: wire.Cluster}, &borrowed{names: v.s.names})
+		is(t, "flush", r, wire.OK, "")
+		is(t, "flushed", v.get("bulk", 0), wire.OK, "value")
+		time.Sleep(10 * time.Minute) // woken
+		absent(t, "after the next filter", v.get("made up", 0))
+		if n := o.asked("made up"); n != 0 {
+			t.Errorf("the origin was asked %d times for what it has not", n)
+		}
+		// Nobody has said anything of it.
+		o.set("silent", []byte("value"))
+		absent(t, "silent", v.get("silent", 0))
+		time.Sleep(time.Hour)
+		is(t, "an hour later", v.get("silent", 0), wire.OK, "value")
+	})
+}
+
+// TestKnownTakenOver: who takes over keys does not know what was announced of
+// them, until its next filter.
+func TestKnownTakenOver(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	knownNodes(t, 3, o, Namespace{}, func(w *world) {
+		var keys []string // of one owner, which was told of them
+		owner := w.ownerOf("k")
+		for i := 0; len(keys) < 20; i++ {
+			if key := fmt.Sprint("k", i); w.ownerOf(key) == owner {
+				keys = append(keys, key)
+			}
+		}
+		v := w.other("k")
+		for _, key := range keys {
+			absent(t, key, v.get(key, 0))
+			o.set(key, []byte("value"))
+			v.drop(key, 0)
+		}
+		owner.kill()
+		time.Sleep(6 * time.Second)
+		for _, key := range keys {
+			is(t, key+" at its next owner", v.get(key, 0), wire.OK, "value")
+		}
+		time.Sleep(time.Minute)
+		absent(t, "made up, of the same partitions", v.get("k-1", 0))
+		if n := o.asked("k-1"); n != 0 {
+			t.Errorf("the next filter has not come within a minute: the origin was asked %d times", n)
+		}
+	})
+}
+
+// TestKnownSplit: what the other side of a split has announced, or may have.
+func TestKnownSplit(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	knownNodes(t, 2, o, Namespace{}, func(w *world) {
+		v := w.ownerOf("k")
+		from := w.other("k").s.node.Self()
+		h := v.s.hash(defaultNamespace, []byte("k"))
+		o.set("k", []byte("value"))
+		absent(t, "not announced", v.get("k", 0))
+		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.hlc.Next(v.clock.Read().Wall)}}
+		tiers{v.s.handoff}.Apply(from, 1<<40, events)
+		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
+
+		for i := 0; ; i++ {
+			key := fmt.Sprint("l", i)
+			if w.ownerOf(key) != v {
+				continue
+			}
+			o.set(key, []byte("value"))
+			absent(t, "not announced", v.get(key, 0))
+			p := v.s.hash(defaultNamespace, []byte(key)).Partition()
+			tiers{v.s.handoff}.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.hlc.Next(v.clock.Read().Wall))
+			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
+			break
+		}
+	})
+}
+
+// TestKnownAside: without its holder a key may be there though this host has not
+// heard of it: nothing is said of it, and the origin is spared.
+func TestKnownAside(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	o.set("there", []byte("value"))
+	knownNodes(t, 3, o, Namespace{}, func(w *world) {
+		owner, v := w.ownerOf("k"), w.other("k")
+		there := "there"
+		for i := 0; w.ownerOf(there) != owner; i++ { // one that the filter lets through
+			there = fmt.Sprint("there", i)
+		}
+		v.s.names.lookup(defaultNamespace).known.add(v.s.hash(defaultNamespace, []byte(there)))
+		o.set(there, []byte("value"))
+		w.net.Cut(owner.ip, v.ip)
+		time.Sleep(w.bound + time.Second)
+		if r := v.get("k", 0); r.Status != wire.Miss || r.Why != wire.Degraded {
+			t.Errorf("%s, why %d: want MISS, degraded", r.Status, r.Why)
+		}
+		if n := o.asked("k"); n != 0 {
+			t.Errorf("the origin was asked %d times", n)
+		}
+		is(t, "there", v.get(there, 0), wire.OK, "value")
+		w.net.Heal()
+	})
+}
+
+// TestKnownFails: without a filter everything passes, and statistics say why.
+func TestKnownFails(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	o.listErr = errors.New("no such table")
+	knownNodes(t, 1, o, Namespace{}, func(w *world) {
+		v := w.nodes[0]
+		v.get("made up", 0)
+		if n := o.asked("made up"); n != 1 {
+			t.Errorf("the origin was asked %d times, want 1", n)
+		}
+		if k := v.known(); k.InUse || k.Failures == 0 || !strings.Contains(k.Error, "no such table") || k.Blind != 1 {
+			t.Errorf("%+v", k)
+		}
+		o.mu.Lock()
+		o.listErr = nil
+		o.mu.Unlock()
+		time.Sleep(time.Hour)
+		absent(t, "later", v.get("made up", 0))
+		if k := v.known(); !k.InUse || k.Error != "" || k.Denied != 1 {
+			t.Errorf("%+v", k)
+		}
+	})
+}
+
+// TestKnownFlood: of many reads of keys that there are not, the filter lets
+// through no more than its share.
+func TestKnownFlood(t *testing.T) {
+	const there, share = 20_000, 0.01
+	var calls atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/keys" {
+			for i := range there {
+				fmt.Fprintf(w, "there-%d\n", i)
+			}
+			return
+		}
+		calls.Add(1)
+		http.NotFound(w, r)
+	}))
+	defer server.Close()
+	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"a": {
+		Origin: &Origin{HTTP: &HTTPOrigin{URL: server.URL + "/{key}"}},
+		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: List{URL: server.URL + "/keys"}},
+	}}})
+	ns := s.names.lookup([]byte("a"))
+	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no filter: %+v", ns.knownStats())
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for i := g; i < *knownKeys; i += 8 {
+				if _, err := s.Get(context.Background(), "a", fmt.Appendf(nil, "made-up-%d", i)); !errors.Is(err, ErrNotFound) {
+					t.Errorf("made-up-%d: %v", i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	k := ns.knownStats()
+	t.Logf("%d reads, %d calls of the origin: %.5f, stated %v; %+v", *knownKeys, calls.Load(), float64(calls.Load())/float64(*knownKeys), share, k)
+	if n := calls.Load(); float64(n) > share*float64(*knownKeys) || k.Blind != 0 {
+		t.Errorf("the origin was called %d times for %d keys, stated is a share of %v; %d found no filter", n, *knownKeys, share, k.Blind)
+	}
+	if k.Denied < int64(*knownKeys)*9/10 {
+		t.Errorf("%+v", k)
+	}
+}

@@ -1,0 +1,96 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestPostgres: a filter of a real table's keys, and writes through to it, one of
+// which is committed and its answer lost.
+func TestPostgres(t *testing.T) {
+	p := origintest.NewPostgres(t)
+	p.Start(t)
+	p.Exec(t, "CREATE TABLE pages (id text PRIMARY KEY, body bytea NOT NULL CHECK (length(body) < 100))")
+	p.Exec(t, "INSERT INTO pages SELECT 'page' || i, 'body' FROM generate_series(1, 1000) i")
+	proxy := origintest.NewProxy(t, "unix", p.Socket())
+	host, port, _ := net.SplitHostPort(proxy.Address)
+	s := start(t, Config{NoSocket: true, RequestTimeout: 2 * time.Second, Namespaces: map[string]Namespace{"pages": {
+		Origin: &Origin{Postgres: &PostgresOrigin{
+			DSNFile: fileWith(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
+			Query:   "SELECT body FROM pages WHERE id = $1",
+			Store:   "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",
+			Delete:  "DELETE FROM pages WHERE id = $1",
+		}},
+		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: List{Query: "SELECT id FROM pages"}},
+		WriteThrough: true,
+	}}})
+	ns := s.names.lookup([]byte("pages"))
+	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no filter: %+v", ns.knownStats())
+		}
+	}
+	ctx := context.Background()
+	is := func(what, key, want string) {
+		t.Helper()
+		v, err := s.Get(ctx, "pages", []byte(key))
+		if want == "" && errors.Is(err, ErrNotFound) {
+			return
+		}
+		if err != nil || string(v.Data) != want {
+			t.Errorf("%s: %q, %v; want %q", what, v.Data, err, want)
+		}
+	}
+	set := func(key, value string) *wire.Error {
+		_, err := s.Set(ctx, "pages", []byte(key), []byte(value), SetOptions{})
+		var e *wire.Error
+		if err != nil && !errors.As(err, &e) {
+			t.Fatal(err)
+		}
+		return e
+	}
+	row := func(key string) string {
+		v, err := ns.origin.guard.Load(ctx, []byte(key))
+		if err != nil {
+			return err.Error()
+		}
+		return string(v.Bytes)
+	}
+	for i := range 500 {
+		is("there", fmt.Sprint("page", i+1), "body")
+		is("made up", fmt.Sprint("none", i+1), "")
+	}
+	if k := ns.knownStats(); k.Keys != 1000 || k.Denied < 480 {
+		t.Errorf("%+v", k)
+	}
+	for _, value := range []string{"one", "two"} {
+		if err := set("new", value); err != nil || row("new") != value {
+			t.Errorf("SET: %v, and the row is %q", err, row("new"))
+		}
+		is("set", "new", value)
+	}
+	if err := set("new", strings.Repeat("x", 100)); err == nil || err.Status != wire.Origin {
+		t.Errorf("against a constraint: %v, want ORIGIN", err)
+	}
+	is("refused", "new", "two")
+
+	proxy.Lose(true)
+	if err := set("new", "three"); err == nil || err.Status != wire.Timeout {
+		t.Errorf("with its answer lost: %v, want TIMEOUT", err)
+	}
+	proxy.Lose(false)
+	is("committed, and its answer lost", "new", "three")
+	if _, err := s.Delete(ctx, "pages", []byte("new"), []byte("page1")); err != nil || !strings.Contains(row("new"), "no such key") {
+		t.Errorf("DELETE: %v, and the row is %q", err, row("new"))
+	}
+	is("deleted", "new", "")
+	is("deleted", "page1", "")
+}
