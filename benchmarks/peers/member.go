@@ -49,6 +49,8 @@ type MemberOptions struct {
 	Self string   // its address
 	All  []string // those of all nodes
 	Asks bool     // it asks another node; else it owns
+	// Origin is the URL that it loads from, and is asked for crowds then.
+	Origin string
 	// Of one that asks:
 	Keys    int
 	Workers int // that ask at the same time
@@ -70,7 +72,7 @@ func StartMember(ctx context.Context, name string, o MemberOptions) (*Member, er
 		m.Version = record.LibrariesOf(info)[kind.library]
 	}
 	m.cmd = exec.CommandContext(ctx, binary, "-self", o.Self, "-all", strings.Join(o.All, ","), "-dir", o.Dir,
-		"-limit", strconv.FormatInt(o.Bytes, 10), "-asks="+strconv.FormatBool(o.Asks),
+		"-limit", strconv.FormatInt(o.Bytes, 10), "-asks="+strconv.FormatBool(o.Asks), "-origin", o.Origin,
 		"-keys", strconv.Itoa(o.Keys), "-workers", strconv.Itoa(o.Workers),
 		"-key-size", strconv.Itoa(o.KeySize), "-value-size", strconv.Itoa(o.ValueSize), kind.kind)
 	m.cmd.Stderr = &m.complaint
@@ -112,6 +114,17 @@ func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, e
 		return load.Result{}, errors.New(a.Error)
 	}
 	return load.Result{Requests: a.Requests, Hits: a.Hits, Elapsed: d, Latency: hdrhistogram.Import(a.Latency)}, nil
+}
+
+// Crowd asks the node, which has an origin, for one key many times at once.
+func (m *Member) Crowd(o member.CrowdOrder) (a member.CrowdAnswer, err error) {
+	if err := json.NewEncoder(m.orders).Encode(o); err != nil {
+		return a, m.said(err)
+	}
+	if err := m.answers.Decode(&a); err != nil {
+		return a, m.said(err)
+	}
+	return a, nil
 }
 
 // said adds what a process that has ended has complained of.

@@ -39,6 +39,7 @@ type Options struct {
 	KeySize   int
 	ValueSize int
 	Place     *Place // of a sidecar in a cluster
+	Config    string // path of a sidecar's configuration file; empty is none
 }
 
 const (
@@ -100,7 +101,11 @@ func (s *Server) command(o Options) (args []string, err error) {
 	case record.Sidecar:
 		s.binary = filepath.Join(o.Dir, "cachesidecar")
 		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}
-		return append([]string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}, o.Place.flags()...), nil
+		args = []string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}
+		if o.Config != "" {
+			args = append(args, "--config", o.Config)
+		}
+		return append(args, o.Place.flags()...), nil
 	case record.Redis:
 		s.binary, err = Installed("redis-server")
 		s.Get, s.Set = Redis{KeySize: o.KeySize}, Redis{KeySize: o.KeySize, Value: value}

@@ -9,6 +9,7 @@ const (
 	Cluster     = "cluster"
 	Propagation = "propagation"
 	Sizes       = "sizes"
+	Loads       = "loads"
 	Hits        = "hits"
 )
 

@@ -48,6 +48,7 @@ var sections = []struct {
 	{record.Cluster, clusterSection},
 	{record.Propagation, propagationSection},
 	{record.Sizes, sizesSection},
+	{record.Loads, loadsSection},
 	{record.Hits, hitsSection},
 }
 

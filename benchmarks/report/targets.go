@@ -35,6 +35,11 @@ var (
 	reachP50 = &target{"≤", 1} // ms, an invalidation to all of 5 hosts
 	reachP99 = &target{"≤", 5}
 
+	onceCalls   = &target{"≤", 1}    // of the origin, however many miss a key
+	servedRatio = &target{"≥", 0.98} // hits with an origin against hits without: "none measurable" is within what the figure varies by
+	outErrors   = &target{"≤", 0}    // of reads of keys that were loaded once, that take a stale value
+	backCalls   = &target{"≤", 1.1}  // in the busiest second, of the configured rate; a burst is a tenth of it
+
 	hitsOfLRU     = &target{"≥", -1}   // points, on each trace at each size
 	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for the one below
 	hitsMean      = &target{"≥", 2}    // points, over all of them

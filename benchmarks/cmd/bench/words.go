@@ -139,6 +139,48 @@ func sizes(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Sizes)
 }
 
+func loads(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, record.Loads)
+	v := record.LoadsParameters{Limit: clusterLimit}
+	f.data(&v.Data, 10_000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.Cycle, "cycle", 1<<16, 1, "how many requests for hits are prebuilt over all connections")
+	f.count(&v.Hosts, "hosts", 5, 1, "sidecars, and nodes of groupcache, that a crowd asks")
+	f.count(&v.Conns, "conns", 20, 1, "connections of each host's apps")
+	f.count(&v.Depth, "depth", 100, 1, "requests in flight on each, at most 500")
+	f.count(&v.Cold, "cold", 20, 1, "how many keys, one after the other, a crowd asks for")
+	f.count(&v.Takes, "origin", 50, 1, "how long the origin takes, in ms")
+	f.count(&v.Hastes, "hastes", 5, 1, "how often one with little time waits for another's load")
+	f.count(&v.Haste, "haste", 10, 1, "that time, in ms")
+	f.count(&v.OutHosts, "outage-hosts", 3, 1, "sidecars whose origin goes away")
+	f.count(&v.OutKeys, "outage-keys", 500, 1, "how many keys are read meanwhile")
+	f.count(&v.OutTTL, "outage-ttl", 10_000, 1, "their time to live, in ms")
+	f.count(&v.Rate, "rate", 50, 1, "limits.rate of each of those sidecars")
+	f.count(&v.Reads, "reads", 2000, 1, "of those keys, a second")
+	f.count(&v.Up, "up", 5, 1, "seconds before the outage")
+	f.count(&v.Down, "down", 60, 1, "seconds of the outage")
+	f.count(&v.Back, "back", 15, 1, "seconds after it")
+	list := f.String("parts", "crowd,served,outage", "which `parts` to measure, with commas; the rounds of the others stay")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	parts, err := measure.PartsOf(*list)
+	if err != nil {
+		return err
+	}
+	if v.Depth > 500 || v.Haste >= v.Takes {
+		return fmt.Errorf("loads -depth %d -haste %d -origin %d: give a depth of at most 500, and less haste than the origin takes", v.Depth, v.Haste, v.Takes)
+	}
+	kept, err := record.KeptLoads(filepath.Join(f.dir, report.RoundsDir), parts)
+	if err != nil {
+		return err
+	}
+	return measured(ctx, p, f, v, func(b *measure.Bench, ctx context.Context, v record.LoadsParameters) ([]record.LoadsRow, error) {
+		rows, err := b.Loads(ctx, v, parts)
+		return append(kept, rows...), err
+	})
+}
+
 // clusterLimit is the memory of each host for what it holds: ample for all keys.
 const clusterLimit = 64 << 20
 

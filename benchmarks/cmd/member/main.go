@@ -32,6 +32,7 @@ type config struct {
 	all   []string // those of all nodes
 	dir   string   // for a socket
 	limit int64    // bytes for what it holds
+	from  string   // URL of its origin, with {key}; it is asked for crowds
 }
 
 // nodes start a node. It is ready when it knows the others.
@@ -58,6 +59,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 	all := f.String("all", "", "all nodes' `host:port,…`")
 	f.StringVar(&c.dir, "dir", ".", "a `folder` for sockets")
 	f.Int64Var(&c.limit, "limit", 256<<20, "`bytes` for what it holds")
+	f.StringVar(&c.from, "origin", "", "load from this `URL`, which has {key}, and take orders of crowds")
 	f.IntVar(&c.Keys, "keys", 1000, "how many keys to ask for")
 	f.IntVar(&c.KeySize, "key-size", 16, "of keys, in bytes")
 	f.IntVar(&c.ValueSize, "value-size", 100, "of values, in bytes")
@@ -76,6 +78,9 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		return err
 	}
 	defer stop()
+	if c.from != "" {
+		return member.ServeCrowds(ctx, node, in, out)
+	}
 	if !c.asks {
 		if err := json.NewEncoder(out).Encode(member.Ready{Ready: true}); err != nil {
 			return err

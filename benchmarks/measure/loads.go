@@ -1,0 +1,130 @@
+package measure
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
+	"github.com/cachesidecar/cachesidecar/benchmarks/record"
+	"github.com/cachesidecar/cachesidecar/internal/load"
+)
+
+// Loads measures what a miss costs that many have at once, what a hit costs where
+// misses would be loaded, and what reads find while the origin is away.
+func (b *Bench) Loads(ctx context.Context, p record.LoadsParameters, parts []string) (rows []record.LoadsRow, err error) {
+	for _, part := range []struct {
+		run  func(context.Context, record.LoadsParameters) ([]record.LoadsRow, error)
+		does []string
+	}{{b.crowds, []string{record.Crowd, record.Hasty}}, {b.served, []string{record.Served}}, {b.outage, []string{record.Outage}}} {
+		if !slices.ContainsFunc(part.does, func(name string) bool { return slices.Contains(parts, name) }) {
+			continue
+		}
+		more, err := part.run(ctx, p)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", part.does[0], err)
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
+}
+
+// PartsOf reads a list of parts.
+func PartsOf(list string) (parts []string, err error) {
+	for _, name := range strings.Split(list, ",") {
+		switch name {
+		case record.Crowd:
+			parts = append(parts, record.Crowd, record.Hasty)
+		case record.Served, record.Outage:
+			parts = append(parts, name)
+		default:
+			return nil, fmt.Errorf("loads -parts: there is no part %q: give some of %s, %s and %s, with commas", name, record.Crowd, record.Served, record.Outage)
+		}
+	}
+	return parts, nil
+}
+
+// Namespaces: one that has an origin, and one where the apps load.
+const (
+	loadedSpace = "loaded"
+	appsSpace   = "apps"
+)
+
+// config writes a sidecar's configuration file, in which the namespace has an
+// origin, and more settings.
+func (b *Bench) config(o *peers.Origin, more string) (string, error) {
+	path := filepath.Join(b.dir, "config.yaml")
+	text := fmt.Sprintf("namespaces:\n  %s:\n    origin: {http: {url: %q}}\n%s", loadedSpace, o.URL(), more)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}
+
+func (b *Bench) loadsOptions(p record.LoadsParameters) peers.Options {
+	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize}
+}
+
+// served compares hits in a namespace with an origin, and refresh_early at its
+// default, with hits in one without.
+func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
+	value := make([]byte, p.ValueSize)
+	origin, err := peers.StartOrigin(time.Millisecond, value)
+	if err != nil {
+		return nil, err
+	}
+	defer origin.Down()
+	o := b.loadsOptions(p)
+	if o.Config, err = b.config(origin, ""); err != nil {
+		return nil, err
+	}
+	s, err := b.start(ctx, record.Sidecar, o)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Stop()
+	spaces := map[string]string{record.Plain: "plain", record.WithOrigin: loadedSpace}
+	for _, space := range spaces {
+		in := *s
+		in.Set = load.Sidecar{Namespace: space, KeySize: p.KeySize, Value: value}
+		if _, err := fill(ctx, &in, p.Keys); err != nil {
+			return nil, err
+		}
+	}
+	// Refreshing early asks how long a load takes: there must have been one.
+	one, err := dialApp(s, loadedSpace)
+	if err != nil {
+		return nil, err
+	}
+	defer one.close()
+	if t, err := one.ask(ctx, "another key", 1, nil); err != nil || t.answered != 1 {
+		return nil, fmt.Errorf("a load brings %+v: %w", t, err)
+	}
+	for round := range p.Rounds {
+		for _, shape := range [][2]int{{1, 1}, {16, 1}, {16, 64}} {
+			c := newContest()
+			for _, name := range []string{record.Plain, record.WithOrigin} {
+				err := c.enter(name, load.Config{
+					Dial: s.Dial, Protocol: load.Sidecar{Namespace: spaces[name], KeySize: p.KeySize}, Conns: shape[0], Pipeline: shape[1],
+					Batches: batches(p.Cycle, shape[0], shape[1]), Key: uniform(uint64(round), p.Keys),
+				})
+				if err != nil {
+					c.close()
+					return nil, err
+				}
+			}
+			sides, err := c.play(ctx, p.Turns, round)
+			c.close()
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, record.LoadsRow{Part: record.Served, Round: round + 1, Conns: shape[0], Pipeline: shape[1], Sides: sides})
+			b.logf("round %d: hits at %d × %d: with an origin %.3f of the others", round+1, shape[0], shape[1], sides[record.WithOrigin].PerSecond()/sides[record.Plain].PerSecond())
+		}
+	}
+	if _, calls := origin.Since(time.Time{}, time.Now()); calls > 1 {
+		return nil, fmt.Errorf("%d calls of the origin: not all reads were hits", calls)
+	}
+	return rows, nil
+}

@@ -1,0 +1,73 @@
+package member
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// CrowdOrder has a key asked for by many at once.
+type CrowdOrder struct {
+	Key     string `json:"key"`
+	Callers int    `json:"callers"`
+	// Haste, if any, is the time of one more caller, who comes a little later.
+	Haste time.Duration `json:"haste_ns,omitempty"`
+}
+
+// CrowdAnswer is what they were told.
+type CrowdAnswer struct {
+	Answered int64         `json:"answered"`
+	Errors   int64         `json:"errors"`
+	Left     time.Duration `json:"left_ns"` // after which the one in haste was answered
+}
+
+// HasteAfter is how much later one in haste comes: the others have begun.
+const HasteAfter = 5 * time.Millisecond
+
+// ServeCrowds says that the node is ready, and asks it as it is ordered, until
+// there are no more orders.
+func ServeCrowds(ctx context.Context, node Node, in io.Reader, out io.Writer) error {
+	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
+	if err := answers.Encode(Ready{true}); err != nil {
+		return err
+	}
+	for {
+		var o CrowdOrder
+		if err := orders.Decode(&o); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := answers.Encode(crowd(ctx, node, o)); err != nil {
+			return err
+		}
+	}
+}
+
+func crowd(ctx context.Context, node Node, o CrowdOrder) (a CrowdAnswer) {
+	var wg sync.WaitGroup
+	var answered atomic.Int64
+	for range o.Callers {
+		wg.Go(func() {
+			if _, err := node.Get(ctx, o.Key); err == nil {
+				answered.Add(1)
+			}
+		})
+	}
+	if o.Haste > 0 {
+		time.Sleep(HasteAfter)
+		ctx, cancel := context.WithTimeout(ctx, o.Haste)
+		begun := time.Now()
+		_, _ = node.Get(ctx, o.Key)
+		a.Left = time.Since(begun)
+		cancel()
+	}
+	wg.Wait()
+	a.Answered = answered.Load()
+	a.Errors = int64(o.Callers) - a.Answered
+	return a
+}

@@ -1,0 +1,97 @@
+package peers
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Origin is a web server of this process that values are loaded from. It counts
+// its calls.
+type Origin struct {
+	takes   time.Duration
+	value   []byte
+	address string
+
+	mu     sync.Mutex
+	calls  map[string]int64 // by key
+	at     []time.Time      // of each
+	server *http.Server     // nil while it is down
+	ended  chan struct{}    // closed when the server has
+}
+
+// StartOrigin starts one whose answers take so long.
+func StartOrigin(takes time.Duration, value []byte) (*Origin, error) {
+	o := &Origin{takes: takes, value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
+	return o, o.Up()
+}
+
+// URL has {key} where the key belongs.
+func (o *Origin) URL() string { return "http://" + o.address + "/{key}" }
+
+// Up lets it serve, where it served before.
+func (o *Origin) Up() error {
+	l, err := net.Listen("tcp", o.address)
+	if err != nil {
+		return err
+	}
+	o.address = l.Addr().String()
+	o.server, o.ended = &http.Server{Handler: http.HandlerFunc(o.answer)}, make(chan struct{})
+	go func(s *http.Server, ended chan struct{}) { // ends with Down
+		defer close(ended)
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			panic(err) // the listener of a test's own process has broken
+		}
+	}(o.server, o.ended)
+	return nil
+}
+
+// Down ends all its connections, and has new ones refused.
+func (o *Origin) Down() {
+	if o.server != nil {
+		_ = o.server.Close()
+		<-o.ended
+		o.server = nil
+	}
+}
+
+func (o *Origin) answer(w http.ResponseWriter, r *http.Request) {
+	o.mu.Lock()
+	o.calls[r.URL.Path[1:]]++
+	o.at = append(o.at, time.Now())
+	o.mu.Unlock()
+	time.Sleep(o.takes)
+	_, _ = w.Write(o.value) // who has gone does not want it
+}
+
+// Calls says how often a key was asked for.
+func (o *Origin) Calls(key string) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.calls[key]
+}
+
+// Since says how many calls there were from one moment until another, and how
+// many in the second of it that had the most.
+func (o *Origin) Since(from, to time.Time) (all, busiest int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	first := 0
+	for i, at := range o.at { // in order, but for those at the same moment
+		switch {
+		case at.Before(from):
+			first = i + 1
+			continue
+		case at.After(to):
+			return all, busiest
+		}
+		for at.Sub(o.at[first]) >= time.Second {
+			first++
+		}
+		all++
+		busiest = max(busiest, int64(i-first+1))
+	}
+	return all, busiest
+}

@@ -1,0 +1,104 @@
+package record
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+)
+
+// Parts of what is measured of loads.
+const (
+	Crowd  = "crowd"  // many ask for one key that nobody has
+	Hasty  = "hasty"  // one who waits for another's load has little time
+	Served = "served" // hits in namespaces with and without an origin
+	Outage = "outage" // the origin is away for some time
+)
+
+// LoadsParts are all of them, in the order of the page.
+var LoadsParts = []string{Crowd, Hasty, Served, Outage}
+
+// Sides of those, beside Sidecar and Groupcache.
+const (
+	Apps       = "apps"        // loads by the apps, with LEASE and FILL
+	Plain      = "plain"       // a namespace without an origin
+	WithOrigin = "with-origin" // one with
+)
+
+// LoadsParameters are those of loads.
+type LoadsParameters struct {
+	Data       // of hits
+	Turns      // of hits
+	Cycle  int `json:"cycle"`
+	Hosts  int `json:"hosts"` // of a crowd
+	Conns  int `json:"conns"` // apps' connections of each
+	Depth  int `json:"depth"` // requests in flight on each
+	Cold   int `json:"cold"`  // keys, one after the other
+	Takes  int `json:"origin_ms"`
+	Hastes int `json:"hastes"`   // how often one in haste waits
+	Haste  int `json:"haste_ms"` // and how long it has
+
+	OutHosts int   `json:"outage_hosts"`
+	OutKeys  int   `json:"outage_keys"`
+	OutTTL   int   `json:"outage_ttl_ms"`
+	Rate     int   `json:"rate"`  // limits.rate of each host
+	Reads    int   `json:"reads"` // a second, over all hosts
+	Up       int   `json:"up_seconds"`
+	Down     int   `json:"down_seconds"`
+	Back     int   `json:"back_seconds"`
+	Limit    int64 `json:"limit_bytes"`
+}
+
+// Asked is how many requests a crowd has in flight.
+func (p LoadsParameters) Asked() int { return p.Hosts * p.Conns * p.Depth }
+
+// LoadsRow is one key, one wait, one round of hits or one outage.
+type LoadsRow struct {
+	Part     string               `json:"part"`
+	Round    int                  `json:"round"`
+	Crowds   map[string]CrowdSide `json:"crowds,omitempty"`
+	LeftMS   map[string]float64   `json:"left_ms,omitempty"` // when one in haste was answered, by side
+	Conns    int                  `json:"conns,omitempty"`
+	Pipeline int                  `json:"pipeline,omitempty"`
+	Sides    map[string]Side      `json:"sides,omitempty"`
+	Phases   []OutagePhase        `json:"phases,omitempty"`
+}
+
+// CrowdSide is what became of all who asked for one key at once.
+type CrowdSide struct {
+	Calls    int64   `json:"origin_calls"`
+	Answered int64   `json:"answered"` // with the value
+	Others   int64   `json:"others"`   // without
+	AllMS    float64 `json:"all_ms"`   // until the last was answered
+}
+
+// Phases of an outage, in their order.
+const (
+	PhaseUp   = iota // the origin answers
+	PhaseDown        // it does not
+	PhaseBack        // it does again
+	Phases
+)
+
+// OutagePhase is what reads found in it. Those that take a stale value are all.
+type OutagePhase struct {
+	Reads   int64   `json:"reads"`
+	Current int64   `json:"current"`
+	Stale   int64   `json:"stale"`
+	Misses  int64   `json:"misses"`
+	Errors  int64   `json:"errors"`
+	Late    int64   `json:"late"` // reads that were due and not made, since others were not answered
+	P50MS   float64 `json:"p50_ms"`
+	P99MS   float64 `json:"p99_ms"`
+	MaxMS   float64 `json:"max_ms"`
+	Busiest int64   `json:"busiest_second"` // calls of the origin in the second that had the most
+	Calls   int64   `json:"calls"`          // that it took
+}
+
+// KeptLoads are the rows in a folder of the parts that are not measured now.
+func KeptLoads(dir string, now []string) ([]LoadsRow, error) {
+	f, err := Read[LoadsParameters, LoadsRow](dir, Loads)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return slices.DeleteFunc(f.Rows, func(r LoadsRow) bool { return slices.Contains(now, r.Part) }), err
+}
