@@ -32,6 +32,7 @@ var (
 const (
 	asSidecar = "FAULTS_SIDECAR" // with a spec, in JSON
 	asHolder  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
+	asApp     = "FAULTS_APP"     // that loads keys, of the sidecar with a socket
 )
 
 func TestMain(m *testing.M) {
@@ -41,6 +42,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asHolder) != "" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
+	}
+	if socket := os.Getenv(asApp); socket != "" {
+		os.Exit(runApp(socket))
 	}
 	flag.Parse()
 	// The scenarios mostly wait: more of them fit than there are cores.

@@ -1,0 +1,272 @@
+package faults
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// runApp is an app of its own process, which loads one key itself. It does what
+// it is told by lines, and answers each with one.
+func runApp(socket string) int {
+	ctx := context.Background()
+	app, err := client.Dial(ctx, client.Config{Socket: socket, RequestTimeout: patience})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer app.Close()
+	var l *client.Lease
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		what, arg, _ := strings.Cut(in.Text(), " ")
+		var it client.Item
+		switch what {
+		case "lease":
+			it, l, err = app.Lease(ctx, arg)
+		case "fill":
+			_, err = l.Fill(ctx, []byte(arg))
+		}
+		switch {
+		case errors.Is(err, client.ErrNotStored):
+			fmt.Println("not stored")
+		case err != nil:
+			fmt.Println(err)
+		case what == "fill":
+			fmt.Println("stored")
+		case l != nil:
+			fmt.Println("token")
+		default:
+			fmt.Printf("value %s\n", it.Value)
+		}
+	}
+	return 0
+}
+
+// other is such an app, as its test sees it.
+type other struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// newApp starts one, of a node. It ends with the test, or before.
+func (n *node) newApp(t *testing.T) *other {
+	t.Helper()
+	o := &other{t: t, cmd: exec.Command(os.Args[0])}
+	o.cmd.Env = append(scrubbed(), asApp+"="+n.spec.Socket)
+	o.cmd.Stderr = os.Stderr
+	endWithParent(o.cmd)
+	var err error
+	if o.in, err = o.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := o.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.out = bufio.NewReader(out)
+	if err := o.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.kill)
+	return o
+}
+
+func (o *other) kill() {
+	_ = o.cmd.Process.Kill()
+	_ = o.cmd.Wait() // a second time it fails, which is as well
+}
+
+func (o *other) signal(s syscall.Signal) {
+	o.t.Helper()
+	if err := o.cmd.Process.Signal(s); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// do tells it a line and returns its answer.
+func (o *other) do(line string) string {
+	o.t.Helper()
+	if _, err := fmt.Fprintln(o.in, line); err != nil {
+		o.t.Fatal(err)
+	}
+	answer, err := o.out.ReadString('\n')
+	if err != nil {
+		o.t.Fatalf("%q is not answered: %v", line, err)
+	}
+	return strings.TrimSpace(answer)
+}
+
+// must fails the test where the answer is another one.
+func (o *other) must(line, want string) {
+	o.t.Helper()
+	if got := o.do(line); got != want {
+		o.t.Fatalf("%q is answered %q, want %q", line, got, want)
+	}
+}
+
+// claimed is what a LEASE came to.
+type claimed struct {
+	l   *client.Lease
+	at  time.Time
+	err error
+}
+
+// claim asks for a key's token, and returns once the owner has the request wait.
+func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
+	t.Helper()
+	got := make(chan claimed, 1)
+	go func() { // ends with the claim, which has a deadline
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, l, err := n.app.Lease(ctx, key)
+		got <- claimed{l, time.Now(), err}
+	}()
+	eventually(t, patience, "the claim to wait", func() error {
+		st, err := owner.app.Stats(t.Context())
+		if err == nil && st.Leases.Waiting == 0 {
+			err = errors.New("nobody waits")
+		}
+		return err
+	})
+	return got
+}
+
+// token is what a claim must have been given.
+func (c claimed) token(t *testing.T) *client.Lease {
+	t.Helper()
+	if c.err != nil || c.l == nil {
+		t.Fatalf("a claim got %+v, want the token", c)
+	}
+	return c.l
+}
+
+// reads fails the test where a node reads another value; "" is none.
+func (g *group) reads(key, want string) {
+	g.t.Helper()
+	for _, n := range g.living() {
+		it, err := n.app.Get(g.t.Context(), key, client.GetOptions{Fresh: true})
+		if errors.Is(err, client.ErrNotFound) {
+			err = nil
+		}
+		if err != nil || string(it.Value) != want {
+			g.t.Errorf("%s reads %q, %v, want %q", n.spec.Node, it.Value, err, want)
+		}
+	}
+}
+
+// TestProcessHolderStopped: an app that was given a token stands still. After
+// lease_time the token is another's, and what the first one fills, once it goes
+// on, is not stored.
+func TestProcessHolderStopped(t *testing.T) {
+	scenario(t, 10*time.Second)
+	const leaseTime = 2 * time.Second
+	g := newGroup(t, fast, 3)
+	for _, n := range g.nodes {
+		n.spec.Namespaces = fmt.Sprintf("default: {lease_time: %v}", leaseTime)
+	}
+	g.start(g.nodes)
+	here, owner, there := g.nodes[0], g.nodes[1], g.nodes[2]
+	key := g.ownedBy(owner, 1)[0]
+	app := here.newApp(t)
+	begun := time.Now()
+	app.must("lease "+key, "token")
+	issued := time.Now()
+	app.signal(syscall.SIGSTOP)
+	next := <-there.claim(t, owner, key)
+	l := next.token(t)
+	// It is counted from the issue, at some moment between the two.
+	if least, most := next.at.Sub(begun), next.at.Sub(issued); least < leaseTime || most > leaseTime+slack*slowness {
+		t.Errorf("the next one had the token after %v, want about %v", most, leaseTime)
+	}
+	t.Logf("a holder that stands still: the next one has the token %v after it was issued; lease_time is %v", next.at.Sub(issued).Round(time.Millisecond), leaseTime)
+	if _, err := l.Fill(t.Context(), []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	app.signal(syscall.SIGCONT)
+	app.must("fill late", "not stored")
+	g.reads(key, "new")
+}
+
+// TestProcessHolderKilled: an app that was given a token, through another host
+// than the owner, is killed. Its socket closes, and who waits has the token at
+// once.
+func TestProcessHolderKilled(t *testing.T) {
+	scenario(t, 10*time.Second)
+	g := newGroup(t, fast, 3)
+	g.start(g.nodes)
+	here, owner, there := g.nodes[0], g.nodes[1], g.nodes[2]
+	const leaseTime = 10 * time.Second // unless it is set
+	var took []time.Duration
+	for _, key := range g.ownedBy(owner, 9) {
+		app := here.newApp(t)
+		app.must("lease "+key, "token")
+		waits := there.claim(t, owner, key)
+		killed := time.Now()
+		app.kill()
+		next := <-waits
+		l := next.token(t)
+		took = append(took, next.at.Sub(killed))
+		if _, err := l.Fill(t.Context(), []byte(key)); err != nil {
+			t.Fatal(err)
+		}
+		g.reads(key, key)
+	}
+	slices.Sort(took)
+	t.Logf("a holder that is killed: the next one has the token after %v in the median, at most %v; lease_time is %v", took[len(took)/2], took[len(took)-1], leaseTime)
+	if worst := took[len(took)-1]; worst > leaseTime/4 {
+		t.Errorf("the next one had the token after %v, want it long before %v", worst, leaseTime)
+	}
+}
+
+// TestProcessOwnerKilledBeforeFill: the owner that issued a token is killed, and
+// before or after that the key is deleted. What is filled then comes to the next
+// owner, which stores none of it.
+func TestProcessOwnerKilledBeforeFill(t *testing.T) {
+	for _, when := range []string{"before", "after"} {
+		t.Run("deleted "+when, func(t *testing.T) {
+			scenario(t, 15*time.Second)
+			g := newGroup(t, fast, 4)
+			g.start(g.nodes)
+			here, owner, there := g.nodes[0], g.nodes[1], g.nodes[2]
+			key := g.ownedBy(owner, 1)[0]
+			app := here.newApp(t)
+			app.must("lease "+key, "token")
+			deleted := func() error {
+				_, err := there.app.Delete(t.Context(), key)
+				if errors.Is(err, client.ErrNotFound) {
+					err = nil
+				}
+				return err
+			}
+			if when == "before" {
+				if err := deleted(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begun := time.Now()
+			owner.crash()
+			if when == "after" {
+				eventually(t, patience, "the next owner to take a deletion", deleted)
+			}
+			g.settle("the owner was killed", begun)
+			app.must("fill old", "not stored")
+			g.reads(key, "")
+			app.must("lease "+key, "token") // of the next owner
+			app.must("fill new", "stored")
+			g.reads(key, "new")
+		})
+	}
+}
