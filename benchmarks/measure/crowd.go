@@ -260,6 +260,9 @@ func (c *crowd) gather(ctx context.Context, name, key string) (side record.Crowd
 	for _, t := range told {
 		side.Answered += t.answered
 		side.Others += t.others
+		if t.others > 0 {
+			side.Status = t.status.String()
+		}
 	}
 	return side, err
 }

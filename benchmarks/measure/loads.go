@@ -76,7 +76,8 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 	}
 	defer origin.Down()
 	o := b.loadsOptions(p)
-	if o.Config, err = b.config(origin, ""); err != nil {
+	off := fmt.Sprintf("  %s:\n    refresh_early: 0\n    origin: {http: {url: %q}}\n", record.NoEarly, origin.URL())
+	if o.Config, err = b.config(origin, off); err != nil {
 		return nil, err
 	}
 	s, err := b.start(ctx, record.Sidecar, o)
@@ -84,7 +85,8 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 		return nil, err
 	}
 	defer s.Stop()
-	spaces := map[string]string{record.Plain: "plain", record.WithOrigin: loadedSpace}
+	names := []string{record.Plain, record.WithOrigin, record.NoEarly, record.Again}
+	spaces := map[string]string{record.Plain: record.Plain, record.WithOrigin: loadedSpace, record.NoEarly: record.NoEarly, record.Again: record.Again}
 	for _, space := range spaces {
 		in := *s
 		in.Set = load.Sidecar{Namespace: space, KeySize: p.KeySize, Value: value}
@@ -104,7 +106,7 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 	for round := range p.Rounds {
 		for _, shape := range [][2]int{{1, 1}, {16, 1}, {16, 64}} {
 			c := newContest()
-			for _, name := range []string{record.Plain, record.WithOrigin} {
+			for _, name := range names {
 				err := c.enter(name, load.Config{
 					Dial: s.Dial, Protocol: load.Sidecar{Namespace: spaces[name], KeySize: p.KeySize}, Conns: shape[0], Pipeline: shape[1],
 					Batches: batches(p.Cycle, shape[0], shape[1]), Key: uniform(uint64(round), p.Keys),
@@ -120,7 +122,8 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 				return nil, err
 			}
 			rows = append(rows, record.LoadsRow{Part: record.Served, Round: round + 1, Conns: shape[0], Pipeline: shape[1], Sides: sides})
-			b.logf("round %d: hits at %d × %d: with an origin %.3f of the others", round+1, shape[0], shape[1], sides[record.WithOrigin].PerSecond()/sides[record.Plain].PerSecond())
+			of := func(name string) float64 { return sides[name].PerSecond() / sides[record.Plain].PerSecond() }
+			b.logf("round %d: hits at %d × %d: with an origin %.3f, without refresh_early %.3f, another without %.3f", round+1, shape[0], shape[1], of(record.WithOrigin), of(record.NoEarly), of(record.Again))
 		}
 	}
 	if _, calls := origin.Since(time.Time{}, time.Now()); calls > 1 {

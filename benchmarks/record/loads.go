@@ -2,6 +2,7 @@ package record
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 )
@@ -21,7 +22,9 @@ var LoadsParts = []string{Crowd, Hasty, Served, Outage}
 const (
 	Apps       = "apps"        // loads by the apps, with LEASE and FILL
 	Plain      = "plain"       // a namespace without an origin
-	WithOrigin = "with-origin" // one with
+	Again      = "plain-again" // another one: what the figure varies by
+	NoEarly    = "no-early"    // one with, and refresh_early 0
+	WithOrigin = "with-origin" // one with, on defaults
 )
 
 // LoadsParameters are those of loads.
@@ -66,9 +69,10 @@ type LoadsRow struct {
 // CrowdSide is what became of all who asked for one key at once.
 type CrowdSide struct {
 	Calls    int64   `json:"origin_calls"`
-	Answered int64   `json:"answered"` // with the value
-	Others   int64   `json:"others"`   // without
-	AllMS    float64 `json:"all_ms"`   // until the last was answered
+	Answered int64   `json:"answered"`         // with the value
+	Others   int64   `json:"others"`           // without
+	Status   string  `json:"status,omitempty"` // that the last of those was told
+	AllMS    float64 `json:"all_ms"`           // until the last was answered
 }
 
 // Phases of an outage, in their order.
@@ -100,5 +104,9 @@ func KeptLoads(dir string, now []string) ([]LoadsRow, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return slices.DeleteFunc(f.Rows, func(r LoadsRow) bool { return slices.Contains(now, r.Part) }), err
+	rest := slices.DeleteFunc(f.Rows, func(r LoadsRow) bool { return slices.Contains(now, r.Part) })
+	if err == nil && len(rest) > 0 && f.Commit != Commit() {
+		err = fmt.Errorf("the rounds of %s are of commit %s, and this is %s: measure all parts again", Loads, f.Commit, Commit())
+	}
+	return rest, err
 }

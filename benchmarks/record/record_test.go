@@ -106,6 +106,33 @@ func TestFurtherRounds(t *testing.T) {
 	}
 }
 
+// TestKeptLoads: the parts that are not measured stay, if they are of the same
+// commit; a folder without any has none.
+func TestKeptLoads(t *testing.T) {
+	dir := t.TempDir()
+	if kept, err := KeptLoads(dir, []string{Crowd}); err != nil || len(kept) > 0 {
+		t.Errorf("got %v, error %v of nothing", kept, err)
+	}
+	f := File[LoadsParameters, LoadsRow]{Head: Head{What: Loads, Commit: Commit()}, Rows: []LoadsRow{{Part: Crowd}, {Part: Served}, {Part: Outage}}}
+	if err := Write(dir, f); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := KeptLoads(dir, []string{Crowd, Outage})
+	if err != nil || len(kept) != 1 || kept[0].Part != Served {
+		t.Errorf("got %v, error %v, want what is served alone", kept, err)
+	}
+	f.Commit = "another"
+	if err := Write(dir, f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := KeptLoads(dir, []string{Crowd}); err == nil || !strings.Contains(err.Error(), "measure all parts again") {
+		t.Errorf("rounds of another commit: got error %v", err)
+	}
+	if _, err := KeptLoads(dir, LoadsParts); err != nil {
+		t.Errorf("all parts are measured again: got error %v", err)
+	}
+}
+
 func TestLibrariesOf(t *testing.T) {
 	info := debug.BuildInfo{Deps: []*debug.Module{
 		{Path: "github.com/groupcache/groupcache-go/v3", Version: "v3.2.0"}, {Path: "github.com/buraksezer/olric", Version: "v0.5.7"}, {Path: "example.com/other", Version: "v1.0.0"},

@@ -311,6 +311,64 @@ func TestInvalidations(t *testing.T) {
 }
 
 // TestSizes makes figures by a model, and looks whether it is found again.
+func TestLoads(t *testing.T) {
+	file := func() record.File[record.LoadsParameters, record.LoadsRow] {
+		f := record.File[record.LoadsParameters, record.LoadsRow]{Head: head(record.Loads)}
+		f.Parameters = record.LoadsParameters{Hosts: 5, Conns: 20, Depth: 100, Takes: 50, Haste: 10, OutHosts: 3, Rate: 50, Down: 60}
+		for round := range 3 {
+			f.Rows = append(f.Rows, record.LoadsRow{Part: record.Crowd, Round: round + 1, Crowds: map[string]record.CrowdSide{
+				record.Sidecar: {Calls: 1, Answered: 10000, AllMS: float64(90 + round)}, record.Apps: {Calls: int64(1 + round), Answered: 9999, Others: 1, Status: "BUSY", AllMS: 100},
+				record.Groupcache: {Calls: 1, Answered: 10000, AllMS: 80},
+			}})
+		}
+		f.Rows = append(f.Rows,
+			record.LoadsRow{Part: record.Hasty, Round: 1, LeftMS: map[string]float64{record.Sidecar: 9.1, record.Groupcache: 45.2}},
+			record.LoadsRow{Part: record.Served, Round: 1, Conns: 16, Pipeline: 64, Sides: map[string]record.Side{record.Plain: side(100), record.WithOrigin: side(90), record.NoEarly: side(95), record.Again: side(100)}},
+			record.LoadsRow{Part: record.Outage, Round: 1, Phases: []record.OutagePhase{{}, {Reads: 12, Stale: 9, Misses: 1, Errors: 2}, {Reads: 10, Current: 10, Busiest: 300}}})
+		return f
+	}
+	dir := t.TempDir()
+	if err := record.Write(filepath.Join(dir, RoundsDir), file()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := Section(dir, record.Loads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"| 10,000 GETs of one cold key at once, 5 hosts | calls of the origin: sidecar, its origin | 1 | 1 | 1 | ≤ 1 | met |",
+		"| 10,000 GETs of one cold key at once, 5 hosts | ms until all are answered: sidecar, its origin | 91 | 90 | 92 | – | – |",
+		"calls of the origin: sidecar, LEASE and FILL by the apps | 2 | 1 | 3 | ≤ 1 | **missed by 1** |",
+		"| sidecar, LEASE and FILL by the apps | 3 | 6 | 30,000 | 3 | BUSY |",
+		"| ms until the sidecar answers it | 9.1 | 9.1 | 9.1 | ≤ 10 | met |",
+		"| GET hit, 16 × 64 | requests/s, namespace with an origin / without | 0.900 | 0.900 | 0.900 | ≥ 0.98 | **missed by 0.08** |",
+		"| the origin is away for 60 s | reads without a value, meanwhile | 3 | 3 | 3 | ≤ 0 | **missed by 3** |",
+		"busiest second once it is back, / rate | 2.00 | 2.00 | 2.00 | ≤ 1.1 | **missed by 0.9** |",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the section lacks %q:\n%s", want, text)
+		}
+	}
+	for _, c := range []struct {
+		change func(rows []record.LoadsRow)
+		want   string
+	}{
+		{func(rows []record.LoadsRow) { delete(rows[1].Crowds, record.Apps) }, "crowd 2 has no figures"},
+		{func(rows []record.LoadsRow) { delete(rows[3].LeftMS, record.Groupcache) }, "hasty 1 has no figures"},
+		{func(rows []record.LoadsRow) { delete(rows[4].Sides, record.Plain) }, "served 1 has no figures"},
+		{func(rows []record.LoadsRow) { rows[5].Phases = nil }, "outage 1 has no figures"},
+	} {
+		f := file()
+		c.change(f.Rows)
+		if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Section(dir, record.Loads); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got error %v, want one with %q", err, c.want)
+		}
+	}
+}
+
 func TestSizes(t *testing.T) {
 	want := sizeModel{answer: 70, event: 17, poll: 100, quiet: [2]float64{5000, 2000}, busy: [2]float64{20_000, 9000}}
 	f := record.File[record.SizesParameters, record.SizesRow]{Head: head(record.Sizes)}

@@ -177,6 +177,43 @@ func TestSizesOnce(t *testing.T) {
 	}
 }
 
+// TestLoadsOnce measures loads, in small, in two runs.
+func TestLoadsOnce(t *testing.T) {
+	dir := t.TempDir()
+	args := []string{"loads", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "50", "-entries", "2000", "-cycle", "4096", "-hosts", "2", "-conns", "2", "-depth", "20",
+		"-cold", "2", "-hastes", "1", "-outage-hosts", "2", "-outage-keys", "40", "-outage-ttl", "500", "-reads", "200", "-up", "1", "-down", "2", "-back", "7"}
+	if _, log, err := bench(t, append(args, "-parts", "crowd,served")...); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	out, log, err := bench(t, append(args, "-parts", "outage")...)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	for _, want := range []string{
+		"| 80 GETs of one cold key at once, 2 hosts | calls of the origin: sidecar, its origin | 1 | 1 | 1 | ≤ 1 | met |",
+		"| 80 GETs of one cold key at once, 2 hosts | calls of the origin: sidecar, LEASE and FILL by the apps | 1 | 1 | 1 | ≤ 1 | met |",
+		"| groupcache, its loader | 2 | 2 | 160 | 0 | – |",
+		"| one with 10 ms waits for another's load of 50 ms | ms until groupcache returns to it |",
+		"| GET hit, 16 × 64 | requests/s, namespace with an origin / without |",
+		"| the origin is away for 2 s | reads without a value, meanwhile | 0 | 0 | 0 | ≤ 0 | met |",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("loads prints no %q:\n%s", want, out)
+		}
+	}
+	f, err := record.Read[record.LoadsParameters, record.LoadsRow](filepath.Join(dir, report.RoundsDir), record.Loads)
+	if err != nil || len(f.Rows) != 2+1+3+1 {
+		t.Fatalf("got %d rows, error %v, want 7", len(f.Rows), err)
+	}
+	last := f.Rows[len(f.Rows)-1]
+	if down := last.Phases[record.PhaseDown]; down.Stale == 0 || down.Calls != 0 {
+		t.Errorf("while the origin was away: %+v, want stale values, and no calls that it took", down)
+	}
+	if back := last.Phases[record.PhaseBack]; back.Current == 0 || back.Calls == 0 {
+		t.Errorf("once it is back: %+v, want values that were loaded", back)
+	}
+}
+
 func TestHitsAndReport(t *testing.T) {
 	traces, dir := t.TempDir(), t.TempDir()
 	var keys []byte
@@ -261,6 +298,9 @@ func TestUsage(t *testing.T) {
 		{"one host restarts", []string{"cluster", "-hosts", "1"}, "cluster -hosts 1: give at least 2", false},
 		{"nothing of invalidations", []string{"propagation", "-rounds", "0", "-hangs", "0"}, "give at least one of either", false},
 		{"more of nothing", []string{"propagation", "-dir", empty, "-more"}, "no rounds of propagation", false},
+		{"an unknown part of loads", []string{"loads", "-parts", "crowd,all"}, `loads -parts: there is no part "all": give some of crowd, served and outage`, false},
+		{"more loads than may wait", []string{"loads", "-depth", "501"}, "give a depth of at most 500", false},
+		{"no haste", []string{"loads", "-haste", "50"}, "less haste than the origin takes", false},
 		{"no folder of traces", []string{"hits"}, "give -traces DIR", false},
 		{"a folder that is not there", []string{"hits", "-traces", filepath.Join(empty, "none")}, "no such file", false},
 		{"a folder without traces", []string{"hits", "-traces", empty}, "no traces in", false},
