@@ -48,6 +48,9 @@ func (b *Bench) Close() { _ = os.RemoveAll(b.dir) }
 // Versions are those of the servers started so far.
 func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
 
+// Keep adds those of rounds that were measured before and stay.
+func (b *Bench) Keep(versions map[string]string) { maps.Copy(b.versions, versions) }
+
 func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
 
 func (b *Bench) start(ctx context.Context, name string, o peers.Options) (*peers.Server, error) {

@@ -98,15 +98,19 @@ type OutagePhase struct {
 	Calls   int64   `json:"calls"`          // that it took
 }
 
-// KeptLoads are the rows in a folder of the parts that are not measured now.
-func KeptLoads(dir string, now []string) ([]LoadsRow, error) {
+// KeptLoads are the rows in a folder of the parts that are not measured now, and
+// what they were measured with.
+func KeptLoads(dir string, now []string) (rest []LoadsRow, versions map[string]string, err error) {
 	f, err := Read[LoadsParameters, LoadsRow](dir, Loads)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
-	rest := slices.DeleteFunc(f.Rows, func(r LoadsRow) bool { return slices.Contains(now, r.Part) })
+	rest = slices.DeleteFunc(f.Rows, func(r LoadsRow) bool { return slices.Contains(now, r.Part) })
 	if err == nil && len(rest) > 0 && f.Commit != Commit() {
 		err = fmt.Errorf("the rounds of %s are of commit %s, and this is %s: measure all parts again", Loads, f.Commit, Commit())
 	}
-	return rest, err
+	if len(rest) > 0 {
+		versions = f.Versions
+	}
+	return rest, versions, err
 }

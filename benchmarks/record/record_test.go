@@ -110,25 +110,25 @@ func TestFurtherRounds(t *testing.T) {
 // commit; a folder without any has none.
 func TestKeptLoads(t *testing.T) {
 	dir := t.TempDir()
-	if kept, err := KeptLoads(dir, []string{Crowd}); err != nil || len(kept) > 0 {
+	if kept, _, err := KeptLoads(dir, []string{Crowd}); err != nil || len(kept) > 0 {
 		t.Errorf("got %v, error %v of nothing", kept, err)
 	}
-	f := File[LoadsParameters, LoadsRow]{Head: Head{What: Loads, Commit: Commit()}, Rows: []LoadsRow{{Part: Crowd}, {Part: Served}, {Part: Outage}}}
+	f := File[LoadsParameters, LoadsRow]{Head: Head{What: Loads, Commit: Commit(), Versions: map[string]string{"x": "v1"}}, Rows: []LoadsRow{{Part: Crowd}, {Part: Served}, {Part: Outage}}}
 	if err := Write(dir, f); err != nil {
 		t.Fatal(err)
 	}
-	kept, err := KeptLoads(dir, []string{Crowd, Outage})
-	if err != nil || len(kept) != 1 || kept[0].Part != Served {
+	kept, versions, err := KeptLoads(dir, []string{Crowd, Outage})
+	if err != nil || len(kept) != 1 || kept[0].Part != Served || versions["x"] != "v1" {
 		t.Errorf("got %v, error %v, want what is served alone", kept, err)
 	}
 	f.Commit = "another"
 	if err := Write(dir, f); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := KeptLoads(dir, []string{Crowd}); err == nil || !strings.Contains(err.Error(), "measure all parts again") {
+	if _, _, err := KeptLoads(dir, []string{Crowd}); err == nil || !strings.Contains(err.Error(), "measure all parts again") {
 		t.Errorf("rounds of another commit: got error %v", err)
 	}
-	if _, err := KeptLoads(dir, LoadsParts); err != nil {
+	if _, _, err := KeptLoads(dir, LoadsParts); err != nil {
 		t.Errorf("all parts are measured again: got error %v", err)
 	}
 }

@@ -84,7 +84,8 @@ func crowdRows(list []record.LoadsRow, p record.LoadsParameters) (rows []row) {
 		if s.name != record.Groupcache {
 			calls.target = onceCalls
 		}
-		rows = append(rows, calls, row{what, "ms until all are answered: " + s.text, side(func(c record.CrowdSide) float64 { return c.AllMS }), "%.0f", nil})
+		others := row{what, "requests that got no value: " + s.text, side(func(c record.CrowdSide) float64 { return float64(c.Others) }), "%.0f", crowdOthers}
+		rows = append(rows, calls, others, row{what, "ms until all are answered: " + s.text, side(func(c record.CrowdSide) float64 { return c.AllMS }), "%.0f", nil})
 	}
 	return rows
 }

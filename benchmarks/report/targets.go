@@ -36,6 +36,7 @@ var (
 	reachP99 = &target{"≤", 5}
 
 	onceCalls   = &target{"≤", 1}    // of the origin, however many miss a key
+	crowdOthers = &target{"≤", 0}    // requests
 	servedRatio = &target{"≥", 0.98} // hits with an origin against hits without: "none measurable" is within what the figure varies by
 	outErrors   = &target{"≤", 0}    // of reads of keys that were loaded once, that take a stale value
 	backCalls   = &target{"≤", 1.1}  // in the busiest second, of the configured rate; a burst is a tenth of it

@@ -143,7 +143,10 @@ func loads(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Loads)
 	v := record.LoadsParameters{Limit: clusterLimit}
 	f.data(&v.Data, 10_000)
-	f.turns(&v.Turns, 10)
+	f.rounds(&v.Rounds)
+	f.count(&v.Turns.Turns, "turns", 30, 1, "each side's in a round of hits")
+	f.count(&v.TurnMS, "turn", 25, 1, "the length of a turn, in ms")
+	f.count(&v.WarmUpMS, "warm-up", 10, 0, "load before each turn, in ms")
 	f.count(&v.Cycle, "cycle", 1<<16, 1, "how many requests for hits are prebuilt over all connections")
 	f.count(&v.Hosts, "hosts", 5, 1, "sidecars, and nodes of groupcache, that a crowd asks")
 	f.count(&v.Conns, "conns", 20, 1, "connections of each host's apps")
@@ -171,11 +174,12 @@ func loads(ctx context.Context, p *program, args []string) error {
 	if v.Depth > 500 || v.Haste >= v.Takes {
 		return fmt.Errorf("loads -depth %d -haste %d -origin %d: give a depth of at most 500, and less haste than the origin takes", v.Depth, v.Haste, v.Takes)
 	}
-	kept, err := record.KeptLoads(filepath.Join(f.dir, report.RoundsDir), parts)
+	kept, versions, err := record.KeptLoads(filepath.Join(f.dir, report.RoundsDir), parts)
 	if err != nil {
 		return err
 	}
 	return measured(ctx, p, f, v, func(b *measure.Bench, ctx context.Context, v record.LoadsParameters) ([]record.LoadsRow, error) {
+		b.Keep(versions)
 		rows, err := b.Loads(ctx, v, parts)
 		return append(kept, rows...), err
 	})
