@@ -49,6 +49,27 @@ func (k *Known) filter() loader.KnownConfig {
 	return loader.KnownConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
 }
 
+// Warm is the settings of the keys that are loaded at the start.
+type Warm struct {
+	Rate float64 `yaml:"rate"` // loads per second; default 1,000
+	Keys int     `yaml:"keys"` // of this host, at most; default 1,000,000
+	List `yaml:",inline"`
+}
+
+func (w *Warm) check() error {
+	if w == nil {
+		return nil
+	}
+	return cmp.Or(
+		bounded("warm_on_start.rate", w.Rate, 0, 1e6),
+		bounded("warm_on_start.keys", w.Keys, 0, 100_000_000),
+		w.List.check("warm_on_start."),
+	)
+}
+
+func (w *Warm) rate() float64 { return cmp.Or(w.Rate, 1000) }
+func (w *Warm) keys() int     { return cmp.Or(w.Keys, 1_000_000) }
+
 // maxListTime bounds the time that a list of keys may take.
 const maxListTime = 24 * time.Hour
 

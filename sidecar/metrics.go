@@ -54,6 +54,7 @@ var (
 	descKnownAge    = desc("known_age_seconds", "Age of a namespace's filter of existing keys.", "namespace")
 	descKnownFailed = desc("known_failures_total", "Builds of a namespace's filter that failed.", "namespace")
 	descThrough     = desc("origin_writes_total", "Writes to a namespace's origin by what became of them: stored, refused, unknown, shed.", "namespace", "result")
+	descWarmed      = desc("warmed_keys_total", "Keys loaded at the start: loaded, absent, failed.", "namespace", "result")
 	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
 	descTokensOut   = desc("lease_tokens", "Tokens out, and reads that wait for their fills.", "state")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
@@ -244,6 +245,12 @@ func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Des
 		open = 1
 	}
 	gauge(descBreaker, open, name)
+	if ns.warming != nil {
+		w := ns.warmStats()
+		count(descWarmed, w.Loaded, name, "loaded")
+		count(descWarmed, w.Absent, name, "absent")
+		count(descWarmed, w.Failed, name, "failed")
+	}
 	if ns.through != nil {
 		t := ns.throughStats()
 		count(descThrough, t.Stored, name, "stored")

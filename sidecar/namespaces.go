@@ -61,6 +61,7 @@ type namespace struct {
 	aside     atomic.Int64 // loads without a holder
 	known     *known       // nil: any key may exist
 	through   *through     // nil: writes are the cache's own
+	warming   *warming     // nil: nothing is loaded at the start
 
 	counts [wire.OpCount][outcomes]atomic.Int64
 
@@ -119,6 +120,9 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 		n.loads = append(n.loads, slot.loads)
 		if slot.origin.writer != nil {
 			slot.through = newThrough(slot.origin.writer, ns.Limits)
+		}
+		if ns.WarmOnStart != nil {
+			slot.warming = newWarming(ns.WarmOnStart, slot.origin.warm)
 		}
 		if ns.Known != nil {
 			if slot.known, err = newKnown(&cfg, slot, caughtUp); err != nil {

@@ -65,6 +65,10 @@ type Namespace struct {
 	Known *Known `yaml:"known"`
 	// KnownKeys lists them in place of the origin, which a Source cannot.
 	KnownKeys loader.Lister `yaml:"-"`
+	// WarmOnStart has keys of a list loaded at the start. Default: none.
+	WarmOnStart *Warm `yaml:"warm_on_start"`
+	// WarmKeys lists them in place of the origin, which a Source cannot.
+	WarmKeys loader.Lister `yaml:"-"`
 	// WriteThrough has what apps set and delete written to the origin first. It
 	// must be the same on all hosts.
 	WriteThrough bool `yaml:"write_through"`
@@ -131,6 +135,8 @@ func (n Namespace) check(l2 Size) error {
 		return errors.New("there are an origin and a Source: leave out one of them")
 	case n.Writer != nil && !n.WriteThrough:
 		return errors.New("there is a Writer, and no WriteThrough: set it, or leave Writer out")
+	case n.WarmKeys != nil && n.WarmOnStart == nil:
+		return errors.New("there is a WarmKeys, and no WarmOnStart: give it, or leave WarmKeys out")
 	case n.KnownKeys != nil && n.Known == nil:
 		return errors.New("there is a KnownKeys, and no Known: give it, with the number of keys")
 	}
@@ -151,6 +157,7 @@ func (n Namespace) check(l2 Size) error {
 		bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.Known.check(),
+		n.WarmOnStart.check(),
 	)
 }
 
@@ -166,7 +173,7 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"known", n.Known != nil}, {"write_through", n.WriteThrough}, {"limits", n.Limits != Limits{}},
+		{"known", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
 			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)

@@ -18,6 +18,7 @@ type origin struct {
 	keys   *loader.Keys
 	guard  *loader.Guard
 	known  loader.Lister               // all keys that there are; nil: there is no filter
+	warm   loader.Lister               // keys to be loaded at the start; nil: none
 	writer loader.Writer               // nil: nothing is written through
 	check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
 	close  func() error
@@ -66,6 +67,11 @@ func (n Namespace) uses(opened *opened, o *origin) (err error) {
 	if n.Known != nil {
 		if o.known, err = opened.lister(n.Known.List, n.KnownKeys); err != nil {
 			return fmt.Errorf("known: %w", err)
+		}
+	}
+	if n.WarmOnStart != nil {
+		if o.warm, err = opened.lister(n.WarmOnStart.List, n.WarmKeys); err != nil {
+			return fmt.Errorf("warm_on_start: %w", err)
 		}
 	}
 	if o.writer, err = opened.writer(n); err != nil {

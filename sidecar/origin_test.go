@@ -127,6 +127,13 @@ func TestNamespaceRefused(t *testing.T) {
 		{"KnownKeys alone", Namespace{Origin: http, KnownKeys: newDatabase(nil)}, "there is a KnownKeys, and no Known"},
 		{"KnownKeys and a list", Namespace{Origin: http, KnownKeys: newDatabase(nil), Known: &Known{Keys: 1, List: List{URL: "http://h"}}}, "known: url is for another kind"},
 
+		{"warm_on_start alone", Namespace{WarmOnStart: &Warm{}}, "warm_on_start is for loads from an origin"},
+		{"rate of warming", Namespace{Origin: redis, WarmOnStart: &Warm{Rate: -1}}, "warm_on_start.rate -1: give 0 to"},
+		{"keys to warm", Namespace{Origin: redis, WarmOnStart: &Warm{Keys: -1}}, "warm_on_start.keys -1: give 0 to"},
+		{"list's timeout of warming", Namespace{Origin: redis, WarmOnStart: &Warm{List: List{Timeout: -1}}}, "warm_on_start.timeout -1ns"},
+		{"no list to warm", Namespace{Origin: memcached, WarmOnStart: &Warm{}}, "warm_on_start: this kind of origin cannot list its keys"},
+		{"WarmKeys alone", Namespace{Origin: http, WarmKeys: newDatabase(nil)}, "there is a WarmKeys, and no WarmOnStart"},
+
 		{"Writer alone", Namespace{Source: loader.SourceFunc(aSource), Writer: &store{}}, "there is a Writer, and no WriteThrough"},
 		{"no Writer", Namespace{Source: loader.SourceFunc(aSource), WriteThrough: true}, "write_through: a Source takes no writes: give a Writer too"},
 		{"no statements", Namespace{Origin: postgres, WriteThrough: true}, "its statement to store must have $1, the key, and $2, the value"},

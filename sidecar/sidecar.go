@@ -191,6 +191,12 @@ func (s *Sidecar) run(ctx context.Context) error {
 			back.Go(func() error { k.builder.Run(below); return nil })
 		}
 	}
+	warm := ctx // which ends first
+	for _, ns := range s.names.all() {
+		if ns.warming != nil {
+			back.Go(func() error { s.warm(warm, ns); return nil })
+		}
+	}
 	cluster, middle := errgroup.WithContext(middle)
 	cluster.Go(func() error { return s.node.Run(middle) })
 	select { // a port that is taken is said before anything else is

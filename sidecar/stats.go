@@ -144,7 +144,7 @@ func (n *namespaces) stats() []wire.NamespaceStats {
 			t.Refused += ns.counts[op][refused].Load()
 			t.Errors += ns.counts[op][failed].Load()
 		}
-		t.Loads, t.Known, t.Through = ns.loadStats(), ns.knownStats(), ns.throughStats()
+		t.Loads, t.Known, t.Through, t.Warm = ns.loadStats(), ns.knownStats(), ns.throughStats(), ns.warmStats()
 		list = append(list, t)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })

@@ -84,6 +84,7 @@ namespaces:
     origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1, store: s, delete: d}}
     limits: *l
     known: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
+    warm_on_start: {rate: 2.5, keys: 3, query: k, url: u, command: [c], timeout: 4s}
     write_through: true
   redis:
     origin: {redis: {address: a, username: u, password_file: /f, password_env: E, db: 1, tls: true,
@@ -131,7 +132,8 @@ namespaces:
 		"database": {
 			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Store: "s", Delete: "d"}},
 			Limits: limits, WriteThrough: true,
-			Known: &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
 		},
 		"redis": {Origin: &sidecar.Origin{Redis: &sidecar.RedisOrigin{
 			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",

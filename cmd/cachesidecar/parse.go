@@ -261,6 +261,7 @@ var kinds = map[string]string{
 	"sidecar.Limits":               "settings, such as concurrency: 16",
 	"sidecar.Breaker":              "settings, such as failures: 5",
 	"sidecar.Known":                "settings, such as keys: 1000000",
+	"sidecar.Warm":                 "settings, such as rate: 500",
 	"main.fileConfig":              "settings, such as l2_size: 1GiB",
 }
 

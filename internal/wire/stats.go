@@ -165,6 +165,15 @@ type NamespaceStats struct {
 	Loads   LoadStats    `msgpack:"loads" json:"loads"`
 	Known   KnownStats   `msgpack:"known" json:"known"`
 	Through ThroughStats `msgpack:"write_through" json:"write_through"`
+	Warm    WarmStats    `msgpack:"warm_on_start" json:"warm_on_start"`
+}
+
+// WarmStats tells of the keys of a namespace that this host has loaded at its start.
+type WarmStats struct {
+	State  string `msgpack:"state" json:"state"` // waiting, running, done or failed; "" is nothing to be loaded
+	Loaded int64  `msgpack:"loaded" json:"loaded"`
+	Absent int64  `msgpack:"absent" json:"absent"`
+	Failed int64  `msgpack:"failed" json:"failed"` // loads
 }
 
 // KnownStats tells of a namespace's filter of existing keys on this host.

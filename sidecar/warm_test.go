@@ -1,0 +1,97 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// listOf lists keys of its own, whatever there is.
+type listOf []string
+
+func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
+	for _, key := range k {
+		if err := each([]byte(key)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestWarm: each host loads what it holds of the list when it has begun, at its
+// rate, and one that comes later gets what is there already from the others.
+func TestWarm(t *testing.T) {
+	const n = 600
+	o := newDatabase(always(5 * time.Millisecond))
+	var list listOf
+	for i := range n {
+		list = append(list, fmt.Sprint("key", i))
+		if i > 0 { // one that there is not
+			o.set(list[i], []byte("value"))
+		}
+	}
+	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20}, WarmKeys: list}, func(w *world) {
+		stats := func() (sum wire.WarmStats) {
+			for _, v := range w.nodes {
+				s := v.s.names.lookup(defaultNamespace).warmStats()
+				sum.Loaded += s.Loaded
+				sum.Absent += s.Absent
+				sum.Failed += s.Failed
+				if sum.State == "" || s.State != warmDone {
+					sum.State = s.State
+				}
+			}
+			return sum
+		}
+		if s := stats(); s.State != warmRunning || s.Loaded == 0 || s.Loaded > int64(3*20*time.Since(w.begun).Seconds()) {
+			t.Errorf("after %v: %+v", time.Since(w.begun), s)
+		}
+		time.Sleep(n / 20 * time.Second)
+		if s := stats(); s != (wire.WarmStats{State: warmDone, Loaded: n - 1, Absent: 1}) {
+			t.Errorf("at the end: %+v", s)
+		}
+		for i, key := range list {
+			if got := o.asked(key); got != 1 {
+				t.Errorf("%s was loaded %d times", key, got)
+			}
+			if i > 0 {
+				is(t, key, w.nodes[i%3].get(key, wire.NoLoad), wire.OK, "value")
+			}
+		}
+		w.nodes[1].leave()
+		time.Sleep(10 * time.Second)
+		w.nodes[1].start()
+		time.Sleep(40 * time.Second)
+		again := 0
+		for _, key := range list[1:] {
+			again += o.asked(key) - 1
+		}
+		if s := w.nodes[1].s.names.lookup(defaultNamespace).warmStats(); s.State != warmDone || again > n/20 {
+			t.Errorf("after a restart in order: %+v, and %d keys were loaded again", s, again)
+		}
+	})
+}
+
+// TestWarmBounds: no more than so many, and what cannot be listed is told.
+func TestWarmBounds(t *testing.T) {
+	o := newDatabase(always(time.Millisecond))
+	var list listOf
+	for i := range 100 {
+		list = append(list, fmt.Sprint("key", i))
+		o.set(list[i], []byte("value"))
+	}
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30}, WarmKeys: list}, func(w *world) {
+		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed, Loaded: 30}) {
+			t.Errorf("%+v", s)
+		}
+	})
+	o.listErr = context.DeadlineExceeded
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{}, WarmKeys: o}, func(w *world) {
+		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed}) {
+			t.Errorf("%+v", s)
+		}
+	})
+}
