@@ -71,7 +71,7 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return errorReply(wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it"))
+		return errorReply(waitedInVain)
 	case err != nil:
 		return loadError(ns, err)
 	case !grant.Holds():
@@ -87,24 +87,48 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 	return wire.Reply{Status: wire.Lease, Token: c.packToken(grant.Token), TTLMS: ns.leaseTime.Milliseconds()}
 }
 
-// lease passes a LEASE on to the key's owner. A value that somebody vouches for
-// is kept as a GET's is.
+var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it")
+
+// lease passes a LEASE on to the key's owner: one of this host's for each key at a
+// time. A value is for all who wait, and kept as a GET's is; a token is for the
+// one who asked, and the next in line asks on behalf of the others.
 func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
-	now := c.clock.Read()
-	if !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.node.Bound()) {
-		return unanswered(q, owner)
+	for {
+		now := c.clock.Read()
+		if !q.Has(wire.Fresh) {
+			if cp := c.copyOf(key, owner, now); cp != nil {
+				return c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+			}
+			if !owner.Answers(now.Boot, c.node.Bound()) {
+				return unanswered(q, owner)
+			}
+		}
+		cl, lead := c.calls.join(c, owner, key, q.Options&asked|leases, now, deadline, nil)
+		if lead {
+			out := *q
+			out.Options |= wire.Vouch
+			var a peer.Answer
+			if cl.err = c.node.Do(ctx, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
+				c.take(cl, &a.Reply)
+			}
+			a.Release()
+			c.ended(cl)
+			return c.outcome(cl, q)
+		}
+		if !c.waitFor(ctx, cl, deadline) {
+			return errorReply(waitedInVain)
+		}
+		if own := cl.err != nil || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
+			return c.outcome(cl, q)
+		}
+		if c.clock.Read().Boot >= deadline {
+			return errorReply(waitedInVain)
+		}
 	}
-	cl := &call{key: key, opts: q.Options & asked, owner: owner, at: now.Boot}
-	out := *q
-	out.Options |= wire.Vouch
-	var a peer.Answer
-	defer a.Release()
-	c.counts.peerReads.Add(1)
-	if cl.err = c.node.Do(ctx, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
-		c.take(cl, &a.Reply)
-	}
-	return c.outcome(cl, q)
 }
+
+// leases tells a LEASE's call from a GET's. No request has such an option.
+const leases wire.Options = 1 << 30
 
 // fill answers FILL at the key's holder.
 func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {

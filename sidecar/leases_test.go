@@ -59,6 +59,13 @@ func TestVirtualLeaseOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		asked := int64(0)
+		for _, v := range w.nodes {
+			asked += v.s.clusterState().PeerReads
+		}
+		if asked > 10 { // a host asks for the token, and for the fill
+			t.Errorf("owners were asked %d times", asked)
+		}
 		if tokens.Load() != 1 || values.Load() != 399 {
 			t.Errorf("%d tokens and %d values, want 1 and 399", tokens.Load(), values.Load())
 		}
