@@ -110,6 +110,7 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 			ns.loadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.took.add(took)
+				ns.early.Store(int64(earlyReach * ns.policy.Beta * float64(ns.took.mean())))
 			}
 			if err == nil {
 				ns.known.add(key.Hash) // though nobody may have announced it
@@ -203,12 +204,9 @@ func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
 
 // refreshEarly loads the key of a hit again, if that is likely to end soon.
 func (c *core) refreshEarly(ns *namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
-	took := ns.took.mean()
-	left := d.Remaining(now.Boot)
-	if float64(left) > earlyReach*ns.policy.Beta*float64(took) || !ns.policy.RefreshEarly(left, took, rand.Float64()) {
-		return
+	if ns.policy.RefreshEarly(d.Remaining(now.Boot), ns.took.mean(), rand.Float64()) {
+		c.refresh(ns, key, false)
 	}
-	c.refresh(ns, key, false)
 }
 
 // earlyReach: −ln r is above it once in 480 million times, so nobody throws the

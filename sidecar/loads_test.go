@@ -296,7 +296,6 @@ func TestVirtualNegative(t *testing.T) {
 		o.set("k", []byte("there"))
 		time.Sleep(DefaultNegativeTTL)
 		is(t, "after the negative TTL", w.other("k").get("k", 0), wire.OK, "there")
-		absent = func(v *vnode) {}
 		w.other("none").get("none", 0)
 		if r := w.other("none").do(&wire.Request{Op: wire.OpSet, Key: []byte("none"), Value: []byte("some"), Mode: wire.ModeAdd}); r.Status != wire.OK {
 			t.Errorf("ADD over a negative entry: %s", r.Status)
@@ -432,6 +431,28 @@ func TestVirtualLoadErrors(t *testing.T) {
 		is(t, "its load went on", w.nodes[0].get("slow", 0), wire.OK, "value")
 		if n := o.asked("slow"); n != 1 {
 			t.Errorf("%d loads, want 1", n)
+		}
+	})
+}
+
+// TestVirtualSlowLoad: what takes longer to load than it lives is a value for
+// those who have waited, on any host.
+func TestVirtualSlowLoad(t *testing.T) {
+	ttl, negative := 200*time.Millisecond, 100*time.Millisecond
+	o := newDatabase(always(250 * time.Millisecond))
+	withNodes(t, 3, o, Namespace{DefaultTTL: &ttl, NegativeTTL: &negative}, func(w *world) {
+		o.set("k", []byte("value"))
+		var wg sync.WaitGroup
+		for i := range 12 {
+			v := w.nodes[i%3]
+			wg.Go(func() { is(t, "through "+v.name, v.get("k", 0), wire.OK, "value") })
+		}
+		wg.Wait()
+		if n := o.asked("k"); n != 1 {
+			t.Errorf("%d loads, want 1", n)
+		}
+		if r := w.other("none").get("none", 0); r.Status != wire.Miss || r.Why != wire.Absent {
+			t.Errorf("none: %s, why %d", r.Status, r.Why)
 		}
 	})
 }

@@ -55,7 +55,7 @@ type namespace struct {
 	leaseTime time.Duration // that an app may take to load
 	origin    *origin       // nil: the apps load
 	loads     *loader.Loads // from the origin
-	early     bool          // hits may refresh what ends soon
+	early     atomic.Int64  // ns before its end from which a hit may refresh a value
 	took      recent        // time of loads
 	loadTime  prometheus.Histogram
 	aside     atomic.Int64 // loads without a holder
@@ -115,7 +115,6 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 		if slot.loads, err = loader.NewLoads(loader.LoadsConfig{}); err != nil {
 			return nil, err
 		}
-		slot.early = slot.policy.Beta > 0
 		slot.loadTime = newLoadTime(name)
 		n.loads = append(n.loads, slot.loads)
 		if slot.origin.writer != nil {

@@ -206,7 +206,7 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
 		c.vouchAs(r, asOf)
 		return dst, 0, ns
-	case ns.early && info.Deadline != 0 && !q.Has(wire.NoLoad):
+	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.early.Load()) && !q.Has(wire.NoLoad):
 		c.refreshEarly(ns, k, info.Deadline, now)
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}

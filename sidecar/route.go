@@ -354,11 +354,9 @@ func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
 		c.counts.peerErrors.Add(1)
 		return unanswered(q, cl.owner)
 	case cl.copy != nil:
-		now := c.clock.Read()
-		if cl.copy.Deadline.Passed(now.Boot) {
-			return wire.Reply{Status: wire.Miss}
-		}
-		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, now)
+		// It was alive when the owner answered; its copy may have ended since, as
+		// that counts from the question.
+		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, c.clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.owner)
 	}
