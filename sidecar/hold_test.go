@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -215,13 +214,17 @@ func TestHoldUnknown(t *testing.T) {
 		if heldNow(s, "lagging", key) {
 			t.Error("held without a reason")
 		}
-		var behind cluster.Owner // nothing of its log is applied
+		behind := s.node.View().Others()[0]
 		s.handoff.begunAt[p].Store(int64(s.clock.Read().Boot))
-		s.holds.before[p].Store(&[]logTo{{&behind, 1}})
+		s.holds.before[p].Store(&[]logTo{{behind, behind.Applied() + 1}})
 		if !heldNow(s, "lagging", key) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
-		s.holds.before[p].Store(nil)
+		theirs, _ := heldBy(w.nodes[1], "key")
+		if _, err := w.nodes[1].s.Set(t.Context(), "default", theirs, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
 		if heldNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
