@@ -60,7 +60,11 @@ func (b *Bench) streams(ctx context.Context, p record.PropagationParameters) (ro
 		delete(sides, record.Redis)
 		return nil, err
 	}
-	names := []string{record.Sidecar, record.Redis}
+	if sides[record.Fanout], err = b.openFanout(ctx, p); err != nil {
+		delete(sides, record.Fanout)
+		return nil, err
+	}
+	names := []string{record.Sidecar, record.Redis, record.Fanout}
 	for round := range p.Rounds {
 		for _, rate := range []int{p.Rate / 10, p.Rate, 10 * p.Rate} {
 			row := record.PropagationRow{Part: record.Stream, Round: round + 1, Rate: rate, Streams: map[string]record.StreamSide{}}

@@ -24,17 +24,23 @@ const (
 
 // sidecars is several hosts. A key of the first is watched through the others.
 type sidecars struct {
-	c     *peers.Cluster
+	watched
+	c *peers.Cluster
+}
+
+// watched is keys that are overwritten through their owner and read through
+// others, while other keys are overwritten everywhere.
+type watched struct {
 	write pacers
 	keys  []uint64
 	owner *line
 	read  []*line
-	bound time.Duration
+	bound time.Duration // of the reads' staleness
 	seq   uint64
 }
 
 func (b *Bench) openSidecars(ctx context.Context, p record.PropagationParameters) (stream, error) {
-	s := &sidecars{bound: time.Duration(p.Bound) * time.Millisecond}
+	s := &sidecars{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
 	var err error
 	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, b.watchOptions(p, "")); err != nil {
 		return nil, err
@@ -72,35 +78,49 @@ func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) err
 		if len(own) == 0 {
 			return fmt.Errorf("%s owns none of %d keys: give more", h.Node(), p.Keys)
 		}
-		draw := uniform(uint64(i), len(own))
-		w, err := openPaced(h.Server, func(n int) uint64 { return own[draw(0, n)] })
-		if err != nil {
+		if err := s.connect(h.Server, p, own); err != nil {
 			return err
-		}
-		s.write = append(s.write, w)
-		l, err := openLine(h.Server, p.KeySize, p.ValueSize)
-		if err != nil {
-			return err
-		}
-		if i == 0 {
-			s.owner = l
-		} else {
-			s.read = append(s.read, l)
 		}
 	}
 	if len(s.keys) == 0 {
 		return fmt.Errorf("%s owns no key that could be watched: give more hosts or keys", hosts[0].Node())
 	}
-	for _, k := range s.keys {
-		if err := s.owner.set(k, 1); err != nil {
-			return err
-		}
+	return s.begin()
+}
+
+// connect opens a host: the first one is the owner of what is watched. own are
+// the keys that are overwritten through it.
+func (s *watched) connect(h *peers.Server, p record.PropagationParameters, own []uint64) error {
+	draw := uniform(uint64(len(s.write)), len(own))
+	w, err := openPaced(h, func(n int) uint64 { return own[draw(0, n)] })
+	if err != nil {
+		return err
 	}
-	s.seq = 1
+	s.write = append(s.write, w)
+	l, err := openLine(h, p.KeySize, p.ValueSize)
+	if err != nil {
+		return err
+	}
+	if s.owner == nil {
+		s.owner = l
+	} else {
+		s.read = append(s.read, l)
+	}
 	return nil
 }
 
-func (s *sidecars) close() {
+// begin writes what is watched for the first time.
+func (s *watched) begin() error {
+	s.seq = 1
+	for _, k := range s.keys {
+		if err := s.owner.set(k, s.seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *watched) close() {
 	s.write.close()
 	for _, l := range s.read {
 		l.close()
@@ -108,10 +128,14 @@ func (s *sidecars) close() {
 	if s.owner != nil {
 		s.owner.close()
 	}
+}
+
+func (s *sidecars) close() {
+	s.watched.close()
 	s.c.Stop()
 }
 
-func (s *sidecars) writers() pacers { return s.write }
+func (s *watched) writers() pacers { return s.write }
 
 func (s *sidecars) counts(ctx context.Context) (side record.StreamSide, err error) {
 	for _, h := range s.c.Hosts() {
@@ -126,7 +150,7 @@ func (s *sidecars) counts(ctx context.Context) (side record.StreamSide, err erro
 	return side, nil
 }
 
-func (s *sidecars) probe(n uint64) ([]time.Duration, error) {
+func (s *watched) probe(n uint64) ([]time.Duration, error) {
 	key := s.keys[n%uint64(len(s.keys))]
 	s.seq++
 	seen := make([]time.Time, len(s.read))

@@ -19,8 +19,8 @@ func Root(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(root)), nil
 }
 
-// Build compiles the sidecar, as its own module has it, and the echo server
-// into dir.
+// Build compiles the sidecar, as its own module has it, and the servers that
+// show what a Go program can reach at most into dir.
 func Build(ctx context.Context, dir string) error {
 	root, err := Root(ctx)
 	if err != nil {
@@ -29,6 +29,7 @@ func Build(ctx context.Context, dir string) error {
 	for _, b := range []struct{ in, out, pkg string }{
 		{root, "cachesidecar", "./cmd/cachesidecar"},
 		{"", "echo", product + "/benchmarks/cmd/echo"},
+		{"", "fanout", product + "/benchmarks/cmd/fanout"},
 	} {
 		if err := build(ctx, b.in, filepath.Join(dir, b.out), b.pkg); err != nil {
 			return err

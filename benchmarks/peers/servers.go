@@ -40,6 +40,8 @@ type Options struct {
 	ValueSize int
 	Place     *Place // of a sidecar in a cluster
 	Config    string // path of a sidecar's configuration file; empty is none
+	// Fan are addresses for a fanout: its own, whom it asks, and whom it tells.
+	Fan []string
 }
 
 const (
@@ -116,6 +118,10 @@ func (s *Server) command(o Options) (args []string, err error) {
 		s.Get, s.Set = Memcached{KeySize: o.KeySize}, Memcached{KeySize: o.KeySize, Value: value}
 		return []string{"-s", s.Socket, "-a", "0700", "-m", strconv.FormatInt(o.Bytes>>20, 10),
 			"-c", strconv.Itoa(maxConns), "-t", strconv.Itoa(runtime.NumCPU()), "-R", strconv.Itoa(maxBatch), "-u", "root"}, err
+	case record.Fanout:
+		s.binary = filepath.Join(o.Dir, "fanout")
+		s.Get, s.Set = load.Sidecar{KeySize: o.KeySize}, load.Sidecar{KeySize: o.KeySize, Value: value}
+		return append([]string{s.Socket}, o.Fan...), nil
 	case record.Echo:
 		s.binary = filepath.Join(o.Dir, "echo")
 		s.Get, s.Set = EchoOf(o)
@@ -128,7 +134,7 @@ func (s *Server) command(o Options) (args []string, err error) {
 		}
 		return []string{s.Socket}, nil
 	}
-	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Echo, record.EchoTCP)
+	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Fanout, record.Echo, record.EchoTCP)
 }
 
 // ErrNotInstalled: a peer's program is not on this machine.

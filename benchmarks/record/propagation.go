@@ -8,6 +8,10 @@ const (
 	Hang   = "hang"   // a link passes nothing any more, and nobody is told
 )
 
+// Fanout is a side of Stream: processes that tell each other of writes, and no
+// more.
+const Fanout = "fanout"
+
 // Sides of Hang, beside Sidecar: clients of redis that keep copies.
 const (
 	NoPings = "no-pings" // it drops them when the connection ends

@@ -18,13 +18,23 @@ func (c streamRounds) of(side string, figure func(s record.StreamSide) float64) 
 	return spreadOf(v)
 }
 
+// ratio is the sidecar's delay until all have it in parts of another's, in the
+// same round.
+func (c streamRounds) ratio(side string, percentile float64) spread {
+	var v []float64
+	for _, r := range c {
+		v = append(v, ms(r.Streams[record.Sidecar].AllUS, percentile)/ms(r.Streams[side].AllUS, percentile))
+	}
+	return spreadOf(v)
+}
+
 // ms is a percentile of delays in µs.
 func ms(us []float64, percentile float64) float64 {
 	return record.Side{LatencyUS: us}.At(percentile) / 1000
 }
 
 // streamSides are who keeps copies, and how they are called.
-var streamSides = []struct{ name, text string }{{record.Sidecar, "sidecar"}, {record.Redis, "redis, client tracking"}}
+var streamSides = []struct{ name, text string }{{record.Sidecar, "sidecar"}, {record.Redis, "redis, client tracking"}, {record.Fanout, "bare fan-out"}}
 
 // hangSides are who reads while a link hangs.
 var hangSides = []struct{ name, text, careful string }{
@@ -77,6 +87,8 @@ func streamRows(rates map[int]streamRounds, p record.PropagationParameters) (row
 			rows = append(rows,
 				row{what, "ms until all have it, p50", all(record.Sidecar, 50), "%.2f", reachP50},
 				row{what, "ms until all have it, p99", all(record.Sidecar, 99), "%.2f", reachP99},
+				row{what, "p50, in parts of a bare fan-out's", c.ratio(record.Fanout, 50), "%.2f", nil},
+				row{what, "p99, in parts of a bare fan-out's", c.ratio(record.Fanout, 99), "%.2f", nil},
 				row{what, "the same of redis' subscribers, p50", all(record.Redis, 50), "%.2f", nil},
 				row{what, "the same of redis' subscribers, p99", all(record.Redis, 99), "%.2f", nil})
 		case rate > p.Rate:

@@ -258,6 +258,7 @@ func TestInvalidations(t *testing.T) {
 			f.Rows = append(f.Rows, record.PropagationRow{Part: record.Stream, Round: 1, Rate: rate, Streams: map[string]record.StreamSide{
 				record.Sidecar: {Writes: int64(rate), Seconds: 1, Probes: 5, Pairs: 15, NoCopy: 5, PairUS: delays(400), AllUS: delays(1200), Resets: 2},
 				record.Redis:   {Writes: int64(rate), Seconds: 1, Probes: 5, Pairs: 20, Early: 10, PairUS: delays(10), AllUS: delays(20)},
+				record.Fanout:  {Writes: int64(rate), Seconds: 1, Probes: 5, Pairs: 20, PairUS: delays(200), AllUS: delays(800)},
 			}})
 		}
 		f.Rows = append(f.Rows, record.PropagationRow{Part: record.Hang, Round: 1, Hangs: map[string]record.HangSide{
@@ -277,6 +278,8 @@ func TestInvalidations(t *testing.T) {
 	for _, want := range []string{
 		"| 1,000 invalidations/s, 5 hosts | ms until all have it, p50 | 1.20 | 1.20 | 1.20 | ≤ 1 | **missed by 0.2** |",
 		"| 1,000 invalidations/s, 5 hosts | the same of redis' subscribers, p99 | 0.10 | 0.10 | 0.10 | – | – |",
+		"| 1,000 invalidations/s, 5 hosts | p50, in parts of a bare fan-out's | 1.50 | 1.50 | 1.50 | – | – |",
+		"| 10,000 | bare fan-out | 10,000 | 0.20 | 1.00 | 1.80 | 0.80 | 4.00 | 7.20 | – | – | – |",
 		"| 10,000 invalidations/s, 5 hosts | ms until all have it, longest | 10.8 | 10.8 | 10.8 | ≤ 2000 | met |",
 		"25.00 % had\nno copy",
 		"0.00 % of those of the sidecar and 50.00 % of those of redis",
