@@ -15,6 +15,8 @@
 // holding that has ended.
 //
 // Goroutines, all of them ended by Run: a ticker (every B/16), one that watches
-// gossip, one poller a member (every B/4), gossip's, the peer server's, and one
-// for each ACQUIRE under way, of which there are at most four a member.
+// gossip, one poller a member (every B/4) and one that follows its log, one that
+// answers all followers and one that does so where nothing has come for B/4,
+// gossip's, the peer server's, and one for each ACQUIRE under way, of which there
+// are at most four a member.
 package cluster

@@ -2,7 +2,7 @@ package cluster
 
 import (
 	"context"
-	"sync"
+	"errors"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -18,13 +18,17 @@ import (
 // last event that it has applied, and the answer waits until there is something.
 // So there is no queue per follower, and a slow one asks later. The answers
 // travel with the polls, on a connection that carries no values.
+//
+// While much happens several such requests wait at the other process, for one
+// answer each, and are sent in one write: else each answer would cost a message of
+// its own to ask for the next.
 
-// Bounds of an answer to FOLLOW, and of the calls.
+// Bounds of answers to FOLLOW, and of the calls.
 const (
-	maxFollowed  = 8192                   // events
-	gatherAfter  = time.Millisecond       // since the last time: an event then goes at once
-	gatherFor    = 100 * time.Microsecond // else others may join it
-	followFailed = 20 * time.Millisecond  // then it asks again
+	maxFollowed  = 8192                  // events
+	maxAsked     = 16                    // calls under way
+	busyWithin   = 2 * time.Millisecond  // of one answer the next one comes, while much happens
+	followFailed = 20 * time.Millisecond // then it asks again
 )
 
 // followWait is how long an answer waits for an event.
@@ -33,9 +37,10 @@ func (n *Node) followWait() time.Duration { return n.cfg.Bound / 4 }
 // follow applies what another process appends to its log, until ctx ends.
 func (n *Node) follow(ctx context.Context, id kv.Process) {
 	for ctx.Err() == nil {
-		if !n.followOnce(ctx, id) {
-			sleep(ctx, followFailed)
+		if err := n.followFrom(ctx, id); err != nil && ctx.Err() == nil {
+			n.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
 		}
+		sleep(ctx, followFailed)
 	}
 }
 
@@ -48,42 +53,147 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// followOnce asks once, and says whether there was an answer that counts.
-func (n *Node) followOnce(ctx context.Context, id kv.Process) bool {
-	n.mu.Lock()
-	o := n.owner(id)
-	n.mu.Unlock()
-	wait := n.followWait()
-	body, err := wire.MarshalBody(&wire.Follow{Applied: o.log.Applied(), WaitMS: uint32(wait.Milliseconds())})
+// followed is an answer to FOLLOW, or a call that waits for one.
+type followed struct {
+	sent  int64 // wall clock
+	frame []byte
+	err   error
+	came  chan<- *followed // has room for all that are under way
+}
+
+// Answered keeps the answer for whoever applies them, in the order in which they
+// have come.
+func (f *followed) Answered(_ *rpc.Answers, frame []byte, err error) {
+	f.frame, f.err = append(f.frame[:0], frame...), err
+	f.came <- f
+}
+
+// asking is the FOLLOWs of one follower that are under way.
+type asking struct {
+	n       *Node
+	id      kv.Process
+	c       *rpc.Client
+	timeout time.Duration
+	came    chan *followed // in the order of the answers
+	idle    []*followed
+	waiting int // that have no answer yet
+}
+
+// followFrom begins with what comes after what has been applied, and returns when
+// something is amiss: then it must begin anew. What is under way is given up.
+func (n *Node) followFrom(ctx context.Context, id kv.Process) error {
+	a := &asking{n: n, id: id, timeout: n.followWait() + n.cfg.Bound/2, came: make(chan *followed, maxAsked)}
+	var err error
+	if a.c, _, err = n.pool.Connect(ctx, id, peer.Poll, a.timeout); err != nil {
+		return err
+	}
+	if err := a.ask(1, true); err != nil {
+		return err
+	}
+	window, last := 1, n.cfg.Clock.Read().Boot
+	for {
+		var f *followed
+		select {
+		case f = <-a.came:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		w, err := n.followOnce(id, f)
+		if err != nil {
+			return err
+		}
+		a.done(f)
+		now := n.cfg.Clock.Read().Boot
+		if w.Events.Len() > 0 && now-last < busyWithin {
+			window = min(2*window, maxAsked)
+		} else {
+			window = 1
+		}
+		last = now
+		switch {
+		case a.waiting <= window/2:
+			err = a.ask(window-a.waiting, false)
+		case w.Tell:
+			err = a.ask(1, false)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ask makes calls, in one write. There are at most maxAsked.
+func (a *asking) ask(calls int, anew bool) error {
+	n := a.n
+	body, err := wire.MarshalBody(&wire.Follow{Applied: n.ownerOf(a.id).log.Applied(), WaitMS: uint32(n.followWait().Milliseconds()), Anew: anew})
 	if err != nil {
-		n.cfg.Log.Error("follow", "error", err)
-		return false
+		return err
 	}
-	sent := n.cfg.Clock.Read()
-	var a peer.Answer
-	defer a.Release()
-	if err := n.pool.Do(ctx, id, peer.Poll, wait+n.cfg.Bound/2, &wire.Request{Op: wire.OpFollow, Body: body}, &a); err != nil || a.Status != wire.OK {
-		n.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err, "message", string(a.Message))
-		return false
+	sent := n.cfg.Clock.Read().Wall
+	for range calls {
+		f := &followed{came: a.came}
+		if last := len(a.idle) - 1; last >= 0 {
+			f, a.idle = a.idle[last], a.idle[:last]
+		}
+		f.sent = sent
+		if err := a.c.Start(&wire.Request{Op: wire.OpFollow, Body: body, TimeoutMS: uint32(a.timeout.Milliseconds())}, a.timeout, f); err != nil {
+			return err
+		}
+		a.waiting++
 	}
-	var w wire.Followed
-	if err := wire.UnmarshalBody(a.Body, &w); err != nil {
+	a.c.Flush()
+	return nil
+}
+
+// done takes a call back whose answer has been applied.
+func (a *asking) done(f *followed) {
+	a.waiting--
+	if cap(f.frame) > maxIdleFrame {
+		f.frame = nil
+	}
+	a.idle = append(a.idle, f)
+}
+
+// maxIdleFrame is how long a buffer may be that is kept for the next answer.
+const maxIdleFrame = 4 << 10
+
+// ownerOf is owner, without the lock.
+func (n *Node) ownerOf(id kv.Process) *Owner {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.owner(id)
+}
+
+// followOnce applies an answer. An error says that it does not count.
+func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err error) {
+	if f.err != nil {
+		return w, f.err
+	}
+	var r wire.Reply
+	if err := wire.DecodeReply(wire.OpFollow, f.frame, &r); err != nil {
+		return w, err
+	}
+	if err := r.Err(); err != nil {
+		return w, err
+	}
+	if err := wire.UnmarshalBody(r.Body, &w); err != nil {
 		n.cfg.Log.Warn("a log cannot be followed", "node", id.Node, "error", err)
-		return false
+		return w, err
 	}
-	if n.skewed(id, w.WallMS, sent.Wall) {
-		return false
+	if n.skewed(id, w.WallMS, f.sent) {
+		return w, errSkewed
 	}
+	o := n.ownerOf(id)
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	if w.Reset {
-		return n.reset(o, &w)
+		return w, n.reset(o, &w)
 	}
 	events, err := fromEvents(&w.Events)
 	gap := w.After != o.log.Applied() && !strike.Out(strike.Gap)
 	if err != nil || w.After+uint64(len(events)) != w.To || gap {
 		n.counts.gaps.Add(1)
 		n.cfg.Log.Warn("events of a log are missing", "node", id.Node, "after", w.After, "to", w.To, "events", len(events), "error", err)
-		return false
+		return w, errGap
 	}
 	if len(events) > 0 {
 		n.cfg.Tiers.Apply(id, w.After, events)
@@ -92,15 +202,23 @@ func (n *Node) followOnce(ctx context.Context, id kv.Process) bool {
 	}
 	lease, ok := o.log.Advance(w.After, w.To)
 	n.leased(o, lease)
-	return ok
+	if !ok {
+		return w, errGap
+	}
+	return w, nil
 }
+
+var (
+	errSkewed = errors.New("its clock is off")
+	errGap    = errors.New("events are missing")
+)
 
 // lagged notes how long the first event of an answer had waited for it.
 func (n *Node) lagged(clock, first kv.Version) {
 	n.counts.lag.Store(int64(max(0, clock.Wall().Sub(first.Wall()))))
 }
 
-func (n *Node) reset(o *Owner, w *wire.Followed) bool {
+func (n *Node) reset(o *Owner, w *wire.Followed) error {
 	var marks []invalidation.Mark
 	if err := wire.EachMark(w.Marks, func(p uint16, changed, raised uint64) {
 		if p < kv.Partitions {
@@ -108,13 +226,13 @@ func (n *Node) reset(o *Owner, w *wire.Followed) bool {
 		}
 	}); err != nil {
 		n.cfg.Log.Warn("a log cannot be followed", "node", o.Node, "error", err)
-		return false
+		return err
 	}
 	n.counts.resets.Add(1)
 	n.cfg.Log.Debug("a place in a log is gone: all that may have changed since is dropped", "node", o.Node, "partitions", len(marks))
 	n.cfg.Tiers.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
 	n.leased(o, o.log.Reset(w.To))
-	return true
+	return nil
 }
 
 // leased says that everything up to a moment has been applied of an owner's log.
@@ -123,108 +241,4 @@ func (n *Node) leased(o *Owner, at time.Duration) {
 		return
 	}
 	n.step(func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
-}
-
-// news is how far followers may be answered.
-type news struct {
-	mu      sync.Mutex
-	place   uint64
-	changed chan struct{} // closed when it moves; nil where nobody waits
-}
-
-// wait returns when there is something after a place, or ctx ends.
-func (n *news) wait(ctx context.Context, place uint64) {
-	n.mu.Lock()
-	if n.place > place {
-		n.mu.Unlock()
-		return
-	}
-	if n.changed == nil {
-		n.changed = make(chan struct{})
-	}
-	changed := n.changed
-	n.mu.Unlock()
-	select {
-	case <-changed:
-	case <-ctx.Done():
-	}
-}
-
-func (n *news) move(place uint64) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.place = place
-	if n.changed != nil {
-		close(n.changed)
-		n.changed = nil
-	}
-}
-
-// gather lets followers have what is new, until ctx ends: at once, or where they
-// have just had something, together with what comes in a moment.
-func (n *Node) gather(ctx context.Context) {
-	rest := n.cfg.Network.Nap
-	if rest == nil {
-		nap := newNap()
-		defer nap.close()
-		rest = nap.sleep
-	}
-	var last time.Duration
-	for place := uint64(0); ctx.Err() == nil; {
-		n.cfg.Events.Wait(ctx, place)
-		if n.cfg.Clock.Read().Boot-last < gatherAfter {
-			rest(gatherFor)
-		}
-		last, place = n.cfg.Clock.Read().Boot, n.cfg.Events.Head()
-		n.news.move(place)
-	}
-}
-
-// follow answers a FOLLOW when there is something, or its time is over.
-func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
-	n := s.n
-	id := q.ID
-	var w wire.Follow
-	if err := wire.UnmarshalBody(q.Body, &w); err != nil {
-		c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err))
-		return
-	}
-	n.readers.applied(s.from, w.Applied)
-	n.mu.Lock()
-	running := n.running
-	n.mu.Unlock()
-	c.Go(func() []byte {
-		wait := min(time.Duration(w.WaitMS)*time.Millisecond, n.followWait())
-		if running != nil && wait > 0 {
-			ctx, cancel := context.WithTimeout(running, wait)
-			n.news.wait(ctx, w.Applied)
-			cancel()
-		}
-		r := n.followed(w.Applied)
-		r.ID = id
-		return wire.AppendReply(nil, wire.OpFollow, &r)
-	})
-}
-
-// followed is what comes after a place in this process's log.
-func (n *Node) followed(place uint64) wire.Reply {
-	var w wire.Followed
-	events, ok := n.cfg.Events.After(place, maxFollowed, nil)
-	for !ok && strike.Out(strike.Tail) { // what is still there
-		place++
-		events, ok = n.cfg.Events.After(place, maxFollowed, nil)
-	}
-	if ok {
-		w.After, w.To, w.Events = place, place+uint64(len(events)), toEvents(events)
-	} else {
-		r := n.cfg.Events.Reset(place)
-		w.Reset, w.To = true, r.Head
-		for _, m := range r.Since {
-			w.Marks = wire.AppendMark(w.Marks, m.Partition, m.Changed, m.Raised)
-		}
-		w.Floors = n.cfg.Tiers.Floors()
-	}
-	now := n.cfg.Clock.Read() // after all that it is to be above of
-	w.WallMS, w.Clock = now.Wall, uint64(n.cfg.Versions.Next(now.Wall))
-	return body(&w)
 }

@@ -98,6 +98,7 @@ func (n *Node) Applied(ctx context.Context, place uint64) bool {
 	begun := n.cfg.Clock.Read().Boot
 	t := time.NewTimer(lease)
 	defer t.Stop()
+	n.urge(place)
 	for {
 		now := n.cfg.Clock.Read().Boot
 		behind, changed := n.readers.behind(place, now, lease)

@@ -57,6 +57,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { n.watch(inner); return nil })
 	group.Go(func() error { n.tick(inner); return nil })
 	group.Go(func() error { n.gather(inner); return nil })
+	group.Go(func() error { n.heartbeats(inner); return nil })
 	group.Go(func() error { n.relay(inner); return nil })
 	group.Go(func() error {
 		select {

@@ -22,6 +22,11 @@ func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
 type polls struct {
 	n    *Node
 	from kv.Process
+
+	// Places in this process's log, under the lock of the news.
+	sent    uint64 // up to which it has been answered
+	applied uint64 // up to which it has applied, as it last said
+	urged   uint64 // up to which it was asked to say so
 }
 
 // Batch looks for a pause before anything is answered.

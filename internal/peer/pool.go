@@ -145,18 +145,10 @@ func (a *Answer) Release() {
 // The caller releases the answer, also after an error. An answer that is an
 // error status is no error here.
 func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
-	r := p.remote(id)
-	if r == nil {
-		return fmt.Errorf("%w %s", ErrUnknown, id)
+	c, timeout, err := p.Connect(ctx, id, purpose, timeout)
+	if err != nil {
+		return err
 	}
-	c := r.redialer(purpose).Live()
-	if c == nil {
-		var err error
-		if c, timeout, err = r.connect(ctx, purpose, timeout); err != nil {
-			return err
-		}
-	}
-	var err error
 	q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
 	if a.call, err = c.Do(ctx, timeout, q); err != nil {
 		return err
@@ -166,6 +158,19 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 	}
 	return nil
+}
+
+// Connect returns the connection to a process, and makes it where there is none.
+// It says what is left of the time.
+func (p *Pool) Connect(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
+	r := p.remote(id)
+	if r == nil {
+		return nil, 0, fmt.Errorf("%w %s", ErrUnknown, id)
+	}
+	if c := r.redialer(purpose).Live(); c != nil {
+		return c, timeout, nil
+	}
+	return r.connect(ctx, purpose, timeout)
 }
 
 // remote returns what is known of a process, or nil.

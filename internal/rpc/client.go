@@ -181,6 +181,16 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	return call, call.err
 }
 
+// Start makes a call that nobody waits for: caller is told what has become of it.
+// The request, whose ID it sets, is sent with Flush. Its bytes are the caller's
+// again when it returns; after an error caller is not told anything.
+func (c *Client) Start(q *wire.Request, timeout time.Duration, caller Caller) error {
+	return c.queue(q, timeout, caller)
+}
+
+// Flush sends what was started, as far as that goes without waiting.
+func (c *Client) Flush() { c.flush() }
+
 // Release gives a call back for reuse.
 func (c *Client) Release(call *Call) {
 	if call == nil {

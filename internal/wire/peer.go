@@ -165,19 +165,21 @@ type Goodbye struct {
 }
 
 // Follow asks for what comes after a place in the answering process's log, and
-// says that everything up to there has been applied.
+// says that everything up to there has been applied. Of several that wait on a
+// connection each is answered with what follows the one before.
 type Follow struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Applied uint64
 	WaitMS  uint32 // how long the answer may wait for something to come
+	Anew    bool   // begin after Applied, whatever was answered before
 }
 
 // Followed answers FOLLOW.
 type Followed struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	After  uint64 // the place asked for, unless Reset
+	After  uint64 // the place asked for, or that of the answer before, unless Reset
 	To     uint64 // the place after which to go on
 	Events Events // what lies between
 	WallMS int64
@@ -188,6 +190,9 @@ type Followed struct {
 	Reset  bool
 	Marks  []byte // see AppendMark
 	Floors []Floor
+
+	// Tell asks the follower to say at once how far it has applied.
+	Tell bool
 }
 
 // Floor is a namespace's flush: entries from before the version are gone.

@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// byHand follows a node's log by hand, over a connection of its own.
+type byHand struct {
+	t    *testing.T
+	n    *Node
+	log  *invalidation.Log
+	c    *rpc.Client
+	came chan *followed
+	stop func() // what answers followers
+}
+
+func newByHand(t *testing.T) *byHand {
+	t.Helper()
+	log, err := invalidation.NewLog(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := New(Config{
+		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
+		Bound: MinBound, Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := kv.Process{Node: "b", Epoch: 1}
+	n.readers.polled(from, n.cfg.Clock.Read().Boot, time.Hour)
+	server := rpc.NewServer(rpc.Limits{}, n.cfg.Log, func(net.Conn) (rpc.Handler, error) { return &polls{n: n, from: from}, nil })
+	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
+	var all, answering sync.WaitGroup
+	ctx, stop := context.WithCancel(context.Background())
+	inner, end := context.WithCancel(ctx)
+	all.Go(func() { _ = server.Serve(ctx, ln) })
+	answering.Go(func() { n.gather(inner) })
+	answering.Go(func() { n.heartbeats(inner) })
+	r.stop = func() { end(); answering.Wait() }
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.c = rpc.NewClient(nc, rpc.ClientConfig{})
+	t.Cleanup(func() {
+		r.stop()
+		stop()
+		_ = r.c.Close()
+		all.Wait()
+	})
+	return r
+}
+
+// ask sends so many FOLLOWs in one write.
+func (r *byHand) ask(calls int, f wire.Follow) {
+	r.t.Helper()
+	for range calls {
+		body, err := wire.MarshalBody(&f)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.c.Start(&wire.Request{Op: wire.OpFollow, Body: body}, time.Minute, &followed{came: r.came}); err != nil {
+			r.t.Fatal(err)
+		}
+		f.Anew = false
+	}
+	r.c.Flush()
+}
+
+func (r *byHand) append(events int) {
+	for range events {
+		r.log.Append(invalidation.Event{Hash: 7, Version: 1})
+	}
+}
+
+// answer waits for one that leads from one place to another.
+func (r *byHand) answer(after, to uint64) (w wire.Followed) {
+	r.t.Helper()
+	select {
+	case f := <-r.came:
+		var reply wire.Reply
+		if f.err != nil || wire.DecodeReply(wire.OpFollow, f.frame, &reply) != nil || wire.UnmarshalBody(reply.Body, &w) != nil {
+			r.t.Fatalf("%v, %x", f.err, f.frame)
+		}
+		if w.After != after || w.To != to || w.Events.Len() != int(to-after) {
+			r.t.Fatalf("an answer from %d to %d with %d events, want %d to %d", w.After, w.To, w.Events.Len(), after, to)
+		}
+	case <-time.After(10 * time.Second):
+		r.t.Fatalf("no answer, want %d to %d", after, to)
+	}
+	return w
+}
+
+// nothing says that nothing comes for a while.
+func (r *byHand) nothing() {
+	r.t.Helper()
+	select {
+	case f := <-r.came:
+		r.t.Fatalf("an answer: %v, %x", f.err, f.frame)
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+const someTime = 60_000 // ms
+
+// TestFollowsInARow: each FOLLOW that waits is answered once, with what follows the
+// answer before it; and who comes late has what it has missed at once.
+func TestFollowsInARow(t *testing.T) {
+	r := newByHand(t)
+	r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
+	r.nothing()
+	r.append(1)
+	r.answer(0, 1)
+	r.nothing()
+	r.append(1)
+	r.answer(1, 2)
+	r.append(1)
+	r.answer(2, 3)
+	r.append(2)
+	r.nothing() // nobody waits
+	r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime})
+	r.answer(3, 5)
+	r.nothing()
+	r.append(1)
+	r.answer(5, 6)
+}
+
+// TestFollowHeartbeat: a FOLLOW waits for B/4 at the most.
+func TestFollowHeartbeat(t *testing.T) {
+	r := newByHand(t)
+	begun := time.Now()
+	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+	r.answer(0, 0)
+	if took, want := time.Since(begun), r.n.followWait(); took < want || took > 3*want {
+		t.Errorf("it took %v, want %v", took, want)
+	}
+	r.answer(0, 0)
+	r.ask(1, wire.Follow{})
+	r.answer(0, 0)
+}
+
+// TestFollowAnew: who begins anew gets what follows what it has applied, and the
+// FOLLOWs from before take nothing of it.
+func TestFollowAnew(t *testing.T) {
+	r := newByHand(t)
+	r.append(3)
+	r.ask(1, wire.Follow{WaitMS: someTime, Anew: true})
+	r.answer(0, 3)
+	r.ask(2, wire.Follow{WaitMS: someTime})
+	r.nothing()
+	r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime, Anew: true})
+	r.answer(3, 3)
+	r.answer(3, 3)
+	r.answer(1, 3)
+	r.nothing()
+	r.append(1)
+	r.answer(3, 4)
+	if r.c.InFlight() != 0 {
+		t.Errorf("%d calls still wait", r.c.InFlight())
+	}
+	r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true}) // of another log
+	begun := time.Now()
+	if f := <-r.came; time.Since(begun) > time.Second || f.err != nil {
+		t.Errorf("after %v: %v", time.Since(begun), f.err)
+	}
+}
+
+// TestFollowerIsUrged: who waits for all to have applied something need not wait
+// for the follower to ask again by itself.
+func TestFollowerIsUrged(t *testing.T) {
+	for _, waits := range []bool{true, false} {
+		r := newByHand(t)
+		calls := 1
+		if waits {
+			calls = 3
+		}
+		r.ask(calls, wire.Follow{WaitMS: someTime, Anew: true})
+		r.append(1)
+		if r.answer(0, 1).Tell {
+			t.Error("asked to tell though nobody waits")
+		}
+		begun := time.Now()
+		done := make(chan bool, 1)
+		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test's context
+		if !waits {
+			time.Sleep(10 * time.Millisecond)
+			r.ask(1, wire.Follow{WaitMS: someTime}) // was on its way
+		}
+		if !r.answer(1, 1).Tell {
+			t.Error("not asked to tell")
+		}
+		select {
+		case <-done:
+			t.Error("it is known before it was told")
+		case <-time.After(20 * time.Millisecond):
+		}
+		r.ask(1, wire.Follow{Applied: 1, WaitMS: someTime})
+		if !<-done || time.Since(begun) > MinBound/2 {
+			t.Errorf("told after %v", time.Since(begun))
+		}
+	}
+}
+
+// TestFollowEnds: at the end nobody is left without an answer.
+func TestFollowEnds(t *testing.T) {
+	r := newByHand(t)
+	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
+	r.nothing()
+	r.stop()
+	r.answer(0, 0)
+	r.answer(0, 0)
+	r.ask(1, wire.Follow{WaitMS: someTime})
+	r.answer(0, 0)
+}

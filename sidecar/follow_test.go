@@ -1,0 +1,48 @@
+package sidecar
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestVirtualAckAllIsPrompt: whether much happens or nothing, or has just stopped
+// to happen, ack=all takes as long as the messages do, and not until the next
+// heartbeat.
+func TestVirtualAckAllIsPrompt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(2 * w.bound)
+		v := w.nodes[0]
+		key, _ := heldBy(v, "key")
+		for i := range 40 {
+			for range 100 { // events that come soon after one another
+				if _, err := v.s.Set(t.Context(), "default", key, []byte("v"), SetOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(500 * time.Microsecond)
+			}
+			pause := time.Duration(i) * 25 * time.Millisecond // over all of a heartbeat's time
+			time.Sleep(pause)
+			begun := time.Now()
+			if _, err := v.s.Set(t.Context(), "default", key, fmt.Append(nil, i), SetOptions{AckAll: true}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begun); took > 10*time.Millisecond {
+				t.Errorf("%v after the last of many writes ack=all takes %v", pause, took)
+			}
+		}
+		if f, a := v.s.node.Stats(), w.nodes[1].s.node.Stats(); f.Gaps+a.Gaps > 0 {
+			t.Errorf("%d gaps", f.Gaps+a.Gaps)
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
