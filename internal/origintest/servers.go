@@ -16,32 +16,46 @@ func Refusing(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// Saying returns the address of a server that takes connections, says the same
-// to each, and then nothing more.
+// asked waits until a client has begun to ask: some take what comes before that
+// for a broken connection.
+func asked(c net.Conn) bool {
+	_, err := c.Read(make([]byte, 1))
+	return err == nil
+}
+
+// Saying returns the address of a server that says the same on each connection
+// once it is asked, and then nothing more.
 func Saying(t testing.TB, what string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
-		_, _ = c.Write([]byte(what))
-		<-ended
+		if asked(c) {
+			_, _ = c.Write([]byte(what))
+			<-ended
+		}
 	})
 }
 
-// Cutting returns the address of a server that says the same to each connection
-// and ends it.
+// Cutting returns the address of a server that says the same on each connection
+// once it is asked, and ends it.
 func Cutting(t testing.TB, what string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
-		_, _ = c.Write([]byte(what))
-		_ = c.(*net.TCPConn).CloseWrite() // Close would take back what was said
-		<-ended
+		if asked(c) {
+			_, _ = c.Write([]byte(what))
+			_ = c.(*net.TCPConn).CloseWrite() // Close would take back what was said
+			<-ended
+		}
 	})
 }
 
-// Dripping returns the address of a server that says the same to each
-// connection, and then something else a hundred times a second.
+// Dripping returns the address of a server that says the same on each connection
+// once it is asked, and then something else a hundred times a second.
 func Dripping(t testing.TB, what, drip string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
+		if !asked(c) {
+			return
+		}
 		for _, err := c.Write([]byte(what)); err == nil; _, err = c.Write([]byte(drip)) {
 			select {
 			case <-ended:
@@ -144,6 +158,15 @@ func serve(t testing.TB, talk func(c net.Conn, ended <-chan struct{})) string {
 			}
 			wg.Go(func() {
 				defer c.Close()
+				gone := make(chan struct{})
+				defer close(gone)
+				wg.Go(func() { // who reads when the test ends need not wait
+					select {
+					case <-ended:
+						_ = c.Close()
+					case <-gone:
+					}
+				})
 				talk(c, ended)
 			})
 		}

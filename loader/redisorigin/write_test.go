@@ -119,7 +119,9 @@ func TestWrite(t *testing.T) {
 	hasty := func(address string) loader.Writer {
 		return with(Config{Address: address, Timeout: 300 * time.Millisecond}, WriteConfig{})
 	}
-	saying := func(answer string) loader.Writer { return hasty(origintest.Saying(t, greeting+answer+"\r\n")) }
+	saying := func(answer string) loader.Writer {
+		return with(Config{Address: origintest.Saying(t, greeting+answer+"\r\n"), Timeout: 10 * time.Second}, WriteConfig{})
+	}
 	origintest.RunWrites(t, []origintest.Write{
 		{Name: "store", Writer: w, Key: "a", Value: "1\x00\r\n"},
 		{Name: "store again", Writer: w, Key: "a", Value: "2\x00\r\n"},
