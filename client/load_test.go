@@ -173,14 +173,20 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 // nothing.
 func TestLoadKeysAreApart(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
-	for _, c := range []*callers{
+	all := []*callers{
 		s.call(1, "a", l.load),
 		s.call(1, "b", l.load),
 		s.call(1, "a", l.load, client.LoadOptions{StaleOK: true}),
+		s.call(1, "a", l.load, client.LoadOptions{Fresh: true}),
 		s.in("other").call(1, "a", l.load),
-	} {
-		s.wants(wire.OpLease).answer(value("v"))
-		c.want("v", "l2")
+	}
+	var asked []*asked
+	for range all {
+		asked = append(asked, s.wants(wire.OpLease))
+	}
+	for i, a := range asked {
+		a.answer(value("v"))
+		all[i].want("v", "l2")
 	}
 }
 
@@ -481,6 +487,14 @@ func TestLease(t *testing.T) {
 	}
 	if err := r.l.Abandon(t.Context()); !errors.Is(err, client.ErrNotStored) {
 		t.Errorf("a second time: %v", err)
+	}
+
+	// A LEASE whose connection breaks is asked again: its token is over.
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).hangUp()
+	s.wants(wire.OpLease).answer(value("v"))
+	if r := <-got; r.err != nil || string(r.it.Value) != "v" {
+		t.Errorf("after a connection broke: %+v", r)
 	}
 
 	// A token that comes after its caller has left is given back, also one that

@@ -585,6 +585,22 @@ func TestNearLoad(t *testing.T) {
 		t.Errorf("%q from %s", it.Value, it.Source)
 	}
 	n.want("q", "theirs", "near")
+
+	// What was kept before a Fill of this client's, and whose end the sidecar has
+	// told nobody, since it had evicted it.
+	if _, l, err = n.Lease(context.Background(), "w"); err != nil || l == nil {
+		t.Fatal(l, err)
+	}
+	k := n.space.key("w")
+	n.near.values.put(&kept{
+		hash: k.Hash, space: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
+		since: n.clock.Read().Boot, stream: n.near.stream.Load(),
+	})
+	n.want("w", "old", "near")
+	if _, err := l.Fill(context.Background(), []byte("new")); err != nil {
+		t.Fatal(err)
+	}
+	n.want("w", "new", "l2")
 }
 
 // Readers, a writer, floors and resets at once: no value is older than a write

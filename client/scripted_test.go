@@ -28,6 +28,7 @@ type scripted struct {
 type asked struct {
 	wire.Request
 	answer func(wire.Reply)
+	hangUp func()
 }
 
 func newScripted(t *testing.T, cfg client.Config) *scripted {
@@ -66,7 +67,7 @@ func (s *scripted) serve(nc net.Conn) {
 		if _, err := io.ReadFull(nc, frame); err != nil {
 			return
 		}
-		a := &asked{}
+		a := &asked{hangUp: func() { nc.Close() }}
 		if err := wire.DecodeRequest(frame, &a.Request); err != nil {
 			s.t.Errorf("%x: %v", frame, err)
 			return
