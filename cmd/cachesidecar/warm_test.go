@@ -126,9 +126,14 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// Of many that fail ten are named, and the rest is counted.
+// Of many that fail ten are named, and the rest is counted; only those in a row
+// end it.
 func TestWarmNamesFailures(t *testing.T) {
 	serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1000}}})
+	one := command(t, strings.Repeat("good\nbad1\nbad2\n", 4), "warm", "-", "--ns", "users", "--stop-after", "3", "--concurrency", "1")
+	if summary(one.out) != "12: 1 loaded, 3 there already, 0 absent, 8 failed\n" {
+		t.Error(one)
+	}
 	o := command(t, many("bad%d", 0, 13)+many("k%d", 0, 3), "warm", "-", "--ns", "users", "--stop-after", "0")
 	if o.status != exitMiss || strings.Count(o.err, "the database is out") != 10 || !strings.HasSuffix(o.err, "… and 3 more\n") ||
 		summary(o.out) != "16: 3 loaded, 0 there already, 0 absent, 13 failed\n" {
@@ -262,7 +267,13 @@ func TestWarmErrors(t *testing.T) {
 			t.Errorf("%s: %v\nwant %q", tc.name, o, tc.want)
 		}
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+	if err := os.Mkdir(filepath.Join(dir, "at"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&position{path: filepath.Join(dir, "at")}).write(); err == nil {
+		t.Error("a folder is taken for a position")
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
 		t.Errorf("files are left: %v, %v", left, err)
 	}
 }
@@ -315,7 +326,7 @@ func TestWarmInterrupted(t *testing.T) {
 		return nil
 	})
 	s.signal(syscall.SIGKILL)
-	if status := p.wait(); status != exitConnect || !strings.Contains(p.log.String(), "with --resume FILE it would go on where it ended") {
+	if status := p.wait(); status != exitConnect || strings.Contains(p.log.String(), "--stop-after") || !strings.Contains(p.log.String(), "with --resume FILE it would go on where it ended") {
 		t.Errorf("status %d without a sidecar:\n%s", status, p.log)
 	}
 }
