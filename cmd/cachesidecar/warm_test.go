@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -329,4 +331,43 @@ func TestWarmInterrupted(t *testing.T) {
 	if status := p.wait(); status != exitConnect || strings.Contains(p.log.String(), "--stop-after") || !strings.Contains(p.log.String(), "with --resume FILE it would go on where it ended") {
 		t.Errorf("status %d without a sidecar:\n%s", status, p.log)
 	}
+}
+
+// FuzzKeyList: the keys are what stands between zero bytes, or lines, and is not
+// empty.
+func FuzzKeyList(f *testing.F) {
+	f.Add([]byte("a\nb\r\n\nc"), false)
+	f.Add([]byte("a\x00\x00b\n\x00c"), true)
+	f.Fuzz(func(t *testing.T, b []byte, null bool) {
+		if len(b) >= maxKeyLine {
+			return
+		}
+		var want []string
+		sep := "\n"
+		if null {
+			sep = "\x00"
+		}
+		for part := range strings.SplitSeq(string(b), sep) {
+			if !null {
+				part = strings.TrimSuffix(part, "\r")
+			}
+			if part != "" {
+				want = append(want, part)
+			}
+		}
+		var got []string
+		for l := newKeyList(io.NopCloser(bytes.NewReader(b)), "list", null); ; {
+			keys, err := l.next(t.Context(), 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(keys) == 0 {
+				break
+			}
+			got = append(got, keys...)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", b, got, want)
+		}
+	})
 }
