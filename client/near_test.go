@@ -541,68 +541,6 @@ func TestNearRefuses(t *testing.T) {
 	}
 }
 
-// TestNearLoad: GetOrLoad is answered from here, and what others load is kept
-// here; what it loads itself comes by way of the sidecar.
-func TestNearLoad(t *testing.T) {
-	n := newNearTest(t, time.Second)
-	loads := 0
-	load := func(context.Context, string) ([]byte, error) {
-		loads++
-		return fmt.Append(nil, "v", loads), nil
-	}
-	want := func(value, source string) {
-		t.Helper()
-		it, err := n.GetOrLoad(context.Background(), "k", load)
-		if err != nil || string(it.Value) != value || it.Source != source {
-			t.Fatalf("%q from %s, %v; want %q from %s", it.Value, it.Source, err, value, source)
-		}
-	}
-	want("v1", "load")
-	n.keep("k", "v1")
-	want("v1", "near")
-	if _, err := n.Delete(context.Background(), "k"); err != nil {
-		t.Fatal(err)
-	}
-	want("v2", "load")
-
-	_, l, err := n.other.Lease(context.Background(), "q")
-	if err != nil || l == nil {
-		t.Fatal(l, err)
-	}
-	got := make(chan Item)
-	go func() {
-		it, err := n.GetOrLoad(context.Background(), "q", load)
-		if err != nil {
-			t.Error(err)
-		}
-		got <- it
-	}()
-	time.Sleep(50 * time.Millisecond)
-	if _, err := l.Fill(context.Background(), []byte("theirs")); err != nil {
-		t.Fatal(err)
-	}
-	if it := <-got; string(it.Value) != "theirs" || it.Source != "l2" {
-		t.Errorf("%q from %s", it.Value, it.Source)
-	}
-	n.want("q", "theirs", "near")
-
-	// What was kept before a Fill of this client's, and whose end the sidecar has
-	// told nobody, since it had evicted it.
-	if _, l, err = n.Lease(context.Background(), "w"); err != nil || l == nil {
-		t.Fatal(l, err)
-	}
-	k := n.space.key("w")
-	n.near.values.put(&kept{
-		hash: k.Hash, space: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
-		since: n.clock.Read().Boot, stream: n.near.stream.Load(),
-	})
-	n.want("w", "old", "near")
-	if _, err := l.Fill(context.Background(), []byte("new")); err != nil {
-		t.Fatal(err)
-	}
-	n.want("w", "new", "l2")
-}
-
 // Readers, a writer, floors and resets at once: no value is older than a write
 // that this client has made itself.
 func TestNearConcurrently(t *testing.T) {

@@ -1,0 +1,105 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestLease: the parts of GetOrLoad by hand.
+func TestLease(t *testing.T) {
+	s := newScripted(t, client.Config{RequestTimeout: 200 * time.Millisecond})
+	type leased struct {
+		it  client.Item
+		l   *client.Lease
+		err error
+	}
+	ask := func(ctx context.Context, o client.GetOptions) chan leased {
+		to := make(chan leased, 1)
+		go func() {
+			it, l, err := s.Lease(ctx, "k", o)
+			to <- leased{it, l, err}
+		}()
+		return to
+	}
+	got := ask(t.Context(), client.GetOptions{Fresh: true, StaleOK: true})
+	a := s.wants(wire.OpLease)
+	if a.Options != wire.Fresh|wire.StaleOK {
+		t.Errorf("options %#x", a.Options)
+	}
+	a.answer(value("v"))
+	if r := <-got; r.err != nil || r.l != nil || string(r.it.Value) != "v" {
+		t.Errorf("a hit: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).answer(wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+	if r := <-got; !errors.Is(r.err, client.ErrNotFound) || r.l != nil {
+		t.Errorf("degraded: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).answer(granted)
+	r := <-got
+	if r.err != nil || r.l == nil || r.l.TTL != 5*time.Second {
+		t.Fatalf("%+v", r)
+	}
+	if _, err := r.l.Fill(t.Context(), make([]byte, 2<<20)); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("too long a value: %v", err)
+	}
+	if _, err := r.l.Fill(t.Context(), nil, client.FillOptions{TTL: -1}); !errors.Is(err, client.ErrBadRequest) {
+		t.Errorf("a TTL below zero: %v", err)
+	}
+	go func() {
+		f := s.wants(wire.OpFill)
+		if f.TTLMS != 0 || len(f.Value) != 0 || f.Has(wire.Abandon) {
+			t.Errorf("FILL: %+v", f.Request)
+		}
+		f.answer(filled)
+		s.wants(wire.OpFill).answer(refused(wire.NotStored))
+	}()
+	if v, err := r.l.Fill(t.Context(), nil, client.FillOptions{NoExpiry: true}); v != 7 || err != nil {
+		t.Errorf("Fill = %d, %v", v, err)
+	}
+	if err := r.l.Abandon(t.Context()); !errors.Is(err, client.ErrNotStored) {
+		t.Errorf("a second time: %v", err)
+	}
+
+	// A LEASE whose connection breaks is asked again: its token is over.
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease).hangUp()
+	s.wants(wire.OpLease).answer(value("v"))
+	if r := <-got; r.err != nil || string(r.it.Value) != "v" {
+		t.Errorf("after a connection broke: %+v", r)
+	}
+
+	// A token that comes after its caller has left is given back, also one that
+	// comes at the very last moment.
+	ctx, leave := context.WithCancel(t.Context())
+	got = ask(ctx, client.GetOptions{})
+	a = s.wants(wire.OpLease)
+	leave()
+	if r := <-got; !errors.Is(r.err, context.Canceled) {
+		t.Errorf("who gives up gets %+v", r)
+	}
+	a.answer(granted)
+	if f := s.wants(wire.OpFill); !f.Has(wire.Abandon) {
+		t.Errorf("FILL: %+v", f.Request)
+	} else {
+		f.answer(wire.Reply{})
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	a = s.wants(wire.OpLease)
+	time.Sleep(time.Duration(a.TimeoutMS+20) * time.Millisecond)
+	a.answer(granted)
+	if r := <-got; r.err != nil || r.l == nil {
+		t.Errorf("a token at the last moment: %+v", r)
+	}
+	got = ask(t.Context(), client.GetOptions{})
+	s.wants(wire.OpLease) // and no answer
+	if r := <-got; !errors.Is(r.err, client.ErrTimeout) {
+		t.Errorf("no answer: %+v", r)
+	}
+}
