@@ -98,7 +98,7 @@ func TestStartErrors(t *testing.T) {
 	}
 	t.Setenv("PATH", dir)
 	for _, c := range []struct{ name, server, want string }{
-		{"unknown", "varnish", `there is no server "varnish": give sidecar, redis, memcached, echo or echo-tcp`},
+		{"unknown", "varnish", `there is no server "varnish": give sidecar, redis, memcached, fanout, echo or echo-tcp`},
 		{"not installed", record.Redis, "redis-server is not installed: apt-get install redis-server"},
 		{"not installed either", record.Memcached, "memcached is not installed: apt-get install memcached"},
 		{"not built", record.Sidecar, "sidecar does not start"},
