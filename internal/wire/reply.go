@@ -84,7 +84,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		r.Version = d.uint("version", math.MaxUint64)
 	case r.Status == Miss:
 		r.Why = Why(d.uint("why", math.MaxUint8))
-		if d.left > 0 {
+		if d.left >= vouchedMiss {
 			r.Version = d.uint("version", math.MaxUint64)
 			r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 			d.vouched(r)
@@ -98,7 +98,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		d.result(op, r, whole)
 	}
 	for ; d.err == nil && d.left > 0; d.left-- {
-		rest, err := skip(d.b)
+		rest, err := skip(d.b, itemDepth)
 		if err != nil {
 			d.err = Errorf(BadRequest, "%v", err)
 			return
@@ -154,6 +154,12 @@ func (d *decoder) value(r *Reply) {
 	d.vouched(r)
 }
 
+// itemDepth is how deep an item's fields lie: in the item, the items, the answer.
+const itemDepth = 3
+
+// vouchedMiss is how many fields follow the reason where somebody vouches for it.
+const vouchedMiss = 5
+
 // vouched reads who vouches for an answer, if anybody does.
 func (d *decoder) vouched(r *Reply) {
 	if r.Vouched = d.left > 0; r.Vouched {
@@ -195,7 +201,7 @@ func (d *decoder) raw() []byte {
 	if d.err != nil || d.left == 0 {
 		return nil
 	}
-	rest, err := skip(d.b)
+	rest, err := skip(d.b, 1)
 	if err != nil {
 		d.err = Errorf(BadRequest, "%v", err)
 		return nil

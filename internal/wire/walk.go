@@ -20,15 +20,16 @@ var (
 // deep, whose counts fit the bytes there are. It does not recurse and does not
 // allocate; whatever passes is safe to give to a decoder that does.
 func Walk(b []byte) error {
-	rest, err := skip(b)
+	rest, err := skip(b, 0)
 	if err == nil && len(rest) > 0 {
 		return errRest
 	}
 	return err
 }
 
-// skip returns what follows the first msgpack value of b.
-func skip(b []byte) ([]byte, error) {
+// skip returns what follows the first msgpack value of b, around which there are
+// so many arrays already.
+func skip(b []byte, around int) ([]byte, error) {
 	var left [MaxDepth]uint64 // elements still to come, by depth
 	depth := -1
 	for {
@@ -45,7 +46,7 @@ func skip(b []byte) ([]byte, error) {
 		}
 		b = b[payload:]
 		if children > 0 {
-			if depth++; depth == MaxDepth {
+			if depth++; depth == MaxDepth-around {
 				return nil, errDepth
 			}
 			left[depth] = children

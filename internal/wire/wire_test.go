@@ -356,7 +356,7 @@ func referenceEncode(e *msgpack.Encoder, v any, raw []byte) error {
 	head, _, _, _ := measure(raw)
 	rest := raw[head:]
 	for i := range int(n) {
-		after, err := skip(rest)
+		after, err := skip(rest, 0)
 		if err != nil {
 			return err
 		}
