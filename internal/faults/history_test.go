@@ -84,12 +84,23 @@ func (o *op) String() string {
 type rules struct {
 	bound time.Duration // of F2
 	slack time.Duration // beyond the time that a request was given, for the machine
+	// stalled is for how long, between two times, the machine ran nobody, the
+	// test included; nil is never.
+	stalled func(from, to time.Duration) time.Duration
 	// split is when two sides went on, each alone: reads that began in it are
 	// not held to F2.
 	split func(time.Duration) bool
 	// outage is when the origin did not answer: reads that end in it may fail, or
 	// be refused.
 	outage func(time.Duration) bool
+}
+
+// still is for how long the machine stood still during a request.
+func (r rules) still(o *op) time.Duration {
+	if r.stalled == nil {
+		return 0
+	}
+	return r.stalled(o.start, o.end)
 }
 
 // broken lists how a history breaks the rules, shortened.
@@ -105,7 +116,7 @@ func (r rules) broken(history []op) []string {
 		case o.gone:
 		case o.kind == get && o.out > degraded && o.out != silent && o.out != old && !r.excused(o):
 			bad.add("a read that fails: %v", o)
-		case o.late() > r.slack:
+		case o.late() > r.slack+r.still(o):
 			bad.add("answered %v late: %v", o.late(), o)
 		}
 		switch {

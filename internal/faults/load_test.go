@@ -49,6 +49,44 @@ type load struct {
 	history []op
 	did     map[string]int // requests done: reads by where the value came from, and writes
 	over    bool
+	stalls  []stall
+}
+
+// stall is a time in which a goroutine that wants to run often did not.
+type stall struct{ from, to time.Duration }
+
+// A gap between two looks at the clock that is so much longer than it should be
+// is a stall of the machine.
+const (
+	lookEvery = 20 * time.Millisecond
+	stallFrom = 500 * time.Millisecond
+)
+
+// look finds stalls until the apps end.
+func (l *load) look() {
+	for last := l.now(); ; {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(lookEvery):
+		}
+		now := l.now()
+		if now-last >= stallFrom {
+			l.mu.Lock()
+			l.stalls = append(l.stalls, stall{last, now})
+			l.mu.Unlock()
+			l.g.t.Logf("the machine stood still from %.3f s to %.3f s", last.Seconds(), now.Seconds())
+		}
+		last = now
+	}
+}
+
+// stalled is for how long the machine stood still between two times.
+func (l *load) stalled(from, to time.Duration) (d time.Duration) {
+	for _, s := range l.stalls {
+		d += max(0, min(to, s.to)-max(from, s.from))
+	}
+	return d
 }
 
 // work starts apps on all nodes, those that come later included.
@@ -68,6 +106,7 @@ func (g *group) work(sticky bool) *load {
 // newLoad is one without apps yet.
 func (g *group) newLoad(needs map[string]int) *load {
 	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}}
+	l.wg.Go(l.look)
 	g.t.Cleanup(l.end) // if the test fails before it calls check
 	return l
 }
@@ -93,7 +132,7 @@ func (l *load) check(split func(time.Duration) bool) {
 	eventually(t, patience, "the apps to have tried everything: else the history proves little", l.enough)
 	l.end()
 	t.Logf("%s; done: %v", summary(l.history), l.did)
-	r := rules{bound: l.g.bound, slack: slack, split: split, outage: l.outage}
+	r := rules{bound: l.g.bound, slack: slack, stalled: l.stalled, split: split, outage: l.outage}
 	for _, line := range r.broken(l.history) {
 		t.Error(line)
 	}
