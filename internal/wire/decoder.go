@@ -46,12 +46,18 @@ func (d *decoder) fail(field string, want any, err error) {
 	d.err = Errorf(BadRequest, "%s: want %v, got %s", field, want, got)
 }
 
-// number reads an unsigned number that may not be left out.
+// must is has for what may be neither nil nor left out.
+func (d *decoder) must(field string) bool {
+	there := d.has()
+	if !there && d.err == nil {
+		d.err = Errorf(BadRequest, "%s is missing", field)
+	}
+	return there
+}
+
+// number reads an unsigned number that must be there.
 func (d *decoder) number(field string) uint64 {
-	if !d.has() {
-		if d.err == nil {
-			d.err = Errorf(BadRequest, "%s is missing", field)
-		}
+	if !d.must(field) {
 		return 0
 	}
 	return d.uint(field, math.MaxUint64)
@@ -96,14 +102,24 @@ func (d *decoder) ttl() int64 {
 	return int64(d.uint("ttl_ms", MaxTTL))
 }
 
-// bytes reads bin or str.
-func (d *decoder) bytes(field string, required bool) []byte {
-	if !d.has() {
-		if required && d.err == nil {
-			d.err = Errorf(BadRequest, "%s is missing", field)
-		}
+// bytes reads bin or str, which must be there.
+func (d *decoder) bytes(field string) []byte {
+	if !d.must(field) {
 		return nil
 	}
+	return d.text(field)
+}
+
+// optional reads bin or str; nil leaves it to who reads it.
+func (d *decoder) optional(field string) []byte {
+	if !d.has() {
+		return nil
+	}
+	return d.text(field)
+}
+
+// text reads bin or str, where something is.
+func (d *decoder) text(field string) []byte {
 	var v, rest []byte
 	var err error
 	if c := d.b[0]; c >= 0xc4 && c <= 0xc6 {
@@ -121,16 +137,13 @@ func (d *decoder) bytes(field string, required bool) []byte {
 }
 
 func (d *decoder) name(r *Request) {
-	r.Namespace = d.bytes("ns", false)
-	r.Key = d.bytes("key", true)
+	r.Namespace = d.optional("ns")
+	r.Key = d.bytes("key")
 }
 
 func (d *decoder) names(r *Request) {
-	r.Namespace = d.bytes("ns", false)
-	if !d.has() {
-		if d.err == nil {
-			d.err = Errorf(BadRequest, "keys are missing")
-		}
+	r.Namespace = d.optional("ns")
+	if !d.must("a list of keys") {
 		return
 	}
 	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
@@ -144,7 +157,7 @@ func (d *decoder) names(r *Request) {
 	outer := d.left - 1
 	d.b, d.left = rest, int(n)
 	for range n {
-		r.Keys = append(r.Keys, d.bytes("key", true))
+		r.Keys = append(r.Keys, d.bytes("key"))
 	}
 	d.left = outer
 }

@@ -3,7 +3,7 @@ package wire
 //lint:file-ignore U1000 the fields _msgpack are there for their tags
 
 // What sidecars say to each other, beside the requests of apps that they pass
-// on. The bodies are arrays; a later version may add elements at their end.
+// on. The bodies are arrays of as many elements as the version has.
 
 // PeerVersion is the version of the protocol between sidecars.
 const PeerVersion = 1

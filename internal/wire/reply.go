@@ -79,7 +79,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 	r.Status = Status(status)
 	switch {
 	case r.Status.IsError() || r.Status == NotStored:
-		r.Message = d.bytes("message", false)
+		r.Message = d.bytes("message")
 	case r.Status == Miss && op == OpDelete:
 		r.Version = d.uint("version", math.MaxUint64)
 	case r.Status == Miss:
@@ -90,7 +90,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 			d.vouched(r)
 		}
 	case r.Status == Lease:
-		r.Token = d.bytes("token", true)
+		r.Token = d.bytes("token")
 		r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	case r.Status == Exists:
 		r.Version = d.uint("version", math.MaxUint64)
@@ -145,7 +145,7 @@ func (d *decoder) result(op Op, r *Reply, whole bool) {
 }
 
 func (d *decoder) value(r *Reply) {
-	r.Value = d.bytes("value", true)
+	r.Value = d.bytes("value")
 	r.Flags = uint32(d.uint("flags", math.MaxUint32))
 	r.Version = d.uint("version", math.MaxUint64)
 	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
@@ -160,17 +160,17 @@ const itemDepth = 3
 // vouchedMiss is how many fields follow the reason where somebody vouches for it.
 const vouchedMiss = 5
 
-// vouched reads who vouches for an answer, if anybody does.
+// vouched reads who vouches for an answer, if anybody does: all of it, or none.
 func (d *decoder) vouched(r *Reply) {
 	if r.Vouched = d.left > 0; r.Vouched {
-		r.AsOf = d.uint("as_of", math.MaxUint64)
-		r.Owner = d.bytes("owner", false)
-		r.Epoch = d.uint("epoch", math.MaxUint64)
+		r.AsOf = d.number("as_of")
+		r.Owner = d.bytes("owner")
+		r.Epoch = d.number("epoch")
 	}
 }
 
 func (d *decoder) items(op Op, r *Reply) {
-	if !d.has() {
+	if !d.must("a list of items") {
 		return
 	}
 	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)

@@ -106,7 +106,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		d.options(r)
 	case OpSet:
 		d.name(r)
-		r.Value = d.bytes("value", true)
+		r.Value = d.bytes("value")
 		r.TTLMS = d.ttl()
 		r.Flags = uint32(d.uint("flags", math.MaxUint32))
 		r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
@@ -129,8 +129,8 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		d.options(r)
 	case OpFill:
 		d.name(r)
-		r.Token = d.bytes("token", true)
-		r.Value = d.bytes("value", false)
+		r.Token = d.bytes("token")
+		r.Value = d.optional("value")
 		r.TTLMS = d.ttl()
 		r.Flags = uint32(d.uint("flags", math.MaxUint32))
 		d.options(r)
@@ -138,7 +138,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 			d.err = Errorf(BadRequest, "value is missing: give one, or the option abandon")
 		}
 	case OpFlush:
-		r.Namespace = d.bytes("ns", false)
+		r.Namespace = d.optional("ns")
 		d.options(r)
 		r.Floor = d.uint("floor", math.MaxUint64)
 	case OpStats:
@@ -146,7 +146,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpRing:
 		d.name(r)
 	case OpWatch:
-		r.Namespace = d.bytes("ns", false)
+		r.Namespace = d.optional("ns")
 		d.options(r)
 		r.Epoch = d.uint("epoch", math.MaxUint64)
 		r.Seq = d.uint("seq", math.MaxUint64)

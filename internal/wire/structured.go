@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -147,11 +148,15 @@ func MarshalBody(v any) ([]byte, error) {
 	return bytes.Clone(e.buf.Bytes()), nil
 }
 
-// UnmarshalBody decodes a body. It walks the bytes first, since the decoder
-// recurses and sizes its slices by what the bytes announce.
+// UnmarshalBody decodes a body into what v points to. It walks the bytes first,
+// since the decoder recurses and sizes its slices by what the bytes announce, and
+// refuses nil where a text must be.
 func UnmarshalBody(body []byte, v any) error {
 	if err := Walk(body); err != nil {
 		return err
+	}
+	if _, err := shapeOf(reflect.TypeOf(v).Elem()).check(body); err != nil {
+		return fmt.Errorf("msgpack: %w", err)
 	}
 	d := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(d)

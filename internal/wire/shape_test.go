@@ -1,0 +1,172 @@
+package wire
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// bodies are what the structured bodies of requests and of answers are decoded
+// into.
+var bodies = map[string]any{
+	"request PEER_HELLO": PeerHello{}, "request POLL": Poll{}, "request ACQUIRE": Acquire{}, "request PULL": Pull{}, "request FETCH": Fetch{},
+	"request GOODBYE": Goodbye{}, "request FOLLOW": Follow{}, "request AUTH": Auth{}, "request PROBE": Probe{},
+	"answer PEER_HELLO": PeerHello{}, "answer POLL": Poll{}, "answer ACQUIRE": Acquired{}, "answer PULL": Pulled{}, "answer FETCH": Fetched{},
+	"answer FOLLOW": Followed{}, "answer AUTH": Authorized{}, "answer PROBE": Probed{},
+	"answer HELLO": Welcome{}, "answer STATS": Stats{}, "answer MEMBERS": []Member{}, "answer RING": Place{}, "answer WATCH": Watched{}, "answer VERIFY": Verified{},
+}
+
+// decode decodes a golden message's array, with the body that it may have, and
+// returns its body.
+func (g *golden) decode(b []byte) (body any, err error) {
+	var raw []byte
+	if g.request != nil {
+		var r Request
+		if e := DecodeRequest(b, &r); e != nil {
+			return nil, e
+		}
+		raw = r.Body
+	} else {
+		var r Reply
+		if err := DecodeReply(ops()[g.Op], b, &r); err != nil {
+			return nil, err
+		}
+		raw = r.Body
+	}
+	if raw == nil {
+		return nil, nil
+	}
+	v := reflect.New(reflect.TypeOf(bodies[g.Kind+" "+g.Op]))
+	err = UnmarshalBody(raw, v.Interface())
+	return v.Elem().Interface(), err
+}
+
+// texts calls f with where each text of a message stands: its head, and the byte
+// after its end.
+func texts(b []byte, bins bool, f func(from, to int)) {
+	for at := 0; at < len(b); {
+		head, payload, _, _ := measure(b[at:])
+		to := at + head + int(payload)
+		switch c := b[at]; {
+		case c >= 0xa0 && c <= 0xbf, c >= 0xd9 && c <= 0xdb, bins && c >= 0xc4 && c <= 0xc6:
+			f(at, to)
+		}
+		at = to
+	}
+}
+
+// TestNilIsNoText: nil in place of a text, in every field of every message, is
+// refused, unless PROTOCOL.md gives the field a default.
+func TestNilIsNoText(t *testing.T) {
+	stats := golden{Name: "stats", Op: "STATS", Kind: "answer", reply: &Reply{ID: 7, Body: body(Stats{
+		L2: L2Stats{Memory: L2Memory{}}, Cluster: ClusterState{Invalidations: InvalidationStats{Leases: []LeaseStats{{Node: "host-b"}}}},
+		Namespaces: []NamespaceStats{{}},
+	})}}
+	relay := Relay{From: Process{Node: "host-a"}, Events: testEvents()}
+	refused := 0
+	for _, g := range append(messages(), stats) {
+		if g.Op == "STATS" && g.Kind == "answer" && g.reply != stats.reply {
+			continue // its body is a stand-in
+		}
+		frame := g.bytes()[LengthSize:]
+		if _, err := g.decode(frame); err != nil {
+			t.Errorf("%s %q: %v", g.Op, g.Name, err)
+		}
+		structured := g.request != nil && g.request.Body != nil || g.reply != nil && g.reply.Body != nil
+		texts(frame, !structured, func(from, to int) {
+			b := append(append(bytes.Clone(frame[:from]), 0xc0), frame[to:]...)
+			_, err := g.decode(b)
+			if was := string(frame[from:to]); g.hasDefault(was) {
+				if err != nil {
+					t.Errorf("%s %q with nil for %q: %v", g.Op, g.Name, was, err)
+				}
+				return
+			}
+			if refused++; err == nil {
+				t.Errorf("%s %s %q with nil for %q is accepted", g.Kind, g.Op, g.Name, frame[from:to])
+			}
+		})
+	}
+	b := body(relay)
+	texts(b, false, func(from, to int) {
+		refused++
+		if UnmarshalBody(append(append(bytes.Clone(b[:from]), 0xc0), b[to:]...), &Relay{}) == nil {
+			t.Errorf("a relay with nil for %q is accepted", b[from:to])
+		}
+	})
+	if refused < 250 {
+		t.Errorf("%d texts were tried", refused)
+	}
+}
+
+// hasDefault says whether a text of a message may be nil: the namespace of a
+// request, and what HELLO may leave out.
+func (g *golden) hasDefault(encoded string) bool {
+	switch {
+	case g.request == nil:
+		return false
+	case g.request.Op == OpHello:
+		return strings.Contains("billing s3cret users", encoded[1:])
+	}
+	return g.request.Body == nil && encoded == "\xa5users"
+}
+
+// TestArraysAreWhole: an array that stands for a struct has all its elements.
+func TestArraysAreWhole(t *testing.T) {
+	whole := body(Pull{Ballot: Ballot{Clock: 1, From: Process{Node: "host-a", Epoch: 2}}, Batch: 3})
+	for _, tc := range []struct {
+		name string
+		body []byte
+		want string
+	}{
+		{"all", whole, ""},
+		{"nil", []byte{0xc0}, "array"},
+		{"empty", []byte{0x90}, "an array of 0 elements, want 2"},
+		{"short", append([]byte{0x91}, whole[1:len(whole)-1]...), "an array of 1 elements, want 2"},
+		{"long", append(append([]byte{0x93}, whole[1:]...), 1), "an array of 3 elements, want 2"},
+		{"a map", []byte{0x80}, "array"},
+		{"a nil within", []byte{0x92, 0xc0, 3}, "array"},
+		{"an empty one within", []byte{0x92, 0x90, 3}, "an array of 0 elements, want 2"},
+		{"bytes for a text", []byte{0x92, 0x92, 1, 0x92, 0xc4, 1, 'a', 2, 3}, ""},
+		{"a number for a text", []byte{0x92, 0x92, 1, 0x92, 5, 2, 3}, "string"},
+	} {
+		err := UnmarshalBody(tc.body, &Pull{})
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// FuzzBodies: what is taken as a structured body comes back the same.
+func FuzzBodies(f *testing.F) {
+	kinds := []any{PeerHello{}, Poll{}, Acquire{}, Acquired{}, Auth{}, Authorized{}, Pull{}, Pulled{}, Fetch{}, Fetched{}, Goodbye{},
+		Follow{}, Followed{}, Relay{}, Probe{}, Probed{}, Hello{}, Welcome{}, Watched{}, []Member{}, Place{}, Stats{}, ClusterStats{}, Verified{}}
+	for _, g := range messages() {
+		if of := bodies[g.Kind+" "+g.Op]; of != nil {
+			for i, kind := range kinds {
+				if reflect.TypeOf(kind) == reflect.TypeOf(of) {
+					if g.request != nil {
+						f.Add(uint8(i), g.request.Body)
+					} else {
+						f.Add(uint8(i), g.reply.Body)
+					}
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
+		of := reflect.TypeOf(kinds[int(kind)%len(kinds)])
+		v, again := reflect.New(of), reflect.New(of)
+		if UnmarshalBody(b, v.Interface()) != nil {
+			return
+		}
+		first := body(v.Interface())
+		if err := UnmarshalBody(first, again.Interface()); err != nil {
+			t.Fatalf("%+v encodes to %x: %v", v.Elem(), first, err)
+		}
+		if second := body(again.Interface()); !bytes.Equal(first, second) {
+			t.Fatalf("%+v comes back as %+v", v.Elem(), again.Elem())
+		}
+	})
+}
