@@ -24,7 +24,7 @@ type calls struct {
 // call is one of them. What it brought is set before it ends.
 type call struct {
 	key   kv.Key // its bytes stay those of whoever makes the call
-	opts  wire.Options
+	asks  question
 	owner *cluster.Owner
 	at    time.Duration // before it was sent, on the boot clock
 	until time.Duration // when it is given up
@@ -37,6 +37,15 @@ type call struct {
 	err   error      // or why there is no answer
 }
 
+// question is what a call asks of its key. Reads share a call that asks the same.
+type question struct {
+	lease   bool         // LEASE, else GET
+	options wire.Options // of asked
+}
+
+// questionOf is what a read asks of each of its keys.
+func questionOf(q *wire.Request) question { return question{q.Op == wire.OpLease, q.Options & asked} }
+
 // join returns the call for a key that is under way, if a read that begins now
 // may have its answer, or a new one that the caller must make and end. It may
 // where the lease on the owner is good and nothing that has been noted since the
@@ -47,11 +56,11 @@ type call struct {
 // A pending request p is told of the end of a call that it has joined; without
 // one the caller waits for it. There is no call for a p that one under way may
 // outlast.
-func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, opts wire.Options, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
+func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, asks question, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
-	if old != nil && old.opts == opts && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
+	if old != nil && old.asks == asks && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
 		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) || strike.Out(strike.JoinRule)) {
 		switch {
 		case p == nil && old.done == nil:
@@ -67,10 +76,10 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, opts wire.Option
 	}
 	cl = &call{
 		key:  kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		opts: opts, owner: owner, at: now.Boot, until: until,
+		asks: asks, owner: owner, at: now.Boot, until: until,
 	}
 	c.counts.peerReads.Add(1)
-	if opts&wire.Fresh == 0 { // that one is nobody else's
+	if asks.options&wire.Fresh == 0 { // that one is nobody else's
 		s.put(cl)
 	}
 	return cl, true

@@ -35,12 +35,12 @@ func TestJoin(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		now := a.clock.Read()
-		first, lead := a.calls.join(&a.core, owner, key, 0, now, now.Boot+time.Second, nil)
+		first, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.calls.join(&a.core, owner, key, 0, now, now.Boot+time.Second, nil)
+		second, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}

@@ -28,10 +28,11 @@ func startHost(t testing.TB, name string, join ...string) *host {
 	return startHostWith(t, Config{}, name, join...)
 }
 
-// startHostWith is startHost with more of a configuration.
+// startHostWith is startHost with more of a configuration; it has a socket if
+// that names one.
 func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host {
 	t.Helper()
-	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, true, 16<<20, 1<<20, "127.0.0.1:0", join
+	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, cfg.Socket == "", 16<<20, 1<<20, "127.0.0.1:0", join
 	if os.Getenv("CLUSTER_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", name)
 	}
@@ -50,6 +51,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 		case <-time.After(time.Millisecond):
 		}
 	}
+	<-s.Ready()
 	return h
 }
 

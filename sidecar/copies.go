@@ -31,10 +31,11 @@ func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy 
 }
 
 // copyInto answers a read from this host's copy of another's entry, or says
-// that it is for others to answer.
+// that it is for others to answer. An app's request with Vouch may be answered
+// from a copy. Another sidecar's may not: a copy of a copy would be behind by both.
 func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
 	*r = moved()
-	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.Has(copyVouches) {
+	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.App {
 		return dst, 0
 	}
 	owner := c.node.View().Owner(key.Hash.Partition())
@@ -106,7 +107,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	switch {
 	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
 		c.counts.fillsRefused.Add(1)
-	case cl.opts&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
+	case cl.asks.options&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
 		c.l1.Replace(cp)
 	default:
 		c.l1.Put(cp)

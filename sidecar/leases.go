@@ -103,7 +103,7 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 				return unanswered(q, owner)
 			}
 		}
-		cl, lead := c.calls.join(c, owner, key, q.Options&asked|leases, now, deadline, nil)
+		cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
 		if lead {
 			out := *q
 			out.Options |= wire.Vouch
@@ -126,9 +126,6 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 		}
 	}
 }
-
-// leases tells a LEASE's call from a GET's. No request has such an option.
-const leases wire.Options = 1 << 30
 
 // fill answers FILL at the key's holder.
 func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {

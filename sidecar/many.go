@@ -51,7 +51,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 	items := make([]wire.Reply, len(q.Keys))
 	until := c.patience(q, deadline)
 	one := func(i int) *wire.Request {
-		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options}
+		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App}
 	}
 	c.rounds(ctx, len(items), b, until, func(todo []int, now kv.Moment) (left []int) {
 		type waiting struct {
@@ -95,7 +95,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 					continue
 				}
 			}
-			cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, deadline, nil)
+			cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
 			if lead {
 				leads[owner] = append(leads[owner], cl)
 			}

@@ -71,7 +71,7 @@ func (p *pending) ask() bool {
 	if to == nil {
 		return false
 	}
-	cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, p.deadline, p)
+	cl, lead := c.calls.join(c, owner, key, questionOf(q), now, p.deadline, p)
 	if cl == nil {
 		return false
 	}

@@ -317,7 +317,7 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 				return wire.Reply{Status: wire.Miss, Why: wire.Degraded} // not worth the wait
 			}
 		}
-		cl, lead := c.calls.join(c, owner, key, q.Options&asked, now, deadline, nil)
+		cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
 		if lead {
 			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&asked, deadline)
 			return c.outcome(cl, q)

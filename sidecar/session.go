@@ -179,14 +179,12 @@ func (c *session) serve(conn *rpc.Conn) {
 		return
 	}
 	q.Namespace = c.nameOf(q)
-	if c.from.Node == "" && q.Has(wire.Vouch) {
-		q.Options |= copyVouches
-	}
-	if c.from.Node == "" && (q.Op.Peer() || q.Floor != 0) {
+	q.App = c.from.Node == ""
+	if q.App && (q.Op.Peer() || q.Floor != 0) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}
-	if c.from.Node == "" && reserved(q.Namespace) {
+	if q.App && reserved(q.Namespace) {
 		c.answerError(conn, errReserved)
 		return
 	}
@@ -223,7 +221,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		}
 		c.execute(conn)
 	case wire.OpFlush, wire.OpRing:
-		if c.from.Node == "" && !c.core.node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
+		if q.App && !c.core.node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
 			c.later(conn)
 			return
 		}

@@ -240,11 +240,6 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// copyVouches is an option that no request brings: an app's own may be answered
-// from a copy also where it asks who vouches for the value. Another sidecar's
-// may not: a copy of a copy would be behind by both.
-const copyVouches = wire.Options(1 << 31)
-
 // vouch says in an answer from a copy who has vouched for it, if this host may
 // serve the copy, also now that it was found: from then on whoever gets it is
 // told when that ends.

@@ -368,31 +368,31 @@ func TestVirtualVouch(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		get := func(o wire.Options) wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: o}
+		get := func(app bool) wire.Reply {
+			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
 			bo := borrowed{names: a.s.names}
 			defer bo.release()
 			now := a.s.clock.Read()
 			r := a.s.execute(q, &bo, now, false)
 			if r.Status == wire.Moved {
 				bo.release()
-				if o&copyVouches == 0 {
+				if !app {
 					return a.s.serveHere(ctx, q, &bo, a.s.deadlineOf(q, now))
 				}
 				r = a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
 			}
 			return r
 		}
-		first := get(wire.Vouch | copyVouches)
+		first := get(true)
 		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.node.Self().Epoch) {
 			t.Errorf("from the owner: %+v", first)
 		}
 		a.s.l1.Wait()
-		second := get(wire.Vouch | copyVouches)
+		second := get(true)
 		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
 			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)
 		}
-		if r := get(wire.Vouch); r.Status != wire.Moved {
+		if r := get(false); r.Status != wire.Moved {
 			t.Errorf("another sidecar is answered from a copy: %+v", r)
 		}
 		own, _ := heldBy(a, "key")
@@ -400,7 +400,7 @@ func TestVirtualVouch(t *testing.T) {
 		if _, err := a.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if r := get(wire.Vouch | copyVouches); r.Source != wire.SourceL2 || !r.Vouched || string(r.Owner) != a.name {
+		if r := get(true); r.Source != wire.SourceL2 || !r.Vouched || string(r.Owner) != a.name {
 			t.Errorf("from here: %+v", r)
 		}
 	})

@@ -32,6 +32,10 @@ type Request struct {
 	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
 	Hello     Hello
 	Body      []byte // of an op between sidecars: one msgpack value, walked
+
+	// App is no part of the message: the sidecar notes here that an app of its own
+	// host asks. A decoded request does not have it, and it is never encoded.
+	App bool
 }
 
 // TTLDefault leaves the TTL to the namespace.
