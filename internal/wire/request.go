@@ -127,8 +127,9 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpIncr:
 		d.name(r)
 		r.Delta = d.int("delta")
-		r.Create = d.has()
-		r.Initial = d.int("initial")
+		if r.Create = d.has(); r.Create {
+			r.Initial = d.int("initial")
+		}
 		r.TTLMS = d.ttl()
 		d.options(r)
 	case OpFill:

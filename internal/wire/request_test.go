@@ -1,0 +1,66 @@
+package wire
+
+import "testing"
+
+// TestEveryElementIsItsOwn: whatever elements of a request are given, and
+// whatever are left to their defaults before them, each comes back as it was.
+func TestEveryElementIsItsOwn(t *testing.T) {
+	type set func(*Request)
+	var (
+		ns      set = func(r *Request) { r.Namespace = []byte("users") }
+		ttl     set = func(r *Request) { r.TTLMS = 0 }
+		flags   set = func(r *Request) { r.Flags = 2 }
+		mode    set = func(r *Request) { r.Mode = ModeCAS }
+		compare set = func(r *Request) { r.Compare = 4 }
+		initial set = func(r *Request) { r.Create, r.Initial = true, -5 }
+		zero    set = func(r *Request) { r.Create = true }
+		options set = func(r *Request) { r.Options = allowed[r.Op] }
+		hold    set = func(r *Request) { r.HoldMS = 6 }
+		floor   set = func(r *Request) { r.Floor = 7 }
+		epoch   set = func(r *Request) { r.Epoch = 8 }
+		seq     set = func(r *Request) { r.Seq = 9 }
+		wait    set = func(r *Request) { r.WaitMS = 10 }
+		timeout set = func(r *Request) { r.TimeoutMS = 11 }
+	)
+	key, value, token := []byte("k"), []byte("v"), []byte("t")
+	for _, tc := range []struct {
+		least Request
+		sets  []set
+	}{
+		{Request{Op: OpPing}, []set{timeout}},
+		{Request{Op: OpGet, Key: key}, []set{timeout, ns, options}},
+		{Request{Op: OpMGet, Keys: [][]byte{key}}, []set{timeout, ns, options}},
+		{Request{Op: OpSet, Key: key, Value: value}, []set{timeout, ns, ttl, flags, mode, compare, options}},
+		{Request{Op: OpDelete, Keys: [][]byte{key}}, []set{timeout, ns, options, hold}},
+		{Request{Op: OpTouch, Key: key}, []set{timeout, ns, ttl, options}},
+		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, initial, ttl, options}},
+		{Request{Op: OpIncr, Key: key, Delta: -1}, []set{timeout, ns, zero, ttl, options}},
+		{Request{Op: OpLease, Key: key}, []set{timeout, ns, options}},
+		{Request{Op: OpFill, Key: key, Token: token, Value: value}, []set{timeout, ns, ttl, flags, options}},
+		{Request{Op: OpFill, Key: key, Token: token, Options: Abandon}, []set{timeout, ns, ttl, flags}},
+		{Request{Op: OpFlush}, []set{timeout, ns, options, floor}},
+		{Request{Op: OpStats}, []set{timeout, options}},
+		{Request{Op: OpRing, Key: key}, []set{timeout, ns}},
+		{Request{Op: OpWatch}, []set{timeout, ns, options, epoch, seq, wait}},
+		{Request{Op: OpVerify}, []set{timeout, wait}},
+	} {
+		for some := range 1 << len(tc.sets) {
+			want := tc.least
+			want.ID, want.TTLMS = 1, TTLDefault
+			for i, f := range tc.sets {
+				if some>>i&1 != 0 {
+					f(&want)
+				}
+			}
+			frame := AppendRequest(nil, &want)[LengthSize:]
+			var got Request
+			if err := DecodeRequest(frame, &got); err != nil || !sameRequest(&got, &want) {
+				t.Errorf("%s %x: %+v, %v; want %+v", want.Op, frame, got, err, want)
+			}
+			want.App = true // which is no part of a message
+			if with := AppendRequest(nil, &want)[LengthSize:]; string(with) != string(frame) {
+				t.Errorf("%s of an app is %x, else %x", want.Op, with, frame)
+			}
+		}
+	}
+}
