@@ -5,7 +5,7 @@ FUZZTIME ?= 20s
 RUNS ?= 10000
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred strike random fuzz model model-check faults soak bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck hundred strike random fuzz corpus model model-check faults soak bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -46,8 +46,11 @@ strike:           ## take out the guards of freshness one by one, and see each m
 random:           ## RUNS short runs at random in virtual time (10,000 unless told: about 20 minutes on two cores)
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -timeout 120m
 
-fuzz:             ## each fuzz target for FUZZTIME
-	./.ci/fuzz $(FUZZTIME)
+fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz
+	./.ci/fuzz decide $(FUZZTIME)
+
+corpus:           ## keep what fuzzing found interesting, in testdata/fuzz; see CONTRIBUTING.md
+	./.ci/fuzz keep
 
 model:            ## the store against a plain map: 100 seeds of a million operations
 	$(GO) test ./l2/segment -run TestAgainstModel -v -model.seeds 100 -model.ops 1000000 -timeout 60m
