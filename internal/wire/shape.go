@@ -13,8 +13,10 @@ import (
 // shape is what a structured body must look like before the decoder gets it.
 // The decoder takes nil for an empty text, and nil, an empty array or a map for
 // an array of zeros: a flush whose namespace is nil would be one of everything.
+// It cuts numbers down to the bits that a field has.
 type shape struct {
-	kind   reflect.Kind      // String, Slice, Map or Struct
+	of     reflect.Type
+	kind   reflect.Kind
 	elem   *shape            // of a slice; of a map's values; nil takes anything
 	fields []*shape          // of a struct that is an array
 	named  map[string]*shape // of a struct that is a map; nil otherwise
@@ -22,25 +24,24 @@ type shape struct {
 
 var (
 	errNilText = errors.New("nil where a text must be")
-	text       = &shape{kind: reflect.String}
+	text       = &shape{kind: reflect.String, of: reflect.TypeFor[string]()}
 	shapes     sync.Map // reflect.Type → *shape
 )
 
 // shapeOf returns the shape of a type's values, nil for those that the decoder
-// takes as they are: numbers, bytes and what is of any type.
+// takes as they are: bytes, and what is of any type.
 func shapeOf(t reflect.Type) *shape {
-	switch {
-	case t.Kind() == reflect.String:
-		return text
-	case t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Uint8:
+	switch t.Kind() {
+	case reflect.Interface:
 		return nil
-	case t.Kind() == reflect.Map:
-		return &shape{kind: reflect.Map, elem: shapeOf(t.Elem())}
-	case t.Kind() == reflect.Slice:
-		if elem := shapeOf(t.Elem()); elem != nil {
-			return &shape{kind: reflect.Slice, elem: elem}
+	case reflect.Map:
+		return &shape{of: t, kind: reflect.Map, elem: shapeOf(t.Elem())}
+	case reflect.Slice:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return nil
 		}
-	case t.Kind() == reflect.Struct:
+		return &shape{of: t, kind: reflect.Slice, elem: shapeOf(t.Elem())}
+	case reflect.Struct:
 		if s, ok := shapes.Load(t); ok {
 			return s.(*shape)
 		}
@@ -48,11 +49,11 @@ func shapeOf(t reflect.Type) *shape {
 		shapes.Store(t, s)
 		return s
 	}
-	return nil
+	return &shape{of: t, kind: t.Kind()}
 }
 
 func structShape(t reflect.Type) *shape {
-	s := &shape{kind: reflect.Struct, named: map[string]*shape{}}
+	s := &shape{of: t, kind: reflect.Struct, named: map[string]*shape{}}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, how, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
@@ -77,18 +78,39 @@ func (s *shape) check(b []byte) (rest []byte, err error) {
 	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
 		return skip(b, 0)
 	}
-	if msgp.IsNil(b) && s.kind == reflect.String {
-		return nil, errNilText
-	}
-	switch {
-	case s.kind == reflect.Slice:
-		return s.array(b)
-	case s.kind == reflect.Struct && s.named == nil:
-		return s.array(b)
-	case s.kind == reflect.String:
+	over := false
+	switch s.kind {
+	case reflect.String:
+		if msgp.IsNil(b) {
+			return nil, errNilText
+		}
 		return skip(b, 0)
+	case reflect.Slice:
+		return s.array(b)
+	case reflect.Map:
+		return s.pairs(b)
+	case reflect.Struct:
+		if s.named == nil {
+			return s.array(b)
+		}
+		return s.pairs(b)
+	case reflect.Bool:
+		_, rest, err = msgp.ReadBoolBytes(b)
+	case reflect.Float64:
+		_, rest, err = msgp.ReadFloat64Bytes(b)
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		var v int64
+		v, rest, err = msgp.ReadInt64Bytes(b)
+		over = s.of.OverflowInt(v)
+	default: // unsigned
+		var v uint64
+		v, rest, err = msgp.ReadUint64Bytes(b)
+		over = s.of.OverflowUint(v)
 	}
-	return s.pairs(b)
+	if over {
+		err = fmt.Errorf("a number that %s cannot hold", s.of)
+	}
+	return rest, err
 }
 
 // array checks a slice's elements, or a struct's fields.

@@ -130,6 +130,8 @@ func TestArraysAreWhole(t *testing.T) {
 		{"an empty one within", []byte{0x92, 0x90, 3}, "an array of 0 elements, want 2"},
 		{"bytes for a text", []byte{0x92, 0x92, 1, 0x92, 0xc4, 1, 'a', 2, 3}, ""},
 		{"a number for a text", []byte{0x92, 0x92, 1, 0x92, 5, 2, 3}, "string"},
+		{"nil for a number", []byte{0x92, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xc0}, "nil"},
+		{"a negative number", []byte{0x92, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xff}, "unsigned"},
 	} {
 		err := UnmarshalBody(tc.body, &Pull{})
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
@@ -169,4 +171,26 @@ func FuzzBodies(f *testing.F) {
 			t.Fatalf("%+v comes back as %+v", v.Elem(), again.Elem())
 		}
 	})
+}
+
+// TestNumbersFit: a number is not cut down to what a field can hold.
+func TestNumbersFit(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		body []byte
+		into any
+		want string
+	}{
+		{"uint32", []byte{0x93, 1, 0xce, 0xff, 0xff, 0xff, 0xff, 0xc3}, &Follow{}, ""},
+		{"above uint32", []byte{0x93, 1, 0xcf, 0, 0, 0, 1, 0, 0, 0, 0, 0xc3}, &Follow{}, "a number that uint32 cannot hold"},
+		{"above uint8", []byte{0x93, 0xcd, 1, 0, 0xc0, 1}, &Probed{}, "a number that uint8 cannot hold"},
+		{"above int64", []byte{0x92, 0xcf, 0x80, 0, 0, 0, 0, 0, 0, 0, 0}, &[]int64{}, "overflows"},
+		{"a number for a bool", []byte{0x93, 1, 1, 1}, &Follow{}, "bool"},
+		{"a float for a number", []byte{0x93, 0xcb, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xc3}, &Follow{}, "float64"},
+	} {
+		err := UnmarshalBody(tc.body, tc.into)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+	}
 }
