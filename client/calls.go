@@ -149,9 +149,6 @@ func (c *Client) getSome(ctx context.Context, keys []string, found map[string]It
 	if err != nil {
 		return 0, err
 	}
-	if len(a.Items) != len(keys) {
-		return 0, fmt.Errorf("%w: %d keys asked for, %d answered", ErrInternal, len(keys), len(a.Items))
-	}
 	for i := range a.Items {
 		switch r := &a.Items[i]; {
 		case r.Status == wire.OK || r.Status == wire.Stale:
@@ -260,9 +257,7 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 		}
 		for i := range a.Items {
 			r := &a.Items[i]
-			if i < n {
-				c.wrote(keys[i], r.Version, replyError(r))
-			}
+			c.wrote(keys[i], r.Version, replyError(r))
 			switch {
 			case r.Status == wire.OK:
 				had++

@@ -212,7 +212,7 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 			return a, err
 		}
 		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {
-			if err = wire.DecodeReply(q.Op, a.call.Frame(), &a.Reply); err != nil {
+			if err = wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
 				return a, fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
 			}
 			return a, replyError(&a.Reply)

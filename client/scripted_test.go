@@ -1,7 +1,9 @@
 package client_test
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -136,3 +138,24 @@ func value(v string) wire.Reply {
 }
 
 func refused(s wire.Status) wire.Reply { return wire.Reply{Status: s, Message: []byte("scripted")} }
+
+// TestAnswersToOtherKeys: an answer to another number of keys than were asked for
+// is no answer, whether it has too few or too many.
+func TestAnswersToOtherKeys(t *testing.T) {
+	s := newScripted(t, client.Config{})
+	for _, items := range [][]wire.Reply{nil, {{Version: 1}}, {{Version: 1}, {Version: 2}, {Version: 3}}} {
+		failed := make(chan error, 2)
+		go func() {
+			_, err := s.Delete(context.Background(), "a", "b")
+			failed <- err
+			_, err = s.GetMulti(context.Background(), []string{"a", "b"})
+			failed <- err
+		}()
+		for _, op := range []wire.Op{wire.OpDelete, wire.OpMGet} {
+			s.wants(op).answer(wire.Reply{Items: items})
+			if err := <-failed; !errors.Is(err, client.ErrInternal) {
+				t.Errorf("%s of two keys, answered with %d: %v", op, len(items), err)
+			}
+		}
+	}
+}

@@ -254,7 +254,7 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 			c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, 0)
 		}
 		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
-	case a.Status != wire.OK || len(a.Items) != len(list):
+	case a.Status != wire.OK:
 		fail(&wire.Error{Status: a.Status, Message: string(a.Message)})
 	default:
 		for n, i := range list {

@@ -382,9 +382,6 @@ func (c *core) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []
 	if left := deadline - c.clock.Read().Boot; left > 0 {
 		err = c.node.Do(ctx, owner.Process, left, q, &a)
 	}
-	if err == nil && len(list) > 1 && a.Status == wire.OK && len(a.Items) != len(list) {
-		err = errors.New("the answer has another number of keys")
-	}
 	for i, cl := range list {
 		r := &a.Reply
 		if err == nil && len(list) > 1 && r.Status == wire.OK {

@@ -124,6 +124,12 @@ func TestCalls(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
+	var a Answer
+	keys := [][]byte{[]byte("k"), []byte("l")}
+	if err := p.Do(t.Context(), b.Self, Call, 5*time.Second, &wire.Request{Op: wire.OpDelete, Keys: keys}, &a); err == nil || NotExecuted(err) {
+		t.Errorf("an answer to none of two keys is taken: %v", err)
+	}
+	a.Release()
 	// Clocks have met.
 	if va, vb := p.cfg.Identity.Versions.Next(0), b.Versions.Next(0); va == 0 || vb>>32 == 0 {
 		t.Errorf("clocks were not exchanged: %v, %v", va, vb)

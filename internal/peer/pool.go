@@ -154,7 +154,7 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		return err
 	}
 	a.client = c
-	if err := wire.DecodeReply(q.Op, a.call.Frame(), &a.Reply); err != nil {
+	if err := wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
 		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 	}
 	return nil

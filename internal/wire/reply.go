@@ -64,6 +64,17 @@ func DecodeReply(op Op, frame []byte, r *Reply) error {
 	return nil
 }
 
+// DecodeAnswer decodes the answer to q as DecodeReply does, and refuses one that
+// is to another number of keys, unless it is an error.
+func DecodeAnswer(q *Request, frame []byte, r *Reply) error {
+	err := DecodeReply(q.Op, frame, r)
+	if err == nil && !r.Status.IsError() && len(r.Items) != len(q.Keys) {
+		err = Errorf(BadRequest, "%d keys were asked for, the answer is to %d", len(q.Keys), len(r.Items))
+		r.Items = r.Items[:0]
+	}
+	return err
+}
+
 // reply reads status and fields, and passes over what else the array has.
 func (d *decoder) reply(op Op, r *Reply, whole bool) {
 	status := d.number("status")
@@ -109,7 +120,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 
 // result reads what stands after OK or STALE.
 func (d *decoder) result(op Op, r *Reply, whole bool) {
-	if r.Status == Stale && op != OpGet && op != OpLease && op != OpMGet {
+	if r.Status == Stale && op != OpGet && op != OpLease && (op != OpMGet || whole) {
 		d.err = Errorf(BadRequest, "%s cannot be answered with STALE", op)
 		return
 	}

@@ -1,0 +1,38 @@
+package wire
+
+import "testing"
+
+// TestAnswersAreToTheKeysAskedFor: an answer that is no error has an item for
+// each key of its request.
+func TestAnswersAreToTheKeysAskedFor(t *testing.T) {
+	keys := func(n int) (list [][]byte) {
+		for range n {
+			list = append(list, []byte("k"))
+		}
+		return list
+	}
+	two := []Reply{{Version: 1}, {Status: Miss}}
+	for _, tc := range []struct {
+		name  string
+		ask   Request
+		reply Reply
+		taken bool
+	}{
+		{"MGET", Request{Op: OpMGet, Keys: keys(2)}, Reply{Items: two}, true},
+		{"DELETE", Request{Op: OpDelete, Keys: keys(2)}, Reply{Items: two}, true},
+		{"an error", Request{Op: OpDelete, Keys: keys(2)}, Reply{Status: Busy}, true},
+		{"one key", Request{Op: OpSet, Key: []byte("k")}, Reply{Version: 1}, true},
+		{"an item too few", Request{Op: OpMGet, Keys: keys(3)}, Reply{Items: two}, false},
+		{"an item too many", Request{Op: OpDelete, Keys: keys(1)}, Reply{Items: two}, false},
+		{"no items", Request{Op: OpDelete, Keys: keys(2)}, Reply{}, false},
+		{"MISS of all", Request{Op: OpDelete, Keys: keys(2)}, Reply{Status: Miss}, false},
+		{"STALE of all", Request{Op: OpMGet, Keys: keys(2)}, Reply{Status: Stale, Items: two}, false},
+	} {
+		frame := AppendReply(nil, tc.ask.Op, &tc.reply)[LengthSize:]
+		var got Reply
+		err := DecodeAnswer(&tc.ask, frame, &got)
+		if (err == nil) != tc.taken || err != nil && len(got.Items) > 0 {
+			t.Errorf("%s: %d items, %v; want it taken %v", tc.name, len(got.Items), err, tc.taken)
+		}
+	}
+}
