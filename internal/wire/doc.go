@@ -51,7 +51,9 @@
 // encoded without allocation, with the byte-slice functions of tinylib/msgp.
 // Bodies that are maps go through vmihailenco/msgpack, and before that through
 // Walk: its decoder recurses, and a frame of 8 MiB of nested arrays would end
-// the process. Tests hold the one codec to the other, byte for byte.
+// the process. Then each value must have the shape of its Go type: the decoder
+// takes nil for an empty text, and cuts down numbers. Tests hold the one codec to
+// the other, byte for byte.
 //
 // docs/PROTOCOL.md is the specification for clients; testdata/messages.json
 // has golden bytes for every message.
