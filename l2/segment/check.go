@@ -100,7 +100,7 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 				n.negative++
 			}
 			nsBytes[h.namespace] += int64(h.size())
-			if c := &counts[h.namespace]; h.version < sh.counts[h.namespace].floor {
+			if c := &counts[h.namespace]; h.version < sh.counts[h.namespace].moved {
 				c.hidden++
 			} else {
 				c.entries++

@@ -216,23 +216,24 @@ func (m *model) incr(k modelKey) {
 	m.want[k] = next
 }
 
+// flush flushes a namespace, or all: now, or as of some time ago, so that what was
+// written since stays.
 func (m *model) flush(ns kv.NamespaceID) {
 	m.syncAll()
 	floor := m.store.cfg.Versions.Next(m.now.Wall)
-	all := m.rnd.IntN(4) == 0
-	if all {
-		m.store.FlushAll(floor)
-	} else {
-		m.store.Flush(ns, floor)
+	if m.rnd.IntN(2) == 0 {
+		floor = kv.FirstVersionAt(m.now.Wall - m.rnd.Int64N(60_000))
 	}
+	all := m.rnd.IntN(4) == 0
 	for _, n := range modelNamespaces {
 		if all || n.id == ns {
-			m.floors[n.id] = m.store.cfg.Versions.Next(m.now.Wall)
+			m.store.Flush(n.id, floor)
+			m.floors[n.id] = max(m.floors[n.id], floor)
 		}
 	}
-	flushed := func(k modelKey) bool { return all || k.ns == ns }
-	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return flushed(k) })
-	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return flushed(k) })
+	flushed := func(k modelKey, v kv.Version) bool { return v < m.floors[k.ns] }
+	maps.DeleteFunc(m.want, func(k modelKey, e modelEntry) bool { return flushed(k, e.version) })
+	maps.DeleteFunc(m.old, func(k modelKey, o modelOld) bool { return flushed(k, o.entry.version) })
 }
 
 func (m *model) holding(p uint16) {

@@ -76,39 +76,27 @@ func (sh *shard) reclaimOne(now time.Duration) bool {
 	return false
 }
 
-// Flush hides all entries of a namespace whose version is below floor, and
-// those written while it runs. Memory comes back with the next sweep.
+// Flush hides the entries of a namespace whose version is below floor, and no
+// others, whenever they come. What is stamped from now on is above it. Memory
+// comes back with the next sweep.
 func (s *Store) Flush(ns kv.NamespaceID, floor kv.Version) {
-	s.flush(floor, func(sh *shard) { sh.flush(ns) })
-}
-
-// FlushAll does what Flush does for every namespace.
-func (s *Store) FlushAll(floor kv.Version) {
-	s.flush(floor, func(sh *shard) {
-		for ns := range sh.counts {
-			sh.flush(kv.NamespaceID(ns))
-		}
-	})
-}
-
-func (s *Store) flush(floor kv.Version, in func(*shard)) {
 	s.cfg.Versions.Observe(floor)
 	for _, sh := range s.shards {
 		sh.mu.Lock()
-		in(sh)
+		sh.counts[ns].flush(floor)
 		sh.mu.Unlock()
 	}
 	s.wakeSweep()
 }
 
-// flush raises a namespace's floor above every version that this shard has:
-// they are stamped under its lock. So the accounts stay exact without a look
-// at any entry.
-func (sh *shard) flush(ns kv.NamespaceID) {
-	c := &sh.counts[ns]
-	c.floor = sh.store.cfg.Versions.Next(0)
-	c.hidden += c.entries
-	c.entries, c.bytes = 0, 0
+// flush raises the floor. The shard's lock is held.
+func (c *nsCount) flush(floor kv.Version) {
+	c.floor = max(c.floor, floor)
+	if c.newest < c.floor {
+		c.moved = c.floor
+		c.hidden += c.entries
+		c.entries, c.bytes = 0, 0
+	}
 }
 
 // Sweep removes the entries that a flush or a new holding has hidden, page by

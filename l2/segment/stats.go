@@ -52,7 +52,7 @@ func (s Stats) Overhead() float64 {
 
 // NamespaceStats is the account of one namespace.
 type NamespaceStats struct {
-	Entries int64 // that no flush has hidden
+	Entries int64 // that no flush has hidden, or a late one, before the sweep
 	Bytes   int64 // headers and padding included
 	Hidden  int64 // flushed, and not yet removed by the sweep
 	Quota   int64 // bytes; zero is none

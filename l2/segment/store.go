@@ -64,9 +64,16 @@ type shard struct {
 }
 
 // nsCount is a namespace's account in a shard.
+//
+// A flush is as old as it is: one that comes late, as to a host that was started
+// after it, leaves what was written since. So as not to look at every entry, it
+// moves all of them to the hidden ones where none is as new; else those that it
+// hides stay among the entries until the sweep has removed them.
 type nsCount struct {
 	floor   kv.Version // entries of older versions were flushed
-	entries int64      // that no flush has hidden
+	newest  kv.Version // no entry is newer
+	moved   kv.Version // entries of older versions are on the hidden ones' account; at most floor
+	entries int64      // that no flush has hidden, or a late one, before the sweep
 	bytes   int64
 	hidden  int64 // entries that a flush has hidden and the sweep not yet removed
 }
@@ -153,7 +160,7 @@ func (s *Store) Config() Config { return s.cfg }
 
 // SetNamespace makes a namespace slot ready: the seed under which its keys are
 // hashed, its quota in bytes (zero is none), and its limits. The slot must be
-// empty.
+// empty; what was flushed under it before is forgotten.
 func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limits) {
 	n := &s.namespaces[id]
 	n.seed.Store(seed)
@@ -161,6 +168,11 @@ func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limi
 	n.grace.Store(l.Grace.Milliseconds())
 	n.stale.Store(int64(l.Stale))
 	n.bytes.Store(0)
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		sh.counts[id] = nsCount{}
+		sh.mu.Unlock()
+	}
 }
 
 // Holding begins a new holding of a partition: what the store has of it from

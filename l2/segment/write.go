@@ -284,7 +284,8 @@ func (sh *shard) alive(loc location, h header) {
 		sh.n.negative++
 	}
 	c := &sh.counts[h.namespace]
-	if h.version < c.floor {
+	c.newest = max(c.newest, h.version)
+	if h.version < c.moved {
 		c.hidden++
 	} else {
 		c.entries++
@@ -319,7 +320,7 @@ func (sh *shard) unaccount(h header) {
 		sh.n.negative--
 	}
 	c := &sh.counts[h.namespace]
-	if h.version < c.floor {
+	if h.version < c.moved {
 		c.hidden--
 	} else {
 		c.entries--
