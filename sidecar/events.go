@@ -65,7 +65,9 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		c.floor(e.Detail.Partitions, e.Version)
 		c.missed(e.Detail.Partitions)
 	case invalidation.Flushed:
-		c.flushed(e.Detail.Namespace, e.Version)
+		if !strike.Out(strike.FloorsInLog) {
+			c.flushed(e.Detail.Namespace, e.Version)
+		}
 	case invalidation.Held:
 		c.holdThere(e)
 	}
@@ -98,8 +100,8 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 	}
 	c.holds.partitions(lost, c.clock.Read().Boot)
 	c.missed(lost)
-	for _, f := range floors {
-		c.flushed(f.Namespace, kv.Version(f.Version))
+	if !strike.Out(strike.FloorsInReset) {
+		t.Learn(floors)
 	}
 	if strays.Empty() {
 		return
@@ -110,12 +112,4 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 	}
 	c.counts.strays.Add(int64(strays.Len()))
 	c.raise(strays, c.hlc.Next(c.clock.Read().Wall))
-}
-
-// Floors are the flushes that this host knows of.
-func (t tiers) Floors() (list []wire.Floor) {
-	for name, v := range t.c.names.floors() {
-		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
-	}
-	return list
 }

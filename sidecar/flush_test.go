@@ -67,3 +67,27 @@ func TestFlushThenRestarts(t *testing.T) {
 		})
 	}
 }
+
+// A side without a majority of the voters acknowledges no flush.
+func TestFlushByAMinority(t *testing.T) {
+	inQuietWorld(t, 5, func(t *testing.T, w *world) {
+		const n = 100
+		left, right := w.nodes[:2], w.nodes[2:]
+		setAll(left[0], n, "before")
+		i := 0
+		w.split(true, func() bool { i++; return i <= len(left) })
+		for began := time.Now(); time.Since(began) < 20*time.Second; time.Sleep(500 * time.Millisecond) {
+			if err := flushThrough(left[0], "default", time.Second); err == nil {
+				t.Fatalf("%v after the split a minority has flushed", time.Since(began))
+			}
+		}
+		if hits := found(right[0], n); hits == 0 {
+			t.Error("the majority has lost all keys")
+		}
+		w.net.Heal()
+		time.Sleep(10 * time.Second)
+		if err := flushThrough(left[0], "default", time.Second); err != nil {
+			t.Errorf("once healed: %v", err)
+		}
+	}, "n1", "n2", "n4")
+}

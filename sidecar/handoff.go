@@ -247,6 +247,9 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 		return false
 	}
 	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent}
+	if strike.Out(strike.FloorAtHandoff) {
+		entry.Version = max(entry.Version, asOf)
+	}
 	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
 		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
 	}

@@ -156,7 +156,9 @@ func TestVirtualTokens(t *testing.T) {
 					want = "set"
 					w.other(key).do(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte("set")})
 				case "flush":
-					v.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: defaultNamespace, Options: wire.Cluster}, &borrowed{names: v.s.names})
+					if err := flushThrough(v, DefaultNamespace, time.Second); err != nil {
+						t.Error(err)
+					}
 				case "flush here":
 					if err := w.ownerOf(key).s.Flush(context.Background(), DefaultNamespace); err != nil {
 						t.Error(err)

@@ -11,7 +11,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // What concerns hosts rather than keys: who is there, whose a key is, and what
@@ -67,83 +66,6 @@ func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
 		place.Holder = theirs.Holder
 	}
 	return bodyReply(place)
-}
-
-// flush empties a namespace, or all, on this host. A floor comes from another
-// host that flushes the cluster.
-func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
-	c.hlc.Observe(kv.Version(q.Floor))
-	floor := max(c.hlc.Next(now.Wall), kv.Version(q.Floor))
-	name := ""
-	if !q.Has(wire.All) {
-		if name = string(q.Namespace); !kv.ValidNamespace(name) {
-			return errorReply(badNamespace(q.Namespace))
-		}
-	}
-	b.release()
-	if q.Floor != 0 { // of the whole cluster
-		c.flushed(name, floor)
-	} else {
-		c.empty(c.names.named(name), floor)
-	}
-	switch {
-	case c.log == nil:
-		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
-	case q.Floor != 0:
-		c.log.Append(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
-	default: // others' copies of what was here a moment ago
-		floor = c.hlc.Next(now.Wall)
-		c.raise(c.node.Held(), floor)
-	}
-	return wire.Reply{Version: uint64(floor)}
-}
-
-// flushed says that all of a namespace, or of all of them, from before a version
-// is gone everywhere: it does not come back from another host either.
-func (c *core) flushed(name string, floor kv.Version) {
-	c.hlc.Observe(floor)
-	if name != "" && !kv.ValidNamespace(name) {
-		return // another sidecar's word
-	}
-	c.empty(c.names.flush(name, floor), floor)
-	c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
-}
-
-// empty drops what this host has of some namespaces.
-func (c *core) empty(names []string, floor kv.Version) {
-	b := borrowed{names: c.names}
-	defer b.release()
-	for _, name := range names {
-		if ns := b.read([]byte(name)); ns != nil {
-			c.store.Flush(ns.id, floor)
-			ns.known.forget()
-			c.detachIf(func(id kv.NamespaceID, _ kv.Hash) bool { return id == ns.id })
-		}
-	}
-}
-
-// flushCluster empties a namespace, or all, on every host: first each by its
-// own clock, then each by the highest of their clocks, so that no copy of what
-// one has dropped can come back from another.
-func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed) wire.Reply {
-	here := &wire.Request{Op: wire.OpFlush, Namespace: q.Namespace, Options: q.Options &^ wire.Cluster}
-	var floor uint64
-	for range 2 {
-		here.Floor = floor
-		r := c.flush(here, b, c.clock.Read())
-		if r.Status != wire.OK {
-			return r
-		}
-		b.release()
-		floor = max(floor, r.Version)
-		for _, a := range c.everywhere(ctx, q, here) {
-			if a.err != nil {
-				return errorReply(wire.Errorf(wire.Timeout, "%s was not flushed, the others were: %v", a.node, a.err))
-			}
-			floor = max(floor, a.reply.Version)
-		}
-	}
-	return wire.Reply{Version: floor}
 }
 
 // serve is core's, and answers what concerns all of the sidecar too.

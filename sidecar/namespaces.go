@@ -160,38 +160,46 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 		Stale: cfg.staleLimit(), Grace: max(ns.policy.StaleWhileRevalidate, ns.policy.StaleIfError),
 	})
 	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
-	n.ledger.RaiseFlush(id, max(n.flushed[name], n.flushed[""]))
+	floor := max(n.flushed[name], n.flushed[""])
+	n.store.Flush(id, floor)
+	n.ledger.ResetNamespace(id) // what another name had flushed under this slot
+	n.ledger.RaiseFlush(id, floor)
 	return ns
 }
 
 // maxFlushed bounds the names whose flushes are remembered one by one.
 const maxFlushed = 1024
 
-// flush remembers a flush of a name, or of all, and returns the names with
-// slots that it concerns. One without may get a slot later, with entries from
-// before.
-func (n *namespaces) flush(name string, floor kv.Version) []string {
+// crowded says why the flush of a name cannot be remembered, if so. To forget
+// another's would bring back what it has dropped, and to flush all in its place
+// would drop what nobody has asked for.
+func (n *namespaces) crowded(name string) *wire.Error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if v := max(n.flushed[name], n.flushed[""]); v >= floor {
-		return nil // it was before
+	if _, known := n.flushed[name]; known || name == "" || len(n.flushed) < maxFlushed {
+		return nil
 	}
-	if _, known := n.flushed[name]; !known && len(n.flushed) >= maxFlushed {
-		// All of them at once: rather flush more than forget one.
-		for _, v := range n.flushed {
-			floor = max(floor, v)
-		}
-		name = ""
+	return wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d names have been flushed one by one, and each is remembered; flush all", name, maxFlushed)
+}
+
+// flush remembers a flush of a name, or of all, and returns the names with
+// slots that it concerns, and whether it is new. One without may get a slot later,
+// with entries from before.
+func (n *namespaces) flush(name string, floor kv.Version) (list []string, isNew bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if max(n.flushed[name], n.flushed[""]) >= floor {
+		return nil, false
 	}
 	if name == "" {
-		n.flushed = map[string]kv.Version{}
+		maps.DeleteFunc(n.flushed, func(_ string, v kv.Version) bool { return v <= floor })
 	}
 	n.flushed[name] = floor
-	list := n.named(name)
+	list = n.named(name)
 	for _, name := range list {
 		n.ledger.RaiseFlush(n.all()[name].id, floor)
 	}
-	return list
+	return list, true
 }
 
 // named lists the name if it has a slot, and with "" all that have one.

@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ type core struct {
 	calls   calls
 	counts  coreCounts
 	waiting atomic.Int64 // requests that wait for others
+
+	flushing sync.Mutex // held while a flush of the cluster is noted
 }
 
 // coreCounts counts what concerns other hosts.

@@ -80,7 +80,7 @@ func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadl
 	case wire.OpDelete:
 		return c.deleteMany(ctx, q, b, deadline)
 	case wire.OpFlush:
-		return c.flushCluster(ctx, q, b)
+		return c.flushCluster(ctx, q, b, deadline)
 	case wire.OpRing:
 		return c.ringThere(ctx, q)
 	}

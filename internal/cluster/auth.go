@@ -6,6 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -52,6 +53,7 @@ func (n *Node) askAuth(ctx context.Context, to kv.Process, round uint64, body []
 		return
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	n.learn(w.Floors)
 	sets := make([]kv.PartitionSet, len(w.Acknowledged))
 	for i, b := range w.Acknowledged {
 		sets[i] = fromSet(b)
@@ -67,7 +69,7 @@ func (s *polls) authorize(w *wire.Auth) wire.Reply {
 	n.step(func(m *holding.Machine, now time.Duration) {
 		sets = m.Authorize(now, s.from, holding.Auth{Holdings: fromHoldings(w.Holdings)})
 	})
-	answer := wire.Authorized{Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))}
+	answer := wire.Authorized{Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Floors: n.floors(strike.FloorsInAuth)}
 	for _, set := range sets {
 		answer.Acknowledged = append(answer.Acknowledged, toSet(set))
 	}

@@ -109,6 +109,12 @@ type Tiers interface {
 	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
 	// Floors are the flushes of namespaces that this process knows of.
 	Floors() []wire.Floor
+	// Note notes one, and is not called under the node's lock: when it returns,
+	// nothing older is served, and the flush is in the log. An error, one of
+	// wire's, says that it cannot be.
+	Note(wire.Floor) error
+	// Learn notes flushes that others have noted. It is not called under the lock.
+	Learn([]wire.Floor)
 	// Offering says whether entries wait to be handed over.
 	Offering() bool
 	// Calls makes what serves another process's requests.

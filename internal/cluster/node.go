@@ -72,6 +72,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, named: map[kv.NodeID]namesake{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
+		Floors: func() []wire.Floor { return n.floors(strike.FloorsInHello) }, Learn: n.learn,
 	}
 	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted})
 	n.machine = holding.New(holding.Config{

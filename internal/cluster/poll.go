@@ -230,6 +230,7 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 		return
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	n.learn(w.Floors)
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Answered(now, to, holding.Answer{
 			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,

@@ -6,6 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -81,6 +82,11 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
 			return s.authorize(&w)
 		}
+	case wire.OpNote:
+		var w wire.Note
+		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+			return s.note(&w)
+		}
 	case wire.OpGoodbye:
 		var w wire.Goodbye
 		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
@@ -145,7 +151,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
-		Voter: a.Voter, Authorities: toHoldings(a.Authorities),
+		Voter: a.Voter, Authorities: toHoldings(a.Authorities), Floors: n.floors(strike.FloorsInAcquire),
 	})
 }
 

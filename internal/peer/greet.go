@@ -28,6 +28,8 @@ type Identity struct {
 	MaxSkew  time.Duration     // of wall clocks
 	Clock    kv.Clock
 	Versions *kv.HLC
+	Floors   func() []wire.Floor // the flushes that this node knows of; nil is none
+	Learn    func([]wire.Floor)  // takes others', before a greeting is answered, or counts; nil does not
 }
 
 // ErrRefused: one side will not talk to the other, and says why.
@@ -36,11 +38,23 @@ var ErrRefused = errors.New("refused")
 // hello is what this node says first.
 func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	now := id.Clock.Read()
-	return wire.PeerHello{
+	h := wire.PeerHello{
 		MinVersion: 1, MaxVersion: wire.PeerVersion,
 		Cluster: id.Cluster, From: wire.Process{Node: string(id.Self.Node), Epoch: uint64(id.Self.Epoch)},
 		Purpose: string(purpose), Settings: id.Settings,
 		WallMS: now.Wall, Clock: uint64(id.Versions.Next(now.Wall)),
+	}
+	if id.Floors != nil {
+		h.Floors = id.Floors()
+	}
+	return h
+}
+
+// heed takes what a greeting that is accepted tells.
+func (id *Identity) heed(h *wire.PeerHello) {
+	id.Versions.Observe(kv.Version(h.Clock))
+	if id.Learn != nil {
+		id.Learn(h.Floors)
 	}
 }
 

@@ -261,7 +261,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 		p.cfg.Greeted(r.id.Node, them, err)
 		return err
 	}
-	id.Versions.Observe(kv.Version(answer.Clock))
+	id.heed(&answer)
 	p.cfg.Greeted(r.id.Node, them, nil)
 	if them != r.id {
 		return fmt.Errorf("%s answers there, %s was expected", them, r.id)

@@ -121,7 +121,7 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 		return fmt.Errorf("%w %s: %w", ErrRefused, h.From.Node, why)
 	}
 	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
-	id.Versions.Observe(kv.Version(h.Clock))
+	id.heed(&h)
 	s.conn, s.key = c, sessionKey{from.Node, purpose}
 	s.inner = s.server.handler(from, purpose)
 	s.server.replace(s)

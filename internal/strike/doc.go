@@ -12,29 +12,39 @@ type Guard uint8
 
 // The guards.
 const (
-	LeaseAtHit     Guard = iota // a copy is served under its owner's lease only
-	OwnerAtHit                  // ... and if it came from the process that the ring names
-	AdmitAtHit                  // ... and if the ledger admits it
-	AdmitAtFill                 // a copy is kept only if the ledger admits it
-	AdmitAtHandoff              // so is an entry that is handed over
-	NoteEvents                  // events of others' logs are noted
-	ResetFloors                 // what stands for lost events outdates their partitions
-	Tail                        // who asks for events that are gone is told so
-	Gap                         // a place in a log moves over what was applied only
-	Head                        // the lease waits for all events that the poll's answer named
-	NewEpoch                    // a new process's log is followed from its beginning
-	AsOfFirst                   // a value is vouched for as of before it was read
-	OwnWrites                   // what was written through this host is noted before the answer
-	JoinRule                    // a call under way is joined by those only who may have its answer
-	Released                    // the end of a holding is an event
-	Empty                       // a holding begins with nothing
-	OfferFilter                 // what was stored after a holding's end is not handed over
-	SecondCheck                 // a write is acknowledged only if its holding has lasted
-	Pause                       // a pause ends everything
-	Strange                     // what others wrote to one's own partition in a split drops it
-	AckAll                      // ack=all waits for those who may have a lease
-	Detach                      // nobody joins a load that began before a change
-	AdmitAtLoad                 // what was loaded is kept only if the ledger admits it
+	LeaseAtHit      Guard = iota // a copy is served under its owner's lease only
+	OwnerAtHit                   // ... and if it came from the process that the ring names
+	AdmitAtHit                   // ... and if the ledger admits it
+	AdmitAtFill                  // a copy is kept only if the ledger admits it
+	AdmitAtHandoff               // so is an entry that is handed over
+	NoteEvents                   // events of others' logs are noted
+	ResetFloors                  // what stands for lost events outdates their partitions
+	Tail                         // who asks for events that are gone is told so
+	Gap                          // a place in a log moves over what was applied only
+	Head                         // the lease waits for all events that the poll's answer named
+	NewEpoch                     // a new process's log is followed from its beginning
+	AsOfFirst                    // a value is vouched for as of before it was read
+	OwnWrites                    // what was written through this host is noted before the answer
+	JoinRule                     // a call under way is joined by those only who may have its answer
+	Released                     // the end of a holding is an event
+	Empty                        // a holding begins with nothing
+	OfferFilter                  // what was stored after a holding's end is not handed over
+	SecondCheck                  // a write is acknowledged only if its holding has lasted
+	Pause                        // a pause ends everything
+	Strange                      // what others wrote to one's own partition in a split drops it
+	AckAll                       // ack=all waits for those who may have a lease
+	Detach                       // nobody joins a load that began before a change
+	AdmitAtLoad                  // what was loaded is kept only if the ledger admits it
+	FlushClocks                  // a flush lies above the clocks of all
+	FlushAgain                   // ... and is told to whom an answer names
+	FlushMajority                // ... and noted by a majority of the voters
+	FlushHolders                 // ... and by whom they have acknowledged, or that is over
+	FloorAtHandoff               // what is handed over is compared with the flush by its version
+	FloorsInReset                // what stands for lost events has the flushes too
+	FloorsInLog                  // a log has them
+	FloorsInHello                // so has a greeting
+	FloorsInAcquire              // so has an answer to ACQUIRE
+	FloorsInAuth                 // so has an answer to AUTH
 
 	Guards // their number
 )
@@ -57,6 +67,10 @@ var names = [Guards]string{
 	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
 	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
 	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
+	FlushClocks: "clocks before a flush", FlushAgain: "FLUSH's further rounds", FlushMajority: "a majority notes a flush",
+	FlushHolders: "holders note a flush", FloorAtHandoff: "a flush's version at what is handed over",
+	FloorsInReset: "flushes in RESET", FloorsInLog: "flushes in logs", FloorsInHello: "flushes in greetings", FloorsInAcquire: "flushes in answers to ACQUIRE",
+	FloorsInAuth: "flushes in answers to AUTH",
 }
 
 func (g Guard) String() string { return names[g] }

@@ -28,6 +28,7 @@ type PeerHello struct {
 	Settings   map[string]string // what must be the same on all nodes
 	WallMS     int64             // the sender's wall clock
 	Clock      uint64            // its version clock
+	Floors     []Floor           // the flushes that it knows of
 }
 
 // Ballot names an attempt to take partitions.
@@ -90,6 +91,8 @@ type Acquired struct {
 	// Under policy consistent.
 	Voter       bool      // it answers as a voter
 	Authorities []Promise // whom it has acknowledged lately, of the partitions
+
+	Floors []Floor // the flushes that the sender knows of, once it has granted
 }
 
 // Auth asks a voter to acknowledge what its sender holds, or is about to.
@@ -106,6 +109,29 @@ type Authorized struct {
 
 	Acknowledged [][]byte // partitions of each of the holdings; none is no voter
 	Clock        uint64
+	Floors       []Floor // the flushes that the sender knows of, once it has acknowledged
+}
+
+// Note tells a flush of the cluster to a process, which notes it before it
+// answers. Without a version it asks for the answer alone.
+type Note struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Floor  Floor
+	WallMS int64
+}
+
+// Noted answers NOTE.
+type Noted struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Clock  uint64 // from before the flush was noted
+	WallMS int64
+	In     []Process // the members that it has in, once it has noted
+
+	// Under policy consistent.
+	Voter   bool      // it answers as a voter
+	Holders []Process // whom it has acknowledged lately
 }
 
 // Pull asks for the next entries of a handoff.

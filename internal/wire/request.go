@@ -26,7 +26,6 @@ type Request struct {
 	Initial   int64
 	Token     []byte
 	HoldMS    uint32
-	Floor     uint64 // of FLUSH between sidecars: what is older goes
 	Epoch     uint64
 	Seq       uint64
 	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
@@ -145,7 +144,6 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpFlush:
 		r.Namespace = d.optional("ns")
 		d.options(r)
-		r.Floor = d.uint("floor", math.MaxUint64)
 	case OpStats:
 		d.options(r)
 	case OpRing:
@@ -231,7 +229,6 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpFlush:
 		e.namespace(r)
 		e.optional(uint64(r.Options))
-		e.optional(r.Floor)
 	case OpStats:
 		e.optional(uint64(r.Options))
 	case OpRing:

@@ -78,8 +78,9 @@ func messages() []golden {
 	events, held := testEvents(), testEvents()
 	held.Add(EventHeld, 0x1122334455667788, 8, &EventDetail{HoldMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
+	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44}
-	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60}
+	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	none := Entry{Namespace: "users", Key: key, Version: 1 << 60, TTLMS: 1000, Absent: true}
 	defaults := Request{Op: OpGet, Key: key}
@@ -121,14 +122,16 @@ func messages() []golden {
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500, Anew: true}),
 		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
+		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
-		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}}),
+		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors}),
 		withBody("pull", OpPull, Pulled{AsOf: 5, Entries: []Entry{entry, none}, Done: true}),
 		withBody("fetch", OpFetch, Fetched{AsOf: 5, Found: true, Entry: entry}),
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
-		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6}),
+		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
+		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Holders: []Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),
 

@@ -52,6 +52,29 @@ func (m *Machine) others() []*member {
 	return list
 }
 
+// Live lists the other members that are not held for dead.
+func (m *Machine) Live() (list []kv.Process) {
+	for _, o := range m.others() {
+		if o.live() {
+			list = append(list, o.id)
+		}
+	}
+	return list
+}
+
+// AreIn lists the members that are in and not held for dead, this node included.
+func (m *Machine) AreIn() (list []kv.Process) {
+	if m.in {
+		list = append(list, m.cfg.Self)
+	}
+	for _, o := range m.others() {
+		if o.live() && o.in {
+			list = append(list, o.id)
+		}
+	}
+	return list
+}
+
 // current returns the member if a process is the one that is known under its
 // name. A later process replaces an earlier one at once, and an earlier one is
 // nobody: word of it was late. One that seems earlier than who is held for dead

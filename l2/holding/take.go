@@ -198,14 +198,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	if a.Voter = m.remembers(); a.Voter {
 		a.Authorities = m.authorities(q.Partitions)
 	}
-	if m.in {
-		a.In = append(a.In, m.cfg.Self)
-	}
-	for _, o := range m.others() {
-		if o.live() && o.in {
-			a.In = append(a.In, o.id)
-		}
-	}
+	a.In = m.AreIn()
 	return a
 }
 

@@ -116,6 +116,18 @@ func (m *Machine) authorities(set kv.PartitionSet) (list []Holding) {
 	return list
 }
 
+// Acknowledged lists the processes that may have authority over anything, as far
+// as this voter knows, and says whether it knows them all.
+func (m *Machine) Acknowledged() (list []kv.Process, remembers bool) {
+	m.forgetVotes()
+	for _, v := range m.votes {
+		if !slices.Contains(list, v.ballot.Process) {
+			list = append(list, v.ballot.Process)
+		}
+	}
+	return list, m.remembers()
+}
+
 func (m *Machine) common(a, b kv.PartitionSet) kv.PartitionSet {
 	both := m.newSet()
 	for i := range both {

@@ -1,0 +1,348 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// FLUSH of the cluster: every process that could hold a partition, or release one,
+// has noted the flush's version before it is acknowledged. Who takes a partition
+// later is told by those who let it: answers to ACQUIRE and AUTH have the flushes.
+//
+//	round 0     clocks are collected
+//	round n     the version, above all of them, is told to all; each answers with
+//	            its clock from before and with whom it has in
+//	again       where a clock was above the version, or somebody new is named
+//
+// Under policy available all must note it that are not held for dead here, and
+// whoever an answer names. Under policy consistent a majority of the voters, and
+// whom those have acknowledged as holders; or, where one of them does not answer,
+// its authority must be over.
+
+// Flush tells all of a flush of a namespace, or of all where the name is empty, and
+// returns its version. Until ctx ends it asks again whoever has not answered.
+func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error) {
+	f := &flushing{
+		n: n, floor: wire.Floor{Namespace: name},
+		heard: map[kv.Process]bool{}, noted: map[kv.Process]*noted{}, why: map[kv.NodeID]string{},
+	}
+	if strike.Out(strike.FlushClocks) {
+		f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
+	}
+	for {
+		var joined, quorum bool
+		n.step(func(m *holding.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
+		switch {
+		case !joined:
+			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
+		case !quorum && f.floor.Version == 0 && !strike.Out(strike.FlushMajority):
+			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host does not reach a majority of the voters %s", strings.Join(n.cfg.Voters, ", "))
+		}
+		if err := f.round(ctx); err != nil {
+			return 0, err
+		}
+		if f.again() {
+			continue
+		}
+		missing := f.missing()
+		if len(missing) == 0 {
+			return kv.Version(f.floor.Version), nil
+		}
+		if !sleepFor(ctx, n.cfg.Bound/64) {
+			return 0, f.late(missing)
+		}
+	}
+}
+
+// flushing is a flush that is told.
+type flushing struct {
+	n     *Node
+	floor wire.Floor // its version is zero while clocks are collected
+	ahead bool       // it is above what an unknown clock may show
+
+	mu    sync.Mutex
+	heard map[kv.Process]bool   // whose clocks are known, from before it noted anything
+	above bool                  // one of them is above the version
+	noted map[kv.Process]*noted // the answers to the present version
+	why   map[kv.NodeID]string  // there is none
+	fails *wire.Error           // somebody cannot note it
+}
+
+// noted is an answer.
+type noted struct {
+	at      time.Duration // on the boot clock, when it came
+	in      []kv.Process
+	voter   bool
+	holders []kv.Process
+}
+
+// round asks all who have not answered.
+func (f *flushing) round(ctx context.Context) *wire.Error {
+	n := f.n
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bound/4)
+	defer cancel()
+	ask := slices.DeleteFunc(f.all(), func(id kv.Process) bool { return f.noted[id] != nil })
+	var wg sync.WaitGroup
+	for _, id := range ask {
+		wg.Go(func() {
+			a, err := n.tellFloor(ctx, id, f.floor)
+			f.take(id, a, err)
+		})
+	}
+	wg.Wait()
+	return f.fails
+}
+
+// take keeps an answer, or why there is none.
+func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused) && refused.Status == wire.BadRequest:
+		f.fails = wire.Errorf(wire.BadRequest, "%s: %s", id.Node, refused.Message)
+	case err != nil:
+		f.why[id.Node] = err.Error()
+	default:
+		delete(f.why, id.Node)
+		f.above = f.above || !f.heard[id] && a.Clock > f.floor.Version
+		f.heard[id] = true
+		f.noted[id] = &noted{
+			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, holders: fromProcesses(a.Holders),
+		}
+	}
+}
+
+// all lists whom to ask: whoever lives, and whoever is named.
+func (f *flushing) all() []kv.Process {
+	n := f.n
+	list := []kv.Process{n.cfg.Self}
+	n.step(func(m *holding.Machine, _ time.Duration) { list = append(list, m.Live()...) })
+	if strike.Out(strike.FlushAgain) {
+		return list
+	}
+	for _, a := range f.noted {
+		for _, id := range slices.Concat(a.in, a.holders) {
+			if !slices.Contains(list, id) && !n.hasLeft(id) {
+				list = append(list, id)
+			}
+		}
+	}
+	return list
+}
+
+// again says whether all are to be told anew, and of a higher version: where clocks
+// were collected, or one was above it; or the clock of a holder that does not answer
+// is not known.
+func (f *flushing) again() bool {
+	raise := f.floor.Version == 0 || f.above && !strike.Out(strike.FlushClocks)
+	now := f.n.cfg.Clock.Read()
+	version := f.n.cfg.Versions.Next(now.Wall)
+	if !raise && !f.ahead && len(f.silent()) > 0 {
+		raise, f.ahead = true, true
+		version = max(version, kv.FirstVersionAt(now.Wall+2*f.n.cfg.MaxSkew.Milliseconds()))
+	}
+	if raise {
+		f.floor.Version, f.above = uint64(version), false
+		clear(f.noted)
+	}
+	return raise
+}
+
+// missing lists who must note the flush and has not.
+func (f *flushing) missing() (list []kv.Process) {
+	if f.n.cfg.Policy == Available {
+		for _, id := range f.all() {
+			if f.noted[id] == nil {
+				list = append(list, id)
+			}
+		}
+		for id, a := range f.noted { // whoever names them is asked again, and may not any more
+			if slices.ContainsFunc(list, func(o kv.Process) bool { return slices.Contains(a.in, o) }) {
+				delete(f.noted, id)
+			}
+		}
+		return list
+	}
+	at := f.votes()
+	need := f.n.majority()
+	switch {
+	case strike.Out(strike.FlushMajority):
+		return nil
+	case len(at) < need:
+		return f.voters()
+	case f.n.cfg.Clock.Read().Boot >= at[need-1]+Margin(f.n.cfg.Bound):
+		return nil // authority from before is over, and later one has come with the flush
+	}
+	return f.silent()
+}
+
+// votes are when the voters have answered, in their order.
+func (f *flushing) votes() (at []time.Duration) {
+	for id, a := range f.noted {
+		if a.voter && slices.Contains(f.n.cfg.Voters, string(id.Node)) {
+			at = append(at, a.at)
+		}
+	}
+	slices.Sort(at)
+	return at
+}
+
+// silent lists the holders that the voters name and that have not answered.
+func (f *flushing) silent() (list []kv.Process) {
+	if f.n.cfg.Policy == Available || strike.Out(strike.FlushHolders) {
+		return nil
+	}
+	for _, a := range f.noted {
+		for _, id := range a.holders {
+			if f.noted[id] == nil && !slices.Contains(list, id) {
+				list = append(list, id)
+			}
+		}
+	}
+	return list
+}
+
+// voters lists those that have not answered, or not as voters.
+func (f *flushing) voters() (list []kv.Process) {
+	for _, name := range f.n.cfg.Voters {
+		has := func(id kv.Process) bool { return string(id.Node) == name && f.noted[id].voter }
+		if !slices.ContainsFunc(keys(f.noted), has) {
+			list = append(list, kv.Process{Node: kv.NodeID(name)})
+		}
+	}
+	return list
+}
+
+func keys(m map[kv.Process]*noted) (list []kv.Process) {
+	for id := range m {
+		list = append(list, id)
+	}
+	return list
+}
+
+// late says who has not noted the flush in time.
+func (f *flushing) late(missing []kv.Process) *wire.Error {
+	slices.SortFunc(missing, kv.Process.Compare)
+	var list []string
+	for _, id := range missing {
+		s := string(id.Node)
+		if why := f.why[id.Node]; why != "" {
+			s += " (" + why + ")"
+		}
+		list = append(list, s)
+	}
+	status := wire.Timeout
+	if f.n.cfg.Policy == Consistent && len(f.votes()) < f.n.majority() {
+		status = wire.Unavailable
+	}
+	return wire.Errorf(status, "not flushed everywhere: no answer of %s; other hosts have flushed", strings.Join(list, ", "))
+}
+
+func (n *Node) majority() int { return len(n.cfg.Voters)/2 + 1 }
+
+// hasLeft says whether a process has said goodbye: it holds nothing.
+func (n *Node) hasLeft(id kv.Process) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := n.members[id.Node]
+	return m != nil && m.left == id
+}
+
+// sleepFor is sleep, and says whether ctx has not ended.
+func sleepFor(ctx context.Context, d time.Duration) bool {
+	sleep(ctx, d)
+	return ctx.Err() == nil
+}
+
+// tellFloor has a process note a flush, this one included.
+func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
+	if id == n.cfg.Self {
+		return n.note(floor)
+	}
+	sent := n.cfg.Clock.Read()
+	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall})
+	if err != nil {
+		return nil, err
+	}
+	var a peer.Answer
+	defer a.Release()
+	if err := n.pool.Do(ctx, id, peer.Poll, n.cfg.Bound/4, &wire.Request{Op: wire.OpNote, Body: body}, &a); err != nil {
+		return nil, err
+	}
+	if err := a.Err(); err != nil {
+		return nil, err
+	}
+	var w wire.Noted
+	if err := wire.UnmarshalBody(a.Body, &w); err != nil {
+		return nil, err
+	}
+	if n.skewed(id, w.WallMS, sent.Wall) {
+		return nil, errSkewed
+	}
+	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	return &w, nil
+}
+
+// note notes a flush, and says who may have to hear of it too: after it was noted,
+// since whoever asks for partitions from then on is told with the answer.
+func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
+	now := n.cfg.Clock.Read()
+	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
+	if floor.Version != 0 {
+		if err := n.cfg.Tiers.Note(floor); err != nil {
+			return nil, err
+		}
+	}
+	n.step(func(m *holding.Machine, _ time.Duration) {
+		a.In = toProcesses(m.AreIn())
+		holders, remembers := m.Acknowledged()
+		a.Voter, a.Holders = remembers, toProcesses(holders)
+	})
+	return a, nil
+}
+
+// note answers a NOTE.
+func (s *polls) note(w *wire.Note) wire.Reply {
+	n := s.n
+	if n.skewed(s.from, w.WallMS, n.cfg.Clock.Read().Wall-n.cfg.Bound.Milliseconds()/2) {
+		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
+	}
+	a, err := n.note(w.Floor)
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused):
+		return failure(refused)
+	case err != nil:
+		return failure(wire.Errorf(wire.Internal, "%v", err))
+	}
+	return body(a)
+}
+
+// floors are the flushes that this process knows of, for an answer that lets
+// another one hold something.
+func (n *Node) floors(g strike.Guard) []wire.Floor {
+	if strike.Out(g) {
+		return nil
+	}
+	return n.cfg.Tiers.Floors()
+}
+
+// maxFloors bounds what is taken of a list of flushes: processes note fewer.
+const maxFloors = 1 << 14
+
+func (n *Node) learn(floors []wire.Floor) {
+	if len(floors) > 0 {
+		n.cfg.Tiers.Learn(floors[:min(len(floors), maxFloors)])
+	}
+}

@@ -1,0 +1,121 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// A flush of one host drops what that host has. A flush of the cluster is a floor,
+// known to every host that could give out what is older; package cluster says when
+// all have noted it.
+
+// flush empties a namespace, or all, on this host.
+func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
+	name, bad := flushedName(q)
+	if bad != nil {
+		return errorReply(bad)
+	}
+	floor := c.hlc.Next(now.Wall)
+	b.release()
+	c.empty(c.names.named(name), floor)
+	if c.log == nil {
+		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
+	} else { // others' copies of what was here a moment ago
+		floor = c.hlc.Next(now.Wall)
+		c.raise(c.node.Held(), floor)
+	}
+	return wire.Reply{Version: uint64(floor)}
+}
+
+// flushedName is whose flush a request asks for: "" is all.
+func flushedName(q *wire.Request) (string, *wire.Error) {
+	if q.Has(wire.All) {
+		return "", nil
+	}
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return "", badNamespace(q.Namespace)
+	}
+	return string(q.Namespace), nil
+}
+
+// flushCluster empties a namespace, or all, on every host.
+func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	name, bad := flushedName(q)
+	if bad != nil {
+		return errorReply(bad)
+	}
+	b.release()
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	defer cancel()
+	floor, bad := c.node.Flush(ctx, name)
+	if bad != nil {
+		return errorReply(bad)
+	}
+	return wire.Reply{Version: uint64(floor)}
+}
+
+// empty drops what this host has of some namespaces from before a version.
+func (c *core) empty(names []string, floor kv.Version) {
+	b := borrowed{names: c.names}
+	defer b.release()
+	for _, name := range names {
+		if ns := b.read([]byte(name)); ns != nil {
+			c.store.Flush(ns.id, floor)
+			ns.known.forget()
+			c.detachIf(func(id kv.NamespaceID, _ kv.Hash) bool { return id == ns.id })
+		}
+	}
+}
+
+// Note notes a flush of the cluster, unless there are too many to remember.
+func (t tiers) Note(f wire.Floor) error {
+	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
+		return badNamespace([]byte(f.Namespace))
+	}
+	if bad := t.c.names.crowded(f.Namespace); bad != nil {
+		return bad
+	}
+	t.c.flushed(f.Namespace, kv.Version(f.Version))
+	return nil
+}
+
+// Learn notes what others have noted: they have found room for it.
+func (t tiers) Learn(floors []wire.Floor) {
+	for _, f := range floors {
+		t.c.flushed(f.Namespace, kv.Version(f.Version))
+	}
+}
+
+// Floors are the flushes that this host knows of.
+func (t tiers) Floors() (list []wire.Floor) {
+	for name, v := range t.c.names.floors() {
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
+	}
+	return list
+}
+
+// flushed says that all of a namespace, or of all of them, from before a version
+// is gone everywhere: it does not come back from another host either. It is in
+// this host's log when it returns, so that leases on this host cover it.
+func (c *core) flushed(name string, floor kv.Version) {
+	if name != "" && !kv.ValidNamespace(name) {
+		return // another sidecar's word
+	}
+	c.flushing.Lock() // whoever hears of it a second time waits until it is done
+	defer c.flushing.Unlock()
+	c.hlc.Observe(floor)
+	list, isNew := c.names.flush(name, floor)
+	if !isNew {
+		return
+	}
+	c.empty(list, floor)
+	e := invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
+	if c.log != nil {
+		c.log.Append(e)
+	}
+	c.tell(e)
+}
