@@ -125,23 +125,8 @@ func (p *program) flushCommand() *cli.Command {
 				}
 			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				err := cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
-				if err == nil && c.Bool("cluster") {
-					err = p.tellMissing(ctx, cl)
-				}
-				return err
+				return cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
 			})
 		},
 	}
-}
-
-// tellMissing names the hosts that a flush of the cluster has not asked.
-func (p *program) tellMissing(ctx context.Context, cl *client.Client) error {
-	list, err := cl.Members(ctx)
-	for _, m := range list {
-		if m.State == "missing" {
-			fmt.Fprintf(p.err, "%s is missing and was not asked: if it still runs, it keeps what it has\n", m.Node)
-		}
-	}
-	return err
 }
