@@ -3,6 +3,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -90,11 +91,13 @@ func (s *scene) flood(n int) {
 // struck is a guard's entry in the table.
 type struck struct {
 	guards []strike.Guard
-	alone  bool   // each of them alone is covered by the others, and breaks nothing
-	why    string // what covers it
-	events int    // of the logs
-	loads  bool   // values are loaded from a database
-	name   string // of the scene, where it is not clear
+	alone  bool          // each of them alone is covered by the others, and breaks nothing
+	why    string        // what covers it
+	events int           // of the logs
+	loads  bool          // values are loaded from a database
+	voted  bool          // under policy consistent, with all three as voters
+	bound  time.Duration // zero is the default
+	name   string        // of the scene, where it is not clear
 	play   func(s *scene)
 }
 
@@ -472,6 +475,10 @@ func play(t *testing.T, seed uint64, c *struck, guards ...strike.Guard) (broken 
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
 		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
+		w.bound = cmp.Or(c.bound, w.bound)
+		if c.voted {
+			w.voters = []string{"n0", "n1", "n2"}
+		}
 		if c.loads {
 			w.origin = newDatabase(always(databaseTakes))
 		}

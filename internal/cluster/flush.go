@@ -153,6 +153,7 @@ func (f *flushing) again() bool {
 		version = max(version, kv.FirstVersionAt(now.Wall+2*f.n.cfg.MaxSkew.Milliseconds()))
 	}
 	if raise {
+		strike.At(strike.FlushDue)
 		f.floor.Version, f.above = uint64(version), false
 		clear(f.noted)
 	}

@@ -56,6 +56,9 @@ type Point uint8
 const (
 	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
 	WriteDue               // a write has found its holding, and is not yet stored
+	FlushDue               // clocks have been collected, and a flush is not yet told
+
+	points // their number
 )
 
 var names = [Guards]string{
