@@ -2,9 +2,12 @@ package sidecar
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -90,4 +93,154 @@ func TestFlushByAMinority(t *testing.T) {
 			t.Errorf("once healed: %v", err)
 		}
 	}, "n1", "n2", "n4")
+}
+
+// amiss is what a flush comes in the middle of.
+type amiss struct {
+	name   string
+	by     int // the host that flushes
+	before func(w *world)
+	amid   func(w *world)
+	twice  bool // two processes have one name: some keys may find no holder for a while
+}
+
+func leave34(w *world) {
+	w.nodes[3].leave()
+	w.nodes[4].leave()
+	w.agreed(15 * time.Second)
+}
+
+var amid = []amiss{
+	{name: "a holder dies", amid: func(w *world) { w.nodes[3].kill() }},
+	{name: "a holder pauses", amid: func(w *world) { w.nodes[3].pause(3 * w.bound) }},
+	{name: "a holder stutters", amid: func(w *world) {
+		for range 6 {
+			w.nodes[3].pause(w.bound * 9 / 10)
+			time.Sleep(time.Millisecond)
+		}
+	}},
+	{name: "a link is cut", amid: func(w *world) {
+		w.net.Cut(w.nodes[0].ip, w.nodes[3].ip)
+		time.Sleep(w.bound)
+		w.net.Heal()
+	}},
+	{name: "a split of less than the detection time", amid: func(w *world) {
+		i := 0
+		w.split(true, func() bool { i++; return i > 3 })
+		time.Sleep(w.bound)
+		w.net.Heal()
+	}},
+	{name: "partitions move", amid: func(w *world) {
+		w.nodes[1].s.node.SetWeight(1)
+		time.Sleep(time.Second)
+		w.nodes[1].s.node.SetWeight(8)
+	}},
+	{name: "a holder leaves", amid: func(w *world) { w.nodes[3].leave() }},
+	{name: "a host is restarted", amid: func(w *world) { w.nodes[4].leave(); w.nodes[4].start() }},
+	{name: "two join", before: leave34, amid: func(w *world) { w.nodes[3].start(); w.nodes[4].start() }},
+	{name: "one joins, of whom the flusher cannot hear", before: leave34, amid: func(w *world) {
+		w.nodes[3].start()
+		w.net.Cut(w.nodes[0].ip, w.nodes[3].ip)
+		time.Sleep(2 * w.bound)
+		w.net.Heal()
+	}},
+	{name: "by a host that has just been started", by: 3, before: leave34, amid: func(w *world) { w.nodes[3].start() }},
+	{name: "by a host that comes back from a pause", by: 3, amid: func(w *world) { w.nodes[3].pause(5 * w.bound) }},
+	{name: "an old process of a name is in elsewhere", before: twoOfOneName, twice: true, amid: func(w *world) {
+		time.Sleep(w.bound / 2)
+		w.net.Heal()
+	}},
+}
+
+// twoOfOneName lets the flusher know a new process under a name of which the others
+// have the old one.
+func twoOfOneName(w *world) {
+	v := w.nodes[3]
+	w.net.Isolate(w.nodes[0].ip)
+	for len(w.nodes[0].s.node.View().Others()) > 0 {
+		time.Sleep(w.bound / 16)
+	}
+	host, ip, stop := v.host, v.ip, v.stop
+	v.take()
+	v.ip = "10.0.9.9"
+	v.start()
+	w.net.Heal()
+	w.net.Cut(w.nodes[0].ip, ip)
+	for _, i := range []int{1, 2, 4} {
+		w.net.Cut(v.ip, w.nodes[i].ip)
+	}
+	for began := time.Now(); !lives(w.nodes[0], "n1") && time.Since(began) < 5*time.Second; {
+		time.Sleep(w.bound / 64)
+	}
+	go func() { // ends with the wait
+		time.Sleep(2 * w.bound)
+		host.Kill()
+		stop()
+	}()
+}
+
+func lives(v *vnode, node kv.NodeID) bool {
+	return slices.ContainsFunc(v.s.node.Members(), func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn })
+}
+
+// A flush comes while something is amiss. Once it is acknowledged, B later nothing is
+// read that was written before it, and what is written then stays.
+func TestFlushAmid(t *testing.T) {
+	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
+		for _, c := range amid {
+			if c.twice && len(voters) > 0 {
+				continue // a name is used again only when its process is known to be gone
+			}
+			t.Run(policyOf(voters)+"/"+c.name, func(t *testing.T) {
+				inQuietWorld(t, 5, func(t *testing.T, w *world) { c.play(t, w) }, voters...)
+			})
+		}
+	}
+}
+
+func (c *amiss) play(t *testing.T, w *world) {
+	const n = 80
+	setAll(w.nodes[0], n, "before")
+	found(w.nodes[2], n) // copies
+	if c.before != nil {
+		c.before(w)
+	}
+	done := make(chan struct{})
+	go func() { // ends with the case
+		defer close(done)
+		c.amid(w)
+	}()
+	time.Sleep(time.Millisecond)
+	v := w.nodes[c.by]
+	for began := time.Now(); v.s == nil || flushThrough(v, "", time.Second) != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("no flush: %v", flushThrough(v, "", time.Second))
+		}
+	}
+	time.Sleep(w.bound + time.Millisecond)
+	each := func(want int, what string) {
+		for _, v := range w.nodes {
+			if v.s != nil {
+				if hits := found(v, n); hits != want {
+					t.Errorf("%d of %d keys are read through %s that were written %s the flush", hits, n, v.name, what)
+				}
+			}
+		}
+	}
+	each(0, "before")
+	<-done
+	if c.twice {
+		return
+	}
+	w.agreed(30 * time.Second)
+	setAll(w.nodes[0], n, "after")
+	time.Sleep(w.bound)
+	each(n, "after")
+}
+
+func policyOf(voters []string) string {
+	if len(voters) > 0 {
+		return "consistent"
+	}
+	return "available"
 }
