@@ -2,7 +2,9 @@ package sidecar
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,4 +245,55 @@ func policyOf(voters []string) string {
 		return "consistent"
 	}
 	return "available"
+}
+
+// The flush of one name too many is refused, and flushes nothing else; a flush of all
+// makes room. A name without a slot keeps its flush for when it gets one.
+func TestFlushedNames(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		setAll(a, 10, "value")
+		names := tiers{a.s.handoff}
+		for i := range maxFlushed {
+			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}); err != nil {
+				t.Fatalf("name %d: %v", i, err)
+			}
+		}
+		if err := flushThrough(a, "further", time.Second); err == nil || !strings.Contains(err.Error(), "BAD_REQUEST") {
+			t.Errorf("one name too many: %v", err)
+		}
+		if hits := found(b, 10); hits != 10 {
+			t.Errorf("%d of 10 keys of another namespace are left", hits)
+		}
+		time.Sleep(time.Second) // b follows a's log
+		ns, bad := b.s.names.obtain([]byte("ns7"))
+		if bad != nil || b.s.ledger.FlushFloor(ns.id) != a.s.names.floors()["ns7"] || b.s.ledger.FlushFloor(ns.id) == 0 {
+			t.Errorf("the floor of a new slot is not its name's: %v", bad)
+		}
+		if err := flushThrough(a, "", time.Second); err != nil {
+			t.Errorf("all: %v", err)
+		}
+		if err := flushThrough(b, "further", time.Second); err != nil {
+			t.Errorf("after a flush of all: %v", err)
+		}
+	})
+}
+
+// What stands for lost events has the flushes too.
+func TestResetHasFlushes(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		setAll(w.nodes[0], 10, "value")
+		s := w.nodes[0].s
+		floor := s.hlc.Next(s.clock.Read().Wall)
+		tiers{s.handoff}.Reset(w.nodes[1].s.node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		time.Sleep(time.Second) // it is in this host's log too
+		for _, v := range w.nodes {
+			if hits := found(v, 10); hits > 0 {
+				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
+			}
+		}
+		if got := s.names.floors()[""]; got != floor {
+			t.Errorf("the floor is %v, want %v", got, floor)
+		}
+	})
 }

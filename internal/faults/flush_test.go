@@ -1,0 +1,51 @@
+package faults
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// TestProcessFlushThenRestarts: a namespace and then everything is flushed on all
+// hosts; of what is written after that, restarts of each host in turn lose nothing.
+func TestProcessFlushThenRestarts(t *testing.T) {
+	for _, voted := range []bool{false, true} {
+		name := "available"
+		if voted {
+			name = "consistent"
+		}
+		t.Run(name, func(t *testing.T) {
+			scenario(t, 20*time.Second)
+			const keys = 1000
+			g := newGroup(t, fast, 3)
+			if voted {
+				g.vote(g.nodes...)
+			}
+			g.start(g.nodes)
+			for _, all := range []bool{false, true} {
+				g.fill(keys)
+				eventually(t, patience, "a flush", func() error {
+					return g.any().app.Flush(t.Context(), client.FlushOptions{All: all, Cluster: true})
+				})
+				time.Sleep(g.bound)
+				if r := g.hits(keys); r.hits.Load() > 0 {
+					t.Errorf("after a flush of the cluster (all: %v) reads still hit: %v", all, r)
+				}
+			}
+			g.fill(keys)
+			for _, n := range g.nodes {
+				begun := time.Now()
+				n.leave()
+				n.start()
+				g.settle(n.spec.Node+" was restarted", begun)
+				if r := g.hits(keys); r.hits.Load() != keys {
+					t.Errorf("after a restart of %s reads hit %v, want all", n.spec.Node, r)
+				}
+				if voted { // without it and the next one there is no majority that remembers
+					time.Sleep(5 * g.bound / 2)
+				}
+			}
+		})
+	}
+}
