@@ -16,7 +16,6 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		zero    set = func(r *Request) { r.Create = true }
 		options set = func(r *Request) { r.Options = allowed[r.Op] }
 		hold    set = func(r *Request) { r.HoldMS = 6 }
-		floor   set = func(r *Request) { r.Floor = 7 }
 		epoch   set = func(r *Request) { r.Epoch = 8 }
 		seq     set = func(r *Request) { r.Seq = 9 }
 		wait    set = func(r *Request) { r.WaitMS = 10 }
@@ -38,7 +37,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		{Request{Op: OpLease, Key: key}, []set{timeout, ns, options}},
 		{Request{Op: OpFill, Key: key, Token: token, Value: value}, []set{timeout, ns, ttl, flags, options}},
 		{Request{Op: OpFill, Key: key, Token: token, Options: Abandon}, []set{timeout, ns, ttl, flags}},
-		{Request{Op: OpFlush}, []set{timeout, ns, options, floor}},
+		{Request{Op: OpFlush}, []set{timeout, ns, options}},
 		{Request{Op: OpStats}, []set{timeout, options}},
 		{Request{Op: OpRing, Key: key}, []set{timeout, ns}},
 		{Request{Op: OpWatch}, []set{timeout, ns, options, epoch, seq, wait}},

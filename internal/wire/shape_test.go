@@ -17,6 +17,7 @@ var bodies = map[string]any{
 	"answer PEER_HELLO": PeerHello{}, "answer POLL": Poll{}, "answer ACQUIRE": Acquired{}, "answer AUTH": Authorized{},
 	"answer PULL": Pulled{}, "answer FETCH": Fetched{}, "answer FOLLOW": Followed{}, "answer PROBE": Probed{},
 	"answer HELLO": Welcome{}, "answer STATS": Stats{}, "answer MEMBERS": []Member{}, "answer RING": Place{},
+	"request NOTE": Note{}, "answer NOTE": Noted{},
 	"answer WATCH": Watched{}, "answer VERIFY": Verified{},
 }
 
