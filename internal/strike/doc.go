@@ -35,6 +35,10 @@ const (
 	AckAll                      // ack=all waits for those who may have a lease
 	Detach                      // nobody joins a load that began before a change
 	AdmitAtLoad                 // what was loaded is kept only if the ledger admits it
+	Stutter                     // gaps that add up to B are a pause
+	Answered                    // ... unless all members have answered a poll lately
+	GapLocked                   // a gap is judged before it is over for others
+	RunningTime                 // silence of others counts while this process runs
 
 	Guards // their number
 )
@@ -46,6 +50,7 @@ type Point uint8
 const (
 	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
 	WriteDue               // a write has found its holding, and is not yet stored
+	GapFound               // a gap has been found, and not yet judged
 )
 
 var names = [Guards]string{
@@ -57,6 +62,8 @@ var names = [Guards]string{
 	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
 	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
 	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
+	Stutter: "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
+	RunningTime: "silence counts while the process runs",
 }
 
 func (g Guard) String() string { return names[g] }

@@ -68,6 +68,7 @@ type sim struct {
 	holders  [simPartitions]kv.Process // the last ones
 	begun    int
 	ended    int
+	pauses   int
 	clock    kv.Version
 	taken    func(by kv.NodeID, b Begun) // is told of each beginning
 	state    func(n *simNode, in bool)   // and of each change of what a node says
@@ -82,9 +83,10 @@ type simNode struct {
 	m       *Machine
 	running bool
 	stopped bool // paused
+	slept   bool // it is, or was, and nothing has looked since
 	blocked bool // nobody reaches its port for polls
 	epoch   int
-	last    time.Duration // when it last ran
+	last    time.Duration // when it was last seen to run
 	rumours []rumour      // of each node, itself included
 	pending []func()      // what came while it was paused
 }
@@ -110,7 +112,7 @@ func (n *simNode) now() time.Duration {
 func (n *simNode) start(alone bool) {
 	n.epoch++
 	n.id = kv.Process{Node: kv.NodeID(rune('a' + n.at)), Epoch: kv.Epoch(n.at*1000 + n.epoch)}
-	n.running, n.stopped, n.last, n.pending = true, false, n.now(), nil
+	n.running, n.stopped, n.slept, n.last, n.pending = true, false, false, n.now(), nil
 	for i := range n.rumours {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
@@ -157,14 +159,22 @@ func (n *simNode) run(epoch int, f func()) {
 	case n.stopped:
 		n.pending = append(n.pending, f)
 	default:
-		if n.now()-n.last >= simBound {
-			n.m.Pause(n.now())
-			n.carryOut()
-		}
-		n.last = n.now()
+		n.beat()
 		f()
 		n.carryOut()
 	}
+}
+
+// beat looks for a gap before anything is done. While the node runs there is none:
+// something looks all the time.
+func (n *simNode) beat() {
+	if gap := n.now() - n.last; n.slept && gap > simBound/GapAbove {
+		if _, paused := n.m.Gap(n.now(), gap); paused {
+			n.s.pauses++
+		}
+		n.carryOut()
+	}
+	n.slept, n.last = false, n.now()
 }
 
 func (n *simNode) tick(epoch int) {
@@ -235,7 +245,7 @@ func (s *sim) check() {
 	for p := range uint16(simPartitions) {
 		holder := ""
 		for _, n := range s.nodes {
-			if n.running && !n.stopped && n.now()-n.last < simBound && n.m.Serves(p) && n.m.parts[p].until > n.now() {
+			if n.running && !n.slept && n.m.Serves(p) && n.m.parts[p].until > n.now() {
 				if holder != "" {
 					s.t.Fatalf("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, holder, n.id, p)
 				}
@@ -337,7 +347,7 @@ func (n *simNode) pollOne(id kv.Process) {
 			answer, by := to.m.InfoFor(from), to.id
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() {
-					n.m.Polled(n.now(), by, answer)
+					n.m.Polled(n.now(), by, sent, answer)
 					n.m.Leased(n.now(), by, sent)
 				})
 			})
@@ -403,7 +413,11 @@ func (n *simNode) crash() {
 }
 
 func (n *simNode) pause() {
-	n.stopped = true
+	if !n.running || n.stopped {
+		return
+	}
+	n.stopped, n.slept = true, true
+	n.last = n.now() - n.s.upTo(simBound/LookEvery) // the last look
 	n.s.trace(n, "pauses")
 }
 
@@ -413,6 +427,7 @@ func (n *simNode) resume() {
 	}
 	n.stopped = false
 	n.s.trace(n, "resumes")
+	n.run(n.epoch, func() {}) // a read comes at once
 	pending := n.pending
 	n.pending = nil
 	for _, f := range pending {
@@ -513,6 +528,7 @@ var faults = []fault{
 			s.after(s.upTo(15*time.Second), func() { clear(s.cut) })
 		})
 	}},
+	{"stutter", stutters},
 	{"leave", func(s *sim) {
 		n := s.nodes[s.rnd.IntN(len(s.nodes))]
 		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
