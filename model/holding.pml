@@ -44,6 +44,12 @@
 #define BIT(j)    (1 << (j))
 #define AT(i, j)  ((i) * 3 + (j))
 
+#if NAPS
+#define SLEEPER(i) ((i) == 0)   /* the others would multiply the states */
+#else
+#define SLEEPER(i) 1
+#endif
+
 /* A node. Masks have a bit for each other node. */
 bit up[3], susp[3], ran[3];
 byte gap[3];            /* ticks that it has not run for */
@@ -170,7 +176,7 @@ inline tell(i, j, isAnswer) {
 		lease[i] = lease[i] | BIT(j);
 #if NAPS
 		learn(j, i); settle(j); /* who answers a poll has heard it */
-		asked[AT(i, j)] = 0;
+		if :: SLEEPER(i) -> asked[AT(i, j)] = 0 :: else fi;
 #endif
 		skip
 	:: else
@@ -368,9 +374,9 @@ inline pass(i, j, deaf) {
 }
 inline passAt(i, j, dj, k, dk) {
 #if NAPS
-	if :: up[i] -> slept[i] = ((slept[i] << 1) | susp[i]) & 7 :: else fi;
-	if :: asked[AT(i, j)] < B -> asked[AT(i, j)]++ :: else fi;
-	if :: asked[AT(i, k)] < B -> asked[AT(i, k)]++ :: else fi;
+	if :: SLEEPER(i) -> slept[i] = ((slept[i] << 1) | susp[i]) & 7 :: else fi;
+	if :: SLEEPER(i) && asked[AT(i, j)] < B -> asked[AT(i, j)]++ :: else fi;
+	if :: SLEEPER(i) && asked[AT(i, k)] < B -> asked[AT(i, k)]++ :: else fi;
 #endif
 	if
 	:: RUNS(i) ->
@@ -439,7 +445,7 @@ inline tick(d01, d02, d12) {
 	WRITE(i) \
 	:: d_step { up[i] && crashes -> printf("%d CRASHES\n", i); crash(i) } \
 	:: d_step { !up[i] -> printf("%d starts again\n", i); restart(i) } \
-	:: d_step { RUNS(i) && pauses -> printf("%d is suspended\n", i); suspend(i) } \
+	:: d_step { RUNS(i) && pauses && SLEEPER(i) -> printf("%d is suspended\n", i); suspend(i) } \
 	:: d_step { up[i] && susp[i] -> printf("%d runs again\n", i); resume(i) } \
 	NAP(i)
 #define TICK(d01, d02, d12) printf("tick\n"); tick(d01, d02, d12)
