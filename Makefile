@@ -37,8 +37,8 @@ hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, a
 	$(GO) test ./sidecar -run TestVirtualHundred -virtual.many 100 -v -count=1
 
 strike:           ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
-	$(GO) vet -tags strike ./sidecar ./internal/strike
-	$(GO) test -tags strike ./sidecar -run TestStrike -v
+	$(GO) vet -tags strike ./sidecar ./l2/holding ./internal/strike
+	$(GO) test -tags strike ./sidecar ./l2/holding -run TestStrike -v
 	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-strike ./cmd/cachesidecar
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-strike | grep internal/strike
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-strike

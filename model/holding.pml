@@ -31,6 +31,10 @@
 #define LOSSES 1        /* ticks in which two nodes do not hear each other: D - B */
 #endif
 
+#ifndef NAPS
+#define NAPS 0          /* moments in which one that is suspended runs, unheard */
+#endif
+
 #ifdef STRIKE_silence
 #define DEAF 1          /* held for dead after one tick */
 #else
@@ -40,10 +44,21 @@
 #define BIT(j)    (1 << (j))
 #define AT(i, j)  ((i) * 3 + (j))
 
+#if NAPS
+#define SLEEPER(i) ((i) == 0)   /* the others would multiply the states */
+#else
+#define SLEEPER(i) 1
+#endif
+
 /* A node. Masks have a bit for each other node. */
 bit up[3], susp[3], ran[3];
 byte gap[3];            /* ticks that it has not run for */
 byte ep[3];             /* epoch, from 1 */
+#if NAPS
+bit brief[3];           /* it runs for a moment */
+byte slept[3];          /* a bit for each of the last D ticks: it did not run */
+byte asked[9];          /* ticks since one has answered a poll */
+#endif
 bit joined[3], in[3];
 byte age[3];            /* ticks since its start, while it has not joined */
 byte alone[3];          /* ticks without any other that is in */
@@ -66,14 +81,27 @@ byte asker[BALLOTS + 1], askerEp[BALLOTS + 1];
 byte ring[BALLOTS + 1];         /* the asker's, as it was sent last */
 byte answer[3 * (BALLOTS + 1)]; /* on its way: 8 and the members it names */
 
-byte crashes = CRASHES, pauses = PAUSES, losses = LOSSES;
+byte crashes = CRASHES, pauses = PAUSES, losses = LOSSES, naps = NAPS;
 
 #define RUNS(i)      (up[i] && !susp[i])
 #define RING(i)      (inr[i] | (in[i] << (i)))
 #define NAMES(i, j)  ((RING(i) & BIT(j)) && !(RING(i) & (BIT(j) - 1)))
 #define LIVE(i)      (7 & ~dead[i] & ~BIT(i))
 #define SERVES(i)    (up[i] && held[i] && !retired[i])
-#define CAN(i)       (SERVES(i) && !(susp[i] && gap[i] >= B))
+/* What it finds when it runs again: that it did not run for B, at once or in all. */
+#if NAPS && !defined(STRIKE_stutter)
+#define SUM(i)       ((slept[i] & 1) + ((slept[i] >> 1) & 1) + ((slept[i] >> 2) & 1))
+#ifdef STRIKE_polls
+#define UNANSWERED(i) 1
+#else
+#define UNASKED(i, j) (!(dead[i] & BIT(j)) && asked[AT(i, j)] >= B)
+#define UNANSWERED(i) (UNASKED(i, (i + 1) % 3) || UNASKED(i, (i + 2) % 3))
+#endif
+#define PAUSED(i)    (gap[i] >= B || gap[i] && SUM(i) >= B && UNANSWERED(i))
+#else
+#define PAUSED(i)    (gap[i] >= B)
+#endif
+#define CAN(i)       (SERVES(i) && !(susp[i] && PAUSED(i)))
 
 inline check() {
 	assert(!(CAN(0) && CAN(1)) && !(CAN(0) && CAN(2)) && !(CAN(1) && CAN(2)))
@@ -143,7 +171,16 @@ inline learn(i, j) {
 }
 inline tell(i, j, isAnswer) {
 	learn(i, j);
-	if :: isAnswer -> lease[i] = lease[i] | BIT(j) :: else fi;
+	if
+	:: isAnswer ->
+		lease[i] = lease[i] | BIT(j);
+#if NAPS
+		learn(j, i); settle(j); /* who answers a poll has heard it */
+		if :: SLEEPER(i) -> asked[AT(i, j)] = 0 :: else fi;
+#endif
+		skip
+	:: else
+	fi;
 	settle(i);
 	check()
 }
@@ -285,15 +322,21 @@ inline clear(i) {
 }
 inline crash(i) {
 	crashes--; up[i] = 0; susp[i] = 0; gap[i] = 0; ran[i] = 0;
+#if NAPS
+	brief[i] = 0; slept[i] = 0;
+#endif
 	end(i); clear(i); writing[i] = 0; promised[i] = 0; vin[i] = 0; dead[i] = 0;
 	vep[AT(i, 0)] = 0; vep[AT(i, 1)] = 0; vep[AT(i, 2)] = 0
 }
 inline restart(i) { up[i] = 1; ep[i]++; STARTED(i) }
 inline suspend(i) { pauses--; susp[i] = 1; gap[i] = 0 }
-inline resume(i) {
-	susp[i] = 0; ran[i] = 1;
+inline wake(i) {
+	susp[i] = 0;
 	if
-	:: gap[i] >= B ->
+	:: PAUSED(i) ->
+#if NAPS
+		slept[i] = 0;
+#endif
 #ifndef STRIKE_pause
 #ifndef STRIKE_pause_holding
 		end(i);
@@ -316,6 +359,11 @@ inline resume(i) {
 	gap[i] = 0;
 	check()
 }
+inline resume(i) { ran[i] = 1; wake(i) }
+/* It runs for a moment, and is heard only in what it does then. */
+inline nap(i) { naps--; brief[i] = 1; wake(i) }
+inline again(i) { brief[i] = 0; susp[i] = 1 }
+inline awake(i) { brief[i] = 0; ran[i] = 1 }
 /* A tick. All who run hear all others who have run, but for two of them. */
 inline pass(i, j, deaf) {
 	if
@@ -325,6 +373,11 @@ inline pass(i, j, deaf) {
 	if :: silent[AT(i, j)] >= B -> lease[i] = lease[i] & ~BIT(j) :: else fi
 }
 inline passAt(i, j, dj, k, dk) {
+#if NAPS
+	if :: SLEEPER(i) -> slept[i] = ((slept[i] << 1) | susp[i]) & 7 :: else fi;
+	if :: SLEEPER(i) && asked[AT(i, j)] < B -> asked[AT(i, j)]++ :: else fi;
+	if :: SLEEPER(i) && asked[AT(i, k)] < B -> asked[AT(i, k)]++ :: else fi;
+#endif
 	if
 	:: RUNS(i) ->
 		pass(i, j, dj); pass(i, k, dk);
@@ -373,6 +426,16 @@ inline tick(d01, d02, d12) {
 #else
 #define WRITE(i)
 #endif
+#if NAPS
+#define NAP(i) \
+	:: d_step { susp[i] && gap[i] && naps -> printf("%d runs for a moment\n", i); nap(i) } \
+	:: d_step { brief[i] -> printf("%d sleeps again\n", i); again(i) } \
+	:: d_step { brief[i] -> printf("%d goes on\n", i); awake(i) }
+#define TICKS !brief[0] && !brief[1] && !brief[2]
+#else
+#define NAP(i)
+#define TICKS 1
+#endif
 #define NODE(i) \
 	:: d_step { CANENTER(i) -> printf("%d comes in\n", i); enter(i) } \
 	:: d_step { CANRESEND(i) -> printf("%d tells its new ring\n", i); resend(i) } \
@@ -382,8 +445,9 @@ inline tick(d01, d02, d12) {
 	WRITE(i) \
 	:: d_step { up[i] && crashes -> printf("%d CRASHES\n", i); crash(i) } \
 	:: d_step { !up[i] -> printf("%d starts again\n", i); restart(i) } \
-	:: d_step { RUNS(i) && pauses -> printf("%d is suspended\n", i); suspend(i) } \
-	:: d_step { up[i] && susp[i] -> printf("%d runs again\n", i); resume(i) }
+	:: d_step { RUNS(i) && pauses && SLEEPER(i) -> printf("%d is suspended\n", i); suspend(i) } \
+	:: d_step { up[i] && susp[i] -> printf("%d runs again\n", i); resume(i) } \
+	NAP(i)
 #define TICK(d01, d02, d12) printf("tick\n"); tick(d01, d02, d12)
 
 init {
@@ -431,9 +495,9 @@ init {
 	BALLOT(0, 4) BALLOT(1, 4) BALLOT(2, 4)
 #endif
 	NODE(0) NODE(1) NODE(2)
-	:: d_step { TICK(0, 0, 0) }
-	:: d_step { losses -> losses--; TICK(1, 0, 0) }
-	:: d_step { losses -> losses--; TICK(0, 1, 0) }
-	:: d_step { losses -> losses--; TICK(0, 0, 1) }
+	:: d_step { TICKS -> TICK(0, 0, 0) }
+	:: d_step { TICKS && losses -> losses--; TICK(1, 0, 0) }
+	:: d_step { TICKS && losses -> losses--; TICK(0, 1, 0) }
+	:: d_step { TICKS && losses -> losses--; TICK(0, 0, 1) }
 	od
 }

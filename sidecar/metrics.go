@@ -29,7 +29,8 @@ var (
 	descMembers     = desc("members", "Hosts of the cluster as this one sees them, itself included, by state.", "state")
 	descHeld        = desc("partitions_held", "Partitions that this host answers for, of 16,384.")
 	descHoldings    = desc("holdings_total", "Partitions that this host began, ended or ceased to answer for.", "event")
-	descPauses      = desc("pauses_total", "Gaps in which the process did not run, after which it gave up all that it held.")
+	descPauses      = desc("pauses_total", "Times that the process did not run for so long, at once or in several gaps, that it gave up all that it held.")
+	descStopped     = desc("stopped_seconds_total", "Time in which the process did not run, in gaps above a sixteenth of max_staleness.")
 	descPolls       = desc("polls_total", "Polls of other hosts, by whether they were sent or failed.", "event")
 	descStrangers   = desc("peers_refused_total", "Greetings that were refused, by this host or by another.")
 	descConflicts   = desc("name_conflicts_total", "Reports of two processes under one name.")
@@ -137,6 +138,9 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
+	if !s.node.Alone() {
+		ch <- prometheus.MustNewConstMetric(descStopped, prometheus.CounterValue, s.node.Stats().Stopped.Seconds())
+	}
 	s.collectCluster(count, gauge, func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	})

@@ -121,6 +121,7 @@ var faults = []func(w *world, v, o *vnode){
 		time.Sleep(w.upTo(2000))
 		v.s.node.SetWeight(weight)
 	},
+	stutters,
 }
 
 func (w *world) upTo(ms int) time.Duration { return time.Duration(w.rnd.IntN(ms)) * time.Millisecond }

@@ -57,7 +57,7 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 	h := &s.handoff.counts
 	return wire.ClusterState{
 		Join: len(s.cfg.Join), Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
-		Pauses: st.Pauses, Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
+		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
 		PeerReads: s.counts.peerReads.Load(), Joined: s.counts.joined.Load(), PeerErrors: s.counts.peerErrors.Load(),
 		Served: s.counts.served.Load(),
 		Handoff: wire.HandoffStats{

@@ -119,6 +119,8 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.AdmitAtHandoff}, play: deletedOnTheWay},
 	{guards: []strike.Guard{strike.SecondCheck}, play: releasedBeforeStored},
 	{guards: []strike.Guard{strike.Pause}, play: paused},
+	{guards: []strike.Guard{strike.Stutter}, play: stuttered},
+	{guards: []strike.Guard{strike.GapLocked}, play: foundByTwo},
 	{guards: []strike.Guard{strike.Strange}, play: split},
 	{guards: []strike.Guard{strike.Strange}, events: 16, play: split},
 	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
@@ -401,6 +403,34 @@ func paused(s *scene) {
 	for _, k := range s.keys {
 		s.get(s.owner, k)
 	}
+}
+
+// ... or stands still again and again instead, each time for less than B.
+func stuttered(s *scene) {
+	var keys []*contested
+	for _, k := range s.keys {
+		s.need(s.set(s.owner, k), "a first write")
+		keys = append(keys, &contested{vkey: k})
+	}
+	s.stutterOwner(s.owner, s.third, keys)
+}
+
+// ... or one finds that it did not run, and another reads before what that means
+// is done.
+func foundByTwo(s *scene) {
+	for _, k := range s.keys {
+		s.need(s.set(s.owner, k), "a first write")
+	}
+	s.pausedOwner()
+	read := func() {
+		for _, k := range s.keys {
+			s.get(s.owner, k)
+		}
+	}
+	strike.Do(strike.GapFound, read)
+	defer strike.Do(strike.GapFound, func() {})
+	s.owner.s.node.Beat(s.owner.clock.Read().Boot)
+	read()
 }
 
 // A key is deleted while its entry is on its way to its new holder.

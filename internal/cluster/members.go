@@ -108,6 +108,7 @@ type Stats struct {
 	Held                  int
 	Begun, Ended, Retired int64
 	Pauses                int64
+	Stopped               time.Duration // in which the process did not run, in gaps that count
 	Polls, PollFailures   int64
 	Refused, Conflicts    int64
 
@@ -129,7 +130,7 @@ type Lease struct {
 func (n *Node) Stats() Stats {
 	c := &n.counts
 	s := Stats{
-		Members: 1 + n.others(), Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(), Pauses: c.pauses.Load(),
+		Members: 1 + n.others(), Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(), Pauses: c.pauses.Load(), Stopped: time.Duration(c.stopped.Load()),
 		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(), Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
 	}
 	s.Applied, s.Gaps, s.Resets = c.applied.Load(), c.gaps.Load(), c.resets.Load()

@@ -27,7 +27,6 @@ type Node struct {
 	lapseAt  atomic.Int64 // and when the authority of the first holding ends
 	holdings [kv.Partitions]atomic.Uint32
 	view     atomic.Pointer[View]
-	known    atomic.Bool // another member has ever been known
 	quorum   atomic.Bool // what is not held can be taken
 
 	listening chan struct{} // closed when others can find this node
@@ -54,6 +53,7 @@ type Node struct {
 // counts of what has happened.
 type counts struct {
 	pauses, begun, ended, retired  atomic.Int64 // partitions, but for pauses
+	stopped                        atomic.Int64 // nanoseconds in which the process did not run, in gaps that count
 	polls, pollFailures, conflicts atomic.Int64
 	refused                        atomic.Int64
 	applied, gaps, resets          atomic.Int64 // events of others' logs
@@ -125,16 +125,11 @@ func (n *Node) Held() kv.PartitionSet {
 // Beat looks for a pause, and for authority that is over. Whoever has read the
 // clock calls it before anything is answered from what this node holds, and
 // again before a write is acknowledged: where the process did not run for as
-// long as B, all holdings have ended when it returns; and those have that no
-// majority of the voters has acknowledged for so long, where there are voters.
+// long as B, or for several times that add up to a pause, all holdings have ended
+// when it returns; and those have that no majority of the voters has acknowledged
+// for so long, where there are voters.
 func (n *Node) Beat(now time.Duration) {
-	last := n.lastSeen.Load()
-	switch gap := now - time.Duration(last); {
-	case gap >= n.cfg.Bound && !strike.Out(strike.Pause):
-		n.pause()
-	case gap > n.cfg.Bound/64: // not each time: others read it
-		n.lastSeen.CompareAndSwap(last, int64(now))
-	}
+	n.seen(now)
 	if int64(now) >= n.lapseAt.Load() {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -143,26 +138,62 @@ func (n *Node) Beat(now time.Duration) {
 	}
 }
 
-// pause ends everything, unless another caller has already.
-func (n *Node) pause() {
+// seen notes that the process runs. Only a gap that counts takes the lock: what
+// it ends has ended before the time moves at which the process was last seen, and
+// who finds the same gap meanwhile waits.
+func (n *Node) seen(now time.Duration) {
+	last := n.lastSeen.Load()
+	switch gap := now - time.Duration(last); {
+	case gap > n.cfg.Bound/holding.GapAbove:
+		n.gap()
+	case gap > n.cfg.Bound/holding.LookEvery: // not each time: others read it
+		n.lastSeen.CompareAndSwap(last, int64(now))
+	}
+}
+
+// gap adds a gap to those before and ends what it must, unless another caller has
+// already.
+func (n *Node) gap() {
+	if strike.Out(strike.GapLocked) {
+		n.gapUnlocked()
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.cfg.Clock.Read().Boot
-	if now-time.Duration(n.lastSeen.Load()) < n.cfg.Bound {
+	n.judge(now, now-time.Duration(n.lastSeen.Load()))
+	n.lastSeen.Store(int64(now))
+}
+
+// judge tells the machine of a gap, and does what a pause means for leases. The
+// lock is held.
+func (n *Node) judge(now, length time.Duration) {
+	if length <= n.cfg.Bound/holding.GapAbove {
 		return
 	}
-	if n.known.Load() { // somebody could have taken what we hold
+	n.counts.stopped.Add(int64(length))
+	stop, paused := n.machine.Gap(now, length)
+	if paused {
 		n.counts.pauses.Add(1)
-		n.cfg.Log.Warn("the process did not run for a while: what it holds is given up", "bound", n.cfg.Bound)
+		n.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", n.Held().Len())
 		for _, o := range n.owners {
 			o.polledAt.Store(0)
 			o.leasedAt.Store(0)
 			o.log.Drop()
 		}
-		n.machine.Pause(now)
-		n.carryOut()
 	}
-	n.lastSeen.Store(int64(now))
+	n.carryOut()
+}
+
+// gapUnlocked is gap as it must not be: who comes second sees no gap, before what
+// the first one finds has ended.
+func (n *Node) gapUnlocked() {
+	now := n.cfg.Clock.Read().Boot
+	length := now - time.Duration(n.lastSeen.Swap(int64(now)))
+	strike.At(strike.GapFound)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.judge(now, length)
 }
 
 // Quorum says whether what nobody holds can be taken by anyone whom this node

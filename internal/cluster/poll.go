@@ -67,7 +67,6 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 	}
 	moved := next.id != m.id || next.address != m.address
 	*m = next
-	n.known.Store(true)
 	if moved {
 		m.trouble = ""
 		n.pool.Set(id, m.address)
@@ -131,7 +130,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
 	n.step(func(m *holding.Machine, now time.Duration) {
-		m.Polled(now, id, fromPoll(&w))
+		m.Polled(now, id, sent.Boot, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
 		o = n.owner(id)
 	})

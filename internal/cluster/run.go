@@ -56,6 +56,7 @@ func (n *Node) Run(ctx context.Context) error {
 	group.Go(func() error { return g.Run(inner) })
 	group.Go(func() error { n.watch(inner); return nil })
 	group.Go(func() error { n.tick(inner); return nil })
+	group.Go(func() error { n.look(inner); return nil })
 	group.Go(func() error { n.gather(inner); return nil })
 	group.Go(func() error { n.heartbeats(inner); return nil })
 	group.Go(func() error { n.relay(inner); return nil })
@@ -136,6 +137,21 @@ func (n *Node) tick(ctx context.Context) {
 			return
 		case <-t.C:
 			n.step((*holding.Machine).Tick)
+		}
+	}
+}
+
+// look finds the gaps in which this process did not run, however little happens
+// and whatever others wait for: it waits for no lock, but where it has found one.
+func (n *Node) look(ctx context.Context) {
+	t := time.NewTicker(n.cfg.Bound / holding.LookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			n.seen(n.cfg.Clock.Read().Boot)
 		}
 	}
 }

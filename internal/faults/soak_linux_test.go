@@ -46,7 +46,7 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 		n, o := g.nodes[i], (i+1+rnd.IntN(hosts-1))%hosts
 		what := n.spec.Node
 		begun := time.Now()
-		switch rnd.IntN(6) {
+		switch rnd.IntN(7) {
 		case 0:
 			what += " restarts"
 			n.leave()
@@ -73,6 +73,10 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 			}
 			time.Sleep(some(8000))
 		case 5:
+			what += " stutters"
+			from := 0.05 + 0.85*rnd.Float64()
+			n.stutter(3+rnd.IntN(6), from, min(0.99, from+0.2), func() { w.someGets(n) })
+		case 6:
 			if !consistent {
 				continue
 			}

@@ -44,7 +44,8 @@ func (p *pipe) send(s segment) {
 	}
 }
 
-// deliver lets arrive what is due, in order; while the link is cut it is held.
+// deliver lets arrive what is due, in order; while the link is cut, or one end does not
+// run, it is held.
 func (p *pipe) deliver() {
 	n := p.net
 	n.mu.Lock()
@@ -56,7 +57,7 @@ func (p *pipe) deliver() {
 			p.timer = time.AfterFunc(d, p.deliver)
 			return
 		}
-		if n.isCut(p.from, p.to) {
+		if n.isCut(p.from, p.to) || n.still(p.from, p.to) {
 			n.held = append(n.held, p)
 			return
 		}

@@ -2,7 +2,7 @@
 // time (testing/synctest).
 //
 // Inputs are what processes send, and faults: links that are cut, loss, delay,
-// processes that are killed. Outputs are net.Listener, net.Conn and
+// processes that are killed or stand still. Outputs are net.Listener, net.Conn and
 // memberlist.Transport, which behave as those of the system do where programs
 // can tell: deadlines, end of stream, reset, refusal, a bounded window, bytes
 // that wait while a link is cut and come when it is whole again, datagrams that

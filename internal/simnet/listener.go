@@ -90,8 +90,8 @@ func (l *listener) close() {
 func (l *listener) Addr() net.Addr { return l.addr }
 
 // Dial connects to an address, ip:port. It is refused where nobody listens, and
-// waits until ctx ends while the link is cut either way or there is no such
-// machine.
+// waits until ctx ends while the link is cut either way, either end is stopped or
+// there is no such machine.
 func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 	remote, err := parse(address)
 	if err != nil {
@@ -130,7 +130,7 @@ func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 
 // reach says whether a connection can be made.
 func (n *Net) reach(from, to string) bool {
-	return n.machines[to] && !n.isCut(from, to) && !n.isCut(to, from)
+	return n.machines[to] && !n.isCut(from, to) && !n.isCut(to, from) && !n.still(from, to)
 }
 
 // wait waits for something, or until ctx or the process ends.

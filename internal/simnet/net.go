@@ -31,8 +31,10 @@ type Net struct {
 	min, max time.Duration
 	cut      map[[2]string]bool // from, to
 	isolated map[string]bool
-	held     []*pipe       // wait for a link
-	changed  chan struct{} // closed, and replaced, when a link may be whole again
+	stopped  map[string]bool // addresses of processes that do not run
+	held     []*pipe         // wait for a link, or a process
+	waiting  []datagram      // wait for a process
+	changed  chan struct{}   // closed, and replaced, when a link may be whole again
 }
 
 // New returns a network of no hosts, without faults, with delays of 0.1 to
@@ -43,7 +45,7 @@ func New(seed uint64) *Net {
 		hosts: map[string]*Host{}, machines: map[string]bool{},
 		streams: map[string]*listener{}, udp: map[string]*transport{}, port: 32767,
 		min: 100 * time.Microsecond, max: 500 * time.Microsecond,
-		cut: map[[2]string]bool{}, isolated: map[string]bool{}, changed: make(chan struct{}),
+		cut: map[[2]string]bool{}, isolated: map[string]bool{}, stopped: map[string]bool{}, changed: make(chan struct{}),
 	}
 }
 
@@ -175,6 +177,7 @@ func (h *Host) Kill() {
 		return
 	}
 	h.dead = true
+	n.run(h.ip, 1) // what waits is the machine's
 	close(h.killed)
 	delete(n.hosts, h.ip)
 	for _, t := range slices.Clone(h.transports) {

@@ -591,3 +591,50 @@ func TestSeed(t *testing.T) {
 }
 
 var _ memberlist.Transport = (*transport)(nil)
+
+// What is sent to a process that does not run waits, on connections and as
+// datagrams; of it comes what part it runs for, then the rest.
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := connected(t)
+		from, to := p.Host(a).Transport(8), p.Host(b).Transport(8)
+		send := func() {
+			p.write(p.dialed, "x")
+			if _, err := from.WriteTo([]byte("y"), b+":8"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		come := func(want string, datagrams int) {
+			t.Helper()
+			if n := len(to.PacketCh()); n != datagrams {
+				t.Errorf("%d datagrams have come, want %d", n, datagrams)
+			}
+			if err := p.back.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 10)
+			if n, _ := p.back.Read(got); string(got[:n]) != want {
+				t.Errorf("read %q, want %q", got[:n], want)
+			}
+		}
+		p.Stop(b)
+		send()
+		come("", 0)
+		p.Run(b, 0) // for a moment, in which it does not get to any of it
+		p.Stop(b)
+		send()
+		p.Heal()
+		time.Sleep(time.Second)
+		come("", 0)
+		p.Run(b, 1)
+		time.Sleep(time.Second)
+		come("xx", 2)
+		p.Stop(a) // what timers make it send
+		send()
+		come("", 2)
+		p.Run(a, 1)
+		time.Sleep(time.Second)
+		come("x", 3)
+	})
+}

@@ -69,20 +69,25 @@ func (t *transport) WriteTo(b []byte, to string) (time.Time, error) {
 		return now, nil
 	}
 	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: &net.UDPAddr{IP: net.ParseIP(t.host.ip), Port: t.port}}
-	time.AfterFunc(n.delay(), func() { n.arrive(remote.String(), p) })
+	n.deliver(datagram{t.host.ip, remote.IP.String(), remote.String(), p})
 	return now, nil
 }
 
-func (n *Net) arrive(to string, p *memberlist.Packet) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	t := n.udp[to]
-	if t == nil {
+// arrive puts a datagram into its receiver's buffer. The lock is held.
+func (n *Net) arrive(d datagram) {
+	t := n.udp[d.address]
+	switch {
+	case t == nil:
+		return
+	case n.still(d.from, d.to):
+		if len(n.waiting) < packets {
+			n.waiting = append(n.waiting, d)
+		}
 		return
 	}
-	p.Timestamp = time.Now()
+	d.packet.Timestamp = time.Now()
 	select {
-	case t.packets <- p:
+	case t.packets <- d.packet:
 	default: // as a socket whose buffer is full
 	}
 }

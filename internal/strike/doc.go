@@ -45,6 +45,10 @@ const (
 	FloorsInHello                // so has a greeting
 	FloorsInAcquire              // so has an answer to ACQUIRE
 	FloorsInAuth                 // so has an answer to AUTH
+	Stutter                      // gaps that add up to B are a pause
+	Answered                     // ... unless all members have answered a poll lately
+	GapLocked                    // a gap is judged before it is over for others
+	RunningTime                  // silence of others counts while this process runs
 
 	Guards // their number
 )
@@ -57,6 +61,7 @@ const (
 	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
 	WriteDue               // a write has found its holding, and is not yet stored
 	FlushDue               // clocks have been collected, and a flush is not yet told
+	GapFound               // a gap has been found, and not yet judged
 
 	points // their number
 )
@@ -74,6 +79,8 @@ var names = [Guards]string{
 	FlushHolders: "holders note a flush", FloorAtHandoff: "a flush's version at what is handed over",
 	FloorsInReset: "flushes in RESET", FloorsInLog: "flushes in logs", FloorsInHello: "flushes in greetings", FloorsInAcquire: "flushes in answers to ACQUIRE",
 	FloorsInAuth: "flushes in answers to AUTH",
+	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
+	RunningTime: "silence counts while the process runs",
 }
 
 func (g Guard) String() string { return names[g] }

@@ -47,7 +47,8 @@ type ClusterState struct {
 	Begun        int64 `msgpack:"begun" json:"begun"`
 	Ended        int64 `msgpack:"ended" json:"ended"`
 	Retired      int64 `msgpack:"retired" json:"retired"`
-	Pauses       int64 `msgpack:"pauses" json:"pauses"`               // gaps in which the process did not run
+	Pauses       int64 `msgpack:"pauses" json:"pauses"`               // times that it did not run for so long that it gave up what it held
+	StoppedMS    int64 `msgpack:"stopped_ms" json:"stopped_ms"`       // in which it did not run, in gaps above a sixteenth of the bound
 	Polls        int64 `msgpack:"polls" json:"polls"`                 // sent
 	PollFailures int64 `msgpack:"poll_failures" json:"poll_failures"` // not answered
 	Refused      int64 `msgpack:"refused" json:"refused"`             // greetings, of and by others

@@ -15,7 +15,8 @@
 //	in       says so once every member that is in has a lease on it, and it has
 //	         one on each; others take it into their ring once they have polled it
 //
-// A pause, a gap in the node's own boot clock, puts it back to start.
+// A pause, a gap in the node's own boot clock or several that add up to one, puts
+// it back to start: see Machine.Gap.
 //
 // # A partition's life at one node
 //

@@ -54,6 +54,8 @@ type Machine struct {
 	state     uint64        // counts the changes of what it tells of itself
 	told      [3]any        // that, at the last count
 	aloneFrom time.Duration // since when no other member was in
+	stops     stops         // since the last pause
+	met       bool          // another member has ever been known
 
 	members map[kv.NodeID]*member
 	gone    map[kv.Process]bool // processes that have been replaced or have said goodbye
@@ -137,7 +139,7 @@ func New(cfg Config, now time.Duration) *Machine {
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
 		members: map[kv.NodeID]*member{}, gone: map[kv.Process]bool{}, cannot: map[kv.NodeID]report{},
-		parts: make([]partition, cfg.Partitions),
+		parts: make([]partition, cfg.Partitions), stops: stops{bound: cfg.Bound, window: cfg.Detection},
 	}
 	m.table = cfg.Table(nil)
 	m.restart()
@@ -343,9 +345,8 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 	m.do(Ended{set, why})
 }
 
-// Pause is called by whoever finds a gap of B or more in the boot clock, before
-// anything else is answered: all holdings have ended, answers to what was asked
-// before count for nothing, and silence during the gap proves nothing.
+// Pause is what follows from a pause: all holdings have ended, answers to what was
+// asked before count for nothing, and silence during it proves nothing.
 func (m *Machine) Pause(now time.Duration) {
 	m.now = max(m.now, now)
 	m.stop("paused")
@@ -354,6 +355,7 @@ func (m *Machine) Pause(now time.Duration) {
 		o.leasedAt, o.leasesUs = 0, false
 	}
 	clear(m.cannot)
+	m.stops.clear()
 	m.restart()
 	m.settle()
 }

@@ -23,6 +23,7 @@ type member struct {
 
 	leasedAt time.Duration // when the poll was sent that gave us our lease on it; zero is none
 	polledAt time.Duration // when a poll of it was last answered
+	askedAt  time.Duration // when the last poll of it was sent that it has answered
 	leasesUs bool          // it says that it has a lease on us
 	inRing   bool
 
@@ -95,6 +96,7 @@ func (m *Machine) current(id kv.Process) *member {
 	}
 	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
 	m.members[id.Node] = o
+	m.met = true
 	return o
 }
 
@@ -148,15 +150,16 @@ func (m *Machine) hear(o *member) {
 	}
 }
 
-// Polled says that a poll of a process has been answered with some Info.
-func (m *Machine) Polled(now time.Duration, id kv.Process, info Info) {
+// Polled says that a poll of a process, sent at some time, has been answered with
+// some Info.
+func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, info Info) {
 	m.now = max(m.now, now)
 	o := m.current(id)
 	if o == nil {
 		return
 	}
 	m.hear(o)
-	o.polledAt = m.now
+	o.polledAt, o.askedAt = m.now, max(o.askedAt, sent)
 	m.learn(o, info)
 	m.settle()
 }

@@ -36,7 +36,7 @@ func TestLateWordOfAnEarlierProcess(t *testing.T) {
 		t.Error("an earlier process was granted something")
 	}
 	is("a late ACQUIRE", later)
-	m.Polled(now, later, Info{State: 2, Joined: true, In: true, Weight: 1})
+	m.Polled(now, later, now, Info{State: 2, Joined: true, In: true, Weight: 1})
 	m.Leased(now, later, now)
 	if !m.leased(m.members["b"]) {
 		t.Error("the later one counts no more")
