@@ -30,7 +30,7 @@ var allowed = []struct {
 	{"invalidation", []string{"internal/kv", "internal/strike"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
-	{"l2/holding", []string{"internal/kv", "l2/ring"}},
+	{"l2/holding", []string{"internal/kv", "internal/strike", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/simnet", nil},

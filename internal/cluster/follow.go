@@ -240,5 +240,5 @@ func (n *Node) leased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	n.step(func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+	n.about(o.Process, func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }

@@ -161,6 +161,14 @@ type Member struct {
 	Why     string
 	Weight  uint32
 	Held    int // partitions that the ring gives it
+	// MayHold says that it holds something, or may come to: what is for the whole
+	// cluster waits for it. It is false for a process that has left or is held for
+	// dead (gossip misses it, and nothing was heard of it for the detection time on
+	// any path), and for one that is refused and has never been in.
+	MayHold bool
+	// Stranger says that it is refused, and has never been in: it is no part of the
+	// cluster.
+	Stranger bool
 }
 
 // States of a member.
@@ -181,10 +189,13 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], MayHold: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
+	now := n.cfg.Clock.Read().Boot
 	for name, m := range n.members {
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		_, dead := n.machine.Silence(now, name)
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		o.MayHold = m.left != m.id && !(dead && !m.alive) && !o.Stranger
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""

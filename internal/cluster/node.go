@@ -38,6 +38,7 @@ type Node struct {
 	named    map[kv.NodeID]namesake
 	owners   map[kv.Process]*Owner
 	begun    uint32            // generations given out
+	sweepAt  time.Duration     // when the next look for members to forget is due
 	told     []holding.Promise // by the last poll
 	toldWire []wire.Promise    // the same, as it travels
 	changed  chan struct{}     // closed, and replaced, when the view or a holding changes
@@ -250,12 +251,17 @@ func (n *Node) newView() *View {
 		}
 		v.owners = append(v.owners, n.owner(id))
 	}
-	for id := range n.owners { // forget who is gone
+	n.dropOwners()
+	return v
+}
+
+// dropOwners drops the processes that are known no more. The lock is held.
+func (n *Node) dropOwners() {
+	for id := range n.owners {
 		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !strike.Out(strike.NewEpoch) {
 			delete(n.owners, id)
 		}
 	}
-	return v
 }
 
 // owner is the Owner of a process. The lock is held.

@@ -135,7 +135,10 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.step((*holding.Machine).Tick)
+			n.step(func(m *holding.Machine, now time.Duration) {
+				m.Tick(now)
+				n.sweep(m, now)
+			})
 		}
 	}
 }

@@ -35,6 +35,7 @@ const (
 	AckAll                      // ack=all waits for those who may have a lease
 	Detach                      // nobody joins a load that began before a change
 	AdmitAtLoad                 // what was loaded is kept only if the ledger admits it
+	ForgetDead                  // a member is forgotten only if it is held for dead
 
 	Guards // their number
 )
@@ -57,6 +58,7 @@ var names = [Guards]string{
 	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
 	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
 	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
+	ForgetDead: "only the dead are forgotten",
 }
 
 func (g Guard) String() string { return names[g] }

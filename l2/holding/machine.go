@@ -56,7 +56,7 @@ type Machine struct {
 	aloneFrom time.Duration // since when no other member was in
 
 	members map[kv.NodeID]*member
-	gone    map[kv.Process]bool // processes that have been replaced or have said goodbye
+	gone    gone
 	cannot  map[kv.NodeID]report
 
 	table       *ring.Table
@@ -136,7 +136,7 @@ func New(cfg Config, now time.Duration) *Machine {
 	}
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
-		members: map[kv.NodeID]*member{}, gone: map[kv.Process]bool{}, cannot: map[kv.NodeID]report{},
+		members: map[kv.NodeID]*member{}, gone: gone{}, cannot: map[kv.NodeID]report{},
 		parts: make([]partition, cfg.Partitions),
 	}
 	m.table = cfg.Table(nil)
