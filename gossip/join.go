@@ -131,12 +131,22 @@ func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string,
 	return list, nil
 }
 
+// joinOne exchanges members with one address. memberlist counts its errors in
+// several lines.
+func (g *Gossip) joinOne(address string) error {
+	_, err := g.list.Join([]string{address})
+	if many, ok := err.(interface{ WrappedErrors() []error }); ok {
+		return errors.Join(many.WrappedErrors()...)
+	}
+	return err
+}
+
 // join exchanges members with each of some addresses.
 func (g *Gossip) join(addresses []string) (found int, err error) {
 	errs := make([]error, len(addresses))
 	var wg sync.WaitGroup
 	for i, a := range addresses {
-		wg.Go(func() { _, errs[i] = g.list.Join([]string{a}) }) // ends after twice streamTimeout
+		wg.Go(func() { errs[i] = g.joinOne(a) }) // ends after twice streamTimeout
 	}
 	wg.Wait()
 	for _, err := range errs {

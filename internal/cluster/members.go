@@ -15,7 +15,9 @@ func (n *Node) conflict(node, known, other string) {
 	n.mu.Lock()
 	n.named[kv.NodeID(node)] = namesake{at: n.cfg.Clock.Read().Boot, why: fmt.Sprintf("two processes call themselves %s, at %s and %s: names must be unique, set node", node, known, other)}
 	n.mu.Unlock()
-	n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+	if n.line("name", kv.NodeID(node)) {
+		n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+	}
 }
 
 // namesake is what gossip has told of a name, and when: it tells it again for as
@@ -51,9 +53,12 @@ func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
 }
 
 func (n *Node) refused(node kv.NodeID, err error) {
+	if n.ownStop(err) {
+		return
+	}
 	n.counts.refused.Add(1)
-	if n.trouble(node, err.Error()) {
-		n.cfg.Log.Warn("a node is not talked to", "node", node, "reason", err)
+	if n.trouble(node, err.Error()) && n.line("refused", node) {
+		n.cfg.Log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}
 }
 

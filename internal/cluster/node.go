@@ -25,6 +25,7 @@ type Node struct {
 	// Read without the lock, changed under it.
 	lastSeen atomic.Int64 // the boot clock when it was last read
 	lapseAt  atomic.Int64 // and when the authority of the first holding ends
+	lastStop atomic.Pointer[stop]
 	holdings [kv.Partitions]atomic.Uint32
 	view     atomic.Pointer[View]
 	known    atomic.Bool // another member has ever been known
@@ -37,7 +38,9 @@ type Node struct {
 	members  map[kv.NodeID]*member
 	named    map[kv.NodeID]namesake
 	owners   map[kv.Process]*Owner
-	begun    uint32            // generations given out
+	begun    uint32 // generations given out
+	saidIn   bool   // what the log has last said of this node
+	lines    lines
 	sweepAt  time.Duration     // when the next look for members to forget is due
 	told     []holding.Promise // by the last poll
 	toldWire []wire.Promise    // the same, as it travels
@@ -129,6 +132,7 @@ func (n *Node) Held() kv.PartitionSet {
 // majority of the voters has acknowledged for so long, where there are voters.
 func (n *Node) Beat(now time.Duration) {
 	last := n.lastSeen.Load()
+	n.stood(now, now-time.Duration(last))
 	switch gap := now - time.Duration(last); {
 	case gap >= n.cfg.Bound && !strike.Out(strike.Pause):
 		n.pause()
@@ -194,6 +198,7 @@ func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Cal
 // carryOut does what the machine wants done. The lock is held.
 func (n *Node) carryOut() {
 	changed := false
+	var died []holding.Died
 	for _, a := range n.machine.Take() {
 		switch a := a.(type) {
 		case holding.Ended:
@@ -225,14 +230,16 @@ func (n *Node) carryOut() {
 			n.sendAuth(a)
 		case holding.RingChanged:
 			v := n.newView()
-			came, went := v.since(n.view.Swap(v))
-			n.cfg.Log.Info("the ring has changed", "members", len(v.owners), "came", came, "went", went)
+			died = n.sayRing(v, n.view.Swap(v), died)
 			changed = true
 		case holding.StateChanged:
-			n.cfg.Log.Info("this node's state", "in", a.In, "reason", a.Why)
+			n.sayState(a)
 			n.tellMeta()
+		case holding.Died:
+			died = append(died, a)
 		}
 	}
+	n.sayDied(died, n.View(), n.View()) // in no ring
 	n.lapseAt.Store(int64(n.machine.LapseAt()))
 	n.quorum.Store(n.machine.Quorum())
 	if changed {

@@ -151,10 +151,12 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 
 // left takes a goodbye.
 func (n *Node) left(id kv.Process) {
-	n.cfg.Log.Info("a node has left", "node", id.Node)
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := n.members[id.Node]; o != nil && o.id == id {
+			if o.left != id {
+				n.cfg.Log.Info("a host has left: it has handed over what it owned", "node", id.Node)
+			}
 			o.alive, o.left, o.goneAt = false, id, now
 			if o.stop != nil {
 				o.stop()

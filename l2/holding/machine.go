@@ -198,6 +198,17 @@ func (m *Machine) Holding() bool {
 	return slices.ContainsFunc(m.parts, func(p partition) bool { return p.held })
 }
 
+// Unended counts the holdings, serving or retired, that have not ended.
+func (m *Machine) Unended() int {
+	n := 0
+	for i := range m.parts {
+		if m.parts[i].held {
+			n++
+		}
+	}
+	return n
+}
+
 // Acquiring says whether the node is about to take a partition.
 func (m *Machine) Acquiring(p uint16) bool { return m.parts[p].claim != nil }
 
@@ -348,7 +359,7 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 // before count for nothing, and silence during the gap proves nothing.
 func (m *Machine) Pause(now time.Duration) {
 	m.now = max(m.now, now)
-	m.stop("paused")
+	m.stop(WhyPaused)
 	for _, o := range m.members {
 		o.heardAt, o.polledAt = m.now, m.now
 		o.leasedAt, o.leasesUs = 0, false

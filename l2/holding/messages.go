@@ -130,6 +130,9 @@ type StateChanged struct {
 	Why string
 }
 
+// WhyPaused is why a node is out that did not run for a while.
+const WhyPaused = "paused"
+
 // Died says that a member is held for dead, or that a later process has come under
 // its name without a goodbye of this one.
 type Died struct {
