@@ -62,7 +62,7 @@ func (n *Node) sayDied(died []holding.Died, v, old *View) {
 			why = "another process has its name: it was started again, or two hosts have one name"
 		}
 		owned, heirs := old.left(d.ID.Node, v)
-		n.cfg.Log.Warn("a host has died", "node", d.ID.Node, "reason", why, "silent_for", d.Silence.Round(time.Millisecond),
+		n.cfg.Log.Warn("a host counts as dead", "node", d.ID.Node, "reason", why, "silent_for", d.Silence.Round(time.Millisecond),
 			"owned_partitions", owned, "share", fmt.Sprintf("%.1f %%", 100*float64(owned)/kv.Partitions), "taken_over_by", heirs)
 	}
 }
