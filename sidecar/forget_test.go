@@ -260,3 +260,40 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 		w.endAll()
 	})
 }
+
+// A host that all have forgotten, and that reaches them by polls alone for a while,
+// is heard; once it is silent again it is held for dead, and blocks nothing.
+func TestForgottenHostThatPolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 4)
+		var silent atomic.Bool
+		d := w.nodes[3]
+		d.gossips = func(g memberlist.Transport) memberlist.Transport { return mute{g, &silent} }
+		for _, v := range w.nodes {
+			v.start()
+		}
+		a, b, c := w.nodes[0], w.nodes[1], w.nodes[2]
+		w.agreed(20 * time.Second)
+		w.wants(20*time.Second, "n3", cluster.StateIn, a, b, c)
+		silent.Store(true)
+		w.net.Isolate(d.ip)
+		w.wants(20*time.Second, "n3", cluster.StateMissing, a, b, c)
+		time.Sleep(20 * time.Second)
+		if r := a.forget("n3"); r.Status != wire.OK {
+			t.Fatalf("%v %q", r.Status, r.Message)
+		}
+		time.Sleep(10 * time.Second) // joins that are under way have failed
+		w.net.Heal()
+		time.Sleep(5 * time.Second)
+		polls := a.s.node.Stats().PollFailures
+		w.net.Isolate(d.ip)
+		time.Sleep(10 * time.Second)
+		if n := a.s.node.Stats().PollFailures - polls; n > 0 {
+			t.Errorf("%d polls of a host that gossip does not know", n)
+		}
+		c.kill()
+		d.kill()
+		w.agreed(20 * time.Second)
+		w.endAll()
+	})
+}
