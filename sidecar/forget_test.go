@@ -284,7 +284,7 @@ func TestForgottenHostThatPolls(t *testing.T) {
 		}
 		time.Sleep(10 * time.Second) // joins that are under way have failed
 		w.net.Heal()
-		time.Sleep(5 * time.Second)
+		time.Sleep(2 * time.Second) // it goes out once it is told that it cannot be polled
 		polls := a.s.node.Stats().PollFailures
 		w.net.Isolate(d.ip)
 		time.Sleep(10 * time.Second)
