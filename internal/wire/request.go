@@ -159,7 +159,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpVerify:
 		r.WaitMS = uint32(d.uint("duration_ms", MaxVerify))
 	case OpForget:
-		r.Key = d.bytes("node", true)
+		r.Key = d.bytes("node")
 	default: // between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
