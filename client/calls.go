@@ -370,6 +370,15 @@ func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	return body[[]Member](ctx, c, &wire.Request{Op: wire.OpMembers})
 }
 
+// Forget drops a host that is gone from the list of members, on all hosts.
+// ErrNotFound says that no host knows it. A host that lives is not forgotten: stop
+// it first.
+func (c *Client) Forget(ctx context.Context, node string) error {
+	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpForget, Key: []byte(node)})
+	a.release()
+	return err
+}
+
 // Ring says which host owns a key.
 func (c *Client) Ring(ctx context.Context, key string) (Place, error) {
 	return body[Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})

@@ -83,6 +83,7 @@ type Member struct {
 	Meta    Meta
 	State   State
 	since   time.Time
+	dropped bool // it is tried still, and listed no more: see Drop
 }
 
 // Gossip is this node's part in it.
@@ -171,10 +172,34 @@ func (g *Gossip) Members() []Member {
 	defer g.mu.Unlock()
 	list := make([]Member, 0, len(g.members))
 	for _, m := range g.members {
-		list = append(list, *m)
+		if !m.dropped {
+			list = append(list, *m)
+		}
 	}
 	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
 	return list
+}
+
+// Forget drops a node that is missing, and its address. One that lives stays. It
+// comes back as any other does.
+func (g *Gossip) Forget(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.members[node]; m != nil && m.State != Alive {
+		delete(g.members, node)
+		delete(g.conflicts, node)
+	}
+}
+
+// Drop is Forget, but its address is still tried, after those of the nodes that
+// are missing: a network may be split for longer than anyone counts on the other
+// side's nodes.
+func (g *Gossip) Drop(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.members[node]; m != nil && m.State != Alive {
+		m.dropped = true
+	}
 }
 
 // SetMeta changes what this node tells of itself. Others learn it soon.

@@ -60,19 +60,22 @@ func (g *Gossip) rejoin(ctx context.Context) {
 }
 
 // targets lists whom to try: join addresses where no member lives, and members
-// that are missing. There is also one that lives, while this node is starting,
-// since the news goes round among few then and may pass by, and while others
-// know another process under its name: they take it in once they hold that for
-// dead.
+// that are missing, those that are listed first. There is also one that lives,
+// while this node is starting, since the news goes round among few then and may
+// pass by, and while others know another process under its name: they take it in
+// once they hold that for dead.
 func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
-	var living, missing []string
+	var living, missing, dropped []string
 	g.mu.Lock()
 	known := map[string]bool{g.address: true}
 	for _, m := range g.members {
-		if m.State == Alive {
+		switch {
+		case m.State == Alive:
 			known[m.Address] = true
 			living = append(living, m.Address)
-		} else {
+		case m.dropped:
+			dropped = append(dropped, m.Address)
+		default:
 			missing = append(missing, m.Address)
 		}
 	}
@@ -90,7 +93,9 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	}
 	joins, err := g.resolve(ctx)
 	add(joins, maxTries)
+	tried := len(list)
 	add(missing, maxTries)
+	add(dropped, maxTries-(len(list)-tried))
 	if (starting || g.contested.Load()) && len(living) > 0 {
 		list = append(list, living[rand.IntN(len(living))])
 	}
@@ -126,12 +131,22 @@ func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string,
 	return list, nil
 }
 
+// joinOne exchanges members with one address. memberlist counts its errors in
+// several lines.
+func (g *Gossip) joinOne(address string) error {
+	_, err := g.list.Join([]string{address})
+	if many, ok := err.(interface{ WrappedErrors() []error }); ok {
+		return errors.Join(many.WrappedErrors()...)
+	}
+	return err
+}
+
 // join exchanges members with each of some addresses.
 func (g *Gossip) join(addresses []string) (found int, err error) {
 	errs := make([]error, len(addresses))
 	var wg sync.WaitGroup
 	for i, a := range addresses {
-		wg.Go(func() { _, errs[i] = g.list.Join([]string{a}) }) // ends after twice streamTimeout
+		wg.Go(func() { errs[i] = g.joinOne(a) }) // ends after twice streamTimeout
 	}
 	wg.Wait()
 	for _, err := range errs {

@@ -154,7 +154,7 @@ func (h *handoff) pull(ctx context.Context, src *source) {
 		if err != nil {
 			if failures++; failures == pullTries {
 				h.counts.failed.Add(1)
-				h.c.cfg.Log.Info("a handoff ended early", "from", src.from.Node, "batch", batch, "error", err)
+				h.c.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.from.Node, "batch", batch, "error", err)
 				break
 			}
 			if !sleep(ctx, time.Duration(failures)*50*time.Millisecond) {

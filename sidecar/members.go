@@ -118,7 +118,7 @@ func (c *core) everywhere(ctx context.Context, q *wire.Request, out *wire.Reques
 	members := c.node.Members()
 	list = make([]said, 0, len(members))
 	for _, m := range members {
-		if m.ID == c.node.Self() || m.State == cluster.StateMissing || m.State == cluster.StateLeft {
+		if m.ID == c.node.Self() || m.State == cluster.StateMissing || m.State == cluster.StateLeft || m.Stranger {
 			continue
 		}
 		list = append(list, said{node: m.ID.Node})

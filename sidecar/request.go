@@ -81,12 +81,14 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool
 		return c.ring(q)
 	case wire.OpMembers:
 		return bodyReply(c.members())
+	case wire.OpForget:
+		return c.forget(kv.NodeID(q.Key))
 	}
 	return errorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
 }
 
 // features are the ops that are served, as HELLO names them.
-var features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "ping"}
+var features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "forget", "ping"}
 
 func errorReply(e *wire.Error) wire.Reply {
 	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}

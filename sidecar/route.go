@@ -83,6 +83,8 @@ func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		return c.flushCluster(ctx, q, b, deadline)
 	case wire.OpRing:
 		return c.ringThere(ctx, q)
+	case wire.OpForget:
+		return c.forgetEverywhere(ctx, q)
 	}
 	r := c.serveKey(ctx, q, b, deadline)
 	if degraded(&r) {

@@ -212,6 +212,12 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.watch(conn)
 	case wire.OpVerify:
 		c.later(conn)
+	case wire.OpForget:
+		if c.from.Node == "" {
+			c.later(conn)
+			return
+		}
+		c.execute(conn)
 	case wire.OpPull, wire.OpFetch, wire.OpProbe:
 		c.ofPeers(conn)
 	case wire.OpDelete:

@@ -233,7 +233,11 @@ func (s *Sidecar) run(ctx context.Context) error {
 		err = nil
 	}
 	reads, writes := s.names.served()
-	s.cfg.Log.Info("stopped", "reads", reads, "writes", writes, "error", err)
+	if err != nil {
+		s.cfg.Log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
+	} else {
+		s.cfg.Log.Info("stopped", "reads", reads, "writes", writes)
+	}
 	return err
 }
 

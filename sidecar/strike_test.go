@@ -9,10 +9,15 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -28,6 +33,7 @@ type scene struct {
 	keys                 []*vkey // the owner's
 	follower             *slowFollower
 	gates                [3]*gates
+	silent               atomic.Bool // gossip is
 }
 
 // needs ends a scene that cannot go on.
@@ -127,6 +133,7 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.OwnWrites}, name: "verify", play: verifying},
 	{guards: []strike.Guard{strike.Detach}, loads: true, play: joinedLoad},
 	{guards: []strike.Guard{strike.Detach, strike.AdmitAtLoad}, alone: true, why: "each of them keeps out what was loaded before a change", loads: true, play: lateLoad},
+	{guards: []strike.Guard{strike.ForgetDead}, play: forgottenOwner},
 }
 
 // The reader is cut off, so that it does not hear of a write, and goes on
@@ -201,6 +208,28 @@ func slowReader(s *scene) {
 	s.stale()
 	s.get(s.reader, k)
 	s.follower.stalled.Store(false)
+}
+
+// Gossip misses the owner, which polls still reach, and the two others are told to
+// forget it: it goes on, and neither may begin to hold what it holds.
+func forgottenOwner(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.silent.Store(true)
+	s.until("the owner to be missing", func() bool {
+		at, _ := s.third.lists(s.owner.name)
+		by, _ := s.reader.lists(s.owner.name)
+		return at == cluster.StateMissing && by == cluster.StateMissing
+	})
+	for _, v := range []*vnode{s.reader, s.third} {
+		_ = v.s.core.forget(kv.NodeID(s.owner.name))
+	}
+	time.Sleep(50 * time.Millisecond)
+	s.need(s.set(s.third, k), "a write through the third")
+	s.need(s.set(s.owner, k), "a write through the owner")
+	s.stale()
+	s.get(s.third, k)
+	s.get(s.reader, k)
 }
 
 // The owner's process is replaced by another, of whose log the reader has not
@@ -518,6 +547,7 @@ func play(t *testing.T, seed uint64, c *struck, guards ...strike.Guard) (broken 
 		for i, v := range w.nodes {
 			s.gates[i] = &gates{}
 			v.dials = s.gates[i].dial(v)
+			v.gossips = func(g memberlist.Transport) memberlist.Transport { return mute{g, &s.silent} }
 			v.start()
 		}
 		w.agreed(15 * time.Second)

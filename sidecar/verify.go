@@ -86,10 +86,10 @@ type verifyNode struct {
 func (s *Sidecar) newVerification() *verification {
 	v := &verification{s: s, history: &history{bound: s.cfg.MaxStaleness}}
 	for _, m := range s.node.Members() {
-		switch m.State {
-		case cluster.StateLeft:
+		switch {
+		case m.State == cluster.StateLeft, m.Stranger: // it serves nothing that is cached
 			continue
-		case cluster.StateMissing:
+		case m.State == cluster.StateMissing:
 			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
 			continue
 		}

@@ -466,7 +466,7 @@ func TestOtherStaleness(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second) // in which they try each other again and again
 	for _, p := range []*process{first, second} {
-		if n := strings.Count(p.log.String(), "a node is not talked to"); n > 2 {
+		if n := strings.Count(p.log.String(), "a host is refused"); n > 2 {
 			t.Errorf("it is said %d times:\n%s", n, p.log)
 		}
 	}

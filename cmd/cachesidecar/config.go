@@ -35,12 +35,10 @@ func (c fileConfig) logger(w io.Writer) (*slog.Logger, error) {
 			return nil, fmt.Errorf("log_level %q: give debug, info, warn or error", c.LogLevel)
 		}
 	}
-	o := &slog.HandlerOptions{Level: level}
-	switch {
-	case c.LogFormat == "text", c.LogFormat == "" && isTerminal(w):
-		return slog.New(slog.NewTextHandler(w, o)), nil
-	case c.LogFormat == "json", c.LogFormat == "":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+	switch c.LogFormat {
+	case "", "text", "json":
+		asText := c.LogFormat == "text" || c.LogFormat == "" && isTerminal(w)
+		return slog.New(newLogHandler(w, asText, level)), nil
 	}
 	return nil, fmt.Errorf("log_format %q: give text or json", c.LogFormat)
 }

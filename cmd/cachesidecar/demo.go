@@ -95,7 +95,7 @@ func (s *story) not(ctx context.Context, err error) error {
 		return err
 	}
 	logs, hint := s.logs(), ""
-	if strings.Contains(logs, "the process did not run for a while") {
+	if strings.Contains(logs, "process did not run for ") {
 		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they held: try again when it is less busy."
 	}
 	return fmt.Errorf("%w%s\n%s", err, hint, logs)

@@ -201,7 +201,7 @@ func TestWrongRequests(t *testing.T) {
 		status wire.Status
 		want   string
 	}{
-		{"unknown op", pack(t, 1, 17), wire.Unsupported, "op 17 is unknown; ops 1 to 16 are known"},
+		{"unknown op", pack(t, 1, 18), wire.Unsupported, "op 18 is unknown; ops 1 to 17 are known"},
 		{"op 0", pack(t, 1, 0), wire.Unsupported, "op 0 is unknown"},
 		{"op of 64 bits", pack(t, 1, uint64(math.MaxUint64)), wire.Unsupported, "op 18446744073709551615 is unknown"},
 		{"no op", pack(t, 1), wire.BadRequest, "op is missing"},

@@ -147,7 +147,7 @@ func prepare(c *cli.Command) {
 	c.OnUsageError = onUsageError
 	// Without it "get help" would explain get, and a key named help had no way in.
 	c.HideHelpCommand = c.Subcommands == nil
-	if c.Subcommands != nil {
+	if c.Subcommands != nil && c.Action == nil {
 		name := c.Name
 		c.Action = func(c *cli.Context) error {
 			if c.NArg() > 0 {

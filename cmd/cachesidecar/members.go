@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -15,9 +16,10 @@ import (
 
 func (p *program) membersCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "members",
-		Usage: "list the hosts of the cluster, as this one sees them",
-		Flags: clientFlags(jsonFlag),
+		Name:        "members",
+		Usage:       "list the hosts of the cluster, as this one sees them, or forget one that is gone",
+		Flags:       clientFlags(jsonFlag),
+		Subcommands: []*cli.Command{p.forgetCommand()},
 		Action: func(c *cli.Context) error {
 			if err := args(c, 0, 0); err != nil {
 				return err
@@ -31,6 +33,31 @@ func (p *program) membersCommand() *cli.Command {
 					return p.json(list)
 				}
 				return writeMembers(p.out, list)
+			})
+		},
+	}
+}
+
+func (p *program) forgetCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "forget",
+		Usage:     "forget a host that is gone, on all hosts",
+		ArgsUsage: "NODE",
+		Flags:     clientFlags(),
+		Description: "A host that died is listed as missing for an hour, since it may come back: verify names it, and flush --cluster does. " +
+			"This ends it at once. A host that lives is not forgotten: stop it first. One that comes back later joins as any other.",
+		Action: func(c *cli.Context) error {
+			if err := args(c, 1, 1); err != nil {
+				return err
+			}
+			node := c.Args().First()
+			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+				err := cl.Forget(ctx, node)
+				if errors.Is(err, client.ErrNotFound) {
+					fmt.Fprintf(p.err, "no host knows %s: \"cachesidecar members\" lists those that are known\n", node)
+					return errMiss
+				}
+				return err
 			})
 		},
 	}

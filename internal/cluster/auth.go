@@ -58,7 +58,7 @@ func (n *Node) askAuth(ctx context.Context, to kv.Process, round uint64, body []
 	for i, b := range w.Acknowledged {
 		sets[i] = fromSet(b)
 	}
-	n.step(func(m *holding.Machine, now time.Duration) { m.Authorized(now, to, round, sets) })
+	n.about(to, func(m *holding.Machine, now time.Duration) { m.Authorized(now, to, round, sets) })
 }
 
 // authorize answers an AUTH.
@@ -66,7 +66,7 @@ func (s *polls) authorize(w *wire.Auth) wire.Reply {
 	n := s.n
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var sets []kv.PartitionSet
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.from(s.from, func(m *holding.Machine, now time.Duration) {
 		sets = m.Authorize(now, s.from, holding.Auth{Holdings: fromHoldings(w.Holdings)})
 	})
 	answer := wire.Authorized{Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Floors: n.floors(strike.FloorsInAuth)}

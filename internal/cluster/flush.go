@@ -123,11 +123,17 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 	}
 }
 
-// all lists whom to ask: whoever lives, and whoever is named.
+// all lists whom to ask: whoever lives and may hold something, and whoever is named.
 func (f *flushing) all() []kv.Process {
 	n := f.n
 	list := []kv.Process{n.cfg.Self}
-	n.step(func(m *holding.Machine, _ time.Duration) { list = append(list, m.Live()...) })
+	n.step(func(m *holding.Machine, _ time.Duration) {
+		for _, id := range m.Live() {
+			if o := n.members[id.Node]; o == nil || !o.stranger() {
+				list = append(list, id)
+			}
+		}
+	})
 	if strike.Out(strike.FlushAgain) {
 		return list
 	}

@@ -177,7 +177,7 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 		return w, err
 	}
 	if err := wire.UnmarshalBody(r.Body, &w); err != nil {
-		n.cfg.Log.Warn("a log cannot be followed", "node", id.Node, "error", err)
+		n.unread(id.Node, err)
 		return w, err
 	}
 	if n.skewed(id, w.WallMS, f.sent) {
@@ -192,7 +192,11 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 	gap := w.After != o.log.Applied() && !strike.Out(strike.Gap)
 	if err != nil || w.After+uint64(len(events)) != w.To || gap {
 		n.counts.gaps.Add(1)
-		n.cfg.Log.Warn("events of a log are missing", "node", id.Node, "after", w.After, "to", w.To, "events", len(events), "error", err)
+		if err != nil {
+			n.unread(id.Node, err)
+		} else if n.line("gap", id.Node) {
+			n.cfg.Log.Warn("changes of a host are missing: all that it owns is read anew", "node", id.Node, "after", w.After, "to", w.To, "events", len(events))
+		}
 		return w, errGap
 	}
 	if len(events) > 0 {
@@ -206,6 +210,13 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 		return w, errGap
 	}
 	return w, nil
+}
+
+// unread says that what a host tells of its changes makes no sense.
+func (n *Node) unread(node kv.NodeID, err error) {
+	if n.line("unread", node) {
+		n.cfg.Log.Warn("the changes of a host cannot be read: its version may be another", "node", node, "error", err)
+	}
 }
 
 var (
@@ -225,7 +236,7 @@ func (n *Node) reset(o *Owner, w *wire.Followed) error {
 			marks = append(marks, invalidation.Mark{Partition: p, Changed: changed, Raised: raised})
 		}
 	}); err != nil {
-		n.cfg.Log.Warn("a log cannot be followed", "node", o.Node, "error", err)
+		n.unread(o.Node, err)
 		return err
 	}
 	n.counts.resets.Add(1)
@@ -240,5 +251,5 @@ func (n *Node) leased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	n.step(func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+	n.about(o.Process, func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }

@@ -15,7 +15,9 @@ func (n *Node) conflict(node, known, other string) {
 	n.mu.Lock()
 	n.named[kv.NodeID(node)] = namesake{at: n.cfg.Clock.Read().Boot, why: fmt.Sprintf("two processes call themselves %s, at %s and %s: names must be unique, set node", node, known, other)}
 	n.mu.Unlock()
-	n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+	if n.line("name", kv.NodeID(node)) {
+		n.cfg.Log.Warn("two processes call themselves by one name: names must be unique, set node", "node", node, "known", known, "other", other)
+	}
 }
 
 // namesake is what gossip has told of a name, and when: it tells it again for as
@@ -51,9 +53,12 @@ func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
 }
 
 func (n *Node) refused(node kv.NodeID, err error) {
+	if n.ownStop(err) {
+		return
+	}
 	n.counts.refused.Add(1)
-	if n.trouble(node, err.Error()) {
-		n.cfg.Log.Warn("a node is not talked to", "node", node, "reason", err)
+	if n.trouble(node, err.Error()) && n.line("refused", node) {
+		n.cfg.Log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}
 }
 
@@ -162,6 +167,14 @@ type Member struct {
 	Why     string
 	Weight  uint32
 	Held    int // partitions that the ring gives it
+	// MayHold says that it holds something, or may come to: what is for the whole
+	// cluster waits for it. It is false for a process that has left or is held for
+	// dead (gossip misses it, and nothing was heard of it for the detection time on
+	// any path), and for one that is refused and has never been in.
+	MayHold bool
+	// Stranger says that it is refused, and has never been in: it is no part of the
+	// cluster.
+	Stranger bool
 }
 
 // States of a member.
@@ -182,10 +195,13 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], MayHold: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
+	now := n.cfg.Clock.Read().Boot
 	for name, m := range n.members {
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		_, dead := n.machine.Silence(now, name)
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		o.MayHold = m.left != m.id && !(dead && !m.alive) && !o.Stranger
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""

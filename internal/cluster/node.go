@@ -25,6 +25,7 @@ type Node struct {
 	// Read without the lock, changed under it.
 	lastSeen atomic.Int64 // the boot clock when it was last read
 	lapseAt  atomic.Int64 // and when the authority of the first holding ends
+	lastStop atomic.Pointer[stop]
 	holdings [kv.Partitions]atomic.Uint32
 	view     atomic.Pointer[View]
 	quorum   atomic.Bool // what is not held can be taken
@@ -36,7 +37,10 @@ type Node struct {
 	members  map[kv.NodeID]*member
 	named    map[kv.NodeID]namesake
 	owners   map[kv.Process]*Owner
-	begun    uint32            // generations given out
+	begun    uint32 // generations given out
+	saidIn   bool   // what the log has last said of this node
+	lines    lines
+	sweepAt  time.Duration     // when the next look for members to forget is due
 	told     []holding.Promise // by the last poll
 	toldWire []wire.Promise    // the same, as it travels
 	changed  chan struct{}     // closed, and replaced, when the view or a holding changes
@@ -143,10 +147,14 @@ func (n *Node) Beat(now time.Duration) {
 // who finds the same gap meanwhile waits.
 func (n *Node) seen(now time.Duration) {
 	last := n.lastSeen.Load()
-	switch gap := now - time.Duration(last); {
-	case gap > n.cfg.Bound/holding.GapAbove:
+	gap := now - time.Duration(last)
+	if gap <= n.cfg.Bound/holding.LookEvery { // not each time: others read it
+		return
+	}
+	n.stood(now, gap)
+	if gap > n.cfg.Bound/holding.GapAbove {
 		n.gap()
-	case gap > n.cfg.Bound/holding.LookEvery: // not each time: others read it
+	} else {
 		n.lastSeen.CompareAndSwap(last, int64(now))
 	}
 }
@@ -225,6 +233,7 @@ func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Cal
 // carryOut does what the machine wants done. The lock is held.
 func (n *Node) carryOut() {
 	changed := false
+	var died []holding.Died
 	for _, a := range n.machine.Take() {
 		switch a := a.(type) {
 		case holding.Ended:
@@ -256,14 +265,16 @@ func (n *Node) carryOut() {
 			n.sendAuth(a)
 		case holding.RingChanged:
 			v := n.newView()
-			came, went := v.since(n.view.Swap(v))
-			n.cfg.Log.Info("the ring has changed", "members", len(v.owners), "came", came, "went", went)
+			died = n.sayRing(v, n.view.Swap(v), died)
 			changed = true
 		case holding.StateChanged:
-			n.cfg.Log.Info("this node's state", "in", a.In, "reason", a.Why)
+			n.sayState(a)
 			n.tellMeta()
+		case holding.Died:
+			died = append(died, a)
 		}
 	}
+	n.sayDied(died, n.View(), n.View()) // in no ring
 	n.lapseAt.Store(int64(n.machine.LapseAt()))
 	n.quorum.Store(n.machine.Quorum())
 	if changed {
@@ -282,12 +293,17 @@ func (n *Node) newView() *View {
 		}
 		v.owners = append(v.owners, n.owner(id))
 	}
-	for id := range n.owners { // forget who is gone
+	n.dropOwners()
+	return v
+}
+
+// dropOwners drops the processes that are known no more. The lock is held.
+func (n *Node) dropOwners() {
+	for id := range n.owners {
 		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !strike.Out(strike.NewEpoch) {
 			delete(n.owners, id)
 		}
 	}
-	return v
 }
 
 // owner is the Owner of a process. The lock is held.

@@ -18,7 +18,9 @@ type member struct {
 	state   uint64 // counts the changes of the next two
 	weight  uint32
 	in      bool
+	wasIn   bool // this process has been in, as far as gossip or polls have told
 	alive   bool
+	goneAt  time.Duration // since when it does not live, on the boot clock
 	left    kv.Process    // the last one that has said goodbye
 	trouble string        // why it is not talked to
 	skewed  bool          // its clock was too far off when it was last looked at
@@ -62,6 +64,10 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 	next := *m
 	next.id, next.address, next.alive = id, g.Meta.Address, g.State == gossip.Alive
 	next.state, next.weight, next.in = g.Meta.State, g.Meta.Weight, g.Meta.In
+	next.wasIn = next.in || next.id == m.id && m.wasIn
+	if !next.alive && (m.alive || m.id != next.id) {
+		next.goneAt = now
+	}
 	if next.id == m.id && next.address == m.address && next.state == m.state && next.alive == m.alive {
 		return
 	}
@@ -129,11 +135,15 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.trouble(id.Node, "") // whatever there was
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.about(id, func(m *holding.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
+		n.members[id.Node].wasIn = w.In || n.members[id.Node].wasIn
 		o = n.owner(id)
 	})
+	if o == nil {
+		return
+	}
 	later(&o.polledAt, sent.Boot)
 	n.leased(o, o.log.Polled(sent.Boot, w.Head))
 }
@@ -230,7 +240,7 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.learn(w.Floors)
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.about(to, func(m *holding.Machine, now time.Duration) {
 		m.Answered(now, to, holding.Answer{
 			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,
 			Voter: w.Voter, Authorities: fromHoldings(w.Authorities),

@@ -49,6 +49,13 @@ func (r *readers) polled(id kv.Process, now, lease time.Duration) bool {
 	return true
 }
 
+// drop is forget.
+func (r *readers) drop(now, lease time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(now, lease)
+}
+
 // forget drops those whose leases have lapsed. The lock is held.
 func (r *readers) forget(now, lease time.Duration) {
 	for id, o := range r.m {

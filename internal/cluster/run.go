@@ -136,7 +136,10 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.step((*holding.Machine).Tick)
+			n.step(func(m *holding.Machine, now time.Duration) {
+				m.Tick(now)
+				n.sweep(m, now)
+			})
 		}
 	}
 }
@@ -159,6 +162,7 @@ func (n *Node) look(ctx context.Context) {
 // leave hands over what this node holds, as far as somebody takes it in time,
 // and says goodbye.
 func (n *Node) leave(ctx context.Context) {
+	begun, owned := n.cfg.Clock.Read().Boot, n.Held().Len()
 	n.step((*holding.Machine).Leave)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
 	defer cancel()
@@ -176,7 +180,24 @@ func (n *Node) leave(ctx context.Context) {
 		case <-t.C:
 		}
 	}
+	n.mu.Lock()
+	kept := n.machine.Unended()
+	n.mu.Unlock()
+	n.sayLeft(owned, kept, n.cfg.Clock.Read().Boot-begun)
 	n.goodbye()
+}
+
+// sayLeft tells what became of the partitions that this node owned.
+func (n *Node) sayLeft(owned, kept int, took time.Duration) {
+	took = took.Round(time.Millisecond)
+	switch {
+	case kept == 0:
+		n.cfg.Log.Info("this host has left: others own what it owned", "partitions", owned, "took", took)
+	case n.others() == 0:
+		n.cfg.Log.Info("this host has left: there is no other that could take over", "partitions", owned)
+	default:
+		n.cfg.Log.Warn("this host has left, and others have not taken over all in time", "partitions", owned, "not_taken", kept, "took", took)
+	}
 }
 
 // others counts the members that live.

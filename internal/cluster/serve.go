@@ -119,7 +119,7 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.from(s.from, func(m *holding.Machine, now time.Duration) {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 	})
@@ -141,7 +141,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	ballot := FromBallot(w.Ballot)
 	var a holding.Answer
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.from(s.from, func(m *holding.Machine, now time.Duration) {
 		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
 		n.carryOut() // the ending first
 		if !a.Released.Empty() {
@@ -157,11 +157,13 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 
 // left takes a goodbye.
 func (n *Node) left(id kv.Process) {
-	n.cfg.Log.Info("a node has left", "node", id.Node)
 	n.step(func(m *holding.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := n.members[id.Node]; o != nil && o.id == id {
-			o.alive, o.left = false, id
+			if o.left != id {
+				n.cfg.Log.Info("a host has left: it has handed over what it owned", "node", id.Node)
+			}
+			o.alive, o.left, o.goneAt = false, id, now
 			if o.stop != nil {
 				o.stop()
 			}

@@ -86,16 +86,11 @@ func (v *View) Own(p uint16) bool {
 	return o != nil && o.Node == v.self
 }
 
-// since lists the processes that another view lacks, and those that only it has,
-// by their nodes' names.
-func (v *View) since(old *View) (came, went []kv.NodeID) {
-	return old.lacks(v), v.lacks(old)
-}
-
-func (v *View) lacks(other *View) (list []kv.NodeID) {
+// lacks lists the processes of a view that another one does not have.
+func (v *View) lacks(other *View) (list []kv.Process) {
 	for _, o := range other.owners {
 		if !slices.Contains(v.owners, o) {
-			list = append(list, o.Node)
+			list = append(list, o.Process)
 		}
 	}
 	return list

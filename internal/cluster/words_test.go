@@ -1,11 +1,14 @@
 package cluster
 
 import (
-	"slices"
+	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // What gossip tells of two processes of one name stands in the list, for as long
@@ -29,23 +32,94 @@ func TestNamesakes(t *testing.T) {
 	}
 }
 
-// What the log says of a change of the ring.
-func TestViewSince(t *testing.T) {
+// Which processes one ring has and another one has not.
+func TestViewLacks(t *testing.T) {
 	a, b, again := &Owner{Process: kv.Process{Node: "a"}}, &Owner{Process: kv.Process{Node: "b", Epoch: 1}}, &Owner{Process: kv.Process{Node: "b", Epoch: 2}}
 	for _, test := range []struct {
 		name       string
 		old, view  []*Owner
-		came, went []kv.NodeID
+		came, went string
 	}{
-		{"the same", []*Owner{a, b}, []*Owner{a, b}, nil, nil},
-		{"first", nil, []*Owner{a}, []kv.NodeID{"a"}, nil},
-		{"one comes", []*Owner{a}, []*Owner{a, b}, []kv.NodeID{"b"}, nil},
-		{"one goes", []*Owner{a, b}, []*Owner{b}, nil, []kv.NodeID{"a"}},
-		{"another process", []*Owner{a, b}, []*Owner{a, again}, []kv.NodeID{"b"}, []kv.NodeID{"b"}},
+		{"the same", []*Owner{a, b}, []*Owner{a, b}, "", ""},
+		{"first", nil, []*Owner{a}, "a", ""},
+		{"one comes", []*Owner{a}, []*Owner{a, b}, "b", ""},
+		{"one goes", []*Owner{a, b}, []*Owner{b}, "", "a"},
+		{"another process", []*Owner{a, b}, []*Owner{a, again}, "b", "b"},
 	} {
-		came, went := (&View{owners: test.view}).since(&View{owners: test.old})
-		if !slices.Equal(came, test.came) || !slices.Equal(went, test.went) {
-			t.Errorf("%s: %v came and %v went, want %v and %v", test.name, came, went, test.came, test.went)
+		view, old := &View{owners: test.view}, &View{owners: test.old}
+		if came, went := names(old.lacks(view)), names(view.lacks(old)); came != test.came || went != test.went {
+			t.Errorf("%s: %q came and %q went, want %q and %q", test.name, came, went, test.came, test.went)
 		}
 	}
+}
+
+func names(list []kv.Process) string {
+	var names []string
+	for _, id := range list {
+		names = append(names, string(id.Node))
+	}
+	return strings.Join(names, ",")
+}
+
+// A line that others cause is written once a minute for each host and matter, and of
+// more hosts than there is room for there are none.
+func TestLinesOfOthers(t *testing.T) {
+	var l lines
+	now := time.Hour
+	for i, want := range []bool{true, false, false} {
+		if got := l.due("refused a", now+time.Duration(i)*29*time.Second); got != want {
+			t.Errorf("the line %d: %v, want %v", i, got, want)
+		}
+	}
+	if !l.due("name a", now) || !l.due("refused a", now+time.Minute) {
+		t.Error("another matter, or a minute later: there is no line")
+	}
+	for i := range 10 * maxLines {
+		l.due(fmt.Sprint("refused ", i), now+time.Minute)
+	}
+	if len(l) > maxLines {
+		t.Errorf("%d are remembered", len(l))
+	}
+	if !l.due("refused b", now+2*time.Minute) {
+		t.Error("there is no line once the others are old")
+	}
+}
+
+// What was written while this process stood still does not make the clock of who
+// wrote it look off; what is further off than that does, and what is ahead.
+func TestOwnStopIsNoSkew(t *testing.T) {
+	clock := &still{}
+	clock.boot.Store(int64(time.Hour))
+	n, err := New(Config{Self: kv.Process{Node: "a", Epoch: 1}, Clock: clock, Versions: kv.NewHLC(1), Tiers: noTiers{}, Bound: 2 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := func(d time.Duration) bool {
+		return n.ownStop(fmt.Errorf("refused: %w", &peer.SkewError{Node: "b", Behind: d, Ahead: -d, Most: n.cfg.MaxSkew}))
+	}
+	if behind(time.Second) {
+		t.Error("without a stop")
+	}
+	clock.boot.Add(int64(4400 * time.Millisecond))
+	if !behind(4 * time.Second) {
+		t.Error("within a stop of 4.4 s")
+	}
+	if behind(10*time.Second) || n.ownStop(&peer.SkewError{Node: "b", Behind: -time.Second, Ahead: time.Second}) || n.ownStop(errSkewed) {
+		t.Error("what a stop of 4.4 s does not explain")
+	}
+	for range 40 { // it runs
+		clock.boot.Add(int64(50 * time.Millisecond))
+		n.Beat(clock.Read().Boot)
+	}
+	if behind(4 * time.Second) {
+		t.Error("2 s after it")
+	}
+}
+
+// still is a clock that is set.
+type still struct{ boot atomic.Int64 }
+
+func (c *still) Read() kv.Moment {
+	boot := c.boot.Load()
+	return kv.Moment{Wall: 1e12 + boot/1e6, Boot: time.Duration(boot)}
 }

@@ -83,10 +83,21 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 func (id *Identity) Skew(node string, wall, since, now int64) error {
 	most := id.MaxSkew.Milliseconds()
 	if wall < since-most || wall > now+most {
-		return fmt.Errorf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks",
-			node, time.Duration(max(since-wall, wall-now))*time.Millisecond, id.MaxSkew)
+		return &SkewError{node, time.Duration(since-wall) * time.Millisecond, time.Duration(wall-now) * time.Millisecond, id.MaxSkew}
 	}
 	return nil
+}
+
+// SkewError says that a node's wall clock is too far off. Of Behind and Ahead the
+// positive one counts.
+type SkewError struct {
+	Node          string
+	Behind, Ahead time.Duration
+	Most          time.Duration
+}
+
+func (e *SkewError) Error() string {
+	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks", e.Node, max(e.Behind, e.Ahead), e.Most)
 }
 
 // differences lists the settings that are not the same, with both values.

@@ -49,6 +49,7 @@ const (
 	Answered                     // ... unless all members have answered a poll lately
 	GapLocked                    // a gap is judged before it is over for others
 	RunningTime                  // silence of others counts while this process runs
+	ForgetDead                   // a member is forgotten only if it is held for dead
 
 	Guards // their number
 )
@@ -81,6 +82,7 @@ var names = [Guards]string{
 	FloorsInAuth: "flushes in answers to AUTH",
 	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
 	RunningTime: "silence counts while the process runs",
+	ForgetDead:  "only the dead are forgotten",
 }
 
 func (g Guard) String() string { return names[g] }

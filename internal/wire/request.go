@@ -156,6 +156,8 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.WaitMS = uint32(d.uint("wait_ms", MaxTimeout))
 	case OpVerify:
 		r.WaitMS = uint32(d.uint("duration_ms", MaxVerify))
+	case OpForget:
+		r.Key = d.bytes("node")
 	default: // between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
@@ -241,6 +243,8 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.WaitMS))
 	case OpVerify:
 		e.optional(uint64(r.WaitMS))
+	case OpForget:
+		e.bytes(r.Key)
 	default:
 		if r.Body != nil {
 			e.next()

@@ -112,6 +112,7 @@ func messages() []golden {
 		request("watch all from the start", Request{Op: OpWatch, Options: All}),
 		request("watch from where it was left", Request{Op: OpWatch, Namespace: ns, Epoch: 99, Seq: 1234, WaitMS: 250}),
 		request("verify for ten seconds", Request{Op: OpVerify, WaitMS: 10_000}),
+		request("forget", Request{Op: OpForget, Key: []byte("host-a")}),
 
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
@@ -171,6 +172,8 @@ func messages() []golden {
 		withBody("watch", OpWatch, Watched{Epoch: 99, After: 1231, Seq: 1234, Head: 1240, Events: events, BehindMS: 480}),
 		withBody("watch: a heartbeat", OpWatch, Watched{Epoch: 99, After: 1234, Seq: 1234, Head: 1234}),
 		withBody("watch: a reset", OpWatch, Watched{Epoch: 99, Seq: 1234, Head: 1234, Reset: true}),
+		reply("forget", OpForget, Reply{}),
+		reply("forget: no host knows it", OpForget, Reply{Status: Miss}),
 		withBody("verify", OpVerify, Verified{
 			DurationMS: 10_004, BoundMS: 2000, Keys: 8, Writes: 1500, WriteErrors: 1,
 			Nodes:     []VerifiedNode{{Node: "host-a", L1: 900, L2: 800, Peer: 300, Fresh: 200, Misses: 2, Errors: 1, StaleMaxUS: 750}},
@@ -436,7 +439,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"op 0", enc(9, 0), 9, Unsupported, "op 0 is unknown"},
 		{"id of a wrong type", enc("x", 3), 0, BadRequest, "id: want a number"},
 		{"op of a wrong type", enc(9, "GET"), 9, BadRequest, "op: want a number"},
-		{"unknown op", enc(9, 99), 9, Unsupported, "op 99 is unknown; ops 1 to 16 are known"},
+		{"unknown op", enc(9, 99), 9, Unsupported, "op 99 is unknown; ops 1 to 17 are known"},
 		{"huge op", enc(9, uint64(1)<<40), 9, Unsupported, "is unknown"},
 		{"negative timeout", enc(9, 3, -1, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},
 		{"huge timeout", enc(9, 3, 3600_001, "ns", "k"), 9, BadRequest, "timeout_ms: want a number from 0 to 3600000"},

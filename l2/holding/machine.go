@@ -58,7 +58,7 @@ type Machine struct {
 	met       bool          // another member has ever been known
 
 	members map[kv.NodeID]*member
-	gone    map[kv.Process]bool // processes that have been replaced or have said goodbye
+	gone    gone
 	cannot  map[kv.NodeID]report
 
 	table       *ring.Table
@@ -138,7 +138,7 @@ func New(cfg Config, now time.Duration) *Machine {
 	}
 	m := &Machine{
 		cfg: cfg, now: now, bornAt: now, lapseAt: never,
-		members: map[kv.NodeID]*member{}, gone: map[kv.Process]bool{}, cannot: map[kv.NodeID]report{},
+		members: map[kv.NodeID]*member{}, gone: gone{}, cannot: map[kv.NodeID]report{},
 		parts: make([]partition, cfg.Partitions), stops: stops{bound: cfg.Bound, window: cfg.Detection},
 	}
 	m.table = cfg.Table(nil)
@@ -198,6 +198,17 @@ func (m *Machine) Serves(p uint16) bool { return m.parts[p].held && m.parts[p].r
 // Holding says whether any holding, serving or retired, has not ended.
 func (m *Machine) Holding() bool {
 	return slices.ContainsFunc(m.parts, func(p partition) bool { return p.held })
+}
+
+// Unended counts the holdings, serving or retired, that have not ended.
+func (m *Machine) Unended() int {
+	n := 0
+	for i := range m.parts {
+		if m.parts[i].held {
+			n++
+		}
+	}
+	return n
 }
 
 // Acquiring says whether the node is about to take a partition.
@@ -349,7 +360,7 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 // asked before count for nothing, and silence during it proves nothing.
 func (m *Machine) Pause(now time.Duration) {
 	m.now = max(m.now, now)
-	m.stop("paused")
+	m.stop(WhyPaused)
 	for _, o := range m.members {
 		o.heardAt, o.polledAt = m.now, m.now
 		o.leasedAt, o.leasesUs = 0, false

@@ -81,7 +81,7 @@ func (m *Machine) AreIn() (list []kv.Process) {
 // nobody: word of it was late. One that seems earlier than who is held for dead
 // was started by a clock that was set back.
 func (m *Machine) current(id kv.Process) *member {
-	if id.Node == m.cfg.Self.Node || m.gone[id] {
+	if id.Node == m.cfg.Self.Node || m.gone.has(id) {
 		return nil
 	}
 	o := m.members[id.Node]
@@ -92,7 +92,10 @@ func (m *Machine) current(id kv.Process) *member {
 		if id.Epoch < o.id.Epoch && o.live() {
 			return nil
 		}
-		m.gone[o.id] = true
+		m.gone.add(o.id, m.now)
+		if o.live() {
+			m.do(Died{o.id, m.now - o.heardAt, true})
+		}
 	}
 	o = &member{id: id, cameAt: m.now, heardAt: m.now, polledAt: m.now}
 	m.members[id.Node] = o
@@ -125,7 +128,7 @@ func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
 // Left is a member's goodbye: it holds nothing any more.
 func (m *Machine) Left(now time.Duration, id kv.Process) {
 	m.now = max(m.now, now)
-	m.gone[id] = true
+	m.gone.add(id, m.now)
 	if o := m.members[id.Node]; o != nil && o.id == id {
 		delete(m.members, id.Node)
 	}
@@ -246,6 +249,7 @@ func (m *Machine) judgeMembers() {
 	for _, o := range m.members {
 		if !o.dead && o.missing && m.now-o.heardAt >= m.cfg.Detection {
 			o.dead = true
+			m.do(Died{o.id, m.now - o.heardAt, false})
 			o.leasedAt, o.leasesUs = 0, false
 		}
 		switch {

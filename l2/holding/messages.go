@@ -2,6 +2,7 @@ package holding
 
 import (
 	"cmp"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -129,6 +130,17 @@ type StateChanged struct {
 	Why string
 }
 
+// WhyPaused is why a node is out that did not run for a while.
+const WhyPaused = "paused"
+
+// Died says that a member is held for dead, or that a later process has come under
+// its name without a goodbye of this one.
+type Died struct {
+	ID      kv.Process
+	Silence time.Duration // since it was last heard
+	Again   bool          // another process has come in its place
+}
+
 func (Ended) action()        {}
 func (Retired) action()      {}
 func (Begun) action()        {}
@@ -136,3 +148,4 @@ func (Send) action()         {}
 func (SendAuth) action()     {}
 func (RingChanged) action()  {}
 func (StateChanged) action() {}
+func (Died) action()         {}

@@ -52,29 +52,30 @@ func (e *events) Pop() any {
 }
 
 type sim struct {
-	t        *testing.T
-	seed     uint64
-	rnd      *rand.Rand
-	now      time.Duration
-	queue    events
-	seq      int
-	nodes    []*simNode
-	loss     float64
-	cut      map[[2]int]bool           // one way
-	split    bool                      // there was a cut long enough for both sides to go on
-	voters   []kv.NodeID               // policy consistent, with these; none is available
-	rivals   int                       // the first so many nodes, whose rings never agree
-	slow     bool                      // some of what is sent takes very long
-	holders  [simPartitions]kv.Process // the last ones
-	begun    int
-	ended    int
-	pauses   int
-	counts   bool // what is broken is counted
-	broken   int
-	clock    kv.Version
-	taken    func(by kv.NodeID, b Begun) // is told of each beginning
-	state    func(n *simNode, in bool)   // and of each change of what a node says
-	unpolled [2]int                      // a pair of which neither can poll the other; none if the same
+	t         *testing.T
+	seed      uint64
+	rnd       *rand.Rand
+	now       time.Duration
+	queue     events
+	seq       int
+	nodes     []*simNode
+	loss      float64
+	cut       map[[2]int]bool           // one way
+	split     bool                      // there was a cut long enough for both sides to go on
+	voters    []kv.NodeID               // policy consistent, with these; none is available
+	rivals    int                       // the first so many nodes, whose rings never agree
+	slow      bool                      // some of what is sent takes very long
+	holders   [simPartitions]kv.Process // the last ones
+	begun     int
+	ended     int
+	pauses    int
+	forgotten int  // members, by word
+	counts    bool // what is broken is counted
+	broken    int
+	clock     kv.Version
+	taken     func(by kv.NodeID, b Begun) // is told of each beginning
+	state     func(n *simNode, in bool)   // and of each change of what a node says
+	unpolled  [2]int                      // a pair of which neither can poll the other; none if the same
 }
 
 type simNode struct {
@@ -389,6 +390,9 @@ func (n *simNode) gossip(epoch int) {
 			n.s.send(n.at, o.at, func() { o.run(o.epoch, func() { o.hear(told) }) })
 			if n.s.now-n.rumours[o.at].at >= simMissing {
 				n.m.Missing(n.now(), kv.NodeID(rune('a'+o.at)))
+				if n.s.rnd.IntN(30) == 0 && n.m.Forget(n.now(), kv.NodeID(rune('a'+o.at)), 0) {
+					n.s.forgotten++
+				}
 			}
 		}
 		if list := n.m.Unpolled(); len(list) > 0 {
@@ -633,7 +637,7 @@ func TestOneHolder(t *testing.T) {
 }
 
 func oneHolder(t *testing.T, f fault, first uint64, consistent bool) {
-	begun, ended := 0, 0
+	begun, ended, forgotten := 0, 0, 0
 	for i := range *simRuns {
 		seed := first + uint64(i)
 		s := newSim(t, seed, 3+int(seed%3))
@@ -663,8 +667,9 @@ func oneHolder(t *testing.T, f fault, first uint64, consistent bool) {
 		}
 		begun += s.begun
 		ended += s.ended
+		forgotten += s.forgotten
 	}
-	t.Logf("%d beginnings, %d endings", begun, ended)
+	t.Logf("%d beginnings, %d endings, %d forgotten", begun, ended, forgotten)
 	if begun < *simRuns {
 		t.Errorf("%d beginnings are too few to prove anything", begun)
 	}

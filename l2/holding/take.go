@@ -137,7 +137,7 @@ func (m *Machine) answer(c *claim, o *member) *Answer {
 // or be dead there too, first.
 func (m *Machine) knows(list []kv.Process) bool {
 	for _, id := range list {
-		if id.Node == m.cfg.Self.Node || m.gone[id] {
+		if id.Node == m.cfg.Self.Node || m.gone.has(id) {
 			continue
 		}
 		o := m.members[id.Node]

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// again starts a sidecar with a process's flags, and some more.
+func (p *process) again(more ...string) *process {
+	args := p.cmd.Args[slices.Index(p.cmd.Args, "--node"):]
+	return runSidecarAt(p.t, p.socket, append(slices.Clone(args), more...)...)
+}
+
+// A host with a wrong setting is refused while it runs, and nobody's concern a few
+// seconds after it was killed: without a word of the operator's.
+func TestRefusedHostHaunts(t *testing.T) {
+	slow(t, 30*time.Second)
+	t.Parallel()
+	list := runCluster(t, "a", "b", "c")
+	a, b, c := list[0], list[1], list[2]
+	c.terminate()
+	whole(t, a, b)
+	c = c.again("--max-staleness", "3s")
+	for _, p := range []*process{a, b} {
+		eventually(t, patience, "it to be refused", func() error {
+			if m := p.member("c"); m.State != "refused" || !strings.Contains(m.Why, "max_staleness") {
+				return fmt.Errorf("%+v", m)
+			}
+			return nil
+		})
+	}
+	clean := func(when string) {
+		t.Helper()
+		if out := b.must("flush", "--cluster"); out != "" {
+			t.Errorf("%s: flush --cluster: %q", when, out)
+		}
+		eventually(t, patience, "a conclusion "+when, func() error { // a slow machine may read too little
+			if o := a.at("verify", "--duration", "1s"); o.status != exitDone || strings.Contains(o.out, "c ") {
+				return fmt.Errorf("%v", o)
+			}
+			return nil
+		})
+	}
+	clean("while it runs")
+	if o := a.at("members", "forget", "c"); o.status != exitMiss || !strings.Contains(o.err, "c is not forgotten by a: it lives: gossip hears it, state refused: stop it") {
+		t.Errorf("members forget: %v", o)
+	}
+	c.signal(syscall.SIGKILL)
+	for _, p := range []*process{a, b} {
+		eventually(t, patience, "it to be forgotten", func() error {
+			if m := p.member("c"); m.Node != "" {
+				return fmt.Errorf("%+v", m)
+			}
+			return nil
+		})
+	}
+	clean("once it is gone")
+	c = c.again("--max-staleness", "2s")
+	whole(t, a, b, c)
+}
+
+// A host that was killed is missing, and verify and flush name it, until an operator
+// has it forgotten, through any host and on all. It comes back as any other does.
+func TestMembersForget(t *testing.T) {
+	slow(t, 30*time.Second)
+	t.Parallel()
+	list := runCluster(t, "a", "b", "c")
+	a, b, c := list[0], list[1], list[2]
+	fails := func(status int, want string, args ...string) {
+		t.Helper()
+		if o := a.at(append([]string{"members", "forget"}, args...)...); o.status != status || o.out != "" || !strings.Contains(o.err, want) {
+			t.Errorf("%q: %v, want status %d and %q", args, o, status, want)
+		}
+	}
+	fails(exitMiss, "c is not forgotten by a: it lives: gossip hears it, state in: stop it", "c")
+	fails(exitUsage, "a is this very host: to take it out of the cluster, stop it", "a")
+	fails(exitMiss, `no host knows d: "cachesidecar members" lists those that are known`, "d")
+	fails(exitUsage, "too few")
+	c.signal(syscall.SIGKILL)
+	c.wait()
+	for _, p := range []*process{a, b} {
+		eventually(t, patience, "its absence", func() error {
+			if s := p.member("c").State; s != "missing" {
+				return fmt.Errorf("it is %q", s)
+			}
+			return nil
+		})
+	}
+	whole(t, a, b) // it counts as dead
+	if o := a.at("flush", "--cluster"); o.status != exitDone || !strings.Contains(o.err, "c is missing") {
+		t.Errorf("flush --cluster: %v", o)
+	}
+	if o := a.at("verify", "--duration", "500ms"); o.status != exitMiss || !strings.Contains(o.out, "not conclusive: c is missing") {
+		t.Errorf("verify: %v", o)
+	}
+	b.must("members", "forget", "c")
+	for _, p := range []*process{a, b} {
+		if m := p.member("c"); m.Node != "" {
+			t.Errorf("%+v", m)
+		}
+		p.must("flush", "--cluster")
+	}
+	eventually(t, patience, "a conclusion", func() error {
+		if o := a.at("verify", "--duration", "1s"); o.status != exitDone {
+			return errors.New(o.out)
+		}
+		return nil
+	})
+	fails(exitMiss, "no host knows c", "c")
+	c = c.again()
+	whole(t, a, b, c)
+	c.terminate()
+	whole(t, a, b)
+	a.must("members", "forget", "c") // one that has left
+	if m := b.member("c"); m.Node != "" {
+		t.Errorf("%+v", m)
+	}
+}

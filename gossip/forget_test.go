@@ -1,0 +1,50 @@
+package gossip
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// Of nodes that are gone the addresses are tried for as long as they are known: also
+// of those that are dropped, after the others, and not of those that are forgotten.
+func TestWhoIsTried(t *testing.T) {
+	g := &Gossip{members: map[string]*Member{}, conflicts: map[string]*conflict{}}
+	add := func(name string, s State) {
+		g.members[name] = &Member{Node: name, Address: name + ":1", State: s}
+	}
+	tried := func() []string {
+		list, err := g.targets(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(list)
+		return list
+	}
+	add("lives", Alive)
+	add("gone", Missing)
+	add("dropped", Missing)
+	add("forgotten", Missing)
+	for _, name := range []string{"lives", "forgotten", "unknown"} {
+		g.Forget(name)
+	}
+	for _, name := range []string{"lives", "dropped", "unknown"} {
+		g.Drop(name)
+	}
+	if got := tried(); !slices.Equal(got, []string{"dropped:1", "gone:1"}) {
+		t.Errorf("tried: %v", got)
+	}
+	var listed []string
+	for _, m := range g.Members() {
+		listed = append(listed, m.Node)
+	}
+	if !slices.Equal(listed, []string{"gone", "lives"}) {
+		t.Errorf("listed: %v", listed)
+	}
+	for i := range 2 * maxTries {
+		add(fmt.Sprint("gone", i), Missing)
+	}
+	if got := tried(); len(got) != maxTries || slices.Contains(got, "dropped:1") {
+		t.Errorf("tried, where many are missing: %v", got)
+	}
+}

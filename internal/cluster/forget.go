@@ -1,0 +1,136 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// A member that is gone stays known for a while, so that an operator sees it, and
+// its address is tried. What is to be known of the whole cluster waits for it, or
+// names it. So it is forgotten, by an operator's word or after ForgetAfter: on each
+// host by itself, since nothing that hosts tell each other names the dead.
+
+// ForgetAfter is how long nothing must have been heard of a member that is held
+// for dead, or has left, until it is forgotten.
+const ForgetAfter = time.Hour
+
+// sweepEvery is how often a node looks for members to forget.
+const sweepEvery = time.Second
+
+// Errors of Forget.
+var (
+	ErrSelf  = errors.New("a host does not forget itself")
+	ErrLives = errors.New("it lives")
+)
+
+// Forget drops all that this node knows of another that is held for dead or has
+// left, and says whether it knew it. Other hosts are not told. A process that
+// comes back later under the name joins as any other does.
+func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
+	if node == n.cfg.Self.Node {
+		return true, ErrSelf
+	}
+	n.step(func(m *holding.Machine, now time.Duration) {
+		o := n.members[node]
+		if o == nil {
+			return
+		}
+		known = true
+		silence, dead := m.Silence(now, node)
+		switch {
+		case o.alive:
+			err = fmt.Errorf("%w: gossip hears it, state %s", ErrLives, o.word())
+		case !m.Forget(now, node, 0):
+			err = fmt.Errorf("%w, as far as is known yet: it was heard %v ago, and counts as dead after %v of silence",
+				ErrLives, silence.Round(time.Millisecond), n.cfg.Detection)
+		default:
+			n.drop(node, o)
+			n.gossip.Forget(string(node))
+			n.cfg.Log.Info("a host is forgotten, as told", "node", node, "dead", dead)
+		}
+	})
+	return known, err
+}
+
+// word is the member's state as Members tells it.
+func (m *member) word() string {
+	if m.trouble != "" {
+		return StateRefused
+	}
+	return state(m.in)
+}
+
+// stranger says whether a process was refused, or refuses this one, and has never
+// been in: it holds nothing, and nothing waits for it.
+func (m *member) stranger() bool { return m.trouble != "" && !m.wasIn }
+
+// drop ends what this node does for a member that is forgotten: connections, what
+// polls and follows it, its lease. The lock is held.
+func (n *Node) drop(node kv.NodeID, o *member) {
+	if o.stop != nil {
+		o.stop()
+	}
+	n.pool.Remove(o.id)
+	delete(n.members, node)
+	delete(n.named, node)
+	n.dropOwners()
+	n.readers.drop(n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound))
+}
+
+// sweep forgets the members that have been gone for long enough: at once, where
+// they were strangers. The lock is held.
+func (n *Node) sweep(m *holding.Machine, now time.Duration) {
+	if now < n.sweepAt {
+		return
+	}
+	n.sweepAt = now + sweepEvery
+	for node, o := range n.members {
+		if o.alive || now-o.goneAt < n.forgetAfter(o) || !m.Forget(now, node, n.forgetAfter(o)) {
+			continue
+		}
+		n.drop(node, o)
+		switch {
+		case o.stranger():
+			n.gossip.Forget(string(node))
+			n.cfg.Log.Info("a host that was refused is gone", "node", node, "reason", o.trouble)
+		case o.left == o.id:
+			n.gossip.Forget(string(node))
+		default:
+			n.gossip.Drop(string(node))
+			n.cfg.Log.Info("a host is forgotten: it is gone for long", "node", node, "silent_for", ForgetAfter)
+		}
+	}
+	n.dropOwners()
+}
+
+func (n *Node) forgetAfter(o *member) time.Duration {
+	if o.stranger() {
+		return 0
+	}
+	return ForgetAfter
+}
+
+// about is step for word of a process, unless the process is known no more: what
+// comes late must not make a member of one that was forgotten.
+func (n *Node) about(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
+	n.step(func(m *holding.Machine, now time.Duration) {
+		if o := n.members[id.Node]; o != nil && o.id == id {
+			f(m, now)
+		}
+	})
+}
+
+// from is step for what a process asks. Gossip does not hear one that it knows
+// nothing of: its silence counts, as that of a member that gossip has lost.
+func (n *Node) from(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
+	n.step(func(m *holding.Machine, now time.Duration) {
+		f(m, now)
+		if n.members[id.Node] == nil {
+			m.Missing(now, id.Node)
+		}
+	})
+}

@@ -1,0 +1,82 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// forget drops a host that is gone, on this one: MISS says that it is unknown here.
+func (c *core) forget(node kv.NodeID) wire.Reply {
+	switch known, err := c.node.Forget(node); {
+	case errors.Is(err, cluster.ErrSelf):
+		return errorReply(wire.Errorf(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node))
+	case err != nil:
+		return errorReply(wire.Errorf(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again", node, c.cfg.Node, err))
+	case !known:
+		return wire.Reply{Status: wire.Miss}
+	}
+	return wire.Reply{}
+}
+
+// forgetEverywhere drops a host that is gone, on all hosts that live. The others are
+// asked also where this one does not know it, or has forgotten it before.
+func (c *core) forgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
+	node := kv.NodeID(q.Key)
+	all := c.forget(node)
+	if all.Status.IsError() {
+		return all // it lives, as far as this host knows
+	}
+	var unasked []string
+	for _, a := range c.askAll(ctx, q, func(m *cluster.Member) bool { return m.ID.Node != node && m.MayHold }) {
+		switch {
+		case a.err == nil && a.reply.Status == wire.OK:
+			all.Status = wire.OK
+		case a.err == nil:
+		case a.reply.Status == wire.Unavailable: // it lives there
+			return a.reply
+		default:
+			unasked = append(unasked, string(a.node))
+		}
+	}
+	if len(unasked) > 0 {
+		slices.Sort(unasked)
+		return errorReply(wire.Errorf(wire.Timeout, "%s did not answer, and may list %s still: try again once they do", strings.Join(unasked, ", "), node))
+	}
+	return all
+}
+
+// askAll sends a request to some of the other members, at once.
+func (c *core) askAll(ctx context.Context, q *wire.Request, which func(*cluster.Member) bool) []said {
+	timeout := c.timeout(q)
+	timeout = (timeout - answerBefore(timeout)) / 2
+	var to []kv.Process
+	for _, m := range c.node.Members() {
+		if m.ID != c.node.Self() && which(&m) {
+			to = append(to, m.ID)
+		}
+	}
+	list := make([]said, len(to))
+	var wg sync.WaitGroup
+	for i, id := range to {
+		wg.Go(func() {
+			var got peer.Answer
+			defer got.Release()
+			send := *q
+			a := &list[i]
+			a.node = id.Node
+			if a.err = c.node.Do(ctx, id, timeout, &send, &got); a.err == nil {
+				a.reply, a.err = owned(&got.Reply), got.Err()
+			}
+		})
+	}
+	wg.Wait()
+	return list
+}
