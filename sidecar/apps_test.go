@@ -86,11 +86,11 @@ func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
 	var err error
 	switch {
 	case !v.del:
-		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{TTL: v.ttl, AckAll: v.all})
+		_, err = s.Set(context.Background(), w.space, k.name, value, SetOptions{TTL: v.ttl, AckAll: v.all})
 	case v.all:
-		_, err = s.DeleteEverywhere(context.Background(), "default", k.name)
+		_, err = s.DeleteEverywhere(context.Background(), w.space, k.name)
 	default:
-		_, err = s.Delete(context.Background(), "default", k.name)
+		_, err = s.Delete(context.Background(), w.space, k.name)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,7 +117,7 @@ func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 	i := len(k.touches)
 	k.touches = append(k.touches, vtouch{after: len(k.writes), by: by, ttl: ttl})
 	w.mu.Unlock()
-	err := s.Touch(context.Background(), "default", k.name, ttl)
+	err := s.Touch(context.Background(), w.space, k.name, ttl)
 	w.mu.Lock()
 	switch {
 	case err == nil:
@@ -138,7 +138,7 @@ func (w *world) flushAtTimes(ctx context.Context) {
 		switch {
 		case s == nil:
 		case rnd.IntN(8) == 0:
-			_ = s.Flush(ctx, "default") // what one host has, which promises nothing of others
+			_ = s.Flush(ctx, w.space) // what one host has, which promises nothing of others
 		default:
 			w.flush(s, by, rnd.IntN(2) == 0)
 		}
@@ -149,7 +149,7 @@ func (w *world) flushAtTimes(ctx context.Context) {
 // was acknowledged.
 func (w *world) flush(s *Sidecar, by string, all bool) bool {
 	f, done := vflush{began: time.Now(), by: by}, func(error) {}
-	q := &wire.Request{Op: wire.OpFlush, Namespace: defaultNamespace, Options: wire.Cluster}
+	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(w.space), Options: wire.Cluster}
 	if all {
 		q.Options |= wire.All
 		done = w.flushTallied(by)
@@ -203,7 +203,7 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 	if w.apps {
 		got.Data, err = w.lease(ctx, s, k)
 	} else {
-		got, err = s.Get(ctx, "default", k.name)
+		got, err = s.Get(ctx, w.space, k.name)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -213,7 +213,7 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 // readSome reads several keys at once.
 func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 	read := vread{began: time.Now(), by: by}
-	q := &wire.Request{Op: wire.OpMGet, Namespace: defaultNamespace, TTLMS: wire.TTLDefault}
+	q := &wire.Request{Op: wire.OpMGet, Namespace: []byte(w.space), TTLMS: wire.TTLDefault}
 	for _, k := range keys {
 		q.Keys = append(q.Keys, k.name)
 	}
@@ -254,13 +254,13 @@ func (w *world) told(k *vkey, read vread, value []byte, err error) int {
 
 // lease reads a key as an app does that loads it itself.
 func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
-	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault})
+	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
 	if r.Status == wire.Lease || degraded(&r) {
 		v, err := w.origin.Load(ctx, k.name)
 		if r.Status != wire.Lease || err != nil {
 			return v.Bytes, err
 		}
-		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: defaultNamespace, Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
+		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: []byte(w.space), Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		switch {
@@ -281,7 +281,7 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 		return
 	}
 	began := time.Now()
-	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
+	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
 	inTime("a fresh read")
 	w.mu.Lock()
 	defer w.mu.Unlock()

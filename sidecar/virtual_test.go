@@ -71,6 +71,7 @@ type world struct {
 	noRelay bool // events go by the logs alone
 
 	namespaces map[string]Namespace // that are configured
+	space      string               // the namespace of all keys
 
 	mu      sync.Mutex
 	broken  []string // promises, as far as collect
@@ -109,7 +110,7 @@ type vnode struct {
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}, space: DefaultNamespace}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
