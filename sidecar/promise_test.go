@@ -116,7 +116,7 @@ func (w *world) flushedBy(k *vkey, n int, f vflush) bool {
 }
 
 // expiry is when write n has ended by itself, as a read may see it; zero is not
-// known. What is loaded lives for its time to live from a load on that began
+// known. A host's deadlines are whole milliseconds, rounded up. What is loaded lives for its time to live from a load on that began
 // before the next value was in the database.
 func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 	if w.fromOrigin() {
@@ -127,7 +127,7 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 	}
 	v := &k.writes[n-1]
 	if v.ttl > 0 {
-		end = v.acked.Add(v.ttl)
+		end = v.acked.Add(v.ttl + time.Millisecond)
 	}
 	for _, t := range k.touches {
 		switch {
@@ -139,7 +139,7 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 			if !end.IsZero() && end.Before(unheard) {
 				unheard = end
 			}
-			if end = t.acked.Add(t.ttl); unheard.After(end) {
+			if end = t.acked.Add(t.ttl + time.Millisecond); unheard.After(end) {
 				end = unheard
 			}
 		}

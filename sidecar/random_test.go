@@ -234,7 +234,15 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 var least = map[string]int64{
 	"hits": 50_000, "l1 hits": 20_000, "takeovers": 100_000, "resets": 50, "relayed events": 1_000, "refused fills": 10,
 	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
-	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300,
+	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300, "reads of several": 2_000,
+	"touched": 150, "flushes": 100, "flushes refused": 5, "misses after expiry": 1_000, "misses after a flush": 1_000,
+	"tallied increments": 1_500, "tallied sets": 1_000, "tallied deletions": 800, "tallied reads": 1_200,
+}
+
+func init() {
+	for _, f := range faults { // each of them
+		least["fault: "+f.name] = 2
+	}
 }
 
 func TestVirtualRandom(t *testing.T) {

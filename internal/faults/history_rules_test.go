@@ -70,7 +70,7 @@ func TestRules(t *testing.T) {
 		{"perhaps flushed", nil, []op{first, f(0, ms(2), ms(3), unknown), r(1, 0, 9*s, 9*s)}, ""},
 		{"written while it was flushed", nil, []op{f(0, 0, ms(3), done), w(1, 0, ms(1), ms(2), done), r(1, 0, 9*s, 9*s)}, ""},
 		{"until it ends", nil, []op{short, r(1, 1, s+ms(1), s+ms(2))}, ""},
-		{"after it has ended", nil, []op{short, r(1, 1, s+ms(2), s+ms(3))}, "expired"},
+		{"after it has ended", nil, []op{short, r(1, 1, s+ms(3), s+ms(4))}, "expired"},
 		{"slow", nil, []op{w(1, 0, 0, s+ms(99), done)}, ""},
 		{"too slow", nil, []op{w(1, 0, 0, s+ms(101), done)}, "answered"},
 		{"a miss too slow", nil, []op{{kind: get, out: degraded, end: s + ms(101), allowed: s}}, "answered"},

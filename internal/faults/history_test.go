@@ -175,7 +175,7 @@ func (r rules) key(bad *list, reads, writes, flushes []*op) {
 			bad.add("the value of a write that was refused: %v; %v", o, writes[i])
 			continue
 		}
-		if w := writes[i]; w.ttl > 0 && w.out == done && o.start > w.end+w.ttl {
+		if w := writes[i]; w.ttl > 0 && w.out == done && o.start > w.end+w.ttl+time.Millisecond { // deadlines are whole milliseconds
 			bad.add("expired, %v before: %v; it was %v", o.start-w.end-w.ttl, o, w)
 			continue
 		}
