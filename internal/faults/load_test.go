@@ -296,27 +296,6 @@ func (l *load) delete(n *node, key, seq int) {
 	l.record(o)
 }
 
-// flush is an app that flushes all hosts at times, with what is counted beside.
-func (l *load) flush(t *tallied) {
-	for {
-		select {
-		case <-l.stop:
-			return
-		case <-time.After(rand.N(6 * time.Second)):
-		}
-		n := l.g.any()
-		if n == nil {
-			continue
-		}
-		o := l.begin(flush, -1, n)
-		end := t.flush(n)
-		err := n.app.Flush(context.Background(), client.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
-		end(err)
-		l.finish(&o, n, err)
-		l.record(o)
-	}
-}
-
 func (l *load) get(n *node, key int, opts ...client.GetOptions) {
 	o := l.begin(get, key, n)
 	item, err := n.app.Get(context.Background(), keyName(key), opts...)

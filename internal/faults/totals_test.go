@@ -153,6 +153,27 @@ func (t *tallied) flush(n *node) (end func(error)) {
 	}
 }
 
+// flush is an app that flushes all hosts at times, with what is counted beside.
+func (l *load) flush(t *tallied) {
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(rand.N(6 * time.Second)):
+		}
+		n := l.g.any()
+		if n == nil {
+			continue
+		}
+		o := l.begin(flush, -1, n)
+		end := t.flush(n)
+		err := n.app.Flush(context.Background(), client.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
+		end(err)
+		l.finish(&o, n, err)
+		l.record(o)
+	}
+}
+
 // check ends the apps, counts each counter once more, and judges all of it. Where
 // nothing may be lost, that last total is exact but for INCRs of unknown outcome.
 func (t *tallied) check(lossless bool) {
