@@ -43,7 +43,7 @@ strike:           ## take out the guards of freshness one by one, and see each m
 	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-strike | grep internal/strike
 	rm $(or $(TMPDIR),/tmp)/cachesidecar-strike
 
-random:           ## RUNS short runs at random in virtual time (10,000 unless told: about 20 minutes on two cores)
+random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 25 minutes on two cores)
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -timeout 120m
 
 fuzz:             ## each fuzz target for FUZZTIME; fails where anything is found, and leaves it in testdata/fuzz

@@ -99,8 +99,8 @@ func (c *core) take(cl *call, r *wire.Reply) {
 		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
 		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
 	}
-	if r.TTLMS > 0 { // the owner's clock may run slower than ours
-		cp.Deadline = kv.After(cl.at, time.Duration(r.TTLMS)*time.Millisecond*98/100)
+	if r.TTLMS > 0 { // the owner's clock may run slower than ours, and what has less than a millisecond left says one
+		cp.Deadline = kv.After(cl.at, max(1, time.Duration(r.TTLMS-1)*time.Millisecond*98/100))
 	}
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy = cp

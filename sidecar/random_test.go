@@ -50,6 +50,11 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 			}
 		})
 	}
+	wg.Go(func() { w.flushAtTimes(ctx) })
+	for i := range 2 {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(2000+i)))
+		wg.Go(func() { w.tallies(ctx, rnd, 200*time.Millisecond) })
+	}
 	wg.Go(func() { // what else is written, so that short logs forget
 		rnd := rand.New(rand.NewPCG(w.seed, 99))
 		for i := 0; ctx.Err() == nil; i++ {
@@ -77,51 +82,85 @@ func (w *world) readBack(k *vkey) {
 	}
 }
 
-// faults are what may happen in a run.
-var faults = []func(w *world, v, o *vnode){
-	func(w *world, v, o *vnode) { // killed, and back within 300 ms, or later
+// fault is what may happen in a run, as often as its weight says.
+type fault struct {
+	name   string
+	weight int
+	splits bool // the sides go on: not under policy available, which excepts that
+	do     func(w *world, v, o *vnode)
+}
+
+var faults = []fault{
+	{name: "killed", weight: 2, do: func(w *world, v, o *vnode) { // and back within 300 ms, or later
 		v.kill()
 		time.Sleep([]time.Duration{w.upTo(300), 2*time.Second + w.upTo(6000)}[w.rnd.IntN(2)])
 		v.start()
-	},
-	func(w *world, v, o *vnode) {
+	}},
+	{name: "restarted", weight: 3, do: func(w *world, v, o *vnode) {
 		v.leave()
 		time.Sleep(w.upTo(3000))
 		v.start()
-	},
-	func(w *world, v, o *vnode) { v.pause(w.upTo(9000)) },
-	func(w *world, v, o *vnode) { // events come by gossip alone, through others
+	}},
+	{name: "paused", weight: 2, do: func(w *world, v, o *vnode) { v.pause(w.upTo(9000)) }},
+	{name: "link cut", weight: 2, do: func(w *world, v, o *vnode) { // events come by gossip alone, through others
 		w.net.Cut(v.ip, o.ip)
 		time.Sleep(w.upTo(4000))
-	},
-	func(w *world, v, o *vnode) {
+	}},
+	{name: "link cut one way", weight: 2, do: func(w *world, v, o *vnode) {
 		w.net.CutOneWay(v.ip, o.ip)
 		time.Sleep(w.upTo(4000))
-	},
-	func(w *world, v, o *vnode) { // for less than makes a split
+	}},
+	{name: "isolated", weight: 2, do: func(w *world, v, o *vnode) { // for less than makes a split
 		w.net.Isolate(v.ip)
 		time.Sleep(w.upTo(2500))
-	},
-	func(w *world, v, o *vnode) {
+	}},
+	{name: "split", weight: 6, splits: true, do: func(w *world, v, o *vnode) {
+		w.split(w.rnd.IntN(3) > 0, func() bool { return w.rnd.IntN(2) == 0 })
+		time.Sleep(w.upTo(10000))
+	}},
+	{name: "loss", weight: 2, do: func(w *world, v, o *vnode) {
 		w.net.SetLoss(0.3)
 		time.Sleep(w.upTo(3000))
-	},
-	func(w *world, v, o *vnode) {
+	}},
+	{name: "delay", weight: 2, do: func(w *world, v, o *vnode) {
 		w.net.SetDelay(0, 100*time.Millisecond)
 		time.Sleep(w.upTo(3000))
-	},
-	func(w *world, v, o *vnode) { // a wall clock far off, either way
+	}},
+	{name: "clock off", weight: 2, do: func(w *world, v, o *vnode) { // the wall clock, either way
 		v.clock.offset.Store([]int64{3600_000, -3600_000, 700, -700, 300}[w.rnd.IntN(5)])
 		time.Sleep(w.upTo(5000))
 		v.clock.offset.Store(0)
-	},
-	func(w *world, v, o *vnode) { // partitions move
+	}},
+	{name: "moved", weight: 2, do: func(w *world, v, o *vnode) { // partitions, to others and back
 		weight := v.s.cfg.Weight
 		v.s.node.SetWeight(1)
 		time.Sleep(w.upTo(2000))
 		v.s.node.SetWeight(weight)
-	},
-	stutters,
+	}},
+	{name: "stutter", weight: 3, do: stutters},
+}
+
+// fault lets one of them happen, and undoes what the network does.
+func (w *world) fault() {
+	possible := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.splits && len(w.voters) == 0 })
+	sum := 0
+	for _, f := range possible {
+		sum += f.weight
+	}
+	at, next := w.rnd.IntN(sum), 0
+	for at >= possible[next].weight {
+		at -= possible[next].weight
+		next++
+	}
+	i := w.rnd.IntN(len(w.nodes))
+	v, o := w.nodes[i], w.nodes[(i+1+w.rnd.IntN(len(w.nodes)-1))%len(w.nodes)]
+	possible[next].do(w, v, o)
+	w.net.Heal()
+	w.net.SetLoss(0)
+	w.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
+	w.mu.Lock()
+	w.seen["fault: "+possible[next].name]++
+	w.mu.Unlock()
 }
 
 func (w *world) upTo(ms int) time.Duration { return time.Duration(w.rnd.IntN(ms)) * time.Millisecond }
@@ -137,20 +176,24 @@ func (w *world) loaded() {
 		defer mu.Unlock()
 		return time.Duration(rnd.IntN(most*1000)) * time.Microsecond
 	})
-	ttl, early := time.Duration(1+w.rnd.IntN(10))*time.Second, float64(w.rnd.IntN(10))
+	ttl, early := []time.Duration{time.Second, 200*time.Millisecond + w.upTo(2000), w.upTo(10000) + 1}[w.rnd.IntN(3)], float64(w.rnd.IntN(10))
 	w.ns = Namespace{DefaultTTL: &ttl, Hold: []time.Duration{0, 0, time.Second}[w.rnd.IntN(3)]}
 	if w.apps = w.rnd.IntN(2) == 0; !w.apps {
 		w.ns.RefreshEarly = &early
 	}
 }
 
-// random is one run. Only the last fault may still be under way when the next
-// one begins, none at the end.
+// random is one run, every other one under policy consistent. Only the last fault
+// may still be under way when the next one begins, none at the end.
 func random(t *testing.T, seed uint64, collect bool) (w *world) {
 	synctest.Test(t, func(t *testing.T) {
-		w = newWorld(t, seed, 3+int(seed%2))
+		w = newWorld(t, seed, 3+int(seed/2%2))
 		w.collect = collect
 		w.keys = w.keys[:6]
+		w.tally(2, 2)
+		if seed%2 == 1 {
+			w.voters = []string{"n0", "n1", "n2"}
+		}
 		w.events = []int{0, 16, 64}[w.rnd.IntN(3)]
 		w.noRelay = w.rnd.IntN(4) == 0
 		if w.rnd.IntN(2) == 0 {
@@ -165,12 +208,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		w.randomLoad(ctx, &wg)
 		time.Sleep(time.Second)
 		for range 3 {
-			i := w.rnd.IntN(len(w.nodes))
-			v, o := w.nodes[i], w.nodes[(i+1+w.rnd.IntN(len(w.nodes)-1))%len(w.nodes)]
-			faults[w.rnd.IntN(len(faults))](w, v, o)
-			w.net.Heal()
-			w.net.SetLoss(0)
-			w.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
+			w.fault()
 			time.Sleep(w.upTo(3000))
 		}
 		time.Sleep(w.bound)
@@ -180,6 +218,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 			v.kill()
 		}
 		time.Sleep(30 * time.Second) // what was killed has ended too
+		w.judgeTallied(false)
 		for _, k := range w.keys {
 			w.seen["fresh reads"] += int64(len(k.fresh))
 			// Of what is loaded, one may have the new value before it is announced,
@@ -196,7 +235,15 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 var least = map[string]int64{
 	"hits": 50_000, "l1 hits": 20_000, "takeovers": 100_000, "resets": 50, "relayed events": 1_000, "refused fills": 10,
 	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
-	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300,
+	"loads": 500, "loads shared": 100, "loads detached": 50, "fills": 300, "reads of several": 2_000,
+	"touched": 150, "flushes": 100, "flushes refused": 5, "misses after expiry": 1_000, "misses after a flush": 1_000,
+	"tallied increments": 1_500, "tallied sets": 1_000, "tallied deletions": 800, "tallied reads": 1_200,
+}
+
+func init() {
+	for _, f := range faults { // each of them
+		least["fault: "+f.name] = 2
+	}
 }
 
 func TestVirtualRandom(t *testing.T) {

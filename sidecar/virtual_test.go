@@ -2,8 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -22,7 +20,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
@@ -74,11 +71,14 @@ type world struct {
 	noRelay bool // events go by the logs alone
 
 	namespaces map[string]Namespace // that are configured
+	space      string               // the namespace of all keys
 
 	mu      sync.Mutex
 	broken  []string // promises, as far as collect
 	collect bool
 	keys    []*vkey
+	flushes []vflush
+	tallied tallied
 	hits    int
 	misses  int
 	failed  int
@@ -109,24 +109,8 @@ type vnode struct {
 	done chan error
 }
 
-// vkey is one key's history. Its writes follow one upon the other.
-type vkey struct {
-	name   []byte
-	writes []vwrite // by sequence number less one
-	fresh  []freshRead
-}
-
-type vwrite struct {
-	began   time.Time
-	del     bool
-	all     bool      // acknowledged by all
-	acked   time.Time // zero is not, or not yet
-	unknown bool
-	by      string // the process that it went through
-}
-
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}, space: DefaultNamespace}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
@@ -311,183 +295,11 @@ func (w *world) any(rnd *rand.Rand) (s *Sidecar, by string, inTime func(what str
 	}
 }
 
-// load reads and writes until ctx ends: one goroutine writes each key, some
-// read.
-func (w *world) load(ctx context.Context, wg *sync.WaitGroup) {
-	for i, k := range w.keys {
-		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				w.write(rnd, k)
-				pauseFor(ctx, time.Duration(50+rnd.IntN(1500))*time.Millisecond)
-			}
-		})
-	}
-	for i := range 10 {
-		rnd := rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				w.read(rnd, w.keys[rnd.IntN(len(w.keys))])
-				pauseFor(ctx, time.Duration(rnd.IntN(20))*time.Millisecond)
-			}
-		})
-	}
-}
-
 func pauseFor(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-}
-
-func (w *world) write(rnd *rand.Rand, k *vkey) {
-	s, by, inTime := w.any(rnd)
-	if s == nil {
-		return
-	}
-	w.writeTo(s, by, k, rnd.IntN(4) == 0, rnd.IntN(8) == 0)
-	inTime("a write")
-}
-
-// writeTo writes or deletes a key through a process, and says whether that was
-// acknowledged.
-func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
-	w.mu.Lock()
-	k.writes = append(k.writes, vwrite{began: time.Now(), del: del, by: by, unknown: true})
-	n := len(k.writes)
-	w.mu.Unlock()
-	var err error
-	value := binary.BigEndian.AppendUint64(nil, uint64(n))
-	if w.origin != nil && !w.ns.WriteThrough { // what an app does: it commits, and then invalidates
-		w.origin.set(string(k.name), value)
-		del = true
-	}
-	switch {
-	case !del:
-		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{AckAll: all})
-	case all:
-		_, err = s.DeleteEverywhere(context.Background(), "default", k.name)
-	default:
-		_, err = s.Delete(context.Background(), "default", k.name)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err != nil {
-		w.failed++
-		return false // whatever it says: the process may have been killed meanwhile
-	}
-	k.writes[n-1].unknown = false
-	k.writes[n-1].all = all
-	if all {
-		w.seen["acknowledged by all"]++
-	}
-	k.writes[n-1].acked = time.Now()
-	return true
-}
-
-func (w *world) read(rnd *rand.Rand, k *vkey) {
-	s, by, inTime := w.any(rnd)
-	if s == nil {
-		return
-	}
-	w.readFrom(context.Background(), s, by, k)
-	inTime("a read")
-}
-
-// readFrom reads a key through a process and checks what it says. It returns
-// the number of the write that was read, zero for a miss.
-func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
-	began := time.Now()
-	var got Value
-	var err error
-	if w.apps {
-		got.Data, err = w.lease(ctx, s, k)
-	} else {
-		got, err = s.Get(ctx, "default", k.name)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrNotFound):
-		w.misses++
-		return 0
-	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // a load that was too slow, or shed
-		return 0
-	case err != nil:
-		w.breaks("a read of %s through %s: %v", k.name, by, err)
-		return 0
-	}
-	w.hits++
-	n := int(binary.BigEndian.Uint64(got.Data))
-	if n < 1 || n > len(k.writes) {
-		w.breaks("%s is %d, which nobody has written", k.name, n)
-		return n
-	}
-	if k.writes[n-1].unknown {
-		return n // it may take effect at any time
-	}
-	for i, later := range k.writes[n:] {
-		if later.acked.IsZero() {
-			continue
-		}
-		if later.by == by && later.acked.Before(began) {
-			w.breaks("%s through %s is write %d, though %d was acknowledged through it %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
-			return n
-		}
-		if later.all && later.acked.Before(began) {
-			w.breaks("%s through %s is write %d, though %d was acknowledged by all %v before", k.name, by, n, n+1+i, began.Sub(later.acked))
-			return n
-		}
-		if late := began.Sub(later.acked); late > w.bound {
-			w.breaks("%s through %s is write %d, though %d was acknowledged %v before (through %s)", k.name, by, n, n+1+i, late, later.by)
-			return n
-		}
-	}
-	return n
-}
-
-// lease reads a key as an app does that loads it itself.
-func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
-	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault})
-	if r.Status == wire.Lease || degraded(&r) {
-		v, err := w.origin.Load(ctx, k.name)
-		if r.Status != wire.Lease || err != nil {
-			return v.Bytes, err
-		}
-		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: defaultNamespace, Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		switch {
-		case err == nil:
-			w.seen["fills"]++
-		case filled.Status == wire.NotStored:
-			w.seen["fills not stored"]++
-		}
-		return v.Bytes, nil
-	}
-	return r.Value, err
-}
-
-// readFresh reads a key from its holder.
-func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
-	s, _, inTime := w.any(rnd)
-	if s == nil {
-		return
-	}
-	began := time.Now()
-	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
-	inTime("a fresh read")
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f := freshRead{began: began, ended: time.Now()}
-	switch {
-	case err == nil:
-		f.got = int(binary.BigEndian.Uint64(r.Value))
-	case !errors.Is(err, ErrNotFound) || r.Why == wire.Degraded:
-		return
-	}
-	k.fresh = append(k.fresh, f)
 }
 
 // breaks notes a broken promise.

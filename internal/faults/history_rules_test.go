@@ -21,6 +21,11 @@ func TestRules(t *testing.T) {
 	r := func(seq, node int, start, end time.Duration) op {
 		return op{kind: get, key: 1, seq: seq, node: node, start: start, end: end, allowed: s}
 	}
+	f := func(node int, start, end time.Duration, out outcome) op {
+		return op{kind: flush, node: node, start: start, end: end, allowed: s, out: out}
+	}
+	short := w(1, 0, 0, ms(1), done)
+	short.ttl = s
 	inLife := func(o op, life int) op { o.life = life; return o }
 	first := w(1, 0, 0, ms(1), done)
 	in := func(from, to time.Duration) func(time.Duration) bool {
@@ -59,6 +64,13 @@ func TestRules(t *testing.T) {
 		{"and comes back", nil, []op{w(2, 0, ms(2), ms(3), unknown), r(2, 1, ms(4), ms(5)), w(3, 0, ms(6), ms(7), done), r(2, 0, ms(8), ms(9))}, "F1"},
 		{"in a split", in(2*s, 9*s), []op{first, w(2, 0, ms(2), ms(3), done), r(1, 1, 8*s, 8*s+1)}, ""},
 		{"after a split", in(2*s, 9*s), []op{first, w(2, 0, ms(2), ms(3), done), r(1, 1, 9*s, 9*s+1)}, "F2"},
+		{"flushed, within the bound", nil, []op{first, f(0, ms(2), ms(3), done), r(1, 1, ms(500), ms(501))}, ""},
+		{"flushed", nil, []op{first, f(0, ms(2), ms(3), done), r(1, 1, 2*s+ms(4), 2*s+ms(5))}, "F2"},
+		{"flushed through the same process", nil, []op{first, f(0, ms(2), ms(3), done), r(1, 0, ms(4), ms(5))}, "F1"},
+		{"perhaps flushed", nil, []op{first, f(0, ms(2), ms(3), unknown), r(1, 0, 9*s, 9*s)}, ""},
+		{"written while it was flushed", nil, []op{f(0, 0, ms(3), done), w(1, 0, ms(1), ms(2), done), r(1, 0, 9*s, 9*s)}, ""},
+		{"until it ends", nil, []op{short, r(1, 1, s+ms(1), s+ms(2))}, ""},
+		{"after it has ended", nil, []op{short, r(1, 1, s+ms(3), s+ms(4))}, "expired"},
 		{"slow", nil, []op{w(1, 0, 0, s+ms(99), done)}, ""},
 		{"too slow", nil, []op{w(1, 0, 0, s+ms(101), done)}, "answered"},
 		{"a miss too slow", nil, []op{{kind: get, out: degraded, end: s + ms(101), allowed: s}}, "answered"},

@@ -15,6 +15,7 @@ const (
 	get kind = iota
 	set
 	del
+	flush // of all keys
 )
 
 // outcome of a request, as an app sees it.
@@ -52,6 +53,7 @@ type op struct {
 	out        outcome
 	gone       bool   // the process went away, or was paused, meanwhile
 	note       string // of what is odd; where a value came from
+	ttl        time.Duration
 }
 
 // late is how long after its time the answer came.
@@ -61,7 +63,7 @@ func (o *op) late() time.Duration { return o.end - o.start - o.allowed }
 func (o *op) ok() bool { return o.out == done || o.out == absent }
 
 func (o *op) String() string {
-	what := [...]string{"get", "set", "delete"}[o.kind]
+	what := [...]string{"get", "set", "delete", "flush"}[o.kind]
 	return fmt.Sprintf("%s of key %d, number %d, through node %d (life %d), %.3f s to %.3f s: %v %s",
 		what, o.key, o.seq, o.node, o.life, o.start.Seconds(), o.end.Seconds(), o.out, o.note)
 }
@@ -74,6 +76,9 @@ func (o *op) String() string {
 //   - F1: a read returns nothing that an acknowledged write or delete through
 //     the same process has ended before the read began.
 //   - F2: nor what one through another has ended more than bound before.
+//   - Nor what a flush that began after the write was acknowledged has ended, by
+//     the same two rules; nor what its time to live has ended before the read
+//     began, through any process.
 //   - Each request is answered within its time, if the process lives.
 //   - No answer is odd, and a read that nobody can answer is a miss, no error,
 //     but for one that needs an origin while that is down.
@@ -108,6 +113,7 @@ func (r rules) broken(history []op) []string {
 	var bad list
 	writes := map[int][]*op{}
 	reads := map[int][]*op{}
+	var flushes []*op
 	for i := range history {
 		o := &history[i]
 		switch {
@@ -120,6 +126,8 @@ func (r rules) broken(history []op) []string {
 			bad.add("answered %v late: %v", o.late(), o)
 		}
 		switch {
+		case o.kind == flush:
+			flushes = append(flushes, o)
 		case o.kind != get:
 			writes[o.key] = append(writes[o.key], o)
 		case o.out == done:
@@ -127,7 +135,7 @@ func (r rules) broken(history []op) []string {
 		}
 	}
 	for key, list := range reads {
-		r.key(&bad, list, writes[key])
+		r.key(&bad, list, writes[key], flushes)
 	}
 	return bad.lines()
 }
@@ -138,7 +146,7 @@ func (r rules) excused(o *op) bool {
 }
 
 // key checks the reads of one key.
-func (r rules) key(bad *list, reads, writes []*op) {
+func (r rules) key(bad *list, reads, writes, flushes []*op) {
 	slices.SortFunc(writes, func(a, b *op) int { return cmp.Compare(a.seq, b.seq) })
 	at := map[int]int{}
 	known := make([]time.Duration, len(writes)) // by when each has surely taken effect
@@ -167,7 +175,11 @@ func (r rules) key(bad *list, reads, writes []*op) {
 			bad.add("the value of a write that was refused: %v; %v", o, writes[i])
 			continue
 		}
-		for _, w := range writes[i+1:] {
+		if w := writes[i]; w.ttl > 0 && w.out == done && o.start > w.end+w.ttl+time.Millisecond { // deadlines are whole milliseconds
+			bad.add("expired, %v before: %v; it was %v", o.start-w.end-w.ttl, o, w)
+			continue
+		}
+		for _, w := range append(writes[i+1:len(writes):len(writes)], flushes...) {
 			if !w.ok() || w.start < known[i] {
 				continue
 			}
@@ -218,7 +230,7 @@ func (l *list) lines() (out []string) {
 }
 
 // counts says what became of the requests of a history.
-func counts(history []op) (n [del + 1][outcomes]int) {
+func counts(history []op) (n [flush + 1][outcomes]int) {
 	for i := range history {
 		n[history[i].kind][history[i].out]++
 	}
@@ -228,7 +240,7 @@ func counts(history []op) (n [del + 1][outcomes]int) {
 func summary(history []op) string {
 	var b strings.Builder
 	for k, n := range counts(history) {
-		fmt.Fprintf(&b, "%s:", [...]string{"get", "; set", "; delete"}[k])
+		fmt.Fprintf(&b, "%s:", [...]string{"get", "; set", "; delete", "; flush"}[k])
 		for o, n := range n {
 			if n > 0 {
 				fmt.Fprintf(&b, " %d %v", n, outcome(o))

@@ -47,7 +47,8 @@ type load struct {
 
 	mu      sync.Mutex
 	history []op
-	did     map[string]int // requests done: reads by where the value came from, and writes
+	ended   map[int]time.Duration // when a key's last value ends by itself; zero is not
+	did     map[string]int        // requests done: reads by where the value came from, and writes
 	over    bool
 	stalls  []stall
 }
@@ -91,7 +92,7 @@ func (l *load) stalled(from, to time.Duration) (d time.Duration) {
 
 // work starts apps on all nodes, those that come later included.
 func (g *group) work(sticky bool) *load {
-	l := g.newLoad(map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10})
+	l := g.newLoad(map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10, "expired": 10})
 	l.sticky = sticky
 	for w := range writers {
 		l.wg.Go(func() { l.write(w) })
@@ -105,7 +106,7 @@ func (g *group) work(sticky bool) *load {
 
 // newLoad is one without apps yet.
 func (g *group) newLoad(needs map[string]int) *load {
-	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}}
+	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}, ended: map[int]time.Duration{}}
 	l.wg.Go(l.look)
 	g.t.Cleanup(l.end) // if the test fails before it calls check
 	return l
@@ -166,9 +167,15 @@ func (l *load) record(ops ...op) {
 		switch o := &ops[i]; {
 		case o.out == old || o.out == failed:
 			l.did[o.out.String()]++
+		case o.out == absent && o.kind == get && l.ended[o.key] != 0 && o.start > l.ended[o.key]:
+			l.did["expired"]++
 		case o.out != done:
 		case o.kind != get:
-			l.did[[...]string{"", "set", "delete"}[o.kind]]++
+			l.ended[o.key] = 0
+			if o.ttl > 0 {
+				l.ended[o.key] = o.end + o.ttl
+			}
+			l.did[[...]string{"", "set", "delete", "flush"}[o.kind]]++
 		case o.note != "":
 			l.did[o.note]++
 		}
@@ -264,7 +271,7 @@ func (l *load) write(w int) {
 		if rand.IntN(8) == 0 {
 			l.delete(n, key, seqs[key])
 		} else {
-			l.set(n, key, seqs[key])
+			l.set(n, key, seqs[key], []time.Duration{0, 0, 0, rand.N(2 * time.Second)}[rand.IntN(4)])
 		}
 		if rand.IntN(2) == 0 {
 			l.get(n, key)
@@ -272,10 +279,11 @@ func (l *load) write(w int) {
 	}
 }
 
-func (l *load) set(n *node, key, seq int) {
+// set stores a value that ends by itself after ttl, unless that is zero.
+func (l *load) set(n *node, key, seq int, ttl time.Duration) {
 	o := l.begin(set, key, n)
-	o.seq = seq
-	_, err := n.app.Set(context.Background(), keyName(key), value(key, seq))
+	o.seq, o.ttl = seq, ttl.Truncate(time.Millisecond)
+	_, err := n.app.Set(context.Background(), keyName(key), value(key, seq), client.SetOptions{TTL: o.ttl})
 	l.finish(&o, n, err)
 	l.record(o)
 }

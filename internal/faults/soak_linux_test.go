@@ -38,7 +38,9 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 		}
 	}
 	g.start(g.nodes)
-	w := g.work(false)
+	w, c := g.work(false), g.count()
+	w.needs["flush"] = 3
+	w.wg.Go(func() { w.flush(c) })
 	var told []string
 	some := func(most int) time.Duration { return time.Duration(rnd.IntN(most)) * time.Millisecond }
 	for end := time.Now().Add(d); time.Now().Before(end); {
@@ -96,4 +98,5 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 	g.settle("the end", time.Now())
 	t.Log(strings.Join(told, "; "))
 	w.check(nil)
+	c.check(false)
 }

@@ -1,0 +1,276 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/totals"
+)
+
+// Counters and keys that several apps change at once through all sidecars that
+// live. What they were told is judged by internal/totals, which shares nothing
+// with the rules of the other histories.
+const (
+	counters = 12
+	shared   = 12 // keys that are set and deleted
+	counting = 4  // apps
+)
+
+// tallied are they.
+type tallied struct {
+	g    *group
+	stop chan struct{}
+	once sync.Once
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	keys [counters + shared]talliedKey
+}
+
+type talliedKey struct {
+	next int64 // number that is set
+	ops  []totals.Op
+}
+
+func talliedName(i int) string { return "tallied:" + strconv.Itoa(i) }
+
+// count starts apps that change them.
+func (g *group) count() *tallied {
+	t := &tallied{g: g, stop: make(chan struct{})}
+	for range counting {
+		t.wg.Go(t.app)
+	}
+	g.t.Cleanup(t.end) // if the test fails before it calls check
+	return t
+}
+
+func (t *tallied) end() {
+	t.once.Do(func() { close(t.stop) })
+	t.wg.Wait()
+}
+
+// app is one of the apps.
+func (t *tallied) app() {
+	for {
+		select {
+		case <-t.stop:
+			return
+		case <-time.After(rand.N(3 * pace)):
+		}
+		n := t.g.any()
+		if n == nil {
+			continue
+		}
+		i := rand.IntN(counters + shared)
+		switch what := rand.IntN(20); {
+		case what < 7:
+			t.read(n, i, what == 0)
+		case i < counters && what < 19:
+			t.incr(n, i)
+		case i >= counters && what < 15:
+			t.set(n, i)
+		default:
+			end := t.begins(n, i, totals.Op{Kind: totals.Delete})
+			_, err := n.app.Delete(context.Background(), talliedName(i))
+			end(0, err)
+		}
+	}
+}
+
+// begins notes an operation that begins, and returns what its end is told.
+func (t *tallied) begins(n *node, i int, o totals.Op) (end func(number int64, err error)) {
+	life := n.life.Load()
+	o.Host, o.Outcome = fmt.Sprint(n.spec.Node, ".", life), totals.Unknown
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := &t.keys[i]
+	at := len(k.ops)
+	o.Began = time.Since(t.g.begin)
+	k.ops = append(k.ops, o)
+	return func(number int64, err error) {
+		ended := time.Since(t.g.begin)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		o := &k.ops[at]
+		if o.Ended = ended; n.life.Load() != life {
+			o.Host = "" // either process may have been asked
+		}
+		switch out := outcomeOf(err); {
+		case out == done || out == absent && o.Kind == totals.Delete:
+			if o.Outcome = totals.Done; o.Kind != totals.Set {
+				o.Number = number
+			}
+		case out == unavailable || out == busy:
+			o.Outcome = totals.Refused
+		}
+	}
+}
+
+func (t *tallied) incr(n *node, i int) {
+	end := t.begins(n, i, totals.Op{Kind: totals.Incr})
+	total, err := n.app.IncrFrom(context.Background(), talliedName(i), 1, 1)
+	end(total, err)
+}
+
+func (t *tallied) set(n *node, i int) {
+	t.mu.Lock()
+	t.keys[i].next++
+	number := t.keys[i].next
+	t.mu.Unlock()
+	end := t.begins(n, i, totals.Op{Kind: totals.Set, Number: number})
+	_, err := n.app.Set(context.Background(), talliedName(i), strconv.AppendInt(nil, number, 10))
+	end(number, err)
+}
+
+func (t *tallied) read(n *node, i int, fresh bool) {
+	end := t.begins(n, i, totals.Op{Kind: totals.Read, Fresh: fresh})
+	item, err := n.app.Get(context.Background(), talliedName(i), client.GetOptions{Fresh: fresh})
+	var number int64
+	if err == nil {
+		if number, err = strconv.ParseInt(string(item.Value), 10, 64); err != nil {
+			t.g.t.Errorf("%s is %q", talliedName(i), item.Value)
+		}
+	}
+	end(number, err)
+}
+
+// flush notes a flush that begins: it deletes each of them.
+func (t *tallied) flush(n *node) (end func(error)) {
+	var ends []func(int64, error)
+	for i := range t.keys {
+		ends = append(ends, t.begins(n, i, totals.Op{Kind: totals.Delete}))
+	}
+	return func(err error) {
+		for _, end := range ends {
+			end(0, err)
+		}
+	}
+}
+
+// flush is an app that flushes all hosts at times, with what is counted beside.
+func (l *load) flush(t *tallied) {
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(rand.N(6 * time.Second)):
+		}
+		n := l.g.any()
+		if n == nil {
+			continue
+		}
+		o := l.begin(flush, -1, n)
+		end := t.flush(n)
+		err := n.app.Flush(context.Background(), client.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
+		end(err)
+		l.finish(&o, n, err)
+		l.record(o)
+	}
+}
+
+// check ends the apps, counts each counter once more, and judges all of it. Where
+// nothing may be lost, that last total is exact but for INCRs of unknown outcome.
+func (t *tallied) check(lossless bool) {
+	test := t.g.t
+	test.Helper()
+	t.end()
+	for i := range counters {
+		t.incr(t.g.living()[0], i)
+	}
+	r := totals.Rules{Bound: t.g.bound, Lossless: lossless}
+	var seen [totals.Read + 1][totals.Refused + 1]int
+	for i := range t.keys {
+		judge := r.Key
+		if i < counters {
+			judge = r.Counter
+		}
+		wrong := judge(t.keys[i].ops)
+		for _, line := range wrong[:min(len(wrong), 3)] {
+			test.Errorf("%s, one of %d: %s", talliedName(i), len(wrong), line)
+		}
+		for _, o := range t.keys[i].ops {
+			seen[o.Kind][o.Outcome]++
+		}
+	}
+	test.Logf("done, of unknown outcome, refused: INCR %v, SET %v, DELETE %v; reads that hit, others: %v",
+		seen[totals.Incr], seen[totals.Set], seen[totals.Delete], seen[totals.Read])
+	for kind, least := range map[totals.Kind]int{totals.Incr: 300, totals.Set: 100, totals.Delete: 100, totals.Read: 200} {
+		if n := seen[kind][totals.Done]; n < least {
+			test.Errorf("only %d operations of kind %d were done, want %d", n, kind, least)
+		}
+	}
+}
+
+// TestProcessTotals: sidecars join and are restarted in order while apps count:
+// no INCR is lost that was acknowledged, and nothing comes back that was deleted.
+// Where they are killed and stopped as well, a counter may start afresh, and
+// does not go back otherwise.
+func TestProcessTotals(t *testing.T) {
+	t.Run("in order", func(t *testing.T) {
+		scenario(t, 25*time.Second)
+		g := newGroup(t, fast, 4)
+		g.start(g.nodes[:3])
+		c := g.count()
+		time.Sleep(time.Second)
+		begun := time.Now()
+		g.nodes[3].start()
+		g.settle("one has joined", begun)
+		for _, n := range g.nodes[:3] {
+			begun := time.Now()
+			n.leave()
+			n.start()
+			g.settle(n.spec.Node+" was restarted", begun)
+		}
+		time.Sleep(time.Second)
+		c.check(true)
+	})
+	t.Run("killed and stopped", func(t *testing.T) {
+		scenario(t, 30*time.Second)
+		g := newGroup(t, fast, 4)
+		g.start(g.nodes)
+		c := g.count()
+		for i, fault := range []func(n *node){
+			func(n *node) { n.crash(); n.start() },
+			func(n *node) { n.crash(); time.Sleep(3 * time.Second); n.start() },
+			func(n *node) { n.pause(); time.Sleep(time.Duration(rand.IntN(5000)) * time.Millisecond); n.resume() },
+			func(n *node) { n.leave(); n.start() },
+		} {
+			time.Sleep(500 * time.Millisecond)
+			begun := time.Now()
+			fault(g.nodes[i])
+			g.settle(fmt.Sprintf("fault %d", i), begun)
+		}
+		time.Sleep(time.Second)
+		c.check(false)
+	})
+}
+
+// TestNetnsTotals: hosts are cut off, from one or from all others, while apps
+// count.
+func TestNetnsTotals(t *testing.T) {
+	scenario(t, 20*time.Second)
+	l := newLab(t, 3)
+	g := l.newGroup(fast)
+	g.vote(g.nodes...)
+	g.start(g.nodes)
+	c := g.count()
+	for i := range g.nodes {
+		time.Sleep(500 * time.Millisecond)
+		begun := time.Now()
+		l.rule(i, "INPUT", "-s", l.address((i+1)%3), "-j", "DROP")
+		if i > 0 {
+			l.rule(i, "INPUT", "-i", "eth0", "-j", "DROP")
+		}
+		time.Sleep(time.Duration(2+rand.IntN(2)) * time.Second)
+		l.heal()
+		g.settle(g.nodes[i].spec.Node+" was cut off", begun)
+	}
+	time.Sleep(time.Second)
+	c.check(false)
+}

@@ -1,0 +1,296 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// What apps do in a world.
+
+// load reads and writes until ctx ends: one goroutine writes each key, some
+// read, and one flushes.
+func (w *world) load(ctx context.Context, wg *sync.WaitGroup) {
+	for i, k := range w.keys {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				w.write(rnd, k)
+				pauseFor(ctx, time.Duration(50+rnd.IntN(1500))*time.Millisecond)
+			}
+		})
+	}
+	for i := range 10 {
+		rnd := rand.New(rand.NewPCG(w.seed, uint64(1000+i)))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				w.read(rnd, w.keys[rnd.IntN(len(w.keys))])
+				pauseFor(ctx, time.Duration(rnd.IntN(20))*time.Millisecond)
+			}
+		})
+	}
+	wg.Go(func() { w.flushAtTimes(ctx) })
+}
+
+func (w *world) write(rnd *rand.Rand, k *vkey) {
+	s, by, inTime := w.any(rnd)
+	if s == nil {
+		return
+	}
+	v := vwrite{by: by, del: rnd.IntN(4) == 0, all: rnd.IntN(8) == 0}
+	if !w.ns.WriteThrough && rnd.IntN(2) == 0 { // it ends within the run
+		v.ttl = time.Duration(1+rnd.IntN(25)) * 100 * time.Millisecond
+	}
+	if w.fromOrigin() && rnd.IntN(5) == 0 {
+		w.commit(k, v) // and nobody tells the cache: a flush does, or the next write
+		return
+	}
+	w.writeAs(s, k, v)
+	inTime("a write")
+	if !w.fromOrigin() && rnd.IntN(4) == 0 {
+		w.touch(rnd, k, time.Duration(1+rnd.IntN(25))*100*time.Millisecond)
+	}
+}
+
+// writeTo writes or deletes a key through a process, and says whether that was
+// acknowledged.
+func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
+	return w.writeAs(s, k, vwrite{by: by, del: del, all: all})
+}
+
+// commit begins a write: where there is a database, it is in it then.
+func (w *world) commit(k *vkey, v vwrite) (n int, value []byte) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n = len(k.writes) + 1
+	value = binary.BigEndian.AppendUint64(nil, uint64(n))
+	v.began, v.unknown = time.Now(), true
+	if w.fromOrigin() {
+		w.origin.set(string(k.name), value)
+		v.committed = time.Now()
+	}
+	k.writes = append(k.writes, v)
+	return n, value
+}
+
+func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
+	if w.fromOrigin() { // what an app does: it commits, and then invalidates
+		v.del, v.ttl = true, 0
+	}
+	n, value := w.commit(k, v)
+	var err error
+	switch {
+	case !v.del:
+		_, err = s.Set(context.Background(), w.space, k.name, value, SetOptions{TTL: v.ttl, AckAll: v.all})
+	case v.all:
+		_, err = s.DeleteEverywhere(context.Background(), w.space, k.name)
+	default:
+		_, err = s.Delete(context.Background(), w.space, k.name)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil {
+		w.failed++
+		return false // whatever it says: the process may have been killed meanwhile
+	}
+	k.writes[n-1].unknown = false
+	if v.all {
+		w.seen["acknowledged by all"]++
+	}
+	k.writes[n-1].acked = time.Now()
+	return true
+}
+
+// touch gives a key's value another time to live.
+func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
+	s, by, inTime := w.any(rnd)
+	if s == nil {
+		return
+	}
+	defer inTime("a TOUCH")
+	w.mu.Lock()
+	i := len(k.touches)
+	k.touches = append(k.touches, vtouch{after: len(k.writes), by: by, ttl: ttl})
+	w.mu.Unlock()
+	err := s.Touch(context.Background(), w.space, k.name, ttl)
+	w.mu.Lock()
+	switch {
+	case err == nil:
+		w.seen["touched"]++
+		k.touches[i].acked = time.Now()
+	case errors.Is(err, ErrNotFound):
+		k.touches = k.touches[:i]
+	}
+	w.mu.Unlock()
+}
+
+// flushAtTimes flushes all hosts, again and again, until ctx ends.
+func (w *world) flushAtTimes(ctx context.Context) {
+	rnd := rand.New(rand.NewPCG(w.seed, 97))
+	for ctx.Err() == nil {
+		pauseFor(ctx, time.Duration(rnd.IntN(6000))*time.Millisecond)
+		s, by, _ := w.any(rnd)
+		switch {
+		case s == nil:
+		case rnd.IntN(8) == 0:
+			_ = s.Flush(ctx, w.space) // what one host has, which promises nothing of others
+		default:
+			w.flush(s, by, rnd.IntN(2) == 0)
+		}
+	}
+}
+
+// flush empties the keys' namespace, or all, on all hosts, and says whether that
+// was acknowledged.
+func (w *world) flush(s *Sidecar, by string, all bool) bool {
+	f, done := vflush{began: time.Now(), by: by}, func(error) {}
+	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(w.space), Options: wire.Cluster}
+	if all {
+		q.Options |= wire.All
+		done = w.flushTallied(by)
+	}
+	r := served(s, q)
+	done(embedError(&r))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Status != wire.OK {
+		w.seen["flushes refused"]++
+		return false
+	}
+	w.seen["flushes"]++
+	f.acked = time.Now()
+	w.flushes = append(w.flushes, f)
+	return true
+}
+
+// served answers a request that no connection answers in place.
+func served(s *Sidecar, q *wire.Request) wire.Reply {
+	if !s.enter() {
+		return wire.Reply{Status: wire.Unavailable}
+	}
+	defer s.inUse.Done()
+	b := borrowed{names: s.names}
+	defer b.release()
+	now := s.clock.Read()
+	s.node.Beat(now.Boot)
+	return s.serve(context.Background(), q, &b, s.deadlineOf(q, now))
+}
+
+func (w *world) read(rnd *rand.Rand, k *vkey) {
+	s, by, inTime := w.any(rnd)
+	if s == nil {
+		return
+	}
+	if !w.apps && rnd.IntN(8) == 0 {
+		w.readSome(s, by, w.keys[:min(len(w.keys), 4)])
+	} else {
+		w.readFrom(context.Background(), s, by, k)
+	}
+	inTime("a read")
+}
+
+// readFrom reads a key through a process and checks what it says. It returns
+// the number of the write that was read, zero for a miss.
+func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
+	read := vread{began: time.Now(), by: by}
+	var got Value
+	var err error
+	if w.apps {
+		got.Data, err = w.lease(ctx, s, k)
+	} else {
+		got, err = s.Get(ctx, w.space, k.name)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.told(k, read, got.Data, err)
+}
+
+// readSome reads several keys at once.
+func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
+	read := vread{began: time.Now(), by: by}
+	q := &wire.Request{Op: wire.OpMGet, Namespace: []byte(w.space), TTLMS: wire.TTLDefault}
+	for _, k := range keys {
+		q.Keys = append(q.Keys, k.name)
+	}
+	r := served(s, q)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r.Status != wire.OK {
+		if r.Status != wire.Unavailable {
+			w.breaks("a read of several keys through %s: %v", by, embedError(&r))
+		}
+		return
+	}
+	for i, k := range keys {
+		w.told(k, read, r.Items[i].Value, embedError(&r.Items[i]))
+	}
+	w.seen["reads of several"]++
+}
+
+// told checks what a read was told. The lock is held.
+func (w *world) told(k *vkey, read vread, value []byte, err error) int {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		w.noteMiss(k, read)
+		return 0
+	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // a load that was too slow, or shed
+		return 0
+	case err != nil:
+		w.breaks("a read of %s through %s: %v", k.name, read.by, err)
+		return 0
+	}
+	w.hits++
+	n := int(binary.BigEndian.Uint64(value))
+	if wrong := w.judge(k, n, read); wrong != "" {
+		w.breaks("%s", wrong)
+	}
+	return n
+}
+
+// lease reads a key as an app does that loads it itself.
+func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
+	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
+	if r.Status == wire.Lease || degraded(&r) {
+		v, err := w.origin.Load(ctx, k.name)
+		if r.Status != wire.Lease || err != nil {
+			return v.Bytes, err
+		}
+		filled, err := s.ask(ctx, &wire.Request{Op: wire.OpFill, Namespace: []byte(w.space), Key: k.name, Token: r.Token, Value: v.Bytes, TTLMS: wire.TTLDefault})
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		switch {
+		case err == nil:
+			w.seen["fills"]++
+		case filled.Status == wire.NotStored:
+			w.seen["fills not stored"]++
+		}
+		return v.Bytes, nil
+	}
+	return r.Value, err
+}
+
+// readFresh reads a key from its holder.
+func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
+	s, by, inTime := w.any(rnd)
+	if s == nil {
+		return
+	}
+	began := time.Now()
+	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
+	inTime("a fresh read")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := freshRead{began: began, ended: time.Now()}
+	switch {
+	case err == nil:
+		f.got = w.told(k, vread{began: began, by: by, fresh: true}, r.Value, nil)
+	case !errors.Is(err, ErrNotFound) || r.Why == wire.Degraded:
+		return
+	}
+	k.fresh = append(k.fresh, f)
+}
