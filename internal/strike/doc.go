@@ -49,6 +49,8 @@ const (
 	Answered                     // ... unless all members have answered a poll lately
 	GapLocked                    // a gap is judged before it is over for others
 	RunningTime                  // silence of others counts while this process runs
+	Overdue                      // a write that was given up is not stored
+	OverdueOrigin                // ... and no origin is asked to write it
 
 	Guards // their number
 )
@@ -81,6 +83,7 @@ var names = [Guards]string{
 	FloorsInAuth: "flushes in answers to AUTH",
 	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
 	RunningTime: "silence counts while the process runs",
+	Overdue:     "no late write is stored", OverdueOrigin: "no late write at an origin",
 }
 
 func (g Guard) String() string { return names[g] }
