@@ -55,6 +55,9 @@ func (c *virtualClock) Read() kv.Moment {
 func (c *virtualClock) freeze() { c.frozen.Store(int64(c.Read().Boot)) }
 func (c *virtualClock) thaw()   { c.frozen.Store(0) }
 
+// requestTimeout is how long calls of a world's sidecars may take.
+const requestTimeout = time.Second
+
 // world is a run.
 type world struct {
 	t      *testing.T
@@ -148,7 +151,7 @@ func (v *vnode) start() {
 	v.host = w.net.Host(v.ip)
 	cfg := Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
-		MaxStaleness: w.bound, RequestTimeout: time.Second, Voters: w.voters,
+		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
 		events: w.events, Namespaces: w.namespaces,
 		network: cluster.Network{
 			Nap:     time.Sleep,
@@ -424,11 +427,8 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 		w.breaks("%s is %d, which nobody has written", k.name, n)
 		return n
 	}
-	if k.writes[n-1].unknown {
-		return n // it may take effect at any time
-	}
 	for i, later := range k.writes[n:] {
-		if later.acked.IsZero() {
+		if later.acked.IsZero() || k.writes[n-1].unknown && !w.overtook(later, k.writes[n-1]) {
 			continue
 		}
 		if later.by == by && later.acked.Before(began) {
@@ -445,6 +445,12 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 		}
 	}
 	return n
+}
+
+// overtook says whether a write came after an earlier one of unknown outcome could
+// take effect yet: that had been given up by then.
+func (w *world) overtook(later, unknown vwrite) bool {
+	return w.origin == nil && later.began.Sub(unknown.began) > requestTimeout
 }
 
 // lease reads a key as an app does that loads it itself.
