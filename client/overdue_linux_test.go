@@ -12,10 +12,10 @@ import (
 )
 
 // bootClock is a sidecar's, set off by some time, under its own name or another.
-func bootClock(id string, off time.Duration) func() *wire.BootClock {
+func bootClock(id string, off time.Duration) func() wire.BootClock {
 	clock := kv.NewSystemClock()
-	return func() *wire.BootClock {
-		return &wire.BootClock{ID: id, NowNS: uint64(clock.Read().Boot + off)}
+	return func() wire.BootClock {
+		return wire.BootClock{ID: id, NowNS: uint64(clock.Read().Boot + off)}
 	}
 }
 
@@ -92,13 +92,13 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 // A sidecar whose boot clock is another's is not told moments of this one's.
 func TestMomentsNeedOneClock(t *testing.T) {
 	id := kv.BootClockID()
-	for name, boot := range map[string]func() *wire.BootClock{
-		"offers none":       func() *wire.BootClock { return nil },
+	for name, boot := range map[string]func() wire.BootClock{
+		"offers none":       func() wire.BootClock { return wire.BootClock{} },
 		"another machine":   bootClock("another", 0),
 		"a clock no name":   bootClock("", 0),
 		"behind":            bootClock(id, -time.Minute),
 		"ahead":             bootClock(id, time.Minute),
-		"an absurd reading": func() *wire.BootClock { return &wire.BootClock{ID: id, NowNS: 1 << 63} },
+		"an absurd reading": func() wire.BootClock { return wire.BootClock{ID: id, NowNS: 1 << 63} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScriptedAt(t, client.Config{}, boot)

@@ -24,7 +24,7 @@ type scripted struct {
 	asked chan *asked // LEASE and FILL
 	get   wire.Reply
 	gets  *atomic.Int64
-	boot  func() *wire.BootClock // that HELLO offers; nil is none
+	boot  func() wire.BootClock // that HELLO offers
 }
 
 // asked is a request that waits for its answer.
@@ -36,11 +36,11 @@ type asked struct {
 
 func newScripted(t *testing.T, cfg client.Config) *scripted {
 	t.Helper()
-	return newScriptedAt(t, cfg, func() *wire.BootClock { return nil })
+	return newScriptedAt(t, cfg, func() wire.BootClock { return wire.BootClock{} })
 }
 
 // newScriptedAt is newScripted, with a boot clock.
-func newScriptedAt(t *testing.T, cfg client.Config, boot func() *wire.BootClock) *scripted {
+func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) *scripted {
 	t.Helper()
 	s := &scripted{boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64)}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")

@@ -52,8 +52,8 @@ const clockError = 2 * time.Millisecond
 
 // sameClock says whether a sidecar's boot clock is this process's: it has its name,
 // and has shown a time between the two readings that were taken around HELLO.
-func sameClock(b *wire.BootClock, before, after time.Duration) bool {
-	return b != nil && b.ID != "" && b.ID == kv.BootClockID() && b.NowNS <= math.MaxInt64 &&
+func sameClock(b wire.BootClock, before, after time.Duration) bool {
+	return b.ID != "" && b.ID == kv.BootClockID() && b.NowNS <= math.MaxInt64 &&
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
 }
 

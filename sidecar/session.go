@@ -330,10 +330,6 @@ func (c *session) welcome() wire.Reply {
 	c.hello = true
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.s.server.Limits()
-	var boot *wire.BootClock
-	if c.s.bootClock != "" {
-		boot = &wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)}
-	}
 	return bodyReply(wire.Welcome{
 		Version: wire.Version, Node: c.core.cfg.Node, Server: c.core.cfg.Version, Features: features,
 		Limits: wire.Limits{
@@ -342,7 +338,7 @@ func (c *session) welcome() wire.Reply {
 		},
 		Epoch: uint64(c.core.node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: clusterSeed, Partitions: kv.Partitions},
-		Boot:  boot,
+		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)},
 	})
 }
 

@@ -27,12 +27,12 @@ type Welcome struct {
 	Epoch    uint64   `msgpack:"epoch" json:"epoch"`       // of the sidecar's process
 	Hash     Hashing  `msgpack:"hash" json:"hash"`
 
-	Boot *BootClock `msgpack:"boot,omitempty" json:"boot,omitempty"` // by which writes are refused that were given up; nil is none that a client could read
+	Boot BootClock `msgpack:"boot" json:"boot"` // by which writes are refused that were given up
 }
 
 // BootClock is the clock that UntilNS of an app's requests is on.
 type BootClock struct {
-	ID    string `msgpack:"id" json:"id"`         // kv.BootClockID of the sidecar
+	ID    string `msgpack:"id" json:"id"`         // kv.BootClockID of the sidecar; "" is none that a client could read
 	NowNS uint64 `msgpack:"now_ns" json:"now_ns"` // its reading, between the request and its answer
 }
 

@@ -153,7 +153,7 @@ func messages() []golden {
 		}),
 		withBody("hello: the client may say when it gives a write up", OpHello, Welcome{
 			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{"get", "set"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
-			Boot: &BootClock{ID: "99edf862-e964-4dd3-83ec-32e2bc03c5b1 time:[4026531834]", NowNS: 86_400_234_567_890},
+			Boot: BootClock{ID: "99edf862-e964-4dd3-83ec-32e2bc03c5b1 time:[4026531834]", NowNS: 86_400_234_567_890},
 		}),
 		reply("pong", OpPing, Reply{}),
 		reply("hit", OpGet, hit),
