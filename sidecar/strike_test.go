@@ -659,7 +659,7 @@ func TestStrike(t *testing.T) {
 		defer strike.Set()
 		found := 0
 		overdueAtOrigin(t, func(string, ...any) { found++ })
-		if found < 3 { // two of SET, one of DELETE
+		if found < 2 { // both of SET; a DELETE's later keys may have had no place in time
 			t.Errorf("%d failures were found", found)
 		}
 		row(strike.OverdueOrigin.String(), "found by TestOverdueAtOrigin; histories of worlds know nothing of an origin's")
