@@ -88,6 +88,7 @@ type Client struct {
 type shared struct {
 	cfg   Config
 	slots []*slot
+	clock kv.Clock
 	turn  atomic.Uint32
 	seed  maphash.Seed
 	loads loads
@@ -105,10 +106,13 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 }
 
 func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) {
-	s := &shared{cfg: cfg.withDefaults(), seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
+	if clock == nil {
+		clock = kv.NewSystemClock()
+	}
+	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
 	s.closed, s.close = context.WithCancel(context.Background())
 	for range s.cfg.Conns {
-		s.slots = append(s.slots, newSlot(&s.cfg))
+		s.slots = append(s.slots, newSlot(&s.cfg, clock))
 	}
 	c := &Client{shared: s}
 	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, ErrUnavailable)) {
@@ -116,9 +120,6 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 		return nil, err
 	}
 	if cfg.NearCache != (NearCache{}) {
-		if clock == nil {
-			clock = kv.NewSystemClock()
-		}
 		var err error
 		if s.near, err = newNear(cfg.NearCache, clock); err != nil {
 			_ = c.Close()
@@ -211,6 +212,9 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 		if a.conn, err = s.get(ctx); err != nil {
 			return a, err
 		}
+		if q.UntilNS = 0; writes(q) && s.oneClock(a.conn) {
+			q.UntilNS = c.givenUp(ctx, timeout)
+		}
 		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {
 			if err = wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
 				return a, fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
@@ -224,6 +228,26 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 		a.release()
 		a.conn, a.call = nil, nil
 	}
+}
+
+// givenUp is when a call that begins now is given up, on the boot clock: by its
+// timeout, or by its context.
+func (c *Client) givenUp(ctx context.Context, timeout time.Duration) uint64 {
+	now := c.clock.Read().Boot // first: what passes from here on makes it earlier
+	if d, ok := ctx.Deadline(); ok {
+		timeout = min(timeout, time.Until(d))
+	}
+	return uint64(max(1, now+timeout-min(clockError, timeout/4)))
+}
+
+// writes says whether a request is a write that must not be executed once it has
+// been given up.
+func writes(q *wire.Request) bool {
+	switch q.Op {
+	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
+		return !q.Has(wire.Abandon)
+	}
+	return false
 }
 
 func repeatable(op wire.Op) bool {

@@ -24,6 +24,7 @@ type scripted struct {
 	asked chan *asked // LEASE and FILL
 	get   wire.Reply
 	gets  *atomic.Int64
+	boot  func() wire.BootClock // that HELLO offers
 }
 
 // asked is a request that waits for its answer.
@@ -35,7 +36,13 @@ type asked struct {
 
 func newScripted(t *testing.T, cfg client.Config) *scripted {
 	t.Helper()
-	s := &scripted{t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64)}
+	return newScriptedAt(t, cfg, func() wire.BootClock { return wire.BootClock{} })
+}
+
+// newScriptedAt is newScripted, with a boot clock.
+func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) *scripted {
+	t.Helper()
+	s := &scripted{boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64)}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", cfg.Socket)
 	if err != nil {
@@ -82,7 +89,7 @@ func (s *scripted) serve(nc net.Conn) {
 		}
 		switch a.Op {
 		case wire.OpHello:
-			body, err := wire.MarshalBody(wire.Welcome{Version: wire.Version, Node: "scripted", Limits: wire.Limits{Value: 1 << 20}})
+			body, err := wire.MarshalBody(wire.Welcome{Version: wire.Version, Node: "scripted", Limits: wire.Limits{Value: 1 << 20}, Boot: s.boot()})
 			if err != nil {
 				s.t.Error(err)
 			}

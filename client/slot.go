@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync/atomic"
+	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -16,14 +19,16 @@ import (
 type slot struct {
 	rpc.Redialer
 	cfg      *Config
+	clock    kv.Clock
 	maxValue atomic.Int64 // bytes, as HELLO told; zero before
 	greeted  atomic.Pointer[greeting]
 }
 
 // greeting is what the sidecar has said of itself on the latest connection.
 type greeting struct {
-	conn    *rpc.Client
-	welcome wire.Welcome
+	conn     *rpc.Client
+	welcome  wire.Welcome
+	oneClock bool // the sidecar's boot clock is this process's
 }
 
 // welcomeOf returns what the sidecar has said of itself on a connection, if it
@@ -35,8 +40,25 @@ func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
 	return nil
 }
 
-func newSlot(cfg *Config) *slot {
-	s := &slot{cfg: cfg}
+// oneClock says whether the sidecar at the other end of a connection reads this
+// process's boot clock.
+func (s *slot) oneClock(conn *rpc.Client) bool {
+	g := s.greeted.Load()
+	return g != nil && g.conn == conn && g.oneClock
+}
+
+// clockError is what the readings of one clock in two processes may differ by.
+const clockError = 2 * time.Millisecond
+
+// sameClock says whether a sidecar's boot clock is this process's: it has its name,
+// and has shown a time between the two readings that were taken around HELLO.
+func sameClock(b wire.BootClock, before, after time.Duration) bool {
+	return b.ID != "" && b.ID == kv.BootClockID() && b.NowNS <= math.MaxInt64 &&
+		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
+}
+
+func newSlot(cfg *Config, clock kv.Clock) *slot {
+	s := &slot{cfg: cfg, clock: clock}
 	s.Dial = s.dial
 	return s
 }
@@ -64,6 +86,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", ErrUnavailable, err)
 	}
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls})
+	before := s.clock.Read().Boot
 	call, err := c.Do(ctx, s.cfg.DialTimeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
 		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: s.cfg.Token, Namespace: s.cfg.Namespace,
 	}})
@@ -76,7 +99,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		if err == nil {
 			if err = wire.UnmarshalBody(r.Body, &w); err == nil {
 				s.maxValue.Store(int64(w.Limits.Value))
-				s.greeted.Store(&greeting{c, w})
+				s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
 			}
 		}
 		c.Release(call)

@@ -130,7 +130,7 @@ type feed struct {
 }
 
 func newFeed(c *Client, wait time.Duration) *feed {
-	return &feed{slot: newSlot(&c.cfg), cfg: &c.cfg, namespace: c.namespace, wait: wait}
+	return &feed{slot: newSlot(&c.cfg, c.clock), cfg: &c.cfg, namespace: c.namespace, wait: wait}
 }
 
 // next asks what comes after the place. Whatever goes wrong, the next answer is

@@ -150,16 +150,18 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
 		s.node.Beat(now.Boot)
+		deadline, until := s.deadlineOf(q, now), now.Boot+s.timeout(q)
+		if d, ok := ctx.Deadline(); ok {
+			deadline = now.Boot + time.Until(d)
+			until = deadline
+		}
+		s.limit(q, until)
 		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {
 			r = s.execute(q, b, now, false)
 		} else {
 			r = moved() // some keys may be here, and others not
 		}
 		if r.Status == wire.Moved {
-			deadline := s.deadlineOf(q, now)
-			if d, ok := ctx.Deadline(); ok {
-				deadline = now.Boot + time.Until(d)
-			}
 			r = s.serve(ctx, q, b, deadline)
 		}
 		s.count(q, &r)

@@ -145,15 +145,19 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	key := ns.key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
 	generation := c.store.Generation(key.Hash.Partition())
+	until := untilOf(q)
 	err := c.leases.Fill(key, t, v, func(r loader.Result) bool {
-		return c.keep(ns, key, t.Holding, generation, r, func(now kv.Moment) kv.Deadline {
+		return c.keep(ns, key, t.Holding, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.lives(&r, now)
 			}
 			return ns.deadline(q.TTLMS, now)
 		})
 	})
-	if err != nil {
+	switch {
+	case err != nil && c.overdue(until):
+		return c.tooLate(q)
+	case err != nil:
 		return notStored("the key was invalidated since the token was issued, or the token is not its present one: use the value, and ask again next time")
 	}
 	return wire.Reply{Version: uint64(t.Version)}

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,20 +27,6 @@ func (c *slowFollower) Read() kv.Moment {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return c.virtualClock.Read()
-}
-
-func calledBy(function string) bool {
-	var pcs [16]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
-	for {
-		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "."+function) {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
 }
 
 // gates hold back what a host is answered to its calls, while polls and events

@@ -65,14 +65,15 @@ func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 }
 
 // keep stores what a load or an app has brought for a key, if it may be kept:
-// it was asked for in a holding that still lives, and nothing has changed since.
-func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until func(now kv.Moment) kv.Deadline) bool {
+// it was asked for in a holding that still lives, nothing has changed since, and
+// the app has not given it up.
+func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
-		Deadline: until(now),
+		Deadline: ends(now), Until: until,
 		Admit: func() bool {
 			return c.node.Holds(p) == holding &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
@@ -118,7 +119,7 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 			return v, err
 		},
 		Keep: func(r loader.Result) bool {
-			return holding != 0 && c.keep(ns, key, holding, generation, r, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
+			return holding != 0 && c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
 		},
 	}
 }

@@ -58,6 +58,7 @@ var (
 	descWarmed      = desc("warmed_keys_total", "Keys loaded at the start: loaded, absent, failed.", "namespace", "result")
 	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
 	descTokensOut   = desc("lease_tokens", "Tokens out, and reads that wait for their fills.", "state")
+	descOverdue     = desc("overdue_writes_total", "Writes that were refused here, since they came after their callers had given them up.")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
 )
 
@@ -105,6 +106,7 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	s.names.none.collect("", count)
+	count(descOverdue, s.counts.overdue.Load())
 	t := s.tokenStats()
 	count(descTokens, t.Issued, "issued")
 	count(descTokens, t.HandedOver, "handed_over")

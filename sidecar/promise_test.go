@@ -73,14 +73,12 @@ func (w *world) judge(k *vkey, n int, r vread) string {
 	if n < 1 || n > len(k.writes) || w.origin == nil && k.writes[n-1].del {
 		return fmt.Sprintf("%s through %s is %d, which nobody has written", k.name, r.by, n)
 	}
-	if k.writes[n-1].unknown && !w.fromOrigin() {
-		return "" // it may take effect at any time
-	}
+	unknown := k.writes[n-1].unknown && !w.fromOrigin()
 	ended := func(late time.Duration, how string, args ...any) string {
 		return fmt.Sprintf("%s through %s is write %d, %s %v before", k.name, r.by, n, fmt.Sprintf(how, args...), late)
 	}
 	for i, later := range k.writes[n:] {
-		if later.acked.IsZero() {
+		if later.acked.IsZero() || unknown && !w.overtook(later, k.writes[n-1]) {
 			continue
 		}
 		grace := w.grace(r, later.by)
@@ -91,6 +89,9 @@ func (w *world) judge(k *vkey, n int, r vread) string {
 			return ended(late, "though %d was acknowledged through %s", n+1+i, later.by)
 		}
 	}
+	if unknown {
+		return "" // from when on it counts is not known
+	}
 	for _, f := range w.flushes {
 		if late := r.began.Sub(f.acked); late > w.grace(r, f.by) && w.flushedBy(k, n, f) {
 			return ended(late, "though a flush was acknowledged through %s", f.by)
@@ -100,6 +101,12 @@ func (w *world) judge(k *vkey, n int, r vread) string {
 		return ended(r.began.Sub(end), "whose time to live had ended")
 	}
 	return ""
+}
+
+// overtook says whether a write came after an earlier one of unknown outcome could
+// take effect yet: that had been given up by then.
+func (w *world) overtook(later, unknown vwrite) bool {
+	return w.origin == nil && later.began.Sub(unknown.began) > requestTimeout
 }
 
 // flushedBy says whether a flush has ended write n: it was stored before, or, where

@@ -45,6 +45,7 @@ type coreCounts struct {
 	peerReads, joined, peerErrors atomic.Int64
 	copiesRefused, fillsRefused   atomic.Int64 // copies that were not served, or not kept
 	served                        atomic.Int64 // keys, to other sidecars
+	overdue                       atomic.Int64 // writes that came after they were given up
 	strays                        atomic.Int64 // entries and partitions dropped after a split
 }
 
@@ -296,15 +297,16 @@ func (c *core) set(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 		Deadline: ns.deadline(q.TTLMS, now),
 		Mode:     modes[q.Mode],
 		Compare:  kv.Version(q.Compare),
+		Until:    untilOf(q),
 	}, now)
 	if res == segment.Stored {
 		c.endHold(ns, q.Key, v)
 	}
-	return c.written(ns, len(q.Value), v, res)
+	return c.written(ns, q, v, res)
 }
 
 // written turns what became of a write into its answer.
-func (c *core) written(ns *namespace, size int, v kv.Version, res segment.Result) wire.Reply {
+func (c *core) written(ns *namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
 	switch res {
 	case segment.Stored:
 		return wire.Reply{Version: uint64(v)}
@@ -316,8 +318,10 @@ func (c *core) written(ns *namespace, size int, v kv.Version, res segment.Result
 		return wire.Reply{Status: wire.NotStored, Message: []byte("the value is no decimal 64-bit number: SET one first, or DELETE the key and give an initial value")}
 	case segment.Overflow:
 		return wire.Reply{Status: wire.NotStored, Message: []byte("the sum does not fit into 64 bits")}
+	case segment.Overdue:
+		return c.tooLate(q)
 	case segment.TooLarge:
-		if most := int(c.cfg.MaxValue); size > most {
+		if size, most := len(q.Value), int(c.cfg.MaxValue); size > most {
 			return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
 		}
 		return errorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
@@ -327,19 +331,20 @@ func (c *core) written(ns *namespace, size int, v kv.Version, res segment.Result
 }
 
 func (c *core) touch(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, ok := c.store.Touch(ns.key(q.Key), ns.deadline(q.TTLMS, now), now)
-	if !ok {
-		return wire.Reply{Status: wire.Miss}
-	}
-	return wire.Reply{Version: uint64(v), Event: uint64(event)}
+	v, event, res := c.store.Touch(ns.key(q.Key), ns.deadline(q.TTLMS, now), untilOf(q), now)
+	r := c.written(ns, q, v, res)
+	r.Event = uint64(event)
+	return r
 }
 
 func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, res := c.store.Incr(ns.key(q.Key), q.Delta, q.Create, q.Initial, ns.deadline(q.TTLMS, now), now)
+	sum, v, res := c.store.Incr(ns.key(q.Key), segment.Increment{
+		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.deadline(q.TTLMS, now), Until: untilOf(q),
+	}, now)
 	if res == segment.Stored {
 		c.endHold(ns, q.Key, v)
 	}
-	r := c.written(ns, 0, v, res)
+	r := c.written(ns, q, v, res)
 	r.Number = sum
 	return r
 }

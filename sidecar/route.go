@@ -257,6 +257,7 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 		return errorReply(unreached(owner))
 	}
 	out := *q
+	out.UntilNS = until(owner, q, deadline)
 	var a peer.Answer
 	defer a.Release()
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {

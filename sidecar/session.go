@@ -188,6 +188,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answerError(conn, errReserved)
 		return
 	}
+	c.core.limit(q, c.now.Boot+c.core.timeout(q))
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.wantsAll(q) {
 		c.later(conn)
 		return
@@ -343,6 +344,7 @@ func (c *session) welcome() wire.Reply {
 		},
 		Epoch: uint64(c.core.node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: clusterSeed, Partitions: kv.Partitions},
+		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)},
 	})
 }
 

@@ -34,6 +34,7 @@ type Sidecar struct {
 	batchDuration prometheus.Histogram
 	batches       meanTime      // of batches, since it was last asked for
 	started       time.Duration // on the boot clock
+	bootClock     string        // its name; "" is none that apps could read
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 
@@ -63,8 +64,8 @@ func New(cfg Config) (*Sidecar, error) {
 	hlc := kv.NewHLC(binary.BigEndian.Uint16(tag[:]))
 	s := &Sidecar{
 		core:    core{cfg: cfg, clock: cfg.Clock, hlc: hlc, self: []byte(cfg.Node), calls: calls{m: map[kv.Hash]*call{}}},
-		started: cfg.Clock.Read().Boot,
-		ready:   make(chan struct{}),
+		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
+		ready: make(chan struct{}),
 	}
 	s.watches.ctx, s.watches.stop = context.WithCancel(context.Background())
 	if err := s.newTiers(); err != nil {
@@ -81,7 +82,7 @@ func New(cfg Config) (*Sidecar, error) {
 // newTiers makes what holds entries, and what says which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
-	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc, Changed: s.changed}
+	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.hlc, Changed: s.changed, Overdue: s.overdueHere}
 	if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ func (s *Sidecar) stats() wire.Stats {
 		Cluster:     s.clusterState(),
 		Namespaces:  s.names.stats(),
 		Leases:      s.tokenStats(),
+		Overdue:     s.counts.overdue.Load(),
 		Process:     processStats(),
 	}
 	t.Process.MemoryLimit = int64(limit)

@@ -132,6 +132,8 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
 	{guards: []strike.Guard{strike.OwnWrites}, name: "verify", play: verifying},
 	{guards: []strike.Guard{strike.Detach}, loads: true, play: joinedLoad},
+	{guards: []strike.Guard{strike.Overdue}, name: "on its way to another host", play: lateThere},
+	{guards: []strike.Guard{strike.Overdue}, name: "before its critical section", play: lateHere},
 	{guards: []strike.Guard{strike.Detach, strike.AdmitAtLoad}, alone: true, why: "each of them keeps out what was loaded before a change", loads: true, play: lateLoad},
 	{guards: []strike.Guard{strike.ForgetDead}, play: forgottenOwner},
 }
@@ -500,6 +502,36 @@ func releasedBeforeStored(s *scene) {
 	s.get(s.third, k)
 }
 
+// The owner stands still, for less than the bound, with a write of another host on
+// its way to it, which is given up meanwhile. Another write is acknowledged before
+// the owner comes to that one.
+func lateThere(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	s.owner.clock.freeze()
+	s.net.Isolate(s.owner.ip)
+	s.need(!s.set(s.third, k), "a write that is given up")
+	time.Sleep(requestTimeout / 2)
+	s.owner.clock.thaw()
+	s.need(s.set(s.owner, k), "a write when the owner goes on")
+	s.net.Heal()
+	s.stale()
+	s.get(s.owner, k)
+}
+
+// ... or with a write of its own app, which it has read and not yet stored.
+func lateHere(s *scene) {
+	k := s.keys[0]
+	s.need(s.set(s.owner, k), "a first write")
+	strike.Do(strike.WriteDue, func() {
+		time.Sleep(requestTimeout * 3 / 2)
+		s.need(s.set(s.owner, k), "a write when the owner goes on")
+	})
+	s.set(s.owner, k)
+	s.stale()
+	s.get(s.owner, k)
+}
+
 // A split, in which the owner takes its partitions once more, later than others
 // did, and then these overwrite what it holds. Once the sides have heard of each
 // other that is gone.
@@ -651,6 +683,16 @@ func TestStrike(t *testing.T) {
 			t.Errorf("nothing was found")
 		}
 		row(strike.OfferFilter.String(), "found by TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome")
+	})
+	t.Run(strike.OverdueOrigin.String(), func(t *testing.T) {
+		strike.Set(strike.OverdueOrigin)
+		defer strike.Set()
+		found := 0
+		overdueAtOrigin(t, func(string, ...any) { found++ })
+		if found < 2 { // both of SET; a DELETE's later keys may have had no place in time
+			t.Errorf("%d failures were found", found)
+		}
+		row(strike.OverdueOrigin.String(), "found by TestOverdueAtOrigin; histories of worlds know nothing of an origin's")
 	})
 	t.Log(table.String())
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -215,6 +216,7 @@ func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request,
 	defer cancel()
 	defer context.AfterFunc(t.ctx, cancel)()
 	own := q.Clone() // which goes on without the request
+	own.UntilNS = min(own.UntilNS, uint64(deadline))
 	key := ns.key(bytes.Clone(k))
 	leave, err := t.enter(ctx, key.Hash)
 	if err != nil {
@@ -245,6 +247,9 @@ func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key
 	before := c.invalidate(ns, q, key, now)
 	if holding == 0 || before.Status != wire.OK && before.Status != wire.Miss {
 		return moved() // the origin has not been asked
+	}
+	if c.overdue(untilOf(q)) && !strike.Out(strike.OverdueOrigin) {
+		return c.tooLate(q)
 	}
 	err := t.write(ctx, q, key.Bytes)
 	now = c.clock.Read()
@@ -277,7 +282,7 @@ func (c *core) wroteThrough(ns *namespace, q *wire.Request, key kv.Key, holding 
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
-		one.Key = key.Bytes
+		one.Key, one.UntilNS = key.Bytes, 0                // the origin has it
 		if r = c.set(ns, &one, now); r.Status != wire.OK { // no room: who reads it loads it
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK

@@ -52,6 +52,9 @@ func (c *virtualClock) Read() kv.Moment {
 func (c *virtualClock) freeze() { c.frozen.Store(int64(c.Read().Boot)) }
 func (c *virtualClock) thaw()   { c.frozen.Store(0) }
 
+// requestTimeout is how long calls of a world's sidecars may take.
+const requestTimeout = time.Second
+
 // world is a run.
 type world struct {
 	t      *testing.T
@@ -132,7 +135,7 @@ func (v *vnode) start() {
 	v.host = w.net.Host(v.ip)
 	cfg := Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
-		MaxStaleness: w.bound, RequestTimeout: time.Second, Voters: w.voters,
+		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
 		events: w.events, Namespaces: w.namespaces,
 		network: cluster.Network{
 			Nap:     time.Sleep,

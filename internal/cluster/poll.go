@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
@@ -129,6 +130,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 		n.cfg.Log.Debug("a poll was not answered", "node", id.Node, "error", err, "status", a.Status, "message", string(a.Message))
 		return
 	}
+	now := n.cfg.Clock.Read().Boot
 	if n.skewed(id, w.WallMS, sent.Wall) {
 		return
 	}
@@ -145,6 +147,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 		return
 	}
 	later(&o.polledAt, sent.Boot)
+	o.answered(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)
 	n.leased(o, o.log.Polled(sent.Boot, w.Head))
 }
 
@@ -155,6 +158,7 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
 		Ballots: n.promises(info.Ballots), Next: info.Next, Have: info.Have,
 		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)), Head: n.cfg.Events.Head(),
+		BootNS: uint64(now.Boot),
 	}
 	for _, name := range n.machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))

@@ -17,7 +17,41 @@ type Owner struct {
 	polledAt atomic.Int64 // boot clock when the last poll that it has answered was sent; zero is none
 	leasedAt atomic.Int64 // the same, of a poll with whose answer all that it names has been applied
 	log      invalidation.Follower
+
+	// ahead translates moments of this host's boot clock, see Until. It is its
+	// poller's to set.
+	ahead atomic.Pointer[time.Duration]
 }
+
+// answered notes what the owner's boot clock showed, at some moment before now.
+//
+// Each answer gives a translation that is safe: from now on the owner's clock
+// advances by more than 0.98 of what this one does, so it shows
+//
+//	told + 0.98 (d - now)  =  (told - 0.98 now) + 0.98 d
+//
+// no later than this one shows d. The highest is the best; an answer that was long
+// on its way gives a low one, and time makes the later ones higher.
+func (o *Owner) answered(told, now time.Duration) {
+	ahead := told - slower(now)
+	if old := o.ahead.Load(); told != 0 && (old == nil || *old < ahead) {
+		o.ahead.Store(&ahead)
+	}
+}
+
+// Until translates a moment of this host's boot clock to the owner's, which shows
+// the result no later than this one shows d. Zero is unknown: the owner has not
+// told its clock.
+func (o *Owner) Until(d time.Duration) uint64 {
+	ahead := o.ahead.Load()
+	if ahead == nil {
+		return 0
+	}
+	return uint64(max(1, *ahead+slower(d)))
+}
+
+// slower is the least that another clock advances in d, and some more.
+func slower(d time.Duration) time.Duration { return d - d/50 }
 
 // Answers says whether the owner has answered a poll that was sent within the
 // last d: whether it is worth the wait to ask it.

@@ -50,6 +50,8 @@ const (
 	GapLocked                    // a gap is judged before it is over for others
 	RunningTime                  // silence of others counts while this process runs
 	ForgetDead                   // a member is forgotten only if it is held for dead
+	Overdue                      // a write that was given up is not stored
+	OverdueOrigin                // ... and no origin is asked to write it
 
 	Guards // their number
 )
@@ -83,6 +85,7 @@ var names = [Guards]string{
 	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
 	RunningTime: "silence counts while the process runs",
 	ForgetDead:  "only the dead are forgotten",
+	Overdue:     "no late write is stored", OverdueOrigin: "no late write at an origin",
 }
 
 func (g Guard) String() string { return names[g] }

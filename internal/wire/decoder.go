@@ -162,6 +162,9 @@ func (d *decoder) names(r *Request) {
 	d.left = outer
 }
 
+// until reads the last element of a write.
+func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
+
 func (d *decoder) options(r *Request) {
 	o := d.uint("options", math.MaxUint32)
 	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {

@@ -21,12 +21,12 @@
 //	 2 PING
 //	 3 GET      ns, key, options
 //	 4 MGET     ns, [key…], options
-//	 5 SET      ns, key, value, ttl_ms, flags, mode, compare, options
-//	 6 DELETE   ns, [key…], options, hold_ms
-//	 7 TOUCH    ns, key, ttl_ms, options
-//	 8 INCR     ns, key, delta, initial, ttl_ms, options
+//	 5 SET      ns, key, value, ttl_ms, flags, mode, compare, options, until_ns
+//	 6 DELETE   ns, [key…], options, hold_ms, until_ns
+//	 7 TOUCH    ns, key, ttl_ms, options, until_ns
+//	 8 INCR     ns, key, delta, initial, ttl_ms, options, until_ns
 //	 9 LEASE    ns, key, options
-//	10 FILL     ns, key, token, value, ttl_ms, flags, options
+//	10 FILL     ns, key, token, value, ttl_ms, flags, options, until_ns
 //	11 FLUSH    ns, options
 //	12 STATS    options
 //	13 MEMBERS

@@ -64,6 +64,7 @@ type Poll struct {
 	Clock   uint64
 	Cannot  []string // members that the sender cannot poll
 	Head    uint64   // of the sender's log
+	BootNS  uint64   // its boot clock, read before this was sent; zero is not told
 }
 
 // Acquire is the body of ACQUIRE.

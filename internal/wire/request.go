@@ -29,6 +29,7 @@ type Request struct {
 	Epoch     uint64
 	Seq       uint64
 	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
+	UntilNS   uint64 // on the receiver's boot clock: from then on a write is not executed; zero is never
 	Hello     Hello
 	Body      []byte // of an op between sidecars: one msgpack value, walked
 
@@ -115,14 +116,17 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.Mode = Mode(d.uint("mode", uint64(modeCount)-1))
 		r.Compare = d.uint("compare", math.MaxUint64)
 		d.options(r)
+		d.until(r)
 	case OpDelete:
 		d.names(r)
 		d.options(r)
 		r.HoldMS = uint32(d.uint("hold_ms", MaxTimeout))
+		d.until(r)
 	case OpTouch:
 		d.name(r)
 		r.TTLMS = d.ttl()
 		d.options(r)
+		d.until(r)
 	case OpIncr:
 		d.name(r)
 		r.Delta = d.int("delta")
@@ -131,6 +135,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		}
 		r.TTLMS = d.ttl()
 		d.options(r)
+		d.until(r)
 	case OpFill:
 		d.name(r)
 		r.Token = d.bytes("token")
@@ -138,6 +143,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.TTLMS = d.ttl()
 		r.Flags = uint32(d.uint("flags", math.MaxUint32))
 		d.options(r)
+		d.until(r)
 		if r.Value == nil && !r.Has(Abandon) && d.err == nil {
 			d.err = Errorf(BadRequest, "value is missing: give one, or the option abandon")
 		}
@@ -199,14 +205,17 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.optional(uint64(r.Mode))
 		e.optional(r.Compare)
 		e.optional(uint64(r.Options))
+		e.optional(r.UntilNS)
 	case OpDelete:
 		e.names(r)
 		e.optional(uint64(r.Options))
 		e.optional(uint64(r.HoldMS))
+		e.optional(r.UntilNS)
 	case OpTouch:
 		e.name(r)
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Options))
+		e.optional(r.UntilNS)
 	case OpIncr:
 		e.name(r)
 		e.int(r.Delta)
@@ -217,6 +226,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		}
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Options))
+		e.optional(r.UntilNS)
 	case OpFill:
 		e.name(r)
 		e.bytes(r.Token)
@@ -228,6 +238,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		e.ttl(r.TTLMS)
 		e.optional(uint64(r.Flags))
 		e.optional(uint64(r.Options))
+		e.optional(r.UntilNS)
 	case OpFlush:
 		e.namespace(r)
 		e.optional(uint64(r.Options))

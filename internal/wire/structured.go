@@ -26,6 +26,14 @@ type Welcome struct {
 	Features []string `msgpack:"features" json:"features"` // ops that it serves, in lower case
 	Epoch    uint64   `msgpack:"epoch" json:"epoch"`       // of the sidecar's process
 	Hash     Hashing  `msgpack:"hash" json:"hash"`
+
+	Boot BootClock `msgpack:"boot" json:"boot"` // by which writes are refused that were given up
+}
+
+// BootClock is the clock that UntilNS of an app's requests is on.
+type BootClock struct {
+	ID    string `msgpack:"id" json:"id"`         // kv.BootClockID of the sidecar; "" is none that a client could read
+	NowNS uint64 `msgpack:"now_ns" json:"now_ns"` // its reading, between the request and its answer
 }
 
 // Hashing is how a key's hash, as events have it, comes about: the hash of the

@@ -79,7 +79,7 @@ func messages() []golden {
 	held.Add(EventHeld, 0x1122334455667788, 8, &EventDetail{HoldMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
-	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44}
+	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44, BootNS: 86_400_000_000_123}
 	greeting := PeerHello{MinVersion: 1, MaxVersion: 1, Cluster: "prod", From: process, Purpose: "poll", Settings: map[string]string{"max_staleness": "2s"}, WallMS: 1_700_000_000_000, Clock: 1 << 60, Floors: floors}
 	entry := Entry{Namespace: "users", Key: key, Value: value, Flags: 1, Version: 1 << 60, TTLMS: 1000, Hits: 3}
 	none := Entry{Namespace: "users", Key: key, Version: 1 << 60, TTLMS: 1000, Absent: true}
@@ -87,6 +87,10 @@ func messages() []golden {
 	set := Request{Op: OpSet, Namespace: ns, Key: key, Value: value}
 	full := set
 	full.TTLMS, full.Flags, full.Mode, full.Compare, full.Options = 60_000, 1, ModeCAS, 7148934231982080001, AckAll
+	ends := func(r Request) Request { // the caller gives it up then
+		r.UntilNS = 86_401_234_567_890
+		return r
+	}
 	return []golden{
 		request("hello", Request{Op: OpHello, Hello: Hello{Versions: []int{1}, Client: "billing", Token: "s3cret", Namespace: "users"}}),
 		request("ping", Request{Op: OpPing}),
@@ -100,6 +104,12 @@ func messages() []golden {
 		request("touch", Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000}),
 		request("incr", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5}),
 		request("incr with an initial value", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Create: true, Initial: 10, TTLMS: 1000}),
+		request("set, given up at a moment", ends(set)),
+		request("set if the version is still the same, given up at a moment", ends(full)),
+		request("delete, given up at a moment", ends(Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}})),
+		request("touch, given up at a moment", ends(Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000})),
+		request("incr, given up at a moment", ends(Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5})),
+		request("fill, given up at a moment", ends(Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value})),
 		request("lease", Request{Op: OpLease, Namespace: ns, Key: key, Options: StaleOK}),
 		request("fill", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: value, Flags: 1}),
 		request("fill with an empty value that expires", Request{Op: OpFill, Namespace: ns, Key: key, Token: []byte{1, 2, 3}, Value: []byte{}, TTLMS: 60_000}),
@@ -141,6 +151,10 @@ func messages() []golden {
 			Limits:   Limits{Key: 1024, Value: 8 << 20, Frame: 8<<20 + FrameSlack, Keys: MaxKeys, InFlight: 1024, TTLMS: MaxTTL, TimeoutMS: 1000},
 			Features: []string{"get", "set"},
 			Epoch:    99, Hash: Hashing{Name: HashName, Seed: 5, Partitions: 1 << 14},
+		}),
+		withBody("hello: the client may say when it gives a write up", OpHello, Welcome{
+			Version: 1, Node: "host-a", Server: "0.1.0", Features: []string{"get", "set"}, Hash: Hashing{Name: HashName, Partitions: 1 << 14},
+			Boot: BootClock{ID: "99edf862-e964-4dd3-83ec-32e2bc03c5b1 time:[4026531834]", NowNS: 86_400_234_567_890},
 		}),
 		reply("pong", OpPing, Reply{}),
 		reply("hit", OpGet, hit),

@@ -1,6 +1,10 @@
 package segment
 
-import "github.com/cachesidecar/cachesidecar/internal/kv"
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
 
 // Changes that bring no value.
 
@@ -79,15 +83,19 @@ func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 	}
 }
 
-// Touch gives a present entry a new deadline. It returns the entry's version,
-// which a touch does not change, and that of the change.
-func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv.Version, ok bool) {
+// Touch gives a present entry a new deadline, unless it is overdue by until, as
+// of Write. It returns the entry's version, which a touch does not change, and
+// that of the change.
+func (s *Store) Touch(k kv.Key, d kv.Deadline, until time.Duration, now kv.Moment) (version, event kv.Version, r Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if s.overdue(until) {
+		return 0, 0, Overdue
+	}
 	at, w, h, b, found := sh.find(k)
 	if !found || !sh.present(h, k.Hash.Partition(), now.Boot) {
-		return 0, 0, false
+		return 0, 0, Absent
 	}
 	event = s.changed(k, now)
 	h.deadline = d
@@ -96,5 +104,5 @@ func (s *Store) Touch(k kv.Key, d kv.Deadline, now kv.Moment) (version, event kv
 	m := &s.meta[seg]
 	m.last = max(m.last, s.due(h))
 	sh.index.setWord(at, w.withHits(min(w.hits()+1, maxHits)))
-	return h.version, event, true
+	return h.version, event, Stored
 }

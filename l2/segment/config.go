@@ -3,6 +3,7 @@ package segment
 import (
 	"fmt"
 	"math/bits"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -36,6 +37,11 @@ type Config struct {
 
 	// Versions stamps writes. Required.
 	Versions *kv.HLC
+
+	// Overdue, if set, says whether the moment has come at which a caller gives a
+	// write up. It is asked of a write that has such a moment (Until), in the
+	// critical section that would stamp and store it, before anything else.
+	Overdue func(until time.Duration) bool
 
 	// Changed is told of every write, touch and deletion of a key, of an absent
 	// one too, and of what Fill says of itself, in the critical section that stamps its version and carries it

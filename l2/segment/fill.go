@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -47,6 +48,8 @@ type Fill struct {
 	Version    kv.Version // of the moment at which the load began; it becomes the entry's
 	Generation uint16     // of the partition at that moment
 
+	Until time.Duration // as of Write
+
 	// Absent says that the origin has no value. It is kept as a negative entry
 	// until the deadline; where that is zero or has passed, what is there is only
 	// removed.
@@ -58,7 +61,7 @@ type Fill struct {
 }
 
 // Fill stores what a load has brought in place of what is there: Stored, Outdated,
-// TooLarge or NoRoom. It is outdated if the partition has another generation, a
+// Overdue, TooLarge or NoRoom. It is outdated if the partition has another generation, a
 // flush or an entry that is there is not older than the load, or Admit refuses.
 //
 // Changed is told only where copies may be about that must go: of a live entry,
@@ -67,7 +70,7 @@ type Fill struct {
 // is a version of this moment.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) Result {
 	return s.putPast(k, Write{
-		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, absent: f.Absent,
+		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, Until: f.Until, absent: f.Absent,
 		past: &past{version: f.Version, generation: f.Generation, admit: f.Admit, replaces: true},
 	}, now)
 }

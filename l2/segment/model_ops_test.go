@@ -170,12 +170,12 @@ func (m *model) delete(k modelKey) {
 func (m *model) touch(k modelKey) {
 	e, ok := m.sync(k)
 	d := m.deadline()
-	v, _, had := m.store.Touch(m.key(k), d, m.now)
+	v, _, r := m.store.Touch(m.key(k), d, 0, m.now)
 	if ok = ok && !e.absent; !ok {
 		e.version = 0
 	}
-	if had != ok || v != e.version {
-		m.t.Errorf("Touch(%v) = %v, %v, want %v, %v", k, v, had, e.version, ok)
+	if had := r == Stored; had != ok || v != e.version {
+		m.t.Errorf("Touch(%v) = %v, %v, want %v, %v", k, v, r, e.version, ok)
 	}
 	if ok {
 		e.deadline = d
@@ -186,7 +186,7 @@ func (m *model) touch(k modelKey) {
 func (m *model) incr(k modelKey) {
 	e, ok := m.sync(k)
 	delta, create, d := int64(m.rnd.IntN(100)-50), m.rnd.IntN(2) == 0, m.deadline()
-	sum, v, r := m.store.Incr(m.key(k), delta, create, 5, d, m.now)
+	sum, v, r := m.store.Incr(m.key(k), Increment{Delta: delta, Create: create, Initial: 5, Deadline: d}, m.now)
 	if ok && m.evictedBy(k, r == Stored) {
 		e, ok = modelEntry{}, false
 	}

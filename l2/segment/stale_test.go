@@ -89,16 +89,16 @@ func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 		{"replace", put(Replace), Absent},
 		{"compare and swap", put(CompareAndSwap), Absent},
 		{"set", put(Set), Stored},
-		{"incr", func(s *Store) Result { _, _, r := s.Incr(k, 1, false, 0, 0, now); return r }, Absent},
+		{"incr", func(s *Store) Result { _, _, r := s.Incr(k, Increment{Delta: 1}, now); return r }, Absent},
 		{"incr with an initial value", func(s *Store) Result {
-			n, _, r := s.Incr(k, 1, true, 5, 0, now)
+			n, _, r := s.Incr(k, Increment{Delta: 1, Create: true, Initial: 5}, now)
 			if n != 5 {
 				t.Errorf("incr counted from what was there: %d", n)
 			}
 			return r
 		}, Stored},
 		{"touch", func(s *Store) Result {
-			if _, _, ok := s.Touch(k, 0, now); ok {
+			if _, _, r := s.Touch(k, 0, 0, now); r == Stored {
 				return Stored
 			}
 			return Absent

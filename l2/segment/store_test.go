@@ -208,7 +208,7 @@ func TestExpiredMemoryComesBack(t *testing.T) {
 			s.Put(k, Write{Value: value, Deadline: kv.After(now.Boot, 5*time.Second)}, now)
 		}
 		kept := testKey("short42")
-		if _, _, ok := s.Touch(kept, kv.After(now.Boot, time.Minute), now); !ok {
+		if _, _, r := s.Touch(kept, kv.After(now.Boot, time.Minute), 0, now); r != Stored {
 			t.Fatal("touch missed")
 		}
 		big := testKey("big")
@@ -250,14 +250,14 @@ func (c *testClock) Read() kv.Moment {
 func TestTouchKeepsVersion(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	v := mustPut(t, s, "k", Write{Value: []byte("v")})
-	got, event, ok := s.Touch(testKey("k"), kv.After(testNow.Boot, time.Second), testNow)
-	if !ok || got != v || event <= v {
-		t.Errorf("Touch = %v, %v, %v, want %v and a later one", got, event, ok, v)
+	got, event, res := s.Touch(testKey("k"), kv.After(testNow.Boot, time.Second), 0, testNow)
+	if res != Stored || got != v || event <= v {
+		t.Errorf("Touch = %v, %v, %v, want %v and a later one", got, event, res, v)
 	}
 	if _, r := s.Put(testKey("k"), Write{Value: []byte("w"), Mode: CompareAndSwap, Compare: v}, testNow); r != Stored {
 		t.Errorf("CAS after touch = %d", r)
 	}
-	if _, _, ok := s.Touch(testKey("absent"), 0, testNow); ok {
+	if _, _, r := s.Touch(testKey("absent"), 0, 0, testNow); r != Absent {
 		t.Error("Touch of an absent key")
 	}
 }
@@ -281,7 +281,7 @@ func TestIncrBounds(t *testing.T) {
 		{strings.Repeat("1", 21), 1, 0, NotNumber},
 	} {
 		mustPut(t, s, "n", Write{Value: []byte(tc.value), Flags: 7, Deadline: kv.After(testNow.Boot, time.Hour)})
-		sum, _, r := s.Incr(testKey("n"), tc.delta, true, 100, 0, testNow)
+		sum, _, r := s.Incr(testKey("n"), Increment{Delta: tc.delta, Create: true, Initial: 100}, testNow)
 		if r != tc.want || sum != tc.sum {
 			t.Errorf("Incr(%q, %d) = %d, %d, want %d, %d", tc.value, tc.delta, sum, r, tc.sum, tc.want)
 		}
@@ -534,7 +534,7 @@ func TestConcurrent(t *testing.T) {
 				case op < 92:
 					s.Delete(k, now)
 				case op < 96:
-					s.Touch(k, kv.After(now.Boot, time.Second), now)
+					s.Touch(k, kv.After(now.Boot, time.Second), 0, now)
 				case op < 97 && i%1000 == 0:
 					s.Flush(k.Namespace, s.cfg.Versions.Next(now.Wall))
 				case op < 98 && i%10 == 0:
@@ -581,8 +581,8 @@ func TestNoAllocations(t *testing.T) {
 		"Get":    func() { s.Get(buf, next(), NoLimit, testNow.Boot) },
 		"Put":    func() { s.Put(next(), Write{Value: value, Deadline: 1 << 39}, testNow) },
 		"Delete": func() { s.Delete(next(), testNow) },
-		"Touch":  func() { s.Touch(next(), 0, testNow) },
-		"Incr":   func() { s.Incr(next(), 1, true, 1, 0, testNow) },
+		"Touch":  func() { s.Touch(next(), 0, 0, testNow) },
+		"Incr":   func() { s.Incr(next(), Increment{Delta: 1, Create: true, Initial: 1}, testNow) },
 		"Fill": func() {
 			s.Fill(next(), Fill{Value: value, Version: s.cfg.Versions.Next(0), Admit: always}, testNow)
 		},

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"strconv"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
@@ -25,6 +26,7 @@ type Write struct {
 	Deadline kv.Deadline
 	Mode     Mode
 	Compare  kv.Version
+	Until    time.Duration // on the boot clock: from then on nothing is stored; zero is never
 
 	absent bool  // store that there is none: a negative entry
 	past   *past // of what comes with an earlier version: Restore and Fill
@@ -42,6 +44,7 @@ const (
 	NotNumber        // Incr on a value that is no decimal int64
 	Overflow         // Incr beyond the range of int64
 	Outdated         // Restore or Fill of what must not come in: newer is known
+	Overdue          // its caller has given it up
 )
 
 // needs are what a shard's write lacks; the store provides it with no lock of
@@ -80,6 +83,11 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	}
 	sh.countNoRoom()
 	return 0, NoRoom
+}
+
+// overdue says whether a write has been given up. A shard is locked.
+func (s *Store) overdue(until time.Duration) bool {
+	return until != 0 && s.cfg.Overdue != nil && s.cfg.Overdue(until)
 }
 
 // stamp gives a write its version and tells of the change.
@@ -141,6 +149,9 @@ func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cf
 // put stores an entry with the lock held, or says what it lacks. Where chain
 // is a segment, the value has been written into that chain already.
 func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
+	if sh.store.overdue(w.Until) {
+		return 0, Overdue, needNothing
+	}
 	at, old, oldHeader, b, found := sh.find(k)
 	partition := k.Hash.Partition()
 	live := found && sh.visible(oldHeader, partition, now.Boot)
@@ -344,13 +355,22 @@ func (sh *shard) countHidden(h header, partition uint16) {
 	}
 }
 
-// Incr adds delta to a decimal int64, keeping flags and deadline, or stores
-// initial where the key is absent and create is set. It returns the new value.
-func (s *Store) Incr(k kv.Key, delta int64, create bool, initial int64, d kv.Deadline, now kv.Moment) (int64, kv.Version, Result) {
+// Increment is what Incr does.
+type Increment struct {
+	Delta    int64
+	Create   bool // store Initial where the key is absent, with Deadline
+	Initial  int64
+	Deadline kv.Deadline
+	Until    time.Duration // as of Write
+}
+
+// Incr adds to a decimal int64, keeping flags and deadline, or stores what it is
+// to begin with. It returns the new value.
+func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, Result) {
 	sh := s.shard(k.Hash)
 	for range maxTries {
 		sh.mu.Lock()
-		sum, v, r, lack, size := sh.incr(k, delta, create, initial, d, now)
+		sum, v, r, lack, size := sh.incr(k, i, now)
 		sh.mu.Unlock()
 		if lack == needNothing {
 			return sum, v, r
@@ -363,12 +383,12 @@ func (s *Store) Incr(k kv.Key, delta int64, create bool, initial int64, d kv.Dea
 	return 0, 0, NoRoom
 }
 
-func (sh *shard) incr(k kv.Key, delta int64, create bool, initial int64, d kv.Deadline, now kv.Moment) (int64, kv.Version, Result, need, int) {
+func (sh *shard) incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, Result, need, int) {
 	_, _, h, b, found := sh.find(k)
-	w := Write{Deadline: d}
-	sum := initial
+	w := Write{Deadline: i.Deadline, Until: i.Until}
+	sum, delta := i.Initial, i.Delta
 	switch present := found && sh.present(h, k.Hash.Partition(), now.Boot); {
-	case !present && !create:
+	case !present && !i.Create:
 		return 0, 0, Absent, needNothing, 0
 	case present:
 		if h.valueLen > 20 || h.marks&markChain != 0 {

@@ -1,0 +1,124 @@
+package faults
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// givenUp is how long the apps wait that give their writes up.
+const givenUp = 300 * time.Millisecond * slowness
+
+// dial connects one more app.
+func (n *node) dial(timeout time.Duration) *client.Client {
+	n.g.t.Helper()
+	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: timeout, Conns: 1})
+	if err != nil {
+		n.g.t.Fatal(err)
+	}
+	n.g.t.Cleanup(func() { app.Close() })
+	return app
+}
+
+// atOnce calls f for each key.
+func atOnce(keys []string, f func(key string)) {
+	var wg sync.WaitGroup
+	for _, k := range keys {
+		wg.Go(func() { f(k) })
+	}
+	wg.Wait()
+}
+
+// sets stores a value under keys, which must be as good as ok says.
+func sets(t *testing.T, app *client.Client, keys []string, value string, ok bool) {
+	atOnce(keys, func(key string) {
+		if _, err := app.Set(t.Context(), key, []byte(value)); (err == nil) != ok {
+			t.Errorf("SET %s %s: %v, want it done: %v", key, value, err, ok)
+		}
+	})
+}
+
+// TestProcessLateWrites: a sidecar stands still while apps give up writes that wait
+// in its sockets, their own and other hosts'. It goes on, and comes to them after a
+// newer one that it has acknowledged.
+func TestProcessLateWrites(t *testing.T) {
+	scenario(t, 5*time.Second)
+	g := newGroup(t, 3*fast, 3) // its holdings last
+	g.start(g.nodes)
+	n := g.nodes[1]
+	keys := g.ownedBy(n, 60)
+	own, others, patient := n.dial(givenUp), g.nodes[0].dial(givenUp), n.dial(patience)
+	sets(t, others, keys, "first", true)
+	n.pause()
+	var newer sync.WaitGroup
+	newer.Go(func() { _ = patient.Ping(t.Context()) }) // so that its connection is the first to be read
+	time.Sleep(givenUp / 10)
+	var wg sync.WaitGroup
+	wg.Go(func() { sets(t, own, keys[:30], "given up", false) })
+	wg.Go(func() { sets(t, others, keys[30:], "given up", false) })
+	wg.Wait()
+	newer.Go(func() { sets(t, patient, keys, "newer", true) })
+	time.Sleep(givenUp / 3)
+	n.resume()
+	newer.Wait()
+	g.never(keys, "given up", time.Second)
+	if late := g.overdue(); late < int64(len(keys)) {
+		t.Errorf("%d writes were overdue, want %d%s", late, len(keys), g.stats())
+	}
+}
+
+// TestProcessLateWritesElsewhere: it stands still for so long that others own its
+// keys, and takes them back with new values before it comes to the old writes.
+func TestProcessLateWritesElsewhere(t *testing.T) {
+	scenario(t, 10*time.Second)
+	g := newGroup(t, fast, 3)
+	g.start(g.nodes)
+	n := g.nodes[1]
+	keys := g.ownedBy(n, 30)
+	own := n.dial(4 * givenUp) // long enough to have the keys back
+	sets(t, own, keys, "first", true)
+	n.pause()
+	var wg sync.WaitGroup
+	wg.Go(func() { sets(t, own, keys, "given up", false) })
+	atOnce(keys, func(key string) {
+		eventually(t, patience, key+" to be taken over", func() error {
+			_, err := g.nodes[0].app.Set(t.Context(), key, []byte("newer"))
+			return err
+		})
+	})
+	wg.Wait()
+	n.resume()
+	g.never(keys, "given up", 2*g.bound)
+	if late := g.overdue(); late < int64(len(keys)) {
+		t.Errorf("%d writes were overdue, want %d%s", late, len(keys), g.stats())
+	}
+}
+
+// never fails the test where any node reads a value within a time.
+func (g *group) never(keys []string, value string, within time.Duration) {
+	g.t.Helper()
+	for begun := time.Now(); time.Since(begun) < within; time.Sleep(50 * time.Millisecond) {
+		for _, n := range g.nodes {
+			for _, key := range keys {
+				if it, err := n.app.Get(g.t.Context(), key); err == nil && string(it.Value) == value {
+					g.t.Fatalf("%s reads %s as %q, %v after its sidecar went on", n.spec.Node, key, value, time.Since(begun))
+				}
+			}
+		}
+	}
+}
+
+// overdue is how many writes all nodes have refused since they had been given up.
+func (g *group) overdue() (n int64) {
+	g.t.Helper()
+	for _, node := range g.nodes {
+		s, err := node.app.Stats(g.t.Context())
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		n += s.Overdue
+	}
+	return n
+}
