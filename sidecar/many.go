@@ -251,16 +251,15 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	case err != nil:
 		c.counts.peerErrors.Add(1)
 		for _, i := range list { // they may have been executed
-			c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, 0)
+			c.unknown(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])})
 		}
 		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	case a.Status != wire.OK:
 		fail(&wire.Error{Status: a.Status, Message: string(a.Message)})
 	default:
 		for n, i := range list {
-			if items[i] = owned(&a.Items[n]); items[i].Version != 0 {
-				c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, kv.Version(items[i].Version))
-			}
+			items[i] = owned(&a.Items[n])
+			c.wrote(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, &items[i])
 		}
 	}
 }

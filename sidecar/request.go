@@ -359,15 +359,19 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment
 	if ns == nil && !kv.ValidNamespace(string(name)) {
 		return errorReply(badNamespace(name))
 	}
-	partition := c.hash(name, key).Partition()
+	hash := c.hash(name, key)
+	partition := hash.Partition()
 	holding := c.node.Holds(partition)
 	if holding == 0 {
 		return moved()
 	}
 	if ns == nil {
-		// Nothing is there; copies may be about, and nothing on its way may come in.
-		v := c.hlc.Next(now.Wall)
-		c.changed(kv.Key{Hash: c.hash(name, key)}, v)
+		// Copies may be about, and nothing on its way may come in, or stay if it
+		// has just come.
+		var v kv.Version
+		if !strike.Out(strike.NoSlot) {
+			v = c.store.Invalidate(hash, now)
+		}
 		if !c.still(partition, holding) {
 			return lost()
 		}

@@ -265,18 +265,32 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 		if peer.NotExecuted(err) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
 		}
-		c.outdated(key, 0) // it may have been executed
+		c.unknown(key)
 		return errorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	}
 	r := owned(&a.Reply)
+	c.wrote(key, &r)
+	return r
+}
+
+// wrote notes what a key's owner has answered to a write.
+func (c *core) wrote(key kv.Key, r *wire.Reply) {
 	switch {
 	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest, r.Status == wire.TooLarge, r.Status == wire.NotStored:
-	case r.Event != 0:
+	case r.Status == wire.Timeout:
+		c.unknown(key)
+	case r.Event != 0 && !strike.Out(strike.TouchEvent):
 		c.outdated(key, kv.Version(r.Event))
 	default:
 		c.outdated(key, kv.Version(r.Version))
 	}
-	return r
+}
+
+// unknown notes a write that may have been executed.
+func (c *core) unknown(key kv.Key) {
+	if !strike.Out(strike.Unknown) {
+		c.outdated(key, 0)
+	}
 }
 
 // outdated notes that copies of a key from before a version are to be served

@@ -77,7 +77,7 @@ func (s *scene) owns(v, of *vnode, k *vkey) bool {
 	return o != nil && o.Process == of.s.node.Self()
 }
 func (s *scene) partition(k *vkey) uint16 {
-	return s.third.s.hash(defaultNamespace, k.name).Partition()
+	return s.third.s.hash([]byte(s.space), k.name).Partition()
 }
 
 // flood writes others of the owner's keys than those of the scene.
@@ -95,6 +95,7 @@ type struck struct {
 	events int    // of the logs
 	loads  bool   // values are loaded from a database
 	name   string // of the scene, where it is not clear
+	space  string // the namespace of its keys; "" is the default one
 	play   func(s *scene)
 }
 
@@ -121,6 +122,9 @@ var stage = []struck{
 	{guards: []strike.Guard{strike.AckAll}, play: ackedByAll},
 	{guards: []strike.Guard{strike.OwnWrites}, name: "verify", play: verifying},
 	{guards: []strike.Guard{strike.Detach}, loads: true, play: joinedLoad},
+	{guards: []strike.Guard{strike.NoSlot}, space: "other", play: deletedOnTheWay},
+	{guards: []strike.Guard{strike.TouchEvent}, play: ownTouch},
+	{guards: []strike.Guard{strike.Unknown}, play: unknownWrite},
 	{guards: []strike.Guard{strike.Detach, strike.AdmitAtLoad}, alone: true, why: "each of them keeps out what was loaded before a change", loads: true, play: lateLoad},
 }
 
@@ -245,6 +249,37 @@ func ownWrite(s *scene) {
 	s.need(s.set(s.reader, k), "a write")
 	time.Sleep(time.Microsecond)
 	s.get(s.reader, k)
+	s.follower.stalled.Store(false)
+}
+
+// What the reader has touched ends when the touch says, though the event has not
+// come: the entry's version, which a touch leaves, does not tell.
+func ownTouch(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	s.need(s.reader.s.Touch(context.Background(), s.space, k.name, 50*time.Millisecond) == nil, "a touch")
+	time.Sleep(100 * time.Millisecond)
+	if n := s.get(s.reader, k); n != 0 {
+		s.breaks("%s is write %d, though a touch through the same host has ended it", k.name, n)
+	}
+	s.follower.stalled.Store(false)
+}
+
+// The reader is not told what has become of its write, and does not read its copy
+// from before it.
+func unknownWrite(s *scene) {
+	k := s.keys[0]
+	s.copied(k)
+	s.follower.stalled.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	release := s.gates[s.reader.i].hold(s.owner.ip)
+	s.need(!s.set(s.reader, k), "a write without an answer")
+	release()
+	if n := s.get(s.reader, k); n == 1 {
+		s.breaks("%s is write 1, from before one through the same host that may have been done", k.name)
+	}
 	s.follower.stalled.Store(false)
 }
 
@@ -484,8 +519,11 @@ func play(t *testing.T, seed uint64, c *struck, guards ...strike.Guard) (broken 
 			v.start()
 		}
 		w.agreed(15 * time.Second)
+		if c.space != "" {
+			w.space = c.space
+		}
 		for i := range 8 {
-			name, _ := heldBy(s.owner, fmt.Sprintf("key%d.", i))
+			name, _ := heldIn(s.owner, w.space, fmt.Sprintf("key%d.", i))
 			s.keys = append(s.keys, &vkey{name: name})
 		}
 		warm, _ := heldBy(s.owner, "warm")

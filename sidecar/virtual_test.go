@@ -74,6 +74,7 @@ type world struct {
 	noRelay bool // events go by the logs alone
 
 	namespaces map[string]Namespace // that are configured
+	space      string               // the namespace of all keys
 
 	mu      sync.Mutex
 	broken  []string // promises, as far as collect
@@ -126,7 +127,7 @@ type vwrite struct {
 }
 
 func newWorld(t *testing.T, seed uint64, n int) *world {
-	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}}
+	w := &world{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 1)), net: simnet.New(seed), begun: time.Now(), seen: map[string]int64{}, tables: map[string]*ring.Table{}, space: DefaultNamespace}
 	w.bound = cluster.DefaultBound
 	for i := range n {
 		w.nodes = append(w.nodes, &vnode{w: w, i: i, name: fmt.Sprintf("n%d", i), ip: fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), clock: &virtualClock{origin: w.begun}})
@@ -365,11 +366,11 @@ func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	}
 	switch {
 	case !del:
-		_, err = s.Set(context.Background(), "default", k.name, value, SetOptions{AckAll: all})
+		_, err = s.Set(context.Background(), w.space, k.name, value, SetOptions{AckAll: all})
 	case all:
-		_, err = s.DeleteEverywhere(context.Background(), "default", k.name)
+		_, err = s.DeleteEverywhere(context.Background(), w.space, k.name)
 	default:
-		_, err = s.Delete(context.Background(), "default", k.name)
+		_, err = s.Delete(context.Background(), w.space, k.name)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -404,7 +405,7 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 	if w.apps {
 		got.Data, err = w.lease(ctx, s, k)
 	} else {
-		got, err = s.Get(ctx, "default", k.name)
+		got, err = s.Get(ctx, w.space, k.name)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
