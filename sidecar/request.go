@@ -378,6 +378,9 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
 	k := ns.key(key)
+	if q.Has(wire.Settle) {
+		ns.through.overtake(k.Hash) // before the deletion
+	}
 	hold := ns.holdOf(q)
 	if hold > 0 {
 		c.beginHold(k.Hash, hold, now)

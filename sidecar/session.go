@@ -180,7 +180,7 @@ func (c *session) serve(conn *rpc.Conn) {
 	}
 	q.Namespace = c.nameOf(q)
 	q.App = c.from.Node == ""
-	if q.App && (q.Op.Peer() || q.Floor != 0) {
+	if q.App && (q.Op.Peer() || q.Floor != 0 || q.Has(wire.Settle)) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}

@@ -611,18 +611,30 @@ func TestStrike(t *testing.T) {
 			t.Errorf("nothing was found in %d runs", tries)
 		})
 	}
-	// What it lets through are writes of unknown outcome, which may be read or
-	// not: no history can tell.
-	t.Run(strike.OfferFilter.String(), func(t *testing.T) {
-		strike.Set(strike.OfferFilter)
-		defer strike.Set()
-		found := 0
-		offerGivesNothingNewer(t, func(string, ...any) { found++ })
-		if found == 0 {
-			t.Errorf("nothing was found")
-		}
-		row(strike.OfferFilter.String(), "found by TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome")
-	})
+	// What these let through concerns writes of unknown outcome, which may be read
+	// or not: no history can tell.
+	for _, c := range []struct {
+		guard strike.Guard
+		test  string
+		play  func(t *testing.T, bad func(format string, args ...any))
+	}{
+		{strike.OfferFilter, "TestOfferGivesNothingNewer", offerGivesNothingNewer},
+		{strike.Settle, "TestWriteThroughSettles", func(t *testing.T, bad func(string, ...any)) {
+			settles(t, "has less to hold", wire.OpSet, nil, bad)
+		}},
+		{strike.Overtaken, "TestWriteThroughOvertakenAtOrigin", overtakenAtOrigin},
+	} {
+		t.Run(c.guard.String(), func(t *testing.T) {
+			strike.Set(c.guard)
+			defer strike.Set()
+			found := 0
+			c.play(t, func(string, ...any) { found++ })
+			if found == 0 {
+				t.Errorf("nothing was found")
+			}
+			row(c.guard.String(), "found by "+c.test+"; no history can tell: such writes are of unknown outcome")
+		})
+	}
 	t.Log(table.String())
 }
 

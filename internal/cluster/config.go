@@ -59,7 +59,8 @@ type Config struct {
 	Voters []string
 	// Settings are what must be the same on all nodes, beside the bound.
 	Settings map[string]string
-	// LeaveTimeout bounds the handing over at the end. Default 10 s.
+	// LeaveTimeout bounds the handing over at the end, and all else that others
+	// wait for. Default 10 s.
 	LeaveTimeout time.Duration
 
 	Clock    kv.Clock
@@ -109,8 +110,9 @@ type Tiers interface {
 	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
 	// Floors are the flushes of namespaces that this process knows of.
 	Floors() []wire.Floor
-	// Offering says whether entries wait to be handed over.
-	Offering() bool
+	// Awaited says whether others wait for something of this process's that its
+	// leaving must not cut short.
+	Awaited() bool
 	// Calls makes what serves another process's requests.
 	Calls(from kv.Process) rpc.Handler
 }

@@ -141,7 +141,7 @@ func (n *Node) tick(ctx context.Context) {
 }
 
 // leave hands over what this node holds, as far as somebody takes it in time,
-// and says goodbye.
+// lets the tiers end what others wait for, and says goodbye.
 func (n *Node) leave(ctx context.Context) {
 	n.step((*holding.Machine).Leave)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
@@ -152,7 +152,7 @@ func (n *Node) leave(ctx context.Context) {
 		n.mu.Lock()
 		holding := n.machine.Holding()
 		n.mu.Unlock()
-		if !holding && !n.cfg.Tiers.Offering() {
+		if !holding && !n.cfg.Tiers.Awaited() {
 			break
 		}
 		select {

@@ -135,12 +135,13 @@ const (
 	All                         // all namespaces
 	Vouch                       // say in the answer who vouches for the value, and as of when
 	Abandon                     // give the token back: there is nothing to fill with
+	Settle                      // between sidecars: drop what the origin may have changed, and leave that alone
 )
 
 // allowed lists each op's options.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
-	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
+	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 
