@@ -224,7 +224,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 
 // deleteThere passes the deletion of some keys on to their owner.
 func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
-	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options, HoldMS: q.HoldMS}
+	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, HoldMS: q.HoldMS}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])
 	}

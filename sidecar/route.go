@@ -64,15 +64,19 @@ func (c *core) patience(q *wire.Request, deadline time.Duration) time.Duration {
 	return deadline
 }
 
-// serve answers a request of an app or of the embedding program, wherever its
-// keys are. deadline is on the boot clock; b is released while it waits.
+// serve answers a request of the embedding program, wherever its keys are. deadline
+// is on the boot clock; b is released while it waits.
 func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	r := c.serveNow(ctx, q, b, deadline)
 	if c.wantsAll(q) {
-		return c.acked(ctx, q, deadline, false, func() wire.Reply { return c.serveNow(ctx, q, b, deadline) })
+		b.release()
+		r = c.acked(ctx, q, r, deadline)
 	}
-	return c.serveNow(ctx, q, b, deadline)
+	return r
 }
 
+// serveNow is serve for apps too. A write with ack=all is done, and is still to be
+// acknowledged by all.
 func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
@@ -255,6 +259,7 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 		return errorReply(unreached(owner))
 	}
 	out := *q
+	out.Options &^= wire.AckAll // which is asked for once it is done
 	var a peer.Answer
 	defer a.Release()
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {

@@ -58,7 +58,7 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	}
 	c := &session{
 		s: s, core: &s.core, who: []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID},
-		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serve,
+		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow,
 	}
 	c.log(slog.LevelDebug, "connection opened")
 	return c, nil
@@ -212,7 +212,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.watch(conn)
 	case wire.OpVerify:
 		c.later(conn)
-	case wire.OpPull, wire.OpFetch, wire.OpProbe:
+	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
 		if !c.core.holdsAll(c.keys()) { // all of them here, or none

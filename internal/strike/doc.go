@@ -40,7 +40,6 @@ const (
 	Unknown                     // what may have been written through this host is noted
 	Settle                      // a late write through is told to whoever holds the key by then
 	Overtaken                   // a write through is not stored where a late one was told of meanwhile
-	Acked                       // ack=all counts for the holding in which the write was done
 
 	Guards // their number
 )
@@ -64,7 +63,7 @@ var names = [Guards]string{
 	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
 	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
 	NoSlot: "note of a DELETE without a slot", TouchEvent: "version of a TOUCH's event", Unknown: "note of a write of unknown outcome",
-	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored", Acked: "ack=all is of one holding",
+	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored",
 }
 
 func (g Guard) String() string { return names[g] }
