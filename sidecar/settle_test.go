@@ -289,3 +289,12 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 		}
 	})
 }
+
+// TestSettleIsBetweenSidecars: an app cannot leave the origin out of its deletions.
+func TestSettleIsBetweenSidecars(t *testing.T) {
+	app := dial(t, start(t, Config{}))
+	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Settle})
+	if r.Status != wire.Unsupported {
+		t.Errorf("%s %s, want UNSUPPORTED", r.Status, r.Message)
+	}
+}

@@ -183,29 +183,11 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 	stop()
 	wg.Wait()
 	if !kills {
-		for range 4 { // the last writes of keys that move
-			ctx, stop := context.WithCancel(context.Background())
-			w.load(ctx, &wg)
-			v := w.nodes[w.rnd.IntN(len(w.nodes))]
-			time.Sleep(time.Second)
-			weight := v.s.cfg.Weight
-			v.s.node.SetWeight(1)
-			time.Sleep(w.upTo(300))
-			stop()
-			wg.Wait()
-			time.Sleep(3 * time.Second)
+		w.lastWrites(s, func(now bool) {
 			mu.Lock()
-			over = true
-			mu.Unlock()
-			for _, k := range w.keys {
-				w.settled(s, string(k.name), w.fail)
-			}
-			mu.Lock()
-			over = false
-			mu.Unlock()
-			v.s.node.SetWeight(weight)
-			time.Sleep(2 * time.Second)
-		}
+			defer mu.Unlock()
+			over = now
+		})
 	}
 	for _, v := range w.nodes {
 		v.leave()
@@ -214,5 +196,30 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 	t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
 	if w.hits < 1000 || w.failed == 0 || w.seen["l1 hits"] == 0 {
 		t.Errorf("too tame a run")
+	}
+}
+
+// lastWrites moves keys while they are written, and checks what remains once nothing
+// more is. quiet says that the database is to be quick.
+func (w *world) lastWrites(s *store, quiet func(now bool)) {
+	for range 4 {
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.load(ctx, &wg)
+		v := w.nodes[w.rnd.IntN(len(w.nodes))]
+		time.Sleep(time.Second)
+		weight := v.s.cfg.Weight
+		v.s.node.SetWeight(1)
+		time.Sleep(w.upTo(300))
+		stop()
+		wg.Wait()
+		time.Sleep(3 * time.Second)
+		quiet(true)
+		for _, k := range w.keys {
+			w.settled(s, string(k.name), w.fail)
+		}
+		quiet(false)
+		v.s.node.SetWeight(weight)
+		time.Sleep(2 * time.Second)
 	}
 }
