@@ -257,7 +257,7 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 		}
 		for i := range a.Items {
 			r := &a.Items[i]
-			c.wrote(keys[i], r.Version, replyError(r))
+			c.deleted(keys[i], r)
 			switch {
 			case r.Status == wire.OK:
 				had++
@@ -275,6 +275,16 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 		return 0, ErrNotFound
 	}
 	return had, nil
+}
+
+// deleted notes what has become of a key's deletion: one that found nothing has
+// changed the key too, since the holder may have lost what is kept here.
+func (c *Client) deleted(key string, r *wire.Reply) {
+	err := replyError(r)
+	if r.Status == wire.Miss {
+		err = nil
+	}
+	c.wrote(key, r.Version, err)
 }
 
 // Touch gives a key a new TTL: that of the options, else the namespace's.

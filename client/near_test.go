@@ -283,6 +283,16 @@ func TestNearOwnWrites(t *testing.T) {
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
 		t.Errorf("after a touch %v are left", it.TTL)
 	}
+	// A deletion that finds nothing, since somebody else's came first.
+	n.keep("k", "5")
+	if _, err := n.other.Delete(ctx, "k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Delete(ctx, "k"); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("got %v, want ErrNotFound", err)
+	}
+	n.want("k", "", "")
+	n.set(n.Client, "k", "5")
 	// One whose outcome is not known.
 	n.keep("k", "5")
 	n.wrote("k", 0, ErrTimeout)

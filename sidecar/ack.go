@@ -2,9 +2,12 @@ package sidecar
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -12,55 +15,134 @@ import (
 // A write with ack=all is answered once no host can serve what was before it:
 // every process that may have a lease on the holder has applied the holder's log
 // up to the write, or its lease has lapsed.
+//
+// It goes in two steps. The write is done like any other; from then on whatever is
+// behind it on its connection goes on, and sees it. Then its holder is asked to wait
+// (APPLIED), which just after a holding has begun takes as long as leases on the
+// holder before it may live.
 
 // wantsAll says whether a request is such a write.
 func (c *core) wantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.log != nil }
 
-// acked executes such a write and waits. What another host holds it waits for
-// there: the request is passed on as it is.
-func (c *core) acked(ctx context.Context, q *wire.Request, deadline time.Duration, peer bool, execute func() wire.Reply) wire.Reply {
-	partitions := c.partitionsOf(q)
-	before := make([]uint32, len(partitions))
-	for i, p := range partitions {
-		before[i] = c.node.Holds(p)
+// acked waits until everybody has what a write has changed, which is done and
+// answered with r. The answers of those of its keys that not all have in time become
+// errors.
+func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
+	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
+	if q.Op == wire.OpDelete {
+		answers, keys = r.Items, q.Keys
 	}
-	begun := c.clock.Read().Boot
-	r := execute()
-	if r.Status != wire.OK {
+	type group struct {
+		partitions []uint16
+		of         []int
+		all        []bool
+	}
+	groups := map[*cluster.Owner]*group{} // this host's under nil
+	for i := range answers {
+		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
+			continue
+		}
+		p := c.hash(q.Namespace, keys[i]).Partition()
+		var owner *cluster.Owner
+		if c.node.Holds(p) == 0 {
+			if owner = c.node.View().Owner(p); owner != nil && owner.Process == c.node.Self() {
+				owner = nil
+			}
+		}
+		g := groups[owner]
+		if g == nil {
+			g = &group{}
+			groups[owner] = g
+		}
+		g.partitions = append(g.partitions, p)
+		g.of = append(g.of, i)
+	}
+	var wg sync.WaitGroup
+	for owner, g := range groups {
+		wg.Go(func() {
+			if owner == nil {
+				g.all = c.applied(ctx, g.partitions, deadline)
+			} else {
+				g.all = c.appliedThere(ctx, owner, g.partitions, deadline)
+			}
+		})
+	}
+	wg.Wait()
+	for _, g := range groups {
+		for n, i := range g.of {
+			if !g.all[n] {
+				answers[i] = errorReply(notByAll)
+			}
+		}
+	}
+	if q.Op == wire.OpDelete {
 		return r
 	}
-	place, after := c.log.Head(), make([]uint32, len(partitions))
-	var here bool
-	until := begun // copies from an earlier holder are gone then
+	return answers[0]
+}
+
+var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
+
+// appliedThere asks a holder to wait.
+func (c *core) appliedThere(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
+	none := make([]bool, len(partitions))
+	left := deadline - c.clock.Read().Boot
+	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
+	if err != nil || left <= 0 {
+		return none
+	}
+	var a peer.Answer
+	defer a.Release()
+	if err := c.node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		c.counts.peerErrors.Add(1)
+		return none
+	}
+	var by wire.AppliedBy
+	if a.Status != wire.OK || wire.UnmarshalBody(a.Body, &by) != nil || len(by.All) != len(partitions) {
+		return none
+	}
+	return by.All
+}
+
+// applied waits until everybody has applied this host's log, and leases on earlier
+// holders of some partitions have lapsed. It says of which this host was the holder
+// throughout: of no other it knows that nobody else's copies are about.
+//
+// A write may have been done in a holding before this one, here or elsewhere. Copies
+// from before it are gone all the same once leases on that holder have lapsed, and
+// what it had it has handed over.
+func (c *core) applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
+	now := c.clock.Read().Boot
+	c.node.Beat(now)
+	all, holdings := make([]bool, len(partitions)), make([]uint32, len(partitions))
+	until := now
 	for i, p := range partitions {
-		if after[i] = c.node.Holds(p); after[i] != 0 {
-			here = true
+		if p < kv.Partitions {
+			holdings[i] = c.node.Holds(p)
+		}
+		if holdings[i] != 0 {
 			until = max(until, time.Duration(c.handoff.begunAt[p].Load())+cluster.Margin(c.node.Bound()))
 		}
 	}
-	if here && !strike.Out(strike.AckAll) && !c.applied(ctx, place, until, deadline) {
-		return notByAll(q, r, func(i int) bool { return after[i] != 0 })
+	if !strike.Out(strike.AckAll) && !c.appliedBy(ctx, until, deadline) {
+		return all
 	}
 	c.node.Beat(c.clock.Read().Boot)
-	// What was held when it was executed must be held still: else somebody
-	// else's copies are about, and nobody has waited for them.
-	return notByAll(q, r, func(i int) bool {
-		p := partitions[i]
-		held := c.node.Holds(p)
-		lost := held == 0 && (peer || before[i] != 0 || time.Duration(c.handoff.begunAt[p].Load()) >= begun)
-		return lost || held != after[i]
-	})
+	for i, p := range partitions {
+		all[i] = holdings[i] != 0 && c.node.Holds(p) == holdings[i]
+	}
+	return all
 }
 
-// applied waits until everybody has applied this host's log up to a place and
-// leases on earlier holders have lapsed, within the request's time.
-func (c *core) applied(ctx context.Context, place uint64, until, deadline time.Duration) bool {
+// appliedBy waits until everybody has applied this host's log and a moment has come,
+// within the request's time.
+func (c *core) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
 	now := c.clock.Read().Boot
 	latest := now + cluster.Margin(c.node.Bound()) // by then all leases from before have lapsed
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()
-	if !c.node.Applied(ctx, place) {
+	if !c.node.Applied(ctx, c.log.Head()) {
 		return false
 	}
 	for {
@@ -72,34 +154,4 @@ func (c *core) applied(ctx context.Context, place uint64, until, deadline time.D
 			return false
 		}
 	}
-}
-
-// notByAll turns the answers of those keys that are not acknowledged by all into
-// errors.
-func notByAll(q *wire.Request, r wire.Reply, late func(i int) bool) wire.Reply {
-	err := errorReply(wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most"))
-	if q.Op != wire.OpDelete {
-		if late(0) {
-			return err
-		}
-		return r
-	}
-	for i := range r.Items {
-		if s := r.Items[i].Status; (s == wire.OK || s == wire.Miss) && late(i) {
-			r.Items[i] = err
-		}
-	}
-	return r
-}
-
-// partitionsOf are those of a request's keys.
-func (c *core) partitionsOf(q *wire.Request) []uint16 {
-	if q.Op != wire.OpDelete {
-		return []uint16{c.hash(q.Namespace, q.Key).Partition()}
-	}
-	list := make([]uint16, len(q.Keys))
-	for i, k := range q.Keys {
-		list[i] = c.hash(q.Namespace, k).Partition()
-	}
-	return list
 }

@@ -61,10 +61,12 @@ func (v *vnode) startActing() *actingClock {
 }
 
 // heldBy returns a key whose partition a node holds.
-func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) {
+func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) { return heldIn(v, DefaultNamespace, prefix) }
+
+func heldIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
 		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.hash(defaultNamespace, key); v.s.node.Holds(h.Partition()) != 0 {
+		if h := v.s.hash([]byte(namespace), key); v.s.node.Holds(h.Partition()) != 0 {
 			return key, h
 		}
 	}

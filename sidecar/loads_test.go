@@ -83,12 +83,12 @@ func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
 }
 
 // withNodes runs a test with n nodes that have found each other, whose namespace
-// has the settings.
-func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
+// has the settings; under policy consistent where there are voters.
+func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, rand.Uint64(), n)
-		w.origin, w.ns = o, ns
+		w.origin, w.ns, w.voters = o, ns, voters
 		for _, v := range w.nodes {
 			v.start()
 		}

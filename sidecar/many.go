@@ -224,7 +224,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 
 // deleteThere passes the deletion of some keys on to their owner.
 func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
-	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options, HoldMS: q.HoldMS, UntilNS: until(owner, q, deadline)}
+	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, HoldMS: q.HoldMS, UntilNS: until(owner, q, deadline)}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])
 	}
@@ -251,16 +251,15 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	case err != nil:
 		c.counts.peerErrors.Add(1)
 		for _, i := range list { // they may have been executed
-			c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, 0)
+			c.unknown(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])})
 		}
 		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	case a.Status != wire.OK:
 		fail(&wire.Error{Status: a.Status, Message: string(a.Message)})
 	default:
 		for n, i := range list {
-			if items[i] = owned(&a.Items[n]); items[i].Version != 0 {
-				c.outdated(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, kv.Version(items[i].Version))
-			}
+			items[i] = owned(&a.Items[n])
+			c.wrote(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, &items[i])
 		}
 	}
 }

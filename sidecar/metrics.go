@@ -54,6 +54,7 @@ var (
 	descKnownKeys   = desc("known_keys", "Keys in a namespace's filter, about; 0 where none is in use.", "namespace")
 	descKnownAge    = desc("known_age_seconds", "Age of a namespace's filter of existing keys.", "namespace")
 	descKnownFailed = desc("known_failures_total", "Builds of a namespace's filter that failed.", "namespace")
+	descUnsettled   = desc("origin_writes_unsettled", "Writes to a namespace's origin whose key's present owner has not yet dropped what it may have loaded before.", "namespace")
 	descThrough     = desc("origin_writes_total", "Writes to a namespace's origin by what became of them: stored, refused, unknown, shed.", "namespace", "result")
 	descWarmed      = desc("warmed_keys_total", "Keys loaded at the start: loaded, absent, failed.", "namespace", "result")
 	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
@@ -263,6 +264,7 @@ func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Des
 		count(descThrough, t.Refused, name, "refused")
 		count(descThrough, t.Unknown, name, "unknown")
 		count(descThrough, t.Shed, name, "shed")
+		gauge(descUnsettled, t.Unsettled, name)
 	}
 }
 

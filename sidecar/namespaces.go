@@ -133,6 +133,37 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 	return n, nil
 }
 
+// writing says whether writes through are under way, or not settled.
+func (n *namespaces) writing() bool {
+	for _, ns := range n.all() {
+		if ns.through != nil && ns.through.busy() {
+			return true
+		}
+	}
+	return false
+}
+
+// endWrites ends the origins' part of the writes through. What must be said of them
+// then still is.
+func (n *namespaces) endWrites() {
+	for _, ns := range n.all() {
+		if ns.through != nil {
+			ns.through.end()
+		}
+	}
+}
+
+// unsettled counts the writes through whose end the owners of their keys have not
+// acknowledged.
+func (n *namespaces) unsettled() (sum int64) {
+	for _, ns := range n.all() {
+		if ns.through != nil {
+			sum += ns.through.unsettled.Load()
+		}
+	}
+	return sum
+}
+
 // close ends the loads under way, and the origins' connections.
 func (n *namespaces) close() {
 	for _, l := range n.loads {

@@ -54,9 +54,11 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 	h.offers[key] = o
 }
 
-// Offering says whether entries wait to be pulled.
-func (h *handoff) Offering() bool { return h.offering() > 0 }
+// Awaited says whether entries wait to be pulled, or writes through are under way:
+// who holds their keys by then must be told how they have ended.
+func (h *handoff) Awaited() bool { return h.offering() > 0 || h.c.names.writing() }
 
+// offering counts what waits to be pulled from.
 func (h *handoff) offering() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

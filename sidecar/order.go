@@ -77,7 +77,7 @@ func (t *turn) wait() {
 	t.before = nil
 }
 
-// leave ends the turn.
+// leave ends the turn, unless it has ended.
 func (t *turn) leave() {
 	if t.o == nil {
 		return
@@ -91,6 +91,7 @@ func (t *turn) leave() {
 	over := t.over // nobody comes behind any more
 	t.o.mu.Unlock()
 	t.o.waiting.Add(-1)
+	t.o = nil
 	if over != nil {
 		close(over)
 	}

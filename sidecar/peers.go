@@ -39,6 +39,15 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 			return
 		}
 		answer = func() wire.Reply { return h.serveFetch(c.from, &f) }
+	case wire.OpApplied:
+		var a wire.Applied
+		if !c.structured(conn, &a) {
+			return
+		}
+		deadline := c.core.deadlineOf(&q, c.now)
+		answer = func() wire.Reply {
+			return bodyReply(wire.AppliedBy{All: c.core.applied(context.Background(), a.Partitions, deadline)})
+		}
 	case wire.OpProbe:
 		var p wire.Probe
 		if !c.structured(conn, &p) {
@@ -70,13 +79,6 @@ func (c *session) structured(conn *rpc.Conn, v any) bool {
 // serveHere answers a request that another sidecar has passed on, if this host
 // holds the key's partition, or is about to.
 func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	if c.wantsAll(q) {
-		return c.acked(ctx, q, deadline, true, func() wire.Reply { return c.keysHere(ctx, q, b, deadline) })
-	}
-	return c.keysHere(ctx, q, b, deadline)
-}
-
-func (c *core) keysHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		if q.Op == wire.OpDelete && c.through(q) == nil {

@@ -369,21 +369,28 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment
 	if ns == nil && !kv.ValidNamespace(string(name)) {
 		return errorReply(badNamespace(name))
 	}
-	partition := c.hash(name, key).Partition()
+	hash := c.hash(name, key)
+	partition := hash.Partition()
 	holding := c.node.Holds(partition)
 	if holding == 0 {
 		return moved()
 	}
 	if ns == nil {
-		// Nothing is there; copies may be about, and nothing on its way may come in.
-		v := c.hlc.Next(now.Wall)
-		c.changed(kv.Key{Hash: c.hash(name, key)}, v)
+		// Copies may be about, and nothing on its way may come in, or stay if it
+		// has just come.
+		var v kv.Version
+		if !strike.Out(strike.NoSlot) {
+			v = c.store.Invalidate(hash, now)
+		}
 		if !c.still(partition, holding) {
 			return lost()
 		}
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
 	k := ns.key(key)
+	if q.Has(wire.Settle) {
+		ns.through.overtake(k.Hash) // before the deletion
+	}
 	hold := ns.holdOf(q)
 	if hold > 0 {
 		c.beginHold(k.Hash, hold, now)

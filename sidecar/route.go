@@ -64,15 +64,19 @@ func (c *core) patience(q *wire.Request, deadline time.Duration) time.Duration {
 	return deadline
 }
 
-// serve answers a request of an app or of the embedding program, wherever its
-// keys are. deadline is on the boot clock; b is released while it waits.
+// serve answers a request of the embedding program, wherever its keys are. deadline
+// is on the boot clock; b is released while it waits.
 func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	r := c.serveNow(ctx, q, b, deadline)
 	if c.wantsAll(q) {
-		return c.acked(ctx, q, deadline, false, func() wire.Reply { return c.serveNow(ctx, q, b, deadline) })
+		b.release()
+		r = c.acked(ctx, q, r, deadline)
 	}
-	return c.serveNow(ctx, q, b, deadline)
+	return r
 }
 
+// serveNow is serve for apps too. A write with ack=all is done, and is still to be
+// acknowledged by all.
 func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
@@ -258,6 +262,7 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
+	out.Options &^= wire.AckAll // which is asked for once it is done
 	var a peer.Answer
 	defer a.Release()
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {
@@ -268,18 +273,32 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 		if peer.NotExecuted(err) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
 		}
-		c.outdated(key, 0) // it may have been executed
+		c.unknown(key)
 		return errorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	}
 	r := owned(&a.Reply)
+	c.wrote(key, &r)
+	return r
+}
+
+// wrote notes what a key's owner has answered to a write.
+func (c *core) wrote(key kv.Key, r *wire.Reply) {
 	switch {
 	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest, r.Status == wire.TooLarge, r.Status == wire.NotStored:
-	case r.Event != 0:
+	case r.Status == wire.Timeout:
+		c.unknown(key)
+	case r.Event != 0 && !strike.Out(strike.TouchEvent):
 		c.outdated(key, kv.Version(r.Event))
 	default:
 		c.outdated(key, kv.Version(r.Version))
 	}
-	return r
+}
+
+// unknown notes a write that may have been executed.
+func (c *core) unknown(key kv.Key) {
+	if !strike.Out(strike.Unknown) {
+		c.outdated(key, 0)
+	}
 }
 
 // outdated notes that copies of a key from before a version are to be served

@@ -58,7 +58,7 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	}
 	c := &session{
 		s: s, core: &s.core, who: []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID},
-		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serve,
+		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow,
 	}
 	c.log(slog.LevelDebug, "connection opened")
 	return c, nil
@@ -180,7 +180,7 @@ func (c *session) serve(conn *rpc.Conn) {
 	}
 	q.Namespace = c.nameOf(q)
 	q.App = c.from.Node == ""
-	if q.App && q.Op.Peer() {
+	if q.App && (q.Op.Peer() || q.Has(wire.Settle)) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}
@@ -219,7 +219,7 @@ func (c *session) serve(conn *rpc.Conn) {
 			return
 		}
 		c.execute(conn)
-	case wire.OpPull, wire.OpFetch, wire.OpProbe:
+	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
 		if !c.core.holdsAll(c.keys()) { // all of them here, or none

@@ -142,6 +142,9 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.inUse.Wait()
 	s.leases.Close()
 	s.names.close()
+	if n := s.names.unsettled(); n > 0 {
+		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: old values may live there until their TTL ends", "writes", n)
+	}
 	if s.l1 != nil {
 		s.l1.Close()
 	}
@@ -227,6 +230,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	err = front.Wait()
 	stopMiddle()
+	late := time.AfterFunc(s.node.LeaveTimeout()*3/4, s.names.endWrites) // others are told how they ended
+	defer late.Stop()
 	err = joined(err, cluster.Wait())
 	stopBelow()
 	err = joined(err, back.Wait())

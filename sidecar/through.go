@@ -24,6 +24,7 @@ import (
 //	the origin          has it, has refused it, or nobody knows
 //	stored              where it has it, and the key is held as it was
 //	invalidated again   where it has not, or may have: what is read next is loaded
+//	settled             where the key is not held as it was: see settle.go
 //
 // A request that cannot wait so long is told that the outcome is unknown; the
 // write goes through all of this behind it.
@@ -35,19 +36,23 @@ type through struct {
 	timeout time.Duration // of a write
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup // of writes under way
+	asking  context.Context    // the origin; ends with ctx, or before
+	end     context.CancelFunc // of that
+	wg      sync.WaitGroup     // of writes under way
 
 	mu     sync.Mutex
 	closed bool
 	keys   map[kv.Hash]*writing
 
 	stored, refused, unknown, shed atomic.Int64
+	unsettled                      atomic.Int64 // now
 }
 
 // writing is the writes of a key: one, and those that wait for it.
 type writing struct {
-	turn chan struct{} // has an element while it is somebody's
-	n    int           // under through.mu
+	turn      chan struct{} // has an element while it is somebody's
+	n         int           // under through.mu, as the next
+	overtaken bool          // whose turn it is: by a write that another host had begun before
 }
 
 // maxWriting bounds the writes of one key.
@@ -69,6 +74,7 @@ func newThrough(w loader.Writer, l Limits) *through {
 		keys:    map[kv.Hash]*writing{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.asking, t.end = context.WithCancel(t.ctx)
 	return t
 }
 
@@ -123,6 +129,9 @@ func (t *through) enter(ctx context.Context, h kv.Hash) (leave func(), err error
 		}
 		return nil, err
 	}
+	t.mu.Lock()
+	w.overtaken = false
+	t.mu.Unlock()
 	return func() {
 		place()
 		<-w.turn
@@ -132,7 +141,7 @@ func (t *through) enter(ctx context.Context, h kv.Hash) (leave func(), err error
 
 // late is the error of a request that has waited until its end. Nothing was done.
 func (t *through) late(why string) error {
-	if t.ctx.Err() != nil {
+	if t.asking.Err() != nil {
 		return loader.ErrClosed
 	}
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
@@ -170,15 +179,16 @@ func (ns *namespace) throughStats() (s wire.ThroughStats) {
 	}
 	s = wire.ThroughStats{Stored: t.stored.Load(), Refused: t.refused.Load(), Unknown: t.unknown.Load(), Shed: t.shed.Load()}
 	s.UnderWay, s.Waiting = t.places.Len()
+	s.Unsettled = t.unsettled.Load()
 	return s
 }
 
 // through returns the namespace of a request that writes through, or nil. TOUCH
-// changes nothing at the origin, and what is deleted softly is only said to be
-// outdated.
+// changes nothing at the origin, what is deleted softly is only said to be
+// outdated, and what settles a write was there before.
 func (c *core) through(q *wire.Request) *namespace {
 	switch {
-	case q.Op == wire.OpDelete && q.Has(wire.Soft):
+	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
@@ -214,7 +224,7 @@ func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request,
 	t := ns.through
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
-	defer context.AfterFunc(t.ctx, cancel)()
+	defer context.AfterFunc(t.asking, cancel)()
 	own := q.Clone() // which goes on without the request
 	own.UntilNS = min(own.UntilNS, uint64(deadline))
 	key := ns.key(bytes.Clone(k))
@@ -224,11 +234,18 @@ func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request,
 		return loadError(ns, err), true
 	}
 	result := make(chan wire.Reply, 1)
-	go func() { // ends with the write, which ends with the request's time or close
-		defer leave()
-		ctx, cancel := context.WithTimeout(t.ctx, min(t.timeout, deadline-c.clock.Read().Boot))
-		defer cancel()
-		result <- c.writeNow(ctx, ns, &own, key)
+	go func() { // ends with the write, in the request's time, and its settling; or with close
+		ctx, cancel := context.WithTimeout(t.asking, min(t.timeout, deadline-c.clock.Read().Boot))
+		r, settled := c.writeNow(ctx, ns, &own, key)
+		cancel()
+		if !settled {
+			t.unsettles()
+		}
+		leave()
+		result <- r
+		if !settled {
+			c.settle(ns, &own, key.Bytes)
+		}
 	}()
 	select {
 	case r = <-result:
@@ -238,52 +255,62 @@ func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request,
 	}
 }
 
-// writeNow is writeThrough, in its turn.
-func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key kv.Key) wire.Reply {
+// writeNow is writeThrough, in its turn. It says whether that is all: else another
+// host may hold what it has loaded before the origin was done.
+func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
 	t, p := ns.through, key.Hash.Partition()
+	if n := t.unsettled.Load(); n >= maxUnsettled {
+		t.shed.Add(1)
+		return errorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.name, n)), true
+	}
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
 	holding := c.node.Holds(p)
 	before := c.invalidate(ns, q, key, now)
-	if holding == 0 || before.Status != wire.OK && before.Status != wire.Miss {
-		return moved() // the origin has not been asked
+	if holding == 0 || !deleted(&before) {
+		return moved(), true // the origin has not been asked
 	}
 	if c.overdue(untilOf(q)) && !strike.Out(strike.OverdueOrigin) {
-		return c.tooLate(q)
+		return c.tooLate(q), true
 	}
 	err := t.write(ctx, q, key.Bytes)
 	now = c.clock.Read()
 	c.node.Beat(now.Boot)
-	held := c.node.Holds(p) == holding
-	if err == nil && held {
+	if held := c.node.Holds(p) == holding; err == nil && held {
 		t.stored.Add(1)
-		return c.wroteThrough(ns, q, key, holding, before.Status, now)
+		r = c.wroteThrough(ns, q, key, holding, before.Status, now)
+		return r, r.Status != wire.Timeout
 	}
-	if r := c.invalidate(ns, q, key, now); r.Status == wire.Moved {
-		c.changed(key, c.hlc.Next(now.Wall)) // who holds it now may have loaded what there was
-	}
+	again := c.invalidate(ns, q, key, now)
+	settled = deleted(&again)
 	switch {
 	case err == nil:
 		t.unknown.Add(1)
-		return lost()
+		return lost(), settled
 	case errors.Is(err, loader.ErrNotWritten):
 		t.refused.Add(1)
 		if errors.Is(err, loader.ErrBadKey) {
-			return loadError(ns, err)
+			return loadError(ns, err), true
 		}
-		return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err))
+		return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err)), true
 	}
 	t.unknown.Add(1)
-	return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s may have written it: %v; the outcome is unknown: read the key, or write it again", ns.name, err))
+	return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s may have written it: %v; the outcome is unknown: read the key, or write it again", ns.name, err)), settled
 }
 
-// wroteThrough does here what the origin has done. had says what there was.
+// deleted says whether a deletion has been done.
+func deleted(r *wire.Reply) bool { return r.Status == wire.OK || r.Status == wire.Miss }
+
+// wroteThrough does here what the origin has done. had says what there was. TIMEOUT
+// says that the holding has ended.
 func (c *core) wroteThrough(ns *namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
-		one.Key, one.UntilNS = key.Bytes, 0                // the origin has it
-		if r = c.set(ns, &one, now); r.Status != wire.OK { // no room: who reads it loads it
+		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
+		// Where there is no room, or the origin has perhaps done an earlier write
+		// after this one, who reads the key loads it.
+		if r = c.set(ns, &one, now); r.Status != wire.OK || ns.through.isOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}

@@ -64,10 +64,10 @@ func (d *database) row(key string) string {
 }
 
 // throughNodes is withNodes, where what is written goes to the database.
-func throughNodes(t *testing.T, n int, s *store, ns Namespace, f func(w *world)) {
+func throughNodes(t *testing.T, n int, s *store, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
 	ns.WriteThrough, ns.Writer = true, s
-	withNodes(t, n, s.database, ns, f)
+	withNodes(t, n, s.database, ns, f, voters...)
 }
 
 func (v *vnode) set(key, value string) wire.Reply {

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -105,66 +106,120 @@ func TestWriteThroughOvertaken(t *testing.T) {
 }
 
 // TestVirtualWriteThrough: writes through to an origin under faults, with the
-// history of every key checked.
+// history of every key checked. Where no host was killed, all hosts read what the
+// origin has once nothing more is written.
 func TestVirtualWriteThrough(t *testing.T) {
-	for range *virtualRuns {
-		seed := rand.Uint64N(1 << 32)
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t, seed, 4)
-			rnd := rand.New(rand.NewPCG(seed, 7))
-			var mu sync.Mutex
-			s := &store{database: newDatabase(func() time.Duration {
-				mu.Lock()
-				defer mu.Unlock()
-				return time.Duration(rnd.IntN(30)) * time.Millisecond
-			})}
-			lost := func() error {
-				mu.Lock()
-				defer mu.Unlock()
-				if rnd.IntN(20) == 0 {
-					return errors.New("connection reset")
-				}
-				return nil
+	for policy, voters := range policies {
+		for run := range *virtualRuns {
+			seed, kills := rand.Uint64N(1<<32), run%2 == 1
+			t.Run(fmt.Sprintf("%s, kills %v, seed %d", policy, kills, seed), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { writeThroughAtRandom(t, seed, kills, voters) })
+			})
+		}
+	}
+}
+
+func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string) {
+	w := newWorld(t, seed, 4)
+	w.voters = voters
+	rnd := rand.New(rand.NewPCG(seed, 7))
+	var mu sync.Mutex
+	over := false
+	s := &store{database: newDatabase(func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		if rnd.IntN(10) == 0 && !over {
+			return time.Duration(rnd.IntN(700)) * time.Millisecond
+		}
+		return time.Duration(rnd.IntN(30)) * time.Millisecond
+	})}
+	lost := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if rnd.IntN(20) == 0 && !over {
+			return errors.New("connection reset")
+		}
+		return nil
+	}
+	s.before, s.after = lost, lost
+	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Writer: s}
+	for _, v := range w.nodes {
+		v.start()
+	}
+	w.agreed(15 * time.Second)
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	w.load(ctx, &wg)
+	for range 8 {
+		time.Sleep(time.Duration(w.rnd.IntN(4000)) * time.Millisecond)
+		v, o := w.nodes[w.rnd.IntN(len(w.nodes))], w.nodes[w.rnd.IntN(len(w.nodes))]
+		switch op := w.rnd.IntN(6); {
+		case v.s == nil:
+			v.start()
+		case kills && op < 2:
+			v.kill()
+		case op == 2:
+			v.leave()
+		case op == 3:
+			weight := v.s.cfg.Weight
+			v.s.node.SetWeight(1)
+			if o != v {
+				w.net.Cut(v.ip, o.ip)
 			}
-			s.before, s.after = lost, lost
-			w.origin, w.ns = s.database, Namespace{WriteThrough: true, Writer: s}
-			for _, v := range w.nodes {
-				v.start()
-			}
-			w.agreed(15 * time.Second)
-			ctx, stop := context.WithCancel(context.Background())
-			var wg sync.WaitGroup
-			w.load(ctx, &wg)
-			for range 8 {
-				time.Sleep(time.Duration(w.rnd.IntN(4000)) * time.Millisecond)
-				switch v := w.nodes[w.rnd.IntN(len(w.nodes))]; {
-				case v.s == nil:
-					v.start()
-				case w.rnd.IntN(3) == 0:
-					v.kill()
-				case w.rnd.IntN(2) == 0:
-					v.leave()
-				default:
-					v.pause(time.Duration(w.rnd.IntN(9000)) * time.Millisecond)
-				}
-			}
-			for _, v := range w.nodes {
-				if v.s == nil {
-					v.start()
-				}
-			}
-			time.Sleep(10 * time.Second)
-			w.agreed(30 * time.Second)
-			stop()
-			wg.Wait()
-			for _, v := range w.nodes {
-				v.leave()
-			}
-			time.Sleep(30 * time.Second)
-			t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
-			if w.hits < 1000 || w.failed == 0 || w.seen["l1 hits"] == 0 {
-				t.Errorf("too tame a run")
-			}
+			time.Sleep(w.upTo(2000))
+			v.s.node.SetWeight(weight)
+			w.net.Heal()
+		default:
+			v.pause(w.upTo(9000))
+		}
+	}
+	for _, v := range w.nodes {
+		if v.s == nil {
+			v.start()
+		}
+	}
+	time.Sleep(10 * time.Second)
+	w.agreed(30 * time.Second)
+	stop()
+	wg.Wait()
+	if !kills {
+		w.lastWrites(s, func(now bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			over = now
 		})
+	}
+	for _, v := range w.nodes {
+		v.leave()
+	}
+	time.Sleep(30 * time.Second)
+	t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
+	if w.hits < 1000 || w.failed == 0 || w.seen["l1 hits"] == 0 {
+		t.Errorf("too tame a run")
+	}
+}
+
+// lastWrites moves keys while they are written, and checks what remains once nothing
+// more is. quiet says that the database is to be quick.
+func (w *world) lastWrites(s *store, quiet func(now bool)) {
+	for range 4 {
+		ctx, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		w.load(ctx, &wg)
+		v := w.nodes[w.rnd.IntN(len(w.nodes))]
+		time.Sleep(time.Second)
+		weight := v.s.cfg.Weight
+		v.s.node.SetWeight(1)
+		time.Sleep(w.upTo(300))
+		stop()
+		wg.Wait()
+		time.Sleep(3 * time.Second)
+		quiet(true)
+		for _, k := range w.keys {
+			w.settled(s, string(k.name), w.fail)
+		}
+		quiet(false)
+		v.s.node.SetWeight(weight)
+		time.Sleep(2 * time.Second)
 	}
 }

@@ -188,9 +188,9 @@ func TestVirtualTotals(t *testing.T) {
 	}
 }
 
-// settled waits until every node holds its share, with all that is in it: who would
+// atRest waits until every node holds its share, with all that is in it: who would
 // leave before takes along what has not come yet.
-func (w *world) settled(within time.Duration) {
+func (w *world) atRest(within time.Duration) {
 	w.t.Helper()
 	w.agreed(within)
 	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
@@ -231,7 +231,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 		for range 6 {
 			v := w.nodes[w.rnd.IntN(4)]
 			time.Sleep(w.upTo(2000))
-			w.settled(20 * time.Second)
+			w.atRest(20 * time.Second)
 			if w.rnd.IntN(3) == 0 {
 				v.s.node.SetWeight(uint32(1 + w.rnd.IntN(100)))
 				continue
@@ -243,7 +243,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 				time.Sleep(2*w.bound + 100*time.Millisecond)
 			}
 		}
-		w.settled(20 * time.Second)
+		w.atRest(20 * time.Second)
 		stop()
 		wg.Wait()
 		for _, k := range w.tallied {

@@ -59,7 +59,8 @@ type Config struct {
 	Voters []string
 	// Settings are what must be the same on all nodes, beside the bound.
 	Settings map[string]string
-	// LeaveTimeout bounds the handing over at the end. Default 10 s.
+	// LeaveTimeout bounds the handing over at the end, and all else that others
+	// wait for. Default 10 s.
 	LeaveTimeout time.Duration
 
 	Clock    kv.Clock
@@ -115,8 +116,9 @@ type Tiers interface {
 	Note(wire.Floor) error
 	// Learn notes flushes that others have noted. It is not called under the lock.
 	Learn([]wire.Floor)
-	// Offering says whether entries wait to be handed over.
-	Offering() bool
+	// Awaited says whether others wait for something of this process's that its
+	// leaving must not cut short.
+	Awaited() bool
 	// Calls makes what serves another process's requests.
 	Calls(from kv.Process) rpc.Handler
 }

@@ -20,7 +20,7 @@ type noTiers struct{}
 func (noTiers) Begin(holding.Begun, func(kv.Process) *Owner)       {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                  {}
 func (noTiers) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) {}
-func (noTiers) Offering() bool                                     { return false }
+func (noTiers) Awaited() bool                                      { return false }
 func (noTiers) Calls(kv.Process) rpc.Handler                       { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)     {}
 func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)   {}

@@ -108,6 +108,9 @@ func (n *Node) Self() kv.Process { return n.cfg.Self }
 // Bound is B.
 func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 
+// LeaveTimeout bounds how long this node leaves.
+func (n *Node) LeaveTimeout() time.Duration { return n.cfg.LeaveTimeout }
+
 // View is the ring as it is now.
 func (n *Node) View() *View { return n.view.Load() }
 

@@ -160,7 +160,7 @@ func (n *Node) look(ctx context.Context) {
 }
 
 // leave hands over what this node holds, as far as somebody takes it in time,
-// and says goodbye.
+// lets the tiers end what others wait for, and says goodbye.
 func (n *Node) leave(ctx context.Context) {
 	begun, owned := n.cfg.Clock.Read().Boot, n.Held().Len()
 	n.step((*holding.Machine).Leave)
@@ -172,7 +172,7 @@ func (n *Node) leave(ctx context.Context) {
 		n.mu.Lock()
 		holding := n.machine.Holding()
 		n.mu.Unlock()
-		if !holding && !n.cfg.Tiers.Offering() {
+		if !holding && !n.cfg.Tiers.Awaited() {
 			break
 		}
 		select {

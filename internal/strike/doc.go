@@ -52,6 +52,11 @@ const (
 	ForgetDead                   // a member is forgotten only if it is held for dead
 	Overdue                      // a write that was given up is not stored
 	OverdueOrigin                // ... and no origin is asked to write it
+	NoSlot                       // a DELETE is noted where its namespace has no slot
+	TouchEvent                   // what a TOUCH has changed is noted under its event's version
+	Unknown                      // what may have been written through this host is noted
+	Settle                       // a late write through is told to whoever holds the key by then
+	Overtaken                    // a write through is not stored where a late one was told of meanwhile
 
 	Guards // their number
 )
@@ -86,6 +91,8 @@ var names = [Guards]string{
 	RunningTime: "silence counts while the process runs",
 	ForgetDead:  "only the dead are forgotten",
 	Overdue:     "no late write is stored", OverdueOrigin: "no late write at an origin",
+	NoSlot: "note of a DELETE without a slot", TouchEvent: "version of a TOUCH's event", Unknown: "note of a write of unknown outcome",
+	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored",
 }
 
 func (g Guard) String() string { return names[g] }

@@ -43,6 +43,7 @@ const (
 	OpAuth
 	OpProbe
 	OpNote
+	OpApplied
 
 	// OpCount is one above the highest op.
 	OpCount
@@ -52,7 +53,7 @@ var opNames = [OpCount]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
-	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE",
+	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
 
 func (o Op) String() string {
@@ -137,12 +138,13 @@ const (
 	All                         // all namespaces
 	Vouch                       // say in the answer who vouches for the value, and as of when
 	Abandon                     // give the token back: there is nothing to fill with
+	Settle                      // between sidecars: drop what the origin may have changed, and leave that alone
 )
 
 // allowed lists each op's options.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
-	OpDelete: AckAll | Soft, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
+	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 

@@ -184,6 +184,21 @@ type Fetched struct {
 	Entry Entry
 }
 
+// Applied asks a holder to wait until no process can serve what was in some
+// partitions before.
+type Applied struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Partitions []uint16
+}
+
+// AppliedBy answers APPLIED.
+type AppliedBy struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	All []bool // of each partition: it has been held, and everybody has what was there
+}
+
 // Goodbye says that a process has left and holds nothing.
 type Goodbye struct {
 	_msgpack struct{} `msgpack:",as_array"`

@@ -12,7 +12,7 @@ import (
 var bodies = map[string]any{
 	"request PEER_HELLO": PeerHello{}, "request POLL": Poll{}, "request ACQUIRE": Acquire{}, "request AUTH": Auth{},
 	"request PULL": Pull{}, "request FETCH": Fetch{}, "request GOODBYE": Goodbye{}, "request FOLLOW": Follow{},
-	"request PROBE": Probe{},
+	"request PROBE": Probe{}, "request APPLIED": Applied{}, "answer APPLIED": AppliedBy{},
 
 	"answer PEER_HELLO": PeerHello{}, "answer POLL": Poll{}, "answer ACQUIRE": Acquired{}, "answer AUTH": Authorized{},
 	"answer PULL": Pulled{}, "answer FETCH": Fetched{}, "answer FOLLOW": Followed{}, "answer PROBE": Probed{},
@@ -143,7 +143,7 @@ func TestArraysAreWhole(t *testing.T) {
 func FuzzBodies(f *testing.F) {
 	kinds := []any{
 		PeerHello{}, Poll{}, Acquire{}, Acquired{}, Auth{}, Authorized{}, Pull{}, Pulled{}, Fetch{}, Fetched{}, Goodbye{}, Follow{},
-		Followed{}, Relay{}, Probe{}, Probed{}, Hello{}, Welcome{}, Watched{}, []Member{}, Place{}, Stats{}, ClusterStats{},
+		Followed{}, Relay{}, Probe{}, Probed{}, Applied{}, AppliedBy{}, Hello{}, Welcome{}, Watched{}, []Member{}, Place{}, Stats{}, ClusterStats{},
 		Verified{},
 	}
 	for _, g := range messages() {

@@ -201,6 +201,10 @@ type ThroughStats struct {
 	Refused  int64 `msgpack:"refused" json:"refused"`     // by the origin, which has changed nothing
 	Unknown  int64 `msgpack:"unknown" json:"unknown"`     // the origin may have done it
 	Shed     int64 `msgpack:"shed" json:"shed"`           // had no turn or place in time
+
+	// Ended after their key had gone to another host, which has not acknowledged
+	// yet that it has dropped what it may have loaded before; now.
+	Unsettled int64 `msgpack:"unsettled" json:"unsettled"`
 }
 
 // LoadStats tells of loads from a namespace's origin by this host.

@@ -103,6 +103,7 @@ func messages() []golden {
 		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, HoldMS: 500}),
 		request("touch", Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000}),
 		request("incr", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5}),
+		request("incr without an initial value, with a TTL", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, TTLMS: 1000, Options: AckAll}),
 		request("incr with an initial value", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, Create: true, Initial: 10, TTLMS: 1000}),
 		request("set, given up at a moment", ends(set)),
 		request("set if the version is still the same, given up at a moment", ends(full)),
@@ -132,6 +133,7 @@ func messages() []golden {
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500, Anew: true}),
 		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
+		ask(OpApplied, Applied{Partitions: []uint16{0, 16383}}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
 		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
 		withBody("peer_hello", OpPeerHello, greeting),
@@ -144,6 +146,7 @@ func messages() []golden {
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
 		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Holders: []Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
+		withBody("applied", OpApplied, AppliedBy{All: []bool{true, false}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),
 
 		withBody("hello", OpHello, Welcome{

@@ -1,0 +1,56 @@
+package sidecar
+
+import (
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// TestDeleteBeforeSlot: an acknowledged deletion of a key whose namespace has had no
+// slot here removes the entry that has been handed over since it looked, and keeps
+// out the one that comes after it.
+func TestDeleteBeforeSlot(t *testing.T) {
+	s, err := New(Config{Node: "b", NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.store.Close() })
+	all := kv.NewPartitionSet(kv.Partitions)
+	generations := map[uint16]uint16{}
+	for p := range uint16(kv.Partitions) {
+		all.Add(p)
+		generations[p] = s.store.Generation(p)
+	}
+	ballot := &holding.Ballot{Clock: 1, Process: s.node.Self()}
+	src := &source{from: kv.Process{Node: "a", Epoch: 1}, ballot: cluster.ToBallot(ballot), partitions: all, generations: generations}
+	for p := range all.All() {
+		s.handoff.incoming[p].Store(src)
+	}
+	now := s.clock.Read()
+	asOf := s.hlc.Next(now.Wall)
+	comes := func(name string) bool {
+		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
+		return s.handoff.restore(src, &e, asOf, now)
+	}
+	for _, name := range []string{"before", "after"} {
+		looked := &namespaces{} // as the deletion has found them
+		looked.table.Store(s.names.table.Load())
+		if name == "before" && !comes(name) {
+			t.Fatal("the entry was refused")
+		}
+		b := borrowed{names: looked}
+		r := s.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.clock.Read())
+		if r.Status != wire.Miss || r.Version == 0 {
+			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
+		}
+		if name == "after" && comes(name) {
+			t.Error("an entry from before the deletion came in after it")
+		}
+		if _, there := s.store.Peek(s.names.lookup([]byte(name)).key([]byte("k")), s.clock.Read().Boot); there {
+			t.Errorf("an entry that came %s the deletion was acknowledged is there", name)
+		}
+	}
+}

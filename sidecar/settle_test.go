@@ -1,0 +1,300 @@
+package sidecar
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Writes through that end after their key has gone to another host.
+
+// policies are none for policy available, and the voters of policy consistent.
+var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}}
+
+// next waits until a node other than v holds a key, and reads it there.
+func (w *world) next(v *vnode, key string) *vnode {
+	for {
+		for _, o := range w.nodes {
+			if o != v && o.s != nil && o.s.node.Holds(o.s.hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+				o.get(key, 0)
+				return o
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// settled checks that all nodes read what the database has, and that every write
+// through has been settled.
+func (w *world) settled(s *store, key string, bad func(format string, args ...any)) {
+	for _, v := range w.nodes {
+		if v.s == nil {
+			continue
+		}
+		if r := v.get(key, 0); string(r.Value) != s.row(key) {
+			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
+		}
+		if n := v.s.names.lookup(defaultNamespace).throughStats().Unsettled; n != 0 {
+			bad("%d writes of %s are not settled", n, v.name)
+		}
+	}
+}
+
+// gone are ways for a key's owner to lose it while it writes the key. What follows
+// the write's end is in the function returned.
+var gone = map[string]func(w *world, owner *vnode) (after func()){
+	"leaves": func(w *world, owner *vnode) func() {
+		go owner.leave() // ends with the write
+		w.next(owner, "k")
+		return nil
+	},
+	"has less to hold": func(w *world, owner *vnode) func() {
+		owner.s.node.SetWeight(1)
+		w.next(owner, "k")
+		return nil
+	},
+	"several owners in a row": func(w *world, owner *vnode) func() {
+		owner.s.node.SetWeight(1)
+		w.next(owner, "k").s.node.SetWeight(1)
+		time.Sleep(500 * time.Millisecond)
+		w.next(owner, "k")
+		return nil
+	},
+	"cannot reach the next, who passes it on": func(w *world, owner *vnode) func() {
+		owner.s.node.SetWeight(1)
+		second := w.next(owner, "k")
+		w.net.Cut(owner.ip, second.ip)
+		return func() {
+			time.Sleep(100 * time.Millisecond)
+			second.s.node.SetWeight(1)
+			time.Sleep(400 * time.Millisecond)
+			w.net.Heal()
+		}
+	},
+	"cannot reach the next": func(w *world, owner *vnode) func() {
+		owner.s.node.SetWeight(1)
+		w.net.Cut(owner.ip, w.next(owner, "k").ip)
+		return func() {
+			time.Sleep(800 * time.Millisecond)
+			w.net.Heal()
+		}
+	},
+	"did not run": func(w *world, owner *vnode) func() {
+		go owner.pause(12 * time.Second)
+		time.Sleep(time.Millisecond)
+		w.next(owner, "k")
+		time.Sleep(12 * time.Second)
+		return nil
+	},
+	"the next one dies": func(w *world, owner *vnode) func() {
+		owner.s.node.SetWeight(1)
+		next := w.next(owner, "k")
+		w.net.Cut(owner.ip, next.ip)
+		return func() {
+			time.Sleep(300 * time.Millisecond)
+			go next.kill()
+			w.net.Heal()
+			time.Sleep(5 * time.Second)
+		}
+	},
+}
+
+// TestWriteThroughSettles: whoever holds a key when a late write of it ends drops
+// what it has loaded before.
+func TestWriteThroughSettles(t *testing.T) {
+	for policy, voters := range policies {
+		for how := range gone {
+			for _, op := range []wire.Op{wire.OpSet, wire.OpDelete} {
+				t.Run(fmt.Sprintf("%s, its owner %s, %s", op, how, policy), func(t *testing.T) {
+					settles(t, how, op, voters, t.Errorf)
+				})
+			}
+		}
+	}
+}
+
+func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(format string, args ...any)) {
+	s := &store{database: newDatabase(always(500 * time.Microsecond))}
+	throughNodes(t, 3, s, Namespace{Limits: Limits{Timeout: 30 * time.Second}}, func(w *world) {
+		owner, v := w.ownerOf("k"), w.other("k")
+		s.database.set("k", []byte("old"))
+		is(t, "before", v.get("k", 0), wire.OK, "old")
+		after := make(chan func(), 1)
+		s.before = func() error {
+			s.before = nil
+			after <- gone[how](w, owner)
+			return nil
+		}
+		s.after = func() error { // the origin's answer takes its time
+			s.after = nil
+			time.Sleep(100 * time.Millisecond)
+			return nil
+		}
+		q := &wire.Request{Op: op, Key: []byte("k"), Value: []byte("new"), TimeoutMS: 30_000}
+		if op == wire.OpDelete {
+			q.Key, q.Keys = nil, [][]byte{[]byte("k")}
+		}
+		r := v.do(q)
+		if op == wire.OpDelete {
+			r = r.Items[0]
+		}
+		if r.Status != wire.Timeout {
+			t.Errorf("%s: %s %s, want TIMEOUT", op, r.Status, r.Message)
+		}
+		if s.row("k") == "old" {
+			t.Error("the origin has not written it")
+		}
+		if f := <-after; f != nil {
+			f()
+		}
+		time.Sleep(time.Second)
+		w.settled(s, "k", bad)
+	}, voters...)
+}
+
+// TestWriteThroughSettlesWithHold: what the next owner loads after a late write is
+// not kept for the namespace's hold, since the replica that it comes from may lag.
+func TestWriteThroughSettlesWithHold(t *testing.T) {
+	for policy, voters := range policies {
+		t.Run(policy, func(t *testing.T) {
+			s := &store{database: newDatabase(always(500 * time.Microsecond))}
+			throughNodes(t, 3, s, Namespace{Hold: 400 * time.Millisecond}, func(w *world) {
+				owner, v := w.ownerOf("k"), w.other("k")
+				s.database.set("k", []byte("old"))
+				s.before = func() error {
+					s.before = nil
+					owner.s.node.SetWeight(1)
+					w.next(owner, "k")
+					time.Sleep(700 * time.Millisecond) // longer than the first hold
+					return nil
+				}
+				if r := v.set("k", "new"); r.Status != wire.Timeout {
+					t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
+				}
+				s.database.set("k", []byte("old")) // of a replica that lags
+				time.Sleep(50 * time.Millisecond)
+				is(t, "from the replica", w.ownerOf("k").get("k", 0), wire.OK, "old")
+				s.database.set("k", []byte("new"))
+				time.Sleep(50 * time.Millisecond)
+				w.settled(s, "k", t.Errorf)
+			}, voters...)
+		})
+	}
+}
+
+// TestWriteThroughOvertakenAtOrigin: a write whose owner has its answer after a late
+// write of an earlier owner was told of is not kept: the origin may have done the
+// late one last.
+func TestWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
+
+func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
+	s := &store{database: newDatabase(always(time.Millisecond))}
+	throughNodes(t, 3, s, Namespace{}, func(w *world) {
+		owner := w.ownerOf("k")
+		late := make(chan wire.Reply)
+		s.before = func() error { // of the late write
+			s.before = nil
+			owner.s.node.SetWeight(1)
+			next := w.next(owner, "k")
+			answered := make(chan struct{})
+			s.after = func() error { // of the next one, whose answer comes after the late one's
+				s.after = nil
+				close(answered)
+				time.Sleep(300 * time.Millisecond)
+				return nil
+			}
+			go func() { late <- next.set("k", "second") }()
+			<-answered
+			return nil
+		}
+		if r := owner.set("k", "first"); r.Status != wire.Timeout {
+			t.Errorf("the first SET: %s %s, want TIMEOUT", r.Status, r.Message)
+		}
+		if r := <-late; r.Status != wire.OK || r.Version == 0 {
+			t.Errorf("the second SET: %s %s", r.Status, r.Message)
+		}
+		if got := s.row("k"); got != "first" {
+			t.Fatalf("the origin has %q", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+		w.settled(s, "k", bad)
+	})
+}
+
+// TestLeaveSettles: a host that leaves hands over at once, waits for its writes
+// through, and for what must be said of them; it ends those that take too long.
+func TestLeaveSettles(t *testing.T) {
+	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
+		t.Run(takes.String(), func(t *testing.T) {
+			s := &store{database: newDatabase(always(time.Millisecond)), writing: takes / 2}
+			throughNodes(t, 3, s, Namespace{Limits: Limits{Timeout: 30 * time.Second}}, func(w *world) {
+				const n = 20
+				owner := w.ownerOf("k0")
+				var keys []string
+				for i := 0; len(keys) < n; i++ {
+					if k := fmt.Sprint("k", i); w.ownerOf(k) == owner {
+						keys = append(keys, k)
+						s.database.set(k, []byte("old"))
+						go w.other(k).do(&wire.Request{Op: wire.OpSet, Key: []byte(k), Value: []byte("new"), TimeoutMS: 30_000})
+					}
+				}
+				time.Sleep(10 * time.Millisecond)
+				left := time.Now()
+				go func() {
+					for _, k := range keys {
+						is(t, "from the next owner, meanwhile", w.next(owner, k).get(k, 0), wire.OK, "old")
+					}
+					if took := time.Since(left); took > 500*time.Millisecond {
+						t.Errorf("the keys have gone %v after the leave began", took)
+					}
+				}()
+				owner.leave()
+				took := time.Since(left)
+				if want := min(takes-10*time.Millisecond, 7500*time.Millisecond); took < want || took > want+600*time.Millisecond {
+					t.Errorf("the leave took %v, and the writes %v", took, takes)
+				}
+				time.Sleep(100 * time.Millisecond)
+				for _, k := range keys {
+					w.settled(s, k, t.Errorf)
+				}
+			})
+		})
+	}
+}
+
+// TestWriteThroughUnsettledBound: where the end of too many writes could not be told,
+// none begins, and the origin is not asked.
+func TestWriteThroughUnsettledBound(t *testing.T) {
+	s := &store{database: newDatabase(always(time.Millisecond))}
+	throughNodes(t, 2, s, Namespace{}, func(w *world) {
+		owner := w.ownerOf("k")
+		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(maxUnsettled)
+		for _, v := range w.nodes {
+			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
+				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
+			}
+			if r := v.remove(0, "k")[0]; r.Status != wire.Busy {
+				t.Errorf("DELETE: %s %s, want BUSY", r.Status, r.Message)
+			}
+		}
+		if s.row("k") != "" {
+			t.Error("the origin was asked")
+		}
+		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(0)
+		if r := owner.set("k", "value"); r.Status != wire.OK {
+			t.Errorf("SET: %s %s", r.Status, r.Message)
+		}
+	})
+}
+
+// TestSettleIsBetweenSidecars: an app cannot leave the origin out of its deletions.
+func TestSettleIsBetweenSidecars(t *testing.T) {
+	app := dial(t, start(t, Config{}))
+	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Settle})
+	if r.Status != wire.Unsupported {
+		t.Errorf("%s %s, want UNSUPPORTED", r.Status, r.Message)
+	}
+}
