@@ -246,12 +246,12 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	if h.incoming[p].Load() != src {
 		return false
 	}
-	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent}
+	entry := kv.Entry{
+		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
+		Deadline: endsBy(h.c.endOf(e.TTLMS, sent.Boot)),
+	}
 	if strike.Out(strike.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)
-	}
-	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
-		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
 	}
 	admit := func() bool {
 		return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)

@@ -152,13 +152,17 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 		if r.Absent {
 			a = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(r.Version)}
 		}
-		// Nobody vouches for what has gone again: a copy of it would have ended
-		// before it came.
-		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version && !r.Uncached {
+		// What was kept has an end, also where it has gone again by now: a millisecond
+		// then. What was not kept has none, and is for all who have waited.
+		if r.Uncached || r.Absent && ns.policy.NegativeTTL <= 0 {
+			return a
+		}
+		a.TTLMS = 1
+		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version {
 			a.TTLMS = remaining(info.Deadline, now)
-			if q.Has(wire.Vouch) {
-				c.vouchAs(&a, r.Version)
-			}
+		}
+		if q.Has(wire.Vouch) {
+			c.vouchAs(&a, r.Version)
 		}
 		return a
 	case errors.Is(err, loader.ErrPresent):

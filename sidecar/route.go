@@ -309,6 +309,7 @@ func owned(r *wire.Reply) wire.Reply {
 
 // read asks a key's owner, once for all who ask at the same time.
 func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	began := c.clock.Read().Boot
 	for {
 		now := c.clock.Read()
 		if !q.Has(wire.Fresh) {
@@ -322,16 +323,16 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 		cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
 		if lead {
 			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&asked, deadline)
-			return c.outcome(cl, q)
+			return c.outcome(cl, q, began)
 		}
 		left := deadline - now.Boot
 		t := time.NewTimer(max(left, 0))
 		select {
 		case <-cl.done:
 			t.Stop()
-			// Who asked first may have had less time than we have.
-			if cl.err == nil || c.clock.Read().Boot >= deadline {
-				return c.outcome(cl, q)
+			// The caller that asked first may have had less time than this one has.
+			if cl.serves(began) || c.clock.Read().Boot >= deadline {
+				return c.outcome(cl, q, began)
 			}
 		case <-t.C:
 			return unanswered(q, owner)
@@ -349,15 +350,16 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 }
 
-// outcome is what a call brought.
-func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
+// outcome is what a call brought for a read that began at a moment.
+func (c *core) outcome(cl *call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
-	case cl.err != nil:
-		c.counts.peerErrors.Add(1)
+	case !cl.serves(began):
+		if cl.err != nil {
+			c.counts.peerErrors.Add(1)
+		}
 		return unanswered(q, cl.owner)
 	case cl.copy != nil:
-		// It was alive when the owner answered; its copy may have ended since, as
-		// that counts from the question.
+		// It was alive when the read began; its copy may have ended since.
 		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, c.clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.owner)

@@ -50,6 +50,10 @@ const (
 	GapLocked                    // a gap is judged before it is over for others
 	RunningTime                  // silence of others counts while this process runs
 	ForgetDead                   // a member is forgotten only if it is held for dead
+	EndFromAsked                 // a TTL that another host tells of counts from before it was asked
+	JoinEnded                    // a call under way is not for those who began after its value's end
+	JoinHolding                  // a load is joined in the holding that it began in
+	SourceOfEntry                // what is handed over comes from who has released its partition
 
 	Guards // their number
 )
@@ -81,8 +85,10 @@ var names = [Guards]string{
 	FloorsInReset: "flushes in RESET", FloorsInLog: "flushes in logs", FloorsInHello: "flushes in greetings", FloorsInAcquire: "flushes in answers to ACQUIRE",
 	FloorsInAuth: "flushes in answers to AUTH",
 	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
-	RunningTime: "silence counts while the process runs",
-	ForgetDead:  "only the dead are forgotten",
+	RunningTime:  "silence counts while the process runs",
+	ForgetDead:   "only the dead are forgotten",
+	EndFromAsked: "end counted from the question", JoinEnded: "no joining of what has ended", JoinHolding: "loads joined in their holding",
+	SourceOfEntry: "source of what is handed over",
 }
 
 func (g Guard) String() string { return names[g] }

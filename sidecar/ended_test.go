@@ -1,0 +1,111 @@
+package sidecar
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A value that had ended when a read began is not that read's, also where it is on
+// its way by then: the read asks the owner itself.
+func TestNoReadHasWhatEndedBefore(t *testing.T) { noReadHasWhatEndedBefore(t, t.Errorf) }
+
+// noReadHasWhatEndedBefore tells of each door through which a read has a value that
+// ended before.
+func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)) {
+	a, _, app, keys := startPair(t, 5)
+	for i, door := range []struct {
+		name    string
+		options wire.Options
+		read    func(key []byte) wire.Reply
+	}{
+		{"GET", 0, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
+		{"GET that may be stale", wire.StaleOK, func(key []byte) wire.Reply {
+			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
+		}},
+		{"MGET", 0, func(key []byte) wire.Reply {
+			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
+		}},
+		{"LEASE", leases, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"an embedding program's GET", 0, func(key []byte) wire.Reply {
+			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
+			return r
+		}},
+	} {
+		k := a.names.lookup(defaultNamespace).key(keys[i])
+		owner := a.node.View().Owner(k.Hash.Partition())
+		for !owner.Leased(a.clock.Read().Boot, a.node.Bound()) {
+			time.Sleep(time.Millisecond)
+		}
+		now := a.clock.Read()
+		cl, _ := a.calls.join(&a.core, owner, k, door.options, now, now.Boot+100*time.Millisecond, nil)
+		time.Sleep(2 * time.Millisecond)
+		joined := a.counts.joined.Load()
+		answer := make(chan wire.Reply)
+		go func() { answer <- door.read(keys[i]) }() // ends with its answer, below
+		for a.counts.joined.Load() == joined {
+			time.Sleep(time.Millisecond)
+		}
+		came := wire.Reply{
+			Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.hlc.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
+		}
+		if door.options == wire.StaleOK {
+			came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
+		}
+		a.take(cl, &came)
+		a.ended(cl)
+		switch r := <-answer; {
+		case string(r.Value) == "ended":
+			bad("%s: what ended before the read began is its answer", door.name)
+		case r.Status != wire.OK || string(r.Value) != string(keys[i]):
+			t.Errorf("%s: %s %q, want the present value", door.name, r.Status, r.Value)
+		}
+	}
+}
+
+// A copy ends with its entry, however long the owner's answer was on its way.
+func TestVirtualCopyEndsWithItsEntry(t *testing.T) { copyEndsWithItsEntry(t, t.Errorf) }
+
+// copyEndsWithItsEntry tells of a copy that is served after its entry's end.
+func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		a, b := w.nodes[0], w.nodes[1]
+		var g gates
+		a.dials = g.dial(a)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(time.Second)
+		key, _ := heldBy(b, "key")
+		a.get(string(key), 0) // the connection is made
+		const ttl = 800 * time.Millisecond
+		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
+			t.Error(err)
+		}
+		end := time.Now().Add(ttl)
+		time.Sleep(50 * time.Millisecond)
+		release := g.hold(b.ip)
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			release()
+		}()
+		is(t, "the read whose answer is late", a.get(string(key), 0), wire.OK, "v")
+		a.s.l1.Wait()
+		if r := a.get(string(key), 0); r.Status != wire.OK || r.Source != wire.SourceL1 {
+			t.Errorf("before its end: %s from %s, want the copy", r.Status, r.Source)
+		}
+		time.Sleep(time.Until(end) + 2*time.Millisecond)
+		if r := a.get(string(key), 0); r.Status == wire.OK {
+			bad("a copy is served after the end of its entry: %+v", r)
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
