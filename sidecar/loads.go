@@ -91,16 +91,21 @@ func (ns *namespace) lives(r *loader.Result, now kv.Moment) kv.Deadline {
 	return kv.After(now.Boot, loader.Jitter(cmp.Or(r.TTL, ns.ttl), ns.jitter, rand.Float64()))
 }
 
-// newLoad is a load of a key that this host holds.
-func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
+// newLoad is a load of a key that this host holds. It belongs to that holding,
+// though it may begin when that is over: then no read joins it that a later holding
+// answers.
+func (c *core) newLoad(ns *namespace, key kv.Key, holding uint32) loader.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
-	p := key.Hash.Partition()
-	var holding uint32 // in which it begins
 	var generation uint16
+	joinedIn := holding
+	if strike.Out(strike.JoinHolding) {
+		joinedIn = 0
+	}
 	return loader.Load{
-		Key: key,
+		Key:     key,
+		Holding: joinedIn,
 		Begin: func() loader.Stamp {
-			holding, generation = c.node.Holds(p), c.store.Generation(p)
+			generation = c.store.Generation(key.Hash.Partition())
 			return c.stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
@@ -118,7 +123,7 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 			return v, err
 		},
 		Keep: func(r loader.Result) bool {
-			return holding != 0 && c.keep(ns, key, holding, generation, r, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
+			return c.keep(ns, key, holding, generation, r, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
 		},
 	}
 }
@@ -131,7 +136,11 @@ func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Requ
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	l := c.newLoad(ns, key)
+	holding := c.node.Holds(key.Hash.Partition())
+	if holding == 0 {
+		return moved()
+	}
+	l := c.newLoad(ns, key, holding)
 	l.Fresh = q.Has(wire.Fresh)
 	l.Missing = func() bool {
 		_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
@@ -193,10 +202,11 @@ func loadError(ns *namespace, err error) wire.Reply {
 
 // refresh loads a key in the background, unless somebody does.
 func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
-	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil {
+	holding := c.node.Holds(key.Hash.Partition())
+	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil || holding == 0 {
 		return
 	}
-	l := c.newLoad(ns, key)
+	l := c.newLoad(ns, key, holding)
 	if missing {
 		l.Missing = func() bool {
 			_, there := c.store.Peek(l.Key, c.clock.Read().Boot)

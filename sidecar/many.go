@@ -74,7 +74,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			key := ns.key(q.Keys[i])
 			p := key.Hash.Partition()
 			if c.node.Holds(p) != 0 {
-				if items[i] = c.execute(one(i), b, now, false); items[i].Status == wire.Moved {
+				if items[i] = c.execute(one(i), b, now, 0); items[i].Status == wire.Moved {
 					late = append(late, i)
 				}
 				continue

@@ -140,7 +140,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		b.release()
 		return c.writeThrough(ctx, ns, q, k, deadline)
 	}
-	r := c.keyLocally(q, k, b, now, false)
+	r := c.keyLocally(q, k, b, now, 0)
 	if r.Status != wire.Moved {
 		return r, true
 	}
@@ -150,9 +150,10 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 	}
 	key := ns.key(k)
 	partition := key.Hash.Partition()
+	holding := c.node.Holds(partition) // before its source
 	src := c.handoff.incoming[partition].Load()
 	waits := readOp(q.Op) && ns.waits(q)
-	if src == nil && (!waits || c.node.Holds(partition) == 0) {
+	if holding == 0 {
 		return r, false // not held any more
 	}
 	if src != nil {
@@ -160,7 +161,9 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
 		}
-		r = c.keyLocally(q, k, b, c.clock.Read(), true)
+	}
+	if src != nil || !waits { // else all that was on its way has come
+		r = c.keyLocally(q, k, b, c.clock.Read(), holding)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
@@ -177,14 +180,14 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		}
 		// Somebody else has stored it.
 		now := c.clock.Read()
-		if r = c.keyLocally(q, k, b, now, true); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+		if r = c.keyLocally(q, k, b, now, holding); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
 		}
 	}
 }
 
 // keyLocally is execute for one key, a deleted one too.
-func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
+func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched uint32) wire.Reply {
 	if q.Op == wire.OpDelete {
 		return c.deleteKey(q, k, b, now)
 	}

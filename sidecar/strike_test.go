@@ -599,6 +599,7 @@ var shown = []struct {
 	{strike.OfferFilter, "TestOfferGivesNothingNewer; no history can tell: such writes are of unknown outcome", offerGivesNothingNewer},
 	{strike.EndFromAsked, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
 	{strike.JoinEnded, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
+	{strike.JoinHolding, "TestVirtualLoadOfEndedHolding", loadOfEndedHolding},
 }
 
 // tries bounds the runs in which a scene must show what it is for.

@@ -369,7 +369,7 @@ func TestVirtualVouch(t *testing.T) {
 			bo := borrowed{names: a.s.names}
 			defer bo.release()
 			now := a.s.clock.Read()
-			r := a.s.execute(q, &bo, now, false)
+			r := a.s.execute(q, &bo, now, 0)
 			if r.Status == wire.Moved {
 				bo.release()
 				if !app {

@@ -35,7 +35,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 			bo := borrowed{names: a.s.names}
 			defer bo.release()
 			now := a.s.clock.Read()
-			if r := a.s.execute(q, &bo, now, false); r.Status != wire.Moved {
+			if r := a.s.execute(q, &bo, now, 0); r.Status != wire.Moved {
 				return r
 			}
 			bo.release()
