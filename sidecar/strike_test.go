@@ -600,6 +600,7 @@ var shown = []struct {
 	{strike.EndFromAsked, "TestVirtualCopyEndsWithItsEntry", copyEndsWithItsEntry},
 	{strike.JoinEnded, "TestNoReadHasWhatEndedBefore", noReadHasWhatEndedBefore},
 	{strike.JoinHolding, "TestVirtualLoadOfEndedHolding", loadOfEndedHolding},
+	{strike.SourceOfEntry, "TestEntriesComeFromTheirSource", entriesComeFromTheirSource},
 }
 
 // tries bounds the runs in which a scene must show what it is for.
