@@ -18,19 +18,19 @@ func TestNoReadHasWhatEndedBefore(t *testing.T) { noReadHasWhatEndedBefore(t, t.
 func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)) {
 	a, _, app, keys := startPair(t, 5)
 	for i, door := range []struct {
-		name    string
-		options wire.Options
-		read    func(key []byte) wire.Reply
+		name string
+		asks question
+		read func(key []byte) wire.Reply
 	}{
-		{"GET", 0, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
-		{"GET that may be stale", wire.StaleOK, func(key []byte) wire.Reply {
+		{"GET", question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
+		{"GET that may be stale", question{false, wire.StaleOK}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
 		}},
-		{"MGET", 0, func(key []byte) wire.Reply {
+		{"MGET", question{}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
 		}},
-		{"LEASE", leases, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
-		{"an embedding program's GET", 0, func(key []byte) wire.Reply {
+		{"LEASE", question{true, 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"an embedding program's GET", question{}, func(key []byte) wire.Reply {
 			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
 			return r
 		}},
@@ -41,7 +41,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 			time.Sleep(time.Millisecond)
 		}
 		now := a.clock.Read()
-		cl, _ := a.calls.join(&a.core, owner, k, door.options, now, now.Boot+100*time.Millisecond, nil)
+		cl, _ := a.calls.join(&a.core, owner, k, door.asks, now, now.Boot+100*time.Millisecond, nil)
 		time.Sleep(2 * time.Millisecond)
 		joined := a.counts.joined.Load()
 		answer := make(chan wire.Reply)
@@ -52,7 +52,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		came := wire.Reply{
 			Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.hlc.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
 		}
-		if door.options == wire.StaleOK {
+		if door.asks.options == wire.StaleOK {
 			came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 		}
 		a.take(cl, &came)

@@ -31,7 +31,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		}
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch | copyVouches}
+			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
 			bo := borrowed{names: a.s.names}
 			defer bo.release()
 			now := a.s.clock.Read()
