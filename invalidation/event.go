@@ -9,7 +9,7 @@ import (
 // Event is one change, at its place in a Log.
 type Event struct {
 	Kind    Kind
-	Hash    kv.Hash // of the key, of Changed
+	Hash    kv.Hash // of the key, of Changed and of Held
 	Version kv.Version
 	Detail  *Detail // of all but Changed; shared, never changed
 }
@@ -51,5 +51,5 @@ type Reset struct {
 type Mark struct {
 	Partition uint16
 	Changed   uint64
-	Raised    uint64 // or held as a whole
+	Raised    uint64 // or held, as a whole or a key of it
 }

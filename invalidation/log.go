@@ -42,10 +42,13 @@ func (l *Log) Append(e Event) uint64 {
 	defer l.mu.Unlock()
 	l.head++
 	l.ring[l.head%uint64(len(l.ring))] = e
-	switch e.Kind {
-	case Changed:
+	switch {
+	case e.Kind == Changed:
 		l.marks[e.Hash.Partition()].Changed = l.head
-	case Raised, Held:
+	case e.Kind == Flushed: // a Reset comes with the floors
+	case e.Detail.Partitions == nil: // the change that a key is held for may be yet to come
+		l.marks[e.Hash.Partition()].Raised = l.head
+	default:
 		for p := range e.Detail.Partitions.All() {
 			l.marks[p].Raised = l.head
 		}

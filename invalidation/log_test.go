@@ -41,8 +41,15 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 		var all []Event
 		for range 500 {
 			e := Event{Kind: Changed, Hash: keyIn(uint16(rnd.IntN(8)), rnd.Uint64N(100)), Version: kv.Version(len(all) + 1)}
-			if rnd.IntN(10) == 0 {
+			switch rnd.IntN(20) {
+			case 0, 1:
 				e = Event{Kind: Raised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
+			case 2:
+				e = Event{Kind: Held, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
+			case 3: // its deletion may be lost, or yet to come
+				e = Event{Kind: Held, Hash: e.Hash, Version: e.Version, Detail: &Detail{Hold: time.Second}}
+			case 4:
+				e = Event{Kind: Flushed, Version: e.Version, Detail: &Detail{Namespace: "ns"}}
 			}
 			all = append(all, e)
 			if got := l.Append(e); got != uint64(len(all)) {
@@ -55,6 +62,9 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			}
 			if !ok {
 				r := l.Reset(place)
+				if e.Kind == Held && place < uint64(len(all)) && len(r.Since) == 0 {
+					t.Fatalf("reset after %d: %+v is not in it", place, e)
+				}
 				want := map[uint16]Mark{}
 				for i, e := range all {
 					switch e.Kind {
@@ -62,8 +72,12 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 						m := want[e.Hash.Partition()]
 						m.Partition, m.Changed = e.Hash.Partition(), uint64(i+1)
 						want[m.Partition] = m
-					case Raised:
-						for p := range e.Detail.Partitions.All() {
+					case Raised, Held:
+						set := e.Detail.Partitions
+						if set == nil {
+							set = setOf(e.Hash.Partition())
+						}
+						for p := range set.All() {
 							m := want[p]
 							m.Partition, m.Raised = p, uint64(i+1)
 							want[p] = m

@@ -297,3 +297,30 @@ func TestLoadsClose(t *testing.T) {
 		l.check(t)
 	})
 }
+
+// TestLoadsAreOfOneHolding: nobody joins a load that was begun for another holding,
+// and each is detached with the others.
+func TestLoadsAreOfOneHolding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoads(t, LoadsConfig{})
+		var v versions
+		o := &origin{takes: time.Second}
+		load := func(holding uint32) Load {
+			return Load{Key: keyOf("k"), Holding: holding, Begin: v.begin, Fetch: o.fetch}
+		}
+		for _, holding := range []uint32{1, 2, 1, 2} {
+			if _, err := l.Refresh(load(holding)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if st := l.Stats(); st.Begun != 2 || st.Collapsed != 2 {
+			t.Errorf("%+v, want a load for each of two holdings", st)
+		}
+		l.Detach(keyOf("k").Hash)
+		if st := l.Stats(); st.Detached != 2 {
+			t.Errorf("%+v, want both detached", st)
+		}
+		time.Sleep(2 * time.Second)
+		l.check(t)
+	})
+}

@@ -32,9 +32,16 @@ type call struct {
 	done chan struct{} // closed when it ends, for those who wait; nil without any
 	told []*pending    // when it ends, those who do not wait
 
-	copy  *l1.Copy   // the value
-	reply wire.Reply // or what there is instead
-	err   error      // or why there is no answer
+	copy  *l1.Copy      // the value
+	reply wire.Reply    // or what there is instead
+	err   error         // or why there is no answer
+	ends  time.Duration // of the value, a stale one too; zero is none
+}
+
+// serves says whether what a call has brought is for a read that began at a
+// moment: a value that had ended by then is not.
+func (cl *call) serves(began time.Duration) bool {
+	return cl.err == nil && (cl.ends == 0 || began < cl.ends || strike.Out(strike.JoinEnded))
 }
 
 // question is what a call asks of its key. Reads share a call that asks the same.
@@ -52,6 +59,8 @@ func questionOf(q *wire.Request) question { return question{q.Op == wire.OpLease
 // call was sent concerns the key (see detach): so whatever this host has
 // acknowledged before the read, or knows of, is in it. Versions cannot tell: the
 // owner's clock may be behind this one's when it stamps a write after the call.
+// That its value has not ended before the read began is known once it is there
+// (see serves).
 //
 // A pending request p is told of the end of a call that it has joined; without
 // one the caller waits for it. There is no call for a p that one under way may

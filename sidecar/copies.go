@@ -81,11 +81,35 @@ func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased 
 	return r
 }
 
+// endOf is the end of a TTL that another host has told of, on the boot clock, and
+// zero for none. It counts from before that one was asked; rates of clocks may differ,
+// and what has less than a millisecond left says one.
+func (c *core) endOf(ttlMS int64, asked time.Duration) time.Duration {
+	if ttlMS <= 0 {
+		return 0
+	}
+	if strike.Out(strike.EndFromAsked) {
+		asked = c.clock.Read().Boot
+	}
+	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
+}
+
+// endsBy is an end as a deadline, which is not after it.
+func endsBy(end time.Duration) kv.Deadline {
+	if end == 0 {
+		return 0
+	}
+	return min(max(1, kv.Deadline(end/time.Millisecond)), kv.MaxDeadline)
+}
+
 // take keeps what the owner has answered, and a copy of a value if nothing has
 // outdated it.
 func (c *core) take(cl *call, r *wire.Reply) {
 	c.hlc.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
+	if r.Vouched || r.Status == wire.Stale { // what nobody may keep has no end
+		cl.ends = c.endOf(r.TTLMS, cl.at)
+	}
 	if r.Status != wire.OK && !absent || !r.Vouched {
 		cl.reply = owned(r)
 		return
@@ -97,10 +121,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	}
 	cp := &l1.Copy{
 		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
-		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at,
-	}
-	if r.TTLMS > 0 { // the owner's clock may run slower than ours, and what has less than a millisecond left says one
-		cp.Deadline = kv.After(cl.at, max(1, time.Duration(r.TTLMS-1)*time.Millisecond*98/100))
+		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: endsBy(cl.ends),
 	}
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy = cp

@@ -157,7 +157,7 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 		}
 		s.limit(q, until)
 		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {
-			r = s.execute(q, b, now, false)
+			r = s.execute(q, b, now, 0)
 		} else {
 			r = moved() // some keys may be here, and others not
 		}

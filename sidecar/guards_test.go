@@ -253,9 +253,10 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 			fetched[name] = f.Found
 		}
 		pulled := map[string]bool{}
-		o := h.offerOf(to, cluster.ToBallot(ballot))
-		for e := range h.given(o) {
-			pulled[string(e.Key)] = true
+		for _, part := range h.offerOf(to, cluster.ToBallot(ballot)).parts(nil) {
+			for e := range h.given(part) {
+				pulled[string(e.Key.Bytes)] = true
+			}
 		}
 		for _, name := range names {
 			if fetched[name] != want[name] || pulled[name] != want[name] {

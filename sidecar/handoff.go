@@ -3,6 +3,8 @@ package sidecar
 import (
 	"bytes"
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +34,6 @@ type handoff struct {
 	heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // of others' logs, where this holding began
 	begunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
 	ended    [kv.Partitions]ended                                 // under the node's lock, like those who use it
-	fetches  singleflight.Group                                   // of single entries
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -56,15 +57,16 @@ const (
 	pullTimeout = time.Second
 	pullTries   = 5
 	pullRate    = 64 << 20 // bytes a second
-	maxOffers   = 4096
 )
 
-// source is where the entries of some partitions are on their way from.
+// source is where the entries of some partitions are on their way from. Each
+// holding's partition has one at most.
 type source struct {
 	from        kv.Process
 	ballot      wire.Ballot
 	partitions  kv.PartitionSet
-	generations map[uint16]uint16 // of the holdings that the entries are for
+	generations map[uint16]uint16  // in the store, of the holdings that the entries are for; of partitions, no others
+	fetches     singleflight.Group // of single entries
 }
 
 // ended is the last holding of a partition that this process has ended.
@@ -115,13 +117,22 @@ func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) 
 	}
 	h.c.missed(b.Partitions)
 	h.c.holdTaken(&b, owner, now)
-	for from, set := range b.Releasers {
+	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
 		if from == h.c.node.Self() {
 			continue
 		}
-		src := &source{from: from, ballot: cluster.ToBallot(b.Ballot), partitions: set, generations: generations}
-		for p := range set.All() {
-			h.incoming[p].Store(src)
+		src := &source{
+			from: from, ballot: cluster.ToBallot(b.Ballot),
+			partitions: kv.NewPartitionSet(kv.Partitions), generations: map[uint16]uint16{},
+		}
+		for p := range b.Releasers[from].All() {
+			if g, begins := generations[p]; begins && h.incoming[p].CompareAndSwap(nil, src) {
+				src.partitions.Add(p)
+				src.generations[p] = g
+			}
+		}
+		if src.partitions.Empty() {
+			continue
 		}
 		if running, end := h.begin(); running != nil {
 			go func() { // ends with the handoff, or with run, which waits for it
@@ -198,7 +209,7 @@ func (h *handoff) wanted(src *source) bool {
 }
 
 func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size int, done bool, err error) {
-	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.ballot, Batch: batch})
+	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.ballot, Batch: batch, Partitions: src.partitions.Bytes()})
 	if err != nil {
 		return 0, false, err
 	}
@@ -230,7 +241,9 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 }
 
 // restore stores an entry that has come, unless something newer is known of its
-// key: through the same question as every copy.
+// key: through the same question as every copy. It is for the very holding that the
+// source is one of, and of a partition that the source is for: what else a process
+// has released may be older than what the holding has from somebody else.
 func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
 	b := borrowed{names: h.c.names}
 	defer b.release()
@@ -242,28 +255,31 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 		return false
 	}
 	key := ns.key(e.Key)
-	p := key.Hash.Partition()
-	if h.incoming[p].Load() != src {
+	generation, expected := src.generations[key.Hash.Partition()]
+	if strike.Out(strike.SourceOfEntry) {
+		generation, expected = h.c.store.Generation(key.Hash.Partition()), true
+	}
+	if !expected {
 		return false
 	}
-	entry := kv.Entry{Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent}
+	entry := kv.Entry{
+		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
+		Deadline: endsBy(h.c.endOf(e.TTLMS, sent.Boot)),
+	}
 	if strike.Out(strike.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)
-	}
-	if e.TTLMS > 0 { // counted from before it was asked for; clocks' rates may differ
-		entry.Deadline = kv.After(sent.Boot, time.Duration(e.TTLMS)*time.Millisecond*98/100)
 	}
 	admit := func() bool {
 		return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
 	}
-	return h.c.store.Restore(entry, src.generations[p], e.Hits, admit, h.c.clock.Read()) == segment.Stored
+	return h.c.store.Restore(entry, generation, e.Hits, admit, h.c.clock.Read()) == segment.Stored
 }
 
 // fetch asks a partition's releaser for one entry, once for all who miss it,
 // unless it is there by then. An error says that it could not be asked.
 func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key kv.Key, timeout time.Duration) error {
 	key.Bytes = bytes.Clone(key.Bytes) // it may outlive the request
-	done := h.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
+	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
 		running, end := h.begin()
 		if running == nil {
 			return nil, ErrClosed

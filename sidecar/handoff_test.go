@@ -12,12 +12,29 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// TestHandoffOfNegatives: that the origin has no value moves with the rest, both
-// in the stream and for who asks for one key; what is stale stays.
-func TestHandoffOfNegatives(t *testing.T) {
+// setClock is a clock that a test sets forward.
+type setClock struct {
+	kv.Clock
+	forward time.Duration
+}
+
+func (c *setClock) Read() kv.Moment {
+	m := c.Clock.Read()
+	m.Boot += c.forward
+	m.Wall += c.forward.Milliseconds()
+	return m
+}
+
+// handingOver returns two hosts that do not run, for the first one's entries to be
+// handed to the second by hand.
+func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
+	t.Helper()
+	clock = &setClock{Clock: kv.NewSystemClock()}
 	var hosts [2]*Sidecar
 	for i := range hosts {
-		s, err := New(Config{Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"}})
+		s, err := New(Config{
+			Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"}, Clock: clock,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -27,7 +44,65 @@ func TestHandoffOfNegatives(t *testing.T) {
 		})
 		hosts[i] = s
 	}
-	a, b := hosts[0], hosts[1]
+	return hosts[0], hosts[1], clock
+}
+
+// release ends what a host has of some partitions and offers it to another one,
+// whose holdings of them begin. It returns the version of the release.
+func release(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) kv.Version {
+	asOf := a.hlc.Next(a.clock.Read().Wall)
+	a.handoff.Ended(set, asOf)
+	a.handoff.Offer(b.node.Self(), ballot, set)
+	b.hlc.Observe(asOf)
+	b.floor(set, asOf) // the event
+	return asOf
+}
+
+// sourceOf is what the second host pulls some partitions from.
+func sourceOf(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) *source {
+	src := &source{from: a.node.Self(), ballot: cluster.ToBallot(ballot), partitions: set, generations: map[uint16]uint16{}}
+	for p := range set.All() {
+		src.generations[p] = b.store.Generation(p)
+		b.handoff.incoming[p].Store(src)
+	}
+	return src
+}
+
+func releaseAll(a, b *Sidecar) *source {
+	all := kv.NewPartitionSet(kv.Partitions)
+	for p := range uint16(kv.Partitions) {
+		all.Add(p)
+	}
+	ballot := &holding.Ballot{Clock: a.hlc.Next(a.clock.Read().Wall), Process: b.node.Self()}
+	release(a, b, ballot, all)
+	return sourceOf(a, b, ballot, all)
+}
+
+// pullBatch asks for a batch and restores what comes. It returns the entries, and
+// how many were admitted.
+func pullBatch(t *testing.T, a, b *Sidecar, src *source, q wire.Pull) (some wire.Pulled, admitted int) {
+	t.Helper()
+	sent := b.clock.Read()
+	q.Ballot = src.ballot
+	r := a.handoff.servePull(b.node.Self(), &q)
+	if r.Status != wire.OK {
+		t.Fatalf("batch %d: %s %s", q.Batch, r.Status, r.Message)
+	}
+	if err := wire.UnmarshalBody(r.Body, &some); err != nil {
+		t.Fatal(err)
+	}
+	for i := range some.Entries {
+		if b.handoff.restore(src, &some.Entries[i], kv.Version(some.AsOf), sent) {
+			admitted++
+		}
+	}
+	return some, admitted
+}
+
+// TestHandoffOfNegatives: that the origin has no value moves with the rest, both
+// in the stream and for who asks for one key; what is stale stays.
+func TestHandoffOfNegatives(t *testing.T) {
+	a, b, _ := handingOver(t)
 	now := a.clock.Read()
 	ttl := kv.After(now.Boot, time.Hour)
 	key := a.names.lookup(defaultNamespace).key
@@ -47,19 +122,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 	fill("softened", segment.Fill{Value: []byte("v")})
 	a.store.Soften(key([]byte("softened")), now)
 
-	all := kv.NewPartitionSet(kv.Partitions)
-	generations := map[uint16]uint16{}
-	for p := range uint16(kv.Partitions) {
-		all.Add(p)
-		generations[p] = b.store.Generation(p)
-	}
-	ballot := &holding.Ballot{Clock: a.hlc.Next(now.Wall), Process: b.node.Self()}
-	a.handoff.Ended(all, a.hlc.Next(now.Wall))
-	a.handoff.Offer(b.node.Self(), ballot, all)
-	src := &source{from: a.node.Self(), ballot: cluster.ToBallot(ballot), partitions: all, generations: generations}
-	for p := range all.All() {
-		b.handoff.incoming[p].Store(src)
-	}
+	src := releaseAll(a, b)
 	none := segment.Info{Marks: segment.Marks{Absent: true}}
 	expect := func(how string, want map[string]segment.Info) {
 		t.Helper()

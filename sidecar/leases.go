@@ -93,6 +93,7 @@ var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and ha
 // time. A value is for all who wait, and kept as a GET's is; a token is for the
 // one who asked, and the next in line asks on behalf of the others.
 func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	began := c.clock.Read().Boot
 	for {
 		now := c.clock.Read()
 		if !q.Has(wire.Fresh) {
@@ -113,13 +114,13 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 			}
 			a.Release()
 			c.ended(cl)
-			return c.outcome(cl, q)
+			return c.outcome(cl, q, began)
 		}
 		if !c.waitFor(ctx, cl, deadline) {
 			return errorReply(waitedInVain)
 		}
-		if own := cl.err != nil || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
-			return c.outcome(cl, q)
+		if own := !cl.serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
+			return c.outcome(cl, q, began)
 		}
 		if c.clock.Read().Boot >= deadline {
 			return errorReply(waitedInVain)

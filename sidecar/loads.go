@@ -92,16 +92,21 @@ func (ns *namespace) lives(r *loader.Result, now kv.Moment) kv.Deadline {
 	return kv.After(now.Boot, loader.Jitter(cmp.Or(r.TTL, ns.ttl), ns.jitter, rand.Float64()))
 }
 
-// newLoad is a load of a key that this host holds.
-func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
+// newLoad is a load of a key that this host holds. It belongs to that holding,
+// though it may begin when that is over: then no read joins it that a later holding
+// answers.
+func (c *core) newLoad(ns *namespace, key kv.Key, holding uint32) loader.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
-	p := key.Hash.Partition()
-	var holding uint32 // in which it begins
 	var generation uint16
+	joinedIn := holding
+	if strike.Out(strike.JoinHolding) {
+		joinedIn = 0
+	}
 	return loader.Load{
-		Key: key,
+		Key:     key,
+		Holding: joinedIn,
 		Begin: func() loader.Stamp {
-			holding, generation = c.node.Holds(p), c.store.Generation(p)
+			generation = c.store.Generation(key.Hash.Partition())
 			return c.stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
@@ -119,7 +124,7 @@ func (c *core) newLoad(ns *namespace, key kv.Key) loader.Load {
 			return v, err
 		},
 		Keep: func(r loader.Result) bool {
-			return holding != 0 && c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
+			return c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
 		},
 	}
 }
@@ -132,7 +137,11 @@ func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Requ
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	l := c.newLoad(ns, key)
+	holding := c.node.Holds(key.Hash.Partition())
+	if holding == 0 {
+		return moved()
+	}
+	l := c.newLoad(ns, key, holding)
 	l.Fresh = q.Has(wire.Fresh)
 	l.Missing = func() bool {
 		_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
@@ -153,13 +162,17 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 		if r.Absent {
 			a = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(r.Version)}
 		}
-		// Nobody vouches for what has gone again: a copy of it would have ended
-		// before it came.
-		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version && !r.Uncached {
+		// What was kept has an end, also where it has gone again by now: a millisecond
+		// then. What was not kept has none, and is for all who have waited.
+		if r.Uncached || r.Absent && ns.policy.NegativeTTL <= 0 {
+			return a
+		}
+		a.TTLMS = 1
+		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version {
 			a.TTLMS = remaining(info.Deadline, now)
-			if q.Has(wire.Vouch) {
-				c.vouchAs(&a, r.Version)
-			}
+		}
+		if q.Has(wire.Vouch) {
+			c.vouchAs(&a, r.Version)
 		}
 		return a
 	case errors.Is(err, loader.ErrPresent):
@@ -190,10 +203,11 @@ func loadError(ns *namespace, err error) wire.Reply {
 
 // refresh loads a key in the background, unless somebody does.
 func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
-	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil {
+	holding := c.node.Holds(key.Hash.Partition())
+	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil || holding == 0 {
 		return
 	}
-	l := c.newLoad(ns, key)
+	l := c.newLoad(ns, key, holding)
 	if missing {
 		l.Missing = func() bool {
 			_, there := c.store.Peek(l.Key, c.clock.Read().Boot)

@@ -246,8 +246,9 @@ func TestVirtualLoadAgainstInvalidation(t *testing.T) {
 }
 
 // TestVirtualLoadedAndGone: what was loaded, kept and deleted before its readers were
-// answered is a value for them, also on another host: it is vouched for by
-// nobody, so no copy is made of it, which would end before it came.
+// answered is a value for them, also on another host. Its end is there with it: so
+// no copy outlives it, and it is for no read that begins later. What was not kept has
+// none, and nobody vouches for it.
 func TestVirtualLoadedAndGone(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {
@@ -264,8 +265,16 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 			t.Errorf("there: %+v, want it vouched for", a)
 		}
 		v.drop("k", 0)
+		if a := c.loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Vouched || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
+			t.Errorf("gone: %+v, want the value as of its load, for 1 ms", a)
+		}
+		none := loader.Result{Absent: true, Stamp: r.Stamp}
+		if a := c.loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Vouched || a.TTLMS != 1 {
+			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
+		}
+		r.Uncached = true
 		if a := c.loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Vouched || a.TTLMS != 1 {
-			t.Errorf("gone: %+v, want the value, vouched for by nobody", a)
+			t.Errorf("not kept: %+v, want the value, vouched for by nobody", a)
 		}
 	})
 }

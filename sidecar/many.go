@@ -49,7 +49,7 @@ const fetchesAtOnce = 16
 // readMany answers MGET.
 func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	until := c.patience(q, deadline)
+	until, began := c.patience(q, deadline), c.clock.Read().Boot
 	one := func(i int) *wire.Request {
 		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App}
 	}
@@ -74,7 +74,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			key := ns.key(q.Keys[i])
 			p := key.Hash.Partition()
 			if c.node.Holds(p) != 0 {
-				if items[i] = c.execute(one(i), b, now, false); items[i].Status == wire.Moved {
+				if items[i] = c.execute(one(i), b, now, 0); items[i].Status == wire.Moved {
 					late = append(late, i)
 				}
 				continue
@@ -106,7 +106,6 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		for owner, list := range leads {
 			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&asked, deadline) })
 		}
-		var mu sync.Mutex
 		group := errgroup.Group{}
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range late {
@@ -118,16 +117,24 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			})
 		}
 		wg.Wait()
+		for _, w := range all {
+			q, owner, key := one(w.i), w.cl.owner, w.cl.key
+			switch {
+			case !w.lead && !c.waitFor(ctx, w.cl, deadline):
+				items[w.i] = unanswered(q, owner)
+			case w.lead || w.cl.serves(began):
+				items[w.i] = c.outcome(w.cl, q, began)
+			default:
+				group.Go(func() error {
+					items[w.i] = c.read(ctx, owner, q, key, deadline)
+					return nil
+				})
+			}
+		}
 		_ = group.Wait() // nothing in it fails
 		for _, w := range all {
-			if !w.lead && !c.waitFor(ctx, w.cl, deadline) {
-				items[w.i] = unanswered(one(w.i), w.cl.owner)
-				continue
-			}
-			if items[w.i] = c.outcome(w.cl, one(w.i)); items[w.i].Status == wire.Moved {
-				mu.Lock()
+			if items[w.i].Status == wire.Moved {
 				left = append(left, w.i)
-				mu.Unlock()
 			}
 		}
 		return left

@@ -259,14 +259,14 @@ func (n *namespaces) bound(id kv.NamespaceID) time.Duration {
 	return time.Duration(n.bounds[id].Load())
 }
 
-// nameOf returns the name of a slot, or "" where it has none.
-func (n *namespaces) nameOf(id kv.NamespaceID) string {
-	for name, ns := range n.all() {
+// inSlot returns the namespace that has a slot, nil where it is free.
+func (n *namespaces) inSlot(id kv.NamespaceID) *namespace {
+	for _, ns := range n.all() {
 		if ns.id == id {
-			return name
+			return ns
 		}
 	}
-	return ""
+	return nil
 }
 
 // lookup returns a name's slot for a read: nil where it has none, so that

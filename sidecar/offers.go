@@ -1,7 +1,11 @@
 package sidecar
 
 import (
+	"bytes"
+	"cmp"
 	"iter"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,44 +18,81 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// offer is what another process may pull.
+// offer is what another process may pull: what was released to one ballot. It grows
+// where that process asks again, and more is released to the same ballot.
 type offer struct {
-	to          kv.Process
-	partitions  kv.PartitionSet
-	generations []uint16 // of the holdings that have ended, in the partitions' order
-	asOf        kv.Version
-
-	mu       sync.Mutex // held while a batch is made
-	next     func() (wire.Entry, bool)
-	stop     func()
-	batch    uint64 // the next one's number
-	last     wire.Pulled
+	to       kv.Process
 	pulledAt atomic.Int64
-	done     atomic.Bool
+
+	// Under the handoff's lock.
+	released map[uint16]ended // never changed, but replaced by a larger one
+	left     kv.PartitionSet  // that have not been pulled to the end
+	pulls    map[string]*pull // by the partitions that each is of
 }
 
+// part is the partitions of an offer that were released by one event.
+type part struct {
+	asOf kv.Version
+	set  kv.PartitionSet
+}
+
+// pull is the stream of some of an offer's entries.
+type pull struct {
+	set kv.PartitionSet
+
+	mu     sync.Mutex // held while a batch is made
+	parts  []part     // that are not given yet, the present one first
+	next   func() (handed, bool)
+	stop   func()
+	batch  uint64 // the next one's number
+	asOf   kv.Version
+	last   []handed // the batch before, to be sent again if it is asked for again
+	closed bool
+}
+
+// handed is an entry that is handed over. What is left of its time is told when it is
+// sent.
+type handed struct {
+	kv.Entry
+	namespace string
+	hits      int
+}
+
+// Bounds of offers.
+const (
+	maxOffers = 4096
+	maxPulls  = 64 // of one offer
+)
+
 // covers says whether an entry is of the holding that has ended. A later one was
-// written since, by whoever holds the partition now.
-func (o *offer) covers(v kv.Version) bool { return v <= o.asOf || strike.Out(strike.OfferFilter) }
+// written since, by the partition's present holder.
+func (l ended) covers(v kv.Version) bool { return v <= l.asOf || strike.Out(strike.OfferFilter) }
 
 // Offer lets a process pull.
 func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
 	key := cluster.ToBallot(ballot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.offers[key] != nil || len(h.offers) >= maxOffers {
-		return
-	}
-	o := &offer{to: to, partitions: set}
-	for p := range set.All() {
-		last := h.ended[p]
-		o.generations = append(o.generations, last.generation)
-		if o.asOf == 0 || last.asOf < o.asOf {
-			o.asOf = last.asOf // an older one is safe for all
+	o := h.offers[key]
+	if o == nil {
+		if len(h.offers) >= maxOffers {
+			return
 		}
+		o = &offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
+		h.offers[key] = o
 	}
 	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
-	h.offers[key] = o
+	released := maps.Clone(o.released)
+	if released == nil {
+		released = map[uint16]ended{}
+	}
+	for p := range set.All() {
+		if _, already := released[p]; !already {
+			released[p] = h.ended[p]
+			o.left.Add(p)
+		}
+	}
+	o.released = released
 }
 
 // Awaited says whether entries wait to be pulled, or writes through are under way:
@@ -63,52 +104,71 @@ func (h *handoff) offering() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, o := range h.offers {
-		if !o.done.Load() {
+		if !o.left.Empty() {
 			n++
 		}
 	}
 	return n
 }
 
-// expire drops the offers that are done, or that nobody has pulled from for so
+// expire drops the offers that are done, or that have not been pulled from for so
 // long. Their entries give their memory back.
 func (h *handoff) expire(after time.Duration) {
 	now := h.c.clock.Read().Boot
 	var gone []*offer
 	h.mu.Lock()
 	for key, o := range h.offers {
-		if idle := now - time.Duration(o.pulledAt.Load()); idle >= after || o.done.Load() && idle >= after/8 {
+		if idle := now - time.Duration(o.pulledAt.Load()); idle >= after || o.left.Empty() && idle >= after/8 {
 			delete(h.offers, key)
 			gone = append(gone, o)
 		}
 	}
 	h.mu.Unlock()
-	for _, o := range gone {
-		o.mu.Lock()
-		o.done.Store(true)
-		if o.stop != nil {
-			o.stop()
+	for _, o := range gone { // they change no more
+		for _, pl := range o.pulls {
+			pl.close()
 		}
-		o.mu.Unlock()
-		i := 0
-		for p := range o.partitions.All() {
-			h.c.store.Drop(p, o.generations[i])
-			i++
+		for p, last := range o.released {
+			h.c.store.Drop(p, last.generation)
 		}
 	}
 }
 
-// given yields what the offer has, the hottest first.
-func (h *handoff) given(o *offer) iter.Seq[wire.Entry] {
-	return func(yield func(wire.Entry) bool) {
+func (pl *pull) close() {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.closed = true
+	if pl.stop != nil {
+		pl.stop()
+	}
+}
+
+// parts are some of an offer's partitions, and all where none are named.
+func (o *offer) parts(set kv.PartitionSet) (list []part) {
+	for p, last := range o.released {
+		if !set.Empty() && !set.Has(p) {
+			continue
+		}
+		i := slices.IndexFunc(list, func(g part) bool { return g.asOf == last.asOf })
+		if i < 0 {
+			i, list = len(list), append(list, part{last.asOf, kv.NewPartitionSet(kv.Partitions)})
+		}
+		list[i].set.Add(p)
+	}
+	slices.SortFunc(list, func(a, b part) int { return cmp.Compare(a.asOf, b.asOf) })
+	return list
+}
+
+// given yields what a part has, the hottest first.
+func (h *handoff) given(of part) iter.Seq[handed] {
+	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
-			h.c.store.Scan(o.partitions.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
-				if !o.covers(e.Version) {
-					return true
-				}
-				if w, ok := h.entry(e, hits); ok {
-					more = yield(w)
+			h.c.store.Scan(of.set.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
+				// The entry was copied a while ago: its namespace's slot may be another's.
+				ns := h.c.names.inSlot(e.Key.Namespace)
+				if ns != nil && ns.key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
+					more = yield(handed{e, ns.name, hits})
 				}
 				return more
 			})
@@ -119,91 +179,141 @@ func (h *handoff) given(o *offer) iter.Seq[wire.Entry] {
 	}
 }
 
-// entry is an entry as it travels; its bytes are the store's for as long as
-// those of e.
-func (h *handoff) entry(e kv.Entry, hits int) (wire.Entry, bool) {
-	name := h.c.names.nameOf(e.Key.Namespace)
+// entry is an entry as it is sent at a moment.
+func (g *handed) entry(now kv.Moment) wire.Entry {
 	return wire.Entry{
-		Namespace: name, Key: e.Key.Bytes, Value: e.Value, Flags: e.Flags, Version: uint64(e.Version),
-		TTLMS: remaining(e.Deadline, h.c.clock.Read()), Hits: hits, Absent: e.Absent,
-	}, name != ""
+		Namespace: g.namespace, Key: g.Key.Bytes, Value: g.Value, Flags: g.Flags, Version: uint64(g.Version),
+		TTLMS: remaining(g.Deadline, now), Hits: g.hits, Absent: g.Absent,
+	}
 }
 
-// offerOf finds what a process may have.
+// offerOf finds what a process may have. The lock is held.
 func (h *handoff) offerOf(from kv.Process, b wire.Ballot) *offer {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if o := h.offers[b]; o != nil && o.to == from {
 		return o
 	}
 	return nil
 }
 
-// servePull answers with the next batch, or with the last one again.
-func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
+// pullOf finds a pull of an offer, or begins it.
+func (h *handoff) pullOf(from kv.Process, q *wire.Pull) (*offer, *pull, *wire.Error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	o := h.offerOf(from, q.Ballot)
+	if o == nil {
+		return nil, nil, nil
+	}
+	pl := o.pulls[string(q.Partitions)]
+	if pl == nil {
+		if len(o.pulls) >= maxPulls {
+			return nil, nil, wire.Errorf(wire.Busy, "%d pulls of one offer", maxPulls)
+		}
+		set := kv.PartitionsOf(q.Partitions)
+		pl = &pull{set: set, parts: o.parts(set)}
+		o.pulls[string(q.Partitions)] = pl
+	}
+	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	return o, pl, nil
+}
+
+// pulled says that a pull has come to its end.
+func (h *handoff) pulled(o *offer, pl *pull) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for p := range o.released {
+		if pl.set.Empty() || pl.set.Has(p) {
+			o.left.Remove(p)
+		}
+	}
+}
+
+// servePull answers with the next batch, or with the last one again: with what is
+// left of it, and of its entries' time, at this moment.
+func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
+	o, pl, err := h.pullOf(from, q)
+	if err != nil {
+		return errorReply(err)
+	}
 	if o == nil {
 		return bodyReply(wire.Pulled{Done: true})
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
 	switch {
-	case o.done.Load():
-		return bodyReply(wire.Pulled{AsOf: uint64(o.asOf), Done: true})
-	case q.Batch+1 == o.batch:
-		return bodyReply(o.last)
-	case q.Batch != o.batch:
-		return errorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, o.batch))
-	case o.last.Done:
-		o.done.Store(true) // it has come
-		return bodyReply(wire.Pulled{AsOf: uint64(o.asOf), Done: true})
+	case pl.closed:
+		return bodyReply(wire.Pulled{Done: true})
+	case q.Batch == pl.batch:
+		h.fill(pl)
+	case q.Batch+1 != pl.batch:
+		return errorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))
 	}
-	if o.next == nil {
-		o.next, o.stop = iter.Pull(h.given(o))
-	}
-	b := wire.Pulled{AsOf: uint64(o.asOf)}
-	for size := 0; size < pullBytes; {
-		e, ok := o.next()
-		if !ok {
-			b.Done = true
-			break
+	now := h.c.clock.Read()
+	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
+	for i := range pl.last {
+		if e := &pl.last[i]; !e.Deadline.Passed(now.Boot) {
+			b.Entries = append(b.Entries, e.entry(now))
 		}
-		e.Key, e.Value = append([]byte(nil), e.Key...), append([]byte(nil), e.Value...)
-		size += len(e.Key) + len(e.Value)
-		b.Entries = append(b.Entries, e)
 	}
-	h.counts.given.Add(int64(len(b.Entries)))
-	o.last = b
-	o.batch++
-	if b.Done && len(b.Entries) == 0 { // nobody asks for more
-		o.done.Store(true)
+	if b.Done && len(b.Entries) == 0 { // nothing will be asked for after that
+		h.pulled(o, pl)
 	}
 	return bodyReply(b)
 }
 
+// fill makes a pull's next batch, of one part. Its lock is held.
+func (h *handoff) fill(pl *pull) {
+	pl.last = nil
+	pl.batch++
+	for size := 0; len(pl.parts) > 0 && size < pullBytes; {
+		if pl.next == nil {
+			pl.asOf = pl.parts[0].asOf
+			pl.next, pl.stop = iter.Pull(h.given(pl.parts[0]))
+		}
+		e, ok := pl.next()
+		if !ok {
+			pl.stop()
+			pl.next, pl.stop, pl.parts = nil, nil, pl.parts[1:]
+			if len(pl.last) > 0 {
+				break
+			}
+			continue
+		}
+		e.Key.Bytes, e.Value = bytes.Clone(e.Key.Bytes), bytes.Clone(e.Value)
+		size += len(e.Key.Bytes) + len(e.Value)
+		pl.last = append(pl.last, e)
+	}
+	h.counts.given.Add(int64(len(pl.last)))
+}
+
 // serveFetch answers with one entry.
 func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	o := h.offerOf(from, q.Ballot)
-	if o == nil {
-		return bodyReply(wire.Fetched{})
-	}
-	now := h.c.clock.Read()
-	o.pulledAt.Store(int64(now.Boot))
-	f := wire.Fetched{AsOf: uint64(o.asOf)}
 	b := borrowed{names: h.c.names}
 	defer b.release()
-	if ns := b.read([]byte(q.Namespace)); ns != nil {
-		key := ns.key(q.Key)
-		value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot)
-		if ok && o.partitions.Has(key.Hash.Partition()) && o.covers(info.Version) {
-			f.Found = true
-			f.Entry = wire.Entry{
-				Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
-				TTLMS: remaining(info.Deadline, now), Absent: info.Absent,
-			}
-			h.counts.given.Add(1)
+	ns := b.read([]byte(q.Namespace))
+	if ns == nil {
+		return bodyReply(wire.Fetched{})
+	}
+	key := ns.key(q.Key)
+	now := h.c.clock.Read()
+	h.mu.Lock()
+	o := h.offerOf(from, q.Ballot)
+	var last ended
+	if o != nil {
+		o.pulledAt.Store(int64(now.Boot))
+		last = o.released[key.Hash.Partition()]
+	}
+	h.mu.Unlock()
+	f := wire.Fetched{AsOf: uint64(last.asOf)}
+	if last.asOf == 0 {
+		return bodyReply(f) // nothing of the partition was released to that ballot
+	}
+	if value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
+		f.Found = true
+		f.Entry = wire.Entry{
+			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
+			TTLMS: remaining(info.Deadline, now), Absent: info.Absent,
 		}
+		h.counts.given.Add(1)
 	}
 	return bodyReply(f)
 }

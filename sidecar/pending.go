@@ -20,6 +20,7 @@ type pending struct {
 	conn     *rpc.Conn
 	q        wire.Request  // with bytes of its own
 	deadline time.Duration // on the boot clock
+	began    time.Duration // of the asking, on the same clock
 	turn     turn
 	call     *call // that it makes itself
 }
@@ -76,6 +77,7 @@ func (p *pending) ask() bool {
 	if to == nil {
 		return false
 	}
+	p.began = now.Boot
 	cl, lead := c.calls.join(c, owner, key, questionOf(q), now, p.deadline, p)
 	if cl == nil {
 		return false
@@ -114,12 +116,12 @@ func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
 // tell answers with what a call has brought, if it brought an answer.
 func (p *pending) tell(a *rpc.Answers, cl *call) {
 	c := p.session.core
-	// Who has made the call may have had less time than there is here.
-	if cl.err != nil && p.call != cl && c.clock.Read().Boot < p.deadline {
+	// The caller that made the call may have had less time than this one has.
+	if p.call != cl && !cl.serves(p.began) && c.clock.Read().Boot < p.deadline {
 		p.conn.Run(p.serve)
 		return
 	}
-	r := c.outcome(cl, &p.q)
+	r := c.outcome(cl, &p.q, p.began)
 	if r.Status == wire.Moved || degraded(&r) && c.mayLoadAside(&p.q) {
 		p.conn.Run(p.serve)
 		return

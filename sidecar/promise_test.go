@@ -132,6 +132,9 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 		}
 		return end
 	}
+	if w.origin != nil { // which has it still
+		return end
+	}
 	v := &k.writes[n-1]
 	if v.ttl > 0 {
 		end = v.acked.Add(v.ttl + time.Millisecond)

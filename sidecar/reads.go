@@ -23,7 +23,7 @@ func (c *session) get(conn *rpc.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, false, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
 				c.later(conn)
@@ -74,7 +74,7 @@ func (c *session) mget(conn *rpc.Conn) {
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, false, &c.reply)
+		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
 				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
@@ -82,7 +82,7 @@ func (c *session) mget(conn *rpc.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
-			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, false, &c.reply); c.reply.Status == wire.OK && size > limit {
+			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}

@@ -50,10 +50,10 @@ type coreCounts struct {
 }
 
 // execute serves a request from what this host holds, or says that it has moved
-// (see route.go). q.Namespace is set. fetched says that an entry that may be on
-// its way here has been asked for. GET and MGET of sessions have their values
+// (see route.go). q.Namespace is set. fetched is the holding in which an entry that
+// may be on its way here has been asked for; zero is none. GET and MGET of sessions have their values
 // put straight into the connection's buffer instead (see value).
-func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
+func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched uint32) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
@@ -111,7 +111,7 @@ func checkKey(key []byte) *wire.Error {
 }
 
 // onKey runs a write of one key inside its namespace.
-func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
+func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched uint32, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
 		return errorReply(err)
 	}
@@ -121,7 +121,7 @@ func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched bool, 
 	}
 	partition := ns.key(q.Key).Hash.Partition()
 	holding := c.node.Holds(partition)
-	if holding == 0 || ns.through != nil && q.Op != wire.OpTouch || !fetched && needsOld(q) && c.late(ns.key(q.Key), now) {
+	if holding == 0 || ns.through != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.late(ns.key(q.Key), now) {
 		return moved()
 	}
 	strike.At(strike.WriteDue)
@@ -174,7 +174,7 @@ func (c *core) holdsAll(keys []kv.Hash) bool {
 // what GET and MGET do on a hit. A value beyond limit is not appended; r.Source
 // is zero then and size tells its length. MOVED is for others to answer, and
 // counts for nothing.
-func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit int, now kv.Moment, fetched bool, r *wire.Reply) (out []byte, size int, ns *namespace) {
+func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespace) {
 	if err := checkKey(key); err != nil {
 		*r = errorReply(err)
 		return dst, 0, c.names.none
@@ -190,7 +190,8 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 	if q.Has(wire.Vouch) {
 		asOf = c.hlc.Next(now.Wall)
 	}
-	if c.node.Holds(k.Hash.Partition()) == 0 {
+	holding := c.node.Holds(k.Hash.Partition())
+	if holding == 0 {
 		out, size = c.copyInto(dst, q, k, limit, now, r)
 		return out, size, ns
 	}
@@ -204,7 +205,7 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		return dst, 0, ns
 	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if !fetched && (ns.waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
+		if fetched != holding && (ns.waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
 			*r = moved()
 		}
 		return dst, 0, ns
@@ -253,16 +254,17 @@ func (c *core) staleReply(ns *namespace, k kv.Key, now kv.Moment) (r wire.Reply,
 
 // nameless answers a read in a namespace that has no slot here: nothing of it
 // is on this host.
-func (c *core) nameless(q *wire.Request, key []byte, fetched bool) wire.Reply {
+func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return errorReply(badNamespace(q.Namespace))
 	}
-	if q.Op == wire.OpLease && !fetched {
+	if q.Op == wire.OpLease && fetched == 0 {
 		return moved() // the token needs a slot
 	}
 	if !c.node.Alone() {
 		p := c.hash(q.Namespace, key).Partition()
-		if c.node.Holds(p) == 0 || !fetched && c.handoff.incoming[p].Load() != nil {
+		holding := c.node.Holds(p)
+		if holding == 0 || fetched != holding && c.handoff.incoming[p].Load() != nil {
 			return moved()
 		}
 	}

@@ -144,7 +144,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		b.release()
 		return c.writeThrough(ctx, ns, q, k, deadline)
 	}
-	r := c.keyLocally(q, k, b, now, false)
+	r := c.keyLocally(q, k, b, now, 0)
 	if r.Status != wire.Moved {
 		return r, true
 	}
@@ -154,9 +154,10 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 	}
 	key := ns.key(k)
 	partition := key.Hash.Partition()
+	holding := c.node.Holds(partition) // before its source
 	src := c.handoff.incoming[partition].Load()
 	waits := readOp(q.Op) && ns.waits(q)
-	if src == nil && (!waits || c.node.Holds(partition) == 0) {
+	if holding == 0 {
 		return r, false // not held any more
 	}
 	if src != nil {
@@ -164,7 +165,9 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
 		}
-		r = c.keyLocally(q, k, b, c.clock.Read(), true)
+	}
+	if src != nil || !waits { // else all that was on its way has come
+		r = c.keyLocally(q, k, b, c.clock.Read(), holding)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
@@ -181,14 +184,14 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		}
 		// Somebody else has stored it.
 		now := c.clock.Read()
-		if r = c.keyLocally(q, k, b, now, true); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+		if r = c.keyLocally(q, k, b, now, holding); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
 		}
 	}
 }
 
 // keyLocally is execute for one key, a deleted one too.
-func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched bool) wire.Reply {
+func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched uint32) wire.Reply {
 	if q.Op == wire.OpDelete {
 		return c.deleteKey(q, k, b, now)
 	}
@@ -329,6 +332,7 @@ func owned(r *wire.Reply) wire.Reply {
 
 // read asks a key's owner, once for all who ask at the same time.
 func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	began := c.clock.Read().Boot
 	for {
 		now := c.clock.Read()
 		if !q.Has(wire.Fresh) {
@@ -342,16 +346,16 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 		cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
 		if lead {
 			c.ask(ctx, owner, q.Namespace, []*call{cl}, q.Options&asked, deadline)
-			return c.outcome(cl, q)
+			return c.outcome(cl, q, began)
 		}
 		left := deadline - now.Boot
 		t := time.NewTimer(max(left, 0))
 		select {
 		case <-cl.done:
 			t.Stop()
-			// Who asked first may have had less time than we have.
-			if cl.err == nil || c.clock.Read().Boot >= deadline {
-				return c.outcome(cl, q)
+			// The caller that asked first may have had less time than this one has.
+			if cl.serves(began) || c.clock.Read().Boot >= deadline {
+				return c.outcome(cl, q, began)
 			}
 		case <-t.C:
 			return unanswered(q, owner)
@@ -369,15 +373,16 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 }
 
-// outcome is what a call brought.
-func (c *core) outcome(cl *call, q *wire.Request) wire.Reply {
+// outcome is what a call brought for a read that began at a moment.
+func (c *core) outcome(cl *call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
-	case cl.err != nil:
-		c.counts.peerErrors.Add(1)
+	case !cl.serves(began):
+		if cl.err != nil {
+			c.counts.peerErrors.Add(1)
+		}
 		return unanswered(q, cl.owner)
 	case cl.copy != nil:
-		// It was alive when the owner answered; its copy may have ended since, as
-		// that counts from the question.
+		// It was alive when the read began; its copy may have ended since.
 		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, c.clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.owner)

@@ -240,7 +240,7 @@ func (c *session) serve(conn *rpc.Conn) {
 
 // execute answers c.req from what this host holds, or later.
 func (c *session) execute(conn *rpc.Conn) {
-	if c.reply = c.core.execute(c.req, &c.names, c.now, false); c.reply.Status == wire.Moved {
+	if c.reply = c.core.execute(c.req, &c.names, c.now, 0); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return
 	}

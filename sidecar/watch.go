@@ -47,10 +47,10 @@ type watches struct {
 type stream struct {
 	epoch uint64 // no other stream of any process has it
 	log   *invalidation.Log
-	read  atomic.Uint64 // its head when somebody asked last
+	read  atomic.Uint64                // its head when somebody asked last
+	view  atomic.Pointer[cluster.View] // the ring of which it has told
 
 	mu     sync.Mutex
-	view   *cluster.View             // the ring of which it has told
 	lapsed map[*cluster.Owner]lapsed // the leases of which it has told that they are over
 }
 
@@ -74,7 +74,8 @@ func (w *watches) open(c *core) *stream {
 	if err != nil {
 		panic("sidecar: " + err.Error()) // the number is ours
 	}
-	s := &stream{epoch: uint64(newEpoch(c.clock.Read().Wall)), log: log, view: c.node.View()}
+	s := &stream{epoch: uint64(newEpoch(c.clock.Read().Wall)), log: log}
+	s.view.Store(c.node.View())
 	w.stream.Store(s)
 	return s
 }
@@ -119,7 +120,8 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 	defer s.mu.Unlock()
 	now := c.clock.Read()
 	view := c.node.View()
-	news := view != s.view
+	before := s.view.Load()
+	news := view != before
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
@@ -133,8 +135,7 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 		}
 		news = news || over[o].at == now.Boot
 	}
-	before := s.view
-	s.view, s.lapsed = view, over
+	s.lapsed = over
 	if !news {
 		return behind
 	}
@@ -148,6 +149,7 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 	if !lost.Empty() {
 		s.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: c.hlc.Next(now.Wall), Detail: &invalidation.Detail{Partitions: lost}})
 	}
+	s.view.Store(view)
 	return behind
 }
 
@@ -242,10 +244,17 @@ func pause(ctx context.Context, d time.Duration) {
 
 // vouch says in an answer from a copy who has vouched for it, if this host may
 // serve the copy, also now that it was found: from then on whoever gets it is
-// told when that ends.
+// told when that ends. The stream is for all namespaces and tells of a lease's end
+// by the smallest bound, so that is the bound here, also in a namespace with a
+// greater one: what is vouched for later would be told of by nobody. So would what
+// comes from an owner in a ring that is over again before the stream tells of it.
 func (c *core) vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
-	owner := c.node.View().Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.bound(cp.Namespace)) ||
+	view := c.node.View()
+	if s := c.watches.stream.Load(); s != nil && s.view.Load() != view {
+		return false
+	}
+	owner := view.Owner(cp.Hash.Partition())
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.least) ||
 		!c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}

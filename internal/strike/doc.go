@@ -57,6 +57,10 @@ const (
 	Unknown                      // what may have been written through this host is noted
 	Settle                       // a late write through is told to whoever holds the key by then
 	Overtaken                    // a write through is not stored where a late one was told of meanwhile
+	EndFromAsked                 // a TTL that another host tells of counts from before it was asked
+	JoinEnded                    // a call under way is not for those who began after its value's end
+	JoinHolding                  // a load is joined in the holding that it began in
+	SourceOfEntry                // what is handed over comes from who has released its partition
 
 	Guards // their number
 )
@@ -93,6 +97,8 @@ var names = [Guards]string{
 	Overdue:     "no late write is stored", OverdueOrigin: "no late write at an origin",
 	NoSlot: "note of a DELETE without a slot", TouchEvent: "version of a TOUCH's event", Unknown: "note of a write of unknown outcome",
 	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored",
+	EndFromAsked: "end counted from the question", JoinEnded: "no joining of what has ended", JoinHolding: "loads joined in their holding",
+	SourceOfEntry: "source of what is handed over",
 }
 
 func (g Guard) String() string { return names[g] }

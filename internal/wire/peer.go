@@ -139,8 +139,9 @@ type Noted struct {
 type Pull struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Ballot Ballot
-	Batch  uint64 // counted from zero; one that is asked for again is sent again
+	Ballot     Ballot
+	Batch      uint64 // counted from zero; one that is asked for again is sent again
+	Partitions []byte // a set: which of those released to the ballot; none is all
 }
 
 // Pulled answers PULL.

@@ -121,16 +121,16 @@ func TestArraysAreWhole(t *testing.T) {
 	}{
 		{"all", whole, ""},
 		{"nil", []byte{0xc0}, "array"},
-		{"empty", []byte{0x90}, "an array of 0 elements, want 2"},
-		{"short", append([]byte{0x91}, whole[1:len(whole)-1]...), "an array of 1 elements, want 2"},
-		{"long", append(append([]byte{0x93}, whole[1:]...), 1), "an array of 3 elements, want 2"},
+		{"empty", []byte{0x90}, "an array of 0 elements, want 3"},
+		{"short", append([]byte{0x92}, whole[1:len(whole)-1]...), "an array of 2 elements, want 3"},
+		{"long", append(append([]byte{0x94}, whole[1:]...), 1), "an array of 4 elements, want 3"},
 		{"a map", []byte{0x80}, "array"},
-		{"a nil within", []byte{0x92, 0xc0, 3}, "array"},
-		{"an empty one within", []byte{0x92, 0x90, 3}, "an array of 0 elements, want 2"},
-		{"bytes for a text", []byte{0x92, 0x92, 1, 0x92, 0xc4, 1, 'a', 2, 3}, ""},
-		{"a number for a text", []byte{0x92, 0x92, 1, 0x92, 5, 2, 3}, "string"},
-		{"nil for a number", []byte{0x92, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xc0}, "nil"},
-		{"a negative number", []byte{0x92, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xff}, "unsigned"},
+		{"a nil within", []byte{0x93, 0xc0, 3, 0xc0}, "array"},
+		{"an empty one within", []byte{0x93, 0x90, 3, 0xc0}, "an array of 0 elements, want 2"},
+		{"bytes for a text", []byte{0x93, 0x92, 1, 0x92, 0xc4, 1, 'a', 2, 3, 0xc0}, ""},
+		{"a number for a text", []byte{0x93, 0x92, 1, 0x92, 5, 2, 3, 0xc0}, "string"},
+		{"nil for a number", []byte{0x93, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xc0, 0xc0}, "nil"},
+		{"a negative number", []byte{0x93, 0x92, 1, 0x92, 0xa1, 'a', 2, 0xff, 0xc0}, "unsigned"},
 	} {
 		err := UnmarshalBody(tc.body, &Pull{})
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {

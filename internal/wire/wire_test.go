@@ -128,7 +128,7 @@ func messages() []golden {
 		ask(OpPeerHello, greeting),
 		ask(OpPoll, poll),
 		ask(OpAcquire, Acquire{Ballot: ballot, State: 3, Partitions: []byte{3}, Ring: []Process{process}, Clock: 5}),
-		ask(OpPull, Pull{Ballot: ballot, Batch: 2}),
+		ask(OpPull, Pull{Ballot: ballot, Batch: 2, Partitions: []byte{0, 1}}),
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500, Anew: true}),

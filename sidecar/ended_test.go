@@ -1,0 +1,124 @@
+package sidecar
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A value that had ended when a read began is not that read's, also where it is on
+// its way by then: the read asks the owner itself.
+func TestNoReadHasWhatEndedBefore(t *testing.T) { noReadHasWhatEndedBefore(t, t.Errorf) }
+
+// noReadHasWhatEndedBefore tells of each door through which a read has a value that
+// ended before.
+func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)) {
+	const tries = 10 // a lease may be over for a moment: then nothing is joined
+	a, _, app, keys := startPair(t, 5*tries)
+	for i, door := range []struct {
+		name string
+		asks question
+		read func(key []byte) wire.Reply
+	}{
+		{"GET", question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
+		{"GET that may be stale", question{false, wire.StaleOK}, func(key []byte) wire.Reply {
+			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
+		}},
+		{"MGET", question{}, func(key []byte) wire.Reply {
+			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
+		}},
+		{"LEASE", question{true, 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"an embedding program's GET", question{}, func(key []byte) wire.Reply {
+			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
+			return r
+		}},
+	} {
+		joined := false
+		for try := 0; try < tries && !joined; try++ {
+			key := keys[i*tries+try]
+			var r wire.Reply
+			switch r, joined = joinEnded(a, key, door.asks, door.read); {
+			case string(r.Value) == "ended":
+				bad("%s: what ended before the read began is its answer", door.name)
+			case joined && (r.Status != wire.OK || string(r.Value) != string(key)):
+				t.Errorf("%s: %s %q, want the present value", door.name, r.Status, r.Value)
+			}
+		}
+		if !joined {
+			t.Errorf("%s: it joins no call in %d tries", door.name, tries)
+		}
+	}
+}
+
+// joinEnded reads a key while a call for it is under way whose value has ended, and
+// says whether the read has joined that.
+func joinEnded(a *host, name []byte, asks question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
+	k := a.names.lookup(defaultNamespace).key(name)
+	owner := a.node.View().Owner(k.Hash.Partition())
+	now := a.clock.Read()
+	cl, _ := a.calls.join(&a.core, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
+	time.Sleep(2 * time.Millisecond)
+	before := a.counts.joined.Load()
+	answer := make(chan wire.Reply, 1)
+	go func() { answer <- read(name) }() // ends with its answer, below
+	for a.counts.joined.Load() == before && len(answer) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	joined = a.counts.joined.Load() > before
+	came := wire.Reply{
+		Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.hlc.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
+	}
+	if asks.options == wire.StaleOK {
+		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
+	}
+	a.take(cl, &came)
+	a.ended(cl)
+	return <-answer, joined
+}
+
+// A copy ends with its entry, however long the owner's answer was on its way.
+func TestVirtualCopyEndsWithItsEntry(t *testing.T) { copyEndsWithItsEntry(t, t.Errorf) }
+
+// copyEndsWithItsEntry tells of a copy that is served after its entry's end.
+func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		a, b := w.nodes[0], w.nodes[1]
+		var g gates
+		a.dials = g.dial(a)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		time.Sleep(time.Second)
+		key, _ := heldBy(b, "key")
+		a.get(string(key), 0) // the connection is made
+		const ttl = 800 * time.Millisecond
+		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
+			t.Error(err)
+		}
+		end := time.Now().Add(ttl)
+		time.Sleep(50 * time.Millisecond)
+		release := g.hold(b.ip)
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			release()
+		}()
+		is(t, "the read whose answer is late", a.get(string(key), 0), wire.OK, "v")
+		a.s.l1.Wait()
+		if r := a.get(string(key), 0); r.Status != wire.OK || r.Source != wire.SourceL1 {
+			t.Errorf("before its end: %s from %s, want the copy", r.Status, r.Source)
+		}
+		time.Sleep(time.Until(end) + 2*time.Millisecond)
+		if r := a.get(string(key), 0); r.Status == wire.OK {
+			bad("a copy is served after the end of its entry: %+v", r)
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}

@@ -1,0 +1,76 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A load belongs to the holding that its read was in. One that begins just after
+// that has ended is found by no detach, and nobody tells this host of what changes
+// meanwhile: so no read of a later holding joins it, and nothing of it is kept.
+func TestVirtualLoadOfEndedHolding(t *testing.T) { loadOfEndedHolding(t, t.Errorf) }
+
+// loadOfEndedHolding tells of a read that has what was deleted while another host
+// held the key.
+func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		w.noRelay = true
+		a, b := w.nodes[0], w.nodes[1]
+		var row atomic.Value
+		var slow atomic.Bool
+		row.Store("old")
+		w.ns = Namespace{Limits: Limits{Timeout: 30 * time.Second}, Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+			v := row.Load().(string)
+			if slow.Swap(false) {
+				time.Sleep(25 * time.Second)
+			}
+			return loader.Value{Bytes: []byte(v)}, nil
+		})}
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx := context.Background()
+		key, h := heldBy(a, "key")
+		ns := a.s.names.lookup(defaultNamespace)
+		load := a.s.newLoad(ns, ns.key(key), a.s.node.Holds(h.Partition()))
+		weight := a.s.cfg.Weight
+		a.s.node.SetWeight(0)
+		w.awaitHolds(b, h.Partition())
+		slow.Store(true)
+		if begun, err := ns.loads.Refresh(load); !begun || err != nil {
+			t.Errorf("the load does not begin: %v", err)
+		}
+		synctest.Wait() // it has the old row
+		if q := (&wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key}); a.s.load(ctx, ns, ns.key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
+			t.Errorf("a read that finds no holding loads all the same")
+		}
+		row.Store("new")
+		w.net.Cut(a.ip, b.ip)
+		if _, err := b.s.Delete(ctx, "default", key); err != nil && !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		deleted := time.Now()
+		b.kill()
+		a.s.node.SetWeight(weight)
+		w.awaitHolds(a, h.Partition())
+		r := a.do(&wire.Request{Op: wire.OpGet, Key: key, TimeoutMS: 30_000})
+		if string(r.Value) == "old" {
+			bad("a read that began %v after a deletion has what was deleted", time.Since(deleted))
+		} else {
+			is(t, "after a deletion elsewhere", r, wire.OK, "new")
+		}
+		time.Sleep(30 * time.Second) // the old load has ended
+		is(t, "after the old load's end", a.get(string(key), 0), wire.OK, "new")
+		a.leave()
+		time.Sleep(time.Minute)
+	})
+}

@@ -1,0 +1,157 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Counters, and keys that are added once, move with their partitions: no INCR or ADD
+// starts afresh at the new holder, with one move after the other, messages that take
+// long, and hosts that come and leave. (Where the ring changes again before it is
+// agreed upon, a holder that has heard of one host's ballot gives nothing to another
+// host, which may come later: entries are lost then.)
+func TestVirtualTotalsOverMoves(t *testing.T) {
+	for seed := range uint64(*virtualRuns) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { totalsOverMoves(t, seed) })
+		})
+	}
+}
+
+// movedCounter is a counter, as those who count know it.
+type movedCounter struct {
+	key            []byte
+	known, unknown int64 // increments that were acknowledged, and those that may have been executed
+}
+
+func totalsOverMoves(t *testing.T, seed uint64) {
+	w := newWorld(t, seed, 4)
+	for _, v := range w.nodes {
+		v.start()
+	}
+	w.agreed(15 * time.Second)
+	time.Sleep(2 * time.Second)
+	w.net.SetDelay(100*time.Microsecond, 20*time.Millisecond)
+	var counters []*movedCounter
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for i := range 40 {
+		c := &movedCounter{key: fmt.Appendf(nil, "counter%d", i)}
+		counters = append(counters, c)
+		rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+		wg.Go(func() { c.count(ctx, w, rnd) })
+		once := fmt.Appendf(nil, "once%d", i)
+		wg.Go(func() { addOnce(ctx, w, rand.New(rand.NewPCG(seed, uint64(1000+i))), once) })
+	}
+	for range 6 {
+		v := w.nodes[w.rnd.IntN(len(w.nodes))]
+		if w.rnd.IntN(4) == 0 {
+			v.leave()
+			time.Sleep(w.upTo(1000))
+			v.start()
+		} else {
+			v.s.node.SetWeight(uint32(1 + w.rnd.IntN(200)))
+		}
+		time.Sleep(4 * time.Second) // all have heard of it
+		w.agreed(15 * time.Second)
+		time.Sleep(w.upTo(100))
+	}
+	stop()
+	wg.Wait()
+	moved := int64(0)
+	for _, v := range w.nodes {
+		moved += v.s.handoff.counts.admitted.Load() + v.s.handoff.counts.fetched.Load()
+		v.leave()
+	}
+	time.Sleep(30 * time.Second)
+	sum := int64(0)
+	for _, c := range counters {
+		sum += c.known
+	}
+	t.Logf("%d increments of %d counters, %d entries moved", sum, len(counters), moved)
+	if sum < 1000 || moved < 20 {
+		t.Error("too tame a run")
+	}
+}
+
+// count increments until ctx ends, and checks each sum.
+func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
+	zero := int64(0)
+	for ctx.Err() == nil {
+		pauseFor(ctx, time.Duration(rnd.IntN(200))*time.Millisecond)
+		s, by, _ := w.any(rnd)
+		if s == nil {
+			continue
+		}
+		sum, err := s.Incr(context.Background(), "default", c.key, 1, &zero)
+		switch {
+		case err != nil:
+			c.unknown++
+			continue
+		case sum < c.known || sum > c.known+c.unknown+1:
+			w.fail("%s through %s: the sum is %d after %d increments, and %d of unknown outcome", c.key, by, sum, c.known, c.unknown)
+		}
+		c.known, c.unknown = sum, 0
+	}
+}
+
+// addOnce adds a key again and again, which must be done once.
+func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
+	added := time.Time{}
+	for ctx.Err() == nil {
+		pauseFor(ctx, time.Duration(rnd.IntN(500))*time.Millisecond)
+		s, by, _ := w.any(rnd)
+		if s == nil {
+			continue
+		}
+		_, err := s.Set(context.Background(), "default", key, []byte("v"), SetOptions{Condition: IfAbsent})
+		switch {
+		case err == nil && !added.IsZero():
+			w.fail("%s through %s is added again, %v after", key, by, time.Since(added))
+		case err == nil, errors.Is(err, ErrExists):
+			if added.IsZero() {
+				added = time.Now()
+			}
+		}
+	}
+}
+
+// A write that depends on what is there asks the releaser in the very holding that it
+// is executed in: what was asked for in an earlier one says nothing.
+func TestVirtualFetchedInThisHolding(t *testing.T) {
+	inQuietWorld(t, 1, func(t *testing.T, w *world) {
+		v := w.nodes[0]
+		key, h := heldBy(v, "key")
+		holding := v.s.node.Holds(h.Partition())
+		src := &source{from: kv.Process{Node: "gone", Epoch: 1}}
+		v.s.handoff.incoming[h.Partition()].Store(src)
+		zero := int64(0)
+		for _, tc := range []struct {
+			fetched uint32
+			want    wire.Status
+		}{{0, wire.Moved}, {holding - 1, wire.Moved}, {holding, wire.OK}} {
+			for _, q := range []wire.Request{
+				{Op: wire.OpIncr, Key: key, Delta: 1, Create: true, Initial: zero},
+				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
+			} {
+				q.Namespace, q.TTLMS = defaultNamespace, wire.TTLDefault
+				b := borrowed{names: v.s.names}
+				r := v.s.execute(&q, &b, v.s.clock.Read(), tc.fetched)
+				b.release()
+				if want := tc.want; r.Status != want && !(want == wire.OK && r.Status == wire.Exists) {
+					t.Errorf("%s, asked for in holding %d of %d: %s, want %s", q.Op, tc.fetched, holding, r.Status, want)
+				}
+			}
+		}
+		v.s.handoff.incoming[h.Partition()].Store(nil)
+	})
+}

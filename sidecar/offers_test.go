@@ -1,0 +1,196 @@
+package sidecar
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Duration) kv.Key {
+	t.Helper()
+	ns, bad := s.names.obtain([]byte(namespace))
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	now := s.clock.Read()
+	k := ns.key([]byte(name))
+	if _, r := s.store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
+		t.Fatalf("%s: %d", name, r)
+	}
+	return k
+}
+
+// A batch whose answer is lost is asked for again, seconds later: it comes with what
+// is left of each entry's time by then, and without those that have ended.
+func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
+	a, b, clock := handingOver(t)
+	begun := a.clock.Read().Boot
+	short := put(t, a, DefaultNamespace, "short", "v", time.Second)
+	long := put(t, a, DefaultNamespace, "long", "v", 6*time.Second)
+	ever := put(t, a, DefaultNamespace, "ever", "v", 0)
+	src := releaseAll(a, b)
+	a.handoff.servePull(b.node.Self(), &wire.Pull{Ballot: src.ballot})
+	clock.forward += 5 * time.Second
+	again, _ := pullBatch(t, a, b, src, wire.Pull{})
+	if len(again.Entries) != 2 {
+		t.Errorf("sent again: %d entries, want the two that have not ended", len(again.Entries))
+	}
+	now := b.clock.Read().Boot
+	if info, ok := b.store.Peek(short, now); ok {
+		t.Errorf("a value that ended %v ago has %v left", now-begun-time.Second, info.Deadline.Remaining(now))
+	}
+	info, ok := b.store.Peek(long, now)
+	if left := info.Deadline.Remaining(now); !ok || left > begun+6*time.Second-now || left < 900*time.Millisecond {
+		t.Errorf("a value has %v left, %v, want 2 %% less than %v", left, ok, begun+6*time.Second-now)
+	}
+	if info, ok := b.store.Peek(ever, now); !ok || info.Deadline != 0 {
+		t.Errorf("a value without an end: %+v, %v", info, ok)
+	}
+	clock.forward += 2 * time.Second
+	if _, ok := b.store.Peek(long, b.clock.Read().Boot); ok {
+		t.Errorf("it is there after its end")
+	}
+	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.handoff.offering() > 0 {
+		t.Errorf("the end: %+v, offering %d", last, a.handoff.offering())
+	}
+}
+
+// What is released to a ballot in a later answer is given too, with what was written
+// until then; and who has begun with some of it pulls that, and later the rest.
+func TestOfferGrows(t *testing.T) {
+	a, b, _ := handingOver(t)
+	var sets [2]kv.PartitionSet
+	for i := range sets {
+		sets[i] = kv.NewPartitionSet(kv.Partitions)
+	}
+	keys := map[string]int{}
+	for i := range 20 {
+		name := fmt.Sprint("key", i)
+		sets[i%2].Add(put(t, a, DefaultNamespace, name, "first", 0).Hash.Partition())
+		keys[name] = i % 2
+	}
+	ballot := &holding.Ballot{Clock: a.hlc.Next(a.clock.Read().Wall), Process: b.node.Self()}
+	first := release(a, b, ballot, sets[0])
+	for name, set := range keys {
+		if set == 1 { // still held
+			put(t, a, DefaultNamespace, name, "second", 0)
+		}
+	}
+	both := slices.Clone(sets[0])
+	for p := range sets[1].All() {
+		both.Add(p)
+	}
+	second := a.hlc.Next(a.clock.Read().Wall)
+	a.handoff.Ended(sets[1], second)
+	b.floor(sets[1], second)
+	a.handoff.Offer(b.node.Self(), ballot, both) // the same ballot has asked again
+
+	for i, want := range []kv.Version{first, second} {
+		src := sourceOf(a, b, ballot, sets[i])
+		q := wire.Pull{Partitions: sets[i].Bytes()}
+		some, admitted := pullBatch(t, a, b, src, q)
+		if len(some.Entries) != 10 || admitted != 10 || kv.Version(some.AsOf) != want {
+			t.Errorf("pull %d: %d entries as of %d, %d of them admitted; want 10 as of %d", i, len(some.Entries), some.AsOf, admitted, want)
+		}
+		if a.handoff.offering() == 0 {
+			t.Errorf("pull %d: nothing is offered before it has come to its end", i)
+		}
+		q.Batch++
+		if some, _ := pullBatch(t, a, b, src, q); !some.Done || len(some.Entries) > 0 {
+			t.Errorf("pull %d: %+v, want its end", i, some)
+		}
+	}
+	if a.handoff.offering() > 0 {
+		t.Error("all has been pulled, and is offered")
+	}
+	ns := b.names.lookup(defaultNamespace)
+	for name, set := range keys {
+		got, _, ok := b.store.Get(nil, ns.key([]byte(name)), segment.NoLimit, b.clock.Read().Boot)
+		if want := []string{"first", "second"}[set]; !ok || string(got) != want {
+			t.Errorf("%s is %q, %v, want %q", name, got, ok, want)
+		}
+	}
+	// One that names no partitions has all of it, batch by batch as of one release.
+	n := 0
+	src := sourceOf(a, b, ballot, both)
+	for q := (wire.Pull{}); ; q.Batch++ {
+		some, _ := pullBatch(t, a, b, src, q)
+		if n += len(some.Entries); some.Done && len(some.Entries) == 0 {
+			break
+		}
+	}
+	if n != 20 {
+		t.Errorf("a pull of all: %d entries, want 20", n)
+	}
+}
+
+// Entries of a namespace that has lost its slot to another between two batches are
+// not the other's.
+func TestSlotOfAnotherBetweenBatches(t *testing.T) {
+	a, b, _ := handingOver(t)
+	value := string(make([]byte, 2<<10))
+	const n = 400
+	var keys []kv.Key
+	for i := range n {
+		keys = append(keys, put(t, a, "before", fmt.Sprint("key", i), value, 0))
+	}
+	src := releaseAll(a, b)
+	some, _ := pullBatch(t, a, b, src, wire.Pull{})
+	if got := len(some.Entries); got == 0 || got == n || some.Entries[0].Namespace != "before" {
+		t.Fatalf("the first batch has %d entries", got)
+	}
+	slot := a.names.all()["before"].id
+	for _, k := range keys { // they have ended, say
+		a.store.Delete(k, a.clock.Read())
+	}
+	a.names.mu.Lock()
+	a.names.free = nil // the next name takes the slot of one that is empty
+	a.names.mu.Unlock()
+	if after, bad := a.names.obtain([]byte("after")); bad != nil || after.id != slot {
+		t.Fatalf("it has another slot: %v", bad)
+	}
+	for batch := uint64(1); ; batch++ {
+		some, _ := pullBatch(t, a, b, src, wire.Pull{Batch: batch})
+		for _, e := range some.Entries {
+			t.Errorf("%s of another namespace is given as %s's", e.Key, e.Namespace)
+		}
+		if some.Done {
+			break
+		}
+	}
+}
+
+// What a process sends of a partition that it is not the source of is kept out: it
+// stopped earlier than the one that is.
+func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t, t.Errorf) }
+
+func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
+	a, b, _ := handingOver(t)
+	mine, others := put(t, a, DefaultNamespace, "mine", "v", 0), put(t, a, DefaultNamespace, "others", "old", 0)
+	ballot := &holding.Ballot{Clock: a.hlc.Next(a.clock.Read().Wall), Process: b.node.Self()}
+	set := partitionSet(mine.Hash.Partition())
+	set.Add(others.Hash.Partition())
+	release(a, b, ballot, set)
+	c := kv.Process{Node: "c", Epoch: 1}
+	b.handoff.Begin(holding.Begun{
+		Ballot: ballot, Partitions: set,
+		Releasers: map[kv.Process]kv.PartitionSet{a.node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
+	}, nil)
+	src := b.handoff.incoming[mine.Hash.Partition()].Load()
+	if other := b.handoff.incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.from != c {
+		t.Fatalf("the sources are %+v and %+v", src, other)
+	}
+	pullBatch(t, a, b, src, wire.Pull{}) // all that a has released
+	if _, ok := b.store.Peek(mine, b.clock.Read().Boot); !ok {
+		t.Errorf("an entry from its source is not kept")
+	}
+	if _, ok := b.store.Peek(others, b.clock.Read().Boot); ok {
+		bad("an entry is kept that does not come from its partition's source")
+	}
+}

@@ -1,0 +1,145 @@
+package sidecar
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A near cache's bound rests on the smallest bound of any namespace, also for
+// values of the others: what a sidecar vouches for ends with the lease that the
+// stream tells of. An app asks every 50 ms what has changed, and reads its key again
+// whenever that is outdated; the key's owner cannot be reached.
+func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
+	const least, own = 200 * time.Millisecond, 100 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		w.namespaces = map[string]Namespace{"fast": {MaxStaleness: least}}
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		ctx := context.Background()
+		a, b := w.nodes[0], w.nodes[1]
+		key, _ := heldBy(b, "key")
+		if _, err := b.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
+			t.Error(err)
+		}
+		f := watching(t, askOf(a.s))
+		get := func() wire.Reply {
+			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
+			bo := borrowed{names: a.s.names}
+			defer bo.release()
+			now := a.s.clock.Read()
+			if r := a.s.execute(q, &bo, now, 0); r.Status != wire.Moved {
+				return r
+			}
+			bo.release()
+			return a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
+		}
+		time.Sleep(time.Second)
+		get()
+		a.s.l1.Wait()
+		f.next()
+		if r := get(); !r.Vouched || r.Source != wire.SourceL1 {
+			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
+		}
+		w.net.Cut(a.ip, b.ip)
+		if _, err := b.s.Set(ctx, "default", key, []byte("new"), SetOptions{}); err != nil {
+			t.Error(err)
+		}
+		overwritten := time.Now()
+		kept, served, worst := false, 0, time.Duration(0)
+		for time.Since(overwritten) < 2*w.bound {
+			sent := time.Now()
+			answer := f.next()
+			if over(t, &answer).Contains(ownedBy(a, b)) {
+				kept = false
+			}
+			time.Sleep(time.Millisecond)
+			r := get()
+			if string(r.Value) == "old" {
+				served++
+				kept = kept || r.Vouched
+			}
+			if kept {
+				worst = time.Since(overwritten) + own - time.Since(sent)
+			}
+			time.Sleep(49 * time.Millisecond)
+		}
+		t.Logf("what was overwritten can be served by the near cache until %v after, and was served by the sidecar %d times", worst, served)
+		if worst > least+own {
+			t.Errorf("too long: the smallest bound and the near cache's own together are %v", least+own)
+		}
+		if time.Duration(served)*50*time.Millisecond < w.bound/2 {
+			t.Errorf("the sidecar itself does not serve its copies for as long as it may")
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
+
+// An answer that the owner gave while this host had no lease on it is nobody's
+// word: no floor would follow it.
+func TestVirtualNoVouchWithoutLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 2)
+		for _, v := range w.nodes {
+			v.start()
+		}
+		w.agreed(15 * time.Second)
+		a, b := w.nodes[0], w.nodes[1]
+		key, h := heldBy(b, "key")
+		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.s.Get(context.Background(), "default", key); err != nil {
+			t.Fatal(err)
+		}
+		a.s.l1.Wait()
+		ns := a.s.names.lookup(defaultNamespace)
+		cp, ok := a.s.l1.Get(ns.key(key))
+		if !ok {
+			t.Fatal("there is no copy")
+		}
+		now := a.s.clock.Read()
+		var r wire.Reply
+		if !a.s.vouch(cp, now, &r) {
+			t.Errorf("a copy that may be served is not vouched for")
+		}
+		late := now
+		late.Boot += w.bound
+		if a.s.vouch(cp, late, &wire.Reply{}) {
+			t.Errorf("a copy is vouched for without a lease")
+		}
+		other := *cp
+		other.Owner = &kv.Process{Node: "b", Epoch: 1}
+		if a.s.vouch(&other, now, &wire.Reply{}) {
+			t.Errorf("a copy of another process is vouched for")
+		}
+		stream := a.s.watches.open(&a.s.core)
+		another := *a.s.node.View()
+		stream.view.Store(&another)
+		if a.s.vouch(cp, now, &wire.Reply{}) {
+			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
+		}
+		stream.tellLost(&a.s.core)
+		if !a.s.vouch(cp, now, &wire.Reply{}) {
+			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
+		}
+		a.s.ledger.RaisePartition(h.Partition(), cp.AsOf+1)
+		if a.s.vouch(cp, now, &wire.Reply{}) {
+			t.Errorf("a copy that is outdated is vouched for")
+		}
+		for _, v := range w.nodes {
+			v.leave()
+		}
+		time.Sleep(30 * time.Second)
+	})
+}
