@@ -21,15 +21,15 @@ import (
 // Guards of the handing over of partitions, each in the one moment that it is
 // for, which faults at random hardly ever meet.
 
-// actingClock is a host's clock that can do something before it is read, but for
-// the store, whose lock is held then.
+// actingClock is a host's clock that can do something before it is read for what
+// an app asks of the embedded sidecar, but for the store, whose lock is held then.
 type actingClock struct {
 	*virtualClock
 	act atomic.Pointer[func()]
 }
 
 func (c *actingClock) Read() kv.Moment {
-	if act := c.act.Load(); act != nil && !calledBy("overdueHere") {
+	if act := c.act.Load(); act != nil && calledBy("embedded") && !calledBy("overdueHere") {
 		(*act)()
 	}
 	return c.virtualClock.Read()
