@@ -252,6 +252,34 @@ func TestClaimGoesOn(t *testing.T) {
 	}
 }
 
+// A voter that was silent when it granted a claim is asked until it votes: what the
+// last holders have released is for this very ballot.
+func TestSilentVoterIsAskedAgain(t *testing.T) {
+	h, b := newClaimant(t)
+	h.answers("v", Answer{Ballot: b, Voter: true})
+	for _, n := range []kv.NodeID{"h", "i", "w"} {
+		h.answers(n, Answer{Ballot: b})
+	}
+	asked := func() (list []kv.NodeID) {
+		for _, a := range h.m.Take() {
+			if a, ok := a.(Send); ok && a.Acquire.Ballot.Compare(b) == 0 {
+				list = append(list, a.To.Node)
+			}
+		}
+		slices.Sort(list)
+		return list
+	}
+	asked()
+	for range 3 {
+		h.tick(simBound / 4)
+		if got := asked(); !slices.Equal(got, []kv.NodeID{"w", "x"}) {
+			t.Errorf("it asks %v again, want w, which does not vote yet, and x, which has not answered", got)
+		}
+	}
+	h.answers("w", Answer{Ballot: b, Voter: true})
+	h.check("an AUTH once it votes", h.auth() != nil, true)
+}
+
 // polling is a claimant that all have granted everything, at its first AUTH.
 func newPolling(t *testing.T) (h *hand, sent *SendAuth) {
 	h, b := newClaimant(t)
