@@ -219,9 +219,12 @@ func (m *Machine) knowsRing(list []kv.Process) bool {
 // promise remembers the highest ballot answered.
 func (m *Machine) promise(i uint16, b *Ballot) {
 	p := &m.parts[i]
-	if p.promised.Compare(b) < 0 {
+	switch p.promised.Compare(b) {
+	case -1:
 		m.seq++
-		p.promised, p.changed = b, m.seq
+		p.promised, p.changed, p.saidAt = b, m.seq, m.now
+	case 0:
+		p.saidAt = m.now
 	}
 }
 

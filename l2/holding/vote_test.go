@@ -120,6 +120,25 @@ func TestVoterAnswers(t *testing.T) {
 	names()
 }
 
+// A promise whose claim came to nothing keeps a voter from acknowledging an older
+// holding for as long as the claim may live, and no longer: else that one would
+// end with the first of the other voters that does.
+func TestPromiseIsForgotten(t *testing.T) {
+	for after, acknowledged := range map[time.Duration]bool{Margin(2*simBound) - 1: false, Margin(2 * simBound): true} {
+		h := newHand(t, "v")
+		h.m.Refuse(h.now, "it votes, and holds nothing")
+		h.tick(Margin(2 * simBound))
+		a, b := ballotOf(20, "a"), ballotOf(30, "b")
+		h.check("an AUTH", h.polls(a.Process, a), true)
+		h.asks(b)
+		h.now += after
+		h.check("the AUTH of the older one again", h.polls(a.Process, a), acknowledged)
+		h.check("an AUTH of the later one", h.polls(b.Process, b), true)
+		h.now += after
+		h.check("after the later one's AUTH", h.polls(a.Process, a), acknowledged)
+	}
+}
+
 // claimant is a node that has asked for everything, and knows the voters and a
 // node h, which may hold it.
 func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
