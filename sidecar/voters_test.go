@@ -209,3 +209,28 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 		})
 	}
 }
+
+// Voters that are restarted one after the other, each as soon as all is held again,
+// lose nothing: one that is to end waits until the others vote, one that granted a
+// claim before it votes is asked again, and a promise that came to nothing is forgotten.
+func TestVotersRestartInTurn(t *testing.T) {
+	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between them
+		inQuietWorld(t, 3, func(t *testing.T, w *world) {
+			const n = 60
+			setAll(w.nodes[0], n, "value")
+			time.Sleep(5 * w.bound / 2) // what was promised at the start is forgotten
+			for _, v := range w.nodes {
+				time.Sleep(w.bound * time.Duration(sixteenths) / 16)
+				v.leave()
+				v.start()
+				time.Sleep(w.bound / 2) // it is in
+				w.agreed(15 * time.Second)
+				for _, o := range w.nodes {
+					if hits := found(o, n); hits != n {
+						t.Errorf("%d/16 B apart, after a restart of %s: %d of %d keys are read through %s", sixteenths, v.name, hits, n, o.name)
+					}
+				}
+			}
+		}, "n0", "n1", "n2")
+	}
+}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -159,9 +161,42 @@ func (n *Node) look(ctx context.Context) {
 	}
 }
 
+// spare waits until the other voters can do without this one: those that were
+// started lately do not vote yet. It does not wait for who does not answer.
+func (n *Node) spare(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
+	defer cancel()
+	for slices.Contains(n.cfg.Voters, string(n.cfg.Self.Node)) {
+		var ids []kv.Process
+		n.step(func(m *holding.Machine, _ time.Duration) { ids = m.Live() })
+		var answer, vote atomic.Int32
+		var wg sync.WaitGroup
+		for _, id := range ids {
+			if id == n.cfg.Self || !slices.Contains(n.cfg.Voters, string(id.Node)) {
+				continue
+			}
+			wg.Go(func() {
+				a, err := n.tellFloor(ctx, id, wire.Floor{}) // none is told
+				if err != nil {
+					return
+				}
+				if answer.Add(1); a.Voter {
+					vote.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		need := int32(n.majority())
+		if answer.Load() < need || vote.Load() >= need || !sleepFor(ctx, n.cfg.Bound/16) {
+			return
+		}
+	}
+}
+
 // leave hands over what this node holds, as far as somebody takes it in time,
 // lets the tiers end what others wait for, and says goodbye.
 func (n *Node) leave(ctx context.Context) {
+	n.spare(ctx)
 	begun, owned := n.cfg.Clock.Read().Boot, n.Held().Len()
 	n.step((*holding.Machine).Leave)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)

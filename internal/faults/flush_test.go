@@ -42,9 +42,6 @@ func TestProcessFlushThenRestarts(t *testing.T) {
 				if r := g.hits(keys); r.hits.Load() != keys {
 					t.Errorf("after a restart of %s reads hit %v, want all", n.spec.Node, r)
 				}
-				if voted { // without it and the next one there is no majority that remembers
-					time.Sleep(5 * g.bound / 2)
-				}
 			}
 		})
 	}

@@ -99,6 +99,7 @@ type partition struct {
 	retired  time.Duration // since when it serves no more; zero is not
 	told     *Ballot       // the higher ballot heard of that retired it
 	promised *Ballot       // the highest answered, own ones included
+	saidAt   time.Duration // when it was answered last
 	changed  uint64        // seq of its last change
 	released *Ballot       // the ballot that ended the last holding, which had entries
 	claim    *claim        // that it is in

@@ -104,7 +104,7 @@ func (m *Machine) acquire(c *claim) Acquire {
 }
 
 // resend asks again whoever has not answered, has named somebody unknown, or
-// has refused.
+// has refused; and a voter that has granted before it votes.
 func (m *Machine) resend() {
 	for _, c := range m.claims {
 		every := m.cfg.Bound / 4
@@ -116,7 +116,8 @@ func (m *Machine) resend() {
 		}
 		c.sentAt = m.now
 		for _, o := range m.others() {
-			if !m.grants(c, o) && (c.lastSent || o.id.Node != c.last) {
+			done := m.grants(c, o) && (m.answer(c, o).Voter || !m.isVoter(o.id.Node))
+			if !done && (c.lastSent || o.id.Node != c.last) {
 				m.do(Send{o.id, m.acquire(c)})
 			}
 		}
@@ -218,9 +219,12 @@ func (m *Machine) knowsRing(list []kv.Process) bool {
 // promise remembers the highest ballot answered.
 func (m *Machine) promise(i uint16, b *Ballot) {
 	p := &m.parts[i]
-	if p.promised.Compare(b) < 0 {
+	switch p.promised.Compare(b) {
+	case -1:
 		m.seq++
-		p.promised, p.changed = b, m.seq
+		p.promised, p.changed, p.saidAt = b, m.seq, m.now
+	case 0:
+		p.saidAt = m.now
 	}
 }
 

@@ -311,7 +311,15 @@ func (m *Machine) Authorize(now time.Duration, from kv.Process, a Auth) []kv.Par
 	return m.acknowledge(from, a)
 }
 
-// acknowledge acknowledges what no higher ballot was seen for.
+// bars says whether a promise keeps a voter from acknowledging a ballot: a higher
+// one does, for as long as what it was promised for can live without its
+// acknowledgement. After that its claim is over, or others have acknowledged it:
+// and a majority of those does not acknowledge the lower one.
+func (m *Machine) bars(p *partition, b *Ballot) bool {
+	return p.promised.Compare(b) > 0 && m.now-p.saidAt < Margin(2*m.cfg.Bound)
+}
+
+// acknowledge acknowledges what no higher ballot was seen for, of late.
 func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 	m.forgetVotes()
 	list := make([]kv.PartitionSet, len(a.Holdings))
@@ -321,10 +329,14 @@ func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 			continue
 		}
 		for i := range h.Partitions.All() {
-			if int(i) < len(m.parts) && m.parts[i].promised.Compare(h.Ballot) <= 0 {
-				m.promise(i, h.Ballot)
-				list[n].Add(i)
+			if int(i) >= len(m.parts) || m.bars(&m.parts[i], h.Ballot) {
+				continue
 			}
+			if p := &m.parts[i]; p.promised.Compare(h.Ballot) > 0 {
+				p.promised = nil
+			}
+			m.promise(i, h.Ballot)
+			list[n].Add(i)
 		}
 		same := func(v vote) bool { return v.ballot.Compare(h.Ballot) == 0 && slices.Equal(v.partitions, list[n]) }
 		if at := slices.IndexFunc(m.votes, same); at >= 0 {

@@ -120,6 +120,25 @@ func TestVoterAnswers(t *testing.T) {
 	names()
 }
 
+// A promise whose claim came to nothing keeps a voter from acknowledging an older
+// holding for as long as the claim may live, and no longer: else that one would
+// end with the first of the other voters that does.
+func TestPromiseIsForgotten(t *testing.T) {
+	for after, acknowledged := range map[time.Duration]bool{Margin(2*simBound) - 1: false, Margin(2 * simBound): true} {
+		h := newHand(t, "v")
+		h.m.Refuse(h.now, "it votes, and holds nothing")
+		h.tick(Margin(2 * simBound))
+		a, b := ballotOf(20, "a"), ballotOf(30, "b")
+		h.check("an AUTH", h.polls(a.Process, a), true)
+		h.asks(b)
+		h.now += after
+		h.check("the AUTH of the older one again", h.polls(a.Process, a), acknowledged)
+		h.check("an AUTH of the later one", h.polls(b.Process, b), true)
+		h.now += after
+		h.check("after the later one's AUTH", h.polls(a.Process, a), acknowledged)
+	}
+}
+
 // claimant is a node that has asked for everything, and knows the voters and a
 // node h, which may hold it.
 func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
@@ -250,6 +269,34 @@ func TestClaimGoesOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A voter that was silent when it granted a claim is asked until it votes: what the
+// last holders have released is for this very ballot.
+func TestSilentVoterIsAskedAgain(t *testing.T) {
+	h, b := newClaimant(t)
+	h.answers("v", Answer{Ballot: b, Voter: true})
+	for _, n := range []kv.NodeID{"h", "i", "w"} {
+		h.answers(n, Answer{Ballot: b})
+	}
+	asked := func() (list []kv.NodeID) {
+		for _, a := range h.m.Take() {
+			if a, ok := a.(Send); ok && a.Acquire.Ballot.Compare(b) == 0 {
+				list = append(list, a.To.Node)
+			}
+		}
+		slices.Sort(list)
+		return list
+	}
+	asked()
+	for range 3 {
+		h.tick(simBound / 4)
+		if got := asked(); !slices.Equal(got, []kv.NodeID{"w", "x"}) {
+			t.Errorf("it asks %v again, want w, which does not vote yet, and x, which has not answered", got)
+		}
+	}
+	h.answers("w", Answer{Ballot: b, Voter: true})
+	h.check("an AUTH once it votes", h.auth() != nil, true)
 }
 
 // polling is a claimant that all have granted everything, at its first AUTH.
