@@ -72,7 +72,7 @@ func (c *core) empty(names []string, floor kv.Version) {
 }
 
 // Note notes a flush of the cluster, unless there are too many to remember.
-func (t tiers) Note(f wire.Floor) error {
+func (t tiers) Note(f wire.Floor, first bool) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return badNamespace([]byte(f.Namespace))
 	}
@@ -80,6 +80,9 @@ func (t tiers) Note(f wire.Floor) error {
 		return bad
 	}
 	t.c.flushed(f.Namespace, kv.Version(f.Version))
+	if first {
+		t.c.empty(t.c.names.named(f.Namespace), t.c.hlc.Next(t.c.clock.Read().Wall))
+	}
 	return nil
 }
 

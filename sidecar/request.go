@@ -77,6 +77,9 @@ func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched uint
 		}
 		return c.deleteAll(q, b, now)
 	case wire.OpFlush:
+		if q.Has(wire.Cluster) && !c.node.Alone() {
+			return moved()
+		}
 		return c.flush(q, b, now)
 	case wire.OpRing:
 		return c.ring(q)

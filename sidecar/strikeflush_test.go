@@ -55,17 +55,20 @@ func (s *scene) getAll(v *vnode) {
 	}
 }
 
-// A host whose clock is behind flushes what one has written whose clock is ahead.
+// A host whose clock is behind flushes what one has written whose clock is ahead, and
+// what another one has copies of.
 func flushBehind(s *scene) {
 	s.owner.clock.offset.Store(400)
 	time.Sleep(time.Second)
 	s.follower.stalled.Store(true)
 	time.Sleep(s.bound / 3)
 	s.setAll(s.owner)
+	s.getAll(s.third)
 	s.flush(s.reader, time.Second)
 	s.follower.stalled.Store(false)
 	s.stale()
 	s.getAll(s.owner)
+	s.getAll(s.third)
 }
 
 // A host that was away comes back to one other, and flushes before it has heard of
@@ -94,7 +97,8 @@ func flushAlone(s *scene) {
 }
 
 // A holder whose clock is ahead writes, and is not reached for a while, and its
-// authority goes on.
+// authority goes on; what it is told by the host that flushes does not come, once
+// that has been acknowledged.
 func flushUnheard(s *scene) {
 	s.owner.clock.offset.Store(400)
 	time.Sleep(2 * s.bound)
@@ -108,6 +112,11 @@ func flushUnheard(s *scene) {
 	}()
 	time.Sleep(s.bound * 9 / 16)
 	s.net.Heal()
+	select {
+	case <-done:
+		s.net.Isolate(s.reader.ip)
+	default:
+	}
 	<-done
 	s.stale()
 	s.getAll(s.owner)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -19,10 +20,12 @@ import (
 // has noted the flush's version before it is acknowledged. Who takes a partition
 // later is told by those who let it: answers to ACQUIRE and AUTH have the flushes.
 //
-//	round 0     clocks are collected
-//	round n     the version, above all of them, is told to all; each answers with
-//	            its clock from before and with whom it has in
-//	again       where a clock was above the version, or somebody new is named
+//	first       a version is told to all; each notes it, drops all that it has, and
+//	            answers with its clock from then and with whom it has in
+//	again       with a version above those clocks, until all have noted one that is
+//	            above what each showed when it first did: so nothing comes back, from
+//	            where it is on its way, that was made of what was there before, as by
+//	            an INCR under a version above the first
 //
 // Under policy available all must note it that are not held for dead here, and
 // whoever an answer names. Under policy consistent a majority of the voters, and
@@ -36,16 +39,15 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 		n: n, floor: wire.Floor{Namespace: name},
 		heard: map[kv.Process]bool{}, noted: map[kv.Process]*noted{}, why: map[kv.NodeID]string{},
 	}
-	if strike.Out(strike.FlushClocks) {
-		f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
-	}
+	f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
+	strike.At(strike.FlushDue)
 	for {
 		var joined, quorum bool
 		n.step(func(m *holding.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
 		switch {
 		case !joined:
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
-		case !quorum && f.floor.Version == 0 && !strike.Out(strike.FlushMajority):
+		case !quorum && len(f.heard) == 0 && !strike.Out(strike.FlushMajority):
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host does not reach a majority of the voters %s", strings.Join(n.cfg.Voters, ", "))
 		}
 		if err := f.round(ctx); err != nil {
@@ -67,12 +69,12 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 // flushing is a flush that is told.
 type flushing struct {
 	n     *Node
-	floor wire.Floor // its version is zero while clocks are collected
-	ahead bool       // it is above what an unknown clock may show
+	floor wire.Floor
+	ahead bool // it is above what an unknown clock may show
 
 	mu    sync.Mutex
-	heard map[kv.Process]bool   // whose clocks are known, from before it noted anything
-	above bool                  // one of them is above the version
+	heard map[kv.Process]bool   // who has noted a version
+	above bool                  // somebody's clock was above the present one when it first did
 	noted map[kv.Process]*noted // the answers to the present version
 	why   map[kv.NodeID]string  // there is none
 	fails *wire.Error           // somebody cannot note it
@@ -92,10 +94,11 @@ func (f *flushing) round(ctx context.Context) *wire.Error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bound/4)
 	defer cancel()
 	ask := slices.DeleteFunc(f.all(), func(id kv.Process) bool { return f.noted[id] != nil })
+	heard := maps.Clone(f.heard)
 	var wg sync.WaitGroup
 	for _, id := range ask {
 		wg.Go(func() {
-			a, err := n.tellFloor(ctx, id, f.floor)
+			a, err := n.tellFloor(ctx, id, f.floor, !heard[id])
 			f.take(id, a, err)
 		})
 	}
@@ -115,7 +118,7 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 		f.why[id.Node] = err.Error()
 	default:
 		delete(f.why, id.Node)
-		f.above = f.above || !f.heard[id] && a.Clock > f.floor.Version
+		f.above = f.above || !f.heard[id]
 		f.heard[id] = true
 		f.noted[id] = &noted{
 			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, holders: fromProcesses(a.Holders),
@@ -147,11 +150,11 @@ func (f *flushing) all() []kv.Process {
 	return list
 }
 
-// again says whether all are to be told anew, and of a higher version: where clocks
-// were collected, or one was above it; or the clock of a holder that does not answer
-// is not known.
+// again says whether all are to be told anew, and of a higher version: where somebody
+// has noted the present one as its first; or the clock of a holder that does not
+// answer is not known.
 func (f *flushing) again() bool {
-	raise := f.floor.Version == 0 || f.above && !strike.Out(strike.FlushClocks)
+	raise := f.above && !strike.Out(strike.FlushClocks)
 	now := f.n.cfg.Clock.Read()
 	version := f.n.cfg.Versions.Next(now.Wall)
 	if !raise && !f.ahead && len(f.silent()) > 0 {
@@ -159,7 +162,6 @@ func (f *flushing) again() bool {
 		version = max(version, kv.FirstVersionAt(now.Wall+2*f.n.cfg.MaxSkew.Milliseconds()))
 	}
 	if raise {
-		strike.At(strike.FlushDue)
 		f.floor.Version, f.above = uint64(version), false
 		clear(f.noted)
 	}
@@ -273,12 +275,12 @@ func sleepFor(ctx context.Context, d time.Duration) bool {
 }
 
 // tellFloor has a process note a flush, this one included.
-func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
+func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor, first bool) (*wire.Noted, error) {
 	if id == n.cfg.Self {
-		return n.note(floor)
+		return n.note(floor, first)
 	}
 	sent := n.cfg.Clock.Read()
-	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall})
+	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall, First: first})
 	if err != nil {
 		return nil, err
 	}
@@ -303,14 +305,14 @@ func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (
 
 // note notes a flush, and says who may have to hear of it too: after it was noted,
 // since whoever asks for partitions from then on is told with the answer.
-func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
-	now := n.cfg.Clock.Read()
-	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
+func (n *Node) note(floor wire.Floor, first bool) (*wire.Noted, error) {
 	if floor.Version != 0 {
-		if err := n.cfg.Tiers.Note(floor); err != nil {
+		if err := n.cfg.Tiers.Note(floor, first); err != nil {
 			return nil, err
 		}
 	}
+	now := n.cfg.Clock.Read()
+	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
 	n.step(func(m *holding.Machine, _ time.Duration) {
 		a.In = toProcesses(m.AreIn())
 		holders, remembers := m.Acknowledged()
@@ -325,7 +327,7 @@ func (s *polls) note(w *wire.Note) wire.Reply {
 	if n.skewed(s.from, w.WallMS, n.cfg.Clock.Read().Wall-n.cfg.Bound.Milliseconds()/2) {
 		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
 	}
-	a, err := n.note(w.Floor)
+	a, err := n.note(w.Floor, w.First)
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused):

@@ -72,7 +72,7 @@ type Point uint8
 const (
 	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
 	WriteDue               // a write has found its holding, and is not yet stored
-	FlushDue               // clocks have been collected, and a flush is not yet told
+	FlushDue               // a flush has its first version, and is not yet told
 	GapFound               // a gap has been found, and not yet judged
 
 	points // their number

@@ -114,12 +114,14 @@ type Authorized struct {
 }
 
 // Note tells a flush of the cluster to a process, which notes it before it
-// answers. Without a version it asks for the answer alone.
+// answers. Where it has noted none of this flush's versions it drops all that it has,
+// newer things too. Without a version it asks for the answer alone.
 type Note struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Floor  Floor
 	WallMS int64
+	First  bool
 }
 
 // Noted answers NOTE.

@@ -1,0 +1,48 @@
+package sidecar
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// A counter does not carry over a flush what it counted before: an INCR that is
+// executed while a flush is under way, under a version above the flush's, must
+// not keep the total from before it.
+func TestVirtualFlushBesideIncr(t *testing.T) {
+	inQuietWorld(t, 3, func(t *testing.T, w *world) {
+		owner, other := w.nodes[0], w.nodes[1]
+		key, _ := heldBy(owner, "counter")
+		ctx, one := context.Background(), int64(1)
+		for range 10 {
+			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Second)
+		w.net.SetDelay(20*time.Millisecond, 20*time.Millisecond)
+		flushed := make(chan bool, 1)
+		go func() { flushed <- w.flush(other.s, "other", false) }()
+		begun := int64(0)
+		for over := false; !over; {
+			time.Sleep(time.Millisecond)
+			begun++
+			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {
+				t.Error(err)
+			}
+			select {
+			case ok := <-flushed:
+				if over = true; !ok {
+					t.Error("the flush is refused")
+				}
+			default:
+			}
+		}
+		n, err := owner.s.Incr(ctx, "default", key, 1, &one)
+		t.Logf("%d INCRs since the flush began; the total is %d", begun+1, n)
+		if err != nil || n > begun+1 {
+			t.Errorf("after a flush the total is %d, %v, of %d INCRs since it began", n, err, begun+1)
+		}
+		w.net.SetDelay(100*time.Microsecond, 500*time.Microsecond)
+	})
+}
