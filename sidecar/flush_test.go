@@ -191,7 +191,8 @@ func twoOfOneName(w *world) {
 }
 
 func lives(v *vnode, node kv.NodeID) bool {
-	return slices.ContainsFunc(v.s.node.Members(), func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn })
+	is := func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn }
+	return slices.ContainsFunc(v.s.node.Members(), is)
 }
 
 // A flush comes while something is amiss. Once it is acknowledged, B later nothing is
