@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,14 +33,20 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 	return r.Err()
 }
 
-// found counts the keys that are read through a host.
-func found(v *vnode, n int) (hits int) {
+// found counts the keys that are read through a host, all at once: some of them may
+// have to wait for others that do not answer.
+func found(v *vnode, n int) int {
+	var hits atomic.Int64
+	var wg sync.WaitGroup
 	for i := range n {
-		if _, err := v.s.Get(context.Background(), "default", testKeyOf(i)); err == nil {
-			hits++
-		}
+		wg.Go(func() {
+			if _, err := v.s.Get(context.Background(), "default", testKeyOf(i)); err == nil {
+				hits.Add(1)
+			}
+		})
 	}
-	return hits
+	wg.Wait()
+	return int(hits.Load())
 }
 
 // What was written after a flush stays, however often hosts are restarted that have
@@ -126,10 +134,10 @@ var amid = []amiss{
 		time.Sleep(w.bound)
 		w.net.Heal()
 	}},
-	{name: "a split of less than the detection time", amid: func(w *world) {
+	{name: "a split of about the detection time", amid: func(w *world) {
 		i := 0
 		w.split(true, func() bool { i++; return i > 3 })
-		time.Sleep(w.bound)
+		time.Sleep(2 * w.bound) // longer than it takes to acknowledge a flush that does not wait, and B
 		w.net.Heal()
 	}},
 	{name: "partitions move", amid: func(w *world) {
@@ -183,7 +191,8 @@ func twoOfOneName(w *world) {
 }
 
 func lives(v *vnode, node kv.NodeID) bool {
-	return slices.ContainsFunc(v.s.node.Members(), func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn })
+	is := func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn }
+	return slices.ContainsFunc(v.s.node.Members(), is)
 }
 
 // A flush comes while something is amiss. Once it is acknowledged, B later nothing is
@@ -222,13 +231,21 @@ func (c *amiss) play(t *testing.T, w *world) {
 	}
 	time.Sleep(w.bound + time.Millisecond)
 	each := func(want int, what string) {
+		var wg sync.WaitGroup
 		for _, v := range w.nodes {
-			if v.s != nil {
+			if v.s == nil {
+				continue
+			}
+			wg.Go(func() {
+				for v.stands() { // it answers when it runs again
+					time.Sleep(100 * time.Microsecond)
+				}
 				if hits := found(v, n); hits != want {
 					t.Errorf("%d of %d keys are read through %s that were written %s the flush", hits, n, v.name, what)
 				}
-			}
+			})
 		}
+		wg.Wait()
 	}
 	each(0, "before")
 	<-done
@@ -236,6 +253,13 @@ func (c *amiss) play(t *testing.T, w *world) {
 	setAll(w.nodes[0], n, "after")
 	time.Sleep(w.bound)
 	each(n, "after")
+}
+
+// stands says whether a host does not run.
+func (v *vnode) stands() bool {
+	v.w.mu.Lock()
+	defer v.w.mu.Unlock()
+	return v.paused
 }
 
 func policyOf(voters []string) string {

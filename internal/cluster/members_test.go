@@ -51,6 +51,12 @@ func startNode(t *testing.T, name string, clock kv.Clock, join ...string) *Node 
 // startVoter runs one under policy consistent, if there are voters.
 func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join ...string) *Node {
 	t.Helper()
+	return startWith(t, name, clock, noTiers{}, voters, join...)
+}
+
+// startWith runs one with tiers.
+func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []string, join ...string) *Node {
+	t.Helper()
 	policy := Available
 	if len(voters) > 0 {
 		policy = Consistent
@@ -58,7 +64,7 @@ func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join
 	n, err := New(Config{
 		Policy: policy, Voters: voters,
 		Self: kv.Process{Node: kv.NodeID(name), Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: join,
-		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: noTiers{},
+		Bound: MinBound, Clock: clock, Versions: kv.NewHLC(uint16(name[0])), Tiers: tiers,
 	})
 	if err != nil {
 		t.Fatal(err)
