@@ -156,33 +156,48 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 }
 
 // TestWriteThroughSettlesWithHold: what the next owner loads after a late write is
-// not kept for the namespace's hold, since the replica that it comes from may lag.
+// not kept for the namespace's hold, since the replica that it comes from may lag;
+// also where the request had its answer before the origin wrote.
 func TestWriteThroughSettlesWithHold(t *testing.T) {
 	for policy, voters := range policies {
-		t.Run(policy, func(t *testing.T) {
-			s := &store{database: newDatabase(always(500 * time.Microsecond))}
-			throughNodes(t, 3, s, Namespace{Hold: 400 * time.Millisecond}, func(w *world) {
-				owner, v := w.ownerOf("k"), w.other("k")
-				s.database.set("k", []byte("old"))
-				s.before = func() error {
-					s.before = nil
-					owner.s.node.SetWeight(1)
-					w.next(owner, "k")
-					time.Sleep(700 * time.Millisecond) // longer than the first hold
-					return nil
-				}
-				if r := v.set("k", "new"); r.Status != wire.Timeout {
-					t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
-				}
-				s.database.set("k", []byte("old")) // of a replica that lags
-				time.Sleep(50 * time.Millisecond)
-				is(t, "from the replica", w.ownerOf("k").get("k", 0), wire.OK, "old")
-				s.database.set("k", []byte("new"))
-				time.Sleep(50 * time.Millisecond)
-				w.settled(s, "k", t.Errorf)
-			}, voters...)
-		})
+		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
+			t.Run(fmt.Sprintf("%s, a request of %v", policy, timeout), func(t *testing.T) {
+				settlesWithHold(t, timeout, voters)
+			})
+		}
 	}
+}
+
+func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
+	s := &store{database: newDatabase(always(500 * time.Microsecond))}
+	limits := Limits{Timeout: 30 * time.Second}
+	throughNodes(t, 3, s, Namespace{Hold: 400 * time.Millisecond, Limits: limits}, func(w *world) {
+		owner, v := w.ownerOf("k"), w.other("k")
+		s.database.set("k", []byte("old"))
+		s.before = func() error {
+			s.before = nil
+			owner.s.node.SetWeight(1)
+			w.next(owner, "k")                 // some 30 ms later, or 360
+			time.Sleep(700 * time.Millisecond) // longer than the first hold
+			return nil
+		}
+		q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("new"), TimeoutMS: uint32(timeout.Milliseconds())}
+		if r := v.do(q); r.Status != wire.Timeout {
+			t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
+		}
+		for owner.s.names.lookup(defaultNamespace).through.busy() { // the write, and its settling
+			time.Sleep(time.Millisecond)
+		}
+		if got := s.row("k"); got != "new" {
+			t.Fatalf("the origin has %q", got)
+		}
+		s.database.set("k", []byte("old")) // of a replica that lags
+		time.Sleep(50 * time.Millisecond)
+		is(t, "from the replica", w.ownerOf("k").get("k", 0), wire.OK, "old")
+		s.database.set("k", []byte("new"))
+		time.Sleep(50 * time.Millisecond)
+		w.settled(s, "k", t.Errorf)
+	}, voters...)
 }
 
 // TestWriteThroughOvertakenAtOrigin: a write whose owner has its answer after a late
