@@ -68,15 +68,25 @@ func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
 	return bodyReply(place)
 }
 
-// serve is core's, and answers what concerns all of the sidecar too.
+// serve is serveNow, and waits until a write with ack=all is acknowledged by all.
 func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+	r := s.serveNow(ctx, q, b, deadline)
+	if s.wantsAll(q) {
+		b.release()
+		r = s.acked(ctx, q, r, deadline)
+	}
+	return r
+}
+
+// serveNow is core's, and answers what concerns all of the sidecar too.
+func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
 		return s.statsCluster(ctx, q, s.stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
 	}
-	return s.core.serve(ctx, q, b, deadline)
+	return s.core.serveNow(ctx, q, b, deadline)
 }
 
 // statsCluster collects the statistics of every host.

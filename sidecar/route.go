@@ -64,18 +64,8 @@ func (c *core) patience(q *wire.Request, deadline time.Duration) time.Duration {
 	return deadline
 }
 
-// serve answers a request of the embedding program, wherever its keys are. deadline
-// is on the boot clock; b is released while it waits.
-func (c *core) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
-	r := c.serveNow(ctx, q, b, deadline)
-	if c.wantsAll(q) {
-		b.release()
-		r = c.acked(ctx, q, r, deadline)
-	}
-	return r
-}
-
-// serveNow is serve for apps too. A write with ack=all is done, and is still to be
+// serveNow answers a request wherever its keys are. deadline is on the boot clock; b
+// is released while it waits. A write with ack=all is done, and is still to be
 // acknowledged by all.
 func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
 	switch q.Op {

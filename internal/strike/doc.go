@@ -74,8 +74,6 @@ const (
 	WriteDue               // a write has found its holding, and is not yet stored
 	FlushDue               // a flush has its first version, and is not yet told
 	GapFound               // a gap has been found, and not yet judged
-
-	points // their number
 )
 
 var names = [Guards]string{

@@ -6,7 +6,7 @@ import "sync/atomic"
 
 var (
 	out atomic.Uint64 // a bit each
-	at  [points]atomic.Pointer[func()]
+	at  [GapFound + 1]atomic.Pointer[func()]
 )
 
 // Out says whether a guard has been taken out.
