@@ -250,27 +250,3 @@ func TestProcessTotals(t *testing.T) {
 		c.check(false)
 	})
 }
-
-// TestNetnsTotals: hosts are cut off, from one or from all others, while apps
-// count.
-func TestNetnsTotals(t *testing.T) {
-	scenario(t, 20*time.Second)
-	l := newLab(t, 3)
-	g := l.newGroup(fast)
-	g.vote(g.nodes...)
-	g.start(g.nodes)
-	c := g.count()
-	for i := range g.nodes {
-		time.Sleep(500 * time.Millisecond)
-		begun := time.Now()
-		l.rule(i, "INPUT", "-s", l.address((i+1)%3), "-j", "DROP")
-		if i > 0 {
-			l.rule(i, "INPUT", "-i", "eth0", "-j", "DROP")
-		}
-		time.Sleep(time.Duration(2+rand.IntN(2)) * time.Second)
-		l.heal()
-		g.settle(g.nodes[i].spec.Node+" was cut off", begun)
-	}
-	time.Sleep(time.Second)
-	c.check(false)
-}
