@@ -224,7 +224,12 @@ func (c *amiss) play(t *testing.T, w *world) {
 	}()
 	time.Sleep(time.Millisecond)
 	v := w.nodes[c.by]
-	for began := time.Now(); v.s == nil || flushThrough(v, "", time.Second) != nil; time.Sleep(10 * time.Millisecond) {
+	started := func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return v.s != nil
+	}
+	for began := time.Now(); !started() || flushThrough(v, "", time.Second) != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Since(began) > 30*time.Second {
 			t.Fatalf("no flush: %v", flushThrough(v, "", time.Second))
 		}

@@ -94,12 +94,13 @@ func (n *Node) outcastLocked() (why string) {
 	if n.machine.In() || len(n.machine.Entered()) > 0 {
 		return ""
 	}
+	stuck := n.machine.Trouble(n.cfg.Self.Node) != "" // that it cannot poll those, of which this says why
 	for _, m := range n.members {
 		switch {
 		case !m.alive:
 		case m.trouble == "":
 			return ""
-		case m.in && (why == "" || m.trouble < why):
+		case (m.in || stuck) && (why == "" || m.trouble < why):
 			why = m.trouble
 		}
 	}
