@@ -91,6 +91,13 @@ func TestGetOrLoadTogether(t *testing.T) {
 		}
 	}
 	for round := range int64(5) {
+		done := make(chan struct{})
+		load := func(context.Context, string) ([]byte, error) {
+			loads.Add(1)
+			seen := truth.Load()
+			<-done
+			return fmt.Append(nil, seen), nil
+		}
 		key := fmt.Sprint("other", round)
 		truth.Store(2 * round)
 		loads.Store(0)
@@ -121,6 +128,10 @@ func TestGetOrLoadTogether(t *testing.T) {
 				}
 			})
 		}
+		for began := time.Now(); loads.Load() < 2 && time.Since(began) < 5*time.Second; {
+			time.Sleep(time.Millisecond)
+		}
+		close(done) // of both loads: what the first one brings is late
 		wg.Wait()
 		if n := loads.Load(); n != 2 {
 			t.Errorf("%s: %d loads, want one before the deletion and one after", key, n)
