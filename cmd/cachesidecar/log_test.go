@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
 // A line of the log is one line, in both formats, whatever its values are; a value
@@ -160,7 +161,7 @@ func TestLogNamesTheCause(t *testing.T) {
 	}
 
 	begun = time.Now()
-	b.signal(syscall.SIGSTOP)
+	proctest.Stop(t, b.cmd.Process)
 	a.only("WARN", "a host counts as dead", begun)
 	time.Sleep(time.Until(begun.Add(5 * time.Second)))
 	b.signal(syscall.SIGCONT)

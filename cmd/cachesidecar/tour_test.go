@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
 // deadline is for what ought to happen at once.
@@ -77,7 +79,7 @@ func TestTour(t *testing.T) {
 // A sidecar that is stopped is up and does not answer.
 func TestHealthOfStoppedSidecar(t *testing.T) {
 	p := runSidecar(t)
-	p.signal(syscall.SIGSTOP)
+	proctest.Stop(t, p.cmd.Process)
 	defer p.signal(syscall.SIGCONT)
 	if o := p.at("health", "--timeout", "200ms"); o.status != exitMiss || !strings.Contains(o.err, "it is up and does not answer") {
 		t.Errorf("%v, want status %d", o, exitMiss)

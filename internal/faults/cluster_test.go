@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
 // group is a cluster of a test.
@@ -228,7 +229,7 @@ func (n *node) leave() {
 func (n *node) pause() {
 	n.g.t.Helper()
 	n.down()
-	n.signal(syscall.SIGSTOP)
+	proctest.Stop(n.g.t, n.cmd.Process)
 }
 
 func (n *node) resume() {

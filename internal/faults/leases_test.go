@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
 // runApp is an app of its own process, which loads one key itself. It does what
@@ -184,7 +185,7 @@ func TestProcessHolderStopped(t *testing.T) {
 	begun := time.Now()
 	app.must("lease "+key, "token")
 	issued := time.Now()
-	app.signal(syscall.SIGSTOP)
+	proctest.Stop(t, app.cmd.Process)
 	next := <-there.claim(t, owner, key)
 	l := next.token(t)
 	// It is counted from the issue, at some moment between the two.

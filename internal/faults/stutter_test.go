@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
 // Sidecars that are stopped again and again, each time for less than the bound.
@@ -30,7 +32,7 @@ func (n *node) stutter(stops int, from, to float64, do func()) {
 		n.signal(syscall.SIGCONT)
 		for end := time.Now().Add(between(100*time.Microsecond, time.Millisecond)); time.Now().Before(end); {
 		}
-		n.signal(syscall.SIGSTOP)
+		proctest.Stop(n.g.t, n.cmd.Process)
 	}
 	n.resume()
 	wg.Wait()

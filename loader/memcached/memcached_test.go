@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -83,9 +84,7 @@ func TestMemcached(t *testing.T) {
 	}
 
 	h := hasty(socket)
-	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	proctest.Stop(t, server.Process)
 	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

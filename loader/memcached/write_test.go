@@ -11,6 +11,7 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -58,9 +59,7 @@ func TestWrite(t *testing.T) {
 		{Name: "done, and its answer lost", Writer: proxied, Key: "proxied", Value: "2", Err: origintest.ErrUnknown},
 	})
 	late := hasty(socket)
-	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	proctest.Stop(t, server.Process)
 	origintest.RunWrites(t, []origintest.Write{{Name: "hangs", Writer: late, Key: "late", Value: "1", Err: origintest.ErrUnknown, Within: 15 * time.Second}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

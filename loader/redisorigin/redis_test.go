@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -88,9 +89,7 @@ func TestRedis(t *testing.T) {
 	hasty := good
 	hasty.Timeout = 200 * time.Millisecond
 	h := source(t, hasty)
-	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	proctest.Stop(t, server.Process)
 	origintest.Run(t, []origintest.Case{{Name: "hangs", Source: h, Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -81,7 +82,7 @@ func TestList(t *testing.T) {
 		n := 0
 		err := with(socket, "many:", 300*time.Millisecond).Keys(ctx, func([]byte) error {
 			if n++; n == 1 {
-				return server.Process.Signal(syscall.SIGSTOP)
+				proctest.Stop(t, server.Process)
 			}
 			return nil
 		})
@@ -153,9 +154,7 @@ func TestWrite(t *testing.T) {
 	}
 	late := hasty(socket)
 	origintest.RunWrites(t, []origintest.Write{{Name: "before it hangs", Writer: late, Key: "late", Value: "1"}})
-	if err := server.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	proctest.Stop(t, server.Process)
 	origintest.RunWrites(t, []origintest.Write{{Name: "hangs", Writer: late, Key: "late", Value: "2", Err: origintest.ErrUnknown, Within: 15 * time.Second}})
 	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
