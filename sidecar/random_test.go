@@ -253,10 +253,7 @@ func TestVirtualRandom(t *testing.T) {
 			runs = 5
 		}
 	}
-	seed := *virtualSeed
-	if seed == 0 {
-		seed = rand.Uint64N(1 << 32)
-	}
+	seed := firstSeed()
 	t.Logf("%d runs from seed %d on", runs, seed)
 	var mu sync.Mutex
 	seen := map[string]int64{}

@@ -1,7 +1,6 @@
 package sidecar
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
 
 // Counters and keys that several apps change at once, judged by internal/totals:
@@ -181,15 +181,16 @@ func TestVirtualTotals(t *testing.T) {
 			name = "consistent"
 		}
 		t.Run(name, func(t *testing.T) {
-			for range *virtualRuns {
-				orderly(t, cmp.Or(*virtualSeed, rand.Uint64N(1<<32)), voters)
+			seed := firstSeed()
+			for i := range *virtualRuns {
+				orderly(t, seed+uint64(i), voters)
 			}
 		})
 	}
 }
 
-// atRest waits until every node holds its share, with all that is in it: who would
-// leave before takes along what has not come yet.
+// atRest waits until every node is in and holds its share, with all that is in it:
+// a change of the ring before the last one is complete loses entries.
 func (w *world) atRest(within time.Duration) {
 	w.t.Helper()
 	w.agreed(within)
@@ -197,6 +198,9 @@ func (w *world) atRest(within time.Duration) {
 		moving := 0
 		for _, v := range w.nodes {
 			if v.s != nil {
+				if !v.s.node.Stats().In {
+					moving++
+				}
 				moving += int(v.s.handoff.counts.pulling.Load()) + v.s.handoff.offering()
 			}
 		}
@@ -204,7 +208,7 @@ func (w *world) atRest(within time.Duration) {
 			break
 		}
 		if time.Since(began) > within {
-			w.t.Fatalf("seed %d: %d handoffs are under way after %v", w.seed, moving, within)
+			w.t.Fatalf("seed %d: %d hosts come or handoffs are under way after %v", w.seed, moving, within)
 		}
 	}
 	w.agreed(within)
@@ -232,6 +236,9 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 			v := w.nodes[w.rnd.IntN(4)]
 			time.Sleep(w.upTo(2000))
 			w.atRest(20 * time.Second)
+			if len(voters) > 0 { // a voter is silent at first, and what it has promised must be forgotten
+				time.Sleep(holding.Margin(2*w.bound) + w.bound/2)
+			}
 			if w.rnd.IntN(3) == 0 {
 				v.s.node.SetWeight(uint32(1 + w.rnd.IntN(100)))
 				continue
@@ -239,9 +246,6 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 			v.leave()
 			time.Sleep(w.upTo(2000))
 			v.start()
-			if len(voters) > 0 { // a voter is silent at first, and a majority must not be
-				time.Sleep(2*w.bound + 100*time.Millisecond)
-			}
 		}
 		w.atRest(20 * time.Second)
 		stop()
@@ -257,7 +261,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 		}
 		time.Sleep(30 * time.Second)
 		t.Logf("seed %d: %v", seed, w.seen)
-		if w.seen["tallied increments"] < 300 || w.seen["tallied sets"] < 200 || w.seen["tallied deletions"] < 200 || w.seen["handed over"] < 10 {
+		if w.seen["tallied increments"] < 300 || w.seen["tallied sets"] < 200 || w.seen["tallied deletions"] < 200 || w.seen["handed over"] < 2 {
 			t.Errorf("too tame a run")
 		}
 	})
