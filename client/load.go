@@ -250,7 +250,7 @@ func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 	}
 	var err error
 	f.item.Version, err = lease.Fill(ctx, value, FillOptions{TTL: o.TTL, NoExpiry: o.NoExpiry, Flags: o.Flags})
-	filled = err == nil || errors.Is(err, ErrNotStored) || executed(err)
+	filled = err == nil || changes(err)
 }
 
 // call calls the flight's function. A panic is its error: it must not end the

@@ -322,9 +322,10 @@ func (c *Client) NearStats() NearStats {
 	}
 }
 
-// executed says whether a write that failed may have been executed.
-func executed(err error) bool {
-	for _, e := range []error{ErrUnavailable, ErrBusy, ErrNotFound, ErrExists, ErrNotStored, ErrBadRequest, ErrTooLarge, ErrUnauthorized, ErrUnsupported, ErrClosed} {
+// changes says whether a write that failed may have been executed all the same, or
+// has met another value, or none, than what may be kept.
+func changes(err error) bool {
+	for _, e := range []error{ErrUnavailable, ErrBusy, ErrBadRequest, ErrTooLarge, ErrUnauthorized, ErrUnsupported, ErrClosed} {
 		if errors.Is(err, e) {
 			return false
 		}
@@ -344,9 +345,9 @@ func (c *Client) nearly() *near {
 func (c *Client) wrote(key string, version uint64, err error) {
 	switch {
 	case c.space == nil:
-	case err == nil:
+	case err == nil, errors.Is(err, ErrExists): // then it is the version that is there
 		c.near.wrote(c.space, key, version)
-	case executed(err):
+	case changes(err):
 		c.near.wrote(c.space, key, 0)
 	}
 }
