@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -323,4 +324,25 @@ func TestResetHasFlushes(t *testing.T) {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})
+}
+
+// A flush that a majority has noted, and whose time is over, is not one of which
+// nothing was done, and names no host that has answered.
+func TestFlushLate(t *testing.T) {
+	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {
+		inQuietWorld(t, 3, func(t *testing.T, w *world) {
+			setAll(w.nodes[0], 100, "before")
+			i := 0
+			w.split(true, func() bool { i++; return i <= 2 }) // n2 is not heard
+			err := flushThrough(w.nodes[0], "default", within)
+			var e *wire.Error
+			if !errors.As(err, &e) {
+				t.Errorf("within %v: got %v", within, err)
+				return
+			}
+			if e.Status != wire.Timeout || strings.Contains(e.Message, "n1") {
+				t.Errorf("within %v: %v; want TIMEOUT, and not n1, which has noted it", within, err)
+			}
+		}, "n0", "n1", "n2")
+	}
 }

@@ -147,6 +147,9 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
 	generation := c.store.Generation(key.Hash.Partition())
 	until := untilOf(q)
+	if c.overdue(until) { // before it uses the token
+		return c.tooLate(q)
+	}
 	err := c.leases.Fill(key, t, v, func(r loader.Result) bool {
 		return c.keep(ns, key, t.Holding, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
@@ -228,6 +231,7 @@ func (t *tokens) end() map[string]tokenOf {
 // given keeps track of the tokens that a connection has.
 func (c *session) given(q *wire.Request, r *wire.Reply) {
 	switch {
+	case q.Op == wire.OpFill && r.Status.IsError(): // the token may be out still
 	case q.Op == wire.OpFill:
 		c.tokens.used(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:

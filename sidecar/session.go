@@ -96,6 +96,10 @@ func (c *session) Served() {
 // batchSample: one batch in so many is timed.
 const batchSample = 16
 
+// Gone gives back what the peer has no connection to fill any more: also what it
+// is given from now on, since requests of it may wait for long yet.
+func (c *session) Gone() { c.giveBack() }
+
 // Close ends the session.
 func (c *session) Close(err error) {
 	c.giveBack()

@@ -29,7 +29,7 @@ func (p *program) benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "keys", Usage: "how many", Value: 100_000},
 			&cli.IntFlag{Name: "key-size", Usage: "in bytes", Value: 16},
 			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
-			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench"},
+			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
 			socketFlag,
 			&cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value},
 		},

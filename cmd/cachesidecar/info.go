@@ -99,7 +99,7 @@ func (p *program) flushCommand() *cli.Command {
 		Name:  "flush",
 		Usage: "drop everything, or a namespace",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone"},
+			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
 			&cli.BoolFlag{Name: "cluster", Usage: "on every host", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
 		),

@@ -176,3 +176,20 @@ func TestFullStdout(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// An empty name, as of a shell's variable that is not set, is no wish to drop all,
+// and none to use the default namespace.
+func TestEmptyNamespace(t *testing.T) {
+	serveHere(t)
+	command(t, "", "set", "a", "1")
+	for _, args := range [][]string{
+		{"flush", "--yes", "--ns", ""}, {"set", "b", "2", "--ns", ""}, {"watch", "a", "--ns", ""}, {"bench", "--duration", "1ms", "--keys", "1", "--ns", ""},
+	} {
+		if o := command(t, "", args...); o.status != exitUsage {
+			t.Errorf("%q: %v, want status %d", args, o, exitUsage)
+		}
+	}
+	if o := command(t, "", "get", "a"); o.status != exitDone {
+		t.Errorf("get a: %v: it has been flushed", o)
+	}
+}

@@ -186,11 +186,20 @@ var (
 	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
 	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
 	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document", DisableDefaultText: true}
-	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default"}
+	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
 
 func clientFlags(more ...cli.Flag) []cli.Flag {
 	return append(more, socketFlag, timeoutFlag)
+}
+
+// named refuses an empty namespace, as a shell's variable gives that is not set: it
+// would stand for all of them, or for the default one.
+func named(_ *cli.Context, ns string) error {
+	if ns == "" {
+		return usagef(`--ns "": give a namespace's name, or leave the flag out`)
+	}
+	return nil
 }
 
 // withClient connects and calls f with a context that ends at the timeout.

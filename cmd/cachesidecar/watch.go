@@ -19,7 +19,7 @@ func (p *program) watchCommand() *cli.Command {
 		ArgsUsage:   "[KEY…]",
 		Description: "Without keys every change is printed, until interrupted.",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of others (default: \"default\", and all flushes)"},
+			&cli.StringFlag{Name: "ns", Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of others (default: \"default\", and all flushes)", Action: named},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON document a line", DisableDefaultText: true},
 		),
 		Action: func(c *cli.Context) error { return p.watch(c) },

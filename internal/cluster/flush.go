@@ -233,29 +233,32 @@ func (f *flushing) voters() (list []kv.Process) {
 	return list
 }
 
-func keys(m map[kv.Process]*noted) (list []kv.Process) {
+func keys[T any](m map[kv.Process]T) (list []kv.Process) {
 	for id := range m {
 		list = append(list, id)
 	}
 	return list
 }
 
-// late says who has not noted the flush in time.
+// late says who has not noted the flush in time: those that have noted no version
+// of it, where there are such.
 func (f *flushing) late(missing []kv.Process) *wire.Error {
 	slices.SortFunc(missing, kv.Process.Compare)
+	silent := slices.DeleteFunc(slices.Clone(missing), func(id kv.Process) bool {
+		return slices.ContainsFunc(keys(f.heard), func(o kv.Process) bool { return o.Node == id.Node })
+	})
+	if len(silent) == 0 {
+		silent = missing
+	}
 	var list []string
-	for _, id := range missing {
+	for _, id := range silent {
 		s := string(id.Node)
 		if why := f.why[id.Node]; why != "" {
 			s += " (" + why + ")"
 		}
 		list = append(list, s)
 	}
-	status := wire.Timeout
-	if f.n.cfg.Policy == Consistent && len(f.votes()) < f.n.majority() {
-		status = wire.Unavailable
-	}
-	return wire.Errorf(status, "not flushed everywhere: no answer of %s; other hosts have flushed", strings.Join(list, ", "))
+	return wire.Errorf(wire.Timeout, "not flushed everywhere: no answer of %s; other hosts have flushed", strings.Join(list, ", "))
 }
 
 func (n *Node) majority() int { return len(n.cfg.Voters)/2 + 1 }

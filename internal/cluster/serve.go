@@ -35,6 +35,8 @@ func (s *polls) Batch() { s.n.Beat(s.n.cfg.Clock.Read().Boot) }
 
 func (s *polls) Served() {}
 
+func (s *polls) Gone() {}
+
 func (s *polls) Oversized(*rpc.Conn, []byte, int, error) {}
 
 func (s *polls) Close(err error) {

@@ -61,6 +61,8 @@ func (e *echo) Serve(c *rpc.Conn, frames [][]byte) error {
 	}
 	return nil
 }
+func (e *echo) Gone() {}
+
 func (e *echo) Oversized(*rpc.Conn, []byte, int, error) {}
 func (e *echo) Close(error)                             { e.closed.Add(1) }
 

@@ -152,6 +152,8 @@ func (s *Server) replace(n *session) {
 }
 
 // Oversized ends the connection: no peer sends such a frame.
+func (s *session) Gone() {}
+
 func (s *session) Oversized(*rpc.Conn, []byte, int, error) {}
 
 // Close ends the session.

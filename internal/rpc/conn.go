@@ -29,6 +29,8 @@ type Handler interface {
 	// read, because it is longer than allowed or there is no memory for it.
 	// The connection is closed after it.
 	Oversized(c *Conn, beginning []byte, length int, why error)
+	// Gone is called once, when nothing more comes; requests may be under way.
+	Gone()
 	// Close is called once, when the connection has ended.
 	Close(err error)
 }
@@ -91,6 +93,7 @@ func (c *Conn) serve() error {
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
+	c.handler.Gone()
 	// What was accepted is answered: tasks end by their own deadlines.
 	if e := c.drain(); err == nil {
 		err = e

@@ -121,6 +121,8 @@ func (f *forwarded) reply(dst, frame []byte, err error) []byte {
 	return wire.AppendReply(dst, wire.OpGet, &p)
 }
 
+func (h *echoHandler) Gone() {}
+
 func (h *echoHandler) Oversized(c *Conn, beginning []byte, length int, why error) {
 	h.oversize.Add(1)
 	id, _ := wire.PeekID(beginning)

@@ -1,0 +1,99 @@
+package sidecar
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+func leaseOf(key string, timeout time.Duration) *wire.Request {
+	return &wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: uint32(timeout.Milliseconds())}
+}
+
+// within fails the test where f takes as long as most.
+func within(t *testing.T, what string, most time.Duration, f func()) {
+	t.Helper()
+	began := time.Now()
+	f()
+	if took := time.Since(began); took >= most {
+		t.Errorf("%s took %v, want less than %v", what, took.Round(time.Millisecond), most)
+	} else {
+		t.Logf("%s took %v", what, took.Round(time.Millisecond))
+	}
+}
+
+func leaseTime(d time.Duration) Config {
+	return Config{Namespaces: map[string]Namespace{DefaultNamespace: {LeaseTime: d}}}
+}
+
+// A connection that has ended gives back what it has, also while other requests of
+// it wait: an app that has died does not take part in the loading.
+func TestEndedConnectionGivesBack(t *testing.T) {
+	t.Run("the holder, which waits for another key too", func(t *testing.T) {
+		s := start(t, leaseTime(4*time.Second))
+		other, holder, live := dial(t, s), dial(t, s), dial(t, s)
+		other.call(leaseOf("j", time.Second))
+		if r := holder.call(leaseOf("k", time.Second)); r.Status != wire.Lease {
+			t.Fatalf("LEASE: %s", r.Status)
+		}
+		holder.send(leaseOf("j", 6*time.Second))
+		live.send(leaseOf("k", 20*time.Second))
+		time.Sleep(100 * time.Millisecond)
+		holder.nc.Close()
+		within(t, "the next in line", 2*time.Second, func() {
+			if r := live.receive(wire.OpLease); r.Status != wire.Lease {
+				t.Errorf("%s %s", r.Status, r.Message)
+			}
+		})
+	})
+	t.Run("who waits twice", func(t *testing.T) {
+		s := start(t, leaseTime(4*time.Second))
+		holder, dead, live := dial(t, s), dial(t, s), dial(t, s)
+		holder.call(leaseOf("k", time.Second))
+		dead.send(leaseOf("k", 6*time.Second))
+		dead.send(leaseOf("k", 6*time.Second))
+		time.Sleep(100 * time.Millisecond)
+		live.send(leaseOf("k", 20*time.Second))
+		dead.nc.Close()
+		time.Sleep(100 * time.Millisecond)
+		holder.nc.Close()
+		within(t, "the next in line", 2*time.Second, func() {
+			if r := live.receive(wire.OpLease); r.Status != wire.Lease {
+				t.Errorf("%s %s", r.Status, r.Message)
+			}
+		})
+	})
+}
+
+// A FILL that is refused for its value leaves the token out: the end of the
+// connection gives it back.
+func TestRefusedFillKeepsToken(t *testing.T) {
+	cfg := leaseTime(4 * time.Second)
+	cfg.MaxValue = 1000
+	s := start(t, cfg)
+	holder, live := dial(t, s), dial(t, s)
+	token := holder.call(leaseOf("k", time.Second)).Token
+	if r := holder.call(&wire.Request{Op: wire.OpFill, Key: b("k"), Token: token, Value: make([]byte, 1001), TTLMS: wire.TTLDefault}); r.Status != wire.TooLarge {
+		t.Fatalf("FILL: %s %s", r.Status, r.Message)
+	}
+	live.send(leaseOf("k", 20*time.Second))
+	time.Sleep(100 * time.Millisecond)
+	holder.nc.Close()
+	within(t, "the next in line", 2*time.Second, func() { live.receive(wire.OpLease) })
+}
+
+// A FILL that its caller has given up is UNAVAILABLE, of which nothing was done: it
+// can be sent again.
+func TestOverdueFillKeepsToken(t *testing.T) {
+	c := dial(t, start(t, Config{}))
+	token := c.call(leaseOf("k", time.Second)).Token
+	fill := &wire.Request{Op: wire.OpFill, Key: b("k"), Token: token, Value: b("v"), TTLMS: wire.TTLDefault, UntilNS: 1}
+	if r := c.call(fill); r.Status != wire.Unavailable {
+		t.Fatalf("FILL: %s %s", r.Status, r.Message)
+	}
+	fill.UntilNS = 0
+	if r := c.call(fill); r.Status != wire.OK {
+		t.Errorf("sent again: %s %s", r.Status, r.Message)
+	}
+}
