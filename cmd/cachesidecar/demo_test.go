@@ -70,7 +70,7 @@ func busy(p *process) bool { return strings.Contains(p.log.String(), "This machi
 // settings in the environment that must not reach its sidecars.
 func runDemo(t *testing.T) *process {
 	t.Helper()
-	cmd := exec.Command(binary, "demo")
+	cmd := exec.Command(binary(), "demo")
 	cmd.Env = append(os.Environ(), "TMPDIR="+tempDir(t), "CACHESIDECAR_CLUSTER=mine", "CACHESIDECAR_L2_SIZE=nonsense")
 	return launch(t, cmd)
 }
@@ -185,7 +185,7 @@ func TestDemoWithoutReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := tempDir(t)
-	cmd := exec.Command(binary, "demo")
+	cmd := exec.Command(binary(), "demo")
 	cmd.Env, cmd.Stdout = append(os.Environ(), "TMPDIR="+dir), w
 	endWithParent(cmd)
 	if err := cmd.Start(); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,8 +18,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// binary is the command, built for the tests that need a process.
-var binary string
+// binary is the command, built for the first test that needs a process.
+var binary = sync.OnceValue(func() string {
+	file := filepath.Join(folder, "cachesidecar")
+	build := exec.Command("go", "build", "-o", file, ".")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		panic(fmt.Sprint("go build: ", err))
+	}
+	return file
+})
+
+// folder is for the command, and goes with the tests.
+var folder string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -32,21 +44,14 @@ func testMain(m *testing.M) int {
 			os.Unsetenv(name)
 		}
 	}
-	dir, err := os.MkdirTemp("", "cachesidecar-test")
-	if err != nil {
+	var err error
+	if folder, err = os.MkdirTemp("", "cachesidecar-test"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // another user runs it too
+	defer os.RemoveAll(folder)
+	if err := os.Chmod(folder, 0o755); err != nil { // another user runs it too
 		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	binary = filepath.Join(dir, "cachesidecar")
-	build := exec.Command("go", "build", "-o", binary, ".")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "go build:", err)
 		return 1
 	}
 	status := m.Run()

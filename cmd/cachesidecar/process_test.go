@@ -149,7 +149,7 @@ func runSidecar(t testing.TB, flags ...string) *process {
 
 func runSidecarAt(t testing.TB, socket string, flags ...string) *process {
 	t.Helper()
-	p := launch(t, exec.Command(binary, append([]string{"run", "--socket", socket, "--http", "off", "--node", "host1"}, flags...)...))
+	p := launch(t, exec.Command(binary(), append([]string{"run", "--socket", socket, "--http", "off", "--node", "host1"}, flags...)...))
 	p.socket = socket
 	p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
 	return p
@@ -158,7 +158,7 @@ func runSidecarAt(t testing.TB, socket string, flags ...string) *process {
 // exec runs the binary to its end.
 func runBinary(t testing.TB, args ...string) outcome {
 	t.Helper()
-	return runCommand(t, binary, args...)
+	return runCommand(t, binary(), args...)
 }
 
 func runCommand(t testing.TB, name string, args ...string) outcome {

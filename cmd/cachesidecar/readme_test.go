@@ -35,7 +35,7 @@ func TestReadmeTour(t *testing.T) {
 	for _, step := range steps {
 		line, want, _ := strings.Cut(step, "\n")
 		sh := exec.Command("sh", "-c", line)
-		sh.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"), "CACHESIDECAR_SOCKET="+p.socket)
+		sh.Env = append(os.Environ(), "PATH="+filepath.Dir(binary())+":"+os.Getenv("PATH"), "CACHESIDECAR_SOCKET="+p.socket)
 		var out bytes.Buffer
 		sh.Stdout, sh.Stderr = &out, &out
 		_ = sh.Run() // some commands of the tour fail on purpose
@@ -93,7 +93,7 @@ func TestReadmeHosts(t *testing.T) {
 	sh.Cancel = func() error { return sh.Process.Signal(syscall.SIGTERM) }
 	sh.WaitDelay = time.Second
 	endWithParent(sh)
-	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(binary())+":"+os.Getenv("PATH"))
 	out, err := sh.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

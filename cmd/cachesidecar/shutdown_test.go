@@ -185,7 +185,7 @@ func TestSecondSidecar(t *testing.T) {
 	socket = filepath.Join(tempDir(t), "s")
 	var all []*process
 	for range 8 {
-		all = append(all, launch(t, exec.Command(binary, "run", "--socket", socket, "--http", "off", "--l2-size", "8MiB")))
+		all = append(all, launch(t, exec.Command(binary(), "run", "--socket", socket, "--http", "off", "--l2-size", "8MiB")))
 	}
 	eventually(t, patience, "all but one to end", func() error {
 		running := 0

@@ -49,7 +49,7 @@ func TestSocketFolderNotWritable(t *testing.T) {
 	if err := os.Chmod(dir, 0o555); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "run", "--socket", filepath.Join(dir, "s"), "--http", "off")
+	cmd := exec.Command(binary(), "run", "--socket", filepath.Join(dir, "s"), "--http", "off")
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
@@ -106,7 +106,7 @@ func TestInheritedSocket(t *testing.T) {
 	}
 	defer nc.Close()
 	// The process's id has to be in its environment: the shell knows it.
-	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1`, binary)
+	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1`, binary())
 	cmd.ExtraFiles = []*os.File{f} // becomes 3
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	p := launch(t, cmd)

@@ -94,8 +94,8 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	p := runSidecar(t)
 	p.dial().must(setRequest("k", "v"))
-	pages := launch(t, exec.Command(binary, "stats", "--watch", "--socket", p.socket))
-	documents := launch(t, exec.Command(binary, "stats", "--watch", "--json", "--socket", p.socket))
+	pages := launch(t, exec.Command(binary(), "stats", "--watch", "--socket", p.socket))
+	documents := launch(t, exec.Command(binary(), "stats", "--watch", "--json", "--socket", p.socket))
 	for _, w := range []*process{pages, documents} {
 		w.waitFor("two ticks", w.out, func(out string) bool { return strings.Count(out, "ghosts") >= 2 })
 	}
@@ -137,7 +137,7 @@ func TestRunWithConfig(t *testing.T) {
 	if err := os.WriteFile(file, []byte("node: from-file\nhttp: off\nl2_size: 16MiB\nmax_connections: 7\nlog_format: text\nnamespaces:\n  pages: {quota: 1MiB}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "run", "--config", file, "--l2-size", "32MiB")
+	cmd := exec.Command(binary(), "run", "--config", file, "--l2-size", "32MiB")
 	socket := filepath.Join(dir, "s")
 	cmd.Env = append(os.Environ(), "CACHESIDECAR_SOCKET="+socket, "CACHESIDECAR_NODE=from-environment")
 	p := launch(t, cmd)

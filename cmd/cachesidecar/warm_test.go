@@ -296,7 +296,7 @@ func TestWarmInterrupted(t *testing.T) {
 	s := runSidecar(t, "--config", config)
 	file, at := listOf(t, many("k%d", 0, 2000)), filepath.Join(tempDir(t), "at")
 	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "8", "--socket", s.socket}
-	p := launch(t, exec.Command(binary, line...))
+	p := launch(t, exec.Command(binary(), line...))
 	eventually(t, patience, "some keys", func() error {
 		if n := asked.Load(); n < 50 {
 			return fmt.Errorf("%d keys", n)
@@ -319,7 +319,7 @@ func TestWarmInterrupted(t *testing.T) {
 		t.Errorf("%d and %d requests, want 2,000 and up to 8 that were cut short: %v", first, asked.Load()-first, o)
 	}
 	// The sidecar goes.
-	p = launch(t, exec.Command(binary, "warm", listOf(t, many("x%d", 0, 2000)), "--ns", "users", "--socket", s.socket))
+	p = launch(t, exec.Command(binary(), "warm", listOf(t, many("x%d", 0, 2000)), "--ns", "users", "--socket", s.socket))
 	first = asked.Load()
 	eventually(t, patience, "some keys", func() error {
 		if n := asked.Load() - first; n < 50 {

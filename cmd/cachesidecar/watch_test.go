@@ -100,7 +100,7 @@ TIME  flushed  every namespace  -  VERSION
 // The process goes on through a restart of the sidecar, and ends in order.
 func TestWatchProcess(t *testing.T) {
 	path := serveHere(t)
-	p := launch(t, exec.Command(binary, "watch", "k", "--socket", path))
+	p := launch(t, exec.Command(binary(), "watch", "k", "--socket", path))
 	has := func(s string) func(string) bool { return func(text string) bool { return strings.Contains(text, s) } }
 	p.waitFor("a reset", p.out, has("  reset"))
 	mustRun(t, "set", "k", "1")
