@@ -212,10 +212,14 @@ func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 	return true
 }
 
-func (t *tokens) used(token []byte) {
+// take forgets a token that a FILL uses, and returns what it is of: zero where it is
+// not known.
+func (t *tokens) take(token []byte) tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	g := t.m[string(token)]
 	delete(t.m, string(token))
+	return g
 }
 
 // end returns what is left.
@@ -231,15 +235,18 @@ func (t *tokens) end() map[string]tokenOf {
 // given keeps track of the tokens that a connection has.
 func (c *session) given(q *wire.Request, r *wire.Reply) {
 	switch {
-	case q.Op == wire.OpFill && r.Status.IsError(): // the token may be out still
-	case q.Op == wire.OpFill:
-		c.tokens.used(q.Token)
+	case q.Op == wire.OpFill && !r.Status.IsError(): // else the token may be out still
+		c.tokens.take(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
-		now := c.core.clock.Read().Boot
-		g := tokenOf{string(q.Namespace), string(q.Key), now + time.Duration(r.TTLMS)*time.Millisecond}
-		if !c.tokens.add(r.Token, g, now) {
-			c.abandon(map[string]tokenOf{string(r.Token): g})
-		}
+		ends := c.core.clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
+		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
+	}
+}
+
+// remember notes a token of the connection, or gives it back if that has ended.
+func (c *session) remember(token []byte, g tokenOf) {
+	if !c.tokens.add(token, g, c.core.clock.Read().Boot) {
+		c.abandon(map[string]tokenOf{string(token): g})
 	}
 }
 

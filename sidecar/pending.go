@@ -22,7 +22,8 @@ type pending struct {
 	deadline time.Duration // on the boot clock
 	began    time.Duration // of the asking, on the same clock
 	turn     turn
-	call     *call // that it makes itself
+	call     *call   // that it makes itself
+	fills    tokenOf // that a FILL uses; zero is none
 }
 
 // serve answers on a goroutine of its own.
@@ -42,7 +43,9 @@ func (p *pending) serve() []byte {
 // end counts the request, gives its place up and appends its answer.
 func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 	p.session.count(&p.q, r)
-	p.session.given(&p.q, r)
+	if p.session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
+		p.session.remember(p.q.Token, p.fills)
+	}
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
 	p.session.leased(&p.q)

@@ -300,7 +300,10 @@ func (c *session) later(conn *rpc.Conn) {
 	}
 	p := &pending{session: c, conn: conn, q: c.req.Clone(), deadline: c.core.deadlineOf(c.req, c.now)}
 	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // who fills must not wait for who waits for that
-	c.names.release()                                          // it may wait for others to end
+	if p.q.Op == wire.OpFill {
+		p.fills = c.tokens.take(p.q.Token) // the end of the connection leaves it to this one
+	}
+	c.names.release() // it may wait for others to end
 	conn.Begin()
 	if !p.ask() {
 		conn.Run(p.serve)

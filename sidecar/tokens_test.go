@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -95,5 +97,29 @@ func TestOverdueFillKeepsToken(t *testing.T) {
 	fill.UntilNS = 0
 	if r := c.call(fill); r.Status != wire.OK {
 		t.Errorf("sent again: %s %s", r.Status, r.Message)
+	}
+}
+
+// An app may end its connection as soon as it has sent a FILL: the token is that
+// FILL's, and is not given back before it.
+func TestFillAtTheEnd(t *testing.T) {
+	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
+	o := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a, o)
+	view := dial(t, a.Sidecar)
+	for i := range 50 {
+		key := fmt.Sprint("k", i)
+		if o.node.Holds(o.hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
+			continue
+		}
+		c := dial(t, a.Sidecar)
+		token := c.call(leaseOf(key, time.Second)).Token
+		c.send(&wire.Request{Op: wire.OpFill, Key: b(key), Token: token, Value: b("v"), TTLMS: wire.TTLDefault})
+		c.nc.Close()
+		for began := time.Now(); view.call(&wire.Request{Op: wire.OpGet, Key: b(key)}).Status != wire.OK; time.Sleep(time.Millisecond) {
+			if time.Since(began) > 5*time.Second {
+				t.Fatalf("%s is not filled", key)
+			}
+		}
 	}
 }
