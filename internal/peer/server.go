@@ -151,9 +151,9 @@ func (s *Server) replace(n *session) {
 	}
 }
 
-// Oversized ends the connection: no peer sends such a frame.
 func (s *session) Gone() {}
 
+// Oversized ends the connection: no peer sends such a frame.
 func (s *session) Oversized(*rpc.Conn, []byte, int, error) {}
 
 // Close ends the session.
