@@ -35,6 +35,7 @@ var allowed = []struct {
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/simnet", nil},
+	{"internal/proctest", nil}, // imported by tests alone
 	{"loader", []string{"internal/kv"}},
 	// Floor 2: the edges.
 	{"internal/origintest", []string{"loader"}}, // imported by tests alone
