@@ -18,9 +18,13 @@ type loading chan func([]byte, error)
 
 func (l loading) load(ctx context.Context, _ string) (v []byte, err error) {
 	over := make(chan struct{})
-	l <- func(b []byte, e error) {
+	select {
+	case l <- func(b []byte, e error) {
 		v, err = b, e
 		close(over)
+	}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	select {
 	case <-over:
@@ -343,7 +347,7 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 // TestLoadWaitsForOthers: a sidecar that says that somebody loads is alive, and
 // is asked again; one that says nothing is not.
 func TestLoadWaitsForOthers(t *testing.T) {
-	s, l := newScripted(t, client.Config{RequestTimeout: 100 * time.Millisecond, WaitTimeout: 300 * time.Millisecond}), make(loading)
+	s, l := newScripted(t, client.Config{RequestTimeout: 5 * time.Second, WaitTimeout: 15 * time.Second}), make(loading)
 	c := s.call(1, "k", l.load)
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
@@ -357,6 +361,7 @@ func TestLoadWaitsForOthers(t *testing.T) {
 	s.wants(wire.OpLease).answer(value("theirs"))
 	c.want("theirs", "l2")
 
+	s = newScripted(t, client.Config{RequestTimeout: 500 * time.Millisecond, WaitTimeout: 500 * time.Millisecond})
 	c = s.call(1, "k", l.load)
 	s.wants(wire.OpLease) // and no answer
 	l.next(t)([]byte("mine"), nil)

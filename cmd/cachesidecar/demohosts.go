@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
@@ -81,8 +82,11 @@ func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // freePorts finds ports that are free for TCP and UDP, below those that systems
-// give out by themselves.
+// give out by themselves. A child that is forked meanwhile would keep the sockets
+// until it has become another program.
 func freePorts(n int) (ports []int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for range 100 * n {
 		if len(ports) == n {
 			return ports, nil

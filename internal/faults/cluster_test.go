@@ -144,7 +144,11 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
+// free says whether an address can be bound. A child that is forked meanwhile, by
+// another test, would keep the socket until it has become another program.
 func free(address string) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return false

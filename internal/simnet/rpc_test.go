@@ -19,6 +19,7 @@ type answers struct{ rpc.Handler }
 
 func (answers) Batch()      {}
 func (answers) Served()     {}
+func (answers) Gone()       {}
 func (answers) Close(error) {}
 func (answers) Serve(c *rpc.Conn, frames [][]byte) error {
 	for _, f := range frames {
