@@ -12,24 +12,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// setClock is a clock that a test sets forward.
-type setClock struct {
-	kv.Clock
-	forward time.Duration
-}
+// setClock is a clock that moves only when a test sets it forward.
+type setClock struct{ now kv.Moment }
 
-func (c *setClock) Read() kv.Moment {
-	m := c.Clock.Read()
-	m.Boot += c.forward
-	m.Wall += c.forward.Milliseconds()
-	return m
+func (c *setClock) Read() kv.Moment { return c.now }
+
+func (c *setClock) forward(d time.Duration) {
+	c.now.Boot += d
+	c.now.Wall += d.Milliseconds()
 }
 
 // handingOver returns two hosts that do not run, for the first one's entries to be
 // handed to the second by hand.
 func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 	t.Helper()
-	clock = &setClock{Clock: kv.NewSystemClock()}
+	clock = &setClock{now: kv.NewSystemClock().Read()}
 	var hosts [2]*Sidecar
 	for i := range hosts {
 		s, err := New(Config{
