@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,8 +55,10 @@ func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 	return stop
 }
 
+// dial returns a client that is more patient than one is unless told.
 func dial(t testing.TB, cfg client.Config) *client.Client {
 	t.Helper()
+	cfg.DialTimeout, cfg.RequestTimeout = cmp.Or(cfg.DialTimeout, time.Minute), cmp.Or(cfg.RequestTimeout, time.Minute)
 	if cfg.Socket == "" {
 		cfg.Socket = filepath.Join(t.TempDir(), "s")
 		serve(t, cfg.Socket)

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -60,6 +61,7 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 			wg.Go(func() { s.serve(nc) }) // until the client closes it
 		}
 	})
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Second)
 	s.Client = dial(t, cfg)
 	return s
 }

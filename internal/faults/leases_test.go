@@ -22,7 +22,7 @@ import (
 // it is told by lines, and answers each with one.
 func runApp(socket string) int {
 	ctx := context.Background()
-	app, err := client.Dial(ctx, client.Config{Socket: socket, RequestTimeout: patience})
+	app, err := client.Dial(ctx, client.Config{Socket: socket, DialTimeout: patience, RequestTimeout: patience})
 	if err != nil {
 		fmt.Println(err)
 		return 1

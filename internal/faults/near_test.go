@@ -20,7 +20,10 @@ func TestProcessNearCache(t *testing.T) {
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)
 	here, owner, other := g.nodes[0], g.nodes[1], g.nodes[2]
-	near, err := client.Dial(ctx, client.Config{Socket: here.spec.Socket, RequestTimeout: appTimeout, NearCache: client.NearCache{Bytes: 1 << 20, Bound: own}})
+	near, err := client.Dial(ctx, client.Config{
+		Socket: here.spec.Socket, DialTimeout: patience, RequestTimeout: appTimeout,
+		NearCache: client.NearCache{Bytes: 1 << 20, Bound: own},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ const givenUp = 300 * time.Millisecond * slowness
 // dial connects one more app.
 func (n *node) dial(timeout time.Duration) *client.Client {
 	n.g.t.Helper()
-	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, RequestTimeout: timeout, Conns: 1})
+	app, err := client.Dial(n.g.t.Context(), client.Config{Socket: n.spec.Socket, DialTimeout: patience, RequestTimeout: timeout, Conns: 1})
 	if err != nil {
 		n.g.t.Fatal(err)
 	}
