@@ -40,7 +40,7 @@ func (l loading) next(t *testing.T) func([]byte, error) {
 	select {
 	case end := <-l:
 		return end
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no load")
 	}
 	return nil
@@ -98,7 +98,7 @@ func (c *callers) wait() {
 	}()
 	select {
 	case <-over:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatal("a call does not return")
 	}
 }

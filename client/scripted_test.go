@@ -1,7 +1,6 @@
 package client_test
 
 import (
-	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -61,7 +60,6 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 			wg.Go(func() { s.serve(nc) }) // until the client closes it
 		}
 	})
-	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Second)
 	s.Client = dial(t, cfg)
 	return s
 }
@@ -121,7 +119,7 @@ func (s *scripted) wants(op wire.Op) *asked {
 			s.t.Fatalf("the client sends %s, want %s", a.Op, op)
 		}
 		return a
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatalf("the client sends no %s", op)
 	}
 	return nil
