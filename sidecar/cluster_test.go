@@ -66,7 +66,7 @@ func (h *host) leave() {
 // settled waits until every host holds its share, and all agree.
 func settled(t testing.TB, hosts ...*host) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		held := 0
 		agree := true
@@ -193,7 +193,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		return conn.Out[wire.LengthSize:]
 	}
 	var r wire.Reply
-	for deadline := time.Now().Add(20 * time.Second); r.Source != wire.SourceL1; {
+	for deadline := time.Now().Add(time.Minute); r.Source != wire.SourceL1; {
 		if _, err := a.Get(tb.Context(), "default", key); err != nil { // makes the copy
 			tb.Fatal(err)
 		}

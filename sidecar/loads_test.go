@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -87,7 +86,7 @@ func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
 func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, rand.Uint64(), n)
+		w := newWorld(t, firstSeed(), n)
 		w.origin, w.ns, w.voters = o, ns, voters
 		for _, v := range w.nodes {
 			v.start()

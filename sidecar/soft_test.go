@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -27,7 +28,7 @@ func TestSoftDelete(t *testing.T) {
 		if op == wire.OpMGet {
 			b := borrowed{names: h.names}
 			defer b.release()
-			return h.serve(ctx, q, &b, h.clock.Read().Boot+time.Second)
+			return h.serve(ctx, q, &b, h.clock.Read().Boot+time.Minute)
 		}
 		r, err := h.call(ctx, q)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -89,11 +90,8 @@ func TestSoftDelete(t *testing.T) {
 	}
 	// The limit.
 	limit := 50 * time.Millisecond
-	s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.store.Close()
+	clock := &setClock{now: kv.NewSystemClock().Read()}
+	s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})
 	h := &host{Sidecar: s}
 	ns = "short"
 	if _, err := s.Set(ctx, "short", []byte("k"), []byte("v"), SetOptions{}); err != nil {
@@ -103,7 +101,11 @@ func TestSoftDelete(t *testing.T) {
 	if r := ask(h, wire.OpGet, wire.StaleOK, []byte("k")); r.Status != wire.Stale {
 		t.Errorf("at once: %s", r.Status)
 	}
-	time.Sleep(limit + 5*time.Millisecond)
+	clock.forward(limit - time.Millisecond)
+	if r := ask(h, wire.OpGet, wire.StaleOK, []byte("k")); r.Status != wire.Stale {
+		t.Errorf("before the limit: %s", r.Status)
+	}
+	clock.forward(2 * time.Millisecond)
 	if r := ask(h, wire.OpGet, wire.StaleOK, []byte("k")); r.Status != wire.Miss {
 		t.Errorf("after the limit: %s", r.Status)
 	}

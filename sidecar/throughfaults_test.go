@@ -111,7 +111,7 @@ func TestWriteThroughOvertaken(t *testing.T) {
 func TestVirtualWriteThrough(t *testing.T) {
 	for policy, voters := range policies {
 		for run := range *virtualRuns {
-			seed, kills := rand.Uint64N(1<<32), run%2 == 1
+			seed, kills := firstSeed()+uint64(run), run%2 == 1
 			t.Run(fmt.Sprintf("%s, kills %v, seed %d", policy, kills, seed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) { writeThroughAtRandom(t, seed, kills, voters) })
 			})

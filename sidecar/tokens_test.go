@@ -33,34 +33,34 @@ func leaseTime(d time.Duration) Config {
 // it wait: an app that has died does not take part in the loading.
 func TestEndedConnectionGivesBack(t *testing.T) {
 	t.Run("the holder, which waits for another key too", func(t *testing.T) {
-		s := start(t, leaseTime(4*time.Second))
+		s := start(t, leaseTime(5*time.Minute))
 		other, holder, live := dial(t, s), dial(t, s), dial(t, s)
-		other.call(leaseOf("j", time.Second))
-		if r := holder.call(leaseOf("k", time.Second)); r.Status != wire.Lease {
+		other.call(leaseOf("j", time.Minute))
+		if r := holder.call(leaseOf("k", time.Minute)); r.Status != wire.Lease {
 			t.Fatalf("LEASE: %s", r.Status)
 		}
-		holder.send(leaseOf("j", 6*time.Second))
-		live.send(leaseOf("k", 20*time.Second))
+		holder.send(leaseOf("j", 10*time.Minute))
+		live.send(leaseOf("k", 10*time.Minute))
 		time.Sleep(100 * time.Millisecond)
 		holder.nc.Close()
-		within(t, "the next in line", 2*time.Second, func() {
+		within(t, "the next in line", time.Minute, func() {
 			if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 				t.Errorf("%s %s", r.Status, r.Message)
 			}
 		})
 	})
 	t.Run("who waits twice", func(t *testing.T) {
-		s := start(t, leaseTime(4*time.Second))
+		s := start(t, leaseTime(5*time.Minute))
 		holder, dead, live := dial(t, s), dial(t, s), dial(t, s)
-		holder.call(leaseOf("k", time.Second))
-		dead.send(leaseOf("k", 6*time.Second))
-		dead.send(leaseOf("k", 6*time.Second))
+		holder.call(leaseOf("k", time.Minute))
+		dead.send(leaseOf("k", 10*time.Minute))
+		dead.send(leaseOf("k", 10*time.Minute))
 		time.Sleep(100 * time.Millisecond)
-		live.send(leaseOf("k", 20*time.Second))
+		live.send(leaseOf("k", 10*time.Minute))
 		dead.nc.Close()
 		time.Sleep(100 * time.Millisecond)
 		holder.nc.Close()
-		within(t, "the next in line", 2*time.Second, func() {
+		within(t, "the next in line", time.Minute, func() {
 			if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 				t.Errorf("%s %s", r.Status, r.Message)
 			}
@@ -71,25 +71,25 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 // A FILL that is refused for its value leaves the token out: the end of the
 // connection gives it back.
 func TestRefusedFillKeepsToken(t *testing.T) {
-	cfg := leaseTime(4 * time.Second)
+	cfg := leaseTime(5 * time.Minute)
 	cfg.MaxValue = 1000
 	s := start(t, cfg)
 	holder, live := dial(t, s), dial(t, s)
-	token := holder.call(leaseOf("k", time.Second)).Token
+	token := holder.call(leaseOf("k", time.Minute)).Token
 	if r := holder.call(&wire.Request{Op: wire.OpFill, Key: b("k"), Token: token, Value: make([]byte, 1001), TTLMS: wire.TTLDefault}); r.Status != wire.TooLarge {
 		t.Fatalf("FILL: %s %s", r.Status, r.Message)
 	}
-	live.send(leaseOf("k", 20*time.Second))
+	live.send(leaseOf("k", 10*time.Minute))
 	time.Sleep(100 * time.Millisecond)
 	holder.nc.Close()
-	within(t, "the next in line", 2*time.Second, func() { live.receive(wire.OpLease) })
+	within(t, "the next in line", time.Minute, func() { live.receive(wire.OpLease) })
 }
 
 // A FILL that its caller has given up is UNAVAILABLE, of which nothing was done: it
 // can be sent again.
 func TestOverdueFillKeepsToken(t *testing.T) {
 	c := dial(t, start(t, Config{}))
-	token := c.call(leaseOf("k", time.Second)).Token
+	token := c.call(leaseOf("k", time.Minute)).Token
 	fill := &wire.Request{Op: wire.OpFill, Key: b("k"), Token: token, Value: b("v"), TTLMS: wire.TTLDefault, UntilNS: 1}
 	if r := c.call(fill); r.Status != wire.Unavailable {
 		t.Fatalf("FILL: %s %s", r.Status, r.Message)
@@ -113,11 +113,11 @@ func TestFillAtTheEnd(t *testing.T) {
 			continue
 		}
 		c := dial(t, a.Sidecar)
-		token := c.call(leaseOf(key, time.Second)).Token
+		token := c.call(leaseOf(key, time.Minute)).Token
 		c.send(&wire.Request{Op: wire.OpFill, Key: b(key), Token: token, Value: b("v"), TTLMS: wire.TTLDefault})
 		c.nc.Close()
 		for began := time.Now(); view.call(&wire.Request{Op: wire.OpGet, Key: b(key)}).Status != wire.OK; time.Sleep(time.Millisecond) {
-			if time.Since(began) > 5*time.Second {
+			if time.Since(began) > time.Minute {
 				t.Fatalf("%s is not filled", key)
 			}
 		}
