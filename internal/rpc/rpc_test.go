@@ -444,7 +444,7 @@ func TestSlowFrame(t *testing.T) {
 // TestBudget: large frames wait for each other's memory; small ones do not.
 func TestBudget(t *testing.T) {
 	h := newEcho()
-	s, dial, _ := serve(t, h, Limits{MaxFrame: 1 << 20, InBudget: 1 << 20, OutBudget: 1 << 20, FrameTimeout: 300 * time.Millisecond})
+	s, dial, _ := serve(t, h, Limits{MaxFrame: 1 << 20, InBudget: 1 << 20, OutBudget: 1 << 20, FrameTimeout: 2 * time.Second})
 	holder, waiter, small := dial(), dial(), dial()
 	big := wire.AppendRequest(nil, &wire.Request{ID: 5, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20-100), TTLMS: wire.TTLDefault})
 	if _, err := holder.Write(big[:1000]); err != nil { // takes the budget, and drips
@@ -836,7 +836,7 @@ func TestStartForSlowReader(t *testing.T) {
 	if _, err := slow.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	_ = other.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = other.SetDeadline(time.Now().Add(time.Minute))
 	for i := range 100 {
 		if _, err := other.Write(getFrame(uint64(i), "ask x")); err != nil {
 			t.Fatal(err)
