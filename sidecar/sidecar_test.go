@@ -3,6 +3,7 @@ package sidecar
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,9 +30,8 @@ func start(t testing.TB, cfg Config) *Sidecar {
 	if cfg.Socket == "" {
 		cfg.Socket = filepath.Join(t.TempDir(), "s")
 	}
-	if cfg.L2Size == 0 {
-		cfg.L2Size = 8 << 20
-	}
+	cfg.L2Size = cmp.Or(cfg.L2Size, 8<<20)
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, time.Minute)
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
