@@ -16,7 +16,7 @@ import (
 )
 
 // patience is how long tests wait for what ought to happen at once.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // process is the command, running on its own.
 type process struct {

@@ -124,23 +124,35 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
+// Idle connections are not waited for. Requests would be for 5 s: the fastest of a
+// few ends tells the two apart on any machine.
 func TestTerminateIdle(t *testing.T) {
 	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
-		p := runSidecar(t)
-		c := p.dial()
-		c.must(ping())
-		start := time.Now()
-		p.signal(s)
-		if status := p.wait(); status != exitDone {
-			t.Errorf("%v: status %d", s, status)
+		fastest := time.Hour
+		for try := 0; try < 4 && fastest > 3*time.Second; try++ {
+			fastest = min(fastest, terminateIdle(t, s))
 		}
-		if took := time.Since(start); took > 3*time.Second {
-			t.Errorf("%v: took %v with idle connections", s, took)
-		}
-		if left, _ := filepath.Glob(filepath.Join(filepath.Dir(p.socket), "*")); len(left) > 0 {
-			t.Errorf("%v: left %q", s, left)
+		if fastest > 3*time.Second {
+			t.Errorf("%v: took %v with idle connections", s, fastest)
 		}
 	}
+}
+
+func terminateIdle(t *testing.T, s os.Signal) time.Duration {
+	t.Helper()
+	p := runSidecar(t)
+	c := p.dial()
+	c.must(ping())
+	start := time.Now()
+	p.signal(s)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("%v: status %d", s, status)
+	}
+	took := time.Since(start)
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(p.socket), "*")); len(left) > 0 {
+		t.Errorf("%v: left %q", s, left)
+	}
+	return took
 }
 
 // After kill -9 the socket file is there, and the next sidecar replaces it.

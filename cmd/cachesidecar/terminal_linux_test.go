@@ -84,7 +84,7 @@ func newTerminal(t *testing.T) *terminal {
 // waitFor returns what has been written, once ok likes it.
 func (tt *terminal) waitFor(t *testing.T, what string, ok func(string) bool) string {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		tt.mu.Lock()
 		text := tt.text.String()
