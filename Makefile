@@ -20,9 +20,9 @@ test:             ## what the README says
 # Tests in virtual time run on one thread under the race detector: two that
 # fire a bubble's timers at once corrupt the detector (golang/go#78156).
 race:             ## the same under the race detector, which needs a C compiler; but for real processes against the clock, which it slows down tenfold
-	CGO_ENABLED=1 $(GO) test -race -cpu 1 -run Virtual ./sidecar
-	CGO_ENABLED=1 $(GO) test -race -cpu 1 ./gossip ./internal/simnet ./loader
-	CGO_ENABLED=1 $(GO) test -race -skip Virtual $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /gossip$$ -e /internal/simnet$$ -e /loader$$)
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 -run Virtual ./sidecar
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 ./gossip ./internal/simnet ./loader
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip Virtual $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /gossip$$ -e /internal/simnet$$ -e /loader$$)
 
 vet:              ## go vet, formatting, tidiness of both modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
