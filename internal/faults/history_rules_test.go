@@ -82,13 +82,18 @@ func TestRules(t *testing.T) {
 		{"while it is down", nil, []op{{kind: get, out: failed, end: 21 * s, start: 21 * s}, {kind: get, out: busy, end: 21 * s, start: 21 * s}}, ""},
 		{"no answer while it is down", nil, []op{{kind: get, out: unknown, end: 21 * s, start: 21 * s}}, "a read that fails"},
 		{"late while it is down", nil, []op{{kind: get, out: failed, start: 21 * s, end: 23 * s, allowed: s}}, "answered"},
+		{"timed out while the machine stood still", nil, []op{{kind: get, out: unknown, start: 39 * s, end: 41 * s, allowed: s}}, ""},
+		{"timed out after that", nil, []op{{kind: get, out: unknown, start: 41 * s, end: 42 * s, allowed: s}}, "a read that fails"},
+		{"refused while the machine stood still", nil, []op{{kind: get, out: unavailable, start: 39 * s, end: 41 * s, allowed: s}}, "a read that fails"},
+		{"late by as long as it stood still", nil, []op{{kind: get, out: done, key: 1, seq: 1, start: 39 * s, end: 41 * s, allowed: s}, w(1, 0, 0, ms(1), done)}, ""},
 		{"a stale value", nil, []op{first, w(2, 0, ms(2), ms(3), done), {kind: get, key: 1, seq: 1, out: old, start: 9 * s, end: 9 * s}}, ""},
 		{"odd", nil, []op{{kind: get, out: odd, note: "internal error"}}, "an odd answer"},
 		{"refusals", nil, []op{w(1, 0, 0, 1, unavailable), w(2, 0, 2, 3, busy), w(3, 0, 4, 5, unknown), {kind: get, key: 1, out: degraded}}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := rules{bound: 2 * s, slack: ms(100), split: tt.split, outage: in(20*s, 30*s)}.broken(tt.history)
+			stalled := func(from, to time.Duration) time.Duration { return max(0, min(to, 41*s)-max(from, 40*s)) }
+			got := rules{bound: 2 * s, slack: ms(100), split: tt.split, outage: in(20*s, 30*s), stalled: stalled}.broken(tt.history)
 			switch {
 			case tt.want == "" && len(got) > 0:
 				t.Errorf("got %q, want no fault", got)

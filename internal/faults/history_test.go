@@ -81,7 +81,8 @@ func (o *op) String() string {
 //     began, through any process.
 //   - Each request is answered within its time, if the process lives.
 //   - No answer is odd, and a read that nobody can answer is a miss, no error,
-//     but for one that needs an origin while that is down.
+//     but for one that needs an origin while that is down, or whose time ended
+//     while the machine stood still.
 //
 // A write whose outcome is not known may take effect at any later time, once:
 // it ends nothing, and a read may return it until something ends it that began
@@ -140,9 +141,16 @@ func (r rules) broken(history []op) []string {
 	return bad.lines()
 }
 
-// excused says whether a read failed because the origin was down.
+// excused says whether a read failed because the origin was down, or because the
+// machine stood still for what the read and its load had as their time.
 func (r rules) excused(o *op) bool {
-	return (o.out == failed || o.out == busy) && r.outage != nil && r.outage(o.end)
+	switch o.out {
+	case failed, busy:
+		return r.outage != nil && r.outage(o.end) || r.still(o) > 0
+	case unknown:
+		return r.still(o) > 0
+	}
+	return false
 }
 
 // key checks the reads of one key.
