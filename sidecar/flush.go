@@ -66,7 +66,7 @@ func (c *core) empty(names []string, floor kv.Version) {
 		if ns := b.read([]byte(name)); ns != nil {
 			c.store.Flush(ns.id, floor)
 			ns.known.forget()
-			c.detachIf(func(id kv.NamespaceID, _ kv.Hash) bool { return id == ns.id })
+			c.detachSlot(ns.id)
 		}
 	}
 }

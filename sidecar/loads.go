@@ -64,6 +64,11 @@ func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
+// detachSlot does it for a namespace.
+func (c *core) detachSlot(id kv.NamespaceID) {
+	c.detachIf(func(of kv.NamespaceID, _ kv.Hash) bool { return of == id })
+}
+
 // keep stores what a load or an app has brought for a key, if it may be kept:
 // it was asked for in a holding that still lives, nothing has changed since, and
 // the app has not given it up.

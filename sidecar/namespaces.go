@@ -27,6 +27,8 @@ type namespaces struct {
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
+	detach func(kv.NamespaceID) // ends that loads under way are joined or kept
+
 	ledger *invalidation.Ledger
 	loads  []*loader.Loads                // of the namespaces that have an origin
 	known  [kv.MaxNamespaces]*known       // filters, by slot; nil where there is none
@@ -313,14 +315,17 @@ func badNamespace(name []byte) *wire.Error {
 	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 }
 
-// retireOne frees the slot of a namespace that is empty and not configured.
+// retireOne frees the slot of a namespace that is empty and not configured. Its loads
+// under way are detached: a flush finds them by the slot.
 func (n *namespaces) retireOne(table map[string]*namespace) bool {
 	for name, ns := range table {
 		if ns.configured || !n.empty(ns.id) || !ns.use.TryLock() {
 			continue
 		}
 		empty := n.empty(ns.id)
-		ns.retired = empty
+		if ns.retired = empty; empty {
+			n.detach(ns.id)
+		}
 		ns.use.Unlock()
 		if empty {
 			delete(table, name)
