@@ -78,6 +78,8 @@ type Leases struct {
 	byToken map[uint64]*lease    // all, detached ones too: their waiters still get the fill
 	filling sync.WaitGroup       // timers that run and fills under way
 	stats   LeasesStats
+
+	inNamespace [kv.MaxNamespaces]int // leases in byHash
 }
 
 // lease is a key with a token out. All fields are under Leases.mu.
@@ -180,6 +182,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	e.claim.Key.Bytes = []byte(e.key)
 	// First: an invalidation that finds no lease is older than this token's stamp.
 	l.joinable.Add(1)
+	l.inNamespace[c.Key.Namespace]++
 	l.byHash[at] = append(l.byHash[at], e)
 	l.stats.Out++
 	l.issueLocked(e, e.claim)
@@ -296,6 +299,7 @@ func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
 	before := len(l.byHash[at])
 	rest := slices.DeleteFunc(l.byHash[at], func(o *lease) bool { return o == e })
 	l.joinable.Add(int64(len(rest) - before))
+	l.inNamespace[e.claim.Key.Namespace] += len(rest) - before
 	if len(rest) == 0 {
 		delete(l.byHash, at)
 	} else {
@@ -363,6 +367,7 @@ func (l *Leases) detachLocked(at kv.Hash, match func(kv.NamespaceID, kv.Hash) bo
 		}
 		e.detached = true
 		l.stats.Detached++
+		l.inNamespace[e.claim.Key.Namespace]--
 		return true
 	})
 	l.joinable.Add(int64(len(rest) - before))
@@ -371,6 +376,13 @@ func (l *Leases) detachLocked(at kv.Hash, match func(kv.NamespaceID, kv.Hash) bo
 		return
 	}
 	l.byHash[at] = rest
+}
+
+// InUse says whether a token of a namespace is out that was not detached.
+func (l *Leases) InUse(ns kv.NamespaceID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inNamespace[ns] > 0
 }
 
 // Stats counts.

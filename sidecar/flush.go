@@ -19,13 +19,12 @@ func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
 	if bad != nil {
 		return errorReply(bad)
 	}
-	floor := c.hlc.Next(now.Wall)
 	b.release()
-	c.empty(c.names.named(name), floor)
+	c.empty(c.names.named(name), func(id kv.NamespaceID) { c.store.Clear(id, now) })
+	floor := c.hlc.Next(now.Wall)
 	if c.log == nil {
 		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	} else { // others' copies of what was here a moment ago
-		floor = c.hlc.Next(now.Wall)
 		c.raise(c.node.Held(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
@@ -58,13 +57,13 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed, d
 	return wire.Reply{Version: uint64(floor)}
 }
 
-// empty drops what this host has of some namespaces from before a version.
-func (c *core) empty(names []string, floor kv.Version) {
+// empty drops what this host has of some namespaces, and their loads under way.
+func (c *core) empty(names []string, drop func(kv.NamespaceID)) {
 	b := borrowed{names: c.names}
 	defer b.release()
 	for _, name := range names {
 		if ns := b.read([]byte(name)); ns != nil {
-			c.store.Flush(ns.id, floor)
+			drop(ns.id)
 			ns.known.forget()
 			c.detachSlot(ns.id)
 		}
@@ -72,7 +71,7 @@ func (c *core) empty(names []string, floor kv.Version) {
 }
 
 // Note notes a flush of the cluster, unless there are too many to remember.
-func (t tiers) Note(f wire.Floor, first bool) error {
+func (t tiers) Note(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return badNamespace([]byte(f.Namespace))
 	}
@@ -80,9 +79,6 @@ func (t tiers) Note(f wire.Floor, first bool) error {
 		return bad
 	}
 	t.c.flushed(f.Namespace, kv.Version(f.Version))
-	if first {
-		t.c.empty(t.c.names.named(f.Namespace), t.c.hlc.Next(t.c.clock.Read().Wall))
-	}
 	return nil
 }
 
@@ -104,6 +100,10 @@ func (t tiers) Floors() (list []wire.Floor) {
 // flushed says that all of a namespace, or of all of them, from before a version
 // is gone everywhere: it does not come back from another host either. It is in
 // this host's log when it returns, so that leases on this host cover it.
+//
+// A host that owns something drops what is newer too: it may have been made of what
+// is older, here or where it was handed over, as by an INCR. One that owns nothing
+// has only what is handed over with the flush.
 func (c *core) flushed(name string, floor kv.Version) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // another sidecar's word
@@ -115,7 +115,11 @@ func (c *core) flushed(name string, floor kv.Version) {
 	if !isNew {
 		return
 	}
-	c.empty(list, floor)
+	drop := func(id kv.NamespaceID) { c.store.Clear(id, c.clock.Read()) }
+	if c.node.Held().Empty() {
+		drop = func(id kv.NamespaceID) { c.store.Flush(id, floor) }
+	}
+	c.empty(list, drop)
 	e := invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
 	if c.log != nil {
 		c.log.Append(e)

@@ -283,7 +283,7 @@ func TestFlushedNames(t *testing.T) {
 		setAll(a, 10, "value")
 		names := tiers{a.s.handoff}
 		for i := range maxFlushed {
-			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}, true); err != nil {
+			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
 		}

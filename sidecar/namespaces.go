@@ -27,7 +27,8 @@ type namespaces struct {
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
-	detach func(kv.NamespaceID) // ends that loads under way are joined or kept
+	leases *loader.Leases
+	detach func(kv.NamespaceID) // ends that calls under way are joined
 
 	ledger *invalidation.Ledger
 	loads  []*loader.Loads                // of the namespaces that have an origin
@@ -315,8 +316,8 @@ func badNamespace(name []byte) *wire.Error {
 	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 }
 
-// retireOne frees the slot of a namespace that is empty and not configured. Its loads
-// under way are detached: a flush finds them by the slot.
+// retireOne frees the slot of a namespace that is empty and not configured. A flush
+// finds by the slot what is under way: tokens hold it, and calls are detached.
 func (n *namespaces) retireOne(table map[string]*namespace) bool {
 	for name, ns := range table {
 		if ns.configured || !n.empty(ns.id) || !ns.use.TryLock() {
@@ -338,7 +339,7 @@ func (n *namespaces) retireOne(table map[string]*namespace) bool {
 
 func (n *namespaces) empty(id kv.NamespaceID) bool {
 	st := n.store.NamespaceStats(id)
-	return st.Entries == 0 && st.Hidden == 0
+	return st.Entries == 0 && st.Hidden == 0 && !n.leases.InUse(id)
 }
 
 // borrowed is the namespaces that one caller uses, for as long as it serves a

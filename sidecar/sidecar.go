@@ -106,7 +106,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.names, err = newNamespaces(cfg, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
-	s.names.detach = s.detachSlot
+	s.names.leases, s.names.detach = s.leases, s.detachSlot
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log

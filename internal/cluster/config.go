@@ -111,10 +111,9 @@ type Tiers interface {
 	// Floors are the flushes of namespaces that this process knows of.
 	Floors() []wire.Floor
 	// Note notes one, and is not called under the node's lock: when it returns,
-	// nothing older is served, and the flush is in the log. The first time it drops
-	// what is newer too: it may have been made of what is older, as by an INCR. An
-	// error, one of wire's, says that it cannot be noted.
-	Note(f wire.Floor, first bool) error
+	// nothing older is served, nor what was there by then, and the flush is in the
+	// log. An error, one of wire's, says that it cannot be noted.
+	Note(f wire.Floor) error
 	// Learn notes flushes that others have noted. It is not called under the lock.
 	Learn([]wire.Floor)
 	// Awaited says whether others wait for something of this process's that its

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -23,9 +22,9 @@ import (
 //	first       a version is told to all; each notes it, drops all that it has, and
 //	            answers with its clock from then and with whom it has in
 //	again       with a version above those clocks, until all have noted one that is
-//	            above what each showed when it first did: so nothing comes back, from
-//	            where it is on its way, that was made of what was there before, as by
-//	            an INCR under a version above the first
+//	            above what each showed when it first did, and dropped all once more: so
+//	            nothing comes back, from where it is on its way, that was made of what
+//	            was there before, as by an INCR under a version above the first
 //
 // Under policy available all must note it that are not held for dead here, and
 // whoever an answer names. Under policy consistent a majority of the voters, and
@@ -94,11 +93,10 @@ func (f *flushing) round(ctx context.Context) *wire.Error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bound/4)
 	defer cancel()
 	ask := slices.DeleteFunc(f.all(), func(id kv.Process) bool { return f.noted[id] != nil })
-	heard := maps.Clone(f.heard)
 	var wg sync.WaitGroup
 	for _, id := range ask {
 		wg.Go(func() {
-			a, err := n.tellFloor(ctx, id, f.floor, !heard[id])
+			a, err := n.tellFloor(ctx, id, f.floor)
 			f.take(id, a, err)
 		})
 	}
@@ -278,12 +276,12 @@ func sleepFor(ctx context.Context, d time.Duration) bool {
 }
 
 // tellFloor has a process note a flush, this one included.
-func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor, first bool) (*wire.Noted, error) {
+func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
 	if id == n.cfg.Self {
-		return n.note(floor, first)
+		return n.note(floor)
 	}
 	sent := n.cfg.Clock.Read()
-	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall, First: first})
+	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall})
 	if err != nil {
 		return nil, err
 	}
@@ -308,9 +306,9 @@ func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor, f
 
 // note notes a flush, and says who may have to hear of it too: after it was noted,
 // since whoever asks for partitions from then on is told with the answer.
-func (n *Node) note(floor wire.Floor, first bool) (*wire.Noted, error) {
+func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
 	if floor.Version != 0 {
-		if err := n.cfg.Tiers.Note(floor, first); err != nil {
+		if err := n.cfg.Tiers.Note(floor); err != nil {
 			return nil, err
 		}
 	}
@@ -330,7 +328,7 @@ func (s *polls) note(w *wire.Note) wire.Reply {
 	if n.skewed(s.from, w.WallMS, n.cfg.Clock.Read().Wall-n.cfg.Bound.Milliseconds()/2) {
 		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
 	}
-	a, err := n.note(w.Floor, w.First)
+	a, err := n.note(w.Floor)
 	var refused *wire.Error
 	switch {
 	case errors.As(err, &refused):

@@ -25,7 +25,7 @@ func (noTiers) Calls(kv.Process) rpc.Handler                       { return nil 
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)     {}
 func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)   {}
 func (noTiers) Floors() []wire.Floor                               { return nil }
-func (noTiers) Note(wire.Floor, bool) error                        { return nil }
+func (noTiers) Note(wire.Floor) error                              { return nil }
 func (noTiers) Learn([]wire.Floor)                                 {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }

@@ -176,7 +176,7 @@ func (n *Node) spare(ctx context.Context) {
 				continue
 			}
 			wg.Go(func() {
-				a, err := n.tellFloor(ctx, id, wire.Floor{}, false) // none is told
+				a, err := n.tellFloor(ctx, id, wire.Floor{}) // none is told
 				if err != nil {
 					return
 				}

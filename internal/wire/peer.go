@@ -114,14 +114,13 @@ type Authorized struct {
 }
 
 // Note tells a flush of the cluster to a process, which notes it before it
-// answers. Where it has noted none of this flush's versions it drops all that it has,
-// newer things too. Without a version it asks for the answer alone.
+// answers: it drops all that it has, newer things too, unless it has noted this
+// version before. Without a version it asks for the answer alone.
 type Note struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Floor  Floor
 	WallMS int64
-	First  bool
 }
 
 // Noted answers NOTE.

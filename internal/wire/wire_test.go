@@ -135,7 +135,7 @@ func messages() []golden {
 		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
 		ask(OpApplied, Applied{Partitions: []uint16{0, 16383}}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
-		ask(OpNote, Note{Floor: floors[0], WallMS: 7, First: true}),
+		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
 		withBody("peer_hello", OpPeerHello, greeting),
 		withBody("poll", OpPoll, poll),
 		withBody("acquire", OpAcquire, Acquired{Ballot: ballot, Granted: []byte{3}, Released: []byte{1}, In: []Process{process}, Clock: 5, Head: 44, Voter: true, Authorities: []Promise{{Ballot: ballot, Partitions: []byte{2}}}, Floors: floors}),

@@ -89,6 +89,17 @@ func (s *Store) Flush(ns kv.NamespaceID, floor kv.Version) {
 	s.wakeSweep()
 }
 
+// Clear hides all that the store has of a namespace at that moment, whatever its
+// version: no write that has seen any of it comes after.
+func (s *Store) Clear(ns kv.NamespaceID, now kv.Moment) {
+	for _, sh := range s.shards {
+		sh.mu.Lock()
+		sh.counts[ns].flush(s.cfg.Versions.Next(now.Wall))
+		sh.mu.Unlock()
+	}
+	s.wakeSweep()
+}
+
 // flush raises the floor. The shard's lock is held.
 func (c *nsCount) flush(floor kv.Version) {
 	c.floor = max(c.floor, floor)
