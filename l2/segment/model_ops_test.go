@@ -221,13 +221,17 @@ func (m *model) incr(k modelKey) {
 func (m *model) flush(ns kv.NamespaceID) {
 	m.syncAll()
 	floor := m.store.cfg.Versions.Next(m.now.Wall)
-	if m.rnd.IntN(2) == 0 {
-		floor = kv.FirstVersionAt(m.now.Wall - m.rnd.Int64N(60_000))
+	drop := func(ns kv.NamespaceID) { m.store.Clear(ns, m.now) }
+	if as := m.rnd.IntN(4); as > 0 {
+		if as > 1 {
+			floor = kv.FirstVersionAt(m.now.Wall - m.rnd.Int64N(60_000))
+		}
+		drop = func(ns kv.NamespaceID) { m.store.Flush(ns, floor) }
 	}
 	all := m.rnd.IntN(4) == 0
 	for _, n := range modelNamespaces {
 		if all || n.id == ns {
-			m.store.Flush(n.id, floor)
+			drop(n.id)
 			m.floors[n.id] = max(m.floors[n.id], floor)
 		}
 	}
