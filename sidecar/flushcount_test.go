@@ -115,7 +115,7 @@ func TestVirtualFlushBesideSilentHolder(t *testing.T) {
 		began := time.Now()
 		flushed := make(chan error, 1)
 		go func() { flushed <- flushThrough(by, "default", 10*time.Second) }() // ends with its answer, below
-		ahead := func() bool { // the version that is above what an unknown clock may show
+		ahead := func() bool {                                                 // the version that is above what an unknown clock may show
 			for _, v := range voters {
 				if v.s.names.floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
