@@ -83,6 +83,8 @@ func TestRules(t *testing.T) {
 		{"no answer while it is down", nil, []op{{kind: get, out: unknown, end: 21 * s, start: 21 * s}}, "a read that fails"},
 		{"late while it is down", nil, []op{{kind: get, out: failed, start: 21 * s, end: 23 * s, allowed: s}}, "answered"},
 		{"timed out while the machine stood still", nil, []op{{kind: get, out: unknown, start: 39 * s, end: 41 * s, allowed: s}}, ""},
+		{"its load failed while the machine stood still", nil, []op{{kind: get, out: failed, start: 39 * s, end: 41 * s, allowed: s}}, ""},
+		{"and after that", nil, []op{{kind: get, out: failed, start: 41 * s, end: 41 * s, allowed: s}}, "a read that fails"},
 		{"timed out after that", nil, []op{{kind: get, out: unknown, start: 41 * s, end: 42 * s, allowed: s}}, "a read that fails"},
 		{"refused while the machine stood still", nil, []op{{kind: get, out: unavailable, start: 39 * s, end: 41 * s, allowed: s}}, "a read that fails"},
 		{"late by as long as it stood still", nil, []op{{kind: get, out: done, key: 1, seq: 1, start: 39 * s, end: 41 * s, allowed: s}, w(1, 0, 0, ms(1), done)}, ""},
