@@ -6,7 +6,7 @@ RUNS ?= 10000
 SEED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred strike random fuzz corpus model model-check faults soak bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck hundred strike random fuzz corpus model model-check faults soak attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -22,7 +22,7 @@ test:             ## what the README says
 race:             ## the same under the race detector, which needs a C compiler; but for real processes against the clock, which it slows down tenfold
 	CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 -run Virtual ./sidecar
 	CGO_ENABLED=1 $(GO) test -race -timeout 40m -cpu 1 ./gossip ./internal/simnet ./loader
-	CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip Virtual $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /gossip$$ -e /internal/simnet$$ -e /loader$$)
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m -skip Virtual $$($(GO) list ./... | grep -v -e /internal/faults$$ -e /internal/attacks$$ -e /gossip$$ -e /internal/simnet$$ -e /loader$$)
 
 vet:              ## go vet, formatting, tidiness of both modules
 	test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
@@ -65,6 +65,9 @@ faults:           ## real processes and networks through faults, the long way (a
 soak:             ## real processes and networks, killed, paused, cut and restarted at random for half an hour, as root
 	$(GO) test ./internal/faults -run Soak -v -count=1 -faults.for 30m -timeout 60m
 
+attacks:          ## attackers beside victims, timed, as root; writes the table in docs/SECURITY.md (about 8 minutes on two cores; a short way is part of test)
+	$(GO) test ./internal/attacks -run TestAttacks -v -count=1 -attacks.table $(abspath docs/SECURITY.md) -timeout 30m
+
 bench:            ## measure everything and write benchmarks/RESULTS.md (about 25 minutes, on a quiet machine)
 	cd benchmarks && $(GO) run ./cmd/bench all
 
@@ -72,7 +75,7 @@ bench-hits:       ## replay the traces in the folder TRACES
 	cd benchmarks && $(GO) run ./cmd/bench hits -traces $(abspath $(TRACES))
 
 golden:           ## rewrite the golden bytes and pages; look at the difference
-	$(GO) test ./internal/wire -run TestGolden -update
+	$(GO) test ./internal/wire ./cmd/cachesidecar -run TestGolden -update
 
 cross:            ## the platforms that are built but not tested
 	GOOS=linux GOARCH=arm64 $(GO) build ./...

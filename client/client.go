@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -24,8 +26,13 @@ type Config struct {
 	Namespace string
 	// Name tells the sidecar's operators who this is. Default: none.
 	Name string
-	// Token is sent along where the sidecar asks for one.
+	// Token is a secret that the sidecar's configuration names: it adds rights to
+	// those of this process's user. Default: none.
 	Token string
+	// TokenFile has the token in place of Token. It is read for each connection, so
+	// that a new token is found. Only this process's user, its group and root may
+	// read it.
+	TokenFile string
 	// Conns is the number of connections. Default 2: calls of one key always
 	// share one, and a second one keeps a second core of the sidecar busy.
 	Conns int
@@ -77,6 +84,23 @@ func def[T comparable](field *T, v T) {
 	}
 }
 
+// ReadToken returns the token in a file, as Config.TokenFile has it; "" is no file. An
+// error says what to do about the file, and is ErrUnauthorized.
+func ReadToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := plainfile.Secret(file, wire.MaxNameLen+2)
+	token := strings.TrimRight(string(b), "\r\n")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%w: token file %s: %w", ErrUnauthorized, file, err)
+	case token == "":
+		return "", fmt.Errorf("%w: token file %s is empty: write the token into it", ErrUnauthorized, file)
+	}
+	return token, nil
+}
+
 // Client is a connection to the sidecar on this host.
 type Client struct {
 	*shared
@@ -108,6 +132,9 @@ func Dial(ctx context.Context, cfg Config) (*Client, error) {
 func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) {
 	if clock == nil {
 		clock = kv.NewSystemClock()
+	}
+	if cfg.Token != "" && cfg.TokenFile != "" {
+		return nil, fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", ErrBadRequest)
 	}
 	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
 	s.closed, s.close = context.WithCancel(context.Background())
@@ -165,6 +192,30 @@ func (s *shared) slotFor(key []byte) *slot {
 
 func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots)] }
 
+// connect returns a slot's connection. Where that cannot be made, as when the sidecar
+// has as many connections as it may, it returns another slot's that is there, and goes
+// on with that one until no call of it is under way: what was sent there and given up
+// may be executed yet, and calls of one key keep their order.
+func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, error) {
+	if l := want.lent.Load(); l != nil {
+		if l.conn.Err() == nil && l.conn.InFlight() > 0 {
+			return l.by, l.conn, nil
+		}
+		want.lent.CompareAndSwap(l, nil)
+	}
+	conn, err := want.get(ctx)
+	if err == nil || !errors.Is(err, ErrUnavailable) {
+		return want, conn, err
+	}
+	for _, other := range s.slots {
+		if conn := other.Live(); conn != nil {
+			want.lent.Store(&lent{other, conn})
+			return other, conn, nil
+		}
+	}
+	return want, nil, err
+}
+
 // answer is what came of a call. Its bytes are good until release.
 type answer struct {
 	wire.Reply
@@ -208,11 +259,10 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 		timeout += leaseGrace
 	}
 	for attempt := 0; ; attempt++ {
-		a.from = s
-		if a.conn, err = s.get(ctx); err != nil {
+		if a.from, a.conn, err = c.connect(ctx, s); err != nil {
 			return a, err
 		}
-		if q.UntilNS = 0; writes(q) && s.oneClock(a.conn) {
+		if q.UntilNS = 0; writes(q) && a.from.oneClock(a.conn) {
 			q.UntilNS = c.givenUp(ctx, timeout)
 		}
 		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {

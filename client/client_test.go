@@ -271,6 +271,19 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
+// A sidecar that has no place for a client's further connections serves all keys over
+// the one that it has.
+func TestFewerPlacesThanConnections(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20, MaxConnections: 1})
+	c := dial(t, client.Config{Socket: path, Conns: 4})
+	for i := range 32 { // of which the four connections' keys are chosen by chance
+		if _, err := c.Set(t.Context(), fmt.Sprint(i), []byte("v"), client.SetOptions{}); err != nil {
+			t.Fatalf("key %d: %v", i, err)
+		}
+	}
+}
+
 func TestContext(t *testing.T) {
 	c := dial(t, client.Config{})
 	ctx, cancel := context.WithCancel(t.Context())

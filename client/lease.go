@@ -102,7 +102,7 @@ func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (ui
 		return 0, err
 	}
 	c, k := l.client, []byte(l.key)
-	slot := c.slotFor(k) // the connection that the token came by
+	slot := c.slotFor(k) // mostly the connection that the token came by, at whose end it is given back
 	if err := slot.fits(value); err != nil {
 		return 0, err
 	}

@@ -25,11 +25,14 @@ type scripted struct {
 	get   wire.Reply
 	gets  *atomic.Int64
 	boot  func() wire.BootClock // that HELLO offers
+	full  *atomic.Bool          // no connection is taken
+	shed  *atomic.Int64         // connections that were not
 }
 
 // asked is a request that waits for its answer.
 type asked struct {
 	wire.Request
+	conn   net.Conn
 	answer func(wire.Reply)
 	hangUp func()
 }
@@ -42,7 +45,10 @@ func newScripted(t *testing.T, cfg client.Config) *scripted {
 // newScriptedAt is newScripted, with a boot clock.
 func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) *scripted {
 	t.Helper()
-	s := &scripted{boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64)}
+	s := &scripted{
+		boot: boot, t: t, asked: make(chan *asked, 100), get: wire.Reply{Status: wire.Miss}, gets: new(atomic.Int64),
+		full: new(atomic.Bool), shed: new(atomic.Int64),
+	}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", cfg.Socket)
 	if err != nil {
@@ -56,6 +62,11 @@ func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) 
 			nc, err := ln.Accept()
 			if err != nil {
 				return
+			}
+			if s.full.Load() {
+				nc.Close()
+				s.shed.Add(1)
+				continue
 			}
 			wg.Go(func() { s.serve(nc) }) // until the client closes it
 		}
@@ -76,7 +87,7 @@ func (s *scripted) serve(nc net.Conn) {
 		if _, err := io.ReadFull(nc, frame); err != nil {
 			return
 		}
-		a := &asked{hangUp: func() { nc.Close() }}
+		a := &asked{conn: nc, hangUp: func() { nc.Close() }}
 		if err := wire.DecodeRequest(frame, &a.Request); err != nil {
 			s.t.Errorf("%x: %v", frame, err)
 			return

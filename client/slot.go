@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +21,13 @@ type slot struct {
 	clock    kv.Clock
 	maxValue atomic.Int64 // bytes, as HELLO told; zero before
 	greeted  atomic.Pointer[greeting]
+	lent     atomic.Pointer[lent] // in place of its own connection; nil is none
+}
+
+// lent is another slot's connection, for a while: see shared.connect.
+type lent struct {
+	by   *slot
+	conn *rpc.Client
 }
 
 // greeting is what the sidecar has said of itself on the latest connection.
@@ -80,15 +86,20 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", path)
+	token := s.cfg.Token
+	if s.cfg.TokenFile != "" {
+		if token, err = ReadToken(s.cfg.TokenFile); err != nil {
+			return nil, err
+		}
+	}
+	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", ErrUnavailable, err)
 	}
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls})
 	before := s.clock.Read().Boot
 	call, err := c.Do(ctx, s.cfg.DialTimeout, &wire.Request{Op: wire.OpHello, Hello: wire.Hello{
-		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: s.cfg.Token, Namespace: s.cfg.Namespace,
+		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if err == nil {
 		var r wire.Reply

@@ -2,14 +2,17 @@ package gossip
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -102,22 +105,30 @@ func ipPort(what, s string) (netip.Addr, int, error) {
 
 // logger takes memberlist's lines. What it says of what others sent ends with
 // where that came from, and it counts nothing: so it is counted here.
-func (g *Gossip) logger() *log.Logger { return log.New(&lines{g: g}, "", 0) }
+func (g *Gossip) logger() *log.Logger {
+	return log.New(&lines{g: g, few: rate.NewLimiter(linesRate, linesRate)}, "", 0)
+}
 
 type lines struct {
 	g         *Gossip
 	misrouted time.Time // when it was last told; log.Logger calls one at a time
+	few       *rate.Limiter
 }
+
+// linesRate is how many of memberlist's lines a second are told: strangers cause
+// them.
+const linesRate = 20
 
 func (l *lines) Write(b []byte) (int, error) {
 	b = bytes.TrimSpace(b)
 	if bytes.Contains(b, []byte(" from=")) && (bytes.HasPrefix(b, []byte("[ERR]")) || bytes.HasPrefix(b, []byte("[WARN]"))) {
 		l.g.garbage.Add(1)
 	}
+	l.g.tellKeys(string(b))
 	if bytes.Contains(b, []byte("over TCP but UDP probes failed")) && time.Since(l.misrouted) > time.Minute {
 		l.misrouted = time.Now()
 		l.g.cfg.Log.Warn("a member answers over TCP and not over UDP: let both through on the gossip port", "memberlist", string(b))
-	} else {
+	} else if l.g.cfg.Log.Enabled(context.Background(), slog.LevelDebug) && l.few.Allow() {
 		l.g.cfg.Log.Debug(string(b))
 	}
 	return len(b), nil

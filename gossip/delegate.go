@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -48,14 +51,22 @@ func (d delegate) LocalState(bool) []byte { return nil }
 func (d delegate) MergeRemoteState([]byte, bool) {}
 
 // NotifyAlive refuses who tells nothing that can be read: it belongs to
-// another program. It also refuses one node too many.
+// another program. It also refuses one node too many, and keeps apart a process
+// that is unknown.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
-	_, err := decodeMeta(n.Meta)
-	if err == nil && len(n.Addr) != 4 && len(n.Addr) != 16 {
-		err = fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
+	m, err := decodeMeta(n.Meta)
+	if err == nil {
+		err = checkWords(n, &m)
+	}
+	if err == nil && n.Name != d.g.cfg.Node && !d.g.cfg.Known(n.Name, m) {
+		d.g.heardOf(n, m)
+		return errUnknown
 	}
 	if err == nil && !d.g.room(n.Name) {
 		err = errFull
+	}
+	if err == nil && d.g.later(n, &m) {
+		d.note(n, Alive)
 	}
 	if err != nil {
 		d.g.garbage.Add(1)
@@ -65,13 +76,56 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	return err
 }
 
-var errFull = errors.New("gossip: there are too many members")
+var (
+	errFull    = errors.New("gossip: there are too many members")
+	errUnknown = errors.New("gossip: not met yet")
+)
+
+// checkWords says what is wrong with a node's name and addresses, if so: they come
+// into lists and logs.
+func checkWords(n *memberlist.Node, m *Meta) error {
+	if len(n.Addr) != 4 && len(n.Addr) != 16 {
+		return fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
+	}
+	// An exchange fails as a whole where one node speaks another version.
+	if v := uint8(memberlist.ProtocolVersion2Compatible); n.PMin > v || n.PMax < v || n.PCur != v || n.DMin != 0 || n.DMax != 0 || n.DCur != 0 {
+		return fmt.Errorf("gossip: versions %d to %d, now %d, and %d to %d", n.PMin, n.PMax, n.PCur, n.DMin, n.DMax)
+	}
+	if !nameOK(n.Name) {
+		return fmt.Errorf("gossip: no node's name: %.40q", n.Name)
+	}
+	if m.Address == "" { // it is asked for nothing
+		return nil
+	}
+	if _, _, err := hostPort("peer", m.Address); err != nil || !nameOK(m.Address) {
+		return fmt.Errorf("gossip: no address: %.40q", m.Address)
+	}
+	return nil
+}
+
+// nameOK says whether a name is one that can be configured: not too long, and of
+// characters that can be seen.
+func nameOK(s string) bool {
+	return s != "" && len(s) <= maxNode && utf8.ValidString(s) &&
+		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) })
+}
 
 // room says whether a node is known, or there is room for it.
 func (g *Gossip) room(node string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.members) < maxMembers || g.members[node] != nil || int(g.living.Load()) < maxMembers
+}
+
+// later says whether a process comes after the one that is known at its address. To
+// memberlist it is news only while its count is above the earlier one's, and a stranger
+// may have told of the highest. While that one counts as alive memberlist looks after
+// who answers at the address, so its end is heard of; one that is dead it forgets soon.
+func (g *Gossip) later(n *memberlist.Node, m *Meta) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	old := g.members[n.Name]
+	return old != nil && old.State == Alive && old.Address == n.Address() && m.Epoch > old.Meta.Epoch
 }
 
 // AckPayload goes with each answer to a probe: a sum of this node's meta. Who
@@ -142,7 +196,11 @@ func (d delegate) note(n *memberlist.Node, s State) {
 	m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
 	g.mu.Lock()
 	old := g.members[n.Name]
+	if s != Alive && old != nil && old.Address == m.Address && old.Meta.Epoch > m.Meta.Epoch {
+		m.Meta = old.Meta // see later
+	}
 	g.members[n.Name] = m
+	g.unknown.drop(n.Name)
 	switch was := old != nil && old.State == Alive; {
 	case s == Alive && !was:
 		g.living.Add(1)

@@ -15,6 +15,15 @@
 // a new address as soon as its old process is held for dead; two processes of
 // one name are reported; datagrams are passed on by those that get them.
 //
+// # Strangers
+//
+// Without keys anybody who reaches the port is heard, and may say that it is, or
+// that another one is, a member. So between the network and memberlist stands a
+// filter, which passes on only what members send, in the sizes and numbers in which
+// they send it. And a process that was not met elsewhere, as Config.Known has it, is
+// kept apart: Unknown lists some of those, and memberlist never hears of them, so it
+// does not probe them, and tells nobody.
+//
 // # How long it takes
 //
 // Measured in virtual time, on a network without loss, until all others know
@@ -40,7 +49,7 @@
 // after 6 to 11 s. That gossip calls a node dead is a hint. Whoever must be sure
 // waits for more (package l2/holding).
 //
-// Goroutines: memberlist's own, and two of Run's, with one for each address of a
+// Goroutines: memberlist's own, two of the filter, until Close, and three of Run's, with one for each address of a
 // round of joins; those end with Run. memberlist does not wait for its own when
 // it shuts down; they end within 4 s, mostly at once.
 package gossip

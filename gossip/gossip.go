@@ -28,6 +28,9 @@ type Config struct {
 	// looked up again each time.
 	Join []string
 	Meta Meta
+	// Keys encrypt all that is sent: the first is in use, all are accepted, and
+	// what none of them has encrypted is dropped. 32 bytes each; none is plain text.
+	Keys [][]byte
 
 	// Receive takes a datagram. It must not block, and must not keep b.
 	Receive func(b []byte)
@@ -35,6 +38,10 @@ type Config struct {
 	// once it has lasted for conflictAfter, and again as long as it lasts. It
 	// must not block.
 	Conflict func(node, known, other string)
+	// Known says whether a process has been met elsewhere than in gossip, which
+	// strangers can send: of others see Unknown. It must not block, nor call back.
+	// Default: all are.
+	Known func(node string, m Meta) bool
 
 	// RejoinEvery is about how often those that cannot be heard are tried; at
 	// the start it is more often. Default 5 s.
@@ -88,9 +95,11 @@ type Member struct {
 
 // Gossip is this node's part in it.
 type Gossip struct {
-	cfg  Config
-	list *memberlist.Memberlist
-	sent *datagrams
+	cfg    Config
+	list   *memberlist.Memberlist
+	ring   *memberlist.Keyring // nil without keys
+	filter *filter
+	sent   *datagrams
 
 	changed     chan struct{} // has one when members may have changed
 	metaChanged chan struct{}
@@ -101,11 +110,15 @@ type Gossip struct {
 	meta      []byte
 	members   map[string]*Member // never this node
 	conflicts map[string]*conflict
+	unknown   unknown
 
 	living    atomic.Int64 // others; written under the lock
 	contested atomic.Bool  // others know this node's name at another address
 	garbage   atomic.Int64
 	rejoins   atomic.Int64
+
+	keys     sync.Mutex // of changes of the ring, and of what follows
+	keysTold time.Time
 
 	ending sync.Mutex // held while it leaves or closes
 	closed bool
@@ -126,6 +139,9 @@ func New(cfg Config) (*Gossip, error) {
 	if cfg.Conflict == nil {
 		cfg.Conflict = func(string, string, string) {}
 	}
+	if cfg.Known == nil {
+		cfg.Known = func(string, Meta) bool { return true }
+	}
 	if cfg.Resolve == nil {
 		cfg.Resolve = net.DefaultResolver.LookupHost
 	}
@@ -136,7 +152,8 @@ func New(cfg Config) (*Gossip, error) {
 	g := &Gossip{
 		cfg: cfg, meta: meta, members: map[string]*Member{}, conflicts: map[string]*conflict{},
 		changed: make(chan struct{}, 1), metaChanged: make(chan struct{}, 1), another: make(chan string, 1),
-		sent: newDatagrams(),
+		unknown: newUnknown(),
+		sent:    newDatagrams(),
 	}
 	c, err := cfg.memberlist()
 	if err != nil {
@@ -145,7 +162,19 @@ func New(cfg Config) (*Gossip, error) {
 	d := delegate{g}
 	c.Delegate, c.Events, c.Conflict, c.Alive, c.Ping = d, d, d, d, d
 	c.Logger = g.logger()
-	if g.list, err = memberlist.Create(c); err != nil {
+	if g.ring, err = keyring(cfg.Keys); err != nil {
+		return nil, err
+	}
+	c.Keyring = g.ring // with it memberlist verifies all that comes
+	g.filter = newFilter(cfg.Cluster, c.EncryptionEnabled, &g.garbage)
+	t, err := newTransport(c, g.filter)
+	if err == nil {
+		c.Transport = t
+		if g.list, err = memberlist.Create(c); err != nil {
+			_ = t.Shutdown()
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("gossip: bind %s, UDP and TCP: %w: give an address of this host and a port that is free", cfg.Bind, err)
 	}
 	address := g.list.LocalNode().Address()
@@ -229,6 +258,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.spreadMeta(ctx) })
 	wg.Go(func() { g.rejoin(ctx) })
+	wg.Go(func() { g.retell(ctx) })
 	<-ctx.Done()
 	g.leave()
 	wg.Wait()
@@ -291,6 +321,13 @@ type Stats struct {
 	Sent      int64 // datagrams that went out, copies and others' included
 	Dropped   int64 // datagrams that found no room, or too late
 	Datagrams int   // waiting
+
+	// Of Garbage: what is compressed, and what names another cluster.
+	Compressed, Foreign int64
+	Streams             int   // open, from others
+	Refused             int64 // streams beyond their number, of Garbage too
+	Unknown             int   // processes that are told of and that were not met: see Config.Known
+	Forgotten           int64 // of them, for want of room
 }
 
 // Stats returns the counts so far.
@@ -300,5 +337,10 @@ func (g *Gossip) Stats() Stats {
 		Garbage: g.garbage.Load(), Rejoins: g.rejoins.Load(),
 	}
 	s.Sent, s.Dropped, s.Datagrams = g.sent.stats()
+	s.Compressed, s.Foreign, s.Refused = g.filter.compressed.Load(), g.filter.foreign.Load(), g.filter.refused.Load()
+	s.Streams = g.filter.streams()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s.Unknown, s.Forgotten = len(g.unknown.list), g.unknown.forgotten
 	return s
 }

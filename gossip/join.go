@@ -35,6 +35,7 @@ func (g *Gossip) rejoin(ctx context.Context) {
 		}
 		found, e := g.join(targets)
 		if err = errors.Join(err, e); err != nil {
+			g.tellKeys(err.Error())
 			if first && found == 0 {
 				g.cfg.Log.Warn("nobody answers at the join addresses yet: going on alone, and trying again", "addresses", strings.Join(g.cfg.Join, " "), "error", err)
 			} else {
@@ -92,6 +93,7 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 		}
 	}
 	joins, err := g.resolve(ctx)
+	g.unknown.setJoins(&g.mu, joins)
 	add(joins, maxTries)
 	tried := len(list)
 	add(missing, maxTries)

@@ -2,9 +2,11 @@ package gossip
 
 import (
 	"crypto/rand"
+	"errors"
 	"io"
 	"log"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -49,7 +51,7 @@ func TestForeignNodes(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				c.startAll(3)
 				conf := memberlist.DefaultLANConfig()
-				conf.Name, conf.Label = "stranger", "test"
+				conf.Name, conf.Label, conf.EnableCompression = "stranger", "test", false
 				conf.Transport = c.Host(ipOf(9)).Transport(port)
 				conf.Logger = log.New(io.Discard, "", 0)
 				conf.Delegate = foreign{tc.meta}
@@ -133,7 +135,7 @@ func TestGarbage(t *testing.T) {
 		}
 		for i, nc := range conns {
 			_ = nc.SetDeadline(time.Now().Add(time.Second))
-			if _, err := io.Copy(io.Discard, nc); err != nil {
+			if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%q: the stream is still open: %v", messages[i], err)
 			}
 			_ = nc.Close()
@@ -155,7 +157,7 @@ func TestMembersAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		one := func(i int) *memberlist.Node {
-			return &memberlist.Node{Name: addressOf(i), Addr: net.ParseIP(ipOf(i)).To4(), Port: port, Meta: meta}
+			return &memberlist.Node{Name: addressOf(i), Addr: net.ParseIP(ipOf(i)).To4(), Port: port, Meta: meta, PMin: 1, PMax: 5, PCur: 2}
 		}
 		for i := range maxMembers + 10 {
 			x := one(i)

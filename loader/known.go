@@ -43,6 +43,7 @@ type KnownStats struct {
 // readings of the boot clock.
 type Known struct {
 	cfg        KnownConfig
+	size       int64 // of a filter, in bytes
 	current    atomic.Pointer[build]
 	building   atomic.Pointer[build]
 	seq        atomic.Uint64   // counts distrusts
@@ -77,11 +78,15 @@ func NewKnown(cfg KnownConfig) (*Known, error) {
 	if cfg.MaxAge < 0 {
 		return nil, fmt.Errorf("a filter's greatest age of %v: give zero for 1h, or more", cfg.MaxAge)
 	}
-	if _, err := NewBloom(cfg.Keys, cfg.FalsePositives); err != nil {
+	first, err := NewBloom(cfg.Keys, cfg.FalsePositives)
+	if err != nil {
 		return nil, err
 	}
-	return &Known{cfg: cfg, distrusted: make([]atomic.Uint64, kv.Partitions)}, nil
+	return &Known{cfg: cfg, size: int64(8 * len(first.words)), distrusted: make([]atomic.Uint64, kv.Partitions)}, nil
 }
+
+// Size is what one filter takes, in bytes: there are two while one is built.
+func (k *Known) Size() int64 { return k.size }
 
 // MayExist says whether the origin may be asked for a key.
 func (k *Known) MayExist(h kv.Hash, now time.Duration) bool {

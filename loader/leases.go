@@ -30,6 +30,17 @@ type Claim struct {
 	// and at every hand-over, and may not call back.
 	Begin func() Stamp
 	Time  time.Duration // that its holder has; zero: LeasesConfig.Time
+	// Place is the claimant's share of the tokens; nil has no bound. It is called
+	// under Leases' lock too.
+	Place Place
+}
+
+// Place is what a claimant may have of the tokens.
+type Place interface {
+	// Take takes a token's place, or says why there is none. One that is handed
+	// over from another claimant is always there.
+	Take(handed bool) error
+	Give()
 }
 
 // Grant is what a claim got: a token to fill, or somebody else's fill.
@@ -74,11 +85,12 @@ type Leases struct {
 
 	mu      sync.Mutex
 	closed  bool
-	byHash  map[kv.Hash][]*lease // those that newcomers join
+	byHash  map[kv.Hash][]*lease // those that newcomers join; at most maxOfHash
 	byToken map[uint64]*lease    // all, detached ones too: their waiters still get the fill
 	filling sync.WaitGroup       // timers that run and fills under way
 	stats   LeasesStats
 
+	most        int                   // there were in byToken since it was made
 	inNamespace [kv.MaxNamespaces]int // leases in byHash
 }
 
@@ -178,8 +190,18 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		l.stats.Shed++
 		return Grant{}, nil, fmt.Errorf("%w: %d keys have a token out already", ErrBusy, l.cfg.MaxLeases)
 	}
+	if c.Place != nil {
+		if err := c.Place.Take(false); err != nil {
+			l.stats.Shed++
+			return Grant{}, nil, err
+		}
+	}
 	e := &lease{claim: c, key: string(c.Key.Bytes)}
 	e.claim.Key.Bytes = []byte(e.key)
+	if of := l.byHash[at]; len(of) >= maxOfHash {
+		gone := of[max(0, slices.IndexFunc(of, func(e *lease) bool { return e.claim.Key.Namespace == c.Key.Namespace }))]
+		l.detachLocked(at, func(e *lease) bool { return e == gone })
+	}
 	// First: an invalidation that finds no lease is older than this token's stamp.
 	l.joinable.Add(1)
 	l.inNamespace[c.Key.Namespace]++
@@ -194,6 +216,7 @@ func (l *Leases) issueLocked(e *lease, c Claim) {
 	e.claim = c
 	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), Holding: c.Holding}
 	l.byToken[e.token.Random] = e
+	l.most = max(l.most, len(l.byToken))
 	l.stats.Issued++
 	token := e.token
 	l.filling.Add(1) // the timer's run, or its stop
@@ -227,6 +250,9 @@ func (l *Leases) takeLocked(t Token) *lease {
 		l.filling.Done()
 	}
 	e.token = Token{}
+	if e.claim.Place != nil {
+		e.claim.Place.Give()
+	}
 	return e
 }
 
@@ -286,6 +312,9 @@ func (l *Leases) endToken(t Token, count *uint64) bool {
 		l.dropLocked(e, leaseAnswer{})
 	default:
 		w := e.waiters.Remove(e.waiters.Front()).(*leaseWaiter)
+		if w.claim.Place != nil {
+			_ = w.claim.Place.Take(true) // it is there
+		}
 		l.issueLocked(e, w.claim)
 		l.stats.HandedOver++
 		w.answer <- leaseAnswer{grant: Grant{Token: e.token}}
@@ -310,7 +339,13 @@ func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
 		p.Value.(*leaseWaiter).answer <- a // has a place, is sent to once
 	}
 	e.waiters.Init()
+	if l.most > manyLeases && len(l.byToken) == 0 && len(l.byHash) == 0 { // maps do not shrink
+		l.byHash, l.byToken, l.most = map[kv.Hash][]*lease{}, map[uint64]*lease{}, 0
+	}
 }
+
+// manyLeases are worth new maps once all of them have ended.
+const manyLeases = 1024
 
 // leave ends a wait whose caller has given up. A token that it was handed at
 // the same moment goes on to the next.
@@ -346,7 +381,7 @@ func (l *Leases) Detach(h kv.Hash) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.detachLocked(h, func(kv.NamespaceID, kv.Hash) bool { return true })
+	l.detachLocked(h, func(*lease) bool { return true })
 }
 
 // DetachIf does the same for all keys that match: a flush, the end of a
@@ -355,14 +390,14 @@ func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for h := range l.byHash {
-		l.detachLocked(h, match)
+		l.detachLocked(h, func(e *lease) bool { return match(e.claim.Key.Namespace, h) })
 	}
 }
 
-func (l *Leases) detachLocked(at kv.Hash, match func(kv.NamespaceID, kv.Hash) bool) {
+func (l *Leases) detachLocked(at kv.Hash, match func(*lease) bool) {
 	before := len(l.byHash[at])
 	rest := slices.DeleteFunc(l.byHash[at], func(e *lease) bool {
-		if !match(e.claim.Key.Namespace, at) {
+		if !match(e) {
 			return false
 		}
 		e.detached = true

@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -121,6 +122,35 @@ func TestFillOfACollision(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	l.Abandon(token)
+	l.check(t)
+}
+
+// TestManyLeasesOfOneHash is TestManyKeysOfOneHash of leases: all tokens can be
+// filled, and what was detached is not stored.
+func TestManyLeasesOfOneHash(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	claim := func(ns kv.NamespaceID, i int) Claim {
+		return Claim{Key: kv.Key{Hash: 7, Namespace: ns, Bytes: []byte{byte(i >> 8), byte(i)}}, Begin: v.begin}
+	}
+	neighbour := mustClaim(t, l, claim(1, 0))
+	var tokens []Token
+	for i := range 1000 {
+		tokens = append(tokens, mustClaim(t, l, claim(0, i)))
+		if n := len(l.byHash[7]); n > maxOfHash {
+			t.Fatalf("%d leases of one hash in the table", n)
+		}
+	}
+	stored := 0
+	for i, token := range tokens {
+		if err := l.Fill(claim(0, i).Key, token, Value{}, keep); err == nil {
+			stored++
+		} else if !errors.Is(err, ErrNotStored) {
+			t.Error(err)
+		}
+	}
+	if err := l.Fill(claim(1, 0).Key, neighbour, Value{}, keep); err != nil || stored != maxOfHash-1 {
+		t.Errorf("%d stored; the neighbour's: %v", stored, err)
+	}
 	l.check(t)
 }
 
@@ -315,4 +345,22 @@ func TestLeasesBoundAndClose(t *testing.T) {
 		}
 		l.check(t)
 	})
+}
+
+// The table of leases is given back once many have ended: maps do not shrink.
+func TestLeasesGiveTheirTableBack(t *testing.T) {
+	l, v := newLeases(t, LeasesConfig{}), &versions{}
+	var tokens []Token
+	for i := range 2 * manyLeases {
+		tokens = append(tokens, mustClaim(t, l, Claim{Key: kv.Key{Hash: kv.Hash(i), Bytes: fmt.Append(nil, i)}, Begin: v.begin}))
+	}
+	for _, token := range tokens {
+		if !l.Abandon(token) {
+			t.Fatal("a token that is not known")
+		}
+	}
+	if l.most != 0 {
+		t.Errorf("the table has the room of %d leases", l.most)
+	}
+	l.check(t)
 }

@@ -84,9 +84,14 @@ type Loads struct {
 
 	mu     sync.Mutex
 	closed bool
-	byHash map[kv.Hash][]*flight // those that may be joined; nearly always one
+	byHash map[kv.Hash][]*flight // those that may be joined; nearly always one, at most maxOfHash
 	stats  LoadsStats
 }
+
+// maxOfHash is how many loads, or leases, of keys of one hash newcomers may join,
+// so that nobody looks through more: the next one detaches the first, of its own
+// namespace where there is one.
+const maxOfHash = 8
 
 // flight is one load under way.
 type flight struct {
@@ -185,6 +190,10 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	if l.stats.UnderWay >= l.cfg.MaxLoads {
 		l.stats.Shed++
 		return nil, false, fmt.Errorf("%w: %d loads are under way already", ErrBusy, l.cfg.MaxLoads)
+	}
+	if of := l.byHash[at]; len(of) >= maxOfHash {
+		gone := of[max(0, slices.IndexFunc(of, func(f *flight) bool { return f.load.Key.Namespace == load.Key.Namespace }))]
+		l.detachLocked(at, func(f *flight) bool { return f == gone })
 	}
 	// First: an invalidation that finds no load is older than this one's stamp.
 	l.joinable.Add(1)

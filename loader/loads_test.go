@@ -3,6 +3,7 @@ package loader
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -206,6 +207,44 @@ func TestOneHashTwoKeys(t *testing.T) {
 		synctest.Wait()
 		l.Detach(7)
 		wg.Wait()
+		l.check(t)
+	})
+}
+
+// TestManyKeysOfOneHash: newcomers join at most 8 loads of one hash; the first of
+// the newcomer's namespace is detached, and the other namespace's stays.
+func TestManyKeysOfOneHash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, v := newLoads(t, LoadsConfig{}), &versions{}
+		var wg sync.WaitGroup
+		var kept [2]atomic.Int64
+		load := func(ns kv.NamespaceID, name string) {
+			o := &origin{takes: time.Second, value: Value{Bytes: []byte(name)}}
+			wg.Go(func() {
+				r, err := l.Get(t.Context(), Load{
+					Key: kv.Key{Hash: 7, Namespace: ns, Bytes: []byte(name)}, Begin: v.begin, Fetch: o.fetch,
+					Keep: func(Result) bool { kept[ns].Add(1); return true },
+				})
+				if err != nil || string(r.Bytes) != name {
+					t.Errorf("%s got %+v, %v", name, r, err)
+				}
+			})
+			synctest.Wait()
+			l.mu.Lock()
+			n := len(l.byHash[7])
+			l.mu.Unlock()
+			if n > maxOfHash {
+				t.Fatalf("%d loads of one hash in the table", n)
+			}
+		}
+		load(1, "neighbour")
+		for i := range 1000 {
+			load(0, fmt.Sprint(i))
+		}
+		wg.Wait()
+		if kept[1].Load() != 1 || kept[0].Load() != maxOfHash-1 {
+			t.Errorf("kept %d of the neighbour's and %d of the others", kept[1].Load(), kept[0].Load())
+		}
 		l.check(t)
 	})
 }

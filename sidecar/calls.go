@@ -134,6 +134,20 @@ func (s *calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
+// giveUp ends the joining of a call that only its maker waits for, and says whether
+// that is so.
+func (s *calls) giveUp(cl *call) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cl.done != nil || len(cl.told) > 0 {
+		return false
+	}
+	if s.m[cl.key.Hash] == cl {
+		s.remove(cl.key.Hash)
+	}
+	return true
+}
+
 // end lets those who wait have what the call brought, and returns those who are
 // to be told.
 func (s *calls) end(cl *call) []*pending {

@@ -1,11 +1,15 @@
 package sidecar
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestJoin: nobody joins a call that was sent before a change that this host
@@ -54,8 +58,107 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// A call is given up where its maker alone waits, and nobody joins it from then on.
+func TestGiveUp(t *testing.T) {
+	var s calls
+	s.m = map[kv.Hash]*call{}
+	alone := &call{key: kv.Key{Hash: 1}}
+	joined := &call{key: kv.Key{Hash: 2}, told: []*pending{{}}}
+	awaited := &call{key: kv.Key{Hash: 3}, done: make(chan struct{})}
+	for _, cl := range []*call{alone, joined, awaited} {
+		s.put(cl)
+	}
+	if !s.giveUp(alone) || s.m[1] != nil {
+		t.Error("one whose maker alone waits goes on, or can be joined")
+	}
+	if s.giveUp(joined) || s.giveUp(awaited) || s.m[2] != joined || s.m[3] != awaited {
+		t.Error("one that others have joined is given up")
+	}
+	if n := s.joinable.Load(); n != 2 {
+		t.Errorf("%d can be joined", n)
+	}
+}
+
 func partitionSet(p uint16) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	set.Add(p)
 	return set
+}
+
+// caught is a Handler that says which connection it serves.
+type caught struct {
+	rpc.Handler
+	conn chan *rpc.Conn
+}
+
+func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
+	select {
+	case h.conn <- c:
+	default:
+	}
+	return h.Handler.Serve(c, frames)
+}
+
+// A long answer that its own connection does not take is of use to those that have
+// joined its call.
+func TestWants(t *testing.T) {
+	s := start(t, Config{})
+	conns := make(chan *rpc.Conn, 1)
+	c := dialHandler(t, s, func() rpc.Handler {
+		return &caught{s.newPeerSession(kv.Process{Node: "other", Epoch: 1}), conns}
+	})
+	c.call(&wire.Request{Op: wire.OpPing})
+	conn := <-conns
+	wants := func(told ...*pending) error {
+		cl := &call{key: kv.Key{Hash: 1}, told: told}
+		return (&pending{session: &session{core: &s.core}, conn: conn, call: cl}).Wants(1 << 20)
+	}
+	if err := wants(); err != nil {
+		t.Errorf("a connection that reads: %v", err)
+	}
+	var pings []byte
+	for i := range uint64(1000) {
+		pings = wire.AppendRequest(pings, &wire.Request{ID: i, Op: wire.OpPing})
+	}
+	_ = c.nc.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	for _, err := c.nc.Write(pings); err == nil; _, err = c.nc.Write(pings) { // until an answer waits to be read
+	}
+	_ = c.nc.Close()
+	soon(t, "its end", func() bool { return conn.Takes(1) != nil })
+	if wants() == nil {
+		t.Error("an answer is wanted that no connection takes")
+	}
+	if err := wants(&pending{}); err != nil {
+		t.Errorf("others have joined: %v", err)
+	}
+}
+
+// A read that waits ends where nothing can be written to its connection any more.
+func TestReadEndsWithItsConnection(t *testing.T) {
+	released := make(chan struct{})
+	defer close(released)
+	source := loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+		if string(key) == "never" {
+			<-released
+		} else {
+			time.Sleep(200 * time.Millisecond)
+		}
+		return loader.Value{Bytes: key}, nil
+	})
+	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Source: source, Limits: Limits{Timeout: 30 * time.Second}}}})
+	c := dial(t, s)
+	var batch []byte
+	for i, key := range []string{"never", "soon"} {
+		batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Namespace: []byte("n"), Key: []byte(key), TimeoutMS: 60_000})
+	}
+	if _, err := c.nc.Write(batch); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "both to wait", func() bool { return s.waiting.Load() == 2 })
+	_ = c.nc.Close()
+	began := time.Now()
+	soon(t, "both to end", func() bool { return s.waiting.Load() == 0 })
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("the one waited for %v, as if somebody took its answer", took)
+	}
 }

@@ -182,7 +182,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := &session{s: a.Sidecar, core: &a.core, ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -260,9 +260,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	for a.node.Holds(a.hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.waiting.Add(maxSlow)
-	defer a.waiting.Add(-maxSlow)
-	h := &session{s: a.Sidecar, core: &a.core, ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	a.shares.used[waitPlaces].Add(maxSlow)
+	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve, member: a.shares.join("uid 1")}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
@@ -273,7 +272,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
 	}
-	if w := a.waiting.Load(); w != maxSlow {
+	if w := a.shares.used[waitPlaces].Load(); w != maxSlow {
 		t.Errorf("%d are counted after it, want %d", w, maxSlow)
 	}
 }

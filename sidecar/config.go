@@ -10,11 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -32,6 +35,16 @@ type Config struct {
 	SocketMode FileMode `yaml:"socket_mode"`
 	// SocketGroup is the socket's group, by name or number. Default: the process's.
 	SocketGroup string `yaml:"socket_group"`
+	// AdminGroup is the group, by name or number, whose members administer the
+	// sidecar as a whole through the socket, as root and the process's user do:
+	// FLUSH of all namespaces, VERIFY, FORGET and STATS of the cluster. They have
+	// every right in every namespace too. Default: none.
+	AdminGroup string `yaml:"admin_group"`
+	// Access says who may do what in a namespace, or with Others in those that it
+	// does not name. Default: who may open the socket may read and write.
+	Access map[string]Grants `yaml:"access"`
+	// Tokens are secrets that connections may show, by name.
+	Tokens map[string]Token `yaml:"tokens"`
 	// NoSocket serves the embedding program alone.
 	NoSocket bool `yaml:"-"`
 
@@ -44,6 +57,11 @@ type Config struct {
 	// MaxValue is the longest value, in bytes. Default 8 MiB; at most 1/16 of
 	// L2Size.
 	MaxValue Size `yaml:"max_value"`
+
+	// BufferSize bounds the memory of all requests and answers under way, of apps
+	// and of other hosts, in bytes. Default 128 MiB, or four times the longest
+	// request where that is more; at least the latter, and 16 MiB.
+	BufferSize Size `yaml:"buffer_size"`
 
 	// MaxNamespaces bounds the namespaces, configured ones included. Default and
 	// most: 256.
@@ -79,8 +97,16 @@ type Config struct {
 	// Voters are the names of 3 or 5 nodes, under policy consistent; the same ones
 	// on all hosts.
 	Voters []string `yaml:"voters"`
-	// Insecure lets Bind and PeerBind be other than loopback, though what passes
-	// between hosts is neither encrypted nor authenticated.
+	// ClusterKeyFile has the keys that encrypt and authenticate all that passes
+	// between hosts, and the hash's seed: the same file on all hosts, read again when
+	// it changes. Without it the addresses of this host and of Join are loopback's.
+	ClusterKeyFile string `yaml:"cluster_key_file"`
+	// TLS are certificate files to use between hosts in place of those that come of
+	// the cluster key.
+	TLS TLSFiles `yaml:"tls"`
+	// Insecure lets addresses be other than loopback without a cluster key, though
+	// what passes between hosts is neither encrypted nor authenticated, and HTTP
+	// with Pprof. With a key it is of no other effect.
 	Insecure bool `yaml:"insecure"`
 	// Weight is this host's part of the keys, relative to others'. Default:
 	// L2Size in MiB.
@@ -99,6 +125,12 @@ type Config struct {
 	// HTTP is where health and metrics are served, host:port; "off" serves
 	// none. Default off when embedded, 127.0.0.1:7948 from the command.
 	HTTP string `yaml:"http"`
+	// HTTPHosts are names that HTTP may be asked under, beside this host's own,
+	// localhost and IP addresses.
+	HTTPHosts []string `yaml:"http_hosts"`
+	// HTTPTokenFile is a file with the token that metrics and profiles need. Health
+	// needs none. Default: no token.
+	HTTPTokenFile string `yaml:"http_token_file"`
 	// Pprof serves /debug/pprof on HTTP too.
 	Pprof bool `yaml:"pprof"`
 
@@ -113,19 +145,25 @@ type Config struct {
 	// Clock is for tests. Default: the machine's.
 	Clock kv.Clock `yaml:"-"`
 
+	seed    uint64          // of the hash: the key file's; 0 without one
 	network cluster.Network // for tests
 	events  int             // of the log, for tests. Default: invalidation.DefaultEvents
 }
 
 // Defaults, and the bounds of what is configured.
 const (
-	DefaultNamespace = "default"
-	DefaultL1Size    = 64 << 20
-	DefaultL2Size    = 256 << 20
-	DefaultTimeout   = time.Second
-	overheadBytes    = 128 << 20 // buffers, connections, the Go runtime
-	maxConnections   = 1 << 20
+	DefaultNamespace  = "default"
+	DefaultL1Size     = 64 << 20
+	DefaultL2Size     = 256 << 20
+	DefaultTimeout    = time.Second
+	DefaultBufferSize = rpc.DefaultBudget
+	overheadBytes     = 32 << 20 // connections, the Go runtime
+	maxConnections    = 1 << 20
 )
+
+// unseen says whether other hosts would take no name with a character: see package
+// gossip.
+func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
 
 // withDefaults returns a checked copy with every field set.
 func (c Config) withDefaults() (Config, error) {
@@ -136,8 +174,8 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		c.Node = name
 	}
-	if len(c.Node) > 128 || strings.ContainsAny(c.Node, " \t\r\n\x00") {
-		return c, fmt.Errorf("node %q: give 1 to 128 bytes without blanks", c.Node)
+	if len(c.Node) > 128 || !utf8.ValidString(c.Node) || strings.ContainsFunc(c.Node, unseen) {
+		return c, fmt.Errorf("node %q: give 1 to 128 bytes without blanks and control characters", c.Node)
 	}
 	if c.SocketMode&^0o777 != 0 {
 		return c, fmt.Errorf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
@@ -155,6 +193,13 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxValue > c.L2Size/16 {
 		return c, fmt.Errorf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
 			c.MaxValue, c.L2Size, c.MaxValue*16, c.L2Size/16)
+	}
+	longest := 4 * (c.MaxValue + wire.FrameSlack)
+	if c.BufferSize, err = size("buffer_size", c.BufferSize, max(DefaultBufferSize, longest), 16<<20, 64<<30); err != nil {
+		return c, err
+	}
+	if c.BufferSize < longest {
+		return c, fmt.Errorf("buffer_size %s is below four requests of max_value %s: raise it to %s, or lower max_value", c.BufferSize, c.MaxValue, longest)
 	}
 	if c.MaxNamespaces == 0 {
 		c.MaxNamespaces = kv.MaxNamespaces
@@ -179,8 +224,12 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer", len(names), DefaultNamespace, c.MaxNamespaces)
 	}
 	c.Namespaces = names
+	def(&c.MaxConnections, rpc.DefaultLimits.MaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		return c, fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = rpc.DefaultLimits.MaxConns
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = DefaultTimeout
@@ -194,14 +243,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.HTTP == "off" {
 		c.HTTP = ""
 	}
-	if c.HTTP != "" {
-		_, port, err := net.SplitHostPort(c.HTTP)
-		if err == nil {
-			_, err = net.LookupPort("tcp", port)
-		}
-		if err != nil {
-			return c, fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
-		}
+	if err := c.checkHTTP(); err != nil {
+		return c, err
 	}
 	if c.Version == "" {
 		c.Version = "embedded"
@@ -213,6 +256,30 @@ func (c Config) withDefaults() (Config, error) {
 		c.Clock = kv.NewSystemClock()
 	}
 	return c, nil
+}
+
+// checkHTTP checks what concerns HTTP.
+func (c *Config) checkHTTP() error {
+	for _, name := range c.HTTPHosts {
+		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
+			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
+		}
+	}
+	if c.HTTP == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(c.HTTP)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
+	}
+	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
+		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
+	}
+	_, err = c.httpToken()
+	return err
 }
 
 // clusterDefaults sets and checks what concerns other hosts.
@@ -258,7 +325,17 @@ func (c Config) clusterDefaults() (Config, error) {
 		}
 		c.PeerBind = net.JoinHostPort(host, strconv.FormatUint(n, 10))
 	}
+	if err := c.paths().Check(); err != nil {
+		return c, err
+	}
 	return c, c.clusterConfig().Check()
+}
+
+// loopback says whether host:port is reached from this host alone.
+func loopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // clusterConfig is the cluster's part of the configuration.
@@ -275,7 +352,7 @@ func (c *Config) clusterConfig() cluster.Config {
 		Settings: bounds, PollEvery: least / 4,
 		Self:    kv.Process{Node: kv.NodeID(c.Node)},
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
-		Join: c.Join, Insecure: c.Insecure, Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
+		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "", Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
 		Policy: c.PartitionPolicy, Voters: c.Voters,
 		Clock: c.Clock, Log: c.Log, Network: c.network,
 	}
@@ -304,8 +381,14 @@ func (c Config) Check() error {
 	if err != nil {
 		return err
 	}
+	if _, err := c.credentials(); err != nil {
+		return err
+	}
+	if _, err := newAccess(&c); err != nil {
+		return err
+	}
 	for name, ns := range c.Namespaces {
-		o, err := openOrigin(name, ns, int(c.MaxValue))
+		o, err := openOrigin(name, ns, int(c.MaxValue), c.Log)
 		if err != nil {
 			return err
 		}

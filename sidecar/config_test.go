@@ -33,7 +33,7 @@ func TestConfigRefused(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"node with a blank", Config{Node: "a b"}, `node "a b": give 1 to 128 bytes without blanks`},
+		{"node with a blank", Config{Node: "a b"}, `node "a b": give 1 to 128 bytes without blanks and control characters`},
 		{"negative size", Config{L2Size: -1}, "l2_size -1 B: give 8.0 MiB to 256 GiB"},
 		{"small l2", Config{L2Size: 1 << 20}, "l2_size 1.0 MiB: give 8.0 MiB to 256 GiB"},
 		{"small l1", Config{L1Size: 1}, "l1_size 1 B: give 1.0 MiB"},
@@ -116,6 +116,20 @@ func TestSizeText(t *testing.T) {
 		var m FileMode
 		if err := m.Set(text); err == nil {
 			t.Errorf("mode %q is accepted as %v", text, m)
+		}
+	}
+}
+
+// A node's name is one that other hosts take: they drop gossip of names with characters
+// that cannot be seen, so such a host would find nobody and not know why.
+func TestNodeNames(t *testing.T) {
+	for name, good := range map[string]bool{
+		"web-1.example": true, "knödel": true, "a b": false, "a\tb": false, "a\ab": false, "a\x1b[2J": false,
+		"a\xff": false, "a\u00a0b": false, "a\u202eb": false, strings.Repeat("x", 128): true, strings.Repeat("x", 129): false,
+	} {
+		cfg := Config{Node: name}
+		if err := cfg.Check(); (err == nil) != good {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 }

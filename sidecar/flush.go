@@ -47,6 +47,10 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed, d
 	if bad != nil {
 		return errorReply(bad)
 	}
+	if bad := c.names.claim(name, b.member); bad != nil {
+		return errorReply(bad)
+	}
+	defer c.names.unclaim(name)
 	b.release()
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()

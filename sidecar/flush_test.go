@@ -294,7 +294,7 @@ func TestFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.names.obtain([]byte("ns7"))
+		ns, bad := b.s.names.obtain([]byte("ns7"), nil)
 		if bad != nil || b.s.ledger.FlushFloor(ns.id) != a.s.names.floors()["ns7"] || b.s.ledger.FlushFloor(ns.id) == 0 {
 			t.Errorf("the floor of a new slot is not its name's: %v", bad)
 		}
@@ -302,6 +302,64 @@ func TestFlushedNames(t *testing.T) {
 			t.Errorf("all: %v", err)
 		}
 		if err := flushThrough(b, "further", time.Second); err != nil {
+			t.Errorf("after a flush of all: %v", err)
+		}
+	})
+}
+
+// flushAs flushes a name of the cluster for a connection.
+func flushAs(v *vnode, m *member, name string) error {
+	s := v.s
+	b := borrowed{names: s.names, member: m}
+	defer b.release()
+	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.clock.Read().Boot+5*time.Second)
+	return r.Err()
+}
+
+// The flushes that are remembered are shared: however many names a user flushes, others
+// on any host flush theirs. What was not flushed has no place.
+func TestFlushesAreShared(t *testing.T) {
+	inQuietWorld(t, 2, func(t *testing.T, w *world) {
+		a, b := w.nodes[0], w.nodes[1]
+		greedy, other, elsewhere := a.s.shares.join("uid 1"), a.s.shares.join("uid 2"), b.s.shares.join("uid 1")
+		flushed := 0
+		var bad error
+		for ; bad == nil && flushed <= maxFlushed; flushed++ {
+			bad = flushAs(a, greedy, fmt.Sprint("ns", flushed))
+		}
+		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != maxFlushed*3/8 {
+			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
+		}
+		if n := len(b.s.names.floors()); n != flushed {
+			t.Errorf("another host remembers %d of %d", n, flushed)
+		}
+		for i := range 20 {
+			if err := flushAs(a, other, fmt.Sprint("other", i)); err != nil {
+				t.Fatalf("another user: %v", err)
+			}
+			if err := flushAs(b, elsewhere, fmt.Sprint("elsewhere", i)); err != nil {
+				t.Fatalf("another host: %v", err)
+			}
+		}
+		if err := flushAs(a, greedy, "ns7"); err != nil {
+			t.Errorf("a name that was flushed before: %v", err)
+		}
+		used := func(v *vnode) int64 { return v.s.shares.used[flushedNames].Load() }
+		before := used(b)
+		if err := b.s.names.claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.names.floors()) != int(before) {
+			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
+		}
+		if b.s.names.unclaim("never"); used(b) != before {
+			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
+		}
+		if err := flushThrough(b, "", 5*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if used(a) != 0 || used(b) != 0 || greedy.owner.has[flushedNames].Load() != 0 {
+			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
+		}
+		if err := flushAs(a, greedy, "ns2000"); err != nil {
 			t.Errorf("after a flush of all: %v", err)
 		}
 	})

@@ -215,7 +215,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		s.l1.Close()
 		_ = s.store.Close()
 	}()
-	ns, failed := s.names.obtain(defaultNamespace)
+	ns, failed := s.names.obtain(defaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}

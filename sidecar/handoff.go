@@ -226,6 +226,9 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
 		return 0, false, err
 	}
+	if err := h.c.node.Admit(src.from, b.Newest()); err != nil {
+		return 0, false, err
+	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)
@@ -329,6 +332,9 @@ func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, k
 	}
 	var f wire.Fetched
 	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
+		return err
+	}
+	if err := h.c.node.Admit(src.from, f.Newest()); err != nil {
 		return err
 	}
 	if f.Found && h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {

@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -57,6 +59,9 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 		return moved()
 	}
 	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.leaseTime}
+	if m := memberOf(ctx); m != nil {
+		claim.Place = m
+	}
 	var grant loader.Grant
 	var err error
 	if old, ok := c.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
@@ -70,21 +75,72 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 		grant, err = c.leases.Claim(ctx, claim)
 	}
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return errorReply(waitedInVain)
 	case err != nil:
-		return loadError(ns, err)
+		return claimError(ns, err)
 	case !grant.Holds():
 		if !grant.Result.Uncached {
 			return moved() // it is in the store
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)
 	}
-	if _, there := c.store.Peek(key, c.clock.Read().Boot); there { // filled since it was missed
-		c.leases.Abandon(grant.Token)
+	return c.granted(ns, key, grant.Token)
+}
+
+// claimError says why there is no token.
+func claimError(ns *namespace, err error) wire.Reply {
+	var busy *wire.Error
+	switch {
+	case errors.As(err, &busy):
+		return errorReply(busy)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return errorReply(waitedInVain)
+	}
+	return loadError(ns, err)
+}
+
+// grant answers a LEASE, with a token or with why there is none for this client, where
+// nothing is to be waited for: this host holds the key, nothing of it is on its way, and
+// its token is free.
+func (c *session) grant(conn *rpc.Conn) bool {
+	q, core := c.req, c.core
+	ns := c.names.read(q.Namespace)
+	if ns == nil || ns.origin != nil || q.Has(wire.StaleOK) || checkKey(q.Key) != nil {
+		return false
+	}
+	key := ns.key(q.Key)
+	partition := key.Hash.Partition()
+	holding := core.node.Holds(partition) // before its source
+	if holding == 0 || core.handoff.incoming[partition].Load() != nil {
+		return false
+	}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.leaseTime}
+	if c.member != nil {
+		claim.Place = c.member
+	}
+	token, free, err := core.leases.Try(claim)
+	switch {
+	case err != nil:
+		c.reply = claimError(ns, err)
+	case !free:
+		return false
+	default:
+		if c.reply = core.granted(ns, key, token); c.reply.Status == wire.Moved {
+			return false
+		}
+	}
+	c.tally.add(ns, q.Op, outcomeOf(&c.reply))
+	c.given(q, &c.reply)
+	c.answer(conn)
+	return true
+}
+
+// granted answers with a token, unless somebody has filled the key since it was missed.
+func (c *core) granted(ns *namespace, key kv.Key, t loader.Token) wire.Reply {
+	if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
+		c.leases.Abandon(t)
 		return moved()
 	}
-	return wire.Reply{Status: wire.Lease, Token: c.packToken(grant.Token), TTLMS: ns.leaseTime.Milliseconds()}
+	return wire.Reply{Status: wire.Lease, Token: c.packToken(t), TTLMS: ns.leaseTime.Milliseconds()}
 }
 
 var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it")
@@ -109,7 +165,8 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 			out := *q
 			out.Options |= wire.Vouch
 			var a peer.Answer
-			if cl.err = c.node.Do(ctx, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
+			all := context.WithoutCancel(ctx) // the answer may be a token, which is to be given back where nobody wants it
+			if cl.err = c.node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
 				c.take(cl, &a.Reply)
 			}
 			a.Release()
@@ -133,7 +190,7 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpackToken(q.Token)
 	if q.Has(wire.Abandon) {
 		if !ok || !c.leases.Abandon(t) {
-			return notStored("the token is not the key's present one")
+			return notStored("the token is not the present one of the key %.64q", q.Key)
 		}
 		return wire.Reply{}
 	}
@@ -141,7 +198,7 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 		return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.cfg.MaxValue))
 	}
 	if !ok {
-		return notStored("the key's partition has a new holder since the token was issued: use the value, and ask again next time")
+		return notStored("the token is none that the present holder of the key %.64q has issued: use the value, and ask again next time", q.Key)
 	}
 	key := ns.key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
@@ -162,13 +219,13 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	case err != nil && c.overdue(until):
 		return c.tooLate(q)
 	case err != nil:
-		return notStored("the key was invalidated since the token was issued, or the token is not its present one: use the value, and ask again next time")
+		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its present one: use the value, and ask again next time", q.Key)
 	}
 	return wire.Reply{Version: uint64(t.Version)}
 }
 
-func notStored(why string) wire.Reply {
-	return wire.Reply{Status: wire.NotStored, Message: []byte(why)}
+func notStored(why string, args ...any) wire.Reply {
+	return wire.Reply{Status: wire.NotStored, Message: fmt.Appendf(nil, why, args...)}
 }
 
 // tokens are those that a connection has been given and has not used: its end
@@ -177,6 +234,7 @@ type tokens struct {
 	mu    sync.Mutex
 	m     map[string]tokenOf
 	ended bool
+	next  *tokens // of the connection that has taken its place; nil until then
 }
 
 // tokenOf is a token of a key.
@@ -185,15 +243,21 @@ type tokenOf struct {
 	until          time.Duration
 }
 
-// maxTokens bounds the tokens of one connection that are remembered. Those
-// beyond end by their time alone.
+// maxTokens bounds the tokens of one connection that are remembered: more than its
+// share at one host. Those beyond end by their time alone.
 const maxTokens = 4096
+
+// maxLeases bounds the keys with a token out.
+const maxLeases = 1 << 16
 
 // add remembers a token. False says that the connection has ended.
 func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended {
+	switch {
+	case t.next != nil:
+		return t.next.add(token, g, now)
+	case t.ended:
 		return false
 	}
 	if len(t.m) >= maxTokens {
@@ -217,6 +281,9 @@ func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 func (t *tokens) take(token []byte) tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.next != nil {
+		return t.next.take(token)
+	}
 	g := t.m[string(token)]
 	delete(t.m, string(token))
 	return g
@@ -230,6 +297,25 @@ func (t *tokens) end() map[string]tokenOf {
 	left := t.m
 	t.m = nil
 	return left
+}
+
+// leaveTo gives them to the connection that takes this one's place.
+func (t *tokens) leaveTo(next *tokens) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended || t.next != nil {
+		return
+	}
+	next.mu.Lock()
+	defer next.mu.Unlock()
+	t.next, next.m, t.m = next, t.m, nil
+}
+
+// Succeeded gives the tokens of another sidecar's connection to its next one.
+func (c *session) Succeeded(next rpc.Handler) {
+	if n, ok := next.(*session); ok {
+		c.tokens.leaveTo(&n.tokens)
+	}
 }
 
 // given keeps track of the tokens that a connection has.

@@ -275,10 +275,10 @@ func TestLeaseLeavesRoom(t *testing.T) {
 	c := dial(t, s)
 	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
 	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
-	for range n {
-		c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000})
-	}
-	for range n - maxConnLeases {
+	for i := range n {
+		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < maxConnLeases {
+			continue
+		}
 		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
 			t.Fatalf("one LEASE more than %d waits: %s %s", maxConnLeases, r.Status, r.Message)
 		}
@@ -301,4 +301,25 @@ func TestLeaseLeavesRoom(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
 		t.Errorf("afterwards: %s %s, want a token", r.Status, r.Message)
 	}
+}
+
+// TestVirtualLeasesOfOtherHosts: the apps of another host may have more LEASEs that
+// wait than one connection of an app.
+func TestVirtualLeasesOfOtherHosts(t *testing.T) {
+	withNodes(t, 2, nil, Namespace{}, func(w *world) {
+		v, o := w.other("k0"), w.ownerOf("k0")
+		var keys []string
+		for i := 0; len(keys) < maxConnLeases+100; i++ {
+			if k := fmt.Sprint("k", i); w.ownerOf(k) == o {
+				keys = append(keys, k)
+			}
+		}
+		var wg sync.WaitGroup
+		for _, k := range keys {
+			token := o.mustLease(k)
+			wg.Go(func() { is(t, k, v.lease(k, 0), wire.OK, "value") })
+			time.AfterFunc(500*time.Millisecond, func() { o.fill(k, token, "value") })
+		}
+		wg.Wait()
+	})
 }

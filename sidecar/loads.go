@@ -200,10 +200,21 @@ func loadError(ns *namespace, err error) wire.Reply {
 		return errorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.name, err))
 	case errors.Is(err, loader.ErrClosed):
 		return errorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; its load goes on: ask again, or give more time", ns.name))
 	}
-	return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err))
+	status, text := wire.Origin, err.Error()
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		status = wire.Timeout
+	}
+	var shown hidden
+	switch {
+	case errors.As(err, &shown):
+		text = shown.text
+	case status == wire.Timeout:
+		text = originName(ns.name, ns.origin.name) + ": did not answer in the request's time; its load goes on: ask again, or give more time"
+	default: // of the loads themselves
+		text = originName(ns.name, ns.origin.name) + ": " + text
+	}
+	return errorReply(wire.Errorf(status, "%s", text))
 }
 
 // refresh loads a key in the background, unless somebody does.

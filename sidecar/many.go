@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -64,8 +66,11 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		leads := map[*cluster.Owner][]*call{}
 		for _, i := range todo {
 			ns, err := b.write(q.Namespace)
-			if err == nil {
-				err = checkKey(q.Keys[i])
+			if bad := checkKey(q.Keys[i]); bad != nil {
+				err = bad
+			} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
+				late = append(late, i) // one by one
+				continue
 			}
 			if err != nil {
 				items[i] = errorReply(err)
@@ -110,7 +115,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range late {
 			group.Go(func() error {
-				b := borrowed{names: c.names}
+				b := borrowed{names: c.names, member: b.member}
 				defer b.release()
 				items[i] = c.serveKey(ctx, one(i), &b, deadline)
 				return nil
@@ -252,6 +257,8 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	var a peer.Answer
 	defer a.Release()
 	switch err := c.node.Do(ctx, owner.Process, left, out, &a); {
+	case errors.Is(err, rpc.ErrFull):
+		fail(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
 	case err != nil && peer.NotExecuted(err):
 		c.counts.peerErrors.Add(1)
 		fail(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
@@ -273,5 +280,5 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 
 // hash is a key's, whether its namespace has a slot or not.
 func (c *core) hash(namespace, key []byte) kv.Hash {
-	return kv.HashKey(kv.NamespaceSeed(clusterSeed, string(namespace)), key)
+	return kv.HashKey(kv.NamespaceSeed(c.cfg.seed, string(namespace)), key)
 }

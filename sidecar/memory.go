@@ -11,12 +11,12 @@ import (
 // kills whoever comes to use it.
 func checkMemory(c Config) error {
 	have, what := memoryLimit()
-	need := c.L1Size + c.L2Size + overheadBytes
+	need := c.L1Size + c.L2Size + c.BufferSize + overheadBytes
 	if c.IgnoreMemoryLimit || have == 0 || need <= have {
 		return nil
 	}
-	return fmt.Errorf("l1_size %s + l2_size %s + %s for buffers and runtime = %s, but %s %s: lower the sizes, or set ignore_memory_limit",
-		c.L1Size, c.L2Size, Size(overheadBytes), need, what, have)
+	return fmt.Errorf("l1_size %s + l2_size %s + buffer_size %s + %s for the runtime = %s, but %s %s: lower the sizes, or set ignore_memory_limit",
+		c.L1Size, c.L2Size, c.BufferSize, Size(overheadBytes), need, what, have)
 }
 
 // memoryLimit returns the lower of the machine's memory and the cgroup's
@@ -30,4 +30,23 @@ func memoryLimit() (Size, string) {
 		limit, what = Size(n), "the cgroup allows"
 	}
 	return limit, what
+}
+
+// HeapLimit is a limit for the memory of Go's runtime that suits a process which does
+// nothing else than to run this sidecar (debug.SetMemoryLimit), in bytes: more than it
+// ever needs, with room for garbage, as far as the machine has it. L2 is not in the
+// runtime's memory.
+func (s *Sidecar) HeapLimit() int64 {
+	const copies, connection, rest = 2, 6 << 10, 96 << 20
+	c := s.cfg
+	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
+	for _, k := range s.names.known {
+		if k != nil {
+			limit += copies * Size(k.filter.Size())
+		}
+	}
+	if have, _ := memoryLimit(); have > 0 && !c.IgnoreMemoryLimit {
+		limit = min(limit, have-c.L2Size)
+	}
+	return int64(limit)
 }

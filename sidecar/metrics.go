@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -17,11 +19,22 @@ const metricPrefix = "cachesidecar_"
 var (
 	descRequests    = desc("requests_total", "Requests, by namespace, op, result and the tier that had the value.", "namespace", "op", "result", "tier")
 	descConnections = desc("connections", "Connections on the socket.")
+	descWaiting     = desc("connections_waiting", "Of the connections on the socket those that wait for their turn to begin.")
 	descConnEvents  = desc("connections_total", "What happened to connections.", "event")
 	descMemory      = desc("memory_bytes", "Memory in use, by tier.", "tier")
 	descLimit       = desc("memory_limit_bytes", "Memory that a tier may use.", "tier")
 	descEntries     = desc("entries", "Entries held, by tier.", "tier")
+	descSplits      = desc("index_splits_refused_total", "New keys that came to a page of the L2's index that was due to split, and could not: hashes that were chosen.")
 	descRemoved     = desc("evictions_total", "Entries removed, by tier and reason.", "tier", "reason")
+	descRefused     = desc("requests_unauthorized_total", "Requests that were refused for want of a right, and HELLOs with a token that is not known.", "right")
+	descRemade      = desc("socket_remade_total", "Times that the socket's file was gone and was made anew.")
+	descBuffers     = desc("buffer_bytes", "Memory of what is under way on connections, by use: frames (requests coming in), requests (that wait), answers (that nobody has read yet), peers (answers of other hosts).", "use")
+	descNoBuffer    = desc("buffers_refused_total", "Times that a connection was refused memory since it held more than its share, by use.", "use")
+	descTaken       = desc("buffers_taken_total", "Connections that had to give what they held to others.")
+	descDropped     = desc("frames_dropped_total", "Requests answered BUSY for want of memory before they had come.")
+	descShared      = desc("shared_places", "Places taken of what all connections share.", "resource")
+	descSharedMost  = desc("shared_places_limit", "Places that there are.", "resource")
+	descNoPlace     = desc("shared_places_refused_total", "Times that a connection was refused a place since it, or its owner, had its share.", "resource")
 	descInFlight    = desc("requests_in_flight", "Requests that wait for somebody.")
 	descBytes       = desc("socket_bytes_total", "Bytes on the socket.", "direction")
 	descNamespace   = desc("namespace_bytes", "Bytes of a namespace's entries on this host.", "namespace")
@@ -33,7 +46,14 @@ var (
 	descStopped     = desc("stopped_seconds_total", "Time in which the process did not run, in gaps above a sixteenth of max_staleness.")
 	descPolls       = desc("polls_total", "Polls of other hosts, by whether they were sent or failed.", "event")
 	descStrangers   = desc("peers_refused_total", "Greetings that were refused, by this host or by another.")
+	descLinks       = desc("peer_connections", "Connections from other hosts, by whether they have been greeted.", "state")
+	descLinkEvents  = desc("peer_connections_total", "What happened to connections on the port for other hosts: accepted; rejected over the limit; shed since too many came; late with their greeting; bad_frame; TLS handshakes done and failed.", "event")
 	descConflicts   = desc("name_conflicts_total", "Reports of two processes under one name.")
+	descGossip      = desc("gossip_dropped_total", "What came to the gossip port and was dropped: compressed, of another cluster, streams beyond their number, other garbage.", "reason")
+	descStreams     = desc("gossip_streams", "Streams that others have open to the gossip port.")
+	descUnknown     = desc("gossip_unknown", "Processes of which gossip alone tells, and that count for nothing.")
+	descUnknownGone = desc("gossip_unknown_forgotten_total", "Processes of which gossip alone had told, forgotten for want of room.")
+	descMet         = desc("gossip_greetings_total", "Greetings of processes of which gossip alone had told.", "result")
 	descPeerReads   = desc("peer_reads_total", "Reads of other hosts' keys: the owner was asked, or another read's answer shared.", "how")
 	descPeerErrors  = desc("peer_errors_total", "Requests to owners of keys that failed.")
 	descServed      = desc("peer_served_total", "Keys that other hosts have read or written here.")
@@ -60,6 +80,11 @@ var (
 	descTokens      = desc("lease_tokens_total", "Tokens of apps that load themselves, by what became of them.", "event")
 	descTokensOut   = desc("lease_tokens", "Tokens out, and reads that wait for their fills.", "state")
 	descOverdue     = desc("overdue_writes_total", "Writes that were refused here, since they came after their callers had given them up.")
+	descKeys        = desc("keys", "Cluster keys that are accepted, by the fingerprint of the one in use; absent without a key.", "first")
+	descKeyReloads  = desc("key_reloads_total", "Changes of the cluster key's and the certificates' files, by whether they were taken or refused.", "result")
+	descLog         = desc("log_lines_total", "Lines of the log: written, left out since they were too many, lost since stderr took none.", "event")
+	descHTTP        = desc("http_connections", "Connections to the HTTP port.")
+	descHTTPClosed  = desc("http_connections_closed_total", "Connections to the HTTP port that were closed, since there were too many.")
 	descBuild       = desc("build_info", "Constant 1.", "version", "goversion", "protocol")
 )
 
@@ -108,6 +133,20 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	}
 	s.names.none.collect("", count)
 	count(descOverdue, s.counts.overdue.Load())
+	if set := s.keys.set.Load(); set != nil {
+		gauge(descKeys, int64(set.Keys), set.Fingerprint)
+		count(descKeyReloads, s.keys.taken.Load(), "taken")
+		count(descKeyReloads, s.keys.refused.Load(), "refused")
+	}
+	if g := s.gate.Load(); g != nil {
+		gauge(descHTTP, int64(g.Len()))
+		count(descHTTPClosed, g.closed.Load())
+	}
+	if l, ok := logs.StatsOf(s.cfg.Log); ok {
+		count(descLog, l.Written, "written")
+		count(descLog, l.LeftOut, "left_out")
+		count(descLog, l.Lost, "lost")
+	}
 	t := s.tokenStats()
 	count(descTokens, t.Issued, "issued")
 	count(descTokens, t.HandedOver, "handed_over")
@@ -121,23 +160,31 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 
 	c := s.connectionStats()
 	gauge(descConnections, c.Open)
+	gauge(descWaiting, c.Waiting)
 	gauge(descInFlight, c.InFlight)
 	count(descConnEvents, c.Accepted, "accepted")
 	count(descConnEvents, c.Rejected, "rejected")
+	for r := mayRead; r < rights; r++ {
+		count(descRefused, s.access.refusals[r].Load(), r.String())
+	}
+	count(descRemade, s.socket.remade.Load())
+	count(descRefused, s.access.refusals[mayNothing].Load(), "token")
 	count(descConnEvents, c.SlowReaders, "slow_reader")
 	count(descConnEvents, c.SlowFrames, "slow_frame")
 	count(descConnEvents, c.BadFrames, "bad_frame")
+	count(descConnEvents, c.OverBudget, "over_budget")
 	count(descBytes, c.BytesIn, "in")
 	count(descBytes, c.BytesOut, "out")
-	gauge(descMemory, c.BufferBytes, "buffers")
-	l := s.server.Limits()
-	gauge(descLimit, l.InBudget+l.OutBudget, "buffers")
+	s.collectShares(count, gauge)
 
 	l2 := s.l2Stats()
 	gauge(descMemory, l2.Memory.Used, "l2")
 	gauge(descLimit, l2.Memory.Limit, "l2")
 	gauge(descEntries, l2.Entries, "l2")
-	count(descRemoved, l2.Evicted, "l2", "capacity")
+	count(descRemoved, l2.Evicted-l2.Collided-l2.CrowdedOut, "l2", "capacity")
+	count(descRemoved, l2.Collided, "l2", "one_hash")
+	count(descRemoved, l2.CrowdedOut, "l2", "full_page")
+	count(descSplits, l2.SplitsRefused)
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
@@ -150,9 +197,42 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBuild, 1, s.cfg.Version, runtime.Version(), strconv.Itoa(wire.Version))
 }
 
+// collectGossip reports what strangers do at the gossip port.
+func (s *Sidecar) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
+	st := s.node.Stats()
+	g := &st.Gossip
+	count(descGossip, g.Compressed, "compressed")
+	count(descGossip, g.Foreign, "other_cluster")
+	count(descGossip, g.Refused, "stream")
+	count(descGossip, max(0, g.Garbage-g.Compressed-g.Foreign-g.Refused), "garbage")
+	gauge(descStreams, int64(g.Streams))
+	gauge(descUnknown, int64(g.Unknown))
+	count(descUnknownGone, g.Forgotten)
+	count(descMet, st.Met.Greeted, "greeted")
+	count(descMet, st.Met.Failed, "failed")
+}
+
+// collectShares reports what connections share.
+func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
+	b := s.budget.Stats()
+	gauge(descMemory, b.Total(), "buffers")
+	gauge(descLimit, b.Size, "buffers")
+	for use := range rpc.Uses {
+		gauge(descBuffers, b.Used[use], use.String())
+		count(descNoBuffer, b.Refused[use], use.String())
+	}
+	count(descTaken, b.Taken)
+	count(descDropped, s.server.Stats().Dropped)
+	for _, t := range s.shares.stats() {
+		gauge(descShared, t.Used, t.Name)
+		gauge(descSharedMost, t.Limit, t.Name)
+		count(descNoPlace, t.Refused, t.Name)
+	}
+}
+
 // collectCluster reports what there is where others may join.
 func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
-	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0}
+	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0, cluster.StateUnknown: 0}
 	for _, m := range s.node.Members() {
 		states[m.State]++
 	}
@@ -172,6 +252,17 @@ func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...s
 	count(descPolls, c.PollFailures, "failed")
 	count(descStrangers, c.Refused)
 	count(descConflicts, c.Conflicts)
+	links := &c.Links
+	gauge(descLinks, max(0, links.Open-links.Ungreeted), "greeted")
+	gauge(descLinks, links.Ungreeted, "ungreeted")
+	count(descLinkEvents, links.Accepted, "accepted")
+	count(descLinkEvents, links.Rejected, "rejected")
+	count(descLinkEvents, links.Shed, "shed")
+	count(descLinkEvents, links.Late, "late")
+	count(descLinkEvents, links.BadFrames, "bad_frame")
+	count(descLinkEvents, links.Handshakes, "handshake")
+	count(descLinkEvents, links.Failed, "handshake_failed")
+	s.collectGossip(count, gauge)
 	count(descPeerReads, c.PeerReads, "asked")
 	count(descPeerReads, c.Joined, "shared")
 	count(descPeerErrors, c.PeerErrors)

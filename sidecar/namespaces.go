@@ -22,11 +22,13 @@ import (
 // lock; it is replaced as a whole.
 type namespaces struct {
 	store *segment.Store
+	seed  uint64 // of the cluster
 	max   int
 
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
+	access *access
 	leases *loader.Leases
 	detach func(kv.NamespaceID) // ends that calls under way are joined
 
@@ -38,8 +40,10 @@ type namespaces struct {
 	least  time.Duration                  // the smallest that is configured
 	holds  bool                           // whether any has a hold
 
-	mu      sync.Mutex            // guards changes of the table, and what follows
-	flushed map[string]kv.Version // by name, with a slot or without; "" is all
+	flushes *member // of other hosts, and of this process
+
+	mu      sync.Mutex         // guards changes of the table, and what follows
+	flushed map[string]flushed // by name, with a slot or without; "" is all
 	free    []kv.NamespaceID
 	refused time.Time // when the last new name found no slot
 }
@@ -49,9 +53,11 @@ type namespace struct {
 	name       string
 	id         kv.NamespaceID
 	seed       uint64
+	line       uint16        // of the rules on who may use it
 	ttl        time.Duration // of writes that bring none; zero is no expiry
 	hold       time.Duration // how long after a deletion loads are not kept, at most
 	configured bool          // has its slot for good
+	member     *member       // who has brought the name; nil is this process
 
 	policy    loader.Policy
 	jitter    float64       // the share by which TTLs of what is loaded vary
@@ -75,6 +81,12 @@ type namespace struct {
 	retired bool
 }
 
+// flushed is a flush that is remembered.
+type flushed struct {
+	version kv.Version // zero: it has not been noted
+	by      *member    // has the place; nil for all namespaces
+}
+
 // outcome is how a request ended, for the counts.
 type outcome uint8
 
@@ -91,11 +103,12 @@ const (
 	outcomes
 )
 
-// clusterSeed is the seed of the hash. It belongs to the cluster-wide settings.
-const clusterSeed = 0
+// seedSetting is the cluster-wide setting that compares hosts' seeds, by their
+// digests. Its name is what a refusal tells.
+const seedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 
-func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
-	n := &namespaces{store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]kv.Version{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
+func newNamespaces(cfg Config, a *access, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
+	n := &namespaces{seed: cfg.seed, access: a, store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]flushed{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
 	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
 	}
@@ -108,7 +121,7 @@ func newNamespaces(cfg Config, store *segment.Store, ledger *invalidation.Ledger
 		slot := n.take(name, ns, true)
 		table[name] = slot
 		var err error
-		if slot.origin, err = openOrigin(name, ns, int(cfg.MaxValue)); err != nil {
+		if slot.origin, err = openOrigin(name, ns, int(cfg.MaxValue), cfg.Log); err != nil {
 			n.close()
 			return nil, err
 		}
@@ -187,14 +200,14 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
 	ns := &namespace{
-		name: name, id: id, seed: kv.NamespaceSeed(clusterSeed, name), configured: configured,
+		name: name, id: id, seed: kv.NamespaceSeed(n.seed, name), line: n.access.lines[name], configured: configured,
 		ttl: cfg.ttl(), hold: cfg.hold(), policy: cfg.policy(), jitter: cfg.ttlJitter(), leaseTime: cfg.leaseTime(),
 	}
 	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{
 		Stale: cfg.staleLimit(), Grace: max(ns.policy.StaleWhileRevalidate, ns.policy.StaleIfError),
 	})
 	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
-	floor := max(n.flushed[name], n.flushed[""])
+	floor := max(n.flushed[name].version, n.flushed[""].version)
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // what another name had flushed under this slot
 	n.ledger.RaiseFlush(id, floor)
@@ -203,6 +216,39 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 
 // maxFlushed bounds the names whose flushes are remembered one by one.
 const maxFlushed = 1024
+
+// claim takes a place to remember the flush of a name for a connection of this host,
+// before any host is told of it. Each host knows of all that are remembered, so the
+// share that a user of one host may have is one of the cluster's places.
+func (n *namespaces) claim(name string, m *member) *wire.Error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, known := n.flushed[name]; known || name == "" || m == nil {
+		return nil
+	}
+	if err := m.take(flushedNames); err != nil {
+		return err
+	}
+	n.flushed[name] = flushed{by: m}
+	return nil
+}
+
+// unclaim gives a place back whose flush no host has noted.
+func (n *namespaces) unclaim(name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if f, known := n.flushed[name]; known && f.version == 0 {
+		n.unflush(name)
+	}
+}
+
+// unflush forgets a flush. The lock is held.
+func (n *namespaces) unflush(name string) {
+	if f := n.flushed[name]; f.by != nil {
+		f.by.give(flushedNames)
+	}
+	delete(n.flushed, name)
+}
 
 // crowded says why the flush of a name cannot be remembered, if so. To forget
 // another's would bring back what it has dropped, and to flush all in its place
@@ -222,13 +268,22 @@ func (n *namespaces) crowded(name string) *wire.Error {
 func (n *namespaces) flush(name string, floor kv.Version) (list []string, isNew bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if max(n.flushed[name], n.flushed[""]) >= floor {
+	f, known := n.flushed[name]
+	if max(f.version, n.flushed[""].version) >= floor {
 		return nil, false
 	}
 	if name == "" {
-		maps.DeleteFunc(n.flushed, func(_ string, v kv.Version) bool { return v <= floor })
+		for other, f := range n.flushed {
+			if f.version <= floor {
+				n.unflush(other)
+			}
+		}
+	} else if !known {
+		f.by = n.flushes
+		f.by.add(flushedNames, 1)
 	}
-	n.flushed[name] = floor
+	f.version = floor
+	n.flushed[name] = f
 	list = n.named(name)
 	for _, name := range list {
 		n.ledger.RaiseFlush(n.all()[name].id, floor)
@@ -251,7 +306,13 @@ func (n *namespaces) named(name string) []string {
 func (n *namespaces) floors() map[string]kv.Version {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return maps.Clone(n.flushed)
+	list := make(map[string]kv.Version, len(n.flushed))
+	for name, f := range n.flushed {
+		if f.version != 0 {
+			list[name] = f.version
+		}
+	}
+	return list
 }
 
 // all returns the names in use.
@@ -277,7 +338,7 @@ func (n *namespaces) inSlot(id kv.NamespaceID) *namespace {
 func (n *namespaces) lookup(name []byte) *namespace { return n.all()[string(name)] }
 
 // obtain returns a name's slot for a write, and gives it one if need be.
-func (n *namespaces) obtain(name []byte) (*namespace, *wire.Error) {
+func (n *namespaces) obtain(name []byte, m *member) (*namespace, *wire.Error) {
 	if ns := n.lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -293,19 +354,37 @@ func (n *namespaces) obtain(name []byte) (*namespace, *wire.Error) {
 	if len(n.free) == 0 && time.Since(n.refused) < searchEvery {
 		return nil, full
 	}
-	old := n.all()
-	table := make(map[string]*namespace, len(old)+1)
-	for k, v := range old {
-		table[k] = v
-	}
-	if len(n.free) == 0 && !n.retireOne(table) {
+	table := maps.Clone(n.all())
+	if len(n.free) == 0 && !n.retireOne(table, func(*namespace) bool { return true }) {
 		n.refused = time.Now()
 		return nil, full
 	}
+	if err := n.share(table, m); err != nil {
+		n.table.Store(&table) // without those that were retired
+		return nil, err
+	}
 	ns := n.take(string(name), Namespace{}, false)
+	ns.member = m
 	table[ns.name] = ns
 	n.table.Store(&table)
 	return ns, nil
+}
+
+// share takes a place for a name, if need be that of one of the owner's that is
+// empty.
+func (n *namespaces) share(table map[string]*namespace, m *member) *wire.Error {
+	err := m.take(nameSlots)
+	if err == nil || time.Since(m.searched) < searchEvery {
+		return err
+	}
+	if n.retireOne(table, func(ns *namespace) bool { return ns.member == m }) ||
+		n.retireOne(table, func(ns *namespace) bool { return ns.member != nil && ns.member.owner == m.owner }) {
+		if err = m.take(nameSlots); err == nil {
+			return nil
+		}
+	}
+	m.searched = time.Now()
+	return err
 }
 
 // searchEvery is how often a full table is searched for a slot to free: a
@@ -316,11 +395,12 @@ func badNamespace(name []byte) *wire.Error {
 	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 }
 
-// retireOne frees the slot of a namespace that is empty and not configured. A flush
+// retireOne frees the slot of a namespace that is empty and not configured, and that
+// may be one. A flush
 // finds by the slot what is under way: tokens hold it, and calls are detached.
-func (n *namespaces) retireOne(table map[string]*namespace) bool {
+func (n *namespaces) retireOne(table map[string]*namespace, may func(*namespace) bool) bool {
 	for name, ns := range table {
-		if ns.configured || !n.empty(ns.id) || !ns.use.TryLock() {
+		if ns.configured || !may(ns) || !n.empty(ns.id) || !ns.use.TryLock() {
 			continue
 		}
 		empty := n.empty(ns.id)
@@ -330,6 +410,7 @@ func (n *namespaces) retireOne(table map[string]*namespace) bool {
 		ns.use.Unlock()
 		if empty {
 			delete(table, name)
+			ns.member.give(nameSlots)
 			n.free = append(n.free, ns.id)
 			return true
 		}
@@ -345,9 +426,10 @@ func (n *namespaces) empty(id kv.NamespaceID) bool {
 // borrowed is the namespaces that one caller uses, for as long as it serves a
 // batch: those that could lose their slot cannot meanwhile.
 type borrowed struct {
-	names *namespaces
-	held  []*namespace // entered, and not left
-	last  *namespace   // looked up last
+	names  *namespaces
+	member *member      // who asks
+	held   []*namespace // entered, and not left
+	last   *namespace   // looked up last
 }
 
 // read returns a name's slot, or nil where it has none, so that there is
@@ -369,7 +451,7 @@ func (b *borrowed) write(name []byte) (*namespace, *wire.Error) {
 		return b.last, nil
 	}
 	for {
-		ns, err := b.names.obtain(name)
+		ns, err := b.names.obtain(name, b.member)
 		if err != nil {
 			return nil, err
 		}

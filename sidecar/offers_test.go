@@ -14,7 +14,7 @@ import (
 
 func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Duration) kv.Key {
 	t.Helper()
-	ns, bad := s.names.obtain([]byte(namespace))
+	ns, bad := s.names.obtain([]byte(namespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
@@ -152,7 +152,7 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	a.names.mu.Lock()
 	a.names.free = nil // the next name takes the slot of one that is empty
 	a.names.mu.Unlock()
-	if after, bad := a.names.obtain([]byte("after")); bad != nil || after.id != slot {
+	if after, bad := a.names.obtain([]byte("after"), nil); bad != nil || after.id != slot {
 		t.Fatalf("it has another slot: %v", bad)
 	}
 	for batch := uint64(1); ; batch++ {

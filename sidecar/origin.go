@@ -26,15 +26,15 @@ type origin struct {
 
 // openOrigin makes what a namespace configures, or nil where it has no origin.
 // It reads the files that are named, and asks no server.
-func openOrigin(namespace string, ns Namespace, maxValue int) (*origin, error) {
-	o, err := ns.openOrigin(maxValue)
+func openOrigin(namespace string, ns Namespace, maxValue int, log *slog.Logger) (*origin, error) {
+	o, err := ns.openOrigin(namespace, maxValue, log)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", namespace, err)
 	}
 	return o, nil
 }
 
-func (n Namespace) openOrigin(maxValue int) (*origin, error) {
+func (n Namespace) openOrigin(namespace string, maxValue int, log *slog.Logger) (*origin, error) {
 	if n.Origin == nil && n.Source == nil {
 		return nil, nil
 	}
@@ -51,7 +51,7 @@ func (n Namespace) openOrigin(maxValue int) (*origin, error) {
 		}
 	}
 	o := &origin{name: name, keys: keys, close: opened.close}
-	if err := n.uses(&opened, o); err != nil {
+	if err := n.uses(&opened, o, told{namespace, name, log}); err != nil {
 		_ = o.close() // nothing is lost
 		return nil, err
 	}
@@ -60,8 +60,8 @@ func (n Namespace) openOrigin(maxValue int) (*origin, error) {
 }
 
 // uses makes what asks an opened origin.
-func (n Namespace) uses(opened *opened, o *origin) (err error) {
-	if o.guard, err = loader.NewGuard(opened.hide.source(opened.source), n.Limits.guard()); err != nil {
+func (n Namespace) uses(opened *opened, o *origin, told told) (err error) {
+	if o.guard, err = loader.NewGuard(told.source(opened.hide.source(opened.source)), n.Limits.guard()); err != nil {
 		return err
 	}
 	if n.Known != nil {
@@ -76,6 +76,9 @@ func (n Namespace) uses(opened *opened, o *origin) (err error) {
 	}
 	if o.writer, err = opened.writer(n); err != nil {
 		return fmt.Errorf("origin.%s: %w", o.name, err)
+	}
+	if o.writer != nil {
+		o.writer = toldWriter{o.writer, told}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -160,7 +161,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := openOrigin("a", Namespace{}, 1); o != nil || err != nil {
+	if o, err := openOrigin("a", Namespace{}, 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -190,7 +191,7 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"no.such.host.invalid:1", "/socket"}}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := openOrigin("a", tc.ns, 100)
+		o, err := openOrigin("a", tc.ns, 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
@@ -225,7 +226,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := openOrigin("a", ns, 100)
+		o, err := openOrigin("a", ns, 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

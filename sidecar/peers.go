@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -14,9 +15,10 @@ import (
 // newPeerSession makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
 func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
+	m := s.shares.join("node " + string(from.Node))
 	return &session{
-		s: s, core: &s.core, from: from, who: []any{"from", from.Node},
-		hello: true, ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveHere,
+		s: s, core: &s.core, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, ns: defaultNamespace, names: borrowed{names: s.names, member: m}, slow: s.serveHere,
 		tally: tally{served: &s.counts.served},
 	}
 }
@@ -60,7 +62,13 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 	}
 	id, op := q.ID, q.Op
 	c.names.release()
+	size := pendingSize + sizeOf(&q)
+	if err := noRoom(conn.Hold(size)); err != nil {
+		c.answerError(conn, err)
+		return
+	}
 	conn.Go(func() []byte {
+		defer conn.Free(size)
 		r := answer()
 		r.ID = id
 		return wire.AppendReply(nil, op, &r)
@@ -69,8 +77,8 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 
 // structured decodes a request's body. False says that it has been answered.
 func (c *session) structured(conn *rpc.Conn, v any) bool {
-	if err := wire.UnmarshalBody(c.req.Body, v); err != nil {
-		c.answerError(conn, wire.Errorf(wire.BadRequest, "%s: %v", c.req.Op, err))
+	if err := peer.Read(c.from, c.req, v); err != nil {
+		c.answerError(conn, err)
 		return false
 	}
 	return true
@@ -92,7 +100,7 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, dead
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
-				b := borrowed{names: c.names}
+				b := borrowed{names: c.names, member: b.member}
 				defer b.release()
 				one := *q
 				if q.Op == wire.OpMGet {

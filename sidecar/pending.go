@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"time"
+	"unsafe"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -19,6 +20,7 @@ type pending struct {
 	session  *session
 	conn     *rpc.Conn
 	q        wire.Request  // with bytes of its own
+	size     int           // that the connection's account has for it
 	deadline time.Duration // on the boot clock
 	began    time.Duration // of the asking, on the same clock
 	turn     turn
@@ -26,17 +28,67 @@ type pending struct {
 	fills    tokenOf // that a FILL uses; zero is none
 }
 
+// pendingSize is what a request that waits takes beside its own bytes: what is noted
+// of it, and a small stack.
+const pendingSize = int(unsafe.Sizeof(pending{})) + 2<<10
+
+// sizeOf is how many bytes a request's clone has.
+func sizeOf(q *wire.Request) int {
+	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body) + len(q.Keys)*int(unsafe.Sizeof(q.Key))
+	for _, k := range q.Keys {
+		n += len(k)
+	}
+	return n
+}
+
+// noRoom says that a request finds no memory.
+func noRoom(err error) *wire.Error {
+	if err == nil {
+		return nil
+	}
+	return wire.Errorf(wire.Busy, "%v", err)
+}
+
 // serve answers on a goroutine of its own.
 func (p *pending) serve() []byte {
 	p.turn.wait()
-	b := borrowed{names: p.session.core.names}
+	b := borrowed{names: p.session.core.names, member: p.session.member}
 	defer b.release()
-	r := p.session.slow(context.Background(), &p.q, &b, p.deadline)
+	ctx := p.session.ctx
+	if readOp(p.q.Op) {
+		ctx = p.session.reading
+	}
+	r := p.session.slow(ctx, &p.q, &b, p.deadline)
 	if c := p.session.core; c.wantsAll(&p.q) {
 		p.turn.leave() // what comes behind is answered from what is stored
 		b.release()
 		r = c.acked(context.Background(), &p.q, r, p.deadline)
 	}
+	return p.end(nil, &r)
+}
+
+// long answers a read whose value was there, and is long, unless that has gone by now:
+// who waits for a new one does so elsewhere.
+func (p *pending) long() []byte {
+	c := p.session.core
+	if p.session.reading.Err() != nil { // nobody takes it
+		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+	}
+	now := c.clock.Read()
+	c.node.Beat(now.Boot)
+	b := borrowed{names: c.names, member: p.session.member}
+	r := c.execute(&p.q, &b, now, 0)
+	b.release()
+	if r.Status == wire.Moved {
+		p.conn.Run(true, p.serve)
+		return nil
+	}
+	return p.end(nil, &r)
+}
+
+// dropped ends a read of a connection that has ended.
+func (p *pending) dropped() []byte {
+	r := errorReply(wire.Errorf(wire.Busy, "the connection has ended"))
 	return p.end(nil, &r)
 }
 
@@ -48,7 +100,12 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 	}
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
+	p.session.member.give(waitPlaces)
+	p.conn.Free(p.size)
 	p.session.leased(&p.q)
+	if p.session.awaited(&p.q) {
+		p.conn.Account().Reads(-1)
+	}
 	r.ID = p.q.ID
 	return wire.AppendReply(dst, p.q.Op, r)
 }
@@ -100,12 +157,27 @@ func (p *pending) ask() bool {
 	return err == nil
 }
 
+// Wants says whether a long answer is of use: its connection takes it, or others have
+// joined the call.
+func (p *pending) Wants(n int) error {
+	if err := p.conn.Takes(n); err != nil && p.session.core.calls.giveUp(p.call) {
+		return err
+	}
+	return nil
+}
+
+// Account is on whose behalf the owner is asked.
+func (p *pending) Account() *rpc.Account { return p.conn.Account() }
+
 // Answered takes the owner's answer, and answers all who have asked for it.
 func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
 	c, cl := p.session.core, p.call
 	var r wire.Reply
 	if err == nil {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
+	}
+	if err == nil {
+		err = c.node.Admit(cl.owner.Process, r.Newest())
 	}
 	if cl.err = err; err == nil {
 		c.take(cl, &r)
@@ -121,14 +193,14 @@ func (p *pending) tell(a *rpc.Answers, cl *call) {
 	c := p.session.core
 	// The caller that made the call may have had less time than this one has.
 	if p.call != cl && !cl.serves(p.began) && c.clock.Read().Boot < p.deadline {
-		p.conn.Run(p.serve)
+		p.conn.Run(true, p.serve)
 		return
 	}
 	r := c.outcome(cl, &p.q, p.began)
 	if r.Status == wire.Moved || degraded(&r) && c.mayLoadAside(&p.q) {
-		p.conn.Run(p.serve)
+		p.conn.Run(true, p.serve)
 		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)
-	p.conn.Answer(a, a.Frame)
+	p.conn.Answer(a, true)
 }

@@ -13,8 +13,6 @@ const answerSlack = 128
 // smallValue is the longest value that is appended without asking for room.
 const smallValue = 31 << 10
 
-var noMemory = wire.Errorf(wire.Busy, "the memory for large answers is in use: try again")
-
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
 func (c *session) get(conn *rpc.Conn) {
@@ -26,13 +24,15 @@ func (c *session) get(conn *rpc.Conn) {
 		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
-				c.later(conn)
+				if c.req.Op != wire.OpLease || !c.grant(conn) {
+					c.later(conn)
+				}
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale one
 				c.names.release()
-				if !conn.Grow(n+answerSlack, c.core.timeout(c.req)) {
-					c.answerError(conn, noMemory)
+				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
+					c.answerError(conn, err)
 					return
 				}
 			}
@@ -46,9 +46,13 @@ func (c *session) get(conn *rpc.Conn) {
 			return
 		}
 		conn.Out = conn.Out[:at]
+		if c.from.Node != "" {
+			c.long(conn, size)
+			return
+		}
 		c.names.release() // it may wait
-		if !conn.Grow(size+answerSlack, c.core.timeout(c.req)) {
-			c.answerError(conn, noMemory)
+		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
+			c.answerError(conn, err)
 			return
 		}
 		limit = size // it may be another value by now, and then longer
@@ -67,8 +71,8 @@ func (c *session) mget(conn *rpc.Conn) {
 	vouch := q.Has(wire.Vouch)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
-		if len(conn.Out)-at > wire.MaxMGetAnswer || !conn.Grow(smallValue+answerSlack, 0) {
-			c.item(conn, c.core.names.none, errorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")))
+		if err := c.itemRoom(conn, at); err != nil {
+			c.item(conn, c.core.names.none, errorReply(err))
 			continue
 		}
 		head := len(conn.Out)
@@ -76,8 +80,9 @@ func (c *session) mget(conn *rpc.Conn) {
 		value := len(conn.Out)
 		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
-			if conn.Out = conn.Out[:head]; !conn.Grow(size+answerSlack, 0) {
-				c.item(conn, ns, errorReply(wire.Errorf(wire.Busy, "the memory for large answers is in use: ask again for this key")))
+			conn.Out = conn.Out[:head]
+			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
+				c.item(conn, ns, errorReply(err))
 				continue
 			}
 			limit := size
@@ -96,13 +101,21 @@ func (c *session) mget(conn *rpc.Conn) {
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if !conn.Grow(len(c.reply.Value)+answerSlack, 0) { // a stale one
-				c.reply = errorReply(noMemory)
+			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale one
+				c.reply = errorReply(err)
 			}
 			c.item(conn, ns, c.reply)
 		}
 	}
 	conn.Out = wire.EndFrame(conn.Out, at)
+}
+
+// itemRoom makes room for an item with a short value.
+func (c *session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
+	if len(conn.Out)-at > wire.MaxMGetAnswer {
+		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
+	}
+	return noRoom(conn.Grow(smallValue+answerSlack, false))
 }
 
 func (c *session) item(conn *rpc.Conn, ns *namespace, r wire.Reply) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -26,6 +27,8 @@ type core struct {
 	names *namespaces
 	holds holds
 
+	access *access // of the socket
+
 	node    *cluster.Node
 	handoff *handoff
 	ledger  *invalidation.Ledger
@@ -36,6 +39,8 @@ type core struct {
 	calls   calls
 	counts  coreCounts
 	waiting atomic.Int64 // requests that wait for others
+	shares  *shares
+	budget  *rpc.Budget // of memory for what is in flight
 
 	flushing sync.Mutex // held while a flush of the cluster is noted
 }

@@ -97,8 +97,10 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		now := c.clock.Read()
 		c.node.Beat(now.Boot)
 		ns, err := b.write(q.Namespace)
-		if err == nil {
-			err = checkKey(q.Key)
+		if bad := checkKey(q.Key); bad != nil {
+			err = bad
+		} else if err != nil && q.Op == wire.OpGet && kv.ValidNamespace(string(q.Namespace)) {
+			return c.readSlotless(ctx, q, deadline)
 		}
 		if err != nil {
 			return errorReply(err)
@@ -261,7 +263,7 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {
 		c.counts.peerErrors.Add(1)
 		if errors.Is(err, rpc.ErrFull) {
-			return errorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again", owner.Node))
+			return errorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
 		}
 		if peer.NotExecuted(err) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
@@ -367,6 +369,9 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 func (c *core) outcome(cl *call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
 	case !cl.serves(began):
+		if errors.Is(cl.err, rpc.ErrNoRoom) {
+			return errorReply(wire.Errorf(wire.Busy, "%v", cl.err))
+		}
 		if cl.err != nil {
 			c.counts.peerErrors.Add(1)
 		}

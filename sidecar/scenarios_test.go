@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // A node that did not run for so long that others have taken what it held, and
@@ -266,6 +268,45 @@ func TestVirtualClockOff(t *testing.T) {
 				t.Errorf("and takes %v", d)
 			}
 		}
+	})
+}
+
+// A node whose version clock is an hour ahead, while it is in, is cut off: the
+// others say so, merge nothing of it, take over what it owned, and its next
+// process is in again.
+func TestVirtualVersionsAhead(t *testing.T) {
+	inQuietWorld(t, 4, func(t *testing.T, w *world) {
+		off, others := w.nodes[3], w.nodes[:3]
+		setAll(others[0], 200, "before")
+		off.s.hlc.Observe(kv.FirstVersionAt(off.clock.Read().Wall + time.Hour.Milliseconds()))
+		setAll(off, 200, "of the one ahead")
+		time.Sleep(20 * time.Second)
+		for _, v := range others {
+			if n := len(v.s.node.View().Table.Members()); n != 3 {
+				t.Errorf("%s has %d in its ring, want 3", v.name, n)
+			}
+			for _, m := range v.s.node.Members() {
+				if m.ID.Node == "n3" && !strings.Contains(m.Why, "version clock") {
+					t.Errorf("%s says of it %q: %s", v.name, m.State, m.Why)
+				}
+			}
+			now := v.clock.Read().Wall
+			if clock := v.s.hlc.Next(now); clock > kv.FirstVersionAt(now+3000) {
+				t.Errorf("%s has taken its clock: %v at %d", v.name, clock, now)
+			}
+		}
+		if stored := setAll(others[1], 200, "after"); stored != 200 {
+			t.Errorf("the others store %d of 200", stored)
+		}
+		for i := range 200 {
+			if got, err := others[2].s.Get(context.Background(), "default", testKeyOf(i)); err != nil || string(got.Data) != "after" {
+				t.Errorf("key%d: %q, %v", i, got.Data, err)
+			}
+		}
+		off.kill()
+		time.Sleep(15 * time.Second)
+		off.start()
+		w.agreed(30 * time.Second)
 	})
 }
 

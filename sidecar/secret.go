@@ -6,14 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -34,13 +33,24 @@ func secret(setting, file, env string) (string, error) {
 	return "", nil
 }
 
-// secretFile returns what a file holds, without the line's end.
+// secretFile returns what a file holds, without the line's end. Only this process's
+// user, its group and root may open the file.
 func secretFile(setting, path string) (string, error) {
+	return fileText(setting, path, plainfile.Secret)
+}
+
+// publicFile is secretFile, of a file that every user may read.
+func publicFile(setting, path string) (string, error) { return fileText(setting, path, plainfile.Read) }
+
+func fileText(setting, path string, read func(string, int) ([]byte, error)) (string, error) {
 	if !filepath.IsAbs(path) {
 		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that holds it, and not the secret itself", setting)
 	}
-	b, err := readRegular(path)
-	if err != nil {
+	b, err := read(path, maxSecret)
+	switch {
+	case errors.Is(err, plainfile.ErrExposed):
+		return "", fmt.Errorf("%s %s: %w", setting, path, err)
+	case err != nil:
 		return "", fmt.Errorf("%s %s: %w: give the path of a file that this process may read", setting, path, err)
 	}
 	s := strings.TrimRight(string(b), "\r\n")
@@ -48,39 +58,6 @@ func secretFile(setting, path string) (string, error) {
 		return "", fmt.Errorf("%s %s: the file is empty: write the secret into it", setting, path)
 	}
 	return s, nil
-}
-
-// readRegular reads a short file. Pipes and devices might never end.
-func readRegular(path string) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, plainPath(err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is no regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, plainPath(err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	if err != nil {
-		return nil, plainPath(err)
-	}
-	if len(b) > maxSecret {
-		return nil, fmt.Errorf("it has more than %d bytes", maxSecret)
-	}
-	return b, nil
-}
-
-// plainPath leaves the path to the caller's own text.
-func plainPath(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
 }
 
 // variableName is narrow, so that a secret in its place is not shown.
@@ -109,7 +86,7 @@ func (r *RedisOrigin) tls() (*tls.Config, error) {
 	}
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if r.TLSCAFile != "" {
-		pem, err := secretFile("tls_ca_file", r.TLSCAFile)
+		pem, err := publicFile("tls_ca_file", r.TLSCAFile)
 		if err != nil {
 			return nil, err
 		}
@@ -121,7 +98,7 @@ func (r *RedisOrigin) tls() (*tls.Config, error) {
 	if r.TLSCertFile == "" && r.TLSKeyFile == "" {
 		return c, nil
 	}
-	cert, err := secretFile("tls_cert_file", r.TLSCertFile)
+	cert, err := publicFile("tls_cert_file", r.TLSCertFile)
 	if err != nil {
 		return nil, err
 	}

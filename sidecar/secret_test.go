@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -105,12 +106,17 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command says it", exec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
 		{"a command is silent", exec(`exit 3`), false},
 	} {
-		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20)
+		log := &syncLog{}
+		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
 		errs := map[string]error{}
-		_, errs["load"] = o.guard.Load(t.Context(), []byte("k"))
+		_, told := o.guard.Load(t.Context(), []byte("k"))
+		if told == nil || strings.Contains(told.Error(), "secret") || strings.Contains(told.Error(), "127.0.0.1") {
+			t.Errorf("%s: apps are told %v", tc.name, told)
+		}
+		errs["load"] = errors.New(log.String())
 		if o.check != nil {
 			errs["check"] = o.check(t.Context())
 		}

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -22,6 +24,7 @@ type session struct {
 	core    *core
 	from    kv.Process // another sidecar; none is an app
 	who     []any      // is at the other end, for the log
+	by      caller     // the app at the other end
 	hello   bool
 	ns      []byte // the connection's default namespace
 	now     kv.Moment
@@ -29,9 +32,13 @@ type session struct {
 	names   borrowed // for one batch
 	tally   tally
 	// slow answers what cannot be answered in place.
-	slow   func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
-	order  order
-	tokens tokens
+	slow    func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
+	order   order
+	tokens  tokens
+	member  *member // of the host's shares; nil is this process
+	process string  // at the other end
+
+	ctx, reading context.Context // of requests that wait; that of reads ends with the connection; nil before the first
 
 	watching atomic.Int64 // requests of this connection
 	leasing  atomic.Int64 // LEASEs of it that wait
@@ -52,13 +59,20 @@ type work struct {
 var works = sync.Pool{New: func() any { return new(work) }}
 
 func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
-	peer, err := unixsock.PeerOf(nc)
+	who, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
 	}
 	c := &session{
-		s: s, core: &s.core, who: []any{"pid", peer.PID, "uid", peer.UID, "gid", peer.GID},
-		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow,
+		s: s, core: &s.core, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
+		by: caller{peer: who, entitled: s.access.of(who)},
+		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
+	}
+	c.member = s.shares.join(userOwner(who.UID))
+	c.names.member = c.member
+	if err := c.member.take(connections); err != nil {
+		c.member.leave()
+		return nil, err
 	}
 	c.log(slog.LevelDebug, "connection opened")
 	return c, nil
@@ -100,9 +114,21 @@ const batchSample = 16
 // is given from now on, since requests of it may wait for long yet.
 func (c *session) Gone() { c.giveBack() }
 
+// Owner says whose the connection is.
+func (c *session) Owner() (owner, process string) {
+	if c.member == nil {
+		return "", ""
+	}
+	return c.member.owner.name, c.process
+}
+
 // Close ends the session.
 func (c *session) Close(err error) {
 	c.giveBack()
+	if c.from.Node == "" {
+		c.member.give(connections)
+	}
+	c.member.leave()
 	if err != nil {
 		c.log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -116,11 +142,7 @@ func (c *session) Oversized(conn *rpc.Conn, beginning []byte, length int, why er
 	if !ok {
 		return // nobody to answer to: the log line must do
 	}
-	status := wire.TooLarge
-	if why == rpc.ErrBusy {
-		status = wire.Busy
-	}
-	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(status, "a frame of %d bytes: %v; the connection is closed", length, why))
+	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(wire.TooLarge, "a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
 // warmFrom is how many requests at a time are worth a look ahead.
@@ -156,7 +178,9 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			c.answerError(conn, err)
 			continue
 		}
-		c.serve(conn)
+		if c.serve(conn); c.by.ended != nil {
+			return c.by.ended
+		}
 		if len(conn.Out) > flushAt && !conn.Flush() {
 			return nil // the connection ends by itself
 		}
@@ -191,6 +215,12 @@ func (c *session) serve(conn *rpc.Conn) {
 	if q.App && reserved(q.Namespace) {
 		c.answerError(conn, errReserved)
 		return
+	}
+	if q.App {
+		if err := c.refusal(); err != nil {
+			c.answerError(conn, err)
+			return
+		}
 	}
 	c.core.limit(q, c.now.Boot+c.core.timeout(q))
 	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.wantsAll(q) {
@@ -276,38 +306,88 @@ func (c *session) keys() []kv.Hash {
 	return c.own
 }
 
-// maxSlow bounds the requests of all connections that wait for other hosts.
+// maxSlow bounds the requests of all connections that wait.
 const maxSlow = 1 << 16
 
-// maxConnLeases bounds the LEASEs of one connection that wait: a connection of
+// maxConnLeases bounds the LEASEs of one app's connection that wait: a connection of
 // which too much waits is not read from, and the FILL that ends the wait may come
-// over it.
+// over it. Of another host's it is half of what may wait there, too.
 const maxConnLeases = 512
+
+func (c *session) mostLeases() int64 {
+	if c.from.Node != "" {
+		return peer.MaxCalls / 2
+	}
+	return maxConnLeases
+}
 
 // later answers c.req when it can be, after the requests of the same keys that
 // this connection has sent before.
 func (c *session) later(conn *rpc.Conn) {
-	if c.req.Op == wire.OpLease && c.leasing.Add(1) > maxConnLeases {
-		c.leasing.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d LEASEs of this connection wait: try again, or load the key without filling it", maxConnLeases))
+	p := c.pend(conn)
+	if p == nil {
 		return
 	}
-	if c.core.waiting.Add(1) > maxSlow {
-		c.core.waiting.Add(-1)
-		c.leased(c.req)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests of this host wait for others: try again", maxSlow))
-		return
-	}
-	p := &pending{session: c, conn: conn, q: c.req.Clone(), deadline: c.core.deadlineOf(c.req, c.now)}
 	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // who fills must not wait for who waits for that
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the end of the connection leaves it to this one
 	}
 	c.names.release() // it may wait for others to end
-	conn.Begin()
-	if !p.ask() {
-		conn.Run(p.serve)
+	var room func() bool
+	if c.awaited(c.req) && !conn.Account().Awaits() {
+		room = conn.Account().Awaits
 	}
+	switch stands := conn.Begin(room); {
+	case !stands && readOp(p.q.Op):
+		conn.Run(true, p.dropped)
+	case !p.ask():
+		conn.Run(readOp(p.q.Op), p.serve)
+	}
+}
+
+// long answers another host's read with a long value, after what is short: it may not
+// hold up what other apps of that host ask for.
+func (c *session) long(conn *rpc.Conn, size int) {
+	if p := c.pend(conn); p != nil {
+		c.names.release()
+		conn.Begin(nil)
+		conn.Long(size, p.long)
+	}
+}
+
+// pend makes c.req one that waits, unless there is no room for it.
+func (c *session) pend(conn *rpc.Conn) *pending {
+	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
+		c.leasing.Add(-1)
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases()))
+		return nil
+	}
+	size := pendingSize + sizeOf(c.req)
+	err := c.member.take(waitPlaces)
+	if err == nil {
+		if err = noRoom(conn.Hold(size)); err != nil {
+			c.member.give(waitPlaces)
+		}
+	}
+	if err != nil {
+		c.leased(c.req)
+		c.answerError(conn, err)
+		return nil
+	}
+	c.core.waiting.Add(1)
+	if c.ctx == nil {
+		c.ctx = withMember(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.reading = conn.While(c.ctx)
+	}
+	if c.awaited(c.req) {
+		conn.Account().Reads(1)
+	}
+	return &pending{session: c, conn: conn, q: c.req.Clone(), size: size, deadline: c.core.deadlineOf(c.req, c.now)}
+}
+
+// awaited says whether a request is an app's read, whose answer is to find room.
+func (c *session) awaited(q *wire.Request) bool {
+	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
 }
 
 // leased says that a LEASE waits no more.
@@ -334,6 +414,9 @@ func (c *session) welcome() wire.Reply {
 	if !slices.Contains(h.Versions, wire.Version) {
 		return errorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
 	}
+	if err := c.show(h.Token); err != nil {
+		return errorReply(err)
+	}
 	if h.Namespace != "" {
 		if !kv.ValidNamespace(h.Namespace) {
 			return errorReply(badNamespace([]byte(h.Namespace)))
@@ -350,7 +433,7 @@ func (c *session) welcome() wire.Reply {
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.cfg.RequestTimeout.Milliseconds(),
 		},
 		Epoch: uint64(c.core.node.Self().Epoch),
-		Hash:  wire.Hashing{Name: wire.HashName, Seed: clusterSeed, Partitions: kv.Partitions},
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.cfg.seed, Partitions: kv.Partitions},
 		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)},
 	})
 }

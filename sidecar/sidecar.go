@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -29,6 +30,7 @@ import (
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
 	core
+	keys          keys
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
 	batchDuration prometheus.Histogram
@@ -37,6 +39,9 @@ type Sidecar struct {
 	bootClock     string        // its name; "" is none that apps could read
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
+	socket        socketState
+	files         files                // shares of the descriptors
+	gate          atomic.Pointer[gate] // of HTTP; nil: none
 
 	use       sync.RWMutex   // for what follows; never held while something waits
 	inUse     sync.WaitGroup // who uses the store, beside Run
@@ -67,17 +72,35 @@ func New(cfg Config) (*Sidecar, error) {
 		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
 		ready: make(chan struct{}),
 	}
+	if s.access, err = newAccess(&cfg); err != nil {
+		return nil, err
+	}
+	s.files = shareFiles(&cfg, fileLimit())
+	s.shares = newShares(&cfg)
+	s.budget = rpc.NewBudget(int64(cfg.BufferSize))
+	s.watches.answers = make(chan struct{}, watchedAtOnce)
 	s.watches.ctx, s.watches.stop = context.WithCancel(context.Background())
+	if err := s.keys.open(&s.cfg); err != nil {
+		return nil, err
+	}
+	s.cfg.seed = s.keys.seed()
 	if err := s.newTiers(); err != nil {
 		return nil, err
 	}
+	s.keys.renew = s.node.Renew
 	s.server = rpc.NewServer(rpc.Limits{
-		MaxConns: cfg.MaxConnections,
+		MaxConns: s.files.apps,
+		NewRate:  rpc.PerProcessor(newConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
+		Budget:   s.budget,
 	}, cfg.Log, s.newSession)
 	s.newMetrics()
 	return s, nil
 }
+
+// newConnections of one user are begun a second, for each of Go's processors: the rest
+// waits, in nobody's way.
+const newConnections = 250
 
 // newTiers makes what holds entries, and what says which.
 func (s *Sidecar) newTiers() (err error) {
@@ -86,7 +109,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
-	if s.leases, err = loader.NewLeases(loader.LeasesConfig{}); err != nil {
+	if s.leases, err = loader.NewLeases(loader.LeasesConfig{MaxLeases: maxLeases}); err != nil {
 		return err
 	}
 	if cfg.Bind != "" { // copies of keys may be about
@@ -103,13 +126,19 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	if s.names, err = newNamespaces(cfg, s.store, s.ledger, s.caughtUp); err != nil {
+	if s.names, err = newNamespaces(cfg, s.access, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
-	s.names.leases, s.names.detach = s.leases, s.detachSlot
+	s.names.leases, s.names.detach, s.names.flushes = s.leases, s.detachSlot, s.shares.join("other hosts")
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
+	cc.MaxConns = s.files.peers
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log
+	if s.keys.set.Load() != nil {
+		cc.Keys, cc.Credentials = s.keys.gossip, s.keys.peer.Load
+		cc.Settings[seedSetting] = creds.SeedDigest(cfg.seed)
+	}
+	cc.Budget = s.budget
 	s.node, err = cluster.New(cc)
 	return err
 }
@@ -167,6 +196,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		defer listener.Close()
 		s.path = listener.Path()
 	}
+	s.files.warn(s.cfg.Log)
 	admin, err := s.newAdmin()
 	if err != nil {
 		return err
@@ -184,6 +214,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 	back.Go(func() error { return s.store.Run(below, s.clock) })
 	if admin != nil {
 		back.Go(func() error { return admin.run(below) })
+	}
+	if s.cfg.ClusterKeyFile != "" {
+		back.Go(func() error { s.keys.run(below); return nil })
 	}
 	if s.cfg.AdaptiveWeight && !s.node.Alone() {
 		back.Go(func() error { s.adapt(below); return nil })
@@ -223,7 +256,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 		}
 	})
 	if listener != nil {
-		front.Go(func() error { return s.server.Serve(ctx, listener) })
+		front.Go(func() error { return s.server.Serve(ctx, s.server.Sparing(listener)) })
+		front.Go(func() error { s.keepSocket(ctx, listener); return nil })
 	}
 	if middle.Err() == nil {
 		close(s.ready)

@@ -177,7 +177,7 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), HoldMS: 5}, "OK [OK]"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), TTLMS: 60_000}, "OK"},
 		{wire.Request{Op: wire.OpLease, Key: b("b")}, "OK"},
-		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the key's partition has a new holder since the token was issued: use the value, and ask again next time"},
+		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present holder of the key \"b\" has issued: use the value, and ask again next time"},
 		{wire.Request{Op: wire.OpWatch}, "OK body"},
 		{wire.Request{Op: wire.OpFlush, Namespace: b("other")}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: b("b")}, "OK 2 flags 0 ttl 60000 l2"},
@@ -374,18 +374,23 @@ func TestNamespaceSettings(t *testing.T) {
 // TestNamespaceSlots: a name too many is refused, those in use go on, and a
 // name whose keys are gone makes room for another.
 func TestNamespaceSlots(t *testing.T) {
-	s := start(t, Config{MaxNamespaces: 4, Namespaces: map[string]Namespace{"kept": {}}})
+	s := start(t, Config{MaxNamespaces: 6, Namespaces: map[string]Namespace{"kept": {}}})
 	c := dial(t, s)
+	for i := range 2 { // the other half of what is left, which one connection cannot have
+		if _, err := s.Set(t.Context(), fmt.Sprint("other", i), b("k"), b("v"), SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	set := func(ns string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), Value: b(ns), TTLMS: wire.TTLDefault})
 	}
-	for _, ns := range []string{"one", "two"} { // "default" and "kept" have the other two
+	for _, ns := range []string{"one", "two"} { // "default" and "kept" have two more
 		if r := set(ns); r.Status != wire.OK {
 			t.Fatalf("%s: %s", ns, r.Message)
 		}
 	}
 	for i := range 1000 {
-		if r := set(fmt.Sprint("more", i)); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "4 are in use, which is max_namespaces") {
+		if r := set(fmt.Sprint("more", i)); r.Status != wire.BadRequest || !strings.Contains(string(r.Message), "6 are in use, which is max_namespaces") {
 			t.Fatalf("%s %s", r.Status, r.Message)
 		}
 		c.call(&wire.Request{Op: wire.OpGet, Namespace: fmt.Append(nil, "read", i), Key: b("k")}) // takes no slot

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/procfs"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -25,6 +26,7 @@ func (s *Sidecar) stats() wire.Stats {
 		Cluster:     s.clusterState(),
 		Namespaces:  s.names.stats(),
 		Leases:      s.tokenStats(),
+		Shares:      s.shares.stats(),
 		Overdue:     s.counts.overdue.Load(),
 		Process:     processStats(),
 	}
@@ -33,12 +35,16 @@ func (s *Sidecar) stats() wire.Stats {
 }
 
 func (s *Sidecar) connectionStats() wire.ConnectionStats {
-	c := s.server.Stats()
+	c, b := s.server.Stats(), s.budget.Stats()
 	return wire.ConnectionStats{
-		Open: c.Open, Limit: int64(s.server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
+		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
 		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
 		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
-		BufferBytes: c.InBudgetUsed + c.OutBudgetUsed,
+		BufferBytes: b.Total(), OverBudget: c.OverBudget, Dropped: c.Dropped,
+		Buffers: wire.BufferStats{
+			Limit: b.Size, Frames: b.Used[rpc.ForFrames], Requests: b.Used[rpc.ForRequests], Answers: b.Used[rpc.ForAnswers],
+			Peers: b.Used[rpc.ForPeers], Refused: b.AllRefused(), Taken: b.Taken, Owners: b.Owners, Most: b.Greedy, MostBy: b.GreedyBy,
+		},
 	}
 }
 
@@ -61,6 +67,10 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
 		PeerReads: s.counts.peerReads.Load(), Joined: s.counts.joined.Load(), PeerErrors: s.counts.peerErrors.Load(),
 		Served: s.counts.served.Load(),
+		Links: wire.LinkStats{
+			Open: st.Links.Open, Ungreeted: st.Links.Ungreeted, Accepted: st.Links.Accepted, Rejected: st.Links.Rejected, Shed: st.Links.Shed,
+			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
+		},
 		Handoff: wire.HandoffStats{
 			Pulling: h.pulling.Load(), Offering: s.handoff.offering(), Pulled: h.pulled.Load(), Admitted: h.admitted.Load(),
 			Refused: h.refused.Load(), Fetched: h.fetched.Load(), Given: h.given.Load(), Bytes: h.bytes.Load(), Failed: h.failed.Load(),
@@ -98,6 +108,7 @@ func (s *Sidecar) l2Stats() wire.L2Stats {
 		Overwritten: st.Overwritten, Deleted: st.Deleted, NoRoom: st.NoRoom,
 		Segments: st.Segments, FreeSegments: st.FreeSegments, Compactions: st.Compactions,
 		Promoted: st.Promoted, GhostHits: st.GhostHits, Shards: int64(st.Shards),
+		Collided: st.Collided, CrowdedOut: st.CrowdedOut, SplitsRefused: st.SplitsRefused,
 	}
 }
 

@@ -292,10 +292,10 @@ func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key
 		if errors.Is(err, loader.ErrBadKey) {
 			return loadError(ns, err), true
 		}
-		return errorReply(wire.Errorf(wire.Origin, "the origin of namespace %s: %v", ns.name, err)), true
+		return errorReply(wire.Errorf(wire.Origin, "%v", err)), true
 	}
 	t.unknown.Add(1)
-	return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s may have written it: %v; the outcome is unknown: read the key, or write it again", ns.name, err)), settled
+	return errorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
 }
 
 // deleted says whether a deletion has been done.

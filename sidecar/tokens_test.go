@@ -123,3 +123,52 @@ func TestFillAtTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// An app that dies while it waits for tokens of another host's keys leaves none behind,
+// also where it is known to have died by then: the next in line has it.
+func TestDeadAppLeavesNoToken(t *testing.T) {
+	cfg := leaseTime(5 * time.Minute)
+	cfg.Socket = filepath.Join(t.TempDir(), "a")
+	a := startHostWith(t, cfg, "a")
+	cfg.Socket = filepath.Join(t.TempDir(), "b")
+	o := startHostWith(t, cfg, "b", a.node.GossipAddress())
+	settled(t, a, o)
+	var keys []string
+	for i := 0; len(keys) < 2; i++ {
+		if k := fmt.Sprint("k", i); o.node.Holds(o.hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
+			keys = append(keys, k)
+		}
+	}
+	holder, dead, live := dial(t, o.Sidecar), dial(t, a.Sidecar), dial(t, o.Sidecar)
+	var tokens [2][]byte
+	for i, k := range keys {
+		tokens[i] = holder.call(leaseOf(k, time.Minute)).Token
+		dead.send(leaseOf(k, 10*time.Minute))
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for began := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+			if time.Since(began) > time.Minute {
+				t.Fatal(what)
+			}
+		}
+	}
+	until("they do not wait", func() bool { return o.leases.Stats().Waiting == 2 })
+	dead.nc.Close()
+	abandon := func(i int) {
+		t.Helper()
+		r := holder.call(&wire.Request{Op: wire.OpFill, Key: b(keys[i]), Token: tokens[i], Options: wire.Abandon})
+		if r.Status != wire.OK {
+			t.Fatalf("abandon: %s %s", r.Status, r.Message)
+		}
+	}
+	abandon(0) // its answer finds that nobody is there
+	until("its token is not given back", func() bool { return o.leases.Stats().Out == 1 })
+	time.Sleep(100 * time.Millisecond)
+	live.send(leaseOf(keys[1], 20*time.Second))
+	until("the next one does not wait", func() bool { return o.leases.Stats().Waiting == 2 })
+	abandon(1)
+	if r := live.receive(wire.OpLease); r.Status != wire.Lease {
+		t.Errorf("the next in line: %s %s, want a token", r.Status, r.Message)
+	}
+}

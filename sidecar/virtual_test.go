@@ -105,6 +105,8 @@ type vnode struct {
 	dials func(context.Context, string) (net.Conn, error) // how it calls others instead
 
 	gossips func(memberlist.Transport) memberlist.Transport // what its gossip goes through
+	keyFile string                                          // none: nothing is encrypted
+	tls     TLSFiles
 
 	// Under the world's lock.
 	s      *Sidecar // nil while it does not run
@@ -141,7 +143,7 @@ func (v *vnode) start() {
 	cfg := Config{
 		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
-		events: w.events, Namespaces: w.namespaces,
+		events: w.events, Namespaces: w.namespaces, ClusterKeyFile: v.keyFile, TLS: v.tls,
 		network: cluster.Network{
 			Nap:     time.Sleep,
 			Listen:  func(address string) (net.Listener, error) { return v.host.Listen(7947) },

@@ -32,6 +32,8 @@ const (
 	maxWatches    = 1024                       // that wait, on this host
 	maxConnWatch  = 16                         // and on one connection
 	gatherWatched = time.Millisecond           // for more events, after one that came at once
+	gatherForEach = 100 * time.Microsecond     // longer, for each WATCH that waits: an answer costs a fourth of it
+	watchedAtOnce = 4                          // answers that are made at one time: a change wakes all that wait
 )
 
 // watches are the apps that follow this host.
@@ -39,6 +41,7 @@ type watches struct {
 	stream  atomic.Pointer[stream] // nil while nobody does: then a change costs a look at it
 	opening sync.Mutex
 	waiting atomic.Int64
+	answers chan struct{}   // a place for each answer that is being made
 	ctx     context.Context // of the waits: ends when the sidecar begins to stop
 	stop    context.CancelFunc
 }
@@ -155,42 +158,58 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 
 // watch answers WATCH when there is something to tell, or its time is over.
 func (c *session) watch(conn *rpc.Conn) {
-	q, w := c.req, &c.core.watches
+	q := c.req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
 		c.answerError(conn, badNamespace(q.Namespace))
 		return
 	}
-	here, all := c.watching.Add(1), w.waiting.Add(1)
-	leave := func() { c.watching.Add(-1); w.waiting.Add(-1) }
-	if here > maxConnWatch || all > maxWatches {
-		leave()
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on a connection, %d on this host: try again", maxConnWatch, maxWatches))
+	if c.watching.Add(1) > maxConnWatch {
+		c.watching.Add(-1)
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", maxConnWatch))
+		return
+	}
+	leave := func() { c.watching.Add(-1); c.member.give(watchPlaces); conn.Free(pendingSize) }
+	err := c.member.take(watchPlaces)
+	if err == nil {
+		if err = noRoom(conn.Hold(pendingSize)); err != nil {
+			c.member.give(watchPlaces)
+		}
+	}
+	if err != nil {
+		c.watching.Add(-1)
+		c.answerError(conn, err)
 		return
 	}
 	timeout := c.core.timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
-	own := q.Clone()
+	own, may := q.Clone(), c.mayTell()
 	conn.Go(func() []byte {
 		defer leave()
-		r := c.core.watched(&own, wait)
+		r := c.core.watched(&own, wait, may)
 		r.ID = own.ID
 		return wire.AppendReply(nil, own.Op, &r)
 	})
 }
 
-// watched is the answer.
-func (c *core) watched(q *wire.Request, wait time.Duration) wire.Reply {
+// watched is the answer. It tells of the flushes of those namespaces alone that the
+// caller may read.
+func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
 	s := c.watches.open(c)
 	known := q.Epoch == s.epoch
 	if known && wait > 0 {
 		ctx, cancel := context.WithTimeout(c.watches.ctx, wait)
 		defer cancel()
+		c.watches.waiting.Add(1)
+		defer c.watches.waiting.Add(-1)
 		begun := c.clock.Read().Boot
 		s.log.Wait(ctx, q.Seq)
-		if c.clock.Read().Boot-begun < gatherWatched { // there is more to come
-			pause(ctx, gatherWatched)
+		gather := max(gatherWatched, time.Duration(c.watches.waiting.Load())*gatherForEach)
+		if c.clock.Read().Boot-begun < gather { // there is more to come
+			pause(ctx, gather)
 		}
 	}
+	c.watches.answers <- struct{}{}
+	defer func() { <-c.watches.answers }()
 	// A pause, and what is lost, before the place up to which all is known.
 	c.node.Beat(c.clock.Read().Boot)
 	behind := s.tellLost(c)
@@ -213,7 +232,8 @@ func (c *core) watched(q *wire.Request, wait time.Duration) wire.Reply {
 			break
 		}
 		a.Seq++
-		if e.Kind != invalidation.Flushed || q.Has(wire.All) || e.Detail.Namespace == "" || e.Detail.Namespace == string(q.Namespace) {
+		if e.Kind != invalidation.Flushed || e.Detail.Namespace == "" ||
+			(q.Has(wire.All) || e.Detail.Namespace == string(q.Namespace)) && may(e.Detail.Namespace) {
 			addEvent(&a.Events, e)
 		}
 	}

@@ -221,12 +221,12 @@ func TestWatchesAreBounded(t *testing.T) {
 	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
 		t.Errorf("one more than %d: %s, want BUSY", maxConnWatch, r.Status)
 	}
-	s.watches.waiting.Add(maxWatches)
+	s.shares.used[watchPlaces].Add(maxWatches)
 	other := dial(t, s)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 		t.Errorf("one more than %d on a host: %s, want BUSY", maxWatches, r.Status)
 	}
-	s.watches.waiting.Add(-maxWatches)
+	s.shares.used[watchPlaces].Add(-maxWatches)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 		t.Errorf("with room again: %s %s", r.Status, r.Message)
 	}
@@ -240,14 +240,16 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
-	if n := s.watches.waiting.Load(); n != 0 {
+	if n := s.shares.used[watchPlaces].Load(); n != 0 {
 		t.Errorf("%d requests wait", n)
 	}
 }
 
 // askOf asks a process of a world as an app on its host does.
 func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
-	return func(q *wire.Request) wire.Reply { return s.watched(q, time.Duration(q.WaitMS)*time.Millisecond) }
+	return func(q *wire.Request) wire.Reply {
+		return s.watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
+	}
 }
 
 // over collects the partitions that an answer's floors are over.

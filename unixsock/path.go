@@ -70,12 +70,7 @@ func choose(explicit string) (string, error) {
 	var reasons []string
 	for i, p := range Candidates() {
 		dir := filepath.Dir(p)
-		var err error
-		if last := i == len(Candidates())-1; last {
-			err = ownFolder(dir)
-		} else if err = os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
+		err := makeFolder(dir, i == len(Candidates())-1)
 		if err == nil {
 			err = writable(dir)
 		}
@@ -85,6 +80,29 @@ func choose(explicit string) (string, error) {
 		reasons = append(reasons, err.Error())
 	}
 	return "", fmt.Errorf("no folder for the socket can be written (%s): name a path with --socket", strings.Join(reasons, "; "))
+}
+
+// makeFolder makes the folder of a candidate, if it is not there. The last candidate's
+// is in a place where others can write too.
+func makeFolder(dir string, last bool) error {
+	if last {
+		return ownFolder(dir)
+	}
+	if err := os.Mkdir(dir, 0o755); !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// remakeFolder makes the folder of a socket again, where choose has made it.
+func remakeFolder(explicit, path string) error {
+	if explicit == "" && os.Getenv(EnvPath) == "" {
+		list := Candidates()
+		if err := makeFolder(filepath.Dir(path), path == list[len(list)-1]); err != nil {
+			return err
+		}
+	}
+	return isFolder(path)
 }
 
 // ownFolder makes a folder in a place where others can write too. One that is

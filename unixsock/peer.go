@@ -5,9 +5,13 @@ import (
 	"net"
 )
 
-// Peer is who is at the other end, as the kernel says.
+// Peer is the process at the other end, as the kernel says. The kernel noted it when
+// the process connected: what the process becomes later does not change it, nor does
+// another process that the connection is handed to.
 type Peer struct {
 	PID, UID, GID int
+	// Groups are the supplementary groups. They may have GID too.
+	Groups []int
 }
 
 func (p Peer) String() string { return fmt.Sprintf("pid %d, uid %d, gid %d", p.PID, p.UID, p.GID) }

@@ -12,8 +12,11 @@ func credentials(fd int) (Peer, error) {
 		return Peer{}, err
 	}
 	p := Peer{PID: pid, UID: int(c.Uid)}
-	if c.Ngroups > 0 {
-		p.GID = int(c.Groups[0])
+	for i := range min(max(int(c.Ngroups), 0), len(c.Groups)) {
+		p.Groups = append(p.Groups, int(c.Groups[i]))
+	}
+	if len(p.Groups) > 0 {
+		p.GID = p.Groups[0]
 	}
 	return p, nil
 }

@@ -40,9 +40,13 @@ type watched struct {
 }
 
 func (b *Bench) openSidecars(ctx context.Context, p record.PropagationParameters) (stream, error) {
+	return b.watchSidecars(ctx, p, b.watchOptions(p, ""))
+}
+
+func (b *Bench) watchSidecars(ctx context.Context, p record.PropagationParameters, o peers.Options) (stream, error) {
 	s := &sidecars{watched: watched{bound: time.Duration(p.Bound) * time.Millisecond}}
 	var err error
-	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, b.watchOptions(p, "")); err != nil {
+	if s.c, err = peers.StartCluster(ctx, p.Hosts, s.bound, o); err != nil {
 		return nil, err
 	}
 	if err := s.open(ctx, p); err != nil {

@@ -243,9 +243,13 @@ const agreeTime = time.Minute
 // Agreed waits until the hosts that are up are one cache: each has them in, and
 // nobody else; together they hold every partition, and nothing is on its way.
 func (c *Cluster) Agreed(ctx context.Context) error {
-	var err error
+	return agree(ctx, func() error { return c.agreed(ctx) })
+}
+
+// agree asks until the hosts are one.
+func agree(ctx context.Context, ask func() error) (err error) {
 	for end := time.Now().Add(agreeTime); time.Now().Before(end); {
-		if err = c.agreed(ctx); err == nil || ctx.Err() != nil {
+		if err = ask(); err == nil || ctx.Err() != nil {
 			return err
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -297,8 +301,17 @@ func (c *Cluster) agreed(ctx context.Context) error {
 }
 
 // Owners are the numbers of those of the first n keys that each host owns, by
-// its name, as RING says.
-func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (map[string][]uint64, error) {
+// its name, as RING says once the host that is asked knows each one to be held by its
+// owner: it may learn of that after the owner, and forget it while it does not hear it.
+func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (owners map[string][]uint64, err error) {
+	err = agree(ctx, func() (err error) {
+		owners, err = c.owners(ctx, h, n)
+		return err
+	})
+	return owners, err
+}
+
+func (c *Cluster) owners(ctx context.Context, h *Host, n int) (map[string][]uint64, error) {
 	const atOnce = 32
 	places := make([]client.Place, n)
 	errs := make([]error, atOnce)
@@ -317,7 +330,7 @@ func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (map[string][]uint
 	owners := map[string][]uint64{}
 	for i, p := range places {
 		if p.Holder != p.Owner {
-			return nil, fmt.Errorf("key %d is %s's and held by %q: the hosts are not one", i, p.Owner, p.Holder)
+			return nil, fmt.Errorf("key %d is %s's and held by %q", i, p.Owner, p.Holder)
 		}
 		owners[p.Owner] = append(owners[p.Owner], uint64(i))
 	}

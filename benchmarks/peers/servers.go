@@ -40,6 +40,7 @@ type Options struct {
 	ValueSize int
 	Place     *Place // of a sidecar in a cluster
 	Config    string // path of a sidecar's configuration file; empty is none
+	KeyFile   string // path of a cluster key file; empty is none, and plain text
 	// Fan are addresses for a fanout: its own, whom it asks, and whom it tells.
 	Fan []string
 }
@@ -106,6 +107,9 @@ func (s *Server) command(o Options) (args []string, err error) {
 		args = []string{"run", "--socket", s.Socket, "--http", "off", "--log-level", "warn", "--l2-size", size}
 		if o.Config != "" {
 			args = append(args, "--config", o.Config)
+		}
+		if o.KeyFile != "" {
+			args = append(args, "--cluster-key-file", o.KeyFile)
 		}
 		return append(args, o.Place.flags()...), nil
 	case record.Redis:

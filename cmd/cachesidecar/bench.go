@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 func (p *program) benchCommand() *cli.Command {
@@ -30,7 +31,7 @@ func (p *program) benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "key-size", Usage: "in bytes", Value: 16},
 			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
 			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
-			socketFlag,
+			socketFlag, tokenFlag,
 			&cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value},
 		},
 		Action: func(c *cli.Context) error {
@@ -113,7 +114,11 @@ func (p *program) bench(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	read := greeter{load.Sidecar{Namespace: c.String("ns"), KeySize: f.keySize}}
+	token, err := client.ReadToken(tokenFile(c))
+	if err != nil {
+		return err
+	}
+	read := greeter{load.Sidecar{Namespace: c.String("ns"), Token: token, KeySize: f.keySize}}
 	write := read
 	write.Value = make([]byte, f.size)
 	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, timeout) }
@@ -196,8 +201,7 @@ type timedConn struct {
 }
 
 func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
-	var d net.Dialer
-	nc, err := d.DialContext(ctx, "unix", path)
+	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", client.ErrUnavailable, err)
 	}

@@ -21,6 +21,12 @@ import (
 // have found each other.
 func runCluster(t *testing.T, names ...string) []*process {
 	t.Helper()
+	return runClusterWith(t, nil, names...)
+}
+
+// runClusterWith is runCluster of sidecars that have more flags.
+func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
+	t.Helper()
 	ports, err := freePorts(2 * len(names))
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +37,8 @@ func runCluster(t *testing.T, names ...string) []*process {
 	}
 	var list []*process
 	for i, name := range names {
-		list = append(list, runSidecar(t, "--node", name, "--l2-size", "16MiB", "--bind", join[i], "--peer-bind", loopback(ports[2*i+1]), "--join", strings.Join(join, ",")))
+		args := []string{"--node", name, "--l2-size", "16MiB", "--bind", join[i], "--peer-bind", loopback(ports[2*i+1]), "--join", strings.Join(join, ",")}
+		list = append(list, runSidecar(t, append(args, flags...)...))
 	}
 	whole(t, list...)
 	return list
@@ -373,7 +380,7 @@ func TestJoinLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := runSidecar(t, "--node", "first", "--bind", loopback(ports[0]), "--peer-bind", loopback(ports[1]),
-		"--join", "no-such-host.invalid:7946,"+loopback(ports[2]), "--l2-size", "16MiB")
+		"--join", "no-such-host.invalid:7946,"+loopback(ports[2]), "--insecure", "--l2-size", "16MiB")
 	first.waitFor("word of it", first.log, func(log string) bool {
 		return strings.Contains(log, "nobody answers at the join addresses") && strings.Contains(log, "no-such-host.invalid")
 	})

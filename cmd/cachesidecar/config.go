@@ -3,22 +3,21 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
+	"os/user"
+	"strconv"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )
 
 func loadConfig(path string) (fileConfig, error) {
-	f, err := os.Open(path)
+	b, err := plainfile.Read(path, maxConfig)
 	if err != nil {
-		return fileConfig{}, fmt.Errorf("config %s: %w", path, errors.Unwrap(err))
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return fileConfig{}, fmt.Errorf("config %s: %w", path, err)
+		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read", path, err)
 	}
 	cfg, err := parseConfig(b)
 	if err != nil {
@@ -27,20 +26,59 @@ func loadConfig(path string) (fileConfig, error) {
 	return cfg, nil
 }
 
-// logger builds the log: text on a terminal, JSON elsewhere, unless told.
-func (c fileConfig) logger(w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
+// logOptions says how the log looks: text on a terminal, JSON elsewhere, unless told.
+func (c fileConfig) logOptions(terminal bool) (o logs.Options, err error) {
 	if c.LogLevel != "" {
-		if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-			return nil, fmt.Errorf("log_level %q: give debug, info, warn or error", c.LogLevel)
+		if err := o.Level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+			return o, fmt.Errorf("log_level %q: give debug, info, warn or error", c.LogLevel)
 		}
 	}
 	switch c.LogFormat {
 	case "", "text", "json":
-		asText := c.LogFormat == "text" || c.LogFormat == "" && isTerminal(w)
-		return slog.New(newLogHandler(w, asText, level)), nil
+		o.Text = c.LogFormat == "text" || c.LogFormat == "" && terminal
+		return o, nil
 	}
-	return nil, fmt.Errorf("log_format %q: give text or json", c.LogFormat)
+	return o, fmt.Errorf("log_format %q: give text or json", c.LogFormat)
+}
+
+// checkConfig says whether a file is right, as this process's user sees it.
+func checkConfig(path string) error {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if _, err = cfg.logOptions(false); err == nil {
+		err = cfg.Check()
+	}
+	if err != nil {
+		return fmt.Errorf("config %s: %w", path, err)
+	}
+	return nil
+}
+
+// takeOn makes root's process one of another user, with that user's groups, for good.
+func takeOn(uid int) error {
+	gid, groups := uid, []int(nil)
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		if gid, err = strconv.Atoi(u.Gid); err != nil {
+			return err
+		}
+		ids, err := u.GroupIds()
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			n, err := strconv.Atoi(id)
+			if err != nil {
+				return err
+			}
+			groups = append(groups, n)
+		}
+	}
+	if err := errors.Join(syscall.Setgroups(groups), syscall.Setgid(gid), syscall.Setuid(uid)); err != nil {
+		return fmt.Errorf("become uid %d: %w", uid, err)
+	}
+	return nil
 }
 
 func (p *program) configCommand() *cli.Command {
@@ -48,25 +86,28 @@ func (p *program) configCommand() *cli.Command {
 		Name:  "config",
 		Usage: "look at a configuration",
 		Subcommands: []*cli.Command{{
-			Name:        "check",
-			Usage:       "say whether a configuration file is right",
-			ArgsUsage:   "FILE",
-			Description: "Prints \"ok\", or what is wrong and where. Exit status 1 if the file is not right.",
+			Name:      "check",
+			Usage:     "say whether a configuration file is right",
+			ArgsUsage: "FILE",
+			Description: "Prints \"ok\", or what is wrong and where. Exit status 1 if the file is not right. " +
+				"Run by root it checks as the user whose files with secrets the configuration names.",
 			Action: func(c *cli.Context) error {
 				if err := args(c, 1, 1); err != nil {
 					return err
 				}
-				cfg, err := loadConfig(c.Args().First())
-				if err != nil {
-					return err
+				path := c.Args().First()
+				err := checkConfig(path)
+				var foreign plainfile.Foreign
+				if errors.As(err, &foreign) && os.Geteuid() == 0 {
+					if err := takeOn(foreign.UID); err != nil {
+						return err
+					}
+					fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n", foreign.UID)
+					err = checkConfig(path)
 				}
-				if _, err := cfg.logger(io.Discard); err != nil {
-					return fmt.Errorf("config %s: %w", c.Args().First(), err)
+				if err == nil {
+					_, err = fmt.Fprintln(p.out, "ok")
 				}
-				if err := cfg.Check(); err != nil {
-					return fmt.Errorf("config %s: %w", c.Args().First(), err)
-				}
-				_, err = fmt.Fprintln(p.out, "ok")
 				return err
 			},
 		}},

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ peer_bind: 127.0.0.1:2
 advertise: 127.0.0.1
 join: [a:1, b:1]
 cluster: c
+cluster_key_file: /k
+tls: {cert: /c, key: /p, ca: /r}
 insecure: yes
 partition_policy: consistent
 voters: [a, b, c]
@@ -103,7 +106,7 @@ namespaces:
 		t.Errorf("%+v", cfg)
 	}
 	if cfg.Bind != "127.0.0.1:1" || cfg.PeerBind != "127.0.0.1:2" || cfg.Advertise != "127.0.0.1" || fmt.Sprint(cfg.Join) != "[a:1 b:1]" || cfg.Cluster != "c" ||
-		!cfg.Insecure || cfg.PartitionPolicy != "consistent" || fmt.Sprint(cfg.Voters) != "[a b c]" || cfg.Weight != 7 || cfg.MaxStaleness != time.Second || cfg.MaxClockSkew != 100*time.Millisecond {
+		cfg.ClusterKeyFile != "/k" || cfg.TLS != (sidecar.TLSFiles{Cert: "/c", Key: "/p", CA: "/r"}) || !cfg.Insecure || cfg.PartitionPolicy != "consistent" || fmt.Sprint(cfg.Voters) != "[a b c]" || cfg.Weight != 7 || cfg.MaxStaleness != time.Second || cfg.MaxClockSkew != 100*time.Millisecond {
 		t.Errorf("%+v", cfg)
 	}
 	for _, name := range []string{"pages", "users"} {
@@ -184,6 +187,15 @@ var badConfigs = []struct{ name, text, want string }{
 	{"join without a port", "join: [host-a]", `join "host-a": give host:port`},
 	{"bind off and join", "bind: off\njoin: [a:1]", "join is given and bind is off"},
 	{"bind beyond loopback", "bind: 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback"},
+	{"join beyond loopback", "join: [host-a:7946]", "join host-a:7946 is not loopback, and without a cluster key nothing that passes between hosts is encrypted: give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it)"},
+	{"no key file", "cluster_key_file: /no/such", "cluster_key_file /no/such: no such file"},
+	{"a relative key file", "cluster_key_file: such", "cluster_key_file such: give the whole path"},
+	{"text for tls", "tls: /c", `line 1: tls: give files, such as cert: /etc/cachesidecar/node.crt, not "/c"`},
+	{"unknown key of tls", "tls: {crt: /c}", `line 1: "crt" is no setting of tls; there are cert, key, ca`},
+	{"a part of tls", "cluster_key_file: /k\ntls: {cert: /c}", "tls.key is not given: tls.cert, tls.key and tls.ca belong together"},
+	{"tls without a key", "tls: {cert: /c, key: /p, ca: /r}", "tls.cert is given and cluster_key_file is not: gossip has no certificates"},
+	{"pprof beyond loopback", "http: 10.0.0.1:7948\npprof: true", "http 10.0.0.1:7948 is not loopback, and pprof shows"},
+	{"pprof at every address", "http: :7948\npprof: true", "http :7948 is not loopback"},
 	{"no time", "namespaces:\n  a:\n    default_ttl: soon", `line 3: default_ttl: give a time such as 30s or 2h, not "soon"`},
 	{"list of namespaces", "namespaces: [a]", "line 1: namespaces: give names of namespaces, each with its settings, not a list"},
 	{"namespace is no map", "namespaces:\n  a: 5m", `line 2: a: give the namespace's settings, such as default_ttl: 5m, not "5m"`},
@@ -231,7 +243,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"namespace's ttl", "namespaces: {a: {default_ttl: -1s}}", "namespace a: default_ttl -1s: give 0 (no expiry)"},
 	{"log format", "log_format: xml", `log_format "xml": give text or json`},
 	{"log level", "log_level: loud", `log_level "loud": give debug, info, warn or error`},
-	{"huge", "# " + strings.Repeat("x", maxConfig), "the file has more than 1048576 bytes"},
+	{"huge", "# " + strings.Repeat("x", maxConfig), " has more than 1048576 bytes"},
 	{"many entries", "namespaces:\n" + numbered("  n%d: {}\n", maxEntries+1), "line 2: 1025 entries are too many: at most 1024"},
 	{"many namespaces", "namespaces:\n" + numbered("  n%d: {}\n", 300), "301 namespaces are configured"},
 	{"many mistakes", numbered("k%d: 1\n", 500), "and 490 more"},
@@ -288,11 +300,20 @@ func TestConfigCheck(t *testing.T) {
 	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
 		t.Errorf("absent file: %v", o)
 	}
-	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "is a directory") {
+	if o := command(t, "", "config", "check", filepath.Dir(file)); o.status != exitMiss || !strings.Contains(o.err, "it is no regular file") {
 		t.Errorf("folder: %v", o)
 	}
-	if o := command(t, "", "config", "check", "/dev/zero"); o.status != exitMiss || !strings.Contains(o.err, "more than 1048576 bytes") {
-		t.Errorf("endless file: %v", o)
+	pipe := file + "-pipe"
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/dev/zero", pipe} {
+		if o := runBinary(t, "config", "check", path); o.status != exitMiss || !strings.Contains(o.err, path+": it is no regular file") {
+			t.Errorf("a file without an end: %v", o)
+		}
+		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
+			t.Errorf("a file without an end: %v", o)
+		}
 	}
 }
 

@@ -99,11 +99,11 @@ func TestTenThousandConnections(t *testing.T) {
 // Over the limit a connection is closed at once; the others stay.
 func TestConnectionLimit(t *testing.T) {
 	p := runSidecar(t, "--max-connections", "10")
-	conns := dialMany(t, p, 10, p.tryDial)
+	conns := dialMany(t, p, 9, p.tryDial) // one is for other users
 	c, err := p.tryDial()
 	if err == nil {
 		c.close()
-		t.Error("an eleventh connection is served")
+		t.Error("a tenth connection of one user is served")
 	}
 	for _, c := range conns {
 		c.must(ping())
@@ -183,7 +183,8 @@ func TestClientThatNeverReads(t *testing.T) {
 	}
 	p.onlyOpen(watcher, 2)
 	check()
-	if n := strings.Count(p.log.String(), "the peer takes no answers"); n != 2 {
+	p.terminate() // what is logged is written a moment later
+	if n := strings.Count(p.log.String(), "the peer does not take its answers"); n != 2 {
 		t.Errorf("%d log lines, want 2", n)
 	}
 }
@@ -241,8 +242,8 @@ func TestByteASecond(t *testing.T) {
 	check()
 }
 
-// Clients that hold all the memory for large frames make those that bring a
-// large frame wait, and nobody else.
+// Frames that are announced and do not come take nothing; those that come take what
+// there is, and the others are answered BUSY at once, on connections that go on.
 func TestLargeFramesAreBounded(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -250,29 +251,50 @@ func TestLargeFramesAreBounded(t *testing.T) {
 	before := watcher.stats().Process.ResidentBytes
 	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
 	var held []*conn
-	for range 40 { // 320 MiB are announced, 64 MiB may be held
+	for range 40 { // 320 MiB are announced, 112 of 128 MiB may be held
 		c := p.dial()
 		c.write(set[:64<<10])
 		held = append(held, c)
 	}
-	eventually(t, patience, "the memory to be held", func() error {
-		if n := watcher.stats().Connections.BufferBytes; n < 48<<20 {
+	if n := watcher.stats().Connections.BufferBytes; n > 40*(128<<10) {
+		t.Errorf("%d bytes are held for 40 frames of which 64 KiB have come", n)
+	}
+	watcher.must(&wire.Request{Op: wire.OpSet, Key: []byte("large"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
+	for _, c := range held {
+		c.write(set[64<<10 : len(set)-100])
+	}
+	st := watcher.stats()
+	if n := st.Connections.BufferBytes; n > 128<<20 || n < 64<<20 {
+		t.Errorf("%d bytes are held, of 128 MiB", n)
+	}
+	if grown := st.Process.ResidentBytes - before; grown > 384<<20 {
+		t.Errorf("the process grew by %d bytes", grown)
+	}
+	watcher.must(setRequest("small", "v"))
+	busy := 0
+	for _, c := range held {
+		c.write(append(set[len(set)-100:len(set):len(set)], wire.AppendRequest(nil, &wire.Request{ID: 10, Op: wire.OpPing})...))
+		r, err := c.read(wire.OpSet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status == wire.Busy {
+			busy++
+		} else if r.Status != wire.OK {
+			t.Fatalf("%v %s", r.Status, r.Message)
+		}
+		if r, err := c.read(wire.OpPing); err != nil || r.ID != 10 {
+			t.Fatalf("behind it: %+v, %v", r, err)
+		}
+	}
+	if st := watcher.stats().Connections; busy == 0 || busy == len(held) || st.Dropped != int64(busy) || st.Buffers.Refused < int64(busy) {
+		t.Errorf("%d of %d frames were BUSY: %+v", busy, len(held), st)
+	}
+	eventually(t, patience, "the memory to come back", func() error {
+		if n := watcher.stats().Connections.BufferBytes; n != 0 {
 			return fmt.Errorf("%d bytes are held", n)
 		}
 		return nil
 	})
-	st := watcher.stats()
-	if n := st.Connections.BufferBytes; n > 64<<20 {
-		t.Errorf("%d bytes are held, at most 64 MiB may be", n)
-	}
-	if grown := st.Process.ResidentBytes - before; grown > 200<<20 {
-		t.Errorf("the process grew by %d bytes", grown)
-	}
-	watcher.must(setRequest("small", "v"))
-	for _, c := range held {
-		c.close()
-	}
-	p.onlyOpen(watcher, 2)
-	watcher.must(setRequest("large", strings.Repeat("v", 8<<20)))
 	check()
 }

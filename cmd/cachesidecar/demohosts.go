@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -81,6 +82,14 @@ func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) 
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
+// nextPort counts on from a random beginning, so that callers side by side find
+// different ports, though none holds its own.
+var nextPort = func() *atomic.Uint32 {
+	var n atomic.Uint32
+	n.Store(rand.Uint32N(12_000))
+	return &n
+}()
+
 // freePorts finds ports that are free for TCP and UDP, below those that systems
 // give out by themselves. A child that is forked meanwhile would keep the sockets
 // until it has become another program.
@@ -91,7 +100,7 @@ func freePorts(n int) (ports []int, err error) {
 		if len(ports) == n {
 			return ports, nil
 		}
-		port := 20_000 + rand.IntN(12_000)
+		port := 20_000 + int(nextPort.Add(1)%12_000)
 		var tcp net.Listener
 		if tcp, err = net.Listen("tcp", loopback(port)); err != nil {
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -37,7 +38,7 @@ func TestCLIDoc(t *testing.T) {
 			sections[strings.Trim(title, "`")] = text
 		}
 	}
-	shared := []string{"socket", "timeout"} // told of once, above
+	shared := []string{"socket", "token-file", "timeout"} // told of once, above
 	seen := map[string]bool{}
 	check := func(name string, c *cli.Command) {
 		seen[name] = true
@@ -146,7 +147,7 @@ func TestConfigDoc(t *testing.T) {
 	}
 	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[sidecar.Namespace](), "")...)
 	for _, key := range known {
-		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" {
+		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" && key != "tls" {
 			t.Errorf("the page does not tell of %s", key)
 		}
 	}
@@ -181,6 +182,7 @@ func TestConfigDocBounds(t *testing.T) {
 		{"l1_size", "1MiB", "1048575", "1TiB", "1099511627777"},
 		{"l2_size", "8MiB", "8388607", "256GiB", "274877906945"},
 		{"max_value", "1B", "-1", "1GiB", "1073741825"},
+		{"buffer_size", "16MiB", "16777215", "64GiB", "65GiB"},
 		{"max_namespaces", "1", "-1", "256", "257"},
 		{"max_connections", "1", "-1", "1048576", "1048577"},
 		{"request_timeout", "1ms", "999us", "1h", "3600001ms"},
@@ -198,6 +200,8 @@ func TestConfigDocBounds(t *testing.T) {
 			switch tc.key {
 			case "default_ttl", "quota":
 				text += "namespaces: {a: {" + tc.key + ": " + value + "}}\n"
+			case "buffer_size":
+				text += "max_value: 1MiB\n" + tc.key + ": " + value + "\n"
 			case "max_value":
 				text += "l2_size: 17GiB\n" + tc.key + ": " + value + "\n"
 			default:
@@ -353,14 +357,23 @@ func docExamples(t testing.TB) (list []string) {
 
 var namedFile = regexp.MustCompile(`/(etc/cachesidecar|usr/local/bin)/([a-z.-]+)`)
 
-// withFiles makes the files that a configuration names, in a folder of the test.
+// withFiles makes the files that a configuration names, in a folder of the test, and
+// puts root in the place of those that it names.
 func withFiles(t testing.TB, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, m := range namedFile.FindAllStringSubmatch(text, -1) {
-		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte("postgres://user:password@host/database\n"), 0o700); err != nil {
+		text := "postgres://user:password@host/database\n"
+		if m[2] == "cluster.key" {
+			text = creds.NewKeyFile()
+		}
+		if err := os.WriteFile(filepath.Join(dir, m[2]), []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
+	text = namedPerson.ReplaceAllString(text, "${1}0")
 	return namedFile.ReplaceAllString(text, dir+"/$2")
 }
+
+// namedPerson is a user or a group that an example names: in a test, root.
+var namedPerson = regexp.MustCompile(`\b(user:|group:|admin_group: )[a-z][a-z-]*`)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"testing"
 	"time"
 )
@@ -31,7 +30,7 @@ func FuzzConfig(f *testing.F) {
 			}
 			return
 		}
-		if _, err := cfg.logger(io.Discard); err != nil && err.Error() == "" {
+		if _, err := cfg.logOptions(false); err != nil && err.Error() == "" {
 			t.Error("an error without a word")
 		}
 		if err := cfg.Check(); err != nil && err.Error() == "" {

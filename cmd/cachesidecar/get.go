@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
 func (p *program) getCommand() *cli.Command {
@@ -77,7 +79,7 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 		case !ok:
 			missing = errMiss
 			if !c.Bool("json") {
-				fmt.Fprintf(p.err, "%s: %v\n", k, why)
+				fmt.Fprintf(p.err, "%s: %s\n", logs.Plain(k), logs.Lines(why.Error()))
 			}
 		case c.Bool("json"):
 			if s := string(it.Value); utf8.ValidString(s) {
@@ -112,9 +114,17 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 	return missing
 }
 
-func (p *program) json(v any) error {
-	e := json.NewEncoder(p.out)
-	e.SetIndent("", "  ")
+func (p *program) json(v any) error { return p.encode(v, "  ") }
+
+// encode writes a JSON document, of which a terminal shows every character.
+func (p *program) encode(v any, indent string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetIndent("", indent)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := p.out.Write(logs.JSON(text.Bytes()))
+	return err
 }

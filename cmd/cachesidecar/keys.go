@@ -102,8 +102,16 @@ func (p *program) set(c *cli.Context) error {
 		if err == nil && c.Bool("json") {
 			return p.json(map[string]any{"key": key, "version": v})
 		}
-		return err
+		return ofKey(key, err)
 	})
+}
+
+// ofKey names the key that has no value.
+func ofKey(key string, err error) error {
+	if errors.Is(err, client.ErrNotFound) {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return err
 }
 
 // readValue reads stdin to its end, up to so many bytes.
@@ -234,7 +242,7 @@ func (p *program) incrCommand() *cli.Command {
 				}
 				switch {
 				case err != nil:
-					return err
+					return ofKey(key, err)
 				case c.Bool("json"):
 					return p.json(map[string]any{"key": key, "value": sum})
 				}

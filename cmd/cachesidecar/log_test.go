@@ -1,94 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
-
-// A line of the log is one line, in both formats, whatever its values are; a value
-// that is empty is left out.
-func TestLogLines(t *testing.T) {
-	var none *int
-	var noError error
-	attrs := []any{
-		"error", errors.New("1 error occurred:\n\t* failed to join\r\n\n"), "joined", errors.Join(errors.New("a"), errors.New("b\u2028c")),
-		"text", "one\ntwo\v three", "node", kv.NodeID("a\nb"), "wait", 2500 * time.Millisecond, "bytes", kv.Epoch(7),
-		"no_error", noError, "nil", nil, "pointer", none, "list", []string(nil), "empty", "", "zero", 0, "no", false,
-	}
-	for _, asText := range []bool{true, false} {
-		var out bytes.Buffer
-		slog.New(newLogHandler(&out, asText, slog.LevelInfo)).With("from", "x\ny").Info("a message\nof two lines", attrs...)
-		got := out.String()
-		if strings.Count(got, "\n") != 1 || strings.Contains(got, `\n`) || strings.Contains(got, `\t`) || strings.Contains(got, "null") || strings.Contains(got, "nil") {
-			t.Errorf("got %s", got)
-		}
-		for _, want := range []string{"a message; of two lines", "x; y", "1 error occurred:; * failed to join", "a; b; c", "one; two; three", "a; b", "2.5s", "zero"} {
-			if !strings.Contains(got, want) {
-				t.Errorf("%q lacks %q", got, want)
-			}
-		}
-		for _, bad := range []string{"no_error", "pointer", "list", "empty"} {
-			if strings.Contains(got, bad) {
-				t.Errorf("%q has %s", got, bad)
-			}
-		}
-	}
-}
-
-// Lines that are alike, about one host, are ten a minute; the next one tells how
-// many were left out. Those about another host are counted apart, up to a bound.
-func TestLogIsLimited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		log := slog.New(newLogHandler(&out, false, slog.LevelDebug))
-		lines := func(want int, what string) string {
-			t.Helper()
-			got := out.String()
-			if n := strings.Count(got, "\n"); n != want {
-				t.Errorf("%s: %d lines, want %d", what, n, want)
-			}
-			out.Reset()
-			return got
-		}
-		flood := func(log *slog.Logger, args ...any) {
-			for i := range 1000 {
-				log.Warn("again", append(args, "i", i)...)
-			}
-		}
-		flood(log)
-		lines(maxAlike, "of one message")
-		flood(log, "node", "a")
-		lines(maxAlike, "of one message about a host")
-		flood(log.With("from", "b"))
-		lines(maxAlike, "of one message about another")
-		for range 1000 {
-			log.Debug("again")
-		}
-		lines(1000, "at debug level")
-		time.Sleep(alikeFor)
-		log.Warn("again", "node", "a")
-		if got := lines(1, "a minute later"); !strings.Contains(got, `"left_out":990`) {
-			t.Errorf("got %s", got)
-		}
-		for i := range 100_000 {
-			log.Warn("again", "node", fmt.Sprint("made up ", i))
-		}
-		if n := strings.Count(out.String(), "\n"); n > maxMatters+maxAlike {
-			t.Errorf("%d lines about hosts that are made up", n)
-		}
-	})
-}
 
 // logged are the lines of a sidecar's log from a level on, since a moment.
 func (p *process) logged(level string, since time.Time) (list []map[string]any) {

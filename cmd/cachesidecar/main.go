@@ -9,6 +9,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -42,6 +44,10 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	if commandOf(os.Args) == "run" { // from here on: SIGHUP ends no sidecar
+		p.hangup = make(chan os.Signal, 1)
+		signal.Notify(p.hangup, syscall.SIGHUP)
+	}
 	os.Exit(p.run(ctx, os.Args))
 }
 
@@ -49,6 +55,18 @@ func main() {
 type program struct {
 	in       io.Reader
 	out, err io.Writer
+	log      *logs.Log // of run, which writes to err through it
+	hangup   chan os.Signal
+}
+
+// commandOf is the command that a command line names; "" is none.
+func commandOf(args []string) string {
+	for _, arg := range args[1:] {
+		if !strings.HasPrefix(arg, "-") {
+			return arg
+		}
+	}
+	return ""
 }
 
 // usageError is a mistake in how the command was called.
@@ -65,6 +83,11 @@ var errMiss = errors.New("miss")
 func (p *program) run(ctx context.Context, args []string) int {
 	app := p.app()
 	err := app.RunContext(ctx, reorder(app, args))
+	defer func() {
+		if p.log != nil {
+			p.log.Close(logEnd)
+		}
+	}()
 	status := exitStatus(err)
 	switch {
 	case err == nil, errors.Is(err, errMiss):
@@ -72,7 +95,7 @@ func (p *program) run(ctx context.Context, args []string) int {
 		fmt.Fprintln(p.err, "cachesidecar: interrupted")
 		return exitMiss
 	default:
-		fmt.Fprintln(p.err, "cachesidecar:", err)
+		fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		if status == exitUsage {
 			fmt.Fprintln(p.err, "Run \"cachesidecar help\" for how it is used.")
 		}
@@ -133,7 +156,7 @@ func (p *program) app() *cli.App {
 		Commands: []*cli.Command{
 			p.runCommand(), p.getCommand(), p.setCommand(), p.delCommand(), p.touchCommand(), p.incrCommand(),
 			p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(), p.warmCommand(), p.verifyCommand(), p.benchCommand(),
-			p.demoCommand(), p.healthCommand(), p.configCommand(), p.versionCommand(),
+			p.demoCommand(), p.healthCommand(), p.configCommand(), p.keyCommand(), p.versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {
@@ -181,17 +204,30 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// socketFlag, timeoutFlag and jsonFlag are every client command's.
+// socketFlag, tokenFlag, timeoutFlag and jsonFlag are every client command's.
 var (
 	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
+	tokenFlag   = &cli.StringFlag{Name: "token-file", Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)"}
 	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
 	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document", DisableDefaultText: true}
 	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
 
 func clientFlags(more ...cli.Flag) []cli.Flag {
-	return append(more, socketFlag, timeoutFlag)
+	return append(more, socketFlag, tokenFlag, timeoutFlag)
 }
+
+// envTokenFile is the environment variable of --token-file.
+const envTokenFile = "CACHESIDECAR_TOKEN_FILE"
+
+// clientConfig is what the flags of every client command say.
+func clientConfig(c *cli.Context, path string, timeout time.Duration) client.Config {
+	return client.Config{
+		Socket: path, TokenFile: tokenFile(c), Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
+	}
+}
+
+func tokenFile(c *cli.Context) string { return cmp.Or(c.String("token-file"), os.Getenv(envTokenFile)) }
 
 // named refuses an empty namespace, as a shell's variable gives that is not set: it
 // would stand for all of them, or for the default one.
@@ -210,9 +246,7 @@ func (p *program) withClient(c *cli.Context, f func(ctx context.Context, cl *cli
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{
-		Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
-	})
+	cl, err := client.Dial(ctx, clientConfig(c, path, timeout))
 	if err == nil {
 		defer cl.Close()
 		if ns := c.String("ns"); ns != "" {

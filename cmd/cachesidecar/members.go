@@ -51,6 +51,9 @@ func (p *program) forgetCommand() *cli.Command {
 				return err
 			}
 			node := c.Args().First()
+			if node == "" {
+				return usagef("members forget %q: give the name of a host that \"cachesidecar members\" lists", node)
+			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
 				err := cl.Forget(ctx, node)
 				if errors.Is(err, client.ErrNotFound) {
@@ -67,7 +70,7 @@ func (p *program) forgetCommand() *cli.Command {
 func writeMembers(out io.Writer, list []client.Member) error {
 	return table(out, 0, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
-		for _, m := range list {
+		for _, m := range shown(list) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, count(int64(m.Partitions)), m.Epoch, m.Why)
 		}
 	})
@@ -108,6 +111,7 @@ func (p *program) ringCommand() *cli.Command {
 				if c.Bool("json") {
 					return p.json(place)
 				}
+				place = shown(place)
 				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
 				return err
 			})

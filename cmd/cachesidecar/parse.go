@@ -79,10 +79,13 @@ type part struct {
 // names in its complaints.
 var parts = partsOf(field{"", reflect.TypeFor[fileConfig]()}, map[string]part{})
 
+// mapParts name the maps of settings that a map of a name has.
+var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token"}
+
 func partsOf(s field, in map[string]part) map[string]part {
 	t := inner(s.typ)
 	if t.Kind() == reflect.Map {
-		s.name, t = "a namespace", t.Elem()
+		s.name, t = mapParts[s.name], t.Elem()
 	}
 	if t.Kind() != reflect.Struct {
 		return in
@@ -251,6 +254,10 @@ var kinds = map[string]string{
 	"sidecar.FileMode":             "octal permission bits, such as 0660",
 	"sidecar.Namespace":            "the namespace's settings, such as default_ttl: 5m",
 	"map[string]sidecar.Namespace": "names of namespaces, each with its settings",
+	"map[string]sidecar.Grants":    "names of namespaces, or \"*\", each with read, write and admin",
+	"sidecar.Grants":               "read, write and admin, each a list such as [user:web, group:ops]",
+	"map[string]sidecar.Token":     "names of tokens, each with its file",
+	"sidecar.Token":                "settings, such as file: /etc/cachesidecar/web.token",
 	"map[string]string":            "names, each with its value",
 	"sidecar.Origin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
 	"sidecar.HTTPOrigin":           "settings, such as url: http://127.0.0.1:8080/{key}",
@@ -259,6 +266,7 @@ var kinds = map[string]string{
 	"sidecar.MemcachedOrigin":      "settings, such as servers: [127.0.0.1:11211]",
 	"sidecar.ExecOrigin":           "settings, such as command: [/usr/local/bin/load]",
 	"sidecar.Limits":               "settings, such as concurrency: 16",
+	"sidecar.TLSFiles":             "files, such as cert: /etc/cachesidecar/node.crt",
 	"sidecar.Breaker":              "settings, such as failures: 5",
 	"sidecar.Known":                "settings, such as keys: 1000000",
 	"sidecar.Warm":                 "settings, such as rate: 500",
@@ -266,9 +274,9 @@ var kinds = map[string]string{
 }
 
 // mayBeSecret says whether a word in the place of a map of this type may be a
-// secret, which no error shows: an origin's DSN, or what belongs into a file.
+// secret, which no error shows: an origin's DSN, a token, or what belongs into a file.
 func mayBeSecret(typ string) bool {
-	return typ == "map[string]string" || strings.HasPrefix(typ, "sidecar.") && strings.HasSuffix(typ, "Origin")
+	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || strings.HasPrefix(typ, "sidecar.") && strings.HasSuffix(typ, "Origin")
 }
 
 // explainYAML takes the Go types out of the parser's complaints, and tells of

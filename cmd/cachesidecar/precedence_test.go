@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // runSettings lists what can be set in all three ways: a value in the file, one
@@ -24,9 +26,11 @@ var runSettings = map[string]struct {
 	"socket":              {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"socket-mode":         {"0600", "0606", "0666", "0600", "0606", "0666"},
 	"socket-group":        {"1", "2", "3", "1", "2", "3"},
+	"admin-group":         {"1", "2", "3", "1", "2", "3"},
 	"l1-size":             {"1MiB", "2MiB", "3MiB", "1.0 MiB", "2.0 MiB", "3.0 MiB"},
 	"l2-size":             {"10MiB", "20MiB", "30MiB", "10 MiB", "20 MiB", "30 MiB"},
 	"max-value":           {"1kB", "2kB", "3kB", "1000 B", "2.0 KiB", "2.9 KiB"},
+	"buffer-size":         {"40MiB", "50MiB", "60MiB", "40 MiB", "50 MiB", "60 MiB"},
 	"max-namespaces":      {"1", "2", "3", "1", "2", "3"},
 	"max-connections":     {"1", "2", "3", "1", "2", "3"},
 	"request-timeout":     {"1s", "2s", "3s", "1s", "2s", "3s"},
@@ -37,12 +41,18 @@ var runSettings = map[string]struct {
 	"cluster":             {"a", "b", "c", "a", "b", "c"},
 	"partition-policy":    {"available", "consistent", "available", "available", "consistent", "available"},
 	"voters":              {"[a, b, c]", "d, e, f", "g,h,i", "[a b c]", "[d e f]", "[g h i]"},
+	"cluster-key-file":    {"/a", "/b", "/c", "/a", "/b", "/c"},
+	"tls-cert":            {"/a", "/b", "/c", "/a", "/b", "/c"},
+	"tls-key":             {"/a", "/b", "/c", "/a", "/b", "/c"},
+	"tls-ca":              {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"insecure":            {"true", "false", "true", "true", "false", "true"},
 	"adaptive-weight":     {"true", "false", "true", "true", "false", "true"},
 	"weight":              {"1", "2", "3", "1", "2", "3"},
 	"max-staleness":       {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"max-clock-skew":      {"1s", "2s", "3s", "1s", "2s", "3s"},
 	"http":                {"off", "127.0.0.1:1", "127.0.0.1:2", "off", "127.0.0.1:1", "127.0.0.1:2"},
+	"http-hosts":          {"[a, b]", "c, d", "e,f", "[a b]", "[c d]", "[e f]"},
+	"http-token-file":     {"/a", "/b", "/c", "/a", "/b", "/c"},
 	"pprof":               {"true", "false", "true", "true", "false", "true"},
 	"ignore-memory-limit": {"true", "false", "true", "true", "false", "true"},
 	"log-format":          {"text", "json", "text", "text", "json", "text"},
@@ -64,15 +74,50 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 
 // setting returns what a configuration says for a key of the file, as text.
 func setting(cfg fileConfig, key string) string {
-	for _, f := range reflect.VisibleFields(reflect.TypeOf(cfg)) {
-		if f.Tag.Get("yaml") == key {
-			return fmt.Sprint(reflect.ValueOf(cfg).FieldByIndex(f.Index).Interface())
+	v := reflect.ValueOf(cfg)
+	for _, name := range strings.Split(key, ".") {
+		for _, f := range reflect.VisibleFields(v.Type()) {
+			if f.Tag.Get("yaml") == name {
+				v = v.FieldByIndex(f.Index)
+				break
+			}
 		}
 	}
-	return "no such key"
+	if v.Type() == reflect.TypeOf(cfg) {
+		return "no such key"
+	}
+	return fmt.Sprint(v.Interface())
 }
 
-func fileKey(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
+// fileKey is a flag's name in the file: of settings of tls, with a dot.
+func fileKey(flag string) string {
+	key := strings.ReplaceAll(flag, "-", "_")
+	if within, ok := strings.CutPrefix(key, "tls_"); ok {
+		return "tls." + within
+	}
+	return key
+}
+
+// fileKeys are all that a file may have, those of tls with a dot.
+func fileKeys() (keys []string) {
+	for _, key := range settings(reflect.TypeFor[fileConfig]()) {
+		if key != "tls" {
+			keys = append(keys, key)
+		}
+	}
+	for _, key := range settings(reflect.TypeFor[sidecar.TLSFiles]()) {
+		keys = append(keys, "tls."+key)
+	}
+	return keys
+}
+
+// fileLine is a file that has one setting.
+func fileLine(key, value string) string {
+	if part, within, ok := strings.Cut(key, "."); ok {
+		return fmt.Sprintf("%s: {%s: %s}\n", part, within, value)
+	}
+	return fmt.Sprintf("%s: %s\n", key, value)
+}
 
 func runFlags() []string {
 	var names []string
@@ -84,11 +129,11 @@ func runFlags() []string {
 
 // Flags, environment and file have the same settings under the same names.
 func TestThreeWaysAgree(t *testing.T) {
-	keys := settings(reflect.TypeFor[fileConfig]())
+	keys := fileKeys()
 	for _, f := range (&program{}).runCommand().Flags {
 		name := f.Names()[0]
 		vars := f.(cli.DocGenerationFlag).GetEnvVars()
-		if want := "CACHESIDECAR_" + strings.ToUpper(fileKey(name)); !slices.Equal(vars, []string{want}) {
+		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
 			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
 		}
 		if inFile := slices.Contains(keys, fileKey(name)); inFile != (name != "config") {
@@ -99,7 +144,7 @@ func TestThreeWaysAgree(t *testing.T) {
 		}
 	}
 	for _, key := range keys {
-		if flag := strings.ReplaceAll(key, "_", "-"); key != "namespaces" && !slices.Contains(runFlags(), flag) {
+		if flag := strings.NewReplacer("_", "-", ".", "-").Replace(key); !slices.Contains([]string{"namespaces", "access", "tokens"}, key) && !slices.Contains(runFlags(), flag) {
 			t.Errorf("the file has %s, and there is no --%s", key, flag)
 		}
 	}
@@ -116,7 +161,7 @@ func TestPrecedence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			key := fileKey(name)
 			file := filepath.Join(dir, key)
-			if err := os.WriteFile(file, fmt.Appendf(nil, "%s: %s\n", key, s.file), 0o600); err != nil {
+			if err := os.WriteFile(file, []byte(fileLine(key, s.file)), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			flag := "--" + name + "=" + s.flag

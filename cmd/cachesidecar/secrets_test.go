@@ -1,14 +1,24 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // A secret is in no message about a configuration, wherever somebody has put it
@@ -141,15 +151,14 @@ namespaces:
 	}
 	t.Setenv("TEST_SECRET", marker)
 	p := runSidecar(t, "--config", file, "--http", admin, "--log-level", "debug")
-	for ns, want := range map[string]string{
-		"redis": "(secret)", "http": "X-Token:_(secret)_", "exec": `and said "no (secret)`, "gone": "connection refused",
-	} {
+	details := map[string]string{"redis": "(secret)", "http": "X-Token:_(secret)_", "exec": "no (secret)", "gone": "connection refused"}
+	for ns, kind := range map[string]string{"redis": "redis", "http": "http", "exec": "exec", "gone": "redis"} {
 		o := p.at("get", "k", "--ns", ns)
 		if strings.Contains(o.out+o.err, marker) {
 			t.Errorf("%s: the answer shows it: %v", ns, o)
 		}
-		if o.status == exitDone || !strings.Contains(o.err, want) {
-			t.Errorf("%s: %v, want %q", ns, o, want)
+		if want := fmt.Sprintf("origin %q (%s): ", ns, kind); o.status == exitDone || !strings.Contains(o.err, want) || strings.Contains(o.err, details[ns]) {
+			t.Errorf("%s: %v, want %q and no details", ns, o, want)
 		}
 	}
 	told := map[string]string{"stats": p.at("stats").out, "stats --json": p.at("stats", "--json").out}
@@ -165,10 +174,165 @@ namespaces:
 	})
 	p.terminate()
 	told["the log"] = p.log.String()
+	for ns, want := range details {
+		if !slices.ContainsFunc(p.logged("WARN", time.Time{}), func(l map[string]any) bool {
+			text, _ := l["error"].(string)
+			return l["namespace"] == ns && strings.Contains(text, want)
+		}) {
+			t.Errorf("%s: the log lacks %q", ns, want)
+		}
+	}
 	for what, text := range told {
 		// A library of an origin must not write beside the log.
 		if strings.Contains(text, marker) || strings.Contains(text, "pool.go") || text == "" {
 			t.Errorf("%s: %s", what, text)
 		}
 	}
+}
+
+// A file with a secret is refused where others may read or change it, and where it is
+// no regular file: by "config check", and by a sidecar that starts. Certificates are no
+// secrets.
+func TestSecretFilesAreClosed(t *testing.T) {
+	dir := tempDir(t)
+	file := func(name string) string { return filepath.Join(dir, name) }
+	cert, key := selfSigned(t)
+	for name, text := range map[string]string{
+		"dsn": "postgres://u:p@127.0.0.1:1/d", "password": "s3cret", "header": "Bearer s3cret", "token": "0123456789abcdef",
+		"cert": cert, "key": key,
+	} {
+		if err := os.WriteFile(file(name), []byte(text+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(file("cert"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(file("pipe"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const web = "http: {url: 'http://127.0.0.1:1/{key}', header_files: {X-Token: %s}}"
+	origin := func(text string) string { return "namespaces: {a: {origin: {" + text + "}}}\n" }
+	tls := "redis: {address: '127.0.0.1:1', tls: true, tls_ca_file: " + file("cert") + ", tls_cert_file: " + file("cert") + ", tls_key_file: %s}"
+	config := file("c.yaml")
+	for _, tc := range []struct{ name, secret, text string }{
+		{"dsn_file", "dsn", origin("postgres: {query: 'SELECT $1', dsn_file: %s}")},
+		{"password_file", "password", origin("redis: {address: '127.0.0.1:1', password_file: %s}")},
+		{"header_files: X-Token", "header", origin(web)},
+		{"tls_key_file", "key", origin(tls)},
+		{"tokens: web: file", "token", "tokens: {web: {file: %s}}\n"},
+	} {
+		try := func(path, want string) {
+			t.Helper()
+			if err := os.WriteFile(config, fmt.Appendf(nil, tc.text, path), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			o := runBinary(t, "config", "check", config)
+			if want == "" {
+				if o.status != exitDone {
+					t.Errorf("%s: %v", tc.name, o)
+				}
+				return
+			}
+			started := runBinary(t, "run", "--config", config, "--socket", file("s"), "--http", "off")
+			for _, o := range []outcome{o, started} {
+				if o.status == exitDone || !strings.Contains(o.err, tc.name+" "+path+": ") || !strings.Contains(o.err, want) {
+					t.Errorf("%s: %v\nwant %q", tc.name, o, want)
+				}
+			}
+		}
+		for mode, want := range map[os.FileMode]string{
+			0o600: "", 0o640: "",
+			0o644: "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600",
+			0o660: "chmod 0640 it, or 0600",
+		} {
+			if err := os.Chmod(file(tc.secret), mode); err != nil {
+				t.Fatal(err)
+			}
+			try(file(tc.secret), want)
+		}
+		try(file("pipe"), "it is no regular file")
+		try("/dev/zero", "it is no regular file")
+		if os.Getuid() == 0 {
+			if err := errors.Join(os.Chmod(file(tc.secret), 0o600), os.Chown(file(tc.secret), 65534, 65534)); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(config, fmt.Appendf(nil, tc.text, file(tc.secret)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			const want = "it holds a secret and belongs to uid 65534: chown it to uid 0"
+			if o := runBinary(t, "run", "--config", config, "--socket", file("s"), "--http", "off"); o.status == exitDone || !strings.Contains(o.err, want) {
+				t.Errorf("%s: run by root: %v\nwant %q", tc.name, o, want)
+			}
+		}
+	}
+}
+
+// TestConfigCheckByRoot: root's "config check" looks at a configuration as the user whom
+// a secret's file belongs to, who must be able to read all of it.
+func TestConfigCheckByRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("not root")
+	}
+	dir := tempDir(t)
+	file := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, text string, mode os.FileMode, uid int) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(file(name), []byte(text), 0o600), os.Chmod(file(name), mode), os.Chown(file(name), uid, uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("one", "0123456789abcdef one\n", 0o600, 65534)
+	write("two", "0123456789abcdef two\n", 0o600, 65534)
+	write("key", "key: "+strings.Repeat("ab", 32)+"\nseed: 0123456789abcdef\n", 0o600, 65534)
+	write("group", "0123456789abcdef group\n", 0o640, 65534)
+	write("another", "0123456789abcdef another\n", 0o600, 65533)
+	write("roots", "0123456789abcdef roots\n", 0o600, 0)
+	if err := os.Chown(file("group"), 0, 65534); err != nil {
+		t.Fatal(err)
+	}
+	const note = "Checked as uid 65534, to which a file with a secret belongs: run the sidecar as that user."
+	for _, tc := range []struct {
+		text string
+		mode os.FileMode
+		want string // "" is right
+	}{
+		{"tokens: {a: {file: one}, b: {file: two}}", 0o644, ""},
+		{"cluster_key_file: key", 0o644, ""},
+		{"tokens: {a: {file: one}, b: {file: group}}", 0o644, ""},
+		{"tokens: {a: {file: one}, b: {file: another}}", 0o644, "another: permission denied"},
+		{"tokens: {a: {file: one}, b: {file: roots}}", 0o644, "roots: permission denied"},
+		{"tokens: {a: {file: one}}", 0o600, "c.yaml: permission denied"},
+	} {
+		text := tc.text
+		for _, name := range []string{"one", "two", "key", "group", "another", "roots"} {
+			text = strings.ReplaceAll(text, ": "+name, ": "+file(name))
+		}
+		write("c.yaml", text+"\n", tc.mode, 0)
+		o := runBinary(t, "config", "check", file("c.yaml"))
+		if (o.status == exitDone) != (tc.want == "") || !strings.Contains(o.err, note) || !strings.Contains(o.err, tc.want) || (o.out == "ok\n") != (tc.want == "") {
+			t.Errorf("%s: %v\nwant %q", tc.text, o, tc.want)
+		}
+	}
+}
+
+// selfSigned makes a certificate and its key, in PEM.
+func selfSigned(t testing.TB) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}))
 }

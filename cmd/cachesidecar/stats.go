@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
 func (p *program) statsCommand() *cli.Command {
@@ -53,16 +54,17 @@ type hostReading struct{ client.Stats }
 
 func (r *hostReading) write(out io.Writer, last reading) error {
 	if l, ok := last.(*hostReading); ok {
-		return writeStats(out, r.Stats, &l.Stats)
+		return writeStats(out, shown(r.Stats), &l.Stats)
 	}
-	return writeStats(out, r.Stats, nil)
+	return writeStats(out, shown(r.Stats), nil)
 }
 
 // clusterReading is of all hosts.
 type clusterReading struct{ client.ClusterStats }
 
 func (r *clusterReading) write(out io.Writer, _ reading) error {
-	return writeCluster(out, &r.ClusterStats)
+	all := shown(r.ClusterStats)
+	return writeCluster(out, &all)
 }
 
 func (p *program) readStats(c *cli.Context) (now reading, err error) {
@@ -93,7 +95,7 @@ func (p *program) watchStats(c *cli.Context) error {
 		case err != nil && last == nil:
 			return err
 		case err != nil:
-			fmt.Fprintln(p.err, "cachesidecar:", err)
+			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		default:
 			if err := p.showStats(c, now, last); err != nil {
 				return err
@@ -168,6 +170,9 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 	}
 	c := st.Connections
 	fmt.Fprintf(w, "socket\t%s of %s connections, %s requests wait\n", count(c.Open), count(c.Limit), count(c.InFlight))
+	if c.Waiting > 0 {
+		fmt.Fprintf(w, "\t%s of them wait for their turn to begin: their users open many at once\n", count(c.Waiting))
+	}
 	if c.Rejected+c.SlowReaders+c.SlowFrames+c.BadFrames > 0 {
 		fmt.Fprintf(w, "\tcut off: %s over the limit, %s took no answers, %s sent too slowly, %s sent bad frames\n",
 			count(c.Rejected), count(c.SlowReaders), count(c.SlowFrames), count(c.BadFrames))
@@ -178,6 +183,10 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 		size(m.Payload), size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
 	fmt.Fprintf(w, "\tgone: %s evicted, %s expired, %s flushed, %s over quota\n",
 		count(st.L2.Evicted), count(st.L2.Expired), count(st.L2.Flushed), count(st.L2.QuotaEvicted))
+	if st.L2.Collided+st.L2.CrowdedOut+st.L2.SplitsRefused > 0 {
+		fmt.Fprintf(w, "\tchosen hashes: %s evicted for a key of the same hash, %s in full pages, %s splits refused\n",
+			count(st.L2.Collided), count(st.L2.CrowdedOut), count(st.L2.SplitsRefused))
+	}
 	if st.L1.Limit > 0 { // others may join
 		writeOthers(w, &st)
 	}

@@ -85,7 +85,14 @@ func TestUsageErrors(t *testing.T) {
 		{"run: http", "run --http nowhere", `http "nowhere": give host:port`},
 		{"run: http port", "run --http 127.0.0.1:99999", `http "127.0.0.1:99999": give host:port`},
 		{"run: node", "run --node a\x00b", `node "a\x00b"`},
-		{"run: bind beyond loopback", "run --bind 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback, and nothing that passes between hosts is encrypted: use a loopback address, or say insecure"},
+		{"run: bind beyond loopback", "run --bind 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback, and without a cluster key nothing that passes between hosts is encrypted: give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), use a loopback address, or say insecure"},
+		{"run: join beyond loopback", "run --join 127.0.0.1:7946,10.0.0.1:7946", "join 10.0.0.1:7946 is not loopback"},
+		{"run: advertise beyond loopback", "run --bind 127.0.0.1:7946 --advertise 10.0.0.1", "advertise 10.0.0.1 is not loopback"},
+		{"run: pprof beyond loopback", "run --http 0.0.0.0:7948 --pprof", "http 0.0.0.0:7948 is not loopback, and pprof shows this process's memory to whoever reaches it"},
+		{"run: key file", "run --cluster-key-file /no/such", "cluster_key_file /no/such: no such file"},
+		{"run: a part of tls", "run --cluster-key-file /no/such --tls-ca /r", "tls.cert is not given: tls.cert, tls.key and tls.ca belong together"},
+		{"key: a path of nothing", "key generate --out=", `--out "": give a file's path`},
+		{"key: arguments", "key generate file", "1 arguments are too many"},
 		{"run: bind of all addresses", "run --bind 0.0.0.0:7946", "bind 0.0.0.0:7946 is not loopback"},
 		{"run: peer-bind beyond loopback", "run --bind 127.0.0.1:7946 --peer-bind 10.0.0.1:7947", "peer_bind 10.0.0.1:7947 is not loopback"},
 		{"run: bind without a port", "run --bind 127.0.0.1", `bind "127.0.0.1": give host:port, such as 127.0.0.1:7946`},
@@ -152,7 +159,7 @@ func TestArgumentCounts(t *testing.T) {
 		"run": {0, 0}, "get": {1, any}, "set": {2, 2}, "del": {1, any}, "touch": {1, any}, "incr": {1, 2},
 		"stats": {0, 0}, "flush": {0, 0}, "members": {0, 0}, "members forget": {1, 1}, "ring": {1, 1}, "watch": {0, any}, "warm": {1, 1}, "verify": {0, 0}, "bench": {0, 0}, "health": {0, 0},
 		"demo":         {0, 0},
-		"config check": {1, 1}, "version": {0, 0},
+		"config check": {1, 1}, "key generate": {0, 0}, "version": {0, 0},
 	}
 	commands := map[string]bool{}
 	for _, c := range (&program{}).app().Commands {

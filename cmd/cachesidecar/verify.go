@@ -44,7 +44,7 @@ func (p *program) verify(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, duration+timeout)
 	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout})
+	cl, err := client.Dial(ctx, clientConfig(c, path, timeout))
 	if err != nil {
 		return explain(err, timeout)
 	}
@@ -72,6 +72,7 @@ var promises = map[string]string{
 }
 
 func writeVerified(out io.Writer, v *client.Verified) error {
+	v = shown(v)
 	var w errWriter
 	w.out = out
 	w.printf("%s writes of %d keys in %v, bound %v", count(v.Writes), v.Keys, millis(v.DurationMS), millis(v.BoundMS))

@@ -108,7 +108,7 @@ func (p *program) warm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cl, err := client.Dial(c.Context, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout})
+	cl, err := client.Dial(c.Context, clientConfig(c, path, timeout))
 	if err != nil {
 		return explain(err, timeout)
 	}

@@ -137,7 +137,7 @@ func TestWarmNamesFailures(t *testing.T) {
 		t.Error(one)
 	}
 	o := command(t, many("bad%d", 0, 13)+many("k%d", 0, 3), "warm", "-", "--ns", "users", "--stop-after", "0")
-	if o.status != exitMiss || strings.Count(o.err, "the database is out") != 10 || !strings.HasSuffix(o.err, "… and 3 more\n") ||
+	if o.status != exitMiss || strings.Count(o.err, "the origin failed") != 10 || !strings.HasSuffix(o.err, "… and 3 more\n") ||
 		summary(o.out) != "16: 3 loaded, 0 there already, 0 absent, 13 failed\n" {
 		t.Error(o)
 	}

@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
 func (p *program) watchCommand() *cli.Command {
@@ -35,7 +35,7 @@ func (p *program) watch(c *cli.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, timeout)
 	defer cancel()
-	cl, err := client.Dial(ctx, client.Config{Socket: path, Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout})
+	cl, err := client.Dial(ctx, clientConfig(c, path, timeout))
 	if err != nil {
 		return explain(err, timeout)
 	}
@@ -48,7 +48,7 @@ func (p *program) watch(c *cli.Context) error {
 		case err != nil && !begun:
 			return explain(err, timeout)
 		case err != nil:
-			fmt.Fprintln(p.err, "cachesidecar:", err)
+			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		case e.Kind == client.Beat:
 		default:
 			if err := p.event(e, c.Bool("json")); err != nil {
@@ -81,10 +81,9 @@ func (p *program) event(e client.Event, asJSON bool) error {
 		w.Hash = fmt.Sprintf("%016x", e.Hash)
 	}
 	if asJSON {
-		out := json.NewEncoder(p.out)
-		out.SetEscapeHTML(false)
-		return out.Encode(w)
+		return p.encode(w, "")
 	}
+	w = shown(w)
 	line := w.Time + "  " + w.Kind
 	switch e.Kind {
 	case client.Changed:

@@ -52,6 +52,9 @@ func (n *Node) askAuth(ctx context.Context, to kv.Process, round uint64, body []
 		n.cfg.Log.Debug("an AUTH was not answered", "node", to.Node, "error", err, "message", string(a.Message))
 		return
 	}
+	if n.ahead(to, w.Newest()) {
+		return
+	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.learn(w.Floors)
 	sets := make([]kv.PartitionSet, len(w.Acknowledged))
@@ -64,6 +67,9 @@ func (n *Node) askAuth(ctx context.Context, to kv.Process, round uint64, body []
 // authorize answers an AUTH.
 func (s *polls) authorize(w *wire.Auth) wire.Reply {
 	n := s.n
+	if n.ahead(s.from, w.Newest()) {
+		return failure(tooFarAhead)
+	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var sets []kv.PartitionSet
 	n.from(s.from, func(m *holding.Machine, now time.Duration) {

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -38,9 +39,15 @@ type Config struct {
 	Advertise string
 	// Join are addresses of others' gossip.
 	Join []string
-	// Insecure lets Bind and PeerBind be other than loopback, though nothing
-	// that passes between hosts is encrypted.
-	Insecure bool
+	// Secured says that Keys and Credentials are given. Without them the addresses
+	// are loopback's, unless Insecure lets them be others though nothing that
+	// passes between hosts is encrypted.
+	Secured, Insecure bool
+	// Keys are those of gossip as they are now, and Credentials what this node
+	// shows others and accepts of them; after a change of either, call Renew. Nil
+	// is plain text.
+	Keys        func() [][]byte
+	Credentials func() *peer.Credentials
 
 	// Bound is B, the most that a copy may be behind. Default 2 s, at least
 	// 500 ms.
@@ -66,8 +73,13 @@ type Config struct {
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
+	// Budget bounds the memory of what is under way between hosts. Default: one
+	// of its own.
+	Budget *rpc.Budget
 	// Events is this process's log. What ends holdings appends to it.
 	Events *invalidation.Log
+	// MaxConns bounds the connections from other sidecars. Default 4,096.
+	MaxConns int
 	// PollEvery is the time between two polls of a member. Default, and most:
 	// Bound / 4.
 	PollEvery time.Duration
@@ -148,6 +160,7 @@ func (c Config) withDefaults() (Config, error) {
 	def(&c.Cluster, DefaultCluster)
 	def(&c.Policy, Available)
 	def(&c.Log, slog.New(slog.DiscardHandler))
+	def(&c.MaxConns, 4096)
 	if c.Weight == 0 {
 		c.Weight = 1
 	}
@@ -169,33 +182,8 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		return c, nil
 	}
-	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
-		return c, fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
-	}
-	for _, a := range []struct{ name, value string }{{"bind", c.Bind}, {"peer_bind", c.PeerBind}} {
-		host, _, err := splitAddress(a.value)
-		if err != nil {
-			return c, fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
-		}
-		ip := net.ParseIP(host)
-		switch {
-		case host == "localhost":
-		case ip == nil:
-			return c, fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946", a.name, a.value)
-		case !c.Insecure && !ip.IsLoopback():
-			return c, fmt.Errorf("%s %s is not loopback, and nothing that passes between hosts is encrypted: use a loopback address, or say insecure where the network is trusted", a.name, a.value)
-		case ip.IsUnspecified() && c.Advertise == "":
-			return c, fmt.Errorf("%s %s is every address of this host, and others must know one: set advertise", a.name, a.value)
-		}
-	}
-	for _, j := range c.Join {
-		host, _, err := splitAddress(j)
-		if err == nil && host == "" {
-			err = errors.New("there is no host")
-		}
-		if err != nil {
-			return c, fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err)
-		}
+	if err := c.checkAddresses(); err != nil {
+		return c, err
 	}
 	if c.Network.Listen == nil {
 		c.Network.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
@@ -207,15 +195,6 @@ func (c Config) withDefaults() (Config, error) {
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
-}
-
-func splitAddress(s string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, err
-	}
-	n, err := strconv.ParseUint(p, 10, 16)
-	return host, int(n), err
 }
 
 func def[T comparable](field *T, v T) {

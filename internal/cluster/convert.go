@@ -131,8 +131,19 @@ func toPromises(list []holding.Promise) []wire.Promise {
 	return out
 }
 
+func toStandings(list []holding.Standing) []wire.Standing {
+	var all []wire.Standing
+	for _, s := range list {
+		all = append(all, wire.Standing{Process: toProcess(s.ID), State: s.State, Weight: s.Weight, In: s.In})
+	}
+	return all
+}
+
 func fromPoll(w *wire.Poll) holding.Info {
-	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have}
+	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
+	for _, s := range w.Others {
+		info.Others = append(info.Others, holding.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
+	}
 	var all []uint16
 	for _, p := range w.Ballots {
 		begin := len(all)

@@ -157,7 +157,7 @@ func (f *flushing) again() bool {
 	version := f.n.cfg.Versions.Next(now.Wall)
 	if !raise && !f.ahead && len(f.silent()) > 0 {
 		raise, f.ahead = true, true
-		version = max(version, kv.FirstVersionAt(now.Wall+2*f.n.cfg.MaxSkew.Milliseconds()))
+		version = max(version, kv.FirstVersionAt(version.Wall().UnixMilli()+2*f.n.cfg.MaxSkew.Milliseconds()))
 	}
 	if raise {
 		f.floor.Version, f.above = uint64(version), false
@@ -297,7 +297,7 @@ func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (
 	if err := wire.UnmarshalBody(a.Body, &w); err != nil {
 		return nil, err
 	}
-	if n.skewed(id, w.WallMS, sent.Wall) {
+	if n.skewed(id, w.WallMS, sent.Wall) || n.ahead(id, w.Newest()) {
 		return nil, errSkewed
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
@@ -327,6 +327,9 @@ func (s *polls) note(w *wire.Note) wire.Reply {
 	n := s.n
 	if n.skewed(s.from, w.WallMS, n.cfg.Clock.Read().Wall-n.cfg.Bound.Milliseconds()/2) {
 		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
+	}
+	if n.ahead(s.from, w.Newest()) {
+		return failure(tooFarAhead)
 	}
 	a, err := n.note(w.Floor)
 	var refused *wire.Error

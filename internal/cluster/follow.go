@@ -37,7 +37,12 @@ func (n *Node) followWait() time.Duration { return n.cfg.Bound / 4 }
 // follow applies what another process appends to its log, until ctx ends.
 func (n *Node) follow(ctx context.Context, id kv.Process) {
 	for ctx.Err() == nil {
-		if err := n.followFrom(ctx, id); err != nil && ctx.Err() == nil {
+		err := n.followFrom(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, rpc.ErrRetiring): // there is another connection
+			continue
+		case err != nil:
 			n.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
 		}
 		sleep(ctx, followFailed)
@@ -115,6 +120,8 @@ func (n *Node) followFrom(ctx context.Context, id kv.Process) error {
 			err = a.ask(window-a.waiting, false)
 		case w.Tell:
 			err = a.ask(1, false)
+		case a.c.Retiring():
+			err = rpc.ErrRetiring
 		}
 		if err != nil {
 			return err
@@ -180,7 +187,7 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 		n.unread(id.Node, err)
 		return w, err
 	}
-	if n.skewed(id, w.WallMS, f.sent) {
+	if n.skewed(id, w.WallMS, f.sent) || n.ahead(id, w.Newest()) {
 		return w, errSkewed
 	}
 	o := n.ownerOf(id)

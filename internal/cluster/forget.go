@@ -75,6 +75,7 @@ func (n *Node) drop(node kv.NodeID, o *member) {
 		o.stop()
 	}
 	n.pool.Remove(o.id)
+	n.known.drop(o.id)
 	delete(n.members, node)
 	delete(n.named, node)
 	n.dropOwners()

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // conflict is gossip's word of two processes under one name.
@@ -44,6 +46,8 @@ func (n *Node) twice(name kv.NodeID) string {
 func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
 	switch {
 	case err == nil:
+		n.met(answered)
+		n.reached(answered)
 		n.trouble(node, "")
 	case answered == (kv.Process{}) && n.troubled(node):
 		n.counts.refused.Add(1) // what it says does not replace what this one has found
@@ -57,6 +61,7 @@ func (n *Node) refused(node kv.NodeID, err error) {
 		return
 	}
 	n.counts.refused.Add(1)
+	n.metRefused(node)
 	if n.trouble(node, err.Error()) && n.line("refused", node) {
 		n.cfg.Log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
 	}
@@ -122,7 +127,11 @@ type Stats struct {
 	Applied, Gaps, Resets     int64
 	Relayed, Unrelayed, Heard int64
 	Lag                       time.Duration
+	Links                     peer.Stats // connections of others to this node
 	Leases                    []Lease
+
+	Gossip gossip.Stats
+	Met    Met // of members that gossip alone had told of
 }
 
 // Lease is how old the lease on another process is, less than zero where there
@@ -142,10 +151,14 @@ func (n *Node) Stats() Stats {
 	s.Applied, s.Gaps, s.Resets = c.applied.Load(), c.gaps.Load(), c.resets.Load()
 	s.Relayed, s.Unrelayed, s.Heard = c.relayed.Load(), c.unrelayed.Load(), c.heard.Load()
 	s.Lag = time.Duration(c.lag.Load())
-	s.Held = n.Held().Len()
+	s.Held, s.Links = n.Held().Len(), n.server.Stats()
+	s.Met = n.meeting.stats()
 	now := n.cfg.Clock.Read().Boot
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.gossip != nil {
+		s.Gossip = n.gossip.Stats()
+	}
 	s.In = n.machine.In()
 	for id, o := range n.owners {
 		switch at := o.LeasedAt(); {
@@ -185,6 +198,7 @@ const (
 	StateMissing = "missing" // gossip holds it for dead
 	StateLeft    = "left"    // it has said goodbye
 	StateRefused = "refused" // it is not talked to: Why says why
+	StateUnknown = "unknown" // gossip alone tells of it, and it counts for nothing
 )
 
 // Members lists this node and the others, by name.
@@ -216,6 +230,7 @@ func (n *Node) Members() []Member {
 		}
 		list = append(list, o)
 	}
+	list = append(list, n.unknown()...)
 	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
 	return list
 }

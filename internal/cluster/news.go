@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -138,7 +139,7 @@ func (n *Node) answerOne(a *rpc.Answers, b *batch, w *waiting, tell bool) {
 	w.from.sent = b.to
 	b.reply.ID = w.id
 	a.Frame = wire.AppendReply(a.Frame[:0], wire.OpFollow, b.reply)
-	w.conn.Answer(a, a.Frame)
+	w.conn.Answer(a, true)
 }
 
 // urge lets followers have what they lack up to a place at once, and asks them to
@@ -162,13 +163,13 @@ func (n *Node) urge(place uint64) {
 func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 	n := s.n
 	var f wire.Follow
-	if err := wire.UnmarshalBody(q.Body, &f); err != nil {
-		c.Out = wire.AppendError(c.Out, q.ID, wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err))
+	if err := peer.Read(s.from, q, &f); err != nil {
+		c.Out = wire.AppendError(c.Out, q.ID, err)
 		return
 	}
 	wait := min(time.Duration(f.WaitMS)*time.Millisecond, n.followWait())
 	w := waiting{from: s, conn: c, id: q.ID, until: n.cfg.Clock.Read().Boot + wait}
-	c.Begin()
+	c.Begin(nil)
 	var a rpc.Answers
 	n.news.mu.Lock()
 	if f.Anew { // and nobody cares for what was asked before

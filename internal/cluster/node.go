@@ -18,9 +18,10 @@ import (
 
 // Node is this process's part in the cluster. It is safe for concurrent use.
 type Node struct {
-	cfg  Config
-	id   *peer.Identity
-	pool *peer.Pool
+	cfg    Config
+	id     *peer.Identity
+	pool   *peer.Pool
+	server *peer.Server
 
 	// Read without the lock, changed under it.
 	lastSeen atomic.Int64 // the boot clock when it was last read
@@ -36,6 +37,8 @@ type Node struct {
 	machine  *holding.Machine
 	members  map[kv.NodeID]*member
 	named    map[kv.NodeID]namesake
+	known    known
+	meeting  meeting
 	owners   map[kv.Process]*Owner
 	begun    uint32 // generations given out
 	saidIn   bool   // what the log has last said of this node
@@ -72,13 +75,15 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Versions.Follow(cfg.Clock)
 	now := cfg.Clock.Read()
 	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, named: map[kv.NodeID]namesake{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
 		Floors: func() []wire.Floor { return n.floors(strike.FloorsInHello) }, Learn: n.learn,
 	}
-	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted})
+	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Credentials: cfg.Credentials, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted, Budget: cfg.Budget})
+	n.server = peer.NewServer(n.id, cfg.Credentials, n.limits(), cfg.Log, n.handler, n.refused)
 	n.machine = holding.New(holding.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
 		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
@@ -228,6 +233,12 @@ func (n *Node) Changed() <-chan struct{} {
 // peer.Pool.Do.
 func (n *Node) Do(ctx context.Context, to kv.Process, timeout time.Duration, q *wire.Request, a *peer.Answer) error {
 	return n.pool.Do(ctx, to, peer.Call, timeout, q, a)
+}
+
+// Admit says whether the newest version in an answer of a process may be merged;
+// if not, nothing of the answer counts. Do has asked it.
+func (n *Node) Admit(from kv.Process, newest uint64) error {
+	return n.pool.Admit(from, newest)
 }
 
 // Live returns the connection for calls to another process, if there is one.

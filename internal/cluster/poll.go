@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -16,16 +17,21 @@ import (
 type member struct {
 	id      kv.Process
 	address string
-	state   uint64 // counts the changes of the next two
+	state   uint64 // counts the changes of the next two, as the process itself has told; zero is not yet
 	weight  uint32
 	in      bool
-	wasIn   bool // this process has been in, as far as gossip or polls have told
+	hint    uint64        // gossip's word of that count
+	hintOut bool          // and whether it says that the process is out
+	toldAt  time.Duration // when the process itself has told last, on the boot clock
+	wasIn   bool          // this process has been in, as far as gossip or polls have told
+	reached bool          // it has answered a greeting at its address
 	alive   bool
 	goneAt  time.Duration // since when it does not live, on the boot clock
 	left    kv.Process    // the last one that has said goodbye
 	trouble string        // why it is not talked to
 	skewed  bool          // its clock was too far off when it was last looked at
 	stop    func()        // ends its poller; nil where there is none
+	kick    chan struct{} // has one where the next poll is not to wait
 	acquire chan struct{} // has an element for each ACQUIRE under way
 	auth    chan struct{} // and for each AUTH
 }
@@ -59,22 +65,32 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
 	m := n.members[id.Node]
 	if m == nil {
-		m = &member{acquire: make(chan struct{}, maxAcquires), auth: make(chan struct{}, maxAuths)}
+		m = &member{acquire: make(chan struct{}, maxAcquires), auth: make(chan struct{}, maxAuths), kick: make(chan struct{}, 1)}
 		n.members[id.Node] = m
 	}
-	next := *m
-	next.id, next.address, next.alive = id, g.Meta.Address, g.State == gossip.Alive
-	next.state, next.weight, next.in = g.Meta.State, g.Meta.Weight, g.Meta.In
-	next.wasIn = next.in || next.id == m.id && m.wasIn
+	next := m.next(id, &g)
+	if next.id != m.id {
+		next.toldAt = now
+	}
 	if !next.alive && (m.alive || m.id != next.id) {
 		next.goneAt = now
 	}
-	if next.id == m.id && next.address == m.address && next.state == m.state && next.alive == m.alive {
+	if next.id == m.id && next.address == m.address && next.hint == m.hint && next.alive == m.alive {
 		return
 	}
 	moved := next.id != m.id || next.address != m.address
+	if next.hint != m.hint {
+		select {
+		case m.kick <- struct{}{}:
+		default:
+		}
+	}
+	old := m.id
 	*m = next
 	if moved {
+		if old != id {
+			n.known.drop(old)
+		}
 		m.trouble = ""
 		n.pool.Set(id, m.address)
 		if m.stop != nil {
@@ -82,19 +98,67 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 		}
 		ctx, cancel := context.WithCancel(n.running)
 		m.stop = cancel
-		n.tasks.Go(func() { n.poll(ctx, id) }) // ends with Run, or when the process is replaced
+		n.tasks.Go(func() { n.poll(ctx, id, m.kick) }) // ends with Run, or when the process is replaced
 		n.tasks.Go(func() { n.follow(ctx, id) })
 	}
 	if m.alive {
-		machine.Seen(now, id, m.state, m.weight, m.in)
+		machine.Seen(now, id, m.count(), m.weight, m.in)
 	} else {
 		machine.Missing(now, id.Node)
 	}
 }
 
+// next is what becomes of a member with gossip's word of it. That it is in, and its
+// weight, count until the process itself has told, and are a hint to ask it then; its
+// address counts until it has answered there, and is that process's for good.
+func (m *member) next(id kv.Process, g *gossip.Member) member {
+	next := *m
+	if m.id != id {
+		next.state, next.wasIn, next.reached, next.skewed = 0, false, false, false
+	}
+	next.id, next.alive, next.hint, next.hintOut = id, g.State == gossip.Alive, g.Meta.State, !g.Meta.In
+	if !next.reached {
+		next.address = g.Meta.Address
+	}
+	if next.state == 0 || strike.Out(strike.Hint) {
+		next.weight, next.in = g.Meta.Weight, g.Meta.In
+	}
+	next.wasIn = next.wasIn || next.in
+	return next
+}
+
+// count is the one under which gossip's word of the next two counts: none, so that it
+// does until the process itself has told.
+func (m *member) count() uint64 {
+	if strike.Out(strike.Hint) {
+		return m.hint
+	}
+	return 0
+}
+
+// goneOut takes gossip's word that a process is out once the process itself has told
+// nothing for the detection time: this node cannot hear it, or does not listen. The word
+// may be a stranger's: it ends as soon as the process tells something, and is not told on.
+func (n *Node) goneOut(machine *holding.Machine, now time.Duration) {
+	for _, m := range n.members {
+		if m.hintOut && m.hint > m.state && now-m.toldAt >= n.cfg.Detection {
+			machine.GoneOut(now, m.id, m.hint)
+			m.in = false
+		}
+	}
+}
+
+// tells notes what a process tells of itself. The lock is held.
+func (n *Node) tells(id kv.Process, state uint64, weight uint32, in bool) {
+	if m := n.members[id.Node]; m != nil && m.id == id && state >= m.state {
+		m.state, m.weight, m.in = state, weight, in
+		m.wasIn = m.wasIn || in
+	}
+}
+
 // poll asks a process every B/4 for what leases and holdings depend on. It goes
 // on while gossip misses the process: a path that still works counts.
-func (n *Node) poll(ctx context.Context, id kv.Process) {
+func (n *Node) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 	t := time.NewTicker(n.cfg.PollEvery)
 	defer t.Stop()
 	for {
@@ -103,6 +167,8 @@ func (n *Node) poll(ctx context.Context, id kv.Process) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-kick:
+			sleep(ctx, n.cfg.PollEvery/16) // it may be said often
 		}
 	}
 }
@@ -131,7 +197,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 		return
 	}
 	now := n.cfg.Clock.Read().Boot
-	if n.skewed(id, w.WallMS, sent.Wall) {
+	if n.skewed(id, w.WallMS, sent.Wall) || n.ahead(id, w.Newest()) {
 		return
 	}
 	n.trouble(id.Node, "") // whatever there was
@@ -140,12 +206,14 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.about(id, func(m *holding.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
-		n.members[id.Node].wasIn = w.In || n.members[id.Node].wasIn
+		n.tells(id, w.State, w.Weight, w.In)
+		n.members[id.Node].toldAt = now
 		o = n.owner(id)
 	})
 	if o == nil {
 		return
 	}
+	n.vouched(w.Others)
 	later(&o.polledAt, sent.Boot)
 	o.answered(time.Duration(min(w.BootNS, math.MaxInt64/2)), now)
 	n.leased(o, o.log.Polled(sent.Boot, w.Head))
@@ -158,7 +226,7 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 		State: info.State, Joined: info.Joined, In: info.In, Weight: info.Weight, Leased: info.Leased,
 		Ballots: n.promises(info.Ballots), Next: info.Next, Have: info.Have,
 		WallMS: now.Wall, Clock: uint64(n.cfg.Versions.Next(now.Wall)), Head: n.cfg.Events.Head(),
-		BootNS: uint64(now.Boot),
+		BootNS: uint64(now.Boot), Others: toStandings(info.Others), OthersAt: info.OthersAt, OthersHave: info.OthersHave,
 	}
 	for _, name := range n.machine.Unpolled() {
 		w.Cannot = append(w.Cannot, string(name))
@@ -201,6 +269,23 @@ func (n *Node) skewed(id kv.Process, wall, since int64) bool {
 	return err != nil
 }
 
+// ahead says whether a version that a process tells of is too far ahead for
+// anything that it says with it to count. Until its next poll is looked at its
+// clock counts as off.
+func (n *Node) ahead(id kv.Process, newest uint64) bool {
+	err := n.id.Ahead(id.Node, newest)
+	if err == nil {
+		return false
+	}
+	n.refused(id.Node, err)
+	n.mu.Lock()
+	if m := n.members[id.Node]; m != nil && m.id == id {
+		m.skewed = true
+	}
+	n.mu.Unlock()
+	return true
+}
+
 // send asks a process for partitions.
 func (n *Node) send(s holding.Send) {
 	m := n.members[s.To.Node]
@@ -240,6 +325,9 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	}
 	if err != nil || a.Status != wire.OK {
 		n.cfg.Log.Debug("an ACQUIRE was not answered", "node", to.Node, "error", err, "message", string(a.Message))
+		return
+	}
+	if n.ahead(to, w.Newest()) {
 		return
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))

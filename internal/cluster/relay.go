@@ -81,7 +81,7 @@ func (n *Node) relayed(b []byte) {
 	known := m != nil && m.id == from && !m.skewed && !n.cfg.Network.NoRelay
 	n.mu.Unlock()
 	events, err := fromEvents(&w.Events)
-	if !known || err != nil {
+	if !known || err != nil || n.ahead(from, w.Newest()) {
 		return // of an earlier run, or of a clock that does not count
 	}
 	for i := range events {

@@ -51,12 +51,13 @@ func (n *Node) Run(ctx context.Context) error {
 	n.mu.Lock()
 	n.gossip, n.running = g, inner
 	n.mu.Unlock()
+	n.renewGossip() // its keys may have changed since it got them
 	close(n.listening)
 	n.cfg.Log.Info("taking part in a cluster", "cluster", n.cfg.Cluster, "gossip", g.Address(), "peers", n.address, "join", n.cfg.Join)
-	server := peer.NewServer(n.id, n.limits(), n.cfg.Log, n.handler, n.refused)
-	group.Go(func() error { return server.Serve(inner, ln) })
+	group.Go(func() error { return n.server.Serve(inner, ln) })
 	group.Go(func() error { return g.Run(inner) })
 	group.Go(func() error { n.watch(inner); return nil })
+	group.Go(func() error { n.meet(inner); return nil })
 	group.Go(func() error { n.tick(inner); return nil })
 	group.Go(func() error { n.look(inner); return nil })
 	group.Go(func() error { n.gather(inner); return nil })
@@ -95,22 +96,47 @@ func (n *Node) advertised(a net.Addr) (string, error) {
 }
 
 func (n *Node) limits() rpc.Limits {
-	return rpc.Limits{MaxConns: 4096, MaxFrame: 64 << 20}
+	return rpc.Limits{MaxConns: n.cfg.MaxConns, MaxFrame: 64 << 20, Budget: n.cfg.Budget}
 }
 
 func (n *Node) gossipConfig() gossip.Config {
 	c := gossip.Config{
 		Node: string(n.cfg.Self.Node), Cluster: n.cfg.Cluster, Bind: n.cfg.Bind, Join: n.cfg.Join,
-		Meta: n.meta(), Conflict: n.conflict, Receive: n.relayed, Log: n.cfg.Log,
+		Meta: n.meta(), Known: n.isKnown, Conflict: n.conflict, Receive: n.relayed, Log: n.cfg.Log,
 	}
 	if n.cfg.Advertise != "" {
 		_, port, _ := splitAddress(n.cfg.Bind)
 		c.Advertise = net.JoinHostPort(n.cfg.Advertise, strconv.Itoa(port))
 	}
+	if n.cfg.Keys != nil {
+		c.Keys = n.cfg.Keys()
+	}
 	if n.cfg.Network.Transport != nil {
 		c.Transport = n.cfg.Network.Transport(n.cfg.Bind)
 	}
 	return c
+}
+
+// Renew takes keys and credentials that have changed. It replaces the connections
+// to other sidecars, and ends those of others that are not accepted any more,
+// without a call that fails. Where nothing runs yet, Run takes them.
+func (n *Node) Renew() {
+	n.renewGossip()
+	n.pool.Renew()
+	n.server.Renew()
+}
+
+// renewGossip gives gossip the keys as they are now.
+func (n *Node) renewGossip() {
+	n.mu.Lock()
+	g := n.gossip
+	n.mu.Unlock()
+	if g == nil || n.cfg.Keys == nil {
+		return
+	}
+	if err := g.SetKeys(n.cfg.Keys()); err != nil {
+		n.cfg.Log.Error("gossip does not take the keys", "error", err)
+	}
 }
 
 func (n *Node) meta() gossip.Meta {
@@ -139,6 +165,8 @@ func (n *Node) tick(ctx context.Context) {
 			return
 		case <-t.C:
 			n.step(func(m *holding.Machine, now time.Duration) {
+				n.rumours(m, now)
+				n.goneOut(m, now)
 				m.Tick(now)
 				n.sweep(m, now)
 			})

@@ -13,8 +13,12 @@ import (
 
 // handler makes what serves another process, by the connection's purpose.
 func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
-	if purpose == peer.Call {
+	n.met(from)
+	switch purpose {
+	case peer.Call:
 		return n.cfg.Tiers.Calls(from)
+	case peer.Meet:
+		return idle{}
 	}
 	return &polls{n: n, from: from}
 }
@@ -67,39 +71,44 @@ func (s *polls) Serve(c *rpc.Conn, frames [][]byte) error {
 }
 
 func (s *polls) serve(q *wire.Request) wire.Reply {
-	var err error
+	var err *wire.Error
 	switch q.Op {
 	case wire.OpPoll:
 		var w wire.Poll
-		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+		if err = peer.Read(s.from, q, &w); err == nil {
 			return s.poll(&w)
 		}
 	case wire.OpAcquire:
 		var w wire.Acquire
-		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+		if err = peer.Read(s.from, q, &w); err == nil {
 			return s.acquire(&w)
 		}
 	case wire.OpAuth:
 		var w wire.Auth
-		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+		if err = peer.Read(s.from, q, &w); err == nil {
 			return s.authorize(&w)
 		}
 	case wire.OpNote:
 		var w wire.Note
-		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
+		if err = peer.Read(s.from, q, &w); err == nil {
 			return s.note(&w)
 		}
 	case wire.OpGoodbye:
 		var w wire.Goodbye
-		if err = wire.UnmarshalBody(q.Body, &w); err == nil {
-			s.n.left(fromProcess(w.From))
+		if err = peer.Read(s.from, q, &w); err == nil {
+			s.n.left(s.from)
 			return wire.Reply{}
 		}
+	case wire.OpPing: // the last one of a connection that is replaced
+		return wire.Reply{}
 	default:
-		return failure(wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op))
+		err = wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op)
 	}
-	return failure(wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err))
+	return failure(err)
 }
+
+// tooFarAhead answers what names a version that cannot be: see peer.Identity.
+var tooFarAhead = wire.Errorf(wire.Unauthorized, "a version in the message is further ahead than max_clock_skew allows: set the wall clock of its host right and start it anew")
 
 func failure(e *wire.Error) wire.Reply {
 	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
@@ -120,11 +129,19 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 	if n.skewed(s.from, w.WallMS, now.Wall-n.cfg.Bound.Milliseconds()/2) {
 		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
 	}
+	if n.ahead(s.from, w.Newest()) {
+		return failure(tooFarAhead)
+	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.from(s.from, func(m *holding.Machine, now time.Duration) {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
+		n.tells(s.from, w.State, w.Weight, w.In)
+		if o := n.members[s.from.Node]; o != nil && o.id == s.from {
+			o.toldAt = now
+		}
 	})
+	n.vouched(w.Others)
 	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
@@ -140,6 +157,9 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 // acquire answers an ACQUIRE. What it ends has ended before the answer is made.
 func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	n := s.n
+	if n.ahead(s.from, w.Newest()) {
+		return failure(tooFarAhead)
+	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	ballot := FromBallot(w.Ballot)
 	var a holding.Answer

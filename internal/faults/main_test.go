@@ -69,6 +69,8 @@ type spec struct {
 	Insecure                      bool
 	Voters                        []string // and policy consistent, where there are any
 	Namespaces                    string   // as the configuration file has them
+	Keys                          string   // the cluster key file; SIGHUP reloads it
+	TLS                           sidecar.TLSFiles
 }
 
 // runSidecar is what the command's run does.
@@ -99,12 +101,21 @@ func (sp *spec) run(ctx context.Context) error {
 	s, err := sidecar.New(sidecar.Config{
 		PartitionPolicy: policy, Voters: sp.Voters, Namespaces: namespaces,
 		Node: sp.Node, Socket: sp.Socket, L1Size: 4 << 20, L2Size: 32 << 20,
-		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, MaxStaleness: sp.MaxStaleness,
+		Bind: sp.Bind, Advertise: sp.Advertise, Join: sp.Join, Insecure: sp.Insecure, ClusterKeyFile: sp.Keys, TLS: sp.TLS, MaxStaleness: sp.MaxStaleness,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: shortTime})),
 	})
 	if err != nil {
 		return err
 	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() { // ends with the process
+		for range hangup {
+			if err := s.Reload(); err != nil {
+				fmt.Fprintln(os.Stderr, "reload:", err)
+			}
+		}
+	}()
 	if err = s.Run(ctx); errors.Is(err, ctx.Err()) {
 		return nil
 	}

@@ -87,6 +87,78 @@ func TestHLCExceedsWhatItObserved(t *testing.T) {
 	}
 }
 
+// TestHLCNeverWraps: whatever it observes, and whatever the wall clock reads, its
+// versions increase; at its very end it stops.
+func TestHLCNeverWraps(t *testing.T) {
+	for _, v := range []Version{math.MaxUint64, math.MaxUint64 - 1<<tagBits, (lastObserved + 1) << tagBits, lastObserved << tagBits, 478 << 32} {
+		for _, wall := range []int64{0, -1, 1_700_000_000_000, 1<<42 - 1, 1 << 42, 1 << 52, math.MaxInt64, math.MinInt64} {
+			c := NewHLC(3)
+			last := c.Next(wall)
+			if merged := c.Observe(v); merged != (v>>tagBits <= lastObserved) {
+				t.Errorf("Observe(%d) = %v", uint64(v), merged)
+			} else if merged {
+				last = max(last, v)
+			}
+			for range 3 {
+				next := c.Next(wall)
+				if next <= last {
+					t.Fatalf("wall clock %d, after %d: %d", wall, uint64(last), uint64(next))
+				}
+				last = next
+			}
+		}
+	}
+	c := NewHLC(0)
+	c.last.Store(1<<(64-tagBits) - 2)
+	c.Next(0)
+	defer func() {
+		if recover() == nil {
+			t.Error("the clock goes on past its end")
+		}
+	}()
+	c.Next(0)
+}
+
+// handClock stands where it was set.
+type handClock struct{ Moment }
+
+func (c *handClock) Read() Moment { return c.Moment }
+
+// TestHLCFollows: versions follow a wall clock as far as the boot clock has gone,
+// and so come back with it.
+func TestHLCFollows(t *testing.T) {
+	const start = 1_700_000_000_000
+	clock := &handClock{Moment{Wall: start, Boot: time.Hour}}
+	c := NewHLC(1)
+	c.Follow(clock)
+	next := func(wall int64, boot time.Duration) int64 {
+		clock.Moment = Moment{Wall: start + wall, Boot: time.Hour + boot}
+		return c.Next(clock.Wall).Wall().UnixMilli() - start
+	}
+	for _, tc := range []struct {
+		name string
+		wall int64
+		boot time.Duration
+		want int64
+	}{
+		{"as the boot clock", 1000, time.Second, 1000},
+		{"a little ahead", 1400, time.Second, 1400},
+		{"set an hour ahead", 3_601_000, time.Second, 1500},
+		{"and on", 3_602_000, 2 * time.Second, 2500},
+		{"set back", 3000, 3 * time.Second, 3000},
+		{"set behind", -3_600_000, 3 * time.Second, 3000},
+		{"after a long sleep", 7_200_000, 2 * time.Hour, 7_200_000},
+	} {
+		if got := next(tc.wall, tc.boot); got != tc.want {
+			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
+		}
+	}
+	c.Observe(FirstVersionAt(start + 9_000_000)) // the others' time: this host's was wrong
+	if got := next(9_000_200, 2*time.Hour); got != 9_000_200 {
+		t.Errorf("behind the others: %d", got)
+	}
+}
+
 func TestVersionParts(t *testing.T) {
 	v := NewHLC(77).Next(1_700_000_000_123)
 	if got := v.Wall().UnixMilli(); got != 1_700_000_000_123 {

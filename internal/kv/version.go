@@ -40,8 +40,28 @@ func FirstVersionAt(wallMillis int64) Version {
 // HLC is a process's hybrid logical clock. Its versions strictly increase and
 // exceed every version it has observed. It is safe for concurrent use.
 type HLC struct {
-	tag  uint64
-	last atomic.Uint64 // the last version stamped or observed, less its tag
+	tag    uint64
+	last   atomic.Uint64 // the last version stamped or observed, less its tag
+	clock  Clock         // see Follow; nil follows every reading
+	origin Moment
+}
+
+// Follow has the clock follow a wall clock only as far as the boot clock has gone
+// since now, and half a second: one that is set ahead does not take the versions
+// with it, which could not go back when it does. It is called before the clock is
+// used by others. Where the wall clock was behind before it was set, the others'
+// versions are what this one follows.
+func (c *HLC) Follow(clock Clock) { c.clock, c.origin = clock, clock.Read() }
+
+const followStep = 500 // milliseconds
+
+// steady is a wall clock's reading, in milliseconds, as far as it is followed.
+func (c *HLC) steady(wall uint64) uint64 {
+	if c.clock == nil {
+		return wall
+	}
+	went := (c.clock.Read().Boot - c.origin.Boot).Milliseconds()
+	return min(wall, uint64(max(c.origin.Wall+went, 0))+followStep)
 }
 
 // NewHLC returns a clock that marks its versions with the low 10 bits of tag.
@@ -49,25 +69,43 @@ func NewHLC(tag uint16) *HLC {
 	return &HLC{tag: uint64(tag) & (1<<tagBits - 1)}
 }
 
+// lastObserved is the last version that HLC.Observe merges, less its tag: three
+// days before the end, so that there are stamps left whatever has come.
+const lastObserved = 1<<(64-tagBits) - 1<<40
+
 // Next stamps a new version; wallMillis is the wall clock, read by the caller
-// (once per batch is enough, the logical part orders the rest).
+// (once per batch is enough, the logical part orders the rest). It never wraps: a
+// wall clock at the end of the range counts as three days before it, and after the
+// 10¹² stamps that are left from there it panics.
 func (c *HLC) Next(wallMillis int64) Version {
+	wall := min(uint64(max(wallMillis, 0)), lastObserved>>logicalBits)
+	if wall > c.last.Load()>>logicalBits+followStep {
+		wall = c.steady(wall)
+	}
 	for {
 		last := c.last.Load()
-		next := max(last+1, uint64(wallMillis)<<logicalBits)
+		next := max(last+1, wall<<logicalBits)
+		if next > 1<<(64-tagBits)-1 {
+			panic("kv: the version clock has come to its end: this host's wall clock is past the year 2109")
+		}
 		if c.last.CompareAndSwap(last, next) {
 			return Version(next<<tagBits | c.tag)
 		}
 	}
 }
 
-// Observe makes every later version exceed v.
-func (c *HLC) Observe(v Version) {
+// Observe makes every later version exceed v. It says whether they do: it merges
+// none of the last three days of the range. Whether another host's clock can be
+// right is for the caller to ask before: see peer.Identity.
+func (c *HLC) Observe(v Version) bool {
 	seen := uint64(v) >> tagBits
+	if seen > lastObserved {
+		return false
+	}
 	for {
 		last := c.last.Load()
 		if last >= seen || c.last.CompareAndSwap(last, seen) {
-			return
+			return true
 		}
 	}
 }

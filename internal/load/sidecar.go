@@ -12,6 +12,7 @@ import (
 // Sidecar speaks the sidecar's protocol: GETs, or SETs where Value is given.
 type Sidecar struct {
 	Namespace string // default: the server's
+	Token     string // shown to the server; default: none
 	KeySize   int    // bytes; at least 16
 	Value     []byte
 }
@@ -32,7 +33,7 @@ func Key(dst []byte, n uint64, size int) []byte {
 
 // Greet says HELLO.
 func (p Sidecar) Greet(nc net.Conn) error {
-	q := wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Client: "load", Namespace: p.Namespace}}
+	q := wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Client: "load", Token: p.Token, Namespace: p.Namespace}}
 	if _, err := nc.Write(wire.AppendRequest(nil, &q)); err != nil {
 		return err
 	}

@@ -10,10 +10,18 @@
 // cannot delay them; "call" carries the rest. There is one connection a
 // direction and purpose: a new one from a node replaces the older.
 //
+// With Credentials all connections are TLS 1.3, and both sides show a certificate
+// that has the node's name. Every message that names its sender is held to the
+// process that was greeted (see Read). When credentials change, connections are
+// replaced without a call that fails (see Pool.Renew).
+//
+// Strangers, which have not been greeted, are bounded in number, rate, time and
+// bytes (see door).
+//
 // The greeting refuses who speaks no common version, belongs to another
 // cluster, has other cluster-wide settings, or whose clock is off; the message
 // names both values.
 //
-// Goroutines: those of rpc, one a connection. They end with Server.Serve and
-// Pool.Close.
+// Goroutines: those of rpc, one a connection; one that accepts, one a handshake, and
+// those of a renewal. They end with Server.Serve and Pool.Close.
 package peer

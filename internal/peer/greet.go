@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -14,10 +15,11 @@ import (
 // Purpose is what a connection is for.
 type Purpose string
 
-// The two purposes.
+// The purposes.
 const (
 	Poll Purpose = "poll"
 	Call Purpose = "call"
+	Meet Purpose = "meet" // the greeting alone: whether a process is there
 )
 
 // Identity is what a node tells of itself, and what others must share with it.
@@ -30,6 +32,8 @@ type Identity struct {
 	Versions *kv.HLC
 	Floors   func() []wire.Floor // the flushes that this node knows of; nil is none
 	Learn    func([]wire.Floor)  // takes others', before a greeting is answered, or counts; nil does not
+
+	limit atomic.Uint64 // up to which versions are let in: see Ahead
 }
 
 // ErrRefused: one side will not talk to the other, and says why.
@@ -61,21 +65,27 @@ func (id *Identity) heed(h *wire.PeerHello) {
 // check says why a greeting cannot be accepted, if so. The clock is compared
 // with when the greeting must have been written: between since and now.
 func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
-	from := h.From.Node
+	from := word(h.From.Node)
 	switch {
+	case h.From.Node == "" || len(h.From.Node) > wire.MaxNameLen:
+		return fmt.Errorf("a node name of %d bytes: 1 to %d are taken", len(h.From.Node), wire.MaxNameLen)
 	case h.MinVersion > wire.PeerVersion || h.MaxVersion < 1:
-		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one", from, h.MinVersion, h.MaxVersion, wire.PeerVersion)
+		return fmt.Errorf("%s speaks versions %d to %d between sidecars, this one 1 to %d: upgrade the older one",
+			from, h.MinVersion, h.MaxVersion, wire.PeerVersion)
 	case h.Cluster != id.Cluster:
-		return fmt.Errorf("%s belongs to cluster %q, this one to %q", from, h.Cluster, id.Cluster)
+		return fmt.Errorf("%s belongs to cluster %s, this one to %q", from, shown(h.Cluster), id.Cluster)
 	case h.From.Node == string(id.Self.Node) && h.From.Epoch != uint64(id.Self.Epoch):
 		return fmt.Errorf("another process calls itself %s too: names must be unique, set node", from)
-	case from == "" || len(from) > wire.MaxNameLen:
-		return fmt.Errorf("a node name of %d bytes", len(from))
+	case len(h.Settings) > maxSettings:
+		return fmt.Errorf("%s has %d cluster-wide settings: there are %d at the most", from, len(h.Settings), maxSettings)
 	}
 	if diff := id.differences(h.Settings); diff != "" {
 		return fmt.Errorf("%s has other cluster-wide settings: %s; they must be the same on all nodes", from, diff)
 	}
-	return id.Skew(from, h.WallMS, since, now)
+	if err := id.Skew(from, h.WallMS, since, now); err != nil {
+		return err
+	}
+	return id.Ahead(kv.NodeID(from), h.Newest())
 }
 
 // Skew says whether a wall clock that was read between since and now on ours
@@ -100,6 +110,9 @@ func (e *SkewError) Error() string {
 	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks", e.Node, max(e.Behind, e.Ahead), e.Most)
 }
 
+// maxSettings bounds how many settings of a greeting are compared.
+const maxSettings = 4096
+
 // differences lists the settings that are not the same, with both values.
 func (id *Identity) differences(theirs map[string]string) string {
 	names := map[string]bool{}
@@ -112,7 +125,7 @@ func (id *Identity) differences(theirs map[string]string) string {
 	var list []string
 	for n := range names {
 		if a, b := theirs[n], id.Settings[n]; a != b {
-			list = append(list, fmt.Sprintf("%s is %q there and %q here", n, a, b))
+			list = append(list, fmt.Sprintf("%s is %s there and %q here", word(n), shown(a), b))
 		}
 	}
 	sort.Strings(list)

@@ -73,15 +73,23 @@ type testServer struct {
 	refused []string
 }
 
-func serve(t *testing.T, id *Identity) *testServer {
+func serve(t *testing.T, id *Identity) *testServer { return serveWith(t, id, nil) }
+
+// serveWith answers with what reply makes, if it is given.
+func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply) *testServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ts := &testServer{address: ln.Addr().String()}
-	s := NewServer(id, rpc.Limits{}, slog.New(slog.DiscardHandler),
-		func(from kv.Process, p Purpose) rpc.Handler { return &echo{from, p, &ts.closed} },
+	s := NewServer(id, nil, rpc.Limits{}, slog.New(slog.DiscardHandler),
+		func(from kv.Process, p Purpose) rpc.Handler {
+			if e := (echo{from, p, &ts.closed}); reply != nil {
+				return &answers{e, reply}
+			}
+			return &echo{from, p, &ts.closed}
+		},
 		func(_ kv.NodeID, err error) {
 			ts.mu.Lock()
 			ts.refused = append(ts.refused, err.Error())

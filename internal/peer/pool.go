@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,9 +14,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// MaxCalls bounds the calls in flight on one connection between nodes, on both of
+// its sides: a server that served fewer at once would stop to read, and calls that
+// need not wait would wait for those that do.
+const MaxCalls = 4096
+
 // PoolConfig of a Pool. Zero means the default.
 type PoolConfig struct {
 	Identity *Identity
+	// Credentials returns those in use; see Renew. nil: connections are not
+	// encrypted, and nobody proves anything.
+	Credentials func() *Credentials
 	// Dial connects to an address. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// DialTimeout is for connecting and greeting. Default 500 ms.
@@ -24,11 +33,13 @@ type PoolConfig struct {
 	// what was sent, not even the other machine's acknowledgement. Default: the
 	// system's, minutes. Linux only.
 	Unheard time.Duration
-	// MaxCalls bounds the calls in flight to one node; one more gets BUSY.
-	// Default 4,096.
+	// MaxCalls bounds the calls in flight on one connection; one more gets BUSY.
+	// Default MaxCalls.
 	MaxCalls int
 	// MaxFrame bounds an answer, in bytes. Default 32 MiB.
 	MaxFrame int
+	// Budget bounds the memory of requests and answers under way; nil is no bound.
+	Budget *rpc.Budget
 	// Greeted is called when a node has answered the greeting, or refused: then
 	// err says why. It must not block.
 	Greeted func(node kv.NodeID, answered kv.Process, err error)
@@ -41,6 +52,8 @@ type Pool struct {
 	mu      sync.Mutex
 	remotes map[kv.NodeID]*remote
 	closed  bool
+	renewal context.CancelFunc // ends the last one; nil before the first
+	tasks   sync.WaitGroup     // of renewals
 }
 
 // remote is another node, in the process that is known.
@@ -61,7 +74,7 @@ func NewPool(cfg PoolConfig) *Pool {
 		cfg.DialTimeout = 500 * time.Millisecond
 	}
 	if cfg.MaxCalls == 0 {
-		cfg.MaxCalls = 4096
+		cfg.MaxCalls = MaxCalls
 	}
 	if cfg.Greeted == nil {
 		cfg.Greeted = func(kv.NodeID, kv.Process, error) {}
@@ -102,10 +115,14 @@ func (p *Pool) Close() {
 	p.mu.Lock()
 	remotes := p.remotes
 	p.remotes, p.closed = map[kv.NodeID]*remote{}, true
+	if p.renewal != nil {
+		p.renewal()
+	}
 	p.mu.Unlock()
 	for _, r := range remotes {
 		r.close()
 	}
+	p.tasks.Wait()
 }
 
 func (r *remote) close() {
@@ -145,19 +162,35 @@ func (a *Answer) Release() {
 // The caller releases the answer, also after an error. An answer that is an
 // error status is no error here.
 func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
-	c, timeout, err := p.Connect(ctx, id, purpose, timeout)
+	for {
+		c, left, err := p.Connect(ctx, id, purpose, timeout)
+		if err != nil {
+			return err
+		}
+		timeout = left
+		q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
+		if a.call, err = c.Do(ctx, timeout, q); errors.Is(err, rpc.ErrRetiring) {
+			continue // another has its place
+		} else if err != nil {
+			return err
+		}
+		a.client = c
+		if err := wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
+			return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
+		}
+		return p.Admit(id, a.Newest())
+	}
+}
+
+// Admit says whether the newest version in an answer of a process may be merged;
+// if not, nothing of the answer counts.
+func (p *Pool) Admit(id kv.Process, newest uint64) error {
+	err := p.cfg.Identity.Ahead(id.Node, newest)
 	if err != nil {
-		return err
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+		p.cfg.Greeted(id.Node, id, err)
 	}
-	q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
-	if a.call, err = c.Do(ctx, timeout, q); err != nil {
-		return err
-	}
-	a.client = c
-	if err := wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
-		return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
-	}
-	return nil
+	return err
 }
 
 // Connect returns the connection to a process, and makes it where there is none.
@@ -217,12 +250,56 @@ var errDial = errors.New("cannot connect")
 func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.DialTimeout)
 	defer cancel()
+	c, err := p.open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return p.greeted(ctx, c, r, purpose)
+}
+
+// open connects to a node, and makes sure of it where there are credentials.
+func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 	nc, err := p.cfg.Dial(ctx, r.address)
 	if err != nil {
 		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
 	}
 	dropUnheard(nc, p.cfg.Unheard)
-	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: p.cfg.MaxCalls, MaxFrame: p.cfg.MaxFrame})
+	if p.cfg.Credentials != nil {
+		if nc, err = p.secure(ctx, nc, r); err != nil {
+			return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+		}
+	}
+	return rpc.NewClient(nc, rpc.ClientConfig{
+		MaxCalls: p.cfg.MaxCalls, MaxFrame: p.cfg.MaxFrame, Budget: p.cfg.Budget, Owner: "node " + string(r.id.Node),
+	}), nil
+}
+
+// secure shakes hands.
+func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, error) {
+	creds := p.cfg.Credentials()
+	s := rpc.Secure(nc, func(below net.Conn) *tls.Conn {
+		return tls.Client(below, creds.config(expect(r.id.Node)))
+	})
+	if err := s.HandshakeContext(ctx); err != nil {
+		_ = nc.Close()
+		err = fmt.Errorf("TLS: %w", err)
+		return nil, p.doubt(r, err)
+	}
+	return s, nil
+}
+
+// doubt tells of what is amiss with the other side's credentials, or this one's,
+// if that is why an attempt to connect has failed.
+func (p *Pool) doubt(r *remote, err error) error {
+	if remedy := mismatch(err); remedy != "" {
+		err = fmt.Errorf("%w: %s and this host do not accept each other: %w: %s", ErrRefused, r.id.Node, err, remedy)
+		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
+	}
+	return err
+}
+
+// greeted greets a node on a new connection.
+func (p *Pool) greeted(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) (*rpc.Client, error) {
 	if err := p.greet(ctx, c, r, purpose); err != nil {
 		_ = c.Close()
 		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
@@ -239,7 +316,8 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	}
 	call, err := c.Do(ctx, p.cfg.DialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
 	if err != nil {
-		return err
+		c.Release(call)
+		return p.doubt(r, err) // the other side says no to a certificate when the handshake is over here
 	}
 	defer c.Release(call)
 	var reply wire.Reply
@@ -247,7 +325,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 		return err
 	}
 	if reply.Status != wire.OK {
-		err := fmt.Errorf("%w by %s: %s", ErrRefused, r.id.Node, reply.Message)
+		err := fmt.Errorf("%w by %s: %s", ErrRefused, r.id.Node, trimmed(string(reply.Message)))
 		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
 		return err
 	}
@@ -260,6 +338,9 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 		err = fmt.Errorf("%w: %w", ErrRefused, err)
 		p.cfg.Greeted(r.id.Node, them, err)
 		return err
+	}
+	if them.Node != r.id.Node {
+		return fmt.Errorf("%s answers there, %s was expected", shown(answer.From.Node), r.id)
 	}
 	id.heed(&answer)
 	p.cfg.Greeted(r.id.Node, them, nil)

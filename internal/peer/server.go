@@ -2,11 +2,13 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -15,15 +17,18 @@ import (
 
 // Server serves other nodes.
 type Server struct {
-	id  *Identity
-	log *slog.Logger
-	rpc *rpc.Server
+	id    *Identity
+	log   *slog.Logger
+	creds func() *Credentials
+	rpc   *rpc.Server
+	door  atomic.Pointer[door] // nil before Serve
 	// handler makes what serves a process that has been greeted.
 	handler func(from kv.Process, purpose Purpose) rpc.Handler
 	refused func(node kv.NodeID, err error)
 
 	mu       sync.Mutex
 	sessions map[sessionKey]*session // the newest of each
+	greeted  map[*session]struct{}   // these, and older ones that have calls under way
 }
 
 type sessionKey struct {
@@ -32,30 +37,69 @@ type sessionKey struct {
 }
 
 // NewServer returns a server that hands each process to a handler once it has
-// been greeted, and tells refused whom it did not accept.
-func NewServer(id *Identity, limits rpc.Limits, log *slog.Logger, handler func(kv.Process, Purpose) rpc.Handler, refused func(kv.NodeID, error)) *Server {
-	s := &Server{id: id, log: log, handler: handler, refused: refused, sessions: map[sessionKey]*session{}}
-	s.rpc = rpc.NewServer(limits, log, func(net.Conn) (rpc.Handler, error) {
-		return &session{server: s}, nil
+// been greeted, and tells refused whom it did not accept. With creds it speaks TLS
+// alone, under the credentials that are in use when a connection comes.
+func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *slog.Logger,
+	handler func(kv.Process, Purpose) rpc.Handler, refused func(kv.NodeID, error)) *Server {
+	s := &Server{
+		id: id, log: log, creds: creds, handler: handler, refused: refused,
+		sessions: map[sessionKey]*session{}, greeted: map[*session]struct{}{},
+	}
+	limits.MaxFirst, limits.MaxInFlight = MaxGreeting, MaxCalls
+	s.rpc = rpc.NewServer(limits, log, func(nc net.Conn) (rpc.Handler, error) {
+		a := s.door.Load().of(nc)
+		if a == nil {
+			return nil, errLate
+		}
+		return &session{server: s, arrival: a}, nil
 	})
 	return s
 }
 
-// Serve accepts connections until ctx ends; see rpc.Server.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error { return s.rpc.Serve(ctx, ln) }
+var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
+
+// Serve accepts connections until ctx ends; see rpc.Server. It is called once.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	d := newDoor(s.rpc.Sparing(ln), s.creds, s.log)
+	s.door.Store(d)
+	d.open()
+	defer func() { _ = d.Close() }()
+	return s.rpc.Serve(ctx, d)
+}
 
 // Stats counts what happened to connections.
-func (s *Server) Stats() rpc.Stats { return s.rpc.Stats() }
+type Stats struct {
+	rpc.Stats
+	Ungreeted  int64 // connections that have not been greeted, now
+	Late       int64 // closed since they were not greeted in time
+	Shed       int64 // closed unread, or for others, since too many came
+	Handshakes int64 // of TLS, that were done
+	Failed     int64 // handshakes
+}
+
+// Stats returns the counts so far.
+func (s *Server) Stats() Stats {
+	st := Stats{Stats: s.rpc.Stats()}
+	if d := s.door.Load(); d != nil {
+		c := &d.counts
+		st.Ungreeted, st.Late, st.Shed = int64(d.ungreeted()), c.late.Load(), c.shed.Load()
+		st.Handshakes, st.Failed = c.handshakes.Load(), c.failed.Load()
+	}
+	return st
+}
 
 // session is one connection from another node: first the greeting, then
 // whatever its purpose's handler serves.
 type session struct {
 	server   *Server
+	arrival  *arrival
 	conn     *rpc.Conn
+	from     kv.Process
 	key      sessionKey
 	inner    rpc.Handler // nil before the greeting
 	begun    int64       // wall clock when the batch with the greeting came
 	replaced atomic.Bool
+	gone     atomic.Bool // nothing more comes
 }
 
 func (s *session) Batch() {
@@ -98,32 +142,28 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	if err := wire.DecodeRequest(frame, &q); err != nil {
 		return err
 	}
-	var why error
-	switch {
-	case q.Op != wire.OpPeerHello:
-		why = fmt.Errorf("say PEER_HELLO first; this is the port for sidecars, apps use the socket")
-	case q.Body == nil:
-		why = fmt.Errorf("PEER_HELLO has no body")
-	default:
-		why = wire.UnmarshalBody(q.Body, &h)
-	}
-	id := s.server.id
-	if why == nil {
-		why = id.check(&h, s.begun-maxTravel, id.Clock.Read().Wall)
-	}
-	purpose := Purpose(h.Purpose)
-	if why == nil && purpose != Poll && purpose != Call {
-		why = fmt.Errorf("purpose %q is unknown", h.Purpose)
-	}
+	purpose, why := s.judge(&q, &h)
 	if why != nil {
-		s.server.refused(kv.NodeID(h.From.Node), why)
+		node := h.From.Node
+		if p := s.arrival.proof; p != nil && !p.is(node) {
+			node = p.names[0] // whose doing it is, whatever it calls itself
+		} else if len(node) > wire.MaxNameLen {
+			node = ""
+		}
+		s.server.refused(kv.NodeID(node), why)
 		c.Out = wire.AppendError(c.Out, q.ID, wire.Errorf(wire.Unauthorized, "%v", why))
-		return fmt.Errorf("%w %s: %w", ErrRefused, h.From.Node, why)
+		return fmt.Errorf("%w: %w", ErrRefused, why)
 	}
+	if !s.server.door.Load().leave(s.arrival) {
+		return errLate
+	}
+	c.Admit()
+	id := s.server.id
 	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
 	id.heed(&h)
-	s.conn, s.key = c, sessionKey{from.Node, purpose}
+	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
 	s.inner = s.server.handler(from, purpose)
+	c.Own("node "+string(from.Node), string(purpose))
 	s.server.replace(s)
 	answer := id.hello(purpose)
 	body, err := wire.MarshalBody(&answer)
@@ -134,34 +174,127 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	return nil
 }
 
+// judge says why a greeting cannot be accepted, if so.
+func (s *session) judge(q *wire.Request, h *wire.PeerHello) (Purpose, error) {
+	switch {
+	case q.Op != wire.OpPeerHello:
+		return "", errors.New("say PEER_HELLO first; this is the port for sidecars, apps use the socket")
+	case q.Body == nil:
+		return "", errors.New("PEER_HELLO has no body")
+	}
+	if err := wire.UnmarshalBody(q.Body, h); err != nil {
+		return "", err
+	}
+	id := s.server.id
+	if err := id.check(h, s.begun-maxTravel, id.Clock.Read().Wall); err != nil {
+		return "", err
+	}
+	if p := s.arrival.proof; p != nil && !p.is(h.From.Node) {
+		return "", fmt.Errorf("it calls itself %s, and its certificate is of %s", word(h.From.Node), shownAll(p.names))
+	}
+	if p := s.arrival.proof; p != nil && !s.server.creds().trusts(p) {
+		return "", errors.New("its key was withdrawn just now")
+	}
+	purpose := Purpose(h.Purpose)
+	if purpose != Poll && purpose != Call && purpose != Meet {
+		return "", fmt.Errorf("purpose %s is unknown", shown(h.Purpose))
+	}
+	return purpose, nil
+}
+
 // maxTravel is how long a greeting may have travelled, in milliseconds, before
 // its clock counts as behind.
 const maxTravel = 500
 
-// replace makes a session the one of its node and purpose; an older one ends,
-// and what still comes on it is not served.
+// replace makes a session the one of its node and purpose. What still comes on
+// the older one is not served. If that is of the same process, what has been
+// served already is answered, as where it renews its connections; see renew.go.
 func (s *Server) replace(n *session) {
 	s.mu.Lock()
 	old := s.sessions[n.key]
 	s.sessions[n.key] = n
+	s.greeted[n] = struct{}{}
 	s.mu.Unlock()
-	if old != nil {
-		old.replaced.Store(true)
+	if old == nil {
+		return
+	}
+	old.replaced.Store(true)
+	if old.from != n.from {
 		old.conn.Kill()
+		return
+	}
+	if h, ok := old.inner.(Successor); ok {
+		h.Succeeded(n.inner)
+	}
+	if !old.gone.Load() {
+		// The other side ends what it still sends there; if not, the connection was
+		// lost to it.
+		time.AfterFunc(goneWithin, func() {
+			if !old.gone.Load() {
+				old.conn.Kill()
+			}
+		})
 	}
 }
 
-func (s *session) Gone() {}
+// Successor is a Handler that keeps something for the process that it serves.
+type Successor interface {
+	// Succeeded hands it to the handler of that process's next connection, which
+	// has not begun to serve. The older one's calls may be under way.
+	Succeeded(next rpc.Handler)
+}
 
-// Oversized ends the connection: no peer sends such a frame.
-func (s *session) Oversized(*rpc.Conn, []byte, int, error) {}
+// goneWithin is how long a connection that was replaced may stay without an end
+// in order.
+const goneWithin = time.Second
+
+// renewWithin is how long a connection may stay whose root is accepted no more:
+// its other side replaces it meanwhile.
+const renewWithin = 5 * time.Second
+
+// Renew ends the connections whose roots the credentials in use do not accept,
+// unless their other sides do so within renewWithin. It returns at once.
+func (s *Server) Renew() {
+	if s.creds == nil {
+		return
+	}
+	time.AfterFunc(renewWithin, func() {
+		creds := s.creds()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for o := range s.greeted {
+			if !creds.trusts(o.arrival.proof) {
+				o.conn.Kill()
+			}
+		}
+	})
+}
+
+// Gone notes it. What the handler keeps for the process may be its next
+// connection's.
+func (s *session) Gone() { s.gone.Store(true) }
+
+// Oversized ends the connection: no peer sends such a frame. One that speaks TLS
+// is told that this host does not.
+func (s *session) Oversized(c *rpc.Conn, _ []byte, length int, _ error) {
+	if s.inner == nil && length>>24 == tlsHandshake {
+		c.Out = wire.AppendError(c.Out, 0, wire.Errorf(wire.Unauthorized, "this host has no cluster key, and does not speak TLS"))
+	}
+}
+
+// Owner is nobody in particular, before the greeting.
+func (s *session) Owner() (owner, process string) { return "hosts that have not greeted", "" }
 
 // Close ends the session.
 func (s *session) Close(err error) {
+	if d := s.server.door.Load(); d != nil {
+		d.leave(s.arrival)
+	}
 	s.server.mu.Lock()
 	if s.server.sessions[s.key] == s {
 		delete(s.server.sessions, s.key)
 	}
+	delete(s.server.greeted, s)
 	s.server.mu.Unlock()
 	if s.inner != nil {
 		s.inner.Close(err)

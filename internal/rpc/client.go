@@ -27,12 +27,18 @@ var (
 	ErrNoAnswer = errors.New("no answer in time")
 )
 
+// ErrNoRoom: there was no memory for the answer, which has been dropped.
+var ErrNoRoom = errors.New("no memory for the answer")
+
 // ClientConfig bounds a calling connection. Zero means the default.
 type ClientConfig struct {
 	MaxCalls     int           // in flight at once. Default 1,024
 	MaxFrame     int           // bytes of an answer. Default 32 MiB
-	MaxQueued    int           // bytes of requests that wait to be written, beyond which none is taken. Default 32 MiB
-	WriteTimeout time.Duration // for a peer that takes no requests. Default 10 s
+	MaxQueued    int           // bytes of requests that wait; beyond it only processes below a fair part add any. Default 32 MiB
+	WriteTimeout time.Duration // for a peer that takes no requests, or some of which no call waits any more. Default 10 s
+
+	Budget *Budget // of memory; nil is none
+	Owner  string  // of the connection's account there
 }
 
 // Client makes calls over one connection. It is safe for concurrent use. Its
@@ -43,19 +49,24 @@ type Client struct {
 
 	stream
 	answers Answers   // of the reader
+	skip    int       // bytes of an answer that is dropped, and which are yet to come
 	calls   sync.Pool // of *Call
 
 	background sync.WaitGroup // at most one writer, and the timer
+	sending    patience       // with what is being written
 
 	mu      sync.Mutex
 	slots   []*slot // an id is a slot's index + 1 in its low 32 bits, a turn above
 	free    []uint32
-	queued  []byte
-	spare   []byte
+	waiting requests
+	asked   int64 // that the account has for requests
 	writing bool
 	timer   *time.Timer // calls expire
 	due     time.Time   // when it fires; zero if it is not set
 	err     error       // why the connection ended
+
+	retiring  bool // it takes no more calls
+	finishing bool // it ends when nobody waits for an answer
 }
 
 // slot is a call's place. It is reused once an answer has come, also one that
@@ -75,27 +86,25 @@ type Caller interface {
 	Answered(a *Answers, frame []byte, err error)
 }
 
-// Call is a call that its caller waits for. It is reused: see Client.Release.
-type Call struct {
-	over  chan struct{}
-	frame []byte // the answer, without its length
-	err   error
+// chooser is a Caller that may have no use for a long answer any more.
+type chooser interface {
+	// Wants says whether it takes an answer of n bytes. Where it does not it is told
+	// ErrNoRoom next.
+	Wants(n int) error
 }
 
-// Answered lets Do return.
-func (c *Call) Answered(_ *Answers, frame []byte, err error) {
-	c.frame, c.err = append(c.frame[:0], frame...), err
-	c.over <- struct{}{}
+// asking is a Caller on behalf of an account.
+type asking interface {
+	// Account is the one whose share decides whether the request finds memory.
+	Account() *Account
 }
 
-// Frame returns the answer. Its bytes are good until Release.
-func (c *Call) Frame() []byte { return c.frame }
-
-// Keep returns the answer and leaves it to the caller for good.
-func (c *Call) Keep() []byte {
-	f := c.frame
-	c.frame = nil
-	return f
+// askerOf returns the account on whose behalf a Caller asks, nil where it is none.
+func askerOf(caller Caller) *Account {
+	if a, ok := caller.(asking); ok {
+		return a.Account()
+	}
+	return nil
 }
 
 // NewClient takes over a connection.
@@ -106,6 +115,11 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
 	c := &Client{cfg: cfg, done: make(chan struct{})}
 	c.init(nc, cfg.WriteTimeout)
+	c.use, c.onBlock = ForPeers, func() error { return c.sending.blocks(cfg.WriteTimeout) }
+	c.onWait = func() error { _ = c.waits(); return nil } // there are few of them
+	if cfg.Budget != nil {
+		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
+	}
 	go c.readLoop() // owned by the client: ends with the connection; Close waits
 	return c
 }
@@ -118,6 +132,9 @@ func (c *Client) Close() error {
 	c.background.Wait()
 	return nil
 }
+
+// Conn is the connection that the client has taken over.
+func (c *Client) Conn() net.Conn { return c.nc }
 
 // Done is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
@@ -164,6 +181,7 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	if !ok {
 		call = &Call{over: make(chan struct{}, 1)}
 	}
+	call.asker, _ = ctx.Value(accountKey{}).(*Account)
 	if err := c.queue(q, timeout, call); err != nil {
 		c.Release(call)
 		return nil, err
@@ -199,6 +217,7 @@ func (c *Client) Release(call *Call) {
 	if cap(call.frame) > smallBuffer {
 		call.frame = nil
 	}
+	call.giveBack()
 	c.calls.Put(call)
 }
 
@@ -206,43 +225,88 @@ func (c *Client) Release(call *Call) {
 // flush. The request's bytes are the caller's again when it returns. After an
 // error caller is not told anything.
 func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
-	until := time.Now().Add(timeout)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSent, c.err)
+	return c.queueLocked(q, timeout, caller)
+}
+
+func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Caller) error {
+	if err := c.goneLocked(); err != nil {
+		return err
 	}
-	if len(c.queued) > c.cfg.MaxQueued {
+	asker := askerOf(caller)
+	if c.waiting.full(c.cfg.MaxQueued, asker.process()) || len(c.free) == 0 && len(c.slots) >= c.cfg.MaxCalls {
 		return ErrFull
 	}
-	var at uint32
-	switch n := len(c.free); {
-	case n > 0:
+	if err := c.accountLocked(valueSize(q), asker); err != nil {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	c.waiting.add(q, asker.process(), c.placeLocked(q, timeout, caller))
+	return nil
+}
+
+// goneLocked says why no more calls are taken, if so.
+func (c *Client) goneLocked() error {
+	switch {
+	case c.err != nil:
+		return fmt.Errorf("%w: %w", ErrNotSent, c.err)
+	case c.retiring:
+		return fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring)
+	}
+	return nil
+}
+
+// placeLocked gives a call a slot, whatever the bounds, and says until when it waits.
+func (c *Client) placeLocked(q *wire.Request, timeout time.Duration, caller Caller) (until time.Time) {
+	until = time.Now().Add(timeout)
+	at := uint32(len(c.slots))
+	if n := len(c.free); n > 0 {
 		at = c.free[n-1]
 		c.free = c.free[:n-1]
-	case len(c.slots) < c.cfg.MaxCalls:
-		at = uint32(len(c.slots))
+	} else {
 		c.slots = append(c.slots, &slot{})
-	default:
-		return ErrFull
 	}
 	s := c.slots[at]
 	s.turn++
 	s.id = uint64(s.turn)<<32 | uint64(at+1)
 	s.caller, s.until = caller, until
 	q.ID = s.id
-	c.queued = wire.AppendRequest(c.queued, q)
 	if c.due.IsZero() || until.Before(c.due) {
 		c.expireAtLocked(until, timeout)
 	}
-	return nil
+	return until
+}
+
+// freeQueue is how many bytes of requests may wait without being accounted for.
+const freeQueue = 4 * smallBuffer
+
+// accountLocked accounts for what waits to be sent, and n more bytes for an asker. What
+// this host itself asks is not refused for what others have there, unless it is long.
+func (c *Client) accountLocked(n int, asker *Account) error {
+	has := c.waiting.held(n)
+	if has <= freeQueue {
+		has = 0
+	}
+	var err error
+	switch more := has - c.asked; {
+	case more <= 0 || asker == nil && n < longRequest:
+		c.account.Force(ForRequests, more)
+	case asker == nil:
+		err = c.account.Take(ForRequests, more)
+	default:
+		err = c.account.takeFor(asker, &c.waiting, ForRequests, more)
+	}
+	if err == nil {
+		c.asked = has
+	}
+	return err
 }
 
 // flush writes what is queued, unless somebody does already.
 func (c *Client) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.writing || len(c.queued) == 0 {
+	if c.writing || c.waiting.empty() {
 		return
 	}
 	c.writing = true
@@ -271,7 +335,8 @@ func (c *Client) expireAtLocked(at time.Time, in time.Duration) {
 	}
 }
 
-// expire tells those whose time is over. Their slots wait for the answers.
+// expire tells those whose time is over. Their slots wait for the answers, but where the
+// request is a long one that is not sent any more.
 func (c *Client) expire() {
 	defer c.background.Done()
 	var late []Caller
@@ -299,6 +364,9 @@ func (c *Client) expire() {
 	if !next.IsZero() {
 		c.expireAtLocked(next, next.Sub(now))
 	}
+	c.waiting.leaveOut(now, c.freeLocked)
+	_ = c.accountLocked(0, nil) // it asks for nothing
+	c.finishedLocked()
 	c.mu.Unlock()
 	var a Answers
 	for _, caller := range late {
@@ -311,7 +379,7 @@ func (c *Client) expire() {
 // rest is left to a goroutine, so that no caller outstays its deadline. The
 // lock is held at entry and exit, and released while it writes.
 func (c *Client) writeQueued() {
-	for len(c.queued) > 0 && c.err == nil {
+	for !c.waiting.empty() && c.err == nil {
 		b := c.takeQueued()
 		c.mu.Unlock()
 		n, err := c.writeNow(b)
@@ -322,7 +390,7 @@ func (c *Client) writeQueued() {
 		if c.err != nil {
 			break
 		}
-		if n < len(b) {
+		if n < len(b) || c.behind() {
 			c.background.Go(func() { c.writeRest(b, n) }) // ends with the queue or the connection
 			return
 		}
@@ -332,14 +400,16 @@ func (c *Client) writeQueued() {
 }
 
 func (c *Client) takeQueued() []byte {
-	b := c.queued
-	c.queued, c.spare = c.spare[:0], nil
+	b, last := c.waiting.next()
+	c.sending.begin(last)
 	return b
 }
 
+// recycle takes back what takeQueued has given. The lock is held.
 func (c *Client) recycle(b []byte) {
-	if cap(b) <= 4*smallBuffer {
-		c.spare = b
+	c.waiting.written(b)
+	if c.asked > 0 {
+		_ = c.accountLocked(0, nil) // it asks for nothing
 	}
 }
 
@@ -353,7 +423,7 @@ func (c *Client) writeRest(b []byte, n int) {
 			c.failLocked(fmt.Errorf("%w: %w", ErrClosed, err))
 		}
 		c.recycle(b)
-		if c.err != nil || len(c.queued) == 0 {
+		if c.err != nil || c.waiting.empty() {
 			c.writing = false
 			c.mu.Unlock()
 			return
@@ -372,6 +442,7 @@ func (c *Client) abandon(id uint64) bool {
 		return false
 	}
 	s.caller = nil
+	c.finishedLocked()
 	return true
 }
 
@@ -379,10 +450,10 @@ func (c *Client) abandon(id uint64) bool {
 func (c *Client) readLoop() {
 	defer close(c.done)
 	err := c.readEach(c.deliverBuffered)
+	c.fail(fmt.Errorf("%w: %w", ErrClosed, err)) // before a write fails, which says less
 	_ = c.nc.Close()
 	var left []Caller
 	c.mu.Lock()
-	c.failLocked(fmt.Errorf("%w: %w", ErrClosed, err))
 	for _, s := range c.slots {
 		if s.caller != nil {
 			left = append(left, s.caller)
@@ -394,35 +465,80 @@ func (c *Client) readLoop() {
 		caller.Answered(&c.answers, nil, c.err)
 	}
 	c.answers.Write()
+	c.r, c.w = 0, 0
+	c.release()
+	c.mu.Lock()
+	c.waiting = requests{}
+	c.account.Give(ForRequests, c.asked)
+	c.asked = 0
+	c.account.Close()
+	c.account = nil
+	c.mu.Unlock()
 }
 
 // deliverBuffered delivers the whole answers in the buffer.
 func (c *Client) deliverBuffered(int) error {
+	n := min(c.skip, c.w-c.r)
+	c.skip -= n
+	c.r += n
 	for c.w-c.r >= wire.LengthSize {
 		length := wire.FrameLength(c.buf[c.r:])
 		if length == 0 || length > c.cfg.MaxFrame {
 			return fmt.Errorf("%w: %d bytes", ErrFrame, length)
 		}
 		if c.w-c.r < wire.LengthSize+length {
-			if wire.LengthSize+length > len(c.buf) {
-				c.grow(wire.LengthSize + length)
-			}
 			break
 		}
 		frame := c.buf[c.r+wire.LengthSize : c.r+wire.LengthSize+length]
-		if caller := c.callerOf(frame); caller != nil {
+		if caller := c.waitsFor(frame, true); caller != nil {
 			caller.Answered(&c.answers, frame, nil)
 		}
 		c.r += wire.LengthSize + length
 	}
-	c.answers.Write()
 	c.compact()
+	if c.w == len(c.buf) {
+		c.makeRoom()
+	}
+	c.answers.Write()
 	c.release()
 	return nil
 }
 
-// callerOf returns who waits for an answer, if anybody does, and frees the slot.
-func (c *Client) callerOf(frame []byte) Caller {
+// makeRoom makes the full buffer larger, for an answer that has begun in it. Where
+// there is no memory, or no use for it, the answer is dropped, and its caller told.
+func (c *Client) makeRoom() {
+	need := wire.LengthSize + wire.FrameLength(c.buf)
+	n := roomFor(need, len(c.buf))
+	var err error
+	if w, ok := c.waitsFor(c.buf[wire.LengthSize:], false).(chooser); ok {
+		err = w.Wants(need)
+	}
+	if err == nil {
+		err = c.hold(int64(n))
+	}
+	if err == nil {
+		c.grow(n)
+		return
+	}
+	c.skip = need - c.w
+	if caller := c.waitsFor(c.buf[wire.LengthSize:], true); caller != nil {
+		caller.Answered(&c.answers, nil, fmt.Errorf("%w: %w", ErrNoRoom, err))
+	}
+	c.r, c.w = 0, 0
+}
+
+// freeLocked frees a call's slot, if it still has it.
+func (c *Client) freeLocked(id uint64) {
+	at := uint32(id) - 1
+	if s := c.slots[at]; s.id == id {
+		s.id, s.caller = 0, nil
+		c.free = append(c.free, at)
+	}
+}
+
+// waitsFor returns who waits for an answer, if anybody does, and at its end frees the
+// slot.
+func (c *Client) waitsFor(frame []byte, end bool) Caller {
 	id, ok := wire.PeekID(frame)
 	if !ok {
 		return nil
@@ -438,7 +554,12 @@ func (c *Client) callerOf(frame []byte) Caller {
 		return nil
 	}
 	caller := s.caller
-	s.id, s.caller = 0, nil
-	c.free = append(c.free, at)
+	if !end {
+		return caller
+	}
+	c.freeLocked(id)
+	if c.finishing {
+		c.finishedLocked()
+	}
 	return caller
 }

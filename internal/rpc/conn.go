@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,8 +25,7 @@ type Handler interface {
 	// connection, after what c.Out has been written.
 	Serve(c *Conn, frames [][]byte) error
 	// Oversized appends the answer to a frame of which only the beginning was
-	// read, because it is longer than allowed or there is no memory for it.
-	// The connection is closed after it.
+	// read, because it is longer than allowed. The connection is closed after it.
 	Oversized(c *Conn, beginning []byte, length int, why error)
 	// Gone is called once, when nothing more comes; requests may be under way.
 	Gone()
@@ -40,11 +38,12 @@ const MaxServe = 32
 
 // Errors that end a connection.
 var (
-	ErrSlowReader = errors.New("the peer takes no answers")
+	ErrSlowReader = errors.New("the peer does not take its answers in time")
 	ErrSlowFrame  = errors.New("the peer does not complete its frame")
 	ErrFrame      = errors.New("the frame's length is out of bounds")
-	ErrBusy       = errors.New("the memory for large frames is in use")
+	ErrBusy       = errors.New("the memory for what is under way is in use")
 	errClosing    = errors.New("shutting down")
+	errKilled     = errors.New("this host has ended it")
 )
 
 // Conn is a serving connection.
@@ -57,34 +56,63 @@ type Conn struct {
 	shared  *shared
 	handler Handler
 	closing atomic.Bool
-	inHeld  int64      // of the in budget, for a large frame
-	outHeld int64      // of the out budget, for large answers in Out
-	outPool *outBuffer // what Out stands in while it is short
-	timed   bool       // a read deadline is set, for a frame that has begun
-	asked   *Client    // has calls of Start to send
+	ushered bool        // a lobby's usher ends it, which has a pace for that
+	most    int         // bytes of a request: see Admit
+	outHeld int64       // of the budget, for large answers in Out
+	outPool *outBuffer  // what Out stands in while it is short
+	timed   bool        // a read deadline is set, for a frame that has begun
+	due     time.Time   // which
+	skip    int         // bytes of a frame for which there was no memory, and which are yet to come
+	asked   *Client     // has calls of Start to send
+	wanted  atomic.Bool // others want what the frame holds that has begun
 
-	mu      sync.Mutex
-	writing bool      // somebody writes
-	queued  []byte    // answers of tasks, for whoever writes
-	spare   []byte    // swapped with queued
-	tasks   int       // requests that have begun and not ended
-	changed sync.Cond // tasks or queued shrank
-	err     error     // of a write; ends the connection
+	mu       sync.Mutex
+	writing  bool       // somebody writes
+	queue    queue      // answers, for whoever writes
+	current  chunk      // that is being written
+	byReader bool       // and the reader writes it
+	pinned   bool       // the reader waits, with buffers for which it holds memory
+	tasks    int        // requests that have begun and not ended
+	changed  sync.Cond  // tasks or the queue shrank, or nobody writes any more
+	err      error      // of a write; ends the connection
+	over     func()     // tells those of While; nil for none
+	longs    []longTask // that have not begun, in their order
+	longRuns bool       // somebody runs them
+	sentLong int64      // bytes of their answers so far
+
+	blocked atomic.Int64 // since when answers wait that still do, UnixNano; zero is not at all
+	answers atomic.Int64 // bytes that the account has for answers
+
+	squeezed atomic.Bool // it was ended for what it held of them
+	killed   atomic.Bool // by Kill
 }
 
-func newConn(nc net.Conn, s *shared) *Conn {
-	c := &Conn{shared: s}
+func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
+	c := &Conn{shared: s, most: s.limits.MaxFirst}
 	c.changed.L = &c.mu
 	c.init(nc, s.limits.WriteTimeout)
+	c.account = s.limits.Budget.Open(owner, process, c)
+	c.onWait, c.onBlock = c.waits, c.blocks
 	return c
 }
+
+// Own says whose the connection is, once that is known. It is the reader's, before
+// any request waits.
+func (c *Conn) Own(owner, process string) { c.account.Move(owner, process) }
 
 // NetConn returns the connection below.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
+// Admit lets requests be as long as the limits have it. It is the handler's, where
+// the limits hold a first one shorter.
+func (c *Conn) Admit() { c.most = c.shared.limits.MaxFrame }
+
 // Kill ends the connection from any goroutine, without waiting for its reader.
 // What was served and not yet written may be lost.
-func (c *Conn) Kill() { _ = c.nc.SetDeadline(time.Unix(1, 0)) }
+func (c *Conn) Kill() {
+	c.killed.Store(true)
+	_ = c.nc.SetDeadline(time.Unix(1, 0))
+}
 
 // serve is the reader's loop. It returns why the connection ended; nil is an
 // end in order.
@@ -98,28 +126,46 @@ func (c *Conn) serve() error {
 	if e := c.drain(); err == nil {
 		err = e
 	}
+	c.account.Close()
 	return err
 }
 
 // loop reads and serves until the connection ends, and returns why.
 func (c *Conn) loop() error {
-	err := c.readEach(c.batch)
-	switch {
-	case c.closing.Load():
-		return errClosing
-	case c.writeError() != nil:
-		return c.writeError()
-	case isTimeout(err):
-		c.shared.slowFrames.Add(1)
-		return ErrSlowFrame
+	for {
+		err := c.readEach(c.batch)
+		switch {
+		case c.closing.Load():
+			return errClosing
+		case c.writeError() != nil:
+			return c.writeError()
+		case c.squeezed.Load():
+			return ErrSlowReader
+		case c.killed.Load():
+			return errKilled
+		case isTimeout(err) && (c.wanted.Load() || !c.late()):
+			if err = c.giveFrame(); err == nil {
+				continue
+			}
+		case isTimeout(err):
+			c.shared.slowFrames.Add(1)
+			return ErrSlowFrame
+		}
+		return err
 	}
-	return err
 }
 
 // batch serves what n bytes have completed.
 func (c *Conn) batch(n int) error {
 	c.shared.batches.Add(1)
 	c.shared.bytesIn.Add(int64(n))
+	dropped := c.skip > 0
+	if dropped && c.skipped() {
+		return nil
+	}
+	if c.busy++; c.busy > busyBatches {
+		c.shared.lookout.nudge()
+	}
 	c.handler.Batch()
 	c.served = false
 	c.acquireOut()
@@ -129,19 +175,34 @@ func (c *Conn) batch(n int) error {
 	}
 	c.releaseOut()
 	c.handler.Served()
-	if err == nil && (partial != c.timed || partial && served > 0) {
+	if partial = partial || c.skip > 0; err == nil && (partial != c.timed || partial && (served > 0 || dropped)) {
 		// A frame has begun: it must be complete in time.
-		var deadline time.Time
+		c.due = time.Time{}
 		if partial {
-			deadline = time.Now().Add(c.shared.limits.FrameTimeout)
+			c.due = time.Now().Add(c.shared.limits.FrameTimeout)
 		}
-		err = c.nc.SetReadDeadline(deadline)
+		err = c.nc.SetReadDeadline(c.due)
 		c.timed = partial
 	}
-	if err == nil && c.closing.Load() { // also where shutdown's deadline was just overwritten
-		err = errClosing
+	if err == nil && c.wanted.Load() {
+		err = c.giveFrame()
+	}
+	if err == nil {
+		err = c.ending()
 	}
 	return err
+}
+
+// ending says why the connection is to end, if it is: the deadline that tells the
+// reader may just have been overwritten.
+func (c *Conn) ending() error {
+	switch {
+	case c.closing.Load():
+		return errClosing
+	case c.killed.Load():
+		return errKilled
+	}
+	return nil
 }
 
 func (c *Conn) writeError() error {
@@ -159,6 +220,9 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 			// Before they are served: a handler that fails ends the connection.
 			c.r = next
 			served += len(frames)
+			if len(frames) >= busyFrames {
+				c.shared.lookout.nudge()
+			}
 			err := c.handler.Serve(c, frames)
 			c.ask()
 			if err != nil {
@@ -169,9 +233,6 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 					return served, false, err
 				}
 			}
-			if c.inHeld > 0 && c.r == c.w {
-				c.releaseIn()
-			}
 		}
 		switch {
 		case err != nil:
@@ -179,36 +240,32 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 		case len(frames) > 0:
 			continue // there may be more, or one that cannot be taken
 		}
-		partial = c.w > c.r
 		c.compact()
-		if !partial {
+		if c.w > 0 && c.w == len(c.buf) { // there is none where a frame was dropped
+			err = c.makeRoom()
+		}
+		if partial = c.w > c.r; !partial {
 			c.release()
 		}
-		return served, partial, nil
+		return served, partial, err
 	}
 }
 
 // frames finds the next whole frames in the buffer, and where what follows them
-// begins. Where that is a frame that does not fit, it makes room for it.
+// begins.
 func (c *Conn) frames() (frames [][]byte, next int, err error) {
 	next = c.r
 	frames = c.outPool.frames[:0]
 	for len(frames) < MaxServe && c.w-next >= wire.LengthSize {
 		length := wire.FrameLength(c.buf[next:])
-		if length == 0 || length > c.shared.limits.MaxFrame {
+		if length == 0 || length > c.most {
 			if len(frames) > 0 {
 				return frames, next, nil // first those before it
 			}
-			return nil, next, c.refuse(length, fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.shared.limits.MaxFrame))
+			return nil, next, c.refuse(length)
 		}
 		begin, end := next+wire.LengthSize, next+wire.LengthSize+length
 		if end > c.w {
-			if len(frames) == 0 && wire.LengthSize+length > len(c.buf) {
-				if err := c.makeRoom(length); err != nil {
-					return nil, next, c.refuse(length, err)
-				}
-				next = c.r
-			}
 			break
 		}
 		frames = append(frames, c.buf[begin:end:end])
@@ -217,33 +274,10 @@ func (c *Conn) frames() (frames [][]byte, next int, err error) {
 	return frames, next, nil
 }
 
-// makeRoom takes a buffer for a long frame from the budget.
-func (c *Conn) makeRoom(length int) error {
-	c.releaseIn()
-	// Twice what others may hold theirs for without completing their frame.
-	ctx, cancel := context.WithTimeout(context.Background(), 2*c.shared.limits.FrameTimeout)
-	defer cancel()
-	n := int64(wire.LengthSize + length)
-	if c.shared.in.sem.Acquire(ctx, n) != nil {
-		return ErrBusy
-	}
-	c.inHeld = n
-	c.shared.in.used.Add(n)
-	c.grow(int(n))
-	return nil
-}
-
-func (c *Conn) releaseIn() {
-	if c.inHeld > 0 {
-		c.shared.in.sem.Release(c.inHeld)
-		c.shared.in.used.Add(-c.inHeld)
-		c.inHeld = 0
-	}
-}
-
-// refuse answers a frame that cannot be read and ends the connection.
-func (c *Conn) refuse(length int, why error) error {
+// refuse answers a frame whose length is out of bounds, and ends the connection.
+func (c *Conn) refuse(length int) error {
 	c.shared.badFrames.Add(1)
+	why := fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.most)
 	c.handler.Oversized(c, c.buf[c.r+wire.LengthSize:c.w], length, why)
 	return why
 }
@@ -256,10 +290,15 @@ func (c *Conn) drain() error {
 		c.changed.Wait()
 	}
 	err := c.err
+	if c.over != nil {
+		c.over()
+	}
 	c.mu.Unlock()
-	c.releaseIn()
 	c.r, c.w = 0, 0
 	c.stream.release()
+	if !c.closing.Load() && !c.ushered {
+		c.shared.leave.pass(c.shared.over)
+	}
 	// Closing with unread bytes may cost the peer the answers that it has not
 	// yet read: say that nothing more comes, and let it go first.
 	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok && err == nil && c.closing.Load() {

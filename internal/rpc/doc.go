@@ -23,14 +23,23 @@
 // answers has the request answered, with one write a connection for all that
 // came in one read. That takes no goroutine, and wakes two fewer.
 //
+// Over TLS (Secure) the same holds. What TLS has encrypted cannot be taken back, so
+// what does not fit into the socket's buffer waits below it; that is one record of a
+// write that does not wait, and no more.
+//
 // # Bounds
 //
 // Every Limits field is a bound. A connection over its requests in flight is
-// not read from; one that does not take its answers for WriteTimeout is closed;
+// not read from; one that takes nothing of its answers for WriteTimeout is closed;
 // a frame that is not complete FrameTimeout after it began closes its
-// connection, so that a large frame holds its share of the memory budget for a
-// bounded time. Frames and answers beyond 64 KiB take their memory from two
-// budgets that all connections of a server share.
+// connection.
+//
+// What stays in memory while something waits is taken from one Budget, which says
+// who gets how much of it: the beginning of a frame, requests that wait, answers
+// that are not read, answers of other hosts. What a batch needs while it is served
+// is free: its buffers come from a pool and go back. A frame that finds no memory
+// is answered BUSY, and the rest of it dropped as it comes; an answer that finds
+// none gives way to BUSY where the request has only read, else the connection ends.
 //
 // # A calling connection
 //

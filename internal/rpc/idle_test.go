@@ -21,7 +21,7 @@ func TestIdleHoldsLittle(t *testing.T) {
 	before := heapInUse()
 	for range conns {
 		near, far := net.Pipe()
-		c := newConn(far, s)
+		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: newEcho()}
 		go func() { done <- c.serve() }()
 		ends = append(ends, near)

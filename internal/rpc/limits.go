@@ -2,24 +2,22 @@ package rpc
 
 import (
 	"cmp"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/semaphore"
-
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Limits bounds what connections may take. Zero means the default.
 type Limits struct {
 	MaxConns     int           // connections at once; one more is closed at once. Default 16,384
+	NewRate      float64       // connections of one owner that begin a second, after the first 128; more wait. Default: no bound
 	MaxFrame     int           // bytes of a request. Default 8 MiB + 64 KiB
+	MaxFirst     int           // bytes of a request before Conn.Admit. Default MaxFrame
 	MaxInFlight  int           // requests of one connection that wait; then it is not read from. Default 1,024
 	FrameTimeout time.Duration // for a frame that has begun. Default 30 s
-	WriteTimeout time.Duration // for a peer that takes no answers. Default 10 s
+	WriteTimeout time.Duration // in which a peer takes nothing of its answers. Default 10 s
 	DrainTimeout time.Duration // for requests in flight at a shutdown. Default 5 s
-	InBudget     int64         // bytes of frames beyond 64 KiB, all connections. Default 64 MiB
-	OutBudget    int64         // bytes of answers beyond 64 KiB, all connections. Default 64 MiB
+	Budget       *Budget       // of memory, also others' than this server's. Default: one of its own
 }
 
 // DefaultLimits are what zero means.
@@ -30,78 +28,71 @@ var DefaultLimits = Limits{
 	FrameTimeout: 30 * time.Second,
 	WriteTimeout: 10 * time.Second,
 	DrainTimeout: 5 * time.Second,
-	InBudget:     64 << 20,
-	OutBudget:    64 << 20,
 }
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits
 	l.MaxConns = cmp.Or(l.MaxConns, d.MaxConns)
 	l.MaxFrame = cmp.Or(l.MaxFrame, d.MaxFrame)
+	l.MaxFirst = cmp.Or(l.MaxFirst, l.MaxFrame)
 	l.MaxInFlight = cmp.Or(l.MaxInFlight, d.MaxInFlight)
 	l.FrameTimeout = cmp.Or(l.FrameTimeout, d.FrameTimeout)
 	l.WriteTimeout = cmp.Or(l.WriteTimeout, d.WriteTimeout)
 	l.DrainTimeout = cmp.Or(l.DrainTimeout, d.DrainTimeout)
-	l.InBudget = cmp.Or(l.InBudget, d.InBudget)
-	l.OutBudget = cmp.Or(l.OutBudget, d.OutBudget)
-	// A budget that cannot hold one frame would block it for ever.
-	l.InBudget = max(l.InBudget, int64(l.MaxFrame)+wire.LengthSize)
-	l.OutBudget = max(l.OutBudget, int64(l.MaxFrame))
+	if l.Budget == nil {
+		l.Budget = NewBudget(0)
+	}
 	return l
 }
 
 // smallBuffer is how much a connection reads at once, and the longest answer
-// that is free of the budget, in bytes.
+// that is free of the budget while its reader serves, in bytes.
 const smallBuffer = 64 << 10
 
 // Stats counts what happened to a server's connections.
 type Stats struct {
-	Open          int64 // connections now
-	Accepted      int64
-	Rejected      int64 // beyond MaxConns, or refused by the handler
-	SlowReaders   int64 // closed because they took no answers
-	SlowFrames    int64 // closed because a frame was not completed
-	BadFrames     int64 // closed because of a frame that is too long or empty
-	Batches       int64 // reads that brought something
-	BytesIn       int64
-	BytesOut      int64
-	InFlight      int64 // requests that wait now
-	InBudgetUsed  int64
-	OutBudgetUsed int64
+	Open        int64 // connections now
+	Waiting     int64 // of those, until they may begin: see Limits.NewRate
+	Accepted    int64
+	Rejected    int64 // beyond MaxConns, or refused by the handler
+	SlowReaders int64 // closed because they took no answers
+	OverBudget  int64 // closed because their answers were more than their share of the budget
+	SlowFrames  int64 // closed because a frame was not completed
+	BadFrames   int64 // closed because of a frame that is too long or empty
+	Dropped     int64 // frames that were answered BUSY and not taken
+	Batches     int64 // reads that brought something
+	BytesIn     int64
+	BytesOut    int64
+	InFlight    int64 // requests that wait now
 }
 
 // shared is what the connections of one server have in common.
 type shared struct {
-	limits Limits
-	in     budget
-	out    budget
+	limits  Limits
+	lookout *lookout
+	come    *ease         // all connections' beginnings
+	leave   *ease         // and their ends
+	over    chan struct{} // closed when the server ends
+	ends    sync.Once
 
 	open, accepted, rejected           atomic.Int64
 	slowReaders, slowFrames, badFrames atomic.Int64
+	overBudget, dropped                atomic.Int64
 	batches, bytesIn, bytesOut         atomic.Int64
 	inFlight                           atomic.Int64
 }
 
-// budget is a bound on memory that many connections share.
-type budget struct {
-	sem  *semaphore.Weighted
-	used atomic.Int64
-}
-
 func newShared(l Limits) *shared {
-	l = l.withDefaults()
-	return &shared{
-		limits: l,
-		in:     budget{sem: semaphore.NewWeighted(l.InBudget)},
-		out:    budget{sem: semaphore.NewWeighted(l.OutBudget)},
-	}
+	return &shared{limits: l.withDefaults(), lookout: newLookout(), over: make(chan struct{}),
+		come: newEase(comes, comesOnce), leave: newEase(PerProcessor(goes), goesOnce)}
 }
 
 func (s *shared) stats() Stats {
 	return Stats{
 		Open: s.open.Load(), Accepted: s.accepted.Load(), Rejected: s.rejected.Load(),
 		SlowReaders: s.slowReaders.Load(), SlowFrames: s.slowFrames.Load(), BadFrames: s.badFrames.Load(),
+		OverBudget: s.overBudget.Load(), Dropped: s.dropped.Load(),
 		Batches: s.batches.Load(), BytesIn: s.bytesIn.Load(), BytesOut: s.bytesOut.Load(),
-		InFlight: s.inFlight.Load(), InBudgetUsed: s.in.used.Load(), OutBudgetUsed: s.out.used.Load(),
+		InFlight: s.inFlight.Load(),
 	}
 }

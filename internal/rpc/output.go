@@ -1,55 +1,57 @@
 package rpc
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"os"
 	"sync"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Grow makes sure that Out may take n more bytes, out of the budget where it
-// becomes longer than 64 KiB. With a wait it first writes what Out has and then
-// waits so long for memory; that is possible only between two answers. It says
-// whether the memory was to be had.
-func (c *Conn) Grow(n int, wait time.Duration) bool {
+// becomes longer than 64 KiB. Between two answers, where it may, it first writes
+// what Out has. An error says why there is no memory.
+func (c *Conn) Grow(n int, between bool) error {
 	if len(c.Out)+n <= smallBuffer {
-		return true
+		return nil
+	}
+	if between {
+		if err := c.flush(); err != nil {
+			return err
+		}
 	}
 	need := int64(len(c.Out) + n)
-	if need <= c.outHeld {
-		return true
+	if need <= int64(cap(c.Out)) {
+		return nil
 	}
-	if wait > 0 {
-		if c.flush() != nil {
-			return false
+	need = (need + page - 1) &^ (page - 1)
+	if twice := 2 * c.outHeld; twice > need && c.hasAnswers(twice-c.outHeld, 0) == nil {
+		need, c.outHeld = twice, twice
+	} else if need > smallBuffer {
+		if err := c.hasAnswers(need-c.outHeld, 0); err != nil {
+			return err
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), wait)
-		defer cancel()
-		need = int64(n)
-		if need <= smallBuffer {
-			return true
-		}
-		if c.shared.out.sem.Acquire(ctx, need) != nil {
-			return false
-		}
-	} else {
-		if need = max(need, 2*c.outHeld); !c.shared.out.sem.TryAcquire(need - c.outHeld) {
-			return false
-		}
-		need -= c.outHeld
+		c.outHeld = need
 	}
-	c.outHeld += need
-	c.shared.out.used.Add(need)
-	if int64(cap(c.Out)) < c.outHeld {
-		grown := make([]byte, len(c.Out), c.outHeld)
-		copy(grown, c.Out)
-		c.Out = grown
-	}
-	return true
+	grown := make([]byte, len(c.Out), need)
+	copy(grown, c.Out)
+	c.Out = grown
+	return nil
 }
 
 // Flush writes what Out has, so that a long answer has all of the buffer. It
 // says whether the connection still stands.
 func (c *Conn) Flush() bool { return c.flush() == nil }
+
+// outBuffer is what the reader needs while it serves.
+type outBuffer struct {
+	bytes  [smallBuffer]byte
+	frames [MaxServe][]byte
+}
+
+var outBuffers = sync.Pool{New: func() any { return new(outBuffer) }}
 
 // acquireOut gives the reader a buffer for its answers.
 func (c *Conn) acquireOut() {
@@ -58,76 +60,310 @@ func (c *Conn) acquireOut() {
 }
 
 func (c *Conn) releaseOut() {
+	if c.outHeld > 0 { // nothing was said
+		c.free(chunk{held: c.outHeld})
+		c.outHeld = 0
+	}
 	clear(c.outPool.frames[:])
 	outBuffers.Put(c.outPool)
 	c.outPool, c.Out = nil, nil
 }
 
-// outBuffer is what a connection needs while it serves a batch.
-type outBuffer struct {
-	bytes  [smallBuffer]byte
-	frames [MaxServe][]byte
-}
-
-var outBuffers = sync.Pool{New: func() any { return new(outBuffer) }}
-
-// flush writes what Out has.
+// flush writes what Out has, or leaves it to whoever writes already.
 func (c *Conn) flush() error {
 	c.ask()
 	if len(c.Out) == 0 {
 		return nil
 	}
-	err := c.send(c.Out)
+	own := chunk{b: c.Out, held: c.outHeld}
+	c.Out, c.outHeld = c.outPool.bytes[:0], 0
 	c.served = true
-	if c.outHeld > 0 {
-		c.shared.out.sem.Release(c.outHeld)
-		c.shared.out.used.Add(-c.outHeld)
-		c.outHeld = 0
-	}
-	c.Out = c.outPool.bytes[:0]
-	return err
-}
-
-// maxQueued is how many bytes of answers may wait for a connection's writer
-// before those who bring more wait too.
-const maxQueued = 256 << 10
-
-// send writes b, or leaves it to whoever writes already.
-func (c *Conn) send(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for c.writing && c.err == nil && len(c.queued) > 0 && len(c.queued)+len(b) > maxQueued {
+	for c.writing && c.err == nil && c.queue.bytes > maxQueued { // the peer is slow
+		c.pinLocked()
 		c.changed.Wait()
 	}
-	if c.err != nil {
-		return c.err
+	switch {
+	case c.err != nil:
+		c.free(own)
+	case c.writing && own.held > 0: // its bytes are nobody else's
+		c.queue.push(own)
+	case c.writing:
+		if err := c.queueLocked(own.b, false); err != nil {
+			c.failLocked(err)
+		}
+	default:
+		c.writing = true
+		c.writeLocked(own, true)
 	}
-	if c.writing {
-		c.queued = append(c.queued, b...)
-		return nil
-	}
-	c.writing = true
-	c.writeLocked(b)
+	c.unpinLocked()
 	return c.err
 }
 
-// writeLocked writes b, and then what has been queued meanwhile. The lock is
-// held at entry and exit, and released while it writes.
-func (c *Conn) writeLocked(b []byte) {
-	for {
-		c.mu.Unlock()
-		err := c.write(b)
-		c.shared.bytesOut.Add(int64(len(b)))
-		c.mu.Lock()
-		if err != nil {
-			c.failLocked(err)
+// maxQueued is how many bytes of answers may wait for a connection's writer
+// before its reader waits too.
+const maxQueued = 256 << 10
+
+// queue is answers that wait to be written, in their order.
+type queue struct {
+	chunks []chunk // from first on
+	first  int
+	bytes  int
+	long   int // answers of it, and that is being written, beyond shortAnswer
+	old    int // of those that wait, the first: they do since Conn.blocked
+}
+
+// chunk is a piece of it: short answers together in a buffer of the pool, or
+// another one's own bytes.
+type chunk struct {
+	b      []byte
+	pooled *[smallBuffer]byte
+	held   int64 // that the account has for it
+	long   bool  // it counts in queue.long
+}
+
+func (q *queue) push(ch chunk) {
+	q.chunks = append(q.chunks, ch)
+	q.bytes += len(ch.b)
+}
+
+// wait are those that do.
+func (q *queue) wait() []chunk { return q.chunks[q.first:] }
+
+// pop takes the first.
+func (q *queue) pop() chunk {
+	ch := q.chunks[q.first]
+	q.chunks[q.first] = chunk{}
+	q.bytes -= len(ch.b)
+	if q.first++; q.first == len(q.chunks) {
+		q.first = 0
+		if q.chunks = q.chunks[:0]; cap(q.chunks) > MaxServe {
+			q.chunks = nil
 		}
-		if c.err != nil || len(c.queued) == 0 {
+	}
+	return ch
+}
+
+// shortAnswer shares a buffer of the pool with others, in bytes.
+const shortAnswer = smallBuffer / 4
+
+// sayBusy: an answer longer than this may be replaced by BUSY, in bytes.
+const sayBusy = 4 << 10
+
+// queueLocked queues an answer behind those that wait; its bytes are the caller's
+// again, unless they are given. Where there is no memory an answer that may be lost
+// gives way to BUSY.
+func (c *Conn) queueLocked(b []byte, given bool) error {
+	q := &c.queue
+	if n := len(q.chunks); n > q.first && len(b) <= shortAnswer {
+		if ch := &q.chunks[n-1]; ch.pooled != nil && len(ch.b)+len(b) <= smallBuffer {
+			ch.b = append(ch.b, b...)
+			q.bytes += len(b)
+			return nil
+		}
+	}
+	if len(b) <= shortAnswer {
+		ch := chunk{pooled: buffers.Get().(*[smallBuffer]byte)}
+		ch.b = append(ch.pooled[:0], b...)
+		if c.blocked.Load() != 0 {
+			if err := c.hasAnswers(smallBuffer, forShort); err != nil {
+				buffers.Put(ch.pooled)
+				return err
+			}
+			ch.held = smallBuffer
+		}
+		q.push(ch)
+		return nil
+	}
+	n := int64(cap(b))
+	if err := c.hasAnswers(n, 0); err != nil {
+		return err
+	}
+	if !given {
+		b = append([]byte(nil), b...)
+		c.account.Force(ForAnswers, int64(cap(b))-n)
+		c.answers.Add(int64(cap(b)) - n)
+		n = int64(cap(b))
+	}
+	q.push(chunk{b: b, held: n, long: true})
+	q.long++
+	return nil
+}
+
+// forShort is what a connection may have beyond its quarter of the budget for what
+// must be said all the same, such as BUSY, in bytes.
+const forShort = 1 << 20
+
+// hasAnswers takes memory for answers: of one connection a quarter of the budget at
+// most, and a little more for short ones and the buffers of a reader that waits.
+func (c *Conn) hasAnswers(n, beyond int64) error {
+	if c.account == nil {
+		return nil
+	}
+	if err := c.partFor(c.answers.Add(n)-n, n-beyond); err != nil {
+		c.answers.Add(-n)
+		return err
+	}
+	if err := c.account.Take(ForAnswers, n); err != nil {
+		c.answers.Add(-n)
+		return err
+	}
+	return nil
+}
+
+// partFor says why a connection that has so many bytes of answers may not have n more.
+func (c *Conn) partFor(has, n int64) error {
+	if c.account == nil || has <= 0 || has+n <= c.account.budget.max/4 {
+		return nil
+	}
+	c.account.budget.refused[ForAnswers].Add(1)
+	return fmt.Errorf("%w: answers of %s wait on this connection, which may have a quarter of buffer_size: read them, or ask for less at a time",
+		ErrBusy, mib(has))
+}
+
+// free gives back what a chunk takes. It needs no lock.
+func (c *Conn) free(ch chunk) {
+	if ch.pooled != nil {
+		buffers.Put(ch.pooled)
+	}
+	if ch.held > 0 {
+		c.answers.Add(-ch.held)
+		c.account.Give(ForAnswers, ch.held)
+	}
+}
+
+// sendLocked queues an answer. One that only reads gives way to BUSY where there is
+// no memory; any other ends the connection.
+func (c *Conn) sendLocked(b []byte, given, reads bool) {
+	if c.err != nil {
+		return
+	}
+	if n := int64(len(b)); reads && (n > sayBusy || c.blocked.Load() == 0) { // else it may be BUSY in place of a long one
+		c.account.expect(n)
+	}
+	err := c.queueLocked(b, given)
+	if err != nil && reads && len(b) > sayBusy {
+		if id, ok := wire.PeekID(b[wire.LengthSize:]); ok {
+			err = c.queueLocked(wire.AppendError(nil, id, wire.Errorf(wire.Busy, "%v", err)), false)
+		}
+	}
+	if err != nil {
+		c.failLocked(err)
+	}
+}
+
+// send writes b, which is a task's, or leaves it to whoever writes already.
+func (c *Conn) send(b []byte, reads bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sendLocked(b, true, reads); c.err != nil || c.writing {
+		return
+	}
+	c.writing = true
+	c.writeLocked(c.queue.pop(), false)
+}
+
+// writeLocked writes a chunk, and then what has been queued meanwhile. The lock is
+// held at entry and exit, and released while it writes. Whose turn it is to write
+// has set writing.
+func (c *Conn) writeLocked(ch chunk, reader bool) {
+	for {
+		c.byReader, c.current = reader, ch
+		c.mu.Unlock()
+		err := c.write(ch.b)
+		c.shared.bytesOut.Add(int64(len(ch.b)))
+		c.mu.Lock()
+		c.writtenLocked(err)
+		if c.err != nil || len(c.queue.wait()) == 0 {
 			break
 		}
-		b = c.takeQueuedLocked()
+		ch = c.queue.pop()
+		c.changed.Broadcast()
 	}
 	c.wroteLocked()
+}
+
+// writtenLocked ends the write of the current chunk.
+func (c *Conn) writtenLocked(err error) {
+	c.free(c.current)
+	if c.current.long {
+		c.queue.long--
+	}
+	c.current = chunk{}
+	if err != nil {
+		c.failLocked(err)
+	}
+	if q := &c.queue; q.old > 0 && c.err == nil {
+		q.old--
+	} else {
+		q.old = 0
+		c.blocked.Store(0)
+	}
+}
+
+// blocks is called before a write waits, and says why it is not to. From then on what
+// waits is accounted for, and grows old until all of it is taken.
+func (c *Conn) blocks() error {
+	first := c.blocked.CompareAndSwap(0, time.Now().UnixNano())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killed.Load() && c.err == nil {
+		return os.ErrDeadlineExceeded // as its deadline would have it
+	}
+	if c.err != nil || !first {
+		return c.err
+	}
+	c.queue.old = len(c.queue.wait())
+	if c.byReader {
+		c.pinLocked()
+	}
+	need := func(ch *chunk) {
+		if ch.pooled == nil || ch.held > 0 || c.err != nil {
+			return
+		}
+		if err := c.hasAnswers(smallBuffer, forShort); err != nil {
+			c.failLocked(err)
+			return
+		}
+		ch.held = smallBuffer
+	}
+	need(&c.current)
+	for i := range c.queue.wait() {
+		need(&c.queue.wait()[i])
+	}
+	return c.err
+}
+
+// pins is what a reader that waits keeps others from using: both its buffers, and
+// what its handler has for a batch.
+const pins = 2*smallBuffer + 16<<10
+
+// pinLocked takes memory for a reader that waits, or ends the connection.
+func (c *Conn) pinLocked() {
+	if err := c.tryPinLocked(); err != nil {
+		c.failLocked(err)
+	}
+}
+
+// tryPinLocked takes memory for a reader that waits, if there is some.
+func (c *Conn) tryPinLocked() error {
+	if c.pinned || c.err != nil {
+		return nil
+	}
+	if err := c.hasAnswers(pins, forShort); err != nil {
+		return err
+	}
+	c.pinned = true
+	return nil
+}
+
+func (c *Conn) unpinLocked() {
+	if c.pinned {
+		c.pinned = false
+		c.answers.Add(-pins)
+		c.account.Give(ForAnswers, pins)
+	}
 }
 
 // failLocked ends the connection, since it cannot be written to.
@@ -135,29 +371,30 @@ func (c *Conn) failLocked(err error) {
 	if c.err != nil {
 		return
 	}
-	if isTimeout(err) {
+	switch {
+	case isTimeout(err) && c.squeezed.Load():
+		c.shared.overBudget.Add(1)
+		err = fmt.Errorf("%w, and others need the memory of its answers", ErrSlowReader)
+	case isTimeout(err):
 		c.shared.slowReaders.Add(1)
 		err = ErrSlowReader
+	case errors.Is(err, ErrBusy):
+		c.shared.overBudget.Add(1)
+		err = fmt.Errorf("%w, and %w", ErrSlowReader, err)
 	}
 	c.err = err
-	// Wakes the reader. It must not be Close: that waits for the reader, who may
-	// be us.
+	if c.over != nil {
+		c.over()
+	}
+	// Wakes the reader and the writer. It must not be Close: that waits for the
+	// reader, who may be us.
 	_ = c.nc.SetDeadline(time.Unix(1, 0))
-}
-
-func (c *Conn) takeQueuedLocked() (b []byte) {
-	b, c.queued, c.spare = c.queued, c.spare[:0], c.queued
-	c.changed.Broadcast()
-	return b
 }
 
 // wroteLocked ends the turn of whoever wrote.
 func (c *Conn) wroteLocked() {
-	if cap(c.spare) > smallBuffer {
-		c.spare = nil
-	}
-	if cap(c.queued) > smallBuffer {
-		c.queued = nil
+	for len(c.queue.wait()) > 0 { // the connection has ended
+		c.free(c.queue.pop())
 	}
 	c.writing = false
 	c.changed.Broadcast()

@@ -31,7 +31,8 @@ type Redialer struct {
 	mu      sync.Mutex
 	dialing chan struct{} // closed when the attempt under way has ended; nil without one
 	closed  bool
-	failed  error // of the last attempt
+	retired []*Client // that gave way to others, and may have calls in flight
+	failed  error     // of the last attempt
 	until   time.Time
 	pause   time.Duration
 }
@@ -118,9 +119,13 @@ func (r *Redialer) Live() *Client {
 func (r *Redialer) Close() {
 	r.mu.Lock()
 	r.closed = true
-	c := r.live.Swap(nil)
+	c, old := r.live.Swap(nil), r.retired
+	r.retired = nil
 	r.mu.Unlock()
 	if c != nil {
+		_ = c.Close()
+	}
+	for _, c := range old {
 		_ = c.Close()
 	}
 }

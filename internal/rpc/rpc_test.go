@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,17 +33,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	wait    when the test says so
 //	drop    by ending the connection
 //	ask K   with what another server answers to a GET of K
+//	long N  with a value of N bytes, after what is short
+//	go N    with a value of N bytes, later
+//	while   when the connection has ended
+//	room    when the test says so, most of them at once
 type echo struct {
-	to       *Client // for ask
+	most     int
+	room     atomic.Int64
+	last     chan *Conn // of a go
+	to       *Client    // for ask
 	patience time.Duration
 	release  chan struct{}
 	served   atomic.Int64
 	batches  atomic.Int64
 	oversize atomic.Int64
 	ended    chan error
+	owners   []string // of connections, in their order; none is one for all
+	conns    atomic.Int64
 }
 
-func newEcho() *echo { return &echo{release: make(chan struct{}), ended: make(chan error, 100)} }
+func newEcho() *echo {
+	return &echo{release: make(chan struct{}), ended: make(chan error, 100), last: make(chan *Conn, 1)}
+}
 
 type echoHandler struct {
 	*echo
@@ -75,20 +87,49 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 			<-h.release
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id, Value: []byte("waited")})
 		})
+	case key == "room":
+		c.Begin(func() bool { return h.room.Load() < int64(h.most) })
+		h.room.Add(1)
+		c.Run(true, func() []byte {
+			<-h.release
+			h.room.Add(-1)
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
+		})
+	case key == "while":
+		ctx := c.While(context.Background())
+		c.Go(func() []byte {
+			<-ctx.Done()
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
+		})
+	case strings.HasPrefix(key, "long "), strings.HasPrefix(key, "go "):
+		_, _ = fmt.Sscan(strings.Fields(key)[1], &n)
+		answer := func() []byte {
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id, Value: make([]byte, n)})
+		}
+		if key[0] == 'l' {
+			c.Begin(nil)
+			c.Long(n, answer)
+			break
+		}
+		select {
+		case h.last <- c:
+		default:
+		}
+		c.Go(answer)
 	case key == "drop":
 		return errors.New("dropped")
 	case strings.HasPrefix(key, "ask "):
-		c.Begin()
+		c.Begin(nil)
 		f := &forwarded{c, id}
 		if err := c.Start(h.to, getRequest(key[4:]), h.patience, f); err != nil {
-			c.Run(func() []byte { return f.reply(nil, nil, err) })
+			c.Run(true, func() []byte { return f.reply(nil, nil, err) })
 		}
 	case h.req.Op == wire.OpSet:
 		c.Out = wire.AppendReply(c.Out, wire.OpSet, &wire.Reply{ID: id, Version: uint64(len(h.req.Value))})
 	default:
 		if _, err := fmt.Sscanf(key, "big %d", &n); err == nil && n >= 0 && n <= 1<<30 {
-			if !c.Grow(n+100, time.Second) {
-				c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "no memory"))
+			if err := c.Grow(n+100, true); err != nil {
+				c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "%v", err))
 				return nil
 			}
 			c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id, Value: make([]byte, n)})
@@ -107,7 +148,7 @@ type forwarded struct {
 
 func (f *forwarded) Answered(a *Answers, frame []byte, err error) {
 	a.Frame = f.reply(a.Frame[:0], frame, err)
-	f.c.Answer(a, a.Frame)
+	f.c.Answer(a, true)
 }
 
 func (f *forwarded) reply(dst, frame []byte, err error) []byte {
@@ -119,6 +160,13 @@ func (f *forwarded) reply(dst, frame []byte, err error) []byte {
 		p = wire.Reply{ID: f.id, Status: wire.Unavailable, Message: []byte(err.Error())}
 	}
 	return wire.AppendReply(dst, wire.OpGet, &p)
+}
+
+func (h *echoHandler) Owner() (owner, process string) {
+	if n := h.conns.Add(1); int(n) <= len(h.owners) {
+		return h.owners[n-1], ""
+	}
+	return "uid 0", ""
 }
 
 func (h *echoHandler) Gone() {}
@@ -184,13 +232,20 @@ func readReply(t testing.TB, r io.Reader) wire.Reply {
 	return p
 }
 
-func tryReadReply(r io.Reader) (wire.Reply, error) {
+// tryReadFrame reads a frame without its length.
+func tryReadFrame(r io.Reader) ([]byte, error) {
 	var head [wire.LengthSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return wire.Reply{}, err
+		return nil, err
 	}
 	frame := make([]byte, wire.FrameLength(head[:]))
-	if _, err := io.ReadFull(r, frame); err != nil {
+	_, err := io.ReadFull(r, frame)
+	return frame, err
+}
+
+func tryReadReply(r io.Reader) (wire.Reply, error) {
+	frame, err := tryReadFrame(r)
+	if err != nil {
 		return wire.Reply{}, err
 	}
 	var p wire.Reply
@@ -266,7 +321,16 @@ func TestLargeFramesAndAnswers(t *testing.T) {
 			}
 		}
 	}
-	eventually(t, "the budgets to be given back", s, func(st Stats) bool { return st.InBudgetUsed == 0 && st.OutBudgetUsed == 0 })
+	allGiven(t, s)
+}
+
+// allGiven waits until nothing is taken from the budget.
+func allGiven(t testing.TB, s *Server) {
+	t.Helper()
+	eventually(t, "the budget to be given back", s, func(Stats) bool {
+		st := s.Limits().Budget.Stats()
+		return st.Total() == 0 && st.Owners == 0
+	})
 }
 
 // eventually waits until the server's counts are as they are to be: what the
@@ -386,9 +450,10 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	readReply(t, other)
-	if st := s.Stats(); st.SlowReaders != 1 || st.OutBudgetUsed != 0 || st.Open != 1 {
+	if st := s.Stats(); st.SlowReaders != 1 || st.Open != 1 {
 		t.Errorf("%+v", st)
 	}
+	allGiven(t, s)
 }
 
 // TestSlowFrame: a frame that drips in is cut off FrameTimeout after its
@@ -398,7 +463,7 @@ func TestSlowFrame(t *testing.T) {
 		h := newEcho()
 		s := newShared(Limits{})
 		near, far := net.Pipe()
-		c := newConn(far, s)
+		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
 		go func() { done <- c.serve() }()
@@ -439,33 +504,6 @@ func TestSlowFrame(t *testing.T) {
 		}
 		near.Close()
 	})
-}
-
-// TestBudget: large frames wait for each other's memory; small ones do not.
-func TestBudget(t *testing.T) {
-	h := newEcho()
-	s, dial, _ := serve(t, h, Limits{MaxFrame: 1 << 20, InBudget: 1 << 20, OutBudget: 1 << 20, FrameTimeout: 2 * time.Second})
-	holder, waiter, small := dial(), dial(), dial()
-	big := wire.AppendRequest(nil, &wire.Request{ID: 5, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20-100), TTLMS: wire.TTLDefault})
-	if _, err := holder.Write(big[:1000]); err != nil { // takes the budget, and drips
-		t.Fatal(err)
-	}
-	for s.Stats().InBudgetUsed == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	go func() { _, _ = waiter.Write(big) }()
-	if _, err := small.Write(getFrame(1, "x")); err != nil {
-		t.Fatal(err)
-	}
-	readReply(t, small)
-	// The holder is cut off, and the waiter gets its turn.
-	if err := <-h.ended; !errors.Is(err, ErrSlowFrame) {
-		t.Errorf("the holder ended with %v", err)
-	}
-	var head [4]byte
-	if _, err := io.ReadFull(waiter, head[:]); err != nil {
-		t.Errorf("the waiter: %v", err)
-	}
 }
 
 // TestShutdownAnswers: what was read is answered, also by tasks, before the
@@ -712,14 +750,13 @@ func TestClientLosesConnection(t *testing.T) {
 	}
 }
 
-// TestClientStuckPeer: a peer that takes nothing holds no caller beyond its
-// deadline, and no more than MaxQueued bytes.
-func TestClientStuckPeer(t *testing.T) {
+// socketPair returns the two ends of a connection.
+func socketPair(t *testing.T) (conns [2]net.Conn) {
+	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns [2]net.Conn
 	for i, fd := range fds {
 		f := os.NewFile(uintptr(fd), "pair")
 		if conns[i], err = net.FileConn(f); err != nil {
@@ -727,22 +764,107 @@ func TestClientStuckPeer(t *testing.T) {
 		}
 		f.Close()
 	}
-	defer conns[1].Close()
+	t.Cleanup(func() { _ = conns[1].Close() })
+	return conns
+}
+
+// TestClientStuckPeer: a peer that takes nothing holds no caller beyond its
+// deadline, and no more than MaxQueued bytes.
+func TestClientStuckPeer(t *testing.T) {
+	conns := socketPair(t)
 	c := NewClient(conns[0], ClientConfig{MaxQueued: 1 << 20, WriteTimeout: time.Minute})
 	defer c.Close()
-	value := make([]byte, 400<<10)
+	const size = 400 << 10
+	for range 2 {
+		_, err := c.Do(t.Context(), 20*time.Millisecond, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, size)})
+		if !errors.Is(err, ErrNoAnswer) {
+			t.Errorf("%v", err)
+		}
+	}
 	full := 0
 	for range 10 {
-		_, err := c.Do(t.Context(), 20*time.Millisecond, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: value})
-		switch {
-		case errors.Is(err, ErrFull):
+		if err := startSet(t, c, nil, "k", size); errors.Is(err, ErrFull) {
 			full++
-		case !errors.Is(err, ErrNoAnswer):
+		} else if err != nil {
 			t.Errorf("%v", err)
 		}
 	}
 	if full < 5 {
 		t.Errorf("%d of 10 calls refused", full)
+	}
+}
+
+// TestClientLeavesOut: a long request that has been given up is not sent, and
+// holds neither a place nor memory.
+func TestClientLeavesOut(t *testing.T) {
+	conns := socketPair(t)
+	b := NewBudget(256 << 20)
+	c := NewClient(conns[0], ClientConfig{MaxCalls: 10, WriteTimeout: time.Minute, Budget: b})
+	defer c.Close()
+	set := func(size int) {
+		q := &wire.Request{Op: wire.OpSet, Key: []byte("late"), Value: make([]byte, size)}
+		if _, err := c.Do(t.Context(), time.Millisecond, q); !errors.Is(err, ErrNoAnswer) {
+			t.Fatal(err)
+		}
+	}
+	set(1 << 20) // some of it is on its way
+	for range 50 {
+		set(1 << 20)
+	}
+	set(10)
+	if has := b.Stats().Total(); has > 2<<20 {
+		t.Errorf("%d bytes are held", has)
+	}
+	if err := startSet(t, c, nil, "now", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for len(keys) == 0 || keys[len(keys)-1] != "now" {
+		var q wire.Request
+		if frame, err := tryReadFrame(conns[1]); err != nil {
+			t.Fatal(err)
+		} else if err := wire.DecodeRequest(frame, &q); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, string(q.Key))
+	}
+	if want := []string{"late", "late", "now"}; !slices.Equal(keys, want) {
+		t.Errorf("sent are %v, want %v: the first, the short one and the last", keys, want)
+	}
+}
+
+// TestClientAnsweredTooSoon: a peer answers a long request that is not sent yet, and never
+// is. The call that has its slot by then keeps it.
+func TestClientAnsweredTooSoon(t *testing.T) {
+	conns := socketPair(t)
+	c := NewClient(conns[0], ClientConfig{WriteTimeout: time.Minute})
+	defer c.Close()
+	if err := startSet(t, c, nil, "first", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	early := &Call{over: make(chan struct{}, 1)}
+	q := &wire.Request{Op: wire.OpSet, Key: []byte("early"), Value: make([]byte, 1<<20)}
+	if err := c.Start(q, 100*time.Millisecond, early); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conns[1].Write(wire.AppendReply(nil, q.Op, &wire.Reply{ID: q.ID})); err != nil {
+		t.Fatal(err)
+	}
+	<-early.over
+	q = getRequest("next")
+	if err := c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	late := func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.waiting.long.len() == 0
+	}
+	for !late() {
+		time.Sleep(time.Millisecond)
+	}
+	if !c.abandon(q.ID) {
+		t.Error("a call has lost its slot")
 	}
 }
 
@@ -875,9 +997,9 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		h := newEcho()
 		close(h.release)
-		s := newShared(Limits{MaxFrame: 1 << 17, OutBudget: 1 << 24})
+		s := newShared(Limits{MaxFrame: 1 << 17, Budget: NewBudget(1 << 19)})
 		near, far := net.Pipe()
-		c := newConn(far, s)
+		c := newConn(far, s, "", "")
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
 		go func() { done <- c.serve() }()
@@ -889,8 +1011,19 @@ func FuzzFrames(f *testing.F) {
 		}
 		near.Close()
 		<-done
-		if st := s.stats(); st.InBudgetUsed != 0 || st.OutBudgetUsed != 0 || st.InFlight != 0 {
-			t.Errorf("not given back: %+v", st)
+		if st, b := s.stats(), s.limits.Budget.Stats(); b.Total() != 0 || b.Owners != 0 || st.InFlight != 0 {
+			t.Errorf("not given back: %+v, %+v", st, b)
 		}
 	})
+}
+
+func pipeline(t *testing.T, nc net.Conn, n int, key string) {
+	t.Helper()
+	var b []byte
+	for i := range n {
+		b = append(b, getFrame(uint64(i), key)...)
+	}
+	if _, err := nc.Write(b); err != nil && err != syscall.EPIPE {
+		t.Fatal(fmt.Errorf("%s: %w", key, err))
+	}
 }

@@ -17,6 +17,7 @@ type Server struct {
 	Log *slog.Logger
 
 	shared *shared
+	pace   pace
 
 	mu    sync.Mutex
 	conns map[*Conn]struct{}
@@ -25,14 +26,27 @@ type Server struct {
 
 // NewServer returns a server. It starts nothing.
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
-	return &Server{NewHandler: newHandler, Log: log, shared: newShared(l), conns: map[*Conn]struct{}{}}
+	return &Server{NewHandler: newHandler, Log: log, shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{}}
 }
 
 // Limits returns the limits with every default filled in.
 func (s *Server) Limits() Limits { return s.shared.limits }
 
 // Stats returns the counts so far.
-func (s *Server) Stats() Stats { return s.shared.stats() }
+func (s *Server) Stats() Stats {
+	st := s.shared.stats()
+	st.Waiting = s.pace.waiting()
+	return st
+}
+
+// Sparing returns a listener over ln that ends connections at once for which there is
+// no descriptor, as rejected ones.
+func (s *Server) Sparing(ln net.Listener) net.Listener {
+	return Sparing(ln, func(err error) {
+		s.shared.rejected.Add(1)
+		s.Log.Warn("closed a connection for want of a file descriptor", "error", err)
+	})
+}
 
 // Serve accepts connections from ln until ctx ends. Then it closes ln, answers
 // what has been read, and returns when all connections have ended, at the
@@ -40,12 +54,16 @@ func (s *Server) Stats() Stats { return s.shared.stats() }
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
+	turns, end := context.WithCancel(ctx)
+	defer end()
+	defer s.shared.lookout.start()()
 	var failed error
 	for pause := time.Duration(0); ; {
+		s.shared.come.pass(turns.Done())
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0
-			s.accept(nc)
+			s.accept(turns, nc)
 			continue
 		}
 		if ctx.Err() != nil {
@@ -55,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			failed = err
 			break
 		}
-		// Out of file descriptors, most likely: others must end first.
+		// Others must end first.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		s.Log.Warn("cannot accept a connection; trying again", "error", err, "in", pause)
 		select {
@@ -63,11 +81,17 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		case <-time.After(pause):
 		}
 	}
+	end()
 	s.shutdown()
 	return failed
 }
 
-func (s *Server) accept(nc net.Conn) {
+// owned is a Handler that knows from the start whose its connection is.
+type owned interface {
+	Owner() (owner, process string)
+}
+
+func (s *Server) accept(turns context.Context, nc net.Conn) {
 	s.mu.Lock()
 	full := len(s.conns) >= s.shared.limits.MaxConns
 	s.mu.Unlock()
@@ -83,25 +107,44 @@ func (s *Server) accept(nc net.Conn) {
 		_ = nc.Close()
 		return
 	}
-	c := newConn(nc, s.shared)
+	var owner, process string
+	if o, ok := h.(owned); ok {
+		owner, process = o.Owner()
+	}
+	c := newConn(nc, s.shared, owner, process)
 	c.handler = h
 	s.mu.Lock()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	s.shared.accepted.Add(1)
 	s.shared.open.Add(1)
-	s.wg.Go(func() { // ends when the connection does; shutdown waits for it
-		err := c.serve()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-		s.shared.open.Add(-1)
-		h.Close(err)
-	})
+	now, wait := s.pace.enter(c, owner, process)
+	switch {
+	case now:
+		s.begin(c)
+	case wait != nil:
+		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, s.serve) }) // ends when none waits any more
+	}
+}
+
+// begin serves a connection beside others.
+func (s *Server) begin(c *Conn) {
+	s.wg.Go(func() { s.serve(c) }) // ends when the connection does; shutdown waits for it
+}
+
+// serve serves a connection until it ends.
+func (s *Server) serve(c *Conn) {
+	err := c.serve()
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.shared.open.Add(-1)
+	c.handler.Close(err)
 }
 
 // shutdown ends all connections: in order, and after DrainTimeout by force.
 func (s *Server) shutdown() {
+	s.shared.ends.Do(func() { close(s.shared.over) })
 	s.each((*Conn).shutdown)
 	force := time.AfterFunc(s.shared.limits.DrainTimeout, func() {
 		s.each((*Conn).Kill)

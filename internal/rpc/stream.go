@@ -15,48 +15,130 @@ import (
 // bytes without holding a buffer, elsewhere with a small one, and sets a deadline
 // only for a write that would block.
 type stream struct {
-	nc  net.Conn
-	raw syscall.RawConn // nil where nc is not over a file descriptor
-
-	writeTimeout time.Duration
+	nc   net.Conn
+	raw  syscall.RawConn // nil where nc is not over a file descriptor
+	line *line           // below nc, where that is TLS over a file descriptor
 
 	// Of the reader goroutine, and of it alone.
-	buf     []byte // from buffers, or larger; nil while idle
+	buf     []byte // from buffers, lent by the account, or put aside; nil while idle
 	pooled  *[smallBuffer]byte
-	r, w    int // buf[r:w] has been read and not consumed
+	large   []byte // the same as buf, where the account has lent it
+	aside   bool   // buf is just as long as what is in it: see putAside
+	r, w    int    // buf[r:w] has been read and not consumed
 	onBatch func(n int) error
 	rerr    error
 	readFn  func(fd uintptr) bool
 	number  uint64
 	served  bool // the batch was answered, so that the peer may send the next one: see looks
 	inRow   int  // batches since another stream of this process has read
+	busy    int  // batches since the reader has rested
 
-	// Of whoever writes; one at a time.
-	rest    []byte
-	werr    error
-	timed   bool // a write deadline is set
-	now     bool // do not wait
-	writeFn func(fd uintptr) bool
+	fd writer // of whoever writes; one at a time
+
+	account *Account     // for what is held while the stream waits; see hold
+	use     Use          // of the reader's buffer
+	held    atomic.Int64 // for it
+	onWait  func() error // before the reader waits with a frame that is not complete
+	onBlock func() error // before a write waits
 }
 
 var buffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
 
 func (s *stream) init(nc net.Conn, writeTimeout time.Duration) {
-	s.nc, s.writeTimeout, s.number = nc, writeTimeout, streams.Add(1)
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil {
+	s.nc, s.number = nc, streams.Add(1)
+	switch c := nc.(type) {
+	case *Secured:
+		if c.line.adopt(writeTimeout, s.blocks) {
+			s.line = c.line
+		}
+	case syscall.Conn:
+		if raw, err := c.SyscallConn(); err == nil {
 			s.raw = raw
 			s.readFn = s.tryRead
-			s.writeFn = s.tryWrite
 		}
 	}
+	s.fd.init(nc, s.raw, writeTimeout, s.blocks)
 }
+
+// blocks is told before a write waits.
+func (s *stream) blocks() error { return s.onBlock() }
 
 // acquire makes sure that there is a buffer to read into.
 func (s *stream) acquire() {
-	if s.buf == nil {
-		s.pooled = buffers.Get().(*[smallBuffer]byte)
-		s.buf = s.pooled[:]
+	if s.buf != nil && !s.aside {
+		return
+	}
+	s.pooled = buffers.Get().(*[smallBuffer]byte)
+	s.w = copy(s.pooled[:], s.buf[s.r:s.w])
+	s.r, s.buf = 0, s.pooled[:]
+	if s.aside {
+		s.aside = false
+		_ = s.hold(0) // to give never fails
+	}
+}
+
+// hold makes n bytes what the account has for the reader's buffer.
+func (s *stream) hold(n int64) error {
+	was := s.held.Load()
+	if n < was {
+		s.account.Give(s.use, was-n)
+	} else if err := s.account.Take(s.use, n-was); err != nil {
+		return err
+	}
+	s.held.Store(n)
+	return nil
+}
+
+// fewBytes of a frame are always taken: the connection itself is more.
+const fewBytes = 512
+
+// putAside leaves the beginning of a frame in no more memory than it needs, while
+// the reader waits for more.
+func (s *stream) putAside() error {
+	n := s.w - s.r
+	size := n
+	if n >= smallBuffer { // it is read on into
+		size = powerBelow(2 * n)
+	}
+	if n == 0 || s.aside || s.pooled == nil && len(s.buf) <= 2*size {
+		return nil
+	}
+	if n > fewBytes {
+		if err := s.hold(int64(size)); err != nil {
+			return err
+		}
+	}
+	if n >= smallBuffer {
+		s.grow(size)
+		return nil
+	}
+	b := append([]byte(nil), make([]byte, n)...) // of a size that the allocator has
+	s.w = copy(b, s.buf[s.r:s.w])
+	s.r, s.buf, s.aside = 0, b, true
+	s.unpool()
+	is := int64(cap(b))
+	s.account.Force(s.use, is-s.held.Swap(is))
+	return nil
+}
+
+// waits accounts for the beginning of a frame while the reader waits for more.
+func (s *stream) waits() error {
+	if s.raw == nil && s.pooled != nil { // whether it waits is not known
+		if err := s.hold(smallBuffer); err == nil || s.w-s.r > fewBytes {
+			return err
+		}
+	}
+	return s.putAside()
+}
+
+func (s *stream) unpool() {
+	if s.pooled != nil {
+		buffers.Put(s.pooled)
+		s.pooled = nil
+	}
+	if s.large != nil {
+		s.account.larges().give(s.large)
+		s.large = nil
 	}
 }
 
@@ -65,10 +147,10 @@ func (s *stream) release() {
 	if s.r < s.w {
 		return
 	}
-	s.r, s.w, s.buf = 0, 0, nil
-	if s.pooled != nil {
-		buffers.Put(s.pooled)
-		s.pooled = nil
+	s.r, s.w, s.buf, s.aside = 0, 0, nil, false
+	s.unpool()
+	if s.held.Load() != 0 {
+		_ = s.hold(0) // to give never fails
 	}
 }
 
@@ -78,9 +160,17 @@ func (s *stream) release() {
 // Over a file descriptor all of that happens inside one call of the raw read,
 // so that waiting is up to us: see looks.
 func (s *stream) readEach(batch func(n int) error) error {
+	if s.line != nil {
+		return s.readSecured(batch)
+	}
 	if s.raw == nil {
 		first := make([]byte, firstRead)
 		for {
+			if s.r < s.w {
+				if err := s.onWait(); err != nil {
+					return err
+				}
+			}
 			n, err := s.readSome(first)
 			if n > 0 {
 				err = batch(n)
@@ -104,11 +194,11 @@ const firstRead = 512
 
 // readSome reads what goes on where the last read has ended, or what is new.
 func (s *stream) readSome(first []byte) (n int, err error) {
-	if s.buf != nil {
+	if s.buf != nil && !s.aside {
 		n, err = s.nc.Read(s.buf[s.w:])
-	} else if n, err = s.nc.Read(first); n > 0 {
+	} else if n, err = s.nc.Read(first[:min(len(first), smallBuffer-s.w+s.r)]); n > 0 {
 		s.acquire()
-		copy(s.buf, first[:n])
+		copy(s.buf[s.w:], first[:n])
 	}
 	s.w += n
 	return n, err
@@ -148,6 +238,7 @@ func (s *stream) inCompany() bool {
 // tryRead reads and serves until there is nothing left to be read.
 func (s *stream) tryRead(fd uintptr) bool {
 	left := 0 // looks
+	s.busy = 0
 	for {
 		s.acquire()
 		n, err := syscall.Read(int(fd), s.buf[s.w:])
@@ -159,8 +250,11 @@ func (s *stream) tryRead(fd uintptr) bool {
 			runtime.Gosched()
 			continue
 		case err == syscall.EAGAIN:
-			s.release()
-			return false
+			if s.release(); s.r == s.w {
+				return false
+			}
+			s.rerr = s.onWait()
+			return s.rerr != nil
 		case err != nil:
 			s.rerr = err
 			return true
@@ -179,16 +273,13 @@ func (s *stream) tryRead(fd uintptr) bool {
 	}
 }
 
-// grow replaces the buffer by one of n bytes, until it is empty.
+// grow replaces the buffer by one of n bytes, a size of roomFor, until it is empty.
 func (s *stream) grow(n int) {
-	big := make([]byte, n)
+	big := s.account.larges().take(n)
 	s.w = copy(big, s.buf[s.r:s.w])
 	s.r = 0
-	if s.pooled != nil {
-		buffers.Put(s.pooled)
-		s.pooled = nil
-	}
-	s.buf = big
+	s.unpool()
+	s.large, s.buf = big, big
 }
 
 // compact moves what is left to the front of the buffer.
@@ -199,71 +290,27 @@ func (s *stream) compact() {
 	}
 }
 
-// write writes all of b, or fails after writeTimeout.
+// write writes all of b, or fails when the peer takes nothing for the timeout.
 func (s *stream) write(b []byte) error {
-	if s.raw == nil {
-		if err := s.nc.SetWriteDeadline(time.Now().Add(s.writeTimeout)); err != nil {
-			return err
-		}
-		_, err := s.nc.Write(b)
-		return err
+	if s.line != nil {
+		return s.line.write(s.nc, b)
 	}
-	s.rest, s.werr = b, nil
-	err := s.raw.Write(s.writeFn)
-	s.rest = nil
-	if s.timed {
-		s.timed = false
-		if e := s.nc.SetWriteDeadline(time.Time{}); err == nil {
-			err = e
-		}
-	}
-	if err == nil {
-		err = s.werr
-	}
-	return err
+	return s.fd.write(b)
 }
 
 // writeNow writes as much of b as can be written without waiting: nothing,
-// where the connection is not over a file descriptor.
+// where the connection is not over a file descriptor. Over TLS some of it may
+// wait yet: see behind.
 func (s *stream) writeNow(b []byte) (n int, err error) {
-	if s.raw == nil {
-		return 0, nil
+	if s.line != nil {
+		return s.line.writeNow(s.nc, b)
 	}
-	s.rest, s.werr, s.now = b, nil, true
-	err = s.raw.Write(s.writeFn)
-	n = len(b) - len(s.rest)
-	s.rest, s.now = nil, false
-	if err == nil {
-		err = s.werr
-	}
-	return n, err
+	return s.fd.writeNow(b)
 }
 
-func (s *stream) tryWrite(fd uintptr) bool {
-	for len(s.rest) > 0 {
-		n, err := syscall.Write(int(fd), s.rest)
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			if s.now {
-				return true
-			}
-			if !s.timed {
-				s.timed = true
-				if s.werr = s.nc.SetWriteDeadline(time.Now().Add(s.writeTimeout)); s.werr != nil {
-					return true
-				}
-			}
-			return false
-		case err != nil:
-			s.werr = err
-			return true
-		default:
-			s.rest = s.rest[n:]
-		}
-	}
-	return true
-}
+// behind says whether something that writeNow has taken waits for the next
+// write, of nothing if need be.
+func (s *stream) behind() bool { return s.line != nil && s.line.behind() }
 
 func isTimeout(err error) bool {
 	var ne net.Error

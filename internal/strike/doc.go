@@ -61,6 +61,14 @@ const (
 	JoinEnded                    // a call under way is not for those who began after its value's end
 	JoinHolding                  // a load is joined in the holding that it began in
 	SourceOfEntry                // what is handed over comes from who has released its partition
+	Acquaintance                 // gossip's word of a process counts for nothing until it is known
+	RefusedName                  // ... which a refusal of a name does not make it, where a member has that name
+	Namesake                     // a process that goes on counts again once another of its name has gone
+	Hint                         // its word of what a known one is counts for nothing either
+	Hearsay                      // ... that it is out does where it tells nothing for long, and is not told on
+	Vouch                        // who is heard is told of to those that may not hear it
+	NamedInAnswer                // an answer to ACQUIRE that names an unknown process as in grants nothing
+	HigherBallot                 // who holds something ends it when it hears of a higher ballot
 
 	Guards // their number
 )
@@ -97,6 +105,10 @@ var names = [Guards]string{
 	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored",
 	EndFromAsked: "end counted from the question", JoinEnded: "no joining of what has ended", JoinHolding: "loads joined in their holding",
 	SourceOfEntry: "source of what is handed over",
+	Acquaintance:  "known processes alone count", RefusedName: "a refused name is its member's",
+	Namesake: "who goes on counts again", Hint: "gossip's word of a state is a hint",
+	Hearsay: "gossip's word that a host is out is not told on",
+	Vouch:   "hosts tell of whom they hear", NamedInAnswer: "who is named as in is known", HigherBallot: "a higher ballot ends a holding",
 }
 
 func (g Guard) String() string { return names[g] }

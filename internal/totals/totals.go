@@ -112,7 +112,7 @@ func (r Rules) Counter(ops []Op) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("a total above the %d that had begun: %v", begun, b))
 		case last != nil && r.Lossless && last.Kind == Incr && !r.mayBeDeleted(ops, last, b):
 			wrong = append(wrong, fmt.Sprintf("a total went back without a deletion or a loss: %v; it was %v", b, last))
-		case last != nil && !since(ops, last.Began, b):
+		case last != nil && !since(ops, last.Began, b) && !(last.Kind == Incr && last.Ended >= b.Began && since(ops, b.Began, last)):
 			wrong = append(wrong, fmt.Sprintf("a total went back to an earlier one: %v; before it was %v", b, last))
 		case r.Lossless && !deleted && b.Kind == Incr && b.Number <= acked:
 			wrong = append(wrong, fmt.Sprintf("a total misses some of %d that were acknowledged: %v", acked, b))

@@ -53,6 +53,8 @@ func TestCounter(t *testing.T) {
 		{"nothing", true, nil, ""},
 		{"one after the other", true, []Op{incr(1, 0, 1), incr(2, 2, 3), incr(3, 4, 5)}, ""},
 		{"at once", true, []Op{incr(2, 0, 9), incr(1, 0, 9), incr(3, 0, 9)}, ""},
+		{"two of one number met, and a deletion came between", false, []Op{incr(1, 0, 1), incr(2, 10, 90), incr(2, 30, 31), del("a", 40, 41), incr(1, 50, 51)}, ""},
+		{"two of one number met, and nothing came between", false, []Op{incr(1, 0, 1), incr(2, 10, 90), incr(2, 30, 31)}, back},
 		{"one that was never begun", false, []Op{incr(1, 0, 1), incr(3, 2, 3)}, "a total above the 2 that had begun"},
 		{"one that began later", false, []Op{incr(1, 0, 1), incr(3, 2, 3), lost(4)}, "a total above the 2 that had begun"},
 		{"one that was refused", false, []Op{as(lost(0), Refused), incr(2, 2, 3)}, "a total above the 1 that had begun"},

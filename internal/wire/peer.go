@@ -24,7 +24,7 @@ type PeerHello struct {
 	MaxVersion int // in the answer: the version chosen
 	Cluster    string
 	From       Process
-	Purpose    string            // "poll" or "call"
+	Purpose    string            // "poll" or "call", or "meet" for this alone
 	Settings   map[string]string // what must be the same on all nodes
 	WallMS     int64             // the sender's wall clock
 	Clock      uint64            // its version clock
@@ -52,19 +52,32 @@ type Promise struct {
 type Poll struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	State   uint64 // counts the changes of the next three
-	Joined  bool
-	In      bool
+	State      uint64 // counts the changes of the next three
+	Joined     bool
+	In         bool
+	Weight     uint32
+	Leased     bool
+	Ballots    []Promise
+	Next       uint64
+	Have       uint64
+	WallMS     int64
+	Clock      uint64
+	Cannot     []string   // members that the sender cannot poll
+	Head       uint64     // of the sender's log
+	BootNS     uint64     // its boot clock, read before this was sent; zero is not told
+	Others     []Standing // what others have told the sender of themselves, if the receiver has not said that it knows
+	OthersAt   uint64     // counts the changes of Others
+	OthersHave uint64     // of the receiver's changes, what the sender has
+}
+
+// Standing is what a member says of itself, as another one has heard it.
+type Standing struct {
+	_msgpack struct{} `msgpack:",as_array"`
+
+	Process Process
+	State   uint64 // counts its changes
 	Weight  uint32
-	Leased  bool
-	Ballots []Promise
-	Next    uint64
-	Have    uint64
-	WallMS  int64
-	Clock   uint64
-	Cannot  []string // members that the sender cannot poll
-	Head    uint64   // of the sender's log
-	BootNS  uint64   // its boot clock, read before this was sent; zero is not told
+	In      bool
 }
 
 // Acquire is the body of ACQUIRE.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -226,6 +227,9 @@ func (d *decoder) raw() []byte {
 // AppendReply appends an answer as a whole frame. The server's hot path uses
 // the functions below instead, which are held to the same bytes.
 func AppendReply(dst []byte, op Op, r *Reply) []byte {
+	if n := r.long(); n > longReply {
+		dst = slices.Grow(dst, n) // at once: growing by and by leaves as much behind
+	}
 	at := len(dst)
 	dst = BeginFrame(dst)
 	array := len(dst)
@@ -233,6 +237,21 @@ func AppendReply(dst []byte, op Op, r *Reply) []byte {
 	dst, n := appendFields(dst, op, r, true)
 	dst[array] = 0x90 | byte(n+1)
 	return EndFrame(dst, at)
+}
+
+// longReply is worth to be measured before it is written, in bytes.
+const longReply = 4 << 10
+
+// replySlack is what a reply takes at most beside what has a length of its own.
+const replySlack = 128
+
+// long is how long a reply becomes at most.
+func (r *Reply) long() int {
+	n := replySlack + len(r.Value) + len(r.Message) + len(r.Token) + len(r.Body) + len(r.Owner)
+	for i := range r.Items {
+		n += r.Items[i].long()
+	}
+	return n
 }
 
 // appendFields appends status and fields and returns their number.

@@ -12,6 +12,7 @@ type Stats struct {
 	Cluster     ClusterState     `msgpack:"cluster" json:"cluster"`
 	Namespaces  []NamespaceStats `msgpack:"namespaces" json:"namespaces"`
 	Leases      TokenStats       `msgpack:"leases" json:"leases"`
+	Shares      []ShareStats     `msgpack:"shares" json:"shares"`
 	Overdue     int64            `msgpack:"overdue_writes" json:"overdue_writes"` // refused here: their callers had given them up
 	Process     ProcessStats     `msgpack:"process" json:"process"`
 }
@@ -59,8 +60,22 @@ type ClusterState struct {
 	PeerErrors   int64 `msgpack:"peer_errors" json:"peer_errors"`     // requests to owners that failed
 	Served       int64 `msgpack:"served" json:"served"`               // keys that others asked for here
 
+	Links         LinkStats         `msgpack:"links" json:"links"`
 	Handoff       HandoffStats      `msgpack:"handoff" json:"handoff"`
 	Invalidations InvalidationStats `msgpack:"invalidations" json:"invalidations"`
+}
+
+// LinkStats tells of connections from other hosts, and from strangers on their port.
+type LinkStats struct {
+	Open       int64 `msgpack:"open" json:"open"`
+	Ungreeted  int64 `msgpack:"ungreeted" json:"ungreeted"` // now, of all
+	Accepted   int64 `msgpack:"accepted" json:"accepted"`
+	Rejected   int64 `msgpack:"rejected" json:"rejected"`                     // over the limit of connections
+	Shed       int64 `msgpack:"shed" json:"shed"`                             // too many came, or were not greeted
+	Late       int64 `msgpack:"late" json:"late"`                             // not greeted in time
+	Handshakes int64 `msgpack:"handshakes" json:"handshakes"`                 // of TLS, done
+	Failed     int64 `msgpack:"handshake_failures" json:"handshake_failures"` // of TLS
+	BadFrames  int64 `msgpack:"bad_frames" json:"bad_frames"`                 // closed: a frame too long, or empty
 }
 
 // InvalidationStats tells of what keeps copies from being outdated. Counts are
@@ -102,6 +117,7 @@ type HandoffStats struct {
 // ConnectionStats counts what happened on the socket.
 type ConnectionStats struct {
 	Open        int64 `msgpack:"open" json:"open"`
+	Waiting     int64 `msgpack:"waiting" json:"waiting"` // of those, for their turn to begin
 	Limit       int64 `msgpack:"limit" json:"limit"`
 	Accepted    int64 `msgpack:"accepted" json:"accepted"`
 	Rejected    int64 `msgpack:"rejected" json:"rejected"`         // over the limit
@@ -112,7 +128,35 @@ type ConnectionStats struct {
 	Batches     int64 `msgpack:"batches" json:"batches"`           // reads that brought requests
 	BytesIn     int64 `msgpack:"bytes_in" json:"bytes_in"`
 	BytesOut    int64 `msgpack:"bytes_out" json:"bytes_out"`
-	BufferBytes int64 `msgpack:"buffer_bytes" json:"buffer_bytes"` // of large frames and answers under way
+	BufferBytes int64 `msgpack:"buffer_bytes" json:"buffer_bytes"` // of requests and answers under way, other hosts' too
+
+	OverBudget int64       `msgpack:"over_budget" json:"over_budget"` // closed: held more than their share and took no answers
+	Dropped    int64       `msgpack:"dropped" json:"dropped"`         // requests answered BUSY for want of memory before they had come
+	Buffers    BufferStats `msgpack:"buffers" json:"buffers"`
+}
+
+// BufferStats tells of the memory of what is under way, in bytes by use.
+type BufferStats struct {
+	Limit    int64  `msgpack:"limit" json:"limit"`
+	Frames   int64  `msgpack:"frames" json:"frames"`     // requests that have begun and are not complete, or are long
+	Requests int64  `msgpack:"requests" json:"requests"` // that wait
+	Answers  int64  `msgpack:"answers" json:"answers"`   // that nobody has read yet
+	Peers    int64  `msgpack:"peers" json:"peers"`       // answers of other hosts
+	Refused  int64  `msgpack:"refused" json:"refused"`   // times that somebody got none
+	Taken    int64  `msgpack:"taken" json:"taken"`       // connections that had to give what they held
+	Owners   int64  `msgpack:"owners" json:"owners"`     // users and hosts that hold some
+	Most     string `msgpack:"most" json:"most"`         // who holds most
+	MostBy   int64  `msgpack:"most_bytes" json:"most_bytes"`
+}
+
+// ShareStats tells of what connections share by number.
+type ShareStats struct {
+	Name    string `msgpack:"name" json:"name"`
+	Used    int64  `msgpack:"used" json:"used"`
+	Limit   int64  `msgpack:"limit" json:"limit"`
+	Refused int64  `msgpack:"refused" json:"refused"` // times that somebody had too many
+	Most    string `msgpack:"most" json:"most"`       // who holds most
+	MostBy  int64  `msgpack:"most_by" json:"most_by"`
 }
 
 // L2Stats tells of the store of this host's partitions.
@@ -133,6 +177,10 @@ type L2Stats struct {
 	Promoted     int64    `msgpack:"promoted" json:"promoted"`
 	GhostHits    int64    `msgpack:"ghost_hits" json:"ghost_hits"`
 	Shards       int64    `msgpack:"shards" json:"shards"`
+
+	Collided      int64 `msgpack:"collided" json:"collided"`             // of those evicted: replaced by a key of the same hash
+	CrowdedOut    int64 `msgpack:"crowded_out" json:"crowded_out"`       // and by one in a full page of the index
+	SplitsRefused int64 `msgpack:"splits_refused" json:"splits_refused"` // keys that came to a page that was due to split, and could not
 }
 
 // L2Memory says where the store's bytes are; all but the limit add up to Used.

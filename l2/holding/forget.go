@@ -42,7 +42,13 @@ func (m *Machine) Silence(now time.Duration, node kv.NodeID) (silence time.Durat
 // Word of them is late. A process that is missing here, because it went longer ago
 // than many others, counts as a member if there is word of it, until gossip misses
 // it.
-type gone map[kv.Process]time.Duration
+type gone map[kv.Process]went
+
+// went says how a process is gone.
+type went struct {
+	at       time.Duration
+	replaced bool // by another one of its name; else it has said goodbye
+}
 
 // maxGone bounds them: far more than may go while word of one is on its way.
 const maxGone = 1024
@@ -53,15 +59,15 @@ func (g gone) has(id kv.Process) bool {
 }
 
 // add makes room by dropping the process that went first.
-func (g gone) add(id kv.Process, now time.Duration) {
+func (g gone) add(id kv.Process, w went) {
 	if !g.has(id) && len(g) >= maxGone {
 		var first kv.Process
-		for o, at := range g {
-			if at < g[first] || at == g[first] && o.Compare(first) < 0 || !g.has(first) {
+		for o, w := range g {
+			if at := g[first].at; w.at < at || w.at == at && o.Compare(first) < 0 || !g.has(first) {
 				first = o
 			}
 		}
 		delete(g, first)
 	}
-	g[id] = now
+	g[id] = w
 }

@@ -54,8 +54,11 @@ type Machine struct {
 	state     uint64        // counts the changes of what it tells of itself
 	told      [3]any        // that, at the last count
 	aloneFrom time.Duration // since when no other member was in
+	rumourAt  time.Duration // when gossip last told of one that was not met, as far as that counts
 	stops     stops         // since the last pause
 	met       bool          // another member has ever been known
+	standings []Standing    // what it has heard of others, as last told
+	othersAt  uint64        // counts their changes
 
 	members map[kv.NodeID]*member
 	gone    gone

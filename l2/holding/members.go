@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 )
 
 // member is another node, in the process that was last heard of.
@@ -29,6 +30,11 @@ type member struct {
 
 	inTable     bool // the ring's table has this process, with tableWeight
 	tableWeight uint32
+
+	named      bool   // nothing has come from it: another member has told of it
+	goneOut    bool   // gossip alone says that it is out: see GoneOut
+	othersTold uint64 // of our changes of whom we have in, what it says that it has
+	othersHave uint64 // of its changes, what we have
 
 	told  uint64 // of our changes of ballots, what it says that it has
 	heard uint64 // of its changes, what we have
@@ -92,7 +98,7 @@ func (m *Machine) current(id kv.Process) *member {
 		if id.Epoch < o.id.Epoch && o.live() {
 			return nil
 		}
-		m.gone.add(o.id, m.now)
+		m.gone.add(o.id, went{m.now, true})
 		if o.live() {
 			m.do(Died{o.id, m.now - o.heardAt, true})
 		}
@@ -103,15 +109,30 @@ func (m *Machine) current(id kv.Process) *member {
 	return o
 }
 
-// Seen is gossip's word of a live member, with its State, as Info has it.
+// speaks lets a process that had been replaced be itself again, where the other one of
+// its name has left or is held for dead: what it says itself is no late word of it.
+func (m *Machine) speaks(id kv.Process) {
+	if o := m.members[id.Node]; m.gone[id].replaced && (o == nil || o.dead) && !strike.Out(strike.Namesake) {
+		delete(m.gone, id)
+	}
+}
+
+// Seen is gossip's word of a live member, with its State, as Info has it; or with
+// none, zero: then the rest counts until the member itself has told.
 func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight uint32, in bool) {
 	m.now = max(m.now, now)
-	if o := m.current(id); o != nil {
+	switch o := m.current(id); {
+	case o != nil:
 		o.missing = false
 		m.hear(o)
 		if state >= o.state {
 			o.state, o.weight, o.in = state, weight, in
 		}
+		m.settle()
+	case m.members[id.Node] != nil:
+		// Another process has the name, whose clock was set back or that was there
+		// before: gossip hears that one, so nothing else misses the one that is known.
+		m.members[id.Node].missing = true
 		m.settle()
 	}
 }
@@ -128,7 +149,7 @@ func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
 // Left is a member's goodbye: it holds nothing any more.
 func (m *Machine) Left(now time.Duration, id kv.Process) {
 	m.now = max(m.now, now)
-	m.gone.add(id, m.now)
+	m.gone.add(id, went{m.now, false})
 	if o := m.members[id.Node]; o != nil && o.id == id {
 		delete(m.members, id.Node)
 	}
@@ -145,7 +166,7 @@ func (m *Machine) Heard(now time.Duration, id kv.Process) {
 
 // hear notes a sign of life. One that was held for dead has come anew.
 func (m *Machine) hear(o *member) {
-	o.heardAt = m.now
+	o.heardAt, o.named = m.now, false
 	if o.dead {
 		o.dead = false
 		o.cameAt, o.polledAt = m.now, m.now
@@ -157,6 +178,7 @@ func (m *Machine) hear(o *member) {
 // some Info.
 func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, info Info) {
 	m.now = max(m.now, now)
+	m.speaks(id)
 	o := m.current(id)
 	if o == nil {
 		return
@@ -181,6 +203,7 @@ func (m *Machine) Leased(now time.Duration, id kv.Process, sent time.Duration) {
 // InfoFor it.
 func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
 	m.now = max(m.now, now)
+	m.speaks(id)
 	if o := m.current(id); o != nil {
 		m.hear(o)
 		m.learn(o, info)
@@ -191,6 +214,7 @@ func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
 func (m *Machine) learn(o *member, info Info) {
 	if info.State >= o.state {
 		o.state, o.joined, o.in, o.weight = info.State, info.Joined, info.In, info.Weight
+		o.goneOut = false
 	}
 	o.leasesUs = info.Leased
 	for _, b := range info.Ballots {
@@ -198,6 +222,7 @@ func (m *Machine) learn(o *member, info Info) {
 	}
 	o.heard = max(o.heard, info.Next)
 	o.told = max(o.told, info.Have)
+	m.learnOthers(o, &info)
 }
 
 // InfoFor is what a poll of a process, or the answer to its poll, tells it.
@@ -208,6 +233,7 @@ func (m *Machine) InfoFor(id kv.Process) Info {
 		return info
 	}
 	info.Leased, info.Have = m.leased(o), o.heard
+	m.tellOthers(o, &info)
 	info.Ballots = m.promisesSince(o.told)
 	return info
 }
@@ -273,7 +299,7 @@ func (m *Machine) judgeSelf() {
 		for _, o := range m.members {
 			m.joined = m.joined || o.live() && o.joined
 		}
-		m.joined = m.joined || m.now-m.startedAt >= m.cfg.Detection
+		m.joined = m.joined || m.now-max(m.startedAt, m.rumourAt) >= m.cfg.Detection
 	}
 	anyIn, allLeased, first := false, true, true
 	for _, o := range m.members {

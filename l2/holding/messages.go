@@ -74,6 +74,12 @@ type Info struct {
 	Ballots []Promise
 	Next    uint64
 	Have    uint64 // what it has of its peer's changes
+
+	// Others is what it has heard of other members, where that has changed since the
+	// count that its peer said that it has; OthersAt is the count now.
+	Others     []Standing
+	OthersAt   uint64
+	OthersHave uint64 // what it has of its peer's changes of them
 }
 
 // Promise is a ballot that a node has answered, and for which partitions.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/strike"
 )
 
 // claimMore begins to take what the ring gives to this node and nobody here
@@ -160,7 +161,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	}
 	m.hear(o)
 	if q.State >= o.state { // who is out asks for nothing
-		o.state, o.in = q.State, true
+		o.state, o.in, o.goneOut = q.State, true, false
 	}
 	m.settle()
 	ended := m.newSet()
@@ -232,7 +233,7 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 // has taken nothing while this node's authority lasts: a side without a majority
 // of them tries ballot after ballot, and would empty all when it comes back.
 func (m *Machine) hearOf(b Promise) {
-	if m.consistent() {
+	if m.consistent() || strike.Out(strike.HigherBallot) {
 		return
 	}
 	var retired kv.PartitionSet
@@ -350,7 +351,7 @@ func (m *Machine) missing(c *claim, o *member) bool {
 // unknown.
 func (m *Machine) grants(c *claim, o *member) bool {
 	a := m.answer(c, o)
-	return a != nil && m.knows(a.In) && a.Granted.Contains(c.set)
+	return a != nil && (m.knows(a.In) || strike.Out(strike.NamedInAnswer)) && a.Granted.Contains(c.set)
 }
 
 // begin starts to hold some of a claim, which all have granted and nobody has

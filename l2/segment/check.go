@@ -58,18 +58,44 @@ type tally struct {
 	last          kv.Deadline
 }
 
+// checkQuotas verifies that a namespace's queue has a mark for each of its
+// entries.
+func (sh *shard) checkQuotas(marks map[kv.NamespaceID]map[mark]int) error {
+	for ns, q := range sh.quotas {
+		for range q.len {
+			m := q.pop()
+			marks[ns][m]--
+			q.push(m)
+		}
+		for m, n := range marks[ns] {
+			if n > 0 {
+				return fmt.Errorf("namespace %d: %d entries have no mark %#x in the queue", ns, n, m)
+			}
+		}
+	}
+	return nil
+}
+
 func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 	s := sh.store
 	found := map[segmentID]*tally{}
 	var n counters
 	var counts [kv.MaxNamespaces]nsCount
+	marks := map[kv.NamespaceID]map[mark]int{}
+	for ns := range sh.quotas {
+		marks[ns] = map[mark]int{}
+	}
 	words := 0
+	if slots := len(sh.index.dir); slots > int(sh.index.base) && slots*splitFill/4 > sh.index.most {
+		return fmt.Errorf("a directory of %d slots for %d words", slots, sh.index.most)
+	}
 	for d := range sh.index.dir {
 		if !sh.index.canonical(d) {
 			continue
 		}
 		page := sh.index.dir[d]
 		fill := 0
+		ofHash := map[kv.Hash]int{}
 		for i := range wordsAPage {
 			w := sh.index.word(slot{page, i})
 			if w == 0 {
@@ -78,6 +104,10 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 			fill++
 			if err := sh.checkWord(d, i, w); err != nil {
 				return err
+			}
+			hash := s.hashAt(w.loc())
+			if ofHash[hash]++; ofHash[hash] > maxAlike {
+				return fmt.Errorf("%d words of hash %#x", ofHash[hash], uint64(hash))
 			}
 			seg, off := s.split(w.loc())
 			m := &s.meta[seg]
@@ -100,6 +130,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 				n.negative++
 			}
 			nsBytes[h.namespace] += int64(h.size())
+			if of := marks[h.namespace]; of != nil {
+				of[markOf(hash, h.birth)]++
+			}
 			if c := &counts[h.namespace]; h.version < sh.counts[h.namespace].moved {
 				c.hidden++
 			} else {
@@ -109,6 +142,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 		}
 		if fill != int(sh.index.pages.fill[page]) {
 			return fmt.Errorf("page %d: fill %d, %d words", page, sh.index.pages.fill[page], fill)
+		}
+		if fill > fullFill {
+			return fmt.Errorf("page %d: %d words, at most %d may be", page, fill, fullFill)
 		}
 		words += fill
 	}
@@ -126,6 +162,9 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 		if got := sh.counts[ns]; got.entries != c.entries || got.bytes != c.bytes || got.hidden != c.hidden {
 			return fmt.Errorf("namespace %d: account %+v, entries say %+v", ns, got, c)
 		}
+	}
+	if err := sh.checkQuotas(marks); err != nil {
+		return err
 	}
 	return sh.checkSegments(found)
 }

@@ -25,7 +25,7 @@
 //	    20    16  key length, bytes
 //	    22     8  marks: 1 client flags follow, 2 head of a chain, 4 stale,
 //	              8 negative
-//	    23     8  reserved, zero
+//	    23     8  birth: in its namespace's queue of a quota
 //
 // A value that leaves less than half a segment to others becomes a chain of
 // whole segments: its head holds header, key and the first part. A chain is
@@ -45,6 +45,26 @@
 // So a scan for some partitions, or for hot entries, reads index pages alone.
 // Shards start with 8 to 15 pages each, so that they double at different sizes
 // and the table's slack stays near its mean.
+//
+// # Keys of one hash
+//
+// Whoever knows a namespace's seed can compute keys of one hash, and keys whose
+// hashes share any bits. So at most 8 words of a page have one tag, and 8
+// entries one hash: the next one replaces the oldest. A page splits at 460
+// words, and only while its shard has 230 words for each slot that the directory
+// has at the page's depth: pages of random hashes are not twice as full as the
+// mean (by 15 standard deviations). More than twice the shard's share of what
+// the arena can hold does not count:
+//
+//	slots ≤ max(base, min(words, 2 × Size / 28 / shards) / 115)
+//
+// which for all directories together is less than Size/400. A page that may not
+// split, or for which Size has no further page, overflows within itself up to
+// 480 words, and then a new key replaces the one of least worth among 32 of the
+// page. Either gives way to no other namespace while it has entries of its own
+// there. Under one hold of a lock a page is read, split or emptied, 480 headers
+// and hashes; a search for a key reads the headers of one tag, 8, or up to 178
+// after pages of chosen hashes have merged.
 //
 // # Eviction
 //

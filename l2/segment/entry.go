@@ -11,12 +11,14 @@ const (
 	headerSize = 24
 	flagsSize  = 4
 	align      = 4
+	shortest   = headerSize + align // bytes of an entry of the shortest key and no value
 
 	offVersion  = 0
 	offDeadline = 8 // 40 bits deadline, 16 bits generation, 8 bits namespace
 	offValueLen = 16
 	offKeyLen   = 20
 	offMarks    = 22
+	offBirth    = 23
 
 	markFlags = 1 << 0 // client flags stand after the header
 	markChain = 1 << 1 // the value goes on in the next segments of the chain
@@ -34,6 +36,7 @@ type header struct {
 	valueLen   int
 	keyLen     int
 	marks      uint8
+	birth      uint8 // see quotaQueue
 }
 
 func readHeader(b []byte) header {
@@ -47,6 +50,7 @@ func readHeader(b []byte) header {
 		valueLen:   int(binary.LittleEndian.Uint32(b[offValueLen:])),
 		keyLen:     int(binary.LittleEndian.Uint16(b[offKeyLen:])),
 		marks:      b[offMarks],
+		birth:      b[offBirth],
 	}
 }
 
@@ -57,7 +61,7 @@ func (h header) write(b []byte) {
 	binary.LittleEndian.PutUint32(b[offValueLen:], uint32(h.valueLen))
 	binary.LittleEndian.PutUint16(b[offKeyLen:], uint16(h.keyLen))
 	b[offMarks] = h.marks
-	b[offMarks+1] = 0
+	b[offBirth] = h.birth
 }
 
 // writeDeadline rewrites the word that holds the deadline.

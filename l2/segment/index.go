@@ -18,7 +18,9 @@ const (
 	wordsAPage = pageSize / 8            // 512
 	buckets    = wordsAPage / bucketSize // 64
 	splitFill  = wordsAPage * 9 / 10     // words in a page that make it split
+	fullFill   = wordsAPage * 15 / 16    // words in a page that cannot split: the next one takes another's place
 	mergeFill  = wordsAPage * 35 / 100   // words in two buddies that make them merge
+	maxAlike   = 8                       // words of one tag in a page, and so entries of one hash
 	bucketBits = 6                       // of the tag, below the partition
 	restBits   = 26 - 14 - bucketBits    // of the tag, below the bucket
 	tagOfHash  = 64 - (14 + bucketBits + restBits)
@@ -46,10 +48,12 @@ type index struct {
 	directory
 	shape atomic.Pointer[directory] // the directory as Warm may see it, without the lock
 	count int                       // words in use
+	most  int                       // words that the directory grows for
 	held  int                       // scans under way, during which pages do not merge
+	hand  int                       // where the search for a victim goes on
 
-	splits, merges int64
-	removals       int // so far; a scan that sees it move looks at its page again
+	splits, merges, refused int64 // pages split and merged; words that came to a full page that could not split
+	removals                int   // so far; a scan that sees it move looks at its page again
 }
 
 // directory finds a hash's page.
@@ -66,8 +70,8 @@ type slot struct {
 	at   int
 }
 
-func newIndex(p *pages, base int) *index {
-	x := &index{pages: p, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
+func newIndex(p *pages, base, most int) *index {
+	x := &index{pages: p, most: most, directory: directory{base: uint32(base), dir: make([]pageID, base)}}
 	for i := range x.dir {
 		x.dir[i] = p.get()
 	}
@@ -144,11 +148,46 @@ func (x *index) findLocation(h kv.Hash, loc location) (slot, word, bool) {
 	return s, w, ok
 }
 
-// ready makes sure that insert finds room for a hash, splitting its page where
-// that is due. hashOf recomputes the hash of an entry.
-func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) {
-	for d := x.dirSlot(h); x.pages.fill[x.dir[d]] >= splitFill; d = x.dirSlot(h) {
-		x.split(d, hashOf)
+// ready splits a hash's page where that is due and may be. It says whether the
+// page has room for a word. hashOf recomputes the hash of an entry.
+func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
+	d := x.dirSlot(h)
+	for ; x.pages.fill[x.dir[d]] >= splitFill; d = x.dirSlot(h) {
+		if !x.maySplit(x.dir[d]) || !x.split(d, hashOf) {
+			x.refused++
+			break
+		}
+	}
+	return x.pages.fill[x.dir[d]] < fullFill
+}
+
+// maySplit says whether there are words enough for pages of one more bit: see
+// the package comment.
+func (x *index) maySplit(id pageID) bool {
+	return min(x.count, x.most) >= splitFill/2*int(x.base<<x.pages.depth[id])
+}
+
+// alike walks the words of a hash's tag. It returns how many there are.
+func (x *index) alike(h kv.Hash, each func(slot, word)) int {
+	page, n := x.dir[x.dirSlot(h)], 0
+	for at, w, ok := x.probe(h, -1, page); ok; at, w, ok = x.probe(h, at.at, page) {
+		if n++; each != nil {
+			each(at, w)
+		}
+	}
+	return n
+}
+
+// sample walks some words of a hash's page, other ones each time.
+func (x *index) sample(h kv.Hash, each func(slot, word)) {
+	page := x.dir[x.dirSlot(h)]
+	for n, left := 0, sampled; n < wordsAPage && left > 0; n++ {
+		x.hand = (x.hand + 1) % wordsAPage
+		at := slot{page, x.hand}
+		if w := x.word(at); w != 0 {
+			each(at, w)
+			left--
+		}
 	}
 }
 
@@ -178,8 +217,14 @@ func (x *index) remove(h kv.Hash, s slot) {
 	x.pages.fill[s.page]--
 	x.count--
 	x.removals++
-	if x.held == 0 && x.pages.fill[s.page] < mergeFill {
-		x.merge(x.dirSlot(h))
+	x.shrink(x.dirSlot(h))
+}
+
+// shrink merges the page of directory slot d with its buddy, if both are sparse
+// and no scan is under way.
+func (x *index) shrink(d uint32) {
+	if x.held == 0 && x.pages.fill[x.dir[d]] < mergeFill {
+		x.merge(d)
 	}
 }
 
@@ -224,11 +269,15 @@ func used(page []byte, bucket int) int {
 	return n
 }
 
-// split divides the page of directory slot d by one more bit of its hashes.
-func (x *index) split(d uint32, hashOf func(location) kv.Hash) {
+// split divides the page of directory slot d by one more bit of its hashes, if
+// the budget has a page for it.
+func (x *index) split(d uint32, hashOf func(location) kv.Hash) bool {
 	old := x.dir[d]
 	depth := x.pages.depth[old]
-	fresh := x.pages.get()
+	fresh, ok := x.pages.tryGet()
+	if !ok {
+		return false
+	}
 	x.splits++
 	if depth == x.depth {
 		x.dir = append(x.dir[:len(x.dir):len(x.dir)], x.dir...)
@@ -260,6 +309,7 @@ func (x *index) split(d uint32, hashOf func(location) kv.Hash) {
 	}
 	x.pages.fill[fresh] = moved
 	x.pages.fill[old] -= moved
+	return true
 }
 
 // merge joins the page of directory slot d with its buddy, if both are sparse.

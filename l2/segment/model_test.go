@@ -48,7 +48,7 @@ func TestAgainstModel(t *testing.T) {
 	}{
 		{"segments evicted", total.SegmentEvictions}, {"segments expired", total.SegmentExpirations},
 		{"compactions", total.Compactions}, {"chains written", total.Chains},
-		{"entries evicted", total.Evicted}, {"expired", total.Expired}, {"flushed", total.Flushed},
+		{"entries evicted", total.Evicted}, {"of them for one hash", total.Collided}, {"expired", total.Expired}, {"flushed", total.Flushed},
 		{"over quota", total.QuotaEvicted}, {"overwritten", total.Overwritten}, {"deleted", total.Deleted},
 		{"promoted", total.Promoted}, {"reinserted", total.Reinserted}, {"ghost hits", total.GhostHits},
 		{"index pages split", total.IndexSplits}, {"index pages merged", total.IndexMerges},
@@ -84,6 +84,9 @@ func addStats(t *Stats, s Stats) {
 	t.Hits += s.Hits
 	t.Misses += s.Misses
 	t.Negative += s.Negative
+	t.Collided += s.Collided
+	t.CrowdedOut += s.CrowdedOut
+	t.SplitsRefused += s.SplitsRefused
 }
 
 type modelKey struct {
@@ -231,6 +234,9 @@ func (m *model) step() {
 	// A skewed choice, so that some keys are hit often.
 	n := int(float64(m.space) * m.rnd.Float64() * m.rnd.Float64())
 	k := modelKey{ns, fmt.Sprintf("key-%d-%0*d", n, n%40, 0)}
+	if n%32 == 7 {
+		k.key = string(alikeKey(kv.NamespaceSeed(modelSeed, strconv.Itoa(int(ns))), n/32%32).Bytes)
+	}
 	if m.readMostly && m.rnd.IntN(20) > 0 {
 		if !m.get(k) {
 			m.put(k)

@@ -34,18 +34,41 @@ func newPages(size int64, p *pool) (*pages, error) {
 // get hands out a zeroed page and charges it. The pool's reserve covers the
 // pages that come when everything is taken; the next segments pay.
 func (p *pages) get() pageID {
+	id, ok := p.take()
+	if !ok {
+		panic("l2/segment: more pages than the region was made for") // see New
+	}
 	p.pool.charge(pageSize)
-	return p.take()
+	return id
 }
 
-// getAll hands out n zeroed pages if they fit into the budget.
+// tryGet hands out a zeroed page if it fits into the budget, the reserve
+// included.
+func (p *pages) tryGet() (pageID, bool) {
+	if !p.pool.tryCharge(pageSize, 0) {
+		return 0, false
+	}
+	id, ok := p.take()
+	if !ok {
+		p.pool.charge(-pageSize)
+	}
+	return id, ok
+}
+
+// getAll hands out n zeroed pages if they fit into the budget, less the reserve.
 func (p *pages) getAll(n int) ([]pageID, bool) {
-	if !p.pool.tryCharge(int64(n) * pageSize) {
+	if !p.pool.tryCharge(int64(n)*pageSize, p.pool.reserve) {
 		return nil, false
 	}
-	held := make([]pageID, n)
-	for i := range held {
-		held[i] = p.take()
+	held := make([]pageID, 0, n)
+	for range n {
+		id, ok := p.take()
+		if !ok {
+			p.pool.charge(-int64(n-len(held)) * pageSize)
+			p.putAll(held)
+			return nil, false
+		}
+		held = append(held, id)
 	}
 	return held, true
 }
@@ -56,24 +79,24 @@ func (p *pages) putAll(held []pageID) {
 	}
 }
 
-func (p *pages) take() pageID {
+// take takes a page that has been charged, if the region has one.
+func (p *pages) take() (pageID, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var id pageID
-	if n := len(p.free); n > 0 {
+	switch n := len(p.free); {
+	case n > 0:
 		id = p.free[n-1]
 		p.free = p.free[:n-1]
-	} else {
-		if int(p.next) == len(p.fill) {
-			// As large as all that entries can need: see New.
-			panic("l2/segment: more index pages than the budget has bytes for")
-		}
+	case int(p.next) == len(p.fill):
+		return 0, false
+	default:
 		id = p.next
 		p.next++
 	}
 	clear(p.bytes(id))
 	p.fill[id], p.depth[id] = 0, 0
-	return id
+	return id, true
 }
 
 func (p *pages) put(id pageID) {

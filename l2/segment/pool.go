@@ -79,11 +79,11 @@ func (p *pool) charge(n int64) {
 	p.coolLocked()
 }
 
-// tryCharge adds n bytes of pages if they fit into the budget.
-func (p *pool) tryCharge(n int64) bool {
+// tryCharge adds n bytes of pages if they fit into the budget, less reserve.
+func (p *pool) tryCharge(n, reserve int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.overBudgetLocked(p.used, p.reserve+n) {
+	if p.overBudgetLocked(p.used, reserve+n) {
 		return false
 	}
 	p.pages += n

@@ -10,27 +10,38 @@ import (
 // order of their first write. When it is over its quota, its oldest keys go
 // (what was hit lately is passed over, one hit less), and nobody else's.
 
-// quotaQueue is a FIFO of hashes, possibly of keys that are gone, in pages.
+// quotaQueue is a FIFO of marks, in pages. A mark stands for one entry: it is
+// its hash, with its birth in place of the lowest bits, which the shard has in
+// common. Births go round, so that the mark of a key that is gone is not taken
+// for that of one that has come since, the same key or one of the same hash.
 type quotaQueue struct {
 	pages *pages
 	held  []pageID // oldest first
 	head  int      // read from the first page
 	tail  int      // written to the last page
 	len   int
+	born  uint8 // births so far, modulo 256
 }
 
-func (q *quotaQueue) push(h kv.Hash) {
+// mark is an element of a quotaQueue.
+type mark uint64
+
+const birthBits = 8
+
+func markOf(h kv.Hash, birth uint8) mark { return mark(h)>>birthBits<<birthBits | mark(birth) }
+
+func (q *quotaQueue) push(m mark) {
 	if len(q.held) == 0 || q.tail == wordsAPage {
 		q.held = append(q.held, q.pages.get())
 		q.tail = 0
 	}
-	putWord(q.pages.bytes(q.held[len(q.held)-1]), q.tail, word(h))
+	putWord(q.pages.bytes(q.held[len(q.held)-1]), q.tail, word(m))
 	q.tail++
 	q.len++
 }
 
-func (q *quotaQueue) pop() kv.Hash {
-	h := kv.Hash(getWord(q.pages.bytes(q.held[0]), q.head))
+func (q *quotaQueue) pop() mark {
+	m := mark(getWord(q.pages.bytes(q.held[0]), q.head))
 	q.head++
 	q.len--
 	if q.head == wordsAPage || q.len == 0 {
@@ -38,7 +49,7 @@ func (q *quotaQueue) pop() kv.Hash {
 		q.held = q.held[1:]
 		q.head = 0
 	}
-	return h
+	return m
 }
 
 // reserve takes size bytes of the quota for a write that replaces an entry of
@@ -61,8 +72,19 @@ func (n *namespace) release(size int64) {
 	}
 }
 
+// birth returns the birth of the next key of a namespace, or zero without quota.
+func (sh *shard) birth(ns kv.NamespaceID) uint8 {
+	if sh.store.namespaces[ns].quota.Load() == 0 {
+		return 0
+	}
+	if q := sh.quotas[ns]; q != nil {
+		return q.born + 1
+	}
+	return 1
+}
+
 // noteQuota queues a key that has come into a namespace with a quota.
-func (sh *shard) noteQuota(k kv.Key, known bool) {
+func (sh *shard) noteQuota(k kv.Key, birth uint8, known bool) {
 	if known || sh.store.namespaces[k.Namespace].quota.Load() == 0 {
 		return
 	}
@@ -74,34 +96,32 @@ func (sh *shard) noteQuota(k kv.Key, known bool) {
 		q = &quotaQueue{pages: sh.store.pages}
 		sh.quotas[k.Namespace] = q
 	}
-	// Keys that are gone leave their hash behind: past twice the keys there
+	// Keys that are gone leave their mark behind: past twice the keys there
 	// are, each push looks at two old ones and drops those.
 	for i := 0; i < 2 && q.len > 2*int(sh.counts[k.Namespace].entries)+64; i++ {
-		if h := q.pop(); sh.namespaceHas(k.Namespace, h) {
-			q.push(h)
+		m := q.pop()
+		if _, _, _, _, there := sh.marked(k.Namespace, m); there {
+			q.push(m)
 		}
 	}
-	q.push(k.Hash)
+	q.born = birth
+	q.push(markOf(k.Hash, birth))
 }
 
-// byHash finds an entry of a namespace by its hash alone.
-func (sh *shard) byHash(ns kv.NamespaceID, hash kv.Hash) (slot, word, header, bool) {
+// marked finds the entry that a mark stands for.
+func (sh *shard) marked(ns kv.NamespaceID, m mark) (kv.Hash, slot, word, header, bool) {
 	x := sh.index
-	page := x.dir[x.dirSlot(hash)]
-	at, w, ok := x.probe(hash, -1, page)
-	for ok {
+	near := kv.Hash(m>>birthBits<<birthBits) | kv.Hash(sh.id) // finds the same words
+	page := x.dir[x.dirSlot(near)]
+	for at, w, ok := x.probe(near, -1, page); ok; at, w, ok = x.probe(near, at.at, page) {
 		b := sh.store.at(w.loc())
-		if h := readHeader(b); h.namespace == ns && sh.store.hash(ns, h.key(b)) == hash {
-			return at, w, h, true
+		if h := readHeader(b); h.namespace == ns && h.birth == uint8(m) {
+			if hash := sh.store.hash(ns, h.key(b)); markOf(hash, h.birth) == m {
+				return hash, at, w, h, true
+			}
 		}
-		at, w, ok = x.probe(hash, at.at, page)
 	}
-	return slot{}, 0, header{}, false
-}
-
-func (sh *shard) namespaceHas(ns kv.NamespaceID, hash kv.Hash) bool {
-	_, _, _, ok := sh.byHash(ns, hash)
-	return ok
+	return 0, slot{}, 0, header{}, false
 }
 
 // makeQuota removes a namespace's oldest keys, first in the shard that writes,
@@ -121,18 +141,41 @@ func (s *Store) fitsQuota(ns kv.NamespaceID, size int64) bool {
 	return n.bytes.Load()+size <= n.quota.Load()
 }
 
+// quotaStep is how many marks are looked at while the lock is held.
+const quotaStep = 64
+
 // evictNamespace removes keys of one namespace, oldest first, until size bytes
-// fit or the shard has none left.
+// fit or the shard has none left. It says whether they do.
 func (sh *shard) evictNamespace(ns kv.NamespaceID, size int64, now time.Duration) bool {
+	// Each round takes a hit from every key.
+	for rounds := (maxHits + 2) * (sh.marks(ns)/quotaStep + 1); rounds > 0; rounds-- {
+		if !sh.evictMarked(ns, size, now) {
+			break
+		}
+	}
+	return sh.store.fitsQuota(ns, size)
+}
+
+func (sh *shard) marks(ns kv.NamespaceID) int {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if q := sh.quotas[ns]; q != nil {
+		return q.len
+	}
+	return 0
+}
+
+// evictMarked looks at the next marks, and says whether to go on.
+func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	q := sh.quotas[ns]
-	if q == nil {
-		return false
-	}
-	for q.len > 0 && !sh.store.fitsQuota(ns, size) {
-		hash := q.pop()
-		at, w, h, ok := sh.byHash(ns, hash)
+	for range quotaStep {
+		if q == nil || q.len == 0 || sh.store.fitsQuota(ns, size) {
+			return false
+		}
+		m := q.pop()
+		hash, at, w, h, ok := sh.marked(ns, m)
 		switch {
 		case !ok:
 		case !sh.kept(h, hash.Partition(), now):
@@ -140,11 +183,11 @@ func (sh *shard) evictNamespace(ns kv.NamespaceID, size int64, now time.Duration
 			sh.removeEntry(hash, at, w, h)
 		case w.hits() > 0:
 			sh.index.setWord(at, w.withHits(w.hits()-1))
-			q.push(hash)
+			q.push(m)
 		default:
 			sh.n.quotaEvicted++
 			sh.removeEntry(hash, at, w, h)
 		}
 	}
-	return sh.store.fitsQuota(ns, size)
+	return true
 }

@@ -131,9 +131,8 @@ func (s *Store) Sweep(ctx context.Context) {
 func (sh *shard) mergePage(d int) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	x := sh.index
-	if x.held == 0 && d < len(x.dir) && x.canonical(d) && x.pages.fill[x.dir[d]] < mergeFill {
-		x.merge(uint32(d))
+	if x := sh.index; d < len(x.dir) && x.canonical(d) {
+		x.shrink(uint32(d))
 	}
 }
 

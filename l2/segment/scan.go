@@ -9,6 +9,10 @@ import (
 // scanCopy is how much a scan copies under a shard's lock at a time, in bytes.
 const scanCopy = 64 << 10
 
+// scanPages is how many slots of the directory a scan looks at while it holds
+// the lock.
+const scanPages = 64
+
 // MaxHits is the most hits that the store counts of an entry.
 const MaxHits = maxHits
 
@@ -68,7 +72,10 @@ func (c *scanner) fill() bool {
 		c.at = 0 // a removal may have moved a word to before our place
 		c.restarts++
 	}
-	for ; c.d < len(x.dir); c.d, c.at, c.restarts = c.d+1, 0, 0 {
+	for end := c.d + scanPages; c.d < len(x.dir); c.d, c.at, c.restarts = c.d+1, 0, 0 {
+		if c.d == end {
+			return true
+		}
 		if !x.canonical(c.d) {
 			continue
 		}

@@ -14,6 +14,10 @@ type Stats struct {
 	// Entries removed, by reason.
 	Expired, Evicted, Flushed, QuotaEvicted, Overwritten, Deleted int64
 
+	// Of those evicted: replaced by a key of the same hash, and by one in a full
+	// page of the index.
+	Collided, CrowdedOut int64
+
 	// Moves between the queues, in entries.
 	Admitted, GhostHits, Promoted, Reinserted int64
 
@@ -23,6 +27,7 @@ type Stats struct {
 
 	Segments, FreeSegments, OpenSegments int64
 	IndexSplits, IndexMerges             int64 // of index pages
+	SplitsRefused                        int64 // new keys that came to a page that was due to split, and could not
 	Shards                               int
 	BusiestShard                         int64 // entries of the shard that has most
 }
@@ -77,6 +82,7 @@ func (s *Store) Stats() Stats {
 		t.Misses += sh.misses
 		t.IndexSplits += sh.index.splits
 		t.IndexMerges += sh.index.merges
+		t.SplitsRefused += sh.index.refused
 		for q := range sh.open {
 			for _, id := range sh.open[q] {
 				if id != noSegment {
@@ -105,6 +111,7 @@ func (s *Store) Stats() Stats {
 	t.Admitted, t.GhostHits, t.Promoted, t.Reinserted = c.admitted, c.ghostHits, c.promoted, c.reinserted
 	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
 	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
+	t.Collided, t.CrowdedOut = c.collided, c.crowdedOut
 	return t
 }
 
@@ -129,6 +136,8 @@ func (c *counters) add(o *counters) {
 	c.evictions += o.evictions
 	c.expirations += o.expirations
 	c.noRoom += o.noRoom
+	c.collided += o.collided
+	c.crowdedOut += o.crowdedOut
 }
 
 // NamespaceStats returns the account of one namespace.

@@ -88,6 +88,7 @@ type counters struct {
 	admitted, promoted, reinserted int64
 	ghostHits, compacted, chains   int64
 	evictions, expirations, noRoom int64 // segments evicted and expired; writes refused
+	collided, crowdedOut           int64 // of those evicted: for one of the same hash, and for one in a full page
 }
 
 type segmentID uint32
@@ -101,13 +102,13 @@ func New(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	segments, budget := cfg.Segments, int64(-1)
-	// The pages' region is address space alone: room for the index of an arena
-	// full of the shortest entries.
-	pageBytes := int64(segments)*int64(cfg.SegmentSize) + 64<<20
 	if segments == 0 {
 		segments, budget = int(cfg.Size/int64(cfg.SegmentSize)), cfg.Size
-		pageBytes = cfg.Size
 	}
+	// The pages' region is address space alone: room for index and ghosts of an
+	// arena full of the shortest entries, and for their marks in queues of quotas,
+	// of which each may begin and end within a page.
+	pageBytes := 2*cfg.Size + int64(cfg.Shards)*kv.MaxNamespaces*2*pageSize
 	s := &Store{cfg: cfg, generations: make([]atomic.Uint32, kv.Partitions), sweep: make(chan struct{}, 1)}
 	if cfg.SegmentSize&(cfg.SegmentSize-1) == 0 {
 		s.segmentShift = uint8(bits.TrailingZeros(uint(cfg.SegmentSize)))
@@ -126,7 +127,7 @@ func New(cfg Config) (*Store, error) {
 		sh := &shard{store: s, id: uint32(i), nextExpiry: never}
 		// 8 to 15 pages to start with: see the package comment.
 		base := int(8 * math.Exp2(float64(i)/float64(cfg.Shards)))
-		sh.index = newIndex(s.pages, base)
+		sh.index = newIndex(s.pages, base, 2*int(cfg.Size/shortest)/cfg.Shards)
 		sh.ghosts.pages = s.pages
 		sh.sparse = sparseList{meta: s.meta, head: noSegment}
 		for q := range sh.queues {

@@ -59,11 +59,11 @@ func mustPut(t testing.TB, s *Store, name string, w Write) kv.Version {
 func TestEntryHeaderGolden(t *testing.T) {
 	h := header{
 		version: 0x0102030405060708, deadline: 0x1112131415, generation: 0x2122, namespace: 0x31,
-		valueLen: 0x41424344, keyLen: 0x0152, marks: markFlags | markChain,
+		valueLen: 0x41424344, keyLen: 0x0152, marks: markFlags | markChain, birth: 0x61,
 	}
 	var b [headerSize]byte
 	h.write(b[:])
-	const want = "0807060504030201" + "1514131211" + "2221" + "31" + "44434241" + "5201" + "03" + "00"
+	const want = "0807060504030201" + "1514131211" + "2221" + "31" + "44434241" + "5201" + "03" + "61"
 	if got := hex.EncodeToString(b[:]); got != want {
 		t.Errorf("header = %s, want %s", got, want)
 	}

@@ -164,7 +164,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	}
 
 	h := headerFor(k, w)
-	h.generation = sh.store.Generation(partition)
+	h.generation, h.birth = sh.store.Generation(partition), oldHeader.birth
 	if p := w.past; p != nil {
 		switch {
 		case live && !p.replaces:
@@ -182,7 +182,8 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	if found {
 		oldSize = oldHeader.size()
 	} else {
-		sh.index.ready(k.Hash, sh.store.hashAt)
+		sh.makePlace(k, now.Boot)
+		h.birth = sh.birth(k.Namespace)
 	}
 	ns := &sh.store.namespaces[k.Namespace]
 	if !ns.reserve(int64(size), int64(oldSize)) {
@@ -236,7 +237,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 			sh.n.admitted++
 		}
 	}
-	sh.noteQuota(k, found)
+	sh.noteQuota(k, h.birth, found)
 	return h.version, Stored, needNothing
 }
 

@@ -16,19 +16,23 @@ type limitedConn struct {
 	most    int // bytes of an item
 	timeout time.Duration
 
-	read int    // bytes of the answer
-	skip int    // bytes of an item, and its end, that are still to pass
-	line []byte // begun, and not ended
+	read  int    // bytes of the answer
+	items int    // in it; one was asked for
+	skip  int    // bytes of an item, and its end, that are still to pass
+	line  []byte // begun, and not ended
 }
 
 // room is for the lines around an item.
 const room = 1024
 
-var errTooLong = errors.New("the answer is too long")
+var (
+	errTooLong = errors.New("the answer is too long")
+	errSecond  = errors.New("the answer has a second item, and one was asked for")
+)
 
 // Write begins a request, and so the count of its answer, and its time.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	c.read, c.skip, c.line = 0, 0, c.line[:0]
+	c.read, c.items, c.skip, c.line = 0, 0, 0, c.line[:0]
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
@@ -42,6 +46,9 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.read += n; c.read > c.most+room || !c.pass(p[:n]) {
 		return 0, errTooLong
+	}
+	if c.items > 1 {
+		return 0, errSecond
 	}
 	return n, err
 }
@@ -59,6 +66,7 @@ func (c *limitedConn) pass(b []byte) bool {
 		if ended {
 			line := bytes.TrimSuffix(c.line, []byte{'\r'})
 			if fields := bytes.Split(line, []byte{' '}); len(fields) > 3 && string(fields[0]) == "VALUE" {
+				c.items++
 				n, err := strconv.ParseUint(string(fields[3]), 10, 32)
 				if err == nil && n > uint64(c.most) {
 					return false

@@ -82,7 +82,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return loader.Value{}, err
 	}
-	item, err := s.client.Get(s.cfg.KeyPrefix + string(key))
+	name := s.cfg.KeyPrefix + string(key)
+	item, err := s.client.Get(name)
 	switch {
 	case errors.Is(err, memcache.ErrCacheMiss):
 		return loader.Value{}, loader.ErrAbsent
@@ -92,6 +93,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("memcached origin: %w", err)
+	case item.Key != name:
+		return loader.Value{}, fmt.Errorf("memcached origin: the answer is about another key, %.250q", item.Key)
 	}
 	return loader.Value{Bytes: item.Value, Flags: item.Flags}, nil
 }

@@ -76,7 +76,9 @@ func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
-	c, err := pgx.ConnectConfig(ctx, l.source.pool.Config().ConnConfig)
+	cc := l.source.pool.Config().ConnConfig // a copy
+	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.cfg.Timeout)
+	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return failed(err)
 	}

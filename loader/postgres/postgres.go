@@ -12,8 +12,8 @@
 // A Writer runs two statements of the operator's, a Lister a query of all keys.
 //
 // pgx keeps a pool, whose one goroutine ends with Close; a connection that is
-// given up is ended in the background, within 15 s. It does not listen for
-// notifications.
+// given up is ended in the background, within twice the timeout. It does not listen
+// for notifications. A server that says more than is asked for is cut off.
 package postgres
 
 import (
@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -105,16 +106,31 @@ func New(cfg Config) (*Source, error) {
 	}
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
-	pc.ConnConfig.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		f := pgproto3.NewFrontend(r, w)
-		f.SetMaxBodyLen(cfg.MaxValue + rowRoom)
-		return f
-	}
+	bound(&pc.ConnConfig.Config, cfg.MaxValue, 2*(cfg.MaxValue+rowRoom), cfg.Timeout)
 	pool, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, fmt.Errorf("postgres origin: %w", err)
 	}
 	return &Source{cfg: cfg, pool: pool}, nil
+}
+
+// bound holds a connection to so many bytes of a value, and of the rows of an answer,
+// and so long for each read.
+func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
+	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		l := &limited{r: r, w: w, most: rows}
+		f := pgproto3.NewFrontend(l, l)
+		f.SetMaxBodyLen(value + rowRoom)
+		return f
+	}
+	dial := (&net.Dialer{Timeout: timeout, KeepAlive: 5 * time.Minute}).DialContext
+	c.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &patient{Conn: conn, most: timeout}, nil
+	}
 }
 
 // Password is what the DSN, or the file or variable that PostgreSQL's clients look
@@ -191,7 +207,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	_, err = rows.Close()
 	var big *pgproto3.ExceededMaxBodyLenErr
 	switch {
-	case errors.As(err, &big):
+	case errors.As(err, &big), errors.Is(err, errRows):
 		return loader.Value{}, s.tooLarge()
 	case err != nil:
 		if stale(err) {

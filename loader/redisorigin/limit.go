@@ -15,6 +15,7 @@ type limitedConn struct {
 	net.Conn
 	most     int    // bytes of all strings in the replies to a request
 	bytes    int    // of these, left
+	lines    int    // bytes of all lines, left of as many
 	elements int    // of maxElements, left
 	skip     int    // bytes of a string, and its end, that are still to pass
 	line     []byte // its beginning: type and length
@@ -45,7 +46,7 @@ func limit(c net.Conn, maxValue int) net.Conn {
 
 // Write begins a request, and so the count of what its replies have.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	c.bytes, c.elements = c.most, maxElements
+	c.bytes, c.lines, c.elements = c.most, c.most, maxElements
 	return c.Conn.Write(p)
 }
 
@@ -73,6 +74,9 @@ func (c *limitedConn) pass(b []byte) bool {
 		}
 		if ended {
 			if !c.end() {
+				return false
+			}
+			if c.lines -= c.long; c.lines < 0 {
 				return false
 			}
 			c.line, c.long = c.line[:0], 0

@@ -27,6 +27,7 @@ func TestLimit(t *testing.T) {
 		{"elements behind zeros", "*" + strings.Repeat("0", 100) + "65537\r\n", false},
 		{"line too long", "+" + most + "\r\n", false},
 		{"line too long without an end", "+" + most, false},
+		{"lines together too long", strings.Repeat("+"+most[:60_000]+"\r\n", 20), false},
 		{"garbage", "\x00\r\n\r\n$x\r\n$\r\n*?\r\n", true},
 	} {
 		for _, step := range []int{1, 7, len(tc.replies)} {
@@ -39,7 +40,7 @@ func TestLimit(t *testing.T) {
 
 // passes says whether replies that come in pieces are let through.
 func passes(replies string, step int) bool {
-	c := &limitedConn{bytes: maxLine, elements: maxElements}
+	c := &limitedConn{bytes: maxLine, lines: 1 << 20, elements: maxElements}
 	for len(replies) > 0 {
 		n := min(step, len(replies))
 		if !c.pass([]byte(replies[:n])) {

@@ -1,7 +1,7 @@
 // Command bench measures the sidecar against its peers, and writes the page of
 // results from what it has measured. Run it in the folder benchmarks:
 //
-//	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|sizes|loads|hits|report|all [flags]
+//	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|tls|sizes|loads|hits|report|all [flags]
 //
 // Its inputs are flags, outputs are rounds/*.json (raw figures), and with
 // report RESULTS.md and plots/*.svg. It starts the servers that it measures and
@@ -46,6 +46,7 @@ var commands = []command{
 	{"idle", "memory of idle connections", idle},
 	{"cluster", "several hosts: reads of others' keys, a host that dies, hosts that come and go", cluster},
 	{"propagation", "how long an overwritten value lives on in copies, beside redis' client tracking", propagation},
+	{"tls", "what encryption between hosts costs, beside none", encryption},
 	{"sizes", "what sidecars say to each other, by their number, in virtual time", sizes},
 	{"loads", "a key that many miss at once, hits where misses are loaded, an origin that is away", loads},
 	{"hits", "hit ratios of the traces in a folder", hitRatios},

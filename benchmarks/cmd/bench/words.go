@@ -94,6 +94,35 @@ func cluster(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Cluster)
 }
 
+// encryption is not on the page: it compares sidecars with each other.
+func encryption(ctx context.Context, p *program, args []string) error {
+	f := newFlags(p, "tls")
+	v := record.ClusterParameters{Limit: clusterLimit}
+	w := record.PropagationParameters{Limit: clusterLimit, Short: 1}
+	f.data(&v.Data, 10_000)
+	f.turns(&v.Turns, 10)
+	f.count(&v.Cycle, "cycle", 1<<15, 1, "how many requests are prebuilt over all connections")
+	f.count(&w.Hosts, "hosts", 3, 2, "sidecars that tell each other of writes")
+	f.count(&w.Rate, "rate", 1000, 10, "writes a second")
+	f.count(&w.Seconds, "seconds", 4, 1, "of each side's turn")
+	f.count(&w.EveryMS, "probe-every", 10, 1, "how often a watched key is overwritten, in ms")
+	f.count(&w.Bound, "max-staleness", 2000, 500, "of the sidecars, in ms")
+	if err := f.parse(args); err != nil {
+		return err
+	}
+	w.Data, w.Rounds = v.Data, v.Rounds
+	b, err := measure.Open(ctx, p.log)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	lines, err := b.TLS(ctx, v, w)
+	for _, line := range lines {
+		fmt.Fprintln(p.out, line)
+	}
+	return err
+}
+
 func propagation(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, record.Propagation)
 	v := record.PropagationParameters{Limit: clusterLimit}

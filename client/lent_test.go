@@ -1,0 +1,72 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A write whose connection cannot be made goes over another one, and so does the next
+// write of its key for as long as the first, given up by then, may be executed yet: by
+// a connection of its own it could come before that.
+func TestLentConnectionKeepsOrder(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
+	set := func(ctx context.Context, key, value string) chan error {
+		done := make(chan error, 1)
+		go func() { // ends with the call
+			_, err := s.Set(ctx, key, []byte(value))
+			done <- err
+		}()
+		return done
+	}
+	s.full.Store(true)
+	ctx, giveUp := context.WithCancel(t.Context())
+	var key string
+	var first *asked
+	var done chan error
+	for i := 0; first == nil; i++ { // until it is one of the second connection
+		key = fmt.Sprint("key", i)
+		done = set(ctx, key, "1")
+		if a := s.wants(wire.OpSet); s.shed.Load() > 0 {
+			first = a
+		} else {
+			a.answer(wire.Reply{Version: 1})
+			<-done
+		}
+	}
+	giveUp()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	s.full.Store(false)
+	time.Sleep(100 * time.Millisecond) // it may be tried again
+	done = set(t.Context(), key, "2")
+	second := s.wants(wire.OpSet)
+	if second.conn != first.conn {
+		t.Error("the second write may come before the first")
+	}
+	first.answer(wire.Reply{Version: 1})
+	second.answer(wire.Reply{Version: 2})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); ; { // the answers may still be on their way
+		done = set(t.Context(), key, "3")
+		a := s.wants(wire.OpSet)
+		a.answer(wire.Reply{Version: 3})
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if a.conn != first.conn {
+			break
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("it stays on the other connection")
+		}
+	}
+}

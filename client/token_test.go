@@ -1,0 +1,78 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// A token goes with HELLO, from the configuration or from a file. What is wrong with it
+// is ErrUnauthorized, which the client does not hide behind a load.
+func TestToken(t *testing.T) {
+	ctx, dir := context.Background(), t.TempDir()
+	const secret = "0123456789abcdef"
+	write := func(name, text string, mode os.FileMode) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	socket, file := filepath.Join(dir, "s"), write("web", secret+"\n", 0o600)
+	cfg := sidecar.Config{Socket: socket, L2Size: 64 << 20, Tokens: map[string]sidecar.Token{"web": {File: file}}}
+	stop := serveWith(t, cfg)
+
+	for name, cfg := range map[string]client.Config{"a token": {Token: secret}, "a file": {TokenFile: file}, "none": {}} {
+		cfg.Socket = socket
+		if _, err := dial(t, cfg).Set(ctx, "k", []byte("v")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, tc := range map[string]struct {
+		cfg  client.Config
+		is   error
+		want string
+	}{
+		"a wrong token":          {client.Config{Token: secret + "x"}, client.ErrUnauthorized, "the token is none of those in this sidecar's configuration"},
+		"a wrong token, at ease": {client.Config{Token: secret + "x", Lazy: true}, client.ErrUnauthorized, "the token is none of those"},
+		"no file":                {client.Config{TokenFile: file + "-none"}, client.ErrUnauthorized, "-none: no such file"},
+		"an empty file":          {client.Config{TokenFile: write("empty", "\n", 0o600)}, client.ErrUnauthorized, "is empty: write the token into it"},
+		"a file for all":         {client.Config{TokenFile: write("open", secret, 0o644)}, client.ErrUnauthorized, "chmod 0640 it, or 0600"},
+		"two tokens":             {client.Config{Token: secret, TokenFile: file}, client.ErrBadRequest, "leave out one of them"},
+	} {
+		tc.cfg.Socket = socket
+		cl, err := client.Dial(ctx, tc.cfg)
+		if err == nil {
+			cl.Close()
+		}
+		if !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: %v, want %v and %q", name, err, tc.is, tc.want)
+		}
+	}
+
+	// A new token in the file is found when the client connects again.
+	cl := dial(t, client.Config{Socket: socket, TokenFile: file, FailClosed: true})
+	if _, err := cl.Get(ctx, "k"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	write("web", "another-"+secret, 0o600)
+	serveWith(t, cfg)
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		_, err := cl.Get(ctx, "k")
+		if errors.Is(err, client.ErrNotFound) {
+			break
+		}
+		if errors.Is(err, client.ErrUnauthorized) || time.Now().After(deadline) {
+			t.Fatalf("with the new token: %v", err)
+		}
+	}
+}

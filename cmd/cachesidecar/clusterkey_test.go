@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/creds"
+)
+
+func TestKeyGenerate(t *testing.T) {
+	printed := command(t, "", "key", "generate")
+	other := command(t, "", "key", "generate")
+	f, err := creds.ParseKeyFile([]byte(printed.out))
+	if err != nil || printed.status != exitDone || printed.err != "" || len(f.Keys) != 1 || printed.out == other.out {
+		t.Fatalf("%v: %v", printed, err)
+	}
+	if line := command(t, "", "key", "generate", "--key-only"); line.status != exitDone || strings.Count(line.out, "\n") != 1 {
+		t.Errorf("%v", line)
+	} else if two, err := creds.ParseKeyFile([]byte(printed.out + line.out)); err != nil || len(two.Keys) != 2 || two.Seed != f.Seed {
+		t.Errorf("with one more key: %+v, %v", two, err)
+	}
+	path := filepath.Join(tempDir(t), "cluster.key")
+	if o := command(t, "", "key", "generate", "--out", path); o != (outcome{exitDone, "", ""}) {
+		t.Fatalf("%v", o)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if o := command(t, "", "key", "generate", "--out", path); o.status != exitMiss || o.out != "" || !strings.Contains(o.err, path+" exists, and may be the key of running hosts") {
+		t.Errorf("over a file: %v", o)
+	}
+	if again, err := os.ReadFile(path); err != nil || string(again) != string(text) {
+		t.Errorf("the file has changed: %v", err)
+	}
+	if o := command(t, "", "key", "generate", "--out", filepath.Join(path, "no")); o.status != exitMiss || !strings.Contains(o.err, "give the path of a file that can be made") {
+		t.Errorf("below a file: %v", o)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"run", "--cluster-key-file", path}, {"run", "--cluster-key-file", path, "--bind", "127.0.0.1:0"}} {
+		if o := command(t, "", args...); o.status != exitUsage || !strings.Contains(o.err, "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600") {
+			t.Errorf("a file that all may read: %v", o)
+		}
+	}
+}
+
+// logged waits for a line of the log, for the nth time.
+func (p *process) told(text string, n int) {
+	p.t.Helper()
+	p.waitFor(text, p.log, func(log string) bool { return strings.Count(log, text) >= n })
+}
+
+// TestHangup: SIGHUP reads the keys again, and ends no sidecar, whatever the file
+// holds, and whether there is one or not.
+func TestHangup(t *testing.T) {
+	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"keys and certificates are not taken`
+	plain := runSidecar(t)
+	path := filepath.Join(tempDir(t), "cluster.key")
+	old := creds.NewKeyFile()
+	write := func(text string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(path+"-", []byte(text), 0o600), os.Rename(path+"-", path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(old)
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := runSidecar(t, "--cluster-key-file", path, "--http", loopback(ports[0]))
+	metrics := func(want string) {
+		t.Helper()
+		r, err := http.Get("http://" + loopback(ports[0]) + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		if b, err := io.ReadAll(r.Body); err != nil || !strings.Contains(string(b), want) {
+			t.Errorf("the metrics do not say %q: %v", want, err)
+		}
+	}
+	f, err := creds.ParseKeyFile([]byte(old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := f.Keys[0].Fingerprint()
+	metrics(`cachesidecar_keys{first="` + first + `"} 1`)
+	write(old + creds.NewKeyLine())
+	p.signal(syscall.SIGHUP)
+	p.told(taken, 1)
+	metrics(`cachesidecar_keys{first="` + first + `"} 2`)
+	write(creds.NewKeyFile()) // with another seed
+	for n := range 3 {
+		p.signal(syscall.SIGHUP)
+		p.told(refused, n+1)
+	}
+	p.told("the seed is another one", 3)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGHUP)
+	p.told("no such file", 1)
+	metrics(`cachesidecar_keys{first="` + first + `"} 2`)
+	write(old) // taken by the watch
+	p.told(taken, 2)
+	metrics(`cachesidecar_key_reloads_total{result="taken"} 2`)
+	for n := range 5 {
+		plain.signal(syscall.SIGHUP)
+		plain.told("SIGHUP: ", n+1)
+	}
+	for _, p := range []*process{plain, p} {
+		if o := p.at("set", "a", "b"); o.status != exitDone {
+			t.Errorf("after SIGHUP: %v", o)
+		}
+		p.terminate()
+		for _, secret := range strings.Fields(old) {
+			if len(secret) >= 16 && strings.Contains(p.log.String(), secret) {
+				t.Error("the log shows a secret")
+			}
+		}
+	}
+}

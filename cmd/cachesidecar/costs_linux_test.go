@@ -1,0 +1,194 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/creds"
+)
+
+// cpu is the CPU time of a process so far, in steps of 10 ms.
+func (p *process) cpu() time.Duration {
+	p.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	user, err := strconv.Atoi(f[11])
+	system, err2 := strconv.Atoi(f[12])
+	if err := errors.Join(err, err2); err != nil {
+		p.t.Fatal(err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
+// costs is the CPU time of a process for each thing that f does, and how many those
+// were, beside what the process uses at rest.
+func (p *process) costs(f func() int64) (each time.Duration, n int64) {
+	p.t.Helper()
+	begun, before := time.Now(), p.cpu()
+	time.Sleep(2 * time.Second)
+	rest := float64(p.cpu()-before) / float64(time.Since(begun))
+	begun, before = time.Now(), p.cpu()
+	n = f()
+	used := p.cpu() - before - time.Duration(rest*float64(time.Since(begun)))
+	return used / time.Duration(max(n, 1)), n
+}
+
+// TestStrangersCost: what a datagram without the key, and a handshake that fails,
+// cost a sidecar of CPU. The figures are printed (-v), and judged loosely: the
+// machine may be any, and busy.
+func TestStrangersCost(t *testing.T) {
+	slow(t, time.Minute)
+	const loosely = 10
+	file := creds.NewKeyFile()
+	for keys := range 3 {
+		if keys++; keys == 2 {
+			continue
+		}
+		text := file
+		for range keys - 1 {
+			text += creds.NewKeyLine()
+		}
+		c := newKeyedPair(t, text)
+		a := c.hosts[0]
+		each, n := a.costs(func() int64 { return c.strayDatagrams(15_000) })
+		t.Logf("%d keys: %v of CPU for each of %d stray datagrams of 1,014 bytes", keys, each, n)
+		if n < 10_000 || each > loosely*100*time.Microsecond {
+			t.Errorf("%d keys: %v of CPU for each of %d", keys, each, n)
+		}
+		if keys > 1 {
+			continue
+		}
+		other := newOutsider(t, secondHost, creds.NewKeyFile()).set.Certificate
+		for _, tc := range []struct {
+			name  string
+			shows []tls.Certificate
+			edit  func(*tls.Config)
+		}{
+			{name: "without a certificate"},
+			{name: "under another key's certificate", shows: []tls.Certificate{other}},
+			{name: "with the costliest curve", edit: func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP521} }},
+			{name: "under a chain of 100 of the costliest certificates", shows: []tls.Certificate{costlyChain(t, 100)}},
+			{name: "under as many of them as are read", shows: []tls.Certificate{costlyChain(t, 24)}},
+			{name: "under a chain of 4 of them", shows: []tls.Certificate{costlyChain(t, 4)}},
+		} {
+			each, n := a.costs(func() int64 { return c.failedHandshakes(600, tc.shows, tc.edit) })
+			t.Logf("%v of CPU for each of %d handshakes %s", each, n, tc.name)
+			if n < 500 || each > loosely*time.Millisecond {
+				t.Errorf("%s: %v of CPU for each of %d", tc.name, each, n)
+			}
+		}
+	}
+}
+
+// strayDatagrams sends datagrams that no key opens, 5,000 a second, and returns how
+// many were counted.
+func (c *keyedPair) strayDatagrams(n int) int64 {
+	c.t.Helper()
+	nc, err := net.Dial("udp", c.gossip[0])
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer nc.Close()
+	const counted = `cachesidecar_gossip_dropped_total{reason="garbage"}`
+	before := metric(c.t, c.page, counted)
+	b := make([]byte, 1000)
+	_, _ = rand.Read(b)
+	b[0] = 1
+	b = labelled(b)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for i := range n {
+		_, _ = nc.Write(b)
+		if i%50 == 49 {
+			<-tick.C
+		}
+	}
+	time.Sleep(100 * time.Millisecond) // what is heard late
+	return int64(metric(c.t, c.page, counted) - before)
+}
+
+// failedHandshakes makes such, 150 a second, of which none is shed, and returns how
+// many were counted.
+func (c *keyedPair) failedHandshakes(n int, shows []tls.Certificate, edit func(*tls.Config)) int64 {
+	c.t.Helper()
+	cfg := &tls.Config{InsecureSkipVerify: true, Certificates: shows, NextProtos: []string{"cachesidecar-peer/1"}}
+	if edit != nil {
+		edit(cfg)
+	}
+	failed := func() int64 {
+		var st client.Stats
+		c.hosts[0].document(&st, "stats")
+		return st.Cluster.Links.Failed
+	}
+	before := failed()
+	tick := time.NewTicker(time.Second / 150)
+	defer tick.Stop()
+	for range n {
+		<-tick.C
+		nc, err := net.DialTimeout("tcp", c.peer[0], patience)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		_ = nc.SetDeadline(time.Now().Add(patience))
+		secured := tls.Client(nc, cfg)
+		if secured.Handshake() == nil {
+			_, _ = io.Copy(io.Discard, secured) // until it is refused
+		}
+		_ = nc.Close()
+	}
+	time.Sleep(100 * time.Millisecond)
+	return failed() - before
+}
+
+// costlyChain is a certificate of a key of the curve whose signatures cost most to
+// verify, and a crowd of others that may each have signed it.
+func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "c"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	chain.PrivateKey = key
+	other, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		by := other // but for the first: then its signatures are wrong
+		if i == 0 {
+			by = key
+		}
+		template.SerialNumber.SetInt64(int64(i + 1))
+		signed := *template
+		signed.PublicKey = nil
+		der, err := x509.CreateCertificate(rand.Reader, &signed, template, by.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain.Certificate = append(chain.Certificate, der)
+	}
+	return chain
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestHangupAtStart: SIGHUP ends no sidecar that has not begun to serve yet, and ends
+// other commands. Each stands still where it tells of a mistake to a stderr that takes
+// a part of it.
+func TestHangupAtStart(t *testing.T) {
+	for command, ends := range map[string]bool{"run": false, "watch": true} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		size, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(binary(), command, "--"+strings.Repeat("x", 4*size))
+		cmd.Stderr = w
+		endWithParent(cmd)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+		eventually(t, patience, "the mistake to be told", func() error {
+			if n, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ); err != nil || n == 0 {
+				return errors.New("nothing has come")
+			}
+			return nil
+		})
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { // ends with the process
+			defer close(ended)
+			_ = cmd.Wait()
+		}()
+		if ends {
+			<-ended
+		}
+		b := make([]byte, 64<<10)
+		for n := 1; n > 0; {
+			n, _ = r.Read(b)
+		}
+		<-ended
+		status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if ends && status.Signal() != syscall.SIGHUP || !ends && status.ExitStatus() != exitUsage {
+			t.Errorf("%s: %v", command, cmd.ProcessState)
+		}
+	}
+}

@@ -1,0 +1,419 @@
+package main
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/creds"
+	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Strangers to hosts that have a cluster key: without one, with another one, with one
+// that a rotation has removed, with what they have recorded, and with a part of it.
+
+// What a stranger must not learn.
+const (
+	firstHost, secondHost = "host-alpha", "host-beta"
+	storedKey, storedText = "key-of-an-app", "value-of-an-app"
+)
+
+// keyedPair is two hosts that have a key file, and one entry.
+type keyedPair struct {
+	t     *testing.T
+	hosts []*process
+	page  string // of the first one
+	keys  string // path of the file
+
+	gossip, peer []string // addresses
+}
+
+// newKeyedPair starts them. flags are more of each.
+func newKeyedPair(t *testing.T, text string, flags ...[]string) *keyedPair {
+	t.Helper()
+	ports, err := freePorts(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &keyedPair{t: t, page: loopback(ports[4]), keys: filepath.Join(tempDir(t), "cluster.key")}
+	c.write(text)
+	c.gossip, c.peer = []string{loopback(ports[0]), loopback(ports[2])}, []string{loopback(ports[1]), loopback(ports[3])}
+	for i, name := range []string{firstHost, secondHost} {
+		args := []string{
+			"--node", name, "--l2-size", "16MiB", "--cluster-key-file", c.keys,
+			"--bind", c.gossip[i], "--peer-bind", c.peer[i], "--join", strings.Join(c.gossip, ","),
+		}
+		if i == 0 {
+			args = append(args, "--http", c.page)
+		}
+		if i < len(flags) {
+			args = append(args, flags[i]...)
+		}
+		c.hosts = append(c.hosts, runSidecar(t, args...))
+	}
+	whole(t, c.hosts...)
+	c.hosts[0].must("set", storedKey, storedText)
+	return c
+}
+
+// write replaces the key file.
+func (c *keyedPair) write(text string) {
+	c.t.Helper()
+	if err := errors.Join(os.WriteFile(c.keys+"-", []byte(text), 0o600), os.Rename(c.keys+"-", c.keys)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// state is what a stranger must not change: on each host the members, the entry and
+// where it is, and what is held, stored and counted of requests.
+func (c *keyedPair) state() string {
+	c.t.Helper()
+	var b strings.Builder
+	for _, p := range c.hosts {
+		var place client.Place
+		var st client.Stats
+		p.document(&place, "ring", storedKey)
+		p.document(&st, "stats")
+		s := &st.Cluster
+		fmt.Fprintf(&b, "%+v %+v %q; ", p.members(), place, p.must("get", storedKey))
+		fmt.Fprintf(&b, "in %v, members %d, held %d begun %d ended %d, conflicts %d, flushes and events %d, entries %d",
+			s.In, s.Members, s.Held, s.Begun, s.Ended, s.Conflicts, s.Invalidations.Head, st.L2.Entries)
+		for _, n := range st.Namespaces {
+			fmt.Fprintf(&b, ", %s: %d entries, %d writes, %d deletes", n.Name, n.Entries, n.Writes, n.Deletes)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// uses counts the goroutines and the descriptors of the first host.
+func (c *keyedPair) uses() (goroutines, descriptors int) {
+	c.t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.hosts[0].cmd.Process.Pid))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return int(metric(c.t, c.page, "go_goroutines")), len(list)
+}
+
+// unchanged runs strangers, and fails where the hosts are not as before: at once in
+// what they hold, and within a while in what they use. A renewal of the connections
+// between the hosts changes their number for a moment: some more are let be.
+func (c *keyedPair) unchanged(what string, strangers func()) {
+	c.t.Helper()
+	before := c.state()
+	goroutines, descriptors := c.uses()
+	strangers()
+	if after := c.state(); after != before {
+		c.t.Errorf("%s: the hosts have changed; before:\n%s\nafter:\n%s", what, before, after)
+	}
+	eventually(c.t, patience, what+": goroutines and descriptors as before", func() error {
+		if g, d := c.uses(); g > goroutines+6 || d > descriptors+3 {
+			return fmt.Errorf("%d goroutines, before: %d; %d descriptors, before: %d", g, goroutines, d, descriptors)
+		}
+		return nil
+	})
+}
+
+// outsider is a stranger with a key of its own, and all that it is sent.
+type outsider struct {
+	t     *testing.T
+	set   *creds.Set
+	heard []byte
+}
+
+// newOutsider has the credentials that a key file makes, of a node.
+func newOutsider(t *testing.T, node, text string) *outsider {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "stranger.key")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	set, err := creds.Paths{ClusterKey: path}.Read().Set(node, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &outsider{t: t, set: set}
+}
+
+// learnt fails where what was sent names a host, a key or a value.
+func (o *outsider) learnt(what string) {
+	o.t.Helper()
+	for _, secret := range []string{firstHost, secondHost, storedKey, storedText} {
+		if bytes.Contains(o.heard, []byte(secret)) {
+			o.t.Errorf("%s: a stranger is sent %q", what, secret)
+		}
+	}
+}
+
+// says sends bytes on a connection of its own, and returns what is answered until
+// the other side closes it.
+func (o *outsider) says(address string, b []byte) []byte {
+	o.t.Helper()
+	nc, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer nc.Close()
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	_, _ = nc.Write(b) // it may be closed meanwhile
+	_ = nc.(*net.TCPConn).CloseWrite()
+	answer, err := io.ReadAll(nc)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		o.t.Errorf("%d bytes: the connection stays", len(b))
+	}
+	o.heard = append(o.heard, answer...)
+	return answer
+}
+
+// packets sends datagrams from one socket, and returns the first that is answered.
+func (o *outsider) packets(address string, wait time.Duration, list ...[]byte) []byte {
+	o.t.Helper()
+	nc, err := net.Dial("udp", address)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	defer nc.Close()
+	for _, b := range list {
+		_, _ = nc.Write(b)
+	}
+	answer := make([]byte, 64<<10)
+	_ = nc.SetReadDeadline(time.Now().Add(wait))
+	n, _ := nc.Read(answer)
+	o.heard = append(o.heard, answer[:n]...)
+	return answer[:n]
+}
+
+// shake is a TLS connection under its certificate.
+func (o *outsider) shake(address string, edits ...func(*tls.Config)) (*tls.Conn, error) {
+	cfg := &tls.Config{
+		InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"cachesidecar-peer/1"},
+		Certificates: []tls.Certificate{o.set.Certificate},
+	}
+	for _, edit := range edits {
+		edit(cfg)
+	}
+	nc, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return nil, err
+	}
+	_ = nc.SetDeadline(time.Now().Add(patience))
+	c := tls.Client(nc, cfg)
+	if err := c.Handshake(); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	for _, cert := range c.ConnectionState().PeerCertificates {
+		o.heard = append(o.heard, cert.Raw...)
+	}
+	return c, nil
+}
+
+// lies are messages of gossip that would change members, or have them changed.
+func lies(own string) [][]byte {
+	alive := func(name string, incarnation uint32) []byte {
+		return gt.Alive(name, loopbackIP, 21998, incarnation, gt.Meta("127.0.0.1:1", 1<<60, 1<<32-1, true, 1))
+	}
+	return [][]byte{
+		gt.PingOf(own, firstHost), alive(own, 1), alive(secondHost, 1<<31), gt.Gone(gt.DeadType, secondHost, own, 1<<32-1),
+		gt.Gone(gt.SuspectType, firstHost, own, 1<<32-1), append([]byte{gt.User, 3}, make([]byte, 100)...),
+	}
+}
+
+// greets asks for what a host would on a connection that the handshake has let by,
+// and returns the statuses of what is answered.
+func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []wire.Status) {
+	o.t.Helper()
+	s := &stranger{o.t, nc}
+	hello := greeting(purpose)
+	hello.From.Node = node
+	if o.set != nil {
+		const setting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
+		hello.Settings[setting] = creds.SeedDigest(o.set.Seed)
+	}
+	body, err := wire.MarshalBody(hello)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	for _, q := range []*wire.Request{
+		{Op: wire.OpPeerHello, Body: body}, {Op: wire.OpGet, Namespace: []byte("default"), Key: []byte(storedKey)},
+		{Op: wire.OpSet, Namespace: []byte("default"), Key: []byte(storedKey), Value: []byte("changed")}, {Op: wire.OpMembers},
+	} {
+		r, err := s.ask(q)
+		if err != nil {
+			return statuses
+		}
+		statuses = append(statuses, r.Status)
+		o.heard = append(append(o.heard, r.Message...), r.Value...)
+	}
+	return statuses
+}
+
+// strikes does all that a stranger with a key can do at a host's ports.
+func (o *outsider) strikes(c *keyedPair, what string) {
+	o.t.Helper()
+	var packets [][]byte
+	for _, m := range lies("stranger") {
+		packets = append(packets, gt.Sealed(o.set.Gossip[0], cluster.DefaultCluster, m), labelled(m))
+	}
+	for i, at := range c.gossip {
+		if b := o.packets(at, 200*time.Millisecond, packets...); len(b) > 0 {
+			o.t.Errorf("%s: a datagram is answered with %d bytes", what, len(b))
+		}
+		state := gt.State("stranger", loopbackIP, 21998, 1, gt.Meta("127.0.0.1:1", 1<<60, 1, true, 1))
+		for _, m := range [][]byte{gt.Exchange(1, state), gt.PingOf("stranger", firstHost)} {
+			if b := o.says(at, gt.SealedStream(o.set.Gossip[0], cluster.DefaultCluster, m)); len(b) > 0 {
+				if _, err := gt.Opened(o.set.Gossip[0], cluster.DefaultCluster, b); err == nil {
+					o.t.Errorf("%s: it can read the answer to a stream", what)
+				}
+			}
+			o.says(at, labelled(m))
+		}
+		for _, purpose := range []string{"poll", "call", "meet"} {
+			nc, err := o.shake(c.peer[i])
+			if err != nil {
+				o.t.Errorf("%s: the handshake ends before the certificate is looked at: %v", what, err)
+				continue
+			}
+			if got := o.greets(nc, secondHost, purpose); len(got) > 0 {
+				o.t.Errorf("%s: answered %v", what, got)
+			}
+			_ = nc.Close()
+		}
+	}
+	o.learnt(what)
+}
+
+// TestKeyedStrangers: who has no key of the cluster, or not any more, learns and
+// changes nothing on any port. That the same is answered to a holder of the key
+// shows that it is the key which does it.
+func TestKeyedStrangers(t *testing.T) {
+	slow(t, 40*time.Second)
+	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
+	seed := "seed: " + rest[:16]
+	one, two := creds.NewKeyLine(), creds.NewKeyLine()
+	c := newKeyedPair(t, seed+"\n"+one)
+	a := c.hosts[0]
+
+	holder := newOutsider(t, "stranger", seed+"\n"+one)
+	ping := gt.Sealed(holder.set.Gossip[0], cluster.DefaultCluster, gt.PingOf("stranger", firstHost))
+	if b := holder.packets(c.gossip[0], 10*time.Second, ping, ping); len(b) == 0 {
+		t.Error("a holder's ping is not answered: this test proves nothing of datagrams")
+	}
+	answer := holder.says(c.gossip[0], gt.SealedStream(holder.set.Gossip[0], cluster.DefaultCluster, gt.Exchange(0)))
+	m, err := gt.Opened(holder.set.Gossip[0], cluster.DefaultCluster, answer)
+	if err != nil || !bytes.Contains(m, []byte(secondHost)) {
+		t.Errorf("a holder's exchange: %q, %v: this test proves nothing of streams", m, err)
+	}
+
+	c.unchanged("another key", func() {
+		newOutsider(t, secondHost, seed+"\n"+two).strikes(c, "another key")
+	})
+	c.unchanged("a process with another key", func() { c.alone(seed + "\n" + two) })
+
+	old, err := holder.shake(c.peer[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := holder.greets(old, "stranger", "call")
+	if len(got) != 4 || got[0] != wire.OK || got[1] != wire.OK && got[1] != wire.Moved {
+		t.Fatalf("a holder is answered %v: this test proves nothing of the port for hosts: %q", got, tail(string(holder.heard), 300))
+	}
+	c.hosts[0].must("set", storedKey, storedText) // a holder may change it
+	for i, text := range []string{one + two, two + one, two} {
+		c.write(seed + "\n" + text)
+		for _, p := range c.hosts {
+			p.signal(syscall.SIGHUP)
+			p.told(`"msg":"cluster keys and certificates are read"`, i+1)
+		}
+	}
+	_ = old.SetDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, old); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a connection from before the rotation stays, with the key that was removed")
+	}
+	whole(t, c.hosts...)
+	c.unchanged("a removed key", func() {
+		former := newOutsider(t, secondHost, seed+"\n"+one)
+		if _, err := former.shake(c.peer[0]); err != nil {
+			t.Errorf("the handshake: %v", err)
+		}
+		former.strikes(c, "a removed key")
+	})
+	c.unchanged("a process with a removed key", func() { c.alone(seed + "\n" + one) })
+	if log := a.log.String(); strings.Contains(log, storedText) || strings.Contains(log, strings.TrimSpace(two[5:])) {
+		t.Error("the log shows a value or a key")
+	}
+}
+
+// alone runs a sidecar with a key file of its own, which joins the hosts: it finds
+// itself alone, and reads nothing of theirs.
+func (c *keyedPair) alone(text string) {
+	c.t.Helper()
+	ports, err := freePorts(2)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	path := filepath.Join(tempDir(c.t), "other.key")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	p := runSidecar(c.t, "--node", "stranger", "--l2-size", "16MiB", "--cluster-key-file", path, "--bind", loopback(ports[0]),
+		"--peer-bind", loopback(ports[1]), "--join", strings.Join(append(slices.Clone(c.gossip), loopback(ports[0])), ","))
+	eventually(c.t, patience, "the stranger to be alone", func() error {
+		if o := p.at("set", "k", "v"); o.status != exitDone {
+			return fmt.Errorf("%v", o)
+		}
+		return nil
+	})
+	if list := p.members(); len(list) != 1 || list[0].Node != "stranger" {
+		c.t.Errorf("it sees %+v", list)
+	}
+	if o := p.at("get", storedKey); o.status != exitMiss || o.out != "" {
+		c.t.Errorf("it reads %v", o)
+	}
+	for _, secret := range []string{firstHost, secondHost, storedKey, storedText} {
+		if strings.Contains(p.log.String(), secret) {
+			c.t.Errorf("its log names %s", secret)
+		}
+	}
+	p.must("flush", "--cluster", "--yes")
+	p.terminate()
+}
+
+// TestKeyedStreamSentBack: the answer to a stranger's stream is encrypted under the
+// cluster's key. Sent back as it is, or said to be of another version of gossip's
+// encryption, it is nothing: of version 0 memberlist took the text's last byte for a
+// length, and ended.
+func TestKeyedStreamSentBack(t *testing.T) {
+	text := creds.NewKeyFile()
+	c := newKeyedPair(t, text)
+	o := newOutsider(t, "stranger", creds.NewKeyFile())
+	c.unchanged("an answer, sent back", func() {
+		for _, m := range [][]byte{gt.SealedStream(o.set.Gossip[0], cluster.DefaultCluster, gt.Exchange(0)), labelled(gt.Exchange(0))} {
+			answer := o.says(c.gossip[0], m)
+			if len(answer) < 45 || answer[0] != gt.EncryptType {
+				t.Fatalf("the answer is %q: this test proves nothing", answer)
+			}
+			for version := range byte(4) {
+				answer[5] = version
+				o.says(c.gossip[0], labelled(answer))
+				o.packets(c.gossip[0], 50*time.Millisecond, labelled(answer[5:]))
+			}
+		}
+		o.learnt("an answer, sent back")
+	})
+}

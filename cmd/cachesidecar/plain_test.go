@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+)
+
+// fillTexts puts a text into every string of a value.
+func fillTexts(v reflect.Value, text string) {
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Field(i).CanSet() {
+				fillTexts(v.Field(i), text)
+			}
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fillTexts(v.Index(0), text)
+	}
+}
+
+// No page and no document shows what would move a cursor, end a line or turn a text
+// round, wherever a stranger has put it; the document still means it.
+func TestNothingMovesTheCursor(t *testing.T) {
+	const evil = "a\x1b[2J\u009b31m\u202e\t\v\n\x7fz"
+	var stats client.Stats
+	var all client.ClusterStats
+	var list []client.Member
+	var event client.Event
+	var verified client.Verified
+	for _, v := range []any{&stats, &all, &list, &event, &verified} {
+		fillTexts(reflect.ValueOf(v).Elem(), evil)
+	}
+	stats.L1.Limit, stats.Leases.Issued = 1, 1
+	var out bytes.Buffer
+	p := &program{out: &out}
+	pages := map[string]func() error{
+		"stats":           func() error { return (&hostReading{stats}).write(&out, nil) },
+		"stats --cluster": func() error { return (&clusterReading{all}).write(&out, nil) },
+		"verify":          func() error { return writeVerified(&out, &verified) },
+		"members":         func() error { return writeMembers(&out, list) },
+		"watch":           func() error { return p.event(event, false) },
+	}
+	for _, kind := range []client.Kind{client.Changed, client.Flushed, client.Raised} {
+		e := event
+		e.Kind = kind
+		pages["watch "+kind.String()] = func() error { return p.event(e, false) }
+	}
+	for name, page := range pages {
+		out.Reset()
+		if err := page(); err != nil {
+			t.Fatal(err)
+		}
+		if text := out.String(); logs.Lines(text) != text || strings.Contains(text, "\nz") || out.Len() == 0 {
+			t.Errorf("%s: %q", name, text)
+		}
+	}
+	for name, v := range map[string]any{"stats": stats, "stats --cluster": all, "members": list} {
+		out.Reset()
+		if err := p.json(v); err != nil {
+			t.Fatal(err)
+		}
+		back := reflect.New(reflect.TypeOf(v))
+		if err := json.Unmarshal(out.Bytes(), back.Interface()); err != nil || !reflect.DeepEqual(back.Elem().Interface(), v) {
+			t.Errorf("%s: %v: the document means something else", name, err)
+		}
+		if text := out.String(); logs.Lines(text) != text {
+			t.Errorf("%s as JSON: %q", name, text)
+		}
+	}
+	if stats.Node != evil || list[0].Node != evil {
+		t.Error("what was shown has been changed")
+	}
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// bounded ends the process, and the test, where it grows beyond what an attack may
+// cost: the sizes of the configuration and 256 MiB. The function that it returns
+// says what the most was.
+func (p *process) bounded(sizes int64) (most func() int64) {
+	p.t.Helper()
+	var mu sync.Mutex
+	var peak int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(done)
+		for {
+			if n := resident(p.cmd.Process.Pid); n > 0 {
+				mu.Lock()
+				peak = max(peak, n)
+				mu.Unlock()
+				if n > sizes+1<<30 { // far beyond: the machine is others' too
+					_ = p.cmd.Process.Kill()
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int64 {
+		close(stop)
+		<-done
+		if peak > sizes+256<<20 {
+			p.t.Errorf("the process grew to %d MiB, want at most %d", peak>>20, sizes>>20+256)
+		}
+		return peak
+	}
+}
+
+// resident is a process's memory, in bytes; zero where it is not known.
+func resident(pid int) int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	var size, pages int64
+	if _, e := fmt.Sscan(string(b), &size, &pages); err != nil || e != nil {
+		return 0
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// sizesOf is what a sidecar without settings may take: l1_size, l2_size and
+// buffer_size.
+const sizesOf = (64 + 256 + 128) << 20
+
+// Thousands of half frames of 60 KB: they are held to the budget, others are served.
+func TestThousandsOfHalfFrames(t *testing.T) {
+	const n = 4000
+	needFiles(t, n+1000)
+	p := runSidecar(t)
+	check := p.bystander()
+	watcher := p.dial()
+	most := p.bounded(sizesOf)
+	half := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 60_000), TTLMS: wire.TTLDefault})
+	half = half[:len(half)-100]
+	conns := dialMany(t, p, n, p.tryConnect)
+	for _, c := range conns {
+		if _, err := c.nc.Write(half); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, patience, "all to have come", func() error {
+		if st := watcher.stats().Connections; st.BytesIn < n*int64(len(half)) {
+			return fmt.Errorf("%d bytes have", st.BytesIn)
+		}
+		return nil
+	})
+	// Connections that are to give do so each in its time, and more may be asked
+	// meanwhile than need be; but half stays in use.
+	st := watcher.stats().Connections
+	if st.BufferBytes > 128<<20 || st.Buffers.Frames < 64<<20 || st.Dropped < n/4 {
+		t.Errorf("%d bytes are held, %d frames dropped: %+v", st.BufferBytes, st.Dropped, st.Buffers)
+	}
+	watcher.must(&wire.Request{Op: wire.OpSet, Key: []byte("small"), Value: make([]byte, 1000), TTLMS: wire.TTLDefault})
+	check()
+	for _, c := range conns {
+		c.close()
+	}
+	p.onlyOpen(watcher, 1)
+	t.Logf("at most %d MiB resident", most()>>20)
+}
+
+// Reads of another host's values whose answers nobody takes.
+func TestAnswersOfOtherHostsUnread(t *testing.T) {
+	a := runCluster(t, "a", "b")[0]
+	check := a.bystander()
+	c := a.dial()
+	var keys [][]byte
+	for i := 0; len(keys) < 4; i++ {
+		key := fmt.Appendf(nil, "key%d", i)
+		var at wire.Place
+		if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpRing, Key: key}).Body, &at); err != nil {
+			t.Fatal(err)
+		}
+		if at.Owner == "b" {
+			keys = append(keys, key)
+			c.must(&wire.Request{Op: wire.OpSet, Key: key, Value: make([]byte, 1_000_000), TTLMS: wire.TTLDefault, TimeoutMS: 30_000})
+		}
+	}
+	most := a.bounded(sizesOf - 240<<20) // l2_size is 16 MiB
+	for range 4 {
+		d := a.dial()
+		var q []byte
+		for i := range 1000 {
+			q = wire.AppendRequest(q, &wire.Request{ID: uint64(i) + 10, Op: wire.OpGet, Key: keys[i%4], Options: wire.Fresh, TimeoutMS: 3_600_000})
+		}
+		d.write(q)
+	}
+	eventually(t, patience, "answers to wait", func() error {
+		if st := c.stats().Connections; st.Buffers.Answers < 16<<20 {
+			return fmt.Errorf("%+v", st.Buffers)
+		}
+		return nil
+	})
+	for range 50 { // while answers go on coming
+		if st := c.stats().Connections; st.BufferBytes > 128<<20 {
+			t.Fatalf("%d bytes are held: %+v", st.BufferBytes, st.Buffers)
+		}
+		small := setRequest("small", "v")
+		small.TimeoutMS = 5000 // half of what the clients have until they are cut off
+		c.must(small)
+	}
+	check()
+	eventually(t, patience, "the clients to be cut off, and their memory back", func() error {
+		if st := c.stats().Connections; st.Open != 1 || st.BufferBytes > 1<<20 {
+			return fmt.Errorf("%d open, %+v", st.Open, st.Buffers)
+		}
+		return nil
+	})
+	t.Logf("at most %d MiB resident", most()>>20)
+}

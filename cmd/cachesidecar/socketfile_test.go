@@ -1,0 +1,313 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/proctest"
+)
+
+// freeAddress is where nobody listens. Another program could take it now; then the
+// test fails and says so.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return loopback(ports[0])
+}
+
+// readyz waits until a sidecar says of itself that it is ready, or why it is not.
+func readyz(t testing.TB, addr string, status int, want string) {
+	t.Helper()
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	eventually(t, patience, fmt.Sprintf("/readyz: %d %s", status, want), func() error {
+		r, err := client.Get("http://" + addr + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err == nil && (r.StatusCode != status || !strings.Contains(string(b), want)) {
+			err = fmt.Errorf("%s: %s", r.Status, b)
+		}
+		return err
+	})
+}
+
+// A socket file that somebody deletes is made anew, with its mode; open connections
+// stay, and so does the lock.
+func TestSocketFileDeleted(t *testing.T) {
+	addr := freeAddress(t)
+	p := runSidecar(t, "--http", addr, "--socket-mode", "0604")
+	c := p.dial()
+	c.must(setRequest("k", "v"))
+	lock := p.socket + ".lock"
+	for _, gone := range [][]string{{p.socket}, {p.socket, lock}, {lock}, {p.socket}} {
+		for _, path := range gone {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, patience, fmt.Sprintf("%v anew", gone), func() error {
+			for _, path := range gone {
+				if _, err := os.Lstat(path); err != nil {
+					return err
+				}
+			}
+			o := p.at("get", "k")
+			if o.out != "v" {
+				return errors.New(o.err)
+			}
+			return nil
+		})
+		c.must(getRequest("k"))
+		p.dial().must(getRequest("k"))
+		if fi, err := os.Lstat(p.socket); err != nil || fi.Mode().Perm() != 0o604 {
+			t.Errorf("the new file: %v, %v", fi.Mode(), err)
+		}
+		if o := runBinary(t, "run", "--socket", p.socket, "--http", "off"); o.status != exitMiss || !strings.Contains(o.err, "already running") {
+			t.Errorf("a second sidecar: %v", o)
+		}
+	}
+	readyz(t, addr, http.StatusOK, "ok")
+	p.terminate()
+	if n := strings.Count(p.log.String(), "the socket's file was gone, and is made anew"); n != 3 {
+		t.Errorf("the log has %d lines, want one for each time", n)
+	}
+	if _, err := os.Lstat(lock); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock is there: %v", err)
+	}
+}
+
+// What others put in the place of the socket stays, until they take it away: meanwhile
+// the sidecar is not ready, says why once, and serves those that are connected.
+func TestSocketFileReplaced(t *testing.T) {
+	addr := freeAddress(t)
+	p := runSidecar(t, "--http", addr)
+	c := p.dial()
+	other := p.socket + "-other" // put in its place in one step: what is gone is made anew
+	if err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, p.socket)); err != nil {
+		t.Fatal(err)
+	}
+	const why = "exists and is no socket: remove it or choose another path with --socket"
+	readyz(t, addr, http.StatusServiceUnavailable, "apps do not find the socket: "+p.socket+" "+why)
+	c.must(ping())
+	if err := os.Remove(p.socket); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusOK, "ok")
+	p.dial().must(ping())
+
+	// Another server, which lives.
+	ln, err := net.Listen("unix", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := os.Rename(other, p.socket); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusServiceUnavailable, "already running: another process serves "+p.socket)
+	c.must(ping())
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+	if n := strings.Count(p.log.String(), "apps do not find the socket"); n != 2 {
+		t.Errorf("the log has %d lines, want one for each reason", n)
+	}
+	if nc, err := net.Dial("unix", p.socket); err != nil {
+		t.Errorf("the other server's socket is gone: %v", err)
+	} else {
+		nc.Close()
+	}
+}
+
+// A sidecar that stands still while its socket and lock are deleted, and another one
+// begins in its place, leaves the place to that.
+func TestSocketTakenOver(t *testing.T) {
+	addr := freeAddress(t)
+	first := runSidecar(t, "--http", addr)
+	proctest.Stop(t, first.cmd.Process)
+	for _, path := range []string{first.socket, first.socket + ".lock"} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := runSidecarAt(t, first.socket)
+	second.dial().must(setRequest("k", "second"))
+	first.signal(syscall.SIGCONT)
+	readyz(t, addr, http.StatusServiceUnavailable, "already running: another sidecar serves "+first.socket)
+	first.signal(syscall.SIGTERM)
+	if status := first.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Lstat(first.socket + ".lock"); err != nil {
+		t.Errorf("the second sidecar's lock is gone: %v", err)
+	}
+	if o := second.at("get", "k"); o.out != "second" {
+		t.Errorf("the second sidecar: %v", o)
+	}
+	if o := runBinary(t, "run", "--socket", second.socket, "--http", "off"); !strings.Contains(o.err, "already running") {
+		t.Errorf("a third sidecar: %v", o)
+	}
+	second.terminate()
+}
+
+// The folder too may be gone for a while. Where the sidecar has made it, it makes it
+// again.
+func TestSocketFolderGone(t *testing.T) {
+	addr, run := freeAddress(t), tempDir(t)
+	dir := filepath.Join(run, "folder")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := runSidecarAt(t, filepath.Join(dir, "s"), "--http", addr)
+	if err := os.Rename(dir, dir+"-gone"); err != nil { // in one step: the socket would be made anew within
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusServiceUnavailable, "does not exist: create "+dir)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusOK, "ok")
+	p.dial().must(ping())
+	p.terminate()
+}
+
+// A socket that systemd passed on cannot be made anew by us: the sidecar says that it
+// is not found.
+func TestInheritedSocketDeleted(t *testing.T) {
+	addr, socket := freeAddress(t), filepath.Join(tempDir(t), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	f, err := ln.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	defer f.Close()
+	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http "$1" --node host1`, binary(), addr)
+	cmd.ExtraFiles = []*os.File{f} // becomes 3
+	p := launch(t, cmd)
+	p.socket = socket
+	readyz(t, addr, http.StatusOK, "ok")
+	c := p.dial()
+	if err := os.Rename(socket, socket+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusServiceUnavailable, "the file of the socket that systemd has passed on is gone from "+socket+": restart its socket unit")
+	c.must(ping())
+	if err := os.Rename(socket+"-away", socket); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, addr, http.StatusOK, "ok")
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+	if _, err := os.Lstat(socket); err != nil {
+		t.Errorf("systemd's file is gone: %v", err)
+	}
+}
+
+// The lock is a file of the sidecar's own: it is not reached through a link, and what
+// another user has put there is refused.
+func TestLockFile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		put  func(lock, target string) error
+		want string
+	}{
+		"a link to a file":  {func(lock, target string) error { return os.Symlink(target, lock) }, "is a symbolic link: remove it"},
+		"a link to nothing": {func(lock, target string) error { return os.Symlink(target+"-none", lock) }, "is a symbolic link: remove it"},
+		"a pipe":            {func(lock, _ string) error { return syscall.Mkfifo(lock, 0o600) }, "is no regular file: remove it"},
+		"a file of another user's": {func(lock, _ string) error {
+			return errors.Join(os.WriteFile(lock, nil, 0o600), os.Chown(lock, 65534, 65534))
+		}, "belongs to another user: remove it"},
+	} {
+		if strings.Contains(name, "user") && os.Getuid() != 0 {
+			t.Logf("not root: %s is not tried", name)
+			continue
+		}
+		dir := tempDir(t)
+		socket, target := filepath.Join(dir, "s"), filepath.Join(dir, "target")
+		if err := os.WriteFile(target, []byte("precious"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := tc.put(socket+".lock", target); err != nil {
+			t.Fatal(err)
+		}
+		o := runBinary(t, "run", "--socket", socket, "--http", "off")
+		if o.status != exitMiss || !strings.Contains(o.err, "lock file "+socket+".lock "+tc.want) {
+			t.Errorf("%s: %v\nwant %q", name, o, tc.want)
+		}
+		if b, err := os.ReadFile(target); string(b) != "precious" || err != nil {
+			t.Errorf("%s: the file behind it has %q, %v", name, b, err)
+		}
+		for _, path := range []string{socket, target + "-none"} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: %s is there: %v", name, path, err)
+			}
+		}
+	}
+}
+
+// A sidecar that is told to end while it starts does so in order, whenever that is, and
+// leaves neither socket nor lock.
+func TestEndWhileStarting(t *testing.T) {
+	dir := tempDir(t)
+	for i := range 30 {
+		socket := filepath.Join(dir, fmt.Sprint("s", i))
+		p := launch(t, exec.Command(binary(), "run", "--socket", socket, "--http", "off", "--node", "host1", "--bind", "127.0.0.1:0"))
+		p.socket = socket
+		switch { // before it has begun, and at each step that leaves a trace
+		case i < 24:
+			<-time.After(time.Duration(i) * 2 * time.Millisecond)
+		case i < 27:
+			eventually(t, patience, "the lock", func() error { _, err := os.Lstat(socket + ".lock"); return err })
+		default:
+			eventually(t, patience, "the socket", func() error { _, err := os.Lstat(socket); return err })
+		}
+		told := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2]
+		p.signal(told)
+		// Before the program has begun there is nothing that could heed a signal.
+		if status := p.wait(); status != exitDone {
+			ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if !ok || !ws.Signaled() || ws.Signal() != told || p.log.String() != "" {
+				t.Errorf("%v after step %d: status %d: %s", told, i, status, p.log)
+			}
+		}
+		for _, path := range []string{socket, socket + ".lock"} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%v after step %d: %s is there", told, i, path)
+			}
+		}
+	}
+}
+
+// Signals that mean nothing to a sidecar do not end it.
+func TestSignalsWithoutMeaning(t *testing.T) {
+	p := runSidecar(t)
+	c := p.dial()
+	for _, s := range []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE} {
+		p.signal(s)
+		c.must(ping())
+		p.dial().must(ping())
+	}
+	p.terminate()
+}

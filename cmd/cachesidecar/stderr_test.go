@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// runBeside starts a sidecar whose stderr is w, which is closed here.
+func runBeside(t *testing.T, w *os.File, flags ...string) *process {
+	t.Helper()
+	socket := filepath.Join(tempDir(t), "s")
+	cmd := exec.Command(binary(), append([]string{"run", "--socket", socket, "--http", "off"}, flags...)...)
+	cmd.Stderr = w
+	endWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	p := &process{t: t, cmd: cmd, socket: socket, out: newLines(), log: newLines(), exited: make(chan struct{})}
+	go func() { // ends with the process, which the cleanup sees to
+		defer close(p.exited)
+		_ = cmd.Wait()
+		p.status = cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-p.exited
+	})
+	p.listens()
+	return p
+}
+
+// listens waits until a sidecar whose log is not read listens: its socket's file is
+// there a moment before.
+func (p *process) listens() {
+	p.t.Helper()
+	eventually(p.t, patience, "the sidecar to listen", func() error {
+		c, err := net.Dial("unix", p.socket)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	})
+}
+
+// malformed sends so many frames that are none, each on a connection of its own.
+func (p *process) malformed(n int) {
+	p.t.Helper()
+	for range n {
+		c, err := net.Dial("unix", p.socket)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		_, _ = c.Write(make([]byte, 4))
+		_, _ = c.Read(make([]byte, 64)) // the sidecar closes it
+		_ = c.Close()
+	}
+}
+
+// serves holds the sidecar to a write and a read.
+func (p *process) serves() {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
+	defer cancel()
+	cl, err := client.Dial(ctx, client.Config{Socket: p.socket, DialTimeout: patience, RequestTimeout: patience})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer cl.Close()
+	if _, err := cl.Set(ctx, "k", []byte("v"), client.SetOptions{}); err != nil {
+		p.t.Fatal(err)
+	}
+	if it, err := cl.Get(ctx, "k", client.GetOptions{}); err != nil || string(it.Value) != "v" {
+		p.t.Fatalf("%q, %v", it.Value, err)
+	}
+}
+
+// A flood of malformed frames is a few lines in the log, with the sum of the others.
+func TestLogFlood(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	p := runSidecar(t)
+	p.malformed(20_000)
+	p.serves()
+	p.terminate()
+	lines := p.logged("WARN", time.Time{})
+	sum := 0.0
+	for _, l := range lines {
+		if n, ok := l["left_out"].(float64); ok {
+			sum += n
+		}
+	}
+	most := 20 + int(time.Since(began)/(3*time.Second)) // ten a minute, and a sum each ten seconds
+	if len(lines) > most || sum+float64(len(lines)) < 20_000 {
+		t.Errorf("%d lines, want at most %d; they speak of %v others", len(lines), most, sum)
+	}
+}
+
+// A stderr that nobody reads costs lines: the sidecar serves on, and ends when it is
+// told to.
+func TestStderrIsFull(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p := runBeside(t, w, "--log-level", "debug")
+	p.malformed(30_000)
+	p.serves()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("status %d", status)
+	}
+}
+
+// A stderr whose reader has gone, or that was never there, ends nothing.
+func TestStderrIsGone(t *testing.T) {
+	t.Parallel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := runBeside(t, w)
+	_ = r.Close()
+	p.malformed(100)
+	p.serves()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("its reader has gone: status %d", status)
+	}
+
+	socket := filepath.Join(tempDir(t), "s")
+	cmd := exec.Command("/bin/sh", "-c", `exec "$0" run --socket "$1" --http off 2>&-`, binary(), socket)
+	p = launch(t, cmd)
+	p.socket = socket
+	p.listens()
+	p.malformed(100)
+	p.serves()
+	p.signal(syscall.SIGTERM)
+	if status := p.wait(); status != exitDone {
+		t.Errorf("closed: status %d", status)
+	}
+}
+
+// The error that ends the process is told, though much else is waiting.
+func TestStderrTellsTheEnd(t *testing.T) {
+	socket := filepath.Join(tempDir(t), "s")
+	p := runSidecarAt(t, socket)
+	if o := runBinary(t, "run", "--socket", p.socket, "--http", "off"); o.status == exitDone || !strings.Contains(o.err, "cachesidecar: ") {
+		t.Errorf("%+v", o)
+	}
+}

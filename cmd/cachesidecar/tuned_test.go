@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bufio"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// processors is what Go uses by itself here: tests that call run in this process change it.
+var processors = runtime.GOMAXPROCS(0)
+
+// runTuned runs a sidecar with some environment, and returns where its metrics are.
+func runTuned(t *testing.T, env ...string) (p *process, page string) {
+	t.Helper()
+	page = freeAddress(t)
+	socket := filepath.Join(tempDir(t), "s")
+	cmd := exec.Command(binary(), "run", "--socket", socket, "--http", page,
+		"--l1-size", "16MiB", "--l2-size", "16MiB", "--buffer-size", "64MiB", "--max-connections", "2000")
+	for _, e := range os.Environ() {
+		if name, _, _ := strings.Cut(e, "="); name != "GOGC" && name != "GOMEMLIMIT" && name != "GOMAXPROCS" {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	cmd.Env = append(cmd.Env, env...)
+	p = launch(t, cmd)
+	p.socket = socket
+	p.waitFor("the sidecar to serve", p.log, func(log string) bool { return strings.Contains(log, `"msg":"serving"`) })
+	return p, page
+}
+
+// metric reads one without labels, or with all of them as they are written.
+func metric(t *testing.T, address, name string) float64 {
+	t.Helper()
+	r, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		if v, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			f, _ := strconv.ParseFloat(v, 64)
+			return f
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// run uses two processors more than there are, and has Go's collector run seldom, below a
+// limit; the environment overrules both.
+func TestRunTunesTheRuntime(t *testing.T) {
+	_, page := runTuned(t)
+	limit := float64(2*16<<20 + 64<<20 + 2000*6<<10 + 96<<20)
+	for name, want := range map[string]float64{
+		"go_gc_gogc_percent": 200, "go_gc_gomemlimit_bytes": limit, "go_sched_gomaxprocs_threads": float64(processors + 2),
+	} {
+		if n := metric(t, page, name); n != want {
+			t.Errorf("%s is %v, want %v", name, n, want)
+		}
+	}
+	_, page = runTuned(t, "GOGC=77", "GOMAXPROCS=3")
+	for name, want := range map[string]float64{"go_gc_gogc_percent": 77, "go_sched_gomaxprocs_threads": 3} {
+		if n := metric(t, page, name); n != want {
+			t.Errorf("told so by the environment: %s is %v, want %v", name, n, want)
+		}
+	}
+	_, page = runTuned(t, "GOMEMLIMIT=300MiB")
+	if n := metric(t, page, "go_gc_gogc_percent"); n != 100 {
+		t.Errorf("with a limit of the environment go_gc_gogc_percent is %v", n)
+	}
+}
+
+// Of one user's connections 128 begin at once, and then 250 a second for each of Go's
+// processors.
+func TestConnectionsBeginAtAPace(t *testing.T) {
+	needFiles(t, 4096)
+	const n = 528
+	p, page := runTuned(t, "GOMAXPROCS=1")
+	start := time.Now()
+	conns := dialMany(t, p, n, p.tryConnect)
+	waiting := metric(t, page, "cachesidecar_connections_waiting")
+	for _, c := range conns {
+		c.must(helloRequest())
+	}
+	took := time.Since(start)
+	if least := (n - 128) * time.Second / 250; took < least*9/10 {
+		t.Errorf("%d connections began within %v, which is below %v", n, took, least)
+	}
+	if waiting == 0 && took < 5*time.Second {
+		t.Error("the metric says that none waits")
+	}
+	if waiting := metric(t, page, "cachesidecar_connections_waiting"); waiting != 0 {
+		t.Errorf("%v wait when all have begun", waiting)
+	}
+}

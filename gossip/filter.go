@@ -1,0 +1,308 @@
+package gossip
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+)
+
+// memberlist's types of messages, its protocol.
+const (
+	msgPing         = 0
+	msgIndirectPing = 1
+	msgAck          = 2
+	msgSuspect      = 3
+	msgAlive        = 4
+	msgDead         = 5
+	msgPushPull     = 6
+	msgCompound     = 7
+	msgUser         = 8
+	msgCompress     = 9
+	msgEncrypt      = 10
+	msgNack         = 11
+	msgCRC          = 12
+	msgErr          = 13
+	msgLabel        = 244
+)
+
+// Bounds of what strangers send. Members send packets of 1,400 bytes at most.
+const (
+	maxPacket    = 2 << 10
+	maxRaw       = 1 << 10        // bytes of a string in a message; a meta has 512
+	maxFields    = 16             // of a message; memberlist's have 7
+	maxNodes     = 2 * maxMembers // in an exchange: those that live, and those that died lately
+	maxStream    = 1 << 20        // bytes of an exchange; 100 nodes take 20 KiB
+	maxStreams   = 64             // from others, at once; one lasts streamTimeout at most
+	maxOfAddress = 16             // of them, from one IP address
+	minSealed    = 1 + 12 + 16    // bytes of what is encrypted: version, nonce, tag
+	sealVersion  = 1              // of its encryption, the only one that members use
+	maxSealing   = 64             // bytes that encryption adds, at most
+	indirectRate = 100            // pings on behalf of others, a second; of 2,000 nodes with half dead about 6 come
+)
+
+// Why something is not passed on.
+var (
+	errForeign    = errors.New("gossip: another cluster's label")
+	errCompressed = errors.New("gossip: compressed, which no member sends")
+	errUnread     = errors.New("gossip: no message of a member")
+	errLong       = errors.New("gossip: longer than a member's")
+)
+
+// filter looks at what comes before memberlist does, which inflates what is
+// compressed, allocates what a header announces, and follows what is nested, all
+// without bounds. It passes on what members send: see doc.go.
+//
+// Where there is a key the messages are encrypted, and only members can have
+// written them: of those the length is held to its bound, and the version of the
+// encryption to the members'. Nothing signs the version: of version 0, which pads,
+// memberlist would take the last byte of any member's text, which a stranger has
+// recorded or was answered, for a length, and panic.
+type filter struct {
+	cluster  string
+	keyed    func() bool
+	indirect *rate.Limiter
+
+	garbage    *atomic.Int64 // of all reasons
+	compressed atomic.Int64
+	foreign    atomic.Int64
+	refused    atomic.Int64 // streams beyond their number
+
+	mu   sync.Mutex
+	open []*stream // from others, oldest first
+}
+
+func newFilter(cluster string, keyed func() bool, garbage *atomic.Int64) *filter {
+	return &filter{
+		cluster: cluster, keyed: keyed, garbage: garbage,
+		indirect: rate.NewLimiter(indirectRate, indirectRate),
+	}
+}
+
+// packet says why a packet is dropped, if it is.
+func (f *filter) packet(b []byte) error {
+	err := f.judge(b)
+	if err != nil {
+		f.count(err)
+		f.garbage.Add(1)
+	}
+	return err
+}
+
+func (f *filter) count(err error) {
+	switch {
+	case errors.Is(err, errCompressed):
+		f.compressed.Add(1)
+	case errors.Is(err, errForeign):
+		f.foreign.Add(1)
+	}
+}
+
+func (f *filter) judge(b []byte) error {
+	if len(b) > maxPacket {
+		return errLong
+	}
+	w := &window{b: b}
+	if err := f.label(w); err != nil {
+		return err
+	}
+	b = w.rest()
+	if f.keyed() {
+		if len(b) < minSealed || b[0] != sealVersion {
+			return errUnread
+		}
+		return nil
+	}
+	if len(b) >= 5 && b[0] == msgCRC {
+		b = b[5:]
+	}
+	return f.message(b, false)
+}
+
+// label takes the header that names the cluster.
+func (f *filter) label(w *window) error {
+	if f.cluster == "" {
+		if c, err := w.peek(); err == nil && c == msgLabel {
+			return errForeign
+		}
+		return nil
+	}
+	head, err := w.take(2)
+	if err != nil {
+		return err
+	}
+	if head[0] != msgLabel || int(head[1]) != len(f.cluster) {
+		return errForeign
+	}
+	name, err := w.take(len(f.cluster))
+	if err == nil && string(name) != f.cluster {
+		err = errForeign
+	}
+	return err
+}
+
+// message judges one message of a packet; of those within one that is compound
+// none is.
+func (f *filter) message(b []byte, within bool) error {
+	if len(b) == 0 {
+		return errUnread
+	}
+	kind, b := b[0], b[1:]
+	switch kind {
+	case msgCompress:
+		return errCompressed
+	case msgCompound:
+		if within {
+			return errUnread
+		}
+		return f.compound(b)
+	case msgUser:
+		if len(b) < 1 || len(b) > 1+maxDatagram {
+			return errUnread
+		}
+		return nil
+	case msgPing, msgIndirectPing, msgAck, msgNack, msgSuspect, msgAlive, msgDead:
+		w := &window{b: b}
+		if _, err := w.fields(); err != nil {
+			return err
+		}
+		if len(w.rest()) > 0 {
+			return errUnread
+		}
+		if kind == msgIndirectPing && !f.indirect.Allow() {
+			return errLong
+		}
+		return nil
+	}
+	return errUnread
+}
+
+// compound judges the parts of a compound message: their number, their lengths,
+// and then they.
+func (f *filter) compound(b []byte) error {
+	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
+		return errUnread
+	}
+	lengths, parts := b[1:1+2*int(b[0])], b[1+2*int(b[0]):]
+	for ; len(lengths) > 0; lengths = lengths[2:] {
+		n := int(lengths[0])<<8 | int(lengths[1])
+		if n > len(parts) {
+			return errUnread
+		}
+		if err := f.message(parts[:n], true); err != nil {
+			return err
+		}
+		parts = parts[n:]
+	}
+	if len(parts) > 0 {
+		return errUnread
+	}
+	return nil
+}
+
+// stream reads what another node sends on a stream, an answer or not, and returns
+// it, together with how many bytes may follow that memberlist reads itself.
+func (f *filter) stream(w *window, answer bool) (follow int, err error) {
+	if !answer {
+		if err := f.label(w); err != nil {
+			return 0, err
+		}
+	}
+	kind, err := w.take(1)
+	if err != nil {
+		return 0, err
+	}
+	switch keyed := f.keyed(); {
+	case keyed && kind[0] == msgEncrypt:
+		return w.sealed()
+	case keyed, kind[0] == msgEncrypt:
+		return 0, nil // memberlist tells the other side that one of the two has no key
+	case kind[0] == msgCompress:
+		return 0, errCompressed
+	case kind[0] == msgPushPull:
+		return 0, exchange(w)
+	case !answer && kind[0] == msgPing, answer && (kind[0] == msgAck || kind[0] == msgErr):
+		_, err := w.fields()
+		return 0, err
+	}
+	return 0, errUnread
+}
+
+// sealed takes the head of what is encrypted on a stream, and returns how many
+// bytes follow.
+func (w *window) sealed() (follow int, err error) {
+	n, err := w.number(4)
+	switch {
+	case err != nil:
+		return 0, err
+	case n > maxStream+maxSealing:
+		return 0, errLong
+	case n < minSealed:
+		return 0, errUnread
+	}
+	if version, err := w.take(1); err != nil || version[0] != sealVersion {
+		return 0, cmp.Or(err, errUnread)
+	}
+	return int(n) - 1, nil
+}
+
+// exchange reads all that a node tells of the members it knows.
+func exchange(w *window) error {
+	head, err := w.fields()
+	switch {
+	case err != nil:
+		return err
+	case head.nodes > maxNodes:
+		return fmt.Errorf("%w: it announces %d nodes, %d are the most", errLong, head.nodes, maxNodes)
+	case head.userState != 0:
+		return errUnread
+	}
+	for range head.nodes {
+		if _, err := w.fields(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// admit says whether one more stream of an address may be open. Where there are too
+// many in all the oldest goes of the address that has most.
+func (f *filter) admit(s *stream) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	count, most := map[string]int{}, 0
+	for _, o := range f.open {
+		count[o.ip]++
+		most = max(most, count[o.ip])
+	}
+	switch {
+	case count[s.ip] >= maxOfAddress:
+		f.refused.Add(1)
+		f.garbage.Add(1)
+		return false
+	case len(f.open) >= maxStreams:
+		f.refused.Add(1)
+		f.garbage.Add(1)
+		i := slices.IndexFunc(f.open, func(o *stream) bool { return count[o.ip] == most })
+		_ = f.open[i].Conn.Close() // wakes its reader, which closes the rest
+		f.open = slices.Delete(f.open, i, i+1)
+	}
+	f.open = append(f.open, s)
+	return true
+}
+
+func (f *filter) leave(s *stream) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open = slices.DeleteFunc(f.open, func(o *stream) bool { return o == s })
+}
+
+func (f *filter) streams() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.open)
+}

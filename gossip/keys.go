@@ -1,0 +1,101 @@
+package gossip
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// keySize is that of AES-256.
+const keySize = 32
+
+// keyring makes memberlist's of keys; nil of none.
+func keyring(keys [][]byte) (*memberlist.Keyring, error) {
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	if err := checkKeys(keys); err != nil {
+		return nil, err
+	}
+	ring, err := memberlist.NewKeyring(keys, keys[0])
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	return ring, nil
+}
+
+func checkKeys(keys [][]byte) error {
+	for i, k := range keys {
+		if len(k) != keySize {
+			return fmt.Errorf("gossip: key %d has %d bytes: give %d", i+1, len(k), keySize)
+		}
+	}
+	return nil
+}
+
+// SetKeys replaces the keys: the first is in use from now on, all are accepted. A
+// node that was made without keys, or with, stays so.
+func (g *Gossip) SetKeys(keys [][]byte) error {
+	switch {
+	case g.ring == nil && len(keys) == 0:
+		return nil
+	case g.ring == nil || len(keys) == 0:
+		return errors.New("gossip: keys are turned on and off by a restart")
+	}
+	if err := checkKeys(keys); err != nil {
+		return err
+	}
+	g.keys.Lock()
+	defer g.keys.Unlock()
+	add := func() error {
+		for _, k := range keys {
+			if err := g.ring.AddKey(slices.Clone(k)); err != nil {
+				return fmt.Errorf("gossip: %w", err)
+			}
+		}
+		return nil
+	}
+	if err := add(); err != nil {
+		return err
+	}
+	if err := g.ring.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	// Only the last key is ever removed: RemoveKey moves what lies behind a key
+	// within a slice that readers of packets hold. What lies behind one that goes
+	// comes back at once.
+	have := g.ring.GetKeys()
+	gone := slices.IndexFunc(have, func(k []byte) bool {
+		return !slices.ContainsFunc(keys, func(kept []byte) bool { return bytes.Equal(k, kept) })
+	})
+	for i := len(have) - 1; gone >= 0 && i >= gone; i-- {
+		if err := g.ring.RemoveKey(have[i]); err != nil {
+			return fmt.Errorf("gossip: %w", err)
+		}
+	}
+	return add()
+}
+
+// strangersKey is how often it is told that another host has another key.
+const strangersKey = time.Minute
+
+// otherKeys is what memberlist says of a node that has another key, or none.
+var otherKeys = []string{"no installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted"}
+
+// tellKeys warns where memberlist complains of another node's key.
+func (g *Gossip) tellKeys(text string) {
+	if !slices.ContainsFunc(otherKeys, func(s string) bool { return strings.Contains(text, s) }) {
+		return
+	}
+	g.keys.Lock()
+	defer g.keys.Unlock()
+	if now := time.Now(); now.Sub(g.keysTold) >= strangersKey {
+		g.keysTold = now
+		g.cfg.Log.Warn("another host has no cluster key, or another one: give all hosts the same cluster_key_file, and restart those that had none", "memberlist", text)
+	}
+}

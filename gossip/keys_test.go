@@ -1,0 +1,152 @@
+package gossip
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func key(n byte) []byte { return bytes.Repeat([]byte{n}, keySize) }
+func keys(list ...byte) (k [][]byte) {
+	for _, n := range list {
+		k = append(k, key(n))
+	}
+	return k
+}
+func keyed(list ...byte) func(*Config) { return func(c *Config) { c.Keys = keys(list...) } }
+
+// TestKeys: who has the key is a member, with all that gossip carries; who has
+// another one, or none, is a stranger to them and they to it, and both sides say
+// what to do.
+func TestKeys(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		a, b := c.start(0, keyed(1)), c.start(1, keyed(1, 2))
+		other, none := c.start(2, keyed(3)), c.start(3)
+		c.until("a and b find each other", 2*time.Second, func() bool { return a.member("n1") != nil && b.member("n0") != nil })
+		long := strings.Repeat("x", maxDatagram)
+		b.Broadcast([]byte(long))
+		c.until("the longest datagram comes", 2*time.Second, func() bool { return a.got()[long] == 1 })
+		time.Sleep(time.Minute)
+		for _, n := range []*node{a, b, other, none} {
+			want := 1
+			if n == other || n == none {
+				want = 0
+			}
+			if got := n.Members(); len(got) != want {
+				t.Errorf("%s knows %v, want %d", n.name, got, want)
+			}
+			if n != b && !strings.Contains(n.log.String(), "give all hosts the same cluster_key_file") {
+				t.Errorf("%s does not say that another has another key:\n%s", n.name, n.log.String())
+			}
+		}
+		if told := strings.Count(a.log.String(), "give all hosts the same cluster_key_file"); told > 3 {
+			t.Errorf("it is told %d times in a minute", told)
+		}
+	})
+}
+
+// TestLongestFitsEncrypted: beside the longest cluster name too.
+func TestLongestFitsEncrypted(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		name := func(cfg *Config) { cfg.Cluster = strings.Repeat("c", maxCluster) }
+		a, b := c.start(0, keyed(1), name), c.start(1, keyed(1), name)
+		c.until("they find each other", 2*time.Second, c.whole)
+		long := strings.Repeat("x", maxDatagram)
+		b.Broadcast([]byte(long))
+		c.until("the longest datagram comes", 2*time.Second, func() bool { return a.got()[long] == 1 })
+	})
+}
+
+// TestKeyRotation: keys are added, moved up and removed on one node after the
+// other, and nobody misses anybody meanwhile. In the end the old key is a
+// stranger's.
+func TestKeyRotation(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.startAll(5, keyed(1))
+		for _, step := range [][]byte{{1, 2}, {2, 1}, {2}, {2, 3, 4}, {4, 2, 3}, {4}} {
+			for _, n := range c.nodes {
+				if err := n.SetKeys(keys(step...)); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(rand.N(2 * time.Second))
+				if !c.whole() {
+					t.Errorf("step %v: not all know all", step)
+					return
+				}
+			}
+			time.Sleep(20 * time.Second) // past a push and pull
+			if !c.whole() {
+				t.Errorf("after step %v: not all know all", step)
+				return
+			}
+			var text string
+			sent := time.Time{}
+			c.until("a datagram comes", 10*time.Second, func() bool {
+				if time.Since(sent) > time.Second { // one alone may be lost
+					sent = time.Now()
+					text = fmt.Sprint("datagram ", step, sent)
+					c.nodes[0].Broadcast([]byte(text))
+				}
+				return !slices.ContainsFunc(c.nodes[1:], func(n *node) bool { return n.got()[text] == 0 })
+			})
+		}
+		for _, n := range c.nodes {
+			if s := n.Stats(); s.Garbage > 0 || s.Members != 5 {
+				t.Errorf("%s: %+v", n.name, s)
+			}
+		}
+		old := c.start(5, keyed(1))
+		time.Sleep(time.Minute)
+		if len(old.Members()) > 0 || c.nodes[0].member(old.name) != nil {
+			t.Error("the old key joins")
+		}
+	})
+}
+
+func TestSetKeys(t *testing.T) {
+	ring := func(g *Gossip) (list []byte) {
+		for _, k := range g.ring.GetKeys() {
+			list = append(list, k[0])
+		}
+		return list
+	}
+	g, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Keys: keys(1, 2, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	plain, err := New(Config{Node: "a", Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	for _, want := range [][]byte{{1, 3}, {1, 3, 4}, {4, 5, 6, 7, 8}, {4, 6, 8}, {9}, {9, 1, 2, 3, 4, 5, 6, 7}} {
+		if err := g.SetKeys(keys(want...)); err != nil {
+			t.Fatal(err)
+		}
+		got := ring(g)
+		slices.Sort(got[1:])
+		if !slices.Equal(got, want) {
+			t.Errorf("the ring has %v, want %v", got, want)
+		}
+	}
+	before := ring(g)
+	for _, bad := range [][][]byte{nil, {key(1)[:16]}, {key(1), nil}} {
+		if err := g.SetKeys(bad); err == nil || !slices.Equal(ring(g), before) {
+			t.Errorf("%x: %v, and the ring has %v", bad, err, ring(g))
+		}
+	}
+	if err := plain.SetKeys(nil); err != nil {
+		t.Error(err)
+	}
+	if err := plain.SetKeys(keys(1)); err == nil {
+		t.Error("keys are turned on while it runs")
+	}
+	if _, err := New(Config{Node: "a", Bind: "127.0.0.1:0", Keys: [][]byte{{1}}}); err == nil || !strings.Contains(err.Error(), "key 1 has 1 bytes: give 32") {
+		t.Error(err)
+	}
+}

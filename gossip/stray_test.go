@@ -1,0 +1,91 @@
+package gossip
+
+import (
+	"crypto/rand"
+	"io"
+	"log/slog"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
+)
+
+// Where there are keys a stray datagram is tried with each, counted, and nothing
+// more: what it costs is printed.
+func TestStrayDatagramCost(t *testing.T) {
+	const packets, keys = 10_000, 3
+	cfg := Config{Node: "a", Cluster: "test", Bind: "127.0.0.1:0"}
+	c, err := cfg.memberlist()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ring [][]byte
+	for range keys {
+		k := make([]byte, 32)
+		_, _ = rand.Read(k)
+		ring = append(ring, k)
+	}
+	if c.Keyring, err = memberlist.NewKeyring(ring, ring[0]); err != nil {
+		t.Fatal(err)
+	}
+	written := 0
+	log := slog.New(slog.NewTextHandler(writer(func(b []byte) { written++ }), nil))
+	g := &Gossip{cfg: Config{Log: log}}
+	c.Logger = g.logger()
+	tr, err := newTransport(c, newFilter("test", c.EncryptionEnabled, &g.garbage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Transport = tr
+	list, err := memberlist.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer list.Shutdown()
+	to, err := net.Dial("udp", list.LocalNode().Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	b := make([]byte, 1000)
+	_, _ = rand.Read(b)
+	b[0] = 1
+	b = gt.Labelled("test", b)
+	before := used(t)
+	for sent := int64(0); sent < packets; {
+		for range 50 { // as many as the socket holds for sure
+			_, _ = to.Write(b)
+			sent++
+		}
+		for begun := time.Now(); g.garbage.Load() < sent && time.Since(begun) < 30*time.Second; {
+			time.Sleep(100 * time.Microsecond)
+		}
+		if n := g.garbage.Load(); n != sent {
+			t.Fatalf("%d of %d were counted", n, sent)
+		}
+	}
+	took, heard := used(t)-before, g.garbage.Load()
+	t.Logf("%v of CPU for each of %d datagrams of %d bytes, with %d keys, the sending included", took/time.Duration(max(1, heard)), heard, len(b), keys)
+	if written > 1 { // that others have another key is said once
+		t.Errorf("%d lines were written", written)
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
+
+var _ io.Writer = writer(nil)
+
+// used is the CPU time of this process so far.
+func used(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,222 @@
+package gossip
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// transport is memberlist's network behind the filter. What the filter drops has
+// cost one look and no line in the log.
+//
+// Goroutines: one for packets and one for streams, until Shutdown.
+type transport struct {
+	memberlist.NodeAwareTransport
+	f       *filter
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	done    chan struct{}
+	wg      sync.WaitGroup
+	close   sync.Once
+}
+
+// newTransport makes the network of a configuration, the machine's unless it has
+// one.
+func newTransport(c *memberlist.Config, f *filter) (*transport, error) {
+	inner := c.Transport
+	if inner == nil {
+		var err error
+		if inner, err = netTransport(c); err != nil {
+			return nil, err
+		}
+	}
+	aware, ok := inner.(memberlist.NodeAwareTransport)
+	if !ok {
+		aware = unaware{inner}
+	}
+	t := &transport{
+		NodeAwareTransport: aware, f: f,
+		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), done: make(chan struct{}),
+	}
+	t.wg.Go(t.pass)
+	t.wg.Go(t.accept)
+	return t, nil
+}
+
+// freePortTries is how often a port is looked for that is free for both UDP and
+// TCP, where any will do.
+const freePortTries = 10
+
+// netTransport is UDP and TCP, as memberlist.Create would make it.
+func netTransport(c *memberlist.Config) (memberlist.Transport, error) {
+	tries := 1
+	if c.BindPort == 0 {
+		tries = freePortTries
+	}
+	for {
+		t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger, MetricLabels: c.MetricLabels,
+		})
+		if err == nil {
+			if c.BindPort == 0 {
+				c.BindPort = t.GetAutoBindPort()
+				c.AdvertisePort = c.BindPort
+			}
+			return t, nil
+		}
+		if tries--; tries == 0 || !strings.Contains(err.Error(), "address already in use") {
+			return nil, fmt.Errorf("could not set up network transport: %w", err)
+		}
+	}
+}
+
+// unaware is a network that knows addresses alone.
+type unaware struct{ memberlist.Transport }
+
+func (t unaware) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+	return t.WriteTo(b, a.Addr)
+}
+
+func (t unaware) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	return t.DialTimeout(a.Addr, timeout)
+}
+
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+func (t *transport) StreamCh() <-chan net.Conn           { return t.streams }
+
+// pass passes packets on. A packet lies in a buffer of 64 KiB, and memberlist keeps
+// what it queues: so each is copied.
+func (t *transport) pass() {
+	for {
+		select {
+		case <-t.done:
+			return
+		case p := <-t.NodeAwareTransport.PacketCh():
+			if t.f.packet(p.Buf) != nil {
+				continue
+			}
+			select {
+			case <-t.done:
+				return
+			case t.packets <- &memberlist.Packet{Buf: bytes.Clone(p.Buf), From: p.From, Timestamp: p.Timestamp}:
+			}
+		}
+	}
+}
+
+// accept passes streams on, as many as may be open at once.
+func (t *transport) accept() {
+	for {
+		select {
+		case <-t.done:
+			return
+		case nc := <-t.NodeAwareTransport.StreamCh():
+			s := &stream{Conn: nc, f: t.f}
+			s.ip, _, _ = net.SplitHostPort(nc.RemoteAddr().String())
+			if !t.f.admit(s) {
+				_ = nc.Close()
+				continue
+			}
+			select {
+			case <-t.done:
+				_ = s.Close()
+				return
+			case t.streams <- s:
+			}
+		}
+	}
+}
+
+// DialTimeout and DialAddressTimeout: what is answered comes from others too.
+func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+// DialAddressTimeout is DialTimeout to a node that has a name.
+func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	nc, err := t.NodeAwareTransport.DialAddressTimeout(a, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{Conn: nc, f: t.f, answer: true}, nil
+}
+
+// Shutdown ends the network first: memberlist goes on to take what comes until it
+// has ended.
+func (t *transport) Shutdown() error {
+	err := t.NodeAwareTransport.Shutdown()
+	t.close.Do(func() { close(t.done) })
+	t.wg.Wait()
+	return err
+}
+
+// stream is a connection of which memberlist reads only what the filter has seen
+// whole. It is looked at by the first Read: memberlist has set a deadline before.
+type stream struct {
+	net.Conn
+	f      *filter
+	ip     string // whence it comes, unless it is an answer
+	answer bool
+
+	looked bool
+	err    error
+	seen   []byte
+	follow int // bytes that memberlist reads itself after those
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if !s.looked {
+		s.looked = true
+		s.look()
+	}
+	switch {
+	case s.err != nil:
+		return 0, s.err
+	case len(s.seen) > 0:
+		n := copy(p, s.seen)
+		s.seen = s.seen[n:]
+		return n, nil
+	}
+	if s.follow < len(p) {
+		p = p[:s.follow]
+	}
+	if len(p) == 0 {
+		return 0, net.ErrClosed
+	}
+	n, err := s.Conn.Read(p)
+	s.follow -= n
+	return n, err
+}
+
+func (s *stream) look() {
+	w := &window{more: s.Conn}
+	follow, err := s.f.stream(w, s.answer)
+	s.err = err
+	if err != nil {
+		s.f.count(err)
+		var lost net.Error
+		if s.answer && !errors.As(err, &lost) { // else memberlist logs it, which counts it
+			s.f.garbage.Add(1)
+		}
+		return
+	}
+	s.seen = w.b
+	s.follow = max(0, follow-len(w.rest()))
+	if extra := len(w.rest()) - follow; extra > 0 {
+		s.seen = w.b[:len(w.b)-extra]
+	}
+}
+
+// Close gives the stream's place to another.
+func (s *stream) Close() error {
+	if !s.answer {
+		s.f.leave(s)
+	}
+	return s.Conn.Close()
+}

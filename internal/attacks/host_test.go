@@ -1,0 +1,325 @@
+package attacks
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+const (
+	l1Size = 16 << 20
+	l2Size = 128 << 20
+	buffer = 128 << 20
+	slack  = 256 << 20 // what a process may have beyond its sizes
+	tooBig = 2 << 30   // where it is killed
+
+	patience = time.Minute // for what ought to come within a few seconds
+)
+
+// endpoint is a sidecar as attackers see it.
+type endpoint struct {
+	Node, Socket, HTTP, Gossip, Peer string
+	PID                              int
+	Epoch                            uint64
+}
+
+// host is a sidecar's process.
+type host struct {
+	endpoint
+	cmd    *exec.Cmd
+	log    string
+	exited chan struct{}
+
+	watching sync.WaitGroup
+	peak     atomic.Int64 // resident bytes, since it was last set
+	killedAt atomic.Int64 // resident bytes at which the watchdog has killed it
+}
+
+// start executes the command. The process ends with the test that keeps it.
+func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...string) *host {
+	t.Helper()
+	h := &host{exited: make(chan struct{}), log: filepath.Join(dir, node+".log")}
+	h.Node, h.Socket, h.HTTP = node, filepath.Join(dir, node+".sock"), freeAddress(t)
+	words := append(prefix, command(t), "run", "--node", node, "--socket", h.Socket, "--socket-mode", "0666",
+		"--http", h.HTTP, "--pprof",
+		"--l1-size", strconv.Itoa(l1Size), "--l2-size", strconv.Itoa(l2Size), "--buffer-size", strconv.Itoa(buffer), "--log-format", "json")
+	h.cmd = exec.Command(words[0], append(words[1:], flags...)...)
+	h.cmd.Env = scrubbed()
+	endWithParent(h.cmd)
+	out, err := os.OpenFile(h.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	h.cmd.Stdout, h.cmd.Stderr = out, out
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.PID = h.cmd.Process.Pid
+	go func() { // ends with the process, which the cleanup sees to
+		defer close(h.exited)
+		_ = h.cmd.Wait()
+	}()
+	h.watching.Go(h.watch)
+	keeps.Cleanup(h.kill)
+	return h
+}
+
+// kill ends the process, and returns when it has gone.
+func (h *host) kill() {
+	_ = h.cmd.Process.Kill()
+	<-h.exited
+	h.watching.Wait()
+}
+
+// tail is the end of its log.
+func (h *host) tail() string {
+	b, _ := os.ReadFile(h.log)
+	return string(b[max(0, len(b)-3000):])
+}
+
+// alive says whether the process is there.
+func (h *host) alive() bool {
+	select {
+	case <-h.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// watch follows the process's memory until it ends, and kills it where that is
+// too much for the machine.
+func (h *host) watch() {
+	tick := time.NewTicker(15 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-h.exited:
+			return
+		case <-tick.C:
+		}
+		now := h.rss()
+		if now > h.peak.Load() {
+			h.peak.Store(now)
+		}
+		if now > tooBig {
+			h.killedAt.Store(now)
+			_ = h.cmd.Process.Kill()
+		}
+	}
+}
+
+// rss is the process's resident memory in bytes, 0 where it is gone.
+func (h *host) rss() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", h.PID))
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	pages, _ := strconv.ParseInt(f[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}
+
+// get asks the process over HTTP.
+func (h *host) get(path string) (int, string, error) {
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := c.Get("http://" + h.HTTP + path)
+	if err != nil {
+		return 0, "", err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	return r.StatusCode, string(b), err
+}
+
+// collect has the process collect its garbage, pools and all, which it would do
+// by itself within minutes.
+func (h *host) collect() error {
+	for range 3 {
+		if _, _, err := h.get("/debug/pprof/heap?gc=1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ready waits until the process serves, with so many members in, and fills its
+// tiers: what it has then is what it is configured to have.
+func (h *host) ready(t testing.TB, members int) {
+	t.Helper()
+	var c *conn
+	eventually(t, "the sidecar to serve", func() error {
+		if !h.alive() {
+			b, _ := os.ReadFile(h.log)
+			t.Fatalf("%s has ended:\n%s", h.Node, b)
+		}
+		if status, text, err := h.get("/readyz"); err != nil || status != http.StatusOK {
+			return fmt.Errorf("readyz: %d %s %v", status, text, err)
+		}
+		if c == nil {
+			var err error
+			if c, err = open(t.Context(), h.Socket, patience); err != nil {
+				return err
+			}
+		}
+		a, err := c.call(wire.OpMembers, 0)
+		if err != nil {
+			return err
+		}
+		in := strings.Count(fmt.Sprint(a.at(0)), "state:in ")
+		if list, _ := a.at(0).([]any); in != members && len(list) != 0 {
+			return fmt.Errorf("%d members in: %v", in, a)
+		}
+		a, err = c.call(wire.OpSet, 5000, victims, []byte("ready"), []byte("v"))
+		if err == nil && a.status != wire.OK {
+			err = errors.New(a.String())
+		}
+		return err
+	})
+	defer c.Close()
+	h.Epoch = number(c.welcome["epoch"])
+	if err := errors.Join(h.fill(c, l2Size*5/4, true), h.fill(c, 4*l1Size, false)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill writes so many bytes of entries that count for nobody, or reads them.
+func (h *host) fill(c *conn, size int, write bool) error {
+	const batch, length = 32, 8 << 10
+	value := make([]byte, length)
+	for n := 0; n < size/length; n += batch {
+		var b []byte
+		for i := range batch {
+			key := fmt.Appendf(nil, "%s %d", h.Node, n+i)
+			if write {
+				b = append(b, frame(n+i+1000, wire.OpSet, 60_000, "fill", key, value)...)
+			} else {
+				b = append(b, frame(n+i+1000, wire.OpGet, 60_000, "fill", key)...)
+			}
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		for range batch {
+			if _, err := c.read(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// eventually looks again and again until ok.
+func eventually(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("waited for %s: %v", what, err)
+		}
+	}
+}
+
+// nextPort counts on from a random beginning, so that no address is given twice.
+var nextPort = rand.IntN(ports)
+
+// ports is how many there are below those of other packages' tests, and of the system.
+const ports = 10_000
+
+// freeAddress is one of loopback on which nothing listens, by TCP and UDP. The system
+// gives none of these to connections, of which attackers make thousands.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	var err error
+	for range ports {
+		nextPort++
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+nextPort%ports)
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err != nil {
+			continue
+		}
+		var u net.PacketConn
+		u, err = net.ListenPacket("udp", address)
+		_ = l.Close()
+		if err == nil {
+			_ = u.Close()
+			return address
+		}
+	}
+	t.Fatal(err)
+	return ""
+}
+
+// scrubbed is the environment without what is for sidecars and their clients.
+func scrubbed() (env []string) {
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, "CACHESIDECAR_") && !strings.HasPrefix(e, "ATTACKS_") {
+			env = append(env, e)
+		}
+	}
+	return env
+}
+
+// built builds the command, once.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "csattack")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "cachesidecar")
+	if out, err := exec.Command("go", "build", "-o", path, "../../cmd/cachesidecar").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %v\n%s", err, out)
+	}
+	return path, nil
+})
+
+func command(t testing.TB) string {
+	t.Helper()
+	path, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// folder is a new one with a short path, which other users may enter.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "csa")
+	if err == nil {
+		err = os.Chmod(dir, 0o711)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+// sizeOf is a file's size, 0 where there is none.
+func sizeOf(path string) int64 {
+	i, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return i.Size()
+}

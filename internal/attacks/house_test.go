@@ -1,0 +1,118 @@
+package attacks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// house is the hosts of one side: one, or two that are a cluster.
+type house struct {
+	hosts  []*host
+	origin string // where the attacker's origin is, if it has one
+}
+
+// target is a house as attackers see it.
+func (h *house) target() target {
+	t := target{Origin: h.origin}
+	for _, x := range h.hosts {
+		t.Hosts = append(t.Hosts, x.endpoint)
+	}
+	return t
+}
+
+// build starts a house, which is not ready yet.
+// It stands until the test ends that keeps it.
+func build(t, keeps testing.TB, a *attack, side string) *house {
+	t.Helper()
+	dir := folder(keeps)
+	h := &house{origin: freeAddress(t)}
+	var flags []string
+	if a.config != nil {
+		file := filepath.Join(dir, "config.yaml")
+		if err := os.WriteFile(file, []byte(a.config(keeps, h.origin, dir)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flags = append(flags, "--config", file)
+	}
+	if a.keyed {
+		file := filepath.Join(dir, "cluster.key")
+		if out, err := exec.Command(command(t), "key", "generate", "--out", file).CombinedOutput(); err != nil {
+			t.Fatalf("key generate: %v\n%s", err, out)
+		}
+		flags = append(flags, "--cluster-key-file", file)
+	}
+	var prefix []string
+	if a.files > 0 {
+		prefix = []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0" "$@"`, a.files)}
+	}
+	var join, gossip, peer []string
+	for range a.hosts {
+		gossip, peer = append(gossip, freeAddress(t)), append(peer, freeAddress(t))
+	}
+	join = gossip
+	for i := range max(a.hosts, 1) {
+		more := flags
+		if a.hosts > 0 {
+			more = append([]string{"--bind", gossip[i], "--peer-bind", peer[i], "--join", strings.Join(join, ",")}, flags...)
+		}
+		x := start(t, keeps, dir, side+strconv.Itoa(i), prefix, more...)
+		if a.hosts > 0 {
+			x.Gossip, x.Peer = gossip[i], peer[i]
+		}
+		h.hosts = append(h.hosts, x)
+	}
+	return h
+}
+
+// ready waits until all hosts are.
+func (h *house) ready(t testing.TB) {
+	for _, x := range h.hosts {
+		x.ready(t, len(h.hosts))
+	}
+}
+
+// kill ends all processes.
+func (h *house) kill() {
+	for _, x := range h.hosts {
+		x.kill()
+	}
+}
+
+// alive says whether all processes are there.
+func (h *house) alive() bool {
+	return !slices.ContainsFunc(h.hosts, func(x *host) bool { return !x.alive() })
+}
+
+// settle collects the garbage of all, every second, and returns their memory once it is
+// below the bound, or after so long.
+func (h *house) settle(ctx context.Context, bound []int64, wait time.Duration) []int64 {
+	var collected time.Time
+	for end := time.Now().Add(wait); ; time.Sleep(50 * time.Millisecond) {
+		if time.Since(collected) > time.Second { // what has just ended may still be given up
+			collected = time.Now()
+			for _, x := range h.hosts {
+				if err := x.collect(); err != nil && x.alive() {
+					time.Sleep(100 * time.Millisecond)
+					_ = x.collect()
+				}
+			}
+		}
+		var now []int64
+		back := true
+		for i, x := range h.hosts {
+			now = append(now, x.rss())
+			back = back && i < len(bound) && now[i] <= bound[i]
+		}
+		if back || time.Now().After(end) || ctx.Err() != nil {
+			return now
+		}
+	}
+}

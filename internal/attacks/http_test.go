@@ -1,0 +1,115 @@
+package attacks
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+)
+
+const ofFiles = "HTTP's bounds on connections, header and idle time; descriptors reserved for the socket"
+
+var httpAttacks = []attack{
+	{
+		name:  "HTTP: idle connections",
+		tries: "2,000 connections that send nothing, to a process of 1,024 descriptors",
+		bound: ofFiles,
+		files: 1024, also: []also{connects},
+		run: func(ctx context.Context, j *job) error { return holdHTTP(ctx, j, "") },
+	},
+	{
+		name:  "HTTP: half headers",
+		tries: "the same, each with the beginning of a header",
+		bound: ofFiles,
+		files: 1024, also: []also{connects},
+		run: func(ctx context.Context, j *job) error { return holdHTTP(ctx, j, "GET /livez HTTP/1.1\r\nHost: ") },
+	},
+	{
+		name:  "HTTP: kept connections",
+		tries: "the same, each kept after a whole request",
+		bound: ofFiles,
+		files: 1024, also: []also{connects},
+		run: func(ctx context.Context, j *job) error {
+			return holdHTTP(ctx, j, "GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+		},
+	},
+	{
+		name:  "HTTP: metrics",
+		tries: "16 connections that ask for /metrics without a pause",
+		bound: ofFiles,
+		also:  []also{connects},
+		run: func(ctx context.Context, j *job) error {
+			c := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+			j.crowd(ctx, 16, func(int) error {
+				r, err := c.Get("http://" + j.victim().HTTP + "/metrics")
+				if err != nil {
+					return err
+				}
+				defer r.Body.Close()
+				j.count.Add(1)
+				_, err = bufio.NewReader(r.Body).Discard(64 << 20)
+				if r.StatusCode != http.StatusOK {
+					return errors.New(r.Status)
+				}
+				return err
+			})
+			return nil
+		},
+	},
+}
+
+// holdHTTP holds 2,000 connections to the HTTP port which have sent something;
+// those that are closed come again later.
+func holdHTTP(ctx context.Context, j *job, sent string) error {
+	j.crowd(ctx, 2000, func(int) error {
+		c, err := dial(ctx, "tcp", j.victim().HTTP, time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		j.count.Add(1)
+		if _, err := c.Write([]byte(sent)); err != nil {
+			return err
+		}
+		go func() { <-ctx.Done(); _ = c.Close() }()
+		discard(c)
+		rest(ctx, time.Second)
+		return nil
+	})
+	return nil
+}
+
+// fewLines holds a log to 10 lines a second of one cause, and some others.
+func fewLines(h *house, r report) error {
+	text, err := os.ReadFile(h.hosts[0].log)
+	if err != nil {
+		return err
+	}
+	first, last, n := "", "", 0
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, `"time":"`) {
+			if first == "" {
+				first = line
+			}
+			last = line
+			n++
+		}
+	}
+	took := stamp(last).Sub(stamp(first)).Seconds()
+	if most := 50 + int(10*took); n > most {
+		return fmt.Errorf("%d lines in %.1f s, want at most %d", n, took, most)
+	}
+	return nil
+}
+
+// stamp is the time of a line of the log.
+func stamp(line string) time.Time {
+	_, rest, _ := strings.Cut(line, `"time":"`)
+	text, _, _ := strings.Cut(rest, `"`)
+	t, _ := time.Parse(time.RFC3339Nano, text)
+	return t
+}

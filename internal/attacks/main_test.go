@@ -1,0 +1,27 @@
+package attacks
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var (
+	table = flag.String("attacks.table", "", "the page whose table is written anew; each attack is then timed")
+	each  = flag.Duration("attacks.each", 2*time.Second, "how long each attack lasts that is timed")
+	only  = flag.String("attacks.only", "", "a pattern of the names of attacks")
+)
+
+func TestMain(m *testing.M) {
+	if order := os.Getenv(asAttacker); order != "" {
+		os.Exit(attackAs(order))
+	}
+	flag.Parse()
+	status := m.Run()
+	if path, err := built(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(status)
+}

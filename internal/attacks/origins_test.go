@@ -1,0 +1,89 @@
+package attacks
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+var originAttacks = []attack{
+	{
+		name:   "origins that lie",
+		tries:  "GETs whose origins (HTTP, Redis, memcached, PostgreSQL) announce too much, never end, drip or answer another key",
+		bound:  "an origin's answer is bounded in bytes and time, as one; errors name the origin and the kind alone",
+		config: liars, run: lie,
+	},
+}
+
+// originKinds are the kinds of origins, each with its part of a namespace's
+// configuration: of an address, and of a file for what is secret.
+var originKinds = map[string]string{
+	"http":      `http: {url: "http://%[1]s/{key}", cache_control: true}`,
+	"redis":     `redis: {address: "%[1]s"}`,
+	"memcached": `memcached: {servers: ["%[1]s"]}`,
+	"postgres":  `postgres: {dsn_file: %[2]s, query: "SELECT b FROM t WHERE id = $1"}`,
+}
+
+// lyingNames are the namespaces of origins that lie, one for each kind and mode.
+func lyingNames() (names []string) {
+	for kind := range originKinds {
+		for _, mode := range origintest.Modes(kind) {
+			names = append(names, kind+"."+mode)
+		}
+	}
+	return names
+}
+
+// liars starts the origins, and configures a namespace for each.
+func liars(t testing.TB, _, dir string) string {
+	var b strings.Builder
+	b.WriteString("namespaces:\n")
+	for _, name := range lyingNames() {
+		kind, mode, _ := strings.Cut(name, ".")
+		address := origintest.Hostile(t, kind, mode)
+		dsn := filepath.Join(dir, name+".dsn")
+		if err := os.WriteFile(dsn, []byte("postgres://tester:secretword@"+address+"/db?sslmode=disable"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "  %s: {limits: {timeout: 2s, breaker: {failures: 1000}}, origin: {", name)
+		fmt.Fprintf(&b, originKinds[kind]+"}}\n%.0[1]s%.0[2]s", address, dsn)
+	}
+	return b.String()
+}
+
+// lie asks for what the origins have.
+func lie(ctx context.Context, j *job) error {
+	names := lyingNames()
+	var n atomic.Int64
+	j.crowd(ctx, 32, func(int) error {
+		c, err := open(ctx, j.victim().Socket, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for ctx.Err() == nil {
+			i := int(n.Add(1))
+			a, err := c.call(wire.OpGet, 3000, names[i%len(names)], fmt.Appendf(nil, "k%d-%d", j.Round, i))
+			if err != nil {
+				return err
+			}
+			j.count.Add(1)
+			said := content(a.at(0))
+			for _, secret := range []string{"127.0.0.1", "tester", "secretword"} {
+				if a.status.IsError() && strings.Contains(said, secret) {
+					j.learn("%q in %q", secret, cut(said))
+				}
+			}
+		}
+		return nil
+	})
+	return nil
+}

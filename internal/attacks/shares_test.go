@@ -1,0 +1,298 @@
+package attacks
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+var shareAttacks = []attack{
+	{
+		name:  "lease tokens",
+		tries: "18 connections that take tokens of new keys and load nothing",
+		bound: "tokens in fair shares",
+		also:  []also{loads}, shares: true, run: takeTokens,
+	},
+	{
+		name:  "watches",
+		tries: "80 connections that each keep 16 WATCH requests waiting",
+		bound: "WATCH places in fair shares",
+		also:  []also{watches}, shares: true, run: takeWatches,
+	},
+	{
+		name:  "namespaces",
+		tries: "a SET under each of 300 new namespaces, again and again",
+		bound: "namespaces in fair shares of users; within one's, first come, first served",
+		also:  []also{names},
+		run: func(ctx context.Context, j *job) error {
+			for n := 0; ctx.Err() == nil; n++ {
+				c, err := open(ctx, j.victim().Socket, 5*time.Second)
+				if err != nil {
+					continue
+				}
+				for i := range 300 {
+					if a, err := c.call(wire.OpSet, 0, fmt.Sprintf("hog%d", i), []byte("k"), []byte("v")); err == nil && a.status == wire.OK {
+						j.count.Add(1)
+					}
+				}
+				_ = c.Close()
+			}
+			return nil
+		},
+	},
+	{
+		name:  "unread answers",
+		tries: "4 connections that ask 1,000 times for 4 MB of this host and read nothing",
+		bound: ofBytes,
+		also:  []also{large}, shares: true,
+		run: func(ctx context.Context, j *job) error { return unread(ctx, j, "") },
+	},
+	{
+		name:  "unread answers of another host",
+		tries: "the same for values that another host owns",
+		bound: ofBytes,
+		hosts: 2, also: []also{large}, shares: true,
+		run: func(ctx context.Context, j *job) error { return unread(ctx, j, j.Target.Hosts[1].Node) },
+	},
+	{
+		name:  "writes that wait for all hosts",
+		tries: "4 connections that send SETs of 1 MiB with ack_all to another host's keys",
+		bound: ofBytes,
+		hosts: 2, also: []also{large}, shares: true, run: writeAckAll,
+	},
+}
+
+func takeTokens(ctx context.Context, j *job) error {
+	j.crowd(ctx, 18, func(i int) error {
+		c, err := open(ctx, j.victim().Socket, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for n := 0; ctx.Err() == nil; n += 100 {
+			var b []byte
+			for k := range 100 {
+				b = append(b, frame(n+k+1, wire.OpLease, 3_600_000, nil, fmt.Appendf(nil, "hog%d-%d-%d", j.Round, i, n+k))...)
+			}
+			if err := c.batch(b, 100); err != nil {
+				return err
+			}
+			j.count.Add(100)
+			if n >= 4000 {
+				<-ctx.Done() // it has what it wanted, and keeps it
+			}
+		}
+		return nil
+	})
+	return nil
+}
+
+func takeWatches(ctx context.Context, j *job) error {
+	j.crowd(ctx, 80, func(int) error {
+		c, err := open(ctx, j.victim().Socket, 5*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		go func() { <-ctx.Done(); _ = c.Close() }()
+		a, err := c.call(wire.OpWatch, 1000, nil, 0)
+		if err != nil {
+			return err
+		}
+		m, _ := a.at(0).(map[string]any)
+		if m == nil {
+			return errors.New("no place")
+		}
+		for range 16 {
+			if _, err := c.send(wire.OpWatch, 3_600_000, nil, 0, m["epoch"], m["seq"], 3_600_000); err != nil {
+				return err
+			}
+			j.count.Add(1)
+		}
+		_ = c.SetDeadline(time.Time{})
+		for ctx.Err() == nil { // each that is answered is asked again
+			a, err := c.read()
+			if err != nil {
+				return err
+			}
+			if a.status == wire.Busy {
+				rest(ctx, 50*time.Millisecond)
+			}
+			if m2, _ := a.at(0).(map[string]any); m2 != nil {
+				m = m2
+			}
+			if _, err := c.send(wire.OpWatch, 3_600_000, nil, 0, m["epoch"], m["seq"], 3_600_000); err != nil {
+				return err
+			}
+			_ = c.SetDeadline(time.Time{})
+			j.count.Add(1)
+		}
+		return nil
+	})
+	return nil
+}
+
+// keysOf are n keys that a host owns; any keys where it has no name.
+func keysOf(c *conn, node string, n int) (keys [][]byte, err error) {
+	for i := 0; len(keys) < n; i++ {
+		k := fmt.Appendf(nil, "pend%d", i)
+		if node != "" {
+			a, err := c.call(wire.OpRing, 0, nil, k)
+			if err != nil {
+				return nil, err
+			}
+			if m, _ := a.at(0).(map[string]any); m["owner"] != node {
+				continue
+			}
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// unread asks for large values over connections that nothing is read from.
+func unread(ctx context.Context, j *job, owner string) error {
+	var keys [][]byte
+	j.crowd(ctx, 1, func(int) error {
+		c, err := open(ctx, j.victim().Socket, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if keys, err = keysOf(c, owner, 4); err != nil {
+			return err
+		}
+		value := bytes.Repeat([]byte("4 megabytes "), 4_000_000/12)
+		for _, k := range keys {
+			if a, err := c.call(wire.OpSet, 5000, nil, k, value); err != nil || a.status != wire.OK {
+				rest(ctx, 50*time.Millisecond)
+			}
+		}
+		j.crowd(ctx, 4, func(int) error { return askAndForget(ctx, j, keys) })
+		return nil
+	})
+	return nil
+}
+
+func askAndForget(ctx context.Context, j *job, keys [][]byte) error {
+	c, err := open(ctx, j.victim().Socket, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if u, ok := c.Conn.(*net.UnixConn); ok {
+		_ = u.SetReadBuffer(4096)
+	}
+	var b []byte
+	for i := range 1000 {
+		b = append(b, frame(i+10, wire.OpGet, 3_600_000, nil, keys[i%len(keys)], wire.Fresh)...)
+	}
+	go func() { <-ctx.Done(); _ = c.Close() }()
+	_ = c.SetDeadline(time.Time{})
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	j.count.Add(1000)
+	for ctx.Err() == nil { // notice where it is cut off: it connects again
+		if _, err := c.Write(frame(1, wire.OpPing, 0)); err != nil {
+			return err
+		}
+		rest(ctx, 100*time.Millisecond)
+	}
+	return nil
+}
+
+func writeAckAll(ctx context.Context, j *job) error {
+	value := bytes.Repeat([]byte("x"), 1<<20)
+	j.crowd(ctx, 4, func(int) error {
+		c, err := open(ctx, j.victim().Socket, 10*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		keys, err := keysOf(c, j.Target.Hosts[1].Node, 20)
+		if err != nil {
+			return err
+		}
+		go func() { <-ctx.Done(); _ = c.Close() }()
+		go discard(c) // ends with the connection
+		for n := 0; ctx.Err() == nil; n++ {
+			ns, key := fmt.Sprintf("ns%d", n%4), keys[n%len(keys)]
+			if _, err := c.send(wire.OpSet, 60_000, ns, key, value, nil, 0, 0, 0, wire.AckAll); err != nil {
+				return err
+			}
+			j.count.Add(1)
+		}
+		return nil
+	})
+	return nil
+}
+
+var floodAttacks = floods()
+
+// floods are one attack for each kind of request, sent without a pause.
+func floods() (list []attack) {
+	none := make([][]byte, 1000)
+	for i := range none {
+		none[i] = fmt.Appendf(nil, "none%d", i)
+	}
+	for _, f := range []struct {
+		name, tries string
+		many        int // requests a batch
+		request     []any
+		other       bool
+	}{
+		{"PING", "PINGs", 256, []any{wire.OpPing, 0}, false},
+		{"STATS", "STATS", 256, []any{wire.OpStats, 0}, false},
+		{"MEMBERS", "MEMBERS", 256, []any{wire.OpMembers, 0}, false},
+		{"FLUSH", "FLUSHes of a namespace", 256, []any{wire.OpFlush, 0, "floodns"}, false},
+		{"FLUSH of all", "FLUSHes of all namespaces", 256, []any{wire.OpFlush, 0, nil, wire.All}, true},
+		{"MGET", "MGETs of 1,000 keys", 16, []any{wire.OpMGet, 0, nil, none}, false},
+		{"DELETE", "DELETEs of 1,000 keys", 16, []any{wire.OpDelete, 0, nil, none}, false},
+		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false},
+		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false},
+	} {
+		bound := "a connection's turn is short: batches of 32 requests"
+		if f.other {
+			bound = "the right to do so: admin"
+		}
+		list = append(list, attack{
+			name: "flood: " + f.name, tries: f.tries + ", as many as go over one connection", bound: bound,
+			other: f.other, load: !f.other, shares: strings.HasPrefix(f.name, "large"),
+			run: func(ctx context.Context, j *job) error {
+				var b []byte
+				for i := range f.many {
+					b = append(b, frame(append([]any{i + 10}, f.request...)...)...)
+				}
+				j.crowd(ctx, 1, func(int) error { return pour(ctx, j, b, f.many) })
+				return nil
+			},
+		})
+	}
+	return list
+}
+
+// pour sends the same frames again and again, and reads what comes.
+func pour(ctx context.Context, j *job, b []byte, many int) error {
+	c, err := open(ctx, j.victim().Socket, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	go func() { <-ctx.Done(); _ = c.Close() }()
+	go discard(c) // ends with the connection
+	_ = c.SetDeadline(time.Time{})
+	for ctx.Err() == nil {
+		if _, err := c.Write(b); err != nil {
+			return err
+		}
+		j.count.Add(int64(many))
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// binds are where this node listens, by their settings.
+func (c *Config) binds() []setting { return []setting{{"bind", c.Bind}, {"peer_bind", c.PeerBind}} }
+
+type setting struct{ name, value string }
+
+// checkAddresses says what is wrong with the addresses, if so.
+func (c *Config) checkAddresses() error {
+	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
+		return fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
+	}
+	for _, a := range c.binds() {
+		host, _, err := splitAddress(a.value)
+		if err != nil {
+			return fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
+		}
+		if host != "localhost" && net.ParseIP(host) == nil {
+			return fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946", a.name, a.value)
+		}
+	}
+	for _, j := range c.Join {
+		host, _, err := splitAddress(j)
+		if err == nil && host == "" {
+			err = errors.New("there is no host")
+		}
+		if err != nil {
+			return fmt.Errorf("join %q: give host:port, such as 10.0.0.7:7946 (%w)", j, err)
+		}
+	}
+	if err := c.checkReach(); err != nil {
+		return err
+	}
+	for _, a := range c.binds() {
+		host, _, _ := splitAddress(a.value)
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() && c.Advertise == "" {
+			return fmt.Errorf("%s %s is every address of this host, and others must know one: set advertise", a.name, a.value)
+		}
+	}
+	return nil
+}
+
+// checkReach refuses addresses of other hosts where nothing is encrypted.
+func (c *Config) checkReach() error {
+	if c.Secured || c.Insecure {
+		return nil
+	}
+	all := c.binds()
+	if c.Advertise != "" {
+		all = append(all, setting{"advertise", net.JoinHostPort(c.Advertise, "0")})
+	}
+	for _, j := range c.Join {
+		all = append(all, setting{"join", j})
+	}
+	for _, a := range all {
+		host, _, _ := splitAddress(a.value)
+		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+			continue
+		}
+		if a.name == "advertise" {
+			a.value = c.Advertise
+		}
+		return fmt.Errorf("%s %s is not loopback, and without a cluster key nothing that passes between hosts is encrypted: "+
+			"give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), use a loopback address, or say insecure where the network is trusted", a.name, a.value)
+	}
+	return nil
+}
+
+func splitAddress(s string) (host string, port int, err error) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	return host, int(n), err
+}

@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
+)
+
+// touched counts what comes through.
+type touched struct {
+	noTiers
+	n int
+}
+
+func (c *touched) Learn([]wire.Floor)                                 { c.n++ }
+func (c *touched) Note(wire.Floor) error                              { c.n++; return nil }
+func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)     { c.n++ }
+func (c *touched) Relayed(kv.Process, uint64, []invalidation.Event)   { c.n++ }
+func (c *touched) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) { c.n++ }
+func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
+	c.n++
+}
+
+// TestMessagesAhead: a message with a version that is too far ahead, wherever in
+// it, is refused; nothing of it is applied, and its sender's clock counts as off.
+func TestMessagesAhead(t *testing.T) {
+	hour := uint64(kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()))
+	for _, far := range []uint64{math.MaxUint64, hour} {
+		now := time.Now().UnixMilli()
+		ok := uint64(kv.FirstVersionAt(now))
+		from := wire.Process{Node: "b", Epoch: 1}
+		ballots := []wire.Promise{{Ballot: wire.Ballot{Clock: far, From: from}}}
+		floors := []wire.Floor{{Version: far}}
+		var events wire.Events
+		events.Add(wire.EventChanged, 1, far, nil)
+		for name, m := range map[string]struct {
+			op   wire.Op
+			body any
+		}{
+			"poll":           {wire.OpPoll, &wire.Poll{WallMS: now, Clock: far}},
+			"poll, ballots":  {wire.OpPoll, &wire.Poll{WallMS: now, Clock: ok, Ballots: ballots}},
+			"acquire":        {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
+			"acquire, its":   {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
+			"auth":           {wire.OpAuth, &wire.Auth{Clock: far}},
+			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Holdings: ballots}},
+			"note":           {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
+			"relay":          {0, &wire.Relay{From: from, Events: events}},
+			"follow":         {wire.OpFollow, &wire.Followed{WallMS: now, Clock: far}},
+			"follow, events": {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Events: events, To: 1}},
+			"follow, floors": {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Reset: true, Floors: floors}},
+		} {
+			tiers := &touched{}
+			n, err := New(Config{
+				Self: kv.Process{Node: "a", Epoch: 1}, Bind: "127.0.0.1:0", PeerBind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"},
+				Clock: kv.NewSystemClock(), Versions: kv.NewHLC(1), Tiers: tiers, Log: slog.New(slog.DiscardHandler),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b := kv.Process{Node: "b", Epoch: 1}
+			n.members[b.Node] = &member{id: b}
+			body, err := wire.MarshalBody(m.body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch m.op {
+			case 0:
+				n.relayed(body)
+			case wire.OpFollow:
+				f := &followed{frame: wire.AppendReply(nil, wire.OpFollow, &wire.Reply{Body: body})[wire.LengthSize:], sent: now}
+				if _, err := n.followOnce(b, f); err != errSkewed {
+					t.Errorf("%s: %v", name, err)
+				}
+			default:
+				r := (&polls{n: n, from: b}).serve(&wire.Request{Op: m.op, Body: body})
+				if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "max_clock_skew") {
+					t.Errorf("%s: %v %s", name, r.Status, r.Message)
+				}
+			}
+			if clock := n.cfg.Versions.Next(time.Now().UnixMilli()); tiers.n != 0 || clock > kv.FirstVersionAt(time.Now().Add(time.Minute).UnixMilli()) {
+				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, clock)
+			}
+			if m := n.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
+				t.Errorf("%s: %q is said of its sender, skewed %v", name, m.trouble, m.skewed)
+			}
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package faults
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/sidecar"
+)
+
+// certify gives a node certificate files: a new certificate of the first authority,
+// and all authorities as those that it accepts. They take the places of the old ones
+// at one time, behind a link, as an orchestrator does it.
+func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
+	t := n.g.t
+	t.Helper()
+	dir, err := os.MkdirTemp(n.g.dir, n.spec.Node+"-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	show := accepted[0].Certificate(t, []string{n.spec.Node}, func(c *x509.Certificate) { c.NotAfter = until })
+	private, err := x509.MarshalPKCS8PrivateKey(show.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var roots []byte
+	for _, a := range accepted {
+		roots = append(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Root.Raw})...)
+	}
+	link := filepath.Join(n.g.dir, n.spec.Node+".tls")
+	n.spec.TLS = sidecar.TLSFiles{Cert: filepath.Join(link, "cert"), Key: filepath.Join(link, "key"), CA: filepath.Join(link, "ca")}
+	err = errors.Join(
+		os.WriteFile(filepath.Join(dir, "cert"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: show.Leaf.Raw}), 0o600),
+		os.WriteFile(filepath.Join(dir, "key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600),
+		os.WriteFile(filepath.Join(dir, "ca"), roots, 0o600),
+		os.Symlink(dir, link+"-"), os.Rename(link+"-", link),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tomorrow is when certificates end that do not matter.
+func tomorrow() time.Time { return time.Now().Add(24 * time.Hour) }
+
+// handshakes counts those that the nodes have done, as servers.
+func (g *group) handshakes(nodes []*node) (n int64) {
+	g.t.Helper()
+	for _, o := range nodes {
+		st, err := o.app.Stats(g.t.Context())
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		n += st.Cluster.Links.Handshakes
+	}
+	return n
+}
+
+// TestProcessCertificateRenewal: on three hosts that apps read and write through the
+// certificates are renewed, and then their authority is: a new one is accepted, used,
+// and the old one is removed. No request fails. A host that has a certificate of the
+// old authority then stands alone.
+func TestProcessCertificateRenewal(t *testing.T) {
+	scenario(t, time.Minute)
+	g := newGroup(t, 2*fast, 3)
+	one, two := peertest.NewAuthority(t, "one"), peertest.NewAuthority(t, "two")
+	for _, n := range g.nodes {
+		n.key("1")
+		n.certify(tomorrow(), one)
+	}
+	g.start(g.nodes)
+	g.fill(still)
+	l := g.work(false)
+	begun := l.now()
+	steps := [][]*peertest.Authority{{one}, {one, two}, {two, one}, {two}}
+	for i, accepted := range steps {
+		before := g.handshakes(g.nodes)
+		for j, n := range g.nodes {
+			n.certify(tomorrow(), accepted...)
+			if j == i%len(g.nodes) {
+				n.signal(syscall.SIGHUP)
+			}
+			n.hasTaken(i + 1)
+		}
+		eventually(t, patience, "new connections", func() error {
+			if now := g.handshakes(g.nodes); now < before+6 {
+				return fmt.Errorf("%d of 6", now-before)
+			}
+			return nil
+		})
+	}
+	time.Sleep(5 * time.Second) // what the last step ends shows
+	if err := g.agreed(g.nodes); err != nil {
+		t.Error(err)
+	}
+	l.check(nil)
+	l.noneFailed(begun)
+	g.standsAlone("a certificate of the removed authority", func(n *node) {
+		n.key("1")
+		n.certify(tomorrow(), one, two)
+	})
+}
+
+// TestProcessCertificateExpires: a certificate that ends while its host runs ends no
+// connection; a new one cannot be made, and the log names the reason. With a new file
+// the hosts go on. A file that has ended is not taken, and no host starts with it.
+func TestProcessCertificateExpires(t *testing.T) {
+	scenario(t, time.Minute)
+	g := newGroup(t, 2*fast, 3)
+	a := peertest.NewAuthority(t, "one")
+	end := time.Now().Add(15 * time.Second * slowness)
+	for i, n := range g.nodes {
+		n.key("1")
+		n.certify(map[bool]time.Time{true: end, false: tomorrow()}[i == 0], a)
+	}
+	short, third := g.nodes[0], g.nodes[2]
+	g.start(g.nodes)
+	g.fill(still)
+	l := g.work(false)
+	begun := l.now()
+	time.Sleep(time.Until(end) + 2*time.Second)
+	if err := g.agreed(g.nodes); err != nil {
+		t.Errorf("after its end: %v", err)
+	}
+	short.certify(time.Now().Add(-time.Minute), a)
+	short.signal(syscall.SIGHUP)
+	eventually(t, patience, "the file to be refused", func() error { return short.says("expired") })
+	if err := g.agreed(g.nodes); err != nil {
+		t.Errorf("with another file that has ended: %v", err)
+	}
+	l.check(nil)
+	l.noneFailed(begun)
+
+	third.crash()
+	third.start() // it cannot be greeted by the first
+	eventually(t, patience, "the reason in the log", func() error { return third.says("expired") })
+	for _, n := range g.nodes[:2] {
+		n.certify(tomorrow(), a)
+	}
+	g.settle("certificates are renewed", time.Now())
+
+	late := g.add(freeAddress(t))
+	late.spec.Join = g.nodes[0].spec.Join
+	late.key("1")
+	late.certify(time.Now().Add(-time.Minute), a)
+	late.launch()
+	select {
+	case <-late.exited:
+	case <-time.After(patience):
+		t.Error("it starts with a certificate that has ended")
+	}
+	if err := late.says("expired"); err != nil || late.cmd.ProcessState.Success() {
+		t.Errorf("%v, %v", err, late.cmd.ProcessState)
+	}
+}
+
+// says looks for a word in the process's log.
+func (n *node) says(word string) error {
+	b, err := os.ReadFile(n.log)
+	if err == nil && !bytes.Contains(b, []byte(word)) {
+		err = fmt.Errorf("%s does not say %q", n.spec.Node, word)
+	}
+	return err
+}

@@ -1,0 +1,111 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/client"
+)
+
+// keyText is a cluster key file with keys of one digit each.
+func keyText(digits string) string {
+	text := "seed: 0123456789abcdef\n"
+	for _, d := range digits {
+		text += "key: " + strings.Repeat(string(d), 64) + "\n"
+	}
+	return text
+}
+
+// key gives a node its key file.
+func (n *node) key(digits string) {
+	n.g.t.Helper()
+	n.spec.Keys = filepath.Join(n.g.dir, n.spec.Node+".key")
+	next := n.spec.Keys + "-"
+	if err := errors.Join(os.WriteFile(next, []byte(keyText(digits)), 0o600), os.Rename(next, n.spec.Keys)); err != nil {
+		n.g.t.Fatal(err)
+	}
+}
+
+// hasTaken waits until the process has taken so many changes of its key file.
+func (n *node) hasTaken(changes int) {
+	n.g.t.Helper()
+	eventually(n.g.t, patience, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
+		b, err := os.ReadFile(n.log)
+		if err == nil && strings.Count(string(b), "cluster keys and certificates are read") < changes {
+			err = errors.New("it has not")
+		}
+		return err
+	})
+}
+
+// noneFailed fails where an app's request was not answered as it ought to be, since a
+// time.
+func (l *load) noneFailed(since time.Duration) {
+	l.g.t.Helper()
+	for _, o := range l.history {
+		bad := o.out == degraded || o.out == unavailable || o.out == busy || o.out == failed || o.out == silent || o.out == unknown || o.out == odd
+		if bad && o.allowed != patient && o.start >= since && l.stalled(o.start-5*time.Second, o.end) == 0 {
+			l.g.t.Errorf("an app's request failed: %v", &o)
+		}
+	}
+}
+
+// TestProcessKeyRotation: the key is changed on three hosts that apps read and
+// write through, by the watch of the files, and on one host by SIGHUP; no request
+// fails. A host that has only the old key then stands alone.
+func TestProcessKeyRotation(t *testing.T) {
+	scenario(t, time.Minute)
+	g := newGroup(t, 2*fast, 3)
+	for _, n := range g.nodes {
+		n.key("1")
+	}
+	g.start(g.nodes)
+	g.fill(still)
+	l := g.work(false)
+	begun := l.now()
+	for i, digits := range []string{"12", "21", "2"} {
+		for j, n := range g.nodes {
+			n.key(digits)
+			if j == i {
+				n.signal(syscall.SIGHUP)
+			}
+			n.hasTaken(i + 1)
+		}
+	}
+	time.Sleep(5 * time.Second) // what the last step ends shows
+	if err := g.agreed(g.nodes); err != nil {
+		t.Error(err)
+	}
+	l.check(nil)
+	l.noneFailed(begun)
+	g.standsAlone("the old key", func(n *node) { n.key("1") })
+}
+
+// standsAlone starts one more host, which the three that are there take for a
+// stranger: it sees none of them, and reads nothing of theirs.
+func (g *group) standsAlone(with string, prepare func(*node)) {
+	t := g.t
+	t.Helper()
+	others := g.nodes[:3]
+	n := g.add(freeAddress(t))
+	n.spec.Join = others[0].spec.Join
+	prepare(n)
+	n.start()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for end := time.Now().Add(5 * g.bound); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if _, err := n.app.Get(ctx, stillKey(0)); !errors.Is(err, client.ErrNotFound) {
+			t.Fatalf("a host with %s reads what the others hold: %v", with, err)
+		}
+	}
+	if err := g.agreed(others); err != nil {
+		t.Error(err)
+	}
+}

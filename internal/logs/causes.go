@@ -1,0 +1,173 @@
+package logs
+
+import (
+	"cmp"
+	"hash/maphash"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// The bounds of what is written.
+const (
+	maxAlike  = 10          // lines of one cause a minute
+	alikeFor  = time.Minute // for which they are counted
+	maxCauses = 512         // that are told apart; the others share one count
+	maxRate   = 10          // lines a second, errors and sums aside
+	maxBurst  = 100         // after a rest
+	sumEvery  = 10 * time.Second
+	maxSums   = 20 // lines of one summing up; the last one is about all other causes
+)
+
+// causes counts lines by what they are about. It is safe for concurrent use.
+type causes struct {
+	seed    maphash.Seed
+	rate    *rate.Limiter
+	leftOut int64 // lines, since the start; under mu
+
+	mu     sync.Mutex
+	m      map[uint64]*tally
+	others tally // of the causes that have no place
+}
+
+// tally counts the lines of one cause within a minute.
+type tally struct {
+	level   slog.Level
+	message string
+	about   []slog.Attr
+	since   time.Time
+	lines   int
+	leftOut int // since the last summing up
+}
+
+func newCauses(r rate.Limit) *causes {
+	return &causes{seed: maphash.MakeSeed(), rate: rate.NewLimiter(r, maxBurst), m: map[uint64]*tally{}}
+}
+
+// admit counts a line and says whether it is to be written.
+func (c *causes) admit(r *slog.Record, with []slog.Attr) bool {
+	cause := c.hash(r, with)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.m[cause]
+	if t == nil {
+		t = c.begin(cause, r, with)
+	}
+	if r.Time.Sub(t.since) >= alikeFor {
+		t.since, t.lines = r.Time, 0
+	}
+	t.lines++
+	if t.lines <= maxAlike && c.rate.AllowN(r.Time, 1) {
+		return true
+	}
+	t.leftOut++
+	c.leftOut++
+	return false
+}
+
+// begin makes the tally of a new cause. The lock is held.
+func (c *causes) begin(cause uint64, r *slog.Record, with []slog.Attr) *tally {
+	if len(c.m) >= maxCauses {
+		for k, t := range c.m {
+			if r.Time.Sub(t.since) >= alikeFor && t.leftOut == 0 {
+				delete(c.m, k)
+			}
+		}
+	}
+	if len(c.m) >= maxCauses {
+		if c.others.since.IsZero() {
+			c.others.since = r.Time
+		}
+		return &c.others
+	}
+	t := &tally{level: r.Level, message: strings.Clone(short(r.Message)), since: r.Time}
+	keep := func(a slog.Attr) bool {
+		if text, ok := subject(a); ok {
+			t.about = append(t.about, slog.String(a.Key, strings.Clone(short(text))))
+		}
+		return true
+	}
+	for _, a := range with {
+		keep(a)
+	}
+	r.Attrs(keep)
+	c.m[cause] = t
+	return t
+}
+
+// hash is a cause's place in the map. A collision costs a line.
+func (c *causes) hash(r *slog.Record, with []slog.Attr) uint64 {
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	maphash.WriteComparable(&h, r.Level)
+	_, _ = h.WriteString(r.Message)
+	add := func(a slog.Attr) bool {
+		if text, ok := subject(a); ok {
+			_ = h.WriteByte(0)
+			_, _ = h.WriteString(text)
+		}
+		return true
+	}
+	for _, a := range with {
+		add(a)
+	}
+	r.Attrs(add)
+	return h.Sum64()
+}
+
+// subject is the value of an attribute that names the host or the namespace which a
+// line is about.
+func subject(a slog.Attr) (text string, ok bool) {
+	if a.Key != "node" && a.Key != "from" && a.Key != "namespace" {
+		return "", false
+	}
+	switch a.Value.Kind() {
+	case slog.KindString:
+		return a.Value.String(), true
+	case slog.KindAny:
+		if v := reflect.ValueOf(a.Value.Any()); v.Kind() == reflect.String {
+			return v.String(), true
+		}
+	}
+	return "", false
+}
+
+// sums takes what was left out since the last time, the most first.
+func (c *causes) sums() (list []tally) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	take := func(t *tally) {
+		if t.leftOut > 0 {
+			list = append(list, *t)
+			t.leftOut = 0
+		}
+	}
+	for _, t := range c.m {
+		take(t)
+	}
+	slices.SortFunc(list, func(a, b tally) int {
+		return cmp.Or(b.leftOut-a.leftOut, strings.Compare(a.message, b.message))
+	})
+	rest := c.others
+	c.others.leftOut = 0
+	for len(list) > maxSums-1 {
+		last := list[len(list)-1]
+		rest.leftOut += last.leftOut
+		list = list[:len(list)-1]
+	}
+	if rest.leftOut > 0 {
+		list = append(list, tally{level: slog.LevelWarn, message: "of other causes", leftOut: rest.leftOut})
+	}
+	return list
+}
+
+func (c *causes) total() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leftOut
+}

@@ -1,0 +1,50 @@
+package logs
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Lines of one cause are counted for a minute, those of another level by themselves. Causes
+// give up their places a minute after they began, unless lines of theirs were left out.
+func TestCauses(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	c := newCauses(rate.Inf)
+	lines := func(level slog.Level, message string, n int) (written int) {
+		for range n {
+			r := slog.NewRecord(now, level, message, 0)
+			if c.admit(&r, nil) {
+				written++
+			}
+		}
+		return written
+	}
+	is := func(what string, got, want int) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: %d, want %d", what, got, want)
+		}
+	}
+	is("lines of one cause", lines(slog.LevelWarn, "a", 50), maxAlike)
+	now = now.Add(alikeFor - time.Millisecond)
+	is("within its minute", lines(slog.LevelWarn, "a", 50), 0)
+	is("of another level", lines(slog.LevelInfo, "a", 50), maxAlike)
+	now = now.Add(time.Millisecond)
+	is("in its next minute", lines(slog.LevelWarn, "a", 50), maxAlike)
+
+	c = newCauses(rate.Inf)
+	is("a cause of which lines are left out", lines(slog.LevelWarn, "left out", maxAlike+5), maxAlike)
+	for i := range maxCauses - 1 {
+		is("a cause with a place", lines(slog.LevelWarn, fmt.Sprint("some ", i), 1), 1)
+	}
+	now = now.Add(alikeFor - time.Millisecond)
+	is("causes without a place, together", lines(slog.LevelWarn, "x", maxAlike)+lines(slog.LevelWarn, "y", maxAlike), maxAlike)
+	is("causes", len(c.m), maxCauses)
+	now = now.Add(time.Millisecond)
+	is("a cause that has one again", lines(slog.LevelWarn, "z", 1), 1)
+	is("causes after it", len(c.m), 2) // with the one that is still to be summed up
+}

@@ -1,0 +1,207 @@
+package peer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Credentials is what a node shows others and what it accepts of them. It is
+// replaced as a whole, never changed.
+type Credentials struct {
+	// Certificate has the leaf and its chain.
+	Certificate tls.Certificate
+	// Roots are the authorities whose certificates are accepted.
+	Roots *x509.CertPool
+	// Trusted says whether the root that a connection was verified against is
+	// still accepted.
+	Trusted func(*x509.Certificate) bool
+	// Names returns the nodes that a certificate under a root names. Nil: its DNS
+	// names, byte for byte.
+	Names func(root, leaf *x509.Certificate) []string
+}
+
+// protocol is what both sides of a TLS connection must name (ALPN), so that
+// neither takes the other for another program that holds a certificate of the
+// same authority.
+const protocol = "cachesidecar-peer/1"
+
+// proof is what the other side's certificate has shown.
+type proof struct {
+	names []string // of the node, one of which it must greet with
+	root  *x509.Certificate
+}
+
+// is says whether the certificate is that of a node.
+func (p *proof) is(node string) bool { return slices.Contains(p.names, node) }
+
+// MaxChain bounds the certificates that a host shows: its own, and those of
+// authorities between it and a root.
+const MaxChain = 4
+
+// curves are those that both sides agree on the keys of a connection with. A stranger
+// chooses among them: the others of Go cost more.
+var curves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}
+
+// config is what both sides have in common. verified is told what the
+// certificate has shown, before anything is sent that depends on it.
+//
+// Go's own check of names takes names of DNS alone, and nodes may have others:
+// so it is left out, and all of the verification is in verified. Sessions are
+// not resumed: they would outlive the keys that they began under.
+func (c *Credentials) config(verified func(*proof) error) *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		Certificates:                []tls.Certificate{c.Certificate},
+		NextProtos:                  []string{protocol},
+		CurvePreferences:            curves,
+		ClientAuth:                  tls.RequireAnyClientCert,
+		InsecureSkipVerify:          true, // see VerifyConnection
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if s.NegotiatedProtocol != protocol {
+				return credentialError("it does not speak " + protocol)
+			}
+			p, err := c.verify(s.PeerCertificates)
+			if err != nil {
+				return err
+			}
+			return verified(p)
+		},
+	}
+}
+
+// verify checks a chain of certificates against the roots, from its end to its
+// beginning. What verifies a signature is a root, or was signed by one, so a stranger
+// costs as many verifications as it shows certificates. x509 alone begins at the leaf
+// and tries all others on it: 100 of a stranger's choice cost 130 ms.
+func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
+	switch {
+	case len(chain) == 0:
+		return nil, credentialError("it shows no certificate")
+	case len(chain) > MaxChain:
+		return nil, credentialError(fmt.Sprintf("it shows %d certificates: %d are the most", len(chain), MaxChain))
+	}
+	leaf, between := chain[0], x509.NewCertPool()
+	var broken error // why one between, which leads to a root, counts for nothing
+	var unknown x509.UnknownAuthorityError
+	for i := len(chain) - 1; i > 0; i-- {
+		use := []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
+		_, err := chain[i].Verify(x509.VerifyOptions{Roots: c.Roots, Intermediates: between, KeyUsages: use})
+		if err == nil {
+			between.AddCert(chain[i])
+		} else if !errors.As(err, &unknown) {
+			broken = err
+		}
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots: c.Roots, Intermediates: between,
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+	})
+	if errors.As(err, &unknown) && broken != nil {
+		err = broken
+	}
+	if err != nil {
+		return nil, &tls.CertificateVerificationError{UnverifiedCertificates: chain, Err: err}
+	}
+	verified := chains[0]
+	p := &proof{names: leaf.DNSNames, root: verified[len(verified)-1]}
+	if c.Names != nil {
+		p.names = c.Names(p.root, leaf)
+	}
+	if len(p.names) == 0 {
+		return nil, credentialError("its certificate names no node: the subject alternative name must have the node's name")
+	}
+	return p, nil
+}
+
+// trusts says whether connections with a proof are still good.
+func (c *Credentials) trusts(p *proof) bool { return c.Trusted == nil || c.Trusted(p.root) }
+
+// expect is what a node checks of one that it has dialed.
+func expect(node kv.NodeID) func(*proof) error {
+	return func(p *proof) error {
+		if p.is(string(node)) {
+			return nil
+		}
+		return credentialError(fmt.Sprintf("its certificate is of %s, and not of %s", shownAll(p.names), node))
+	}
+}
+
+// credentialError says what is wrong with a certificate.
+type credentialError string
+
+func (e credentialError) Error() string { return string(e) }
+
+// remoteAlert is the Op of crypto/tls's errors for what the other side has said.
+const remoteAlert = "remote error"
+
+// mismatch says whether a handshake has failed for a reason that lasts, and what
+// to do.
+func mismatch(err error) (remedy string) {
+	var verification *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	var own credentialError
+	var theirs *net.OpError
+	switch {
+	case errors.As(err, &record):
+		return "it does not speak TLS: give all hosts the same cluster_key_file, and restart them"
+	case errors.As(err, &verification), errors.As(err, &own), errors.As(err, &theirs) && theirs.Op == remoteAlert:
+		return "the cluster keys or certificates of the two hosts do not match: compare their cluster_key_file, or tls"
+	}
+	return ""
+}
+
+// maxShown bounds what is repeated of a stranger's word, in bytes.
+const maxShown = wire.MaxNameLen
+
+// shown is a stranger's word as it may stand in a message or in a log.
+func shown(s string) string {
+	if len(s) <= maxShown {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprintf("%q… of %d bytes", s[:maxShown], len(s))
+}
+
+// word is shown, without quotes where none are needed.
+func word(s string) string {
+	q := shown(s)
+	if q == `"`+s+`"` && !strings.ContainsAny(s, " \t") {
+		return s
+	}
+	return q
+}
+
+// shownAll is shown of several.
+func shownAll(list []string) string {
+	const most = 4
+	var b strings.Builder
+	for i, s := range list {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(list)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(shown(s))
+	}
+	return b.String()
+}
+
+// trimmed is what another side says, as far as it is repeated.
+func trimmed(s string) string {
+	const most = 4 << 10
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}

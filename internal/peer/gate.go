@@ -1,0 +1,90 @@
+package peer
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// gate is what a server's handshake reads through: it bounds how much, and lets
+// others compute while it waits.
+type gate struct {
+	net.Conn
+	head  []byte        // read already
+	left  int           // of the handshake, in bytes
+	slots chan struct{} // nil once the handshake is over
+}
+
+var (
+	errLong  = errors.New("the handshake is too long")
+	errPlain = errors.New("it does not speak TLS: give all hosts the same cluster_key_file, and restart them")
+)
+
+// tlsHandshake is how a TLS connection begins. As the first byte of a frame's
+// length it would be one of 352 MiB or more, and there are none.
+const tlsHandshake = 0x16
+
+// begin reads how the connection begins. Another sidecar that does not speak TLS
+// is told what to do; its frame is read for the id alone.
+func (g *gate) begin(nc net.Conn) error {
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(nc, first); err != nil {
+		return err
+	}
+	if first[0] == tlsHandshake {
+		g.head = first
+		return nil
+	}
+	rest := make([]byte, 512)
+	n, err := io.ReadAtLeast(nc, rest, wire.LengthSize+16)
+	if err != nil {
+		return errPlain
+	}
+	if id, ok := wire.PeekID(rest[wire.LengthSize-1 : n]); ok {
+		answer := wire.AppendError(nil, id, wire.Errorf(wire.Unauthorized, "this host has a cluster key, or certificates, "+
+			"and speaks TLS alone: give all hosts the same cluster_key_file, and restart them"))
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = nc.Write(answer) // it is closed in any case
+	}
+	return errPlain
+}
+
+// letGoFor is how long a connection that is refused has to read why.
+const letGoFor = 250 * time.Millisecond
+
+// letGo lets the other side read what it was told: closing with bytes unread may
+// take it back.
+func letGo(nc net.Conn) {
+	cw, ok := nc.(interface{ CloseWrite() error })
+	if !ok || cw.CloseWrite() != nil {
+		return
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(letGoFor))
+	_, _ = io.Copy(io.Discard, io.LimitReader(nc, MaxGreeting))
+}
+
+// end says that the handshake is over.
+func (g *gate) end() { g.slots = nil }
+
+// Read reads.
+func (g *gate) Read(b []byte) (int, error) {
+	if g.slots == nil {
+		return g.Conn.Read(b)
+	}
+	if len(g.head) > 0 {
+		n := copy(b, g.head)
+		g.head = g.head[n:]
+		return n, nil
+	}
+	if g.left <= 0 {
+		return 0, errLong
+	}
+	<-g.slots
+	n, err := g.Conn.Read(b[:min(len(b), g.left)])
+	g.slots <- struct{}{}
+	g.left -= n
+	return n, err
+}

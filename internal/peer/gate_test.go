@@ -1,0 +1,111 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A handshake is read up to a bound. While it waits for bytes others may compute; once it
+// has them it waits for its own slot.
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer near.Close()
+		defer far.Close()
+		slots := make(chan struct{}, 1)
+		slots <- struct{}{} // its own
+		g := &gate{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
+		got := make(chan []byte, 1)
+		go func() { // ends with the bound
+			b, err := io.ReadAll(g)
+			if !errors.Is(err, errLong) {
+				t.Errorf("after %d bytes: %v, want %v", len(b), err, errLong)
+			}
+			got <- b
+		}()
+		synctest.Wait()
+		select {
+		case slots <- struct{}{}:
+		default:
+			t.Fatal("it keeps its slot while it waits for bytes")
+		}
+		go func() { _, _ = far.Write(bytes.Repeat([]byte("x"), 200)) }() // ends with the pipe
+		synctest.Wait()
+		if len(got) > 0 {
+			t.Fatal("it has gone on without a slot")
+		}
+		<-slots // others have computed
+		if b := <-got; len(b) != 101 || b[0] != tlsHandshake {
+			t.Errorf("%d bytes of the handshake were read, want 101", len(b))
+		}
+		_ = near.Close()
+	})
+}
+
+// Who does not close its side has its time to read why it was refused, and no more.
+func TestLetGo(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	far, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	near, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	ended := make(chan struct{})
+	go func() { defer close(ended); letGo(near) }() // ends with its time, or with the test's connection
+	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the other side: %v, want the end", err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for the other side")
+	}
+}
+
+// One address that has most of the places loses them, not the one that waits longest.
+func TestDoorEndsTheGreediest(t *testing.T) {
+	d := newDoor(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
+	enter := func(host string) *arrival {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _ = near.Close(); _ = far.Close() })
+		a := &arrival{nc: near, conn: near, host: host}
+		if !d.enter(a) {
+			t.Fatal("there is no place")
+		}
+		t.Cleanup(func() { a.timer.Stop() })
+		return a
+	}
+	waits := func(a *arrival) bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for _, w := range d.waiting {
+			if w == a {
+				return true
+			}
+		}
+		return false
+	}
+	alone := enter("10.0.0.1")
+	greedy := enter("10.0.0.2")
+	for range 3 * maxUngreeted {
+		enter("10.0.0.2")
+	}
+	if !waits(alone) || waits(greedy) || len(d.waiting) != maxUngreeted {
+		t.Errorf("the one of its address waits: %v; the oldest of many does: %v; %d wait", waits(alone), waits(greedy), len(d.waiting))
+	}
+}

@@ -1,0 +1,139 @@
+package peer
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// deaf serves nothing after a first call, and does not read on until it may.
+type deaf struct {
+	echo
+	stuck *atomic.Pointer[chan struct{}]
+}
+
+func (d *deaf) Serve(c *rpc.Conn, frames [][]byte) error {
+	if stuck := d.stuck.Swap(nil); stuck != nil {
+		<-*stuck
+	}
+	return d.echo.Serve(c, frames)
+}
+
+// TestRenewStuck: calls do not wait for the end of a connection whose other side does
+// not read.
+func TestRenewStuck(t *testing.T) {
+	var ended atomic.Int64
+	var stuck atomic.Pointer[chan struct{}]
+	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
+	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
+		return &deaf{echo{from, p, &ended}, &stuck}
+	})
+	p := newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
+	p.Set(b.Self, s.address)
+	if _, err := get(t, p, b.Self, Call); err != nil {
+		t.Fatal(err)
+	}
+	old, free := p.Live(b.Self, Call), make(chan struct{})
+	defer close(free)
+	stuck.Store(&free)
+	var calls sync.WaitGroup
+	for range 24 { // more than is on its way at most
+		calls.Go(func() {
+			var a Answer
+			defer a.Release()
+			_ = p.Do(context.Background(), b.Self, Call, time.Second, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}, &a)
+		})
+	}
+	calls.Wait()
+	if old.Err() != nil {
+		t.Fatalf("the other side reads: %v", old.Err())
+	}
+	begun := time.Now()
+	p.Renew()
+	waitFor(t, func() bool { return p.Live(b.Self, Call) == nil }) // calls wait
+	var a Answer
+	err := p.Do(context.Background(), b.Self, Call, time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("quick")}, &a)
+	a.Release()
+	if took := time.Since(begun); err != nil || old.Err() != nil && took > 3*renewTimeout {
+		t.Errorf("a call beside a connection whose other side does not read: %v after %v; that has ended: %v", err, took, old.Err())
+	}
+}
+
+// TestRenewLong: no call fails whose long request waits to be sent while its connection
+// is replaced.
+func TestRenewLong(t *testing.T) {
+	var ended atomic.Int64
+	var stuck atomic.Pointer[chan struct{}]
+	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
+	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
+		return &deaf{echo{from, p, &ended}, &stuck}
+	})
+	p := newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
+	p.Set(b.Self, s.address)
+	if _, err := get(t, p, b.Self, Call); err != nil {
+		t.Fatal(err)
+	}
+	old, free := p.Live(b.Self, Call), make(chan struct{})
+	stuck.Store(&free)
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	for range 24 { // more than is on its way at most
+		calls.Go(func() {
+			var a Answer
+			defer a.Release()
+			q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
+			if err := p.Do(context.Background(), b.Self, Call, time.Minute, q, &a); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	waitFor(t, func() bool { return old.InFlight() == 24 })
+	p.Renew()
+	waitFor(t, old.Retiring)
+	close(free)
+	waitFor(t, func() bool { return p.Live(b.Self, Call) != nil })
+	if p.Live(b.Self, Call) == old {
+		t.Error("it was not replaced")
+	}
+}
+
+// TestVirtualManyWait: calls that wait, as many as a connection may have, do not stop
+// one that need not.
+func TestVirtualManyWait(t *testing.T) {
+	var ended, served, kept atomic.Int64
+	inLab(t, func(l *lab) {
+		p := l.pool("10.0.0.1", nil)
+		for range MaxCalls - 1 {
+			go func() { // ends with its answer
+				if _, err := get(l.T, p, nodeB, Call); err != nil {
+					l.Error(err)
+				}
+			}()
+		}
+		synctest.Wait()
+		time.Sleep(time.Second)
+		if n := served.Load(); n != MaxCalls-1 {
+			l.Errorf("%d of %d wait at the other side", n, MaxCalls-1)
+		}
+		begun := time.Now()
+		var a Answer
+		err := p.Do(context.Background(), nodeB, Call, 4*time.Second, &wire.Request{Op: wire.OpGet, Key: []byte("quick")}, &a)
+		a.Release()
+		if took := time.Since(begun); err != nil || took > 100*time.Millisecond {
+			l.Errorf("%v after %v", err, took)
+		}
+		time.Sleep(10 * time.Second)
+	}, inPlain, func(l *lab) {
+		l.handler = func(from kv.Process, p Purpose) rpc.Handler {
+			return &slow{echo: echo{from, p, &ended}, wait: 4 * time.Second, served: &served, kept: &kept}
+		}
+	})
+}

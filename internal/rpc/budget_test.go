@@ -1,0 +1,469 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// asked notes that an account was asked to give, and gives.
+type asked struct {
+	account *Account
+	use     Use
+	times   int
+}
+
+func (a *asked) give() int64 {
+	n := a.account.Used()
+	a.times++
+	a.account.Give(a.use, n)
+	return n
+}
+
+// TestFairShares: the greediest is refused first, on each level, and must give.
+func TestFairShares(t *testing.T) {
+	const mb = 1 << 20
+	b := NewBudget(64 * mb)
+	open := func(owner, process string) (*Account, *asked) {
+		g := &asked{use: ForFrames}
+		g.account = b.Open(owner, process, g)
+		return g.account, g
+	}
+	greedy, gives := open("uid 1", "pid 1")
+	for range 56 {
+		if err := greedy.Take(ForFrames, mb); err != nil {
+			t.Fatalf("with %d of 64 MiB taken: %v", b.Stats().Total()/mb, err)
+		}
+	}
+	err := greedy.Take(ForFrames, mb)
+	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "buffer_size 64.0 MiB uid 1 holds 57.0 MiB, pid 1 of it 57.0 MiB") {
+		t.Errorf("beyond 7/8: %v", err)
+	}
+	if gives.times != 0 || greedy.Used() != 56*mb {
+		t.Errorf("asked to give %d times, has %d", gives.times, greedy.Used())
+	}
+	for _, tc := range []struct{ owner, process string }{{"uid 1", "pid 1"}, {"uid 1", "pid 2"}, {"uid 2", "pid 3"}} {
+		gives.account.Give(ForFrames, gives.account.Used())
+		greedy.Force(ForFrames, 56*mb)
+		gives.times = 0
+		b.search.Store(0)
+		other, _ := open(tc.owner, tc.process)
+		if err := other.Take(ForFrames, 8*mb); err != nil {
+			t.Errorf("a neighbour of %s, %s: %v", tc.owner, tc.process, err)
+		}
+		if gives.times != 1 {
+			t.Errorf("for %s, %s the greedy one gave %d times", tc.owner, tc.process, gives.times)
+		}
+		other.Give(ForFrames, 8*mb)
+		other.Close()
+	}
+	greedy.Close()
+	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.Refused[ForFrames] != 1 {
+		t.Errorf("at the end: %+v, %d owners", st, len(b.root.named))
+	}
+}
+
+// TestRequestsLeaveHalf: what waits cannot be taken back, so it has half of the
+// budget, and each owner a fair part of that.
+func TestRequestsLeaveHalf(t *testing.T) {
+	b := NewBudget(64)
+	one, two := b.Open("uid 1", "", nil), b.Open("uid 2", "", nil)
+	n := 0
+	for n < 100 && one.Take(ForRequests, 1) == nil {
+		n++
+	}
+	m := 0
+	for m < 100 && two.Take(ForRequests, 1) == nil {
+		m++
+	}
+	if n != 32 || m != 16 {
+		t.Errorf("the first got %d, the second %d, of 64; want 32 and 16", n, m)
+	}
+	if err := two.Take(ForFrames, 8); err != nil {
+		t.Errorf("something else: %v", err)
+	}
+}
+
+// startFrame sends the beginning of a SET of n bytes, and returns the rest.
+func startFrame(t testing.TB, nc net.Conn, id uint64, n, come int) (rest []byte) {
+	t.Helper()
+	b := wire.AppendRequest(nil, &wire.Request{ID: id, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, n), TTLMS: wire.TTLDefault})
+	if _, err := nc.Write(b[:come]); err != nil {
+		t.Fatal(err)
+	}
+	return b[come:]
+}
+
+// version reads the answer to a SET of echo: the value's length.
+func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
+	t.Helper()
+	_ = nc.SetDeadline(time.Now().Add(time.Minute))
+	var head [wire.LengthSize]byte
+	if _, err := io.ReadFull(nc, head[:]); err != nil {
+		t.Fatal(err)
+	}
+	frame := make([]byte, wire.FrameLength(head[:]))
+	if _, err := io.ReadFull(nc, frame); err != nil {
+		t.Fatal(err)
+	}
+	var p wire.Reply
+	if err := wire.DecodeReply(wire.OpSet, frame, &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Status != wire.OK {
+		e = &wire.Error{Status: p.Status, Message: string(p.Message)}
+	}
+	return p.ID, p.Version, e
+}
+
+// TestAnnouncedFramesTakeNothing: a frame takes memory as its bytes come.
+func TestAnnouncedFramesTakeNothing(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(32 << 20)})
+	for range 8 {
+		startFrame(t, dial(), 1, 8<<20, 5)
+	}
+	eventually(t, "all to have begun", s, func(st Stats) bool { return st.BytesIn == 8*5 })
+	other := dial()
+	go func() { _, _ = other.Write(startFrame(t, other, 2, 8<<20, 1)) }()
+	if id, n, err := version(t, other); id != 2 || n != 8<<20 || err != nil {
+		t.Errorf("another's frame: answer to %d, %d, %v", id, n, err)
+	}
+	s.Limits().Budget.large.drop() // what the other one's frame has left to be used again
+	if n := s.Limits().Budget.Stats().Used[ForFrames]; n > 8*fewBytes {
+		t.Errorf("%d bytes are taken for 8 frames of which 5 bytes have come", n)
+	}
+}
+
+// TestFrameWithoutRoom: a frame that finds no memory is answered at once, and the
+// connection goes on behind it.
+func TestFrameWithoutRoom(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(16 << 20)})
+	var rests [][]byte
+	var conns []net.Conn
+	for i := range 4 {
+		nc := dial()
+		conns = append(conns, nc)
+		rests = append(rests, startFrame(t, nc, uint64(i), 8<<20, 7<<20))
+		if i < 3 {
+			continue
+		}
+		if id, _, err := version(t, nc); id != 3 || err == nil || err.Status != wire.Busy || !strings.Contains(err.Message, "buffer_size 16.0 MiB") {
+			t.Errorf("the last frame: answer to %d, %v", id, err)
+		}
+	}
+	busy := 0
+	for i, nc := range conns {
+		go func() { _, _ = nc.Write(append(rests[i], getFrame(9, "after")...)) }()
+		if i < 3 {
+			if _, n, err := version(t, nc); err == nil && n != 8<<20 {
+				t.Errorf("frame %d has %d bytes", i, n)
+			} else if err != nil {
+				busy++
+			}
+		}
+		if p := readReply(t, nc); p.ID != 9 || string(p.Value) != "after" {
+			t.Errorf("behind frame %d: %+v", i, p)
+		}
+	}
+	if busy == 3 || s.Stats().Dropped != int64(busy+1) {
+		t.Errorf("%d of 3 frames found no room, %d were dropped", busy, s.Stats().Dropped)
+	}
+	allGiven(t, s)
+}
+
+// TestHalfFramesGive: half frames of one process lose to a frame of another, and
+// are answered.
+func TestHalfFramesGive(t *testing.T) {
+	h := newEcho()
+	h.owners = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
+	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	for i := range 3 { // 4 MiB each
+		startFrame(t, dial(), uint64(i), 5<<20, 4<<20-100)
+		want := int64(i+1) * 4 << 20
+		eventually(t, "a half frame to be held", s, func(Stats) bool { return s.Limits().Budget.Stats().Used[ForFrames] >= want })
+	}
+	other := dial()
+	go func() { _, _ = other.Write(startFrame(t, other, 7, 3<<20, 1)) }()
+	if _, n, err := version(t, other); n != 3<<20 || err != nil {
+		t.Errorf("another user's frame: %d bytes, %v", n, err)
+	}
+	if n := s.Limits().Budget.Stats().Taken; n != 1 {
+		t.Errorf("%d connections had to give, want 1", n)
+	}
+	eventually(t, "a frame to be dropped", s, func(st Stats) bool { return st.Dropped == 1 })
+}
+
+// TestSmallHalfFrames: many connections with half a frame of 60 KB are held to the
+// budget, and each is told.
+func TestSmallHalfFrames(t *testing.T) {
+	const conns = 400
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(8 << 20)})
+	var told sync.WaitGroup
+	for i := range conns {
+		nc := dial()
+		startFrame(t, nc, uint64(i), 61_000, 60_000)
+		told.Go(func() {
+			_ = nc.SetReadDeadline(time.Now().Add(time.Minute))
+			_, _ = tryReadReply(nc) // BUSY, or the end
+		})
+	}
+	eventually(t, "those beyond the budget to be told", s, func(st Stats) bool { return st.BytesIn == conns*60_000 && st.Dropped > conns/2 })
+	if n := s.Limits().Budget.Stats().Total(); n > 8<<20 || n < 4<<20 {
+		t.Errorf("%d bytes are held of 8 MiB", n)
+	}
+	other := dial()
+	if _, err := other.Write(getFrame(1, "x")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, other)
+	s.each((*Conn).Kill)
+	told.Wait()
+	allGiven(t, s)
+}
+
+// TestUnreadAnswers: a connection that does not read has a quarter of the budget
+// for its answers; the others are BUSY, and nothing is lost.
+func TestUnreadAnswers(t *testing.T) {
+	back := newEcho()
+	_, dialBack, _ := serve(t, back, Limits{})
+	front := newEcho()
+	front.to, front.patience = newTestClient(t, dialBack, ClientConfig{}), time.Minute
+	s, dial, _ := serve(t, front, Limits{WriteTimeout: time.Minute, Budget: NewBudget(32 << 20)})
+	slow, other := dial(), dial()
+	const n = 60
+	var b []byte
+	for i := range n {
+		b = append(b, getFrame(uint64(i), "ask big 1000000")...)
+	}
+	if _, err := slow.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its share to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().Refused[ForAnswers] > 0 })
+	if has := s.Limits().Budget.Stats().Used[ForAnswers]; has > 32<<20/4 {
+		t.Errorf("%d bytes of answers wait", has)
+	}
+	if _, err := other.Write(getFrame(1, "ask big 1000000")); err != nil {
+		t.Fatal(err)
+	}
+	if p := readReply(t, other); len(p.Value) != 1_000_000 {
+		t.Errorf("another's answer: %s %s", p.Status, p.Message)
+	}
+	busy := 0
+	for range n {
+		switch p := readReply(t, slow); {
+		case p.Status == wire.Busy:
+			busy++
+		case len(p.Value) != 1_000_000:
+			t.Fatalf("%s %s, %d bytes", p.Status, p.Message, len(p.Value))
+		}
+	}
+	if busy == 0 || busy > n-5 {
+		t.Errorf("%d of %d answers are BUSY", busy, n)
+	}
+	allGiven(t, s)
+}
+
+// startSet queues a SET of so many bytes for an account.
+func startSet(t *testing.T, c *Client, a *Account, key string, size int) error {
+	t.Helper()
+	q := &wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, size)}
+	defer c.Flush()
+	return c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1), asker: a})
+}
+
+// TestQueueOfTheGreedy: what one has to be sent to other hosts fills what there is for
+// it, and another of the same user still sends its requests there, as does this host.
+func TestQueueOfTheGreedy(t *testing.T) {
+	const long, short = 1 << 20, longRequest - 1
+	for _, test := range []struct {
+		name           string
+		budget         int64
+		links, size    int
+		givenUp, bytes bool // what waits to be sent outlives its request; MaxQueued is full first
+	}{
+		{name: "long ones", budget: 16 << 20, links: 1, size: long},
+		{name: "long ones that were given up", budget: 16 << 20, links: 1, size: long, givenUp: true},
+		{name: "short ones that were given up", budget: 16 << 20, links: 1, size: short, givenUp: true},
+		{name: "to many hosts", budget: 16 << 20, links: 3, size: long, givenUp: true},
+		{name: "a link's bytes, long ones", budget: 256 << 20, links: 1, size: long, givenUp: true, bytes: true},
+		{name: "a link's bytes, short ones", budget: 256 << 20, links: 1, size: short, givenUp: true, bytes: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := NewBudget(test.budget)
+			var links []*Client
+			for i := range test.links {
+				c := NewClient(socketPair(t)[0], ClientConfig{Budget: b, Owner: fmt.Sprint("node ", i), WriteTimeout: time.Minute, MaxQueued: 24 << 20})
+				defer c.Close()
+				links = append(links, c)
+			}
+			set := func(a *Account, c *Client) error {
+				if err := a.Take(ForRequests, int64(test.size)); err != nil { // the request that waits
+					return err
+				}
+				if test.givenUp {
+					defer a.Give(ForRequests, int64(test.size))
+				}
+				return startSet(t, c, a, "k", test.size)
+			}
+			greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+			for i, refused := 0, 0; refused < test.links; i++ {
+				if err := set(greedy, links[i%len(links)]); err == nil {
+					refused = 0
+				} else if refused++; errors.Is(err, ErrBusy) == test.bytes {
+					t.Fatal(err)
+				}
+				if b.Stats().Total() > b.Size() {
+					t.Fatal("the greedy one is never refused")
+				}
+			}
+			for i, c := range links {
+				if err := set(other, c); err != nil {
+					t.Errorf("another, to host %d: %v", i, err)
+				}
+				err := c.Start(&wire.Request{Op: wire.OpFetch, Body: make([]byte, 100)}, time.Minute, &Call{over: make(chan struct{}, 1)})
+				if err != nil {
+					t.Errorf("this host, to host %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// TestLongRequests: long is what has long values, and what has many keys.
+func TestLongRequests(t *testing.T) {
+	keys := make([][]byte, wire.MaxKeys)
+	for i := range keys {
+		keys[i] = make([]byte, longRequest/wire.MaxKeys)
+	}
+	for _, q := range []*wire.Request{
+		{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, longRequest)},
+		{Op: wire.OpDelete, Keys: keys},
+		{Op: wire.OpMGet, Keys: keys},
+	} {
+		var r requests
+		if r.add(q, nil, time.Now()); r.long.len() != 1 {
+			t.Errorf("%s is sent with what is short", q.Op)
+		}
+	}
+}
+
+// TestOrderOfRequests: many long requests of one process wait to be sent to another host.
+// Short ones wait for one of them at most, and another process's long one for two.
+func TestOrderOfRequests(t *testing.T) {
+	b := NewBudget(256 << 20)
+	conns := socketPair(t)
+	c := NewClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
+	defer c.Close()
+	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+	send := func(a *Account, key string, size int) {
+		if err := startSet(t, c, a, key, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		send(greedy, "greedy", 1<<20)
+	}
+	send(other, "long", 1<<20)
+	send(greedy, "short", 10)
+	send(other, "short", 10)
+	var keys []string
+	for len(keys) < 23 {
+		var q wire.Request
+		if frame, err := tryReadFrame(conns[1]); err != nil {
+			t.Fatal(err)
+		} else if err := wire.DecodeRequest(frame, &q); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, string(q.Key))
+	}
+	if want := []string{"greedy", "short", "short", "greedy", "long", "greedy"}; !slices.Equal(keys[:6], want) {
+		t.Errorf("sent are %v, want %v first", keys, want)
+	}
+}
+
+// TestOrderOfManyShort: many requests that are nearly long are no way around that.
+func TestOrderOfManyShort(t *testing.T) {
+	b := NewBudget(256 << 20)
+	conns := socketPair(t)
+	c := NewClient(conns[0], ClientConfig{Budget: b, Owner: "node b", WriteTimeout: time.Minute})
+	greedy, other := b.Open("uid 1", "pid 1", nil), b.Open("uid 1", "pid 2", nil)
+	for i := range 500 {
+		if err := startSet(t, c, greedy, "greedy", max(longRequest-1, 1<<20*(1-i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := startSet(t, c, other, "short", 10); err != nil {
+		t.Fatal(err)
+	}
+	for before := 0; ; before++ {
+		var q wire.Request
+		if frame, err := tryReadFrame(conns[1]); err != nil {
+			t.Fatal(err)
+		} else if err := wire.DecodeRequest(frame, &q); err != nil {
+			t.Fatal(err)
+		}
+		if string(q.Key) == "short" {
+			if before > 10 {
+				t.Errorf("a short one is sent after %d of another process", before)
+			}
+			break
+		}
+	}
+	_ = c.Close()
+	if has := c.waiting.len() + len(c.waiting.of); has != 0 {
+		t.Errorf("a link that has ended keeps %d bytes to be sent", has)
+	}
+}
+
+// TestClientWithoutRoom: an answer for which there is no memory is dropped, and
+// what comes behind it is not.
+func TestClientWithoutRoom(t *testing.T) {
+	_, dial, _ := serve(t, newEcho(), Limits{})
+	b := NewBudget(1 << 20)
+	c := newTestClient(t, dial, ClientConfig{Budget: b, Owner: "node b"})
+	for i := range 5 {
+		if _, err := c.Do(t.Context(), time.Minute, getRequest("big 3000000")); !errors.Is(err, ErrNoRoom) {
+			t.Fatalf("a long answer: %v", err)
+		}
+		key := fmt.Sprint("key", i)
+		call, err := c.Do(t.Context(), time.Minute, getRequest(key))
+		if err != nil || !strings.Contains(string(call.Frame()), key) {
+			t.Fatalf("behind it: %v", err)
+		}
+		c.Release(call)
+	}
+	if st := b.Stats(); st.Total() != 0 || st.Refused[ForPeers] != 5 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestNextGreediestGives: where the greediest owner has nothing that can be taken back,
+// the next one that has more than its share gives.
+func TestNextGreediestGives(t *testing.T) {
+	const mb = 1 << 20
+	b := NewBudget(64 * mb)
+	host := b.Open("node b", "", nil) // answers that have begun: they come or time out
+	greedy := &asked{use: ForFrames}
+	greedy.account = b.Open("uid 1", "pid 1", greedy)
+	modest := &asked{use: ForFrames}
+	modest.account = b.Open("uid 2", "pid 2", modest)
+	for a, n := range map[*Account]int64{host: 29, greedy.account: 25, modest.account: 2} {
+		if err := a.Take(ForFrames, n*mb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.Open("uid 3", "pid 3", nil).Take(ForFrames, 4*mb); err != nil {
+		t.Error(err)
+	}
+	if greedy.times != 1 || modest.times != 0 {
+		t.Errorf("the greedy gave %d times, the modest %d", greedy.times, modest.times)
+	}
+}

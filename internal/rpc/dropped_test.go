@@ -1,0 +1,268 @@
+package rpc
+
+import (
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestDroppedFrameEnds: the last byte of a frame that was dropped comes alone.
+func TestDroppedFrameEnds(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(256 << 10)})
+	nc := dial()
+	rest := startFrame(t, nc, 1, 1<<20, 600<<10)
+	if _, _, err := version(t, nc); err == nil {
+		t.Fatal("there was room")
+	}
+	if _, err := nc.Write(rest); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rest to come", s, func(st Stats) bool { return st.BytesIn > 1<<20 })
+	if _, err := nc.Write(getFrame(9, "after")); err != nil {
+		t.Fatal(err)
+	}
+	if p := readReply(t, nc); p.ID != 9 {
+		t.Errorf("%+v", p)
+	}
+}
+
+// servePipe serves one connection over a pipe.
+func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended chan error) {
+	t.Helper()
+	here, there := net.Pipe()
+	c = newConn(there, newShared(l), "uid 0", "")
+	c.handler = h
+	ended = make(chan error, 1)
+	go func() { ended <- c.serve() }()
+	return here, c, ended
+}
+
+// TestKilledWithinBatch: a connection that is ended while it serves ends at once,
+// also where the time for a frame that has begun is set after that.
+func TestKilledWithinBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &servedHandler{echoHandler: &echoHandler{echo: newEcho()}}
+		nc, c, ended := servePipe(t, h, Limits{})
+		defer nc.Close()
+		h.served = c.Kill
+		go func() { _, _ = nc.Write([]byte{0, 0}) }()
+		began := time.Now()
+		<-ended
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it has ended after %v", took)
+		}
+	})
+}
+
+// servedHandler is told when a batch has been served.
+type servedHandler struct {
+	*echoHandler
+	served func()
+}
+
+func (h *servedHandler) Served() { h.served() }
+
+// TestTimeBehindDroppedFrame: a frame that begins behind the end of one that was
+// dropped has its own time.
+func TestTimeBehindDroppedFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: NewBudget(256 << 10), FrameTimeout: 30 * time.Second})
+		busy := make(chan *wire.Error, 1)
+		go func() {
+			_, _, e := version(t, nc)
+			busy <- e
+		}()
+		rest := startFrame(t, nc, 1, 1<<20, 600<<10)
+		if <-busy == nil {
+			t.Fatal("there was room")
+		}
+		time.Sleep(20 * time.Second)
+		next := getFrame(9, "after")
+		if _, err := nc.Write(append(rest, next[:6]...)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		go func() { _, _ = nc.Write(next[6:]) }()
+		if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
+			t.Errorf("%+v, %v", p, err)
+		}
+		_ = nc.Close()
+		<-ended
+	})
+}
+
+// TestFewBytesWait: a connection of which only a few bytes of a frame have come does not
+// end where there is no memory, also where its reads cannot be told from waits.
+func TestFewBytesWait(t *testing.T) {
+	for _, when := range []string{"before they come", "and another takes what it holds"} {
+		t.Run(when, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				budget := NewBudget(1 << 20)
+				nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: budget})
+				hog := budget.Open("uid 0", "", nil)
+				if when == "before they come" {
+					hog.Force(ForFrames, 2<<20)
+				}
+				frame := getFrame(9, "after")
+				if _, err := nc.Write(frame[:3]); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				c.give()
+				synctest.Wait()
+				hog.Give(ForFrames, hog.Used())
+				go func() { _, _ = nc.Write(frame[3:]) }()
+				if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
+					t.Errorf("%+v, %v", p, err)
+				}
+				_ = nc.Close()
+				<-ended
+			})
+		})
+	}
+}
+
+// TestLateWakeUp: a wake-up by one who wants memory, and finds that the reader has
+// looked already, is not taken for the end of the frame's time.
+func TestLateWakeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{})
+		frame := getFrame(9, "after")
+		if _, err := nc.Write(frame[:6]); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of give
+		synctest.Wait()
+		go func() { _, _ = nc.Write(frame[6:]) }()
+		if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
+			t.Errorf("%+v, %v", p, err)
+		}
+		_ = nc.Close()
+		<-ended
+	})
+}
+
+// TestFramesWhileMemoryComesAndGoes: however frames are cut, and whenever there is no
+// memory or others want it, each is answered once, by what it says or BUSY, on the
+// socket and over TLS.
+func TestFramesWhileMemoryComesAndGoes(t *testing.T) {
+	for _, over := range []string{"socket", "TLS"} {
+		t.Run(over, func(t *testing.T) {
+			const frames = 300
+			rnd := rand.New(rand.NewPCG(1, 2))
+			budget := NewBudget(1 << 20)
+			near, far := ends(t, over)
+			c := newConn(far, newShared(Limits{Budget: budget}), "uid 0", "")
+			c.handler = &echoHandler{echo: newEcho()}
+			ended := make(chan error, 1)
+			go func() { ended <- c.serve() }()
+			stop := make(chan struct{})
+			var others sync.WaitGroup
+			others.Go(func() {
+				hog := budget.Open("uid 0", "", nil)
+				rnd := rand.New(rand.NewPCG(3, 4))
+				for {
+					select {
+					case <-stop:
+						hog.Close()
+						return
+					default:
+					}
+					n := rnd.Int64N(1 << 20)
+					hog.Force(ForFrames, n)
+					if rnd.IntN(4) == 0 {
+						c.give()
+					}
+					time.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
+					hog.Give(ForFrames, n)
+				}
+			})
+			lengths := map[uint64]int{}
+			var all []byte
+			for id := range uint64(frames) {
+				n := rnd.IntN(1 << (4 + rnd.IntN(15)))
+				lengths[id+1] = n
+				all = wire.AppendRequest(all, &wire.Request{ID: id + 1, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, n), TTLMS: wire.TTLDefault})
+			}
+			others.Go(func() {
+				for len(all) > 0 {
+					n := min(len(all), 1+rnd.IntN(1<<(1+rnd.IntN(17))))
+					if _, err := near.Write(all[:n]); err != nil {
+						return // there is no answer then
+					}
+					all = all[n:]
+					if rnd.IntN(3) == 0 {
+						time.Sleep(time.Duration(rnd.IntN(200)) * time.Microsecond)
+					}
+				}
+			})
+			busy := 0
+			for range frames {
+				id, n, err := version(t, near)
+				want, there := lengths[id]
+				delete(lengths, id)
+				switch {
+				case !there:
+					t.Fatalf("an answer to %d, which was answered or is none", id)
+				case err != nil && err.Status == wire.Busy:
+					busy++
+				case err != nil || n != uint64(want):
+					t.Fatalf("frame %d of %d bytes: %d, %v", id, want, n, err)
+				}
+			}
+			close(stop)
+			others.Wait()
+			_ = near.Close()
+			<-ended
+			budget.large.drop()
+			if n := budget.Stats().Total(); n != 0 || busy == 0 || busy == frames {
+				t.Errorf("%d of %d were BUSY; %d bytes are held at the end", busy, frames, n)
+			}
+		})
+	}
+}
+
+// ends returns the two ends of a connection.
+func ends(t *testing.T, over string) (near, far net.Conn) {
+	t.Helper()
+	if over == "TLS" {
+		a := peertest.NewAuthority(t, "one")
+		near, far = tcp(t)
+		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+		server := Secure(far, func(below net.Conn) *tls.Conn {
+			return tls.Server(below, &tls.Config{Certificates: []tls.Certificate{a.Certificate(t, []string{"b"})}})
+		})
+		done := make(chan error, 1)
+		go func() { done <- client.Handshake() }()
+		if err := errors.Join(server.Handshake(), <-done); err != nil {
+			t.Fatal(err)
+		}
+		return client, server
+	}
+	return tcp(t)
+}
+
+func tcp(t *testing.T) (near, far net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if near, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if far, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return near, far
+}

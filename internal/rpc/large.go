@@ -1,0 +1,145 @@
+package rpc
+
+import (
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// largeBuffers are buffers of long frames that are kept for a while, to be used again:
+// fresh ones of megabytes would have the collector run, and stop all readers, many times
+// a second. They are an eighth of the budget at most, and the first to go where it is
+// short.
+type largeBuffers struct {
+	budget *Budget
+
+	mu    sync.Mutex
+	held  int64
+	kept  map[int]*largeList // by size
+	timer bool               // is set
+}
+
+// largeList are the buffers of one size.
+type largeList struct {
+	buffers [][]byte
+	unused  int // of them, since the last tick
+}
+
+// keepFor is how long a buffer is kept that is not needed: up to twice as long.
+const keepFor = 2 * time.Second
+
+// largeSteps is how many sizes there are between one power of two and the next.
+const largeSteps = 8
+
+// largeSize rounds a size up to one of those that are kept: by less than an eighth.
+func largeSize(n int) int {
+	step := max(page, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
+	return (n + step - 1) / step * step
+}
+
+// roomFor is the size of the next buffer for a frame, of which has bytes are there: as much
+// as it needs, but no more than twice what is there. Those on the way have powers of two,
+// so that the next frame finds them kept, however its bytes come.
+func roomFor(need, has int) int {
+	if need <= 2*has {
+		return largeSize(need)
+	}
+	return powerBelow(2 * has)
+}
+
+// powerBelow is the largest power of two that is not above n.
+func powerBelow(n int) int { return 1 << (bits.Len(uint(n)) - 1) }
+
+// take returns a buffer of a size that roomFor has returned. A nil list has none.
+func (l *largeBuffers) take(size int) []byte {
+	if l == nil {
+		return make([]byte, size)
+	}
+	l.mu.Lock()
+	of := l.kept[size]
+	if of == nil || len(of.buffers) == 0 {
+		l.mu.Unlock()
+		return make([]byte, size)
+	}
+	defer l.mu.Unlock()
+	b := of.pop()
+	l.countLocked(-len(b))
+	return b
+}
+
+// pop takes a buffer out of the list.
+func (l *largeList) pop() []byte {
+	rest := len(l.buffers) - 1
+	b := l.buffers[rest]
+	l.buffers[rest] = nil
+	l.buffers = l.buffers[:rest]
+	l.unused = min(l.unused, rest)
+	return b
+}
+
+// give takes a buffer back.
+func (l *largeBuffers) give(b []byte) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.budget.short() {
+		l.dropLocked()
+	}
+	if l.held+int64(len(b)) > l.budget.max/8 {
+		return
+	}
+	if l.kept == nil {
+		l.kept = map[int]*largeList{}
+	}
+	of := l.kept[len(b)]
+	if of == nil {
+		of = &largeList{}
+		l.kept[len(b)] = of
+	}
+	of.buffers = append(of.buffers, b)
+	l.countLocked(len(b))
+	if !l.timer {
+		l.timer = true
+		time.AfterFunc(keepFor, l.tick)
+	}
+}
+
+// drop lets go of all. It says whether there was anything.
+func (l *largeBuffers) drop() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	had := l.held > 0
+	l.dropLocked()
+	return had
+}
+
+// tick lets go of what was not needed since the tick before.
+func (l *largeBuffers) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for size, of := range l.kept {
+		for range of.unused {
+			l.countLocked(-len(of.pop()))
+		}
+		if of.unused = len(of.buffers); of.unused == 0 {
+			delete(l.kept, size)
+		}
+	}
+	if l.timer = l.held > 0; l.timer {
+		time.AfterFunc(keepFor, l.tick)
+	}
+}
+
+func (l *largeBuffers) dropLocked() {
+	clear(l.kept)
+	l.countLocked(int(-l.held))
+}
+
+// countLocked counts what is kept as the budget's, of frames, and of no owner.
+func (l *largeBuffers) countLocked(n int) {
+	l.held += int64(n)
+	l.budget.root.used.Add(int64(n))
+	l.budget.used[ForFrames].Add(int64(n))
+}

@@ -1,0 +1,133 @@
+package rpc
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Buffers of long frames are used again, count as the budget's, are an eighth of it at
+// most, and go where memory is short, or once nobody has used them for a while.
+func TestLargeBuffers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(64 << 20)
+		a := b.Open("owner", "process", nil)
+		defer a.Close()
+		l := a.larges()
+		first := l.take(1 << 20)
+		l.give(first)
+		if again := l.take(1 << 20); &again[0] != &first[0] {
+			t.Error("another buffer")
+		}
+		l.give(first)
+		if n := b.Stats().Used[ForFrames]; n != 1<<20 {
+			t.Errorf("%d bytes are counted", n)
+		}
+		for range 20 {
+			l.give(make([]byte, 1<<20))
+			if n := b.Stats().Total(); n > 8<<20 {
+				t.Fatalf("%d bytes are kept", n)
+			}
+		}
+		if n := b.Stats().Total(); n != 8<<20 {
+			t.Errorf("%d bytes are kept, want an eighth of the budget", n)
+		}
+		if err := a.Take(ForAnswers, 60<<20); err == nil || b.Stats().Total() != 0 {
+			t.Errorf("%v, %d bytes are kept while memory is short", err, b.Stats().Total())
+		}
+		l.give(first)
+		time.Sleep(2*keepFor + time.Millisecond)
+		if n := b.Stats().Total(); n != 0 {
+			t.Errorf("%d bytes are kept that nobody uses", n)
+		}
+		// One that is used does not keep those of other sizes, nor more of its own.
+		l.give(make([]byte, 2<<20))
+		second := make([]byte, 1<<20)
+		l.give(second)
+		l.give(first)
+		for range 5 {
+			time.Sleep(keepFor * 3 / 4)
+			used := l.take(1 << 20)
+			if &used[0] != &first[0] && &used[0] != &second[0] {
+				t.Error("one that is used was not kept")
+			}
+			l.give(used)
+		}
+		if n := b.Stats().Total(); n != 1<<20 {
+			t.Errorf("%d bytes are kept where 1 MiB is used", n)
+		}
+		time.Sleep(2*keepFor + time.Millisecond)
+	})
+}
+
+// A frame's buffers on the way have powers of two, and none has more than twice what is
+// there of it: a frame whose bytes come in other pieces finds those of the one before.
+func TestRoomFor(t *testing.T) {
+	const need = 7_000_000
+	for first := smallBuffer; first < 2*smallBuffer; first += 997 {
+		for has := first; has < need; {
+			size := roomFor(need, has)
+			onTheWay := size > has && size <= 2*has && size&(size-1) == 0
+			if whole := need <= 2*has && size == largeSize(need); !onTheWay && !whole {
+				t.Fatalf("%d bytes are there, and the next buffer has %d", has, size)
+			}
+			has = size
+		}
+	}
+}
+
+// A frame that waits for the rest of it, and those like it that come next, take no new
+// memory.
+func TestFramesInPieces(t *testing.T) {
+	b := NewBudget(64 << 20)
+	s, dial, _ := serve(t, newEcho(), Limits{Budget: b})
+	nc := dial()
+	sent := int64(0)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	whole := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 2<<20), TTLMS: wire.TTLDefault})
+	two := slices.Concat(whole, whole)
+	frames := func() {
+		// The server waits with the beginning of the second one in the first one's buffer.
+		for _, n := range []int{len(whole) + smallBuffer + rnd.IntN(300_000), len(two)} {
+			at := int(sent % int64(len(two)))
+			if _, err := nc.Write(two[at:n]); err != nil {
+				t.Fatal(err)
+			}
+			sent += int64(n - at)
+			eventually(t, "all to be read", s, func(st Stats) bool { return st.BytesIn == sent })
+		}
+		for range 2 {
+			if _, n, err := version(t, nc); n != 2<<20 || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+	}
+	for range 5 {
+		frames()
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	const rounds = 50
+	for range rounds {
+		frames()
+	}
+	runtime.ReadMemStats(&after)
+	// What is below 64 KiB is not kept. Under the race detector sync.Pool forgets buffers.
+	if per := (after.TotalAlloc - before.TotalAlloc) / (2 * rounds); per > 32<<10 && !raceDetector {
+		t.Errorf("%d bytes are made for each frame", per)
+	}
+}
+
+// Sizes are rounded up by less than an eighth, or to a page.
+func TestLargeSize(t *testing.T) {
+	for n := smallBuffer + 1; n < 16<<20; n += n/97 + 1 {
+		if size := largeSize(n); size < n || size > n+max(page, n/8) || size != largeSize(size) {
+			t.Fatalf("%d: %d", n, size)
+		}
+	}
+}

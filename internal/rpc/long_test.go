@@ -1,0 +1,359 @@
+package rpc
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Short answers come before the long ones that were asked for earlier, and these one
+// after another: of all that wait one alone is in memory.
+func TestLongComeLast(t *testing.T) {
+	const longs, size = 40, 2 << 20
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	if _, err := nc.Write(getFrame(1000, "go 2097152")); err != nil { // has a goroutine of its own write
+		t.Fatal(err)
+	}
+	eventually(t, "it to be written", s, func(Stats) bool { return s.Limits().Budget.Stats().Used[ForAnswers] >= size })
+	var b []byte
+	for i := range uint64(longs) {
+		b = append(b, getFrame(i, "long 2097152")...)
+	}
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all to have begun", s, func(st Stats) bool { return st.InFlight == longs+1 })
+	if _, err := nc.Write(getFrame(999, "short")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the short one to be served", s, func(Stats) bool { return h.served.Load() == longs+2 })
+	time.Sleep(50 * time.Millisecond) // more of them would be made by then
+	at, next := -1, uint64(0)
+	for i := range longs + 2 {
+		p := readReply(t, nc)
+		if used := s.Limits().Budget.Stats().Used[ForAnswers]; used > 4*size {
+			t.Fatalf("%d bytes of answers wait, one has %d", used, size)
+		}
+		switch p.ID {
+		case 999:
+			at = i
+			continue
+		case 1000:
+			continue
+		}
+		if p.ID != next || len(p.Value) != size {
+			t.Fatalf("answer %d: to %d, %d bytes, %s", i, p.ID, len(p.Value), p.Message)
+		}
+		next++
+	}
+	if at < 0 || at > 3 {
+		t.Errorf("the short answer is number %d", at)
+	}
+	allGiven(t, s)
+}
+
+// Of long answers a much shorter one comes before those that were asked for earlier, and
+// those do not wait for it for ever.
+func TestShorterOfTheLong(t *testing.T) {
+	const longs = 20
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	var b []byte
+	for i := range uint64(longs) {
+		b = append(b, getFrame(i, "long 2097152")...)
+	}
+	b = append(b, getFrame(100, "long 100000")...)
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all to have begun", s, func(Stats) bool { return h.served.Load() == longs+1 })
+	at := map[uint64]int{}
+	for i := range longs {
+		p := readReply(t, nc)
+		at[p.ID] = i
+		if i == longPatience+2 { // so much has gone by that the longer ones are due
+			if _, err := nc.Write(getFrame(101, "long 2000000")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if i, ok := at[100]; !ok || i > 2 {
+		t.Errorf("the shorter one is number %d", i)
+	}
+	for range 2 {
+		at[readReply(t, nc).ID] = len(at)
+	}
+	if at[101] != longs+1 {
+		t.Errorf("one that came late is number %d", at[101])
+	}
+}
+
+// A request that waits ends once nothing can be written to its connection any more.
+func TestWhile(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	if _, err := nc.Write(getFrame(1, "while")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to wait", s, func(st Stats) bool { return st.InFlight == 1 })
+	if _, err := nc.Write(getFrame(3, "big 8000000")); err != nil {
+		t.Fatal(err)
+	}
+	_ = nc.Close()
+	select {
+	case <-h.ended:
+	case <-time.After(30 * time.Second):
+		t.Error("it waits for a client that has gone")
+	}
+}
+
+// A connection that waits for its client and has its part of the budget takes no more
+// answers, and one that has ended none at all.
+func TestTakes(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	nc := dial()
+	var b []byte
+	for i := range uint64(20) {
+		b = append(b, getFrame(i, "go 1000000")...)
+	}
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its part to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().Refused[ForAnswers] > 0 })
+	c := <-h.last
+	if err := c.Takes(1_000_000); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v, want that its part is full", err)
+	}
+	// BUSY in place of long answers does not make the next ones short.
+	eventually(t, "all to be answered", s, func(st Stats) bool { return h.served.Load() == 20 && st.InFlight == 1 })
+	c.mu.Lock()
+	for range 100 {
+		c.sendLocked(wire.AppendError(nil, 1, wire.Errorf(wire.Busy, "no room")), false, true)
+	}
+	c.mu.Unlock()
+	if awaits(c.Account(), 3) {
+		t.Error("the next answers are expected to be short")
+	}
+	_ = nc.Close()
+	<-h.ended
+	if c.Takes(1) == nil {
+		t.Error("it takes answers though it has ended")
+	}
+}
+
+// What the next answers are expected to have is told by reads alone.
+func TestExpectations(t *testing.T) {
+	h := newEcho()
+	_, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
+	nc := dial()
+	if _, err := nc.Write(getFrame(1, "go 1000000")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, nc)
+	c := <-h.last
+	answer := func(reads bool) {
+		for range 100 {
+			c.Begin(nil)
+			c.Run(reads, func() []byte { return wire.AppendReply(nil, wire.OpGet, &wire.Reply{}) })
+			readReply(t, nc)
+		}
+	}
+	if answer(false); awaits(c.Account(), 3) {
+		t.Error("answers to what is no read count")
+	}
+	if answer(true); !awaits(c.Account(), 3) {
+		t.Error("answers to reads do not count")
+	}
+}
+
+// particular is a caller that takes no long answers.
+type particular struct{ got chan error }
+
+func (p *particular) Wants(int) error                          { return errors.New("too long") }
+func (p *particular) Answered(_ *Answers, _ []byte, err error) { p.got <- err }
+
+// A long answer that its caller does not want takes no memory, and what comes behind it
+// comes.
+func TestUnwantedAnswers(t *testing.T) {
+	_, dial, _ := serve(t, newEcho(), Limits{})
+	b := NewBudget(64 << 20)
+	c := newTestClient(t, dial, ClientConfig{Budget: b, Owner: "node b"})
+	p := &particular{make(chan error, 1)}
+	if err := c.Start(getRequest("big 3000000"), time.Minute, p); err != nil {
+		t.Fatal(err)
+	}
+	c.Flush()
+	if err := <-p.got; !errors.Is(err, ErrNoRoom) {
+		t.Errorf("a long answer: %v", err)
+	}
+	if err := c.Start(getRequest("short"), time.Minute, p); err != nil {
+		t.Fatal(err)
+	}
+	c.Flush()
+	if err := <-p.got; err != nil {
+		t.Errorf("a short answer: %v", err)
+	}
+	if st := b.Stats(); st.Total() != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// awaits says whether so many reads of an account at once find room.
+func awaits(a *Account, n int64) bool {
+	a.Reads(n)
+	defer a.Reads(-n)
+	return a.Awaits()
+}
+
+// How many answers find room is judged by the longest of the last ones.
+func TestAwaits(t *testing.T) {
+	b := NewBudget(256 << 20)
+	a := b.Open("uid 1", "pid 1", nil)
+	if !awaits(a, 1) || !awaits(a, 16) || awaits(a, 17) {
+		t.Error("before the first answer they count as 1 MiB each")
+	}
+	for range 300 {
+		a.expect(100)
+	}
+	if !awaits(a, 10_000) {
+		t.Error("10,000 answers of 100 bytes have no room")
+	}
+	a.expect(8 << 20)
+	if !awaits(a, 2) || awaits(a, 3) {
+		t.Error("other than two answers of 8 MiB have room")
+	}
+	other := b.Open("uid 1", "pid 1", nil)
+	if other.Reads(2); !awaits(a, 1) || awaits(a, 2) {
+		t.Error("reads of one process's connections do not count together")
+	}
+	other.Reads(-2)
+	for range 64 { // which hold something, and read nothing
+		if err := b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !awaits(a, 2) {
+		t.Error("connections that read nothing count")
+	}
+	for range 2 {
+		if a.expect(100); awaits(a, 10) {
+			t.Error("a long answer is forgotten with the next one")
+		}
+	}
+	if a.expect(40 << 20); !awaits(a, 1) {
+		t.Error("one answer is always awaited")
+	}
+	if awaits(other, 2) {
+		t.Error("another connection of the process does not know of its answers")
+	}
+	if other := b.Open("uid 1", "pid 2", nil); !awaits(other, 16) {
+		t.Error("another process pays for it")
+	}
+}
+
+// A request begins when there is room, and once others have ended.
+func TestBeginWaitsForRoom(t *testing.T) {
+	h := newEcho()
+	h.most = 3
+	s, dial, _ := serve(t, h, Limits{})
+	nc := dial()
+	var b []byte
+	for i := range uint64(10) {
+		b = append(b, getFrame(i, "room")...)
+	}
+	if _, err := nc.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		eventually(t, "some to begin", s, func(st Stats) bool { return st.InFlight > 0 })
+		if n := s.Stats().InFlight; n > 3 {
+			t.Errorf("%d are under way", n)
+		}
+		h.release <- struct{}{}
+		if p := readReply(t, nc); p.Status != wire.OK {
+			t.Errorf("%s %s", p.Status, p.Message)
+		}
+	}
+}
+
+// A connection that waits for room sees that others of its process have left some.
+func TestBeginSeesOthersRoom(t *testing.T) {
+	h := newEcho()
+	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(64 << 20)}) // 4 MiB for reads
+	nc := dial()
+	if _, err := nc.Write(getFrame(1, "go 10")); err != nil {
+		t.Fatal(err)
+	}
+	readReply(t, nc)
+	c := <-h.last
+	other := s.Limits().Budget.Open("uid 0", "", nil)
+	if c.account.up != other.up {
+		t.Fatal("not of one process")
+	}
+	defer other.Close()
+	slow := make(chan struct{})
+	c.Begin(nil)
+	c.Run(true, func() []byte { <-slow; return nil })
+	c.Account().Reads(2)
+	defer c.Account().Reads(-2)
+	other.Reads(100)
+	began := make(chan bool)
+	go func() { began <- c.Begin(c.Account().Awaits) }() // ends when it has begun
+	select {
+	case <-began:
+		t.Fatal("it has begun without room")
+	case <-time.After(20 * time.Millisecond):
+	}
+	other.Reads(-100)
+	select {
+	case <-began:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for its own slow request, though there is room")
+		close(slow)
+		<-began
+	}
+	c.Run(true, func() []byte { return nil })
+	if !t.Failed() {
+		close(slow)
+	}
+}
+
+// A connection that waits for room is not ended where there is no memory for that: its
+// request begins.
+func TestRoomWithoutMemory(t *testing.T) {
+	const conns = 20
+	h := newEcho() // which has no room
+	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(1 << 20)})
+	var clients []net.Conn
+	for range conns {
+		nc := dial()
+		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := nc.Write(append(getFrame(1, "wait"), getFrame(2, "room")...)); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, nc)
+	}
+	eventually(t, "all to be served", s, func(Stats) bool { return h.served.Load() == 2*conns })
+	time.Sleep(50 * time.Millisecond) // those that are ended would have been by then
+	if st := s.Stats(); st.OverBudget > 0 {
+		t.Errorf("%d connections were ended that only wait for others", st.OverBudget)
+	}
+	h.room.Store(-2 * conns)
+	close(h.release)
+	for _, nc := range clients {
+		for range 2 {
+			if p, err := tryReadReply(nc); err != nil || p.Status != wire.OK {
+				t.Errorf("%s %v", p.Status, err)
+			}
+		}
+	}
+	allGiven(t, s)
+}

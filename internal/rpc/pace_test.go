@@ -1,0 +1,270 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// paced are connections that enter, and what has begun of them.
+type paced struct {
+	p     pace
+	names map[*Conn]string
+
+	mu   sync.Mutex
+	list []string
+}
+
+// begin notes that a connection has begun.
+func (s *paced) begin(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, name)
+}
+
+// begun are the connections that have, in their order.
+func (s *paced) begun() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.list)
+}
+
+// enter has a process of an owner come with a connection.
+func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
+	c := &Conn{}
+	c.nc = nc
+	if s.names == nil {
+		s.names = map[*Conn]string{}
+	}
+	s.names[c] = owner + process
+	switch now, ushers := s.p.enter(c, owner, process); {
+	case now:
+		s.begin(s.names[c])
+	case ushers != nil:
+		go s.p.usher(ctx, ushers, func(c *Conn) { s.begin(s.names[c]) }, nil)
+	}
+}
+
+// pipe is a connection of which nobody knows whether its client has gone.
+func pipe() net.Conn { a, _ := net.Pipe(); return a }
+
+// Of one owner's connections so many begin at once, and the rest one after another, each
+// process in its turn. No other owner's wait for them.
+func TestPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &paced{p: pace{rate: 10}}
+		for range firstAtOnce + 20 {
+			s.enter(t.Context(), pipe(), "a", "1")
+		}
+		s.enter(t.Context(), pipe(), "a", "2")
+		s.enter(t.Context(), pipe(), "b", "3")
+		s.enter(t.Context(), pipe(), "", "4")
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+2 || !slices.Contains(s.begun(), "b3") || !slices.Contains(s.begun(), "4") {
+			t.Fatalf("%d have begun at once", n)
+		}
+		if n := s.p.waiting(); n != 21 {
+			t.Errorf("%d wait", n)
+		}
+		time.Sleep(210 * time.Millisecond)
+		synctest.Wait()
+		if late := s.begun()[firstAtOnce+2:]; !slices.Equal(late, []string{"a1", "a2"}) {
+			t.Errorf("after two turns %v have begun", late)
+		}
+		time.Sleep(1900 * time.Millisecond)
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+23 || s.p.waiting() != 0 {
+			t.Errorf("%d have begun, %d wait", n, s.p.waiting())
+		}
+	})
+}
+
+// A lobby has one usher at a time, also where it is empty again and again.
+func TestPaceHasOneUsher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pace{rate: 10}
+		var ushers atomic.Int64
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		for i := range firstAtOnce + 500 {
+			c := &Conn{}
+			c.nc = pipe()
+			if _, l := p.enter(c, "a", "1"); l != nil {
+				if ushers.Add(1) > 1 {
+					t.Errorf("connection %d brings another usher", i)
+				}
+				wg.Go(func() {
+					p.usher(t.Context(), l, func(*Conn) { time.Sleep(60 * time.Millisecond) }, nil)
+					ushers.Add(-1)
+				})
+			}
+			if i >= firstAtOnce {
+				time.Sleep(time.Duration(90+i%20) * time.Millisecond)
+				synctest.Wait()
+			}
+		}
+	})
+}
+
+// Once the server ends nobody waits for a turn.
+func TestPaceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &paced{p: pace{rate: 1e-3}}
+		for range firstAtOnce + 20 {
+			s.enter(ctx, pipe(), "a", "1")
+		}
+		cancel()
+		synctest.Wait()
+		if n := len(s.begun()); n != firstAtOnce+20 {
+			t.Errorf("%d have begun", n)
+		}
+	})
+}
+
+// ownedEcho is an echo of somebody's.
+type ownedEcho struct{ Handler }
+
+func (ownedEcho) Owner() (owner, process string) { return "a", "1" }
+
+// A server whose listener has gone ends without turns, too.
+func TestPaceEndsWithItsListener(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newEcho()
+	s := NewServer(Limits{NewRate: 1e-3}, slog.New(slog.DiscardHandler), func(nc net.Conn) (Handler, error) {
+		e, err := h.handler(nc)
+		return ownedEcho{e}, err
+	})
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(t.Context(), ln) }()
+	for range firstAtOnce + 20 {
+		nc, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	eventually(t, "them to be accepted", s, func(st Stats) bool { return st.Waiting == 20 })
+	_ = ln.Close()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("it says nothing of its listener")
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it waits for connections that have not begun")
+	}
+}
+
+// Owners that have rested are forgotten, others are not.
+func TestPaceForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &paced{p: pace{rate: 10}}
+		for range firstAtOnce {
+			s.enter(t.Context(), pipe(), "busy", "1")
+		}
+		for i := range 10 * rested {
+			s.enter(t.Context(), pipe(), fmt.Sprint(i), "1")
+			time.Sleep(time.Second / 100)
+		}
+		if n := len(s.p.owners); n > rested+1 || s.p.owners["busy"] == nil {
+			t.Errorf("%d owners are remembered, the busy one: %v", n, s.p.owners["busy"])
+		}
+	})
+}
+
+// A client that has gone takes no turn from those that come after it.
+func TestPaceOfTheGone(t *testing.T) {
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	pair := func() (here, there net.Conn) {
+		there, err := net.Dial("unix", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		here, err = ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = here.Close(); _ = there.Close() })
+		return here, there
+	}
+	for _, tc := range []struct {
+		left string
+		gone bool
+	}{
+		{"", true},
+		{"\x00\x00\x00\x01x", false},
+		{"\x00\x00\x00\x01x\x00\x00\x00\x00", false},
+		{"\x00\x00\x00\x02x", true},
+		{"\x00\x00", true},
+		{"\x00\x00\x00\x00", true},
+		{"\x00\x00\x10\x00" + strings.Repeat("x", 600), true},
+		{"\x00\x00\x10\x01" + strings.Repeat("x", 4097), true},
+		{"\x00\x00\x10\x00" + strings.Repeat("x", 4096), false},
+	} {
+		here, there := pair()
+		if _, err := there.Write([]byte(tc.left)); err != nil {
+			t.Fatal(err)
+		}
+		if hasGone(here, 4096) {
+			t.Errorf("a client that has left %.9q and is there has gone", tc.left)
+		}
+		_ = there.Close()
+		if hasGone(here, 4096) != tc.gone {
+			t.Errorf("a client that has left %.9q has gone: %v, want %v", tc.left, !tc.gone, tc.gone)
+		}
+	}
+	const gone = 600
+	p := &pace{rate: 1}
+	begun, ended := make(chan *Conn, 1000), make(chan *Conn, 1000)
+	var last *Conn
+	var lobby *lobby
+	for i := range firstAtOnce + gone + 1 {
+		here, there := pair()
+		last = &Conn{}
+		last.nc = here
+		if i < firstAtOnce+gone {
+			_ = there.Close()
+		}
+		switch now, ushers := p.enter(last, "a", "1"); {
+		case now:
+			begun <- last
+		case ushers != nil:
+			lobby = ushers
+		}
+	}
+	lobby.limit.SetLimit(1000)
+	start := time.Now()
+	go p.usher(t.Context(), lobby, func(c *Conn) { begun <- c }, func(c *Conn) { ended <- c })
+	atOnce := 0
+	for c := range begun {
+		if c == last {
+			break
+		}
+		atOnce++
+	}
+	took := time.Since(start)
+	// Those that had gone when their turn came ended one after another, at a pace.
+	if atOnce+len(ended) != firstAtOnce+gone || len(ended) < gone-20 {
+		t.Errorf("%d began, %d of those that have gone did not", atOnce, len(ended))
+	}
+	if least := time.Duration((gone - 2*goesOnce) / PerProcessor(goes) * float64(time.Second)); took < least/2 {
+		t.Errorf("%d that have gone have ended after %v, want no less than %v", len(ended), took, least)
+	}
+}

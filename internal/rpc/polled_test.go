@@ -1,0 +1,137 @@
+package rpc
+
+import (
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// polled is a connection over a file descriptor that is looked at every millisecond
+// instead of waited for, so that it stands in virtual time.
+type polled struct {
+	net.Conn // none: no test asks for its addresses
+	fd       int
+
+	mu       sync.Mutex
+	until    [2]time.Time // deadlines of reads and of writes
+	closed   bool
+	hears    time.Duration // how often a write that waits is told that it may go on
+	onExtend func()        // before a deadline of writes is set that is to come
+}
+
+const (
+	reads = iota
+	writes
+)
+
+// pollPair returns the two ends of a connection, which is gone when the test ends.
+func pollPair(t *testing.T) (near, far *polled) {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range fds {
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Close(fd) })
+	}
+	return &polled{fd: fds[0]}, &polled{fd: fds[1]}
+}
+
+func (p *polled) set(hears time.Duration, onExtend func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hears, p.onExtend = hears, onExtend
+}
+
+// each calls f until it says that it is done.
+func (p *polled) each(way int, f func(fd uintptr) bool) error {
+	var last time.Time
+	for {
+		p.mu.Lock()
+		until, closed, hears := p.until[way], p.closed, p.hears
+		p.mu.Unlock()
+		now := time.Now()
+		switch {
+		case closed:
+			return net.ErrClosed
+		case !until.IsZero() && !now.Before(until):
+			return os.ErrDeadlineExceeded
+		case way == writes && now.Sub(last) < hears:
+		case f(uintptr(p.fd)):
+			return nil
+		default:
+			last = now
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (p *polled) Read(b []byte) (n int, err error) {
+	e := p.each(reads, func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), b)
+		return err != syscall.EAGAIN
+	})
+	switch {
+	case e != nil:
+		return 0, e
+	case n == 0 && err == nil:
+		err = net.ErrClosed
+	}
+	return max(n, 0), err
+}
+
+func (p *polled) Write(b []byte) (n int, err error) {
+	e := p.each(writes, func(fd uintptr) bool {
+		var more int
+		more, err = syscall.Write(int(fd), b[n:])
+		n += max(more, 0)
+		return n == len(b) || err != nil && err != syscall.EAGAIN
+	})
+	if e != nil {
+		err = e
+	}
+	return n, err
+}
+
+func (p *polled) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return syscall.Shutdown(p.fd, syscall.SHUT_RDWR)
+}
+
+func (p *polled) setDeadline(t time.Time, ways ...int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, way := range ways {
+		p.until[way] = t
+	}
+	return nil
+}
+
+func (p *polled) SetDeadline(t time.Time) error     { return p.setDeadline(t, reads, writes) }
+func (p *polled) SetReadDeadline(t time.Time) error { return p.setDeadline(t, reads) }
+
+func (p *polled) SetWriteDeadline(t time.Time) error {
+	p.mu.Lock()
+	extends := p.onExtend
+	p.mu.Unlock()
+	if extends != nil && t.After(time.Now()) {
+		extends()
+	}
+	return p.setDeadline(t, writes)
+}
+
+func (p *polled) SyscallConn() (syscall.RawConn, error) { return polledRaw{p}, nil }
+
+type polledRaw struct{ p *polled }
+
+func (r polledRaw) Control(f func(fd uintptr)) error    { f(uintptr(r.p.fd)); return nil }
+func (r polledRaw) Read(f func(fd uintptr) bool) error  { return r.p.each(reads, f) }
+func (r polledRaw) Write(f func(fd uintptr) bool) error { return r.p.each(writes, f) }

@@ -1,0 +1,128 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestRetire: a connection that gives way answers what was asked, takes no more,
+// says that nothing was sent, and closes when all is answered.
+func TestRetire(t *testing.T) {
+	address, cfg := serveSecured(t)
+	c := dialSecured(t, address, cfg)
+	ask := func() error {
+		call, err := c.Do(t.Context(), time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("100000")})
+		c.Release(call)
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	var r Redialer
+	r.live.Store(c)
+	replaced, err := r.Replace(t.Context(), func(old *Client) (*Client, error) {
+		if old != c || r.Live() != nil || r.Idle() {
+			t.Error("the old connection is not hidden")
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		if _, err := r.Get(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a call does not wait for the new one: %v", err)
+		}
+		if err := old.Retire(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := ask(); !errors.Is(err, ErrRetiring) || !errors.Is(err, ErrNotSent) {
+			t.Errorf("after it was retired: %v", err)
+		}
+		if old.Err() != nil {
+			t.Errorf("it ends before Finish: %v", old.Err())
+		}
+		old.Finish()
+		return dialSecured(t, address, cfg), nil
+	})
+	if err != nil || !replaced {
+		t.Fatal(replaced, err)
+	}
+	<-c.Done()
+	if now := r.Live(); now == nil || now == c {
+		t.Error("the new one is not in its place")
+	}
+	r.Close()
+}
+
+// TestRetireFull: a connection with as many calls as it may have gives way, and loses
+// none of them.
+func TestRetireFull(t *testing.T) {
+	h := newEcho()
+	_, dial, _ := serve(t, h, Limits{})
+	c := newTestClient(t, dial, ClientConfig{MaxCalls: 2})
+	done := make(chan error, 2)
+	for range 2 {
+		go func() {
+			call, err := c.Do(t.Context(), time.Minute, getRequest("wait"))
+			c.Release(call)
+			done <- err
+		}()
+	}
+	for c.InFlight() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := c.Retire(t.Context()); err != nil {
+		t.Errorf("it does not give way: %v", err)
+	}
+	c.Finish()
+	close(h.release)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Errorf("a call is lost: %v", err)
+		}
+	}
+	<-c.Done()
+}
+
+// TestRetireLong: a connection that gives way has sent all that was asked when its last
+// call is answered, also long requests that waited behind one another.
+func TestRetireLong(t *testing.T) {
+	conns := socketPair(t)
+	c := NewClient(conns[0], ClientConfig{})
+	defer c.Close()
+	const n = 5
+	for range n {
+		q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
+		if err := c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1)}); err != nil {
+			t.Fatal(err)
+		}
+		c.Flush()
+	}
+	retired := make(chan error, 1)
+	go func() { retired <- c.Retire(t.Context()) }()
+	for !c.Retiring() {
+		time.Sleep(time.Millisecond)
+	}
+	for sent := 0; ; sent++ {
+		var q wire.Request
+		if frame, err := tryReadFrame(conns[1]); err != nil {
+			t.Fatal(err)
+		} else if err := wire.DecodeRequest(frame, &q); err != nil {
+			t.Fatal(err)
+		}
+		if q.Op != wire.OpPing {
+			continue
+		}
+		if sent < n {
+			t.Errorf("its last call is sent after %d requests of %d", sent, n)
+		}
+		if _, err := conns[1].Write(wire.AppendReply(nil, q.Op, &wire.Reply{ID: q.ID})); err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	if err := <-retired; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,132 @@
+package rpc
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A frame takes memory as its bytes come: never more than twice what is there of
+// it, or the 64 KiB that a read takes. One that finds no room is answered BUSY at
+// once; what is yet to come of it is read and dropped, and the connection goes on.
+
+// makeRoom makes the full buffer larger, for a frame that has begun in it.
+func (c *Conn) makeRoom() error {
+	need := roomFor(wire.LengthSize+wire.FrameLength(c.buf), len(c.buf))
+	if err := c.hold(int64(need)); err != nil {
+		return c.drop(err)
+	}
+	c.grow(need)
+	return nil
+}
+
+// page is what the allocator rounds large sizes up to, in bytes.
+const page = 8 << 10
+
+// waits is called before the reader waits with a frame that is not complete.
+func (c *Conn) waits() error {
+	if err := c.stream.waits(); err != nil {
+		return c.dropNow(err)
+	}
+	return nil
+}
+
+// dropNow is drop, outside of a batch.
+func (c *Conn) dropNow(why error) error {
+	c.acquireOut()
+	defer c.releaseOut()
+	err := c.drop(why)
+	if e := c.flush(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// drop answers the frame that has begun with BUSY, and lets go of it. A frame
+// whose id has not come ends the connection: there is nothing to answer to.
+func (c *Conn) drop(why error) error {
+	c.shared.dropped.Add(1)
+	if c.w-c.r < wire.LengthSize {
+		return why
+	}
+	id, ok := wire.PeekID(c.buf[c.r+wire.LengthSize : c.w])
+	if !ok {
+		return why
+	}
+	length := wire.FrameLength(c.buf[c.r:])
+	c.skip = wire.LengthSize + length - (c.w - c.r)
+	c.r, c.w = 0, 0
+	c.release()
+	c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "a request of %d bytes: %v", length, why))
+	return nil
+}
+
+// skipped drops what has come of a frame for which there was no memory. It says
+// whether that was all there is.
+func (c *Conn) skipped() bool {
+	n := min(c.skip, c.w-c.r)
+	c.skip -= n
+	if c.r += n; c.r < c.w {
+		return false
+	}
+	c.release()
+	return c.skip > 0
+}
+
+// stuckAfter is how long answers have waited when others that need their memory may
+// have the connection closed, whether its peer takes some of them or none. One that
+// takes within a second all that waits keeps it, however much that is.
+const stuckAfter = time.Second
+
+// give is called by others: see Budget.
+func (c *Conn) give() int64 {
+	if n := c.held.Load(); n > fewBytes && c.wanted.CompareAndSwap(false, true) {
+		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+		return n
+	}
+	if since := c.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
+		n := c.answers.Load() // it may be given before Kill returns
+		c.squeezed.Store(true)
+		c.Kill()
+		return n
+	}
+	return 0
+}
+
+// giveFrame lets others have what the frame that has begun holds, if one has.
+func (c *Conn) giveFrame() error {
+	for again := true; again; again = c.wanted.Load() {
+		c.wanted.Store(false)
+		if err := c.letGo(); err != nil {
+			return err
+		}
+		if err := c.nc.SetReadDeadline(c.due); err != nil {
+			return err
+		}
+	}
+	return c.ending()
+}
+
+// letGo gives up what the frame that has begun holds.
+func (c *Conn) letGo() error {
+	switch {
+	case c.held.Load() <= fewBytes || c.w == c.r:
+		return nil
+	case c.w-c.r > fewBytes:
+		return c.dropNow(ErrBusy)
+	}
+	return c.putAside()
+}
+
+// late says whether the time of the frame that has begun is over. A wake-up may be by
+// others too, and come after the reader has seen that they want memory.
+func (c *Conn) late() bool { return !c.due.IsZero() && !time.Now().Before(c.due) }
+
+// Hold takes memory for a request that waits, until Free.
+func (c *Conn) Hold(n int) error { return c.account.Take(ForRequests, int64(n)) }
+
+// Free gives it back.
+func (c *Conn) Free(n int) { c.account.Give(ForRequests, int64(n)) }
+
+// Account is what the connection holds.
+func (c *Conn) Account() *Account { return c.account }

@@ -1,0 +1,249 @@
+package rpc
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Secured is a TLS connection that is written to and read from as one in plain
+// is: an answer is sent without waiting where there is room for it, and a reader
+// looks again before it waits.
+type Secured struct {
+	*tls.Conn
+	line *line
+}
+
+// Secure makes a TLS connection over nc. The handshake is the caller's.
+func Secure(nc net.Conn, over func(net.Conn) *tls.Conn) *Secured {
+	l := &line{Conn: nc}
+	return &Secured{Conn: over(l), line: l}
+}
+
+// line is the connection below TLS. What does not fit into the socket's buffer
+// waits here, encrypted: it cannot be taken back. So a write to the TLS
+// connection need not wait, and the rest goes out with the next write that may.
+type line struct {
+	net.Conn
+	raw syscall.RawConn // nil until the handshake is over, and without a file descriptor
+
+	// Of the reader.
+	in     []byte
+	n      int
+	rerr   error
+	looks  int  // how often to look before waiting
+	rested bool // the reader has waited
+	noWait bool // do not wait: errNothing
+	readFn func(fd uintptr) bool
+
+	mu    sync.Mutex // held while it writes
+	fd    writer
+	rest  []byte // encrypted and not written
+	waits bool   // a write waits until it is done
+}
+
+// maxRest bounds what may wait: one batch of answers, and alerts.
+const maxRest = 1 << 20
+
+// maxRecord is how many bytes TLS encrypts at once.
+const maxRecord = 16 << 10
+
+var (
+	errRest = errors.New("the peer takes nothing, and too much waits for it")
+	// errNothing is temporary: TLS goes on after it.
+	errNothing error = nothing{}
+)
+
+type nothing struct{}
+
+func (nothing) Error() string   { return "there is nothing to be read" }
+func (nothing) Timeout() bool   { return false }
+func (nothing) Temporary() bool { return true }
+
+// adopt lets the line's own reads and writes begin, if nc is over a file
+// descriptor.
+func (l *line) adopt(timeout time.Duration, onBlock func() error) bool {
+	sc, ok := l.Conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	l.readFn = l.tryRead
+	l.fd.init(l.Conn, raw, timeout, onBlock)
+	l.raw = raw
+	return true
+}
+
+// Read reads what there is, or waits.
+func (l *line) Read(b []byte) (int, error) {
+	if l.raw == nil {
+		return l.Conn.Read(b)
+	}
+	l.in, l.n, l.rerr = b, 0, nil
+	err := l.raw.Read(l.readFn)
+	l.in = nil
+	if err == nil {
+		err = l.rerr
+	}
+	return l.n, err
+}
+
+func (l *line) tryRead(fd uintptr) bool {
+	left := l.looks
+	l.looks = 0
+	for {
+		n, err := syscall.Read(int(fd), l.in)
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN && l.noWait:
+			l.rerr = errNothing
+			return true
+		case err == syscall.EAGAIN && left > 0:
+			left--
+			runtime.Gosched()
+		case err == syscall.EAGAIN:
+			l.rested = true
+			return false
+		case err != nil:
+			l.rerr = os.NewSyscallError("read", err)
+			return true
+		case n == 0:
+			l.rerr = io.EOF
+			return true
+		default:
+			l.n = n
+			return true
+		}
+	}
+}
+
+// Write takes what TLS has encrypted.
+func (l *line) Write(b []byte) (n int, err error) {
+	if l.raw == nil {
+		return l.Conn.Write(b)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.waits {
+		if err := l.fd.write(b); err != nil {
+			return 0, err
+		}
+		return len(b), nil
+	}
+	if len(l.rest) == 0 {
+		if n, err = l.fd.writeNow(b); err != nil {
+			return n, err
+		}
+	}
+	if len(l.rest)+len(b)-n > maxRest {
+		return n, errRest
+	}
+	l.rest = append(l.rest, b[n:]...)
+	return len(b), nil
+}
+
+// write writes what waits, and then all of b through over, or fails after the
+// timeout.
+func (l *line) write(over net.Conn, b []byte) error {
+	if err := l.wait(); err != nil {
+		return err
+	}
+	var err error
+	if len(b) > 0 {
+		_, err = over.Write(b)
+	}
+	l.mu.Lock()
+	l.waits = false
+	l.mu.Unlock()
+	return err
+}
+
+// wait writes what waits, and lets writes wait from then on.
+func (l *line) wait() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.rest) > 0 {
+		if err := l.fd.write(l.rest); err != nil {
+			return err
+		}
+		l.rest = l.rest[:0]
+		if cap(l.rest) > smallBuffer {
+			l.rest = nil
+		}
+	}
+	l.waits = true
+	return nil
+}
+
+// writeNow encrypts b and writes it through over, until something waits.
+func (l *line) writeNow(over net.Conn, b []byte) (n int, err error) {
+	for n < len(b) && !l.behind() {
+		part := b[n:min(len(b), n+maxRecord)]
+		if _, err := over.Write(part); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return n, nil
+}
+
+// behind says whether something waits to be written.
+func (l *line) behind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.rest) > 0
+}
+
+// readSecured is readEach over TLS.
+func (s *stream) readSecured(batch func(n int) error) error {
+	first := make([]byte, firstRead)
+	for {
+		if s.r < s.w { // whether the read waits is not known
+			if err := s.onWait(); err != nil {
+				return err
+			}
+		}
+		idle := s.buf == nil
+		n, err := s.readSome(first)
+		if s.line.rested {
+			s.busy, s.line.rested = 0, false
+		}
+		if idle && n == len(first) && err == nil {
+			more, e := s.readMore()
+			n, err = n+more, e
+		}
+		if n > 0 {
+			if e := batch(n); e != nil || err == nil {
+				err = e
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if s.served && s.inCompany() && n < lookBelow {
+			s.line.looks = looks - 1
+			runtime.Gosched()
+		}
+	}
+}
+
+// readMore reads the rest of what was encrypted at once.
+func (s *stream) readMore() (n int, err error) {
+	s.line.noWait = true
+	n, err = s.nc.Read(s.buf[s.w:])
+	s.line.noWait = false
+	s.w += n
+	if errors.Is(err, errNothing) {
+		err = nil
+	}
+	return n, err
+}

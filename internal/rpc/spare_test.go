@@ -1,0 +1,202 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// exhaust takes all descriptors of this process but n, and returns what gives all back.
+func exhaust(t *testing.T, n int) (free func()) {
+	t.Helper()
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	few := was
+	few.Cur = min(few.Cur, 256)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	var list []*os.File
+	for {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			break
+		}
+		list = append(list, f)
+	}
+	for _, f := range list[len(list)-n:] {
+		_ = f.Close()
+	}
+	list = list[:len(list)-n]
+	free = func() {
+		for _, f := range list {
+			_ = f.Close()
+		}
+		list = nil
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)
+	}
+	t.Cleanup(free)
+	return free
+}
+
+// steal takes the last descriptor, as another goroutine may.
+func steal(t *testing.T) {
+	if f, err := os.Open(os.DevNull); err == nil {
+		t.Cleanup(func() { _ = f.Close() })
+	}
+}
+
+// contended is a listener beside a goroutine that takes each descriptor which is free
+// before an Accept, or after the end of a connection, while the test says so.
+type contended struct {
+	net.Listener
+	t      *testing.T
+	before atomic.Pointer[func()] // Accept
+	after  atomic.Pointer[func()] // a connection is closed
+}
+
+type contendedConn struct {
+	*net.UnixConn
+	ln *contended
+}
+
+func (c *contended) Accept() (net.Conn, error) {
+	if f := c.before.Swap(nil); f != nil {
+		(*f)()
+	}
+	nc, err := c.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &contendedConn{nc.(*net.UnixConn), c}, nil
+}
+
+func (c *contendedConn) Close() error {
+	err := c.UnixConn.Close()
+	if f := c.ln.after.Swap(nil); f != nil {
+		(*f)()
+	}
+	return err
+}
+
+// scarcity serves on a socket, and has clients that wait for it.
+type scarcity struct {
+	*testing.T
+	ln      *contended
+	server  *Server
+	clients []net.Conn
+	served  atomic.Int64
+}
+
+func newScarcity(t *testing.T, clients int) *scarcity {
+	t.Helper()
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scarcity{T: t, ln: &contended{Listener: ln, t: t}}
+	s.server = NewServer(Limits{}, slog.New(slog.DiscardHandler), func(net.Conn) (Handler, error) {
+		s.served.Add(1)
+		return nil, errors.New("it has had a descriptor")
+	})
+	for range clients {
+		c, err := net.Dial("unix", ln.Addr().String()) // it waits to be accepted
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		s.clients = append(s.clients, c)
+	}
+	return s
+}
+
+// serve begins.
+func (s *scarcity) serve(ln net.Listener) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.server.Serve(ctx, ln) }()
+	s.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.Error(err)
+		}
+	})
+}
+
+// told waits until a client knows that it is not served.
+func (s *scarcity) told(i int) {
+	s.Helper()
+	_ = s.clients[i].SetReadDeadline(time.Now().Add(30 * time.Second))
+	if _, err := s.clients[i].Read(make([]byte, 1)); err != io.EOF {
+		s.Fatalf("client %d: %v", i, err)
+	}
+}
+
+func (s *scarcity) counts(served, rejected int64) {
+	s.Helper()
+	for end := time.Now().Add(30 * time.Second); s.served.Load() != served || s.server.Stats().Rejected != rejected; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			s.Fatalf("%d had a descriptor and %d were rejected, want %d and %d", s.served.Load(), s.server.Stats().Rejected, served, rejected)
+		}
+	}
+}
+
+// Without descriptors each client that comes is told at once. Nobody else gets the
+// spare one, however fast.
+func TestNoDescriptors(t *testing.T) {
+	s := newScarcity(t, 3)
+	ln := s.server.Sparing(s.ln)
+	free := exhaust(t, 0)
+	faster := func() {
+		if s.server.Stats().Rejected == 0 { // later it is the spare one's turn: see below
+			steal(t)
+		}
+	}
+	s.ln.after.Store(&faster)
+	s.serve(ln)
+	s.told(0)
+	s.told(1)
+	s.told(2)
+	s.counts(0, 3)
+	free()
+}
+
+// A spare descriptor that another goroutine has taken is replaced once there is one,
+// before the next time that there is none.
+func TestSpareDescriptorIsReplaced(t *testing.T) {
+	s := newScarcity(t, 2)
+	ln := s.server.Sparing(s.ln)
+	free := exhaust(t, 0)
+	again := func() { steal(t) }
+	first := func() { s.ln.before.Store(&again) } // the second Accept is that in the spare one's place
+	s.ln.before.Store(&first)
+	s.serve(ln)
+	for end := time.Now().Add(30 * time.Second); s.ln.before.Load() != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the descriptor is not taken")
+		}
+	}
+	free()
+	s.told(0)
+	s.told(1)
+	s.counts(2, 2) // handlers refuse them
+	exhaust(t, 1)
+	c, err := net.Dial("unix", s.ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	s.clients = append(s.clients, c)
+	s.told(2)
+	s.counts(2, 3)
+}

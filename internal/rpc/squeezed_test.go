@@ -1,0 +1,133 @@
+package rpc
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSlowTakersGive: connections that take their answers steadily, and hold most of
+// the memory all the while, give it to others.
+func TestSlowTakersGive(t *testing.T) {
+	for _, over := range []string{"socket", "TLS"} {
+		t.Run(over, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const mb = 1 << 20
+				budget := NewBudget(16 * mb)
+				var conns []*Conn
+				var all sync.WaitGroup
+				for range 4 {
+					nc, c, _, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{Budget: budget}, over)
+					if _, err := nc.Write(getFrame(1, "big 3400000")); err != nil {
+						t.Fatal(err)
+					}
+					conns = append(conns, c)
+					all.Go(func() {
+						for take(nc, 50<<10, 50<<10, 900*time.Millisecond) == nil {
+						}
+						_ = nc.Close()
+						<-ended
+					})
+				}
+				time.Sleep(5 * time.Second)
+				if n := budget.Stats().Total(); n < 13*mb {
+					t.Fatalf("%d bytes are held", n)
+				}
+				other := budget.Open("uid 1", "", nil)
+				got := 0
+				for range 30 { // three seconds
+					if other.Take(ForFrames, mb/4) == nil {
+						got++
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+				if got < 28 {
+					t.Errorf("a neighbour got %d quarters of a MiB, half of 7/8 are 28", got)
+				}
+				squeezed := 0
+				for _, c := range conns {
+					if c.squeezed.Load() {
+						squeezed++
+					}
+					c.Kill()
+				}
+				all.Wait()
+				if st := budget.Stats(); squeezed == 0 || squeezed == 4 || st.Taken != int64(squeezed) {
+					t.Errorf("%d connections of 4 were ended, %d had to give", squeezed, st.Taken)
+				}
+				if n := budget.Stats().Total() - other.Used(); n != 0 {
+					t.Errorf("%d bytes are held at the end", n)
+				}
+			})
+		})
+	}
+}
+
+// TestFastTakerKeeps: a connection that takes all of its answers within a second keeps
+// what it holds, although some of them always wait.
+func TestFastTakerKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, atOnce = 100_000, 6
+		nc, c, _, ended := servePolled(t, values{}, Limits{}, "")
+		ask := func() {
+			for range atOnce {
+				if _, err := nc.Write(getFrame(1, "100000")); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		ask()
+		ask()
+		waited := 0
+		for range 100 {
+			if err := take(nc, atOnce*size, atOnce*size, 100*time.Millisecond); err != nil {
+				t.Fatal(err)
+			}
+			ask()
+			synctest.Wait()
+			c.mu.Lock()
+			if len(c.queue.wait()) > 0 {
+				waited++
+			}
+			c.mu.Unlock()
+			if n := c.give(); n != 0 {
+				t.Fatalf("it gave %d bytes", n)
+			}
+		}
+		if waited != 100 {
+			t.Errorf("answers waited %d times of 100", waited)
+		}
+		time.Sleep(stuckAfter)
+		if c.give() == 0 {
+			t.Error("it gives nothing when it has taken nothing for a second")
+		}
+		c.Kill()
+		_, _ = io.Copy(io.Discard, nc)
+		<-ended
+		_ = nc.Close()
+	})
+}
+
+// TestManySlowAnswersGive: each answer is taken within a second, and those behind it
+// wait for longer.
+func TestManySlowAnswersGive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, c, _, ended := servePolled(t, values{}, Limits{}, "")
+		if _, err := nc.Write(bytes.Repeat(getFrame(1, "40000"), 300)); err != nil {
+			t.Fatal(err)
+		}
+		if err := take(nc, 250<<10, 50<<10, 900*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if n := c.give(); n < 256<<10 {
+			t.Errorf("it gives %d bytes", n)
+		}
+		c.Kill()
+		_, _ = io.Copy(io.Discard, nc)
+		<-ended
+		_ = nc.Close()
+	})
+}

@@ -1,0 +1,166 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// servePolled serves one connection in virtual time, over TLS or not.
+func servePolled(t *testing.T, h Handler, l Limits, over string) (nc net.Conn, c *Conn, below *polled, ended chan error) {
+	t.Helper()
+	near, far := pollPair(t)
+	nc = near
+	var there net.Conn = far
+	if over == "TLS" {
+		a := peertest.NewAuthority(t, "one")
+		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+		server := Secure(far, func(below net.Conn) *tls.Conn {
+			return tls.Server(below, &tls.Config{Certificates: []tls.Certificate{a.Certificate(t, []string{"b"})}})
+		})
+		done := make(chan error, 1)
+		go func() { done <- client.Handshake() }()
+		if err := errors.Join(server.Handshake(), <-done); err != nil {
+			t.Fatal(err)
+		}
+		nc, there = client, server
+	}
+	c = newConn(there, newShared(l), "uid 0", "")
+	c.handler = h
+	ended = make(chan error, 1)
+	go func() { ended <- c.serve() }()
+	return nc, c, far, ended
+}
+
+// take reads n bytes, so many at a time and with such pauses.
+func take(r io.Reader, n, atOnce int, pause time.Duration) error {
+	b := make([]byte, atOnce)
+	for n > 0 {
+		got, err := io.ReadFull(r, b[:min(n, atOnce)])
+		if n -= got; err != nil {
+			return errors.Join(err, errors.New("bytes are missing"))
+		}
+		time.Sleep(pause)
+	}
+	return nil
+}
+
+// TestSteadyReader: whoever takes an answer slowly has all of it, also where the
+// system is late to tell that it does; and is cut off once nothing is taken.
+func TestSteadyReader(t *testing.T) {
+	for _, tc := range []struct {
+		name, over string
+		hears      time.Duration
+		end        time.Duration // at most, after the last bytes were taken
+	}{
+		{"socket", "", 0, 1010 * time.Millisecond},
+		{"socket, told late", "", time.Hour, 2 * time.Second},
+		{"TLS", "TLS", 0, 1010 * time.Millisecond},
+		{"TLS, told late", "TLS", time.Hour, 2 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const size = 3_000_000
+				nc, c, below, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{WriteTimeout: time.Second}, tc.over)
+				below.set(tc.hears, nil)
+				if _, err := nc.Write(append(getFrame(1, "big 3000000"), getFrame(2, "big 3000000")...)); err != nil {
+					t.Fatal(err)
+				}
+				if err := take(nc, size+size/2, 64<<10, 900*time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+				last := time.Now().Add(-900 * time.Millisecond)
+				if err := <-ended; !errors.Is(err, ErrSlowReader) || c.shared.stats().SlowReaders != 1 {
+					t.Errorf("ended with %v", err)
+				}
+				if took := time.Since(last); took > tc.end {
+					t.Errorf("it was cut off after %v", took)
+				}
+			})
+		})
+	}
+}
+
+// TestSteadyPeer: the same of requests to another host, as long as a call waits for
+// them; after that they hold no memory for long.
+func TestSteadyPeer(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		wait time.Duration
+		all  bool
+	}{{"a call waits", time.Hour, true}, {"none waits any more", 5 * time.Second, false}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := pollPair(t)
+				budget := NewBudget(0)
+				c := NewClient(far, ClientConfig{WriteTimeout: time.Second, Budget: budget, Owner: "node b"})
+				value := make([]byte, 3_000_000)
+				done := make(chan error, 1)
+				go func() {
+					_, err := c.Do(context.Background(), tc.wait, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: value})
+					done <- err
+				}()
+				began := time.Now()
+				err := take(near, len(value), 64<<10, 900*time.Millisecond)
+				if took := time.Since(began); (err == nil) != tc.all || !tc.all && took > 10*time.Second {
+					t.Errorf("after %v: %v", took, err)
+				}
+				_ = c.Close()
+				if err := <-done; !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNoAnswer) {
+					t.Error(err)
+				}
+				if n := budget.Stats().Total(); n != 0 {
+					t.Errorf("%d bytes are held at the end", n)
+				}
+			})
+		})
+	}
+}
+
+// TestSteadyPipe: the same where whether a write waits is not known.
+func TestSteadyPipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{WriteTimeout: time.Second})
+		if _, err := nc.Write(append(getFrame(1, "big 3000000"), getFrame(2, "big 3000000")...)); err != nil {
+			t.Fatal(err)
+		}
+		if err := take(nc, 4_500_000, 64<<10, 900*time.Millisecond); err != nil {
+			t.Error(err)
+		}
+		began := time.Now()
+		if err := <-ended; !errors.Is(err, ErrSlowReader) {
+			t.Errorf("ended with %v", err)
+		}
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("it was cut off after %v", took)
+		}
+	})
+}
+
+// TestKilledAsItBlocks: a connection that is ended while its writer begins to wait
+// ends at once, however steadily its answers are taken.
+func TestKilledAsItBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nc, c, below, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{}, "")
+		below.set(0, c.Kill)
+		if _, err := nc.Write(getFrame(1, "big 3000000")); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		taken := make(chan error)
+		go func() { taken <- take(nc, 3_000_000, 64<<10, 900*time.Millisecond) }()
+		<-ended
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it has ended after %v", took)
+		}
+		<-taken
+	})
+}

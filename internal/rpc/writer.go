@@ -1,0 +1,134 @@
+package rpc
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// writer writes to a file descriptor. It sets a deadline only for a write that
+// would block, and moves it on when the peer has taken something. One goroutine at
+// a time uses it.
+type writer struct {
+	nc      net.Conn
+	raw     syscall.RawConn // nil where nc is not over a file descriptor
+	timeout time.Duration
+	onBlock func() error // before a write waits, when its deadline is set
+
+	rest  []byte
+	left  int // of rest, when the deadline was set
+	err   error
+	timed bool // a deadline is set
+	late  bool // it is over: one more look
+	now   bool // do not wait
+	tryFn func(fd uintptr) bool
+}
+
+func (w *writer) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, onBlock func() error) {
+	w.nc, w.raw, w.timeout, w.onBlock, w.tryFn = nc, raw, timeout, onBlock, w.try
+}
+
+// write writes all of b, or fails when the peer has taken nothing for the timeout.
+// The system tells of room when a good part of a socket's buffer is free; a peer
+// may have taken less by then, so that a look must decide.
+func (w *writer) write(b []byte) error {
+	if w.raw == nil {
+		return w.writeBlind(b)
+	}
+	w.rest, w.left, w.err = b, len(b), nil
+	err := w.raw.Write(w.tryFn)
+	for errors.Is(err, os.ErrDeadlineExceeded) {
+		w.late = true
+		if err = w.untime(); err == nil {
+			err = w.raw.Write(w.tryFn)
+		}
+	}
+	w.rest, w.late = nil, false
+	if w.timed {
+		if e := w.untime(); err == nil {
+			err = e
+		}
+	}
+	if err == nil {
+		err = w.err
+	}
+	return err
+}
+
+// untime takes the deadline away.
+func (w *writer) untime() error {
+	w.timed = false
+	return w.nc.SetWriteDeadline(time.Time{})
+}
+
+// writeBlind is write where it is not known whether a write waits, nor what the
+// peer has taken of it, until the timeout.
+func (w *writer) writeBlind(b []byte) error {
+	for {
+		if err := w.nc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+			return err
+		}
+		if err := w.onBlock(); err != nil {
+			return err
+		}
+		n, err := w.nc.Write(b)
+		if n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		b = b[n:]
+	}
+}
+
+// writeNow writes as much of b as can be written without waiting: nothing, where nc
+// is not over a file descriptor.
+func (w *writer) writeNow(b []byte) (n int, err error) {
+	if w.raw == nil {
+		return 0, nil
+	}
+	w.rest, w.err, w.now = b, nil, true
+	err = w.raw.Write(w.tryFn)
+	n = len(b) - len(w.rest)
+	w.rest, w.now = nil, false
+	if err == nil {
+		err = w.err
+	}
+	return n, err
+}
+
+func (w *writer) try(fd uintptr) bool {
+	for len(w.rest) > 0 {
+		n, err := syscall.Write(int(fd), w.rest)
+		switch {
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
+			return w.now || !w.waits()
+		case err != nil:
+			w.err = err
+			return true
+		default:
+			w.rest = w.rest[n:]
+		}
+	}
+	return true
+}
+
+// waits says whether to wait, and until when. What ends the connection sets a
+// deadline that is over, which this one may take the place of: onBlock comes after
+// it, and knows.
+func (w *writer) waits() bool {
+	taken := len(w.rest) < w.left
+	switch {
+	case w.late && !taken:
+		w.err = os.ErrDeadlineExceeded
+	case taken || !w.timed:
+		w.timed, w.left = true, len(w.rest)
+		w.err = w.nc.SetWriteDeadline(time.Now().Add(w.timeout))
+	}
+	w.late = false
+	if w.err == nil {
+		w.err = w.onBlock()
+	}
+	return w.err == nil
+}

@@ -1,0 +1,65 @@
+package wire
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// TestNewest: whatever version a message between sidecars has, Newest finds it.
+func TestNewest(t *testing.T) {
+	names := []string{"Clock", "Version", "AsOf", "Event"}
+	found := 0
+	// each sets one version after the other, in all that a message has.
+	var each func(v reflect.Value, path string, check func(path string))
+	each = func(v reflect.Value, path string, check func(string)) {
+		switch v.Kind() {
+		case reflect.Slice:
+			if k := v.Type().Elem().Kind(); k == reflect.Struct {
+				v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+				each(v.Index(1), path+"[1]", check)
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				f, name := v.Field(i), v.Type().Field(i).Name
+				if f.Kind() == reflect.Uint64 && slices.Contains(names, name) {
+					f.SetUint(math.MaxUint64)
+					check(path + "." + name)
+					f.SetUint(0)
+				} else if f.CanSet() && v.Type() != reflect.TypeFor[Reply]() { // its items are its own kind
+					each(f, path+"."+name, check)
+				}
+			}
+		}
+	}
+	for _, m := range []interface{ Newest() uint64 }{
+		&PeerHello{}, &Poll{}, &Acquire{}, &Acquired{}, &Auth{}, &Authorized{}, &Note{}, &Noted{}, &Pulled{}, &Fetched{}, &Followed{}, &Reply{},
+	} {
+		name := reflect.TypeOf(m).Elem().Name()
+		each(reflect.ValueOf(m).Elem(), name, func(path string) {
+			found++
+			if m.Newest() != math.MaxUint64 {
+				t.Errorf("the newest version of a message with %s is %d", path, m.Newest())
+			}
+		})
+		if m.Newest() != 0 {
+			t.Errorf("the newest version of an empty %s is %d", name, m.Newest())
+		}
+	}
+	if found != 25 {
+		t.Errorf("%d versions in all messages: the test is about 25", found)
+	}
+	if r := (&Reply{Items: []Reply{{}, {AsOf: 7}}}); r.Newest() != 7 {
+		t.Errorf("the newest version of items is %d", r.Newest())
+	}
+	var e Events
+	for _, v := range []uint64{3, 9, 5} {
+		e.Add(EventChanged, 1, v, nil)
+	}
+	for _, m := range []interface{ Newest() uint64 }{&Followed{Events: e}, &Relay{Events: e}} {
+		if m.Newest() != 9 {
+			t.Errorf("the newest version of events in %T is %d", m, m.Newest())
+		}
+	}
+}

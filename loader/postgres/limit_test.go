@@ -1,0 +1,139 @@
+package postgres
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func message(kind byte, length int) []byte {
+	b := make([]byte, 5+length)
+	b[0] = kind
+	binary.BigEndian.PutUint32(b[1:], uint32(4+length))
+	return b
+}
+
+func TestLimit(t *testing.T) {
+	row, notice, setting := message('D', 995), message('N', 65_531), message('S', 1019) // 1000, 64 KiB, 1 KiB
+	for _, tc := range []struct {
+		name   string
+		answer []byte
+		most   int
+		want   bool
+	}{
+		{"rows", bytes.Repeat(row, 10), 10_000, true},
+		{"one too many", bytes.Repeat(row, 11), 10_000, false},
+		{"of a list", bytes.Repeat(row, 10_000), -1, true},
+		{"stated alone", row[:5], 999, false},
+		{"notices", bytes.Repeat(notice, 4)[:4*65_536-1], 0, true},
+		{"notices too many", bytes.Repeat(notice, 5), 0, false},
+		{"settings", bytes.Repeat(setting, 64), 0, true},
+		{"settings too many", bytes.Repeat(setting, 65), 0, false},
+		{"in a list", bytes.Repeat(notice, 5), -1, false},
+		{"a length that is none", []byte{'D', 0, 0, 0, 3}, -1, false},
+		{"a length beyond all", []byte{'T', 0xff, 0xff, 0xff, 0xff}, -1, false},
+	} {
+		for _, step := range []int{1, 7, len(tc.answer)} {
+			if got := passes(tc.answer, tc.most, step) == nil; got != tc.want {
+				t.Errorf("%s, by %d: %v, want %v", tc.name, step, got, tc.want)
+			}
+		}
+	}
+}
+
+// A request begins the count anew; a password does not, and settings count for ever.
+func TestLimitPerRequest(t *testing.T) {
+	l := &limited{w: new(bytes.Buffer), most: 1000}
+	row, settings := message('D', 995), bytes.Repeat(message('S', 1019), 63)
+	write := func(kind byte) { _, _ = l.Write([]byte{kind}) }
+	if write('B'); l.pass(row) != nil || l.pass(settings) != nil {
+		t.Error("the first answer")
+	}
+	if write('B'); l.pass(row) != nil {
+		t.Error("the second answer")
+	}
+	if write('p'); l.pass(row) == nil {
+		t.Error("after a password")
+	}
+	if write('B'); l.pass(settings) == nil {
+		t.Error("settings")
+	}
+}
+
+func passes(answer []byte, most, step int) error {
+	l := &limited{most: most}
+	for len(answer) > 0 {
+		n := min(step, len(answer))
+		if err := l.pass(answer[:n]); err != nil {
+			return err
+		}
+		answer = answer[n:]
+	}
+	return nil
+}
+
+// Pieces make no difference.
+func FuzzLimit(f *testing.F) {
+	f.Add(message('D', 10), uint8(2))
+	f.Add([]byte{'S', 0, 0, 0, 3}, uint8(1))
+	f.Fuzz(func(t *testing.T, answer []byte, step uint8) {
+		if got, want := passes(answer, 100, int(step)+1), passes(answer, 100, len(answer)+1); got != want {
+			t.Errorf("in pieces of %d %v, as a whole %v", int(step)+1, got, want)
+		}
+	})
+}
+
+// A read has an end, whatever deadline is set, and one that is set earlier counts.
+func TestPatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		defer there.Close()
+		defer here.Close()
+		c := &patient{Conn: here, most: time.Second}
+		for _, tc := range []struct {
+			set  func() error
+			want time.Duration
+		}{
+			{func() error { return nil }, time.Second},
+			{func() error { return c.SetDeadline(time.Now().Add(time.Minute)) }, time.Second},
+			{func() error { return c.SetDeadline(time.Now().Add(time.Millisecond)) }, time.Millisecond},
+			{func() error { return c.SetDeadline(time.Now().Add(-time.Minute)) }, 0},
+			{func() error { return c.SetDeadline(time.Time{}) }, time.Second},
+		} {
+			if err := tc.set(); err != nil {
+				t.Fatal(err)
+			}
+			for _, do := range []func([]byte) (int, error){c.Read, c.Write} {
+				began := time.Now()
+				if _, err := do(make([]byte, 1)); err == nil || time.Since(began) > tc.want {
+					t.Errorf("%v after %v, want %v", err, time.Since(began), tc.want)
+				}
+			}
+		}
+		// While it drops what comes, it comes to an end too.
+		if err := c.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() { // ends with the pipe
+			defer close(done)
+			for {
+				time.Sleep(100 * time.Millisecond)
+				if _, err := there.Write(make([]byte, 1)); err != nil {
+					return
+				}
+			}
+		}()
+		began := time.Now()
+		for err := error(nil); err == nil; _, err = c.Read(make([]byte, 1)) {
+		}
+		if d := time.Since(began); d != time.Second {
+			t.Errorf("it dropped what came for %v", d)
+		}
+		_ = there.Close()
+		<-done
+	})
+}

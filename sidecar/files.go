@@ -1,0 +1,92 @@
+package sidecar
+
+import (
+	"log/slog"
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+// What the process opens beside the apps' connections.
+const (
+	maxHTTP      = 128  // connections to the HTTP port
+	maxPeerConns = 4096 // of other hosts, that they have opened and that this one has
+	ownFiles     = 64   // standard streams, listeners, gossip, files that are read
+	fewestFiles  = 64   // with less nothing is shared out: let the system refuse
+)
+
+// files shares out the descriptors that a process may have, so that no port can use up
+// another's. A limit that is too low takes most from the apps, who have most; and no
+// more than a half from them, since the socket is what the sidecar is for.
+type files struct {
+	limit             uint64 // RLIMIT_NOFILE
+	apps, http, peers int    // connections at once
+	rest              int    // for origins and the process itself
+	wanted            int    // max_connections
+}
+
+// shareFiles computes the shares for a limit.
+func shareFiles(c *Config, limit uint64) files {
+	f := files{limit: limit, apps: c.MaxConnections, wanted: c.MaxConnections, rest: ownFiles}
+	if c.HTTP != "" {
+		f.http = maxHTTP
+	}
+	if c.Bind != "" {
+		f.peers = maxPeerConns
+	}
+	for _, ns := range c.Namespaces {
+		f.rest += ns.Origin.connections()
+	}
+	have := int(min(limit, math.MaxInt32))
+	if f.apps+f.http+f.peers+f.rest <= have || have < fewestFiles {
+		return f
+	}
+	f.http = min(f.http, have/16)
+	f.peers = min(f.peers, have/8)
+	f.rest = min(f.rest, have/4)
+	f.apps = min(f.apps, have-f.http-f.peers-f.rest)
+	return f
+}
+
+// warn tells of a limit that is too low.
+func (f *files) warn(log *slog.Logger) {
+	if f.apps < f.wanted {
+		log.Warn("the limit of open files is below what max_connections needs, so fewer apps can connect: "+
+			"raise it (LimitNOFILE= in systemd, ulimit -Hn), or lower max_connections",
+			"max_connections", f.wanted, "limit", f.limit, "connections", f.apps)
+	}
+}
+
+// connections is how many an origin may have open at once.
+func (o *Origin) connections() int {
+	or := func(n, instead int) int {
+		if n == 0 {
+			return instead
+		}
+		return n
+	}
+	switch {
+	case o == nil:
+		return 0
+	case o.HTTP != nil:
+		return or(o.HTTP.Connections, 64)
+	case o.Postgres != nil:
+		return or(o.Postgres.Connections, 16)
+	case o.Redis != nil:
+		return or(o.Redis.Connections, 64)
+	case o.Memcached != nil:
+		return or(o.Memcached.Connections, 64) * len(o.Memcached.Servers)
+	}
+	return 3 * 64 // exec: two pipes and the program, for each load that may run
+}
+
+// fileLimit is how many descriptors this process may have. Go has raised the soft
+// limit to the hard one when the process began, and gives programs that it starts the
+// old one; a program that embeds the sidecar may have set it since.
+func fileLimit() uint64 {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return math.MaxInt32
+	}
+	return uint64(l.Cur)
+}

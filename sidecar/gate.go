@@ -1,0 +1,90 @@
+package sidecar
+
+import (
+	"container/list"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+)
+
+// gate bounds the connections to the HTTP port. Where there are as many as may be, the
+// one that has waited longest without a request goes, and the new one comes in: so
+// strangers with idle connections do not keep a probe out. If all are at work, the new
+// one is closed at once.
+type gate struct {
+	net.Listener
+	most   int
+	closed atomic.Int64 // for want of a place, or of a descriptor
+
+	mu    sync.Mutex
+	open  map[net.Conn]*list.Element // nil: its request is served
+	waits list.List                  // of net.Conn, the longest first
+}
+
+func newGate(ln net.Listener, most int) *gate {
+	g := &gate{most: most, open: map[net.Conn]*list.Element{}}
+	g.Listener = rpc.Sparing(ln, func(error) { g.closed.Add(1) })
+	return g
+}
+
+// Accept returns a connection that has a place.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		c, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if g.enter(c) {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// enter gives a connection a place, if need be another one's.
+func (g *gate) enter(c net.Conn) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.open) >= g.most {
+		g.closed.Add(1)
+		oldest := g.waits.Front()
+		if oldest == nil {
+			return false
+		}
+		other := g.waits.Remove(oldest).(net.Conn)
+		delete(g.open, other)
+		_ = other.Close() // gives its descriptor back, and does not block
+	}
+	g.open[c] = g.waits.PushBack(c)
+	return true
+}
+
+// state is told by the server what a connection does.
+func (g *gate) state(c net.Conn, state http.ConnState) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, there := g.open[c]
+	if !there {
+		return // its place has gone to another
+	}
+	if at != nil && state != http.StateNew {
+		g.waits.Remove(at)
+		g.open[c] = nil
+	}
+	switch state {
+	case http.StateIdle:
+		g.open[c] = g.waits.PushBack(c)
+	case http.StateClosed, http.StateHijacked:
+		delete(g.open, c)
+	}
+}
+
+// Len is how many are open.
+func (g *gate) Len() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.open)
+}

@@ -1,0 +1,115 @@
+package sidecar
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// hostile makes a namespace whose origin lies, with a password if it has one.
+func hostile(t *testing.T, kind, mode string) Namespace {
+	l := Limits{Timeout: 500 * time.Millisecond}
+	l.Breaker.Failures = 1 << 20
+	ns := Namespace{Limits: l, Origin: &Origin{}}
+	if kind == "exec" {
+		ns.Origin.Exec = &ExecOrigin{Command: []string{"/bin/sh", "-c", execLies[mode], "secret-path"}}
+		return ns
+	}
+	address := origintest.Hostile(t, kind, mode)
+	switch kind {
+	case "http":
+		ns.Origin.HTTP = &HTTPOrigin{URL: "http://" + address + "/secret-path/{key}", CacheControl: true}
+	case "redis":
+		t.Setenv("HOSTILE_SECRET", "secret-word")
+		ns.Origin.Redis = &RedisOrigin{Address: address, Username: "tester", PasswordEnv: "HOSTILE_SECRET"}
+	case "memcached":
+		ns.Origin.Memcached = &MemcachedOrigin{Servers: []string{address}, KeyPrefix: "p:"}
+	case "postgres":
+		t.Setenv("HOSTILE_SECRET", "postgres://tester:secret-word@"+address+"/secret-path?sslmode=disable")
+		ns.Origin.Postgres = &PostgresOrigin{DSNEnv: "HOSTILE_SECRET", Query: "SELECT b FROM t WHERE id = $1"}
+	}
+	return ns
+}
+
+var execLies = map[string]string{
+	"huge": "exec cat /dev/zero", "stderr": "exec cat /dev/zero >&2", "silent": "exec sleep 100", "escapes": "printf '\\033[2J at 127.0.0.1 secret-path' >&2; exit 7",
+	"detached": "sleep 100 & exec cat /dev/zero",
+}
+
+// syncLog is a log that may be read while it is written.
+type syncLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *syncLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *syncLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// Whatever an origin says, a load of it ends in about its time, in bounded memory, with
+// an error that names the origin and its kind and tells nothing of where it is, who
+// asks it, or what it has said. The log has the details.
+func TestHostileOrigins(t *testing.T) {
+	modes := map[string][]string{"exec": {"huge", "stderr", "silent", "escapes", "detached"}}
+	for _, kind := range []string{"http", "redis", "memcached", "postgres"} {
+		modes[kind] = origintest.Modes(kind)
+	}
+	// What one load may take in all, garbage included: the value is held to 1 MiB.
+	const most = 48 << 20
+	fine := []string{"http/trailers"} // the value has come, and what follows is dropped
+	for kind, list := range modes {
+		for _, mode := range list {
+			t.Run(kind+"/"+mode, func(t *testing.T) {
+				log := &syncLog{}
+				s := start(t, Config{
+					L2Size: 32 << 20, MaxValue: 1 << 20, Namespaces: map[string]Namespace{"users": hostile(t, kind, mode)},
+					Log: slog.New(slog.NewTextHandler(log, nil)),
+				})
+				c := dial(t, s)
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				began := time.Now()
+				r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b("users"), Key: b("k"), TimeoutMS: 30_000})
+				took := time.Since(began)
+				runtime.ReadMemStats(&after)
+				if took > 10*time.Second {
+					t.Errorf("took %v", took)
+				}
+				if n := after.TotalAlloc - before.TotalAlloc; n > most {
+					t.Errorf("took %d MiB", n>>20)
+				}
+				if r.Status == wire.OK && slices.Contains(fine, kind+"/"+mode) {
+					return
+				}
+				want := fmt.Sprintf(`origin "users" (%s): `, kind)
+				if r.Status != wire.Origin && r.Status != wire.Timeout && r.Status != wire.TooLarge || !strings.Contains(string(r.Message), want) {
+					t.Errorf("%v %s lacks %s", r.Status, r.Message, want)
+				}
+				for _, bad := range []string{"127.0.0.1", "secret", "tester", "\x1b", "x1b", "\u202e", "xxx", "other"} {
+					if strings.Contains(string(r.Message), bad) {
+						t.Errorf("the app is told %q: %s", bad, r.Message)
+					}
+				}
+				if text := log.String(); !strings.Contains(text, "a load failed") || strings.Contains(text, "secret-word") {
+					t.Errorf("the log says %s", text)
+				}
+			})
+		}
+	}
+}

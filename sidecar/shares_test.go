@@ -1,0 +1,282 @@
+package sidecar
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A host's places: connections that take all they get leave some to a newcomer of
+// the same owner, and to another owner.
+func TestSharesLeaveRoom(t *testing.T) {
+	for r := range resources {
+		t.Run(resourceNames[r], func(t *testing.T) {
+			cfg := Config{MaxConnections: 1000, MaxNamespaces: 256}
+			s := newShares(&cfg)
+			total := s.total[r]
+			hogs := []*member{s.join("uid 1"), s.join("uid 1"), s.join("uid 1")}
+			taken := int64(0)
+			for _, m := range hogs {
+				for m.take(r) == nil {
+					taken++
+				}
+			}
+			most := total * 3 / 4
+			if r == connections {
+				most = total * 7 / 8
+			}
+			if taken > most+1 || taken < most/8 {
+				t.Errorf("one owner got %d of %d", taken, total)
+			}
+			if parts[r] > 0 {
+				if err := s.join("uid 1").take(r); err != nil {
+					t.Errorf("a new connection of the owner: %v", err)
+				}
+			}
+			other := s.join("uid 2")
+			n := 0
+			for other.take(r) == nil {
+				n++
+			}
+			if n < 3 {
+				t.Errorf("another owner got %d", n)
+			}
+			err := other.take(r)
+			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
+				t.Errorf("got %v, want %s…", err, want)
+			}
+			for range n {
+				other.give(r)
+			}
+			if other.leave(); s.owners["uid 2"] != nil {
+				t.Error("an owner without connections is remembered")
+			}
+			if st := s.stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+// The tokens that a connection has are counted where their keys are held, and come
+// back however they end.
+func TestTokensAreShared(t *testing.T) {
+	s := start(t, Config{})
+	c, other := dial(t, s), dial(t, s)
+	s.shares.total[leaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	lease := func(c *rawConn, key string) wire.Reply {
+		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
+	}
+	var held []wire.Reply
+	for i := range 10 {
+		r := lease(c, fmt.Sprint("hog", i))
+		if r.Status == wire.Busy {
+			if !strings.Contains(string(r.Message), "of the 64 lease tokens") {
+				t.Errorf("%s", r.Message)
+			}
+			break
+		}
+		held = append(held, r)
+	}
+	if len(held) == 0 || len(held) > 4 {
+		t.Fatalf("one connection has %d tokens of 64", len(held))
+	}
+	if r := lease(other, "mine"); r.Status != wire.Lease {
+		t.Errorf("another connection: %s %s", r.Status, r.Message)
+	}
+	used := &s.shares.used[leaseTokens]
+	if n := used.Load(); n != int64(len(held))+1 {
+		t.Errorf("%d tokens are counted", n)
+	}
+	if r := c.call(&wire.Request{Op: wire.OpFill, Key: b("hog0"), Token: held[0].Token, Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
+		t.Errorf("FILL: %s %s", r.Status, r.Message)
+	}
+	if r := lease(c, "next"); r.Status != wire.Lease {
+		t.Errorf("after a FILL: %s %s", r.Status, r.Message)
+	}
+	other.send(&wire.Request{Op: wire.OpLease, Key: b("hog1"), TimeoutMS: 10_000}) // gets it when c ends
+	soon(t, "it to wait", func() bool { return s.tokenStats().Waiting == 1 })
+	c.nc.Close()
+	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
+		t.Errorf("handed over: %s %s", r.Status, r.Message)
+	}
+	soon(t, "the others to come back", func() bool { return used.Load() == 2 })
+	other.nc.Close()
+	soon(t, "all to come back", func() bool {
+		return used.Load() == 0 && s.shares.used[waitPlaces].Load() == 0 && s.budget.Stats().Total() == 0 && s.shares.used[connections].Load() == 0
+	})
+}
+
+func soon(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited for %s", what)
+		}
+	}
+}
+
+// An owner whose names are empty gets new ones in their place.
+func TestEmptyNamesOfAnOwner(t *testing.T) {
+	s := start(t, Config{MaxNamespaces: 9})
+	c := dial(t, s)
+	set := func(name string) wire.Reply {
+		return c.call(&wire.Request{Op: wire.OpSet, Namespace: b(name), Key: b("k"), Value: b("v"), TTLMS: wire.TTLDefault})
+	}
+	n := 0
+	for ; ; n++ {
+		if r := set(fmt.Sprint("n", n)); r.Status != wire.OK {
+			if r.Status != wire.Busy || !strings.Contains(string(r.Message), "of the 8 names that max_namespaces leaves") {
+				t.Errorf("%s %s", r.Status, r.Message)
+			}
+			break
+		}
+	}
+	if n != 3 {
+		t.Errorf("one connection has %d of 8 names, want 3", n)
+	}
+	c.call(&wire.Request{Op: wire.OpDelete, Namespace: b("n0"), Keys: keysOf("k")})
+	soon(t, "the empty one's place", func() bool { r := set("new"); return r.Status == wire.OK })
+	if r := dial(t, s).call(&wire.Request{Op: wire.OpSet, Namespace: b("other"), Key: b("k"), Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
+		t.Errorf("another connection: %s %s", r.Status, r.Message)
+	}
+}
+
+// A frame that is announced and does not come takes nothing from others.
+func TestFramesThatDoNotCome(t *testing.T) {
+	s := start(t, Config{L2Size: 256 << 20})
+	for range 16 {
+		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB, of which one byte comes
+			t.Fatal(err)
+		}
+	}
+	other := dial(t, s)
+	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames' time is over
+	if r := other.call(&wire.Request{Op: wire.OpSet, Key: b("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
+		t.Errorf("%s %s", r.Status, r.Message)
+	}
+}
+
+// A read of what another host has is answered, however many names this one has; an
+// MGET too.
+func TestReadBeyondMaxNamespaces(t *testing.T) {
+	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
+	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.node.GossipAddress())
+	settled(t, a, o)
+	at := func(h *host, q wire.Request) wire.Reply {
+		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
+		bo := borrowed{names: h.names}
+		defer bo.release()
+		return h.serve(t.Context(), &q, &bo, h.deadlineOf(&q, h.clock.Read()))
+	}
+	keyIn := func(h *host, ns string) []byte {
+		for i := 0; ; i++ {
+			if k := b(strings.Repeat("k", i+1)); h.node.Holds(h.hash(b(ns), k).Partition()) != 0 {
+				return k
+			}
+		}
+	}
+	for i := 0; ; i++ {
+		ns := "n" + strings.Repeat("x", i)
+		if r := at(a, wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: keyIn(a, ns), Value: b("1")}); r.Status != wire.OK {
+			break
+		}
+	}
+	k, here := keyIn(o, "theirs"), keyIn(a, "theirs")
+	if r := at(o, wire.Request{Op: wire.OpSet, Namespace: b("theirs"), Key: k, Value: b("1")}); r.Status != wire.OK {
+		t.Fatalf("SET: %s %s", r.Status, r.Message)
+	}
+	if r := at(a, wire.Request{Op: wire.OpGet, Namespace: b("theirs"), Key: k}); r.Status != wire.OK || string(r.Value) != "1" || r.Source != wire.SourcePeer {
+		t.Errorf("GET through a: %s %q %s", r.Status, r.Value, r.Message)
+	}
+	if r := at(a, wire.Request{Op: wire.OpGet, Namespace: b("theirs"), Key: here}); r.Status != wire.Miss {
+		t.Errorf("GET of a's own part: %s %s", r.Status, r.Message)
+	}
+	r := at(a, wire.Request{Op: wire.OpMGet, Namespace: b("theirs"), Keys: [][]byte{k, here}})
+	if len(r.Items) != 2 || r.Items[0].Status != wire.OK || string(r.Items[0].Value) != "1" || r.Items[1].Status != wire.Miss {
+		t.Errorf("MGET through a: %+v", r)
+	}
+	if r := at(a, wire.Request{Op: wire.OpGet, Namespace: b("No Name"), Key: k}); r.Status != wire.BadRequest {
+		t.Errorf("a name that is none: %s", r.Status)
+	}
+}
+
+// Answers of another host that an app does not read are accounted for and bounded,
+// also where they are longer than those before them, and another app's reads of that
+// host go on.
+func TestAnswersOfOthersUnread(t *testing.T) {
+	const size = 500_000
+	cfg := Config{BufferSize: 16 << 20}
+	cfg.Socket = filepath.Join(t.TempDir(), "s")
+	a := startHostWith(t, cfg, "a")
+	cfg.Socket = ""
+	o := startHostWith(t, cfg, "b", a.node.GossipAddress())
+	settled(t, a, o)
+	var keys [][]byte
+	for i := 0; len(keys) < 2; i++ {
+		if k := fmt.Append(nil, "key", i); o.node.Holds(o.hash(defaultNamespace, k).Partition()) != 0 {
+			keys = append(keys, k)
+		}
+	}
+	key, none := keys[0], keys[1]
+	if _, err := o.Set(t.Context(), "default", key, make([]byte, size), SetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	slow, other := dial(t, a.Sidecar), dial(t, a.Sidecar)
+	for range 150 {
+		if r := slow.call(&wire.Request{Op: wire.OpGet, Key: none, Options: wire.Fresh}); r.Status != wire.Miss {
+			t.Fatalf("%s %s", r.Status, r.Message)
+		}
+	}
+	const n = 100
+	var all []byte // sent at once: between answers that wait no more requests are read
+	for i := range uint64(n) {
+		all = wire.AppendRequest(all, &wire.Request{ID: i + 10, Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000})
+	}
+	if _, err := slow.nc.Write(all); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "its share to be full", func() bool { return a.connectionStats().Buffers.Refused > 0 })
+	if st := a.connectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
+		t.Errorf("%+v", st.Buffers)
+	}
+	if r := other.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000}); r.Status != wire.OK || len(r.Value) != size {
+		t.Errorf("another app: %s %s", r.Status, r.Message)
+	}
+	var busy atomic.Int64
+	for range n {
+		r := slow.receive(wire.OpGet)
+		switch {
+		case r.Status == wire.Busy:
+			busy.Add(1)
+		case r.Status != wire.OK || len(r.Value) != size:
+			t.Fatalf("%s %s", r.Status, r.Message)
+		}
+	}
+	if busy.Load() == 0 || busy.Load() == n {
+		t.Errorf("%d of %d are BUSY", busy.Load(), n)
+	}
+	soon(t, "all to come back", func() bool { return a.budget.Stats().Total() == 0 })
+}
+
+// TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
+// forgotten with the last of them.
+func TestLastPlaceForgetsOwner(t *testing.T) {
+	s := newShares(&Config{MaxConnections: 10, MaxNamespaces: 10})
+	m := s.join("uid 1")
+	if err := m.take(nameSlots); err != nil {
+		t.Fatal(err)
+	}
+	m.leave()
+	if s.owners["uid 1"] == nil {
+		t.Error("an owner that has a name is forgotten")
+	}
+	if m.give(nameSlots); s.owners["uid 1"] != nil {
+		t.Error("an owner that has nothing is remembered")
+	}
+}

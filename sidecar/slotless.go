@@ -1,0 +1,46 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// readSlotless answers a GET under a name for which there is no slot here: nothing
+// of it is on this host, and nothing can be kept of what its owner says.
+func (c *core) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := c.clock.Read()
+	partition := c.hash(q.Namespace, q.Key).Partition()
+	if c.node.Holds(partition) != 0 {
+		return wire.Reply{Status: wire.Miss}
+	}
+	owner := c.node.View().Owner(partition)
+	switch {
+	case owner == nil || owner.Process == c.node.Self():
+		return c.nobody(q)
+	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.node.Bound()):
+		return unanswered(q, owner)
+	}
+	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & asked}
+	var a peer.Answer
+	defer a.Release()
+	switch err := c.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
+	case errors.Is(err, rpc.ErrNoRoom):
+		return errorReply(wire.Errorf(wire.Busy, "%v", err))
+	case err != nil:
+		c.counts.peerErrors.Add(1)
+		return unanswered(q, owner)
+	case a.Status == wire.Moved:
+		return c.nobody(q)
+	}
+	c.counts.peerReads.Add(1)
+	r := owned(&a.Reply)
+	if r.Status == wire.OK {
+		r.Source = wire.SourcePeer
+	}
+	return r
+}

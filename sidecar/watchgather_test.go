@@ -1,0 +1,87 @@
+package sidecar
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// inStream runs f in virtual time on a host that is alone, with a request that follows it
+// from now on.
+func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 1)
+		w.nodes[0].start()
+		s := w.nodes[0].s
+		q := &wire.Request{Op: wire.OpWatch, Namespace: defaultNamespace, Options: wire.All}
+		var a wire.Watched
+		r := s.watched(q, 0, tellAll)
+		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
+			t.Fatal(err)
+		}
+		q.Epoch, q.Seq = a.Epoch, a.Seq
+		f(s, q)
+		w.nodes[0].leave()
+	})
+}
+
+func tellAll(string) bool { return true }
+
+// The more WATCHes wait, the longer they gather what changes: each is woken by each change
+// else. One that waits alone is told at once.
+func TestVirtualWatchesGather(t *testing.T) {
+	for _, n := range []int{1, 50} {
+		inStream(t, func(s *Sidecar, q *wire.Request) {
+			begun := time.Now()
+			took := make(chan time.Duration, n)
+			for range n {
+				own := *q
+				go func() {
+					s.watched(&own, time.Minute, tellAll)
+					took <- time.Since(begun)
+				}()
+			}
+			time.Sleep(2 * time.Millisecond)
+			s.note(kv.Hash(7), 1)
+			want := 2 * time.Millisecond
+			if n > 1 {
+				want += time.Duration(n) * gatherForEach
+			}
+			for range n {
+				if d := <-took; d != want {
+					t.Fatalf("%d wait: one was told after %v, want %v", n, d, want)
+				}
+			}
+		})
+	}
+}
+
+// So many answers are made at a time, and no more: the others wait for a place.
+func TestVirtualWatchesAtOnce(t *testing.T) {
+	inStream(t, func(s *Sidecar, q *wire.Request) {
+		if n := cap(s.watches.answers); n != watchedAtOnce {
+			t.Errorf("%d answers are made at a time, want %d", n, watchedAtOnce)
+		}
+		for range watchedAtOnce {
+			s.watches.answers <- struct{}{}
+		}
+		told := make(chan struct{})
+		go func() { s.watched(q, 0, tellAll); close(told) }()
+		synctest.Wait()
+		select {
+		case <-told:
+			t.Error("an answer was made without a place")
+		default:
+		}
+		for range watchedAtOnce {
+			<-s.watches.answers
+		}
+		<-told
+		if n := len(s.watches.answers); n != 0 {
+			t.Errorf("%d places are kept", n)
+		}
+	})
+}

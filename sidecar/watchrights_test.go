@@ -1,0 +1,39 @@
+package sidecar
+
+import (
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// Who watches all namespaces hears of no flush of one that it may not read, also where
+// it names that one in the request, as its connection's own or in words.
+func TestWatchTellsNoOthersFlushes(t *testing.T) {
+	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
+	c := &session{core: &s.core, by: caller{entitled: s.access.of(unixsock.Peer{UID: 99, GID: 99})}, names: borrowed{names: s.names}, work: new(work)}
+	q := &wire.Request{Op: wire.OpWatch, Namespace: b("theirs"), Options: wire.All}
+	c.req = q
+	if err := c.refusal(); err != nil {
+		t.Fatal(err)
+	}
+	next := func() (a wire.Watched) {
+		r := s.watched(q, 0, c.mayTell())
+		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
+			t.Fatal(err)
+		}
+		q.Epoch, q.Seq = a.Epoch, a.Seq
+		return a
+	}
+	next()
+	writer := dial(t, s)
+	for _, name := range []string{"theirs", "mine"} {
+		if r := writer.call(&wire.Request{Op: wire.OpFlush, Namespace: b(name)}); r.Status != wire.OK {
+			t.Fatalf("%s %s", r.Status, r.Message)
+		}
+	}
+	a := next()
+	if got := eventsOf(t, &a); len(got) != 1 || got[0].detail != "mine" {
+		t.Errorf("it is told of %v", got)
+	}
+}

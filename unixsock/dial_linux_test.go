@@ -1,0 +1,64 @@
+package unixsock
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A full queue is tried again, for as long as there is time.
+func TestDialFullQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 1)); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	ln, err := net.FileListener(f)
+	_ = f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for {
+		nc, err := net.Dial("unix", path)
+		if errors.Is(err, syscall.EAGAIN) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := Dial(ctx, path); err == nil {
+		t.Fatal("a full queue had room")
+	}
+	timer := time.AfterFunc(20*time.Millisecond, func() {
+		if nc, err := ln.Accept(); err == nil {
+			_ = nc.Close()
+		}
+	})
+	defer timer.Stop()
+	ctx, cancel = context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	nc, err := Dial(ctx, path)
+	if err != nil {
+		t.Fatalf("with room in the queue: %v", err)
+	}
+	_ = nc.Close()
+	if _, err := Dial(t.Context(), path+"x"); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("no socket: %v", err)
+	}
+}

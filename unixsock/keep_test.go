@@ -1,0 +1,198 @@
+package unixsock
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// keeps looks after the socket's file and says what came of it.
+func keeps(t *testing.T, l *Listener, made bool, want string) {
+	t.Helper()
+	got, err := l.Keep()
+	if got != made || (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		t.Errorf("made anew: %v, %v; want %v, %q", got, err, made, want)
+	}
+}
+
+// A file that is gone is made anew, with its mode, and its lock too.
+func TestKeepMakesAnew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l := mustListen(t, Config{Path: path, Mode: 0o604})
+	for _, tc := range []struct {
+		gone []string
+		made bool
+	}{{nil, false}, {[]string{path}, true}, {[]string{path + ".lock"}, false}, {[]string{path, path + ".lock"}, true}} {
+		for _, p := range tc.gone {
+			if err := os.Remove(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keeps(t, l, tc.made, "")
+		keeps(t, l, false, "")
+		if fi, err := os.Lstat(path); err != nil || fi.Mode().Perm() != 0o604 {
+			t.Errorf("%v gone: %v, %v", tc.gone, fi, err)
+		}
+		if _, err := takeLock(path); !errors.Is(err, ErrRunning) {
+			t.Errorf("%v gone: the lock is free: %v", tc.gone, err)
+		}
+		if c, err := net.Dial("unix", path); err != nil {
+			t.Errorf("%v gone: %v", tc.gone, err)
+		} else {
+			c.Close()
+		}
+	}
+}
+
+// What others have put at the path, and at that of its lock, stays: while the listener
+// lives, and when it closes.
+func TestOthersFilesStay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		put  func(path string) error
+		want string
+		at   string // behind the path
+	}{
+		"a file": {func(path string) error { return os.WriteFile(path, []byte("precious"), 0o600) }, "is no socket", ""},
+		"a live socket": {func(path string) error {
+			ln, err := net.Listen("unix", path)
+			if err == nil {
+				t.Cleanup(func() { ln.Close() })
+			}
+			return err
+		}, "already running", ""},
+		"another's lock": {func(path string) error {
+			if err := os.Remove(path + ".lock"); err != nil {
+				return err
+			}
+			f, err := takeLock(path)
+			if err == nil {
+				t.Cleanup(func() { f.Close() })
+			}
+			return err
+		}, "another sidecar serves", ".lock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			l := mustListen(t, Config{Path: path})
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.put(path); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.Lstat(path + tc.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keeps(t, l, false, tc.want)
+			if !liesAt(before, path+tc.at) {
+				t.Error("it is gone after Keep")
+			}
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			if !liesAt(before, path+tc.at) {
+				t.Error("it is gone after Close")
+			}
+		})
+	}
+}
+
+// The lock is a plain file of this user's, and not reached through a link.
+func TestLockIsOwnFile(t *testing.T) {
+	for want, put := range map[string]func(lock, target string) error{
+		"is a symbolic link": func(lock, target string) error { return os.Symlink(target, lock) },
+		"is no regular file": func(lock, _ string) error { return unix.Mkfifo(lock, 0o600) },
+		"belongs to another user": func(lock, _ string) error {
+			return errors.Join(os.WriteFile(lock, nil, 0o600), os.Chown(lock, 65534, 65534))
+		},
+	} {
+		if strings.Contains(want, "user") && os.Getuid() != 0 {
+			t.Logf("not root: %q is not tried", want)
+			continue
+		}
+		dir := t.TempDir()
+		path := filepath.Join(dir, "s")
+		if err := put(path+".lock", filepath.Join(dir, "target")); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := takeLock(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+			_ = f.Close()
+		}
+		if _, err := os.Lstat(filepath.Join(dir, "target")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: what the link leads to was made: %v", want, err)
+		}
+	}
+}
+
+// A stale socket of another user's is not removed.
+func TestStaleSocketOfAnother(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Log("not root: it cannot be tried")
+		return
+	}
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	if err := os.Chown(path, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Listen(Config{Path: path}); err == nil || !strings.Contains(err.Error(), "belongs to another user") {
+		t.Errorf("%v", err)
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// Before the socket's file has its mode and group nobody else may connect, whatever the
+// umask; and it gets the group that is asked for.
+func TestSocketIsClosedAtFirst(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := bind(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if fi, err := os.Lstat(path); err != nil || fi.Mode().Perm()&0o077 != 0 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+	if os.Getuid() != 0 {
+		return
+	}
+	l := mustListen(t, Config{Path: path + "2", Group: "65534"})
+	fi, err := os.Lstat(l.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := fi.Sys().(*syscall.Stat_t); st.Gid != 65534 {
+		t.Errorf("group %d", st.Gid)
+	}
+}
+
+// Mode and group are not given to what a link at the path leads to.
+func TestDressFollowsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "s")
+	if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	_ = dress(link, 0o666, -1)
+	if fi, err := os.Stat(target); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+}
