@@ -272,15 +272,15 @@ func TestBeginWaitsForRoom(t *testing.T) {
 	if _, err := nc.Write(b); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "a fourth to come", s, func(Stats) bool { return h.served.Load() > 3 })
 	for range 10 {
-		eventually(t, "some to begin", s, func(st Stats) bool { return st.InFlight > 0 })
-		if n := s.Stats().InFlight; n > 3 {
-			t.Errorf("%d are under way", n)
-		}
 		h.release <- struct{}{}
 		if p := readReply(t, nc); p.Status != wire.OK {
 			t.Errorf("%s %s", p.Status, p.Message)
 		}
+	}
+	if n := h.crowd.Load(); n != 3 {
+		t.Errorf("%d were under way at once, want 3", n)
 	}
 }
 
@@ -299,30 +299,20 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 		t.Fatal("not of one process")
 	}
 	defer other.Close()
-	slow := make(chan struct{})
-	c.Begin(nil)
-	c.Run(true, func() []byte { <-slow; return nil })
-	c.Account().Reads(2)
-	defer c.Account().Reads(-2)
 	other.Reads(100)
-	began := make(chan bool)
-	go func() { began <- c.Begin(c.Account().Awaits) }() // ends when it has begun
-	select {
-	case <-began:
-		t.Fatal("it has begun without room")
-	case <-time.After(20 * time.Millisecond):
+	if _, err := nc.Write(append(getFrame(2, "awaits"), getFrame(3, "awaits")...)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "both to come", s, func(st Stats) bool { return h.served.Load() == 3 && st.InFlight > 0 })
+	time.Sleep(4 * roomAgain)
+	if n := s.Stats().InFlight; n != 1 {
+		t.Errorf("%d have begun, want the first only: there is no room", n)
 	}
 	other.Reads(-100)
-	select {
-	case <-began:
-	case <-time.After(10 * time.Second):
-		t.Error("it waits for its own slow request, though there is room")
-		close(slow)
-		<-began
-	}
-	c.Run(true, func() []byte { return nil })
-	if !t.Failed() {
-		close(slow)
+	eventually(t, "the second to begin, though the first goes on", s, func(st Stats) bool { return st.InFlight == 2 })
+	for range 2 {
+		h.release <- struct{}{}
+		readReply(t, nc)
 	}
 }
 

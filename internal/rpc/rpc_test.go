@@ -37,11 +37,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	go N    with a value of N bytes, later
 //	while   when the connection has ended
 //	room    when the test says so, most of them at once
+//	awaits  when the test says so, as a read that begins once its answer has room
 type echo struct {
 	most     int
 	room     atomic.Int64
-	last     chan *Conn // of a go
-	to       *Client    // for ask
+	crowd    atomic.Int64 // the most of room that there were
+	last     chan *Conn   // of a go
+	to       *Client      // for ask
 	patience time.Duration
 	release  chan struct{}
 	served   atomic.Int64
@@ -89,10 +91,18 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		})
 	case key == "room":
 		c.Begin(func() bool { return h.room.Load() < int64(h.most) })
-		h.room.Add(1)
+		h.crowd.Store(max(h.crowd.Load(), h.room.Add(1))) // one connection, one reader
 		c.Run(true, func() []byte {
 			<-h.release
 			h.room.Add(-1)
+			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
+		})
+	case key == "awaits":
+		c.Account().Reads(1)
+		c.Begin(c.Account().Awaits)
+		c.Run(true, func() []byte {
+			<-h.release
+			c.Account().Reads(-1)
 			return wire.AppendReply(nil, wire.OpGet, &wire.Reply{ID: id})
 		})
 	case key == "while":
