@@ -225,6 +225,10 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 			}
 			err := c.handler.Serve(c, frames)
 			c.ask()
+			if c.turn.served() {
+				c.shared.turns.Add(1)
+				giveWay()
+			}
 			if err != nil {
 				return served, false, err
 			}
@@ -256,7 +260,7 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 func (c *Conn) frames() (frames [][]byte, next int, err error) {
 	next = c.r
 	frames = c.outPool.frames[:0]
-	for len(frames) < MaxServe && c.w-next >= wire.LengthSize {
+	for len(frames) < MaxServe && next-c.r < partBytes && c.w-next >= wire.LengthSize {
 		length := wire.FrameLength(c.buf[next:])
 		if length == 0 || length > c.most {
 			if len(frames) > 0 {

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //
 //	big N   with a value of N bytes
 //	wait    when the test says so
+//	dawdle  after a turn's time, by the reader
 //	drop    by ending the connection
 //	ask K   with what another server answers to a GET of K
 //	long N  with a value of N bytes, after what is short
@@ -48,6 +49,7 @@ type echo struct {
 	release  chan struct{}
 	served   atomic.Int64
 	batches  atomic.Int64
+	part     atomic.Int64 // the most of one connection that were served at a time
 	oversize atomic.Int64
 	ended    chan error
 	owners   []string // of connections, in their order; none is one for all
@@ -67,6 +69,7 @@ func (h *echoHandler) Batch()  { h.batches.Add(1) }
 func (h *echoHandler) Served() {}
 
 func (h *echoHandler) Serve(c *Conn, frames [][]byte) error {
+	h.part.Store(max(h.part.Load(), int64(len(frames))))
 	for _, f := range frames {
 		if err := h.serve(c, f); err != nil {
 			return err
@@ -126,6 +129,9 @@ func (h *echoHandler) serve(c *Conn, frame []byte) error {
 		default:
 		}
 		c.Go(answer)
+	case key == "dawdle":
+		time.Sleep(turnTime)
+		c.Out = wire.AppendReply(c.Out, wire.OpGet, &wire.Reply{ID: id})
 	case key == "drop":
 		return errors.New("dropped")
 	case strings.HasPrefix(key, "ask "):

@@ -216,6 +216,7 @@ func (s *stream) readSecured(batch func(n int) error) error {
 		n, err := s.readSome(first)
 		if s.line.rested {
 			s.busy, s.line.rested = 0, false
+			s.turn.rest()
 		}
 		if idle && n == len(first) && err == nil {
 			more, e := s.readMore()
@@ -231,6 +232,7 @@ func (s *stream) readSecured(batch func(n int) error) error {
 		}
 		if s.served && s.inCompany() && n < lookBelow {
 			s.line.looks = looks - 1
+			s.turn.rest()
 			runtime.Gosched()
 		}
 	}

@@ -32,6 +32,7 @@ type stream struct {
 	served  bool // the batch was answered, so that the peer may send the next one: see looks
 	inRow   int  // batches since another stream of this process has read
 	busy    int  // batches since the reader has rested
+	turn    turn
 
 	fd writer // of whoever writes; one at a time
 
@@ -239,6 +240,7 @@ func (s *stream) inCompany() bool {
 func (s *stream) tryRead(fd uintptr) bool {
 	left := 0 // looks
 	s.busy = 0
+	s.turn.rest()
 	for {
 		s.acquire()
 		n, err := syscall.Read(int(fd), s.buf[s.w:])
@@ -268,6 +270,7 @@ func (s *stream) tryRead(fd uintptr) bool {
 		}
 		if s.served && s.inCompany() && n < lookBelow {
 			left = looks - 1
+			s.turn.rest()
 			runtime.Gosched()
 		}
 	}
