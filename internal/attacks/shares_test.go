@@ -258,7 +258,7 @@ func floods() (list []attack) {
 		{"one SET", "SETs of one key of 60 kB", 256, []any{wire.OpSet, 0, nil, []byte("same"), make([]byte, 60_000)}, false},
 		{"large SETs", "SETs of 7 MB", 2, []any{wire.OpSet, 0, nil, []byte("big"), make([]byte, 7_000_000)}, false},
 	} {
-		bound := "a connection's turn is short: batches of 32 requests"
+		bound := "a connection's turn is short: 32 requests or 16 KiB at a time, and after 250 µs other threads go first"
 		if f.other {
 			bound = "the right to do so: admin"
 		}
