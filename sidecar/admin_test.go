@@ -116,25 +116,6 @@ func TestHTTPGate(t *testing.T) {
 	}
 }
 
-// Connections come in at a pace.
-func TestHTTPGatePace(t *testing.T) {
-	s := start(t, Config{HTTP: "127.0.0.1:0"})
-	g := s.gate.Load()
-	const more = 400
-	began := time.Now()
-	for range gateOnce + more {
-		c, err := net.Dial("tcp", g.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	await(t, "all to have come", func() bool { return int64(g.Len())+g.closed.Load() >= gateOnce+more })
-	if took, want := time.Since(began), more*time.Second/gateRate; took < want*9/10 {
-		t.Errorf("%d came in %v, want %v", gateOnce+more, took, want)
-	}
-}
-
 // What is refused of HTTP's settings.
 func TestHTTPSettings(t *testing.T) {
 	for _, tc := range []struct {

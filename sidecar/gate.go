@@ -2,13 +2,10 @@ package sidecar
 
 import (
 	"container/list"
-	"context"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 )
@@ -20,23 +17,15 @@ import (
 type gate struct {
 	net.Listener
 	most   int
-	pace   *rate.Limiter // of those that come
-	closed atomic.Int64  // for want of a place, or of a descriptor
+	closed atomic.Int64 // for want of a place, or of a descriptor
 
 	mu    sync.Mutex
 	open  map[net.Conn]*list.Element // nil: its request is served
 	waits list.List                  // of net.Conn, the longest first
 }
 
-// Connections come in at a pace, since two thousand at once keep others' requests waiting.
-// As many wait in the system's queue for half a second.
-const (
-	gateRate = 4000 // a second
-	gateOnce = 64
-)
-
 func newGate(ln net.Listener, most int) *gate {
-	g := &gate{most: most, pace: rate.NewLimiter(gateRate, gateOnce), open: map[net.Conn]*list.Element{}}
+	g := &gate{most: most, open: map[net.Conn]*list.Element{}}
 	g.Listener = rpc.Sparing(ln, func(error) { g.closed.Add(1) })
 	return g
 }
@@ -48,7 +37,6 @@ func (g *gate) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		_ = g.pace.Wait(context.Background())
 		if g.enter(c) {
 			return c, nil
 		}

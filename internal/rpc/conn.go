@@ -220,7 +220,7 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 			// Before they are served: a handler that fails ends the connection.
 			c.r = next
 			served += len(frames)
-			if len(frames) >= busyFrames {
+			if served >= busyFrames {
 				c.shared.lookout.nudge()
 			}
 			err := c.handler.Serve(c, frames)

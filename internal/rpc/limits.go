@@ -70,7 +70,7 @@ type Stats struct {
 type shared struct {
 	limits  Limits
 	lookout *lookout
-	turns   atomic.Int64  // that ended before their readers had a rest
+	turns   atomic.Int64  // that ended without a rest; for tests
 	come    *ease         // all connections' beginnings
 	leave   *ease         // and their ends
 	over    chan struct{} // closed when the server ends

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -27,5 +28,19 @@ func TestBusyReaderNudges(t *testing.T) {
 	}
 	if s.shared.lookout.last.Load() == 0 {
 		t.Error("not nudged by one that is busy")
+	}
+}
+
+// So has one that is sent many requests at once, however long they are.
+func TestLongRequestsNudge(t *testing.T) {
+	s, dial, _ := serve(t, newEcho(), Limits{})
+	time.Sleep(2 * nudgeEvery)
+	nc := dial()
+	pipeline(t, nc, busyFrames+2, strings.Repeat("x", 3000))
+	for range busyFrames + 2 {
+		readReply(t, nc)
+	}
+	if s.shared.lookout.last.Load() == 0 {
+		t.Error("not nudged")
 	}
 }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,35 +32,51 @@ func TestTurn(t *testing.T) {
 	})
 }
 
-// A reader that is kept at work gives way; one that rests does not.
+// A reader that is kept at work gives way.
 func TestFloodGivesWay(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
-	calm := dial()
-	for range 14 { // the last of them without looks
-		pipeline(t, calm, 1, "dawdle")
-		readReply(t, calm)
-		time.Sleep(20 * time.Millisecond) // and it rests
+	nc := dial()
+	pipeline(t, nc, 3*MaxServe, "dawdle") // of one batch
+	for range 3 * MaxServe {
+		readReply(t, nc)
 	}
-	if n := s.shared.turns.Load(); n != 0 {
-		t.Errorf("gave way %d times to none", n)
+	if n := s.shared.turns.Load(); n != 1 {
+		t.Errorf("gave way %d times in three parts, want 1", n)
 	}
-	busy := dial()
-	end := make(chan struct{})
-	go func() { // ends with end
-		defer close(end)
-		var b [64 << 10]byte
-		for s.shared.turns.Load() == 0 {
-			if _, err := busy.Read(b[:]); err != nil {
-				return
-			}
+}
+
+// A turn ends where a reader finds nothing to read, and where it looks for more after
+// others had theirs.
+func TestRestEndsTurn(t *testing.T) {
+	near, far := pollPair(t)
+	var s stream
+	s.onBatch = func(int) error {
+		s.r = s.w
+		s.served = true
+		s.turn.served()
+		return nil
+	}
+	for range aloneAfter {
+		lastReader.Store(s.number + 1) // in company
+		_, _ = syscall.Write(far.fd, []byte{0})
+		if s.tryRead(uintptr(near.fd)) {
+			t.Fatal(s.rerr)
 		}
-	}()
-	_ = busy.SetDeadline(time.Now().Add(time.Minute))
-	for s.shared.turns.Load() == 0 {
-		pipeline(t, busy, 1000, "x")
+		if s.turn.parts != 0 {
+			t.Fatal("a look begins no turn")
+		}
 	}
-	<-end
-	_ = busy.Close()
+	for range 3 {
+		lastReader.Store(s.number)
+		s.inRow = aloneAfter
+		_, _ = syscall.Write(far.fd, []byte{0})
+		if s.tryRead(uintptr(near.fd)) {
+			t.Fatal(s.rerr)
+		}
+		if s.turn.parts != 1 {
+			t.Fatalf("%d parts in a turn, want 1", s.turn.parts)
+		}
+	}
 }
 
 // What is served at a time is bounded by its bytes too, one request at least.
