@@ -176,7 +176,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := b(strings.Repeat("k", i+1)); h.node.Holds(h.hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.node.Holds(h.hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
