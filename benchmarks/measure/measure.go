@@ -155,24 +155,39 @@ func (c *contest) add(name string, s side) {
 	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, s), append(c.sums, load.Result{})
 }
 
+// moreTurns are for a side that has answered nothing in its own.
+const moreTurns = 100
+
 // play lets the sides take turns, each time another one first, so that a
 // disturbance of the machine hits all of them alike.
 func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
+	run := func(at int) error {
+		r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.names[at], err)
+		}
+		c.sums[at].Add(r)
+		return nil
+	}
 	for turn := range t.Turns {
 		for i := range c.loads {
-			at := (round + turn + i) % len(c.loads)
-			r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.names[at], err)
+			if err := run((round + turn + i) % len(c.loads)); err != nil {
+				return nil, err
 			}
-			c.sums[at].Add(r)
+		}
+	}
+	for at := range c.loads { // a short turn may pass while the machine stands still
+		for more := 0; c.sums[at].Requests == 0 && more < moreTurns; more++ {
+			if err := run(at); err != nil {
+				return nil, err
+			}
 		}
 	}
 	sides := map[string]record.Side{}
 	for i, r := range c.sums {
 		switch {
 		case r.Requests == 0:
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", c.names[i], t.Turns, t.TurnMS)
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", c.names[i], t.Turns+moreTurns, t.TurnMS)
 		case r.Hits != r.Requests:
 			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone", c.names[i], r.Hits, r.Requests)
 		}
