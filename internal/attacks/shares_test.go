@@ -15,7 +15,7 @@ import (
 var shareAttacks = []attack{
 	{
 		name:  "lease tokens",
-		tries: "18 connections that take tokens of new keys and load nothing",
+		tries: "18 connections that take tokens of new keys and load nothing; 9 keep them, 9 give them back and take others, without a pause",
 		bound: "tokens in fair shares",
 		also:  []also{loads}, shares: true, run: takeTokens,
 	},
@@ -84,8 +84,12 @@ func takeTokens(ctx context.Context, j *job) error {
 				return err
 			}
 			j.count.Add(100)
-			if n >= 4000 {
+			switch {
+			case n < 4000:
+			case i%2 == 0:
 				<-ctx.Done() // it has what it wanted, and keeps it
+			default:
+				return nil // it gives all back, and takes them again
 			}
 		}
 		return nil
