@@ -187,9 +187,11 @@ func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[stri
 	for i, r := range c.sums {
 		switch {
 		case r.Requests == 0:
-			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer", c.names[i], t.Turns+moreTurns, t.TurnMS)
+			return nil, fmt.Errorf("%s answered nothing in %d turns of %d ms: make the turns longer",
+				c.names[i], t.Turns+moreTurns, t.TurnMS)
 		case r.Hits != r.Requests:
-			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone", c.names[i], r.Hits, r.Requests)
+			return nil, fmt.Errorf("%s: %d of %d requests were hits, want all: the comparison is of hits alone",
+				c.names[i], r.Hits, r.Requests)
 		}
 		side := record.Side{Requests: r.Requests, Seconds: r.Elapsed.Seconds()}
 		for _, p := range record.Percentiles {
