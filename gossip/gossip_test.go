@@ -241,7 +241,7 @@ func TestRestart(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, k := range []int{2, 3, 10} {
-				var took []time.Duration
+				var took, sees []time.Duration
 				for range 3 {
 					inBubble(t, func(t *testing.T, c *cluster) {
 						c.startAll(k)
@@ -254,7 +254,7 @@ func TestRestart(t *testing.T) {
 						time.Sleep(tc.down)
 						next := c.start(k-1, epoch(2), tc.edit)
 						took = append(took, c.until("all see the new process", pushPull*3/2, c.all(n.name, aliveAs(2))))
-						c.until("it sees all", time.Second, c.whole)
+						sees = append(sees, c.until("it sees all", pushPull*3/2, c.whole))
 						if got, want := c.nodes[0].member(n.name).Address, next.Address(); got != want {
 							t.Errorf("its address is %s, want %s", got, want)
 						}
@@ -267,9 +267,13 @@ func TestRestart(t *testing.T) {
 					})
 				}
 				slices.Sort(took)
-				t.Logf("%d nodes: seen by all after %v", k, took)
+				slices.Sort(sees)
+				t.Logf("%d nodes: seen by all after %v, sees all %v later", k, took, sees)
 				if took[1] > tc.limit {
 					t.Errorf("%d nodes: seen by all after %v, want %v", k, took[1], tc.limit)
+				}
+				if sees[1] > time.Second {
+					t.Errorf("%d nodes: sees all %v later, want 1s", k, sees[1])
 				}
 			}
 		})
