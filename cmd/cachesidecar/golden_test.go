@@ -114,12 +114,15 @@ func TestStatsPage(t *testing.T) {
 	_ = command(t, "", "get", "none")
 	page := mustRun(t, "stats")
 	for _, want := range []string{
-		"host1", "cachesidecar test, up 0s", "reads    2, 50.0 % hits", "writes   1, deletes 0, errors 0", "of 16,384 connections",
+		"host1", "cachesidecar test, up ", "reads    2, 50.0 % hits", "writes   1, deletes 0, errors 0", "of 16,384 connections",
 		"1 entries, ", "NAMESPACE", "default", "process", "garbage collection",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
 		}
+	}
+	if !regexp.MustCompile(`up \d+s\n`).MatchString(page) {
+		t.Errorf("the page does not say for how many seconds:\n%s", page)
 	}
 	if strings.Contains(page, "\x1b") {
 		t.Errorf("the page has escape sequences:\n%q", page)
