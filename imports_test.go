@@ -25,6 +25,7 @@ var allowed = []struct {
 	{"internal/wire", nil},
 	{"internal/strike", nil},
 	{"internal/plainfile", nil},
+	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // imported by tests alone
 	{"internal/gossiptest", nil}, // imported by tests alone
 	{"internal/logs", nil},
@@ -42,23 +43,23 @@ var allowed = []struct {
 	{"internal/simnet", nil},
 	{"internal/proctest", nil}, // imported by tests alone
 	{"internal/peertest", nil}, // imported by tests alone
-	{"loader", []string{"internal/kv"}},
+	{"loader", []string{"internal/kv", "internal/settings"}},
 	// Floor 2: the edges.
 	{"internal/origintest", []string{"loader"}}, // imported by tests alone
-	{"loader/httporigin", []string{"loader"}},
-	{"loader/postgres", []string{"internal/kv", "loader"}},
-	{"loader/redisorigin", []string{"internal/kv", "loader"}},
-	{"loader/memcached", []string{"loader"}},
-	{"loader/execorigin", []string{"loader"}},
+	{"loader/httporigin", []string{"internal/settings", "loader"}},
+	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/memcached", []string{"internal/settings", "loader"}},
+	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/cluster", "internal/creds", "internal/kv", "internal/logs", "internal/peer", "internal/plainfile", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "unixsock"}},
+	{"sidecar", []string{"internal/cluster", "internal/creds", "internal/kv", "internal/logs", "internal/peer", "internal/plainfile", "internal/rpc", "internal/settings", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden are packages of the standard library that a package must do

@@ -2,11 +2,13 @@ package loader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
 // ListTimeout is how long an origin may take for all its keys, unless told
@@ -27,6 +29,38 @@ const ListTimeout = 10 * time.Minute
 // returns soon after ctx is done, and its errors hold no secrets.
 type Lister interface {
 	Keys(ctx context.Context, each func(key []byte) error) error
+}
+
+// List is the settings of a list of all keys: the query of postgres, the URL of http or
+// the command of exec. redis needs none of them, and memcached has no lists.
+type List struct {
+	Query   string        `yaml:"query"`   // of one column, the key, without parameters
+	URL     string        `yaml:"url"`     // whose answer has a key in each line
+	Command []string      `yaml:"command"` // that prints a key in each line
+	Timeout time.Duration `yaml:"timeout"` // of all; default 10 min, at most 24 h
+
+	Lister Lister `yaml:"-"` // of the program's own, in place of the origin's
+}
+
+// maxListTimeout bounds List.Timeout.
+const maxListTimeout = 24 * time.Hour
+
+// Only returns the settings with their default. It returns an error if the setting that
+// a kind of origin needs is missing, or another one is given; "" needs none.
+func (l List) Only(setting string) (List, error) {
+	for _, s := range []struct {
+		name  string
+		given bool
+	}{{"query", l.Query != ""}, {"url", l.URL != ""}, {"command", len(l.Command) > 0}} {
+		switch {
+		case s.given && s.name != setting:
+			return l, fmt.Errorf("%s is for another kind of origin: leave it out", s.name)
+		case !s.given && s.name == setting:
+			return l, fmt.Errorf("there is no %s that gives all keys: give it", s.name)
+		}
+	}
+	l.Timeout = cmp.Or(l.Timeout, ListTimeout)
+	return l, settings.Bounded("timeout", l.Timeout, 0, maxListTimeout)
 }
 
 // Lines is a writer that takes keys, one a line, and gives them to each. Lines

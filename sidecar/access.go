@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -146,7 +147,7 @@ func newAccess(c *Config) (*access, error) {
 
 // readToken returns the token that a file holds.
 func readToken(setting, path string) (string, error) {
-	s, err := secretFile(setting, path)
+	s, err := settings.SecretFile(setting, path)
 	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
 		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: make one with \"head -c 32 /dev/urandom | base64\"",
 			setting, path, minTokenLen, maxTokenLen)

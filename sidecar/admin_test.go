@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
 // httpAnswer sends one request as it is written and returns the status and the body.
@@ -139,8 +142,8 @@ func TestHTTPSettings(t *testing.T) {
 // The shares of the descriptors fit into the limit, the apps have at least half where
 // all is scarce, and the log names what to do.
 func TestFileShares(t *testing.T) {
-	pg := Namespace{Origin: &Origin{Postgres: &PostgresOrigin{}}}
-	mc := Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"a:1", "b:1"}, Connections: 10}}}
+	pg := Namespace{Origin: &postgres.Config{}}
+	mc := Namespace{Origin: &memcached.Config{Servers: []string{"a:1", "b:1"}, Connections: 10}}
 	all := Config{MaxConnections: 16_384, HTTP: "x", Bind: "x", Namespaces: map[string]Namespace{"pg": pg, "mc": mc, "none": {}}}
 	for _, tc := range []struct {
 		cfg               Config

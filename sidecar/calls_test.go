@@ -145,7 +145,7 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 		}
 		return loader.Value{Bytes: key}, nil
 	})
-	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Source: source, Limits: Limits{Timeout: 30 * time.Second}}}})
+	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Origin: own(source), Limits: Limits{Timeout: 30 * time.Second}}}})
 	c := dial(t, s)
 	var batch []byte
 	for i, key := range []string{"never", "soon"} {

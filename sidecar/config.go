@@ -67,7 +67,7 @@ type Config struct {
 	// most: 256.
 	MaxNamespaces int `yaml:"max_namespaces"`
 	// Namespaces have settings of their own. The others take the defaults.
-	Namespaces map[string]Namespace `yaml:"namespaces"`
+	Namespaces map[string]Namespace `yaml:"-"`
 
 	// MaxConnections bounds the apps' connections. Default 16,384.
 	MaxConnections int `yaml:"max_connections"`

@@ -35,7 +35,9 @@ func shareFiles(c *Config, limit uint64) files {
 		f.peers = maxPeerConns
 	}
 	for _, ns := range c.Namespaces {
-		f.rest += ns.Origin.connections()
+		if ns.Origin != nil {
+			f.rest += ns.Origin.Descriptors()
+		}
 	}
 	have := int(min(limit, math.MaxInt32))
 	if f.apps+f.http+f.peers+f.rest <= have || have < fewestFiles {
@@ -55,29 +57,6 @@ func (f *files) warn(log *slog.Logger) {
 			"raise it (LimitNOFILE= in systemd, ulimit -Hn), or lower max_connections",
 			"max_connections", f.wanted, "limit", f.limit, "connections", f.apps)
 	}
-}
-
-// connections is how many an origin may have open at once.
-func (o *Origin) connections() int {
-	or := func(n, instead int) int {
-		if n == 0 {
-			return instead
-		}
-		return n
-	}
-	switch {
-	case o == nil:
-		return 0
-	case o.HTTP != nil:
-		return or(o.HTTP.Connections, 64)
-	case o.Postgres != nil:
-		return or(o.Postgres.Connections, 16)
-	case o.Redis != nil:
-		return or(o.Redis.Connections, 64)
-	case o.Memcached != nil:
-		return or(o.Memcached.Connections, 64) * len(o.Memcached.Servers)
-	}
-	return 3 * 64 // exec: two pipes and the program, for each load that may run
 }
 
 // fileLimit is how many descriptors this process may have. Go has raised the soft

@@ -15,6 +15,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 )
 
 var knownKeys = flag.Int("known.keys", 100_000, "keys that there are not, of TestKnownFlood")
@@ -46,7 +48,7 @@ func (d *database) Keys(ctx context.Context, each func(key []byte) error) error 
 func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
 	t.Helper()
 	none := time.Duration(0)
-	ns.Known, ns.KnownKeys, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}, o, &none
+	ns.Known, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6, List: loader.List{Lister: o}}, &none
 	withNodes(t, n, o, ns, func(w *world) {
 		time.Sleep(30 * time.Second) // the first filter
 		f(w)
@@ -246,8 +248,8 @@ func TestKnownFlood(t *testing.T) {
 	}))
 	defer server.Close()
 	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"a": {
-		Origin: &Origin{HTTP: &HTTPOrigin{URL: server.URL + "/{key}"}},
-		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: List{URL: server.URL + "/keys"}},
+		Origin: &httporigin.Config{URL: server.URL + "/{key}"},
+		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
 	}}})
 	ns := s.names.lookup([]byte("a"))
 	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {

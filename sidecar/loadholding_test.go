@@ -27,7 +27,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		var row atomic.Value
 		var slow atomic.Bool
 		row.Store("old")
-		w.ns = Namespace{Limits: Limits{Timeout: 30 * time.Second}, Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+		w.ns = Namespace{Limits: Limits{Timeout: 30 * time.Second}, Origin: own(func(context.Context, []byte) (loader.Value, error) {
 			v := row.Load().(string)
 			if slow.Swap(false) {
 				time.Sleep(25 * time.Second)

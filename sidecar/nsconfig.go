@@ -2,11 +2,11 @@ package sidecar
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -28,10 +28,9 @@ type Namespace struct {
 	// oldest keys make room for new ones. Default: none.
 	Quota Size `yaml:"quota"`
 
-	// Origin is where missing values are loaded from. Default: the apps load.
-	Origin *Origin `yaml:"origin"`
-	// Source is an origin of the embedding program's own, in place of Origin.
-	Source loader.Source `yaml:"-"`
+	// Origin is where missing values are loaded from: the Config of one of the packages
+	// below loader, or a loader.Custom. Default: the apps load.
+	Origin loader.OriginConfig `yaml:"-"`
 
 	// KeyPattern is a regular expression (RE2) that a whole key must match to be
 	// asked of the origin. Default: any key.
@@ -63,17 +62,11 @@ type Namespace struct {
 	// Known is a filter of the keys that the origin has: it is asked for no other.
 	// Default: none.
 	Known *Known `yaml:"known"`
-	// KnownKeys lists them in place of the origin, which a Source cannot.
-	KnownKeys loader.Lister `yaml:"-"`
 	// WarmOnStart has keys of a list loaded at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
-	// WarmKeys lists them in place of the origin, which a Source cannot.
-	WarmKeys loader.Lister `yaml:"-"`
 	// WriteThrough has what apps set and delete written to the origin first. It
 	// must be the same on all hosts.
 	WriteThrough bool `yaml:"write_through"`
-	// Writer takes it in place of the origin, which a Source cannot.
-	Writer loader.Writer `yaml:"-"`
 	// Limits spare the origin.
 	Limits Limits `yaml:"limits"`
 }
@@ -131,30 +124,19 @@ func (n Namespace) check(l2 Size) error {
 		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, n.staleLimit())
 	case len(n.KeyPattern) > maxPattern:
 		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
-	case n.Origin != nil && n.Source != nil:
-		return errors.New("there are an origin and a Source: leave out one of them")
-	case n.Writer != nil && !n.WriteThrough:
-		return errors.New("there is a Writer, and no WriteThrough: set it, or leave Writer out")
-	case n.WarmKeys != nil && n.WarmOnStart == nil:
-		return errors.New("there is a WarmKeys, and no WarmOnStart: give it, or leave WarmKeys out")
-	case n.KnownKeys != nil && n.Known == nil:
-		return errors.New("there is a KnownKeys, and no Known: give it, with the number of keys")
-	}
-	if err := n.Origin.check(); err != nil {
-		return err
 	}
 	if err := n.needsOrigin(); err != nil {
 		return err
 	}
 	return cmp.Or(
-		bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
-		bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
-		bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
-		bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
-		bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
-		bounded("refresh_early", n.policy().Beta, 0, 10),
-		bounded("hold", n.Hold, 0, 10*time.Minute),
-		bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
+		settings.Bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
+		settings.Bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
+		settings.Bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
+		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
+		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
+		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
+		settings.Bounded("hold", n.Hold, 0, 10*time.Minute),
+		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.Known.check(),
 		n.WarmOnStart.check(),
@@ -163,7 +145,7 @@ func (n Namespace) check(l2 Size) error {
 
 // needsOrigin finds settings that say nothing where the apps load.
 func (n Namespace) needsOrigin() error {
-	if n.Origin != nil || n.Source != nil {
+	if n.Origin != nil {
 		return nil
 	}
 	for _, s := range []struct {
@@ -184,17 +166,17 @@ func (n Namespace) needsOrigin() error {
 
 func (l Limits) check() error {
 	return cmp.Or(
-		bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
-		bounded("limits.queue", l.Queue, 0, 1<<20),
-		bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
-		bounded("limits.rate", l.Rate, 0, 1e9),
-		bounded("limits.burst", l.Burst, 0, 1<<20),
-		bounded("limits.timeout", l.Timeout, 0, maxCallTime),
-		bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
-		bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
-		bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
-		bounded("limits.retries", l.Retries, 0, 10),
-		bounded("limits.retry_share", l.RetryShare, 0, 1),
+		settings.Bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
+		settings.Bounded("limits.queue", l.Queue, 0, 1<<20),
+		settings.Bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
+		settings.Bounded("limits.rate", l.Rate, 0, 1e9),
+		settings.Bounded("limits.burst", l.Burst, 0, 1<<20),
+		settings.Bounded("limits.timeout", l.Timeout, 0, maxCallTime),
+		settings.Bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
+		settings.Bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
+		settings.Bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
+		settings.Bounded("limits.retries", l.Retries, 0, 10),
+		settings.Bounded("limits.retry_share", l.RetryShare, 0, 1),
 	)
 }
 
@@ -202,23 +184,15 @@ func (l Limits) check() error {
 // load with its waits and retries ends after that (loader.LoadsConfig.Timeout).
 const maxCallTime = 30 * time.Second
 
-// bounded says so where a value is out of its bounds, or no number.
-func bounded[T cmp.Ordered](name string, v, least, most T) error {
-	if v >= least && v <= most {
-		return nil
-	}
-	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
-}
-
 func (n Namespace) keys() (*loader.Keys, error) { return loader.NewKeys(n.KeyPattern, int(n.MaxKey)) }
 
 // policy says how long values live, of loads by the sidecar and by the apps.
 func (n Namespace) policy() loader.Policy {
 	return loader.Policy{
-		NegativeTTL:          given(n.NegativeTTL, DefaultNegativeTTL),
+		NegativeTTL:          settings.Or(n.NegativeTTL, DefaultNegativeTTL),
 		StaleWhileRevalidate: n.StaleWhileRevalidate,
 		StaleIfError:         n.StaleIfError,
-		Beta:                 given(n.RefreshEarly, DefaultRefreshEarly),
+		Beta:                 settings.Or(n.RefreshEarly, DefaultRefreshEarly),
 	}
 }
 
@@ -233,16 +207,8 @@ func (l Limits) guard() loader.GuardConfig {
 }
 
 // ttl is of writes and loads that bring none; zero is no expiry.
-func (n Namespace) ttl() time.Duration        { return given(n.DefaultTTL, DefaultTTL) }
-func (n Namespace) staleLimit() time.Duration { return given(n.StaleLimit, DefaultStaleLimit) }
-func (n Namespace) ttlJitter() float64        { return given(n.TTLJitter, DefaultTTLJitter) }
+func (n Namespace) ttl() time.Duration        { return settings.Or(n.DefaultTTL, DefaultTTL) }
+func (n Namespace) staleLimit() time.Duration { return settings.Or(n.StaleLimit, DefaultStaleLimit) }
+func (n Namespace) ttlJitter() float64        { return settings.Or(n.TTLJitter, DefaultTTLJitter) }
 func (n Namespace) hold() time.Duration       { return n.Hold }
 func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }
-
-// given is what a setting that has a meaning at zero says, or its default.
-func given[T any](v *T, def T) T {
-	if v == nil {
-		return def
-	}
-	return *v
-}

@@ -35,52 +35,80 @@ func openOrigin(namespace string, ns Namespace, maxValue int, log *slog.Logger) 
 }
 
 func (n Namespace) openOrigin(namespace string, maxValue int, log *slog.Logger) (*origin, error) {
-	if n.Origin == nil && n.Source == nil {
+	if n.Origin == nil {
 		return nil, nil
 	}
 	keys, err := n.keys()
 	if err != nil {
 		return nil, err
 	}
-	name, opened := "source", opened{source: sized{n.Source, maxValue}, close: func() error { return nil }}
-	if n.Origin != nil {
-		kind := n.Origin.given()[0]
-		name = kind.name
-		if opened, err = kind.open(n.Limits, maxValue); err != nil {
-			return nil, fmt.Errorf("origin.%s: %w", name, err)
-		}
+	name := n.Origin.Kind()
+	opened, err := n.Origin.Open(loader.OriginOptions{Timeout: n.Limits.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough})
+	if err != nil {
+		return nil, fmt.Errorf("origin.%s: %w", name, err)
 	}
-	o := &origin{name: name, keys: keys, close: opened.close}
-	if err := n.uses(&opened, o, told{namespace, name, log}); err != nil {
+	o := &origin{name: name, keys: keys, close: opened.Close}
+	if err := n.uses(opened, o, told{namespace, name, log}); err != nil {
 		_ = o.close() // nothing is lost
 		return nil, err
 	}
-	o.check = opened.check
 	return o, nil
 }
 
 // uses makes what asks an opened origin.
-func (n Namespace) uses(opened *opened, o *origin, told told) (err error) {
-	if o.guard, err = loader.NewGuard(told.source(opened.hide.source(opened.source)), n.Limits.guard()); err != nil {
+func (n Namespace) uses(opened *loader.Origin, o *origin, told told) (err error) {
+	hide := secrets(opened.Secrets)
+	o.checks(hide, opened.Source)
+	if o.guard, err = loader.NewGuard(told.source(hide.source(opened.Source)), n.Limits.guard()); err != nil {
 		return err
 	}
+	lister := func(l loader.List) (loader.Lister, error) {
+		if l.Lister != nil {
+			_, err := l.Only("")
+			return l.Lister, err
+		}
+		if opened.List == nil {
+			return nil, errors.New("this kind of origin cannot list its keys: leave it out")
+		}
+		list, err := opened.List(l)
+		if err != nil {
+			return nil, err
+		}
+		o.checks(hide, list)
+		return hide.lister(list), nil
+	}
 	if n.Known != nil {
-		if o.known, err = opened.lister(n.Known.List, n.KnownKeys); err != nil {
+		if o.known, err = lister(n.Known.List); err != nil {
 			return fmt.Errorf("known: %w", err)
 		}
 	}
 	if n.WarmOnStart != nil {
-		if o.warm, err = opened.lister(n.WarmOnStart.List, n.WarmKeys); err != nil {
+		if o.warm, err = lister(n.WarmOnStart.List); err != nil {
 			return fmt.Errorf("warm_on_start: %w", err)
 		}
 	}
-	if o.writer, err = opened.writer(n); err != nil {
-		return fmt.Errorf("origin.%s: %w", o.name, err)
-	}
-	if o.writer != nil {
-		o.writer = toldWriter{o.writer, told}
+	if opened.Writer != nil {
+		o.checks(hide, opened.Writer)
+		o.writer = toldWriter{hide.writer(opened.Writer), told}
 	}
 	return nil
+}
+
+// checks has o.check ask a part of the origin too, if it can be asked.
+func (o *origin) checks(hide secrets, part any) {
+	c, ok := part.(interface{ Check(context.Context) error })
+	if !ok {
+		return
+	}
+	before := o.check
+	o.check = func(ctx context.Context) error {
+		if before != nil {
+			if err := before(ctx); err != nil {
+				return err
+			}
+		}
+		return hide.hide(c.Check(ctx))
+	}
 }
 
 // checkTime is how long all origins together may take to say that what is
@@ -110,18 +138,4 @@ func (n *namespaces) checkOrigins(ctx context.Context, log *slog.Logger) error {
 		})
 	}
 	return group.Wait()
-}
-
-// sized is a Source whose values have a bound.
-type sized struct {
-	loader.Source
-	most int
-}
-
-func (s sized) Load(ctx context.Context, key []byte) (loader.Value, error) {
-	v, err := s.Source.Load(ctx, key)
-	if err == nil && len(v.Bytes) > s.most {
-		return loader.Value{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", loader.ErrTooLarge, len(v.Bytes), s.most)
-	}
-	return v, err
 }

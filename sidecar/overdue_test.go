@@ -181,7 +181,7 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		clock := newStillClock()
 		w := &standingWriter{clock: clock, stands: op == wire.OpDelete}
 		s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{DefaultNamespace: {
-			Source: newDatabase(always(0)), WriteThrough: true, Writer: w, Limits: Limits{Concurrency: 1},
+			Origin: loader.Custom{Source: newDatabase(always(0)), Writer: w}, WriteThrough: true, Limits: Limits{Concurrency: 1},
 		}}})
 		q := &wire.Request{Op: op, Namespace: defaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}
 		want := int64(0) // the process stands still before the origin is asked

@@ -11,6 +11,8 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
 // TestPostgres: a filter of a real table's keys, and writes through to it, one of
@@ -23,13 +25,15 @@ func TestPostgres(t *testing.T) {
 	proxy := origintest.NewProxy(t, "unix", p.Socket())
 	host, port, _ := net.SplitHostPort(proxy.Address)
 	s := start(t, Config{NoSocket: true, RequestTimeout: 2 * time.Second, Namespaces: map[string]Namespace{"pages": {
-		Origin: &Origin{Postgres: &PostgresOrigin{
+		Origin: &postgres.Config{
 			DSNFile: fileWith(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
 			Query:   "SELECT body FROM pages WHERE id = $1",
-			Store:   "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",
-			Delete:  "DELETE FROM pages WHERE id = $1",
-		}},
-		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: List{Query: "SELECT id FROM pages"}},
+			Write: postgres.WriteConfig{
+				Store:  "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",
+				Delete: "DELETE FROM pages WHERE id = $1",
+			},
+		},
+		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true,
 	}}})
 	ns := s.names.lookup([]byte("pages"))

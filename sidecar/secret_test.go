@@ -12,6 +12,10 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
 // talking is the address of a server whose connections say what f does.
@@ -78,33 +82,33 @@ func TestNoErrorShowsASecret(t *testing.T) {
 	const marker = `s3cret"\word`
 	t.Setenv("CACHESIDECAR_TEST_SECRET", marker)
 	refusing := talking(t, func(net.Conn) {})
-	postgres := func(address string) *Origin {
+	ofPostgres := func(address string) loader.OriginConfig {
 		host, port, _ := net.SplitHostPort(address)
 		dsn := fmt.Sprintf(`host=%s port=%s user=u dbname=d sslmode=disable password='s3cret"\\word'`, host, port)
-		return &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}}
+		return &postgres.Config{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}
 	}
-	http := func(address string) *Origin {
-		return &Origin{HTTP: &HTTPOrigin{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}}
+	ofHttp := func(address string) loader.OriginConfig {
+		return &httporigin.Config{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}
 	}
-	redis := func(address string) *Origin {
-		return &Origin{Redis: &RedisOrigin{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}}
+	ofRedis := func(address string) loader.OriginConfig {
+		return &redisorigin.Config{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}
 	}
-	exec := func(script string) *Origin {
-		return &Origin{Exec: &ExecOrigin{Command: []string{"sh", "-c", script}, Env: []string{"CACHESIDECAR_TEST_SECRET"}}}
+	ofExec := func(script string) loader.OriginConfig {
+		return &execorigin.Config{Command: []string{"sh", "-c", script}, Env: []string{"CACHESIDECAR_TEST_SECRET"}}
 	}
 	for _, tc := range []struct {
 		name   string
-		origin *Origin
+		origin loader.OriginConfig
 		hides  bool // where the secret would be shown: else nothing is tested
 	}{
-		{"http repeats", http(talking(t, repeating(""))), true},
-		{"http hangs up", http(refusing), false},
-		{"redis repeats", redis(talking(t, repeating("-ERR unknown command, with args "))), true},
-		{"redis hangs up", redis(refusing), false},
-		{"postgres repeats", postgres(talking(t, pgEcho)), true},
-		{"postgres hangs up", postgres(refusing), false},
-		{"a command says it", exec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
-		{"a command is silent", exec(`exit 3`), false},
+		{"http repeats", ofHttp(talking(t, repeating(""))), true},
+		{"http hangs up", ofHttp(refusing), false},
+		{"redis repeats", ofRedis(talking(t, repeating("-ERR unknown command, with args "))), true},
+		{"redis hangs up", ofRedis(refusing), false},
+		{"postgres repeats", ofPostgres(talking(t, pgEcho)), true},
+		{"postgres hangs up", ofPostgres(refusing), false},
+		{"a command says it", ofExec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
+		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		log := &syncLog{}
 		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(log, nil)))

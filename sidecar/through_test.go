@@ -66,7 +66,7 @@ func (d *database) row(key string) string {
 // throughNodes is withNodes, where what is written goes to the database.
 func throughNodes(t *testing.T, n int, s *store, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
-	ns.WriteThrough, ns.Writer = true, s
+	ns.WriteThrough, ns.Origin = true, loader.Custom{Source: s.database, Writer: s}
 	withNodes(t, n, s.database, ns, f, voters...)
 }
 

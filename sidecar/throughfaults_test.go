@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestWriteThroughOwnerGone: a write whose owner is killed, or did not run for a
@@ -142,7 +143,7 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 		return nil
 	}
 	s.before, s.after = lost, lost
-	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Writer: s}
+	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Origin: loader.Custom{Source: s.database, Writer: s}}
 	for _, v := range w.nodes {
 		v.start()
 	}

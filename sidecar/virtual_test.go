@@ -22,6 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Several sidecars on a network in memory, in virtual time, under faults, with
@@ -160,7 +161,9 @@ func (v *vnode) start() {
 	}
 	if w.origin != nil && !w.apps {
 		ns := w.ns
-		ns.Source = w.origin
+		if ns.Origin == nil {
+			ns.Origin = loader.Custom{Source: w.origin}
+		}
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: ns}
 	} else if !reflect.DeepEqual(w.ns, Namespace{}) {
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: w.ns}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // listOf lists keys of its own, whatever there is.
@@ -33,7 +34,7 @@ func TestWarm(t *testing.T) {
 			o.set(list[i], []byte("value"))
 		}
 	}
-	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20}, WarmKeys: list}, func(w *world) {
+	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
 		stats := func() (sum wire.WarmStats) {
 			for _, v := range w.nodes {
 				s := v.s.names.lookup(defaultNamespace).warmStats()
@@ -83,13 +84,13 @@ func TestWarmBounds(t *testing.T) {
 		list = append(list, fmt.Sprint("key", i))
 		o.set(list[i], []byte("value"))
 	}
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30}, WarmKeys: list}, func(w *world) {
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
 		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed, Loaded: 30}) {
 			t.Errorf("%+v", s)
 		}
 	})
 	o.listErr = context.DeadlineExceeded
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{}, WarmKeys: o}, func(w *world) {
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
 		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed}) {
 			t.Errorf("%+v", s)
 		}

@@ -10,6 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -123,27 +129,27 @@ namespaces:
 	}
 	for name, want := range map[string]sidecar.Namespace{
 		"loaded": {
-			Origin: &sidecar.Origin{HTTP: &sidecar.HTTPOrigin{
+			Origin: &httporigin.Config{
 				URL: "http://127.0.0.1:8080/{key}", Method: "POST", Headers: map[string]string{"Accept": "text/plain"},
 				HeaderFiles: map[string]string{"Authorization": "/etc/token"}, Absent: []int{404}, CacheControl: true, Connections: 7,
-				StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain",
-			}},
+				Write: httporigin.WriteConfig{StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain"},
+			},
 			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
 			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, Hold: 3 * time.Second, LeaseTime: 4 * time.Second,
 			Limits: limits,
 		},
 		"database": {
-			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Store: "s", Delete: "d"}},
+			Origin: &postgres.Config{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Write: postgres.WriteConfig{Store: "s", Delete: "d"}},
 			Limits: limits, WriteThrough: true,
-			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
-			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
 		},
-		"redis": {Origin: &sidecar.Origin{Redis: &sidecar.RedisOrigin{
+		"redis": {Origin: &redisorigin.Config{
 			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",
-			KeyPrefix: "p", IgnoreTTL: true, Connections: 2, StoreTTL: time.Second,
-		}}},
-		"memcached": {Origin: &sidecar.Origin{Memcached: &sidecar.MemcachedOrigin{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3, StoreTTL: 2 * time.Second}}},
-		"script":    {Origin: &sidecar.Origin{Exec: &sidecar.ExecOrigin{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4, Store: []string{"s"}, Delete: []string{"d"}, Refused: 5}}},
+			KeyPrefix: "p", IgnoreTTL: true, Connections: 2, Write: redisorigin.WriteConfig{TTL: time.Second},
+		}},
+		"memcached": {Origin: &memcached.Config{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3, Write: memcached.WriteConfig{TTL: 2 * time.Second}}},
+		"script":    {Origin: &execorigin.Config{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4, Write: execorigin.WriteConfig{Store: []string{"s"}, Delete: []string{"d"}, Refused: 5}}},
 	} {
 		if got := cfg.Namespaces[name]; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)

@@ -145,7 +145,7 @@ func TestConfigDoc(t *testing.T) {
 			t.Errorf("%s: the default is told as %q, the flag says %q", row[0], row[2], want)
 		}
 	}
-	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[sidecar.Namespace](), "")...)
+	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[fileNamespace](), "")...)
 	for _, key := range known {
 		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" && key != "tls" {
 			t.Errorf("the page does not tell of %s", key)
@@ -314,7 +314,7 @@ func originWith(key, value string) string {
 // The files that the pages show are right, all that they name once it is there.
 func TestDocExamples(t *testing.T) {
 	all := strings.Join(docExamples(t), "")
-	for _, kind := range settings(reflect.TypeFor[sidecar.Origin]()) {
+	for _, kind := range settings(reflect.TypeFor[fileOrigin]()) {
 		if !strings.Contains(all, "\n      "+kind+":\n") {
 			t.Errorf("there is no example of origin %s", kind)
 		}

@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // Bounds of a configuration file. The parser compares every key of a map with
@@ -24,14 +22,6 @@ const (
 	maxDepth   = 32      // of maps and lists
 	maxReports = 10      // mistakes that one error tells of
 )
-
-// fileConfig is what a configuration file may say: the sidecar's own settings,
-// and the log's.
-type fileConfig struct {
-	sidecar.Config `yaml:",inline"`
-	LogFormat      string `yaml:"log_format"`
-	LogLevel       string `yaml:"log_level"`
-}
 
 // settings lists the keys that a file may have for a type.
 func settings(t reflect.Type) (names []string) {
@@ -122,7 +112,7 @@ func parseConfig(b []byte) (cfg fileConfig, err error) {
 	if err := d.Decode(&cfg); err != nil {
 		return fileConfig{}, explainYAML(err, root)
 	}
-	return cfg, nil
+	return cfg, cfg.complete()
 }
 
 // document parses a file of one document; nil if it is empty.
@@ -242,41 +232,41 @@ var (
 
 // kinds says what to give for each of the Go types that a setting may have.
 var kinds = map[string]string{
-	"int":                          "a number",
-	"uint32":                       "a number from 0 to 4294967295",
-	"float64":                      "a number, such as 0.1",
-	"[]int":                        "a list of numbers, such as [404, 410]",
-	"[]string":                     "a list, such as [this, that]",
-	"string":                       "text",
-	"bool":                         "true or false",
-	"time.Duration":                "a time such as 30s or 2h",
-	"sidecar.Size":                 "a size such as 64MiB or 1GiB",
-	"sidecar.FileMode":             "octal permission bits, such as 0660",
-	"sidecar.Namespace":            "the namespace's settings, such as default_ttl: 5m",
-	"map[string]sidecar.Namespace": "names of namespaces, each with its settings",
-	"map[string]sidecar.Grants":    "names of namespaces, or \"*\", each with read, write and admin",
-	"sidecar.Grants":               "read, write and admin, each a list such as [user:web, group:ops]",
-	"map[string]sidecar.Token":     "names of tokens, each with its file",
-	"sidecar.Token":                "settings, such as file: /etc/cachesidecar/web.token",
-	"map[string]string":            "names, each with its value",
-	"sidecar.Origin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
-	"sidecar.HTTPOrigin":           "settings, such as url: http://127.0.0.1:8080/{key}",
-	"sidecar.PostgresOrigin":       "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
-	"sidecar.RedisOrigin":          "settings, such as address: 127.0.0.1:6379",
-	"sidecar.MemcachedOrigin":      "settings, such as servers: [127.0.0.1:11211]",
-	"sidecar.ExecOrigin":           "settings, such as command: [/usr/local/bin/load]",
-	"sidecar.Limits":               "settings, such as concurrency: 16",
-	"sidecar.TLSFiles":             "files, such as cert: /etc/cachesidecar/node.crt",
-	"sidecar.Breaker":              "settings, such as failures: 5",
-	"sidecar.Known":                "settings, such as keys: 1000000",
-	"sidecar.Warm":                 "settings, such as rate: 500",
-	"main.fileConfig":              "settings, such as l2_size: 1GiB",
+	"int":                           "a number",
+	"uint32":                        "a number from 0 to 4294967295",
+	"float64":                       "a number, such as 0.1",
+	"[]int":                         "a list of numbers, such as [404, 410]",
+	"[]string":                      "a list, such as [this, that]",
+	"string":                        "text",
+	"bool":                          "true or false",
+	"time.Duration":                 "a time such as 30s or 2h",
+	"sidecar.Size":                  "a size such as 64MiB or 1GiB",
+	"sidecar.FileMode":              "octal permission bits, such as 0660",
+	"main.fileNamespace":            "the namespace's settings, such as default_ttl: 5m",
+	"map[string]main.fileNamespace": "names of namespaces, each with its settings",
+	"map[string]sidecar.Grants":     "names of namespaces, or \"*\", each with read, write and admin",
+	"sidecar.Grants":                "read, write and admin, each a list such as [user:web, group:ops]",
+	"map[string]sidecar.Token":      "names of tokens, each with its file",
+	"sidecar.Token":                 "settings, such as file: /etc/cachesidecar/web.token",
+	"map[string]string":             "names, each with its value",
+	"main.fileOrigin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
+	"httporigin.Config":             "settings, such as url: http://127.0.0.1:8080/{key}",
+	"postgres.Config":               "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
+	"redisorigin.Config":            "settings, such as address: 127.0.0.1:6379",
+	"memcached.Config":              "settings, such as servers: [127.0.0.1:11211]",
+	"execorigin.Config":             "settings, such as command: [/usr/local/bin/load]",
+	"sidecar.Limits":                "settings, such as concurrency: 16",
+	"sidecar.TLSFiles":              "files, such as cert: /etc/cachesidecar/node.crt",
+	"sidecar.Breaker":               "settings, such as failures: 5",
+	"sidecar.Known":                 "settings, such as keys: 1000000",
+	"sidecar.Warm":                  "settings, such as rate: 500",
+	"main.fileConfig":               "settings, such as l2_size: 1GiB",
 }
 
 // mayBeSecret says whether a word in the place of a map of this type may be a
 // secret, which no error shows: an origin's DSN, a token, or what belongs into a file.
 func mayBeSecret(typ string) bool {
-	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || strings.HasPrefix(typ, "sidecar.") && strings.HasSuffix(typ, "Origin")
+	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || typ == "main.fileOrigin" || strings.HasSuffix(typ, ".Config") && typ != "sidecar.Config"
 }
 
 // explainYAML takes the Go types out of the parser's complaints, and tells of

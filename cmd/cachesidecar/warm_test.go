@@ -58,7 +58,7 @@ func (o *origin) Load(ctx context.Context, key []byte) (loader.Value, error) {
 func serveOrigin(t testing.TB, ns sidecar.Namespace) *origin {
 	t.Helper()
 	o := &origin{}
-	ns.Source = o
+	ns.Origin = loader.Custom{Source: o}
 	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"users": ns}})
 	return o
 }

@@ -18,53 +18,109 @@ package execorigin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the command.
+// Config is the settings of the commands.
 type Config struct {
-	Command   []string      // program and first arguments; needed
-	Env       []string      // NAME=value; nil: only PATH and HOME of this process, whose others may be secrets
-	Timeout   time.Duration // zero: 5 s
-	Absent    int           // the exit status that says "there is none"; zero: 1
-	MaxOutput int           // bytes; zero: 8 MiB
+	Command []string `yaml:"command"` // program and first arguments; needed
+	// Env has variables beside PATH and HOME: NAME=value, or NAME for this process's
+	// own. Secrets have to be given by NAME.
+	Env    []string `yaml:"env"`
+	Absent int      `yaml:"absent"` // the exit status that says that there is no such key; default 1
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // zero: 5 s
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+}
+
+// Kind returns "exec".
+func (Config) Kind() string { return "exec" }
+
+// Descriptors returns how many file descriptors the calls use at most: two pipes and the
+// program, for each load that may run at once unless a namespace says otherwise.
+func (Config) Descriptors() int { return 3 * 64 }
+
+// Open opens the origin. It finds the programs and runs none.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   func() error { return nil },
+		Secrets: s.secrets,
+	}
+	if o.WriteThrough {
+		opened.Writer, err = s.NewWriter(c.Write)
+	}
+	return opened, err
+}
+
+// environment returns the variables of the commands, and those of their values that
+// are secrets.
+func (c *Config) environment() (env, secrets []string, err error) {
+	env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	for _, v := range c.Env {
+		name, _, given := strings.Cut(v, "=")
+		if given {
+			if err := settings.VariableName("env", name); err != nil {
+				return nil, nil, err
+			}
+			env = append(env, v)
+			continue
+		}
+		value, err := settings.SecretEnv("env", v)
+		if err != nil {
+			return nil, nil, err
+		}
+		env, secrets = append(env, v+"="+value), append(secrets, value)
+	}
+	return env, secrets, nil
 }
 
 // Source is the origin.
 type Source struct {
 	cfg     Config
+	env     []string // of the commands
+	secrets []string // among its values
 	program program
 }
 
 // New checks the configuration and finds the program.
 func New(cfg Config) (*Source, error) {
-	if cfg.Timeout < 0 || cfg.MaxOutput < 0 || cfg.Absent < 0 || cfg.Absent > 255 {
-		return nil, fmt.Errorf("exec origin: timeout %v, output %d, absent status %d: give zero for the defaults, or more, and a status of at most 255", cfg.Timeout, cfg.MaxOutput, cfg.Absent)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Absent < 0 || cfg.Absent > 255 {
+		return nil, fmt.Errorf("exec origin: timeout %v, value %d, absent status %d: give zero for the defaults, or more, and a status of at most 255", cfg.Timeout, cfg.MaxValue, cfg.Absent)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
-	}
-	if cfg.Absent == 0 {
-		cfg.Absent = 1
-	}
-	if cfg.MaxOutput == 0 {
-		cfg.MaxOutput = 8 << 20
-	}
-	if cfg.Env == nil {
-		cfg.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
-	}
-	p, err := find("load", cfg.Command, cfg.Env)
-	if err != nil {
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Absent = cmp.Or(cfg.Absent, 1)
+	s := &Source{cfg: cfg}
+	var err error
+	if s.env, s.secrets, err = cfg.environment(); err != nil {
 		return nil, err
 	}
-	return &Source{cfg: cfg, program: p}, nil
+	if s.program, err = find("load", cfg.Command, s.env); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // Load runs the command for one key.
@@ -75,12 +131,12 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	out := &limited{most: s.cfg.MaxOutput, over: cancel}
+	out := &limited{most: s.cfg.MaxValue, over: cancel}
 	_, err = s.program.run(ctx, nil, out, arg)
 	var exit *exec.ExitError
 	switch {
 	case out.exceeded:
-		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes", loader.ErrTooLarge, s.program.name, s.cfg.MaxOutput)
+		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes", loader.ErrTooLarge, s.program.name, s.cfg.MaxValue)
 	case err == nil:
 		return loader.Value{Bytes: out.buf.Bytes()}, nil
 	case errors.As(err, &exit) && exit.ExitCode() == s.cfg.Absent:

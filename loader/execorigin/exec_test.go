@@ -34,7 +34,7 @@ func source(t *testing.T, cfg Config, command ...string) *Source {
 
 func TestExec(t *testing.T) {
 	t.Setenv("SECRET", "s3cret")
-	sh := func(script string) *Source { return source(t, Config{MaxOutput: 1000}, "sh", "-c", script, "script") }
+	sh := func(script string) *Source { return source(t, Config{MaxValue: 1000}, "sh", "-c", script, "script") }
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
 	origintest.Run(t, []origintest.Case{
 		{Name: "value", Source: sh(`printf 'the %s' "$1"`), Key: "a", Want: ok("the a")},

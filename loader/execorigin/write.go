@@ -16,9 +16,9 @@ import (
 // WriteConfig describes the commands that change values. The key is their last
 // argument, exit status 0 their word that it is done.
 type WriteConfig struct {
-	Store   []string // gets the value on its standard input; needed
-	Delete  []string // needed
-	Refused int      // the exit status that says "I have changed nothing"; zero: none does
+	Store   []string `yaml:"store"`   // gets the value on its standard input; needed with write_through
+	Delete  []string `yaml:"delete"`  // needed with write_through
+	Refused int      `yaml:"refused"` // the exit status of both that says "nothing has changed"; default: none
 }
 
 // Writer runs them.
@@ -34,11 +34,11 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if cfg.Refused < 0 || cfg.Refused > 255 {
 		return nil, fmt.Errorf("exec origin: refused status %d: give 1 to 255, or zero for none", cfg.Refused)
 	}
-	store, err := find("store", cfg.Store, s.cfg.Env)
+	store, err := find("store", cfg.Store, s.env)
 	if err != nil {
 		return nil, err
 	}
-	remove, err := find("delete", cfg.Delete, s.cfg.Env)
+	remove, err := find("delete", cfg.Delete, s.env)
 	if err != nil {
 		return nil, err
 	}

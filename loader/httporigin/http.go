@@ -14,6 +14,7 @@
 package httporigin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,16 +29,54 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the server.
+// Config is the settings of the server.
 type Config struct {
-	URL          string        // with {key} in its path or query; needed
-	Method       string        // empty: GET
-	Header       http.Header   // sent with every request
-	Timeout      time.Duration // of a whole request, its body included; zero: 5 s
-	Absent       []int         // statuses that say "there is none"; nil: 404 and 410
-	CacheControl bool          // the answer's s-maxage or max-age, less its Age, is the TTL; no-store, no-cache and private forbid to keep it
-	MaxBody      int64         // bytes, after decompression; zero: 8 MiB
-	Connections  int           // kept idle, and at most open at once; zero: 64
+	URL    string `yaml:"url"`    // with {key} in its path or query; needed
+	Method string `yaml:"method"` // default GET
+	// Headers are sent with every request. So are HeaderFiles: the value is the content
+	// of the file. Secrets have to be given as files.
+	Headers     map[string]string `yaml:"headers"`
+	HeaderFiles map[string]string `yaml:"header_files"`
+	Absent      []int             `yaml:"absent"` // statuses that say that there is no such key; default 404 and 410
+	// CacheControl takes the answer's s-maxage or max-age, less its Age, as the TTL;
+	// no-store, no-cache and private forbid to keep the value.
+	CacheControl bool `yaml:"cache_control"`
+	Connections  int  `yaml:"connections"` // kept idle, and at most open at once; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a whole request, its body included; zero: 5 s
+	MaxValue int           `yaml:"-"` // bytes, after decompression; zero: 8 MiB
+}
+
+const defaultConnections = 64
+
+// Kind returns "http".
+func (Config) Kind() string { return "http" }
+
+// Descriptors returns how many file descriptors the calls use at most.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   func() error { s.Close(); return nil },
+		Secrets: s.secrets,
+	}
+	if o.WriteThrough {
+		opened.Writer, err = s.NewWriter(c.Write)
+	}
+	return opened, err
 }
 
 const placeholder = "{key}"
@@ -45,7 +84,9 @@ const placeholder = "{key}"
 // Source is the origin.
 type Source struct {
 	cfg           Config
-	before, after string // the key
+	header        http.Header
+	secrets       []string // among its values
+	before, after string   // the key
 	inQuery       bool
 	host          string
 	client        *http.Client
@@ -53,6 +94,13 @@ type Source struct {
 
 // New checks the configuration. It asks nobody.
 func New(cfg Config) (*Source, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	header, secrets, err := cfg.header()
+	if err != nil {
+		return nil, err
+	}
 	before, after, found := strings.Cut(cfg.URL, placeholder)
 	if !found || strings.Contains(after, placeholder) {
 		return nil, fmt.Errorf("http origin: its URL must have %s once, where the key goes", placeholder)
@@ -64,12 +112,10 @@ func New(cfg Config) (*Source, error) {
 	if u.Path == "" && u.RawQuery == "" || strings.Contains(before, "#") {
 		return nil, fmt.Errorf("http origin: %s must stand in the URL's path or query, after the host", placeholder)
 	}
-	if cfg.Timeout < 0 || cfg.MaxBody < 0 || cfg.Connections < 0 {
-		return nil, fmt.Errorf("http origin: timeout %v, body %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxBody, cfg.Connections)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
+		return nil, fmt.Errorf("http origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Method == "" {
-		cfg.Method = http.MethodGet
-	}
+	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
 	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
 		return nil, fmt.Errorf("http origin: method %q is not a method", cfg.Method)
 	}
@@ -79,20 +125,14 @@ func New(cfg Config) (*Source, error) {
 	if err != nil || !strings.Contains(before, "?") && !strings.Contains(probe.EscapedPath(), "a%2Fb") {
 		return nil, fmt.Errorf("http origin: its URL has something that must be escaped: write %%20 for a space, %%25 for a %%, %%C3%%A9 for an é")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	if cfg.Absent == nil {
 		cfg.Absent = []int{http.StatusNotFound, http.StatusGone}
 	}
-	if cfg.MaxBody == 0 {
-		cfg.MaxBody = 8 << 20
-	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
 	return &Source{
-		cfg: cfg, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
+		cfg: cfg, header: header, secrets: secrets, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
 		client: newClient(cfg.Connections),
 	}, nil
 }
@@ -146,9 +186,7 @@ func (s *Source) request(ctx context.Context, method string, key []byte, body io
 }
 
 func (s *Source) addHeader(req *http.Request) {
-	if s.cfg.Header != nil {
-		req.Header = s.cfg.Header.Clone()
-	}
+	req.Header = s.header.Clone()
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host
 	}
@@ -182,12 +220,12 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
 		return loader.Value{}, unexpected(s.host, code)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, s.cfg.MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(s.cfg.MaxValue)+1))
 	if err != nil {
 		return loader.Value{}, failed(s.host, err)
 	}
-	if int64(len(body)) > s.cfg.MaxBody {
-		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxBody)
+	if len(body) > s.cfg.MaxValue {
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxValue)
 	}
 	v := loader.Value{Bytes: body}
 	if s.cfg.CacheControl {

@@ -6,48 +6,39 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the URL that gives all keys.
-type ListConfig struct {
-	URL     string        // needed
-	Timeout time.Duration // zero: loader.ListTimeout
-}
-
 // Lister asks it.
 type Lister struct {
 	source *Source
-	cfg    ListConfig
+	list   loader.List
 	host   string
 	client *http.Client
 }
 
 // NewLister checks the configuration. Its requests have the source's header.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	u, err := url.Parse(cfg.URL)
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("url")
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(list.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("http origin: the URL of its list must begin with http:// or https:// and a host")
-	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("http origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
 	}
 	// A list takes long: loads must not wait for its connection.
 	client := newClient(1)
 	client.Transport.(*http.Transport).DisableKeepAlives = true
-	return &Lister{s, cfg, u.Host, client}, nil
+	return &Lister{s, list, u.Host, client}, nil
 }
 
 // Keys gives each the lines of the answer.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.cfg.URL, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.list.URL, nil)
 	if err != nil {
 		return failed(l.host, err)
 	}

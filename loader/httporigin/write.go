@@ -2,6 +2,7 @@ package httporigin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,9 +17,9 @@ import (
 // WriteConfig describes the requests that change values, at the source's URLs
 // and with its header.
 type WriteConfig struct {
-	StoreMethod  string // empty: PUT
-	DeleteMethod string // empty: DELETE
-	ContentType  string // of the value; empty: application/octet-stream
+	StoreMethod  string `yaml:"store_method"`  // default PUT
+	DeleteMethod string `yaml:"delete_method"` // default DELETE
+	ContentType  string `yaml:"content_type"`  // of the value; default application/octet-stream
 }
 
 // Writer sends them. A status of 2xx says that it is done; so does one that says
@@ -31,15 +32,9 @@ type Writer struct {
 
 // NewWriter checks the configuration.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
-	if cfg.StoreMethod == "" {
-		cfg.StoreMethod = http.MethodPut
-	}
-	if cfg.DeleteMethod == "" {
-		cfg.DeleteMethod = http.MethodDelete
-	}
-	if cfg.ContentType == "" {
-		cfg.ContentType = "application/octet-stream"
-	}
+	cfg.StoreMethod = cmp.Or(cfg.StoreMethod, http.MethodPut)
+	cfg.DeleteMethod = cmp.Or(cfg.DeleteMethod, http.MethodDelete)
+	cfg.ContentType = cmp.Or(cfg.ContentType, "application/octet-stream")
 	for _, method := range []string{cfg.StoreMethod, cfg.DeleteMethod} {
 		if _, err := http.NewRequest(method, s.before, nil); err != nil {
 			return nil, fmt.Errorf("http origin: method %q is not a method", method)

@@ -12,6 +12,7 @@
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,16 +21,48 @@ import (
 
 	"github.com/bradfitz/gomemcache/memcache"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the servers.
+// Config is the settings of the servers.
 type Config struct {
-	Servers     []string      // host:port, or the path of a socket; needed
-	KeyPrefix   string        // before each key; both together at most 250 bytes
-	Timeout     time.Duration // for connecting, and again for the answer; zero: 500 ms
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // kept idle, per server; zero: 64
+	Servers     []string `yaml:"servers"`     // host:port, or the path of a socket; needed
+	KeyPrefix   string   `yaml:"key_prefix"`  // before each key; both together at most 250 bytes
+	Connections int      `yaml:"connections"` // kept idle, per server; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // for connecting, and again for the answer; zero: 500 ms
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+}
+
+const defaultConnections = 64
+
+// Kind returns "memcached".
+func (Config) Kind() string { return "memcached" }
+
+// Descriptors returns how many file descriptors the calls use at most.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) * len(c.Servers) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{Source: s, Close: s.Close}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			_ = s.Close() // nothing is lost
+			return nil, err
+		}
+	}
+	return opened, nil
 }
 
 // Source is the origin.
@@ -43,23 +76,21 @@ func New(cfg Config) (*Source, error) {
 	if len(cfg.Servers) == 0 {
 		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Connections < 0 {
-		return nil, fmt.Errorf("memcached origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	for _, server := range cfg.Servers {
+		if err := settings.Address("servers", server); err != nil {
+			return nil, err
+		}
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 500 * time.Millisecond
+	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
+		return nil, err
 	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
+		return nil, fmt.Errorf("memcached origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
-	list, err := newServers(cfg.Servers)
-	if err != nil {
-		return nil, fmt.Errorf("memcached origin: %w", err)
-	}
-	s := &Source{cfg: cfg, client: memcache.NewFromSelector(list)}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 500*time.Millisecond)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	s := &Source{cfg: cfg, client: memcache.NewFromSelector(newServers(cfg.Servers))}
 	s.client.Timeout = cfg.Timeout
 	s.client.MaxIdleConns = cfg.Connections
 	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {

@@ -1,7 +1,6 @@
 package memcached
 
 import (
-	"fmt"
 	"hash/crc32"
 	"net"
 	"strings"
@@ -18,18 +17,15 @@ type server struct{ network, address string }
 func (s server) Network() string { return s.network }
 func (s server) String() string  { return s.address }
 
-func newServers(addresses []string) (list servers, err error) {
+func newServers(addresses []string) (list servers) {
 	for _, a := range addresses {
 		if strings.HasPrefix(a, "/") {
 			list = append(list, server{"unix", a})
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return nil, fmt.Errorf("server %q: give host:port or the path of a socket", a)
-		}
 		list = append(list, server{"tcp", a})
 	}
-	return list, nil
+	return list
 }
 
 // PickServer returns the server of a key.

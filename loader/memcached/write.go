@@ -14,7 +14,7 @@ import (
 
 // WriteConfig describes how values are stored.
 type WriteConfig struct {
-	TTL time.Duration // that the servers keep them, in whole seconds, at most 30 days; zero: without end
+	TTL time.Duration `yaml:"store_ttl"` // of what is written through, in whole seconds up to 30 days; default: no expiry
 }
 
 // maxTTL is where memcached begins to take a number of seconds for a date.

@@ -17,6 +17,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -47,14 +49,67 @@ const (
 	Msgpack Format = "msgpack"
 )
 
-// Config describes the database and its query.
+// Config is the settings of the database and its queries.
 type Config struct {
-	DSN         string        // URL or key=value; needed; holds the password, and is in no error
-	Query       string        // with $1, the key; needed
-	Format      Format        // empty: Column
-	Timeout     time.Duration // of a load, connecting included; zero: 5 s
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // at most; zero: 16
+	// The DSN is a URL or pairs of key=value. It holds the password, so no error shows
+	// it. One of these three is needed.
+	DSN     string `yaml:"-"`
+	DSNFile string `yaml:"dsn_file"` // the path of a file that holds it
+	DSNEnv  string `yaml:"dsn_env"`  // the environment variable that holds it
+
+	Query       string `yaml:"query"`       // with $1, the key; needed
+	Format      Format `yaml:"format"`      // column, json or msgpack; default column
+	Connections int    `yaml:"connections"` // at most; default 16
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a load, connecting included; zero: 5 s
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+}
+
+const defaultConnections = 16
+
+// Kind returns "postgres".
+func (Config) Kind() string { return "postgres" }
+
+// Descriptors returns how many file descriptors the calls use at most.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   func() error { s.Close(); return nil },
+		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
+	}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return opened, nil
+}
+
+// dsn returns the DSN, wherever it stands.
+func (c *Config) dsn() (string, error) {
+	if c.DSN != "" {
+		return c.DSN, nil
+	}
+	dsn, err := settings.Secret("dsn", c.DSNFile, c.DSNEnv)
+	if err == nil && dsn == "" {
+		err = errors.New("there is no DSN: give dsn_file, the path of a file that holds it, or dsn_env, the name of a variable")
+	}
+	return dsn, err
 }
 
 // Source is the origin.
@@ -70,6 +125,13 @@ const rowRoom = 64 << 10
 // New checks what can be checked without the server. It connects at the first
 // load.
 func New(cfg Config) (*Source, error) {
+	var err error
+	if cfg.DSN, err = cfg.dsn(); err != nil {
+		return nil, err
+	}
+	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
+		return nil, err
+	}
 	cfg.Query = statement(cfg.Query)
 	if !strings.Contains(cfg.Query, "$1") {
 		return nil, errors.New("postgres origin: its query must have $1, where the key goes")
@@ -86,18 +148,12 @@ func New(cfg Config) (*Source, error) {
 	default:
 		return nil, fmt.Errorf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom || cfg.Connections < 0 || cfg.Connections > math.MaxInt32 {
-		return nil, fmt.Errorf("postgres origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom {
+		return nil, fmt.Errorf("postgres origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
-	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
-	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 16
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	pc, err := pgxpool.ParseConfig(cfg.DSN)
 	if err != nil {
 		// pgx's own text repeats the DSN, and leaves out only a password that
@@ -132,10 +188,6 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 		return &patient{Conn: conn, most: timeout}, nil
 	}
 }
-
-// Password is what the DSN, or the file or variable that PostgreSQL's clients look
-// in, has: for whoever shows errors, to leave it out.
-func (s *Source) Password() string { return s.pool.Config().ConnConfig.Password }
 
 // statement drops what would make one statement look like two.
 func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(sql), "; \n\t") }

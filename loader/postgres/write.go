@@ -15,8 +15,8 @@ import (
 // WriteConfig has the statements that change values. Each is a transaction of
 // its own, so none may call a procedure that commits before its end.
 type WriteConfig struct {
-	Store  string // with $1, the key, and $2, the value; needed
-	Delete string // with $1, the key; needed
+	Store  string `yaml:"store"`  // with $1, the key, and $2, the value; needed with write_through
+	Delete string `yaml:"delete"` // with $1, the key; needed with write_through
 }
 
 // Writer runs them. An INSERT, UPDATE or MERGE to store that touches no row is

@@ -4,32 +4,24 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the listing of keys.
-type ListConfig struct {
-	Timeout time.Duration // of all; each request has the source's; zero: loader.ListTimeout
-}
-
 // Lister gives the keys that begin with the source's prefix, without it.
 type Lister struct {
 	source *Source
-	cfg    ListConfig
+	list   loader.List
 }
 
 // NewLister checks the configuration.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("redis origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("")
+	if err != nil {
+		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
-	}
-	return &Lister{s, cfg}, nil
+	return &Lister{s, list}, nil
 }
 
 // page is how many keys the server looks at for one request.
@@ -39,9 +31,9 @@ const page = 1000
 // its end. It keeps to one connection of its own: a cursor means nothing to the
 // server that may answer at the next one, which would say that it has no more.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
-	client := newClient(l.source.cfg, 1)
+	client := l.source.newClient(1)
 	defer client.Close()
 	conn := client.Conn()
 	defer conn.Close()

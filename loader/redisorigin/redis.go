@@ -14,9 +14,9 @@
 package redisorigin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -26,57 +26,114 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the server.
+// Config is the settings of the server.
 type Config struct {
-	Address     string        // host:port, or the path of a socket; needed
-	Username    string        // empty: none
-	Password    string        // empty: none
-	DB          int           // number of the database
-	TLS         *tls.Config   // nil: none
-	KeyPrefix   string        // before each key
-	IgnoreTTL   bool          // else the key's remaining time is the value's
-	Timeout     time.Duration // of a load, connecting included; zero: 1 s
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // at most; zero: 64
+	Address  string `yaml:"address"`  // host:port, or the path of a socket; needed
+	Username string `yaml:"username"` // default: none
+
+	// One of these three may be given. Default: no password.
+	Password     string `yaml:"-"`
+	PasswordFile string `yaml:"password_file"` // the path of a file that holds it
+	PasswordEnv  string `yaml:"password_env"`  // the environment variable that holds it
+
+	DB          int    `yaml:"db"`            // number of the database
+	TLS         bool   `yaml:"tls"`           // encrypted; the server's certificate is checked
+	TLSCAFile   string `yaml:"tls_ca_file"`   // certificates (PEM) that the server's must come from; default: the machine's
+	TLSCertFile string `yaml:"tls_cert_file"` // this client's certificate (PEM); default: none
+	TLSKeyFile  string `yaml:"tls_key_file"`  // and its key
+	KeyPrefix   string `yaml:"key_prefix"`    // before each key
+	IgnoreTTL   bool   `yaml:"ignore_ttl"`    // else the key's remaining time is the value's
+	Connections int    `yaml:"connections"`   // at most; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a load, connecting included; zero: 1 s
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
+}
+
+const defaultConnections = 64
+
+// Kind returns "redis".
+func (Config) Kind() string { return "redis" }
+
+// Descriptors returns how many file descriptors the calls use at most.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   s.Close,
+		Secrets: []string{s.cfg.Password},
+	}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			_ = s.Close() // nothing is lost
+			return nil, err
+		}
+	}
+	return opened, nil
 }
 
 // Source is the origin.
 type Source struct {
 	cfg    Config
+	tls    *tls.Config // nil: not encrypted
 	client *redis.Client
 }
 
 // New checks the configuration. It connects at the first load.
 func New(cfg Config) (*Source, error) {
-	if cfg.Address == "" {
-		return nil, errors.New("redis origin: no address: give host:port or the path of a socket")
+	if err := cmp.Or(
+		settings.Address("address", cfg.Address),
+		settings.Bounded("db", cfg.DB, 0, 1<<16),
+		settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections),
+	); err != nil {
+		return nil, err
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom || cfg.Connections < 0 || cfg.DB < 0 {
-		return nil, fmt.Errorf("redis origin: timeout %v, value %d, connections %d, database %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections, cfg.DB)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom {
+		return nil, fmt.Errorf("redis origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = time.Second
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	if cfg.Password == "" {
+		var err error
+		if cfg.Password, err = settings.Secret("password", cfg.PasswordFile, cfg.PasswordEnv); err != nil {
+			return nil, err
+		}
 	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
+	encrypted, err := cfg.tlsConfig()
+	if err != nil {
+		return nil, err
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
-	return &Source{cfg: cfg, client: newClient(cfg, cfg.Connections)}, nil
+	s := &Source{cfg: cfg, tls: encrypted}
+	s.client = s.newClient(cfg.Connections)
+	return s, nil
 }
 
-func newClient(cfg Config, connections int) *redis.Client {
+func (s *Source) newClient(connections int) *redis.Client {
+	cfg := &s.cfg
 	network := "tcp"
 	if strings.HasPrefix(cfg.Address, "/") {
 		network = "unix"
 	}
 	opts := &redis.Options{
 		Network: network, Addr: cfg.Address,
-		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: cfg.TLS,
+		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: s.tls,
 		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, ContextTimeoutEnabled: true,
 		PoolSize: connections, MaxActiveConns: connections, PipelinePoolSize: -1,
 		// Retries are the guard's, within its budget.

@@ -16,7 +16,7 @@ import (
 
 // WriteConfig describes how values are stored.
 type WriteConfig struct {
-	TTL time.Duration // that the server keeps them; zero: without end
+	TTL time.Duration `yaml:"store_ttl"` // of what is written through; default: no expiry
 }
 
 // Writer sets and deletes keys. It overwrites one of another type.
