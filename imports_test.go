@@ -25,6 +25,7 @@ var allowed = []struct {
 	{"internal/wire", nil},
 	{"internal/strike", nil},
 	{"internal/plainfile", nil},
+	{"internal/places", []string{"internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // imported by tests alone
 	{"internal/gossiptest", nil}, // imported by tests alone
@@ -56,7 +57,7 @@ var allowed = []struct {
 	{"unixsock", nil},
 	{"client", []string{"internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/cluster", "internal/creds", "internal/kv", "internal/logs", "internal/peer", "internal/plainfile", "internal/rpc", "internal/settings", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{"internal/cluster", "internal/creds", "internal/kv", "internal/logs", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/settings", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

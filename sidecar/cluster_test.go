@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -260,8 +261,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	for a.node.Holds(a.hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.shares.used[waitPlaces].Add(maxSlow)
-	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve, member: a.shares.join("uid 1")}
+	a.shares.Join("others").Force(places.Waiting, maxSlow)
+	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve, member: a.shares.Join("uid 1")}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
@@ -272,7 +273,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
 	}
-	if w := a.shares.used[waitPlaces].Load(); w != maxSlow {
+	if w := a.shares.Used(places.Waiting); w != maxSlow {
 		t.Errorf("%d are counted after it, want %d", w, maxSlow)
 	}
 }

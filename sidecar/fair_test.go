@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -31,8 +32,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
 		t.Fatal(r.Status) // the name has a slot
 	}
-	s.shares.used[waitPlaces].Add(maxSlow)
-	defer s.shares.used[waitPlaces].Add(-maxSlow)
+	s.shares.Join("others").Force(places.Waiting, maxSlow)
+	defer s.shares.Join("others").Force(places.Waiting, -maxSlow)
 	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
 	}
@@ -50,8 +51,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(other, "k", 0); r.Status != wire.OK || string(r.Value) != "filled" {
 		t.Errorf("after the FILL: %s %q", r.Status, r.Value)
 	}
-	s.shares.used[leaseTokens].Add(maxLeases)
-	defer s.shares.used[leaseTokens].Add(-maxLeases)
+	s.shares.Join("others").Force(places.LeaseTokens, maxLeases)
+	defer s.shares.Join("others").Force(places.LeaseTokens, -maxLeases)
 	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}

@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/places"
 )
 
 // What the process opens beside the apps' connections.
@@ -68,4 +70,12 @@ func fileLimit() uint64 {
 		return math.MaxInt32
 	}
 	return uint64(l.Cur)
+}
+
+// newPlaces makes the places that all connections share.
+func newPlaces(c *Config) *places.Table {
+	return places.New([places.Resources]int64{
+		places.LeaseTokens: maxLeases, places.Watches: maxWatches, places.Waiting: maxSlow,
+		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: maxFlushed,
+	})
 }

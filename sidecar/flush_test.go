@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -308,7 +309,7 @@ func TestFlushedNames(t *testing.T) {
 }
 
 // flushAs flushes a name of the cluster for a connection.
-func flushAs(v *vnode, m *member, name string) error {
+func flushAs(v *vnode, m *places.Member, name string) error {
 	s := v.s
 	b := borrowed{names: s.names, member: m}
 	defer b.release()
@@ -321,7 +322,7 @@ func flushAs(v *vnode, m *member, name string) error {
 func TestFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.shares.join("uid 1"), a.s.shares.join("uid 2"), b.s.shares.join("uid 1")
+		greedy, other, elsewhere := a.s.shares.Join("uid 1"), a.s.shares.Join("uid 2"), b.s.shares.Join("uid 1")
 		flushed := 0
 		var bad error
 		for ; bad == nil && flushed <= maxFlushed; flushed++ {
@@ -344,7 +345,7 @@ func TestFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.shares.used[flushedNames].Load() }
+		used := func(v *vnode) int64 { return v.s.shares.Used(places.Flushes) }
 		before := used(b)
 		if err := b.s.names.claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.names.floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
@@ -356,7 +357,7 @@ func TestFlushesAreShared(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || greedy.owner.has[flushedNames].Load() != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.shares.Stats()[places.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -59,7 +60,7 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 		return moved()
 	}
 	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.leaseTime}
-	if m := memberOf(ctx); m != nil {
+	if m := places.Of(ctx); m != nil {
 		claim.Place = m
 	}
 	var grant loader.Grant

@@ -223,7 +223,7 @@ func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...st
 	}
 	count(descTaken, b.Taken)
 	count(descDropped, s.server.Stats().Dropped)
-	for _, t := range s.shares.stats() {
+	for _, t := range s.shares.Stats() {
 		gauge(descShared, t.Used, t.Name)
 		gauge(descSharedMost, t.Limit, t.Name)
 		count(descNoPlace, t.Refused, t.Name)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -40,7 +41,7 @@ type namespaces struct {
 	least  time.Duration                  // the smallest that is configured
 	holds  bool                           // whether any has a hold
 
-	flushes *member // of other hosts, and of this process
+	flushes *places.Member // of other hosts, and of this process
 
 	mu      sync.Mutex         // guards changes of the table, and what follows
 	flushed map[string]flushed // by name, with a slot or without; "" is all
@@ -53,11 +54,11 @@ type namespace struct {
 	name       string
 	id         kv.NamespaceID
 	seed       uint64
-	line       uint16        // of the rules on who may use it
-	ttl        time.Duration // of writes that bring none; zero is no expiry
-	hold       time.Duration // how long after a deletion loads are not kept, at most
-	configured bool          // has its slot for good
-	member     *member       // who has brought the name; nil is this process
+	line       uint16         // of the rules on who may use it
+	ttl        time.Duration  // of writes that bring none; zero is no expiry
+	hold       time.Duration  // how long after a deletion loads are not kept, at most
+	configured bool           // has its slot for good
+	member     *places.Member // who has brought the name; nil is this process
 
 	policy    loader.Policy
 	jitter    float64       // the share by which TTLs of what is loaded vary
@@ -83,8 +84,8 @@ type namespace struct {
 
 // flushed is a flush that is remembered.
 type flushed struct {
-	version kv.Version // zero: it has not been noted
-	by      *member    // has the place; nil for all namespaces
+	version kv.Version     // zero: it has not been noted
+	by      *places.Member // has the place; nil for all namespaces
 }
 
 // outcome is how a request ended, for the counts.
@@ -220,13 +221,13 @@ const maxFlushed = 1024
 // claim takes a place to remember the flush of a name for a connection of this host,
 // before any host is told of it. Each host knows of all that are remembered, so the
 // share that a user of one host may have is one of the cluster's places.
-func (n *namespaces) claim(name string, m *member) *wire.Error {
+func (n *namespaces) claim(name string, m *places.Member) *wire.Error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if _, known := n.flushed[name]; known || name == "" || m == nil {
 		return nil
 	}
-	if err := m.take(flushedNames); err != nil {
+	if err := m.Acquire(places.Flushes); err != nil {
 		return err
 	}
 	n.flushed[name] = flushed{by: m}
@@ -245,7 +246,7 @@ func (n *namespaces) unclaim(name string) {
 // unflush forgets a flush. The lock is held.
 func (n *namespaces) unflush(name string) {
 	if f := n.flushed[name]; f.by != nil {
-		f.by.give(flushedNames)
+		f.by.Release(places.Flushes)
 	}
 	delete(n.flushed, name)
 }
@@ -280,7 +281,7 @@ func (n *namespaces) flush(name string, floor kv.Version) (list []string, isNew 
 		}
 	} else if !known {
 		f.by = n.flushes
-		f.by.add(flushedNames, 1)
+		f.by.Force(places.Flushes, 1)
 	}
 	f.version = floor
 	n.flushed[name] = f
@@ -338,7 +339,7 @@ func (n *namespaces) inSlot(id kv.NamespaceID) *namespace {
 func (n *namespaces) lookup(name []byte) *namespace { return n.all()[string(name)] }
 
 // obtain returns a name's slot for a write, and gives it one if need be.
-func (n *namespaces) obtain(name []byte, m *member) (*namespace, *wire.Error) {
+func (n *namespaces) obtain(name []byte, m *places.Member) (*namespace, *wire.Error) {
 	if ns := n.lookup(name); ns != nil {
 		return ns, nil
 	}
@@ -372,18 +373,18 @@ func (n *namespaces) obtain(name []byte, m *member) (*namespace, *wire.Error) {
 
 // share takes a place for a name, if need be that of one of the owner's that is
 // empty.
-func (n *namespaces) share(table map[string]*namespace, m *member) *wire.Error {
-	err := m.take(nameSlots)
-	if err == nil || time.Since(m.searched) < searchEvery {
+func (n *namespaces) share(table map[string]*namespace, m *places.Member) *wire.Error {
+	err := m.Acquire(places.Names)
+	if err == nil || time.Since(m.Searched) < searchEvery {
 		return err
 	}
 	if n.retireOne(table, func(ns *namespace) bool { return ns.member == m }) ||
-		n.retireOne(table, func(ns *namespace) bool { return ns.member != nil && ns.member.owner == m.owner }) {
-		if err = m.take(nameSlots); err == nil {
+		n.retireOne(table, func(ns *namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }) {
+		if err = m.Acquire(places.Names); err == nil {
 			return nil
 		}
 	}
-	m.searched = time.Now()
+	m.Searched = time.Now()
 	return err
 }
 
@@ -410,7 +411,7 @@ func (n *namespaces) retireOne(table map[string]*namespace, may func(*namespace)
 		ns.use.Unlock()
 		if empty {
 			delete(table, name)
-			ns.member.give(nameSlots)
+			ns.member.Release(places.Names)
 			n.free = append(n.free, ns.id)
 			return true
 		}
@@ -427,9 +428,9 @@ func (n *namespaces) empty(id kv.NamespaceID) bool {
 // batch: those that could lose their slot cannot meanwhile.
 type borrowed struct {
 	names  *namespaces
-	member *member      // who asks
-	held   []*namespace // entered, and not left
-	last   *namespace   // looked up last
+	member *places.Member // who asks
+	held   []*namespace   // entered, and not left
+	last   *namespace     // looked up last
 }
 
 // read returns a name's slot, or nil where it has none, so that there is

@@ -15,7 +15,7 @@ import (
 // newPeerSession makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
 func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
-	m := s.shares.join("node " + string(from.Node))
+	m := s.shares.Join("node " + string(from.Node))
 	return &session{
 		s: s, core: &s.core, from: from, who: []any{"from", from.Node}, member: m,
 		hello: true, ns: defaultNamespace, names: borrowed{names: s.names, member: m}, slow: s.serveHere,

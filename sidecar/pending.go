@@ -5,6 +5,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -100,7 +101,7 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 	}
 	p.turn.leave()
 	p.session.core.waiting.Add(-1)
-	p.session.member.give(waitPlaces)
+	p.session.member.Release(places.Waiting)
 	p.conn.Free(p.size)
 	p.session.leased(&p.q)
 	if p.session.awaited(&p.q) {

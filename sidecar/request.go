@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -39,7 +40,7 @@ type core struct {
 	calls   calls
 	counts  coreCounts
 	waiting atomic.Int64 // requests that wait for others
-	shares  *shares
+	shares  *places.Table
 	budget  *rpc.Budget // of memory for what is in flight
 
 	flushing sync.Mutex // held while a flush of the cluster is noted

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -35,8 +36,8 @@ type session struct {
 	slow    func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
-	member  *member // of the host's shares; nil is this process
-	process string  // at the other end
+	member  *places.Member // of the host's shares; nil is this process
+	process string         // at the other end
 
 	ctx, reading context.Context // of requests that wait; that of reads ends with the connection; nil before the first
 
@@ -68,10 +69,10 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 		by: caller{peer: who, entitled: s.access.of(who)},
 		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
 	}
-	c.member = s.shares.join(userOwner(who.UID))
+	c.member = s.shares.Join(places.UserOwner(who.UID))
 	c.names.member = c.member
-	if err := c.member.take(connections); err != nil {
-		c.member.leave()
+	if err := c.member.Acquire(places.Connections); err != nil {
+		c.member.Leave()
 		return nil, err
 	}
 	c.log(slog.LevelDebug, "connection opened")
@@ -119,16 +120,16 @@ func (c *session) Owner() (owner, process string) {
 	if c.member == nil {
 		return "", ""
 	}
-	return c.member.owner.name, c.process
+	return c.member.Owner(), c.process
 }
 
 // Close ends the session.
 func (c *session) Close(err error) {
 	c.giveBack()
 	if c.from.Node == "" {
-		c.member.give(connections)
+		c.member.Release(places.Connections)
 	}
-	c.member.leave()
+	c.member.Leave()
 	if err != nil {
 		c.log(slog.LevelWarn, "connection closed", "reason", err)
 	} else {
@@ -363,10 +364,10 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 		return nil
 	}
 	size := pendingSize + sizeOf(c.req)
-	err := c.member.take(waitPlaces)
+	err := c.member.Acquire(places.Waiting)
 	if err == nil {
 		if err = noRoom(conn.Hold(size)); err != nil {
-			c.member.give(waitPlaces)
+			c.member.Release(places.Waiting)
 		}
 	}
 	if err != nil {
@@ -376,7 +377,7 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 	}
 	c.core.waiting.Add(1)
 	if c.ctx == nil {
-		c.ctx = withMember(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
 	}
 	if c.awaited(c.req) {

@@ -8,67 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// A host's places: connections that take all they get leave some to a newcomer of
-// the same owner, and to another owner.
-func TestSharesLeaveRoom(t *testing.T) {
-	for r := range resources {
-		t.Run(resourceNames[r], func(t *testing.T) {
-			cfg := Config{MaxConnections: 1000, MaxNamespaces: 256}
-			s := newShares(&cfg)
-			total := s.total[r]
-			hogs := []*member{s.join("uid 1"), s.join("uid 1"), s.join("uid 1")}
-			taken := int64(0)
-			for _, m := range hogs {
-				for m.take(r) == nil {
-					taken++
-				}
-			}
-			most := total * 3 / 4
-			if r == connections {
-				most = total * 7 / 8
-			}
-			if taken > most+1 || taken < most/8 {
-				t.Errorf("one owner got %d of %d", taken, total)
-			}
-			if parts[r] > 0 {
-				if err := s.join("uid 1").take(r); err != nil {
-					t.Errorf("a new connection of the owner: %v", err)
-				}
-			}
-			other := s.join("uid 2")
-			n := 0
-			for other.take(r) == nil {
-				n++
-			}
-			if n < 3 {
-				t.Errorf("another owner got %d", n)
-			}
-			err := other.take(r)
-			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
-				t.Errorf("got %v, want %s…", err, want)
-			}
-			for range n {
-				other.give(r)
-			}
-			if other.leave(); s.owners["uid 2"] != nil {
-				t.Error("an owner without connections is remembered")
-			}
-			if st := s.stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
-				t.Errorf("%+v", st)
-			}
-		})
-	}
-}
 
 // The tokens that a connection has are counted where their keys are held, and come
 // back however they end.
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.shares.total[leaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	s.shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}
@@ -89,8 +38,8 @@ func TestTokensAreShared(t *testing.T) {
 	if r := lease(other, "mine"); r.Status != wire.Lease {
 		t.Errorf("another connection: %s %s", r.Status, r.Message)
 	}
-	used := &s.shares.used[leaseTokens]
-	if n := used.Load(); n != int64(len(held))+1 {
+	used := func() int64 { return s.shares.Used(places.LeaseTokens) }
+	if n := used(); n != int64(len(held))+1 {
 		t.Errorf("%d tokens are counted", n)
 	}
 	if r := c.call(&wire.Request{Op: wire.OpFill, Key: b("hog0"), Token: held[0].Token, Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
@@ -105,10 +54,10 @@ func TestTokensAreShared(t *testing.T) {
 	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("handed over: %s %s", r.Status, r.Message)
 	}
-	soon(t, "the others to come back", func() bool { return used.Load() == 2 })
+	soon(t, "the others to come back", func() bool { return used() == 2 })
 	other.nc.Close()
 	soon(t, "all to come back", func() bool {
-		return used.Load() == 0 && s.shares.used[waitPlaces].Load() == 0 && s.budget.Stats().Total() == 0 && s.shares.used[connections].Load() == 0
+		return used() == 0 && s.shares.Used(places.Waiting) == 0 && s.budget.Stats().Total() == 0 && s.shares.Used(places.Connections) == 0
 	})
 }
 
@@ -262,21 +211,4 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
 	soon(t, "all to come back", func() bool { return a.budget.Stats().Total() == 0 })
-}
-
-// TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
-// forgotten with the last of them.
-func TestLastPlaceForgetsOwner(t *testing.T) {
-	s := newShares(&Config{MaxConnections: 10, MaxNamespaces: 10})
-	m := s.join("uid 1")
-	if err := m.take(nameSlots); err != nil {
-		t.Fatal(err)
-	}
-	m.leave()
-	if s.owners["uid 1"] == nil {
-		t.Error("an owner that has a name is forgotten")
-	}
-	if m.give(nameSlots); s.owners["uid 1"] != nil {
-		t.Error("an owner that has nothing is remembered")
-	}
 }

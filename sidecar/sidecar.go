@@ -76,7 +76,7 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.files = shareFiles(&cfg, fileLimit())
-	s.shares = newShares(&cfg)
+	s.shares = newPlaces(&cfg)
 	s.budget = rpc.NewBudget(int64(cfg.BufferSize))
 	s.watches.answers = make(chan struct{}, watchedAtOnce)
 	s.watches.ctx, s.watches.stop = context.WithCancel(context.Background())
@@ -129,7 +129,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.names, err = newNamespaces(cfg, s.access, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
-	s.names.leases, s.names.detach, s.names.flushes = s.leases, s.detachSlot, s.shares.join("other hosts")
+	s.names.leases, s.names.detach, s.names.flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers

@@ -26,7 +26,7 @@ func (s *Sidecar) stats() wire.Stats {
 		Cluster:     s.clusterState(),
 		Namespaces:  s.names.stats(),
 		Leases:      s.tokenStats(),
-		Shares:      s.shares.stats(),
+		Shares:      s.shares.Stats(),
 		Overdue:     s.counts.overdue.Load(),
 		Process:     processStats(),
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -168,11 +169,11 @@ func (c *session) watch(conn *rpc.Conn) {
 		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", maxConnWatch))
 		return
 	}
-	leave := func() { c.watching.Add(-1); c.member.give(watchPlaces); conn.Free(pendingSize) }
-	err := c.member.take(watchPlaces)
+	leave := func() { c.watching.Add(-1); c.member.Release(places.Watches); conn.Free(pendingSize) }
+	err := c.member.Acquire(places.Watches)
 	if err == nil {
 		if err = noRoom(conn.Hold(pendingSize)); err != nil {
-			c.member.give(watchPlaces)
+			c.member.Release(places.Watches)
 		}
 	}
 	if err != nil {

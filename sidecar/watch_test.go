@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -221,12 +222,12 @@ func TestWatchesAreBounded(t *testing.T) {
 	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
 		t.Errorf("one more than %d: %s, want BUSY", maxConnWatch, r.Status)
 	}
-	s.shares.used[watchPlaces].Add(maxWatches)
+	s.shares.Join("others").Force(places.Watches, maxWatches)
 	other := dial(t, s)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 		t.Errorf("one more than %d on a host: %s, want BUSY", maxWatches, r.Status)
 	}
-	s.shares.used[watchPlaces].Add(-maxWatches)
+	s.shares.Join("others").Force(places.Watches, -maxWatches)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 		t.Errorf("with room again: %s %s", r.Status, r.Message)
 	}
@@ -240,7 +241,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
-	if n := s.shares.used[watchPlaces].Load(); n != 0 {
+	if n := s.shares.Used(places.Watches); n != 0 {
 		t.Errorf("%d requests wait", n)
 	}
 }
