@@ -48,6 +48,9 @@ const maxListTimeout = 24 * time.Hour
 // Only returns the settings with their default. It returns an error if the setting that
 // a kind of origin needs is missing, or another one is given; "" needs none.
 func (l List) Only(setting string) (List, error) {
+	if err := settings.Bounded("timeout", l.Timeout, 0, maxListTimeout); err != nil {
+		return l, err
+	}
 	for _, s := range []struct {
 		name  string
 		given bool
@@ -60,7 +63,7 @@ func (l List) Only(setting string) (List, error) {
 		}
 	}
 	l.Timeout = cmp.Or(l.Timeout, ListTimeout)
-	return l, settings.Bounded("timeout", l.Timeout, 0, maxListTimeout)
+	return l, nil
 }
 
 // Lines is a writer that takes keys, one a line, and gives them to each. Lines

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -143,7 +144,7 @@ func (c *Config) httpToken() (*digest, error) {
 	if c.HTTPTokenFile == "" {
 		return nil, nil
 	}
-	token, err := readToken("http_token_file", c.HTTPTokenFile)
+	token, err := access.ReadToken("http_token_file", c.HTTPTokenFile)
 	if err != nil {
 		return nil, err
 	}

@@ -384,7 +384,7 @@ func (c Config) Check() error {
 	if _, err := c.credentials(); err != nil {
 		return err
 	}
-	if _, err := newAccess(&c); err != nil {
+	if _, err := c.rules(); err != nil {
 		return err
 	}
 	for name, ns := range c.Namespaces {

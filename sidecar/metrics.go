@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -164,11 +165,11 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	gauge(descInFlight, c.InFlight)
 	count(descConnEvents, c.Accepted, "accepted")
 	count(descConnEvents, c.Rejected, "rejected")
-	for r := mayRead; r < rights; r++ {
-		count(descRefused, s.access.refusals[r].Load(), r.String())
+	for r := access.Read; r < access.Rights; r++ {
+		count(descRefused, s.access.Refused(r), r.String())
 	}
 	count(descRemade, s.socket.remade.Load())
-	count(descRefused, s.access.refusals[mayNothing].Load(), "token")
+	count(descRefused, s.access.Refused(access.Nothing), "token")
 	count(descConnEvents, c.SlowReaders, "slow_reader")
 	count(descConnEvents, c.SlowFrames, "slow_frame")
 	count(descConnEvents, c.BadFrames, "bad_frame")

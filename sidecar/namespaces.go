@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -29,7 +30,7 @@ type namespaces struct {
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
 
-	access *access
+	access *access.Rules
 	leases *loader.Leases
 	detach func(kv.NamespaceID) // ends that calls under way are joined
 
@@ -108,7 +109,7 @@ const (
 // digests. Its name is what a refusal tells.
 const seedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 
-func newNamespaces(cfg Config, a *access, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
+func newNamespaces(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
 	n := &namespaces{seed: cfg.seed, access: a, store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]flushed{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
 	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
@@ -201,7 +202,7 @@ func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespac
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
 	ns := &namespace{
-		name: name, id: id, seed: kv.NamespaceSeed(n.seed, name), line: n.access.lines[name], configured: configured,
+		name: name, id: id, seed: kv.NamespaceSeed(n.seed, name), line: uint16(n.access.Line([]byte(name))), configured: configured,
 		ttl: cfg.ttl(), hold: cfg.hold(), policy: cfg.policy(), jitter: cfg.ttlJitter(), leaseTime: cfg.leaseTime(),
 	}
 	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -28,7 +29,7 @@ type core struct {
 	names *namespaces
 	holds holds
 
-	access *access // of the socket
+	access *access.Rules // of the socket
 
 	node    *cluster.Node
 	handoff *handoff

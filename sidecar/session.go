@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -23,9 +24,10 @@ import (
 type session struct {
 	s       *Sidecar
 	core    *core
-	from    kv.Process // another sidecar; none is an app
-	who     []any      // is at the other end, for the log
-	by      caller     // the app at the other end
+	from    kv.Process    // another sidecar; none is an app
+	who     []any         // is at the other end, for the log
+	by      access.Caller // the app at the other end
+	told    bool          // a refusal has been logged
 	hello   bool
 	ns      []byte // the connection's default namespace
 	now     kv.Moment
@@ -66,7 +68,7 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	}
 	c := &session{
 		s: s, core: &s.core, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
-		by: caller{peer: who, entitled: s.access.of(who)},
+		by: s.access.Caller(who),
 		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
 	}
 	c.member = s.shares.Join(places.UserOwner(who.UID))
@@ -179,8 +181,8 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			c.answerError(conn, err)
 			continue
 		}
-		if c.serve(conn); c.by.ended != nil {
-			return c.by.ended
+		if c.serve(conn); c.by.Ended != nil {
+			return c.by.Ended
 		}
 		if len(conn.Out) > flushAt && !conn.Flush() {
 			return nil // the connection ends by itself
@@ -415,7 +417,7 @@ func (c *session) welcome() wire.Reply {
 	if !slices.Contains(h.Versions, wire.Version) {
 		return errorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
 	}
-	if err := c.show(h.Token); err != nil {
+	if err := c.by.Show(h.Token); err != nil {
 		return errorReply(err)
 	}
 	if h.Namespace != "" {

@@ -72,7 +72,7 @@ func New(cfg Config) (*Sidecar, error) {
 		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
 		ready: make(chan struct{}),
 	}
-	if s.access, err = newAccess(&cfg); err != nil {
+	if s.access, err = cfg.rules(); err != nil {
 		return nil, err
 	}
 	s.files = shareFiles(&cfg, fileLimit())

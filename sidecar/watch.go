@@ -183,7 +183,7 @@ func (c *session) watch(conn *rpc.Conn) {
 	}
 	timeout := c.core.timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
-	own, may := q.Clone(), c.mayTell()
+	own, may := q.Clone(), c.by.MayRead()
 	conn.Go(func() []byte {
 		defer leave()
 		r := c.core.watched(&own, wait, may)

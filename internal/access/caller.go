@@ -1,8 +1,7 @@
-package sidecar
+package access
 
 import (
 	"fmt"
-	"log/slog"
 	"slices"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -51,18 +50,22 @@ var demands = [wire.OpCount]demand{
 	wire.OpForget:  {need: toRule},
 }
 
-// caller is who is at the other end of an app's session, and what it may do.
-type caller struct {
-	peer     unixsock.Peer
+// Caller is the app at the other end of a connection, and what it may do.
+type Caller struct {
+	Peer  unixsock.Peer
+	Ended error // why the connection is to end
+
+	rules    *Rules
 	token    string // the name of the one that it has shown
 	entitled entitled
-	told     bool  // a refusal has been logged
-	ended    error // why the connection is to end
 }
 
-// refusal says why c.req is refused; nil is that it may be served.
-func (c *session) refusal() *wire.Error {
-	q := c.req
+// Caller returns what a process may do that has shown no token.
+func (a *Rules) Caller(p unixsock.Peer) Caller { return Caller{Peer: p, rules: a, entitled: a.of(p)} }
+
+// Refusal returns why a request is refused, and the right that is missing. It returns
+// nil if the request may be served. The request's namespace has the line.
+func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 	d := &demands[q.Op]
 	need := d.need
 	if q.Options&d.with != 0 {
@@ -70,58 +73,43 @@ func (c *session) refusal() *wire.Error {
 	}
 	switch need {
 	case open:
-		return nil
+		return nil, Nothing
 	case toRead, toWrite, toFlush:
-		line := c.line(q.Namespace)
-		least := mayRead
+		least := Read
 		switch {
-		case need == toFlush && (line != 0 || c.core.access.ruled):
-			least = mayAdmin
+		case need == toFlush && (line != 0 || c.rules.ruled):
+			least = Admin
 		case need != toRead:
-			least = mayWrite
+			least = Write
 		}
-		if c.by.entitled.in[line] >= least {
-			return nil
+		if c.entitled.in[line] >= least {
+			return nil, Nothing
 		}
-		return c.unauthorized(least, line)
+		return c.unauthorized(q, least, line)
 	case toReadAny:
-		if slices.Max(c.by.entitled.in) >= mayRead {
-			return nil
+		if slices.Max(c.entitled.in) >= Read {
+			return nil, Nothing
 		}
-		return c.unauthorized(mayRead, 0)
+		return c.unauthorized(q, Read, 0)
 	}
-	if need == toRule && c.by.entitled.admin {
-		return nil
+	if need == toRule && c.entitled.admin {
+		return nil, Nothing
 	}
-	return c.unauthorized(mayAdmin, -1)
-}
-
-// line is a namespace's line in the rules.
-func (c *session) line(name []byte) int {
-	if last := c.names.last; last != nil && last.name == string(name) {
-		return int(last.line)
-	}
-	return int(c.core.access.lines[string(name)])
+	return c.unauthorized(q, Admin, -1)
 }
 
 // unauthorized is the answer to a request that needs a right in the namespaces of a
 // line, or with line -1 in the sidecar as a whole.
-func (c *session) unauthorized(r right, line int) *wire.Error {
-	q := c.req
-	c.core.access.refusals[r].Add(1)
-	if !c.by.told {
-		c.by.told = true
-		c.log(slog.LevelWarn, "refused a request: its user lacks a right; more refusals of this connection are not logged",
-			"op", q.Op.String(), "right", r.String(), "namespace", string(q.Namespace))
-	}
-	who := fmt.Sprintf("uid %d", c.by.peer.UID)
-	if c.by.token != "" {
-		who += " with token " + c.by.token
+func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, Right) {
+	c.rules.refusals[r].Add(1)
+	who := fmt.Sprintf("uid %d", c.Peer.UID)
+	if c.token != "" {
+		who += " with token " + c.token
 	}
 	if line < 0 {
 		return wire.Errorf(wire.Unauthorized, "%s may not ask for %s of %s: it needs the right admin of the whole sidecar, which root, "+
 			"the sidecar's own user (uid %d) and the members of admin_group have: run it as one of them, or add the user to admin_group",
-			who, q.Op, wholeOf(q), c.core.access.own)
+			who, q.Op, wholeOf(q), c.rules.own), r
 	}
 	at := Others
 	if line > 0 {
@@ -129,7 +117,7 @@ func (c *session) unauthorized(r right, line int) *wire.Error {
 	}
 	return wire.Errorf(wire.Unauthorized, "%s may not %s in namespace %.64q: it needs the right %s there: "+
 		"add user:%d to access, %q, %s in the sidecar's configuration",
-		who, q.Op, q.Namespace, r, c.by.peer.UID, at, r)
+		who, q.Op, q.Namespace, r, c.Peer.UID, at, r), r
 }
 
 // wholeOf is what an op of administrators concerns.
@@ -143,28 +131,29 @@ func wholeOf(q *wire.Request) string {
 	return "the cluster"
 }
 
-// show notes the token of a HELLO; "" is none, and takes back the one before. One that
+// Show notes the token of a HELLO; "" is none, and takes back the one before. One that
 // is not known ends the connection, after its answer.
-func (c *session) show(secret string) *wire.Error {
-	a := c.core.access
-	c.by.token, c.by.entitled = "", a.of(c.by.peer)
+func (c *Caller) Show(secret string) *wire.Error {
+	a := c.rules
+	c.token, c.entitled = "", a.of(c.Peer)
 	if secret == "" {
 		return nil
 	}
 	t, err := a.find(secret)
 	if err != nil {
-		a.refusals[mayNothing].Add(1)
-		c.by.ended = err
+		a.refusals[Nothing].Add(1)
+		c.Ended = err
 		return wire.Errorf(wire.Unauthorized, "HELLO of uid %d: %v: give the client the content of a file that the configuration "+
-			"names under tokens", c.by.peer.UID, err)
+			"names under tokens", c.Peer.UID, err)
 	}
-	c.by.token = t.name
-	c.by.entitled.add(a, t.grants)
+	c.token = t.name
+	c.entitled.add(a, t.grants)
 	return nil
 }
 
-// mayTell says whether the session's caller may hear of a namespace's flushes.
-func (c *session) mayTell() func(namespace string) bool {
-	e, a := c.by.entitled, c.core.access
-	return func(namespace string) bool { return e.in[a.lines[namespace]] >= mayRead }
+// MayRead returns a function that says whether the caller, with its present token, may
+// read in a namespace.
+func (c *Caller) MayRead() func(namespace string) bool {
+	e, a := c.entitled, c.rules
+	return func(namespace string) bool { return e.in[a.lines[namespace]] >= Read }
 }

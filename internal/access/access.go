@@ -1,4 +1,14 @@
-package sidecar
+// Package access decides what the app at the other end of a connection may do: in a
+// namespace, and with the sidecar as a whole.
+//
+// Input is the configured rules, the user and groups of the app's process, and the token
+// that it shows; output is the answer to one request: nil, or UNAUTHORIZED with the
+// remedy. A decision takes no lock and allocates nothing.
+//
+// The package resolves the names of users and groups, and reads the files of tokens,
+// when the rules are made. It starts no goroutine. It does not decide about requests of
+// other sidecars: the sidecar that took such a request from an app has decided.
+package access
 
 import (
 	"crypto/sha256"
@@ -20,77 +30,68 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Grants says who may do what in a namespace, through the socket. Admin has what
-// Write has, and Write what Read has. Each entry is one of
-//
-//	user:NAME, user:1000, 1000   a user
-//	group:NAME, group:100        the members of a group
-//	token:NAME                   a connection that has shown this one of Config.Tokens
-//	anyone                       all who may open the socket
-type Grants struct {
-	Read  []string `yaml:"read"`
-	Write []string `yaml:"write"`
-	Admin []string `yaml:"admin"`
+// Config is the rules as they are written.
+type Config struct {
+	AdminGroup string            // whose members administer the sidecar; "" is none
+	Namespaces map[string]Grants // by name, or Others
+	Tokens     map[string]string // their files, by name
+	Reserved   string            // the name of a namespace that has no rules
 }
 
-// Token is a secret that a connection may show in HELLO. It adds rights to those of
-// the connection's user: for containers that share a user.
-type Token struct {
-	// File has the secret: one line of 16 to 256 bytes. Only this process's user,
-	// its group and root may read the file.
-	File string `yaml:"file"`
-}
+// Grants is who may do what in a namespace: lists of principals.
+type Grants struct{ Read, Write, Admin []string }
 
-// Others is the name in Config.Access of all namespaces without a line of their own.
+// Others is the name in Config.Namespaces of all namespaces without a line of their own.
 const Others = "*"
 
 // Bounds of the rules.
 const (
-	maxLines      = kv.MaxNamespaces // of Config.Access
+	maxLines      = kv.MaxNamespaces // of Config.Namespaces
 	maxPrincipals = 1024             // of one list
 	maxTokenNames = 256              // of Config.Tokens
-	minTokenLen   = 16               // bytes, also of Config.HTTPTokenFile
-	maxTokenLen   = wire.MaxNameLen  // bytes, also of Config.HTTPTokenFile
+	minTokenLen   = 16               // bytes
+	maxTokenLen   = wire.MaxNameLen  // bytes
 )
 
-// right is what a caller may do in a namespace. A greater one has the smaller ones.
-type right uint8
+// Right is what a caller may do in a namespace. A greater one has the smaller ones.
+type Right uint8
 
+// The rights, and their number.
 const (
-	mayNothing right = iota
-	mayRead
-	mayWrite
-	mayAdmin
-	rights
+	Nothing Right = iota
+	Read
+	Write
+	Admin
+	Rights
 )
 
-var rightNames = [rights]string{"nothing", "read", "write", "admin"}
+var rightNames = [Rights]string{"nothing", "read", "write", "admin"}
 
-func (r right) String() string { return rightNames[r] }
+func (r Right) String() string { return rightNames[r] }
 
-// access is the rules of the socket. They are made of the configuration once, so
-// sessions read them without a lock.
+// Rules are the rules as they are applied. They do not change, so that sessions read
+// them without a lock.
 //
 // A namespace that the configuration names has a line of its own. All others have line
 // 0: their rights are those of "*", or anyone may read and write.
-type access struct {
+type Rules struct {
 	lines  map[string]uint16
 	ruled  bool    // the configuration has "*"
-	anyone []right // by line
-	all    []right // by line: admin of each
+	anyone []Right // by line
+	all    []Right // by line: admin of each
 	users  map[int][]grant
 	groups map[int][]grant
 	tokens []token
 	own    int // this process's user
 	admins int // the group of administrators; -1 is none
 
-	refusals [rights]atomic.Int64 // requests, by the right that was missing; of mayNothing: tokens
+	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: tokens
 }
 
 // grant is a right in the namespaces of a line.
 type grant struct {
 	line  uint16
-	right right
+	right Right
 }
 
 // token is one of Config.Tokens.
@@ -100,10 +101,10 @@ type token struct {
 	grants []grant
 }
 
-// newAccess reads the rules, resolves the names of users and groups, and reads the
-// tokens' files.
-func newAccess(c *Config) (*access, error) {
-	a := &access{
+// New reads the rules, resolves the names of users and groups, and reads the files of
+// the tokens.
+func New(c Config) (*Rules, error) {
+	a := &Rules{
 		lines: map[string]uint16{}, users: map[int][]grant{}, groups: map[int][]grant{}, own: os.Geteuid(), admins: -1,
 	}
 	var err error
@@ -115,15 +116,15 @@ func newAccess(c *Config) (*access, error) {
 	if err := a.readTokens(c.Tokens); err != nil {
 		return nil, err
 	}
-	names := slices.Sorted(maps.Keys(c.Access))
+	names := slices.Sorted(maps.Keys(c.Namespaces))
 	if len(names) > maxLines {
 		return nil, fmt.Errorf("access names %d namespaces: give at most %d", len(names), maxLines)
 	}
-	_, a.ruled = c.Access[Others]
+	_, a.ruled = c.Namespaces[Others]
 	for _, name := range names {
 		switch {
 		case name == Others:
-		case reserved([]byte(name)):
+		case name == c.Reserved:
 			return nil, fmt.Errorf("access: namespace %s is reserved: use another name", name)
 		case !kv.ValidNamespace(name):
 			return nil, fmt.Errorf("access: namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -, "+
@@ -132,21 +133,21 @@ func newAccess(c *Config) (*access, error) {
 			a.lines[name] = uint16(len(a.lines) + 1)
 		}
 	}
-	a.anyone = make([]right, len(a.lines)+1)
-	a.all = slices.Repeat([]right{mayAdmin}, len(a.anyone))
+	a.anyone = make([]Right, len(a.lines)+1)
+	a.all = slices.Repeat([]Right{Admin}, len(a.anyone))
 	if !a.ruled {
-		a.anyone[0] = mayWrite
+		a.anyone[0] = Write
 	}
 	for _, name := range names {
-		if err := a.readLine(name, c.Access[name]); err != nil {
+		if err := a.readLine(name, c.Namespaces[name]); err != nil {
 			return nil, err
 		}
 	}
 	return a, nil
 }
 
-// readToken returns the token that a file holds.
-func readToken(setting, path string) (string, error) {
+// ReadToken returns the token that a file holds.
+func ReadToken(setting, path string) (string, error) {
 	s, err := settings.SecretFile(setting, path)
 	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
 		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: make one with \"head -c 32 /dev/urandom | base64\"",
@@ -156,7 +157,7 @@ func readToken(setting, path string) (string, error) {
 }
 
 // readTokens reads the secrets.
-func (a *access) readTokens(list map[string]Token) error {
+func (a *Rules) readTokens(list map[string]string) error {
 	if len(list) > maxTokenNames {
 		return fmt.Errorf("tokens: there are %d: give at most %d", len(list), maxTokenNames)
 	}
@@ -165,10 +166,10 @@ func (a *access) readTokens(list map[string]Token) error {
 			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen) // it may be a secret
 		}
 		setting := "tokens: " + name + ": file"
-		if list[name].File == "" {
+		if list[name] == "" {
 			return fmt.Errorf("%s: give the path of a file that holds the token", setting)
 		}
-		secret, err := readToken(setting, list[name].File)
+		secret, err := ReadToken(setting, list[name])
 		if err != nil {
 			return err
 		}
@@ -184,14 +185,14 @@ func (a *access) readTokens(list map[string]Token) error {
 }
 
 // readLine reads who may what in one namespace, or in the others.
-func (a *access) readLine(name string, g Grants) error {
+func (a *Rules) readLine(name string, g Grants) error {
 	if g.Read == nil && g.Write == nil && g.Admin == nil {
 		return fmt.Errorf("access: %s: say who may read, write or admin it; [] is nobody", name)
 	}
 	for _, list := range []struct {
-		right right
+		right Right
 		who   []string
-	}{{mayRead, g.Read}, {mayWrite, g.Write}, {mayAdmin, g.Admin}} {
+	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
 		if len(list.who) > maxPrincipals {
 			return fmt.Errorf("access: %s: %s has %d entries: give at most %d", name, list.right, len(list.who), maxPrincipals)
 		}
@@ -205,7 +206,7 @@ func (a *access) readLine(name string, g Grants) error {
 }
 
 // grant gives a principal a right.
-func (a *access) grant(who string, g grant) error {
+func (a *Rules) grant(who string, g grant) error {
 	kind, name, err := parsePrincipal(who)
 	if err != nil {
 		return err
@@ -282,14 +283,21 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
+// Line returns a namespace's line in the rules.
+func (a *Rules) Line(name []byte) int { return int(a.lines[string(name)]) }
+
+// Refused returns how many requests were refused for want of a right; of Nothing, how
+// many tokens that are not known.
+func (a *Rules) Refused(r Right) int64 { return a.refusals[r].Load() }
+
 // entitled is what a connection may do.
 type entitled struct {
-	in    []right // by line of access; shared by connections, never changed
+	in    []Right // by line of access; shared by connections, never changed
 	admin bool    // of the sidecar as a whole
 }
 
 // of says what a process may do that has shown no token.
-func (a *access) of(p unixsock.Peer) entitled {
+func (a *Rules) of(p unixsock.Peer) entitled {
 	if p.UID == 0 || p.UID == a.own || a.admins >= 0 && (p.GID == a.admins || slices.Contains(p.Groups, a.admins)) {
 		return entitled{a.all, true}
 	}
@@ -305,7 +313,7 @@ func (a *access) of(p unixsock.Peer) entitled {
 }
 
 // add adds rights.
-func (e *entitled) add(a *access, list []grant) {
+func (e *entitled) add(a *Rules, list []grant) {
 	for _, g := range list {
 		if e.in[g.line] >= g.right {
 			continue
@@ -319,7 +327,7 @@ func (e *entitled) add(a *access, list []grant) {
 
 // find returns the token that a connection shows. It compares all of them, whatever it
 // finds, by their digests: how long it takes tells nothing of a secret.
-func (a *access) find(shown string) (*token, error) {
+func (a *Rules) find(shown string) (*token, error) {
 	digest := sha256.Sum256([]byte(shown))
 	found := -1
 	for i := range a.tokens {

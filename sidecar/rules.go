@@ -1,0 +1,61 @@
+package sidecar
+
+import (
+	"log/slog"
+
+	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Grants says who may do what in a namespace, through the socket. Admin has what
+// Write has, and Write what Read has. Each entry is one of
+//
+//	user:NAME, user:1000, 1000   a user
+//	group:NAME, group:100        the members of a group
+//	token:NAME                   a connection that has shown this one of Config.Tokens
+//	anyone                       all who may open the socket
+type Grants struct {
+	Read  []string `yaml:"read"`
+	Write []string `yaml:"write"`
+	Admin []string `yaml:"admin"`
+}
+
+// Token is a secret that a connection may show in HELLO. It adds rights to those of
+// the connection's user: for containers that share a user.
+type Token struct {
+	// File has the secret: one line of 16 to 256 bytes. Only this process's user,
+	// its group and root may read the file.
+	File string `yaml:"file"`
+}
+
+// Others is the name in Config.Access of all namespaces without a line of their own.
+const Others = access.Others
+
+// rules makes the rules of the socket.
+func (c *Config) rules() (*access.Rules, error) {
+	r := access.Config{AdminGroup: c.AdminGroup, Namespaces: map[string]access.Grants{}, Tokens: map[string]string{}, Reserved: verifyNamespace}
+	for name, g := range c.Access {
+		r.Namespaces[name] = access.Grants(g)
+	}
+	for name, t := range c.Tokens {
+		r.Tokens[name] = t.File
+	}
+	return access.New(r)
+}
+
+// refusal says why c.req is refused; nil is that it may be served.
+func (c *session) refusal() *wire.Error {
+	q, line := c.req, 0
+	if last := c.names.last; last != nil && last.name == string(q.Namespace) {
+		line = int(last.line)
+	} else {
+		line = c.core.access.Line(q.Namespace)
+	}
+	err, missing := c.by.Refusal(q, line)
+	if err != nil && !c.told {
+		c.told = true
+		c.log(slog.LevelWarn, "refused a request: its user lacks a right; more refusals of this connection are not logged",
+			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
+	}
+	return err
+}
