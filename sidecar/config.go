@@ -258,30 +258,6 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// checkHTTP checks what concerns HTTP.
-func (c *Config) checkHTTP() error {
-	for _, name := range c.HTTPHosts {
-		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
-			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
-		}
-	}
-	if c.HTTP == "" {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(c.HTTP)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
-	if err != nil {
-		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
-	}
-	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
-		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
-	}
-	_, err = c.httpToken()
-	return err
-}
-
 // clusterDefaults sets and checks what concerns other hosts.
 func (c Config) clusterDefaults() (Config, error) {
 	switch c.Bind {

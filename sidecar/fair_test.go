@@ -4,18 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -238,38 +231,6 @@ func TestLongForNobody(t *testing.T) {
 	soon(t, "none to wait", func() bool { return s.waiting.Load() == 0 })
 	if n := s.store.Stats().Hits - before; n > 5 {
 		t.Errorf("%d values were copied for a host that has gone", n)
-	}
-}
-
-// crowded is collected slowly, and counts by how many at a time.
-type crowded struct{ now, most, times atomic.Int64 }
-
-func (c *crowded) Describe(chan<- *prometheus.Desc) {}
-
-func (c *crowded) Collect(chan<- prometheus.Metric) {
-	c.times.Add(1)
-	c.most.Store(max(c.most.Load(), c.now.Add(1)))
-	time.Sleep(5 * time.Millisecond)
-	c.now.Add(-1)
-}
-
-func TestMetricsOneByOne(t *testing.T) {
-	s := start(t, Config{})
-	c := &crowded{}
-	s.metrics.MustRegister(c)
-	pages := s.adminPages(nil, log.Default())
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			w := httptest.NewRecorder()
-			if pages.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil)); w.Code != http.StatusOK {
-				t.Errorf("%d %s", w.Code, w.Body)
-			}
-		})
-	}
-	wg.Wait()
-	if c.most.Load() != 1 || c.times.Load() != 8 {
-		t.Errorf("%d gather at a time, %d did", c.most.Load(), c.times.Load())
 	}
 }
 

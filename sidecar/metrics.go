@@ -139,9 +139,10 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 		count(descKeyReloads, s.keys.taken.Load(), "taken")
 		count(descKeyReloads, s.keys.refused.Load(), "refused")
 	}
-	if g := s.gate.Load(); g != nil {
-		gauge(descHTTP, int64(g.Len()))
-		count(descHTTPClosed, g.closed.Load())
+	if h := s.http.Load(); h != nil {
+		open, closed := h.Stats()
+		gauge(descHTTP, int64(open))
+		count(descHTTPClosed, closed)
 	}
 	if l, ok := logs.StatsOf(s.cfg.Log); ok {
 		count(descLog, l.Written, "written")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -40,8 +41,8 @@ type Sidecar struct {
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 	socket        socketState
-	files         files                // shares of the descriptors
-	gate          atomic.Pointer[gate] // of HTTP; nil: none
+	files         files                        // shares of the descriptors
+	http          atomic.Pointer[httpd.Server] // nil: none
 
 	use       sync.RWMutex   // for what follows; never held while something waits
 	inUse     sync.WaitGroup // who uses the store, beside Run
@@ -197,7 +198,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		s.path = listener.Path()
 	}
 	s.files.warn(s.cfg.Log)
-	admin, err := s.newAdmin()
+	pages, err := s.listenHTTP()
 	if err != nil {
 		return err
 	}
@@ -212,8 +213,8 @@ func (s *Sidecar) run(ctx context.Context) error {
 	defer stopMiddle()
 	back, below := errgroup.WithContext(below)
 	back.Go(func() error { return s.store.Run(below, s.clock) })
-	if admin != nil {
-		back.Go(func() error { return admin.run(below) })
+	if pages != nil {
+		back.Go(func() error { return pages.Run(below) })
 	}
 	if s.cfg.ClusterKeyFile != "" {
 		back.Go(func() error { s.keys.run(below); return nil })

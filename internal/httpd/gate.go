@@ -1,4 +1,4 @@
-package sidecar
+package httpd
 
 import (
 	"container/list"
@@ -82,8 +82,8 @@ func (g *gate) state(c net.Conn, state http.ConnState) {
 	}
 }
 
-// Len is how many are open.
-func (g *gate) Len() int {
+// len is how many are open.
+func (g *gate) len() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return len(g.open)

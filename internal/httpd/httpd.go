@@ -1,4 +1,11 @@
-package sidecar
+// Package httpd serves a sidecar's health, metrics and profiles over HTTP.
+//
+// It answers requests that were sent to one of this host's names or to an IP address,
+// with GET or HEAD, and shows metrics and profiles to callers with the token. The number
+// of connections is bounded: a new one takes the place of the one that has been idle
+// longest. Run serves until its context ends; net/http runs a goroutine per connection,
+// which ends with it.
+package httpd
 
 import (
 	"context"
@@ -11,7 +18,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +27,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -31,50 +36,71 @@ const (
 	otherName  = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
 )
 
-// admin serves health, metrics and profiles over HTTP. It changes nothing: it takes
-// GET and HEAD.
-type admin struct {
+// Config describes the server.
+type Config struct {
+	Address  string   // host:port
+	Hosts    []string // names that requests may be sent to, beside localhost and IP addresses
+	Token    string   // that metrics and profiles need; "" is none
+	Pprof    bool     // serve /debug/pprof
+	MaxConns int      // connections at once
+	Log      *slog.Logger
+
+	Ready   func() (words string, ready bool) // what /readyz says
+	Metrics *prometheus.Registry
+}
+
+// Server is the server. It changes nothing: it takes GET and HEAD.
+type Server struct {
 	gate *gate
 	srv  *http.Server
 }
 
-// newAdmin listens on the configured address. It returns nil where there is
-// none.
-func (s *Sidecar) newAdmin() (*admin, error) {
-	if s.cfg.HTTP == "" {
-		return nil, nil
-	}
-	token, err := s.cfg.httpToken()
+// New listens on the address.
+func New(c Config) (*Server, error) {
+	ln, err := net.Listen("tcp", c.Address)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("http %s: %w: choose another address, or \"off\"", c.Address, err)
 	}
-	ln, err := net.Listen("tcp", s.cfg.HTTP)
-	if err != nil {
-		return nil, fmt.Errorf("http %s: %w: choose another address, or \"off\"", s.cfg.HTTP, err)
-	}
-	errorLog := log.New(logs.Text(s.cfg.Log, slog.LevelWarn, "http: trouble with a connection"), "", 0)
-	a := &admin{gate: newGate(ln, s.files.http)}
-	s.gate.Store(a.gate)
-	a.srv = &http.Server{
-		Handler:           hosts{s.cfg.httpHosts(), s.adminPages(token, errorLog)},
+	errorLog := log.New(logs.Text(c.Log, slog.LevelWarn, "http: trouble with a connection"), "", 0)
+	s := &Server{gate: newGate(ln, c.MaxConns)}
+	s.srv = &http.Server{
+		Handler:           hosts{lower(c.Hosts), c.pages(errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
 		WriteTimeout:      10 * time.Second, // a profile's own time comes on top
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          errorLog,
-		ConnState:         a.gate.state,
+		ConnState:         s.gate.state,
 	}
-	return a, nil
+	return s, nil
 }
 
-// adminPages are what is served. Where there is a token, health is open all the same,
-// in a word: probes can rarely send one.
-func (s *Sidecar) adminPages(token *digest, errorLog *log.Logger) http.Handler {
+// Addr returns the address that it listens on.
+func (s *Server) Addr() net.Addr { return s.gate.Addr() }
+
+// Stats returns how many connections are open, and how many were closed since there
+// were too many.
+func (s *Server) Stats() (open int, closed int64) { return s.gate.len(), s.gate.closed.Load() }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.srv.Close() })
+	defer stop()
+	if err := s.srv.Serve(s.gate); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("http: %w", err)
+	}
+	return nil
+}
+
+// pages are what is served. Where there is a token, health is open all the same, in a
+// word: probes can rarely send one.
+func (c *Config) pages(errorLog *log.Logger) http.Handler {
+	token := digestOf(c.Token)
 	mux := http.NewServeMux()
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		words, ready := s.readiness()
+		words, ready := c.Ready()
 		if !token.in(r) {
 			words = "ok"
 		}
@@ -86,10 +112,10 @@ func (s *Sidecar) adminPages(token *digest, errorLog *log.Logger) http.Handler {
 		}
 		fmt.Fprintln(w, words)
 	})
-	mux.Handle("/metrics", token.guard(promhttp.HandlerFor(&oneByOne{of: s.metrics}, promhttp.HandlerOpts{
-		Registry: s.metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
+	mux.Handle("/metrics", token.guard(promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
+		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
-	if s.cfg.Pprof {
+	if c.Pprof {
 		for path, page := range map[string]http.HandlerFunc{
 			"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
 			"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
@@ -117,6 +143,15 @@ func (g *oneByOne) Gather() ([]*dto.MetricFamily, error) {
 // digest is a secret that was hashed: those compared are of one length.
 type digest [sha256.Size]byte
 
+// digestOf hashes a secret; nil is none.
+func digestOf(secret string) *digest {
+	if secret == "" {
+		return nil
+	}
+	d := digest(sha256.Sum256([]byte(secret)))
+	return &d
+}
+
 // in says whether a request brings the secret; nil is none, which all have.
 func (d *digest) in(r *http.Request) bool {
 	if d == nil {
@@ -139,37 +174,12 @@ func (d *digest) guard(page http.Handler) http.Handler {
 	})
 }
 
-// httpToken reads the token; nil where there is none.
-func (c *Config) httpToken() (*digest, error) {
-	if c.HTTPTokenFile == "" {
-		return nil, nil
-	}
-	token, err := access.ReadToken("http_token_file", c.HTTPTokenFile)
-	if err != nil {
-		return nil, err
-	}
-	d := digest(sha256.Sum256([]byte(token)))
-	return &d, nil
-}
-
 // hosts lets through what was sent to one of this host's names. A page in a browser
 // that has its own name lead here (DNS rebinding) sends that name, and a name cannot
 // be an IP address.
 type hosts struct {
 	names []string
 	pages http.Handler
-}
-
-// httpHosts are the names that requests may be sent to, in lower case.
-func (c *Config) httpHosts() []string {
-	names := []string{"localhost", strings.ToLower(c.Node)}
-	if own, err := os.Hostname(); err == nil {
-		names = append(names, strings.ToLower(own))
-	}
-	for _, name := range c.HTTPHosts {
-		names = append(names, strings.ToLower(strings.TrimSuffix(name, ".")))
-	}
-	return names
 }
 
 func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -190,38 +200,21 @@ func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// readiness says whether this host serves, and has joined the others where
-// somebody answers at the join addresses. Who is cut off from others is ready.
-func (s *Sidecar) readiness() (words string, ready bool) {
-	select {
-	case <-s.ready:
-	default:
-		return "starting", false
-	}
-	if why := s.socket.gone.Load(); why != nil {
-		return "apps do not find the socket: " + *why, false
-	}
-	switch st := s.node.Stats(); {
-	case !st.In:
-		words := "not joined"
-		for _, m := range s.node.Members() {
-			if m.ID == s.node.Self() && m.Why != "" {
-				words += ": " + logs.Plain(m.Why)
-			}
+// CheckHosts returns an error if a name is not one that requests can be sent to.
+func CheckHosts(names []string) error {
+	for _, name := range names {
+		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
+			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
 		}
-		return words, false
-	case len(s.cfg.Join) > 0 && st.Members == 1:
-		return "ok, alone: nobody answers at the join addresses", true
-	}
-	return "ok", true
-}
-
-// run serves until ctx ends.
-func (a *admin) run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = a.srv.Close() })
-	defer stop()
-	if err := a.srv.Serve(a.gate); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("http: %w", err)
 	}
 	return nil
+}
+
+// lower returns the names as they are compared, with localhost.
+func lower(names []string) []string {
+	list := []string{"localhost"}
+	for _, name := range names {
+		list = append(list, strings.ToLower(strings.TrimSuffix(name, ".")))
+	}
+	return list
 }

@@ -1,16 +1,21 @@
-package sidecar
+package httpd
 
 import (
-	"bufio"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
 // pipes is a listener of connections in memory, whose time is virtual.
@@ -29,11 +34,12 @@ func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 // its answer is not read, and where it is at rest.
 func TestHTTPTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, HTTP: "127.0.0.1:0"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		a, err := s.newAdmin()
+		metrics := prometheus.NewRegistry()
+		metrics.MustRegister(collectors.NewGoCollector())
+		a, err := New(Config{
+			Address: "127.0.0.1:0", MaxConns: 16, Log: slog.New(slog.DiscardHandler), Metrics: metrics,
+			Ready: func() (string, bool) { return "ok", true },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,41 +78,34 @@ func TestHTTPTimes(t *testing.T) {
 	})
 }
 
-// HEAD is answered as GET is. Who has no token is told in a word whether the host is
-// ready, and not why; no answer is taken by a browser for what it is not.
-func TestHTTPWords(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {
-		t.Fatal(err)
+// crowded is collected slowly, and counts by how many at a time.
+type crowded struct{ now, most, times atomic.Int64 }
+
+func (c *crowded) Describe(chan<- *prometheus.Desc) {}
+
+func (c *crowded) Collect(chan<- prometheus.Metric) {
+	c.times.Add(1)
+	c.most.Store(max(c.most.Load(), c.now.Add(1)))
+	time.Sleep(5 * time.Millisecond)
+	c.now.Add(-1)
+}
+
+func TestMetricsOneByOne(t *testing.T) {
+	c := &crowded{}
+	cfg := Config{Metrics: prometheus.NewRegistry()}
+	cfg.Metrics.MustRegister(c)
+	pages := cfg.pages(log.Default())
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			w := httptest.NewRecorder()
+			if pages.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil)); w.Code != http.StatusOK {
+				t.Errorf("%d %s", w.Code, w.Body)
+			}
+		})
 	}
-	s := start(t, Config{HTTP: "127.0.0.1:0", HTTPTokenFile: file})
-	why := "the path is taken"
-	s.socket.gone.Store(&why)
-	address := s.gate.Load().Addr().String()
-	for _, tc := range []struct {
-		method, path, header string
-		status               int
-		tells                bool
-	}{
-		{"GET", "/readyz", "", 503, false},
-		{"GET", "/readyz", "Authorization: Bearer sesame-sesame-sesame\r\n", 503, true},
-		{"HEAD", "/livez", "", 200, false},
-	} {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _ = io.WriteString(c, tc.method+" "+tc.path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+tc.header+"\r\n")
-		r, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: tc.method})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, _ := io.ReadAll(r.Body)
-		_ = c.Close()
-		if r.StatusCode != tc.status || strings.Contains(string(b), why) != tc.tells ||
-			r.Header.Get("X-Content-Type-Options") != "nosniff" {
-			t.Errorf("%s %s with %q: %d %q, %v", tc.method, tc.path, tc.header, r.StatusCode, b, r.Header)
-		}
+	wg.Wait()
+	if c.most.Load() != 1 || c.times.Load() != 8 {
+		t.Errorf("%d gather at a time, %d did", c.most.Load(), c.times.Load())
 	}
-	s.socket.gone.Store(nil)
 }

@@ -49,7 +49,7 @@ func TestHTTPRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := start(t, Config{Node: "Node-1", HTTP: "127.0.0.1:0", HTTPHosts: []string{"Cache.internal"}, HTTPTokenFile: file, Pprof: true})
-	address := s.gate.Load().Addr().String()
+	address := s.http.Load().Addr().String()
 	own, err := os.Hostname()
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestHTTPRules(t *testing.T) {
 // they can wait; a probe always comes in.
 func TestHTTPGate(t *testing.T) {
 	s := start(t, Config{HTTP: "127.0.0.1:0"})
-	g := s.gate.Load()
+	g := s.http.Load()
 	address := g.Addr().String()
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
 		for i := range 2 * maxHTTP {
@@ -104,7 +104,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
-			if n := g.Len(); n > maxHTTP {
+			if n, _ := g.Stats(); n > maxHTTP {
 				t.Fatalf("%d connections are open", n)
 			}
 			if i%64 == 63 {
@@ -114,7 +114,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 		}
 	}
-	if n := g.closed.Load(); n < maxHTTP {
+	if _, n := g.Stats(); n < maxHTTP {
 		t.Errorf("%d were closed", n)
 	}
 }
