@@ -18,6 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -209,7 +210,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	names := map[string]Namespace{DefaultNamespace: {}}
 	for name, ns := range c.Namespaces {
-		if name == verifyNamespace {
+		if name == verify.Namespace {
 			return c, fmt.Errorf("namespace %s is reserved: use another name", name)
 		}
 		if !kv.ValidNamespace(name) {

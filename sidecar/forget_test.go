@@ -244,8 +244,8 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 			if r := a.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &borrowed{names: a.s.names}, a.s.clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
-			if v := a.s.newVerification(); len(v.nodes) != 2 || len(v.trouble) > 0 {
-				t.Errorf("%s: verify: %d hosts, %q", when, len(v.nodes), v.trouble)
+			if v := a.s.newCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {
+				t.Errorf("%s: verify: %d hosts, %q", when, v.Hosts(), v.Trouble())
 			}
 		}
 		whole("while it runs")

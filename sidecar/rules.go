@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -33,7 +34,7 @@ const Others = access.Others
 
 // rules makes the rules of the socket.
 func (c *Config) rules() (*access.Rules, error) {
-	r := access.Config{AdminGroup: c.AdminGroup, Namespaces: map[string]access.Grants{}, Tokens: map[string]string{}, Reserved: verifyNamespace}
+	r := access.Config{AdminGroup: c.AdminGroup, Namespaces: map[string]access.Grants{}, Tokens: map[string]string{}, Reserved: verify.Namespace}
 	for name, g := range c.Access {
 		r.Namespaces[name] = access.Grants(g)
 	}

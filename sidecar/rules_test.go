@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -61,7 +62,7 @@ func TestAccessRefused(t *testing.T) {
 		{"too many", line(slices.Repeat([]string{"1"}, 1025)...), "access: users: write has 1025 entries: give at most 1024"},
 		{"nothing", Config{Access: map[string]Grants{"users": {}}}, "access: users: say who may read, write or admin it; [] is nobody"},
 		{"a bad name", Config{Access: map[string]Grants{"Users": {Read: []string{}}}}, `access: namespace "Users": a name is 1 to 64`},
-		{"a reserved name", Config{Access: map[string]Grants{verifyNamespace: {Read: []string{}}}}, "access: namespace _verify is reserved"},
+		{"a reserved name", Config{Access: map[string]Grants{verify.Namespace: {Read: []string{}}}}, "access: namespace _verify is reserved"},
 		{"too many lines", Config{Access: many}, "access names 257 namespaces: give at most 256"},
 		{"too many tokens", Config{Tokens: manyTokens}, "tokens: there are 257: give at most 256"},
 		{"a token without a file", Config{Tokens: map[string]Token{"web": {}}}, "tokens: web: file: give the path of a file"},

@@ -1,0 +1,249 @@
+// Package verify checks the promise against the cluster as it runs: this host writes
+// keys that each of the hosts owns, lets all of them read these as their apps would, and
+// judges what they say.
+//
+// Input is the members and ways to ask them; output is the report of VERIFY. Only this
+// host's clock is read: a read counts from before it was asked for, a write from after
+// it was acknowledged, so that no delay looks like a stale read.
+//
+// Run uses a goroutine per key and two per host, and returns after all have ended. The
+// package decides neither who may ask for a check nor how many run at once.
+package verify
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Namespace is where a check goes on. Apps may not use it.
+const Namespace = "_verify"
+
+// ProbeTimeout bounds a read by another host, and so how much longer than its time a
+// check may take.
+const ProbeTimeout = 2 * time.Second
+
+// Bounds of a check.
+const (
+	keysPerNode   = 4
+	maxKeys       = 64 // or one a node
+	readersOfNode = 2
+	freshOf       = 8 // one read in so many is a fresh one
+	writePause    = 50 * time.Millisecond
+	readPause     = time.Millisecond
+	keyTTL        = wire.MaxVerify*time.Millisecond + time.Minute
+	keyTries      = 1000 // of a node's keys
+)
+
+// Config is the cluster as a check sees it.
+type Config struct {
+	Self    kv.Process
+	Bound   time.Duration // of staleness
+	Members []cluster.Member
+
+	Owner func(key []byte) (kv.Process, bool)                                 // of a key of Namespace, as the ring is now
+	Now   func() time.Duration                                                // on the boot clock
+	Ask   func(context.Context, *wire.Request) (wire.Reply, error)            // this host, as an app of it would
+	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error) // a host, this one too, to read as for its apps
+}
+
+// Check is one check.
+type Check struct {
+	cfg     Config
+	history *history
+	nodes   []*node
+	trouble []string // why it cannot be conclusive
+}
+
+// node is what one host has read. Under the history's lock.
+type node struct {
+	wire.VerifiedNode
+	id    kv.Process
+	stale staleness
+}
+
+// New prepares a check. It asks no host.
+func New(cfg Config) *Check {
+	v := &Check{cfg: cfg, history: &history{bound: cfg.Bound}}
+	for _, m := range cfg.Members {
+		switch {
+		case m.State == cluster.StateLeft, m.Stranger: // it serves nothing that is cached
+			continue
+		case m.State == cluster.StateMissing:
+			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
+			continue
+		}
+		v.nodes = append(v.nodes, &node{VerifiedNode: wire.VerifiedNode{Node: string(m.ID.Node)}, id: m.ID})
+	}
+	v.findKeys()
+	return v
+}
+
+// Trouble returns why the check cannot be conclusive, as far as that is known before it
+// begins.
+func (v *Check) Trouble() []string { return slices.Clone(v.trouble) }
+
+// Hosts returns how many hosts read.
+func (v *Check) Hosts() int { return len(v.nodes) }
+
+// findKeys chooses keys of every host that owns some.
+func (v *Check) findKeys() {
+	each := max(1, min(keysPerNode, maxKeys/max(1, len(v.nodes))))
+	wanted := map[kv.Process]int{}
+	for _, n := range v.nodes {
+		wanted[n.id] = each
+	}
+	run := rand.Uint32()
+	for i := 0; i < keyTries*len(v.nodes) && len(wanted) > 0; i++ {
+		name := fmt.Appendf(nil, "%s-%x-%d", v.cfg.Self.Node, run, i)
+		owner, ok := v.cfg.Owner(name)
+		if !ok || wanted[owner] == 0 {
+			continue
+		}
+		if wanted[owner]--; wanted[owner] == 0 {
+			delete(wanted, owner)
+		}
+		v.history.keys = append(v.history.keys, &historyKey{name: name})
+	}
+	for _, n := range v.nodes {
+		if wanted[n.id] == each {
+			v.trouble = append(v.trouble, fmt.Sprintf("%s owns no keys", n.Node))
+		}
+	}
+}
+
+// Run reads and writes until ctx ends, removes the keys, and reports.
+func (v *Check) Run(ctx context.Context) wire.Verified {
+	began := v.cfg.Now()
+	v.run(ctx)
+	return v.report(v.cfg.Now() - began)
+}
+
+// run reads and writes until ctx ends, and removes the keys.
+func (v *Check) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, k := range v.history.keys {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				v.write(k)
+				sleep(ctx, writePause/2+rand.N(writePause))
+			}
+		})
+	}
+	for _, n := range v.nodes {
+		for range readersOfNode {
+			wg.Go(func() {
+				for ctx.Err() == nil && len(v.history.keys) > 0 {
+					v.read(ctx, n, v.history.keys[rand.IntN(len(v.history.keys))], rand.IntN(freshOf) == 0)
+					sleep(ctx, readPause)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, k := range v.history.keys {
+		_, _ = v.cfg.Ask(context.Background(), &wire.Request{Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name}})
+	}
+}
+
+// write overwrites a key through this host, or deletes it.
+func (v *Check) write(k *historyKey) {
+	n := v.history.writes(k)
+	q := &wire.Request{
+		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, Value: binary.BigEndian.AppendUint64(nil, uint64(n)),
+		TTLMS: keyTTL.Milliseconds(),
+	}
+	r, err := v.cfg.Ask(context.Background(), q)
+	if err == nil && r.Status == wire.OK {
+		v.history.acknowledged(k, n, v.cfg.Now())
+	}
+}
+
+// read lets a host read a key, and judges what it says.
+func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
+	sent := v.cfg.Now()
+	own := n.id == v.cfg.Self
+	r := v.history.reads(k, n.Node, sent, own, fresh)
+	a, err := v.cfg.Probe(ctx, n.id, &wire.Probe{Key: k.name, Fresh: fresh})
+	got := 0
+	if err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
+		got = int(binary.BigEndian.Uint64(a.Value))
+	}
+	v.history.mu.Lock()
+	defer v.history.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil || wire.Status(a.Status).IsError():
+		n.Errors++
+		return
+	case got == 0:
+		n.Misses++
+		return
+	case fresh:
+		n.Fresh++
+	case a.Source == uint8(wire.SourceL1):
+		n.L1++
+	case a.Source == uint8(wire.SourceL2):
+		n.L2++
+	default:
+		n.Peer++
+	}
+	n.stale.add(v.history.judgeLocked(r, got))
+}
+
+// report sums up.
+func (v *Check) report(took time.Duration) wire.Verified {
+	h := v.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := wire.Verified{
+		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys), Writes: h.acked, WriteErrors: h.begun - h.acked,
+		Checked: []string{"read_your_writes", "bound", "fresh"}, Nodes: []wire.VerifiedNode{}, Staleness: []wire.VerifiedBucket{},
+		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken, Inconclusive: append([]string{}, v.trouble...),
+	}
+	var all staleness
+	fresh, own := int64(0), int64(0)
+	for _, n := range v.nodes {
+		n.StaleMaxUS = n.stale.max.Microseconds()
+		w.Nodes = append(w.Nodes, n.VerifiedNode)
+		all.merge(&n.stale)
+		fresh += n.Fresh
+		if n.id == v.cfg.Self {
+			own = n.L1 + n.L2 + n.Peer
+		}
+		if len(v.nodes) > 1 && n.L1 == 0 {
+			w.Inconclusive = append(w.Inconclusive, n.Node+" has served nothing from a copy")
+		}
+	}
+	if len(v.nodes) == 1 {
+		w.Checked = []string{"read_your_writes", "fresh"} // there are no copies
+	}
+	if own == 0 || fresh == 0 || h.acked == 0 {
+		w.Inconclusive = append(w.Inconclusive, "there were not enough reads and writes: check for longer")
+	}
+	for i, n := range all.counts {
+		w.Staleness = append(w.Staleness, wire.VerifiedBucket{UpToMS: staleUpTo[i].Milliseconds(), Reads: n})
+	}
+	slices.SortFunc(w.Nodes, func(a, b wire.VerifiedNode) int { return cmp.Compare(a.Node, b.Node) })
+	return w
+}
+
+// sleep waits, and returns early when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
