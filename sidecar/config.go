@@ -365,7 +365,7 @@ func (c Config) Check() error {
 		return err
 	}
 	for name, ns := range c.Namespaces {
-		o, err := openOrigin(name, ns, int(c.MaxValue), c.Log)
+		o, err := openOrigin(name, ns.spec(), int(c.MaxValue), c.Log)
 		if err != nil {
 			return err
 		}

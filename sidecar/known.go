@@ -31,8 +31,8 @@ type known struct {
 }
 
 // newKnown makes a namespace's filter. caughtUp is core's.
-func newKnown(cfg *Config, ns *namespace, caughtUp func(context.Context) error) (*known, error) {
-	filter, err := loader.NewKnown(cfg.Namespaces[ns.name].Known.filter())
+func newKnown(cfg *tableConfig, of loader.KnownConfig, ns *namespace, caughtUp func(context.Context) error) (*known, error) {
+	filter, err := loader.NewKnown(of)
 	if err != nil {
 		return nil, err
 	}
@@ -67,28 +67,6 @@ func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) err
 	return err
 }
 
-// caughtUp returns once all that others had changed before the call has been
-// applied here.
-func (c *core) caughtUp(ctx context.Context) error {
-	begun := c.clock.Read().Boot
-	for !c.leasedSince(begun) {
-		if !sleep(ctx, c.node.Bound()/8) {
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-func (c *core) leasedSince(begun time.Duration) bool {
-	v := c.node.View()
-	for _, o := range v.Others() {
-		if o.LeasedAt() <= begun {
-			return false
-		}
-	}
-	return v.Owner(0) != nil // there is a ring
-}
-
 // add says that a key may exist from now on.
 func (k *known) add(h kv.Hash) {
 	if k != nil {
@@ -96,28 +74,9 @@ func (k *known) add(h kv.Hash) {
 	}
 }
 
-// lacks says whether the origin surely has no such key, which only the holder of
-// the key can know.
-func (c *core) lacks(ns *namespace, key kv.Key) bool {
-	if ns.known == nil {
-		return false
-	}
-	c.node.Beat(c.clock.Read().Boot)
-	return c.node.Holds(key.Hash.Partition()) != 0 && !ns.known.mayExist(key)
-}
-
 // mayExist asks the filter, of which it is not said here whether it has heard of
 // all changes.
 func (k *known) mayExist(key kv.Key) bool { return k.filter.MayExist(key.Hash, k.now()) }
-
-// missed says that others may have changed keys of some partitions.
-func (c *core) missed(set kv.PartitionSet) {
-	for _, k := range c.names.known {
-		if k != nil {
-			k.missed(set)
-		}
-	}
-}
 
 func (k *known) missed(set kv.PartitionSet) {
 	for p := range set.All() {

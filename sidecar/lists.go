@@ -50,6 +50,3 @@ func (w *Warm) check() error {
 		settings.Bounded("warm_on_start.keys", w.Keys, 0, 100_000_000),
 	)
 }
-
-func (w *Warm) rate() float64 { return cmp.Or(w.Rate, 1000) }
-func (w *Warm) keys() int     { return cmp.Or(w.Keys, 1_000_000) }

@@ -23,9 +23,10 @@ import (
 // namespaces are the names in use and their slots. Reads of the table take no
 // lock; it is replaced as a whole.
 type namespaces struct {
-	store *segment.Store
-	seed  uint64 // of the cluster
-	max   int
+	store  *segment.Store
+	seed   uint64 // of the cluster
+	max    int
+	others spec // settings of names that are not configured
 
 	table atomic.Pointer[map[string]*namespace]
 	none  *namespace // counts what is asked of names that have no slot
@@ -109,21 +110,21 @@ const (
 // digests. Its name is what a refusal tells.
 const seedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 
-func newNamespaces(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
-	n := &namespaces{seed: cfg.seed, access: a, store: store, ledger: ledger, most: cfg.MaxStaleness, flushed: map[string]flushed{}, max: cfg.MaxNamespaces, none: &namespace{configured: true}}
-	for id := cfg.MaxNamespaces - 1; id >= 0; id-- {
+func newNamespaces(cfg tableConfig, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*namespaces, error) {
+	n := &namespaces{seed: cfg.Seed, access: a, store: store, ledger: ledger, most: cfg.Bound, flushed: map[string]flushed{}, max: cfg.Max, others: cfg.Others, none: &namespace{configured: true}}
+	for id := cfg.Max - 1; id >= 0; id-- {
 		n.free = append(n.free, kv.NamespaceID(id))
 	}
 	table := map[string]*namespace{}
 	n.table.Store(&table)
 	n.least = n.most
-	for name, ns := range cfg.Namespaces {
-		n.least = min(n.least, cmp.Or(ns.MaxStaleness, n.most))
-		n.holds = n.holds || ns.hold() > 0
+	for name, ns := range cfg.Configured {
+		n.least = min(n.least, cmp.Or(ns.Bound, n.most))
+		n.holds = n.holds || ns.Hold > 0
 		slot := n.take(name, ns, true)
 		table[name] = slot
 		var err error
-		if slot.origin, err = openOrigin(name, ns, int(cfg.MaxValue), cfg.Log); err != nil {
+		if slot.origin, err = openOrigin(name, ns, cfg.MaxValue, cfg.Log); err != nil {
 			n.close()
 			return nil, err
 		}
@@ -136,13 +137,13 @@ func newNamespaces(cfg Config, a *access.Rules, store *segment.Store, ledger *in
 		slot.loadTime = newLoadTime(name)
 		n.loads = append(n.loads, slot.loads)
 		if slot.origin.writer != nil {
-			slot.through = newThrough(slot.origin.writer, ns.Limits)
+			slot.through = newThrough(slot.origin.writer, &ns.Guard)
 		}
-		if ns.WarmOnStart != nil {
-			slot.warming = newWarming(ns.WarmOnStart, slot.origin.warm)
+		if ns.Warm != nil {
+			slot.warming = newWarming(ns.Warm, slot.origin.warm)
 		}
 		if ns.Known != nil {
-			if slot.known, err = newKnown(&cfg, slot, caughtUp); err != nil {
+			if slot.known, err = newKnown(&cfg, ns.Known.Filter, slot, caughtUp); err != nil {
 				return nil, err
 			}
 			n.known[slot.id] = slot.known
@@ -198,17 +199,17 @@ func (n *namespaces) close() {
 }
 
 // take gives a name a free slot.
-func (n *namespaces) take(name string, cfg Namespace, configured bool) *namespace {
+func (n *namespaces) take(name string, cfg spec, configured bool) *namespace {
 	id := n.free[len(n.free)-1]
 	n.free = n.free[:len(n.free)-1]
 	ns := &namespace{
 		name: name, id: id, seed: kv.NamespaceSeed(n.seed, name), line: uint16(n.access.Line([]byte(name))), configured: configured,
-		ttl: cfg.ttl(), hold: cfg.hold(), policy: cfg.policy(), jitter: cfg.ttlJitter(), leaseTime: cfg.leaseTime(),
+		ttl: cfg.TTL, hold: cfg.Hold, policy: cfg.Policy, jitter: cfg.Jitter, leaseTime: cfg.LeaseTime,
 	}
-	n.store.SetNamespace(id, ns.seed, int64(cfg.Quota), segment.Limits{
-		Stale: cfg.staleLimit(), Grace: max(ns.policy.StaleWhileRevalidate, ns.policy.StaleIfError),
+	n.store.SetNamespace(id, ns.seed, cfg.Quota, segment.Limits{
+		Stale: cfg.StaleLimit, Grace: max(ns.policy.StaleWhileRevalidate, ns.policy.StaleIfError),
 	})
-	n.bounds[id].Store(int64(cmp.Or(cfg.MaxStaleness, n.most)))
+	n.bounds[id].Store(int64(cmp.Or(cfg.Bound, n.most)))
 	floor := max(n.flushed[name].version, n.flushed[""].version)
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // what another name had flushed under this slot
@@ -365,7 +366,7 @@ func (n *namespaces) obtain(name []byte, m *places.Member) (*namespace, *wire.Er
 		n.table.Store(&table) // without those that were retired
 		return nil, err
 	}
-	ns := n.take(string(name), Namespace{}, false)
+	ns := n.take(string(name), n.others, false)
 	ns.member = m
 	table[ns.name] = ns
 	n.table.Store(&table)

@@ -184,8 +184,6 @@ func (l Limits) check() error {
 // load with its waits and retries ends after that (loader.LoadsConfig.Timeout).
 const maxCallTime = 30 * time.Second
 
-func (n Namespace) keys() (*loader.Keys, error) { return loader.NewKeys(n.KeyPattern, int(n.MaxKey)) }
-
 // policy says how long values live, of loads by the sidecar and by the apps.
 func (n Namespace) policy() loader.Policy {
 	return loader.Policy{
@@ -206,9 +204,36 @@ func (l Limits) guard() loader.GuardConfig {
 	}
 }
 
+// namespaces returns the settings of all names, with every default filled in.
+func (c *Config) namespaces() tableConfig {
+	t := tableConfig{
+		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.Clock, Log: c.Log,
+		Configured: map[string]spec{}, Others: Namespace{}.spec(),
+	}
+	for name, ns := range c.Namespaces {
+		t.Configured[name] = ns.spec()
+	}
+	return t
+}
+
+// spec returns the settings with every default filled in.
+func (n Namespace) spec() spec {
+	s := spec{
+		TTL: n.ttl(), StaleLimit: n.staleLimit(), Hold: n.Hold, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
+		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
+		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough, Guard: n.Limits.guard(),
+	}
+	if n.Known != nil {
+		s.Known = &knownSpec{Filter: n.Known.filter(), List: n.Known.List}
+	}
+	if n.WarmOnStart != nil {
+		s.Warm = &warmSpec{Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000), List: n.WarmOnStart.List}
+	}
+	return s
+}
+
 // ttl is of writes and loads that bring none; zero is no expiry.
 func (n Namespace) ttl() time.Duration        { return settings.Or(n.DefaultTTL, DefaultTTL) }
 func (n Namespace) staleLimit() time.Duration { return settings.Or(n.StaleLimit, DefaultStaleLimit) }
 func (n Namespace) ttlJitter() float64        { return settings.Or(n.TTLJitter, DefaultTTLJitter) }
-func (n Namespace) hold() time.Duration       { return n.Hold }
 func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }

@@ -26,24 +26,24 @@ type origin struct {
 
 // openOrigin makes what a namespace configures, or nil where it has no origin.
 // It reads the files that are named, and asks no server.
-func openOrigin(namespace string, ns Namespace, maxValue int, log *slog.Logger) (*origin, error) {
-	o, err := ns.openOrigin(namespace, maxValue, log)
+func openOrigin(namespace string, ns spec, maxValue int, log *slog.Logger) (*origin, error) {
+	o, err := ns.open(namespace, maxValue, log)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", namespace, err)
 	}
 	return o, nil
 }
 
-func (n Namespace) openOrigin(namespace string, maxValue int, log *slog.Logger) (*origin, error) {
+func (n *spec) open(namespace string, maxValue int, log *slog.Logger) (*origin, error) {
 	if n.Origin == nil {
 		return nil, nil
 	}
-	keys, err := n.keys()
+	keys, err := loader.NewKeys(n.KeyPattern, n.MaxKey)
 	if err != nil {
 		return nil, err
 	}
 	name := n.Origin.Kind()
-	opened, err := n.Origin.Open(loader.OriginOptions{Timeout: n.Limits.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough})
+	opened, err := n.Origin.Open(loader.OriginOptions{Timeout: n.Guard.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough})
 	if err != nil {
 		return nil, fmt.Errorf("origin.%s: %w", name, err)
 	}
@@ -56,10 +56,10 @@ func (n Namespace) openOrigin(namespace string, maxValue int, log *slog.Logger) 
 }
 
 // uses makes what asks an opened origin.
-func (n Namespace) uses(opened *loader.Origin, o *origin, told told) (err error) {
+func (n *spec) uses(opened *loader.Origin, o *origin, told told) (err error) {
 	hide := secrets(opened.Secrets)
 	o.checks(hide, opened.Source)
-	if o.guard, err = loader.NewGuard(told.source(hide.source(opened.Source)), n.Limits.guard()); err != nil {
+	if o.guard, err = loader.NewGuard(told.source(hide.source(opened.Source)), n.Guard); err != nil {
 		return err
 	}
 	lister := func(l loader.List) (loader.Lister, error) {
@@ -82,8 +82,8 @@ func (n Namespace) uses(opened *loader.Origin, o *origin, told told) (err error)
 			return fmt.Errorf("known: %w", err)
 		}
 	}
-	if n.WarmOnStart != nil {
-		if o.warm, err = lister(n.WarmOnStart.List); err != nil {
+	if n.Warm != nil {
+		if o.warm, err = lister(n.Warm.List); err != nil {
 			return fmt.Errorf("warm_on_start: %w", err)
 		}
 	}

@@ -45,8 +45,8 @@ func aSource(context.Context, []byte) (loader.Value, error) { return loader.Valu
 func TestNamespaceDefaults(t *testing.T) {
 	var n Namespace
 	want := loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
-	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.hold() != 0 || n.leaseTime() != 10*time.Second {
-		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.hold(), n.leaseTime())
+	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.Hold != 0 || n.leaseTime() != 10*time.Second {
+		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.Hold, n.leaseTime())
 	}
 	// What has a meaning at zero can be set to it.
 	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
@@ -167,7 +167,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := openOrigin("a", Namespace{}, 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := openOrigin("a", Namespace{}.spec(), 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,7 +197,7 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := openOrigin("a", tc.ns, 100, slog.New(slog.DiscardHandler))
+		o, err := openOrigin("a", tc.ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
@@ -232,7 +232,7 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := openOrigin("a", ns, 100, slog.New(slog.DiscardHandler))
+		o, err := openOrigin("a", ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

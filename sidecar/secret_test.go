@@ -111,7 +111,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		log := &syncLog{}
-		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(log, nil)))
+		o, err := openOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}

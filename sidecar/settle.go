@@ -1,11 +1,8 @@
 package sidecar
 
 import (
-	"time"
-
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // A write through may end when its key has gone to another host: this one has left,
@@ -24,31 +21,6 @@ import (
 // maxUnsettled bounds the writes of a namespace that are not settled: a goroutine
 // and a key each.
 const maxUnsettled = 1024
-
-const (
-	settleTime  = time.Second // of one try
-	settleFirst = 10 * time.Millisecond
-)
-
-// settle deletes a key wherever it is held, and ends when that has been done, or
-// with the namespace's close. It is one of the writes under way.
-func (c *core) settle(ns *namespace, q *wire.Request, key []byte) {
-	t := ns.through
-	defer t.wg.Done()
-	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.name), Keys: [][]byte{key}, HoldMS: q.HoldMS, Options: wire.Settle}
-	for pause := settleFirst; !strike.Out(strike.Settle); pause = min(2*pause, c.node.Bound()/4) {
-		b := borrowed{names: c.names}
-		r := c.deleteMany(t.ctx, again, &b, c.clock.Read().Boot+settleTime)
-		b.release()
-		if deleted(&r.Items[0]) {
-			break
-		}
-		if !sleep(t.ctx, pause) {
-			return
-		}
-	}
-	t.unsettled.Add(-1)
-}
 
 // unsettles counts a write that is not settled; settle follows. It is called in the
 // write's turn.

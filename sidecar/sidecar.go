@@ -127,7 +127,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	if s.names, err = newNamespaces(cfg, s.access, s.store, s.ledger, s.caughtUp); err != nil {
+	if s.names, err = newNamespaces(cfg.namespaces(), s.access, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
 	s.names.leases, s.names.detach, s.names.flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")

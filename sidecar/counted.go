@@ -1,0 +1,30 @@
+package sidecar
+
+import "github.com/cachesidecar/cachesidecar/internal/wire"
+
+// count counts what a request of an app, or of the embedding program, has come
+// to, wherever it was answered. Reads that a session answers in place are
+// counted by its tally instead.
+func (c *core) count(q *wire.Request, r *wire.Reply) {
+	if keysIn(q) == 0 {
+		return
+	}
+	ns := c.names.lookup(q.Namespace)
+	if ns == nil {
+		ns = c.names.none
+	}
+	one := func(r *wire.Reply) {
+		o := outcomeOf(r)
+		if readOp(q.Op) && o == done {
+			o = hitOf(r.Source)
+		}
+		ns.counts[q.Op][o].Add(1)
+	}
+	if r.Status != wire.OK || q.Op != wire.OpMGet && q.Op != wire.OpDelete {
+		one(r)
+		return
+	}
+	for i := range r.Items {
+		one(&r.Items[i])
+	}
+}

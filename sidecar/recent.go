@@ -1,0 +1,30 @@
+package sidecar
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// recent is a mean that forgets: each new one counts for an eighth.
+type recent struct{ v atomic.Int64 }
+
+func (r *recent) add(d time.Duration) {
+	old := r.v.Load()
+	if old == 0 {
+		r.v.Store(int64(d))
+		return
+	}
+	r.v.Add((int64(d) - old) / 8)
+}
+
+func (r *recent) mean() time.Duration { return time.Duration(r.v.Load()) }
+
+func newLoadTime(namespace string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "cachesidecar_load_duration_seconds", Help: "Time that loads from an origin took, waits and retries included.",
+		ConstLabels: prometheus.Labels{"namespace": namespace},
+		Buckets:     prometheus.ExponentialBuckets(0.0005, 2, 16),
+	})
+}

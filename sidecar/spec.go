@@ -1,0 +1,55 @@
+package sidecar
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// tableConfig describes the namespaces of a host.
+type tableConfig struct {
+	Seed     uint64        // of the cluster
+	Max      int           // names at once
+	Bound    time.Duration // of staleness, the cluster's
+	MaxValue int           // bytes
+	Clock    kv.Clock
+	Log      *slog.Logger
+
+	Configured map[string]spec
+	Others     spec // of names that are not configured
+}
+
+// spec is the settings of one namespace, with every default filled in.
+type spec struct {
+	TTL        time.Duration // of writes and loads that bring none; zero is no expiry
+	StaleLimit time.Duration // how long a soft deletion leaves the old value
+	Hold       time.Duration // how long after a deletion loads are not kept
+	LeaseTime  time.Duration // that an app may take to load
+	Bound      time.Duration // of staleness; zero: the cluster's
+	Quota      int64         // bytes; zero is none
+	Policy     loader.Policy
+	Jitter     float64 // the share by which TTLs of what is loaded vary
+
+	Origin       loader.OriginConfig // nil: the apps load; then the rest is of no effect
+	KeyPattern   string
+	MaxKey       int
+	WriteThrough bool
+	Guard        loader.GuardConfig
+	Known        *knownSpec
+	Warm         *warmSpec
+}
+
+// knownSpec is the settings of a filter of existing keys.
+type knownSpec struct {
+	Filter loader.KnownConfig
+	List   loader.List
+}
+
+// warmSpec is the settings of keys that are loaded at the start.
+type warmSpec struct {
+	Rate float64 // loads per second
+	Keys int     // of this host, at most
+	List loader.List
+}

@@ -1,0 +1,121 @@
+package sidecar
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// warmAtOnce is how many keys are loaded at a time, and warmTime how long each may
+// take.
+const (
+	warmAtOnce = 16
+	warmTime   = 30 * time.Second
+)
+
+// errEnough ends a list.
+var errEnough = errors.New("the list has more of this host's keys than warm_on_start.keys: raise it, or list fewer")
+
+// warm loads the keys of a namespace's list that this host holds, once, unless ctx
+// ends before.
+func (c *core) warm(ctx context.Context, ns *namespace) {
+	w := ns.warming
+	if c.caughtUp(ctx) != nil || !c.begun(ctx) {
+		return
+	}
+	log := c.cfg.Log.With("namespace", ns.name)
+	log.Info("warming begins", "rate", w.rate)
+	w.is(warmRunning)
+	began := time.Now()
+	keys, err := c.warmKeys(ctx, ns)
+	if err == nil || errors.Is(err, errEnough) {
+		err = errors.Join(err, c.warmEach(ctx, ns, keys))
+	}
+	level, state := slog.LevelInfo, warmDone
+	if err != nil {
+		level, state = slog.LevelWarn, warmFailed
+	}
+	w.is(state)
+	log.Log(ctx, level, "warming has ended", "took", time.Since(began).Round(time.Millisecond), "loaded", w.loaded.Load(),
+		"absent", w.absent.Load(), "failed", w.failed.Load(), "error", err)
+}
+
+// warmKeys lists those that this host holds, each behind its length: many, and
+// at once, since the list must not wait for the loads.
+func (c *core) warmKeys(ctx context.Context, ns *namespace) (keys []byte, err error) {
+	n := 0
+	err = ns.warming.lister.Keys(ctx, func(key []byte) error {
+		switch {
+		case !kv.ValidKey(key) || c.node.Holds(ns.key(key).Hash.Partition()) == 0:
+			return nil
+		case n == ns.warming.keys:
+			return errEnough
+		}
+		n++
+		keys = append(binary.BigEndian.AppendUint16(keys, uint16(len(key))), key...)
+		return nil
+	})
+	return keys, err
+}
+
+// warmEach loads what is missing of them.
+func (c *core) warmEach(ctx context.Context, ns *namespace, keys []byte) error {
+	limiter := rate.NewLimiter(rate.Limit(ns.warming.rate), 1)
+	group := errgroup.Group{}
+	group.SetLimit(warmAtOnce)
+	defer group.Wait() // nothing in it fails
+	for len(keys) > 0 {
+		end := 2 + int(binary.BigEndian.Uint16(keys))
+		key := ns.key(keys[2:end])
+		keys = keys[end:]
+		if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
+			continue
+		}
+		if err := limiter.Wait(ctx); err != nil {
+			return err
+		}
+		group.Go(func() error {
+			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.name), Key: key.Bytes}
+			b := borrowed{names: c.names}
+			defer b.release()
+			r := c.keyHere(ctx, q, key.Bytes, &b, c.clock.Read().Boot+warmTime)
+			ns.warming.count(&r)
+			return nil
+		})
+	}
+	return nil
+}
+
+// begun returns once this host owns partitions and holds all of them; false says
+// that ctx has ended.
+func (c *core) begun(ctx context.Context) bool {
+	for {
+		changed := c.node.Changed() // taken before what it is to tell of is looked at
+		owns, holds := 0, 0
+		v := c.node.View()
+		for p := range uint16(kv.Partitions) {
+			if v.Own(p) {
+				owns++
+				if c.node.Holds(p) != 0 {
+					holds++
+				}
+			}
+		}
+		if owns > 0 && holds == owns {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
