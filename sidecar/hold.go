@@ -7,7 +7,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -44,15 +43,6 @@ func (h *holds) partitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
 		h.since[p].Store(max(1, int64(now)))
 	}
-}
-
-// holdOf is how long a deletion holds its key: what it asks for, if that is less
-// than its namespace's hold.
-func (ns *namespace) holdOf(q *wire.Request) time.Duration {
-	if q.HoldMS == 0 {
-		return ns.hold
-	}
-	return min(time.Duration(q.HoldMS)*time.Millisecond, ns.hold)
 }
 
 // beginHold holds a key that is about to be deleted, here and with all who

@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -14,21 +13,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
-
-// A key that is missing in a namespace with an origin is loaded by the host that
-// holds it, once for all who ask, on whatever host. What a load brings has the
-// version of the moment at which it began: what changes meanwhile keeps it out
-// of the store, by the same question as every copy, and out of the table of
-// loads, so that who asks after the change starts anew.
-//
-//	door        asks, in the store's critical section
-//	load, FILL  the holding it began in lives, Admit, no hold since it began
-
-// waits says whether a read that misses has somebody to wait for: the origin, or
-// who else loads the key.
-func (ns *namespace) waits(q *wire.Request) bool {
-	return q.Op == wire.OpLease || ns.origin != nil && !q.Has(wire.NoLoad)
-}
 
 // stamp is the moment at which a load begins.
 func (c *core) stamp() loader.Stamp {
@@ -83,15 +67,6 @@ func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16
 		},
 	}
 	return c.store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
-}
-
-// lives is when what was loaded ends: not for all that were loaded together at
-// once.
-func (ns *namespace) lives(r *loader.Result, now kv.Moment) kv.Deadline {
-	if r.Absent {
-		return kv.After(now.Boot, ns.policy.NegativeTTL)
-	}
-	return kv.After(now.Boot, loader.Jitter(cmp.Or(r.TTL, ns.ttl), ns.jitter, rand.Float64()))
 }
 
 // newLoad is a load of a key that this host holds. It belongs to that holding,

@@ -120,9 +120,9 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	for name, ns := range s.names.all() {
-		ns.collect(name, count)
-		ns.collectLoads(name, count, gauge)
-		ns.collectKnown(name, count, gauge)
+		collectRequests(ns, name, count)
+		collectLoads(ns, name, count, gauge)
+		collectKnown(ns, name, count, gauge)
 		if ns.loadTime != nil {
 			ns.loadTime.Collect(ch)
 		}
@@ -132,7 +132,7 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 			gauge(descQuota, st.Quota, name)
 		}
 	}
-	s.names.none.collect("", count)
+	collectRequests(s.names.none, "", count)
 	count(descOverdue, s.counts.overdue.Load())
 	if set := s.keys.set.Load(); set != nil {
 		gauge(descKeys, int64(set.Keys), set.Fingerprint)
@@ -314,8 +314,8 @@ var resultLabels = [outcomes][2]string{
 	done: {"ok", ""}, miss: {"miss", ""}, stale: {"stale", ""}, refused: {"refused", ""}, failed: {"error", ""},
 }
 
-// collect reports the requests of one namespace, those that there were.
-func (ns *namespace) collect(name string, count func(*prometheus.Desc, int64, ...string)) {
+// collectRequests reports the requests of one namespace, those that there were.
+func collectRequests(ns *namespace, name string, count func(*prometheus.Desc, int64, ...string)) {
 	for op := range ns.counts {
 		for o := range ns.counts[op] {
 			if n := ns.counts[op][o].Load(); n > 0 {
@@ -326,7 +326,7 @@ func (ns *namespace) collect(name string, count func(*prometheus.Desc, int64, ..
 }
 
 // collectLoads reports the loads of one namespace, if it has an origin.
-func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+func collectLoads(ns *namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
 	if ns.origin == nil {
 		return
 	}
@@ -362,7 +362,7 @@ func (ns *namespace) collectLoads(name string, count, gauge func(*prometheus.Des
 }
 
 // collectKnown reports the filter of one namespace, if it has one.
-func (ns *namespace) collectKnown(name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+func collectKnown(ns *namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
 	if ns.known == nil {
 		return
 	}

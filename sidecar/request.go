@@ -290,14 +290,6 @@ func remaining(d kv.Deadline, now kv.Moment) int64 {
 	return max(1, int64(d.Remaining(now.Boot)/time.Millisecond))
 }
 
-// deadline is the end of a TTL that a request brings, or its namespace's own.
-func (ns *namespace) deadline(ttlMS int64, now kv.Moment) kv.Deadline {
-	if ttlMS == wire.TTLDefault {
-		return kv.After(now.Boot, ns.ttl)
-	}
-	return kv.After(now.Boot, time.Duration(ttlMS)*time.Millisecond)
-}
-
 var modes = [...]segment.Mode{
 	wire.ModeSet: segment.Set, wire.ModeAdd: segment.Add, wire.ModeReplace: segment.Replace, wire.ModeCAS: segment.CompareAndSwap,
 }
