@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -17,7 +19,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow}, nil
+		return &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: namespaces.Pins{Table: s.names}, slow: s.serveNow}, nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {

@@ -18,7 +18,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := heldBy(w.nodes[0], "key")
 		other, _ := heldBy(w.nodes[0], "other")
-		key := to.names.lookup(defaultNamespace).key(name)
+		key := to.names.Lookup(defaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -174,8 +176,8 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 		return wire.Reply{Status: wire.Unavailable}
 	}
 	defer s.inUse.Done()
-	b := borrowed{names: s.names}
-	defer b.release()
+	b := namespaces.Pins{Table: s.names}
+	defer b.Release()
 	now := s.clock.Read()
 	s.node.Beat(now.Boot)
 	return s.serve(context.Background(), q, &b, s.deadlineOf(q, now))

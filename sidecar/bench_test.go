@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -40,7 +42,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.store.Close() })
-	h := &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: borrowed{names: s.names}, hello: true}
+	h := &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: namespaces.Pins{Table: s.names}, hello: true}
 	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte

@@ -70,7 +70,7 @@ func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, asks question, n
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
 	if old != nil && old.asks == asks && old.owner == owner && old.key.Namespace == key.Namespace && string(old.key.Bytes) == string(key.Bytes) &&
-		(owner.Leased(now.Boot, c.names.bound(key.Namespace)) || strike.Out(strike.JoinRule)) {
+		(owner.Leased(now.Boot, c.names.Bound(key.Namespace)) || strike.Out(strike.JoinRule)) {
 		switch {
 		case p == nil && old.done == nil:
 			old.done = make(chan struct{})

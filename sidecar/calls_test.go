@@ -20,7 +20,7 @@ func TestJoin(t *testing.T) {
 	settled(t, a, b)
 	var key kv.Key // of b
 	for i := 0; ; i++ {
-		if key = a.names.all()[DefaultNamespace].key(fmt.Appendf(nil, "key%d", i)); b.node.Holds(key.Hash.Partition()) != 0 {
+		if key = a.names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.node.Holds(key.Hash.Partition()) != 0 {
 			break
 		}
 	}

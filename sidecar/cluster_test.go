@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -183,7 +185,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: namespaces.Pins{Table: a.names}, hello: true, slow: a.serve}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -215,11 +217,11 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 // host's own: nothing.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
-	before := a.names.stats()[0].Hits
+	before := a.names.Stats()[0].Hits
 	if allocs := testing.AllocsPerRun(200, func() { get() }); allocs != 0 {
 		t.Errorf("%v allocations a hit", allocs)
 	}
-	if hits := a.names.stats()[0].Hits - before; hits < 200 {
+	if hits := a.names.Stats()[0].Hits - before; hits < 200 {
 		t.Errorf("%d hits", hits)
 	}
 }
@@ -233,7 +235,7 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.names.lookup(defaultNamespace).key(key)
+	k := a.names.Lookup(defaultNamespace).Key(key)
 	owner := a.node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
 		now := a.clock.Read()
@@ -262,7 +264,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		n++
 	}
 	a.shares.Join("others").Force(places.Waiting, maxSlow)
-	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve, member: a.shares.Join("uid 1")}
+	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: namespaces.Pins{Table: a.names}, hello: true, slow: a.serve, member: a.shares.Join("uid 1")}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {

@@ -13,6 +13,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/dustin/go-humanize"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -365,12 +367,12 @@ func (c Config) Check() error {
 		return err
 	}
 	for name, ns := range c.Namespaces {
-		o, err := openOrigin(name, ns.spec(), int(c.MaxValue), c.Log)
+		o, err := namespaces.OpenOrigin(name, ns.spec(), int(c.MaxValue), c.Log)
 		if err != nil {
 			return err
 		}
 		if o != nil {
-			if err := o.close(); err != nil {
+			if err := o.Close(); err != nil {
 				return err
 			}
 		}

@@ -21,7 +21,7 @@ func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy 
 		return nil
 	}
 	if cp.Owner != &owner.Process && !strike.Out(strike.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.names.bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
+		!owner.Leased(now.Boot, c.names.Bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
 		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
 		c.counts.copiesRefused.Add(1)

@@ -1,24 +1,27 @@
 package sidecar
 
-import "github.com/cachesidecar/cachesidecar/internal/wire"
+import (
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
 
 // count counts what a request of an app, or of the embedding program, has come
 // to, wherever it was answered. Reads that a session answers in place are
 // counted by its tally instead.
 func (c *core) count(q *wire.Request, r *wire.Reply) {
-	if keysIn(q) == 0 {
+	if namespaces.KeysIn(q) == 0 {
 		return
 	}
-	ns := c.names.lookup(q.Namespace)
+	ns := c.names.Lookup(q.Namespace)
 	if ns == nil {
-		ns = c.names.none
+		ns = c.names.None
 	}
 	one := func(r *wire.Reply) {
-		o := outcomeOf(r)
-		if readOp(q.Op) && o == done {
-			o = hitOf(r.Source)
+		o := namespaces.OutcomeOf(r)
+		if readOp(q.Op) && o == namespaces.Done {
+			o = namespaces.HitOf(r.Source)
 		}
-		ns.counts[q.Op][o].Add(1)
+		ns.Counts[q.Op][o].Add(1)
 	}
 	if r.Status != wire.OK || q.Op != wire.OpMGet && q.Op != wire.OpDelete {
 		one(r)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -51,8 +53,8 @@ func TestCountedOnce(t *testing.T) {
 	// What the hosts say together.
 	collect := func() (all wire.ClusterStats) {
 		t.Helper()
-		bb := borrowed{names: a.names}
-		defer bb.release()
+		bb := namespaces.Pins{Table: a.names}
+		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
 		r := a.serve(ctx, q, &bb, a.deadlineOf(q, a.clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {

@@ -3,6 +3,8 @@ package sidecar
 import (
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -36,12 +38,12 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		return s.handoff.restore(src, &e, asOf, now)
 	}
 	for _, name := range []string{"before", "after"} {
-		looked := &namespaces{} // as the deletion has found them
-		looked.table.Store(s.names.table.Load())
+		looked := &namespaces.Table{} // as the deletion has found them
+		looked.Table.Store(s.names.Table.Load())
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}
-		b := borrowed{names: looked}
+		b := namespaces.Pins{Table: looked}
 		r := s.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.clock.Read())
 		if r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
@@ -49,7 +51,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		if name == "after" && comes(name) {
 			t.Error("an entry from before the deletion came in after it")
 		}
-		if _, there := s.store.Peek(s.names.lookup([]byte(name)).key([]byte("k")), s.clock.Read().Boot); there {
+		if _, there := s.store.Peek(s.names.Lookup([]byte(name)).Key([]byte("k")), s.clock.Read().Boot); there {
 			t.Errorf("an entry that came %s the deletion was acknowledged is there", name)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -148,7 +150,7 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 
 // ask is call, of any namespace.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
-	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
+	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
 		s.node.Beat(now.Boot)
 		deadline, until := s.deadlineOf(q, now), now.Boot+s.timeout(q)
 		if d, ok := ctx.Deadline(); ok {
@@ -171,7 +173,7 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 }
 
 // embedded runs a call while the store is there.
-func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) error) error {
+func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Moment) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -179,8 +181,8 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) err
 		return ErrClosed
 	}
 	defer s.inUse.Done()
-	b := borrowed{names: s.names}
-	defer b.release()
+	b := namespaces.Pins{Table: s.names}
+	defer b.Release()
 	return f(&b, s.clock.Read())
 }
 

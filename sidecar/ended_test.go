@@ -56,7 +56,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 // joinEnded reads a key while a call for it is under way whose value has ended, and
 // says whether the read has joined that.
 func joinEnded(a *host, name []byte, asks question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
-	k := a.names.lookup(defaultNamespace).key(name)
+	k := a.names.Lookup(defaultNamespace).Key(name)
 	owner := a.node.View().Owner(k.Hash.Partition())
 	now := a.clock.Read()
 	cl, _ := a.calls.join(&a.core, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)

@@ -17,7 +17,7 @@ func (c *core) changed(k kv.Key, v kv.Version) {
 	if c.log != nil {
 		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
 	}
-	c.names.known[k.Namespace].add(k.Hash)
+	c.names.KeyFilters[k.Namespace].Add(k.Hash)
 	c.note(k.Hash, v)
 }
 
@@ -56,8 +56,8 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		// sides know.
 		if p := e.Hash.Partition(); t.strange(from, p, place) {
 			c.store.Invalidate(e.Hash, c.clock.Read())
-			for _, k := range c.names.known {
-				k.add(e.Hash)
+			for _, k := range c.names.KeyFilters {
+				k.Add(e.Hash)
 			}
 			c.counts.strays.Add(1)
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -31,19 +33,19 @@ func (c *core) leasedSince(begun time.Duration) bool {
 
 // lacks says whether the origin surely has no such key, which only the holder of
 // the key can know.
-func (c *core) lacks(ns *namespace, key kv.Key) bool {
-	if ns.known == nil {
+func (c *core) lacks(ns *namespaces.Namespace, key kv.Key) bool {
+	if ns.KeyFilter == nil {
 		return false
 	}
 	c.node.Beat(c.clock.Read().Boot)
-	return c.node.Holds(key.Hash.Partition()) != 0 && !ns.known.mayExist(key)
+	return c.node.Holds(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
 }
 
 // missed says that others may have changed keys of some partitions.
 func (c *core) missed(set kv.PartitionSet) {
-	for _, k := range c.names.known {
+	for _, k := range c.names.KeyFilters {
 		if k != nil {
-			k.missed(set)
+			k.Missed(set)
 		}
 	}
 }

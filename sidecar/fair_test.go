@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -239,7 +241,7 @@ func TestLongForNobody(t *testing.T) {
 func TestHeapLimit(t *testing.T) {
 	s := &Sidecar{} // one that runs reads its configuration meanwhile
 	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
-	s.names = &namespaces{}
+	s.names = &namespaces.Table{}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))
@@ -248,11 +250,11 @@ func TestHeapLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.names.known[0] = &known{filter: filter}
+	s.names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
 	if n := s.HeapLimit() - want; n < 2*10_000_000 { // a byte for each key, and a little more
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
-	s.names.known[0] = nil
+	s.names.KeyFilters[0] = nil
 	if have, _ := memoryLimit(); have > 0 {
 		s.cfg.L2Size = have - 100<<20
 		if n := s.HeapLimit(); n != 100<<20 {

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"math"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -76,6 +78,6 @@ func fileLimit() uint64 {
 func newPlaces(c *Config) *places.Table {
 	return places.New([places.Resources]int64{
 		places.LeaseTokens: maxLeases, places.Watches: maxWatches, places.Waiting: maxSlow,
-		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: maxFlushed,
+		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: namespaces.MaxFlushed,
 	})
 }

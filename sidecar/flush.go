@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -14,13 +16,13 @@ import (
 // all have noted it.
 
 // flush empties a namespace, or all, on this host.
-func (c *core) flush(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
+func (c *core) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return errorReply(bad)
 	}
-	b.release()
-	c.empty(c.names.named(name), func(id kv.NamespaceID) { c.store.Clear(id, now) })
+	b.Release()
+	c.empty(c.names.Named(name), func(id kv.NamespaceID) { c.store.Clear(id, now) })
 	floor := c.hlc.Next(now.Wall)
 	if c.log == nil {
 		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
@@ -36,22 +38,22 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 		return "", nil
 	}
 	if !kv.ValidNamespace(string(q.Namespace)) {
-		return "", badNamespace(q.Namespace)
+		return "", namespaces.BadName(q.Namespace)
 	}
 	return string(q.Namespace), nil
 }
 
 // flushCluster empties a namespace, or all, on every host.
-func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return errorReply(bad)
 	}
-	if bad := c.names.claim(name, b.member); bad != nil {
+	if bad := c.names.Claim(name, b.Member); bad != nil {
 		return errorReply(bad)
 	}
-	defer c.names.unclaim(name)
-	b.release()
+	defer c.names.Unclaim(name)
+	b.Release()
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
 	floor, bad := c.node.Flush(ctx, name)
@@ -63,13 +65,13 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *borrowed, d
 
 // empty drops what this host has of some namespaces, and their loads under way.
 func (c *core) empty(names []string, drop func(kv.NamespaceID)) {
-	b := borrowed{names: c.names}
-	defer b.release()
+	b := namespaces.Pins{Table: c.names}
+	defer b.Release()
 	for _, name := range names {
-		if ns := b.read([]byte(name)); ns != nil {
-			drop(ns.id)
-			ns.known.forget()
-			c.detachSlot(ns.id)
+		if ns := b.Read([]byte(name)); ns != nil {
+			drop(ns.ID)
+			ns.KeyFilter.Forget()
+			c.detachSlot(ns.ID)
 		}
 	}
 }
@@ -77,9 +79,9 @@ func (c *core) empty(names []string, drop func(kv.NamespaceID)) {
 // Note notes a flush of the cluster, unless there are too many to remember.
 func (t tiers) Note(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
-		return badNamespace([]byte(f.Namespace))
+		return namespaces.BadName([]byte(f.Namespace))
 	}
-	if bad := t.c.names.crowded(f.Namespace); bad != nil {
+	if bad := t.c.names.Crowded(f.Namespace); bad != nil {
 		return bad
 	}
 	t.c.flushed(f.Namespace, kv.Version(f.Version))
@@ -95,7 +97,7 @@ func (t tiers) Learn(floors []wire.Floor) {
 
 // Floors are the flushes that this host knows of.
 func (t tiers) Floors() (list []wire.Floor) {
-	for name, v := range t.c.names.floors() {
+	for name, v := range t.c.names.Floors() {
 		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
 	}
 	return list
@@ -115,7 +117,7 @@ func (c *core) flushed(name string, floor kv.Version) {
 	c.flushing.Lock() // whoever hears of it a second time waits until it is done
 	defer c.flushing.Unlock()
 	c.hlc.Observe(floor)
-	list, isNew := c.names.flush(name, floor)
+	list, isNew := c.names.Flush(name, floor)
 	if !isNew {
 		return
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -27,8 +29,8 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 		q.Namespace, q.Options = defaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
-	b := borrowed{names: s.names}
-	defer b.release()
+	b := namespaces.Pins{Table: s.names}
+	defer b.Release()
 	now := s.clock.Read()
 	s.node.Beat(now.Boot)
 	r := s.serve(context.Background(), &q, &b, s.deadlineOf(&q, now))
@@ -283,7 +285,7 @@ func TestFlushedNames(t *testing.T) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
 		names := tiers{a.s.handoff}
-		for i := range maxFlushed {
+		for i := range namespaces.MaxFlushed {
 			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
@@ -295,8 +297,8 @@ func TestFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.names.obtain([]byte("ns7"), nil)
-		if bad != nil || b.s.ledger.FlushFloor(ns.id) != a.s.names.floors()["ns7"] || b.s.ledger.FlushFloor(ns.id) == 0 {
+		ns, bad := b.s.names.Obtain([]byte("ns7"), nil)
+		if bad != nil || b.s.ledger.FlushFloor(ns.ID) != a.s.names.Floors()["ns7"] || b.s.ledger.FlushFloor(ns.ID) == 0 {
 			t.Errorf("the floor of a new slot is not its name's: %v", bad)
 		}
 		if err := flushThrough(a, "", time.Second); err != nil {
@@ -311,8 +313,8 @@ func TestFlushedNames(t *testing.T) {
 // flushAs flushes a name of the cluster for a connection.
 func flushAs(v *vnode, m *places.Member, name string) error {
 	s := v.s
-	b := borrowed{names: s.names, member: m}
-	defer b.release()
+	b := namespaces.Pins{Table: s.names, Member: m}
+	defer b.Release()
 	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.clock.Read().Boot+5*time.Second)
 	return r.Err()
 }
@@ -325,13 +327,13 @@ func TestFlushesAreShared(t *testing.T) {
 		greedy, other, elsewhere := a.s.shares.Join("uid 1"), a.s.shares.Join("uid 2"), b.s.shares.Join("uid 1")
 		flushed := 0
 		var bad error
-		for ; bad == nil && flushed <= maxFlushed; flushed++ {
+		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
 			bad = flushAs(a, greedy, fmt.Sprint("ns", flushed))
 		}
-		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != maxFlushed*3/8 {
+		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
-		if n := len(b.s.names.floors()); n != flushed {
+		if n := len(b.s.names.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
 		for i := range 20 {
@@ -347,10 +349,10 @@ func TestFlushesAreShared(t *testing.T) {
 		}
 		used := func(v *vnode) int64 { return v.s.shares.Used(places.Flushes) }
 		before := used(b)
-		if err := b.s.names.claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.names.floors()) != int(before) {
+		if err := b.s.names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.names.unclaim("never"); used(b) != before {
+		if b.s.names.Unclaim("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {
@@ -379,7 +381,7 @@ func TestResetHasFlushes(t *testing.T) {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.names.floors()[""]; got != floor {
+		if got := s.names.Floors()[""]; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})

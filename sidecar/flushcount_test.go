@@ -117,7 +117,7 @@ func TestVirtualFlushBesideSilentHolder(t *testing.T) {
 		go func() { flushed <- flushThrough(by, "default", 10*time.Second) }() // ends with its answer, below
 		ahead := func() bool {                                                 // the version that is above what an unknown clock may show
 			for _, v := range voters {
-				if v.s.names.floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
+				if v.s.names.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
 				}
 			}

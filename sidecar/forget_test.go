@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -241,7 +243,7 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 		w.wants(6*time.Second, "n2", cluster.StateRefused, a, b)
 		whole := func(when string) {
 			t.Helper()
-			if r := a.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &borrowed{names: a.s.names}, a.s.clock.Read().Boot+5*time.Second); r.Status != wire.OK {
+			if r := a.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &namespaces.Pins{Table: a.s.names}, a.s.clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
 			if v := a.s.newCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {

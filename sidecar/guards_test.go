@@ -118,9 +118,9 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
-					ns := v.s.names.lookup(defaultNamespace)
+					ns := v.s.names.Lookup(defaultNamespace)
 					stored := func() string {
-						info, ok := v.s.store.Peek(ns.key(key), 0)
+						info, ok := v.s.store.Peek(ns.Key(key), 0)
 						return fmt.Sprint(info, ok)
 					}
 					before := stored()
@@ -215,7 +215,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		s.l1.Close()
 		_ = s.store.Close()
 	}()
-	ns, failed := s.names.obtain(defaultNamespace, nil)
+	ns, failed := s.names.Obtain(defaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}

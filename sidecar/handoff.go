@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
@@ -248,16 +250,16 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 // source is one of, and of a partition that the source is for: what else a process
 // has released may be older than what the holding has from somebody else.
 func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
-	b := borrowed{names: h.c.names}
-	defer b.release()
+	b := namespaces.Pins{Table: h.c.names}
+	defer b.Release()
 	if !kv.ValidKey(e.Key) {
 		return false
 	}
-	ns, bad := b.write([]byte(e.Namespace))
+	ns, bad := b.Write([]byte(e.Namespace))
 	if bad != nil {
 		return false
 	}
-	key := ns.key(e.Key)
+	key := ns.Key(e.Key)
 	generation, expected := src.generations[key.Hash.Partition()]
 	if strike.Out(strike.SourceOfEntry) {
 		generation, expected = h.c.store.Generation(key.Hash.Partition()), true
@@ -273,7 +275,7 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return h.c.ledger.Admit(ns.id, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
+		return h.c.ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
 	}
 	return h.c.store.Restore(entry, generation, e.Hits, admit, h.c.clock.Read()) == segment.Stored
 }

@@ -102,7 +102,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 	a, b, _ := handingOver(t)
 	now := a.clock.Read()
 	ttl := kv.After(now.Boot, time.Hour)
-	key := a.names.lookup(defaultNamespace).key
+	key := a.names.Lookup(defaultNamespace).Key
 	fill := func(name string, f segment.Fill) {
 		t.Helper()
 		k := key([]byte(name))

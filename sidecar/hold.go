@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -56,9 +58,9 @@ func (c *core) beginHold(h kv.Hash, hold time.Duration, now kv.Moment) {
 }
 
 // endHold ends what a key is held for: it has been given a value.
-func (c *core) endHold(ns *namespace, key []byte, v kv.Version) {
-	if ns.hold > 0 {
-		c.holds.keys.Written(ns.key(key).Hash, v)
+func (c *core) endHold(ns *namespaces.Namespace, key []byte, v kv.Version) {
+	if ns.Hold > 0 {
+		c.holds.keys.Written(ns.Key(key).Hash, v)
 	}
 }
 
@@ -76,7 +78,7 @@ func (c *core) holdThere(e *invalidation.Event) {
 // nobody has released: their last holder has crashed, or was an earlier process of
 // this host. Others are told, since they may be the next to hold them.
 func (c *core) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	if !c.names.holds {
+	if !c.names.AnyHold {
 		return
 	}
 	var before []logTo
@@ -105,18 +107,18 @@ func (c *core) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner
 
 // held says whether what a load of a key brings, which began at a moment of the
 // boot clock, is not to be kept.
-func (c *core) held(ns *namespace, key kv.Key, begun time.Duration) bool {
+func (c *core) held(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
 	if c.holds.keys.Held(key.Hash, begun) {
 		return true
 	}
-	if ns.hold == 0 {
+	if ns.Hold == 0 {
 		return false
 	}
 	p := key.Hash.Partition()
-	if since := c.holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.hold {
+	if since := c.holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.Hold {
 		return true
 	}
-	return begun < time.Duration(c.handoff.begunAt[p].Load())+ns.hold && !c.holds.known(p)
+	return begun < time.Duration(c.handoff.begunAt[p].Load())+ns.Hold && !c.holds.known(p)
 }
 
 // known says whether this host has applied all that others had in their logs when

@@ -14,8 +14,8 @@ const testHold = 10 * time.Second
 
 // heldNow says whether a host would keep what a load that begins now brings.
 func heldNow(s *Sidecar, name string, key []byte) bool {
-	ns := s.names.lookup([]byte(name))
-	return s.held(ns, ns.key(key), s.clock.Read().Boot)
+	ns := s.names.Lookup([]byte(name))
+	return s.held(ns, ns.Key(key), s.clock.Read().Boot)
 }
 
 // del deletes a key with hold_ms.
@@ -84,7 +84,7 @@ func TestHold(t *testing.T) {
 			if heldNow(s, tc.namespace, key) {
 				t.Errorf("%s: held before it is deleted", tc.name)
 			}
-			ns := s.names.lookup([]byte(tc.namespace))
+			ns := s.names.Lookup([]byte(tc.namespace))
 			accepted := s.clock.Read().Boot
 			del(t, s, tc.namespace, key, tc.ask, tc.options)
 			if tc.then != nil {
@@ -92,10 +92,10 @@ func TestHold(t *testing.T) {
 					t.Errorf("%s: %v", tc.name, err)
 				}
 			}
-			if tc.want > 0 && !s.held(ns, ns.key(key), accepted+tc.want-1) {
+			if tc.want > 0 && !s.held(ns, ns.Key(key), accepted+tc.want-1) {
 				t.Errorf("%s: a load that begins within %v is kept", tc.name, tc.want)
 			}
-			if s.held(ns, ns.key(key), accepted+tc.want) {
+			if s.held(ns, ns.Key(key), accepted+tc.want) {
 				t.Errorf("%s: a load that begins after %v is not kept", tc.name, tc.want)
 			}
 		}

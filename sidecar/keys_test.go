@@ -375,8 +375,8 @@ func inPEM(kind string, der []byte) string {
 func TestVirtualSeed(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		for _, v := range w.nodes {
-			ns := v.s.names.lookup([]byte("default"))
-			if want := kv.NamespaceSeed(testSeed, "default"); ns.seed != want || v.s.hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
+			ns := v.s.names.Lookup([]byte("default"))
+			if want := kv.NamespaceSeed(testSeed, "default"); ns.Seed != want || v.s.hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
 				t.Errorf("%s hashes under another seed", v.name)
 			}
 		}

@@ -56,7 +56,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 }
 
 func (v *vnode) known() wire.KnownStats {
-	return v.s.names.lookup(defaultNamespace).knownStats()
+	return v.s.names.Lookup(defaultNamespace).KeyFilterStats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {
@@ -192,7 +192,7 @@ func TestKnownAside(t *testing.T) {
 		for i := 0; w.ownerOf(there) != owner; i++ { // one that the filter lets through
 			there = fmt.Sprint("there", i)
 		}
-		v.s.names.lookup(defaultNamespace).known.add(v.s.hash(defaultNamespace, []byte(there)))
+		v.s.names.Lookup(defaultNamespace).KeyFilter.Add(v.s.hash(defaultNamespace, []byte(there)))
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)
@@ -251,10 +251,10 @@ func TestKnownFlood(t *testing.T) {
 		Origin: &httporigin.Config{URL: server.URL + "/{key}"},
 		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
 	}}})
-	ns := s.names.lookup([]byte("a"))
-	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+	ns := s.names.Lookup([]byte("a"))
+	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.knownStats())
+			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
 		}
 	}
 	var wg sync.WaitGroup
@@ -268,7 +268,7 @@ func TestKnownFlood(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	k := ns.knownStats()
+	k := ns.KeyFilterStats()
 	t.Logf("%d reads, %d calls of the origin: %.5f, stated %v; %+v", *knownKeys, calls.Load(), float64(calls.Load())/float64(*knownKeys), share, k)
 	if n := calls.Load(); float64(n) > share*float64(*knownKeys) || k.Blind != 0 {
 		t.Errorf("the origin was called %d times for %d keys, stated is a share of %v; %d found no filter", n, *knownKeys, share, k.Blind)

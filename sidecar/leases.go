@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -53,13 +55,13 @@ func (c *core) unpackToken(b []byte) (t loader.Token, ok bool) {
 
 // claim answers a LEASE of a key that is missing here: with a token, or with
 // what who has one fills. MOVED says that it is to be looked up again.
-func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+func (c *core) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := c.clock.Read()
 	holding := c.node.Holds(key.Hash.Partition())
 	if holding == 0 {
 		return moved()
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.leaseTime}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.LeaseTime}
 	if m := places.Of(ctx); m != nil {
 		claim.Place = m
 	}
@@ -88,7 +90,7 @@ func (c *core) claim(ctx context.Context, ns *namespace, key kv.Key, q *wire.Req
 }
 
 // claimError says why there is no token.
-func claimError(ns *namespace, err error) wire.Reply {
+func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	var busy *wire.Error
 	switch {
 	case errors.As(err, &busy):
@@ -104,17 +106,17 @@ func claimError(ns *namespace, err error) wire.Reply {
 // its token is free.
 func (c *session) grant(conn *rpc.Conn) bool {
 	q, core := c.req, c.core
-	ns := c.names.read(q.Namespace)
-	if ns == nil || ns.origin != nil || q.Has(wire.StaleOK) || checkKey(q.Key) != nil {
+	ns := c.names.Read(q.Namespace)
+	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || checkKey(q.Key) != nil {
 		return false
 	}
-	key := ns.key(q.Key)
+	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
 	holding := core.node.Holds(partition) // before its source
 	if holding == 0 || core.handoff.incoming[partition].Load() != nil {
 		return false
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.leaseTime}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.LeaseTime}
 	if c.member != nil {
 		claim.Place = c.member
 	}
@@ -129,19 +131,19 @@ func (c *session) grant(conn *rpc.Conn) bool {
 			return false
 		}
 	}
-	c.tally.add(ns, q.Op, outcomeOf(&c.reply))
+	c.tally.add(ns, q.Op, namespaces.OutcomeOf(&c.reply))
 	c.given(q, &c.reply)
 	c.answer(conn)
 	return true
 }
 
 // granted answers with a token, unless somebody has filled the key since it was missed.
-func (c *core) granted(ns *namespace, key kv.Key, t loader.Token) wire.Reply {
+func (c *core) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
 	if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
 		c.leases.Abandon(t)
 		return moved()
 	}
-	return wire.Reply{Status: wire.Lease, Token: c.packToken(t), TTLMS: ns.leaseTime.Milliseconds()}
+	return wire.Reply{Status: wire.Lease, Token: c.packToken(t), TTLMS: ns.LeaseTime.Milliseconds()}
 }
 
 var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it")
@@ -187,7 +189,7 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 }
 
 // fill answers FILL at the key's holder.
-func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
+func (c *core) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpackToken(q.Token)
 	if q.Has(wire.Abandon) {
 		if !ok || !c.leases.Abandon(t) {
@@ -201,7 +203,7 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	if !ok {
 		return notStored("the token is none that the present holder of the key %.64q has issued: use the value, and ask again next time", q.Key)
 	}
-	key := ns.key(q.Key)
+	key := ns.Key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
 	generation := c.store.Generation(key.Hash.Partition())
 	until := untilOf(q)
@@ -211,9 +213,9 @@ func (c *core) fill(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	err := c.leases.Fill(key, t, v, func(r loader.Result) bool {
 		return c.keep(ns, key, t.Holding, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
-				return ns.lives(&r, now)
+				return ns.Lives(&r, now)
 			}
-			return ns.deadline(q.TTLMS, now)
+			return ns.Deadline(q.TTLMS, now)
 		})
 	})
 	switch {
@@ -356,9 +358,9 @@ func (c *session) abandon(list map[string]tokenOf) {
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
-			b := borrowed{names: c.core.names}
+			b := namespaces.Pins{Table: c.core.names}
 			c.slow(context.Background(), q, &b, c.core.deadlineOf(q, now))
-			b.release()
+			b.Release()
 		}
 	}()
 }

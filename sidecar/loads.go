@@ -7,12 +7,23 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
+
+// A key that is missing in a namespace with an origin is loaded by the host that
+// holds it, once for all who ask, on whatever host. What a load brings has the
+// version of the moment at which it began: what changes meanwhile keeps it out
+// of the store, by the same question as every copy, and out of the table of
+// loads, so that who asks after the change starts anew.
+//
+//	door        asks, in the store's critical section
+//	load, FILL  the holding it began in lives, Admit, no hold since it began
 
 // stamp is the moment at which a load begins.
 func (c *core) stamp() loader.Stamp {
@@ -28,7 +39,7 @@ func (c *core) detach(h kv.Hash) {
 		return
 	}
 	c.leases.Detach(h)
-	for _, l := range c.names.loads {
+	for _, l := range c.names.Loads {
 		l.Detach(h)
 	}
 }
@@ -40,7 +51,7 @@ func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 		return
 	}
 	c.leases.DetachIf(match)
-	for _, l := range c.names.loads {
+	for _, l := range c.names.Loads {
 		l.DetachIf(match)
 	}
 }
@@ -53,7 +64,7 @@ func (c *core) detachSlot(id kv.NamespaceID) {
 // keep stores what a load or an app has brought for a key, if it may be kept:
 // it was asked for in a holding that still lives, nothing has changed since, and
 // the app has not given it up.
-func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
+func (c *core) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
 	p := key.Hash.Partition()
@@ -63,7 +74,7 @@ func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16
 		Admit: func() bool {
 			return c.node.Holds(p) == holding &&
 				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
-				!c.held(ns, key, r.At) && !ns.through.writes(key.Hash)
+				!c.held(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
 		},
 	}
 	return c.store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
@@ -72,7 +83,7 @@ func (c *core) keep(ns *namespace, key kv.Key, holding uint32, generation uint16
 // newLoad is a load of a key that this host holds. It belongs to that holding,
 // though it may begin when that is over: then no read joins it that a later holding
 // answers.
-func (c *core) newLoad(ns *namespace, key kv.Key, holding uint32) loader.Load {
+func (c *core) newLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loader.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
 	joinedIn := holding
@@ -88,27 +99,27 @@ func (c *core) newLoad(ns *namespace, key kv.Key, holding uint32) loader.Load {
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
 			begun := c.clock.Read().Boot
-			v, err := ns.origin.guard.Load(ctx, key.Bytes)
+			v, err := ns.Origin.Guard.Load(ctx, key.Bytes)
 			took := c.clock.Read().Boot - begun
-			ns.loadTime.Observe(took.Seconds())
+			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
-				ns.took.add(took)
-				ns.early.Store(int64(earlyReach * ns.policy.Beta * float64(ns.took.mean())))
+				ns.Took.Add(took)
+				ns.Early.Store(int64(earlyReach * ns.Policy.Beta * float64(ns.Took.Mean())))
 			}
 			if err == nil {
-				ns.known.add(key.Hash) // though nobody may have announced it
+				ns.KeyFilter.Add(key.Hash) // though nobody may have announced it
 			}
 			return v, err
 		},
 		Keep: func(r loader.Result) bool {
-			return c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.lives(&r, now) })
+			return c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.Lives(&r, now) })
 		},
 	}
 }
 
 // load answers a read of a key that is missing here from the origin.
-func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
-	if err := ns.origin.keys.Check(key.Bytes); err != nil {
+func (c *core) load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
 		return errorReply(wire.Errorf(wire.BadRequest, "%v", err))
 	}
 	if c.lacks(ns, key) {
@@ -126,12 +137,12 @@ func (c *core) load(ctx context.Context, ns *namespace, key kv.Key, q *wire.Requ
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
-	r, err := ns.loads.Get(ctx, l)
+	r, err := ns.Loads.Get(ctx, l)
 	return c.loaded(ns, key, q, &r, err)
 }
 
 // loaded answers with what a load has brought.
-func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
+func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
 	now := c.clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
@@ -141,7 +152,7 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 		}
 		// What was kept has an end, also where it has gone again by now: a millisecond
 		// then. What was not kept has none, and is for all who have waited.
-		if r.Uncached || r.Absent && ns.policy.NegativeTTL <= 0 {
+		if r.Uncached || r.Absent && ns.Policy.NegativeTTL <= 0 {
 			return a
 		}
 		a.TTLMS = 1
@@ -156,7 +167,7 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 		return moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.policy.StaleIfFailed(oldOf(&old), err) {
+		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -164,12 +175,12 @@ func (c *core) loaded(ns *namespace, key kv.Key, q *wire.Request, r *loader.Resu
 }
 
 // loadError tells of a load that has failed.
-func loadError(ns *namespace, err error) wire.Reply {
+func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	switch {
 	case errors.Is(err, loader.ErrBusy):
-		return errorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.name, err))
+		return errorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.Name, err))
 	case errors.Is(err, loader.ErrBadKey):
-		return errorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.name, err))
+		return errorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err))
 	case errors.Is(err, loader.ErrClosed):
 		return errorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
 	}
@@ -177,22 +188,22 @@ func loadError(ns *namespace, err error) wire.Reply {
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		status = wire.Timeout
 	}
-	var shown hidden
+	var shown namespaces.Hidden
 	switch {
 	case errors.As(err, &shown):
-		text = shown.text
+		text = shown.Text
 	case status == wire.Timeout:
-		text = originName(ns.name, ns.origin.name) + ": did not answer in the request's time; its load goes on: ask again, or give more time"
+		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": did not answer in the request's time; its load goes on: ask again, or give more time"
 	default: // of the loads themselves
-		text = originName(ns.name, ns.origin.name) + ": " + text
+		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": " + text
 	}
 	return errorReply(wire.Errorf(status, "%s", text))
 }
 
 // refresh loads a key in the background, unless somebody does.
-func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
+func (c *core) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 	holding := c.node.Holds(key.Hash.Partition())
-	if ns.origin == nil || ns.origin.keys.Check(key.Bytes) != nil || holding == 0 {
+	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || holding == 0 {
 		return
 	}
 	l := c.newLoad(ns, key, holding)
@@ -202,12 +213,12 @@ func (c *core) refresh(ns *namespace, key kv.Key, missing bool) {
 			return !there
 		}
 	}
-	_, _ = ns.loads.Refresh(l) // where it is shed, the next read tries again
+	_, _ = ns.Loads.Refresh(l) // where it is shed, the next read tries again
 }
 
 // refreshEarly loads the key of a hit again, if that is likely to end soon.
-func (c *core) refreshEarly(ns *namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
-	if ns.policy.RefreshEarly(d.Remaining(now.Boot), ns.took.mean(), rand.Float64()) {
+func (c *core) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
+	if ns.Policy.RefreshEarly(d.Remaining(now.Boot), ns.Took.Mean(), rand.Float64()) {
 		c.refresh(ns, key, false)
 	}
 }
@@ -224,18 +235,18 @@ func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duratio
 	if left <= 0 || !c.mayLoadAside(q) {
 		return r, false
 	}
-	ns := c.names.lookup(q.Namespace)
-	if err := ns.origin.keys.Check(q.Key); err != nil {
+	ns := c.names.Lookup(q.Namespace)
+	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
-	if ns.known != nil && !ns.known.mayExist(ns.key(q.Key)) {
+	if ns.KeyFilter != nil && !ns.KeyFilter.MayExist(ns.Key(q.Key)) {
 		return r, false // it may be there all the same: others know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	ns.aside.Add(1)
+	ns.Aside.Add(1)
 	version := c.stamp().Version
-	v, err := ns.origin.guard.Load(ctx, q.Key)
+	v, err := ns.Origin.Guard.Load(ctx, q.Key)
 	switch {
 	case errors.Is(err, loader.ErrAbsent):
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}, true
@@ -247,8 +258,8 @@ func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duratio
 
 // mayLoadAside says whether a read without a holder may have its key loaded here.
 func (c *core) mayLoadAside(q *wire.Request) bool {
-	ns := c.names.lookup(q.Namespace)
-	return ns != nil && ns.origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
+	ns := c.names.Lookup(q.Namespace)
+	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
 // uncached answers with a value that nobody may keep.

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -187,10 +189,10 @@ func TestVirtualLoadOnce(t *testing.T) {
 		}
 		w.nodes[2].drop("key7", 0)
 		time.Sleep(100 * time.Millisecond) // until all have heard of it
-		if b, deadline := (borrowed{names: w.nodes[3].s.names}), time.Second; true {
+		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.names}), time.Second; true {
 			q.Namespace = defaultNamespace
 			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
-			b.release()
+			b.Release()
 			for i := range r.Items {
 				is(t, "MGET", r.Items[i], wire.OK, fmt.Sprint("value", i))
 			}
@@ -255,8 +257,8 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		v := w.ownerOf("k")
 		is(t, "load", v.get("k", 0), wire.OK, "v")
 		c := &v.s.core
-		ns := c.names.lookup(defaultNamespace)
-		key := ns.key([]byte("k"))
+		ns := c.names.Lookup(defaultNamespace)
+		key := ns.Key([]byte("k"))
 		info, _ := c.store.Peek(key, c.clock.Read().Boot)
 		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
 		q := &wire.Request{Op: wire.OpGet, Options: wire.Vouch}
@@ -399,7 +401,7 @@ func TestVirtualAside(t *testing.T) {
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.names.lookup(defaultNamespace).loadStats().Aside; n != 2 {
+		if n := v.s.names.Lookup(defaultNamespace).LoadStats().Aside; n != 2 {
 			t.Errorf("%d loads aside, want 2", n)
 		}
 		w.net.Heal()

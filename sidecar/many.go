@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -22,7 +24,7 @@ import (
 // rounds runs one until no key is left, or the time is over; then last answers
 // what is left. A round answers what it can of the keys in todo and returns
 // the others.
-func (c *core) rounds(ctx context.Context, n int, b *borrowed, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
+func (c *core) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
 	todo := make([]int, n)
 	for i := range todo {
 		todo[i] = i
@@ -34,7 +36,7 @@ func (c *core) rounds(ctx context.Context, n int, b *borrowed, deadline time.Dur
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
-		b.release()
+		b.Release()
 		if !c.wait(ctx, changed, deadline) {
 			for _, i := range todo {
 				last(i)
@@ -49,7 +51,7 @@ func (c *core) rounds(ctx context.Context, n int, b *borrowed, deadline time.Dur
 const fetchesAtOnce = 16
 
 // readMany answers MGET.
-func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	until, began := c.patience(q, deadline), c.clock.Read().Boot
 	one := func(i int) *wire.Request {
@@ -65,7 +67,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		var late []int // that must be fetched first
 		leads := map[*cluster.Owner][]*call{}
 		for _, i := range todo {
-			ns, err := b.write(q.Namespace)
+			ns, err := b.Write(q.Namespace)
 			if bad := checkKey(q.Keys[i]); bad != nil {
 				err = bad
 			} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
@@ -76,7 +78,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 				items[i] = errorReply(err)
 				continue
 			}
-			key := ns.key(q.Keys[i])
+			key := ns.Key(q.Keys[i])
 			p := key.Hash.Partition()
 			if c.node.Holds(p) != 0 {
 				if items[i] = c.execute(one(i), b, now, 0); items[i].Status == wire.Moved {
@@ -106,7 +108,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			}
 			all = append(all, waiting{i, cl, lead})
 		}
-		b.release()
+		b.Release()
 		var wg sync.WaitGroup
 		for owner, list := range leads {
 			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&asked, deadline) })
@@ -115,8 +117,8 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range late {
 			group.Go(func() error {
-				b := borrowed{names: c.names, member: b.member}
-				defer b.release()
+				b := namespaces.Pins{Table: c.names, Member: b.Member}
+				defer b.Release()
 				items[i] = c.serveKey(ctx, one(i), &b, deadline)
 				return nil
 			})
@@ -181,7 +183,7 @@ func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bo
 }
 
 // deleteMany answers DELETE.
-func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	ns := c.through(q)
 	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
@@ -202,7 +204,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *borrowed, dea
 				groups[owner] = append(groups[owner], i)
 			}
 		}
-		b.release()
+		b.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
 			wg.Go(func() { c.deleteThere(ctx, owner, q, list, items, deadline) })

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -34,7 +36,7 @@ func (c *core) ring(q *wire.Request) wire.Reply {
 		return errorReply(err)
 	}
 	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(badNamespace(q.Namespace))
+		return errorReply(namespaces.BadName(q.Namespace))
 	}
 	p := c.hash(q.Namespace, q.Key).Partition()
 	place := wire.Place{Partition: int(p)}
@@ -69,17 +71,17 @@ func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
 }
 
 // serve is serveNow, and waits until a write with ack=all is acknowledged by all.
-func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	r := s.serveNow(ctx, q, b, deadline)
 	if s.wantsAll(q) {
-		b.release()
+		b.Release()
 		r = s.acked(ctx, q, r, deadline)
 	}
 	return r
 }
 
 // serveNow is core's, and answers what concerns all of the sidecar too.
-func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
 		return s.statsCluster(ctx, q, s.stats())

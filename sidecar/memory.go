@@ -40,9 +40,9 @@ func (s *Sidecar) HeapLimit() int64 {
 	const copies, connection, rest = 2, 6 << 10, 96 << 20
 	c := s.cfg
 	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
-	for _, k := range s.names.known {
+	for _, k := range s.names.KeyFilters {
 		if k != nil {
-			limit += copies * Size(k.filter.Size())
+			limit += copies * Size(k.Filter.Size())
 		}
 	}
 	if have, _ := memoryLimit(); have > 0 && !c.IgnoreMemoryLimit {

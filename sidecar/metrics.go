@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -119,20 +121,20 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	for name, ns := range s.names.all() {
+	for name, ns := range s.names.All() {
 		collectRequests(ns, name, count)
 		collectLoads(ns, name, count, gauge)
 		collectKnown(ns, name, count, gauge)
-		if ns.loadTime != nil {
-			ns.loadTime.Collect(ch)
+		if ns.LoadTime != nil {
+			ns.LoadTime.Collect(ch)
 		}
-		st := s.store.NamespaceStats(ns.id)
+		st := s.store.NamespaceStats(ns.ID)
 		gauge(descNamespace, st.Bytes, name)
 		if st.Quota > 0 {
 			gauge(descQuota, st.Quota, name)
 		}
 	}
-	collectRequests(s.names.none, "", count)
+	collectRequests(s.names.None, "", count)
 	count(descOverdue, s.counts.overdue.Load())
 	if set := s.keys.set.Load(); set != nil {
 		gauge(descKeys, int64(set.Keys), set.Fingerprint)
@@ -309,16 +311,16 @@ func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...s
 }
 
 // resultLabels are the result and tier of each outcome.
-var resultLabels = [outcomes][2]string{
-	hitL1: {"hit", "l1"}, hitL2: {"hit", "l2"}, hitPeer: {"hit", "peer"}, hitOrigin: {"hit", "origin"},
-	done: {"ok", ""}, miss: {"miss", ""}, stale: {"stale", ""}, refused: {"refused", ""}, failed: {"error", ""},
+var resultLabels = [namespaces.Outcomes][2]string{
+	namespaces.HitL1: {"hit", "l1"}, namespaces.HitL2: {"hit", "l2"}, namespaces.HitPeer: {"hit", "peer"}, namespaces.HitOrigin: {"hit", "origin"},
+	namespaces.Done: {"ok", ""}, namespaces.Miss: {"miss", ""}, namespaces.Stale: {"stale", ""}, namespaces.Refused: {"refused", ""}, namespaces.Failed: {"error", ""},
 }
 
 // collectRequests reports the requests of one namespace, those that there were.
-func collectRequests(ns *namespace, name string, count func(*prometheus.Desc, int64, ...string)) {
-	for op := range ns.counts {
-		for o := range ns.counts[op] {
-			if n := ns.counts[op][o].Load(); n > 0 {
+func collectRequests(ns *namespaces.Namespace, name string, count func(*prometheus.Desc, int64, ...string)) {
+	for op := range ns.Counts {
+		for o := range ns.Counts[op] {
+			if n := ns.Counts[op][o].Load(); n > 0 {
 				count(descRequests, n, name, wire.Op(op).String(), resultLabels[o][0], resultLabels[o][1])
 			}
 		}
@@ -326,11 +328,11 @@ func collectRequests(ns *namespace, name string, count func(*prometheus.Desc, in
 }
 
 // collectLoads reports the loads of one namespace, if it has an origin.
-func collectLoads(ns *namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
-	if ns.origin == nil {
+func collectLoads(ns *namespaces.Namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+	if ns.Origin == nil {
 		return
 	}
-	l := ns.loadStats()
+	l := ns.LoadStats()
 	count(descLoads, l.Loads-l.Absent-l.Failed-l.UnderWay, name, "loaded")
 	count(descLoads, l.Absent, name, "absent")
 	count(descLoads, l.Failed, name, "failed")
@@ -345,14 +347,14 @@ func collectLoads(ns *namespace, name string, count, gauge func(*prometheus.Desc
 		open = 1
 	}
 	gauge(descBreaker, open, name)
-	if ns.warming != nil {
-		w := ns.warmStats()
+	if ns.Warming != nil {
+		w := ns.WarmStats()
 		count(descWarmed, w.Loaded, name, "loaded")
 		count(descWarmed, w.Absent, name, "absent")
 		count(descWarmed, w.Failed, name, "failed")
 	}
-	if ns.through != nil {
-		t := ns.throughStats()
+	if ns.WriteThrough != nil {
+		t := ns.WriteThroughStats()
 		count(descThrough, t.Stored, name, "stored")
 		count(descThrough, t.Refused, name, "refused")
 		count(descThrough, t.Unknown, name, "unknown")
@@ -362,11 +364,11 @@ func collectLoads(ns *namespace, name string, count, gauge func(*prometheus.Desc
 }
 
 // collectKnown reports the filter of one namespace, if it has one.
-func collectKnown(ns *namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
-	if ns.known == nil {
+func collectKnown(ns *namespaces.Namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
+	if ns.KeyFilter == nil {
 		return
 	}
-	k := ns.knownStats()
+	k := ns.KeyFilterStats()
 	count(descKnown, k.Denied, name, "denied")
 	count(descKnown, k.Passed, name, "passed")
 	count(descKnown, k.Blind, name, "blind")

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -144,9 +146,9 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
 				q.Namespace, q.TTLMS = defaultNamespace, wire.TTLDefault
-				b := borrowed{names: v.s.names}
+				b := namespaces.Pins{Table: v.s.names}
 				r := v.s.execute(&q, &b, v.s.clock.Read(), tc.fetched)
-				b.release()
+				b.Release()
 				if want := tc.want; r.Status != want && !(want == wire.OK && r.Status == wire.Exists) {
 					t.Errorf("%s, asked for in holding %d of %d: %s, want %s", q.Op, tc.fetched, holding, r.Status, want)
 				}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -205,10 +207,10 @@ func (l Limits) guard() loader.GuardConfig {
 }
 
 // namespaces returns the settings of all names, with every default filled in.
-func (c *Config) namespaces() tableConfig {
-	t := tableConfig{
+func (c *Config) namespaces() namespaces.Config {
+	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.Clock, Log: c.Log,
-		Configured: map[string]spec{}, Others: Namespace{}.spec(),
+		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
 	for name, ns := range c.Namespaces {
 		t.Configured[name] = ns.spec()
@@ -217,17 +219,17 @@ func (c *Config) namespaces() tableConfig {
 }
 
 // spec returns the settings with every default filled in.
-func (n Namespace) spec() spec {
-	s := spec{
+func (n Namespace) spec() namespaces.Settings {
+	s := namespaces.Settings{
 		TTL: n.ttl(), StaleLimit: n.staleLimit(), Hold: n.Hold, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough, Guard: n.Limits.guard(),
 	}
 	if n.Known != nil {
-		s.Known = &knownSpec{Filter: n.Known.filter(), List: n.Known.List}
+		s.Known = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
 	}
 	if n.WarmOnStart != nil {
-		s.Warm = &warmSpec{Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000), List: n.WarmOnStart.List}
+		s.Warm = &namespaces.WarmSettings{Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000), List: n.WarmOnStart.List}
 	}
 	return s
 }

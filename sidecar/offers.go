@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
@@ -97,7 +99,7 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 
 // Awaited says whether entries wait to be pulled, or writes through are under way:
 // who holds their keys by then must be told how they have ended.
-func (h *handoff) Awaited() bool { return h.offering() > 0 || h.c.names.writing() }
+func (h *handoff) Awaited() bool { return h.offering() > 0 || h.c.names.Writing() }
 
 // offering counts what waits to be pulled from.
 func (h *handoff) offering() (n int) {
@@ -166,9 +168,9 @@ func (h *handoff) given(of part) iter.Seq[handed] {
 			more := true
 			h.c.store.Scan(of.set.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another's.
-				ns := h.c.names.inSlot(e.Key.Namespace)
-				if ns != nil && ns.key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
-					more = yield(handed{e, ns.name, hits})
+				ns := h.c.names.InSlot(e.Key.Namespace)
+				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
+					more = yield(handed{e, ns.Name, hits})
 				}
 				return more
 			})
@@ -287,13 +289,13 @@ func (h *handoff) fill(pl *pull) {
 
 // serveFetch answers with one entry.
 func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	b := borrowed{names: h.c.names}
-	defer b.release()
-	ns := b.read([]byte(q.Namespace))
+	b := namespaces.Pins{Table: h.c.names}
+	defer b.Release()
+	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {
 		return bodyReply(wire.Fetched{})
 	}
-	key := ns.key(q.Key)
+	key := ns.Key(q.Key)
 	now := h.c.clock.Read()
 	h.mu.Lock()
 	o := h.offerOf(from, q.Ballot)

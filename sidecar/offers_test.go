@@ -14,12 +14,12 @@ import (
 
 func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Duration) kv.Key {
 	t.Helper()
-	ns, bad := s.names.obtain([]byte(namespace), nil)
+	ns, bad := s.names.Obtain([]byte(namespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
 	now := s.clock.Read()
-	k := ns.key([]byte(name))
+	k := ns.Key([]byte(name))
 	if _, r := s.store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
 		t.Fatalf("%s: %d", name, r)
 	}
@@ -109,9 +109,9 @@ func TestOfferGrows(t *testing.T) {
 	if a.handoff.offering() > 0 {
 		t.Error("all has been pulled, and is offered")
 	}
-	ns := b.names.lookup(defaultNamespace)
+	ns := b.names.Lookup(defaultNamespace)
 	for name, set := range keys {
-		got, _, ok := b.store.Get(nil, ns.key([]byte(name)), segment.NoLimit, b.clock.Read().Boot)
+		got, _, ok := b.store.Get(nil, ns.Key([]byte(name)), segment.NoLimit, b.clock.Read().Boot)
 		if want := []string{"first", "second"}[set]; !ok || string(got) != want {
 			t.Errorf("%s is %q, %v, want %q", name, got, ok, want)
 		}
@@ -145,14 +145,14 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	if got := len(some.Entries); got == 0 || got == n || some.Entries[0].Namespace != "before" {
 		t.Fatalf("the first batch has %d entries", got)
 	}
-	slot := a.names.all()["before"].id
+	slot := a.names.All()["before"].ID
 	for _, k := range keys { // they have ended, say
 		a.store.Delete(k, a.clock.Read())
 	}
-	a.names.mu.Lock()
-	a.names.free = nil // the next name takes the slot of one that is empty
-	a.names.mu.Unlock()
-	if after, bad := a.names.obtain([]byte("after"), nil); bad != nil || after.id != slot {
+	a.names.Mu.Lock()
+	a.names.Free = nil // the next name takes the slot of one that is empty
+	a.names.Mu.Unlock()
+	if after, bad := a.names.Obtain([]byte("after"), nil); bad != nil || after.ID != slot {
 		t.Fatalf("it has another slot: %v", bad)
 	}
 	for batch := uint64(1); ; batch++ {

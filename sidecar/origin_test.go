@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
@@ -167,7 +169,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := openOrigin("a", Namespace{}.spec(), 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,23 +199,23 @@ func TestOpenOrigin(t *testing.T) {
 		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := openOrigin("a", tc.ns.spec(), 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if o.name != tc.name || (o.check != nil) != tc.checks {
+		if o.Name != tc.name || (o.Check != nil) != tc.checks {
 			t.Errorf("%s: %+v", tc.name, o)
 		}
-		if o.keys.Check([]byte("k")) != nil || o.keys.Check([]byte("K")) == nil {
+		if o.Keys.Check([]byte("k")) != nil || o.Keys.Check([]byte("K")) == nil {
 			t.Errorf("%s: its keys do not follow the pattern", tc.name)
 		}
 		if tc.want != "" {
-			if v, err := o.guard.Load(t.Context(), []byte(tc.key)); err != nil || string(v.Bytes) != tc.want {
+			if v, err := o.Guard.Load(t.Context(), []byte(tc.key)); err != nil || string(v.Bytes) != tc.want {
 				t.Errorf("%s: loaded %q, %v; want %q", tc.name, v.Bytes, err, tc.want)
 			}
 		}
-		if err := o.close(); err != nil {
+		if err := o.Close(); err != nil {
 			t.Errorf("%s: closed: %v", tc.name, err)
 		}
 	}
@@ -232,14 +234,14 @@ func TestOriginMaxValue(t *testing.T) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := openOrigin("a", ns.spec(), 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := o.guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
+		if _, err := o.Guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}
-		_ = o.close()
+		_ = o.Close()
 	}
 }
 

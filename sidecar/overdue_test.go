@@ -59,7 +59,7 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 	}
 	t.Cleanup(func() {
 		s.leases.Close()
-		s.names.close()
+		s.names.Close()
 		_ = s.store.Close()
 	})
 	return s

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -18,7 +20,7 @@ func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
 	m := s.shares.Join("node " + string(from.Node))
 	return &session{
 		s: s, core: &s.core, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, ns: defaultNamespace, names: borrowed{names: s.names, member: m}, slow: s.serveHere,
+		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.names, Member: m}, slow: s.serveHere,
 		tally: tally{served: &s.counts.served},
 	}
 }
@@ -61,7 +63,7 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		return
 	}
 	id, op := q.ID, q.Op
-	c.names.release()
+	c.names.Release()
 	size := pendingSize + sizeOf(&q)
 	if err := noRoom(conn.Hold(size)); err != nil {
 		c.answerError(conn, err)
@@ -86,7 +88,7 @@ func (c *session) structured(conn *rpc.Conn, v any) bool {
 
 // serveHere answers a request that another sidecar has passed on, if this host
 // holds the key's partition, or is about to.
-func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) serveHere(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		if q.Op == wire.OpDelete && c.through(q) == nil {
@@ -95,13 +97,13 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, dead
 			}
 			return r
 		}
-		b.release()
+		b.Release()
 		group := errgroup.Group{} // each may wait for the origin
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
-				b := borrowed{names: c.names, member: b.member}
-				defer b.release()
+				b := namespaces.Pins{Table: c.names, Member: b.Member}
+				defer b.Release()
 				one := *q
 				if q.Op == wire.OpMGet {
 					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
@@ -116,7 +118,7 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *borrowed, dead
 	return c.keyHere(ctx, q, q.Key, b, deadline)
 }
 
-func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	partition := c.hash(q.Namespace, k).Partition()
 	until := c.patience(q, deadline)
 	for {
@@ -131,7 +133,7 @@ func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *borrow
 		if !c.node.View().Own(partition) {
 			return moved()
 		}
-		b.release()
+		b.Release()
 		if !c.wait(ctx, changed, until) {
 			return errorReply(wire.Errorf(wire.Unavailable, "the key's partition is being taken over: try again"))
 		}

@@ -5,6 +5,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -53,8 +55,8 @@ func noRoom(err error) *wire.Error {
 // serve answers on a goroutine of its own.
 func (p *pending) serve() []byte {
 	p.turn.wait()
-	b := borrowed{names: p.session.core.names, member: p.session.member}
-	defer b.release()
+	b := namespaces.Pins{Table: p.session.core.names, Member: p.session.member}
+	defer b.Release()
 	ctx := p.session.ctx
 	if readOp(p.q.Op) {
 		ctx = p.session.reading
@@ -62,7 +64,7 @@ func (p *pending) serve() []byte {
 	r := p.session.slow(ctx, &p.q, &b, p.deadline)
 	if c := p.session.core; c.wantsAll(&p.q) {
 		p.turn.leave() // what comes behind is answered from what is stored
-		b.release()
+		b.Release()
 		r = c.acked(context.Background(), &p.q, r, p.deadline)
 	}
 	return p.end(nil, &r)
@@ -77,9 +79,9 @@ func (p *pending) long() []byte {
 	}
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
-	b := borrowed{names: c.names, member: p.session.member}
+	b := namespaces.Pins{Table: c.names, Member: p.session.member}
 	r := c.execute(&p.q, &b, now, 0)
-	b.release()
+	b.Release()
 	if r.Status == wire.Moved {
 		p.conn.Run(true, p.serve)
 		return nil
@@ -118,13 +120,13 @@ func (p *pending) ask() bool {
 	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
 		return false
 	}
-	ns := s.names.read(q.Namespace)
+	ns := s.names.Read(q.Namespace)
 	if ns == nil {
 		return false
 	}
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
-	key := ns.key(q.Key)
+	key := ns.Key(q.Key)
 	owner := c.node.View().Owner(key.Hash.Partition())
 	if owner == nil || owner.Process == c.node.Self() || c.node.Holds(key.Hash.Partition()) != 0 {
 		return false

@@ -36,10 +36,10 @@ func TestPostgres(t *testing.T) {
 		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true,
 	}}})
-	ns := s.names.lookup([]byte("pages"))
-	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+	ns := s.names.Lookup([]byte("pages"))
+	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.knownStats())
+			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
 		}
 	}
 	ctx := context.Background()
@@ -62,7 +62,7 @@ func TestPostgres(t *testing.T) {
 		return e
 	}
 	row := func(key string) string {
-		v, err := ns.origin.guard.Load(ctx, []byte(key))
+		v, err := ns.Origin.Guard.Load(ctx, []byte(key))
 		if err != nil {
 			return err.Error()
 		}
@@ -72,7 +72,7 @@ func TestPostgres(t *testing.T) {
 		is("there", fmt.Sprint("page", i+1), "body")
 		is("made up", fmt.Sprint("none", i+1), "")
 	}
-	if k := ns.knownStats(); k.Keys != 1000 || k.Denied < 480 {
+	if k := ns.KeyFilterStats(); k.Keys != 1000 || k.Denied < 480 {
 		t.Errorf("%+v", k)
 	}
 	for _, value := range []string{"one", "two"} {

@@ -3,6 +3,8 @@ package sidecar
 import (
 	"sync/atomic"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -30,19 +32,19 @@ func (c *session) get(conn *rpc.Conn) {
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale one
-				c.names.release()
+				c.names.Release()
 				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
 					c.answerError(conn, err)
 					return
 				}
 			}
-			c.tally.add(ns, c.req.Op, outcomeOf(&c.reply))
+			c.tally.add(ns, c.req.Op, namespaces.OutcomeOf(&c.reply))
 			c.answer(conn)
 			return
 		}
 		if size <= limit {
 			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
-			c.tally.add(ns, c.req.Op, hitOf(c.reply.Source))
+			c.tally.add(ns, c.req.Op, namespaces.HitOf(c.reply.Source))
 			return
 		}
 		conn.Out = conn.Out[:at]
@@ -50,7 +52,7 @@ func (c *session) get(conn *rpc.Conn) {
 			c.long(conn, size)
 			return
 		}
-		c.names.release() // it may wait
+		c.names.Release() // it may wait
 		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
 			c.answerError(conn, err)
 			return
@@ -72,7 +74,7 @@ func (c *session) mget(conn *rpc.Conn) {
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
-			c.item(conn, c.core.names.none, errorReply(err))
+			c.item(conn, c.core.names.None, errorReply(err))
 			continue
 		}
 		head := len(conn.Out)
@@ -94,7 +96,7 @@ func (c *session) mget(conn *rpc.Conn) {
 		switch c.reply.Status {
 		case wire.OK:
 			conn.Out = wire.CloseValue(out, value, &c.reply)
-			c.tally.add(ns, wire.OpMGet, hitOf(c.reply.Source))
+			c.tally.add(ns, wire.OpMGet, namespaces.HitOf(c.reply.Source))
 		case wire.Moved: // all of it goes the slow way
 			conn.Out, c.tally = conn.Out[:at], counted
 			c.later(conn)
@@ -118,21 +120,21 @@ func (c *session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
 	return noRoom(conn.Grow(smallValue+answerSlack, false))
 }
 
-func (c *session) item(conn *rpc.Conn, ns *namespace, r wire.Reply) {
+func (c *session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
-	c.tally.add(ns, wire.OpMGet, outcomeOf(&r))
+	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }
 
 // tally counts a batch's reads apart from what other connections count at the
 // same time.
 type tally struct {
 	served *atomic.Int64 // counts all that it is instead, for another sidecar
-	ns     *namespace
+	ns     *namespaces.Namespace
 	op     wire.Op
-	n      [outcomes]int64
+	n      [namespaces.Outcomes]int64
 }
 
-func (t *tally) add(ns *namespace, op wire.Op, o outcome) {
+func (t *tally) add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
 	if t.ns != ns || t.op != op {
 		t.flush()
 		t.ns, t.op = ns, op
@@ -148,7 +150,7 @@ func (t *tally) flush() {
 		case t.served != nil:
 			t.served.Add(n)
 		default:
-			t.ns.counts[t.op][o].Add(n)
+			t.ns.Counts[t.op][o].Add(n)
 		}
 		t.n[o] = 0
 	}

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -26,7 +28,7 @@ type core struct {
 	hlc   *kv.HLC
 	self  []byte // this node's name
 	store *segment.Store
-	names *namespaces
+	names *namespaces.Table
 	holds holds
 
 	access *access.Rules // of the socket
@@ -60,7 +62,7 @@ type coreCounts struct {
 // (see route.go). q.Namespace is set. fetched is the holding in which an entry that
 // may be on its way here has been asked for; zero is none. GET and MGET of sessions have their values
 // put straight into the connection's buffer instead (see value).
-func (c *core) execute(q *wire.Request, b *borrowed, now kv.Moment, fetched uint32) wire.Reply {
+func (c *core) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
@@ -121,17 +123,17 @@ func checkKey(key []byte) *wire.Error {
 }
 
 // onKey runs a write of one key inside its namespace.
-func (c *core) onKey(q *wire.Request, b *borrowed, now kv.Moment, fetched uint32, f func(*namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
+func (c *core) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
 		return errorReply(err)
 	}
-	ns, err := b.write(q.Namespace)
+	ns, err := b.Write(q.Namespace)
 	if err != nil {
 		return errorReply(err)
 	}
-	partition := ns.key(q.Key).Hash.Partition()
+	partition := ns.Key(q.Key).Hash.Partition()
 	holding := c.node.Holds(partition)
-	if holding == 0 || ns.through != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.late(ns.key(q.Key), now) {
+	if holding == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.late(ns.Key(q.Key), now) {
 		return moved()
 	}
 	strike.At(strike.WriteDue)
@@ -184,16 +186,16 @@ func (c *core) holdsAll(keys []kv.Hash) bool {
 // what GET and MGET do on a hit. A value beyond limit is not appended; r.Source
 // is zero then and size tells its length. MOVED is for others to answer, and
 // counts for nothing.
-func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespace) {
+func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := checkKey(key); err != nil {
 		*r = errorReply(err)
-		return dst, 0, c.names.none
+		return dst, 0, c.names.None
 	}
-	if ns = b.read(q.Namespace); ns == nil {
+	if ns = b.Read(q.Namespace); ns == nil {
 		*r = c.nameless(q, key, fetched)
-		return dst, 0, c.names.none
+		return dst, 0, c.names.None
 	}
-	k := ns.key(key)
+	k := ns.Key(key)
 	// Before the holding is checked and the value read: what is vouched for as
 	// of a moment must have been current then.
 	var asOf kv.Version
@@ -215,7 +217,7 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		return dst, 0, ns
 	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if fetched != holding && (ns.waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
+		if fetched != holding && (ns.Waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
 			*r = moved()
 		}
 		return dst, 0, ns
@@ -223,7 +225,7 @@ func (c *core) value(dst []byte, b *borrowed, q *wire.Request, key []byte, limit
 		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
 		c.vouchAs(r, asOf)
 		return dst, 0, ns
-	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.early.Load()) && !q.Has(wire.NoLoad):
+	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) && !q.Has(wire.NoLoad):
 		c.refreshEarly(ns, k, info.Deadline, now)
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
@@ -243,7 +245,7 @@ func (c *core) vouchAs(r *wire.Reply, asOf kv.Version) {
 
 // stale answers a read with a stale value where the namespace's policy is that
 // nobody waits for a new one, and sees to the new one.
-func (c *core) stale(ns *namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+func (c *core) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
 	old, ok := c.staleReply(ns, k, now)
 	if ok {
 		*r = old
@@ -254,9 +256,9 @@ func (c *core) stale(ns *namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool
 
 // staleReply is the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
-func (c *core) staleReply(ns *namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
+func (c *core) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
 	value, old, ok := c.store.GetStale(nil, k, now.Boot)
-	if !ok || !ns.policy.Stale(oldOf(&old)) {
+	if !ok || !ns.Policy.Stale(oldOf(&old)) {
 		return r, false
 	}
 	return oldReply(value, &old, now), true
@@ -266,7 +268,7 @@ func (c *core) staleReply(ns *namespace, k kv.Key, now kv.Moment) (r wire.Reply,
 // is on this host.
 func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(badNamespace(q.Namespace))
+		return errorReply(namespaces.BadName(q.Namespace))
 	}
 	if q.Op == wire.OpLease && fetched == 0 {
 		return moved() // the token needs a slot
@@ -294,11 +296,11 @@ var modes = [...]segment.Mode{
 	wire.ModeSet: segment.Set, wire.ModeAdd: segment.Add, wire.ModeReplace: segment.Replace, wire.ModeCAS: segment.CompareAndSwap,
 }
 
-func (c *core) set(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, res := c.store.Put(ns.key(q.Key), segment.Write{
+func (c *core) set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, res := c.store.Put(ns.Key(q.Key), segment.Write{
 		Value:    q.Value,
 		Flags:    q.Flags,
-		Deadline: ns.deadline(q.TTLMS, now),
+		Deadline: ns.Deadline(q.TTLMS, now),
 		Mode:     modes[q.Mode],
 		Compare:  kv.Version(q.Compare),
 		Until:    untilOf(q),
@@ -310,7 +312,7 @@ func (c *core) set(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 }
 
 // written turns what became of a write into its answer.
-func (c *core) written(ns *namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
+func (c *core) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
 	switch res {
 	case segment.Stored:
 		return wire.Reply{Version: uint64(v)}
@@ -329,21 +331,21 @@ func (c *core) written(ns *namespace, q *wire.Request, v kv.Version, res segment
 			return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
 		}
 		return errorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
-			ns.name, Size(c.store.NamespaceStats(ns.id).Quota)))
+			ns.Name, Size(c.store.NamespaceStats(ns.ID).Quota)))
 	}
 	return errorReply(wire.Errorf(wire.Busy, "no memory could be freed, since all of it is being read: try again"))
 }
 
-func (c *core) touch(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := c.store.Touch(ns.key(q.Key), ns.deadline(q.TTLMS, now), untilOf(q), now)
+func (c *core) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, event, res := c.store.Touch(ns.Key(q.Key), ns.Deadline(q.TTLMS, now), untilOf(q), now)
 	r := c.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
 }
 
-func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, res := c.store.Incr(ns.key(q.Key), segment.Increment{
-		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.deadline(q.TTLMS, now), Until: untilOf(q),
+func (c *core) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	sum, v, res := c.store.Incr(ns.Key(q.Key), segment.Increment{
+		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
 	}, now)
 	if res == segment.Stored {
 		c.endHold(ns, q.Key, v)
@@ -354,7 +356,7 @@ func (c *core) incr(ns *namespace, q *wire.Request, now kv.Moment) wire.Reply {
 }
 
 // deleteAll deletes the keys of a request, whose number is bounded.
-func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply {
+func (c *core) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
 		r.Items[i] = c.deleteKey(q, key, b, now)
@@ -364,14 +366,14 @@ func (c *core) deleteAll(q *wire.Request, b *borrowed, now kv.Moment) wire.Reply
 
 // deleteKey deletes one key of a request, or with soft makes it a stale one. A
 // name without a slot has none, and gets none.
-func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment) wire.Reply {
+func (c *core) deleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
 		return errorReply(err)
 	}
 	name := q.Namespace
-	ns := b.read(name)
+	ns := b.Read(name)
 	if ns == nil && !kv.ValidNamespace(string(name)) {
-		return errorReply(badNamespace(name))
+		return errorReply(namespaces.BadName(name))
 	}
 	hash := c.hash(name, key)
 	partition := hash.Partition()
@@ -391,11 +393,11 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *borrowed, now kv.Moment
 		}
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
-	k := ns.key(key)
+	k := ns.Key(key)
 	if q.Has(wire.Settle) {
-		ns.through.overtake(k.Hash) // before the deletion
+		ns.WriteThrough.Overtake(k.Hash) // before the deletion
 	}
-	hold := ns.holdOf(q)
+	hold := ns.HoldOf(q)
 	if hold > 0 {
 		c.beginHold(k.Hash, hold, now)
 	}

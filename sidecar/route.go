@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -67,7 +69,7 @@ func (c *core) patience(q *wire.Request, deadline time.Duration) time.Duration {
 // serveNow answers a request wherever its keys are. deadline is on the boot clock; b
 // is released while it waits. A write with ack=all is done, and is still to be
 // acknowledged by all.
-func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
 		return c.readMany(ctx, q, b, deadline)
@@ -90,13 +92,13 @@ func (c *core) serveNow(ctx context.Context, q *wire.Request, b *borrowed, deadl
 }
 
 // serveKey answers a request of one key.
-func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply {
+func (c *core) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	until := c.patience(q, deadline)
 	for {
 		changed := c.node.Changed() // taken before what it is to tell of is looked at
 		now := c.clock.Read()
 		c.node.Beat(now.Boot)
-		ns, err := b.write(q.Namespace)
+		ns, err := b.Write(q.Namespace)
 		if bad := checkKey(q.Key); bad != nil {
 			err = bad
 		} else if err != nil && q.Op == wire.OpGet && kv.ValidNamespace(string(q.Namespace)) {
@@ -105,7 +107,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 		if err != nil {
 			return errorReply(err)
 		}
-		key := ns.key(q.Key)
+		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
 		if c.node.Holds(partition) != 0 {
 			if r, done := c.here(ctx, q, q.Key, b, now, deadline); done {
@@ -113,7 +115,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 			}
 		}
 		if owner := c.node.View().Owner(partition); owner != nil && owner.Process != c.node.Self() {
-			b.release()
+			b.Release()
 			r := c.there(ctx, owner, q, key, deadline)
 			if r.Status != wire.Moved {
 				return r
@@ -122,7 +124,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 				continue // the view has changed meanwhile
 			}
 		}
-		b.release()
+		b.Release()
 		if !c.wait(ctx, changed, until) {
 			return c.nobody(q)
 		}
@@ -131,29 +133,29 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *borrowed, deadl
 
 // here answers from what this host holds: it asks for an entry that is on its
 // way first, and has what is missing loaded. It says whether that was possible.
-func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
+func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
 	if ns := c.through(q); ns != nil {
-		b.release()
+		b.Release()
 		return c.writeThrough(ctx, ns, q, k, deadline)
 	}
 	r := c.keyLocally(q, k, b, now, 0)
 	if r.Status != wire.Moved {
 		return r, true
 	}
-	ns, err := b.write(q.Namespace)
+	ns, err := b.Write(q.Namespace)
 	if err != nil {
 		return errorReply(err), true
 	}
-	key := ns.key(k)
+	key := ns.Key(k)
 	partition := key.Hash.Partition()
 	holding := c.node.Holds(partition) // before its source
 	src := c.handoff.incoming[partition].Load()
-	waits := readOp(q.Op) && ns.waits(q)
+	waits := readOp(q.Op) && ns.Waits(q)
 	if holding == 0 {
 		return r, false // not held any more
 	}
 	if src != nil {
-		b.release()
+		b.Release()
 		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
 			return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
 		}
@@ -165,8 +167,8 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 		}
 	}
 	for {
-		b.release() // what may lose its slot has tokens only, and they name the key
-		if ns.origin == nil {
+		b.Release() // what may lose its slot has tokens only, and they name the key
+		if ns.Origin == nil {
 			r = c.claim(ctx, ns, key, q, deadline)
 		} else {
 			r = c.load(ctx, ns, key, q, deadline)
@@ -183,7 +185,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *borrowed,
 }
 
 // keyLocally is execute for one key, a deleted one too.
-func (c *core) keyLocally(q *wire.Request, k []byte, b *borrowed, now kv.Moment, fetched uint32) wire.Reply {
+func (c *core) keyLocally(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
 	if q.Op == wire.OpDelete {
 		return c.deleteKey(q, k, b, now)
 	}

@@ -47,8 +47,8 @@ func (c *Config) rules() (*access.Rules, error) {
 // refusal says why c.req is refused; nil is that it may be served.
 func (c *session) refusal() *wire.Error {
 	q, line := c.req, 0
-	if last := c.names.last; last != nil && last.name == string(q.Namespace) {
-		line = int(last.line)
+	if last := c.names.Last; last != nil && last.Name == string(q.Namespace) {
+		line = int(last.Line)
 	} else {
 		line = c.core.access.Line(q.Namespace)
 	}

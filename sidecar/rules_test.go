@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -109,7 +111,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 		_ = s.Run(ctx)
 	})
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	return &session{s: s, core: &s.core, by: s.access.Caller(peer), names: borrowed{names: s.names}, work: new(work)}
+	return &session{s: s, core: &s.core, by: s.access.Caller(peer), names: namespaces.Pins{Table: s.names}, work: new(work)}
 }
 
 // What a connection may do follows its namespace, its rules and the token that it has shown
@@ -136,7 +138,7 @@ func TestDecisions(t *testing.T) {
 		Access:     map[string]Grants{"open": {Write: []string{"anyone"}}, Others: {Write: []string{"5"}}},
 	})
 	for _, name := range []string{"open", "users", "open"} {
-		c.names.read([]byte(name))
+		c.names.Read([]byte(name))
 		may(c, wire.OpGet, "open", 0, true)
 		may(c, wire.OpGet, "users", 0, false)
 	}
@@ -187,9 +189,9 @@ func BenchmarkDecision(b *testing.B) {
 		b.Fatal(err)
 	}
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	for name, last := range map[string]*namespace{"slot": {name: "users", line: uint16(a.Line([]byte("users")))}, "name": nil} {
+	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
 		b.Run(name, func(b *testing.B) {
-			c := &session{core: &core{access: a}, by: a.Caller(peer), names: borrowed{last: last}, work: new(work)}
+			c := &session{core: &core{access: a}, by: a.Caller(peer), names: namespaces.Pins{Last: last}, work: new(work)}
 			c.req = &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
 			for b.Loop() {
 				if c.refusal() != nil {

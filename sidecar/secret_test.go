@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
@@ -111,18 +113,18 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		log := &syncLog{}
-		o, err := openOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(log, nil)))
+		o, err := namespaces.OpenOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
 		errs := map[string]error{}
-		_, told := o.guard.Load(t.Context(), []byte("k"))
+		_, told := o.Guard.Load(t.Context(), []byte("k"))
 		if told == nil || strings.Contains(told.Error(), "secret") || strings.Contains(told.Error(), "127.0.0.1") {
 			t.Errorf("%s: apps are told %v", tc.name, told)
 		}
 		errs["load"] = errors.New(log.String())
-		if o.check != nil {
-			errs["check"] = o.check(t.Context())
+		if o.Check != nil {
+			errs["check"] = o.Check(t.Context())
 		}
 		for what, err := range errs {
 			if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), `\word`) {
@@ -131,7 +133,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 				t.Errorf("%s: %s: %v, want the secret to be left out: %v", tc.name, what, err, tc.hides)
 			}
 		}
-		if err := o.close(); err != nil {
+		if err := o.Close(); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -139,7 +141,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 
 // What is left out of the text is still the error that it was.
 func TestHiddenErrorsKeepTheirKind(t *testing.T) {
-	source := secrets{"", "s3cret"}.source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+	source := namespaces.Secrets{"", "s3cret"}.Source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: %s is s3cret", loader.ErrPermanent, key)
 	}))
 	_, err := source.Load(t.Context(), []byte("k"))

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -32,10 +34,10 @@ type session struct {
 	ns      []byte // the connection's default namespace
 	now     kv.Moment
 	batches uint32
-	names   borrowed // for one batch
+	names   namespaces.Pins // for one batch
 	tally   tally
 	// slow answers what cannot be answered in place.
-	slow    func(ctx context.Context, q *wire.Request, b *borrowed, deadline time.Duration) wire.Reply
+	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
 	member  *places.Member // of the host's shares; nil is this process
@@ -69,10 +71,10 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	c := &session{
 		s: s, core: &s.core, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
 		by: s.access.Caller(who),
-		ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
+		ns: defaultNamespace, names: namespaces.Pins{Table: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
 	}
 	c.member = s.shares.Join(places.UserOwner(who.UID))
-	c.names.member = c.member
+	c.names.Member = c.member
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()
 		return nil, err
@@ -100,7 +102,7 @@ func (c *session) Batch() {
 
 // Served gives back what the batch has borrowed.
 func (c *session) Served() {
-	c.names.release()
+	c.names.Release()
 	works.Put(c.work)
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
@@ -162,8 +164,8 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if len(frames) < warmFrom || q.Key == nil || !c.hello {
 			continue
 		}
-		if ns := c.names.read(c.nameOf(q)); ns != nil {
-			if h := ns.key(q.Key).Hash; c.core.node.Holds(h.Partition()) != 0 {
+		if ns := c.names.Read(c.nameOf(q)); ns != nil {
+			if h := ns.Key(q.Key).Hash; c.core.node.Holds(h.Partition()) != 0 {
 				c.hashes[keys] = h
 				keys++
 			}
@@ -292,7 +294,7 @@ func (c *session) count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
 		c.core.count(q, r)
 	} else {
-		c.core.counts.served.Add(int64(keysIn(q)))
+		c.core.counts.served.Add(int64(namespaces.KeysIn(q)))
 	}
 }
 
@@ -335,7 +337,7 @@ func (c *session) later(conn *rpc.Conn) {
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the end of the connection leaves it to this one
 	}
-	c.names.release() // it may wait for others to end
+	c.names.Release() // it may wait for others to end
 	var room func() bool
 	if c.awaited(c.req) && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
@@ -352,7 +354,7 @@ func (c *session) later(conn *rpc.Conn) {
 // hold up what other apps of that host ask for.
 func (c *session) long(conn *rpc.Conn, size int) {
 	if p := c.pend(conn); p != nil {
-		c.names.release()
+		c.names.Release()
 		conn.Begin(nil)
 		conn.Long(size, p.long)
 	}
@@ -402,7 +404,7 @@ func (c *session) leased(q *wire.Request) {
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
 	c.reply = errorReply(err)
-	c.tally.add(c.core.names.none, c.req.Op, failed)
+	c.tally.add(c.core.names.None, c.req.Op, namespaces.Failed)
 	c.answer(conn)
 }
 
@@ -422,7 +424,7 @@ func (c *session) welcome() wire.Reply {
 	}
 	if h.Namespace != "" {
 		if !kv.ValidNamespace(h.Namespace) {
-			return errorReply(badNamespace([]byte(h.Namespace)))
+			return errorReply(namespaces.BadName([]byte(h.Namespace)))
 		}
 		c.ns = []byte(h.Namespace)
 	}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -37,7 +39,7 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 		if r := v.get(key, 0); string(r.Value) != s.row(key) {
 			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
 		}
-		if n := v.s.names.lookup(defaultNamespace).throughStats().Unsettled; n != 0 {
+		if n := v.s.names.Lookup(defaultNamespace).WriteThroughStats().Unsettled; n != 0 {
 			bad("%d writes of %s are not settled", n, v.name)
 		}
 	}
@@ -185,7 +187,7 @@ func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
 		if r := v.do(q); r.Status != wire.Timeout {
 			t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
 		}
-		for owner.s.names.lookup(defaultNamespace).through.busy() { // the write, and its settling
+		for owner.s.names.Lookup(defaultNamespace).WriteThrough.Busy() { // the write, and its settling
 			time.Sleep(time.Millisecond)
 		}
 		if got := s.row("k"); got != "new" {
@@ -286,7 +288,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(maxUnsettled)
+		owner.s.names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -298,7 +300,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(0)
+		owner.s.names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(0)
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}

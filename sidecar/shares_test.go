@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -119,8 +121,8 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	settled(t, a, o)
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
-		bo := borrowed{names: h.names}
-		defer bo.release()
+		bo := namespaces.Pins{Table: h.names}
+		defer bo.Release()
 		return h.serve(t.Context(), &q, &bo, h.deadlineOf(&q, h.clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte {

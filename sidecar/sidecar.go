@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -127,17 +129,17 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.holds.keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	if s.names, err = newNamespaces(cfg.namespaces(), s.access, s.store, s.ledger, s.caughtUp); err != nil {
+	if s.names, err = namespaces.New(cfg.namespaces(), s.access, s.store, s.ledger, s.caughtUp); err != nil {
 		return err
 	}
-	s.names.leases, s.names.detach, s.names.flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")
+	s.names.Leases, s.names.Detach, s.names.Flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")
 	s.handoff = newHandoff(&s.core, s.newPeerSession)
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log
 	if s.keys.set.Load() != nil {
 		cc.Keys, cc.Credentials = s.keys.gossip, s.keys.peer.Load
-		cc.Settings[seedSetting] = creds.SeedDigest(cfg.seed)
+		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
 	cc.Budget = s.budget
 	s.node, err = cluster.New(cc)
@@ -172,8 +174,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Unlock()
 	s.inUse.Wait()
 	s.leases.Close()
-	s.names.close()
-	if n := s.names.unsettled(); n > 0 {
+	s.names.Close()
+	if n := s.names.Unsettled(); n > 0 {
 		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: old values may live there until their TTL ends", "writes", n)
 	}
 	if s.l1 != nil {
@@ -184,7 +186,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 
 func (s *Sidecar) run(ctx context.Context) error {
 	s.ending = ctx.Done()
-	if err := s.names.checkOrigins(ctx, s.cfg.Log); err != nil {
+	if err := s.names.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
 	var listener *unixsock.Listener
@@ -225,14 +227,14 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if !s.node.Alone() {
 		back.Go(func() error { s.handoff.run(below); return nil })
 	}
-	for _, k := range s.names.known {
+	for _, k := range s.names.KeyFilters {
 		if k != nil {
-			back.Go(func() error { k.builder.Run(below); return nil })
+			back.Go(func() error { k.Builder.Run(below); return nil })
 		}
 	}
 	warm := ctx // which ends first
-	for _, ns := range s.names.all() {
-		if ns.warming != nil {
+	for _, ns := range s.names.All() {
+		if ns.Warming != nil {
 			back.Go(func() error { s.warm(warm, ns); return nil })
 		}
 	}
@@ -266,7 +268,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	err = front.Wait()
 	stopMiddle()
-	late := time.AfterFunc(s.node.LeaveTimeout()*3/4, s.names.endWrites) // others are told how they ended
+	late := time.AfterFunc(s.node.LeaveTimeout()*3/4, s.names.EndWrites) // others are told how they ended
 	defer late.Stop()
 	err = joined(err, cluster.Wait())
 	stopBelow()
@@ -274,7 +276,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	reads, writes := s.names.served()
+	reads, writes := s.names.Served()
 	if err != nil {
 		s.cfg.Log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
 	} else {

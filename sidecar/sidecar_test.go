@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -397,7 +399,7 @@ func TestNamespaceSlots(t *testing.T) {
 	}
 	c.call(&wire.Request{Op: wire.OpDelete, Namespace: b("two"), Keys: keysOf("k")})
 	for r := set("three"); r.Status != wire.OK; r = set("three") {
-		time.Sleep(searchEvery / 4) // a full table is searched only so often
+		time.Sleep(namespaces.SearchEvery / 4) // a full table is searched only so often
 	}
 	for ns, want := range map[string]string{"one": "OK one", "two": "MISS", "three": "OK three"} {
 		if r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b(ns), Key: b("k")}); !strings.HasPrefix(show(wire.OpGet, &r, true), want) {

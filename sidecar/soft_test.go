@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -26,8 +28,8 @@ func TestSoftDelete(t *testing.T) {
 			q.Key, q.Keys = nil, append([][]byte{key}, also...)
 		}
 		if op == wire.OpMGet {
-			b := borrowed{names: h.names}
-			defer b.release()
+			b := namespaces.Pins{Table: h.names}
+			defer b.Release()
 			return h.serve(ctx, q, &b, h.clock.Read().Boot+time.Minute)
 		}
 		r, err := h.call(ctx, q)

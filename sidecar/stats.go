@@ -23,7 +23,7 @@ func (s *Sidecar) stats() wire.Stats {
 		L1:          s.l1Stats(),
 		L2:          s.l2Stats(),
 		Cluster:     s.clusterState(),
-		Namespaces:  s.names.stats(),
+		Namespaces:  s.names.Stats(),
 		Leases:      s.tokenStats(),
 		Shares:      s.shares.Stats(),
 		Overdue:     s.counts.overdue.Load(),

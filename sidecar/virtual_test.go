@@ -255,7 +255,7 @@ func (w *world) note(s *Sidecar) {
 	w.seen["resets"] += n.Resets
 	w.seen["relayed events"] += n.Heard
 	w.seen["refused copies"] += s.counts.copiesRefused.Load()
-	if l := s.names.lookup(defaultNamespace).loadStats(); l.Origin != "" {
+	if l := s.names.Lookup(defaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads
 		w.seen["loads detached"] += l.Detached
 		w.seen["loads shared"] += l.Collapsed

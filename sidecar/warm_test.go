@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -37,21 +39,21 @@ func TestWarm(t *testing.T) {
 	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
 		stats := func() (sum wire.WarmStats) {
 			for _, v := range w.nodes {
-				s := v.s.names.lookup(defaultNamespace).warmStats()
+				s := v.s.names.Lookup(defaultNamespace).WarmStats()
 				sum.Loaded += s.Loaded
 				sum.Absent += s.Absent
 				sum.Failed += s.Failed
-				if sum.State == "" || s.State != warmDone {
+				if sum.State == "" || s.State != namespaces.WarmDone {
 					sum.State = s.State
 				}
 			}
 			return sum
 		}
-		if s := stats(); s.State != warmRunning || s.Loaded == 0 || s.Loaded > int64(3*20*time.Since(w.begun).Seconds()) {
+		if s := stats(); s.State != namespaces.WarmRunning || s.Loaded == 0 || s.Loaded > int64(3*20*time.Since(w.begun).Seconds()) {
 			t.Errorf("after %v: %+v", time.Since(w.begun), s)
 		}
 		time.Sleep(n / 20 * time.Second)
-		if s := stats(); s != (wire.WarmStats{State: warmDone, Loaded: n - 1, Absent: 1}) {
+		if s := stats(); s != (wire.WarmStats{State: namespaces.WarmDone, Loaded: n - 1, Absent: 1}) {
 			t.Errorf("at the end: %+v", s)
 		}
 		for i, key := range list {
@@ -70,7 +72,7 @@ func TestWarm(t *testing.T) {
 		for _, key := range list[1:] {
 			again += o.asked(key) - 1
 		}
-		if s := w.nodes[1].s.names.lookup(defaultNamespace).warmStats(); s.State != warmDone || again > n/20 {
+		if s := w.nodes[1].s.names.Lookup(defaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
 			t.Errorf("after a restart in order: %+v, and %d keys were loaded again", s, again)
 		}
 	})
@@ -85,13 +87,13 @@ func TestWarmBounds(t *testing.T) {
 		o.set(list[i], []byte("value"))
 	}
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
-		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed, Loaded: 30}) {
+		if s := w.nodes[0].s.names.Lookup(defaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
 			t.Errorf("%+v", s)
 		}
 	})
 	o.listErr = context.DeadlineExceeded
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
-		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed}) {
+		if s := w.nodes[0].s.names.Lookup(defaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed}) {
 			t.Errorf("%+v", s)
 		}
 	})

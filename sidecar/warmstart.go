@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -26,37 +28,37 @@ var errEnough = errors.New("the list has more of this host's keys than warm_on_s
 
 // warm loads the keys of a namespace's list that this host holds, once, unless ctx
 // ends before.
-func (c *core) warm(ctx context.Context, ns *namespace) {
-	w := ns.warming
+func (c *core) warm(ctx context.Context, ns *namespaces.Namespace) {
+	w := ns.Warming
 	if c.caughtUp(ctx) != nil || !c.begun(ctx) {
 		return
 	}
-	log := c.cfg.Log.With("namespace", ns.name)
-	log.Info("warming begins", "rate", w.rate)
-	w.is(warmRunning)
+	log := c.cfg.Log.With("namespace", ns.Name)
+	log.Info("warming begins", "rate", w.Rate)
+	w.Is(namespaces.WarmRunning)
 	began := time.Now()
 	keys, err := c.warmKeys(ctx, ns)
 	if err == nil || errors.Is(err, errEnough) {
 		err = errors.Join(err, c.warmEach(ctx, ns, keys))
 	}
-	level, state := slog.LevelInfo, warmDone
+	level, state := slog.LevelInfo, namespaces.WarmDone
 	if err != nil {
-		level, state = slog.LevelWarn, warmFailed
+		level, state = slog.LevelWarn, namespaces.WarmFailed
 	}
-	w.is(state)
-	log.Log(ctx, level, "warming has ended", "took", time.Since(began).Round(time.Millisecond), "loaded", w.loaded.Load(),
-		"absent", w.absent.Load(), "failed", w.failed.Load(), "error", err)
+	w.Is(state)
+	log.Log(ctx, level, "warming has ended", "took", time.Since(began).Round(time.Millisecond), "loaded", w.Loaded.Load(),
+		"absent", w.Absent.Load(), "failed", w.Failed.Load(), "error", err)
 }
 
 // warmKeys lists those that this host holds, each behind its length: many, and
 // at once, since the list must not wait for the loads.
-func (c *core) warmKeys(ctx context.Context, ns *namespace) (keys []byte, err error) {
+func (c *core) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
 	n := 0
-	err = ns.warming.lister.Keys(ctx, func(key []byte) error {
+	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
 		switch {
-		case !kv.ValidKey(key) || c.node.Holds(ns.key(key).Hash.Partition()) == 0:
+		case !kv.ValidKey(key) || c.node.Holds(ns.Key(key).Hash.Partition()) == 0:
 			return nil
-		case n == ns.warming.keys:
+		case n == ns.Warming.Keys:
 			return errEnough
 		}
 		n++
@@ -67,14 +69,14 @@ func (c *core) warmKeys(ctx context.Context, ns *namespace) (keys []byte, err er
 }
 
 // warmEach loads what is missing of them.
-func (c *core) warmEach(ctx context.Context, ns *namespace, keys []byte) error {
-	limiter := rate.NewLimiter(rate.Limit(ns.warming.rate), 1)
+func (c *core) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
+	limiter := rate.NewLimiter(rate.Limit(ns.Warming.Rate), 1)
 	group := errgroup.Group{}
 	group.SetLimit(warmAtOnce)
 	defer group.Wait() // nothing in it fails
 	for len(keys) > 0 {
 		end := 2 + int(binary.BigEndian.Uint16(keys))
-		key := ns.key(keys[2:end])
+		key := ns.Key(keys[2:end])
 		keys = keys[end:]
 		if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
 			continue
@@ -83,11 +85,11 @@ func (c *core) warmEach(ctx context.Context, ns *namespace, keys []byte) error {
 			return err
 		}
 		group.Go(func() error {
-			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.name), Key: key.Bytes}
-			b := borrowed{names: c.names}
-			defer b.release()
+			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
+			b := namespaces.Pins{Table: c.names}
+			defer b.Release()
 			r := c.keyHere(ctx, q, key.Bytes, &b, c.clock.Read().Boot+warmTime)
-			ns.warming.count(&r)
+			ns.Warming.Count(&r)
 			return nil
 		})
 	}

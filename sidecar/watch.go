@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -129,12 +131,12 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, c.names.least) {
+		if o.Leased(now.Boot, c.names.Least) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.names.least {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.names.Least {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -161,7 +163,7 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 func (c *session) watch(conn *rpc.Conn) {
 	q := c.req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
-		c.answerError(conn, badNamespace(q.Namespace))
+		c.answerError(conn, namespaces.BadName(q.Namespace))
 		return
 	}
 	if c.watching.Add(1) > maxConnWatch {
@@ -275,7 +277,7 @@ func (c *core) vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.least) ||
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.Least) ||
 		!c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -369,12 +371,12 @@ func TestVirtualVouch(t *testing.T) {
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
-			bo := borrowed{names: a.s.names}
-			defer bo.release()
+			bo := namespaces.Pins{Table: a.s.names}
+			defer bo.Release()
 			now := a.s.clock.Read()
 			r := a.s.execute(q, &bo, now, 0)
 			if r.Status == wire.Moved {
-				bo.release()
+				bo.Release()
 				if !app {
 					return a.s.serveHere(ctx, q, &bo, a.s.deadlineOf(q, now))
 				}

@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -32,13 +34,13 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
-			bo := borrowed{names: a.s.names}
-			defer bo.release()
+			bo := namespaces.Pins{Table: a.s.names}
+			defer bo.Release()
 			now := a.s.clock.Read()
 			if r := a.s.execute(q, &bo, now, 0); r.Status != wire.Moved {
 				return r
 			}
-			bo.release()
+			bo.Release()
 			return a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
 		}
 		time.Sleep(time.Second)
@@ -103,8 +105,8 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.s.l1.Wait()
-		ns := a.s.names.lookup(defaultNamespace)
-		cp, ok := a.s.l1.Get(ns.key(key))
+		ns := a.s.names.Lookup(defaultNamespace)
+		cp, ok := a.s.l1.Get(ns.Key(key))
 		if !ok {
 			t.Fatal("there is no copy")
 		}

@@ -3,6 +3,8 @@ package sidecar
 import (
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -11,7 +13,7 @@ import (
 // it names that one in the request, as its connection's own or in words.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
 	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
-	c := &session{core: &s.core, by: s.access.Caller(unixsock.Peer{UID: 99, GID: 99}), names: borrowed{names: s.names}, work: new(work)}
+	c := &session{core: &s.core, by: s.access.Caller(unixsock.Peer{UID: 99, GID: 99}), names: namespaces.Pins{Table: s.names}, work: new(work)}
 	q := &wire.Request{Op: wire.OpWatch, Namespace: b("theirs"), Options: wire.All}
 	c.req = q
 	if err := c.refusal(); err != nil {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -15,60 +17,60 @@ import (
 // through returns the namespace of a request that writes through, or nil. TOUCH
 // changes nothing at the origin, what is deleted softly is only said to be
 // outdated, and what settles a write was there before.
-func (c *core) through(q *wire.Request) *namespace {
+func (c *core) through(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := c.names.lookup(q.Namespace); ns != nil && ns.through != nil {
+	if ns := c.names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
 }
 
 // mayWrite says why a request cannot be written through.
-func (c *core) mayWrite(ns *namespace, q *wire.Request, key []byte) *wire.Error {
+func (c *core) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
 	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
-		return wire.Errorf(wire.BadRequest, "namespace %s writes through to its origin, which knows no conditions, counters and tokens: SET without a condition, or DELETE", ns.name)
+		return wire.Errorf(wire.BadRequest, "namespace %s writes through to its origin, which knows no conditions, counters and tokens: SET without a condition, or DELETE", ns.Name)
 	}
 	if n := len(q.Value); n > int(c.cfg.MaxValue) {
 		return wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", n, c.cfg.MaxValue)
 	}
-	if err := ns.origin.keys.Check(key); err != nil {
-		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.name, err)
+	if err := ns.Origin.Keys.Check(key); err != nil {
+		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
 	}
 	return nil
 }
 
 // writeThrough writes one key, if this host holds it.
-func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
+func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
 	if err := c.mayWrite(ns, q, k); err != nil {
 		return errorReply(err), true
 	}
-	t := ns.through
+	t := ns.WriteThrough
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
-	defer context.AfterFunc(t.asking, cancel)()
+	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // which goes on without the request
 	own.UntilNS = min(own.UntilNS, uint64(deadline))
-	key := ns.key(bytes.Clone(k))
-	leave, err := t.enter(ctx, key.Hash)
+	key := ns.Key(bytes.Clone(k))
+	leave, err := t.Enter(ctx, key.Hash)
 	if err != nil {
-		t.shed.Add(1)
+		t.Shed.Add(1)
 		return loadError(ns, err), true
 	}
 	result := make(chan wire.Reply, 1)
 	go func() { // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.asking, min(t.timeout, deadline-c.clock.Read().Boot))
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.clock.Read().Boot))
 		r, settled := c.writeNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
-			t.unsettles()
+			t.Unsettles()
 		}
 		leave()
 		result <- r
@@ -80,17 +82,17 @@ func (c *core) writeThrough(ctx context.Context, ns *namespace, q *wire.Request,
 	case r = <-result:
 		return r, r.Status != wire.Moved
 	case <-ctx.Done():
-		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; the outcome is unknown: read the key, or write it again", ns.name)), true
+		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; the outcome is unknown: read the key, or write it again", ns.Name)), true
 	}
 }
 
 // writeNow is writeThrough, in its turn. It says whether that is all: else another
 // host may hold what it has loaded before the origin was done.
-func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
-	t, p := ns.through, key.Hash.Partition()
-	if n := t.unsettled.Load(); n >= maxUnsettled {
-		t.shed.Add(1)
-		return errorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.name, n)), true
+func (c *core) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
+	t, p := ns.WriteThrough, key.Hash.Partition()
+	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
+		t.Shed.Add(1)
+		return errorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
 	}
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
@@ -102,11 +104,11 @@ func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key
 	if c.overdue(untilOf(q)) && !strike.Out(strike.OverdueOrigin) {
 		return c.tooLate(q), true
 	}
-	err := t.write(ctx, q, key.Bytes)
+	err := t.Write(ctx, q, key.Bytes)
 	now = c.clock.Read()
 	c.node.Beat(now.Boot)
 	if held := c.node.Holds(p) == holding; err == nil && held {
-		t.stored.Add(1)
+		t.Stored.Add(1)
 		r = c.wroteThrough(ns, q, key, holding, before.Status, now)
 		return r, r.Status != wire.Timeout
 	}
@@ -114,29 +116,29 @@ func (c *core) writeNow(ctx context.Context, ns *namespace, q *wire.Request, key
 	settled = deleted(&again)
 	switch {
 	case err == nil:
-		t.unknown.Add(1)
+		t.Unknown.Add(1)
 		return lost(), settled
 	case errors.Is(err, loader.ErrNotWritten):
-		t.refused.Add(1)
+		t.Refused.Add(1)
 		if errors.Is(err, loader.ErrBadKey) {
 			return loadError(ns, err), true
 		}
 		return errorReply(wire.Errorf(wire.Origin, "%v", err)), true
 	}
-	t.unknown.Add(1)
+	t.Unknown.Add(1)
 	return errorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
 }
 
 // wroteThrough does here what the origin has done. had says what there was. TIMEOUT
 // says that the holding has ended.
-func (c *core) wroteThrough(ns *namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
+func (c *core) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// Where there is no room, or the origin has perhaps done an earlier write
 		// after this one, who reads the key loads it.
-		if r = c.set(ns, &one, now); r.Status != wire.OK || ns.through.isOvertaken(key.Hash) {
+		if r = c.set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -151,10 +153,10 @@ func (c *core) wroteThrough(ns *namespace, q *wire.Request, key kv.Key, holding 
 }
 
 // invalidate deletes a key here, with the namespace's hold.
-func (c *core) invalidate(ns *namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := borrowed{names: c.names}
-	defer b.release()
-	return c.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.name), HoldMS: q.HoldMS}, key.Bytes, &b, now)
+func (c *core) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
+	b := namespaces.Pins{Table: c.names}
+	defer b.Release()
+	return c.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), HoldMS: q.HoldMS}, key.Bytes, &b, now)
 }
 
 // deleted says whether a deletion has been done.
@@ -167,20 +169,20 @@ const (
 
 // settle deletes a key wherever it is held, and ends when that has been done, or
 // with the namespace's close. It is one of the writes under way.
-func (c *core) settle(ns *namespace, q *wire.Request, key []byte) {
-	t := ns.through
-	defer t.wg.Done()
-	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.name), Keys: [][]byte{key}, HoldMS: q.HoldMS, Options: wire.Settle}
+func (c *core) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
+	t := ns.WriteThrough
+	defer t.Pending.Done()
+	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, HoldMS: q.HoldMS, Options: wire.Settle}
 	for pause := settleFirst; !strike.Out(strike.Settle); pause = min(2*pause, c.node.Bound()/4) {
-		b := borrowed{names: c.names}
-		r := c.deleteMany(t.ctx, again, &b, c.clock.Read().Boot+settleTime)
-		b.release()
+		b := namespaces.Pins{Table: c.names}
+		r := c.deleteMany(t.Context, again, &b, c.clock.Read().Boot+settleTime)
+		b.Release()
 		if deleted(&r.Items[0]) {
 			break
 		}
-		if !sleep(t.ctx, pause) {
+		if !sleep(t.Context, pause) {
 			return
 		}
 	}
-	t.unsettled.Add(-1)
+	t.Unsettled.Add(-1)
 }

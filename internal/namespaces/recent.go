@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"sync/atomic"
@@ -7,10 +7,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// recent is a mean that forgets: each new one counts for an eighth.
-type recent struct{ v atomic.Int64 }
+// Recent is a mean that forgets: each new one counts for an eighth.
+type Recent struct{ v atomic.Int64 }
 
-func (r *recent) add(d time.Duration) {
+func (r *Recent) Add(d time.Duration) {
 	old := r.v.Load()
 	if old == 0 {
 		r.v.Store(int64(d))
@@ -19,7 +19,7 @@ func (r *recent) add(d time.Duration) {
 	r.v.Add((int64(d) - old) / 8)
 }
 
-func (r *recent) mean() time.Duration { return time.Duration(r.v.Load()) }
+func (r *Recent) Mean() time.Duration { return time.Duration(r.v.Load()) }
 
 func newLoadTime(namespace string) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{

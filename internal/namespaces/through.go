@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"cmp"
@@ -26,23 +26,23 @@ import (
 // A request that cannot wait so long is told that the outcome is unknown; the
 // write goes through all of this behind it.
 
-// through is a namespace's write-through.
-type through struct {
+// WriteThrough is a namespace's write-through.
+type WriteThrough struct {
 	writer  loader.Writer
 	places  *loader.Queue
-	timeout time.Duration // of a write
-	ctx     context.Context
+	Timeout time.Duration // of a write
+	Context context.Context
 	cancel  context.CancelFunc
-	asking  context.Context    // the origin; ends with ctx, or before
+	Asking  context.Context    // the origin; ends with ctx, or before
 	end     context.CancelFunc // of that
-	wg      sync.WaitGroup     // of writes under way
+	Pending sync.WaitGroup     // of writes under way
 
 	mu     sync.Mutex
 	closed bool
-	keys   map[kv.Hash]*writing
+	Keys   map[kv.Hash]*writing
 
-	stored, refused, unknown, shed atomic.Int64
-	unsettled                      atomic.Int64 // now
+	Stored, Refused, Unknown, Shed atomic.Int64
+	Unsettled                      atomic.Int64 // now
 }
 
 // writing is the writes of a key: one, and those that wait for it.
@@ -63,31 +63,31 @@ const (
 	defaultWriteTime = 5 * time.Second
 )
 
-func newThrough(w loader.Writer, l *loader.GuardConfig) *through {
-	t := &through{
+func newThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
+	t := &WriteThrough{
 		writer:  w,
 		places:  loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue), cmp.Or(l.QueueTime, defaultQueueTime)),
-		timeout: cmp.Or(l.Timeout, defaultWriteTime),
-		keys:    map[kv.Hash]*writing{},
+		Timeout: cmp.Or(l.Timeout, defaultWriteTime),
+		Keys:    map[kv.Hash]*writing{},
 	}
-	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.asking, t.end = context.WithCancel(t.ctx)
+	t.Context, t.cancel = context.WithCancel(context.Background())
+	t.Asking, t.end = context.WithCancel(t.Context)
 	return t
 }
 
 // close ends the writes under way.
-func (t *through) close() {
+func (t *WriteThrough) close() {
 	t.mu.Lock()
 	t.closed = true
 	t.mu.Unlock()
 	t.cancel()
-	t.wg.Wait()
+	t.Pending.Wait()
 }
 
-// enter waits for a key's turn and for a place. Whoever has them calls leave.
-func (t *through) enter(ctx context.Context, h kv.Hash) (leave func(), err error) {
+// Enter waits for a key's turn and for a place. Whoever has them calls leave.
+func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err error) {
 	t.mu.Lock()
-	w := t.keys[h]
+	w := t.Keys[h]
 	if w == nil {
 		w = &writing{turn: make(chan struct{}, 1)}
 	}
@@ -100,16 +100,16 @@ func (t *through) enter(ctx context.Context, h kv.Hash) (leave func(), err error
 		return nil, fmt.Errorf("%w: %d writes of the key wait already", loader.ErrBusy, w.n)
 	}
 	w.n++
-	t.keys[h] = w
-	t.wg.Add(1)
+	t.Keys[h] = w
+	t.Pending.Add(1)
 	t.mu.Unlock()
 	gone := func() {
 		t.mu.Lock()
 		if w.n--; w.n == 0 {
-			delete(t.keys, h)
+			delete(t.Keys, h)
 		}
 		t.mu.Unlock()
-		t.wg.Done()
+		t.Pending.Done()
 	}
 	select {
 	case w.turn <- struct{}{}:
@@ -137,27 +137,27 @@ func (t *through) enter(ctx context.Context, h kv.Hash) (leave func(), err error
 }
 
 // late is the error of a request that has waited until its end. Nothing was done.
-func (t *through) late(why string) error {
-	if t.asking.Err() != nil {
+func (t *WriteThrough) late(why string) error {
+	if t.Asking.Err() != nil {
 		return loader.ErrClosed
 	}
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
 }
 
-// writes says whether a key is written now: what is loaded of it is not to be
+// Writes says whether a key is written now: what is loaded of it is not to be
 // kept, being perhaps what was there before.
-func (t *through) writes(h kv.Hash) bool {
+func (t *WriteThrough) Writes(h kv.Hash) bool {
 	if t == nil {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.keys[h] != nil
+	return t.Keys[h] != nil
 }
 
-// write asks the origin. A panic of an embedding program's code is that write's
+// Write asks the origin. A panic of an embedding program's code is that write's
 // error, since it would take the caches of all other namespaces with it.
-func (t *through) write(ctx context.Context, q *wire.Request, key []byte) (err error) {
+func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("its Writer panicked: %v", p)
@@ -169,13 +169,13 @@ func (t *through) write(ctx context.Context, q *wire.Request, key []byte) (err e
 	return t.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
 }
 
-func (ns *namespace) throughStats() (s wire.ThroughStats) {
-	t := ns.through
+func (ns *Namespace) WriteThroughStats() (s wire.ThroughStats) {
+	t := ns.WriteThrough
 	if t == nil {
 		return s
 	}
-	s = wire.ThroughStats{Stored: t.stored.Load(), Refused: t.refused.Load(), Unknown: t.unknown.Load(), Shed: t.shed.Load()}
+	s = wire.ThroughStats{Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(), Shed: t.Shed.Load()}
 	s.UnderWay, s.Waiting = t.places.Len()
-	s.Unsettled = t.unsettled.Load()
+	s.Unsettled = t.Unsettled.Load()
 	return s
 }

@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// secrets are what no error may show: a server may repeat what it was sent, and
+// Secrets are what no error may show: a server may repeat what it was sent, and
 // a command may say anything.
-type secrets []string
+type Secrets []string
 
 // hide leaves the secrets out of an error's text.
-func (s secrets) hide(err error) error {
+func (s Secrets) hide(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -28,32 +28,32 @@ func (s secrets) hide(err error) error {
 	if text == err.Error() {
 		return err
 	}
-	return hidden{err, text}
+	return Hidden{err, text}
 }
 
-// source is a source whose errors show none of them.
-func (s secrets) source(from loader.Source) loader.Source {
+// Source is a source whose errors show none of them.
+func (s Secrets) Source(from loader.Source) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := from.Load(ctx, key)
 		return v, s.hide(err)
 	})
 }
 
-// hidden is an error with another text.
-type hidden struct {
+// Hidden is an error with another text.
+type Hidden struct {
 	error
-	text string
+	Text string
 }
 
-func (h hidden) Error() string { return h.text }
-func (h hidden) Unwrap() error { return h.error }
+func (h Hidden) Error() string { return h.Text }
+func (h Hidden) Unwrap() error { return h.error }
 
 // lister is a lister whose errors show none of the secrets.
-func (s secrets) lister(from loader.Lister) loader.Lister { return hidingLister{from, s} }
+func (s Secrets) lister(from loader.Lister) loader.Lister { return hidingLister{from, s} }
 
 type hidingLister struct {
 	from loader.Lister
-	hide secrets
+	hide Secrets
 }
 
 func (h hidingLister) Keys(ctx context.Context, each func(key []byte) error) error {
@@ -61,11 +61,11 @@ func (h hidingLister) Keys(ctx context.Context, each func(key []byte) error) err
 }
 
 // writer is a writer whose errors show none of them.
-func (s secrets) writer(to loader.Writer) loader.Writer { return hidingWriter{to, s} }
+func (s Secrets) writer(to loader.Writer) loader.Writer { return hidingWriter{to, s} }
 
 type hidingWriter struct {
 	to   loader.Writer
-	hide secrets
+	hide Secrets
 }
 
 func (h hidingWriter) Store(ctx context.Context, key []byte, v loader.Value) error {

@@ -1,11 +1,11 @@
-package sidecar
+package namespaces
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// keysIn is how many keys a request reads or writes.
-func keysIn(q *wire.Request) int {
+// KeysIn is how many keys a request reads or writes.
+func KeysIn(q *wire.Request) int {
 	switch q.Op {
 	case wire.OpMGet, wire.OpDelete:
 		return len(q.Keys)
@@ -15,29 +15,29 @@ func keysIn(q *wire.Request) int {
 	return 0
 }
 
-// hitOf is the outcome of a value from somewhere.
-func hitOf(s wire.Source) outcome {
+// HitOf is the outcome of a value from somewhere.
+func HitOf(s wire.Source) Outcome {
 	switch s {
 	case wire.SourceL1:
-		return hitL1
+		return HitL1
 	case wire.SourcePeer:
-		return hitPeer
+		return HitPeer
 	case wire.SourceOrigin:
-		return hitOrigin
+		return HitOrigin
 	}
-	return hitL2
+	return HitL2
 }
 
-func outcomeOf(r *wire.Reply) outcome {
+func OutcomeOf(r *wire.Reply) Outcome {
 	switch r.Status {
 	case wire.OK:
-		return done
+		return Done
 	case wire.Miss, wire.Lease:
-		return miss
+		return Miss
 	case wire.Stale:
-		return stale
+		return Stale
 	case wire.Exists, wire.NotStored:
-		return refused
+		return Refused
 	}
-	return failed
+	return Failed
 }

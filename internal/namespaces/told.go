@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"context"
@@ -33,16 +33,16 @@ func (t told) tell(what string, err error) error {
 			return err
 		}
 	}
-	text := originName(t.namespace, t.kind) + ": "
+	text := OriginName(t.namespace, t.kind) + ": "
 	if errors.Is(err, context.Canceled) {
-		return hidden{err, text + "was given up"}
+		return Hidden{err, text + "was given up"}
 	}
 	t.log.Warn(what, "namespace", t.namespace, "origin", t.kind, "error", err)
-	return hidden{err, text + manner(err) + "; the sidecar's log has more"}
+	return Hidden{err, text + manner(err) + "; the sidecar's log has more"}
 }
 
-// originName is how apps are told of an origin.
-func originName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
+// OriginName is how apps are told of an origin.
+func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 
 // manner is how an origin has failed.
 func manner(err error) string {

@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"context"
@@ -23,15 +23,15 @@ import (
 //
 // What passes does so until a query that begins later.
 
-// known is a namespace's filter.
-type known struct {
-	filter  *loader.Known
-	builder *loader.Rebuilder
+// KeyFilter is a namespace's filter.
+type KeyFilter struct {
+	Filter  *loader.Known
+	Builder *loader.Rebuilder
 	now     func() time.Duration // the boot clock
 }
 
 // newKnown makes a namespace's filter. caughtUp is core's.
-func newKnown(cfg *tableConfig, of loader.KnownConfig, ns *namespace, caughtUp func(context.Context) error) (*known, error) {
+func newKnown(cfg *Config, of loader.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
 	filter, err := loader.NewKnown(of)
 	if err != nil {
 		return nil, err
@@ -39,15 +39,15 @@ func newKnown(cfg *tableConfig, of loader.KnownConfig, ns *namespace, caughtUp f
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
 	builder, err := loader.NewRebuilder(loader.RebuilderConfig{
 		Known: filter,
-		Keys:  loggedLister{ns.origin.known, cfg.Log.With("namespace", ns.name)},
-		Hash:  func(key []byte) kv.Hash { return ns.key(key).Hash },
+		Keys:  loggedLister{ns.Origin.known, cfg.Log.With("namespace", ns.Name)},
+		Hash:  func(key []byte) kv.Hash { return ns.Key(key).Hash },
 		Ready: caughtUp,
 		Now:   now,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &known{filter, builder, now}, nil
+	return &KeyFilter{filter, builder, now}, nil
 }
 
 // loggedLister logs what becomes of its lists.
@@ -67,40 +67,40 @@ func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) err
 	return err
 }
 
-// add says that a key may exist from now on.
-func (k *known) add(h kv.Hash) {
+// Add says that a key may exist from now on.
+func (k *KeyFilter) Add(h kv.Hash) {
 	if k != nil {
-		k.filter.Add(h)
+		k.Filter.Add(h)
 	}
 }
 
-// mayExist asks the filter, of which it is not said here whether it has heard of
+// MayExist asks the filter, of which it is not said here whether it has heard of
 // all changes.
-func (k *known) mayExist(key kv.Key) bool { return k.filter.MayExist(key.Hash, k.now()) }
+func (k *KeyFilter) MayExist(key kv.Key) bool { return k.Filter.MayExist(key.Hash, k.now()) }
 
-func (k *known) missed(set kv.PartitionSet) {
+func (k *KeyFilter) Missed(set kv.PartitionSet) {
 	for p := range set.All() {
-		k.filter.Distrust(p)
+		k.Filter.Distrust(p)
 	}
-	k.builder.Wake()
+	k.Builder.Wake()
 }
 
-// forget says that anything may have changed.
-func (k *known) forget() {
+// Forget says that anything may have changed.
+func (k *KeyFilter) Forget() {
 	if k == nil {
 		return
 	}
 	for p := range uint16(kv.Partitions) {
-		k.filter.Distrust(p)
+		k.Filter.Distrust(p)
 	}
-	k.builder.Wake()
+	k.Builder.Wake()
 }
 
-func (ns *namespace) knownStats() (s wire.KnownStats) {
-	if ns.known == nil {
+func (ns *Namespace) KeyFilterStats() (s wire.KnownStats) {
+	if ns.KeyFilter == nil {
 		return s
 	}
-	f, b := ns.known.filter.Stats(ns.known.now()), ns.known.builder.Stats()
+	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
 	s = wire.KnownStats{
 		InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
 		Builds: int64(f.Builds), Failures: int64(b.Failures),

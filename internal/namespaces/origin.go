@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"context"
@@ -12,21 +12,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// origin is where a namespace's misses are loaded from.
-type origin struct {
-	name   string // the kind, for logs and stats
-	keys   *loader.Keys
-	guard  *loader.Guard
+// Origin is where a namespace's misses are loaded from.
+type Origin struct {
+	Name   string // the kind, for logs and stats
+	Keys   *loader.Keys
+	Guard  *loader.Guard
 	known  loader.Lister               // all keys that there are; nil: there is no filter
 	warm   loader.Lister               // keys to be loaded at the start; nil: none
 	writer loader.Writer               // nil: nothing is written through
-	check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
-	close  func() error
+	Check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
+	Close  func() error
 }
 
-// openOrigin makes what a namespace configures, or nil where it has no origin.
+// OpenOrigin makes what a namespace configures, or nil where it has no origin.
 // It reads the files that are named, and asks no server.
-func openOrigin(namespace string, ns spec, maxValue int, log *slog.Logger) (*origin, error) {
+func OpenOrigin(namespace string, ns Settings, maxValue int, log *slog.Logger) (*Origin, error) {
 	o, err := ns.open(namespace, maxValue, log)
 	if err != nil {
 		return nil, fmt.Errorf("namespace %s: %w", namespace, err)
@@ -34,7 +34,7 @@ func openOrigin(namespace string, ns spec, maxValue int, log *slog.Logger) (*ori
 	return o, nil
 }
 
-func (n *spec) open(namespace string, maxValue int, log *slog.Logger) (*origin, error) {
+func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Origin, error) {
 	if n.Origin == nil {
 		return nil, nil
 	}
@@ -47,19 +47,19 @@ func (n *spec) open(namespace string, maxValue int, log *slog.Logger) (*origin, 
 	if err != nil {
 		return nil, fmt.Errorf("origin.%s: %w", name, err)
 	}
-	o := &origin{name: name, keys: keys, close: opened.Close}
+	o := &Origin{Name: name, Keys: keys, Close: opened.Close}
 	if err := n.uses(opened, o, told{namespace, name, log}); err != nil {
-		_ = o.close() // nothing is lost
+		_ = o.Close() // nothing is lost
 		return nil, err
 	}
 	return o, nil
 }
 
 // uses makes what asks an opened origin.
-func (n *spec) uses(opened *loader.Origin, o *origin, told told) (err error) {
-	hide := secrets(opened.Secrets)
+func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error) {
+	hide := Secrets(opened.Secrets)
 	o.checks(hide, opened.Source)
-	if o.guard, err = loader.NewGuard(told.source(hide.source(opened.Source)), n.Guard); err != nil {
+	if o.Guard, err = loader.NewGuard(told.source(hide.Source(opened.Source)), n.Guard); err != nil {
 		return err
 	}
 	lister := func(l loader.List) (loader.Lister, error) {
@@ -95,13 +95,13 @@ func (n *spec) uses(opened *loader.Origin, o *origin, told told) (err error) {
 }
 
 // checks has o.check ask a part of the origin too, if it can be asked.
-func (o *origin) checks(hide secrets, part any) {
+func (o *Origin) checks(hide Secrets, part any) {
 	c, ok := part.(interface{ Check(context.Context) error })
 	if !ok {
 		return
 	}
-	before := o.check
-	o.check = func(ctx context.Context) error {
+	before := o.Check
+	o.Check = func(ctx context.Context) error {
 		if before != nil {
 			if err := before(ctx); err != nil {
 				return err
@@ -115,24 +115,24 @@ func (o *origin) checks(hide secrets, part any) {
 // configured fits.
 const checkTime = 5 * time.Second
 
-// checkOrigins asks the origins whether what is configured fits them: a query
+// CheckOrigins asks the origins whether what is configured fits them: a query
 // with the wrong columns would fail at every load. One that cannot be asked now
 // is no reason not to start: what is cached elsewhere is served without it.
-func (n *namespaces) checkOrigins(ctx context.Context, log *slog.Logger) error {
+func (n *Table) CheckOrigins(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	var group errgroup.Group
-	for name, ns := range n.all() {
-		if ns.origin == nil || ns.origin.check == nil {
+	for name, ns := range n.All() {
+		if ns.Origin == nil || ns.Origin.Check == nil {
 			continue
 		}
 		group.Go(func() error {
-			err := ns.origin.check(ctx)
+			err := ns.Origin.Check(ctx)
 			if errors.Is(err, loader.ErrPermanent) {
 				return fmt.Errorf("namespace %s: %w", name, err)
 			}
 			if err != nil {
-				log.Warn("an origin cannot be asked whether what is configured fits it", "namespace", name, "origin", ns.origin.name, "error", err)
+				log.Warn("an origin cannot be asked whether what is configured fits it", "namespace", name, "origin", ns.Origin.Name, "error", err)
 			}
 			return nil
 		})

@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"log/slog"
@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// tableConfig describes the namespaces of a host.
-type tableConfig struct {
+// Config describes the namespaces of a host.
+type Config struct {
 	Seed     uint64        // of the cluster
 	Max      int           // names at once
 	Bound    time.Duration // of staleness, the cluster's
@@ -17,12 +17,12 @@ type tableConfig struct {
 	Clock    kv.Clock
 	Log      *slog.Logger
 
-	Configured map[string]spec
-	Others     spec // of names that are not configured
+	Configured map[string]Settings
+	Others     Settings // of names that are not configured
 }
 
-// spec is the settings of one namespace, with every default filled in.
-type spec struct {
+// Settings is the settings of one namespace, with every default filled in.
+type Settings struct {
 	TTL        time.Duration // of writes and loads that bring none; zero is no expiry
 	StaleLimit time.Duration // how long a soft deletion leaves the old value
 	Hold       time.Duration // how long after a deletion loads are not kept
@@ -37,18 +37,18 @@ type spec struct {
 	MaxKey       int
 	WriteThrough bool
 	Guard        loader.GuardConfig
-	Known        *knownSpec
-	Warm         *warmSpec
+	Known        *FilterSettings
+	Warm         *WarmSettings
 }
 
-// knownSpec is the settings of a filter of existing keys.
-type knownSpec struct {
+// FilterSettings is the settings of a filter of existing keys.
+type FilterSettings struct {
 	Filter loader.KnownConfig
 	List   loader.List
 }
 
-// warmSpec is the settings of keys that are loaded at the start.
-type warmSpec struct {
+// WarmSettings is the settings of keys that are loaded at the start.
+type WarmSettings struct {
 	Rate float64 // loads per second
 	Keys int     // of this host, at most
 	List loader.List

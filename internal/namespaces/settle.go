@@ -1,4 +1,4 @@
-package sidecar
+package namespaces
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -18,40 +18,40 @@ import (
 // Each is tried again until then, also while this host leaves. At most maxUnsettled
 // of a namespace, and those under way by then, wait so; meanwhile no write begins.
 
-// maxUnsettled bounds the writes of a namespace that are not settled: a goroutine
+// MaxUnsettled bounds the writes of a namespace that are not settled: a goroutine
 // and a key each.
-const maxUnsettled = 1024
+const MaxUnsettled = 1024
 
-// unsettles counts a write that is not settled; settle follows. It is called in the
+// Unsettles counts a write that is not settled; settle follows. It is called in the
 // write's turn.
-func (t *through) unsettles() {
-	t.unsettled.Add(1)
-	t.wg.Add(1)
+func (t *WriteThrough) Unsettles() {
+	t.Unsettled.Add(1)
+	t.Pending.Add(1)
 }
 
-// busy says whether writes are under way, or not settled.
-func (t *through) busy() bool {
+// Busy says whether writes are under way, or not settled.
+func (t *WriteThrough) Busy() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.keys) > 0 || t.unsettled.Load() > 0
+	return len(t.Keys) > 0 || t.Unsettled.Load() > 0
 }
 
-// overtake is told of a late write of a key, before the key is deleted for it.
-func (t *through) overtake(h kv.Hash) {
+// Overtake is told of a late write of a key, before the key is deleted for it.
+func (t *WriteThrough) Overtake(h kv.Hash) {
 	if t == nil || strike.Out(strike.Overtaken) {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w := t.keys[h]; w != nil {
+	if w := t.Keys[h]; w != nil {
 		w.overtaken = true
 	}
 }
 
-// isOvertaken says whether the write whose turn it is must not be stored. It is
+// IsOvertaken says whether the write whose turn it is must not be stored. It is
 // asked after it has been: so either the late write's deletion removes it, or this.
-func (t *through) isOvertaken(h kv.Hash) bool {
+func (t *WriteThrough) IsOvertaken(h kv.Hash) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.keys[h].overtaken
+	return t.Keys[h].overtaken
 }
