@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,22 +67,15 @@ type Config struct {
 }
 
 func (c Config) withDefaults() Config {
-	def(&c.Conns, 2)
-	def(&c.DialTimeout, 250*time.Millisecond)
-	def(&c.RequestTimeout, time.Second)
-	def(&c.LoadTimeout, 30*time.Second)
-	def(&c.WaitTimeout, 10*time.Second)
-	def(&c.MaxCalls, 1024)
-	def(&c.MaxLoads, 4096)
-	def(&c.Namespace, "default")
+	c.Conns = cmp.Or(c.Conns, 2)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, time.Second)
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, 30*time.Second)
+	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
+	c.MaxCalls = cmp.Or(c.MaxCalls, 1024)
+	c.MaxLoads = cmp.Or(c.MaxLoads, 4096)
+	c.Namespace = cmp.Or(c.Namespace, "default")
 	return c
-}
-
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
-	}
 }
 
 // ReadToken returns the token in a file, as Config.TokenFile has it; "" is no file. An

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ type space struct {
 }
 
 func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
-	def(&cfg.Bound, time.Second)
+	cfg.Bound = cmp.Or(cfg.Bound, time.Second)
 	if cfg.Bytes < minNearBytes || cfg.Bound < minNearBound || cfg.Bound > maxNearBound {
 		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v", ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,7 +64,7 @@ type Event struct {
 // ErrClosed.
 func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		def(&o.Beat, time.Second)
+		o.Beat = cmp.Or(o.Beat, time.Second)
 		if len(o.Keys) > wire.MaxKeys || o.Beat < time.Millisecond || o.Beat > time.Hour {
 			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
 			return
@@ -188,7 +189,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	if namespace == "" {
 		namespace = f.cfg.Namespace
 	}
-	def(&namespace, "default")
+	namespace = cmp.Or(namespace, "default")
 	var names map[uint64]string
 	if len(keys) > 0 {
 		if f.welcome.Hash.Name != wire.HashName {

@@ -79,7 +79,7 @@ func (r *Rebuilder) Stats() RebuilderStats {
 // Run builds until ctx is done. It has no goroutine of its own.
 func (r *Rebuilder) Run(ctx context.Context) {
 	failures := 0
-	for more := sleep(ctx, random(r.cfg.Gap)); more; {
+	for more := kv.Sleep(ctx, random(r.cfg.Gap)); more; {
 		begun, err := r.build(ctx)
 		if ctx.Err() != nil {
 			return
@@ -89,7 +89,7 @@ func (r *Rebuilder) Run(ctx context.Context) {
 			failures = 0
 			more = r.rest(ctx, begun)
 		} else {
-			more = sleep(ctx, r.cfg.Gap+Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
+			more = kv.Sleep(ctx, r.cfg.Gap+Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
 			failures++
 		}
 	}
@@ -105,7 +105,7 @@ func (r *Rebuilder) rest(ctx context.Context, begun time.Time) bool {
 	case <-timer.C:
 		return true
 	case <-r.wake:
-		return sleep(ctx, max(time.Until(begun.Add(r.cfg.Gap)), random(r.cfg.Gap)))
+		return kv.Sleep(ctx, max(time.Until(begun.Add(r.cfg.Gap)), random(r.cfg.Gap)))
 	}
 }
 
@@ -161,16 +161,4 @@ func (r *Rebuilder) note(err error, took time.Duration) {
 // random is a part of a time.
 func random(most time.Duration) time.Duration {
 	return time.Duration(rand.Float64() * float64(most))
-}
-
-// sleep returns false as soon as ctx is done.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

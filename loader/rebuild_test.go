@@ -53,7 +53,7 @@ func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
 	if l.during != nil {
 		l.during()
 	}
-	if !sleep(ctx, l.took) {
+	if !kv.Sleep(ctx, l.took) {
 		return ctx.Err()
 	}
 	return err
@@ -199,7 +199,7 @@ func TestRebuildReady(t *testing.T) {
 	lost := errors.New("a host is lost")
 	l := &lister{n: 100}
 	rebuilding(t, l, func(ctx context.Context) error {
-		if !sleep(ctx, time.Minute) {
+		if !kv.Sleep(ctx, time.Minute) {
 			return ctx.Err()
 		}
 		if cut.Load() {

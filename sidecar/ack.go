@@ -71,7 +71,7 @@ func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadlin
 	for _, g := range groups {
 		for n, i := range g.of {
 			if !g.all[n] {
-				answers[i] = errorReply(notByAll)
+				answers[i] = wire.ErrorReply(notByAll)
 			}
 		}
 	}
@@ -150,7 +150,7 @@ func (c *core) appliedBy(ctx context.Context, until, deadline time.Duration) boo
 		if left <= 0 {
 			return true
 		}
-		if ctx.Err() != nil || !sleep(ctx, left) {
+		if ctx.Err() != nil || !kv.Sleep(ctx, left) {
 			return false
 		}
 	}

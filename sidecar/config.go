@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -227,7 +228,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer", len(names), DefaultNamespace, c.MaxNamespaces)
 	}
 	c.Namespaces = names
-	def(&c.MaxConnections, rpc.DefaultLimits.MaxConns)
+	c.MaxConnections = cmp.Or(c.MaxConnections, rpc.DefaultLimits.MaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		return c, fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
@@ -274,11 +275,11 @@ func (c Config) clusterDefaults() (Config, error) {
 			c.Bind = defaultBind
 		}
 	}
-	def(&c.Cluster, cluster.DefaultCluster)
-	def(&c.PartitionPolicy, cluster.Available)
-	def(&c.MaxStaleness, cluster.DefaultBound)
-	def(&c.MaxClockSkew, cluster.DefaultMaxSkew)
-	def(&c.Weight, cluster.WeightOf(int64(c.L2Size)))
+	c.Cluster = cmp.Or(c.Cluster, cluster.DefaultCluster)
+	c.PartitionPolicy = cmp.Or(c.PartitionPolicy, cluster.Available)
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
+	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, cluster.DefaultMaxSkew)
+	c.Weight = cmp.Or(c.Weight, cluster.WeightOf(int64(c.L2Size)))
 	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
 		return c, fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
 	}
@@ -334,13 +335,6 @@ func (c *Config) clusterConfig() cluster.Config {
 		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "", Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
 		Policy: c.PartitionPolicy, Voters: c.Voters,
 		Clock: c.Clock, Log: c.Log, Network: c.network,
-	}
-}
-
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
 	}
 }
 

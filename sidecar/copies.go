@@ -65,7 +65,7 @@ func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now 
 // request asks for that.
 func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
 	*r = wire.Reply{
-		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: remaining(cp.Deadline, now), Source: source,
+		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: cp.Deadline.TTLms(now.Boot), Source: source,
 		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
 	}
 	if cp.Absent {
@@ -94,14 +94,6 @@ func (c *core) endOf(ttlMS int64, asked time.Duration) time.Duration {
 	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
 }
 
-// endsBy is an end as a deadline, which is not after it.
-func endsBy(end time.Duration) kv.Deadline {
-	if end == 0 {
-		return 0
-	}
-	return min(max(1, kv.Deadline(end/time.Millisecond)), kv.MaxDeadline)
-}
-
 // take keeps what the owner has answered, and a copy of a value if nothing has
 // outdated it.
 func (c *core) take(cl *call, r *wire.Reply) {
@@ -121,7 +113,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	}
 	cp := &l1.Copy{
 		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
-		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: endsBy(cl.ends),
+		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: kv.Before(cl.ends),
 	}
 	cp.SetBytes(cl.key.Bytes, r.Value)
 	cl.copy = cp

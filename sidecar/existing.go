@@ -14,7 +14,7 @@ import (
 func (c *core) caughtUp(ctx context.Context) error {
 	begun := c.clock.Read().Boot
 	for !c.leasedSince(begun) {
-		if !sleep(ctx, c.node.Bound()/8) {
+		if !kv.Sleep(ctx, c.node.Bound()/8) {
 			return ctx.Err()
 		}
 	}

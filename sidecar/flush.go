@@ -19,7 +19,7 @@ import (
 func (c *core) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
-		return errorReply(bad)
+		return wire.ErrorReply(bad)
 	}
 	b.Release()
 	c.empty(c.names.Named(name), func(id kv.NamespaceID) { c.store.Clear(id, now) })
@@ -47,10 +47,10 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
-		return errorReply(bad)
+		return wire.ErrorReply(bad)
 	}
 	if bad := c.names.Claim(name, b.Member); bad != nil {
-		return errorReply(bad)
+		return wire.ErrorReply(bad)
 	}
 	defer c.names.Unclaim(name)
 	b.Release()
@@ -58,7 +58,7 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *namespaces.
 	defer cancel()
 	floor, bad := c.node.Flush(ctx, name)
 	if bad != nil {
-		return errorReply(bad)
+		return wire.ErrorReply(bad)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }

@@ -17,9 +17,9 @@ import (
 func (c *core) forget(node kv.NodeID) wire.Reply {
 	switch known, err := c.node.Forget(node); {
 	case errors.Is(err, cluster.ErrSelf):
-		return errorReply(wire.Errorf(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node))
 	case err != nil:
-		return errorReply(wire.Errorf(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again", node, c.cfg.Node, err))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again", node, c.cfg.Node, err))
 	case !known:
 		return wire.Reply{Status: wire.Miss}
 	}
@@ -48,7 +48,7 @@ func (c *core) forgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply
 	}
 	if len(unasked) > 0 {
 		slices.Sort(unasked)
-		return errorReply(wire.Errorf(wire.Timeout, "%s did not answer, and may list %s still: try again once they do", strings.Join(unasked, ", "), node))
+		return wire.ErrorReply(wire.Errorf(wire.Timeout, "%s did not answer, and may list %s still: try again once they do", strings.Join(unasked, ", "), node))
 	}
 	return all
 }

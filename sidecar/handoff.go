@@ -170,7 +170,7 @@ func (h *handoff) pull(ctx context.Context, src *source) {
 				h.c.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.from.Node, "batch", batch, "error", err)
 				break
 			}
-			if !sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
+			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
 				break
 			}
 			continue
@@ -186,17 +186,6 @@ func (h *handoff) pull(ctx context.Context, src *source) {
 	}
 	for p := range src.partitions.All() {
 		h.incoming[p].CompareAndSwap(src, nil)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -269,7 +258,7 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	}
 	entry := kv.Entry{
 		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
-		Deadline: endsBy(h.c.endOf(e.TTLMS, sent.Boot)),
+		Deadline: kv.Before(h.c.endOf(e.TTLMS, sent.Boot)),
 	}
 	if strike.Out(strike.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)

@@ -94,9 +94,9 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	var busy *wire.Error
 	switch {
 	case errors.As(err, &busy):
-		return errorReply(busy)
+		return wire.ErrorReply(busy)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return errorReply(waitedInVain)
+		return wire.ErrorReply(waitedInVain)
 	}
 	return loadError(ns, err)
 }
@@ -177,13 +177,13 @@ func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 			return c.outcome(cl, q, began)
 		}
 		if !c.waitFor(ctx, cl, deadline) {
-			return errorReply(waitedInVain)
+			return wire.ErrorReply(waitedInVain)
 		}
 		if own := !cl.serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
 			return c.outcome(cl, q, began)
 		}
 		if c.clock.Read().Boot >= deadline {
-			return errorReply(waitedInVain)
+			return wire.ErrorReply(waitedInVain)
 		}
 	}
 }
@@ -198,7 +198,7 @@ func (c *core) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wi
 		return wire.Reply{}
 	}
 	if len(q.Value) > int(c.cfg.MaxValue) {
-		return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.cfg.MaxValue))
+		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.cfg.MaxValue))
 	}
 	if !ok {
 		return notStored("the token is none that the present holder of the key %.64q has issued: use the value, and ask again next time", q.Key)

@@ -120,7 +120,7 @@ func (c *core) newLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loa
 // load answers a read of a key that is missing here from the origin.
 func (c *core) load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
-		return errorReply(wire.Errorf(wire.BadRequest, "%v", err))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
 	}
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
@@ -157,7 +157,7 @@ func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *
 		}
 		a.TTLMS = 1
 		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version {
-			a.TTLMS = remaining(info.Deadline, now)
+			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		}
 		if q.Has(wire.Vouch) {
 			c.vouchAs(&a, r.Version)
@@ -178,11 +178,11 @@ func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *
 func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	switch {
 	case errors.Is(err, loader.ErrBusy):
-		return errorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.Name, err))
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.Name, err))
 	case errors.Is(err, loader.ErrBadKey):
-		return errorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err))
 	case errors.Is(err, loader.ErrClosed):
-		return errorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
 	}
 	status, text := wire.Origin, err.Error()
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
@@ -197,7 +197,7 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	default: // of the loads themselves
 		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": " + text
 	}
-	return errorReply(wire.Errorf(status, "%s", text))
+	return wire.ErrorReply(wire.Errorf(status, "%s", text))
 }
 
 // refresh loads a key in the background, unless somebody does.
@@ -279,6 +279,6 @@ func oldOf(s *segment.Stale) loader.Old {
 func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
 	return wire.Reply{
 		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
-		TTLMS: remaining(old.Deadline, now), AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
+		TTLMS: old.Deadline.TTLms(now.Boot), AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
 	}
 }

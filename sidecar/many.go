@@ -75,7 +75,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 				continue
 			}
 			if err != nil {
-				items[i] = errorReply(err)
+				items[i] = wire.ErrorReply(err)
 				continue
 			}
 			key := ns.Key(q.Keys[i])
@@ -162,7 +162,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 	total := 0
 	for i := range items {
 		if total > wire.MaxMGetAnswer {
-			items[i] = errorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key"))
+			items[i] = wire.ErrorReply(wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key"))
 		}
 		total += len(items[i].Value)
 	}
@@ -244,7 +244,7 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	}
 	fail := func(e *wire.Error) {
 		for _, i := range list {
-			items[i] = errorReply(e)
+			items[i] = wire.ErrorReply(e)
 		}
 	}
 	left := deadline - c.clock.Read().Boot

@@ -33,10 +33,10 @@ func (c *core) members() []wire.Member {
 // ring says whose a key is, and whether this host holds it.
 func (c *core) ring(q *wire.Request) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(namespaces.BadName(q.Namespace))
+		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	p := c.hash(q.Namespace, q.Key).Partition()
 	place := wire.Place{Partition: int(p)}
@@ -46,7 +46,7 @@ func (c *core) ring(q *wire.Request) wire.Reply {
 	if c.node.Holds(p) != 0 {
 		place.Holder = c.cfg.Node
 	}
-	return bodyReply(place)
+	return wire.BodyReply(place)
 }
 
 // ringThere is ring, and asks the owner whether it is the holder.
@@ -67,7 +67,7 @@ func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
 		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
 		place.Holder = theirs.Holder
 	}
-	return bodyReply(place)
+	return wire.BodyReply(place)
 }
 
 // serve is serveNow, and waits until a write with ack=all is acknowledged by all.
@@ -111,7 +111,7 @@ func (c *core) statsCluster(ctx context.Context, q *wire.Request, own wire.Stats
 		}
 	}
 	slices.SortFunc(all.Nodes, func(a, b wire.Stats) int { return cmp.Compare(a.Node, b.Node) })
-	return bodyReply(all)
+	return wire.BodyReply(all)
 }
 
 // said is what a host has answered.

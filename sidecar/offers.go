@@ -185,7 +185,7 @@ func (h *handoff) given(of part) iter.Seq[handed] {
 func (g *handed) entry(now kv.Moment) wire.Entry {
 	return wire.Entry{
 		Namespace: g.namespace, Key: g.Key.Bytes, Value: g.Value, Flags: g.Flags, Version: uint64(g.Version),
-		TTLMS: remaining(g.Deadline, now), Hits: g.hits, Absent: g.Absent,
+		TTLMS: g.Deadline.TTLms(now.Boot), Hits: g.hits, Absent: g.Absent,
 	}
 }
 
@@ -234,20 +234,20 @@ func (h *handoff) pulled(o *offer, pl *pull) {
 func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
 	o, pl, err := h.pullOf(from, q)
 	if err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	if o == nil {
-		return bodyReply(wire.Pulled{Done: true})
+		return wire.BodyReply(wire.Pulled{Done: true})
 	}
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	switch {
 	case pl.closed:
-		return bodyReply(wire.Pulled{Done: true})
+		return wire.BodyReply(wire.Pulled{Done: true})
 	case q.Batch == pl.batch:
 		h.fill(pl)
 	case q.Batch+1 != pl.batch:
-		return errorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))
 	}
 	now := h.c.clock.Read()
 	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
@@ -259,7 +259,7 @@ func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
 	if b.Done && len(b.Entries) == 0 { // nothing will be asked for after that
 		h.pulled(o, pl)
 	}
-	return bodyReply(b)
+	return wire.BodyReply(b)
 }
 
 // fill makes a pull's next batch, of one part. Its lock is held.
@@ -293,7 +293,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {
-		return bodyReply(wire.Fetched{})
+		return wire.BodyReply(wire.Fetched{})
 	}
 	key := ns.Key(q.Key)
 	now := h.c.clock.Read()
@@ -307,15 +307,15 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	h.mu.Unlock()
 	f := wire.Fetched{AsOf: uint64(last.asOf)}
 	if last.asOf == 0 {
-		return bodyReply(f) // nothing of the partition was released to that ballot
+		return wire.BodyReply(f) // nothing of the partition was released to that ballot
 	}
 	if value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
 		f.Found = true
 		f.Entry = wire.Entry{
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
-			TTLMS: remaining(info.Deadline, now), Absent: info.Absent,
+			TTLMS: info.Deadline.TTLms(now.Boot), Absent: info.Absent,
 		}
 		h.counts.given.Add(1)
 	}
-	return bodyReply(f)
+	return wire.BodyReply(f)
 }

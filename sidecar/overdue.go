@@ -58,5 +58,5 @@ func (c *core) overdueHere(until time.Duration) bool {
 func (c *core) tooLate(q *wire.Request) wire.Reply {
 	c.counts.overdue.Add(1)
 	late := c.clock.Read().Boot - untilOf(q)
-	return errorReply(wire.Errorf(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op, late.Round(time.Microsecond)))
+	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op, late.Round(time.Microsecond)))
 }

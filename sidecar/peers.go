@@ -50,14 +50,14 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		}
 		deadline := c.core.deadlineOf(&q, c.now)
 		answer = func() wire.Reply {
-			return bodyReply(wire.AppliedBy{All: c.core.applied(context.Background(), a.Partitions, deadline)})
+			return wire.BodyReply(wire.AppliedBy{All: c.core.applied(context.Background(), a.Partitions, deadline)})
 		}
 	case wire.OpProbe:
 		var p wire.Probe
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return bodyReply(c.s.probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.s.probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
@@ -135,7 +135,7 @@ func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *namesp
 		}
 		b.Release()
 		if !c.wait(ctx, changed, until) {
-			return errorReply(wire.Errorf(wire.Unavailable, "the key's partition is being taken over: try again"))
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "the key's partition is being taken over: try again"))
 		}
 	}
 }

@@ -91,7 +91,7 @@ func (p *pending) long() []byte {
 
 // dropped ends a read of a connection that has ended.
 func (p *pending) dropped() []byte {
-	r := errorReply(wire.Errorf(wire.Busy, "the connection has ended"))
+	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
 	return p.end(nil, &r)
 }
 

@@ -74,7 +74,7 @@ func (c *session) mget(conn *rpc.Conn) {
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
-			c.item(conn, c.core.names.None, errorReply(err))
+			c.item(conn, c.core.names.None, wire.ErrorReply(err))
 			continue
 		}
 		head := len(conn.Out)
@@ -84,13 +84,13 @@ func (c *session) mget(conn *rpc.Conn) {
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
-				c.item(conn, ns, errorReply(err))
+				c.item(conn, ns, wire.ErrorReply(err))
 				continue
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
 			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
-				c.reply = errorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
+				c.reply = wire.ErrorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}
 		switch c.reply.Status {
@@ -104,7 +104,7 @@ func (c *session) mget(conn *rpc.Conn) {
 		default:
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale one
-				c.reply = errorReply(err)
+				c.reply = wire.ErrorReply(err)
 			}
 			c.item(conn, ns, c.reply)
 		}

@@ -93,27 +93,15 @@ func (c *core) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	case wire.OpRing:
 		return c.ring(q)
 	case wire.OpMembers:
-		return bodyReply(c.members())
+		return wire.BodyReply(c.members())
 	case wire.OpForget:
 		return c.forget(kv.NodeID(q.Key))
 	}
-	return errorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
+	return wire.ErrorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
 }
 
 // features are the ops that are served, as HELLO names them.
 var features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "forget", "ping"}
-
-func errorReply(e *wire.Error) wire.Reply {
-	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
-}
-
-func bodyReply(v any) wire.Reply {
-	b, err := wire.MarshalBody(v)
-	if err != nil {
-		return errorReply(wire.Errorf(wire.Internal, "%v", err))
-	}
-	return wire.Reply{Body: b}
-}
 
 func checkKey(key []byte) *wire.Error {
 	if !kv.ValidKey(key) {
@@ -125,11 +113,11 @@ func checkKey(key []byte) *wire.Error {
 // onKey runs a write of one key inside its namespace.
 func (c *core) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := checkKey(q.Key); err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	ns, err := b.Write(q.Namespace)
 	if err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	partition := ns.Key(q.Key).Hash.Partition()
 	holding := c.node.Holds(partition)
@@ -169,7 +157,7 @@ func (c *core) still(partition uint16, holding uint32) bool {
 
 // lost answers a write during which the holding has ended.
 func lost() wire.Reply {
-	return errorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
+	return wire.ErrorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
 // holdsAll says whether this host holds the partitions of all keys.
@@ -188,7 +176,7 @@ func (c *core) holdsAll(keys []kv.Hash) bool {
 // counts for nothing.
 func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := checkKey(key); err != nil {
-		*r = errorReply(err)
+		*r = wire.ErrorReply(err)
 		return dst, 0, c.names.None
 	}
 	if ns = b.Read(q.Namespace); ns == nil {
@@ -222,13 +210,13 @@ func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte
 		}
 		return dst, 0, ns
 	case info.Absent:
-		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
+		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
 		c.vouchAs(r, asOf)
 		return dst, 0, ns
 	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) && !q.Has(wire.NoLoad):
 		c.refreshEarly(ns, k, info.Deadline, now)
 	}
-	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: remaining(info.Deadline, now)}
+	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
 	c.vouchAs(r, asOf)
 	if info.Size <= limit {
 		r.Source = wire.SourceL2
@@ -268,7 +256,7 @@ func (c *core) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r 
 // is on this host.
 func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
-		return errorReply(namespaces.BadName(q.Namespace))
+		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	if q.Op == wire.OpLease && fetched == 0 {
 		return moved() // the token needs a slot
@@ -281,15 +269,6 @@ func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply 
 		}
 	}
 	return wire.Reply{Status: wire.Miss}
-}
-
-// remaining is a TTL as it travels: whole milliseconds, at least one, and zero
-// for no expiry.
-func remaining(d kv.Deadline, now kv.Moment) int64 {
-	if d == 0 {
-		return 0
-	}
-	return max(1, int64(d.Remaining(now.Boot)/time.Millisecond))
 }
 
 var modes = [...]segment.Mode{
@@ -328,12 +307,12 @@ func (c *core) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, 
 		return c.tooLate(q)
 	case segment.TooLarge:
 		if size, most := len(q.Value), int(c.cfg.MaxValue); size > most {
-			return errorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
+			return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
 		}
-		return errorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
+		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
 			ns.Name, Size(c.store.NamespaceStats(ns.ID).Quota)))
 	}
-	return errorReply(wire.Errorf(wire.Busy, "no memory could be freed, since all of it is being read: try again"))
+	return wire.ErrorReply(wire.Errorf(wire.Busy, "no memory could be freed, since all of it is being read: try again"))
 }
 
 func (c *core) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
@@ -368,12 +347,12 @@ func (c *core) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wir
 // name without a slot has none, and gets none.
 func (c *core) deleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	if err := checkKey(key); err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	name := q.Namespace
 	ns := b.Read(name)
 	if ns == nil && !kv.ValidNamespace(string(name)) {
-		return errorReply(namespaces.BadName(name))
+		return wire.ErrorReply(namespaces.BadName(name))
 	}
 	hash := c.hash(name, key)
 	partition := hash.Partition()

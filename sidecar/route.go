@@ -105,7 +105,7 @@ func (c *core) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pins
 			return c.readSlotless(ctx, q, deadline)
 		}
 		if err != nil {
-			return errorReply(err)
+			return wire.ErrorReply(err)
 		}
 		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
@@ -144,7 +144,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *namespace
 	}
 	ns, err := b.Write(q.Namespace)
 	if err != nil {
-		return errorReply(err), true
+		return wire.ErrorReply(err), true
 	}
 	key := ns.Key(k)
 	partition := key.Hash.Partition()
@@ -157,7 +157,7 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *namespace
 	if src != nil {
 		b.Release()
 		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
-			return errorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
 		}
 	}
 	if src != nil || !waits { // else all that was on its way has come
@@ -210,9 +210,9 @@ func (c *core) nobody(q *wire.Request) wire.Reply {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 	}
 	if why := c.node.Outcast(); why != "" {
-		return errorReply(wire.Errorf(wire.Unavailable, "this host is in no cluster: %s", why))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "this host is in no cluster: %s", why))
 	}
-	return errorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
+	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
 }
 
 // reaches says whether it makes sense to pass a write on to an owner. One that
@@ -252,10 +252,10 @@ func (c *core) wait(ctx context.Context, changed <-chan struct{}, deadline time.
 func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	left := deadline - c.clock.Read().Boot
 	if left <= 0 {
-		return errorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
 	}
 	if !c.reaches(owner) {
-		return errorReply(unreached(owner))
+		return wire.ErrorReply(unreached(owner))
 	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
@@ -265,13 +265,13 @@ func (c *core) write(ctx context.Context, owner *cluster.Owner, q *wire.Request,
 	if err := c.node.Do(ctx, owner.Process, left, &out, &a); err != nil {
 		c.counts.peerErrors.Add(1)
 		if errors.Is(err, rpc.ErrFull) {
-			return errorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
+			return wire.ErrorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
 		}
 		if peer.NotExecuted(err) {
-			return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
 		}
 		c.unknown(key)
-		return errorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	}
 	r := owned(&a.Reply)
 	c.wrote(key, &r)
@@ -362,7 +362,7 @@ func (c *core) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, 
 
 func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 	if q.Has(wire.Fresh) {
-		return errorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, did not answer in time", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, did not answer in time", owner.Node))
 	}
 	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 }
@@ -372,7 +372,7 @@ func (c *core) outcome(cl *call, q *wire.Request, began time.Duration) wire.Repl
 	switch {
 	case !cl.serves(began):
 		if errors.Is(cl.err, rpc.ErrNoRoom) {
-			return errorReply(wire.Errorf(wire.Busy, "%v", cl.err))
+			return wire.ErrorReply(wire.Errorf(wire.Busy, "%v", cl.err))
 		}
 		if cl.err != nil {
 			c.counts.peerErrors.Add(1)

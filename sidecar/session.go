@@ -246,7 +246,7 @@ func (c *session) serve(conn *rpc.Conn) {
 			c.later(conn)
 			return
 		}
-		c.reply = bodyReply(c.s.stats())
+		c.reply = wire.BodyReply(c.s.stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
@@ -403,7 +403,7 @@ func (c *session) leased(q *wire.Request) {
 }
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
-	c.reply = errorReply(err)
+	c.reply = wire.ErrorReply(err)
 	c.tally.add(c.core.names.None, c.req.Op, namespaces.Failed)
 	c.answer(conn)
 }
@@ -417,21 +417,21 @@ func (c *session) answer(conn *rpc.Conn) {
 func (c *session) welcome() wire.Reply {
 	h := &c.req.Hello
 	if !slices.Contains(h.Versions, wire.Version) {
-		return errorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
+		return wire.ErrorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
 	}
 	if err := c.by.Show(h.Token); err != nil {
-		return errorReply(err)
+		return wire.ErrorReply(err)
 	}
 	if h.Namespace != "" {
 		if !kv.ValidNamespace(h.Namespace) {
-			return errorReply(namespaces.BadName([]byte(h.Namespace)))
+			return wire.ErrorReply(namespaces.BadName([]byte(h.Namespace)))
 		}
 		c.ns = []byte(h.Namespace)
 	}
 	c.hello = true
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.s.server.Limits()
-	return bodyReply(wire.Welcome{
+	return wire.BodyReply(wire.Welcome{
 		Version: wire.Version, Node: c.core.cfg.Node, Server: c.core.cfg.Version, Features: features,
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: int(c.core.cfg.MaxValue), Frame: l.MaxFrame, Keys: wire.MaxKeys,

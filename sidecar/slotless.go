@@ -30,7 +30,7 @@ func (c *core) readSlotless(ctx context.Context, q *wire.Request, deadline time.
 	defer a.Release()
 	switch err := c.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
 	case errors.Is(err, rpc.ErrNoRoom):
-		return errorReply(wire.Errorf(wire.Busy, "%v", err))
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "%v", err))
 	case err != nil:
 		c.counts.peerErrors.Add(1)
 		return unanswered(q, owner)

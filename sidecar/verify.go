@@ -19,10 +19,10 @@ var errReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: us
 func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	duration := time.Duration(q.WaitMS) * time.Millisecond
 	if left := deadline - s.clock.Read().Boot; duration+verify.ProbeTimeout > left {
-		return errorReply(wire.Errorf(wire.BadRequest, "a check of %v takes up to %v longer: give a timeout_ms above that, it is %d", duration, verify.ProbeTimeout, q.TimeoutMS))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "a check of %v takes up to %v longer: give a timeout_ms above that, it is %d", duration, verify.ProbeTimeout, q.TimeoutMS))
 	}
 	if !s.verifying.CompareAndSwap(false, true) {
-		return errorReply(wire.Errorf(wire.Busy, "this host is being checked already: wait for that to end"))
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "this host is being checked already: wait for that to end"))
 	}
 	defer s.verifying.Store(false)
 	ctx, cancel := context.WithTimeout(context.Background(), duration)
@@ -34,7 +34,7 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 		case <-ctx.Done():
 		}
 	}()
-	return bodyReply(s.newCheck().Run(ctx))
+	return wire.BodyReply(s.newCheck().Run(ctx))
 }
 
 // newCheck prepares a check of the cluster as it is now.

@@ -208,7 +208,7 @@ func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace s
 		s.log.Wait(ctx, q.Seq)
 		gather := max(gatherWatched, time.Duration(c.watches.waiting.Load())*gatherForEach)
 		if c.clock.Read().Boot-begun < gather { // there is more to come
-			pause(ctx, gather)
+			kv.Sleep(ctx, gather)
 		}
 	}
 	c.watches.answers <- struct{}{}
@@ -222,7 +222,7 @@ func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace s
 	events, there := s.log.After(q.Seq, watchAnswer, nil)
 	if !known || !there {
 		a.After, a.Seq, a.Reset = 0, head, true
-		return bodyReply(&a)
+		return wire.BodyReply(&a)
 	}
 	a.Seq = q.Seq
 	details := 0
@@ -241,7 +241,7 @@ func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace s
 		}
 	}
 	a.Head = max(a.Head, a.Seq)
-	return bodyReply(&a)
+	return wire.BodyReply(&a)
 }
 
 var watchedKinds = [...]uint8{
@@ -254,15 +254,6 @@ func addEvent(w *wire.Events, e *invalidation.Event) {
 		d = &wire.EventDetail{Partitions: e.Detail.Partitions.Bytes(), Namespace: e.Detail.Namespace}
 	}
 	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }
 
 // vouch says in an answer from a copy who has vouched for it, if this host may

@@ -50,7 +50,7 @@ func (c *core) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *
 // writeThrough writes one key, if this host holds it.
 func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
 	if err := c.mayWrite(ns, q, k); err != nil {
-		return errorReply(err), true
+		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
@@ -82,7 +82,7 @@ func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wi
 	case r = <-result:
 		return r, r.Status != wire.Moved
 	case <-ctx.Done():
-		return errorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; the outcome is unknown: read the key, or write it again", ns.Name)), true
+		return wire.ErrorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; the outcome is unknown: read the key, or write it again", ns.Name)), true
 	}
 }
 
@@ -92,7 +92,7 @@ func (c *core) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.R
 	t, p := ns.WriteThrough, key.Hash.Partition()
 	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
 		t.Shed.Add(1)
-		return errorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
 	}
 	now := c.clock.Read()
 	c.node.Beat(now.Boot)
@@ -123,10 +123,10 @@ func (c *core) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.R
 		if errors.Is(err, loader.ErrBadKey) {
 			return loadError(ns, err), true
 		}
-		return errorReply(wire.Errorf(wire.Origin, "%v", err)), true
+		return wire.ErrorReply(wire.Errorf(wire.Origin, "%v", err)), true
 	}
 	t.Unknown.Add(1)
-	return errorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
+	return wire.ErrorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
 }
 
 // wroteThrough does here what the origin has done. had says what there was. TIMEOUT
@@ -180,7 +180,7 @@ func (c *core) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
 		if deleted(&r.Items[0]) {
 			break
 		}
-		if !sleep(t.Context, pause) {
+		if !kv.Sleep(t.Context, pause) {
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,15 +153,15 @@ const (
 )
 
 func (c Config) withDefaults() (Config, error) {
-	def(&c.Bound, DefaultBound)
-	def(&c.Detection, c.Bound*3/2)
-	def(&c.MaxSkew, DefaultMaxSkew)
-	def(&c.PollEvery, c.Bound/4)
-	def(&c.LeaveTimeout, defaultLeaveTime)
-	def(&c.Cluster, DefaultCluster)
-	def(&c.Policy, Available)
-	def(&c.Log, slog.New(slog.DiscardHandler))
-	def(&c.MaxConns, 4096)
+	c.Bound = cmp.Or(c.Bound, DefaultBound)
+	c.Detection = cmp.Or(c.Detection, c.Bound*3/2)
+	c.MaxSkew = cmp.Or(c.MaxSkew, DefaultMaxSkew)
+	c.PollEvery = cmp.Or(c.PollEvery, c.Bound/4)
+	c.LeaveTimeout = cmp.Or(c.LeaveTimeout, defaultLeaveTime)
+	c.Cluster = cmp.Or(c.Cluster, DefaultCluster)
+	c.Policy = cmp.Or(c.Policy, Available)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.MaxConns = cmp.Or(c.MaxConns, 4096)
 	if c.Weight == 0 {
 		c.Weight = 1
 	}
@@ -195,13 +196,6 @@ func (c Config) withDefaults() (Config, error) {
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
-}
-
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
-	}
 }
 
 // WeightOf is the weight of a node that offers so much memory, in bytes: in

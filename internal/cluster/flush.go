@@ -59,7 +59,7 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 		if len(missing) == 0 {
 			return kv.Version(f.floor.Version), nil
 		}
-		if !sleepFor(ctx, n.cfg.Bound/64) {
+		if !kv.Sleep(ctx, n.cfg.Bound/64) {
 			return 0, f.late(missing)
 		}
 	}
@@ -267,12 +267,6 @@ func (n *Node) hasLeft(id kv.Process) bool {
 	defer n.mu.Unlock()
 	m := n.members[id.Node]
 	return m != nil && m.left == id
-}
-
-// sleepFor is sleep, and says whether ctx has not ended.
-func sleepFor(ctx context.Context, d time.Duration) bool {
-	sleep(ctx, d)
-	return ctx.Err() == nil
 }
 
 // tellFloor has a process note a flush, this one included.

@@ -45,16 +45,7 @@ func (n *Node) follow(ctx context.Context, id kv.Process) {
 		case err != nil:
 			n.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
 		}
-		sleep(ctx, followFailed)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+		kv.Sleep(ctx, followFailed)
 	}
 }
 

@@ -163,7 +163,7 @@ func (n *Node) meet(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.gossip.UnknownChanged():
-			sleep(ctx, time.Millisecond) // they come in numbers
+			kv.Sleep(ctx, time.Millisecond) // they come in numbers
 		case <-t.C:
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
@@ -83,7 +84,7 @@ func (n *Node) heartbeats(ctx context.Context) {
 	var a rpc.Answers
 	for ctx.Err() == nil {
 		now := n.cfg.Clock.Read().Boot
-		sleep(ctx, n.news.next(now+n.followWait())-now)
+		kv.Sleep(ctx, n.news.next(now+n.followWait())-now)
 		now = n.cfg.Clock.Read().Boot
 		n.answer(&a, false, func(w *waiting) bool { return w.until <= now })
 	}

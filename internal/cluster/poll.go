@@ -168,7 +168,7 @@ func (n *Node) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 			return
 		case <-t.C:
 		case <-kick:
-			sleep(ctx, n.cfg.PollEvery/16) // it may be said often
+			kv.Sleep(ctx, n.cfg.PollEvery/16) // it may be said often
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -37,7 +38,7 @@ func (n *Node) relay(ctx context.Context) {
 			n.tell(place, events)
 		}
 		place = head
-		sleep(ctx, relayEvery)
+		kv.Sleep(ctx, relayEvery)
 	}
 }
 

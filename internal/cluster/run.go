@@ -215,7 +215,7 @@ func (n *Node) spare(ctx context.Context) {
 		}
 		wg.Wait()
 		need := int32(n.majority())
-		if answer.Load() < need || vote.Load() >= need || !sleepFor(ctx, n.cfg.Bound/16) {
+		if answer.Load() < need || vote.Load() >= need || !kv.Sleep(ctx, n.cfg.Bound/16) {
 			return
 		}
 	}

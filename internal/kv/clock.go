@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"math"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,36 @@ func (d Deadline) Remaining(now time.Duration) time.Duration {
 		return 0
 	}
 	return max(1, time.Duration(d)*time.Millisecond-now)
+}
+
+// TTLms returns the time left as it travels: whole milliseconds, at least one, and zero
+// for no deadline.
+func (d Deadline) TTLms(now time.Duration) int64 {
+	if d == 0 {
+		return 0
+	}
+	return max(1, int64(d.Remaining(now)/time.Millisecond))
+}
+
+// Before returns the last deadline that is not after a moment of the boot clock, and
+// zero for zero.
+func Before(end time.Duration) Deadline {
+	if end == 0 {
+		return 0
+	}
+	return min(max(1, Deadline(end/time.Millisecond)), MaxDeadline)
+}
+
+// Sleep waits, and returns false as soon as ctx is done.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }
 
 // SystemClock is the clock of the machine.

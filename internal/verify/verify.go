@@ -135,7 +135,7 @@ func (v *Check) run(ctx context.Context) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				v.write(k)
-				sleep(ctx, writePause/2+rand.N(writePause))
+				kv.Sleep(ctx, writePause/2+rand.N(writePause))
 			}
 		})
 	}
@@ -144,7 +144,7 @@ func (v *Check) run(ctx context.Context) {
 			wg.Go(func() {
 				for ctx.Err() == nil && len(v.history.keys) > 0 {
 					v.read(ctx, n, v.history.keys[rand.IntN(len(v.history.keys))], rand.IntN(freshOf) == 0)
-					sleep(ctx, readPause)
+					kv.Sleep(ctx, readPause)
 				}
 			})
 		}
@@ -236,14 +236,4 @@ func (v *Check) report(took time.Duration) wire.Verified {
 	}
 	slices.SortFunc(w.Nodes, func(a, b wire.VerifiedNode) int { return cmp.Compare(a.Node, b.Node) })
 	return w
-}
-
-// sleep waits, and returns early when ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

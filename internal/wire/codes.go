@@ -206,3 +206,15 @@ const (
 	MaxMGetAnswer = 16 << 20               // bytes, after which keys are answered BUSY
 	MaxNameLen    = 256                    // bytes of a client's name or token
 )
+
+// ErrorReply returns the answer that says e.
+func ErrorReply(e *Error) Reply { return Reply{Status: e.Status, Message: []byte(e.Message)} }
+
+// BodyReply returns an answer with a body.
+func BodyReply(v any) Reply {
+	b, err := MarshalBody(v)
+	if err != nil {
+		return ErrorReply(Errorf(Internal, "%v", err))
+	}
+	return Reply{Body: b}
+}
