@@ -81,10 +81,10 @@ func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased 
 	return r
 }
 
-// endOf is the end of a TTL that another host has told of, on the boot clock, and
+// EndOf is the end of a TTL that another host has told of, on the boot clock, and
 // zero for none. It counts from before that one was asked; rates of clocks may differ,
 // and what has less than a millisecond left says one.
-func (c *core) endOf(ttlMS int64, asked time.Duration) time.Duration {
+func (c *core) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 	if ttlMS <= 0 {
 		return 0
 	}
@@ -100,7 +100,7 @@ func (c *core) take(cl *call, r *wire.Reply) {
 	c.hlc.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Vouched || r.Status == wire.Stale { // what nobody may keep has no end
-		cl.ends = c.endOf(r.TTLMS, cl.at)
+		cl.ends = c.EndOf(r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Vouched {
 		cl.reply = owned(r)

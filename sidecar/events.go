@@ -1,15 +1,32 @@
 package sidecar
 
 import (
+	"time"
+
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
-type tiers struct{ *handoff }
+type tiers struct {
+	*handoff
+	c       *core
+	session func(kv.Process) rpc.Handler
+}
+
+// Calls makes what serves another process's requests.
+func (t tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
+
+// Began is told of partitions whose holding begins.
+func (c *core) Began(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	c.missed(b.Partitions)
+	c.holdTaken(b, owner, now)
+}
 
 // changed is told by the store of every change, in its critical section: it is
 // in the log before it is acknowledged, and outdates this host's own copies.
@@ -21,9 +38,9 @@ func (c *core) changed(k kv.Key, v kv.Version) {
 	c.note(k.Hash, v)
 }
 
-// raise outdates, here and with all who follow, what was vouched for of some
+// Raise outdates, here and with all who follow, what was vouched for of some
 // partitions before a version.
-func (c *core) raise(set kv.PartitionSet, v kv.Version) {
+func (c *core) Raise(set kv.PartitionSet, v kv.Version) {
 	if strike.Out(strike.Released) {
 		return
 	}
@@ -111,5 +128,5 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 		c.store.Holding(p)
 	}
 	c.counts.strays.Add(int64(strays.Len()))
-	c.raise(strays, c.hlc.Next(c.clock.Read().Wall))
+	c.Raise(strays, c.hlc.Next(c.clock.Read().Wall))
 }

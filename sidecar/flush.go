@@ -27,7 +27,7 @@ func (c *core) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Re
 	if c.log == nil {
 		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	} else { // others' copies of what was here a moment ago
-		c.raise(c.node.Held(), floor)
+		c.Raise(c.node.Held(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }

@@ -284,7 +284,7 @@ func TestFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
-		names := tiers{a.s.handoff}
+		names := a.s.tiers()
 		for i := range namespaces.MaxFlushed {
 			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
@@ -374,7 +374,7 @@ func TestResetHasFlushes(t *testing.T) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
 		floor := s.hlc.Next(s.clock.Read().Wall)
-		tiers{s.handoff}.Reset(w.nodes[1].s.node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		s.tiers().Reset(w.nodes[1].s.node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {

@@ -3,6 +3,8 @@ package sidecar
 import (
 	"bytes"
 	"context"
+	"errors"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -17,7 +20,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
@@ -28,8 +30,8 @@ import (
 // one that has released them, the hottest first, and asks it for single entries
 // meanwhile. It is what the cluster's node calls when holdings begin and end.
 type handoff struct {
-	c       *core
-	session func(kv.Process) rpc.Handler
+	handoffConfig
+	node    *cluster.Node // set before anything begins
 	limiter *rate.Limiter // bytes a second of what comes
 
 	incoming [kv.Partitions]atomic.Pointer[source]
@@ -77,8 +79,28 @@ type ended struct {
 	generation uint16
 }
 
-func newHandoff(c *core, session func(kv.Process) rpc.Handler) *handoff {
-	return &handoff{c: c, session: session, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*offer{}}
+// handoffConfig is what handoffs need of the host.
+type handoffConfig struct {
+	Store  *segment.Store
+	Ledger *invalidation.Ledger
+	Names  *namespaces.Table
+	Clock  kv.Clock
+	Log    *slog.Logger
+	Host   handoffHost
+}
+
+// handoffHost is told of holdings that begin and end.
+type handoffHost interface {
+	// Began is called when holdings begin, before their entries come.
+	Began(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
+	// Raise outdates what was vouched for of some partitions before a version.
+	Raise(set kv.PartitionSet, v kv.Version)
+	// EndOf is the end of a TTL that another host has told of, which was asked at a moment.
+	EndOf(ttlMS int64, asked time.Duration) time.Duration
+}
+
+func newHandoff(c handoffConfig) *handoff {
+	return &handoff{handoffConfig: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*offer{}}
 }
 
 // run lets pulls begin until ctx ends, and then waits for them.
@@ -86,13 +108,13 @@ func (h *handoff) run(ctx context.Context) {
 	h.mu.Lock()
 	h.running = ctx
 	h.mu.Unlock()
-	tick := time.NewTicker(h.c.node.Bound() / 4)
+	tick := time.NewTicker(h.node.Bound() / 4)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			h.expire(2 * h.c.node.Bound())
+			h.expire(2 * h.node.Bound())
 		}
 	}
 	h.mu.Lock()
@@ -106,21 +128,20 @@ func (h *handoff) run(ctx context.Context) {
 // have of them.
 func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
-	now := h.c.clock.Read().Boot
+	now := h.Clock.Read().Boot
 	for p := range b.Partitions.All() {
 		if strike.Out(strike.Empty) {
-			generations[p] = h.c.store.Generation(p)
+			generations[p] = h.Store.Generation(p)
 		} else {
-			generations[p] = h.c.store.Holding(p)
+			generations[p] = h.Store.Holding(p)
 		}
 		h.incoming[p].Store(nil)
 		h.heads[p].Store(&b.Heads)
 		h.begunAt[p].Store(int64(now))
 	}
-	h.c.missed(b.Partitions)
-	h.c.holdTaken(&b, owner, now)
+	h.Host.Began(&b, owner, now)
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
-		if from == h.c.node.Self() {
+		if from == h.node.Self() {
 			continue
 		}
 		src := &source{
@@ -148,14 +169,11 @@ func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) 
 // Ended raises the floors of copies that were made of the partitions' entries.
 func (h *handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
-		h.ended[p] = ended{asOf, h.c.store.Generation(p)}
+		h.ended[p] = ended{asOf, h.Store.Generation(p)}
 		h.incoming[p].Store(nil)
 	}
-	h.c.raise(set, asOf)
+	h.Host.Raise(set, asOf)
 }
-
-// Calls makes what serves another process's requests.
-func (h *handoff) Calls(from kv.Process) rpc.Handler { return h.session(from) }
 
 // pull brings over all that a source has.
 func (h *handoff) pull(ctx context.Context, src *source) {
@@ -167,7 +185,7 @@ func (h *handoff) pull(ctx context.Context, src *source) {
 		if err != nil {
 			if failures++; failures == pullTries {
 				h.counts.failed.Add(1)
-				h.c.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.from.Node, "batch", batch, "error", err)
+				h.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.from.Node, "batch", batch, "error", err)
 				break
 			}
 			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
@@ -204,10 +222,10 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 	if err != nil {
 		return 0, false, err
 	}
-	sent := h.c.clock.Read()
+	sent := h.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.c.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
+	if err := h.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
 		return 0, false, err
 	}
 	if err := a.Err(); err != nil {
@@ -217,7 +235,7 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
 		return 0, false, err
 	}
-	if err := h.c.node.Admit(src.from, b.Newest()); err != nil {
+	if err := h.node.Admit(src.from, b.Newest()); err != nil {
 		return 0, false, err
 	}
 	for i := range b.Entries {
@@ -239,7 +257,7 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 // source is one of, and of a partition that the source is for: what else a process
 // has released may be older than what the holding has from somebody else.
 func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
-	b := namespaces.Pins{Table: h.c.names}
+	b := namespaces.Pins{Table: h.Names}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) {
 		return false
@@ -251,22 +269,22 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	key := ns.Key(e.Key)
 	generation, expected := src.generations[key.Hash.Partition()]
 	if strike.Out(strike.SourceOfEntry) {
-		generation, expected = h.c.store.Generation(key.Hash.Partition()), true
+		generation, expected = h.Store.Generation(key.Hash.Partition()), true
 	}
 	if !expected {
 		return false
 	}
 	entry := kv.Entry{
 		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
-		Deadline: kv.Before(h.c.endOf(e.TTLMS, sent.Boot)),
+		Deadline: kv.Before(h.Host.EndOf(e.TTLMS, sent.Boot)),
 	}
 	if strike.Out(strike.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return h.c.ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
+		return h.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
 	}
-	return h.c.store.Restore(entry, generation, e.Hits, admit, h.c.clock.Read()) == segment.Stored
+	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
 }
 
 // fetch asks a partition's releaser for one entry, once for all who miss it,
@@ -276,7 +294,7 @@ func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key 
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
 		running, end := h.begin()
 		if running == nil {
-			return nil, ErrClosed
+			return nil, errStopping
 		}
 		defer end()
 		return nil, h.fetchNow(running, src, namespace, key)
@@ -293,6 +311,8 @@ func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key 
 	}
 }
 
+var errStopping = errors.New("this sidecar is stopping")
+
 // begin is what run waits for until end is called; nil says that it runs no
 // more.
 func (h *handoff) begin() (running context.Context, end func()) {
@@ -305,17 +325,17 @@ func (h *handoff) begin() (running context.Context, end func()) {
 }
 
 func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, key kv.Key) error {
-	if _, ok := h.c.store.Peek(key, h.c.clock.Read().Boot); ok || h.incoming[key.Hash.Partition()].Load() != src {
+	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
 	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.ballot, Namespace: namespace, Key: key.Bytes})
 	if err != nil {
 		return err
 	}
-	sent := h.c.clock.Read()
+	sent := h.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.c.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+	if err := h.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
 		return err
 	}
 	if err := a.Err(); err != nil {
@@ -325,7 +345,7 @@ func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, k
 	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
 		return err
 	}
-	if err := h.c.node.Admit(src.from, f.Newest()); err != nil {
+	if err := h.node.Admit(src.from, f.Newest()); err != nil {
 		return err
 	}
 	if f.Found && h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {

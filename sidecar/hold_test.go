@@ -228,7 +228,7 @@ func TestHoldUnknown(t *testing.T) {
 		if heldNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		tiers{s.handoff}.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.hlc.Next(s.clock.Read().Wall))
+		s.tiers().Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.hlc.Next(s.clock.Read().Wall))
 		if !heldNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}

@@ -163,7 +163,7 @@ func TestKnownSplit(t *testing.T) {
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
 		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.hlc.Next(v.clock.Read().Wall)}}
-		tiers{v.s.handoff}.Apply(from, 1<<40, events)
+		v.s.tiers().Apply(from, 1<<40, events)
 		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
 
 		for i := 0; ; i++ {
@@ -174,7 +174,7 @@ func TestKnownSplit(t *testing.T) {
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
 			p := v.s.hash(defaultNamespace, []byte(key)).Partition()
-			tiers{v.s.handoff}.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.hlc.Next(v.clock.Read().Wall))
+			v.s.tiers().Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.hlc.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
 		}

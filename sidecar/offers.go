@@ -83,7 +83,7 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 		o = &offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
 		h.offers[key] = o
 	}
-	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	o.pulledAt.Store(int64(h.Clock.Read().Boot))
 	released := maps.Clone(o.released)
 	if released == nil {
 		released = map[uint16]ended{}
@@ -99,7 +99,7 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 
 // Awaited says whether entries wait to be pulled, or writes through are under way:
 // who holds their keys by then must be told how they have ended.
-func (h *handoff) Awaited() bool { return h.offering() > 0 || h.c.names.Writing() }
+func (h *handoff) Awaited() bool { return h.offering() > 0 || h.Names.Writing() }
 
 // offering counts what waits to be pulled from.
 func (h *handoff) offering() (n int) {
@@ -116,7 +116,7 @@ func (h *handoff) offering() (n int) {
 // expire drops the offers that are done, or that have not been pulled from for so
 // long. Their entries give their memory back.
 func (h *handoff) expire(after time.Duration) {
-	now := h.c.clock.Read().Boot
+	now := h.Clock.Read().Boot
 	var gone []*offer
 	h.mu.Lock()
 	for key, o := range h.offers {
@@ -131,7 +131,7 @@ func (h *handoff) expire(after time.Duration) {
 			pl.close()
 		}
 		for p, last := range o.released {
-			h.c.store.Drop(p, last.generation)
+			h.Store.Drop(p, last.generation)
 		}
 	}
 }
@@ -166,9 +166,9 @@ func (h *handoff) given(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
-			h.c.store.Scan(of.set.Has, hits, h.c.clock.Read().Boot, func(e kv.Entry) bool {
+			h.Store.Scan(of.set.Has, hits, h.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another's.
-				ns := h.c.names.InSlot(e.Key.Namespace)
+				ns := h.Names.InSlot(e.Key.Namespace)
 				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
 				}
@@ -214,7 +214,7 @@ func (h *handoff) pullOf(from kv.Process, q *wire.Pull) (*offer, *pull, *wire.Er
 		pl = &pull{set: set, parts: o.parts(set)}
 		o.pulls[string(q.Partitions)] = pl
 	}
-	o.pulledAt.Store(int64(h.c.clock.Read().Boot))
+	o.pulledAt.Store(int64(h.Clock.Read().Boot))
 	return o, pl, nil
 }
 
@@ -249,7 +249,7 @@ func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
 	case q.Batch+1 != pl.batch:
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))
 	}
-	now := h.c.clock.Read()
+	now := h.Clock.Read()
 	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
 	for i := range pl.last {
 		if e := &pl.last[i]; !e.Deadline.Passed(now.Boot) {
@@ -289,14 +289,14 @@ func (h *handoff) fill(pl *pull) {
 
 // serveFetch answers with one entry.
 func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	b := namespaces.Pins{Table: h.c.names}
+	b := namespaces.Pins{Table: h.Names}
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {
 		return wire.BodyReply(wire.Fetched{})
 	}
 	key := ns.Key(q.Key)
-	now := h.c.clock.Read()
+	now := h.Clock.Read()
 	h.mu.Lock()
 	o := h.offerOf(from, q.Ballot)
 	var last ended
@@ -309,7 +309,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	if last.asOf == 0 {
 		return wire.BodyReply(f) // nothing of the partition was released to that ballot
 	}
-	if value, info, ok := h.c.store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
+	if value, info, ok := h.Store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
 		f.Found = true
 		f.Entry = wire.Entry{
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),

@@ -133,18 +133,22 @@ func (s *Sidecar) newTiers() (err error) {
 		return err
 	}
 	s.names.Leases, s.names.Detach, s.names.Flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")
-	s.handoff = newHandoff(&s.core, s.newPeerSession)
+	s.handoff = newHandoff(handoffConfig{Store: s.store, Ledger: s.ledger, Names: s.names, Clock: s.clock, Log: cfg.Log, Host: &s.core})
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers
-	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, tiers{s.handoff}, s.log
+	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, s.tiers(), s.log
 	if s.keys.set.Load() != nil {
 		cc.Keys, cc.Credentials = s.keys.gossip, s.keys.peer.Load
 		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
 	cc.Budget = s.budget
 	s.node, err = cluster.New(cc)
+	s.handoff.node = s.node
 	return err
 }
+
+// tiers is what the cluster's node tells of holdings and of others' logs.
+func (s *Sidecar) tiers() tiers { return tiers{s.handoff, &s.core, s.newPeerSession} }
 
 func newEpoch(wall int64) kv.Epoch {
 	var b [4]byte
