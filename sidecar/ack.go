@@ -121,7 +121,7 @@ func (c *core) applied(ctx context.Context, partitions []uint16, deadline time.D
 			holdings[i] = c.node.Holds(p)
 		}
 		if holdings[i] != 0 {
-			until = max(until, time.Duration(c.handoff.begunAt[p].Load())+cluster.Margin(c.node.Bound()))
+			until = max(until, time.Duration(c.handoff.BegunAt[p].Load())+cluster.Margin(c.node.Bound()))
 		}
 	}
 	if !strike.Out(strike.AckAll) && !c.appliedBy(ctx, until, deadline) {

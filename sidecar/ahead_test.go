@@ -40,10 +40,10 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from.handoff.Ended(set, from.hlc.Next(wall))
 		from.handoff.Offer(to.node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)
-		if _, _, err := to.handoff.pullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
+		if _, _, err := to.handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("a batch of entries: %v", err)
 		}
-		if err := to.handoff.fetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
+		if err := to.handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("one entry: %v", err)
 		}
 		if _, there := to.store.Peek(key, to.clock.Read().Boot); there {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"

@@ -14,12 +14,11 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/dustin/go-humanize"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"

@@ -3,10 +3,10 @@ package sidecar
 import (
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -27,15 +27,15 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		generations[p] = s.store.Generation(p)
 	}
 	ballot := &holding.Ballot{Clock: 1, Process: s.node.Self()}
-	src := &source{from: kv.Process{Node: "a", Epoch: 1}, ballot: cluster.ToBallot(ballot), partitions: all, generations: generations}
+	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: cluster.ToBallot(ballot), Partitions: all, Generations: generations}
 	for p := range all.All() {
-		s.handoff.incoming[p].Store(src)
+		s.handoff.Incoming[p].Store(src)
 	}
 	now := s.clock.Read()
 	asOf := s.hlc.Next(now.Wall)
 	comes := func(name string) bool {
 		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
-		return s.handoff.restore(src, &e, asOf, now)
+		return s.handoff.Restore(src, &e, asOf, now)
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // as the deletion has found them

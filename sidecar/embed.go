@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 

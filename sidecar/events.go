@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
@@ -14,7 +15,7 @@ import (
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
 type tiers struct {
-	*handoff
+	*handoff.Handoff
 	c       *core
 	session func(kv.Process) rpc.Handler
 }
@@ -98,7 +99,7 @@ func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
 	if t.c.node.Holds(p) == 0 || t.c.cfg.PartitionPolicy == cluster.Consistent || strike.Out(strike.Strange) {
 		return false
 	}
-	heads := t.heads[p].Load()
+	heads := t.Heads[p].Load()
 	return heads != nil && place > (*heads)[from]
 }
 
@@ -124,7 +125,7 @@ func (t tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 		return
 	}
 	for p := range strays.All() {
-		t.incoming[p].Store(nil)
+		t.Incoming[p].Store(nil)
 		c.store.Holding(p)
 	}
 	c.counts.strays.Add(int64(strays.Len()))

@@ -4,9 +4,8 @@ import (
 	"context"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 )
 
 // caughtUp returns once all that others had changed before the call has been

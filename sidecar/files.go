@@ -4,10 +4,9 @@ import (
 	"log/slog"
 	"math"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 )
 

@@ -246,15 +246,15 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		fetched := map[string]bool{}
 		for _, name := range names {
 			var f wire.Fetched
-			r := h.serveFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
+			r := h.ServeFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
 			if err := wire.UnmarshalBody(r.Body, &f); err != nil {
 				t.Fatal(err)
 			}
 			fetched[name] = f.Found
 		}
 		pulled := map[string]bool{}
-		for _, part := range h.offerOf(to, cluster.ToBallot(ballot)).parts(nil) {
-			for e := range h.given(part) {
+		for _, part := range h.OfferOf(to, cluster.ToBallot(ballot)).Parts(nil) {
+			for e := range h.Given(part) {
 				pulled[string(e.Key.Bytes)] = true
 			}
 		}

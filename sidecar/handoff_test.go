@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
@@ -56,16 +57,16 @@ func release(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) kv.Vers
 }
 
 // sourceOf is what the second host pulls some partitions from.
-func sourceOf(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) *source {
-	src := &source{from: a.node.Self(), ballot: cluster.ToBallot(ballot), partitions: set, generations: map[uint16]uint16{}}
+func sourceOf(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) *handoff.Source {
+	src := &handoff.Source{From: a.node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
 	for p := range set.All() {
-		src.generations[p] = b.store.Generation(p)
-		b.handoff.incoming[p].Store(src)
+		src.Generations[p] = b.store.Generation(p)
+		b.handoff.Incoming[p].Store(src)
 	}
 	return src
 }
 
-func releaseAll(a, b *Sidecar) *source {
+func releaseAll(a, b *Sidecar) *handoff.Source {
 	all := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
 		all.Add(p)
@@ -77,11 +78,11 @@ func releaseAll(a, b *Sidecar) *source {
 
 // pullBatch asks for a batch and restores what comes. It returns the entries, and
 // how many were admitted.
-func pullBatch(t *testing.T, a, b *Sidecar, src *source, q wire.Pull) (some wire.Pulled, admitted int) {
+func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (some wire.Pulled, admitted int) {
 	t.Helper()
 	sent := b.clock.Read()
-	q.Ballot = src.ballot
-	r := a.handoff.servePull(b.node.Self(), &q)
+	q.Ballot = src.Ballot
+	r := a.handoff.ServePull(b.node.Self(), &q)
 	if r.Status != wire.OK {
 		t.Fatalf("batch %d: %s %s", q.Batch, r.Status, r.Message)
 	}
@@ -89,7 +90,7 @@ func pullBatch(t *testing.T, a, b *Sidecar, src *source, q wire.Pull) (some wire
 		t.Fatal(err)
 	}
 	for i := range some.Entries {
-		if b.handoff.restore(src, &some.Entries[i], kv.Version(some.AsOf), sent) {
+		if b.handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), sent) {
 			admitted++
 		}
 	}
@@ -136,20 +137,20 @@ func TestHandoffOfNegatives(t *testing.T) {
 	}
 
 	var one wire.Fetched
-	r := a.handoff.serveFetch(b.node.Self(), &wire.Fetch{Ballot: src.ballot, Namespace: string(defaultNamespace), Key: []byte("asked for")})
+	r := a.handoff.ServeFetch(b.node.Self(), &wire.Fetch{Ballot: src.Ballot, Namespace: string(defaultNamespace), Key: []byte("asked for")})
 	if err := wire.UnmarshalBody(r.Body, &one); err != nil || !one.Found {
 		t.Fatalf("fetched %+v, %v", one, err)
 	}
-	b.handoff.restore(src, &one.Entry, kv.Version(one.AsOf), now)
+	b.handoff.Restore(src, &one.Entry, kv.Version(one.AsOf), now)
 	expect("fetched", map[string]segment.Info{"asked for": none})
 
 	var some wire.Pulled
-	r = a.handoff.servePull(b.node.Self(), &wire.Pull{Ballot: src.ballot})
+	r = a.handoff.ServePull(b.node.Self(), &wire.Pull{Ballot: src.Ballot})
 	if err := wire.UnmarshalBody(r.Body, &some); err != nil || len(some.Entries) != 4 {
 		t.Fatalf("pulled %+v, %v", some, err)
 	}
 	for i := range some.Entries {
-		b.handoff.restore(src, &some.Entries[i], kv.Version(some.AsOf), now)
+		b.handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), now)
 	}
 	expect("pulled", map[string]segment.Info{"value": {Size: 1}, "empty": {}, "none": none, "asked for": none})
 }

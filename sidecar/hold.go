@@ -5,10 +5,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -118,7 +117,7 @@ func (c *core) held(ns *namespaces.Namespace, key kv.Key, begun time.Duration) b
 	if since := c.holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.Hold {
 		return true
 	}
-	return begun < time.Duration(c.handoff.begunAt[p].Load())+ns.Hold && !c.holds.known(p)
+	return begun < time.Duration(c.handoff.BegunAt[p].Load())+ns.Hold && !c.holds.known(p)
 }
 
 // known says whether this host has applied all that others had in their logs when

@@ -215,7 +215,7 @@ func TestHoldUnknown(t *testing.T) {
 			t.Error("held without a reason")
 		}
 		behind := s.node.View().Others()[0]
-		s.handoff.begunAt[p].Store(int64(s.clock.Read().Boot))
+		s.handoff.BegunAt[p].Store(int64(s.clock.Read().Boot))
 		s.holds.before[p].Store(&[]logTo{{behind, behind.Applied() + 1}})
 		if !heldNow(s, "lagging", key) {
 			t.Error("what another had in its log is not known here, and nothing is held")

@@ -9,10 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -113,7 +112,7 @@ func (c *session) grant(conn *rpc.Conn) bool {
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
 	holding := core.node.Holds(partition) // before its source
-	if holding == 0 || core.handoff.incoming[partition].Load() != nil {
+	if holding == 0 || core.handoff.Incoming[partition].Load() != nil {
 		return false
 	}
 	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.LeaseTime}

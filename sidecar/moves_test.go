@@ -10,9 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -71,7 +71,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 	wg.Wait()
 	moved := int64(0)
 	for _, v := range w.nodes {
-		moved += v.s.handoff.counts.admitted.Load() + v.s.handoff.counts.fetched.Load()
+		moved += v.s.handoff.Counts.Admitted.Load() + v.s.handoff.Counts.Fetched.Load()
 		v.leave()
 	}
 	time.Sleep(30 * time.Second)
@@ -134,8 +134,8 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 		v := w.nodes[0]
 		key, h := heldBy(v, "key")
 		holding := v.s.node.Holds(h.Partition())
-		src := &source{from: kv.Process{Node: "gone", Epoch: 1}}
-		v.s.handoff.incoming[h.Partition()].Store(src)
+		src := &handoff.Source{From: kv.Process{Node: "gone", Epoch: 1}}
+		v.s.handoff.Incoming[h.Partition()].Store(src)
 		zero := int64(0)
 		for _, tc := range []struct {
 			fetched uint32
@@ -154,6 +154,6 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 				}
 			}
 		}
-		v.s.handoff.incoming[h.Partition()].Store(nil)
+		v.s.handoff.Incoming[h.Partition()].Store(nil)
 	})
 }

@@ -35,7 +35,7 @@ func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	long := put(t, a, DefaultNamespace, "long", "v", 6*time.Second)
 	ever := put(t, a, DefaultNamespace, "ever", "v", 0)
 	src := releaseAll(a, b)
-	a.handoff.servePull(b.node.Self(), &wire.Pull{Ballot: src.ballot})
+	a.handoff.ServePull(b.node.Self(), &wire.Pull{Ballot: src.Ballot})
 	clock.forward(5 * time.Second)
 	again, _ := pullBatch(t, a, b, src, wire.Pull{})
 	if len(again.Entries) != 2 {
@@ -56,8 +56,8 @@ func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	if _, ok := b.store.Peek(long, b.clock.Read().Boot); ok {
 		t.Errorf("it is there after its end")
 	}
-	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.handoff.offering() > 0 {
-		t.Errorf("the end: %+v, offering %d", last, a.handoff.offering())
+	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.handoff.Offering() > 0 {
+		t.Errorf("the end: %+v, offering %d", last, a.handoff.Offering())
 	}
 }
 
@@ -98,7 +98,7 @@ func TestOfferGrows(t *testing.T) {
 		if len(some.Entries) != 10 || admitted != 10 || kv.Version(some.AsOf) != want {
 			t.Errorf("pull %d: %d entries as of %d, %d of them admitted; want 10 as of %d", i, len(some.Entries), some.AsOf, admitted, want)
 		}
-		if a.handoff.offering() == 0 {
+		if a.handoff.Offering() == 0 {
 			t.Errorf("pull %d: nothing is offered before it has come to its end", i)
 		}
 		q.Batch++
@@ -106,7 +106,7 @@ func TestOfferGrows(t *testing.T) {
 			t.Errorf("pull %d: %+v, want its end", i, some)
 		}
 	}
-	if a.handoff.offering() > 0 {
+	if a.handoff.Offering() > 0 {
 		t.Error("all has been pulled, and is offered")
 	}
 	ns := b.names.Lookup(defaultNamespace)
@@ -182,8 +182,8 @@ func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...an
 		Ballot: ballot, Partitions: set,
 		Releasers: map[kv.Process]kv.PartitionSet{a.node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
 	}, nil)
-	src := b.handoff.incoming[mine.Hash.Partition()].Load()
-	if other := b.handoff.incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.from != c {
+	src := b.handoff.Incoming[mine.Hash.Partition()].Load()
+	if other := b.handoff.Incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.From != c {
 		t.Fatalf("the sources are %+v and %+v", src, other)
 	}
 	pullBatch(t, a, b, src, wire.Pull{}) // all that a has released

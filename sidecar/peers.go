@@ -4,11 +4,10 @@ import (
 	"context"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -36,13 +35,13 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return h.servePull(c.from, &p) }
+		answer = func() wire.Reply { return h.ServePull(c.from, &p) }
 	case wire.OpFetch:
 		var f wire.Fetch
 		if !c.structured(conn, &f) {
 			return
 		}
-		answer = func() wire.Reply { return h.serveFetch(c.from, &f) }
+		answer = func() wire.Reply { return h.ServeFetch(c.from, &f) }
 	case wire.OpApplied:
 		var a wire.Applied
 		if !c.structured(conn, &a) {

@@ -5,11 +5,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
@@ -34,7 +34,7 @@ type core struct {
 	access *access.Rules // of the socket
 
 	node    *cluster.Node
-	handoff *handoff
+	handoff *handoff.Handoff
 	ledger  *invalidation.Ledger
 	leases  *loader.Leases
 	log     *invalidation.Log // this and the next: nil where the node is alone
@@ -139,7 +139,7 @@ func needsOld(q *wire.Request) bool {
 
 // late says whether a key that is absent may have an entry on its way here.
 func (c *core) late(key kv.Key, now kv.Moment) bool {
-	if c.handoff.incoming[key.Hash.Partition()].Load() == nil {
+	if c.handoff.Incoming[key.Hash.Partition()].Load() == nil {
 		return false
 	}
 	_, present := c.store.Peek(key, now.Boot)
@@ -205,7 +205,7 @@ func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte
 		return dst, 0, ns
 	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if fetched != holding && (ns.Waits(q) || c.handoff.incoming[k.Hash.Partition()].Load() != nil) {
+		if fetched != holding && (ns.Waits(q) || c.handoff.Incoming[k.Hash.Partition()].Load() != nil) {
 			*r = moved()
 		}
 		return dst, 0, ns
@@ -264,7 +264,7 @@ func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply 
 	if !c.node.Alone() {
 		p := c.hash(q.Namespace, key).Partition()
 		holding := c.node.Holds(p)
-		if holding == 0 || fetched != holding && c.handoff.incoming[p].Load() != nil {
+		if holding == 0 || fetched != holding && c.handoff.Incoming[p].Load() != nil {
 			return moved()
 		}
 	}

@@ -6,10 +6,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
@@ -149,15 +148,15 @@ func (c *core) here(ctx context.Context, q *wire.Request, k []byte, b *namespace
 	key := ns.Key(k)
 	partition := key.Hash.Partition()
 	holding := c.node.Holds(partition) // before its source
-	src := c.handoff.incoming[partition].Load()
+	src := c.handoff.Incoming[partition].Load()
 	waits := readOp(q.Op) && ns.Waits(q)
 	if holding == 0 {
 		return r, false // not held any more
 	}
 	if src != nil {
 		b.Release()
-		if err := c.handoff.fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
-			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.from.Node, err)), true
+		if err := c.handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !readOp(q.Op) {
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.From.Node, err)), true
 		}
 	}
 	if src != nil || !waits { // else all that was on its way has come

@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"

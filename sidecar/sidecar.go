@@ -12,15 +12,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -133,7 +133,7 @@ func (s *Sidecar) newTiers() (err error) {
 		return err
 	}
 	s.names.Leases, s.names.Detach, s.names.Flushes = s.leases, s.detachSlot, s.shares.Join("other hosts")
-	s.handoff = newHandoff(handoffConfig{Store: s.store, Ledger: s.ledger, Names: s.names, Clock: s.clock, Log: cfg.Log, Host: &s.core})
+	s.handoff = handoff.New(handoff.Config{Store: s.store, Ledger: s.ledger, Names: s.names, Clock: s.clock, Log: cfg.Log, Host: &s.core})
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = newEpoch(s.clock.Read().Wall), s.hlc, s.tiers(), s.log
@@ -143,7 +143,7 @@ func (s *Sidecar) newTiers() (err error) {
 	}
 	cc.Budget = s.budget
 	s.node, err = cluster.New(cc)
-	s.handoff.node = s.node
+	s.handoff.Node = s.node
 	return err
 }
 
@@ -229,7 +229,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		back.Go(func() error { s.adapt(below); return nil })
 	}
 	if !s.node.Alone() {
-		back.Go(func() error { s.handoff.run(below); return nil })
+		back.Go(func() error { s.handoff.Run(below); return nil })
 	}
 	for _, k := range s.names.KeyFilters {
 		if k != nil {

@@ -60,7 +60,7 @@ func (s *Sidecar) l1Stats() wire.L1Stats {
 
 func (s *Sidecar) clusterState() wire.ClusterState {
 	st := s.node.Stats()
-	h := &s.handoff.counts
+	h := &s.handoff.Counts
 	return wire.ClusterState{
 		Join: len(s.cfg.Join), Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
@@ -71,8 +71,8 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
 		},
 		Handoff: wire.HandoffStats{
-			Pulling: h.pulling.Load(), Offering: s.handoff.offering(), Pulled: h.pulled.Load(), Admitted: h.admitted.Load(),
-			Refused: h.refused.Load(), Fetched: h.fetched.Load(), Given: h.given.Load(), Bytes: h.bytes.Load(), Failed: h.failed.Load(),
+			Pulling: h.Pulling.Load(), Offering: s.handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
+			Refused: h.Refused.Load(), Fetched: h.Fetched.Load(), Given: h.Given.Load(), Bytes: h.Bytes.Load(), Failed: h.Failed.Load(),
 		},
 		Invalidations: s.invalidationStats(&st),
 	}

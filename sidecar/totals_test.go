@@ -201,7 +201,7 @@ func (w *world) atRest(within time.Duration) {
 				if !v.s.node.Stats().In {
 					moving++
 				}
-				moving += int(v.s.handoff.counts.pulling.Load()) + v.s.handoff.offering()
+				moving += int(v.s.handoff.Counts.Pulling.Load()) + v.s.handoff.Offering()
 			}
 		}
 		if moving == 0 {

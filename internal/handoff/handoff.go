@@ -1,4 +1,4 @@
-package sidecar
+package handoff
 
 import (
 	"bytes"
@@ -11,48 +11,47 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/invalidation"
-
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// handoff moves entries after their partitions: the new holder pulls from the
+// Handoff moves entries after their partitions: the new holder pulls from the
 // one that has released them, the hottest first, and asks it for single entries
 // meanwhile. It is what the cluster's node calls when holdings begin and end.
-type handoff struct {
-	handoffConfig
-	node    *cluster.Node // set before anything begins
+type Handoff struct {
+	Config
+	Node    *cluster.Node // set before anything begins
 	limiter *rate.Limiter // bytes a second of what comes
 
-	incoming [kv.Partitions]atomic.Pointer[source]
-	heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // of others' logs, where this holding began
-	begunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
+	Incoming [kv.Partitions]atomic.Pointer[Source]
+	Heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // of others' logs, where this holding began
+	BegunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
 	ended    [kv.Partitions]ended                                 // under the node's lock, like those who use it
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
 	tasks   sync.WaitGroup
-	offers  map[wire.Ballot]*offer
+	offers  map[wire.Ballot]*Offer
 
-	counts handoffCounts
+	Counts handoffCounts
 }
 
 type handoffCounts struct {
-	pulled, admitted, refused, fetched atomic.Int64 // entries that came
-	bytes                              atomic.Int64
-	given                              atomic.Int64 // entries that went
-	failed                             atomic.Int64 // pulls that ended early
-	pulling                            atomic.Int64
+	Pulled, Admitted, Refused, Fetched atomic.Int64 // entries that came
+	Bytes                              atomic.Int64
+	Given                              atomic.Int64 // entries that went
+	Failed                             atomic.Int64 // pulls that ended early
+	Pulling                            atomic.Int64
 }
 
 // Bounds of a handoff.
@@ -63,13 +62,13 @@ const (
 	pullRate    = 64 << 20 // bytes a second
 )
 
-// source is where the entries of some partitions are on their way from. Each
+// Source is where the entries of some partitions are on their way from. Each
 // holding's partition has one at most.
-type source struct {
-	from        kv.Process
-	ballot      wire.Ballot
-	partitions  kv.PartitionSet
-	generations map[uint16]uint16  // in the store, of the holdings that the entries are for; of partitions, no others
+type Source struct {
+	From        kv.Process
+	Ballot      wire.Ballot
+	Partitions  kv.PartitionSet
+	Generations map[uint16]uint16  // in the store, of the holdings that the entries are for; of partitions, no others
 	fetches     singleflight.Group // of single entries
 }
 
@@ -79,18 +78,18 @@ type ended struct {
 	generation uint16
 }
 
-// handoffConfig is what handoffs need of the host.
-type handoffConfig struct {
+// Config is what handoffs need of the host.
+type Config struct {
 	Store  *segment.Store
 	Ledger *invalidation.Ledger
 	Names  *namespaces.Table
 	Clock  kv.Clock
 	Log    *slog.Logger
-	Host   handoffHost
+	Host   Host
 }
 
-// handoffHost is told of holdings that begin and end.
-type handoffHost interface {
+// Host is told of holdings that begin and end.
+type Host interface {
 	// Began is called when holdings begin, before their entries come.
 	Began(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
 	// Raise outdates what was vouched for of some partitions before a version.
@@ -99,22 +98,22 @@ type handoffHost interface {
 	EndOf(ttlMS int64, asked time.Duration) time.Duration
 }
 
-func newHandoff(c handoffConfig) *handoff {
-	return &handoff{handoffConfig: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*offer{}}
+func New(c Config) *Handoff {
+	return &Handoff{Config: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
 }
 
-// run lets pulls begin until ctx ends, and then waits for them.
-func (h *handoff) run(ctx context.Context) {
+// Run lets pulls begin until ctx ends, and then waits for them.
+func (h *Handoff) Run(ctx context.Context) {
 	h.mu.Lock()
 	h.running = ctx
 	h.mu.Unlock()
-	tick := time.NewTicker(h.node.Bound() / 4)
+	tick := time.NewTicker(h.Node.Bound() / 4)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			h.expire(2 * h.node.Bound())
+			h.expire(2 * h.Node.Bound())
 		}
 	}
 	h.mu.Lock()
@@ -126,7 +125,7 @@ func (h *handoff) run(ctx context.Context) {
 
 // Begin makes the partitions empty, and begins to pull what their releasers
 // have of them.
-func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) {
+func (h *Handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.Clock.Read().Boot
 	for p := range b.Partitions.All() {
@@ -135,26 +134,26 @@ func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) 
 		} else {
 			generations[p] = h.Store.Holding(p)
 		}
-		h.incoming[p].Store(nil)
-		h.heads[p].Store(&b.Heads)
-		h.begunAt[p].Store(int64(now))
+		h.Incoming[p].Store(nil)
+		h.Heads[p].Store(&b.Heads)
+		h.BegunAt[p].Store(int64(now))
 	}
 	h.Host.Began(&b, owner, now)
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
-		if from == h.node.Self() {
+		if from == h.Node.Self() {
 			continue
 		}
-		src := &source{
-			from: from, ballot: cluster.ToBallot(b.Ballot),
-			partitions: kv.NewPartitionSet(kv.Partitions), generations: map[uint16]uint16{},
+		src := &Source{
+			From: from, Ballot: cluster.ToBallot(b.Ballot),
+			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
 		}
 		for p := range b.Releasers[from].All() {
-			if g, begins := generations[p]; begins && h.incoming[p].CompareAndSwap(nil, src) {
-				src.partitions.Add(p)
-				src.generations[p] = g
+			if g, begins := generations[p]; begins && h.Incoming[p].CompareAndSwap(nil, src) {
+				src.Partitions.Add(p)
+				src.Generations[p] = g
 			}
 		}
-		if src.partitions.Empty() {
+		if src.Partitions.Empty() {
 			continue
 		}
 		if running, end := h.begin(); running != nil {
@@ -167,25 +166,25 @@ func (h *handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) 
 }
 
 // Ended raises the floors of copies that were made of the partitions' entries.
-func (h *handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
+func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
 		h.ended[p] = ended{asOf, h.Store.Generation(p)}
-		h.incoming[p].Store(nil)
+		h.Incoming[p].Store(nil)
 	}
 	h.Host.Raise(set, asOf)
 }
 
 // pull brings over all that a source has.
-func (h *handoff) pull(ctx context.Context, src *source) {
-	h.counts.pulling.Add(1)
-	defer h.counts.pulling.Add(-1)
+func (h *Handoff) pull(ctx context.Context, src *Source) {
+	h.Counts.Pulling.Add(1)
+	defer h.Counts.Pulling.Add(-1)
 	failures := 0
 	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
-		size, done, err := h.pullOne(ctx, src, batch)
+		size, done, err := h.PullOne(ctx, src, batch)
 		if err != nil {
 			if failures++; failures == pullTries {
-				h.counts.failed.Add(1)
-				h.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.from.Node, "batch", batch, "error", err)
+				h.Counts.Failed.Add(1)
+				h.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node, "batch", batch, "error", err)
 				break
 			}
 			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
@@ -202,30 +201,30 @@ func (h *handoff) pull(ctx context.Context, src *source) {
 			break
 		}
 	}
-	for p := range src.partitions.All() {
-		h.incoming[p].CompareAndSwap(src, nil)
+	for p := range src.Partitions.All() {
+		h.Incoming[p].CompareAndSwap(src, nil)
 	}
 }
 
 // wanted says whether any of the partitions still waits for the source.
-func (h *handoff) wanted(src *source) bool {
-	for p := range src.partitions.All() {
-		if h.incoming[p].Load() == src {
+func (h *Handoff) wanted(src *Source) bool {
+	for p := range src.Partitions.All() {
+		if h.Incoming[p].Load() == src {
 			return true
 		}
 	}
 	return false
 }
 
-func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size int, done bool, err error) {
-	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.ballot, Batch: batch, Partitions: src.partitions.Bytes()})
+func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
+	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes()})
 	if err != nil {
 		return 0, false, err
 	}
 	sent := h.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
+	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
 		return 0, false, err
 	}
 	if err := a.Err(); err != nil {
@@ -235,28 +234,28 @@ func (h *handoff) pullOne(ctx context.Context, src *source, batch uint64) (size 
 	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
 		return 0, false, err
 	}
-	if err := h.node.Admit(src.from, b.Newest()); err != nil {
+	if err := h.Node.Admit(src.From, b.Newest()); err != nil {
 		return 0, false, err
 	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		size += len(e.Key) + len(e.Value)
-		h.counts.pulled.Add(1)
-		if h.restore(src, e, kv.Version(b.AsOf), sent) {
-			h.counts.admitted.Add(1)
+		h.Counts.Pulled.Add(1)
+		if h.Restore(src, e, kv.Version(b.AsOf), sent) {
+			h.Counts.Admitted.Add(1)
 		} else {
-			h.counts.refused.Add(1)
+			h.Counts.Refused.Add(1)
 		}
 	}
-	h.counts.bytes.Add(int64(size))
+	h.Counts.Bytes.Add(int64(size))
 	return size, b.Done, nil
 }
 
-// restore stores an entry that has come, unless something newer is known of its
+// Restore stores an entry that has come, unless something newer is known of its
 // key: through the same question as every copy. It is for the very holding that the
 // source is one of, and of a partition that the source is for: what else a process
 // has released may be older than what the holding has from somebody else.
-func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
+func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
 	b := namespaces.Pins{Table: h.Names}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) {
@@ -267,7 +266,7 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 		return false
 	}
 	key := ns.Key(e.Key)
-	generation, expected := src.generations[key.Hash.Partition()]
+	generation, expected := src.Generations[key.Hash.Partition()]
 	if strike.Out(strike.SourceOfEntry) {
 		generation, expected = h.Store.Generation(key.Hash.Partition()), true
 	}
@@ -287,9 +286,9 @@ func (h *handoff) restore(src *source, e *wire.Entry, asOf kv.Version, sent kv.M
 	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
 }
 
-// fetch asks a partition's releaser for one entry, once for all who miss it,
+// Fetch asks a partition's releaser for one entry, once for all who miss it,
 // unless it is there by then. An error says that it could not be asked.
-func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key kv.Key, timeout time.Duration) error {
+func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
 	key.Bytes = bytes.Clone(key.Bytes) // it may outlive the request
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
 		running, end := h.begin()
@@ -297,7 +296,7 @@ func (h *handoff) fetch(ctx context.Context, src *source, namespace string, key 
 			return nil, errStopping
 		}
 		defer end()
-		return nil, h.fetchNow(running, src, namespace, key)
+		return nil, h.FetchNow(running, src, namespace, key)
 	})
 	t := time.NewTimer(timeout)
 	defer t.Stop()
@@ -315,7 +314,7 @@ var errStopping = errors.New("this sidecar is stopping")
 
 // begin is what run waits for until end is called; nil says that it runs no
 // more.
-func (h *handoff) begin() (running context.Context, end func()) {
+func (h *Handoff) begin() (running context.Context, end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running != nil {
@@ -324,18 +323,18 @@ func (h *handoff) begin() (running context.Context, end func()) {
 	return h.running, h.tasks.Done
 }
 
-func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, key kv.Key) error {
-	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.incoming[key.Hash.Partition()].Load() != src {
+func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, key kv.Key) error {
+	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
-	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.ballot, Namespace: namespace, Key: key.Bytes})
+	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes})
 	if err != nil {
 		return err
 	}
 	sent := h.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.node.Do(ctx, src.from, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
 		return err
 	}
 	if err := a.Err(); err != nil {
@@ -345,11 +344,11 @@ func (h *handoff) fetchNow(ctx context.Context, src *source, namespace string, k
 	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
 		return err
 	}
-	if err := h.node.Admit(src.from, f.Newest()); err != nil {
+	if err := h.Node.Admit(src.From, f.Newest()); err != nil {
 		return err
 	}
-	if f.Found && h.restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
-		h.counts.fetched.Add(1)
+	if f.Found && h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+		h.Counts.Fetched.Add(1)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package sidecar
+package handoff
 
 import (
 	"bytes"
@@ -10,19 +10,18 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// offer is what another process may pull: what was released to one ballot. It grows
+// Offer is what another process may pull: what was released to one ballot. It grows
 // where that process asks again, and more is released to the same ballot.
-type offer struct {
+type Offer struct {
 	to       kv.Process
 	pulledAt atomic.Int64
 
@@ -71,7 +70,7 @@ const (
 func (l ended) covers(v kv.Version) bool { return v <= l.asOf || strike.Out(strike.OfferFilter) }
 
 // Offer lets a process pull.
-func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
+func (h *Handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
 	key := cluster.ToBallot(ballot)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,7 +79,7 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 		if len(h.offers) >= maxOffers {
 			return
 		}
-		o = &offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
+		o = &Offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
 		h.offers[key] = o
 	}
 	o.pulledAt.Store(int64(h.Clock.Read().Boot))
@@ -99,10 +98,10 @@ func (h *handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionS
 
 // Awaited says whether entries wait to be pulled, or writes through are under way:
 // who holds their keys by then must be told how they have ended.
-func (h *handoff) Awaited() bool { return h.offering() > 0 || h.Names.Writing() }
+func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.Names.Writing() }
 
-// offering counts what waits to be pulled from.
-func (h *handoff) offering() (n int) {
+// Offering counts what waits to be pulled from.
+func (h *Handoff) Offering() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, o := range h.offers {
@@ -115,9 +114,9 @@ func (h *handoff) offering() (n int) {
 
 // expire drops the offers that are done, or that have not been pulled from for so
 // long. Their entries give their memory back.
-func (h *handoff) expire(after time.Duration) {
+func (h *Handoff) expire(after time.Duration) {
 	now := h.Clock.Read().Boot
-	var gone []*offer
+	var gone []*Offer
 	h.mu.Lock()
 	for key, o := range h.offers {
 		if idle := now - time.Duration(o.pulledAt.Load()); idle >= after || o.left.Empty() && idle >= after/8 {
@@ -145,8 +144,8 @@ func (pl *pull) close() {
 	}
 }
 
-// parts are some of an offer's partitions, and all where none are named.
-func (o *offer) parts(set kv.PartitionSet) (list []part) {
+// Parts are some of an offer's partitions, and all where none are named.
+func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 	for p, last := range o.released {
 		if !set.Empty() && !set.Has(p) {
 			continue
@@ -161,8 +160,8 @@ func (o *offer) parts(set kv.PartitionSet) (list []part) {
 	return list
 }
 
-// given yields what a part has, the hottest first.
-func (h *handoff) given(of part) iter.Seq[handed] {
+// Given yields what a part has, the hottest first.
+func (h *Handoff) Given(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
@@ -189,8 +188,8 @@ func (g *handed) entry(now kv.Moment) wire.Entry {
 	}
 }
 
-// offerOf finds what a process may have. The lock is held.
-func (h *handoff) offerOf(from kv.Process, b wire.Ballot) *offer {
+// OfferOf finds what a process may have. The lock is held.
+func (h *Handoff) OfferOf(from kv.Process, b wire.Ballot) *Offer {
 	if o := h.offers[b]; o != nil && o.to == from {
 		return o
 	}
@@ -198,10 +197,10 @@ func (h *handoff) offerOf(from kv.Process, b wire.Ballot) *offer {
 }
 
 // pullOf finds a pull of an offer, or begins it.
-func (h *handoff) pullOf(from kv.Process, q *wire.Pull) (*offer, *pull, *wire.Error) {
+func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	o := h.offerOf(from, q.Ballot)
+	o := h.OfferOf(from, q.Ballot)
 	if o == nil {
 		return nil, nil, nil
 	}
@@ -211,7 +210,7 @@ func (h *handoff) pullOf(from kv.Process, q *wire.Pull) (*offer, *pull, *wire.Er
 			return nil, nil, wire.Errorf(wire.Busy, "%d pulls of one offer", maxPulls)
 		}
 		set := kv.PartitionsOf(q.Partitions)
-		pl = &pull{set: set, parts: o.parts(set)}
+		pl = &pull{set: set, parts: o.Parts(set)}
 		o.pulls[string(q.Partitions)] = pl
 	}
 	o.pulledAt.Store(int64(h.Clock.Read().Boot))
@@ -219,7 +218,7 @@ func (h *handoff) pullOf(from kv.Process, q *wire.Pull) (*offer, *pull, *wire.Er
 }
 
 // pulled says that a pull has come to its end.
-func (h *handoff) pulled(o *offer, pl *pull) {
+func (h *Handoff) pulled(o *Offer, pl *pull) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for p := range o.released {
@@ -229,9 +228,9 @@ func (h *handoff) pulled(o *offer, pl *pull) {
 	}
 }
 
-// servePull answers with the next batch, or with the last one again: with what is
+// ServePull answers with the next batch, or with the last one again: with what is
 // left of it, and of its entries' time, at this moment.
-func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
+func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	o, pl, err := h.pullOf(from, q)
 	if err != nil {
 		return wire.ErrorReply(err)
@@ -263,13 +262,13 @@ func (h *handoff) servePull(from kv.Process, q *wire.Pull) wire.Reply {
 }
 
 // fill makes a pull's next batch, of one part. Its lock is held.
-func (h *handoff) fill(pl *pull) {
+func (h *Handoff) fill(pl *pull) {
 	pl.last = nil
 	pl.batch++
 	for size := 0; len(pl.parts) > 0 && size < pullBytes; {
 		if pl.next == nil {
 			pl.asOf = pl.parts[0].asOf
-			pl.next, pl.stop = iter.Pull(h.given(pl.parts[0]))
+			pl.next, pl.stop = iter.Pull(h.Given(pl.parts[0]))
 		}
 		e, ok := pl.next()
 		if !ok {
@@ -284,11 +283,11 @@ func (h *handoff) fill(pl *pull) {
 		size += len(e.Key.Bytes) + len(e.Value)
 		pl.last = append(pl.last, e)
 	}
-	h.counts.given.Add(int64(len(pl.last)))
+	h.Counts.Given.Add(int64(len(pl.last)))
 }
 
-// serveFetch answers with one entry.
-func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
+// ServeFetch answers with one entry.
+func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	b := namespaces.Pins{Table: h.Names}
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
@@ -298,7 +297,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	key := ns.Key(q.Key)
 	now := h.Clock.Read()
 	h.mu.Lock()
-	o := h.offerOf(from, q.Ballot)
+	o := h.OfferOf(from, q.Ballot)
 	var last ended
 	if o != nil {
 		o.pulledAt.Store(int64(now.Boot))
@@ -315,7 +314,7 @@ func (h *handoff) serveFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),
 			TTLMS: info.Deadline.TTLms(now.Boot), Absent: info.Absent,
 		}
-		h.counts.given.Add(1)
+		h.Counts.Given.Add(1)
 	}
 	return wire.BodyReply(f)
 }
