@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -30,12 +31,18 @@ type call struct {
 	until time.Duration // when it is given up
 
 	done chan struct{} // closed when it ends, for those who wait; nil without any
-	told []*pending    // when it ends, those who do not wait
+	told []joiner      // when it ends, those that do not wait
 
 	copy  *l1.Copy      // the value
 	reply wire.Reply    // or what there is instead
 	err   error         // or why there is no answer
 	ends  time.Duration // of the value, a stale one too; zero is none
+}
+
+// joiner is a read that has joined a call, and does not wait for it.
+type joiner interface {
+	// Tell is called when the call has ended.
+	Tell(a *rpc.Answers, cl *call)
 }
 
 // serves says whether what a call has brought is for a read that began at a
@@ -65,7 +72,7 @@ func questionOf(q *wire.Request) question { return question{q.Op == wire.OpLease
 // A pending request p is told of the end of a call that it has joined; without
 // one the caller waits for it. There is no call for a p that one under way may
 // outlast.
-func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, asks question, now kv.Moment, until time.Duration, p *pending) (cl *call, lead bool) {
+func (s *calls) join(c *core, owner *cluster.Owner, key kv.Key, asks question, now kv.Moment, until time.Duration, p joiner) (cl *call, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.m[key.Hash]
@@ -150,7 +157,7 @@ func (s *calls) giveUp(cl *call) bool {
 
 // end lets those who wait have what the call brought, and returns those who are
 // to be told.
-func (s *calls) end(cl *call) []*pending {
+func (s *calls) end(cl *call) []joiner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m[cl.key.Hash] == cl {

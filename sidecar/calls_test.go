@@ -63,7 +63,7 @@ func TestGiveUp(t *testing.T) {
 	var s calls
 	s.m = map[kv.Hash]*call{}
 	alone := &call{key: kv.Key{Hash: 1}}
-	joined := &call{key: kv.Key{Hash: 2}, told: []*pending{{}}}
+	joined := &call{key: kv.Key{Hash: 2}, told: []joiner{&pending{}}}
 	awaited := &call{key: kv.Key{Hash: 3}, done: make(chan struct{})}
 	for _, cl := range []*call{alone, joined, awaited} {
 		s.put(cl)
@@ -109,7 +109,7 @@ func TestWants(t *testing.T) {
 	})
 	c.call(&wire.Request{Op: wire.OpPing})
 	conn := <-conns
-	wants := func(told ...*pending) error {
+	wants := func(told ...joiner) error {
 		cl := &call{key: kv.Key{Hash: 1}, told: told}
 		return (&pending{session: &session{core: &s.core}, conn: conn, call: cl}).Wants(1 << 20)
 	}

@@ -96,7 +96,7 @@ func (t tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 // ACQUIRE that this holding began with. Under policy consistent nobody writes on
 // two sides, and whoever has not answered has stopped before this holding began.
 func (t tiers) strange(from kv.Process, p uint16, place uint64) bool {
-	if t.c.node.Holds(p) == 0 || t.c.cfg.PartitionPolicy == cluster.Consistent || strike.Out(strike.Strange) {
+	if t.c.node.Holds(p) == 0 || t.c.cfg.Policy == cluster.Consistent || strike.Out(strike.Strange) {
 		return false
 	}
 	heads := t.Heads[p].Load()

@@ -281,5 +281,5 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 
 // hash is a key's, whether its namespace has a slot or not.
 func (c *core) hash(namespace, key []byte) kv.Hash {
-	return kv.HashKey(kv.NamespaceSeed(c.cfg.seed, string(namespace)), key)
+	return kv.HashKey(kv.NamespaceSeed(c.cfg.Seed, string(namespace)), key)
 }

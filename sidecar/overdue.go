@@ -60,3 +60,11 @@ func (c *core) tooLate(q *wire.Request) wire.Reply {
 	late := c.clock.Read().Boot - untilOf(q)
 	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op, late.Round(time.Microsecond)))
 }
+
+// timeout is how long a request may take.
+func (c *core) timeout(q *wire.Request) time.Duration {
+	if q.TimeoutMS == 0 {
+		return c.cfg.RequestTimeout
+	}
+	return time.Duration(q.TimeoutMS) * time.Millisecond
+}

@@ -185,13 +185,13 @@ func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
 		c.take(cl, &r)
 	}
 	for _, joined := range c.calls.end(cl) {
-		joined.tell(a, cl)
+		joined.Tell(a, cl)
 	}
-	p.tell(a, cl)
+	p.Tell(a, cl)
 }
 
-// tell answers with what a call has brought, if it brought an answer.
-func (p *pending) tell(a *rpc.Answers, cl *call) {
+// Tell answers with what a call has brought, if it brought an answer.
+func (p *pending) Tell(a *rpc.Answers, cl *call) {
 	c := p.session.core
 	// The caller that made the call may have had less time than this one has.
 	if p.call != cl && !cl.serves(p.began) && c.clock.Read().Boot < p.deadline {

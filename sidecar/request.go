@@ -1,9 +1,12 @@
 package sidecar
 
 import (
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -23,10 +26,10 @@ import (
 // core is what every door shares: sessions on the socket and the embedding
 // program ask it in the same words, wire.Request and wire.Reply.
 type core struct {
-	cfg   Config
+	cfg   coreConfig
 	clock kv.Clock
 	hlc   *kv.HLC
-	self  []byte // this node's name
+	self  []byte // cfg.Node
 	store *segment.Store
 	names *namespaces.Table
 	holds holds
@@ -47,6 +50,16 @@ type core struct {
 	budget  *rpc.Budget // of memory for what is in flight
 
 	flushing sync.Mutex // held while a flush of the cluster is noted
+}
+
+// coreConfig is what concerns the answers to requests.
+type coreConfig struct {
+	Node           string        // this node's name
+	Seed           uint64        // of the hash
+	MaxValue       int           // bytes
+	RequestTimeout time.Duration // of requests that bring none
+	Policy         string        // of partitions
+	Log            *slog.Logger
 }
 
 // coreCounts counts what concerns other hosts.
@@ -306,11 +319,11 @@ func (c *core) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, 
 	case segment.Overdue:
 		return c.tooLate(q)
 	case segment.TooLarge:
-		if size, most := len(q.Value), int(c.cfg.MaxValue); size > most {
+		if size, most := len(q.Value), c.cfg.MaxValue; size > most {
 			return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
 		}
 		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
-			ns.Name, Size(c.store.NamespaceStats(ns.ID).Quota)))
+			ns.Name, humanize.IBytes(uint64(c.store.NamespaceStats(ns.ID).Quota))))
 	}
 	return wire.ErrorReply(wire.Errorf(wire.Busy, "no memory could be freed, since all of it is being read: try again"))
 }

@@ -421,7 +421,7 @@ func (c *core) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []
 func (c *core) ended(cl *call) {
 	var a rpc.Answers
 	for _, p := range c.calls.end(cl) {
-		p.tell(&a, cl)
+		p.Tell(&a, cl)
 	}
 	a.Write()
 }

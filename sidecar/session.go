@@ -431,21 +431,13 @@ func (c *session) welcome() wire.Reply {
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.s.server.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.core.cfg.Node, Server: c.core.cfg.Version, Features: features,
+		Version: wire.Version, Node: c.core.cfg.Node, Server: c.s.cfg.Version, Features: features,
 		Limits: wire.Limits{
-			Key: kv.MaxKeyLen, Value: int(c.core.cfg.MaxValue), Frame: l.MaxFrame, Keys: wire.MaxKeys,
+			Key: kv.MaxKeyLen, Value: c.core.cfg.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.cfg.RequestTimeout.Milliseconds(),
 		},
 		Epoch: uint64(c.core.node.Self().Epoch),
-		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.cfg.seed, Partitions: kv.Partitions},
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.cfg.Seed, Partitions: kv.Partitions},
 		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)},
 	})
-}
-
-// timeout is how long a request may take.
-func (c *core) timeout(q *wire.Request) time.Duration {
-	if q.TimeoutMS == 0 {
-		return c.cfg.RequestTimeout
-	}
-	return time.Duration(q.TimeoutMS) * time.Millisecond
 }

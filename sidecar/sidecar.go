@@ -33,6 +33,7 @@ import (
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
 	core
+	cfg           Config
 	keys          keys
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
@@ -71,7 +72,11 @@ func New(cfg Config) (*Sidecar, error) {
 	_, _ = rand.Read(tag[:]) // never fails
 	hlc := kv.NewHLC(binary.BigEndian.Uint16(tag[:]))
 	s := &Sidecar{
-		core:    core{cfg: cfg, clock: cfg.Clock, hlc: hlc, self: []byte(cfg.Node), calls: calls{m: map[kv.Hash]*call{}}},
+		cfg: cfg,
+		core: core{
+			cfg:   coreConfig{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
+			clock: cfg.Clock, hlc: hlc, self: []byte(cfg.Node), calls: calls{m: map[kv.Hash]*call{}},
+		},
 		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
 		ready: make(chan struct{}),
 	}
@@ -87,6 +92,7 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.seed()
+	s.core.cfg.Seed = s.cfg.seed
 	if err := s.newTiers(); err != nil {
 		return nil, err
 	}
@@ -149,12 +155,6 @@ func (s *Sidecar) newTiers() (err error) {
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
 func (s *Sidecar) tiers() tiers { return tiers{s.handoff, &s.core, s.newPeerSession} }
-
-func newEpoch(wall int64) kv.Epoch {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return kv.NewEpoch(wall, binary.BigEndian.Uint32(b[:]))
-}
 
 // Ready is closed once the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }

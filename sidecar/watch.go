@@ -2,15 +2,14 @@ package sidecar
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/places"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -158,41 +157,6 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 	return behind
 }
 
-// watch answers WATCH when there is something to tell, or its time is over.
-func (c *session) watch(conn *rpc.Conn) {
-	q := c.req
-	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
-		c.answerError(conn, namespaces.BadName(q.Namespace))
-		return
-	}
-	if c.watching.Add(1) > maxConnWatch {
-		c.watching.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", maxConnWatch))
-		return
-	}
-	leave := func() { c.watching.Add(-1); c.member.Release(places.Watches); conn.Free(pendingSize) }
-	err := c.member.Acquire(places.Watches)
-	if err == nil {
-		if err = noRoom(conn.Hold(pendingSize)); err != nil {
-			c.member.Release(places.Watches)
-		}
-	}
-	if err != nil {
-		c.watching.Add(-1)
-		c.answerError(conn, err)
-		return
-	}
-	timeout := c.core.timeout(q)
-	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
-	own, may := q.Clone(), c.by.MayRead()
-	conn.Go(func() []byte {
-		defer leave()
-		r := c.core.watched(&own, wait, may)
-		r.ID = own.ID
-		return wire.AppendReply(nil, own.Op, &r)
-	})
-}
-
 // watched is the answer. It tells of the flushes of those namespaces alone that the
 // caller may read.
 func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
@@ -273,4 +237,10 @@ func (c *core) vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 	}
 	r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
 	return true
+}
+
+func newEpoch(wall int64) kv.Epoch {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return kv.NewEpoch(wall, binary.BigEndian.Uint32(b[:]))
 }

@@ -37,7 +37,7 @@ func (c *core) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *
 	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		return wire.Errorf(wire.BadRequest, "namespace %s writes through to its origin, which knows no conditions, counters and tokens: SET without a condition, or DELETE", ns.Name)
 	}
-	if n := len(q.Value); n > int(c.cfg.MaxValue) {
+	if n := len(q.Value); n > c.cfg.MaxValue {
 		return wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", n, c.cfg.MaxValue)
 	}
 	if err := ns.Origin.Keys.Check(key); err != nil {

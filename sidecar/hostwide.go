@@ -1,0 +1,30 @@
+package sidecar
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// serve is serveNow, and waits until a write with ack=all is acknowledged by all.
+func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	r := s.serveNow(ctx, q, b, deadline)
+	if s.wantsAll(q) {
+		b.Release()
+		r = s.acked(ctx, q, r, deadline)
+	}
+	return r
+}
+
+// serveNow is core's, and answers what concerns all of the sidecar too.
+func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	switch q.Op {
+	case wire.OpStats:
+		return s.statsCluster(ctx, q, s.stats())
+	case wire.OpVerify:
+		return s.verify(q, deadline)
+	}
+	return s.core.serveNow(ctx, q, b, deadline)
+}

@@ -1,0 +1,179 @@
+package sidecar
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// grant answers a LEASE, with a token or with why there is none for this client, where
+// nothing is to be waited for: this host holds the key, nothing of it is on its way, and
+// its token is free.
+func (c *session) grant(conn *rpc.Conn) bool {
+	q, core := c.req, c.core
+	ns := c.names.Read(q.Namespace)
+	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || checkKey(q.Key) != nil {
+		return false
+	}
+	key := ns.Key(q.Key)
+	partition := key.Hash.Partition()
+	holding := core.node.Holds(partition) // before its source
+	if holding == 0 || core.handoff.Incoming[partition].Load() != nil {
+		return false
+	}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.LeaseTime}
+	if c.member != nil {
+		claim.Place = c.member
+	}
+	token, free, err := core.leases.Try(claim)
+	switch {
+	case err != nil:
+		c.reply = claimError(ns, err)
+	case !free:
+		return false
+	default:
+		if c.reply = core.granted(ns, key, token); c.reply.Status == wire.Moved {
+			return false
+		}
+	}
+	c.tally.add(ns, q.Op, namespaces.OutcomeOf(&c.reply))
+	c.given(q, &c.reply)
+	c.answer(conn)
+	return true
+}
+
+// tokens are those that a connection has been given and has not used: its end
+// gives them back, so that the next in line need not wait.
+type tokens struct {
+	mu    sync.Mutex
+	m     map[string]tokenOf
+	ended bool
+	next  *tokens // of the connection that has taken its place; nil until then
+}
+
+// tokenOf is a token of a key.
+type tokenOf struct {
+	namespace, key string
+	until          time.Duration
+}
+
+// maxTokens bounds the tokens of one connection that are remembered: more than its
+// share at one host. Those beyond end by their time alone.
+const maxTokens = 4096
+
+// add remembers a token. False says that the connection has ended.
+func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.next != nil:
+		return t.next.add(token, g, now)
+	case t.ended:
+		return false
+	}
+	if len(t.m) >= maxTokens {
+		for token, g := range t.m {
+			if g.until <= now {
+				delete(t.m, token)
+			}
+		}
+	}
+	if t.m == nil {
+		t.m = map[string]tokenOf{}
+	}
+	if len(t.m) < maxTokens {
+		t.m[string(token)] = g
+	}
+	return true
+}
+
+// take forgets a token that a FILL uses, and returns what it is of: zero where it is
+// not known.
+func (t *tokens) take(token []byte) tokenOf {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.next != nil {
+		return t.next.take(token)
+	}
+	g := t.m[string(token)]
+	delete(t.m, string(token))
+	return g
+}
+
+// end returns what is left.
+func (t *tokens) end() map[string]tokenOf {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	left := t.m
+	t.m = nil
+	return left
+}
+
+// leaveTo gives them to the connection that takes this one's place.
+func (t *tokens) leaveTo(next *tokens) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended || t.next != nil {
+		return
+	}
+	next.mu.Lock()
+	defer next.mu.Unlock()
+	t.next, next.m, t.m = next, t.m, nil
+}
+
+// Succeeded gives the tokens of another sidecar's connection to its next one.
+func (c *session) Succeeded(next rpc.Handler) {
+	if n, ok := next.(*session); ok {
+		c.tokens.leaveTo(&n.tokens)
+	}
+}
+
+// given keeps track of the tokens that a connection has.
+func (c *session) given(q *wire.Request, r *wire.Reply) {
+	switch {
+	case q.Op == wire.OpFill && !r.Status.IsError(): // else the token may be out still
+		c.tokens.take(q.Token)
+	case q.Op == wire.OpLease && r.Status == wire.Lease:
+		ends := c.core.clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
+		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
+	}
+}
+
+// remember notes a token of the connection, or gives it back if that has ended.
+func (c *session) remember(token []byte, g tokenOf) {
+	if !c.tokens.add(token, g, c.core.clock.Read().Boot) {
+		c.abandon(map[string]tokenOf{string(token): g})
+	}
+}
+
+// giveBack ends the tokens that the connection has left.
+func (c *session) giveBack() { c.abandon(c.tokens.end()) }
+
+// abandon ends tokens, wherever their keys are held.
+func (c *session) abandon(list map[string]tokenOf) {
+	if len(list) == 0 || !c.s.enter() {
+		return
+	}
+	go func() { // ends with the last token's request; Run waits for it
+		defer c.s.inUse.Done()
+		for token, g := range list {
+			now := c.core.clock.Read()
+			if g.until <= now.Boot {
+				continue
+			}
+			q := &wire.Request{
+				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
+				Options: wire.Abandon, TTLMS: wire.TTLDefault,
+			}
+			b := namespaces.Pins{Table: c.core.names}
+			c.slow(context.Background(), q, &b, c.core.deadlineOf(q, now))
+			b.Release()
+		}
+	}()
+}

@@ -1,0 +1,46 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// watch answers WATCH when there is something to tell, or its time is over.
+func (c *session) watch(conn *rpc.Conn) {
+	q := c.req
+	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
+		c.answerError(conn, namespaces.BadName(q.Namespace))
+		return
+	}
+	if c.watching.Add(1) > maxConnWatch {
+		c.watching.Add(-1)
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", maxConnWatch))
+		return
+	}
+	leave := func() { c.watching.Add(-1); c.member.Release(places.Watches); conn.Free(pendingSize) }
+	err := c.member.Acquire(places.Watches)
+	if err == nil {
+		if err = noRoom(conn.Hold(pendingSize)); err != nil {
+			c.member.Release(places.Watches)
+		}
+	}
+	if err != nil {
+		c.watching.Add(-1)
+		c.answerError(conn, err)
+		return
+	}
+	timeout := c.core.timeout(q)
+	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
+	own, may := q.Clone(), c.by.MayRead()
+	conn.Go(func() []byte {
+		defer leave()
+		r := c.core.watched(&own, wait, may)
+		r.ID = own.ID
+		return wire.AppendReply(nil, own.Op, &r)
+	})
+}
