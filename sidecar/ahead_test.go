@@ -18,7 +18,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := heldBy(w.nodes[0], "key")
 		other, _ := heldBy(w.nodes[0], "other")
-		key := to.names.Lookup(defaultNamespace).Key(name)
+		key := to.Names.Lookup(defaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {
@@ -28,28 +28,28 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		if _, err := to.Get(ctx, "default", name); err != nil { // the connection is made
 			t.Fatal(err)
 		}
-		wall := from.clock.Read().Wall
-		from.hlc.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
+		wall := from.Clock.Read().Wall
+		from.HLC.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
 
 		if v, err := to.Get(ctx, "default", other); err == nil {
 			t.Errorf("a read of its key: %q", v.Data)
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())
-		ballot := &holding.Ballot{Clock: to.hlc.Next(wall), Process: to.node.Self()}
-		from.handoff.Ended(set, from.hlc.Next(wall))
-		from.handoff.Offer(to.node.Self(), ballot, set)
+		ballot := &holding.Ballot{Clock: to.HLC.Next(wall), Process: to.Node.Self()}
+		from.Handoff.Ended(set, from.HLC.Next(wall))
+		from.Handoff.Offer(to.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)
-		if _, _, err := to.handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
+		if _, _, err := to.Handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("a batch of entries: %v", err)
 		}
-		if err := to.handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
+		if err := to.Handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("one entry: %v", err)
 		}
-		if _, there := to.store.Peek(key, to.clock.Read().Boot); there {
+		if _, there := to.Store.Peek(key, to.Clock.Read().Boot); there {
 			t.Error("the entry was kept")
 		}
-		if clock := to.hlc.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
+		if clock := to.HLC.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
 			t.Errorf("its clock was taken: %v", clock)
 		}
 		w.nodes[0].kill()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -175,11 +176,11 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 		return wire.Reply{Status: wire.Unavailable}
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.names}
+	b := namespaces.Pins{Table: s.Names}
 	defer b.Release()
-	now := s.clock.Read()
-	s.node.Beat(now.Boot)
-	return s.serve(context.Background(), q, &b, s.deadlineOf(q, now))
+	now := s.Clock.Read()
+	s.Node.Beat(now.Boot)
+	return s.serve(context.Background(), q, &b, s.DeadlineOf(q, now))
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {
@@ -256,7 +257,7 @@ func (w *world) told(k *vkey, read vread, value []byte, err error) int {
 // lease reads a key as an app does that loads it itself.
 func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
 	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
-	if r.Status == wire.Lease || degraded(&r) {
+	if r.Status == wire.Lease || engine.Degraded(&r) {
 		v, err := w.origin.Load(ctx, k.name)
 		if r.Status != wire.Lease || err != nil {
 			return v.Bytes, err

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -16,43 +17,43 @@ import (
 // knows of, however its owner's clock stands to this one's when it stamps that.
 func TestJoin(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.Node.GossipAddress())
 	settled(t, a, b)
 	var key kv.Key // of b
 	for i := 0; ; i++ {
-		if key = a.names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.node.Holds(key.Hash.Partition()) != 0 {
+		if key = a.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.Node.Holds(key.Hash.Partition()) != 0 {
 			break
 		}
 	}
-	owner := a.node.View().Owner(key.Hash.Partition())
+	owner := a.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
-		"own write":         func() { a.outdated(key, 1) },
-		"event":             func() { a.note(key.Hash, 1) },
-		"floor":             func() { a.floor(partitionSet(key.Hash.Partition()), 1) },
-		"flush":             func() { a.flushed(DefaultNamespace, a.hlc.Next(0)) },
-		"flush of all":      func() { a.flushed("", a.hlc.Next(0)) },
-		"another key":       func() { a.note(key.Hash+1, 1) },
-		"another partition": func() { a.floor(partitionSet(key.Hash.Partition()+1), 1) },
+		"own write":         func() { a.Outdated(key, 1) },
+		"event":             func() { a.Note(key.Hash, 1) },
+		"floor":             func() { a.Floor(partitionSet(key.Hash.Partition()), 1) },
+		"flush":             func() { a.Flushed(DefaultNamespace, a.HLC.Next(0)) },
+		"flush of all":      func() { a.Flushed("", a.HLC.Next(0)) },
+		"another key":       func() { a.Note(key.Hash+1, 1) },
+		"another partition": func() { a.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
-		for !owner.Leased(a.clock.Read().Boot, a.node.Bound()) {
+		for !owner.Leased(a.Clock.Read().Boot, a.Node.Bound()) {
 			time.Sleep(time.Millisecond)
 		}
-		now := a.clock.Read()
-		first, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
+		now := a.Clock.Read()
+		first, lead := a.Calls.Join(&a.Engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
+		second, lead := a.Calls.Join(&a.Engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}
-		a.calls.end(first)
+		a.Calls.End(first)
 		if second != first {
-			a.calls.end(second)
+			a.Calls.End(second)
 		}
-		if n := a.calls.joinable.Load(); n != 0 {
+		if n := a.Calls.Joinable.Load(); n != 0 {
 			t.Errorf("%s: %d calls are left", what, n)
 		}
 	}
@@ -60,21 +61,21 @@ func TestJoin(t *testing.T) {
 
 // A call is given up where its maker alone waits, and nobody joins it from then on.
 func TestGiveUp(t *testing.T) {
-	var s calls
-	s.m = map[kv.Hash]*call{}
-	alone := &call{key: kv.Key{Hash: 1}}
-	joined := &call{key: kv.Key{Hash: 2}, told: []joiner{&pending{}}}
-	awaited := &call{key: kv.Key{Hash: 3}, done: make(chan struct{})}
-	for _, cl := range []*call{alone, joined, awaited} {
-		s.put(cl)
+	var s engine.Calls
+	s.M = map[kv.Hash]*engine.Call{}
+	alone := &engine.Call{Key: kv.Key{Hash: 1}}
+	joined := &engine.Call{Key: kv.Key{Hash: 2}, Told: []engine.Joiner{&pending{}}}
+	awaited := &engine.Call{Key: kv.Key{Hash: 3}, Done: make(chan struct{})}
+	for _, cl := range []*engine.Call{alone, joined, awaited} {
+		s.Put(cl)
 	}
-	if !s.giveUp(alone) || s.m[1] != nil {
+	if !s.GiveUp(alone) || s.M[1] != nil {
 		t.Error("one whose maker alone waits goes on, or can be joined")
 	}
-	if s.giveUp(joined) || s.giveUp(awaited) || s.m[2] != joined || s.m[3] != awaited {
+	if s.GiveUp(joined) || s.GiveUp(awaited) || s.M[2] != joined || s.M[3] != awaited {
 		t.Error("one that others have joined is given up")
 	}
-	if n := s.joinable.Load(); n != 2 {
+	if n := s.Joinable.Load(); n != 2 {
 		t.Errorf("%d can be joined", n)
 	}
 }
@@ -109,9 +110,9 @@ func TestWants(t *testing.T) {
 	})
 	c.call(&wire.Request{Op: wire.OpPing})
 	conn := <-conns
-	wants := func(told ...joiner) error {
-		cl := &call{key: kv.Key{Hash: 1}, told: told}
-		return (&pending{session: &session{core: &s.core}, conn: conn, call: cl}).Wants(1 << 20)
+	wants := func(told ...engine.Joiner) error {
+		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
+		return (&pending{session: &session{core: &s.Engine}, conn: conn, call: cl}).Wants(1 << 20)
 	}
 	if err := wants(); err != nil {
 		t.Errorf("a connection that reads: %v", err)
@@ -154,10 +155,10 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	if _, err := c.nc.Write(batch); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "both to wait", func() bool { return s.waiting.Load() == 2 })
+	soon(t, "both to wait", func() bool { return s.Waiting.Load() == 2 })
 	_ = c.nc.Close()
 	began := time.Now()
-	soon(t, "both to end", func() bool { return s.waiting.Load() == 0 })
+	soon(t, "both to end", func() bool { return s.Waiting.Load() == 0 })
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the one waited for %v, as if somebody took its answer", took)
 	}

@@ -19,39 +19,39 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.store.Close() })
+	t.Cleanup(func() { _ = s.Store.Close() })
 	all := kv.NewPartitionSet(kv.Partitions)
 	generations := map[uint16]uint16{}
 	for p := range uint16(kv.Partitions) {
 		all.Add(p)
-		generations[p] = s.store.Generation(p)
+		generations[p] = s.Store.Generation(p)
 	}
-	ballot := &holding.Ballot{Clock: 1, Process: s.node.Self()}
+	ballot := &holding.Ballot{Clock: 1, Process: s.Node.Self()}
 	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: cluster.ToBallot(ballot), Partitions: all, Generations: generations}
 	for p := range all.All() {
-		s.handoff.Incoming[p].Store(src)
+		s.Handoff.Incoming[p].Store(src)
 	}
-	now := s.clock.Read()
-	asOf := s.hlc.Next(now.Wall)
+	now := s.Clock.Read()
+	asOf := s.HLC.Next(now.Wall)
 	comes := func(name string) bool {
 		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
-		return s.handoff.Restore(src, &e, asOf, now)
+		return s.Handoff.Restore(src, &e, asOf, now)
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // as the deletion has found them
-		looked.Table.Store(s.names.Table.Load())
+		looked.Table.Store(s.Names.Table.Load())
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}
 		b := namespaces.Pins{Table: looked}
-		r := s.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.clock.Read())
+		r := s.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.Clock.Read())
 		if r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {
 			t.Error("an entry from before the deletion came in after it")
 		}
-		if _, there := s.store.Peek(s.names.Lookup([]byte(name)).Key([]byte("k")), s.clock.Read().Boot); there {
+		if _, there := s.Store.Peek(s.Names.Lookup([]byte(name)).Key([]byte("k")), s.Clock.Read().Boot); there {
 			t.Errorf("an entry that came %s the deletion was acknowledged is there", name)
 		}
 	}

@@ -16,7 +16,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 	t.Helper()
 	at := func(name string) Config { return Config{Socket: filepath.Join(t.TempDir(), name)} }
 	a = startHostWith(t, at("a"), "a")
-	b = startHostWith(t, at("b"), "b", a.node.GossipAddress())
+	b = startHostWith(t, at("b"), "b", a.Node.GossipAddress())
 	settled(t, a, b)
 	return a, b
 }
@@ -25,7 +25,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.node.Holds(h.hash(defaultNamespace, b(key)).Partition()) == 0 {
+		if h.Node.Holds(h.Hash(defaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {

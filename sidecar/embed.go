@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -150,22 +151,22 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 // ask is call, of any namespace.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
-		s.node.Beat(now.Boot)
-		deadline, until := s.deadlineOf(q, now), now.Boot+s.timeout(q)
+		s.Node.Beat(now.Boot)
+		deadline, until := s.DeadlineOf(q, now), now.Boot+s.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
 			deadline = now.Boot + time.Until(d)
 			until = deadline
 		}
-		s.limit(q, until)
-		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {
-			r = s.execute(q, b, now, 0)
+		s.Limit(q, until)
+		if (q.Op != wire.OpDelete || s.Node.Alone()) && !s.WantsAll(q) {
+			r = s.Execute(q, b, now, 0)
 		} else {
-			r = moved() // some keys may be here, and others not
+			r = engine.Moved() // some keys may be here, and others not
 		}
 		if r.Status == wire.Moved {
 			r = s.serve(ctx, q, b, deadline)
 		}
-		s.count(q, &r)
+		s.Count(q, &r)
 		return embedError(&r)
 	})
 	return r, err
@@ -180,9 +181,9 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Mome
 		return ErrClosed
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.names}
+	b := namespaces.Pins{Table: s.Names}
 	defer b.Release()
-	return f(&b, s.clock.Read())
+	return f(&b, s.Clock.Read())
 }
 
 // enter says whether the store is there, and keeps it until inUse.Done.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 )
@@ -76,7 +77,7 @@ func fileLimit() uint64 {
 // newPlaces makes the places that all connections share.
 func newPlaces(c *Config) *places.Table {
 	return places.New([places.Resources]int64{
-		places.LeaseTokens: maxLeases, places.Watches: maxWatches, places.Waiting: maxSlow,
+		places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: maxSlow,
 		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: namespaces.MaxFlushed,
 	})
 }

@@ -13,18 +13,18 @@ import (
 // newPeerSession makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
 func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
-	m := s.shares.Join("node " + string(from.Node))
+	m := s.Shares.Join("node " + string(from.Node))
 	return &session{
-		s: s, core: &s.core, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.names, Member: m}, slow: s.serveHere,
-		tally: tally{served: &s.counts.served},
+		s: s, core: &s.Engine, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.Names, Member: m}, slow: s.ServeHere,
+		tally: tally{served: &s.Counts.Served},
 	}
 }
 
 // ofPeers answers what only sidecars ask.
 func (c *session) ofPeers(conn *rpc.Conn) {
 	q := *c.req
-	h := c.core.handoff
+	h := c.core.Handoff
 	var answer func() wire.Reply
 	switch q.Op {
 	case wire.OpPull:
@@ -44,9 +44,9 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		if !c.structured(conn, &a) {
 			return
 		}
-		deadline := c.core.deadlineOf(&q, c.now)
+		deadline := c.core.DeadlineOf(&q, c.now)
 		answer = func() wire.Reply {
-			return wire.BodyReply(wire.AppliedBy{All: c.core.applied(context.Background(), a.Partitions, deadline)})
+			return wire.BodyReply(wire.AppliedBy{All: c.core.Applied(context.Background(), a.Partitions, deadline)})
 		}
 	case wire.OpProbe:
 		var p wire.Probe

@@ -5,6 +5,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -26,8 +27,8 @@ type pending struct {
 	deadline time.Duration // on the boot clock
 	began    time.Duration // of the asking, on the same clock
 	turn     turn
-	call     *call   // that it makes itself
-	fills    tokenOf // that a FILL uses; zero is none
+	call     *engine.Call // that it makes itself
+	fills    tokenOf      // that a FILL uses; zero is none
 }
 
 // pendingSize is what a request that waits takes beside its own bytes: what is noted
@@ -54,17 +55,17 @@ func noRoom(err error) *wire.Error {
 // serve answers on a goroutine of its own.
 func (p *pending) serve() []byte {
 	p.turn.wait()
-	b := namespaces.Pins{Table: p.session.core.names, Member: p.session.member}
+	b := namespaces.Pins{Table: p.session.core.Names, Member: p.session.member}
 	defer b.Release()
 	ctx := p.session.ctx
-	if readOp(p.q.Op) {
+	if engine.ReadOp(p.q.Op) {
 		ctx = p.session.reading
 	}
 	r := p.session.slow(ctx, &p.q, &b, p.deadline)
-	if c := p.session.core; c.wantsAll(&p.q) {
+	if c := p.session.core; c.WantsAll(&p.q) {
 		p.turn.leave() // what comes behind is answered from what is stored
 		b.Release()
-		r = c.acked(context.Background(), &p.q, r, p.deadline)
+		r = c.Acked(context.Background(), &p.q, r, p.deadline)
 	}
 	return p.end(nil, &r)
 }
@@ -76,10 +77,10 @@ func (p *pending) long() []byte {
 	if p.session.reading.Err() != nil { // nobody takes it
 		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
 	}
-	now := c.clock.Read()
-	c.node.Beat(now.Boot)
-	b := namespaces.Pins{Table: c.names, Member: p.session.member}
-	r := c.execute(&p.q, &b, now, 0)
+	now := c.Clock.Read()
+	c.Node.Beat(now.Boot)
+	b := namespaces.Pins{Table: c.Names, Member: p.session.member}
+	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
 		p.conn.Run(true, p.serve)
@@ -101,7 +102,7 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 		p.session.remember(p.q.Token, p.fills)
 	}
 	p.turn.leave()
-	p.session.core.waiting.Add(-1)
+	p.session.core.Waiting.Add(-1)
 	p.session.member.Release(places.Waiting)
 	p.conn.Free(p.size)
 	p.session.leased(&p.q)
@@ -123,24 +124,24 @@ func (p *pending) ask() bool {
 	if ns == nil {
 		return false
 	}
-	now := c.clock.Read()
-	c.node.Beat(now.Boot)
+	now := c.Clock.Read()
+	c.Node.Beat(now.Boot)
 	key := ns.Key(q.Key)
-	owner := c.node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.node.Self() || c.node.Holds(key.Hash.Partition()) != 0 {
+	owner := c.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.Node.Self() || c.Node.Holds(key.Hash.Partition()) != 0 {
 		return false
 	}
 	fresh := q.Has(wire.Fresh)
 	left := p.deadline - now.Boot
-	if left <= 0 || !fresh && !owner.Answers(now.Boot, c.node.Bound()) {
+	if left <= 0 || !fresh && !owner.Answers(now.Boot, c.Node.Bound()) {
 		return false
 	}
-	to := c.node.Live(owner.Process)
+	to := c.Node.Live(owner.Process)
 	if to == nil {
 		return false
 	}
 	p.began = now.Boot
-	cl, lead := c.calls.join(c, owner, key, questionOf(q), now, p.deadline, p)
+	cl, lead := c.Calls.Join(c, owner, key, engine.QuestionOf(q), now, p.deadline, p)
 	if cl == nil {
 		return false
 	}
@@ -149,12 +150,12 @@ func (p *pending) ask() bool {
 	}
 	p.call = cl
 	err := p.conn.Start(to, &wire.Request{
-		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&asked | wire.Vouch,
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Vouch,
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
 	if err != nil {
-		cl.err = err
-		c.ended(cl)
+		cl.Err = err
+		c.Ended(cl)
 	}
 	return err == nil
 }
@@ -162,7 +163,7 @@ func (p *pending) ask() bool {
 // Wants says whether a long answer is of use: its connection takes it, or others have
 // joined the call.
 func (p *pending) Wants(n int) error {
-	if err := p.conn.Takes(n); err != nil && p.session.core.calls.giveUp(p.call) {
+	if err := p.conn.Takes(n); err != nil && p.session.core.Calls.GiveUp(p.call) {
 		return err
 	}
 	return nil
@@ -179,27 +180,27 @@ func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
 	}
 	if err == nil {
-		err = c.node.Admit(cl.owner.Process, r.Newest())
+		err = c.Node.Admit(cl.Owner.Process, r.Newest())
 	}
-	if cl.err = err; err == nil {
-		c.take(cl, &r)
+	if cl.Err = err; err == nil {
+		c.Take(cl, &r)
 	}
-	for _, joined := range c.calls.end(cl) {
+	for _, joined := range c.Calls.End(cl) {
 		joined.Tell(a, cl)
 	}
 	p.Tell(a, cl)
 }
 
 // Tell answers with what a call has brought, if it brought an answer.
-func (p *pending) Tell(a *rpc.Answers, cl *call) {
+func (p *pending) Tell(a *rpc.Answers, cl *engine.Call) {
 	c := p.session.core
 	// The caller that made the call may have had less time than this one has.
-	if p.call != cl && !cl.serves(p.began) && c.clock.Read().Boot < p.deadline {
+	if p.call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
 		p.conn.Run(true, p.serve)
 		return
 	}
-	r := c.outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || degraded(&r) && c.mayLoadAside(&p.q) {
+	r := c.Outcome(cl, &p.q, p.began)
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadAside(&p.q) {
 		p.conn.Run(true, p.serve)
 		return
 	}

@@ -22,7 +22,7 @@ func (c *session) get(conn *rpc.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		out, size, ns := c.core.Value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
 				if c.req.Op != wire.OpLease || !c.grant(conn) {
@@ -73,13 +73,13 @@ func (c *session) mget(conn *rpc.Conn) {
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
-			c.item(conn, c.core.names.None, wire.ErrorReply(err))
+			c.item(conn, c.core.Names.None, wire.ErrorReply(err))
 			continue
 		}
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
 		value := len(conn.Out)
-		out, size, ns := c.core.value(conn.Out, &c.names, q, key, smallValue, c.now, 0, &c.reply)
+		out, size, ns := c.core.Value(conn.Out, &c.names, q, key, smallValue, c.now, 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
@@ -88,7 +88,7 @@ func (c *session) mget(conn *rpc.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
-			if out, size, ns = c.core.value(conn.Out, &c.names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
+			if out, size, ns = c.core.Value(conn.Out, &c.names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = wire.ErrorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}

@@ -50,7 +50,7 @@ func (c *session) refusal() *wire.Error {
 	if last := c.names.Last; last != nil && last.Name == string(q.Namespace) {
 		line = int(last.Line)
 	} else {
-		line = c.core.access.Line(q.Namespace)
+		line = c.core.Access.Line(q.Namespace)
 	}
 	err, missing := c.by.Refusal(q, line)
 	if err != nil && !c.told {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -91,7 +92,7 @@ func TestFeaturesAreAllOps(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	if told := slices.Sorted(slices.Values(features)); !slices.Equal(told, names) {
+	if told := slices.Sorted(slices.Values(engine.Features)); !slices.Equal(told, names) {
 		t.Errorf("HELLO tells of %v, there are %v", told, names)
 	}
 }
@@ -110,7 +111,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 		_ = s.Run(ctx)
 	})
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	return &session{s: s, core: &s.core, by: s.access.Caller(peer), names: namespaces.Pins{Table: s.names}, work: new(work)}
+	return &session{s: s, core: &s.Engine, by: s.Access.Caller(peer), names: namespaces.Pins{Table: s.Names}, work: new(work)}
 }
 
 // What a connection may do follows its namespace, its rules and the token that it has shown
@@ -190,7 +191,7 @@ func BenchmarkDecision(b *testing.B) {
 	peer := unixsock.Peer{UID: 99, GID: 99}
 	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
 		b.Run(name, func(b *testing.B) {
-			c := &session{core: &core{access: a}, by: a.Caller(peer), names: namespaces.Pins{Last: last}, work: new(work)}
+			c := &session{core: &engine.Engine{Access: a}, by: a.Caller(peer), names: namespaces.Pins{Last: last}, work: new(work)}
 			c.req = &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
 			for b.Loop() {
 				if c.refusal() != nil {
@@ -202,4 +203,4 @@ func BenchmarkDecision(b *testing.B) {
 }
 
 // byRoot is the caller of a session that a test makes itself.
-func byRoot(c *core) access.Caller { return c.access.Caller(unixsock.Peer{UID: 0}) }
+func byRoot(c *engine.Engine) access.Caller { return c.Access.Caller(unixsock.Peer{UID: 0}) }

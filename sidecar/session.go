@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -24,7 +25,7 @@ import (
 // connection's reader.
 type session struct {
 	s       *Sidecar
-	core    *core
+	core    *engine.Engine
 	from    kv.Process    // another sidecar; none is an app
 	who     []any         // is at the other end, for the log
 	by      access.Caller // the app at the other end
@@ -68,11 +69,11 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 		return nil, err
 	}
 	c := &session{
-		s: s, core: &s.core, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
-		by: s.access.Caller(who),
-		ns: defaultNamespace, names: namespaces.Pins{Table: s.names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
+		s: s, core: &s.Engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
+		by: s.Access.Caller(who),
+		ns: defaultNamespace, names: namespaces.Pins{Table: s.Names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
 	}
-	c.member = s.shares.Join(places.UserOwner(who.UID))
+	c.member = s.Shares.Join(places.UserOwner(who.UID))
 	c.names.Member = c.member
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()
@@ -86,7 +87,7 @@ var defaultNamespace = []byte(DefaultNamespace)
 
 // log writes a line with who is at the other end.
 func (c *session) log(level slog.Level, msg string, args ...any) {
-	log := c.core.cfg.Log
+	log := c.core.Config.Log
 	if log.Enabled(context.Background(), level) {
 		log.With(c.who...).Log(context.Background(), level, msg, args...)
 	}
@@ -94,8 +95,8 @@ func (c *session) log(level slog.Level, msg string, args ...any) {
 
 // Batch reads the clock, once for all requests that came in one read.
 func (c *session) Batch() {
-	c.now = c.core.clock.Read()
-	c.core.node.Beat(c.now.Boot)
+	c.now = c.core.Clock.Read()
+	c.core.Node.Beat(c.now.Boot)
 	c.work = works.Get().(*work)
 }
 
@@ -105,7 +106,7 @@ func (c *session) Served() {
 	works.Put(c.work)
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
-		took := c.core.clock.Read().Boot - c.now.Boot
+		took := c.core.Clock.Read().Boot - c.now.Boot
 		c.s.batchDuration.Observe(took.Seconds())
 		c.s.batches.add(took)
 	}
@@ -164,14 +165,14 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.names.Read(c.nameOf(q)); ns != nil {
-			if h := ns.Key(q.Key).Hash; c.core.node.Holds(h.Partition()) != 0 {
+			if h := ns.Key(q.Key).Hash; c.core.Node.Holds(h.Partition()) != 0 {
 				c.hashes[keys] = h
 				keys++
 			}
 		}
 	}
 	if keys >= warmFrom {
-		c.sum += c.core.store.Warm(c.hashes[:keys])
+		c.sum += c.core.Store.Warm(c.hashes[:keys])
 	}
 	for i, frame := range frames {
 		c.req = &c.reqs[i]
@@ -226,8 +227,8 @@ func (c *session) serve(conn *rpc.Conn) {
 			return
 		}
 	}
-	c.core.limit(q, c.now.Boot+c.core.timeout(q))
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.wantsAll(q) {
+	c.core.Limit(q, c.now.Boot+c.core.Timeout(q))
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.WantsAll(q) {
 		c.later(conn)
 		return
 	}
@@ -260,13 +261,13 @@ func (c *session) serve(conn *rpc.Conn) {
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
-		if !c.core.holdsAll(c.keys()) { // all of them here, or none
+		if !c.core.HoldsAll(c.keys()) { // all of them here, or none
 			c.later(conn)
 			return
 		}
 		c.execute(conn)
 	case wire.OpFlush, wire.OpRing:
-		if q.App && !c.core.node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
+		if q.App && !c.core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
 			c.later(conn)
 			return
 		}
@@ -278,7 +279,7 @@ func (c *session) serve(conn *rpc.Conn) {
 
 // execute answers c.req from what this host holds, or later.
 func (c *session) execute(conn *rpc.Conn) {
-	if c.reply = c.core.execute(c.req, &c.names, c.now, 0); c.reply.Status == wire.Moved {
+	if c.reply = c.core.Execute(c.req, &c.names, c.now, 0); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return
 	}
@@ -291,9 +292,9 @@ func (c *session) execute(conn *rpc.Conn) {
 // where an app has asked.
 func (c *session) count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
-		c.core.count(q, r)
+		c.core.Count(q, r)
 	} else {
-		c.core.counts.served.Add(int64(namespaces.KeysIn(q)))
+		c.core.Counts.Served.Add(int64(namespaces.KeysIn(q)))
 	}
 }
 
@@ -302,10 +303,10 @@ func (c *session) keys() []kv.Hash {
 	q := c.req
 	c.own = c.own[:0]
 	if q.Key != nil {
-		c.own = append(c.own, c.core.hash(q.Namespace, q.Key))
+		c.own = append(c.own, c.core.Hash(q.Namespace, q.Key))
 	}
 	for _, k := range q.Keys {
-		c.own = append(c.own, c.core.hash(q.Namespace, k))
+		c.own = append(c.own, c.core.Hash(q.Namespace, k))
 	}
 	return c.own
 }
@@ -342,10 +343,10 @@ func (c *session) later(conn *rpc.Conn) {
 		room = conn.Account().Awaits
 	}
 	switch stands := conn.Begin(room); {
-	case !stands && readOp(p.q.Op):
+	case !stands && engine.ReadOp(p.q.Op):
 		conn.Run(true, p.dropped)
 	case !p.ask():
-		conn.Run(readOp(p.q.Op), p.serve)
+		conn.Run(engine.ReadOp(p.q.Op), p.serve)
 	}
 }
 
@@ -378,7 +379,7 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 		c.answerError(conn, err)
 		return nil
 	}
-	c.core.waiting.Add(1)
+	c.core.Waiting.Add(1)
 	if c.ctx == nil {
 		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
@@ -386,7 +387,7 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 	if c.awaited(c.req) {
 		conn.Account().Reads(1)
 	}
-	return &pending{session: c, conn: conn, q: c.req.Clone(), size: size, deadline: c.core.deadlineOf(c.req, c.now)}
+	return &pending{session: c, conn: conn, q: c.req.Clone(), size: size, deadline: c.core.DeadlineOf(c.req, c.now)}
 }
 
 // awaited says whether a request is an app's read, whose answer is to find room.
@@ -403,7 +404,7 @@ func (c *session) leased(q *wire.Request) {
 
 func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
 	c.reply = wire.ErrorReply(err)
-	c.tally.add(c.core.names.None, c.req.Op, namespaces.Failed)
+	c.tally.add(c.core.Names.None, c.req.Op, namespaces.Failed)
 	c.answer(conn)
 }
 
@@ -431,13 +432,13 @@ func (c *session) welcome() wire.Reply {
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
 	l := c.s.server.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.core.cfg.Node, Server: c.s.cfg.Version, Features: features,
+		Version: wire.Version, Node: c.core.Config.Node, Server: c.s.cfg.Version, Features: engine.Features,
 		Limits: wire.Limits{
-			Key: kv.MaxKeyLen, Value: c.core.cfg.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
-			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.cfg.RequestTimeout.Milliseconds(),
+			Key: kv.MaxKeyLen, Value: c.core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
+			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.Config.RequestTimeout.Milliseconds(),
 		},
-		Epoch: uint64(c.core.node.Self().Epoch),
-		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.cfg.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.clock.Read().Boot)},
+		Epoch: uint64(c.core.Node.Self().Epoch),
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.Config.Seed, Partitions: kv.Partitions},
+		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.Clock.Read().Boot)},
 	})
 }

@@ -18,7 +18,7 @@ import (
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	s.Shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}
@@ -39,7 +39,7 @@ func TestTokensAreShared(t *testing.T) {
 	if r := lease(other, "mine"); r.Status != wire.Lease {
 		t.Errorf("another connection: %s %s", r.Status, r.Message)
 	}
-	used := func() int64 { return s.shares.Used(places.LeaseTokens) }
+	used := func() int64 { return s.Shares.Used(places.LeaseTokens) }
 	if n := used(); n != int64(len(held))+1 {
 		t.Errorf("%d tokens are counted", n)
 	}
@@ -58,7 +58,7 @@ func TestTokensAreShared(t *testing.T) {
 	soon(t, "the others to come back", func() bool { return used() == 2 })
 	other.nc.Close()
 	soon(t, "all to come back", func() bool {
-		return used() == 0 && s.shares.Used(places.Waiting) == 0 && s.budget.Stats().Total() == 0 && s.shares.Used(places.Connections) == 0
+		return used() == 0 && s.Shares.Used(places.Waiting) == 0 && s.Budget.Stats().Total() == 0 && s.Shares.Used(places.Connections) == 0
 	})
 }
 
@@ -116,17 +116,17 @@ func TestFramesThatDoNotCome(t *testing.T) {
 // MGET too.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
-	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.node.GossipAddress())
+	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.Node.GossipAddress())
 	settled(t, a, o)
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
-		bo := namespaces.Pins{Table: h.names}
+		bo := namespaces.Pins{Table: h.Names}
 		defer bo.Release()
-		return h.serve(t.Context(), &q, &bo, h.deadlineOf(&q, h.clock.Read()))
+		return h.serve(t.Context(), &q, &bo, h.DeadlineOf(&q, h.Clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.node.Holds(h.hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.Node.Holds(h.Hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
@@ -165,11 +165,11 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	a := startHostWith(t, cfg, "a")
 	cfg.Socket = ""
-	o := startHostWith(t, cfg, "b", a.node.GossipAddress())
+	o := startHostWith(t, cfg, "b", a.Node.GossipAddress())
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.node.Holds(o.hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.Node.Holds(o.Hash(defaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}
@@ -211,5 +211,5 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if busy.Load() == 0 || busy.Load() == n {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
-	soon(t, "all to come back", func() bool { return a.budget.Stats().Total() == 0 })
+	soon(t, "all to come back", func() bool { return a.Budget.Stats().Total() == 0 })
 }

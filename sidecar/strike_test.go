@@ -230,7 +230,7 @@ func forgottenOwner(s *scene) {
 		return at == cluster.StateMissing && by == cluster.StateMissing
 	})
 	for _, v := range []*vnode{s.reader, s.third} {
-		_ = v.s.core.forget(kv.NodeID(s.owner.name))
+		_ = v.s.Engine.Forget(kv.NodeID(s.owner.name))
 	}
 	time.Sleep(10 * time.Millisecond) // until partitions are taken, and before the owner polls or is told of again
 	s.need(s.set(s.third, k), "a write through the third")

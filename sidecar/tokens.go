@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -17,27 +18,27 @@ import (
 func (c *session) grant(conn *rpc.Conn) bool {
 	q, core := c.req, c.core
 	ns := c.names.Read(q.Namespace)
-	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || checkKey(q.Key) != nil {
+	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || engine.CheckKey(q.Key) != nil {
 		return false
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	holding := core.node.Holds(partition) // before its source
-	if holding == 0 || core.handoff.Incoming[partition].Load() != nil {
+	holding := core.Node.Holds(partition) // before its source
+	if holding == 0 || core.Handoff.Incoming[partition].Load() != nil {
 		return false
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: core.stamp, Time: ns.LeaseTime}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: core.Stamp, Time: ns.LeaseTime}
 	if c.member != nil {
 		claim.Place = c.member
 	}
-	token, free, err := core.leases.Try(claim)
+	token, free, err := core.Leases.Try(claim)
 	switch {
 	case err != nil:
-		c.reply = claimError(ns, err)
+		c.reply = engine.ClaimError(ns, err)
 	case !free:
 		return false
 	default:
-		if c.reply = core.granted(ns, key, token); c.reply.Status == wire.Moved {
+		if c.reply = core.Granted(ns, key, token); c.reply.Status == wire.Moved {
 			return false
 		}
 	}
@@ -140,14 +141,14 @@ func (c *session) given(q *wire.Request, r *wire.Reply) {
 	case q.Op == wire.OpFill && !r.Status.IsError(): // else the token may be out still
 		c.tokens.take(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
-		ends := c.core.clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
+		ends := c.core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
 		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
 	}
 }
 
 // remember notes a token of the connection, or gives it back if that has ended.
 func (c *session) remember(token []byte, g tokenOf) {
-	if !c.tokens.add(token, g, c.core.clock.Read().Boot) {
+	if !c.tokens.add(token, g, c.core.Clock.Read().Boot) {
 		c.abandon(map[string]tokenOf{string(token): g})
 	}
 }
@@ -163,7 +164,7 @@ func (c *session) abandon(list map[string]tokenOf) {
 	go func() { // ends with the last token's request; Run waits for it
 		defer c.s.inUse.Done()
 		for token, g := range list {
-			now := c.core.clock.Read()
+			now := c.core.Clock.Read()
 			if g.until <= now.Boot {
 				continue
 			}
@@ -171,8 +172,8 @@ func (c *session) abandon(list map[string]tokenOf) {
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
-			b := namespaces.Pins{Table: c.core.names}
-			c.slow(context.Background(), q, &b, c.core.deadlineOf(q, now))
+			b := namespaces.Pins{Table: c.core.Names}
+			c.slow(context.Background(), q, &b, c.core.DeadlineOf(q, now))
 			b.Release()
 		}
 	}()

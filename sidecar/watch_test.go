@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -78,7 +79,7 @@ func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
 	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.hash(defaultNamespace, b(key)) }
+	hash := func(key string) kv.Hash { return s.Hash(defaultNamespace, b(key)) }
 	var want []seen
 	change := func(key string, q wire.Request) {
 		t.Helper()
@@ -155,23 +156,23 @@ func TestWatchResets(t *testing.T) {
 		}
 	}
 	epoch := w.Epoch
-	for range watchEvents {
-		s.note(1, 1)
+	for range engine.WatchEvents {
+		s.Note(1, 1)
 	}
-	if a := w.next(); a.Reset || a.Events.Len() != watchAnswer || a.Seq != a.After+watchAnswer || a.Head != a.After+watchEvents {
+	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
 		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
 	}
 	// Nobody asks while the log fills: nothing is kept for them any more.
-	for range watchEvents + 1 {
-		s.note(1, 1)
+	for range engine.WatchEvents + 1 {
+		s.Note(1, 1)
 	}
-	if s.watches.stream.Load() != nil {
+	if s.Watches.Stream.Load() != nil {
 		t.Errorf("a stream that nobody can follow goes on")
 	}
 	if a := w.next(); !a.Reset || a.Epoch == epoch {
 		t.Errorf("got %+v, want a reset of another stream", a)
 	}
-	s.note(1, 1)
+	s.Note(1, 1)
 	if a := w.next(); a.Reset || a.Events.Len() != 1 {
 		t.Errorf("got %+v, want the next event", a)
 	}
@@ -187,12 +188,12 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 	const n = 2000
 	for range n {
-		s.tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+		s.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
 	}
 	got := 0
 	for got < n {
 		q := w.Request
-		if r := w.ask(&q); len(r.Body) > watchBytes+watchAnswer*17+4096 {
+		if r := w.ask(&q); len(r.Body) > engine.WatchBytes+engine.WatchAnswer*17+4096 {
 			t.Fatalf("an answer of %d bytes", len(r.Body))
 		}
 		a := w.next()
@@ -217,24 +218,24 @@ func TestWatchesAreBounded(t *testing.T) {
 	c := dial(t, s)
 	w := watching(t, c.call)
 	w.WaitMS = 60_000
-	for range maxConnWatch + 1 {
+	for range engine.MaxConnWatch + 1 {
 		c.send(&w.Request)
 	}
 	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
-		t.Errorf("one more than %d: %s, want BUSY", maxConnWatch, r.Status)
+		t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 	}
-	s.shares.Join("others").Force(places.Watches, maxWatches)
+	s.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
 	other := dial(t, s)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
-		t.Errorf("one more than %d on a host: %s, want BUSY", maxWatches, r.Status)
+		t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 	}
-	s.shares.Join("others").Force(places.Watches, -maxWatches)
+	s.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 		t.Errorf("with room again: %s %s", r.Status, r.Message)
 	}
 	began := time.Now()
 	stop()
-	for range maxConnWatch {
+	for range engine.MaxConnWatch {
 		if r := c.receive(wire.OpWatch); r.Status != wire.OK {
 			t.Errorf("at the end: %s %s", r.Status, r.Message)
 		}
@@ -242,7 +243,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
-	if n := s.shares.Used(places.Watches); n != 0 {
+	if n := s.Shares.Used(places.Watches); n != 0 {
 		t.Errorf("%d requests wait", n)
 	}
 }
@@ -250,7 +251,7 @@ func TestWatchesAreBounded(t *testing.T) {
 // askOf asks a process of a world as an app on its host does.
 func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
 	return func(q *wire.Request) wire.Reply {
-		return s.watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
+		return s.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
 	}
 }
 
@@ -274,7 +275,7 @@ func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 func ownedBy(v, by *vnode) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
-		if o := v.s.node.View().Owner(p); o != nil && string(o.Node) == by.name {
+		if o := v.s.Node.View().Owner(p); o != nil && string(o.Node) == by.name {
 			set.Add(p)
 		}
 	}
@@ -308,7 +309,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		of := ownedBy(a, b)
 		w.net.Cut(a.ip, b.ip)
 		time.Sleep(w.bound + w.bound/4)
-		a.s.note(h, 1) // there is more in the stream
+		a.s.Note(h, 1) // there is more in the stream
 		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
 			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -331,7 +332,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		// A ring without one of its members.
 		c := w.nodes[2]
 		of = ownedBy(a, c)
-		old := a.s.node.View()
+		old := a.s.Node.View()
 		c.leave()
 		time.Sleep(time.Second)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
@@ -339,7 +340,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		}
 		// Also where nobody has said that it gave them up.
 		f.next()
-		a.s.watches.stream.Load().view.Store(old)
+		a.s.Watches.Stream.Load().View.Store(old)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner by the ring, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -370,24 +371,24 @@ func TestVirtualVouch(t *testing.T) {
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
-			bo := namespaces.Pins{Table: a.s.names}
+			bo := namespaces.Pins{Table: a.s.Names}
 			defer bo.Release()
-			now := a.s.clock.Read()
-			r := a.s.execute(q, &bo, now, 0)
+			now := a.s.Clock.Read()
+			r := a.s.Execute(q, &bo, now, 0)
 			if r.Status == wire.Moved {
 				bo.Release()
 				if !app {
-					return a.s.serveHere(ctx, q, &bo, a.s.deadlineOf(q, now))
+					return a.s.ServeHere(ctx, q, &bo, a.s.DeadlineOf(q, now))
 				}
-				r = a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
+				r = a.s.serve(ctx, q, &bo, a.s.DeadlineOf(q, now))
 			}
 			return r
 		}
 		first := get(true)
-		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.node.Self().Epoch) {
+		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.Node.Self().Epoch) {
 			t.Errorf("from the owner: %+v", first)
 		}
-		a.s.l1.Wait()
+		a.s.L1.Wait()
 		second := get(true)
 		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
 			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)

@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -18,7 +19,7 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 		s := w.nodes[0].s
 		q := &wire.Request{Op: wire.OpWatch, Namespace: defaultNamespace, Options: wire.All}
 		var a wire.Watched
-		r := s.watched(q, 0, tellAll)
+		r := s.Watched(q, 0, tellAll)
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}
@@ -40,15 +41,15 @@ func TestVirtualWatchesGather(t *testing.T) {
 			for range n {
 				own := *q
 				go func() {
-					s.watched(&own, time.Minute, tellAll)
+					s.Watched(&own, time.Minute, tellAll)
 					took <- time.Since(begun)
 				}()
 			}
 			time.Sleep(2 * time.Millisecond)
-			s.note(kv.Hash(7), 1)
+			s.Note(kv.Hash(7), 1)
 			want := 2 * time.Millisecond
 			if n > 1 {
-				want += time.Duration(n) * gatherForEach
+				want += time.Duration(n) * engine.GatherForEach
 			}
 			for range n {
 				if d := <-took; d != want {
@@ -62,25 +63,25 @@ func TestVirtualWatchesGather(t *testing.T) {
 // So many answers are made at a time, and no more: the others wait for a place.
 func TestVirtualWatchesAtOnce(t *testing.T) {
 	inStream(t, func(s *Sidecar, q *wire.Request) {
-		if n := cap(s.watches.answers); n != watchedAtOnce {
-			t.Errorf("%d answers are made at a time, want %d", n, watchedAtOnce)
+		if n := cap(s.Watches.Answers); n != engine.WatchedAtOnce {
+			t.Errorf("%d answers are made at a time, want %d", n, engine.WatchedAtOnce)
 		}
-		for range watchedAtOnce {
-			s.watches.answers <- struct{}{}
+		for range engine.WatchedAtOnce {
+			s.Watches.Answers <- struct{}{}
 		}
 		told := make(chan struct{})
-		go func() { s.watched(q, 0, tellAll); close(told) }()
+		go func() { s.Watched(q, 0, tellAll); close(told) }()
 		synctest.Wait()
 		select {
 		case <-told:
 			t.Error("an answer was made without a place")
 		default:
 		}
-		for range watchedAtOnce {
-			<-s.watches.answers
+		for range engine.WatchedAtOnce {
+			<-s.Watches.Answers
 		}
 		<-told
-		if n := len(s.watches.answers); n != 0 {
+		if n := len(s.Watches.Answers); n != 0 {
 			t.Errorf("%d places are kept", n)
 		}
 	})

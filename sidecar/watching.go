@@ -3,6 +3,7 @@ package sidecar
 import (
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
@@ -17,9 +18,9 @@ func (c *session) watch(conn *rpc.Conn) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))
 		return
 	}
-	if c.watching.Add(1) > maxConnWatch {
+	if c.watching.Add(1) > engine.MaxConnWatch {
 		c.watching.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", maxConnWatch))
+		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", engine.MaxConnWatch))
 		return
 	}
 	leave := func() { c.watching.Add(-1); c.member.Release(places.Watches); conn.Free(pendingSize) }
@@ -34,12 +35,12 @@ func (c *session) watch(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	timeout := c.core.timeout(q)
-	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-answerBefore(timeout))
+	timeout := c.core.Timeout(q)
+	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
 	own, may := q.Clone(), c.by.MayRead()
 	conn.Go(func() []byte {
 		defer leave()
-		r := c.core.watched(&own, wait, may)
+		r := c.core.Watched(&own, wait, may)
 		r.ID = own.ID
 		return wire.AppendReply(nil, own.Op, &r)
 	})

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"errors"
@@ -11,20 +11,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// copyOf returns this host's copy of another's entry, if it may be served: it
+// CopyOf returns this host's copy of another's entry, if it may be served: it
 // came from the process that the ring names now, everything that this one had
 // accepted until a moment within the bound has been applied here, and nothing of
 // it has outdated the copy.
-func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
-	cp, ok := c.l1.Get(key)
+func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+	cp, ok := c.L1.Get(key)
 	if !ok {
 		return nil
 	}
 	if cp.Owner != &owner.Process && !strike.Out(strike.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.names.Bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
+		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
-		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
-		c.counts.copiesRefused.Add(1)
+		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
+		c.Counts.CopiesRefused.Add(1)
 		return nil
 	}
 	return cp
@@ -33,16 +33,16 @@ func (c *core) copyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy 
 // copyInto answers a read from this host's copy of another's entry, or says
 // that it is for others to answer. An app's request with Vouch may be answered
 // from a copy. Another sidecar's may not: a copy of a copy would be behind by both.
-func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
-	*r = moved()
+func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
+	*r = Moved()
 	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.App {
 		return dst, 0
 	}
-	owner := c.node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.node.Self() {
+	owner := c.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.Node.Self() {
 		return dst, 0
 	}
-	cp := c.copyOf(key, owner, now)
+	cp := c.CopyOf(key, owner, now)
 	if cp == nil {
 		return dst, 0
 	}
@@ -51,7 +51,7 @@ func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now 
 		source = 0
 	}
 	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Vouch) {
-		*r = moved()
+		*r = Moved()
 		return dst, 0
 	}
 	if len(value) > limit {
@@ -63,7 +63,7 @@ func (c *core) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now 
 // copied answers from a copy, without its value. It was the latest when it was
 // asked for, and at leased. It says whether somebody vouches for it, where the
 // request asks for that.
-func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
+func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
 	*r = wire.Reply{
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: cp.Deadline.TTLms(now.Boot), Source: source,
 		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
@@ -71,11 +71,11 @@ func (c *core) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased t
 	if cp.Absent {
 		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
 	}
-	return q.Has(wire.Vouch) && c.vouch(cp, now, r)
+	return q.Has(wire.Vouch) && c.Vouch(cp, now, r)
 }
 
 // valueOf answers with a copy's value, which nobody may change.
-func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
+func (c *Engine) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
 	c.copied(q, cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
@@ -84,20 +84,20 @@ func (c *core) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased 
 // EndOf is the end of a TTL that another host has told of, on the boot clock, and
 // zero for none. It counts from before that one was asked; rates of clocks may differ,
 // and what has less than a millisecond left says one.
-func (c *core) EndOf(ttlMS int64, asked time.Duration) time.Duration {
+func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 	if ttlMS <= 0 {
 		return 0
 	}
 	if strike.Out(strike.EndFromAsked) {
-		asked = c.clock.Read().Boot
+		asked = c.Clock.Read().Boot
 	}
 	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
 }
 
-// take keeps what the owner has answered, and a copy of a value if nothing has
+// Take keeps what the owner has answered, and a copy of a value if nothing has
 // outdated it.
-func (c *core) take(cl *call, r *wire.Reply) {
-	c.hlc.Observe(kv.Version(r.AsOf))
+func (c *Engine) Take(cl *Call, r *wire.Reply) {
+	c.HLC.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Vouched || r.Status == wire.Stale { // what nobody may keep has no end
 		cl.ends = c.EndOf(r.TTLMS, cl.at)
@@ -106,23 +106,23 @@ func (c *core) take(cl *call, r *wire.Reply) {
 		cl.reply = owned(r)
 		return
 	}
-	id := &cl.owner.Process
+	id := &cl.Owner.Process
 	if string(r.Owner) != string(id.Node) || r.Epoch != uint64(id.Epoch) {
-		cl.err = errors.New("the answer comes from another process")
+		cl.Err = errors.New("the answer comes from another process")
 		return
 	}
 	cp := &l1.Copy{
-		Hash: cl.key.Hash, Namespace: cl.key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
+		Hash: cl.Key.Hash, Namespace: cl.Key.Namespace, Absent: absent, Flags: r.Flags, Version: kv.Version(r.Version),
 		Owner: id, AsOf: kv.Version(r.AsOf), Since: cl.at, Deadline: kv.Before(cl.ends),
 	}
-	cp.SetBytes(cl.key.Bytes, r.Value)
+	cp.SetBytes(cl.Key.Bytes, r.Value)
 	cl.copy = cp
 	switch {
-	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
-		c.counts.fillsRefused.Add(1)
-	case cl.asks.options&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
-		c.l1.Replace(cp)
+	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
+		c.Counts.FillsRefused.Add(1)
+	case cl.asks.Options&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
+		c.L1.Replace(cp)
 	default:
-		c.l1.Put(cp)
+		c.L1.Put(cp)
 	}
 }

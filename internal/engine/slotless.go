@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -12,32 +12,32 @@ import (
 
 // readSlotless answers a GET under a name for which there is no slot here: nothing
 // of it is on this host, and nothing can be kept of what its owner says.
-func (c *core) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
-	now := c.clock.Read()
-	partition := c.hash(q.Namespace, q.Key).Partition()
-	if c.node.Holds(partition) != 0 {
+func (c *Engine) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := c.Clock.Read()
+	partition := c.Hash(q.Namespace, q.Key).Partition()
+	if c.Node.Holds(partition) != 0 {
 		return wire.Reply{Status: wire.Miss}
 	}
-	owner := c.node.View().Owner(partition)
+	owner := c.Node.View().Owner(partition)
 	switch {
-	case owner == nil || owner.Process == c.node.Self():
+	case owner == nil || owner.Process == c.Node.Self():
 		return c.nobody(q)
-	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.node.Bound()):
+	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.Node.Bound()):
 		return unanswered(q, owner)
 	}
-	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & asked}
+	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & Asked}
 	var a peer.Answer
 	defer a.Release()
-	switch err := c.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
+	switch err := c.Node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
 	case errors.Is(err, rpc.ErrNoRoom):
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "%v", err))
 	case err != nil:
-		c.counts.peerErrors.Add(1)
+		c.Counts.PeerErrors.Add(1)
 		return unanswered(q, owner)
 	case a.Status == wire.Moved:
 		return c.nobody(q)
 	}
-	c.counts.peerReads.Add(1)
+	c.Counts.PeerReads.Add(1)
 	r := owned(&a.Reply)
 	if r.Status == wire.OK {
 		r.Source = wire.SourcePeer

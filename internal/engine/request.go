@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"log/slog"
@@ -23,37 +23,37 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// core is what every door shares: sessions on the socket and the embedding
+// Engine is what every door shares: sessions on the socket and the embedding
 // program ask it in the same words, wire.Request and wire.Reply.
-type core struct {
-	cfg   coreConfig
-	clock kv.Clock
-	hlc   *kv.HLC
-	self  []byte // cfg.Node
-	store *segment.Store
-	names *namespaces.Table
-	holds holds
+type Engine struct {
+	Config Config
+	Clock  kv.Clock
+	HLC    *kv.HLC
+	Self   []byte // cfg.Node
+	Store  *segment.Store
+	Names  *namespaces.Table
+	Holds  holds
 
-	access *access.Rules // of the socket
+	Access *access.Rules // of the socket
 
-	node    *cluster.Node
-	handoff *handoff.Handoff
-	ledger  *invalidation.Ledger
-	leases  *loader.Leases
-	log     *invalidation.Log // this and the next: nil where the node is alone
-	l1      *l1.Cache
-	watches watches
-	calls   calls
-	counts  coreCounts
-	waiting atomic.Int64 // requests that wait for others
-	shares  *places.Table
-	budget  *rpc.Budget // of memory for what is in flight
+	Node    *cluster.Node
+	Handoff *handoff.Handoff
+	Ledger  *invalidation.Ledger
+	Leases  *loader.Leases
+	Log     *invalidation.Log // this and the next: nil where the node is alone
+	L1      *l1.Cache
+	Watches watches
+	Calls   Calls
+	Counts  Counts
+	Waiting atomic.Int64 // requests that wait for others
+	Shares  *places.Table
+	Budget  *rpc.Budget // of memory for what is in flight
 
 	flushing sync.Mutex // held while a flush of the cluster is noted
 }
 
-// coreConfig is what concerns the answers to requests.
-type coreConfig struct {
+// Config is what concerns the answers to requests.
+type Config struct {
 	Node           string        // this node's name
 	Seed           uint64        // of the hash
 	MaxValue       int           // bytes
@@ -62,31 +62,31 @@ type coreConfig struct {
 	Log            *slog.Logger
 }
 
-// coreCounts counts what concerns other hosts.
-type coreCounts struct {
-	peerReads, joined, peerErrors atomic.Int64
-	copiesRefused, fillsRefused   atomic.Int64 // copies that were not served, or not kept
-	served                        atomic.Int64 // keys, to other sidecars
-	overdue                       atomic.Int64 // writes that came after they were given up
-	strays                        atomic.Int64 // entries and partitions dropped after a split
+// Counts counts what concerns other hosts.
+type Counts struct {
+	PeerReads, Joined, PeerErrors atomic.Int64
+	CopiesRefused, FillsRefused   atomic.Int64 // copies that were not served, or not kept
+	Served                        atomic.Int64 // keys, to other sidecars
+	Overdue                       atomic.Int64 // writes that came after they were given up
+	Strays                        atomic.Int64 // entries and partitions dropped after a split
 }
 
-// execute serves a request from what this host holds, or says that it has moved
+// Execute serves a request from what this host holds, or says that it has moved
 // (see route.go). q.Namespace is set. fetched is the holding in which an entry that
 // may be on its way here has been asked for; zero is none. GET and MGET of sessions have their values
 // put straight into the connection's buffer instead (see value).
-func (c *core) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+func (c *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
 		return wire.Reply{}
 	case wire.OpGet, wire.OpLease:
 		var r wire.Reply
-		if value, _, _ := c.value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
+		if value, _, _ := c.Value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
 			r.Value = value
 		}
 		return r
 	case wire.OpSet:
-		return c.onKey(q, b, now, fetched, c.set)
+		return c.onKey(q, b, now, fetched, c.Set)
 	case wire.OpFill:
 		return c.onKey(q, b, now, fetched, c.fill)
 	case wire.OpTouch:
@@ -95,28 +95,28 @@ func (c *core) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		return c.onKey(q, b, now, fetched, c.incr)
 	case wire.OpDelete:
 		if c.through(q) != nil {
-			return moved()
+			return Moved()
 		}
 		return c.deleteAll(q, b, now)
 	case wire.OpFlush:
-		if q.Has(wire.Cluster) && !c.node.Alone() {
-			return moved()
+		if q.Has(wire.Cluster) && !c.Node.Alone() {
+			return Moved()
 		}
 		return c.flush(q, b, now)
 	case wire.OpRing:
-		return c.ring(q)
+		return c.Ring(q)
 	case wire.OpMembers:
 		return wire.BodyReply(c.members())
 	case wire.OpForget:
-		return c.forget(kv.NodeID(q.Key))
+		return c.Forget(kv.NodeID(q.Key))
 	}
 	return wire.ErrorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
 }
 
-// features are the ops that are served, as HELLO names them.
-var features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "forget", "ping"}
+// Features are the ops that are served, as HELLO names them.
+var Features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "forget", "ping"}
 
-func checkKey(key []byte) *wire.Error {
+func CheckKey(key []byte) *wire.Error {
 	if !kv.ValidKey(key) {
 		return wire.Errorf(wire.BadRequest, "the key has %d bytes: a key has 1 to %d", len(key), kv.MaxKeyLen)
 	}
@@ -124,8 +124,8 @@ func checkKey(key []byte) *wire.Error {
 }
 
 // onKey runs a write of one key inside its namespace.
-func (c *core) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
-	if err := checkKey(q.Key); err != nil {
+func (c *Engine) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
+	if err := CheckKey(q.Key); err != nil {
 		return wire.ErrorReply(err)
 	}
 	ns, err := b.Write(q.Namespace)
@@ -133,9 +133,9 @@ func (c *core) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched
 		return wire.ErrorReply(err)
 	}
 	partition := ns.Key(q.Key).Hash.Partition()
-	holding := c.node.Holds(partition)
+	holding := c.Node.Holds(partition)
 	if holding == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.late(ns.Key(q.Key), now) {
-		return moved()
+		return Moved()
 	}
 	strike.At(strike.WriteDue)
 	r := f(ns, q, now)
@@ -151,21 +151,21 @@ func needsOld(q *wire.Request) bool {
 }
 
 // late says whether a key that is absent may have an entry on its way here.
-func (c *core) late(key kv.Key, now kv.Moment) bool {
-	if c.handoff.Incoming[key.Hash.Partition()].Load() == nil {
+func (c *Engine) late(key kv.Key, now kv.Moment) bool {
+	if c.Handoff.Incoming[key.Hash.Partition()].Load() == nil {
 		return false
 	}
-	_, present := c.store.Peek(key, now.Boot)
+	_, present := c.Store.Peek(key, now.Boot)
 	return !present
 }
 
 // still says whether a holding, found before a write was stored, has lasted
 // until after it: only then nobody else can have accepted another one.
-func (c *core) still(partition uint16, holding uint32) bool {
-	if !c.node.Alone() {
-		c.node.Beat(c.clock.Read().Boot)
+func (c *Engine) still(partition uint16, holding uint32) bool {
+	if !c.Node.Alone() {
+		c.Node.Beat(c.Clock.Read().Boot)
 	}
-	return c.node.Holds(partition) == holding || strike.Out(strike.SecondCheck)
+	return c.Node.Holds(partition) == holding || strike.Out(strike.SecondCheck)
 }
 
 // lost answers a write during which the holding has ended.
@@ -173,53 +173,53 @@ func lost() wire.Reply {
 	return wire.ErrorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
-// holdsAll says whether this host holds the partitions of all keys.
-func (c *core) holdsAll(keys []kv.Hash) bool {
+// HoldsAll says whether this host holds the partitions of all keys.
+func (c *Engine) HoldsAll(keys []kv.Hash) bool {
 	for _, h := range keys {
-		if c.node.Holds(h.Partition()) == 0 {
+		if c.Node.Holds(h.Partition()) == 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// value looks a key up in what this host holds and appends its value to dst:
+// Value looks a key up in what this host holds and appends its value to dst:
 // what GET and MGET do on a hit. A value beyond limit is not appended; r.Source
 // is zero then and size tells its length. MOVED is for others to answer, and
 // counts for nothing.
-func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespaces.Namespace) {
-	if err := checkKey(key); err != nil {
+func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespaces.Namespace) {
+	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
-		return dst, 0, c.names.None
+		return dst, 0, c.Names.None
 	}
 	if ns = b.Read(q.Namespace); ns == nil {
 		*r = c.nameless(q, key, fetched)
-		return dst, 0, c.names.None
+		return dst, 0, c.Names.None
 	}
 	k := ns.Key(key)
 	// Before the holding is checked and the value read: what is vouched for as
 	// of a moment must have been current then.
 	var asOf kv.Version
 	if q.Has(wire.Vouch) {
-		asOf = c.hlc.Next(now.Wall)
+		asOf = c.HLC.Next(now.Wall)
 	}
-	holding := c.node.Holds(k.Hash.Partition())
+	holding := c.Node.Holds(k.Hash.Partition())
 	if holding == 0 {
 		out, size = c.copyInto(dst, q, k, limit, now, r)
 		return out, size, ns
 	}
-	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
+	dst, info, ok := c.Store.Get(dst, k, limit, now.Boot)
 	strike.At(strike.ValueRead)
 	if strike.Out(strike.AsOfFirst) && asOf != 0 {
-		asOf = c.hlc.Next(now.Wall)
+		asOf = c.HLC.Next(now.Wall)
 	}
 	switch {
 	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
 		return dst, 0, ns
 	case !ok:
 		*r = wire.Reply{Status: wire.Miss}
-		if fetched != holding && (ns.Waits(q) || c.handoff.Incoming[k.Hash.Partition()].Load() != nil) {
-			*r = moved()
+		if fetched != holding && (ns.Waits(q) || c.Handoff.Incoming[k.Hash.Partition()].Load() != nil) {
+			*r = Moved()
 		}
 		return dst, 0, ns
 	case info.Absent:
@@ -238,15 +238,15 @@ func (c *core) value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte
 }
 
 // vouchAs says that this host vouches for an answer as of a moment; zero is not.
-func (c *core) vouchAs(r *wire.Reply, asOf kv.Version) {
+func (c *Engine) vouchAs(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
-		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.self, uint64(c.node.Self().Epoch)
+		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.Self, uint64(c.Node.Self().Epoch)
 	}
 }
 
 // stale answers a read with a stale value where the namespace's policy is that
 // nobody waits for a new one, and sees to the new one.
-func (c *core) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+func (c *Engine) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
 	old, ok := c.staleReply(ns, k, now)
 	if ok {
 		*r = old
@@ -257,8 +257,8 @@ func (c *core) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.
 
 // staleReply is the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
-func (c *core) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
-	value, old, ok := c.store.GetStale(nil, k, now.Boot)
+func (c *Engine) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
+	value, old, ok := c.Store.GetStale(nil, k, now.Boot)
 	if !ok || !ns.Policy.Stale(oldOf(&old)) {
 		return r, false
 	}
@@ -267,18 +267,18 @@ func (c *core) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r 
 
 // nameless answers a read in a namespace that has no slot here: nothing of it
 // is on this host.
-func (c *core) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
+func (c *Engine) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	if q.Op == wire.OpLease && fetched == 0 {
-		return moved() // the token needs a slot
+		return Moved() // the token needs a slot
 	}
-	if !c.node.Alone() {
-		p := c.hash(q.Namespace, key).Partition()
-		holding := c.node.Holds(p)
-		if holding == 0 || fetched != holding && c.handoff.Incoming[p].Load() != nil {
-			return moved()
+	if !c.Node.Alone() {
+		p := c.Hash(q.Namespace, key).Partition()
+		holding := c.Node.Holds(p)
+		if holding == 0 || fetched != holding && c.Handoff.Incoming[p].Load() != nil {
+			return Moved()
 		}
 	}
 	return wire.Reply{Status: wire.Miss}
@@ -288,8 +288,8 @@ var modes = [...]segment.Mode{
 	wire.ModeSet: segment.Set, wire.ModeAdd: segment.Add, wire.ModeReplace: segment.Replace, wire.ModeCAS: segment.CompareAndSwap,
 }
 
-func (c *core) set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, res := c.store.Put(ns.Key(q.Key), segment.Write{
+func (c *Engine) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, res := c.Store.Put(ns.Key(q.Key), segment.Write{
 		Value:    q.Value,
 		Flags:    q.Flags,
 		Deadline: ns.Deadline(q.TTLMS, now),
@@ -304,7 +304,7 @@ func (c *core) set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wir
 }
 
 // written turns what became of a write into its answer.
-func (c *core) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
+func (c *Engine) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
 	switch res {
 	case segment.Stored:
 		return wire.Reply{Version: uint64(v)}
@@ -319,24 +319,24 @@ func (c *core) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, 
 	case segment.Overdue:
 		return c.tooLate(q)
 	case segment.TooLarge:
-		if size, most := len(q.Value), c.cfg.MaxValue; size > most {
+		if size, most := len(q.Value), c.Config.MaxValue; size > most {
 			return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", size, most))
 		}
 		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
-			ns.Name, humanize.IBytes(uint64(c.store.NamespaceStats(ns.ID).Quota))))
+			ns.Name, humanize.IBytes(uint64(c.Store.NamespaceStats(ns.ID).Quota))))
 	}
 	return wire.ErrorReply(wire.Errorf(wire.Busy, "no memory could be freed, since all of it is being read: try again"))
 }
 
-func (c *core) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	v, event, res := c.store.Touch(ns.Key(q.Key), ns.Deadline(q.TTLMS, now), untilOf(q), now)
+func (c *Engine) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, event, res := c.Store.Touch(ns.Key(q.Key), ns.Deadline(q.TTLMS, now), untilOf(q), now)
 	r := c.written(ns, q, v, res)
 	r.Event = uint64(event)
 	return r
 }
 
-func (c *core) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
-	sum, v, res := c.store.Incr(ns.Key(q.Key), segment.Increment{
+func (c *Engine) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	sum, v, res := c.Store.Incr(ns.Key(q.Key), segment.Increment{
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
 	}, now)
 	if res == segment.Stored {
@@ -348,18 +348,18 @@ func (c *core) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wi
 }
 
 // deleteAll deletes the keys of a request, whose number is bounded.
-func (c *core) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+func (c *Engine) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
-		r.Items[i] = c.deleteKey(q, key, b, now)
+		r.Items[i] = c.DeleteKey(q, key, b, now)
 	}
 	return r
 }
 
-// deleteKey deletes one key of a request, or with soft makes it a stale one. A
+// DeleteKey deletes one key of a request, or with soft makes it a stale one. A
 // name without a slot has none, and gets none.
-func (c *core) deleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
-	if err := checkKey(key); err != nil {
+func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
+	if err := CheckKey(key); err != nil {
 		return wire.ErrorReply(err)
 	}
 	name := q.Namespace
@@ -367,18 +367,18 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv
 	if ns == nil && !kv.ValidNamespace(string(name)) {
 		return wire.ErrorReply(namespaces.BadName(name))
 	}
-	hash := c.hash(name, key)
+	hash := c.Hash(name, key)
 	partition := hash.Partition()
-	holding := c.node.Holds(partition)
+	holding := c.Node.Holds(partition)
 	if holding == 0 {
-		return moved()
+		return Moved()
 	}
 	if ns == nil {
 		// Copies may be about, and nothing on its way may come in, or stay if it
 		// has just come.
 		var v kv.Version
 		if !strike.Out(strike.NoSlot) {
-			v = c.store.Invalidate(hash, now)
+			v = c.Store.Invalidate(hash, now)
 		}
 		if !c.still(partition, holding) {
 			return lost()
@@ -396,12 +396,12 @@ func (c *core) deleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv
 	var v kv.Version
 	var had bool
 	if q.Has(wire.Soft) {
-		v, had = c.store.Soften(k, now)
+		v, had = c.Store.Soften(k, now)
 	} else {
-		v, had = c.store.Delete(k, now)
+		v, had = c.Store.Delete(k, now)
 	}
 	if hold > 0 {
-		c.holds.keys.Deleted(k.Hash, v)
+		c.Holds.Keys.Deleted(k.Hash, v)
 	}
 	if !c.still(partition, holding) {
 		return lost()

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -15,18 +15,18 @@ import (
 // all have noted it.
 
 // flush empties a namespace, or all, on this host.
-func (c *core) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	b.Release()
-	c.empty(c.names.Named(name), func(id kv.NamespaceID) { c.store.Clear(id, now) })
-	floor := c.hlc.Next(now.Wall)
-	if c.log == nil {
-		c.tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
+	c.empty(c.Names.Named(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
+	floor := c.HLC.Next(now.Wall)
+	if c.Log == nil {
+		c.Tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	} else { // others' copies of what was here a moment ago
-		c.Raise(c.node.Held(), floor)
+		c.Raise(c.Node.Held(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -42,20 +42,20 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 	return string(q.Namespace), nil
 }
 
-// flushCluster empties a namespace, or all, on every host.
-func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+// FlushCluster empties a namespace, or all, on every host.
+func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := c.names.Claim(name, b.Member); bad != nil {
+	if bad := c.Names.Claim(name, b.Member); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer c.names.Unclaim(name)
+	defer c.Names.Unclaim(name)
 	b.Release()
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
-	floor, bad := c.node.Flush(ctx, name)
+	floor, bad := c.Node.Flush(ctx, name)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
@@ -63,71 +63,71 @@ func (c *core) flushCluster(ctx context.Context, q *wire.Request, b *namespaces.
 }
 
 // empty drops what this host has of some namespaces, and their loads under way.
-func (c *core) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: c.names}
+func (c *Engine) empty(names []string, drop func(kv.NamespaceID)) {
+	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
 			ns.KeyFilter.Forget()
-			c.detachSlot(ns.ID)
+			c.DetachSlot(ns.ID)
 		}
 	}
 }
 
 // Note notes a flush of the cluster, unless there are too many to remember.
-func (t tiers) Note(f wire.Floor) error {
+func (t Tiers) Note(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return namespaces.BadName([]byte(f.Namespace))
 	}
-	if bad := t.c.names.Crowded(f.Namespace); bad != nil {
+	if bad := t.c.Names.Crowded(f.Namespace); bad != nil {
 		return bad
 	}
-	t.c.flushed(f.Namespace, kv.Version(f.Version))
+	t.c.Flushed(f.Namespace, kv.Version(f.Version))
 	return nil
 }
 
 // Learn notes what others have noted: they have found room for it.
-func (t tiers) Learn(floors []wire.Floor) {
+func (t Tiers) Learn(floors []wire.Floor) {
 	for _, f := range floors {
-		t.c.flushed(f.Namespace, kv.Version(f.Version))
+		t.c.Flushed(f.Namespace, kv.Version(f.Version))
 	}
 }
 
 // Floors are the flushes that this host knows of.
-func (t tiers) Floors() (list []wire.Floor) {
-	for name, v := range t.c.names.Floors() {
+func (t Tiers) Floors() (list []wire.Floor) {
+	for name, v := range t.c.Names.Floors() {
 		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
 	}
 	return list
 }
 
-// flushed says that all of a namespace, or of all of them, from before a version
+// Flushed says that all of a namespace, or of all of them, from before a version
 // is gone everywhere: it does not come back from another host either. It is in
 // this host's log when it returns, so that leases on this host cover it.
 //
 // A host that owns something drops what is newer too: it may have been made of what
 // is older, here or where it was handed over, as by an INCR. One that owns nothing
 // has only what is handed over with the flush.
-func (c *core) flushed(name string, floor kv.Version) {
+func (c *Engine) Flushed(name string, floor kv.Version) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // another sidecar's word
 	}
 	c.flushing.Lock() // whoever hears of it a second time waits until it is done
 	defer c.flushing.Unlock()
-	c.hlc.Observe(floor)
-	list, isNew := c.names.Flush(name, floor)
+	c.HLC.Observe(floor)
+	list, isNew := c.Names.Flush(name, floor)
 	if !isNew {
 		return
 	}
-	drop := func(id kv.NamespaceID) { c.store.Clear(id, c.clock.Read()) }
-	if c.node.Held().Empty() {
-		drop = func(id kv.NamespaceID) { c.store.Flush(id, floor) }
+	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
+	if c.Node.Held().Empty() {
+		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
 	}
 	c.empty(list, drop)
 	e := invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
-	if c.log != nil {
-		c.log.Append(e)
+	if c.Log != nil {
+		c.Log.Append(e)
 	}
-	c.tell(e)
+	c.Tell(e)
 }

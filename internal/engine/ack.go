@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -21,13 +21,13 @@ import (
 // (APPLIED), which just after a holding has begun takes as long as leases on the
 // holder before it may live.
 
-// wantsAll says whether a request is such a write.
-func (c *core) wantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.log != nil }
+// WantsAll says whether a request is such a write.
+func (c *Engine) WantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
 
-// acked waits until everybody has what a write has changed, which is done and
+// Acked waits until everybody has what a write has changed, which is done and
 // answered with r. The answers of those of its keys that not all have in time become
 // errors.
-func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
+func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
 	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
 	if q.Op == wire.OpDelete {
 		answers, keys = r.Items, q.Keys
@@ -42,10 +42,10 @@ func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadlin
 		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
 			continue
 		}
-		p := c.hash(q.Namespace, keys[i]).Partition()
+		p := c.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
-		if c.node.Holds(p) == 0 {
-			if owner = c.node.View().Owner(p); owner != nil && owner.Process == c.node.Self() {
+		if c.Node.Holds(p) == 0 {
+			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
 				owner = nil
 			}
 		}
@@ -61,7 +61,7 @@ func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadlin
 	for owner, g := range groups {
 		wg.Go(func() {
 			if owner == nil {
-				g.all = c.applied(ctx, g.partitions, deadline)
+				g.all = c.Applied(ctx, g.partitions, deadline)
 			} else {
 				g.all = c.appliedThere(ctx, owner, g.partitions, deadline)
 			}
@@ -84,17 +84,17 @@ func (c *core) acked(ctx context.Context, q *wire.Request, r wire.Reply, deadlin
 var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
 
 // appliedThere asks a holder to wait.
-func (c *core) appliedThere(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
+func (c *Engine) appliedThere(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
 	none := make([]bool, len(partitions))
-	left := deadline - c.clock.Read().Boot
+	left := deadline - c.Clock.Read().Boot
 	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
 	if err != nil || left <= 0 {
 		return none
 	}
 	var a peer.Answer
 	defer a.Release()
-	if err := c.node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
-		c.counts.peerErrors.Add(1)
+	if err := c.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		c.Counts.PeerErrors.Add(1)
 		return none
 	}
 	var by wire.AppliedBy
@@ -104,49 +104,49 @@ func (c *core) appliedThere(ctx context.Context, owner *cluster.Owner, partition
 	return by.All
 }
 
-// applied waits until everybody has applied this host's log, and leases on earlier
+// Applied waits until everybody has applied this host's log, and leases on earlier
 // holders of some partitions have lapsed. It says of which this host was the holder
 // throughout: of no other it knows that nobody else's copies are about.
 //
 // A write may have been done in a holding before this one, here or elsewhere. Copies
 // from before it are gone all the same once leases on that holder have lapsed, and
 // what it had it has handed over.
-func (c *core) applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
-	now := c.clock.Read().Boot
-	c.node.Beat(now)
+func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
+	now := c.Clock.Read().Boot
+	c.Node.Beat(now)
 	all, holdings := make([]bool, len(partitions)), make([]uint32, len(partitions))
 	until := now
 	for i, p := range partitions {
 		if p < kv.Partitions {
-			holdings[i] = c.node.Holds(p)
+			holdings[i] = c.Node.Holds(p)
 		}
 		if holdings[i] != 0 {
-			until = max(until, time.Duration(c.handoff.BegunAt[p].Load())+cluster.Margin(c.node.Bound()))
+			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
 		}
 	}
 	if !strike.Out(strike.AckAll) && !c.appliedBy(ctx, until, deadline) {
 		return all
 	}
-	c.node.Beat(c.clock.Read().Boot)
+	c.Node.Beat(c.Clock.Read().Boot)
 	for i, p := range partitions {
-		all[i] = holdings[i] != 0 && c.node.Holds(p) == holdings[i]
+		all[i] = holdings[i] != 0 && c.Node.Holds(p) == holdings[i]
 	}
 	return all
 }
 
 // appliedBy waits until everybody has applied this host's log and a moment has come,
 // within the request's time.
-func (c *core) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
-	now := c.clock.Read().Boot
-	latest := now + cluster.Margin(c.node.Bound()) // by then all leases from before have lapsed
+func (c *Engine) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
+	now := c.Clock.Read().Boot
+	latest := now + cluster.Margin(c.Node.Bound()) // by then all leases from before have lapsed
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()
-	if !c.node.Applied(ctx, c.log.Head()) {
+	if !c.Node.Applied(ctx, c.Log.Head()) {
 		return false
 	}
 	for {
-		left := until - c.clock.Read().Boot
+		left := until - c.Clock.Read().Boot
 		if left <= 0 {
 			return true
 		}

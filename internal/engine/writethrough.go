@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"bytes"
@@ -16,29 +16,29 @@ import (
 // through returns the namespace of a request that writes through, or nil. TOUCH
 // changes nothing at the origin, what is deleted softly is only said to be
 // outdated, and what settles a write was there before.
-func (c *core) through(q *wire.Request) *namespaces.Namespace {
+func (c *Engine) through(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := c.names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
+	if ns := c.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
 }
 
 // mayWrite says why a request cannot be written through.
-func (c *core) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
-	if err := checkKey(key); err != nil {
+func (c *Engine) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
+	if err := CheckKey(key); err != nil {
 		return err
 	}
 	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
 		return wire.Errorf(wire.BadRequest, "namespace %s writes through to its origin, which knows no conditions, counters and tokens: SET without a condition, or DELETE", ns.Name)
 	}
-	if n := len(q.Value); n > c.cfg.MaxValue {
-		return wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", n, c.cfg.MaxValue)
+	if n := len(q.Value); n > c.Config.MaxValue {
+		return wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", n, c.Config.MaxValue)
 	}
 	if err := ns.Origin.Keys.Check(key); err != nil {
 		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
@@ -47,12 +47,12 @@ func (c *core) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *
 }
 
 // writeThrough writes one key, if this host holds it.
-func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
+func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
 	if err := c.mayWrite(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
 	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // which goes on without the request
@@ -65,7 +65,7 @@ func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wi
 	}
 	result := make(chan wire.Reply, 1)
 	go func() { // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.clock.Read().Boot))
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.Clock.Read().Boot))
 		r, settled := c.writeNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
@@ -87,26 +87,26 @@ func (c *core) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wi
 
 // writeNow is writeThrough, in its turn. It says whether that is all: else another
 // host may hold what it has loaded before the origin was done.
-func (c *core) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
+func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
 	t, p := ns.WriteThrough, key.Hash.Partition()
 	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
 		t.Shed.Add(1)
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
 	}
-	now := c.clock.Read()
-	c.node.Beat(now.Boot)
-	holding := c.node.Holds(p)
+	now := c.Clock.Read()
+	c.Node.Beat(now.Boot)
+	holding := c.Node.Holds(p)
 	before := c.invalidate(ns, q, key, now)
 	if holding == 0 || !deleted(&before) {
-		return moved(), true // the origin has not been asked
+		return Moved(), true // the origin has not been asked
 	}
 	if c.overdue(untilOf(q)) && !strike.Out(strike.OverdueOrigin) {
 		return c.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
-	now = c.clock.Read()
-	c.node.Beat(now.Boot)
-	if held := c.node.Holds(p) == holding; err == nil && held {
+	now = c.Clock.Read()
+	c.Node.Beat(now.Boot)
+	if held := c.Node.Holds(p) == holding; err == nil && held {
 		t.Stored.Add(1)
 		r = c.wroteThrough(ns, q, key, holding, before.Status, now)
 		return r, r.Status != wire.Timeout
@@ -130,14 +130,14 @@ func (c *core) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.R
 
 // wroteThrough does here what the origin has done. had says what there was. TIMEOUT
 // says that the holding has ended.
-func (c *core) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
+func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// Where there is no room, or the origin has perhaps done an earlier write
 		// after this one, who reads the key loads it.
-		if r = c.set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
+		if r = c.Set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -152,10 +152,10 @@ func (c *core) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Ke
 }
 
 // invalidate deletes a key here, with the namespace's hold.
-func (c *core) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := namespaces.Pins{Table: c.names}
+func (c *Engine) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
+	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
-	return c.deleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), HoldMS: q.HoldMS}, key.Bytes, &b, now)
+	return c.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), HoldMS: q.HoldMS}, key.Bytes, &b, now)
 }
 
 // deleted says whether a deletion has been done.
@@ -168,13 +168,13 @@ const (
 
 // settle deletes a key wherever it is held, and ends when that has been done, or
 // with the namespace's close. It is one of the writes under way.
-func (c *core) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
+func (c *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
 	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, HoldMS: q.HoldMS, Options: wire.Settle}
-	for pause := settleFirst; !strike.Out(strike.Settle); pause = min(2*pause, c.node.Bound()/4) {
-		b := namespaces.Pins{Table: c.names}
-		r := c.deleteMany(t.Context, again, &b, c.clock.Read().Boot+settleTime)
+	for pause := settleFirst; !strike.Out(strike.Settle); pause = min(2*pause, c.Node.Bound()/4) {
+		b := namespaces.Pins{Table: c.Names}
+		r := c.deleteMany(t.Context, again, &b, c.Clock.Read().Boot+settleTime)
 		b.Release()
 		if deleted(&r.Items[0]) {
 			break

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -27,24 +27,24 @@ import (
 
 // Bounds of watching.
 const (
-	watchEvents   = invalidation.DefaultEvents // that a stream keeps
-	watchBytes    = 1 << 20                    // of an answer's details
-	watchAnswer   = 8192                       // events of an answer
-	maxWatches    = 1024                       // that wait, on this host
-	maxConnWatch  = 16                         // and on one connection
+	WatchEvents   = invalidation.DefaultEvents // that a stream keeps
+	WatchBytes    = 1 << 20                    // of an answer's details
+	WatchAnswer   = 8192                       // events of an answer
+	MaxWatches    = 1024                       // that wait, on this host
+	MaxConnWatch  = 16                         // and on one connection
 	gatherWatched = time.Millisecond           // for more events, after one that came at once
-	gatherForEach = 100 * time.Microsecond     // longer, for each WATCH that waits: an answer costs a fourth of it
-	watchedAtOnce = 4                          // answers that are made at one time: a change wakes all that wait
+	GatherForEach = 100 * time.Microsecond     // longer, for each WATCH that waits: an answer costs a fourth of it
+	WatchedAtOnce = 4                          // answers that are made at one time: a change wakes all that wait
 )
 
 // watches are the apps that follow this host.
 type watches struct {
-	stream  atomic.Pointer[stream] // nil while nobody does: then a change costs a look at it
+	Stream  atomic.Pointer[stream] // nil while nobody does: then a change costs a look at it
 	opening sync.Mutex
 	waiting atomic.Int64
-	answers chan struct{}   // a place for each answer that is being made
-	ctx     context.Context // of the waits: ends when the sidecar begins to stop
-	stop    context.CancelFunc
+	Answers chan struct{}   // a place for each answer that is being made
+	Ctx     context.Context // of the waits: ends when the sidecar begins to stop
+	Stop    context.CancelFunc
 }
 
 // stream is what this host hears of changes, in order, from some moment on.
@@ -52,7 +52,7 @@ type stream struct {
 	epoch uint64 // no other stream of any process has it
 	log   *invalidation.Log
 	read  atomic.Uint64                // its head when somebody asked last
-	view  atomic.Pointer[cluster.View] // the ring of which it has told
+	View  atomic.Pointer[cluster.View] // the ring of which it has told
 
 	mu     sync.Mutex
 	lapsed map[*cluster.Owner]lapsed // the leases of which it has told that they are over
@@ -64,77 +64,77 @@ type lapsed struct {
 	at    time.Duration // when it was told, on the boot clock
 }
 
-// open returns the stream, and begins one where there is none.
-func (w *watches) open(c *core) *stream {
-	if s := w.stream.Load(); s != nil {
+// Open returns the stream, and begins one where there is none.
+func (w *watches) Open(c *Engine) *stream {
+	if s := w.Stream.Load(); s != nil {
 		return s
 	}
 	w.opening.Lock()
 	defer w.opening.Unlock()
-	if s := w.stream.Load(); s != nil {
+	if s := w.Stream.Load(); s != nil {
 		return s
 	}
-	log, err := invalidation.NewLog(watchEvents)
+	log, err := invalidation.NewLog(WatchEvents)
 	if err != nil {
 		panic("sidecar: " + err.Error()) // the number is ours
 	}
-	s := &stream{epoch: uint64(newEpoch(c.clock.Read().Wall)), log: log}
-	s.view.Store(c.node.View())
-	w.stream.Store(s)
+	s := &stream{epoch: uint64(NewEpoch(c.Clock.Read().Wall)), log: log}
+	s.View.Store(c.Node.View())
+	w.Stream.Store(s)
 	return s
 }
 
-// tell puts a change into the stream, if there is one. Whoever calls it has
+// Tell puts a change into the stream, if there is one. Whoever calls it has
 // made the change first, and has outdated this host's copies: who reads after
 // it was told must find neither.
-func (c *core) tell(e invalidation.Event) {
-	s := c.watches.stream.Load()
+func (c *Engine) Tell(e invalidation.Event) {
+	s := c.Watches.Stream.Load()
 	if s == nil {
 		return
 	}
-	if s.log.Append(e) > s.read.Load()+watchEvents {
-		c.watches.stream.CompareAndSwap(s, nil) // nobody can follow it any more
+	if s.log.Append(e) > s.read.Load()+WatchEvents {
+		c.Watches.Stream.CompareAndSwap(s, nil) // nobody can follow it any more
 	}
 }
 
-// note says that a key has changed: copies from before a version are outdated,
+// Note says that a key has changed: copies from before a version are outdated,
 // here and at the apps that watch.
-func (c *core) note(h kv.Hash, v kv.Version) {
-	c.ledger.Note(h, v)
+func (c *Engine) Note(h kv.Hash, v kv.Version) {
+	c.Ledger.Note(h, v)
 	c.detach(h)
-	c.tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
+	c.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
 
-// floor says the same of partitions.
-func (c *core) floor(set kv.PartitionSet, v kv.Version) {
+// Floor says the same of partitions.
+func (c *Engine) Floor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
-		c.ledger.RaisePartition(p, v)
+		c.Ledger.RaisePartition(p, v)
 	}
 	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
-	c.tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
+	c.Tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
 }
 
-// tellLost puts into the stream what this host does not know any more, and
+// TellLost puts into the stream what this host does not know any more, and
 // returns how far it may be behind in what it does know.
-func (s *stream) tellLost(c *core) (behind time.Duration) {
-	if c.node.Alone() {
+func (s *stream) TellLost(c *Engine) (behind time.Duration) {
+	if c.Node.Alone() {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := c.clock.Read()
-	view := c.node.View()
-	before := s.view.Load()
+	now := c.Clock.Read()
+	view := c.Node.View()
+	before := s.View.Load()
 	news := view != before
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, c.names.Least) {
+		if o.Leased(now.Boot, c.Names.Least) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.names.Least {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.Names.Least {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -151,38 +151,38 @@ func (s *stream) tellLost(c *core) (behind time.Duration) {
 		}
 	}
 	if !lost.Empty() {
-		s.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: c.hlc.Next(now.Wall), Detail: &invalidation.Detail{Partitions: lost}})
+		s.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Partitions: lost}})
 	}
-	s.view.Store(view)
+	s.View.Store(view)
 	return behind
 }
 
-// watched is the answer. It tells of the flushes of those namespaces alone that the
+// Watched is the answer. It tells of the flushes of those namespaces alone that the
 // caller may read.
-func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
-	s := c.watches.open(c)
+func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
+	s := c.Watches.Open(c)
 	known := q.Epoch == s.epoch
 	if known && wait > 0 {
-		ctx, cancel := context.WithTimeout(c.watches.ctx, wait)
+		ctx, cancel := context.WithTimeout(c.Watches.Ctx, wait)
 		defer cancel()
-		c.watches.waiting.Add(1)
-		defer c.watches.waiting.Add(-1)
-		begun := c.clock.Read().Boot
+		c.Watches.waiting.Add(1)
+		defer c.Watches.waiting.Add(-1)
+		begun := c.Clock.Read().Boot
 		s.log.Wait(ctx, q.Seq)
-		gather := max(gatherWatched, time.Duration(c.watches.waiting.Load())*gatherForEach)
-		if c.clock.Read().Boot-begun < gather { // there is more to come
+		gather := max(gatherWatched, time.Duration(c.Watches.waiting.Load())*GatherForEach)
+		if c.Clock.Read().Boot-begun < gather { // there is more to come
 			kv.Sleep(ctx, gather)
 		}
 	}
-	c.watches.answers <- struct{}{}
-	defer func() { <-c.watches.answers }()
+	c.Watches.Answers <- struct{}{}
+	defer func() { <-c.Watches.Answers }()
 	// A pause, and what is lost, before the place up to which all is known.
-	c.node.Beat(c.clock.Read().Boot)
-	behind := s.tellLost(c)
+	c.Node.Beat(c.Clock.Read().Boot)
+	behind := s.TellLost(c)
 	head := s.log.Head()
 	s.read.Store(head)
 	a := wire.Watched{Epoch: s.epoch, After: q.Seq, Head: head, BehindMS: uint32((behind + time.Millisecond - 1) / time.Millisecond)}
-	events, there := s.log.After(q.Seq, watchAnswer, nil)
+	events, there := s.log.After(q.Seq, WatchAnswer, nil)
 	if !known || !there {
 		a.After, a.Seq, a.Reset = 0, head, true
 		return wire.BodyReply(&a)
@@ -194,7 +194,7 @@ func (c *core) watched(q *wire.Request, wait time.Duration, may func(namespace s
 		if e.Detail != nil {
 			details += kv.Partitions / 8
 		}
-		if details > watchBytes {
+		if details > WatchBytes {
 			break
 		}
 		a.Seq++
@@ -219,27 +219,27 @@ func addEvent(w *wire.Events, e *invalidation.Event) {
 	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
 
-// vouch says in an answer from a copy who has vouched for it, if this host may
+// Vouch says in an answer from a copy who has vouched for it, if this host may
 // serve the copy, also now that it was found: from then on whoever gets it is
 // told when that ends. The stream is for all namespaces and tells of a lease's end
 // by the smallest bound, so that is the bound here, also in a namespace with a
 // greater one: what is vouched for later would be told of by nobody. So would what
 // comes from an owner in a ring that is over again before the stream tells of it.
-func (c *core) vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
-	view := c.node.View()
-	if s := c.watches.stream.Load(); s != nil && s.view.Load() != view {
+func (c *Engine) Vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
+	view := c.Node.View()
+	if s := c.Watches.Stream.Load(); s != nil && s.View.Load() != view {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.names.Least) ||
-		!c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.Names.Least) ||
+		!c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}
 	r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
 	return true
 }
 
-func newEpoch(wall int64) kv.Epoch {
+func NewEpoch(wall int64) kv.Epoch {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return kv.NewEpoch(wall, binary.BigEndian.Uint32(b[:]))

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -10,9 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// serveHere answers a request that another sidecar has passed on, if this host
+// ServeHere answers a request that another sidecar has passed on, if this host
 // holds the key's partition, or is about to.
-func (c *core) serveHere(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *Engine) ServeHere(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		if q.Op == wire.OpDelete && c.through(q) == nil {
@@ -26,7 +26,7 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *namespaces.Pin
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
-				b := namespaces.Pins{Table: c.names, Member: b.Member}
+				b := namespaces.Pins{Table: c.Names, Member: b.Member}
 				defer b.Release()
 				one := *q
 				if q.Op == wire.OpMGet {
@@ -42,20 +42,20 @@ func (c *core) serveHere(ctx context.Context, q *wire.Request, b *namespaces.Pin
 	return c.keyHere(ctx, q, q.Key, b, deadline)
 }
 
-func (c *core) keyHere(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration) wire.Reply {
-	partition := c.hash(q.Namespace, k).Partition()
+func (c *Engine) keyHere(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	partition := c.Hash(q.Namespace, k).Partition()
 	until := c.patience(q, deadline)
 	for {
-		changed := c.node.Changed()
-		now := c.clock.Read()
-		c.node.Beat(now.Boot)
-		if c.node.Holds(partition) != 0 {
+		changed := c.Node.Changed()
+		now := c.Clock.Read()
+		c.Node.Beat(now.Boot)
+		if c.Node.Holds(partition) != 0 {
 			if r, done := c.here(ctx, q, k, b, now, deadline); done {
 				return r
 			}
 		}
-		if !c.node.View().Own(partition) {
-			return moved()
+		if !c.Node.View().Own(partition) {
+			return Moved()
 		}
 		b.Release()
 		if !c.wait(ctx, changed, until) {

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -8,20 +8,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 )
 
-// caughtUp returns once all that others had changed before the call has been
+// CaughtUp returns once all that others had changed before the call has been
 // applied here.
-func (c *core) caughtUp(ctx context.Context) error {
-	begun := c.clock.Read().Boot
+func (c *Engine) CaughtUp(ctx context.Context) error {
+	begun := c.Clock.Read().Boot
 	for !c.leasedSince(begun) {
-		if !kv.Sleep(ctx, c.node.Bound()/8) {
+		if !kv.Sleep(ctx, c.Node.Bound()/8) {
 			return ctx.Err()
 		}
 	}
 	return nil
 }
 
-func (c *core) leasedSince(begun time.Duration) bool {
-	v := c.node.View()
+func (c *Engine) leasedSince(begun time.Duration) bool {
+	v := c.Node.View()
 	for _, o := range v.Others() {
 		if o.LeasedAt() <= begun {
 			return false
@@ -32,17 +32,17 @@ func (c *core) leasedSince(begun time.Duration) bool {
 
 // lacks says whether the origin surely has no such key, which only the holder of
 // the key can know.
-func (c *core) lacks(ns *namespaces.Namespace, key kv.Key) bool {
+func (c *Engine) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if ns.KeyFilter == nil {
 		return false
 	}
-	c.node.Beat(c.clock.Read().Boot)
-	return c.node.Holds(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
+	c.Node.Beat(c.Clock.Read().Boot)
+	return c.Node.Holds(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
 }
 
 // missed says that others may have changed keys of some partitions.
-func (c *core) missed(set kv.PartitionSet) {
-	for _, k := range c.names.KeyFilters {
+func (c *Engine) missed(set kv.PartitionSet) {
+	for _, k := range c.Names.KeyFilters {
 		if k != nil {
 			k.Missed(set)
 		}

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"bytes"
@@ -24,65 +24,65 @@ import (
 //	door        asks, in the store's critical section
 //	load, FILL  the holding it began in lives, Admit, no hold since it began
 
-// stamp is the moment at which a load begins.
-func (c *core) stamp() loader.Stamp {
-	now := c.clock.Read()
-	return loader.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
+// Stamp is the moment at which a load begins.
+func (c *Engine) Stamp() loader.Stamp {
+	now := c.Clock.Read()
+	return loader.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
 }
 
 // detach makes those who ask for a hash from now on start a load, or a call of
 // its owner, of their own. Its change has been stamped.
-func (c *core) detach(h kv.Hash) {
-	c.calls.detach(h)
+func (c *Engine) detach(h kv.Hash) {
+	c.Calls.detach(h)
 	if strike.Out(strike.Detach) {
 		return
 	}
-	c.leases.Detach(h)
-	for _, l := range c.names.Loads {
+	c.Leases.Detach(h)
+	for _, l := range c.Names.Loads {
 		l.Detach(h)
 	}
 }
 
 // detachIf does the same for all keys that match.
-func (c *core) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	c.calls.detachIf(match)
+func (c *Engine) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	c.Calls.detachIf(match)
 	if strike.Out(strike.Detach) {
 		return
 	}
-	c.leases.DetachIf(match)
-	for _, l := range c.names.Loads {
+	c.Leases.DetachIf(match)
+	for _, l := range c.Names.Loads {
 		l.DetachIf(match)
 	}
 }
 
-// detachSlot does it for a namespace.
-func (c *core) detachSlot(id kv.NamespaceID) {
+// DetachSlot does it for a namespace.
+func (c *Engine) DetachSlot(id kv.NamespaceID) {
 	c.detachIf(func(of kv.NamespaceID, _ kv.Hash) bool { return of == id })
 }
 
 // keep stores what a load or an app has brought for a key, if it may be kept:
 // it was asked for in a holding that still lives, nothing has changed since, and
 // the app has not given it up.
-func (c *core) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
-	now := c.clock.Read()
-	c.node.Beat(now.Boot)
+func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
+	now := c.Clock.Read()
+	c.Node.Beat(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
-			return c.node.Holds(p) == holding &&
-				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
-				!c.held(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
+			return c.Node.Holds(p) == holding &&
+				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
+				!c.Held(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
 		},
 	}
-	return c.store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
+	return c.Store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
 }
 
-// newLoad is a load of a key that this host holds. It belongs to that holding,
+// NewLoad is a load of a key that this host holds. It belongs to that holding,
 // though it may begin when that is over: then no read joins it that a later holding
 // answers.
-func (c *core) newLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loader.Load {
+func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loader.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
 	joinedIn := holding
@@ -93,13 +93,13 @@ func (c *core) newLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loa
 		Key:     key,
 		Holding: joinedIn,
 		Begin: func() loader.Stamp {
-			generation = c.store.Generation(key.Hash.Partition())
-			return c.stamp()
+			generation = c.Store.Generation(key.Hash.Partition())
+			return c.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
-			begun := c.clock.Read().Boot
+			begun := c.Clock.Read().Boot
 			v, err := ns.Origin.Guard.Load(ctx, key.Bytes)
-			took := c.clock.Read().Boot - begun
+			took := c.Clock.Read().Boot - begun
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.Took.Add(took)
@@ -116,33 +116,33 @@ func (c *core) newLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loa
 	}
 }
 
-// load answers a read of a key that is missing here from the origin.
-func (c *core) load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+// Load answers a read of a key that is missing here from the origin.
+func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
 	}
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	holding := c.node.Holds(key.Hash.Partition())
+	holding := c.Node.Holds(key.Hash.Partition())
 	if holding == 0 {
-		return moved()
+		return Moved()
 	}
-	l := c.newLoad(ns, key, holding)
+	l := c.NewLoad(ns, key, holding)
 	l.Fresh = q.Has(wire.Fresh)
 	l.Missing = func() bool {
-		_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
+		_, there := c.Store.Peek(l.Key, c.Clock.Read().Boot)
 		return !there
 	}
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
 	r, err := ns.Loads.Get(ctx, l)
-	return c.loaded(ns, key, q, &r, err)
+	return c.Loaded(ns, key, q, &r, err)
 }
 
-// loaded answers with what a load has brought.
-func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
-	now := c.clock.Read()
+// Loaded answers with what a load has brought.
+func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
+	now := c.Clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		a := uncached(r.Value, r.Version)
@@ -155,7 +155,7 @@ func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *
 			return a
 		}
 		a.TTLMS = 1
-		if info, there := c.store.Peek(key, now.Boot); there && info.Version == r.Version {
+		if info, there := c.Store.Peek(key, now.Boot); there && info.Version == r.Version {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		}
 		if q.Has(wire.Vouch) {
@@ -163,10 +163,10 @@ func (c *core) loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *
 		}
 		return a
 	case errors.Is(err, loader.ErrPresent):
-		return moved()
+		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
+		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -200,15 +200,15 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 }
 
 // refresh loads a key in the background, unless somebody does.
-func (c *core) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
-	holding := c.node.Holds(key.Hash.Partition())
+func (c *Engine) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
+	holding := c.Node.Holds(key.Hash.Partition())
 	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || holding == 0 {
 		return
 	}
-	l := c.newLoad(ns, key, holding)
+	l := c.NewLoad(ns, key, holding)
 	if missing {
 		l.Missing = func() bool {
-			_, there := c.store.Peek(l.Key, c.clock.Read().Boot)
+			_, there := c.Store.Peek(l.Key, c.Clock.Read().Boot)
 			return !there
 		}
 	}
@@ -216,7 +216,7 @@ func (c *core) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 }
 
 // refreshEarly loads the key of a hit again, if that is likely to end soon.
-func (c *core) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
+func (c *Engine) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
 	if ns.Policy.RefreshEarly(d.Remaining(now.Boot), ns.Took.Mean(), rand.Float64()) {
 		c.refresh(ns, key, false)
 	}
@@ -229,12 +229,12 @@ const earlyReach = 20
 // aside loads a key whose holder cannot be reached, within this host's own
 // limits: nothing is kept, and nobody joins, since nobody here would hear of an
 // invalidation.
-func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
-	left := deadline - c.clock.Read().Boot
-	if left <= 0 || !c.mayLoadAside(q) {
+func (c *Engine) aside(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
+	left := deadline - c.Clock.Read().Boot
+	if left <= 0 || !c.MayLoadAside(q) {
 		return r, false
 	}
-	ns := c.names.Lookup(q.Namespace)
+	ns := c.Names.Lookup(q.Namespace)
 	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
@@ -244,7 +244,7 @@ func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duratio
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	ns.Aside.Add(1)
-	version := c.stamp().Version
+	version := c.Stamp().Version
 	v, err := ns.Origin.Guard.Load(ctx, q.Key)
 	switch {
 	case errors.Is(err, loader.ErrAbsent):
@@ -255,9 +255,9 @@ func (c *core) aside(ctx context.Context, q *wire.Request, deadline time.Duratio
 	return uncached(v, version), true
 }
 
-// mayLoadAside says whether a read without a holder may have its key loaded here.
-func (c *core) mayLoadAside(q *wire.Request) bool {
-	ns := c.names.Lookup(q.Namespace)
+// MayLoadAside says whether a read without a holder may have its key loaded here.
+func (c *Engine) MayLoadAside(q *wire.Request) bool {
+	ns := c.Names.Lookup(q.Namespace)
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
@@ -266,8 +266,8 @@ func uncached(v loader.Value, version kv.Version) wire.Reply {
 	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
 }
 
-// degraded says whether a read has found no holder.
-func degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
+// Degraded says whether a read has found no holder.
+func Degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
 
 // oldOf is a stale value, as policies see it.
 func oldOf(s *segment.Stale) loader.Old {

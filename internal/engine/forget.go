@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -13,24 +13,24 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// forget drops a host that is gone, on this one: MISS says that it is unknown here.
-func (c *core) forget(node kv.NodeID) wire.Reply {
-	switch known, err := c.node.Forget(node); {
+// Forget drops a host that is gone, on this one: MISS says that it is unknown here.
+func (c *Engine) Forget(node kv.NodeID) wire.Reply {
+	switch known, err := c.Node.Forget(node); {
 	case errors.Is(err, cluster.ErrSelf):
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%s is this very host: to take it out of the cluster, stop it", node))
 	case err != nil:
-		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again", node, c.cfg.Node, err))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s is not forgotten by %s: %v: stop it, wait a few seconds, and try again", node, c.Config.Node, err))
 	case !known:
 		return wire.Reply{Status: wire.Miss}
 	}
 	return wire.Reply{}
 }
 
-// forgetEverywhere drops a host that is gone, on all hosts that live. The others are
+// ForgetEverywhere drops a host that is gone, on all hosts that live. The others are
 // asked also where this one does not know it, or has forgotten it before.
-func (c *core) forgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
+func (c *Engine) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
 	node := kv.NodeID(q.Key)
-	all := c.forget(node)
+	all := c.Forget(node)
 	if all.Status.IsError() {
 		return all // it lives, as far as this host knows
 	}
@@ -54,12 +54,12 @@ func (c *core) forgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply
 }
 
 // askAll sends a request to some of the other members, at once.
-func (c *core) askAll(ctx context.Context, q *wire.Request, which func(*cluster.Member) bool) []said {
-	timeout := c.timeout(q)
-	timeout = (timeout - answerBefore(timeout)) / 2
+func (c *Engine) askAll(ctx context.Context, q *wire.Request, which func(*cluster.Member) bool) []said {
+	timeout := c.Timeout(q)
+	timeout = (timeout - AnswerBefore(timeout)) / 2
 	var to []kv.Process
-	for _, m := range c.node.Members() {
-		if m.ID != c.node.Self() && which(&m) {
+	for _, m := range c.Node.Members() {
+		if m.ID != c.Node.Self() && which(&m) {
 			to = append(to, m.ID)
 		}
 	}
@@ -72,7 +72,7 @@ func (c *core) askAll(ctx context.Context, q *wire.Request, which func(*cluster.
 			send := *q
 			a := &list[i]
 			a.node = id.Node
-			if a.err = c.node.Do(ctx, id, timeout, &send, &got); a.err == nil {
+			if a.err = c.Node.Do(ctx, id, timeout, &send, &got); a.err == nil {
 				a.reply, a.err = owned(&got.Reply), got.Err()
 			}
 		})

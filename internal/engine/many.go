@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -23,15 +23,15 @@ import (
 // rounds runs one until no key is left, or the time is over; then last answers
 // what is left. A round answers what it can of the keys in todo and returns
 // the others.
-func (c *core) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
+func (c *Engine) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
 	todo := make([]int, n)
 	for i := range todo {
 		todo[i] = i
 	}
 	for {
-		changed := c.node.Changed() // taken before what it is to tell of is looked at
-		now := c.clock.Read()
-		c.node.Beat(now.Boot)
+		changed := c.Node.Changed() // taken before what it is to tell of is looked at
+		now := c.Clock.Read()
+		c.Node.Beat(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
@@ -50,24 +50,24 @@ func (c *core) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline t
 const fetchesAtOnce = 16
 
 // readMany answers MGET.
-func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
-	until, began := c.patience(q, deadline), c.clock.Read().Boot
+	until, began := c.patience(q, deadline), c.Clock.Read().Boot
 	one := func(i int) *wire.Request {
 		return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App}
 	}
 	c.rounds(ctx, len(items), b, until, func(todo []int, now kv.Moment) (left []int) {
 		type waiting struct {
 			i    int
-			cl   *call
+			cl   *Call
 			lead bool
 		}
 		var all []waiting
 		var late []int // that must be fetched first
-		leads := map[*cluster.Owner][]*call{}
+		leads := map[*cluster.Owner][]*Call{}
 		for _, i := range todo {
 			ns, err := b.Write(q.Namespace)
-			if bad := checkKey(q.Keys[i]); bad != nil {
+			if bad := CheckKey(q.Keys[i]); bad != nil {
 				err = bad
 			} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
 				late = append(late, i) // one by one
@@ -79,29 +79,29 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 			}
 			key := ns.Key(q.Keys[i])
 			p := key.Hash.Partition()
-			if c.node.Holds(p) != 0 {
-				if items[i] = c.execute(one(i), b, now, 0); items[i].Status == wire.Moved {
+			if c.Node.Holds(p) != 0 {
+				if items[i] = c.Execute(one(i), b, now, 0); items[i].Status == wire.Moved {
 					late = append(late, i)
 				}
 				continue
 			}
-			owner := c.node.View().Owner(p)
+			owner := c.Node.View().Owner(p)
 			switch {
-			case owner == nil || owner.Process == c.node.Self():
+			case owner == nil || owner.Process == c.Node.Self():
 				left = append(left, i)
 				continue
 			case q.Has(wire.Fresh):
 			default:
-				if cp := c.copyOf(key, owner, now); cp != nil {
+				if cp := c.CopyOf(key, owner, now); cp != nil {
 					items[i] = c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 					continue
 				}
-				if !owner.Answers(now.Boot, c.node.Bound()) {
+				if !owner.Answers(now.Boot, c.Node.Bound()) {
 					items[i] = wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 					continue
 				}
 			}
-			cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
+			cl, lead := c.Calls.Join(c, owner, key, QuestionOf(q), now, deadline, nil)
 			if lead {
 				leads[owner] = append(leads[owner], cl)
 			}
@@ -110,13 +110,13 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 		b.Release()
 		var wg sync.WaitGroup
 		for owner, list := range leads {
-			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&asked, deadline) })
+			wg.Go(func() { c.ask(ctx, owner, q.Namespace, list, q.Options&Asked, deadline) })
 		}
 		group := errgroup.Group{}
 		group.SetLimit(fetchesAtOnce)
 		for _, i := range late {
 			group.Go(func() error {
-				b := namespaces.Pins{Table: c.names, Member: b.Member}
+				b := namespaces.Pins{Table: c.Names, Member: b.Member}
 				defer b.Release()
 				items[i] = c.serveKey(ctx, one(i), &b, deadline)
 				return nil
@@ -124,12 +124,12 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 		}
 		wg.Wait()
 		for _, w := range all {
-			q, owner, key := one(w.i), w.cl.owner, w.cl.key
+			q, owner, key := one(w.i), w.cl.Owner, w.cl.Key
 			switch {
 			case !w.lead && !c.waitFor(ctx, w.cl, deadline):
 				items[w.i] = unanswered(q, owner)
-			case w.lead || w.cl.serves(began):
-				items[w.i] = c.outcome(w.cl, q, began)
+			case w.lead || w.cl.Serves(began):
+				items[w.i] = c.Outcome(w.cl, q, began)
 			default:
 				group.Go(func() error {
 					items[w.i] = c.read(ctx, owner, q, key, deadline)
@@ -148,7 +148,7 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range items {
-		if degraded(&items[i]) && c.mayLoadAside(q) {
+		if Degraded(&items[i]) && c.MayLoadAside(q) {
 			group.Go(func() error {
 				if r, ok := c.aside(ctx, one(i), deadline); ok {
 					items[i] = r
@@ -169,11 +169,11 @@ func (c *core) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pins
 }
 
 // waitFor waits until a call has ended, and says whether it has in time.
-func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bool {
-	t := time.NewTimer(max(deadline-c.clock.Read().Boot, 0))
+func (c *Engine) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
+	t := time.NewTimer(max(deadline-c.Clock.Read().Boot, 0))
 	defer t.Stop()
 	select {
-	case <-cl.done:
+	case <-cl.Done:
 		return true
 	case <-t.C:
 	case <-ctx.Done():
@@ -182,22 +182,22 @@ func (c *core) waitFor(ctx context.Context, cl *call, deadline time.Duration) bo
 }
 
 // deleteMany answers DELETE.
-func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	items := make([]wire.Reply, len(q.Keys))
 	ns := c.through(q)
 	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // at the origin first
 		for _, i := range todo {
-			if ns != nil && c.node.Holds(c.hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
+			if ns != nil && c.Node.Holds(c.Hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
 				slow = append(slow, i)
 				continue
 			}
-			if items[i] = c.deleteKey(q, q.Keys[i], b, now); items[i].Status != wire.Moved {
+			if items[i] = c.DeleteKey(q, q.Keys[i], b, now); items[i].Status != wire.Moved {
 				continue
 			}
-			owner := c.node.View().Owner(c.hash(q.Namespace, q.Keys[i]).Partition())
-			if owner == nil || owner.Process == c.node.Self() {
+			owner := c.Node.View().Owner(c.Hash(q.Namespace, q.Keys[i]).Partition())
+			if owner == nil || owner.Process == c.Node.Self() {
 				left = append(left, i)
 			} else {
 				groups[owner] = append(groups[owner], i)
@@ -236,7 +236,7 @@ func (c *core) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 }
 
 // deleteThere passes the deletion of some keys on to their owner.
-func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
+func (c *Engine) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
 	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, HoldMS: q.HoldMS, UntilNS: until(owner, q, deadline)}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])
@@ -246,7 +246,7 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 			items[i] = wire.ErrorReply(e)
 		}
 	}
-	left := deadline - c.clock.Read().Boot
+	left := deadline - c.Clock.Read().Boot
 	if left <= 0 {
 		fail(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
 		return
@@ -257,16 +257,16 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	}
 	var a peer.Answer
 	defer a.Release()
-	switch err := c.node.Do(ctx, owner.Process, left, out, &a); {
+	switch err := c.Node.Do(ctx, owner.Process, left, out, &a); {
 	case errors.Is(err, rpc.ErrFull):
 		fail(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
 	case err != nil && peer.NotExecuted(err):
-		c.counts.peerErrors.Add(1)
+		c.Counts.PeerErrors.Add(1)
 		fail(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
 	case err != nil:
-		c.counts.peerErrors.Add(1)
+		c.Counts.PeerErrors.Add(1)
 		for _, i := range list { // they may have been executed
-			c.unknown(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])})
+			c.unknown(kv.Key{Hash: c.Hash(q.Namespace, q.Keys[i])})
 		}
 		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
 	case a.Status != wire.OK:
@@ -274,12 +274,12 @@ func (c *core) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Re
 	default:
 		for n, i := range list {
 			items[i] = owned(&a.Items[n])
-			c.wrote(kv.Key{Hash: c.hash(q.Namespace, q.Keys[i])}, &items[i])
+			c.wrote(kv.Key{Hash: c.Hash(q.Namespace, q.Keys[i])}, &items[i])
 		}
 	}
 }
 
-// hash is a key's, whether its namespace has a slot or not.
-func (c *core) hash(namespace, key []byte) kv.Hash {
-	return kv.HashKey(kv.NamespaceSeed(c.cfg.Seed, string(namespace)), key)
+// Hash is a key's, whether its namespace has a slot or not.
+func (c *Engine) Hash(namespace, key []byte) kv.Hash {
+	return kv.HashKey(kv.NamespaceSeed(c.Config.Seed, string(namespace)), key)
 }

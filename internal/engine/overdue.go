@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"time"
@@ -23,8 +23,8 @@ import (
 //
 // Reads and deletions are executed late: they only make misses.
 
-// limit gives a write that has come without a moment the request's own.
-func (c *core) limit(q *wire.Request, until time.Duration) {
+// Limit gives a write that has come without a moment the request's own.
+func (c *Engine) Limit(q *wire.Request, until time.Duration) {
 	switch q.Op {
 	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
 		if q.UntilNS == 0 && !q.Has(wire.Abandon) {
@@ -45,26 +45,26 @@ func until(owner *cluster.Owner, q *wire.Request, deadline time.Duration) uint64
 }
 
 // overdue says whether a write has been given up; zero is never.
-func (c *core) overdue(until time.Duration) bool {
-	return until != 0 && c.clock.Read().Boot >= until
+func (c *Engine) overdue(until time.Duration) bool {
+	return until != 0 && c.Clock.Read().Boot >= until
 }
 
-// overdueHere is overdue, for the store.
-func (c *core) overdueHere(until time.Duration) bool {
+// OverdueHere is overdue, for the store.
+func (c *Engine) OverdueHere(until time.Duration) bool {
 	return c.overdue(until) && !strike.Out(strike.Overdue)
 }
 
 // tooLate answers a write that was given up, and was not executed.
-func (c *core) tooLate(q *wire.Request) wire.Reply {
-	c.counts.overdue.Add(1)
-	late := c.clock.Read().Boot - untilOf(q)
+func (c *Engine) tooLate(q *wire.Request) wire.Reply {
+	c.Counts.Overdue.Add(1)
+	late := c.Clock.Read().Boot - untilOf(q)
 	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op, late.Round(time.Microsecond)))
 }
 
-// timeout is how long a request may take.
-func (c *core) timeout(q *wire.Request) time.Duration {
+// Timeout is how long a request may take.
+func (c *Engine) Timeout(q *wire.Request) time.Duration {
 	if q.TimeoutMS == 0 {
-		return c.cfg.RequestTimeout
+		return c.Config.RequestTimeout
 	}
 	return time.Duration(q.TimeoutMS) * time.Millisecond
 }

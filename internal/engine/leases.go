@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"bytes"
@@ -26,21 +26,21 @@ import (
 // holding, all big endian, then the node's name.
 const tokenHead = 4*8 + 4
 
-func (c *core) packToken(t loader.Token) []byte {
-	b := make([]byte, 0, tokenHead+len(c.self))
+func (c *Engine) packToken(t loader.Token) []byte {
+	b := make([]byte, 0, tokenHead+len(c.Self))
 	b = binary.BigEndian.AppendUint64(b, t.Random)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
-	b = binary.BigEndian.AppendUint64(b, uint64(c.node.Self().Epoch))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Node.Self().Epoch))
 	b = binary.BigEndian.AppendUint32(b, t.Holding)
-	return append(b, c.self...)
+	return append(b, c.Self...)
 }
 
 // unpackToken reads a token that this process may have issued. Whether it has,
 // the table of leases knows.
-func (c *core) unpackToken(b []byte) (t loader.Token, ok bool) {
-	if len(b) != tokenHead+len(c.self) || string(b[tokenHead:]) != string(c.self) ||
-		binary.BigEndian.Uint64(b[24:]) != uint64(c.node.Self().Epoch) {
+func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
+	if len(b) != tokenHead+len(c.Self) || string(b[tokenHead:]) != string(c.Self) ||
+		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
 		return t, false
 	}
 	t.Random = binary.BigEndian.Uint64(b)
@@ -52,13 +52,13 @@ func (c *core) unpackToken(b []byte) (t loader.Token, ok bool) {
 
 // claim answers a LEASE of a key that is missing here: with a token, or with
 // what who has one fills. MOVED says that it is to be looked up again.
-func (c *core) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
-	now := c.clock.Read()
-	holding := c.node.Holds(key.Hash.Partition())
+func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := c.Clock.Read()
+	holding := c.Node.Holds(key.Hash.Partition())
 	if holding == 0 {
-		return moved()
+		return Moved()
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: c.stamp, Time: ns.LeaseTime}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: c.Stamp, Time: ns.LeaseTime}
 	if m := places.Of(ctx); m != nil {
 		claim.Place = m
 	}
@@ -66,28 +66,28 @@ func (c *core) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, 
 	var err error
 	if old, ok := c.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
 		var free bool
-		if grant.Token, free, err = c.leases.Try(claim); err == nil && !free {
+		if grant.Token, free, err = c.Leases.Try(claim); err == nil && !free {
 			return old
 		}
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
 		defer cancel()
-		grant, err = c.leases.Claim(ctx, claim)
+		grant, err = c.Leases.Claim(ctx, claim)
 	}
 	switch {
 	case err != nil:
-		return claimError(ns, err)
+		return ClaimError(ns, err)
 	case !grant.Holds():
 		if !grant.Result.Uncached {
-			return moved() // it is in the store
+			return Moved() // it is in the store
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)
 	}
-	return c.granted(ns, key, grant.Token)
+	return c.Granted(ns, key, grant.Token)
 }
 
-// claimError says why there is no token.
-func claimError(ns *namespaces.Namespace, err error) wire.Reply {
+// ClaimError says why there is no token.
+func ClaimError(ns *namespaces.Namespace, err error) wire.Reply {
 	var busy *wire.Error
 	switch {
 	case errors.As(err, &busy):
@@ -98,11 +98,11 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	return loadError(ns, err)
 }
 
-// granted answers with a token, unless somebody has filled the key since it was missed.
-func (c *core) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
-	if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
-		c.leases.Abandon(t)
-		return moved()
+// Granted answers with a token, unless somebody has filled the key since it was missed.
+func (c *Engine) Granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
+	if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
+		c.Leases.Abandon(t)
+		return Moved()
 	}
 	return wire.Reply{Status: wire.Lease, Token: c.packToken(t), TTLMS: ns.LeaseTime.Milliseconds()}
 }
@@ -112,66 +112,66 @@ var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and ha
 // lease passes a LEASE on to the key's owner: one of this host's for each key at a
 // time. A value is for all who wait, and kept as a GET's is; a token is for the
 // one who asked, and the next in line asks on behalf of the others.
-func (c *core) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
-	began := c.clock.Read().Boot
+func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	began := c.Clock.Read().Boot
 	for {
-		now := c.clock.Read()
+		now := c.Clock.Read()
 		if !q.Has(wire.Fresh) {
-			if cp := c.copyOf(key, owner, now); cp != nil {
+			if cp := c.CopyOf(key, owner, now); cp != nil {
 				return c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
 			}
-			if !owner.Answers(now.Boot, c.node.Bound()) {
+			if !owner.Answers(now.Boot, c.Node.Bound()) {
 				return unanswered(q, owner)
 			}
 		}
-		cl, lead := c.calls.join(c, owner, key, questionOf(q), now, deadline, nil)
+		cl, lead := c.Calls.Join(c, owner, key, QuestionOf(q), now, deadline, nil)
 		if lead {
 			out := *q
 			out.Options |= wire.Vouch
 			var a peer.Answer
 			all := context.WithoutCancel(ctx) // the answer may be a token, which is to be given back where nobody wants it
-			if cl.err = c.node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.err == nil {
-				c.take(cl, &a.Reply)
+			if cl.Err = c.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
+				c.Take(cl, &a.Reply)
 			}
 			a.Release()
-			c.ended(cl)
-			return c.outcome(cl, q, began)
+			c.Ended(cl)
+			return c.Outcome(cl, q, began)
 		}
 		if !c.waitFor(ctx, cl, deadline) {
 			return wire.ErrorReply(waitedInVain)
 		}
-		if own := !cl.serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
-			return c.outcome(cl, q, began)
+		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
+			return c.Outcome(cl, q, began)
 		}
-		if c.clock.Read().Boot >= deadline {
+		if c.Clock.Read().Boot >= deadline {
 			return wire.ErrorReply(waitedInVain)
 		}
 	}
 }
 
 // fill answers FILL at the key's holder.
-func (c *core) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpackToken(q.Token)
 	if q.Has(wire.Abandon) {
-		if !ok || !c.leases.Abandon(t) {
+		if !ok || !c.Leases.Abandon(t) {
 			return notStored("the token is not the present one of the key %.64q", q.Key)
 		}
 		return wire.Reply{}
 	}
-	if len(q.Value) > c.cfg.MaxValue {
-		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.cfg.MaxValue))
+	if len(q.Value) > c.Config.MaxValue {
+		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.Config.MaxValue))
 	}
 	if !ok {
 		return notStored("the token is none that the present holder of the key %.64q has issued: use the value, and ask again next time", q.Key)
 	}
 	key := ns.Key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
-	generation := c.store.Generation(key.Hash.Partition())
+	generation := c.Store.Generation(key.Hash.Partition())
 	until := untilOf(q)
 	if c.overdue(until) { // before it uses the token
 		return c.tooLate(q)
 	}
-	err := c.leases.Fill(key, t, v, func(r loader.Result) bool {
+	err := c.Leases.Fill(key, t, v, func(r loader.Result) bool {
 		return c.keep(ns, key, t.Holding, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)
@@ -192,5 +192,5 @@ func notStored(why string, args ...any) wire.Reply {
 	return wire.Reply{Status: wire.NotStored, Message: fmt.Appendf(nil, why, args...)}
 }
 
-// maxLeases bounds the keys with a token out.
-const maxLeases = 1 << 16
+// MaxLeases bounds the keys with a token out.
+const MaxLeases = 1 << 16

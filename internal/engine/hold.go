@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"slices"
@@ -26,17 +26,17 @@ import (
 
 // holds are what is held.
 type holds struct {
-	keys  *invalidation.Holds
+	Keys  *invalidation.Holds
 	since [kv.Partitions]atomic.Int64 // boot clock: when what was held in it got lost; zero is never
 
 	// What others may have held when this host's holding of a partition began.
-	before [kv.Partitions]atomic.Pointer[[]logTo]
+	Before [kv.Partitions]atomic.Pointer[[]LogTo]
 }
 
-// logTo is another host's log up to a place.
-type logTo struct {
-	owner *cluster.Owner
-	place uint64
+// LogTo is another host's log up to a place.
+type LogTo struct {
+	Owner *cluster.Owner
+	Place uint64
 }
 
 // partitions holds whole partitions, from a moment on.
@@ -49,45 +49,45 @@ func (h *holds) partitions(set kv.PartitionSet, now time.Duration) {
 // beginHold holds a key that is about to be deleted, here and with all who
 // follow. That it is before the deletion is what makes it come in time
 // everywhere.
-func (c *core) beginHold(h kv.Hash, hold time.Duration, now kv.Moment) {
-	c.holds.keys.Begin(h, now.Boot+hold)
-	if c.log != nil {
-		c.log.Append(invalidation.Event{Kind: invalidation.Held, Hash: h, Version: c.hlc.Next(now.Wall), Detail: &invalidation.Detail{Hold: hold}})
+func (c *Engine) beginHold(h kv.Hash, hold time.Duration, now kv.Moment) {
+	c.Holds.Keys.Begin(h, now.Boot+hold)
+	if c.Log != nil {
+		c.Log.Append(invalidation.Event{Kind: invalidation.Held, Hash: h, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Hold: hold}})
 	}
 }
 
 // endHold ends what a key is held for: it has been given a value.
-func (c *core) endHold(ns *namespaces.Namespace, key []byte, v kv.Version) {
+func (c *Engine) endHold(ns *namespaces.Namespace, key []byte, v kv.Version) {
 	if ns.Hold > 0 {
-		c.holds.keys.Written(ns.Key(key).Hash, v)
+		c.Holds.Keys.Written(ns.Key(key).Hash, v)
 	}
 }
 
 // holdThere notes a hold of another host's.
-func (c *core) holdThere(e *invalidation.Event) {
-	now := c.clock.Read().Boot
+func (c *Engine) holdThere(e *invalidation.Event) {
+	now := c.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
-		c.holds.partitions(e.Detail.Partitions, now)
+		c.Holds.partitions(e.Detail.Partitions, now)
 		return
 	}
-	c.holds.keys.Hold(e.Hash, now+min(e.Detail.Hold, invalidation.MaxHold))
+	c.Holds.Keys.Hold(e.Hash, now+min(e.Detail.Hold, invalidation.MaxHold))
 }
 
 // holdTaken is told of partitions whose holding begins. It holds those that
 // nobody has released: their last holder has crashed, or was an earlier process of
 // this host. Others are told, since they may be the next to hold them.
-func (c *core) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	if !c.names.AnyHold {
+func (c *Engine) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	if !c.Names.AnyHold {
 		return
 	}
-	var before []logTo
+	var before []LogTo
 	for id, head := range b.Heads {
 		if o := owner(id); o.Applied() < head {
-			before = append(before, logTo{o, head})
+			before = append(before, LogTo{o, head})
 		}
 	}
 	for p := range b.Partitions.All() {
-		c.holds.before[p].Store(&before)
+		c.Holds.Before[p].Store(&before)
 	}
 	taken := slices.Clone(b.Partitions)
 	for _, set := range b.Releasers {
@@ -98,34 +98,34 @@ func (c *core) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner
 	if taken.Empty() {
 		return
 	}
-	c.holds.partitions(taken, now)
-	if c.log != nil {
-		c.log.Append(invalidation.Event{Kind: invalidation.Held, Version: c.hlc.Next(c.clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
+	c.Holds.partitions(taken, now)
+	if c.Log != nil {
+		c.Log.Append(invalidation.Event{Kind: invalidation.Held, Version: c.HLC.Next(c.Clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
 	}
 }
 
-// held says whether what a load of a key brings, which began at a moment of the
+// Held says whether what a load of a key brings, which began at a moment of the
 // boot clock, is not to be kept.
-func (c *core) held(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
-	if c.holds.keys.Held(key.Hash, begun) {
+func (c *Engine) Held(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
+	if c.Holds.Keys.Held(key.Hash, begun) {
 		return true
 	}
 	if ns.Hold == 0 {
 		return false
 	}
 	p := key.Hash.Partition()
-	if since := c.holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.Hold {
+	if since := c.Holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.Hold {
 		return true
 	}
-	return begun < time.Duration(c.handoff.BegunAt[p].Load())+ns.Hold && !c.holds.known(p)
+	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.Hold && !c.Holds.known(p)
 }
 
 // known says whether this host has applied all that others had in their logs when
 // its holding of a partition began: then it knows what they have held.
 func (h *holds) known(p uint16) bool {
-	if before := h.before[p].Load(); before != nil {
+	if before := h.Before[p].Load(); before != nil {
 		for _, l := range *before {
-			if l.owner.Applied() < l.place {
+			if l.Owner.Applied() < l.Place {
 				return false
 			}
 		}

@@ -1,24 +1,24 @@
-package sidecar
+package engine
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// count counts what a request of an app, or of the embedding program, has come
+// Count counts what a request of an app, or of the embedding program, has come
 // to, wherever it was answered. Reads that a session answers in place are
 // counted by its tally instead.
-func (c *core) count(q *wire.Request, r *wire.Reply) {
+func (c *Engine) Count(q *wire.Request, r *wire.Reply) {
 	if namespaces.KeysIn(q) == 0 {
 		return
 	}
-	ns := c.names.Lookup(q.Namespace)
+	ns := c.Names.Lookup(q.Namespace)
 	if ns == nil {
-		ns = c.names.None
+		ns = c.Names.None
 	}
 	one := func(r *wire.Reply) {
 		o := namespaces.OutcomeOf(r)
-		if readOp(q.Op) && o == namespaces.Done {
+		if ReadOp(q.Op) && o == namespaces.Done {
 			o = namespaces.HitOf(r.Source)
 		}
 		ns.Counts[q.Op][o].Add(1)

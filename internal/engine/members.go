@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"cmp"
@@ -17,9 +17,9 @@ import (
 // is asked of all of them.
 
 // members lists this host and the others, by name.
-func (c *core) members() []wire.Member {
+func (c *Engine) members() []wire.Member {
 	var list []wire.Member
-	for _, m := range c.node.Members() {
+	for _, m := range c.Node.Members() {
 		list = append(list, wire.Member{
 			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
 			Weight: m.Weight, Partitions: m.Held, Why: m.Why,
@@ -28,50 +28,50 @@ func (c *core) members() []wire.Member {
 	return list
 }
 
-// ring says whose a key is, and whether this host holds it.
-func (c *core) ring(q *wire.Request) wire.Reply {
-	if err := checkKey(q.Key); err != nil {
+// Ring says whose a key is, and whether this host holds it.
+func (c *Engine) Ring(q *wire.Request) wire.Reply {
+	if err := CheckKey(q.Key); err != nil {
 		return wire.ErrorReply(err)
 	}
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
-	p := c.hash(q.Namespace, q.Key).Partition()
+	p := c.Hash(q.Namespace, q.Key).Partition()
 	place := wire.Place{Partition: int(p)}
-	if o := c.node.View().Owner(p); o != nil {
+	if o := c.Node.View().Owner(p); o != nil {
 		place.Owner = string(o.Node)
 	}
-	if c.node.Holds(p) != 0 {
-		place.Holder = c.cfg.Node
+	if c.Node.Holds(p) != 0 {
+		place.Holder = c.Config.Node
 	}
 	return wire.BodyReply(place)
 }
 
 // ringThere is ring, and asks the owner whether it is the holder.
-func (c *core) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
-	r := c.ring(q)
+func (c *Engine) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
+	r := c.Ring(q)
 	var place wire.Place
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {
 		return r
 	}
-	owner := c.node.View().Owner(uint16(place.Partition))
-	if owner == nil || owner.Process == c.node.Self() {
+	owner := c.Node.View().Owner(uint16(place.Partition))
+	if owner == nil || owner.Process == c.Node.Self() {
 		return r
 	}
 	var a peer.Answer
 	defer a.Release()
 	var theirs wire.Place
-	if c.node.Do(ctx, owner.Process, c.timeout(q)/2, &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}, &a) == nil &&
+	if c.Node.Do(ctx, owner.Process, c.Timeout(q)/2, &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}, &a) == nil &&
 		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
 		place.Holder = theirs.Holder
 	}
 	return wire.BodyReply(place)
 }
 
-// statsCluster collects the statistics of every host.
-func (c *core) statsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
+// StatsCluster collects the statistics of every host.
+func (c *Engine) StatsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
 	all := wire.ClusterStats{Nodes: []wire.Stats{own}, Missing: []wire.MissingStats{}}
-	for _, m := range c.node.Members() {
+	for _, m := range c.Node.Members() {
 		if m.State == cluster.StateMissing {
 			all.Missing = append(all.Missing, wire.MissingStats{Node: string(m.ID.Node), Why: m.Why})
 		}
@@ -99,15 +99,15 @@ type said struct {
 }
 
 // everywhere sends a request to every other member that lives, at once.
-func (c *core) everywhere(ctx context.Context, q *wire.Request, out *wire.Request) []said {
-	timeout := c.timeout(q)
-	timeout -= answerBefore(timeout)
+func (c *Engine) everywhere(ctx context.Context, q *wire.Request, out *wire.Request) []said {
+	timeout := c.Timeout(q)
+	timeout -= AnswerBefore(timeout)
 	var list []said
 	var wg sync.WaitGroup
-	members := c.node.Members()
+	members := c.Node.Members()
 	list = make([]said, 0, len(members))
 	for _, m := range members {
-		if m.ID == c.node.Self() || m.State == cluster.StateMissing || m.State == cluster.StateLeft || m.Stranger {
+		if m.ID == c.Node.Self() || m.State == cluster.StateMissing || m.State == cluster.StateLeft || m.Stranger {
 			continue
 		}
 		list = append(list, said{node: m.ID.Node})
@@ -116,7 +116,7 @@ func (c *core) everywhere(ctx context.Context, q *wire.Request, out *wire.Reques
 			var got peer.Answer
 			defer got.Release()
 			send := *out
-			if a.err = c.node.Do(ctx, m.ID, timeout/2, &send, &got); a.err == nil {
+			if a.err = c.Node.Do(ctx, m.ID, timeout/2, &send, &got); a.err == nil {
 				a.reply, a.err = owned(&got.Reply), got.Err()
 			}
 		})

@@ -1,4 +1,4 @@
-package sidecar
+package engine
 
 import (
 	"context"
@@ -25,14 +25,14 @@ const (
 // errEnough ends a list.
 var errEnough = errors.New("the list has more of this host's keys than warm_on_start.keys: raise it, or list fewer")
 
-// warm loads the keys of a namespace's list that this host holds, once, unless ctx
+// Warm loads the keys of a namespace's list that this host holds, once, unless ctx
 // ends before.
-func (c *core) warm(ctx context.Context, ns *namespaces.Namespace) {
+func (c *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
-	if c.caughtUp(ctx) != nil || !c.begun(ctx) {
+	if c.CaughtUp(ctx) != nil || !c.begun(ctx) {
 		return
 	}
-	log := c.cfg.Log.With("namespace", ns.Name)
+	log := c.Config.Log.With("namespace", ns.Name)
 	log.Info("warming begins", "rate", w.Rate)
 	w.Is(namespaces.WarmRunning)
 	began := time.Now()
@@ -51,11 +51,11 @@ func (c *core) warm(ctx context.Context, ns *namespaces.Namespace) {
 
 // warmKeys lists those that this host holds, each behind its length: many, and
 // at once, since the list must not wait for the loads.
-func (c *core) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
+func (c *Engine) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
 	n := 0
 	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
 		switch {
-		case !kv.ValidKey(key) || c.node.Holds(ns.Key(key).Hash.Partition()) == 0:
+		case !kv.ValidKey(key) || c.Node.Holds(ns.Key(key).Hash.Partition()) == 0:
 			return nil
 		case n == ns.Warming.Keys:
 			return errEnough
@@ -68,7 +68,7 @@ func (c *core) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys []b
 }
 
 // warmEach loads what is missing of them.
-func (c *core) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
+func (c *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
 	limiter := rate.NewLimiter(rate.Limit(ns.Warming.Rate), 1)
 	group := errgroup.Group{}
 	group.SetLimit(warmAtOnce)
@@ -77,7 +77,7 @@ func (c *core) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []by
 		end := 2 + int(binary.BigEndian.Uint16(keys))
 		key := ns.Key(keys[2:end])
 		keys = keys[end:]
-		if _, there := c.store.Peek(key, c.clock.Read().Boot); there {
+		if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
 			continue
 		}
 		if err := limiter.Wait(ctx); err != nil {
@@ -85,9 +85,9 @@ func (c *core) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []by
 		}
 		group.Go(func() error {
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
-			b := namespaces.Pins{Table: c.names}
+			b := namespaces.Pins{Table: c.Names}
 			defer b.Release()
-			r := c.keyHere(ctx, q, key.Bytes, &b, c.clock.Read().Boot+warmTime)
+			r := c.keyHere(ctx, q, key.Bytes, &b, c.Clock.Read().Boot+warmTime)
 			ns.Warming.Count(&r)
 			return nil
 		})
@@ -97,15 +97,15 @@ func (c *core) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []by
 
 // begun returns once this host owns partitions and holds all of them; false says
 // that ctx has ended.
-func (c *core) begun(ctx context.Context) bool {
+func (c *Engine) begun(ctx context.Context) bool {
 	for {
-		changed := c.node.Changed() // taken before what it is to tell of is looked at
+		changed := c.Node.Changed() // taken before what it is to tell of is looked at
 		owns, holds := 0, 0
-		v := c.node.View()
+		v := c.Node.View()
 		for p := range uint16(kv.Partitions) {
 			if v.Own(p) {
 				owns++
-				if c.node.Holds(p) != 0 {
+				if c.Node.Holds(p) != 0 {
 					holds++
 				}
 			}
