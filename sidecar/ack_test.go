@@ -18,7 +18,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return &session{s: s, core: &s.Engine, by: byRoot(&s.Engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.Names}, slow: s.serveNow}, nil
+		return &session{s: s, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow}, nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {
@@ -61,7 +61,7 @@ func readBehindAckAll(t *testing.T, w *world, remote, enough bool) {
 			t.Fatalf("SET: %s %s", r.Status, r.Message)
 		}
 	}
-	before.s.Node.SetWeight(1)
+	before.s.engine.Node.SetWeight(1)
 	next := w.next(before, "k")
 	if !remote {
 		app = next.app(t)

@@ -18,7 +18,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := heldBy(w.nodes[0], "key")
 		other, _ := heldBy(w.nodes[0], "other")
-		key := to.Names.Lookup(defaultNamespace).Key(name)
+		key := to.engine.Names.Lookup(defaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {
@@ -28,28 +28,28 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		if _, err := to.Get(ctx, "default", name); err != nil { // the connection is made
 			t.Fatal(err)
 		}
-		wall := from.Clock.Read().Wall
-		from.HLC.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
+		wall := from.engine.Clock.Read().Wall
+		from.engine.HLC.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
 
 		if v, err := to.Get(ctx, "default", other); err == nil {
 			t.Errorf("a read of its key: %q", v.Data)
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())
-		ballot := &holding.Ballot{Clock: to.HLC.Next(wall), Process: to.Node.Self()}
-		from.Handoff.Ended(set, from.HLC.Next(wall))
-		from.Handoff.Offer(to.Node.Self(), ballot, set)
+		ballot := &holding.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
+		from.engine.Handoff.Ended(set, from.engine.HLC.Next(wall))
+		from.engine.Handoff.Offer(to.engine.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)
-		if _, _, err := to.Handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
+		if _, _, err := to.engine.Handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("a batch of entries: %v", err)
 		}
-		if err := to.Handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
+		if err := to.engine.Handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("one entry: %v", err)
 		}
-		if _, there := to.Store.Peek(key, to.Clock.Read().Boot); there {
+		if _, there := to.engine.Store.Peek(key, to.engine.Clock.Read().Boot); there {
 			t.Error("the entry was kept")
 		}
-		if clock := to.HLC.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
+		if clock := to.engine.HLC.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
 			t.Errorf("its clock was taken: %v", clock)
 		}
 		w.nodes[0].kill()

@@ -176,11 +176,11 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 		return wire.Reply{Status: wire.Unavailable}
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.Names}
+	b := namespaces.Pins{Table: s.engine.Names}
 	defer b.Release()
-	now := s.Clock.Read()
-	s.Node.Beat(now.Boot)
-	return s.serve(context.Background(), q, &b, s.DeadlineOf(q, now))
+	now := s.engine.Clock.Read()
+	s.engine.Node.Beat(now.Boot)
+	return s.serve(context.Background(), q, &b, s.engine.DeadlineOf(q, now))
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {

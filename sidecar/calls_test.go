@@ -17,43 +17,43 @@ import (
 // knows of, however its owner's clock stands to this one's when it stamps that.
 func TestJoin(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	var key kv.Key // of b
 	for i := 0; ; i++ {
-		if key = a.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.Node.Holds(key.Hash.Partition()) != 0 {
+		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.Holds(key.Hash.Partition()) != 0 {
 			break
 		}
 	}
-	owner := a.Node.View().Owner(key.Hash.Partition())
+	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
-		"own write":         func() { a.Outdated(key, 1) },
-		"event":             func() { a.Note(key.Hash, 1) },
-		"floor":             func() { a.Floor(partitionSet(key.Hash.Partition()), 1) },
-		"flush":             func() { a.Flushed(DefaultNamespace, a.HLC.Next(0)) },
-		"flush of all":      func() { a.Flushed("", a.HLC.Next(0)) },
-		"another key":       func() { a.Note(key.Hash+1, 1) },
-		"another partition": func() { a.Floor(partitionSet(key.Hash.Partition()+1), 1) },
+		"own write":         func() { a.engine.Outdated(key, 1) },
+		"event":             func() { a.engine.Note(key.Hash, 1) },
+		"floor":             func() { a.engine.Floor(partitionSet(key.Hash.Partition()), 1) },
+		"flush":             func() { a.engine.Flushed(DefaultNamespace, a.engine.HLC.Next(0)) },
+		"flush of all":      func() { a.engine.Flushed("", a.engine.HLC.Next(0)) },
+		"another key":       func() { a.engine.Note(key.Hash+1, 1) },
+		"another partition": func() { a.engine.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
-		for !owner.Leased(a.Clock.Read().Boot, a.Node.Bound()) {
+		for !owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound()) {
 			time.Sleep(time.Millisecond)
 		}
-		now := a.Clock.Read()
-		first, lead := a.Calls.Join(&a.Engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		now := a.engine.Clock.Read()
+		first, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.Calls.Join(&a.Engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		second, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}
-		a.Calls.End(first)
+		a.engine.Calls.End(first)
 		if second != first {
-			a.Calls.End(second)
+			a.engine.Calls.End(second)
 		}
-		if n := a.Calls.Joinable.Load(); n != 0 {
+		if n := a.engine.Calls.Joinable.Load(); n != 0 {
 			t.Errorf("%s: %d calls are left", what, n)
 		}
 	}
@@ -112,7 +112,7 @@ func TestWants(t *testing.T) {
 	conn := <-conns
 	wants := func(told ...engine.Joiner) error {
 		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-		return (&pending{session: &session{core: &s.Engine}, conn: conn, call: cl}).Wants(1 << 20)
+		return (&pending{session: &session{core: &s.engine}, conn: conn, call: cl}).Wants(1 << 20)
 	}
 	if err := wants(); err != nil {
 		t.Errorf("a connection that reads: %v", err)
@@ -155,10 +155,10 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	if _, err := c.nc.Write(batch); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "both to wait", func() bool { return s.Waiting.Load() == 2 })
+	soon(t, "both to wait", func() bool { return s.engine.Waiting.Load() == 2 })
 	_ = c.nc.Close()
 	began := time.Now()
-	soon(t, "both to end", func() bool { return s.Waiting.Load() == 0 })
+	soon(t, "both to end", func() bool { return s.engine.Waiting.Load() == 0 })
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the one waited for %v, as if somebody took its answer", took)
 	}

@@ -48,7 +48,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 	h := &host{Sidecar: s, t: t, stop: stop, done: make(chan error, 1)}
 	go func() { h.done <- s.Run(ctx) }() // ends with stop, which the cleanup calls
 	t.Cleanup(h.leave)
-	for s.Node.GossipAddress() == "" {
+	for s.engine.Node.GossipAddress() == "" {
 		select {
 		case err := <-h.done:
 			t.Fatal(err)
@@ -75,16 +75,16 @@ func settled(t testing.TB, hosts ...*host) {
 		held := 0
 		agree := true
 		for _, h := range hosts {
-			st := h.Node.Stats()
+			st := h.engine.Node.Stats()
 			held += st.Held
-			agree = agree && len(h.Node.View().Table.Members()) == len(hosts)
+			agree = agree && len(h.engine.Node.View().Table.Members()) == len(hosts)
 		}
 		if agree && held == 16384 {
 			return
 		}
 		if time.Now().After(deadline) {
 			for _, h := range hosts {
-				t.Logf("%s: %+v, %+v", h.cfg.Node, h.Node.Stats(), h.Node.Members())
+				t.Logf("%s: %+v, %+v", h.cfg.Node, h.engine.Node.Stats(), h.engine.Node.Members())
 			}
 			t.Fatalf("%d partitions are held", held)
 		}
@@ -94,8 +94,8 @@ func settled(t testing.TB, hosts ...*host) {
 
 func TestThreeHosts(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
-	c := startHost(t, "c", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
+	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	hosts := []*host{a, b, c}
 	begun := time.Now()
 	settled(t, hosts...)
@@ -113,7 +113,7 @@ func TestThreeHosts(t *testing.T) {
 		}
 	}
 	for _, h := range hosts {
-		if st := h.Store.Stats(); st.Entries < 200 {
+		if st := h.engine.Store.Stats(); st.Entries < 200 {
 			t.Errorf("%s has %d entries", h.cfg.Node, st.Entries)
 		}
 	}
@@ -132,7 +132,7 @@ func TestThreeHosts(t *testing.T) {
 // A host that leaves hands over what it holds.
 func TestLeaveKeepsEntries(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	ctx := t.Context()
 	const n = 5000
@@ -141,7 +141,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := startHost(t, "c", a.Node.GossipAddress())
+	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	settled(t, a, b, c)
 	count := func(h *host, what string) {
 		t.Helper()
@@ -157,7 +157,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 		if hits < n*999/1000 {
 			t.Errorf("%s: %d of %d entries are there", what, hits, n)
 		}
-		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.clusterState().Handoff, h.Node.Stats())
+		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.clusterState().Handoff, h.engine.Node.Stats())
 	}
 	count(c, "after a join")
 	b.leave()
@@ -174,17 +174,17 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	tb.Helper()
 	patient := Config{MaxStaleness: 10 * time.Second} // on a busy machine a lease may lapse
 	a = startHostWith(tb, patient, "a")
-	b := startHostWith(tb, patient, "b", a.Node.GossipAddress())
+	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
 	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.Node.Holds(a.Hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.Holds(a.engine.Hash(defaultNamespace, k).Partition()) != 0 {
 			key = k
 		}
 	}
 	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := &session{s: a.Sidecar, core: &a.Engine, by: byRoot(&a.Engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.Names}, hello: true, slow: a.serve}
+	h := &session{s: a.Sidecar, core: &a.engine, by: byRoot(&a.engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.engine.Names}, hello: true, slow: a.serve}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -201,7 +201,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		if _, err := a.Get(tb.Context(), "default", key); err != nil { // makes the copy
 			tb.Fatal(err)
 		}
-		a.L1.Wait()
+		a.engine.L1.Wait()
 		if err := wire.DecodeReply(wire.OpGet, get(), &r); err != nil || r.Status != wire.OK {
 			tb.Fatalf("%+v, %v", r, err)
 		}
@@ -216,11 +216,11 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 // host's own: nothing.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
-	before := a.Names.Stats()[0].Hits
+	before := a.engine.Names.Stats()[0].Hits
 	if allocs := testing.AllocsPerRun(200, func() { get() }); allocs != 0 {
 		t.Errorf("%v allocations a hit", allocs)
 	}
-	if hits := a.Names.Stats()[0].Hits - before; hits < 200 {
+	if hits := a.engine.Names.Stats()[0].Hits - before; hits < 200 {
 		t.Errorf("%d hits", hits)
 	}
 }
@@ -234,19 +234,19 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.Names.Lookup(defaultNamespace).Key(key)
-	owner := a.Node.View().Owner(k.Hash.Partition())
+	k := a.engine.Names.Lookup(defaultNamespace).Key(key)
+	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
-		now := a.Clock.Read()
+		now := a.engine.Clock.Read()
 		for b.Loop() {
-			if a.CopyOf(k, owner, now) == nil {
-				now = a.Clock.Read()
+			if a.engine.CopyOf(k, owner, now) == nil {
+				now = a.engine.Clock.Read()
 			}
 		}
 	})
 	b.Run("unchecked", func(b *testing.B) {
 		for b.Loop() {
-			if _, ok := a.L1.Get(k); !ok {
+			if _, ok := a.engine.L1.Get(k); !ok {
 				b.Fatal("the copy is gone")
 			}
 		}
@@ -256,14 +256,14 @@ func BenchmarkCopyHit(b *testing.B) {
 // However many requests wait for other hosts, there is a bound.
 func TestWaitingIsBounded(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	n := 0
-	for a.Node.Holds(a.Hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+	for a.engine.Node.Holds(a.engine.Hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.Shares.Join("others").Force(places.Waiting, maxSlow)
-	h := &session{s: a.Sidecar, core: &a.Engine, by: byRoot(&a.Engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.Names}, hello: true, slow: a.serve, member: a.Shares.Join("uid 1")}
+	a.engine.Shares.Join("others").Force(places.Waiting, maxSlow)
+	h := &session{s: a.Sidecar, core: &a.engine, by: byRoot(&a.engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.engine.Names}, hello: true, slow: a.serve, member: a.engine.Shares.Join("uid 1")}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
@@ -274,7 +274,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
 		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
 	}
-	if w := a.Shares.Used(places.Waiting); w != maxSlow {
+	if w := a.engine.Shares.Used(places.Waiting); w != maxSlow {
 		t.Errorf("%d are counted after it, want %d", w, maxSlow)
 	}
 }
@@ -285,7 +285,7 @@ func TestPressure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Store.Close()
+	defer s.engine.Store.Close()
 	if p := s.pressure(); p < 0 || p > 20 {
 		t.Errorf("pressure %v", p)
 	}
@@ -294,7 +294,7 @@ func TestPressure(t *testing.T) {
 	if p := s.pressure(); p < 4 {
 		t.Errorf("with batches that take four times as long as they may it is %v", p)
 	}
-	s.Waiting.Add(2 * fullWaiting)
+	s.engine.Waiting.Add(2 * fullWaiting)
 	if p := s.pressure(); p < 2 {
 		t.Errorf("with twice the requests waiting that may it is %v", p)
 	}

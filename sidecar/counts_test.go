@@ -14,12 +14,12 @@ import (
 // A request counts once, where an app has asked, whoever answers it.
 func TestCountedOnce(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	var key []byte // of b
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
-		if b.Node.Holds(a.Hash(defaultNamespace, key).Partition()) != 0 {
+		if b.engine.Node.Holds(a.engine.Hash(defaultNamespace, key).Partition()) != 0 {
 			break
 		}
 	}
@@ -52,10 +52,10 @@ func TestCountedOnce(t *testing.T) {
 	// What the hosts say together.
 	collect := func() (all wire.ClusterStats) {
 		t.Helper()
-		bb := namespaces.Pins{Table: a.Names}
+		bb := namespaces.Pins{Table: a.engine.Names}
 		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
-		r := a.serve(ctx, q, &bb, a.DeadlineOf(q, a.Clock.Read()))
+		r := a.serve(ctx, q, &bb, a.engine.DeadlineOf(q, a.engine.Clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +67,7 @@ func TestCountedOnce(t *testing.T) {
 	// One that has said goodbye is not missed.
 	b.leave()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if m := a.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
+		if m := a.engine.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatalf("%+v", m)
@@ -82,7 +82,7 @@ func TestCountedOnce(t *testing.T) {
 func TestClusterMetrics(t *testing.T) {
 	a := startHost(t, "a")
 	settled(t, a) // so that it has something to give up
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	for i := range 100 {
 		key := fmt.Appendf(nil, "key%d", i)
@@ -147,7 +147,7 @@ func TestClusterMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alone.Store.Close()
+	defer alone.engine.Store.Close()
 	if p := page(&host{Sidecar: alone}); p["members in"] != 1 || p["memory_limit_bytes l1"] != 0 {
 		t.Errorf("alone: %v", p)
 	}
@@ -173,6 +173,6 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 	wait("ok, alone: nobody answers at the join addresses")
-	startHost(t, "b", h.Node.GossipAddress())
+	startHost(t, "b", h.engine.Node.GossipAddress())
 	wait("ok")
 }

@@ -19,39 +19,39 @@ func TestDeleteBeforeSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Store.Close() })
+	t.Cleanup(func() { _ = s.engine.Store.Close() })
 	all := kv.NewPartitionSet(kv.Partitions)
 	generations := map[uint16]uint16{}
 	for p := range uint16(kv.Partitions) {
 		all.Add(p)
-		generations[p] = s.Store.Generation(p)
+		generations[p] = s.engine.Store.Generation(p)
 	}
-	ballot := &holding.Ballot{Clock: 1, Process: s.Node.Self()}
+	ballot := &holding.Ballot{Clock: 1, Process: s.engine.Node.Self()}
 	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: cluster.ToBallot(ballot), Partitions: all, Generations: generations}
 	for p := range all.All() {
-		s.Handoff.Incoming[p].Store(src)
+		s.engine.Handoff.Incoming[p].Store(src)
 	}
-	now := s.Clock.Read()
-	asOf := s.HLC.Next(now.Wall)
+	now := s.engine.Clock.Read()
+	asOf := s.engine.HLC.Next(now.Wall)
 	comes := func(name string) bool {
 		e := wire.Entry{Namespace: name, Key: []byte("k"), Value: []byte("old"), Version: uint64(asOf - 1)}
-		return s.Handoff.Restore(src, &e, asOf, now)
+		return s.engine.Handoff.Restore(src, &e, asOf, now)
 	}
 	for _, name := range []string{"before", "after"} {
 		looked := &namespaces.Table{} // as the deletion has found them
-		looked.Table.Store(s.Names.Table.Load())
+		looked.Table.Store(s.engine.Names.Table.Load())
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")
 		}
 		b := namespaces.Pins{Table: looked}
-		r := s.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.Clock.Read())
+		r := s.engine.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.engine.Clock.Read())
 		if r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}
 		if name == "after" && comes(name) {
 			t.Error("an entry from before the deletion came in after it")
 		}
-		if _, there := s.Store.Peek(s.Names.Lookup([]byte(name)).Key([]byte("k")), s.Clock.Read().Boot); there {
+		if _, there := s.engine.Store.Peek(s.engine.Names.Lookup([]byte(name)).Key([]byte("k")), s.engine.Clock.Read().Boot); there {
 			t.Errorf("an entry that came %s the deletion was acknowledged is there", name)
 		}
 	}

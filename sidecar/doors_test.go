@@ -16,7 +16,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 	t.Helper()
 	at := func(name string) Config { return Config{Socket: filepath.Join(t.TempDir(), name)} }
 	a = startHostWith(t, at("a"), "a")
-	b = startHostWith(t, at("b"), "b", a.Node.GossipAddress())
+	b = startHostWith(t, at("b"), "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	return a, b
 }
@@ -25,7 +25,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.Node.Holds(h.Hash(defaultNamespace, b(key)).Partition()) == 0 {
+		if h.engine.Node.Holds(h.engine.Hash(defaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {

@@ -151,22 +151,22 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 // ask is call, of any namespace.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
-		s.Node.Beat(now.Boot)
-		deadline, until := s.DeadlineOf(q, now), now.Boot+s.Timeout(q)
+		s.engine.Node.Beat(now.Boot)
+		deadline, until := s.engine.DeadlineOf(q, now), now.Boot+s.engine.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
 			deadline = now.Boot + time.Until(d)
 			until = deadline
 		}
-		s.Limit(q, until)
-		if (q.Op != wire.OpDelete || s.Node.Alone()) && !s.WantsAll(q) {
-			r = s.Execute(q, b, now, 0)
+		s.engine.Limit(q, until)
+		if (q.Op != wire.OpDelete || s.engine.Node.Alone()) && !s.engine.WantsAll(q) {
+			r = s.engine.Execute(q, b, now, 0)
 		} else {
 			r = engine.Moved() // some keys may be here, and others not
 		}
 		if r.Status == wire.Moved {
 			r = s.serve(ctx, q, b, deadline)
 		}
-		s.Count(q, &r)
+		s.engine.Count(q, &r)
 		return embedError(&r)
 	})
 	return r, err
@@ -181,9 +181,9 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Mome
 		return ErrClosed
 	}
 	defer s.inUse.Done()
-	b := namespaces.Pins{Table: s.Names}
+	b := namespaces.Pins{Table: s.engine.Names}
 	defer b.Release()
-	return f(&b, s.Clock.Read())
+	return f(&b, s.engine.Clock.Read())
 }
 
 // enter says whether the store is there, and keeps it until inUse.Done.

@@ -25,13 +25,13 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		read func(key []byte) wire.Reply
 	}{
 		{"GET", engine.Question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
-		{"GET that may be stale", engine.Question{false, wire.StaleOK}, func(key []byte) wire.Reply {
+		{"GET that may be stale", engine.Question{Lease: false, Options: wire.StaleOK}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
 		}},
 		{"MGET", engine.Question{}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
 		}},
-		{"LEASE", engine.Question{true, 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
 		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
 			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
 			return r
@@ -57,26 +57,26 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 // joinEnded reads a key while a call for it is under way whose value has ended, and
 // says whether the read has joined that.
 func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
-	k := a.Names.Lookup(defaultNamespace).Key(name)
-	owner := a.Node.View().Owner(k.Hash.Partition())
-	now := a.Clock.Read()
-	cl, _ := a.Calls.Join(&a.Engine, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
+	k := a.engine.Names.Lookup(defaultNamespace).Key(name)
+	owner := a.engine.Node.View().Owner(k.Hash.Partition())
+	now := a.engine.Clock.Read()
+	cl, _ := a.engine.Calls.Join(&a.engine, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
 	time.Sleep(2 * time.Millisecond)
-	before := a.Counts.Joined.Load()
+	before := a.engine.Counts.Joined.Load()
 	answer := make(chan wire.Reply, 1)
 	go func() { answer <- read(name) }() // ends with its answer, below
-	for a.Counts.Joined.Load() == before && len(answer) == 0 {
+	for a.engine.Counts.Joined.Load() == before && len(answer) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	joined = a.Counts.Joined.Load() > before
+	joined = a.engine.Counts.Joined.Load() > before
 	came := wire.Reply{
-		Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
+		Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.engine.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
 	}
 	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
-	a.Take(cl, &came)
-	a.Ended(cl)
+	a.engine.Take(cl, &came)
+	a.engine.Ended(cl)
 	return <-answer, joined
 }
 
@@ -109,7 +109,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 			release()
 		}()
 		is(t, "the read whose answer is late", a.get(string(key), 0), wire.OK, "v")
-		a.s.L1.Wait()
+		a.s.engine.L1.Wait()
 		if r := a.get(string(key), 0); r.Status != wire.OK || r.Source != wire.SourceL1 {
 			t.Errorf("before its end: %s from %s, want the copy", r.Status, r.Source)
 		}

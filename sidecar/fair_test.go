@@ -27,8 +27,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
 		t.Fatal(r.Status) // the name has a slot
 	}
-	s.Shares.Join("others").Force(places.Waiting, maxSlow)
-	defer s.Shares.Join("others").Force(places.Waiting, -maxSlow)
+	s.engine.Shares.Join("others").Force(places.Waiting, maxSlow)
+	defer s.engine.Shares.Join("others").Force(places.Waiting, -maxSlow)
 	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
 	}
@@ -46,8 +46,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(other, "k", 0); r.Status != wire.OK || string(r.Value) != "filled" {
 		t.Errorf("after the FILL: %s %q", r.Status, r.Value)
 	}
-	s.Shares.Join("others").Force(places.LeaseTokens, engine.MaxLeases)
-	defer s.Shares.Join("others").Force(places.LeaseTokens, -engine.MaxLeases)
+	s.engine.Shares.Join("others").Force(places.LeaseTokens, engine.MaxLeases)
+	defer s.engine.Shares.Join("others").Force(places.LeaseTokens, -engine.MaxLeases)
 	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}
@@ -98,12 +98,12 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	if _, err := other.Set(t.Context(), "default", keys[0], value, SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	asked := a.Counts.PeerReads.Load()
+	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
-	most := a.Budget.Size() / 16 / size
-	soon(t, "the first", func() bool { return a.Counts.PeerReads.Load()-asked >= most/2 })
+	most := a.engine.Budget.Size() / 16 / size
+	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load()-asked >= most/2 })
 	time.Sleep(100 * time.Millisecond) // the others would have been asked by then
-	if got := a.Counts.PeerReads.Load() - asked; got > most+1 {
+	if got := a.engine.Counts.PeerReads.Load() - asked; got > most+1 {
 		t.Errorf("the owner was asked %d times while nothing is read, there is room for %d answers", got, most)
 	}
 	for range n {
@@ -126,7 +126,7 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := rpc.NewServer(rpc.Limits{Budget: s.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) {
+	server := rpc.NewServer(rpc.Limits{Budget: s.engine.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) {
 		return handler(), nil
 	})
 	served := make(chan error, 1)
@@ -147,12 +147,12 @@ func TestReadsOfTheGone(t *testing.T) {
 	if _, err := other.Set(t.Context(), "default", keys[0], make([]byte, size), SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	asked := a.Counts.PeerReads.Load()
+	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
-	soon(t, "the first", func() bool { return a.Counts.PeerReads.Load() > asked })
+	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load() > asked })
 	_ = app.nc.Close()
-	soon(t, "all to end", func() bool { return a.Waiting.Load() == 0 && a.Budget.Stats().Total() == 0 })
-	if got, most := a.Counts.PeerReads.Load()-asked, a.Budget.Size()/16/size; got > most+1 {
+	soon(t, "all to end", func() bool { return a.engine.Waiting.Load() == 0 && a.engine.Budget.Stats().Total() == 0 })
+	if got, most := a.engine.Counts.PeerReads.Load()-asked, a.engine.Budget.Size()/16/size; got > most+1 {
 		t.Errorf("the owner was asked %d times, there is room for %d answers", got, most)
 	}
 }
@@ -203,7 +203,7 @@ func TestLongThatHasGone(t *testing.T) {
 	for _, q := range []wire.Request{{Op: wire.OpGet, Key: b("long")}, {Op: wire.OpGet, Key: b("long")}, *leaseOf("gone", 20*time.Second), {Op: wire.OpGet, Key: b("long")}} {
 		c.send(&q)
 	}
-	soon(t, "all to wait", func() bool { return s.Waiting.Load() >= 2 && s.Counts.Served.Load() == 1 })
+	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= 2 && s.engine.Counts.Served.Load() == 1 })
 	app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{b("gone")}})
 	token := app.call(leaseOf("gone", time.Minute)).Token
 	for range 3 {
@@ -227,11 +227,11 @@ func TestLongForNobody(t *testing.T) {
 	for range longs {
 		c.send(&wire.Request{Op: wire.OpGet, Key: b("long")})
 	}
-	soon(t, "all to wait", func() bool { return s.Waiting.Load() >= longs-2 })
-	before := s.Store.Stats().Hits
+	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= longs-2 })
+	before := s.engine.Store.Stats().Hits
 	_ = c.nc.Close()
-	soon(t, "none to wait", func() bool { return s.Waiting.Load() == 0 })
-	if n := s.Store.Stats().Hits - before; n > 5 {
+	soon(t, "none to wait", func() bool { return s.engine.Waiting.Load() == 0 })
+	if n := s.engine.Store.Stats().Hits - before; n > 5 {
 		t.Errorf("%d values were copied for a host that has gone", n)
 	}
 }
@@ -241,7 +241,7 @@ func TestLongForNobody(t *testing.T) {
 func TestHeapLimit(t *testing.T) {
 	s := &Sidecar{} // one that runs reads its configuration meanwhile
 	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
-	s.Names = &namespaces.Table{}
+	s.engine.Names = &namespaces.Table{}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))
@@ -250,11 +250,11 @@ func TestHeapLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
+	s.engine.Names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
 	if n := s.HeapLimit() - want; n < 2*10_000_000 { // a byte for each key, and a little more
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
-	s.Names.KeyFilters[0] = nil
+	s.engine.Names.KeyFilters[0] = nil
 	if have, _ := memoryLimit(); have > 0 {
 		s.cfg.L2Size = have - 100<<20
 		if n := s.HeapLimit(); n != 100<<20 {

@@ -28,11 +28,11 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 		q.Namespace, q.Options = defaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
-	b := namespaces.Pins{Table: s.Names}
+	b := namespaces.Pins{Table: s.engine.Names}
 	defer b.Release()
-	now := s.Clock.Read()
-	s.Node.Beat(now.Boot)
-	r := s.serve(context.Background(), &q, &b, s.DeadlineOf(&q, now))
+	now := s.engine.Clock.Read()
+	s.engine.Node.Beat(now.Boot)
+	r := s.serve(context.Background(), &q, &b, s.engine.DeadlineOf(&q, now))
 	return r.Err()
 }
 
@@ -144,9 +144,9 @@ var amid = []amiss{
 		w.net.Heal()
 	}},
 	{name: "partitions move", amid: func(w *world) {
-		w.nodes[1].s.Node.SetWeight(1)
+		w.nodes[1].s.engine.Node.SetWeight(1)
 		time.Sleep(time.Second)
-		w.nodes[1].s.Node.SetWeight(8)
+		w.nodes[1].s.engine.Node.SetWeight(8)
 	}},
 	{name: "a holder leaves", amid: func(w *world) { w.nodes[3].leave() }},
 	{name: "a host is restarted", amid: func(w *world) { w.nodes[4].leave(); w.nodes[4].start() }},
@@ -171,7 +171,7 @@ var amid = []amiss{
 func twoOfOneName(w *world) {
 	v := w.nodes[3]
 	w.net.Isolate(w.nodes[0].ip)
-	for len(w.nodes[0].s.Node.View().Others()) > 0 {
+	for len(w.nodes[0].s.engine.Node.View().Others()) > 0 {
 		time.Sleep(w.bound / 16)
 	}
 	host, ip, stop := v.host, v.ip, v.stop
@@ -195,7 +195,7 @@ func twoOfOneName(w *world) {
 
 func lives(v *vnode, node kv.NodeID) bool {
 	is := func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn }
-	return slices.ContainsFunc(v.s.Node.Members(), is)
+	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
 // A flush comes while something is amiss. Once it is acknowledged, B later nothing is
@@ -285,7 +285,7 @@ func TestFlushedNames(t *testing.T) {
 		setAll(a, 10, "value")
 		names := a.s.tiers()
 		for i := range namespaces.MaxFlushed {
-			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.HLC.Next(0))}); err != nil {
+			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
 		}
@@ -296,8 +296,8 @@ func TestFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.Names.Obtain([]byte("ns7"), nil)
-		if bad != nil || b.s.Ledger.FlushFloor(ns.ID) != a.s.Names.Floors()["ns7"] || b.s.Ledger.FlushFloor(ns.ID) == 0 {
+		ns, bad := b.s.engine.Names.Obtain([]byte("ns7"), nil)
+		if bad != nil || b.s.engine.Ledger.FlushFloor(ns.ID) != a.s.engine.Names.Floors()["ns7"] || b.s.engine.Ledger.FlushFloor(ns.ID) == 0 {
 			t.Errorf("the floor of a new slot is not its name's: %v", bad)
 		}
 		if err := flushThrough(a, "", time.Second); err != nil {
@@ -312,9 +312,9 @@ func TestFlushedNames(t *testing.T) {
 // flushAs flushes a name of the cluster for a connection.
 func flushAs(v *vnode, m *places.Member, name string) error {
 	s := v.s
-	b := namespaces.Pins{Table: s.Names, Member: m}
+	b := namespaces.Pins{Table: s.engine.Names, Member: m}
 	defer b.Release()
-	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.Clock.Read().Boot+5*time.Second)
+	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
 }
 
@@ -323,7 +323,7 @@ func flushAs(v *vnode, m *places.Member, name string) error {
 func TestFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.Shares.Join("uid 1"), a.s.Shares.Join("uid 2"), b.s.Shares.Join("uid 1")
+		greedy, other, elsewhere := a.s.engine.Shares.Join("uid 1"), a.s.engine.Shares.Join("uid 2"), b.s.engine.Shares.Join("uid 1")
 		flushed := 0
 		var bad error
 		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
@@ -332,7 +332,7 @@ func TestFlushesAreShared(t *testing.T) {
 		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
-		if n := len(b.s.Names.Floors()); n != flushed {
+		if n := len(b.s.engine.Names.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
 		for i := range 20 {
@@ -346,19 +346,19 @@ func TestFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.Shares.Used(places.Flushes) }
+		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(places.Flushes) }
 		before := used(b)
-		if err := b.s.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.Names.Floors()) != int(before) {
+		if err := b.s.engine.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.Names.Unclaim("never"); used(b) != before {
+		if b.s.engine.Names.Unclaim("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || a.s.Shares.Stats()[places.Flushes].MostBy != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[places.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {
@@ -372,15 +372,15 @@ func TestResetHasFlushes(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
-		floor := s.HLC.Next(s.Clock.Read().Wall)
-		s.tiers().Reset(w.nodes[1].s.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		floor := s.engine.HLC.Next(s.engine.Clock.Read().Wall)
+		s.tiers().Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.Names.Floors()[""]; got != floor {
+		if got := s.engine.Names.Floors()[""]; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})

@@ -70,14 +70,14 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		from, by, to := w.nodes[0], w.nodes[1], w.nodes[2]
 		weight := uint32(from.s.cfg.L2Size >> 20)
-		from.s.Node.SetWeight(1)
+		from.s.engine.Node.SetWeight(1)
 		time.Sleep(10 * time.Second)
-		held := to.s.Node.Held()
-		from.s.Node.SetWeight(weight)
+		held := to.s.engine.Node.Held()
+		from.s.engine.Node.SetWeight(weight)
 		time.Sleep(10 * time.Second)
 		var key []byte
 		for i := 0; key == nil; i++ { // that moves when the weight is 1 again
-			if p := from.s.Hash(defaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.Node.Holds(p) != 0 {
+			if p := from.s.engine.Hash(defaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.Holds(p) != 0 {
 				key = testKeyOf(i)
 			}
 		}
@@ -89,9 +89,9 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		time.Sleep(600 * time.Millisecond)
 		w.net.Heal() // before the two count each other as dead
 		w.net.Cut(from.ip, by.ip)
-		from.s.Node.SetWeight(1)
-		p := from.s.Hash(defaultNamespace, key).Partition()
-		for began := time.Now(); to.s.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+		from.s.engine.Node.SetWeight(1)
+		p := from.s.engine.Hash(defaultNamespace, key).Partition()
+		for began := time.Now(); to.s.engine.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
 			if time.Since(began) > 1500*time.Millisecond {
 				t.Fatal("the counter does not move while the link is cut")
 			}
@@ -117,7 +117,7 @@ func TestVirtualFlushBesideSilentHolder(t *testing.T) {
 		go func() { flushed <- flushThrough(by, "default", 10*time.Second) }() // ends with its answer, below
 		ahead := func() bool {                                                 // the version that is above what an unknown clock may show
 			for _, v := range voters {
-				if v.s.Names.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
+				if v.s.engine.Names.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
 				}
 			}
@@ -149,27 +149,27 @@ func TestVirtualFlushToldLate(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, late := w.nodes[3], w.nodes[4]
 		time.Sleep(5 * time.Second)
-		late.s.Node.SetWeight(0)
+		late.s.engine.Node.SetWeight(0)
 		time.Sleep(10 * time.Second)
 		w.net.Cut(late.ip, by.ip)
-		time.AfterFunc(600*time.Millisecond, func() { late.s.Node.SetWeight(64) })
+		time.AfterFunc(600*time.Millisecond, func() { late.s.engine.Node.SetWeight(64) })
 		if err := flushThrough(by, "default", 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		for began := time.Now(); late.s.Node.Held().Empty(); time.Sleep(time.Millisecond) {
+		for began := time.Now(); late.s.engine.Node.Held().Empty(); time.Sleep(time.Millisecond) {
 			if time.Since(began) > 10*time.Second {
 				t.Fatal("it takes no part of the keys")
 			}
 		}
 		key, h := heldBy(late, "key")
-		holding := late.s.Node.Holds(h.Partition())
+		holding := late.s.engine.Node.Holds(h.Partition())
 		if _, err := late.s.Set(t.Context(), "default", key, []byte("since"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)
 		w.net.Heal()
 		time.Sleep(100 * time.Millisecond)
-		if now := late.s.Node.Holds(h.Partition()); now != holding {
+		if now := late.s.engine.Node.Holds(h.Partition()); now != holding {
 			t.Fatalf("the holding is another: %d, was %d", now, holding)
 		}
 		if _, err := late.s.Get(t.Context(), "default", key); err != nil {

@@ -37,7 +37,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 				t.Errorf("%v after the last of many writes ack=all takes %v", pause, took)
 			}
 		}
-		if f, a := v.s.Node.Stats(), w.nodes[1].s.Node.Stats(); f.Gaps+a.Gaps > 0 {
+		if f, a := v.s.engine.Node.Stats(), w.nodes[1].s.engine.Node.Stats(); f.Gaps+a.Gaps > 0 {
 			t.Errorf("%d gaps", f.Gaps+a.Gaps)
 		}
 		for _, v := range w.nodes {

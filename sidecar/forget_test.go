@@ -40,12 +40,12 @@ func (m mute) DialTimeout(to string, d time.Duration) (net.Conn, error) {
 
 // forget asks a host to have another one forgotten by all.
 func (v *vnode) forget(node string) wire.Reply {
-	return v.s.ForgetEverywhere(context.Background(), &wire.Request{Op: wire.OpForget, Key: []byte(node), TimeoutMS: 1000})
+	return v.s.engine.ForgetEverywhere(context.Background(), &wire.Request{Op: wire.OpForget, Key: []byte(node), TimeoutMS: 1000})
 }
 
 // lists is the state in which a host lists another, "" if it does not know it.
 func (v *vnode) lists(node string) (state string, m cluster.Member) {
-	for _, m := range v.s.Node.Members() {
+	for _, m := range v.s.engine.Node.Members() {
 		if string(m.ID.Node) == node {
 			return m.State, m
 		}
@@ -72,7 +72,7 @@ func (w *world) wants(within time.Duration, node, state string, hosts ...*vnode)
 // leased says whether a host reports a lease, in its statistics and metrics, on
 // another.
 func (v *vnode) leased(node string) bool {
-	return slices.ContainsFunc(v.s.Node.Stats().Leases, func(l cluster.Lease) bool { return string(l.Node) == node })
+	return slices.ContainsFunc(v.s.engine.Node.Stats().Leases, func(l cluster.Lease) bool { return string(l.Node) == node })
 }
 
 func (w *world) endAll() {
@@ -109,7 +109,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 		w.wants(4*time.Minute, "n3", "", a, b)
 		for _, v := range []*vnode{a, b} {
 			if v.leased("n2") || v.leased("n3") {
-				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.Node.Stats().Leases)
+				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.engine.Node.Stats().Leases)
 			}
 		}
 		c.start()
@@ -159,7 +159,7 @@ func TestForget(t *testing.T) {
 			if len(voters) > 0 {
 				w.net.Isolate(b.ip)
 				time.Sleep(20 * time.Second)
-				if a.s.Node.Quorum() || a.s.Node.Stats().Held > 0 {
+				if a.s.engine.Node.Quorum() || a.s.engine.Node.Stats().Held > 0 {
 					t.Error("one voter of three is a majority, once another is forgotten")
 				}
 				w.net.Heal()
@@ -213,12 +213,12 @@ func TestForgetOnlyTheDead(t *testing.T) {
 		silent.Store(true)
 		w.wants(time.Minute, "n1", cluster.StateMissing, a)
 		time.Sleep(time.Minute)
-		held := b.s.Node.Held().Len()
+		held := b.s.engine.Node.Held().Len()
 		if r := a.forget("n1"); r.Status != wire.Unavailable || !strings.Contains(string(r.Message), "it was heard") {
 			t.Errorf("%v %q", r.Status, r.Message)
 		}
 		time.Sleep(time.Minute)
-		if now := b.s.Node.Held().Len(); held == 0 || now != held {
+		if now := b.s.engine.Node.Held().Len(); held == 0 || now != held {
 			t.Errorf("it held %d partitions, and %d now", held, now)
 		}
 		silent.Store(false)
@@ -242,7 +242,7 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 		w.wants(6*time.Second, "n2", cluster.StateRefused, a, b)
 		whole := func(when string) {
 			t.Helper()
-			if r := a.s.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &namespaces.Pins{Table: a.s.Names}, a.s.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
+			if r := a.s.engine.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &namespaces.Pins{Table: a.s.engine.Names}, a.s.engine.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
 			if v := a.s.newCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {
@@ -286,10 +286,10 @@ func TestForgottenHostThatPolls(t *testing.T) {
 		time.Sleep(10 * time.Second) // joins that are under way have failed
 		w.net.Heal()
 		time.Sleep(2 * time.Second) // it goes out once it is told that it cannot be polled
-		polls := a.s.Node.Stats().PollFailures
+		polls := a.s.engine.Node.Stats().PollFailures
 		w.net.Isolate(d.ip)
 		time.Sleep(10 * time.Second)
-		if n := a.s.Node.Stats().PollFailures - polls; n > 0 {
+		if n := a.s.engine.Node.Stats().PollFailures - polls; n > 0 {
 			t.Errorf("%d polls of a host that gossip does not know", n)
 		}
 		c.kill()

@@ -66,7 +66,7 @@ func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) { return heldIn(v, Defaul
 func heldIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
 		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.Hash([]byte(namespace), key); v.s.Node.Holds(h.Partition()) != 0 {
+		if h := v.s.engine.Hash([]byte(namespace), key); v.s.engine.Node.Holds(h.Partition()) != 0 {
 			return key, h
 		}
 	}
@@ -75,7 +75,7 @@ func heldIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 // awaitHolds waits until a node holds a partition.
 func (w *world) awaitHolds(v *vnode, p uint16) {
 	w.t.Helper()
-	for began := time.Now(); v.s.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+	for began := time.Now(); v.s.engine.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
 		if time.Since(began) > time.Minute {
 			w.t.Fatalf("%s does not come to hold partition %d", v.name, p)
 		}
@@ -118,9 +118,9 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
-					ns := v.s.Names.Lookup(defaultNamespace)
+					ns := v.s.engine.Names.Lookup(defaultNamespace)
 					stored := func() string {
-						info, ok := v.s.Store.Peek(ns.Key(key), 0)
+						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
 						return fmt.Sprint(info, ok)
 					}
 					before := stored()
@@ -132,7 +132,7 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 						// Until a moment at which nobody else of the host wakes up.
 						v.pause(w.bound + 12345*time.Nanosecond)
 						if back {
-							v.s.Node.Beat(clock.Read().Boot)
+							v.s.engine.Node.Beat(clock.Read().Boot)
 							w.awaitHolds(v, h.Partition())
 						}
 					}
@@ -181,17 +181,17 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		}
 		read()
 		began := time.Now()
-		weight := b.s.Node.Members()[1].Weight
-		b.s.Node.SetWeight(1)
+		weight := b.s.engine.Node.Members()[1].Weight
+		b.s.engine.Node.SetWeight(1)
 		w.awaitHolds(a, h.Partition())
-		b.s.Node.SetWeight(weight)
+		b.s.engine.Node.SetWeight(weight)
 		w.awaitHolds(b, h.Partition())
 		if age := time.Since(began); age >= time.Second {
 			t.Fatalf("the copy is %v old, and useless", age)
 		}
-		asked := a.s.Counts.PeerReads.Load()
+		asked := a.s.engine.Counts.PeerReads.Load()
 		read()
-		if a.s.Counts.PeerReads.Load() == asked {
+		if a.s.engine.Counts.PeerReads.Load() == asked {
 			t.Errorf("a copy was served from before its host held the partition itself")
 		}
 		for _, v := range w.nodes {
@@ -212,17 +212,17 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		t.Fatal(err)
 	}
 	defer func() {
-		s.L1.Close()
-		_ = s.Store.Close()
+		s.engine.L1.Close()
+		_ = s.engine.Store.Close()
 	}()
-	ns, failed := s.Names.Obtain(defaultNamespace, nil)
+	ns, failed := s.engine.Names.Obtain(defaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}
 	set := func(name string) {
 		t.Helper()
 		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
-		if r := s.Engine.Set(ns, &q, s.Clock.Read()); r.Status != wire.OK {
+		if r := s.engine.Set(ns, &q, s.engine.Clock.Read()); r.Status != wire.OK {
 			t.Fatalf("%s: %v", name, r.Err())
 		}
 	}
@@ -233,10 +233,10 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	names := []string{"kept", "overwritten", "new"}
 	set("kept")
 	set("overwritten")
-	h := s.Handoff
+	h := s.engine.Handoff
 	to := kv.Process{Node: "b", Epoch: 1}
 	ballot := &holding.Ballot{Clock: 1, Process: to}
-	h.Ended(all, s.HLC.Next(s.Clock.Read().Wall))
+	h.Ended(all, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 	h.Offer(to, ballot, all)
 	set("overwritten")
 	set("new")

@@ -37,8 +37,8 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			s.L1.Close()
-			_ = s.Store.Close()
+			s.engine.L1.Close()
+			_ = s.engine.Store.Close()
 		})
 		hosts[i] = s
 	}
@@ -48,20 +48,20 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 // release ends what a host has of some partitions and offers it to another one,
 // whose holdings of them begin. It returns the version of the release.
 func release(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) kv.Version {
-	asOf := a.HLC.Next(a.Clock.Read().Wall)
-	a.Handoff.Ended(set, asOf)
-	a.Handoff.Offer(b.Node.Self(), ballot, set)
-	b.HLC.Observe(asOf)
-	b.Floor(set, asOf) // the event
+	asOf := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
+	a.engine.Handoff.Ended(set, asOf)
+	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
+	b.engine.HLC.Observe(asOf)
+	b.engine.Floor(set, asOf) // the event
 	return asOf
 }
 
 // sourceOf is what the second host pulls some partitions from.
 func sourceOf(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) *handoff.Source {
-	src := &handoff.Source{From: a.Node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
+	src := &handoff.Source{From: a.engine.Node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
 	for p := range set.All() {
-		src.Generations[p] = b.Store.Generation(p)
-		b.Handoff.Incoming[p].Store(src)
+		src.Generations[p] = b.engine.Store.Generation(p)
+		b.engine.Handoff.Incoming[p].Store(src)
 	}
 	return src
 }
@@ -71,7 +71,7 @@ func releaseAll(a, b *Sidecar) *handoff.Source {
 	for p := range uint16(kv.Partitions) {
 		all.Add(p)
 	}
-	ballot := &holding.Ballot{Clock: a.HLC.Next(a.Clock.Read().Wall), Process: b.Node.Self()}
+	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	release(a, b, ballot, all)
 	return sourceOf(a, b, ballot, all)
 }
@@ -80,9 +80,9 @@ func releaseAll(a, b *Sidecar) *handoff.Source {
 // how many were admitted.
 func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (some wire.Pulled, admitted int) {
 	t.Helper()
-	sent := b.Clock.Read()
+	sent := b.engine.Clock.Read()
 	q.Ballot = src.Ballot
-	r := a.Handoff.ServePull(b.Node.Self(), &q)
+	r := a.engine.Handoff.ServePull(b.engine.Node.Self(), &q)
 	if r.Status != wire.OK {
 		t.Fatalf("batch %d: %s %s", q.Batch, r.Status, r.Message)
 	}
@@ -90,7 +90,7 @@ func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (s
 		t.Fatal(err)
 	}
 	for i := range some.Entries {
-		if b.Handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), sent) {
+		if b.engine.Handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), sent) {
 			admitted++
 		}
 	}
@@ -101,15 +101,15 @@ func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (s
 // in the stream and for who asks for one key; what is stale stays.
 func TestHandoffOfNegatives(t *testing.T) {
 	a, b, _ := handingOver(t)
-	now := a.Clock.Read()
+	now := a.engine.Clock.Read()
 	ttl := kv.After(now.Boot, time.Hour)
-	key := a.Names.Lookup(defaultNamespace).Key
+	key := a.engine.Names.Lookup(defaultNamespace).Key
 	fill := func(name string, f segment.Fill) {
 		t.Helper()
 		k := key([]byte(name))
-		f.Version, f.Generation = a.HLC.Next(now.Wall), a.Store.Generation(k.Hash.Partition())
+		f.Version, f.Generation = a.engine.HLC.Next(now.Wall), a.engine.Store.Generation(k.Hash.Partition())
 		f.Deadline, f.Admit = ttl, func() bool { return true }
-		if r := a.Store.Fill(k, f, now); r != segment.Stored {
+		if r := a.engine.Store.Fill(k, f, now); r != segment.Stored {
 			t.Fatalf("%s: %d", name, r)
 		}
 	}
@@ -118,14 +118,14 @@ func TestHandoffOfNegatives(t *testing.T) {
 	fill("none", segment.Fill{Absent: true})
 	fill("asked for", segment.Fill{Absent: true})
 	fill("softened", segment.Fill{Value: []byte("v")})
-	a.Store.Soften(key([]byte("softened")), now)
+	a.engine.Store.Soften(key([]byte("softened")), now)
 
 	src := releaseAll(a, b)
 	none := segment.Info{Marks: segment.Marks{Absent: true}}
 	expect := func(how string, want map[string]segment.Info) {
 		t.Helper()
 		for _, name := range []string{"value", "empty", "none", "asked for", "softened"} {
-			info, ok := b.Store.Peek(key([]byte(name)), b.Clock.Read().Boot)
+			info, ok := b.engine.Store.Peek(key([]byte(name)), b.engine.Clock.Read().Boot)
 			w, there := want[name]
 			if ok != there || info.Size != w.Size || info.Absent != w.Absent {
 				t.Errorf("%s: %s is %+v, %v, want %+v, %v", how, name, info, ok, w, there)
@@ -137,20 +137,20 @@ func TestHandoffOfNegatives(t *testing.T) {
 	}
 
 	var one wire.Fetched
-	r := a.Handoff.ServeFetch(b.Node.Self(), &wire.Fetch{Ballot: src.Ballot, Namespace: string(defaultNamespace), Key: []byte("asked for")})
+	r := a.engine.Handoff.ServeFetch(b.engine.Node.Self(), &wire.Fetch{Ballot: src.Ballot, Namespace: string(defaultNamespace), Key: []byte("asked for")})
 	if err := wire.UnmarshalBody(r.Body, &one); err != nil || !one.Found {
 		t.Fatalf("fetched %+v, %v", one, err)
 	}
-	b.Handoff.Restore(src, &one.Entry, kv.Version(one.AsOf), now)
+	b.engine.Handoff.Restore(src, &one.Entry, kv.Version(one.AsOf), now)
 	expect("fetched", map[string]segment.Info{"asked for": none})
 
 	var some wire.Pulled
-	r = a.Handoff.ServePull(b.Node.Self(), &wire.Pull{Ballot: src.Ballot})
+	r = a.engine.Handoff.ServePull(b.engine.Node.Self(), &wire.Pull{Ballot: src.Ballot})
 	if err := wire.UnmarshalBody(r.Body, &some); err != nil || len(some.Entries) != 4 {
 		t.Fatalf("pulled %+v, %v", some, err)
 	}
 	for i := range some.Entries {
-		b.Handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), now)
+		b.engine.Handoff.Restore(src, &some.Entries[i], kv.Version(some.AsOf), now)
 	}
 	expect("pulled", map[string]segment.Info{"value": {Size: 1}, "empty": {}, "none": none, "asked for": none})
 }

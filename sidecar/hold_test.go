@@ -15,8 +15,8 @@ const testHold = 10 * time.Second
 
 // heldNow says whether a host would keep what a load that begins now brings.
 func heldNow(s *Sidecar, name string, key []byte) bool {
-	ns := s.Names.Lookup([]byte(name))
-	return s.Held(ns, ns.Key(key), s.Clock.Read().Boot)
+	ns := s.engine.Names.Lookup([]byte(name))
+	return s.engine.Held(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
 // del deletes a key with hold_ms.
@@ -38,7 +38,7 @@ func TestHold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Store.Close()
+		defer s.engine.Store.Close()
 		ctx := t.Context()
 		if !heldNow(s, "lagging", []byte("k")) || heldNow(s, "default", []byte("k")) {
 			t.Error("at the start, what an earlier process has held is not held, or in a namespace without a hold")
@@ -85,18 +85,18 @@ func TestHold(t *testing.T) {
 			if heldNow(s, tc.namespace, key) {
 				t.Errorf("%s: held before it is deleted", tc.name)
 			}
-			ns := s.Names.Lookup([]byte(tc.namespace))
-			accepted := s.Clock.Read().Boot
+			ns := s.engine.Names.Lookup([]byte(tc.namespace))
+			accepted := s.engine.Clock.Read().Boot
 			del(t, s, tc.namespace, key, tc.ask, tc.options)
 			if tc.then != nil {
 				if err := tc.then(key); err != nil {
 					t.Errorf("%s: %v", tc.name, err)
 				}
 			}
-			if tc.want > 0 && !s.Held(ns, ns.Key(key), accepted+tc.want-1) {
+			if tc.want > 0 && !s.engine.Held(ns, ns.Key(key), accepted+tc.want-1) {
 				t.Errorf("%s: a load that begins within %v is kept", tc.name, tc.want)
 			}
-			if s.Held(ns, ns.Key(key), accepted+tc.want) {
+			if s.engine.Held(ns, ns.Key(key), accepted+tc.want) {
 				t.Errorf("%s: a load that begins after %v is not kept", tc.name, tc.want)
 			}
 		}
@@ -105,9 +105,9 @@ func TestHold(t *testing.T) {
 
 // alike returns another key of the same partition.
 func alike(s *Sidecar, name string, key []byte) []byte {
-	p := s.Hash([]byte(name), key).Partition()
+	p := s.engine.Hash([]byte(name), key).Partition()
 	for i := 0; ; i++ {
-		if other := fmt.Appendf(nil, "other%d", i); s.Hash([]byte(name), other).Partition() == p {
+		if other := fmt.Appendf(nil, "other%d", i); s.engine.Hash([]byte(name), other).Partition() == p {
 			return other
 		}
 	}
@@ -126,13 +126,13 @@ func TestVirtualHoldOutlivesItsHolder(t *testing.T) {
 		w.agreed(15 * time.Second)
 		time.Sleep(testHold)
 		key := []byte("k")
-		h := w.nodes[0].s.Hash([]byte("lagging"), key)
+		h := w.nodes[0].s.engine.Hash([]byte("lagging"), key)
 		other := alike(w.nodes[0].s, "lagging", key)
 		holder := func() *vnode {
 			t.Helper()
 			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Millisecond) {
 				for _, v := range w.nodes {
-					if v.s != nil && v.s.Node.Holds(h.Partition()) != 0 {
+					if v.s != nil && v.s.engine.Node.Holds(h.Partition()) != 0 {
 						return v
 					}
 				}
@@ -162,7 +162,7 @@ func TestVirtualHoldOutlivesItsHolder(t *testing.T) {
 		}
 		first.leave()
 		second := holder()
-		began := second.s.Clock.Read().Boot
+		began := second.s.engine.Clock.Read().Boot
 		if !heldNow(second.s, "lagging", key) {
 			t.Error("after its holder has left the key is not held")
 		}
@@ -172,7 +172,7 @@ func TestVirtualHoldOutlivesItsHolder(t *testing.T) {
 		}
 		time.Sleep(testHold)
 		if heldNow(second.s, "lagging", key) {
-			t.Errorf("held %v after", second.s.Clock.Read().Boot-began)
+			t.Errorf("held %v after", second.s.engine.Clock.Read().Boot-began)
 		}
 		second.kill()
 		third := holder()
@@ -206,18 +206,18 @@ func TestHoldUnknown(t *testing.T) {
 		time.Sleep(testHold)
 		v := w.nodes[0]
 		s := v.s
-		other := w.nodes[1].s.Node.Self()
+		other := w.nodes[1].s.engine.Node.Self()
 		key := []byte("k")
-		for s.Node.Holds(s.Hash([]byte("lagging"), key).Partition()) == 0 {
+		for s.engine.Node.Holds(s.engine.Hash([]byte("lagging"), key).Partition()) == 0 {
 			key = append(key, 'k')
 		}
-		p := s.Hash([]byte("lagging"), key).Partition()
+		p := s.engine.Hash([]byte("lagging"), key).Partition()
 		if heldNow(s, "lagging", key) {
 			t.Error("held without a reason")
 		}
-		behind := s.Node.View().Others()[0]
-		s.Handoff.BegunAt[p].Store(int64(s.Clock.Read().Boot))
-		s.Holds.Before[p].Store(&[]engine.LogTo{{behind, behind.Applied() + 1}})
+		behind := s.engine.Node.View().Others()[0]
+		s.engine.Handoff.BegunAt[p].Store(int64(s.engine.Clock.Read().Boot))
+		s.engine.Holds.Before[p].Store(&[]engine.LogTo{{Owner: behind, Place: behind.Applied() + 1}})
 		if !heldNow(s, "lagging", key) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
@@ -229,7 +229,7 @@ func TestHoldUnknown(t *testing.T) {
 		if heldNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		s.tiers().Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.HLC.Next(s.Clock.Read().Wall))
+		s.tiers().Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 		if !heldNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}

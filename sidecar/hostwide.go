@@ -11,9 +11,9 @@ import (
 // serve is serveNow, and waits until a write with ack=all is acknowledged by all.
 func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	r := s.serveNow(ctx, q, b, deadline)
-	if s.WantsAll(q) {
+	if s.engine.WantsAll(q) {
 		b.Release()
-		r = s.Acked(ctx, q, r, deadline)
+		r = s.engine.Acked(ctx, q, r, deadline)
 	}
 	return r
 }
@@ -22,9 +22,9 @@ func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins
 func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
-		return s.StatsCluster(ctx, q, s.stats())
+		return s.engine.StatsCluster(ctx, q, s.stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
 	}
-	return s.Engine.ServeNow(ctx, q, b, deadline)
+	return s.engine.ServeNow(ctx, q, b, deadline)
 }

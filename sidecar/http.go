@@ -74,11 +74,11 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 	if why := s.socket.gone.Load(); why != nil {
 		return "apps do not find the socket: " + *why, false
 	}
-	switch st := s.Node.Stats(); {
+	switch st := s.engine.Node.Stats(); {
 	case !st.In:
 		words := "not joined"
-		for _, m := range s.Node.Members() {
-			if m.ID == s.Node.Self() && m.Why != "" {
+		for _, m := range s.engine.Node.Members() {
+			if m.ID == s.engine.Node.Self() && m.Why != "" {
 				words += ": " + logs.Plain(m.Why)
 			}
 		}

@@ -239,7 +239,7 @@ func (w *world) outsider(text string) *vnode {
 }
 
 // members is how many hosts a host knows, itself included.
-func (v *vnode) members() int { return int(v.s.Node.Stats().Members) }
+func (v *vnode) members() int { return int(v.s.engine.Node.Stats().Members) }
 
 // busy writes and reads through all hosts until it is stopped, and fails the test
 // where one does not do what it is asked.
@@ -375,8 +375,8 @@ func inPEM(kind string, der []byte) string {
 func TestVirtualSeed(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		for _, v := range w.nodes {
-			ns := v.s.Names.Lookup([]byte("default"))
-			if want := kv.NamespaceSeed(testSeed, "default"); ns.Seed != want || v.s.Hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
+			ns := v.s.engine.Names.Lookup([]byte("default"))
+			if want := kv.NamespaceSeed(testSeed, "default"); ns.Seed != want || v.s.engine.Hash([]byte("default"), []byte("k")) != kv.HashKey(want, []byte("k")) {
 				t.Errorf("%s hashes under another seed", v.name)
 			}
 		}

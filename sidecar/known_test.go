@@ -56,7 +56,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 }
 
 func (v *vnode) known() wire.KnownStats {
-	return v.s.Names.Lookup(defaultNamespace).KeyFilterStats()
+	return v.s.engine.Names.Lookup(defaultNamespace).KeyFilterStats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {
@@ -158,11 +158,11 @@ func TestKnownSplit(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
-		from := w.other("k").s.Node.Self()
-		h := v.s.Hash(defaultNamespace, []byte("k"))
+		from := w.other("k").s.engine.Node.Self()
+		h := v.s.engine.Hash(defaultNamespace, []byte("k"))
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
-		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.HLC.Next(v.clock.Read().Wall)}}
+		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.engine.HLC.Next(v.clock.Read().Wall)}}
 		v.s.tiers().Apply(from, 1<<40, events)
 		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
 
@@ -173,8 +173,8 @@ func TestKnownSplit(t *testing.T) {
 			}
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
-			p := v.s.Hash(defaultNamespace, []byte(key)).Partition()
-			v.s.tiers().Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.HLC.Next(v.clock.Read().Wall))
+			p := v.s.engine.Hash(defaultNamespace, []byte(key)).Partition()
+			v.s.tiers().Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
 		}
@@ -192,7 +192,7 @@ func TestKnownAside(t *testing.T) {
 		for i := 0; w.ownerOf(there) != owner; i++ { // one that the filter lets through
 			there = fmt.Sprint("there", i)
 		}
-		v.s.Names.Lookup(defaultNamespace).KeyFilter.Add(v.s.Hash(defaultNamespace, []byte(there)))
+		v.s.engine.Names.Lookup(defaultNamespace).KeyFilter.Add(v.s.engine.Hash(defaultNamespace, []byte(there)))
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)
@@ -251,7 +251,7 @@ func TestKnownFlood(t *testing.T) {
 		Origin: &httporigin.Config{URL: server.URL + "/{key}"},
 		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
 	}}})
-	ns := s.Names.Lookup([]byte("a"))
+	ns := s.engine.Names.Lookup([]byte("a"))
 	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no filter: %+v", ns.KeyFilterStats())

@@ -71,7 +71,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		}
 		for _, v := range w.nodes {
 			v.lease("k", 0)
-			v.s.L1.Wait()
+			v.s.engine.L1.Wait()
 			hits := v.s.l1Stats().Hits
 			is(t, "a hit", v.lease("k", 0), wire.OK, "value")
 			if v != w.ownerOf("k") && v.s.l1Stats().Hits != hits+1 {
@@ -187,7 +187,7 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 				case "leaves":
 					o.leave()
 				default:
-					o.s.Node.SetWeight(1)
+					o.s.engine.Node.SetWeight(1)
 				}
 				time.Sleep(8 * time.Second)
 				w.agreed(20 * time.Second)

@@ -40,17 +40,17 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		key, h := heldBy(a, "key")
-		ns := a.s.Names.Lookup(defaultNamespace)
-		load := a.s.NewLoad(ns, ns.Key(key), a.s.Node.Holds(h.Partition()))
+		ns := a.s.engine.Names.Lookup(defaultNamespace)
+		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.Holds(h.Partition()))
 		weight := a.s.cfg.Weight
-		a.s.Node.SetWeight(0)
+		a.s.engine.Node.SetWeight(0)
 		w.awaitHolds(b, h.Partition())
 		slow.Store(true)
 		if begun, err := ns.Loads.Refresh(load); !begun || err != nil {
 			t.Errorf("the load does not begin: %v", err)
 		}
 		synctest.Wait() // it has the old row
-		if q := (&wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key}); a.s.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
+		if q := (&wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
 			t.Errorf("a read that finds no holding loads all the same")
 		}
 		row.Store("new")
@@ -60,7 +60,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		}
 		deleted := time.Now()
 		b.kill()
-		a.s.Node.SetWeight(weight)
+		a.s.engine.Node.SetWeight(weight)
 		w.awaitHolds(a, h.Partition())
 		r := a.do(&wire.Request{Op: wire.OpGet, Key: key, TimeoutMS: 30_000})
 		if string(r.Value) == "old" {

@@ -107,7 +107,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 // ownerOf is the node that holds a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.Node.Holds(v.s.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && v.s.engine.Node.Holds(v.s.engine.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
 			return v
 		}
 	}
@@ -184,11 +184,11 @@ func TestVirtualLoadOnce(t *testing.T) {
 			q.Keys = append(q.Keys, fmt.Append(nil, "key", i))
 		}
 		for _, v := range w.nodes {
-			v.s.L1.Wait()
+			v.s.engine.L1.Wait()
 		}
 		w.nodes[2].drop("key7", 0)
 		time.Sleep(100 * time.Millisecond) // until all have heard of it
-		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.Names}), time.Second; true {
+		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Names}), time.Second; true {
 			q.Namespace = defaultNamespace
 			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
 			b.Release()
@@ -255,7 +255,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		o.set("k", []byte("v"))
 		v := w.ownerOf("k")
 		is(t, "load", v.get("k", 0), wire.OK, "v")
-		c := &v.s.Engine
+		c := &v.s.engine
 		ns := c.Names.Lookup(defaultNamespace)
 		key := ns.Key([]byte("k"))
 		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
@@ -297,7 +297,7 @@ func TestVirtualNegative(t *testing.T) {
 			t.Errorf("the origin was asked %d times within the negative TTL", n)
 		}
 		v := w.other("k")
-		v.s.L1.Wait()
+		v.s.engine.L1.Wait()
 		before := v.s.clusterState().PeerReads
 		absent(v)
 		if n := v.s.clusterState().PeerReads; n != before {
@@ -400,7 +400,7 @@ func TestVirtualAside(t *testing.T) {
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.Names.Lookup(defaultNamespace).LoadStats().Aside; n != 2 {
+		if n := v.s.engine.Names.Lookup(defaultNamespace).LoadStats().Aside; n != 2 {
 			t.Errorf("%d loads aside, want 2", n)
 		}
 		w.net.Heal()

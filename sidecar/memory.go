@@ -40,7 +40,7 @@ func (s *Sidecar) HeapLimit() int64 {
 	const copies, connection, rest = 2, 6 << 10, 96 << 20
 	c := s.cfg
 	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
-	for _, k := range s.Names.KeyFilters {
+	for _, k := range s.engine.Names.KeyFilters {
 		if k != nil {
 			limit += copies * Size(k.Filter.Size())
 		}

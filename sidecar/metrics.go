@@ -120,21 +120,21 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	for name, ns := range s.Names.All() {
+	for name, ns := range s.engine.Names.All() {
 		collectRequests(ns, name, count)
 		collectLoads(ns, name, count, gauge)
 		collectKnown(ns, name, count, gauge)
 		if ns.LoadTime != nil {
 			ns.LoadTime.Collect(ch)
 		}
-		st := s.Store.NamespaceStats(ns.ID)
+		st := s.engine.Store.NamespaceStats(ns.ID)
 		gauge(descNamespace, st.Bytes, name)
 		if st.Quota > 0 {
 			gauge(descQuota, st.Quota, name)
 		}
 	}
-	collectRequests(s.Names.None, "", count)
-	count(descOverdue, s.Counts.Overdue.Load())
+	collectRequests(s.engine.Names.None, "", count)
+	count(descOverdue, s.engine.Counts.Overdue.Load())
 	if set := s.keys.set.Load(); set != nil {
 		gauge(descKeys, int64(set.Keys), set.Fingerprint)
 		count(descKeyReloads, s.keys.taken.Load(), "taken")
@@ -168,10 +168,10 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descConnEvents, c.Accepted, "accepted")
 	count(descConnEvents, c.Rejected, "rejected")
 	for r := access.Read; r < access.Rights; r++ {
-		count(descRefused, s.Access.Refused(r), r.String())
+		count(descRefused, s.engine.Access.Refused(r), r.String())
 	}
 	count(descRemade, s.socket.remade.Load())
-	count(descRefused, s.Access.Refused(access.Nothing), "token")
+	count(descRefused, s.engine.Access.Refused(access.Nothing), "token")
 	count(descConnEvents, c.SlowReaders, "slow_reader")
 	count(descConnEvents, c.SlowFrames, "slow_frame")
 	count(descConnEvents, c.BadFrames, "bad_frame")
@@ -191,8 +191,8 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
-	if !s.Node.Alone() {
-		ch <- prometheus.MustNewConstMetric(descStopped, prometheus.CounterValue, s.Node.Stats().Stopped.Seconds())
+	if !s.engine.Node.Alone() {
+		ch <- prometheus.MustNewConstMetric(descStopped, prometheus.CounterValue, s.engine.Node.Stats().Stopped.Seconds())
 	}
 	s.collectCluster(count, gauge, func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -202,7 +202,7 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 
 // collectGossip reports what strangers do at the gossip port.
 func (s *Sidecar) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
-	st := s.Node.Stats()
+	st := s.engine.Node.Stats()
 	g := &st.Gossip
 	count(descGossip, g.Compressed, "compressed")
 	count(descGossip, g.Foreign, "other_cluster")
@@ -217,7 +217,7 @@ func (s *Sidecar) collectGossip(count, gauge func(*prometheus.Desc, int64, ...st
 
 // collectShares reports what connections share.
 func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
-	b := s.Budget.Stats()
+	b := s.engine.Budget.Stats()
 	gauge(descMemory, b.Total(), "buffers")
 	gauge(descLimit, b.Size, "buffers")
 	for use := range rpc.Uses {
@@ -226,7 +226,7 @@ func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...st
 	}
 	count(descTaken, b.Taken)
 	count(descDropped, s.server.Stats().Dropped)
-	for _, t := range s.Shares.Stats() {
+	for _, t := range s.engine.Shares.Stats() {
 		gauge(descShared, t.Used, t.Name)
 		gauge(descSharedMost, t.Limit, t.Name)
 		count(descNoPlace, t.Refused, t.Name)
@@ -236,13 +236,13 @@ func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...st
 // collectCluster reports what there is where others may join.
 func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
 	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0, cluster.StateUnknown: 0}
-	for _, m := range s.Node.Members() {
+	for _, m := range s.engine.Node.Members() {
 		states[m.State]++
 	}
 	for state, n := range states {
 		gauge(descMembers, n, state)
 	}
-	if s.Node.Alone() {
+	if s.engine.Node.Alone() {
 		return
 	}
 	c := s.clusterState()

@@ -61,7 +61,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 			time.Sleep(w.upTo(1000))
 			v.start()
 		} else {
-			v.s.Node.SetWeight(uint32(1 + w.rnd.IntN(200)))
+			v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(200)))
 		}
 		time.Sleep(4 * time.Second) // all have heard of it
 		w.agreed(15 * time.Second)
@@ -71,7 +71,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 	wg.Wait()
 	moved := int64(0)
 	for _, v := range w.nodes {
-		moved += v.s.Handoff.Counts.Admitted.Load() + v.s.Handoff.Counts.Fetched.Load()
+		moved += v.s.engine.Handoff.Counts.Admitted.Load() + v.s.engine.Handoff.Counts.Fetched.Load()
 		v.leave()
 	}
 	time.Sleep(30 * time.Second)
@@ -133,9 +133,9 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 	inQuietWorld(t, 1, func(t *testing.T, w *world) {
 		v := w.nodes[0]
 		key, h := heldBy(v, "key")
-		holding := v.s.Node.Holds(h.Partition())
+		holding := v.s.engine.Node.Holds(h.Partition())
 		src := &handoff.Source{From: kv.Process{Node: "gone", Epoch: 1}}
-		v.s.Handoff.Incoming[h.Partition()].Store(src)
+		v.s.engine.Handoff.Incoming[h.Partition()].Store(src)
 		zero := int64(0)
 		for _, tc := range []struct {
 			fetched uint32
@@ -146,14 +146,14 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
 				q.Namespace, q.TTLMS = defaultNamespace, wire.TTLDefault
-				b := namespaces.Pins{Table: v.s.Names}
-				r := v.s.Execute(&q, &b, v.s.Clock.Read(), tc.fetched)
+				b := namespaces.Pins{Table: v.s.engine.Names}
+				r := v.s.engine.Execute(&q, &b, v.s.engine.Clock.Read(), tc.fetched)
 				b.Release()
 				if want := tc.want; r.Status != want && !(want == wire.OK && r.Status == wire.Exists) {
 					t.Errorf("%s, asked for in holding %d of %d: %s, want %s", q.Op, tc.fetched, holding, r.Status, want)
 				}
 			}
 		}
-		v.s.Handoff.Incoming[h.Partition()].Store(nil)
+		v.s.engine.Handoff.Incoming[h.Partition()].Store(nil)
 	})
 }

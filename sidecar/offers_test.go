@@ -14,13 +14,13 @@ import (
 
 func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Duration) kv.Key {
 	t.Helper()
-	ns, bad := s.Names.Obtain([]byte(namespace), nil)
+	ns, bad := s.engine.Names.Obtain([]byte(namespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
-	now := s.Clock.Read()
+	now := s.engine.Clock.Read()
 	k := ns.Key([]byte(name))
-	if _, r := s.Store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
+	if _, r := s.engine.Store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
 		t.Fatalf("%s: %d", name, r)
 	}
 	return k
@@ -30,34 +30,34 @@ func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Durat
 // is left of each entry's time by then, and without those that have ended.
 func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	a, b, clock := handingOver(t)
-	begun := a.Clock.Read().Boot
+	begun := a.engine.Clock.Read().Boot
 	short := put(t, a, DefaultNamespace, "short", "v", time.Second)
 	long := put(t, a, DefaultNamespace, "long", "v", 6*time.Second)
 	ever := put(t, a, DefaultNamespace, "ever", "v", 0)
 	src := releaseAll(a, b)
-	a.Handoff.ServePull(b.Node.Self(), &wire.Pull{Ballot: src.Ballot})
+	a.engine.Handoff.ServePull(b.engine.Node.Self(), &wire.Pull{Ballot: src.Ballot})
 	clock.forward(5 * time.Second)
 	again, _ := pullBatch(t, a, b, src, wire.Pull{})
 	if len(again.Entries) != 2 {
 		t.Errorf("sent again: %d entries, want the two that have not ended", len(again.Entries))
 	}
-	now := b.Clock.Read().Boot
-	if info, ok := b.Store.Peek(short, now); ok {
+	now := b.engine.Clock.Read().Boot
+	if info, ok := b.engine.Store.Peek(short, now); ok {
 		t.Errorf("a value that ended %v ago has %v left", now-begun-time.Second, info.Deadline.Remaining(now))
 	}
-	info, ok := b.Store.Peek(long, now)
+	info, ok := b.engine.Store.Peek(long, now)
 	if left := info.Deadline.Remaining(now); !ok || left > 980*time.Millisecond || left < 975*time.Millisecond {
 		t.Errorf("a value has %v left, %v, want 2 %% less than a second", left, ok)
 	}
-	if info, ok := b.Store.Peek(ever, now); !ok || info.Deadline != 0 {
+	if info, ok := b.engine.Store.Peek(ever, now); !ok || info.Deadline != 0 {
 		t.Errorf("a value without an end: %+v, %v", info, ok)
 	}
 	clock.forward(2 * time.Second)
-	if _, ok := b.Store.Peek(long, b.Clock.Read().Boot); ok {
+	if _, ok := b.engine.Store.Peek(long, b.engine.Clock.Read().Boot); ok {
 		t.Errorf("it is there after its end")
 	}
-	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.Handoff.Offering() > 0 {
-		t.Errorf("the end: %+v, offering %d", last, a.Handoff.Offering())
+	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.engine.Handoff.Offering() > 0 {
+		t.Errorf("the end: %+v, offering %d", last, a.engine.Handoff.Offering())
 	}
 }
 
@@ -75,7 +75,7 @@ func TestOfferGrows(t *testing.T) {
 		sets[i%2].Add(put(t, a, DefaultNamespace, name, "first", 0).Hash.Partition())
 		keys[name] = i % 2
 	}
-	ballot := &holding.Ballot{Clock: a.HLC.Next(a.Clock.Read().Wall), Process: b.Node.Self()}
+	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	first := release(a, b, ballot, sets[0])
 	for name, set := range keys {
 		if set == 1 { // still held
@@ -86,10 +86,10 @@ func TestOfferGrows(t *testing.T) {
 	for p := range sets[1].All() {
 		both.Add(p)
 	}
-	second := a.HLC.Next(a.Clock.Read().Wall)
-	a.Handoff.Ended(sets[1], second)
-	b.Floor(sets[1], second)
-	a.Handoff.Offer(b.Node.Self(), ballot, both) // the same ballot has asked again
+	second := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
+	a.engine.Handoff.Ended(sets[1], second)
+	b.engine.Floor(sets[1], second)
+	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, both) // the same ballot has asked again
 
 	for i, want := range []kv.Version{first, second} {
 		src := sourceOf(a, b, ballot, sets[i])
@@ -98,7 +98,7 @@ func TestOfferGrows(t *testing.T) {
 		if len(some.Entries) != 10 || admitted != 10 || kv.Version(some.AsOf) != want {
 			t.Errorf("pull %d: %d entries as of %d, %d of them admitted; want 10 as of %d", i, len(some.Entries), some.AsOf, admitted, want)
 		}
-		if a.Handoff.Offering() == 0 {
+		if a.engine.Handoff.Offering() == 0 {
 			t.Errorf("pull %d: nothing is offered before it has come to its end", i)
 		}
 		q.Batch++
@@ -106,12 +106,12 @@ func TestOfferGrows(t *testing.T) {
 			t.Errorf("pull %d: %+v, want its end", i, some)
 		}
 	}
-	if a.Handoff.Offering() > 0 {
+	if a.engine.Handoff.Offering() > 0 {
 		t.Error("all has been pulled, and is offered")
 	}
-	ns := b.Names.Lookup(defaultNamespace)
+	ns := b.engine.Names.Lookup(defaultNamespace)
 	for name, set := range keys {
-		got, _, ok := b.Store.Get(nil, ns.Key([]byte(name)), segment.NoLimit, b.Clock.Read().Boot)
+		got, _, ok := b.engine.Store.Get(nil, ns.Key([]byte(name)), segment.NoLimit, b.engine.Clock.Read().Boot)
 		if want := []string{"first", "second"}[set]; !ok || string(got) != want {
 			t.Errorf("%s is %q, %v, want %q", name, got, ok, want)
 		}
@@ -145,14 +145,14 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	if got := len(some.Entries); got == 0 || got == n || some.Entries[0].Namespace != "before" {
 		t.Fatalf("the first batch has %d entries", got)
 	}
-	slot := a.Names.All()["before"].ID
+	slot := a.engine.Names.All()["before"].ID
 	for _, k := range keys { // they have ended, say
-		a.Store.Delete(k, a.Clock.Read())
+		a.engine.Store.Delete(k, a.engine.Clock.Read())
 	}
-	a.Names.Mu.Lock()
-	a.Names.Free = nil // the next name takes the slot of one that is empty
-	a.Names.Mu.Unlock()
-	if after, bad := a.Names.Obtain([]byte("after"), nil); bad != nil || after.ID != slot {
+	a.engine.Names.Mu.Lock()
+	a.engine.Names.Free = nil // the next name takes the slot of one that is empty
+	a.engine.Names.Mu.Unlock()
+	if after, bad := a.engine.Names.Obtain([]byte("after"), nil); bad != nil || after.ID != slot {
 		t.Fatalf("it has another slot: %v", bad)
 	}
 	for batch := uint64(1); ; batch++ {
@@ -173,24 +173,24 @@ func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t
 func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
 	a, b, _ := handingOver(t)
 	mine, others := put(t, a, DefaultNamespace, "mine", "v", 0), put(t, a, DefaultNamespace, "others", "old", 0)
-	ballot := &holding.Ballot{Clock: a.HLC.Next(a.Clock.Read().Wall), Process: b.Node.Self()}
+	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	set := partitionSet(mine.Hash.Partition())
 	set.Add(others.Hash.Partition())
 	release(a, b, ballot, set)
 	c := kv.Process{Node: "c", Epoch: 1}
-	b.Handoff.Begin(holding.Begun{
+	b.engine.Handoff.Begin(holding.Begun{
 		Ballot: ballot, Partitions: set,
-		Releasers: map[kv.Process]kv.PartitionSet{a.Node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
+		Releasers: map[kv.Process]kv.PartitionSet{a.engine.Node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
 	}, nil)
-	src := b.Handoff.Incoming[mine.Hash.Partition()].Load()
-	if other := b.Handoff.Incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.From != c {
+	src := b.engine.Handoff.Incoming[mine.Hash.Partition()].Load()
+	if other := b.engine.Handoff.Incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.From != c {
 		t.Fatalf("the sources are %+v and %+v", src, other)
 	}
 	pullBatch(t, a, b, src, wire.Pull{}) // all that a has released
-	if _, ok := b.Store.Peek(mine, b.Clock.Read().Boot); !ok {
+	if _, ok := b.engine.Store.Peek(mine, b.engine.Clock.Read().Boot); !ok {
 		t.Errorf("an entry from its source is not kept")
 	}
-	if _, ok := b.Store.Peek(others, b.Clock.Read().Boot); ok {
+	if _, ok := b.engine.Store.Peek(others, b.engine.Clock.Read().Boot); ok {
 		bad("an entry is kept that does not come from its partition's source")
 	}
 }

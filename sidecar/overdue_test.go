@@ -58,9 +58,9 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.Leases.Close()
-		s.Names.Close()
-		_ = s.Store.Close()
+		s.engine.Leases.Close()
+		s.engine.Names.Close()
+		_ = s.engine.Store.Close()
 	})
 	return s
 }
@@ -141,7 +141,7 @@ func TestOverdueMisses(t *testing.T) {
 	if r := set(past); r.Status != wire.Unavailable || !strings.Contains(string(r.Message), "the SET came ") {
 		t.Errorf("SET: %s %s", r.Status, r.Message)
 	}
-	if r := set(uint64(s.Clock.Read().Boot + time.Minute)); r.Status != wire.OK {
+	if r := set(uint64(s.engine.Clock.Read().Boot + time.Minute)); r.Status != wire.OK {
 		t.Errorf("SET in time: %s %s", r.Status, r.Message)
 	}
 	if r := c.call(&wire.Request{Op: wire.OpGet, Key: k}); r.Status != wire.OK {

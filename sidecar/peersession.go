@@ -13,11 +13,11 @@ import (
 // newPeerSession makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
 func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
-	m := s.Shares.Join("node " + string(from.Node))
+	m := s.engine.Shares.Join("node " + string(from.Node))
 	return &session{
-		s: s, core: &s.Engine, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.Names, Member: m}, slow: s.ServeHere,
-		tally: tally{served: &s.Counts.Served},
+		s: s, core: &s.engine, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names, Member: m}, slow: s.engine.ServeHere,
+		tally: tally{served: &s.engine.Counts.Served},
 	}
 }
 

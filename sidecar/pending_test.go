@@ -14,12 +14,12 @@ import (
 func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte) {
 	t.Helper()
 	a = &host{Sidecar: start(t, Config{Node: "a", Bind: "127.0.0.1:0", L1Size: 1 << 20})}
-	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.Node.GossipAddress()}})}
+	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.engine.Node.GossipAddress()}})}
 	settled(t, a, other)
 	app = dial(t, a.Sidecar)
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "key%d", i)
-		if a.Node.Holds(a.Hash(defaultNamespace, key).Partition()) != 0 {
+		if a.engine.Node.Holds(a.engine.Hash(defaultNamespace, key).Partition()) != 0 {
 			continue
 		}
 		keys = append(keys, key)
@@ -35,7 +35,7 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 func TestRemoteGets(t *testing.T) {
 	a, _, app, keys := startPair(t, 100)
 	for _, options := range []wire.Options{0, wire.Fresh} {
-		asked := a.Counts.PeerReads.Load()
+		asked := a.engine.Counts.PeerReads.Load()
 		var batch []byte
 		for i, key := range keys {
 			batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Key: key, Options: options})
@@ -51,13 +51,13 @@ func TestRemoteGets(t *testing.T) {
 			}
 			seen[r.ID] = true
 		}
-		if n := a.Counts.PeerReads.Load() - asked; n != int64(len(keys)) {
+		if n := a.engine.Counts.PeerReads.Load() - asked; n != int64(len(keys)) {
 			t.Errorf("the owner was asked %d times for %d keys", n, len(keys))
 		}
 	}
 	// The last answer may be read before its writer has counted it.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		n, w := a.server.Stats().InFlight, a.Waiting.Load()
+		n, w := a.server.Stats().InFlight, a.engine.Waiting.Load()
 		if n == 0 && w == 0 {
 			return
 		}
@@ -103,11 +103,11 @@ func TestFreshGets(t *testing.T) {
 		if r.Status != wire.OK {
 			t.Fatalf("%s %s", r.Status, r.Message)
 		}
-		a.L1.Wait()
+		a.engine.L1.Wait()
 		return r
 	}
 	get(wire.Fresh)
-	if n := a.L1.Stats().Entries; n != 0 {
+	if n := a.engine.L1.Stats().Entries; n != 0 {
 		t.Errorf("%d copies after a fresh GET", n)
 	}
 	for deadline := time.Now().Add(10 * time.Second); get(0).Source != wire.SourceL1; {

@@ -36,7 +36,7 @@ func TestPostgres(t *testing.T) {
 		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true,
 	}}})
-	ns := s.Names.Lookup([]byte("pages"))
+	ns := s.engine.Names.Lookup([]byte("pages"))
 	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("no filter: %+v", ns.KeyFilterStats())

@@ -47,9 +47,9 @@ func (s *Sidecar) adapt(ctx context.Context) {
 		case <-t.C:
 		}
 		p := s.pressure()
-		if a.Step(s.Clock.Read().Boot, p) {
+		if a.Step(s.engine.Clock.Read().Boot, p) {
 			s.cfg.Log.Info("this host's weight follows its pressure", "weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
-			s.Node.SetWeight(a.Weight())
+			s.engine.Node.SetWeight(a.Weight())
 		}
 	}
 }
@@ -57,7 +57,7 @@ func (s *Sidecar) adapt(ctx context.Context) {
 // pressure is the greatest of what bears on this host, in parts of what it can
 // bear. What the system does not tell counts for nothing.
 func (s *Sidecar) pressure() float64 {
-	p := float64(s.Waiting.Load()) / fullWaiting
+	p := float64(s.engine.Waiting.Load()) / fullWaiting
 	p = max(p, float64(s.batches.take())/float64(fullBatch))
 	fs, err := procfs.NewDefaultFS()
 	if err != nil {

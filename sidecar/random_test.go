@@ -133,9 +133,9 @@ var faults = []fault{
 	}},
 	{name: "moved", weight: 2, do: func(w *world, v, o *vnode) { // partitions, to others and back
 		weight := v.s.cfg.Weight
-		v.s.Node.SetWeight(1)
+		v.s.engine.Node.SetWeight(1)
 		time.Sleep(w.upTo(2000))
-		v.s.Node.SetWeight(weight)
+		v.s.engine.Node.SetWeight(weight)
 	}},
 	{name: "stutter", weight: 3, do: stutters},
 }

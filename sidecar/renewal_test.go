@@ -16,7 +16,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 		tokens := map[string][]byte{}
 		for n := 0; len(tokens) < 5 && n < 1000; n++ {
 			key := testKeyOf(n)
-			if v.s.Node.View().Owner(v.s.Hash(defaultNamespace, key).Partition()).Node != owner.s.Node.Self().Node {
+			if v.s.engine.Node.View().Owner(v.s.engine.Hash(defaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
 				continue
 			}
 			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})
@@ -25,7 +25,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			}
 			tokens[string(key)] = append([]byte(nil), r.Token...)
 		}
-		before := owner.s.Node.Stats().Links.Handshakes
+		before := owner.s.engine.Node.Stats().Links.Handshakes
 		for _, n := range w.nodes {
 			writeKeys(t, n.keyFile, keyText(testSeed, "12"))
 			if err := n.s.Reload(); err != nil {
@@ -33,7 +33,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * time.Second)
-		if after := owner.s.Node.Stats().Links.Handshakes; after != before+3 { // and one for the greeting alone
+		if after := owner.s.engine.Node.Stats().Links.Handshakes; after != before+3 { // and one for the greeting alone
 			t.Errorf("%d connections were made anew", after-before)
 		}
 		for key, token := range tokens {

@@ -243,11 +243,11 @@ func TestVirtualClockOff(t *testing.T) {
 		off.start()
 		time.Sleep(20 * time.Second)
 		for _, v := range w.nodes[:3] {
-			if n := len(v.s.Node.View().Table.Members()); n != 3 {
+			if n := len(v.s.engine.Node.View().Table.Members()); n != 3 {
 				t.Errorf("%s has %d in its ring, want 3", v.name, n)
 			}
 			why := ""
-			for _, m := range v.s.Node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.ID.Node == "off" {
 					why = m.State + ": " + m.Why
 				}
@@ -278,20 +278,20 @@ func TestVirtualVersionsAhead(t *testing.T) {
 	inQuietWorld(t, 4, func(t *testing.T, w *world) {
 		off, others := w.nodes[3], w.nodes[:3]
 		setAll(others[0], 200, "before")
-		off.s.HLC.Observe(kv.FirstVersionAt(off.clock.Read().Wall + time.Hour.Milliseconds()))
+		off.s.engine.HLC.Observe(kv.FirstVersionAt(off.clock.Read().Wall + time.Hour.Milliseconds()))
 		setAll(off, 200, "of the one ahead")
 		time.Sleep(20 * time.Second)
 		for _, v := range others {
-			if n := len(v.s.Node.View().Table.Members()); n != 3 {
+			if n := len(v.s.engine.Node.View().Table.Members()); n != 3 {
 				t.Errorf("%s has %d in its ring, want 3", v.name, n)
 			}
-			for _, m := range v.s.Node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.ID.Node == "n3" && !strings.Contains(m.Why, "version clock") {
 					t.Errorf("%s says of it %q: %s", v.name, m.State, m.Why)
 				}
 			}
 			now := v.clock.Read().Wall
-			if clock := v.s.HLC.Next(now); clock > kv.FirstVersionAt(now+3000) {
+			if clock := v.s.engine.HLC.Next(now); clock > kv.FirstVersionAt(now+3000) {
 				t.Errorf("%s has taken its clock: %v at %d", v.name, clock, now)
 			}
 		}

@@ -69,11 +69,11 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 		return nil, err
 	}
 	c := &session{
-		s: s, core: &s.Engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
-		by: s.Access.Caller(who),
-		ns: defaultNamespace, names: namespaces.Pins{Table: s.Names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
+		s: s, core: &s.engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
+		by: s.engine.Access.Caller(who),
+		ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
 	}
-	c.member = s.Shares.Join(places.UserOwner(who.UID))
+	c.member = s.engine.Shares.Join(places.UserOwner(who.UID))
 	c.names.Member = c.member
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()

@@ -19,7 +19,7 @@ var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", 
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.Node.Holds(o.s.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && o.s.engine.Node.Holds(o.s.engine.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
 				o.get(key, 0)
 				return o
 			}
@@ -38,7 +38,7 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 		if r := v.get(key, 0); string(r.Value) != s.row(key) {
 			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
 		}
-		if n := v.s.Names.Lookup(defaultNamespace).WriteThroughStats().Unsettled; n != 0 {
+		if n := v.s.engine.Names.Lookup(defaultNamespace).WriteThroughStats().Unsettled; n != 0 {
 			bad("%d writes of %s are not settled", n, v.name)
 		}
 	}
@@ -53,30 +53,30 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 		return nil
 	},
 	"has less to hold": func(w *world, owner *vnode) func() {
-		owner.s.Node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		w.next(owner, "k")
 		return nil
 	},
 	"several owners in a row": func(w *world, owner *vnode) func() {
-		owner.s.Node.SetWeight(1)
-		w.next(owner, "k").s.Node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
+		w.next(owner, "k").s.engine.Node.SetWeight(1)
 		time.Sleep(500 * time.Millisecond)
 		w.next(owner, "k")
 		return nil
 	},
 	"cannot reach the next, who passes it on": func(w *world, owner *vnode) func() {
-		owner.s.Node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		second := w.next(owner, "k")
 		w.net.Cut(owner.ip, second.ip)
 		return func() {
 			time.Sleep(100 * time.Millisecond)
-			second.s.Node.SetWeight(1)
+			second.s.engine.Node.SetWeight(1)
 			time.Sleep(400 * time.Millisecond)
 			w.net.Heal()
 		}
 	},
 	"cannot reach the next": func(w *world, owner *vnode) func() {
-		owner.s.Node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		w.net.Cut(owner.ip, w.next(owner, "k").ip)
 		return func() {
 			time.Sleep(800 * time.Millisecond)
@@ -91,7 +91,7 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 		return nil
 	},
 	"the next one dies": func(w *world, owner *vnode) func() {
-		owner.s.Node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		next := w.next(owner, "k")
 		w.net.Cut(owner.ip, next.ip)
 		return func() {
@@ -177,7 +177,7 @@ func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
 		s.database.set("k", []byte("old"))
 		s.before = func() error {
 			s.before = nil
-			owner.s.Node.SetWeight(1)
+			owner.s.engine.Node.SetWeight(1)
 			w.next(owner, "k")                 // some 30 ms later, or 360
 			time.Sleep(700 * time.Millisecond) // longer than the first hold
 			return nil
@@ -186,7 +186,7 @@ func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
 		if r := v.do(q); r.Status != wire.Timeout {
 			t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
 		}
-		for owner.s.Names.Lookup(defaultNamespace).WriteThrough.Busy() { // the write, and its settling
+		for owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Busy() { // the write, and its settling
 			time.Sleep(time.Millisecond)
 		}
 		if got := s.row("k"); got != "new" {
@@ -213,7 +213,7 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		late := make(chan wire.Reply)
 		s.before = func() error { // of the late write
 			s.before = nil
-			owner.s.Node.SetWeight(1)
+			owner.s.engine.Node.SetWeight(1)
 			next := w.next(owner, "k")
 			answered := make(chan struct{})
 			s.after = func() error { // of the next one, whose answer comes after the late one's
@@ -287,7 +287,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
+		owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -299,7 +299,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(0)
+		owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(0)
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}

@@ -18,7 +18,7 @@ import (
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.Shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	s.engine.Shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}
@@ -39,7 +39,7 @@ func TestTokensAreShared(t *testing.T) {
 	if r := lease(other, "mine"); r.Status != wire.Lease {
 		t.Errorf("another connection: %s %s", r.Status, r.Message)
 	}
-	used := func() int64 { return s.Shares.Used(places.LeaseTokens) }
+	used := func() int64 { return s.engine.Shares.Used(places.LeaseTokens) }
 	if n := used(); n != int64(len(held))+1 {
 		t.Errorf("%d tokens are counted", n)
 	}
@@ -58,7 +58,7 @@ func TestTokensAreShared(t *testing.T) {
 	soon(t, "the others to come back", func() bool { return used() == 2 })
 	other.nc.Close()
 	soon(t, "all to come back", func() bool {
-		return used() == 0 && s.Shares.Used(places.Waiting) == 0 && s.Budget.Stats().Total() == 0 && s.Shares.Used(places.Connections) == 0
+		return used() == 0 && s.engine.Shares.Used(places.Waiting) == 0 && s.engine.Budget.Stats().Total() == 0 && s.engine.Shares.Used(places.Connections) == 0
 	})
 }
 
@@ -116,17 +116,17 @@ func TestFramesThatDoNotCome(t *testing.T) {
 // MGET too.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
-	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.Node.GossipAddress())
+	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
-		bo := namespaces.Pins{Table: h.Names}
+		bo := namespaces.Pins{Table: h.engine.Names}
 		defer bo.Release()
-		return h.serve(t.Context(), &q, &bo, h.DeadlineOf(&q, h.Clock.Read()))
+		return h.serve(t.Context(), &q, &bo, h.engine.DeadlineOf(&q, h.engine.Clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.Node.Holds(h.Hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.Holds(h.engine.Hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
@@ -165,11 +165,11 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	a := startHostWith(t, cfg, "a")
 	cfg.Socket = ""
-	o := startHostWith(t, cfg, "b", a.Node.GossipAddress())
+	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.Node.Holds(o.Hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.engine.Node.Holds(o.engine.Hash(defaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}
@@ -211,5 +211,5 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if busy.Load() == 0 || busy.Load() == n {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
-	soon(t, "all to come back", func() bool { return a.Budget.Stats().Total() == 0 })
+	soon(t, "all to come back", func() bool { return a.engine.Budget.Stats().Total() == 0 })
 }

@@ -33,7 +33,7 @@ import (
 
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
-	engine.Engine
+	engine        engine.Engine
 	cfg           Config
 	keys          keys
 	server        *rpc.Server // of the socket
@@ -74,35 +74,35 @@ func New(cfg Config) (*Sidecar, error) {
 	hlc := kv.NewHLC(binary.BigEndian.Uint16(tag[:]))
 	s := &Sidecar{
 		cfg: cfg,
-		Engine: engine.Engine{
+		engine: engine.Engine{
 			Config: engine.Config{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
 			Clock:  cfg.Clock, HLC: hlc, Self: []byte(cfg.Node), Calls: engine.Calls{M: map[kv.Hash]*engine.Call{}},
 		},
 		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
 		ready: make(chan struct{}),
 	}
-	if s.Access, err = cfg.rules(); err != nil {
+	if s.engine.Access, err = cfg.rules(); err != nil {
 		return nil, err
 	}
 	s.files = shareFiles(&cfg, fileLimit())
-	s.Shares = newPlaces(&cfg)
-	s.Budget = rpc.NewBudget(int64(cfg.BufferSize))
-	s.Watches.Answers = make(chan struct{}, engine.WatchedAtOnce)
-	s.Watches.Ctx, s.Watches.Stop = context.WithCancel(context.Background())
+	s.engine.Shares = newPlaces(&cfg)
+	s.engine.Budget = rpc.NewBudget(int64(cfg.BufferSize))
+	s.engine.Watches.Answers = make(chan struct{}, engine.WatchedAtOnce)
+	s.engine.Watches.Ctx, s.engine.Watches.Stop = context.WithCancel(context.Background())
 	if err := s.keys.open(&s.cfg); err != nil {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.seed()
-	s.Engine.Config.Seed = s.cfg.seed
+	s.engine.Config.Seed = s.cfg.seed
 	if err := s.newTiers(); err != nil {
 		return nil, err
 	}
-	s.keys.renew = s.Node.Renew
+	s.keys.renew = s.engine.Node.Renew
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: s.files.apps,
 		NewRate:  rpc.PerProcessor(newConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
-		Budget:   s.Budget,
+		Budget:   s.engine.Budget,
 	}, cfg.Log, s.newSession)
 	s.newMetrics()
 	return s, nil
@@ -115,47 +115,47 @@ const newConnections = 250
 // newTiers makes what holds entries, and what says which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
-	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.HLC, Changed: s.Changed, Overdue: s.OverdueHere}
-	if s.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
+	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC, Changed: s.engine.Changed, Overdue: s.engine.OverdueHere}
+	if s.engine.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
-	if s.Leases, err = loader.NewLeases(loader.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
+	if s.engine.Leases, err = loader.NewLeases(loader.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
 		return err
 	}
 	if cfg.Bind != "" { // copies of keys may be about
-		if s.Log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
+		if s.engine.Log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
 			return err
 		}
-		if s.L1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
+		if s.engine.L1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
 			return err
 		}
 	}
-	if s.Store, err = segment.New(sc); err != nil {
+	if s.engine.Store, err = segment.New(sc); err != nil {
 		return err
 	}
-	if s.Holds.Keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
+	if s.engine.Holds.Keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
 		return err
 	}
-	if s.Names, err = namespaces.New(cfg.namespaces(), s.Access, s.Store, s.Ledger, s.CaughtUp); err != nil {
+	if s.engine.Names, err = namespaces.New(cfg.namespaces(), s.engine.Access, s.engine.Store, s.engine.Ledger, s.engine.CaughtUp); err != nil {
 		return err
 	}
-	s.Names.Leases, s.Names.Detach, s.Names.Flushes = s.Leases, s.DetachSlot, s.Shares.Join("other hosts")
-	s.Handoff = handoff.New(handoff.Config{Store: s.Store, Ledger: s.Ledger, Names: s.Names, Clock: s.Clock, Log: cfg.Log, Host: &s.Engine})
+	s.engine.Names.Leases, s.engine.Names.Detach, s.engine.Names.Flushes = s.engine.Leases, s.engine.DetachSlot, s.engine.Shares.Join("other hosts")
+	s.engine.Handoff = handoff.New(handoff.Config{Store: s.engine.Store, Ledger: s.engine.Ledger, Names: s.engine.Names, Clock: s.engine.Clock, Log: cfg.Log, Host: &s.engine})
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers
-	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = engine.NewEpoch(s.Clock.Read().Wall), s.HLC, s.tiers(), s.Log
+	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = engine.NewEpoch(s.engine.Clock.Read().Wall), s.engine.HLC, s.tiers(), s.engine.Log
 	if s.keys.set.Load() != nil {
 		cc.Keys, cc.Credentials = s.keys.gossip, s.keys.peer.Load
 		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
-	cc.Budget = s.Budget
-	s.Node, err = cluster.New(cc)
-	s.Handoff.Node = s.Node
+	cc.Budget = s.engine.Budget
+	s.engine.Node, err = cluster.New(cc)
+	s.engine.Handoff.Node = s.engine.Node
 	return err
 }
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
-func (s *Sidecar) tiers() engine.Tiers { return s.Engine.Tiers(s.newPeerSession) }
+func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.newPeerSession) }
 
 // Ready is closed once the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
@@ -178,20 +178,20 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.closed = true // no call begins
 	s.use.Unlock()
 	s.inUse.Wait()
-	s.Leases.Close()
-	s.Names.Close()
-	if n := s.Names.Unsettled(); n > 0 {
+	s.engine.Leases.Close()
+	s.engine.Names.Close()
+	if n := s.engine.Names.Unsettled(); n > 0 {
 		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: old values may live there until their TTL ends", "writes", n)
 	}
-	if s.L1 != nil {
-		s.L1.Close()
+	if s.engine.L1 != nil {
+		s.engine.L1.Close()
 	}
-	return errors.Join(err, s.Store.Close())
+	return errors.Join(err, s.engine.Store.Close())
 }
 
 func (s *Sidecar) run(ctx context.Context) error {
 	s.ending = ctx.Done()
-	if err := s.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
+	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
 		return err
 	}
 	var listener *unixsock.Listener
@@ -219,40 +219,40 @@ func (s *Sidecar) run(ctx context.Context) error {
 	middle, stopMiddle := context.WithCancel(base)
 	defer stopMiddle()
 	back, below := errgroup.WithContext(below)
-	back.Go(func() error { return s.Store.Run(below, s.Clock) })
+	back.Go(func() error { return s.engine.Store.Run(below, s.engine.Clock) })
 	if pages != nil {
 		back.Go(func() error { return pages.Run(below) })
 	}
 	if s.cfg.ClusterKeyFile != "" {
 		back.Go(func() error { s.keys.run(below); return nil })
 	}
-	if s.cfg.AdaptiveWeight && !s.Node.Alone() {
+	if s.cfg.AdaptiveWeight && !s.engine.Node.Alone() {
 		back.Go(func() error { s.adapt(below); return nil })
 	}
-	if !s.Node.Alone() {
-		back.Go(func() error { s.Handoff.Run(below); return nil })
+	if !s.engine.Node.Alone() {
+		back.Go(func() error { s.engine.Handoff.Run(below); return nil })
 	}
-	for _, k := range s.Names.KeyFilters {
+	for _, k := range s.engine.Names.KeyFilters {
 		if k != nil {
 			back.Go(func() error { k.Builder.Run(below); return nil })
 		}
 	}
 	warm := ctx // which ends first
-	for _, ns := range s.Names.All() {
+	for _, ns := range s.engine.Names.All() {
 		if ns.Warming != nil {
-			back.Go(func() error { s.Warm(warm, ns); return nil })
+			back.Go(func() error { s.engine.Warm(warm, ns); return nil })
 		}
 	}
 	cluster, middle := errgroup.WithContext(middle)
-	cluster.Go(func() error { return s.Node.Run(middle) })
+	cluster.Go(func() error { return s.engine.Node.Run(middle) })
 	select { // a port that is taken is said before anything else is
-	case <-s.Node.Listening():
+	case <-s.engine.Node.Listening():
 	case <-middle.Done():
 	}
 	front, ctx := errgroup.WithContext(ctx)
 	// What waits for others is answered before the socket goes.
-	defer context.AfterFunc(ctx, s.Watches.Stop)()
-	defer context.AfterFunc(ctx, s.Leases.Close)()
+	defer context.AfterFunc(ctx, s.engine.Watches.Stop)()
+	defer context.AfterFunc(ctx, s.engine.Leases.Close)()
 	front.Go(func() error { // a failure behind ends the front
 		select {
 		case <-below.Done():
@@ -273,7 +273,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	err = front.Wait()
 	stopMiddle()
-	late := time.AfterFunc(s.Node.LeaveTimeout()*3/4, s.Names.EndWrites) // others are told how they ended
+	late := time.AfterFunc(s.engine.Node.LeaveTimeout()*3/4, s.engine.Names.EndWrites) // others are told how they ended
 	defer late.Stop()
 	err = joined(err, cluster.Wait())
 	stopBelow()
@@ -281,7 +281,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
-	reads, writes := s.Names.Served()
+	reads, writes := s.engine.Names.Served()
 	if err != nil {
 		s.cfg.Log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
 	} else {

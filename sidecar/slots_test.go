@@ -16,13 +16,13 @@ func TestTokenHoldsItsSlot(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 2, NoSocket: true})
 	ctx := t.Context()
 	var detached []kv.NamespaceID
-	s.Names.Detach = func(id kv.NamespaceID) { detached = append(detached, id) }
+	s.engine.Names.Detach = func(id kv.NamespaceID) { detached = append(detached, id) }
 	lease := &wire.Request{Op: wire.OpLease, Namespace: b("a"), Key: b("k"), TimeoutMS: 1}
 	r := served(s, lease)
 	if r.Status != wire.Lease {
 		t.Fatalf("LEASE: %s %s", r.Status, r.Message)
 	}
-	id := s.Names.Lookup(b("a")).ID
+	id := s.engine.Names.Lookup(b("a")).ID
 	if _, err := s.Set(ctx, "b", b("k"), b("v"), SetOptions{}); err == nil || !strings.Contains(err.Error(), "max_namespaces") {
 		t.Errorf("another name in its slot: %v", err)
 	}

@@ -16,7 +16,7 @@ import (
 // after anything else has changed the key.
 func TestSoftDelete(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.Node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	ctx := t.Context()
 	ns := "default"
@@ -27,9 +27,9 @@ func TestSoftDelete(t *testing.T) {
 			q.Key, q.Keys = nil, append([][]byte{key}, also...)
 		}
 		if op == wire.OpMGet {
-			b := namespaces.Pins{Table: h.Names}
+			b := namespaces.Pins{Table: h.engine.Names}
 			defer b.Release()
-			return h.serve(ctx, q, &b, h.Clock.Read().Boot+time.Minute)
+			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}
 		r, err := h.call(ctx, q)
 		if err != nil && !errors.Is(err, ErrNotFound) {

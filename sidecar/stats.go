@@ -18,15 +18,15 @@ func (s *Sidecar) stats() wire.Stats {
 	t := wire.Stats{
 		Node:        s.cfg.Node,
 		Server:      s.cfg.Version,
-		UptimeMS:    (s.Clock.Read().Boot - s.started).Milliseconds(),
+		UptimeMS:    (s.engine.Clock.Read().Boot - s.started).Milliseconds(),
 		Connections: s.connectionStats(),
 		L1:          s.l1Stats(),
 		L2:          s.l2Stats(),
 		Cluster:     s.clusterState(),
-		Namespaces:  s.Names.Stats(),
+		Namespaces:  s.engine.Names.Stats(),
 		Leases:      s.tokenStats(),
-		Shares:      s.Shares.Stats(),
-		Overdue:     s.Counts.Overdue.Load(),
+		Shares:      s.engine.Shares.Stats(),
+		Overdue:     s.engine.Counts.Overdue.Load(),
 		Process:     processStats(),
 	}
 	t.Process.MemoryLimit = int64(limit)
@@ -34,7 +34,7 @@ func (s *Sidecar) stats() wire.Stats {
 }
 
 func (s *Sidecar) connectionStats() wire.ConnectionStats {
-	c, b := s.server.Stats(), s.Budget.Stats()
+	c, b := s.server.Stats(), s.engine.Budget.Stats()
 	return wire.ConnectionStats{
 		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
 		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
@@ -48,30 +48,30 @@ func (s *Sidecar) connectionStats() wire.ConnectionStats {
 }
 
 func (s *Sidecar) l1Stats() wire.L1Stats {
-	if s.L1 == nil {
+	if s.engine.L1 == nil {
 		return wire.L1Stats{}
 	}
-	st := s.L1.Stats()
+	st := s.engine.L1.Stats()
 	return wire.L1Stats{
 		Entries: st.Entries, Used: st.Bytes, Limit: st.Limit, Hits: st.Hits, Misses: st.Misses,
-		Refused: s.Counts.CopiesRefused.Load(),
+		Refused: s.engine.Counts.CopiesRefused.Load(),
 	}
 }
 
 func (s *Sidecar) clusterState() wire.ClusterState {
-	st := s.Node.Stats()
-	h := &s.Handoff.Counts
+	st := s.engine.Node.Stats()
+	h := &s.engine.Handoff.Counts
 	return wire.ClusterState{
 		Join: len(s.cfg.Join), Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
-		PeerReads: s.Counts.PeerReads.Load(), Joined: s.Counts.Joined.Load(), PeerErrors: s.Counts.PeerErrors.Load(),
-		Served: s.Counts.Served.Load(),
+		PeerReads: s.engine.Counts.PeerReads.Load(), Joined: s.engine.Counts.Joined.Load(), PeerErrors: s.engine.Counts.PeerErrors.Load(),
+		Served: s.engine.Counts.Served.Load(),
 		Links: wire.LinkStats{
 			Open: st.Links.Open, Ungreeted: st.Links.Ungreeted, Accepted: st.Links.Accepted, Rejected: st.Links.Rejected, Shed: st.Links.Shed,
 			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
 		},
 		Handoff: wire.HandoffStats{
-			Pulling: h.Pulling.Load(), Offering: s.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
+			Pulling: h.Pulling.Load(), Offering: s.engine.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
 			Refused: h.Refused.Load(), Fetched: h.Fetched.Load(), Given: h.Given.Load(), Bytes: h.Bytes.Load(), Failed: h.Failed.Load(),
 		},
 		Invalidations: s.invalidationStats(&st),
@@ -80,13 +80,13 @@ func (s *Sidecar) clusterState() wire.ClusterState {
 
 func (s *Sidecar) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
 	t := wire.InvalidationStats{Leases: []wire.LeaseStats{}}
-	if s.Log == nil {
+	if s.engine.Log == nil {
 		return t
 	}
-	ledger := s.Ledger.Stats()
-	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.Log.Head()), st.Applied, st.Gaps, st.Resets
+	ledger := s.engine.Ledger.Stats()
+	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.engine.Log.Head()), st.Applied, st.Gaps, st.Resets
 	t.Relayed, t.Unrelayed, t.Heard = st.Relayed, st.Unrelayed, st.Heard
-	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.Counts.Strays.Load()
+	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.engine.Counts.Strays.Load()
 	t.LagUS = st.Lag.Microseconds()
 	for _, l := range st.Leases {
 		t.Leases = append(t.Leases, wire.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
@@ -95,7 +95,7 @@ func (s *Sidecar) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
 }
 
 func (s *Sidecar) l2Stats() wire.L2Stats {
-	st := s.Store.Stats()
+	st := s.engine.Store.Stats()
 	m := st.Memory
 	return wire.L2Stats{
 		Entries: st.Entries, Overhead: math.Round(st.Overhead()*10) / 10,
@@ -112,7 +112,7 @@ func (s *Sidecar) l2Stats() wire.L2Stats {
 }
 
 func (s *Sidecar) tokenStats() wire.TokenStats {
-	l := s.Leases.Stats()
+	l := s.engine.Leases.Stats()
 	return wire.TokenStats{
 		Out: int64(l.Out), Waiting: int64(l.Waiting), Issued: int64(l.Issued), HandedOver: int64(l.HandedOver),
 		Expired: int64(l.Expired), Abandoned: int64(l.Abandoned), Filled: int64(l.Filled), NotStored: int64(l.NotStored),

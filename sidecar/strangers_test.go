@@ -90,7 +90,7 @@ func (w *world) rings(t *testing.T, what string) {
 			continue
 		}
 		var got []string
-		for _, m := range v.s.Node.View().Table.Members() {
+		for _, m := range v.s.engine.Node.View().Table.Members() {
 			got = append(got, string(m.Node))
 		}
 		if !slices.Equal(got, want) {
@@ -133,7 +133,7 @@ func TestVirtualInvented(t *testing.T) {
 			t.Errorf("more than 20 of each node")
 		}
 		for _, v := range w.nodes {
-			list := v.s.Node.Members()
+			list := v.s.engine.Node.Members()
 			if len(list) > 3+300 {
 				t.Errorf("%s lists %d members", v.name, len(list))
 			}
@@ -146,7 +146,7 @@ func TestVirtualInvented(t *testing.T) {
 		w.nodes = append(w.nodes, late)
 		late.start()
 		began = time.Now()
-		for !late.s.Node.Stats().In && time.Since(began) < 20*time.Second {
+		for !late.s.engine.Node.Stats().In && time.Since(began) < 20*time.Second {
 			time.Sleep(50 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
@@ -164,7 +164,7 @@ func TestVirtualInvented(t *testing.T) {
 			if v.s == nil {
 				continue
 			}
-			for _, m := range v.s.Node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.State == cluster.StateUnknown {
 					t.Errorf("%s lists %s", v.name, m.ID.Node)
 				}
@@ -190,11 +190,11 @@ func TestVirtualSlander(t *testing.T) {
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, i, gt.Meta(strangerIP+":21999", 1<<63, 5, true, 1<<63))}
 		}},
 		{"another address, no weight, and out", func(v *vnode, i uint32) [][]byte {
-			e := uint64(v.s.Node.Self().Epoch)
+			e := uint64(v.s.engine.Node.Self().Epoch)
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, i, gt.Meta(strangerIP+":21999", e, 0, false, 1<<63))}
 		}},
 		{"another address, for good", func(v *vnode, i uint32) [][]byte {
-			e := uint64(v.s.Node.Self().Epoch)
+			e := uint64(v.s.engine.Node.Self().Epoch)
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, most, gt.Meta(strangerIP+":21999", e, 1<<31, true, 1<<63))}
 		}},
 	} {
@@ -216,12 +216,12 @@ func TestVirtualSlander(t *testing.T) {
 					if stored := setAll(w.nodes[int(i)%3], 20, "v"); stored != 20 {
 						t.Fatalf("after %v %d of 20 are stored", time.Since(began), stored)
 					}
-					last = len(w.nodes[0].s.Node.View().Table.Members())
+					last = len(w.nodes[0].s.engine.Node.View().Table.Members())
 				}
 				w.rings(t, "meanwhile")
 				for _, v := range w.nodes {
-					for _, m := range v.s.Node.View().Table.Members() {
-						if m.Weight != w.nodes[0].s.Node.View().Table.Members()[0].Weight {
+					for _, m := range v.s.engine.Node.View().Table.Members() {
+						if m.Weight != w.nodes[0].s.engine.Node.View().Table.Members()[0].Weight {
 							t.Errorf("%s gives %s the weight %d", v.name, m.Node, m.Weight)
 						}
 					}
@@ -254,7 +254,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 		again.start()
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
-			if again.s.Node.Stats().In || again.s.Node.Held().Len() > 0 {
+			if again.s.engine.Node.Stats().In || again.s.engine.Node.Held().Len() > 0 {
 				t.Fatal("it is in, and has not heard the holder")
 			}
 		}
@@ -291,15 +291,15 @@ func TestVirtualRumourOnly(t *testing.T) {
 		detection := w.bound * 3 / 2
 		for range 4 {
 			time.Sleep(detection)
-			if v, err := w.nodes[1].s.Node.Flush(t.Context(), ""); err == nil {
+			if v, err := w.nodes[1].s.engine.Node.Flush(t.Context(), ""); err == nil {
 				t.Errorf("a flush is acknowledged, of %d, which the other has not noted", v)
 			}
 		}
-		if w.nodes[1].s.Node.Stats().In {
+		if w.nodes[1].s.engine.Node.Stats().In {
 			t.Error("it is in at once")
 		}
 		why := ""
-		for _, m := range w.nodes[1].s.Node.Members() {
+		for _, m := range w.nodes[1].s.engine.Node.Members() {
 			if m.State == cluster.StateUnknown {
 				why = string(m.ID.Node) + ": " + m.Why
 			}
@@ -309,7 +309,7 @@ func TestVirtualRumourOnly(t *testing.T) {
 		}
 		t.Log(why)
 		time.Sleep(2 * detection)
-		if !w.nodes[1].s.Node.Stats().In {
+		if !w.nodes[1].s.engine.Node.Stats().In {
 			t.Error("it waits for ever")
 		}
 		cut.Store(false)
@@ -328,7 +328,7 @@ func (w *world) two() string {
 		if v.s == nil {
 			continue
 		}
-		for p := range v.s.Node.Held().All() {
+		for p := range v.s.engine.Node.Held().All() {
 			if by[p] != "" {
 				return fmt.Sprintf("%s and %s both serve partition %d", by[p], v.name, p)
 			}
@@ -352,7 +352,7 @@ func TestVirtualSlanderAcrossACut(t *testing.T) {
 func slander(t *testing.T, another bool, bad func(format string, args ...any)) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		s, owner, count := w.stranger(), w.nodes[1], uint32(10)
-		epoch := uint64(owner.s.Node.Self().Epoch)
+		epoch := uint64(owner.s.engine.Node.Self().Epoch)
 		if another {
 			epoch = 1 << 63
 		}
@@ -372,7 +372,7 @@ func slander(t *testing.T, another bool, bad func(format string, args ...any)) {
 				}
 			}
 			for _, v := range w.nodes {
-				if list := v.s.Node.View().Table.Members(); !cut && len(list) != 3 {
+				if list := v.s.engine.Node.View().Table.Members(); !cut && len(list) != 3 {
 					bad("after the cut %s has %v in its ring", v.name, list)
 				}
 			}

@@ -148,7 +148,7 @@ func TestVirtualStutter(t *testing.T) {
 				if st.Pauses == 0 && voters == nil {
 					t.Error("no pause was found")
 				}
-				if stopped := v.s.Node.Stats().Stopped; stopped < 13*w.bound/2 {
+				if stopped := v.s.engine.Node.Stats().Stopped; stopped < 13*w.bound/2 {
 					t.Errorf("it did not run for %v", stopped)
 				}
 				time.Sleep(10 * time.Second)
@@ -216,7 +216,7 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 			w.nodes[2].kill()
 			w.stuttering(last, o, 6, func() { time.Sleep(3 * w.bound) })
 			for _, v := range []*vnode{last, o} {
-				if held := v.s.Node.Stats().Held; held > 0 {
+				if held := v.s.engine.Node.Stats().Held; held > 0 {
 					w.fail("%s holds %d partitions without a majority of the voters", v.name, held)
 				}
 			}
@@ -236,8 +236,8 @@ func TestVirtualStutterWhileHandingOver(t *testing.T) {
 			virtually(t, 4, func(w *world) {
 				v, o := w.nodes[1], w.nodes[3]
 				weight := v.s.cfg.Weight
-				w.stuttering(v, o, 4, func() { v.s.Node.SetWeight(1) })
-				w.stuttering(v, o, 4, func() { v.s.Node.SetWeight(weight) })
+				w.stuttering(v, o, 4, func() { v.s.engine.Node.SetWeight(1) })
+				w.stuttering(v, o, 4, func() { v.s.engine.Node.SetWeight(weight) })
 				time.Sleep(w.upTo(5000))
 				w.stuttering(v, o, 4, func() { v.leave() })
 				time.Sleep(w.upTo(3000))
@@ -311,13 +311,13 @@ func busyHosts(t *testing.T, bound, gap time.Duration, hosts int) {
 		time.Sleep(30 * time.Millisecond)
 	}
 	for _, v := range w.nodes {
-		if st := v.s.Node.Stats(); st.Pauses > 0 || v.i < hosts && gap > bound/8 && st.Stopped < 20*gap {
+		if st := v.s.engine.Node.Stats(); st.Pauses > 0 || v.i < hosts && gap > bound/8 && st.Stopped < 20*gap {
 			t.Errorf("%s: %d pauses, %d endings, %v in which it did not run", v.name, st.Pauses, st.Ended, st.Stopped)
 		}
 	}
 	ended := func() (n int64) {
 		for _, v := range w.nodes {
-			n += v.s.Node.Stats().Ended
+			n += v.s.engine.Node.Stats().Ended
 		}
 		return n
 	}

@@ -163,12 +163,12 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 			v.leave()
 		case op == 3:
 			weight := v.s.cfg.Weight
-			v.s.Node.SetWeight(1)
+			v.s.engine.Node.SetWeight(1)
 			if o != v {
 				w.net.Cut(v.ip, o.ip)
 			}
 			time.Sleep(w.upTo(2000))
-			v.s.Node.SetWeight(weight)
+			v.s.engine.Node.SetWeight(weight)
 			w.net.Heal()
 		default:
 			v.pause(w.upTo(9000))
@@ -210,7 +210,7 @@ func (w *world) lastWrites(s *store, quiet func(now bool)) {
 		v := w.nodes[w.rnd.IntN(len(w.nodes))]
 		time.Sleep(time.Second)
 		weight := v.s.cfg.Weight
-		v.s.Node.SetWeight(1)
+		v.s.engine.Node.SetWeight(1)
 		time.Sleep(w.upTo(300))
 		stop()
 		wg.Wait()
@@ -220,7 +220,7 @@ func (w *world) lastWrites(s *store, quiet func(now bool)) {
 			w.settled(s, string(k.name), w.fail)
 		}
 		quiet(false)
-		v.s.Node.SetWeight(weight)
+		v.s.engine.Node.SetWeight(weight)
 		time.Sleep(2 * time.Second)
 	}
 }

@@ -104,12 +104,12 @@ func TestOverdueFillKeepsToken(t *testing.T) {
 // FILL's, and is not given back before it.
 func TestFillAtTheEnd(t *testing.T) {
 	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
-	o := startHost(t, "b", a.Node.GossipAddress())
+	o := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	view := dial(t, a.Sidecar)
 	for i := range 50 {
 		key := fmt.Sprint("k", i)
-		if o.Node.Holds(o.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
+		if o.engine.Node.Holds(o.engine.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
 			continue
 		}
 		c := dial(t, a.Sidecar)
@@ -131,11 +131,11 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 	cfg.Socket = filepath.Join(t.TempDir(), "a")
 	a := startHostWith(t, cfg, "a")
 	cfg.Socket = filepath.Join(t.TempDir(), "b")
-	o := startHostWith(t, cfg, "b", a.Node.GossipAddress())
+	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	var keys []string
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Sprint("k", i); o.Node.Holds(o.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
+		if k := fmt.Sprint("k", i); o.engine.Node.Holds(o.engine.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}
@@ -153,7 +153,7 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 			}
 		}
 	}
-	until("they do not wait", func() bool { return o.Leases.Stats().Waiting == 2 })
+	until("they do not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	dead.nc.Close()
 	abandon := func(i int) {
 		t.Helper()
@@ -163,10 +163,10 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 		}
 	}
 	abandon(0) // its answer finds that nobody is there
-	until("its token is not given back", func() bool { return o.Leases.Stats().Out == 1 })
+	until("its token is not given back", func() bool { return o.engine.Leases.Stats().Out == 1 })
 	time.Sleep(100 * time.Millisecond)
 	live.send(leaseOf(keys[1], 20*time.Second))
-	until("the next one does not wait", func() bool { return o.Leases.Stats().Waiting == 2 })
+	until("the next one does not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	abandon(1)
 	if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("the next in line: %s %s, want a token", r.Status, r.Message)

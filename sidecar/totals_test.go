@@ -198,10 +198,10 @@ func (w *world) atRest(within time.Duration) {
 		moving := 0
 		for _, v := range w.nodes {
 			if v.s != nil {
-				if !v.s.Node.Stats().In {
+				if !v.s.engine.Node.Stats().In {
 					moving++
 				}
-				moving += int(v.s.Handoff.Counts.Pulling.Load()) + v.s.Handoff.Offering()
+				moving += int(v.s.engine.Handoff.Counts.Pulling.Load()) + v.s.engine.Handoff.Offering()
 			}
 		}
 		if moving == 0 {
@@ -240,7 +240,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 				time.Sleep(holding.Margin(2*w.bound) + w.bound/2)
 			}
 			if w.rnd.IntN(3) == 0 {
-				v.s.Node.SetWeight(uint32(1 + w.rnd.IntN(100)))
+				v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(100)))
 				continue
 			}
 			v.leave()

@@ -18,7 +18,7 @@ var errReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: us
 // verify answers VERIFY.
 func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	duration := time.Duration(q.WaitMS) * time.Millisecond
-	if left := deadline - s.Clock.Read().Boot; duration+verify.ProbeTimeout > left {
+	if left := deadline - s.engine.Clock.Read().Boot; duration+verify.ProbeTimeout > left {
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "a check of %v takes up to %v longer: give a timeout_ms above that, it is %d", duration, verify.ProbeTimeout, q.TimeoutMS))
 	}
 	if !s.verifying.CompareAndSwap(false, true) {
@@ -39,13 +39,13 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 
 // newCheck prepares a check of the cluster as it is now.
 func (s *Sidecar) newCheck() *verify.Check {
-	view := s.Node.View()
+	view := s.engine.Node.View()
 	return verify.New(verify.Config{
-		Self: s.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.Node.Members(),
-		Now: func() time.Duration { return s.Clock.Read().Boot },
+		Self: s.engine.Node.Self(), Bound: s.cfg.MaxStaleness, Members: s.engine.Node.Members(),
+		Now: func() time.Duration { return s.engine.Clock.Read().Boot },
 		Ask: s.ask, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
-			o := view.Owner(s.Hash([]byte(verify.Namespace), key).Partition())
+			o := view.Owner(s.engine.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
 				return id, false
 			}
@@ -56,7 +56,7 @@ func (s *Sidecar) newCheck() *verify.Check {
 
 // probe asks a host to read.
 func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire.Probed, err error) {
-	if id == s.Node.Self() {
+	if id == s.engine.Node.Self() {
 		return s.probed(p), nil
 	}
 	body, err := wire.MarshalBody(p)
@@ -65,7 +65,7 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 	}
 	var got peer.Answer
 	defer got.Release()
-	if err = s.Node.Do(ctx, id, verify.ProbeTimeout, &wire.Request{Op: wire.OpProbe, Body: body}, &got); err == nil {
+	if err = s.engine.Node.Do(ctx, id, verify.ProbeTimeout, &wire.Request{Op: wire.OpProbe, Body: body}, &got); err == nil {
 		err = got.Err()
 	}
 	if err == nil {

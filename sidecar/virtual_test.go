@@ -242,7 +242,7 @@ func (v *vnode) kill() {
 
 // note keeps the counts of a process.
 func (w *world) note(s *Sidecar) {
-	st, n := s.clusterState(), s.Node.Stats() // which wait for who may wait for us
+	st, n := s.clusterState(), s.engine.Node.Stats() // which wait for who may wait for us
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen["pauses"] += st.Pauses
@@ -250,12 +250,12 @@ func (w *world) note(s *Sidecar) {
 	w.seen["joined"] += st.Joined
 	w.seen["handed over"] += st.Handoff.Admitted
 	w.seen["l1 hits"] += s.l1Stats().Hits
-	w.seen["refused fills"] += s.Counts.FillsRefused.Load()
+	w.seen["refused fills"] += s.engine.Counts.FillsRefused.Load()
 	w.seen["takeovers"] += n.Begun
 	w.seen["resets"] += n.Resets
 	w.seen["relayed events"] += n.Heard
-	w.seen["refused copies"] += s.Counts.CopiesRefused.Load()
-	if l := s.Names.Lookup(defaultNamespace).LoadStats(); l.Origin != "" {
+	w.seen["refused copies"] += s.engine.Counts.CopiesRefused.Load()
+	if l := s.engine.Names.Lookup(defaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads
 		w.seen["loads detached"] += l.Detached
 		w.seen["loads shared"] += l.Collapsed
@@ -332,7 +332,7 @@ func (w *world) agreed(within time.Duration) {
 		held, up := 0, 0
 		for _, v := range w.nodes {
 			if v.s != nil {
-				held += v.s.Node.Stats().Held
+				held += v.s.engine.Node.Stats().Held
 				up++
 			}
 		}
@@ -342,7 +342,7 @@ func (w *world) agreed(within time.Duration) {
 		if time.Since(began) > within {
 			for _, v := range w.nodes {
 				if v.s != nil {
-					w.t.Logf("%s: %+v %+v", v.name, v.s.Node.Stats(), v.s.Node.Members())
+					w.t.Logf("%s: %+v %+v", v.name, v.s.engine.Node.Stats(), v.s.engine.Node.Members())
 				}
 			}
 			w.t.Fatalf("seed %d: %d of %d partitions are held by %d nodes after %v", w.seed, held, kv.Partitions, up, within)

@@ -177,7 +177,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					}
 				} else {
 					version := func() kv.Version {
-						info, _ := v.s.Store.Peek(v.s.Names.Lookup(defaultNamespace).Key(key), 0)
+						info, _ := v.s.engine.Store.Peek(v.s.engine.Names.Lookup(defaultNamespace).Key(key), 0)
 						return info.Version
 					}
 					before := version()

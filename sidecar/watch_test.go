@@ -79,7 +79,7 @@ func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
 	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.Hash(defaultNamespace, b(key)) }
+	hash := func(key string) kv.Hash { return s.engine.Hash(defaultNamespace, b(key)) }
 	var want []seen
 	change := func(key string, q wire.Request) {
 		t.Helper()
@@ -157,22 +157,22 @@ func TestWatchResets(t *testing.T) {
 	}
 	epoch := w.Epoch
 	for range engine.WatchEvents {
-		s.Note(1, 1)
+		s.engine.Note(1, 1)
 	}
 	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
 		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
 	}
 	// Nobody asks while the log fills: nothing is kept for them any more.
 	for range engine.WatchEvents + 1 {
-		s.Note(1, 1)
+		s.engine.Note(1, 1)
 	}
-	if s.Watches.Stream.Load() != nil {
+	if s.engine.Watches.Stream.Load() != nil {
 		t.Errorf("a stream that nobody can follow goes on")
 	}
 	if a := w.next(); !a.Reset || a.Epoch == epoch {
 		t.Errorf("got %+v, want a reset of another stream", a)
 	}
-	s.Note(1, 1)
+	s.engine.Note(1, 1)
 	if a := w.next(); a.Reset || a.Events.Len() != 1 {
 		t.Errorf("got %+v, want the next event", a)
 	}
@@ -188,7 +188,7 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 	const n = 2000
 	for range n {
-		s.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+		s.engine.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
 	}
 	got := 0
 	for got < n {
@@ -224,12 +224,12 @@ func TestWatchesAreBounded(t *testing.T) {
 	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
 		t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 	}
-	s.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
+	s.engine.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
 	other := dial(t, s)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
 		t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 	}
-	s.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
+	s.engine.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 		t.Errorf("with room again: %s %s", r.Status, r.Message)
 	}
@@ -243,7 +243,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
-	if n := s.Shares.Used(places.Watches); n != 0 {
+	if n := s.engine.Shares.Used(places.Watches); n != 0 {
 		t.Errorf("%d requests wait", n)
 	}
 }
@@ -251,7 +251,7 @@ func TestWatchesAreBounded(t *testing.T) {
 // askOf asks a process of a world as an app on its host does.
 func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
 	return func(q *wire.Request) wire.Reply {
-		return s.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
+		return s.engine.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
 	}
 }
 
@@ -275,7 +275,7 @@ func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 func ownedBy(v, by *vnode) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
-		if o := v.s.Node.View().Owner(p); o != nil && string(o.Node) == by.name {
+		if o := v.s.engine.Node.View().Owner(p); o != nil && string(o.Node) == by.name {
 			set.Add(p)
 		}
 	}
@@ -309,7 +309,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		of := ownedBy(a, b)
 		w.net.Cut(a.ip, b.ip)
 		time.Sleep(w.bound + w.bound/4)
-		a.s.Note(h, 1) // there is more in the stream
+		a.s.engine.Note(h, 1) // there is more in the stream
 		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
 			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -332,7 +332,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		// A ring without one of its members.
 		c := w.nodes[2]
 		of = ownedBy(a, c)
-		old := a.s.Node.View()
+		old := a.s.engine.Node.View()
 		c.leave()
 		time.Sleep(time.Second)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
@@ -340,7 +340,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		}
 		// Also where nobody has said that it gave them up.
 		f.next()
-		a.s.Watches.Stream.Load().View.Store(old)
+		a.s.engine.Watches.Stream.Load().View.Store(old)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner by the ring, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -371,24 +371,24 @@ func TestVirtualVouch(t *testing.T) {
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
-			bo := namespaces.Pins{Table: a.s.Names}
+			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
-			now := a.s.Clock.Read()
-			r := a.s.Execute(q, &bo, now, 0)
+			now := a.s.engine.Clock.Read()
+			r := a.s.engine.Execute(q, &bo, now, 0)
 			if r.Status == wire.Moved {
 				bo.Release()
 				if !app {
-					return a.s.ServeHere(ctx, q, &bo, a.s.DeadlineOf(q, now))
+					return a.s.engine.ServeHere(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 				}
-				r = a.s.serve(ctx, q, &bo, a.s.DeadlineOf(q, now))
+				r = a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 			}
 			return r
 		}
 		first := get(true)
-		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.Node.Self().Epoch) {
+		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.engine.Node.Self().Epoch) {
 			t.Errorf("from the owner: %+v", first)
 		}
-		a.s.L1.Wait()
+		a.s.engine.L1.Wait()
 		second := get(true)
 		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
 			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)

@@ -33,18 +33,18 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
 			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
-			bo := namespaces.Pins{Table: a.s.Names}
+			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
-			now := a.s.Clock.Read()
-			if r := a.s.Execute(q, &bo, now, 0); r.Status != wire.Moved {
+			now := a.s.engine.Clock.Read()
+			if r := a.s.engine.Execute(q, &bo, now, 0); r.Status != wire.Moved {
 				return r
 			}
 			bo.Release()
-			return a.s.serve(ctx, q, &bo, a.s.DeadlineOf(q, now))
+			return a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 		}
 		time.Sleep(time.Second)
 		get()
-		a.s.L1.Wait()
+		a.s.engine.L1.Wait()
 		f.next()
 		if r := get(); !r.Vouched || r.Source != wire.SourceL1 {
 			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
@@ -103,39 +103,39 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		if _, err := a.s.Get(context.Background(), "default", key); err != nil {
 			t.Fatal(err)
 		}
-		a.s.L1.Wait()
-		ns := a.s.Names.Lookup(defaultNamespace)
-		cp, ok := a.s.L1.Get(ns.Key(key))
+		a.s.engine.L1.Wait()
+		ns := a.s.engine.Names.Lookup(defaultNamespace)
+		cp, ok := a.s.engine.L1.Get(ns.Key(key))
 		if !ok {
 			t.Fatal("there is no copy")
 		}
-		now := a.s.Clock.Read()
+		now := a.s.engine.Clock.Read()
 		var r wire.Reply
-		if !a.s.Vouch(cp, now, &r) {
+		if !a.s.engine.Vouch(cp, now, &r) {
 			t.Errorf("a copy that may be served is not vouched for")
 		}
 		late := now
 		late.Boot += w.bound
-		if a.s.Vouch(cp, late, &wire.Reply{}) {
+		if a.s.engine.Vouch(cp, late, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for without a lease")
 		}
 		other := *cp
 		other.Owner = &kv.Process{Node: "b", Epoch: 1}
-		if a.s.Vouch(&other, now, &wire.Reply{}) {
+		if a.s.engine.Vouch(&other, now, &wire.Reply{}) {
 			t.Errorf("a copy of another process is vouched for")
 		}
-		stream := a.s.Watches.Open(&a.s.Engine)
-		another := *a.s.Node.View()
+		stream := a.s.engine.Watches.Open(&a.s.engine)
+		another := *a.s.engine.Node.View()
 		stream.View.Store(&another)
-		if a.s.Vouch(cp, now, &wire.Reply{}) {
+		if a.s.engine.Vouch(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
 		}
-		stream.TellLost(&a.s.Engine)
-		if !a.s.Vouch(cp, now, &wire.Reply{}) {
+		stream.TellLost(&a.s.engine)
+		if !a.s.engine.Vouch(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
 		}
-		a.s.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
-		if a.s.Vouch(cp, now, &wire.Reply{}) {
+		a.s.engine.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
+		if a.s.engine.Vouch(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy that is outdated is vouched for")
 		}
 		for _, v := range w.nodes {

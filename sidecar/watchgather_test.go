@@ -19,7 +19,7 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 		s := w.nodes[0].s
 		q := &wire.Request{Op: wire.OpWatch, Namespace: defaultNamespace, Options: wire.All}
 		var a wire.Watched
-		r := s.Watched(q, 0, tellAll)
+		r := s.engine.Watched(q, 0, tellAll)
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}
@@ -41,12 +41,12 @@ func TestVirtualWatchesGather(t *testing.T) {
 			for range n {
 				own := *q
 				go func() {
-					s.Watched(&own, time.Minute, tellAll)
+					s.engine.Watched(&own, time.Minute, tellAll)
 					took <- time.Since(begun)
 				}()
 			}
 			time.Sleep(2 * time.Millisecond)
-			s.Note(kv.Hash(7), 1)
+			s.engine.Note(kv.Hash(7), 1)
 			want := 2 * time.Millisecond
 			if n > 1 {
 				want += time.Duration(n) * engine.GatherForEach
@@ -63,14 +63,14 @@ func TestVirtualWatchesGather(t *testing.T) {
 // So many answers are made at a time, and no more: the others wait for a place.
 func TestVirtualWatchesAtOnce(t *testing.T) {
 	inStream(t, func(s *Sidecar, q *wire.Request) {
-		if n := cap(s.Watches.Answers); n != engine.WatchedAtOnce {
+		if n := cap(s.engine.Watches.Answers); n != engine.WatchedAtOnce {
 			t.Errorf("%d answers are made at a time, want %d", n, engine.WatchedAtOnce)
 		}
 		for range engine.WatchedAtOnce {
-			s.Watches.Answers <- struct{}{}
+			s.engine.Watches.Answers <- struct{}{}
 		}
 		told := make(chan struct{})
-		go func() { s.Watched(q, 0, tellAll); close(told) }()
+		go func() { s.engine.Watched(q, 0, tellAll); close(told) }()
 		synctest.Wait()
 		select {
 		case <-told:
@@ -78,10 +78,10 @@ func TestVirtualWatchesAtOnce(t *testing.T) {
 		default:
 		}
 		for range engine.WatchedAtOnce {
-			<-s.Watches.Answers
+			<-s.engine.Watches.Answers
 		}
 		<-told
-		if n := len(s.Watches.Answers); n != 0 {
+		if n := len(s.engine.Watches.Answers); n != 0 {
 			t.Errorf("%d places are kept", n)
 		}
 	})

@@ -12,14 +12,14 @@ import (
 // it names that one in the request, as its connection's own or in words.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
 	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
-	c := &session{core: &s.Engine, by: s.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), names: namespaces.Pins{Table: s.Names}, work: new(work)}
+	c := &session{core: &s.engine, by: s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), names: namespaces.Pins{Table: s.engine.Names}, work: new(work)}
 	q := &wire.Request{Op: wire.OpWatch, Namespace: b("theirs"), Options: wire.All}
 	c.req = q
 	if err := c.refusal(); err != nil {
 		t.Fatal(err)
 	}
 	next := func() (a wire.Watched) {
-		r := s.Watched(q, 0, c.by.MayRead())
+		r := s.engine.Watched(q, 0, c.by.MayRead())
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}
