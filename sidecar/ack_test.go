@@ -18,7 +18,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return &session{s: s, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow}, nil
+		return &session{d: s.doors, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow}, nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {

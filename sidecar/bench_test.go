@@ -41,7 +41,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.engine.Store.Close() })
-	h := &session{s: s, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, hello: true}
+	h := &session{d: s.doors, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, hello: true}
 	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte

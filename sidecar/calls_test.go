@@ -106,7 +106,7 @@ func TestWants(t *testing.T) {
 	s := start(t, Config{})
 	conns := make(chan *rpc.Conn, 1)
 	c := dialHandler(t, s, func() rpc.Handler {
-		return &caught{s.newPeerSession(kv.Process{Node: "other", Epoch: 1}), conns}
+		return &caught{s.doors.peer(kv.Process{Node: "other", Epoch: 1}), conns}
 	})
 	c.call(&wire.Request{Op: wire.OpPing})
 	conn := <-conns

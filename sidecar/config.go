@@ -155,7 +155,7 @@ type Config struct {
 
 // Defaults, and the bounds of what is configured.
 const (
-	DefaultNamespace  = "default"
+	DefaultNamespace  = namespaces.Default
 	DefaultL1Size     = 64 << 20
 	DefaultL2Size     = 256 << 20
 	DefaultTimeout    = time.Second

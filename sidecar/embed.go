@@ -10,6 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -142,8 +143,8 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
 		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
 	}
-	if reserved(q.Namespace) {
-		return r, errReserved
+	if verify.Reserved(q.Namespace) {
+		return r, verify.ErrReserved
 	}
 	return s.ask(ctx, q)
 }

@@ -116,7 +116,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 // dialAsHost returns a connection of another host.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
-	return dialHandler(t, s, func() rpc.Handler { return s.newPeerSession(kv.Process{Node: "other", Epoch: 1}) })
+	return dialHandler(t, s, func() rpc.Handler { return s.doors.peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
 // dialHandler returns a connection to a server of a sidecar's handler.

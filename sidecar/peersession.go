@@ -10,14 +10,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// newPeerSession makes what serves another sidecar's requests: the session of
+// peer makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
-func (s *Sidecar) newPeerSession(from kv.Process) rpc.Handler {
-	m := s.engine.Shares.Join("node " + string(from.Node))
+func (d *doors) peer(from kv.Process) rpc.Handler {
+	m := d.engine.Shares.Join("node " + string(from.Node))
 	return &session{
-		s: s, core: &s.engine, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names, Member: m}, slow: s.engine.ServeHere,
-		tally: tally{served: &s.engine.Counts.Served},
+		d: d, core: d.engine, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: d.engine.Names, Member: m}, slow: d.engine.ServeHere,
+		tally: tally{served: &d.engine.Counts.Served},
 	}
 }
 
@@ -53,7 +53,7 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.s.probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.d.host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return

@@ -111,7 +111,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 		_ = s.Run(ctx)
 	})
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	return &session{s: s, core: &s.engine, by: s.engine.Access.Caller(peer), names: namespaces.Pins{Table: s.engine.Names}, work: new(work)}
+	return &session{d: s.doors, core: &s.engine, by: s.engine.Access.Caller(peer), names: namespaces.Pins{Table: s.engine.Names}, work: new(work)}
 }
 
 // What a connection may do follows its namespace, its rules and the token that it has shown

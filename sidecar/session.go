@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -24,7 +25,7 @@ import (
 // session serves one connection on the socket. All of it belongs to the
 // connection's reader.
 type session struct {
-	s       *Sidecar
+	d       *doors
 	core    *engine.Engine
 	from    kv.Process    // another sidecar; none is an app
 	who     []any         // is at the other end, for the log
@@ -63,17 +64,41 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
+// doors make the sessions of a host.
+type doors struct {
+	engine    *engine.Engine
+	host      doorHost
+	version   string            // of the program, for HELLO
+	bootClock string            // the boot clock's name; "" is none that apps could read
+	limits    func() rpc.Limits // of the socket
+}
+
+// doorHost is the sidecar, as its sessions see it.
+type doorHost interface {
+	// Stats returns what STATS answers.
+	Stats() wire.Stats
+	// Serve answers a request wherever its keys are. Pins are released while it waits.
+	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
+	// Probed reads for another host's VERIFY.
+	Probed(p *wire.Probe) wire.Probed
+	// Enter keeps the store until leave is called; false says that it has gone.
+	Enter() (leave func(), ok bool)
+	// Batch is told how long a batch took, of one in so many.
+	Batch(took time.Duration)
+}
+
+// app makes the session of an app's connection.
+func (d *doors) app(nc net.Conn) (rpc.Handler, error) {
 	who, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
 	}
 	c := &session{
-		s: s, core: &s.engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
-		by: s.engine.Access.Caller(who),
-		ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow, process: fmt.Sprint("pid ", who.PID),
+		d: d, core: d.engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
+		by: d.engine.Access.Caller(who),
+		ns: defaultNamespace, names: namespaces.Pins{Table: d.engine.Names}, slow: d.host.Serve, process: fmt.Sprint("pid ", who.PID),
 	}
-	c.member = s.engine.Shares.Join(places.UserOwner(who.UID))
+	c.member = d.engine.Shares.Join(places.UserOwner(who.UID))
 	c.names.Member = c.member
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()
@@ -83,7 +108,7 @@ func (s *Sidecar) newSession(nc net.Conn) (rpc.Handler, error) {
 	return c, nil
 }
 
-var defaultNamespace = []byte(DefaultNamespace)
+var defaultNamespace = []byte(namespaces.Default)
 
 // log writes a line with who is at the other end.
 func (c *session) log(level slog.Level, msg string, args ...any) {
@@ -107,8 +132,7 @@ func (c *session) Served() {
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
 		took := c.core.Clock.Read().Boot - c.now.Boot
-		c.s.batchDuration.Observe(took.Seconds())
-		c.s.batches.add(took)
+		c.d.host.Batch(took)
 	}
 }
 
@@ -217,8 +241,8 @@ func (c *session) serve(conn *rpc.Conn) {
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
 		return
 	}
-	if q.App && reserved(q.Namespace) {
-		c.answerError(conn, errReserved)
+	if q.App && verify.Reserved(q.Namespace) {
+		c.answerError(conn, verify.ErrReserved)
 		return
 	}
 	if q.App {
@@ -246,7 +270,7 @@ func (c *session) serve(conn *rpc.Conn) {
 			c.later(conn)
 			return
 		}
-		c.reply = wire.BodyReply(c.s.stats())
+		c.reply = wire.BodyReply(c.d.host.Stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
@@ -430,15 +454,15 @@ func (c *session) welcome() wire.Reply {
 	}
 	c.hello = true
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
-	l := c.s.server.Limits()
+	l := c.d.limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.core.Config.Node, Server: c.s.cfg.Version, Features: engine.Features,
+		Version: wire.Version, Node: c.core.Config.Node, Server: c.d.version, Features: engine.Features,
 		Limits: wire.Limits{
 			Key: kv.MaxKeyLen, Value: c.core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
 			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.Config.RequestTimeout.Milliseconds(),
 		},
 		Epoch: uint64(c.core.Node.Self().Epoch),
 		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.Config.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.s.bootClock, NowNS: uint64(c.core.Clock.Read().Boot)},
+		Boot:  wire.BootClock{ID: c.d.bootClock, NowNS: uint64(c.core.Clock.Read().Boot)},
 	})
 }

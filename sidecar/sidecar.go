@@ -41,7 +41,7 @@ type Sidecar struct {
 	batchDuration prometheus.Histogram
 	batches       meanTime      // of batches, since it was last asked for
 	started       time.Duration // on the boot clock
-	bootClock     string        // its name; "" is none that apps could read
+	doors         *doors
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 	socket        socketState
@@ -78,8 +78,12 @@ func New(cfg Config) (*Sidecar, error) {
 			Config: engine.Config{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
 			Clock:  cfg.Clock, HLC: hlc, Self: []byte(cfg.Node), Calls: engine.Calls{M: map[kv.Hash]*engine.Call{}},
 		},
-		started: cfg.Clock.Read().Boot, bootClock: kv.BootClockID(),
-		ready: make(chan struct{}),
+		started: cfg.Clock.Read().Boot,
+		ready:   make(chan struct{}),
+	}
+	s.doors = &doors{
+		engine: &s.engine, host: thisHost{s}, version: cfg.Version, bootClock: kv.BootClockID(),
+		limits: func() rpc.Limits { return s.server.Limits() },
 	}
 	if s.engine.Access, err = cfg.rules(); err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func New(cfg Config) (*Sidecar, error) {
 		NewRate:  rpc.PerProcessor(newConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
-	}, cfg.Log, s.newSession)
+	}, cfg.Log, s.doors.app)
 	s.newMetrics()
 	return s, nil
 }
@@ -155,7 +159,7 @@ func (s *Sidecar) newTiers() (err error) {
 }
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
-func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.newPeerSession) }
+func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.doors.peer) }
 
 // Ready is closed once the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }

@@ -158,11 +158,15 @@ func (c *session) giveBack() { c.abandon(c.tokens.end()) }
 
 // abandon ends tokens, wherever their keys are held.
 func (c *session) abandon(list map[string]tokenOf) {
-	if len(list) == 0 || !c.s.enter() {
+	if len(list) == 0 {
+		return
+	}
+	leave, there := c.d.host.Enter()
+	if !there {
 		return
 	}
 	go func() { // ends with the last token's request; Run waits for it
-		defer c.s.inUse.Done()
+		defer leave()
 		for token, g := range list {
 			now := c.core.Clock.Read()
 			if g.until <= now.Boot {

@@ -10,11 +10,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// reserved says whether a namespace is none of the apps'.
-func reserved(ns []byte) bool { return string(ns) == verify.Namespace }
-
-var errReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: use another name", verify.Namespace)
-
 // verify answers VERIFY.
 func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	duration := time.Duration(q.WaitMS) * time.Millisecond

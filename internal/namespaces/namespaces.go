@@ -106,6 +106,9 @@ const (
 	Outcomes
 )
 
+// Default is the namespace of requests that name none.
+const Default = "default"
+
 // SeedSetting is the cluster-wide setting that compares hosts' seeds, by their
 // digests. Its name is what a refusal tells.
 const SeedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"

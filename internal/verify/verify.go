@@ -28,6 +28,12 @@ import (
 // Namespace is where a check goes on. Apps may not use it.
 const Namespace = "_verify"
 
+// Reserved says whether a namespace is Namespace, and so none of the apps'.
+func Reserved(namespace []byte) bool { return string(namespace) == Namespace }
+
+// ErrReserved is the answer to a request of an app that names it.
+var ErrReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: use another name", Namespace)
+
 // ProbeTimeout bounds a read by another host, and so how much longer than its time a
 // check may take.
 const ProbeTimeout = 2 * time.Second

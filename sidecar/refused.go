@@ -1,0 +1,24 @@
+package sidecar
+
+import (
+	"log/slog"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// refusal says why c.req is refused; nil is that it may be served.
+func (c *session) refusal() *wire.Error {
+	q, line := c.req, 0
+	if last := c.names.Last; last != nil && last.Name == string(q.Namespace) {
+		line = int(last.Line)
+	} else {
+		line = c.core.Access.Line(q.Namespace)
+	}
+	err, missing := c.by.Refusal(q, line)
+	if err != nil && !c.told {
+		c.told = true
+		c.log(slog.LevelWarn, "refused a request: its user lacks a right; more refusals of this connection are not logged",
+			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
+	}
+	return err
+}
