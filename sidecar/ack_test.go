@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -18,7 +17,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return &session{d: s.doors, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, slow: s.serveNow}, nil
+		return s.doors.Of(byRoot(&s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {

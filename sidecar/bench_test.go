@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar/internal/load"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -41,7 +40,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.engine.Store.Close() })
-	h := &session{d: s.doors, core: &s.engine, by: byRoot(&s.engine), ns: defaultNamespace, names: namespaces.Pins{Table: s.engine.Names}, hello: true}
+	h := s.doors.Of(byRoot(&s.engine), nil)
 	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte

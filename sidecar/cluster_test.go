@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -184,7 +183,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := &session{d: a.doors, core: &a.engine, by: byRoot(&a.engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.engine.Names}, hello: true, slow: a.serve}
+	h := a.doors.Of(byRoot(&a.engine), nil)
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -263,7 +262,7 @@ func TestWaitingIsBounded(t *testing.T) {
 		n++
 	}
 	a.engine.Shares.Join("others").Force(places.Waiting, maxSlow)
-	h := &session{d: a.doors, core: &a.engine, by: byRoot(&a.engine), ns: defaultNamespace, names: namespaces.Pins{Table: a.engine.Names}, hello: true, slow: a.serve, member: a.engine.Shares.Join("uid 1")}
+	h := a.doors.Of(byRoot(&a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {

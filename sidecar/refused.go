@@ -6,9 +6,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// refusal says why c.req is refused; nil is that it may be served.
-func (c *session) refusal() *wire.Error {
-	q, line := c.req, 0
+// Refusal says why a request is refused; nil is that it may be served.
+func (c *session) Refusal(q *wire.Request) *wire.Error {
+	line := 0
 	if last := c.names.Last; last != nil && last.Name == string(q.Namespace) {
 		line = int(last.Line)
 	} else {

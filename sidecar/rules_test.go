@@ -111,7 +111,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 		_ = s.Run(ctx)
 	})
 	peer := unixsock.Peer{UID: 99, GID: 99}
-	return &session{d: s.doors, core: &s.engine, by: s.engine.Access.Caller(peer), names: namespaces.Pins{Table: s.engine.Names}, work: new(work)}
+	return s.doors.Of(s.engine.Access.Caller(peer), nil)
 }
 
 // What a connection may do follows its namespace, its rules and the token that it has shown
@@ -119,8 +119,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 func TestDecisions(t *testing.T) {
 	may := func(c *session, op wire.Op, namespace string, options wire.Options, want bool) {
 		t.Helper()
-		c.req = &wire.Request{Op: op, Namespace: []byte(namespace), Options: options, App: true}
-		if err := c.refusal(); (err == nil) != want {
+		if err := c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace), Options: options, App: true}); (err == nil) != want {
 			t.Errorf("%s in %q, options %d: %v, want that it may: %v", op, namespace, options, err, want)
 		}
 	}
@@ -172,9 +171,9 @@ func TestDecisions(t *testing.T) {
 func TestDecisionAllocatesNothing(t *testing.T) {
 	c := sessionOf99(t, Config{Access: map[string]Grants{"users": {Read: []string{"99"}}, "orders": {Write: []string{"99"}}}})
 	for _, name := range []string{"users", "orders", "default", "never-named"} {
-		c.req = &wire.Request{Op: wire.OpGet, Namespace: []byte(name), App: true}
+		q := &wire.Request{Op: wire.OpGet, Namespace: []byte(name), App: true}
 		if n := testing.AllocsPerRun(100, func() {
-			if err := c.refusal(); err != nil {
+			if err := c.Refusal(q); err != nil {
 				t.Fatal(err)
 			}
 		}); n != 0 {
@@ -191,10 +190,12 @@ func BenchmarkDecision(b *testing.B) {
 	peer := unixsock.Peer{UID: 99, GID: 99}
 	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
 		b.Run(name, func(b *testing.B) {
-			c := &session{core: &engine.Engine{Access: a}, by: a.Caller(peer), names: namespaces.Pins{Last: last}, work: new(work)}
-			c.req = &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
+			d := &doors{engine: &engine.Engine{Access: a}}
+			c := d.Of(a.Caller(peer), nil)
+			c.names.Last = last
+			q := &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
 			for b.Loop() {
-				if c.refusal() != nil {
+				if c.Refusal(q) != nil {
 					b.Fatal("refused")
 				}
 			}

@@ -87,19 +87,22 @@ type doorHost interface {
 	Batch(took time.Duration)
 }
 
+// Of makes the session of a caller that has said HELLO, whoever that is.
+func (d *doors) Of(by access.Caller, m *places.Member) *session {
+	return &session{
+		d: d, core: d.engine, by: by, member: m, hello: true, ns: defaultNamespace,
+		names: namespaces.Pins{Table: d.engine.Names, Member: m}, slow: d.host.Serve,
+	}
+}
+
 // app makes the session of an app's connection.
 func (d *doors) app(nc net.Conn) (rpc.Handler, error) {
 	who, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
 	}
-	c := &session{
-		d: d, core: d.engine, who: []any{"pid", who.PID, "uid", who.UID, "gid", who.GID},
-		by: d.engine.Access.Caller(who),
-		ns: defaultNamespace, names: namespaces.Pins{Table: d.engine.Names}, slow: d.host.Serve, process: fmt.Sprint("pid ", who.PID),
-	}
-	c.member = d.engine.Shares.Join(places.UserOwner(who.UID))
-	c.names.Member = c.member
+	c := d.Of(d.engine.Access.Caller(who), d.engine.Shares.Join(places.UserOwner(who.UID)))
+	c.hello, c.who, c.process = false, []any{"pid", who.PID, "uid", who.UID, "gid", who.GID}, fmt.Sprint("pid ", who.PID)
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()
 		return nil, err
@@ -246,7 +249,7 @@ func (c *session) serve(conn *rpc.Conn) {
 		return
 	}
 	if q.App {
-		if err := c.refusal(); err != nil {
+		if err := c.Refusal(q); err != nil {
 			c.answerError(conn, err)
 			return
 		}

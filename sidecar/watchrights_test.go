@@ -3,7 +3,6 @@ package sidecar
 import (
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -12,10 +11,9 @@ import (
 // it names that one in the request, as its connection's own or in words.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
 	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
-	c := &session{core: &s.engine, by: s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), names: namespaces.Pins{Table: s.engine.Names}, work: new(work)}
+	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
 	q := &wire.Request{Op: wire.OpWatch, Namespace: b("theirs"), Options: wire.All}
-	c.req = q
-	if err := c.refusal(); err != nil {
+	if err := c.Refusal(q); err != nil {
 		t.Fatal(err)
 	}
 	next := func() (a wire.Watched) {
