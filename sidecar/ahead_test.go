@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
 
@@ -18,7 +19,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		from, to := w.nodes[0].s, w.nodes[1].s
 		name, _ := heldBy(w.nodes[0], "key")
 		other, _ := heldBy(w.nodes[0], "other")
-		key := to.engine.Names.Lookup(defaultNamespace).Key(name)
+		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {

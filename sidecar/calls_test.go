@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -64,7 +65,7 @@ func TestGiveUp(t *testing.T) {
 	var s engine.Calls
 	s.M = map[kv.Hash]*engine.Call{}
 	alone := &engine.Call{Key: kv.Key{Hash: 1}}
-	joined := &engine.Call{Key: kv.Key{Hash: 2}, Told: []engine.Joiner{&pending{}}}
+	joined := &engine.Call{Key: kv.Key{Hash: 2}, Told: []engine.Joiner{&session.Pending{}}}
 	awaited := &engine.Call{Key: kv.Key{Hash: 3}, Done: make(chan struct{})}
 	for _, cl := range []*engine.Call{alone, joined, awaited} {
 		s.Put(cl)
@@ -106,13 +107,13 @@ func TestWants(t *testing.T) {
 	s := start(t, Config{})
 	conns := make(chan *rpc.Conn, 1)
 	c := dialHandler(t, s, func() rpc.Handler {
-		return &caught{s.doors.peer(kv.Process{Node: "other", Epoch: 1}), conns}
+		return &caught{s.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}
 	})
 	c.call(&wire.Request{Op: wire.OpPing})
 	conn := <-conns
 	wants := func(told ...engine.Joiner) error {
 		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-		return (&pending{session: &session{core: &s.engine}, conn: conn, call: cl}).Wants(1 << 20)
+		return (&session.Pending{Session: &session.Session{Core: &s.engine}, Conn: conn, Call: cl}).Wants(1 << 20)
 	}
 	if err := wants(); err != nil {
 		t.Errorf("a connection that reads: %v", err)
@@ -129,7 +130,7 @@ func TestWants(t *testing.T) {
 	if wants() == nil {
 		t.Error("an answer is wanted that no connection takes")
 	}
-	if err := wants(&pending{}); err != nil {
+	if err := wants(&session.Pending{}); err != nil {
 		t.Errorf("others have joined: %v", err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -176,7 +177,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
 	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.Holds(a.engine.Hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			key = k
 		}
 	}
@@ -233,7 +234,7 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.engine.Names.Lookup(defaultNamespace).Key(key)
+	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(key)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()
@@ -258,10 +259,10 @@ func TestWaitingIsBounded(t *testing.T) {
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	n := 0
-	for a.engine.Node.Holds(a.engine.Hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+	for a.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.engine.Shares.Join("others").Force(places.Waiting, maxSlow)
+	a.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
 	h := a.doors.Of(byRoot(&a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
@@ -271,10 +272,10 @@ func TestWaitingIsBounded(t *testing.T) {
 	h.Served()
 	var r wire.Reply
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
-		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
+		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxSlow, r.Status, r.Message, err)
 	}
-	if w := a.engine.Shares.Used(places.Waiting); w != maxSlow {
-		t.Errorf("%d are counted after it, want %d", w, maxSlow)
+	if w := a.engine.Shares.Used(places.Waiting); w != session.MaxSlow {
+		t.Errorf("%d are counted after it, want %d", w, session.MaxSlow)
 	}
 }
 

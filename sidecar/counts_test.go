@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,7 +20,7 @@ func TestCountedOnce(t *testing.T) {
 	var key []byte // of b
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
-		if b.engine.Node.Holds(a.engine.Hash(defaultNamespace, key).Partition()) != 0 {
+		if b.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			break
 		}
 	}

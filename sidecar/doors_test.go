@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -25,7 +26,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.engine.Node.Holds(h.engine.Hash(defaultNamespace, b(key)).Partition()) == 0 {
+		if h.engine.Node.Holds(h.engine.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {

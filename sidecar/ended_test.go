@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		}},
 		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
 		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
-			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
+			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
 			return r
 		}},
 	} {
@@ -57,7 +58,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 // joinEnded reads a key while a call for it is under way whose value has ended, and
 // says whether the read has joined that.
 func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
-	k := a.engine.Names.Lookup(defaultNamespace).Key(name)
+	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
 	cl, _ := a.engine.Calls.Join(&a.engine, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)

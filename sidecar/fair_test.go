@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -27,8 +28,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
 		t.Fatal(r.Status) // the name has a slot
 	}
-	s.engine.Shares.Join("others").Force(places.Waiting, maxSlow)
-	defer s.engine.Shares.Join("others").Force(places.Waiting, -maxSlow)
+	s.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
+	defer s.engine.Shares.Join("others").Force(places.Waiting, -session.MaxSlow)
 	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
 	}
@@ -116,7 +117,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 // dialAsHost returns a connection of another host.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
-	return dialHandler(t, s, func() rpc.Handler { return s.doors.peer(kv.Process{Node: "other", Epoch: 1}) })
+	return dialHandler(t, s, func() rpc.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
 // dialHandler returns a connection to a server of a sidecar's handler.

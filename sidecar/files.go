@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
 // What the process opens beside the apps' connections.
@@ -77,7 +78,7 @@ func fileLimit() uint64 {
 // newPlaces makes the places that all connections share.
 func newPlaces(c *Config) *places.Table {
 	return places.New([places.Resources]int64{
-		places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: maxSlow,
+		places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: session.MaxSlow,
 		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: namespaces.MaxFlushed,
 	})
 }

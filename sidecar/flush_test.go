@@ -15,6 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -25,7 +26,7 @@ import (
 func flushThrough(v *vnode, name string, within time.Duration) error {
 	q := wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster, TimeoutMS: uint32(within.Milliseconds())}
 	if name == "" {
-		q.Namespace, q.Options = defaultNamespace, wire.Cluster|wire.All
+		q.Namespace, q.Options = session.DefaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
 	b := namespaces.Pins{Table: s.engine.Names}

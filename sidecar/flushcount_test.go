@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
 // counter is incremented without a pause, through some hosts, and began with a total
@@ -77,7 +79,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		var key []byte
 		for i := 0; key == nil; i++ { // that moves when the weight is 1 again
-			if p := from.s.engine.Hash(defaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.Holds(p) != 0 {
+			if p := from.s.engine.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.Holds(p) != 0 {
 				key = testKeyOf(i)
 			}
 		}
@@ -90,7 +92,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		w.net.Heal() // before the two count each other as dead
 		w.net.Cut(from.ip, by.ip)
 		from.s.engine.Node.SetWeight(1)
-		p := from.s.engine.Hash(defaultNamespace, key).Partition()
+		p := from.s.engine.Hash(session.DefaultNamespace, key).Partition()
 		for began := time.Now(); to.s.engine.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
 			if time.Since(began) > 1500*time.Millisecond {
 				t.Fatal("the counter does not move while the link is cut")

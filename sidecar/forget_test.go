@@ -15,6 +15,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -153,7 +154,7 @@ func TestForget(t *testing.T) {
 				t.Error("it reports a lease on a host that is forgotten")
 			}
 			// One voter of three is gone: the other two are a majority, and one is not.
-			if r, err := b.s.ask(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: defaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
+			if r, err := b.s.ask(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: session.DefaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
 				t.Errorf("a write after it: %v, %v", r.Status, err)
 			}
 			if len(voters) > 0 {
@@ -242,7 +243,7 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 		w.wants(6*time.Second, "n2", cluster.StateRefused, a, b)
 		whole := func(when string) {
 			t.Helper()
-			if r := a.s.engine.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &namespaces.Pins{Table: a.s.engine.Names}, a.s.engine.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
+			if r := a.s.engine.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: session.DefaultNamespace}, &namespaces.Pins{Table: a.s.engine.Names}, a.s.engine.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
 			if v := a.s.newCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 )
@@ -118,7 +119,7 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
-					ns := v.s.engine.Names.Lookup(defaultNamespace)
+					ns := v.s.engine.Names.Lookup(session.DefaultNamespace)
 					stored := func() string {
 						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
 						return fmt.Sprint(info, ok)
@@ -215,7 +216,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		s.engine.L1.Close()
 		_ = s.engine.Store.Close()
 	}()
-	ns, failed := s.engine.Names.Obtain(defaultNamespace, nil)
+	ns, failed := s.engine.Names.Obtain(session.DefaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}

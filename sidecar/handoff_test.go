@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -103,7 +104,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 	a, b, _ := handingOver(t)
 	now := a.engine.Clock.Read()
 	ttl := kv.After(now.Boot, time.Hour)
-	key := a.engine.Names.Lookup(defaultNamespace).Key
+	key := a.engine.Names.Lookup(session.DefaultNamespace).Key
 	fill := func(name string, f segment.Fill) {
 		t.Helper()
 		k := key([]byte(name))
@@ -137,7 +138,7 @@ func TestHandoffOfNegatives(t *testing.T) {
 	}
 
 	var one wire.Fetched
-	r := a.engine.Handoff.ServeFetch(b.engine.Node.Self(), &wire.Fetch{Ballot: src.Ballot, Namespace: string(defaultNamespace), Key: []byte("asked for")})
+	r := a.engine.Handoff.ServeFetch(b.engine.Node.Self(), &wire.Fetch{Ballot: src.Ballot, Namespace: string(session.DefaultNamespace), Key: []byte("asked for")})
 	if err := wire.UnmarshalBody(r.Body, &one); err != nil || !one.Found {
 		t.Fatalf("fetched %+v, %v", one, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -56,7 +57,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 }
 
 func (v *vnode) known() wire.KnownStats {
-	return v.s.engine.Names.Lookup(defaultNamespace).KeyFilterStats()
+	return v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilterStats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {
@@ -159,7 +160,7 @@ func TestKnownSplit(t *testing.T) {
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
 		from := w.other("k").s.engine.Node.Self()
-		h := v.s.engine.Hash(defaultNamespace, []byte("k"))
+		h := v.s.engine.Hash(session.DefaultNamespace, []byte("k"))
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
 		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.engine.HLC.Next(v.clock.Read().Wall)}}
@@ -173,7 +174,7 @@ func TestKnownSplit(t *testing.T) {
 			}
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
-			p := v.s.engine.Hash(defaultNamespace, []byte(key)).Partition()
+			p := v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()
 			v.s.tiers().Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
@@ -192,7 +193,7 @@ func TestKnownAside(t *testing.T) {
 		for i := 0; w.ownerOf(there) != owner; i++ { // one that the filter lets through
 			there = fmt.Sprint("there", i)
 		}
-		v.s.engine.Names.Lookup(defaultNamespace).KeyFilter.Add(v.s.engine.Hash(defaultNamespace, []byte(there)))
+		v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilter.Add(v.s.engine.Hash(session.DefaultNamespace, []byte(there)))
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -270,22 +271,22 @@ func TestVirtualLeaseWaits(t *testing.T) {
 // TestLeaseLeavesRoom: however many LEASEs of a connection are sent, the FILL that
 // ends their wait gets through.
 func TestLeaseLeavesRoom(t *testing.T) {
-	const n = maxConnLeases + 1000
+	const n = session.MaxConnLeases + 1000
 	s := start(t, Config{})
 	c := dial(t, s)
 	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
 	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
 	for i := range n {
-		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < maxConnLeases {
+		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < session.MaxConnLeases {
 			continue
 		}
 		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
-			t.Fatalf("one LEASE more than %d waits: %s %s", maxConnLeases, r.Status, r.Message)
+			t.Fatalf("one LEASE more than %d waits: %s %s", session.MaxConnLeases, r.Status, r.Message)
 		}
 	}
 	c.send(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: token, Value: []byte("v")})
 	fill, values := c.id, 0
-	for range maxConnLeases + 1 {
+	for range session.MaxConnLeases + 1 {
 		frame := c.frame()
 		if id, _ := wire.PeekID(frame); id == fill {
 			is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
@@ -294,8 +295,8 @@ func TestLeaseLeavesRoom(t *testing.T) {
 		is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
 		values++
 	}
-	if values != maxConnLeases {
-		t.Errorf("%d got the value, want %d", values, maxConnLeases)
+	if values != session.MaxConnLeases {
+		t.Errorf("%d got the value, want %d", values, session.MaxConnLeases)
 	}
 	c.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}})
 	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
@@ -309,7 +310,7 @@ func TestVirtualLeasesOfOtherHosts(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k0"), w.ownerOf("k0")
 		var keys []string
-		for i := 0; len(keys) < maxConnLeases+100; i++ {
+		for i := 0; len(keys) < session.MaxConnLeases+100; i++ {
 			if k := fmt.Sprint("k", i); w.ownerOf(k) == o {
 				keys = append(keys, k)
 			}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -40,7 +41,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		key, h := heldBy(a, "key")
-		ns := a.s.engine.Names.Lookup(defaultNamespace)
+		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
 		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.Holds(h.Partition()))
 		weight := a.s.cfg.Weight
 		a.s.engine.Node.SetWeight(0)
@@ -50,7 +51,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 			t.Errorf("the load does not begin: %v", err)
 		}
 		synctest.Wait() // it has the old row
-		if q := (&wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
+		if q := (&wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
 			t.Errorf("a read that finds no holding loads all the same")
 		}
 		row.Store("new")

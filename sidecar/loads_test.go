@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -107,7 +108,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 // ownerOf is the node that holds a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.engine.Node.Holds(v.s.engine.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && v.s.engine.Node.Holds(v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 			return v
 		}
 	}
@@ -127,7 +128,7 @@ func (w *world) other(key string) *vnode {
 
 // do executes a request through a node.
 func (v *vnode) do(q *wire.Request) wire.Reply {
-	q.Namespace = defaultNamespace
+	q.Namespace = session.DefaultNamespace
 	if q.Op != wire.OpSet && q.Op != wire.OpFill || q.TTLMS == 0 {
 		q.TTLMS = wire.TTLDefault
 	}
@@ -189,7 +190,7 @@ func TestVirtualLoadOnce(t *testing.T) {
 		w.nodes[2].drop("key7", 0)
 		time.Sleep(100 * time.Millisecond) // until all have heard of it
 		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Names}), time.Second; true {
-			q.Namespace = defaultNamespace
+			q.Namespace = session.DefaultNamespace
 			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
 			b.Release()
 			for i := range r.Items {
@@ -256,7 +257,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		v := w.ownerOf("k")
 		is(t, "load", v.get("k", 0), wire.OK, "v")
 		c := &v.s.engine
-		ns := c.Names.Lookup(defaultNamespace)
+		ns := c.Names.Lookup(session.DefaultNamespace)
 		key := ns.Key([]byte("k"))
 		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
 		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
@@ -400,7 +401,7 @@ func TestVirtualAside(t *testing.T) {
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.engine.Names.Lookup(defaultNamespace).LoadStats().Aside; n != 2 {
+		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 2 {
 			t.Errorf("%d loads aside, want 2", n)
 		}
 		w.net.Heal()

@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -145,7 +146,7 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 				{Op: wire.OpIncr, Key: key, Delta: 1, Create: true, Initial: zero},
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
-				q.Namespace, q.TTLMS = defaultNamespace, wire.TTLDefault
+				q.Namespace, q.TTLMS = session.DefaultNamespace, wire.TTLDefault
 				b := namespaces.Pins{Table: v.s.engine.Names}
 				r := v.s.engine.Execute(&q, &b, v.s.engine.Clock.Read(), tc.fetched)
 				b.Release()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/holding"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
@@ -109,7 +110,7 @@ func TestOfferGrows(t *testing.T) {
 	if a.engine.Handoff.Offering() > 0 {
 		t.Error("all has been pulled, and is offered")
 	}
-	ns := b.engine.Names.Lookup(defaultNamespace)
+	ns := b.engine.Names.Lookup(session.DefaultNamespace)
 	for name, set := range keys {
 		got, _, ok := b.engine.Store.Get(nil, ns.Key([]byte(name)), segment.NoLimit, b.engine.Clock.Read().Boot)
 		if want := []string{"first", "second"}[set]; !ok || string(got) != want {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -92,7 +93,7 @@ func TestOverdueWrites(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				q.Namespace, q.Compare = defaultNamespace, version
+				q.Namespace, q.Compare = session.DefaultNamespace, version
 				if q.Key == nil {
 					q.Key = []byte("k")
 				}
@@ -100,7 +101,7 @@ func TestOverdueWrites(t *testing.T) {
 					q.TTLMS = wire.TTLDefault
 				}
 				if q.Op == wire.OpFill {
-					r, _ := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: q.Key})
+					r, _ := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: q.Key})
 					q.Token = r.Token
 				}
 				if named {
@@ -183,7 +184,7 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{DefaultNamespace: {
 			Origin: loader.Custom{Source: newDatabase(always(0)), Writer: w}, WriteThrough: true, Limits: Limits{Concurrency: 1},
 		}}})
-		q := &wire.Request{Op: op, Namespace: defaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}
+		q := &wire.Request{Op: op, Namespace: session.DefaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}
 		want := int64(0) // the process stands still before the origin is asked
 		if op == wire.OpSet {
 			q.Key, q.Value = []byte("k"), []byte("v")

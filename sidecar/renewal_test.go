@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -16,10 +17,10 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 		tokens := map[string][]byte{}
 		for n := 0; len(tokens) < 5 && n < 1000; n++ {
 			key := testKeyOf(n)
-			if v.s.engine.Node.View().Owner(v.s.engine.Hash(defaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
+			if v.s.engine.Node.View().Owner(v.s.engine.Hash(session.DefaultNamespace, key).Partition()).Node != owner.s.engine.Node.Self().Node {
 				continue
 			}
-			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})
+			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: key, TTLMS: 60_000, TimeoutMS: 1000})
 			if r.Status != wire.Lease {
 				t.Errorf("%s: %s %s, %v", key, r.Status, r.Message, err)
 			}
@@ -37,7 +38,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			t.Errorf("%d connections were made anew", after-before)
 		}
 		for key, token := range tokens {
-			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpFill, Namespace: defaultNamespace, Key: []byte(key), Token: token, Value: []byte("v"), TTLMS: 60_000, TimeoutMS: 1000})
+			r, err := v.s.ask(context.Background(), &wire.Request{Op: wire.OpFill, Namespace: session.DefaultNamespace, Key: []byte(key), Token: token, Value: []byte("v"), TTLMS: 60_000, TimeoutMS: 1000})
 			if err != nil || r.Status != wire.OK {
 				t.Errorf("%s: %s %s, %v", key, r.Status, r.Message, err)
 			}

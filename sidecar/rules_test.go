@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -98,7 +99,7 @@ func TestFeaturesAreAllOps(t *testing.T) {
 }
 
 // sessionOf99 makes a session of user 99 that asks for nothing but decisions.
-func sessionOf99(t *testing.T, cfg Config) *session {
+func sessionOf99(t *testing.T, cfg Config) *session.Session {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.Log = "a", true, 8<<20, slog.New(slog.DiscardHandler)
 	s, err := New(cfg)
@@ -117,7 +118,7 @@ func sessionOf99(t *testing.T, cfg Config) *session {
 // What a connection may do follows its namespace, its rules and the token that it has shown
 // last, whatever it has asked for before.
 func TestDecisions(t *testing.T) {
-	may := func(c *session, op wire.Op, namespace string, options wire.Options, want bool) {
+	may := func(c *session.Session, op wire.Op, namespace string, options wire.Options, want bool) {
 		t.Helper()
 		if err := c.Refusal(&wire.Request{Op: op, Namespace: []byte(namespace), Options: options, App: true}); (err == nil) != want {
 			t.Errorf("%s in %q, options %d: %v, want that it may: %v", op, namespace, options, err, want)
@@ -137,7 +138,7 @@ func TestDecisions(t *testing.T) {
 		Access:     map[string]Grants{"open": {Write: []string{"anyone"}}, Others: {Write: []string{"5"}}},
 	})
 	for _, name := range []string{"open", "users", "open"} {
-		c.names.Read([]byte(name))
+		c.Names.Read([]byte(name))
 		may(c, wire.OpGet, "open", 0, true)
 		may(c, wire.OpGet, "users", 0, false)
 	}
@@ -155,15 +156,15 @@ func TestDecisions(t *testing.T) {
 		secret      string
 		write, read bool
 	}{{webSecret, true, false}, {reportSecret, false, true}, {"", false, false}, {webSecret, true, false}, {"", false, false}} {
-		if err := c.by.Show(tc.secret); err != nil {
+		if err := c.By.Show(tc.secret); err != nil {
 			t.Fatal(err)
 		}
 		may(c, wire.OpSet, "users", 0, tc.write)
 		may(c, wire.OpGet, "default", 0, tc.read)
 		may(c, wire.OpSet, "default", 0, false) // others may read
 	}
-	if err := c.by.Show("no such secret, no such secret"); err == nil || c.by.Ended == nil {
-		t.Errorf("a token that there is not: %v, ends with %v", err, c.by.Ended)
+	if err := c.By.Show("no such secret, no such secret"); err == nil || c.By.Ended == nil {
+		t.Errorf("a token that there is not: %v, ends with %v", err, c.By.Ended)
 	}
 }
 
@@ -190,9 +191,9 @@ func BenchmarkDecision(b *testing.B) {
 	peer := unixsock.Peer{UID: 99, GID: 99}
 	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
 		b.Run(name, func(b *testing.B) {
-			d := &doors{engine: &engine.Engine{Access: a}}
+			d := &session.Doors{Engine: &engine.Engine{Access: a}}
 			c := d.Of(a.Caller(peer), nil)
-			c.names.Last = last
+			c.Names.Last = last
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}
 			for b.Loop() {
 				if c.Refusal(q) != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,7 +20,7 @@ var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", 
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.engine.Node.Holds(o.s.engine.Hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && o.s.engine.Node.Holds(o.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 				o.get(key, 0)
 				return o
 			}
@@ -38,7 +39,7 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 		if r := v.get(key, 0); string(r.Value) != s.row(key) {
 			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
 		}
-		if n := v.s.engine.Names.Lookup(defaultNamespace).WriteThroughStats().Unsettled; n != 0 {
+		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThroughStats().Unsettled; n != 0 {
 			bad("%d writes of %s are not settled", n, v.name)
 		}
 	}
@@ -186,7 +187,7 @@ func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
 		if r := v.do(q); r.Status != wire.Timeout {
 			t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
 		}
-		for owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Busy() { // the write, and its settling
+		for owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Busy() { // the write, and its settling
 			time.Sleep(time.Millisecond)
 		}
 		if got := s.row("k"); got != "new" {
@@ -287,7 +288,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
+		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -299,7 +300,7 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Unsettled.Store(0)
+		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(0)
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}

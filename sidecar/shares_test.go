@@ -10,6 +10,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -169,7 +170,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.engine.Node.Holds(o.engine.Hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.engine.Node.Holds(o.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -41,7 +42,7 @@ type Sidecar struct {
 	batchDuration prometheus.Histogram
 	batches       meanTime      // of batches, since it was last asked for
 	started       time.Duration // on the boot clock
-	doors         *doors
+	doors         *session.Doors
 	ready         chan struct{} // closed when everything is served
 	path          string        // of the socket, once ready
 	socket        socketState
@@ -81,9 +82,9 @@ func New(cfg Config) (*Sidecar, error) {
 		started: cfg.Clock.Read().Boot,
 		ready:   make(chan struct{}),
 	}
-	s.doors = &doors{
-		engine: &s.engine, host: thisHost{s}, version: cfg.Version, bootClock: kv.BootClockID(),
-		limits: func() rpc.Limits { return s.server.Limits() },
+	s.doors = &session.Doors{
+		Engine: &s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
+		Limits: func() rpc.Limits { return s.server.Limits() },
 	}
 	if s.engine.Access, err = cfg.rules(); err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func New(cfg Config) (*Sidecar, error) {
 		NewRate:  rpc.PerProcessor(newConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
-	}, cfg.Log, s.doors.app)
+	}, cfg.Log, s.doors.App)
 	s.newMetrics()
 	return s, nil
 }
@@ -159,7 +160,7 @@ func (s *Sidecar) newTiers() (err error) {
 }
 
 // tiers is what the cluster's node tells of holdings and of others' logs.
-func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.doors.peer) }
+func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.doors.Peer) }
 
 // Ready is closed once the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -162,7 +163,7 @@ func TestWriteThrough(t *testing.T) {
 		}
 		is(t, "after a soft DELETE", w.nodes[0].get("k", 0), wire.OK, s.row("k"))
 		for _, v := range w.nodes {
-			if n := len(v.s.engine.Names.Lookup(defaultNamespace).WriteThrough.Keys); n != 0 {
+			if n := len(v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Keys); n != 0 {
 				t.Errorf("%d keys are still written on %s", n, v.name)
 			}
 		}

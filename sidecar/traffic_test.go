@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -232,7 +233,7 @@ func numbers(t *testing.T, list string) (n []int) {
 func (v *vnode) keysOf(n int) (keys [][]byte) {
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "%s-%d", v.name, i)
-		if v.s.engine.Node.Holds(v.s.engine.Hash(defaultNamespace, key).Partition()) != 0 {
+		if v.s.engine.Node.Holds(v.s.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			keys = append(keys, key)
 		}
 	}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -255,7 +256,7 @@ func (w *world) note(s *Sidecar) {
 	w.seen["resets"] += n.Resets
 	w.seen["relayed events"] += n.Heard
 	w.seen["refused copies"] += s.engine.Counts.CopiesRefused.Load()
-	if l := s.engine.Names.Lookup(defaultNamespace).LoadStats(); l.Origin != "" {
+	if l := s.engine.Names.Lookup(session.DefaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads
 		w.seen["loads detached"] += l.Detached
 		w.seen["loads shared"] += l.Collapsed

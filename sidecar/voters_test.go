@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -103,7 +104,7 @@ func TestVirtualSplitVoters(t *testing.T) {
 					t.Fatalf("a miss takes %v", d)
 				}
 			}
-			q := wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
+			q := wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
 			if _, err := v.s.call(ctx, &q); !unavailable(err) {
 				t.Errorf("%s answers a fresh read with %v, want UNAVAILABLE", v.name, err)
 			}
@@ -177,7 +178,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					}
 				} else {
 					version := func() kv.Version {
-						info, _ := v.s.engine.Store.Peek(v.s.engine.Names.Lookup(defaultNamespace).Key(key), 0)
+						info, _ := v.s.engine.Store.Peek(v.s.engine.Names.Lookup(session.DefaultNamespace).Key(key), 0)
 						return info.Version
 					}
 					before := version()

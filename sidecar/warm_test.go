@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -38,7 +39,7 @@ func TestWarm(t *testing.T) {
 	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
 		stats := func() (sum wire.WarmStats) {
 			for _, v := range w.nodes {
-				s := v.s.engine.Names.Lookup(defaultNamespace).WarmStats()
+				s := v.s.engine.Names.Lookup(session.DefaultNamespace).WarmStats()
 				sum.Loaded += s.Loaded
 				sum.Absent += s.Absent
 				sum.Failed += s.Failed
@@ -71,7 +72,7 @@ func TestWarm(t *testing.T) {
 		for _, key := range list[1:] {
 			again += o.asked(key) - 1
 		}
-		if s := w.nodes[1].s.engine.Names.Lookup(defaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
+		if s := w.nodes[1].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
 			t.Errorf("after a restart in order: %+v, and %d keys were loaded again", s, again)
 		}
 	})
@@ -86,13 +87,13 @@ func TestWarmBounds(t *testing.T) {
 		o.set(list[i], []byte("value"))
 	}
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(defaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
 			t.Errorf("%+v", s)
 		}
 	})
 	o.listErr = context.DeadlineExceeded
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(defaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed}) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed}) {
 			t.Errorf("%+v", s)
 		}
 	})

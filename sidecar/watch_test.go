@@ -12,6 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
@@ -79,7 +80,7 @@ func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
 	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.engine.Hash(defaultNamespace, b(key)) }
+	hash := func(key string) kv.Hash { return s.engine.Hash(session.DefaultNamespace, b(key)) }
 	var want []seen
 	change := func(key string, q wire.Request) {
 		t.Helper()
@@ -370,7 +371,7 @@ func TestVirtualVouch(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Vouch, App: app}
 			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()

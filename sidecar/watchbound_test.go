@@ -8,6 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -32,7 +33,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		}
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Vouch, App: true}
 			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()
@@ -104,7 +105,7 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.s.engine.L1.Wait()
-		ns := a.s.engine.Names.Lookup(defaultNamespace)
+		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
 		cp, ok := a.s.engine.L1.Get(ns.Key(key))
 		if !ok {
 			t.Fatal("there is no copy")

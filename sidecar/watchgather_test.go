@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -17,7 +18,7 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 		w := newWorld(t, 1, 1)
 		w.nodes[0].start()
 		s := w.nodes[0].s
-		q := &wire.Request{Op: wire.OpWatch, Namespace: defaultNamespace, Options: wire.All}
+		q := &wire.Request{Op: wire.OpWatch, Namespace: session.DefaultNamespace, Options: wire.All}
 		var a wire.Watched
 		r := s.engine.Watched(q, 0, tellAll)
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {

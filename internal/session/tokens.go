@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"context"
@@ -15,9 +15,9 @@ import (
 // grant answers a LEASE, with a token or with why there is none for this client, where
 // nothing is to be waited for: this host holds the key, nothing of it is on its way, and
 // its token is free.
-func (c *session) grant(conn *rpc.Conn) bool {
-	q, core := c.req, c.core
-	ns := c.names.Read(q.Namespace)
+func (c *Session) grant(conn *rpc.Conn) bool {
+	q, core := c.req, c.Core
+	ns := c.Names.Read(q.Namespace)
 	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || engine.CheckKey(q.Key) != nil {
 		return false
 	}
@@ -129,46 +129,46 @@ func (t *tokens) leaveTo(next *tokens) {
 }
 
 // Succeeded gives the tokens of another sidecar's connection to its next one.
-func (c *session) Succeeded(next rpc.Handler) {
-	if n, ok := next.(*session); ok {
+func (c *Session) Succeeded(next rpc.Handler) {
+	if n, ok := next.(*Session); ok {
 		c.tokens.leaveTo(&n.tokens)
 	}
 }
 
 // given keeps track of the tokens that a connection has.
-func (c *session) given(q *wire.Request, r *wire.Reply) {
+func (c *Session) given(q *wire.Request, r *wire.Reply) {
 	switch {
 	case q.Op == wire.OpFill && !r.Status.IsError(): // else the token may be out still
 		c.tokens.take(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
-		ends := c.core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
+		ends := c.Core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
 		c.remember(r.Token, tokenOf{string(q.Namespace), string(q.Key), ends})
 	}
 }
 
 // remember notes a token of the connection, or gives it back if that has ended.
-func (c *session) remember(token []byte, g tokenOf) {
-	if !c.tokens.add(token, g, c.core.Clock.Read().Boot) {
+func (c *Session) remember(token []byte, g tokenOf) {
+	if !c.tokens.add(token, g, c.Core.Clock.Read().Boot) {
 		c.abandon(map[string]tokenOf{string(token): g})
 	}
 }
 
 // giveBack ends the tokens that the connection has left.
-func (c *session) giveBack() { c.abandon(c.tokens.end()) }
+func (c *Session) giveBack() { c.abandon(c.tokens.end()) }
 
 // abandon ends tokens, wherever their keys are held.
-func (c *session) abandon(list map[string]tokenOf) {
+func (c *Session) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return
 	}
-	leave, there := c.d.host.Enter()
+	leave, there := c.d.Host.Enter()
 	if !there {
 		return
 	}
 	go func() { // ends with the last token's request; Run waits for it
 		defer leave()
 		for token, g := range list {
-			now := c.core.Clock.Read()
+			now := c.Core.Clock.Read()
 			if g.until <= now.Boot {
 				continue
 			}
@@ -176,8 +176,8 @@ func (c *session) abandon(list map[string]tokenOf) {
 				Op: wire.OpFill, Namespace: []byte(g.namespace), Key: []byte(g.key), Token: []byte(token),
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
-			b := namespaces.Pins{Table: c.core.Names}
-			c.slow(context.Background(), q, &b, c.core.DeadlineOf(q, now))
+			b := namespaces.Pins{Table: c.Core.Names}
+			c.slow(context.Background(), q, &b, c.Core.DeadlineOf(q, now))
 			b.Release()
 		}
 	}()

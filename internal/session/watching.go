@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"time"
@@ -12,7 +12,7 @@ import (
 )
 
 // watch answers WATCH when there is something to tell, or its time is over.
-func (c *session) watch(conn *rpc.Conn) {
+func (c *Session) watch(conn *rpc.Conn) {
 	q := c.req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {
 		c.answerError(conn, namespaces.BadName(q.Namespace))
@@ -35,12 +35,12 @@ func (c *session) watch(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	timeout := c.core.Timeout(q)
+	timeout := c.Core.Timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
-	own, may := q.Clone(), c.by.MayRead()
+	own, may := q.Clone(), c.By.MayRead()
 	conn.Go(func() []byte {
 		defer leave()
-		r := c.core.Watched(&own, wait, may)
+		r := c.Core.Watched(&own, wait, may)
 		r.ID = own.ID
 		return wire.AppendReply(nil, own.Op, &r)
 	})

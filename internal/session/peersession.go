@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"context"
@@ -10,21 +10,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// peer makes what serves another sidecar's requests: the session of
+// Peer makes what serves another sidecar's requests: the session of
 // an app that has said HELLO, and whose requests go no further than here.
-func (d *doors) peer(from kv.Process) rpc.Handler {
-	m := d.engine.Shares.Join("node " + string(from.Node))
-	return &session{
-		d: d, core: d.engine, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, ns: defaultNamespace, names: namespaces.Pins{Table: d.engine.Names, Member: m}, slow: d.engine.ServeHere,
-		tally: tally{served: &d.engine.Counts.Served},
+func (d *Doors) Peer(from kv.Process) rpc.Handler {
+	m := d.Engine.Shares.Join("node " + string(from.Node))
+	return &Session{
+		d: d, Core: d.Engine, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Engine.ServeHere,
+		tally: tally{served: &d.Engine.Counts.Served},
 	}
 }
 
 // ofPeers answers what only sidecars ask.
-func (c *session) ofPeers(conn *rpc.Conn) {
+func (c *Session) ofPeers(conn *rpc.Conn) {
 	q := *c.req
-	h := c.core.Handoff
+	h := c.Core.Handoff
 	var answer func() wire.Reply
 	switch q.Op {
 	case wire.OpPull:
@@ -44,22 +44,22 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 		if !c.structured(conn, &a) {
 			return
 		}
-		deadline := c.core.DeadlineOf(&q, c.now)
+		deadline := c.Core.DeadlineOf(&q, c.now)
 		answer = func() wire.Reply {
-			return wire.BodyReply(wire.AppliedBy{All: c.core.Applied(context.Background(), a.Partitions, deadline)})
+			return wire.BodyReply(wire.AppliedBy{All: c.Core.Applied(context.Background(), a.Partitions, deadline)})
 		}
 	case wire.OpProbe:
 		var p wire.Probe
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.d.host.Probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.d.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return
 	}
 	id, op := q.ID, q.Op
-	c.names.Release()
+	c.Names.Release()
 	size := pendingSize + sizeOf(&q)
 	if err := noRoom(conn.Hold(size)); err != nil {
 		c.answerError(conn, err)
@@ -74,7 +74,7 @@ func (c *session) ofPeers(conn *rpc.Conn) {
 }
 
 // structured decodes a request's body. False says that it has been answered.
-func (c *session) structured(conn *rpc.Conn, v any) bool {
+func (c *Session) structured(conn *rpc.Conn, v any) bool {
 	if err := peer.Read(c.from, c.req, v); err != nil {
 		c.answerError(conn, err)
 		return false

@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"sync/atomic"
@@ -16,13 +16,13 @@ const smallValue = 31 << 10
 
 // get answers GET and LEASE in place: the store appends the value behind the answer's
 // head.
-func (c *session) get(conn *rpc.Conn) {
+func (c *Session) get(conn *rpc.Conn) {
 	limit := smallValue
 	for {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
 		value := len(conn.Out)
-		out, size, ns := c.core.Value(conn.Out, &c.names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
 				if c.req.Op != wire.OpLease || !c.grant(conn) {
@@ -31,7 +31,7 @@ func (c *session) get(conn *rpc.Conn) {
 				return
 			}
 			if n := len(c.reply.Value); n > smallValue { // a stale one
-				c.names.Release()
+				c.Names.Release()
 				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
 					c.answerError(conn, err)
 					return
@@ -51,7 +51,7 @@ func (c *session) get(conn *rpc.Conn) {
 			c.long(conn, size)
 			return
 		}
-		c.names.Release() // it may wait
+		c.Names.Release() // it may wait
 		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
 			c.answerError(conn, err)
 			return
@@ -61,7 +61,7 @@ func (c *session) get(conn *rpc.Conn) {
 }
 
 // mget answers MGET in place, key by key.
-func (c *session) mget(conn *rpc.Conn) {
+func (c *Session) mget(conn *rpc.Conn) {
 	const item = true
 	q := c.req
 	if len(conn.Out) > 0 && !conn.Flush() {
@@ -73,13 +73,13 @@ func (c *session) mget(conn *rpc.Conn) {
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
-			c.item(conn, c.core.Names.None, wire.ErrorReply(err))
+			c.item(conn, c.Core.Names.None, wire.ErrorReply(err))
 			continue
 		}
 		head := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
 		value := len(conn.Out)
-		out, size, ns := c.core.Value(conn.Out, &c.names, q, key, smallValue, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Value(conn.Out, &c.Names, q, key, smallValue, c.now, 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
@@ -88,7 +88,7 @@ func (c *session) mget(conn *rpc.Conn) {
 			}
 			limit := size
 			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
-			if out, size, ns = c.core.Value(conn.Out, &c.names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
+			if out, size, ns = c.Core.Value(conn.Out, &c.Names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
 				c.reply = wire.ErrorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
 			}
 		}
@@ -112,14 +112,14 @@ func (c *session) mget(conn *rpc.Conn) {
 }
 
 // itemRoom makes room for an item with a short value.
-func (c *session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
+func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
 	if len(conn.Out)-at > wire.MaxMGetAnswer {
 		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
 	}
 	return noRoom(conn.Grow(smallValue+answerSlack, false))
 }
 
-func (c *session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
+func (c *Session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
 	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }

@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"context"
@@ -12,28 +12,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// pending is a request that cannot be answered in place.
+// Pending is a request that cannot be answered in place.
 //
 // Nearly all of them are GETs of other hosts' keys, and these need no goroutine:
 // the connection's reader sends the owner a request, and who reads the owner's
 // answer answers the app. Two goroutines fewer are woken that way, which is what
 // such a GET takes its time for. What does not go that way, or does not go well,
 // is served on a goroutine of its own.
-type pending struct {
-	session  *session
-	conn     *rpc.Conn
+type Pending struct {
+	Session  *Session
+	Conn     *rpc.Conn
 	q        wire.Request  // with bytes of its own
 	size     int           // that the connection's account has for it
 	deadline time.Duration // on the boot clock
 	began    time.Duration // of the asking, on the same clock
 	turn     turn
-	call     *engine.Call // that it makes itself
+	Call     *engine.Call // that it makes itself
 	fills    tokenOf      // that a FILL uses; zero is none
 }
 
 // pendingSize is what a request that waits takes beside its own bytes: what is noted
 // of it, and a small stack.
-const pendingSize = int(unsafe.Sizeof(pending{})) + 2<<10
+const pendingSize = int(unsafe.Sizeof(Pending{})) + 2<<10
 
 // sizeOf is how many bytes a request's clone has.
 func sizeOf(q *wire.Request) int {
@@ -53,16 +53,16 @@ func noRoom(err error) *wire.Error {
 }
 
 // serve answers on a goroutine of its own.
-func (p *pending) serve() []byte {
+func (p *Pending) serve() []byte {
 	p.turn.wait()
-	b := namespaces.Pins{Table: p.session.core.Names, Member: p.session.member}
+	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
 	defer b.Release()
-	ctx := p.session.ctx
+	ctx := p.Session.ctx
 	if engine.ReadOp(p.q.Op) {
-		ctx = p.session.reading
+		ctx = p.Session.reading
 	}
-	r := p.session.slow(ctx, &p.q, &b, p.deadline)
-	if c := p.session.core; c.WantsAll(&p.q) {
+	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
+	if c := p.Session.Core; c.WantsAll(&p.q) {
 		p.turn.leave() // what comes behind is answered from what is stored
 		b.Release()
 		r = c.Acked(context.Background(), &p.q, r, p.deadline)
@@ -72,42 +72,42 @@ func (p *pending) serve() []byte {
 
 // long answers a read whose value was there, and is long, unless that has gone by now:
 // who waits for a new one does so elsewhere.
-func (p *pending) long() []byte {
-	c := p.session.core
-	if p.session.reading.Err() != nil { // nobody takes it
+func (p *Pending) long() []byte {
+	c := p.Session.Core
+	if p.Session.reading.Err() != nil { // nobody takes it
 		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
 	}
 	now := c.Clock.Read()
 	c.Node.Beat(now.Boot)
-	b := namespaces.Pins{Table: c.Names, Member: p.session.member}
+	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
 	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
 	if r.Status == wire.Moved {
-		p.conn.Run(true, p.serve)
+		p.Conn.Run(true, p.serve)
 		return nil
 	}
 	return p.end(nil, &r)
 }
 
 // dropped ends a read of a connection that has ended.
-func (p *pending) dropped() []byte {
+func (p *Pending) dropped() []byte {
 	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
 	return p.end(nil, &r)
 }
 
 // end counts the request, gives its place up and appends its answer.
-func (p *pending) end(dst []byte, r *wire.Reply) []byte {
-	p.session.count(&p.q, r)
-	if p.session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
-		p.session.remember(p.q.Token, p.fills)
+func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
+	p.Session.count(&p.q, r)
+	if p.Session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
+		p.Session.remember(p.q.Token, p.fills)
 	}
 	p.turn.leave()
-	p.session.core.Waiting.Add(-1)
-	p.session.member.Release(places.Waiting)
-	p.conn.Free(p.size)
-	p.session.leased(&p.q)
-	if p.session.awaited(&p.q) {
-		p.conn.Account().Reads(-1)
+	p.Session.Core.Waiting.Add(-1)
+	p.Session.member.Release(places.Waiting)
+	p.Conn.Free(p.size)
+	p.Session.leased(&p.q)
+	if p.Session.awaited(&p.q) {
+		p.Conn.Account().Reads(-1)
 	}
 	r.ID = p.q.ID
 	return wire.AppendReply(dst, p.q.Op, r)
@@ -115,12 +115,12 @@ func (p *pending) end(dst []byte, r *wire.Reply) []byte {
 
 // ask asks the owner of a GET's key, or joins who does already, and says whether
 // that was possible without waiting. The connection's reader calls it.
-func (p *pending) ask() bool {
-	s, c, q := p.session, p.session.core, &p.q
+func (p *Pending) ask() bool {
+	s, c, q := p.Session, p.Session.Core, &p.q
 	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
 		return false
 	}
-	ns := s.names.Read(q.Namespace)
+	ns := s.Names.Read(q.Namespace)
 	if ns == nil {
 		return false
 	}
@@ -148,8 +148,8 @@ func (p *pending) ask() bool {
 	if !lead {
 		return true
 	}
-	p.call = cl
-	err := p.conn.Start(to, &wire.Request{
+	p.Call = cl
+	err := p.Conn.Start(to, &wire.Request{
 		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Vouch,
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
@@ -162,19 +162,19 @@ func (p *pending) ask() bool {
 
 // Wants says whether a long answer is of use: its connection takes it, or others have
 // joined the call.
-func (p *pending) Wants(n int) error {
-	if err := p.conn.Takes(n); err != nil && p.session.core.Calls.GiveUp(p.call) {
+func (p *Pending) Wants(n int) error {
+	if err := p.Conn.Takes(n); err != nil && p.Session.Core.Calls.GiveUp(p.Call) {
 		return err
 	}
 	return nil
 }
 
 // Account is on whose behalf the owner is asked.
-func (p *pending) Account() *rpc.Account { return p.conn.Account() }
+func (p *Pending) Account() *rpc.Account { return p.Conn.Account() }
 
 // Answered takes the owner's answer, and answers all who have asked for it.
-func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
-	c, cl := p.session.core, p.call
+func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
+	c, cl := p.Session.Core, p.Call
 	var r wire.Reply
 	if err == nil {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
@@ -192,18 +192,18 @@ func (p *pending) Answered(a *rpc.Answers, frame []byte, err error) {
 }
 
 // Tell answers with what a call has brought, if it brought an answer.
-func (p *pending) Tell(a *rpc.Answers, cl *engine.Call) {
-	c := p.session.core
+func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
+	c := p.Session.Core
 	// The caller that made the call may have had less time than this one has.
-	if p.call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
-		p.conn.Run(true, p.serve)
+	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
+		p.Conn.Run(true, p.serve)
 		return
 	}
 	r := c.Outcome(cl, &p.q, p.began)
 	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadAside(&p.q) {
-		p.conn.Run(true, p.serve)
+		p.Conn.Run(true, p.serve)
 		return
 	}
 	a.Frame = p.end(a.Frame[:0], &r)
-	p.conn.Answer(a, true)
+	p.Conn.Answer(a, true)
 }

@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"log/slog"
@@ -7,14 +7,14 @@ import (
 )
 
 // Refusal says why a request is refused; nil is that it may be served.
-func (c *session) Refusal(q *wire.Request) *wire.Error {
+func (c *Session) Refusal(q *wire.Request) *wire.Error {
 	line := 0
-	if last := c.names.Last; last != nil && last.Name == string(q.Namespace) {
+	if last := c.Names.Last; last != nil && last.Name == string(q.Namespace) {
 		line = int(last.Line)
 	} else {
-		line = c.core.Access.Line(q.Namespace)
+		line = c.Core.Access.Line(q.Namespace)
 	}
-	err, missing := c.by.Refusal(q, line)
+	err, missing := c.By.Refusal(q, line)
 	if err != nil && !c.told {
 		c.told = true
 		c.log(slog.LevelWarn, "refused a request: its user lacks a right; more refusals of this connection are not logged",

@@ -1,4 +1,4 @@
-package sidecar
+package session
 
 import (
 	"context"
@@ -22,21 +22,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// session serves one connection on the socket. All of it belongs to the
+// Session serves one connection on the socket. All of it belongs to the
 // connection's reader.
-type session struct {
-	d       *doors
-	core    *engine.Engine
-	from    kv.Process    // another sidecar; none is an app
-	who     []any         // is at the other end, for the log
-	by      access.Caller // the app at the other end
-	told    bool          // a refusal has been logged
-	hello   bool
-	ns      []byte // the connection's default namespace
-	now     kv.Moment
-	batches uint32
-	names   namespaces.Pins // for one batch
-	tally   tally
+type Session struct {
+	d         *Doors
+	Core      *engine.Engine
+	from      kv.Process    // another sidecar; none is an app
+	who       []any         // is at the other end, for the log
+	By        access.Caller // the app at the other end
+	told      bool          // a refusal has been logged
+	hello     bool
+	Namespace []byte // the connection's default namespace
+	now       kv.Moment
+	batches   uint32
+	Names     namespaces.Pins // for one batch
+	tally     tally
 	// slow answers what cannot be answered in place.
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
@@ -64,17 +64,17 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// doors make the sessions of a host.
-type doors struct {
-	engine    *engine.Engine
-	host      doorHost
-	version   string            // of the program, for HELLO
-	bootClock string            // the boot clock's name; "" is none that apps could read
-	limits    func() rpc.Limits // of the socket
+// Doors make the sessions of a host.
+type Doors struct {
+	Engine    *engine.Engine
+	Host      Host
+	Version   string            // of the program, for HELLO
+	BootClock string            // the boot clock's name; "" is none that apps could read
+	Limits    func() rpc.Limits // of the socket
 }
 
-// doorHost is the sidecar, as its sessions see it.
-type doorHost interface {
+// Host is the sidecar, as its sessions see it.
+type Host interface {
 	// Stats returns what STATS answers.
 	Stats() wire.Stats
 	// Serve answers a request wherever its keys are. Pins are released while it waits.
@@ -88,20 +88,20 @@ type doorHost interface {
 }
 
 // Of makes the session of a caller that has said HELLO, whoever that is.
-func (d *doors) Of(by access.Caller, m *places.Member) *session {
-	return &session{
-		d: d, core: d.engine, by: by, member: m, hello: true, ns: defaultNamespace,
-		names: namespaces.Pins{Table: d.engine.Names, Member: m}, slow: d.host.Serve,
+func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
+	return &Session{
+		d: d, Core: d.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
+		Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Host.Serve,
 	}
 }
 
-// app makes the session of an app's connection.
-func (d *doors) app(nc net.Conn) (rpc.Handler, error) {
+// App makes the session of an app's connection.
+func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
 	who, err := unixsock.PeerOf(nc)
 	if err != nil {
 		return nil, err
 	}
-	c := d.Of(d.engine.Access.Caller(who), d.engine.Shares.Join(places.UserOwner(who.UID)))
+	c := d.Of(d.Engine.Access.Caller(who), d.Engine.Shares.Join(places.UserOwner(who.UID)))
 	c.hello, c.who, c.process = false, []any{"pid", who.PID, "uid", who.UID, "gid", who.GID}, fmt.Sprint("pid ", who.PID)
 	if err := c.member.Acquire(places.Connections); err != nil {
 		c.member.Leave()
@@ -111,31 +111,31 @@ func (d *doors) app(nc net.Conn) (rpc.Handler, error) {
 	return c, nil
 }
 
-var defaultNamespace = []byte(namespaces.Default)
+var DefaultNamespace = []byte(namespaces.Default)
 
 // log writes a line with who is at the other end.
-func (c *session) log(level slog.Level, msg string, args ...any) {
-	log := c.core.Config.Log
+func (c *Session) log(level slog.Level, msg string, args ...any) {
+	log := c.Core.Config.Log
 	if log.Enabled(context.Background(), level) {
 		log.With(c.who...).Log(context.Background(), level, msg, args...)
 	}
 }
 
 // Batch reads the clock, once for all requests that came in one read.
-func (c *session) Batch() {
-	c.now = c.core.Clock.Read()
-	c.core.Node.Beat(c.now.Boot)
+func (c *Session) Batch() {
+	c.now = c.Core.Clock.Read()
+	c.Core.Node.Beat(c.now.Boot)
 	c.work = works.Get().(*work)
 }
 
 // Served gives back what the batch has borrowed.
-func (c *session) Served() {
-	c.names.Release()
+func (c *Session) Served() {
+	c.Names.Release()
 	works.Put(c.work)
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
-		took := c.core.Clock.Read().Boot - c.now.Boot
-		c.d.host.Batch(took)
+		took := c.Core.Clock.Read().Boot - c.now.Boot
+		c.d.Host.Batch(took)
 	}
 }
 
@@ -144,10 +144,10 @@ const batchSample = 16
 
 // Gone gives back what the peer has no connection to fill any more: also what it
 // is given from now on, since requests of it may wait for long yet.
-func (c *session) Gone() { c.giveBack() }
+func (c *Session) Gone() { c.giveBack() }
 
 // Owner says whose the connection is.
-func (c *session) Owner() (owner, process string) {
+func (c *Session) Owner() (owner, process string) {
 	if c.member == nil {
 		return "", ""
 	}
@@ -155,7 +155,7 @@ func (c *session) Owner() (owner, process string) {
 }
 
 // Close ends the session.
-func (c *session) Close(err error) {
+func (c *Session) Close(err error) {
 	c.giveBack()
 	if c.from.Node == "" {
 		c.member.Release(places.Connections)
@@ -169,7 +169,7 @@ func (c *session) Close(err error) {
 }
 
 // Oversized answers a frame that cannot be taken.
-func (c *session) Oversized(conn *rpc.Conn, beginning []byte, length int, why error) {
+func (c *Session) Oversized(conn *rpc.Conn, beginning []byte, length int, why error) {
 	id, ok := wire.PeekID(beginning)
 	if !ok {
 		return // nobody to answer to: the log line must do
@@ -182,7 +182,7 @@ const warmFrom = 4
 
 // Serve answers requests: it decodes them all, looks ahead in the store, and
 // then serves them in their order.
-func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
+func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 	defer c.tally.flush() // before the answers go: who has one finds it counted
 	keys := 0
 	for i, frame := range frames {
@@ -191,15 +191,15 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 		if len(frames) < warmFrom || q.Key == nil || !c.hello {
 			continue
 		}
-		if ns := c.names.Read(c.nameOf(q)); ns != nil {
-			if h := ns.Key(q.Key).Hash; c.core.Node.Holds(h.Partition()) != 0 {
+		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
+			if h := ns.Key(q.Key).Hash; c.Core.Node.Holds(h.Partition()) != 0 {
 				c.hashes[keys] = h
 				keys++
 			}
 		}
 	}
 	if keys >= warmFrom {
-		c.sum += c.core.Store.Warm(c.hashes[:keys])
+		c.sum += c.Core.Store.Warm(c.hashes[:keys])
 	}
 	for i, frame := range frames {
 		c.req = &c.reqs[i]
@@ -210,8 +210,8 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			c.answerError(conn, err)
 			continue
 		}
-		if c.serve(conn); c.by.Ended != nil {
-			return c.by.Ended
+		if c.serve(conn); c.By.Ended != nil {
+			return c.By.Ended
 		}
 		if len(conn.Out) > flushAt && !conn.Flush() {
 			return nil // the connection ends by itself
@@ -224,15 +224,15 @@ func (c *session) Serve(conn *rpc.Conn, frames [][]byte) error {
 // more of up to smallValue fits behind them.
 const flushAt = 32 << 10
 
-func (c *session) nameOf(q *wire.Request) []byte {
+func (c *Session) nameOf(q *wire.Request) []byte {
 	if q.Namespace == nil {
-		return c.ns
+		return c.Namespace
 	}
 	return q.Namespace
 }
 
 // serve answers c.req.
-func (c *session) serve(conn *rpc.Conn) {
+func (c *Session) serve(conn *rpc.Conn) {
 	q := c.req
 	if !c.hello && q.Op != wire.OpHello {
 		c.answerError(conn, wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op))
@@ -254,8 +254,8 @@ func (c *session) serve(conn *rpc.Conn) {
 			return
 		}
 	}
-	c.core.Limit(q, c.now.Boot+c.core.Timeout(q))
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.core.WantsAll(q) {
+	c.Core.Limit(q, c.now.Boot+c.Core.Timeout(q))
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.WantsAll(q) {
 		c.later(conn)
 		return
 	}
@@ -273,7 +273,7 @@ func (c *session) serve(conn *rpc.Conn) {
 			c.later(conn)
 			return
 		}
-		c.reply = wire.BodyReply(c.d.host.Stats())
+		c.reply = wire.BodyReply(c.d.Host.Stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
@@ -288,13 +288,13 @@ func (c *session) serve(conn *rpc.Conn) {
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
-		if !c.core.HoldsAll(c.keys()) { // all of them here, or none
+		if !c.Core.HoldsAll(c.keys()) { // all of them here, or none
 			c.later(conn)
 			return
 		}
 		c.execute(conn)
 	case wire.OpFlush, wire.OpRing:
-		if q.App && !c.core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
+		if q.App && !c.Core.Node.Alone() && (q.Op == wire.OpRing || q.Has(wire.Cluster)) {
 			c.later(conn)
 			return
 		}
@@ -305,8 +305,8 @@ func (c *session) serve(conn *rpc.Conn) {
 }
 
 // execute answers c.req from what this host holds, or later.
-func (c *session) execute(conn *rpc.Conn) {
-	if c.reply = c.core.Execute(c.req, &c.names, c.now, 0); c.reply.Status == wire.Moved {
+func (c *Session) execute(conn *rpc.Conn) {
+	if c.reply = c.Core.Execute(c.req, &c.Names, c.now, 0); c.reply.Status == wire.Moved {
 		c.later(conn)
 		return
 	}
@@ -317,45 +317,45 @@ func (c *session) execute(conn *rpc.Conn) {
 
 // count counts what a request has come to. One of another sidecar counts there,
 // where an app has asked.
-func (c *session) count(q *wire.Request, r *wire.Reply) {
+func (c *Session) count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
-		c.core.Count(q, r)
+		c.Core.Count(q, r)
 	} else {
-		c.core.Counts.Served.Add(int64(namespaces.KeysIn(q)))
+		c.Core.Counts.Served.Add(int64(namespaces.KeysIn(q)))
 	}
 }
 
 // keys are the hashes of the keys of c.req, until it is called again.
-func (c *session) keys() []kv.Hash {
+func (c *Session) keys() []kv.Hash {
 	q := c.req
 	c.own = c.own[:0]
 	if q.Key != nil {
-		c.own = append(c.own, c.core.Hash(q.Namespace, q.Key))
+		c.own = append(c.own, c.Core.Hash(q.Namespace, q.Key))
 	}
 	for _, k := range q.Keys {
-		c.own = append(c.own, c.core.Hash(q.Namespace, k))
+		c.own = append(c.own, c.Core.Hash(q.Namespace, k))
 	}
 	return c.own
 }
 
-// maxSlow bounds the requests of all connections that wait.
-const maxSlow = 1 << 16
+// MaxSlow bounds the requests of all connections that wait.
+const MaxSlow = 1 << 16
 
-// maxConnLeases bounds the LEASEs of one app's connection that wait: a connection of
+// MaxConnLeases bounds the LEASEs of one app's connection that wait: a connection of
 // which too much waits is not read from, and the FILL that ends the wait may come
 // over it. Of another host's it is half of what may wait there, too.
-const maxConnLeases = 512
+const MaxConnLeases = 512
 
-func (c *session) mostLeases() int64 {
+func (c *Session) mostLeases() int64 {
 	if c.from.Node != "" {
 		return peer.MaxCalls / 2
 	}
-	return maxConnLeases
+	return MaxConnLeases
 }
 
 // later answers c.req when it can be, after the requests of the same keys that
 // this connection has sent before.
-func (c *session) later(conn *rpc.Conn) {
+func (c *Session) later(conn *rpc.Conn) {
 	p := c.pend(conn)
 	if p == nil {
 		return
@@ -364,7 +364,7 @@ func (c *session) later(conn *rpc.Conn) {
 	if p.q.Op == wire.OpFill {
 		p.fills = c.tokens.take(p.q.Token) // the end of the connection leaves it to this one
 	}
-	c.names.Release() // it may wait for others to end
+	c.Names.Release() // it may wait for others to end
 	var room func() bool
 	if c.awaited(c.req) && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
@@ -379,16 +379,16 @@ func (c *session) later(conn *rpc.Conn) {
 
 // long answers another host's read with a long value, after what is short: it may not
 // hold up what other apps of that host ask for.
-func (c *session) long(conn *rpc.Conn, size int) {
+func (c *Session) long(conn *rpc.Conn, size int) {
 	if p := c.pend(conn); p != nil {
-		c.names.Release()
+		c.Names.Release()
 		conn.Begin(nil)
 		conn.Long(size, p.long)
 	}
 }
 
 // pend makes c.req one that waits, unless there is no room for it.
-func (c *session) pend(conn *rpc.Conn) *pending {
+func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
 		c.leasing.Add(-1)
 		c.answerError(conn, wire.Errorf(wire.Busy, "%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases()))
@@ -406,7 +406,7 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 		c.answerError(conn, err)
 		return nil
 	}
-	c.core.Waiting.Add(1)
+	c.Core.Waiting.Add(1)
 	if c.ctx == nil {
 		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
 		c.reading = conn.While(c.ctx)
@@ -414,58 +414,58 @@ func (c *session) pend(conn *rpc.Conn) *pending {
 	if c.awaited(c.req) {
 		conn.Account().Reads(1)
 	}
-	return &pending{session: c, conn: conn, q: c.req.Clone(), size: size, deadline: c.core.DeadlineOf(c.req, c.now)}
+	return &Pending{Session: c, Conn: conn, q: c.req.Clone(), size: size, deadline: c.Core.DeadlineOf(c.req, c.now)}
 }
 
 // awaited says whether a request is an app's read, whose answer is to find room.
-func (c *session) awaited(q *wire.Request) bool {
+func (c *Session) awaited(q *wire.Request) bool {
 	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
 }
 
 // leased says that a LEASE waits no more.
-func (c *session) leased(q *wire.Request) {
+func (c *Session) leased(q *wire.Request) {
 	if q.Op == wire.OpLease {
 		c.leasing.Add(-1)
 	}
 }
 
-func (c *session) answerError(conn *rpc.Conn, err *wire.Error) {
+func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
 	c.reply = wire.ErrorReply(err)
-	c.tally.add(c.core.Names.None, c.req.Op, namespaces.Failed)
+	c.tally.add(c.Core.Names.None, c.req.Op, namespaces.Failed)
 	c.answer(conn)
 }
 
-func (c *session) answer(conn *rpc.Conn) {
+func (c *Session) answer(conn *rpc.Conn) {
 	c.reply.ID = c.req.ID
 	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
 }
 
 // welcome answers a HELLO.
-func (c *session) welcome() wire.Reply {
+func (c *Session) welcome() wire.Reply {
 	h := &c.req.Hello
 	if !slices.Contains(h.Versions, wire.Version) {
 		return wire.ErrorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
 	}
-	if err := c.by.Show(h.Token); err != nil {
+	if err := c.By.Show(h.Token); err != nil {
 		return wire.ErrorReply(err)
 	}
 	if h.Namespace != "" {
 		if !kv.ValidNamespace(h.Namespace) {
 			return wire.ErrorReply(namespaces.BadName([]byte(h.Namespace)))
 		}
-		c.ns = []byte(h.Namespace)
+		c.Namespace = []byte(h.Namespace)
 	}
 	c.hello = true
 	c.log(slog.LevelDebug, "hello", "client", h.Client)
-	l := c.d.limits()
+	l := c.d.Limits()
 	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.core.Config.Node, Server: c.d.version, Features: engine.Features,
+		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.Version, Features: engine.Features,
 		Limits: wire.Limits{
-			Key: kv.MaxKeyLen, Value: c.core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
-			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.core.Config.RequestTimeout.Milliseconds(),
+			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
+			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Config.RequestTimeout.Milliseconds(),
 		},
-		Epoch: uint64(c.core.Node.Self().Epoch),
-		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.core.Config.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.d.bootClock, NowNS: uint64(c.core.Clock.Read().Boot)},
+		Epoch: uint64(c.Core.Node.Self().Epoch),
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
+		Boot:  wire.BootClock{ID: c.d.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
 	})
 }
