@@ -21,7 +21,9 @@ type Tiers struct {
 }
 
 // Tiers returns what the cluster's node calls; session makes what serves a peer.
-func (c *Engine) Tiers(session func(kv.Process) rpc.Handler) Tiers { return Tiers{c.Handoff, c, session} }
+func (c *Engine) Tiers(session func(kv.Process) rpc.Handler) Tiers {
+	return Tiers{c.Handoff, c, session}
+}
 
 // Calls makes what serves another process's requests.
 func (t Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }

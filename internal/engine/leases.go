@@ -76,18 +76,18 @@ func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key
 	}
 	switch {
 	case err != nil:
-		return ClaimError(ns, err)
+		return claimError(ns, err)
 	case !grant.Holds():
 		if !grant.Result.Uncached {
 			return Moved() // it is in the store
 		}
 		return uncached(grant.Result.Value, grant.Result.Version)
 	}
-	return c.Granted(ns, key, grant.Token)
+	return c.granted(ns, key, grant.Token)
 }
 
-// ClaimError says why there is no token.
-func ClaimError(ns *namespaces.Namespace, err error) wire.Reply {
+// claimError says why there is no token.
+func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	var busy *wire.Error
 	switch {
 	case errors.As(err, &busy):
@@ -98,8 +98,36 @@ func ClaimError(ns *namespaces.Namespace, err error) wire.Reply {
 	return loadError(ns, err)
 }
 
-// Granted answers with a token, unless somebody has filled the key since it was missed.
-func (c *Engine) Granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
+// Grant answers a LEASE, with a token or with why there is none for this client, where
+// nothing is to be waited for: this host holds the key, nothing of it is on its way, and
+// its token is free.
+func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Member) (wire.Reply, bool) {
+	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+		return wire.Reply{}, false
+	}
+	key := ns.Key(q.Key)
+	partition := key.Hash.Partition()
+	holding := c.Node.Holds(partition) // before its source
+	if holding == 0 || c.Handoff.Incoming[partition].Load() != nil {
+		return wire.Reply{}, false
+	}
+	claim := loader.Claim{Key: key, Holding: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	if m != nil {
+		claim.Place = m
+	}
+	token, free, err := c.Leases.Try(claim)
+	switch {
+	case err != nil:
+		return claimError(ns, err), true
+	case !free:
+		return wire.Reply{}, false
+	}
+	r := c.granted(ns, key, token)
+	return r, r.Status != wire.Moved
+}
+
+// granted answers with a token, unless somebody has filled the key since it was missed.
+func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
 	if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
 		c.Leases.Abandon(t)
 		return Moved()

@@ -5,45 +5,24 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// grant answers a LEASE, with a token or with why there is none for this client, where
-// nothing is to be waited for: this host holds the key, nothing of it is on its way, and
-// its token is free.
+// grant answers a LEASE in place, if the engine can.
 func (c *Session) grant(conn *rpc.Conn) bool {
-	q, core := c.req, c.Core
-	ns := c.Names.Read(q.Namespace)
-	if ns == nil || ns.Origin != nil || q.Has(wire.StaleOK) || engine.CheckKey(q.Key) != nil {
+	ns := c.Names.Read(c.req.Namespace)
+	if ns == nil {
 		return false
 	}
-	key := ns.Key(q.Key)
-	partition := key.Hash.Partition()
-	holding := core.Node.Holds(partition) // before its source
-	if holding == 0 || core.Handoff.Incoming[partition].Load() != nil {
+	r, ok := c.Core.Grant(ns, c.req, c.member)
+	if !ok {
 		return false
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: core.Stamp, Time: ns.LeaseTime}
-	if c.member != nil {
-		claim.Place = c.member
-	}
-	token, free, err := core.Leases.Try(claim)
-	switch {
-	case err != nil:
-		c.reply = engine.ClaimError(ns, err)
-	case !free:
-		return false
-	default:
-		if c.reply = core.Granted(ns, key, token); c.reply.Status == wire.Moved {
-			return false
-		}
-	}
-	c.tally.add(ns, q.Op, namespaces.OutcomeOf(&c.reply))
-	c.given(q, &c.reply)
+	c.reply = r
+	c.tally.add(ns, c.req.Op, namespaces.OutcomeOf(&c.reply))
+	c.given(c.req, &c.reply)
 	c.answer(conn)
 	return true
 }
