@@ -32,7 +32,7 @@ var allowed = []struct {
 	{"internal/logs", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
-	{"internal/creds", []string{"internal/plainfile"}},
+	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
 	{"l1", []string{"internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/strike"}},
 	{"gossip", nil},

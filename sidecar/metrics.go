@@ -135,10 +135,11 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	}
 	collectRequests(s.engine.Names.None, "", count)
 	count(descOverdue, s.engine.Counts.Overdue.Load())
-	if set := s.keys.set.Load(); set != nil {
+	if set := s.keys.Present(); set != nil {
 		gauge(descKeys, int64(set.Keys), set.Fingerprint)
-		count(descKeyReloads, s.keys.taken.Load(), "taken")
-		count(descKeyReloads, s.keys.refused.Load(), "refused")
+		taken, refused := s.keys.Changes()
+		count(descKeyReloads, taken, "taken")
+		count(descKeyReloads, refused, "refused")
 	}
 	if h := s.http.Load(); h != nil {
 		open, closed := h.Stats()

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -28,7 +29,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 		}
 		before := owner.s.engine.Node.Stats().Links.Handshakes
 		for _, n := range w.nodes {
-			writeKeys(t, n.keyFile, keyText(testSeed, "12"))
+			peertest.Replace(t, n.keyFile, peertest.KeyText(peertest.Seed, "12"))
 			if err := n.s.Reload(); err != nil {
 				t.Fatal(err)
 			}

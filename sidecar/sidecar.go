@@ -36,7 +36,7 @@ import (
 type Sidecar struct {
 	engine        engine.Engine
 	cfg           Config
-	keys          keys
+	keys          creds.Watch
 	server        *rpc.Server // of the socket
 	metrics       *prometheus.Registry
 	batchDuration prometheus.Histogram
@@ -94,15 +94,15 @@ func New(cfg Config) (*Sidecar, error) {
 	s.engine.Budget = rpc.NewBudget(int64(cfg.BufferSize))
 	s.engine.Watches.Answers = make(chan struct{}, engine.WatchedAtOnce)
 	s.engine.Watches.Ctx, s.engine.Watches.Stop = context.WithCancel(context.Background())
-	if err := s.keys.open(&s.cfg); err != nil {
+	if err := s.keys.Open(creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}); err != nil {
 		return nil, err
 	}
-	s.cfg.seed = s.keys.seed()
+	s.cfg.seed = s.keys.Seed()
 	s.engine.Config.Seed = s.cfg.seed
 	if err := s.newTiers(); err != nil {
 		return nil, err
 	}
-	s.keys.renew = s.engine.Node.Renew
+	s.keys.Renew = s.engine.Node.Renew
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: s.files.apps,
 		NewRate:  rpc.PerProcessor(newConnections),
@@ -149,8 +149,8 @@ func (s *Sidecar) newTiers() (err error) {
 	cc := cfg.clusterConfig()
 	cc.MaxConns = s.files.peers
 	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = engine.NewEpoch(s.engine.Clock.Read().Wall), s.engine.HLC, s.tiers(), s.engine.Log
-	if s.keys.set.Load() != nil {
-		cc.Keys, cc.Credentials = s.keys.gossip, s.keys.peer.Load
+	if s.keys.Present() != nil {
+		cc.Keys, cc.Credentials = s.keys.Gossip, s.keys.Credentials
 		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
 	cc.Budget = s.engine.Budget
@@ -229,7 +229,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 		back.Go(func() error { return pages.Run(below) })
 	}
 	if s.cfg.ClusterKeyFile != "" {
-		back.Go(func() error { s.keys.run(below); return nil })
+		back.Go(func() error { s.keys.Run(below); return nil })
 	}
 	if s.cfg.AdaptiveWeight && !s.engine.Node.Alone() {
 		back.Go(func() error { s.adapt(below); return nil })
