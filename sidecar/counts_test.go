@@ -39,7 +39,7 @@ func TestCountedOnce(t *testing.T) {
 	if n, err := a.Delete(ctx, "default", key, key); err != nil || n != 1 {
 		t.Errorf("deleted %d, %v", n, err)
 	}
-	sa, sb := a.stats(), b.stats()
+	sa, sb := a.telemetry.Stats(), b.telemetry.Stats()
 	ns := sa.Namespaces[0]
 	if ns.Writes != 1 || ns.Hits != 2 || ns.Misses != 1 || ns.Deletes != 2 || ns.Errors != 0 {
 		t.Errorf("where it was asked: %+v", ns)
@@ -95,7 +95,7 @@ func TestClusterMetrics(t *testing.T) {
 		}
 	}
 	page := func(h *host) map[string]float64 {
-		families, err := h.metrics.Gather()
+		families, err := h.telemetry.Registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

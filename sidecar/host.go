@@ -11,7 +11,7 @@ import (
 // thisHost is the sidecar, as its sessions see it.
 type thisHost struct{ s *Sidecar }
 
-func (h thisHost) Stats() wire.Stats { return h.s.stats() }
+func (h thisHost) Stats() wire.Stats { return h.s.telemetry.Stats() }
 
 func (h thisHost) Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	return h.s.serveNow(ctx, q, b, deadline)
@@ -22,6 +22,6 @@ func (h thisHost) Probed(p *wire.Probe) wire.Probed { return h.s.probed(p) }
 func (h thisHost) Enter() (leave func(), ok bool) { return h.s.inUse.Done, h.s.enter() }
 
 func (h thisHost) Batch(took time.Duration) {
-	h.s.batchDuration.Observe(took.Seconds())
+	h.s.telemetry.Batch(took)
 	h.s.batches.add(took)
 }

@@ -22,7 +22,7 @@ func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins
 func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
-		return s.engine.StatsCluster(ctx, q, s.stats())
+		return s.engine.StatsCluster(ctx, q, s.telemetry.Stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
 	}

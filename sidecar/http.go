@@ -55,7 +55,7 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	}
 	h, err := httpd.New(httpd.Config{
 		Address: s.cfg.HTTP, Hosts: names, Token: token, Pprof: s.cfg.Pprof, MaxConns: s.files.http, Log: s.cfg.Log,
-		Ready: s.readiness, Metrics: s.metrics,
+		Ready: s.readiness, Metrics: s.telemetry.Registry,
 	})
 	if err == nil {
 		s.http.Store(h)

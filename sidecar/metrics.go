@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"log/slog"
 	"runtime"
 	"strconv"
 	"time"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/creds"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -94,59 +98,93 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(metricPrefix+name, help, labels, nil)
 }
 
-func (s *Sidecar) newMetrics() {
-	s.metrics = prometheus.NewRegistry()
-	s.batchDuration = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    metricPrefix + "batch_duration_seconds",
-		Help:    "Time from the read of a batch of requests to the write of its answers; one batch in 16 is timed.",
-		Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
-	})
-	s.metrics.MustRegister(s, s.batchDuration,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+// telemetryConfig is what is told of, and what it cannot find out itself.
+type telemetryConfig struct {
+	Engine *engine.Engine
+	Server *rpc.Server // of the socket
+	Keys   *creds.Watch
+
+	Node, Version string
+	Join          int           // addresses
+	Bound         time.Duration // of staleness
+	Started       time.Duration // on the boot clock
+	MemoryLimit   int64         // of the machine or its cgroup; zero is unknown
+	Log           *slog.Logger
+
+	HTTP         func() *httpd.Server // nil: none yet
+	SocketRemade func() int64         // times that the socket's file was made anew
+	Enter        func() (leave func(), ok bool)
 }
 
+// telemetry tells of a host: its statistics, and its metrics.
+type telemetry struct {
+	telemetryConfig
+	Registry *prometheus.Registry
+	batches  prometheus.Histogram
+}
+
+// newTelemetry registers the metrics.
+func newTelemetry(c telemetryConfig) *telemetry {
+	s := &telemetry{
+		telemetryConfig: c,
+		Registry:        prometheus.NewRegistry(),
+		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    metricPrefix + "batch_duration_seconds",
+			Help:    "Time from the read of a batch of requests to the write of its answers; one batch in 16 is timed.",
+			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
+		}),
+	}
+	s.Registry.MustRegister(s, s.batches,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return s
+}
+
+// Batch is told how long a batch took.
+func (s *telemetry) Batch(took time.Duration) { s.batches.Observe(took.Seconds()) }
+
 // Describe is for the metrics registry.
-func (s *Sidecar) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
+func (s *telemetry) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
 
 // Collect is for the metrics registry.
-func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
-	if !s.enter() {
+func (s *telemetry) Collect(ch chan<- prometheus.Metric) {
+	leave, there := s.Enter()
+	if !there {
 		return
 	}
-	defer s.inUse.Done()
+	defer leave()
 	count := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	for name, ns := range s.engine.Names.All() {
+	for name, ns := range s.Engine.Names.All() {
 		collectRequests(ns, name, count)
 		collectLoads(ns, name, count, gauge)
 		collectKnown(ns, name, count, gauge)
 		if ns.LoadTime != nil {
 			ns.LoadTime.Collect(ch)
 		}
-		st := s.engine.Store.NamespaceStats(ns.ID)
+		st := s.Engine.Store.NamespaceStats(ns.ID)
 		gauge(descNamespace, st.Bytes, name)
 		if st.Quota > 0 {
 			gauge(descQuota, st.Quota, name)
 		}
 	}
-	collectRequests(s.engine.Names.None, "", count)
-	count(descOverdue, s.engine.Counts.Overdue.Load())
-	if set := s.keys.Present(); set != nil {
+	collectRequests(s.Engine.Names.None, "", count)
+	count(descOverdue, s.Engine.Counts.Overdue.Load())
+	if set := s.Keys.Present(); set != nil {
 		gauge(descKeys, int64(set.Keys), set.Fingerprint)
-		taken, refused := s.keys.Changes()
+		taken, refused := s.Keys.Changes()
 		count(descKeyReloads, taken, "taken")
 		count(descKeyReloads, refused, "refused")
 	}
-	if h := s.http.Load(); h != nil {
+	if h := s.HTTP(); h != nil {
 		open, closed := h.Stats()
 		gauge(descHTTP, int64(open))
 		count(descHTTPClosed, closed)
 	}
-	if l, ok := logs.StatsOf(s.cfg.Log); ok {
+	if l, ok := logs.StatsOf(s.Log); ok {
 		count(descLog, l.Written, "written")
 		count(descLog, l.LeftOut, "left_out")
 		count(descLog, l.Lost, "lost")
@@ -169,10 +207,10 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descConnEvents, c.Accepted, "accepted")
 	count(descConnEvents, c.Rejected, "rejected")
 	for r := access.Read; r < access.Rights; r++ {
-		count(descRefused, s.engine.Access.Refused(r), r.String())
+		count(descRefused, s.Engine.Access.Refused(r), r.String())
 	}
-	count(descRemade, s.socket.remade.Load())
-	count(descRefused, s.engine.Access.Refused(access.Nothing), "token")
+	count(descRemade, s.SocketRemade())
+	count(descRefused, s.Engine.Access.Refused(access.Nothing), "token")
 	count(descConnEvents, c.SlowReaders, "slow_reader")
 	count(descConnEvents, c.SlowFrames, "slow_frame")
 	count(descConnEvents, c.BadFrames, "bad_frame")
@@ -192,18 +230,18 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	count(descRemoved, l2.QuotaEvicted, "l2", "quota")
 	count(descRemoved, l2.Expired, "l2", "expired")
 	count(descRemoved, l2.Flushed, "l2", "flushed")
-	if !s.engine.Node.Alone() {
-		ch <- prometheus.MustNewConstMetric(descStopped, prometheus.CounterValue, s.engine.Node.Stats().Stopped.Seconds())
+	if !s.Engine.Node.Alone() {
+		ch <- prometheus.MustNewConstMetric(descStopped, prometheus.CounterValue, s.Engine.Node.Stats().Stopped.Seconds())
 	}
 	s.collectCluster(count, gauge, func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	})
-	gauge(descBuild, 1, s.cfg.Version, runtime.Version(), strconv.Itoa(wire.Version))
+	gauge(descBuild, 1, s.Version, runtime.Version(), strconv.Itoa(wire.Version))
 }
 
 // collectGossip reports what strangers do at the gossip port.
-func (s *Sidecar) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
-	st := s.engine.Node.Stats()
+func (s *telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
+	st := s.Engine.Node.Stats()
 	g := &st.Gossip
 	count(descGossip, g.Compressed, "compressed")
 	count(descGossip, g.Foreign, "other_cluster")
@@ -217,8 +255,8 @@ func (s *Sidecar) collectGossip(count, gauge func(*prometheus.Desc, int64, ...st
 }
 
 // collectShares reports what connections share.
-func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
-	b := s.engine.Budget.Stats()
+func (s *telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
+	b := s.Engine.Budget.Stats()
 	gauge(descMemory, b.Total(), "buffers")
 	gauge(descLimit, b.Size, "buffers")
 	for use := range rpc.Uses {
@@ -226,8 +264,8 @@ func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...st
 		count(descNoBuffer, b.Refused[use], use.String())
 	}
 	count(descTaken, b.Taken)
-	count(descDropped, s.server.Stats().Dropped)
-	for _, t := range s.engine.Shares.Stats() {
+	count(descDropped, s.Server.Stats().Dropped)
+	for _, t := range s.Engine.Shares.Stats() {
 		gauge(descShared, t.Used, t.Name)
 		gauge(descSharedMost, t.Limit, t.Name)
 		count(descNoPlace, t.Refused, t.Name)
@@ -235,15 +273,15 @@ func (s *Sidecar) collectShares(count, gauge func(*prometheus.Desc, int64, ...st
 }
 
 // collectCluster reports what there is where others may join.
-func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
+func (s *telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
 	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0, cluster.StateUnknown: 0}
-	for _, m := range s.engine.Node.Members() {
+	for _, m := range s.Engine.Node.Members() {
 		states[m.State]++
 	}
 	for state, n := range states {
 		gauge(descMembers, n, state)
 	}
-	if s.engine.Node.Alone() {
+	if s.Engine.Node.Alone() {
 		return
 	}
 	c := s.clusterState()
@@ -293,7 +331,7 @@ func (s *Sidecar) collectCluster(count, gauge func(*prometheus.Desc, int64, ...s
 	for _, l := range i.Leases {
 		left := time.Duration(0)
 		if l.AgeMS >= 0 {
-			left = max(0, s.cfg.MaxStaleness-time.Duration(l.AgeMS)*time.Millisecond)
+			left = max(0, s.Bound-time.Duration(l.AgeMS)*time.Millisecond)
 		}
 		seconds(descLease, left.Seconds(), l.Node)
 	}

@@ -109,7 +109,7 @@ func TestOverdueWrites(t *testing.T) {
 				} else {
 					q.TimeoutMS = 500
 				}
-				at := "overdueHere"
+				at := "OverdueHere"
 				clock.at.Store(&at)
 				r, _ := s.ask(ctx, &q)
 				if want := "s after its caller had given it up: nothing was done"; r.Status != wire.Unavailable || !strings.Contains(string(r.Message), want) {
@@ -122,7 +122,7 @@ func TestOverdueWrites(t *testing.T) {
 				if _, err := s.Get(ctx, "default", []byte("none")); err == nil {
 					t.Error("what was absent is there")
 				}
-				if n := s.stats().Overdue; n != 1 {
+				if n := s.telemetry.Stats().Overdue; n != 1 {
 					t.Errorf("%d writes are counted as overdue", n)
 				}
 			})

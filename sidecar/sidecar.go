@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
@@ -34,20 +33,19 @@ import (
 
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
-	engine        engine.Engine
-	cfg           Config
-	keys          creds.Watch
-	server        *rpc.Server // of the socket
-	metrics       *prometheus.Registry
-	batchDuration prometheus.Histogram
-	batches       meanTime      // of batches, since it was last asked for
-	started       time.Duration // on the boot clock
-	doors         *session.Doors
-	ready         chan struct{} // closed when everything is served
-	path          string        // of the socket, once ready
-	socket        socketState
-	files         files                        // shares of the descriptors
-	http          atomic.Pointer[httpd.Server] // nil: none
+	engine    engine.Engine
+	cfg       Config
+	keys      creds.Watch
+	server    *rpc.Server // of the socket
+	telemetry *telemetry
+	batches   meanTime      // of batches, since it was last asked for
+	started   time.Duration // on the boot clock
+	doors     *session.Doors
+	ready     chan struct{} // closed when everything is served
+	path      string        // of the socket, once ready
+	socket    socketState
+	files     files                        // shares of the descriptors
+	http      atomic.Pointer[httpd.Server] // nil: none
 
 	use       sync.RWMutex   // for what follows; never held while something waits
 	inUse     sync.WaitGroup // who uses the store, beside Run
@@ -109,7 +107,12 @@ func New(cfg Config) (*Sidecar, error) {
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
-	s.newMetrics()
+	limit, _ := memoryLimit()
+	s.telemetry = newTelemetry(telemetryConfig{
+		Engine: &s.engine, Server: s.server, Keys: &s.keys, Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
+		Started: s.started, MemoryLimit: int64(limit), Log: cfg.Log,
+		HTTP: s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
+	})
 	return s, nil
 }
 

@@ -340,9 +340,9 @@ func TestLargeAnswers(t *testing.T) {
 		}
 	}
 	// They are given back after the answer is written.
-	for deadline := time.Now().Add(20 * time.Second); s.connectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); s.telemetry.connectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes of buffers are still held", s.connectionStats().BufferBytes)
+			t.Fatalf("%d bytes of buffers are still held", s.telemetry.connectionStats().BufferBytes)
 		}
 	}
 }
@@ -365,7 +365,7 @@ func TestNamespaceSettings(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpSet, Namespace: b("small"), Key: b("k"), Value: make([]byte, 65<<10)}); r.Status != wire.TooLarge || !strings.Contains(string(r.Message), "quota of 64 KiB") {
 		t.Errorf("a value above the quota: %s %s", r.Status, r.Message)
 	}
-	for _, ns := range s.stats().Namespaces {
+	for _, ns := range s.telemetry.Stats().Namespaces {
 		if ns.Name == "small" && (ns.Bytes > 64<<10 || ns.Entries < 300 || ns.Quota != 64<<10) {
 			t.Errorf("%+v", ns)
 		}

@@ -12,31 +12,30 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// stats collects what STATS answers.
-func (s *Sidecar) stats() wire.Stats {
-	limit, _ := memoryLimit()
+// Stats collects what STATS answers.
+func (s *telemetry) Stats() wire.Stats {
 	t := wire.Stats{
-		Node:        s.cfg.Node,
-		Server:      s.cfg.Version,
-		UptimeMS:    (s.engine.Clock.Read().Boot - s.started).Milliseconds(),
+		Node:        s.Node,
+		Server:      s.Version,
+		UptimeMS:    (s.Engine.Clock.Read().Boot - s.Started).Milliseconds(),
 		Connections: s.connectionStats(),
 		L1:          s.l1Stats(),
 		L2:          s.l2Stats(),
 		Cluster:     s.clusterState(),
-		Namespaces:  s.engine.Names.Stats(),
+		Namespaces:  s.Engine.Names.Stats(),
 		Leases:      s.tokenStats(),
-		Shares:      s.engine.Shares.Stats(),
-		Overdue:     s.engine.Counts.Overdue.Load(),
+		Shares:      s.Engine.Shares.Stats(),
+		Overdue:     s.Engine.Counts.Overdue.Load(),
 		Process:     processStats(),
 	}
-	t.Process.MemoryLimit = int64(limit)
+	t.Process.MemoryLimit = s.MemoryLimit
 	return t
 }
 
-func (s *Sidecar) connectionStats() wire.ConnectionStats {
-	c, b := s.server.Stats(), s.engine.Budget.Stats()
+func (s *telemetry) connectionStats() wire.ConnectionStats {
+	c, b := s.Server.Stats(), s.Engine.Budget.Stats()
 	return wire.ConnectionStats{
-		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
+		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.Server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
 		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
 		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
 		BufferBytes: b.Total(), OverBudget: c.OverBudget, Dropped: c.Dropped,
@@ -47,46 +46,46 @@ func (s *Sidecar) connectionStats() wire.ConnectionStats {
 	}
 }
 
-func (s *Sidecar) l1Stats() wire.L1Stats {
-	if s.engine.L1 == nil {
+func (s *telemetry) l1Stats() wire.L1Stats {
+	if s.Engine.L1 == nil {
 		return wire.L1Stats{}
 	}
-	st := s.engine.L1.Stats()
+	st := s.Engine.L1.Stats()
 	return wire.L1Stats{
 		Entries: st.Entries, Used: st.Bytes, Limit: st.Limit, Hits: st.Hits, Misses: st.Misses,
-		Refused: s.engine.Counts.CopiesRefused.Load(),
+		Refused: s.Engine.Counts.CopiesRefused.Load(),
 	}
 }
 
-func (s *Sidecar) clusterState() wire.ClusterState {
-	st := s.engine.Node.Stats()
-	h := &s.engine.Handoff.Counts
+func (s *telemetry) clusterState() wire.ClusterState {
+	st := s.Engine.Node.Stats()
+	h := &s.Engine.Handoff.Counts
 	return wire.ClusterState{
-		Join: len(s.cfg.Join), Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
+		Join: s.Join, Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
-		PeerReads: s.engine.Counts.PeerReads.Load(), Joined: s.engine.Counts.Joined.Load(), PeerErrors: s.engine.Counts.PeerErrors.Load(),
-		Served: s.engine.Counts.Served.Load(),
+		PeerReads: s.Engine.Counts.PeerReads.Load(), Joined: s.Engine.Counts.Joined.Load(), PeerErrors: s.Engine.Counts.PeerErrors.Load(),
+		Served: s.Engine.Counts.Served.Load(),
 		Links: wire.LinkStats{
 			Open: st.Links.Open, Ungreeted: st.Links.Ungreeted, Accepted: st.Links.Accepted, Rejected: st.Links.Rejected, Shed: st.Links.Shed,
 			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
 		},
 		Handoff: wire.HandoffStats{
-			Pulling: h.Pulling.Load(), Offering: s.engine.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
+			Pulling: h.Pulling.Load(), Offering: s.Engine.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
 			Refused: h.Refused.Load(), Fetched: h.Fetched.Load(), Given: h.Given.Load(), Bytes: h.Bytes.Load(), Failed: h.Failed.Load(),
 		},
 		Invalidations: s.invalidationStats(&st),
 	}
 }
 
-func (s *Sidecar) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
+func (s *telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
 	t := wire.InvalidationStats{Leases: []wire.LeaseStats{}}
-	if s.engine.Log == nil {
+	if s.Engine.Log == nil {
 		return t
 	}
-	ledger := s.engine.Ledger.Stats()
-	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.engine.Log.Head()), st.Applied, st.Gaps, st.Resets
+	ledger := s.Engine.Ledger.Stats()
+	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.Engine.Log.Head()), st.Applied, st.Gaps, st.Resets
 	t.Relayed, t.Unrelayed, t.Heard = st.Relayed, st.Unrelayed, st.Heard
-	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.engine.Counts.Strays.Load()
+	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.Engine.Counts.Strays.Load()
 	t.LagUS = st.Lag.Microseconds()
 	for _, l := range st.Leases {
 		t.Leases = append(t.Leases, wire.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
@@ -94,8 +93,8 @@ func (s *Sidecar) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
 	return t
 }
 
-func (s *Sidecar) l2Stats() wire.L2Stats {
-	st := s.engine.Store.Stats()
+func (s *telemetry) l2Stats() wire.L2Stats {
+	st := s.Engine.Store.Stats()
 	m := st.Memory
 	return wire.L2Stats{
 		Entries: st.Entries, Overhead: math.Round(st.Overhead()*10) / 10,
@@ -111,8 +110,8 @@ func (s *Sidecar) l2Stats() wire.L2Stats {
 	}
 }
 
-func (s *Sidecar) tokenStats() wire.TokenStats {
-	l := s.engine.Leases.Stats()
+func (s *telemetry) tokenStats() wire.TokenStats {
+	l := s.Engine.Leases.Stats()
 	return wire.TokenStats{
 		Out: int64(l.Out), Waiting: int64(l.Waiting), Issued: int64(l.Issued), HandedOver: int64(l.HandedOver),
 		Expired: int64(l.Expired), Abandoned: int64(l.Abandoned), Filled: int64(l.Filled), NotStored: int64(l.NotStored),

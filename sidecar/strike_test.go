@@ -63,9 +63,9 @@ func (s *scene) copied(keys ...*vkey) {
 	for _, k := range keys {
 		s.need(s.set(s.owner, k), "a first write")
 		s.need(s.get(s.reader, k) == 1, "a first read")
-		hits := s.reader.s.l1Stats().Hits
+		hits := s.reader.s.telemetry.l1Stats().Hits
 		s.get(s.reader, k)
-		s.need(s.reader.s.l1Stats().Hits > hits, "a copy")
+		s.need(s.reader.s.telemetry.l1Stats().Hits > hits, "a copy")
 	}
 }
 
