@@ -60,11 +60,12 @@ var allowed = []struct {
 	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/segment"}},
 	{"internal/engine", []string{"internal/access", "internal/cluster", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader"}},
 	{"internal/session", []string{"internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/telemetry", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	{"internal/verify", []string{"internal/cluster", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
 	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/strike", "internal/verify", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

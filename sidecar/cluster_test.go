@@ -157,7 +157,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 		if hits < n*999/1000 {
 			t.Errorf("%s: %d of %d entries are there", what, hits, n)
 		}
-		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.telemetry.clusterState().Handoff, h.engine.Node.Stats())
+		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.telemetry.ClusterState().Handoff, h.engine.Node.Stats())
 	}
 	count(c, "after a join")
 	b.leave()

@@ -9,6 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -101,11 +102,11 @@ func TestClusterMetrics(t *testing.T) {
 		}
 		values := map[string]float64{}
 		for _, f := range families {
-			if !strings.HasPrefix(f.GetName(), metricPrefix) {
+			if !strings.HasPrefix(f.GetName(), telemetry.MetricPrefix) {
 				continue
 			}
 			for _, m := range f.Metric {
-				name := strings.TrimPrefix(f.GetName(), metricPrefix)
+				name := strings.TrimPrefix(f.GetName(), telemetry.MetricPrefix)
 				for _, l := range m.Label {
 					name += " " + l.GetValue()
 				}

@@ -52,7 +52,7 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}
-	if n := s.telemetry.tokenStats(); n.Issued != 1 || n.Shed != 1 {
+	if n := s.telemetry.TokenStats(); n.Issued != 1 || n.Shed != 1 {
 		t.Errorf("%+v", n)
 	}
 }
@@ -68,12 +68,12 @@ func TestGrantsComeBack(t *testing.T) {
 		t.Fatalf("%s %s", r.Status, r.Message)
 	}
 	other.send(q)
-	soon(t, "it to wait", func() bool { return s.telemetry.tokenStats().Waiting == 1 })
+	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
 	c.nc.Close()
 	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("%s %s", r.Status, r.Message)
 	}
-	if n := s.telemetry.tokenStats(); n.Abandoned != 1 || n.Expired != 0 {
+	if n := s.telemetry.TokenStats(); n.Abandoned != 1 || n.Expired != 0 {
 		t.Errorf("it came back by its time alone: %+v", n)
 	}
 }

@@ -62,7 +62,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		wg.Wait()
 		asked := int64(0)
 		for _, v := range w.nodes {
-			asked += v.s.telemetry.clusterState().PeerReads
+			asked += v.s.telemetry.ClusterState().PeerReads
 		}
 		if asked > 10 { // a host asks for the token, and for the fill
 			t.Errorf("owners were asked %d times", asked)
@@ -73,9 +73,9 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		for _, v := range w.nodes {
 			v.lease("k", 0)
 			v.s.engine.L1.Wait()
-			hits := v.s.telemetry.l1Stats().Hits
+			hits := v.s.telemetry.L1Stats().Hits
 			is(t, "a hit", v.lease("k", 0), wire.OK, "value")
-			if v != w.ownerOf("k") && v.s.telemetry.l1Stats().Hits != hits+1 {
+			if v != w.ownerOf("k") && v.s.telemetry.L1Stats().Hits != hits+1 {
 				t.Errorf("%s: LEASE leaves no copy", v.name)
 			}
 		}

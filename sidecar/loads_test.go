@@ -299,9 +299,9 @@ func TestVirtualNegative(t *testing.T) {
 		}
 		v := w.other("k")
 		v.s.engine.L1.Wait()
-		before := v.s.telemetry.clusterState().PeerReads
+		before := v.s.telemetry.ClusterState().PeerReads
 		absent(v)
-		if n := v.s.telemetry.clusterState().PeerReads; n != before {
+		if n := v.s.telemetry.ClusterState().PeerReads; n != before {
 			t.Errorf("the owner was asked though there is a copy of its answer")
 		}
 		o.set("k", []byte("there"))

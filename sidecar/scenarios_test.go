@@ -45,7 +45,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
 			}
 		}
-		if p := a.s.telemetry.clusterState().Pauses; p != 1 {
+		if p := a.s.telemetry.ClusterState().Pauses; p != 1 {
 			t.Errorf("%d pauses were found, want 1", p)
 		}
 		w.net.Heal()

@@ -51,7 +51,7 @@ func TestTokensAreShared(t *testing.T) {
 		t.Errorf("after a FILL: %s %s", r.Status, r.Message)
 	}
 	other.send(&wire.Request{Op: wire.OpLease, Key: b("hog1"), TimeoutMS: 10_000}) // gets it when c ends
-	soon(t, "it to wait", func() bool { return s.telemetry.tokenStats().Waiting == 1 })
+	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
 	c.nc.Close()
 	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("handed over: %s %s", r.Status, r.Message)
@@ -192,8 +192,8 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if _, err := slow.nc.Write(all); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "its share to be full", func() bool { return a.telemetry.connectionStats().Buffers.Refused > 0 })
-	if st := a.telemetry.connectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
+	soon(t, "its share to be full", func() bool { return a.telemetry.ConnectionStats().Buffers.Refused > 0 })
+	if st := a.telemetry.ConnectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
 		t.Errorf("%+v", st.Buffers)
 	}
 	if r := other.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000}); r.Status != wire.OK || len(r.Value) != size {

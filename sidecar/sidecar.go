@@ -23,6 +23,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -37,7 +38,7 @@ type Sidecar struct {
 	cfg       Config
 	keys      creds.Watch
 	server    *rpc.Server // of the socket
-	telemetry *telemetry
+	telemetry *telemetry.Telemetry
 	batches   meanTime      // of batches, since it was last asked for
 	started   time.Duration // on the boot clock
 	doors     *session.Doors
@@ -108,7 +109,7 @@ func New(cfg Config) (*Sidecar, error) {
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
 	limit, _ := memoryLimit()
-	s.telemetry = newTelemetry(telemetryConfig{
+	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: &s.engine, Server: s.server, Keys: &s.keys, Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
 		Started: s.started, MemoryLimit: int64(limit), Log: cfg.Log,
 		HTTP: s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,

@@ -340,9 +340,9 @@ func TestLargeAnswers(t *testing.T) {
 		}
 	}
 	// They are given back after the answer is written.
-	for deadline := time.Now().Add(20 * time.Second); s.telemetry.connectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); s.telemetry.ConnectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes of buffers are still held", s.telemetry.connectionStats().BufferBytes)
+			t.Fatalf("%d bytes of buffers are still held", s.telemetry.ConnectionStats().BufferBytes)
 		}
 	}
 }

@@ -144,7 +144,7 @@ func TestVirtualStutter(t *testing.T) {
 				w.contest(&wg, v, keys, true)
 				wg.Wait()
 				w.stutterOwner(v, other, keys)
-				st := v.s.telemetry.clusterState()
+				st := v.s.telemetry.ClusterState()
 				if st.Pauses == 0 && voters == nil {
 					t.Error("no pause was found")
 				}

@@ -296,7 +296,7 @@ func (w *world) nodeEvery(rate int) time.Duration {
 
 func (w *world) applied() (n int64) {
 	for _, v := range w.nodes {
-		n += v.s.telemetry.clusterState().Invalidations.Applied
+		n += v.s.telemetry.ClusterState().Invalidations.Applied
 	}
 	return n
 }

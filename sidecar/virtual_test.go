@@ -243,14 +243,14 @@ func (v *vnode) kill() {
 
 // note keeps the counts of a process.
 func (w *world) note(s *Sidecar) {
-	st, n := s.telemetry.clusterState(), s.engine.Node.Stats() // which wait for who may wait for us
+	st, n := s.telemetry.ClusterState(), s.engine.Node.Stats() // which wait for who may wait for us
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen["pauses"] += st.Pauses
 	w.seen["peer reads"] += st.PeerReads
 	w.seen["joined"] += st.Joined
 	w.seen["handed over"] += st.Handoff.Admitted
-	w.seen["l1 hits"] += s.telemetry.l1Stats().Hits
+	w.seen["l1 hits"] += s.telemetry.L1Stats().Hits
 	w.seen["refused fills"] += s.engine.Counts.FillsRefused.Load()
 	w.seen["takeovers"] += n.Begun
 	w.seen["resets"] += n.Resets

@@ -198,7 +198,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 						t.Error("the clock was not read after the write was stored")
 					}
 				}
-				if n := v.s.telemetry.clusterState().Pauses; n != 0 {
+				if n := v.s.telemetry.ClusterState().Pauses; n != 0 {
 					t.Errorf("%d pauses were found", n)
 				}
 				w.awaitHolds(v, h.Partition())

@@ -1,4 +1,4 @@
-package sidecar
+package telemetry
 
 import (
 	"log/slog"
@@ -20,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-const metricPrefix = "cachesidecar_"
+const MetricPrefix = "cachesidecar_"
 
 var (
 	descRequests    = desc("requests_total", "Requests, by namespace, op, result and the tier that had the value.", "namespace", "op", "result", "tier")
@@ -95,11 +95,11 @@ var (
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(metricPrefix+name, help, labels, nil)
+	return prometheus.NewDesc(MetricPrefix+name, help, labels, nil)
 }
 
-// telemetryConfig is what is told of, and what it cannot find out itself.
-type telemetryConfig struct {
+// Config is what is told of, and what it cannot find out itself.
+type Config struct {
 	Engine *engine.Engine
 	Server *rpc.Server // of the socket
 	Keys   *creds.Watch
@@ -116,20 +116,20 @@ type telemetryConfig struct {
 	Enter        func() (leave func(), ok bool)
 }
 
-// telemetry tells of a host: its statistics, and its metrics.
-type telemetry struct {
-	telemetryConfig
+// Telemetry tells of a host: its statistics, and its metrics.
+type Telemetry struct {
+	Config
 	Registry *prometheus.Registry
 	batches  prometheus.Histogram
 }
 
-// newTelemetry registers the metrics.
-func newTelemetry(c telemetryConfig) *telemetry {
-	s := &telemetry{
-		telemetryConfig: c,
-		Registry:        prometheus.NewRegistry(),
+// New registers the metrics.
+func New(c Config) *Telemetry {
+	s := &Telemetry{
+		Config:   c,
+		Registry: prometheus.NewRegistry(),
 		batches: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    metricPrefix + "batch_duration_seconds",
+			Name:    MetricPrefix + "batch_duration_seconds",
 			Help:    "Time from the read of a batch of requests to the write of its answers; one batch in 16 is timed.",
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
 		}),
@@ -140,13 +140,13 @@ func newTelemetry(c telemetryConfig) *telemetry {
 }
 
 // Batch is told how long a batch took.
-func (s *telemetry) Batch(took time.Duration) { s.batches.Observe(took.Seconds()) }
+func (s *Telemetry) Batch(took time.Duration) { s.batches.Observe(took.Seconds()) }
 
 // Describe is for the metrics registry.
-func (s *telemetry) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
+func (s *Telemetry) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
 
 // Collect is for the metrics registry.
-func (s *telemetry) Collect(ch chan<- prometheus.Metric) {
+func (s *Telemetry) Collect(ch chan<- prometheus.Metric) {
 	leave, there := s.Enter()
 	if !there {
 		return
@@ -189,7 +189,7 @@ func (s *telemetry) Collect(ch chan<- prometheus.Metric) {
 		count(descLog, l.LeftOut, "left_out")
 		count(descLog, l.Lost, "lost")
 	}
-	t := s.tokenStats()
+	t := s.TokenStats()
 	count(descTokens, t.Issued, "issued")
 	count(descTokens, t.HandedOver, "handed_over")
 	count(descTokens, t.Expired, "expired")
@@ -200,7 +200,7 @@ func (s *telemetry) Collect(ch chan<- prometheus.Metric) {
 	gauge(descTokensOut, t.Out, "out")
 	gauge(descTokensOut, t.Waiting, "waiting")
 
-	c := s.connectionStats()
+	c := s.ConnectionStats()
 	gauge(descConnections, c.Open)
 	gauge(descWaiting, c.Waiting)
 	gauge(descInFlight, c.InFlight)
@@ -240,7 +240,7 @@ func (s *telemetry) Collect(ch chan<- prometheus.Metric) {
 }
 
 // collectGossip reports what strangers do at the gossip port.
-func (s *telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
+func (s *Telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
 	st := s.Engine.Node.Stats()
 	g := &st.Gossip
 	count(descGossip, g.Compressed, "compressed")
@@ -255,7 +255,7 @@ func (s *telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...
 }
 
 // collectShares reports what connections share.
-func (s *telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
+func (s *Telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
 	b := s.Engine.Budget.Stats()
 	gauge(descMemory, b.Total(), "buffers")
 	gauge(descLimit, b.Size, "buffers")
@@ -273,7 +273,7 @@ func (s *telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...
 }
 
 // collectCluster reports what there is where others may join.
-func (s *telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
+func (s *Telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
 	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0, cluster.StateUnknown: 0}
 	for _, m := range s.Engine.Node.Members() {
 		states[m.State]++
@@ -284,7 +284,7 @@ func (s *telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ..
 	if s.Engine.Node.Alone() {
 		return
 	}
-	c := s.clusterState()
+	c := s.ClusterState()
 	gauge(descHeld, int64(c.Held))
 	count(descHoldings, c.Begun, "begun")
 	count(descHoldings, c.Ended, "ended")
@@ -310,7 +310,7 @@ func (s *telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ..
 	count(descPeerErrors, c.PeerErrors)
 	count(descServed, c.Served)
 
-	l1 := s.l1Stats()
+	l1 := s.L1Stats()
 	gauge(descMemory, l1.Used, "l1")
 	gauge(descLimit, l1.Limit, "l1")
 	gauge(descEntries, l1.Entries, "l1")

@@ -1,4 +1,4 @@
-package sidecar
+package telemetry
 
 import (
 	"math"
@@ -13,17 +13,17 @@ import (
 )
 
 // Stats collects what STATS answers.
-func (s *telemetry) Stats() wire.Stats {
+func (s *Telemetry) Stats() wire.Stats {
 	t := wire.Stats{
 		Node:        s.Node,
 		Server:      s.Version,
 		UptimeMS:    (s.Engine.Clock.Read().Boot - s.Started).Milliseconds(),
-		Connections: s.connectionStats(),
-		L1:          s.l1Stats(),
+		Connections: s.ConnectionStats(),
+		L1:          s.L1Stats(),
 		L2:          s.l2Stats(),
-		Cluster:     s.clusterState(),
+		Cluster:     s.ClusterState(),
 		Namespaces:  s.Engine.Names.Stats(),
-		Leases:      s.tokenStats(),
+		Leases:      s.TokenStats(),
 		Shares:      s.Engine.Shares.Stats(),
 		Overdue:     s.Engine.Counts.Overdue.Load(),
 		Process:     processStats(),
@@ -32,7 +32,7 @@ func (s *telemetry) Stats() wire.Stats {
 	return t
 }
 
-func (s *telemetry) connectionStats() wire.ConnectionStats {
+func (s *Telemetry) ConnectionStats() wire.ConnectionStats {
 	c, b := s.Server.Stats(), s.Engine.Budget.Stats()
 	return wire.ConnectionStats{
 		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.Server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
@@ -46,7 +46,7 @@ func (s *telemetry) connectionStats() wire.ConnectionStats {
 	}
 }
 
-func (s *telemetry) l1Stats() wire.L1Stats {
+func (s *Telemetry) L1Stats() wire.L1Stats {
 	if s.Engine.L1 == nil {
 		return wire.L1Stats{}
 	}
@@ -57,7 +57,7 @@ func (s *telemetry) l1Stats() wire.L1Stats {
 	}
 }
 
-func (s *telemetry) clusterState() wire.ClusterState {
+func (s *Telemetry) ClusterState() wire.ClusterState {
 	st := s.Engine.Node.Stats()
 	h := &s.Engine.Handoff.Counts
 	return wire.ClusterState{
@@ -77,7 +77,7 @@ func (s *telemetry) clusterState() wire.ClusterState {
 	}
 }
 
-func (s *telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
+func (s *Telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
 	t := wire.InvalidationStats{Leases: []wire.LeaseStats{}}
 	if s.Engine.Log == nil {
 		return t
@@ -93,7 +93,7 @@ func (s *telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats 
 	return t
 }
 
-func (s *telemetry) l2Stats() wire.L2Stats {
+func (s *Telemetry) l2Stats() wire.L2Stats {
 	st := s.Engine.Store.Stats()
 	m := st.Memory
 	return wire.L2Stats{
@@ -110,7 +110,7 @@ func (s *telemetry) l2Stats() wire.L2Stats {
 	}
 }
 
-func (s *telemetry) tokenStats() wire.TokenStats {
+func (s *Telemetry) TokenStats() wire.TokenStats {
 	l := s.Engine.Leases.Stats()
 	return wire.TokenStats{
 		Out: int64(l.Out), Waiting: int64(l.Waiting), Issued: int64(l.Issued), HandedOver: int64(l.HandedOver),
