@@ -215,19 +215,19 @@ type DeleteOptions struct {
 	// Hold is for how long what is loaded of the keys is not kept, since it may
 	// come from a replica that lags behind; at most the namespace's hold, which
 	// zero stands for.
-	Hold time.Duration
+	ReplicaLag time.Duration
 }
 
-func (o DeleteOptions) holdMillis() (uint32, error) {
-	if o.Hold < 0 {
-		return 0, fmt.Errorf("%w: a hold of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.Hold)
+func (o DeleteOptions) lagMillis() (uint32, error) {
+	if o.ReplicaLag < 0 {
+		return 0, fmt.Errorf("%w: a hold of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.ReplicaLag)
 	}
-	return uint32((min(o.Hold, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
+	return uint32((min(o.ReplicaLag, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
 }
 
 // DeleteWith is Delete with options.
 func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string) (int, error) {
-	hold, err := o.holdMillis()
+	hold, err := o.lagMillis()
 	if err != nil {
 		return 0, err
 	}
@@ -241,7 +241,7 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
-		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits, HoldMS: hold}
+		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits, ReplicaLagMS: hold}
 		for i, k := range keys[:n] {
 			q.Keys[i] = []byte(k)
 		}

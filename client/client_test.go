@@ -116,10 +116,10 @@ func TestCalls(t *testing.T) {
 	if n, err := c.Delete(ctx, "k", "none"); n != 1 || err != nil {
 		t.Errorf("Delete = %d, %v", n, err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{Hold: -1}, "n"); !errors.Is(err, client.ErrBadRequest) {
+	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: -1}, "n"); !errors.Is(err, client.ErrBadRequest) {
 		t.Errorf("Delete with a negative hold: %v", err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{Hold: math.MaxInt64}, "none"); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: math.MaxInt64}, "none"); !errors.Is(err, client.ErrNotFound) {
 		t.Errorf("Delete with a long hold: %v", err)
 	}
 	if _, err := c.Delete(ctx, "none"); !errors.Is(err, client.ErrNotFound) {

@@ -19,7 +19,7 @@ var (
 	ErrTooLarge     = errors.New("too large")
 	ErrUnauthorized = errors.New("unauthorized")
 	ErrUnavailable  = errors.New("unavailable")        // surely not executed
-	ErrNoHolder     = fmt.Errorf("%w", ErrUnavailable) // the sidecar is there, and cannot reach who holds the key
+	ErrNoOwner     = fmt.Errorf("%w", ErrUnavailable) // the sidecar is there, and cannot reach who holds the key
 	ErrTimeout      = errors.New("timed out")          // the outcome is unknown
 	ErrBusy         = errors.New("busy")               // surely not executed
 	ErrOrigin       = errors.New("the origin failed")
@@ -30,7 +30,7 @@ var (
 
 var statusErrors = map[wire.Status]error{
 	wire.BadRequest: ErrBadRequest, wire.TooLarge: ErrTooLarge, wire.Unauthorized: ErrUnauthorized,
-	wire.Moved: ErrNoHolder, wire.Unavailable: ErrNoHolder, wire.Timeout: ErrTimeout, wire.Busy: ErrBusy,
+	wire.Moved: ErrNoOwner, wire.Unavailable: ErrNoOwner, wire.Timeout: ErrTimeout, wire.Busy: ErrBusy,
 	wire.Origin: ErrOrigin, wire.Unsupported: ErrUnsupported, wire.Internal: ErrInternal,
 }
 

@@ -251,7 +251,7 @@ func (n *near) ask(o GetOptions) (a asked, bits wire.Options) {
 	}
 	if a.stream = n.stream.Load(); a.stream != nil {
 		a.at = n.clock.Read().Boot
-		bits |= wire.Vouch
+		bits |= wire.Attest
 	}
 	return a, bits
 }
@@ -260,7 +260,7 @@ func (n *near) ask(o GetOptions) (a asked, bits wire.Options) {
 // outdated: it came from the process that is followed, and somebody vouches for
 // it.
 func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply) {
-	if a.stream == nil || a.stream != n.stream.Load() || r.Status != wire.OK || !r.Vouched {
+	if a.stream == nil || a.stream != n.stream.Load() || r.Status != wire.OK || !r.Attested {
 		return
 	}
 	if w := from.from.welcomeOf(from.conn); w == nil || kv.Epoch(w.Epoch) != a.stream.through.Epoch {

@@ -419,7 +419,7 @@ func TestNearLease(t *testing.T) {
 	put := func(s *stream) {
 		welcomed := &slot{}
 		welcomed.greeted.Store(&greeting{welcome: *welcome})
-		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Vouched: true})
+		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Attested: true})
 	}
 	served := func() bool { _, ok := n.near.get(n.space, "k"); return ok }
 	check := func(what string, want bool) {
@@ -497,15 +497,15 @@ func TestNearLease(t *testing.T) {
 		r     wire.Reply
 		want  bool
 	}{
-		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, true},
+		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, true},
 		{"nobody vouches", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100}, false},
-		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"a stale value", 0, asked{now() + 1, s}, wire.Reply{Status: wire.Stale, AsOf: 100, Vouched: true}, false},
-		{"a long value", 0, asked{now() + 1, s}, wire.Reply{Value: make([]byte, 1<<20), AsOf: 100, Vouched: true}, false},
-		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true, TTLMS: 1}, false},
+		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"a stale value", 0, asked{now() + 1, s}, wire.Reply{Status: wire.Stale, AsOf: 100, Attested: true}, false},
+		{"a long value", 0, asked{now() + 1, s}, wire.Reply{Value: make([]byte, 1<<20), AsOf: 100, Attested: true}, false},
+		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true, TTLMS: 1}, false},
 	} {
 		n.near.values.clear()
 		if tc.name == "asked for before a floor" {

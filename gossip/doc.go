@@ -47,7 +47,7 @@
 //
 // With memberlist's own settings for a LAN a killed node is known to be dead
 // after 6 to 11 s. That gossip calls a node dead is a hint. Whoever must be sure
-// waits for more (package l2/holding).
+// waits for more (package l2/ownership).
 //
 // Goroutines: memberlist's own, two of the filter, until Close, and three of Run's, with one for each address of a
 // round of joins; those end with Run. memberlist does not wait for its own when

@@ -18,7 +18,7 @@ type Event struct {
 type Detail struct {
 	Partitions kv.PartitionSet // of Raised; of Held that is for no single key
 	Namespace  string          // of Flushed; "" is all
-	Hold       time.Duration   // of Held, of a single key
+	Lag       time.Duration   // of Held, of a single key
 }
 
 // Kind says what an event outdates.
@@ -37,7 +37,7 @@ const (
 	// Held outdates nothing: what is loaded of a key is not to be kept for a
 	// while, nor what is loaded of partitions for as long as their namespaces say.
 	// It stands before the Changed of the deletion that it belongs to.
-	Held
+	Barrier
 )
 
 // Reset is what a Log tells a reader whose place in it is gone.

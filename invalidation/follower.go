@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 )
 
 // Follower is one reader's place in the Log of one run of another process, and
@@ -53,7 +53,7 @@ func (f *Follower) Polled(sent time.Duration, head uint64) time.Duration {
 func (f *Follower) Advance(after, to uint64) (time.Duration, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if (after != f.applied || to < after) && !strike.Out(strike.Gap) {
+	if (after != f.applied || to < after) && !failpoint.Out(failpoint.Gap) {
 		return f.lease, false
 	}
 	f.applied = to
@@ -78,7 +78,7 @@ func (f *Follower) Drop() {
 
 func (f *Follower) cover() time.Duration {
 	n := 0
-	for n < len(f.polls) && (f.polls[n].head <= f.applied || strike.Out(strike.Head)) {
+	for n < len(f.polls) && (f.polls[n].head <= f.applied || failpoint.Out(failpoint.Head)) {
 		f.lease = max(f.lease, f.polls[n].sent)
 		n++
 	}

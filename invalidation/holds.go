@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Holds remembers, in a fixed amount of memory, until when what is loaded of a
+// Barriers remembers, in a fixed amount of memory, until when what is loaded of a
 // key is not to be kept: an origin's replica may not yet know of the change that
 // the key was invalidated for. Times are this host's, of the boot clock.
 //
@@ -19,9 +19,9 @@ import (
 // the reverse.
 //
 // It is safe for concurrent use.
-type Holds struct{ slots []holdSlot }
+type Barriers struct{ slots []barrierSlot }
 
-type holdSlot struct {
+type barrierSlot struct {
 	mu      sync.Mutex
 	hash    kv.Hash
 	until   time.Duration // of hash
@@ -30,32 +30,32 @@ type holdSlot struct {
 	under   int           // deletions under way, of any key
 }
 
-// DefaultHolds is 16,384 slots, 768 KiB once all are used.
-const DefaultHolds = 1 << 14
+// DefaultBarriers is 16,384 slots, 768 KiB once all are used.
+const DefaultBarriers = 1 << 14
 
-// MaxHold bounds a hold.
-const MaxHold = 10 * time.Minute
+// MaxReplicaLag bounds a hold.
+const MaxReplicaLag = 10 * time.Minute
 
-// NewHolds returns an empty table of a number of slots, a power of two.
-func NewHolds(slots int) (*Holds, error) {
+// NewBarriers returns an empty table of a number of slots, a power of two.
+func NewBarriers(slots int) (*Barriers, error) {
 	if slots < 1 || slots&(slots-1) != 0 {
 		return nil, fmt.Errorf("%d slots for holds: give a power of two", slots)
 	}
-	return &Holds{slots: make([]holdSlot, slots)}, nil
+	return &Barriers{slots: make([]barrierSlot, slots)}, nil
 }
 
-func (t *Holds) slotOf(h kv.Hash) *holdSlot { return &t.slots[uint64(h)&uint64(len(t.slots)-1)] }
+func (t *Barriers) slotOf(h kv.Hash) *barrierSlot { return &t.slots[uint64(h)&uint64(len(t.slots)-1)] }
 
-// Hold holds a key whose deletion somebody else carries out.
-func (t *Holds) Hold(h kv.Hash, until time.Duration) {
+// Raise holds a key whose deletion somebody else carries out.
+func (t *Barriers) Raise(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hold(h, until)
+	s.lag(h, until)
 }
 
-// hold is Hold. The lock is held.
-func (s *holdSlot) hold(h kv.Hash, until time.Duration) {
+// lag is Hold. The lock is held.
+func (s *barrierSlot) lag(h kv.Hash, until time.Duration) {
 	if s.hash != h {
 		s.floor = max(s.floor, s.until)
 		s.hash, s.until = h, s.floor // which may be its own, from before
@@ -66,16 +66,16 @@ func (s *holdSlot) hold(h kv.Hash, until time.Duration) {
 // Begin holds a key that is about to be deleted here. Deleted must follow: until
 // then no write ends a hold in this slot, since nobody knows which of the two was
 // first.
-func (t *Holds) Begin(h kv.Hash, until time.Duration) {
+func (t *Barriers) Begin(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hold(h, until)
+	s.lag(h, until)
 	s.under++
 }
 
 // Deleted ends what Begin has begun: the key was deleted at a version.
-func (t *Holds) Deleted(h kv.Hash, version kv.Version) {
+func (t *Barriers) Deleted(h kv.Hash, version kv.Version) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +85,7 @@ func (t *Holds) Deleted(h kv.Hash, version kv.Version) {
 
 // Written ends the hold of a key that an app has given a value at a version,
 // unless a deletion came after that.
-func (t *Holds) Written(h kv.Hash, version kv.Version) {
+func (t *Barriers) Written(h kv.Hash, version kv.Version) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +94,8 @@ func (t *Holds) Written(h kv.Hash, version kv.Version) {
 	}
 }
 
-// Held says whether what a load brings that began at a moment is not to be kept.
-func (t *Holds) Held(h kv.Hash, begun time.Duration) bool {
+// Bars says whether what a load brings that began at a moment is not to be kept.
+func (t *Barriers) Bars(h kv.Hash, begun time.Duration) bool {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -45,9 +45,9 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			case 0, 1:
 				e = Event{Kind: Raised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
 			case 2:
-				e = Event{Kind: Held, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
+				e = Event{Kind: Barrier, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
 			case 3: // its deletion may be lost, or yet to come
-				e = Event{Kind: Held, Hash: e.Hash, Version: e.Version, Detail: &Detail{Hold: time.Second}}
+				e = Event{Kind: Barrier, Hash: e.Hash, Version: e.Version, Detail: &Detail{Lag: time.Second}}
 			case 4:
 				e = Event{Kind: Flushed, Version: e.Version, Detail: &Detail{Namespace: "ns"}}
 			}
@@ -62,7 +62,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			}
 			if !ok {
 				r := l.Reset(place)
-				if e.Kind == Held && place < uint64(len(all)) && len(r.Since) == 0 {
+				if e.Kind == Barrier && place < uint64(len(all)) && len(r.Since) == 0 {
 					t.Fatalf("reset after %d: %+v is not in it", place, e)
 				}
 				want := map[uint16]Mark{}
@@ -72,7 +72,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 						m := want[e.Hash.Partition()]
 						m.Partition, m.Changed = e.Hash.Partition(), uint64(i+1)
 						want[m.Partition] = m
-					case Raised, Held:
+					case Raised, Barrier:
 						set := e.Detail.Partitions
 						if set == nil {
 							set = setOf(e.Hash.Partition())

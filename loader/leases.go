@@ -18,14 +18,14 @@ import (
 // Token is the right to fill one key, once.
 type Token struct {
 	Random  uint64 // from the system's source: cannot be guessed
-	Holding uint32 // the very holding that issued it, as the caller numbers them
+	OwnershipEpoch uint32 // the very holding that issued it, as the caller numbers them
 	Stamp          // of its issue
 }
 
 // Claim is what Leases is asked on a miss.
 type Claim struct {
 	Key     kv.Key
-	Holding uint32
+	OwnershipEpoch uint32
 	// Begin stamps a token. It is called under Leases' lock, at the first issue
 	// and at every hand-over, and may not call back.
 	Begin func() Stamp
@@ -49,8 +49,8 @@ type Grant struct {
 	Result Result
 }
 
-// Holds says whether the grant is a token.
-func (g Grant) Holds() bool { return g.Token.Random != 0 }
+// HasToken says whether the grant is a token.
+func (g Grant) HasToken() bool { return g.Token.Random != 0 }
 
 // LeasesConfig has the bounds of Leases.
 type LeasesConfig struct {
@@ -157,7 +157,7 @@ func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 // where another has the token.
 func (l *Leases) Try(c Claim) (t Token, ok bool, err error) {
 	grant, _, err := l.join(c, false)
-	return grant.Token, grant.Holds(), err
+	return grant.Token, grant.HasToken(), err
 }
 
 // join issues the key's token, or queues a waiter where one is out.
@@ -169,7 +169,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	}
 	at := c.Key.Hash
 	for _, e := range l.byHash[at] {
-		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.Holding != c.Holding {
+		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.OwnershipEpoch != c.OwnershipEpoch {
 			continue
 		}
 		if !wait {
@@ -214,7 +214,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 // issueLocked gives the lease a new token, and its holder the lease's time.
 func (l *Leases) issueLocked(e *lease, c Claim) {
 	e.claim = c
-	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), Holding: c.Holding}
+	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), OwnershipEpoch: c.OwnershipEpoch}
 	l.byToken[e.token.Random] = e
 	l.most = max(l.most, len(l.byToken))
 	l.stats.Issued++
@@ -356,7 +356,7 @@ func (l *Leases) leave(w *leaseWaiter) {
 	l.left(true)
 	select {
 	case a := <-w.answer:
-		if a.grant.Holds() {
+		if a.grant.HasToken() {
 			l.Abandon(a.grant.Token)
 		}
 	default:

@@ -38,7 +38,7 @@ func keep(Result) bool { return true }
 func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 	t.Helper()
 	g, err := l.Claim(t.Context(), c)
-	if err != nil || !g.Holds() {
+	if err != nil || !g.HasToken() {
 		t.Fatalf("got %+v, %v; want a token", g, err)
 	}
 	return g.Token
@@ -47,16 +47,16 @@ func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 func TestOneTokenAndItsFill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
-		c := Claim{Key: keyOf("a"), Holding: 7, Begin: v.begin}
+		c := Claim{Key: keyOf("a"), OwnershipEpoch: 7, Begin: v.begin}
 		token := mustClaim(t, l, c)
-		if token.Version != 1 || token.Holding != 7 {
+		if token.Version != 1 || token.OwnershipEpoch != 7 {
 			t.Errorf("token %+v", token)
 		}
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
 				g, err := l.Claim(t.Context(), c)
-				if err != nil || g.Holds() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
+				if err != nil || g.HasToken() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
 					t.Errorf("got %+v, %v", g, err)
 				}
 			})
@@ -86,7 +86,7 @@ func TestFillRefused(t *testing.T) {
 	}{
 		{"forged", func(_ *Leases, t *Token) { t.Random++ }, "a"},
 		{"other version", func(_ *Leases, t *Token) { t.Version++ }, "a"},
-		{"other holding", func(_ *Leases, t *Token) { t.Holding = 8 }, "a"},
+		{"other holding", func(_ *Leases, t *Token) { t.OwnershipEpoch = 8 }, "a"},
 		{"other key", func(*Leases, *Token) {}, "b"},
 		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
 		{"invalidated", func(l *Leases, _ *Token) { l.Detach(keyOf("a").Hash) }, "a"},
@@ -219,7 +219,7 @@ func TestLeaseDetached(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			g, err := l.Claim(t.Context(), c)
-			if err != nil || g.Holds() || !g.Result.Uncached || g.Result.Version != 1 {
+			if err != nil || g.HasToken() || !g.Result.Uncached || g.Result.Version != 1 {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
@@ -245,7 +245,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 		first := mustClaim(t, l, c)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if g, err := l.Claim(t.Context(), c); err != nil || g.Holds() || g.Result.Version != 2 || g.Result.Uncached {
+			if g, err := l.Claim(t.Context(), c); err != nil || g.HasToken() || g.Result.Version != 2 || g.Result.Uncached {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
@@ -311,7 +311,7 @@ func TestTokenOfOneWhoLeft(t *testing.T) {
 		select {
 		case a := <-next.answer:
 			l.left(false)
-			if !a.grant.Holds() || a.grant.Token.Version != 3 {
+			if !a.grant.HasToken() || a.grant.Token.Version != 3 {
 				t.Errorf("got %+v", a)
 			}
 			l.Abandon(a.grant.Token)

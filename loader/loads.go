@@ -32,7 +32,7 @@ type Result struct {
 // Load is what Loads is asked to do on a miss.
 type Load struct {
 	Key     kv.Key
-	Holding uint32 // for which it is made, as the caller numbers them: no load for another one is joined
+	OwnershipEpoch uint32 // for which it is made, as the caller numbers them: no load for another one is joined
 	// Begin stamps the load, before the origin is asked. It is called under
 	// Loads' lock, so that no detach falls between the stamp and the entry in
 	// the table; it may not call back.
@@ -177,7 +177,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	at := load.Key.Hash
 	for _, f := range l.byHash[at] {
 		if f.key != string(load.Key.Bytes) || f.load.Key.Namespace != load.Key.Namespace ||
-			f.load.Holding != load.Holding {
+			f.load.OwnershipEpoch != load.OwnershipEpoch {
 			continue
 		}
 		if load.Fresh {

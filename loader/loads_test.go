@@ -339,13 +339,13 @@ func TestLoadsClose(t *testing.T) {
 
 // TestLoadsAreOfOneHolding: nobody joins a load that was begun for another holding,
 // and each is detached with the others.
-func TestLoadsAreOfOneHolding(t *testing.T) {
+func TestLoadsAreOfOneOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoads(t, LoadsConfig{})
 		var v versions
 		o := &origin{takes: time.Second}
 		load := func(holding uint32) Load {
-			return Load{Key: keyOf("k"), Holding: holding, Begin: v.begin, Fetch: o.fetch}
+			return Load{Key: keyOf("k"), OwnershipEpoch: holding, Begin: v.begin, Fetch: o.fetch}
 		}
 		for _, holding := range []uint32{1, 2, 1, 2} {
 			if _, err := l.Refresh(load(holding)); err != nil {

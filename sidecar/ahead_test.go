@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/session"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // What a host whose version clock is an hour ahead hands over, and what it answers
@@ -17,8 +17,8 @@ import (
 func TestVirtualAnswersAhead(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		from, to := w.nodes[0].s, w.nodes[1].s
-		name, _ := heldBy(w.nodes[0], "key")
-		other, _ := heldBy(w.nodes[0], "other")
+		name, _ := keyOwnedBy(w.nodes[0], "key")
+		other, _ := keyOwnedBy(w.nodes[0], "other")
 		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
@@ -37,7 +37,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())
-		ballot := &holding.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
+		ballot := &ownership.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
 		from.engine.Handoff.Ended(set, from.engine.HLC.Next(wall))
 		from.engine.Handoff.Offer(to.engine.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)

@@ -179,7 +179,7 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 	b := namespaces.Pins{Table: s.engine.Names}
 	defer b.Release()
 	now := s.engine.Clock.Read()
-	s.engine.Node.Beat(now.Boot)
+	s.engine.Node.CheckPause(now.Boot)
 	return s.serve(context.Background(), q, &b, s.engine.DeadlineOf(q, now))
 }
 

@@ -22,7 +22,7 @@ func TestJoin(t *testing.T) {
 	settled(t, a, b)
 	var key kv.Key // of b
 	for i := 0; ; i++ {
-		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.Holds(key.Hash.Partition()) != 0 {
+		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 			break
 		}
 	}

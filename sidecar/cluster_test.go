@@ -76,7 +76,7 @@ func settled(t testing.TB, hosts ...*host) {
 		agree := true
 		for _, h := range hosts {
 			st := h.engine.Node.Stats()
-			held += st.Held
+			held += st.Owned
 			agree = agree && len(h.engine.Node.View().Table.Members()) == len(hosts)
 		}
 		if agree && held == 16384 {
@@ -177,7 +177,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
 	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			key = k
 		}
 	}
@@ -259,7 +259,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	n := 0
-	for a.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+	for a.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
 	a.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)

@@ -13,7 +13,7 @@ func TestCopyEndsWithItsValue(t *testing.T) {
 		owner, reader := w.nodes[0], w.nodes[1]
 		ctx := context.Background()
 		w.net.SetDelay(100*time.Microsecond, 100*time.Microsecond)
-		key, _ := heldBy(owner, "short")
+		key, _ := keyOwnedBy(owner, "short")
 		_, _ = reader.s.Get(ctx, "default", key) // a connection is made
 		time.Sleep(time.Millisecond - time.Duration(owner.clock.Read().Boot)%time.Millisecond)
 		const ttl = 100 * time.Millisecond

@@ -21,7 +21,7 @@ func TestCountedOnce(t *testing.T) {
 	var key []byte // of b
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
-		if b.engine.Node.Holds(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
+		if b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			break
 		}
 	}

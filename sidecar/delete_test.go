@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // TestDeleteBeforeSlot: an acknowledged deletion of a key whose namespace has had no
@@ -26,7 +26,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		all.Add(p)
 		generations[p] = s.engine.Store.Generation(p)
 	}
-	ballot := &holding.Ballot{Clock: 1, Process: s.engine.Node.Self()}
+	ballot := &ownership.Ballot{Clock: 1, Process: s.engine.Node.Self()}
 	src := &handoff.Source{From: kv.Process{Node: "a", Epoch: 1}, Ballot: cluster.ToBallot(ballot), Partitions: all, Generations: generations}
 	for p := range all.All() {
 		s.engine.Handoff.Incoming[p].Store(src)

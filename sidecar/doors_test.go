@@ -26,7 +26,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.engine.Node.Holds(h.engine.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
+		if h.engine.Node.OwnershipEpoch(h.engine.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {
@@ -67,10 +67,10 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 		}
 	}
 	r := c.one(q)
-	if r.Status == wire.OK && q.Has(wire.Vouch) { // a lease may have lapsed on a busy machine
+	if r.Status == wire.OK && q.Has(wire.Attest) { // a lease may have lapsed on a busy machine
 		await(t, fmt.Sprintf("%s with options %#x is vouched for by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
 			r := c.one(q)
-			return r.Vouched && string(r.Owner) == owner.cfg.Node
+			return r.Attested && string(r.Owner) == owner.cfg.Node
 		})
 	}
 	if r.Status == wire.Lease {

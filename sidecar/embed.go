@@ -152,7 +152,7 @@ func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err 
 // ask is call, of any namespace.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
-		s.engine.Node.Beat(now.Boot)
+		s.engine.Node.CheckPause(now.Boot)
 		deadline, until := s.engine.DeadlineOf(q, now), now.Boot+s.engine.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
 			deadline = now.Boot + time.Until(d)

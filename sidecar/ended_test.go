@@ -71,7 +71,7 @@ func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte)
 	}
 	joined = a.engine.Counts.Joined.Load() > before
 	came := wire.Reply{
-		Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.engine.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
+		Value: []byte("ended"), TTLMS: 1, Attested: true, AsOf: uint64(a.engine.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
 	}
 	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
@@ -96,7 +96,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		}
 		w.agreed(15 * time.Second)
 		time.Sleep(time.Second)
-		key, _ := heldBy(b, "key")
+		key, _ := keyOwnedBy(b, "key")
 		a.get(string(key), 0) // the connection is made
 		const ttl = 800 * time.Millisecond
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {

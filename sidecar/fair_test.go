@@ -172,16 +172,16 @@ func TestLongAnswersToHosts(t *testing.T) {
 	c := dialAsHost(t, s)
 	var batch []byte
 	for i := range uint64(longs) {
-		batch = wire.AppendRequest(batch, &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Vouch})
+		batch = wire.AppendRequest(batch, &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Attest})
 	}
-	batch = wire.AppendRequest(batch, &wire.Request{ID: longs, Op: wire.OpGet, Key: []byte("short"), Options: wire.Vouch})
+	batch = wire.AppendRequest(batch, &wire.Request{ID: longs, Op: wire.OpGet, Key: []byte("short"), Options: wire.Attest})
 	if _, err := c.nc.Write(batch); err != nil {
 		t.Fatal(err)
 	}
 	for i := range longs + 1 {
 		r := c.receive(wire.OpGet)
-		if r.Status != wire.OK || !r.Vouched {
-			t.Fatalf("%s %s, vouched for: %v", r.Status, r.Message, r.Vouched)
+		if r.Status != wire.OK || !r.Attested {
+			t.Fatalf("%s %s, vouched for: %v", r.Status, r.Message, r.Attested)
 		}
 		if r.ID == longs && i > 2 {
 			t.Errorf("the short answer is number %d", i)

@@ -32,7 +32,7 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 	b := namespaces.Pins{Table: s.engine.Names}
 	defer b.Release()
 	now := s.engine.Clock.Read()
-	s.engine.Node.Beat(now.Boot)
+	s.engine.Node.CheckPause(now.Boot)
 	r := s.serve(context.Background(), &q, &b, s.engine.DeadlineOf(&q, now))
 	return r.Err()
 }

@@ -74,12 +74,12 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		weight := uint32(from.s.cfg.L2Size >> 20)
 		from.s.engine.Node.SetWeight(1)
 		time.Sleep(10 * time.Second)
-		held := to.s.engine.Node.Held()
+		held := to.s.engine.Node.Owned()
 		from.s.engine.Node.SetWeight(weight)
 		time.Sleep(10 * time.Second)
 		var key []byte
 		for i := 0; key == nil; i++ { // that moves when the weight is 1 again
-			if p := from.s.engine.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.Holds(p) != 0 {
+			if p := from.s.engine.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.OwnershipEpoch(p) != 0 {
 				key = testKeyOf(i)
 			}
 		}
@@ -93,7 +93,7 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		w.net.Cut(from.ip, by.ip)
 		from.s.engine.Node.SetWeight(1)
 		p := from.s.engine.Hash(session.DefaultNamespace, key).Partition()
-		for began := time.Now(); to.s.engine.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+		for began := time.Now(); to.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
 			if time.Since(began) > 1500*time.Millisecond {
 				t.Fatal("the counter does not move while the link is cut")
 			}
@@ -106,11 +106,11 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 
 // A holder is not reached by the host that flushes, and for a while learns nothing of
 // the voters either; it goes on counting under its authority.
-func TestVirtualFlushBesideSilentHolder(t *testing.T) {
+func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, holder, voters := w.nodes[3], w.nodes[4], w.nodes[:3]
 		time.Sleep(10 * time.Second)
-		key, _ := heldBy(holder, "counter")
+		key, _ := keyOwnedBy(holder, "counter")
 		w.net.SetDelay(5*time.Millisecond, 5*time.Millisecond)
 		c := counting(t, key, holder)
 		w.net.Cut(holder.ip, by.ip)
@@ -158,20 +158,20 @@ func TestVirtualFlushToldLate(t *testing.T) {
 		if err := flushThrough(by, "default", 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		for began := time.Now(); late.s.engine.Node.Held().Empty(); time.Sleep(time.Millisecond) {
+		for began := time.Now(); late.s.engine.Node.Owned().Empty(); time.Sleep(time.Millisecond) {
 			if time.Since(began) > 10*time.Second {
 				t.Fatal("it takes no part of the keys")
 			}
 		}
-		key, h := heldBy(late, "key")
-		holding := late.s.engine.Node.Holds(h.Partition())
+		key, h := keyOwnedBy(late, "key")
+		holding := late.s.engine.Node.OwnershipEpoch(h.Partition())
 		if _, err := late.s.Set(t.Context(), "default", key, []byte("since"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)
 		w.net.Heal()
 		time.Sleep(100 * time.Millisecond)
-		if now := late.s.engine.Node.Holds(h.Partition()); now != holding {
+		if now := late.s.engine.Node.OwnershipEpoch(h.Partition()); now != holding {
 			t.Fatalf("the holding is another: %d, was %d", now, holding)
 		}
 		if _, err := late.s.Get(t.Context(), "default", key); err != nil {

@@ -12,7 +12,7 @@ import (
 func TestVirtualFlushBesideIncr(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		owner, other := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(owner, "counter")
+		key, _ := keyOwnedBy(owner, "counter")
 		ctx, one := context.Background(), int64(1)
 		for range 10 {
 			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {

@@ -19,7 +19,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		w.agreed(15 * time.Second)
 		time.Sleep(2 * w.bound)
 		v := w.nodes[0]
-		key, _ := heldBy(v, "key")
+		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
 			for range 100 { // events that come soon after one another
 				if _, err := v.s.Set(t.Context(), "default", key, []byte("v"), SetOptions{}); err != nil {

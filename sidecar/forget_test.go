@@ -160,7 +160,7 @@ func TestForget(t *testing.T) {
 			if len(voters) > 0 {
 				w.net.Isolate(b.ip)
 				time.Sleep(20 * time.Second)
-				if a.s.engine.Node.Quorum() || a.s.engine.Node.Stats().Held > 0 {
+				if a.s.engine.Node.Quorum() || a.s.engine.Node.Stats().Owned > 0 {
 					t.Error("one voter of three is a majority, once another is forgotten")
 				}
 				w.net.Heal()
@@ -214,12 +214,12 @@ func TestForgetOnlyTheDead(t *testing.T) {
 		silent.Store(true)
 		w.wants(time.Minute, "n1", cluster.StateMissing, a)
 		time.Sleep(time.Minute)
-		held := b.s.engine.Node.Held().Len()
+		held := b.s.engine.Node.Owned().Len()
 		if r := a.forget("n1"); r.Status != wire.Unavailable || !strings.Contains(string(r.Message), "it was heard") {
 			t.Errorf("%v %q", r.Status, r.Message)
 		}
 		time.Sleep(time.Minute)
-		if now := b.s.engine.Node.Held().Len(); held == 0 || now != held {
+		if now := b.s.engine.Node.Owned().Len(); held == 0 || now != held {
 			t.Errorf("it held %d partitions, and %d now", held, now)
 		}
 		silent.Store(false)

@@ -16,7 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Guards of the handing over of partitions, each in the one moment that it is
@@ -61,22 +61,22 @@ func (v *vnode) startActing() *actingClock {
 	return clock
 }
 
-// heldBy returns a key whose partition a node holds.
-func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) { return heldIn(v, DefaultNamespace, prefix) }
+// keyOwnedBy returns a key whose partition a node holds.
+func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) { return keyOwnedIn(v, DefaultNamespace, prefix) }
 
-func heldIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
+func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
 		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.engine.Hash([]byte(namespace), key); v.s.engine.Node.Holds(h.Partition()) != 0 {
+		if h := v.s.engine.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
 			return key, h
 		}
 	}
 }
 
-// awaitHolds waits until a node holds a partition.
-func (w *world) awaitHolds(v *vnode, p uint16) {
+// awaitOwned waits until a node holds a partition.
+func (w *world) awaitOwned(v *vnode, p uint16) {
 	w.t.Helper()
-	for began := time.Now(); v.s.engine.Node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+	for began := time.Now(); v.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
 		if time.Since(began) > time.Minute {
 			w.t.Fatalf("%s does not come to hold partition %d", v.name, p)
 		}
@@ -87,7 +87,7 @@ func (w *world) awaitHolds(v *vnode, p uint16) {
 // where the host did not run for a while just after, since somebody may have
 // taken the partition and accepted another one; and not where the partition has
 // come back meanwhile.
-func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
+func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	ctx := context.Background()
 	for _, write := range []struct {
 		name string
@@ -115,7 +115,7 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					clock := v.startActing()
 					w.nodes[1].start()
 					w.agreed(15 * time.Second)
-					key, h := heldBy(v, "key")
+					key, h := keyOwnedBy(v, "key")
 					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
@@ -133,8 +133,8 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 						// Until a moment at which nobody else of the host wakes up.
 						v.pause(w.bound + 12345*time.Nanosecond)
 						if back {
-							v.s.engine.Node.Beat(clock.Read().Boot)
-							w.awaitHolds(v, h.Partition())
+							v.s.engine.Node.CheckPause(clock.Read().Boot)
+							w.awaitOwned(v, h.Partition())
 						}
 					}
 					synctest.Wait() // from now on only we run, until we sleep
@@ -147,7 +147,7 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					if clock.act.Swap(nil) != nil {
 						t.Errorf("the clock was not read after the write was stored: %s, then %s", before, stored())
 					}
-					w.awaitHolds(v, h.Partition())
+					w.awaitOwned(v, h.Partition())
 					for _, v := range w.nodes {
 						v.leave()
 					}
@@ -170,7 +170,7 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -184,9 +184,9 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		began := time.Now()
 		weight := b.s.engine.Node.Members()[1].Weight
 		b.s.engine.Node.SetWeight(1)
-		w.awaitHolds(a, h.Partition())
+		w.awaitOwned(a, h.Partition())
 		b.s.engine.Node.SetWeight(weight)
-		w.awaitHolds(b, h.Partition())
+		w.awaitOwned(b, h.Partition())
 		if age := time.Since(began); age >= time.Second {
 			t.Fatalf("the copy is %v old, and useless", age)
 		}
@@ -236,7 +236,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	set("overwritten")
 	h := s.engine.Handoff
 	to := kv.Process{Node: "b", Epoch: 1}
-	ballot := &holding.Ballot{Clock: 1, Process: to}
+	ballot := &ownership.Ballot{Clock: 1, Process: to}
 	h.Ended(all, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 	h.Offer(to, ballot, all)
 	set("overwritten")
@@ -266,7 +266,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		}
 	}
 	check("after writes that came too late", map[string]bool{"kept": true})
-	h.Begin(holding.Begun{Ballot: &holding.Ballot{Clock: 2}, Partitions: all}, nil)
+	h.Begin(ownership.Begun{Ballot: &ownership.Ballot{Clock: 2}, Partitions: all}, nil)
 	for _, name := range names {
 		set(name)
 	}

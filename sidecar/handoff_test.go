@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -48,7 +48,7 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 
 // release ends what a host has of some partitions and offers it to another one,
 // whose holdings of them begin. It returns the version of the release.
-func release(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) kv.Version {
+func release(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) kv.Version {
 	asOf := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
 	a.engine.Handoff.Ended(set, asOf)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
@@ -58,7 +58,7 @@ func release(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) kv.Vers
 }
 
 // sourceOf is what the second host pulls some partitions from.
-func sourceOf(a, b *Sidecar, ballot *holding.Ballot, set kv.PartitionSet) *handoff.Source {
+func sourceOf(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) *handoff.Source {
 	src := &handoff.Source{From: a.engine.Node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
 	for p := range set.All() {
 		src.Generations[p] = b.engine.Store.Generation(p)
@@ -72,7 +72,7 @@ func releaseAll(a, b *Sidecar) *handoff.Source {
 	for p := range uint16(kv.Partitions) {
 		all.Add(p)
 	}
-	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
+	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	release(a, b, ballot, all)
 	return sourceOf(a, b, ballot, all)
 }

@@ -84,7 +84,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 
 // TestVirtualLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
 // is followed by the one who has waited longest.
-func TestVirtualLeaseHolderGoes(t *testing.T) {
+func TestVirtualLeaseHostGoes(t *testing.T) {
 	for _, how := range []string{"abandons", "takes too long"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{LeaseTime: 500 * time.Millisecond}, func(w *world) {

@@ -1,4 +1,4 @@
-//go:build strike
+//go:build failpoint
 
 package sidecar
 

@@ -16,11 +16,11 @@ import (
 // A load belongs to the holding that its read was in. One that begins just after
 // that has ended is found by no detach, and nobody tells this host of what changes
 // meanwhile: so no read of a later holding joins it, and nothing of it is kept.
-func TestVirtualLoadOfEndedHolding(t *testing.T) { loadOfEndedHolding(t, t.Errorf) }
+func TestVirtualLoadOfEndedOwnership(t *testing.T) { loadOfEndedOwnership(t, t.Errorf) }
 
-// loadOfEndedHolding tells of a read that has what was deleted while another host
+// loadOfEndedOwnership tells of a read that has what was deleted while another host
 // held the key.
-func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
+func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.noRelay = true
@@ -40,12 +40,12 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		}
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
-		key, h := heldBy(a, "key")
+		key, h := keyOwnedBy(a, "key")
 		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
-		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.Holds(h.Partition()))
+		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
 		weight := a.s.cfg.Weight
 		a.s.engine.Node.SetWeight(0)
-		w.awaitHolds(b, h.Partition())
+		w.awaitOwned(b, h.Partition())
 		slow.Store(true)
 		if begun, err := ns.Loads.Refresh(load); !begun || err != nil {
 			t.Errorf("the load does not begin: %v", err)
@@ -62,7 +62,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		deleted := time.Now()
 		b.kill()
 		a.s.engine.Node.SetWeight(weight)
-		w.awaitHolds(a, h.Partition())
+		w.awaitOwned(a, h.Partition())
 		r := a.do(&wire.Request{Op: wire.OpGet, Key: key, TimeoutMS: 30_000})
 		if string(r.Value) == "old" {
 			bad("a read that began %v after a deletion has what was deleted", time.Since(deleted))

@@ -108,7 +108,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 // ownerOf is the node that holds a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.engine.Node.Holds(v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 			return v
 		}
 	}
@@ -261,20 +261,20 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		key := ns.Key([]byte("k"))
 		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
 		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
-		q := &wire.Request{Op: wire.OpGet, Options: wire.Vouch}
-		if a := c.Loaded(ns, key, q, &r, nil); !a.Vouched || a.TTLMS <= 1 {
+		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}
+		if a := c.Loaded(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
 			t.Errorf("there: %+v, want it vouched for", a)
 		}
 		v.drop("k", 0)
-		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Vouched || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want the value as of its load, for 1 ms", a)
 		}
 		none := loader.Result{Absent: true, Stamp: r.Stamp}
-		if a := c.Loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Vouched || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
 		}
 		r.Uncached = true
-		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Vouched || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
 			t.Errorf("not kept: %+v, want the value, vouched for by nobody", a)
 		}
 	})

@@ -130,11 +130,11 @@ func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 
 // A write that depends on what is there asks the releaser in the very holding that it
 // is executed in: what was asked for in an earlier one says nothing.
-func TestVirtualFetchedInThisHolding(t *testing.T) {
+func TestVirtualFetchedInThisOwnership(t *testing.T) {
 	inQuietWorld(t, 1, func(t *testing.T, w *world) {
 		v := w.nodes[0]
-		key, h := heldBy(v, "key")
-		holding := v.s.engine.Node.Holds(h.Partition())
+		key, h := keyOwnedBy(v, "key")
+		holding := v.s.engine.Node.OwnershipEpoch(h.Partition())
 		src := &handoff.Source{From: kv.Process{Node: "gone", Epoch: 1}}
 		v.s.engine.Handoff.Incoming[h.Partition()].Store(src)
 		zero := int64(0)

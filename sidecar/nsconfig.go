@@ -56,7 +56,7 @@ type Namespace struct {
 	RefreshEarly *float64 `yaml:"refresh_early"`
 	// Hold is how long after an invalidation what is loaded is not kept: how far
 	// the origin's replicas may lag. Zero, the default: not at all; at most 10 min.
-	Hold time.Duration `yaml:"hold"`
+	ReplicaLag time.Duration `yaml:"hold"`
 	// LeaseTime is how long an app that loads a value itself may take to bring
 	// it. Default 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
@@ -136,7 +136,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
 		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
 		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
-		settings.Bounded("hold", n.Hold, 0, 10*time.Minute),
+		settings.Bounded("hold", n.ReplicaLag, 0, 10*time.Minute),
 		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.Known.check(),
@@ -220,7 +220,7 @@ func (c *Config) namespaces() namespaces.Config {
 // spec returns the settings with every default filled in.
 func (n Namespace) spec() namespaces.Settings {
 	s := namespaces.Settings{
-		TTL: n.ttl(), StaleLimit: n.staleLimit(), Hold: n.Hold, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
+		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough, Guard: n.Limits.guard(),
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -76,7 +76,7 @@ func TestOfferGrows(t *testing.T) {
 		sets[i%2].Add(put(t, a, DefaultNamespace, name, "first", 0).Hash.Partition())
 		keys[name] = i % 2
 	}
-	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
+	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	first := release(a, b, ballot, sets[0])
 	for name, set := range keys {
 		if set == 1 { // still held
@@ -174,12 +174,12 @@ func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t
 func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
 	a, b, _ := handingOver(t)
 	mine, others := put(t, a, DefaultNamespace, "mine", "v", 0), put(t, a, DefaultNamespace, "others", "old", 0)
-	ballot := &holding.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
+	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	set := partitionSet(mine.Hash.Partition())
 	set.Add(others.Hash.Partition())
 	release(a, b, ballot, set)
 	c := kv.Process{Node: "c", Epoch: 1}
-	b.engine.Handoff.Begin(holding.Begun{
+	b.engine.Handoff.Begin(ownership.Begun{
 		Ballot: ballot, Partitions: set,
 		Releasers: map[kv.Process]kv.PartitionSet{a.engine.Node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
 	}, nil)

@@ -46,8 +46,8 @@ func aSource(context.Context, []byte) (loader.Value, error) { return loader.Valu
 func TestNamespaceDefaults(t *testing.T) {
 	var n Namespace
 	want := loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
-	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.Hold != 0 || n.leaseTime() != 10*time.Second {
-		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.Hold, n.leaseTime())
+	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
+		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
 	}
 	// What has a meaning at zero can be set to it.
 	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
@@ -84,7 +84,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"stale_while_revalidate", Namespace{StaleWhileRevalidate: -1}, "stale_while_revalidate -1ns: give 0s to"},
 		{"stale_if_error", Namespace{Origin: http, StaleIfError: -1}, "stale_if_error -1ns: give 0s to"},
 		{"refresh_early", Namespace{Origin: http, RefreshEarly: ptr(11.0)}, "refresh_early 11: give 0 to 10"},
-		{"hold", Namespace{Hold: 11 * time.Minute}, "hold 11m0s: give 0s to 10m0s"},
+		{"hold", Namespace{ReplicaLag: 11 * time.Minute}, "hold 11m0s: give 0s to 10m0s"},
 		{"lease_time", Namespace{LeaseTime: 1}, "lease_time 1ns: give 100ms to 10m0s"},
 		{"concurrency", Namespace{Origin: http, Limits: Limits{Concurrency: -1}}, "limits.concurrency -1: give 0 to 65536"},
 		{"queue", Namespace{Origin: http, Limits: Limits{Queue: -1}}, "limits.queue -1: give 0 to"},
@@ -156,7 +156,7 @@ func TestNamespaceRefused(t *testing.T) {
 		}
 	}
 	for name, ns := range map[string]Namespace{
-		"what apps that load use": {Hold: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
+		"what apps that load use": {ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
 		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
 		"redis":                   {Origin: redisOrigin, WriteThrough: true, Known: &Known{Keys: 1000}},
 		"a Source":                {Origin: aCustom, NegativeTTL: ptr(time.Duration(0))},

@@ -177,7 +177,7 @@ func (w *world) loaded() {
 		return time.Duration(rnd.IntN(most*1000)) * time.Microsecond
 	})
 	ttl, early := []time.Duration{time.Second, 200*time.Millisecond + w.upTo(2000), w.upTo(10000) + 1}[w.rnd.IntN(3)], float64(w.rnd.IntN(10))
-	w.ns = Namespace{DefaultTTL: &ttl, Hold: []time.Duration{0, 0, time.Second}[w.rnd.IntN(3)]}
+	w.ns = Namespace{DefaultTTL: &ttl, ReplicaLag: []time.Duration{0, 0, time.Second}[w.rnd.IntN(3)]}
 	if w.apps = w.rnd.IntN(2) == 0; !w.apps {
 		w.ns.RefreshEarly = &early
 	}

@@ -20,7 +20,7 @@ var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", 
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.engine.Node.Holds(o.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && o.s.engine.Node.OwnershipEpoch(o.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 				o.get(key, 0)
 				return o
 			}
@@ -160,20 +160,20 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 // TestWriteThroughSettlesWithHold: what the next owner loads after a late write is
 // not kept for the namespace's hold, since the replica that it comes from may lag;
 // also where the request had its answer before the origin wrote.
-func TestWriteThroughSettlesWithHold(t *testing.T) {
+func TestWriteThroughSettlesWithBarrier(t *testing.T) {
 	for policy, voters := range policies {
 		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
 			t.Run(fmt.Sprintf("%s, a request of %v", policy, timeout), func(t *testing.T) {
-				settlesWithHold(t, timeout, voters)
+				settlesWithBarrier(t, timeout, voters)
 			})
 		}
 	}
 }
 
-func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
+func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 	s := &store{database: newDatabase(always(500 * time.Microsecond))}
 	limits := Limits{Timeout: 30 * time.Second}
-	throughNodes(t, 3, s, Namespace{Hold: 400 * time.Millisecond, Limits: limits}, func(w *world) {
+	throughNodes(t, 3, s, Namespace{ReplicaLag: 400 * time.Millisecond, Limits: limits}, func(w *world) {
 		owner, v := w.ownerOf("k"), w.other("k")
 		s.database.set("k", []byte("old"))
 		s.before = func() error {

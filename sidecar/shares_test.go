@@ -127,7 +127,7 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.Holds(h.engine.Hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.OwnershipEpoch(h.engine.Hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
@@ -170,7 +170,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.engine.Node.Holds(o.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.engine.Node.OwnershipEpoch(o.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}

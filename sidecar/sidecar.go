@@ -124,7 +124,7 @@ const newConnections = 250
 // newTiers makes what holds entries, and what says which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
-	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC, Changed: s.engine.Changed, Overdue: s.engine.OverdueHere}
+	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC, Changed: s.engine.Changed, Overdue: s.engine.OverdueInStore}
 	if s.engine.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.engine.Store, err = segment.New(sc); err != nil {
 		return err
 	}
-	if s.engine.Holds.Keys, err = invalidation.NewHolds(invalidation.DefaultHolds); err != nil {
+	if s.engine.Barriers.Keys, err = invalidation.NewBarriers(invalidation.DefaultBarriers); err != nil {
 		return err
 	}
 	if s.engine.Names, err = namespaces.New(cfg.namespaces(), s.engine.Access, s.engine.Store, s.engine.Ledger, s.engine.CaughtUp); err != nil {

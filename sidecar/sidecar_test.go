@@ -175,7 +175,7 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpGet, Namespace: b("Bad"), Key: b("a")}, `BAD_REQUEST namespace "Bad": a name is 1 to 64 of a-z, 0-9, _, . and -`},
 		{wire.Request{Op: wire.OpDelete, Namespace: b("Bad"), Keys: keysOf("a")}, `OK [BAD_REQUEST namespace "Bad": a name is 1 to 64 of a-z, 0-9, _, . and -]`},
 		{wire.Request{Op: wire.OpSet, Key: b("v"), Value: make([]byte, 512<<10+1)}, "TOO_LARGE the value has 524289 bytes, max_value is 524288: split it, or raise max_value"},
-		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), HoldMS: 5}, "OK [OK]"},
+		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), ReplicaLagMS: 5}, "OK [OK]"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), TTLMS: 60_000}, "OK"},
 		{wire.Request{Op: wire.OpLease, Key: b("b")}, "OK"},
 		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present holder of the key \"b\" has issued: use the value, and ask again next time"},

@@ -138,7 +138,7 @@ func TestVirtualInvented(t *testing.T) {
 				t.Errorf("%s lists %d members", v.name, len(list))
 			}
 			for _, m := range list {
-				if m.State == cluster.StateUnknown && (m.MayHold || m.Held != 0) {
+				if m.State == cluster.StateUnknown && (m.MayOwn || m.Owned != 0) {
 					t.Errorf("%s counts on %+v", v.name, m)
 				}
 			}
@@ -254,7 +254,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 		again.start()
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
-			if again.s.engine.Node.Stats().In || again.s.engine.Node.Held().Len() > 0 {
+			if again.s.engine.Node.Stats().In || again.s.engine.Node.Owned().Len() > 0 {
 				t.Fatal("it is in, and has not heard the holder")
 			}
 		}
@@ -328,7 +328,7 @@ func (w *world) two() string {
 		if v.s == nil {
 			continue
 		}
-		for p := range v.s.engine.Node.Held().All() {
+		for p := range v.s.engine.Node.Owned().All() {
 			if by[p] != "" {
 				return fmt.Sprintf("%s and %s both serve partition %d", by[p], v.name, p)
 			}

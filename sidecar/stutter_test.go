@@ -137,7 +137,7 @@ func TestVirtualStutter(t *testing.T) {
 				v, other := w.nodes[0], w.nodes[2]
 				var keys []*contested
 				for i := range 10 {
-					name, _ := heldBy(v, fmt.Sprintf("key%d.", i))
+					name, _ := keyOwnedBy(v, fmt.Sprintf("key%d.", i))
 					keys = append(keys, &contested{vkey: &vkey{name: name}})
 				}
 				var wg sync.WaitGroup
@@ -216,7 +216,7 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 			w.nodes[2].kill()
 			w.stuttering(last, o, 6, func() { time.Sleep(3 * w.bound) })
 			for _, v := range []*vnode{last, o} {
-				if held := v.s.engine.Node.Stats().Held; held > 0 {
+				if held := v.s.engine.Node.Stats().Owned; held > 0 {
 					w.fail("%s holds %d partitions without a majority of the voters", v.name, held)
 				}
 			}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Counters and keys that several apps change at once, judged by internal/totals:
@@ -237,7 +237,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 			time.Sleep(w.upTo(2000))
 			w.atRest(20 * time.Second)
 			if len(voters) > 0 { // a voter is silent at first, and what it has promised must be forgotten
-				time.Sleep(holding.Margin(2*w.bound) + w.bound/2)
+				time.Sleep(ownership.Margin(2*w.bound) + w.bound/2)
 			}
 			if w.rnd.IntN(3) == 0 {
 				v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(100)))

@@ -195,7 +195,7 @@ func TestTraffic(t *testing.T) {
 			w.nodes = append(w.nodes, late)
 			began = time.Now()
 			late.start()
-			for late.s.engine.Node.Stats().Held == 0 {
+			for late.s.engine.Node.Stats().Owned == 0 {
 				if time.Since(began) > time.Minute {
 					t.Fatal("one more node holds nothing after a minute")
 				}
@@ -233,7 +233,7 @@ func numbers(t *testing.T, list string) (n []int) {
 func (v *vnode) keysOf(n int) (keys [][]byte) {
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "%s-%d", v.name, i)
-		if v.s.engine.Node.Holds(v.s.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
+		if v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			keys = append(keys, key)
 		}
 	}

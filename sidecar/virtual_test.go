@@ -333,7 +333,7 @@ func (w *world) agreed(within time.Duration) {
 		held, up := 0, 0
 		for _, v := range w.nodes {
 			if v.s != nil {
-				held += v.s.engine.Node.Stats().Held
+				held += v.s.engine.Node.Stats().Owned
 				up++
 			}
 		}

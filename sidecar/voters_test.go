@@ -160,7 +160,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					v.start()
 				}
 				w.agreed(15 * time.Second)
-				key, h := heldBy(v, "key")
+				key, h := keyOwnedBy(v, "key")
 				if _, err := v.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
@@ -201,7 +201,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				if n := v.s.telemetry.ClusterState().Pauses; n != 0 {
 					t.Errorf("%d pauses were found", n)
 				}
-				w.awaitHolds(v, h.Partition())
+				w.awaitOwned(v, h.Partition())
 				for _, v := range w.nodes {
 					v.leave()
 				}

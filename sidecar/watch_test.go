@@ -290,7 +290,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		f := watching(t, askOf(a.s))
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -364,14 +364,14 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 func TestVirtualVouch(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(b, "key")
+		key, _ := keyOwnedBy(b, "key")
 		ctx := context.Background()
 		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Vouch, App: app}
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: app}
 			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()
@@ -379,30 +379,30 @@ func TestVirtualVouch(t *testing.T) {
 			if r.Status == wire.Moved {
 				bo.Release()
 				if !app {
-					return a.s.engine.ServeHere(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
+					return a.s.engine.ServePeer(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 				}
 				r = a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 			}
 			return r
 		}
 		first := get(true)
-		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.engine.Node.Self().Epoch) {
+		if first.Source != wire.SourcePeer || !first.Attested || string(first.Owner) != b.name || first.Epoch != uint64(b.s.engine.Node.Self().Epoch) {
 			t.Errorf("from the owner: %+v", first)
 		}
 		a.s.engine.L1.Wait()
 		second := get(true)
-		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
+		if second.Source != wire.SourceL1 || !second.Attested || second.AsOf != first.AsOf || string(second.Owner) != b.name {
 			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)
 		}
 		if r := get(false); r.Status != wire.Moved {
 			t.Errorf("another sidecar is answered from a copy: %+v", r)
 		}
-		own, _ := heldBy(a, "key")
+		own, _ := keyOwnedBy(a, "key")
 		key = own
 		if _, err := a.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if r := get(true); r.Source != wire.SourceL2 || !r.Vouched || string(r.Owner) != a.name {
+		if r := get(true); r.Source != wire.SourceL2 || !r.Attested || string(r.Owner) != a.name {
 			t.Errorf("from here: %+v", r)
 		}
 	})

@@ -27,13 +27,13 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(b, "key")
+		key, _ := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
 			t.Error(err)
 		}
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Vouch, App: true}
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: true}
 			bo := namespaces.Pins{Table: a.s.engine.Names}
 			defer bo.Release()
 			now := a.s.engine.Clock.Read()
@@ -47,7 +47,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		get()
 		a.s.engine.L1.Wait()
 		f.next()
-		if r := get(); !r.Vouched || r.Source != wire.SourceL1 {
+		if r := get(); !r.Attested || r.Source != wire.SourceL1 {
 			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
 		}
 		w.net.Cut(a.ip, b.ip)
@@ -66,7 +66,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 			r := get()
 			if string(r.Value) == "old" {
 				served++
-				kept = kept || r.Vouched
+				kept = kept || r.Attested
 			}
 			if kept {
 				worst = time.Since(overwritten) + own - time.Since(sent)
@@ -97,7 +97,7 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		}
 		w.agreed(15 * time.Second)
 		a, b := w.nodes[0], w.nodes[1]
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -112,31 +112,31 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		}
 		now := a.s.engine.Clock.Read()
 		var r wire.Reply
-		if !a.s.engine.Vouch(cp, now, &r) {
+		if !a.s.engine.Attest(cp, now, &r) {
 			t.Errorf("a copy that may be served is not vouched for")
 		}
 		late := now
 		late.Boot += w.bound
-		if a.s.engine.Vouch(cp, late, &wire.Reply{}) {
+		if a.s.engine.Attest(cp, late, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for without a lease")
 		}
 		other := *cp
 		other.Owner = &kv.Process{Node: "b", Epoch: 1}
-		if a.s.engine.Vouch(&other, now, &wire.Reply{}) {
+		if a.s.engine.Attest(&other, now, &wire.Reply{}) {
 			t.Errorf("a copy of another process is vouched for")
 		}
 		stream := a.s.engine.Watches.Open(&a.s.engine)
 		another := *a.s.engine.Node.View()
 		stream.View.Store(&another)
-		if a.s.engine.Vouch(cp, now, &wire.Reply{}) {
+		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
 		}
 		stream.TellLost(&a.s.engine)
-		if !a.s.engine.Vouch(cp, now, &wire.Reply{}) {
+		if !a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
 		}
 		a.s.engine.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
-		if a.s.engine.Vouch(cp, now, &wire.Reply{}) {
+		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy that is outdated is vouched for")
 		}
 		for _, v := range w.nodes {

@@ -292,7 +292,7 @@ func (c *Cluster) agreed(ctx context.Context) error {
 		if o := st.Cluster.Handoff; o.Pulling > 0 || o.Offering > 0 {
 			return fmt.Errorf("%s hands over", h.Node())
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d of %d partitions are held", held, partitions)

@@ -34,12 +34,12 @@ func EchoOfPeers(o Options) (get, set Echo) {
 	value, key := make([]byte, o.ValueSize), load.Key(nil, 0, o.KeySize)
 	q := wire.Request{ // ids between sidecars are nine bytes long
 		ID: math.MaxUint64, Op: wire.OpGet, TimeoutMS: 1000, Namespace: []byte("default"), Key: key, TTLMS: wire.TTLDefault,
-		Options: wire.Fresh | wire.Vouch,
+		Options: wire.Fresh | wire.Attest,
 	}
 	request := wire.AppendRequest(nil, &q)
 	answer := wire.AppendReply(nil, wire.OpGet, &wire.Reply{
 		ID: math.MaxUint64, Status: wire.OK, Value: value, Version: math.MaxInt64, TTLMS: time.Hour.Milliseconds(), Source: wire.SourceL2,
-		Vouched: true, AsOf: math.MaxInt64, Owner: []byte("host-1"), Epoch: math.MaxUint64,
+		Attested: true, AsOf: math.MaxInt64, Owner: []byte("host-1"), Epoch: math.MaxUint64,
 	})
 	get.Frame = max(len(request), len(answer))
 	q.Op, q.Options, q.Value = wire.OpSet, 0, value

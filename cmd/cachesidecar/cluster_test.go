@@ -62,7 +62,7 @@ func whole(t *testing.T, list ...*process) {
 			}
 			var st client.Stats
 			p.document(&st, "stats")
-			held += st.Cluster.Held
+			held += st.Cluster.Owned
 		}
 		if held != partitions {
 			return fmt.Errorf("%d partitions are held", held)

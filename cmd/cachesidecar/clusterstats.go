@@ -21,7 +21,7 @@ func writeOthers(w io.Writer, st *client.Stats) {
 	if !c.In {
 		state = "out"
 	}
-	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and holds %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Held)), count(partitions))
+	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and holds %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Owned)), count(partitions))
 	fmt.Fprintf(w, "\tasked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others\n",
 		count(c.PeerReads), count(c.Joined), count(c.PeerErrors), count(c.Served))
 	i := &c.Invalidations
@@ -86,7 +86,7 @@ func writeCluster(out io.Writer, all *client.ClusterStats) error {
 func writeHost(w io.Writer, st *client.Stats, t work) {
 	h := &st.Cluster.Handoff
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t\n", st.Node, count(t.reads()), percent(t.hits, t.reads()), count(t.writes),
-		count(st.L2.Entries), size(st.L2.Memory.Used), size(st.L2.Memory.Limit), count(int64(st.Cluster.Held)),
+		count(st.L2.Entries), size(st.L2.Memory.Used), size(st.L2.Memory.Limit), count(int64(st.Cluster.Owned)),
 		count(st.L1.Entries), count(st.L1.Hits-st.L1.Refused), handoffs(h.Pulling, int64(h.Offering)), count(h.Admitted+h.Fetched))
 }
 
@@ -95,7 +95,7 @@ func add(sum, st *client.Stats) {
 	sum.L2.Entries += st.L2.Entries
 	sum.L2.Memory.Used += st.L2.Memory.Used
 	sum.L2.Memory.Limit += st.L2.Memory.Limit
-	sum.Cluster.Held += st.Cluster.Held
+	sum.Cluster.Owned += st.Cluster.Owned
 	sum.L1.Entries += st.L1.Entries
 	sum.L1.Hits += st.L1.Hits
 	sum.L1.Refused += st.L1.Refused

@@ -135,7 +135,7 @@ namespaces:
 				Write: httporigin.WriteConfig{StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain"},
 			},
 			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
-			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, Hold: 3 * time.Second, LeaseTime: 4 * time.Second,
+			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, ReplicaLag: 3 * time.Second, LeaseTime: 4 * time.Second,
 			Limits: limits,
 		},
 		"database": {

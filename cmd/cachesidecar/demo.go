@@ -163,7 +163,7 @@ func settled(ctx context.Context, hosts ...*demoHost) error {
 		if in != len(hosts) || st.Cluster.Handoff.Pulling > 0 {
 			return fmt.Errorf("%s sees %d hosts in, and %d handoffs are under way", h.name, in, st.Cluster.Handoff.Pulling)
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d of %d partitions are held", held, partitions)

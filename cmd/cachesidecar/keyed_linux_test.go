@@ -90,7 +90,7 @@ func (c *keyedPair) state() string {
 		s := &st.Cluster
 		fmt.Fprintf(&b, "%+v %+v %q; ", p.members(), place, p.must("get", storedKey))
 		fmt.Fprintf(&b, "in %v, members %d, held %d begun %d ended %d, conflicts %d, flushes and events %d, entries %d",
-			s.In, s.Members, s.Held, s.Begun, s.Ended, s.Conflicts, s.Invalidations.Head, st.L2.Entries)
+			s.In, s.Members, s.Owned, s.Begun, s.Ended, s.Conflicts, s.Invalidations.Head, st.L2.Entries)
 		for _, n := range st.Namespaces {
 			fmt.Fprintf(&b, ", %s: %d entries, %d writes, %d deletes", n.Name, n.Entries, n.Writes, n.Deletes)
 		}

@@ -146,7 +146,7 @@ func (p *program) delCommand() *cli.Command {
 			}
 			del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
 			if s := c.String("hold"); c.IsSet("hold") {
-				if del.Hold, err = time.ParseDuration(s); err != nil || del.Hold <= 0 {
+				if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
 					return usagef("--hold %q: give a time such as 500ms or 2s, or leave it out for the namespace's hold", s)
 				}
 			}

@@ -119,7 +119,7 @@ func exitStatus(err error) int {
 		return exitMiss
 	case timedOut(err):
 		return exitTimeout
-	case errors.Is(err, client.ErrNoHolder): // to the sidecar we are connected
+	case errors.Is(err, client.ErrNoOwner): // to the sidecar we are connected
 		return exitMiss
 	case errors.Is(err, client.ErrUnavailable):
 		return exitConnect
@@ -274,7 +274,7 @@ func explain(err error, timeout time.Duration) error {
 	switch {
 	case timedOut(err):
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, timeout)
-	case errors.Is(err, client.ErrNoHolder):
+	case errors.Is(err, client.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
 	case errors.Is(err, client.ErrUnavailable):
 		return fmt.Errorf("%w: is the sidecar running there? Start it with \"cachesidecar run\", or name its socket with --socket", err)

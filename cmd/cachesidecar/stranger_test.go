@@ -99,7 +99,7 @@ func TestStrangerInAnothersName(t *testing.T) {
 	}{
 		{"poll", wire.OpGoodbye, &wire.Goodbye{From: of}},
 		{"poll", wire.OpAcquire, &wire.Acquire{Ballot: ballot, Partitions: []byte{1, 0}}},
-		{"poll", wire.OpAuth, &wire.Auth{Holdings: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}}},
+		{"poll", wire.OpAuth, &wire.Auth{Ownerships: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}}},
 		{"call", wire.OpPull, &wire.Pull{Ballot: ballot}},
 		{"call", wire.OpFetch, &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")}},
 	} {

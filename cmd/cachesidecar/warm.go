@@ -241,7 +241,7 @@ func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) 
 		return became, nil
 	case errors.Is(err, client.ErrAbsent):
 		return absent, nil
-	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoHolder):
+	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoOwner):
 		return pending, err
 	}
 	return failed, err

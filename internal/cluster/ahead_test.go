@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // touched counts what comes through.
@@ -23,7 +23,7 @@ func (c *touched) Learn([]wire.Floor)                                 { c.n++ }
 func (c *touched) Note(wire.Floor) error                              { c.n++; return nil }
 func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)     { c.n++ }
 func (c *touched) Relayed(kv.Process, uint64, []invalidation.Event)   { c.n++ }
-func (c *touched) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) { c.n++ }
+func (c *touched) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) { c.n++ }
 func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 	c.n++
 }
@@ -49,7 +49,7 @@ func TestMessagesAhead(t *testing.T) {
 			"acquire":        {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
 			"acquire, its":   {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
 			"auth":           {wire.OpAuth, &wire.Auth{Clock: far}},
-			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Holdings: ballots}},
+			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Ownerships: ballots}},
 			"note":           {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
 			"relay":          {0, &wire.Relay{From: from, Events: events}},
 			"follow":         {wire.OpFollow, &wire.Followed{WallMS: now, Clock: far}},

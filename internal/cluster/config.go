@@ -20,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
@@ -106,13 +106,13 @@ type Tiers interface {
 	// Begin makes what is stored of the partitions unreachable; they are served
 	// as soon as it returns. What the releasers had can be had from them. owner is
 	// for processes that the Begun names, some of which may be about to leave.
-	Begin(b holding.Begun, owner func(kv.Process) *Owner)
+	Begin(b ownership.Begun, owner func(kv.Process) *Owner)
 	// Ended says that the partitions are not served any more. Every write that
 	// was acknowledged is older than asOf.
 	Ended(partitions kv.PartitionSet, asOf kv.Version)
 	// Offer lets a process have the entries of partitions whose holding it has
 	// ended with a ballot. It may be told again.
-	Offer(to kv.Process, ballot *holding.Ballot, partitions kv.PartitionSet)
+	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)
 	// Apply takes events of another process's log: those after a place, in their
 	// order. It is not called under the node's lock; the events of one process
 	// come one call at a time.

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Messages between the machine's words and those on the wire.
@@ -40,13 +40,13 @@ func fromProcesses(list []wire.Process) []kv.Process {
 
 // ToBallot and FromBallot are for those who speak of a ballot in calls of
 // their own.
-func ToBallot(b *holding.Ballot) wire.Ballot {
+func ToBallot(b *ownership.Ballot) wire.Ballot {
 	return wire.Ballot{Clock: uint64(b.Clock), From: toProcess(b.Process)}
 }
 
 // FromBallot is the other way.
-func FromBallot(b wire.Ballot) *holding.Ballot {
-	return &holding.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
+func FromBallot(b wire.Ballot) *ownership.Ballot {
+	return &ownership.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
 }
 
 // A set is on the wire as a byte that says how, and the shorter of two: its bits,
@@ -123,7 +123,7 @@ func fromList(dst []uint16, b []byte) []uint16 {
 	return dst
 }
 
-func toPromises(list []holding.Promise) []wire.Promise {
+func toPromises(list []ownership.Promise) []wire.Promise {
 	out := make([]wire.Promise, len(list))
 	for i, p := range list {
 		out[i] = wire.Promise{Ballot: ToBallot(p.Ballot), Partitions: toList(p.Partitions)}
@@ -131,7 +131,7 @@ func toPromises(list []holding.Promise) []wire.Promise {
 	return out
 }
 
-func toStandings(list []holding.Standing) []wire.Standing {
+func toStandings(list []ownership.Standing) []wire.Standing {
 	var all []wire.Standing
 	for _, s := range list {
 		all = append(all, wire.Standing{Process: toProcess(s.ID), State: s.State, Weight: s.Weight, In: s.In})
@@ -139,10 +139,10 @@ func toStandings(list []holding.Standing) []wire.Standing {
 	return all
 }
 
-func fromPoll(w *wire.Poll) holding.Info {
-	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
+func fromPoll(w *wire.Poll) ownership.Info {
+	info := ownership.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
 	for _, s := range w.Others {
-		info.Others = append(info.Others, holding.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
+		info.Others = append(info.Others, ownership.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
 	}
 	var all []uint16
 	for _, p := range w.Ballots {
@@ -151,12 +151,12 @@ func fromPoll(w *wire.Poll) holding.Info {
 			break
 		}
 		all = fromList(all, p.Partitions)
-		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
+		info.Ballots = append(info.Ballots, ownership.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
 	}
 	return info
 }
 
-func toHoldings(list []holding.Holding) []wire.Promise {
+func toOwnerships(list []ownership.Ownership) []wire.Promise {
 	out := make([]wire.Promise, len(list))
 	for i, h := range list {
 		out[i] = wire.Promise{Ballot: ToBallot(h.Ballot), Partitions: toSet(h.Partitions)}
@@ -164,18 +164,18 @@ func toHoldings(list []holding.Holding) []wire.Promise {
 	return out
 }
 
-// fromHoldings takes no more of them than there are partitions.
-func fromHoldings(list []wire.Promise) []holding.Holding {
+// fromOwnerships takes no more of them than there are partitions.
+func fromOwnerships(list []wire.Promise) []ownership.Ownership {
 	list = list[:min(len(list), kv.Partitions)]
-	out := make([]holding.Holding, len(list))
+	out := make([]ownership.Ownership, len(list))
 	for i, p := range list {
-		out[i] = holding.Holding{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)}
+		out[i] = ownership.Ownership{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)}
 	}
 	return out
 }
 
 var eventKinds = [...]uint8{
-	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Held: wire.EventHeld,
+	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Barrier: wire.EventBarrier,
 }
 
 func toEvents(list []invalidation.Event) (w wire.Events) {
@@ -188,7 +188,7 @@ func toEvents(list []invalidation.Event) (w wire.Events) {
 func addEvent(w *wire.Events, e *invalidation.Event) {
 	var d *wire.EventDetail
 	if e.Detail != nil {
-		d = &wire.EventDetail{Namespace: e.Detail.Namespace, HoldMS: uint32((e.Detail.Hold + time.Millisecond - 1) / time.Millisecond)}
+		d = &wire.EventDetail{Namespace: e.Detail.Namespace, LagMS: uint32((e.Detail.Lag + time.Millisecond - 1) / time.Millisecond)}
 		if e.Detail.Partitions != nil {
 			d.Partitions = toSet(e.Detail.Partitions)
 		}
@@ -201,7 +201,7 @@ func fromEvents(w *wire.Events) ([]invalidation.Event, error) {
 	err := w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
 		e := invalidation.Event{Kind: invalidation.Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
 		if d != nil {
-			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Hold: time.Duration(d.HoldMS) * time.Millisecond}
+			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Lag: time.Duration(d.LagMS) * time.Millisecond}
 			if len(d.Partitions) > 0 {
 				e.Detail.Partitions = fromSet(d.Partitions)
 			}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // FLUSH of the cluster: every process that could hold a partition, or release one,
@@ -39,14 +39,14 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 		heard: map[kv.Process]bool{}, noted: map[kv.Process]*noted{}, why: map[kv.NodeID]string{},
 	}
 	f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
-	strike.At(strike.FlushDue)
+	failpoint.At(failpoint.FlushDue)
 	for {
 		var joined, quorum bool
-		n.step(func(m *holding.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
+		n.step(func(m *ownership.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
 		switch {
 		case !joined:
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
-		case !quorum && len(f.heard) == 0 && !strike.Out(strike.FlushMajority):
+		case !quorum && len(f.heard) == 0 && !failpoint.Out(failpoint.FlushMajority):
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host does not reach a majority of the voters %s", strings.Join(n.cfg.Voters, ", "))
 		}
 		if err := f.round(ctx); err != nil {
@@ -84,7 +84,7 @@ type noted struct {
 	at      time.Duration // on the boot clock, when it came
 	in      []kv.Process
 	voter   bool
-	holders []kv.Process
+	owners []kv.Process
 }
 
 // round asks all who have not answered.
@@ -119,7 +119,7 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 		f.above = f.above || !f.heard[id]
 		f.heard[id] = true
 		f.noted[id] = &noted{
-			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, holders: fromProcesses(a.Holders),
+			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, owners: fromProcesses(a.Owners),
 		}
 	}
 }
@@ -128,18 +128,18 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 func (f *flushing) all() []kv.Process {
 	n := f.n
 	list := []kv.Process{n.cfg.Self}
-	n.step(func(m *holding.Machine, _ time.Duration) {
+	n.step(func(m *ownership.Machine, _ time.Duration) {
 		for _, id := range m.Live() {
 			if o := n.members[id.Node]; o == nil || !o.stranger() {
 				list = append(list, id)
 			}
 		}
 	})
-	if strike.Out(strike.FlushAgain) {
+	if failpoint.Out(failpoint.FlushAgain) {
 		return list
 	}
 	for _, a := range f.noted {
-		for _, id := range slices.Concat(a.in, a.holders) {
+		for _, id := range slices.Concat(a.in, a.owners) {
 			if !slices.Contains(list, id) && !n.hasLeft(id) {
 				list = append(list, id)
 			}
@@ -152,7 +152,7 @@ func (f *flushing) all() []kv.Process {
 // has noted the present one as its first; or the clock of a holder that does not
 // answer is not known.
 func (f *flushing) again() bool {
-	raise := f.above && !strike.Out(strike.FlushClocks)
+	raise := f.above && !failpoint.Out(failpoint.FlushClocks)
 	now := f.n.cfg.Clock.Read()
 	version := f.n.cfg.Versions.Next(now.Wall)
 	if !raise && !f.ahead && len(f.silent()) > 0 {
@@ -184,7 +184,7 @@ func (f *flushing) missing() (list []kv.Process) {
 	at := f.votes()
 	need := f.n.majority()
 	switch {
-	case strike.Out(strike.FlushMajority):
+	case failpoint.Out(failpoint.FlushMajority):
 		return nil
 	case len(at) < need:
 		return f.voters()
@@ -207,11 +207,11 @@ func (f *flushing) votes() (at []time.Duration) {
 
 // silent lists the holders that the voters name and that have not answered.
 func (f *flushing) silent() (list []kv.Process) {
-	if f.n.cfg.Policy == Available || strike.Out(strike.FlushHolders) {
+	if f.n.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
 		return nil
 	}
 	for _, a := range f.noted {
-		for _, id := range a.holders {
+		for _, id := range a.owners {
 			if f.noted[id] == nil && !slices.Contains(list, id) {
 				list = append(list, id)
 			}
@@ -308,10 +308,10 @@ func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
 	}
 	now := n.cfg.Clock.Read()
 	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
-	n.step(func(m *holding.Machine, _ time.Duration) {
+	n.step(func(m *ownership.Machine, _ time.Duration) {
 		a.In = toProcesses(m.AreIn())
 		holders, remembers := m.Acknowledged()
-		a.Voter, a.Holders = remembers, toProcesses(holders)
+		a.Voter, a.Owners = remembers, toProcesses(holders)
 	})
 	return a, nil
 }
@@ -338,8 +338,8 @@ func (s *polls) note(w *wire.Note) wire.Reply {
 
 // floors are the flushes that this process knows of, for an answer that lets
 // another one hold something.
-func (n *Node) floors(g strike.Guard) []wire.Floor {
-	if strike.Out(g) {
+func (n *Node) floors(g failpoint.Guard) []wire.Floor {
+	if failpoint.Out(g) {
 		return nil
 	}
 	return n.cfg.Tiers.Floors()

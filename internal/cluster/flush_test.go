@@ -7,7 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // flushedAtTheEnd knows of a flush from the moment on that a holding of its own has
@@ -39,7 +39,7 @@ func (k *taker) Learn(floors []wire.Floor) {
 	}
 }
 
-func (k *taker) Begin(b holding.Begun, _ func(kv.Process) *Owner) {
+func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Owner) {
 	if len(b.Releasers) > 0 {
 		select {
 		case k.begun <- k.learned.Load():
@@ -52,7 +52,7 @@ func (k *taker) Begin(b holding.Begun, _ func(kv.Process) *Owner) {
 // it begins to hold it.
 func TestFlushesComeBeforeTheHolding(t *testing.T) {
 	a := startWith(t, "a", kv.NewSystemClock(), &flushedAtTheEnd{}, nil)
-	for a.Held().Len() == 0 {
+	for a.Owned().Len() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	k := &taker{begun: make(chan bool, 1)}

@@ -8,10 +8,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // How logs are followed: each node asks each other one for what comes after the
@@ -187,7 +187,7 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 		return w, n.reset(o, &w)
 	}
 	events, err := fromEvents(&w.Events)
-	gap := w.After != o.log.Applied() && !strike.Out(strike.Gap)
+	gap := w.After != o.log.Applied() && !failpoint.Out(failpoint.Gap)
 	if err != nil || w.After+uint64(len(events)) != w.To || gap {
 		n.counts.gaps.Add(1)
 		if err != nil {
@@ -249,5 +249,5 @@ func (n *Node) leased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	n.about(o.Process, func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+	n.about(o.Process, func(m *ownership.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // A member that is gone stays known for a while, so that an operator sees it, and
@@ -34,7 +34,7 @@ func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
 	if node == n.cfg.Self.Node {
 		return true, ErrSelf
 	}
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		o := n.members[node]
 		if o == nil {
 			return
@@ -84,7 +84,7 @@ func (n *Node) drop(node kv.NodeID, o *member) {
 
 // sweep forgets the members that have been gone for long enough: at once, where
 // they were strangers. The lock is held.
-func (n *Node) sweep(m *holding.Machine, now time.Duration) {
+func (n *Node) sweep(m *ownership.Machine, now time.Duration) {
 	if now < n.sweepAt {
 		return
 	}
@@ -117,8 +117,8 @@ func (n *Node) forgetAfter(o *member) time.Duration {
 
 // about is step for word of a process, unless the process is known no more: what
 // comes late must not make a member of one that was forgotten.
-func (n *Node) about(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+func (n *Node) about(id kv.Process, f func(m *ownership.Machine, now time.Duration)) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		if o := n.members[id.Node]; o != nil && o.id == id {
 			f(m, now)
 		}
@@ -127,8 +127,8 @@ func (n *Node) about(id kv.Process, f func(m *holding.Machine, now time.Duration
 
 // from is step for what a process asks. Gossip does not hear one that it knows
 // nothing of: its silence counts, as that of a member that gossip has lost.
-func (n *Node) from(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+func (n *Node) from(id kv.Process, f func(m *ownership.Machine, now time.Duration)) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		f(m, now)
 		if n.members[id.Node] == nil {
 			m.Missing(now, id.Node)

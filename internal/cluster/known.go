@@ -5,7 +5,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -64,7 +64,7 @@ func (k *known) drop(id kv.Process) {
 
 // isKnown is for gossip.
 func (n *Node) isKnown(node string, m gossip.Meta) bool {
-	return n.known.has(kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(m.Epoch)}) || strike.Out(strike.Acquaintance)
+	return n.known.has(kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(m.Epoch)}) || failpoint.Out(failpoint.Acquaintance)
 }
 
 // met says that a process is known.
@@ -88,7 +88,7 @@ func (n *Node) metRefused(node kv.NodeID) {
 	g := n.gossip
 	_, dead := n.machine.Silence(n.cfg.Clock.Read().Boot, node)
 	n.mu.Unlock()
-	if g == nil || !dead && !strike.Out(strike.RefusedName) {
+	if g == nil || !dead && !failpoint.Out(failpoint.RefusedName) {
 		return
 	}
 	if u, ok := g.UnknownOf(string(node)); ok {

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Bounds of the greetings of processes that are unknown. Whoever invents them
@@ -212,7 +212,7 @@ func (n *Node) greet(ctx context.Context, u *gossip.Unknown) {
 
 // rumours tells the machine where gossip has heard of a process that is in. The lock
 // is held.
-func (n *Node) rumours(m *holding.Machine, now time.Duration) {
+func (n *Node) rumours(m *ownership.Machine, now time.Duration) {
 	if m.In() {
 		return
 	}

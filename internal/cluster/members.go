@@ -116,7 +116,7 @@ func (n *Node) outcastLocked() (why string) {
 type Stats struct {
 	Members               int // that live, this one included
 	In                    bool
-	Held                  int
+	Owned                  int
 	Begun, Ended, Retired int64
 	Pauses                int64
 	Stopped               time.Duration // in which the process did not run, in gaps that count
@@ -151,7 +151,7 @@ func (n *Node) Stats() Stats {
 	s.Applied, s.Gaps, s.Resets = c.applied.Load(), c.gaps.Load(), c.resets.Load()
 	s.Relayed, s.Unrelayed, s.Heard = c.relayed.Load(), c.unrelayed.Load(), c.heard.Load()
 	s.Lag = time.Duration(c.lag.Load())
-	s.Held, s.Links = n.Held().Len(), n.server.Stats()
+	s.Owned, s.Links = n.Owned().Len(), n.server.Stats()
 	s.Met = n.meeting.stats()
 	now := n.cfg.Clock.Read().Boot
 	n.mu.Lock()
@@ -180,12 +180,12 @@ type Member struct {
 	State   string // one of the below
 	Why     string
 	Weight  uint32
-	Held    int // partitions that the ring gives it
+	Owned    int // partitions that the ring gives it
 	// MayHold says that it holds something, or may come to: what is for the whole
 	// cluster waits for it. It is false for a process that has left or is held for
 	// dead (gossip misses it, and nothing was heard of it for the detection time on
 	// any path), and for one that is refused and has never been in.
-	MayHold bool
+	MayOwn bool
 	// Stranger says that it is refused, and has never been in: it is no part of the
 	// cluster.
 	Stranger bool
@@ -210,13 +210,13 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], MayHold: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Owned: share[n.cfg.Self.Node], MayOwn: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
 	now := n.cfg.Clock.Read().Boot
 	for name, m := range n.members {
 		_, dead := n.machine.Silence(now, name)
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
-		o.MayHold = m.left != m.id && !(dead && !m.alive) && !o.Stranger
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""

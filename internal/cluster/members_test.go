@@ -11,15 +11,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // noTiers hold nothing.
 type noTiers struct{}
 
-func (noTiers) Begin(holding.Begun, func(kv.Process) *Owner)       {}
+func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner)       {}
 func (noTiers) Ended(kv.PartitionSet, kv.Version)                  {}
-func (noTiers) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) {}
+func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
 func (noTiers) Awaited() bool                                      { return false }
 func (noTiers) Calls(kv.Process) rpc.Handler                       { return nil }
 func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)     {}

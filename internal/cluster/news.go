@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -192,7 +192,7 @@ func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 func (n *Node) followed(place uint64, tell bool) (r *wire.Reply, to uint64) {
 	w := wire.Followed{Tell: tell}
 	events, ok := n.cfg.Events.After(place, maxFollowed, nil)
-	for !ok && strike.Out(strike.Tail) { // what is still there
+	for !ok && failpoint.Out(failpoint.Tail) { // what is still there
 		place++
 		events, ok = n.cfg.Events.After(place, maxFollowed, nil)
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Node is this process's part in the cluster. It is safe for concurrent use.
@@ -27,14 +27,14 @@ type Node struct {
 	lastSeen atomic.Int64 // the boot clock when it was last read
 	lapseAt  atomic.Int64 // and when the authority of the first holding ends
 	lastStop atomic.Pointer[stop]
-	holdings [kv.Partitions]atomic.Uint32
+	ownerships [kv.Partitions]atomic.Uint32
 	view     atomic.Pointer[View]
 	quorum   atomic.Bool // what is not held can be taken
 
 	listening chan struct{} // closed when others can find this node
 
 	mu       sync.Mutex
-	machine  *holding.Machine
+	machine  *ownership.Machine
 	members  map[kv.NodeID]*member
 	named    map[kv.NodeID]namesake
 	known    known
@@ -44,7 +44,7 @@ type Node struct {
 	saidIn   bool   // what the log has last said of this node
 	lines    lines
 	sweepAt  time.Duration     // when the next look for members to forget is due
-	told     []holding.Promise // by the last poll
+	told     []ownership.Promise // by the last poll
 	toldWire []wire.Promise    // the same, as it travels
 	changed  chan struct{}     // closed, and replaced, when the view or a holding changes
 	gossip   *gossip.Gossip
@@ -80,11 +80,11 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, named: map[kv.NodeID]namesake{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
 	n.id = &peer.Identity{
 		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
-		Floors: func() []wire.Floor { return n.floors(strike.FloorsInHello) }, Learn: n.learn,
+		Floors: func() []wire.Floor { return n.floors(failpoint.FloorsInHello) }, Learn: n.learn,
 	}
 	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Credentials: cfg.Credentials, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted, Budget: cfg.Budget})
 	n.server = peer.NewServer(n.id, cfg.Credentials, n.limits(), cfg.Log, n.handler, n.refused)
-	n.machine = holding.New(holding.Config{
+	n.machine = ownership.New(ownership.Config{
 		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
 		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
 		Voters: nodes(cfg.Voters),
@@ -119,28 +119,28 @@ func (n *Node) LeaveTimeout() time.Duration { return n.cfg.LeaveTimeout }
 // View is the ring as it is now.
 func (n *Node) View() *View { return n.view.Load() }
 
-// Holds returns the generation of this node's holding of a partition, zero
+// OwnershipEpoch returns the generation of this node's holding of a partition, zero
 // where it has none that serves. A generation never comes back.
-func (n *Node) Holds(p uint16) uint32 { return n.holdings[p].Load() }
+func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.ownerships[p].Load() }
 
-// Held is the set of partitions that this node holds.
-func (n *Node) Held() kv.PartitionSet {
+// Owned is the set of partitions that this node holds.
+func (n *Node) Owned() kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
-	for p := range n.holdings {
-		if n.holdings[p].Load() != 0 {
+	for p := range n.ownerships {
+		if n.ownerships[p].Load() != 0 {
 			set.Add(uint16(p))
 		}
 	}
 	return set
 }
 
-// Beat looks for a pause, and for authority that is over. Whoever has read the
+// CheckPause looks for a pause, and for authority that is over. Whoever has read the
 // clock calls it before anything is answered from what this node holds, and
 // again before a write is acknowledged: where the process did not run for as
 // long as B, or for several times that add up to a pause, all holdings have ended
 // when it returns; and those have that no majority of the voters has acknowledged
 // for so long, where there are voters.
-func (n *Node) Beat(now time.Duration) {
+func (n *Node) CheckPause(now time.Duration) {
 	n.seen(now)
 	if int64(now) >= n.lapseAt.Load() {
 		n.mu.Lock()
@@ -156,11 +156,11 @@ func (n *Node) Beat(now time.Duration) {
 func (n *Node) seen(now time.Duration) {
 	last := n.lastSeen.Load()
 	gap := now - time.Duration(last)
-	if gap <= n.cfg.Bound/holding.LookEvery { // not each time: others read it
+	if gap <= n.cfg.Bound/ownership.LookEvery { // not each time: others read it
 		return
 	}
 	n.stood(now, gap)
-	if gap > n.cfg.Bound/holding.GapAbove {
+	if gap > n.cfg.Bound/ownership.GapAbove {
 		n.gap()
 	} else {
 		n.lastSeen.CompareAndSwap(last, int64(now))
@@ -170,7 +170,7 @@ func (n *Node) seen(now time.Duration) {
 // gap adds a gap to those before and ends what it must, unless another caller has
 // already.
 func (n *Node) gap() {
-	if strike.Out(strike.GapLocked) {
+	if failpoint.Out(failpoint.GapLocked) {
 		n.gapUnlocked()
 		return
 	}
@@ -184,14 +184,14 @@ func (n *Node) gap() {
 // judge tells the machine of a gap, and does what a pause means for leases. The
 // lock is held.
 func (n *Node) judge(now, length time.Duration) {
-	if length <= n.cfg.Bound/holding.GapAbove {
+	if length <= n.cfg.Bound/ownership.GapAbove {
 		return
 	}
 	n.counts.stopped.Add(int64(length))
 	stop, paused := n.machine.Gap(now, length)
 	if paused {
 		n.counts.pauses.Add(1)
-		n.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", n.Held().Len())
+		n.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", n.Owned().Len())
 		for _, o := range n.owners {
 			o.polledAt.Store(0)
 			o.leasedAt.Store(0)
@@ -206,7 +206,7 @@ func (n *Node) judge(now, length time.Duration) {
 func (n *Node) gapUnlocked() {
 	now := n.cfg.Clock.Read().Boot
 	length := now - time.Duration(n.lastSeen.Swap(int64(now)))
-	strike.At(strike.GapFound)
+	failpoint.At(failpoint.GapFound)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.judge(now, length)
@@ -218,7 +218,7 @@ func (n *Node) Quorum() bool { return n.quorum.Load() }
 
 // SetWeight changes this node's part of the keys, relative to others'.
 func (n *Node) SetWeight(weight uint32) {
-	n.step(func(m *holding.Machine, now time.Duration) { m.SetWeight(now, weight) })
+	n.step(func(m *ownership.Machine, now time.Duration) { m.SetWeight(now, weight) })
 }
 
 // Changed is closed when the view or a holding changes. Whoever waits takes it
@@ -247,10 +247,10 @@ func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Cal
 // carryOut does what the machine wants done. The lock is held.
 func (n *Node) carryOut() {
 	changed := false
-	var died []holding.Died
+	var died []ownership.Died
 	for _, a := range n.machine.Take() {
 		switch a := a.(type) {
-		case holding.Ended:
+		case ownership.Ended:
 			n.stop(a.Partitions)
 			// Stamped after the holdings have ended: every write that was
 			// acknowledged has found its holding alive after it was stamped.
@@ -259,32 +259,32 @@ func (n *Node) carryOut() {
 			n.counts.ended.Add(int64(a.Partitions.Len()))
 			n.cfg.Log.Debug("holdings ended", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
-		case holding.Retired:
+		case ownership.Retired:
 			n.stop(a.Partitions)
 			n.counts.retired.Add(int64(a.Partitions.Len()))
 			n.cfg.Log.Debug("holdings retired", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
-		case holding.Begun:
+		case ownership.Begun:
 			n.cfg.Tiers.Begin(a, n.owner)
 			for p := range a.Partitions.All() {
 				n.begun = max(n.begun+1, 1)
-				n.holdings[p].Store(n.begun)
+				n.ownerships[p].Store(n.begun)
 			}
 			n.counts.begun.Add(int64(a.Partitions.Len()))
 			n.cfg.Log.Debug("holdings begun", "partitions", a.Partitions.Len())
 			changed = true
-		case holding.Send:
+		case ownership.Send:
 			n.send(a)
-		case holding.SendAuth:
+		case ownership.SendAuth:
 			n.sendAuth(a)
-		case holding.RingChanged:
+		case ownership.RingChanged:
 			v := n.newView()
 			died = n.sayRing(v, n.view.Swap(v), died)
 			changed = true
-		case holding.StateChanged:
+		case ownership.StateChanged:
 			n.sayState(a)
 			n.tellMeta()
-		case holding.Died:
+		case ownership.Died:
 			died = append(died, a)
 		}
 	}
@@ -314,7 +314,7 @@ func (n *Node) newView() *View {
 // dropOwners drops the processes that are known no more. The lock is held.
 func (n *Node) dropOwners() {
 	for id := range n.owners {
-		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !strike.Out(strike.NewEpoch) {
+		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !failpoint.Out(failpoint.NewEpoch) {
 			delete(n.owners, id)
 		}
 	}
@@ -325,7 +325,7 @@ func (n *Node) owner(id kv.Process) *Owner {
 	o := n.owners[id]
 	if o == nil {
 		o = &Owner{Process: id}
-		if strike.Out(strike.NewEpoch) {
+		if failpoint.Out(failpoint.NewEpoch) {
 			n.inherit(o)
 		}
 		n.owners[id] = o
@@ -335,14 +335,14 @@ func (n *Node) owner(id kv.Process) *Owner {
 
 func (n *Node) stop(set kv.PartitionSet) {
 	for p := range set.All() {
-		n.holdings[p].Store(0)
+		n.ownerships[p].Store(0)
 	}
 }
 
 // step feeds the machine under the lock and carries out what comes of it.
-func (n *Node) step(f func(m *holding.Machine, now time.Duration)) {
+func (n *Node) step(f func(m *ownership.Machine, now time.Duration)) {
 	now := n.cfg.Clock.Read().Boot
-	n.Beat(now)
+	n.CheckPause(now)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	f(n.machine, now)

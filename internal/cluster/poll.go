@@ -8,9 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // member is what gossip said last of another node, and its poller.
@@ -46,7 +46,7 @@ const maxAuths = 8
 // watch follows gossip.
 func (n *Node) watch(ctx context.Context) {
 	for {
-		n.step(func(m *holding.Machine, now time.Duration) {
+		n.step(func(m *ownership.Machine, now time.Duration) {
 			for _, g := range n.gossip.Members() {
 				n.heard(m, now, g)
 			}
@@ -61,7 +61,7 @@ func (n *Node) watch(ctx context.Context) {
 
 // heard tells the machine what is new in gossip's word of a member. What it has
 // said before is no sign of life.
-func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Member) {
+func (n *Node) heard(machine *ownership.Machine, now time.Duration, g gossip.Member) {
 	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
 	m := n.members[id.Node]
 	if m == nil {
@@ -120,7 +120,7 @@ func (m *member) next(id kv.Process, g *gossip.Member) member {
 	if !next.reached {
 		next.address = g.Meta.Address
 	}
-	if next.state == 0 || strike.Out(strike.Hint) {
+	if next.state == 0 || failpoint.Out(failpoint.Hint) {
 		next.weight, next.in = g.Meta.Weight, g.Meta.In
 	}
 	next.wasIn = next.wasIn || next.in
@@ -130,7 +130,7 @@ func (m *member) next(id kv.Process, g *gossip.Member) member {
 // count is the one under which gossip's word of the next two counts: none, so that it
 // does until the process itself has told.
 func (m *member) count() uint64 {
-	if strike.Out(strike.Hint) {
+	if failpoint.Out(failpoint.Hint) {
 		return m.hint
 	}
 	return 0
@@ -139,7 +139,7 @@ func (m *member) count() uint64 {
 // goneOut takes gossip's word that a process is out once the process itself has told
 // nothing for the detection time: this node cannot hear it, or does not listen. The word
 // may be a stranger's: it ends as soon as the process tells something, and is not told on.
-func (n *Node) goneOut(machine *holding.Machine, now time.Duration) {
+func (n *Node) goneOut(machine *ownership.Machine, now time.Duration) {
 	for _, m := range n.members {
 		if m.hintOut && m.hint > m.state && now-m.toldAt >= n.cfg.Detection {
 			machine.GoneOut(now, m.id, m.hint)
@@ -175,7 +175,7 @@ func (n *Node) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 
 func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	sent := n.cfg.Clock.Read()
-	n.Beat(sent.Boot)
+	n.CheckPause(sent.Boot)
 	n.mu.Lock()
 	body, err := n.pollBody(id, sent)
 	n.mu.Unlock()
@@ -203,7 +203,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.trouble(id.Node, "") // whatever there was
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
-	n.about(id, func(m *holding.Machine, now time.Duration) {
+	n.about(id, func(m *ownership.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
 		n.tells(id, w.State, w.Weight, w.In)
@@ -236,7 +236,7 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 
 // promises is toPromises, which is kept for the next member that the machine
 // tells the same. The lock is held.
-func (n *Node) promises(list []holding.Promise) []wire.Promise {
+func (n *Node) promises(list []ownership.Promise) []wire.Promise {
 	if len(list) == 0 {
 		return nil
 	}
@@ -287,7 +287,7 @@ func (n *Node) ahead(id kv.Process, newest uint64) bool {
 }
 
 // send asks a process for partitions.
-func (n *Node) send(s holding.Send) {
+func (n *Node) send(s ownership.Send) {
 	m := n.members[s.To.Node]
 	if n.running == nil || m == nil || m.id != s.To {
 		return
@@ -314,8 +314,8 @@ func (n *Node) send(s holding.Send) {
 	})
 }
 
-func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, body []byte) {
-	n.Beat(n.cfg.Clock.Read().Boot)
+func (n *Node) ask(ctx context.Context, to kv.Process, ballot *ownership.Ballot, body []byte) {
+	n.CheckPause(n.cfg.Clock.Read().Boot)
 	var a peer.Answer
 	defer a.Release()
 	err := n.pool.Do(ctx, to, peer.Poll, n.cfg.Bound/2, &wire.Request{Op: wire.OpAcquire, Body: body}, &a)
@@ -332,10 +332,10 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.learn(w.Floors)
-	n.about(to, func(m *holding.Machine, now time.Duration) {
-		m.Answered(now, to, holding.Answer{
+	n.about(to, func(m *ownership.Machine, now time.Duration) {
+		m.Answered(now, to, ownership.Answer{
 			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,
-			Voter: w.Voter, Authorities: fromHoldings(w.Authorities),
+			Voter: w.Voter, Authorities: fromOwnerships(w.Authorities),
 		})
 	})
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // readers are the processes that this one has answered polls of, and how far
@@ -95,7 +95,7 @@ func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed
 }
 
 // Margin is how long one waits for a time that another clock measures.
-func Margin(d time.Duration) time.Duration { return holding.Margin(d) }
+func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
 
 // Applied waits until every process that may have a lease on this one has
 // applied its log up to a place, or none from before can be good any more. That

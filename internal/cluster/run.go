@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Listening is closed once Run has its ports, where it needs any.
@@ -164,7 +164,7 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.step(func(m *holding.Machine, now time.Duration) {
+			n.step(func(m *ownership.Machine, now time.Duration) {
 				n.rumours(m, now)
 				n.goneOut(m, now)
 				m.Tick(now)
@@ -177,7 +177,7 @@ func (n *Node) tick(ctx context.Context) {
 // look finds the gaps in which this process did not run, however little happens
 // and whatever others wait for: it waits for no lock, but where it has found one.
 func (n *Node) look(ctx context.Context) {
-	t := time.NewTicker(n.cfg.Bound / holding.LookEvery)
+	t := time.NewTicker(n.cfg.Bound / ownership.LookEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -196,7 +196,7 @@ func (n *Node) spare(ctx context.Context) {
 	defer cancel()
 	for slices.Contains(n.cfg.Voters, string(n.cfg.Self.Node)) {
 		var ids []kv.Process
-		n.step(func(m *holding.Machine, _ time.Duration) { ids = m.Live() })
+		n.step(func(m *ownership.Machine, _ time.Duration) { ids = m.Live() })
 		var answer, vote atomic.Int32
 		var wg sync.WaitGroup
 		for _, id := range ids {
@@ -225,15 +225,15 @@ func (n *Node) spare(ctx context.Context) {
 // lets the tiers end what others wait for, and says goodbye.
 func (n *Node) leave(ctx context.Context) {
 	n.spare(ctx)
-	begun, owned := n.cfg.Clock.Read().Boot, n.Held().Len()
-	n.step((*holding.Machine).Leave)
+	begun, owned := n.cfg.Clock.Read().Boot, n.Owned().Len()
+	n.step((*ownership.Machine).Leave)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
 	for ctx.Err() == nil && n.others() > 0 {
 		n.mu.Lock()
-		holding := n.machine.Holding()
+		holding := n.machine.OwnershipEpoch()
 		n.mu.Unlock()
 		if !holding && !n.cfg.Tiers.Awaited() {
 			break

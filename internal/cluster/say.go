@@ -11,7 +11,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // What the log says of hosts: one line for one thing that has happened, which names
@@ -19,9 +19,9 @@ import (
 
 // sayRing tells of a new ring, and returns those who died and were in none. The
 // lock is held.
-func (n *Node) sayRing(v, old *View, died []holding.Died) (rest []holding.Died) {
+func (n *Node) sayRing(v, old *View, died []ownership.Died) (rest []ownership.Died) {
 	gone := map[kv.Process]bool{n.cfg.Self: true} // of whom another line tells
-	var owners []holding.Died
+	var owners []ownership.Died
 	for _, d := range died {
 		if old.has(d.ID) {
 			owners = append(owners, d)
@@ -51,8 +51,8 @@ func (n *Node) sayRing(v, old *View, died []holding.Died) (rest []holding.Died) 
 
 // sayDied tells of hosts that have died: what each owned by the old ring, and which
 // hosts own that by the new one. The lock is held.
-func (n *Node) sayDied(died []holding.Died, v, old *View) {
-	slices.SortFunc(died, func(a, b holding.Died) int { return a.ID.Compare(b.ID) })
+func (n *Node) sayDied(died []ownership.Died, v, old *View) {
+	slices.SortFunc(died, func(a, b ownership.Died) int { return a.ID.Compare(b.ID) })
 	for _, d := range died {
 		if m := n.members[d.ID.Node]; m != nil && m.id == d.ID && m.stranger() {
 			continue // sweep tells of it
@@ -91,7 +91,7 @@ func (v *View) left(node kv.NodeID, later *View) (owned int, heirs string) {
 
 // sayState tells whether this node is in, where that has changed. Of a pause and of
 // a leave other lines tell. The lock is held.
-func (n *Node) sayState(a holding.StateChanged) {
+func (n *Node) sayState(a ownership.StateChanged) {
 	if a.In == n.saidIn {
 		return
 	}
@@ -99,7 +99,7 @@ func (n *Node) sayState(a holding.StateChanged) {
 	switch {
 	case a.In:
 		n.cfg.Log.Info("this host is in: it owns its part of the keys")
-	case a.Why == holding.WhyPaused || n.machine.Leaving():
+	case a.Why == ownership.WhyPaused || n.machine.Leaving():
 	default:
 		n.cfg.Log.Warn("this host is out: it owns no keys", "reason", a.Why)
 	}
@@ -123,7 +123,7 @@ func (n *Node) ownStop(err error) bool {
 		return false
 	}
 	now := n.cfg.Clock.Read().Boot
-	n.Beat(now) // finds the stop, if nobody has
+	n.CheckPause(now) // finds the stop, if nobody has
 	s := n.lastStop.Load()
 	return s != nil && now-s.ended < n.cfg.Bound/2 && e.Behind <= s.length+n.cfg.MaxSkew
 }

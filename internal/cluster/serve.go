@@ -6,9 +6,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // handler makes what serves another process, by the connection's purpose.
@@ -35,7 +35,7 @@ type polls struct {
 }
 
 // Batch looks for a pause before anything is answered.
-func (s *polls) Batch() { s.n.Beat(s.n.cfg.Clock.Read().Boot) }
+func (s *polls) Batch() { s.n.CheckPause(s.n.cfg.Clock.Read().Boot) }
 
 func (s *polls) Served() {}
 
@@ -133,7 +133,7 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		return failure(tooFarAhead)
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
-	n.from(s.from, func(m *holding.Machine, now time.Duration) {
+	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 		n.tells(s.from, w.State, w.Weight, w.In)
@@ -162,9 +162,9 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	ballot := FromBallot(w.Ballot)
-	var a holding.Answer
-	n.from(s.from, func(m *holding.Machine, now time.Duration) {
-		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
+	var a ownership.Answer
+	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
+		a = m.Asked(now, s.from, ownership.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
 		n.carryOut() // the ending first
 		if !a.Released.Empty() {
 			n.cfg.Tiers.Offer(s.from, ballot, a.Released)
@@ -173,13 +173,13 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
-		Voter: a.Voter, Authorities: toHoldings(a.Authorities), Floors: n.floors(strike.FloorsInAcquire),
+		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.floors(failpoint.FloorsInAcquire),
 	})
 }
 
 // left takes a goodbye.
 func (n *Node) left(id kv.Process) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := n.members[id.Node]; o != nil && o.id == id {
 			if o.left != id {

@@ -109,7 +109,7 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 	}
 	for range 40 { // it runs
 		clock.boot.Add(int64(50 * time.Millisecond))
-		n.Beat(clock.Read().Boot)
+		n.CheckPause(clock.Read().Boot)
 	}
 	if behind(4 * time.Second) {
 		t.Error("2 s after it")

@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -44,7 +44,7 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 		}
 		p := c.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
-		if c.Node.Holds(p) == 0 {
+		if c.Node.OwnershipEpoch(p) == 0 {
 			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
 				owner = nil
 			}
@@ -63,7 +63,7 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 			if owner == nil {
 				g.all = c.Applied(ctx, g.partitions, deadline)
 			} else {
-				g.all = c.appliedThere(ctx, owner, g.partitions, deadline)
+				g.all = c.appliedAtOwner(ctx, owner, g.partitions, deadline)
 			}
 		})
 	}
@@ -83,8 +83,8 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 
 var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
 
-// appliedThere asks a holder to wait.
-func (c *Engine) appliedThere(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
+// appliedAtOwner asks a holder to wait.
+func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
 	none := make([]bool, len(partitions))
 	left := deadline - c.Clock.Read().Boot
 	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
@@ -113,23 +113,23 @@ func (c *Engine) appliedThere(ctx context.Context, owner *cluster.Owner, partiti
 // what it had it has handed over.
 func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
 	now := c.Clock.Read().Boot
-	c.Node.Beat(now)
+	c.Node.CheckPause(now)
 	all, holdings := make([]bool, len(partitions)), make([]uint32, len(partitions))
 	until := now
 	for i, p := range partitions {
 		if p < kv.Partitions {
-			holdings[i] = c.Node.Holds(p)
+			holdings[i] = c.Node.OwnershipEpoch(p)
 		}
 		if holdings[i] != 0 {
 			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
 		}
 	}
-	if !strike.Out(strike.AckAll) && !c.appliedBy(ctx, until, deadline) {
+	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {
 		return all
 	}
-	c.Node.Beat(c.Clock.Read().Boot)
+	c.Node.CheckPause(c.Clock.Read().Boot)
 	for i, p := range partitions {
-		all[i] = holdings[i] != 0 && c.Node.Holds(p) == holdings[i]
+		all[i] = holdings[i] != 0 && c.Node.OwnershipEpoch(p) == holdings[i]
 	}
 	return all
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -48,7 +48,7 @@ type Joiner interface {
 // Serves says whether what a call has brought is for a read that began at a
 // moment: a value that had ended by then is not.
 func (cl *Call) Serves(began time.Duration) bool {
-	return cl.Err == nil && (cl.ends == 0 || began < cl.ends || strike.Out(strike.JoinEnded))
+	return cl.Err == nil && (cl.ends == 0 || began < cl.ends || failpoint.Out(failpoint.JoinEnded))
 }
 
 // Question is what a call asks of its key. Reads share a call that asks the same.
@@ -77,7 +77,7 @@ func (s *Calls) Join(c *Engine, owner *cluster.Owner, key kv.Key, asks Question,
 	defer s.mu.Unlock()
 	old := s.M[key.Hash]
 	if old != nil && old.asks == asks && old.Owner == owner && old.Key.Namespace == key.Namespace && string(old.Key.Bytes) == string(key.Bytes) &&
-		(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || strike.Out(strike.JoinRule)) {
+		(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 		switch {
 		case p == nil && old.Done == nil:
 			old.Done = make(chan struct{})
@@ -119,7 +119,7 @@ func (s *Calls) remove(h kv.Hash) {
 
 // detach ends the joining of a hash's call: it has changed.
 func (s *Calls) detach(h kv.Hash) {
-	if s.Joinable.Load() == 0 || strike.Out(strike.JoinRule) {
+	if s.Joinable.Load() == 0 || failpoint.Out(failpoint.JoinRule) {
 		return
 	}
 	s.mu.Lock()
@@ -129,7 +129,7 @@ func (s *Calls) detach(h kv.Hash) {
 
 // detachIf does the same for all keys that match.
 func (s *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	if strike.Out(strike.JoinRule) {
+	if failpoint.Out(failpoint.JoinRule) {
 		return
 	}
 	s.mu.Lock()

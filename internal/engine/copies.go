@@ -6,7 +6,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
@@ -20,10 +20,10 @@ func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Cop
 	if !ok {
 		return nil
 	}
-	if cp.Owner != &owner.Process && !strike.Out(strike.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !strike.Out(strike.LeaseAtHit) ||
+	if cp.Owner != &owner.Process && !failpoint.Out(failpoint.OwnerAtHit) ||
+		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
-		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtHit) {
+		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
 		c.Counts.CopiesRefused.Add(1)
 		return nil
 	}
@@ -35,7 +35,7 @@ func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Cop
 // from a copy. Another sidecar's may not: a copy of a copy would be behind by both.
 func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
 	*r = Moved()
-	if q.Has(wire.Fresh) || q.Has(wire.Vouch) && !q.App {
+	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
 		return dst, 0
 	}
 	owner := c.Node.View().Owner(key.Hash.Partition())
@@ -50,7 +50,7 @@ func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, no
 	if len(value) > limit {
 		source = 0
 	}
-	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Vouch) {
+	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Attest) {
 		*r = Moved()
 		return dst, 0
 	}
@@ -71,7 +71,7 @@ func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased
 	if cp.Absent {
 		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
 	}
-	return q.Has(wire.Vouch) && c.Vouch(cp, now, r)
+	return q.Has(wire.Attest) && c.Attest(cp, now, r)
 }
 
 // valueOf answers with a copy's value, which nobody may change.
@@ -88,7 +88,7 @@ func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 	if ttlMS <= 0 {
 		return 0
 	}
-	if strike.Out(strike.EndFromAsked) {
+	if failpoint.Out(failpoint.EndFromAsked) {
 		asked = c.Clock.Read().Boot
 	}
 	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
@@ -99,10 +99,10 @@ func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 func (c *Engine) Take(cl *Call, r *wire.Reply) {
 	c.HLC.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
-	if r.Vouched || r.Status == wire.Stale { // what nobody may keep has no end
+	if r.Attested || r.Status == wire.Stale { // what nobody may keep has no end
 		cl.ends = c.EndOf(r.TTLMS, cl.at)
 	}
-	if r.Status != wire.OK && !absent || !r.Vouched {
+	if r.Status != wire.OK && !absent || !r.Attested {
 		cl.reply = owned(r)
 		return
 	}
@@ -118,7 +118,7 @@ func (c *Engine) Take(cl *Call, r *wire.Reply) {
 	cp.SetBytes(cl.Key.Bytes, r.Value)
 	cl.copy = cp
 	switch {
-	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !strike.Out(strike.AdmitAtFill):
+	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
 		c.Counts.FillsRefused.Add(1)
 	case cl.asks.Options&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
 		c.L1.Replace(cp)

@@ -7,10 +7,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // Tiers is what the cluster's node tells of holdings and of others' logs.
@@ -29,9 +29,9 @@ func (c *Engine) Tiers(session func(kv.Process) rpc.Handler) Tiers {
 func (t Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
 
 // Began is told of partitions whose holding begins.
-func (c *Engine) Began(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+func (c *Engine) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
 	c.missed(b.Partitions)
-	c.holdTaken(b, owner, now)
+	c.barTaken(b, owner, now)
 }
 
 // Changed is told by the store of every change, in its critical section: it is
@@ -47,7 +47,7 @@ func (c *Engine) Changed(k kv.Key, v kv.Version) {
 // Raise outdates, here and with all who follow, what was vouched for of some
 // partitions before a version.
 func (c *Engine) Raise(set kv.PartitionSet, v kv.Version) {
-	if strike.Out(strike.Released) {
+	if failpoint.Out(failpoint.Released) {
 		return
 	}
 	c.Log.Append(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
@@ -70,7 +70,7 @@ func (t Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 	c := t.c
 	switch e.Kind {
 	case invalidation.Changed:
-		if !strike.Out(strike.NoteEvents) {
+		if !failpoint.Out(failpoint.NoteEvents) {
 			c.Note(e.Hash, e.Version)
 		}
 		c.L1.Outdate(e.Hash, e.Version)
@@ -88,11 +88,11 @@ func (t Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 		c.Floor(e.Detail.Partitions, e.Version)
 		c.missed(e.Detail.Partitions)
 	case invalidation.Flushed:
-		if !strike.Out(strike.FloorsInLog) {
+		if !failpoint.Out(failpoint.FloorsInLog) {
 			c.Flushed(e.Detail.Namespace, e.Version)
 		}
-	case invalidation.Held:
-		c.holdThere(e)
+	case invalidation.Barrier:
+		c.applyBarrier(e)
 	}
 }
 
@@ -101,7 +101,7 @@ func (t Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 // ACQUIRE that this holding began with. Under policy consistent nobody writes on
 // two sides, and whoever has not answered has stopped before this holding began.
 func (t Tiers) strange(from kv.Process, p uint16, place uint64) bool {
-	if t.c.Node.Holds(p) == 0 || t.c.Config.Policy == cluster.Consistent || strike.Out(strike.Strange) {
+	if t.c.Node.OwnershipEpoch(p) == 0 || t.c.Config.Policy == cluster.Consistent || failpoint.Out(failpoint.Strange) {
 		return false
 	}
 	heads := t.Heads[p].Load()
@@ -118,12 +118,12 @@ func (t Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 			strays.Add(m.Partition)
 		}
 	}
-	if !strike.Out(strike.ResetFloors) {
+	if !failpoint.Out(failpoint.ResetFloors) {
 		c.Floor(lost, floor)
 	}
-	c.Holds.partitions(lost, c.Clock.Read().Boot)
+	c.Barriers.partitions(lost, c.Clock.Read().Boot)
 	c.missed(lost)
-	if !strike.Out(strike.FloorsInReset) {
+	if !failpoint.Out(failpoint.FloorsInReset) {
 		t.Learn(floors)
 	}
 	if strays.Empty() {
@@ -131,7 +131,7 @@ func (t Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.F
 	}
 	for p := range strays.All() {
 		t.Incoming[p].Store(nil)
-		c.Store.Holding(p)
+		c.Store.NewOwnership(p)
 	}
 	c.Counts.Strays.Add(int64(strays.Len()))
 	c.Raise(strays, c.HLC.Next(c.Clock.Read().Wall))

@@ -36,8 +36,8 @@ func (c *Engine) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if ns.KeyFilter == nil {
 		return false
 	}
-	c.Node.Beat(c.Clock.Read().Boot)
-	return c.Node.Holds(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
+	c.Node.CheckPause(c.Clock.Read().Boot)
+	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
 }
 
 // missed says that others may have changed keys of some partitions.

@@ -26,7 +26,7 @@ func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.
 	if c.Log == nil {
 		c.Tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
 	} else { // others' copies of what was here a moment ago
-		c.Raise(c.Node.Held(), floor)
+		c.Raise(c.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
@@ -121,7 +121,7 @@ func (c *Engine) Flushed(name string, floor kv.Version) {
 		return
 	}
 	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
-	if c.Node.Held().Empty() {
+	if c.Node.Owned().Empty() {
 		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
 	}
 	c.empty(list, drop)

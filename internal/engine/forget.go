@@ -35,7 +35,7 @@ func (c *Engine) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Rep
 		return all // it lives, as far as this host knows
 	}
 	var unasked []string
-	for _, a := range c.askAll(ctx, q, func(m *cluster.Member) bool { return m.ID.Node != node && m.MayHold }) {
+	for _, a := range c.askAll(ctx, q, func(m *cluster.Member) bool { return m.ID.Node != node && m.MayOwn }) {
 		switch {
 		case a.err == nil && a.reply.Status == wire.OK:
 			all.Status = wire.OK

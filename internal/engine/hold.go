@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // What an origin answers may come from a replica that lags behind: just after a
@@ -24,9 +24,9 @@ import (
 // out a load for it. Where a holder has crashed nobody knows what it had held:
 // the partition is held as a whole then, for as long as each namespace says.
 
-// holds are what is held.
-type holds struct {
-	Keys  *invalidation.Holds
+// barriers are what is held.
+type barriers struct {
+	Keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when what was held in it got lost; zero is never
 
 	// What others may have held when this host's holding of a partition began.
@@ -40,44 +40,44 @@ type LogTo struct {
 }
 
 // partitions holds whole partitions, from a moment on.
-func (h *holds) partitions(set kv.PartitionSet, now time.Duration) {
+func (h *barriers) partitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
 		h.since[p].Store(max(1, int64(now)))
 	}
 }
 
-// beginHold holds a key that is about to be deleted, here and with all who
+// raiseBarrier holds a key that is about to be deleted, here and with all who
 // follow. That it is before the deletion is what makes it come in time
 // everywhere.
-func (c *Engine) beginHold(h kv.Hash, hold time.Duration, now kv.Moment) {
-	c.Holds.Keys.Begin(h, now.Boot+hold)
+func (c *Engine) raiseBarrier(h kv.Hash, hold time.Duration, now kv.Moment) {
+	c.Barriers.Keys.Begin(h, now.Boot+hold)
 	if c.Log != nil {
-		c.Log.Append(invalidation.Event{Kind: invalidation.Held, Hash: h, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Hold: hold}})
+		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Hash: h, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: hold}})
 	}
 }
 
-// endHold ends what a key is held for: it has been given a value.
-func (c *Engine) endHold(ns *namespaces.Namespace, key []byte, v kv.Version) {
-	if ns.Hold > 0 {
-		c.Holds.Keys.Written(ns.Key(key).Hash, v)
+// endBarrier ends what a key is held for: it has been given a value.
+func (c *Engine) endBarrier(ns *namespaces.Namespace, key []byte, v kv.Version) {
+	if ns.ReplicaLag > 0 {
+		c.Barriers.Keys.Written(ns.Key(key).Hash, v)
 	}
 }
 
-// holdThere notes a hold of another host's.
-func (c *Engine) holdThere(e *invalidation.Event) {
+// applyBarrier notes a hold of another host's.
+func (c *Engine) applyBarrier(e *invalidation.Event) {
 	now := c.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
-		c.Holds.partitions(e.Detail.Partitions, now)
+		c.Barriers.partitions(e.Detail.Partitions, now)
 		return
 	}
-	c.Holds.Keys.Hold(e.Hash, now+min(e.Detail.Hold, invalidation.MaxHold))
+	c.Barriers.Keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
 }
 
-// holdTaken is told of partitions whose holding begins. It holds those that
+// barTaken is told of partitions whose holding begins. It holds those that
 // nobody has released: their last holder has crashed, or was an earlier process of
 // this host. Others are told, since they may be the next to hold them.
-func (c *Engine) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	if !c.Names.AnyHold {
+func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	if !c.Names.AnyReplicaLag {
 		return
 	}
 	var before []LogTo
@@ -87,7 +87,7 @@ func (c *Engine) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Own
 		}
 	}
 	for p := range b.Partitions.All() {
-		c.Holds.Before[p].Store(&before)
+		c.Barriers.Before[p].Store(&before)
 	}
 	taken := slices.Clone(b.Partitions)
 	for _, set := range b.Releasers {
@@ -98,31 +98,31 @@ func (c *Engine) holdTaken(b *holding.Begun, owner func(kv.Process) *cluster.Own
 	if taken.Empty() {
 		return
 	}
-	c.Holds.partitions(taken, now)
+	c.Barriers.partitions(taken, now)
 	if c.Log != nil {
-		c.Log.Append(invalidation.Event{Kind: invalidation.Held, Version: c.HLC.Next(c.Clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
+		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Version: c.HLC.Next(c.Clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
 	}
 }
 
-// Held says whether what a load of a key brings, which began at a moment of the
+// Barred says whether what a load of a key brings, which began at a moment of the
 // boot clock, is not to be kept.
-func (c *Engine) Held(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
-	if c.Holds.Keys.Held(key.Hash, begun) {
+func (c *Engine) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
+	if c.Barriers.Keys.Bars(key.Hash, begun) {
 		return true
 	}
-	if ns.Hold == 0 {
+	if ns.ReplicaLag == 0 {
 		return false
 	}
 	p := key.Hash.Partition()
-	if since := c.Holds.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.Hold {
+	if since := c.Barriers.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
 		return true
 	}
-	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.Hold && !c.Holds.known(p)
+	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !c.Barriers.known(p)
 }
 
 // known says whether this host has applied all that others had in their logs when
 // its holding of a partition began: then it knows what they have held.
-func (h *holds) known(p uint16) bool {
+func (h *barriers) known(p uint16) bool {
 	if before := h.Before[p].Load(); before != nil {
 		for _, l := range *before {
 			if l.Owner.Applied() < l.Place {

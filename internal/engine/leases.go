@@ -32,7 +32,7 @@ func (c *Engine) packToken(t loader.Token) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
 	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Node.Self().Epoch))
-	b = binary.BigEndian.AppendUint32(b, t.Holding)
+	b = binary.BigEndian.AppendUint32(b, t.OwnershipEpoch)
 	return append(b, c.Self...)
 }
 
@@ -46,7 +46,7 @@ func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
 	t.Random = binary.BigEndian.Uint64(b)
 	t.Version = kv.Version(binary.BigEndian.Uint64(b[8:]))
 	t.At = time.Duration(binary.BigEndian.Uint64(b[16:]))
-	t.Holding = binary.BigEndian.Uint32(b[32:])
+	t.OwnershipEpoch = binary.BigEndian.Uint32(b[32:])
 	return t, true
 }
 
@@ -54,11 +54,11 @@ func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
 // what who has one fills. MOVED says that it is to be looked up again.
 func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := c.Clock.Read()
-	holding := c.Node.Holds(key.Hash.Partition())
+	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if holding == 0 {
 		return Moved()
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
 	if m := places.Of(ctx); m != nil {
 		claim.Place = m
 	}
@@ -77,7 +77,7 @@ func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key
 	switch {
 	case err != nil:
 		return claimError(ns, err)
-	case !grant.Holds():
+	case !grant.HasToken():
 		if !grant.Result.Uncached {
 			return Moved() // it is in the store
 		}
@@ -107,11 +107,11 @@ func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	holding := c.Node.Holds(partition) // before its source
+	holding := c.Node.OwnershipEpoch(partition) // before its source
 	if holding == 0 || c.Handoff.Incoming[partition].Load() != nil {
 		return wire.Reply{}, false
 	}
-	claim := loader.Claim{Key: key, Holding: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
 	}
@@ -155,7 +155,7 @@ func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 		cl, lead := c.Calls.Join(c, owner, key, QuestionOf(q), now, deadline, nil)
 		if lead {
 			out := *q
-			out.Options |= wire.Vouch
+			out.Options |= wire.Attest
 			var a peer.Answer
 			all := context.WithoutCancel(ctx) // the answer may be a token, which is to be given back where nobody wants it
 			if cl.Err = c.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
@@ -200,7 +200,7 @@ func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 		return c.tooLate(q)
 	}
 	err := c.Leases.Fill(key, t, v, func(r loader.Result) bool {
-		return c.keep(ns, key, t.Holding, generation, r, until, func(now kv.Moment) kv.Deadline {
+		return c.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)
 			}

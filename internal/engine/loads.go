@@ -9,7 +9,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -34,7 +34,7 @@ func (c *Engine) Stamp() loader.Stamp {
 // its owner, of their own. Its change has been stamped.
 func (c *Engine) detach(h kv.Hash) {
 	c.Calls.detach(h)
-	if strike.Out(strike.Detach) {
+	if failpoint.Out(failpoint.Detach) {
 		return
 	}
 	c.Leases.Detach(h)
@@ -46,7 +46,7 @@ func (c *Engine) detach(h kv.Hash) {
 // detachIf does the same for all keys that match.
 func (c *Engine) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	c.Calls.detachIf(match)
-	if strike.Out(strike.Detach) {
+	if failpoint.Out(failpoint.Detach) {
 		return
 	}
 	c.Leases.DetachIf(match)
@@ -65,18 +65,18 @@ func (c *Engine) DetachSlot(id kv.NamespaceID) {
 // the app has not given it up.
 func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
 	now := c.Clock.Read()
-	c.Node.Beat(now.Boot)
+	c.Node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
-			return c.Node.Holds(p) == holding &&
-				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || strike.Out(strike.AdmitAtLoad)) &&
-				!c.Held(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
+			return c.Node.OwnershipEpoch(p) == holding &&
+				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || failpoint.Out(failpoint.AdmitAtLoad)) &&
+				!c.Barred(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
 		},
 	}
-	return c.Store.Fill(key, f, now) == segment.Stored && c.still(p, holding)
+	return c.Store.Fill(key, f, now) == segment.Stored && c.stillOwner(p, holding)
 }
 
 // NewLoad is a load of a key that this host holds. It belongs to that holding,
@@ -86,12 +86,12 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) l
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
 	joinedIn := holding
-	if strike.Out(strike.JoinHolding) {
+	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
 	}
 	return loader.Load{
 		Key:     key,
-		Holding: joinedIn,
+		OwnershipEpoch: joinedIn,
 		Begin: func() loader.Stamp {
 			generation = c.Store.Generation(key.Hash.Partition())
 			return c.Stamp()
@@ -124,7 +124,7 @@ func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	holding := c.Node.Holds(key.Hash.Partition())
+	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if holding == 0 {
 		return Moved()
 	}
@@ -158,8 +158,8 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 		if info, there := c.Store.Peek(key, now.Boot); there && info.Version == r.Version {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		}
-		if q.Has(wire.Vouch) {
-			c.vouchAs(&a, r.Version)
+		if q.Has(wire.Attest) {
+			c.attestAs(&a, r.Version)
 		}
 		return a
 	case errors.Is(err, loader.ErrPresent):
@@ -201,7 +201,7 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 
 // refresh loads a key in the background, unless somebody does.
 func (c *Engine) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
-	holding := c.Node.Holds(key.Hash.Partition())
+	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || holding == 0 {
 		return
 	}
@@ -226,12 +226,12 @@ func (c *Engine) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadlin
 // dice before.
 const earlyReach = 20
 
-// aside loads a key whose holder cannot be reached, within this host's own
+// loadWithoutOwner loads a key whose holder cannot be reached, within this host's own
 // limits: nothing is kept, and nobody joins, since nobody here would hear of an
 // invalidation.
-func (c *Engine) aside(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
+func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
 	left := deadline - c.Clock.Read().Boot
-	if left <= 0 || !c.MayLoadAside(q) {
+	if left <= 0 || !c.MayLoadWithoutOwner(q) {
 		return r, false
 	}
 	ns := c.Names.Lookup(q.Namespace)
@@ -243,7 +243,7 @@ func (c *Engine) aside(ctx context.Context, q *wire.Request, deadline time.Durat
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
-	ns.Aside.Add(1)
+	ns.WithoutOwner.Add(1)
 	version := c.Stamp().Version
 	v, err := ns.Origin.Guard.Load(ctx, q.Key)
 	switch {
@@ -255,8 +255,8 @@ func (c *Engine) aside(ctx context.Context, q *wire.Request, deadline time.Durat
 	return uncached(v, version), true
 }
 
-// MayLoadAside says whether a read without a holder may have its key loaded here.
-func (c *Engine) MayLoadAside(q *wire.Request) bool {
+// MayLoadWithoutOwner says whether a read without a holder may have its key loaded here.
+func (c *Engine) MayLoadWithoutOwner(q *wire.Request) bool {
 	ns := c.Names.Lookup(q.Namespace)
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }

@@ -31,7 +31,7 @@ func (c *Engine) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline
 	for {
 		changed := c.Node.Changed() // taken before what it is to tell of is looked at
 		now := c.Clock.Read()
-		c.Node.Beat(now.Boot)
+		c.Node.CheckPause(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
 			return
 		}
@@ -79,7 +79,7 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 			}
 			key := ns.Key(q.Keys[i])
 			p := key.Hash.Partition()
-			if c.Node.Holds(p) != 0 {
+			if c.Node.OwnershipEpoch(p) != 0 {
 				if items[i] = c.Execute(one(i), b, now, 0); items[i].Status == wire.Moved {
 					late = append(late, i)
 				}
@@ -144,13 +144,13 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 			}
 		}
 		return left
-	}, func(i int) { items[i] = c.nobody(one(i)) })
+	}, func(i int) { items[i] = c.replyNoOwner(one(i)) })
 	group := errgroup.Group{}
 	group.SetLimit(fetchesAtOnce)
 	for i := range items {
-		if Degraded(&items[i]) && c.MayLoadAside(q) {
+		if Degraded(&items[i]) && c.MayLoadWithoutOwner(q) {
 			group.Go(func() error {
-				if r, ok := c.aside(ctx, one(i), deadline); ok {
+				if r, ok := c.loadWithoutOwner(ctx, one(i), deadline); ok {
 					items[i] = r
 				}
 				return nil
@@ -189,7 +189,7 @@ func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.
 		groups := map[*cluster.Owner][]int{}
 		var slow []int // at the origin first
 		for _, i := range todo {
-			if ns != nil && c.Node.Holds(c.Hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
+			if ns != nil && c.Node.OwnershipEpoch(c.Hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
 				slow = append(slow, i)
 				continue
 			}
@@ -206,7 +206,7 @@ func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.
 		b.Release()
 		var wg sync.WaitGroup
 		for owner, list := range groups {
-			wg.Go(func() { c.deleteThere(ctx, owner, q, list, items, deadline) })
+			wg.Go(func() { c.forwardDelete(ctx, owner, q, list, items, deadline) })
 		}
 		group := errgroup.Group{}
 		group.SetLimit(fetchesAtOnce)
@@ -231,13 +231,13 @@ func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.
 			}
 		}
 		return left
-	}, func(i int) { items[i] = c.nobody(q) })
+	}, func(i int) { items[i] = c.replyNoOwner(q) })
 	return wire.Reply{Items: items}
 }
 
-// deleteThere passes the deletion of some keys on to their owner.
-func (c *Engine) deleteThere(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
-	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, HoldMS: q.HoldMS, UntilNS: until(owner, q, deadline)}
+// forwardDelete passes the deletion of some keys on to their owner.
+func (c *Engine) forwardDelete(ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration) {
+	out := &wire.Request{Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS, UntilNS: until(owner, q, deadline)}
 	for _, i := range list {
 		out.Keys = append(out.Keys, q.Keys[i])
 	}

@@ -22,7 +22,7 @@ func (c *Engine) members() []wire.Member {
 	for _, m := range c.Node.Members() {
 		list = append(list, wire.Member{
 			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
-			Weight: m.Weight, Partitions: m.Held, Why: m.Why,
+			Weight: m.Weight, Partitions: m.Owned, Why: m.Why,
 		})
 	}
 	return list
@@ -41,14 +41,14 @@ func (c *Engine) Ring(q *wire.Request) wire.Reply {
 	if o := c.Node.View().Owner(p); o != nil {
 		place.Owner = string(o.Node)
 	}
-	if c.Node.Holds(p) != 0 {
+	if c.Node.OwnershipEpoch(p) != 0 {
 		place.Holder = c.Config.Node
 	}
 	return wire.BodyReply(place)
 }
 
-// ringThere is ring, and asks the owner whether it is the holder.
-func (c *Engine) ringThere(ctx context.Context, q *wire.Request) wire.Reply {
+// ringOfOwner is ring, and asks the owner whether it is the holder.
+func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	r := c.Ring(q)
 	var place wire.Place
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -49,9 +49,9 @@ func (c *Engine) overdue(until time.Duration) bool {
 	return until != 0 && c.Clock.Read().Boot >= until
 }
 
-// OverdueHere is overdue, for the store.
-func (c *Engine) OverdueHere(until time.Duration) bool {
-	return c.overdue(until) && !strike.Out(strike.Overdue)
+// OverdueInStore is overdue, for the store.
+func (c *Engine) OverdueInStore(until time.Duration) bool {
+	return c.overdue(until) && !failpoint.Out(failpoint.Overdue)
 }
 
 // tooLate answers a write that was given up, and was not executed.

@@ -10,14 +10,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// ServeHere answers a request that another sidecar has passed on, if this host
+// ServePeer answers a request that another sidecar has passed on, if this host
 // holds the key's partition, or is about to.
-func (c *Engine) ServeHere(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *Engine) ServePeer(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 		if q.Op == wire.OpDelete && c.through(q) == nil {
 			for i, key := range q.Keys {
-				r.Items[i] = c.keyHere(ctx, q, key, b, deadline)
+				r.Items[i] = c.serveKeyForPeer(ctx, q, key, b, deadline)
 			}
 			return r
 		}
@@ -32,25 +32,25 @@ func (c *Engine) ServeHere(ctx context.Context, q *wire.Request, b *namespaces.P
 				if q.Op == wire.OpMGet {
 					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
 				}
-				r.Items[i] = c.keyHere(ctx, &one, key, &b, deadline)
+				r.Items[i] = c.serveKeyForPeer(ctx, &one, key, &b, deadline)
 				return nil
 			})
 		}
 		_ = group.Wait() // nothing in it fails
 		return r
 	}
-	return c.keyHere(ctx, q, q.Key, b, deadline)
+	return c.serveKeyForPeer(ctx, q, q.Key, b, deadline)
 }
 
-func (c *Engine) keyHere(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (c *Engine) serveKeyForPeer(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	partition := c.Hash(q.Namespace, k).Partition()
 	until := c.patience(q, deadline)
 	for {
 		changed := c.Node.Changed()
 		now := c.Clock.Read()
-		c.Node.Beat(now.Boot)
-		if c.Node.Holds(partition) != 0 {
-			if r, done := c.here(ctx, q, k, b, now, deadline); done {
+		c.Node.CheckPause(now.Boot)
+		if c.Node.OwnershipEpoch(partition) != 0 {
+			if r, done := c.serveLocal(ctx, q, k, b, now, deadline); done {
 				return r
 			}
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -32,7 +32,7 @@ type Engine struct {
 	Self   []byte // cfg.Node
 	Store  *segment.Store
 	Names  *namespaces.Table
-	Holds  holds
+	Barriers  barriers
 
 	Access *access.Rules // of the socket
 
@@ -133,14 +133,14 @@ func (c *Engine) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 		return wire.ErrorReply(err)
 	}
 	partition := ns.Key(q.Key).Hash.Partition()
-	holding := c.Node.Holds(partition)
-	if holding == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.late(ns.Key(q.Key), now) {
+	holding := c.Node.OwnershipEpoch(partition)
+	if holding == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch || fetched != holding && needsOld(q) && c.mayArriveByHandoff(ns.Key(q.Key), now) {
 		return Moved()
 	}
-	strike.At(strike.WriteDue)
+	failpoint.At(failpoint.WriteDue)
 	r := f(ns, q, now)
-	if !c.still(partition, holding) {
-		return lost()
+	if !c.stillOwner(partition, holding) {
+		return ownershipEnded()
 	}
 	return r
 }
@@ -150,8 +150,8 @@ func needsOld(q *wire.Request) bool {
 	return q.Op != wire.OpFill && (q.Op != wire.OpSet || q.Mode != wire.ModeSet)
 }
 
-// late says whether a key that is absent may have an entry on its way here.
-func (c *Engine) late(key kv.Key, now kv.Moment) bool {
+// mayArriveByHandoff says whether a key that is absent may have an entry on its way here.
+func (c *Engine) mayArriveByHandoff(key kv.Key, now kv.Moment) bool {
 	if c.Handoff.Incoming[key.Hash.Partition()].Load() == nil {
 		return false
 	}
@@ -159,24 +159,24 @@ func (c *Engine) late(key kv.Key, now kv.Moment) bool {
 	return !present
 }
 
-// still says whether a holding, found before a write was stored, has lasted
+// stillOwner says whether a holding, found before a write was stored, has lasted
 // until after it: only then nobody else can have accepted another one.
-func (c *Engine) still(partition uint16, holding uint32) bool {
+func (c *Engine) stillOwner(partition uint16, holding uint32) bool {
 	if !c.Node.Alone() {
-		c.Node.Beat(c.Clock.Read().Boot)
+		c.Node.CheckPause(c.Clock.Read().Boot)
 	}
-	return c.Node.Holds(partition) == holding || strike.Out(strike.SecondCheck)
+	return c.Node.OwnershipEpoch(partition) == holding || failpoint.Out(failpoint.SecondCheck)
 }
 
-// lost answers a write during which the holding has ended.
-func lost() wire.Reply {
+// ownershipEnded answers a write during which the holding has ended.
+func ownershipEnded() wire.Reply {
 	return wire.ErrorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
-// HoldsAll says whether this host holds the partitions of all keys.
-func (c *Engine) HoldsAll(keys []kv.Hash) bool {
+// OwnsAll says whether this host holds the partitions of all keys.
+func (c *Engine) OwnsAll(keys []kv.Hash) bool {
 	for _, h := range keys {
-		if c.Node.Holds(h.Partition()) == 0 {
+		if c.Node.OwnershipEpoch(h.Partition()) == 0 {
 			return false
 		}
 	}
@@ -200,17 +200,17 @@ func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []by
 	// Before the holding is checked and the value read: what is vouched for as
 	// of a moment must have been current then.
 	var asOf kv.Version
-	if q.Has(wire.Vouch) {
+	if q.Has(wire.Attest) {
 		asOf = c.HLC.Next(now.Wall)
 	}
-	holding := c.Node.Holds(k.Hash.Partition())
+	holding := c.Node.OwnershipEpoch(k.Hash.Partition())
 	if holding == 0 {
 		out, size = c.copyInto(dst, q, k, limit, now, r)
 		return out, size, ns
 	}
 	dst, info, ok := c.Store.Get(dst, k, limit, now.Boot)
-	strike.At(strike.ValueRead)
-	if strike.Out(strike.AsOfFirst) && asOf != 0 {
+	failpoint.At(failpoint.ValueRead)
+	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
 		asOf = c.HLC.Next(now.Wall)
 	}
 	switch {
@@ -224,23 +224,23 @@ func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []by
 		return dst, 0, ns
 	case info.Absent:
 		*r = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
-		c.vouchAs(r, asOf)
+		c.attestAs(r, asOf)
 		return dst, 0, ns
 	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) && !q.Has(wire.NoLoad):
 		c.refreshEarly(ns, k, info.Deadline, now)
 	}
 	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
-	c.vouchAs(r, asOf)
+	c.attestAs(r, asOf)
 	if info.Size <= limit {
 		r.Source = wire.SourceL2
 	}
 	return dst, info.Size, ns
 }
 
-// vouchAs says that this host vouches for an answer as of a moment; zero is not.
-func (c *Engine) vouchAs(r *wire.Reply, asOf kv.Version) {
+// attestAs says that this host vouches for an answer as of a moment; zero is not.
+func (c *Engine) attestAs(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
-		r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.Self, uint64(c.Node.Self().Epoch)
+		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.Self, uint64(c.Node.Self().Epoch)
 	}
 }
 
@@ -276,7 +276,7 @@ func (c *Engine) nameless(q *wire.Request, key []byte, fetched uint32) wire.Repl
 	}
 	if !c.Node.Alone() {
 		p := c.Hash(q.Namespace, key).Partition()
-		holding := c.Node.Holds(p)
+		holding := c.Node.OwnershipEpoch(p)
 		if holding == 0 || fetched != holding && c.Handoff.Incoming[p].Load() != nil {
 			return Moved()
 		}
@@ -298,7 +298,7 @@ func (c *Engine) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) w
 		Until:    untilOf(q),
 	}, now)
 	if res == segment.Stored {
-		c.endHold(ns, q.Key, v)
+		c.endBarrier(ns, q.Key, v)
 	}
 	return c.written(ns, q, v, res)
 }
@@ -340,7 +340,7 @@ func (c *Engine) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
 	}, now)
 	if res == segment.Stored {
-		c.endHold(ns, q.Key, v)
+		c.endBarrier(ns, q.Key, v)
 	}
 	r := c.written(ns, q, v, res)
 	r.Number = sum
@@ -369,7 +369,7 @@ func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now 
 	}
 	hash := c.Hash(name, key)
 	partition := hash.Partition()
-	holding := c.Node.Holds(partition)
+	holding := c.Node.OwnershipEpoch(partition)
 	if holding == 0 {
 		return Moved()
 	}
@@ -377,11 +377,11 @@ func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now 
 		// Copies may be about, and nothing on its way may come in, or stay if it
 		// has just come.
 		var v kv.Version
-		if !strike.Out(strike.NoSlot) {
+		if !failpoint.Out(failpoint.NoSlot) {
 			v = c.Store.Invalidate(hash, now)
 		}
-		if !c.still(partition, holding) {
-			return lost()
+		if !c.stillOwner(partition, holding) {
+			return ownershipEnded()
 		}
 		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
 	}
@@ -389,9 +389,9 @@ func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now 
 	if q.Has(wire.Settle) {
 		ns.WriteThrough.Overtake(k.Hash) // before the deletion
 	}
-	hold := ns.HoldOf(q)
+	hold := ns.BarrierOf(q)
 	if hold > 0 {
-		c.beginHold(k.Hash, hold, now)
+		c.raiseBarrier(k.Hash, hold, now)
 	}
 	var v kv.Version
 	var had bool
@@ -401,10 +401,10 @@ func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now 
 		v, had = c.Store.Delete(k, now)
 	}
 	if hold > 0 {
-		c.Holds.Keys.Deleted(k.Hash, v)
+		c.Barriers.Keys.Deleted(k.Hash, v)
 	}
-	if !c.still(partition, holding) {
-		return lost()
+	if !c.stillOwner(partition, holding) {
+		return ownershipEnded()
 	}
 	r := wire.Reply{Version: uint64(v)}
 	if !had {

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -77,13 +77,13 @@ func (c *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pi
 	case wire.OpFlush:
 		return c.FlushCluster(ctx, q, b, deadline)
 	case wire.OpRing:
-		return c.ringThere(ctx, q)
+		return c.ringOfOwner(ctx, q)
 	case wire.OpForget:
 		return c.ForgetEverywhere(ctx, q)
 	}
 	r := c.serveKey(ctx, q, b, deadline)
 	if Degraded(&r) {
-		if loaded, ok := c.aside(ctx, q, deadline); ok {
+		if loaded, ok := c.loadWithoutOwner(ctx, q, deadline); ok {
 			return loaded
 		}
 	}
@@ -96,7 +96,7 @@ func (c *Engine) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pi
 	for {
 		changed := c.Node.Changed() // taken before what it is to tell of is looked at
 		now := c.Clock.Read()
-		c.Node.Beat(now.Boot)
+		c.Node.CheckPause(now.Boot)
 		ns, err := b.Write(q.Namespace)
 		if bad := CheckKey(q.Key); bad != nil {
 			err = bad
@@ -108,14 +108,14 @@ func (c *Engine) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pi
 		}
 		key := ns.Key(q.Key)
 		partition := key.Hash.Partition()
-		if c.Node.Holds(partition) != 0 {
-			if r, done := c.here(ctx, q, q.Key, b, now, deadline); done {
+		if c.Node.OwnershipEpoch(partition) != 0 {
+			if r, done := c.serveLocal(ctx, q, q.Key, b, now, deadline); done {
 				return r
 			}
 		}
 		if owner := c.Node.View().Owner(partition); owner != nil && owner.Process != c.Node.Self() {
 			b.Release()
-			r := c.there(ctx, owner, q, key, deadline)
+			r := c.forward(ctx, owner, q, key, deadline)
 			if r.Status != wire.Moved {
 				return r
 			}
@@ -125,14 +125,14 @@ func (c *Engine) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pi
 		}
 		b.Release()
 		if !c.wait(ctx, changed, until) {
-			return c.nobody(q)
+			return c.replyNoOwner(q)
 		}
 	}
 }
 
-// here answers from what this host holds: it asks for an entry that is on its
+// serveLocal answers from what this host holds: it asks for an entry that is on its
 // way first, and has what is missing loaded. It says whether that was possible.
-func (c *Engine) here(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
+func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
 	if ns := c.through(q); ns != nil {
 		b.Release()
 		return c.writeThrough(ctx, ns, q, k, deadline)
@@ -147,7 +147,7 @@ func (c *Engine) here(ctx context.Context, q *wire.Request, k []byte, b *namespa
 	}
 	key := ns.Key(k)
 	partition := key.Hash.Partition()
-	holding := c.Node.Holds(partition) // before its source
+	holding := c.Node.OwnershipEpoch(partition) // before its source
 	src := c.Handoff.Incoming[partition].Load()
 	waits := ReadOp(q.Op) && ns.Waits(q)
 	if holding == 0 {
@@ -191,8 +191,8 @@ func (c *Engine) keyLocally(q *wire.Request, k []byte, b *namespaces.Pins, now k
 	return c.Execute(q, b, now, fetched)
 }
 
-// there passes a request on to a key's owner.
-func (c *Engine) there(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+// forward passes a request on to a key's owner.
+func (c *Engine) forward(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpGet:
 		return c.read(ctx, owner, q, key, deadline)
@@ -202,9 +202,9 @@ func (c *Engine) there(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 	return c.write(ctx, owner, q, key, deadline)
 }
 
-// nobody answers a request that nobody could be found for in time. Nothing was
+// replyNoOwner answers a request that nobody could be found for in time. Nothing was
 // executed.
-func (c *Engine) nobody(q *wire.Request) wire.Reply {
+func (c *Engine) replyNoOwner(q *wire.Request) wire.Reply {
 	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 	}
@@ -283,7 +283,7 @@ func (c *Engine) wrote(key kv.Key, r *wire.Reply) {
 	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest, r.Status == wire.TooLarge, r.Status == wire.NotStored:
 	case r.Status == wire.Timeout:
 		c.unknown(key)
-	case r.Event != 0 && !strike.Out(strike.TouchEvent):
+	case r.Event != 0 && !failpoint.Out(failpoint.TouchEvent):
 		c.Outdated(key, kv.Version(r.Event))
 	default:
 		c.Outdated(key, kv.Version(r.Version))
@@ -292,7 +292,7 @@ func (c *Engine) wrote(key kv.Key, r *wire.Reply) {
 
 // unknown notes a write that may have been executed.
 func (c *Engine) unknown(key kv.Key) {
-	if !strike.Out(strike.Unknown) {
+	if !failpoint.Out(failpoint.Unknown) {
 		c.Outdated(key, 0)
 	}
 }
@@ -304,7 +304,7 @@ func (c *Engine) Outdated(key kv.Key, v kv.Version) {
 		v = c.HLC.Next(c.Clock.Read().Wall)
 	}
 	c.HLC.Observe(v)
-	if strike.Out(strike.OwnWrites) {
+	if failpoint.Out(failpoint.OwnWrites) {
 		return
 	}
 	c.Note(key.Hash, v)
@@ -315,7 +315,7 @@ func (c *Engine) Outdated(key kv.Key, v kv.Version) {
 func owned(r *wire.Reply) wire.Reply {
 	n := *r
 	n.Value, n.Message, n.Token, n.Body, n.Owner = slices.Clone(r.Value), slices.Clone(r.Message), slices.Clone(r.Token), slices.Clone(r.Body), nil
-	n.Vouched = false
+	n.Attested = false
 	n.Items = nil
 	for i := range r.Items {
 		n.Items = append(n.Items, owned(&r.Items[i]))
@@ -392,7 +392,7 @@ const Asked = wire.Fresh | wire.StaleOK | wire.NoLoad
 // ask makes one request for the keys of some calls to their owner, and ends the
 // calls.
 func (c *Engine) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []*Call, options wire.Options, deadline time.Duration) {
-	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].Key.Bytes, Options: options | wire.Vouch}
+	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].Key.Bytes, Options: options | wire.Attest}
 	if len(list) > 1 {
 		q.Op, q.Key = wire.OpMGet, nil
 		for _, cl := range list {

@@ -15,13 +15,13 @@ import (
 func (c *Engine) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := c.Clock.Read()
 	partition := c.Hash(q.Namespace, q.Key).Partition()
-	if c.Node.Holds(partition) != 0 {
+	if c.Node.OwnershipEpoch(partition) != 0 {
 		return wire.Reply{Status: wire.Miss}
 	}
 	owner := c.Node.View().Owner(partition)
 	switch {
 	case owner == nil || owner.Process == c.Node.Self():
-		return c.nobody(q)
+		return c.replyNoOwner(q)
 	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, c.Node.Bound()):
 		return unanswered(q, owner)
 	}
@@ -35,7 +35,7 @@ func (c *Engine) readSlotless(ctx context.Context, q *wire.Request, deadline tim
 		c.Counts.PeerErrors.Add(1)
 		return unanswered(q, owner)
 	case a.Status == wire.Moved:
-		return c.nobody(q)
+		return c.replyNoOwner(q)
 	}
 	c.Counts.PeerReads.Add(1)
 	r := owned(&a.Reply)

@@ -55,7 +55,7 @@ func (c *Engine) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys [
 	n := 0
 	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
 		switch {
-		case !kv.ValidKey(key) || c.Node.Holds(ns.Key(key).Hash.Partition()) == 0:
+		case !kv.ValidKey(key) || c.Node.OwnershipEpoch(ns.Key(key).Hash.Partition()) == 0:
 			return nil
 		case n == ns.Warming.Keys:
 			return errEnough
@@ -87,7 +87,7 @@ func (c *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte(ns.Name), Key: key.Bytes}
 			b := namespaces.Pins{Table: c.Names}
 			defer b.Release()
-			r := c.keyHere(ctx, q, key.Bytes, &b, c.Clock.Read().Boot+warmTime)
+			r := c.serveKeyForPeer(ctx, q, key.Bytes, &b, c.Clock.Read().Boot+warmTime)
 			ns.Warming.Count(&r)
 			return nil
 		})
@@ -105,7 +105,7 @@ func (c *Engine) begun(ctx context.Context) bool {
 		for p := range uint16(kv.Partitions) {
 			if v.Own(p) {
 				owns++
-				if c.Node.Holds(p) != 0 {
+				if c.Node.OwnershipEpoch(p) != 0 {
 					holds++
 				}
 			}

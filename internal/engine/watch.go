@@ -177,7 +177,7 @@ func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace
 	c.Watches.Answers <- struct{}{}
 	defer func() { <-c.Watches.Answers }()
 	// A pause, and what is lost, before the place up to which all is known.
-	c.Node.Beat(c.Clock.Read().Boot)
+	c.Node.CheckPause(c.Clock.Read().Boot)
 	behind := s.TellLost(c)
 	head := s.log.Head()
 	s.read.Store(head)
@@ -219,13 +219,13 @@ func addEvent(w *wire.Events, e *invalidation.Event) {
 	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
 
-// Vouch says in an answer from a copy who has vouched for it, if this host may
+// Attest says in an answer from a copy who has vouched for it, if this host may
 // serve the copy, also now that it was found: from then on whoever gets it is
 // told when that ends. The stream is for all namespaces and tells of a lease's end
 // by the smallest bound, so that is the bound here, also in a namespace with a
 // greater one: what is vouched for later would be told of by nobody. So would what
 // comes from an owner in a ring that is over again before the stream tells of it.
-func (c *Engine) Vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
+func (c *Engine) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 	view := c.Node.View()
 	if s := c.Watches.Stream.Load(); s != nil && s.View.Load() != view {
 		return false
@@ -235,7 +235,7 @@ func (c *Engine) Vouch(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 		!c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}
-	r.Vouched, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
+	r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
 	return true
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -94,19 +94,19 @@ func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
 	}
 	now := c.Clock.Read()
-	c.Node.Beat(now.Boot)
-	holding := c.Node.Holds(p)
+	c.Node.CheckPause(now.Boot)
+	holding := c.Node.OwnershipEpoch(p)
 	before := c.invalidate(ns, q, key, now)
 	if holding == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
-	if c.overdue(untilOf(q)) && !strike.Out(strike.OverdueOrigin) {
+	if c.overdue(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
 		return c.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
 	now = c.Clock.Read()
-	c.Node.Beat(now.Boot)
-	if held := c.Node.Holds(p) == holding; err == nil && held {
+	c.Node.CheckPause(now.Boot)
+	if held := c.Node.OwnershipEpoch(p) == holding; err == nil && held {
 		t.Stored.Add(1)
 		r = c.wroteThrough(ns, q, key, holding, before.Status, now)
 		return r, r.Status != wire.Timeout
@@ -116,7 +116,7 @@ func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire
 	switch {
 	case err == nil:
 		t.Unknown.Add(1)
-		return lost(), settled
+		return ownershipEnded(), settled
 	case errors.Is(err, loader.ErrNotWritten):
 		t.Refused.Add(1)
 		if errors.Is(err, loader.ErrBadKey) {
@@ -145,8 +145,8 @@ func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.
 		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	if !c.still(key.Hash.Partition(), holding) {
-		return lost()
+	if !c.stillOwner(key.Hash.Partition(), holding) {
+		return ownershipEnded()
 	}
 	return r
 }
@@ -155,7 +155,7 @@ func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.
 func (c *Engine) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
 	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
-	return c.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), HoldMS: q.HoldMS}, key.Bytes, &b, now)
+	return c.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}, key.Bytes, &b, now)
 }
 
 // deleted says whether a deletion has been done.
@@ -171,8 +171,8 @@ const (
 func (c *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
-	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, HoldMS: q.HoldMS, Options: wire.Settle}
-	for pause := settleFirst; !strike.Out(strike.Settle); pause = min(2*pause, c.Node.Bound()/4) {
+	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS, Options: wire.Settle}
+	for pause := settleFirst; !failpoint.Out(failpoint.Settle); pause = min(2*pause, c.Node.Bound()/4) {
 		b := namespaces.Pins{Table: c.Names}
 		r := c.deleteMany(t.Context, again, &b, c.Clock.Read().Boot+settleTime)
 		b.Release()

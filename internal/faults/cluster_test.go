@@ -306,7 +306,7 @@ func (g *group) agreed(nodes []*node) error {
 		if h := st.Cluster.Handoff; h.Pulling > 0 || h.Offering > 0 {
 			return fmt.Errorf("%s hands over: %+v", n.spec.Node, h)
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d partitions are held", held)

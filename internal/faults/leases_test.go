@@ -171,7 +171,7 @@ func (g *group) reads(key, want string) {
 // TestProcessHolderStopped: an app that was given a token stands still. After
 // lease_time the token is another's, and what the first one fills, once it goes
 // on, is not stored.
-func TestProcessHolderStopped(t *testing.T) {
+func TestProcessOwnerStopped(t *testing.T) {
 	scenario(t, 10*time.Second)
 	const leaseTime = 2 * time.Second
 	g := newGroup(t, fast, 3)
@@ -204,7 +204,7 @@ func TestProcessHolderStopped(t *testing.T) {
 // TestProcessHolderKilled: an app that was given a token, through another host
 // than the owner, is killed. Its socket closes, and who waits has the token at
 // once.
-func TestProcessHolderKilled(t *testing.T) {
+func TestProcessOwnerKilled(t *testing.T) {
 	scenario(t, 10*time.Second)
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)

@@ -31,7 +31,7 @@ var (
 // What this binary is to be, where it is not the tests.
 const (
 	asSidecar = "FAULTS_SIDECAR" // with a spec, in JSON
-	asHolder  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
+	asOwner  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
 	asApp     = "FAULTS_APP"     // that loads keys, of the sidecar with a socket
 )
 
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(asSidecar); spec != "" {
 		os.Exit(runSidecar(spec))
 	}
-	if os.Getenv(asHolder) != "" {
+	if os.Getenv(asOwner) != "" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}

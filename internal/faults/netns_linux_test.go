@@ -66,7 +66,7 @@ func skip(t testing.TB, why string) {
 func (l *lab) hold() int {
 	l.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(scrubbed(), asHolder+"=1")
+	cmd.Env = append(scrubbed(), asOwner+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	endWithParent(cmd)
 	stdin, err := cmd.StdinPipe()

@@ -18,10 +18,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -91,7 +91,7 @@ type Config struct {
 // Host is told of holdings that begin and end.
 type Host interface {
 	// Began is called when holdings begin, before their entries come.
-	Began(b *holding.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
+	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
 	// Raise outdates what was vouched for of some partitions before a version.
 	Raise(set kv.PartitionSet, v kv.Version)
 	// EndOf is the end of a TTL that another host has told of, which was asked at a moment.
@@ -125,14 +125,14 @@ func (h *Handoff) Run(ctx context.Context) {
 
 // Begin makes the partitions empty, and begins to pull what their releasers
 // have of them.
-func (h *Handoff) Begin(b holding.Begun, owner func(kv.Process) *cluster.Owner) {
+func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.Clock.Read().Boot
 	for p := range b.Partitions.All() {
-		if strike.Out(strike.Empty) {
+		if failpoint.Out(failpoint.Empty) {
 			generations[p] = h.Store.Generation(p)
 		} else {
-			generations[p] = h.Store.Holding(p)
+			generations[p] = h.Store.NewOwnership(p)
 		}
 		h.Incoming[p].Store(nil)
 		h.Heads[p].Store(&b.Heads)
@@ -267,7 +267,7 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 	}
 	key := ns.Key(e.Key)
 	generation, expected := src.Generations[key.Hash.Partition()]
-	if strike.Out(strike.SourceOfEntry) {
+	if failpoint.Out(failpoint.SourceOfEntry) {
 		generation, expected = h.Store.Generation(key.Hash.Partition()), true
 	}
 	if !expected {
@@ -277,11 +277,11 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
 		Deadline: kv.Before(h.Host.EndOf(e.TTLMS, sent.Boot)),
 	}
-	if strike.Out(strike.FloorAtHandoff) {
+	if failpoint.Out(failpoint.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return h.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || strike.Out(strike.AdmitAtHandoff)
+		return h.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff)
 	}
 	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
@@ -67,10 +67,10 @@ const (
 
 // covers says whether an entry is of the holding that has ended. A later one was
 // written since, by the partition's present holder.
-func (l ended) covers(v kv.Version) bool { return v <= l.asOf || strike.Out(strike.OfferFilter) }
+func (l ended) covers(v kv.Version) bool { return v <= l.asOf || failpoint.Out(failpoint.OfferFilter) }
 
 // Offer lets a process pull.
-func (h *Handoff) Offer(to kv.Process, ballot *holding.Ballot, set kv.PartitionSet) {
+func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.PartitionSet) {
 	key := cluster.ToBallot(ballot)
 	h.mu.Lock()
 	defer h.mu.Unlock()

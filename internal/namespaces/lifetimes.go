@@ -10,13 +10,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// HoldOf is how long a deletion holds its key: what it asks for, if that is less
+// BarrierOf is how long a deletion holds its key: what it asks for, if that is less
 // than its namespace's hold.
-func (ns *Namespace) HoldOf(q *wire.Request) time.Duration {
-	if q.HoldMS == 0 {
-		return ns.Hold
+func (ns *Namespace) BarrierOf(q *wire.Request) time.Duration {
+	if q.ReplicaLagMS == 0 {
+		return ns.ReplicaLag
 	}
-	return min(time.Duration(q.HoldMS)*time.Millisecond, ns.Hold)
+	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, ns.ReplicaLag)
 }
 
 // Waits says whether a read that misses has somebody to wait for: the origin, or

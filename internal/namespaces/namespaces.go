@@ -41,7 +41,7 @@ type Table struct {
 	bounds     [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most       time.Duration                  // the cluster's
 	Least      time.Duration                  // the smallest that is configured
-	AnyHold    bool                           // whether any has a hold
+	AnyReplicaLag    bool                           // whether any has a hold
 
 	Flushes *places.Member // of other hosts, and of this process
 
@@ -58,7 +58,7 @@ type Namespace struct {
 	Seed       uint64
 	Line       uint16         // of the rules on who may use it
 	TTL        time.Duration  // of writes that bring none; zero is no expiry
-	Hold       time.Duration  // how long after a deletion loads are not kept, at most
+	ReplicaLag       time.Duration  // how long after a deletion loads are not kept, at most
 	configured bool           // has its slot for good
 	member     *places.Member // who has brought the name; nil is this process
 
@@ -70,7 +70,7 @@ type Namespace struct {
 	Early        atomic.Int64  // ns before its end from which a hit may refresh a value
 	Took         Recent        // time of loads
 	LoadTime     prometheus.Histogram
-	Aside        atomic.Int64  // loads without a holder
+	WithoutOwner        atomic.Int64  // loads without a holder
 	KeyFilter    *KeyFilter    // nil: any key may exist
 	WriteThrough *WriteThrough // nil: writes are the cache's own
 	Warming      *Warming      // nil: nothing is loaded at the start
@@ -123,7 +123,7 @@ func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation
 	n.Least = n.most
 	for name, ns := range cfg.Configured {
 		n.Least = min(n.Least, cmp.Or(ns.Bound, n.most))
-		n.AnyHold = n.AnyHold || ns.Hold > 0
+		n.AnyReplicaLag = n.AnyReplicaLag || ns.ReplicaLag > 0
 		slot := n.take(name, ns, true)
 		table[name] = slot
 		var err error
@@ -207,7 +207,7 @@ func (n *Table) take(name string, cfg Settings, configured bool) *Namespace {
 	n.Free = n.Free[:len(n.Free)-1]
 	ns := &Namespace{
 		Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name), Line: uint16(n.access.Line([]byte(name))), configured: configured,
-		TTL: cfg.TTL, Hold: cfg.Hold, Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
+		TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag, Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
 	}
 	n.store.SetNamespace(id, ns.Seed, cfg.Quota, segment.Limits{
 		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
@@ -434,7 +434,7 @@ func (n *Table) empty(id kv.NamespaceID) bool {
 type Pins struct {
 	Table  *Table
 	Member *places.Member // who asks
-	held   []*Namespace   // entered, and not left
+	pinned   []*Namespace   // entered, and not left
 	Last   *Namespace     // looked up last
 }
 
@@ -469,13 +469,13 @@ func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 
 // enter holds a namespace. False says that it has lost its slot.
 func (b *Pins) enter(ns *Namespace) bool {
-	if !ns.configured && !slices.Contains(b.held, ns) {
+	if !ns.configured && !slices.Contains(b.pinned, ns) {
 		ns.use.RLock()
 		if ns.retired {
 			ns.use.RUnlock()
 			return false
 		}
-		b.held = append(b.held, ns)
+		b.pinned = append(b.pinned, ns)
 	}
 	b.Last = ns
 	return true
@@ -483,10 +483,10 @@ func (b *Pins) enter(ns *Namespace) bool {
 
 // Release gives all namespaces back. Between two it must not be long.
 func (b *Pins) Release() {
-	for _, ns := range b.held {
+	for _, ns := range b.pinned {
 		ns.use.RUnlock()
 	}
-	b.held = b.held[:0]
+	b.pinned = b.pinned[:0]
 	if b.Last != nil && !b.Last.configured {
 		b.Last = nil
 	}

@@ -14,7 +14,7 @@ func (ns *Namespace) LoadStats() wire.LoadStats {
 	return wire.LoadStats{
 		Origin: ns.Origin.Name, UnderWay: int64(l.UnderWay), Waiting: int64(l.Waiting),
 		Loads: int64(l.Begun), Collapsed: int64(l.Collapsed), Absent: int64(l.Absent), Failed: int64(l.Failed),
-		Detached: int64(l.Detached), Aside: ns.Aside.Load(),
+		Detached: int64(l.Detached), Aside: ns.WithoutOwner.Load(),
 		Shed:  int64(l.Shed + g.ShedQueue + g.ShedRate + g.ShedBreaker),
 		Calls: int64(g.Calls), Retries: int64(g.Retries), Breaker: g.Breaker, MeanUS: ns.Took.Mean().Microseconds(),
 	}

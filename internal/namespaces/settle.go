@@ -2,7 +2,7 @@ package namespaces
 
 import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 )
 
 // A write through may end when its key has gone to another host: this one has left,
@@ -38,7 +38,7 @@ func (t *WriteThrough) Busy() bool {
 
 // Overtake is told of a late write of a key, before the key is deleted for it.
 func (t *WriteThrough) Overtake(h kv.Hash) {
-	if t == nil || strike.Out(strike.Overtaken) {
+	if t == nil || failpoint.Out(failpoint.Overtaken) {
 		return
 	}
 	t.mu.Lock()

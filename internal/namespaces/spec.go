@@ -25,7 +25,7 @@ type Config struct {
 type Settings struct {
 	TTL        time.Duration // of writes and loads that bring none; zero is no expiry
 	StaleLimit time.Duration // how long a soft deletion leaves the old value
-	Hold       time.Duration // how long after a deletion loads are not kept
+	ReplicaLag       time.Duration // how long after a deletion loads are not kept
 	LeaseTime  time.Duration // that an app may take to load
 	Bound      time.Duration // of staleness; zero: the cluster's
 	Quota      int64         // bytes; zero is none

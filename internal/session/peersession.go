@@ -16,7 +16,7 @@ func (d *Doors) Peer(from kv.Process) rpc.Handler {
 	m := d.Engine.Shares.Join("node " + string(from.Node))
 	return &Session{
 		d: d, Core: d.Engine, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Engine.ServeHere,
+		hello: true, Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Engine.ServePeer,
 		tally: tally{served: &d.Engine.Counts.Served},
 	}
 }

@@ -78,7 +78,7 @@ func (p *Pending) long() []byte {
 		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
 	}
 	now := c.Clock.Read()
-	c.Node.Beat(now.Boot)
+	c.Node.CheckPause(now.Boot)
 	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
 	r := c.Execute(&p.q, &b, now, 0)
 	b.Release()
@@ -125,10 +125,10 @@ func (p *Pending) ask() bool {
 		return false
 	}
 	now := c.Clock.Read()
-	c.Node.Beat(now.Boot)
+	c.Node.CheckPause(now.Boot)
 	key := ns.Key(q.Key)
 	owner := c.Node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.Node.Self() || c.Node.Holds(key.Hash.Partition()) != 0 {
+	if owner == nil || owner.Process == c.Node.Self() || c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 		return false
 	}
 	fresh := q.Has(wire.Fresh)
@@ -150,7 +150,7 @@ func (p *Pending) ask() bool {
 	}
 	p.Call = cl
 	err := p.Conn.Start(to, &wire.Request{
-		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Vouch,
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Attest,
 		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
 	}, left, p)
 	if err != nil {
@@ -200,7 +200,7 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		return
 	}
 	r := c.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadAside(&p.q) {
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadWithoutOwner(&p.q) {
 		p.Conn.Run(true, p.serve)
 		return
 	}

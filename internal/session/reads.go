@@ -20,7 +20,7 @@ func (c *Session) get(conn *rpc.Conn) {
 	limit := smallValue
 	for {
 		at := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Vouch))
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Attest))
 		value := len(conn.Out)
 		out, size, ns := c.Core.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
@@ -69,7 +69,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 	}
 	at := len(conn.Out)
 	counted := c.tally
-	vouch := q.Has(wire.Vouch)
+	vouch := q.Has(wire.Attest)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {

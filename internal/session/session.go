@@ -124,7 +124,7 @@ func (c *Session) log(level slog.Level, msg string, args ...any) {
 // Batch reads the clock, once for all requests that came in one read.
 func (c *Session) Batch() {
 	c.now = c.Core.Clock.Read()
-	c.Core.Node.Beat(c.now.Boot)
+	c.Core.Node.CheckPause(c.now.Boot)
 	c.work = works.Get().(*work)
 }
 
@@ -192,7 +192,7 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if ns := c.Names.Read(c.nameOf(q)); ns != nil {
-			if h := ns.Key(q.Key).Hash; c.Core.Node.Holds(h.Partition()) != 0 {
+			if h := ns.Key(q.Key).Hash; c.Core.Node.OwnershipEpoch(h.Partition()) != 0 {
 				c.hashes[keys] = h
 				keys++
 			}
@@ -288,7 +288,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
-		if !c.Core.HoldsAll(c.keys()) { // all of them here, or none
+		if !c.Core.OwnsAll(c.keys()) { // all of them here, or none
 			c.later(conn)
 			return
 		}

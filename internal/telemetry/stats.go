@@ -61,7 +61,7 @@ func (s *Telemetry) ClusterState() wire.ClusterState {
 	st := s.Engine.Node.Stats()
 	h := &s.Engine.Handoff.Counts
 	return wire.ClusterState{
-		Join: s.Join, Members: st.Members, In: st.In, Held: st.Held, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
+		Join: s.Join, Members: st.Members, In: st.In, Owned: st.Owned, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
 		PeerReads: s.Engine.Counts.PeerReads.Load(), Joined: s.Engine.Counts.Joined.Load(), PeerErrors: s.Engine.Counts.PeerErrors.Load(),
 		Served: s.Engine.Counts.Served.Load(),

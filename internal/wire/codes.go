@@ -136,15 +136,15 @@ const (
 	Soft                        // keep the deleted value as a stale one
 	Cluster                     // this whole cluster, not this host alone
 	All                         // all namespaces
-	Vouch                       // say in the answer who vouches for the value, and as of when
+	Attest                       // say in the answer who vouches for the value, and as of when
 	Abandon                     // give the token back: there is nothing to fill with
 	Settle                      // between sidecars: drop what the origin may have changed, and leave that alone
 )
 
 // allowed lists each op's options.
 var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
-	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
+	OpGet: Fresh | NoLoad | StaleOK | Attest, OpMGet: Fresh | NoLoad | StaleOK | Attest, OpSet: AckAll,
+	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest, OpFill: Abandon,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 

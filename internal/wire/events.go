@@ -23,7 +23,7 @@ type EventDetail struct {
 
 	Partitions []byte // as Promise has them
 	Namespace  string
-	HoldMS     uint32
+	LagMS     uint32
 }
 
 // Kinds of events.
@@ -31,7 +31,7 @@ const (
 	EventChanged uint8 = iota // a key; without details
 	EventRaised               // partitions
 	EventFlushed              // a namespace; "" is all
-	EventHeld                 // a key, for a time, or without a time partitions; between sidecars
+	EventBarrier                 // a key, for a time, or without a time partitions; between sidecars
 	eventKinds
 )
 

@@ -9,7 +9,7 @@ import "encoding/binary"
 func (h *PeerHello) Newest() uint64  { return max(h.Clock, newestFloor(h.Floors)) }
 func (w *Poll) Newest() uint64       { return max(w.Clock, newestBallot(w.Ballots)) }
 func (w *Acquire) Newest() uint64    { return max(w.Clock, w.Ballot.Clock) }
-func (w *Auth) Newest() uint64       { return max(w.Clock, newestBallot(w.Holdings)) }
+func (w *Auth) Newest() uint64       { return max(w.Clock, newestBallot(w.Ownerships)) }
 func (w *Authorized) Newest() uint64 { return max(w.Clock, newestFloor(w.Floors)) }
 func (w *Note) Newest() uint64       { return w.Floor.Version }
 func (w *Noted) Newest() uint64      { return w.Clock }

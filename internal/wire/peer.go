@@ -113,7 +113,7 @@ type Acquired struct {
 type Auth struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Holdings []Promise
+	Ownerships []Promise
 	Clock    uint64
 }
 
@@ -146,7 +146,7 @@ type Noted struct {
 
 	// Under policy consistent.
 	Voter   bool      // it answers as a voter
-	Holders []Process // whom it has acknowledged lately
+	Owners []Process // whom it has acknowledged lately
 }
 
 // Pull asks for the next entries of a handoff.

@@ -29,7 +29,7 @@ type Reply struct {
 
 	// Where the request asked for it with Vouch: who vouches for the value, and
 	// as of when on its clock.
-	Vouched bool
+	Attested bool
 	AsOf    uint64
 	Owner   []byte
 	Epoch   uint64
@@ -174,7 +174,7 @@ const vouchedMiss = 5
 
 // vouched reads who vouches for an answer, if anybody does: all of it, or none.
 func (d *decoder) vouched(r *Reply) {
-	if r.Vouched = d.left > 0; r.Vouched {
+	if r.Attested = d.left > 0; r.Attested {
 		r.AsOf = d.number("as_of")
 		r.Owner = d.bytes("owner")
 		r.Epoch = d.number("epoch")
@@ -264,7 +264,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 		return msgp.AppendUint64(dst, r.Version), 2
 	case r.Status == Miss:
 		dst = msgp.AppendUint8(dst, uint8(r.Why))
-		if !r.Vouched {
+		if !r.Attested {
 			return dst, 2
 		}
 		dst = msgp.AppendUint64(dst, r.Version)
@@ -302,7 +302,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 // valueFields is the number of elements of an answer with a value, from the
 // status on.
 func (r *Reply) valueFields() int {
-	if r.Vouched {
+	if r.Attested {
 		return 10
 	}
 	return 7
@@ -331,7 +331,7 @@ func appendMeta(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
 	dst = msgp.AppendUint8(dst, uint8(r.Source))
 	dst = msgp.AppendUint64(dst, r.AgeMS)
-	if r.Vouched {
+	if r.Attested {
 		dst = appendVouched(dst, r)
 	}
 	return dst

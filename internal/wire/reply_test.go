@@ -40,7 +40,7 @@ func TestAnswersAreToTheKeysAskedFor(t *testing.T) {
 // A long reply takes no more memory than it has bytes, but for what the allocator
 // rounds up to, and is measured right.
 func TestLongReplies(t *testing.T) {
-	item := Reply{Value: make([]byte, 100_000), TTLMS: 1 << 40, Version: 1 << 63, Vouched: true, AsOf: 1 << 63, Owner: []byte("node1")}
+	item := Reply{Value: make([]byte, 100_000), TTLMS: 1 << 40, Version: 1 << 63, Attested: true, AsOf: 1 << 63, Owner: []byte("node1")}
 	for op, r := range map[Op]*Reply{
 		OpGet:  &item,
 		OpMGet: {Items: []Reply{item, item, {Status: Busy, Message: make([]byte, 5000)}, {Status: Miss}}},

@@ -25,7 +25,7 @@ type Request struct {
 	Create    bool // INCR: store Initial where the key is absent
 	Initial   int64
 	Token     []byte
-	HoldMS    uint32
+	ReplicaLagMS    uint32
 	Epoch     uint64
 	Seq       uint64
 	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
@@ -120,7 +120,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpDelete:
 		d.names(r)
 		d.options(r)
-		r.HoldMS = uint32(d.uint("hold_ms", MaxTimeout))
+		r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
 		d.until(r)
 	case OpTouch:
 		d.name(r)
@@ -209,7 +209,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpDelete:
 		e.names(r)
 		e.optional(uint64(r.Options))
-		e.optional(uint64(r.HoldMS))
+		e.optional(uint64(r.ReplicaLagMS))
 		e.optional(r.UntilNS)
 	case OpTouch:
 		e.name(r)

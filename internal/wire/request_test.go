@@ -15,7 +15,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		initial set = func(r *Request) { r.Create, r.Initial = true, -5 }
 		zero    set = func(r *Request) { r.Create = true }
 		options set = func(r *Request) { r.Options = allowed[r.Op] }
-		hold    set = func(r *Request) { r.HoldMS = 6 }
+		hold    set = func(r *Request) { r.ReplicaLagMS = 6 }
 		epoch   set = func(r *Request) { r.Epoch = 8 }
 		seq     set = func(r *Request) { r.Seq = 9 }
 		wait    set = func(r *Request) { r.WaitMS = 10 }

@@ -15,8 +15,8 @@ func (a *Acquire) Senders() []Process { return []Process{a.Ballot.From} }
 
 // Senders are those under whose ballots the partitions are held.
 func (a *Auth) Senders() []Process {
-	list := make([]Process, len(a.Holdings))
-	for i, h := range a.Holdings {
+	list := make([]Process, len(a.Ownerships))
+	for i, h := range a.Ownerships {
 		list[i] = h.Ballot.From
 	}
 	return list

@@ -45,7 +45,7 @@ type ClusterState struct {
 	Join         int   `msgpack:"join" json:"join"`       // addresses that it looks for others at
 	Members      int   `msgpack:"members" json:"members"` // that live, this one included
 	In           bool  `msgpack:"in" json:"in"`           // this one may own partitions
-	Held         int   `msgpack:"held" json:"held"`
+	Owned         int   `msgpack:"held" json:"held"`
 	Begun        int64 `msgpack:"begun" json:"begun"`
 	Ended        int64 `msgpack:"ended" json:"ended"`
 	Retired      int64 `msgpack:"retired" json:"retired"`

@@ -64,7 +64,7 @@ func messages() []golden {
 	}
 	hit := Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
 	vouched := hit
-	vouched.Vouched, vouched.AsOf, vouched.Owner, vouched.Epoch = true, 7148934231982080777, []byte("host-a"), 12345
+	vouched.Attested, vouched.AsOf, vouched.Owner, vouched.Epoch = true, 7148934231982080777, []byte("host-a"), 12345
 	stale := hit
 	stale.Status, stale.Source, stale.AgeMS = Stale, SourceOrigin, 4000
 	long := hit
@@ -76,7 +76,7 @@ func messages() []golden {
 	ballot := Ballot{Clock: 1 << 50, From: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
 	events, held := testEvents(), testEvents()
-	held.Add(EventHeld, 0x1122334455667788, 8, &EventDetail{HoldMS: 500})
+	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
@@ -100,7 +100,7 @@ func messages() []golden {
 		request("set", set),
 		request("set if the version is still the same", full),
 		request("delete", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}}),
-		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, HoldMS: 500}),
+		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, ReplicaLagMS: 500}),
 		request("touch", Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000}),
 		request("incr", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5}),
 		request("incr without an initial value, with a TTL", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, TTLMS: 1000, Options: AckAll}),
@@ -132,7 +132,7 @@ func messages() []golden {
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500, Anew: true}),
-		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
+		ask(OpAuth, Auth{Ownerships: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
 		ask(OpApplied, Applied{Partitions: []uint16{0, 16383}}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
 		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
@@ -144,7 +144,7 @@ func messages() []golden {
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
-		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Holders: []Process{process}}),
+		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Owners: []Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("applied", OpApplied, AppliedBy{All: []bool{true, false}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),
@@ -164,7 +164,7 @@ func messages() []golden {
 		reply("hit with a value of 300 bytes", OpGet, long),
 		reply("miss", OpGet, Reply{Status: Miss, Why: NotCached}),
 		reply("miss, the owner cannot be reached", OpGet, Reply{Status: Miss, Why: Degraded}),
-		reply("miss, the origin says so, vouched", OpGet, Reply{Status: Miss, Why: Absent, Version: 7148934231982080770, TTLMS: 4999, Vouched: true, AsOf: 7148934231982080777, Owner: []byte("host-a"), Epoch: 12345}),
+		reply("miss, the origin says so, vouched", OpGet, Reply{Status: Miss, Why: Absent, Version: 7148934231982080770, TTLMS: 4999, Attested: true, AsOf: 7148934231982080777, Owner: []byte("host-a"), Epoch: 12345}),
 		reply("stale", OpGet, stale),
 		reply("mget", OpMGet, Reply{Items: []Reply{{Value: value, Version: 1, Source: SourceL1, AgeMS: 12}, {Status: Miss, Why: Absent}, {Status: Busy, Message: []byte("ask again")}}}),
 		reply("set", OpSet, Reply{Version: 7148934231982080001}),
@@ -550,7 +550,7 @@ func TestOpenValue(t *testing.T) {
 		vouched := i%2 == 1
 		r := Reply{ID: 300, Value: bytes.Repeat([]byte{9}, n), Flags: 5, Version: 1 << 60, TTLMS: 77, Source: SourceL1, AgeMS: 3}
 		if vouched {
-			r.Vouched, r.AsOf, r.Owner, r.Epoch = true, 1<<50, []byte("host-a"), 77
+			r.Attested, r.AsOf, r.Owner, r.Epoch = true, 1<<50, []byte("host-a"), 77
 		}
 		want := AppendReply(nil, OpGet, &r)
 		got := OpenValue(nil, r.ID, false, vouched)

@@ -119,7 +119,7 @@ func TestFillOutdated(t *testing.T) {
 	}{
 		{"nothing", func(*Store, *Fill) {}, Stored, "loaded"},
 		{"refused", func(_ *Store, f *Fill) { f.Admit = func() bool { return false } }, Outdated, "old"},
-		{"another holding", func(s *Store, _ *Fill) { s.Holding(k.Hash.Partition()) }, Outdated, ""},
+		{"another holding", func(s *Store, _ *Fill) { s.NewOwnership(k.Hash.Partition()) }, Outdated, ""},
 		{"a write", func(s *Store, _ *Fill) { mustPut(t, s, "k", Write{Value: []byte("new")}) }, Outdated, "new"},
 		{"a write of a long value", func(s *Store, f *Fill) {
 			mustPut(t, s, "k", Write{Value: []byte("new")})
@@ -246,7 +246,7 @@ func TestRestore(t *testing.T) {
 		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Absent: true}, Exists},
 		{"as it was in an earlier holding", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("w")})
-			s.Holding(k.Hash.Partition())
+			s.NewOwnership(k.Hash.Partition())
 		}, kv.Entry{Value: []byte("v")}, Stored},
 		{"flushed since", func(s *Store) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, kv.Entry{Value: []byte("v")}, Outdated},
 		{"softened since", func(s *Store) {

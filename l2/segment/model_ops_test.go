@@ -249,7 +249,7 @@ func (m *model) holding(p uint16) {
 	}
 	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return of(k) })
 	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return of(k) })
-	m.store.Holding(p)
+	m.store.NewOwnership(p)
 }
 
 // scan expects every live entry of half the partitions, once.

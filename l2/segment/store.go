@@ -176,9 +176,9 @@ func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limi
 	}
 }
 
-// Holding begins a new holding of a partition: what the store has of it from
+// NewOwnership begins a new holding of a partition: what the store has of it from
 // before is unreachable from now on. It returns the holding's generation.
-func (s *Store) Holding(partition uint16) (generation uint16) {
+func (s *Store) NewOwnership(partition uint16) (generation uint16) {
 	g := s.generations[partition].Add(1)
 	s.wakeSweep()
 	return uint16(g)

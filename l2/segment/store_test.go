@@ -366,7 +366,7 @@ func TestQuotaTakesFromItsOwn(t *testing.T) {
 // TestHoldingHidesTheOld: with a new holding nothing from before is reachable,
 // even before anything has been swept, and the wheel of 65,536 generations
 // brings nothing back that a sweep has removed.
-func TestHoldingHidesTheOld(t *testing.T) {
+func TestNewOwnershipHidesTheOld(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	k := testKey("k")
 	other := testKey("other")
@@ -375,7 +375,7 @@ func TestHoldingHidesTheOld(t *testing.T) {
 	}
 	mustPut(t, s, "k", Write{Value: []byte("old")})
 	mustPut(t, s, "other", Write{Value: []byte("o")})
-	s.Holding(k.Hash.Partition())
+	s.NewOwnership(k.Hash.Partition())
 	if _, _, ok := s.Get(nil, k, NoLimit, testNow.Boot); ok {
 		t.Error("an entry of the former holding is served")
 	}
@@ -391,12 +391,12 @@ func TestHoldingHidesTheOld(t *testing.T) {
 func TestDrop(t *testing.T) {
 	s := newTestStore(t, Config{Size: 8 << 20})
 	const p = 7
-	over := s.Holding(p)
+	over := s.NewOwnership(p)
 	s.Drop(p, over)
 	if g := s.Generation(p); g == over {
 		t.Error("the holding is not over")
 	}
-	begun := s.Holding(p)
+	begun := s.NewOwnership(p)
 	s.Drop(p, over)
 	s.Drop(p, begun-1)
 	if g := s.Generation(p); g != begun {
@@ -538,7 +538,7 @@ func TestConcurrent(t *testing.T) {
 				case op < 97 && i%1000 == 0:
 					s.Flush(k.Namespace, s.cfg.Versions.Next(now.Wall))
 				case op < 98 && i%10 == 0:
-					s.Holding(k.Hash.Partition())
+					s.NewOwnership(k.Hash.Partition())
 				case op < 99 && i%50 == 0:
 					s.Scan(func(p uint16) bool { return p%16 == 0 }, rnd.IntN(4), now.Boot, func(e kv.Entry) bool {
 						if !bytes.HasPrefix(e.Value, e.Key.Bytes) {
