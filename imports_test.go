@@ -37,7 +37,7 @@ var allowed = []struct {
 	{"invalidation", []string{"internal/kv", "internal/failpoint"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
-	{"l2/holding", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
+	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/attacks", nil}, // nothing but tests, of the command
@@ -53,19 +53,19 @@ var allowed = []struct {
 	{"loader/memcached", []string{"internal/settings", "loader"}},
 	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
-	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
+	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	{"internal/namespaces", []string{"internal/access", "internal/kv", "internal/places", "internal/failpoint", "internal/wire", "invalidation", "l2/segment", "loader"}},
-	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/holding", "l2/segment"}},
-	{"internal/engine", []string{"internal/access", "internal/cluster", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader"}},
+	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
+	{"internal/engine", []string{"internal/access", "internal/cluster", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/session", []string{"internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	{"internal/verify", []string{"internal/cluster", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
 	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // nothing but tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},

@@ -220,7 +220,7 @@ type DeleteOptions struct {
 
 func (o DeleteOptions) lagMillis() (uint32, error) {
 	if o.ReplicaLag < 0 {
-		return 0, fmt.Errorf("%w: a hold of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.ReplicaLag)
+		return 0, fmt.Errorf("%w: a replica lag of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.ReplicaLag)
 	}
 	return uint32((min(o.ReplicaLag, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
 }

@@ -22,11 +22,11 @@ func (k *Known) check() error {
 		return nil
 	}
 	if _, err := loader.NewKnown(k.filter()); err != nil {
-		return fmt.Errorf("known: %w", err)
+		return fmt.Errorf("existing_keys: %w", err)
 	}
 	return cmp.Or(
-		settings.Bounded("known.false_positives", k.FalsePositives, 0, 0.5),
-		settings.Bounded("known.max_age", k.MaxAge, 0, maxLifetime),
+		settings.Bounded("existing_keys.false_positives", k.FalsePositives, 0, 0.5),
+		settings.Bounded("existing_keys.max_age", k.MaxAge, 0, maxLifetime),
 	)
 }
 

@@ -54,15 +54,16 @@ type Namespace struct {
 	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10: above 1
 	// what is read often is refreshed earlier before its end, 0 is never. Default 1.
 	RefreshEarly *float64 `yaml:"refresh_early"`
-	// Hold is how long after an invalidation what is loaded is not kept: how far
-	// the origin's replicas may lag. Zero, the default: not at all; at most 10 min.
-	ReplicaLag time.Duration `yaml:"hold"`
+	// ReplicaLag is how far the origin's replicas may lag: for so long after an
+	// invalidation, what is loaded is not kept. Zero, the default: it is kept; at most
+	// 10 min.
+	ReplicaLag time.Duration `yaml:"replica_lag"`
 	// LeaseTime is how long an app that loads a value itself may take to bring
 	// it. Default 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
 	// Known is a filter of the keys that the origin has: it is asked for no other.
 	// Default: none.
-	Known *Known `yaml:"known"`
+	Known *Known `yaml:"existing_keys"`
 	// WarmOnStart has keys of a list loaded at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
 	// WriteThrough has what apps set and delete written to the origin first. It
@@ -136,7 +137,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
 		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
 		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
-		settings.Bounded("hold", n.ReplicaLag, 0, 10*time.Minute),
+		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
 		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.Known.check(),
@@ -156,7 +157,7 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"known", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
+		{"existing_keys", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
 			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)

@@ -178,7 +178,7 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), ReplicaLagMS: 5}, "OK [OK]"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), TTLMS: 60_000}, "OK"},
 		{wire.Request{Op: wire.OpLease, Key: b("b")}, "OK"},
-		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present holder of the key \"b\" has issued: use the value, and ask again next time"},
+		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present owner of the key \"b\" has issued: use the value, and ask again next time"},
 		{wire.Request{Op: wire.OpWatch}, "OK body"},
 		{wire.Request{Op: wire.OpFlush, Namespace: b("other")}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: b("b")}, "OK 2 flags 0 ttl 60000 l2"},

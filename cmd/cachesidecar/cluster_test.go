@@ -212,7 +212,7 @@ func TestCluster(t *testing.T) {
 	step("ring", func(t *testing.T) {
 		for node, key := range keys {
 			for _, p := range list {
-				if out := p.must("ring", key); !strings.HasSuffix(out, ", owner "+node+", held by "+node+"\n") {
+				if out := p.must("ring", key); !strings.HasSuffix(out, ", assigned to "+node+", owned by "+node+"\n") {
 					t.Errorf("%s: %q", key, out)
 				}
 			}
@@ -234,7 +234,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%+v", all)
 		}
 		page := a.must("stats")
-		for _, want := range []string{"l1       ", "cluster  3 hosts live, this one is in and holds ", "asked others for ", "handoffs under way: "} {
+		for _, want := range []string{"l1       ", "cluster  3 hosts live, this one is in and owns ", "asked others for ", "handoffs under way: "} {
 			if !strings.Contains(page, want) {
 				t.Errorf("the page lacks %q:\n%s", want, page)
 			}

@@ -21,7 +21,7 @@ func writeOthers(w io.Writer, st *client.Stats) {
 	if !c.In {
 		state = "out"
 	}
-	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and holds %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Owned)), count(partitions))
+	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and owns %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Owned)), count(partitions))
 	fmt.Fprintf(w, "\tasked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others\n",
 		count(c.PeerReads), count(c.Joined), count(c.PeerErrors), count(c.Served))
 	i := &c.Invalidations

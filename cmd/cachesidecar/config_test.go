@@ -77,7 +77,7 @@ namespaces:
     stale_while_revalidate: 10s
     stale_if_error: 20s
     refresh_early: 2
-    hold: 3s
+    replica_lag: 3s
     lease_time: 4s
     limits: &l
       concurrency: 1
@@ -92,7 +92,7 @@ namespaces:
   database:
     origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1, store: s, delete: d}}
     limits: *l
-    known: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
+    existing_keys: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
     warm_on_start: {rate: 2.5, keys: 3, query: k, url: u, command: [c], timeout: 4s}
     write_through: true
   redis:
@@ -167,6 +167,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
 	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
 	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, stale_limit, quota`},
+	{"a setting of before", "namespaces:\n  a:\n    hold: 5m\n    known: {}\n", `line 3: "hold" is replica_lag now; line 4: "known" is existing_keys now`},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
 	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
 	{"no map", "hello", `line 1: give settings, such as l2_size: 1GiB, not "hello"`},
@@ -222,8 +223,8 @@ var badConfigs = []struct{ name, text, want string }{
 	{"jitter out of bounds", "namespaces: {a: {origin: {exec: {command: [true]}}, ttl_jitter: .nan}}", "namespace a: ttl_jitter NaN: give 0 to 0.5"},
 	{"two origins", "namespaces: {a: {origin: {http: {}, exec: {}}}}", "namespace a: origin: http and exec are given: give one of them"},
 	{"no origin", "namespaces: {a: {origin: {http: }}}", "namespace a: origin: nothing is given"},
-	{"no map of known", "namespaces: {a: {known: 7}}", `known: give settings, such as keys: 1000000, not "7"`},
-	{"known's setting", "namespaces: {a: {known: {key: 7}}}", `line 1: "key" is no setting of known; there are keys, false_positives`},
+	{"no map of known", "namespaces: {a: {existing_keys: 7}}", `existing_keys: give settings, such as keys: 1000000, not "7"`},
+	{"known's setting", "namespaces: {a: {existing_keys: {key: 7}}}", `line 1: "key" is no setting of existing_keys; there are keys, false_positives`},
 	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
 	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
 	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},

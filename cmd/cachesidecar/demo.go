@@ -96,7 +96,7 @@ func (s *story) not(ctx context.Context, err error) error {
 	}
 	logs, hint := s.logs(), ""
 	if strings.Contains(logs, "process did not run for ") {
-		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they held: try again when it is less busy."
+		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they owned: try again when it is less busy."
 	}
 	return fmt.Errorf("%w%s\n%s", err, hint, logs)
 }

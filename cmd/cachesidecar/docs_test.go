@@ -238,7 +238,7 @@ func TestConfigDocBounds(t *testing.T) {
 func TestConfigDocOriginBounds(t *testing.T) {
 	rows := configRows(t)
 	for _, tc := range []struct{ key, most, above, below, least string }{
-		{"hold", "10m", "10m1ms", "-1s", "0s"},
+		{"replica_lag", "10m", "10m1ms", "-1s", "0s"},
 		{"lease_time", "10m", "10m1ms", "99ms", "100ms"},
 		{"max_key", "1024B", "1025B", "-1B", "1B"},
 		{"negative_ttl", "8760h", "8761h", "-1s", "0s"},

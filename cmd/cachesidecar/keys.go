@@ -134,7 +134,7 @@ func (p *program) delCommand() *cli.Command {
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
 			&cli.BoolFlag{Name: "soft", Usage: "leave the values to those who take stale ones, for the namespace's stale_limit", DisableDefaultText: true},
-			&cli.StringFlag{Name: "hold", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's hold, which is the default"},
+			&cli.StringFlag{Name: "replica-lag", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's replica_lag, which is the default"},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
@@ -145,9 +145,9 @@ func (p *program) delCommand() *cli.Command {
 				return err
 			}
 			del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
-			if s := c.String("hold"); c.IsSet("hold") {
+			if s := c.String("replica-lag"); c.IsSet("replica-lag") {
 				if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
-					return usagef("--hold %q: give a time such as 500ms or 2s, or leave it out for the namespace's hold", s)
+					return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
 				}
 			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {

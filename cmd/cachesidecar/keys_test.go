@@ -116,7 +116,7 @@ func TestKeys(t *testing.T) {
 		{[]string{"get", "a"}, "", "1"},
 		{[]string{"del", "a", "none"}, "", ""},
 		{[]string{"flush"}, "", ""},
-		{[]string{"ring", "a"}, "", "partition 7175, owner host1, held by host1\n"},
+		{[]string{"ring", "a"}, "", "partition 7175, assigned to host1, owned by host1\n"},
 		{[]string{"health"}, "", "serving\n"},
 	} {
 		o := command(t, step.in, step.args...)

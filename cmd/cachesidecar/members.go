@@ -112,7 +112,7 @@ func (p *program) ringCommand() *cli.Command {
 					return p.json(place)
 				}
 				place = shown(place)
-				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
+				_, err = fmt.Fprintf(p.out, "partition %d, assigned to %s, owned by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
 				return err
 			})
 		},

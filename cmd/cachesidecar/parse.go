@@ -224,6 +224,9 @@ func isWhole(t reflect.Type) bool {
 	return t.PkgPath() == "" && (t.Kind() == reflect.Int || t.Kind() == reflect.Uint32)
 }
 
+// renamed are the settings that have another name than in an earlier version.
+var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
+
 // The parser's complaints about a document that is YAML but not ours.
 var (
 	unknownField = regexp.MustCompile(`(?s)^line (\d+): field (.*) not found in type (\S+)$`)
@@ -292,6 +295,9 @@ func explainYAML(err error, root *yaml.Node) error {
 		if m := unknownField.FindStringSubmatch(l); m != nil {
 			in := parts[m[3]]
 			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], in.whose, strings.Join(settings(in.typ), ", "))
+			if now, ok := renamed[m[2]]; ok {
+				l = fmt.Sprintf("line %s: %q is %s now", m[1], m[2], now)
+			}
 		} else if m := wrongType.FindStringSubmatch(l); m != nil {
 			line, _ := strconv.Atoi(m[1])
 			kind, got := yaml.ScalarNode, fmt.Sprintf("%q", m[3])

@@ -137,8 +137,8 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 		status     int
 		want       string
 	}{
-		{"write", "set k v", refusal(wire.Unavailable, "b, which holds the key, cannot be reached"), exitMiss,
-			"b, which holds the key, cannot be reached (nothing was done; \"cachesidecar members\" shows the hosts)"},
+		{"write", "set k v", refusal(wire.Unavailable, "b, which owns the key, cannot be reached"), exitMiss,
+			"b, which owns the key, cannot be reached (nothing was done; \"cachesidecar members\" shows the hosts)"},
 		{"read", "get k", answering(wire.Reply{Status: wire.Miss, Why: wire.Degraded}), exitMiss, "k: not found: the host that owns the key cannot be reached"},
 		{"fresh read", "get k --fresh", refusal(wire.Unavailable, "b did not answer"), exitMiss, "b did not answer (nothing was done;"},
 		{"write without an answer", "set k v", refusal(wire.Timeout, "b did not answer in time"), exitTimeout, "b did not answer in time"},

@@ -47,7 +47,7 @@ func TestTour(t *testing.T) {
 		{"get a", 1, "", "a: not found"},
 		{"del greeting none", 0, "", ""},
 		{"del greeting", 1, "", "greeting: not found"},
-		{"ring greeting", 0, `partition \d+, owner host1, held by host1\n`, ""},
+		{"ring greeting", 0, `partition \d+, assigned to host1, owned by host1\n`, ""},
 		{"members", 0, `NODE +ADDRESS +STATE +WEIGHT +PARTITIONS +EPOCH\nhost1 +- +in +256 +16,384 +[0-9a-f]+\n`, ""},
 		{"health", 0, "serving\n", ""},
 		{"stats", 0, `(?s)host1 .*other .*`, ""},

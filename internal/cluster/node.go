@@ -257,12 +257,12 @@ func (n *Node) carryOut() {
 			asOf := n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)
 			n.cfg.Tiers.Ended(a.Partitions, asOf)
 			n.counts.ended.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("holdings ended", "partitions", a.Partitions.Len(), "reason", a.Why)
+			n.cfg.Log.Debug("ownership ended", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
 		case ownership.Retired:
 			n.stop(a.Partitions)
 			n.counts.retired.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("holdings retired", "partitions", a.Partitions.Len(), "reason", a.Why)
+			n.cfg.Log.Debug("ownership retired", "partitions", a.Partitions.Len(), "reason", a.Why)
 			changed = true
 		case ownership.Begun:
 			n.cfg.Tiers.Begin(a, n.owner)
@@ -271,7 +271,7 @@ func (n *Node) carryOut() {
 				n.ownerships[p].Store(n.begun)
 			}
 			n.counts.begun.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("holdings begun", "partitions", a.Partitions.Len())
+			n.cfg.Log.Debug("ownership begun", "partitions", a.Partitions.Len())
 			changed = true
 		case ownership.Send:
 			n.send(a)

@@ -190,7 +190,7 @@ func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.Config.MaxValue))
 	}
 	if !ok {
-		return notStored("the token is none that the present holder of the key %.64q has issued: use the value, and ask again next time", q.Key)
+		return notStored("the token is none that the present owner of the key %.64q has issued: use the value, and ask again next time", q.Key)
 	}
 	key := ns.Key(q.Key)
 	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it

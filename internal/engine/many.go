@@ -248,7 +248,7 @@ func (c *Engine) forwardDelete(ctx context.Context, owner *cluster.Owner, q *wir
 	}
 	left := deadline - c.Clock.Read().Boot
 	if left <= 0 {
-		fail(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+		fail(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again", owner.Node))
 		return
 	}
 	if !c.reaches(owner) {
@@ -259,16 +259,16 @@ func (c *Engine) forwardDelete(ctx context.Context, owner *cluster.Owner, q *wir
 	defer a.Release()
 	switch err := c.Node.Do(ctx, owner.Process, left, out, &a); {
 	case errors.Is(err, rpc.ErrFull):
-		fail(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
+		fail(wire.Errorf(wire.Busy, "too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err))
 	case err != nil && peer.NotExecuted(err):
 		c.Counts.PeerErrors.Add(1)
-		fail(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
+		fail(wire.Errorf(wire.Unavailable, "%s, which owns the key, cannot be reached: %v", owner.Node, err))
 	case err != nil:
 		c.Counts.PeerErrors.Add(1)
 		for _, i := range list { // they may have been executed
 			c.unknown(kv.Key{Hash: c.Hash(q.Namespace, q.Keys[i])})
 		}
-		fail(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
+		fail(wire.Errorf(wire.Timeout, "%s, which owns the key, did not answer in time; the outcome is unknown", owner.Node))
 	case a.Status != wire.OK:
 		fail(&wire.Error{Status: a.Status, Message: string(a.Message)})
 	default:

@@ -36,7 +36,7 @@ import (
 // Moved says that this host does not answer for a key now.
 func Moved() wire.Reply { return wire.Reply{Status: wire.Moved, Message: movedMessage} }
 
-var movedMessage = []byte("this host does not hold the key's partition")
+var movedMessage = []byte("this host does not own the key's partition")
 
 // AnswerBefore is how long before a request's deadline the slow way gives up:
 // the answer must arrive before the app does.
@@ -156,7 +156,7 @@ func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *n
 	if src != nil {
 		b.Release()
 		if err := c.Handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !ReadOp(q.Op) {
-			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which held the key until now, cannot be asked for it: %v", src.From.Node, err)), true
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v", src.From.Node, err)), true
 		}
 	}
 	if src != nil || !waits { // else all that was on its way has come
@@ -211,7 +211,7 @@ func (c *Engine) replyNoOwner(q *wire.Request) wire.Reply {
 	if why := c.Node.Outcast(); why != "" {
 		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "this host is in no cluster: %s", why))
 	}
-	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no host holds the key's partition at this moment: try again"))
+	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no host owns the key's partition at this moment: try again"))
 }
 
 // reaches says whether it makes sense to pass a write on to an owner. One that
@@ -251,7 +251,7 @@ func (c *Engine) wait(ctx context.Context, changed <-chan struct{}, deadline tim
 func (c *Engine) write(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	left := deadline - c.Clock.Read().Boot
 	if left <= 0 {
-		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which holds the key: try again", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again", owner.Node))
 	}
 	if !c.reaches(owner) {
 		return wire.ErrorReply(unreached(owner))
@@ -264,13 +264,13 @@ func (c *Engine) write(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 	if err := c.Node.Do(ctx, owner.Process, left, &out, &a); err != nil {
 		c.Counts.PeerErrors.Add(1)
 		if errors.Is(err, rpc.ErrFull) {
-			return wire.ErrorReply(wire.Errorf(wire.Busy, "too many requests to %s, which holds the key, are under way: try again (%v)", owner.Node, err))
+			return wire.ErrorReply(wire.Errorf(wire.Busy, "too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err))
 		}
 		if peer.NotExecuted(err) {
-			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, cannot be reached: %v", owner.Node, err))
+			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which owns the key, cannot be reached: %v", owner.Node, err))
 		}
 		c.unknown(key)
-		return wire.ErrorReply(wire.Errorf(wire.Timeout, "%s, which holds the key, did not answer in time; the outcome is unknown", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Timeout, "%s, which owns the key, did not answer in time; the outcome is unknown", owner.Node))
 	}
 	r := owned(&a.Reply)
 	c.wrote(key, &r)
@@ -361,7 +361,7 @@ func (c *Engine) read(ctx context.Context, owner *cluster.Owner, q *wire.Request
 
 func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 	if q.Has(wire.Fresh) {
-		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which holds the key, did not answer in time", owner.Node))
+		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which owns the key, did not answer in time", owner.Node))
 	}
 	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 }

@@ -91,7 +91,7 @@ func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire
 	t, p := ns.WriteThrough, key.Hash.Partition()
 	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
 		t.Shed.Add(1)
-		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that hold their keys now, so none begins: try again", ns.Name, n)), true
+		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, so none begins: try again", ns.Name, n)), true
 	}
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)

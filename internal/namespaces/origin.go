@@ -79,7 +79,7 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error)
 	}
 	if n.Known != nil {
 		if o.known, err = lister(n.Known.List); err != nil {
-			return fmt.Errorf("known: %w", err)
+			return fmt.Errorf("existing_keys: %w", err)
 		}
 	}
 	if n.Warm != nil {

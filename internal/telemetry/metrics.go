@@ -48,7 +48,7 @@ var (
 	descMembers     = desc("members", "Hosts of the cluster as this one sees them, itself included, by state.", "state")
 	descOwned        = desc("partitions_held", "Partitions that this host answers for, of 16,384.")
 	descOwnerships    = desc("holdings_total", "Partitions that this host began, ended or ceased to answer for.", "event")
-	descPauses      = desc("pauses_total", "Times that the process did not run for so long, at once or in several gaps, that it gave up all that it held.")
+	descPauses      = desc("pauses_total", "Times that the process did not run for so long, at once or in several gaps, that it gave up all that it owned.")
 	descStopped     = desc("stopped_seconds_total", "Time in which the process did not run, in gaps above a sixteenth of max_staleness.")
 	descPolls       = desc("polls_total", "Polls of other hosts, by whether they were sent or failed.", "event")
 	descStrangers   = desc("peers_refused_total", "Greetings that were refused, by this host or by another.")
