@@ -17,9 +17,10 @@ func newTestBarriers(t testing.TB, slots int) *Barriers {
 	return h
 }
 
-// TestNeverForgetsAHold: against a map, in any order and with any collisions.
-// Where the map says held, the table must too; where the table says held alone,
-// it is for want of memory, and for no longer than the longest hold.
+// TestNeverForgetsABarrier compares the table with a map, in any order and with any
+// collisions. If the map has a barrier, the table must have it too. If only the table
+// has one, the reason is the lack of memory, and it lasts no longer than the longest
+// barrier.
 func TestNeverForgetsABarrier(t *testing.T) {
 	type hold struct {
 		until   time.Duration
@@ -74,7 +75,7 @@ func TestNeverForgetsABarrier(t *testing.T) {
 	}
 }
 
-// TestWriteBesideDeletion: nobody knows which of the two came first until the
+// TestWriteBesideDeletion: the order of a write and a deletion is unknown until the
 // deletion has its version.
 func TestWriteBesideDeletion(t *testing.T) {
 	h := newTestBarriers(t, 1)
@@ -105,8 +106,8 @@ func TestWriteBesideDeletion(t *testing.T) {
 	}
 }
 
-// TestPushedOut: the hold of a key whose slot another one has taken stays, for
-// all keys of the slot but that one.
+// TestPushedOut: if another key takes a slot, the barrier of the old key stays, for
+// all keys of the slot but the new one.
 func TestPushedOut(t *testing.T) {
 	h := newTestBarriers(t, 1)
 	h.Raise(1, 100)

@@ -14,60 +14,59 @@ import (
 
 // Namespace is the settings of one namespace.
 type Namespace struct {
-	// DefaultTTL is for writes and loads that bring none; zero is no expiry.
+	// DefaultTTL is for writes and loads without a TTL of their own. Zero is no expiry.
 	// Default 1 h.
 	DefaultTTL *time.Duration `yaml:"default_ttl"`
-	// MaxStaleness is how far behind a copy of this namespace may be: at least
-	// 200 ms, at most the sidecar's, which is the default. It must be the same on
-	// all hosts.
+	// MaxStaleness bounds how long after a change an outdated value of this namespace
+	// may be read: 200 ms up to the sidecar's own bound, which is the default. It must
+	// be the same on all hosts.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// StaleLimit is how long a soft deletion leaves the old value for those who
-	// take a stale one, and the most that StaleWhileRevalidate and StaleIfError
-	// may be. Zero makes soft deletions hard ones. Default 1 min.
+	// StaleLimit is how long a soft deletion keeps the old value for readers that accept
+	// a stale one. It also bounds StaleWhileRevalidate and StaleIfError. Zero makes soft
+	// deletions hard ones. Default 1 min.
 	StaleLimit *time.Duration `yaml:"stale_limit"`
-	// Quota bounds the namespace's bytes on this host, headers included; its
-	// oldest keys make room for new ones. Default: none.
+	// Quota bounds the bytes of the namespace on this host, headers included. A new key
+	// evicts the oldest ones. Default: none.
 	Quota Size `yaml:"quota"`
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
 	Origin loader.OriginConfig `yaml:"-"`
 
-	// KeyPattern is a regular expression (RE2) that a whole key must match to be
-	// asked of the origin. Default: any key.
+	// KeyPattern is a regular expression (RE2) that a whole key must match to be loaded
+	// from the origin. Default: any key.
 	KeyPattern string `yaml:"key_pattern"`
-	// MaxKey is the length in bytes beyond which the origin is not asked for a
-	// key. Default and most: 1,024.
+	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default
+	// and maximum: 1,024.
 	MaxKey Size `yaml:"max_key"`
-	// NegativeTTL is how long "the origin has none" is kept; zero: not at all.
-	// Default 5 s.
+	// NegativeTTL is how long an answer "no such key" of the origin is kept. Zero keeps
+	// none. Default 5 s.
 	NegativeTTL *time.Duration `yaml:"negative_ttl"`
-	// TTLJitter is the share by which the TTL of what is loaded varies either way,
-	// 0 to 0.5. Default 0.1.
+	// TTLJitter is the share by which the TTL of loaded values varies either way, 0 to
+	// 0.5. Default 0.1.
 	TTLJitter *float64 `yaml:"ttl_jitter"`
-	// StaleWhileRevalidate is how long after its end a value is still given to
-	// who takes a stale one, while one load refreshes it. Zero, the default: never.
+	// StaleWhileRevalidate is how long after its end a value is still given to readers
+	// that accept a stale one, while one load refreshes it. Zero, the default: never.
 	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
-	// StaleIfError is how long after its end a value is still given to who takes
-	// a stale one where the origin fails. Zero, the default: never.
+	// StaleIfError is how long after its end a value is still given to readers that
+	// accept a stale one, if the origin fails. Zero, the default: never.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
-	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10: above 1
-	// what is read often is refreshed earlier before its end, 0 is never. Default 1.
+	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10. Above 1, values
+	// that are read often are refreshed earlier before their end; 0 is never. Default 1.
 	RefreshEarly *float64 `yaml:"refresh_early"`
-	// ReplicaLag is how far the origin's replicas may lag: for so long after an
-	// invalidation, what is loaded is not kept. Zero, the default: it is kept; at most
-	// 10 min.
+	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
+	// within this time after a deletion is returned and not kept. Zero, the default, is
+	// no lag; at most 10 min.
 	ReplicaLag time.Duration `yaml:"replica_lag"`
-	// LeaseTime is how long an app that loads a value itself may take to bring
-	// it. Default 10 s.
+	// LeaseTime is how long an app that loads a value itself may take. Default 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
-	// Known is a filter of the keys that the origin has: it is asked for no other.
-	// Default: none.
+	// Known is a filter of the keys that the origin has. No other key is loaded. Default:
+	// none.
 	Known *Known `yaml:"existing_keys"`
-	// WarmOnStart has keys of a list loaded at the start. Default: none.
+	// WarmOnStart loads the keys of a list at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
-	// WriteThrough has what apps set and delete written to the origin first. It
-	// must be the same on all hosts.
+	// WriteThrough writes changes by apps to the origin first. It must be the same on all
+	// hosts.
 	WriteThrough bool `yaml:"write_through"`
 	// Limits spare the origin.
 	Limits Limits `yaml:"limits"`

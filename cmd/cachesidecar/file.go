@@ -14,13 +14,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// fileConfig is what a configuration file may say: the sidecar's own settings,
-// and the log's.
+// fileConfig is the content of a configuration file: the settings of the sidecar and of
+// the log.
 type fileConfig struct {
 	sidecar.Config `yaml:",inline"`
 	LogFormat      string                   `yaml:"log_format"`
 	LogLevel       string                   `yaml:"log_level"`
-	InFile         map[string]fileNamespace `yaml:"namespaces"` // Config.Namespaces is made of it
+	InFile         map[string]fileNamespace `yaml:"namespaces"` // becomes Config.Namespaces
 }
 
 // fileNamespace is the settings of a namespace.
@@ -29,7 +29,7 @@ type fileNamespace struct {
 	Origin            *fileOrigin `yaml:"origin"`
 }
 
-// fileOrigin is an origin: exactly one of these.
+// fileOrigin is an origin. Exactly one field is set.
 type fileOrigin struct {
 	HTTP      *httporigin.Config  `yaml:"http"`
 	Postgres  *postgres.Config    `yaml:"postgres"`
@@ -38,7 +38,7 @@ type fileOrigin struct {
 	Exec      *execorigin.Config  `yaml:"exec"`
 }
 
-// complete makes the namespaces of what the file says.
+// complete makes Config.Namespaces from the namespaces in the file.
 func (c *fileConfig) complete() error {
 	for name, ns := range c.InFile {
 		origin, err := ns.Origin.one()
@@ -55,7 +55,7 @@ func (c *fileConfig) complete() error {
 	return nil
 }
 
-// one returns the kind of origin that is given, or nil.
+// one returns the origin that is set, or nil if o is nil.
 func (o *fileOrigin) one() (given loader.OriginConfig, err error) {
 	if o == nil {
 		return nil, nil

@@ -15,10 +15,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// maxInput bounds what set reads from stdin, in bytes: the highest max_value.
+// maxInput limits what set reads from stdin, in bytes. It is the highest max_value.
 const maxInput = 1 << 30
 
-// ttlFlags are those of the writes.
+// Flags of the commands that write.
 var (
 	ttlFlag = &cli.StringFlag{Name: "ttl", Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)"}
 	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value", Value: "owner"}
@@ -106,7 +106,7 @@ func (p *program) set(c *cli.Context) error {
 	})
 }
 
-// ofKey names the key that has no value.
+// ofKey adds the key to ErrNotFound.
 func ofKey(key string, err error) error {
 	if errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("%s: %w", key, err)
@@ -114,7 +114,7 @@ func ofKey(key string, err error) error {
 	return err
 }
 
-// readValue reads stdin to its end, up to so many bytes.
+// readValue reads stdin to its end, at most most bytes.
 func (p *program) readValue(ctx context.Context, most int) ([]byte, error) {
 	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, int64(most)+1)) })
 	switch {

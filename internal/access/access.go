@@ -1,13 +1,13 @@
-// Package access decides what the app at the other end of a connection may do: in a
-// namespace, and with the sidecar as a whole.
+// Package access decides what the app at the other end of a connection may do, in a
+// namespace and with the sidecar as a whole.
 //
 // Input is the configured rules, the user and groups of the app's process, and the token
-// that it shows; output is the answer to one request: nil, or UNAUTHORIZED with the
+// that the app shows. Output is the answer to one request: nil, or UNAUTHORIZED with the
 // remedy. A decision takes no lock and allocates nothing.
 //
-// The package resolves the names of users and groups, and reads the files of tokens,
-// when the rules are made. It starts no goroutine. It does not decide about requests of
-// other sidecars: the sidecar that took such a request from an app has decided.
+// New resolves the names of users and groups and reads the files of tokens. The package
+// starts no goroutine. It does not decide about requests of other sidecars: the sidecar
+// that took such a request from an app has decided.
 package access
 
 import (
@@ -30,15 +30,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Config is the rules as they are written.
+// Config is the rules as they are configured.
 type Config struct {
-	AdminGroup string            // whose members administer the sidecar; "" is none
+	AdminGroup string            // its members administer the sidecar; "" is none
 	Namespaces map[string]Grants // by name, or Others
 	Tokens     map[string]string // their files, by name
 	Reserved   string            // the name of a namespace that has no rules
 }
 
-// Grants is who may do what in a namespace: lists of principals.
+// Grants lists the principals that may read, write or administer a namespace.
 type Grants struct{ Read, Write, Admin []string }
 
 // Others is the name in Config.Namespaces of all namespaces without a line of their own.
@@ -69,23 +69,24 @@ var rightNames = [Rights]string{"nothing", "read", "write", "admin"}
 
 func (r Right) String() string { return rightNames[r] }
 
-// Rules are the rules as they are applied. They do not change, so that sessions read
-// them without a lock.
+// Rules are the rules as they are applied. They do not change, so sessions read them
+// without a lock.
 //
-// A namespace that the configuration names has a line of its own. All others have line
-// 0: their rights are those of "*", or anyone may read and write.
+// A namespace that the configuration names has a line of its own. All other namespaces
+// have line 0. If the configuration has "*", its principals have the rights of line 0;
+// otherwise anyone may read and write there.
 type Rules struct {
 	lines  map[string]uint16
 	ruled  bool    // the configuration has "*"
 	anyone []Right // by line
-	all    []Right // by line: admin of each
+	all    []Right // by line: the right Admin for each
 	users  map[int][]grant
 	groups map[int][]grant
 	tokens []token
 	own    int // this process's user
 	admins int // the group of administrators; -1 is none
 
-	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: tokens
+	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: unknown tokens
 }
 
 // grant is a right in the namespaces of a line.
@@ -146,7 +147,7 @@ func New(c Config) (*Rules, error) {
 	return a, nil
 }
 
-// ReadToken returns the token that a file holds.
+// ReadToken returns the token in a file. setting names the file's setting in errors.
 func ReadToken(setting, path string) (string, error) {
 	s, err := settings.SecretFile(setting, path)
 	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
@@ -156,14 +157,14 @@ func ReadToken(setting, path string) (string, error) {
 	return s, err
 }
 
-// readTokens reads the secrets.
+// readTokens reads the tokens from their files.
 func (a *Rules) readTokens(list map[string]string) error {
 	if len(list) > maxTokenNames {
 		return fmt.Errorf("tokens: there are %d: give at most %d", len(list), maxTokenNames)
 	}
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		if !kv.ValidNamespace(name) {
-			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen) // it may be a secret
+			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen) // the name may be a secret, so the error leaves it out
 		}
 		setting := "tokens: " + name + ": file"
 		if list[name] == "" {
@@ -184,7 +185,7 @@ func (a *Rules) readTokens(list map[string]string) error {
 	return nil
 }
 
-// readLine reads who may what in one namespace, or in the others.
+// readLine reads the rules of one namespace, or of Others.
 func (a *Rules) readLine(name string, g Grants) error {
 	if g.Read == nil && g.Write == nil && g.Admin == nil {
 		return fmt.Errorf("access: %s: say who may read, write or admin it; [] is nobody", name)
@@ -252,7 +253,7 @@ func parsePrincipal(s string) (kind, name string, err error) {
 	return kind, name, nil
 }
 
-// idOf reads the number of a user or a group. The highest number is none of them.
+// idOf reads the number of a user or a group. The highest number is not valid.
 func idOf(s string) (int, bool) {
 	n, err := strconv.ParseUint(s, 10, 32)
 	if err != nil || n == math.MaxUint32 || strconv.FormatUint(n, 10) != s {
@@ -286,17 +287,17 @@ func groupID(name string) (int, error) {
 // Line returns a namespace's line in the rules.
 func (a *Rules) Line(name []byte) int { return int(a.lines[string(name)]) }
 
-// Refused returns how many requests were refused for want of a right; of Nothing, how
-// many tokens that are not known.
+// Refused returns how many requests were refused because a right was missing; of Nothing,
+// how many tokens were unknown.
 func (a *Rules) Refused(r Right) int64 { return a.refusals[r].Load() }
 
 // entitled is what a connection may do.
 type entitled struct {
-	in    []Right // by line of access; shared by connections, never changed
+	in    []Right // by line of the rules; shared by connections, never changed
 	admin bool    // of the sidecar as a whole
 }
 
-// of says what a process may do that has shown no token.
+// of returns what a process may do that has shown no token.
 func (a *Rules) of(p unixsock.Peer) entitled {
 	if p.UID == 0 || p.UID == a.own || a.admins >= 0 && (p.GID == a.admins || slices.Contains(p.Groups, a.admins)) {
 		return entitled{a.all, true}
@@ -312,7 +313,7 @@ func (a *Rules) of(p unixsock.Peer) entitled {
 	return e
 }
 
-// add adds rights.
+// add adds rights. It copies e.in first if e.in is shared.
 func (e *entitled) add(a *Rules, list []grant) {
 	for _, g := range list {
 		if e.in[g.line] >= g.right {
@@ -325,8 +326,8 @@ func (e *entitled) add(a *Rules, list []grant) {
 	}
 }
 
-// find returns the token that a connection shows. It compares all of them, whatever it
-// finds, by their digests: how long it takes tells nothing of a secret.
+// find returns the token that a connection shows. It always compares all tokens, and
+// compares digests, so that its duration tells nothing about a secret.
 func (a *Rules) find(shown string) (*token, error) {
 	digest := sha256.Sum256([]byte(shown))
 	found := -1

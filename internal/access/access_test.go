@@ -22,7 +22,7 @@ func tokenFile(t testing.TB, name, secret string) string {
 
 const webSecret, reportSecret = "0123456789abcdef-web", "0123456789abcdef-report"
 
-// Each principal of the rules has its rights in its namespaces, and none in others.
+// TestEntitled: each principal has its rights in its namespaces, and none in others.
 func TestEntitled(t *testing.T) {
 	own := os.Geteuid()
 	a, err := New(Config{
@@ -83,7 +83,8 @@ func TestEntitled(t *testing.T) {
 	}
 }
 
-// Without rules who may open the socket may read and write.
+// TestEntitledByDefault: without rules, every app that can open the socket may read and
+// write.
 func TestEntitledByDefault(t *testing.T) {
 	a, err := New(Config{})
 	if err != nil {
@@ -101,7 +102,7 @@ func TestEntitledByDefault(t *testing.T) {
 	}
 }
 
-// FuzzPrincipal: an entry of the rules is read in one way, or refused with a word.
+// FuzzPrincipal: an entry of the rules is read in one way, or refused with a short error.
 func FuzzPrincipal(f *testing.F) {
 	for _, s := range []string{"anyone", "user:web", "group:1", "token:a", "1000", "4294967295", "01", "user::", "user:\x00", ""} {
 		f.Add(s)
@@ -125,7 +126,8 @@ func FuzzPrincipal(f *testing.F) {
 	})
 }
 
-// Every op of apps has its line in the table; an op that has none is refused.
+// TestDemandsOfAllOps: every operation of apps has a line in demands; an operation
+// without a line is refused.
 func TestDemandsOfAllOps(t *testing.T) {
 	for op := range wire.OpCount {
 		if want := op.Known() && !op.Peer(); (demands[op].need != closed) != want {

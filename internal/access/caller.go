@@ -8,28 +8,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// need is what a caller must be entitled to for an op.
+// need is what a caller must be entitled to for an operation.
 type need uint8
 
 const (
-	closed    need = iota // an op that has no line below is refused to all
-	open                  // all who may open the socket
+	closed    need = iota // an operation without a line in demands is refused to all callers
+	open                  // all callers that can open the socket
 	toRead                // in the request's namespace
-	toWrite               // in it
-	toFlush               // in it: admin where the configuration rules it, else write
-	toReadAny             // in some namespace
+	toWrite               // in the request's namespace
+	toFlush               // in the request's namespace: Admin if the configuration rules it, else Write
+	toReadAny             // in at least one namespace
 	toRule                // the sidecar as a whole
 )
 
-// demand is what an op needs.
+// demand is what an operation needs.
 type demand struct {
 	need need
-	with wire.Options // with one of these options
-	more need         // it needs this instead
+	with wire.Options // a request with one of these options
+	more need         // needs this instead
 }
 
-// demands are those of the ops of apps. Requests of other sidecars have none: the
-// sidecar that took the request from an app has decided.
+// demands has the demands of the operations of apps. Requests of other sidecars have
+// none: the sidecar that took the request from an app has decided.
 var demands = [wire.OpCount]demand{
 	wire.OpHello:   {need: open},
 	wire.OpPing:    {need: open},
@@ -50,21 +50,22 @@ var demands = [wire.OpCount]demand{
 	wire.OpForget:  {need: toRule},
 }
 
-// Caller is the app at the other end of a connection, and what it may do.
+// Caller is the app at the other end of a connection, and what it may do. It must not be
+// used concurrently.
 type Caller struct {
 	Peer  unixsock.Peer
-	Ended error // why the connection is to end
+	Ended error // why the connection must end; nil: it goes on
 
 	rules    *Rules
-	token    string // the name of the one that it has shown
+	token    string // the name of the token that it has shown
 	entitled entitled
 }
 
-// Caller returns what a process may do that has shown no token.
+// Caller returns a process that has shown no token.
 func (a *Rules) Caller(p unixsock.Peer) Caller { return Caller{Peer: p, rules: a, entitled: a.of(p)} }
 
-// Refusal returns why a request is refused, and the right that is missing. It returns
-// nil if the request may be served. The request's namespace has the line.
+// Refusal returns why a request is refused, and the right that is missing. It returns nil
+// if the request may be served. line is that of the request's namespace.
 func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 	d := &demands[q.Op]
 	need := d.need
@@ -98,8 +99,8 @@ func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 	return c.unauthorized(q, Admin, -1)
 }
 
-// unauthorized is the answer to a request that needs a right in the namespaces of a
-// line, or with line -1 in the sidecar as a whole.
+// unauthorized returns the answer to a request that needs the right r in the namespaces
+// of a line, or in the sidecar as a whole if line is -1.
 func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, Right) {
 	c.rules.refusals[r].Add(1)
 	who := fmt.Sprintf("uid %d", c.Peer.UID)
@@ -120,7 +121,7 @@ func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, 
 		who, q.Op, q.Namespace, r, c.Peer.UID, at, r), r
 }
 
-// wholeOf is what an op of administrators concerns.
+// wholeOf names what an operation of administrators concerns.
 func wholeOf(q *wire.Request) string {
 	switch q.Op {
 	case wire.OpFlush:
@@ -131,8 +132,8 @@ func wholeOf(q *wire.Request) string {
 	return "the cluster"
 }
 
-// Show notes the token of a HELLO; "" is none, and takes back the one before. One that
-// is not known ends the connection, after its answer.
+// Show notes the token of a HELLO; "" is none, and takes back the token before. A token
+// that is unknown ends the connection, after the answer.
 func (c *Caller) Show(secret string) *wire.Error {
 	a := c.rules
 	c.token, c.entitled = "", a.of(c.Peer)
@@ -151,8 +152,8 @@ func (c *Caller) Show(secret string) *wire.Error {
 	return nil
 }
 
-// MayRead returns a function that says whether the caller, with its present token, may
-// read in a namespace.
+// MayRead returns a function that reports whether the caller, with its present token, may
+// read in a namespace. The function may be called concurrently.
 func (c *Caller) MayRead() func(namespace string) bool {
 	e, a := c.entitled, c.rules
 	return func(namespace string) bool { return e.in[a.lines[namespace]] >= Read }

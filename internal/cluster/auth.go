@@ -4,18 +4,18 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// AUTH, of policy consistent: whoever holds partitions has a majority of the
-// voters acknowledge them, on the connection for polls.
+// AUTH, under policy consistent: each owner has a majority of the voters acknowledge
+// the partitions that it owns. AUTH uses the connection for polls.
 
-// sendAuth asks a voter. One that is slow to answer is not asked more than
-// maxAuths times at once: the machine asks again. The lock is held.
+// sendAuth asks a voter. A slow voter has at most maxAuths requests in flight; further
+// ones are dropped, because the machine asks again. n.mu is held.
 func (n *Node) sendAuth(s ownership.SendAuth) {
 	m := n.members[s.To.Node]
 	if n.running == nil || m == nil || m.id != s.To {

@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Messages between the machine's words and those on the wire.
+// Conversions between the machine's types and those of the wire.
 
 func toProcess(p kv.Process) wire.Process {
 	return wire.Process{Node: string(p.Node), Epoch: uint64(p.Epoch)}
@@ -38,21 +38,22 @@ func fromProcesses(list []wire.Process) []kv.Process {
 	return out
 }
 
-// ToBallot and FromBallot are for those who speak of a ballot in calls of
-// their own.
+// ToBallot converts a ballot to its wire form. It is exported for packages that send
+// ballots in calls of their own.
 func ToBallot(b *ownership.Ballot) wire.Ballot {
 	return wire.Ballot{Clock: uint64(b.Clock), From: toProcess(b.Process)}
 }
 
-// FromBallot is the other way.
+// FromBallot is the inverse of ToBallot.
 func FromBallot(b wire.Ballot) *ownership.Ballot {
 	return &ownership.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
 }
 
-// A set is on the wire as a byte that says how, and the shorter of two: its bits,
-// little-endian, without the zeros at its end; or of each partition in it how
-// many that are not lie before it since the last that is, as varints. Among many
-// nodes each has few, and polls tell of the sets of all.
+// A set of partitions on the wire begins with a byte that names the encoding. The
+// shorter of two is used. setBits: the bits, little-endian, without the zeros at the
+// end. setGaps: for each partition in the set, the number of absent partitions since
+// the last present one, as a varint. In a cluster of many nodes each node has few
+// partitions, and polls carry the sets of all.
 const (
 	setBits = 0
 	setGaps = 1
@@ -62,7 +63,7 @@ func toSet(s kv.PartitionSet) []byte {
 	return toList(slices.AppendSeq(make([]uint16, 0, s.Len()), s.All()))
 }
 
-// toList is toSet of partitions in ascending order.
+// toList is toSet for a list of partitions in ascending order.
 func toList(list []uint16) []byte {
 	if len(list) == 0 {
 		return []byte{setGaps}
@@ -96,7 +97,7 @@ func fromSet(b []byte) kv.PartitionSet {
 	return s
 }
 
-// fromList appends what a set has, and drops what lies beyond the last
+// fromList appends the partitions of a set to dst, and drops those beyond the last
 // partition.
 func fromList(dst []uint16, b []byte) []uint16 {
 	if len(b) == 0 {
@@ -164,7 +165,7 @@ func toOwnerships(list []ownership.Ownership) []wire.Promise {
 	return out
 }
 
-// fromOwnerships takes no more of them than there are partitions.
+// fromOwnerships takes at most as many ownerships as there are partitions.
 func fromOwnerships(list []wire.Promise) []ownership.Ownership {
 	list = list[:min(len(list), kv.Partitions)]
 	out := make([]ownership.Ownership, len(list))

@@ -3,15 +3,15 @@ package cluster
 import (
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// handler makes what serves another process, by the connection's purpose.
+// handler returns the handler for another process, by the connection's purpose.
 func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
 	n.met(from)
 	switch purpose {
@@ -23,18 +23,18 @@ func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
 	return &polls{n: n, from: from}
 }
 
-// polls serves what leases and holdings depend on.
+// polls serves the requests that leases and ownership depend on.
 type polls struct {
 	n    *Node
 	from kv.Process
 
-	// Places in this process's log, under the lock of the news.
+	// Places in this process's log, guarded by n.news.mu.
 	sent    uint64 // up to which it has been answered
-	applied uint64 // up to which it has applied, as it last said
+	applied uint64 // up to which it has applied, by its last word
 	urged   uint64 // up to which it was asked to say so
 }
 
-// Batch looks for a pause before anything is answered.
+// Batch checks for a pause before anything is answered.
 func (s *polls) Batch() { s.n.CheckPause(s.n.cfg.Clock.Read().Boot) }
 
 func (s *polls) Served() {}
@@ -99,7 +99,7 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 			s.n.left(s.from)
 			return wire.Reply{}
 		}
-	case wire.OpPing: // the last one of a connection that is replaced
+	case wire.OpPing: // the last call of a connection that is replaced
 		return wire.Reply{}
 	default:
 		err = wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op)
@@ -107,7 +107,7 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 	return failure(err)
 }
 
-// tooFarAhead answers what names a version that cannot be: see peer.Identity.
+// tooFarAhead is the answer to a message with an impossible version; see peer.Identity.
 var tooFarAhead = wire.Errorf(wire.Unauthorized, "a version in the message is further ahead than max_clock_skew allows: set the wall clock of its host right and start it anew")
 
 func failure(e *wire.Error) wire.Reply {
@@ -165,7 +165,7 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	var a ownership.Answer
 	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
 		a = m.Asked(now, s.from, ownership.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
-		n.carryOut() // the ending first
+		n.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
 			n.cfg.Tiers.Offer(s.from, ballot, a.Released)
 		}

@@ -11,39 +11,41 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
-// LookEvery is how often the files are looked at. A change counts once two looks
-// in a row have seen the same, so that nobody takes half a file.
+// LookEvery is the interval at which the files are checked. A change is taken after two
+// checks in a row have seen the same content, so that a half-written file is never
+// taken.
 const LookEvery = 2 * time.Second
 
-// Files hold as many certificates as other hosts take.
+// Compile-time check of a limit: certificate files may have as many certificates as
+// other hosts accept.
 var _ [MaxChain]struct{} = [peer.MaxChain]struct{}{}
 
-// Watch are what this process shows other hosts and accepts of them, as its files
-// say it.
+// Watch keeps the credentials of this process current with its files. Set Renew before
+// Run or Reload. Its methods are safe for concurrent use after Open.
 type Watch struct {
 	WatchConfig
-	Renew func() // takes what has changed
+	Renew func() // called after each change that is taken
 
 	set  atomic.Pointer[Set]              // nil without files
-	peer atomic.Pointer[peer.Credentials] // the same
+	peer atomic.Pointer[peer.Credentials] // the same, for package peer
 
-	taken, refused atomic.Int64 // changes of the files
+	taken, refused atomic.Int64 // changes of the files, counted
 
-	mu   sync.Mutex // one look at a time
-	last [32]byte   // what the last look saw
-	had  [32]byte   // what was last taken
-	told [32]byte   // what was last refused since
+	mu   sync.Mutex // one check at a time
+	last [32]byte   // the content that the last check saw
+	had  [32]byte   // the content that was taken last
+	told [32]byte   // the content that was refused last, since then
 }
 
-// WatchConfig is where the files are, and whose they are.
+// WatchConfig has the paths of the files and the node that they are for.
 type WatchConfig struct {
-	Paths Paths // without a cluster key there is nothing to watch
+	Paths Paths // without ClusterKey nothing is watched
 	Node  string
 	Now   func() time.Time
 	Log   *slog.Logger
 }
 
-// Open reads the files for the first time.
+// Open reads the files for the first time. Call it before any other method.
 func (k *Watch) Open(cfg WatchConfig) error {
 	k.WatchConfig = cfg
 	if cfg.Paths.ClusterKey == "" {
@@ -64,10 +66,11 @@ func (k *Watch) store(set *Set) {
 	k.peer.Store(&peer.Credentials{Certificate: set.Certificate, Roots: set.Roots, Trusted: set.Trusted, Names: set.Names})
 }
 
-// Gossip are the keys of gossip, the one in use first.
+// Gossip returns the keys of gossip; the first is in use. It must not be called without
+// a cluster key.
 func (k *Watch) Gossip() [][]byte { return k.set.Load().Gossip }
 
-// Seed is that of the hash.
+// Seed returns the seed of the hash; zero without files.
 func (k *Watch) Seed() uint64 {
 	if set := k.set.Load(); set != nil {
 		return set.Seed
@@ -75,7 +78,7 @@ func (k *Watch) Seed() uint64 {
 	return 0
 }
 
-// Run looks at the files until ctx ends.
+// Run checks the files every LookEvery until ctx ends.
 func (k *Watch) Run(ctx context.Context) {
 	t := time.NewTicker(LookEvery)
 	defer t.Stop()
@@ -91,9 +94,9 @@ func (k *Watch) Run(ctx context.Context) {
 	}
 }
 
-// look takes a change that the look before has seen too. What is refused is tried
-// again, since a certificate may be good later; an error is told once for each
-// content.
+// look takes a change that the previous check has seen too. A refused content is tried
+// again, because a certificate may become valid later. Its error is returned once for
+// each content.
 func (k *Watch) look() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -115,7 +118,7 @@ func (k *Watch) look() error {
 	return nil
 }
 
-// Reload takes the files as they are now.
+// Reload takes the files as they are now, without the wait for a second check.
 func (k *Watch) Reload() error {
 	if k.Paths.ClusterKey == "" {
 		return nil
@@ -126,7 +129,7 @@ func (k *Watch) Reload() error {
 	return k.take(content, content.Digest())
 }
 
-// take makes the files' content what counts, or changes nothing. The lock is held.
+// take applies the content, or changes nothing and returns an error. k.mu is held.
 func (k *Watch) take(content *Content, digest [32]byte) error {
 	set, err := content.Set(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
@@ -147,11 +150,11 @@ func (k *Watch) take(content *Content, digest [32]byte) error {
 	return nil
 }
 
-// Changes counts those of the files that were taken, and refused.
+// Changes returns how many changes of the files were taken, and how many were refused.
 func (k *Watch) Changes() (taken, refused int64) { return k.taken.Load(), k.refused.Load() }
 
-// Present is what the files had when they were last taken; nil without files.
+// Present returns the credentials that were taken last; nil without files.
 func (k *Watch) Present() *Set { return k.set.Load() }
 
-// Credentials are the same for connections between hosts.
+// Credentials returns the same for connections between hosts; nil without files.
 func (k *Watch) Credentials() *peer.Credentials { return k.peer.Load() }

@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 )
 
-// watched is keys whose file is watched, in virtual time.
+// watched is a Watch of one key file, in virtual time.
 type watched struct {
 	Watch
 	t       *testing.T
@@ -27,7 +27,7 @@ type watched struct {
 	renewed atomic.Int64
 }
 
-// lockedBuffer is one that a log writes while a test looks.
+// lockedBuffer is a buffer that a log can write while a test reads it.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	out bytes.Buffer
@@ -51,7 +51,8 @@ func (b *lockedBuffer) Reset() {
 	b.out.Reset()
 }
 
-// inWatch begins with a file of one key; what prepares comes before the watch.
+// inWatch runs f with a Watch whose file has one key. The prepare functions run before
+// Watch.Run begins.
 func inWatch(t *testing.T, f func(*watched), prepare ...func(*watched)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -75,7 +76,7 @@ func inWatch(t *testing.T, f func(*watched), prepare ...func(*watched)) {
 	})
 }
 
-// after waits for some looks, and checks what is held then.
+// after waits for a number of checks, then compares the number of keys and the counts.
 func (w *watched) after(looks int, keys, renewed, taken, refused int) {
 	w.t.Helper()
 	time.Sleep(time.Duration(looks) * LookEvery)
@@ -85,8 +86,8 @@ func (w *watched) after(looks int, keys, renewed, taken, refused int) {
 	}
 }
 
-// TestKeysWatch: a change counts when two looks have seen the same; what is wrong
-// changes nothing, and is told once.
+// TestKeysWatch checks that a change is taken after two checks have seen the same
+// content. A wrong content changes nothing and is logged once.
 func TestKeysWatch(t *testing.T) {
 	inWatch(t, func(w *watched) {
 		first := w.peer.Load()
@@ -98,7 +99,7 @@ func TestKeysWatch(t *testing.T) {
 		if w.peer.Load() == first || len(w.Gossip()) != 2 {
 			t.Error("what others are shown is not replaced")
 		}
-		// A file that is written while it is looked at.
+		// The file changes between any two checks.
 		for i := range 10 {
 			peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "12")+strings.Repeat("#", i))
 			w.after(1, 2, 1, 1, 0)
@@ -136,8 +137,8 @@ func TestKeysWatch(t *testing.T) {
 	})
 }
 
-// TestKeysLink: a link that is put elsewhere is a change, as an orchestrator makes
-// them.
+// TestKeysLink checks that a symbolic link with a new target counts as a change.
+// Orchestrators change files that way.
 func TestKeysLink(t *testing.T) {
 	inWatch(t, func(w *watched) {
 		for i, digits := range []string{"12", "21", "2"} {
@@ -154,7 +155,7 @@ func TestKeysLink(t *testing.T) {
 	})
 }
 
-// TestKeysReload: what is asked for is done at once.
+// TestKeysReload checks that Reload acts at once.
 func TestKeysReload(t *testing.T) {
 	inWatch(t, func(w *watched) {
 		peertest.Replace(t, w.path, peertest.KeyText(peertest.Seed, "12"))
@@ -167,12 +168,13 @@ func TestKeysReload(t *testing.T) {
 			t.Errorf("an empty file: %v", err)
 		}
 		w.after(0, 2, 1, 1, 1)
-		w.after(5, 2, 1, 1, 1) // the watch has nothing to add
+		w.after(5, 2, 1, 1, 1) // the watch does not count it again
 	})
 }
 
-// A certificate that is not good yet is taken once it is: the clock of the host that
-// made it may be ahead of this one's. Until then it is refused once.
+// TestCertificateNotGoodYet checks that a certificate is taken once it becomes valid,
+// and is refused once before that. The clock of the host that made it may be ahead of
+// this host's clock.
 func TestCertificateNotGoodYet(t *testing.T) {
 	inWatch(t, func(w *watched) {
 		w.after(10, 1, 0, 0, 1)

@@ -6,27 +6,27 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A write with ack=all is answered once no host can serve what was before it:
-// every process that may have a lease on the holder has applied the holder's log
-// up to the write, or its lease has lapsed.
+// A write with ack=all is answered once no host can serve an older value: every process
+// that may have a lease on the key's owner has applied the owner's log up to the write,
+// or its lease has lapsed.
 //
-// It goes in two steps. The write is done like any other; from then on whatever is
-// behind it on its connection goes on, and sees it. Then its holder is asked to wait
-// (APPLIED), which just after a holding has begun takes as long as leases on the
-// holder before it may live.
+// The write has two steps. First it is executed like any other write; later requests on
+// its connection go on, and see it. Then the owner is asked to wait (APPLIED). Just after
+// an ownership has begun, that wait is as long as leases on the owner before it may live.
 
-// WantsAll says whether a request is such a write.
+// WantsAll reports whether a request is a write with ack=all that must wait for other
+// hosts.
 func (c *Engine) WantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
 
-// Acked waits until everybody has what a write has changed, which is done and
-// answered with r. The answers of those of its keys that not all have in time become
-// errors.
+// Acked waits until every host has applied what a write has changed. The write has been
+// executed, with the reply r. The reply of a key that not every host has applied in time
+// becomes an error.
 func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
 	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
 	if q.Op == wire.OpDelete {
@@ -37,7 +37,7 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 		of         []int
 		all        []bool
 	}
-	groups := map[*cluster.Owner]*group{} // this host's under nil
+	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
 	for i := range answers {
 		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
 			continue
@@ -83,7 +83,7 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 
 var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
 
-// appliedAtOwner asks a holder to wait.
+// appliedAtOwner asks the owner of some partitions to wait.
 func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
 	none := make([]bool, len(partitions))
 	left := deadline - c.Clock.Read().Boot
@@ -104,13 +104,14 @@ func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, parti
 	return by.All
 }
 
-// Applied waits until everybody has applied this host's log, and leases on earlier
-// holders of some partitions have lapsed. It says of which this host was the holder
-// throughout: of no other it knows that nobody else's copies are about.
+// Applied waits until every host has applied this host's log and until leases on earlier
+// owners of the partitions have lapsed. The result says, for each partition, whether this
+// host owned it throughout. Of any other partition this host does not know whether older
+// copies remain.
 //
-// A write may have been done in a holding before this one, here or elsewhere. Copies
-// from before it are gone all the same once leases on that holder have lapsed, and
-// what it had it has handed over.
+// A write may have been executed in an ownership before the present one, here or on
+// another host. Copies from before it are gone all the same once leases on that owner
+// have lapsed, and that owner has handed its entries over.
 func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
 	now := c.Clock.Read().Boot
 	c.Node.CheckPause(now)
@@ -134,11 +135,11 @@ func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time
 	return all
 }
 
-// appliedBy waits until everybody has applied this host's log and a moment has come,
-// within the request's time.
+// appliedBy waits until every host has applied this host's log and the moment until has
+// come. It returns false if the deadline comes first. Both are on the boot clock.
 func (c *Engine) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
 	now := c.Clock.Read().Boot
-	latest := now + cluster.Margin(c.Node.Bound()) // by then all leases from before have lapsed
+	latest := now + cluster.Margin(c.Node.Bound()) // all leases from before have lapsed by then
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()

@@ -6,72 +6,74 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// Calls are the reads of other hosts' keys under way: however many ask for a
-// key, its owner is asked once.
+// Calls is the set of reads of other hosts' keys that are under way. However many
+// requests read a key, its owner is asked once.
 type Calls struct {
-	Joinable atomic.Int64 // calls in m; raised before one is sent
+	Joinable atomic.Int64 // calls in M; raised before one is sent
 
 	mu sync.Mutex
 	M  map[kv.Hash]*Call
 }
 
-// Call is one of them. What it brought is set before it ends.
+// Call is one request to the owner of a key. Its results are set before it ends.
 type Call struct {
-	Key   kv.Key // its bytes stay those of whoever makes the call
+	Key   kv.Key // its bytes are the call's own copy
 	asks  Question
 	Owner *cluster.Owner
 	at    time.Duration // before it was sent, on the boot clock
-	until time.Duration // when it is given up
+	until time.Duration // when it is given up, on the boot clock
 
-	Done chan struct{} // closed when it ends, for those who wait; nil without any
-	Told []Joiner      // when it ends, those that do not wait
+	Done chan struct{} // closed when it ends; nil if no caller waits
+	Told []Joiner      // reads that are told of its end and do not wait
 
 	copy  *l1.Copy      // the value
-	reply wire.Reply    // or what there is instead
+	reply wire.Reply    // or what there is instead of a value
 	Err   error         // or why there is no answer
-	ends  time.Duration // of the value, a stale one too; zero is none
+	ends  time.Duration // end of the value, a stale one too, on the boot clock; zero: no end
 }
 
-// Joiner is a read that has joined a call, and does not wait for it.
+// Joiner is a read that has joined a call and does not wait for it.
 type Joiner interface {
 	// Tell is called when the call has ended.
 	Tell(a *rpc.Answers, cl *Call)
 }
 
-// Serves says whether what a call has brought is for a read that began at a
-// moment: a value that had ended by then is not.
+// Serves reports whether the result of the call may answer a read that began at the given
+// moment. A value that had ended by then may not.
 func (cl *Call) Serves(began time.Duration) bool {
 	return cl.Err == nil && (cl.ends == 0 || began < cl.ends || failpoint.Out(failpoint.JoinEnded))
 }
 
-// Question is what a call asks of its key. Reads share a call that asks the same.
+// Question is what a call asks about its key. Reads share a call only if they ask the
+// same.
 type Question struct {
 	Lease   bool         // LEASE, else GET
-	Options wire.Options // of asked
+	Options wire.Options // those of Asked
 }
 
-// QuestionOf is what a read asks of each of its keys.
+// QuestionOf returns what a read asks about each of its keys.
 func QuestionOf(q *wire.Request) Question { return Question{q.Op == wire.OpLease, q.Options & Asked} }
 
-// Join returns the call for a key that is under way, if a read that begins now
-// may have its answer, or a new one that the caller must make and end. It may
-// where the lease on the owner is good and nothing that has been noted since the
-// call was sent concerns the key (see detach): so whatever this host has
-// acknowledged before the read, or knows of, is in it. Versions cannot tell: the
-// owner's clock may be behind this one's when it stamps a write after the call.
-// That its value has not ended before the read began is known once it is there
-// (see serves).
+// Join returns the call for a key that is under way, if a read that begins now may have
+// its answer. Otherwise it returns a new call, with lead set, that the caller must make
+// and end.
 //
-// A pending request p is told of the end of a call that it has joined; without
-// one the caller waits for it. There is no call for a p that one under way may
-// outlast.
+// The read may join if the lease on the owner is good and no change that was noted since
+// the call was sent concerns the key (see detach). The answer then includes every change
+// that this host has acknowledged, or knows of, before the read. Versions cannot tell
+// this: the owner's clock may be behind this host's when the owner stamps a write after
+// the call. Whether the value had ended before the read began is known only once it is
+// there (see Serves).
+//
+// If p is not nil, p is told when a call that it has joined ends; if p is nil, the caller
+// waits for the call. Join returns a nil call if the call under way may outlast p.
 func (s *Calls) Join(c *Engine, owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner) (cl *Call, lead bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,13 +97,14 @@ func (s *Calls) Join(c *Engine, owner *cluster.Owner, key kv.Key, asks Question,
 		asks: asks, Owner: owner, at: now.Boot, until: until,
 	}
 	c.Counts.PeerReads.Add(1)
-	if asks.Options&wire.Fresh == 0 { // that one is nobody else's
+	if asks.Options&wire.Fresh == 0 { // a fresh read is never shared
 		s.Put(cl)
 	}
 	return cl, true
 }
 
-// Put makes a call the one of its key that others may join. The lock is held.
+// Put makes a call the one that other reads of its key may join. The caller holds the
+// lock.
 func (s *Calls) Put(cl *Call) {
 	if s.M[cl.Key.Hash] == nil {
 		s.Joinable.Add(1)
@@ -109,7 +112,7 @@ func (s *Calls) Put(cl *Call) {
 	s.M[cl.Key.Hash] = cl
 }
 
-// remove ends the joining of a hash's call. The lock is held.
+// remove stops reads from joining the call of a hash. The caller holds the lock.
 func (s *Calls) remove(h kv.Hash) {
 	if s.M[h] != nil {
 		s.Joinable.Add(-1)
@@ -117,7 +120,7 @@ func (s *Calls) remove(h kv.Hash) {
 	}
 }
 
-// detach ends the joining of a hash's call: it has changed.
+// detach stops reads from joining the call of a hash, because the key has changed.
 func (s *Calls) detach(h kv.Hash) {
 	if s.Joinable.Load() == 0 || failpoint.Out(failpoint.JoinRule) {
 		return
@@ -141,8 +144,8 @@ func (s *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
-// GiveUp ends the joining of a call that only its maker waits for, and says whether
-// that is so.
+// GiveUp stops reads from joining a call, if no reader but its maker waits for it, and
+// reports whether that is so.
 func (s *Calls) GiveUp(cl *Call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,8 +158,7 @@ func (s *Calls) GiveUp(cl *Call) bool {
 	return true
 }
 
-// End lets those who wait have what the call brought, and returns those who are
-// to be told.
+// End wakes the readers that wait for the call, and returns those that are to be told.
 func (s *Calls) End(cl *Call) []Joiner {
 	s.mu.Lock()
 	defer s.mu.Unlock()

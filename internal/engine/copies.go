@@ -5,16 +5,16 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// CopyOf returns this host's copy of another's entry, if it may be served: it
-// came from the process that the ring names now, everything that this one had
-// accepted until a moment within the bound has been applied here, and nothing of
-// it has outdated the copy.
+// CopyOf returns this host's copy of an entry that another host owns, or nil if the copy
+// may not be served. It may be served if it came from the process that the ring names
+// now, if this host has applied all changes that this process had accepted up to a moment
+// within the bound, and if none of them has outdated the copy.
 func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
 	cp, ok := c.L1.Get(key)
 	if !ok {
@@ -30,9 +30,10 @@ func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Cop
 	return cp
 }
 
-// copyInto answers a read from this host's copy of another's entry, or says
-// that it is for others to answer. An app's request with Vouch may be answered
-// from a copy. Another sidecar's may not: a copy of a copy would be behind by both.
+// copyInto answers a read from this host's copy of an entry that another host owns, or
+// with MOVED. A request of an app with option Attest may be answered from a copy. A
+// request of another sidecar with Attest may not: a copy of a copy would be behind by the
+// lags of both.
 func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
 	*r = Moved()
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
@@ -60,9 +61,9 @@ func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, no
 	return append(dst, value...), len(value)
 }
 
-// copied answers from a copy, without its value. It was the latest when it was
-// asked for, and at leased. It says whether somebody vouches for it, where the
-// request asks for that.
+// copied fills r from a copy, without the value. The copy was current when it was asked
+// for, and at leased. The result reports whether the answer is attested, if the request
+// asks for that.
 func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
 	*r = wire.Reply{
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: cp.Deadline.TTLms(now.Boot), Source: source,
@@ -74,16 +75,17 @@ func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased
 	return q.Has(wire.Attest) && c.Attest(cp, now, r)
 }
 
-// valueOf answers with a copy's value, which nobody may change.
+// valueOf answers with the value of a copy. The value is shared and must not be changed.
 func (c *Engine) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
 	c.copied(q, cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
 }
 
-// EndOf is the end of a TTL that another host has told of, on the boot clock, and
-// zero for none. It counts from before that one was asked; rates of clocks may differ,
-// and what has less than a millisecond left says one.
+// EndOf returns the end, on the boot clock, of a TTL that another host has reported; zero
+// means no end. The TTL counts from asked, before that host was asked. The end is early
+// by 2 %, since the rates of the clocks may differ, and by a millisecond, since a value
+// with less than a millisecond left reports one.
 func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 	if ttlMS <= 0 {
 		return 0
@@ -94,12 +96,12 @@ func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
 	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
 }
 
-// Take keeps what the owner has answered, and a copy of a value if nothing has
+// Take keeps the owner's answer for a call, and puts a value into L1 unless a change has
 // outdated it.
 func (c *Engine) Take(cl *Call, r *wire.Reply) {
 	c.HLC.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
-	if r.Attested || r.Status == wire.Stale { // what nobody may keep has no end
+	if r.Attested || r.Status == wire.Stale { // an answer that must not be kept has no end
 		cl.ends = c.EndOf(r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Attested {
@@ -120,7 +122,7 @@ func (c *Engine) Take(cl *Call, r *wire.Reply) {
 	switch {
 	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
 		c.Counts.FillsRefused.Add(1)
-	case cl.asks.Options&wire.Fresh != 0: // who wants no copy makes none, and leaves no older one
+	case cl.asks.Options&wire.Fresh != 0: // a fresh read makes no copy, and leaves no older one
 		c.L1.Replace(cp)
 	default:
 		c.L1.Put(cp)

@@ -5,9 +5,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Count counts what a request of an app, or of the embedding program, has come
-// to, wherever it was answered. Reads that a session answers in place are
-// counted by its tally instead.
+// Count counts the outcome of a request of an app, or of the embedding program, on
+// whatever host it was answered. Reads that a session answers in place are counted by the
+// session's tally instead.
 func (c *Engine) Count(q *wire.Request, r *wire.Reply) {
 	if namespaces.KeysIn(q) == 0 {
 		return

@@ -4,38 +4,40 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Tiers is what the cluster's node tells of holdings and of others' logs.
+// Tiers implements cluster.Tiers: the node calls it about ownerships and about the logs
+// of other hosts.
 type Tiers struct {
 	*handoff.Handoff
 	c       *Engine
 	session func(kv.Process) rpc.Handler
 }
 
-// Tiers returns what the cluster's node calls; session makes what serves a peer.
+// Tiers returns the engine as the cluster's node calls it. session makes the handler of a
+// peer's requests.
 func (c *Engine) Tiers(session func(kv.Process) rpc.Handler) Tiers {
 	return Tiers{c.Handoff, c, session}
 }
 
-// Calls makes what serves another process's requests.
+// Calls returns the handler of another process's requests.
 func (t Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
 
-// Began is told of partitions whose holding begins.
+// Began implements handoff.Host: it is called when ownerships of partitions begin.
 func (c *Engine) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
 	c.missed(b.Partitions)
 	c.barTaken(b, owner, now)
 }
 
-// Changed is told by the store of every change, in its critical section: it is
-// in the log before it is acknowledged, and outdates this host's own copies.
+// Changed is called by the store for every change, in the store's critical section. The
+// change is in the log before it is acknowledged, and outdates this host's own copies.
 func (c *Engine) Changed(k kv.Key, v kv.Version) {
 	if c.Log != nil {
 		c.Log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
@@ -44,8 +46,8 @@ func (c *Engine) Changed(k kv.Key, v kv.Version) {
 	c.Note(k.Hash, v)
 }
 
-// Raise outdates, here and with all who follow, what was vouched for of some
-// partitions before a version.
+// Raise outdates, here and at all followers, what was attested for some partitions before
+// a version.
 func (c *Engine) Raise(set kv.PartitionSet, v kv.Version) {
 	if failpoint.Out(failpoint.Released) {
 		return
@@ -54,7 +56,7 @@ func (c *Engine) Raise(set kv.PartitionSet, v kv.Version) {
 	c.Floor(set, v)
 }
 
-// Apply takes what has changed at another process.
+// Apply applies events of another process's log, in their order.
 func (t Tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
 	for i := range events {
 		t.apply(from, after+1+uint64(i), &events[i])
@@ -74,9 +76,8 @@ func (t Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 			c.Note(e.Hash, e.Version)
 		}
 		c.L1.Outdate(e.Hash, e.Version)
-		// What somebody else has written though this host holds the partition
-		// comes of a split: what is here is not newer in any order that both
-		// sides know.
+		// Another process has written a key that this host owns: the cluster was split.
+		// The entry here is not newer in any order that both sides know.
 		if p := e.Hash.Partition(); t.strange(from, p, place) {
 			c.Store.Invalidate(e.Hash, c.Clock.Read())
 			for _, k := range c.Names.KeyFilters {
@@ -96,10 +97,11 @@ func (t Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
 	}
 }
 
-// strange says whether what another process has at a place in its log, of a
-// partition that this host holds, is later than that process's answer to the
-// ACQUIRE that this holding began with. Under policy consistent nobody writes on
-// two sides, and whoever has not answered has stopped before this holding began.
+// strange reports whether an event comes from a split. That is so if this host owns the
+// partition, and the event's place in the other process's log is after that process's
+// answer to the ACQUIRE with which this ownership began. Under policy consistent two
+// sides never both write. A process that has not answered had stopped before this
+// ownership began.
 func (t Tiers) strange(from kv.Process, p uint16, place uint64) bool {
 	if t.c.Node.OwnershipEpoch(p) == 0 || t.c.Config.Policy == cluster.Consistent || failpoint.Out(failpoint.Strange) {
 		return false
@@ -108,7 +110,7 @@ func (t Tiers) strange(from kv.Process, p uint16, place uint64) bool {
 	return heads != nil && place > (*heads)[from]
 }
 
-// Reset stands for events that are lost.
+// Reset stands in for events of another process's log that are lost.
 func (t Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version) {
 	c := t.c
 	strays, lost := kv.NewPartitionSet(kv.Partitions), kv.NewPartitionSet(kv.Partitions)

@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 )
 
-// CaughtUp returns once all that others had changed before the call has been
-// applied here.
+// CaughtUp returns nil once this host has applied all changes that other hosts had made
+// before the call. It returns the error of ctx if ctx ends first.
 func (c *Engine) CaughtUp(ctx context.Context) error {
 	begun := c.Clock.Read().Boot
 	for !c.leasedSince(begun) {
@@ -27,11 +27,11 @@ func (c *Engine) leasedSince(begun time.Duration) bool {
 			return false
 		}
 	}
-	return v.Owner(0) != nil // there is a ring
+	return v.Owner(0) != nil // false: there is no ring yet
 }
 
-// lacks says whether the origin surely has no such key, which only the holder of
-// the key can know.
+// lacks reports whether the origin surely has no such key. Only the owner of the key can
+// know that.
 func (c *Engine) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	if ns.KeyFilter == nil {
 		return false
@@ -40,7 +40,7 @@ func (c *Engine) lacks(ns *namespaces.Namespace, key kv.Key) bool {
 	return c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
 }
 
-// missed says that others may have changed keys of some partitions.
+// missed notes that other hosts may have changed keys of some partitions.
 func (c *Engine) missed(set kv.PartitionSet) {
 	for _, k := range c.Names.KeyFilters {
 		if k != nil {

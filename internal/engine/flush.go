@@ -10,11 +10,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// A flush of one host drops what that host has. A flush of the cluster is a floor,
-// known to every host that could give out what is older; package cluster says when
-// all have noted it.
+// A flush of one host drops the entries of that host. A flush of the cluster is a floor,
+// which is noted by every host that could serve an older value. Package cluster decides
+// when all of them have noted it.
 
-// flush empties a namespace, or all, on this host.
+// flush empties a namespace, or all of them, on this host.
 func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
@@ -25,13 +25,13 @@ func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.
 	floor := c.HLC.Next(now.Wall)
 	if c.Log == nil {
 		c.Tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
-	} else { // others' copies of what was here a moment ago
+	} else { // outdates other hosts' copies of what was here a moment ago
 		c.Raise(c.Node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
 }
 
-// flushedName is whose flush a request asks for: "" is all.
+// flushedName returns the namespace that a request flushes; "" is all.
 func flushedName(q *wire.Request) (string, *wire.Error) {
 	if q.Has(wire.All) {
 		return "", nil
@@ -42,7 +42,7 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 	return string(q.Namespace), nil
 }
 
-// FlushCluster empties a namespace, or all, on every host.
+// FlushCluster empties a namespace, or all of them, on every host.
 func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
@@ -62,7 +62,7 @@ func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespace
 	return wire.Reply{Version: uint64(floor)}
 }
 
-// empty drops what this host has of some namespaces, and their loads under way.
+// empty drops this host's entries of some namespaces, and detaches their loads under way.
 func (c *Engine) empty(names []string, drop func(kv.NamespaceID)) {
 	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
@@ -75,7 +75,8 @@ func (c *Engine) empty(names []string, drop func(kv.NamespaceID)) {
 	}
 }
 
-// Note notes a flush of the cluster, unless there are too many to remember.
+// Note notes a flush of the cluster. It returns an error if the name is invalid, or if
+// too many flushes are remembered already.
 func (t Tiers) Note(f wire.Floor) error {
 	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
 		return namespaces.BadName([]byte(f.Namespace))
@@ -87,14 +88,14 @@ func (t Tiers) Note(f wire.Floor) error {
 	return nil
 }
 
-// Learn notes what others have noted: they have found room for it.
+// Learn notes flushes that other hosts have noted: those hosts had room for them.
 func (t Tiers) Learn(floors []wire.Floor) {
 	for _, f := range floors {
 		t.c.Flushed(f.Namespace, kv.Version(f.Version))
 	}
 }
 
-// Floors are the flushes that this host knows of.
+// Floors returns the flushes that this host knows of.
 func (t Tiers) Floors() (list []wire.Floor) {
 	for name, v := range t.c.Names.Floors() {
 		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
@@ -102,18 +103,19 @@ func (t Tiers) Floors() (list []wire.Floor) {
 	return list
 }
 
-// Flushed says that all of a namespace, or of all of them, from before a version
-// is gone everywhere: it does not come back from another host either. It is in
-// this host's log when it returns, so that leases on this host cover it.
+// Flushed notes that everything from before a version is gone on all hosts, in a
+// namespace or, with "", in all of them. No handoff brings it back. When Flushed returns,
+// the flush is in this host's log, so that leases on this host cover it.
 //
-// A host that owns something drops what is newer too: it may have been made of what
-// is older, here or where it was handed over, as by an INCR. One that owns nothing
-// has only what is handed over with the flush.
+// A host that owns partitions drops newer entries too: such an entry may have been made
+// from an older one, as by an INCR, here or on the host that handed it over. A host that
+// owns nothing has only entries that were handed over with the flush, and drops only the
+// older ones.
 func (c *Engine) Flushed(name string, floor kv.Version) {
 	if name != "" && !kv.ValidNamespace(name) {
-		return // another sidecar's word
+		return // a name from another sidecar is not trusted
 	}
-	c.flushing.Lock() // whoever hears of it a second time waits until it is done
+	c.flushing.Lock() // a second report of the flush waits until the first is done
 	defer c.flushing.Unlock()
 	c.HLC.Observe(floor)
 	list, isNew := c.Names.Flush(name, floor)

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Forget drops a host that is gone, on this one: MISS says that it is unknown here.
+// Forget drops a host that is gone, on this host. MISS means that it is unknown here.
 func (c *Engine) Forget(node kv.NodeID) wire.Reply {
 	switch known, err := c.Node.Forget(node); {
 	case errors.Is(err, cluster.ErrSelf):
@@ -26,8 +26,8 @@ func (c *Engine) Forget(node kv.NodeID) wire.Reply {
 	return wire.Reply{}
 }
 
-// ForgetEverywhere drops a host that is gone, on all hosts that live. The others are
-// asked also where this one does not know it, or has forgotten it before.
+// ForgetEverywhere drops a host that is gone, on all living hosts. It asks the other
+// hosts even if this one does not know the host, or has forgotten it before.
 func (c *Engine) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Reply {
 	node := kv.NodeID(q.Key)
 	all := c.Forget(node)
@@ -40,7 +40,7 @@ func (c *Engine) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Rep
 		case a.err == nil && a.reply.Status == wire.OK:
 			all.Status = wire.OK
 		case a.err == nil:
-		case a.reply.Status == wire.Unavailable: // it lives there
+		case a.reply.Status == wire.Unavailable: // it lives, as far as that host knows
 			return a.reply
 		default:
 			unasked = append(unasked, string(a.node))
@@ -53,7 +53,8 @@ func (c *Engine) ForgetEverywhere(ctx context.Context, q *wire.Request) wire.Rep
 	return all
 }
 
-// askAll sends a request to some of the other members, at once.
+// askAll sends a request to the members that which selects, all at once. Each answer has
+// less than half of the request's time.
 func (c *Engine) askAll(ctx context.Context, q *wire.Request, which func(*cluster.Member) bool) []said {
 	timeout := c.Timeout(q)
 	timeout = (timeout - AnswerBefore(timeout)) / 2

@@ -12,24 +12,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// What an origin answers may come from a replica that lags behind: just after a
-// deletion that may be the very value that was deleted, under a version above the
-// deletion's. So a namespace has a hold, the longest lag to reckon with, and a
-// deletion holds its key for so long: loads that begin before it is over are
-// answered and not kept. Nothing else is refused.
+// An origin may answer a load from a replica that lags. Just after a deletion the replica
+// may return the very value that was deleted, under a version above the deletion's. A
+// namespace therefore has a replica_lag, the longest lag to expect, and a deletion raises
+// a load barrier on its key for that long. A load that begins before the barrier ends is
+// answered, but not kept. Nothing else is refused.
 //
-// The owner of the key keeps the hold, and a write of the key there ends it. All
-// others note it when they follow the owner's log, for whoever comes to hold the
-// partition after it; that a write has ended it they are not told, and may leave
-// out a load for it. Where a holder has crashed nobody knows what it had held:
-// the partition is held as a whole then, for as long as each namespace says.
+// The owner of the key keeps the barrier; a write of the key there ends it. The other
+// hosts note the barrier when they follow the owner's log, for the next owner of the
+// partition. They are not told that a write has ended it, so the next owner may leave a
+// load unkept without need. If an owner has crashed, no host knows all of its barriers:
+// the whole partition then has a barrier, for the replica_lag of each namespace.
 
-// barriers are what is held.
+// barriers are the load barriers that this host knows of.
 type barriers struct {
 	Keys  *invalidation.Barriers
-	since [kv.Partitions]atomic.Int64 // boot clock: when what was held in it got lost; zero is never
+	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
 
-	// What others may have held when this host's holding of a partition began.
+	// Before lists the logs that may tell of barriers from before this host's ownership
+	// of the partition began, each up to a place.
 	Before [kv.Partitions]atomic.Pointer[[]LogTo]
 }
 
@@ -39,16 +40,15 @@ type LogTo struct {
 	Place uint64
 }
 
-// partitions holds whole partitions, from a moment on.
+// partitions raises barriers on whole partitions, from the moment now on.
 func (h *barriers) partitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
 		h.since[p].Store(max(1, int64(now)))
 	}
 }
 
-// raiseBarrier holds a key that is about to be deleted, here and with all who
-// follow. That it is before the deletion is what makes it come in time
-// everywhere.
+// raiseBarrier raises the barrier of a key that is about to be deleted, here and at all
+// followers. It precedes the deletion, so that it comes in time everywhere.
 func (c *Engine) raiseBarrier(h kv.Hash, hold time.Duration, now kv.Moment) {
 	c.Barriers.Keys.Begin(h, now.Boot+hold)
 	if c.Log != nil {
@@ -56,14 +56,14 @@ func (c *Engine) raiseBarrier(h kv.Hash, hold time.Duration, now kv.Moment) {
 	}
 }
 
-// endBarrier ends what a key is held for: it has been given a value.
+// endBarrier ends the barrier of a key, because the key has been given a value.
 func (c *Engine) endBarrier(ns *namespaces.Namespace, key []byte, v kv.Version) {
 	if ns.ReplicaLag > 0 {
 		c.Barriers.Keys.Written(ns.Key(key).Hash, v)
 	}
 }
 
-// applyBarrier notes a hold of another host's.
+// applyBarrier notes a barrier of another host.
 func (c *Engine) applyBarrier(e *invalidation.Event) {
 	now := c.Clock.Read().Boot
 	if e.Detail.Partitions != nil {
@@ -73,9 +73,10 @@ func (c *Engine) applyBarrier(e *invalidation.Event) {
 	c.Barriers.Keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
 }
 
-// barTaken is told of partitions whose holding begins. It holds those that
-// nobody has released: their last holder has crashed, or was an earlier process of
-// this host. Others are told, since they may be the next to hold them.
+// barTaken is called when ownerships of partitions begin. It raises barriers on the
+// partitions that no process has released: their last owner has crashed, or was an
+// earlier process of this host. Other hosts are told, since one of them may be the next
+// owner.
 func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
 	if !c.Names.AnyReplicaLag {
 		return
@@ -104,8 +105,8 @@ func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Ow
 	}
 }
 
-// Barred says whether what a load of a key brings, which began at a moment of the
-// boot clock, is not to be kept.
+// Barred reports whether a barrier keeps out the result of a load that began at the given
+// moment of the boot clock.
 func (c *Engine) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
 	if c.Barriers.Keys.Bars(key.Hash, begun) {
 		return true
@@ -120,8 +121,8 @@ func (c *Engine) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duratio
 	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !c.Barriers.known(p)
 }
 
-// known says whether this host has applied all that others had in their logs when
-// its holding of a partition began: then it knows what they have held.
+// known reports whether this host has applied all that other hosts had in their logs when
+// its ownership of a partition began. It then knows all of their barriers.
 func (h *barriers) known(p uint16) bool {
 	if before := h.Before[p].Load(); before != nil {
 		for _, l := range *before {

@@ -17,13 +17,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Where the apps load themselves, the holder gives one of those who miss a key a
-// token, and the others wait for what it fills. A token names the very holding
-// that issued it: a later one, here or elsewhere, stores nothing that was loaded
-// before it began.
+// If the apps load missing values themselves, the owner of a key gives a lease token to
+// one of the clients that miss the key; the others wait for that client's FILL. A token
+// names the ownership that issued it. A later ownership, here or elsewhere, stores
+// nothing that was loaded before it began.
 
-// A token, as it travels: random, version, moment on the boot clock, epoch,
-// holding, all big endian, then the node's name.
+// tokenHead is the size in bytes of a token without the node's name. A token is encoded
+// as random, version, moment on the boot clock, epoch, ownership epoch, all big endian,
+// then the node's name.
 const tokenHead = 4*8 + 4
 
 func (c *Engine) packToken(t loader.Token) []byte {
@@ -36,8 +37,8 @@ func (c *Engine) packToken(t loader.Token) []byte {
 	return append(b, c.Self...)
 }
 
-// unpackToken reads a token that this process may have issued. Whether it has,
-// the table of leases knows.
+// unpackToken decodes a token that this process may have issued. Only the table of leases
+// knows whether it has.
 func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
 	if len(b) != tokenHead+len(c.Self) || string(b[tokenHead:]) != string(c.Self) ||
 		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
@@ -50,8 +51,8 @@ func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
 	return t, true
 }
 
-// claim answers a LEASE of a key that is missing here: with a token, or with
-// what who has one fills. MOVED says that it is to be looked up again.
+// claim answers a LEASE of a key that is missing here: with a token, or with the value
+// that the client with the token fills. MOVED means that the key must be looked up again.
 func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := c.Clock.Read()
 	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
@@ -86,7 +87,7 @@ func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key
 	return c.granted(ns, key, grant.Token)
 }
 
-// claimError says why there is no token.
+// claimError returns the reply that says why there is no token.
 func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	var busy *wire.Error
 	switch {
@@ -98,16 +99,17 @@ func claimError(ns *namespaces.Namespace, err error) wire.Reply {
 	return loadError(ns, err)
 }
 
-// Grant answers a LEASE, with a token or with why there is none for this client, where
-// nothing is to be waited for: this host holds the key, nothing of it is on its way, and
-// its token is free.
+// Grant answers a LEASE without waiting: with a token, or with the reason why there is
+// none for this client. It returns false if the request must go the slow way, for example
+// because this host does not own the key, entries of its partition are on their way here,
+// or its token is out.
 func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Member) (wire.Reply, bool) {
 	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
 		return wire.Reply{}, false
 	}
 	key := ns.Key(q.Key)
 	partition := key.Hash.Partition()
-	holding := c.Node.OwnershipEpoch(partition) // before its source
+	holding := c.Node.OwnershipEpoch(partition) // read before Incoming
 	if holding == 0 || c.Handoff.Incoming[partition].Load() != nil {
 		return wire.Reply{}, false
 	}
@@ -126,7 +128,7 @@ func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 	return r, r.Status != wire.Moved
 }
 
-// granted answers with a token, unless somebody has filled the key since it was missed.
+// granted answers with a token, unless the key has been filled since it was missed.
 func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
 	if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
 		c.Leases.Abandon(t)
@@ -137,9 +139,10 @@ func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) w
 
 var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it")
 
-// lease passes a LEASE on to the key's owner: one of this host's for each key at a
-// time. A value is for all who wait, and kept as a GET's is; a token is for the
-// one who asked, and the next in line asks on behalf of the others.
+// lease passes a LEASE on to the key's owner, one of this host at a time for each key. A
+// value answers all waiting requests, and is kept like the value of a GET. A token
+// answers only the request that asked; then the next waiting request asks on behalf of
+// the rest.
 func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	began := c.Clock.Read().Boot
 	for {
@@ -157,7 +160,7 @@ func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 			out := *q
 			out.Options |= wire.Attest
 			var a peer.Answer
-			all := context.WithoutCancel(ctx) // the answer may be a token, which is to be given back where nobody wants it
+			all := context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
 			if cl.Err = c.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
 				c.Take(cl, &a.Reply)
 			}
@@ -177,7 +180,7 @@ func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 	}
 }
 
-// fill answers FILL at the key's holder.
+// fill answers FILL at the owner of the key.
 func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	t, ok := c.unpackToken(q.Token)
 	if q.Has(wire.Abandon) {
@@ -193,7 +196,7 @@ func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 		return notStored("the token is none that the present owner of the key %.64q has issued: use the value, and ask again next time", q.Key)
 	}
 	key := ns.Key(q.Key)
-	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // who waits shares it
+	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
 	generation := c.Store.Generation(key.Hash.Partition())
 	until := untilOf(q)
 	if c.overdue(until) { // before it uses the token
@@ -220,5 +223,5 @@ func notStored(why string, args ...any) wire.Reply {
 	return wire.Reply{Status: wire.NotStored, Message: fmt.Appendf(nil, why, args...)}
 }
 
-// MaxLeases bounds the keys with a token out.
+// MaxLeases bounds the keys whose token is out.
 const MaxLeases = 1 << 16

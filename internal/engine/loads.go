@@ -7,31 +7,31 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A key that is missing in a namespace with an origin is loaded by the host that
-// holds it, once for all who ask, on whatever host. What a load brings has the
-// version of the moment at which it began: what changes meanwhile keeps it out
-// of the store, by the same question as every copy, and out of the table of
-// loads, so that who asks after the change starts anew.
+// In a namespace with an origin a missing key is loaded by the host that owns it, once
+// for all readers on all hosts. The result has the version of the moment at which the
+// load began. A change meanwhile keeps the result out of the store, by the same question
+// as for every copy. It also takes the load out of the table of loads, so that a read
+// after the change starts a new one.
 //
-//	door        asks, in the store's critical section
-//	load, FILL  the holding it began in lives, Admit, no hold since it began
+//	way in      asked in the store's critical section
+//	load, FILL  the ownership it began in lives; Admit; no load barrier since it began
 
-// Stamp is the moment at which a load begins.
+// Stamp returns the moment at which a load begins.
 func (c *Engine) Stamp() loader.Stamp {
 	now := c.Clock.Read()
 	return loader.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
 }
 
-// detach makes those who ask for a hash from now on start a load, or a call of
-// its owner, of their own. Its change has been stamped.
+// detach makes later reads of a hash start a load, or a call of its owner, of their own.
+// The change of the key has been stamped.
 func (c *Engine) detach(h kv.Hash) {
 	c.Calls.detach(h)
 	if failpoint.Out(failpoint.Detach) {
@@ -55,14 +55,14 @@ func (c *Engine) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	}
 }
 
-// DetachSlot does it for a namespace.
+// DetachSlot does the same for a namespace.
 func (c *Engine) DetachSlot(id kv.NamespaceID) {
 	c.detachIf(func(of kv.NamespaceID, _ kv.Hash) bool { return of == id })
 }
 
-// keep stores what a load or an app has brought for a key, if it may be kept:
-// it was asked for in a holding that still lives, nothing has changed since, and
-// the app has not given it up.
+// keep stores what a load or an app has brought for a key, and reports whether it did.
+// The value is kept only if the ownership it was asked for in still lives, if nothing has
+// changed since, and if the app has not given up the request.
 func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
@@ -79,9 +79,9 @@ func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, gene
 	return c.Store.Fill(key, f, now) == segment.Stored && c.stillOwner(p, holding)
 }
 
-// NewLoad is a load of a key that this host holds. It belongs to that holding,
-// though it may begin when that is over: then no read joins it that a later holding
-// answers.
+// NewLoad returns a load of a key that this host owns. The load belongs to that
+// ownership, even if it begins after the ownership has ended: a read under a later
+// ownership does not join it.
 func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loader.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
@@ -90,7 +90,7 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) l
 		joinedIn = 0
 	}
 	return loader.Load{
-		Key:     key,
+		Key:            key,
 		OwnershipEpoch: joinedIn,
 		Begin: func() loader.Stamp {
 			generation = c.Store.Generation(key.Hash.Partition())
@@ -106,7 +106,7 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) l
 				ns.Early.Store(int64(earlyReach * ns.Policy.Beta * float64(ns.Took.Mean())))
 			}
 			if err == nil {
-				ns.KeyFilter.Add(key.Hash) // though nobody may have announced it
+				ns.KeyFilter.Add(key.Hash) // although no app may have announced it
 			}
 			return v, err
 		},
@@ -116,7 +116,7 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) l
 	}
 }
 
-// Load answers a read of a key that is missing here from the origin.
+// Load answers a read of a key that is missing here with a load from the origin.
 func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
 	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
@@ -140,7 +140,7 @@ func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 	return c.Loaded(ns, key, q, &r, err)
 }
 
-// Loaded answers with what a load has brought.
+// Loaded answers with the result of a load.
 func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
 	now := c.Clock.Read()
 	switch {
@@ -149,8 +149,8 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 		if r.Absent {
 			a = wire.Reply{Status: wire.Miss, Why: wire.Absent, Version: uint64(r.Version)}
 		}
-		// What was kept has an end, also where it has gone again by now: a millisecond
-		// then. What was not kept has none, and is for all who have waited.
+		// A value that was kept has an end: a millisecond, if it has gone again by now. A
+		// value that was not kept has none, and answers only the reads that have waited.
 		if r.Uncached || r.Absent && ns.Policy.NegativeTTL <= 0 {
 			return a
 		}
@@ -173,7 +173,7 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 	return loadError(ns, err)
 }
 
-// loadError tells of a load that has failed.
+// loadError returns the reply for a load that has failed.
 func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	switch {
 	case errors.Is(err, loader.ErrBusy):
@@ -193,13 +193,13 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 		text = shown.Text
 	case status == wire.Timeout:
 		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": did not answer in the request's time; its load goes on: ask again, or give more time"
-	default: // of the loads themselves
+	default: // errors of the loads themselves
 		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": " + text
 	}
 	return wire.ErrorReply(wire.Errorf(status, "%s", text))
 }
 
-// refresh loads a key in the background, unless somebody does.
+// refresh loads a key in the background, unless a load of it is under way.
 func (c *Engine) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
 	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || holding == 0 {
@@ -212,22 +212,22 @@ func (c *Engine) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
 			return !there
 		}
 	}
-	_, _ = ns.Loads.Refresh(l) // where it is shed, the next read tries again
+	_, _ = ns.Loads.Refresh(l) // if it is shed, the next read tries again
 }
 
-// refreshEarly loads the key of a hit again, if that is likely to end soon.
+// refreshEarly loads the key of a hit again if its value is likely to end soon.
 func (c *Engine) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
 	if ns.Policy.RefreshEarly(d.Remaining(now.Boot), ns.Took.Mean(), rand.Float64()) {
 		c.refresh(ns, key, false)
 	}
 }
 
-// earlyReach: −ln r is above it once in 480 million times, so nobody throws the
-// dice before.
+// earlyReach bounds how early a refresh may begin: −ln r exceeds it once in 480 million
+// times, so a hit with more time left does not draw r.
 const earlyReach = 20
 
-// loadWithoutOwner loads a key whose holder cannot be reached, within this host's own
-// limits: nothing is kept, and nobody joins, since nobody here would hear of an
+// loadWithoutOwner loads a key whose owner cannot be reached, within the limits of this
+// host. The result is not kept and not shared, since this host would not hear of an
 // invalidation.
 func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
 	left := deadline - c.Clock.Read().Boot
@@ -239,7 +239,7 @@ func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline
 		return loadError(ns, err), true
 	}
 	if ns.KeyFilter != nil && !ns.KeyFilter.MayExist(ns.Key(q.Key)) {
-		return r, false // it may be there all the same: others know of it
+		return r, false // the key may exist all the same: other hosts know of it
 	}
 	ctx, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
@@ -255,21 +255,22 @@ func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline
 	return uncached(v, version), true
 }
 
-// MayLoadWithoutOwner says whether a read without a holder may have its key loaded here.
+// MayLoadWithoutOwner reports whether a read without an owner may have its key loaded
+// here.
 func (c *Engine) MayLoadWithoutOwner(q *wire.Request) bool {
 	ns := c.Names.Lookup(q.Namespace)
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
 
-// uncached answers with a value that nobody may keep.
+// uncached answers with a value that must not be kept.
 func uncached(v loader.Value, version kv.Version) wire.Reply {
 	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
 }
 
-// Degraded says whether a read has found no holder.
+// Degraded reports whether a read has found no owner.
 func Degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
 
-// oldOf is a stale value, as policies see it.
+// oldOf describes a stale value to loader's policies.
 func oldOf(s *segment.Stale) loader.Old {
 	return loader.Old{Exists: true, Ended: s.Ended, Invalidated: s.Invalidated}
 }

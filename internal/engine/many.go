@@ -16,20 +16,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Requests of many keys go in rounds: what can be answered here is; the rest is
-// asked of its owners, of all at once and of each with one request; what has
-// moved meanwhile goes into the next round, as long as there is time.
+// A request of many keys goes in rounds. A round answers here what it can. It asks the
+// owners of the other keys, all at once and each with one request. Keys that have moved
+// meanwhile go into the next round, as long as there is time.
 
-// rounds runs one until no key is left, or the time is over; then last answers
-// what is left. A round answers what it can of the keys in todo and returns
-// the others.
+// rounds runs round until no key is left or the time is over; then last answers each key
+// that is left. round answers what it can of the keys in todo and returns the rest. n is
+// the number of keys.
 func (c *Engine) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline time.Duration, round func(todo []int, now kv.Moment) []int, last func(i int)) {
 	todo := make([]int, n)
 	for i := range todo {
 		todo[i] = i
 	}
 	for {
-		changed := c.Node.Changed() // taken before what it is to tell of is looked at
+		changed := c.Node.Changed() // taken before the state that it tells of is read
 		now := c.Clock.Read()
 		c.Node.CheckPause(now.Boot)
 		if todo = round(todo, now); len(todo) == 0 {
@@ -45,8 +45,8 @@ func (c *Engine) rounds(ctx context.Context, n int, b *namespaces.Pins, deadline
 	}
 }
 
-// fetchesAtOnce is how many entries that are on their way one request asks for
-// at a time.
+// fetchesAtOnce bounds how many keys one request fetches, loads or writes through at a
+// time.
 const fetchesAtOnce = 16
 
 // readMany answers MGET.
@@ -63,14 +63,14 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 			lead bool
 		}
 		var all []waiting
-		var late []int // that must be fetched first
+		var late []int // keys that go the slow way, one by one
 		leads := map[*cluster.Owner][]*Call{}
 		for _, i := range todo {
 			ns, err := b.Write(q.Namespace)
 			if bad := CheckKey(q.Keys[i]); bad != nil {
 				err = bad
 			} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
-				late = append(late, i) // one by one
+				late = append(late, i) // no slot
 				continue
 			}
 			if err != nil {
@@ -137,7 +137,7 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 				})
 			}
 		}
-		_ = group.Wait() // nothing in it fails
+		_ = group.Wait() // no function in it fails
 		for _, w := range all {
 			if items[w.i].Status == wire.Moved {
 				left = append(left, w.i)
@@ -157,7 +157,7 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 			})
 		}
 	}
-	_ = group.Wait() // nothing in it fails
+	_ = group.Wait() // no function in it fails
 	total := 0
 	for i := range items {
 		if total > wire.MaxMGetAnswer {
@@ -168,7 +168,7 @@ func (c *Engine) readMany(ctx context.Context, q *wire.Request, b *namespaces.Pi
 	return wire.Reply{Items: items}
 }
 
-// waitFor waits until a call has ended, and says whether it has in time.
+// waitFor waits until a call has ended, and reports whether it has in time.
 func (c *Engine) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
 	t := time.NewTimer(max(deadline-c.Clock.Read().Boot, 0))
 	defer t.Stop()
@@ -187,7 +187,7 @@ func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.
 	ns := c.through(q)
 	c.rounds(ctx, len(items), b, c.patience(q, deadline), func(todo []int, now kv.Moment) (left []int) {
 		groups := map[*cluster.Owner][]int{}
-		var slow []int // at the origin first
+		var slow []int // keys that are deleted at the origin first
 		for _, i := range todo {
 			if ns != nil && c.Node.OwnershipEpoch(c.Hash(q.Namespace, q.Keys[i]).Partition()) != 0 {
 				slow = append(slow, i)
@@ -217,7 +217,7 @@ func (c *Engine) deleteMany(ctx context.Context, q *wire.Request, b *namespaces.
 			})
 		}
 		wg.Wait()
-		_ = group.Wait() // nothing in it fails
+		_ = group.Wait() // no function in it fails
 		for _, i := range slow {
 			if items[i].Status == wire.Moved {
 				left = append(left, i)
@@ -279,7 +279,7 @@ func (c *Engine) forwardDelete(ctx context.Context, owner *cluster.Owner, q *wir
 	}
 }
 
-// Hash is a key's, whether its namespace has a slot or not.
+// Hash returns the hash of a key, whether its namespace has a slot or not.
 func (c *Engine) Hash(namespace, key []byte) kv.Hash {
 	return kv.HashKey(kv.NamespaceSeed(c.Config.Seed, string(namespace)), key)
 }

@@ -13,8 +13,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// What concerns hosts rather than keys: who is there, whose a key is, and what
-// is asked of all of them.
+// Requests about hosts rather than keys: the members, the owner of a key, and questions
+// to all hosts.
 
 // members lists this host and the others, by name.
 func (c *Engine) members() []wire.Member {
@@ -28,7 +28,7 @@ func (c *Engine) members() []wire.Member {
 	return list
 }
 
-// Ring says whose a key is, and whether this host holds it.
+// Ring returns the assigned owner of a key, and whether this host owns it.
 func (c *Engine) Ring(q *wire.Request) wire.Reply {
 	if err := CheckKey(q.Key); err != nil {
 		return wire.ErrorReply(err)
@@ -47,7 +47,7 @@ func (c *Engine) Ring(q *wire.Request) wire.Reply {
 	return wire.BodyReply(place)
 }
 
-// ringOfOwner is ring, and asks the owner whether it is the holder.
+// ringOfOwner is Ring; it also asks the assigned owner whether it owns the key.
 func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	r := c.Ring(q)
 	var place wire.Place
@@ -68,7 +68,7 @@ func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	return wire.BodyReply(place)
 }
 
-// StatsCluster collects the statistics of every host.
+// StatsCluster collects the statistics of every host. own is this host's.
 func (c *Engine) StatsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
 	all := wire.ClusterStats{Nodes: []wire.Stats{own}, Missing: []wire.MissingStats{}}
 	for _, m := range c.Node.Members() {
@@ -91,14 +91,14 @@ func (c *Engine) StatsCluster(ctx context.Context, q *wire.Request, own wire.Sta
 	return wire.BodyReply(all)
 }
 
-// said is what a host has answered.
+// said is the answer of one host.
 type said struct {
 	node  kv.NodeID
 	reply wire.Reply
 	err   error
 }
 
-// everywhere sends a request to every other member that lives, at once.
+// everywhere sends a request to every other living member, all at once.
 func (c *Engine) everywhere(ctx context.Context, q *wire.Request, out *wire.Request) []said {
 	timeout := c.Timeout(q)
 	timeout -= AnswerBefore(timeout)

@@ -10,8 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// ServePeer answers a request that another sidecar has passed on, if this host
-// holds the key's partition, or is about to.
+// ServePeer answers a request that another sidecar has passed on, if this host owns the
+// key's partition or is about to. Otherwise it answers MOVED. deadline is on the boot
+// clock; b is released while it waits.
 func (c *Engine) ServePeer(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
 		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
@@ -22,7 +23,7 @@ func (c *Engine) ServePeer(ctx context.Context, q *wire.Request, b *namespaces.P
 			return r
 		}
 		b.Release()
-		group := errgroup.Group{} // each may wait for the origin
+		group := errgroup.Group{} // each key may wait for the origin
 		group.SetLimit(fetchesAtOnce)
 		for i, key := range q.Keys {
 			group.Go(func() error {
@@ -36,7 +37,7 @@ func (c *Engine) ServePeer(ctx context.Context, q *wire.Request, b *namespaces.P
 				return nil
 			})
 		}
-		_ = group.Wait() // nothing in it fails
+		_ = group.Wait() // no function in it fails
 		return r
 	}
 	return c.serveKeyForPeer(ctx, q, q.Key, b, deadline)

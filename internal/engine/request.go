@@ -10,12 +10,12 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -23,16 +23,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Engine is what every door shares: sessions on the socket and the embedding
-// program ask it in the same words, wire.Request and wire.Reply.
+// Engine answers requests. Sessions and the embedding program ask it with the same types,
+// wire.Request and wire.Reply. Its methods may be called concurrently.
 type Engine struct {
-	Config Config
-	Clock  kv.Clock
-	HLC    *kv.HLC
-	Self   []byte // cfg.Node
-	Store  *segment.Store
-	Names  *namespaces.Table
-	Barriers  barriers
+	Config   Config
+	Clock    kv.Clock
+	HLC      *kv.HLC
+	Self     []byte // Config.Node
+	Store    *segment.Store
+	Names    *namespaces.Table
+	Barriers barriers
 
 	Access *access.Rules // of the socket
 
@@ -40,41 +40,41 @@ type Engine struct {
 	Handoff *handoff.Handoff
 	Ledger  *invalidation.Ledger
 	Leases  *loader.Leases
-	Log     *invalidation.Log // this and the next: nil where the node is alone
+	Log     *invalidation.Log // Log and L1 are nil if the node is alone
 	L1      *l1.Cache
 	Watches watches
 	Calls   Calls
 	Counts  Counts
-	Waiting atomic.Int64 // requests that wait for others
+	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
 	Shares  *places.Table
-	Budget  *rpc.Budget // of memory for what is in flight
+	Budget  *rpc.Budget // of memory for requests and answers under way
 
-	flushing sync.Mutex // held while a flush of the cluster is noted
+	flushing sync.Mutex // locked while a flush of the cluster is noted
 }
 
-// Config is what concerns the answers to requests.
+// Config has the settings that answers depend on.
 type Config struct {
 	Node           string        // this node's name
 	Seed           uint64        // of the hash
 	MaxValue       int           // bytes
-	RequestTimeout time.Duration // of requests that bring none
-	Policy         string        // of partitions
+	RequestTimeout time.Duration // of requests without a timeout
+	Policy         string        // of ownership, see package cluster
 	Log            *slog.Logger
 }
 
-// Counts counts what concerns other hosts.
+// Counts counts events that concern other hosts.
 type Counts struct {
 	PeerReads, Joined, PeerErrors atomic.Int64
 	CopiesRefused, FillsRefused   atomic.Int64 // copies that were not served, or not kept
-	Served                        atomic.Int64 // keys, to other sidecars
-	Overdue                       atomic.Int64 // writes that came after they were given up
+	Served                        atomic.Int64 // keys read or written for other sidecars
+	Overdue                       atomic.Int64 // writes that came after their callers had given them up
 	Strays                        atomic.Int64 // entries and partitions dropped after a split
 }
 
-// Execute serves a request from what this host holds, or says that it has moved
-// (see route.go). q.Namespace is set. fetched is the holding in which an entry that
-// may be on its way here has been asked for; zero is none. GET and MGET of sessions have their values
-// put straight into the connection's buffer instead (see value).
+// Execute answers a request from what this host has, without waiting, or with MOVED (see
+// route.go). q.Namespace must be set. fetched is the ownership epoch in which an entry
+// that may be on its way here has been asked for; zero is none. For GET and MGET sessions
+// call Value instead, which puts values straight into the connection's buffer.
 func (c *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
 	switch q.Op {
 	case wire.OpPing:
@@ -113,9 +113,10 @@ func (c *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fet
 	return wire.ErrorReply(wire.Errorf(wire.Unsupported, "%s is not served by this version", q.Op))
 }
 
-// Features are the ops that are served, as HELLO names them.
+// Features lists the operations that are served, as HELLO names them.
 var Features = []string{"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch", "verify", "forget", "ping"}
 
+// CheckKey returns an error if a key is empty or too long.
 func CheckKey(key []byte) *wire.Error {
 	if !kv.ValidKey(key) {
 		return wire.Errorf(wire.BadRequest, "the key has %d bytes: a key has 1 to %d", len(key), kv.MaxKeyLen)
@@ -123,7 +124,7 @@ func CheckKey(key []byte) *wire.Error {
 	return nil
 }
 
-// onKey runs a write of one key inside its namespace.
+// onKey runs a write of one key, f, inside its namespace.
 func (c *Engine) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32, f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply) wire.Reply {
 	if err := CheckKey(q.Key); err != nil {
 		return wire.ErrorReply(err)
@@ -145,12 +146,12 @@ func (c *Engine) onKey(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetch
 	return r
 }
 
-// needsOld says whether a write depends on what is there.
+// needsOld reports whether a write depends on the present entry.
 func needsOld(q *wire.Request) bool {
 	return q.Op != wire.OpFill && (q.Op != wire.OpSet || q.Mode != wire.ModeSet)
 }
 
-// mayArriveByHandoff says whether a key that is absent may have an entry on its way here.
+// mayArriveByHandoff reports whether an absent key may have an entry on its way here.
 func (c *Engine) mayArriveByHandoff(key kv.Key, now kv.Moment) bool {
 	if c.Handoff.Incoming[key.Hash.Partition()].Load() == nil {
 		return false
@@ -159,8 +160,8 @@ func (c *Engine) mayArriveByHandoff(key kv.Key, now kv.Moment) bool {
 	return !present
 }
 
-// stillOwner says whether a holding, found before a write was stored, has lasted
-// until after it: only then nobody else can have accepted another one.
+// stillOwner reports whether an ownership that was found before a write was stored has
+// lasted until after it. Only then no other host can have accepted another write.
 func (c *Engine) stillOwner(partition uint16, holding uint32) bool {
 	if !c.Node.Alone() {
 		c.Node.CheckPause(c.Clock.Read().Boot)
@@ -168,12 +169,12 @@ func (c *Engine) stillOwner(partition uint16, holding uint32) bool {
 	return c.Node.OwnershipEpoch(partition) == holding || failpoint.Out(failpoint.SecondCheck)
 }
 
-// ownershipEnded answers a write during which the holding has ended.
+// ownershipEnded answers a write during which the ownership has ended.
 func ownershipEnded() wire.Reply {
 	return wire.ErrorReply(wire.Errorf(wire.Timeout, "the key's partition went to another host in this moment; the outcome is unknown"))
 }
 
-// OwnsAll says whether this host holds the partitions of all keys.
+// OwnsAll reports whether this host owns the partitions of all keys.
 func (c *Engine) OwnsAll(keys []kv.Hash) bool {
 	for _, h := range keys {
 		if c.Node.OwnershipEpoch(h.Partition()) == 0 {
@@ -183,10 +184,10 @@ func (c *Engine) OwnsAll(keys []kv.Hash) bool {
 	return true
 }
 
-// Value looks a key up in what this host holds and appends its value to dst:
-// what GET and MGET do on a hit. A value beyond limit is not appended; r.Source
-// is zero then and size tells its length. MOVED is for others to answer, and
-// counts for nothing.
+// Value looks a key up in what this host owns and in its copies, and appends the value to
+// dst. GET and MGET call it. A value longer than limit is not appended: then r.Source is
+// zero and size is the value's length. MOVED means that the request must go the slow way;
+// it is not counted.
 func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32, r *wire.Reply) (out []byte, size int, ns *namespaces.Namespace) {
 	if err := CheckKey(key); err != nil {
 		*r = wire.ErrorReply(err)
@@ -197,8 +198,8 @@ func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []by
 		return dst, 0, c.Names.None
 	}
 	k := ns.Key(key)
-	// Before the holding is checked and the value read: what is vouched for as
-	// of a moment must have been current then.
+	// This comes before the ownership is checked and the value is read: a value attested
+	// as of a moment must have been current at that moment.
 	var asOf kv.Version
 	if q.Has(wire.Attest) {
 		asOf = c.HLC.Next(now.Wall)
@@ -237,15 +238,15 @@ func (c *Engine) Value(dst []byte, b *namespaces.Pins, q *wire.Request, key []by
 	return dst, info.Size, ns
 }
 
-// attestAs says that this host vouches for an answer as of a moment; zero is not.
+// attestAs attests an answer of this host as of a moment; zero: it does not.
 func (c *Engine) attestAs(r *wire.Reply, asOf kv.Version) {
 	if asOf != 0 {
 		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), c.Self, uint64(c.Node.Self().Epoch)
 	}
 }
 
-// stale answers a read with a stale value where the namespace's policy is that
-// nobody waits for a new one, and sees to the new one.
+// stale answers a read with a stale value if the namespace's policy is not to wait for a
+// new one, and starts the load of the new one.
 func (c *Engine) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
 	old, ok := c.staleReply(ns, k, now)
 	if ok {
@@ -255,7 +256,7 @@ func (c *Engine) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wir
 	return ok
 }
 
-// staleReply is the answer with a stale value, if there is one that may be given
+// staleReply returns the answer with a stale value, if there is one that may be given
 // before anything newer is asked for.
 func (c *Engine) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
 	value, old, ok := c.Store.GetStale(nil, k, now.Boot)
@@ -265,14 +266,14 @@ func (c *Engine) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (
 	return oldReply(value, &old, now), true
 }
 
-// nameless answers a read in a namespace that has no slot here: nothing of it
-// is on this host.
+// nameless answers a read in a namespace without a slot here: this host has no entry of
+// it.
 func (c *Engine) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
 	if !kv.ValidNamespace(string(q.Namespace)) {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	if q.Op == wire.OpLease && fetched == 0 {
-		return Moved() // the token needs a slot
+		return Moved() // a token needs a slot
 	}
 	if !c.Node.Alone() {
 		p := c.Hash(q.Namespace, key).Partition()
@@ -288,6 +289,7 @@ var modes = [...]segment.Mode{
 	wire.ModeSet: segment.Set, wire.ModeAdd: segment.Add, wire.ModeReplace: segment.Replace, wire.ModeCAS: segment.CompareAndSwap,
 }
 
+// Set answers SET.
 func (c *Engine) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
 	v, res := c.Store.Put(ns.Key(q.Key), segment.Write{
 		Value:    q.Value,
@@ -303,7 +305,7 @@ func (c *Engine) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) w
 	return c.written(ns, q, v, res)
 }
 
-// written turns what became of a write into its answer.
+// written turns the store's result of a write into the reply.
 func (c *Engine) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
 	switch res {
 	case segment.Stored:
@@ -347,7 +349,7 @@ func (c *Engine) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 	return r
 }
 
-// deleteAll deletes the keys of a request, whose number is bounded.
+// deleteAll deletes the keys of a request; their number is bounded.
 func (c *Engine) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
 	for i, key := range q.Keys {
@@ -356,8 +358,8 @@ func (c *Engine) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) w
 	return r
 }
 
-// DeleteKey deletes one key of a request, or with soft makes it a stale one. A
-// name without a slot has none, and gets none.
+// DeleteKey deletes one key of a request, or with option Soft makes its value stale. A
+// namespace without a slot has no such key, and gets no slot.
 func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	if err := CheckKey(key); err != nil {
 		return wire.ErrorReply(err)
@@ -374,8 +376,8 @@ func (c *Engine) DeleteKey(q *wire.Request, key []byte, b *namespaces.Pins, now 
 		return Moved()
 	}
 	if ns == nil {
-		// Copies may be about, and nothing on its way may come in, or stay if it
-		// has just come.
+		// Other hosts may have copies, and an entry on its way here must not come in, or
+		// must not stay if it has just come.
 		var v kv.Version
 		if !failpoint.Out(failpoint.NoSlot) {
 			v = c.Store.Invalidate(hash, now)

@@ -7,53 +7,52 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Every door first asks this host (execute, value): what it holds, and copies
-// of what others hold, are answered in place. Where that is not possible the
-// answer is MOVED, and the request goes the slow way, within its deadline: a GET
-// of what another host holds without a goroutine (see pending.go), all else on
-// one of its own:
+// Every request is first tried on this host (Execute, Value). What this host owns, and
+// copies of what other hosts own, are answered in place. If that is not possible, the
+// answer is MOVED, and the request goes the slow way, within its deadline. A GET of
+// another host's key needs no goroutine (see Pending in package session); every other
+// request has a goroutine of its own:
 //
-//	held here, entries of it on their way  → fetch the entry first
-//	held here, missing, has an origin      → load it, once for all who ask
-//	held here, missing, a LEASE            → a token, or wait for who has it
-//	held here, write_through               → the origin first
-//	ours, but not held yet                 → wait until it is
-//	another's                              → ask that one, once for all who ask
-//	nobody's                               → wait for a ring
+//	owned here, entries on their way here  → fetch the entry first
+//	owned here, missing, has an origin     → load it, once for all readers
+//	owned here, missing, a LEASE           → a token, or wait for the FILL
+//	owned here, write-through              → the origin first
+//	assigned to this host, not owned yet   → wait until it is owned
+//	another host's                         → ask the owner, once for all readers
+//	without an assigned owner              → wait for a ring
 //
-// Another sidecar's request goes no further than this host: where it cannot be
-// answered here, MOVED is its answer (see peers.go), so nothing can go round in
-// circles.
+// A request of another sidecar goes no further than this host. If it cannot be answered
+// here, the answer is MOVED (see peers.go), so that no request goes in circles.
 
-// Moved says that this host does not answer for a key now.
+// Moved returns the reply that this host does not answer for a key now.
 func Moved() wire.Reply { return wire.Reply{Status: wire.Moved, Message: movedMessage} }
 
 var movedMessage = []byte("this host does not own the key's partition")
 
-// AnswerBefore is how long before a request's deadline the slow way gives up:
-// the answer must arrive before the app does.
+// AnswerBefore returns how long before a request's deadline the slow way gives up: the
+// answer must arrive before the app gives up.
 func AnswerBefore(timeout time.Duration) time.Duration { return min(timeout/10, 20*time.Millisecond) }
 
-// DeadlineOf is when the slow way of a request gives up, on the boot clock.
+// DeadlineOf returns when the slow way of a request gives up, on the boot clock.
 func (c *Engine) DeadlineOf(q *wire.Request, now kv.Moment) time.Duration {
 	t := c.Timeout(q)
 	return now.Boot + t - AnswerBefore(t)
 }
 
-// readPatience is how long a read waits for a holder: a cache that is slow is
-// worse than one that misses. Fresh reads and writes wait until their deadline.
+// readPatience is how long a read waits for an owner: a slow cache is worse than a miss.
+// Fresh reads and writes wait until their deadline.
 const readPatience = 250 * time.Millisecond
 
-// patience is when a request gives up waiting for a holder, on the boot clock.
-// Where there can be none, since too few voters are reached, it does not wait.
+// patience returns when a request gives up waiting for an owner, on the boot clock. The
+// request does not wait if there can be no owner, since too few voters are reached.
 func (c *Engine) patience(q *wire.Request, deadline time.Duration) time.Duration {
 	now := c.Clock.Read()
 	if !c.Node.Quorum() {
@@ -65,9 +64,9 @@ func (c *Engine) patience(q *wire.Request, deadline time.Duration) time.Duration
 	return deadline
 }
 
-// ServeNow answers a request wherever its keys are. deadline is on the boot clock; b
-// is released while it waits. A write with ack=all is done, and is still to be
-// acknowledged by all.
+// ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is
+// released while ServeNow waits. When ServeNow returns, a write with ack=all has been
+// executed, but still has to be acknowledged by all hosts (see Acked).
 func (c *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpMGet:
@@ -94,7 +93,7 @@ func (c *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pi
 func (c *Engine) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	until := c.patience(q, deadline)
 	for {
-		changed := c.Node.Changed() // taken before what it is to tell of is looked at
+		changed := c.Node.Changed() // taken before the state that it tells of is read
 		now := c.Clock.Read()
 		c.Node.CheckPause(now.Boot)
 		ns, err := b.Write(q.Namespace)
@@ -130,8 +129,8 @@ func (c *Engine) serveKey(ctx context.Context, q *wire.Request, b *namespaces.Pi
 	}
 }
 
-// serveLocal answers from what this host holds: it asks for an entry that is on its
-// way first, and has what is missing loaded. It says whether that was possible.
+// serveLocal answers from what this host owns. It first fetches an entry that is on its
+// way here, and loads a missing value. It returns false if the request must go elsewhere.
 func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration) (wire.Reply, bool) {
 	if ns := c.through(q); ns != nil {
 		b.Release()
@@ -147,11 +146,11 @@ func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *n
 	}
 	key := ns.Key(k)
 	partition := key.Hash.Partition()
-	holding := c.Node.OwnershipEpoch(partition) // before its source
+	holding := c.Node.OwnershipEpoch(partition) // read before Incoming
 	src := c.Handoff.Incoming[partition].Load()
 	waits := ReadOp(q.Op) && ns.Waits(q)
 	if holding == 0 {
-		return r, false // not held any more
+		return r, false // not owned any more
 	}
 	if src != nil {
 		b.Release()
@@ -159,14 +158,14 @@ func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *n
 			return wire.ErrorReply(wire.Errorf(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v", src.From.Node, err)), true
 		}
 	}
-	if src != nil || !waits { // else all that was on its way has come
+	if src != nil || !waits { // else all entries on their way have come
 		r = c.keyLocally(q, k, b, c.Clock.Read(), holding)
 		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
 			return r, r.Status != wire.Moved
 		}
 	}
 	for {
-		b.Release() // what may lose its slot has tokens only, and they name the key
+		b.Release() // a namespace that may lose its slot has tokens only, and they name the key
 		if ns.Origin == nil {
 			r = c.claim(ctx, ns, key, q, deadline)
 		} else {
@@ -175,7 +174,7 @@ func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *n
 		if r.Status != wire.Moved {
 			return r, true
 		}
-		// Somebody else has stored it.
+		// Another request has stored the value.
 		now := c.Clock.Read()
 		if r = c.keyLocally(q, k, b, now, holding); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
 			return r, r.Status != wire.Moved
@@ -183,7 +182,7 @@ func (c *Engine) serveLocal(ctx context.Context, q *wire.Request, k []byte, b *n
 	}
 }
 
-// keyLocally is execute for one key, a deleted one too.
+// keyLocally is Execute for one key, also for the deletion of one key.
 func (c *Engine) keyLocally(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
 	if q.Op == wire.OpDelete {
 		return c.DeleteKey(q, k, b, now)
@@ -202,8 +201,8 @@ func (c *Engine) forward(ctx context.Context, owner *cluster.Owner, q *wire.Requ
 	return c.write(ctx, owner, q, key, deadline)
 }
 
-// replyNoOwner answers a request that nobody could be found for in time. Nothing was
-// executed.
+// replyNoOwner answers a request for which no owner was found in time. The request was
+// not executed.
 func (c *Engine) replyNoOwner(q *wire.Request) wire.Reply {
 	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
@@ -214,10 +213,10 @@ func (c *Engine) replyNoOwner(q *wire.Request) wire.Reply {
 	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "no host owns the key's partition at this moment: try again"))
 }
 
-// reaches says whether it makes sense to pass a write on to an owner. One that
-// has been silent for the bound has ended its holdings if it cannot reach a
-// majority of the voters either: what is sent to it would have an unknown
-// outcome for nothing.
+// reaches reports whether it makes sense to pass a write on to an owner. An owner that
+// has been silent for the bound has ended its ownerships if it cannot reach a majority of
+// the voters either. A write that is sent to it would have an unknown outcome for
+// nothing.
 func (c *Engine) reaches(owner *cluster.Owner) bool {
 	return c.Node.Quorum() || owner.Answers(c.Clock.Read().Boot, c.Node.Bound())
 }
@@ -226,10 +225,11 @@ func unreached(owner *cluster.Owner) *wire.Error {
 	return wire.Errorf(wire.Unavailable, "neither %s, which owns the key, nor a majority of the voters answers: try again", owner.Node)
 }
 
+// ReadOp reports whether an operation reads: GET, MGET or LEASE.
 func ReadOp(op wire.Op) bool { return op == wire.OpGet || op == wire.OpMGet || op == wire.OpLease }
 
-// wait waits for a change, and says whether there is time left: none where
-// nothing will change until somebody sees to it.
+// wait waits for a change and reports whether there is time left. It does not wait if
+// this host is in no cluster, since nothing then changes until an operator acts.
 func (c *Engine) wait(ctx context.Context, changed <-chan struct{}, deadline time.Duration) bool {
 	left := deadline - c.Clock.Read().Boot
 	if left <= 0 || c.Node.Outcast() != "" {
@@ -246,8 +246,8 @@ func (c *Engine) wait(ctx context.Context, changed <-chan struct{}, deadline tim
 	return false
 }
 
-// write passes a write on to a key's owner, and notes what has changed before
-// the app hears of it: no later read through this host returns an older value.
+// write passes a write on to a key's owner. It notes the change before the app hears of
+// it, so that no later read through this host returns an older value.
 func (c *Engine) write(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	left := deadline - c.Clock.Read().Boot
 	if left <= 0 {
@@ -258,7 +258,7 @@ func (c *Engine) write(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 	}
 	out := *q
 	out.UntilNS = until(owner, q, deadline)
-	out.Options &^= wire.AckAll // which is asked for once it is done
+	out.Options &^= wire.AckAll // asked for once the write is executed
 	var a peer.Answer
 	defer a.Release()
 	if err := c.Node.Do(ctx, owner.Process, left, &out, &a); err != nil {
@@ -277,7 +277,7 @@ func (c *Engine) write(ctx context.Context, owner *cluster.Owner, q *wire.Reques
 	return r
 }
 
-// wrote notes what a key's owner has answered to a write.
+// wrote notes the owner's answer to a write.
 func (c *Engine) wrote(key kv.Key, r *wire.Reply) {
 	switch {
 	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest, r.Status == wire.TooLarge, r.Status == wire.NotStored:
@@ -297,8 +297,8 @@ func (c *Engine) unknown(key kv.Key) {
 	}
 }
 
-// Outdated notes that copies of a key from before a version are to be served
-// no more; zero stands for now.
+// Outdated notes that copies of a key from before version v must not be served any more;
+// zero stands for now.
 func (c *Engine) Outdated(key kv.Key, v kv.Version) {
 	if v == 0 {
 		v = c.HLC.Next(c.Clock.Read().Wall)
@@ -311,7 +311,7 @@ func (c *Engine) Outdated(key kv.Key, v kv.Version) {
 	c.L1.Outdate(key.Hash, v)
 }
 
-// owned copies an answer out of its frame.
+// owned copies a reply out of its frame, without its attestation.
 func owned(r *wire.Reply) wire.Reply {
 	n := *r
 	n.Value, n.Message, n.Token, n.Body, n.Owner = slices.Clone(r.Value), slices.Clone(r.Message), slices.Clone(r.Token), slices.Clone(r.Body), nil
@@ -323,7 +323,7 @@ func owned(r *wire.Reply) wire.Reply {
 	return n
 }
 
-// read asks a key's owner, once for all who ask at the same time.
+// read asks a key's owner, once for all readers at the same time.
 func (c *Engine) read(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
 	began := c.Clock.Read().Boot
 	for {
@@ -346,7 +346,7 @@ func (c *Engine) read(ctx context.Context, owner *cluster.Owner, q *wire.Request
 		select {
 		case <-cl.Done:
 			t.Stop()
-			// The caller that asked first may have had less time than this one has.
+			// The caller that made the call may have had less time than this one.
 			if cl.Serves(began) || c.Clock.Read().Boot >= deadline {
 				return c.Outcome(cl, q, began)
 			}
@@ -366,7 +366,7 @@ func unanswered(q *wire.Request, owner *cluster.Owner) wire.Reply {
 	return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
 }
 
-// Outcome is what a call brought for a read that began at a moment.
+// Outcome returns the result of a call for a read that began at the given moment.
 func (c *Engine) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
 	switch {
 	case !cl.Serves(began):
@@ -378,7 +378,7 @@ func (c *Engine) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Re
 		}
 		return unanswered(q, cl.Owner)
 	case cl.copy != nil:
-		// It was alive when the read began; its copy may have ended since.
+		// The value was alive when the read began; the copy may have ended since.
 		return c.valueOf(q, cl.copy, wire.SourcePeer, 0, c.Clock.Read())
 	case cl.reply.Status == wire.Unavailable:
 		return unanswered(q, cl.Owner)
@@ -389,8 +389,7 @@ func (c *Engine) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Re
 // Asked are the options of a read that its owner is told of.
 const Asked = wire.Fresh | wire.StaleOK | wire.NoLoad
 
-// ask makes one request for the keys of some calls to their owner, and ends the
-// calls.
+// ask makes one request for the keys of some calls to their owner, and ends the calls.
 func (c *Engine) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list []*Call, options wire.Options, deadline time.Duration) {
 	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].Key.Bytes, Options: options | wire.Attest}
 	if len(list) > 1 {
@@ -417,7 +416,7 @@ func (c *Engine) ask(ctx context.Context, owner *cluster.Owner, ns []byte, list 
 	}
 }
 
-// Ended answers all who have asked for what a call has brought.
+// Ended ends a call and answers all reads that have joined it.
 func (c *Engine) Ended(cl *Call) {
 	var a rpc.Answers
 	for _, p := range c.Calls.End(cl) {

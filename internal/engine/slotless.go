@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// readSlotless answers a GET under a name for which there is no slot here: nothing
-// of it is on this host, and nothing can be kept of what its owner says.
+// readSlotless answers a GET in a namespace without a slot here: this host has no entry
+// of it, and cannot keep the owner's answer.
 func (c *Engine) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
 	now := c.Clock.Read()
 	partition := c.Hash(q.Namespace, q.Key).Partition()

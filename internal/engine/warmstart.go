@@ -15,18 +15,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// warmAtOnce is how many keys are loaded at a time, and warmTime how long each may
-// take.
+// warmAtOnce bounds the keys that are loaded at a time, and warmTime the time of one
+// load.
 const (
 	warmAtOnce = 16
 	warmTime   = 30 * time.Second
 )
 
-// errEnough ends a list.
+// errEnough ends a listing.
 var errEnough = errors.New("the list has more of this host's keys than warm_on_start.keys: raise it, or list fewer")
 
-// Warm loads the keys of a namespace's list that this host holds, once, unless ctx
-// ends before.
+// Warm loads once the keys of a namespace's list that this host owns. It returns early if
+// ctx ends.
 func (c *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 	w := ns.Warming
 	if c.CaughtUp(ctx) != nil || !c.begun(ctx) {
@@ -49,8 +49,8 @@ func (c *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) {
 		"absent", w.Absent.Load(), "failed", w.Failed.Load(), "error", err)
 }
 
-// warmKeys lists those that this host holds, each behind its length: many, and
-// at once, since the list must not wait for the loads.
+// warmKeys lists the keys that this host owns, each behind its length in two bytes. There
+// may be many, and they are collected first, since the listing must not wait for loads.
 func (c *Engine) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys []byte, err error) {
 	n := 0
 	err = ns.Warming.Lister.Keys(ctx, func(key []byte) error {
@@ -67,12 +67,12 @@ func (c *Engine) warmKeys(ctx context.Context, ns *namespaces.Namespace) (keys [
 	return keys, err
 }
 
-// warmEach loads what is missing of them.
+// warmEach loads those of the keys that are missing.
 func (c *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []byte) error {
 	limiter := rate.NewLimiter(rate.Limit(ns.Warming.Rate), 1)
 	group := errgroup.Group{}
 	group.SetLimit(warmAtOnce)
-	defer group.Wait() // nothing in it fails
+	defer group.Wait() // no function in it fails
 	for len(keys) > 0 {
 		end := 2 + int(binary.BigEndian.Uint16(keys))
 		key := ns.Key(keys[2:end])
@@ -95,11 +95,11 @@ func (c *Engine) warmEach(ctx context.Context, ns *namespaces.Namespace, keys []
 	return nil
 }
 
-// begun returns once this host owns partitions and holds all of them; false says
-// that ctx has ended.
+// begun returns true once partitions are assigned to this host and it owns all of them.
+// It returns false if ctx ends first.
 func (c *Engine) begun(ctx context.Context) bool {
 	for {
-		changed := c.Node.Changed() // taken before what it is to tell of is looked at
+		changed := c.Node.Changed() // taken before the state that it tells of is read
 		owns, holds := 0, 0
 		v := c.Node.View()
 		for p := range uint16(kv.Partitions) {

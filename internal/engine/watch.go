@@ -15,56 +15,56 @@ import (
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// Apps follow this host as it follows others: what it hears of changes goes into
-// a stream, and WATCH asks for what comes after a place in it. The answer waits
-// until there is something; one that brings nothing says that there was nothing,
-// so that what the app keeps may be served as of when it had asked.
+// Apps follow this host as it follows other hosts. The changes that this host hears of go
+// into a stream, and WATCH asks for the events after a place in it. The answer waits
+// until there is an event. An answer without events says that nothing has changed, so
+// that the app may serve its copies as of the moment when it had asked.
 //
-// An answer vouches only for what this host could serve itself. What it does not
-// know any more (the owner of some keys has not told it lately what has changed,
-// or another process owns them now) stands in the stream before the answer is
-// made, as a floor over the partitions.
+// An answer attests only what this host could serve itself. If this host does not know
+// the changes of some partitions any more (their owner has not reported its changes
+// lately, or another process owns them now), a floor over these partitions is put into
+// the stream before the answer is made.
 
 // Bounds of watching.
 const (
-	WatchEvents   = invalidation.DefaultEvents // that a stream keeps
-	WatchBytes    = 1 << 20                    // of an answer's details
+	WatchEvents   = invalidation.DefaultEvents // events that a stream keeps
+	WatchBytes    = 1 << 20                    // bytes of an answer's details
 	WatchAnswer   = 8192                       // events of an answer
-	MaxWatches    = 1024                       // that wait, on this host
+	MaxWatches    = 1024                       // WATCHes that wait, on this host
 	MaxConnWatch  = 16                         // and on one connection
-	gatherWatched = time.Millisecond           // for more events, after one that came at once
+	gatherWatched = time.Millisecond           // wait for more events, after one that came at once
 	GatherForEach = 100 * time.Microsecond     // longer, for each WATCH that waits: an answer costs a fourth of it
-	WatchedAtOnce = 4                          // answers that are made at one time: a change wakes all that wait
+	WatchedAtOnce = 4                          // answers that are made at one time: a change wakes all waiting WATCHes
 )
 
 // watches are the apps that follow this host.
 type watches struct {
-	Stream  atomic.Pointer[stream] // nil while nobody does: then a change costs a look at it
+	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
 	waiting atomic.Int64
-	Answers chan struct{}   // a place for each answer that is being made
+	Answers chan struct{}   // has a place for each answer that is being made
 	Ctx     context.Context // of the waits: ends when the sidecar begins to stop
 	Stop    context.CancelFunc
 }
 
-// stream is what this host hears of changes, in order, from some moment on.
+// stream is the changes that this host hears of, in order, from some moment on.
 type stream struct {
-	epoch uint64 // no other stream of any process has it
+	epoch uint64 // unique among the streams of all processes
 	log   *invalidation.Log
-	read  atomic.Uint64                // its head when somebody asked last
-	View  atomic.Pointer[cluster.View] // the ring of which it has told
+	read  atomic.Uint64                // its head when an app asked last
+	View  atomic.Pointer[cluster.View] // the ring that the stream has told of
 
 	mu     sync.Mutex
-	lapsed map[*cluster.Owner]lapsed // the leases of which it has told that they are over
+	lapsed map[*cluster.Owner]lapsed // the leases whose end the stream has told of
 }
 
-// lapsed is what was told of a lease.
+// lapsed is the end of a lease, as the stream has told of it.
 type lapsed struct {
 	lease time.Duration // as cluster.Owner has it
 	at    time.Duration // when it was told, on the boot clock
 }
 
-// Open returns the stream, and begins one where there is none.
+// Open returns the stream, and begins one if there is none.
 func (w *watches) Open(c *Engine) *stream {
 	if s := w.Stream.Load(); s != nil {
 		return s
@@ -76,7 +76,7 @@ func (w *watches) Open(c *Engine) *stream {
 	}
 	log, err := invalidation.NewLog(WatchEvents)
 	if err != nil {
-		panic("sidecar: " + err.Error()) // the number is ours
+		panic("sidecar: " + err.Error()) // the size is a constant
 	}
 	s := &stream{epoch: uint64(NewEpoch(c.Clock.Read().Wall)), log: log}
 	s.View.Store(c.Node.View())
@@ -84,28 +84,28 @@ func (w *watches) Open(c *Engine) *stream {
 	return s
 }
 
-// Tell puts a change into the stream, if there is one. Whoever calls it has
-// made the change first, and has outdated this host's copies: who reads after
-// it was told must find neither.
+// Tell puts a change into the stream, if there is one. The caller must have made the
+// change and outdated this host's copies before: a read after Tell must find neither the
+// old value nor a copy of it.
 func (c *Engine) Tell(e invalidation.Event) {
 	s := c.Watches.Stream.Load()
 	if s == nil {
 		return
 	}
 	if s.log.Append(e) > s.read.Load()+WatchEvents {
-		c.Watches.Stream.CompareAndSwap(s, nil) // nobody can follow it any more
+		c.Watches.Stream.CompareAndSwap(s, nil) // no app can follow it any more
 	}
 }
 
-// Note says that a key has changed: copies from before a version are outdated,
-// here and at the apps that watch.
+// Note notes that a key has changed: copies from before version v are outdated, here and
+// at the apps that watch.
 func (c *Engine) Note(h kv.Hash, v kv.Version) {
 	c.Ledger.Note(h, v)
 	c.detach(h)
 	c.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
 }
 
-// Floor says the same of partitions.
+// Floor notes the same for all keys of some partitions.
 func (c *Engine) Floor(set kv.PartitionSet, v kv.Version) {
 	for p := range set.All() {
 		c.Ledger.RaisePartition(p, v)
@@ -114,8 +114,8 @@ func (c *Engine) Floor(set kv.PartitionSet, v kv.Version) {
 	c.Tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
 }
 
-// TellLost puts into the stream what this host does not know any more, and
-// returns how far it may be behind in what it does know.
+// TellLost puts into the stream the partitions whose changes this host does not know any
+// more. It returns how far this host may be behind in those that it does know.
 func (s *stream) TellLost(c *Engine) (behind time.Duration) {
 	if c.Node.Alone() {
 		return 0
@@ -157,8 +157,8 @@ func (s *stream) TellLost(c *Engine) (behind time.Duration) {
 	return behind
 }
 
-// Watched is the answer. It tells of the flushes of those namespaces alone that the
-// caller may read.
+// Watched answers WATCH. It waits for events for up to wait. It tells only of flushes of
+// namespaces that the caller may read, as may reports.
 func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
 	s := c.Watches.Open(c)
 	known := q.Epoch == s.epoch
@@ -170,13 +170,13 @@ func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace
 		begun := c.Clock.Read().Boot
 		s.log.Wait(ctx, q.Seq)
 		gather := max(gatherWatched, time.Duration(c.Watches.waiting.Load())*GatherForEach)
-		if c.Clock.Read().Boot-begun < gather { // there is more to come
+		if c.Clock.Read().Boot-begun < gather { // more events are about to come
 			kv.Sleep(ctx, gather)
 		}
 	}
 	c.Watches.Answers <- struct{}{}
 	defer func() { <-c.Watches.Answers }()
-	// A pause, and what is lost, before the place up to which all is known.
+	// The pause and the lost partitions come before the head, up to which all is known.
 	c.Node.CheckPause(c.Clock.Read().Boot)
 	behind := s.TellLost(c)
 	head := s.log.Head()
@@ -219,12 +219,13 @@ func addEvent(w *wire.Events, e *invalidation.Event) {
 	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
 
-// Attest says in an answer from a copy who has vouched for it, if this host may
-// serve the copy, also now that it was found: from then on whoever gets it is
-// told when that ends. The stream is for all namespaces and tells of a lease's end
-// by the smallest bound, so that is the bound here, also in a namespace with a
-// greater one: what is vouched for later would be told of by nobody. So would what
-// comes from an owner in a ring that is over again before the stream tells of it.
+// Attest puts the process that has attested a copy into an answer from that copy. It does
+// so only if this host may serve the copy still, after the copy was found: from then on
+// the client that gets the answer is told when this ends. The stream serves all
+// namespaces and tells of a lease's end by the smallest bound. Attest uses that bound
+// too, even in a namespace with a larger one, since the stream would not tell of the end
+// of a later attestation. For the same reason Attest refuses if the stream has not told
+// of the present ring yet: that ring may be over before the stream tells of it.
 func (c *Engine) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 	view := c.Node.View()
 	if s := c.Watches.Stream.Load(); s != nil && s.View.Load() != view {
@@ -239,6 +240,7 @@ func (c *Engine) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
 	return true
 }
 
+// NewEpoch returns the epoch of a new process or stream; wall is the wall clock.
 func NewEpoch(wall int64) kv.Epoch {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // never fails

@@ -6,16 +6,16 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// through returns the namespace of a request that writes through, or nil. TOUCH
-// changes nothing at the origin, what is deleted softly is only said to be
-// outdated, and what settles a write was there before.
+// through returns the namespace of a request that writes through, or nil. TOUCH changes
+// nothing at the origin. A soft deletion only makes the value stale. A deletion that
+// settles a write follows a write that has been at the origin already.
 func (c *Engine) through(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
@@ -29,7 +29,7 @@ func (c *Engine) through(q *wire.Request) *namespaces.Namespace {
 	return nil
 }
 
-// mayWrite says why a request cannot be written through.
+// mayWrite returns an error if a request cannot be written through.
 func (c *Engine) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := CheckKey(key); err != nil {
 		return err
@@ -46,7 +46,7 @@ func (c *Engine) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte)
 	return nil
 }
 
-// writeThrough writes one key, if this host holds it.
+// writeThrough writes one key, if this host owns it. done is false if it does not.
 func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
 	if err := c.mayWrite(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
@@ -55,7 +55,7 @@ func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *
 	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
 	defer cancel()
 	defer context.AfterFunc(t.Asking, cancel)()
-	own := q.Clone() // which goes on without the request
+	own := q.Clone() // the write may outlive the request
 	own.UntilNS = min(own.UntilNS, uint64(deadline))
 	key := ns.Key(bytes.Clone(k))
 	leave, err := t.Enter(ctx, key.Hash)
@@ -85,8 +85,8 @@ func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *
 	}
 }
 
-// writeNow is writeThrough, in its turn. It says whether that is all: else another
-// host may hold what it has loaded before the origin was done.
+// writeNow is writeThrough in the key's turn. settled is false if another host may own
+// the key and may have kept what it loaded before the origin's write was done.
 func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
 	t, p := ns.WriteThrough, key.Hash.Partition()
 	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
@@ -128,15 +128,15 @@ func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire
 	return wire.ErrorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
 }
 
-// wroteThrough does here what the origin has done. had says what there was. TIMEOUT
-// says that the holding has ended.
+// wroteThrough repeats here what the origin has done. had is the status of the deletion
+// before. TIMEOUT means that the ownership has ended.
 func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
-		// Where there is no room, or the origin has perhaps done an earlier write
-		// after this one, who reads the key loads it.
+		// If there is no room, or if the origin may have done an earlier write after this
+		// one, the next read of the key loads it.
 		if r = c.Set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
@@ -151,14 +151,14 @@ func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.
 	return r
 }
 
-// invalidate deletes a key here, with the namespace's hold.
+// invalidate deletes a key here, with the namespace's load barrier.
 func (c *Engine) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
 	b := namespaces.Pins{Table: c.Names}
 	defer b.Release()
 	return c.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}, key.Bytes, &b, now)
 }
 
-// deleted says whether a deletion has been done.
+// deleted reports whether a deletion has been executed.
 func deleted(r *wire.Reply) bool { return r.Status == wire.OK || r.Status == wire.Miss }
 
 const (
@@ -166,8 +166,8 @@ const (
 	settleFirst = 10 * time.Millisecond
 )
 
-// settle deletes a key wherever it is held, and ends when that has been done, or
-// with the namespace's close. It is one of the writes under way.
+// settle deletes a key at its owner, whichever host that is. It returns once the deletion
+// is done, or when the namespace closes. It counts as one of the writes under way.
 func (c *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()

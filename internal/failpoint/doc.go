@@ -1,85 +1,87 @@
-// Package strike lets tests take out, one by one, the guards that keep values
-// from being returned after they were overwritten, in the code that ships: a
-// checker that never finds anything may be blind, and a guard that can be taken
-// out without anybody noticing may be idle.
+// Package failpoint lets tests take out, one by one, the guards that keep values from
+// being returned after they were overwritten, in the code that ships. A checker that
+// never finds anything may be blind, and a guard that can be taken out unnoticed may
+// be useless.
 //
-// Without the build tag strike all of it is constant, and nothing is left of it
-// in the program. It has no goroutine.
+// Without the build tag failpoint everything here is constant, and none of it remains
+// in the program. The package has no goroutine.
 package failpoint
 
-// Guard is one of them.
+// Guard is one guard.
 type Guard uint8
 
-// The guards.
+// The guards. A line that begins with "..." continues the line above it.
 const (
-	LeaseAtHit      Guard = iota // a copy is served under its owner's lease only
-	OwnerAtHit                   // ... and if it came from the process that the ring names
-	AdmitAtHit                   // ... and if the ledger admits it
-	AdmitAtFill                  // a copy is kept only if the ledger admits it
-	AdmitAtHandoff               // so is an entry that is handed over
-	NoteEvents                   // events of others' logs are noted
-	ResetFloors                  // what stands for lost events outdates their partitions
-	Tail                         // who asks for events that are gone is told so
-	Gap                          // a place in a log moves over what was applied only
-	Head                         // the lease waits for all events that the poll's answer named
-	NewEpoch                     // a new process's log is followed from its beginning
-	AsOfFirst                    // a value is vouched for as of before it was read
-	OwnWrites                    // what was written through this host is noted before the answer
-	JoinRule                     // a call under way is joined by those only who may have its answer
-	Released                     // the end of a holding is an event
-	Empty                        // a holding begins with nothing
-	OfferFilter                  // what was stored after a holding's end is not handed over
-	SecondCheck                  // a write is acknowledged only if its holding has lasted
-	Pause                        // a pause ends everything
-	Strange                      // what others wrote to one's own partition in a split drops it
-	AckAll                       // ack=all waits for those who may have a lease
-	Detach                       // nobody joins a load that began before a change
-	AdmitAtLoad                  // what was loaded is kept only if the ledger admits it
-	FlushClocks                  // a flush lies above the clocks of all
-	FlushAgain                   // ... and is told to whom an answer names
-	FlushMajority                // ... and noted by a majority of the voters
-	FlushOwners                 // ... and by whom they have acknowledged, or that is over
-	FloorAtHandoff               // what is handed over is compared with the flush by its version
-	FloorsInReset                // what stands for lost events has the flushes too
-	FloorsInLog                  // a log has them
-	FloorsInHello                // so has a greeting
-	FloorsInAcquire              // so has an answer to ACQUIRE
-	FloorsInAuth                 // so has an answer to AUTH
-	Stutter                      // gaps that add up to B are a pause
-	Answered                     // ... unless all members have answered a poll lately
-	GapLocked                    // a gap is judged before it is over for others
-	RunningTime                  // silence of others counts while this process runs
-	ForgetDead                   // a member is forgotten only if it is held for dead
-	Overdue                      // a write that was given up is not stored
-	OverdueOrigin                // ... and no origin is asked to write it
-	NoSlot                       // a DELETE is noted where its namespace has no slot
-	TouchEvent                   // what a TOUCH has changed is noted under its event's version
-	Unknown                      // what may have been written through this host is noted
-	Settle                       // a late write through is told to whoever holds the key by then
-	Overtaken                    // a write through is not stored where a late one was told of meanwhile
-	EndFromAsked                 // a TTL that another host tells of counts from before it was asked
-	JoinEnded                    // a call under way is not for those who began after its value's end
-	JoinOwnership                  // a load is joined in the holding that it began in
-	SourceOfEntry                // what is handed over comes from who has released its partition
-	Acquaintance                 // gossip's word of a process counts for nothing until it is known
-	RefusedName                  // ... which a refusal of a name does not make it, where a member has that name
-	Namesake                     // a process that goes on counts again once another of its name has gone
-	Hint                         // its word of what a known one is counts for nothing either
-	Hearsay                      // ... that it is out does where it tells nothing for long, and is not told on
-	Vouch                        // who is heard is told of to those that may not hear it
-	NamedInAnswer                // an answer to ACQUIRE that names an unknown process as in grants nothing
-	HigherBallot                 // who holds something ends it when it hears of a higher ballot
+	// A copy is served under its owner's lease only ...
+	LeaseAtHit Guard = iota
+	// ... and if it came from the process that the ring names.
+	OwnerAtHit
+	AdmitAtHit      // ... and if the ledger admits it
+	AdmitAtFill     // a copy is kept only if the ledger admits it
+	AdmitAtHandoff  // ... and so is an entry that is handed over
+	NoteEvents      // events of others' logs are noted
+	ResetFloors     // a stand-in for lost events outdates their partitions
+	Tail            // a reader is told if the events it asks for are gone
+	Gap             // a place in a log moves over applied events only
+	Head            // the lease waits for all events that the poll's answer named
+	NewEpoch        // a new process's log is followed from its beginning
+	AsOfFirst       // a value is attested as of a time before it was read
+	OwnWrites       // a write through this host is noted before the answer
+	JoinRule        // a call under way is joined only by callers that may have its answer
+	Released        // the end of an ownership is an event
+	Empty           // an ownership begins with nothing
+	OfferFilter     // what was stored after an ownership's end is not handed over
+	SecondCheck     // a write is acknowledged only if its ownership has lasted
+	Pause           // a pause ends everything
+	Strange         // others' writes to an owned partition in a split drop it
+	AckAll          // ack=all waits for all hosts that may have a lease
+	Detach          // no caller joins a load that began before a change
+	AdmitAtLoad     // a loaded value is kept only if the ledger admits it
+	FlushClocks     // a flush lies above the clocks of all
+	FlushAgain      // ... and is told to the hosts that an answer names
+	FlushMajority   // ... and noted by a majority of the voters
+	FlushOwners     // ... and by each owner they acknowledge, until that is over
+	FloorAtHandoff  // an entry handed over is compared with the flush by its version
+	FloorsInReset   // what stands for lost events has the flushes too
+	FloorsInLog     // a log has them
+	FloorsInHello   // so has a greeting
+	FloorsInAcquire // so has an answer to ACQUIRE
+	FloorsInAuth    // so has an answer to AUTH
+	Stutter         // gaps that add up to B are a pause
+	Answered        // ... unless all members have answered a poll lately
+	GapLocked       // a gap is judged before other goroutines see its end
+	RunningTime     // silence of others counts only while this process runs
+	ForgetDead      // a member is forgotten only if it is considered dead
+	Overdue         // a write that was given up is not stored
+	OverdueOrigin   // ... and no origin is asked to write it
+	NoSlot          // a DELETE is noted even if its namespace has no slot
+	TouchEvent      // what a TOUCH has changed is noted under its event's version
+	Unknown         // what may have been written through this host is noted
+	Settle          // a late write-through is told to the key's owner at that time
+	Overtaken       // a write-through is not stored if a late one was told of meanwhile
+	EndFromAsked    // a TTL that another host tells counts from before the request
+	JoinEnded       // a call is not joined by callers that began after its value's end
+	JoinOwnership   // a load is joined only in the ownership that it began in
+	SourceOfEntry   // an entry handed over comes from the releaser of its partition
+	Acquaintance    // gossip's word of a process counts only once it is known
+	RefusedName     // ... and a refused name does not make it known if a member has it
+	Namesake        // a replaced process that goes on counts once its namesake has gone
+	Hint            // gossip's word of a known process's state counts for nothing either
+	Hearsay         // ... its word "out" does, after long silence, and is not told on
+	Vouch           // a member that is heard is attested to those that may not hear it
+	NamedInAnswer   // an answer to ACQUIRE that names an unknown process grants nothing
+	HigherBallot    // an owner ends its ownership when it hears of a higher ballot
 
-	Guards // their number
+	Guards // the number of guards
 )
 
-// Point is a place at which a test may let others go first.
+// Point is a place at which a test may let other goroutines go first.
 type Point uint8
 
 // The points.
 const (
-	ValueRead Point = iota // a value has been read from the store, and not yet vouched for
-	WriteDue               // a write has found its holding, and is not yet stored
+	ValueRead Point = iota // a value has been read from the store, and not yet attested
+	WriteDue               // a write has found its ownership, and is not yet stored
 	FlushDue               // a flush has its first version, and is not yet told
 	GapFound               // a gap has been found, and not yet judged
 )

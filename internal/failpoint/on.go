@@ -5,7 +5,7 @@ package failpoint
 import "sync/atomic"
 
 var (
-	out atomic.Uint64 // a bit each
+	out atomic.Uint64 // one bit for each guard
 	at  [GapFound + 1]atomic.Pointer[func()]
 )
 
@@ -28,7 +28,7 @@ func At(p Point) {
 	}
 }
 
-// Do says what is done at a point: by who comes first, once.
+// Do sets what is done at a point: once, by the first goroutine that reaches it.
 func Do(p Point, f func()) {
 	var once func()
 	once = func() {

@@ -31,7 +31,7 @@ var (
 // What this binary is to be, where it is not the tests.
 const (
 	asSidecar = "FAULTS_SIDECAR" // with a spec, in JSON
-	asOwner  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
+	asOwner   = "FAULTS_HOLDER"  // of a namespace, until stdin ends
 	asApp     = "FAULTS_APP"     // that loads keys, of the sidecar with a socket
 )
 

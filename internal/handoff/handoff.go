@@ -15,28 +15,28 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Handoff moves entries after their partitions: the new holder pulls from the
-// one that has released them, the hottest first, and asks it for single entries
-// meanwhile. It is what the cluster's node calls when holdings begin and end.
+// Handoff moves entries after their partitions. The new owner pulls them from the process
+// that has released them, the hottest first, and meanwhile asks it for single entries.
+// The cluster's node calls Begin, Ended and Offer when ownerships begin and end.
 type Handoff struct {
 	Config
-	Node    *cluster.Node // set before anything begins
-	limiter *rate.Limiter // bytes a second of what comes
+	Node    *cluster.Node // set before any ownership begins
+	limiter *rate.Limiter // bytes per second that come
 
 	Incoming [kv.Partitions]atomic.Pointer[Source]
-	Heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // of others' logs, where this holding began
+	Heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // ends of the other hosts' logs when the present ownership began
 	BegunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
-	ended    [kv.Partitions]ended                                 // under the node's lock, like those who use it
+	ended    [kv.Partitions]ended                                 // guarded by the node's lock, under which it is used
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
@@ -59,20 +59,20 @@ const (
 	pullBytes   = 256 << 10 // of one answer, beside one entry
 	pullTimeout = time.Second
 	pullTries   = 5
-	pullRate    = 64 << 20 // bytes a second
+	pullRate    = 64 << 20 // bytes per second
 )
 
-// Source is where the entries of some partitions are on their way from. Each
-// holding's partition has one at most.
+// Source is the process that the entries of some partitions come from. A partition has at
+// most one source in each ownership.
 type Source struct {
 	From        kv.Process
 	Ballot      wire.Ballot
 	Partitions  kv.PartitionSet
-	Generations map[uint16]uint16  // in the store, of the holdings that the entries are for; of partitions, no others
+	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
 	fetches     singleflight.Group // of single entries
 }
 
-// ended is the last holding of a partition that this process has ended.
+// ended is the last ownership of a partition that this process has ended.
 type ended struct {
 	asOf       kv.Version
 	generation uint16
@@ -88,21 +88,23 @@ type Config struct {
 	Host   Host
 }
 
-// Host is told of holdings that begin and end.
+// Host is told of ownerships that begin and end.
 type Host interface {
-	// Began is called when holdings begin, before their entries come.
+	// Began is called when ownerships begin, before their entries come.
 	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
-	// Raise outdates what was vouched for of some partitions before a version.
+	// Raise outdates what was attested for some partitions before a version.
 	Raise(set kv.PartitionSet, v kv.Version)
-	// EndOf is the end of a TTL that another host has told of, which was asked at a moment.
+	// EndOf returns the end, on the boot clock, of a TTL that another host has reported.
+	// asked is a moment before that host was asked.
 	EndOf(ttlMS int64, asked time.Duration) time.Duration
 }
 
+// New returns a Handoff. Its Node must be set before an ownership begins.
 func New(c Config) *Handoff {
 	return &Handoff{Config: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
 }
 
-// Run lets pulls begin until ctx ends, and then waits for them.
+// Run lets pulls begin until ctx ends, and then waits for them. It drops old offers.
 func (h *Handoff) Run(ctx context.Context) {
 	h.mu.Lock()
 	h.running = ctx
@@ -123,8 +125,8 @@ func (h *Handoff) Run(ctx context.Context) {
 	h.expire(0)
 }
 
-// Begin makes the partitions empty, and begins to pull what their releasers
-// have of them.
+// Begin makes the partitions empty, and starts to pull the entries that their releasers
+// have.
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
 	now := h.Clock.Read().Boot
@@ -157,7 +159,7 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 			continue
 		}
 		if running, end := h.begin(); running != nil {
-			go func() { // ends with the handoff, or with run, which waits for it
+			go func() { // ends with the handoff, or with Run, which waits for it
 				defer end()
 				h.pull(running, src)
 			}()
@@ -165,7 +167,8 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 	}
 }
 
-// Ended raises the floors of copies that were made of the partitions' entries.
+// Ended notes the end of ownerships, and raises the floors of copies that were made of
+// the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
 		h.ended[p] = ended{asOf, h.Store.Generation(p)}
@@ -174,7 +177,7 @@ func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	h.Host.Raise(set, asOf)
 }
 
-// pull brings over all that a source has.
+// pull fetches all entries that a source has.
 func (h *Handoff) pull(ctx context.Context, src *Source) {
 	h.Counts.Pulling.Add(1)
 	defer h.Counts.Pulling.Add(-1)
@@ -206,7 +209,7 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 	}
 }
 
-// wanted says whether any of the partitions still waits for the source.
+// wanted reports whether any of the partitions still waits for the source.
 func (h *Handoff) wanted(src *Source) bool {
 	for p := range src.Partitions.All() {
 		if h.Incoming[p].Load() == src {
@@ -216,6 +219,8 @@ func (h *Handoff) wanted(src *Source) bool {
 	return false
 }
 
+// PullOne fetches one batch of a source's entries and stores them. size is the bytes of
+// their keys and values; done means that the source has no entries after these.
 func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
 	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes()})
 	if err != nil {
@@ -251,10 +256,10 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	return size, b.Done, nil
 }
 
-// Restore stores an entry that has come, unless something newer is known of its
-// key: through the same question as every copy. It is for the very holding that the
-// source is one of, and of a partition that the source is for: what else a process
-// has released may be older than what the holding has from somebody else.
+// Restore stores an entry that has come, unless this host knows something newer of the
+// key; it asks the same question as for every copy. The entry is stored only in the
+// ownership and in the partitions that the source is for. Other entries that a process
+// has released may be older than those that the ownership has from another process.
 func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
 	b := namespaces.Pins{Table: h.Names}
 	defer b.Release()
@@ -286,10 +291,11 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
 }
 
-// Fetch asks a partition's releaser for one entry, once for all who miss it,
-// unless it is there by then. An error says that it could not be asked.
+// Fetch asks the releaser of a partition for one entry, once for all readers that miss
+// it, unless the entry has come by then. An error means that the releaser could not be
+// asked.
 func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
-	key.Bytes = bytes.Clone(key.Bytes) // it may outlive the request
+	key.Bytes = bytes.Clone(key.Bytes) // the call may outlive the request
 	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
 		running, end := h.begin()
 		if running == nil {
@@ -312,8 +318,8 @@ func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key 
 
 var errStopping = errors.New("this sidecar is stopping")
 
-// begin is what run waits for until end is called; nil says that it runs no
-// more.
+// begin starts a task that Run waits for until end is called. A nil context means that
+// Run has ended, or has not begun.
 func (h *Handoff) begin() (running context.Context, end func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -323,6 +329,7 @@ func (h *Handoff) begin() (running context.Context, end func()) {
 	return h.running, h.tasks.Done
 }
 
+// FetchNow asks a source for one entry and stores it, unless the entry has come by then.
 func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, key kv.Key) error {
 	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil

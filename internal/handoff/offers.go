@@ -11,24 +11,25 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Offer is what another process may pull: what was released to one ballot. It grows
-// where that process asks again, and more is released to the same ballot.
+// Offer is the entries that another process may pull, of the partitions that were
+// released to one of its ballots. It grows if that process asks again and more partitions
+// are released to the same ballot.
 type Offer struct {
 	to       kv.Process
 	pulledAt atomic.Int64
 
 	// Under the handoff's lock.
-	released map[uint16]ended // never changed, but replaced by a larger one
-	left     kv.PartitionSet  // that have not been pulled to the end
-	pulls    map[string]*pull // by the partitions that each is of
+	released map[uint16]ended // never changed, but replaced by a larger map
+	left     kv.PartitionSet  // partitions that have not been pulled to the end
+	pulls    map[string]*pull // by the partitions of each
 }
 
 // part is the partitions of an offer that were released by one event.
@@ -37,22 +38,21 @@ type part struct {
 	set  kv.PartitionSet
 }
 
-// pull is the stream of some of an offer's entries.
+// pull is the stream of the entries of some partitions of an offer.
 type pull struct {
 	set kv.PartitionSet
 
-	mu     sync.Mutex // held while a batch is made
-	parts  []part     // that are not given yet, the present one first
+	mu     sync.Mutex // locked while a batch is made
+	parts  []part     // not given yet, the present one first
 	next   func() (handed, bool)
 	stop   func()
-	batch  uint64 // the next one's number
+	batch  uint64 // number of the next batch
 	asOf   kv.Version
 	last   []handed // the batch before, to be sent again if it is asked for again
 	closed bool
 }
 
-// handed is an entry that is handed over. What is left of its time is told when it is
-// sent.
+// handed is an entry that is handed over. Its remaining TTL is computed when it is sent.
 type handed struct {
 	kv.Entry
 	namespace string
@@ -65,11 +65,11 @@ const (
 	maxPulls  = 64 // of one offer
 )
 
-// covers says whether an entry is of the holding that has ended. A later one was
-// written since, by the partition's present holder.
+// covers reports whether an entry belongs to the ownership that has ended. An entry with
+// a later version was written by a later owner of the partition.
 func (l ended) covers(v kv.Version) bool { return v <= l.asOf || failpoint.Out(failpoint.OfferFilter) }
 
-// Offer lets a process pull.
+// Offer lets a process pull the entries of partitions that were released to its ballot.
 func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.PartitionSet) {
 	key := cluster.ToBallot(ballot)
 	h.mu.Lock()
@@ -96,11 +96,11 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 	o.released = released
 }
 
-// Awaited says whether entries wait to be pulled, or writes through are under way:
-// who holds their keys by then must be told how they have ended.
+// Awaited reports whether entries wait to be pulled, or write-throughs are under way: the
+// later owners of their keys must be told how these writes have ended.
 func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.Names.Writing() }
 
-// Offering counts what waits to be pulled from.
+// Offering counts the offers that have not been pulled to the end.
 func (h *Handoff) Offering() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -112,8 +112,8 @@ func (h *Handoff) Offering() (n int) {
 	return n
 }
 
-// expire drops the offers that are done, or that have not been pulled from for so
-// long. Their entries give their memory back.
+// expire drops the offers that are done, or that have not been pulled from for the given
+// time. Their entries give their memory back.
 func (h *Handoff) expire(after time.Duration) {
 	now := h.Clock.Read().Boot
 	var gone []*Offer
@@ -144,7 +144,7 @@ func (pl *pull) close() {
 	}
 }
 
-// Parts are some of an offer's partitions, and all where none are named.
+// Parts returns the parts of an offer in a set of partitions; an empty set is all.
 func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 	for p, last := range o.released {
 		if !set.Empty() && !set.Has(p) {
@@ -160,13 +160,14 @@ func (o *Offer) Parts(set kv.PartitionSet) (list []part) {
 	return list
 }
 
-// Given yields what a part has, the hottest first.
+// Given yields the entries of a part, the hottest first.
 func (h *Handoff) Given(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
 			h.Store.Scan(of.set.Has, hits, h.Clock.Read().Boot, func(e kv.Entry) bool {
-				// The entry was copied a while ago: its namespace's slot may be another's.
+				// The entry was copied a while ago: its namespace's slot may be another
+				// name's now.
 				ns := h.Names.InSlot(e.Key.Namespace)
 				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
@@ -180,7 +181,7 @@ func (h *Handoff) Given(of part) iter.Seq[handed] {
 	}
 }
 
-// entry is an entry as it is sent at a moment.
+// entry returns the entry as it is sent at a moment.
 func (g *handed) entry(now kv.Moment) wire.Entry {
 	return wire.Entry{
 		Namespace: g.namespace, Key: g.Key.Bytes, Value: g.Value, Flags: g.Flags, Version: uint64(g.Version),
@@ -188,7 +189,8 @@ func (g *handed) entry(now kv.Moment) wire.Entry {
 	}
 }
 
-// OfferOf finds what a process may have. The lock is held.
+// OfferOf returns the offer that a process may pull from, or nil. The caller holds the
+// lock.
 func (h *Handoff) OfferOf(from kv.Process, b wire.Ballot) *Offer {
 	if o := h.offers[b]; o != nil && o.to == from {
 		return o
@@ -217,7 +219,7 @@ func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Er
 	return o, pl, nil
 }
 
-// pulled says that a pull has come to its end.
+// pulled notes that a pull has come to its end.
 func (h *Handoff) pulled(o *Offer, pl *pull) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -228,8 +230,8 @@ func (h *Handoff) pulled(o *Offer, pl *pull) {
 	}
 }
 
-// ServePull answers with the next batch, or with the last one again: with what is
-// left of it, and of its entries' time, at this moment.
+// ServePull answers with the next batch, or with the last one again. In both cases it
+// sends the entries that are still alive, with the TTL that they still have.
 func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	o, pl, err := h.pullOf(from, q)
 	if err != nil {
@@ -255,13 +257,13 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 			b.Entries = append(b.Entries, e.entry(now))
 		}
 	}
-	if b.Done && len(b.Entries) == 0 { // nothing will be asked for after that
+	if b.Done && len(b.Entries) == 0 { // nothing is asked for after this answer
 		h.pulled(o, pl)
 	}
 	return wire.BodyReply(b)
 }
 
-// fill makes a pull's next batch, of one part. Its lock is held.
+// fill makes a pull's next batch, from one part. The caller holds the pull's lock.
 func (h *Handoff) fill(pl *pull) {
 	pl.last = nil
 	pl.batch++
@@ -306,7 +308,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	h.mu.Unlock()
 	f := wire.Fetched{AsOf: uint64(last.asOf)}
 	if last.asOf == 0 {
-		return wire.BodyReply(f) // nothing of the partition was released to that ballot
+		return wire.BodyReply(f) // no part of the partition was released to that ballot
 	}
 	if value, info, ok := h.Store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
 		f.Found = true

@@ -10,18 +10,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 )
 
-// gate bounds the connections to the HTTP port. Where there are as many as may be, the
-// one that has waited longest without a request goes, and the new one comes in: so
-// strangers with idle connections do not keep a probe out. If all are at work, the new
-// one is closed at once.
+// gate bounds the connections to the HTTP port. If there are as many as allowed, it
+// closes the one that has waited longest without a request, and accepts the new one: idle
+// connections of strangers do not keep a health probe out. If all connections are serving
+// requests, it closes the new one at once.
 type gate struct {
 	net.Listener
 	most   int
-	closed atomic.Int64 // for want of a place, or of a descriptor
+	closed atomic.Int64 // because no place, or no file descriptor, was left
 
 	mu    sync.Mutex
-	open  map[net.Conn]*list.Element // nil: its request is served
-	waits list.List                  // of net.Conn, the longest first
+	open  map[net.Conn]*list.Element // nil while its request is served
+	waits list.List                  // of net.Conn, the one that waits longest first
 }
 
 func newGate(ln net.Listener, most int) *gate {
@@ -44,7 +44,7 @@ func (g *gate) Accept() (net.Conn, error) {
 	}
 }
 
-// enter gives a connection a place, if need be another one's.
+// enter gives a connection a place, if necessary the place of another connection.
 func (g *gate) enter(c net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,19 +56,19 @@ func (g *gate) enter(c net.Conn) bool {
 		}
 		other := g.waits.Remove(oldest).(net.Conn)
 		delete(g.open, other)
-		_ = other.Close() // gives its descriptor back, and does not block
+		_ = other.Close() // frees its descriptor, and does not block
 	}
 	g.open[c] = g.waits.PushBack(c)
 	return true
 }
 
-// state is told by the server what a connection does.
+// state is called by the HTTP server when the state of a connection changes.
 func (g *gate) state(c net.Conn, state http.ConnState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at, there := g.open[c]
 	if !there {
-		return // its place has gone to another
+		return // another connection has its place
 	}
 	if at != nil && state != http.StateNew {
 		g.waits.Remove(at)
@@ -82,7 +82,7 @@ func (g *gate) state(c net.Conn, state http.ConnState) {
 	}
 }
 
-// len is how many are open.
+// len returns how many connections are open.
 func (g *gate) len() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()

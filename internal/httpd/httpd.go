@@ -1,10 +1,13 @@
 // Package httpd serves a sidecar's health, metrics and profiles over HTTP.
 //
-// It answers requests that were sent to one of this host's names or to an IP address,
-// with GET or HEAD, and shows metrics and profiles to callers with the token. The number
-// of connections is bounded: a new one takes the place of the one that has been idle
-// longest. Run serves until its context ends; net/http runs a goroutine per connection,
-// which ends with it.
+// Input is GET and HEAD requests that were sent to an IP address or to one of this host's
+// names, and functions that report the state of the sidecar. Output is the pages; metrics
+// and profiles are only for clients with the token, if there is one. The number of
+// connections is bounded: a new one takes the place of the one that has been idle
+// longest.
+//
+// Run serves until its context ends; net/http runs a goroutine per connection, which ends
+// with it. The package changes nothing in the sidecar, and does not encrypt.
 package httpd
 
 import (
@@ -30,7 +33,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-// What is told to requests that are refused.
+// Texts for requests that are refused.
 const (
 	needsToken = "this page needs the token of http_token_file: send it as \"Authorization: Bearer TOKEN\""
 	otherName  = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
@@ -40,22 +43,22 @@ const (
 type Config struct {
 	Address  string   // host:port
 	Hosts    []string // names that requests may be sent to, beside localhost and IP addresses
-	Token    string   // that metrics and profiles need; "" is none
+	Token    string   // that metrics and profiles need; "": they need none
 	Pprof    bool     // serve /debug/pprof
 	MaxConns int      // connections at once
 	Log      *slog.Logger
 
-	Ready   func() (words string, ready bool) // what /readyz says
+	Ready   func() (words string, ready bool) // text and status of /readyz
 	Metrics *prometheus.Registry
 }
 
-// Server is the server. It changes nothing: it takes GET and HEAD.
+// Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
 type Server struct {
 	gate *gate
 	srv  *http.Server
 }
 
-// New listens on the address.
+// New listens on the address. Run then serves.
 func New(c Config) (*Server, error) {
 	ln, err := net.Listen("tcp", c.Address)
 	if err != nil {
@@ -67,7 +70,7 @@ func New(c Config) (*Server, error) {
 		Handler:           hosts{lower(c.Hosts), c.pages(errorLog)},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      10 * time.Second, // a profile's own time comes on top
+		WriteTimeout:      10 * time.Second, // added to the time of a profile
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          errorLog,
@@ -76,10 +79,10 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr returns the address that it listens on.
+// Addr returns the address on which the server listens.
 func (s *Server) Addr() net.Addr { return s.gate.Addr() }
 
-// Stats returns how many connections are open, and how many were closed since there
+// Stats returns how many connections are open, and how many were closed because there
 // were too many.
 func (s *Server) Stats() (open int, closed int64) { return s.gate.len(), s.gate.closed.Load() }
 
@@ -93,8 +96,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// pages are what is served. Where there is a token, health is open all the same, in a
-// word: probes can rarely send one.
+// pages returns the handler of all pages. With a token set, the health pages stay open
+// but are shortened to one word for requests without it, since probes can rarely send a
+// token.
 func (c *Config) pages(errorLog *log.Logger) http.Handler {
 	token := digestOf(c.Token)
 	mux := http.NewServeMux()
@@ -126,24 +130,25 @@ func (c *Config) pages(errorLog *log.Logger) http.Handler {
 	return mux
 }
 
-// oneByOne gathers for one request at a time: the work is spread over all processors,
-// which others want too.
+// oneByOne gathers metrics for one request at a time: gathering uses all processors,
+// which other work needs too.
 type oneByOne struct {
 	mu sync.Mutex
 	of prometheus.Gatherer
 }
 
-// Gather waits for its turn.
+// Gather waits for its turn, and gathers.
 func (g *oneByOne) Gather() ([]*dto.MetricFamily, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.of.Gather()
 }
 
-// digest is a secret that was hashed: those compared are of one length.
+// digest is the hash of a secret: hashes have one length and can be compared in constant
+// time.
 type digest [sha256.Size]byte
 
-// digestOf hashes a secret; nil is none.
+// digestOf hashes a secret; "" gives nil.
 func digestOf(secret string) *digest {
 	if secret == "" {
 		return nil
@@ -152,7 +157,7 @@ func digestOf(secret string) *digest {
 	return &d
 }
 
-// in says whether a request brings the secret; nil is none, which all have.
+// in reports whether a request brings the secret. Every request brings a nil secret.
 func (d *digest) in(r *http.Request) bool {
 	if d == nil {
 		return true
@@ -162,7 +167,7 @@ func (d *digest) in(r *http.Request) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], d[:]) == 1
 }
 
-// guard lets requests through that bring the secret.
+// guard serves page to requests that bring the secret, and refuses the others.
 func (d *digest) guard(page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !d.in(r) {
@@ -174,9 +179,9 @@ func (d *digest) guard(page http.Handler) http.Handler {
 	})
 }
 
-// hosts lets through what was sent to one of this host's names. A page in a browser
-// that has its own name lead here (DNS rebinding) sends that name, and a name cannot
-// be an IP address.
+// hosts serves requests that were sent to one of this host's names or to an IP address. A
+// page in a browser whose own name was made to lead here (DNS rebinding) sends that name,
+// and a name cannot be an IP address.
 type hosts struct {
 	names []string
 	pages http.Handler
@@ -210,7 +215,7 @@ func CheckHosts(names []string) error {
 	return nil
 }
 
-// lower returns the names as they are compared, with localhost.
+// lower returns the names as they are compared, and localhost.
 func lower(names []string) []string {
 	list := []string{"localhost"}
 	for _, name := range names {

@@ -30,8 +30,8 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A connection to the HTTP port ends in its time: where its header does not come, where
-// its answer is not read, and where it is at rest.
+// TestHTTPTimes: a connection ends in time if its header does not come, if its answer is
+// not read, and if it is idle.
 func TestHTTPTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		metrics := prometheus.NewRegistry()
@@ -78,7 +78,7 @@ func TestHTTPTimes(t *testing.T) {
 	})
 }
 
-// crowded is collected slowly, and counts by how many at a time.
+// crowded is a slow collector that counts how many collections run at a time.
 type crowded struct{ now, most, times atomic.Int64 }
 
 func (c *crowded) Describe(chan<- *prometheus.Desc) {}
@@ -90,6 +90,7 @@ func (c *crowded) Collect(chan<- prometheus.Metric) {
 	c.now.Add(-1)
 }
 
+// TestMetricsOneByOne: concurrent requests for metrics are gathered one at a time.
 func TestMetricsOneByOne(t *testing.T) {
 	c := &crowded{}
 	cfg := Config{Metrics: prometheus.NewRegistry()}

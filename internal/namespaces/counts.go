@@ -4,7 +4,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// KeysIn is how many keys a request reads or writes.
+// KeysIn returns how many keys a request reads or writes.
 func KeysIn(q *wire.Request) int {
 	switch q.Op {
 	case wire.OpMGet, wire.OpDelete:
@@ -15,7 +15,7 @@ func KeysIn(q *wire.Request) int {
 	return 0
 }
 
-// HitOf is the outcome of a value from somewhere.
+// HitOf returns the outcome of a hit from the given source.
 func HitOf(s wire.Source) Outcome {
 	switch s {
 	case wire.SourceL1:
@@ -28,6 +28,7 @@ func HitOf(s wire.Source) Outcome {
 	return HitL2
 }
 
+// OutcomeOf returns the outcome of a request that was answered with r.
 func OutcomeOf(r *wire.Reply) Outcome {
 	switch r.Status {
 	case wire.OK:

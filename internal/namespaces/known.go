@@ -10,27 +10,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A namespace may have a filter of the keys that its origin has, so that made-up
-// ones never reach it. Every host builds its own, by a query of all keys, and only
-// who holds a key says by it that there is none: who has held the partition since
-// before the query began has made every change of it that was announced since, and
-// each is in the filter before it is acknowledged.
+// A namespace may have a filter of the keys that its origin has, so that requests for
+// made-up keys never reach the origin. Every host builds its own filter with a query of
+// all keys. Only the owner of a key may answer from the filter that the key does not
+// exist. A host that has owned the partition since before the query began has itself made
+// every change that was announced since then, and each of these keys is in the filter
+// before its change is acknowledged.
 //
-//	changed, loaded   the key may exist: it goes in
-//	Begin             others may have changed keys of the partitions: they pass
+//	changed, loaded   the key may exist: it is added
+//	Begin             other hosts may have changed keys of the partitions: these pass
 //	RESET, Raised     the same, after a split
 //	FLUSH             anything may have changed: the namespace passes
 //
-// What passes does so until a query that begins later.
+// They pass until a query that begins later is done.
 
-// KeyFilter is a namespace's filter.
+// KeyFilter is the key filter of a namespace.
 type KeyFilter struct {
 	Filter  *loader.Known
 	Builder *loader.Rebuilder
 	now     func() time.Duration // the boot clock
 }
 
-// newKnown makes a namespace's filter. caughtUp is core's.
+// newKnown makes the filter of a namespace. caughtUp is Engine.CaughtUp.
 func newKnown(cfg *Config, of loader.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
 	filter, err := loader.NewKnown(of)
 	if err != nil {
@@ -50,7 +51,7 @@ func newKnown(cfg *Config, of loader.KnownConfig, ns *Namespace, caughtUp func(c
 	return &KeyFilter{filter, builder, now}, nil
 }
 
-// loggedLister logs what becomes of its lists.
+// loggedLister logs the outcome of each listing.
 type loggedLister struct {
 	loader.Lister
 	log *slog.Logger
@@ -67,17 +68,18 @@ func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) err
 	return err
 }
 
-// Add says that a key may exist from now on.
+// Add notes that a key may exist from now on. It may be called on nil.
 func (k *KeyFilter) Add(h kv.Hash) {
 	if k != nil {
 		k.Filter.Add(h)
 	}
 }
 
-// MayExist asks the filter, of which it is not said here whether it has heard of
-// all changes.
+// MayExist asks the filter. It does not check whether the filter has heard of all
+// changes.
 func (k *KeyFilter) MayExist(key kv.Key) bool { return k.Filter.MayExist(key.Hash, k.now()) }
 
+// Missed notes that other hosts may have changed keys of some partitions.
 func (k *KeyFilter) Missed(set kv.PartitionSet) {
 	for p := range set.All() {
 		k.Filter.Distrust(p)
@@ -85,7 +87,7 @@ func (k *KeyFilter) Missed(set kv.PartitionSet) {
 	k.Builder.Wake()
 }
 
-// Forget says that anything may have changed.
+// Forget notes that any key may have changed. It may be called on nil.
 func (k *KeyFilter) Forget() {
 	if k == nil {
 		return
@@ -96,6 +98,7 @@ func (k *KeyFilter) Forget() {
 	k.Builder.Wake()
 }
 
+// KeyFilterStats returns the filter's part of STATS; zero without a filter.
 func (ns *Namespace) KeyFilterStats() (s wire.KnownStats) {
 	if ns.KeyFilter == nil {
 		return s

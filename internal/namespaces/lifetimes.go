@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// BarrierOf is how long a deletion holds its key: what it asks for, if that is less
-// than its namespace's hold.
+// BarrierOf returns how long the load barrier of a deletion lasts: the request's value,
+// if that is less than the namespace's replica_lag.
 func (ns *Namespace) BarrierOf(q *wire.Request) time.Duration {
 	if q.ReplicaLagMS == 0 {
 		return ns.ReplicaLag
@@ -19,14 +19,14 @@ func (ns *Namespace) BarrierOf(q *wire.Request) time.Duration {
 	return min(time.Duration(q.ReplicaLagMS)*time.Millisecond, ns.ReplicaLag)
 }
 
-// Waits says whether a read that misses has somebody to wait for: the origin, or
-// who else loads the key.
+// Waits reports whether a read that misses can wait: for the origin, or for another
+// client that loads the key.
 func (ns *Namespace) Waits(q *wire.Request) bool {
 	return q.Op == wire.OpLease || ns.Origin != nil && !q.Has(wire.NoLoad)
 }
 
-// Lives is when what was loaded ends: not for all that were loaded together at
-// once.
+// Lives returns when a loaded value ends. The ends vary, so that values that were loaded
+// together do not all end at once.
 func (ns *Namespace) Lives(r *loader.Result, now kv.Moment) kv.Deadline {
 	if r.Absent {
 		return kv.After(now.Boot, ns.Policy.NegativeTTL)
@@ -34,7 +34,7 @@ func (ns *Namespace) Lives(r *loader.Result, now kv.Moment) kv.Deadline {
 	return kv.After(now.Boot, loader.Jitter(cmp.Or(r.TTL, ns.TTL), ns.jitter, rand.Float64()))
 }
 
-// Deadline is the end of a TTL that a request brings, or its namespace's own.
+// Deadline returns the end of a request's TTL, or of the namespace's default TTL.
 func (ns *Namespace) Deadline(ttlMS int64, now kv.Moment) kv.Deadline {
 	if ttlMS == wire.TTLDefault {
 		return kv.After(now.Boot, ns.TTL)

@@ -20,77 +20,77 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Table are the names in use and their slots. Reads of the table take no
-// lock; it is replaced as a whole.
+// Table is the names in use and their slots. Lookups take no lock: the map is replaced as
+// a whole.
 type Table struct {
 	store  *segment.Store
 	seed   uint64 // of the cluster
 	max    int
-	others Settings // settings of names that are not configured
+	others Settings // of names that are not configured
 
 	Table atomic.Pointer[map[string]*Namespace]
-	None  *Namespace // counts what is asked of names that have no slot
+	None  *Namespace // counts requests for names without a slot
 
 	access *access.Rules
 	Leases *loader.Leases
-	Detach func(kv.NamespaceID) // ends that calls under way are joined
+	Detach func(kv.NamespaceID) // stops reads from joining calls of a slot that are under way
 
-	ledger     *invalidation.Ledger
-	Loads      []*loader.Loads                // of the namespaces that have an origin
-	KeyFilters [kv.MaxNamespaces]*KeyFilter   // filters, by slot; nil where there is none
-	bounds     [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
-	most       time.Duration                  // the cluster's
-	Least      time.Duration                  // the smallest that is configured
-	AnyReplicaLag    bool                           // whether any has a hold
+	ledger        *invalidation.Ledger
+	Loads         []*loader.Loads                // of the namespaces that have an origin
+	KeyFilters    [kv.MaxNamespaces]*KeyFilter   // by slot; nil: no filter
+	bounds        [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
+	most          time.Duration                  // the cluster's bound of staleness
+	Least         time.Duration                  // the smallest bound that is configured
+	AnyReplicaLag bool                           // whether any namespace has a replica_lag
 
-	Flushes *places.Member // of other hosts, and of this process
+	Flushes *places.Member // flushes from other hosts, and of this process
 
-	Mu      sync.Mutex         // guards changes of the table, and what follows
-	flushed map[string]flushed // by name, with a slot or without; "" is all
+	Mu      sync.Mutex         // guards changes of the table, and the fields below
+	flushed map[string]flushed // by name, with or without a slot; "" is all namespaces
 	Free    []kv.NamespaceID
 	refused time.Time // when the last new name found no slot
 }
 
-// Namespace is one name's slot.
+// Namespace is a name with a slot.
 type Namespace struct {
 	Name       string
 	ID         kv.NamespaceID
 	Seed       uint64
-	Line       uint16         // of the rules on who may use it
+	Line       uint16         // in the access rules
 	TTL        time.Duration  // of writes that bring none; zero is no expiry
-	ReplicaLag       time.Duration  // how long after a deletion loads are not kept, at most
-	configured bool           // has its slot for good
-	member     *places.Member // who has brought the name; nil is this process
+	ReplicaLag time.Duration  // length of a load barrier, at most; zero: none
+	configured bool           // keeps its slot for good
+	member     *places.Member // the connection that has brought the name; nil is this process
 
 	Policy       loader.Policy
-	jitter       float64       // the share by which TTLs of what is loaded vary
+	jitter       float64       // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration // that an app may take to load
 	Origin       *Origin       // nil: the apps load
 	Loads        *loader.Loads // from the origin
 	Early        atomic.Int64  // ns before its end from which a hit may refresh a value
-	Took         Recent        // time of loads
+	Took         Recent        // the time of loads
 	LoadTime     prometheus.Histogram
-	WithoutOwner        atomic.Int64  // loads without a holder
+	WithoutOwner atomic.Int64  // loads without an owner
 	KeyFilter    *KeyFilter    // nil: any key may exist
-	WriteThrough *WriteThrough // nil: writes are the cache's own
-	Warming      *Warming      // nil: nothing is loaded at the start
+	WriteThrough *WriteThrough // nil: the origin is not written to
+	Warming      *Warming      // nil: no keys are loaded at the start
 
 	Counts [wire.OpCount][Outcomes]atomic.Int64
 
-	// A namespace that is not configured loses its slot when it is empty and
-	// another name needs one. Requests hold use while they touch the store, so
-	// that none goes on under a slot that has become somebody else's.
+	// A namespace that is not configured loses its slot when it is empty and another name
+	// needs one. A request has use read-locked while it touches the store, so that it
+	// does not go on under a slot that another name has taken.
 	use     sync.RWMutex
 	retired bool
 }
 
 // flushed is a flush that is remembered.
 type flushed struct {
-	version kv.Version     // zero: it has not been noted
+	version kv.Version     // zero: claimed, but not noted yet
 	by      *places.Member // has the place; nil for all namespaces
 }
 
-// Outcome is how a request ended, for the counts.
+// Outcome is how a request ended, for the counters.
 type Outcome uint8
 
 const (
@@ -109,10 +109,12 @@ const (
 // Default is the namespace of requests that name none.
 const Default = "default"
 
-// SeedSetting is the cluster-wide setting that compares hosts' seeds, by their
-// digests. Its name is what a refusal tells.
+// SeedSetting is the name of the cluster-wide setting that compares the digests of the
+// hosts' seeds. The name is what a refusal tells.
 const SeedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 
+// New makes the table and the configured namespaces, and opens their origins. It asks no
+// server. caughtUp is Engine.CaughtUp.
 func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*Table, error) {
 	n := &Table{seed: cfg.Seed, access: a, store: store, ledger: ledger, most: cfg.Bound, flushed: map[string]flushed{}, max: cfg.Max, others: cfg.Others, None: &Namespace{configured: true}}
 	for id := cfg.Max - 1; id >= 0; id-- {
@@ -155,7 +157,7 @@ func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation
 	return n, nil
 }
 
-// Writing says whether writes through are under way, or not settled.
+// Writing reports whether write-throughs are under way, or not settled.
 func (n *Table) Writing() bool {
 	for _, ns := range n.All() {
 		if ns.WriteThrough != nil && ns.WriteThrough.Busy() {
@@ -165,8 +167,7 @@ func (n *Table) Writing() bool {
 	return false
 }
 
-// EndWrites ends the origins' part of the writes through. What must be said of them
-// then still is.
+// EndWrites cancels the origin calls of write-throughs. Their settling goes on.
 func (n *Table) EndWrites() {
 	for _, ns := range n.All() {
 		if ns.WriteThrough != nil {
@@ -175,7 +176,7 @@ func (n *Table) EndWrites() {
 	}
 }
 
-// Unsettled counts the writes through whose end the owners of their keys have not
+// Unsettled counts the write-throughs whose end the owners of their keys have not
 // acknowledged.
 func (n *Table) Unsettled() (sum int64) {
 	for _, ns := range n.All() {
@@ -186,7 +187,7 @@ func (n *Table) Unsettled() (sum int64) {
 	return sum
 }
 
-// Close ends the loads under way, and the origins' connections.
+// Close ends the loads and write-throughs under way, and closes the origins.
 func (n *Table) Close() {
 	for _, l := range n.Loads {
 		l.Close()
@@ -215,7 +216,7 @@ func (n *Table) take(name string, cfg Settings, configured bool) *Namespace {
 	n.bounds[id].Store(int64(cmp.Or(cfg.Bound, n.most)))
 	floor := max(n.flushed[name].version, n.flushed[""].version)
 	n.store.Flush(id, floor)
-	n.ledger.ResetNamespace(id) // what another name had flushed under this slot
+	n.ledger.ResetNamespace(id) // flushes of another name under this slot
 	n.ledger.RaiseFlush(id, floor)
 	return ns
 }
@@ -223,9 +224,9 @@ func (n *Table) take(name string, cfg Settings, configured bool) *Namespace {
 // MaxFlushed bounds the names whose flushes are remembered one by one.
 const MaxFlushed = 1024
 
-// Claim takes a place to remember the flush of a name for a connection of this host,
-// before any host is told of it. Each host knows of all that are remembered, so the
-// share that a user of one host may have is one of the cluster's places.
+// Claim takes a place to remember the flush of a name, for a connection of this host. It
+// comes before any host is told of the flush. Every host remembers all flushes, so a
+// user's share on one host is a share of the places of the whole cluster.
 func (n *Table) Claim(name string, m *places.Member) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -239,7 +240,7 @@ func (n *Table) Claim(name string, m *places.Member) *wire.Error {
 	return nil
 }
 
-// Unclaim gives a place back whose flush no host has noted.
+// Unclaim gives back the place of a flush that no host has noted.
 func (n *Table) Unclaim(name string) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -248,7 +249,7 @@ func (n *Table) Unclaim(name string) {
 	}
 }
 
-// unflush forgets a flush. The lock is held.
+// unflush forgets a flush. The caller holds the lock.
 func (n *Table) unflush(name string) {
 	if f := n.flushed[name]; f.by != nil {
 		f.by.Release(places.Flushes)
@@ -256,9 +257,9 @@ func (n *Table) unflush(name string) {
 	delete(n.flushed, name)
 }
 
-// Crowded says why the flush of a name cannot be remembered, if so. To forget
-// another's would bring back what it has dropped, and to flush all in its place
-// would drop what nobody has asked for.
+// Crowded returns an error if there is no place to remember the flush of a name. To
+// forget another flush would bring back what it has dropped. To flush all namespaces
+// instead would drop what no client has asked to drop.
 func (n *Table) Crowded(name string) *wire.Error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -268,9 +269,9 @@ func (n *Table) Crowded(name string) *wire.Error {
 	return wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d names have been flushed one by one, and each is remembered; flush all", name, MaxFlushed)
 }
 
-// Flush remembers a flush of a name, or of all, and returns the names with
-// slots that it concerns, and whether it is new. One without may get a slot later,
-// with entries from before.
+// Flush remembers a flush of a name, or of all names. It returns the names with slots
+// that the flush concerns, and whether the flush is new. A name without a slot may get
+// one later, with entries from before.
 func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -297,7 +298,7 @@ func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool)
 	return list, true
 }
 
-// Named lists the name if it has a slot, and with "" all that have one.
+// Named lists the name if it has a slot; "" lists all names that have one.
 func (n *Table) Named(name string) []string {
 	if name == "" {
 		return slices.Collect(maps.Keys(n.All()))
@@ -308,7 +309,7 @@ func (n *Table) Named(name string) []string {
 	return []string{name}
 }
 
-// Floors returns the flushes that are remembered.
+// Floors returns the flushes that are remembered, by name.
 func (n *Table) Floors() map[string]kv.Version {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -321,15 +322,15 @@ func (n *Table) Floors() map[string]kv.Version {
 	return list
 }
 
-// All returns the names in use.
+// All returns the names in use. The map must not be changed.
 func (n *Table) All() map[string]*Namespace { return *n.Table.Load() }
 
-// Bound is how far behind a copy in a slot may be.
+// Bound returns the staleness bound of copies in a slot.
 func (n *Table) Bound(id kv.NamespaceID) time.Duration {
 	return time.Duration(n.bounds[id].Load())
 }
 
-// InSlot returns the namespace that has a slot, nil where it is free.
+// InSlot returns the namespace that has a slot, or nil if the slot is free.
 func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 	for _, ns := range n.All() {
 		if ns.ID == id {
@@ -339,11 +340,11 @@ func (n *Table) InSlot(id kv.NamespaceID) *Namespace {
 	return nil
 }
 
-// Lookup returns a name's slot for a read: nil where it has none, so that
-// there is nothing to be found.
+// Lookup returns the namespace of a name for a read, or nil if the name has no slot and
+// thus no entries.
 func (n *Table) Lookup(name []byte) *Namespace { return n.All()[string(name)] }
 
-// Obtain returns a name's slot for a write, and gives it one if need be.
+// Obtain returns the namespace of a name for a write, and gives it a slot if it has none.
 func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) {
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
@@ -366,7 +367,7 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 		return nil, full
 	}
 	if err := n.share(table, m); err != nil {
-		n.Table.Store(&table) // without those that were retired
+		n.Table.Store(&table) // without the retired names
 		return nil, err
 	}
 	ns := n.take(string(name), n.others, false)
@@ -376,8 +377,8 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 	return ns, nil
 }
 
-// share takes a place for a name, if need be that of one of the owner's that is
-// empty.
+// share takes a place for a name. If there is none, it frees the place of an empty name
+// of the same owner.
 func (n *Table) share(table map[string]*Namespace, m *places.Member) *wire.Error {
 	err := m.Acquire(places.Names)
 	if err == nil || time.Since(m.Searched) < SearchEvery {
@@ -393,17 +394,18 @@ func (n *Table) share(table map[string]*Namespace, m *places.Member) *wire.Error
 	return err
 }
 
-// SearchEvery is how often a full table is searched for a slot to free: a
-// million new names must not keep a core busy.
+// SearchEvery is how often a full table is searched for a slot to free: a million new
+// names must not keep a core busy.
 const SearchEvery = 100 * time.Millisecond
 
+// BadName returns the error for an invalid name.
 func BadName(name []byte) *wire.Error {
 	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
 }
 
-// retireOne frees the slot of a namespace that is empty and not configured, and that
-// may be one. A flush
-// finds by the slot what is under way: tokens hold it, and calls are detached.
+// retireOne frees the slot of a namespace that is empty and not configured, and that may
+// accepts. A flush finds work under way by its slot: so a slot with tokens out is not
+// empty, and the calls of a freed slot are detached.
 func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool) bool {
 	for name, ns := range table {
 		if ns.configured || !may(ns) || !n.empty(ns.ID) || !ns.use.TryLock() {
@@ -429,29 +431,29 @@ func (n *Table) empty(id kv.NamespaceID) bool {
 	return st.Entries == 0 && st.Hidden == 0 && !n.Leases.InUse(id)
 }
 
-// Pins is the namespaces that one caller uses, for as long as it serves a
-// batch: those that could lose their slot cannot meanwhile.
+// Pins is the namespaces that one caller uses while it serves a batch. A pinned namespace
+// does not lose its slot. Pins must not be used concurrently.
 type Pins struct {
 	Table  *Table
-	Member *places.Member // who asks
-	pinned   []*Namespace   // entered, and not left
+	Member *places.Member // the connection on whose behalf names get slots
+	pinned []*Namespace   // read-locked, and not released
 	Last   *Namespace     // looked up last
 }
 
-// Read returns a name's slot, or nil where it has none, so that there is
-// nothing to be found.
+// Read pins and returns the namespace of a name, or nil if the name has no slot and thus
+// no entries.
 func (b *Pins) Read(name []byte) *Namespace {
 	if b.Last != nil && b.Last.Name == string(name) {
 		return b.Last
 	}
 	ns := b.Table.Lookup(name)
 	if ns == nil || !b.enter(ns) {
-		return nil // without a slot, or empty until just now
+		return nil // without a slot, or retired just now
 	}
 	return ns
 }
 
-// Write returns a name's slot, and gives it one if need be.
+// Write pins and returns the namespace of a name, and gives it a slot if it has none.
 func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 	if b.Last != nil && b.Last.Name == string(name) {
 		return b.Last, nil
@@ -467,7 +469,7 @@ func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
 	}
 }
 
-// enter holds a namespace. False says that it has lost its slot.
+// enter pins a namespace. It returns false if the namespace has lost its slot.
 func (b *Pins) enter(ns *Namespace) bool {
 	if !ns.configured && !slices.Contains(b.pinned, ns) {
 		ns.use.RLock()
@@ -481,7 +483,7 @@ func (b *Pins) enter(ns *Namespace) bool {
 	return true
 }
 
-// Release gives all namespaces back. Between two it must not be long.
+// Release unpins all namespaces. The time between two releases must be short.
 func (b *Pins) Release() {
 	for _, ns := range b.pinned {
 		ns.use.RUnlock()
@@ -492,6 +494,7 @@ func (b *Pins) Release() {
 	}
 }
 
+// Key returns the key with the given bytes in the namespace. It does not copy them.
 func (ns *Namespace) Key(b []byte) kv.Key {
 	return kv.Key{Hash: kv.HashKey(ns.Seed, b), Namespace: ns.ID, Bytes: b}
 }

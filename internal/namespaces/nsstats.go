@@ -6,6 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// LoadStats returns the loads' part of STATS; zero without an origin.
 func (ns *Namespace) LoadStats() wire.LoadStats {
 	if ns.Origin == nil {
 		return wire.LoadStats{}
@@ -20,7 +21,7 @@ func (ns *Namespace) LoadStats() wire.LoadStats {
 	}
 }
 
-// Stats tells of every namespace, by name.
+// Stats returns the statistics of every namespace, in the order of their names.
 func (n *Table) Stats() []wire.NamespaceStats {
 	var list []wire.NamespaceStats
 	for name, ns := range n.All() {
@@ -48,7 +49,7 @@ func (n *Table) Stats() []wire.NamespaceStats {
 	return list
 }
 
-// Served counts keys that were read and written in the namespaces there are.
+// Served counts the keys that were read and written in the present namespaces.
 func (n *Table) Served() (reads, writes int64) {
 	for _, t := range n.Stats() {
 		reads += t.Hits + t.Misses

@@ -12,20 +12,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Origin is where a namespace's misses are loaded from.
+// Origin is where the missing values of a namespace are loaded from.
 type Origin struct {
 	Name   string // the kind, for logs and stats
 	Keys   *loader.Keys
 	Guard  *loader.Guard
-	known  loader.Lister               // all keys that there are; nil: there is no filter
+	known  loader.Lister               // all keys of the origin; nil: no key filter
 	warm   loader.Lister               // keys to be loaded at the start; nil: none
-	writer loader.Writer               // nil: nothing is written through
-	Check  func(context.Context) error // asks the server whether what is configured fits; nil: nothing to be asked
+	writer loader.Writer               // nil: no write-through
+	Check  func(context.Context) error // asks the server whether the settings fit it; nil: there is nothing to ask
 	Close  func() error
 }
 
-// OpenOrigin makes what a namespace configures, or nil where it has no origin.
-// It reads the files that are named, and asks no server.
+// OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
+// files that the settings name, and asks no server.
 func OpenOrigin(namespace string, ns Settings, maxValue int, log *slog.Logger) (*Origin, error) {
 	o, err := ns.open(namespace, maxValue, log)
 	if err != nil {
@@ -55,7 +55,7 @@ func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Orig
 	return o, nil
 }
 
-// uses makes what asks an opened origin.
+// uses makes the parts that ask an opened origin.
 func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error) {
 	hide := Secrets(opened.Secrets)
 	o.checks(hide, opened.Source)
@@ -94,7 +94,7 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error)
 	return nil
 }
 
-// checks has o.check ask a part of the origin too, if it can be asked.
+// checks makes o.Check ask a part of the origin too, if the part can be asked.
 func (o *Origin) checks(hide Secrets, part any) {
 	c, ok := part.(interface{ Check(context.Context) error })
 	if !ok {
@@ -111,13 +111,12 @@ func (o *Origin) checks(hide Secrets, part any) {
 	}
 }
 
-// checkTime is how long all origins together may take to say that what is
-// configured fits.
+// checkTime is how long all origins together may take to check their settings.
 const checkTime = 5 * time.Second
 
-// CheckOrigins asks the origins whether what is configured fits them: a query
-// with the wrong columns would fail at every load. One that cannot be asked now
-// is no reason not to start: what is cached elsewhere is served without it.
+// CheckOrigins asks the origins whether the settings fit them: a query with the wrong
+// columns would fail at every load. An origin that cannot be asked now does not prevent
+// the start: what is cached on other hosts is served without it.
 func (n *Table) CheckOrigins(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()

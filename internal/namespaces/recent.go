@@ -7,9 +7,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Recent is a mean that forgets: each new one counts for an eighth.
+// Recent is a moving mean of durations: each new one counts for an eighth.
 type Recent struct{ v atomic.Int64 }
 
+// Add adds a duration.
 func (r *Recent) Add(d time.Duration) {
 	old := r.v.Load()
 	if old == 0 {
@@ -19,6 +20,7 @@ func (r *Recent) Add(d time.Duration) {
 	r.v.Add((int64(d) - old) / 8)
 }
 
+// Mean returns the mean; zero if there is none yet.
 func (r *Recent) Mean() time.Duration { return time.Duration(r.v.Load()) }
 
 func newLoadTime(namespace string) prometheus.Histogram {

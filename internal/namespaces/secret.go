@@ -8,11 +8,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Secrets are what no error may show: a server may repeat what it was sent, and
-// a command may say anything.
+// Secrets are texts that no error may show. A server may repeat what it was sent, and a
+// command may say anything.
 type Secrets []string
 
-// hide leaves the secrets out of an error's text.
+// hide removes the secrets from an error's text.
 func (s Secrets) hide(err error) error {
 	if err == nil {
 		return nil
@@ -31,7 +31,7 @@ func (s Secrets) hide(err error) error {
 	return Hidden{err, text}
 }
 
-// Source is a source whose errors show none of them.
+// Source returns a source whose errors do not show the secrets.
 func (s Secrets) Source(from loader.Source) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := from.Load(ctx, key)
@@ -39,7 +39,7 @@ func (s Secrets) Source(from loader.Source) loader.Source {
 	})
 }
 
-// Hidden is an error with another text.
+// Hidden is an error whose text has been replaced.
 type Hidden struct {
 	error
 	Text string
@@ -48,7 +48,7 @@ type Hidden struct {
 func (h Hidden) Error() string { return h.Text }
 func (h Hidden) Unwrap() error { return h.error }
 
-// lister is a lister whose errors show none of the secrets.
+// lister returns a lister whose errors do not show the secrets.
 func (s Secrets) lister(from loader.Lister) loader.Lister { return hidingLister{from, s} }
 
 type hidingLister struct {
@@ -60,7 +60,7 @@ func (h hidingLister) Keys(ctx context.Context, each func(key []byte) error) err
 	return h.hide.hide(h.from.Keys(ctx, each))
 }
 
-// writer is a writer whose errors show none of them.
+// writer returns a writer whose errors do not show the secrets.
 func (s Secrets) writer(to loader.Writer) loader.Writer { return hidingWriter{to, s} }
 
 type hidingWriter struct {

@@ -25,14 +25,14 @@ type Config struct {
 type Settings struct {
 	TTL        time.Duration // of writes and loads that bring none; zero is no expiry
 	StaleLimit time.Duration // how long a soft deletion leaves the old value
-	ReplicaLag       time.Duration // how long after a deletion loads are not kept
+	ReplicaLag time.Duration // how long a load barrier lasts; zero: none
 	LeaseTime  time.Duration // that an app may take to load
 	Bound      time.Duration // of staleness; zero: the cluster's
 	Quota      int64         // bytes; zero is none
 	Policy     loader.Policy
-	Jitter     float64 // the share by which TTLs of what is loaded vary
+	Jitter     float64 // the share by which TTLs of loaded values vary
 
-	Origin       loader.OriginConfig // nil: the apps load; then the rest is of no effect
+	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect
 	KeyPattern   string
 	MaxKey       int
 	WriteThrough bool
@@ -41,13 +41,13 @@ type Settings struct {
 	Warm         *WarmSettings
 }
 
-// FilterSettings is the settings of a filter of existing keys.
+// FilterSettings is the settings of a key filter.
 type FilterSettings struct {
 	Filter loader.KnownConfig
 	List   loader.List
 }
 
-// WarmSettings is the settings of keys that are loaded at the start.
+// WarmSettings is the settings for the keys that are loaded at the start.
 type WarmSettings struct {
 	Rate float64 // loads per second
 	Keys int     // of this host, at most

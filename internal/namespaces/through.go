@@ -13,29 +13,29 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// With write_through who holds a key writes it to the origin before it stores it:
+// With write-through the owner of a key writes to the origin before it stores the value:
 //
 //	the key's turn      one write of a key at a time, and no load of it is kept
-//	a place             of the namespace's own, apart from those of loads
-//	invalidated         so that no old value outlives this host's holding
-//	the origin          has it, has refused it, or nobody knows
-//	stored              where it has it, and the key is held as it was
-//	invalidated again   where it has not, or may have: what is read next is loaded
-//	settled             where the key is not held as it was: see settle.go
+//	a place             from the namespace's own queue, apart from the places of loads
+//	invalidated         so that no old value outlives this host's ownership
+//	the origin          has done it, has refused it, or the outcome is unknown
+//	stored              if the origin has it and the ownership is the same
+//	invalidated again   if the origin has not, or may have: the next read loads the key
+//	settled             if the ownership is not the same: see settle.go
 //
-// A request that cannot wait so long is told that the outcome is unknown; the
-// write goes through all of this behind it.
+// A request that cannot wait so long is told that the outcome is unknown. The write goes
+// through all of these steps without it.
 
-// WriteThrough is a namespace's write-through.
+// WriteThrough is the write-through of a namespace.
 type WriteThrough struct {
 	writer  loader.Writer
 	places  *loader.Queue
 	Timeout time.Duration // of a write
 	Context context.Context
 	cancel  context.CancelFunc
-	Asking  context.Context    // the origin; ends with ctx, or before
-	end     context.CancelFunc // of that
-	Pending sync.WaitGroup     // of writes under way
+	Asking  context.Context    // of calls of the origin; ends with Context, or before
+	end     context.CancelFunc // ends Asking
+	Pending sync.WaitGroup     // writes under way, and their settling
 
 	mu     sync.Mutex
 	closed bool
@@ -45,17 +45,17 @@ type WriteThrough struct {
 	Unsettled                      atomic.Int64 // now
 }
 
-// writing is the writes of a key: one, and those that wait for it.
+// writing is the writes of a key: the one in its turn, and those that wait.
 type writing struct {
-	turn      chan struct{} // has an element while it is somebody's
-	n         int           // under through.mu, as the next
-	overtaken bool          // whose turn it is: by a write that another host had begun before
+	turn      chan struct{} // has an element while a write has its turn
+	n         int           // writes; under WriteThrough.mu, like overtaken
+	overtaken bool          // the write in its turn, by one that another host had begun before
 }
 
 // maxWriting bounds the writes of one key.
 const maxWriting = 1024
 
-// The limits that are not given; loader.Guard has the same.
+// The defaults of the limits, as in loader.Guard.
 const (
 	defaultPlaces    = 64
 	defaultQueue     = 1024
@@ -75,7 +75,7 @@ func newThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
 	return t
 }
 
-// close ends the writes under way.
+// close ends the writes under way, and waits for them.
 func (t *WriteThrough) close() {
 	t.mu.Lock()
 	t.closed = true
@@ -84,7 +84,7 @@ func (t *WriteThrough) close() {
 	t.Pending.Wait()
 }
 
-// Enter waits for a key's turn and for a place. Whoever has them calls leave.
+// Enter waits for the turn of a key and for a place. The caller must call leave.
 func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err error) {
 	t.mu.Lock()
 	w := t.Keys[h]
@@ -136,7 +136,7 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 	}, nil
 }
 
-// late is the error of a request that has waited until its end. Nothing was done.
+// late returns the error of a request that has waited until its end. Nothing was done.
 func (t *WriteThrough) late(why string) error {
 	if t.Asking.Err() != nil {
 		return loader.ErrClosed
@@ -144,8 +144,8 @@ func (t *WriteThrough) late(why string) error {
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
 }
 
-// Writes says whether a key is written now: what is loaded of it is not to be
-// kept, being perhaps what was there before.
+// Writes reports whether a key is being written. A load of the key must then not be kept,
+// since it may have read the value from before. It may be called on nil.
 func (t *WriteThrough) Writes(h kv.Hash) bool {
 	if t == nil {
 		return false
@@ -155,8 +155,8 @@ func (t *WriteThrough) Writes(h kv.Hash) bool {
 	return t.Keys[h] != nil
 }
 
-// Write asks the origin. A panic of an embedding program's code is that write's
-// error, since it would take the caches of all other namespaces with it.
+// Write writes to the origin. A panic in code of the embedding program becomes the error
+// of this write; otherwise it would end the caches of all namespaces.
 func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -169,6 +169,7 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 	return t.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
 }
 
+// WriteThroughStats returns the write-through's part of STATS; zero without one.
 func (ns *Namespace) WriteThroughStats() (s wire.ThroughStats) {
 	t := ns.WriteThrough
 	if t == nil {

@@ -10,14 +10,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// told stands between an origin and the apps: they are told which origin has failed and
-// how. Where it is, who asks it and what it has said goes to the log.
+// told stands between an origin and the apps. Apps are told which origin has failed and
+// how. The address of the origin, its user, and its own words go to the log only.
 type told struct {
 	namespace, kind string
 	log             *slog.Logger
 }
 
-// source is a source whose errors may be shown.
+// source returns a source whose errors may be shown to apps.
 func (t told) source(from loader.Source) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := from.Load(ctx, key)
@@ -25,8 +25,9 @@ func (t told) source(from loader.Source) loader.Source {
 	})
 }
 
-// tell logs an error and returns one to be shown. Errors about the key, and those that
-// are no failures, have texts of ours alone.
+// tell logs an error and returns one that may be shown to apps. Errors about the key, and
+// errors that are no failures, have texts of this project only: they are returned as they
+// are.
 func (t told) tell(what string, err error) error {
 	for _, fine := range []error{nil, loader.ErrAbsent, loader.ErrBusy, loader.ErrBadKey} {
 		if errors.Is(err, fine) {
@@ -41,10 +42,10 @@ func (t told) tell(what string, err error) error {
 	return Hidden{err, text + manner(err) + "; the sidecar's log has more"}
 }
 
-// OriginName is how apps are told of an origin.
+// OriginName returns the name of an origin, as apps are told it.
 func OriginName(namespace, kind string) string { return fmt.Sprintf("origin %q (%s)", namespace, kind) }
 
-// manner is how an origin has failed.
+// manner returns how an origin has failed.
 func manner(err error) string {
 	var timeout net.Error
 	var op *net.OpError
@@ -61,7 +62,7 @@ func manner(err error) string {
 	return "failed, or gave an answer that cannot be read"
 }
 
-// toldWriter is a writer whose errors may be shown.
+// toldWriter is a writer whose errors may be shown to apps.
 type toldWriter struct {
 	loader.Writer
 	told

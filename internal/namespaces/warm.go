@@ -7,11 +7,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// With warm_on_start a host that has begun loads the keys of a list that it holds
-// by then, so that they need not be missed first. It does so as a read would, once,
-// at a rate, and behind everything else.
+// With warm_on_start a host that has begun loads those keys of a list that it owns by
+// then, so that the first reads do not miss them. It loads each key once, as a read
+// would, at a bounded rate, and after everything else.
 
-// Warming is a namespace's.
+// Warming is the warming of a namespace.
 type Warming struct {
 	Lister loader.Lister
 	Rate   float64 // loads per second
@@ -35,20 +35,23 @@ func newWarming(cfg *WarmSettings, lister loader.Lister) *Warming {
 	return w
 }
 
+// Is sets the state.
 func (w *Warming) Is(state string) { w.state.Store(&state) }
 
+// Count counts the result of a load.
 func (w *Warming) Count(r *wire.Reply) {
 	switch r.Status {
 	case wire.OK:
 		w.Loaded.Add(1)
 	case wire.Miss:
 		w.Absent.Add(1)
-	case wire.Moved: // another host's by now
+	case wire.Moved: // another host owns it by now
 	default:
 		w.Failed.Add(1)
 	}
 }
 
+// WarmStats returns the warming's part of STATS; zero without warming.
 func (ns *Namespace) WarmStats() (s wire.WarmStats) {
 	if w := ns.Warming; w != nil {
 		s = wire.WarmStats{State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load()}

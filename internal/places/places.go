@@ -1,13 +1,16 @@
-// Package places shares out what all connections of a host use and there is only so
-// much of: each use takes a place and gives it back.
+// Package places shares out the bounded resources that all connections of a host use.
+// Each use takes a place and gives it back.
 //
-// A newcomer always finds some. An owner, a user of this host or another host, may have
-// three quarters of what the others leave, of connections seven eighths. One connection
-// may have a part of what its owner has left. So the more is taken the less one gets,
-// and the last places are for those that have none.
+// Input is the totals, and a Member for each connection. Output is a place, or the error
+// BUSY. A newcomer always finds some places. An owner is a user of this host or another
+// host; it may have three quarters of the places that the other owners leave, and seven
+// eighths of the connections. One connection may have a part of what its owner has left.
+// So a member gets less the more is taken, and the last places are for members without
+// any.
 //
 // Memory is shared by another rule, since it can be taken back: see rpc.Budget. The
-// package starts no goroutine, and no call of it waits.
+// package starts no goroutine, and no call waits. All functions may be called
+// concurrently.
 package places
 
 import (
@@ -25,17 +28,18 @@ type Resource uint8
 
 // The kinds, and their number.
 const (
-	LeaseTokens Resource = iota // of apps that load themselves
+	LeaseTokens Resource = iota // of apps that load missing values themselves
 	Watches                     // WATCHes that wait
 	Waiting                     // requests that wait
 	Names                       // namespaces that are not configured
 	Connections                 // on the socket
-	Flushes                     // names of which a flush is remembered
+	Flushes                     // names whose flush is remembered
 	Resources
 )
 
-// A connection's part of what is left to its owner: one over this. Names are an
-// app's own more than the others, and connections have no part.
+// parts has the divisors: a connection may have what is left to its owner, divided by the
+// number here. Names belong to one app more than the other kinds do. Connections have no
+// part.
 var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1}
 
 var resourceNames = [Resources]string{"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes"}
@@ -67,23 +71,24 @@ type owner struct {
 	has     [Resources]atomic.Int64
 }
 
-// Member is one connection. A nil one takes without bounds: it is this process.
+// Member is one connection. A nil Member is this process and takes places without bounds.
 type Member struct {
 	table *Table
 	owner *owner
 	has   [Resources]atomic.Int64
 
-	// Searched is the namespaces': when one of its empty names was looked for in vain.
+	// Searched belongs to package namespaces: when the search for an empty name of this
+	// member last failed.
 	Searched time.Time
 }
 
-// New returns a table of so many places.
+// New returns a table with the given number of places of each kind.
 func New(totals [Resources]int64) *Table {
 	return &Table{Totals: totals, owners: map[string]*owner{}}
 }
 
-// Join returns a new member of an owner. What it has it keeps until it releases it, also
-// after Leave.
+// Join returns a new member of an owner. The member keeps its places until it releases
+// them, also after Leave.
 func (s *Table) Join(name string) *Member {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +101,7 @@ func (s *Table) Join(name string) *Member {
 	return &Member{table: s, owner: o}
 }
 
-// Owner returns the name of the member's owner, "" of this process.
+// Owner returns the name of the member's owner; "" is this process.
 func (m *Member) Owner() string {
 	if m == nil {
 		return ""
@@ -115,8 +120,8 @@ func (m *Member) Leave() {
 	m.table.forget(m.owner)
 }
 
-// forget drops an owner that has neither members nor places. Names and tokens outlive
-// the connections that have brought them.
+// forget drops an owner that has neither members nor places. Names and tokens outlive the
+// connections that have brought them.
 func (s *Table) forget(o *owner) {
 	if o.members.Load() > 0 {
 		return
@@ -136,7 +141,8 @@ func (s *Table) forget(o *owner) {
 	}
 }
 
-// add counts n places more.
+// add adds n to the counts of a resource, and returns the new counts of the table, of the
+// owner and of the member.
 func (m *Member) add(r Resource, n int64) (used, of, here int64) {
 	if m == nil {
 		return
@@ -153,7 +159,7 @@ func (m *Member) Release(r Resource) {
 	m.table.forget(m.owner)
 }
 
-// Acquire takes a place. The error names the owner, what it has, and the remedy.
+// Acquire takes a place. The error names the owner, its number of places, and the remedy.
 func (m *Member) Acquire(r Resource) *wire.Error {
 	if m == nil {
 		return nil
@@ -161,7 +167,7 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 	used, of, here := m.add(r, 1)
 	s := m.table
 	total := s.Totals[r]
-	may := total - (used - of) // what others leave
+	may := total - (used - of) // what the other owners leave
 	if may -= may / 4; r == Connections {
 		may = total - (used - of) - (total-(used-of))/8
 	}
@@ -173,11 +179,11 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s", m.owner.name, of-1, here-1, total, resourceTexts[r])
 }
 
-// Force takes n places without asking whether there are any.
+// Force takes n places even if there are none left.
 func (m *Member) Force(r Resource, n int64) { m.add(r, n) }
 
-// Take takes a lease token; one that is handed over from another is there already. With
-// Give it makes a Member a loader.Place.
+// Take takes a lease token. A token that is handed over from another member is taken even
+// if no place is left. With Give it makes a Member a loader.Place.
 func (m *Member) Take(handed bool) error {
 	if handed {
 		m.Force(LeaseTokens, 1)
@@ -194,7 +200,7 @@ func (m *Member) Give() { m.Release(LeaseTokens) }
 
 type memberKey struct{}
 
-// With returns a context that names the member on whose behalf it is.
+// With returns a context that names the member on whose behalf it is used.
 func With(ctx context.Context, m *Member) context.Context {
 	if m == nil {
 		return ctx
@@ -211,7 +217,7 @@ func Of(ctx context.Context) *Member {
 // Used returns how many places of a kind are taken.
 func (s *Table) Used(r Resource) int64 { return s.used[r].Load() }
 
-// Stats returns what is taken, and the owner that has most of it.
+// Stats returns, for each kind, the places taken and the owner with most of them.
 func (s *Table) Stats() []wire.ShareStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,5 +234,5 @@ func (s *Table) Stats() []wire.ShareStats {
 	return list
 }
 
-// UserOwner is the name of a user of this host as an owner.
+// UserOwner returns the owner name of a user of this host.
 func UserOwner(uid int) string { return fmt.Sprint("uid ", uid) }

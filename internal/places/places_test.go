@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A host's places: connections that take all they get leave some to a newcomer of
-// the same owner, and to another owner.
+// TestSharesLeaveRoom: connections that take all places they get leave some to a new
+// connection of the same owner, and to another owner.
 func TestSharesLeaveRoom(t *testing.T) {
 	for r := range Resources {
 		t.Run(resourceNames[r], func(t *testing.T) {

@@ -7,25 +7,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// order keeps the requests of one connection that name the same key in the
-// order in which they were sent, while some of them wait.
+// order keeps the requests of one connection that name the same key in the order in which
+// they were sent, while some of them wait.
 type order struct {
-	waiting atomic.Int32 // requests; none is the rule
+	waiting atomic.Int32 // waiting requests; usually none
 
 	mu   sync.Mutex
-	last map[kv.Hash]*turn // of each key, the request that came last
+	last map[kv.Hash]*turn // for each key, the request that came last
 }
 
 // turn is the place of one request.
 type turn struct {
 	o      *order
-	keys   []kv.Hash // in one where there is one
+	keys   []kv.Hash // in the array one, if there is a single key
 	one    [1]kv.Hash
 	before []*turn
-	over   chan struct{} // closed by leave; nil while nobody comes behind
+	over   chan struct{} // closed by leave; nil while no request follows
 }
 
-// has says whether a request of one of the keys waits.
+// has reports whether a request of one of the keys waits.
 func (o *order) has(keys []kv.Hash) bool {
 	if o.waiting.Load() == 0 {
 		return false
@@ -40,8 +40,8 @@ func (o *order) has(keys []kv.Hash) bool {
 	return false
 }
 
-// enter gives t a place behind all requests of the keys. One that is no place is
-// behind them, and nobody is behind it.
+// enter gives t a place behind all requests of the keys. With place false t waits for
+// those requests, but no later request waits for t.
 func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 	t.keys = append(t.one[:0], keys...)
 	if place {
@@ -68,8 +68,8 @@ func (o *order) enter(t *turn, keys []kv.Hash, place bool) {
 	}
 }
 
-// wait returns when the requests before it are over. Each of them ends by its
-// own deadline.
+// wait returns when the requests before t are over. Each of them ends by its own
+// deadline.
 func (t *turn) wait() {
 	for _, b := range t.before {
 		<-b.over
@@ -77,7 +77,7 @@ func (t *turn) wait() {
 	t.before = nil
 }
 
-// leave ends the turn, unless it has ended.
+// leave ends the turn, if it has not ended yet.
 func (t *turn) leave() {
 	if t.o == nil {
 		return
@@ -88,7 +88,7 @@ func (t *turn) leave() {
 			delete(t.o.last, k)
 		}
 	}
-	over := t.over // nobody comes behind any more
+	over := t.over // no request can follow any more
 	t.o.mu.Unlock()
 	t.o.waiting.Add(-1)
 	t.o = nil

@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Peer makes what serves another sidecar's requests: the session of
-// an app that has said HELLO, and whose requests go no further than here.
+// Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
+// and whose requests go no further than this host.
 func (d *Doors) Peer(from kv.Process) rpc.Handler {
 	m := d.Engine.Shares.Join("node " + string(from.Node))
 	return &Session{
@@ -21,7 +21,7 @@ func (d *Doors) Peer(from kv.Process) rpc.Handler {
 	}
 }
 
-// ofPeers answers what only sidecars ask.
+// ofPeers answers the requests that only sidecars send.
 func (c *Session) ofPeers(conn *rpc.Conn) {
 	q := *c.req
 	h := c.Core.Handoff
@@ -73,7 +73,7 @@ func (c *Session) ofPeers(conn *rpc.Conn) {
 	})
 }
 
-// structured decodes a request's body. False says that it has been answered.
+// structured decodes a request's body. If it returns false, it has answered the request.
 func (c *Session) structured(conn *rpc.Conn, v any) bool {
 	if err := peer.Read(c.from, c.req, v); err != nil {
 		c.answerError(conn, err)

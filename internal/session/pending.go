@@ -14,28 +14,28 @@ import (
 
 // Pending is a request that cannot be answered in place.
 //
-// Nearly all of them are GETs of other hosts' keys, and these need no goroutine:
-// the connection's reader sends the owner a request, and who reads the owner's
-// answer answers the app. Two goroutines fewer are woken that way, which is what
-// such a GET takes its time for. What does not go that way, or does not go well,
-// is served on a goroutine of its own.
+// Nearly all of them are GETs of other hosts' keys, and these need no goroutine: the
+// connection's reader sends the request to the owner, and the goroutine that reads the
+// owner's answer answers the app. This wakes two goroutines fewer, and these wake-ups are
+// most of the time that such a GET takes. A request that cannot go that way, or whose
+// call fails, is served on a goroutine of its own.
 type Pending struct {
 	Session  *Session
 	Conn     *rpc.Conn
-	q        wire.Request  // with bytes of its own
-	size     int           // that the connection's account has for it
+	q        wire.Request  // with its own bytes
+	size     int           // bytes that the connection's account has for it
 	deadline time.Duration // on the boot clock
-	began    time.Duration // of the asking, on the same clock
+	began    time.Duration // when the owner was asked, on the boot clock
 	turn     turn
-	Call     *engine.Call // that it makes itself
-	fills    tokenOf      // that a FILL uses; zero is none
+	Call     *engine.Call // the call that this request makes itself
+	fills    tokenOf      // the token that a FILL uses; zero: none
 }
 
-// pendingSize is what a request that waits takes beside its own bytes: what is noted
-// of it, and a small stack.
+// pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
+// small stack.
 const pendingSize = int(unsafe.Sizeof(Pending{})) + 2<<10
 
-// sizeOf is how many bytes a request's clone has.
+// sizeOf returns the size of a request's clone in bytes.
 func sizeOf(q *wire.Request) int {
 	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body) + len(q.Keys)*int(unsafe.Sizeof(q.Key))
 	for _, k := range q.Keys {
@@ -44,7 +44,7 @@ func sizeOf(q *wire.Request) int {
 	return n
 }
 
-// noRoom says that a request finds no memory.
+// noRoom returns the error of a request for which there is no memory.
 func noRoom(err error) *wire.Error {
 	if err == nil {
 		return nil
@@ -52,7 +52,7 @@ func noRoom(err error) *wire.Error {
 	return wire.Errorf(wire.Busy, "%v", err)
 }
 
-// serve answers on a goroutine of its own.
+// serve answers the request on a goroutine of its own.
 func (p *Pending) serve() []byte {
 	p.turn.wait()
 	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
@@ -63,18 +63,18 @@ func (p *Pending) serve() []byte {
 	}
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
 	if c := p.Session.Core; c.WantsAll(&p.q) {
-		p.turn.leave() // what comes behind is answered from what is stored
+		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
 		r = c.Acked(context.Background(), &p.q, r, p.deadline)
 	}
 	return p.end(nil, &r)
 }
 
-// long answers a read whose value was there, and is long, unless that has gone by now:
-// who waits for a new one does so elsewhere.
+// long answers a read whose value was present and is long. If the value has gone by now,
+// the read waits for a new one in serve.
 func (p *Pending) long() []byte {
 	c := p.Session.Core
-	if p.Session.reading.Err() != nil { // nobody takes it
+	if p.Session.reading.Err() != nil { // no client takes the answer
 		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
 	}
 	now := c.Clock.Read()
@@ -113,8 +113,8 @@ func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
 	return wire.AppendReply(dst, p.q.Op, r)
 }
 
-// ask asks the owner of a GET's key, or joins who does already, and says whether
-// that was possible without waiting. The connection's reader calls it.
+// ask asks the owner of a GET's key, or joins a call that asks already. It reports
+// whether that was possible without waiting. The connection's reader calls it.
 func (p *Pending) ask() bool {
 	s, c, q := p.Session, p.Session.Core, &p.q
 	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
@@ -160,8 +160,8 @@ func (p *Pending) ask() bool {
 	return err == nil
 }
 
-// Wants says whether a long answer is of use: its connection takes it, or others have
-// joined the call.
+// Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
+// other reads have joined the call.
 func (p *Pending) Wants(n int) error {
 	if err := p.Conn.Takes(n); err != nil && p.Session.Core.Calls.GiveUp(p.Call) {
 		return err
@@ -169,10 +169,10 @@ func (p *Pending) Wants(n int) error {
 	return nil
 }
 
-// Account is on whose behalf the owner is asked.
+// Account returns the account on whose behalf the owner is asked.
 func (p *Pending) Account() *rpc.Account { return p.Conn.Account() }
 
-// Answered takes the owner's answer, and answers all who have asked for it.
+// Answered takes the owner's answer, and answers all reads that have joined the call.
 func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
 	c, cl := p.Session.Core, p.Call
 	var r wire.Reply
@@ -191,10 +191,10 @@ func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
 	p.Tell(a, cl)
 }
 
-// Tell answers with what a call has brought, if it brought an answer.
+// Tell answers with the result of a call, if the result answers the request.
 func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 	c := p.Session.Core
-	// The caller that made the call may have had less time than this one has.
+	// The caller that made the call may have had less time than this one.
 	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
 		p.Conn.Run(true, p.serve)
 		return

@@ -11,7 +11,7 @@ import (
 // answerSlack is the room that an answer takes beside its value, in bytes.
 const answerSlack = 128
 
-// smallValue is the longest value that is appended without asking for room.
+// smallValue is the longest value, in bytes, that is appended without asking for room.
 const smallValue = 31 << 10
 
 // get answers GET and LEASE in place: the store appends the value behind the answer's
@@ -30,7 +30,7 @@ func (c *Session) get(conn *rpc.Conn) {
 				}
 				return
 			}
-			if n := len(c.reply.Value); n > smallValue { // a stale one
+			if n := len(c.reply.Value); n > smallValue { // a stale value
 				c.Names.Release()
 				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
 					c.answerError(conn, err)
@@ -51,12 +51,12 @@ func (c *Session) get(conn *rpc.Conn) {
 			c.long(conn, size)
 			return
 		}
-		c.Names.Release() // it may wait
+		c.Names.Release() // Grow may wait
 		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
 			c.answerError(conn, err)
 			return
 		}
-		limit = size // it may be another value by now, and then longer
+		limit = size // the value may be another one by now, and longer
 	}
 }
 
@@ -96,13 +96,13 @@ func (c *Session) mget(conn *rpc.Conn) {
 		case wire.OK:
 			conn.Out = wire.CloseValue(out, value, &c.reply)
 			c.tally.add(ns, wire.OpMGet, namespaces.HitOf(c.reply.Source))
-		case wire.Moved: // all of it goes the slow way
+		case wire.Moved: // the whole request goes the slow way
 			conn.Out, c.tally = conn.Out[:at], counted
 			c.later(conn)
 			return
 		default:
 			conn.Out = conn.Out[:head]
-			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale one
+			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale value
 				c.reply = wire.ErrorReply(err)
 			}
 			c.item(conn, ns, c.reply)
@@ -124,10 +124,9 @@ func (c *Session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
 	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
 }
 
-// tally counts a batch's reads apart from what other connections count at the
-// same time.
+// tally counts the reads of a batch, apart from the counters that all connections share.
 type tally struct {
-	served *atomic.Int64 // counts all that it is instead, for another sidecar
+	served *atomic.Int64 // for another sidecar: counts all reads, whatever their outcome
 	ns     *namespaces.Namespace
 	op     wire.Op
 	n      [namespaces.Outcomes]int64

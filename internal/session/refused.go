@@ -6,7 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Refusal says why a request is refused; nil is that it may be served.
+// Refusal returns why a request is refused, or nil if it may be served.
 func (c *Session) Refusal(q *wire.Request) *wire.Error {
 	line := 0
 	if last := c.Names.Last; last != nil && last.Name == string(q.Namespace) {

@@ -22,13 +22,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Session serves one connection on the socket. All of it belongs to the
-// connection's reader.
+// Session serves one connection. All of it belongs to the connection's reader.
 type Session struct {
 	d         *Doors
 	Core      *engine.Engine
-	from      kv.Process    // another sidecar; none is an app
-	who       []any         // is at the other end, for the log
+	from      kv.Process    // another sidecar; zero: an app
+	who       []any         // the peer, for the log
 	By        access.Caller // the app at the other end
 	told      bool          // a refusal has been logged
 	hello     bool
@@ -41,53 +40,54 @@ type Session struct {
 	slow    func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
 	order   order
 	tokens  tokens
-	member  *places.Member // of the host's shares; nil is this process
+	member  *places.Member // of the host's shares; nil: this process itself
 	process string         // at the other end
 
-	ctx, reading context.Context // of requests that wait; that of reads ends with the connection; nil before the first
+	ctx, reading context.Context // of requests that wait; reading also ends with the connection; nil before the first
 
-	watching atomic.Int64 // requests of this connection
-	leasing  atomic.Int64 // LEASEs of it that wait
-	*work                 // while a batch is served
+	watching atomic.Int64 // WATCHes of this connection that wait
+	leasing  atomic.Int64 // LEASEs of this connection that wait
+	*work                 // nil between batches
 }
 
-// work is what a session needs while it serves a batch; an idle one has none.
+// work is the memory that a session needs while it serves a batch; an idle one has none.
 type work struct {
-	req    *wire.Request // the present one
+	req    *wire.Request // the present request
 	reply  wire.Reply
 	reqs   [rpc.MaxServe]wire.Request
 	errs   [rpc.MaxServe]*wire.Error
 	hashes [rpc.MaxServe]kv.Hash
-	own    []kv.Hash // of keys
+	own    []kv.Hash // see keys
 	sum    uint64    // of Store.Warm
 }
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// Doors make the sessions of a host.
+// Doors makes the sessions of a host.
 type Doors struct {
 	Engine    *engine.Engine
 	Host      Host
 	Version   string            // of the program, for HELLO
-	BootClock string            // the boot clock's name; "" is none that apps could read
+	BootClock string            // the boot clock's name; "": none that apps can read
 	Limits    func() rpc.Limits // of the socket
 }
 
 // Host is the sidecar, as its sessions see it.
 type Host interface {
-	// Stats returns what STATS answers.
+	// Stats returns the answer to STATS.
 	Stats() wire.Stats
-	// Serve answers a request wherever its keys are. Pins are released while it waits.
+	// Serve answers a request wherever its keys are. The pins are released while it
+	// waits.
 	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	// Probed reads for another host's VERIFY.
+	// Probed reads a key for another host's VERIFY.
 	Probed(p *wire.Probe) wire.Probed
-	// Enter keeps the store until leave is called; false says that it has gone.
+	// Enter keeps the store open until leave is called; false means that it is closed.
 	Enter() (leave func(), ok bool)
-	// Batch is told how long a batch took, of one in so many.
+	// Batch is told how long a batch took, for one batch in batchSample.
 	Batch(took time.Duration)
 }
 
-// Of makes the session of a caller that has said HELLO, whoever that is.
+// Of returns the session of a caller that needs no HELLO.
 func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
 	return &Session{
 		d: d, Core: d.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
@@ -95,7 +95,7 @@ func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
 	}
 }
 
-// App makes the session of an app's connection.
+// App returns the session of an app's connection.
 func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
 	who, err := unixsock.PeerOf(nc)
 	if err != nil {
@@ -111,9 +111,10 @@ func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
 	return c, nil
 }
 
+// DefaultNamespace is the namespace of connections whose HELLO names none.
 var DefaultNamespace = []byte(namespaces.Default)
 
-// log writes a line with who is at the other end.
+// log writes a line that names the peer.
 func (c *Session) log(level slog.Level, msg string, args ...any) {
 	log := c.Core.Config.Log
 	if log.Enabled(context.Background(), level) {
@@ -139,14 +140,14 @@ func (c *Session) Served() {
 	}
 }
 
-// batchSample: one batch in so many is timed.
+// batchSample: one batch in batchSample is timed.
 const batchSample = 16
 
-// Gone gives back what the peer has no connection to fill any more: also what it
-// is given from now on, since requests of it may wait for long yet.
+// Gone gives back the lease tokens that the peer has no connection left to fill. From now
+// on new tokens are given back too, since requests of the peer may still wait for long.
 func (c *Session) Gone() { c.giveBack() }
 
-// Owner says whose the connection is.
+// Owner returns the owner of the connection and the process at its other end.
 func (c *Session) Owner() (owner, process string) {
 	if c.member == nil {
 		return "", ""
@@ -172,18 +173,18 @@ func (c *Session) Close(err error) {
 func (c *Session) Oversized(conn *rpc.Conn, beginning []byte, length int, why error) {
 	id, ok := wire.PeekID(beginning)
 	if !ok {
-		return // nobody to answer to: the log line must do
+		return // no request to answer; the log line must do
 	}
 	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(wire.TooLarge, "a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
-// warmFrom is how many requests at a time are worth a look ahead.
+// warmFrom is the least number of requests in a batch for which looking ahead pays.
 const warmFrom = 4
 
-// Serve answers requests: it decodes them all, looks ahead in the store, and
-// then serves them in their order.
+// Serve answers the requests of a batch. It decodes them all, looks ahead in the store,
+// and then serves them in their order.
 func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
-	defer c.tally.flush() // before the answers go: who has one finds it counted
+	defer c.tally.flush() // before the answers go: a client with an answer finds it counted
 	keys := 0
 	for i, frame := range frames {
 		q := &c.reqs[i]
@@ -220,8 +221,8 @@ func (c *Session) Serve(conn *rpc.Conn, frames [][]byte) error {
 	return nil
 }
 
-// flushAt is how long answers may get before they are written, in bytes: one
-// more of up to smallValue fits behind them.
+// flushAt is the length in bytes at which answers are written: one more answer of up to
+// smallValue fits behind them.
 const flushAt = 32 << 10
 
 func (c *Session) nameOf(q *wire.Request) []byte {
@@ -268,7 +269,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 		c.reply = c.welcome()
 		c.answer(conn)
 	case wire.OpStats:
-		c.tally.flush() // of the same batch
+		c.tally.flush() // those of the same batch
 		if q.Has(wire.Cluster) {
 			c.later(conn)
 			return
@@ -288,7 +289,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
-		if !c.Core.OwnsAll(c.keys()) { // all of them here, or none
+		if !c.Core.OwnsAll(c.keys()) { // all keys are deleted here, or none
 			c.later(conn)
 			return
 		}
@@ -304,7 +305,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 	}
 }
 
-// execute answers c.req from what this host holds, or later.
+// execute answers c.req from what this host has, or later.
 func (c *Session) execute(conn *rpc.Conn) {
 	if c.reply = c.Core.Execute(c.req, &c.Names, c.now, 0); c.reply.Status == wire.Moved {
 		c.later(conn)
@@ -315,8 +316,8 @@ func (c *Session) execute(conn *rpc.Conn) {
 	c.answer(conn)
 }
 
-// count counts what a request has come to. One of another sidecar counts there,
-// where an app has asked.
+// count counts the outcome of a request. A request of another sidecar is counted there,
+// where the app has asked, and here only as served.
 func (c *Session) count(q *wire.Request, r *wire.Reply) {
 	if c.from.Node == "" {
 		c.Core.Count(q, r)
@@ -325,7 +326,7 @@ func (c *Session) count(q *wire.Request, r *wire.Reply) {
 	}
 }
 
-// keys are the hashes of the keys of c.req, until it is called again.
+// keys returns the hashes of the keys of c.req. They are valid until the next call.
 func (c *Session) keys() []kv.Hash {
 	q := c.req
 	c.own = c.own[:0]
@@ -341,9 +342,9 @@ func (c *Session) keys() []kv.Hash {
 // MaxSlow bounds the requests of all connections that wait.
 const MaxSlow = 1 << 16
 
-// MaxConnLeases bounds the LEASEs of one app's connection that wait: a connection of
-// which too much waits is not read from, and the FILL that ends the wait may come
-// over it. Of another host's it is half of what may wait there, too.
+// MaxConnLeases bounds the waiting LEASEs of one app's connection. A connection with too
+// many waiting requests is not read, but the FILL that ends the wait may come over it.
+// For another host's connection the bound is half of the calls that may wait there.
 const MaxConnLeases = 512
 
 func (c *Session) mostLeases() int64 {
@@ -353,18 +354,18 @@ func (c *Session) mostLeases() int64 {
 	return MaxConnLeases
 }
 
-// later answers c.req when it can be, after the requests of the same keys that
-// this connection has sent before.
+// later answers c.req when that is possible, after earlier requests of this connection
+// for the same keys.
 func (c *Session) later(conn *rpc.Conn) {
 	p := c.pend(conn)
 	if p == nil {
 		return
 	}
-	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // who fills must not wait for who waits for that
+	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
 	if p.q.Op == wire.OpFill {
-		p.fills = c.tokens.take(p.q.Token) // the end of the connection leaves it to this one
+		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
 	}
-	c.Names.Release() // it may wait for others to end
+	c.Names.Release() // the request may wait for others to end
 	var room func() bool
 	if c.awaited(c.req) && !conn.Account().Awaits() {
 		room = conn.Account().Awaits
@@ -377,8 +378,8 @@ func (c *Session) later(conn *rpc.Conn) {
 	}
 }
 
-// long answers another host's read with a long value, after what is short: it may not
-// hold up what other apps of that host ask for.
+// long answers another host's read with a long value, after the short answers: it must
+// not delay the answers to other apps of that host.
 func (c *Session) long(conn *rpc.Conn, size int) {
 	if p := c.pend(conn); p != nil {
 		c.Names.Release()
@@ -387,7 +388,7 @@ func (c *Session) long(conn *rpc.Conn, size int) {
 	}
 }
 
-// pend makes c.req one that waits, unless there is no room for it.
+// pend makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
 func (c *Session) pend(conn *rpc.Conn) *Pending {
 	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
 		c.leasing.Add(-1)
@@ -417,12 +418,12 @@ func (c *Session) pend(conn *rpc.Conn) *Pending {
 	return &Pending{Session: c, Conn: conn, q: c.req.Clone(), size: size, deadline: c.Core.DeadlineOf(c.req, c.now)}
 }
 
-// awaited says whether a request is an app's read, whose answer is to find room.
+// awaited reports whether a request is an app's read, which needs room for its answer.
 func (c *Session) awaited(q *wire.Request) bool {
 	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
 }
 
-// leased says that a LEASE waits no more.
+// leased notes that a LEASE does not wait any more.
 func (c *Session) leased(q *wire.Request) {
 	if q.Op == wire.OpLease {
 		c.leasing.Add(-1)

@@ -27,13 +27,13 @@ func (c *Session) grant(conn *rpc.Conn) bool {
 	return true
 }
 
-// tokens are those that a connection has been given and has not used: its end
-// gives them back, so that the next in line need not wait.
+// tokens are the lease tokens that a connection has been given and has not used. The end
+// of the connection gives them back, so that the next waiting client gets its turn early.
 type tokens struct {
 	mu    sync.Mutex
 	m     map[string]tokenOf
 	ended bool
-	next  *tokens // of the connection that has taken its place; nil until then
+	next  *tokens // of the connection that has taken this one's place; nil until then
 }
 
 // tokenOf is a token of a key.
@@ -42,11 +42,11 @@ type tokenOf struct {
 	until          time.Duration
 }
 
-// maxTokens bounds the tokens of one connection that are remembered: more than its
-// share at one host. Those beyond end by their time alone.
+// maxTokens bounds the remembered tokens of one connection. It is above the connection's
+// share at one host. Tokens beyond it end only by their time.
 const maxTokens = 4096
 
-// add remembers a token. False says that the connection has ended.
+// add remembers a token. It returns false if the connection has ended.
 func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,8 +72,8 @@ func (t *tokens) add(token []byte, g tokenOf, now time.Duration) bool {
 	return true
 }
 
-// take forgets a token that a FILL uses, and returns what it is of: zero where it is
-// not known.
+// take forgets a token that a FILL uses, and returns its key: zero if the token is
+// unknown.
 func (t *tokens) take(token []byte) tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,7 +85,7 @@ func (t *tokens) take(token []byte) tokenOf {
 	return g
 }
 
-// end returns what is left.
+// end ends the set and returns the tokens that are left.
 func (t *tokens) end() map[string]tokenOf {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +95,7 @@ func (t *tokens) end() map[string]tokenOf {
 	return left
 }
 
-// leaveTo gives them to the connection that takes this one's place.
+// leaveTo gives the tokens to the connection that takes this one's place.
 func (t *tokens) leaveTo(next *tokens) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -107,17 +107,17 @@ func (t *tokens) leaveTo(next *tokens) {
 	t.next, next.m, t.m = next, t.m, nil
 }
 
-// Succeeded gives the tokens of another sidecar's connection to its next one.
+// Succeeded gives the tokens of another sidecar's connection to its next connection.
 func (c *Session) Succeeded(next rpc.Handler) {
 	if n, ok := next.(*Session); ok {
 		c.tokens.leaveTo(&n.tokens)
 	}
 }
 
-// given keeps track of the tokens that a connection has.
+// given keeps track of the tokens that the connection has.
 func (c *Session) given(q *wire.Request, r *wire.Reply) {
 	switch {
-	case q.Op == wire.OpFill && !r.Status.IsError(): // else the token may be out still
+	case q.Op == wire.OpFill && !r.Status.IsError(): // after an error the token may still be out
 		c.tokens.take(q.Token)
 	case q.Op == wire.OpLease && r.Status == wire.Lease:
 		ends := c.Core.Clock.Read().Boot + time.Duration(r.TTLMS)*time.Millisecond
@@ -125,17 +125,17 @@ func (c *Session) given(q *wire.Request, r *wire.Reply) {
 	}
 }
 
-// remember notes a token of the connection, or gives it back if that has ended.
+// remember notes a token of the connection, or gives it back if the connection has ended.
 func (c *Session) remember(token []byte, g tokenOf) {
 	if !c.tokens.add(token, g, c.Core.Clock.Read().Boot) {
 		c.abandon(map[string]tokenOf{string(token): g})
 	}
 }
 
-// giveBack ends the tokens that the connection has left.
+// giveBack gives back the tokens that the connection has left.
 func (c *Session) giveBack() { c.abandon(c.tokens.end()) }
 
-// abandon ends tokens, wherever their keys are held.
+// abandon gives tokens back to the owners of their keys.
 func (c *Session) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return

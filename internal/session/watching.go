@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// watch answers WATCH when there is something to tell, or its time is over.
+// watch answers WATCH when there is an event, or when its time is over.
 func (c *Session) watch(conn *rpc.Conn) {
 	q := c.req
 	if !q.Has(wire.All) && !kv.ValidNamespace(string(q.Namespace)) {

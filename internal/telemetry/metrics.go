@@ -20,6 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// MetricPrefix begins the name of every metric of this project.
 const MetricPrefix = "cachesidecar_"
 
 var (
@@ -46,8 +47,8 @@ var (
 	descNamespace   = desc("namespace_bytes", "Bytes of a namespace's entries on this host.", "namespace")
 	descQuota       = desc("namespace_quota_bytes", "Quota of a namespace; absent where it has none.", "namespace")
 	descMembers     = desc("members", "Hosts of the cluster as this one sees them, itself included, by state.", "state")
-	descOwned        = desc("partitions_held", "Partitions that this host answers for, of 16,384.")
-	descOwnerships    = desc("holdings_total", "Partitions that this host began, ended or ceased to answer for.", "event")
+	descOwned       = desc("partitions_held", "Partitions that this host answers for, of 16,384.")
+	descOwnerships  = desc("holdings_total", "Partitions that this host began, ended or ceased to answer for.", "event")
 	descPauses      = desc("pauses_total", "Times that the process did not run for so long, at once or in several gaps, that it gave up all that it owned.")
 	descStopped     = desc("stopped_seconds_total", "Time in which the process did not run, in gaps above a sixteenth of max_staleness.")
 	descPolls       = desc("polls_total", "Polls of other hosts, by whether they were sent or failed.", "event")
@@ -98,32 +99,33 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(MetricPrefix+name, help, labels, nil)
 }
 
-// Config is what is told of, and what it cannot find out itself.
+// Config is what is reported, and the facts that the package cannot find out itself.
 type Config struct {
 	Engine *engine.Engine
 	Server *rpc.Server // of the socket
 	Keys   *creds.Watch
 
 	Node, Version string
-	Join          int           // addresses
+	Join          int           // number of addresses
 	Bound         time.Duration // of staleness
 	Started       time.Duration // on the boot clock
-	MemoryLimit   int64         // of the machine or its cgroup; zero is unknown
+	MemoryLimit   int64         // bytes, of the machine or its cgroup; zero is unknown
 	Log           *slog.Logger
 
-	HTTP         func() *httpd.Server // nil: none yet
+	HTTP         func() *httpd.Server // returns nil while there is none
 	SocketRemade func() int64         // times that the socket's file was made anew
 	Enter        func() (leave func(), ok bool)
 }
 
-// Telemetry tells of a host: its statistics, and its metrics.
+// Telemetry reports on a host: its statistics and its metrics. Its methods may be called
+// concurrently.
 type Telemetry struct {
 	Config
 	Registry *prometheus.Registry
 	batches  prometheus.Histogram
 }
 
-// New registers the metrics.
+// New returns a Telemetry, and registers its metrics.
 func New(c Config) *Telemetry {
 	s := &Telemetry{
 		Config:   c,
@@ -139,13 +141,13 @@ func New(c Config) *Telemetry {
 	return s
 }
 
-// Batch is told how long a batch took.
+// Batch notes how long a batch took.
 func (s *Telemetry) Batch(took time.Duration) { s.batches.Observe(took.Seconds()) }
 
-// Describe is for the metrics registry.
+// Describe implements prometheus.Collector.
 func (s *Telemetry) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(s, ch) }
 
-// Collect is for the metrics registry.
+// Collect implements prometheus.Collector. It reports nothing once the store is closed.
 func (s *Telemetry) Collect(ch chan<- prometheus.Metric) {
 	leave, there := s.Enter()
 	if !there {
@@ -239,7 +241,7 @@ func (s *Telemetry) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBuild, 1, s.Version, runtime.Version(), strconv.Itoa(wire.Version))
 }
 
-// collectGossip reports what strangers do at the gossip port.
+// collectGossip reports what unknown senders do at the gossip port.
 func (s *Telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...string)) {
 	st := s.Engine.Node.Stats()
 	g := &st.Gossip
@@ -254,7 +256,7 @@ func (s *Telemetry) collectGossip(count, gauge func(*prometheus.Desc, int64, ...
 	count(descMet, st.Met.Failed, "failed")
 }
 
-// collectShares reports what connections share.
+// collectShares reports the use of what connections share.
 func (s *Telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...string)) {
 	b := s.Engine.Budget.Stats()
 	gauge(descMemory, b.Total(), "buffers")
@@ -272,7 +274,7 @@ func (s *Telemetry) collectShares(count, gauge func(*prometheus.Desc, int64, ...
 	}
 }
 
-// collectCluster reports what there is where others may join.
+// collectCluster reports the cluster; for a host that is alone, only its members.
 func (s *Telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ...string), seconds func(*prometheus.Desc, float64, ...string)) {
 	states := map[string]int64{cluster.StateIn: 0, cluster.StateOut: 0, cluster.StateMissing: 0, cluster.StateRefused: 0, cluster.StateLeft: 0, cluster.StateUnknown: 0}
 	for _, m := range s.Engine.Node.Members() {
@@ -348,13 +350,13 @@ func (s *Telemetry) collectCluster(count, gauge func(*prometheus.Desc, int64, ..
 	gauge(descHandoffs, int64(h.Offering), "out")
 }
 
-// resultLabels are the result and tier of each outcome.
+// resultLabels has the labels result and tier of each outcome.
 var resultLabels = [namespaces.Outcomes][2]string{
 	namespaces.HitL1: {"hit", "l1"}, namespaces.HitL2: {"hit", "l2"}, namespaces.HitPeer: {"hit", "peer"}, namespaces.HitOrigin: {"hit", "origin"},
 	namespaces.Done: {"ok", ""}, namespaces.Miss: {"miss", ""}, namespaces.Stale: {"stale", ""}, namespaces.Refused: {"refused", ""}, namespaces.Failed: {"error", ""},
 }
 
-// collectRequests reports the requests of one namespace, those that there were.
+// collectRequests reports the requests of one namespace. It leaves out zero counts.
 func collectRequests(ns *namespaces.Namespace, name string, count func(*prometheus.Desc, int64, ...string)) {
 	for op := range ns.Counts {
 		for o := range ns.Counts[op] {
@@ -401,7 +403,7 @@ func collectLoads(ns *namespaces.Namespace, name string, count, gauge func(*prom
 	}
 }
 
-// collectKnown reports the filter of one namespace, if it has one.
+// collectKnown reports the key filter of one namespace, if it has one.
 func collectKnown(ns *namespaces.Namespace, name string, count, gauge func(*prometheus.Desc, int64, ...string)) {
 	if ns.KeyFilter == nil {
 		return

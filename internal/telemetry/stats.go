@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Stats collects what STATS answers.
+// Stats returns what STATS answers.
 func (s *Telemetry) Stats() wire.Stats {
 	t := wire.Stats{
 		Node:        s.Node,
@@ -32,6 +32,7 @@ func (s *Telemetry) Stats() wire.Stats {
 	return t
 }
 
+// ConnectionStats returns the statistics of the socket's connections and their buffers.
 func (s *Telemetry) ConnectionStats() wire.ConnectionStats {
 	c, b := s.Server.Stats(), s.Engine.Budget.Stats()
 	return wire.ConnectionStats{
@@ -46,6 +47,7 @@ func (s *Telemetry) ConnectionStats() wire.ConnectionStats {
 	}
 }
 
+// L1Stats returns the statistics of L1; zero if the host is alone.
 func (s *Telemetry) L1Stats() wire.L1Stats {
 	if s.Engine.L1 == nil {
 		return wire.L1Stats{}
@@ -57,6 +59,7 @@ func (s *Telemetry) L1Stats() wire.L1Stats {
 	}
 }
 
+// ClusterState returns the statistics of the cluster, its handoffs and invalidations.
 func (s *Telemetry) ClusterState() wire.ClusterState {
 	st := s.Engine.Node.Stats()
 	h := &s.Engine.Handoff.Counts
@@ -110,6 +113,7 @@ func (s *Telemetry) l2Stats() wire.L2Stats {
 	}
 }
 
+// TokenStats returns the statistics of lease tokens.
 func (s *Telemetry) TokenStats() wire.TokenStats {
 	l := s.Engine.Leases.Stats()
 	return wire.TokenStats{
@@ -119,7 +123,7 @@ func (s *Telemetry) TokenStats() wire.TokenStats {
 	}
 }
 
-// processStats reads the Go runtime and, on Linux, the process's own page.
+// processStats reads the Go runtime and, on Linux, procfs.
 func processStats() wire.ProcessStats {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},

@@ -6,26 +6,27 @@ import (
 	"time"
 )
 
-// history is what VERIFY has written, with what every read is judged by. Writes
-// of a key follow one upon the other, each with the next number as its value.
+// history is what VERIFY has written. Every read is judged by it. The writes of a key
+// follow one another, each with the next number as its value.
 type history struct {
 	bound time.Duration
-	keys  []*historyKey // fixed before it begins
+	keys  []*historyKey // does not change during a check
 
 	mu           sync.Mutex
 	begun, acked int64
-	violations   []string // the first ones
-	broken       int64    // all of them
+	violations   []string // the first maxViolations
+	broken       int64    // the number of all violations
 }
 
+// historyKey is the history of one key.
 type historyKey struct {
 	name  []byte
-	acks  []time.Duration // by number less one: when it was acknowledged, zero is unknown
+	acks  []time.Duration // by number less one: when the write was acknowledged; zero is unknown
 	known int             // the highest number that was acknowledged
 	fresh int             // the highest number that a fresh read has returned
 }
 
-// maxViolations are told; the others are counted.
+// maxViolations bounds the violations that are reported; the others are only counted.
 const maxViolations = 20
 
 // historyRead is a read that has begun.
@@ -34,8 +35,8 @@ type historyRead struct {
 	node       string
 	sent       time.Duration
 	own, fresh bool
-	known      int // as it was then
-	seen       int // by a fresh read that had ended then
+	known      int // the key's known when the read began
+	seen       int // the key's fresh when the read began
 }
 
 // writes begins a write of a key and returns its number.
@@ -61,8 +62,8 @@ func (h *history) reads(k *historyKey, node string, sent time.Duration, own, fre
 	return historyRead{key: k, node: node, sent: sent, own: own, fresh: fresh, known: k.known, seen: k.fresh}
 }
 
-// judgeLocked judges the number that a read has returned, and says for how long
-// at least the value had been overwritten when the read began.
+// judgeLocked judges the number that a read has returned. It returns for how long, at
+// least, the value had been overwritten when the read began. The caller holds h.mu.
 func (h *history) judgeLocked(r historyRead, got int) (stale time.Duration) {
 	k := r.key
 	if got < 1 || got > len(k.acks) {
@@ -73,7 +74,7 @@ func (h *history) judgeLocked(r historyRead, got int) (stale time.Duration) {
 		k.fresh = max(k.fresh, got)
 	}
 	if k.acks[got-1] == 0 && got < len(k.acks) {
-		return 0 // its outcome is unknown: it may have taken effect late
+		return 0 // the outcome is unknown: the write may have taken effect late
 	}
 	for _, at := range k.acks[got:] {
 		if at != 0 {
@@ -103,14 +104,14 @@ func (h *history) violate(format string, args ...any) {
 	}
 }
 
-// staleUpTo are the upper ends of the distribution's parts; zero is reads that
-// were not stale at all, and what is beyond the last counts there.
+// staleUpTo has the upper ends of the distribution's buckets. Zero is for reads that were
+// not stale at all; the last bucket also has everything beyond its end.
 var staleUpTo = [...]time.Duration{
 	0, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, time.Minute,
 }
 
-// staleness is a distribution.
+// staleness is a distribution of how stale reads were.
 type staleness struct {
 	counts [len(staleUpTo)]int64
 	max    time.Duration

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// What VERIFY judges, and how.
+// TestHistory: which reads VERIFY judges to be violations, and of what.
 func TestHistory(t *testing.T) {
 	const s = time.Second
 	for _, tc := range []struct {
 		name  string
 		acks  []time.Duration // of the writes, in their order; zero is unknown
-		seen  int             // by a fresh read before
+		seen  int             // by an earlier fresh read
 		sent  time.Duration
 		own   bool
 		fresh bool

@@ -1,13 +1,14 @@
-// Package verify checks the promise against the cluster as it runs: this host writes
-// keys that each of the hosts owns, lets all of them read these as their apps would, and
-// judges what they say.
+// Package verify checks the consistency promise on the running cluster. This host writes
+// keys of every host, lets all hosts read them as their apps would, and judges the
+// answers.
 //
-// Input is the members and ways to ask them; output is the report of VERIFY. Only this
-// host's clock is read: a read counts from before it was asked for, a write from after
-// it was acknowledged, so that no delay looks like a stale read.
+// Input is the members and functions that ask them. Output is the report of VERIFY. Only
+// this host's clock is read: a read counts from before it was asked for, a write from
+// after it was acknowledged, so that no delay looks like a stale read.
 //
 // Run uses a goroutine per key and two per host, and returns after all have ended. The
-// package decides neither who may ask for a check nor how many run at once.
+// package does not decide which callers may ask for a check, or how many checks run at
+// once.
 package verify
 
 import (
@@ -25,29 +26,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Namespace is where a check goes on. Apps may not use it.
+// Namespace is the namespace of checks. Apps may not use it.
 const Namespace = "_verify"
 
-// Reserved says whether a namespace is Namespace, and so none of the apps'.
+// Reserved reports whether a namespace is Namespace, which apps may not use.
 func Reserved(namespace []byte) bool { return string(namespace) == Namespace }
 
-// ErrReserved is the answer to a request of an app that names it.
+// ErrReserved is the answer to an app's request in Namespace.
 var ErrReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: use another name", Namespace)
 
-// ProbeTimeout bounds a read by another host, and so how much longer than its time a
-// check may take.
+// ProbeTimeout bounds a read by another host. A check may exceed its time by that much.
 const ProbeTimeout = 2 * time.Second
 
 // Bounds of a check.
 const (
 	keysPerNode   = 4
-	maxKeys       = 64 // or one a node
+	maxKeys       = 64 // but at least one per node
 	readersOfNode = 2
-	freshOf       = 8 // one read in so many is a fresh one
+	freshOf       = 8 // one read in freshOf is a fresh one
 	writePause    = 50 * time.Millisecond
 	readPause     = time.Millisecond
 	keyTTL        = wire.MaxVerify*time.Millisecond + time.Minute
-	keyTries      = 1000 // of a node's keys
+	keyTries      = 1000 // per node, to find its keys
 )
 
 // Config is the cluster as a check sees it.
@@ -56,10 +56,10 @@ type Config struct {
 	Bound   time.Duration // of staleness
 	Members []cluster.Member
 
-	Owner func(key []byte) (kv.Process, bool)                                 // of a key of Namespace, as the ring is now
+	Owner func(key []byte) (kv.Process, bool)                                 // the assigned owner of a key in Namespace, by the present ring
 	Now   func() time.Duration                                                // on the boot clock
-	Ask   func(context.Context, *wire.Request) (wire.Reply, error)            // this host, as an app of it would
-	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error) // a host, this one too, to read as for its apps
+	Ask   func(context.Context, *wire.Request) (wire.Reply, error)            // asks this host, as an app of it would
+	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error) // makes a host, or this one, read as for its apps
 }
 
 // Check is one check.
@@ -67,10 +67,10 @@ type Check struct {
 	cfg     Config
 	history *history
 	nodes   []*node
-	trouble []string // why it cannot be conclusive
+	trouble []string // why the check cannot be conclusive
 }
 
-// node is what one host has read. Under the history's lock.
+// node is what one host has read. It is guarded by the history's lock.
 type node struct {
 	wire.VerifiedNode
 	id    kv.Process
@@ -82,7 +82,7 @@ func New(cfg Config) *Check {
 	v := &Check{cfg: cfg, history: &history{bound: cfg.Bound}}
 	for _, m := range cfg.Members {
 		switch {
-		case m.State == cluster.StateLeft, m.Stranger: // it serves nothing that is cached
+		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
 			continue
 		case m.State == cluster.StateMissing:
 			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
@@ -94,8 +94,7 @@ func New(cfg Config) *Check {
 	return v
 }
 
-// Trouble returns why the check cannot be conclusive, as far as that is known before it
-// begins.
+// Trouble returns why the check cannot be conclusive, as far as that is known before Run.
 func (v *Check) Trouble() []string { return slices.Clone(v.trouble) }
 
 // Hosts returns how many hosts read.
@@ -127,7 +126,7 @@ func (v *Check) findKeys() {
 	}
 }
 
-// Run reads and writes until ctx ends, removes the keys, and reports.
+// Run reads and writes until ctx ends, removes the keys, and returns the report.
 func (v *Check) Run(ctx context.Context) wire.Verified {
 	began := v.cfg.Now()
 	v.run(ctx)
@@ -161,7 +160,7 @@ func (v *Check) run(ctx context.Context) {
 	}
 }
 
-// write overwrites a key through this host, or deletes it.
+// write overwrites a key through this host.
 func (v *Check) write(k *historyKey) {
 	n := v.history.writes(k)
 	q := &wire.Request{
@@ -174,7 +173,7 @@ func (v *Check) write(k *historyKey) {
 	}
 }
 
-// read lets a host read a key, and judges what it says.
+// read makes a host read a key, and judges its answer.
 func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
 	sent := v.cfg.Now()
 	own := n.id == v.cfg.Self
@@ -232,7 +231,7 @@ func (v *Check) report(took time.Duration) wire.Verified {
 		}
 	}
 	if len(v.nodes) == 1 {
-		w.Checked = []string{"read_your_writes", "fresh"} // there are no copies
+		w.Checked = []string{"read_your_writes", "fresh"} // a single host has no copies
 	}
 	if own == 0 || fresh == 0 || h.acked == 0 {
 		w.Inconclusive = append(w.Inconclusive, "there were not enough reads and writes: check for longer")

@@ -1,35 +1,37 @@
-// Package holding says who holds what. The ring says who should own a
-// partition; a node answers for it only while it holds it, and at most one node
-// at a time can hold a partition in such a way that its writes count.
+// Package ownership decides which node owns which partition. The ring computes the
+// assigned owner of each partition. A node answers for a partition only while it owns
+// it, and at most one node at a time can own a partition in such a way that its
+// writes count.
 //
-// Machine is one node's part, as a pure state machine: members, messages and
-// the time go in; messages, beginnings and endings come out. It has no clock,
-// does no I/O, starts no goroutine and takes no lock; whoever drives it calls
-// one method at a time and carries out what Take returns, in its order.
+// Machine is one node's part, a pure state machine. Inputs are members, messages and
+// the time; outputs are messages, beginnings and endings of ownerships. It has no
+// clock, does no I/O, starts no goroutine and takes no lock. Its driver calls one
+// method at a time and carries out what Take returns, in that order.
 //
 // # A member's life
 //
-//	start    holds nothing; waits until it hears a member that has itself joined,
+//	start    owns nothing; waits until it hears a member that has itself joined,
 //	         or has found none for the detection time
-//	out      joined, in no ring, blocks nobody
+//	out      joined, in no ring, blocks no other member
 //	in       says so once every member that is in has a lease on it, and it has
-//	         one on each; others take it into their ring once they have polled it
+//	         a lease on each of them; other members take it into their ring once
+//	         they have polled it
 //
-// A pause, a gap in the node's own boot clock or several that add up to one, puts
-// it back to start: see Machine.Gap.
+// A pause puts the node back to start. A pause is a gap in the node's own boot clock,
+// or several gaps that add up to one: see Machine.Gap.
 //
 // # A partition's life at one node
 //
-//	nothing ──ring names us──► acquiring ──all have answered──► held
+//	nothing ──ring names us──► acquiring ──all have answered──► owned
 //	   ▲                           │ RETRY: wait, new ballot      │
 //	   │                           ▼                              │ the ring names
-//	   └────── another's ACQUIRE, a pause ◄── retired ◄───────────┘ another, or a
+//	   └──── another's ACQUIRE, a pause ◄─── retired ◄────────────┘ another, or a
 //	                                                                higher ballot
 //
-// Under policy consistent a majority of the voters stands in for all, and what it
-// does not acknowledge any more ends too: see vote.go.
+// Under policy consistent, the answers of a majority of the voters are enough. An
+// ownership that a majority no longer acknowledges ends too: see vote.go.
 //
-// The rules are those of docs/CONSISTENCY.md, where the argument stands why
-// they suffice. Each was found necessary by running a model against it; none
-// may go because a test stays green without it.
+// The rules are those of docs/CONSISTENCY.md, which argues why they suffice. Each
+// rule was found necessary by running a model against it. Do not remove a rule
+// because the tests pass without it.
 package ownership

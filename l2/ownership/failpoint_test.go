@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 )
 
-// TestFailpointStops: without a rule about the time in which a process does not run,
-// two nodes come to serve one partition.
+// TestFailpointStops checks each rule about the time in which a process does not run:
+// without it, two nodes come to serve one partition.
 func TestFailpointStops(t *testing.T) {
 	for _, c := range []struct {
 		guard failpoint.Guard
@@ -40,7 +40,7 @@ func TestFailpointStops(t *testing.T) {
 }
 
 // TestFailpointAnswered: without the condition on polls, a busy host gives up what it
-// holds though all members hear it.
+// owns although all members hear it.
 func TestFailpointAnswered(t *testing.T) {
 	defer failpoint.Set()
 	failpoint.Set(failpoint.Answered)
@@ -51,7 +51,7 @@ func TestFailpointAnswered(t *testing.T) {
 	}
 }
 
-// stopped is a run without some guards; it returns how often something was broken.
+// stopped runs without some guards and returns how often something was broken.
 func stopped(t *testing.T, seed uint64, nodes int, fault func(*sim), out ...failpoint.Guard) int {
 	s := newSim(t, seed, nodes)
 	s.counts = true

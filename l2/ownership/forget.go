@@ -3,18 +3,18 @@ package ownership
 import (
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Forget drops a member that is held for dead, and of which nothing was heard for
-// as long as silence. It says whether the member is unknown now.
+// Forget drops a member that is considered dead and was silent for at least the given
+// time. It says whether the member is unknown now.
 //
-// A member that is held for dead blocks nothing, so forgetting it lets nothing
-// begin that could not begin before. What this node has promised and voted stays:
-// that belongs to partitions, not to members, and the voters are a fixed list. If
-// the same process is heard again, it comes as any other does: without a lease,
-// and into the ring only once there is one.
+// A member that is considered dead blocks nothing, so forgetting it lets nothing
+// begin that could not begin before. This node's promises and votes stay: they belong
+// to partitions, not to members, and the voters are a fixed list. If the same process
+// is heard again, it comes as any other does: without a lease, and into the ring only
+// once there is a lease.
 func (m *Machine) Forget(now time.Duration, node kv.NodeID, silence time.Duration) bool {
 	m.now = max(m.now, now)
 	o := m.members[node]
@@ -29,8 +29,8 @@ func (m *Machine) Forget(now time.Duration, node kv.NodeID, silence time.Duratio
 	return true
 }
 
-// Silence is how long nothing was heard of a member, and whether it is held for
-// dead. One that is unknown is.
+// Silence returns how long a member has been silent, and whether it is considered
+// dead. An unknown member counts as dead.
 func (m *Machine) Silence(now time.Duration, node kv.NodeID) (silence time.Duration, dead bool) {
 	if o := m.members[node]; o != nil {
 		return now - o.heardAt, o.dead
@@ -38,19 +38,19 @@ func (m *Machine) Silence(now time.Duration, node kv.NodeID) (silence time.Durat
 	return 0, true
 }
 
-// gone are processes that have been replaced or have said goodbye, and since when.
-// Word of them is late. A process that is missing here, because it went longer ago
-// than many others, counts as a member if there is word of it, until gossip misses
-// it.
+// gone are the processes that have been replaced or have said goodbye, and since
+// when. Word of such a process is late. If a process left the list because many
+// others went after it, and there is word of it, it counts as a member until gossip
+// reports it missing.
 type gone map[kv.Process]went
 
 // went says how a process is gone.
 type went struct {
 	at       time.Duration
-	replaced bool // by another one of its name; else it has said goodbye
+	replaced bool // by another process of its name; false: it has said goodbye
 }
 
-// maxGone bounds them: far more than may go while word of one is on its way.
+// maxGone bounds gone: far more than may go while word of one process is on its way.
 const maxGone = 1024
 
 func (g gone) has(id kv.Process) bool {

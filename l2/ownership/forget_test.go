@@ -15,8 +15,9 @@ func newMachine(self string) *Machine {
 	}, time.Hour)
 }
 
-// A member is forgotten only once it is held for dead, which takes gossip's word
-// and the detection time of silence, and then the silence that was asked for.
+// TestForget checks that a member is forgotten only once it is considered dead, which
+// takes gossip's word and the detection time of silence, and then only after the
+// given silence.
 func TestForget(t *testing.T) {
 	m, b := newMachine("a"), kv.Process{Node: "b", Epoch: 1}
 	now := time.Hour + time.Second
@@ -52,7 +53,8 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// Processes that are gone are remembered up to a bound, those that went last.
+// TestGoneAreBounded checks that gone processes are remembered up to a bound, the
+// last ones.
 func TestGoneAreBounded(t *testing.T) {
 	m := newMachine("a")
 	id := func(i int) kv.Process { return kv.Process{Node: "b", Epoch: kv.Epoch(i)} }

@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Of many that come at the same time the first come into the ring at once, and
-// all others together a tick later.
+// TestRingGrowsTogether: if many members come at the same time, the first ones come
+// into the ring at once, and all others together a tick later.
 func TestRingGrowsTogether(t *testing.T) {
 	const others = 40
 	now := time.Hour
@@ -18,7 +18,7 @@ func TestRingGrowsTogether(t *testing.T) {
 		Self: kv.Process{Node: "self", Epoch: 1}, Weight: 1, Bound: simBound, Detection: simDetection, Partitions: simPartitions,
 		Stamp: func() kv.Version { return 1 }, Rand: rand.New(rand.NewPCG(1, 1)),
 	}, now)
-	now += simBound // what is younger is of no tick ago
+	now += simBound // so the ring did not grow within the last tick
 	rings := 0
 	count := func() {
 		for _, a := range m.Take() {

@@ -8,10 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestHandover: where nothing fails, whoever takes a partition over gets it from
-// the one that held it: a cluster that is restarted node by node keeps its
-// entries. Nodes hear of a change one after the other, so that some refuse who
-// was quick.
+// TestHandover: if nothing fails, the new owner of a partition gets its entries from
+// the last owner, so a cluster that is restarted node by node keeps its entries.
+// Nodes hear of a change one after the other, so some of them refuse an early asker.
 func TestHandover(t *testing.T) {
 	tests := []struct {
 		name string

@@ -10,55 +10,57 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
-// Config of a Machine.
+// Config is the configuration of a Machine.
 type Config struct {
 	Self   kv.Process
-	Weight uint32 // of this node, in any unit that all use
+	Weight uint32 // of this node, in a unit that all nodes share
 
 	// Bound is B: how long after it was overwritten a value may be served.
 	Bound time.Duration
-	// Detection is D: how long nothing must have been heard of a member that
-	// gossip says is dead until it counts as dead. At least 1.5 B.
+	// Detection is D: the silence after which a member that gossip says is dead
+	// is considered dead. At least 1.5 B.
 	Detection time.Duration
-	// Alone says that there are no others to look for: the node begins at once.
+	// Alone means that there are no other nodes to look for: the node begins at
+	// once.
 	Alone bool
 
-	// Voters are the nodes of which a majority must acknowledge whatever is held:
-	// policy consistent. None is policy available.
+	// Voters are the nodes of which a majority must acknowledge every ownership,
+	// under policy consistent. Empty means policy available.
 	Voters []kv.NodeID
 
-	// Partitions is the number of partitions; for tests, a smaller one. Default
+	// Partitions is the number of partitions; tests use a smaller one. Default:
 	// kv.Partitions.
 	Partitions int
-	// Table computes the ring. Default ring.New.
+	// Table computes the ring. Default: ring.New.
 	Table func([]ring.Member) *ring.Table
 	// Stamp returns a version above all that the node has seen.
 	Stamp func() kv.Version
-	// Rand spreads what would otherwise collide. Required.
+	// Rand spreads actions that would otherwise collide. Required.
 	Rand *rand.Rand
 }
 
-// Machine is one node's view of who is there and who holds what.
+// Machine is one node's view of the members and of the ownership of partitions. It is
+// not safe for concurrent use.
 type Machine struct {
 	cfg Config
 	out []Action
 
 	// The node itself.
 	now       time.Duration
-	bornAt    time.Duration // of the process
-	startedAt time.Duration // since when it looks for others
+	bornAt    time.Duration // start of the process
+	startedAt time.Duration // start of the search for other nodes
 	joined    bool
 	in        bool
 	leaving   bool
-	refused   string        // why it may not be in, if so
-	state     uint64        // counts the changes of what it tells of itself
-	told      [3]any        // that, at the last count
-	aloneFrom time.Duration // since when no other member was in
-	rumourAt  time.Duration // when gossip last told of one that was not met, as far as that counts
+	refused   string        // the reason why it may not be in; empty: none
+	state     uint64        // counts the changes of what it tells about itself
+	told      [3]any        // what it told at the last count
+	aloneFrom time.Duration // since then no other member is in
+	rumourAt  time.Duration // last rumour of an unmet process that counts: see Rumour
 	stops     stops         // since the last pause
 	met       bool          // another member has ever been known
-	standings []Standing    // what it has heard of others, as last told
-	othersAt  uint64        // counts their changes
+	standings []Standing    // what it has heard of other members, as last told
+	othersAt  uint64        // counts the changes of standings
 
 	members map[kv.NodeID]*member
 	gone    gone
@@ -66,29 +68,29 @@ type Machine struct {
 
 	table       *ring.Table
 	entered     []kv.Process  // the ring's members, by name
-	grownAt     time.Duration // when somebody came into it
+	grownAt     time.Duration // when a member last came into the ring
 	inTable     bool          // this node is in the table, with tableWeight
 	tableWeight uint32
 
 	// Partitions.
 	parts  []partition
 	claims []*claim
-	// What a look at all partitions would find nothing before: time passes in
-	// many small steps, most of which concern none of them.
-	claimAt  time.Duration // nothing can be claimed before
-	retireAt time.Duration // no retired holding ends before; zero is none at all
-	seq      uint64        // of changes of promised ballots
+	// Earlier than these times a scan of all partitions finds nothing. Time
+	// passes in many small steps, most of which concern no partition.
+	claimAt  time.Duration // no claim is possible before
+	retireAt time.Duration // no retired ownership ends before; zero: none is retired
+	seq      uint64        // counts the changes of promised ballots
 	promises promises      // told last
 
 	// Of policy consistent.
 	votes    []vote
 	rounds   []*round
 	numbers  uint64        // of rounds, given out
-	polledAt time.Duration // when the last one of all holdings began
-	lapseAt  time.Duration // no holding's authority ends before
+	polledAt time.Duration // when the last round for all ownerships began
+	lapseAt  time.Duration // no ownership's authority ends before
 }
 
-// promises are the ballots answered between two changes of them.
+// promises are the ballots answered between two counts of their changes.
 type promises struct {
 	after, to uint64
 	list      []Promise
@@ -96,37 +98,37 @@ type promises struct {
 
 // partition is what the node knows and does about one partition.
 type partition struct {
-	owned     bool
-	ballot   *Ballot       // that it is held under
-	until    time.Duration // its authority lasts
-	retired  time.Duration // since when it serves no more; zero is not
-	told     *Ballot       // the higher ballot heard of that retired it
-	promised *Ballot       // the highest answered, own ones included
-	saidAt   time.Duration // when it was answered last
-	changed  uint64        // seq of its last change
-	released *Ballot       // the ballot that ended the last holding, which had entries
-	claim    *claim        // that it is in
+	owned    bool
+	ballot   *Ballot       // of the ownership
+	until    time.Duration // end of its authority
+	retired  time.Duration // since when it no longer serves; zero: it serves
+	told     *Ballot       // the higher ballot that retired it, once heard of
+	promised *Ballot       // the highest answered, this node's own included
+	saidAt   time.Duration // when promised was last answered
+	changed  uint64        // seq of the last change of promised
+	released *Ballot       // the ballot that ended the last ownership, which had entries
+	claim    *claim        // the claim under way for it
 	retryAt  time.Duration // no new claim before
-	before   kv.NodeID     // who owned it by the ring before its present owner
+	before   kv.NodeID     // the assigned owner before the present one
 }
 
-// claim is an attempt to take some partitions under one ballot. All of them
-// had the same owner before. That one is asked last: what it grants it gives
-// up, and its entries are for this ballot alone, so nobody else may refuse the
-// ballot after it.
+// claim is an attempt to take some partitions under one ballot. All of them had the
+// same assigned owner before. That owner is asked last: it gives up what it grants,
+// and its entries are for this ballot alone, so no other member may refuse the ballot
+// afterwards.
 type claim struct {
 	ballot   *Ballot
 	set      kv.PartitionSet
 	last     kv.NodeID
-	lastSent bool // the last one has been asked, or there is none
+	lastSent bool // the last member has been asked, or there is none
 	answers  map[kv.NodeID]*Answer
-	epochs   map[kv.NodeID]kv.Epoch      // of those who answered
+	epochs   map[kv.NodeID]kv.Epoch      // of the members that have answered
 	notedAt  map[kv.NodeID]time.Duration // since when each grants what it does
-	polling  bool                        // it may be held once a majority of the voters acknowledges it
+	polling  bool                        // waits for a majority of voters
 	began    time.Duration
 	sentAt   time.Duration
-	lastAt   time.Duration // when the last one was asked
-	refused  time.Duration // since when somebody refuses some of it; zero is nobody
+	lastAt   time.Duration // when the last member was asked
+	refused  time.Duration // since when a member refuses part of it; zero: none does
 }
 
 type report struct {
@@ -156,7 +158,7 @@ func (m *Machine) restart() {
 	m.joined, m.in = m.cfg.Alone, false
 }
 
-// Take returns what is to be done, in its order, and forgets it.
+// Take returns the actions to carry out, in order, and forgets them.
 func (m *Machine) Take() []Action {
 	out := m.out
 	m.out = nil
@@ -165,12 +167,12 @@ func (m *Machine) Take() []Action {
 
 func (m *Machine) do(a Action) { m.out = append(m.out, a) }
 
-// Joined, In and Leaving tell the node's state.
+// Joined, In and Leaving return the node's state: see the package comment.
 func (m *Machine) Joined() bool  { return m.joined }
 func (m *Machine) In() bool      { return m.in }
 func (m *Machine) Leaving() bool { return m.leaving }
 
-// State counts the changes of what the node tells of itself.
+// State counts the changes of what the node tells about itself.
 func (m *Machine) State() uint64 {
 	if now := [3]any{m.joined, m.in, m.Weight()}; now != m.told {
 		m.told = now
@@ -179,7 +181,7 @@ func (m *Machine) State() uint64 {
 	return m.state
 }
 
-// Weight is what the node offers.
+// Weight returns the weight that the node offers; zero while it leaves.
 func (m *Machine) Weight() uint32 {
 	if m.leaving {
 		return 0
@@ -187,24 +189,24 @@ func (m *Machine) Weight() uint32 {
 	return m.cfg.Weight
 }
 
-// Refused is why the node may not be in, if so.
+// Refused returns the reason why the node may not be in; empty: none.
 func (m *Machine) Refused() string { return m.refused }
 
-// Table is the ring as this node sees it.
+// Table returns the ring as this node sees it.
 func (m *Machine) Table() *ring.Table { return m.table }
 
-// Entered are the processes of the ring's members, by name.
+// Entered returns the processes of the ring's members, by name.
 func (m *Machine) Entered() []kv.Process { return m.entered }
 
-// Serves says whether the node holds a partition and may answer for it.
+// Serves says whether the node owns a partition and may answer for it.
 func (m *Machine) Serves(p uint16) bool { return m.parts[p].owned && m.parts[p].retired == 0 }
 
-// OwnershipEpoch says whether any holding, serving or retired, has not ended.
+// OwnershipEpoch says whether any ownership, serving or retired, has not ended.
 func (m *Machine) OwnershipEpoch() bool {
 	return slices.ContainsFunc(m.parts, func(p partition) bool { return p.owned })
 }
 
-// Unended counts the holdings, serving or retired, that have not ended.
+// Unended counts the ownerships, serving or retired, that have not ended.
 func (m *Machine) Unended() int {
 	n := 0
 	for i := range m.parts {
@@ -220,8 +222,8 @@ func (m *Machine) Acquiring(p uint16) bool { return m.parts[p].claim != nil }
 
 func (m *Machine) newSet() kv.PartitionSet { return kv.NewPartitionSet(m.cfg.Partitions) }
 
-// Tick lets time pass. It is due every B/16 or so, and after every batch of
-// other calls.
+// Tick lets time pass. It is due every B/16 or so, and after every batch of other
+// calls.
 func (m *Machine) Tick(now time.Duration) {
 	m.now = max(m.now, now)
 	m.settle()
@@ -236,13 +238,13 @@ func (m *Machine) settle() {
 	m.endRetired()
 	m.decide()
 	m.claimMore()
-	m.decide() // a claim that needs nobody's answer is decided at once
+	m.decide() // a claim that needs no answer is decided at once
 	m.resend()
 	m.pollVoters()
 }
 
-// judgeRing recomputes the ring where its members have changed, and retires
-// what it no longer gives to this node.
+// judgeRing recomputes the ring if its members have changed, and retires the
+// partitions that the ring no longer gives to this node.
 func (m *Machine) judgeRing() {
 	if !m.ringDiffers() {
 		return
@@ -290,8 +292,8 @@ func (m *Machine) judgeRing() {
 	}
 }
 
-// ringDiffers says whether the table has other members than the ring should
-// have: by looking at each, since that is asked with every message.
+// ringDiffers says whether the members of the table differ from those the ring should
+// have. It compares each member in place, since it runs with every message.
 func (m *Machine) ringDiffers() bool {
 	if m.in != m.inTable || m.in && m.Weight() != m.tableWeight {
 		return true
@@ -308,12 +310,12 @@ func (m *Machine) ringDiffers() bool {
 			in++
 		}
 	}
-	return in != len(m.entered) // one that is known no more
+	return in != len(m.entered) // one of them is no longer known
 }
 
-// retireFor is how long a retired holding waits for an ACQUIRE. Where the ring
-// names this node itself, somebody has asked who did not know all others yet:
-// it asks again for B/2, and no longer.
+// retireFor returns how long a retired ownership waits for an ACQUIRE. If the ring
+// names this node itself, the asker did not know all members yet: it asks again for
+// B/2, and no longer.
 func (m *Machine) retireFor(i uint16) time.Duration {
 	if m.table.Owner(i) == m.cfg.Self.Node {
 		return m.cfg.Bound * 3 / 4
@@ -321,10 +323,10 @@ func (m *Machine) retireFor(i uint16) time.Duration {
 	return 2 * m.cfg.Bound
 }
 
-// retire makes a holding serve no more.
+// retire stops an ownership from serving.
 func (m *Machine) retire(p *partition) {
 	p.retired = m.now
-	m.retireAt = m.now // to be looked at
+	m.retireAt = m.now // endRetired looks at it next
 }
 
 func (m *Machine) endRetired() {
@@ -347,7 +349,7 @@ func (m *Machine) endRetired() {
 	m.end(set, "retired, and nobody has asked for it")
 }
 
-// end ends the holdings of a set; with nobody to hand over to.
+// end ends the ownerships of a set, with no successor to hand over to.
 func (m *Machine) end(set kv.PartitionSet, why string) {
 	if set.Empty() {
 		return
@@ -360,8 +362,8 @@ func (m *Machine) end(set kv.PartitionSet, why string) {
 	m.do(Ended{set, why})
 }
 
-// Pause is what follows from a pause: all holdings have ended, answers to what was
-// asked before count for nothing, and silence during it proves nothing.
+// Pause applies the consequences of a pause: all ownerships have ended, answers to
+// earlier requests do not count, and silence during the pause proves nothing.
 func (m *Machine) Pause(now time.Duration) {
 	m.now = max(m.now, now)
 	m.stop(WhyPaused)
@@ -375,7 +377,7 @@ func (m *Machine) Pause(now time.Duration) {
 	m.settle()
 }
 
-// stop ends all holdings, gives up all claims and leaves the ring.
+// stop ends all ownerships, gives up all claims and leaves the ring.
 func (m *Machine) stop(why string) {
 	set := m.newSet()
 	for i := range m.parts {
@@ -393,8 +395,8 @@ func (m *Machine) stop(why string) {
 	}
 }
 
-// Leave begins a graceful leave: the node's weight is zero from now on, so that
-// others take what it holds. Holding tells when that is done.
+// Leave begins a graceful leave: the node's weight is zero from now on, so that other
+// nodes take what it owns. OwnershipEpoch returns false once that is done.
 func (m *Machine) Leave(now time.Duration) {
 	m.now = max(m.now, now)
 	m.leaving = true
@@ -402,7 +404,7 @@ func (m *Machine) Leave(now time.Duration) {
 	m.settle()
 }
 
-// Stop ends everything at once, for a process that is about to go.
+// Stop ends everything at once, for a process that is about to exit.
 func (m *Machine) Stop(now time.Duration) {
 	m.now = max(m.now, now)
 	m.leaving = true
@@ -410,7 +412,7 @@ func (m *Machine) Stop(now time.Duration) {
 	m.settle()
 }
 
-// SetWeight changes what the node offers.
+// SetWeight changes the weight that the node offers.
 func (m *Machine) SetWeight(now time.Duration, weight uint32) {
 	m.now = max(m.now, now)
 	if m.cfg.Weight != weight {
@@ -420,8 +422,8 @@ func (m *Machine) SetWeight(now time.Duration, weight uint32) {
 	}
 }
 
-// Refuse keeps the node out, because others refuse it, or its clock differs
-// from theirs; an empty reason lets it in again.
+// Refuse keeps the node out, because other nodes refuse it or its clock differs from
+// theirs. An empty reason lets it in again.
 func (m *Machine) Refuse(now time.Duration, why string) {
 	m.now = max(m.now, now)
 	if m.refused == why {

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
 // member is another node, in the process that was last heard of.
@@ -15,17 +15,17 @@ type member struct {
 	weight uint32
 	in     bool
 	joined bool
-	state  uint64 // the count of them
+	state  uint64 // counts their changes
 
 	cameAt  time.Duration // when this process came, or came back
-	heardAt time.Duration // the last of it, on any path
+	heardAt time.Duration // last sign of life, on any path
 	missing bool          // gossip says that it is dead
-	dead    bool          // held for dead
+	dead    bool          // considered dead
 
-	leasedAt time.Duration // when the poll was sent that gave us our lease on it; zero is none
+	leasedAt time.Duration // send time of the poll that gave our lease on it; zero: none
 	polledAt time.Duration // when a poll of it was last answered
-	askedAt  time.Duration // when the last poll of it was sent that it has answered
-	leasesUs bool          // it says that it has a lease on us
+	askedAt  time.Duration // when the last poll was sent that it has answered
+	leasesUs bool          // it says that it has a lease on this node
 	inRing   bool
 
 	inTable     bool // the ring's table has this process, with tableWeight
@@ -33,23 +33,23 @@ type member struct {
 
 	named      bool   // nothing has come from it: another member has told of it
 	goneOut    bool   // gossip alone says that it is out: see GoneOut
-	othersTold uint64 // of our changes of whom we have in, what it says that it has
-	othersHave uint64 // of its changes, what we have
+	othersTold uint64 // its count of this node's changes of standings
+	othersHave uint64 // this node's count of its changes of them
 
-	told  uint64 // of our changes of ballots, what it says that it has
-	heard uint64 // of its changes, what we have
+	told  uint64 // its count of this node's changes of ballots
+	heard uint64 // this node's count of its changes of them
 }
 
-// live says whether the member is not held for dead.
+// live says whether the member is not considered dead.
 func (o *member) live() bool { return !o.dead }
 
-// leased says whether we have a lease on it, from a poll sent after it came.
+// leased says whether this node has a lease on it, from a poll sent after it came.
 func (m *Machine) leased(o *member) bool {
 	return o.leasedAt > 0 && o.leasedAt >= o.cameAt && m.now-o.leasedAt < m.cfg.Bound
 }
 
-// others yields the other members, by name: what is decided must not depend on
-// the order of a map.
+// others returns the other members, by name: a decision must not depend on the order
+// of a map.
 func (m *Machine) others() []*member {
 	list := make([]*member, 0, len(m.members))
 	for _, o := range m.members {
@@ -59,7 +59,7 @@ func (m *Machine) others() []*member {
 	return list
 }
 
-// Live lists the other members that are not held for dead.
+// Live lists the other members that are not considered dead.
 func (m *Machine) Live() (list []kv.Process) {
 	for _, o := range m.others() {
 		if o.live() {
@@ -69,7 +69,7 @@ func (m *Machine) Live() (list []kv.Process) {
 	return list
 }
 
-// AreIn lists the members that are in and not held for dead, this node included.
+// AreIn lists the members that are in and not considered dead, this node included.
 func (m *Machine) AreIn() (list []kv.Process) {
 	if m.in {
 		list = append(list, m.cfg.Self)
@@ -82,10 +82,10 @@ func (m *Machine) AreIn() (list []kv.Process) {
 	return list
 }
 
-// current returns the member if a process is the one that is known under its
-// name. A later process replaces an earlier one at once, and an earlier one is
-// nobody: word of it was late. One that seems earlier than who is held for dead
-// was started by a clock that was set back.
+// current returns the member of a process, and adds it if it is new. A later process
+// replaces an earlier one of its name at once. For an earlier process, current
+// returns nil: word of it was late. But if the known process is considered dead, a
+// process that seems earlier was started by a clock that was set back.
 func (m *Machine) current(id kv.Process) *member {
 	if id.Node == m.cfg.Self.Node || m.gone.has(id) {
 		return nil
@@ -109,16 +109,16 @@ func (m *Machine) current(id kv.Process) *member {
 	return o
 }
 
-// speaks lets a process that had been replaced be itself again, where the other one of
-// its name has left or is held for dead: what it says itself is no late word of it.
+// speaks makes a process that had been replaced count again, if the other process of
+// its name has left or is considered dead: what the process says itself is not late.
 func (m *Machine) speaks(id kv.Process) {
 	if o := m.members[id.Node]; m.gone[id].replaced && (o == nil || o.dead) && !failpoint.Out(failpoint.Namesake) {
 		delete(m.gone, id)
 	}
 }
 
-// Seen is gossip's word of a live member, with its State, as Info has it; or with
-// none, zero: then the rest counts until the member itself has told.
+// Seen takes gossip's word of a live member, with its State as in Info. If gossip has
+// no State, it is zero: then weight and in count until the member itself has told.
 func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight uint32, in bool) {
 	m.now = max(m.now, now)
 	switch o := m.current(id); {
@@ -130,14 +130,15 @@ func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight ui
 		}
 		m.settle()
 	case m.members[id.Node] != nil:
-		// Another process has the name, whose clock was set back or that was there
-		// before: gossip hears that one, so nothing else misses the one that is known.
+		// Another process has the name. Its clock was set back, or it was
+		// there before. Gossip hears that process, so nothing else reports
+		// the known one missing.
 		m.members[id.Node].missing = true
 		m.settle()
 	}
 }
 
-// Missing is gossip's word that a member is dead.
+// Missing takes gossip's word that a member is dead.
 func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
 	m.now = max(m.now, now)
 	if o := m.members[node]; o != nil {
@@ -146,7 +147,7 @@ func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
 	}
 }
 
-// Left is a member's goodbye: it holds nothing any more.
+// Left takes a member's goodbye: it owns nothing any more.
 func (m *Machine) Left(now time.Duration, id kv.Process) {
 	m.now = max(m.now, now)
 	m.gone.add(id, went{m.now, false})
@@ -164,7 +165,7 @@ func (m *Machine) Heard(now time.Duration, id kv.Process) {
 	}
 }
 
-// hear notes a sign of life. One that was held for dead has come anew.
+// hear notes a sign of life. A member that was considered dead has come anew.
 func (m *Machine) hear(o *member) {
 	o.heardAt, o.named = m.now, false
 	if o.dead {
@@ -189,8 +190,8 @@ func (m *Machine) Polled(now time.Duration, id kv.Process, sent time.Duration, i
 	m.settle()
 }
 
-// Leased says that everything that was in a process's log when a poll of it was
-// sent has been applied.
+// Leased says that everything that was in a process's log when a poll of it was sent
+// has been applied.
 func (m *Machine) Leased(now time.Duration, id kv.Process, sent time.Duration) {
 	m.now = max(m.now, now)
 	if o := m.current(id); o != nil {
@@ -199,8 +200,8 @@ func (m *Machine) Leased(now time.Duration, id kv.Process, sent time.Duration) {
 	}
 }
 
-// PolledBy says that a process polls us, and with what Info. The answer is
-// InfoFor it.
+// PolledBy says that a process polls this node, and with what Info. The answer is
+// what InfoFor returns.
 func (m *Machine) PolledBy(now time.Duration, id kv.Process, info Info) {
 	m.now = max(m.now, now)
 	m.speaks(id)
@@ -225,7 +226,7 @@ func (m *Machine) learn(o *member, info Info) {
 	m.learnOthers(o, &info)
 }
 
-// InfoFor is what a poll of a process, or the answer to its poll, tells it.
+// InfoFor returns what a poll of a process, or the answer to its poll, tells it.
 func (m *Machine) InfoFor(id kv.Process) Info {
 	info := Info{State: m.State(), Joined: m.joined, In: m.in, Weight: m.Weight(), Next: m.seq}
 	o := m.members[id.Node]
@@ -238,8 +239,8 @@ func (m *Machine) InfoFor(id kv.Process) Info {
 	return info
 }
 
-// promisesSince lists the ballots answered after a change of them. Most members
-// have the same news to hear, so the last list is kept.
+// promisesSince lists the ballots answered after a count of their changes. Most
+// members need the same list, so the last one is kept.
 func (m *Machine) promisesSince(told uint64) []Promise {
 	if told == m.seq {
 		return nil
@@ -266,9 +267,9 @@ func (m *Machine) promisesSince(told uint64) []Promise {
 	return list
 }
 
-// judgeMembers decides who is held for dead, and who is in the ring. One of many
-// grows once in a while and not with each member that comes: where a hundred
-// begin together each would compute a hundred rings, for as long as a lease
+// judgeMembers decides which members are considered dead, and which are in the ring.
+// A large ring grows once in a while, and not with each new member: if a hundred
+// nodes begin together, each would compute a hundred rings, for as long as a lease
 // lives.
 func (m *Machine) judgeMembers() {
 	grows := len(m.entered) < growAtOnce || m.now-m.grownAt >= m.cfg.Bound/growEvery
@@ -289,7 +290,7 @@ func (m *Machine) judgeMembers() {
 }
 
 const (
-	growAtOnce = 8  // members; so few cost little
+	growAtOnce = 8  // members; rings up to this size cost little
 	growEvery  = 16 // the part of the bound between two growths: a tick
 )
 
@@ -308,8 +309,8 @@ func (m *Machine) judgeSelf() {
 			allLeased = allLeased && o.leasesUs && m.leased(o)
 		}
 		if o.live() && !m.leased(o) {
-			// It lives, and we cannot ask it whether it begins as well: one of
-			// the two must wait.
+			// The member lives, and this node cannot ask whether it
+			// begins as well: one of the two must wait.
 			first = first && m.now-o.polledAt >= m.judgeAfter()
 		}
 	}
@@ -330,11 +331,11 @@ func (m *Machine) judgeSelf() {
 }
 
 // Unpolled lists the live members whose polls have not been answered for the
-// detection time, though gossip does not miss them.
+// detection time, although gossip does not report them missing.
 func (m *Machine) Unpolled() []kv.NodeID { return m.unpolledFor(m.cfg.Detection) }
 
-// judgeAfter is how long a member's polls must have gone unanswered until this
-// node acts on it: all others have told by then whether theirs have.
+// judgeAfter returns how long a member's polls must go unanswered until this node
+// acts on it: by then all other members have told whether their polls go unanswered.
 func (m *Machine) judgeAfter() time.Duration { return m.cfg.Detection + m.cfg.Bound*3/4 }
 
 func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
@@ -347,7 +348,7 @@ func (m *Machine) unpolledFor(d time.Duration) (list []kv.NodeID) {
 	return list
 }
 
-// Cannot is the news that a member cannot poll some others.
+// Cannot takes the report that a member cannot poll some others.
 func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
 	m.now = max(m.now, now)
 	if _, known := m.cannot[from]; len(nodes) == 0 && !known {
@@ -357,8 +358,8 @@ func (m *Machine) Cannot(now time.Duration, from kv.NodeID, nodes []kv.NodeID) {
 	m.settle()
 }
 
-// badPairs are the pairs of live members of which one cannot poll the other:
-// as others tell, and as this node knows after some time.
+// badPairs returns the pairs of live members of which one cannot poll the other: as
+// other members tell, and as this node knows after some time.
 func (m *Machine) badPairs(after time.Duration) map[[2]kv.NodeID]bool {
 	pairs := map[[2]kv.NodeID]bool{}
 	pair := func(a, b kv.NodeID) {
@@ -393,9 +394,10 @@ func (m *Machine) isIn(n kv.NodeID) bool {
 	return m.members[n].in
 }
 
-// shouldGo says why the node must be out: of each pair that cannot be polled
-// the one goes that is in more such pairs, then the one that is out already,
-// then the greater name. No two of those that stay are such a pair.
+// shouldGo says why the node must be out; empty: it may be in. Of each pair in which
+// a poll fails, one member goes: the one in more such pairs, else the one that is out
+// already, else the one with the greater name. No two members that stay are such a
+// pair.
 func (m *Machine) shouldGo() string {
 	pairs := m.badPairs(m.judgeAfter())
 	if len(pairs) == 0 {
@@ -428,8 +430,8 @@ func (m *Machine) shouldGo() string {
 	return ""
 }
 
-// Trouble says why a node, this one or another, is not in though it lives; ""
-// where nothing is known to be wrong with it.
+// Trouble says why a node, this one or another, is not in although it lives. It is
+// empty if nothing is known to be wrong with the node.
 func (m *Machine) Trouble(node kv.NodeID) string {
 	if !m.lives(node) || m.isIn(node) {
 		return ""

@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestNamedMustBeHeard: an answer that names somebody who is held for dead here
-// grants nothing yet: that one may have come back, and be asking others.
+// TestNamedMustBeHeard: an answer that names a member that is considered dead here
+// grants nothing yet. That member may have come back, and may be asking others.
 func TestNamedMustBeHeard(t *testing.T) {
 	const bound = time.Second
 	var v kv.Version

@@ -8,9 +8,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestLateWordOfAnEarlierProcess: what an earlier process of a name has sent, or
-// others tell of it, arrives after its successor is known. It is nobody; once
-// the successor is held for dead, it may be what it says.
+// TestLateWordOfAnEarlierProcess: messages of an earlier process of a name, or word
+// of it from other members, arrive after its successor is known. They count for
+// nothing. Once the successor is considered dead, the earlier process may be what it
+// says.
 func TestLateWordOfAnEarlierProcess(t *testing.T) {
 	clock := kv.Version(0)
 	m := New(Config{
@@ -50,9 +51,10 @@ func TestLateWordOfAnEarlierProcess(t *testing.T) {
 	is("late word of the dead", earlier)
 }
 
-// TestEarlierByItsClock: a process is started again at once, by a clock that was set
-// back meanwhile. Gossip hears it at the earlier one's address and misses nobody. Once
-// the earlier one has been silent for the detection time, it is held for dead.
+// TestEarlierByItsClock: a process is started again at once, and its clock was set
+// back meanwhile. Gossip hears it at the old process's address and reports no member
+// missing. Once the old process has been silent for the detection time, it is
+// considered dead.
 func TestEarlierByItsClock(t *testing.T) {
 	m := newMachine("a")
 	old, present := kv.Process{Node: "b", Epoch: 8}, kv.Process{Node: "b", Epoch: 7}
@@ -70,8 +72,9 @@ func TestEarlierByItsClock(t *testing.T) {
 	}
 }
 
-// TestNamesakeGone: a process is replaced by another one of its name, and goes on. It is
-// nobody while that one lives, and counts again once that has left, or is held for dead.
+// TestNamesakeGone: a process is replaced by another process of its name, and goes
+// on. It counts for nothing while the other one lives. It counts again once the other
+// one has left, or is considered dead.
 func TestNamesakeGone(t *testing.T) {
 	for _, leaves := range []bool{true, false} {
 		m, first, other := newMachine("a"), kv.Process{Node: "b", Epoch: 7}, kv.Process{Node: "b", Epoch: 8}
@@ -93,7 +96,7 @@ func TestNamesakeGone(t *testing.T) {
 		if o := m.members["b"]; o != nil && o.id == first {
 			t.Error("late word of it counts")
 		}
-		m.PolledBy(now, other, info) // as late
+		m.PolledBy(now, other, info) // late
 		m.PolledBy(now, first, info)
 		o := m.members["b"]
 		if leaves && (o == nil || o.id != first) {

@@ -9,9 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
-// A holder that is asked again with the same ballot, once it has heard of the ring
-// that the asker has, releases what it refused before, and names what it released
-// before with it: the latest answer has all that is to be handed over.
+// TestReleasedGrows: an owner is asked again with the same ballot, once it has heard
+// of the ring that the asker has. It then releases what it refused before, and names
+// again what it released before: the latest answer has all that is to be handed over.
 func TestReleasedGrows(t *testing.T) {
 	a, b, d := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "d", Epoch: 1}
 	v := kv.Version(100)
@@ -27,7 +27,8 @@ func TestReleasedGrows(t *testing.T) {
 	}
 	m.Tick(now)
 	q := Acquire{Ballot: &Ballot{v + 1000, b}, State: 1, Partitions: m.newSet(), Ring: []kv.Process{a, b}}
-	table := ring.New([]ring.Member{{Node: "a", Weight: 100}, {Node: "b", Weight: 100}}) // b has heard that d goes
+	// b has heard that d goes.
+	table := ring.New([]ring.Member{{Node: "a", Weight: 100}, {Node: "b", Weight: 100}})
 	for i := range uint16(simPartitions) {
 		if table.Owner(i) == "b" {
 			q.Partitions.Add(i)

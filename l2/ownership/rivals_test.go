@@ -7,9 +7,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestRivals is the worst case for voters: some nodes whose rings never agree
-// take everything from each other, again and again, while voters forget, stand
-// still and are cut off. Only the voters keep two from having authority at once.
+// TestRivals is the worst case for voters. The rings of some nodes never agree; these
+// nodes take everything from each other, again and again, while voters forget, stop
+// and are cut off. Only the voters keep two nodes from having authority at once.
 func TestRivals(t *testing.T) {
 	first := *simFirst
 	if first == 0 {

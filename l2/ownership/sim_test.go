@@ -19,8 +19,8 @@ var (
 	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
 )
 
-// The simulation: some nodes, a network that delays and loses, a gossip that
-// finds the dead after a while, and faults. Time is a queue of events.
+// The simulation: some nodes, a network that delays and loses, a gossip that finds
+// dead nodes after a while, and faults. Time is a queue of events.
 
 const (
 	simBound      = time.Second
@@ -61,21 +61,21 @@ type sim struct {
 	nodes     []*simNode
 	loss      float64
 	cut       map[[2]int]bool           // one way
-	split     bool                      // there was a cut long enough for both sides to go on
-	voters    []kv.NodeID               // policy consistent, with these; none is available
-	rivals    int                       // the first so many nodes, whose rings never agree
-	slow      bool                      // some of what is sent takes very long
-	owners   [simPartitions]kv.Process // the last ones
+	split     bool                      // a cut was long enough for both sides to go on
+	voters    []kv.NodeID               // policy consistent, with these; nil: available
+	rivals    int                       // so many first nodes, whose rings never agree
+	slow      bool                      // some messages take very long
+	owners    [simPartitions]kv.Process // the last ones
 	begun     int
 	ended     int
 	pauses    int
-	forgotten int  // members, by word
-	counts    bool // what is broken is counted
+	forgotten int  // members, by Forget
+	counts    bool // count what is broken; do not fail
 	broken    int
 	clock     kv.Version
 	taken     func(by kv.NodeID, b Begun) // is told of each beginning
-	state     func(n *simNode, in bool)   // and of each change of what a node says
-	unpolled  [2]int                      // a pair of which neither can poll the other; none if the same
+	state     func(n *simNode, in bool)   // and of each change of a node's In
+	unpolled  [2]int                      // pair that cannot poll each other; equal: none
 }
 
 type simNode struct {
@@ -86,8 +86,8 @@ type simNode struct {
 	m       *Machine
 	running bool
 	stopped bool // paused
-	slept   bool // it is, or was, and nothing has looked since
-	blocked bool // nobody reaches its port for polls
+	slept   bool // it is, or was, paused, and nothing has looked since
+	blocked bool // no node reaches its port for polls
 	epoch   int
 	last    time.Duration // when it was last seen to run
 	rumours []rumour      // of each node, itself included
@@ -107,7 +107,7 @@ func newSim(t *testing.T, seed uint64, n int) *sim {
 	return s
 }
 
-// now is the node's clock: no two run apart by one in a hundred.
+// now is the node's clock. The rates of two clocks differ by less than 1 %.
 func (n *simNode) now() time.Duration {
 	return n.s.now + (n.s.now-time.Hour)*time.Duration(n.rate)/10000
 }
@@ -134,7 +134,7 @@ func (n *simNode) start(alone bool) {
 	n.poll(n.epoch)
 }
 
-// table is the ring; a rival's names that rival alone.
+// table is the ring; in a rival's ring the rival is alone.
 func (n *simNode) table(list []ring.Member) *ring.Table {
 	if n.s.rivals > 0 {
 		list = []ring.Member{{Node: n.id.Node, Weight: 1}}
@@ -142,7 +142,7 @@ func (n *simNode) table(list []ring.Member) *ring.Table {
 	return smallTable(list)
 }
 
-// smallTable spares the tests the full ring.
+// smallTable caches rings, so that the tests compute few.
 func smallTable(list []ring.Member) *ring.Table {
 	key := fmt.Sprint(list)
 	if t, ok := tables[key]; ok {
@@ -155,7 +155,7 @@ func smallTable(list []ring.Member) *ring.Table {
 
 var tables = map[string]*ring.Table{}
 
-// run does something on a node, if it runs: now, or when its pause is over.
+// run does something on a node if the node runs: now, or when its pause is over.
 func (n *simNode) run(epoch int, f func()) {
 	switch {
 	case !n.running || n.epoch != epoch:
@@ -168,7 +168,7 @@ func (n *simNode) run(epoch int, f func()) {
 	}
 }
 
-// beat looks for a gap before anything is done. While the node runs there is none:
+// beat looks for a gap before anything is done. There is none while the node runs:
 // something looks all the time.
 func (n *simNode) beat() {
 	if gap := n.now() - n.last; n.slept && gap > simBound/GapAbove {
@@ -187,8 +187,8 @@ func (n *simNode) tick(epoch int) {
 	}
 }
 
-// carryOut does what the machine wants done, and checks that nobody serves
-// what another serves.
+// carryOut does what the machine wants done, and checks that no two nodes serve the
+// same partition.
 func (n *simNode) carryOut() {
 	for _, a := range n.m.Take() {
 		if *simTrace {
@@ -231,8 +231,8 @@ func (n *simNode) carryOut() {
 	}
 }
 
-// begins notes who holds, and checks that nobody gets entries but those of who
-// held last.
+// begins notes the owner, and checks that a new owner gets entries from the last
+// owner only.
 func (s *sim) begins(n *simNode, b Begun) {
 	for p := range b.Partitions.All() {
 		for from, set := range b.Releasers {
@@ -244,7 +244,7 @@ func (s *sim) begins(n *simNode, b Begun) {
 	}
 }
 
-// breaks is what must not be.
+// breaks reports what must not happen.
 func (s *sim) breaks(format string, args ...any) {
 	if s.broken++; !s.counts {
 		s.t.Fatalf(format, args...)
@@ -265,7 +265,7 @@ func (s *sim) check() {
 	}
 }
 
-// send delivers to a node, late or never; back is what is done there.
+// send delivers to a node, late or never; f is what is done there.
 func (s *sim) send(from, to int, f func()) {
 	if s.cut[[2]int{from, to}] || s.rnd.Float64() < s.loss {
 		return
@@ -374,8 +374,8 @@ type rumour struct {
 	weight uint32
 }
 
-// gossip spreads what the node has heard, as SWIM does with its indirect
-// probes: a node is missing only if nobody who can be heard hears it.
+// gossip spreads what the node has heard. As with SWIM's indirect probes, a node is
+// missing only if no node that can be heard hears it.
 func (n *simNode) gossip(epoch int) {
 	if !n.running || n.epoch != epoch {
 		return
@@ -463,7 +463,7 @@ func (s *sim) until(end time.Duration) {
 	s.now = end
 }
 
-// settled says whether every partition is served, by whom the ring names.
+// settled says whether all nodes are in and each partition is served by one node.
 func (s *sim) settled() error {
 	for p := range uint16(simPartitions) {
 		n := 0
@@ -559,8 +559,8 @@ var faults = []fault{
 	}},
 }
 
-// splits cut the network in two for longer than it takes to find the dead, one
-// way or both, again and again.
+// splits cut the network in two for longer than it takes to find the dead, one way or
+// both, again and again.
 func splits(s *sim) {
 	s.split = s.voters == nil // the one excepted case
 	s.slow = true
@@ -593,7 +593,7 @@ func links(s *sim) {
 	}
 }
 
-// all is everything, and splits.
+// all is everything, and either splits or links.
 func all(s *sim) {
 	everything(s)
 	if s.rnd.IntN(2) == 0 {
@@ -611,7 +611,7 @@ func everything(s *sim) {
 	}
 }
 
-// vote makes three or five of the nodes voters, who need not be the first ones.
+// vote makes three or five of the nodes voters; they need not be the first ones.
 func (s *sim) vote() {
 	for _, i := range s.rnd.Perm(len(s.nodes))[:3+len(s.nodes)/5*2*s.rnd.IntN(2)] {
 		s.voters = append(s.voters, kv.NodeID(rune('a'+i)))
@@ -620,7 +620,7 @@ func (s *sim) vote() {
 
 func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rnd.Int64N(int64(d))) }
 
-// TestOneOwner runs clusters of 3 to 5 nodes under faults: no two ever serve
+// TestOneOwner runs clusters of 3 to 5 nodes under faults. No two nodes ever serve
 // one partition, and when the faults are over every partition is served again.
 func TestOneOwner(t *testing.T) {
 	first := *simFirst

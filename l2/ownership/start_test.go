@@ -5,10 +5,9 @@ import (
 	"time"
 )
 
-// TestStartTogether: nodes that start at the same moment serve everything soon
-// after each has decided that nobody was there before. Who has asked too early,
-// before it knew all others, must not keep a partition from being served for
-// long.
+// TestStartTogether: nodes that start at the same moment serve everything soon after
+// each has decided that there was no node before. A node that has asked too early,
+// before it knew all others, must not keep a partition from being served for long.
 func TestStartTogether(t *testing.T) {
 	const runs = 200
 	var worst, sum time.Duration

@@ -8,20 +8,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 )
 
-// A process that is stopped again and again, each time for less than B, and runs
-// for too short a time to be heard in between, is held for dead by the others as
-// one that is stopped for long. So its gaps add up: see Machine.Gap.
+// A process may be stopped again and again, each time for less than B, and run too
+// briefly in between to be heard. The others consider it dead, as one that is stopped
+// for long. So its gaps add up: see Machine.Gap.
 const (
-	LookEvery = 64 // the part of the bound after which it is looked for gaps at the latest
-	GapAbove  = 16 // a gap above this part of the bound counts, by what exceeds the one above
-	SleepOver = 4  // above this part, silence of others during it proves nothing
+	LookEvery = 64 // the part of the bound: at least this often gaps are looked for
+	GapAbove  = 16 // longer gaps count, by their excess over the part above
+	SleepOver = 4  // above this part, silence of others during the gap proves nothing
 )
 
 // Stop is time in which a process did not run.
 type Stop struct {
 	For    time.Duration
 	Gaps   int
-	Window time.Duration // in which there were more than one
+	Window time.Duration // in which the gaps lie, if there are several
 }
 
 func (s Stop) String() string {
@@ -31,9 +31,9 @@ func (s Stop) String() string {
 	return fmt.Sprintf("%.1f s of the last %g s, in %d gaps", s.For.Seconds(), s.Window.Seconds(), s.Gaps)
 }
 
-// stops are the gaps that end within some time before the last one's end, oldest
-// first. Each is longer than a sixteenth of the bound and they do not overlap, so
-// there are never many.
+// stops are the gaps that end within some time before the end of the last one, oldest
+// first. Each is longer than a sixteenth of the bound and they do not overlap, so the
+// list stays short.
 type stops struct {
 	bound, window time.Duration
 	list          []gap
@@ -48,9 +48,9 @@ func (s *stops) add(now, length time.Duration) {
 	s.list = append(s.list, gap{now, length})
 }
 
-// sum is how much of the window that ends with the last gap was not run in, and
-// what of that counts: what exceeds the time within which a gap cannot be told
-// from the time between two looks.
+// sum returns how long the process did not run in the window that ends with the last
+// gap, and how much of that counts: the part of each gap above the time between two
+// looks, within which a gap cannot be seen.
 func (s *stops) sum() (stop Stop, counts time.Duration) {
 	stop.Window = s.window
 	for _, g := range s.list {
@@ -62,19 +62,19 @@ func (s *stops) sum() (stop Stop, counts time.Duration) {
 	return stop, counts
 }
 
-// clear begins anew.
+// clear forgets all gaps.
 func (s *stops) clear() { s.list = s.list[:0] }
 
-// Gap is called by whoever finds a gap of more than a part, GapAbove, of the bound
-// in the boot clock, before anything else is answered. One of B or more is a
-// pause. So are several whose sum within the detection time reaches B, unless
-// every member that is not held for dead has answered a poll that was sent within
-// B: who has cannot hold this node for dead yet. Where it is a pause, what was
-// the stop is returned, and Pause has been called; a node that has never met
-// another has nothing that another could have taken.
+// Gap takes a gap in the boot clock of more than the part GapAbove of the bound. It
+// must be called before anything else is answered. A gap of B or more is a pause.
+// Several gaps are a pause if their sum within the detection time reaches B, unless
+// every member that is not considered dead has answered a poll that was sent within
+// B: such a member cannot consider this node dead yet. In case of a pause, Gap has
+// called Pause and returns the stop. A node that has never met another does not
+// pause: no other node can have taken anything from it.
 //
-// After a long gap that is no pause, the timers of others' silence go on from
-// where they stood: silence counts while the node runs.
+// After a long gap that is no pause, the timers of others' silence continue from
+// where they stood: silence counts only while the node runs.
 func (m *Machine) Gap(now, length time.Duration) (stop Stop, paused bool) {
 	m.now = max(m.now, now)
 	m.stops.add(m.now, length)
@@ -94,7 +94,7 @@ func (m *Machine) Gap(now, length time.Duration) (stop Stop, paused bool) {
 	return Stop{}, false
 }
 
-// unanswered says whether some member that is not held for dead has answered no
+// unanswered says whether some member that is not considered dead has answered no
 // poll that was sent within B.
 func (m *Machine) unanswered() bool {
 	for _, o := range m.members {
@@ -105,8 +105,8 @@ func (m *Machine) unanswered() bool {
 	return false
 }
 
-// slept moves the timers of others' silence. Leases, authority, votes, polls and
-// the time since the process began go by the clock.
+// slept moves the timers of others' silence. Leases, authority, votes, polls and the
+// time since the process began follow the clock.
 func (m *Machine) slept(length time.Duration) {
 	move := func(t *time.Duration) { *t = min(*t+length, m.now) }
 	for _, o := range m.members {

@@ -9,7 +9,8 @@ import (
 )
 
 // stutter stops a node again and again, each time for less than B. In the moments
-// between it does a part of what waits, in any order, and often nothing of it.
+// between, the node does some of the waiting work, in any order, and often none of
+// it.
 func (n *simNode) stutter(from, to float64, stops int) {
 	s := n.s
 	if stops == 0 { // what still waits is done
@@ -46,7 +47,7 @@ func (n *simNode) stutter(from, to float64, stops int) {
 	})
 }
 
-// stutters lets nodes stutter.
+// stutters makes some nodes stutter.
 func stutters(s *sim) {
 	for range 4 {
 		n, from := s.nodes[s.rnd.IntN(len(s.nodes))], 0.05+0.9*s.rnd.Float64()
@@ -55,7 +56,7 @@ func stutters(s *sim) {
 	}
 }
 
-// TestGapsAddUp: what of some gaps counts, and when it was a pause.
+// TestGapsAddUp checks how much of some gaps counts, and how much of them was a stop.
 func TestGapsAddUp(t *testing.T) {
 	const b = 64 * time.Second // a look every second
 	at := func(lengths ...time.Duration) (list []gap) {
@@ -98,7 +99,7 @@ func TestGapsAddUp(t *testing.T) {
 	}
 }
 
-// TestStopWords: a log's line says how long the process did not run.
+// TestStopWords checks how a log line says how long the process did not run.
 func TestStopWords(t *testing.T) {
 	for want, s := range map[string]Stop{
 		"4.4 s":                               {4400 * time.Millisecond, 1, 0},
@@ -111,7 +112,7 @@ func TestStopWords(t *testing.T) {
 	}
 }
 
-// stuttering is a machine that has met b, and takes part with it.
+// stuttering returns a machine that has met b, and takes part with it.
 func stuttering(at time.Duration) (*Machine, kv.Process) {
 	clock := kv.Version(0)
 	m := New(Config{
@@ -123,8 +124,8 @@ func stuttering(at time.Duration) (*Machine, kv.Process) {
 	return m, b
 }
 
-// TestBusyHostGoesOn: gaps that add up to more than B are no pause where all
-// members have answered polls lately, nor are those that do not add up to it.
+// TestBusyHostGoesOn: gaps that add up to more than B are no pause if all members
+// have answered polls lately. Nor are gaps that do not add up to B.
 func TestBusyHostGoesOn(t *testing.T) { busyHostGoesOn(t.Errorf) }
 
 func busyHostGoesOn(errorf func(format string, args ...any)) {
@@ -161,8 +162,8 @@ func busyHostGoesOn(errorf func(format string, args ...any)) {
 }
 
 // TestSilenceCountsWhileRunning: a node that was stopped for most of the detection
-// time has not heard others for that reason: it neither holds one for dead nor
-// takes itself to be alone.
+// time has not heard others for that reason. It neither considers another node dead
+// nor considers itself alone.
 func TestSilenceCountsWhileRunning(t *testing.T) {
 	now := time.Hour
 	m, b := stuttering(now)
@@ -185,8 +186,8 @@ func TestSilenceCountsWhileRunning(t *testing.T) {
 	}
 }
 
-// turns stops two nodes one after the other, each for nearly B: the second one has
-// not heard the first for nearly 2B, and for most of that it did not run itself.
+// turns stops two nodes one after the other, each for nearly B. The second node has
+// not heard the first for nearly 2B, and for most of that time it did not run itself.
 func turns(s *sim) {
 	for at := time.Duration(0); at < 18*time.Second; at += 4 * time.Second {
 		first := s.rnd.IntN(2)

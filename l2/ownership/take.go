@@ -6,13 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// claimMore begins to take what the ring gives to this node and nobody here
-// holds. While a member that is in has not come into the ring, nothing begins:
-// it may hold what we would take.
+// claimMore begins to take the partitions that the ring gives to this node and that
+// it does not own. Nothing begins while a member that is in has not come into the
+// ring: it may own what this node would take.
 func (m *Machine) claimMore() {
 	if !m.joined || !m.in {
 		return
@@ -26,7 +26,7 @@ func (m *Machine) claimMore() {
 		}
 	}
 	m.claimAt = math.MaxInt64
-	sets := map[kv.NodeID]kv.PartitionSet{} // by who is asked last
+	sets := map[kv.NodeID]kv.PartitionSet{} // by the member that is asked last
 	for i := range m.parts {
 		p := &m.parts[i]
 		if p.owned || p.claim != nil || m.table.Owner(uint16(i)) != m.cfg.Self.Node {
@@ -62,7 +62,7 @@ func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 		m.parts[i].claim = c
 	}
 	m.claims = append(m.claims, c)
-	// Also to those held for dead: a link that still works prevents a split.
+	// Also to members considered dead: a link that still works prevents a split.
 	for _, o := range m.others() {
 		if o.id.Node != last {
 			m.do(Send{o.id, m.acquire(c)})
@@ -71,8 +71,8 @@ func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
 	m.askLast(c)
 }
 
-// askLast asks the owner before once all others who count have granted what is
-// left of a claim.
+// askLast asks the assigned owner before, once all other members that count have
+// granted what is left of a claim.
 func (m *Machine) askLast(c *claim) {
 	if c.lastSent || c.set.Empty() {
 		return
@@ -88,8 +88,8 @@ func (m *Machine) askLast(c *claim) {
 	}
 }
 
-// impatient says whether the owner before is asked although others have not
-// answered: under policy consistent, where the claim can do without them.
+// impatient says whether that owner is asked although other members have not
+// answered. Under policy consistent, this is so if the claim can do without them.
 func (m *Machine) impatient(c *claim) bool {
 	votes := len(m.granted(c))
 	if m.isVoter(c.last) {
@@ -104,8 +104,8 @@ func (m *Machine) acquire(c *claim) Acquire {
 	return Acquire{Ballot: c.ballot, State: m.State(), Partitions: set, Ring: m.entered}
 }
 
-// resend asks again whoever has not answered, has named somebody unknown, or
-// has refused; and a voter that has granted before it votes.
+// resend asks again each member that has not answered, has refused, or has named an
+// unknown process; and a voter that has granted before it votes.
 func (m *Machine) resend() {
 	for _, c := range m.claims {
 		every := m.cfg.Bound / 4
@@ -133,10 +133,10 @@ func (m *Machine) answer(c *claim, o *member) *Answer {
 	return c.answers[o.id.Node]
 }
 
-// knows says whether all processes are in the ring, are this one, or are known
-// to be no member any more. One that is held for dead here, and in where the
-// answer comes from, may have come back and be asking others: it must be heard,
-// or be dead there too, first.
+// knows says whether each process is in the ring, is this one, or is known to be no
+// member any more. A process that is considered dead here, but is in at the answering
+// member, may have come back and may be asking other members. First it must be heard,
+// or be dead there too.
 func (m *Machine) knows(list []kv.Process) bool {
 	for _, id := range list {
 		if id.Node == m.cfg.Self.Node || m.gone.has(id) {
@@ -150,8 +150,8 @@ func (m *Machine) knows(list []kv.Process) bool {
 	return true
 }
 
-// Asked answers another's ACQUIRE. What it ends is ended before the answer goes
-// out; the log's head is added by whoever sends it.
+// Asked answers another node's ACQUIRE. What the answer ends has ended before the
+// answer goes out. The sender of the answer adds the log's head.
 func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	m.now = max(m.now, now)
 	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet()}
@@ -160,7 +160,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		return a
 	}
 	m.hear(o)
-	if q.State >= o.state { // who is out asks for nothing
+	if q.State >= o.state { // a node that is out asks for nothing
 		o.state, o.in, o.goneOut = q.State, true, false
 	}
 	m.settle()
@@ -171,7 +171,8 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 			break
 		}
 		p := &m.parts[i]
-		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) || // who is out has no say, and holds nothing
+		// A node that is out has no say, and owns nothing.
+		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) ||
 			p.promised.Compare(q.Ballot) > 0 ||
 			p.claim != nil && p.claim.ballot.Compare(q.Ballot) > 0 ||
 			p.owned && !allKnown {
@@ -181,8 +182,9 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 		m.giveUp(i)
 		if p.owned {
 			ended.Add(i)
-			// Told of a higher ballot, it hands over to that very ballot alone:
-			// somebody else may have held the partition since.
+			// If it was told of a higher ballot, it hands over to that
+			// very ballot alone: another node may have owned the
+			// partition since.
 			if p.told == nil || p.told.Compare(q.Ballot) == 0 {
 				p.released = q.Ballot
 			}
@@ -204,7 +206,7 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 	return a
 }
 
-// knowsRing says whether all members of an asker's ring are in ours.
+// knowsRing says whether all members of an asker's ring are in this node's ring.
 func (m *Machine) knowsRing(list []kv.Process) bool {
 	for _, id := range list {
 		if id == m.cfg.Self {
@@ -229,9 +231,9 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 	}
 }
 
-// hearOf retires what a higher ballot may have taken. Where there are voters it
-// has taken nothing while this node's authority lasts: a side without a majority
-// of them tries ballot after ballot, and would empty all when it comes back.
+// hearOf retires what a higher ballot may have taken. With voters, a higher ballot
+// has taken nothing while this node's authority lasts: a side without a majority of
+// voters tries ballot after ballot, and would empty everything when it comes back.
 func (m *Machine) hearOf(b Promise) {
 	if m.consistent() || failpoint.Out(failpoint.HigherBallot) {
 		return
@@ -258,7 +260,7 @@ func (m *Machine) hearOf(b Promise) {
 	}
 }
 
-// Answered takes a member's answer to an ACQUIRE; the latest counts.
+// Answered takes a member's answer to an ACQUIRE; the latest one counts.
 func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 	m.now = max(m.now, now)
 	o := m.current(from)
@@ -274,16 +276,18 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !m.counts(o) {
 			break
 		}
-		// Who refuses has often not heard yet what has changed, and is asked again
-		// with the same ballot: those who have granted it may have told the holder
-		// of it, who then gives nothing to another.
+		// A member that refuses has often not heard yet what has changed. It
+		// is asked again with the same ballot: the members that have granted
+		// it may have told the owner of it, and that owner then gives nothing
+		// to another ballot.
 		if !a.Granted.Contains(c.set) && c.refused == 0 {
 			c.refused = m.now
 		}
 		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && (!m.isVoter(from.Node) || len(m.granted(c)) >= m.majority()) {
 			continue
 		}
-		// One wait for all that it refuses, so that they are asked for together.
+		// One wait for all that it refuses, so that they are asked for
+		// together.
 		retryAt := m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
 		for i := range c.set.All() {
 			if !a.Granted.Has(i) {
@@ -306,7 +310,7 @@ func (m *Machine) giveUp(i uint16) {
 	m.claimAt = 0
 }
 
-// decide begins the holdings that nobody's answer is missing for.
+// decide begins the ownerships for which no answer is missing.
 func (m *Machine) decide() {
 	kept := m.claims[:0]
 	for _, c := range m.claims {
@@ -326,13 +330,13 @@ func (m *Machine) decide() {
 	m.claims = kept
 }
 
-// counts says whether a claim needs a member's answer: it is in; or it is out
-// as far as we know, but can be asked, since we poll it. It may have come in at
-// this moment, as we have, without either knowing.
+// counts says whether a claim needs a member's answer: the member is in; or it is out
+// as far as this node knows, but can be asked, since this node polls it. It may have
+// come in at this moment, as this node has, without either knowing.
 func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(o)) }
 
-// answered says whether all who must have answered a claim, and name nobody
-// whom we do not know.
+// answered says whether all members that must answer a claim have granted it, and
+// name only processes that this node knows.
 func (m *Machine) answered(c *claim) bool {
 	for _, o := range m.members {
 		if m.counts(o) && m.missing(c, o) {
@@ -342,20 +346,20 @@ func (m *Machine) answered(c *claim) bool {
 	return true
 }
 
-// missing says whether a member's grant of a claim is.
+// missing says whether a member's grant of a claim is missing.
 func (m *Machine) missing(c *claim, o *member) bool {
 	return o.in && !o.inRing || !m.grants(c, o)
 }
 
-// grants says whether a member's latest answer grants a claim, and names nobody
-// unknown.
+// grants says whether a member's latest answer grants a claim, and names no unknown
+// process.
 func (m *Machine) grants(c *claim, o *member) bool {
 	a := m.answer(c, o)
 	return a != nil && (m.knows(a.In) || failpoint.Out(failpoint.NamedInAnswer)) && a.Granted.Contains(c.set)
 }
 
-// begin starts to hold some of a claim, which all have granted and nobody has
-// been granted over us meanwhile.
+// begin starts to own part of a claim that all have granted, unless a higher ballot
+// was granted or the ring has changed meanwhile.
 func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{}}
 	for node, a := range c.answers {

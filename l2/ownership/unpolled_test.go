@@ -7,14 +7,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestPeerPortBlocked: gossip passes, and nobody can poll one of the nodes. It
-// goes out, or does not come in; the others are in, and none of them goes out
-// because of it.
+// TestPeerPortBlocked checks a cluster in which gossip passes, and no node can poll
+// one of the nodes. That node goes out, or does not come in. The others are in, and
+// none of them goes out because of it.
 func TestPeerPortBlocked(t *testing.T) {
 	tests := []struct {
 		name  string
 		nodes int
-		begin func(s *sim, bad *simNode) // until the cluster runs, and the port is blocked
+		begin func(s *sim, bad *simNode) // runs the cluster, and blocks the port
 	}{
 		{"later", 3, (*sim).blockLater},
 		{"later, of five", 5, (*sim).blockLater},
@@ -90,7 +90,7 @@ func (s *sim) joinBlocked(bad *simNode) {
 	bad.start(false)
 }
 
-// servers counts the nodes that serve a partition, but for one.
+// servers counts the nodes that serve a partition, except for one node.
 func (s *sim) servers(p uint16, but *simNode) (n int) {
 	for _, node := range s.nodes {
 		if node != but && node.m.Serves(p) {
@@ -100,8 +100,8 @@ func (s *sim) servers(p uint16, but *simNode) (n int) {
 	return n
 }
 
-// TestPairThatCannotPoll: two of three cannot poll each other. One of them goes,
-// and the other two go on; the rest of the time nothing changes.
+// TestPairThatCannotPoll: two of three nodes cannot poll each other. One of the two
+// goes out, and the other two nodes continue; after that nothing changes.
 func TestPairThatCannotPoll(t *testing.T) {
 	for seed := range uint64(*simRuns) {
 		s := newSim(t, seed+1, 3)

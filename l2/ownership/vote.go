@@ -9,15 +9,15 @@ import (
 )
 
 // Policy consistent: a diskless Paxos lease per partition, batched over sets of
-// them (PaxosLease, Trencséni, Gazsó and Reinhardt, 2012), among a fixed list of
-// named voters. ACQUIRE is its prepare, AUTH its propose and its extension.
+// partitions (PaxosLease, Trencséni, Gazsó and Reinhardt, 2012), among a fixed list
+// of named voters. ACQUIRE is its prepare; AUTH is its propose and its extension.
 //
-// Any two majorities of the voters share one that remembers. It either refuses
-// the old holder's AUTHs from its answer to the new one's ACQUIRE on, and then
-// the old one's authority is over B later; or names the old holder, and that one
-// has itself said that it has stopped. A voter that has forgotten, since it was
-// started, keeps silent for longer than any authority or acquisition lives that
-// it could have helped.
+// Any two majorities of the voters share a voter that remembers. Either it refuses
+// the old owner's AUTHs from the moment it answers the new owner's ACQUIRE, and then
+// the old authority is over B later; or it names the old owner, and that owner has
+// itself said that it has stopped. A voter that was restarted has forgotten its
+// answers. It stays silent for longer than any authority or acquisition lives that it
+// could have helped.
 
 // vote is an AUTH that this node has acknowledged.
 type vote struct {
@@ -34,8 +34,8 @@ type round struct {
 	answers map[kv.NodeID][]kv.PartitionSet
 }
 
-// Margin is how long one waits for a time that another clock measures: rates
-// differ by less than one in a hundred.
+// Margin returns how long to wait for a time that another clock measures: clock rates
+// differ by less than 1 %.
 func Margin(d time.Duration) time.Duration { return d*102/100 + 10*time.Millisecond }
 
 const never = time.Duration(math.MaxInt64)
@@ -46,19 +46,18 @@ func (m *Machine) majority() int { return len(m.cfg.Voters)/2 + 1 }
 
 func (m *Machine) isVoter(n kv.NodeID) bool { return slices.Contains(m.cfg.Voters, n) }
 
-// remembers says whether this node is a voter that knows all that it has
-// answered: what it had before it was started is gone.
+// remembers says whether this node is a voter that knows all its answers. It has
+// forgotten the answers from before it was started.
 func (m *Machine) remembers() bool {
 	return m.isVoter(m.cfg.Self.Node) && m.now-m.bornAt >= Margin(2*m.cfg.Bound)
 }
 
-// LapseAt is when the first of the holdings ends unless more voters acknowledge
-// it until then: at that moment, or after, Tick is due before anything is
-// answered.
+// LapseAt returns when the first ownership ends unless more voters acknowledge it
+// before. At that moment, or after, Tick is due before anything is answered.
 func (m *Machine) LapseAt() time.Duration { return m.lapseAt }
 
-// Quorum says whether a partition can be taken: under policy consistent, whether
-// a majority of the voters answers polls.
+// Quorum says whether a partition can be taken. Under policy consistent, a majority
+// of the voters must answer polls.
 func (m *Machine) Quorum() bool {
 	n := 0
 	for _, v := range m.cfg.Voters {
@@ -69,7 +68,7 @@ func (m *Machine) Quorum() bool {
 	return !m.consistent() || n >= m.majority()
 }
 
-// endLapsed ends the holdings whose authority is over.
+// endLapsed ends the ownerships whose authority is over.
 func (m *Machine) endLapsed() {
 	if m.now < m.lapseAt {
 		return
@@ -88,7 +87,7 @@ func (m *Machine) endLapsed() {
 	m.end(set, "no majority of the voters has acknowledged it in time")
 }
 
-// voteSelf answers a claim of this node's own as one of the voters.
+// voteSelf answers a claim of this node as one of the voters.
 func (m *Machine) voteSelf(c *claim) {
 	self := m.cfg.Self
 	if !m.remembers() || c.answers[self.Node] != nil {
@@ -104,8 +103,8 @@ func (m *Machine) voteSelf(c *claim) {
 	c.note(self, a, m.now)
 }
 
-// authorities names who may have authority over any of a set, as far as this
-// voter knows.
+// authorities lists the ballots that may have authority over any of a set, as far as
+// this voter knows.
 func (m *Machine) authorities(set kv.PartitionSet) (list []Ownership) {
 	m.forgetVotes()
 	for _, v := range m.votes {
@@ -116,7 +115,7 @@ func (m *Machine) authorities(set kv.PartitionSet) (list []Ownership) {
 	return list
 }
 
-// Acknowledged lists the processes that may have authority over anything, as far
+// Acknowledged lists the processes that may have authority over any partition, as far
 // as this voter knows, and says whether it knows them all.
 func (m *Machine) Acknowledged() (list []kv.Process, remembers bool) {
 	m.forgetVotes()
@@ -142,7 +141,8 @@ func (m *Machine) forgetVotes() {
 	m.votes = slices.DeleteFunc(m.votes, func(v vote) bool { return m.now-v.at >= 2*m.cfg.Bound })
 }
 
-// note keeps an answer to a claim, and since when its voter grants what it does.
+// note keeps an answer to a claim, and the time since which its voter grants that
+// much.
 func (c *claim) note(from kv.Process, a *Answer, now time.Duration) {
 	old := c.answers[from.Node]
 	if old == nil || c.epochs[from.Node] != from.Epoch || !old.Voter || !old.Granted.Contains(a.Granted) {
@@ -151,8 +151,8 @@ func (c *claim) note(from kv.Process, a *Answer, now time.Duration) {
 	c.answers[from.Node], c.epochs[from.Node] = a, from.Epoch
 }
 
-// granted lists when each of the voters came to grant what is left of a claim,
-// as far as they do.
+// granted lists, for each voter that grants what is left of a claim, since when it
+// does.
 func (m *Machine) granted(c *claim) (at []time.Duration) {
 	for _, v := range m.cfg.Voters {
 		a, o := c.answers[v], m.members[v]
@@ -166,14 +166,14 @@ func (m *Machine) granted(c *claim) (at []time.Duration) {
 }
 
 // prepared says whether a claim may go on to AUTH: a majority of the voters has
-// granted it, whoever may have had authority has stopped, and all others have
-// had their time to answer.
+// granted it, every process that may have had authority has stopped, and all other
+// members have had their time to answer.
 func (m *Machine) prepared(c *claim) bool {
 	at := m.granted(c)
 	if len(at) < m.majority() {
 		return false
 	}
-	lapsed := at[m.majority()-1] + Margin(m.cfg.Bound) // any authority from before
+	lapsed := at[m.majority()-1] + Margin(m.cfg.Bound) // any earlier authority is over
 	if m.now < lapsed && !m.stopped(c) {
 		return false
 	}
@@ -186,8 +186,8 @@ func (m *Machine) prepared(c *claim) bool {
 	return m.answered(c) || m.now-since >= m.cfg.Bound/4
 }
 
-// stopped says whether all that the voters name have themselves granted the
-// claim, each in the very process that is named.
+// stopped says whether every process that the voters name has itself granted the
+// claim, in the very process that is named.
 func (m *Machine) stopped(c *claim) bool {
 	for _, v := range m.cfg.Voters {
 		a := c.answers[v]
@@ -198,7 +198,7 @@ func (m *Machine) stopped(c *claim) bool {
 			id := h.Ballot.Process
 			both := m.common(h.Partitions, c.set)
 			if id == m.cfg.Self || both.Empty() {
-				continue // it holds nothing of what it claims
+				continue // it owns nothing of what it claims
 			}
 			if own := c.answers[id.Node]; own == nil || c.epochs[id.Node] != id.Epoch || !own.Granted.Contains(both) {
 				return false
@@ -208,9 +208,9 @@ func (m *Machine) stopped(c *claim) bool {
 	return true
 }
 
-// ownerBefore is the last that a claim's voters have acknowledged as a
-// partition's holder. Its entries alone are current: somebody who stopped
-// earlier may have been followed by another.
+// ownerBefore returns the last ballot that a claim's voters have acknowledged for a
+// partition. Only that owner's entries are current: an owner that stopped earlier may
+// have had a successor.
 func (m *Machine) ownerBefore(c *claim, i uint16) (last *Ballot) {
 	for _, v := range m.cfg.Voters {
 		if a := c.answers[v]; a != nil {
@@ -240,8 +240,8 @@ func (m *Machine) decideVoted(c *claim) {
 	}
 }
 
-// pollVoters asks for authority over all that is held, and claimed as far as
-// that, every B/4.
+// pollVoters asks every B/4 for authority over all that is owned, and over the claims
+// that have reached AUTH.
 func (m *Machine) pollVoters() {
 	if !m.consistent() || m.now-m.polledAt < m.cfg.Bound/4 {
 		return
@@ -268,7 +268,7 @@ func (m *Machine) pollVoters() {
 	}
 }
 
-// seeks is the ballot under which authority is sought; nil is none.
+// seeks returns the ballot under which authority is sought; nil: none.
 func (p *partition) seeks() *Ballot {
 	switch {
 	case p.owned:
@@ -295,8 +295,8 @@ func (m *Machine) poll(a Auth) {
 	}
 }
 
-// Authorize answers another's AUTH: which partitions of each of its holdings
-// are acknowledged; nil is none.
+// Authorize answers another node's AUTH: which partitions of each of its ownerships
+// are acknowledged; nil: none.
 func (m *Machine) Authorize(now time.Duration, from kv.Process, a Auth) []kv.PartitionSet {
 	m.now = max(m.now, now)
 	o := m.current(from)
@@ -311,15 +311,15 @@ func (m *Machine) Authorize(now time.Duration, from kv.Process, a Auth) []kv.Par
 	return m.acknowledge(from, a)
 }
 
-// bars says whether a promise keeps a voter from acknowledging a ballot: a higher
-// one does, for as long as what it was promised for can live without its
-// acknowledgement. After that its claim is over, or others have acknowledged it:
-// and a majority of those does not acknowledge the lower one.
+// bars says whether a promise keeps a voter from acknowledging a ballot. A higher
+// promise does, for as long as its claim can live without this voter's
+// acknowledgement. After that the claim is over, or a majority of other voters has
+// acknowledged it and does not acknowledge the lower ballot.
 func (m *Machine) bars(p *partition, b *Ballot) bool {
 	return p.promised.Compare(b) > 0 && m.now-p.saidAt < Margin(2*m.cfg.Bound)
 }
 
-// acknowledge acknowledges what no higher ballot was seen for, of late.
+// acknowledge acknowledges the partitions for which no higher ballot was seen lately.
 func (m *Machine) acknowledge(from kv.Process, a Auth) []kv.PartitionSet {
 	m.forgetVotes()
 	list := make([]kv.PartitionSet, len(a.Ownerships))
@@ -356,7 +356,7 @@ func (m *Machine) Authorized(now time.Duration, from kv.Process, number uint64, 
 		return
 	}
 	m.hear(o)
-	m.endLapsed() // what has ended does not come back
+	m.endLapsed() // an ownership that has ended does not come back
 	for _, r := range m.rounds {
 		if r.number == number && len(acknowledged) == len(r.auth.Ownerships) && m.isVoter(from.Node) {
 			r.answers[from.Node] = acknowledged
@@ -366,8 +366,8 @@ func (m *Machine) Authorized(now time.Duration, from kv.Process, number uint64, 
 	m.settle()
 }
 
-// tally counts a round's answers: what a majority has acknowledged is held until
-// B after the round was sent.
+// tally counts a round's answers. What a majority has acknowledged is owned until B
+// after the round was sent.
 func (m *Machine) tally(r *round) {
 	if len(r.answers) < m.majority() {
 		return
@@ -395,7 +395,8 @@ func (m *Machine) tally(r *round) {
 					begins[c] = m.newSet()
 				}
 				begins[c].Add(i)
-			case len(r.answers)-yes > len(m.cfg.Voters)-m.majority() && !p.owned: // a higher ballot has a majority
+			// A higher ballot has a majority.
+			case len(r.answers)-yes > len(m.cfg.Voters)-m.majority() && !p.owned:
 				m.giveUp(i)
 				p.retryAt = retryAt
 			}

@@ -10,7 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
-// Each rule of the voters by itself, where the simulation meets it too rarely.
+// These tests check each rule of the voters by itself; the simulation meets some of
+// these cases too rarely.
 
 // hand drives one machine by hand.
 type hand struct {
@@ -43,12 +44,13 @@ func ballotOf(clock kv.Version, node kv.NodeID) *Ballot {
 
 func everyPartition() kv.PartitionSet { return kv.PartitionSet{1<<simPartitions - 1} }
 
-// asks is another's ACQUIRE of everything.
+// asks sends another node's ACQUIRE of everything.
 func (h *hand) asks(b *Ballot) Answer {
 	return h.m.Asked(h.now, b.Process, Acquire{Ballot: b, Partitions: everyPartition(), Ring: []kv.Process{b.Process}})
 }
 
-// polls is another's AUTH over everything; it says whether all is acknowledged.
+// polls sends another node's AUTH over everything, and says whether all is
+// acknowledged.
 func (h *hand) polls(from kv.Process, b *Ballot) bool {
 	sets := h.m.Authorize(h.now, from, Auth{[]Ownership{{b, everyPartition()}}})
 	return len(sets) == 1 && sets[0].Contains(everyPartition())
@@ -120,9 +122,9 @@ func TestVoterAnswers(t *testing.T) {
 	names()
 }
 
-// A promise whose claim came to nothing keeps a voter from acknowledging an older
-// holding for as long as the claim may live, and no longer: else that one would
-// end with the first of the other voters that does.
+// TestPromiseIsForgotten: a promise whose claim came to nothing keeps a voter from
+// acknowledging an older ownership for as long as the claim may live, and no longer.
+// Otherwise the older ownership would end with the first other voter that stops.
 func TestPromiseIsForgotten(t *testing.T) {
 	for after, acknowledged := range map[time.Duration]bool{Margin(2*simBound) - 1: false, Margin(2 * simBound): true} {
 		h := newHand(t, "v")
@@ -139,8 +141,8 @@ func TestPromiseIsForgotten(t *testing.T) {
 	}
 }
 
-// claimant is a node that has asked for everything, and knows the voters and a
-// node h, which may hold it.
+// newClaimant returns a node that has asked for everything, and that knows the voters
+// and a node h, which may own it.
 func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
 	h = newHand(t, "a")
 	h.m.Refuse(h.now, "until it knows all")
@@ -167,13 +169,13 @@ func (h *hand) meets(n kv.NodeID, epoch kv.Epoch) {
 	h.m.Leased(h.now, id, h.now)
 }
 
-// answers is the answer of a node to the claim.
+// answers passes a node's answer to the claim.
 func (h *hand) answers(n kv.NodeID, a Answer) {
 	a.Granted = everyPartition()
 	h.m.Answered(h.now, h.m.members[n].id, a)
 }
 
-// auth is the last AUTH that goes to all voters since this was last asked.
+// auth returns the last AUTH that was sent to all voters since the last call.
 func (h *hand) auth() (sent *SendAuth) {
 	h.Helper()
 	n := 0
@@ -199,7 +201,7 @@ func TestClaimGoesOn(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(h *hand, b *Ballot)
-		when time.Duration // after it; never is not within 2B
+		when time.Duration // after it; never: not within 2B
 	}{
 		{"all grant", func(h *hand, b *Ballot) {
 			for _, n := range []kv.NodeID{"h", "i", "v", "w", "x"} {
@@ -271,8 +273,8 @@ func TestClaimGoesOn(t *testing.T) {
 	}
 }
 
-// A voter that was silent when it granted a claim is asked until it votes: what the
-// last holders have released is for this very ballot.
+// TestSilentVoterIsAskedAgain: a voter that was silent when it granted a claim is
+// asked until it votes. What the last owners have released is for this very ballot.
 func TestSilentVoterIsAskedAgain(t *testing.T) {
 	h, b := newClaimant(t)
 	h.answers("v", Answer{Ballot: b, Voter: true})
@@ -299,7 +301,8 @@ func TestSilentVoterIsAskedAgain(t *testing.T) {
 	h.check("an AUTH once it votes", h.auth() != nil, true)
 }
 
-// polling is a claimant that all have granted everything, at its first AUTH.
+// newPolling returns a claimant to which all have granted everything, at its first
+// AUTH.
 func newPolling(t *testing.T) (h *hand, sent *SendAuth) {
 	h, b := newClaimant(t)
 	for _, n := range []kv.NodeID{"h", "i", "v", "w", "x"} {
@@ -311,7 +314,7 @@ func newPolling(t *testing.T) (h *hand, sent *SendAuth) {
 	return h, sent
 }
 
-// acknowledged is a voter's answer to an AUTH, of everything.
+// acknowledged passes a voter's answer to an AUTH, of everything.
 func (h *hand) acknowledged(n kv.NodeID, sent *SendAuth) {
 	h.m.Authorized(h.now, h.m.members[n].id, sent.Round, []kv.PartitionSet{everyPartition()})
 }
@@ -359,7 +362,8 @@ func TestAuthority(t *testing.T) {
 	}
 }
 
-// What is held no more has no entries to give.
+// TestLapsedGivesNothing: a node that no longer owns a partition has no entries to
+// give.
 func TestLapsedGivesNothing(t *testing.T) {
 	for at, gives := range map[time.Duration]bool{simBound - 1: true, simBound: false} {
 		h, sent := newPolling(t)
@@ -373,7 +377,7 @@ func TestLapsedGivesNothing(t *testing.T) {
 	}
 }
 
-// A claim that takes 2B may have been forgotten by voters.
+// TestClaimExpires: voters may have forgotten a claim that takes 2B.
 func TestClaimExpires(t *testing.T) {
 	for at, begins := range map[time.Duration]bool{2*simBound - 1: true, 2 * simBound: false} {
 		h, sent := newPolling(t)
@@ -391,8 +395,8 @@ func TestClaimExpires(t *testing.T) {
 	}
 }
 
-// Two give their entries; only the one that the voters acknowledged last had
-// the latest.
+// TestEntriesOfTheLastOwner: two nodes give their entries. Only the node that the
+// voters acknowledged last had the latest entries.
 func TestEntriesOfTheLastOwner(t *testing.T) {
 	h, b := newClaimant(t)
 	first, last := Ownership{ballotOf(5, "h"), everyPartition()}, Ownership{ballotOf(6, "i"), everyPartition()}
@@ -418,7 +422,8 @@ func TestEntriesOfTheLastOwner(t *testing.T) {
 	t.Error("nothing begins")
 }
 
-// A voter that has asked for partitions itself acknowledges nobody below.
+// TestVoterClaims: a voter that has itself asked for partitions acknowledges no lower
+// ballot.
 func TestVoterClaims(t *testing.T) {
 	h := newHand(t, "v")
 	h.m.Refuse(h.now, "until it remembers")

@@ -4,25 +4,25 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Gossip's word of a process that this node has not met counts for nothing: anybody
-// can send it. So that a holder counts here though this node cannot reach it, and all
-// rings come to be the same, those that hear it tell: polls and their answers say what
-// the members have said of themselves that their sender has heard itself, where the
-// other side does not know that yet.
+// Gossip's word of a process that this node has not met counts for nothing: any
+// stranger can send it. An owner must count here even if this node cannot reach it,
+// and all rings must become the same. So members attest each other: polls and their
+// answers carry what the sender has itself heard from members, if the receiver does
+// not know that yet.
 
-// Standing is what a member says of itself, as another one has heard it.
+// Standing is what a member says about itself, as another member has heard it.
 type Standing struct {
 	ID     kv.Process
-	State  uint64 // as Info has it
+	State  uint64 // as in Info
 	Weight uint32
 	In     bool
 }
 
-// heardOf lists the members that this node names.
+// heardOf lists the members that this node attests.
 func (m *Machine) heardOf() (list []Standing) {
 	list = append(list, Standing{m.cfg.Self, m.State(), m.Weight(), m.in})
 	for _, o := range m.members {
@@ -34,7 +34,7 @@ func (m *Machine) heardOf() (list []Standing) {
 	return list
 }
 
-// tellOthers adds to what is told a member what this node has heard of others.
+// tellOthers adds to a member's Info what this node has heard of other members.
 func (m *Machine) tellOthers(o *member, info *Info) {
 	if list := m.heardOf(); !slices.Equal(list, m.standings) {
 		m.standings = list
@@ -58,10 +58,11 @@ func (m *Machine) learnOthers(o *member, info *Info) {
 	}
 }
 
-// GoneOut says that by gossip's word a member is out, of a count that gossip tells too and
-// which this node cannot hear. That counts here until the member tells something: its own
-// count stays, and others are told what it has said itself. Else what a stranger has sent
-// would count for those that hear the member, and for ever.
+// GoneOut says that, by gossip's word, a member that this node cannot hear is out;
+// state is the count that gossip tells with it. The word counts here until the member
+// tells something. The member's own count stays, and other members are told what it
+// has said itself. Otherwise a stranger's message would also count for members that
+// hear the member, and for ever.
 func (m *Machine) GoneOut(now time.Duration, id kv.Process, state uint64) {
 	m.now = max(m.now, now)
 	o := m.members[id.Node]
@@ -75,9 +76,10 @@ func (m *Machine) GoneOut(now time.Duration, id kv.Process, state uint64) {
 	m.settle()
 }
 
-// vouched takes what another member has heard of a process. One that is in becomes a
-// member: nothing has come from it, so unless gossip hears it, it counts until its
-// silence has lasted. Of a member counts what it has said last, to whomever.
+// vouched takes what another member attests about a process. A process that is in
+// becomes a member. Nothing has come from it, so unless gossip hears it, it counts
+// until its silence has lasted. What a member has said last counts, whichever member
+// heard it.
 func (m *Machine) vouched(s Standing) {
 	o := m.members[s.ID.Node]
 	switch {
@@ -93,13 +95,13 @@ func (m *Machine) vouched(s Standing) {
 	}
 }
 
-// rumourFor is for how many detection times, since it looks for others, a node lets
-// rumours keep it from beginning alone.
+// rumourFor is for how many detection times, from the start of its search for others,
+// rumours can keep a node from beginning alone.
 const rumourFor = 4
 
-// Rumour says that gossip tells of a process that is in, and that nobody has met. A
-// node that would begin alone, or answer for all as one that is, waits for it, but not
-// for ever: it may be invented.
+// Rumour says that gossip tells of a process that is in and that this node has not
+// met. A node that would begin alone, or answer for all as if it were alone, waits
+// for that process, but not for ever: it may be invented.
 func (m *Machine) Rumour(now time.Duration) {
 	m.now = max(m.now, now)
 	if !m.in && m.now-m.startedAt < rumourFor*m.cfg.Detection {

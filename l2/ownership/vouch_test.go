@@ -8,9 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Whom a member has in counts here too, though nothing has come from it; it is told
-// once, and again where it has changed; and the silence of one that gossip does not
-// hear either is its death.
+// TestVouched: a member that another member attests as in counts here too, although
+// nothing has come from it. It is told once, and again if it has changed. If gossip
+// does not hear it either, it is considered dead after its silence.
 func TestVouched(t *testing.T) {
 	now := time.Hour
 	a, b, c := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "c", Epoch: 1}
@@ -64,7 +64,7 @@ func TestVouched(t *testing.T) {
 	}
 }
 
-// Rumours keep a node from beginning alone, for a while.
+// TestRumour: rumours keep a node from beginning alone, for a while.
 func TestRumour(t *testing.T) {
 	now := time.Hour
 	m := newMachine("a")

@@ -1,19 +1,19 @@
 //go:build unix
 
-// Package execorigin loads values by running a command, with the key as its
-// last argument; what it writes to its standard output is the value.
+// Package execorigin loads values by running a command. The key is the last argument;
+// the standard output is the value.
 //
-// Exit status 0 is a value, another configured one means "absent", all others
-// are errors that may be retried. The command runs in a process group of its
-// own, which is killed at the timeout or once it has written too much. There is
-// no shell: a key is one argument, whatever is in it.
+// Exit status 0 means that the output is the value. A configurable status means
+// "absent". All others are errors that may be retried. The command runs in a process
+// group of its own. The group is killed at the timeout, or when the command has written
+// too much. There is no shell: a key is one argument, whatever it contains.
 //
-// Two other commands store a value, which they get on their standard input, and
-// delete a key (Writer); one more prints all keys, one a line (Lister). Keys with
-// a line feed in them cannot be listed so.
+// Two other commands store a value, which they read from standard input, and delete a
+// key (Writer). One more prints all keys, one per line (Lister). A Lister cannot list
+// keys that contain a line feed.
 //
-// os/exec runs two or three goroutines per command, which end with it. It is for
-// scripts: a process per load takes milliseconds.
+// os/exec runs two or three goroutines per command, which end with it. The package is
+// meant for scripts: a process per load costs milliseconds.
 package execorigin
 
 import (
@@ -31,13 +31,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config is the settings of the commands.
+// Config has the settings of the commands.
 type Config struct {
-	Command []string `yaml:"command"` // program and first arguments; needed
-	// Env has variables beside PATH and HOME: NAME=value, or NAME for this process's
-	// own. Secrets have to be given by NAME.
+	Command []string `yaml:"command"` // program and first arguments; required
+	// Env adds variables to PATH and HOME: NAME=value, or NAME for the value in this
+	// process's environment. Secrets must be given by NAME.
 	Env    []string `yaml:"env"`
-	Absent int      `yaml:"absent"` // the exit status that says that there is no such key; default 1
+	Absent int      `yaml:"absent"` // exit status for an absent key; default 1
 
 	Write WriteConfig `yaml:",inline"`
 
@@ -48,11 +48,12 @@ type Config struct {
 // Kind returns "exec".
 func (Config) Kind() string { return "exec" }
 
-// Descriptors returns how many file descriptors the calls use at most: two pipes and the
-// program, for each load that may run at once unless a namespace says otherwise.
+// Descriptors returns the maximum number of file descriptors that calls use: two pipes
+// and the program, for each concurrent load (64, unless a namespace sets another
+// number).
 func (Config) Descriptors() int { return 3 * 64 }
 
-// Open opens the origin. It finds the programs and runs none.
+// Open opens the origin. It finds the programs but does not run them.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
 	if err := o.CheckWrites(len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0); err != nil {
@@ -74,8 +75,8 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	return opened, err
 }
 
-// environment returns the variables of the commands, and those of their values that
-// are secrets.
+// environment returns the variables of the commands, and those of their values that are
+// secrets.
 func (c *Config) environment() (env, secrets []string, err error) {
 	env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
 	for _, v := range c.Env {
@@ -96,15 +97,15 @@ func (c *Config) environment() (env, secrets []string, err error) {
 	return env, secrets, nil
 }
 
-// Source is the origin.
+// Source loads values from the command. It is safe for concurrent use.
 type Source struct {
 	cfg     Config
-	env     []string // of the commands
-	secrets []string // among its values
+	env     []string // environment of the commands
+	secrets []string // the secrets among the values in env
 	program program
 }
 
-// New checks the configuration and finds the program.
+// New validates the configuration and finds the program.
 func New(cfg Config) (*Source, error) {
 	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Absent < 0 || cfg.Absent > 255 {
 		return nil, fmt.Errorf("exec origin: timeout %v, value %d, absent status %d: give zero for the defaults, or more, and a status of at most 255", cfg.Timeout, cfg.MaxValue, cfg.Absent)
@@ -123,7 +124,7 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// Load runs the command for one key.
+// Load runs the command for one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	arg, err := s.program.argument(key)
 	if err != nil {
@@ -145,8 +146,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return loader.Value{}, err
 }
 
-// limited keeps the first bytes, takes all others too, and calls over at the
-// first of them.
+// limited keeps the first bytes, up to most. It accepts and drops all further bytes, and
+// calls over at the first of them.
 type limited struct {
 	buf      bytes.Buffer
 	most     int

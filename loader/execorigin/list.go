@@ -8,13 +8,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister runs it.
+// Lister runs the list command.
 type Lister struct {
 	list    loader.List
 	program program
 }
 
-// NewLister checks the configuration and finds the program, which gets the
+// NewLister validates the configuration and finds the program. The program gets the
 // source's environment.
 func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	list, err := list.Only("command")
@@ -28,8 +28,8 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	return &Lister{list, p}, nil
 }
 
-// Keys gives each the command's lines. All of them count only if it has ended
-// with status 0.
+// Keys calls each for every line of the command's output. The list is complete only if
+// the command ends with status 0.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()

@@ -14,9 +14,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// check checks the settings that New does not look at.
+// check validates the settings that New does not check itself.
 func (c *Config) check() error {
-	// In an error a URL shows neither its user nor its query, which may be secrets.
+	// Errors do not show the user and the query of a URL, because they may be secrets.
 	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
 		return errors.New("url: it has a user or password: leave them out, and give them as a header Authorization in header_files")
 	}
@@ -52,7 +52,7 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 	return header, secrets, nil
 }
 
-// secretHeaders may not stand in the configuration file.
+// secretHeaders must not be in the configuration file.
 var secretHeaders = []string{"Authorization", "Cookie", "Proxy-Authorization"}
 
 func addHeader(h http.Header, setting, name, value string) error {

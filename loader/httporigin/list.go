@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister asks it.
+// Lister reads the list of all keys from a URL.
 type Lister struct {
 	source *Source
 	list   loader.List
@@ -18,7 +18,7 @@ type Lister struct {
 	client *http.Client
 }
 
-// NewLister checks the configuration. Its requests have the source's header.
+// NewLister validates the configuration. Its requests have the source's header.
 func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	list, err := list.Only("url")
 	if err != nil {
@@ -28,13 +28,14 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("http origin: the URL of its list must begin with http:// or https:// and a host")
 	}
-	// A list takes long: loads must not wait for its connection.
+	// A list takes a long time, and loads must not wait for its connection, so the
+	// Lister has its own client.
 	client := newClient(1)
 	client.Transport.(*http.Transport).DisableKeepAlives = true
 	return &Lister{s, list, u.Host, client}, nil
 }
 
-// Keys gives each the lines of the answer.
+// Keys calls each for every line of the answer.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
@@ -64,8 +65,8 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	return lines.Close()
 }
 
-// endless says whether the end of an answer's body cannot be told from that of
-// its connection. Compressed bodies have an end of their own.
+// endless reports whether the end of the body is indicated only by the end of the
+// connection. Compressed bodies mark their own end.
 func endless(resp *http.Response) bool {
 	return resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor < 2 && !resp.Uncompressed
 }

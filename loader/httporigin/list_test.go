@@ -95,7 +95,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// A list that takes its time keeps no load from the only connection.
+// A slow list does not keep a load from the only connection.
 func TestListBesideLoads(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -112,7 +112,7 @@ func TestListBesideLoads(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { // ends once it is released
+	go func() { // ends after release is closed
 		_, err := origintest.Keys(l)
 		ended <- err
 	}()

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// store is a server that keeps what it is given, by path.
+// store is a server that keeps the bodies that it receives, by path.
 type store struct {
 	mu     sync.Mutex
 	values map[string]string

@@ -1,14 +1,14 @@
-// Package memcached loads values from an existing memcached, with their flags.
+// Package memcached loads values, with their flags, from an existing memcached.
 //
-// Input is a list of servers, among which keys are spread as gomemcache does
-// (CRC32 modulo their number), and a prefix for keys; output is the item. Its
-// remaining lifetime cannot be asked for in the classic protocol, so it is the
-// namespace's.
+// The input is a list of servers and a prefix for keys. Keys are distributed over the
+// servers as gomemcache does it (CRC32 modulo the number of servers). The output is the
+// item. The classic protocol does not give the remaining lifetime of an item, so the
+// namespace's TTL applies.
 //
-// A Writer sets and deletes items. Keys cannot be listed.
+// A Writer sets and deletes items. memcached cannot list keys.
 //
-// It starts no goroutine. What has begun ends with its answer or the timeout,
-// not with its context: the client knows none.
+// The package starts no goroutine. A call ends with its answer or at the timeout, not
+// with its context, because the client does not support contexts.
 package memcached
 
 import (
@@ -25,15 +25,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config is the settings of the servers.
+// Config has the settings of the servers.
 type Config struct {
-	Servers     []string `yaml:"servers"`     // host:port, or the path of a socket; needed
-	KeyPrefix   string   `yaml:"key_prefix"`  // before each key; both together at most 250 bytes
-	Connections int      `yaml:"connections"` // kept idle, per server; default 64
+	Servers     []string `yaml:"servers"`     // host:port or socket path; required
+	KeyPrefix   string   `yaml:"key_prefix"`  // with the key at most 250 bytes
+	Connections int      `yaml:"connections"` // idle connections per server; default 64
 
 	Write WriteConfig `yaml:",inline"`
 
-	Timeout  time.Duration `yaml:"-"` // for connecting, and again for the answer; zero: 500 ms
+	// For connecting, and again for the answer; zero: 500 ms.
+	Timeout  time.Duration `yaml:"-"`
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
@@ -42,7 +43,7 @@ const defaultConnections = 64
 // Kind returns "memcached".
 func (Config) Kind() string { return "memcached" }
 
-// Descriptors returns how many file descriptors the calls use at most.
+// Descriptors returns the maximum number of file descriptors that calls use.
 func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) * len(c.Servers) }
 
 // Open opens the origin. It connects at the first load.
@@ -58,20 +59,20 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	opened := &loader.Origin{Source: s, Close: s.Close}
 	if o.WriteThrough {
 		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
-			_ = s.Close() // nothing is lost
+			_ = s.Close() // no data is lost
 			return nil, err
 		}
 	}
 	return opened, nil
 }
 
-// Source is the origin.
+// Source loads values from the servers. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
 	client *memcache.Client
 }
 
-// New checks the configuration. It connects at the first load.
+// New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
 	if len(cfg.Servers) == 0 {
 		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
@@ -103,12 +104,12 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (s *Source) Close() error { return s.client.Close() }
 
 const malformed = "memcached takes at most 250 bytes, without spaces and control characters"
 
-// Load gets one key.
+// Load gets the value of one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return loader.Value{}, err

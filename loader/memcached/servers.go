@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// servers spreads keys as gomemcache's own list does, but for the names of
-// hosts: that looks them up once, at the start, this one at each connection. So
-// a name may be unknown for a while, and may move.
+// servers distributes keys like gomemcache's own list. The difference is in host names:
+// gomemcache resolves them once, at the start; servers resolves them at each connection.
+// So a name may be unknown for a while, and its address may change.
 type servers []server
 
-// server is an address as net.Dial takes it.
+// server is an address in the form that net.Dial takes.
 type server struct{ network, address string }
 
 func (s server) Network() string { return s.network }

@@ -7,7 +7,7 @@ import (
 	"github.com/bradfitz/gomemcache/memcache"
 )
 
-// A program that has filled the servers with gomemcache finds everything in its place.
+// A program that filled the servers with gomemcache finds every key on the same server.
 func TestServersAsGomemcache(t *testing.T) {
 	addresses := []string{"127.0.0.1:1", "127.0.0.1:2", "/socket"}
 	ours := newServers(addresses)

@@ -14,13 +14,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister runs it.
+// Lister runs a query of all keys.
 type Lister struct {
 	source *Source
 	list   loader.List
 }
 
-// NewLister checks what can be checked without the server.
+// NewLister validates everything that does not need the server.
 func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	list, err := list.Only("query")
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	return &Lister{s, list}, nil
 }
 
-// Check has the server prepare the query, and says what is wrong with it.
+// Check asks the server to prepare the query, and returns what is wrong with it.
 func (l *Lister) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.source.cfg.Timeout)
 	defer cancel()
@@ -62,8 +62,8 @@ func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	return d, nil
 }
 
-// Keys gives each the rows as they come, all as of one moment after it was
-// called. It has a connection of its own, since loads must not wait for one.
+// Keys calls each for the rows as they arrive. All rows are from one snapshot, taken
+// after the call. Keys uses a connection of its own, because loads must not wait for it.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
@@ -93,7 +93,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		}
 	}
 	if refused != nil {
-		cancel() // else Close takes all the rows that are left
+		cancel() // otherwise Close reads all remaining rows
 		_, _ = rows.Close()
 		return refused
 	}

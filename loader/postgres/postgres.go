@@ -1,19 +1,21 @@
 // Package postgres loads values from PostgreSQL with one parameterised query.
 //
-// Input is a query whose $1 is the key; output is one column as it is, or the
-// row as JSON or msgpack. No row is "absent", two are an error. Check asks the
-// server whether the query fits, so that a wrong one is found at the start.
+// The input is a query whose $1 is the key. The output is one column unchanged, or the
+// row as JSON or msgpack. No row means "absent"; two rows are an error. Check asks the
+// server whether the query is valid, so that an error in it is found at the start.
 //
-// As it is: bytea gives its bytes, everything else the text that psql shows.
-// As JSON: row_to_json makes it, in the server. As msgpack: a map of the columns
-// in their order; NULL, booleans, integers, floats and bytea become the like,
-// everything else text, numeric too, which msgpack has no type for.
+// Unchanged, a bytea gives its bytes, and any other type gives the text that psql shows.
+// JSON is made by row_to_json in the server. In msgpack, a row is a map of the columns
+// in their order. NULL, booleans, integers, floats and bytea have the corresponding
+// msgpack type. Any other type is text, also numeric, because msgpack has no type for
+// it.
 //
-// A Writer runs two statements of the operator's, a Lister a query of all keys.
+// A Writer runs two statements of the operator, a Lister runs a query of all keys.
 //
-// pgx keeps a pool, whose one goroutine ends with Close; a connection that is
-// given up is ended in the background, within twice the timeout. It does not listen
-// for notifications. A server that says more than is asked for is cut off.
+// pgx keeps a pool, which has one goroutine until Close. A connection that is given up
+// is closed in the background, within twice the timeout. The package does not listen for
+// notifications. It closes the connection to a server that sends more than was
+// requested.
 package postgres
 
 import (
@@ -39,7 +41,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Format says what becomes of a row.
+// Format is the form that a row is converted to.
 type Format string
 
 // The formats.
@@ -49,21 +51,21 @@ const (
 	Msgpack Format = "msgpack"
 )
 
-// Config is the settings of the database and its queries.
+// Config has the settings of the database and its queries.
 type Config struct {
-	// The DSN is a URL or pairs of key=value. It holds the password, so no error shows
-	// it. One of these three is needed.
+	// DSN is a URL or pairs of key=value. It contains the password, so no error shows
+	// it. One of DSN, DSNFile and DSNEnv is required.
 	DSN     string `yaml:"-"`
-	DSNFile string `yaml:"dsn_file"` // the path of a file that holds it
-	DSNEnv  string `yaml:"dsn_env"`  // the environment variable that holds it
+	DSNFile string `yaml:"dsn_file"` // path of a file that contains it
+	DSNEnv  string `yaml:"dsn_env"`  // environment variable that contains it
 
-	Query       string `yaml:"query"`       // with $1, the key; needed
+	Query       string `yaml:"query"`       // has $1, the key; required
 	Format      Format `yaml:"format"`      // column, json or msgpack; default column
-	Connections int    `yaml:"connections"` // at most; default 16
+	Connections int    `yaml:"connections"` // maximum; default 16
 
 	Write WriteConfig `yaml:",inline"`
 
-	Timeout  time.Duration `yaml:"-"` // of a load, connecting included; zero: 5 s
+	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 5 s
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
@@ -72,7 +74,7 @@ const defaultConnections = 16
 // Kind returns "postgres".
 func (Config) Kind() string { return "postgres" }
 
-// Descriptors returns how many file descriptors the calls use at most.
+// Descriptors returns the maximum number of file descriptors that calls use.
 func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
 
 // Open opens the origin. It connects at the first load.
@@ -100,7 +102,7 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	return opened, nil
 }
 
-// dsn returns the DSN, wherever it stands.
+// dsn returns the DSN from the setting that has it.
 func (c *Config) dsn() (string, error) {
 	if c.DSN != "" {
 		return c.DSN, nil
@@ -112,18 +114,18 @@ func (c *Config) dsn() (string, error) {
 	return dsn, err
 }
 
-// Source is the origin.
+// Source loads values from the database. It is safe for concurrent use.
 type Source struct {
 	cfg  Config
 	pool *pgxpool.Pool
 }
 
-// rowRoom is what a row's message may have beyond the value: names, other
-// columns' lengths.
+// rowRoom is the number of bytes that a row's message may have in addition to the value:
+// names, and lengths of other columns.
 const rowRoom = 64 << 10
 
-// New checks what can be checked without the server. It connects at the first
-// load.
+// New validates everything that does not need the server. The source connects at the
+// first load.
 func New(cfg Config) (*Source, error) {
 	var err error
 	if cfg.DSN, err = cfg.dsn(); err != nil {
@@ -156,8 +158,8 @@ func New(cfg Config) (*Source, error) {
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	pc, err := pgxpool.ParseConfig(cfg.DSN)
 	if err != nil {
-		// pgx's own text repeats the DSN, and leaves out only a password that
-		// it has understood as one.
+		// pgx's own error repeats the DSN, and hides the password only if it recognised
+		// one.
 		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... password=... in one line")
 	}
 	pc.MaxConns = int32(cfg.Connections)
@@ -170,8 +172,8 @@ func New(cfg Config) (*Source, error) {
 	return &Source{cfg: cfg, pool: pool}, nil
 }
 
-// bound holds a connection to so many bytes of a value, and of the rows of an answer,
-// and so long for each read.
+// bound limits a connection: the bytes of a value, the bytes of the rows of an answer,
+// and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		l := &limited{r: r, w: w, most: rows}
@@ -189,13 +191,13 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 	}
 }
 
-// statement drops what would make one statement look like two.
+// statement removes a trailing semicolon, which would make one statement look like two.
 func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(sql), "; \n\t") }
 
-// Close ends the connections, and waits for loads under way.
+// Close closes the connections. It waits for loads in progress.
 func (s *Source) Close() { s.pool.Close() }
 
-// Check has the server prepare the query, and says what is wrong with it.
+// Check asks the server to prepare the query, and returns what is wrong with it.
 func (s *Source) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -208,7 +210,7 @@ func (s *Source) Check(ctx context.Context) error {
 	return err
 }
 
-// prepare is done once per connection; pgx remembers.
+// prepare prepares the query once per connection; pgx caches the result.
 func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
 	d, err := c.Prepare(ctx, "cachesidecar_load", s.cfg.Query)
 	switch {
@@ -224,7 +226,7 @@ func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	return d, nil
 }
 
-// Load runs the query for one key.
+// Load runs the query for one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -263,7 +265,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, s.tooLarge()
 	case err != nil:
 		if stale(err) {
-			_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
+			_ = c.Conn().Close(ctx) // the pool opens another one, which prepares again
 		}
 		return loader.Value{}, failed(err)
 	case n == 0:
@@ -280,8 +282,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 
 const notText = "PostgreSQL's text is UTF-8 without zero bytes"
 
-// paramFormat is how bytes are sent as a parameter; text, unless they are
-// bytea, cannot take all of them.
+// paramFormat returns the format in which bytes are sent as a parameter. A parameter
+// that is not bytea is sent as text; fits is false for bytes that text cannot contain.
 func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 	if oid == pgtype.ByteaOID {
 		return pgx.BinaryFormatCode, true
@@ -293,21 +295,21 @@ func (s *Source) tooLarge() error {
 	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
 }
 
-// stale says whether the connection's prepared statement no longer fits the
-// tables, or is gone.
+// stale reports whether the prepared statement of the connection no longer matches the
+// tables, or does not exist any more.
 func stale(err error) bool {
 	var pe *pgconn.PgError
 	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000")
 }
 
-// unfit says whether a parameter is no value of its type. The message may show
-// the parameter.
+// unfit reports whether a parameter is not a valid value of its type. The message of pe
+// may contain the parameter.
 func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
 }
 
-// failed sorts errors by what PostgreSQL's code says: about the key, about the
-// query, or about the server. Only the last may be retried.
+// failed classifies errors by PostgreSQL's code: errors of the key, of the query, or of
+// the server. Only errors of the server may be retried.
 func failed(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || stale(err) {

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// tcp is a configuration for a server elsewhere.
+// tcp returns a configuration for a server at another address.
 func tcp(address, query string, timeout time.Duration) Config {
 	host, port, _ := strings.Cut(address, ":")
 	return Config{DSN: fmt.Sprintf("postgres://tester:s3cret@%s:%s/postgres?sslmode=disable", host, port), Query: query, Timeout: timeout}
@@ -214,7 +214,8 @@ func TestWrite(t *testing.T) {
 		w := with(config(c, "SELECT $1::text"), "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove)
 		sleeping := source(t, config(c, "SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 LIMIT 1"))
 		ended := make(chan error, 1)
-		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }() // ends when the server is killed
+		// Ends when the server is killed.
+		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }()
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if _, err := sleeping.Load(t.Context(), []byte("PgSleep")); err == nil {
 				break

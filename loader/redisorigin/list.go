@@ -9,13 +9,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Lister gives the keys that begin with the source's prefix, without it.
+// Lister lists the keys that begin with the source's prefix, without the prefix.
 type Lister struct {
 	source *Source
 	list   loader.List
 }
 
-// NewLister checks the configuration.
+// NewLister validates the configuration.
 func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	list, err := list.Only("")
 	if err != nil {
@@ -24,12 +24,13 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 	return &Lister{s, list}, nil
 }
 
-// page is how many keys the server looks at for one request.
+// page is how many keys the server examines per request.
 const page = 1000
 
-// Keys asks with SCAN, which gives all keys that are there from its beginning to
-// its end. It keeps to one connection of its own: a cursor means nothing to the
-// server that may answer at the next one, which would say that it has no more.
+// Keys lists the keys with SCAN, which returns all keys that exist from its begin to its
+// end. It uses one connection of its own: another server may answer on the next
+// connection, where the cursor has no meaning, and that server would report the end of
+// the list.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
@@ -61,7 +62,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	}
 }
 
-// pattern matches all names with a prefix, taken as it is.
+// pattern returns a pattern that matches all names with the given literal prefix.
 func pattern(prefix string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(prefix) + "*"
 }

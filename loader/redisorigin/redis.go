@@ -1,16 +1,16 @@
-// Package redisorigin loads values from an existing Redis or Valkey: strings,
-// with their remaining time to live.
+// Package redisorigin loads strings, with their remaining time to live, from an existing
+// Redis or Valkey.
 //
-// Input is an address and a prefix for keys, output the bytes of the string. A
-// value beyond the limit never leaves the server. A key of another type is
+// The inputs are an address and a prefix for keys; the output is the bytes of the
+// string. A value above the limit is not sent by the server. A key of another type is
 // refused.
 //
-// A Writer sets and deletes such keys, a Lister gives all that have the prefix,
-// of any type.
+// A Writer sets and deletes keys with the prefix. A Lister lists all keys with the
+// prefix, of any type.
 //
-// It starts no goroutine of its own; go-redis has none left after Close. go-redis
-// also writes failed dials to stderr, process-wide, unless its package logging is
-// told otherwise. It neither follows cluster redirects nor subscribes.
+// The package starts no goroutine itself; go-redis has none left after Close. go-redis
+// also writes failed dials to stderr, for the whole process, unless its package logging
+// is configured otherwise. The package neither follows cluster redirects nor subscribes.
 package redisorigin
 
 import (
@@ -30,28 +30,31 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config is the settings of the server.
+// Config has the settings of the server.
 type Config struct {
-	Address  string `yaml:"address"`  // host:port, or the path of a socket; needed
+	Address  string `yaml:"address"`  // host:port or socket path; required
 	Username string `yaml:"username"` // default: none
 
-	// One of these three may be given. Default: no password.
+	// At most one of these three is given. Default: no password.
 	Password     string `yaml:"-"`
-	PasswordFile string `yaml:"password_file"` // the path of a file that holds it
-	PasswordEnv  string `yaml:"password_env"`  // the environment variable that holds it
+	PasswordFile string `yaml:"password_file"` // path of a file that contains it
+	PasswordEnv  string `yaml:"password_env"`  // environment variable that contains it
 
-	DB          int    `yaml:"db"`            // number of the database
-	TLS         bool   `yaml:"tls"`           // encrypted; the server's certificate is checked
-	TLSCAFile   string `yaml:"tls_ca_file"`   // certificates (PEM) that the server's must come from; default: the machine's
-	TLSCertFile string `yaml:"tls_cert_file"` // this client's certificate (PEM); default: none
-	TLSKeyFile  string `yaml:"tls_key_file"`  // and its key
-	KeyPrefix   string `yaml:"key_prefix"`    // before each key
-	IgnoreTTL   bool   `yaml:"ignore_ttl"`    // else the key's remaining time is the value's
-	Connections int    `yaml:"connections"`   // at most; default 64
+	DB  int  `yaml:"db"`  // number of the database
+	TLS bool `yaml:"tls"` // encrypt; the server's certificate is verified
+	// CA certificates (PEM) for the server's certificate; default: the machine's.
+	TLSCAFile string `yaml:"tls_ca_file"`
+	// This client's certificate (PEM); default: none.
+	TLSCertFile string `yaml:"tls_cert_file"`
+	TLSKeyFile  string `yaml:"tls_key_file"` // the key of that certificate (PEM)
+	KeyPrefix   string `yaml:"key_prefix"`   // before each key
+	// Do not use the key's remaining time as the TTL.
+	IgnoreTTL   bool `yaml:"ignore_ttl"`
+	Connections int  `yaml:"connections"` // maximum; default 64
 
 	Write WriteConfig `yaml:",inline"`
 
-	Timeout  time.Duration `yaml:"-"` // of a load, connecting included; zero: 1 s
+	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 1 s
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
@@ -60,7 +63,7 @@ const defaultConnections = 64
 // Kind returns "redis".
 func (Config) Kind() string { return "redis" }
 
-// Descriptors returns how many file descriptors the calls use at most.
+// Descriptors returns the maximum number of file descriptors that calls use.
 func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
 
 // Open opens the origin. It connects at the first load.
@@ -81,21 +84,21 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	}
 	if o.WriteThrough {
 		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
-			_ = s.Close() // nothing is lost
+			_ = s.Close() // no data is lost
 			return nil, err
 		}
 	}
 	return opened, nil
 }
 
-// Source is the origin.
+// Source loads values from the server. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
 	tls    *tls.Config // nil: not encrypted
 	client *redis.Client
 }
 
-// New checks the configuration. It connects at the first load.
+// New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
 	if err := cmp.Or(
 		settings.Address("address", cfg.Address),
@@ -136,7 +139,7 @@ func (s *Source) newClient(connections int) *redis.Client {
 		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: s.tls,
 		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, ContextTimeoutEnabled: true,
 		PoolSize: connections, MaxActiveConns: connections, PipelinePoolSize: -1,
-		// Retries are the guard's, within its budget.
+		// Guard makes the retries, within its budget.
 		MaxRetries: -1, DialerRetries: 1,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -152,11 +155,12 @@ func (s *Source) newClient(connections int) *redis.Client {
 	return redis.NewClient(opts)
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (s *Source) Close() error { return s.client.Close() }
 
-// Load gets one key. GETRANGE bounds what is sent, but says "" of a key that
-// does not exist; PTTL in the same transaction tells that from an empty string.
+// Load gets the value of one key. GETRANGE limits the number of bytes sent, but returns
+// "" for a key that does not exist. PTTL in the same transaction distinguishes an absent
+// key from an empty string.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -173,7 +177,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string", loader.ErrPermanent, s.cfg.Address)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
-	case left.Val() == -2: // as PTTL says "no such key"
+	case left.Val() == -2: // "no such key" in PTTL
 		return loader.Value{}, loader.ErrAbsent
 	}
 	b := []byte(value.Val())

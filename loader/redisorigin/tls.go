@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
-// tlsConfig reads the files for an encrypted connection. It is nil without TLS.
+// tlsConfig reads the files for an encrypted connection. It returns nil if TLS is off.
 func (c *Config) tlsConfig() (*tls.Config, error) {
 	if !c.TLS {
 		if c.TLSCAFile != "" || c.TLSCertFile != "" || c.TLSKeyFile != "" {

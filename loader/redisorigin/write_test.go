@@ -161,7 +161,8 @@ func TestWrite(t *testing.T) {
 	}
 	for end := time.Now().Add(20 * time.Second); s.client.Get(ctx, "p:late").Val() != "2"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("what was sent before the timeout has not come about") // which is why the outcome is unknown
+			// The late effect makes the outcome unknown.
+			t.Fatal("what was sent before the timeout has not come about")
 		}
 	}
 	for key, want := range map[string]string{"a": "2\x00\r\n", "empty": "", "proxied": "2", "ttl": "1"} {
