@@ -12,8 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// What a host whose version clock is an hour ahead hands over, and what it answers
-// about a key, is refused: no entry and no copy is kept of it, and no version.
+// TestVirtualAnswersAhead checks that a host refuses what a host hands over or answers
+// about a key if the version clock of that host is an hour ahead. No entry, copy or
+// version of it is kept.
 func TestVirtualAnswersAhead(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		from, to := w.nodes[0].s, w.nodes[1].s
@@ -26,7 +27,7 @@ func TestVirtualAnswersAhead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := to.Get(ctx, "default", name); err != nil { // the connection is made
+		if _, err := to.Get(ctx, "default", name); err != nil { // makes the connection
 			t.Fatal(err)
 		}
 		wall := from.engine.Clock.Read().Wall

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// BenchmarkServe is a batch's way through a session, without the socket.
+// BenchmarkServe measures a batch's way through a session, without the socket.
 func BenchmarkServe(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		for _, op := range []string{"GET", "SET"} {
@@ -33,7 +33,7 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// serveSetup returns a session and requests for it, all of them hits.
+// serveSetup returns a session and requests for it. Every GET is a hit.
 func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 	s, err := New(Config{NoSocket: true})
 	if err != nil {

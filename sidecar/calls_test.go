@@ -14,13 +14,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// TestJoin: nobody joins a call that was sent before a change that this host
-// knows of, however its owner's clock stands to this one's when it stamps that.
+// TestJoin checks that no read joins a call that was sent before a change which this host
+// knows of, however far the owner's clock is from this host's.
 func TestJoin(t *testing.T) {
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
-	var key kv.Key // of b
+	var key kv.Key // b owns it
 	for i := 0; ; i++ {
 		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 			break
@@ -60,7 +60,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// A call is given up where its maker alone waits, and nobody joins it from then on.
+// TestGiveUp checks that a call is given up if only its maker waits for it, and that no
+// read joins the call afterwards.
 func TestGiveUp(t *testing.T) {
 	var s engine.Calls
 	s.M = map[kv.Hash]*engine.Call{}
@@ -87,7 +88,7 @@ func partitionSet(p uint16) kv.PartitionSet {
 	return set
 }
 
-// caught is a Handler that says which connection it serves.
+// caught is a Handler that reports which connection it serves.
 type caught struct {
 	rpc.Handler
 	conn chan *rpc.Conn
@@ -101,8 +102,8 @@ func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
 	return h.Handler.Serve(c, frames)
 }
 
-// A long answer that its own connection does not take is of use to those that have
-// joined its call.
+// TestWants checks that a long answer is still wanted if other reads have joined its
+// call, although its own connection does not take it.
 func TestWants(t *testing.T) {
 	s := start(t, Config{})
 	conns := make(chan *rpc.Conn, 1)
@@ -135,7 +136,8 @@ func TestWants(t *testing.T) {
 	}
 }
 
-// A read that waits ends where nothing can be written to its connection any more.
+// TestReadEndsWithItsConnection checks that a waiting read ends if nothing can be written
+// to its connection any more.
 func TestReadEndsWithItsConnection(t *testing.T) {
 	released := make(chan struct{})
 	defer close(released)

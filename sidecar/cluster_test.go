@@ -25,14 +25,14 @@ type host struct {
 	done chan error
 }
 
-// startHost runs a sidecar on loopback that joins others.
+// startHost runs a sidecar on loopback that joins other hosts.
 func startHost(t testing.TB, name string, join ...string) *host {
 	t.Helper()
 	return startHostWith(t, Config{}, name, join...)
 }
 
-// startHostWith is startHost with more of a configuration; it has a socket if
-// that names one. Its bound and its patience are for a machine that stalls.
+// startHostWith is startHost with more of a configuration. The sidecar has a socket if
+// cfg names one. The default timeouts are long enough for a machine that stalls.
 func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, cfg.Socket == "", 16<<20, 1<<20, "127.0.0.1:0", join
@@ -67,7 +67,7 @@ func (h *host) leave() {
 	h.done <- nil
 }
 
-// settled waits until every host holds its share, and all agree.
+// settled waits until the hosts own all partitions and agree on the members.
 func settled(t testing.TB, hosts ...*host) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -122,14 +122,14 @@ func TestThreeHosts(t *testing.T) {
 		if n, err := hosts[i%3].Delete(ctx, "default", key); err != nil || n != 1 {
 			t.Fatalf("delete %s: %d, %v", key, n, err)
 		}
-		// The one that has deleted it reads it no more.
+		// The host that has deleted the key does not read it any more.
 		if _, err := hosts[i%3].Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
 			t.Fatalf("%s after its deletion: %v", key, err)
 		}
 	}
 }
 
-// A host that leaves hands over what it holds.
+// TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
@@ -168,11 +168,12 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	count(a, "after another leave")
 }
 
-// copyHits returns a host, the key of another's entry that it has a copy of, and
-// what serves a GET of it and returns the answer.
+// copyHits returns a host, a key of another host's entry that it has a copy of, and a
+// function that serves a GET of the key and returns the answer.
 func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	tb.Helper()
-	patient := Config{MaxStaleness: 10 * time.Second} // on a busy machine a lease may lapse
+	// A lease may lapse on a busy machine.
+	patient := Config{MaxStaleness: 10 * time.Second}
 	a = startHostWith(tb, patient, "a")
 	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
@@ -212,8 +213,8 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	return a, key, get
 }
 
-// A hit in the copies of another's entries allocates as little as one of this
-// host's own: nothing.
+// TestCopyHitAllocatesNothing checks that a hit in the copies allocates nothing, like a
+// hit in this host's own entries.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
 	before := a.engine.Names.Stats()[0].Hits
@@ -225,8 +226,8 @@ func TestCopyHitAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkCopyHit is a hit in the copies: all of it, and the copy found with
-// the checks and without.
+// BenchmarkCopyHit measures a hit in the copies: the whole request, and the lookup of the
+// copy with and without the checks.
 func BenchmarkCopyHit(b *testing.B) {
 	a, key, get := copyHits(b)
 	b.Run("all", func(b *testing.B) {
@@ -253,7 +254,8 @@ func BenchmarkCopyHit(b *testing.B) {
 	})
 }
 
-// However many requests wait for other hosts, there is a bound.
+// TestWaitingIsBounded checks that there is a bound on the requests that wait for other
+// hosts.
 func TestWaitingIsBounded(t *testing.T) {
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
@@ -279,7 +281,8 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
-// The pressure is a number, whatever the system tells of its own.
+// TestPressure checks that the pressure is a number, whatever the system reports about
+// its own pressure.
 func TestPressure(t *testing.T) {
 	s, err := New(Config{NoSocket: true})
 	if err != nil {

@@ -13,12 +13,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A request counts once, where an app has asked, whoever answers it.
+// TestCountedOnce checks that a request counts once, on the host that the app has asked,
+// whichever host answers it.
 func TestCountedOnce(t *testing.T) {
 	a := startHost(t, "a")
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
-	var key []byte // of b
+	var key []byte // b owns it
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
 		if b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
@@ -29,7 +30,7 @@ func TestCountedOnce(t *testing.T) {
 	if _, err := a.Set(ctx, "default", key, key, SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // from b, and from a's copy
+	for range 2 { // the first answer comes from b, the second from a's copy
 		if _, err := a.Get(ctx, "default", key); err != nil {
 			t.Fatal(err)
 		}
@@ -48,10 +49,11 @@ func TestCountedOnce(t *testing.T) {
 	if ns := sb.Namespaces[0]; ns.Writes+ns.Hits+ns.Misses+ns.Deletes != 0 {
 		t.Errorf("where the owner is: %+v", ns)
 	}
-	if n := sb.Cluster.Served; n < 4 || n > 6 { // the absent key may be a's own, and the copy not yet there
+	// Host a may own the absent key, and the copy may not be there yet.
+	if n := sb.Cluster.Served; n < 4 || n > 6 {
 		t.Errorf("the owner served %d keys, want 4 to 6", n)
 	}
-	// What the hosts say together.
+	// STATS of both hosts together.
 	collect := func() (all wire.ClusterStats) {
 		t.Helper()
 		bb := namespaces.Pins{Table: a.engine.Names}
@@ -66,7 +68,7 @@ func TestCountedOnce(t *testing.T) {
 	if all := collect(); len(all.Nodes) != 2 || all.Nodes[0].Node != "a" || all.Nodes[1].Node != "b" || len(all.Missing) != 0 {
 		t.Errorf("%+v", all)
 	}
-	// One that has said goodbye is not missed.
+	// A host that has left in order is not missing.
 	b.leave()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if m := a.engine.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
@@ -80,10 +82,10 @@ func TestCountedOnce(t *testing.T) {
 	}
 }
 
-// The metrics of a cluster of two.
+// TestClusterMetrics checks the metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
 	a := startHost(t, "a")
-	settled(t, a) // so that it has something to give up
+	settled(t, a) // so that a has partitions to release
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	for i := range 100 {
@@ -115,7 +117,7 @@ func TestClusterMetrics(t *testing.T) {
 		}
 		return values
 	}
-	// What members says of another's state comes by gossip, a moment later.
+	// The states of other members come by gossip, a moment later.
 	pa, pb := page(a), page(b)
 	for deadline := time.Now().Add(10 * time.Second); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
@@ -155,9 +157,10 @@ func TestClusterMetrics(t *testing.T) {
 	}
 }
 
-// A host is ready once it serves: with others, or alone where nobody answers.
+// TestReadiness checks that a host is ready once it serves: with other hosts, or alone if
+// no host answers at the join addresses.
 func TestReadiness(t *testing.T) {
-	h := startHost(t, "a", "127.0.0.1:1") // nobody's
+	h := startHost(t, "a", "127.0.0.1:1") // no host listens there
 	<-h.Ready()
 	if words, ready := h.readiness(); ready || words != "not joined" {
 		t.Errorf("at the start: %q, %v", words, ready)

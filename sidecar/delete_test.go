@@ -11,9 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// TestDeleteBeforeSlot: an acknowledged deletion of a key whose namespace has had no
-// slot here removes the entry that has been handed over since it looked, and keeps
-// out the one that comes after it.
+// TestDeleteBeforeSlot checks the acknowledged deletion of a key whose namespace had no
+// slot here. The deletion removes an entry that was handed over after the deletion had
+// looked the namespace up, and keeps out an entry that comes after the deletion.
 func TestDeleteBeforeSlot(t *testing.T) {
 	s, err := New(Config{Node: "b", NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20})
 	if err != nil {
@@ -38,7 +38,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 		return s.engine.Handoff.Restore(src, &e, asOf, now)
 	}
 	for _, name := range []string{"before", "after"} {
-		looked := &namespaces.Table{} // as the deletion has found them
+		looked := &namespaces.Table{} // the table as the deletion has found it
 		looked.Table.Store(s.engine.Names.Table.Load())
 		if name == "before" && !comes(name) {
 			t.Fatal("the entry was refused")

@@ -11,14 +11,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A value that had ended when a read began is not that read's, also where it is on
-// its way by then: the read asks the owner itself.
+// TestNoReadHasWhatEndedBefore checks that a read does not get a value that ended before
+// the read began, even if the value is on its way by then. The read asks the owner
+// itself.
 func TestNoReadHasWhatEndedBefore(t *testing.T) { noReadHasWhatEndedBefore(t, t.Errorf) }
 
-// noReadHasWhatEndedBefore tells of each door through which a read has a value that
-// ended before.
+// noReadHasWhatEndedBefore reports each kind of read that gets a value which ended
+// before.
 func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)) {
-	const tries = 10 // a lease may be over for a moment: then nothing is joined
+	const tries = 10 // a lease may lapse for a moment, and then no call is joined
 	a, _, app, keys := startPair(t, 5*tries)
 	for i, door := range []struct {
 		name string
@@ -55,8 +56,8 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 	}
 }
 
-// joinEnded reads a key while a call for it is under way whose value has ended, and
-// says whether the read has joined that.
+// joinEnded reads a key while a call for the key is under way, and that call's value has
+// ended. It reports whether the read has joined the call.
 func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
 	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
@@ -81,10 +82,11 @@ func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte)
 	return <-answer, joined
 }
 
-// A copy ends with its entry, however long the owner's answer was on its way.
+// TestVirtualCopyEndsWithItsEntry checks that a copy ends with its entry, however long
+// the owner's answer was on its way.
 func TestVirtualCopyEndsWithItsEntry(t *testing.T) { copyEndsWithItsEntry(t, t.Errorf) }
 
-// copyEndsWithItsEntry tells of a copy that is served after its entry's end.
+// copyEndsWithItsEntry reports a copy that is served after the end of its entry.
 func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -97,7 +99,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		w.agreed(15 * time.Second)
 		time.Sleep(time.Second)
 		key, _ := keyOwnedBy(b, "key")
-		a.get(string(key), 0) // the connection is made
+		a.get(string(key), 0) // makes the connection
 		const ttl = 800 * time.Millisecond
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
 			t.Error(err)

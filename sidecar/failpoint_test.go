@@ -17,26 +17,26 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// For each guard a scenario in which it is needed: with the guard no promise is
-// broken, and without it the checker sees one.
+// Each guard has a scene that needs it. With the guard no promise is broken; without it
+// the checker finds a broken promise.
 
-// scene is a world of three nodes that have found each other. The reader reads
-// what the owner holds; the third is there to write through, and to take over.
+// scene is a world of three nodes that have found each other. The reader reads keys that
+// the owner owns. The third node is there to write through, and to take over.
 type scene struct {
 	*world
 	reader, owner, third *vnode
-	keys                 []*vkey // the owner's
+	keys                 []*vkey // the owner owns them
 	follower             *slowFollower
 	gates                [3]*gates
-	silent               atomic.Bool // gossip is
+	silent               atomic.Bool // gossip sends nothing
 }
 
-// needs ends a scene that cannot go on.
+// needs is the panic of a scene that cannot go on.
 type needs struct{ what string }
 
 func (s *scene) need(ok bool, format string, args ...any) {
@@ -69,7 +69,7 @@ func (s *scene) copied(keys ...*vkey) {
 	}
 }
 
-// stale is how long after a write a read must not see the one before it.
+// stale waits until a read must not return the value before the last write any more.
 func (s *scene) stale() { time.Sleep(s.bound + 100*time.Millisecond) }
 
 func (s *scene) until(what string, ok func() bool) {
@@ -78,7 +78,9 @@ func (s *scene) until(what string, ok func() bool) {
 	}
 }
 
-func (s *scene) holds(v *vnode, k *vkey) bool { return v.s.engine.Node.OwnershipEpoch(s.partition(k)) != 0 }
+func (s *scene) holds(v *vnode, k *vkey) bool {
+	return v.s.engine.Node.OwnershipEpoch(s.partition(k)) != 0
+}
 func (s *scene) owns(v, of *vnode, k *vkey) bool {
 	o := v.s.engine.Node.View().Owner(s.partition(k))
 	return o != nil && o.Process == of.s.engine.Node.Self()
@@ -87,24 +89,24 @@ func (s *scene) partition(k *vkey) uint16 {
 	return s.reader.s.engine.Hash([]byte(s.space), k.name).Partition()
 }
 
-// flood writes others of the owner's keys than those of the scene.
+// flood writes n keys through the owner, none of which is a key of the scene.
 func (s *scene) flood(n int) {
 	for i := range n {
 		_, _ = s.owner.s.Set(context.Background(), "default", fmt.Appendf(nil, "flood%d", i), nil, SetOptions{})
 	}
 }
 
-// struck is a guard's entry in the table.
+// struck is an entry of the table: some guards, and a scene that needs them.
 type struck struct {
 	guards []failpoint.Guard
-	alone  bool          // each of them alone is covered by the others, and breaks nothing
-	why    string        // what covers it
-	events int           // of the logs
+	alone  bool          // one missing guard breaks nothing: the others cover it
+	why    string        // how the others cover it
+	events int           // size of the logs; zero: the default
 	loads  bool          // values are loaded from a database
-	voted  bool          // under policy consistent, with all three as voters
-	bound  time.Duration // zero is the default
-	name   string        // of the scene, where it is not clear
-	space  string        // the namespace of its keys; "" is the default one
+	voted  bool          // under policy consistent, with all three nodes as voters
+	bound  time.Duration // zero: the default
+	name   string        // of the scene, if the guards do not tell it
+	space  string        // the namespace of its keys; "": the default namespace
 	play   func(s *scene)
 }
 
@@ -144,8 +146,8 @@ var stage = []struck{
 		why: "polls and answers to ACQUIRE tell of a holder that cannot be heard, and polls tell it of who takes its place", play: unheardHolder},
 }
 
-// The reader is cut off, so that it does not hear of a write, and goes on
-// serving its copy for as long as its lease lasts, and no longer.
+// cutReader: the reader is cut off, so that it does not hear of a write. It goes on
+// serving its copy until its lease ends, and no longer.
 func cutReader(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -155,8 +157,8 @@ func cutReader(s *scene) {
 	s.get(s.reader, k)
 }
 
-// The owner dies with a write that the reader has not heard of. The one that
-// follows it has a good lease, and knows nothing of the write.
+// lostOwner: the owner dies with a write that the reader has not heard of. The reader has
+// a good lease on the next owner, which knows nothing of the write.
 func lostOwner(s *scene) {
 	s.copied(s.keys...)
 	s.net.Cut(s.reader.ip, s.owner.ip)
@@ -171,13 +173,13 @@ func lostOwner(s *scene) {
 	}
 }
 
-// The reader is cut off for less than its lease lasts, and for so many events
-// that those that it has missed are gone.
+// lostEvents: the reader is cut off for less time than its lease lasts. The events that
+// it has missed are gone by then, since many others have followed.
 func lostEvents(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
 	s.net.Isolate(s.reader.ip)
-	s.flood(1) // what the reader is already waiting for goes out with this
+	s.flood(1) // answers the FOLLOW in which the reader already waits
 	time.Sleep(20 * time.Millisecond)
 	s.need(s.set(s.owner, k), "a write")
 	s.flood(500)
@@ -187,7 +189,7 @@ func lostEvents(s *scene) {
 	s.get(s.reader, k)
 }
 
-// A value is on its way to the reader when it is overwritten.
+// lateFill: a value is overwritten while it is on its way to the reader.
 func lateFill(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -206,7 +208,7 @@ func lateFill(s *scene) {
 	s.get(s.reader, k)
 }
 
-// The reader is polled for and polls as ever, and does not get to apply events.
+// slowReader: the reader polls and is polled as always, but does not get to apply events.
 func slowReader(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -218,8 +220,9 @@ func slowReader(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// Gossip misses the owner, which polls still reach, and the two others are told to
-// forget it: it goes on, and neither may begin to hold what it holds.
+// forgottenOwner: gossip does not hear the owner, but polls still reach it. The two other
+// hosts are told to forget it. The owner goes on, and neither host may begin to own what
+// it owns.
 func forgottenOwner(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -232,7 +235,9 @@ func forgottenOwner(s *scene) {
 	for _, v := range []*vnode{s.reader, s.third} {
 		_ = v.s.engine.Forget(kv.NodeID(s.owner.name))
 	}
-	time.Sleep(10 * time.Millisecond) // until partitions are taken, and before the owner polls or is told of again
+	// By then partitions are taken. The owner has not polled yet, and no host has told of
+	// it again.
+	time.Sleep(10 * time.Millisecond)
 	s.need(s.set(s.third, k), "a write through the third")
 	s.need(s.set(s.owner, k), "a write through the owner")
 	s.stale()
@@ -240,8 +245,9 @@ func forgottenOwner(s *scene) {
 	s.get(s.reader, k)
 }
 
-// The third host is started again, and cannot hear the owner, which has taken over what
-// the one before held. The reader, which tells of it, gives the third its part.
+// unheardHolder: the third host is restarted and cannot hear the owner. The owner has
+// taken over keys of the third's earlier process. The reader, which tells the third of
+// the owner, gives the third its part.
 func unheardHolder(s *scene) {
 	var keys []*vkey
 	for i := range 8 {
@@ -268,8 +274,8 @@ func unheardHolder(s *scene) {
 	}
 }
 
-// The owner's process is replaced by another, of whose log the reader has not
-// applied anything.
+// restartedOwner: the owner's process is replaced by another process. The reader has
+// applied nothing of the new process's log.
 func restartedOwner(s *scene) {
 	k := s.keys[0]
 	s.flood(300)
@@ -287,7 +293,7 @@ func restartedOwner(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// A value is overwritten between its reading and its being vouched for.
+// writeBehindRead: a value is overwritten after it was read and before it is attested.
 func writeBehindRead(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -305,8 +311,7 @@ func writeBehindRead(s *scene) {
 	s.get(s.reader, k)
 }
 
-// What the reader itself has written it reads at once, though the event has not
-// come.
+// ownWrite: the reader reads its own write at once, although the event has not come.
 func ownWrite(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -318,8 +323,9 @@ func ownWrite(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// What the reader has touched ends when the touch says, though the event has not
-// come: the entry's version, which a touch leaves, does not tell.
+// ownTouch: a value that the reader has touched ends when the TOUCH says, although the
+// event has not come. The entry's version does not tell, since a TOUCH leaves it
+// unchanged.
 func ownTouch(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -333,8 +339,8 @@ func ownTouch(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// The reader is not told what has become of its write, and does not read its copy
-// from before it.
+// unknownWrite: the reader does not learn the outcome of its write. It must not read its
+// copy from before the write.
 func unknownWrite(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -349,7 +355,7 @@ func unknownWrite(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// A write is acknowledged by all though the reader does not get to apply it.
+// ackedByAll: a write with ack=all, while the reader does not get to apply it.
 func ackedByAll(s *scene) {
 	k := s.keys[0]
 	s.copied(k)
@@ -361,7 +367,7 @@ func ackedByAll(s *scene) {
 	s.follower.stalled.Store(false)
 }
 
-// VERIFY sees what is broken.
+// verifying: VERIFY finds what is broken.
 func verifying(s *scene) {
 	r := s.reader.s.verify(&wire.Request{WaitMS: 3000}, s.reader.clock.Read().Boot+time.Minute)
 	var v wire.Verified
@@ -372,8 +378,8 @@ func verifying(s *scene) {
 	}
 }
 
-// A call whose answer takes long is under way when a read begins that may not
-// have it.
+// oldCall: a call whose answer takes long is under way. A read begins that may not have
+// this answer.
 func oldCall(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -398,8 +404,8 @@ func oldCall(s *scene) {
 	<-done
 }
 
-// load begins a load of a key at its owner, and returns once the database has
-// read it.
+// load begins a load of a key at its owner, and returns once the database has read the
+// value.
 func (s *scene) load(k *vkey) (done chan struct{}) {
 	done = make(chan struct{})
 	go func() { // ends with its read
@@ -410,7 +416,7 @@ func (s *scene) load(k *vkey) (done chan struct{}) {
 	return done
 }
 
-// A read joins a load of before a change.
+// joinedLoad: a read joins a load that began before a change.
 func joinedLoad(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -421,7 +427,7 @@ func joinedLoad(s *scene) {
 	<-done
 }
 
-// A load of before a change ends after it.
+// lateLoad: a load that began before a change ends after it.
 func lateLoad(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -431,12 +437,12 @@ func lateLoad(s *scene) {
 	s.get(s.owner, k)
 }
 
-// databaseTakes is how long a scene's database takes before it reads, and again
+// databaseTakes is the time that a scene's database takes before it reads, and again
 // before it answers.
 const databaseTakes = 100 * time.Millisecond
 
-// A partition goes to another host and comes back, while the reader hears
-// nothing of that one.
+// thereAndBack: a partition goes to another host and comes back. The reader hears nothing
+// from that other host.
 func thereAndBack(s *scene) {
 	s.copied(s.keys...)
 	weight := s.owner.s.cfg.Weight
@@ -461,8 +467,8 @@ func thereAndBack(s *scene) {
 	}
 }
 
-// A host does not run for so long that another has its partitions, with new
-// values; then it takes them back.
+// pausedAndBack: a host does not run for so long that another host owns its partitions,
+// with new values. Then it takes them back.
 func pausedAndBack(s *scene) {
 	for _, k := range s.keys {
 		s.need(s.set(s.owner, k), "a first write")
@@ -478,7 +484,7 @@ func pausedAndBack(s *scene) {
 	}
 }
 
-// pausedOwner lets the owner not run until others have written its keys.
+// pausedOwner pauses the owner until other hosts have written its keys.
 func (s *scene) pausedOwner() {
 	s.owner.clock.freeze()
 	s.net.Isolate(s.owner.ip)
@@ -490,7 +496,8 @@ func (s *scene) pausedOwner() {
 	s.owner.clock.thaw()
 }
 
-// ... or reads there, before it has heard from anybody.
+// paused: the owner pauses as in pausedAndBack, and is read before it has heard from any
+// other host.
 func paused(s *scene) {
 	for _, k := range s.keys {
 		s.need(s.set(s.owner, k), "a first write")
@@ -501,7 +508,8 @@ func paused(s *scene) {
 	}
 }
 
-// ... or stands still again and again instead, each time for less than B.
+// stuttered: like paused, but the owner stands still again and again, each time for less
+// than B.
 func stuttered(s *scene) {
 	var keys []*contested
 	for _, k := range s.keys {
@@ -511,8 +519,8 @@ func stuttered(s *scene) {
 	s.stutterOwner(s.owner, s.third, keys)
 }
 
-// ... or one finds that it did not run, and another reads before what that means
-// is done.
+// foundByTwo: like paused, but one goroutine finds that the host did not run. Another
+// goroutine reads before the host has done what follows from that.
 func foundByTwo(s *scene) {
 	for _, k := range s.keys {
 		s.need(s.set(s.owner, k), "a first write")
@@ -529,7 +537,7 @@ func foundByTwo(s *scene) {
 	read()
 }
 
-// A key is deleted while its entry is on its way to its new holder.
+// deletedOnTheWay: a key is deleted while its entry is on its way to the new owner.
 func deletedOnTheWay(s *scene) {
 	for _, k := range s.keys {
 		s.need(s.set(s.owner, k), "a first write")
@@ -551,15 +559,15 @@ func deletedOnTheWay(s *scene) {
 	}
 }
 
-// A write finds its holding, and the holding ends before it is stored. The next
-// holder has what there was, and does not hear of the write.
+// releasedBeforeStored: a write finds its ownership, and the ownership ends before the
+// write is stored. The next owner has the earlier entry, and does not hear of the write.
 func releasedBeforeStored(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
 	failpoint.Do(failpoint.WriteDue, func() {
 		s.owner.s.engine.Node.SetWeight(1)
 		s.until("a move", func() bool { return s.holds(s.third, k) || s.holds(s.reader, k) })
-		time.Sleep(200 * time.Millisecond) // entries follow
+		time.Sleep(200 * time.Millisecond) // the entries follow
 		s.net.Isolate(s.owner.ip)
 	})
 	s.set(s.owner, k)
@@ -567,9 +575,9 @@ func releasedBeforeStored(s *scene) {
 	s.get(s.third, k)
 }
 
-// The owner stands still, for less than the bound, with a write of another host on
-// its way to it, which is given up meanwhile. Another write is acknowledged before
-// the owner comes to that one.
+// lateThere: the owner stands still for less than B. A write of another host is on its
+// way to it, and is given up meanwhile. Another write is acknowledged before the owner
+// gets to the first one.
 func lateThere(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -584,7 +592,8 @@ func lateThere(s *scene) {
 	s.get(s.owner, k)
 }
 
-// ... or with a write of its own app, which it has read and not yet stored.
+// lateHere: like lateThere, but the owner's own app has sent the first write. The owner
+// has read the write, and has not yet stored it.
 func lateHere(s *scene) {
 	k := s.keys[0]
 	s.need(s.set(s.owner, k), "a first write")
@@ -597,15 +606,15 @@ func lateHere(s *scene) {
 	s.get(s.owner, k)
 }
 
-// A split, in which the owner takes its partitions once more, later than others
-// did, and then these overwrite what it holds. Once the sides have heard of each
-// other that is gone.
+// split: in a split the owner takes its partitions once more, later than the other side
+// did. Then the other side overwrites what the owner has. Once the sides have heard of
+// each other, the owner's values are gone.
 func split(s *scene) {
 	s.net.Isolate(s.owner.ip)
 	s.owner.clock.freeze()
 	time.Sleep(10 * time.Second)
 	s.owner.clock.thaw()
-	time.Sleep(s.bound) // it finds that out
+	time.Sleep(s.bound) // the owner finds out that it did not run
 	for _, k := range s.keys {
 		s.until("the owner's going on", func() bool { return s.holds(s.owner, k) })
 		s.need(s.set(s.owner, k), "a write on this side")
@@ -626,7 +635,8 @@ func split(s *scene) {
 	}
 }
 
-// play runs a scene without some guards, and returns what was broken.
+// play runs a scene without some guards. It returns the broken promises. doubt is what
+// the scene could not go on without, or "".
 func play(t *testing.T, seed uint64, c *struck, guards ...failpoint.Guard) (broken []string, doubt string) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
@@ -656,7 +666,7 @@ func play(t *testing.T, seed uint64, c *struck, guards ...failpoint.Guard) (brok
 			s.keys = append(s.keys, &vkey{name: name})
 		}
 		warm, _ := keyOwnedBy(s.owner, "warm")
-		for _, v := range w.nodes { // connections are made
+		for _, v := range w.nodes { // makes connections
 			_, _ = v.s.Get(t.Context(), "default", warm)
 		}
 		time.Sleep(2 * time.Second)
@@ -690,8 +700,9 @@ func play(t *testing.T, seed uint64, c *struck, guards ...failpoint.Guard) (brok
 	return broken, doubt
 }
 
-// shown are the guards that a test of one door shows, which tells what it finds; some
-// with another that would mend what it finds.
+// shown are guards that have a test of one mechanism instead of a scene. by runs the
+// test, which reports what it finds. The guards in also would hide the finding, so they
+// are taken out too.
 var shown = []struct {
 	guard failpoint.Guard
 	also  []failpoint.Guard
@@ -719,11 +730,10 @@ const byStranger = "TestVirtualSlanderAcrossACut"
 func anotherProcess(t *testing.T, bad func(string, ...any)) { slander(t, true, bad) }
 func goneOut(t *testing.T, bad func(string, ...any))        { slander(t, false, bad) }
 
-// tries bounds the runs in which a scene must show what it is for.
+// tries bounds the runs in which a scene must find its guards missing.
 const tries = 10
 
-// TestFailpoint prints the table: in how many runs the checker found each guard
-// missing.
+// TestFailpoint prints a table: in which run the checker found each guard to be missing.
 func TestFailpoint(t *testing.T) {
 	var table strings.Builder
 	row := func(name string, found string) { fmt.Fprintf(&table, "\n%-64s %s", name, found) }
@@ -787,8 +797,8 @@ func TestFailpoint(t *testing.T) {
 
 var strikeRuns = flag.Int("strike.random", 0, "runs at random without each guard")
 
-// TestFailpointAtRandom prints in how many runs at random each guard is missed:
-// most of them seldom, hence the scenes.
+// TestFailpointAtRandom prints in how many random runs each guard is found to be missing.
+// Most guards are found seldom; that is why there are scenes.
 func TestFailpointAtRandom(t *testing.T) {
 	if *strikeRuns == 0 {
 		t.Skip("it decides nothing: -strike.random 50 runs it")

@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 )
 
-// Scenes of flushes of the cluster. To the checker each is a deletion of all keys.
+// Scenes of flushes of the cluster. For the checker each flush is a deletion of all keys.
 
 var flushes = []struck{
 	{guards: []failpoint.Guard{failpoint.FlushClocks}, play: flushBehind},
@@ -22,11 +22,12 @@ var flushes = []struck{
 	},
 	{guards: []failpoint.Guard{failpoint.FloorsInLog, failpoint.FloorsInAuth, failpoint.FloorsInAcquire, failpoint.FloorsInHello}, alone: true, why: "each tells who was not asked", voted: true, play: flushAcross},
 	{guards: []failpoint.Guard{failpoint.FloorsInReset, failpoint.FloorsInHello, failpoint.FloorsInAcquire}, alone: true, why: "each tells who comes back", events: 16, play: flushMissed},
-	// The second alone breaks other scenes; with it, what is on its way is below the flush.
+	// FlushClocks alone breaks other scenes. With it, the entries on their way are below
+	// the flush.
 	{guards: []failpoint.Guard{failpoint.FloorAtHandoff, failpoint.FlushClocks, failpoint.FloorsInLog}, play: flushOnTheWay},
 }
 
-// flush flushes all through a host, and says whether that was acknowledged.
+// flush flushes all namespaces through a host, and reports whether that was acknowledged.
 func (s *scene) flush(v *vnode, within time.Duration) bool {
 	by := s.by(v)
 	s.mu.Lock()
@@ -59,8 +60,8 @@ func (s *scene) getAll(v *vnode) {
 	}
 }
 
-// A host whose clock is behind flushes what one has written whose clock is ahead, and
-// what another one has copies of.
+// flushBehind: a host whose clock is behind flushes. The owner, whose clock is ahead, has
+// written the keys, and a third host has copies.
 func flushBehind(s *scene) {
 	s.owner.clock.offset.Store(400)
 	time.Sleep(time.Second)
@@ -75,8 +76,9 @@ func flushBehind(s *scene) {
 	s.getAll(s.third)
 }
 
-// A host that was away comes back to one other, and flushes before it has heard of
-// the owner again; who by then reaches nobody, for less than the detection time.
+// flushUnseen: a host that was away finds one other host again. It flushes before it has
+// heard of the owner again. By then the owner reaches no host, for less than the
+// detection time.
 func flushUnseen(s *scene) {
 	s.setAll(s.owner)
 	s.net.Isolate(s.reader.ip)
@@ -90,7 +92,7 @@ func flushUnseen(s *scene) {
 	s.getAll(s.owner)
 }
 
-// A host without the others flushes.
+// flushAlone: a host that is cut off from the others flushes.
 func flushAlone(s *scene) {
 	s.setAll(s.owner)
 	s.net.Isolate(s.reader.ip)
@@ -100,9 +102,9 @@ func flushAlone(s *scene) {
 	s.getAll(s.owner)
 }
 
-// A holder whose clock is ahead writes, and is not reached for a while, and its
-// authority goes on; what it is told by the host that flushes does not come, once
-// that has been acknowledged.
+// flushUnheard: an owner whose clock is ahead writes. It is not reached for a while, and
+// its authority goes on. Messages from the flushing host do not reach it once the flush
+// has been acknowledged.
 func flushUnheard(s *scene) {
 	s.owner.clock.offset.Store(400)
 	time.Sleep(2 * s.bound)
@@ -126,18 +128,19 @@ func flushUnheard(s *scene) {
 	s.getAll(s.owner)
 }
 
-// The link to a holder is cut, which goes on with another voter.
+// flushAcross: the link between the flushing host and an owner is cut. The owner goes on
+// with another voter.
 func flushAcross(s *scene) {
 	s.setAll(s.owner)
-	s.net.Cut(s.third.ip, s.owner.ip) // of two that cannot poll each other the third goes out
+	s.net.Cut(s.third.ip, s.owner.ip) // they cannot poll each other: the third goes out
 	s.flush(s.third, 3*s.bound)
 	s.stale()
 	s.getAll(s.owner)
 	s.getAll(s.reader)
 }
 
-// A host does not run while all is flushed, and has copies when it does again; the
-// logs have lost the flush by then.
+// flushMissed: a host does not run while all namespaces are flushed. It has copies when
+// it runs again, and the logs have lost the flush by then.
 func flushMissed(s *scene) {
 	s.copied(s.keys...)
 	s.reader.clock.freeze()
@@ -145,7 +148,7 @@ func flushMissed(s *scene) {
 	time.Sleep(5 * s.bound)
 	s.need(s.flush(s.third, time.Second), "a flush")
 	s.flood(300)
-	for range 100 { // the third's log
+	for range 100 { // fill the third's log
 		s.third.s.engine.Raise(s.third.s.engine.Node.Owned(), s.third.s.engine.HLC.Next(0))
 	}
 	s.reader.clock.thaw()
@@ -155,8 +158,8 @@ func flushMissed(s *scene) {
 	s.getAll(s.reader)
 }
 
-// A host that has not heard of a flush hands over, later than the flush, what is
-// older; and it hears of it while that is on its way.
+// flushOnTheWay: a host that has not heard of a flush hands over older entries, later
+// than the flush. It hears of the flush while the entries are on their way.
 func flushOnTheWay(s *scene) {
 	s.setAll(s.owner)
 	failpoint.Do(failpoint.FlushDue, func() { s.net.Cut(s.reader.ip, s.owner.ip) })
@@ -173,7 +176,7 @@ func flushOnTheWay(s *scene) {
 		moved = slices.DeleteFunc(slices.Clone(s.keys), func(k *vkey) bool { return !s.holds(s.third, k) })
 		return len(moved) > 0
 	})
-	time.Sleep(20 * time.Millisecond) // the entries are sent
+	time.Sleep(20 * time.Millisecond) // the entries have been sent
 	s.net.Heal()
 	<-done
 	release()

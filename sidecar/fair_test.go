@@ -20,13 +20,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A LEASE whose token is free does not wait, and neither does one that is refused: so
-// they have an answer though all places of requests that wait are taken.
+// TestGrantsDoNotWait checks that a LEASE whose token is free does not wait, and that a
+// LEASE which is refused does not wait either. Both are answered even if all places of
+// waiting requests are taken.
 func TestGrantsDoNotWait(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
 	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
-		t.Fatal(r.Status) // the name has a slot
+		t.Fatal(r.Status) // the namespace gets a slot
 	}
 	s.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
 	defer s.engine.Shares.Join("others").Force(places.Waiting, -session.MaxSlow)
@@ -57,8 +58,8 @@ func TestGrantsDoNotWait(t *testing.T) {
 	}
 }
 
-// The token of a LEASE that did not wait goes to the next in line when its connection
-// ends.
+// TestGrantsComeBack checks that the token of a LEASE that did not wait goes to the next
+// LEASE in line when its connection ends.
 func TestGrantsComeBack(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
@@ -78,7 +79,7 @@ func TestGrantsComeBack(t *testing.T) {
 	}
 }
 
-// askFresh asks for a key many times at once, and reads no answer.
+// askFresh sends n GETs of a key at once, and reads no answer.
 func (c *rawConn) askFresh(key []byte, n uint64) {
 	c.t.Helper()
 	var batch []byte
@@ -90,8 +91,9 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 	}
 }
 
-// An app that asks for a lot of another host and reads nothing has so many requests under
-// way as there is room for their answers, and has all once it reads.
+// TestUnreadReadsOfAnotherHost checks an app that asks another host for a lot and reads
+// nothing. The app has as many requests under way as there is room for their answers, and
+// gets all answers once it reads.
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
@@ -103,7 +105,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	app.askFresh(keys[0], n)
 	most := a.engine.Budget.Size() / 16 / size
 	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load()-asked >= most/2 })
-	time.Sleep(100 * time.Millisecond) // the others would have been asked by then
+	time.Sleep(100 * time.Millisecond) // the other requests would have been sent by then
 	if got := a.engine.Counts.PeerReads.Load() - asked; got > most+1 {
 		t.Errorf("the owner was asked %d times while nothing is read, there is room for %d answers", got, most)
 	}
@@ -114,13 +116,13 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	}
 }
 
-// dialAsHost returns a connection of another host.
+// dialAsHost returns a connection like another host's.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
 	return dialHandler(t, s, func() rpc.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
-// dialHandler returns a connection to a server of a sidecar's handler.
+// dialHandler returns a connection to a server with a handler of a sidecar.
 func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -140,8 +142,8 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 	return &rawConn{t: t, nc: nc, r: bufio.NewReader(nc)}
 }
 
-// What an app has asked for is not asked of another host any more once its connection has
-// ended.
+// TestReadsOfTheGone checks that an app's requests are not sent to another host any more
+// after the app's connection has ended.
 func TestReadsOfTheGone(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
@@ -158,8 +160,8 @@ func TestReadsOfTheGone(t *testing.T) {
 	}
 }
 
-// Another host's short reads are answered before the long ones that it has asked for
-// earlier.
+// TestLongAnswersToHosts checks that short reads of another host are answered before the
+// long ones that it has asked for earlier.
 func TestLongAnswersToHosts(t *testing.T) {
 	const longs = 30
 	s := start(t, Config{})
@@ -189,8 +191,9 @@ func TestLongAnswersToHosts(t *testing.T) {
 	}
 }
 
-// A long value that another host has asked for may have gone by its turn: who waits for
-// a new one does not hold up the long ones that come behind.
+// TestLongThatHasGone checks a long value that another host has asked for, and that is
+// gone when its turn comes. A LEASE that waits for a new value does not hold up the long
+// answers behind it.
 func TestLongThatHasGone(t *testing.T) {
 	s := start(t, Config{})
 	app := dial(t, s)
@@ -217,7 +220,8 @@ func TestLongThatHasGone(t *testing.T) {
 	is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
 }
 
-// Long answers that nobody takes any more are not made.
+// TestLongForNobody checks that long answers are not made after their connection has
+// ended.
 func TestLongForNobody(t *testing.T) {
 	const longs = 200
 	s := start(t, Config{})
@@ -237,10 +241,10 @@ func TestLongForNobody(t *testing.T) {
 	}
 }
 
-// The limit of the runtime's memory is more than what is configured, and no more than
-// there is.
+// TestHeapLimit checks that the memory limit for Go's runtime is more than what is
+// configured, and no more than the machine has.
 func TestHeapLimit(t *testing.T) {
-	s := &Sidecar{} // one that runs reads its configuration meanwhile
+	s := &Sidecar{} // not started: a running sidecar reads its configuration
 	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
 	s.engine.Names = &namespaces.Table{}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
@@ -252,7 +256,8 @@ func TestHeapLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.engine.Names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
-	if n := s.HeapLimit() - want; n < 2*10_000_000 { // a byte for each key, and a little more
+	// For each of two copies one byte a key, and a little more.
+	if n := s.HeapLimit() - want; n < 2*10_000_000 {
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
 	s.engine.Names.KeyFilters[0] = nil

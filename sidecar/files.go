@@ -12,20 +12,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
-// What the process opens beside the apps' connections.
+// Descriptors that the process needs beside the apps' connections.
 const (
 	maxHTTP      = 128  // connections to the HTTP port
-	maxPeerConns = 4096 // of other hosts, that they have opened and that this one has
+	maxPeerConns = 4096 // with other hosts, whichever side has opened them
 	ownFiles     = 64   // standard streams, listeners, gossip, files that are read
-	fewestFiles  = 64   // with less nothing is shared out: let the system refuse
+	fewestFiles  = 64   // with a lower limit nothing is shared out; the system may refuse
 )
 
 // files shares out the descriptors that a process may have, so that no port can use up
-// another's. A limit that is too low takes most from the apps, who have most; and no
-// more than a half from them, since the socket is what the sidecar is for.
+// another port's. If the limit is too low, the apps lose most, because they have most.
+// They still get at least half, since the socket is what the sidecar is for.
 type files struct {
 	limit             uint64 // RLIMIT_NOFILE
-	apps, http, peers int    // connections at once
+	apps, http, peers int    // concurrent connections
 	rest              int    // for origins and the process itself
 	wanted            int    // max_connections
 }
@@ -55,7 +55,7 @@ func shareFiles(c *Config, limit uint64) files {
 	return f
 }
 
-// warn tells of a limit that is too low.
+// warn logs a warning if the limit is too low.
 func (f *files) warn(log *slog.Logger) {
 	if f.apps < f.wanted {
 		log.Warn("the limit of open files is below what max_connections needs, so fewer apps can connect: "+
@@ -64,9 +64,9 @@ func (f *files) warn(log *slog.Logger) {
 	}
 }
 
-// fileLimit is how many descriptors this process may have. Go has raised the soft
-// limit to the hard one when the process began, and gives programs that it starts the
-// old one; a program that embeds the sidecar may have set it since.
+// fileLimit returns how many descriptors this process may have. Go raises the soft limit
+// to the hard one when the process begins, and gives the old one to programs that it
+// starts. An embedding program may have set the limit since.
 func fileLimit() uint64 {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
@@ -75,7 +75,7 @@ func fileLimit() uint64 {
 	return uint64(l.Cur)
 }
 
-// newPlaces makes the places that all connections share.
+// newPlaces returns the places that all connections share.
 func newPlaces(c *Config) *places.Table {
 	return places.New([places.Resources]int64{
 		places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: session.MaxSlow,

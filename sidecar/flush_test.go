@@ -19,10 +19,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Flushes of the whole cluster: what they wait for, and what they leave.
+// These tests flush the whole cluster. They check what a flush waits for, and what it
+// leaves.
 
-// flushThrough flushes a namespace of the cluster through a host, or all where the
-// name is empty.
+// flushThrough flushes a namespace of the cluster through a host, or all namespaces if
+// the name is empty.
 func flushThrough(v *vnode, name string, within time.Duration) error {
 	q := wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster, TimeoutMS: uint32(within.Milliseconds())}
 	if name == "" {
@@ -37,8 +38,8 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 	return r.Err()
 }
 
-// found counts the keys that are read through a host, all at once: some of them may
-// have to wait for others that do not answer.
+// found counts the keys that are found through a host. It reads all keys at once, since
+// some reads may have to wait for hosts that do not answer.
 func found(v *vnode, n int) int {
 	var hits atomic.Int64
 	var wg sync.WaitGroup
@@ -53,8 +54,9 @@ func found(v *vnode, n int) int {
 	return int(hits.Load())
 }
 
-// What was written after a flush stays, however often hosts are restarted that have
-// to hear of the flush anew: a floor is as old as its flush.
+// TestFlushThenRestarts checks that values written after a flush stay, however often
+// hosts are restarted that have to hear of the flush again. A floor is as old as its
+// flush.
 func TestFlushThenRestarts(t *testing.T) {
 	const n = 60
 	for _, name := range []string{"default", ""} {
@@ -85,7 +87,8 @@ func TestFlushThenRestarts(t *testing.T) {
 	}
 }
 
-// A side without a majority of the voters acknowledges no flush.
+// TestFlushByAMinority checks that a side without a majority of the voters acknowledges
+// no flush.
 func TestFlushByAMinority(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 100
@@ -109,13 +112,13 @@ func TestFlushByAMinority(t *testing.T) {
 	}, "n1", "n2", "n4")
 }
 
-// amiss is what a flush comes in the middle of.
+// amiss is a fault during which a flush comes.
 type amiss struct {
 	name   string
-	by     int // the host that flushes
+	by     int // index of the host that flushes
 	before func(w *world)
 	amid   func(w *world)
-	twice  bool // two processes have one name
+	twice  bool // two processes have the same name
 }
 
 func leave34(w *world) {
@@ -141,7 +144,8 @@ var amid = []amiss{
 	{name: "a split of about the detection time", amid: func(w *world) {
 		i := 0
 		w.split(true, func() bool { i++; return i > 3 })
-		time.Sleep(2 * w.bound) // longer than it takes to acknowledge a flush that does not wait, and B
+		// Longer than a flush that does not wait takes to be acknowledged, plus B.
+		time.Sleep(2 * w.bound)
 		w.net.Heal()
 	}},
 	{name: "partitions move", amid: func(w *world) {
@@ -163,12 +167,13 @@ var amid = []amiss{
 	{name: "an old process of a name is in elsewhere", before: twoOfOneName, twice: true, amid: func(w *world) {
 		time.Sleep(w.bound / 2)
 		w.net.Heal()
-		time.Sleep(5 * w.bound) // while both live each drops what the other writes, as after a split
+		// While both processes live, each drops what the other writes, as after a split.
+		time.Sleep(5 * w.bound)
 	}},
 }
 
-// twoOfOneName lets the flusher know a new process under a name of which the others
-// have the old one.
+// twoOfOneName lets the flusher know a new process of a name, while the others know the
+// old process of that name.
 func twoOfOneName(w *world) {
 	v := w.nodes[3]
 	w.net.Isolate(w.nodes[0].ip)
@@ -187,7 +192,7 @@ func twoOfOneName(w *world) {
 	for began := time.Now(); !lives(w.nodes[0], "n1") && time.Since(began) < 5*time.Second; {
 		time.Sleep(w.bound / 64)
 	}
-	go func() { // ends with the wait
+	go func() { // ends with the sleep
 		time.Sleep(2 * w.bound)
 		host.Kill()
 		stop()
@@ -199,13 +204,16 @@ func lives(v *vnode, node kv.NodeID) bool {
 	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
-// A flush comes while something is amiss. Once it is acknowledged, B later nothing is
-// read that was written before it, and what is written then stays.
+// TestFlushAmid checks flushes that come during a fault. From B after the acknowledgement
+// on, no value is read that was written before the flush. Values written after the flush
+// stay.
 func TestFlushAmid(t *testing.T) {
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		for _, c := range amid {
 			if c.twice && len(voters) > 0 {
-				continue // a name is used again only when its process is known to be gone
+				// With voters a name is used again only when its process is known to be
+				// gone.
+				continue
 			}
 			t.Run(policyOf(voters)+"/"+c.name, func(t *testing.T) {
 				inQuietWorld(t, 5, func(t *testing.T, w *world) { c.play(t, w) }, voters...)
@@ -217,7 +225,7 @@ func TestFlushAmid(t *testing.T) {
 func (c *amiss) play(t *testing.T, w *world) {
 	const n = 80
 	setAll(w.nodes[0], n, "before")
-	found(w.nodes[2], n) // copies
+	found(w.nodes[2], n) // makes copies
 	if c.before != nil {
 		c.before(w)
 	}
@@ -264,7 +272,7 @@ func (c *amiss) play(t *testing.T, w *world) {
 	each(n, "after")
 }
 
-// stands says whether a host does not run.
+// stands reports whether a host stands still.
 func (v *vnode) stands() bool {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
@@ -278,8 +286,9 @@ func policyOf(voters []string) string {
 	return "available"
 }
 
-// The flush of one name too many is refused, and flushes nothing else; a flush of all
-// makes room. A name without a slot keeps its flush for when it gets one.
+// TestFlushedNames checks that the flush of one name too many is refused and flushes
+// nothing else, and that a flush of all namespaces makes room. A name without a slot
+// keeps its flush until it gets a slot.
 func TestFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
@@ -310,7 +319,7 @@ func TestFlushedNames(t *testing.T) {
 	})
 }
 
-// flushAs flushes a name of the cluster for a connection.
+// flushAs flushes a namespace of the cluster for a connection, whose places m counts.
 func flushAs(v *vnode, m *places.Member, name string) error {
 	s := v.s
 	b := namespaces.Pins{Table: s.engine.Names, Member: m}
@@ -319,8 +328,9 @@ func flushAs(v *vnode, m *places.Member, name string) error {
 	return r.Err()
 }
 
-// The flushes that are remembered are shared: however many names a user flushes, others
-// on any host flush theirs. What was not flushed has no place.
+// TestFlushesAreShared checks that users share the places of the flushes that are
+// remembered. However many names one user flushes, other users on any host can flush
+// theirs. A name that was not flushed has no place.
 func TestFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
@@ -368,7 +378,7 @@ func TestFlushesAreShared(t *testing.T) {
 	})
 }
 
-// What stands for lost events has the flushes too.
+// TestResetHasFlushes checks that what stands for lost events also has the flushes.
 func TestResetHasFlushes(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		setAll(w.nodes[0], 10, "value")
@@ -387,14 +397,14 @@ func TestResetHasFlushes(t *testing.T) {
 	})
 }
 
-// A flush that a majority has noted, and whose time is over, is not one of which
-// nothing was done, and names no host that has answered.
+// TestFlushLate checks a flush that a majority has noted, and whose time is over. Its
+// error does not say that nothing was done, and names no host that has answered.
 func TestFlushLate(t *testing.T) {
 	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			setAll(w.nodes[0], 100, "before")
 			i := 0
-			w.split(true, func() bool { i++; return i <= 2 }) // n2 is not heard
+			w.split(true, func() bool { i++; return i <= 2 }) // n2 does not answer
 			err := flushThrough(w.nodes[0], "default", within)
 			var e *wire.Error
 			if !errors.As(err, &e) {

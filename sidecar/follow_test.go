@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestVirtualAckAllIsPrompt: whether much happens or nothing, or has just stopped
-// to happen, ack=all takes as long as the messages do, and not until the next
-// heartbeat.
+// TestVirtualAckAllIsPrompt checks that ack=all takes as long as the messages do, and
+// does not wait for the next heartbeat: after many events, after none, and just after
+// many have stopped.
 func TestVirtualAckAllIsPrompt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -21,13 +21,14 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		v := w.nodes[0]
 		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
-			for range 100 { // events that come soon after one another
+			for range 100 { // events in quick succession
 				if _, err := v.s.Set(t.Context(), "default", key, []byte("v"), SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(500 * time.Microsecond)
 			}
-			pause := time.Duration(i) * 25 * time.Millisecond // over all of a heartbeat's time
+			// The pauses cover the whole time between two heartbeats.
+			pause := time.Duration(i) * 25 * time.Millisecond
 			time.Sleep(pause)
 			begun := time.Now()
 			if _, err := v.s.Set(t.Context(), "default", key, fmt.Append(nil, i), SetOptions{AckAll: true}); err != nil {

@@ -19,24 +19,24 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Guards of the handing over of partitions, each in the one moment that it is
-// for, which faults at random hardly ever meet.
+// These tests are for guards of the handoff of partitions. Each makes the one moment that
+// its guard is for; random faults hardly ever meet it.
 
-// actingClock is a host's clock that can do something before it is read for what
-// an app asks of the embedded sidecar, but for the store, whose lock is held then.
+// actingClock is a host's clock that can act before the embedding API reads it. It does
+// not act when the store reads it, since the store holds a lock then.
 type actingClock struct {
 	*virtualClock
 	act atomic.Pointer[func()]
 }
 
 func (c *actingClock) Read() kv.Moment {
-	if act := c.act.Load(); act != nil && calledBy("embedded") && !calledBy("OverdueHere") {
+	if act := c.act.Load(); act != nil && calledBy("embedded") && !calledBy("OverdueInStore") {
 		(*act)()
 	}
 	return c.virtualClock.Read()
 }
 
-// startActing is vnode.start with such a clock.
+// startActing is vnode.start with an actingClock.
 func (v *vnode) startActing() *actingClock {
 	w := v.w
 	clock := &actingClock{virtualClock: v.clock}
@@ -61,8 +61,10 @@ func (v *vnode) startActing() *actingClock {
 	return clock
 }
 
-// keyOwnedBy returns a key whose partition a node holds.
-func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) { return keyOwnedIn(v, DefaultNamespace, prefix) }
+// keyOwnedBy returns a key whose partition a node owns.
+func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
+	return keyOwnedIn(v, DefaultNamespace, prefix)
+}
 
 func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
@@ -73,7 +75,7 @@ func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	}
 }
 
-// awaitOwned waits until a node holds a partition.
+// awaitOwned waits until a node owns a partition.
 func (w *world) awaitOwned(v *vnode, p uint16) {
 	w.t.Helper()
 	for began := time.Now(); v.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
@@ -83,10 +85,11 @@ func (w *world) awaitOwned(v *vnode, p uint16) {
 	}
 }
 
-// A write is acknowledged only if its holding lived when it was stored: not
-// where the host did not run for a while just after, since somebody may have
-// taken the partition and accepted another one; and not where the partition has
-// come back meanwhile.
+// TestVirtualWriteOutlivesItsOwnership checks that a write is acknowledged only if its
+// ownership lived when the write was stored. It is not acknowledged if the host did not
+// run for a while just after, since another host may have taken the partition and
+// accepted another write. It is not acknowledged either if the partition has come back
+// meanwhile.
 func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	ctx := context.Background()
 	for _, write := range []struct {
@@ -130,14 +133,15 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 							return
 						}
 						clock.act.Store(nil)
-						// Until a moment at which nobody else of the host wakes up.
+						// The pause ends at a moment at which no other goroutine of the
+						// host wakes up.
 						v.pause(w.bound + 12345*time.Nanosecond)
 						if back {
 							v.s.engine.Node.CheckPause(clock.Read().Boot)
 							w.awaitOwned(v, h.Partition())
 						}
 					}
-					synctest.Wait() // from now on only we run, until we sleep
+					synctest.Wait() // only this goroutine runs until it sleeps
 					clock.act.Store(&pause)
 					err := write.do(v.s, key)
 					var we *wire.Error
@@ -158,8 +162,9 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	}
 }
 
-// Who ends a holding outdates the copies of its keys that were made before:
-// another has held the partition since, or will.
+// TestVirtualEndedOutdatesCopies checks that a host that ends an ownership outdates the
+// copies of its keys that were made before. Another host has owned the partition since,
+// or will own it.
 func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -202,9 +207,10 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	})
 }
 
-// Who has ended a holding gives what it could have served then, and nothing
-// that was stored in its place since: neither a write that found its holding
-// ended when it was stored, nor one of the next holding.
+// TestOfferGivesNothingNewer checks that a host that has ended an ownership hands over
+// what it could have served then, and nothing that was stored in its place since: neither
+// a write that found its ownership ended when it was stored, nor a write of the next
+// ownership.
 func TestOfferGivesNothingNewer(t *testing.T) { offerGivesNothingNewer(t, t.Errorf) }
 
 func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) {

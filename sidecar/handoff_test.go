@@ -24,8 +24,8 @@ func (c *setClock) forward(d time.Duration) {
 	c.now.Wall += d.Milliseconds()
 }
 
-// handingOver returns two hosts that do not run, for the first one's entries to be
-// handed to the second by hand.
+// handingOver returns two hosts that do not run. The test hands the entries of the first
+// to the second by hand.
 func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 	t.Helper()
 	clock = &setClock{now: kv.NewSystemClock().Read()}
@@ -46,18 +46,18 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 	return hosts[0], hosts[1], clock
 }
 
-// release ends what a host has of some partitions and offers it to another one,
-// whose holdings of them begin. It returns the version of the release.
+// release ends what a host has of some partitions and offers it to another host, whose
+// ownership of them begins. It returns the version of the release.
 func release(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) kv.Version {
 	asOf := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
 	a.engine.Handoff.Ended(set, asOf)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
 	b.engine.HLC.Observe(asOf)
-	b.engine.Floor(set, asOf) // the event
+	b.engine.Floor(set, asOf) // as the event RELEASED does
 	return asOf
 }
 
-// sourceOf is what the second host pulls some partitions from.
+// sourceOf returns the source from which the second host pulls some partitions.
 func sourceOf(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) *handoff.Source {
 	src := &handoff.Source{From: a.engine.Node.Self(), Ballot: cluster.ToBallot(ballot), Partitions: set, Generations: map[uint16]uint16{}}
 	for p := range set.All() {
@@ -77,8 +77,8 @@ func releaseAll(a, b *Sidecar) *handoff.Source {
 	return sourceOf(a, b, ballot, all)
 }
 
-// pullBatch asks for a batch and restores what comes. It returns the entries, and
-// how many were admitted.
+// pullBatch asks for a batch and restores its entries. It returns the batch, and how many
+// entries were admitted.
 func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (some wire.Pulled, admitted int) {
 	t.Helper()
 	sent := b.engine.Clock.Read()
@@ -98,8 +98,8 @@ func pullBatch(t *testing.T, a, b *Sidecar, src *handoff.Source, q wire.Pull) (s
 	return some, admitted
 }
 
-// TestHandoffOfNegatives: that the origin has no value moves with the rest, both
-// in the stream and for who asks for one key; what is stale stays.
+// TestHandoffOfNegatives checks that negative entries move with the others, both in the
+// stream and in the answer to a FETCH of one key. Stale values stay.
 func TestHandoffOfNegatives(t *testing.T) {
 	a, b, _ := handingOver(t)
 	now := a.engine.Clock.Read()

@@ -13,13 +13,14 @@ import (
 
 const testLag = 10 * time.Second
 
-// barredNow says whether a host would keep what a load that begins now brings.
+// barredNow reports whether a key has a load barrier: the host would not keep the result
+// of a load that begins now.
 func barredNow(s *Sidecar, name string, key []byte) bool {
 	ns := s.engine.Names.Lookup([]byte(name))
 	return s.engine.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
-// del deletes a key with hold_ms.
+// del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
 func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, options wire.Options) {
 	t.Helper()
 	r, err := s.call(t.Context(), &wire.Request{
@@ -30,8 +31,9 @@ func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, 
 	}
 }
 
-// TestHold: a deletion holds its key for as long as it says, or its namespace
-// does, and only a value given to the key ends that before.
+// TestReplicaLag checks that a deletion raises a load barrier on its key for as long as
+// the request says, at most for the namespace's replica_lag. Only a value given to the
+// key ends it before.
 func TestReplicaLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {ReplicaLag: testLag}}})
@@ -113,8 +115,9 @@ func alike(s *Sidecar, name string, key []byte) []byte {
 	}
 }
 
-// TestVirtualHoldOutlivesItsHolder: who holds a partition next knows what was
-// held in it, if its last holder has released it; else it holds all of it.
+// TestVirtualBarrierOutlivesItsOwner checks that the next owner of a partition knows its
+// load barriers, if the last owner has released it. Otherwise the whole partition has a
+// barrier.
 func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
@@ -146,7 +149,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 			}
 		}
 		first := holder()
-		del(t, w.nodes[(first.i+1)%4].s, "lagging", key, 0, 0) // passed on
+		del(t, w.nodes[(first.i+1)%4].s, "lagging", key, 0, 0) // forwarded to the owner
 		time.Sleep(10 * time.Millisecond)
 		for _, v := range w.nodes {
 			if !barredNow(v.s, "lagging", key) || barredNow(v.s, "lagging", other) {
@@ -189,12 +192,13 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 			t.Error("the partition is held for longer than its namespace says")
 		}
 		fourth.leave()
-		time.Sleep(30 * time.Second) // what was killed has ended too
+		time.Sleep(30 * time.Second) // the killed processes have ended by then too
 	})
 }
 
-// TestHoldUnknown: what stands for lost events may stand for holds, and until all
-// has been applied that others had in their logs, they may have held anything.
+// TestReplicaLagUnknown checks that what stands for lost events may stand for load
+// barriers. The other hosts may have raised any barrier, until this host has applied all
+// that they had in their logs.
 func TestReplicaLagUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)

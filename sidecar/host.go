@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// thisHost is the sidecar, as its sessions see it.
+// thisHost implements session.Host: the sidecar, as its sessions see it.
 type thisHost struct{ s *Sidecar }
 
 func (h thisHost) Stats() wire.Stats { return h.s.telemetry.Stats() }

@@ -8,7 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// serve is serveNow, and waits until a write with ack=all is acknowledged by all.
+// serve is serveNow, but also waits until all hosts have acknowledged a write with
+// ack=all.
 func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	r := s.serveNow(ctx, q, b, deadline)
 	if s.engine.WantsAll(q) {
@@ -18,7 +19,7 @@ func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins
 	return r
 }
 
-// serveNow is core's, and answers what concerns all of the sidecar too.
+// serveNow is Engine.ServeNow, but also answers requests that concern the whole sidecar.
 func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:

@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-// checkHTTP checks what concerns HTTP.
+// checkHTTP checks the settings of HTTP.
 func (c *Config) checkHTTP() error {
 	if err := httpd.CheckHosts(c.HTTPHosts); err != nil {
 		return err
@@ -32,7 +32,7 @@ func (c *Config) checkHTTP() error {
 	return err
 }
 
-// httpToken reads the token; "" is none.
+// httpToken reads the token; "" means that none is configured.
 func (c *Config) httpToken() (string, error) {
 	if c.HTTPTokenFile == "" {
 		return "", nil
@@ -40,7 +40,7 @@ func (c *Config) httpToken() (string, error) {
 	return access.ReadToken("http_token_file", c.HTTPTokenFile)
 }
 
-// listenHTTP makes the server of health and metrics; nil where there is none.
+// listenHTTP returns the server of health and metrics, or nil if HTTP is off.
 func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if s.cfg.HTTP == "" {
 		return nil, nil
@@ -63,8 +63,8 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	return h, err
 }
 
-// readiness says whether this host serves, and has joined the others where
-// somebody answers at the join addresses. Who is cut off from others is ready.
+// readiness reports whether this host serves, and has joined the others if one of them
+// answers at the join addresses. A host that is cut off from the others is ready.
 func (s *Sidecar) readiness() (words string, ready bool) {
 	select {
 	case <-s.ready:

@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
-// httpAnswer sends one request as it is written and returns the status and the body.
+// httpAnswer sends one request verbatim and returns the status and the body.
 func httpAnswer(t *testing.T, address, request string) (int, string) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
@@ -41,8 +41,8 @@ func httpAnswer(t *testing.T, address, request string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// HTTP answers to this host's names and to IP addresses, to GET and HEAD alone, and
-// shows metrics and profiles to those with the token.
+// TestHTTPRules checks that HTTP answers to this host's names and to IP addresses only,
+// to GET and HEAD only, and shows metrics and profiles only to clients with the token.
 func TestHTTPRules(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("0123456789sesame\n"), 0o600); err != nil {
@@ -90,8 +90,8 @@ func TestHTTPRules(t *testing.T) {
 	}
 }
 
-// Connections that wait for nothing make room for new ones, in both ways in which
-// they can wait; a probe always comes in.
+// TestHTTPGate checks that idle connections make room for new ones, whether they have
+// sent a request or not, and that a probe always gets in.
 func TestHTTPGate(t *testing.T) {
 	s := start(t, Config{HTTP: "127.0.0.1:0"})
 	g := s.http.Load()
@@ -119,7 +119,7 @@ func TestHTTPGate(t *testing.T) {
 	}
 }
 
-// What is refused of HTTP's settings.
+// TestHTTPSettings checks which settings of HTTP are refused.
 func TestHTTPSettings(t *testing.T) {
 	for _, tc := range []struct {
 		cfg  Config
@@ -139,8 +139,8 @@ func TestHTTPSettings(t *testing.T) {
 	}
 }
 
-// The shares of the descriptors fit into the limit, the apps have at least half where
-// all is scarce, and the log names what to do.
+// TestFileShares checks that the shares of the descriptors fit into the limit, that the
+// apps have at least half if descriptors are scarce, and that the log names the remedy.
 func TestFileShares(t *testing.T) {
 	pg := Namespace{Origin: &postgres.Config{}}
 	mc := Namespace{Origin: &memcached.Config{Servers: []string{"a:1", "b:1"}, Connections: 10}}

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// HEAD is answered as GET is. Who has no token is told in a word whether the host is
-// ready, and not why; no answer is taken by a browser for what it is not.
+// TestHTTPWords checks that HEAD is answered like GET. A client without the token learns
+// whether the host is ready, but not why. No browser may guess another content type.
 func TestHTTPWords(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("sesame-sesame-sesame\n"), 0o600); err != nil {

@@ -17,7 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// keyedWorld starts n hosts with a key file each, and what else is prepared.
+// keyedWorld starts n hosts with a key file each. The prepare functions run before each
+// start.
 func keyedWorld(t *testing.T, n int, f func(*testing.T, *world), prepare ...func(*vnode)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -39,7 +40,8 @@ func keyedWorld(t *testing.T, n int, f func(*testing.T, *world), prepare ...func
 	})
 }
 
-// outsider starts one more host, with a key file of its own, or none.
+// outsider starts one more host, with a key file of its own, or with none if text is
+// empty.
 func (w *world) outsider(text string) *vnode {
 	v := &vnode{w: w, i: len(w.nodes), name: "other", ip: "10.0.9.9", clock: &virtualClock{origin: w.begun}}
 	if text != "" {
@@ -51,11 +53,11 @@ func (w *world) outsider(text string) *vnode {
 	return v
 }
 
-// members is how many hosts a host knows, itself included.
+// members returns the number of hosts that a host knows, itself included.
 func (v *vnode) members() int { return int(v.s.engine.Node.Stats().Members) }
 
-// busy writes and reads through all hosts until it is stopped, and fails the test
-// where one does not do what it is asked.
+// busy writes and reads through all hosts until stop is called. The test fails if a
+// request fails.
 func (w *world) busy() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan int)
@@ -86,8 +88,9 @@ func (w *world) busy() (stop func()) {
 	}
 }
 
-// TestVirtualKeyRotation: keys are added, moved up and removed on one host after
-// the other, and no read or write fails. In the end the old key is a stranger's.
+// TestVirtualKeyRotation checks that no read or write fails while keys are added, moved
+// up and removed on one host after the other. In the end a host with the old key is
+// refused.
 func TestVirtualKeyRotation(t *testing.T) {
 	keyedWorld(t, 3, func(t *testing.T, w *world) {
 		stop := w.busy()
@@ -106,7 +109,7 @@ func TestVirtualKeyRotation(t *testing.T) {
 					}
 				}
 			}
-			time.Sleep(20 * time.Second) // past a push and pull of gossip
+			time.Sleep(20 * time.Second) // longer than gossip's push and pull
 		}
 		stop()
 		for _, v := range w.nodes {
@@ -122,9 +125,9 @@ func TestVirtualKeyRotation(t *testing.T) {
 	})
 }
 
-// TestVirtualCertificates: certificates of files are renewed, and their authority
-// changed, on one host after the other, and no read or write fails. In the end a
-// host of the old authority is refused, though it has the cluster's key.
+// TestVirtualCertificates checks that no read or write fails while certificates in files
+// are renewed, and their authority is changed, on one host after the other. In the end a
+// host of the old authority is refused, although it has the cluster's key.
 func TestVirtualCertificates(t *testing.T) {
 	old, next := peertest.NewAuthority(t, "old"), peertest.NewAuthority(t, "next")
 	show := func(v *vnode, by *peertest.Authority, roots ...*peertest.Authority) {
@@ -179,8 +182,8 @@ func TestVirtualCertificates(t *testing.T) {
 	}, func(v *vnode) { show(v, old, old) })
 }
 
-// TestVirtualSeed: the seed places keys, apps hear it, and a host with another one
-// is refused and says what to do.
+// TestVirtualSeed checks that the seed places keys and that apps are told it. A host with
+// another seed is refused and reports what to do.
 func TestVirtualSeed(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		for _, v := range w.nodes {
@@ -208,7 +211,8 @@ func TestVirtualSeed(t *testing.T) {
 	})
 }
 
-// TestVirtualNoKey: a host without the key is nobody to those that have it.
+// TestVirtualNoKey checks that hosts with the cluster's key do not accept a host without
+// it.
 func TestVirtualNoKey(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		v := w.outsider("")
@@ -219,7 +223,8 @@ func TestVirtualNoKey(t *testing.T) {
 	})
 }
 
-// TestSeedToApps: HELLO tells apps the seed, so that they hash as the hosts do.
+// TestSeedToApps checks that HELLO tells apps the seed, so that they hash as the hosts
+// do.
 func TestSeedToApps(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	peertest.Replace(t, path, peertest.KeyText(peertest.Seed, "1"))
@@ -231,7 +236,8 @@ func TestSeedToApps(t *testing.T) {
 	}
 }
 
-// TestReloadWithoutFiles: there is nothing to do.
+// TestReloadWithoutFiles checks that Reload succeeds without files: there is nothing to
+// do.
 func TestReloadWithoutFiles(t *testing.T) {
 	s, err := New(Config{NoSocket: true, L2Size: 8 << 20})
 	if err != nil {

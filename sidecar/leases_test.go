@@ -34,8 +34,8 @@ func (v *vnode) mustLease(key string) []byte {
 	return r.Token
 }
 
-// TestVirtualLeaseOnce: of all who miss a key, on all hosts, one gets the token, and the
-// others what it fills.
+// TestVirtualLeaseOnce checks that one of all clients that miss a key, on all hosts, gets
+// the token. The others get the value that it fills.
 func TestVirtualLeaseOnce(t *testing.T) {
 	withNodes(t, 4, nil, Namespace{}, func(w *world) {
 		var tokens, values atomic.Int64
@@ -64,7 +64,7 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		for _, v := range w.nodes {
 			asked += v.s.telemetry.ClusterState().PeerReads
 		}
-		if asked > 10 { // a host asks for the token, and for the fill
+		if asked > 10 { // each host asks for the token and for the fill
 			t.Errorf("owners were asked %d times", asked)
 		}
 		if tokens.Load() != 1 || values.Load() != 399 {
@@ -82,8 +82,8 @@ func TestVirtualLeaseOnce(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
-// is followed by the one who has waited longest.
+// TestVirtualLeaseHostGoes checks a client that gives its token back, or takes too long:
+// the client that has waited longest gets the next token.
 func TestVirtualLeaseHostGoes(t *testing.T) {
 	for _, how := range []string{"abandons", "takes too long"} {
 		t.Run(how, func(t *testing.T) {
@@ -117,8 +117,8 @@ func TestVirtualLeaseHostGoes(t *testing.T) {
 	}
 }
 
-// TestVirtualTokens: a token is good once, for its key, in the holding that issued it,
-// and until anything changes.
+// TestVirtualTokens checks that a token is good once, for its key, in the ownership epoch
+// that issued it, and until the key changes.
 func TestVirtualTokens(t *testing.T) {
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		refused := func(what string, r wire.Reply) {
@@ -174,8 +174,8 @@ func TestVirtualTokens(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseOwnerGoes: a token of an owner that is gone fills nothing at the next
-// one, where the key may have been deleted meanwhile.
+// TestVirtualLeaseOwnerGoes checks that a token of a former owner fills nothing at the
+// next owner, where the key may have been deleted meanwhile.
 func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	for _, how := range []string{"killed", "leaves", "loses the key"} {
 		t.Run(how, func(t *testing.T) {
@@ -209,7 +209,8 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestVirtualLeaseStale: while somebody loads, who takes a stale value does not wait.
+// TestVirtualLeaseStale checks that a reader that accepts a stale value does not wait
+// while another client loads.
 func TestVirtualLeaseStale(t *testing.T) {
 	ttl := 2 * time.Second
 	withNodes(t, 3, nil, Namespace{DefaultTTL: &ttl, StaleWhileRevalidate: 30 * time.Second}, func(w *world) {
@@ -240,8 +241,9 @@ func TestVirtualLeaseStale(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseWaits: who waits for a fill gives up in time, and gets the value of a
-// load that an invalidation keeps out of the cache.
+// TestVirtualLeaseWaits checks that a client that waits for a fill gives up in time. A
+// waiting client gets the value of a load even if an invalidation keeps that value out of
+// the cache.
 func TestVirtualLeaseWaits(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k"), w.ownerOf("k")
@@ -255,7 +257,7 @@ func TestVirtualLeaseWaits(t *testing.T) {
 		go func() { got <- v.lease("k", 0) }()
 		time.Sleep(100 * time.Millisecond)
 		o.drop("k", 0)
-		second := o.lease("k", 0) // who comes after the deletion
+		second := o.lease("k", 0) // a client that comes after the deletion
 		if second.Status != wire.Lease {
 			t.Errorf("after the deletion: %s, want a token", second.Status)
 		}
@@ -268,8 +270,8 @@ func TestVirtualLeaseWaits(t *testing.T) {
 	})
 }
 
-// TestLeaseLeavesRoom: however many LEASEs of a connection are sent, the FILL that
-// ends their wait gets through.
+// TestLeaseLeavesRoom checks that the FILL that ends the wait of a connection's LEASEs
+// gets through, however many LEASEs the connection sends.
 func TestLeaseLeavesRoom(t *testing.T) {
 	const n = session.MaxConnLeases + 1000
 	s := start(t, Config{})
@@ -304,8 +306,8 @@ func TestLeaseLeavesRoom(t *testing.T) {
 	}
 }
 
-// TestVirtualLeasesOfOtherHosts: the apps of another host may have more LEASEs that
-// wait than one connection of an app.
+// TestVirtualLeasesOfOtherHosts checks that the apps of another host may have more
+// waiting LEASEs than one connection of an app may have.
 func TestVirtualLeasesOfOtherHosts(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k0"), w.ownerOf("k0")

@@ -9,11 +9,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Known is the settings of a filter of the keys that there are.
+// Known has the settings of a namespace's key filter.
 type Known struct {
-	Keys           int           `yaml:"keys"`            // that there may be; needed
-	FalsePositives float64       `yaml:"false_positives"` // the share of other keys that is asked for all the same; default 0.01
-	MaxAge         time.Duration `yaml:"max_age"`         // after which a filter does not count; default 1 h
+	Keys           int           `yaml:"keys"`            // maximum number; required
+	FalsePositives float64       `yaml:"false_positives"` // share of absent keys that pass, 0 to 0.5; zero: 0.01
+	MaxAge         time.Duration `yaml:"max_age"`         // age after which a filter is not used; zero: 1 h
 	loader.List    `yaml:",inline"`
 }
 
@@ -34,10 +34,10 @@ func (k *Known) filter() loader.KnownConfig {
 	return loader.KnownConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
 }
 
-// Warm is the settings of the keys that are loaded at the start.
+// Warm has the settings of the keys that are loaded at the start.
 type Warm struct {
-	Rate        float64 `yaml:"rate"` // loads per second; default 1,000
-	Keys        int     `yaml:"keys"` // of this host, at most; default 1,000,000
+	Rate        float64 `yaml:"rate"` // loads per second; zero: 1,000
+	Keys        int     `yaml:"keys"` // maximum for this host; zero: 1,000,000
 	loader.List `yaml:",inline"`
 }
 

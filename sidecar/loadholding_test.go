@@ -13,13 +13,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A load belongs to the holding that its read was in. One that begins just after
-// that has ended is found by no detach, and nobody tells this host of what changes
-// meanwhile: so no read of a later holding joins it, and nothing of it is kept.
+// A load belongs to the ownership epoch of its read. If it begins just after that epoch
+// has ended, no detach finds it, and this host does not hear what other hosts change
+// meanwhile. So no read of a later epoch joins the load, and its value is not kept.
 func TestVirtualLoadOfEndedOwnership(t *testing.T) { loadOfEndedOwnership(t, t.Errorf) }
 
-// loadOfEndedOwnership tells of a read that has what was deleted while another host
-// held the key.
+// loadOfEndedOwnership calls bad if a read returns what was deleted while another host
+// owned the key.
 func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -50,7 +50,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 		if begun, err := ns.Loads.Refresh(load); !begun || err != nil {
 			t.Errorf("the load does not begin: %v", err)
 		}
-		synctest.Wait() // it has the old row
+		synctest.Wait() // the load has read the old row
 		if q := (&wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
 			t.Errorf("a read that finds no holding loads all the same")
 		}

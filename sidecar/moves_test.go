@@ -17,11 +17,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Counters, and keys that are added once, move with their partitions: no INCR or ADD
-// starts afresh at the new holder, with one move after the other, messages that take
-// long, and hosts that come and leave. (Where the ring changes again before it is
-// agreed upon, a holder that has heard of one host's ballot gives nothing to another
-// host, which may come later: entries are lost then.)
+// Counters, and keys that are added once, move with their partitions. No INCR or ADD
+// starts afresh at the new owner, even after many moves in a row, with slow messages, and
+// with hosts that come and leave. (If the ring changes again before it is agreed upon,
+// entries are lost: an owner that has heard one host's ballot gives nothing to another
+// host, which may come later.)
 func TestVirtualTotalsOverMoves(t *testing.T) {
 	for seed := range uint64(*virtualRuns) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -30,10 +30,10 @@ func TestVirtualTotalsOverMoves(t *testing.T) {
 	}
 }
 
-// movedCounter is a counter, as those who count know it.
+// movedCounter is a counter as the clients that increment it know it.
 type movedCounter struct {
 	key            []byte
-	known, unknown int64 // increments that were acknowledged, and those that may have been executed
+	known, unknown int64 // increments acknowledged; increments of unknown outcome
 }
 
 func totalsOverMoves(t *testing.T, seed uint64) {
@@ -64,7 +64,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 		} else {
 			v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(200)))
 		}
-		time.Sleep(4 * time.Second) // all have heard of it
+		time.Sleep(4 * time.Second) // all hosts have heard of it
 		w.agreed(15 * time.Second)
 		time.Sleep(w.upTo(100))
 	}
@@ -86,7 +86,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 	}
 }
 
-// count increments until ctx ends, and checks each sum.
+// count increments the counter until ctx ends, and checks each sum.
 func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
 	zero := int64(0)
 	for ctx.Err() == nil {
@@ -107,7 +107,7 @@ func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
 	}
 }
 
-// addOnce adds a key again and again, which must be done once.
+// addOnce adds a key again and again. Only one ADD may succeed.
 func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 	added := time.Time{}
 	for ctx.Err() == nil {
@@ -128,8 +128,8 @@ func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 	}
 }
 
-// A write that depends on what is there asks the releaser in the very holding that it
-// is executed in: what was asked for in an earlier one says nothing.
+// A write that depends on the present entry must ask the releaser in the ownership epoch
+// in which the write is executed. An answer from an earlier epoch says nothing.
 func TestVirtualFetchedInThisOwnership(t *testing.T) {
 	inQuietWorld(t, 1, func(t *testing.T, w *world) {
 		v := w.nodes[0]

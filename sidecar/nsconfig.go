@@ -12,85 +12,86 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Namespace is the settings of one namespace.
+// Namespace has the settings of one namespace.
 type Namespace struct {
-	// DefaultTTL is for writes and loads without a TTL of their own. Zero is no expiry.
-	// Default 1 h.
+	// DefaultTTL is the TTL of writes and loads without a TTL of their own. Zero: no
+	// expiry. Default: 1 h.
 	DefaultTTL *time.Duration `yaml:"default_ttl"`
-	// MaxStaleness bounds how long after a change an outdated value of this namespace
-	// may be read: 200 ms up to the sidecar's own bound, which is the default. It must
-	// be the same on all hosts.
+	// MaxStaleness bounds how long after a change an outdated value of this namespace may
+	// be read: 200 ms up to the sidecar's own bound, which is the default. It must be the
+	// same on all hosts.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
 	// StaleLimit is how long a soft deletion keeps the old value for readers that accept
-	// a stale one. It also bounds StaleWhileRevalidate and StaleIfError. Zero makes soft
-	// deletions hard ones. Default 1 min.
+	// a stale value. It also bounds StaleWhileRevalidate and StaleIfError. Zero: soft
+	// deletions are hard deletions. Default: 1 min.
 	StaleLimit *time.Duration `yaml:"stale_limit"`
-	// Quota bounds the bytes of the namespace on this host, headers included. A new key
-	// evicts the oldest ones. Default: none.
+	// Quota bounds the bytes of the namespace on this host, headers included: 64 KiB up
+	// to L2Size. A new key evicts the oldest keys. Default: no quota.
 	Quota Size `yaml:"quota"`
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
 	Origin loader.OriginConfig `yaml:"-"`
 
-	// KeyPattern is a regular expression (RE2) that a whole key must match to be loaded
-	// from the origin. Default: any key.
+	// KeyPattern is a regular expression (RE2). A key is loaded from the origin only if
+	// the whole key matches. Default: any key.
 	KeyPattern string `yaml:"key_pattern"`
 	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default
 	// and maximum: 1,024.
 	MaxKey Size `yaml:"max_key"`
-	// NegativeTTL is how long an answer "no such key" of the origin is kept. Zero keeps
-	// none. Default 5 s.
+	// NegativeTTL is how long the origin's answer "no such key" is kept. Zero: it is not
+	// kept. Default: 5 s.
 	NegativeTTL *time.Duration `yaml:"negative_ttl"`
-	// TTLJitter is the share by which the TTL of loaded values varies either way, 0 to
-	// 0.5. Default 0.1.
+	// TTLJitter is the share by which the TTL of loaded values varies in both directions,
+	// 0 to 0.5. Default: 0.1.
 	TTLJitter *float64 `yaml:"ttl_jitter"`
-	// StaleWhileRevalidate is how long after its end a value is still given to readers
-	// that accept a stale one, while one load refreshes it. Zero, the default: never.
+	// StaleWhileRevalidate is how long after its end a value still goes to readers that
+	// accept a stale value, while one load refreshes it. Zero, the default: never.
 	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
-	// StaleIfError is how long after its end a value is still given to readers that
-	// accept a stale one, if the origin fails. Zero, the default: never.
+	// StaleIfError is how long after its end a value still goes to readers that accept a
+	// stale value, if the origin fails. Zero, the default: never.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
 	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10. Above 1, values
-	// that are read often are refreshed earlier before their end; 0 is never. Default 1.
+	// that are read often are refreshed longer before their end. Zero: never. Default: 1.
 	RefreshEarly *float64 `yaml:"refresh_early"`
 	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
-	// within this time after a deletion is returned and not kept. Zero, the default, is
-	// no lag; at most 10 min.
+	// within this time after a deletion is returned, but not kept. Zero, the default: no
+	// lag. Maximum: 10 min.
 	ReplicaLag time.Duration `yaml:"replica_lag"`
-	// LeaseTime is how long an app that loads a value itself may take. Default 10 s.
+	// LeaseTime is how long an app may take to load a value itself, 100 ms to 10 min.
+	// Default: 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
-	// Known is a filter of the keys that the origin has. No other key is loaded. Default:
-	// none.
+	// Known is the key filter: a filter of the keys that the origin has. No other key is
+	// loaded. Default: no filter.
 	Known *Known `yaml:"existing_keys"`
-	// WarmOnStart loads the keys of a list at the start. Default: none.
+	// WarmOnStart loads the keys of a list at the start. Default: nothing is loaded.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
-	// WriteThrough writes changes by apps to the origin first. It must be the same on all
-	// hosts.
+	// WriteThrough writes the changes of apps to the origin first. It must be the same on
+	// all hosts.
 	WriteThrough bool `yaml:"write_through"`
-	// Limits spare the origin.
+	// Limits protect the origin from too many calls.
 	Limits Limits `yaml:"limits"`
 }
 
-// Limits bound what one host asks of a namespace's origin. Zero is the default
-// that stands beside the field.
+// Limits bound the calls of one host to a namespace's origin. Zero means the default,
+// which is the number at the end of each comment.
 type Limits struct {
 	Concurrency int           `yaml:"concurrency"` // calls at once; 64
 	Queue       int           `yaml:"queue"`       // loads that wait for a place; 1,024
-	QueueTime   time.Duration `yaml:"queue_time"`  // the longest wait for a place, and for the rate; 1 s
+	QueueTime   time.Duration `yaml:"queue_time"`  // longest wait for a place, and for the rate; 1 s
 	Rate        float64       `yaml:"rate"`        // calls per second, retries included; no limit
 	Burst       int           `yaml:"burst"`       // calls at once after a rest; a tenth of Rate, at least 1
-	Timeout     time.Duration `yaml:"timeout"`     // of a call; 5 s, redis 1 s, memcached 500 ms
+	Timeout     time.Duration `yaml:"timeout"`     // per call; 5 s, redis 1 s, memcached 500 ms
 	Breaker     Breaker       `yaml:"breaker"`
-	Retries     int           `yaml:"retries"`     // after a call that failed; none
+	Retries     int           `yaml:"retries"`     // after a failed call; none
 	RetryShare  float64       `yaml:"retry_share"` // retries per load, in the long run; 0.1
 }
 
-// Breaker stops calls of an origin that fails. Zero is the default that stands
-// beside the field.
+// Breaker stops the calls to an origin that fails. Zero means the default, which is the
+// number at the end of each comment.
 type Breaker struct {
-	Failures int           `yaml:"failures"` // in a row that open it; 5
-	Open     time.Duration `yaml:"open"`     // that it stays open; 5 s
+	Failures int           `yaml:"failures"` // failures in a row that open the breaker; 5
+	Open     time.Duration `yaml:"open"`     // time for which it stays open; 5 s
 	Probes   int           `yaml:"probes"`   // calls at once while it is half open, and successes that close it; 1
 }
 
@@ -104,13 +105,13 @@ const (
 	DefaultLeaseTime    = 10 * time.Second
 )
 
-// maxLifetime is the longest of the times for which something is kept.
+// maxLifetime is the maximum of all settings that say how long something is kept.
 const maxLifetime = wire.MaxTTL * time.Millisecond
 
-// maxPattern is the longest key_pattern.
+// maxPattern is the maximum length of key_pattern, in bytes.
 const maxPattern = 1024
 
-// check says what is wrong with what is configured; l2 is the sidecar's.
+// check returns what is wrong with the settings. l2 is the sidecar's L2Size.
 func (n Namespace) check(l2 Size) error {
 	switch {
 	case n.ttl() < 0 || n.ttl() > maxLifetime:
@@ -144,7 +145,7 @@ func (n Namespace) check(l2 Size) error {
 	)
 }
 
-// needsOrigin finds settings that say nothing where the apps load.
+// needsOrigin returns an error if a setting has no effect because the apps load.
 func (n Namespace) needsOrigin() error {
 	if n.Origin != nil {
 		return nil
@@ -181,11 +182,11 @@ func (l Limits) check() error {
 	)
 }
 
-// maxCallTime is the longest that may be configured for one call of an origin: a
-// load with its waits and retries ends after that (loader.LoadsConfig.Timeout).
+// maxCallTime is the maximum of the settings for one call to an origin. A load with its
+// waits and retries ends after that time (loader.LoadsConfig.Timeout).
 const maxCallTime = 30 * time.Second
 
-// policy says how long values live, of loads by the sidecar and by the apps.
+// policy returns how long values live, both for loads by the sidecar and by the apps.
 func (n Namespace) policy() loader.Policy {
 	return loader.Policy{
 		NegativeTTL:          settings.Or(n.NegativeTTL, DefaultNegativeTTL),
@@ -195,7 +196,7 @@ func (n Namespace) policy() loader.Policy {
 	}
 }
 
-// guard is the limits as the loader has them.
+// guard returns the limits in the loader's form.
 func (l Limits) guard() loader.GuardConfig {
 	return loader.GuardConfig{
 		Concurrency: l.Concurrency, Queue: l.Queue, QueueTime: l.QueueTime,
@@ -205,7 +206,7 @@ func (l Limits) guard() loader.GuardConfig {
 	}
 }
 
-// namespaces returns the settings of all names, with every default filled in.
+// namespaces returns the settings of all namespaces, with every default filled in.
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
 		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.Clock, Log: c.Log,
@@ -233,7 +234,7 @@ func (n Namespace) spec() namespaces.Settings {
 	return s
 }
 
-// ttl is of writes and loads that bring none; zero is no expiry.
+// ttl is for writes and loads without a TTL of their own; zero: no expiry.
 func (n Namespace) ttl() time.Duration        { return settings.Or(n.DefaultTTL, DefaultTTL) }
 func (n Namespace) staleLimit() time.Duration { return settings.Or(n.StaleLimit, DefaultStaleLimit) }
 func (n Namespace) ttlJitter() float64        { return settings.Or(n.TTLJitter, DefaultTTLJitter) }

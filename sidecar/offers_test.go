@@ -27,8 +27,8 @@ func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Durat
 	return k
 }
 
-// A batch whose answer is lost is asked for again, seconds later: it comes with what
-// is left of each entry's time by then, and without those that have ended.
+// A batch whose answer is lost is asked for again, seconds later. The new answer has the
+// time that is left of each entry by then, and no expired entries.
 func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	a, b, clock := handingOver(t)
 	begun := a.engine.Clock.Read().Boot
@@ -62,8 +62,9 @@ func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	}
 }
 
-// What is released to a ballot in a later answer is given too, with what was written
-// until then; and who has begun with some of it pulls that, and later the rest.
+// Partitions that a later answer releases to the same ballot are offered too, with what
+// was written until then. A new owner that has begun with some of them pulls those
+// partitions first, and the others later.
 func TestOfferGrows(t *testing.T) {
 	a, b, _ := handingOver(t)
 	var sets [2]kv.PartitionSet
@@ -79,7 +80,7 @@ func TestOfferGrows(t *testing.T) {
 	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	first := release(a, b, ballot, sets[0])
 	for name, set := range keys {
-		if set == 1 { // still held
+		if set == 1 { // still owned by a
 			put(t, a, DefaultNamespace, name, "second", 0)
 		}
 	}
@@ -117,7 +118,8 @@ func TestOfferGrows(t *testing.T) {
 			t.Errorf("%s is %q, %v, want %q", name, got, ok, want)
 		}
 	}
-	// One that names no partitions has all of it, batch by batch as of one release.
+	// A pull that names no partitions gets all of them, batch by batch, each batch as of
+	// one release.
 	n := 0
 	src := sourceOf(a, b, ballot, both)
 	for q := (wire.Pull{}); ; q.Batch++ {
@@ -131,8 +133,8 @@ func TestOfferGrows(t *testing.T) {
 	}
 }
 
-// Entries of a namespace that has lost its slot to another between two batches are
-// not the other's.
+// Entries of a namespace that has lost its slot between two batches are not given to the
+// namespace that has the slot now.
 func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	a, b, _ := handingOver(t)
 	value := string(make([]byte, 2<<10))
@@ -147,11 +149,11 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 		t.Fatalf("the first batch has %d entries", got)
 	}
 	slot := a.engine.Names.All()["before"].ID
-	for _, k := range keys { // they have ended, say
+	for _, k := range keys { // as if they had expired
 		a.engine.Store.Delete(k, a.engine.Clock.Read())
 	}
 	a.engine.Names.Mu.Lock()
-	a.engine.Names.Free = nil // the next name takes the slot of one that is empty
+	a.engine.Names.Free = nil // the next name takes the slot of an empty namespace
 	a.engine.Names.Mu.Unlock()
 	if after, bad := a.engine.Names.Obtain([]byte("after"), nil); bad != nil || after.ID != slot {
 		t.Fatalf("it has another slot: %v", bad)
@@ -167,8 +169,8 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	}
 }
 
-// What a process sends of a partition that it is not the source of is kept out: it
-// stopped earlier than the one that is.
+// Entries that a process sends for a partition are kept out if that process is not the
+// partition's source: it stopped earlier than the source.
 func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t, t.Errorf) }
 
 func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
@@ -187,7 +189,7 @@ func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...an
 	if other := b.engine.Handoff.Incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.From != c {
 		t.Fatalf("the sources are %+v and %+v", src, other)
 	}
-	pullBatch(t, a, b, src, wire.Pull{}) // all that a has released
+	pullBatch(t, a, b, src, wire.Pull{}) // all entries that a has released
 	if _, ok := b.engine.Store.Peek(mine, b.engine.Clock.Read().Boot); !ok {
 		t.Errorf("an entry from its source is not kept")
 	}

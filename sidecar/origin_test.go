@@ -26,7 +26,7 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-// fileWith is the path of a file that holds text.
+// fileWith returns the path of a file that contains text.
 func fileWith(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "f")
@@ -36,7 +36,7 @@ func fileWith(t *testing.T, text string) string {
 	return path
 }
 
-// own is an origin of the program's own.
+// own returns an origin in the program itself.
 func own(load loader.SourceFunc) loader.Custom { return loader.Custom{Source: load} }
 
 var aCustom = loader.Custom{Source: loader.SourceFunc(aSource)}
@@ -49,7 +49,7 @@ func TestNamespaceDefaults(t *testing.T) {
 	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
 		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
 	}
-	// What has a meaning at zero can be set to it.
+	// Settings to which zero means something can be set to zero.
 	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
 	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (loader.Policy{}) || n.ttlJitter() != 0 {
 		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
@@ -181,7 +181,7 @@ func TestOpenOrigin(t *testing.T) {
 		name   string
 		ns     Namespace
 		key    string
-		want   string // "" is not loaded: there is no such server here
+		want   string // "": it is not loaded, because there is no such server here
 		checks bool
 	}{
 		{"http", Namespace{Origin: &httporigin.Config{
@@ -220,7 +220,7 @@ func TestOpenOrigin(t *testing.T) {
 	}
 }
 
-// The sidecar's max_value bounds what an origin may give, whatever it is.
+// The sidecar's max_value bounds the values of every kind of origin.
 func TestOriginMaxValue(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, strings.Repeat("x", 101))
@@ -244,7 +244,7 @@ func TestOriginMaxValue(t *testing.T) {
 	}
 }
 
-// Every limit reaches the guard: one that is left out would have the default.
+// Every limit reaches the guard. A limit that is left out would have its default.
 func TestLimitsReachTheGuard(t *testing.T) {
 	l := Limits{
 		Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6,
@@ -261,8 +261,8 @@ func TestLimitsReachTheGuard(t *testing.T) {
 	}
 }
 
-// TestOriginsAreChecked: what can never work ends the start with the reason; a
-// server that cannot be asked does not.
+// TestOriginsAreChecked checks that an origin that can never work ends the start with the
+// reason. A server that cannot be reached does not.
 func TestOriginsAreChecked(t *testing.T) {
 	pg := origintest.NewPostgres(t)
 	pg.Start(t)

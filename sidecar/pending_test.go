@@ -9,9 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// startPair runs two hosts whose apps are served, and returns an app's
-// connection to the first and so many keys that the other one holds, each its
-// own value.
+// startPair runs two hosts and serves their apps. It returns an app's connection to the
+// first host, and n keys that the other host owns. The value of each key is the key
+// itself.
 func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte) {
 	t.Helper()
 	a = &host{Sidecar: start(t, Config{Node: "a", Bind: "127.0.0.1:0", L1Size: 1 << 20})}
@@ -31,8 +31,8 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 	return a, other, app, keys
 }
 
-// TestRemoteGets: a batch of GETs of another host's keys, whose answers come in
-// any order.
+// TestRemoteGets sends a batch of GETs of another host's keys. The answers come in any
+// order.
 func TestRemoteGets(t *testing.T) {
 	a, _, app, keys := startPair(t, 100)
 	for _, options := range []wire.Options{0, wire.Fresh} {
@@ -68,7 +68,7 @@ func TestRemoteGets(t *testing.T) {
 	}
 }
 
-// TestRemoteOrder: requests of one connection for one key take effect in their
+// TestRemoteOrder checks that requests of one connection for one key take effect in their
 // order, whether the app waits for the answers or not.
 func TestRemoteOrder(t *testing.T) {
 	_, _, app, keys := startPair(t, 1)
@@ -95,7 +95,8 @@ func TestRemoteOrder(t *testing.T) {
 	}
 }
 
-// TestFreshGets make no copy, and replace one.
+// TestFreshGets checks that a fresh GET makes no copy, and that it replaces an existing
+// copy.
 func TestFreshGets(t *testing.T) {
 	a, other, app, keys := startPair(t, 1)
 	get := func(o wire.Options) wire.Reply {

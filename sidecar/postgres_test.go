@@ -15,8 +15,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
-// TestPostgres: a filter of a real table's keys, and writes through to it, one of
-// which is committed and its answer lost.
+// TestPostgres checks a key filter of a real table, and write-throughs to that table. One
+// of them is committed, but its answer is lost.
 func TestPostgres(t *testing.T) {
 	p := origintest.NewPostgres(t)
 	p.Start(t)

@@ -10,8 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestVirtualTokenThroughRenewal: a token that a host has passed on from a key's
-// owner outlives their connection where a change of keys replaces that.
+// TestVirtualTokenThroughRenewal checks a lease token that a host has passed on from a
+// key's owner. The token stays valid if a change of keys replaces the connection between
+// the two hosts.
 func TestVirtualTokenThroughRenewal(t *testing.T) {
 	keyedWorld(t, 2, func(t *testing.T, w *world) {
 		v, owner := w.nodes[0], w.nodes[1]
@@ -35,7 +36,7 @@ func TestVirtualTokenThroughRenewal(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * time.Second)
-		if after := owner.s.engine.Node.Stats().Links.Handshakes; after != before+3 { // and one for the greeting alone
+		if after := owner.s.engine.Node.Stats().Links.Handshakes; after != before+3 { // one is only a greeting
 			t.Errorf("%d connections were made anew", after-before)
 		}
 		for key, token := range tokens {

@@ -19,7 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// tokenFile makes a file with a token.
+// tokenFile writes a token to a file.
 func tokenFile(t testing.TB, name, secret string) Token {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -31,7 +31,7 @@ func tokenFile(t testing.TB, name, secret string) Token {
 
 const webSecret, reportSecret = "0123456789abcdef-web", "0123456789abcdef-report"
 
-// What is wrong with the rules is said by name, with the remedy.
+// An error about the rules names the wrong part and the remedy.
 func TestAccessRefused(t *testing.T) {
 	many := map[string]Grants{}
 	for i := range 257 {
@@ -98,7 +98,7 @@ func TestFeaturesAreAllOps(t *testing.T) {
 	}
 }
 
-// sessionOf99 makes a session of user 99 that asks for nothing but decisions.
+// sessionOf99 returns a session of user 99 that is used for decisions only.
 func sessionOf99(t *testing.T, cfg Config) *session.Session {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.Log = "a", true, 8<<20, slog.New(slog.DiscardHandler)
@@ -115,8 +115,8 @@ func sessionOf99(t *testing.T, cfg Config) *session.Session {
 	return s.doors.Of(s.engine.Access.Caller(peer), nil)
 }
 
-// What a connection may do follows its namespace, its rules and the token that it has shown
-// last, whatever it has asked for before.
+// What a connection may do depends on the namespace of the request, on its rules, and on
+// the token that the connection has shown last. Earlier requests do not matter.
 func TestDecisions(t *testing.T) {
 	may := func(c *session.Session, op wire.Op, namespace string, options wire.Options, want bool) {
 		t.Helper()
@@ -124,7 +124,8 @@ func TestDecisions(t *testing.T) {
 			t.Errorf("%s in %q, options %d: %v, want that it may: %v", op, namespace, options, err, want)
 		}
 	}
-	// Beside a line, without "*": others' namespaces are as they are without rules.
+	// There is a line for users and none for "*": other namespaces behave as without
+	// rules.
 	c := sessionOf99(t, Config{Access: map[string]Grants{"users": {Write: []string{"99"}}}})
 	may(c, wire.OpSet, "users", 0, true)
 	may(c, wire.OpFlush, "users", 0, false)
@@ -132,7 +133,8 @@ func TestDecisions(t *testing.T) {
 	may(c, wire.OpFlush, "default", wire.All, false)
 	may(c, wire.OpWatch, "", wire.All, true)
 
-	// A namespace that it has used is not the one that it asks for.
+	// A decision is about the namespace of the request, not about the namespace used
+	// last.
 	c = sessionOf99(t, Config{
 		Namespaces: map[string]Namespace{"open": {}, "users": {}},
 		Access:     map[string]Grants{"open": {Write: []string{"anyone"}}, Others: {Write: []string{"5"}}},
@@ -143,11 +145,11 @@ func TestDecisions(t *testing.T) {
 		may(c, wire.OpGet, "users", 0, false)
 	}
 
-	// To watch all takes the right to read something.
+	// WATCH of all namespaces requires the right to read at least one.
 	c = sessionOf99(t, Config{Access: map[string]Grants{"users": {Write: []string{"5"}}, Others: {Write: []string{"5"}}}})
 	may(c, wire.OpWatch, "", wire.All, false)
 
-	// A token entitles until another is shown, or none.
+	// A token grants its rights until another token is shown, or none.
 	c = sessionOf99(t, Config{
 		Tokens: map[string]Token{"web": tokenFile(t, "web", webSecret), "report": tokenFile(t, "report", reportSecret)},
 		Access: map[string]Grants{"users": {Write: []string{"token:web"}}, Others: {Read: []string{"token:report"}}},
@@ -161,14 +163,14 @@ func TestDecisions(t *testing.T) {
 		}
 		may(c, wire.OpSet, "users", 0, tc.write)
 		may(c, wire.OpGet, "default", 0, tc.read)
-		may(c, wire.OpSet, "default", 0, false) // others may read
+		may(c, wire.OpSet, "default", 0, false) // "*" grants only Read
 	}
 	if err := c.By.Show("no such secret, no such secret"); err == nil || c.By.Ended == nil {
 		t.Errorf("a token that there is not: %v, ends with %v", err, c.By.Ended)
 	}
 }
 
-// A decision takes no memory, whether the namespace has a slot or not.
+// A decision allocates nothing, whether the namespace has a slot or not.
 func TestDecisionAllocatesNothing(t *testing.T) {
 	c := sessionOf99(t, Config{Access: map[string]Grants{"users": {Read: []string{"99"}}, "orders": {Write: []string{"99"}}}})
 	for _, name := range []string{"users", "orders", "default", "never-named"} {

@@ -19,7 +19,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
-// talking is the address of a server whose connections say what f does.
+// talking returns the address of a server that runs f on each connection.
 func talking(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -42,7 +42,7 @@ func talking(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// repeating says what it is told, after some words.
+// repeating returns a server that repeats what it receives, after some words.
 func repeating(before string) func(net.Conn) {
 	return func(c net.Conn) {
 		b := make([]byte, 4096)
@@ -70,15 +70,15 @@ func pgEcho(c net.Conn) {
 		_, _ = io.ReadFull(c, b)
 		return b
 	}
-	message() // the start
+	message() // the startup message
 	_, _ = c.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 3})
 	_, _ = io.ReadFull(c, make([]byte, 1))
 	text := "SFATAL\x00C28P01\x00Mwrong: " + strings.TrimRight(string(message()), "\x00") + "\x00\x00"
 	_, _ = c.Write(append(binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(text)+4)), text...))
 }
 
-// A server may repeat what it was sent, and a command may say anything: no error
-// of a load, or of a check, shows a secret for that.
+// A server may repeat what it was sent, and a command may print anything. No error of a
+// load, or of a check, shows a secret.
 func TestNoErrorShowsASecret(t *testing.T) {
 	const marker = `s3cret"\word`
 	t.Setenv("CACHESIDECAR_TEST_SECRET", marker)
@@ -100,7 +100,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		origin loader.OriginConfig
-		hides  bool // where the secret would be shown: else nothing is tested
+		hides  bool // the secret must have been in the text
 	}{
 		{"http repeats", ofHttp(talking(t, repeating(""))), true},
 		{"http hangs up", ofHttp(refusing), false},
@@ -138,7 +138,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 	}
 }
 
-// What is left out of the text is still the error that it was.
+// An error keeps its kind if a secret is removed from its text.
 func TestHiddenErrorsKeepTheirKind(t *testing.T) {
 	source := namespaces.Secrets{"", "s3cret"}.Source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: %s is s3cret", loader.ErrPermanent, key)

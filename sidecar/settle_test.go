@@ -11,12 +11,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Writes through that end after their key has gone to another host.
+// Write-throughs that end after another host has become the owner of their key.
 
-// policies are none for policy available, and the voters of policy consistent.
+// policies maps a policy to its voters: none for policy available.
 var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}}
 
-// next waits until a node other than v holds a key, and reads it there.
+// next waits until a node other than v owns a key, and reads the key there.
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
@@ -29,8 +29,8 @@ func (w *world) next(v *vnode, key string) *vnode {
 	}
 }
 
-// settled checks that all nodes read what the database has, and that every write
-// through has been settled.
+// settled checks that all nodes read what the database has, and that every write-through
+// is settled.
 func (w *world) settled(s *store, key string, bad func(format string, args ...any)) {
 	for _, v := range w.nodes {
 		if v.s == nil {
@@ -45,8 +45,8 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 	}
 }
 
-// gone are ways for a key's owner to lose it while it writes the key. What follows
-// the write's end is in the function returned.
+// gone has ways for a key's owner to lose the key while it writes it. The returned
+// function, unless nil, is called after the end of the write.
 var gone = map[string]func(w *world, owner *vnode) (after func()){
 	"leaves": func(w *world, owner *vnode) func() {
 		go owner.leave() // ends with the write
@@ -104,8 +104,8 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 	},
 }
 
-// TestWriteThroughSettles: whoever holds a key when a late write of it ends drops
-// what it has loaded before.
+// TestWriteThroughSettles checks that the owner of a key drops what it has loaded before,
+// if a late write by an earlier owner ends.
 func TestWriteThroughSettles(t *testing.T) {
 	for policy, voters := range policies {
 		for how := range gone {
@@ -157,9 +157,10 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 	}, voters...)
 }
 
-// TestWriteThroughSettlesWithHold: what the next owner loads after a late write is
-// not kept for the namespace's hold, since the replica that it comes from may lag;
-// also where the request had its answer before the origin wrote.
+// TestWriteThroughSettlesWithBarrier checks that the next owner does not keep what it
+// loads after a late write, for the time of the namespace's load barrier: the replica
+// that it loads from may lag. This also holds if the request had its answer before the
+// origin wrote.
 func TestWriteThroughSettlesWithBarrier(t *testing.T) {
 	for policy, voters := range policies {
 		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
@@ -179,8 +180,8 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 		s.before = func() error {
 			s.before = nil
 			owner.s.engine.Node.SetWeight(1)
-			w.next(owner, "k")                 // some 30 ms later, or 360
-			time.Sleep(700 * time.Millisecond) // longer than the first hold
+			w.next(owner, "k")                 // about 30 ms later, or 360 ms
+			time.Sleep(700 * time.Millisecond) // longer than the first load barrier
 			return nil
 		}
 		q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("new"), TimeoutMS: uint32(timeout.Milliseconds())}
@@ -193,7 +194,7 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 		if got := s.row("k"); got != "new" {
 			t.Fatalf("the origin has %q", got)
 		}
-		s.database.set("k", []byte("old")) // of a replica that lags
+		s.database.set("k", []byte("old")) // the value of a lagging replica
 		time.Sleep(50 * time.Millisecond)
 		is(t, "from the replica", w.ownerOf("k").get("k", 0), wire.OK, "old")
 		s.database.set("k", []byte("new"))
@@ -202,9 +203,9 @@ func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 	}, voters...)
 }
 
-// TestWriteThroughOvertakenAtOrigin: a write whose owner has its answer after a late
-// write of an earlier owner was told of is not kept: the origin may have done the
-// late one last.
+// TestWriteThroughOvertakenAtOrigin checks a write whose owner gets the origin's answer
+// after it was told of a late write by an earlier owner. The value is not kept, because
+// the origin may have executed the late write last.
 func TestWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
 
 func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
@@ -212,12 +213,12 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
 		late := make(chan wire.Reply)
-		s.before = func() error { // of the late write
+		s.before = func() error { // in the late write
 			s.before = nil
 			owner.s.engine.Node.SetWeight(1)
 			next := w.next(owner, "k")
 			answered := make(chan struct{})
-			s.after = func() error { // of the next one, whose answer comes after the late one's
+			s.after = func() error { // in the next write, whose answer comes later
 				s.after = nil
 				close(answered)
 				time.Sleep(300 * time.Millisecond)
@@ -241,8 +242,9 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	})
 }
 
-// TestLeaveSettles: a host that leaves hands over at once, waits for its writes
-// through, and for what must be said of them; it ends those that take too long.
+// TestLeaveSettles checks that a host that leaves hands over at once. It waits for its
+// write-throughs and until other hosts are told how they ended. It ends write-throughs
+// that take too long.
 func TestLeaveSettles(t *testing.T) {
 	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -282,8 +284,8 @@ func TestLeaveSettles(t *testing.T) {
 	}
 }
 
-// TestWriteThroughUnsettledBound: where the end of too many writes could not be told,
-// none begins, and the origin is not asked.
+// TestWriteThroughUnsettledBound checks that no write-through begins, and the origin is
+// not asked, if the end of too many earlier ones could not be told to other hosts.
 func TestWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
@@ -307,7 +309,8 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 	})
 }
 
-// TestSettleIsBetweenSidecars: an app cannot leave the origin out of its deletions.
+// TestSettleIsBetweenSidecars checks that an app cannot leave the origin out of its
+// deletions.
 func TestSettleIsBetweenSidecars(t *testing.T) {
 	app := dial(t, start(t, Config{}))
 	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Settle})

@@ -14,12 +14,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// The tokens that a connection has are counted where their keys are held, and come
+// The lease tokens of a connection are counted at the owner of their keys. They are given
 // back however they end.
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.engine.Shares.Totals[places.LeaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	s.engine.Shares.Totals[places.LeaseTokens] = 64 // 48 for one user, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}
@@ -72,7 +72,7 @@ func soon(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// An owner whose names are empty gets new ones in their place.
+// A connection whose namespaces are empty gets new names in their place.
 func TestEmptyNamesOfAnOwner(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 9})
 	c := dial(t, s)
@@ -98,23 +98,23 @@ func TestEmptyNamesOfAnOwner(t *testing.T) {
 	}
 }
 
-// A frame that is announced and does not come takes nothing from others.
+// A frame that is announced but does not arrive takes nothing from other clients.
 func TestFramesThatDoNotCome(t *testing.T) {
 	s := start(t, Config{L2Size: 256 << 20})
 	for range 16 {
-		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB, of which one byte comes
+		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB; one byte arrives
 			t.Fatal(err)
 		}
 	}
 	other := dial(t, s)
-	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames' time is over
+	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames time out
 	if r := other.call(&wire.Request{Op: wire.OpSet, Key: b("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
 		t.Errorf("%s %s", r.Status, r.Message)
 	}
 }
 
-// A read of what another host has is answered, however many names this one has; an
-// MGET too.
+// A read of an entry of another host is answered, however many names this host has. The
+// same holds for MGET.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
 	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
@@ -157,9 +157,8 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	}
 }
 
-// Answers of another host that an app does not read are accounted for and bounded,
-// also where they are longer than those before them, and another app's reads of that
-// host go on.
+// Answers of another host that an app does not read are counted and bounded, even if they
+// are longer than the answers before them. Another app's reads of that host continue.
 func TestAnswersOfOthersUnread(t *testing.T) {
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
@@ -185,7 +184,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 		}
 	}
 	const n = 100
-	var all []byte // sent at once: between answers that wait no more requests are read
+	var all []byte // sent at once: no more requests are read while answers wait
 	for i := range uint64(n) {
 		all = wire.AppendRequest(all, &wire.Request{ID: i + 10, Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000})
 	}

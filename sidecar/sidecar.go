@@ -39,28 +39,28 @@ type Sidecar struct {
 	keys      creds.Watch
 	server    *rpc.Server // of the socket
 	telemetry *telemetry.Telemetry
-	batches   meanTime      // of batches, since it was last asked for
+	batches   meanTime      // time of the batches since the last reading
 	started   time.Duration // on the boot clock
 	doors     *session.Doors
-	ready     chan struct{} // closed when everything is served
-	path      string        // of the socket, once ready
+	ready     chan struct{} // closed when the socket and HTTP are served
+	path      string        // of the socket; set before ready is closed
 	socket    socketState
-	files     files                        // shares of the descriptors
-	http      atomic.Pointer[httpd.Server] // nil: none
+	files     files                        // shares of the file descriptors
+	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 
-	use       sync.RWMutex   // for what follows; never held while something waits
-	inUse     sync.WaitGroup // who uses the store, beside Run
+	use       sync.RWMutex   // guards the fields below; never held during a wait
+	inUse     sync.WaitGroup // calls that use the store, except Run
 	verifying atomic.Bool
 	ending    <-chan struct{} // closed when Run is to end
 	closed    bool
 	ran       bool
 }
 
-// ErrClosed: Run has returned.
+// ErrClosed means that Run has returned, or was called before.
 var ErrClosed = errors.New("the sidecar is closed")
 
-// New makes a sidecar out of a configuration. It starts nothing and listens
-// nowhere until Run; the calls of the embedding program work at once.
+// New returns a sidecar with the given configuration. It starts nothing and does not
+// listen before Run. The calls of the embedding program work at once.
 func New(cfg Config) (*Sidecar, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -117,11 +117,11 @@ func New(cfg Config) (*Sidecar, error) {
 	return s, nil
 }
 
-// newConnections of one user are begun a second, for each of Go's processors: the rest
-// waits, in nobody's way.
+// newConnections is how many connections of one user are begun each second, for each
+// processor that Go uses. The others wait, and do not delay other users.
 const newConnections = 250
 
-// newTiers makes what holds entries, and what says which.
+// newTiers makes the parts that store entries, and the parts that decide which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
 	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC, Changed: s.engine.Changed, Overdue: s.engine.OverdueInStore}
@@ -131,7 +131,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.engine.Leases, err = loader.NewLeases(loader.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
 		return err
 	}
-	if cfg.Bind != "" { // copies of keys may be about
+	if cfg.Bind != "" { // other hosts may have copies
 		if s.engine.Log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
 			return err
 		}
@@ -163,17 +163,19 @@ func (s *Sidecar) newTiers() (err error) {
 	return err
 }
 
-// tiers is what the cluster's node tells of holdings and of others' logs.
+// tiers returns what the cluster's node calls about ownerships and about other hosts'
+// logs.
 func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.doors.Peer) }
 
-// Ready is closed once the socket and HTTP are served.
+// Ready returns a channel that is closed when the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
 
-// SocketPath is where apps connect, once Ready.
+// SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }
 
-// Run serves until ctx ends, answers the requests that have been accepted, and
-// returns when all its goroutines have. It can be called once.
+// Run serves until ctx ends, answers the requests that have been accepted, and returns
+// when all its goroutines have ended. It can be called once; a second call returns
+// ErrClosed.
 func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Lock()
 	again := s.ran
@@ -184,7 +186,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	}
 	err := s.run(ctx)
 	s.use.Lock()
-	s.closed = true // no call begins
+	s.closed = true // no call begins after this
 	s.use.Unlock()
 	s.inUse.Wait()
 	s.engine.Leases.Close()
@@ -219,9 +221,9 @@ func (s *Sidecar) run(ctx context.Context) error {
 		return err
 	}
 
-	// The socket goes first, so that what it has accepted is answered by tiers
-	// that still run; then the cluster, which takes over what this host holds;
-	// then what lies below.
+	// The order of the end: first the socket, so that the requests that it has accepted
+	// are answered by tiers that still run; then the cluster, which hands over what this
+	// host owns; then the layers below.
 	base := context.WithoutCancel(ctx)
 	below, stopBelow := context.WithCancel(base)
 	defer stopBelow()
@@ -246,7 +248,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 			back.Go(func() error { k.Builder.Run(below); return nil })
 		}
 	}
-	warm := ctx // which ends first
+	warm := ctx // ctx of Run, which ends first
 	for _, ns := range s.engine.Names.All() {
 		if ns.Warming != nil {
 			back.Go(func() error { s.engine.Warm(warm, ns); return nil })
@@ -254,12 +256,12 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	cluster, middle := errgroup.WithContext(middle)
 	cluster.Go(func() error { return s.engine.Node.Run(middle) })
-	select { // a port that is taken is said before anything else is
+	select { // a port that is in use is reported before anything else
 	case <-s.engine.Node.Listening():
 	case <-middle.Done():
 	}
 	front, ctx := errgroup.WithContext(ctx)
-	// What waits for others is answered before the socket goes.
+	// Requests that wait for others are answered before the socket ends.
 	defer context.AfterFunc(ctx, s.engine.Watches.Stop)()
 	defer context.AfterFunc(ctx, s.engine.Leases.Close)()
 	front.Go(func() error { // a failure behind ends the front
@@ -278,11 +280,11 @@ func (s *Sidecar) run(ctx context.Context) error {
 	}
 	if middle.Err() == nil {
 		close(s.ready)
-		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after what it says
+		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after the node's own lines
 	}
 	err = front.Wait()
 	stopMiddle()
-	late := time.AfterFunc(s.engine.Node.LeaveTimeout()*3/4, s.engine.Names.EndWrites) // others are told how they ended
+	late := time.AfterFunc(s.engine.Node.LeaveTimeout()*3/4, s.engine.Names.EndWrites) // so that other hosts are told the end
 	defer late.Stop()
 	err = joined(err, cluster.Wait())
 	stopBelow()
@@ -299,7 +301,7 @@ func (s *Sidecar) run(ctx context.Context) error {
 	return err
 }
 
-// joined adds an error that is not there yet.
+// joined adds an error that is not in err yet.
 func joined(err, more error) error {
 	if more == nil || errors.Is(err, more) {
 		return err

@@ -10,8 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A namespace of which a token is out keeps its slot: there is one token of a key at
-// a time, and a flush finds it. Calls to owners are detached when a slot is freed.
+// A namespace keeps its slot while one of its lease tokens is in use: there is one token
+// of a key at a time, and a flush finds it. Calls to owners are detached when a slot is
+// freed.
 func TestTokenHoldsItsSlot(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 2, NoSocket: true})
 	ctx := t.Context()

@@ -32,7 +32,7 @@ func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	return wire.BodyReply(s.newCheck().Run(ctx))
 }
 
-// newCheck prepares a check of the cluster as it is now.
+// newCheck returns a check of the cluster as it is now.
 func (s *Sidecar) newCheck() *verify.Check {
 	view := s.engine.Node.View()
 	return verify.New(verify.Config{
@@ -49,7 +49,7 @@ func (s *Sidecar) newCheck() *verify.Check {
 	})
 }
 
-// probe asks a host to read.
+// probe asks a host to read a key.
 func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wire.Probed, err error) {
 	if id == s.engine.Node.Self() {
 		return s.probed(p), nil
@@ -69,14 +69,14 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 	return a, err
 }
 
-// probed answers PROBE: it reads a key of VERIFY's as an app of this host would.
+// probed answers PROBE: it reads a key of VERIFY as an app of this host would.
 func (s *Sidecar) probed(p *wire.Probe) wire.Probed {
 	q := &wire.Request{Op: wire.OpGet, Namespace: []byte(verify.Namespace), Key: p.Key, TTLMS: wire.TTLDefault}
 	if p.Fresh {
 		q.Options = wire.Fresh
 	}
 	r, err := s.ask(context.Background(), q)
-	if err != nil && r.Status == wire.OK { // it was not asked
+	if err != nil && r.Status == wire.OK { // the read was not executed
 		r.Status = wire.Unavailable
 	}
 	return wire.Probed{Status: uint8(r.Status), Value: r.Value, Source: uint8(r.Source)}

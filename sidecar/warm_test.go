@@ -12,7 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// listOf lists keys of its own, whatever there is.
+// listOf lists its own keys, whatever the origin has.
 type listOf []string
 
 func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
@@ -24,15 +24,15 @@ func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
 	return nil
 }
 
-// TestWarm: each host loads what it holds of the list when it has begun, at its
-// rate, and one that comes later gets what is there already from the others.
+// TestWarm checks that each host loads the listed keys that it owns when it has begun, at
+// its rate. A host that starts later gets the existing entries from the other hosts.
 func TestWarm(t *testing.T) {
 	const n = 600
 	o := newDatabase(always(5 * time.Millisecond))
 	var list listOf
 	for i := range n {
 		list = append(list, fmt.Sprint("key", i))
-		if i > 0 { // one that there is not
+		if i > 0 { // one key does not exist
 			o.set(list[i], []byte("value"))
 		}
 	}
@@ -78,7 +78,8 @@ func TestWarm(t *testing.T) {
 	})
 }
 
-// TestWarmBounds: no more than so many, and what cannot be listed is told.
+// TestWarmBounds checks the maximum number of keys, and that a failed listing is
+// reported.
 func TestWarmBounds(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	var list listOf

@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// seen is an event of a stream, as tests compare it.
+// seen is an event of a stream, in a form that tests compare.
 type seen struct {
 	kind    uint8
 	hash    kv.Hash
@@ -74,8 +74,8 @@ func (w *watcher) next() (a wire.Watched) {
 	return a
 }
 
-// A host that is alone tells of every change, in order, with the version that
-// the writer was told.
+// A host that is alone reports every change, in order, with the version that the writer
+// was told.
 func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
@@ -118,7 +118,7 @@ func TestWatchAlone(t *testing.T) {
 		t.Errorf("all namespaces: %v", got)
 	}
 
-	// Nothing more: a heartbeat, at once or when its time is over.
+	// Without events there is a heartbeat, at once or after the wait.
 	began := time.Now()
 	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) > 30*time.Second {
 		t.Errorf("got %+v after %v, want a heartbeat at once", a, time.Since(began))
@@ -141,8 +141,8 @@ func TestWatchAlone(t *testing.T) {
 	}
 }
 
-// Who follows another stream, or has lost its place, starts anew, and is never
-// told that all is known.
+// A follower of another stream, or a follower that has lost its place, starts anew. It is
+// never told that it knows everything.
 func TestWatchResets(t *testing.T) {
 	s := start(t, Config{})
 	c := dial(t, s)
@@ -163,7 +163,7 @@ func TestWatchResets(t *testing.T) {
 	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
 		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
 	}
-	// Nobody asks while the log fills: nothing is kept for them any more.
+	// No follower asks while the log fills: the stream is dropped.
 	for range engine.WatchEvents + 1 {
 		s.engine.Note(1, 1)
 	}
@@ -179,7 +179,7 @@ func TestWatchResets(t *testing.T) {
 	}
 }
 
-// An answer stays below its bounds, whatever the events have with them.
+// The size of an answer is bounded, whatever details the events have.
 func TestWatchAnswerIsBounded(t *testing.T) {
 	s := start(t, Config{})
 	w := watching(t, dial(t, s).call)
@@ -205,8 +205,8 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 }
 
-// Requests that wait are bounded, a connection and a host, and end with the
-// sidecar.
+// The number of waiting requests is bounded, for a connection and for a host. They end
+// with the sidecar.
 func TestWatchesAreBounded(t *testing.T) {
 	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), L2Size: 8 << 20})
 	if err != nil {
@@ -256,7 +256,7 @@ func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
 	}
 }
 
-// over collects the partitions that an answer's floors are over.
+// over returns the partitions of all floors in an answer.
 func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 	t.Helper()
 	set := kv.NewPartitionSet(kv.Partitions)
@@ -272,7 +272,7 @@ func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 	return set
 }
 
-// ownedBy are the partitions that a node should own, as another sees it.
+// ownedBy returns the partitions whose assigned owner is by, in the view of v.
 func ownedBy(v, by *vnode) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
@@ -283,9 +283,9 @@ func ownedBy(v, by *vnode) kv.PartitionSet {
 	return set
 }
 
-// What others change is told too; and what this host does not know any more is
-// told before the answer that would vouch for it: an owner that does not answer,
-// a new ring, a new process of a name, a pause.
+// Changes on other hosts are reported too. What this host can no longer know is reported
+// before the answer that would attest it: an owner that does not answer, a new ring, a
+// new process of a name, a pause.
 func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
@@ -299,7 +299,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		if got := eventsOf(t, &answer); len(got) == 0 || got[0].hash != h {
 			t.Errorf("another's change: got %v, want one of %x", got, h)
 		}
-		f.next() // it is relayed by gossip, too
+		f.next() // the event comes by gossip, too
 		time.Sleep(time.Second)
 		f.WaitMS = 0
 		f.next()
@@ -310,11 +310,11 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		of := ownedBy(a, b)
 		w.net.Cut(a.ip, b.ip)
 		time.Sleep(w.bound + w.bound/4)
-		a.s.engine.Note(h, 1) // there is more in the stream
+		a.s.engine.Note(h, 1) // another event in the stream
 		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
 			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // told once
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // reported once
 			if answer = f.next(); answer.Events.Len() == 0 {
 				break
 			}
@@ -339,7 +339,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
-		// Also where nobody has said that it gave them up.
+		// The same without an announcement that the owner gave the partitions up.
 		f.next()
 		a.s.engine.Watches.Stream.Load().View.Store(old)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
@@ -358,9 +358,9 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 	})
 }
 
-// An app's GET with vouch is answered from a copy, with the owner's word as it
-// was given; another sidecar's is not; and nobody vouches while there is no
-// lease.
+// An app's GET with the option Attest is answered from a copy, with the owner's
+// attestation as it was given. Another sidecar's GET is not answered from a copy. Without
+// a lease nothing is attested.
 func TestVirtualVouch(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]

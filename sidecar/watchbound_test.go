@@ -12,10 +12,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A near cache's bound rests on the smallest bound of any namespace, also for
-// values of the others: what a sidecar vouches for ends with the lease that the
-// stream tells of. An app asks every 50 ms what has changed, and reads its key again
-// whenever that is outdated; the key's owner cannot be reached.
+// A near cache's bound rests on the smallest bound of any namespace, even for values of
+// other namespaces: what a sidecar attests ends with the lease that the stream reports.
+// Here an app asks every 50 ms what has changed, and reads its key again if it is
+// outdated. The key's owner cannot be reached.
 func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	const least, own = 200 * time.Millisecond, 100 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
@@ -87,8 +87,8 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	})
 }
 
-// An answer that the owner gave while this host had no lease on it is nobody's
-// word: no floor would follow it.
+// An answer that the owner gave while this host had no lease on it is not attested: no
+// floor would follow it.
 func TestVirtualNoVouchWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)

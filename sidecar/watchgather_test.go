@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// inStream runs f in virtual time on a host that is alone, with a request that follows it
+// inStream runs f in virtual time on a host that is alone. q follows the host's stream
 // from now on.
 func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -32,8 +32,8 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 
 func tellAll(string) bool { return true }
 
-// The more WATCHes wait, the longer they gather what changes: each is woken by each change
-// else. One that waits alone is told at once.
+// The more WATCHes wait, the longer they gather changes: otherwise every change would
+// wake each of them. A single WATCH is answered at once.
 func TestVirtualWatchesGather(t *testing.T) {
 	for _, n := range []int{1, 50} {
 		inStream(t, func(s *Sidecar, q *wire.Request) {
@@ -61,7 +61,8 @@ func TestVirtualWatchesGather(t *testing.T) {
 	}
 }
 
-// So many answers are made at a time, and no more: the others wait for a place.
+// The number of answers that are made at the same time is bounded. The others wait for a
+// place.
 func TestVirtualWatchesAtOnce(t *testing.T) {
 	inStream(t, func(s *Sidecar, q *wire.Request) {
 		if n := cap(s.engine.Watches.Answers); n != engine.WatchedAtOnce {

@@ -7,8 +7,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Who watches all namespaces hears of no flush of one that it may not read, also where
-// it names that one in the request, as its connection's own or in words.
+// A WATCH of all namespaces does not report a flush of a namespace that its caller may
+// not read, even if the request names that namespace, as its connection's own or in
+// words.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
 	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
 	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
