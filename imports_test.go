@@ -1,4 +1,4 @@
-// Package cachesidecar holds the test of who may import whom.
+// Package cachesidecar contains the test of the imports between packages.
 package cachesidecar
 
 import (
@@ -13,9 +13,9 @@ import (
 
 const module = "github.com/cachesidecar/cachesidecar"
 
-// allowed is the house: each package with the packages of ours that it may
-// import, ground floor first. A package that is not in it does not belong here;
-// an arrow that is not in it goes the wrong way.
+// allowed lists each package with the packages of this module that it may import, lowest
+// floor first. A package that is missing here has no place in the module. An import that
+// is missing here points the wrong way.
 var allowed = []struct {
 	pkg     string
 	imports []string
@@ -27,8 +27,8 @@ var allowed = []struct {
 	{"internal/plainfile", nil},
 	{"internal/places", []string{"internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
-	{"internal/totals", nil},     // imported by tests alone
-	{"internal/gossiptest", nil}, // imported by tests alone
+	{"internal/totals", nil},     // only tests import it
+	{"internal/gossiptest", nil}, // only tests import it
 	{"internal/logs", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
@@ -40,13 +40,13 @@ var allowed = []struct {
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
-	{"internal/attacks", nil}, // nothing but tests, of the command
+	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},
-	{"internal/proctest", nil}, // imported by tests alone
-	{"internal/peertest", nil}, // imported by tests alone
+	{"internal/proctest", nil}, // only tests import it
+	{"internal/peertest", nil}, // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings"}},
 	// Floor 2: the edges.
-	{"internal/origintest", []string{"loader"}}, // imported by tests alone
+	{"internal/origintest", []string{"loader"}}, // only tests import it
 	{"loader/httporigin", []string{"internal/settings", "loader"}},
 	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader"}},
 	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader"}},
@@ -66,13 +66,13 @@ var allowed = []struct {
 	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
-	{"internal/faults", nil}, // nothing but tests
+	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
-// forbidden are packages of the standard library that a package must do
-// without: what is pure does no I/O.
+// forbidden lists packages of the standard library that a package must not import,
+// because pure packages do no I/O.
 var forbidden = map[string][]string{
 	"internal/wire": {"net", "os", "time"},
 	"l2/segment":    {"net", "os"},

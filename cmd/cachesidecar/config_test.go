@@ -162,7 +162,7 @@ namespaces:
 	}
 }
 
-// badConfigs are files that are not right, with what is said of them.
+// badConfigs are invalid files, each with the expected message.
 var badConfigs = []struct{ name, text, want string }{
 	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
 	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
@@ -324,7 +324,8 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
-// What "config check" refuses, run refuses too, as usage.
+// TestRunRefusesBadConfig checks that run refuses what "config check" refuses, as a usage
+// error.
 func TestRunRefusesBadConfig(t *testing.T) {
 	file := filepath.Join(tempDir(t), "c.yaml")
 	for _, tc := range badConfigs {
@@ -337,7 +338,8 @@ func TestRunRefusesBadConfig(t *testing.T) {
 	}
 }
 
-// Aliases that double at each step are stopped before they are a billion.
+// TestAliasBomb checks that aliases that double at each step are stopped before there are
+// a billion.
 func TestAliasBomb(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("namespaces:\n  n0: &n0 {default_ttl: 1s, quota: 1MiB}\n")

@@ -9,7 +9,8 @@ import (
 )
 
 func TestUsageErrors(t *testing.T) {
-	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent")) // what gets past the check ends with 3
+	// A line that passes the check ends with 3.
+	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
 	for _, tc := range []struct {
 		name, line, want string
 	}{
@@ -134,7 +135,8 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// Mistakes in the environment are told apart from those in the flags.
+// TestUsageErrorsInEnvironment checks that mistakes in the environment are distinguished
+// from those in flags.
 func TestUsageErrorsInEnvironment(t *testing.T) {
 	for _, tc := range []struct{ name, value, want string }{
 		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES "x\"y\n": give a number`},
@@ -151,7 +153,7 @@ func TestUsageErrorsInEnvironment(t *testing.T) {
 	}
 }
 
-// Every command refuses fewer arguments and more than it takes.
+// TestArgumentCounts checks that every command refuses too few and too many arguments.
 func TestArgumentCounts(t *testing.T) {
 	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
 	const any = -1
@@ -210,7 +212,7 @@ func TestHelpGoesToStdout(t *testing.T) {
 	}
 }
 
-// Every flag says what it is for, and every command what it does.
+// TestEverythingHasHelp checks that every flag and every command has a description.
 func TestEverythingHasHelp(t *testing.T) {
 	var check func(c *cli.Command)
 	check = func(c *cli.Command) {

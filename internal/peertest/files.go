@@ -11,7 +11,7 @@ import (
 // Seed is a seed for key files.
 const Seed = 0x0123456789abcdef
 
-// KeyText is a key file with keys of one digit each.
+// KeyText returns the text of a key file. Each key repeats one of the digits.
 func KeyText(seed uint64, digits string) string {
 	text := fmt.Sprintf("seed: %016x\n", seed)
 	for _, d := range digits {

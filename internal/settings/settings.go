@@ -2,9 +2,9 @@
 // and the files and variables that hold secrets.
 //
 // Input is the value of a setting and its name; output is the value to use, or an error
-// that names the setting, the value and the remedy. An error never shows a secret, not
-// even one that stands in the wrong place. The package reads files and environment
-// variables, asks no server, starts no goroutine and keeps nothing.
+// that names the setting, the value and the remedy. An error never shows a secret, even
+// if the secret is in the wrong place. The package reads files and environment variables,
+// asks no server, starts no goroutine and keeps nothing.
 package settings
 
 import (
@@ -23,8 +23,7 @@ func Bounded[T cmp.Ordered](name string, v, least, most T) error {
 	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
 }
 
-// Or returns what a setting says, or its default. It is for settings whose zero has a
-// meaning.
+// Or returns *v, or def if v is nil. It is for settings whose zero value has a meaning.
 func Or[T any](v *T, def T) T {
 	if v == nil {
 		return def
