@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -31,7 +32,7 @@ var (
 // These environment variables make this binary another program than the tests.
 const (
 	asSidecar = "FAULTS_SIDECAR" // a sidecar, with a spec in JSON
-	asKeeper   = "FAULTS_HOLDER"  // the keeper of a network namespace, until stdin ends
+	asKeeper  = "FAULTS_HOLDER"  // the keeper of a network namespace, until stdin ends
 	asApp     = "FAULTS_APP"     // an app that loads keys, with the socket of its sidecar
 )
 
@@ -94,9 +95,21 @@ func (sp *spec) run(ctx context.Context) error {
 	if len(sp.Voters) > 0 {
 		policy = cluster.Consistent
 	}
-	var namespaces map[string]sidecar.Namespace
-	if err := yaml.Unmarshal([]byte(sp.Namespaces), &namespaces); err != nil {
+	var inFile map[string]struct {
+		sidecar.Namespace `yaml:",inline"`
+		Origin            *struct {
+			Postgres postgres.Config `yaml:"postgres"`
+		} `yaml:"origin"`
+	}
+	if err := yaml.Unmarshal([]byte(sp.Namespaces), &inFile); err != nil {
 		return err
+	}
+	namespaces := map[string]sidecar.Namespace{}
+	for name, ns := range inFile {
+		if ns.Origin != nil {
+			ns.Namespace.Origin = &ns.Origin.Postgres
+		}
+		namespaces[name] = ns.Namespace
 	}
 	s, err := sidecar.New(sidecar.Config{
 		PartitionPolicy: policy, Voters: sp.Voters, Namespaces: namespaces,
