@@ -6,7 +6,7 @@ RUNS ?= 10000
 SEED ?= 0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build install test race vet staticcheck hundred strike random fuzz corpus model model-check faults soak attacks bench bench-hits golden cross tidy
+.PHONY: build install test race vet staticcheck hundred failpoints random fuzz corpus model model-check faults soak attacks bench bench-hits golden cross tidy
 
 build:            ## the command, into ./cachesidecar
 	$(GO) build -o cachesidecar ./cmd/cachesidecar
@@ -37,12 +37,12 @@ staticcheck:      ## staticcheck on both modules
 hundred:          ## a hundred sidecars in one process, in virtual time (4 GB, and two to three minutes on two cores; 20 of them are part of test)
 	$(GO) test ./sidecar -run TestVirtualHundred -virtual.many 100 -v -count=1
 
-strike:           ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
-	$(GO) vet -tags strike ./sidecar ./l2/holding ./internal/strike
-	$(GO) test -tags strike ./sidecar ./l2/holding -run TestStrike -v
-	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-strike ./cmd/cachesidecar
-	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-strike | grep internal/strike
-	rm $(or $(TMPDIR),/tmp)/cachesidecar-strike
+failpoints:       ## take out the guards of freshness one by one, and see each missed; nothing of the switches is in the command
+	$(GO) vet -tags failpoint ./sidecar ./l2/ownership ./internal/failpoint
+	$(GO) test -tags failpoint ./sidecar ./l2/ownership -run TestFailpoint -v
+	$(GO) build -o $(or $(TMPDIR),/tmp)/cachesidecar-failpoints ./cmd/cachesidecar
+	! $(GO) tool nm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints | grep internal/failpoint
+	rm $(or $(TMPDIR),/tmp)/cachesidecar-failpoints
 
 random:           ## RUNS short runs at random in virtual time, every other one under policy consistent (10,000 unless told: about 40 minutes on two cores), from SEED on; 0 draws one
 	$(GO) test ./sidecar -run TestVirtualRandom -v -virtual.random $(RUNS) -virtual.seed $(SEED) -timeout 120m

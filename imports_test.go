@@ -1,4 +1,4 @@
-// Package cachesidecar holds the test of who may import whom.
+// Package cachesidecar contains the test of the imports between packages.
 package cachesidecar
 
 import (
@@ -13,9 +13,9 @@ import (
 
 const module = "github.com/cachesidecar/cachesidecar"
 
-// allowed is the house: each package with the packages of ours that it may
-// import, ground floor first. A package that is not in it does not belong here;
-// an arrow that is not in it goes the wrong way.
+// allowed lists each package with the packages of this module that it may import, lowest
+// floor first. A package that is missing here has no place in the module. An import that
+// is missing here points the wrong way.
 var allowed = []struct {
 	pkg     string
 	imports []string
@@ -23,46 +23,56 @@ var allowed = []struct {
 	// Floor 0: nouns and bytes.
 	{"internal/kv", nil},
 	{"internal/wire", nil},
-	{"internal/strike", nil},
+	{"internal/failpoint", nil},
 	{"internal/plainfile", nil},
-	{"internal/totals", nil},     // imported by tests alone
-	{"internal/gossiptest", nil}, // imported by tests alone
+	{"internal/places", []string{"internal/wire"}},
+	{"internal/settings", []string{"internal/plainfile"}},
+	{"internal/totals", nil},     // only tests import it
+	{"internal/gossiptest", nil}, // only tests import it
 	{"internal/logs", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{"internal/wire"}},
-	{"internal/creds", []string{"internal/plainfile"}},
+	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
 	{"l1", []string{"internal/kv"}},
-	{"invalidation", []string{"internal/kv", "internal/strike"}},
+	{"invalidation", []string{"internal/kv", "internal/failpoint"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
-	{"l2/holding", []string{"internal/kv", "internal/strike", "l2/ring"}},
+	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
 	{"l2/segment", []string{"internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
-	{"internal/attacks", nil}, // nothing but tests, of the command
+	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},
-	{"internal/proctest", nil}, // imported by tests alone
-	{"internal/peertest", nil}, // imported by tests alone
-	{"loader", []string{"internal/kv"}},
+	{"internal/proctest", nil}, // only tests import it
+	{"internal/peertest", nil}, // only tests import it
+	{"loader", []string{"internal/kv", "internal/settings"}},
 	// Floor 2: the edges.
-	{"internal/origintest", []string{"loader"}}, // imported by tests alone
-	{"loader/httporigin", []string{"loader"}},
-	{"loader/postgres", []string{"internal/kv", "loader"}},
-	{"loader/redisorigin", []string{"internal/kv", "loader"}},
-	{"loader/memcached", []string{"loader"}},
-	{"loader/execorigin", []string{"loader"}},
+	{"internal/origintest", []string{"loader"}}, // only tests import it
+	{"loader/httporigin", []string{"internal/settings", "loader"}},
+	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader"}},
+	{"loader/memcached", []string{"internal/settings", "loader"}},
+	{"loader/execorigin", []string{"internal/settings", "loader"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
-	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l2/holding", "l2/ring"}},
+	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
 	{"client", []string{"internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
+	{"internal/namespaces", []string{"internal/access", "internal/kv", "internal/places", "internal/failpoint", "internal/wire", "invalidation", "l2/segment", "loader"}},
+	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
+	{"internal/engine", []string{"internal/access", "internal/cluster", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/session", []string{"internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/telemetry", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
+	{"internal/verify", []string{"internal/cluster", "internal/kv", "internal/wire"}},
+	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
+	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/cluster", "internal/creds", "internal/kv", "internal/logs", "internal/peer", "internal/plainfile", "internal/rpc", "internal/strike", "internal/wire", "invalidation", "l1", "l2/holding", "l2/segment", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "unixsock"}},
-	{"internal/faults", nil}, // nothing but tests
+	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
+	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
-// forbidden are packages of the standard library that a package must do
-// without: what is pure does no I/O.
+// forbidden lists packages of the standard library that a package must not import,
+// because pure packages do no I/O.
 var forbidden = map[string][]string{
 	"internal/wire": {"net", "os", "time"},
 	"l2/segment":    {"net", "os"},

@@ -9,22 +9,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Item is what a Get found. Value is the caller's own.
+// Item is the result of a Get. The caller owns Value.
 type Item struct {
 	Value   []byte
-	Flags   uint32        // as they were set
+	Flags   uint32        // as set by the writer
 	Version uint64        // for CompareAndSwap
-	TTL     time.Duration // left; zero is no expiry
-	Source  string        // near, l1, l2, peer or origin; load: a GetOrLoad's function
-	Age     time.Duration // what the value may be behind the truth, at most
-	Stale   bool          // only where GetOptions.StaleOK asked for it
+	TTL     time.Duration // remaining; zero: no expiry
+	Source  string        // near, l1, l2, peer, origin, or load (a GetOrLoad's function)
+	Age     time.Duration // how far the value may lag behind the current one, at most
+	Stale   bool          // only if GetOptions.StaleOK is set
 }
 
-// GetOptions of a Get.
+// GetOptions configures a Get.
 type GetOptions struct {
-	Fresh   bool // answered by the host that owns the key, from no copy
+	Fresh   bool // ask the key's owner, read no copy
 	NoLoad  bool // do not ask the origin
-	StaleOK bool // a stale value is better than none
+	StaleOK bool // accept a stale value if there is no current one
 }
 
 func (o GetOptions) bits() (b wire.Options) {
@@ -40,12 +40,12 @@ func (o GetOptions) bits() (b wire.Options) {
 	return b
 }
 
-// SetOptions of a write. The zero value takes the namespace's TTL.
+// SetOptions configures a write. The zero value uses the namespace's TTL.
 type SetOptions struct {
 	TTL      time.Duration // at most 365 days, rounded up to milliseconds
 	NoExpiry bool
 	Flags    uint32 // the caller's own mark, returned by Get
-	AckAll   bool   // return when no host can serve the old value any more
+	AckAll   bool   // return once no host can serve the old value any more
 }
 
 func (o SetOptions) bits() wire.Options {
@@ -76,7 +76,7 @@ func first[T any](opts []T) (o T) {
 	return o
 }
 
-// Get returns a key's value, or ErrNotFound.
+// Get returns a key's value. It returns ErrNotFound if the key has none.
 func (c *Client) Get(ctx context.Context, key string, opts ...GetOptions) (Item, error) {
 	o := first(opts)
 	near := c.nearly()
@@ -108,8 +108,8 @@ func item(r *wire.Reply) Item {
 	}
 }
 
-// GetMulti returns those of the keys that have a value. An error beside a
-// result says that some keys could not be asked for.
+// GetMulti returns the values of the keys that have one. If it returns an error beside a
+// result, it could not ask for some of the keys.
 func (c *Client) GetMulti(ctx context.Context, keys []string, opts ...GetOptions) (map[string]Item, error) {
 	found := make(map[string]Item, len(keys))
 	if near, o := c.nearly(), first(opts); near != nil && !o.Fresh && ctx.Err() == nil {
@@ -135,8 +135,8 @@ func (c *Client) GetMulti(ctx context.Context, keys []string, opts ...GetOptions
 	return found, nil
 }
 
-// getSome asks for up to MaxKeys keys and returns how many, from the first on,
-// were answered: an answer that would become too long ends early.
+// getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
+// first, were answered: the sidecar ends an answer early if it would become too long.
 func (c *Client) getSome(ctx context.Context, keys []string, found map[string]Item, o GetOptions) (answered int, err error) {
 	near := c.nearly()
 	sent, bits := near.ask(o)
@@ -155,7 +155,7 @@ func (c *Client) getSome(ctx context.Context, keys []string, found map[string]It
 			found[keys[i]] = item(r)
 			near.keep(c.space, keys[i], sent, &a, r)
 		case r.Status == wire.Busy && i > 0:
-			return i, nil // the rest is asked for again
+			return i, nil // the caller asks again for the rest
 		case r.Status != wire.Miss:
 			return i, replyError(r)
 		}
@@ -168,18 +168,18 @@ func (c *Client) Set(ctx context.Context, key string, value []byte, opts ...SetO
 	return c.set(ctx, key, value, wire.ModeSet, 0, first(opts))
 }
 
-// Add stores a value where the key is absent, else returns ErrExists.
+// Add stores a value if the key is absent, else it returns ErrExists.
 func (c *Client) Add(ctx context.Context, key string, value []byte, opts ...SetOptions) (uint64, error) {
 	return c.set(ctx, key, value, wire.ModeAdd, 0, first(opts))
 }
 
-// Replace stores a value where the key is present, else returns ErrNotFound.
+// Replace stores a value if the key is present, else it returns ErrNotFound.
 func (c *Client) Replace(ctx context.Context, key string, value []byte, opts ...SetOptions) (uint64, error) {
 	return c.set(ctx, key, value, wire.ModeReplace, 0, first(opts))
 }
 
-// CompareAndSwap stores a value where the key's version is still the given one.
-// Else it returns a *VersionError, which is ErrExists, or ErrNotFound.
+// CompareAndSwap stores a value if the key's version is still the given one. Else it
+// returns a *VersionError, which is ErrExists, or ErrNotFound.
 func (c *Client) CompareAndSwap(ctx context.Context, key string, value []byte, version uint64, opts ...SetOptions) (uint64, error) {
 	return c.set(ctx, key, value, wire.ModeCAS, version, first(opts))
 }
@@ -202,32 +202,32 @@ func (c *Client) set(ctx context.Context, key string, value []byte, mode wire.Mo
 	return a.Version, err
 }
 
-// Delete removes keys from the whole cluster. It returns how many had a value;
-// ErrNotFound if none had.
+// Delete removes keys from the whole cluster. It returns how many of them had a value,
+// and ErrNotFound if none had one.
 func (c *Client) Delete(ctx context.Context, keys ...string) (int, error) {
 	return c.DeleteWith(ctx, DeleteOptions{}, keys...)
 }
 
-// DeleteOptions of a DeleteWith.
+// DeleteOptions configures a DeleteWith.
 type DeleteOptions struct {
-	AckAll bool // return when no host can serve the old values any more
-	Soft   bool // leave the values for GetOptions.StaleOK, for the namespace's stale_limit
-	// Hold is for how long what is loaded of the keys is not kept, since it may
-	// come from a replica that lags behind; at most the namespace's hold, which
-	// zero stands for.
-	Hold time.Duration
+	AckAll bool // return once no host can serve the old values any more
+	Soft   bool // keep the values for GetOptions.StaleOK, for the namespace's stale_limit
+	// ReplicaLag is the length of the load barrier: values of the keys that are loaded
+	// within it are not kept, since they may come from a replica that lags behind. At
+	// most the namespace's replica_lag; zero: that replica_lag.
+	ReplicaLag time.Duration
 }
 
-func (o DeleteOptions) holdMillis() (uint32, error) {
-	if o.Hold < 0 {
-		return 0, fmt.Errorf("%w: a hold of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.Hold)
+func (o DeleteOptions) lagMillis() (uint32, error) {
+	if o.ReplicaLag < 0 {
+		return 0, fmt.Errorf("%w: a replica lag of %v: give 1ms or more, or 0 for the namespace's", ErrBadRequest, o.ReplicaLag)
 	}
-	return uint32((min(o.Hold, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
+	return uint32((min(o.ReplicaLag, wire.MaxTimeout*time.Millisecond) + time.Millisecond - 1) / time.Millisecond), nil
 }
 
 // DeleteWith is Delete with options.
 func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string) (int, error) {
-	hold, err := o.holdMillis()
+	hold, err := o.lagMillis()
 	if err != nil {
 		return 0, err
 	}
@@ -241,7 +241,7 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 	}
 	for len(keys) > 0 {
 		n := min(len(keys), wire.MaxKeys)
-		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits, HoldMS: hold}
+		q := &wire.Request{Op: wire.OpDelete, Keys: make([][]byte, n), Options: bits, ReplicaLagMS: hold}
 		for i, k := range keys[:n] {
 			q.Keys[i] = []byte(k)
 		}
@@ -277,8 +277,9 @@ func (c *Client) DeleteWith(ctx context.Context, o DeleteOptions, keys ...string
 	return had, nil
 }
 
-// deleted notes what has become of a key's deletion: one that found nothing has
-// changed the key too, since the holder may have lost what is kept here.
+// deleted records the result of a key's deletion in the near cache. A deletion that found
+// no value counts as a change too: the owner may have lost a value that is still kept
+// here.
 func (c *Client) deleted(key string, r *wire.Reply) {
 	err := replyError(r)
 	if r.Status == wire.Miss {
@@ -287,7 +288,7 @@ func (c *Client) deleted(key string, r *wire.Reply) {
 	c.wrote(key, r.Version, err)
 }
 
-// Touch gives a key a new TTL: that of the options, else the namespace's.
+// Touch gives a key a new TTL: the one in the options, else the namespace's.
 func (c *Client) Touch(ctx context.Context, key string, opts ...SetOptions) error {
 	o := first(opts)
 	ttl, err := o.ttl()
@@ -301,12 +302,13 @@ func (c *Client) Touch(ctx context.Context, key string, opts ...SetOptions) erro
 	return err
 }
 
-// Incr adds delta to a decimal number and returns the sum, or ErrNotFound.
+// Incr adds delta to a decimal number and returns the sum. It returns ErrNotFound if the
+// key has no value.
 func (c *Client) Incr(ctx context.Context, key string, delta int64, opts ...SetOptions) (int64, error) {
 	return c.incr(ctx, key, &wire.Request{Delta: delta}, first(opts))
 }
 
-// IncrFrom is Incr, but an absent key becomes initial.
+// IncrFrom is Incr, but sets an absent key to initial.
 func (c *Client) IncrFrom(ctx context.Context, key string, delta, initial int64, opts ...SetOptions) (int64, error) {
 	return c.incr(ctx, key, &wire.Request{Delta: delta, Create: true, Initial: initial}, first(opts))
 }
@@ -323,21 +325,21 @@ func (c *Client) incr(ctx context.Context, key string, q *wire.Request, o SetOpt
 	return a.Number, err
 }
 
-// Ping asks for an answer and nothing else.
+// Ping asks the sidecar for an empty answer.
 func (c *Client) Ping(ctx context.Context) error {
 	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpPing})
 	a.release()
 	return err
 }
 
-// FlushOptions of a Flush. The zero value empties the client's namespace on
-// this host.
+// FlushOptions configures a Flush. The zero value empties the client's namespace on this
+// host.
 type FlushOptions struct {
 	All     bool // every namespace
 	Cluster bool // on every host
 }
 
-// Flush empties a namespace, or all.
+// Flush empties one namespace, or all namespaces.
 func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 	var bits wire.Options
 	if o.All {
@@ -354,7 +356,7 @@ func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 	return err
 }
 
-// What Stats, ClusterStats, Members, Ring and Verify return.
+// These are the results of Stats, ClusterStats, Members, Ring and Verify.
 type (
 	Stats        = wire.Stats
 	ClusterStats = wire.ClusterStats
@@ -364,39 +366,39 @@ type (
 	Verified     = wire.Verified
 )
 
-// Stats returns the sidecar's account of itself.
+// Stats returns the sidecar's statistics.
 func (c *Client) Stats(ctx context.Context) (Stats, error) {
 	return body[Stats](ctx, c, &wire.Request{Op: wire.OpStats})
 }
 
-// ClusterStats returns every host's account of itself, and names the hosts that
-// gave none.
+// ClusterStats returns the statistics of every host, and the names of the hosts that sent
+// none.
 func (c *Client) ClusterStats(ctx context.Context) (ClusterStats, error) {
 	return body[ClusterStats](ctx, c, &wire.Request{Op: wire.OpStats, Options: wire.Cluster})
 }
 
-// Members returns the cluster's hosts, as this one sees them.
+// Members returns the hosts of the cluster, as this host sees them.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
 	return body[[]Member](ctx, c, &wire.Request{Op: wire.OpMembers})
 }
 
-// Forget drops a host that is gone from the list of members, on all hosts.
-// ErrNotFound says that no host knows it. A host that lives is not forgotten: stop
-// it first.
+// Forget removes a dead host from the list of members, on all hosts. It returns
+// ErrNotFound if no host knows the name. It does not remove a live host: stop that host
+// first.
 func (c *Client) Forget(ctx context.Context, node string) error {
 	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpForget, Key: []byte(node)})
 	a.release()
 	return err
 }
 
-// Ring says which host owns a key.
+// Ring returns which host owns a key.
 func (c *Client) Ring(ctx context.Context, key string) (Place, error) {
 	return body[Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
 }
 
-// Verify lets the sidecar check for so long, at most 10 minutes, that no host
-// reads what it must not. The context's deadline, or the client's timeout, must
-// leave a few seconds more.
+// Verify makes the sidecar check for the given duration, at most 10 minutes, that no host
+// reads a value that it must not read. The context's deadline, or the client's timeout,
+// must leave a few seconds more.
 func (c *Client) Verify(ctx context.Context, duration time.Duration) (Verified, error) {
 	return body[Verified](ctx, c, &wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())})
 }

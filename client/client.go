@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,76 +17,69 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Config of a Client. The zero value is right for most.
+// Config configures a Client. The zero value is right for most apps.
 type Config struct {
-	// Socket is the sidecar's. Default: $CACHESIDECAR_SOCKET, else the first
-	// that is there of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
+	// Socket is the path of the sidecar's socket. Default: $CACHESIDECAR_SOCKET, else the
+	// first existing socket in /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
 	// /tmp/cachesidecar-$UID.
 	Socket string
-	// Namespace of calls. Default "default".
+	// Namespace is the namespace of calls. Default "default".
 	Namespace string
-	// Name tells the sidecar's operators who this is. Default: none.
+	// Name identifies this app to the sidecar's operators. Default: none.
 	Name string
-	// Token is a secret that the sidecar's configuration names: it adds rights to
-	// those of this process's user. Default: none.
+	// Token is a secret that the sidecar's configuration names. It adds rights to those
+	// of this process's user. Default: none.
 	Token string
-	// TokenFile has the token in place of Token. It is read for each connection, so
-	// that a new token is found. Only this process's user, its group and root may
-	// read it.
+	// TokenFile is the path of a file that contains the token, in place of Token. The
+	// client reads it for each connection, so that it finds a new token. Only this
+	// process's user, its group and root may read the file.
 	TokenFile string
-	// Conns is the number of connections. Default 2: calls of one key always
-	// share one, and a second one keeps a second core of the sidecar busy.
+	// Conns is the number of connections. Default 2: all calls of one key share one
+	// connection, and a second connection keeps a second core of the sidecar busy.
 	Conns int
-	// DialTimeout is for one attempt to connect. Default 250 ms.
+	// DialTimeout bounds one attempt to connect. Default 250 ms.
 	DialTimeout time.Duration
-	// RequestTimeout is for calls whose context has no deadline. Default 1 s.
+	// RequestTimeout bounds calls whose context has no deadline. Default 1 s.
 	RequestTimeout time.Duration
-	// LoadTimeout is for the function of a GetOrLoad. Default 30 s. What takes
-	// longer than the sidecars' lease_time (10 s unless set) is returned, and
-	// not kept.
+	// LoadTimeout bounds the function of a GetOrLoad. Default 30 s. If the function takes
+	// longer than the sidecars' lease_time (10 s unless set), GetOrLoad returns its
+	// value, but the value is not kept.
 	LoadTimeout time.Duration
-	// WaitTimeout is how long a GetOrLoad waits for another process that loads
-	// its key, before it calls its own function. Default 10 s; in steps of
-	// RequestTimeout, of which there is at least one.
+	// WaitTimeout bounds how long a GetOrLoad waits for another process that loads the
+	// same key; after that it calls its own function. Default 10 s. It waits in steps of
+	// RequestTimeout, at least one step.
 	WaitTimeout time.Duration
-	// MaxCalls bounds the calls in flight of one connection; one more gets
+	// MaxCalls bounds the calls in flight of one connection; a call above it returns
 	// ErrBusy. Default 1,024.
 	MaxCalls int
-	// MaxLoads bounds the keys that GetOrLoads ask for or load at one time; one
-	// more gets ErrBusy. Default 4,096.
+	// MaxLoads bounds the keys that GetOrLoad asks for or loads at one time; a key above
+	// it returns ErrBusy. Default 4,096.
 	MaxLoads int
-	// FailClosed makes GetOrLoad return the error where the sidecar cannot be
-	// reached, is too busy or does not answer in time. Default: it calls its
-	// function, and what that returns is not kept.
+	// FailClosed makes GetOrLoad return the error if the sidecar cannot be reached, is
+	// too busy or does not answer in time. Default: GetOrLoad calls its function, and the
+	// loaded value is not kept.
 	FailClosed bool
-	// Lazy lets Dial succeed where no sidecar answers yet: the first call that
-	// finds one connects.
+	// Lazy lets Dial succeed if no sidecar answers yet. The first call that finds a
+	// sidecar connects.
 	Lazy bool
-	// NearCache keeps values in this process. Default: none.
+	// NearCache configures a cache in this process. Default: none.
 	NearCache NearCache
 }
 
 func (c Config) withDefaults() Config {
-	def(&c.Conns, 2)
-	def(&c.DialTimeout, 250*time.Millisecond)
-	def(&c.RequestTimeout, time.Second)
-	def(&c.LoadTimeout, 30*time.Second)
-	def(&c.WaitTimeout, 10*time.Second)
-	def(&c.MaxCalls, 1024)
-	def(&c.MaxLoads, 4096)
-	def(&c.Namespace, "default")
+	c.Conns = cmp.Or(c.Conns, 2)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, time.Second)
+	c.LoadTimeout = cmp.Or(c.LoadTimeout, 30*time.Second)
+	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
+	c.MaxCalls = cmp.Or(c.MaxCalls, 1024)
+	c.MaxLoads = cmp.Or(c.MaxLoads, 4096)
+	c.Namespace = cmp.Or(c.Namespace, "default")
 	return c
 }
 
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
-	}
-}
-
-// ReadToken returns the token in a file, as Config.TokenFile has it; "" is no file. An
-// error says what to do about the file, and is ErrUnauthorized.
+// ReadToken returns the token in a file, as for Config.TokenFile. If file is "", it
+// returns "". Its errors are ErrUnauthorized and say what to do about the file.
 func ReadToken(file string) (string, error) {
 	if file == "" {
 		return "", nil
@@ -101,14 +95,14 @@ func ReadToken(file string) (string, error) {
 	return token, nil
 }
 
-// Client is a connection to the sidecar on this host.
+// Client is a client of the sidecar on this host.
 type Client struct {
 	*shared
-	namespace []byte // nil is the connections' default
-	space     *space // of the near cache; nil without one
+	namespace []byte // nil: the connections' default
+	space     *space // in the near cache; nil without a near cache
 }
 
-// shared is what the views of a Client have in common.
+// shared is the state that all views of a Client share.
 type shared struct {
 	cfg   Config
 	slots []*slot
@@ -117,14 +111,14 @@ type shared struct {
 	seed  maphash.Seed
 	loads loads
 
-	near   *near // nil without one
+	near   *near // nil without a near cache
 	closed context.Context
 	close  context.CancelFunc
-	tasks  sync.WaitGroup // the near cache's and the loads'
+	tasks  sync.WaitGroup // of the near cache and of loads
 }
 
-// Dial connects to the sidecar. An error says why that cannot be; with
-// Config.Lazy, a sidecar that is not there is none.
+// Dial connects to the sidecar. Its error says why it cannot connect. With Config.Lazy,
+// an unavailable sidecar is not an error.
 func Dial(ctx context.Context, cfg Config) (*Client, error) {
 	return dialWith(ctx, cfg, nil)
 }
@@ -160,8 +154,8 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	return c, nil
 }
 
-// InNamespace returns a view of the client with another namespace. It shares
-// the client's connections and near cache; closing either closes both.
+// InNamespace returns a view of the client with another namespace. The view shares the
+// client's connections and near cache; closing either one closes both.
 func (c *Client) InNamespace(name string) *Client {
 	v := &Client{shared: c.shared, namespace: []byte(name)}
 	if c.near != nil {
@@ -170,8 +164,8 @@ func (c *Client) InNamespace(name string) *Client {
 	return v
 }
 
-// Close ends all connections, the near cache and every Watch. Calls in flight
-// fail. The context of functions that load ends, and Close waits for them.
+// Close closes all connections, the near cache and every Watch. Calls in flight fail.
+// Close cancels the context of functions that load, and waits for them.
 func (c *Client) Close() error {
 	c.loads.close()
 	c.shared.close()
@@ -182,7 +176,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// slotFor returns the connection of a key: calls of one key keep their order.
+// slotFor returns the slot of a key. Calls of one key share a slot, so that they keep
+// their order.
 func (s *shared) slotFor(key []byte) *slot {
 	if len(s.slots) == 1 {
 		return s.slots[0]
@@ -192,10 +187,11 @@ func (s *shared) slotFor(key []byte) *slot {
 
 func (s *shared) anySlot() *slot { return s.slots[int(s.turn.Add(1))%len(s.slots)] }
 
-// connect returns a slot's connection. Where that cannot be made, as when the sidecar
-// has as many connections as it may, it returns another slot's that is there, and goes
-// on with that one until no call of it is under way: what was sent there and given up
-// may be executed yet, and calls of one key keep their order.
+// connect returns a slot's connection. If that connection cannot be made, for example
+// because the sidecar has reached its connection limit, connect returns another slot's
+// live connection. It continues to return that one until no call is in flight on it: a
+// call that was sent there and given up may still be executed, and calls of one key must
+// keep their order.
 func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, error) {
 	if l := want.lent.Load(); l != nil {
 		if l.conn.Err() == nil && l.conn.InFlight() > 0 {
@@ -216,7 +212,7 @@ func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, e
 	return want, nil, err
 }
 
-// answer is what came of a call. Its bytes are good until release.
+// answer is the result of a call. Its bytes are valid until release.
 type answer struct {
 	wire.Reply
 	from *slot
@@ -235,7 +231,7 @@ func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, er
 	return c.doWithin(ctx, s, q, c.timeout(ctx))
 }
 
-// timeout is that of a call.
+// timeout returns the time that a call has: until ctx's deadline, else RequestTimeout.
 func (c *Client) timeout(ctx context.Context) time.Duration {
 	if d, ok := ctx.Deadline(); ok {
 		return time.Until(d)
@@ -243,8 +239,8 @@ func (c *Client) timeout(ctx context.Context) time.Duration {
 	return c.cfg.RequestTimeout
 }
 
-// leaseGrace is how much longer than it tells the sidecar a LEASE waits: a token
-// that comes when nobody waits any more holds up others.
+// leaseGrace is how much longer a LEASE waits than it tells the sidecar. A token that
+// arrives after its caller has left would delay other callers.
 const leaseGrace = 100 * time.Millisecond
 
 func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout time.Duration) (a answer, err error) {
@@ -280,18 +276,19 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 	}
 }
 
-// givenUp is when a call that begins now is given up, on the boot clock: by its
-// timeout, or by its context.
+// givenUp returns the time on the boot clock at which a call that begins now is given up,
+// because of its timeout or its context.
 func (c *Client) givenUp(ctx context.Context, timeout time.Duration) uint64 {
-	now := c.clock.Read().Boot // first: what passes from here on makes it earlier
+	// Read the clock first: time that passes after this makes the result earlier.
+	now := c.clock.Read().Boot
 	if d, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(d))
 	}
 	return uint64(max(1, now+timeout-min(clockError, timeout/4)))
 }
 
-// writes says whether a request is a write that must not be executed once it has
-// been given up.
+// writes reports whether a request is a write that must not be executed after it was
+// given up.
 func writes(q *wire.Request) bool {
 	switch q.Op {
 	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:

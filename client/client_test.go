@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// serve runs a sidecar and returns its socket and how to stop it.
+// serve runs a sidecar on a socket and returns a function that stops it.
 func serve(t testing.TB, path string) (stop func()) {
 	t.Helper()
 	return serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20})
@@ -55,7 +55,7 @@ func serveWith(t testing.TB, cfg sidecar.Config) (stop func()) {
 	return stop
 }
 
-// dial returns a client that is more patient than one is unless told.
+// dial returns a client whose default timeouts are longer than usual.
 func dial(t testing.TB, cfg client.Config) *client.Client {
 	t.Helper()
 	cfg.DialTimeout, cfg.RequestTimeout = cmp.Or(cfg.DialTimeout, time.Minute), cmp.Or(cfg.RequestTimeout, time.Minute)
@@ -116,10 +116,10 @@ func TestCalls(t *testing.T) {
 	if n, err := c.Delete(ctx, "k", "none"); n != 1 || err != nil {
 		t.Errorf("Delete = %d, %v", n, err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{Hold: -1}, "n"); !errors.Is(err, client.ErrBadRequest) {
+	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: -1}, "n"); !errors.Is(err, client.ErrBadRequest) {
 		t.Errorf("Delete with a negative hold: %v", err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{Hold: math.MaxInt64}, "none"); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: math.MaxInt64}, "none"); !errors.Is(err, client.ErrNotFound) {
 		t.Errorf("Delete with a long hold: %v", err)
 	}
 	if _, err := c.Delete(ctx, "none"); !errors.Is(err, client.ErrNotFound) {
@@ -181,8 +181,8 @@ func TestNamespacesAreApart(t *testing.T) {
 	}
 }
 
-// TestGetMulti asks for more keys than a request takes, and for more bytes
-// than an answer holds.
+// TestGetMulti asks for more keys than fit into a request, and for more bytes than fit
+// into an answer.
 func TestGetMulti(t *testing.T) {
 	c := dial(t, client.Config{RequestTimeout: 10 * time.Second})
 	var keys []string
@@ -191,7 +191,7 @@ func TestGetMulti(t *testing.T) {
 		if i%2 == 0 {
 			value := []byte(keys[i])
 			if i < 14 {
-				value = bytes.Repeat(value, 2<<20/len(value)) // 14 MiB in all, and again below
+				value = bytes.Repeat(value, 2<<20/len(value)) // 14 MiB, and once more below
 			}
 			if _, err := c.Set(t.Context(), keys[i], value); err != nil {
 				t.Fatal(err)
@@ -216,8 +216,8 @@ func TestGetMulti(t *testing.T) {
 	}
 }
 
-// TestReconnect: calls fail fast while the sidecar is away, and work again
-// once it is back.
+// TestReconnect checks that calls fail fast while the sidecar is away, and work again
+// after it is back.
 func TestReconnect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, client.ErrUnavailable) {
@@ -246,14 +246,14 @@ func TestReconnect(t *testing.T) {
 	defer cancel()
 	for {
 		if _, err := c.Get(ctx, "k"); errors.Is(err, client.ErrNotFound) {
-			break // it is another sidecar, and empty
+			break // the new sidecar is empty
 		} else if ctx.Err() != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// TestDeadlines: a sidecar that accepts and says nothing.
+// TestDeadlines uses a sidecar that accepts connections and sends nothing.
 func TestDeadlines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)
@@ -271,13 +271,13 @@ func TestDeadlines(t *testing.T) {
 	}
 }
 
-// A sidecar that has no place for a client's further connections serves all keys over
-// the one that it has.
+// TestFewerPlacesThanConnections checks that a sidecar with no place for a client's
+// further connections serves all keys over the first connection.
 func TestFewerPlacesThanConnections(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20, MaxConnections: 1})
 	c := dial(t, client.Config{Socket: path, Conns: 4})
-	for i := range 32 { // of which the four connections' keys are chosen by chance
+	for i := range 32 { // the keys spread over the four connections by chance
 		if _, err := c.Set(t.Context(), fmt.Sprint(i), []byte("v"), client.SetOptions{}); err != nil {
 			t.Fatalf("key %d: %v", i, err)
 		}
@@ -316,8 +316,8 @@ func TestFailOpen(t *testing.T) {
 	}
 }
 
-// TestLazy: nobody need be there for Dial; the first call that finds somebody
-// connects.
+// TestLazy checks that Dial succeeds without a sidecar, and that the first call that
+// finds one connects.
 func TestLazy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := dial(t, client.Config{Socket: path, Lazy: true})
@@ -334,8 +334,7 @@ func TestLazy(t *testing.T) {
 	}
 }
 
-// TestConcurrent uses one client from many goroutines, with values of all
-// sizes.
+// TestConcurrent uses one client from many goroutines, with values of all sizes.
 func TestConcurrent(t *testing.T) {
 	c := dial(t, client.Config{RequestTimeout: 30 * time.Second})
 	var wg sync.WaitGroup
@@ -356,7 +355,7 @@ func TestConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// TestHitAllocatesLittle: beside the value itself, at most one allocation.
+// TestHitAllocatesLittle checks that a hit allocates at most once beside the value.
 func TestHitAllocatesLittle(t *testing.T) {
 	c := dial(t, client.Config{Conns: 1})
 	if _, err := c.Set(t.Context(), "key", make([]byte, 100)); err != nil {
@@ -367,7 +366,7 @@ func TestHitAllocatesLittle(t *testing.T) {
 		if _, err := c.Get(ctx, "key"); err != nil {
 			t.Fatal(err)
 		}
-	}); n > 2 && !raceDetector { // under which pools lose things on purpose
+	}); n > 2 && !raceDetector { // with the race detector, pools drop items on purpose
 		t.Errorf("%v allocations a hit", n)
 	}
 }

@@ -5,37 +5,37 @@
 //	item, err := c.Get(ctx, "user:42")
 //	if errors.Is(err, client.ErrNotFound) { … }
 //
-// A Client is safe for concurrent use; one a process is enough. Its calls share
-// a few connections, and calls that are made at the same time share system
-// calls. A lost connection is made again on the next call, after a pause that
-// grows and has jitter; until then calls fail fast with ErrUnavailable.
+// A Client is safe for concurrent use; one Client per process is enough. Its calls share
+// a few connections, and concurrent calls share system calls. If a connection is lost,
+// the next call connects again, after a pause that grows and has jitter. Until then calls
+// fail fast with ErrUnavailable.
 //
 // # Repeats
 //
-// A call that was surely not executed is tried once more, and so is a Get or a
-// Lease whose connection broke. No write is repeated after it may have been executed: it
-// returns ErrTimeout, and its outcome is unknown.
+// The client tries a call once more if the call was surely not executed, and a Get or a
+// Lease also if its connection broke. It never repeats a write that may have been
+// executed: such a write returns ErrTimeout, and its outcome is unknown.
 //
 // # Loads
 //
-// GetOrLoad loads what is missing, once in the whole cluster, and what changes
-// meanwhile is not kept as it was before. Lease, Fill and Abandon are its parts,
-// for loads that are not one function of one key.
+// GetOrLoad loads a missing value, once in the whole cluster. If the key changes during
+// the load, the loaded value is not kept. Lease, Fill and Abandon are the parts of
+// GetOrLoad, for loads that are not one function of one key.
 //
 // # Near cache
 //
-// With Config.NearCache the client keeps values in this process, and follows the
-// sidecar to know when they are outdated. A hit takes a tenth of a microsecond,
-// not a round trip. What it returns was current less than the sidecar's smallest
-// max_staleness and NearCache.Bound ago, together; a change is usually heard of
-// within milliseconds. A read after a write of the same Client sees it, and the
-// option Fresh asks the key's owner. Where the sidecar cannot be reached, or says
-// nothing for as long as the bound, nothing is served from here: so too in a
-// process that goes on after a stop.
+// With Config.NearCache the client keeps values in this process, and follows the sidecar
+// to learn which of them are outdated. A hit takes a tenth of a microsecond, not a round
+// trip. A value from the near cache was current less than max_staleness plus
+// NearCache.Bound ago, where max_staleness is the smallest one of the sidecars; the
+// client usually hears of a change within milliseconds. A read after a write of the same
+// Client sees that write. The option Fresh asks the key's owner. If the sidecar cannot be
+// reached, or sends nothing for as long as the bound, the near cache serves nothing. This
+// also holds for a process that was stopped and goes on.
 //
 // # Goroutines
 //
-// One a connection, which reads, one that follows the sidecar for the near cache,
-// and one a key that GetOrLoad or Lease asks for; all end with Close, which waits
-// for functions that load. Watch runs on its caller's.
+// There is one goroutine per connection, which reads; one that follows the sidecar for
+// the near cache; and one per key that GetOrLoad or Lease asks for. All of them end with
+// Close, which waits for functions that load. Watch runs on its caller's goroutine.
 package client

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Errors of calls, found with errors.Is. The error itself says what to do.
+// Errors of calls, to be tested with errors.Is. The error's text says what to do.
 var (
 	ErrNotFound     = errors.New("not found")
 	ErrAbsent       = fmt.Errorf("%w: the origin has no such key", ErrNotFound)
@@ -18,10 +18,10 @@ var (
 	ErrBadRequest   = errors.New("bad request")
 	ErrTooLarge     = errors.New("too large")
 	ErrUnauthorized = errors.New("unauthorized")
-	ErrUnavailable  = errors.New("unavailable")        // surely not executed
-	ErrNoHolder     = fmt.Errorf("%w", ErrUnavailable) // the sidecar is there, and cannot reach who holds the key
+	ErrUnavailable  = errors.New("unavailable")        // the call was surely not executed
+	ErrNoOwner      = fmt.Errorf("%w", ErrUnavailable) // the key's owner is unreachable
 	ErrTimeout      = errors.New("timed out")          // the outcome is unknown
-	ErrBusy         = errors.New("busy")               // surely not executed
+	ErrBusy         = errors.New("busy")               // the call was surely not executed
 	ErrOrigin       = errors.New("the origin failed")
 	ErrUnsupported  = errors.New("unsupported")
 	ErrInternal     = errors.New("internal error")
@@ -30,11 +30,11 @@ var (
 
 var statusErrors = map[wire.Status]error{
 	wire.BadRequest: ErrBadRequest, wire.TooLarge: ErrTooLarge, wire.Unauthorized: ErrUnauthorized,
-	wire.Moved: ErrNoHolder, wire.Unavailable: ErrNoHolder, wire.Timeout: ErrTimeout, wire.Busy: ErrBusy,
+	wire.Moved: ErrNoOwner, wire.Unavailable: ErrNoOwner, wire.Timeout: ErrTimeout, wire.Busy: ErrBusy,
 	wire.Origin: ErrOrigin, wire.Unsupported: ErrUnsupported, wire.Internal: ErrInternal,
 }
 
-// VersionError says which version stands in the way of a condition. It is
+// VersionError reports the version because of which a condition is not met. It is
 // ErrExists.
 type VersionError struct{ Version uint64 }
 
@@ -42,10 +42,10 @@ func (e *VersionError) Error() string {
 	return fmt.Sprintf("%v: version %d is there", ErrExists, e.Version)
 }
 
-// Is makes it ErrExists.
+// Is makes VersionError an ErrExists.
 func (e *VersionError) Is(target error) bool { return target == ErrExists }
 
-// replyError turns an answer into an error; nil for OK, STALE and LEASE.
+// replyError turns a reply into an error. It returns nil for OK, STALE and LEASE.
 func replyError(r *wire.Reply) error {
 	switch r.Status {
 	case wire.OK, wire.Stale, wire.Lease:
@@ -71,7 +71,7 @@ func replyError(r *wire.Reply) error {
 
 var errDegraded = fmt.Errorf("%w: the host that owns the key cannot be reached", ErrNotFound)
 
-// callError turns what became of a call into the public errors.
+// callError turns an error of a call into one of the public errors.
 func callError(err error) error {
 	switch {
 	case errors.Is(err, rpc.ErrFull):

@@ -15,7 +15,7 @@ import (
 func Example() {
 	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
 	defer stop()
-	socket := startSidecar(ctx) // in production, "cachesidecar run" on the host
+	socket := startSidecar(ctx) // in production: "cachesidecar run" on the host
 
 	c, err := client.Dial(ctx, client.Config{Socket: socket})
 	if err != nil {
@@ -33,7 +33,7 @@ func Example() {
 	_, err = c.Get(ctx, "user:43")
 	fmt.Println(errors.Is(err, client.ErrNotFound))
 
-	// Writers that must not overwrite each other compare the version.
+	// Writers that must not overwrite each other's values compare the version.
 	_, err = c.CompareAndSwap(ctx, "user:42", []byte("Grace"), item.Version)
 	fmt.Println(err)
 	// Output:

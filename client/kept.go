@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// kept is a value that the sidecar has answered with. It does not change.
+// kept is a value that the sidecar has returned. It is immutable.
 type kept struct {
 	hash     kv.Hash
 	space    kv.NamespaceID
@@ -17,25 +17,25 @@ type kept struct {
 	flags    uint32
 	version  kv.Version
 	deadline kv.Deadline
-	asOf     kv.Version    // when its owner has vouched for it
-	since    time.Duration // when it was asked for, on the boot clock
-	stream   *stream       // under which
+	asOf     kv.Version    // the version as of which the owner attested the value
+	since    time.Duration // when the value was requested, on the boot clock
+	stream   *stream       // the stream that was followed at that time
 
-	visited    atomic.Bool // since the hand was here
-	prev, next *kept       // under the shard's lock: towards the newest, and the oldest
+	visited    atomic.Bool // since the hand last passed
+	prev, next *kept       // under the shard's lock; towards newest, oldest
 }
 
-// keptOverhead is what one takes beside its key and value, in bytes: itself, and
-// its place in a map.
+// keptOverhead is the memory of one value beside its key and its bytes, in bytes: the
+// struct and its place in a map.
 const keptOverhead = 208
 
 func (k *kept) cost() int64 { return int64(len(k.key)+len(k.value)) + keptOverhead }
 
-// keptValues keeps values up to a number of bytes, and evicts by SIEVE (Zhang et
-// al., NSDI 2024): a hand goes from the oldest to the newest and takes the first
-// that was not read since it was there last.
+// keptValues keeps values up to a number of bytes. It evicts by SIEVE (Zhang et al., NSDI
+// 2024): a hand moves from the oldest value to the newest, and removes the first value
+// that was not read since the hand last passed it.
 type keptValues struct {
-	limit  int64 // bytes, of a shard
+	limit  int64 // bytes per shard
 	shards [keptShards]keptShard
 }
 
@@ -46,7 +46,7 @@ type keptShard struct {
 	mu             sync.RWMutex
 	m              map[kv.Hash]*kept
 	newest, oldest *kept
-	hand           *kept // nil is the oldest
+	hand           *kept // nil: at the oldest
 	bytes          int64
 }
 
@@ -58,7 +58,7 @@ func newKeptValues(bytes int64) *keptValues {
 	return v
 }
 
-// The low bits of a hash pick the ledger's slot, the top ones the partition.
+// The low bits of a hash choose the ledger's slot, the top bits the partition.
 func (v *keptValues) shard(h kv.Hash) *keptShard { return &v.shards[h>>32&(keptShards-1)] }
 
 func (v *keptValues) get(k kv.Key) *kept {
@@ -94,8 +94,8 @@ func (v *keptValues) put(n *kept) {
 	}
 }
 
-// outdate drops a key's value if it was vouched for before a version. That is
-// for the sake of memory: whether it may be served is decided when it is read.
+// outdate drops a key's value if the value was attested before version. This only saves
+// memory: get decides whether a value may be served.
 func (v *keptValues) outdate(h kv.Hash, version kv.Version) {
 	s := v.shard(h)
 	s.mu.Lock()
@@ -105,7 +105,7 @@ func (v *keptValues) outdate(h kv.Hash, version kv.Version) {
 	}
 }
 
-// clear drops everything.
+// clear drops all values.
 func (v *keptValues) clear() {
 	for i := range v.shards {
 		s := &v.shards[i]
@@ -126,7 +126,7 @@ func (v *keptValues) size() (entries, bytes int64) {
 	return entries, bytes
 }
 
-// evict takes one out. The lock is held, and there is one.
+// evict removes one value. The shard is locked and not empty.
 func (s *keptShard) evict() {
 	at := s.hand
 	for {
@@ -142,7 +142,7 @@ func (s *keptShard) evict() {
 	s.remove(at)
 }
 
-// remove takes one out, and moves the hand on from it. The lock is held.
+// remove removes k, and moves the hand on if it is at k. The shard is locked.
 func (s *keptShard) remove(k *kept) {
 	if s.hand == k {
 		s.hand = k.prev

@@ -9,7 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// check says whether a shard's parts agree, and are within the bound.
+// check checks that the parts of each shard agree, and that its bytes are within the
+// limit.
 func (v *keptValues) check(t *testing.T) {
 	t.Helper()
 	for i := range v.shards {
@@ -75,7 +76,7 @@ func TestKeptAgainstMap(t *testing.T) {
 	}
 }
 
-// The hash alone is no proof.
+// TestKeptComparesKeys checks that an equal hash alone is not a match.
 func TestKeptComparesKeys(t *testing.T) {
 	v := newKeptValues(1 << 20)
 	v.put(testKept(1, 1))
@@ -89,7 +90,7 @@ func TestKeptComparesKeys(t *testing.T) {
 	}
 }
 
-// What is read stays while what is not passes by.
+// TestKeptScan checks that values that are read often survive a scan of others.
 func TestKeptScan(t *testing.T) {
 	v := newKeptValues(1 << 20)
 	for i := range 100 {

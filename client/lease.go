@@ -9,10 +9,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Lease is the right, and the duty, to load one missing key: others wait until
-// its holder has called Fill or Abandon, or its time is over.
+// Lease is the right and the duty to load one missing key. Other callers wait until Fill
+// or Abandon was called, or until the lease's time is over.
 type Lease struct {
-	// TTL is the time in which to Fill: then another caller is given a lease.
+	// TTL is the time in which to call Fill. After it the sidecar gives a lease to
+	// another caller.
 	TTL time.Duration
 
 	client *Client
@@ -20,19 +21,19 @@ type Lease struct {
 	token  []byte
 }
 
-// FillOptions of a Fill. The zero value takes the namespace's TTL.
+// FillOptions configures a Fill. The zero value uses the namespace's TTL.
 type FillOptions struct {
 	TTL      time.Duration // at most 365 days, rounded up to milliseconds
 	NoExpiry bool
 	Flags    uint32 // the caller's own mark, returned by Get
 }
 
-// Lease is Get, but for a miss: then one caller in the whole cluster is given a
-// lease, and others wait until the value is there, or get ErrTimeout. With
-// GetOptions.StaleOK a stale value, where there is one, is better than to wait.
+// Lease is Get, except for a miss. On a miss one caller in the whole cluster gets a
+// lease; the others wait for the value, or get ErrTimeout. With GetOptions.StaleOK a
+// caller gets a stale value, if there is one, and does not wait.
 //
-// ErrNotFound says that the namespace's origin has no such key, or that the
-// key's owner cannot be reached: what is loaded then cannot be kept. GetOrLoad
+// Lease returns ErrNotFound if the namespace's origin has no such key, or if the key's
+// owner cannot be reached. In the second case a loaded value cannot be kept. GetOrLoad
 // does all of this.
 func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Item, *Lease, error) {
 	o := first(opts)
@@ -49,9 +50,10 @@ func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Ite
 		l   *Lease
 		err error
 	}
-	to := make(chan leased) // no buffer: a lease is handed over, or given back
+	to := make(chan leased) // no buffer: a lease is either handed over or given back
 	timeout := c.timeout(ctx)
-	err := c.begin(ctx, func(detached context.Context) { // ends with the call, or the client
+	// The goroutine ends with the call, or with the client.
+	err := c.begin(ctx, func(detached context.Context) {
 		var r leased
 		r.it, r.l, _, r.err = c.lease(detached, key, o, timeout)
 		select {
@@ -73,7 +75,7 @@ func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Ite
 	}
 }
 
-// lease makes one call; loading says that others still load the key.
+// lease makes one call. Its result loading is true if another caller still loads the key.
 func (c *Client) lease(ctx context.Context, key string, o GetOptions, timeout time.Duration) (it Item, l *Lease, loading bool, err error) {
 	near := c.nearly()
 	sent, bits := near.ask(o)
@@ -91,10 +93,10 @@ func (c *Client) lease(ctx context.Context, key string, o GetOptions, timeout ti
 	return item(&a.Reply), nil, false, nil
 }
 
-// Fill stores what was loaded, gives it to those who wait, and returns its
-// version. ErrNotStored says that the key has changed since the lease began, or
-// that its time was over: then the value is in no cache. Use it for what asked
-// before that, and for nothing else.
+// Fill stores a loaded value, gives it to the callers that wait, and returns its version.
+// ErrNotStored means that the key has changed since the lease began, or that the lease's
+// time was over. Then the value is in no cache; use it only for requests that came before
+// that.
 func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (uint64, error) {
 	o := first(opts)
 	ttl, err := ttlMillis(o.TTL, o.NoExpiry)
@@ -102,7 +104,9 @@ func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (ui
 		return 0, err
 	}
 	c, k := l.client, []byte(l.key)
-	slot := c.slotFor(k) // mostly the connection that the token came by, at whose end it is given back
+	// This is mostly the connection that brought the token; when that ends, the token is
+	// given back.
+	slot := c.slotFor(k)
 	if err := slot.fits(value); err != nil {
 		return 0, err
 	}
@@ -112,8 +116,8 @@ func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (ui
 	return a.Version, err
 }
 
-// Abandon gives the lease back: there is nothing to fill with. ErrNotStored says
-// that it was over already.
+// Abandon gives the lease back without a value. ErrNotStored means that the lease was
+// over already.
 func (l *Lease) Abandon(ctx context.Context) error {
 	k := []byte(l.key)
 	a, err := l.client.do(ctx, l.client.slotFor(k), &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, TTLMS: wire.TTLDefault, Options: wire.Abandon})
@@ -121,7 +125,8 @@ func (l *Lease) Abandon(ctx context.Context) error {
 	return err
 }
 
-// fits says that a value is not too long for the sidecar, as far as it has told.
+// fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
+// that limit is not known.
 func (s *slot) fits(value []byte) error {
 	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
 		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", ErrTooLarge, len(value), most)

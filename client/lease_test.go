@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestLease: the parts of GetOrLoad by hand.
+// TestLease does the steps of GetOrLoad by hand.
 func TestLease(t *testing.T) {
 	s := newScripted(t, client.Config{})
 	type leased struct {
@@ -67,7 +67,8 @@ func TestLease(t *testing.T) {
 		t.Errorf("a second time: %v", err)
 	}
 
-	// A LEASE whose connection breaks is asked again: its token is over.
+	// The client repeats a LEASE whose connection breaks: the token of the first one is
+	// over.
 	got = ask(t.Context(), client.GetOptions{})
 	s.wants(wire.OpLease).hangUp()
 	s.wants(wire.OpLease).answer(value("v"))
@@ -75,7 +76,7 @@ func TestLease(t *testing.T) {
 		t.Errorf("after a connection broke: %+v", r)
 	}
 
-	// A token that comes after its caller has left is given back.
+	// The client gives back a token that arrives after its caller has left.
 	ctx, leave := context.WithCancel(t.Context())
 	got = ask(ctx, client.GetOptions{})
 	a = s.wants(wire.OpLease)
@@ -91,7 +92,8 @@ func TestLease(t *testing.T) {
 	}
 }
 
-// A LEASE waits for 100 ms longer than it tells the sidecar.
+// TestLeaseAtTheLastMoment checks that a LEASE waits 100 ms longer than it tells the
+// sidecar.
 func TestLeaseAtTheLastMoment(t *testing.T) {
 	const told, grace = 200 * time.Millisecond, 100 * time.Millisecond
 	for {
@@ -108,7 +110,7 @@ func TestLeaseAtTheLastMoment(t *testing.T) {
 		a.answer(granted)
 		err, took := <-ended, time.Since(began)
 		if err != nil && took >= told+grace {
-			continue // the test was late itself
+			continue // the test itself was late
 		}
 		if err != nil {
 			t.Errorf("after %v: %v, want a token", took, err)

@@ -11,9 +11,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A write whose connection cannot be made goes over another one, and so does the next
-// write of its key for as long as the first, given up by then, may be executed yet: by
-// a connection of its own it could come before that.
+// TestLentConnectionKeepsOrder checks writes whose own connection cannot be made. Such a
+// write uses another slot's connection. The next write of its key uses that connection
+// too, for as long as the first write, given up meanwhile, may still be executed: on a
+// connection of its own it could overtake the first.
 func TestLentConnectionKeepsOrder(t *testing.T) {
 	s := newScripted(t, client.Config{Conns: 2, RequestTimeout: time.Minute})
 	set := func(ctx context.Context, key, value string) chan error {
@@ -29,7 +30,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 	var key string
 	var first *asked
 	var done chan error
-	for i := 0; first == nil; i++ { // until it is one of the second connection
+	for i := 0; first == nil; i++ { // until the key belongs to the second connection
 		key = fmt.Sprint("key", i)
 		done = set(ctx, key, "1")
 		if a := s.wants(wire.OpSet); s.shed.Load() > 0 {
@@ -44,7 +45,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.full.Store(false)
-	time.Sleep(100 * time.Millisecond) // it may be tried again
+	time.Sleep(100 * time.Millisecond) // the pause before the next attempt is over
 	done = set(t.Context(), key, "2")
 	second := s.wants(wire.OpSet)
 	if second.conn != first.conn {

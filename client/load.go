@@ -12,29 +12,30 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// LoadOptions of a GetOrLoad. The zero value takes the namespace's TTL.
+// LoadOptions configures a GetOrLoad. The zero value uses the namespace's TTL.
 type LoadOptions struct {
-	TTL      time.Duration // of what is loaded: at most 365 days, rounded up to milliseconds
+	TTL      time.Duration // of the value: at most 365 days, rounded up to ms
 	NoExpiry bool
-	Flags    uint32 // of what is loaded
-	StaleOK  bool   // a stale value, marked so, is better than to wait for another's load
-	Fresh    bool   // answered by the host that owns the key, from no copy
+	Flags    uint32 // of the loaded value
+	StaleOK  bool   // take a stale value, marked so, rather than wait for another load
+	Fresh    bool   // ask the key's owner, read no copy
 }
 
-// GetOrLoad returns a key's value. Where it has none, one caller in the whole
-// cluster calls load, and what that returns is kept and given to all. It is not
-// kept where the key has changed since, nor where the sidecar or the key's owner
-// cannot be asked: load is then called all the same, unless Config.FailClosed,
-// for one caller of this process at a time, and those who come meanwhile share
-// the next one.
+// GetOrLoad returns a key's value. If the key has none, one caller in the whole cluster
+// calls load; its value is kept, and all callers get it. The value is not kept if the key
+// has changed since, or if the sidecar or the key's owner cannot be asked. If they cannot
+// be asked, GetOrLoad calls load all the same, unless Config.FailClosed applies. It does
+// so for one caller of this process at a time; callers that come meanwhile share the next
+// call of load.
 //
-// An error of load is returned as it is, to those of this process who share it;
-// others load for themselves. ErrNotFound is none but that: that there is nothing
-// is not kept. load does not end with the context of the call that began it, but
-// with Config.LoadTimeout and with Close; its context has that call's values.
+// GetOrLoad returns an error of load unchanged, to the callers of this process that share
+// the load; other callers load for themselves. If load returns ErrNotFound, GetOrLoad
+// returns it too. The absence is not cached. The context of load ends with
+// Config.LoadTimeout and with Close, not with the context of the call that began the
+// load; it has the values of that call's context.
 //
-// In a namespace with an origin the sidecars load, and load is called only where
-// they cannot be asked.
+// In a namespace with an origin the sidecars load. There GetOrLoad calls load only if the
+// sidecars cannot be asked.
 func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, key string) ([]byte, error), opts ...LoadOptions) (Item, error) {
 	o := first(opts)
 	if _, err := ttlMillis(o.TTL, o.NoExpiry); err != nil {
@@ -56,14 +57,13 @@ func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx contex
 		return Item{}, callError(ctx.Err())
 	case <-f.done:
 	}
-	if it = f.item; f.callers > 1 { // each gets bytes of its own
+	if it = f.item; f.callers > 1 { // each caller gets its own bytes
 		it.Value = bytes.Clone(it.Value)
 	}
 	return it, f.err
 }
 
-// loadsAfter says whether a key that could not be had for a reason is loaded
-// here.
+// loadsAfter reports whether this process loads a key after a read has failed with err.
 func (c *Client) loadsAfter(err error) bool {
 	if errors.Is(err, ErrNotFound) {
 		return !errors.Is(err, ErrAbsent)
@@ -76,39 +76,38 @@ func (c *Client) loadsAfter(err error) bool {
 	return false
 }
 
-// loads keeps this process from asking for a key, or loading it, more than once
-// at a time.
+// loads makes sure that this process asks for a key, or loads it, only once at a time.
 //
-// A caller may share what was not yet asked for when it came, and nothing else:
-// an answer under way may be from before a write that the caller knows of, also
-// by another process. So there is one flight of a key under way, and those who
-// come meanwhile gather for the next one. A flight that has a lease is under way
-// no longer: from then on the sidecar lets others wait for its fill, or, if the
-// key changes, begin anew.
+// A caller may share only a question that was not yet sent when the caller came. An
+// answer under way may be older than a write that the caller knows of, also a write by
+// another process. So each key has one flight under way, and callers that come meanwhile
+// gather for the next flight. A flight that gets a lease no longer counts as under way:
+// from then on the sidecar lets other callers wait for the fill or, if the key changes,
+// begin a new load.
 type loads struct {
 	mu     sync.Mutex
 	closed bool
-	n      int // flights, those that gather included
+	n      int // flights, including those that gather callers
 	keys   map[loadKey]*queue
 }
 
 type loadKey struct {
 	namespace, key string
-	bits           wire.Options // who takes stale values may share with nobody else
+	bits           wire.Options // only callers with the same options share
 }
 
-// queue is of a key with a flight under way.
-type queue struct{ next *flight } // that gathers; nil while nobody has come
+// queue is the state of a key that has a flight under way.
+type queue struct{ next *flight } // gathers callers; nil until the first one comes
 
-// flight is a question to the sidecar, and a load if need be, for all who came
-// before it began.
+// flight is one question to the sidecar, followed by a load if one is needed, for all
+// callers that came before it began.
 type flight struct {
 	key     string
 	load    func(context.Context, string) ([]byte, error)
 	options LoadOptions
-	alone   bool // the sidecar is not asked
+	alone   bool // do not ask the sidecar
 	ctx     context.Context
-	callers int // under loads.mu until it begins
+	callers int // under loads.mu until the flight begins
 
 	done chan struct{}
 	item Item
@@ -121,12 +120,12 @@ func (l *loads) close() {
 	l.mu.Unlock()
 }
 
-// begin runs f on a goroutine of the client's, with the values of ctx, until
-// Close at most.
+// begin runs f on a new goroutine, with the values of ctx. The context of f ends with
+// Close at the latest.
 func (c *Client) begin(ctx context.Context, f func(context.Context)) error {
 	c.loads.mu.Lock()
 	defer c.loads.mu.Unlock()
-	if c.loads.closed { // nobody may begin while Close waits
+	if c.loads.closed { // no task may begin while Close waits
 		return ErrClosed
 	}
 	c.beginLocked(ctx, f)
@@ -142,7 +141,7 @@ func (c *Client) beginLocked(ctx context.Context, f func(context.Context)) {
 	})
 }
 
-// join takes a place in the key's next flight, which begins at once if none is
+// join adds the caller to the key's next flight. The flight begins at once if none is
 // under way.
 func (c *Client) join(ctx context.Context, n flight) (*flight, error) {
 	k := loadKey{string(c.namespace), n.key, n.options.get().bits()}
@@ -190,7 +189,7 @@ func (c *Client) pass(k loadKey) {
 	q.next = nil
 }
 
-// fly does what the callers of a flight have come for.
+// fly carries out a flight: it asks the sidecar, and loads if needed.
 func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 	defer func() {
 		c.loads.mu.Lock()
@@ -217,8 +216,8 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 	c.loadInto(ctx, f, lease)
 }
 
-// await asks until there is an answer other than that somebody still loads: the
-// sidecar that says so is alive.
+// await asks the sidecar until its answer is other than "another caller still loads". A
+// sidecar that gives that answer is alive.
 func (c *Client) await(ctx context.Context, key string, o GetOptions) (it Item, l *Lease, err error) {
 	for range max(1, c.cfg.WaitTimeout/c.cfg.RequestTimeout) {
 		var loading bool
@@ -229,8 +228,8 @@ func (c *Client) await(ctx context.Context, key string, o GetOptions) (it Item, 
 	return it, l, err
 }
 
-// loadInto calls the flight's function, and fills or abandons the lease, if
-// there is one: also where the function ends its goroutine.
+// loadInto calls the flight's function, and fills or abandons the lease, if there is one.
+// It abandons the lease also if the function ends its goroutine.
 func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 	filled := lease == nil
 	defer func() {
@@ -253,8 +252,8 @@ func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 	filled = err == nil || changes(err)
 }
 
-// call calls the flight's function. A panic is its error: it must not end the
-// process from a goroutine of ours.
+// call calls the flight's function. It turns a panic into an error, since a panic on a
+// goroutine of this package would end the process.
 func (c *Client) call(ctx context.Context, f *flight) (value []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.LoadTimeout)
 	defer cancel()

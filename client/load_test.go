@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// loading is a function for GetOrLoad whose calls a test ends.
+// loading is a function for GetOrLoad; a test ends its calls.
 type loading chan func([]byte, error)
 
 func (l loading) load(ctx context.Context, _ string) (v []byte, err error) {
@@ -34,7 +34,7 @@ func (l loading) load(ctx context.Context, _ string) (v []byte, err error) {
 	}
 }
 
-// next is a call that is under way.
+// next returns the function that ends a call under way.
 func (l loading) next(t *testing.T) func([]byte, error) {
 	t.Helper()
 	select {
@@ -55,18 +55,18 @@ func (l loading) none(t *testing.T) {
 	}
 }
 
-// callers call GetOrLoad at once.
+// callers are concurrent calls of GetOrLoad.
 type callers struct {
 	t  *testing.T
 	wg sync.WaitGroup
 	mu sync.Mutex
-	// items and errors, in the order in which they came
+	// in the order in which the calls returned
 	items []client.Item
 	errs  []error
 }
 
-// call begins n calls. It returns when all of them have had their answer to GET,
-// and time to join a flight.
+// call begins n calls. It returns when all of them have an answer to GET and have had
+// time to join a flight.
 func (s *scripted) call(n int, key string, load func(context.Context, string) ([]byte, error), opts ...client.LoadOptions) *callers {
 	c := &callers{t: s.t}
 	had := s.gets.Load()
@@ -88,7 +88,7 @@ func (s *scripted) call(n int, key string, load func(context.Context, string) ([
 	return c
 }
 
-// wait returns when all have returned.
+// wait returns when all calls have returned.
 func (c *callers) wait() {
 	c.t.Helper()
 	over := make(chan struct{})
@@ -111,7 +111,7 @@ func (c *callers) want(value, source string) {
 			c.t.Errorf("caller %d of %d: %q from %q, %v; want %q from %q", i, len(c.items), it.Value, it.Source, c.errs[i], value, source)
 		}
 		if len(it.Value) > 0 {
-			it.Value[0] ^= 1 // each has its own
+			it.Value[0] ^= 1 // each caller has its own bytes
 		}
 	}
 }
@@ -126,8 +126,8 @@ func (c *callers) wantError(is error) {
 	}
 }
 
-// TestLoadFills: who gets the lease loads once for all who came before it was
-// asked for, and fills with the options.
+// TestLoadFills checks that the caller that gets the lease loads once for all callers
+// that came before the LEASE was sent, and that it fills with the options.
 func TestLoadFills(t *testing.T) {
 	s, l := newScripted(t, client.Config{Namespace: "users"}), make(loading)
 	one := s.call(1, "k", l.load, client.LoadOptions{TTL: time.Minute, Flags: 3})
@@ -145,14 +145,14 @@ func TestLoadFills(t *testing.T) {
 	}
 }
 
-// TestLoadJoinsWhatIsNotAsked: a caller shares no answer to a question that was
-// asked before it came, and no load that was begun before it came.
+// TestLoadJoinsWhatIsNotAsked checks that a caller shares no answer to a question that
+// was sent before the caller came, and no load that began before that.
 func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
 	first := s.call(1, "k", l.load)
 	asked := s.wants(wire.OpLease)
 	second := s.call(20, "k", l.load)
-	s.wantsNothing() // they gather
+	s.wantsNothing() // they gather for the next flight
 	asked.answer(value("old"))
 	first.want("old", "l2")
 
@@ -173,8 +173,8 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	l.none(t)
 }
 
-// TestLoadKeysAreApart: keys, namespaces and those who take stale values share
-// nothing.
+// TestLoadKeysAreApart checks that different keys and namespaces share no flight, and
+// that callers that accept stale values share none with others.
 func TestLoadKeysAreApart(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
 	all := []*callers{
@@ -208,8 +208,8 @@ func TestLoadStale(t *testing.T) {
 	}
 }
 
-// TestLoadFails: what a load has come to is every caller's, and the lease is
-// given back.
+// TestLoadFails checks that all callers get the result of a failed load, and that the
+// lease is given back.
 func TestLoadFails(t *testing.T) {
 	boom := errors.New("boom")
 	for _, tc := range []struct {
@@ -251,8 +251,8 @@ func TestLoadFails(t *testing.T) {
 	}
 }
 
-// TestLoadNotStored: what may not be kept is returned all the same, and the
-// token is over.
+// TestLoadNotStored checks that a value that may not be kept is returned all the same,
+// and that the token is not used again.
 func TestLoadNotStored(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
 	c := s.call(1, "k", l.load)
@@ -266,13 +266,13 @@ func TestLoadNotStored(t *testing.T) {
 	s.wantsNothing()
 }
 
-// TestLoadFailsOpen: what the sidecar cannot do, the process does for itself, for
-// one caller at a time.
+// TestLoadFailsOpen checks that the process loads if the sidecar cannot, for one caller
+// at a time.
 func TestLoadFailsOpen(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		answer wire.Reply
-		closed error // of FailClosed; nil: it loads too
+		closed error // with FailClosed; nil: it loads too
 	}{
 		{"unavailable", refused(wire.Unavailable), client.ErrUnavailable},
 		{"busy", refused(wire.Busy), client.ErrBusy},
@@ -296,7 +296,7 @@ func TestLoadFailsOpen(t *testing.T) {
 				first := begin(s, 1)
 				end := l.next(t)
 				second := s.call(20, "k", l.load)
-				l.none(t) // they gather
+				l.none(t) // they gather for the next flight
 				end([]byte("one"), nil)
 				first.want("one", "load")
 				if of == wire.OpLease {
@@ -320,8 +320,8 @@ func TestLoadFailsOpen(t *testing.T) {
 	}
 }
 
-// TestLoadLeavesItToTheOrigin: where the sidecar has an origin, and that has
-// answered or failed, nobody loads beside it.
+// TestLoadLeavesItToTheOrigin checks that the process does not load if the sidecar has an
+// origin and that origin has answered or failed.
 func TestLoadLeavesItToTheOrigin(t *testing.T) {
 	l := make(loading)
 	for _, tc := range []struct {
@@ -344,8 +344,9 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 	}
 }
 
-// TestLoadWaitsForOthers: a sidecar that says that somebody loads is alive, and
-// is asked again; one that says nothing is not.
+// TestLoadWaitsForOthers checks that the client asks again if the sidecar answers that
+// another caller loads, since that sidecar is alive. If the sidecar does not answer, the
+// client loads.
 func TestLoadWaitsForOthers(t *testing.T) {
 	s, l := newScripted(t, client.Config{RequestTimeout: 5 * time.Second, WaitTimeout: 15 * time.Second}), make(loading)
 	c := s.call(1, "k", l.load)
@@ -363,13 +364,13 @@ func TestLoadWaitsForOthers(t *testing.T) {
 
 	s = newScripted(t, client.Config{RequestTimeout: 500 * time.Millisecond, WaitTimeout: 500 * time.Millisecond})
 	c = s.call(1, "k", l.load)
-	s.wants(wire.OpLease) // and no answer
+	s.wants(wire.OpLease) // no answer
 	l.next(t)([]byte("mine"), nil)
 	c.want("mine", "load")
 }
 
-// TestLoadOutlivesItsCaller: a caller that gives up leaves alone; Close ends the
-// loads and waits for them.
+// TestLoadOutlivesItsCaller checks that a load continues after its caller has given up,
+// and that Close ends loads and waits for them.
 func TestLoadOutlivesItsCaller(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
 	type mark struct{}
@@ -399,10 +400,10 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 
 	c := s.call(1, "k", l.load)
 	s.wants(wire.OpLease).answer(granted)
-	l.next(t) // and no end
+	l.next(t) // the load does not end
 	next := s.call(1, "k", l.load)
 	s.wants(wire.OpLease)
-	last := s.call(1, "k", l.load) // gathers
+	last := s.call(1, "k", l.load) // gathers for the next flight
 	s.Close()
 	c.wantError(context.Canceled)
 	for _, c := range []*callers{next, last} {
@@ -417,8 +418,8 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 	}
 }
 
-// TestLoadBound: one more key than may be loaded is refused, one more caller of
-// a key that gathers already is not.
+// TestLoadBound checks that a key above MaxLoads is refused, and that one more caller of
+// a key that already gathers callers is not.
 func TestLoadBound(t *testing.T) {
 	s, l := newScripted(t, client.Config{MaxLoads: 2}), make(loading)
 	a := s.call(1, "a", l.load)

@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,20 +17,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// NearCache configures a cache inside this process, in front of the sidecar's.
-// The zero value is none.
+// NearCache configures a cache inside this process, in front of the sidecar's. The zero
+// value means no near cache.
 type NearCache struct {
-	// Bytes bounds what the values take, in bytes, overhead included; what the
-	// cache needs beside them is 2.3 MiB. Zero is no near cache; at least 1 MiB.
-	// Values above 64 KiB, or a hundredth of it, are not kept.
+	// Bytes bounds the memory of the values, in bytes, with overhead; the cache needs 2.3
+	// MiB beside it. Zero means no near cache; else at least 1 MiB. Values above 64 KiB,
+	// or above a hundredth of Bytes, are not kept.
 	Bytes int64
-	// Bound is how much further behind than a read through the sidecar one from
-	// here may be: at most the sidecar's smallest max_staleness and Bound
-	// together. Default 1 s; at least 100 ms, at most a minute.
+	// Bound is how much further a read from the near cache may lag than a read through
+	// the sidecar. In total a read lags by at most the sidecar's smallest max_staleness
+	// plus Bound. Default 1 s; at least 100 ms, at most a minute.
 	Bound time.Duration
 }
 
-// Bounds of NearCache.
+// Limits of NearCache's fields.
 const (
 	minNearBytes = 1 << 20
 	maxNearValue = 64 << 10
@@ -37,36 +38,38 @@ const (
 	maxNearBound = time.Minute
 )
 
-// near keeps values that the sidecar has answered with, and follows it to know
-// when they are outdated.
+// near keeps values that the sidecar has returned, and follows the sidecar to learn which
+// of them are outdated.
 //
-// A value is served while all of this holds, looked at after it was found: it
-// was asked for since the stream that is followed began; a WATCH request that
-// was sent within the bound has been answered, and all up to the head that the
-// answer named has been applied; nothing that was applied has outdated the value;
-// its TTL is not over.
+// It serves a value only if all of this holds, checked after the value was found:
+//
+//   - the value was requested after the followed stream began;
+//   - a WATCH request that was sent within the bound has been answered, and all events up
+//     to the head that the answer named have been applied;
+//   - no applied event has outdated the value;
+//   - the value's TTL is not over.
 type near struct {
 	cfg    NearCache
 	clock  kv.Clock
-	hlc    *kv.HLC // above all that was heard of
+	hlc    *kv.HLC // above all versions that this client has heard of
 	values *keptValues
 	ledger *invalidation.Ledger
-	floors [kv.Partitions]atomic.Int64 // on the boot clock: what was asked for before is outdated
-	stream atomic.Pointer[stream]      // that is followed; nil while none is
+	floors [kv.Partitions]atomic.Int64 // boot clock; older requests' values are outdated
+	stream atomic.Pointer[stream]      // the one that is followed; nil: none
 
 	mu     sync.Mutex
 	spaces map[string]*space
-	seed   uint64 // of the cluster
+	seed   uint64 // the cluster's hash seed
 
 	hits, misses, refused, events, resets atomic.Int64
 }
 
-// stream is one that the sidecar tells without a gap. What was kept under another
-// one is not served.
+// stream is a sequence of events from the sidecar without a gap. A value that was kept
+// under another stream is not served.
 type stream struct {
-	through kv.Process   // the sidecar
-	lease   atomic.Int64 // boot clock up to which all is applied; zero is not yet
-	behind  atomic.Int64 // what the sidecar itself may be behind
+	through kv.Process   // the sidecar's process
+	lease   atomic.Int64 // boot clock up to which all events are applied; zero: not yet
+	behind  atomic.Int64 // how far the sidecar itself may lag, in nanoseconds
 	log     invalidation.Follower
 }
 
@@ -74,15 +77,15 @@ type stream struct {
 type space struct {
 	id   kv.NamespaceID
 	name string
-	seed atomic.Uint64 // good once there is a stream
+	seed atomic.Uint64 // valid once there is a stream
 }
 
 func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
-	def(&cfg.Bound, time.Second)
+	cfg.Bound = cmp.Or(cfg.Bound, time.Second)
 	if cfg.Bytes < minNearBytes || cfg.Bound < minNearBound || cfg.Bound > maxNearBound {
 		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v", ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}
-	// As many slots as the sidecar's: what shares one here shares it there.
+	// As many slots as the sidecar's ledger: keys that share a slot here share it there.
 	ledger, err := invalidation.NewLedger(invalidation.DefaultSlots)
 	if err != nil {
 		return nil, err
@@ -90,8 +93,8 @@ func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
 	return &near{cfg: cfg, clock: clock, hlc: kv.NewHLC(0), values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{}}, nil
 }
 
-// space returns a namespace's, or nil if there are too many: nothing of it is
-// kept then.
+// space returns the space of a namespace, or nil if there are too many. Without a space
+// no value of the namespace is kept.
 func (n *near) space(name string) *space {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -121,7 +124,7 @@ func (n *near) run(ctx context.Context, f *feed) {
 	}
 }
 
-// apply takes an answer to a request that was sent at a moment.
+// apply applies an answer to a WATCH request that was sent at sent, on the boot clock.
 func (n *near) apply(sent time.Duration, w *wire.Watched, welcome *wire.Welcome) {
 	s := n.stream.Load()
 	if w.Reset || s == nil {
@@ -134,18 +137,20 @@ func (n *near) apply(sent time.Duration, w *wire.Watched, welcome *wire.Welcome)
 		n.stream.Store(s)
 		return
 	}
-	if err := w.Events.Each(n.event); err != nil { // of a later version
+	if err := w.Events.Each(n.event); err != nil { // an event of a later version
 		n.drop()
 	}
 	n.events.Add(int64(w.Events.Len()))
 	s.log.Polled(sent, w.Head)
-	if lease, ok := s.log.Advance(w.After, w.Seq); ok { // after all that it is a lease on
+	// The lease is extended only after the events that it covers are applied.
+	if lease, ok := s.log.Advance(w.After, w.Seq); ok {
 		s.behind.Store(int64(w.BehindMS) * int64(time.Millisecond))
 		s.lease.Store(int64(lease))
 	}
 }
 
-// begin makes a stream, if the hash of the sidecar's events can be computed.
+// begin returns a new stream, or nil if this client cannot compute the hash that the
+// sidecar's events use.
 func (n *near) begin(w *wire.Watched, welcome *wire.Welcome) *stream {
 	h := welcome.Hash
 	if h.Name != wire.HashName || h.Partitions != kv.Partitions {
@@ -164,7 +169,7 @@ func (n *near) begin(w *wire.Watched, welcome *wire.Welcome) *stream {
 	return s
 }
 
-// end drops everything: nothing is followed any more.
+// end drops all values and the stream.
 func (n *near) end() {
 	n.stream.Store(nil)
 	n.values.clear()
@@ -192,7 +197,7 @@ func (n *near) event(kind uint8, hash, version uint64, d *wire.EventDetail) {
 	}
 }
 
-// drop outdates everything that was asked for until now.
+// drop outdates all values that were requested until now.
 func (n *near) drop() {
 	now := int64(n.clock.Read().Boot)
 	for p := range n.floors {
@@ -200,7 +205,8 @@ func (n *near) drop() {
 	}
 }
 
-// borrowed are a string's bytes, which nobody may change or keep.
+// borrowed returns the bytes of a string without a copy. They must not be changed or
+// kept.
 func borrowed(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 func (s *space) key(key string) kv.Key {
@@ -208,7 +214,7 @@ func (s *space) key(key string) kv.Key {
 	return kv.Key{Hash: kv.HashKey(s.seed.Load(), b), Namespace: s.id, Bytes: b}
 }
 
-// get returns a value that may be served.
+// get returns a key's value if it may be served.
 func (n *near) get(in *space, key string) (Item, bool) {
 	s := n.stream.Load()
 	if s == nil || key == "" {
@@ -220,7 +226,7 @@ func (n *near) get(in *space, key string) (Item, bool) {
 		n.misses.Add(1)
 		return Item{}, false
 	}
-	lease := time.Duration(s.lease.Load()) // before what it is a lease on
+	lease := time.Duration(s.lease.Load()) // read before the checks of what it covers
 	now := n.clock.Read().Boot
 	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound || int64(got.since) <= n.floors[k.Hash.Partition()].Load() ||
 		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
@@ -236,13 +242,13 @@ func (n *near) get(in *space, key string) (Item, bool) {
 	}, true
 }
 
-// asked is when a read was sent, and while which stream was followed.
+// asked records when a read was sent, and which stream was followed then.
 type asked struct {
 	at     time.Duration
-	stream *stream // nil: its answer is not kept
+	stream *stream // nil: the answer is not kept
 }
 
-// ask notes that a read is about to be sent, and returns its options.
+// ask records that a read is about to be sent, and returns the read's options.
 func (n *near) ask(o GetOptions) (a asked, bits wire.Options) {
 	bits = o.bits()
 	if n == nil {
@@ -250,16 +256,15 @@ func (n *near) ask(o GetOptions) (a asked, bits wire.Options) {
 	}
 	if a.stream = n.stream.Load(); a.stream != nil {
 		a.at = n.clock.Read().Boot
-		bits |= wire.Vouch
+		bits |= wire.Attest
 	}
 	return a, bits
 }
 
-// keep keeps the answer to a read, if it will be known when its value is
-// outdated: it came from the process that is followed, and somebody vouches for
-// it.
+// keep keeps the answer to a read if this client will learn when its value is outdated:
+// the answer came from the followed process, and an owner attested its value.
 func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply) {
-	if a.stream == nil || a.stream != n.stream.Load() || r.Status != wire.OK || !r.Vouched {
+	if a.stream == nil || a.stream != n.stream.Load() || r.Status != wire.OK || !r.Attested {
 		return
 	}
 	if w := from.from.welcomeOf(from.conn); w == nil || kv.Epoch(w.Epoch) != a.stream.through.Epoch {
@@ -275,8 +280,8 @@ func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply)
 	}
 }
 
-// deadlineOf is the end of what was left of a TTL, in milliseconds, when it was
-// asked for. It rounds down.
+// deadlineOf returns the deadline of a value that was requested at asked, on the boot
+// clock, and had ttlMS milliseconds left then. It rounds down; ttlMS 0 means no expiry.
 func deadlineOf(asked time.Duration, ttlMS int64) kv.Deadline {
 	if ttlMS == 0 {
 		return 0
@@ -284,11 +289,11 @@ func deadlineOf(asked time.Duration, ttlMS int64) kv.Deadline {
 	return kv.After(asked, time.Duration(ttlMS)*time.Millisecond) - 1
 }
 
-// wrote notes that a key has changed at a version; zero is one that is not
+// wrote records that a key has changed at a version; zero means that the version is not
 // known.
 func (n *near) wrote(in *space, key string, version uint64) {
 	if n.stream.Load() == nil {
-		return // nothing is kept, and what is asked for from now on is newer
+		return // nothing is kept, and values requested from now on are newer
 	}
 	if version == 0 {
 		version = uint64(n.hlc.Next(n.clock.Read().Wall))
@@ -299,17 +304,17 @@ func (n *near) wrote(in *space, key string, version uint64) {
 	n.values.outdate(h, kv.Version(version))
 }
 
-// NearStats is a near cache's account.
+// NearStats is the statistics of a near cache.
 type NearStats struct {
-	Following      bool // the sidecar: else nothing is served
+	Following      bool // whether the sidecar is followed; if not, nothing is served
 	Hits, Misses   int64
-	Refused        int64 // found, and outdated, or not known to be good any more
+	Refused        int64 // values found that are outdated, or no longer surely current
 	Entries, Bytes int64
-	Limit          int64 // bytes
-	Events, Resets int64 // of the sidecar's stream
+	Limit          int64 // in bytes
+	Events, Resets int64 // in the sidecar's stream
 }
 
-// NearStats returns the near cache's account; zeros without one.
+// NearStats returns the near cache's statistics; zeros without a near cache.
 func (c *Client) NearStats() NearStats {
 	n := c.near
 	if n == nil {
@@ -322,8 +327,8 @@ func (c *Client) NearStats() NearStats {
 	}
 }
 
-// changes says whether a write that failed may have been executed all the same, or
-// has met another value, or none, than what may be kept.
+// changes reports whether a failed write may have been executed, or has found another
+// value, or none, than the near cache may have.
 func changes(err error) bool {
 	for _, e := range []error{ErrUnavailable, ErrBusy, ErrBadRequest, ErrTooLarge, ErrUnauthorized, ErrUnsupported, ErrClosed} {
 		if errors.Is(err, e) {
@@ -333,7 +338,8 @@ func changes(err error) bool {
 	return true
 }
 
-// nearly returns the near cache, if the client's namespace has a place in it.
+// nearly returns the near cache, or nil if there is none or it has no space for the
+// client's namespace.
 func (c *Client) nearly() *near {
 	if c.space == nil {
 		return nil
@@ -341,11 +347,12 @@ func (c *Client) nearly() *near {
 	return c.near
 }
 
-// wrote notes what has become of a write, before the caller hears of it.
+// wrote records the result of a write in the near cache, before the caller gets it.
 func (c *Client) wrote(key string, version uint64, err error) {
 	switch {
 	case c.space == nil:
-	case err == nil, errors.Is(err, ErrExists): // then it is the version that is there
+	// After ErrExists, version is that of the present value.
+	case err == nil, errors.Is(err, ErrExists):
 		c.near.wrote(c.space, key, version)
 	case changes(err):
 		c.near.wrote(c.space, key, 0)

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// nearHit returns a read that is answered from the near cache.
+// nearHit returns a function that reads a key from the near cache.
 func nearHit(t testing.TB, key string) (get func() client.Item) {
 	c := dial(t, client.Config{NearCache: client.NearCache{Bytes: 1 << 20, Bound: time.Minute}})
 	ctx := context.Background()
@@ -31,7 +31,7 @@ func nearHit(t testing.TB, key string) (get func() client.Item) {
 	return get
 }
 
-// A hit allocates the value that the caller gets, and nothing else.
+// TestNearHitAllocations checks that a hit allocates the caller's value and nothing else.
 func TestNearHitAllocations(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")

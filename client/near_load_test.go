@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// TestNearLoad: GetOrLoad is answered from here, and what others load is kept
-// here; what it loads itself comes by way of the sidecar.
+// TestNearLoad checks that GetOrLoad reads from the near cache, and that a value loaded
+// by another client is kept there. A value that the client loads itself gets there by way
+// of the sidecar.
 func TestNearLoad(t *testing.T) {
 	n := newNearTest(t, time.Second)
 	loads := 0
@@ -52,8 +53,8 @@ func TestNearLoad(t *testing.T) {
 	}
 	n.want("q", "theirs", "near")
 
-	// What was kept before a Fill of this client's, and whose end the sidecar has
-	// told nobody, since it had evicted it.
+	// The value was kept before this client's Fill. The sidecar told no client that it is
+	// outdated, since the sidecar had evicted it.
 	if _, l, err = n.Lease(context.Background(), "w"); err != nil || l == nil {
 		t.Fatal(l, err)
 	}

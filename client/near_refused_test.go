@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A compare-and-set that fails has told the client that there is another version,
-// and so must end what is kept here: else a loop of Get and CompareAndSwap runs in
-// circles until the stream has told of it.
+// TestNearFailedCondition checks that a failed compare-and-set removes the kept value,
+// since it has shown that there is another version. Else a loop of Get and CompareAndSwap
+// would fail until the stream reports the change.
 func TestNearFailedCondition(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()
@@ -34,7 +34,8 @@ func TestNearFailedCondition(t *testing.T) {
 	t.Error("CompareAndSwap with what Get returns fails again and again")
 }
 
-// Replace, Touch and Incr that say that there is nothing have told of a change too.
+// TestNearNotThere checks that Replace, Touch and Incr remove the kept value too if they
+// return ErrNotFound.
 func TestNearNotThere(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()

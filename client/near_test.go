@@ -18,8 +18,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// skippingClock is the machine's, which a test can set forward, as a process finds
-// it that was stopped for a while; and which a test can stop.
+// skippingClock is the machine's clock, which a test can set forward or stop. Set
+// forward, it looks as to a process that was stopped for a while.
 type skippingClock struct {
 	*kv.SystemClock
 	still   atomic.Pointer[kv.Moment]
@@ -40,8 +40,9 @@ func (c *skippingClock) Read() kv.Moment {
 	return m
 }
 
-// line is a sidecar's socket by way of a test, which can hold up what comes from
-// there. With one connection for calls, the second one made is the near cache's.
+// line is a proxy of a sidecar's socket; a test can delay the bytes that come from the
+// sidecar. If the client has one connection for calls, the second connection is the near
+// cache's.
 type line struct {
 	path  string
 	mu    sync.Mutex
@@ -50,7 +51,7 @@ type line struct {
 
 type held struct {
 	down, up net.Conn
-	gate     sync.RWMutex // locked: nothing comes
+	gate     sync.RWMutex // while locked, no bytes come
 }
 
 func newLine(t *testing.T, to string) *line {
@@ -99,7 +100,7 @@ func newLine(t *testing.T, to string) *line {
 	return l
 }
 
-// feed is the near cache's connection.
+// feed returns the near cache's connection.
 func (l *line) feed() *held {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +116,7 @@ func (l *line) cut() {
 	}
 }
 
-// host runs a sidecar and returns its socket and how to stop it.
+// host runs a sidecar and returns a function that stops it.
 func host(t testing.TB, path string) (stop func()) {
 	t.Helper()
 	s, err := sidecar.New(sidecar.Config{Node: "host", Socket: path, L2Size: 64 << 20})
@@ -140,8 +141,8 @@ func host(t testing.TB, path string) (stop func()) {
 	return stop
 }
 
-// bench is a client with a near cache, the line that it is on, and another
-// client that writes.
+// nearTest is a client with a near cache, the line that it uses, and another client that
+// writes.
 type nearTest struct {
 	*Client
 	t     testing.TB
@@ -170,8 +171,8 @@ func newNearTest(t *testing.T, bound time.Duration) *nearTest {
 	return n
 }
 
-// holdUp keeps what the near cache's connection answers from it, until told or the
-// test's end.
+// holdUp delays the answers on the near cache's connection until letGo is called or the
+// test ends.
 func (n *nearTest) holdUp() (letGo func()) {
 	feed := n.line.feed()
 	feed.gate.Lock()
@@ -213,7 +214,7 @@ func (n *nearTest) want(key, value, source string) Item {
 	return it
 }
 
-// keep reads a key until it is answered from here.
+// keep reads a key until the near cache answers.
 func (n *nearTest) keep(key, value string) {
 	n.t.Helper()
 	n.await(key+" is kept", func() bool { return n.want(key, value, "").Source == "near" })
@@ -231,7 +232,7 @@ func TestNearHit(t *testing.T) {
 	if it.Flags != 7 || it.Version != v || it.TTL <= 50*time.Second || it.TTL > time.Minute || it.Age > time.Minute {
 		t.Errorf("%+v", it)
 	}
-	it.Value[0] = 'x' // the caller's own
+	it.Value[0] = 'x' // the caller owns the value
 	n.want("k", "1", "near")
 	if it, err := n.Get(ctx, "k", GetOptions{Fresh: true}); err != nil || it.Source != "l2" {
 		t.Errorf("fresh: %+v, %v", it, err)
@@ -243,7 +244,7 @@ func TestNearHit(t *testing.T) {
 			t.Errorf("%+v, %v", m, err)
 		}
 	}
-	// Another namespace is another key.
+	// The same name in another namespace is another key.
 	users := n.InNamespace("users")
 	if _, err := users.Get(ctx, "k"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("in another namespace: %v", err)
@@ -267,8 +268,8 @@ func TestNearHit(t *testing.T) {
 	}
 }
 
-// A write through this client is seen by its next read, whether the stream has
-// told of it or not: here it tells nothing.
+// TestNearOwnWrites checks that a read after a write of the same client sees that write,
+// even if the stream has not reported it. Here the stream reports nothing.
 func TestNearOwnWrites(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()
@@ -301,7 +302,7 @@ func TestNearOwnWrites(t *testing.T) {
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
 		t.Errorf("after a touch %v are left", it.TTL)
 	}
-	// A deletion that finds nothing, since somebody else's came first.
+	// A deletion that finds no value, since another client's deletion came first.
 	n.keep("k", "5")
 	if _, err := n.other.Delete(ctx, "k"); err != nil {
 		t.Fatal(err)
@@ -311,7 +312,7 @@ func TestNearOwnWrites(t *testing.T) {
 	}
 	n.want("k", "", "")
 	n.set(n.Client, "k", "5")
-	// One whose outcome is not known.
+	// A write whose outcome is not known.
 	n.keep("k", "5")
 	n.wrote("k", 0, ErrTimeout)
 	n.want("k", "5", "l2")
@@ -320,7 +321,7 @@ func TestNearOwnWrites(t *testing.T) {
 	n.want("k", "5", "near")
 }
 
-// What others change is gone at once.
+// TestNearOthersWrites checks that writes of other clients outdate kept values at once.
 func TestNearOthersWrites(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()
@@ -350,8 +351,9 @@ func TestNearOthersWrites(t *testing.T) {
 	}
 }
 
-// A sidecar that tells nothing any more: what is kept is served for the bound,
-// counted from the last request that it has answered, and then no more.
+// TestNearSilentSidecar checks a sidecar that sends nothing any more. Kept values are
+// served for the bound, counted from the last request that the sidecar has answered, and
+// not longer.
 func TestNearSilentSidecar(t *testing.T) {
 	const bound = 400 * time.Millisecond
 	n := newNearTest(t, bound)
@@ -375,22 +377,22 @@ func TestNearSilentSidecar(t *testing.T) {
 	n.keep("k", "2")
 }
 
-// A client that was stopped finds old answers when it goes on: they were good
-// when their requests were sent, and are not now.
+// TestNearStoppedClient checks a client that was stopped and goes on: it finds answers
+// that were valid when their requests were sent, but are not valid now.
 func TestNearStoppedClient(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	n.set(n.other, "k", "1")
 	n.keep("k", "1")
-	letGo := n.holdUp() // what was answered stays in the buffer
+	letGo := n.holdUp() // the answers stay in the buffer
 	events := n.near.events.Load()
 	n.set(n.other, "other", "1")
-	time.Sleep(50 * time.Millisecond) // it is on its way
+	time.Sleep(50 * time.Millisecond) // the event is on its way
 	n.set(n.other, "k", "2")
 	n.clock.skipped.Add(int64(time.Hour))
 	if it, err := n.Get(context.Background(), "k"); err != nil || string(it.Value) != "2" {
 		t.Errorf("after the stop: %q from %s, %v", it.Value, it.Source, err)
 	}
-	// The next one is about something else, and an hour old.
+	// The next answer is about another key, and an hour old.
 	before := n.near.stream.Load()
 	letGo()
 	n.await("an old answer", func() bool { return n.near.events.Load() > events })
@@ -400,11 +402,11 @@ func TestNearStoppedClient(t *testing.T) {
 	n.keep("k", "2")
 }
 
-// The lease is counted from when the request was sent, and covers what has been
-// applied alone.
+// TestNearLease checks that the lease counts from the moment when the request was sent,
+// and covers applied events only.
 func TestNearLease(t *testing.T) {
 	n := newNearTest(t, time.Minute)
-	n.shared.close() // nothing but the test follows
+	n.shared.close() // only the test applies answers
 	n.tasks.Wait()
 	renew := func() {
 		n.near, _ = newNear(n.near.cfg, n.clock)
@@ -419,7 +421,7 @@ func TestNearLease(t *testing.T) {
 	put := func(s *stream) {
 		welcomed := &slot{}
 		welcomed.greeted.Store(&greeting{welcome: *welcome})
-		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Vouched: true})
+		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Attested: true})
 	}
 	served := func() bool { _, ok := n.near.get(n.space, "k"); return ok }
 	check := func(what string, want bool) {
@@ -486,8 +488,8 @@ func TestNearLease(t *testing.T) {
 		check(tc.name, tc.want)
 	}
 
-	// What is kept must be the word of the process that is followed, and asked
-	// for under this stream, after the last floor.
+	// A value is kept only if the followed process returned it attested, and only if it
+	// was requested under the present stream, after the last floor.
 	renew()
 	s = reset()
 	for _, tc := range []struct {
@@ -497,15 +499,15 @@ func TestNearLease(t *testing.T) {
 		r     wire.Reply
 		want  bool
 	}{
-		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, true},
+		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, true},
 		{"nobody vouches", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100}, false},
-		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"a stale value", 0, asked{now() + 1, s}, wire.Reply{Status: wire.Stale, AsOf: 100, Vouched: true}, false},
-		{"a long value", 0, asked{now() + 1, s}, wire.Reply{Value: make([]byte, 1<<20), AsOf: 100, Vouched: true}, false},
-		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true}, false},
-		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Vouched: true, TTLMS: 1}, false},
+		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"a stale value", 0, asked{now() + 1, s}, wire.Reply{Status: wire.Stale, AsOf: 100, Attested: true}, false},
+		{"a long value", 0, asked{now() + 1, s}, wire.Reply{Value: make([]byte, 1<<20), AsOf: 100, Attested: true}, false},
+		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true}, false},
+		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true, TTLMS: 1}, false},
 	} {
 		n.near.values.clear()
 		if tc.name == "asked for before a floor" {
@@ -523,8 +525,8 @@ func TestNearLease(t *testing.T) {
 	}
 }
 
-// The connection breaks: everything is dropped at once. The sidecar is another
-// one: nothing of the old one's is served.
+// TestNearDisconnect checks that all values are dropped at once if the connection breaks,
+// and that no value of an earlier sidecar is served after another one has started.
 func TestNearDisconnect(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	n.set(n.other, "k", "1")
@@ -564,8 +566,8 @@ func TestNearRefuses(t *testing.T) {
 	}
 }
 
-// Readers, a writer, floors and resets at once: no value is older than a write
-// that this client has made itself.
+// TestNearConcurrently runs readers, a writer, floors and resets at the same time. It
+// checks that no read returns a value older than a write of the same client.
 func TestNearConcurrently(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx, stop := context.WithCancel(context.Background())

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// bootClock is a sidecar's, set off by some time, under its own name or another.
+// bootClock returns a sidecar's boot clock, shifted by off, with the given id.
 func bootClock(id string, off time.Duration) func() wire.BootClock {
 	clock := kv.NewSystemClock()
 	return func() wire.BootClock {
@@ -19,8 +19,9 @@ func bootClock(id string, off time.Duration) func() wire.BootClock {
 	}
 }
 
-// Each write says when it is given up, by its timeout or its context, on the boot
-// clock; what may be done late does not.
+// TestWritesSayWhenTheyAreGivenUp checks that each write carries the time at which it is
+// given up, by its timeout or its context, on the boot clock. Requests that may be
+// executed late do not carry it.
 func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 	clock := kv.NewSystemClock()
 	s := newScriptedAt(t, client.Config{RequestTimeout: 20 * time.Second}, bootClock(kv.BootClockID(), 0))
@@ -43,7 +44,7 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 		name string
 		op   wire.Op
 		do   call
-		late bool // may be done late
+		late bool // may be executed late
 	}{
 		{"set", wire.OpSet, func(ctx context.Context, _ *client.Lease) error { _, err := s.Set(ctx, "k", nil); return err }, false},
 		{"add", wire.OpSet, func(ctx context.Context, _ *client.Lease) error { _, err := s.Add(ctx, "k", nil); return err }, false},
@@ -60,7 +61,7 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 	} {
 		for _, timeout := range []time.Duration{20 * time.Second, 10 * time.Second} {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
-			if timeout == 20*time.Second { // the client's own
+			if timeout == 20*time.Second { // the client's RequestTimeout
 				cancel()
 				ctx, cancel = context.WithCancel(t.Context())
 			}
@@ -89,7 +90,8 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 	}
 }
 
-// A sidecar whose boot clock is another's is not told moments of this one's.
+// TestMomentsNeedOneClock checks that the client sends no times of its boot clock to a
+// sidecar with another boot clock.
 func TestMomentsNeedOneClock(t *testing.T) {
 	id := kv.BootClockID()
 	for name, boot := range map[string]func() wire.BootClock{

@@ -16,17 +16,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// scripted is a sidecar whose answers a test gives, in the order that it likes.
-// It has no values: GET is a miss, unless get says otherwise.
+// scripted is a sidecar whose answers a test gives, in any order. It has no values: it
+// answers GET with get, which is a miss by default.
 type scripted struct {
 	*client.Client
 	t     *testing.T
-	asked chan *asked // LEASE and FILL
+	asked chan *asked // all requests except HELLO and GET
 	get   wire.Reply
 	gets  *atomic.Int64
-	boot  func() wire.BootClock // that HELLO offers
-	full  *atomic.Bool          // no connection is taken
-	shed  *atomic.Int64         // connections that were not
+	boot  func() wire.BootClock // the boot clock that HELLO offers
+	full  *atomic.Bool          // new connections are closed
+	shed  *atomic.Int64         // number of connections closed so
 }
 
 // asked is a request that waits for its answer.
@@ -42,7 +42,7 @@ func newScripted(t *testing.T, cfg client.Config) *scripted {
 	return newScriptedAt(t, cfg, func() wire.BootClock { return wire.BootClock{} })
 }
 
-// newScriptedAt is newScripted, with a boot clock.
+// newScriptedAt is newScripted with a boot clock.
 func newScriptedAt(t *testing.T, cfg client.Config, boot func() wire.BootClock) *scripted {
 	t.Helper()
 	s := &scripted{
@@ -96,7 +96,7 @@ func (s *scripted) serve(nc net.Conn) {
 			mu.Lock()
 			defer mu.Unlock()
 			r.ID = a.ID
-			_, _ = nc.Write(wire.AppendReply(nil, a.Op, &r)) // fails where the client has gone
+			_, _ = nc.Write(wire.AppendReply(nil, a.Op, &r)) // fails after the client's close
 		}
 		switch a.Op {
 		case wire.OpHello:
@@ -114,14 +114,14 @@ func (s *scripted) serve(nc net.Conn) {
 	}
 }
 
-// in is the same sidecar, asked about another namespace.
+// in returns a view of the same sidecar with another namespace.
 func (s *scripted) in(namespace string) *scripted {
 	v := *s
 	v.Client = s.InNamespace(namespace)
 	return &v
 }
 
-// wants is the next request, which must be of the op.
+// wants returns the next request, which must have the given op.
 func (s *scripted) wants(op wire.Op) *asked {
 	s.t.Helper()
 	select {
@@ -136,7 +136,7 @@ func (s *scripted) wants(op wire.Op) *asked {
 	return nil
 }
 
-// wantsNothing gives the client time to send what it must not.
+// wantsNothing fails if the client sends a request within 50 ms.
 func (s *scripted) wantsNothing() {
 	s.t.Helper()
 	select {
@@ -157,8 +157,8 @@ func value(v string) wire.Reply {
 
 func refused(s wire.Status) wire.Reply { return wire.Reply{Status: s, Message: []byte("scripted")} }
 
-// TestAnswersToOtherKeys: an answer to another number of keys than were asked for
-// is no answer, whether it has too few or too many.
+// TestAnswersToOtherKeys checks that an answer with too few or too many keys is
+// ErrInternal.
 func TestAnswersToOtherKeys(t *testing.T) {
 	s := newScripted(t, client.Config{})
 	for _, items := range [][]wire.Reply{nil, {{Version: 1}}, {{Version: 1}, {Version: 2}, {Version: 3}}} {

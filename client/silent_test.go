@@ -11,8 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// A sidecar that takes the connection and says nothing is unavailable, and can
-// be told from one that is not there, whichever timer ended the wait.
+// TestSilentSidecarIsDeadlineExceeded checks that a sidecar that accepts the connection
+// but sends nothing is ErrUnavailable and context.DeadlineExceeded, whichever timer ended
+// the wait. An absent sidecar is ErrUnavailable alone.
 func TestSilentSidecarIsDeadlineExceeded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.Listen("unix", path)

@@ -14,31 +14,31 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// slot is one connection's place.
+// slot is the place of one connection.
 type slot struct {
 	rpc.Redialer
 	cfg      *Config
 	clock    kv.Clock
-	maxValue atomic.Int64 // bytes, as HELLO told; zero before
+	maxValue atomic.Int64 // in bytes, from HELLO; zero before
 	greeted  atomic.Pointer[greeting]
-	lent     atomic.Pointer[lent] // in place of its own connection; nil is none
+	lent     atomic.Pointer[lent] // used in place of its own connection; nil: none
 }
 
-// lent is another slot's connection, for a while: see shared.connect.
+// lent is another slot's connection, used for a while; see shared.connect.
 type lent struct {
 	by   *slot
 	conn *rpc.Client
 }
 
-// greeting is what the sidecar has said of itself on the latest connection.
+// greeting is what the sidecar has sent about itself on the latest connection.
 type greeting struct {
 	conn     *rpc.Client
 	welcome  wire.Welcome
-	oneClock bool // the sidecar's boot clock is this process's
+	oneClock bool // the sidecar and this process have the same boot clock
 }
 
-// welcomeOf returns what the sidecar has said of itself on a connection, if it
-// is the latest.
+// welcomeOf returns the sidecar's welcome on a connection, or nil if that connection is
+// not the latest.
 func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
 	if g := s.greeted.Load(); g != nil && g.conn == conn {
 		return &g.welcome
@@ -46,18 +46,19 @@ func (s *slot) welcomeOf(conn *rpc.Client) *wire.Welcome {
 	return nil
 }
 
-// oneClock says whether the sidecar at the other end of a connection reads this
-// process's boot clock.
+// oneClock reports whether the sidecar at the other end of a connection has the same boot
+// clock as this process.
 func (s *slot) oneClock(conn *rpc.Client) bool {
 	g := s.greeted.Load()
 	return g != nil && g.conn == conn && g.oneClock
 }
 
-// clockError is what the readings of one clock in two processes may differ by.
+// clockError bounds how much two processes' readings of one clock may differ.
 const clockError = 2 * time.Millisecond
 
-// sameClock says whether a sidecar's boot clock is this process's: it has its name,
-// and has shown a time between the two readings that were taken around HELLO.
+// sameClock reports whether a sidecar has the same boot clock as this process: the
+// clock's ID is the same, and the sidecar's reading lies between the two readings that
+// were taken around HELLO.
 func sameClock(b wire.BootClock, before, after time.Duration) bool {
 	return b.ID != "" && b.ID == kv.BootClockID() && b.NowNS <= math.MaxInt64 &&
 		time.Duration(b.NowNS) >= before-clockError && time.Duration(b.NowNS) <= after+clockError
@@ -69,7 +70,7 @@ func newSlot(cfg *Config, clock kv.Clock) *slot {
 	return s
 }
 
-// get returns a connection that was alive when last seen.
+// get returns a connection that was alive when last checked.
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	c, err := s.Get(ctx)
 	if errors.Is(err, rpc.ErrRetired) {
@@ -78,7 +79,7 @@ func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	return c, err
 }
 
-// dial connects and says HELLO.
+// dial connects and sends HELLO.
 func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.DialTimeout)
 	defer cancel()
@@ -116,7 +117,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {
 		if errors.Is(err, rpc.ErrNoAnswer) {
-			err = context.DeadlineExceeded // the one timer or the other
+			err = context.DeadlineExceeded // whichever of the two timers ended the wait
 		}
 		err = fmt.Errorf("%w: no HELLO from the sidecar at %s: %w", ErrUnavailable, path, err)
 	}

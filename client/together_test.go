@@ -14,8 +14,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// twoHosts runs two sidecars as one cache, and returns two clients of each, as
-// two processes on each host would have.
+// twoHosts runs two sidecars as one cache. It returns two clients of each, like two
+// processes on each host.
 func twoHosts(t *testing.T) (clients []*client.Client) {
 	t.Helper()
 	var free []string
@@ -60,9 +60,9 @@ func twoHosts(t *testing.T) (clients []*client.Client) {
 	}
 }
 
-// TestGetOrLoadTogether: one load for all who ask, in all processes, on all
-// hosts; and what was loaded before a deletion is seen by nobody who asks after
-// it.
+// TestGetOrLoadTogether checks that there is one load for all callers, in all processes,
+// on all hosts. It also checks that no caller that asks after a deletion sees a value
+// that was loaded before it.
 func TestGetOrLoadTogether(t *testing.T) {
 	clients := twoHosts(t)
 	var truth, loads atomic.Int64
@@ -73,7 +73,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 		return fmt.Append(nil, seen), nil
 	}
 	for round := range 5 {
-		key := fmt.Sprint("key", round) // of the one host or the other
+		key := fmt.Sprint("key", round) // either host may own it
 		loads.Store(0)
 		var wg sync.WaitGroup
 		for i := range 100 {
@@ -131,7 +131,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 		for began := time.Now(); loads.Load() < 2 && time.Since(began) < time.Minute; {
 			time.Sleep(time.Millisecond)
 		}
-		close(done) // of both loads: what the first one brings is late
+		close(done) // ends both loads: the value of the first one comes too late
 		wg.Wait()
 		if n := loads.Load(); n != 2 {
 			t.Errorf("%s: %d loads, want one before the deletion and one after", key, n)
@@ -144,7 +144,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 	}
 }
 
-// TestLeaseTogether: the lease of a process that ends goes to the next.
+// TestLeaseTogether checks that the lease of a process that ends goes to the next caller.
 func TestLeaseTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, path)

@@ -13,8 +13,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// A token goes with HELLO, from the configuration or from a file. What is wrong with it
-// is ErrUnauthorized, which the client does not hide behind a load.
+// TestToken checks that the client sends a token with HELLO, from the configuration or
+// from a file. A wrong token or file is ErrUnauthorized, and the client does not load
+// instead of returning it.
 func TestToken(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	const secret = "0123456789abcdef"
@@ -58,7 +59,7 @@ func TestToken(t *testing.T) {
 		}
 	}
 
-	// A new token in the file is found when the client connects again.
+	// The client finds a new token in the file when it connects again.
 	cl := dial(t, client.Config{Socket: socket, TokenFile: file, FailClosed: true})
 	if _, err := cl.Get(ctx, "k"); err != nil {
 		t.Fatal(err)

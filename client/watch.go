@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,56 +15,55 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// WatchOptions of a Watch. The zero value tells of every change.
+// WatchOptions configures a Watch. The zero value reports every change.
 type WatchOptions struct {
-	// Keys are of the client's namespace, and those alone are told of; at most
-	// 1,024. Without them every change is, also of other namespaces: an event
-	// names a key's hash, and not its namespace.
+	// Keys are keys of the client's namespace; Watch reports changes of these keys only,
+	// at most 1,024. If there are none, Watch reports every change, also in other
+	// namespaces: an event contains a key's hash, but not its namespace.
 	Keys []string
-	// All tells of every namespace's flushes, not of those alone that concern
-	// the client's.
+	// All reports the flushes of all namespaces, not only those that concern the
+	// client's.
 	All bool
-	// Beat is how long there may be nothing before a Beat. Default 1 s, at most
-	// an hour.
+	// Beat is the time without events after which Watch reports a Beat. Default 1 s, at
+	// most an hour.
 	Beat time.Duration
 }
 
-// Kind says what an Event is.
+// Kind is the kind of an Event.
 type Kind uint8
 
-// The kinds.
+// The kinds of events.
 const (
 	Changed Kind = iota // a key was written, touched or deleted
-	Raised              // what has changed in some partitions is not known
+	Raised              // some partitions have changed; their keys are not known
 	Flushed             // a namespace was emptied
-	Reset               // what was before is not known; the first event is one
-	Beat                // there was nothing: all up to now has been told
+	Reset               // earlier changes are not known; the first event is a Reset
+	Beat                // no events came; all changes until now were reported
 )
 
 var kindNames = [...]string{"changed", "raised", "flushed", "reset", "beat"}
 
 func (k Kind) String() string { return kindNames[k] }
 
-// Event is something that the sidecar has heard of.
+// Event is a change that the sidecar has heard of.
 type Event struct {
 	Kind       Kind
-	Key        string   // of Changed, where WatchOptions has it
-	Namespace  string   // of Flushed, and where there is a Key; "" is all
-	Hash       uint64   // of the key, of Changed
-	Version    uint64   // of the change; of Flushed: what is older is gone
+	Key        string   // of Changed, if it is one of WatchOptions.Keys
+	Namespace  string   // of Flushed, and of events with a Key; "": all namespaces
+	Hash       uint64   // of Changed: the key's hash
+	Version    uint64   // of the change; of Flushed: older values are gone
 	Partitions []uint16 // of Raised
 }
 
-// Watch tells what changes, wherever that is done, as the sidecar on this host
-// hears of it, until ctx or the loop over it ends. It asks again when the loop's
-// body has returned, and keeps nothing: who is too slow gets a Reset.
+// Watch reports changes in the whole cluster as the sidecar on this host hears of them,
+// until ctx or the loop over it ends. It asks for more only after the loop's body has
+// returned, and buffers nothing: a loop that is too slow gets a Reset.
 //
-// An error says that the stream has been interrupted. It is taken up again, with
-// a Reset, unless the error is ErrBadRequest, ErrUnsupported, ErrUnauthorized or
-// ErrClosed.
+// An error means that the stream was interrupted. Watch continues with a Reset, unless
+// the error is ErrBadRequest, ErrUnsupported, ErrUnauthorized or ErrClosed.
 func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		def(&o.Beat, time.Second)
+		o.Beat = cmp.Or(o.Beat, time.Second)
 		if len(o.Keys) > wire.MaxKeys || o.Beat < time.Millisecond || o.Beat > time.Hour {
 			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
 			return
@@ -99,12 +99,12 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	}
 }
 
-// final says whether there is no use in trying again.
+// final reports whether an error ends the stream, since another try would fail too.
 func final(err error) bool {
 	return errors.Is(err, ErrBadRequest) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrClosed)
 }
 
-// rest is a pause that grows with the tries, up to a second, and has jitter.
+// rest pauses. The pause grows with the number of tries, up to a second, and has jitter.
 func rest(ctx context.Context, tries int) {
 	most := min(10*time.Millisecond<<min(tries, 10), time.Second)
 	t := time.NewTimer(most/2 + rand.N(most/2))
@@ -115,8 +115,8 @@ func rest(ctx context.Context, tries int) {
 	}
 }
 
-// feed is a place in the sidecar's stream. It has a connection of its own, so
-// that no long answer is in front of its.
+// feed is a position in the sidecar's stream. It has a connection of its own, so that its
+// answers do not wait behind a long one.
 type feed struct {
 	slot      *slot
 	cfg       *Config
@@ -124,7 +124,7 @@ type feed struct {
 	options   wire.Options
 	wait      time.Duration
 
-	conn       *rpc.Client // that the place is good on; nil before the first answer
+	conn       *rpc.Client // where the position is valid; nil before the first answer
 	welcome    *wire.Welcome
 	epoch, seq uint64
 }
@@ -133,8 +133,8 @@ func newFeed(c *Client, wait time.Duration) *feed {
 	return &feed{slot: newSlot(&c.cfg, c.clock), cfg: &c.cfg, namespace: c.namespace, wait: wait}
 }
 
-// next asks what comes after the place. Whatever goes wrong, the next answer is
-// a reset.
+// next asks for the events after the position. After any error the next answer is a
+// reset.
 func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 	conn, err := f.slot.get(ctx)
 	if err != nil {
@@ -178,7 +178,7 @@ func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
 	return nil
 }
 
-// tell yields what an answer has of some keys, or of all, and says whether the
+// tell yields the events of an answer, for some keys or for all, and reports whether the
 // loop goes on.
 func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) bool) bool {
 	if w.Reset {
@@ -188,7 +188,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	if namespace == "" {
 		namespace = f.cfg.Namespace
 	}
-	def(&namespace, "default")
+	namespace = cmp.Or(namespace, "default")
 	var names map[uint64]string
 	if len(keys) > 0 {
 		if f.welcome.Hash.Name != wire.HashName {
@@ -220,7 +220,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 		more = more && yield(e, nil)
 		told = true
 	})
-	if err != nil { // of a later version: what it says is not known
+	if err != nil { // an event of a later version, whose meaning is not known
 		return more && yield(Event{Kind: Reset}, nil)
 	}
 	if more && !told && w.Seq == w.Head {

@@ -12,8 +12,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// follow is a Watch from which a test takes events one by one, passing over
-// heartbeats.
+// follow is a Watch from which a test takes one event at a time; it skips heartbeats.
 type follow struct {
 	t    *testing.T
 	pull func() (client.Event, error, bool)
@@ -86,12 +85,12 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	all.want(client.Changed, "")
-	some.want(client.Changed, "adefault") // and nothing of users before it
+	some.want(client.Changed, "adefault") // no event of users came before it
 
-	// A restart: an error or more, and then a reset.
+	// After a restart come one or more errors, and then a reset.
 	stop()
 	if _, err, ok := some.pull(); ok && err == nil {
-		_, err, ok = some.pull() // a heartbeat at its end
+		_, err, ok = some.pull() // the last heartbeat before the stop
 		if !ok || err == nil {
 			t.Errorf("%v, %v, want an error", err, ok)
 		}
@@ -128,7 +127,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// Who takes its time loses its place, and is told so.
+// TestWatchTooSlow checks that a slow loop loses its position and gets a Reset.
 func TestWatchTooSlow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, path)

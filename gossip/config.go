@@ -20,7 +20,7 @@ const (
 	maxCluster = memberlist.LabelMaxSize
 )
 
-// memberlist is its configuration.
+// memberlist returns memberlist's configuration.
 func (cfg *Config) memberlist() (*memberlist.Config, error) {
 	if len(cfg.Node) == 0 || len(cfg.Node) > maxNode {
 		return nil, fmt.Errorf("gossip: a node name of %d bytes: give 1 to %d", len(cfg.Node), maxNode)
@@ -46,7 +46,7 @@ func (cfg *Config) memberlist() (*memberlist.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The address is never a name: memberlist would take one for all addresses
+	// The address is never a name: memberlist would take a name for all addresses
 	// of the host.
 	c.BindAddr, c.BindPort = bind.String(), port
 	if cfg.Advertise == "" {
@@ -103,8 +103,9 @@ func ipPort(what, s string) (netip.Addr, int, error) {
 	return ip.Unmap(), port, nil
 }
 
-// logger takes memberlist's lines. What it says of what others sent ends with
-// where that came from, and it counts nothing: so it is counted here.
+// logger takes memberlist's log lines. A line about what another node sent ends with
+// where that came from. memberlist does not count these lines, so they are counted
+// here.
 func (g *Gossip) logger() *log.Logger {
 	return log.New(&lines{g: g, few: rate.NewLimiter(linesRate, linesRate)}, "", 0)
 }
@@ -115,8 +116,8 @@ type lines struct {
 	few       *rate.Limiter
 }
 
-// linesRate is how many of memberlist's lines a second are told: strangers cause
-// them.
+// linesRate is how many of memberlist's lines per second are logged, since strangers
+// can cause them.
 const linesRate = 20
 
 func (l *lines) Write(b []byte) (int, error) {

@@ -89,8 +89,8 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// TestSockets: the same over UDP and TCP, for a moment. A name in Bind is never
-// taken for all addresses of the host, as memberlist would.
+// TestSockets does the same over UDP and TCP, for a moment. A name in Bind is never
+// taken for all addresses of the host, as memberlist would take it.
 func TestSockets(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 2)

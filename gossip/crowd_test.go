@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Strangers at some addresses who take all places for streams, and take each again that
-// comes free, do not keep a host out: a place goes from the address that has most.
+// TestCrowdKeepsNobodyOut: strangers at some addresses take all places for streams,
+// and take each place again that comes free. They do not keep a host out: a place is
+// taken from the address that has most.
 func TestCrowdKeepsNobodyOut(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)

@@ -8,32 +8,32 @@ import (
 	"time"
 )
 
-// Bounds of datagrams. They ride in what membership has left of its packets, so
-// that it never waits for them, and make those packets no more: 1,400 bytes to
-// 3 nodes every gossipInterval, 84 kB/s.
+// Bounds of datagrams. Datagrams use the room that membership leaves in its packets.
+// So membership never waits for them, and sends no more packets: 1,400 bytes to 3
+// nodes every gossipInterval, 84 kB/s.
 const (
 	maxDatagram   = 1024        // bytes of one; fits beside the longest cluster name
-	maxWaiting    = 1024        // that wait to go out
-	maxWait       = time.Second // what has not gone out by then is dropped
-	maxInPacket   = 16          // many small ones would be work for all; memberlist's bound is 255
+	maxWaiting    = 1024        // datagrams that wait to go out
+	maxWait       = time.Second // later a waiting datagram is dropped
+	maxInPacket   = 16          // limits the work of each node; memberlist's bound is 255
 	maxHops       = 8           // of one that goes round
-	rememberHeard = 4096        // so many of those that came last, at least, are known again
+	rememberHeard = 4096        // at least this many of the latest are recognized
 )
 
-// datagrams are those that wait to go out, a few copies of each to nodes at
-// random. Who gets one for the first time passes it on in the same way, hence
-// it reaches nodes that its origin does not. Where there is no room one is
-// dropped: what they carry comes by another way too.
+// datagrams are the datagrams that wait to go out, a few copies of each to random
+// nodes. A node that gets a datagram for the first time passes it on in the same way,
+// so it reaches nodes that its origin does not reach. If there is no room, a datagram
+// is dropped: its content also comes by another way.
 //
-// Its bytes are one that says how many hops it may still make, and those of the
-// sender.
+// The first byte says how many hops the datagram may still make; the sender's bytes
+// follow.
 type datagrams struct {
 	seed maphash.Seed
 
 	mu      sync.Mutex
 	waiting []datagram      // oldest first
-	heard   map[uint64]bool // hashes of those that came; rememberHeard at most
-	before  map[uint64]bool // those of the time before
+	heard   map[uint64]bool // hashes of received datagrams; rememberHeard at most
+	before  map[uint64]bool // the previous generation of heard
 	sent    int64
 	dropped int64
 }
@@ -48,11 +48,11 @@ func newDatagrams() *datagrams {
 	return &datagrams{seed: maphash.MakeSeed(), heard: map[uint64]bool{}, before: map[uint64]bool{}}
 }
 
-// copies of a datagram that each of so many members sends: one in e^copies
-// misses it.
+// copies returns how many copies of a datagram each member sends: one member in
+// e^copies misses it.
 func copies(members int) int { return bits.Len(uint(members)) + 2 }
 
-// add puts a datagram in the queue.
+// add puts a datagram in the queue, and says whether there was room.
 func (d *datagrams) add(hops byte, b []byte, members int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,8 +65,8 @@ func (d *datagrams) add(hops byte, b []byte, members int) bool {
 	return true
 }
 
-// first notes a datagram, and says whether it is new. One that came long ago
-// seems so.
+// first notes a datagram, and says whether it is new. A datagram that came long ago
+// seems new.
 func (d *datagrams) first(b []byte) bool {
 	h := maphash.Bytes(d.seed, b)
 	d.mu.Lock()
@@ -82,8 +82,8 @@ func (d *datagrams) first(b []byte) bool {
 	return true
 }
 
-// take returns what fits into a packet, newest first: what is older has gone
-// out before.
+// take returns the datagrams that fit into a packet, newest first: older ones have
+// gone out before.
 func (d *datagrams) take(overhead, limit int) (out [][]byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -105,7 +105,7 @@ func (d *datagrams) take(overhead, limit int) (out [][]byte) {
 	return out
 }
 
-// expire drops what has waited for too long.
+// expire drops datagrams that have waited for too long.
 func (d *datagrams) expire() {
 	k := 0
 	for k < len(d.waiting) && time.Since(d.waiting[k].since) > maxWait {

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// packet is what memberlist asks for, at most.
+// packet is the most bytes that memberlist asks for.
 const packet = 1396
 
 func TestDatagramQueue(t *testing.T) {
@@ -21,7 +21,7 @@ func TestDatagramQueue(t *testing.T) {
 		}
 		b := []byte("first")
 		d.add(5, b, 10)
-		b[0] = 'x' // the caller's again
+		b[0] = 'x' // the caller may change it again
 		d.add(0, []byte("second"), 10)
 		for i := range copies(10) {
 			got := d.take(3, packet)
@@ -55,7 +55,7 @@ func TestDatagramBounds(t *testing.T) {
 		if _, dropped, waiting := d.stats(); dropped != 2 || waiting != maxWaiting {
 			t.Errorf("dropped %d, waiting %d; want 2 and %d", dropped, waiting, maxWaiting)
 		}
-		// Whatever room there is, it is kept to, and so is the number in a packet.
+		// take keeps to any limit of bytes, and to the number in a packet.
 		for limit := range packet {
 			size := 0
 			out := d.take(3, limit)
@@ -66,7 +66,7 @@ func TestDatagramBounds(t *testing.T) {
 				t.Fatalf("%d datagrams of %d bytes in all, %d and %d are the most", len(out), size, maxInPacket, limit)
 			}
 		}
-		// What has waited for too long makes room.
+		// A datagram that has waited for too long makes room.
 		time.Sleep(maxWait + time.Millisecond)
 		if !d.add(0, []byte("x"), 10) {
 			t.Error("what is too old still takes room")
@@ -107,14 +107,14 @@ func TestCopies(t *testing.T) {
 		if got := copies(tc.members); got != tc.want {
 			t.Errorf("of %d members each sends %d copies, want %d", tc.members, got, tc.want)
 		}
-		// All get it, nearly always.
+		// Nearly always all members get it.
 		if miss := float64(tc.members) * math.Exp(-float64(tc.want)); miss > 0.06 {
 			t.Errorf("%d members: one datagram in %.0f misses somebody", tc.members, 1/miss)
 		}
 	}
 }
 
-// TestBroadcast: a datagram reaches all, and each once.
+// TestBroadcast: a datagram reaches all nodes, and each node once.
 func TestBroadcast(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -124,7 +124,7 @@ func TestBroadcast(t *testing.T) {
 		{"a good network", func(*cluster) {}, 0.98},
 		{"loss of 10 %", func(c *cluster) { c.SetLoss(0.1) }, 0.97},
 		{"links cut", func(c *cluster) {
-			for i := range 5 { // those of node 0 to half of them
+			for i := range 5 { // the links of node 0 to half of them
 				c.Cut(ipOf(0), ipOf(i+5))
 			}
 		}, 0.9},
@@ -167,7 +167,8 @@ func TestBroadcast(t *testing.T) {
 	}
 }
 
-// TestBroadcastAlone: those are all, and nothing waits for who comes later.
+// TestBroadcastAlone: a node that is alone has no other node to reach, and keeps
+// nothing for nodes that come later.
 func TestBroadcastAlone(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n := c.start(0)
@@ -185,8 +186,8 @@ func TestBroadcastAlone(t *testing.T) {
 	})
 }
 
-// TestFlood: as many datagrams as there is room for, from all nodes: nobody is
-// missed for it, and who dies is missed as soon as ever.
+// TestFlood: all nodes send as many datagrams as there is room for. No node is missed
+// because of it, and a dead node is missed as soon as ever.
 func TestFlood(t *testing.T) {
 	for _, size := range []int{1, maxDatagram} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
@@ -235,7 +236,7 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestDatagramGarbage: what is none of ours is counted and goes nowhere.
+// TestDatagramGarbage: foreign data is counted and goes nowhere.
 func TestDatagramGarbage(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n := c.start(0)
@@ -245,7 +246,7 @@ func TestDatagramGarbage(t *testing.T) {
 		if s := n.Stats(); s.Garbage != 2 || len(n.got()) != 0 {
 			t.Errorf("stats %+v, received %v", s, n.got())
 		}
-		d.NotifyMsg([]byte{0xff, 'x'}) // more hops than there are
+		d.NotifyMsg([]byte{0xff, 'x'}) // more hops than allowed
 		if got := n.sent.take(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
 			t.Errorf("passed on: %q, want %d hops", got, maxHops-1)
 		}

@@ -13,18 +13,18 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// delegate is what memberlist calls, some of it under its lock: nothing here
-// blocks or calls back.
+// delegate has the methods that memberlist calls, some of them under its lock. They
+// neither block nor call back.
 type delegate struct{ g *Gossip }
 
-// NodeMeta is what this node tells of itself.
+// NodeMeta returns what this node tells about itself.
 func (d delegate) NodeMeta(int) []byte {
 	d.g.mu.Lock()
 	defer d.g.mu.Unlock()
 	return d.g.meta
 }
 
-// NotifyMsg takes a datagram, and passes on one that is new.
+// NotifyMsg takes a datagram, and passes it on if it is new.
 func (d delegate) NotifyMsg(b []byte) {
 	g := d.g
 	if len(b) < 1 || len(b) > 1+maxDatagram {
@@ -41,18 +41,18 @@ func (d delegate) NotifyMsg(b []byte) {
 	g.cfg.Receive(b)
 }
 
-// GetBroadcasts gives out datagrams for the room that membership has left.
+// GetBroadcasts returns datagrams for the room that membership has left.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte { return d.g.sent.take(overhead, limit) }
 
-// LocalState and MergeRemoteState: there is nothing but meta to exchange.
+// LocalState returns nothing: there is only meta to exchange.
 func (d delegate) LocalState(bool) []byte { return nil }
 
 // MergeRemoteState takes nothing.
 func (d delegate) MergeRemoteState([]byte, bool) {}
 
-// NotifyAlive refuses who tells nothing that can be read: it belongs to
-// another program. It also refuses one node too many, and keeps apart a process
-// that is unknown.
+// NotifyAlive refuses a node whose meta cannot be read: it belongs to another
+// program. It also refuses a node if there are too many, and keeps apart an unknown
+// process.
 func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	m, err := decodeMeta(n.Meta)
 	if err == nil {
@@ -71,7 +71,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	if err != nil {
 		d.g.garbage.Add(1)
 	} else if n.Name == d.g.cfg.Node && n.Address() == d.g.Address() {
-		d.g.contested.Store(false) // somebody knows this node where it is
+		d.g.contested.Store(false) // a member knows this node where it is
 	}
 	return err
 }
@@ -81,13 +81,13 @@ var (
 	errUnknown = errors.New("gossip: not met yet")
 )
 
-// checkWords says what is wrong with a node's name and addresses, if so: they come
-// into lists and logs.
+// checkWords returns what is wrong with a node's name and addresses, which appear in
+// lists and logs; nil: nothing.
 func checkWords(n *memberlist.Node, m *Meta) error {
 	if len(n.Addr) != 4 && len(n.Addr) != 16 {
 		return fmt.Errorf("gossip: an address of %d bytes", len(n.Addr))
 	}
-	// An exchange fails as a whole where one node speaks another version.
+	// If one node has another version, an exchange fails as a whole.
 	if v := uint8(memberlist.ProtocolVersion2Compatible); n.PMin > v || n.PMax < v || n.PCur != v || n.DMin != 0 || n.DMax != 0 || n.DCur != 0 {
 		return fmt.Errorf("gossip: versions %d to %d, now %d, and %d to %d", n.PMin, n.PMax, n.PCur, n.DMin, n.DMax)
 	}
@@ -103,8 +103,8 @@ func checkWords(n *memberlist.Node, m *Meta) error {
 	return nil
 }
 
-// nameOK says whether a name is one that can be configured: not too long, and of
-// characters that can be seen.
+// nameOK says whether a name can be configured: not too long, and of visible
+// characters.
 func nameOK(s string) bool {
 	return s != "" && len(s) <= maxNode && utf8.ValidString(s) &&
 		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) })
@@ -117,10 +117,11 @@ func (g *Gossip) room(node string) bool {
 	return len(g.members) < maxMembers || g.members[node] != nil || int(g.living.Load()) < maxMembers
 }
 
-// later says whether a process comes after the one that is known at its address. To
-// memberlist it is news only while its count is above the earlier one's, and a stranger
-// may have told of the highest. While that one counts as alive memberlist looks after
-// who answers at the address, so its end is heard of; one that is dead it forgets soon.
+// later says whether a process comes after the known one at the same address. For
+// memberlist it is new only if its count is above that of the earlier process, and a
+// stranger may have sent the highest count. While the earlier process counts as
+// alive, memberlist probes the address, so its end is detected. memberlist soon
+// forgets a dead process.
 func (g *Gossip) later(n *memberlist.Node, m *Meta) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -128,14 +129,14 @@ func (g *Gossip) later(n *memberlist.Node, m *Meta) bool {
 	return old != nil && old.State == Alive && old.Address == n.Address() && m.Epoch > old.Meta.Epoch
 }
 
-// AckPayload goes with each answer to a probe: a sum of this node's meta. Who
-// knows another one knows an earlier process, of which this one has not heard
-// if nobody told it whom to join.
+// AckPayload returns a checksum of this node's meta, for each answer to a probe. A
+// prober with another checksum knows an earlier process, which this process has not
+// heard of if it was told no node to join.
 func (d delegate) AckPayload() []byte {
 	return binary.BigEndian.AppendUint32(nil, crc32.ChecksumIEEE(d.NodeMeta(0)))
 }
 
-// NotifyPingComplete compares that with what is known of the node.
+// NotifyPingComplete compares the payload with what is known of the node.
 func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payload []byte) {
 	if len(payload) == 4 && binary.BigEndian.Uint32(payload) != crc32.ChecksumIEEE(n.Meta) {
 		select {
@@ -145,9 +146,9 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, payloa
 	}
 }
 
-// NotifyConflict: a name is at two addresses. That is as it should be while a
-// process that was killed has come back elsewhere and its old address is not
-// yet held for dead; what lasts is another process under the same name.
+// NotifyConflict reports a name at two addresses. That is normal while a killed
+// process has come back elsewhere and its old address is not yet considered dead. If
+// it lasts, it is another process under the same name.
 func (d delegate) NotifyConflict(known, other *memberlist.Node) {
 	g := d.g
 	if known.Name == g.cfg.Node {
@@ -163,7 +164,7 @@ func (d delegate) NotifyConflict(known, other *memberlist.Node) {
 	c.last = now
 	lasts := now.Sub(c.since) >= conflictAfter
 	if lasts {
-		c.since = now // tell it again after as long
+		c.since = now // report it again after as long
 	}
 	g.mu.Unlock()
 	if lasts {
@@ -171,20 +172,20 @@ func (d delegate) NotifyConflict(known, other *memberlist.Node) {
 	}
 }
 
-// conflict is a name at two addresses. There is one at most for each member,
-// and for this node.
+// conflict is a name at two addresses. There is at most one for each member, and one
+// for this node.
 type conflict struct {
 	other       string
 	since, last time.Time
 }
 
-// NotifyJoin and NotifyUpdate: a node lives.
+// NotifyJoin reports that a node lives.
 func (d delegate) NotifyJoin(n *memberlist.Node) { d.note(n, Alive) }
 
-// NotifyUpdate is a change of meta.
+// NotifyUpdate reports a change of meta.
 func (d delegate) NotifyUpdate(n *memberlist.Node) { d.note(n, Alive) }
 
-// NotifyLeave: a node is dead, or has left.
+// NotifyLeave reports that a node is dead, or has left.
 func (d delegate) NotifyLeave(n *memberlist.Node) { d.note(n, Missing) }
 
 func (d delegate) note(n *memberlist.Node, s State) {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// memberlist's types of messages, its protocol.
+// memberlist's message types, part of its protocol.
 const (
 	msgPing         = 0
 	msgIndirectPing = 1
@@ -35,17 +35,19 @@ const (
 	maxPacket    = 2 << 10
 	maxRaw       = 1 << 10        // bytes of a string in a message; a meta has 512
 	maxFields    = 16             // of a message; memberlist's have 7
-	maxNodes     = 2 * maxMembers // in an exchange: those that live, and those that died lately
+	maxNodes     = 2 * maxMembers // in an exchange: living and lately dead nodes
 	maxStream    = 1 << 20        // bytes of an exchange; 100 nodes take 20 KiB
 	maxStreams   = 64             // from others, at once; one lasts streamTimeout at most
 	maxOfAddress = 16             // of them, from one IP address
-	minSealed    = 1 + 12 + 16    // bytes of what is encrypted: version, nonce, tag
-	sealVersion  = 1              // of its encryption, the only one that members use
+	minSealed    = 1 + 12 + 16    // bytes of an encrypted message: version, nonce, tag
+	sealVersion  = 1              // of the encryption, the only one that members use
 	maxSealing   = 64             // bytes that encryption adds, at most
-	indirectRate = 100            // pings on behalf of others, a second; of 2,000 nodes with half dead about 6 come
+	// Pings on behalf of others, per second. Of 2,000 nodes with half of them
+	// dead, about 6 come.
+	indirectRate = 100
 )
 
-// Why something is not passed on.
+// Why a message is not passed on.
 var (
 	errForeign    = errors.New("gossip: another cluster's label")
 	errCompressed = errors.New("gossip: compressed, which no member sends")
@@ -53,15 +55,15 @@ var (
 	errLong       = errors.New("gossip: longer than a member's")
 )
 
-// filter looks at what comes before memberlist does, which inflates what is
+// filter looks at messages before memberlist does. memberlist inflates what is
 // compressed, allocates what a header announces, and follows what is nested, all
-// without bounds. It passes on what members send: see doc.go.
+// without bounds. filter passes on only what members send: see doc.go.
 //
-// Where there is a key the messages are encrypted, and only members can have
-// written them: of those the length is held to its bound, and the version of the
-// encryption to the members'. Nothing signs the version: of version 0, which pads,
-// memberlist would take the last byte of any member's text, which a stranger has
-// recorded or was answered, for a length, and panic.
+// With a key the messages are encrypted, and only members can have written them. Of
+// these messages filter checks the length, and the version of the encryption. The
+// version is not signed. With version 0, which pads, memberlist would take the last
+// byte of a member's text for a length, and panic; a stranger may have recorded that
+// text, or been sent it.
 type filter struct {
 	cluster  string
 	keyed    func() bool
@@ -83,7 +85,7 @@ func newFilter(cluster string, keyed func() bool, garbage *atomic.Int64) *filter
 	}
 }
 
-// packet says why a packet is dropped, if it is.
+// packet returns why a packet is dropped; nil: it is passed on.
 func (f *filter) packet(b []byte) error {
 	err := f.judge(b)
 	if err != nil {
@@ -145,8 +147,8 @@ func (f *filter) label(w *window) error {
 	return err
 }
 
-// message judges one message of a packet; of those within one that is compound
-// none is.
+// message judges one message of a packet. A message within a compound one must not be
+// compound itself.
 func (f *filter) message(b []byte, within bool) error {
 	if len(b) == 0 {
 		return errUnread
@@ -181,8 +183,8 @@ func (f *filter) message(b []byte, within bool) error {
 	return errUnread
 }
 
-// compound judges the parts of a compound message: their number, their lengths,
-// and then they.
+// compound judges a compound message: the number of its parts, their lengths, and the
+// parts.
 func (f *filter) compound(b []byte) error {
 	if len(b) < 1 || len(b) < 1+2*int(b[0]) {
 		return errUnread
@@ -204,8 +206,8 @@ func (f *filter) compound(b []byte) error {
 	return nil
 }
 
-// stream reads what another node sends on a stream, an answer or not, and returns
-// it, together with how many bytes may follow that memberlist reads itself.
+// stream reads what another node sends on a stream, an answer or not, and returns how
+// many bytes may follow that memberlist reads itself.
 func (f *filter) stream(w *window, answer bool) (follow int, err error) {
 	if !answer {
 		if err := f.label(w); err != nil {
@@ -232,7 +234,7 @@ func (f *filter) stream(w *window, answer bool) (follow int, err error) {
 	return 0, errUnread
 }
 
-// sealed takes the head of what is encrypted on a stream, and returns how many
+// sealed takes the head of an encrypted message on a stream, and returns how many
 // bytes follow.
 func (w *window) sealed() (follow int, err error) {
 	n, err := w.number(4)
@@ -250,7 +252,7 @@ func (w *window) sealed() (follow int, err error) {
 	return int(n) - 1, nil
 }
 
-// exchange reads all that a node tells of the members it knows.
+// exchange reads all that a node tells about the members it knows.
 func exchange(w *window) error {
 	head, err := w.fields()
 	switch {
@@ -269,8 +271,8 @@ func exchange(w *window) error {
 	return nil
 }
 
-// admit says whether one more stream of an address may be open. Where there are too
-// many in all the oldest goes of the address that has most.
+// admit says whether one more stream of an address may be open. If there are too many
+// streams in all, it closes the oldest stream of the address that has most.
 func (f *filter) admit(s *stream) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

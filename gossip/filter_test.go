@@ -20,10 +20,11 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// user is a datagram that goes no further.
+// user returns a datagram that makes no more hops.
 func user(s string) []byte { return append([]byte{gt.User, 0}, s...) }
 
-// What is compressed is dropped, however it is wrapped, and what members send is not.
+// TestCompressedPackets: a compressed message is dropped, however it is wrapped. What
+// members send is not dropped.
 func TestCompressedPackets(t *testing.T) {
 	plain, packed := user("plain"), gt.Compressed(user("packed"))
 	inBubble(t, func(t *testing.T, c *cluster) {
@@ -65,8 +66,8 @@ func TestCompressedPackets(t *testing.T) {
 	})
 }
 
-// Streams that announce what no member sends end before anything of it is read, or
-// allocated: at once, and not when their time is over.
+// TestStreamBombs: a stream that announces what no member sends ends before any of it
+// is read or allocated. It ends at once, and not when its time is over.
 func TestStreamBombs(t *testing.T) {
 	state := gt.State("x", net.IPv4(10, 0, 0, 9).To4(), port, 1, nil)
 	for _, tc := range []struct {
@@ -113,7 +114,8 @@ func TestStreamBombs(t *testing.T) {
 	}
 }
 
-// An exchange is taken in pieces, one byte at a time, and a ping is answered.
+// TestStreamInPieces: an exchange is taken in pieces, one byte at a time, and a ping
+// is answered.
 func TestStreamInPieces(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)
@@ -142,7 +144,7 @@ func TestStreamInPieces(t *testing.T) {
 	})
 }
 
-// What answers a join may be a stranger, too.
+// TestAnswersAreFiltered: the answer to a join may come from a stranger, too.
 func TestAnswersAreFiltered(t *testing.T) {
 	state := gt.State("x", net.IPv4(10, 0, 0, 10).To4(), port, 1, gt.Meta("10.0.0.10:7947", 7, 1, false, 1))
 	for _, tc := range []struct {
@@ -182,7 +184,8 @@ func TestAnswersAreFiltered(t *testing.T) {
 	}
 }
 
-// Streams are bounded, of one address and of all; and those that end make room.
+// TestStreamsAreBounded: streams are bounded, of one address and in all. Streams that
+// end make room.
 func TestStreamsAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)
@@ -214,7 +217,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// A node pings others on a stranger's behalf so often and no more.
+// TestIndirectPings: a node pings others on a stranger's behalf at a bounded rate.
 func TestIndirectPings(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)
@@ -235,7 +238,7 @@ func TestIndirectPings(t *testing.T) {
 	})
 }
 
-// Names and addresses come into lists and logs.
+// TestWords: names and addresses appear in lists and logs.
 func TestWords(t *testing.T) {
 	ok := memberlist.Node{Name: "host-1.example", Addr: net.IPv4(10, 0, 0, 1).To4(), PMin: 1, PMax: 5, PCur: 2}
 	for _, tc := range []struct {
@@ -271,8 +274,8 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// With a key, what is too short or not encrypted is dropped before a key is tried;
-// and a stray datagram costs little.
+// TestStrayDatagrams: with a key, a datagram that is too short or not encrypted is
+// dropped before a key is tried. A stray datagram costs little.
 func TestStrayDatagrams(t *testing.T) {
 	var garbage atomic.Int64
 	f := newFilter("test", func() bool { return true }, &garbage)
@@ -295,8 +298,9 @@ func TestStrayDatagrams(t *testing.T) {
 	}
 }
 
-// With a key a stream passes if it is encrypted, in the one version that members use,
-// and no longer than theirs; so is what is answered to this host's own.
+// TestSealedStreams: with a key, a stream passes if it is encrypted, in the one
+// version that members use, and no longer than members' streams. The same holds for
+// answers to this host's own streams.
 func TestSealedStreams(t *testing.T) {
 	stream := gt.SealedStream(key(1), "test", gt.Exchange(0))
 	head := len(gt.Labelled("test", nil))
@@ -340,8 +344,8 @@ func TestSealedStreams(t *testing.T) {
 	}
 }
 
-// FuzzFilter: whatever comes, a packet passes only if nothing in it is compressed or
-// nested, by another reading of it; and a stream is judged in pieces as it is whole.
+// FuzzFilter: for any input, a packet passes only if another reader finds nothing
+// compressed or nested in it. A stream in pieces is judged like the whole stream.
 func FuzzFilter(f *testing.F) {
 	meta := gt.Meta("10.0.0.1:7947", 1, 1, true, 1)
 	alive := gt.Alive("n", net.IPv4(10, 0, 0, 1).To4(), port, 1, meta)

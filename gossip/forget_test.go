@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Of nodes that are gone the addresses are tried for as long as they are known: also
-// of those that are dropped, after the others, and not of those that are forgotten.
+// TestWhoIsTried: the addresses of gone nodes are tried for as long as the nodes are
+// known. Dropped nodes are tried too, after the others; forgotten nodes are not.
 func TestWhoIsTried(t *testing.T) {
 	g := &Gossip{members: map[string]*Member{}, conflicts: map[string]*conflict{}}
 	add := func(name string, s State) {

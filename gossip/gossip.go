@@ -14,40 +14,41 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Config of a Gossip. Zero means the default.
+// Config is the configuration of a Gossip. A zero field means its default.
 type Config struct {
 	Node    string // this node's name; unique in the cluster
-	Cluster string // its name; packets of others are dropped
-	// Bind is ip:port for UDP and TCP, or localhost:port; port 0 takes a free
-	// one.
+	Cluster string // the cluster's name; packets of other clusters are dropped
+	// Bind is ip:port for UDP and TCP, or localhost:port. Port 0 takes a free
+	// port.
 	Bind string
-	// Advertise is the ip:port that others use; port 0 is Bind's. Default:
+	// Advertise is the ip:port that other nodes use; port 0 is Bind's. Default:
 	// Bind, which must then be one address.
 	Advertise string
-	// Join are host:port of others. A name may have several addresses, and is
-	// looked up again each time.
+	// Join lists host:port of other nodes. A name may have several addresses, and
+	// is looked up again each time.
 	Join []string
 	Meta Meta
-	// Keys encrypt all that is sent: the first is in use, all are accepted, and
-	// what none of them has encrypted is dropped. 32 bytes each; none is plain text.
+	// Keys encrypt everything that is sent. The first key is in use, all are
+	// accepted; a message that none of them has encrypted is dropped. 32 bytes
+	// each; empty: plain text.
 	Keys [][]byte
 
 	// Receive takes a datagram. It must not block, and must not keep b.
 	Receive func(b []byte)
-	// Conflict is told of another process under this or another node's name,
-	// once it has lasted for conflictAfter, and again as long as it lasts. It
-	// must not block.
+	// Conflict is told of another process under this or another node's name, once
+	// the conflict has lasted for conflictAfter, and again as long as it lasts.
+	// It must not block.
 	Conflict func(node, known, other string)
 	// Known says whether a process has been met elsewhere than in gossip, which
-	// strangers can send: of others see Unknown. It must not block, nor call back.
-	// Default: all are.
+	// strangers can send. Unknown lists processes that are not known. Known must
+	// not block or call back. Default: all are known.
 	Known func(node string, m Meta) bool
 
-	// RejoinEvery is about how often those that cannot be heard are tried; at
-	// the start it is more often. Default 5 s.
+	// RejoinEvery is about how often nodes that cannot be heard are tried; at the
+	// start they are tried more often. Default: 5 s.
 	RejoinEvery time.Duration
-	// Transport replaces UDP and TCP, and Resolve the system's resolver of
-	// names, for tests.
+	// Transport replaces UDP and TCP, and Resolve the system's resolver of names,
+	// for tests.
 	Transport memberlist.Transport
 	Resolve   func(ctx context.Context, host string) ([]string, error)
 	// Log takes memberlist's lines at debug level, and what the operator should
@@ -55,32 +56,34 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// The timing. See the package comment for what comes of it.
+// The timing. The package comment lists the resulting delays.
 const (
-	probeInterval  = 500 * time.Millisecond
-	probeTimeout   = 200 * time.Millisecond // and as long again for those who ask in our stead: less than the interval
+	probeInterval = 500 * time.Millisecond
+	// An indirect probe may take as long again; both together are less than
+	// probeInterval.
+	probeTimeout   = 200 * time.Millisecond
 	suspicionMult  = 3
 	gossipInterval = 50 * time.Millisecond
 	pushPull       = 15 * time.Second
-	reclaimAfter   = time.Millisecond // a name under a new address, once the old one is dead
+	reclaimAfter   = time.Millisecond // new address of a name whose old one is dead
 	rejoinEvery    = 5 * time.Second
 	streamTimeout  = 2 * time.Second
 	leaveTimeout   = 500 * time.Millisecond
-	conflictAfter  = 15 * time.Second // longer than it takes until a dead node is known to be dead
-	conflictGap    = time.Minute      // after which it is another conflict
+	conflictAfter  = 15 * time.Second // longer than the detection of a dead node
+	conflictGap    = time.Minute      // after it, a new conflict
 )
 
-// maxMembers bounds the members, living and gone: beyond it those that have
-// been gone longest are forgotten, and a living one too many is refused.
+// maxMembers bounds the members, living and gone. Beyond it, the members that have
+// been gone longest are forgotten, and an additional living one is refused.
 const maxMembers = 2048
 
-// State of a member, as gossip has it.
+// State is a member's state, as gossip has it.
 type State int
 
 // The states.
 const (
 	Alive   State = iota
-	Missing       // held for dead, or it said that it leaves
+	Missing       // considered dead, or it said that it leaves
 )
 
 // Member is another node.
@@ -90,10 +93,10 @@ type Member struct {
 	Meta    Meta
 	State   State
 	since   time.Time
-	dropped bool // it is tried still, and listed no more: see Drop
+	dropped bool // still tried, but not listed: see Drop
 }
 
-// Gossip is this node's part in it.
+// Gossip is this node's part in the gossip. It is safe for concurrent use.
 type Gossip struct {
 	cfg    Config
 	list   *memberlist.Memberlist
@@ -103,7 +106,7 @@ type Gossip struct {
 
 	changed     chan struct{} // has one when members may have changed
 	metaChanged chan struct{}
-	another     chan string // an address where not the process lives that is known
+	another     chan string // an address of another process than the known one
 
 	mu        sync.Mutex
 	address   string
@@ -112,20 +115,20 @@ type Gossip struct {
 	conflicts map[string]*conflict
 	unknown   unknown
 
-	living    atomic.Int64 // others; written under the lock
+	living    atomic.Int64 // other living members; written under mu
 	contested atomic.Bool  // others know this node's name at another address
 	garbage   atomic.Int64
 	rejoins   atomic.Int64
 
-	keys     sync.Mutex // of changes of the ring, and of what follows
+	keys     sync.Mutex // for changes of the ring, and for keysTold
 	keysTold time.Time
 
-	ending sync.Mutex // held while it leaves or closes
+	ending sync.Mutex // held while the node leaves or closes
 	closed bool
 }
 
-// New joins nobody yet, but others can find it from now on. Close it, or let
-// Run do so.
+// New returns a Gossip that joins no node yet, but that others can find from now on.
+// It must be closed, by Close or by Run.
 func New(cfg Config) (*Gossip, error) {
 	if cfg.RejoinEvery <= 0 {
 		cfg.RejoinEvery = rejoinEvery
@@ -165,7 +168,7 @@ func New(cfg Config) (*Gossip, error) {
 	if g.ring, err = keyring(cfg.Keys); err != nil {
 		return nil, err
 	}
-	c.Keyring = g.ring // with it memberlist verifies all that comes
+	c.Keyring = g.ring // with it memberlist verifies all messages
 	g.filter = newFilter(cfg.Cluster, c.EncryptionEnabled, &g.garbage)
 	t, err := newTransport(c, g.filter)
 	if err == nil {
@@ -184,17 +187,17 @@ func New(cfg Config) (*Gossip, error) {
 	return g, nil
 }
 
-// Address is where others find this node.
+// Address returns the address at which other nodes find this node.
 func (g *Gossip) Address() string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.address
 }
 
-// Changed has one element when members may have changed.
+// Changed returns a channel that has one element when members may have changed.
 func (g *Gossip) Changed() <-chan struct{} { return g.changed }
 
-// Members are the other nodes by name, those that are gone included for as
+// Members returns the other nodes by name. It includes nodes that are gone, for as
 // long as they are remembered.
 func (g *Gossip) Members() []Member {
 	g.mu.Lock()
@@ -209,8 +212,8 @@ func (g *Gossip) Members() []Member {
 	return list
 }
 
-// Forget drops a node that is missing, and its address. One that lives stays. It
-// comes back as any other does.
+// Forget drops a node that is missing, and its address. A living node stays. A
+// forgotten node comes back as any other does.
 func (g *Gossip) Forget(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -220,9 +223,9 @@ func (g *Gossip) Forget(node string) {
 	}
 }
 
-// Drop is Forget, but its address is still tried, after those of the nodes that
-// are missing: a network may be split for longer than anyone counts on the other
-// side's nodes.
+// Drop is Forget, but the node's address is still tried, after those of missing
+// nodes: a network may be split for longer than any node counts on the other side's
+// nodes.
 func (g *Gossip) Drop(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -231,7 +234,7 @@ func (g *Gossip) Drop(node string) {
 	}
 }
 
-// SetMeta changes what this node tells of itself. Others learn it soon.
+// SetMeta changes what this node tells about itself. Other nodes learn it soon.
 func (g *Gossip) SetMeta(m Meta) error {
 	b, err := m.encode()
 	if err != nil {
@@ -251,9 +254,9 @@ func wake(ch chan<- struct{}) {
 	}
 }
 
-// Run joins, keeps joining what is missing, and spreads this node's meta, until
-// ctx ends; then it says that this node leaves, and shuts down. It may take
-// twice streamTimeout longer, where it was about to join who does not answer.
+// Run joins, keeps joining what is missing, and spreads this node's meta, until ctx
+// ends. Then it says that this node leaves, and shuts down. Run may take twice
+// streamTimeout longer if it was about to join a node that does not answer.
 func (g *Gossip) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { g.spreadMeta(ctx) })
@@ -265,7 +268,7 @@ func (g *Gossip) Run(ctx context.Context) error {
 	return g.Close()
 }
 
-// leave tells others that this node goes; they need not hear it.
+// leave tells other nodes that this node goes. They need not hear it.
 func (g *Gossip) leave() {
 	g.ending.Lock()
 	defer g.ending.Unlock()
@@ -277,7 +280,7 @@ func (g *Gossip) leave() {
 	}
 }
 
-// Close ends it without a word to others. Run ends with its own ctx only.
+// Close ends the gossip without telling other nodes. Run ends only with its own ctx.
 func (g *Gossip) Close() error {
 	g.ending.Lock()
 	defer g.ending.Unlock()
@@ -285,8 +288,8 @@ func (g *Gossip) Close() error {
 	return g.list.Shutdown()
 }
 
-// spreadMeta tells others what has changed. It has a goroutine of its own,
-// since memberlist blocks until the news is out.
+// spreadMeta tells other nodes about changes of meta. It has a goroutine of its own,
+// since memberlist blocks until the change is out.
 func (g *Gossip) spreadMeta(ctx context.Context) {
 	for {
 		select {
@@ -300,34 +303,35 @@ func (g *Gossip) spreadMeta(ctx context.Context) {
 	}
 }
 
-// Broadcast sends a datagram to all, as far as there is room and by and by;
-// false says that there was none, or that it is too long. One that was sent
-// before may be taken for that one.
+// Broadcast sends a datagram to all members, gradually, if there is room. It returns
+// false if there is no room or the datagram is too long. A datagram equal to an
+// earlier one may be taken for that one.
 func (g *Gossip) Broadcast(b []byte) bool {
 	others := int(g.living.Load())
 	if others == 0 && len(b) <= maxDatagram {
-		return true // those are all
+		return true // there is no other member
 	}
-	g.sent.first(b) // it comes round
+	g.sent.first(b) // this node gets it back from others
 	return g.sent.add(maxHops, b, 1+others)
 }
 
 // Stats counts what happened.
 type Stats struct {
-	Members   int   // that are alive, this node included
-	Health    int   // memberlist's own score of this node: 0 is well
-	Garbage   int64 // packets, streams, metas and datagrams that could not be read or taken
-	Rejoins   int64 // times that somebody answered a join
+	Members   int   // alive, this node included
+	Health    int   // memberlist's own score of this node: 0 is healthy
+	Garbage   int64 // unreadable or refused packets, streams, metas and datagrams
+	Rejoins   int64 // joins that a node answered
 	Sent      int64 // datagrams that went out, copies and others' included
-	Dropped   int64 // datagrams that found no room, or too late
-	Datagrams int   // waiting
+	Dropped   int64 // datagrams without room, or too late
+	Datagrams int   // waiting to go out
 
-	// Of Garbage: what is compressed, and what names another cluster.
+	// Parts of Garbage: compressed messages, and messages that name another
+	// cluster.
 	Compressed, Foreign int64
 	Streams             int   // open, from others
-	Refused             int64 // streams beyond their number, of Garbage too
-	Unknown             int   // processes that are told of and that were not met: see Config.Known
-	Forgotten           int64 // of them, for want of room
+	Refused             int64 // streams beyond their number, also part of Garbage
+	Unknown             int   // processes told of and not met: see Config.Known
+	Forgotten           int64 // those of them that were dropped for lack of room
 }
 
 // Stats returns the counts so far.

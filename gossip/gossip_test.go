@@ -79,7 +79,7 @@ func TestMetaSpreads(t *testing.T) {
 	}
 }
 
-// TestDetection: what the package comment says about the time until a dead node
+// TestDetection checks what the package comment says about the time until a dead node
 // is missing.
 func TestDetection(t *testing.T) {
 	for _, tc := range []struct {
@@ -88,7 +88,7 @@ func TestDetection(t *testing.T) {
 	}{
 		{2, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
 		{3, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
-		{3, 2, 10, 2 * time.Second, 6 * time.Second, 8 * time.Second}, // nobody else can tell
+		{3, 2, 10, 2 * time.Second, 6 * time.Second, 8 * time.Second}, // no witness left
 		{10, 1, 20, 1500 * time.Millisecond, 3 * time.Second, 6 * time.Second},
 		{10, 5, 5, 2 * time.Second, 7 * time.Second, 12 * time.Second},
 	} {
@@ -151,7 +151,7 @@ func TestLeave(t *testing.T) {
 	})
 }
 
-// TestEndsAlone: who leaves does not wait for those that are not there.
+// TestEndsAlone: a node that leaves does not wait for nodes that are not there.
 func TestEndsAlone(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -192,7 +192,7 @@ func TestEndsAlone(t *testing.T) {
 	}
 }
 
-// TestClose: without Run, twice, and while Run runs.
+// TestClose closes without Run, twice, and while Run runs.
 func TestClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{Net: newNet(), t: t}
@@ -218,9 +218,9 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestRestart: a name that comes back, before anybody missed it or after, is
-// seen in its new process: within the limit as a rule, and where the gossip
-// passed somebody by, with the next exchange of everything.
+// TestRestart: a name that comes back, before or after it was missed, is seen in its
+// new process. As a rule that takes no longer than the limit. If the gossip did not
+// reach a node, it takes until the next full exchange.
 func TestRestart(t *testing.T) {
 	const elsewhere = 40
 	for _, tc := range []struct {
@@ -281,7 +281,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestConflict: two live processes of one name.
+// TestConflict: there are two live processes of one name.
 func TestConflict(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(3)
@@ -300,7 +300,7 @@ func TestConflict(t *testing.T) {
 		if got := c.nodes[0].told(); len(got) == 0 || got[0] != want {
 			t.Errorf("the others were told %q, want %q", got, want)
 		}
-		// Who was there first has the name, until it goes.
+		// The first process has the name, until it goes.
 		for _, n := range c.nodes[:2] {
 			if m := n.member("n2"); m == nil || !aliveAs(1)(*m) {
 				t.Errorf("%s knows %+v", n.name, m)
@@ -313,7 +313,7 @@ func TestConflict(t *testing.T) {
 		if got := len(other.told()); got != told {
 			t.Errorf("it was told %d times more after that", got-told)
 		}
-		// It asks others about its name no longer.
+		// It no longer asks others about its name.
 		before := other.Stats().Rejoins
 		time.Sleep(time.Minute)
 		if got := other.Stats().Rejoins - before; got > 0 {
@@ -322,7 +322,7 @@ func TestConflict(t *testing.T) {
 	})
 }
 
-// TestConflictLasts: what counts as one.
+// TestConflictLasts checks what counts as a conflict.
 func TestConflictLasts(t *testing.T) {
 	const every = conflictAfter / 3
 	for _, tc := range []struct {

@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// TestSplitHeals: also when it lasts longer than memberlist remembers who was
-// on the other side.
+// TestSplitHeals: a split heals, also if it lasts longer than memberlist remembers
+// the nodes on the other side.
 func TestSplitHeals(t *testing.T) {
 	const limit = rejoinEvery*3/2 + 2*streamTimeout
 	halves := func(c *cluster, k int) {
@@ -30,7 +30,7 @@ func TestSplitHeals(t *testing.T) {
 	}{
 		{"halves", halves, nil},
 		{"halves that join nobody", halves, func(c *Config) {
-			if c.Node != "n1" { // who joins n0 at the start; n0 and n1 are one half
+			if c.Node != "n1" { // n1 joins n0 at the start; both are in one half
 				c.Join = []string{addressOf(1)}
 			}
 		}},
@@ -66,8 +66,8 @@ func TestSplitHeals(t *testing.T) {
 	}
 }
 
-// TestOneSidedJoin: nodes that were started while they could not reach each
-// other, and of which one only knows where the other is.
+// TestOneSidedJoin: nodes were started while they could not reach each other, and
+// only one of them knows where the other is.
 func TestOneSidedJoin(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.Cut(ipOf(0), ipOf(2))
@@ -77,7 +77,7 @@ func TestOneSidedJoin(t *testing.T) {
 		c.start(0, join())
 		c.start(1)
 		c.start(2)                     // knows n0
-		c.start(3, join(addressOf(2))) // knows nobody of the other side
+		c.start(3, join(addressOf(2))) // knows no node of the other side
 		time.Sleep(5 * time.Minute)
 		for _, n := range c.nodes {
 			if got := n.Stats().Members; got != 2 {
@@ -90,8 +90,8 @@ func TestOneSidedJoin(t *testing.T) {
 	})
 }
 
-// TestPaused: a node that nobody could hear for a while finds back, though it is
-// never told that others held it for dead.
+// TestPaused: a node that no other node could hear for a while comes back, although
+// it is never told that the others considered it dead.
 func TestPaused(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(3)
@@ -105,7 +105,7 @@ func TestPaused(t *testing.T) {
 	})
 }
 
-// TestJoinLater: nobody answers at first.
+// TestJoinLater: no node answers at first.
 func TestJoinLater(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -134,7 +134,7 @@ func TestJoinLater(t *testing.T) {
 	}
 }
 
-// TestStartTogether: all at once, or the one that all join comes last.
+// TestStartTogether: all nodes start at once, or the node that all join comes last.
 func TestStartTogether(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
@@ -160,8 +160,8 @@ func TestStartTogether(t *testing.T) {
 	}
 }
 
-// TestStartAsks: what a node that starts does not hear by gossip it learns by
-// asking others.
+// TestStartAsks: what a starting node does not hear by gossip it learns by asking
+// other nodes.
 func TestStartAsks(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		for i := range 6 {
@@ -172,7 +172,7 @@ func TestStartAsks(t *testing.T) {
 	})
 }
 
-// TestDarkJoinAddresses: those that do not answer hold up none that does.
+// TestDarkJoinAddresses: addresses that do not answer do not delay one that does.
 func TestDarkJoinAddresses(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		var list []string
@@ -186,7 +186,7 @@ func TestDarkJoinAddresses(t *testing.T) {
 	})
 }
 
-// TestJoinName: a name that does not resolve at first, and then to several
+// TestJoinName: a name does not resolve at first, and then resolves to several
 // addresses.
 func TestJoinName(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
@@ -217,7 +217,7 @@ func TestJoinName(t *testing.T) {
 		}
 		known.Store(true)
 		c.until("all find each other", rejoinEvery*3/2, c.whole)
-		// It asks nobody whom it sees, itself included.
+		// It asks no node that it sees, itself included.
 		time.Sleep(time.Minute)
 		before := c.nodes[0].Stats().Rejoins
 		time.Sleep(time.Minute)
@@ -227,7 +227,7 @@ func TestJoinName(t *testing.T) {
 	})
 }
 
-// TestSlowNames: a name that hangs holds up no other.
+// TestSlowNames: a name that hangs does not delay other names.
 func TestSlowNames(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.start(0, join())
@@ -244,8 +244,8 @@ func TestSlowNames(t *testing.T) {
 	})
 }
 
-// TestJoinNameWhileOthersLive: two sides that have never met and know each other
-// by a name only.
+// TestJoinNameWhileOthersLive: two sides have never met and know each other only by a
+// name.
 func TestJoinNameWhileOthersLive(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		names := func(cfg *Config) {
@@ -268,7 +268,7 @@ func TestJoinNameWhileOthersLive(t *testing.T) {
 	})
 }
 
-// TestManyJoinAddresses: a round of joins is bounded, and tries all in the end.
+// TestManyJoinAddresses: a round of joins is bounded, and in the end all are tried.
 func TestManyJoinAddresses(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		var list []string
@@ -285,8 +285,8 @@ func TestManyJoinAddresses(t *testing.T) {
 	})
 }
 
-// TestDatagramsBlocked: a firewall lets TCP through and not UDP. Nobody is
-// missing, and the operator is told, now and then.
+// TestDatagramsBlocked: a firewall lets TCP through and not UDP. No node is missing,
+// and the operator is told now and then.
 func TestDatagramsBlocked(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startWith(0, func(tr memberlist.Transport) memberlist.Transport { return streamsOnly{tr} })
@@ -305,7 +305,7 @@ type streamsOnly struct{ memberlist.Transport }
 
 func (streamsOnly) WriteTo([]byte, string) (time.Time, error) { return time.Now(), nil }
 
-// TestLoss: packets that get lost make nobody missing, but for a moment in hours.
+// TestLoss: lost packets make no node missing, except for a moment in hours.
 func TestLoss(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(10)

@@ -23,7 +23,7 @@ import (
 type cluster struct {
 	*simnet.Net
 	t     *testing.T
-	nodes []*node // that run
+	nodes []*node // running
 	ended []*node
 }
 
@@ -42,8 +42,8 @@ type node struct {
 	conflicts []string
 }
 
-// inBubble runs a test in virtual time. In the end all nodes leave, and
-// memberlist's goroutines must have ended soon after.
+// inBubble runs a test in virtual time. In the end all nodes leave, and memberlist's
+// goroutines must end soon after.
 func inBubble(t *testing.T, f func(*testing.T, *cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -66,8 +66,8 @@ const port = 7946
 func ipOf(i int) string      { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }
 func addressOf(i int) string { return fmt.Sprintf("%s:%d", ipOf(i), port) }
 
-// start starts node i, whose name is n and its number. It joins node 0's
-// address unless edit says otherwise.
+// start starts node i, whose name is n and its number. It joins node 0's address
+// unless edit says otherwise.
 func (c *cluster) start(i int, edit ...func(*Config)) *node {
 	c.t.Helper()
 	return c.startWith(i, func(t memberlist.Transport) memberlist.Transport { return t }, edit...)
@@ -102,8 +102,8 @@ func (c *cluster) startWith(i int, wrap func(memberlist.Transport) memberlist.Tr
 	return n
 }
 
-// startAll starts nodes 0 to k-1, at about the same time, and returns when they
-// have found each other.
+// startAll starts nodes 0 to k-1, at about the same time, and returns when they have
+// found each other.
 func (c *cluster) startAll(k int, edit ...func(*Config)) {
 	c.t.Helper()
 	for i := range k {
@@ -111,7 +111,7 @@ func (c *cluster) startAll(k int, edit ...func(*Config)) {
 		time.Sleep(rand.N(20 * time.Millisecond))
 	}
 	c.until("all find each other", 2*time.Second, c.whole)
-	time.Sleep(10*time.Second + rand.N(probeInterval)) // past what is special at the start
+	time.Sleep(10*time.Second + rand.N(probeInterval)) // past the special start phase
 }
 
 func epoch(e uint64) func(*Config)           { return func(c *Config) { c.Meta.Epoch = e } }
@@ -126,7 +126,7 @@ func (n *node) end() {
 	n.c.ended = append(n.c.ended, n)
 }
 
-// kill ends the process without a word.
+// kill ends the process without a goodbye.
 func (n *node) kill() {
 	n.c.Host(n.ip).Kill()
 	n.end()
@@ -156,7 +156,7 @@ func (n *node) told() []string {
 	return slices.Clone(n.conflicts)
 }
 
-// until waits until f holds, at most for limit, and says how long it took.
+// until waits until f holds, at most for limit, and returns how long it took.
 func (c *cluster) until(what string, limit time.Duration, f func() bool) time.Duration {
 	c.t.Helper()
 	start := time.Now()
@@ -170,7 +170,7 @@ func (c *cluster) until(what string, limit time.Duration, f func() bool) time.Du
 	return time.Since(start)
 }
 
-// member is what n knows of a node, if it does.
+// member returns what n knows of a node; nil: nothing.
 func (n *node) member(name string) *Member {
 	for _, m := range n.Members() {
 		if m.Node == name {
@@ -180,7 +180,8 @@ func (n *node) member(name string) *Member {
 	return nil
 }
 
-// all says whether f holds of the node, in the eyes of all others that run.
+// all returns a function that says whether f holds of the node for all other running
+// nodes.
 func (c *cluster) all(name string, f func(Member) bool) func() bool {
 	return func() bool {
 		for _, n := range c.nodes {
@@ -198,7 +199,7 @@ func aliveAs(epoch uint64) func(Member) bool {
 	return func(m Member) bool { return m.State == Alive && m.Meta.Epoch == epoch }
 }
 
-// whole says whether all that run see each other, and nobody else alive.
+// whole says whether all running nodes see each other, and no other node alive.
 func (c *cluster) whole() bool {
 	for _, n := range c.nodes {
 		if n.Stats().Members != len(c.nodes) {
@@ -208,7 +209,7 @@ func (c *cluster) whole() bool {
 	return true
 }
 
-// stays checks for a while, ever again, that all see each other.
+// stays checks again and again, for a while, that all see each other.
 func (c *cluster) stays(what string, d time.Duration) {
 	c.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {

@@ -18,10 +18,10 @@ const (
 	maxTries       = 8 // join addresses, and missing members
 	resolveTimeout = 2 * time.Second
 	contestEvery   = time.Second // while this node's name is known elsewhere
-	quickly        = 64          // the first pause is so much shorter than RejoinEvery, and then doubles
+	quickly        = 64          // first pause is RejoinEvery/quickly; then it doubles
 )
 
-// rejoin tries those that cannot be heard, for ever: a split that lasts longer
+// rejoin tries the nodes that cannot be heard, for ever: a split that lasts longer
 // than memberlist remembers does not heal by itself.
 func (g *Gossip) rejoin(ctx context.Context) {
 	pause := max(g.cfg.RejoinEvery/quickly, 1)
@@ -60,11 +60,11 @@ func (g *Gossip) rejoin(ctx context.Context) {
 	}
 }
 
-// targets lists whom to try: join addresses where no member lives, and members
-// that are missing, those that are listed first. There is also one that lives,
-// while this node is starting, since the news goes round among few then and may
-// pass by, and while others know another process under its name: they take it in
-// once they hold that for dead.
+// targets lists the addresses to try: join addresses at which no member lives, and
+// missing members, listed ones before dropped ones. It adds one living member in two
+// cases. While this node is starting, gossip goes round among few nodes and may miss
+// it. While other nodes know another process under this node's name, they accept this
+// one once they consider the other dead.
 func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	var living, missing, dropped []string
 	g.mu.Lock()
@@ -118,7 +118,7 @@ func (g *Gossip) resolve(ctx context.Context) ([]string, error) {
 }
 
 func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string, err error) {
-	host, port, _ := net.SplitHostPort(address) // New has looked at it
+	host, port, _ := net.SplitHostPort(address) // New has checked it
 	hosts := []string{host}
 	if _, err := netip.ParseAddr(host); err != nil {
 		if hosts, err = g.cfg.Resolve(ctx, host); err != nil {
@@ -133,8 +133,8 @@ func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string,
 	return list, nil
 }
 
-// joinOne exchanges members with one address. memberlist counts its errors in
-// several lines.
+// joinOne exchanges members with one address. It joins memberlist's errors, which
+// otherwise take several lines.
 func (g *Gossip) joinOne(address string) error {
 	_, err := g.list.Join([]string{address})
 	if many, ok := err.(interface{ WrappedErrors() []error }); ok {

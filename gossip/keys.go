@@ -11,10 +11,10 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// keySize is that of AES-256.
+// keySize is the size of an AES-256 key, in bytes.
 const keySize = 32
 
-// keyring makes memberlist's of keys; nil of none.
+// keyring makes memberlist's keyring of keys; nil if there are none.
 func keyring(keys [][]byte) (*memberlist.Keyring, error) {
 	if len(keys) == 0 {
 		return nil, nil
@@ -38,8 +38,9 @@ func checkKeys(keys [][]byte) error {
 	return nil
 }
 
-// SetKeys replaces the keys: the first is in use from now on, all are accepted. A
-// node that was made without keys, or with, stays so.
+// SetKeys replaces the keys: the first is in use from now on, all are accepted. It
+// cannot turn encryption on or off: a node that was made without keys stays without,
+// and a node with keys stays with them.
 func (g *Gossip) SetKeys(keys [][]byte) error {
 	switch {
 	case g.ring == nil && len(keys) == 0:
@@ -66,9 +67,9 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 	if err := g.ring.UseKey(keys[0]); err != nil {
 		return fmt.Errorf("gossip: %w", err)
 	}
-	// Only the last key is ever removed: RemoveKey moves what lies behind a key
-	// within a slice that readers of packets hold. What lies behind one that goes
-	// comes back at once.
+	// Only the last key of the ring is ever removed: RemoveKey moves the keys
+	// behind the removed one, within a slice that readers of packets use. So the
+	// keys behind a removed one are removed too, and added again at once.
 	have := g.ring.GetKeys()
 	gone := slices.IndexFunc(have, func(k []byte) bool {
 		return !slices.ContainsFunc(keys, func(kept []byte) bool { return bytes.Equal(k, kept) })
@@ -81,13 +82,13 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 	return add()
 }
 
-// strangersKey is how often it is told that another host has another key.
+// strangersKey is how often it is logged that another host has another key.
 const strangersKey = time.Minute
 
-// otherKeys is what memberlist says of a node that has another key, or none.
+// otherKeys are memberlist's messages about a node that has another key, or none.
 var otherKeys = []string{"no installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted"}
 
-// tellKeys warns where memberlist complains of another node's key.
+// tellKeys warns if memberlist complains of another node's key.
 func (g *Gossip) tellKeys(text string) {
 	if !slices.ContainsFunc(otherKeys, func(s string) bool { return strings.Contains(text, s) }) {
 		return

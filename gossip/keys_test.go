@@ -19,9 +19,9 @@ func keys(list ...byte) (k [][]byte) {
 }
 func keyed(list ...byte) func(*Config) { return func(c *Config) { c.Keys = keys(list...) } }
 
-// TestKeys: who has the key is a member, with all that gossip carries; who has
-// another one, or none, is a stranger to them and they to it, and both sides say
-// what to do.
+// TestKeys: a node that has the key is a member, with all that gossip carries. A node
+// that has another key, or none, is a stranger to the members and they to it. Both
+// sides say what to do.
 func TestKeys(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		a, b := c.start(0, keyed(1)), c.start(1, keyed(1, 2))
@@ -49,7 +49,8 @@ func TestKeys(t *testing.T) {
 	})
 }
 
-// TestLongestFitsEncrypted: beside the longest cluster name too.
+// TestLongestFitsEncrypted: the longest datagram fits beside the longest cluster name
+// too.
 func TestLongestFitsEncrypted(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		name := func(cfg *Config) { cfg.Cluster = strings.Repeat("c", maxCluster) }
@@ -61,9 +62,8 @@ func TestLongestFitsEncrypted(t *testing.T) {
 	})
 }
 
-// TestKeyRotation: keys are added, moved up and removed on one node after the
-// other, and nobody misses anybody meanwhile. In the end the old key is a
-// stranger's.
+// TestKeyRotation: keys are added, moved up and removed on one node after the other.
+// No node misses another meanwhile. In the end the old key is a stranger's.
 func TestKeyRotation(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(5, keyed(1))

@@ -8,8 +8,9 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// A stranger's datagram that gives a host's process the highest count there is does not
-// keep its next process out, of which memberlist would take no word.
+// TestLaterProcessAtTheAddress: a stranger's datagram gives a host's process the
+// highest count that exists. memberlist would take no word of the host's next
+// process, but that process is not kept out.
 func TestLaterProcessAtTheAddress(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(3)

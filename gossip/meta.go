@@ -6,8 +6,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Meta is what a node tells of itself to all: a msgpack array of its fields. A
-// later version may add fields at its end.
+// Meta is what a node tells all others about itself, a msgpack array of its fields. A
+// later version may add fields at the end.
 type Meta struct {
 	Address    string // of its server for sidecars, host:port
 	Epoch      uint64
@@ -38,8 +38,8 @@ func (m *Meta) encode() ([]byte, error) {
 	return b, nil
 }
 
-// decodeMeta reads what another node tells of itself. What follows the fields
-// that are known is not looked at, so that nothing nested is ever read.
+// decodeMeta reads what another node tells about itself. It ignores what follows the
+// known fields, so it never reads nested data.
 func decodeMeta(b []byte) (m Meta, err error) {
 	if len(b) > maxMeta {
 		return m, fmt.Errorf("gossip: meta of %d bytes, %d is the most", len(b), maxMeta)

@@ -9,7 +9,8 @@ import (
 
 var someMeta = Meta{Address: "10.0.0.1:7947", Epoch: 0x0102030405060708, Weight: 8192, MinVersion: 1, MaxVersion: 2, In: true, State: 5}
 
-// goldenMeta is what nodes of this version send: those of others must read it.
+// goldenMeta is what nodes of this version send; nodes of other versions must read
+// it.
 const goldenMeta = "97" + "ad31302e302e302e313a37393437" + "cf0102030405060708" + "cd2000" + "01" + "02" + "c3" + "05"
 
 func TestMetaBytes(t *testing.T) {
@@ -67,8 +68,8 @@ func TestMetaGarbage(t *testing.T) {
 	}
 }
 
-// FuzzMeta: nothing panics or takes memory, and what decodes is the same when it
-// is encoded and decoded again.
+// FuzzMeta: nothing panics or uses much memory. What decodes is the same after it is
+// encoded and decoded again.
 func FuzzMeta(f *testing.F) {
 	whole, _ := hex.DecodeString(goldenMeta)
 	f.Add(whole)

@@ -14,7 +14,8 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// Packets in the form of members', but for one rule each, are dropped.
+// TestPacketRules: packets in the form of members' packets are dropped if they break
+// one rule.
 func TestPacketRules(t *testing.T) {
 	ping := append([]byte{gt.Ping}, gt.Map(gt.Raw("SeqNo"), gt.U32(5))...)
 	long := gt.Map(gt.Raw("Node"), gt.Raw(strings.Repeat("n", maxRaw+1)))
@@ -46,8 +47,9 @@ func TestPacketRules(t *testing.T) {
 	}
 }
 
-// So are streams: what only an answer may be, state of users beside nodes, and more than a
-// stream's bytes; with a key, what is not encrypted, or announces more than a stream.
+// TestStreamRules: streams are dropped too. The rules: messages that only an answer
+// may be, user state beside nodes, and more bytes than a stream's; with a key,
+// unencrypted messages, or messages that announce more than a stream.
 func TestStreamRules(t *testing.T) {
 	node := gt.State("n", net.IPv4(10, 0, 0, 9).To4(), port, 1, nil)
 	state := gt.Map(gt.Raw("Nodes"), []byte{0}, gt.Raw("UserStateLen"), gt.U32(20<<20))
@@ -88,8 +90,8 @@ func TestStreamRules(t *testing.T) {
 	}
 }
 
-// memberlist reads what was looked at, and no more: what follows on the stream is none of
-// its affair.
+// TestStreamEndsWithItsMessage: memberlist reads the checked message, and not what
+// follows it on the stream.
 func TestStreamEndsWithItsMessage(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
@@ -114,7 +116,8 @@ func TestStreamEndsWithItsMessage(t *testing.T) {
 	}
 }
 
-// Each version that a node names is looked at, and its address as a word.
+// TestWordsOfEachKind: each version that a node names is checked, and its address as
+// a word.
 func TestWordsOfEachKind(t *testing.T) {
 	for name, spoil := range map[string]func(n *memberlist.Node, m *Meta){
 		"PMin": func(n *memberlist.Node, m *Meta) { n.PMin = 3 }, "PMax": func(n *memberlist.Node, m *Meta) { n.PMax = 1 },
@@ -134,8 +137,9 @@ func TestWordsOfEachKind(t *testing.T) {
 	}
 }
 
-// A name that a process at a join address has is not taken by one elsewhere; and few of
-// those who are met wait to be asked at once.
+// TestUnknownRules: the name of a process at a join address is not taken by a process
+// elsewhere. The numbers of met processes that wait, and that are asked at once, are
+// bounded.
 func TestUnknownRules(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n := c.start(0)
@@ -167,7 +171,7 @@ func TestUnknownRules(t *testing.T) {
 	})
 }
 
-// However small they are, few datagrams go into one packet.
+// TestDatagramsInAPacket: a packet has few datagrams, even if they are small.
 func TestDatagramsInAPacket(t *testing.T) {
 	d := newDatagrams()
 	for range 4 * maxInPacket {

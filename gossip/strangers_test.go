@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// TestOtherCluster: nodes of another cluster never see each other, whoever joins
-// whom.
+// TestOtherCluster: nodes of two clusters never see each other, whichever node joins
+// the other.
 func TestOtherCluster(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)
@@ -36,8 +36,7 @@ func TestOtherCluster(t *testing.T) {
 	})
 }
 
-// TestForeignNodes: memberlist nodes of other programs, which say the right
-// cluster.
+// TestForeignNodes: memberlist nodes of other programs use the right cluster name.
 func TestForeignNodes(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -90,7 +89,7 @@ func (foreign) GetBroadcasts(int, int) [][]byte { return nil }
 func (foreign) LocalState(bool) []byte          { return nil }
 func (foreign) MergeRemoteState([]byte, bool)   {}
 
-// TestGarbage: datagrams and streams of who knows whom.
+// TestGarbage: datagrams and streams of unknown senders.
 func TestGarbage(t *testing.T) {
 	label, err := memberlist.AddLabelHeaderToPacket(nil, "test")
 	if err != nil {
@@ -101,7 +100,7 @@ func TestGarbage(t *testing.T) {
 	messages := [][]byte{
 		{}, {0}, {0xff}, []byte("GET / HTTP/1.1\r\n\r\n"), random, label[:1], label[:3],
 	}
-	for kind := range 16 { // memberlist's types of messages, cut short or followed by nonsense
+	for kind := range 16 { // memberlist's message types, cut or followed by nonsense
 		for _, tail := range []string{"", "\xc1", "\xff\xff\xff\xff", "\xdf\xff\xff\xff\xff", "\xc6\xff\xff\xff\xff", "\x86\xa4Addr\xc0", string(random[:500])} {
 			messages = append(messages, append(append([]byte(nil), label...), append([]byte{byte(kind)}, tail...)...))
 		}
@@ -146,8 +145,8 @@ func TestGarbage(t *testing.T) {
 	})
 }
 
-// TestMembersAreBounded: those gone for longest are forgotten, and living ones
-// that are too many are refused.
+// TestMembersAreBounded: members that have been gone longest are forgotten, and
+// additional living ones are refused.
 func TestMembersAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n := c.start(0)

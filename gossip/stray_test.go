@@ -14,8 +14,8 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// Where there are keys a stray datagram is tried with each, counted, and nothing
-// more: what it costs is printed.
+// TestStrayDatagramCost: with keys, a stray datagram is tried with each key and
+// counted, and nothing more. The test prints the cost.
 func TestStrayDatagramCost(t *testing.T) {
 	const packets, keys = 10_000, 3
 	cfg := Config{Node: "a", Cluster: "test", Bind: "127.0.0.1:0"}
@@ -57,7 +57,7 @@ func TestStrayDatagramCost(t *testing.T) {
 	b = gt.Labelled("test", b)
 	before := used(t)
 	for sent := int64(0); sent < packets; {
-		for range 50 { // as many as the socket holds for sure
+		for range 50 { // as many as surely fit into the socket's buffer
 			_, _ = to.Write(b)
 			sent++
 		}
@@ -81,7 +81,7 @@ func (w writer) Write(b []byte) (int, error) { w(b); return len(b), nil }
 
 var _ io.Writer = writer(nil)
 
-// used is the CPU time of this process so far.
+// used returns the CPU time of this process so far.
 func used(t *testing.T) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport is memberlist's network behind the filter. What the filter drops has
-// cost one look and no line in the log.
+// transport is memberlist's network behind the filter. What the filter drops costs
+// one look, and no line in the log.
 //
 // Goroutines: one for packets and one for streams, until Shutdown.
 type transport struct {
@@ -26,8 +26,8 @@ type transport struct {
 	close   sync.Once
 }
 
-// newTransport makes the network of a configuration, the machine's unless it has
-// one.
+// newTransport returns the network of a configuration: c.Transport, or if that is
+// nil, the machine's own.
 func newTransport(c *memberlist.Config, f *filter) (*transport, error) {
 	inner := c.Transport
 	if inner == nil {
@@ -49,11 +49,11 @@ func newTransport(c *memberlist.Config, f *filter) (*transport, error) {
 	return t, nil
 }
 
-// freePortTries is how often a port is looked for that is free for both UDP and
-// TCP, where any will do.
+// freePortTries is how often to look for a port that is free for both UDP and TCP, if
+// any port will do.
 const freePortTries = 10
 
-// netTransport is UDP and TCP, as memberlist.Create would make it.
+// netTransport returns UDP and TCP, as memberlist.Create would make them.
 func netTransport(c *memberlist.Config) (memberlist.Transport, error) {
 	tries := 1
 	if c.BindPort == 0 {
@@ -76,7 +76,7 @@ func netTransport(c *memberlist.Config) (memberlist.Transport, error) {
 	}
 }
 
-// unaware is a network that knows addresses alone.
+// unaware is a network that knows addresses only.
 type unaware struct{ memberlist.Transport }
 
 func (t unaware) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
@@ -90,8 +90,8 @@ func (t unaware) DialAddressTimeout(a memberlist.Address, timeout time.Duration)
 func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 func (t *transport) StreamCh() <-chan net.Conn           { return t.streams }
 
-// pass passes packets on. A packet lies in a buffer of 64 KiB, and memberlist keeps
-// what it queues: so each is copied.
+// pass passes packets on. A packet is in a buffer of 64 KiB, and memberlist keeps
+// what it queues, so each packet is copied.
 func (t *transport) pass() {
 	for {
 		select {
@@ -133,7 +133,7 @@ func (t *transport) accept() {
 	}
 }
 
-// DialTimeout and DialAddressTimeout: what is answered comes from others too.
+// DialTimeout opens a stream whose answer is filtered: it comes from others too.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
 }
@@ -147,8 +147,8 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 	return &stream{Conn: nc, f: t.f, answer: true}, nil
 }
 
-// Shutdown ends the network first: memberlist goes on to take what comes until it
-// has ended.
+// Shutdown ends the inner network first: memberlist continues to take what comes
+// until that has ended.
 func (t *transport) Shutdown() error {
 	err := t.NodeAwareTransport.Shutdown()
 	t.close.Do(func() { close(t.done) })
@@ -157,17 +157,17 @@ func (t *transport) Shutdown() error {
 }
 
 // stream is a connection of which memberlist reads only what the filter has seen
-// whole. It is looked at by the first Read: memberlist has set a deadline before.
+// whole. The first Read looks at it: memberlist has set a deadline before.
 type stream struct {
 	net.Conn
 	f      *filter
-	ip     string // whence it comes, unless it is an answer
+	ip     string // the remote IP address, unless it is an answer
 	answer bool
 
 	looked bool
 	err    error
 	seen   []byte
-	follow int // bytes that memberlist reads itself after those
+	follow int // bytes that memberlist reads itself after seen
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -201,7 +201,7 @@ func (s *stream) look() {
 	if err != nil {
 		s.f.count(err)
 		var lost net.Error
-		if s.answer && !errors.As(err, &lost) { // else memberlist logs it, which counts it
+		if s.answer && !errors.As(err, &lost) { // else memberlist's log line counts it
 			s.f.garbage.Add(1)
 		}
 		return

@@ -12,32 +12,33 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// Bounds of what is remembered of processes that nobody has met.
+// Bounds of what is remembered of processes that have not been met.
 const (
 	maxUnknown = 256
-	unknownFor = 30 * time.Second // since it was last told of; all are, with each exchange
+	unknownFor = 30 * time.Second // since last told of; each exchange tells of all
 	retellIn   = 20 * time.Millisecond
 	maxRetold  = 16 // exchanges at once
 )
 
-// unknown is who is told of and was not met yet. Strangers can fill it in no time: so
-// a new one takes the place of any other at random, and those that are there are
-// told of again. Those at join addresses stay, one at each. Under the lock of members.
+// unknown has the processes that gossip tells of and that have not been met yet.
+// Strangers can fill it in no time. So a new process takes the place of any other at
+// random, and real processes are told of again. Processes at join addresses stay, one
+// at each. The lock of members guards it.
 type unknown struct {
 	list      map[string]*Unknown
 	joins     map[string]bool // join addresses, resolved
-	met       []Unknown       // who are to tell of themselves again
+	met       []Unknown       // processes that are to tell about themselves again
 	forgotten int64
 	news      chan struct{} // has one when the list may have changed
-	more      chan struct{} // and when met may have
+	more      chan struct{} // has one when met may have changed
 }
 
-// Unknown is a process of which gossip alone has told.
+// Unknown is a process of which only gossip has told.
 type Unknown struct {
 	Node    string
 	Address string // of its gossip
 	Meta    Meta
-	Joined  bool // at an address to join
+	Joined  bool // at a join address
 	last    time.Time
 }
 
@@ -73,7 +74,7 @@ func (g *Gossip) heardOf(n *memberlist.Node, m Meta) {
 		u.forgotten++
 		return
 	case old != nil && old.Joined && !next.Joined:
-		return // the name is taken, by somebody where a member ought to be
+		return // the name belongs to a process at a join address
 	}
 	if old == nil || old.Meta != next.Meta {
 		wake(u.news)
@@ -81,7 +82,7 @@ func (g *Gossip) heardOf(n *memberlist.Node, m Meta) {
 	u.list[n.Name] = &next
 }
 
-// room makes room for another one, if it can.
+// room makes room for another process, if it can.
 func (u *unknown) room(joined bool) bool {
 	if len(u.list) < maxUnknown {
 		return true
@@ -125,11 +126,12 @@ func (g *Gossip) Unknown() []Unknown {
 	return list
 }
 
-// UnknownChanged has one element when Unknown may have changed.
+// UnknownChanged returns a channel that has one element when Unknown may have
+// changed.
 func (g *Gossip) UnknownChanged() <-chan struct{} { return g.unknown.news }
 
-// Met says that a process is known from now on: it is asked to tell of itself again,
-// where nobody else has told of it meanwhile.
+// Met says that a process is known from now on. The process is asked to tell about
+// itself again, unless other nodes have told of it meanwhile.
 func (g *Gossip) Met(node string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -140,7 +142,7 @@ func (g *Gossip) Met(node string) {
 	}
 }
 
-// retell exchanges members with those that were met, until ctx ends.
+// retell exchanges members with the processes that were met, until ctx ends.
 func (g *Gossip) retell(ctx context.Context) {
 	for {
 		select {
@@ -156,7 +158,7 @@ func (g *Gossip) retell(ctx context.Context) {
 	}
 }
 
-// toRetell lists some of those who were met and of whom nobody has told yet.
+// toRetell lists some of the processes that were met and not told of since.
 func (g *Gossip) toRetell(ctx context.Context) (list []string) {
 	t := time.NewTimer(retellIn)
 	defer t.Stop()
@@ -177,7 +179,7 @@ func (g *Gossip) toRetell(ctx context.Context) (list []string) {
 	return list
 }
 
-// UnknownOf is the process of a name that is unknown, if one was told of.
+// UnknownOf returns the unknown process of a name, if one was told of.
 func (g *Gossip) UnknownOf(node string) (Unknown, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

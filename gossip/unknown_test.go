@@ -10,7 +10,7 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// acquaintances are processes that somebody has met.
+// acquaintances are processes that have been met.
 type acquaintances struct {
 	mu sync.Mutex
 	m  map[string]bool
@@ -36,9 +36,9 @@ func (c *cluster) invent(to int, node string, at int, epoch uint64, incarnation 
 	_ = tr.Shutdown()
 }
 
-// Of processes that nobody has met memberlist never hears: they are not probed, not
-// passed on, and few are remembered. One that is met is a member soon, though it is
-// told of no more.
+// TestUnknownAreKeptApart: memberlist never hears of processes that have not been
+// met. They are not probed and not passed on, and few are remembered. A process that
+// is met is a member soon, although it is told of no more.
 func TestUnknownAreKeptApart(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		a := &acquaintances{m: map[string]bool{"n01": true, "n11": true, "n21": true}}
@@ -76,8 +76,8 @@ func TestUnknownAreKeptApart(t *testing.T) {
 	})
 }
 
-// A name that is known keeps its process, its address and its meta, whatever is told
-// of another process of that name.
+// TestKnownNameKeepsItsProcess: a known name keeps its process, its address and its
+// meta, even if another process of that name is told of.
 func TestKnownNameKeepsItsProcess(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		a := &acquaintances{m: map[string]bool{"n01": true, "n11": true, "n21": true}}
@@ -95,8 +95,9 @@ func TestKnownNameKeepsItsProcess(t *testing.T) {
 	})
 }
 
-// The place of an unknown process at a join address is taken by no other address's,
-// however many are told of; and there is one at each.
+// TestUnknownAtJoinAddressStays: an unknown process at a join address keeps its
+// place, even if many processes at other addresses are told of. There is one process
+// at each join address.
 func TestUnknownAtJoinAddressStays(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		a := &acquaintances{m: map[string]bool{}}

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// window is what has come of a packet, all of it, or of a stream, up to what has
-// been looked at and somewhat beyond.
+// window is the part of the input that has come: all of a packet; or of a stream,
+// what has been looked at and somewhat more.
 type window struct {
 	b    []byte
 	at   int
@@ -61,11 +61,11 @@ func (w *window) number(bytes int) (n uint64, err error) {
 	return n, err
 }
 
-// header is what an exchange begins with, as far as it matters.
+// header has the fields of an exchange's head that matter.
 type header struct{ nodes, userState uint64 }
 
-// fields takes a msgpack map of strings, numbers and booleans, which all of
-// memberlist's messages are. Nothing in it is nested.
+// fields takes a msgpack map of strings, numbers and booleans; all of memberlist's
+// messages are such maps. Nothing in it is nested.
 func (w *window) fields() (h header, err error) {
 	n, err := w.mapLen()
 	if err == nil && n > maxFields {
@@ -103,7 +103,8 @@ func (w *window) mapLen() (uint64, error) {
 	return 0, errUnread
 }
 
-// item is a value that has no others in it. A number less than zero is a large one.
+// item is a value that contains no other values. A number less than zero is a large
+// one.
 type item struct {
 	text bool
 	raw  []byte // good until more is taken
@@ -115,7 +116,7 @@ func (w *window) item() (it item, err error) {
 	if err != nil {
 		return it, err
 	}
-	size := -1 // of what has a length before it
+	size := -1 // of the length field, if the value has one
 	switch c := b[0]; {
 	case c < 0x80:
 		it.n = uint64(c)

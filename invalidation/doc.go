@@ -1,8 +1,9 @@
-// Package invalidation keeps copies from being served after what they are
-// copies of has changed: the ledger of what has changed last, the log of it that
-// others follow, and the holds of what is not to be loaded into the cache yet.
+// Package invalidation keeps copies from being served after the entries they copy
+// have changed. It has three parts: the ledger of the last changes, the log of
+// changes that followers read, and the load barriers, which keep loads out of the
+// cache for a while.
 //
-// Inputs are notes of changes and the question whether a copy, or a load, may be
-// served or kept; the output is yes or no. It starts no goroutine, does no I/O, and
-// imports neither the network nor the tiers that ask it.
+// Inputs are notes of changes, and the question whether a copy or a load may be
+// served or kept; the output is yes or no. The package starts no goroutine, does no
+// I/O, and imports neither the network nor the tiers that ask it.
 package invalidation

@@ -9,16 +9,16 @@ import (
 // Event is one change, at its place in a Log.
 type Event struct {
 	Kind    Kind
-	Hash    kv.Hash // of the key, of Changed and of Held
+	Hash    kv.Hash // of the key, of Changed and of Barrier
 	Version kv.Version
-	Detail  *Detail // of all but Changed; shared, never changed
+	Detail  *Detail // of all kinds but Changed; shared, never modified
 }
 
-// Detail is what few events have.
+// Detail has the fields that few events need.
 type Detail struct {
-	Partitions kv.PartitionSet // of Raised; of Held that is for no single key
-	Namespace  string          // of Flushed; "" is all
-	Hold       time.Duration   // of Held, of a single key
+	Partitions kv.PartitionSet // of Raised; of a Barrier for whole partitions
+	Namespace  string          // of Flushed; "": all
+	Lag        time.Duration   // of a Barrier for a single key
 }
 
 // Kind says what an event outdates.
@@ -26,30 +26,30 @@ type Kind uint8
 
 // The kinds.
 const (
-	// Changed outdates copies of a key that were vouched for before Version.
+	// Changed outdates copies of a key that were attested before Version.
 	Changed Kind = iota
-	// Raised outdates copies of partitions that were vouched for before
-	// Version: their holding has ended, or nobody knows any more what of them
-	// has changed.
+	// Raised outdates copies of partitions that were attested before Version:
+	// their ownership has ended, or it is no longer known what has changed in
+	// them.
 	Raised
 	// Flushed outdates a namespace's entries that were written before Version.
 	Flushed
-	// Held outdates nothing: what is loaded of a key is not to be kept for a
-	// while, nor what is loaded of partitions for as long as their namespaces say.
-	// It stands before the Changed of the deletion that it belongs to.
-	Held
+	// Barrier outdates nothing. It is a load barrier: loads of a key are not kept
+	// for a while, or loads of partitions for as long as their namespaces say. It
+	// precedes the Changed event of its deletion.
+	Barrier
 )
 
 // Reset is what a Log tells a reader whose place in it is gone.
 type Reset struct {
 	Head  uint64
-	Since []Mark // of the partitions in which something was since
+	Since []Mark // of the partitions with an event after the reader's place
 }
 
-// Mark is when something last was in a partition, as places in the Log; zero is
+// Mark says when something last happened in a partition, as places in the Log; zero:
 // never.
 type Mark struct {
 	Partition uint16
 	Changed   uint64
-	Raised    uint64 // or held, as a whole or a key of it
+	Raised    uint64 // or a barrier, for the partition or a key of it
 }

@@ -8,74 +8,75 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Holds remembers, in a fixed amount of memory, until when what is loaded of a
-// key is not to be kept: an origin's replica may not yet know of the change that
-// the key was invalidated for. Times are this host's, of the boot clock.
+// Barriers remembers, in a fixed amount of memory, until when loads of a key are not
+// kept: an origin's replica may not yet have the change for which the key was
+// invalidated. Times are on this host's boot clock.
 //
-// It is a direct-mapped table like the Ledger's, and stands beside it: a host
-// that is alone has holds and no ledger, and Admit must cost nothing more. Where
-// two keys share a slot, the hold of the one that is pushed out goes into the
-// slot's floor, for all others: a key may seem to be held that is not, and never
-// the reverse.
+// It is a direct-mapped table like the Ledger's, and separate from it: a host that is
+// alone has barriers and no ledger, and barriers must not make Admit slower. If two
+// keys share a slot, the barrier of the key that is pushed out moves into the slot's
+// floor, for all other keys. So a key may seem to have a barrier that it does not
+// have, but never the reverse.
 //
 // It is safe for concurrent use.
-type Holds struct{ slots []holdSlot }
+type Barriers struct{ slots []barrierSlot }
 
-type holdSlot struct {
+type barrierSlot struct {
 	mu      sync.Mutex
 	hash    kv.Hash
 	until   time.Duration // of hash
 	floor   time.Duration // of all other keys
-	version kv.Version    // of the last deletion that had a hold, of any key
+	version kv.Version    // of the last deletion that had a barrier, of any key
 	under   int           // deletions under way, of any key
 }
 
-// DefaultHolds is 16,384 slots, 768 KiB once all are used.
-const DefaultHolds = 1 << 14
+// DefaultBarriers is 16,384 slots: 768 KiB once all are used.
+const DefaultBarriers = 1 << 14
 
-// MaxHold bounds a hold.
-const MaxHold = 10 * time.Minute
+// MaxReplicaLag is the longest load barrier.
+const MaxReplicaLag = 10 * time.Minute
 
-// NewHolds returns an empty table of a number of slots, a power of two.
-func NewHolds(slots int) (*Holds, error) {
+// NewBarriers returns an empty table with a number of slots, which must be a power of
+// two.
+func NewBarriers(slots int) (*Barriers, error) {
 	if slots < 1 || slots&(slots-1) != 0 {
 		return nil, fmt.Errorf("%d slots for holds: give a power of two", slots)
 	}
-	return &Holds{slots: make([]holdSlot, slots)}, nil
+	return &Barriers{slots: make([]barrierSlot, slots)}, nil
 }
 
-func (t *Holds) slotOf(h kv.Hash) *holdSlot { return &t.slots[uint64(h)&uint64(len(t.slots)-1)] }
+func (t *Barriers) slotOf(h kv.Hash) *barrierSlot { return &t.slots[uint64(h)&uint64(len(t.slots)-1)] }
 
-// Hold holds a key whose deletion somebody else carries out.
-func (t *Holds) Hold(h kv.Hash, until time.Duration) {
+// Raise raises a barrier for a key whose deletion another host carries out.
+func (t *Barriers) Raise(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hold(h, until)
+	s.lag(h, until)
 }
 
-// hold is Hold. The lock is held.
-func (s *holdSlot) hold(h kv.Hash, until time.Duration) {
+// lag is Raise for a caller that holds s.mu.
+func (s *barrierSlot) lag(h kv.Hash, until time.Duration) {
 	if s.hash != h {
 		s.floor = max(s.floor, s.until)
-		s.hash, s.until = h, s.floor // which may be its own, from before
+		s.hash, s.until = h, s.floor // the floor may be its own, from before
 	}
 	s.until = max(s.until, until)
 }
 
-// Begin holds a key that is about to be deleted here. Deleted must follow: until
-// then no write ends a hold in this slot, since nobody knows which of the two was
-// first.
-func (t *Holds) Begin(h kv.Hash, until time.Duration) {
+// Begin raises a barrier for a key that is about to be deleted here. Deleted must
+// follow. Until then no write ends a barrier in this slot, since the order of the
+// write and the deletion is not known.
+func (t *Barriers) Begin(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hold(h, until)
+	s.lag(h, until)
 	s.under++
 }
 
 // Deleted ends what Begin has begun: the key was deleted at a version.
-func (t *Holds) Deleted(h kv.Hash, version kv.Version) {
+func (t *Barriers) Deleted(h kv.Hash, version kv.Version) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,9 +84,9 @@ func (t *Holds) Deleted(h kv.Hash, version kv.Version) {
 	s.version = max(s.version, version)
 }
 
-// Written ends the hold of a key that an app has given a value at a version,
-// unless a deletion came after that.
-func (t *Holds) Written(h kv.Hash, version kv.Version) {
+// Written ends the barrier of a key that an app has given a value at a version,
+// unless a deletion came after that version.
+func (t *Barriers) Written(h kv.Hash, version kv.Version) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,8 +95,8 @@ func (t *Holds) Written(h kv.Hash, version kv.Version) {
 	}
 }
 
-// Held says whether what a load brings that began at a moment is not to be kept.
-func (t *Holds) Held(h kv.Hash, begun time.Duration) bool {
+// Bars says whether the result of a load that began at a moment is not to be kept.
+func (t *Barriers) Bars(h kv.Hash, begun time.Duration) bool {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,26 +8,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-func newTestHolds(t testing.TB, slots int) *Holds {
+func newTestBarriers(t testing.TB, slots int) *Barriers {
 	t.Helper()
-	h, err := NewHolds(slots)
+	h, err := NewBarriers(slots)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
 
-// TestNeverForgetsAHold: against a map, in any order and with any collisions.
-// Where the map says held, the table must too; where the table says held alone,
-// it is for want of memory, and for no longer than the longest hold.
-func TestNeverForgetsAHold(t *testing.T) {
+// TestNeverForgetsABarrier compares the table with a map, in any order and with any
+// collisions. If the map has a barrier, the table must have it too. If only the table
+// has one, the reason is the lack of memory, and it lasts no longer than the longest
+// barrier.
+func TestNeverForgetsABarrier(t *testing.T) {
 	type hold struct {
 		until   time.Duration
 		version kv.Version
 	}
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		holds := newTestHolds(t, 1<<rnd.IntN(6))
+		holds := newTestBarriers(t, 1<<rnd.IntN(6))
 		perfect := map[kv.Hash]hold{}
 		hashes := make([]kv.Hash, 1+rnd.IntN(40))
 		for i := range hashes {
@@ -43,7 +44,7 @@ func TestNeverForgetsAHold(t *testing.T) {
 				perfect[h] = hold{max(until, perfect[h].until), v}
 				longest = max(longest, until)
 			case op < 3:
-				holds.Hold(h, until)
+				holds.Raise(h, until)
 				perfect[h] = hold{max(until, perfect[h].until), perfect[h].version}
 				longest = max(longest, until)
 			case op < 5:
@@ -54,7 +55,7 @@ func TestNeverForgetsAHold(t *testing.T) {
 				}
 			default:
 				begun := time.Duration(rnd.IntN(1100))
-				got, want := holds.Held(h, begun), begun < perfect[h].until
+				got, want := holds.Bars(h, begun), begun < perfect[h].until
 				if want && !got {
 					t.Fatalf("seed %d: %#x is not held at %d, want until %d", seed, uint64(h), begun, perfect[h].until)
 				}
@@ -64,7 +65,7 @@ func TestNeverForgetsAHold(t *testing.T) {
 			}
 		}
 		for _, h := range hashes {
-			if holds.Held(h, longest) {
+			if holds.Bars(h, longest) {
 				t.Errorf("seed %d: held for longer than anything", seed)
 			}
 		}
@@ -74,22 +75,22 @@ func TestNeverForgetsAHold(t *testing.T) {
 	}
 }
 
-// TestWriteBesideDeletion: nobody knows which of the two came first until the
+// TestWriteBesideDeletion: the order of a write and a deletion is unknown until the
 // deletion has its version.
 func TestWriteBesideDeletion(t *testing.T) {
-	h := newTestHolds(t, 1)
+	h := newTestBarriers(t, 1)
 	h.Begin(7, 100)
 	h.Written(7, 5) // was stored before the deletion, or after
 	h.Deleted(7, 6)
-	if !h.Held(7, 99) {
+	if !h.Bars(7, 99) {
 		t.Error("a write from before a deletion ends its hold")
 	}
 	h.Written(7, 5)
-	if !h.Held(7, 99) {
+	if !h.Bars(7, 99) {
 		t.Error("a write from before a deletion, told after it, ends its hold")
 	}
 	h.Written(7, 7)
-	if h.Held(7, 0) {
+	if h.Bars(7, 0) {
 		t.Error("a write after the deletion does not end its hold")
 	}
 	h.Begin(7, 200)
@@ -97,40 +98,40 @@ func TestWriteBesideDeletion(t *testing.T) {
 	h.Deleted(7, 8)
 	h.Written(7, 10)
 	h.Deleted(7, 9)
-	if !h.Held(7, 199) {
+	if !h.Bars(7, 199) {
 		t.Error("a write ends a hold while a deletion is under way")
 	}
-	if h.Held(7, 200) {
+	if h.Bars(7, 200) {
 		t.Error("held beyond its end")
 	}
 }
 
-// TestPushedOut: the hold of a key whose slot another one has taken stays, for
-// all keys of the slot but that one.
+// TestPushedOut: if another key takes a slot, the barrier of the old key stays, for
+// all keys of the slot but the new one.
 func TestPushedOut(t *testing.T) {
-	h := newTestHolds(t, 1)
-	h.Hold(1, 100)
-	h.Hold(2, 50)
-	if !h.Held(1, 99) || !h.Held(3, 99) {
+	h := newTestBarriers(t, 1)
+	h.Raise(1, 100)
+	h.Raise(2, 50)
+	if !h.Bars(1, 99) || !h.Bars(3, 99) {
 		t.Error("a hold is forgotten with its slot")
 	}
 	h.Written(1, 9) // not in the slot: nothing to end
-	if !h.Held(1, 99) {
+	if !h.Bars(1, 99) {
 		t.Error("a write ends the hold of other keys")
 	}
 	h.Written(2, 9)
-	if h.Held(2, 0) {
+	if h.Bars(2, 0) {
 		t.Error("a write does not end its key's hold")
 	}
-	h.Hold(1, 60) // back again: with what it had
-	if !h.Held(1, 99) {
+	h.Raise(1, 60) // back again: with what it had
+	if !h.Bars(1, 99) {
 		t.Error("a shorter hold, after it was pushed out, replaces the longer one")
 	}
 }
 
-func TestHoldsSize(t *testing.T) {
+func TestBarriersSize(t *testing.T) {
 	for _, n := range []int{0, -1, 3, 100} {
-		if _, err := NewHolds(n); err == nil {
+		if _, err := NewBarriers(n); err == nil {
 			t.Errorf("a table of %d slots", n)
 		}
 	}

@@ -8,15 +8,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Ledger remembers, in a fixed amount of memory, the last change of every key
-// that it was told of, and answers one question at every door through which a
-// copy could come or be served: Admit.
+// Ledger remembers, in a fixed amount of memory, the last known change of every key.
+// It answers one question wherever a copy could be kept or served: Admit.
 //
-// It is a direct-mapped table. Where two keys share a slot, the one noted last
-// has its version there, and the slot's floor stands in for all others: they
-// are admitted only if they were vouched for after the floor. So a collision
-// costs a miss, and never serves what is stale. Above the slots are floors of
-// whole partitions and of whole namespaces.
+// It is a direct-mapped table. If two keys share a slot, the key that was noted last
+// has its version there, and the slot's floor stands in for all other keys: they are
+// admitted only if they were attested at or after the floor. So a collision costs a
+// miss, and never serves a stale copy. Above the slots are floors of whole partitions
+// and of whole namespaces.
 //
 // It is safe for concurrent use; Admit takes no lock.
 type Ledger struct {
@@ -27,8 +26,8 @@ type Ledger struct {
 	collisions atomic.Int64
 }
 
-// slot is one place of the table. Its fields are one unit: seq is odd while a
-// writer changes them, and differs before and after.
+// slot is one place of the table. Its fields are one unit: seq is odd while a writer
+// changes them, and differs before and after.
 type slot struct {
 	seq     atomic.Uint64
 	hash    atomic.Uint64
@@ -36,10 +35,11 @@ type slot struct {
 	floor   atomic.Uint64
 }
 
-// DefaultSlots is 65,536 slots, 2 MiB.
+// DefaultSlots is 65,536 slots: 2 MiB.
 const DefaultSlots = 1 << 16
 
-// NewLedger returns a ledger of a number of slots, a power of two.
+// NewLedger returns an empty ledger with a number of slots, which must be a power of
+// two.
 func NewLedger(slots int) (*Ledger, error) {
 	if slots < 1 || slots&(slots-1) != 0 {
 		return nil, fmt.Errorf("a ledger of %d slots: give a power of two", slots)
@@ -51,11 +51,11 @@ func NewLedger(slots int) (*Ledger, error) {
 	}, nil
 }
 
-// slotOf uses the low bits: the top ones name the partition.
+// slotOf uses the low bits of the hash, since the top bits name the partition.
 func (l *Ledger) slotOf(h kv.Hash) *slot { return &l.slots[uint64(h)&uint64(len(l.slots)-1)] }
 
-// Admit says whether a copy may be served or kept: one whose entry was written
-// at version, and which its owner vouched for at asOf.
+// Admit says whether a copy may be served or kept. The copy's entry was written at
+// version, and its owner attested it at asOf.
 func (l *Ledger) Admit(ns kv.NamespaceID, h kv.Hash, version, asOf kv.Version) bool {
 	if uint64(version) < l.flushes[ns].Load() || uint64(asOf) < l.partitions[h.Partition()].Load() {
 		return false
@@ -70,12 +70,12 @@ func (l *Ledger) Admit(ns kv.NamespaceID, h kv.Hash, version, asOf kv.Version) b
 			}
 			return uint64(asOf) >= floor
 		}
-		runtime.Gosched() // a writer is at it
+		runtime.Gosched() // a writer is changing the slot
 	}
 }
 
-// Note records that a key has changed at a version. Notes may come in any
-// order, and more than once.
+// Note records that a key has changed at a version. Notes may come in any order, and
+// more than once.
 func (l *Ledger) Note(h kv.Hash, version kv.Version) {
 	l.noted.Add(1)
 	s := l.slotOf(h)
@@ -96,7 +96,7 @@ func (l *Ledger) Note(h kv.Hash, version kv.Version) {
 	s.seq.Store(seq + 2)
 }
 
-// lock makes the sequence odd and returns what it was.
+// lock makes seq odd and returns its value from before.
 func (s *slot) lock() uint64 {
 	for {
 		seq := s.seq.Load()
@@ -107,18 +107,16 @@ func (s *slot) lock() uint64 {
 	}
 }
 
-// RaisePartition makes every copy of a partition that was vouched for before
-// floor outdated.
+// RaisePartition outdates every copy of a partition that was attested before floor.
 func (l *Ledger) RaisePartition(p uint16, floor kv.Version) { raise(&l.partitions[p], floor) }
 
-// RaiseFlush makes every entry of a namespace that was written before floor
-// outdated.
+// RaiseFlush outdates every entry of a namespace that was written before floor.
 func (l *Ledger) RaiseFlush(ns kv.NamespaceID, floor kv.Version) { raise(&l.flushes[ns], floor) }
 
 // FlushFloor returns a namespace's flush floor.
 func (l *Ledger) FlushFloor(ns kv.NamespaceID) kv.Version { return kv.Version(l.flushes[ns].Load()) }
 
-// ResetNamespace forgets the flush floor of a slot that a new name gets.
+// ResetNamespace clears the flush floor of a namespace slot that a new name gets.
 func (l *Ledger) ResetNamespace(ns kv.NamespaceID) { l.flushes[ns].Store(0) }
 
 func raise(at *atomic.Uint64, v kv.Version) {

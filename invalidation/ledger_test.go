@@ -17,7 +17,7 @@ func newTestLedger(t testing.TB, slots int) *Ledger {
 	return l
 }
 
-// perfect is the ledger that memory does not allow.
+// perfect is a ledger with unlimited memory.
 type perfect struct {
 	keys       map[kv.Hash]kv.Version
 	partitions map[uint16]kv.Version
@@ -28,9 +28,9 @@ func (p *perfect) admit(ns kv.NamespaceID, h kv.Hash, version, asOf kv.Version) 
 	return version >= p.flushes[ns] && asOf >= p.partitions[h.Partition()] && asOf >= p.keys[h]
 }
 
-// TestNeverAdmitsWhatIsOutdated: any order, repetition and collision of notes.
-// Where the perfect ledger says no, ours must too; where it says yes, ours says
-// no only for want of memory, and yes again to what is vouched for anew.
+// TestNeverAdmitsWhatIsOutdated uses any order, repetition and collision of notes. If
+// the perfect ledger refuses, ours must too. If the perfect ledger admits, ours
+// refuses only for lack of memory, and admits what is attested anew.
 func TestNeverAdmitsWhatIsOutdated(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -81,8 +81,8 @@ func TestNeverAdmitsWhatIsOutdated(t *testing.T) {
 	}
 }
 
-// TestLateNote: a note that comes late must not let in what an earlier, newer
-// one of another key has put into the floor.
+// TestLateNote: a note that comes late must not let in what an earlier, newer note of
+// another key has put into the floor.
 func TestLateNote(t *testing.T) {
 	l := newTestLedger(t, 1)
 	l.Note(1, 100)
@@ -120,7 +120,8 @@ func TestVersionAndAsOfAreTwoThings(t *testing.T) {
 	}
 }
 
-// TestConcurrentNotes: under the race detector, and with slots read as units.
+// TestConcurrentNotes runs under the race detector, and checks that slots are read as
+// units.
 func TestConcurrentNotes(t *testing.T) {
 	l := newTestLedger(t, 2)
 	var wg sync.WaitGroup

@@ -8,25 +8,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Log is what has changed at one process, in order: a ring of the latest events.
-// Places in it are counted from one, without a gap. Readers each have a place of
-// their own, so a slow one neither blocks whoever appends nor is lost in
-// silence: where its place is gone, it is told so, and gets a Reset.
+// Log is the changes at one process, in order: a ring of the latest events. Places in
+// it are counted from one, without a gap. Each reader has a place of its own. A slow
+// reader does not block appends, and does not lose events silently: if its place is
+// gone, it is told so, and gets a Reset.
 //
 // It is safe for concurrent use.
 type Log struct {
 	mu    sync.Mutex
 	ring  []Event
-	head  uint64 // place of the latest event; zero is none
+	head  uint64 // place of the latest event; zero: none
 	marks []Mark // by partition
 
-	appended chan struct{} // closed by the next Append; nil where nobody waits
+	appended chan struct{} // closed by the next Append; nil: no waiter
 }
 
-// DefaultEvents is 65,536 events, 2 MiB.
+// DefaultEvents is 65,536 events: 2 MiB.
 const DefaultEvents = 1 << 16
 
-// NewLog returns an empty log of so many events.
+// NewLog returns an empty log that keeps a number of events.
 func NewLog(events int) (*Log, error) {
 	if events < 1 {
 		return nil, fmt.Errorf("a log of %d events: give 1 at least", events)
@@ -34,9 +34,9 @@ func NewLog(events int) (*Log, error) {
 	return &Log{ring: make([]Event, events), marks: make([]Mark, kv.Partitions)}, nil
 }
 
-// Append adds an event and returns its place. Whoever changes an entry calls it
-// in the same critical section: so who has read up to the head afterwards has
-// read of every change that was stored before.
+// Append adds an event and returns its place. A caller that changes an entry calls
+// Append in the same critical section. So a reader that has read up to the head
+// afterwards has read every change that was stored before.
 func (l *Log) Append(e Event) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -46,7 +46,8 @@ func (l *Log) Append(e Event) uint64 {
 	case e.Kind == Changed:
 		l.marks[e.Hash.Partition()].Changed = l.head
 	case e.Kind == Flushed: // a Reset comes with the floors
-	case e.Detail.Partitions == nil: // the change that a key is held for may be yet to come
+	// The change that a barrier is for may come later.
+	case e.Detail.Partitions == nil:
 		l.marks[e.Hash.Partition()].Raised = l.head
 	default:
 		for p := range e.Detail.Partitions.All() {
@@ -60,15 +61,15 @@ func (l *Log) Append(e Event) uint64 {
 	return l.head
 }
 
-// Head is the place of the latest event.
+// Head returns the place of the latest event.
 func (l *Log) Head() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.head
 }
 
-// After appends to dst the events after a place, most at the most. False says
-// that they are not all there any more, or that the place never was.
+// After appends to dst the events after a place, at most most of them. It returns
+// false if they are not all in the log any more, or if the place never existed.
 func (l *Log) After(place uint64, most int, dst []Event) ([]Event, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -82,7 +83,8 @@ func (l *Log) After(place uint64, most int, dst []Event) ([]Event, bool) {
 	return dst, true
 }
 
-// Reset is for a reader that knows all up to a place, and has lost what follows.
+// Reset is for a reader that has read everything up to a place, and has lost what
+// follows.
 func (l *Log) Reset(place uint64) Reset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,7 +101,7 @@ func (l *Log) Reset(place uint64) Reset {
 	return r
 }
 
-// Wait returns when there is an event after a place, or ctx ends.
+// Wait returns when there is an event after a place, or when ctx ends.
 func (l *Log) Wait(ctx context.Context, place uint64) {
 	l.mu.Lock()
 	if l.head != place {

@@ -21,7 +21,7 @@ func newTestLog(t testing.TB, events int) *Log {
 	return l
 }
 
-// keyIn is a hash in a partition.
+// keyIn returns a hash in a partition.
 func keyIn(p uint16, n uint64) kv.Hash { return kv.Hash(uint64(p)<<(64-kv.PartitionBits) | n) }
 
 func setOf(ps ...uint16) kv.PartitionSet {
@@ -32,8 +32,8 @@ func setOf(ps ...uint16) kv.PartitionSet {
 	return s
 }
 
-// TestLogKnowsWhatItHas: at any place a reader gets every event after it, or is
-// told that they are gone; then the marks name every partition concerned.
+// TestLogKnowsWhatItHas: at any place a reader gets every event after it, or is told
+// that they are gone. Then the marks name every partition concerned.
 func TestLogKnowsWhatItHas(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{1, 2, 7, 64} {
@@ -45,9 +45,9 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			case 0, 1:
 				e = Event{Kind: Raised, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)), uint16(rnd.IntN(8)))}}
 			case 2:
-				e = Event{Kind: Held, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
+				e = Event{Kind: Barrier, Version: e.Version, Detail: &Detail{Partitions: setOf(uint16(rnd.IntN(8)))}}
 			case 3: // its deletion may be lost, or yet to come
-				e = Event{Kind: Held, Hash: e.Hash, Version: e.Version, Detail: &Detail{Hold: time.Second}}
+				e = Event{Kind: Barrier, Hash: e.Hash, Version: e.Version, Detail: &Detail{Lag: time.Second}}
 			case 4:
 				e = Event{Kind: Flushed, Version: e.Version, Detail: &Detail{Namespace: "ns"}}
 			}
@@ -62,7 +62,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 			}
 			if !ok {
 				r := l.Reset(place)
-				if e.Kind == Held && place < uint64(len(all)) && len(r.Since) == 0 {
+				if e.Kind == Barrier && place < uint64(len(all)) && len(r.Since) == 0 {
 					t.Fatalf("reset after %d: %+v is not in it", place, e)
 				}
 				want := map[uint16]Mark{}
@@ -72,7 +72,7 @@ func TestLogKnowsWhatItHas(t *testing.T) {
 						m := want[e.Hash.Partition()]
 						m.Partition, m.Changed = e.Hash.Partition(), uint64(i+1)
 						want[m.Partition] = m
-					case Raised, Held:
+					case Raised, Barrier:
 						set := e.Detail.Partitions
 						if set == nil {
 							set = setOf(e.Hash.Partition())
@@ -124,18 +124,18 @@ func TestLogWait(t *testing.T) {
 			t.Errorf("an empty log was waited for %v", d)
 		}
 		var wg sync.WaitGroup
-		for range 3 { // all who wait are woken
+		for range 3 { // all waiters are woken
 			wg.Go(func() { l.Wait(t.Context(), 0) })
 		}
 		synctest.Wait()
 		l.Append(Event{})
 		wg.Wait()
-		l.Wait(t.Context(), 0) // it is there already
+		l.Wait(t.Context(), 0) // the event is there already
 		l.Wait(t.Context(), 9) // it is no place
 	})
 }
 
-// TestAppendAllocatesNothing: it is part of every write.
+// TestAppendAllocatesNothing: Append is part of every write.
 func TestAppendAllocatesNothing(t *testing.T) {
 	l := newTestLog(t, 64)
 	if n := testing.AllocsPerRun(1000, func() { l.Append(Event{Kind: Changed, Hash: 5, Version: 7}) }); n != 0 {
@@ -143,9 +143,9 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestLease: it moves to when a poll was sent once everything up to the head
-// that its answer named is applied, in whatever order the two come, and never
-// back.
+// TestLease: the lease moves to the moment a poll was sent once everything up to the
+// head that its answer named is applied. The order of the two does not matter, and
+// the lease never moves back.
 func TestLease(t *testing.T) {
 	const s = time.Second
 	for _, tc := range []struct {

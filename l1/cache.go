@@ -13,11 +13,11 @@ import (
 
 // Config sizes a Cache. Zero means the default.
 type Config struct {
-	// Bytes bounds what copies take, in bytes, overhead included. Default 64 MiB,
-	// at least 1 MiB. An update of a key can overrun it for a moment.
+	// Bytes bounds the memory of copies, in bytes, overhead included. Default 64 MiB,
+	// at least 1 MiB. An update of a key can exceed it for a moment.
 	Bytes int64
-	// MaxValue is the longest value that is kept, in bytes. Default 64 KiB: a
-	// few long ones must not push out thousands of short ones.
+	// MaxValue is the longest value that is kept, in bytes. Default 64 KiB: a few
+	// long values must not push out thousands of short ones.
 	MaxValue int
 }
 
@@ -28,8 +28,7 @@ const (
 	minBytes        = 1 << 20
 )
 
-// Copy is what another host's entry was when that host vouched for it. It is
-// immutable.
+// Copy is an entry of another host as its owner attested it. It is immutable.
 type Copy struct {
 	Hash      kv.Hash
 	Namespace kv.NamespaceID
@@ -38,13 +37,13 @@ type Copy struct {
 	Flags     uint32
 	Version   kv.Version    // of the entry, as its owner stamped it
 	Deadline  kv.Deadline   // on this host's boot clock
-	Owner     *kv.Process   // who vouched for it; shared by its copies
-	AsOf      kv.Version    // when it did, on its clock
-	Since     time.Duration // when it was asked, on this host's boot clock
+	Owner     *kv.Process   // the process that attested it; shared by its copies
+	AsOf      kv.Version    // attested at, on the owner's clock
+	Since     time.Duration // when the owner was asked, on this host's boot clock
 	bytes     []byte        // key and value
 }
 
-// SetBytes gives the copy a key and a value of its own.
+// SetBytes gives the copy its own bytes of key and value.
 func (c *Copy) SetBytes(key, value []byte) {
 	c.bytes = make([]byte, len(key)+len(value))
 	copy(c.bytes, key)
@@ -52,12 +51,12 @@ func (c *Copy) SetBytes(key, value []byte) {
 	c.keyLen = uint16(len(key))
 }
 
-// Key and Value are the copy's; nobody may change them.
+// Key and Value return bytes of the copy. The caller must not change them.
 func (c *Copy) Key() []byte   { return c.bytes[:c.keyLen:c.keyLen] }
 func (c *Copy) Value() []byte { return c.bytes[c.keyLen:len(c.bytes):len(c.bytes)] }
 
-// overhead is what a copy takes beside its bytes: itself (80 bytes), and 130 to
-// 150 in ristretto's maps and its admission sketch.
+// overhead is what a copy takes besides its bytes: the Copy (80 bytes), and 130 to 150
+// bytes in ristretto's maps and its admission sketch.
 const overhead = 220
 
 // cost charges the allocator's size class, about 1/8 above the bytes.
@@ -67,7 +66,7 @@ func sizeClass(n int) int64 {
 	if n <= 16 {
 		return 16
 	}
-	step := 1 << max(bits.Len(uint(n-1))-3, 4) // eight classes to a doubling
+	step := 1 << max(bits.Len(uint(n-1))-3, 4) // eight classes per doubling
 	return int64((n + step - 1) / step * step)
 }
 
@@ -80,7 +79,7 @@ type Cache struct {
 	puts    atomic.Uint64
 	pending atomic.Int64 // bytes handed to ristretto since it last caught up
 
-	hits, misses, refused atomic.Int64 // hits beside the front's own
+	hits, misses, refused atomic.Int64 // hits does not include the hits of front
 	entries, bytes        atomic.Int64
 }
 
@@ -98,10 +97,10 @@ func New(cfg Config) (*Cache, error) {
 	c := &Cache{cfg: cfg, front: newFront(cfg.Bytes)}
 	var err error
 	c.store, err = ristretto.NewCache(&ristretto.Config[uint64, *Copy]{
-		NumCounters:        max(cfg.Bytes/meanCost*10, 1000), // ten for each copy that fits
+		NumCounters:        max(cfg.Bytes/meanCost*10, 1000), // ten per copy that fits
 		MaxCost:            cfg.Bytes,
 		BufferItems:        64,
-		IgnoreInternalCost: true, // ours is closer
+		IgnoreInternalCost: true, // our estimate is closer
 		OnExit: func(gone *Copy) {
 			if gone != nil {
 				c.front.drop(gone)
@@ -116,14 +115,14 @@ func New(cfg Config) (*Cache, error) {
 	return c, nil
 }
 
-// meanCost is what a copy is expected to cost, for sizing.
+// meanCost is the expected cost of a copy, for sizing.
 const meanCost = 512
 
-// catchUpEvery: ristretto works off its puts in the background and drops new
-// ones when it is behind; waiting for it every so many gives the best hit ratio.
+// catchUpEvery: ristretto applies puts in the background and drops new ones when it is
+// behind. Waiting for it once in this many puts gives the best hit ratio.
 const catchUpEvery = 32
 
-// Get returns the copy of a key. The caller must not change it, and must ask
+// Get returns the copy of a key. The caller must not change the copy, and must check
 // whether it may be served.
 func (c *Cache) Get(k kv.Key) (*Copy, bool) {
 	p := c.front.at(k.Hash)
@@ -141,19 +140,19 @@ func (c *Cache) Get(k kv.Key) (*Copy, bool) {
 	c.hits.Add(1)
 	p.copy.Store(got)
 	if now, _ := c.store.Get(uint64(k.Hash)); now != got {
-		c.front.drop(got) // it left just before it came to the front
+		c.front.drop(got) // it left ristretto just before it came to the front
 	}
 	return got, true
 }
 
-// is says whether the copy is of a key: the hash alone is no proof, and
-// ristretto compares nothing else.
+// is reports whether the copy is of a key. The hash alone is no proof, and ristretto
+// compares nothing else.
 func (c *Copy) is(k kv.Key) bool {
 	return c.Hash == k.Hash && c.Namespace == k.Namespace && string(c.Key()) == string(k.Bytes)
 }
 
-// Put offers a copy, which nobody may change from now on. It may be kept later,
-// or never.
+// Put offers a copy. The caller must not change the copy from now on. The cache may keep
+// it later, or never.
 func (c *Cache) Put(n *Copy) {
 	if len(n.Value()) > c.cfg.MaxValue {
 		c.refused.Add(1)
@@ -173,18 +172,18 @@ func (c *Cache) Put(n *Copy) {
 	}
 }
 
-// Replace is Put where there is a copy of the key, and else does nothing.
+// Replace is Put if the key has a copy; otherwise it does nothing.
 func (c *Cache) Replace(n *Copy) {
 	if _, ok := c.store.Get(uint64(n.Hash)); ok {
 		c.Put(n)
 	}
 }
 
-// Outdate drops the copy of a key, soon, if it was vouched for before a version.
-// That is for the sake of memory: whether a copy may be served is decided when it
-// is read.
+// Outdate drops the copy of a key, soon, if it was attested before version v. This only
+// frees memory: whether a copy may be served is decided when it is read.
 func (c *Cache) Outdate(h kv.Hash, v kv.Version) {
-	if _, there := c.store.GetTTL(uint64(h)); !there { // no use, unlike Get
+	// Unlike Get, GetTTL does not count as a use.
+	if _, there := c.store.GetTTL(uint64(h)); !there {
 		return
 	}
 	if got, ok := c.store.Get(uint64(h)); ok && got != nil && got.AsOf < v {
@@ -192,19 +191,19 @@ func (c *Cache) Outdate(h kv.Hash, v kv.Version) {
 	}
 }
 
-// Wait returns when what was put before it is there, or dropped.
+// Wait returns when all earlier puts are applied or dropped.
 func (c *Cache) Wait() { c.store.Wait() }
 
 // Clear drops all copies, soon.
 func (c *Cache) Clear() { c.store.Clear() }
 
-// Close ends the cache. Nobody may use it any more.
+// Close ends the cache. It must not be used afterwards.
 func (c *Cache) Close() { c.store.Close() }
 
-// Stats is a cache's account.
+// Stats is the account of a cache.
 type Stats struct {
 	Entries, Bytes, Limit int64
-	Hits, Misses          int64 // of Get, whatever became of the copy
+	Hits, Misses          int64 // of Get, whether or not the copy could be served
 	Refused               int64 // too long, or dropped because puts came too fast
 }
 

@@ -56,7 +56,7 @@ func TestPutAndGet(t *testing.T) {
 	}
 }
 
-// TestHashIsNoProof: two keys of one hash, and one key of two namespaces.
+// TestHashIsNoProof uses two keys of one hash, and one key in two namespaces.
 func TestHashIsNoProof(t *testing.T) {
 	c := newTestCache(t, Config{})
 	c.Put(copyOf("k", "v"))
@@ -86,8 +86,8 @@ func TestLongValuesAreNotKept(t *testing.T) {
 	}
 }
 
-// TestBound: whatever is put in, the account stays within the limit, and the
-// account is true.
+// TestBound checks that the account stays within the limit, whatever is put in, and that
+// the account is true.
 func TestBound(t *testing.T) {
 	const limit = 4 << 20
 	c := newTestCache(t, Config{Bytes: limit})
@@ -114,7 +114,7 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// TestChargeIsEnough: what the heap grows by is not much above the charge.
+// TestChargeIsEnough checks that the heap grows by little more than the charge.
 func TestChargeIsEnough(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures the heap")
@@ -169,7 +169,7 @@ func TestConcurrent(t *testing.T) {
 	c.check(t)
 }
 
-// check says whether all that is in front is in ristretto as well.
+// check verifies that all copies in front are in ristretto as well.
 func (c *Cache) check(t *testing.T) {
 	t.Helper()
 	for i := range c.front {
@@ -181,7 +181,7 @@ func (c *Cache) check(t *testing.T) {
 	}
 }
 
-// TestFront: a copy that was read is in front until it is replaced or deleted.
+// TestFront checks that a copy that was read is in front until it is replaced or deleted.
 func TestFront(t *testing.T) {
 	c := newTestCache(t, Config{})
 	for _, value := range []string{"old", "new"} {
@@ -203,7 +203,7 @@ func TestFront(t *testing.T) {
 	c.check(t)
 }
 
-// TestPopularStay: what is read in front is known to be popular behind it.
+// TestPopularStay checks that ristretto learns of reads that front has answered.
 func TestPopularStay(t *testing.T) {
 	if raceDetector {
 		t.Skip("sync.Pool forgets under the race detector, and with it ristretto")
@@ -265,7 +265,7 @@ func BenchmarkGet(b *testing.B) {
 	}
 }
 
-// TestOutdate: only a copy that was vouched for before is dropped.
+// TestOutdate checks that only a copy attested before the version is dropped.
 func TestOutdate(t *testing.T) {
 	c := newTestCache(t, Config{Bytes: 1 << 20})
 	n := copyOf("k", "v")

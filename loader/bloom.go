@@ -9,26 +9,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Bloom is a Bloom filter of hashes: it never denies what was added, and lets
-// pass a stated share of what was not. Keys are hashed already and are added
-// while others look, so it is its own few lines: a filter takes a bit per place,
-// set atomically.
+// Bloom is a Bloom filter of hashes. It reports every added hash, and a stated share of
+// the hashes that were not added. It is implemented here because the keys are already
+// hashed, and because Add and Has run concurrently: the bits are set atomically.
 type Bloom struct {
 	words  []atomic.Uint64
 	probes int
 }
 
-// maxBloomBits is 1 GiB: 800 million keys at 1 %.
+// maxBloomBits is 1 GiB: enough for 800 million keys at 1 %.
 const maxBloomBits = 1 << 33
 
-// NewBloom returns a filter for a number of keys of which a share of others may
-// pass.
+// NewBloom returns a filter for a number of keys. falsePositives is the share of other
+// keys that may pass, between 0 and 1.
 func NewBloom(keys int, falsePositives float64) (*Bloom, error) {
 	if keys < 1 || !(falsePositives > 0 && falsePositives < 1) {
 		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: give at least 1, and a share between 0 and 1", keys, falsePositives)
 	}
-	// A full filter lets through about what it is sized for, some more, some less:
-	// so it is sized for a little less than what is stated.
+	// The rate of a full filter varies around the rate that it is sized for, so the
+	// filter is sized for a slightly lower rate than stated.
 	size := math.Ceil(-float64(keys) * math.Log(0.9*falsePositives) / (math.Ln2 * math.Ln2))
 	if size > maxBloomBits {
 		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
@@ -39,8 +38,9 @@ func NewBloom(keys int, falsePositives float64) (*Bloom, error) {
 	}, nil
 }
 
-// place is the bit of one probe. The second hash is mixed from the first
-// (splitmix64), odd; two are as good as many (Kirsch and Mitzenmacher, 2006).
+// place returns the bit of one probe. The second hash is derived from the first
+// (splitmix64) and is odd. Two hashes are as good as many (Kirsch and Mitzenmacher,
+// 2006).
 func (b *Bloom) place(h kv.Hash, probe int) (word uint64, bit uint64) {
 	second := uint64(h) ^ uint64(h)>>30
 	second *= 0xbf58476d1ce4e5b9
@@ -51,7 +51,7 @@ func (b *Bloom) place(h kv.Hash, probe int) (word uint64, bit uint64) {
 	return at / 64, 1 << (at % 64)
 }
 
-// Add adds a hash, and says whether that changed anything.
+// Add adds a hash and reports whether that set a bit. It may be called concurrently.
 func (b *Bloom) Add(h kv.Hash) (changed bool) {
 	for i := range b.probes {
 		word, bit := b.place(h, i)
@@ -60,7 +60,7 @@ func (b *Bloom) Add(h kv.Hash) (changed bool) {
 	return changed
 }
 
-// Has says whether a hash may have been added.
+// Has reports whether a hash may have been added. It may be called concurrently.
 func (b *Bloom) Has(h kv.Hash) bool {
 	for i := range b.probes {
 		if word, bit := b.place(h, i); b.words[word].Load()&bit == 0 {

@@ -1,27 +1,28 @@
-// Package loader has what a cache's owner needs to fetch a missing value once,
-// and to spare the origin it comes from. Its parts know nothing of one another
-// beyond the values that pass between them; whoever owns a namespace puts them
-// together.
+// Package loader has the parts that a cache's owner needs to load a missing value only
+// once, and to protect the origin of the values. The parts are independent of each
+// other: only values pass between them. The owner of a namespace combines them.
 //
-//	Keys       which keys may be asked for at all
-//	Loads      at most one load per key; all who ask get its result
-//	Leases     the same where the app loads: one gets a token, the rest its fill
-//	Policy     lifetimes, and what to do with a value that has had its time
+//	Keys       which keys may be requested at all
+//	Loads      at most one load per key; all its callers get the result
+//	Leases     the same if the app loads: one caller gets a token, the others its fill
+//	Policy     lifetimes, and the use of values after their end
 //	Guard      concurrency, rate, breaker and retries before one origin
-//	Known      a Bloom filter of the keys that exist
-//	Rebuilder  keeps a Known filled and young
-//	Lister     an origin that says which keys it has: for Known, and to load them early
-//	Writer     an origin that takes changes: write-through
+//	Known      the key filter: a Bloom filter of the existing keys
+//	Rebuilder  keeps a Known filled and recent
+//	Lister     an origin that can list its keys: for Known, and for loads at the start
+//	Writer     an origin that accepts changes: write-through
 //
-// Inputs are keys, versions that the caller stamps, an origin (Source) and what
-// has been invalidated (Detach, Known.Add); outputs are values with the version
-// of the moment at which their load began. Every value that may not be kept
-// says so (Result.Uncached), but only the caller's own check at its store is
-// the proof: an invalidation may come between the two.
+// Inputs are keys, versions stamped by the caller, an origin (Source), and invalidations
+// (Detach, Known.Add). Outputs are values, each with the version of the moment at which
+// its load began. A value that must not be kept is marked (Result.Uncached). This mark
+// is not sufficient: an invalidation may come after it, so the caller must check again
+// when it stores the value.
 //
-// Goroutines: Loads runs one per load under way, Leases one timer per token;
-// both end with Close, which waits for them. The other parts have none.
+// Goroutines: Loads runs one goroutine per load in progress, and Leases has one timer
+// per token. Both stop at Close, which waits for them. The other parts start no
+// goroutine.
 //
-// It is not a cache, keeps no value beyond a load, knows no other host, speaks
-// to no origin itself (see the packages below it), and reads no configuration.
+// Package loader is not a cache. It keeps no value after a load, knows no other host,
+// does not talk to origins itself (the packages below it do), and reads no
+// configuration.
 package loader

@@ -13,27 +13,29 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// GuardConfig has the bounds of one namespace's origin. Zero means the default
-// that stands beside the field; negative values are refused.
+// GuardConfig has the limits for one namespace's origin. Zero means the default, which
+// is given beside each field. Negative values are refused.
 type GuardConfig struct {
-	Concurrency int           // calls at once; 64
-	Queue       int           // that wait for a place; 1,024
-	QueueTime   time.Duration // the longest wait for a place and for the rate; 1 s
+	Concurrency int           // concurrent calls; 64
+	Queue       int           // calls that wait for a place; 1,024
+	QueueTime   time.Duration // maximum wait for a place, and for the rate; 1 s
 	Rate        float64       // calls per second, retries included; no limit
-	Burst       int           // calls at once after a rest, where Rate is given; a tenth of Rate, at least 1
-	Timeout     time.Duration // of one call; 5 s
+	// Calls at once after a pause, if Rate is given; a tenth of Rate, at least 1.
+	Burst   int
+	Timeout time.Duration // of one call; 5 s
 
-	Failures int           // in a row that open the breaker; 5
-	Open     time.Duration // that the breaker stays open; 5 s
-	Probes   int           // calls at once while it is half open, and successes that close it; 1
+	Failures int           // consecutive failures that open the breaker; 5
+	Open     time.Duration // time that the breaker stays open; 5 s
+	// Concurrent calls while it is half open, and successes that close it; 1.
+	Probes int
 
 	Retries     int           // after the first call; none
 	BackoffBase time.Duration // 50 ms
 	BackoffMost time.Duration // 2 s
-	RetryShare  float64       // retries per request that has come, in the long run; 0.1
+	RetryShare  float64       // retries per request, in the long run; 0.1
 }
 
-// withDefaults returns a validated copy.
+// withDefaults returns a validated copy with the defaults filled in.
 func (c GuardConfig) withDefaults() (GuardConfig, error) {
 	for _, f := range []struct {
 		name  string
@@ -70,34 +72,34 @@ func (c GuardConfig) withDefaults() (GuardConfig, error) {
 	return c, nil
 }
 
-// retryReserve is what a Guard's retry budget holds at most.
+// retryReserve is the maximum of a Guard's retry budget.
 const retryReserve = 10
 
-// GuardStats counts since the start, but for the first two and Breaker.
+// GuardStats counts since the start, except Running, Waiting and Breaker.
 type GuardStats struct {
 	Running, Waiting int64
 	Breaker          string // closed, open or half-open
 	Requests         uint64
 	Calls            uint64 // of the origin, retries included
-	Failed           uint64 // calls that got no answer
+	Failed           uint64 // calls without an answer
 	Retries          uint64
-	NoBudget         uint64 // retries not made for want of budget
-	ShedQueue        uint64 // ErrBusy: the queue was full, or the wait too long
-	ShedRate         uint64 // ErrBusy: the rate left no room within the wait
+	NoBudget         uint64 // retries not made because the budget was empty
+	ShedQueue        uint64 // ErrBusy: the queue was full, or the wait was too long
+	ShedRate         uint64 // ErrBusy: the rate allowed no call within the maximum wait
 	ShedBreaker      uint64 // ErrBusy: the breaker was open
 	CallTime         time.Duration
 }
 
-// Guard stands before one namespace's origin: a place among few, a share of the
-// rate, a breaker, and retries within a budget. One Guard a namespace is the
-// bulkhead: a slow origin fills its own places and no others. It has no
-// goroutine.
+// Guard limits the calls of one namespace's origin: by a number of places, a rate, a
+// breaker, and a budget of retries. Each namespace has its own Guard, which is the
+// bulkhead: a slow origin fills only its own places. Guard starts no goroutine.
 //
-// Load is for loads, whose contexts are their own (Loads): a deadline that
-// passes is held against the origin, a cancelled context is not.
+// Load expects a context that belongs to the load, not to a caller (see Loads). The
+// breaker counts a passed deadline as a failure of the origin, but not a cancelled
+// context.
 //
-// A call that ignores its context keeps its place until it returns, since the
-// origin is still at work on it.
+// A call that ignores its context keeps its place until it returns, because the origin
+// still works on it.
 type Guard struct {
 	source  Source
 	cfg     GuardConfig
@@ -111,7 +113,7 @@ type Guard struct {
 	callTime                                   atomic.Int64
 }
 
-// NewGuard puts a guard before source. It starts nothing.
+// NewGuard returns a Guard before source. It starts nothing.
 func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -133,18 +135,19 @@ func NewGuard(source Source, cfg GuardConfig) (*Guard, error) {
 				return c.ConsecutiveFailures >= uint32(min(cfg.Failures, math.MaxUint32))
 			},
 			IsSuccessful: Answered,
-			// Who asked has gone: that says nothing of the origin.
+			// A load that was cancelled says nothing about the origin.
 			IsExcluded: func(err error) bool { return errors.Is(err, errGone) },
 		}),
 		budget: NewBudget(cfg.RetryShare, retryReserve),
 	}, nil
 }
 
-// errGone marks, for the breaker, a call whose caller had gone.
+// errGone tells the breaker that the call was cancelled.
 var errGone = errors.New("the caller has gone")
 
-// Load asks the source within the bounds. What is shed returns an error that
-// wraps ErrBusy, and has not reached the origin.
+// Load asks the source within the limits. If it sheds the request, it returns an error
+// that wraps ErrBusy, and that call has not reached the origin. It may be called
+// concurrently.
 func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 	g.requests.Add(1)
 	g.budget.Request()
@@ -168,7 +171,7 @@ func (g *Guard) Load(ctx context.Context, key []byte) (Value, error) {
 	}
 }
 
-// once makes one call. The place is given back while a retry waits.
+// once makes one call. The place is free again while a retry waits.
 func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if g.breaker.State() == gobreaker.StateOpen {
 		return Value{}, g.shed(&g.shedBreaker, "its breaker is open after %d failures", g.cfg.Failures)
@@ -184,7 +187,7 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	if err := g.takeRate(ctx); err != nil {
 		return Value{}, err
 	}
-	// After the waits, so that few know the breaker's state of long ago.
+	// Allow comes after the waits, so that few calls act on an old state of the breaker.
 	done, err := g.breaker.Allow()
 	if err != nil {
 		return Value{}, g.shed(&g.shedBreaker, "its breaker lets %d calls try", g.cfg.Probes)
@@ -209,8 +212,8 @@ func (g *Guard) once(ctx context.Context, key []byte) (Value, error) {
 	return v, err
 }
 
-// takeRate waits for the rate, with the place kept: so not more wait here than
-// there are places.
+// takeRate waits for the rate. The caller keeps its place, so the number of places
+// limits how many calls wait here.
 func (g *Guard) takeRate(ctx context.Context) error {
 	waitCtx, cancel := context.WithTimeout(ctx, g.cfg.QueueTime)
 	defer cancel()
@@ -228,7 +231,7 @@ func (g *Guard) shed(count *atomic.Uint64, format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrBusy}, args...)...)
 }
 
-// Stats counts.
+// Stats returns the counts.
 func (g *Guard) Stats() GuardStats {
 	s := GuardStats{
 		Breaker:  g.breaker.State().String(),

@@ -74,8 +74,7 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-// An origin that is down gets a tenth more calls than requests, not four times
-// as many.
+// A failing origin gets one tenth more calls than requests, not four times as many.
 func TestRetryBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGuard(t, GuardConfig{Retries: 3, Failures: 1 << 30}, down)
@@ -102,8 +101,8 @@ func TestConcurrencyAndQueue(t *testing.T) {
 			time.Sleep(700 * time.Millisecond)
 			return Value{}, nil
 		})
-		// 3 run, 4 wait, 3 are one too many; of the 4, 3 get in after 0.7 s and
-		// one waits too long.
+		// 3 calls run, 4 wait, and 3 are refused. Of the 4 that wait, 3 get a place
+		// after 0.7 s and 1 waits too long.
 		var ok, busy atomic.Int64
 		var wg sync.WaitGroup
 		for range 10 {
@@ -194,7 +193,7 @@ func TestRate(t *testing.T) {
 		if s := g.Stats(); s.Calls < 990 || s.Calls > 100*10+5 || s.ShedRate == 0 {
 			t.Errorf("stats %+v, want 1,000 calls", s)
 		}
-		time.Sleep(time.Second) // those that still wait
+		time.Sleep(time.Second) // the calls that still wait
 	})
 }
 
@@ -226,7 +225,7 @@ func TestBreaker(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { load(ErrAbsent) })
 		synctest.Wait()
-		load(ErrBusy) // beside the probe
+		load(ErrBusy) // while the probe runs
 		wg.Wait()
 		load(ErrAbsent)
 		if s := g.Stats(); s.Breaker != "closed" || s.Calls != 6 || s.ShedBreaker != 3 {
@@ -258,7 +257,7 @@ func TestGoneCallersDoNotOpenTheBreaker(t *testing.T) {
 	})
 }
 
-// Down for 60 s, then back: never more calls than the rate.
+// The origin fails for 60 s and then recovers. The calls never exceed the rate.
 func TestRecoveryWithoutBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var up atomic.Bool

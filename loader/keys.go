@@ -7,15 +7,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Keys says which keys of a namespace may be asked of its origin. It is checked
-// before anything else, so that a made-up key costs the origin nothing.
+// Keys decides which keys of a namespace may be requested from its origin. It is checked
+// first, so that an invented key costs the origin nothing.
 type Keys struct {
 	pattern *regexp.Regexp
 	maxLen  int
 }
 
-// NewKeys takes a regular expression (RE2) that the whole key must match, empty
-// for any, and the greatest length in bytes, zero for kv.MaxKeyLen.
+// NewKeys returns a Keys. pattern is a regular expression (RE2) that the whole key must
+// match; empty: any key. maxLen is the maximum length in bytes; zero: kv.MaxKeyLen.
 func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	if maxLen < 0 || maxLen > kv.MaxKeyLen {
 		return nil, fmt.Errorf("key length %d: give 1 to %d, or 0 for %[2]d", maxLen, kv.MaxKeyLen)
@@ -27,7 +27,8 @@ func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	if pattern == "" {
 		return k, nil
 	}
-	// Compiled alone first: "a)|(b" would be valid in the parentheses.
+	// The pattern must also compile alone: "a)|(b" would be valid only inside the
+	// parentheses.
 	if _, err := regexp.Compile(pattern); err != nil {
 		return nil, fmt.Errorf("key pattern %q: %w", pattern, err)
 	}
@@ -35,8 +36,8 @@ func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	return k, nil
 }
 
-// Check returns nil or an error that wraps ErrBadKey. It does not show the key,
-// which may be private.
+// Check returns nil, or an error that wraps ErrBadKey. The error does not contain the
+// key, which may be private.
 func (k *Keys) Check(key []byte) error {
 	switch {
 	case len(key) == 0:

@@ -8,56 +8,58 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// KnownConfig describes the filter of a namespace's existing keys.
+// KnownConfig has the settings of a namespace's key filter.
 type KnownConfig struct {
-	Keys           int           // the most that exist; needed
-	FalsePositives float64       // the share of absent keys that pass; zero: 0.01
-	MaxAge         time.Duration // since the query began; after it everything passes. Zero: 1 h
+	Keys           int     // maximum number of existing keys; required
+	FalsePositives float64 // share of absent keys that pass; zero: 0.01
+	// After this time since the query began every key passes; zero: 1 h.
+	MaxAge time.Duration
 }
 
-// KnownStats counts since the start, but for Keys and Age.
+// KnownStats counts since the start, except Keys, Age and InUse.
 type KnownStats struct {
-	Keys    int64         // in the filter in use, about
-	Age     time.Duration // since its query began
+	Keys    int64         // in the current filter, approximately
+	Age     time.Duration // since the query of the current filter began
 	InUse   bool
 	Builds  uint64
-	Refused uint64 // builds with more keys than stated
-	Denied  uint64 // keys that surely do not exist
-	Passed  uint64 // by the filter
-	Blind   uint64 // passed since no filter counts: none, too old, or distrusted
+	Refused uint64 // builds that found more keys than stated
+	Denied  uint64 // keys that certainly do not exist
+	Passed  uint64 // keys that the filter let pass
+	Blind   uint64 // passed without a usable filter: none, too old, or distrusted
 }
 
-// Known says which keys may exist, so that made-up ones never reach the origin.
-// It is built by a query of all keys, and rotates: what is announced (every
-// write and invalidation: Add) from before the query begins goes into the filter
-// that is being built as well as into the one in use. An insert that nobody
-// announces stays hidden for at most MaxAge. The query must see everything that
-// was committed before it began: not a replica that lags.
+// Known is the key filter: it knows which keys may exist, so that invented keys do not
+// reach the origin. It is built by a query of all keys, and it rotates. Every write and
+// invalidation announces its key with Add. From before the query begins, an announced
+// key goes into the filter that is being built and into the current one. An insert that
+// is not announced stays hidden for at most MaxAge. The query must see everything that
+// was committed before it began, so it must not read a lagging replica.
 //
-// Announcements can be missed: after a RESET, a new epoch of another host, a
-// take-over from a dead holder. Distrust says so of a partition, which then
-// passes everything until a query begun later. Whoever calls Begin must be in
-// touch with all hosts by then, else everything must be distrusted once it is.
+// Announcements can be missed: after a RESET, after a new epoch of another host, after a
+// takeover from a dead owner. Distrust marks a partition for this reason; then the
+// partition lets every key pass until a filter is in use whose query began later. The
+// caller of Begin must be in contact with all hosts before it. Otherwise it must
+// distrust all partitions when the contact returns.
 //
-// It is safe for concurrent use; MayExist and Add take no lock. Times are
-// readings of the boot clock.
+// Known is safe for concurrent use. MayExist and Add take no lock. Times are readings of
+// the boot clock.
 type Known struct {
 	cfg        KnownConfig
-	size       int64 // of a filter, in bytes
+	size       int64 // of one filter, bytes
 	current    atomic.Pointer[build]
 	building   atomic.Pointer[build]
-	seq        atomic.Uint64   // counts distrusts
-	distrusted []atomic.Uint64 // by partition: the seq of its last
+	seq        atomic.Uint64   // counts calls of Distrust
+	distrusted []atomic.Uint64 // by partition: the seq of its last Distrust
 
 	builds, refused, denied, passed, blind atomic.Uint64
 }
 
-// build is one filter and its query.
+// build is one filter and the query that fills it.
 type build struct {
 	known *Known
 	bloom *Bloom
 	begun time.Duration
-	seq   uint64 // distrusts up to it lie before the query
+	seq   uint64 // calls of Distrust up to this one came before the query
 	keys  atomic.Int64
 }
 
@@ -67,7 +69,7 @@ func (b *build) add(h kv.Hash) {
 	}
 }
 
-// NewKnown returns a Known without a filter: everything passes.
+// NewKnown returns a Known without a filter, so every key passes.
 func NewKnown(cfg KnownConfig) (*Known, error) {
 	if cfg.FalsePositives == 0 {
 		cfg.FalsePositives = 0.01
@@ -85,10 +87,10 @@ func NewKnown(cfg KnownConfig) (*Known, error) {
 	return &Known{cfg: cfg, size: int64(8 * len(first.words)), distrusted: make([]atomic.Uint64, kv.Partitions)}, nil
 }
 
-// Size is what one filter takes, in bytes: there are two while one is built.
+// Size returns the size of one filter in bytes. There are two filters during a build.
 func (k *Known) Size() int64 { return k.size }
 
-// MayExist says whether the origin may be asked for a key.
+// MayExist reports whether the origin may be asked for a key.
 func (k *Known) MayExist(h kv.Hash, now time.Duration) bool {
 	b := k.current.Load()
 	if b == nil || now-b.begun > k.cfg.MaxAge || k.distrusted[h.Partition()].Load() > b.seq {
@@ -103,9 +105,9 @@ func (k *Known) MayExist(h kv.Hash, now time.Duration) bool {
 	return false
 }
 
-// Add announces a key: it may exist from now on. First the one that is being
-// built, which Commit makes the current one before it is no longer being built:
-// so none is lost in between.
+// Add announces a key: it may exist from now on. Add loads building before current,
+// because Commit sets current before it clears building. So no key is lost between the
+// two.
 func (k *Known) Add(h kv.Hash) {
 	if b := k.building.Load(); b != nil {
 		b.add(h)
@@ -115,7 +117,7 @@ func (k *Known) Add(h kv.Hash) {
 	}
 }
 
-// Distrust says that announcements in a partition may have been missed.
+// Distrust says that announcements of keys in a partition may have been missed.
 func (k *Known) Distrust(partition uint16) {
 	seq := k.seq.Add(1)
 	for at := &k.distrusted[partition]; ; {
@@ -125,15 +127,15 @@ func (k *Known) Distrust(partition uint16) {
 	}
 }
 
-// Build is a filter in the making.
+// Build is a filter that is being built.
 type Build struct{ b *build }
 
-// Begin is called before the query is sent. At most one is under way: ok is
-// false while another is.
+// Begin starts a build. It is called before the query is sent. If another build is in
+// progress, ok is false.
 func (k *Known) Begin(now time.Duration) (b *Build, ok bool) {
 	bloom, err := NewBloom(k.cfg.Keys, k.cfg.FalsePositives)
 	if err != nil {
-		panic(err) // NewKnown has tried
+		panic(err) // NewKnown has validated the arguments
 	}
 	next := &build{known: k, bloom: bloom, begun: now, seq: k.seq.Load()}
 	if !k.building.CompareAndSwap(nil, next) {
@@ -142,14 +144,15 @@ func (k *Known) Begin(now time.Duration) (b *Build, ok bool) {
 	return &Build{next}, true
 }
 
-// Add adds a key that the query has found.
+// Add adds a key that the query has returned.
 func (b *Build) Add(h kv.Hash) { b.b.add(h) }
 
-// full says whether the query has found more keys than stated already.
+// full reports whether the query has returned more keys than stated.
 func (b *Build) full() bool { return b.b.keys.Load() > int64(b.b.known.cfg.Keys) }
 
-// Commit puts the filter in use, once the query has given all its keys. With
-// more keys than stated it would let through more than stated: it is refused.
+// Commit makes the filter the current one, after the query has returned all its keys.
+// Commit refuses a filter with more keys than stated, because it would let too many
+// absent keys pass.
 func (b *Build) Commit() error {
 	k := b.b.known
 	if k.building.Load() != b.b {
@@ -166,11 +169,10 @@ func (b *Build) Commit() error {
 	return nil
 }
 
-// Cancel ends the build, where the query has failed. After Commit it does
-// nothing.
+// Cancel ends the build if the query has failed. After Commit it does nothing.
 func (b *Build) Cancel() { b.b.known.building.CompareAndSwap(b.b, nil) }
 
-// Stats counts.
+// Stats returns the counts.
 func (k *Known) Stats(now time.Duration) KnownStats {
 	s := KnownStats{
 		Builds: k.builds.Load(), Refused: k.refused.Load(),

@@ -37,7 +37,7 @@ func TestBloomRate(t *testing.T) {
 				passed++
 			}
 		}
-		// And the sample's spread.
+		// Allow for the variance of the sample.
 		most := tc.rate + 4*math.Sqrt(tc.rate/float64(tc.asked))
 		if got := float64(passed) / float64(tc.asked); got > most {
 			t.Errorf("%d keys: %.5f pass, stated %.5f", tc.keys, got, tc.rate)
@@ -54,7 +54,7 @@ func newKnown(t *testing.T, cfg KnownConfig) *Known {
 	return k
 }
 
-// built has the keys there-0 to there-n.
+// built builds a filter with the keys there-0 to there-n.
 func built(t *testing.T, k *Known, n int, now time.Duration) {
 	t.Helper()
 	b, ok := k.Begin(now)
@@ -75,7 +75,7 @@ func TestKnown(t *testing.T) {
 		name string
 		do   func(t *testing.T, k *Known)
 		now  time.Duration
-		pass bool // the absent key
+		pass bool // whether the absent key passes
 	}{
 		{"no filter", func(*testing.T, *Known) {}, 0, true},
 		{"a filter", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, 0, false},
@@ -143,8 +143,8 @@ func TestKnown(t *testing.T) {
 	}
 }
 
-// No key is denied while filters come and go: each is committed first and
-// announced then, and a query sees what was committed before it began.
+// No key is denied while filters rotate. Each key is committed before it is announced,
+// and a query sees what was committed before it began.
 func TestKnownRotation(t *testing.T) {
 	const keys = 20000
 	k := newKnown(t, KnownConfig{Keys: keys, FalsePositives: 1e-4})

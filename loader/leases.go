@@ -15,86 +15,89 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Token is the right to fill one key, once.
+// Token is the permission to fill one key, once.
 type Token struct {
-	Random  uint64 // from the system's source: cannot be guessed
-	Holding uint32 // the very holding that issued it, as the caller numbers them
-	Stamp          // of its issue
+	Random         uint64 // from the system's random source, so it cannot be guessed
+	OwnershipEpoch uint32 // in which it was issued, numbered by the caller
+	Stamp                 // of the moment of issue
 }
 
-// Claim is what Leases is asked on a miss.
+// Claim is the request to Leases after a miss.
 type Claim struct {
-	Key     kv.Key
-	Holding uint32
-	// Begin stamps a token. It is called under Leases' lock, at the first issue
-	// and at every hand-over, and may not call back.
+	Key            kv.Key
+	OwnershipEpoch uint32
+	// Begin stamps a token. It is called with Leases' lock held, at the first issue and
+	// at every hand-over. It must not call Leases.
 	Begin func() Stamp
-	Time  time.Duration // that its holder has; zero: LeasesConfig.Time
-	// Place is the claimant's share of the tokens; nil has no bound. It is called
-	// under Leases' lock too.
+	Time  time.Duration // for the holder to fill; zero: LeasesConfig.Time
+	// Place limits the claimant's share of the tokens; nil: no limit. Its methods are
+	// also called with Leases' lock held.
 	Place Place
 }
 
-// Place is what a claimant may have of the tokens.
+// Place limits how many tokens a claimant may have.
 type Place interface {
-	// Take takes a token's place, or says why there is none. One that is handed
-	// over from another claimant is always there.
+	// Take takes the place of one token, or returns an error that says why there is
+	// none. If handed is true, the token comes from another claimant and Take must
+	// succeed.
 	Take(handed bool) error
 	Give()
 }
 
-// Grant is what a claim got: a token to fill, or somebody else's fill.
+// Grant is the result of a claim: a token to fill, or the fill of another caller.
 type Grant struct {
-	Token  Token // Random is zero where Result is what counts
+	Token  Token // Random is zero if the grant is a Result
 	Result Result
 }
 
-// Holds says whether the grant is a token.
-func (g Grant) Holds() bool { return g.Token.Random != 0 }
+// HasToken reports whether the grant is a token.
+func (g Grant) HasToken() bool { return g.Token.Random != 0 }
 
-// LeasesConfig has the bounds of Leases.
+// LeasesConfig has the limits of Leases.
 type LeasesConfig struct {
-	Time       time.Duration // that a holder has to fill; zero: 10 s. Longer than a load takes, or it is never kept
-	MaxLeases  int           // keys with a token out, detached ones included; zero: 65,536
-	MaxWaiters int           // callers waiting for fills, all keys together; zero: 65,536
+	// Time for a holder to fill; zero: 10 s. It must exceed the duration of a load, or
+	// the fill is not kept.
+	Time       time.Duration
+	MaxLeases  int // keys with a token, detached ones included; zero: 65,536
+	MaxWaiters int // callers that wait for fills, all keys; zero: 65,536
 }
 
-// LeasesStats counts since the start, but for the first two.
+// LeasesStats counts since the start, except Out and Waiting.
 type LeasesStats struct {
 	Out, Waiting int
 	Issued       uint64 // tokens
-	HandedOver   uint64 // of those, to a waiter whose holder went
+	HandedOver   uint64 // of the issued tokens: to a waiter, after the holder gave up
 	Expired      uint64 // tokens whose holder took too long
 	Abandoned    uint64
 	Filled       uint64
 	NotStored    uint64 // fills refused
-	Collapsed    uint64 // claims that waited for another's fill
+	Collapsed    uint64 // claims that waited for the fill of another caller
 	Left         uint64 // waiters that gave up
 	Detached     uint64
 	Shed         uint64
 }
 
-// Leases collapses the loads that the apps make themselves: for a key one
-// caller gets a token, the others wait for its fill. A holder that goes, fails
-// or takes too long loses the token, and the one who has waited longest gets a
-// new one at once, with a new version.
+// Leases collapses the loads that apps make themselves. For each key one caller gets a
+// token, and the others wait for its fill. A token holder that disconnects, fails or
+// takes too long loses the token. The caller that has waited longest then gets a new
+// token at once, with a new version.
 type Leases struct {
 	cfg LeasesConfig
 
-	joinable atomic.Int64 // leases in byHash; raised before a token is stamped
+	joinable atomic.Int64 // leases in byHash; incremented before a token is stamped
 
 	mu      sync.Mutex
 	closed  bool
-	byHash  map[kv.Hash][]*lease // those that newcomers join; at most maxOfHash
-	byToken map[uint64]*lease    // all, detached ones too: their waiters still get the fill
-	filling sync.WaitGroup       // timers that run and fills under way
+	byHash  map[kv.Hash][]*lease // joinable leases; at most maxOfHash per hash
+	byToken map[uint64]*lease    // all leases; waiters of detached ones get the fill too
+	filling sync.WaitGroup       // running timers and fills in progress
 	stats   LeasesStats
 
-	most        int                   // there were in byToken since it was made
+	most        int                   // maximum of len(byToken) since the map was made
 	inNamespace [kv.MaxNamespaces]int // leases in byHash
 }
 
-// lease is a key with a token out. All fields are under Leases.mu.
+// lease is a key with a token issued. Leases.mu protects all fields.
 type lease struct {
 	claim    Claim
 	key      string
@@ -104,7 +107,7 @@ type lease struct {
 	waiters  list.List // of *leaseWaiter; first come, first served
 }
 
-// leaseWaiter is answered once, through its channel of one place.
+// leaseWaiter gets exactly one answer, through a channel with a buffer of one.
 type leaseWaiter struct {
 	claim  Claim
 	lease  *lease
@@ -114,7 +117,7 @@ type leaseWaiter struct {
 
 type leaseAnswer struct {
 	grant Grant
-	again bool // the lease was detached and its holder is gone: claim anew
+	again bool // the lease was detached and its holder gave up: claim again
 	err   error
 }
 
@@ -131,8 +134,8 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 	return &Leases{cfg: cfg, byHash: map[kv.Hash][]*lease{}, byToken: map[uint64]*lease{}}, nil
 }
 
-// Claim returns a token, or waits until somebody else has filled the key, or it
-// is this caller's turn, or ctx is done.
+// Claim returns a token, or waits until another caller has filled the key, until this
+// caller is next for the token, or until ctx is done.
 func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 	for {
 		grant, w, err := l.join(c, true)
@@ -153,14 +156,15 @@ func (l *Leases) Claim(ctx context.Context, c Claim) (Grant, error) {
 	}
 }
 
-// Try is Claim for who would rather have a stale value than wait: ok is false
-// where another has the token.
+// Try is Claim for a caller that prefers a stale value to waiting. If another caller has
+// the token, ok is false.
 func (l *Leases) Try(c Claim) (t Token, ok bool, err error) {
 	grant, _, err := l.join(c, false)
-	return grant.Token, grant.Holds(), err
+	return grant.Token, grant.HasToken(), err
 }
 
-// join issues the key's token, or queues a waiter where one is out.
+// join issues the token of the key. If one is issued already and wait is true, it queues
+// a waiter.
 func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,7 +173,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	}
 	at := c.Key.Hash
 	for _, e := range l.byHash[at] {
-		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.Holding != c.Holding {
+		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.OwnershipEpoch != c.OwnershipEpoch {
 			continue
 		}
 		if !wait {
@@ -179,7 +183,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 			l.stats.Shed++
 			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", ErrBusy, l.cfg.MaxWaiters)
 		}
-		c.Key = e.claim.Key // the caller's bytes are borrowed
+		c.Key = e.claim.Key // the caller may reuse its bytes
 		w := &leaseWaiter{claim: c, lease: e, answer: make(chan leaseAnswer, 1)}
 		w.place = e.waiters.PushBack(w)
 		l.stats.Waiting++
@@ -202,7 +206,8 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		gone := of[max(0, slices.IndexFunc(of, func(e *lease) bool { return e.claim.Key.Namespace == c.Key.Namespace }))]
 		l.detachLocked(at, func(e *lease) bool { return e == gone })
 	}
-	// First: an invalidation that finds no lease is older than this token's stamp.
+	// Increment first: an invalidation that finds no lease is then older than the stamp
+	// of this token.
 	l.joinable.Add(1)
 	l.inNamespace[c.Key.Namespace]++
 	l.byHash[at] = append(l.byHash[at], e)
@@ -211,26 +216,26 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	return Grant{Token: e.token}, nil, nil
 }
 
-// issueLocked gives the lease a new token, and its holder the lease's time.
+// issueLocked gives the lease a new token and starts its timer.
 func (l *Leases) issueLocked(e *lease, c Claim) {
 	e.claim = c
-	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), Holding: c.Holding}
+	e.token = Token{Random: l.randomLocked(), Stamp: c.Begin(), OwnershipEpoch: c.OwnershipEpoch}
 	l.byToken[e.token.Random] = e
 	l.most = max(l.most, len(l.byToken))
 	l.stats.Issued++
 	token := e.token
-	l.filling.Add(1) // the timer's run, or its stop
+	l.filling.Add(1) // for the timer's run, or its stop
 	e.timer = time.AfterFunc(cmp.Or(c.Time, l.cfg.Time), func() {
 		defer l.filling.Done()
 		l.endToken(token, &l.stats.Expired)
 	})
 }
 
-// randomLocked is never zero and never one that is out.
+// randomLocked returns a number that is neither zero nor in use.
 func (l *Leases) randomLocked() uint64 {
 	for {
 		var b [8]byte
-		_, _ = rand.Read(b[:]) // never fails: crypto/rand
+		_, _ = rand.Read(b[:]) // crypto/rand never fails
 		r := binary.LittleEndian.Uint64(b[:])
 		if _, taken := l.byToken[r]; r != 0 && !taken {
 			return r
@@ -238,8 +243,8 @@ func (l *Leases) randomLocked() uint64 {
 	}
 }
 
-// takeLocked ends a token. It returns its lease, or nil for a token that is not
-// the current one.
+// takeLocked ends a token and returns its lease. If the token is not the current one, it
+// returns nil.
 func (l *Leases) takeLocked(t Token) *lease {
 	e := l.byToken[t.Random]
 	if e == nil || e.token != t {
@@ -256,11 +261,12 @@ func (l *Leases) takeLocked(t Token) *lease {
 	return e
 }
 
-// Fill ends the token with a value. It returns nil if keep stored it, else
-// ErrNotStored. keep is called at most once, without a lock, and checks for
-// itself whether the token's holding lives and its version may still be kept. Those who wait get the value
-// in either case, but for a token that is not the current one. While keep runs
-// the key still has its lease: who comes then waits for the result.
+// Fill ends the token with a value. It returns nil if keep stored the value, otherwise
+// ErrNotStored. keep is called at most once, without a lock. keep must check itself
+// whether the ownership epoch of the token is still current, and whether its version may
+// still be kept. The waiters get the value in both cases, unless the token is not the
+// current one. While keep runs, the key still has its lease: a new caller waits for the
+// result.
 func (l *Leases) Fill(key kv.Key, t Token, v Value, keep func(Result) bool) error {
 	l.mu.Lock()
 	e := l.byToken[t.Random]
@@ -290,9 +296,9 @@ func (l *Leases) Fill(key kv.Key, t Token, v Value, keep func(Result) bool) erro
 	return nil
 }
 
-// Abandon gives a token back: its holder's loader has failed, or its socket is
-// closed. The next waiter gets a new one at once. It says whether the token was
-// the current one.
+// Abandon gives a token back, because the holder's load has failed or its connection is
+// closed. The next waiter gets a new token at once. Abandon reports whether the token
+// was the current one.
 func (l *Leases) Abandon(t Token) bool { return l.endToken(t, &l.stats.Abandoned) }
 
 func (l *Leases) endToken(t Token, count *uint64) bool {
@@ -305,15 +311,15 @@ func (l *Leases) endToken(t Token, count *uint64) bool {
 	*count++
 	switch {
 	case e.detached || l.closed:
-		// A token from here would be a second one beside that of those who have
-		// come since.
+		// A token issued here would be a second one: callers that came after the detach
+		// have one already.
 		l.dropLocked(e, leaseAnswer{again: true})
 	case e.waiters.Len() == 0:
 		l.dropLocked(e, leaseAnswer{})
 	default:
 		w := e.waiters.Remove(e.waiters.Front()).(*leaseWaiter)
 		if w.claim.Place != nil {
-			_ = w.claim.Place.Take(true) // it is there
+			_ = w.claim.Place.Take(true) // succeeds: the token is handed over
 		}
 		l.issueLocked(e, w.claim)
 		l.stats.HandedOver++
@@ -322,7 +328,7 @@ func (l *Leases) endToken(t Token, count *uint64) bool {
 	return true
 }
 
-// dropLocked removes a lease whose token has ended, and answers all who wait.
+// dropLocked removes a lease whose token has ended, and answers all its waiters.
 func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
 	at := e.claim.Key.Hash
 	before := len(l.byHash[at])
@@ -336,27 +342,29 @@ func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
 	}
 	l.stats.Out--
 	for p := e.waiters.Front(); p != nil; p = p.Next() {
-		p.Value.(*leaseWaiter).answer <- a // has a place, is sent to once
+		p.Value.(*leaseWaiter).answer <- a // buffered; one answer only
 	}
 	e.waiters.Init()
-	if l.most > manyLeases && len(l.byToken) == 0 && len(l.byHash) == 0 { // maps do not shrink
+	// Maps do not shrink.
+	if l.most > manyLeases && len(l.byToken) == 0 && len(l.byHash) == 0 {
 		l.byHash, l.byToken, l.most = map[kv.Hash][]*lease{}, map[uint64]*lease{}, 0
 	}
 }
 
-// manyLeases are worth new maps once all of them have ended.
+// manyLeases is the number of leases from which the maps are replaced after all leases
+// have ended.
 const manyLeases = 1024
 
-// leave ends a wait whose caller has given up. A token that it was handed at
-// the same moment goes on to the next.
+// leave ends the wait of a caller that has given up. If the caller was handed a token at
+// the same moment, the token goes to the next waiter.
 func (l *Leases) leave(w *leaseWaiter) {
 	l.mu.Lock()
-	w.lease.waiters.Remove(w.place) // nothing, where it has been answered
+	w.lease.waiters.Remove(w.place) // does nothing if the waiter has been answered
 	l.mu.Unlock()
 	l.left(true)
 	select {
 	case a := <-w.answer:
-		if a.grant.Holds() {
+		if a.grant.HasToken() {
 			l.Abandon(a.grant.Token)
 		}
 	default:
@@ -372,9 +380,10 @@ func (l *Leases) left(gaveUp bool) {
 	}
 }
 
-// Detach is an invalidation, after it was stamped: the token's fill will not be
-// stored, who waits gets its value, marked, and who comes later gets a token of
-// its own. It costs next to nothing while no token is out.
+// Detach announces an invalidation of a hash, after the invalidation was stamped. The
+// fill of the token will not be stored. The waiters get its value, marked Uncached.
+// Later callers get a token of their own. While no token is issued, Detach costs almost
+// nothing.
 func (l *Leases) Detach(h kv.Hash) {
 	if l.joinable.Load() == 0 {
 		return
@@ -384,8 +393,8 @@ func (l *Leases) Detach(h kv.Hash) {
 	l.detachLocked(h, func(*lease) bool { return true })
 }
 
-// DetachIf does the same for all keys that match: a flush, the end of a
-// holding.
+// DetachIf detaches all keys for which match returns true: for a flush, or the end of an
+// ownership.
 func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -413,22 +422,22 @@ func (l *Leases) detachLocked(at kv.Hash, match func(*lease) bool) {
 	l.byHash[at] = rest
 }
 
-// InUse says whether a token of a namespace is out that was not detached.
+// InUse reports whether the namespace has an issued token that is not detached.
 func (l *Leases) InUse(ns kv.NamespaceID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.inNamespace[ns] > 0
 }
 
-// Stats counts.
+// Stats returns the counts.
 func (l *Leases) Stats() LeasesStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stats
 }
 
-// Close ends all tokens, sends those who wait away with ErrClosed, and waits
-// for fills under way. It is idempotent.
+// Close ends all tokens, answers all waiters with ErrClosed, and waits for fills in
+// progress. It is idempotent.
 func (l *Leases) Close() {
 	l.mu.Lock()
 	l.closed = true

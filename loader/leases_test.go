@@ -22,7 +22,7 @@ func newLeases(t *testing.T, cfg LeasesConfig) *Leases {
 	return l
 }
 
-// check fails unless nothing is left.
+// check fails the test unless all leases have ended.
 func (l *Leases) check(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
@@ -34,11 +34,11 @@ func (l *Leases) check(t *testing.T) {
 
 func keep(Result) bool { return true }
 
-// mustClaim wants a token.
+// mustClaim claims a token and fails the test if there is none.
 func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 	t.Helper()
 	g, err := l.Claim(t.Context(), c)
-	if err != nil || !g.Holds() {
+	if err != nil || !g.HasToken() {
 		t.Fatalf("got %+v, %v; want a token", g, err)
 	}
 	return g.Token
@@ -47,16 +47,16 @@ func mustClaim(t *testing.T, l *Leases, c Claim) Token {
 func TestOneTokenAndItsFill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
-		c := Claim{Key: keyOf("a"), Holding: 7, Begin: v.begin}
+		c := Claim{Key: keyOf("a"), OwnershipEpoch: 7, Begin: v.begin}
 		token := mustClaim(t, l, c)
-		if token.Version != 1 || token.Holding != 7 {
+		if token.Version != 1 || token.OwnershipEpoch != 7 {
 			t.Errorf("token %+v", token)
 		}
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
 				g, err := l.Claim(t.Context(), c)
-				if err != nil || g.Holds() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
+				if err != nil || g.HasToken() || string(g.Result.Bytes) != "x" || g.Result.Version != 1 || g.Result.Uncached {
 					t.Errorf("got %+v, %v", g, err)
 				}
 			})
@@ -86,7 +86,7 @@ func TestFillRefused(t *testing.T) {
 	}{
 		{"forged", func(_ *Leases, t *Token) { t.Random++ }, "a"},
 		{"other version", func(_ *Leases, t *Token) { t.Version++ }, "a"},
-		{"other holding", func(_ *Leases, t *Token) { t.Holding = 8 }, "a"},
+		{"other holding", func(_ *Leases, t *Token) { t.OwnershipEpoch = 8 }, "a"},
 		{"other key", func(*Leases, *Token) {}, "b"},
 		{"zero", func(_ *Leases, t *Token) { *t = Token{} }, "a"},
 		{"invalidated", func(l *Leases, _ *Token) { l.Detach(keyOf("a").Hash) }, "a"},
@@ -114,7 +114,7 @@ func TestFillRefused(t *testing.T) {
 	}
 }
 
-// A token fills its key, not another that has the same hash.
+// A token fills only its own key, not another key with the same hash.
 func TestFillOfACollision(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: kv.Key{Hash: 7, Bytes: []byte("a")}, Begin: v.begin})
@@ -125,8 +125,8 @@ func TestFillOfACollision(t *testing.T) {
 	l.check(t)
 }
 
-// TestManyLeasesOfOneHash is TestManyKeysOfOneHash of leases: all tokens can be
-// filled, and what was detached is not stored.
+// TestManyLeasesOfOneHash is TestManyKeysOfOneHash for leases: all tokens can be filled,
+// and the fills of detached leases are not stored.
 func TestManyLeasesOfOneHash(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	claim := func(ns kv.NamespaceID, i int) Claim {
@@ -167,7 +167,7 @@ func TestHandOver(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		goes func(*Leases, Token)
-		at   time.Duration // that the next gets its token
+		at   time.Duration // when the next waiter gets its token
 	}{
 		{"abandoned", func(l *Leases, t Token) { l.Abandon(t) }, 0},
 		{"hangs", func(*Leases, Token) {}, 10 * time.Second},
@@ -209,8 +209,8 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// An invalidation: who waited gets the old loader's value, marked; who comes
-// later loads anew; nothing of the first fill is kept.
+// After an invalidation, the waiters get the value of the first load, marked. Later
+// callers load again. Nothing of the first fill is kept.
 func TestLeaseDetached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
@@ -219,7 +219,7 @@ func TestLeaseDetached(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			g, err := l.Claim(t.Context(), c)
-			if err != nil || g.Holds() || !g.Result.Uncached || g.Result.Version != 1 {
+			if err != nil || g.HasToken() || !g.Result.Uncached || g.Result.Version != 1 {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
@@ -237,7 +237,7 @@ func TestLeaseDetached(t *testing.T) {
 	})
 }
 
-// The holder of a detached lease goes: those who waited for it join the new one.
+// The holder of a detached lease gives up. Its waiters join the new lease.
 func TestDetachedAndAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
@@ -245,7 +245,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 		first := mustClaim(t, l, c)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if g, err := l.Claim(t.Context(), c); err != nil || g.Holds() || g.Result.Version != 2 || g.Result.Uncached {
+			if g, err := l.Claim(t.Context(), c); err != nil || g.HasToken() || g.Result.Version != 2 || g.Result.Uncached {
 				t.Errorf("got %+v, %v", g, err)
 			}
 		})
@@ -290,7 +290,7 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 			t.Errorf("one waiter too many got %v", err)
 		}
 		wg.Wait()
-		l.Abandon(token) // nobody is left to hand it to
+		l.Abandon(token) // no waiter is left
 		if s := l.Stats(); s.Left != 1 || s.HandedOver != 0 || s.Shed != 1 {
 			t.Errorf("stats %+v", s)
 		}
@@ -298,7 +298,7 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 	})
 }
 
-// A token handed to a waiter that leaves at the same moment goes on.
+// A token goes to the next waiter if its waiter leaves at the same moment.
 func TestTokenOfOneWhoLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
@@ -311,7 +311,7 @@ func TestTokenOfOneWhoLeft(t *testing.T) {
 		select {
 		case a := <-next.answer:
 			l.left(false)
-			if !a.grant.Holds() || a.grant.Token.Version != 3 {
+			if !a.grant.HasToken() || a.grant.Token.Version != 3 {
 				t.Errorf("got %+v", a)
 			}
 			l.Abandon(a.grant.Token)
@@ -347,7 +347,8 @@ func TestLeasesBoundAndClose(t *testing.T) {
 	})
 }
 
-// The table of leases is given back once many have ended: maps do not shrink.
+// The maps of Leases are replaced after many leases have ended, because maps do not
+// shrink.
 func TestLeasesGiveTheirTableBack(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	var tokens []Token

@@ -2,47 +2,85 @@ package loader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 )
 
-// ListTimeout is how long an origin may take for all its keys, unless told
-// otherwise.
+// ListTimeout is the default time within which an origin must list all its keys.
 const ListTimeout = 10 * time.Minute
 
-// Lister is an origin that can say which keys it has.
+// Lister is an origin that can list its keys.
 //
-// Keys calls each with every key that existed when Keys was called, in any
-// order, some perhaps twice, and returns nil only if it has given them all: a
-// filter made of half the keys would deny the others. What comes into being
-// meanwhile may be among them. A key that nobody can ask for, being empty or
-// longer than kv.MaxKeyLen, is left out.
+// Keys calls each for every key that existed when Keys was called, in any order. It may
+// give some keys twice, and it may give keys that were added during the call. Keys
+// returns nil only if it has given all keys, because a filter with half of the keys
+// would deny the others. Keys leaves out keys that cannot be requested: empty ones, and
+// those longer than kv.MaxKeyLen.
 //
-// The calls of each come one after the other, and key is theirs until they
-// return; the first error of one ends Keys, which returns it. That is how the
-// number of keys is bounded; the time is by the origin's own timeout. Keys
-// returns soon after ctx is done, and its errors hold no secrets.
+// The calls of each are sequential. each may use key until it returns. The first error
+// of each ends Keys, and Keys returns it; in this way the caller limits the number of
+// keys. The origin's own timeout limits the time. Keys returns soon after ctx is done.
+// Its errors contain no secrets.
 type Lister interface {
 	Keys(ctx context.Context, each func(key []byte) error) error
 }
 
-// Lines is a writer that takes keys, one a line, and gives them to each. Lines
-// end with LF or CRLF; an empty one is none, and one longer than a key can be is
-// an error, since what is written is no list of keys then.
+// List has the settings of a list of all keys: the query of postgres, the URL of http or
+// the command of exec. redis needs none of them. memcached cannot list keys.
+type List struct {
+	Query   string   `yaml:"query"`   // gives one column, the key; no parameters
+	URL     string   `yaml:"url"`     // the answer has one key per line
+	Command []string `yaml:"command"` // prints one key per line
+	// Limit for the whole list; default 10 min, at most 24 h.
+	Timeout time.Duration `yaml:"timeout"`
+
+	Lister Lister `yaml:"-"` // the program's own Lister, instead of the origin's
+}
+
+// maxListTimeout is the maximum of List.Timeout.
+const maxListTimeout = 24 * time.Hour
+
+// Only returns the settings with defaults filled in. It returns an error if the setting
+// that the kind of origin needs is missing, or if another one is given. setting "" means
+// that the kind needs none.
+func (l List) Only(setting string) (List, error) {
+	if err := settings.Bounded("timeout", l.Timeout, 0, maxListTimeout); err != nil {
+		return l, err
+	}
+	for _, s := range []struct {
+		name  string
+		given bool
+	}{{"query", l.Query != ""}, {"url", l.URL != ""}, {"command", len(l.Command) > 0}} {
+		switch {
+		case s.given && s.name != setting:
+			return l, fmt.Errorf("%s is for another kind of origin: leave it out", s.name)
+		case !s.given && s.name == setting:
+			return l, fmt.Errorf("there is no %s that gives all keys: give it", s.name)
+		}
+	}
+	l.Timeout = cmp.Or(l.Timeout, ListTimeout)
+	return l, nil
+}
+
+// Lines is a writer that receives keys, one per line, and passes them to each. Lines end
+// with LF or CRLF. An empty line is skipped. A line longer than a key can be is an
+// error, because then the text is not a list of keys.
 type Lines struct {
 	each func(key []byte) error
-	line []byte // begun, and not ended
-	n    int    // lines that have ended
+	line []byte // the incomplete last line
+	n    int    // number of complete lines
 	err  error
 }
 
-// NewLines returns a writer of keys.
+// NewLines returns a Lines that passes its keys to each.
 func NewLines(each func(key []byte) error) *Lines { return &Lines{each: each} }
 
-// Write takes any part of the list. After an error it takes nothing more.
+// Write accepts any part of the list. After an error it accepts nothing more.
 func (l *Lines) Write(p []byte) (int, error) {
 	for rest := p; l.err == nil && len(rest) > 0; {
 		part, after, ended := bytes.Cut(rest, []byte{'\n'})
@@ -62,8 +100,7 @@ func (l *Lines) Write(p []byte) (int, error) {
 // Err returns the first error.
 func (l *Lines) Err() error { return l.err }
 
-// Close takes what was written last as a line, whether or not it has ended, and
-// returns the first error of all.
+// Close treats the rest as a line, even without a line end, and returns the first error.
 func (l *Lines) Close() error {
 	if l.err == nil {
 		l.end()

@@ -57,7 +57,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// However a list is cut into pieces, its keys are its lines.
+// The keys of a list are its lines, however the list is split into writes.
 func FuzzLines(f *testing.F) {
 	f.Add("a\r\nb\n\n", uint8(1))
 	f.Add(strings.Repeat("k", kv.MaxKeyLen)+"\r\n", uint8(200))

@@ -14,86 +14,86 @@ import (
 
 // Stamp is the moment at which a load began.
 type Stamp struct {
-	Version kv.Version    // of the value to come, and as of when it is current
+	Version kv.Version    // of the value to load, which is current as of it
 	At      time.Duration // on the boot clock
 }
 
-// Result is a loaded value.
+// Result is the result of a load.
 type Result struct {
 	Value
 	Stamp
-	// Absent says that the origin has none: there is no value.
+	// Absent says that the origin has no such key, so there is no value.
 	Absent bool
-	// Uncached says that no cache may keep the value: its key was invalidated,
-	// or its holding ended, while it was loaded, or the origin forbids it.
+	// Uncached says that no cache may keep the value: its key was invalidated or its
+	// ownership ended during the load, or the origin forbids it.
 	Uncached bool
 }
 
-// Load is what Loads is asked to do on a miss.
+// Load is the request to Loads after a miss.
 type Load struct {
-	Key     kv.Key
-	Holding uint32 // for which it is made, as the caller numbers them: no load for another one is joined
-	// Begin stamps the load, before the origin is asked. It is called under
-	// Loads' lock, so that no detach falls between the stamp and the entry in
-	// the table; it may not call back.
+	Key            kv.Key
+	OwnershipEpoch uint32 // a load joins only loads of the same epoch
+	// Begin stamps the load, before the origin is asked. It is called with Loads' lock
+	// held, so that no detach can happen between the stamp and the entry in the table.
+	// It must not call Loads.
 	Begin func() Stamp
-	// Missing, if given, is asked once the load has its place in the table, before
-	// Fetch: where another load has stored the key since its caller missed it, this
-	// one ends with ErrPresent.
+	// Missing is optional. It is called after the load is in the table and before Fetch.
+	// If it returns false, another load has stored the key since the caller's miss, and
+	// this load ends with ErrPresent.
 	Missing func() bool
 	Fetch   func(ctx context.Context) (Value, error)
-	// Keep stores a result that nothing detached, "absent" included, before
-	// anybody gets it: who comes after the load finds it in the store. It reports
-	// whether it was stored. It checks for itself whether the version may still be
-	// kept.
+	// Keep stores a result that was not detached, "absent" included, before any waiter
+	// gets it. So a request after the load finds the value in the store. Keep reports
+	// whether it stored the result. It must check itself whether the version may still
+	// be kept.
 	Keep func(Result) bool
-	// Fresh joins no load begun before this call: the one under way, if any,
-	// is detached.
+	// Fresh joins no load that began before this call. If one is in progress, it is
+	// detached.
 	Fresh bool
 }
 
-// LoadsConfig has the bounds of Loads.
+// LoadsConfig has the limits of Loads.
 type LoadsConfig struct {
-	MaxLoads   int           // under way, detached ones included; zero: 4,096
-	MaxWaiters int           // callers waiting for loads, all keys together; zero: 65,536
+	MaxLoads   int           // loads in progress, detached ones included; zero: 4,096
+	MaxWaiters int           // callers that wait for loads, over all keys; zero: 65,536
 	Timeout    time.Duration // of one load; zero: 30 s
 }
 
-// LoadsStats counts since the start, but for the first two.
+// LoadsStats counts since the start, except UnderWay and Waiting.
 type LoadsStats struct {
 	UnderWay, Waiting int
-	Begun             uint64 // less those that ended with ErrPresent
-	Collapsed         uint64 // joined a load that was under way
-	Left              uint64 // gave up before the load was done
+	Begun             uint64 // without loads that ended with ErrPresent
+	Collapsed         uint64 // callers that joined a load in progress
+	Left              uint64 // callers that gave up before the load ended
 	Detached          uint64 // loads whose value no cache may keep
 	Failed            uint64 // loads that ended with an error other than ErrAbsent
 	Absent            uint64
-	Shed              uint64 // answered ErrBusy because of a bound
+	Shed              uint64 // answered ErrBusy because of a limit
 }
 
-// Loads collapses loads: at most one per key is under way that a newcomer may
-// join. A load belongs to nobody who waits for it; it goes on when all of them
-// have left, for at most the timeout, and is kept for who comes next.
+// Loads collapses loads: for each key at most one load is in progress that new callers
+// join. A load does not belong to any one caller. It continues after all callers have
+// left, for at most the timeout, and its result is kept for later requests.
 type Loads struct {
 	cfg    LoadsConfig
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	joinable atomic.Int64 // loads in the table; raised before one is stamped
+	joinable atomic.Int64 // loads in the table; incremented before a load is stamped
 
 	mu     sync.Mutex
 	closed bool
-	byHash map[kv.Hash][]*flight // those that may be joined; nearly always one, at most maxOfHash
+	byHash map[kv.Hash][]*flight // joinable loads; nearly always one, at most maxOfHash
 	stats  LoadsStats
 }
 
-// maxOfHash is how many loads, or leases, of keys of one hash newcomers may join,
-// so that nobody looks through more: the next one detaches the first, of its own
-// namespace where there is one.
+// maxOfHash is the maximum number of loads, or leases, per hash that new callers can
+// join. It bounds the search in the table. A further load detaches the first one, if
+// possible one of its own namespace.
 const maxOfHash = 8
 
-// flight is one load under way.
+// flight is one load in progress.
 type flight struct {
 	load     Load
 	key      string
@@ -101,7 +101,7 @@ type flight struct {
 	done     chan struct{} // closed after result and err are set
 	result   Result
 	err      error
-	detached bool // under Loads.mu
+	detached bool // protected by Loads.mu
 }
 
 // NewLoads returns a Loads. It starts nothing.
@@ -126,8 +126,8 @@ func orInt(n, instead int) int {
 	return n
 }
 
-// Get joins the load of the key, or begins it, and waits for the result until
-// ctx is done. The result's bytes are shared by all who wait.
+// Get joins the load of the key, or begins it, and waits for the result until ctx is
+// done. All waiters share the bytes of the result. Get may be called concurrently.
 func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	l.mu.Lock()
 	if l.stats.Waiting >= l.cfg.MaxWaiters {
@@ -161,7 +161,7 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	return f.result, f.err
 }
 
-// Refresh begins a load of the key in the background, unless one is under way.
+// Refresh begins a load of the key in the background, unless one is in progress.
 func (l *Loads) Refresh(load Load) (begun bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,7 +169,7 @@ func (l *Loads) Refresh(load Load) (begun bool, err error) {
 	return begun, err
 }
 
-// joinLocked finds the key's flight or begins one.
+// joinLocked finds the flight of the key, or begins one.
 func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	if l.closed {
 		return nil, false, ErrClosed
@@ -177,7 +177,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	at := load.Key.Hash
 	for _, f := range l.byHash[at] {
 		if f.key != string(load.Key.Bytes) || f.load.Key.Namespace != load.Key.Namespace ||
-			f.load.Holding != load.Holding {
+			f.load.OwnershipEpoch != load.OwnershipEpoch {
 			continue
 		}
 		if load.Fresh {
@@ -195,10 +195,11 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		gone := of[max(0, slices.IndexFunc(of, func(f *flight) bool { return f.load.Key.Namespace == load.Key.Namespace }))]
 		l.detachLocked(at, func(f *flight) bool { return f == gone })
 	}
-	// First: an invalidation that finds no load is older than this one's stamp.
+	// Increment first: an invalidation that finds no load is then older than the stamp
+	// of this load.
 	l.joinable.Add(1)
 	f = &flight{load: load, key: string(load.Key.Bytes), stamp: load.Begin(), done: make(chan struct{})}
-	f.load.Key.Bytes = []byte(f.key) // the caller's is borrowed
+	f.load.Key.Bytes = []byte(f.key) // the caller may reuse its bytes
 	l.byHash[at] = append(l.byHash[at], f)
 	l.stats.UnderWay++
 	l.stats.Begun++
@@ -207,8 +208,8 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	return f, true, nil
 }
 
-// run makes the load. The flight stays in the table until its result is kept,
-// so that nobody begins another in between.
+// run makes the load. The flight stays in the table until its result is kept, so that no
+// other load of the key begins before that.
 func (l *Loads) run(f *flight) {
 	defer l.wg.Done()
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Timeout)
@@ -230,8 +231,8 @@ func (l *Loads) run(f *flight) {
 	}
 
 	l.mu.Lock()
-	// Once more: who detached it during Keep has undone what Keep stored, and
-	// those who wait must not store it either.
+	// Check again: a caller that detached the flight during Keep has removed what Keep
+	// stored. The waiters must not store it either.
 	f.result.Uncached = f.result.Uncached || f.detached
 	l.removeLocked(f.load.Key.Hash, func(g *flight) bool { return g == f })
 	l.stats.UnderWay--
@@ -247,8 +248,8 @@ func (l *Loads) run(f *flight) {
 	close(f.done)
 }
 
-// fetch calls an embedder's code; a panic there is that load's error, since it
-// would take the caches of all other namespaces with it.
+// fetch calls the code of the embedding program. A panic there becomes an error of the
+// load, because otherwise it would end the caches of all namespaces.
 func fetch(ctx context.Context, f func(context.Context) (Value, error)) (v Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -258,9 +259,10 @@ func fetch(ctx context.Context, f func(context.Context) (Value, error)) (v Value
 	return f(ctx)
 }
 
-// Detach takes the loads of a hash out of the table: an invalidation, after it
-// was stamped. Who waits gets the value, marked; who comes later begins a new
-// load. It costs next to nothing while nothing is loaded.
+// Detach announces an invalidation of a hash, after the invalidation was stamped. It
+// removes the loads of the hash from the table. The waiters get the value, marked
+// Uncached. Later callers begin a new load. While no load is in progress, Detach costs
+// almost nothing.
 func (l *Loads) Detach(h kv.Hash) {
 	if l.joinable.Load() == 0 {
 		return
@@ -270,8 +272,8 @@ func (l *Loads) Detach(h kv.Hash) {
 	l.detachLocked(h, func(*flight) bool { return true })
 }
 
-// DetachIf does the same for all keys that match: a flush, the end of a
-// holding. It looks at every load under way.
+// DetachIf detaches all keys for which match returns true: for a flush, or the end of an
+// ownership. It visits every load in progress.
 func (l *Loads) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -302,15 +304,15 @@ func (l *Loads) removeLocked(at kv.Hash, match func(*flight) bool) {
 	l.byHash[at] = rest
 }
 
-// Stats counts.
+// Stats returns the counts.
 func (l *Loads) Stats() LoadsStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stats
 }
 
-// Close cancels the loads under way, waits for them, and refuses new ones. It
-// is idempotent.
+// Close cancels the loads in progress, waits for them, and refuses new ones. It is
+// idempotent.
 func (l *Loads) Close() {
 	l.mu.Lock()
 	l.closed = true

@@ -21,7 +21,7 @@ func keyOf(s string) kv.Key {
 	return kv.Key{Hash: kv.HashKey(1, []byte(s)), Namespace: 3, Bytes: []byte(s)}
 }
 
-// origin is a Source's function in virtual time that counts.
+// origin is the fetch function of a Load. It runs in virtual time and counts its calls.
 type origin struct {
 	calls atomic.Int64
 	takes time.Duration
@@ -39,7 +39,7 @@ func (o *origin) fetch(ctx context.Context) (Value, error) {
 	}
 }
 
-// versions stamps 1, 2, 3, …
+// versions stamps loads with the versions 1, 2, 3, …
 type versions struct{ last atomic.Uint64 }
 
 func (v *versions) begin() Stamp { return Stamp{Version: kv.Version(v.last.Add(1))} }
@@ -54,7 +54,7 @@ func newLoads(t *testing.T, cfg LoadsConfig) *Loads {
 	return l
 }
 
-// check fails unless nothing is left in the table.
+// check fails the test unless the table is empty.
 func (l *Loads) check(t *testing.T) {
 	t.Helper()
 	l.mu.Lock()
@@ -183,7 +183,7 @@ func TestFreshJoinsNothing(t *testing.T) {
 		if r, err := l.Get(t.Context(), load); err != nil || r.Version != 2 || r.Uncached {
 			t.Errorf("got %+v, %v; want version 2", r, err)
 		}
-		synctest.Wait() // the one that was detached
+		synctest.Wait() // wait for the detached load
 		if len(kept) != 1 || kept[0] != 2 {
 			t.Errorf("kept %v, want only the fresh one", kept)
 		}
@@ -211,8 +211,9 @@ func TestOneHashTwoKeys(t *testing.T) {
 	})
 }
 
-// TestManyKeysOfOneHash: newcomers join at most 8 loads of one hash; the first of
-// the newcomer's namespace is detached, and the other namespace's stays.
+// TestManyKeysOfOneHash checks that new callers can join at most 8 loads of one hash. A
+// further load detaches the first one of its own namespace. The load of the other
+// namespace stays.
 func TestManyKeysOfOneHash(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
@@ -264,7 +265,7 @@ func TestLoadEnds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, v := newLoads(t, LoadsConfig{}), &versions{}
-				absent := tc.want == ErrAbsent // is kept, and nothing else
+				absent := tc.want == ErrAbsent // only "absent" is kept
 				kept := false
 				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(r Result) bool {
 					kept = r.Absent
@@ -337,15 +338,15 @@ func TestLoadsClose(t *testing.T) {
 	})
 }
 
-// TestLoadsAreOfOneHolding: nobody joins a load that was begun for another holding,
-// and each is detached with the others.
-func TestLoadsAreOfOneHolding(t *testing.T) {
+// TestLoadsAreOfOneOwnership checks that no caller joins a load of another ownership
+// epoch, and that an invalidation detaches the loads of all epochs.
+func TestLoadsAreOfOneOwnership(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoads(t, LoadsConfig{})
 		var v versions
 		o := &origin{takes: time.Second}
 		load := func(holding uint32) Load {
-			return Load{Key: keyOf("k"), Holding: holding, Begin: v.begin, Fetch: o.fetch}
+			return Load{Key: keyOf("k"), OwnershipEpoch: holding, Begin: v.begin, Fetch: o.fetch}
 		}
 		for _, holding := range []uint32{1, 2, 1, 2} {
 			if _, err := l.Refresh(load(holding)); err != nil {

@@ -5,18 +5,21 @@ import (
 	"time"
 )
 
-// Policy says how long values of a namespace live, and what becomes of one that
-// has had its time. Everything here is a pure function.
+// Policy determines how long the values of a namespace live, and how they are used after
+// their end. All its methods are pure functions.
 type Policy struct {
-	NegativeTTL          time.Duration // of "the origin has none"; zero: it is not kept
-	StaleWhileRevalidate time.Duration // after the end: answered at once, refreshed behind; zero: never
-	StaleIfError         time.Duration // after the end: answered where the origin fails; zero: never
-	Beta                 float64       // of RefreshEarly; zero: never early, 1: as the paper
+	NegativeTTL time.Duration // of "the origin has no such key"; zero: not kept
+	// Time after the end in which a value is answered at once and refreshed in the
+	// background; zero: none.
+	StaleWhileRevalidate time.Duration
+	// Time after the end in which a value is answered if the origin fails; zero: none.
+	StaleIfError time.Duration
+	Beta         float64 // of RefreshEarly; zero: never early; 1: as in the paper
 }
 
-// Jitter varies a TTL by up to share either way, so that values that were loaded
-// together, at a start say, do not all end together; share is below 1, random
-// uniform in [0, 1). Zero, no expiry, stays; nothing else becomes zero.
+// Jitter varies a TTL by up to share in both directions, so that values loaded together,
+// for example at a start, do not end together. share is below 1; random is uniform in
+// [0, 1). A TTL of zero, which means no expiry, stays zero. No other TTL becomes zero.
 func Jitter(ttl time.Duration, share, random float64) time.Duration {
 	if ttl <= 0 {
 		return ttl
@@ -28,41 +31,40 @@ func Jitter(ttl time.Duration, share, random float64) time.Duration {
 	return max(1, time.Duration(jittered))
 }
 
-// RefreshEarly says whether a read of a live value should refresh it in the
-// background, before it ends and all its readers miss at once. It is XFetch
-// (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede
-// Prevention, VLDB 2015): the time left is compared with took·beta·(−ln r), r
-// uniform in (0, 1]. So what is read often is refreshed about one load's time
-// before its end, by few, and what is read seldom hardly ever.
+// RefreshEarly reports whether a read of a live value should refresh it in the
+// background, before the value ends and all its readers miss at once. It is XFetch
+// (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention,
+// VLDB 2015): it compares left, the remaining time, with took·beta·(−ln r), r uniform in
+// (0, 1]. A value that is read often is refreshed about one load time before its end, by
+// few readers. A value that is read rarely is almost never refreshed early.
 func (p Policy) RefreshEarly(left, took time.Duration, random float64) bool {
 	if p.Beta <= 0 || took <= 0 {
 		return false
 	}
-	r := 1 - random // of [0, 1), and ln 0 is none
+	r := 1 - random // random is in [0, 1), and ln 0 is undefined
 	return float64(took)*p.Beta*-math.Log(r) >= float64(left)
 }
 
-// Old is a value that has had its time.
+// Old is a value after its end.
 type Old struct {
 	Exists bool
-	// Ended is how long ago it expired, or was invalidated.
+	// Ended is the time since the value expired or was invalidated.
 	Ended time.Duration
-	// Invalidated says that a change of it was announced (a soft delete): the
-	// value is wrong for sure, where an expired one may only be old.
+	// Invalidated says that a change of the value was announced (a soft delete). Such a
+	// value is certainly wrong; an expired one may only be old.
 	Invalidated bool
 }
 
-// Stale says what a request that takes a stale value is told before the origin
-// is asked: whether it gets the old one now, while one refresh runs behind.
-// What a soft deletion has left is there for just that, for as long as it is
-// kept at all.
+// Stale reports whether a request that accepts a stale value gets the old one at once,
+// while one refresh runs in the background. A value kept by a soft deletion is kept only
+// for this purpose, so it is used for as long as it exists.
 func (p Policy) Stale(o Old) bool {
 	return o.Exists && (o.Invalidated || o.Ended < p.StaleWhileRevalidate)
 }
 
-// StaleIfFailed says whether such a request gets the old value after its load
-// ended with err. "There is none" is no failure but the newest truth, and so is
-// everything else that the origin has answered.
+// StaleIfFailed reports whether such a request gets the old value after its load ended
+// with err. ErrAbsent is not a failure but the newest state of the origin, as is every
+// other answer of the origin.
 func (p Policy) StaleIfFailed(o Old, err error) bool {
 	return o.Exists && !Answered(err) && (o.Invalidated || o.Ended < p.StaleIfError)
 }

@@ -31,7 +31,7 @@ func TestJitter(t *testing.T) {
 	}
 }
 
-// The chance of an early refresh is exp(−left / (beta · took)).
+// The probability of an early refresh is exp(−left / (beta · took)).
 func TestRefreshEarly(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	const n = 200000

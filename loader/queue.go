@@ -9,24 +9,25 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Queue lets a number of callers in at once. The others wait in the order in
-// which they came, for at most a while, and not more than a number of them.
+// Queue admits a number of callers at once. The other callers wait in order of arrival.
+// Both the time and the number of waiting callers are limited.
 type Queue struct {
 	sem     *semaphore.Weighted
-	most    int64 // that wait
+	most    int64 // waiting callers
 	wait    time.Duration
 	running atomic.Int64
 	waiting atomic.Int64
 }
 
-// NewQueue returns a queue of running places, waiting places, and the longest
-// wait.
+// NewQueue returns a Queue with places for running callers and for waiting callers, and
+// a maximum wait.
 func NewQueue(running, waiting int, wait time.Duration) *Queue {
 	return &Queue{sem: semaphore.NewWeighted(int64(running)), most: int64(waiting), wait: wait}
 }
 
-// Enter returns once the caller is in, with what it calls when it leaves.
-// Where the queue is full, or the wait too long, the error wraps ErrBusy.
+// Enter returns when the caller is admitted. The caller must call leave at the end. If
+// the queue is full or the wait is too long, the error wraps ErrBusy. If ctx is done,
+// Enter returns its cause.
 func (q *Queue) Enter(ctx context.Context) (leave func(), err error) {
 	if !q.sem.TryAcquire(1) {
 		if err := q.queue(ctx); err != nil {
@@ -57,5 +58,5 @@ func (q *Queue) queue(ctx context.Context) error {
 	return nil
 }
 
-// Len returns how many are in and how many wait.
+// Len returns the number of admitted callers and of waiting callers.
 func (q *Queue) Len() (running, waiting int64) { return q.running.Load(), q.waiting.Load() }

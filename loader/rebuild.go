@@ -11,43 +11,44 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// RebuilderConfig describes who keeps a Known filled. All but Gap are needed.
+// RebuilderConfig has the inputs of a Rebuilder. All fields except Gap are required.
 type RebuilderConfig struct {
 	Known *Known
 	Keys  Lister
 	Hash  func(key []byte) kv.Hash
-	// Ready returns nil once every host was heard after the call: what is
-	// announced from then on comes to Known.Add.
+	// Ready returns nil after every host was heard since the call. From then on all
+	// announcements reach Known.Add.
 	Ready func(ctx context.Context) error
 	Now   func() time.Duration // the boot clock
-	// Gap is the least time between two queries; zero: 10 s, but at most an
-	// eighth of the filter's greatest age.
+	// Gap is the minimum time between two queries; zero: 10 s, but at most an eighth of
+	// the filter's MaxAge.
 	Gap time.Duration
 }
 
-// RebuilderStats counts; Known's stats have the builds that were done.
+// RebuilderStats has the counts of failed builds. KnownStats has the counts of completed
+// ones.
 type RebuilderStats struct {
 	Failures uint64        // since the start
-	Err      error         // of the last build; nil if it was done, or none has ended
-	Took     time.Duration // the query of the last build that was done
+	Err      error         // of the last build; nil if it succeeded, or if none has ended
+	Took     time.Duration // duration of the last query that succeeded
 	Running  bool          // a query is under way
 }
 
-// Rebuilder queries all keys again and again: before the filter is half as old
-// as it may be, and soon after Wake.
+// Rebuilder repeats the query of all keys: before the filter reaches half of its maximum
+// age, and soon after Wake.
 //
-// Hosts whose filters were begun at the same moment would stay in step, and a
-// host's loss wakes all others: so each wait has a random part.
+// Each wait has a random part. Otherwise hosts whose filters began at the same moment
+// would stay in step; and the loss of a host wakes all others.
 type Rebuilder struct {
 	cfg      RebuilderConfig
 	interval time.Duration
-	wake     chan struct{} // holds one: a build that begins later has seen it
+	wake     chan struct{} // capacity one; a build that begins later consumes the signal
 
 	mu    sync.Mutex
 	stats RebuilderStats
 }
 
-// NewRebuilder starts nothing.
+// NewRebuilder returns a Rebuilder. It starts nothing; see Run.
 func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
 	if cfg.Known == nil || cfg.Keys == nil || cfg.Hash == nil || cfg.Ready == nil || cfg.Now == nil {
 		return nil, errors.New("rebuilder: give it the filter, a lister, a hash, a clock, and a way to wait for all hosts")
@@ -61,7 +62,8 @@ func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
 	return &Rebuilder{cfg: cfg, interval: cfg.Known.cfg.MaxAge / 2, wake: make(chan struct{}, 1)}, nil
 }
 
-// Wake asks for a build that begins after the call: something was distrusted.
+// Wake requests a build that begins after the call, because a partition was distrusted.
+// It may be called concurrently.
 func (r *Rebuilder) Wake() {
 	select {
 	case r.wake <- struct{}{}:
@@ -69,17 +71,17 @@ func (r *Rebuilder) Wake() {
 	}
 }
 
-// Stats counts.
+// Stats returns the counts.
 func (r *Rebuilder) Stats() RebuilderStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stats
 }
 
-// Run builds until ctx is done. It has no goroutine of its own.
+// Run rebuilds the filter until ctx is done. It starts no goroutine.
 func (r *Rebuilder) Run(ctx context.Context) {
 	failures := 0
-	for more := sleep(ctx, random(r.cfg.Gap)); more; {
+	for more := kv.Sleep(ctx, random(r.cfg.Gap)); more; {
 		begun, err := r.build(ctx)
 		if ctx.Err() != nil {
 			return
@@ -89,13 +91,13 @@ func (r *Rebuilder) Run(ctx context.Context) {
 			failures = 0
 			more = r.rest(ctx, begun)
 		} else {
-			more = sleep(ctx, r.cfg.Gap+Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
+			more = kv.Sleep(ctx, r.cfg.Gap+Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
 			failures++
 		}
 	}
 }
 
-// rest waits for the time of the next build.
+// rest waits until the next build is due. It returns false if ctx is done.
 func (r *Rebuilder) rest(ctx context.Context, begun time.Time) bool {
 	timer := time.NewTimer(time.Until(begun.Add(r.interval - random(r.interval/5))))
 	defer timer.Stop()
@@ -105,17 +107,17 @@ func (r *Rebuilder) rest(ctx context.Context, begun time.Time) bool {
 	case <-timer.C:
 		return true
 	case <-r.wake:
-		return sleep(ctx, max(time.Until(begun.Add(r.cfg.Gap)), random(r.cfg.Gap)))
+		return kv.Sleep(ctx, max(time.Until(begun.Add(r.cfg.Gap)), random(r.cfg.Gap)))
 	}
 }
 
-// build queries once, and says when its query began.
+// build runs one query and returns when the query began.
 func (r *Rebuilder) build(ctx context.Context) (begun time.Time, err error) {
 	if err := r.cfg.Ready(ctx); err != nil {
 		return begun, fmt.Errorf("the filter of existing keys waits for all hosts: %w", err)
 	}
 	select {
-	case <-r.wake: // what it was for lies before this build
+	case <-r.wake: // this build begins after that Wake, so it also serves it
 	default:
 	}
 	begun = time.Now()
@@ -139,7 +141,7 @@ func (r *Rebuilder) build(ctx context.Context) (begun time.Time, err error) {
 	return begun, b.Commit()
 }
 
-// errFull ends a query once it has given more keys than stated.
+// errFull ends a query that has returned more keys than stated.
 var errFull = errors.New("more keys than stated")
 
 func (r *Rebuilder) running(yes bool) {
@@ -158,19 +160,7 @@ func (r *Rebuilder) note(err error, took time.Duration) {
 	r.stats.Took = took
 }
 
-// random is a part of a time.
+// random returns a uniform part of a duration.
 func random(most time.Duration) time.Duration {
 	return time.Duration(rand.Float64() * float64(most))
-}
-
-// sleep returns false as soon as ctx is done.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// lister gives the keys there-0 to there-n.
+// lister lists the keys there-0 to there-n.
 type lister struct {
 	n      int
 	took   time.Duration
@@ -32,7 +32,7 @@ func (l *lister) fail(err error) {
 	l.err = err
 }
 
-// begun returns when the queries began.
+// begun returns the times at which the queries began.
 func (l *lister) begun() []time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -53,14 +53,14 @@ func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
 	if l.during != nil {
 		l.during()
 	}
-	if !sleep(ctx, l.took) {
+	if !kv.Sleep(ctx, l.took) {
 		return ctx.Err()
 	}
 	return err
 }
 
-// rebuilding runs a Rebuilder in virtual time, until the test's end, over a
-// filter of 1,000 keys that may be an hour old.
+// rebuilding runs a Rebuilder in virtual time during a test. Its filter has 1,000 keys
+// and a maximum age of one hour.
 func rebuilding(t *testing.T, l *lister, ready func(context.Context) error, test func(r *Rebuilder, k *Known, now func() time.Duration)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestRebuildWake(t *testing.T) {
 	}
 }
 
-// A Wake is answered by a build that begins after it, and by no other.
+// A Wake is served by the next build that begins after it, and by no further build.
 func TestRebuildWakeMeanwhile(t *testing.T) {
 	var r atomic.Pointer[Rebuilder]
 	for _, tc := range []struct {
@@ -199,7 +199,7 @@ func TestRebuildReady(t *testing.T) {
 	lost := errors.New("a host is lost")
 	l := &lister{n: 100}
 	rebuilding(t, l, func(ctx context.Context) error {
-		if !sleep(ctx, time.Minute) {
+		if !kv.Sleep(ctx, time.Minute) {
 			return ctx.Err()
 		}
 		if cut.Load() {
@@ -233,7 +233,7 @@ func TestRebuildFails(t *testing.T) {
 			t.Errorf("the old filter is not used any more: %+v", s)
 		}
 		time.Sleep(24 * time.Hour)
-		for range 100 { // which shorten no back-off
+		for range 100 { // a Wake does not shorten the back-off
 			r.Wake()
 			time.Sleep(time.Second)
 		}

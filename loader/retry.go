@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// Backoff returns the wait before a retry (the first is 0): uniform between
-// nothing and base doubled with each retry, up to most. Full jitter, as in
-// Brooker, Exponential Backoff and Jitter (AWS, 2015): those who failed
-// together do not come back together. random is uniform in [0, 1).
+// Backoff returns the wait before a retry. The first retry has the number 0. The wait is
+// uniform between zero and a ceiling: base, doubled with each retry, at most most. This
+// is full jitter (Brooker, Exponential Backoff and Jitter, AWS, 2015): callers that
+// failed together do not retry together. random is uniform in [0, 1).
 func Backoff(retry int, base, most time.Duration, random float64) time.Duration {
 	ceiling := math.Min(float64(most), float64(base)*math.Pow(2, float64(retry)))
 	return time.Duration(random * ceiling)
 }
 
-// Budget bounds retries to a share of the requests: where everything fails, an
-// origin gets that share on top, and not a multiple. Each request adds the
-// share, up to the reserve; each retry takes one.
+// Budget limits retries to a share of the requests. If all calls fail, an origin gets
+// only that share of additional calls, not a multiple. Each request adds the share, up
+// to the reserve. Each retry takes one. Budget is safe for concurrent use.
 type Budget struct {
 	share, reserve float64
 
@@ -37,7 +37,7 @@ func (b *Budget) Request() {
 	b.left = math.Min(b.reserve, b.left+b.share)
 }
 
-// Retry takes a retry, if there is one.
+// Retry takes one retry from the budget. It returns false if the budget is empty.
 func (b *Budget) Retry() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,50 +8,51 @@ import (
 
 // Source is an origin. Load gets the value of one key.
 //
-// It is called by several goroutines at once, returns soon after ctx is done,
-// may not keep key, and gives the value's bytes away. An error that wraps
-// ErrAbsent says that the origin has no such key; one that wraps ErrPermanent,
-// ErrTooLarge or ErrBadKey, that asking again is no use. Any other error may be
-// retried. Errors must not hold secrets: people read them.
+// Load may be called concurrently. It must return soon after ctx is done, and must not
+// keep key. The caller owns the bytes of the returned value. An error that wraps
+// ErrAbsent means that the origin has no such key. An error that wraps ErrPermanent,
+// ErrTooLarge or ErrBadKey means that a retry is useless. Any other error may be
+// retried. Errors must not contain secrets, because they are shown to people.
 type Source interface {
 	Load(ctx context.Context, key []byte) (Value, error)
 }
 
-// SourceFunc is a function as a Source.
+// SourceFunc is a function that implements Source.
 type SourceFunc func(ctx context.Context, key []byte) (Value, error)
 
 // Load calls f.
 func (f SourceFunc) Load(ctx context.Context, key []byte) (Value, error) { return f(ctx, key) }
 
-// Value is what an origin has for a key.
+// Value is the value of a key in an origin.
 type Value struct {
 	Bytes   []byte
-	Flags   uint32        // the apps' own encoding mark
-	TTL     time.Duration // as the origin wants it; zero: the namespace's
-	NoStore bool          // the origin forbids to keep it
+	Flags   uint32        // the app's own mark of the encoding
+	TTL     time.Duration // as set by the origin; zero: the namespace's TTL
+	NoStore bool          // the origin forbids caching the value
 }
 
 var (
-	// ErrAbsent: the origin says that there is none.
+	// ErrAbsent means that the origin has no such key.
 	ErrAbsent = errors.New("the origin has no such key")
-	// ErrBusy: shed to spare the origin, surely not executed; ask again later.
+	// ErrBusy means that the call was shed to protect the origin. It was certainly not
+	// executed. Retry later.
 	ErrBusy = errors.New("the origin is busy")
-	// ErrBadKey: the key may not be asked for.
+	// ErrBadKey means that the key must not be requested.
 	ErrBadKey = errors.New("key not allowed")
-	// ErrTooLarge: the value is beyond the limit.
+	// ErrTooLarge means that the value exceeds the limit.
 	ErrTooLarge = errors.New("the origin's value is too large")
-	// ErrPermanent: the origin has refused, and would again.
+	// ErrPermanent means that the origin has refused, and would refuse again.
 	ErrPermanent = errors.New("the origin refuses")
-	// ErrNotStored: a fill came with a token that is not, or no longer, good.
+	// ErrNotStored means that the token of a fill is not valid, or not valid any more.
 	ErrNotStored = errors.New("not stored: the token is not the current one, or the key was invalidated")
-	// ErrPresent: the key has been stored since it was missed.
+	// ErrPresent means that the key has been stored since the miss.
 	ErrPresent = errors.New("the key is there by now")
-	// ErrClosed: Close has been called.
+	// ErrClosed means that Close has been called.
 	ErrClosed = errors.New("the loader is closed")
 )
 
-// Answered says whether err (nil included) is an answer of a working origin,
-// so that asking again is no use and nothing is held against it.
+// Answered reports whether err, which may be nil, is the answer of a working origin.
+// Then a retry is useless, and the error does not count as a failure of the origin.
 func Answered(err error) bool {
 	return err == nil || errors.Is(err, ErrAbsent) || errors.Is(err, ErrTooLarge) ||
 		errors.Is(err, ErrBadKey) || errors.Is(err, ErrPermanent)

@@ -5,25 +5,25 @@ import (
 	"errors"
 )
 
-// Writer is an origin that takes changes: write-through.
+// Writer is an origin that accepts changes, for write-through.
 //
-// Store makes v the key's value, and Delete removes the key, whether or not it
-// was there. nil says that the origin has done it. An error that wraps
-// ErrNotWritten says that surely nothing has changed there: nobody could be
-// reached, or the origin has refused. After any other error nobody knows: it may
-// have been done, or be done yet, since an origin that did not answer in time
-// can still be at work on it. Neither repeats anything by itself.
+// Store sets the value of the key to v. Delete removes the key, whether or not it
+// exists. nil means that the origin has made the change. An error that wraps
+// ErrNotWritten means that certainly nothing has changed: the origin was not reached, or
+// it refused. After any other error the outcome is unknown: the change may have been
+// made, or may still be made, because an origin that did not answer in time may still be
+// working on it. Store and Delete do not retry.
 //
-// Flags are stored where the origin has a place for them. TTL and NoStore mean
-// nothing here: how long a cache keeps a value is not how long its origin does.
+// Store keeps Flags if the origin has a place for them. It ignores TTL and NoStore,
+// because they limit how long a cache keeps the value, not how long the origin does.
 //
-// They are called by several goroutines at once, return soon after ctx is done,
-// and may not keep key or v.Bytes. An error that also wraps ErrBadKey is about
-// the key. Errors hold no secrets.
+// Both may be called concurrently. They must return soon after ctx is done, and must not
+// keep key or v.Bytes. An error that also wraps ErrBadKey is about the key. Errors
+// contain no secrets.
 type Writer interface {
 	Store(ctx context.Context, key []byte, v Value) error
 	Delete(ctx context.Context, key []byte) error
 }
 
-// ErrNotWritten: a write has changed nothing at the origin.
+// ErrNotWritten means that a write has changed nothing at the origin.
 var ErrNotWritten = errors.New("nothing was written")

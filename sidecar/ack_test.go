@@ -12,12 +12,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// app connects to a node, as an app does.
+// app connects to a node as an app does.
 func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: borrowed{names: s.names}, slow: s.serveNow}, nil
+		return s.doors.Of(byRoot(&s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {
@@ -35,9 +35,9 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	return c
 }
 
-// TestVirtualReadBehindAckAll: just after a holding has begun a write with ack=all
-// takes as long as old leases live. What its connection asks of the key meanwhile
-// does not wait for that, and sees the write.
+// TestVirtualReadBehindAckAll checks reads behind a write with ack=all. Just after an
+// ownership has begun, such a write takes as long as old leases live. Later requests of
+// the same connection for the key do not wait for that, and see the write.
 func TestVirtualReadBehindAckAll(t *testing.T) {
 	for policy, voters := range policies {
 		for _, through := range []string{"holder", "other"} {
@@ -51,7 +51,7 @@ func TestVirtualReadBehindAckAll(t *testing.T) {
 }
 
 func readBehindAckAll(t *testing.T, w *world, remote, enough bool) {
-	time.Sleep(10 * time.Second) // so that no other holding is young
+	time.Sleep(10 * time.Second) // so that no other ownership is young
 	before := w.ownerOf("k")
 	v := w.other("k")
 	app := before.app(t)
@@ -60,12 +60,12 @@ func readBehindAckAll(t *testing.T, w *world, remote, enough bool) {
 			t.Fatalf("SET: %s %s", r.Status, r.Message)
 		}
 	}
-	before.s.node.SetWeight(1)
+	before.s.engine.Node.SetWeight(1)
 	next := w.next(before, "k")
 	if !remote {
 		app = next.app(t)
 	}
-	others := fmt.Sprint("other", 0) // a key of another host
+	others := fmt.Sprint("other", 0) // another host owns it
 	for i := 1; w.ownerOf(others) == next; i++ {
 		others = fmt.Sprint("other", i)
 	}
@@ -77,7 +77,7 @@ func readBehindAckAll(t *testing.T, w *world, remote, enough bool) {
 	began := time.Now()
 	writes := map[uint64]wire.Op{}
 	behind := map[uint64]string{}
-	write := func(q *wire.Request, wants string) { // and what is behind it
+	write := func(q *wire.Request, wants string) { // a write and two reads behind it
 		q.Options, q.TimeoutMS, q.TTLMS = wire.AckAll, timeout, wire.TTLDefault
 		app.send(q)
 		writes[app.id] = q.Op
@@ -115,7 +115,7 @@ func readBehindAckAll(t *testing.T, w *world, remote, enough bool) {
 		}
 		delete(behind, id)
 		op := wire.OpGet
-		if id%3 == 1 { // HELLO was the first
+		if id%3 == 1 { // HELLO had the first ID
 			op = wire.OpMGet
 		}
 		r := app.decode(op, frame)

@@ -8,48 +8,50 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// What a host whose version clock is an hour ahead hands over, and what it answers
-// about a key, is refused: no entry and no copy is kept of it, and no version.
+// TestVirtualAnswersAhead checks that a host refuses what a host hands over or answers
+// about a key if the version clock of that host is an hour ahead. No entry, copy or
+// version of it is kept.
 func TestVirtualAnswersAhead(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		from, to := w.nodes[0].s, w.nodes[1].s
-		name, _ := heldBy(w.nodes[0], "key")
-		other, _ := heldBy(w.nodes[0], "other")
-		key := to.names.lookup(defaultNamespace).key(name)
+		name, _ := keyOwnedBy(w.nodes[0], "key")
+		other, _ := keyOwnedBy(w.nodes[0], "other")
+		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
 			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := to.Get(ctx, "default", name); err != nil { // the connection is made
+		if _, err := to.Get(ctx, "default", name); err != nil { // makes the connection
 			t.Fatal(err)
 		}
-		wall := from.clock.Read().Wall
-		from.hlc.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
+		wall := from.engine.Clock.Read().Wall
+		from.engine.HLC.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
 
 		if v, err := to.Get(ctx, "default", other); err == nil {
 			t.Errorf("a read of its key: %q", v.Data)
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())
-		ballot := &holding.Ballot{Clock: to.hlc.Next(wall), Process: to.node.Self()}
-		from.handoff.Ended(set, from.hlc.Next(wall))
-		from.handoff.Offer(to.node.Self(), ballot, set)
+		ballot := &ownership.Ballot{Clock: to.engine.HLC.Next(wall), Process: to.engine.Node.Self()}
+		from.engine.Handoff.Ended(set, from.engine.HLC.Next(wall))
+		from.engine.Handoff.Offer(to.engine.Node.Self(), ballot, set)
 		src := sourceOf(from, to, ballot, set)
-		if _, _, err := to.handoff.pullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
+		if _, _, err := to.engine.Handoff.PullOne(ctx, src, 0); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("a batch of entries: %v", err)
 		}
-		if err := to.handoff.fetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
+		if err := to.engine.Handoff.FetchNow(ctx, src, "default", key); !errors.Is(err, peer.ErrRefused) {
 			t.Errorf("one entry: %v", err)
 		}
-		if _, there := to.store.Peek(key, to.clock.Read().Boot); there {
+		if _, there := to.engine.Store.Peek(key, to.engine.Clock.Read().Boot); there {
 			t.Error("the entry was kept")
 		}
-		if clock := to.hlc.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
+		if clock := to.engine.HLC.Next(wall); clock > kv.FirstVersionAt(wall+3000) {
 			t.Errorf("its clock was taken: %v", clock)
 		}
 		w.nodes[0].kill()

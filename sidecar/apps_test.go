@@ -8,12 +8,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// What apps do in a world.
+// This file has the load of the apps in a world.
 
-// load reads and writes until ctx ends: one goroutine writes each key, some
+// load reads and writes until ctx ends. One goroutine writes each key, ten goroutines
 // read, and one flushes.
 func (w *world) load(ctx context.Context, wg *sync.WaitGroup) {
 	for i, k := range w.keys {
@@ -43,11 +45,11 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 		return
 	}
 	v := vwrite{by: by, del: rnd.IntN(4) == 0, all: rnd.IntN(8) == 0}
-	if !w.ns.WriteThrough && rnd.IntN(2) == 0 { // it ends within the run
+	if !w.ns.WriteThrough && rnd.IntN(2) == 0 { // the value expires within the run
 		v.ttl = time.Duration(1+rnd.IntN(25)) * 100 * time.Millisecond
 	}
 	if w.fromOrigin() && rnd.IntN(5) == 0 {
-		w.commit(k, v) // and nobody tells the cache: a flush does, or the next write
+		w.commit(k, v) // the cache is not told; a flush or the next write outdates it
 		return
 	}
 	w.writeAs(s, k, v)
@@ -57,13 +59,13 @@ func (w *world) write(rnd *rand.Rand, k *vkey) {
 	}
 }
 
-// writeTo writes or deletes a key through a process, and says whether that was
+// writeTo writes or deletes a key through a process, and reports whether that was
 // acknowledged.
 func (w *world) writeTo(s *Sidecar, by string, k *vkey, del, all bool) bool {
 	return w.writeAs(s, k, vwrite{by: by, del: del, all: all})
 }
 
-// commit begins a write: where there is a database, it is in it then.
+// commit begins a write. If there is a database, the value is in it when commit returns.
 func (w *world) commit(k *vkey, v vwrite) (n int, value []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -79,7 +81,7 @@ func (w *world) commit(k *vkey, v vwrite) (n int, value []byte) {
 }
 
 func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
-	if w.fromOrigin() { // what an app does: it commits, and then invalidates
+	if w.fromOrigin() { // an app commits first, and then invalidates
 		v.del, v.ttl = true, 0
 	}
 	n, value := w.commit(k, v)
@@ -96,7 +98,7 @@ func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
 	defer w.mu.Unlock()
 	if err != nil {
 		w.failed++
-		return false // whatever it says: the process may have been killed meanwhile
+		return false // the outcome is unknown: the process may have been killed
 	}
 	k.writes[n-1].unknown = false
 	if v.all {
@@ -106,7 +108,7 @@ func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
 	return true
 }
 
-// touch gives a key's value another time to live.
+// touch gives the value of a key another TTL.
 func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 	s, by, inTime := w.any(rnd)
 	if s == nil {
@@ -129,7 +131,7 @@ func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 	w.mu.Unlock()
 }
 
-// flushAtTimes flushes all hosts, again and again, until ctx ends.
+// flushAtTimes flushes all hosts, and sometimes one host, again and again until ctx ends.
 func (w *world) flushAtTimes(ctx context.Context) {
 	rnd := rand.New(rand.NewPCG(w.seed, 97))
 	for ctx.Err() == nil {
@@ -138,15 +140,15 @@ func (w *world) flushAtTimes(ctx context.Context) {
 		switch {
 		case s == nil:
 		case rnd.IntN(8) == 0:
-			_ = s.Flush(ctx, w.space) // what one host has, which promises nothing of others
+			_ = s.Flush(ctx, w.space) // one host only: promises nothing of others
 		default:
 			w.flush(s, by, rnd.IntN(2) == 0)
 		}
 	}
 }
 
-// flush empties the keys' namespace, or all, on all hosts, and says whether that
-// was acknowledged.
+// flush empties the keys' namespace, or all namespaces, on all hosts. It reports whether
+// that was acknowledged.
 func (w *world) flush(s *Sidecar, by string, all bool) bool {
 	f, done := vflush{began: time.Now(), by: by}, func(error) {}
 	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(w.space), Options: wire.Cluster}
@@ -168,17 +170,17 @@ func (w *world) flush(s *Sidecar, by string, all bool) bool {
 	return true
 }
 
-// served answers a request that no connection answers in place.
+// served answers a request that a session does not answer in place.
 func served(s *Sidecar, q *wire.Request) wire.Reply {
 	if !s.enter() {
 		return wire.Reply{Status: wire.Unavailable}
 	}
 	defer s.inUse.Done()
-	b := borrowed{names: s.names}
-	defer b.release()
-	now := s.clock.Read()
-	s.node.Beat(now.Boot)
-	return s.serve(context.Background(), q, &b, s.deadlineOf(q, now))
+	b := namespaces.Pins{Table: s.engine.Names}
+	defer b.Release()
+	now := s.engine.Clock.Read()
+	s.engine.Node.CheckPause(now.Boot)
+	return s.serve(context.Background(), q, &b, s.engine.DeadlineOf(q, now))
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {
@@ -194,8 +196,8 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 	inTime("a read")
 }
 
-// readFrom reads a key through a process and checks what it says. It returns
-// the number of the write that was read, zero for a miss.
+// readFrom reads a key through a process and checks the answer. It returns the number of
+// the write that was read; zero: a miss, or no answer.
 func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
 	read := vread{began: time.Now(), by: by}
 	var got Value
@@ -210,7 +212,7 @@ func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) in
 	return w.told(k, read, got.Data, err)
 }
 
-// readSome reads several keys at once.
+// readSome reads several keys in one request.
 func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 	read := vread{began: time.Now(), by: by}
 	q := &wire.Request{Op: wire.OpMGet, Namespace: []byte(w.space), TTLMS: wire.TTLDefault}
@@ -232,13 +234,13 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 	w.seen["reads of several"]++
 }
 
-// told checks what a read was told. The lock is held.
+// told checks the answer to a read. The caller holds the lock.
 func (w *world) told(k *vkey, read vread, value []byte, err error) int {
 	switch {
 	case errors.Is(err, ErrNotFound):
 		w.noteMiss(k, read)
 		return 0
-	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // a load that was too slow, or shed
+	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // closed, or a load that was too slow or shed
 		return 0
 	case err != nil:
 		w.breaks("a read of %s through %s: %v", k.name, read.by, err)
@@ -252,10 +254,10 @@ func (w *world) told(k *vkey, read vread, value []byte, err error) int {
 	return n
 }
 
-// lease reads a key as an app does that loads it itself.
+// lease reads a key as an app does that loads missing values itself.
 func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) {
 	r, err := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault})
-	if r.Status == wire.Lease || degraded(&r) {
+	if r.Status == wire.Lease || engine.Degraded(&r) {
 		v, err := w.origin.Load(ctx, k.name)
 		if r.Status != wire.Lease || err != nil {
 			return v.Bytes, err
@@ -274,7 +276,7 @@ func (w *world) lease(ctx context.Context, s *Sidecar, k *vkey) ([]byte, error) 
 	return r.Value, err
 }
 
-// readFresh reads a key from its holder.
+// readFresh reads a key from its owner.
 func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 	s, by, inTime := w.any(rnd)
 	if s == nil {

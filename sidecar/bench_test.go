@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// BenchmarkServe is a batch's way through a session, without the socket.
+// BenchmarkServe measures a batch's way through a session, without the socket.
 func BenchmarkServe(b *testing.B) {
 	for _, n := range []int{1, 32} {
 		for _, op := range []string{"GET", "SET"} {
@@ -33,14 +33,14 @@ func BenchmarkServe(b *testing.B) {
 	}
 }
 
-// serveSetup returns a session and requests for it, all of them hits.
+// serveSetup returns a session and requests for it. Every GET is a hit.
 func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 	s, err := New(Config{NoSocket: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.store.Close() })
-	h := &session{s: s, core: &s.core, by: byRoot(&s.core), ns: defaultNamespace, names: borrowed{names: s.names}, hello: true}
+	t.Cleanup(func() { s.engine.Store.Close() })
+	h := s.doors.Of(byRoot(&s.engine), nil)
 	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte

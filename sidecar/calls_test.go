@@ -6,75 +6,78 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// TestJoin: nobody joins a call that was sent before a change that this host
-// knows of, however its owner's clock stands to this one's when it stamps that.
+// TestJoin checks that no read joins a call that was sent before a change which this host
+// knows of, however far the owner's clock is from this host's.
 func TestJoin(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
-	var key kv.Key // of b
+	var key kv.Key // b owns it
 	for i := 0; ; i++ {
-		if key = a.names.all()[DefaultNamespace].key(fmt.Appendf(nil, "key%d", i)); b.node.Holds(key.Hash.Partition()) != 0 {
+		if key = a.engine.Names.All()[DefaultNamespace].Key(fmt.Appendf(nil, "key%d", i)); b.engine.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
 			break
 		}
 	}
-	owner := a.node.View().Owner(key.Hash.Partition())
+	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
-		"own write":         func() { a.outdated(key, 1) },
-		"event":             func() { a.note(key.Hash, 1) },
-		"floor":             func() { a.floor(partitionSet(key.Hash.Partition()), 1) },
-		"flush":             func() { a.flushed(DefaultNamespace, a.hlc.Next(0)) },
-		"flush of all":      func() { a.flushed("", a.hlc.Next(0)) },
-		"another key":       func() { a.note(key.Hash+1, 1) },
-		"another partition": func() { a.floor(partitionSet(key.Hash.Partition()+1), 1) },
+		"own write":         func() { a.engine.Outdated(key, 1) },
+		"event":             func() { a.engine.Note(key.Hash, 1) },
+		"floor":             func() { a.engine.Floor(partitionSet(key.Hash.Partition()), 1) },
+		"flush":             func() { a.engine.Flushed(DefaultNamespace, a.engine.HLC.Next(0)) },
+		"flush of all":      func() { a.engine.Flushed("", a.engine.HLC.Next(0)) },
+		"another key":       func() { a.engine.Note(key.Hash+1, 1) },
+		"another partition": func() { a.engine.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
-		for !owner.Leased(a.clock.Read().Boot, a.node.Bound()) {
+		for !owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound()) {
 			time.Sleep(time.Millisecond)
 		}
-		now := a.clock.Read()
-		first, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
+		now := a.engine.Clock.Read()
+		first, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.calls.join(&a.core, owner, key, question{}, now, now.Boot+time.Second, nil)
+		second, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}
-		a.calls.end(first)
+		a.engine.Calls.End(first)
 		if second != first {
-			a.calls.end(second)
+			a.engine.Calls.End(second)
 		}
-		if n := a.calls.joinable.Load(); n != 0 {
+		if n := a.engine.Calls.Joinable.Load(); n != 0 {
 			t.Errorf("%s: %d calls are left", what, n)
 		}
 	}
 }
 
-// A call is given up where its maker alone waits, and nobody joins it from then on.
+// TestGiveUp checks that a call is given up if only its maker waits for it, and that no
+// read joins the call afterwards.
 func TestGiveUp(t *testing.T) {
-	var s calls
-	s.m = map[kv.Hash]*call{}
-	alone := &call{key: kv.Key{Hash: 1}}
-	joined := &call{key: kv.Key{Hash: 2}, told: []*pending{{}}}
-	awaited := &call{key: kv.Key{Hash: 3}, done: make(chan struct{})}
-	for _, cl := range []*call{alone, joined, awaited} {
-		s.put(cl)
+	var s engine.Calls
+	s.M = map[kv.Hash]*engine.Call{}
+	alone := &engine.Call{Key: kv.Key{Hash: 1}}
+	joined := &engine.Call{Key: kv.Key{Hash: 2}, Told: []engine.Joiner{&session.Pending{}}}
+	awaited := &engine.Call{Key: kv.Key{Hash: 3}, Done: make(chan struct{})}
+	for _, cl := range []*engine.Call{alone, joined, awaited} {
+		s.Put(cl)
 	}
-	if !s.giveUp(alone) || s.m[1] != nil {
+	if !s.GiveUp(alone) || s.M[1] != nil {
 		t.Error("one whose maker alone waits goes on, or can be joined")
 	}
-	if s.giveUp(joined) || s.giveUp(awaited) || s.m[2] != joined || s.m[3] != awaited {
+	if s.GiveUp(joined) || s.GiveUp(awaited) || s.M[2] != joined || s.M[3] != awaited {
 		t.Error("one that others have joined is given up")
 	}
-	if n := s.joinable.Load(); n != 2 {
+	if n := s.Joinable.Load(); n != 2 {
 		t.Errorf("%d can be joined", n)
 	}
 }
@@ -85,7 +88,7 @@ func partitionSet(p uint16) kv.PartitionSet {
 	return set
 }
 
-// caught is a Handler that says which connection it serves.
+// caught is a Handler that reports which connection it serves.
 type caught struct {
 	rpc.Handler
 	conn chan *rpc.Conn
@@ -99,19 +102,19 @@ func (h *caught) Serve(c *rpc.Conn, frames [][]byte) error {
 	return h.Handler.Serve(c, frames)
 }
 
-// A long answer that its own connection does not take is of use to those that have
-// joined its call.
+// TestWants checks that a long answer is still wanted if other reads have joined its
+// call, although its own connection does not take it.
 func TestWants(t *testing.T) {
 	s := start(t, Config{})
 	conns := make(chan *rpc.Conn, 1)
 	c := dialHandler(t, s, func() rpc.Handler {
-		return &caught{s.newPeerSession(kv.Process{Node: "other", Epoch: 1}), conns}
+		return &caught{s.doors.Peer(kv.Process{Node: "other", Epoch: 1}), conns}
 	})
 	c.call(&wire.Request{Op: wire.OpPing})
 	conn := <-conns
-	wants := func(told ...*pending) error {
-		cl := &call{key: kv.Key{Hash: 1}, told: told}
-		return (&pending{session: &session{core: &s.core}, conn: conn, call: cl}).Wants(1 << 20)
+	wants := func(told ...engine.Joiner) error {
+		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
+		return (&session.Pending{Session: &session.Session{Core: &s.engine}, Conn: conn, Call: cl}).Wants(1 << 20)
 	}
 	if err := wants(); err != nil {
 		t.Errorf("a connection that reads: %v", err)
@@ -128,12 +131,13 @@ func TestWants(t *testing.T) {
 	if wants() == nil {
 		t.Error("an answer is wanted that no connection takes")
 	}
-	if err := wants(&pending{}); err != nil {
+	if err := wants(&session.Pending{}); err != nil {
 		t.Errorf("others have joined: %v", err)
 	}
 }
 
-// A read that waits ends where nothing can be written to its connection any more.
+// TestReadEndsWithItsConnection checks that a waiting read ends if nothing can be written
+// to its connection any more.
 func TestReadEndsWithItsConnection(t *testing.T) {
 	released := make(chan struct{})
 	defer close(released)
@@ -145,7 +149,7 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 		}
 		return loader.Value{Bytes: key}, nil
 	})
-	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Source: source, Limits: Limits{Timeout: 30 * time.Second}}}})
+	s := start(t, Config{Namespaces: map[string]Namespace{"n": {Origin: own(source), Limits: Limits{Timeout: 30 * time.Second}}}})
 	c := dial(t, s)
 	var batch []byte
 	for i, key := range []string{"never", "soon"} {
@@ -154,10 +158,10 @@ func TestReadEndsWithItsConnection(t *testing.T) {
 	if _, err := c.nc.Write(batch); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "both to wait", func() bool { return s.waiting.Load() == 2 })
+	soon(t, "both to wait", func() bool { return s.engine.Waiting.Load() == 2 })
 	_ = c.nc.Close()
 	began := time.Now()
-	soon(t, "both to end", func() bool { return s.waiting.Load() == 0 })
+	soon(t, "both to end", func() bool { return s.engine.Waiting.Load() == 0 })
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the one waited for %v, as if somebody took its answer", took)
 	}

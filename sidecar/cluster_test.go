@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -23,14 +25,14 @@ type host struct {
 	done chan error
 }
 
-// startHost runs a sidecar on loopback that joins others.
+// startHost runs a sidecar on loopback that joins other hosts.
 func startHost(t testing.TB, name string, join ...string) *host {
 	t.Helper()
 	return startHostWith(t, Config{}, name, join...)
 }
 
-// startHostWith is startHost with more of a configuration; it has a socket if
-// that names one. Its bound and its patience are for a machine that stalls.
+// startHostWith is startHost with more of a configuration. The sidecar has a socket if
+// cfg names one. The default timeouts are long enough for a machine that stalls.
 func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host {
 	t.Helper()
 	cfg.Node, cfg.NoSocket, cfg.L2Size, cfg.L1Size, cfg.Bind, cfg.Join = name, cfg.Socket == "", 16<<20, 1<<20, "127.0.0.1:0", join
@@ -46,7 +48,7 @@ func startHostWith(t testing.TB, cfg Config, name string, join ...string) *host 
 	h := &host{Sidecar: s, t: t, stop: stop, done: make(chan error, 1)}
 	go func() { h.done <- s.Run(ctx) }() // ends with stop, which the cleanup calls
 	t.Cleanup(h.leave)
-	for s.node.GossipAddress() == "" {
+	for s.engine.Node.GossipAddress() == "" {
 		select {
 		case err := <-h.done:
 			t.Fatal(err)
@@ -65,7 +67,7 @@ func (h *host) leave() {
 	h.done <- nil
 }
 
-// settled waits until every host holds its share, and all agree.
+// settled waits until the hosts own all partitions and agree on the members.
 func settled(t testing.TB, hosts ...*host) {
 	t.Helper()
 	deadline := time.Now().Add(time.Minute)
@@ -73,16 +75,16 @@ func settled(t testing.TB, hosts ...*host) {
 		held := 0
 		agree := true
 		for _, h := range hosts {
-			st := h.node.Stats()
-			held += st.Held
-			agree = agree && len(h.node.View().Table.Members()) == len(hosts)
+			st := h.engine.Node.Stats()
+			held += st.Owned
+			agree = agree && len(h.engine.Node.View().Table.Members()) == len(hosts)
 		}
 		if agree && held == 16384 {
 			return
 		}
 		if time.Now().After(deadline) {
 			for _, h := range hosts {
-				t.Logf("%s: %+v, %+v", h.cfg.Node, h.node.Stats(), h.node.Members())
+				t.Logf("%s: %+v, %+v", h.cfg.Node, h.engine.Node.Stats(), h.engine.Node.Members())
 			}
 			t.Fatalf("%d partitions are held", held)
 		}
@@ -92,8 +94,8 @@ func settled(t testing.TB, hosts ...*host) {
 
 func TestThreeHosts(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
-	c := startHost(t, "c", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
+	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	hosts := []*host{a, b, c}
 	begun := time.Now()
 	settled(t, hosts...)
@@ -111,7 +113,7 @@ func TestThreeHosts(t *testing.T) {
 		}
 	}
 	for _, h := range hosts {
-		if st := h.store.Stats(); st.Entries < 200 {
+		if st := h.engine.Store.Stats(); st.Entries < 200 {
 			t.Errorf("%s has %d entries", h.cfg.Node, st.Entries)
 		}
 	}
@@ -120,17 +122,17 @@ func TestThreeHosts(t *testing.T) {
 		if n, err := hosts[i%3].Delete(ctx, "default", key); err != nil || n != 1 {
 			t.Fatalf("delete %s: %d, %v", key, n, err)
 		}
-		// The one that has deleted it reads it no more.
+		// The host that has deleted the key does not read it any more.
 		if _, err := hosts[i%3].Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
 			t.Fatalf("%s after its deletion: %v", key, err)
 		}
 	}
 }
 
-// A host that leaves hands over what it holds.
+// TestLeaveKeepsEntries checks that a host that leaves hands over the entries it owns.
 func TestLeaveKeepsEntries(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	ctx := t.Context()
 	const n = 5000
@@ -139,7 +141,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := startHost(t, "c", a.node.GossipAddress())
+	c := startHost(t, "c", a.engine.Node.GossipAddress())
 	settled(t, a, b, c)
 	count := func(h *host, what string) {
 		t.Helper()
@@ -155,7 +157,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 		if hits < n*999/1000 {
 			t.Errorf("%s: %d of %d entries are there", what, hits, n)
 		}
-		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.clusterState().Handoff, h.node.Stats())
+		t.Logf("%s: %d of %d; %+v %+v", what, hits, n, h.telemetry.ClusterState().Handoff, h.engine.Node.Stats())
 	}
 	count(c, "after a join")
 	b.leave()
@@ -166,23 +168,24 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	count(a, "after another leave")
 }
 
-// copyHits returns a host, the key of another's entry that it has a copy of, and
-// what serves a GET of it and returns the answer.
+// copyHits returns a host, a key of another host's entry that it has a copy of, and a
+// function that serves a GET of the key and returns the answer.
 func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	tb.Helper()
-	patient := Config{MaxStaleness: 10 * time.Second} // on a busy machine a lease may lapse
+	// A lease may lapse on a busy machine.
+	patient := Config{MaxStaleness: 10 * time.Second}
 	a = startHostWith(tb, patient, "a")
-	b := startHostWith(tb, patient, "b", a.node.GossipAddress())
+	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
 	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.node.Holds(a.hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			key = k
 		}
 	}
 	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve}
+	h := a.doors.Of(byRoot(&a.engine), nil)
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -199,7 +202,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 		if _, err := a.Get(tb.Context(), "default", key); err != nil { // makes the copy
 			tb.Fatal(err)
 		}
-		a.l1.Wait()
+		a.engine.L1.Wait()
 		if err := wire.DecodeReply(wire.OpGet, get(), &r); err != nil || r.Status != wire.OK {
 			tb.Fatalf("%+v, %v", r, err)
 		}
@@ -210,21 +213,21 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	return a, key, get
 }
 
-// A hit in the copies of another's entries allocates as little as one of this
-// host's own: nothing.
+// TestCopyHitAllocatesNothing checks that a hit in the copies allocates nothing, like a
+// hit in this host's own entries.
 func TestCopyHitAllocatesNothing(t *testing.T) {
 	a, _, get := copyHits(t)
-	before := a.names.stats()[0].Hits
+	before := a.engine.Names.Stats()[0].Hits
 	if allocs := testing.AllocsPerRun(200, func() { get() }); allocs != 0 {
 		t.Errorf("%v allocations a hit", allocs)
 	}
-	if hits := a.names.stats()[0].Hits - before; hits < 200 {
+	if hits := a.engine.Names.Stats()[0].Hits - before; hits < 200 {
 		t.Errorf("%d hits", hits)
 	}
 }
 
-// BenchmarkCopyHit is a hit in the copies: all of it, and the copy found with
-// the checks and without.
+// BenchmarkCopyHit measures a hit in the copies: the whole request, and the lookup of the
+// copy with and without the checks.
 func BenchmarkCopyHit(b *testing.B) {
 	a, key, get := copyHits(b)
 	b.Run("all", func(b *testing.B) {
@@ -232,36 +235,37 @@ func BenchmarkCopyHit(b *testing.B) {
 			get()
 		}
 	})
-	k := a.names.lookup(defaultNamespace).key(key)
-	owner := a.node.View().Owner(k.Hash.Partition())
+	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(key)
+	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	b.Run("checked", func(b *testing.B) {
-		now := a.clock.Read()
+		now := a.engine.Clock.Read()
 		for b.Loop() {
-			if a.copyOf(k, owner, now) == nil {
-				now = a.clock.Read()
+			if a.engine.CopyOf(k, owner, now) == nil {
+				now = a.engine.Clock.Read()
 			}
 		}
 	})
 	b.Run("unchecked", func(b *testing.B) {
 		for b.Loop() {
-			if _, ok := a.l1.Get(k); !ok {
+			if _, ok := a.engine.L1.Get(k); !ok {
 				b.Fatal("the copy is gone")
 			}
 		}
 	})
 }
 
-// However many requests wait for other hosts, there is a bound.
+// TestWaitingIsBounded checks that there is a bound on the requests that wait for other
+// hosts.
 func TestWaitingIsBounded(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	n := 0
-	for a.node.Holds(a.hash(defaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+	for a.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
-	a.shares.used[waitPlaces].Add(maxSlow)
-	h := &session{s: a.Sidecar, core: &a.core, by: byRoot(&a.core), ns: defaultNamespace, names: borrowed{names: a.names}, hello: true, slow: a.serve, member: a.shares.join("uid 1")}
+	a.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
+	h := a.doors.Of(byRoot(&a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {
@@ -270,20 +274,21 @@ func TestWaitingIsBounded(t *testing.T) {
 	h.Served()
 	var r wire.Reply
 	if err := wire.DecodeReply(wire.OpGet, conn.Out[wire.LengthSize:], &r); err != nil || r.Status != wire.Busy {
-		t.Errorf("one more than %d is answered with %s %q, %v", maxSlow, r.Status, r.Message, err)
+		t.Errorf("one more than %d is answered with %s %q, %v", session.MaxSlow, r.Status, r.Message, err)
 	}
-	if w := a.shares.used[waitPlaces].Load(); w != maxSlow {
-		t.Errorf("%d are counted after it, want %d", w, maxSlow)
+	if w := a.engine.Shares.Used(places.Waiting); w != session.MaxSlow {
+		t.Errorf("%d are counted after it, want %d", w, session.MaxSlow)
 	}
 }
 
-// The pressure is a number, whatever the system tells of its own.
+// TestPressure checks that the pressure is a number, whatever the system reports about
+// its own pressure.
 func TestPressure(t *testing.T) {
 	s, err := New(Config{NoSocket: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.store.Close()
+	defer s.engine.Store.Close()
 	if p := s.pressure(); p < 0 || p > 20 {
 		t.Errorf("pressure %v", p)
 	}
@@ -292,7 +297,7 @@ func TestPressure(t *testing.T) {
 	if p := s.pressure(); p < 4 {
 		t.Errorf("with batches that take four times as long as they may it is %v", p)
 	}
-	s.waiting.Add(2 * fullWaiting)
+	s.engine.Waiting.Add(2 * fullWaiting)
 	if p := s.pressure(); p < 2 {
 		t.Errorf("with twice the requests waiting that may it is %v", p)
 	}

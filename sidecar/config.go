@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,142 +18,146 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Config says what a sidecar is to be. The zero value works: one host, 256 MiB,
-// the default socket.
+// Config describes a sidecar. The zero value works: one host, 256 MiB, the default
+// socket. The yaml tags are the names in a configuration file (docs/CONFIG.md).
 type Config struct {
-	// Node is this sidecar's name, unique in the cluster. Default: the host name.
+	// Node is the name of this sidecar, unique in the cluster. Default: the host name.
 	Node string `yaml:"node"`
 
-	// Socket is where apps connect. Default: the first folder that can be
-	// written of /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
-	// /tmp/cachesidecar-$UID.
+	// Socket is the path of the socket for apps. Default: in the first of
+	// /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and /tmp/cachesidecar-$UID that
+	// this process can write to.
 	Socket string `yaml:"socket"`
-	// SocketMode is the socket's file mode. Default 0660.
+	// SocketMode is the file mode of the socket. Default 0660.
 	SocketMode FileMode `yaml:"socket_mode"`
-	// SocketGroup is the socket's group, by name or number. Default: the process's.
+	// SocketGroup is the group of the socket, by name or number. Default: the group of
+	// the process.
 	SocketGroup string `yaml:"socket_group"`
-	// AdminGroup is the group, by name or number, whose members administer the
-	// sidecar as a whole through the socket, as root and the process's user do:
-	// FLUSH of all namespaces, VERIFY, FORGET and STATS of the cluster. They have
-	// every right in every namespace too. Default: none.
+	// AdminGroup is a group, by name or number. Its members, root and the user of the
+	// process administer the sidecar through the socket: FLUSH of all namespaces,
+	// VERIFY, FORGET, STATS of the cluster. They have every right in every namespace.
+	// Default: none.
 	AdminGroup string `yaml:"admin_group"`
-	// Access says who may do what in a namespace, or with Others in those that it
-	// does not name. Default: who may open the socket may read and write.
+	// Access says who may do what in a namespace, by the name of the namespace. Others
+	// stands for all namespaces that are not named. Default: every user that can open
+	// the socket may read and write.
 	Access map[string]Grants `yaml:"access"`
 	// Tokens are secrets that connections may show, by name.
 	Tokens map[string]Token `yaml:"tokens"`
-	// NoSocket serves the embedding program alone.
+	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`
 
-	// L1Size bounds the hot copies of what other hosts own, in bytes. Default
+	// L1Size bounds the copies of entries that other hosts own, in bytes. Default
 	// 64 MiB.
 	L1Size Size `yaml:"l1_size"`
-	// L2Size bounds this host's share of the cluster's keys, in bytes, index and
-	// all. Default 256 MiB, at least 8 MiB.
+	// L2Size bounds the entries that this host owns and their index, in bytes. Default
+	// 256 MiB, at least 8 MiB.
 	L2Size Size `yaml:"l2_size"`
-	// MaxValue is the longest value, in bytes. Default 8 MiB; at most 1/16 of
-	// L2Size.
+	// MaxValue bounds a value, in bytes. Default 8 MiB; at most 1/16 of L2Size.
 	MaxValue Size `yaml:"max_value"`
 
-	// BufferSize bounds the memory of all requests and answers under way, of apps
-	// and of other hosts, in bytes. Default 128 MiB, or four times the longest
-	// request where that is more; at least the latter, and 16 MiB.
+	// BufferSize bounds the memory of all requests and answers under way, of apps and
+	// of other hosts, in bytes. Default 128 MiB, or four times the longest request if
+	// that is more. The minimum is four times the longest request, and 16 MiB.
 	BufferSize Size `yaml:"buffer_size"`
 
-	// MaxNamespaces bounds the namespaces, configured ones included. Default and
-	// most: 256.
+	// MaxNamespaces bounds the number of namespaces, configured ones included. Default
+	// and maximum: 256.
 	MaxNamespaces int `yaml:"max_namespaces"`
-	// Namespaces have settings of their own. The others take the defaults.
-	Namespaces map[string]Namespace `yaml:"namespaces"`
+	// Namespaces are the namespaces with settings of their own. All others have the
+	// defaults.
+	Namespaces map[string]Namespace `yaml:"-"`
 
-	// MaxConnections bounds the apps' connections. Default 16,384.
+	// MaxConnections bounds the connections of apps. Default 16,384.
 	MaxConnections int `yaml:"max_connections"`
-	// RequestTimeout is for requests that bring none. Default 1 s.
+	// RequestTimeout is for requests without a timeout of their own. Default 1 s.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
 
-	// Bind is where this host's gossip listens for other sidecars, host:port;
-	// "off" is none: the sidecar is alone. Default off, or 127.0.0.1:7946 where
-	// Join is given.
+	// Bind is the address on which gossip listens for other sidecars, host:port. With
+	// "off" the sidecar is alone. Default: off, or 127.0.0.1:7946 if Join is given.
 	Bind string `yaml:"bind"`
-	// PeerBind is where other sidecars' requests are served, host:port. Default:
-	// the host of Bind, and the port after its.
+	// PeerBind is the address on which requests of other sidecars are served,
+	// host:port. Default: the host of Bind, and the next port.
 	PeerBind string `yaml:"peer_bind"`
-	// Advertise is the IP address that other hosts reach this one under. Default:
-	// that of Bind.
+	// Advertise is the IP address under which other hosts reach this one. Default: the
+	// address of Bind.
 	Advertise string `yaml:"advertise"`
-	// Join are addresses of other sidecars' gossip, host:port; a name may stand
-	// for several. Give the same ones on all hosts.
+	// Join are gossip addresses of other sidecars, host:port. A name may stand for
+	// several addresses. Give the same addresses on all hosts.
 	Join []string `yaml:"join"`
-	// Cluster is the cluster's name. Sidecars of another one are refused.
+	// Cluster is the name of the cluster. Sidecars of another cluster are refused.
 	// Default "cachesidecar".
 	Cluster string `yaml:"cluster"`
-	// PartitionPolicy is what a side of a split network does: "available", the
-	// default, goes on, each side by itself; "consistent" serves only where it
-	// reaches a majority of Voters. It must be the same on all hosts.
+	// PartitionPolicy says what a side of a split network does. With "available", the
+	// default, each side goes on by itself. With "consistent" a side serves only if it
+	// reaches a majority of Voters. The policy must be the same on all hosts.
 	PartitionPolicy string `yaml:"partition_policy"`
-	// Voters are the names of 3 or 5 nodes, under policy consistent; the same ones
-	// on all hosts.
+	// Voters are the names of 3 or 5 nodes, for the policy "consistent". They must be
+	// the same on all hosts.
 	Voters []string `yaml:"voters"`
-	// ClusterKeyFile has the keys that encrypt and authenticate all that passes
-	// between hosts, and the hash's seed: the same file on all hosts, read again when
-	// it changes. Without it the addresses of this host and of Join are loopback's.
+	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
+	// between hosts, and with the seed of the hash. All hosts need the same file. It is
+	// read again when it changes. Without it the addresses of this host and of Join
+	// must be loopback addresses.
 	ClusterKeyFile string `yaml:"cluster_key_file"`
-	// TLS are certificate files to use between hosts in place of those that come of
-	// the cluster key.
+	// TLS are certificate files for the connections between hosts. Default:
+	// certificates derived from the cluster key.
 	TLS TLSFiles `yaml:"tls"`
-	// Insecure lets addresses be other than loopback without a cluster key, though
-	// what passes between hosts is neither encrypted nor authenticated, and HTTP
-	// with Pprof. With a key it is of no other effect.
+	// Insecure allows addresses other than loopback without a cluster key, although
+	// traffic between hosts is then neither encrypted nor authenticated. It also
+	// allows HTTP with Pprof on such an address.
 	Insecure bool `yaml:"insecure"`
-	// Weight is this host's part of the keys, relative to others'. Default:
-	// L2Size in MiB.
+	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size
+	// in MiB.
 	Weight uint32 `yaml:"weight"`
-	// AdaptiveWeight lowers the weight in small steps while this host is under
-	// pressure (processor, memory, slow batches, requests that wait), and raises
-	// it again. Default: it stays.
+	// AdaptiveWeight lowers the weight in small steps while this host is under pressure
+	// (processor, memory, slow batches, waiting requests), and raises it again
+	// afterwards. Default: the weight stays.
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
-	// MaxStaleness is how far behind a copy may be. It must be the same on all
-	// hosts. Default 2 s, at least 500 ms.
+	// MaxStaleness bounds how long after a change an outdated value may be read. It must
+	// be the same on all hosts. Default 2 s, at least 500 ms.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// MaxClockSkew is how far another host's wall clock may differ. Default
+	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default
 	// 500 ms.
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
 
-	// HTTP is where health and metrics are served, host:port; "off" serves
-	// none. Default off when embedded, 127.0.0.1:7948 from the command.
+	// HTTP is the address on which health and metrics are served, host:port, or "off".
+	// Default: off if embedded, 127.0.0.1:7948 for the command.
 	HTTP string `yaml:"http"`
-	// HTTPHosts are names that HTTP may be asked under, beside this host's own,
+	// HTTPHosts are names under which HTTP may be reached, beside the name of this host,
 	// localhost and IP addresses.
 	HTTPHosts []string `yaml:"http_hosts"`
 	// HTTPTokenFile is a file with the token that metrics and profiles need. Health
 	// needs none. Default: no token.
 	HTTPTokenFile string `yaml:"http_token_file"`
-	// Pprof serves /debug/pprof on HTTP too.
+	// Pprof serves /debug/pprof on HTTP.
 	Pprof bool `yaml:"pprof"`
 
-	// IgnoreMemoryLimit starts even where the sizes exceed what the machine or
-	// its cgroup has.
+	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its
+	// cgroup.
 	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit"`
 
-	// Version is what the program calls itself in HELLO and stats.
+	// Version is the version of the program, for HELLO and STATS.
 	Version string `yaml:"-"`
-	// Log takes what happens. Default: nothing is logged.
+	// Log takes the log. Default: nothing is logged.
 	Log *slog.Logger `yaml:"-"`
-	// Clock is for tests. Default: the machine's.
+	// Clock is for tests. Default: the clock of the machine.
 	Clock kv.Clock `yaml:"-"`
 
-	seed    uint64          // of the hash: the key file's; 0 without one
+	seed    uint64          // of the hash: from the key file; 0 without one
 	network cluster.Network // for tests
-	events  int             // of the log, for tests. Default: invalidation.DefaultEvents
+	events  int             // length of the log, for tests; default invalidation.DefaultEvents
 }
 
 // Defaults, and the bounds of what is configured.
 const (
-	DefaultNamespace  = "default"
+	DefaultNamespace  = namespaces.Default
 	DefaultL1Size     = 64 << 20
 	DefaultL2Size     = 256 << 20
 	DefaultTimeout    = time.Second
@@ -209,7 +214,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	names := map[string]Namespace{DefaultNamespace: {}}
 	for name, ns := range c.Namespaces {
-		if name == verifyNamespace {
+		if name == verify.Namespace {
 			return c, fmt.Errorf("namespace %s is reserved: use another name", name)
 		}
 		if !kv.ValidNamespace(name) {
@@ -224,7 +229,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer", len(names), DefaultNamespace, c.MaxNamespaces)
 	}
 	c.Namespaces = names
-	def(&c.MaxConnections, rpc.DefaultLimits.MaxConns)
+	c.MaxConnections = cmp.Or(c.MaxConnections, rpc.DefaultLimits.MaxConns)
 	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
 		return c, fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
 	}
@@ -258,30 +263,6 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// checkHTTP checks what concerns HTTP.
-func (c *Config) checkHTTP() error {
-	for _, name := range c.HTTPHosts {
-		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
-			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
-		}
-	}
-	if c.HTTP == "" {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(c.HTTP)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
-	if err != nil {
-		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
-	}
-	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
-		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
-	}
-	_, err = c.httpToken()
-	return err
-}
-
 // clusterDefaults sets and checks what concerns other hosts.
 func (c Config) clusterDefaults() (Config, error) {
 	switch c.Bind {
@@ -295,11 +276,11 @@ func (c Config) clusterDefaults() (Config, error) {
 			c.Bind = defaultBind
 		}
 	}
-	def(&c.Cluster, cluster.DefaultCluster)
-	def(&c.PartitionPolicy, cluster.Available)
-	def(&c.MaxStaleness, cluster.DefaultBound)
-	def(&c.MaxClockSkew, cluster.DefaultMaxSkew)
-	def(&c.Weight, cluster.WeightOf(int64(c.L2Size)))
+	c.Cluster = cmp.Or(c.Cluster, cluster.DefaultCluster)
+	c.PartitionPolicy = cmp.Or(c.PartitionPolicy, cluster.Available)
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
+	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, cluster.DefaultMaxSkew)
+	c.Weight = cmp.Or(c.Weight, cluster.WeightOf(int64(c.L2Size)))
 	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
 		return c, fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
 	}
@@ -358,13 +339,6 @@ func (c *Config) clusterConfig() cluster.Config {
 	}
 }
 
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
-	}
-}
-
 const (
 	defaultBind = "127.0.0.1:7946"
 	maxBound    = time.Minute
@@ -384,16 +358,16 @@ func (c Config) Check() error {
 	if _, err := c.credentials(); err != nil {
 		return err
 	}
-	if _, err := newAccess(&c); err != nil {
+	if _, err := c.rules(); err != nil {
 		return err
 	}
 	for name, ns := range c.Namespaces {
-		o, err := openOrigin(name, ns, int(c.MaxValue), c.Log)
+		o, err := namespaces.OpenOrigin(name, ns.spec(), int(c.MaxValue), c.Log)
 		if err != nil {
 			return err
 		}
 		if o != nil {
-			if err := o.close(); err != nil {
+			if err := o.Close(); err != nil {
 				return err
 			}
 		}

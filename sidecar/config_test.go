@@ -65,7 +65,7 @@ func TestConfigVoters(t *testing.T) {
 	for _, tc := range []struct {
 		name, policy, bind string
 		voters             []string
-		want               string // "" is right
+		want               string // "": the configuration is valid
 	}{
 		{"neither", "", "127.0.0.1:1", nil, ""},
 		{"available", "available", "127.0.0.1:1", nil, ""},
@@ -120,8 +120,9 @@ func TestSizeText(t *testing.T) {
 	}
 }
 
-// A node's name is one that other hosts take: they drop gossip of names with characters
-// that cannot be seen, so such a host would find nobody and not know why.
+// TestNodeNames checks that a valid node name is a name that other hosts accept. They
+// drop gossip of names with invisible characters, so a host with such a name would find
+// no other host and not know why.
 func TestNodeNames(t *testing.T) {
 	for name, good := range map[string]bool{
 		"web-1.example": true, "knödel": true, "a b": false, "a\tb": false, "a\ab": false, "a\x1b[2J": false,

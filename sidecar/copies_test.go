@@ -6,15 +6,16 @@ import (
 	"time"
 )
 
-// A copy ends with its value, one of the value's last millisecond too. The whole
-// millisecond at which that is is the owner's.
+// TestCopyEndsWithItsValue checks that a copy ends with its value, even if it was made in
+// the value's last millisecond. The owner's clock decides where that whole millisecond
+// ends.
 func TestCopyEndsWithItsValue(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		owner, reader := w.nodes[0], w.nodes[1]
 		ctx := context.Background()
 		w.net.SetDelay(100*time.Microsecond, 100*time.Microsecond)
-		key, _ := heldBy(owner, "short")
-		_, _ = reader.s.Get(ctx, "default", key) // a connection is made
+		key, _ := keyOwnedBy(owner, "short")
+		_, _ = reader.s.Get(ctx, "default", key) // makes a connection
 		time.Sleep(time.Millisecond - time.Duration(owner.clock.Read().Boot)%time.Millisecond)
 		const ttl = 100 * time.Millisecond
 		if _, err := owner.s.Set(ctx, "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {

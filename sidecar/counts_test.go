@@ -7,18 +7,22 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
+	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A request counts once, where an app has asked, whoever answers it.
+// TestCountedOnce checks that a request counts once, on the host that the app has asked,
+// whichever host answers it.
 func TestCountedOnce(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
-	var key []byte // of b
+	var key []byte // b owns it
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
-		if b.node.Holds(a.hash(defaultNamespace, key).Partition()) != 0 {
+		if b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			break
 		}
 	}
@@ -26,7 +30,7 @@ func TestCountedOnce(t *testing.T) {
 	if _, err := a.Set(ctx, "default", key, key, SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // from b, and from a's copy
+	for range 2 { // the first answer comes from b, the second from a's copy
 		if _, err := a.Get(ctx, "default", key); err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +41,7 @@ func TestCountedOnce(t *testing.T) {
 	if n, err := a.Delete(ctx, "default", key, key); err != nil || n != 1 {
 		t.Errorf("deleted %d, %v", n, err)
 	}
-	sa, sb := a.stats(), b.stats()
+	sa, sb := a.telemetry.Stats(), b.telemetry.Stats()
 	ns := sa.Namespaces[0]
 	if ns.Writes != 1 || ns.Hits != 2 || ns.Misses != 1 || ns.Deletes != 2 || ns.Errors != 0 {
 		t.Errorf("where it was asked: %+v", ns)
@@ -45,16 +49,17 @@ func TestCountedOnce(t *testing.T) {
 	if ns := sb.Namespaces[0]; ns.Writes+ns.Hits+ns.Misses+ns.Deletes != 0 {
 		t.Errorf("where the owner is: %+v", ns)
 	}
-	if n := sb.Cluster.Served; n < 4 || n > 6 { // the absent key may be a's own, and the copy not yet there
+	// Host a may own the absent key, and the copy may not be there yet.
+	if n := sb.Cluster.Served; n < 4 || n > 6 {
 		t.Errorf("the owner served %d keys, want 4 to 6", n)
 	}
-	// What the hosts say together.
+	// STATS of both hosts together.
 	collect := func() (all wire.ClusterStats) {
 		t.Helper()
-		bb := borrowed{names: a.names}
-		defer bb.release()
+		bb := namespaces.Pins{Table: a.engine.Names}
+		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
-		r := a.serve(ctx, q, &bb, a.deadlineOf(q, a.clock.Read()))
+		r := a.serve(ctx, q, &bb, a.engine.DeadlineOf(q, a.engine.Clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
 			t.Fatal(err)
 		}
@@ -63,10 +68,10 @@ func TestCountedOnce(t *testing.T) {
 	if all := collect(); len(all.Nodes) != 2 || all.Nodes[0].Node != "a" || all.Nodes[1].Node != "b" || len(all.Missing) != 0 {
 		t.Errorf("%+v", all)
 	}
-	// One that has said goodbye is not missed.
+	// A host that has left in order is not missing.
 	b.leave()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if m := a.node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
+		if m := a.engine.Node.Members(); len(m) == 2 && m[1].State == cluster.StateLeft && m[1].Why == "" {
 			break
 		} else if time.Now().After(deadline) {
 			t.Fatalf("%+v", m)
@@ -77,11 +82,11 @@ func TestCountedOnce(t *testing.T) {
 	}
 }
 
-// The metrics of a cluster of two.
+// TestClusterMetrics checks the metrics of a cluster of two.
 func TestClusterMetrics(t *testing.T) {
 	a := startHost(t, "a")
-	settled(t, a) // so that it has something to give up
-	b := startHost(t, "b", a.node.GossipAddress())
+	settled(t, a) // so that a has partitions to release
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	for i := range 100 {
 		key := fmt.Appendf(nil, "key%d", i)
@@ -93,17 +98,17 @@ func TestClusterMetrics(t *testing.T) {
 		}
 	}
 	page := func(h *host) map[string]float64 {
-		families, err := h.metrics.Gather()
+		families, err := h.telemetry.Registry.Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
 		values := map[string]float64{}
 		for _, f := range families {
-			if !strings.HasPrefix(f.GetName(), metricPrefix) {
+			if !strings.HasPrefix(f.GetName(), telemetry.MetricPrefix) {
 				continue
 			}
 			for _, m := range f.Metric {
-				name := strings.TrimPrefix(f.GetName(), metricPrefix)
+				name := strings.TrimPrefix(f.GetName(), telemetry.MetricPrefix)
 				for _, l := range m.Label {
 					name += " " + l.GetValue()
 				}
@@ -112,7 +117,7 @@ func TestClusterMetrics(t *testing.T) {
 		}
 		return values
 	}
-	// What members says of another's state comes by gossip, a moment later.
+	// The states of other members come by gossip, a moment later.
 	pa, pb := page(a), page(b)
 	for deadline := time.Now().Add(10 * time.Second); pa["members in"]+pb["members in"] < 4 && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
@@ -146,15 +151,16 @@ func TestClusterMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alone.store.Close()
+	defer alone.engine.Store.Close()
 	if p := page(&host{Sidecar: alone}); p["members in"] != 1 || p["memory_limit_bytes l1"] != 0 {
 		t.Errorf("alone: %v", p)
 	}
 }
 
-// A host is ready once it serves: with others, or alone where nobody answers.
+// TestReadiness checks that a host is ready once it serves: with other hosts, or alone if
+// no host answers at the join addresses.
 func TestReadiness(t *testing.T) {
-	h := startHost(t, "a", "127.0.0.1:1") // nobody's
+	h := startHost(t, "a", "127.0.0.1:1") // no host listens there
 	<-h.Ready()
 	if words, ready := h.readiness(); ready || words != "not joined" {
 		t.Errorf("at the start: %q, %v", words, ready)
@@ -172,6 +178,6 @@ func TestReadiness(t *testing.T) {
 		}
 	}
 	wait("ok, alone: nobody answers at the join addresses")
-	startHost(t, "b", h.node.GossipAddress())
+	startHost(t, "b", h.engine.Node.GossipAddress())
 	wait("ok")
 }

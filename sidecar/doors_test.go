@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -16,16 +17,16 @@ func twoSockets(t *testing.T) (a, b *host) {
 	t.Helper()
 	at := func(name string) Config { return Config{Socket: filepath.Join(t.TempDir(), name)} }
 	a = startHostWith(t, at("a"), "a")
-	b = startHostWith(t, at("b"), "b", a.node.GossipAddress())
+	b = startHostWith(t, at("b"), "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	return a, b
 }
 
-// keyOf returns the n-th key that a host owns.
+// keyOf returns the n-th key, from zero, that a host owns.
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.node.Holds(h.hash(defaultNamespace, b(key)).Partition()) == 0 {
+		if h.engine.Node.OwnershipEpoch(h.engine.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {
@@ -34,10 +35,10 @@ func (h *host) keyOf(n int) string {
 	}
 }
 
-// asking is a connection that asks for one key at a time.
+// asking is a connection that sends requests for one key at a time.
 type asking struct{ *rawConn }
 
-// one makes a request of one key, and returns the key's answer.
+// one makes a request for one key, and returns the key's answer.
 func (c asking) one(q wire.Request) wire.Reply {
 	c.t.Helper()
 	q.TTLMS, q.TimeoutMS = wire.TTLDefault, 10_000
@@ -51,7 +52,8 @@ func (c asking) one(q wire.Request) wire.Reply {
 	return r
 }
 
-// try asks for a key of a host that has a value, or none, and leaves no token.
+// try makes a request for a key of owner, with or without a value, and gives any lease
+// token back.
 func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wire.Status {
 	t.Helper()
 	if r := c.one(wire.Request{Op: wire.OpDelete, Key: q.Key}); r.Status.IsError() {
@@ -62,14 +64,14 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 	}
 	if q.Op == wire.OpFill {
 		if q.Token = c.one(wire.Request{Op: wire.OpLease, Key: q.Key}).Token; q.Token == nil {
-			q.Token = []byte("none") // there is a value
+			q.Token = []byte("none") // there is a value, and so no token
 		}
 	}
 	r := c.one(q)
-	if r.Status == wire.OK && q.Has(wire.Vouch) { // a lease may have lapsed on a busy machine
+	if r.Status == wire.OK && q.Has(wire.Attest) { // a lease may have lapsed on a busy machine
 		await(t, fmt.Sprintf("%s with options %#x is vouched for by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
 			r := c.one(q)
-			return r.Vouched && string(r.Owner) == owner.cfg.Node
+			return r.Attested && string(r.Owner) == owner.cfg.Node
 		})
 	}
 	if r.Status == wire.Lease {
@@ -78,15 +80,16 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 	return r.Status
 }
 
-// TestOptionsReachTheOwner: each op takes the same options for a key that another
-// host owns as for one of this host's, in every combination, and answers alike.
+// TestOptionsReachTheOwner checks that each op takes the same options for a key that
+// another host owns as for a key that this host owns, in every combination, and answers
+// alike.
 func TestOptionsReachTheOwner(t *testing.T) {
 	const options = 9
 	here, there := twoSockets(t)
 	c := asking{dial(t, here.Sidecar)}
 	for n, tc := range []struct {
 		op    wire.Op
-		takes int // combinations of options
+		takes int // combinations of options that the op takes
 	}{
 		{wire.OpGet, 16}, {wire.OpMGet, 16}, {wire.OpLease, 8}, {wire.OpSet, 2}, {wire.OpDelete, 4}, {wire.OpTouch, 2},
 		{wire.OpIncr, 2}, {wire.OpFill, 2},
@@ -112,8 +115,8 @@ func TestOptionsReachTheOwner(t *testing.T) {
 	}
 }
 
-// TestNearCacheLoadsElsewhere: a client with a near cache has GetOrLoad and Lease
-// of keys that another host owns, and keeps what they bring.
+// TestNearCacheLoadsElsewhere checks that a client with a near cache can use GetOrLoad
+// and Lease for keys that another host owns, and keeps their values.
 func TestNearCacheLoadsElsewhere(t *testing.T) {
 	a, other := twoSockets(t)
 	ctx := t.Context()
@@ -174,10 +177,11 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 	}
 }
 
-// await waits for what other hosts or goroutines do.
+// await waits until f returns true because of what other hosts or goroutines do.
 func await(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for left := 20000; !f(); left-- { // by counting: a machine that stands still is no defect
+	// This counts instead of measuring time: a machine that stalls is no defect.
+	for left := 20000; !f(); left-- {
 		if left == 0 {
 			t.Fatalf("never: %s", what)
 		}

@@ -7,26 +7,29 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Errors of the embedding API, found with errors.Is.
+// Errors of the embedding API, to be tested with errors.Is.
 var (
 	ErrNotFound  = errors.New("not found")
 	ErrExists    = errors.New("the condition is not met")
 	ErrNotStored = errors.New("not stored")
 )
 
-// Value is what a Get found.
+// Value is the result of a Get.
 type Value struct {
-	Data    []byte // the caller's own
+	Data    []byte // belongs to the caller
 	Flags   uint32
 	Version uint64
-	TTL     time.Duration // left; zero is no expiry
+	TTL     time.Duration // time left; zero: no expiry
 }
 
-// SetOptions of a Set. The zero value stores unconditionally, with the
+// SetOptions are the options of Set. The zero value stores unconditionally, with the
 // namespace's TTL.
 type SetOptions struct {
 	TTL       time.Duration // zero: the namespace's default
@@ -34,7 +37,7 @@ type SetOptions struct {
 	Flags     uint32
 	Condition Condition
 	Version   uint64 // for IfVersion
-	AckAll    bool   // return when no host can serve the old value any more
+	AckAll    bool   // return only when no host can serve the old value any more
 }
 
 func (o SetOptions) bits() wire.Options {
@@ -44,17 +47,17 @@ func (o SetOptions) bits() wire.Options {
 	return 0
 }
 
-// Condition on which a Set stores.
+// Condition is the condition on which Set stores.
 type Condition uint8
 
 const (
 	Always    Condition = iota
 	IfAbsent            // else ErrExists
 	IfPresent           // else ErrNotFound
-	IfVersion           // present with SetOptions.Version; else ErrExists or ErrNotFound
+	IfVersion           // version is SetOptions.Version; else ErrExists or ErrNotFound
 )
 
-// Get returns a key's value, or ErrNotFound.
+// Get returns the value of a key, or ErrNotFound.
 func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value, error) {
 	var v Value
 	r, err := s.call(ctx, &wire.Request{Op: wire.OpGet, Namespace: []byte(namespace), Key: key, TTLMS: wire.TTLDefault})
@@ -64,7 +67,8 @@ func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value,
 	return v, err
 }
 
-// Set stores a value and returns its version. Both slices remain the caller's.
+// Set stores a value and returns its version. The caller may reuse both slices after Set
+// has returned.
 func (s *Sidecar) Set(ctx context.Context, namespace string, key, value []byte, o SetOptions) (version uint64, err error) {
 	r, err := s.call(ctx, &wire.Request{
 		Op: wire.OpSet, Namespace: []byte(namespace), Key: key, Value: value, TTLMS: ttlMillis(o.TTL, o.NoExpiry),
@@ -73,13 +77,13 @@ func (s *Sidecar) Set(ctx context.Context, namespace string, key, value []byte, 
 	return r.Version, err
 }
 
-// Delete removes keys. It says how many of them had a value.
+// Delete removes keys and returns how many of them had a value.
 func (s *Sidecar) Delete(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
 	return s.delete(ctx, namespace, 0, keys)
 }
 
-// DeleteEverywhere is Delete, and returns when no host can serve the old values
-// any more.
+// DeleteEverywhere is Delete, but returns only when no host can serve the old values any
+// more.
 func (s *Sidecar) DeleteEverywhere(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
 	return s.delete(ctx, namespace, wire.AckAll, keys)
 }
@@ -96,14 +100,16 @@ func (s *Sidecar) delete(ctx context.Context, namespace string, options wire.Opt
 	return had, err
 }
 
-// Touch gives a key a new TTL; zero is the namespace's default.
+// Touch gives a key a new TTL; zero: the namespace's default. It returns ErrNotFound if
+// the key is absent.
 func (s *Sidecar) Touch(ctx context.Context, namespace string, key []byte, ttl time.Duration) error {
 	_, err := s.call(ctx, &wire.Request{Op: wire.OpTouch, Namespace: []byte(namespace), Key: key, TTLMS: ttlMillis(ttl, false)})
 	return err
 }
 
-// Incr adds delta to a decimal number and returns the sum. An absent key
-// becomes initial where that is not nil, else ErrNotFound.
+// Incr adds delta to a decimal number and returns the sum. If the key is absent, it gets
+// the value initial; with a nil initial, Incr returns ErrNotFound. ErrNotStored means
+// that the value is no number, or that the sum does not fit into 64 bits.
 func (s *Sidecar) Incr(ctx context.Context, namespace string, key []byte, delta int64, initial *int64) (int64, error) {
 	q := &wire.Request{Op: wire.OpIncr, Namespace: []byte(namespace), Key: key, Delta: delta, TTLMS: wire.TTLDefault}
 	if initial != nil {
@@ -113,7 +119,8 @@ func (s *Sidecar) Incr(ctx context.Context, namespace string, key []byte, delta 
 	return r.Number, err
 }
 
-// Flush empties a namespace, or all where the name is empty.
+// Flush empties a namespace on this host, or all namespaces if the name is empty. Entries
+// that other hosts own stay.
 func (s *Sidecar) Flush(ctx context.Context, namespace string) error {
 	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace)}
 	if namespace == "" {
@@ -130,48 +137,49 @@ func ttlMillis(ttl time.Duration, none bool) int64 {
 	case ttl == 0:
 		return wire.TTLDefault
 	case ttl < 0:
-		return wire.TTLDefault - 1 // which call refuses
+		return wire.TTLDefault - 1 // call refuses it
 	}
 	return max(1, int64((ttl+time.Millisecond-1)/time.Millisecond))
 }
 
-// call executes a request of the embedding program.
+// call executes a request of the embedding program. It refuses TTLs out of range and the
+// namespaces that VERIFY reserves.
 func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
 		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
 	}
-	if reserved(q.Namespace) {
-		return r, errReserved
+	if verify.Reserved(q.Namespace) {
+		return r, verify.ErrReserved
 	}
 	return s.ask(ctx, q)
 }
 
-// ask is call, of any namespace.
+// ask is call without these checks.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
-	err = s.embedded(ctx, func(b *borrowed, now kv.Moment) error {
-		s.node.Beat(now.Boot)
-		deadline, until := s.deadlineOf(q, now), now.Boot+s.timeout(q)
+	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
+		s.engine.Node.CheckPause(now.Boot)
+		deadline, until := s.engine.DeadlineOf(q, now), now.Boot+s.engine.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
 			deadline = now.Boot + time.Until(d)
 			until = deadline
 		}
-		s.limit(q, until)
-		if (q.Op != wire.OpDelete || s.node.Alone()) && !s.wantsAll(q) {
-			r = s.execute(q, b, now, 0)
+		s.engine.Limit(q, until)
+		if (q.Op != wire.OpDelete || s.engine.Node.Alone()) && !s.engine.WantsAll(q) {
+			r = s.engine.Execute(q, b, now, 0)
 		} else {
-			r = moved() // some keys may be here, and others not
+			r = engine.Moved() // other hosts may own some of the keys
 		}
 		if r.Status == wire.Moved {
 			r = s.serve(ctx, q, b, deadline)
 		}
-		s.count(q, &r)
+		s.engine.Count(q, &r)
 		return embedError(&r)
 	})
 	return r, err
 }
 
-// embedded runs a call while the store is there.
-func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) error) error {
+// embedded runs f while the store is open. After Run has returned, it returns ErrClosed.
+func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Moment) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -179,12 +187,12 @@ func (s *Sidecar) embedded(ctx context.Context, f func(*borrowed, kv.Moment) err
 		return ErrClosed
 	}
 	defer s.inUse.Done()
-	b := borrowed{names: s.names}
-	defer b.release()
-	return f(&b, s.clock.Read())
+	b := namespaces.Pins{Table: s.engine.Names}
+	defer b.Release()
+	return f(&b, s.engine.Clock.Read())
 }
 
-// enter says whether the store is there, and keeps it until inUse.Done.
+// enter reports whether the store is open, and keeps it open until inUse.Done.
 func (s *Sidecar) enter() bool {
 	s.use.RLock()
 	defer s.use.RUnlock()

@@ -6,33 +6,36 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A value that had ended when a read began is not that read's, also where it is on
-// its way by then: the read asks the owner itself.
+// TestNoReadHasWhatEndedBefore checks that a read does not get a value that ended before
+// the read began, even if the value is on its way by then. The read asks the owner
+// itself.
 func TestNoReadHasWhatEndedBefore(t *testing.T) { noReadHasWhatEndedBefore(t, t.Errorf) }
 
-// noReadHasWhatEndedBefore tells of each door through which a read has a value that
-// ended before.
+// noReadHasWhatEndedBefore reports each kind of read that gets a value which ended
+// before.
 func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)) {
-	const tries = 10 // a lease may be over for a moment: then nothing is joined
+	const tries = 10 // a lease may lapse for a moment, and then no call is joined
 	a, _, app, keys := startPair(t, 5*tries)
 	for i, door := range []struct {
 		name string
-		asks question
+		asks engine.Question
 		read func(key []byte) wire.Reply
 	}{
-		{"GET", question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
-		{"GET that may be stale", question{false, wire.StaleOK}, func(key []byte) wire.Reply {
+		{"GET", engine.Question{}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpGet, Key: key}) }},
+		{"GET that may be stale", engine.Question{Lease: false, Options: wire.StaleOK}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.StaleOK})
 		}},
-		{"MGET", question{}, func(key []byte) wire.Reply {
+		{"MGET", engine.Question{}, func(key []byte) wire.Reply {
 			return app.call(&wire.Request{Op: wire.OpMGet, Keys: [][]byte{key}}).Items[0]
 		}},
-		{"LEASE", question{true, 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
-		{"an embedding program's GET", question{}, func(key []byte) wire.Reply {
-			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key})
+		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
+		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
+			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
 			return r
 		}},
 	} {
@@ -53,36 +56,37 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 	}
 }
 
-// joinEnded reads a key while a call for it is under way whose value has ended, and
-// says whether the read has joined that.
-func joinEnded(a *host, name []byte, asks question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
-	k := a.names.lookup(defaultNamespace).key(name)
-	owner := a.node.View().Owner(k.Hash.Partition())
-	now := a.clock.Read()
-	cl, _ := a.calls.join(&a.core, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
+// joinEnded reads a key while a call for the key is under way, and that call's value has
+// ended. It reports whether the read has joined the call.
+func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte) wire.Reply) (r wire.Reply, joined bool) {
+	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
+	owner := a.engine.Node.View().Owner(k.Hash.Partition())
+	now := a.engine.Clock.Read()
+	cl, _ := a.engine.Calls.Join(&a.engine, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
 	time.Sleep(2 * time.Millisecond)
-	before := a.counts.joined.Load()
+	before := a.engine.Counts.Joined.Load()
 	answer := make(chan wire.Reply, 1)
 	go func() { answer <- read(name) }() // ends with its answer, below
-	for a.counts.joined.Load() == before && len(answer) == 0 {
+	for a.engine.Counts.Joined.Load() == before && len(answer) == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	joined = a.counts.joined.Load() > before
+	joined = a.engine.Counts.Joined.Load() > before
 	came := wire.Reply{
-		Value: []byte("ended"), TTLMS: 1, Vouched: true, AsOf: uint64(a.hlc.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
+		Value: []byte("ended"), TTLMS: 1, Attested: true, AsOf: uint64(a.engine.HLC.Next(now.Wall)), Owner: []byte(owner.Node), Epoch: uint64(owner.Epoch),
 	}
-	if asks.options == wire.StaleOK {
+	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
-	a.take(cl, &came)
-	a.ended(cl)
+	a.engine.Take(cl, &came)
+	a.engine.Ended(cl)
 	return <-answer, joined
 }
 
-// A copy ends with its entry, however long the owner's answer was on its way.
+// TestVirtualCopyEndsWithItsEntry checks that a copy ends with its entry, however long
+// the owner's answer was on its way.
 func TestVirtualCopyEndsWithItsEntry(t *testing.T) { copyEndsWithItsEntry(t, t.Errorf) }
 
-// copyEndsWithItsEntry tells of a copy that is served after its entry's end.
+// copyEndsWithItsEntry reports a copy that is served after the end of its entry.
 func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -94,8 +98,8 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		}
 		w.agreed(15 * time.Second)
 		time.Sleep(time.Second)
-		key, _ := heldBy(b, "key")
-		a.get(string(key), 0) // the connection is made
+		key, _ := keyOwnedBy(b, "key")
+		a.get(string(key), 0) // makes the connection
 		const ttl = 800 * time.Millisecond
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
 			t.Error(err)
@@ -108,7 +112,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 			release()
 		}()
 		is(t, "the read whose answer is late", a.get(string(key), 0), wire.OK, "v")
-		a.s.l1.Wait()
+		a.s.engine.L1.Wait()
 		if r := a.get(string(key), 0); r.Status != wire.OK || r.Source != wire.SourceL1 {
 			t.Errorf("before its end: %s from %s, want the copy", r.Status, r.Source)
 		}

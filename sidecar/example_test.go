@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// A program that has the sidecar inside it. With NoSocket it serves that
-// program alone; without, other programs on the host use it too.
+// Example runs a sidecar inside a program. With NoSocket the sidecar serves this program
+// alone; without NoSocket, other programs on the host use it too.
 func Example() {
 	s, err := sidecar.New(sidecar.Config{L2Size: 64 << 20, NoSocket: true})
 	if err != nil {

@@ -4,35 +4,33 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A LEASE whose token is free does not wait, and neither does one that is refused: so
-// they have an answer though all places of requests that wait are taken.
+// TestGrantsDoNotWait checks that a LEASE whose token is free does not wait, and that a
+// LEASE which is refused does not wait either. Both are answered even if all places of
+// waiting requests are taken.
 func TestGrantsDoNotWait(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
 	if r := c.call(&wire.Request{Op: wire.OpSet, Key: []byte("there"), Value: []byte("v")}); r.Status != wire.OK {
-		t.Fatal(r.Status) // the name has a slot
+		t.Fatal(r.Status) // the namespace gets a slot
 	}
-	s.shares.used[waitPlaces].Add(maxSlow)
-	defer s.shares.used[waitPlaces].Add(-maxSlow)
+	s.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
+	defer s.engine.Shares.Join("others").Force(places.Waiting, -session.MaxSlow)
 	lease := func(c *rawConn, key string, o wire.Options) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: []byte(key), Options: o})
 	}
@@ -50,18 +48,18 @@ func TestGrantsDoNotWait(t *testing.T) {
 	if r := lease(other, "k", 0); r.Status != wire.OK || string(r.Value) != "filled" {
 		t.Errorf("after the FILL: %s %q", r.Status, r.Value)
 	}
-	s.shares.used[leaseTokens].Add(maxLeases)
-	defer s.shares.used[leaseTokens].Add(-maxLeases)
+	s.engine.Shares.Join("others").Force(places.LeaseTokens, engine.MaxLeases)
+	defer s.engine.Shares.Join("others").Force(places.LeaseTokens, -engine.MaxLeases)
 	if r := lease(c, "another", 0); r.Status != wire.Busy || !bytes.Contains(r.Message, []byte("lease tokens")) {
 		t.Errorf("without a token: %s %s", r.Status, r.Message)
 	}
-	if n := s.tokenStats(); n.Issued != 1 || n.Shed != 1 {
+	if n := s.telemetry.TokenStats(); n.Issued != 1 || n.Shed != 1 {
 		t.Errorf("%+v", n)
 	}
 }
 
-// The token of a LEASE that did not wait goes to the next in line when its connection
-// ends.
+// TestGrantsComeBack checks that the token of a LEASE that did not wait goes to the next
+// LEASE in line when its connection ends.
 func TestGrantsComeBack(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
@@ -71,17 +69,17 @@ func TestGrantsComeBack(t *testing.T) {
 		t.Fatalf("%s %s", r.Status, r.Message)
 	}
 	other.send(q)
-	soon(t, "it to wait", func() bool { return s.tokenStats().Waiting == 1 })
+	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
 	c.nc.Close()
 	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("%s %s", r.Status, r.Message)
 	}
-	if n := s.tokenStats(); n.Abandoned != 1 || n.Expired != 0 {
+	if n := s.telemetry.TokenStats(); n.Abandoned != 1 || n.Expired != 0 {
 		t.Errorf("it came back by its time alone: %+v", n)
 	}
 }
 
-// askFresh asks for a key many times at once, and reads no answer.
+// askFresh sends n GETs of a key at once, and reads no answer.
 func (c *rawConn) askFresh(key []byte, n uint64) {
 	c.t.Helper()
 	var batch []byte
@@ -93,8 +91,9 @@ func (c *rawConn) askFresh(key []byte, n uint64) {
 	}
 }
 
-// An app that asks for a lot of another host and reads nothing has so many requests under
-// way as there is room for their answers, and has all once it reads.
+// TestUnreadReadsOfAnotherHost checks an app that asks another host for a lot and reads
+// nothing. The app has as many requests under way as there is room for their answers, and
+// gets all answers once it reads.
 func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
@@ -102,12 +101,12 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	if _, err := other.Set(t.Context(), "default", keys[0], value, SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	asked := a.counts.peerReads.Load()
+	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
-	most := a.budget.Size() / 16 / size
-	soon(t, "the first", func() bool { return a.counts.peerReads.Load()-asked >= most/2 })
-	time.Sleep(100 * time.Millisecond) // the others would have been asked by then
-	if got := a.counts.peerReads.Load() - asked; got > most+1 {
+	most := a.engine.Budget.Size() / 16 / size
+	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load()-asked >= most/2 })
+	time.Sleep(100 * time.Millisecond) // the other requests would have been sent by then
+	if got := a.engine.Counts.PeerReads.Load() - asked; got > most+1 {
 		t.Errorf("the owner was asked %d times while nothing is read, there is room for %d answers", got, most)
 	}
 	for range n {
@@ -117,20 +116,20 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	}
 }
 
-// dialAsHost returns a connection of another host.
+// dialAsHost returns a connection like another host's.
 func dialAsHost(t *testing.T, s *Sidecar) *rawConn {
 	t.Helper()
-	return dialHandler(t, s, func() rpc.Handler { return s.newPeerSession(kv.Process{Node: "other", Epoch: 1}) })
+	return dialHandler(t, s, func() rpc.Handler { return s.doors.Peer(kv.Process{Node: "other", Epoch: 1}) })
 }
 
-// dialHandler returns a connection to a server of a sidecar's handler.
+// dialHandler returns a connection to a server with a handler of a sidecar.
 func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn {
 	t.Helper()
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := rpc.NewServer(rpc.Limits{Budget: s.budget}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) {
+	server := rpc.NewServer(rpc.Limits{Budget: s.engine.Budget}, slog.New(slog.DiscardHandler), func(net.Conn) (rpc.Handler, error) {
 		return handler(), nil
 	})
 	served := make(chan error, 1)
@@ -143,26 +142,26 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 	return &rawConn{t: t, nc: nc, r: bufio.NewReader(nc)}
 }
 
-// What an app has asked for is not asked of another host any more once its connection has
-// ended.
+// TestReadsOfTheGone checks that an app's requests are not sent to another host any more
+// after the app's connection has ended.
 func TestReadsOfTheGone(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	if _, err := other.Set(t.Context(), "default", keys[0], make([]byte, size), SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	asked := a.counts.peerReads.Load()
+	asked := a.engine.Counts.PeerReads.Load()
 	app.askFresh(keys[0], n)
-	soon(t, "the first", func() bool { return a.counts.peerReads.Load() > asked })
+	soon(t, "the first", func() bool { return a.engine.Counts.PeerReads.Load() > asked })
 	_ = app.nc.Close()
-	soon(t, "all to end", func() bool { return a.waiting.Load() == 0 && a.budget.Stats().Total() == 0 })
-	if got, most := a.counts.peerReads.Load()-asked, a.budget.Size()/16/size; got > most+1 {
+	soon(t, "all to end", func() bool { return a.engine.Waiting.Load() == 0 && a.engine.Budget.Stats().Total() == 0 })
+	if got, most := a.engine.Counts.PeerReads.Load()-asked, a.engine.Budget.Size()/16/size; got > most+1 {
 		t.Errorf("the owner was asked %d times, there is room for %d answers", got, most)
 	}
 }
 
-// Another host's short reads are answered before the long ones that it has asked for
-// earlier.
+// TestLongAnswersToHosts checks that short reads of another host are answered before the
+// long ones that it has asked for earlier.
 func TestLongAnswersToHosts(t *testing.T) {
 	const longs = 30
 	s := start(t, Config{})
@@ -175,16 +174,16 @@ func TestLongAnswersToHosts(t *testing.T) {
 	c := dialAsHost(t, s)
 	var batch []byte
 	for i := range uint64(longs) {
-		batch = wire.AppendRequest(batch, &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Vouch})
+		batch = wire.AppendRequest(batch, &wire.Request{ID: i, Op: wire.OpGet, Key: []byte("long"), Options: wire.Attest})
 	}
-	batch = wire.AppendRequest(batch, &wire.Request{ID: longs, Op: wire.OpGet, Key: []byte("short"), Options: wire.Vouch})
+	batch = wire.AppendRequest(batch, &wire.Request{ID: longs, Op: wire.OpGet, Key: []byte("short"), Options: wire.Attest})
 	if _, err := c.nc.Write(batch); err != nil {
 		t.Fatal(err)
 	}
 	for i := range longs + 1 {
 		r := c.receive(wire.OpGet)
-		if r.Status != wire.OK || !r.Vouched {
-			t.Fatalf("%s %s, vouched for: %v", r.Status, r.Message, r.Vouched)
+		if r.Status != wire.OK || !r.Attested {
+			t.Fatalf("%s %s, vouched for: %v", r.Status, r.Message, r.Attested)
 		}
 		if r.ID == longs && i > 2 {
 			t.Errorf("the short answer is number %d", i)
@@ -192,8 +191,9 @@ func TestLongAnswersToHosts(t *testing.T) {
 	}
 }
 
-// A long value that another host has asked for may have gone by its turn: who waits for
-// a new one does not hold up the long ones that come behind.
+// TestLongThatHasGone checks a long value that another host has asked for, and that is
+// gone when its turn comes. A LEASE that waits for a new value does not hold up the long
+// answers behind it.
 func TestLongThatHasGone(t *testing.T) {
 	s := start(t, Config{})
 	app := dial(t, s)
@@ -207,7 +207,7 @@ func TestLongThatHasGone(t *testing.T) {
 	for _, q := range []wire.Request{{Op: wire.OpGet, Key: b("long")}, {Op: wire.OpGet, Key: b("long")}, *leaseOf("gone", 20*time.Second), {Op: wire.OpGet, Key: b("long")}} {
 		c.send(&q)
 	}
-	soon(t, "all to wait", func() bool { return s.waiting.Load() >= 2 && s.counts.served.Load() == 1 })
+	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= 2 && s.engine.Counts.Served.Load() == 1 })
 	app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{b("gone")}})
 	token := app.call(leaseOf("gone", time.Minute)).Token
 	for range 3 {
@@ -220,7 +220,8 @@ func TestLongThatHasGone(t *testing.T) {
 	is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
 }
 
-// Long answers that nobody takes any more are not made.
+// TestLongForNobody checks that long answers are not made after their connection has
+// ended.
 func TestLongForNobody(t *testing.T) {
 	const longs = 200
 	s := start(t, Config{})
@@ -231,53 +232,21 @@ func TestLongForNobody(t *testing.T) {
 	for range longs {
 		c.send(&wire.Request{Op: wire.OpGet, Key: b("long")})
 	}
-	soon(t, "all to wait", func() bool { return s.waiting.Load() >= longs-2 })
-	before := s.store.Stats().Hits
+	soon(t, "all to wait", func() bool { return s.engine.Waiting.Load() >= longs-2 })
+	before := s.engine.Store.Stats().Hits
 	_ = c.nc.Close()
-	soon(t, "none to wait", func() bool { return s.waiting.Load() == 0 })
-	if n := s.store.Stats().Hits - before; n > 5 {
+	soon(t, "none to wait", func() bool { return s.engine.Waiting.Load() == 0 })
+	if n := s.engine.Store.Stats().Hits - before; n > 5 {
 		t.Errorf("%d values were copied for a host that has gone", n)
 	}
 }
 
-// crowded is collected slowly, and counts by how many at a time.
-type crowded struct{ now, most, times atomic.Int64 }
-
-func (c *crowded) Describe(chan<- *prometheus.Desc) {}
-
-func (c *crowded) Collect(chan<- prometheus.Metric) {
-	c.times.Add(1)
-	c.most.Store(max(c.most.Load(), c.now.Add(1)))
-	time.Sleep(5 * time.Millisecond)
-	c.now.Add(-1)
-}
-
-func TestMetricsOneByOne(t *testing.T) {
-	s := start(t, Config{})
-	c := &crowded{}
-	s.metrics.MustRegister(c)
-	pages := s.adminPages(nil, log.Default())
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			w := httptest.NewRecorder()
-			if pages.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil)); w.Code != http.StatusOK {
-				t.Errorf("%d %s", w.Code, w.Body)
-			}
-		})
-	}
-	wg.Wait()
-	if c.most.Load() != 1 || c.times.Load() != 8 {
-		t.Errorf("%d gather at a time, %d did", c.most.Load(), c.times.Load())
-	}
-}
-
-// The limit of the runtime's memory is more than what is configured, and no more than
-// there is.
+// TestHeapLimit checks that the memory limit for Go's runtime is more than what is
+// configured, and no more than the machine has.
 func TestHeapLimit(t *testing.T) {
-	s := &Sidecar{} // one that runs reads its configuration meanwhile
+	s := &Sidecar{} // not started: a running sidecar reads its configuration
 	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
-	s.names = &namespaces{}
+	s.engine.Names = &namespaces.Table{}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))
@@ -286,11 +255,12 @@ func TestHeapLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.names.known[0] = &known{filter: filter}
-	if n := s.HeapLimit() - want; n < 2*10_000_000 { // a byte for each key, and a little more
+	s.engine.Names.KeyFilters[0] = &namespaces.KeyFilter{Filter: filter}
+	// For each of two copies one byte a key, and a little more.
+	if n := s.HeapLimit() - want; n < 2*10_000_000 {
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
-	s.names.known[0] = nil
+	s.engine.Names.KeyFilters[0] = nil
 	if have, _ := memoryLimit(); have > 0 {
 		s.cfg.L2Size = have - 100<<20
 		if n := s.HeapLimit(); n != 100<<20 {

@@ -5,22 +5,27 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
-// What the process opens beside the apps' connections.
+// Descriptors that the process needs beside the apps' connections.
 const (
 	maxHTTP      = 128  // connections to the HTTP port
-	maxPeerConns = 4096 // of other hosts, that they have opened and that this one has
+	maxPeerConns = 4096 // with other hosts, whichever side has opened them
 	ownFiles     = 64   // standard streams, listeners, gossip, files that are read
-	fewestFiles  = 64   // with less nothing is shared out: let the system refuse
+	fewestFiles  = 64   // with a lower limit nothing is shared out; the system may refuse
 )
 
 // files shares out the descriptors that a process may have, so that no port can use up
-// another's. A limit that is too low takes most from the apps, who have most; and no
-// more than a half from them, since the socket is what the sidecar is for.
+// another port's. If the limit is too low, the apps lose most, because they have most.
+// They still get at least half, since the socket is what the sidecar is for.
 type files struct {
 	limit             uint64 // RLIMIT_NOFILE
-	apps, http, peers int    // connections at once
+	apps, http, peers int    // concurrent connections
 	rest              int    // for origins and the process itself
 	wanted            int    // max_connections
 }
@@ -35,7 +40,9 @@ func shareFiles(c *Config, limit uint64) files {
 		f.peers = maxPeerConns
 	}
 	for _, ns := range c.Namespaces {
-		f.rest += ns.Origin.connections()
+		if ns.Origin != nil {
+			f.rest += ns.Origin.Descriptors()
+		}
 	}
 	have := int(min(limit, math.MaxInt32))
 	if f.apps+f.http+f.peers+f.rest <= have || have < fewestFiles {
@@ -48,7 +55,7 @@ func shareFiles(c *Config, limit uint64) files {
 	return f
 }
 
-// warn tells of a limit that is too low.
+// warn logs a warning if the limit is too low.
 func (f *files) warn(log *slog.Logger) {
 	if f.apps < f.wanted {
 		log.Warn("the limit of open files is below what max_connections needs, so fewer apps can connect: "+
@@ -57,36 +64,21 @@ func (f *files) warn(log *slog.Logger) {
 	}
 }
 
-// connections is how many an origin may have open at once.
-func (o *Origin) connections() int {
-	or := func(n, instead int) int {
-		if n == 0 {
-			return instead
-		}
-		return n
-	}
-	switch {
-	case o == nil:
-		return 0
-	case o.HTTP != nil:
-		return or(o.HTTP.Connections, 64)
-	case o.Postgres != nil:
-		return or(o.Postgres.Connections, 16)
-	case o.Redis != nil:
-		return or(o.Redis.Connections, 64)
-	case o.Memcached != nil:
-		return or(o.Memcached.Connections, 64) * len(o.Memcached.Servers)
-	}
-	return 3 * 64 // exec: two pipes and the program, for each load that may run
-}
-
-// fileLimit is how many descriptors this process may have. Go has raised the soft
-// limit to the hard one when the process began, and gives programs that it starts the
-// old one; a program that embeds the sidecar may have set it since.
+// fileLimit returns how many descriptors this process may have. Go raises the soft limit
+// to the hard one when the process begins, and gives the old one to programs that it
+// starts. An embedding program may have set the limit since.
 func fileLimit() uint64 {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return math.MaxInt32
 	}
 	return uint64(l.Cur)
+}
+
+// newPlaces returns the places that all connections share.
+func newPlaces(c *Config) *places.Table {
+	return places.New([places.Resources]int64{
+		places.LeaseTokens: engine.MaxLeases, places.Watches: engine.MaxWatches, places.Waiting: session.MaxSlow,
+		places.Names: int64(c.MaxNamespaces - len(c.Namespaces)), places.Connections: int64(c.MaxConnections), places.Flushes: namespaces.MaxFlushed,
+	})
 }

@@ -13,29 +13,33 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Flushes of the whole cluster: what they wait for, and what they leave.
+// These tests flush the whole cluster. They check what a flush waits for, and what it
+// leaves.
 
-// flushThrough flushes a namespace of the cluster through a host, or all where the
-// name is empty.
+// flushThrough flushes a namespace of the cluster through a host, or all namespaces if
+// the name is empty.
 func flushThrough(v *vnode, name string, within time.Duration) error {
 	q := wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster, TimeoutMS: uint32(within.Milliseconds())}
 	if name == "" {
-		q.Namespace, q.Options = defaultNamespace, wire.Cluster|wire.All
+		q.Namespace, q.Options = session.DefaultNamespace, wire.Cluster|wire.All
 	}
 	s := v.s
-	b := borrowed{names: s.names}
-	defer b.release()
-	now := s.clock.Read()
-	s.node.Beat(now.Boot)
-	r := s.serve(context.Background(), &q, &b, s.deadlineOf(&q, now))
+	b := namespaces.Pins{Table: s.engine.Names}
+	defer b.Release()
+	now := s.engine.Clock.Read()
+	s.engine.Node.CheckPause(now.Boot)
+	r := s.serve(context.Background(), &q, &b, s.engine.DeadlineOf(&q, now))
 	return r.Err()
 }
 
-// found counts the keys that are read through a host, all at once: some of them may
-// have to wait for others that do not answer.
+// found counts the keys that are found through a host. It reads all keys at once, since
+// some reads may have to wait for hosts that do not answer.
 func found(v *vnode, n int) int {
 	var hits atomic.Int64
 	var wg sync.WaitGroup
@@ -50,8 +54,9 @@ func found(v *vnode, n int) int {
 	return int(hits.Load())
 }
 
-// What was written after a flush stays, however often hosts are restarted that have
-// to hear of the flush anew: a floor is as old as its flush.
+// TestFlushThenRestarts checks that values written after a flush stay, however often
+// hosts are restarted that have to hear of the flush again. A floor is as old as its
+// flush.
 func TestFlushThenRestarts(t *testing.T) {
 	const n = 60
 	for _, name := range []string{"default", ""} {
@@ -82,7 +87,8 @@ func TestFlushThenRestarts(t *testing.T) {
 	}
 }
 
-// A side without a majority of the voters acknowledges no flush.
+// TestFlushByAMinority checks that a side without a majority of the voters acknowledges
+// no flush.
 func TestFlushByAMinority(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 100
@@ -106,13 +112,13 @@ func TestFlushByAMinority(t *testing.T) {
 	}, "n1", "n2", "n4")
 }
 
-// amiss is what a flush comes in the middle of.
+// amiss is a fault during which a flush comes.
 type amiss struct {
 	name   string
-	by     int // the host that flushes
+	by     int // index of the host that flushes
 	before func(w *world)
 	amid   func(w *world)
-	twice  bool // two processes have one name
+	twice  bool // two processes have the same name
 }
 
 func leave34(w *world) {
@@ -138,13 +144,14 @@ var amid = []amiss{
 	{name: "a split of about the detection time", amid: func(w *world) {
 		i := 0
 		w.split(true, func() bool { i++; return i > 3 })
-		time.Sleep(2 * w.bound) // longer than it takes to acknowledge a flush that does not wait, and B
+		// Longer than a flush that does not wait takes to be acknowledged, plus B.
+		time.Sleep(2 * w.bound)
 		w.net.Heal()
 	}},
 	{name: "partitions move", amid: func(w *world) {
-		w.nodes[1].s.node.SetWeight(1)
+		w.nodes[1].s.engine.Node.SetWeight(1)
 		time.Sleep(time.Second)
-		w.nodes[1].s.node.SetWeight(8)
+		w.nodes[1].s.engine.Node.SetWeight(8)
 	}},
 	{name: "a holder leaves", amid: func(w *world) { w.nodes[3].leave() }},
 	{name: "a host is restarted", amid: func(w *world) { w.nodes[4].leave(); w.nodes[4].start() }},
@@ -160,16 +167,17 @@ var amid = []amiss{
 	{name: "an old process of a name is in elsewhere", before: twoOfOneName, twice: true, amid: func(w *world) {
 		time.Sleep(w.bound / 2)
 		w.net.Heal()
-		time.Sleep(5 * w.bound) // while both live each drops what the other writes, as after a split
+		// While both processes live, each drops what the other writes, as after a split.
+		time.Sleep(5 * w.bound)
 	}},
 }
 
-// twoOfOneName lets the flusher know a new process under a name of which the others
-// have the old one.
+// twoOfOneName lets the flusher know a new process of a name, while the others know the
+// old process of that name.
 func twoOfOneName(w *world) {
 	v := w.nodes[3]
 	w.net.Isolate(w.nodes[0].ip)
-	for len(w.nodes[0].s.node.View().Others()) > 0 {
+	for len(w.nodes[0].s.engine.Node.View().Others()) > 0 {
 		time.Sleep(w.bound / 16)
 	}
 	host, ip, stop := v.host, v.ip, v.stop
@@ -184,7 +192,7 @@ func twoOfOneName(w *world) {
 	for began := time.Now(); !lives(w.nodes[0], "n1") && time.Since(began) < 5*time.Second; {
 		time.Sleep(w.bound / 64)
 	}
-	go func() { // ends with the wait
+	go func() { // ends with the sleep
 		time.Sleep(2 * w.bound)
 		host.Kill()
 		stop()
@@ -193,16 +201,19 @@ func twoOfOneName(w *world) {
 
 func lives(v *vnode, node kv.NodeID) bool {
 	is := func(m cluster.Member) bool { return m.ID.Node == node && m.State == cluster.StateIn }
-	return slices.ContainsFunc(v.s.node.Members(), is)
+	return slices.ContainsFunc(v.s.engine.Node.Members(), is)
 }
 
-// A flush comes while something is amiss. Once it is acknowledged, B later nothing is
-// read that was written before it, and what is written then stays.
+// TestFlushAmid checks flushes that come during a fault. From B after the acknowledgement
+// on, no value is read that was written before the flush. Values written after the flush
+// stay.
 func TestFlushAmid(t *testing.T) {
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		for _, c := range amid {
 			if c.twice && len(voters) > 0 {
-				continue // a name is used again only when its process is known to be gone
+				// With voters a name is used again only when its process is known to be
+				// gone.
+				continue
 			}
 			t.Run(policyOf(voters)+"/"+c.name, func(t *testing.T) {
 				inQuietWorld(t, 5, func(t *testing.T, w *world) { c.play(t, w) }, voters...)
@@ -214,7 +225,7 @@ func TestFlushAmid(t *testing.T) {
 func (c *amiss) play(t *testing.T, w *world) {
 	const n = 80
 	setAll(w.nodes[0], n, "before")
-	found(w.nodes[2], n) // copies
+	found(w.nodes[2], n) // makes copies
 	if c.before != nil {
 		c.before(w)
 	}
@@ -261,7 +272,7 @@ func (c *amiss) play(t *testing.T, w *world) {
 	each(n, "after")
 }
 
-// stands says whether a host does not run.
+// stands reports whether a host stands still.
 func (v *vnode) stands() bool {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
@@ -275,15 +286,16 @@ func policyOf(voters []string) string {
 	return "available"
 }
 
-// The flush of one name too many is refused, and flushes nothing else; a flush of all
-// makes room. A name without a slot keeps its flush for when it gets one.
+// TestFlushedNames checks that the flush of one name too many is refused and flushes
+// nothing else, and that a flush of all namespaces makes room. A name without a slot
+// keeps its flush until it gets a slot.
 func TestFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
-		names := tiers{a.s.handoff}
-		for i := range maxFlushed {
-			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.hlc.Next(0))}); err != nil {
+		names := a.s.tiers()
+		for i := range namespaces.MaxFlushed {
+			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
 			}
 		}
@@ -294,8 +306,8 @@ func TestFlushedNames(t *testing.T) {
 			t.Errorf("%d of 10 keys of another namespace are left", hits)
 		}
 		time.Sleep(time.Second) // b follows a's log
-		ns, bad := b.s.names.obtain([]byte("ns7"), nil)
-		if bad != nil || b.s.ledger.FlushFloor(ns.id) != a.s.names.floors()["ns7"] || b.s.ledger.FlushFloor(ns.id) == 0 {
+		ns, bad := b.s.engine.Names.Obtain([]byte("ns7"), nil)
+		if bad != nil || b.s.engine.Ledger.FlushFloor(ns.ID) != a.s.engine.Names.Floors()["ns7"] || b.s.engine.Ledger.FlushFloor(ns.ID) == 0 {
 			t.Errorf("the floor of a new slot is not its name's: %v", bad)
 		}
 		if err := flushThrough(a, "", time.Second); err != nil {
@@ -307,30 +319,31 @@ func TestFlushedNames(t *testing.T) {
 	})
 }
 
-// flushAs flushes a name of the cluster for a connection.
-func flushAs(v *vnode, m *member, name string) error {
+// flushAs flushes a namespace of the cluster for a connection, whose places m counts.
+func flushAs(v *vnode, m *places.Member, name string) error {
 	s := v.s
-	b := borrowed{names: s.names, member: m}
-	defer b.release()
-	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.clock.Read().Boot+5*time.Second)
+	b := namespaces.Pins{Table: s.engine.Names, Member: m}
+	defer b.Release()
+	r := s.serve(context.Background(), &wire.Request{Op: wire.OpFlush, Namespace: []byte(name), Options: wire.Cluster}, &b, s.engine.Clock.Read().Boot+5*time.Second)
 	return r.Err()
 }
 
-// The flushes that are remembered are shared: however many names a user flushes, others
-// on any host flush theirs. What was not flushed has no place.
+// TestFlushesAreShared checks that users share the places of the flushes that are
+// remembered. However many names one user flushes, other users on any host can flush
+// theirs. A name that was not flushed has no place.
 func TestFlushesAreShared(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		greedy, other, elsewhere := a.s.shares.join("uid 1"), a.s.shares.join("uid 2"), b.s.shares.join("uid 1")
+		greedy, other, elsewhere := a.s.engine.Shares.Join("uid 1"), a.s.engine.Shares.Join("uid 2"), b.s.engine.Shares.Join("uid 1")
 		flushed := 0
 		var bad error
-		for ; bad == nil && flushed <= maxFlushed; flushed++ {
+		for ; bad == nil && flushed <= namespaces.MaxFlushed; flushed++ {
 			bad = flushAs(a, greedy, fmt.Sprint("ns", flushed))
 		}
-		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != maxFlushed*3/8 {
+		if flushed--; bad == nil || !strings.HasPrefix(bad.Error(), "BUSY: uid 1 holds 384 ") || flushed != namespaces.MaxFlushed*3/8 {
 			t.Errorf("one connection has flushed %d names: %v", flushed, bad)
 		}
-		if n := len(b.s.names.floors()); n != flushed {
+		if n := len(b.s.engine.Names.Floors()); n != flushed {
 			t.Errorf("another host remembers %d of %d", n, flushed)
 		}
 		for i := range 20 {
@@ -344,19 +357,19 @@ func TestFlushesAreShared(t *testing.T) {
 		if err := flushAs(a, greedy, "ns7"); err != nil {
 			t.Errorf("a name that was flushed before: %v", err)
 		}
-		used := func(v *vnode) int64 { return v.s.shares.used[flushedNames].Load() }
+		used := func(v *vnode) int64 { return v.s.engine.Shares.Used(places.Flushes) }
 		before := used(b)
-		if err := b.s.names.claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.names.floors()) != int(before) {
+		if err := b.s.engine.Names.Claim("never", elsewhere); err != nil || used(b) != before+1 || len(b.s.engine.Names.Floors()) != int(before) {
 			t.Errorf("a place that is taken: %v, %d of %d", err, used(b), before)
 		}
-		if b.s.names.unclaim("never"); used(b) != before {
+		if b.s.engine.Names.Unclaim("never"); used(b) != before {
 			t.Errorf("a flush that no host has noted keeps its place: %d, was %d", used(b), before)
 		}
 		if err := flushThrough(b, "", 5*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
-		if used(a) != 0 || used(b) != 0 || greedy.owner.has[flushedNames].Load() != 0 {
+		if used(a) != 0 || used(b) != 0 || a.s.engine.Shares.Stats()[places.Flushes].MostBy != 0 {
 			t.Errorf("after a flush of all %d and %d places are taken", used(a), used(b))
 		}
 		if err := flushAs(a, greedy, "ns2000"); err != nil {
@@ -365,33 +378,33 @@ func TestFlushesAreShared(t *testing.T) {
 	})
 }
 
-// What stands for lost events has the flushes too.
+// TestResetHasFlushes checks that what stands for lost events also has the flushes.
 func TestResetHasFlushes(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
-		floor := s.hlc.Next(s.clock.Read().Wall)
-		tiers{s.handoff}.Reset(w.nodes[1].s.node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		floor := s.engine.HLC.Next(s.engine.Clock.Read().Wall)
+		s.tiers().Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {
 				t.Errorf("%d keys are read through %s after a RESET that had a flush of all", hits, v.name)
 			}
 		}
-		if got := s.names.floors()[""]; got != floor {
+		if got := s.engine.Names.Floors()[""]; got != floor {
 			t.Errorf("the floor is %v, want %v", got, floor)
 		}
 	})
 }
 
-// A flush that a majority has noted, and whose time is over, is not one of which
-// nothing was done, and names no host that has answered.
+// TestFlushLate checks a flush that a majority has noted, and whose time is over. Its
+// error does not say that nothing was done, and names no host that has answered.
 func TestFlushLate(t *testing.T) {
 	for _, within := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, time.Second, 1200 * time.Millisecond, 1600 * time.Millisecond} {
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			setAll(w.nodes[0], 100, "before")
 			i := 0
-			w.split(true, func() bool { i++; return i <= 2 }) // n2 is not heard
+			w.split(true, func() bool { i++; return i <= 2 }) // n2 does not answer
 			err := flushThrough(w.nodes[0], "default", within)
 			var e *wire.Error
 			if !errors.As(err, &e) {

@@ -6,10 +6,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
-// counter is incremented without a pause, through some hosts, and began with a total
-// that tells what was counted before a flush.
+// counter is incremented without a pause, through some hosts. It begins with a total that
+// shows what was counted before a flush.
 type counter struct {
 	key   []byte
 	begun int64 // INCRs since the flush began
@@ -36,7 +38,8 @@ func counting(t *testing.T, key []byte, hosts ...*vnode) *counter {
 				c.mu.Lock()
 				c.begun++
 				c.mu.Unlock()
-				_, _ = v.s.Incr(context.Background(), "default", key, 1, &one) // it may be on its way to another host
+				// The call may fail while the key is on its way to another host.
+				_, _ = v.s.Incr(context.Background(), "default", key, 1, &one)
 			}
 		})
 	}
@@ -47,8 +50,8 @@ func counting(t *testing.T, key []byte, hosts ...*vnode) *counter {
 	return c
 }
 
-// flushedBy ends the counting. The flush has been acknowledged, so that nothing is
-// counted but what was since it began.
+// flushedBy ends the counting. It checks that, after an acknowledged flush, only INCRs
+// since the flush began are counted.
 func (c *counter) flushedBy(t *testing.T, err error, v *vnode) {
 	t.Helper()
 	c.stop()
@@ -64,20 +67,21 @@ func (c *counter) flushedBy(t *testing.T, err error, v *vnode) {
 	}
 }
 
-// A counter moves from a host that has not heard of a flush yet to one that has: what
-// was counted before does not come along.
+// TestVirtualFlushBesideMove checks a counter that moves from a host that has not yet
+// heard of a flush to a host that has. What was counted before the flush does not move
+// along.
 func TestVirtualFlushBesideMove(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		from, by, to := w.nodes[0], w.nodes[1], w.nodes[2]
 		weight := uint32(from.s.cfg.L2Size >> 20)
-		from.s.node.SetWeight(1)
+		from.s.engine.Node.SetWeight(1)
 		time.Sleep(10 * time.Second)
-		held := to.s.node.Held()
-		from.s.node.SetWeight(weight)
+		held := to.s.engine.Node.Owned()
+		from.s.engine.Node.SetWeight(weight)
 		time.Sleep(10 * time.Second)
 		var key []byte
-		for i := 0; key == nil; i++ { // that moves when the weight is 1 again
-			if p := from.s.hash(defaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.node.Holds(p) != 0 {
+		for i := 0; key == nil; i++ { // a key that moves when the weight is 1 again
+			if p := from.s.engine.Hash(session.DefaultNamespace, testKeyOf(i)).Partition(); held.Has(p) && from.s.engine.Node.OwnershipEpoch(p) != 0 {
 				key = testKeyOf(i)
 			}
 		}
@@ -87,11 +91,11 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 		flushed := make(chan error, 1)
 		go func() { flushed <- flushThrough(by, "default", 5*time.Second) }() // ends with its answer, below
 		time.Sleep(600 * time.Millisecond)
-		w.net.Heal() // before the two count each other as dead
+		w.net.Heal() // before the two hosts consider each other dead
 		w.net.Cut(from.ip, by.ip)
-		from.s.node.SetWeight(1)
-		p := from.s.hash(defaultNamespace, key).Partition()
-		for began := time.Now(); to.s.node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+		from.s.engine.Node.SetWeight(1)
+		p := from.s.engine.Hash(session.DefaultNamespace, key).Partition()
+		for began := time.Now(); to.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
 			if time.Since(began) > 1500*time.Millisecond {
 				t.Fatal("the counter does not move while the link is cut")
 			}
@@ -102,22 +106,25 @@ func TestVirtualFlushBesideMove(t *testing.T) {
 	})
 }
 
-// A holder is not reached by the host that flushes, and for a while learns nothing of
-// the voters either; it goes on counting under its authority.
-func TestVirtualFlushBesideSilentHolder(t *testing.T) {
+// TestVirtualFlushBesideSilentOwner checks an owner that the flushing host does not
+// reach. For a while the owner hears nothing from the voters either, and goes on counting
+// under its authority.
+func TestVirtualFlushBesideSilentOwner(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, holder, voters := w.nodes[3], w.nodes[4], w.nodes[:3]
 		time.Sleep(10 * time.Second)
-		key, _ := heldBy(holder, "counter")
+		key, _ := keyOwnedBy(holder, "counter")
 		w.net.SetDelay(5*time.Millisecond, 5*time.Millisecond)
 		c := counting(t, key, holder)
 		w.net.Cut(holder.ip, by.ip)
 		began := time.Now()
 		flushed := make(chan error, 1)
 		go func() { flushed <- flushThrough(by, "default", 10*time.Second) }() // ends with its answer, below
-		ahead := func() bool {                                                 // the version that is above what an unknown clock may show
+		// ahead reports whether a voter has noted a version above any time that an
+		// unknown clock may show.
+		ahead := func() bool {
 			for _, v := range voters {
-				if v.s.names.floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
+				if v.s.engine.Names.Floors()["default"].Wall().After(time.Now().Add(700 * time.Millisecond)) {
 					return true
 				}
 			}
@@ -142,34 +149,34 @@ func TestVirtualFlushBesideSilentHolder(t *testing.T) {
 	}, "n0", "n1", "n2")
 }
 
-// A host that holds nothing is not reached, and a flush need not wait for it. It is
-// told late, when it holds some keys, and keeps what was written to them since the
-// flush was acknowledged.
+// TestVirtualFlushToldLate checks a host that owns nothing and is not reached. A flush
+// need not wait for this host. The host is told late, when it owns some keys. It keeps
+// what was written to them since the flush was acknowledged.
 func TestVirtualFlushToldLate(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		by, late := w.nodes[3], w.nodes[4]
 		time.Sleep(5 * time.Second)
-		late.s.node.SetWeight(0)
+		late.s.engine.Node.SetWeight(0)
 		time.Sleep(10 * time.Second)
 		w.net.Cut(late.ip, by.ip)
-		time.AfterFunc(600*time.Millisecond, func() { late.s.node.SetWeight(64) })
+		time.AfterFunc(600*time.Millisecond, func() { late.s.engine.Node.SetWeight(64) })
 		if err := flushThrough(by, "default", 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
-		for began := time.Now(); late.s.node.Held().Empty(); time.Sleep(time.Millisecond) {
+		for began := time.Now(); late.s.engine.Node.Owned().Empty(); time.Sleep(time.Millisecond) {
 			if time.Since(began) > 10*time.Second {
 				t.Fatal("it takes no part of the keys")
 			}
 		}
-		key, h := heldBy(late, "key")
-		holding := late.s.node.Holds(h.Partition())
+		key, h := keyOwnedBy(late, "key")
+		holding := late.s.engine.Node.OwnershipEpoch(h.Partition())
 		if _, err := late.s.Set(t.Context(), "default", key, []byte("since"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)
 		w.net.Heal()
 		time.Sleep(100 * time.Millisecond)
-		if now := late.s.node.Holds(h.Partition()); now != holding {
+		if now := late.s.engine.Node.OwnershipEpoch(h.Partition()); now != holding {
 			t.Fatalf("the holding is another: %d, was %d", now, holding)
 		}
 		if _, err := late.s.Get(t.Context(), "default", key); err != nil {

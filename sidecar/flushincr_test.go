@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// A counter does not carry over a flush what it counted before: an INCR that is
-// executed while a flush is under way, under a version above the flush's, must
-// not keep the total from before it.
+// TestVirtualFlushBesideIncr checks that a counter does not carry an old total over a
+// flush. An INCR that is executed while a flush is under way, under a version above the
+// flush's, must not keep the total from before the flush.
 func TestVirtualFlushBesideIncr(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		owner, other := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(owner, "counter")
+		key, _ := keyOwnedBy(owner, "counter")
 		ctx, one := context.Background(), int64(1)
 		for range 10 {
 			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {

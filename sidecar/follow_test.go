@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestVirtualAckAllIsPrompt: whether much happens or nothing, or has just stopped
-// to happen, ack=all takes as long as the messages do, and not until the next
-// heartbeat.
+// TestVirtualAckAllIsPrompt checks that ack=all takes as long as the messages do, and
+// does not wait for the next heartbeat: after many events, after none, and just after
+// many have stopped.
 func TestVirtualAckAllIsPrompt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -19,15 +19,16 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		w.agreed(15 * time.Second)
 		time.Sleep(2 * w.bound)
 		v := w.nodes[0]
-		key, _ := heldBy(v, "key")
+		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
-			for range 100 { // events that come soon after one another
+			for range 100 { // events in quick succession
 				if _, err := v.s.Set(t.Context(), "default", key, []byte("v"), SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(500 * time.Microsecond)
 			}
-			pause := time.Duration(i) * 25 * time.Millisecond // over all of a heartbeat's time
+			// The pauses cover the whole time between two heartbeats.
+			pause := time.Duration(i) * 25 * time.Millisecond
 			time.Sleep(pause)
 			begun := time.Now()
 			if _, err := v.s.Set(t.Context(), "default", key, fmt.Append(nil, i), SetOptions{AckAll: true}); err != nil {
@@ -37,7 +38,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 				t.Errorf("%v after the last of many writes ack=all takes %v", pause, took)
 			}
 		}
-		if f, a := v.s.node.Stats(), w.nodes[1].s.node.Stats(); f.Gaps+a.Gaps > 0 {
+		if f, a := v.s.engine.Node.Stats(), w.nodes[1].s.engine.Node.Stats(); f.Gaps+a.Gaps > 0 {
 			t.Errorf("%d gaps", f.Gaps+a.Gaps)
 		}
 		for _, v := range w.nodes {

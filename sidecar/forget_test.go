@@ -14,10 +14,12 @@ import (
 	"github.com/hashicorp/memberlist"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// mute is gossip that says nothing while it is on. It hears what others say.
+// mute is a gossip transport that sends nothing while on is set. It still receives.
 type mute struct {
 	memberlist.Transport
 	on *atomic.Bool
@@ -37,14 +39,14 @@ func (m mute) DialTimeout(to string, d time.Duration) (net.Conn, error) {
 	return m.Transport.DialTimeout(to, d)
 }
 
-// forget asks a host to have another one forgotten by all.
+// forget asks a host to make all hosts forget another one.
 func (v *vnode) forget(node string) wire.Reply {
-	return v.s.forgetEverywhere(context.Background(), &wire.Request{Op: wire.OpForget, Key: []byte(node), TimeoutMS: 1000})
+	return v.s.engine.ForgetEverywhere(context.Background(), &wire.Request{Op: wire.OpForget, Key: []byte(node), TimeoutMS: 1000})
 }
 
-// lists is the state in which a host lists another, "" if it does not know it.
+// lists returns the state in which a host lists another one; "" if it does not know it.
 func (v *vnode) lists(node string) (state string, m cluster.Member) {
-	for _, m := range v.s.node.Members() {
+	for _, m := range v.s.engine.Node.Members() {
 		if string(m.ID.Node) == node {
 			return m.State, m
 		}
@@ -52,7 +54,7 @@ func (v *vnode) lists(node string) (state string, m cluster.Member) {
 	return "", cluster.Member{}
 }
 
-// wants waits until hosts list another in a state.
+// wants waits until hosts list another host in a state.
 func (w *world) wants(within time.Duration, node, state string, hosts ...*vnode) {
 	w.t.Helper()
 	for _, v := range hosts {
@@ -68,10 +70,10 @@ func (w *world) wants(within time.Duration, node, state string, hosts ...*vnode)
 	}
 }
 
-// leased says whether a host reports a lease, in its statistics and metrics, on
-// another.
+// leased reports whether the statistics and metrics of a host show a lease on another
+// host.
 func (v *vnode) leased(node string) bool {
-	return slices.ContainsFunc(v.s.node.Stats().Leases, func(l cluster.Lease) bool { return string(l.Node) == node })
+	return slices.ContainsFunc(v.s.engine.Node.Stats().Leases, func(l cluster.Lease) bool { return string(l.Node) == node })
 }
 
 func (w *world) endAll() {
@@ -83,9 +85,10 @@ func (w *world) endAll() {
 	time.Sleep(time.Minute)
 }
 
-// A host that died is listed for an hour of silence, and then forgotten, as one
-// that has left is; an operator may have it forgotten at once, on all hosts. What
-// comes back under the name joins as any other.
+// TestForgottenAfterAnHour checks that a host that died is listed for an hour of silence
+// and then forgotten, like a host that has left. A process that comes back under the name
+// joins like any other. An operator may have a host forgotten at once, on all hosts: see
+// TestForget.
 func TestForgottenAfterAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
@@ -108,7 +111,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 		w.wants(4*time.Minute, "n3", "", a, b)
 		for _, v := range []*vnode{a, b} {
 			if v.leased("n2") || v.leased("n3") {
-				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.node.Stats().Leases)
+				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.engine.Node.Stats().Leases)
 			}
 		}
 		c.start()
@@ -118,8 +121,8 @@ func TestForgottenAfterAnHour(t *testing.T) {
 	})
 }
 
-// An operator's word reaches all hosts that live, and forgets neither a host that
-// lives nor the one that is asked.
+// TestForget checks that an operator's FORGET reaches all live hosts, and that it forgets
+// neither a live host nor the host that is asked.
 func TestForget(t *testing.T) {
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		synctest.Test(t, func(t *testing.T) {
@@ -146,19 +149,20 @@ func TestForget(t *testing.T) {
 			says(a.forget("n2"), wire.OK, "")
 			w.wants(0, "n2", "", a, b, d)
 			says(d.forget("n2"), wire.Miss, "")
-			time.Sleep(30 * time.Second) // in which hosts exchange what they know
+			time.Sleep(30 * time.Second) // meanwhile hosts exchange what they know
 			w.wants(0, "n2", "", a, b, d)
 			if a.leased("n2") {
 				t.Error("it reports a lease on a host that is forgotten")
 			}
-			// One voter of three is gone: the other two are a majority, and one is not.
-			if r, err := b.s.ask(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: defaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
+			// One voter of three is gone. The other two are a majority; a single voter is
+			// not.
+			if r, err := b.s.ask(context.Background(), &wire.Request{Op: wire.OpSet, Namespace: session.DefaultNamespace, Key: []byte("k"), Value: []byte("v"), TTLMS: wire.TTLDefault}); err != nil {
 				t.Errorf("a write after it: %v, %v", r.Status, err)
 			}
 			if len(voters) > 0 {
 				w.net.Isolate(b.ip)
 				time.Sleep(20 * time.Second)
-				if a.s.node.Quorum() || a.s.node.Stats().Held > 0 {
+				if a.s.engine.Node.Quorum() || a.s.engine.Node.Stats().Owned > 0 {
 					t.Error("one voter of three is a majority, once another is forgotten")
 				}
 				w.net.Heal()
@@ -172,9 +176,9 @@ func TestForget(t *testing.T) {
 	}
 }
 
-// A host that another one has forgotten, and that was only cut off, is a member
-// again once they hear each other: at its old address, though neither is a join
-// address of the other.
+// TestForgottenOnlyCutOff checks a host that another host has forgotten, and that was
+// only cut off. It is a member again once the two hear each other: at its old address,
+// although neither is a join address of the other.
 func TestForgottenOnlyCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 5)
@@ -198,7 +202,8 @@ func TestForgottenOnlyCutOff(t *testing.T) {
 	})
 }
 
-// What gossip misses and polls still reach is not forgotten: it holds what it held.
+// TestForgetOnlyTheDead checks that a host that gossip misses, but polls still reach, is
+// not forgotten. It goes on owning what it owned.
 func TestForgetOnlyTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -212,12 +217,12 @@ func TestForgetOnlyTheDead(t *testing.T) {
 		silent.Store(true)
 		w.wants(time.Minute, "n1", cluster.StateMissing, a)
 		time.Sleep(time.Minute)
-		held := b.s.node.Held().Len()
+		held := b.s.engine.Node.Owned().Len()
 		if r := a.forget("n1"); r.Status != wire.Unavailable || !strings.Contains(string(r.Message), "it was heard") {
 			t.Errorf("%v %q", r.Status, r.Message)
 		}
 		time.Sleep(time.Minute)
-		if now := b.s.node.Held().Len(); held == 0 || now != held {
+		if now := b.s.engine.Node.Owned().Len(); held == 0 || now != held {
 			t.Errorf("it held %d partitions, and %d now", held, now)
 		}
 		silent.Store(false)
@@ -226,8 +231,9 @@ func TestForgetOnlyTheDead(t *testing.T) {
 	})
 }
 
-// A host that was refused from its start holds nothing: nothing waits for it while
-// it lives, and it is forgotten as soon as it counts as dead.
+// TestRefusedHostIsWaitedForByNone checks a host that was refused from its start, and so
+// owns nothing. Nothing waits for it while it lives, and it is forgotten as soon as it is
+// considered dead.
 func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -241,11 +247,11 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 		w.wants(6*time.Second, "n2", cluster.StateRefused, a, b)
 		whole := func(when string) {
 			t.Helper()
-			if r := a.s.flushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: defaultNamespace}, &borrowed{names: a.s.names}, a.s.clock.Read().Boot+5*time.Second); r.Status != wire.OK {
+			if r := a.s.engine.FlushCluster(context.Background(), &wire.Request{Op: wire.OpFlush, Options: wire.All | wire.Cluster, Namespace: session.DefaultNamespace}, &namespaces.Pins{Table: a.s.engine.Names}, a.s.engine.Clock.Read().Boot+5*time.Second); r.Status != wire.OK {
 				t.Errorf("%s: flush of the cluster: %v %s", when, r.Status, r.Message)
 			}
-			if v := a.s.newVerification(); len(v.nodes) != 2 || len(v.trouble) > 0 {
-				t.Errorf("%s: verify: %d hosts, %q", when, len(v.nodes), v.trouble)
+			if v := a.s.newCheck(); v.Hosts() != 2 || len(v.Trouble()) > 0 {
+				t.Errorf("%s: verify: %d hosts, %q", when, v.Hosts(), v.Trouble())
 			}
 		}
 		whole("while it runs")
@@ -261,8 +267,9 @@ func TestRefusedHostIsWaitedForByNone(t *testing.T) {
 	})
 }
 
-// A host that all have forgotten, and that reaches them by polls alone for a while,
-// is heard; once it is silent again it is held for dead, and blocks nothing.
+// TestForgottenHostThatPolls checks a host that all others have forgotten, and that
+// reaches them by polls alone for a while. It is heard. Once it is silent again it is
+// considered dead, and blocks nothing.
 func TestForgottenHostThatPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
@@ -282,13 +289,13 @@ func TestForgottenHostThatPolls(t *testing.T) {
 		if r := a.forget("n3"); r.Status != wire.OK {
 			t.Fatalf("%v %q", r.Status, r.Message)
 		}
-		time.Sleep(10 * time.Second) // joins that are under way have failed
+		time.Sleep(10 * time.Second) // joins under way have failed by then
 		w.net.Heal()
 		time.Sleep(2 * time.Second) // it goes out once it is told that it cannot be polled
-		polls := a.s.node.Stats().PollFailures
+		polls := a.s.engine.Node.Stats().PollFailures
 		w.net.Isolate(d.ip)
 		time.Sleep(10 * time.Second)
-		if n := a.s.node.Stats().PollFailures - polls; n > 0 {
+		if n := a.s.engine.Node.Stats().PollFailures - polls; n > 0 {
 			t.Errorf("%d polls of a host that gossip does not know", n)
 		}
 		c.kill()

@@ -8,14 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// gates hold back what a host is answered to its calls, while polls and events
-// go on.
+// gates hold back the answers to a host's calls, while polls and events go on.
 type gates struct {
 	mu     sync.Mutex
-	closed map[string]chan struct{} // by the IP that answers
+	closed map[string]chan struct{} // by the IP of the answering host
 }
 
-// hold holds back what a host answers until the function returned is called.
+// hold holds back the answers of a host until release is called.
 func (g *gates) hold(ip string) (release func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -38,7 +37,7 @@ func (g *gates) at(ip string) chan struct{} {
 	return g.closed[ip]
 }
 
-// dial is how the host calls others.
+// dial returns the function with which the host calls other hosts.
 func (g *gates) dial(v *vnode) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, address string) (net.Conn, error) {
 		c, err := v.host.Dial(ctx, address)
@@ -55,7 +54,7 @@ type gatedConn struct {
 	gates *gates
 	ip    string
 	begun atomic.Bool
-	calls atomic.Bool // carries calls, not polls: the greeting tells
+	calls atomic.Bool // carries calls, not polls; known from the greeting
 }
 
 func (c *gatedConn) Write(b []byte) (int, error) {

@@ -14,28 +14,29 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Guards of the handing over of partitions, each in the one moment that it is
-// for, which faults at random hardly ever meet.
+// These tests are for guards of the handoff of partitions. Each makes the one moment that
+// its guard is for; random faults hardly ever meet it.
 
-// actingClock is a host's clock that can do something before it is read for what
-// an app asks of the embedded sidecar, but for the store, whose lock is held then.
+// actingClock is a host's clock that can act before the embedding API reads it. It does
+// not act when the store reads it, since the store holds a lock then.
 type actingClock struct {
 	*virtualClock
 	act atomic.Pointer[func()]
 }
 
 func (c *actingClock) Read() kv.Moment {
-	if act := c.act.Load(); act != nil && calledBy("embedded") && !calledBy("overdueHere") {
+	if act := c.act.Load(); act != nil && calledBy("embedded") && !calledBy("OverdueInStore") {
 		(*act)()
 	}
 	return c.virtualClock.Read()
 }
 
-// startActing is vnode.start with such a clock.
+// startActing is vnode.start with an actingClock.
 func (v *vnode) startActing() *actingClock {
 	w := v.w
 	clock := &actingClock{virtualClock: v.clock}
@@ -60,33 +61,36 @@ func (v *vnode) startActing() *actingClock {
 	return clock
 }
 
-// heldBy returns a key whose partition a node holds.
-func heldBy(v *vnode, prefix string) ([]byte, kv.Hash) { return heldIn(v, DefaultNamespace, prefix) }
+// keyOwnedBy returns a key whose partition a node owns.
+func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
+	return keyOwnedIn(v, DefaultNamespace, prefix)
+}
 
-func heldIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
+func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
 		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.hash([]byte(namespace), key); v.s.node.Holds(h.Partition()) != 0 {
+		if h := v.s.engine.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
 			return key, h
 		}
 	}
 }
 
-// awaitHolds waits until a node holds a partition.
-func (w *world) awaitHolds(v *vnode, p uint16) {
+// awaitOwned waits until a node owns a partition.
+func (w *world) awaitOwned(v *vnode, p uint16) {
 	w.t.Helper()
-	for began := time.Now(); v.s.node.Holds(p) == 0; time.Sleep(time.Millisecond) {
+	for began := time.Now(); v.s.engine.Node.OwnershipEpoch(p) == 0; time.Sleep(time.Millisecond) {
 		if time.Since(began) > time.Minute {
 			w.t.Fatalf("%s does not come to hold partition %d", v.name, p)
 		}
 	}
 }
 
-// A write is acknowledged only if its holding lived when it was stored: not
-// where the host did not run for a while just after, since somebody may have
-// taken the partition and accepted another one; and not where the partition has
-// come back meanwhile.
-func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
+// TestVirtualWriteOutlivesItsOwnership checks that a write is acknowledged only if its
+// ownership lived when the write was stored. It is not acknowledged if the host did not
+// run for a while just after, since another host may have taken the partition and
+// accepted another write. It is not acknowledged either if the partition has come back
+// meanwhile.
+func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 	ctx := context.Background()
 	for _, write := range []struct {
 		name string
@@ -114,13 +118,13 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					clock := v.startActing()
 					w.nodes[1].start()
 					w.agreed(15 * time.Second)
-					key, h := heldBy(v, "key")
+					key, h := keyOwnedBy(v, "key")
 					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
-					ns := v.s.names.lookup(defaultNamespace)
+					ns := v.s.engine.Names.Lookup(session.DefaultNamespace)
 					stored := func() string {
-						info, ok := v.s.store.Peek(ns.key(key), 0)
+						info, ok := v.s.engine.Store.Peek(ns.Key(key), 0)
 						return fmt.Sprint(info, ok)
 					}
 					before := stored()
@@ -129,14 +133,15 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 							return
 						}
 						clock.act.Store(nil)
-						// Until a moment at which nobody else of the host wakes up.
+						// The pause ends at a moment at which no other goroutine of the
+						// host wakes up.
 						v.pause(w.bound + 12345*time.Nanosecond)
 						if back {
-							v.s.node.Beat(clock.Read().Boot)
-							w.awaitHolds(v, h.Partition())
+							v.s.engine.Node.CheckPause(clock.Read().Boot)
+							w.awaitOwned(v, h.Partition())
 						}
 					}
-					synctest.Wait() // from now on only we run, until we sleep
+					synctest.Wait() // only this goroutine runs until it sleeps
 					clock.act.Store(&pause)
 					err := write.do(v.s, key)
 					var we *wire.Error
@@ -146,7 +151,7 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 					if clock.act.Swap(nil) != nil {
 						t.Errorf("the clock was not read after the write was stored: %s, then %s", before, stored())
 					}
-					w.awaitHolds(v, h.Partition())
+					w.awaitOwned(v, h.Partition())
 					for _, v := range w.nodes {
 						v.leave()
 					}
@@ -157,8 +162,9 @@ func TestVirtualWriteOutlivesItsHolding(t *testing.T) {
 	}
 }
 
-// Who ends a holding outdates the copies of its keys that were made before:
-// another has held the partition since, or will.
+// TestVirtualEndedOutdatesCopies checks that a host that ends an ownership outdates the
+// copies of its keys that were made before. Another host has owned the partition since,
+// or will own it.
 func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -169,7 +175,7 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -181,17 +187,17 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		}
 		read()
 		began := time.Now()
-		weight := b.s.node.Members()[1].Weight
-		b.s.node.SetWeight(1)
-		w.awaitHolds(a, h.Partition())
-		b.s.node.SetWeight(weight)
-		w.awaitHolds(b, h.Partition())
+		weight := b.s.engine.Node.Members()[1].Weight
+		b.s.engine.Node.SetWeight(1)
+		w.awaitOwned(a, h.Partition())
+		b.s.engine.Node.SetWeight(weight)
+		w.awaitOwned(b, h.Partition())
 		if age := time.Since(began); age >= time.Second {
 			t.Fatalf("the copy is %v old, and useless", age)
 		}
-		asked := a.s.counts.peerReads.Load()
+		asked := a.s.engine.Counts.PeerReads.Load()
 		read()
-		if a.s.counts.peerReads.Load() == asked {
+		if a.s.engine.Counts.PeerReads.Load() == asked {
 			t.Errorf("a copy was served from before its host held the partition itself")
 		}
 		for _, v := range w.nodes {
@@ -201,9 +207,10 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 	})
 }
 
-// Who has ended a holding gives what it could have served then, and nothing
-// that was stored in its place since: neither a write that found its holding
-// ended when it was stored, nor one of the next holding.
+// TestOfferGivesNothingNewer checks that a host that has ended an ownership hands over
+// what it could have served then, and nothing that was stored in its place since: neither
+// a write that found its ownership ended when it was stored, nor a write of the next
+// ownership.
 func TestOfferGivesNothingNewer(t *testing.T) { offerGivesNothingNewer(t, t.Errorf) }
 
 func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) {
@@ -212,17 +219,17 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		t.Fatal(err)
 	}
 	defer func() {
-		s.l1.Close()
-		_ = s.store.Close()
+		s.engine.L1.Close()
+		_ = s.engine.Store.Close()
 	}()
-	ns, failed := s.names.obtain(defaultNamespace, nil)
+	ns, failed := s.engine.Names.Obtain(session.DefaultNamespace, nil)
 	if failed != nil {
 		t.Fatal(failed)
 	}
 	set := func(name string) {
 		t.Helper()
 		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
-		if r := s.set(ns, &q, s.clock.Read()); r.Status != wire.OK {
+		if r := s.engine.Set(ns, &q, s.engine.Clock.Read()); r.Status != wire.OK {
 			t.Fatalf("%s: %v", name, r.Err())
 		}
 	}
@@ -233,10 +240,10 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	names := []string{"kept", "overwritten", "new"}
 	set("kept")
 	set("overwritten")
-	h := s.handoff
+	h := s.engine.Handoff
 	to := kv.Process{Node: "b", Epoch: 1}
-	ballot := &holding.Ballot{Clock: 1, Process: to}
-	h.Ended(all, s.hlc.Next(s.clock.Read().Wall))
+	ballot := &ownership.Ballot{Clock: 1, Process: to}
+	h.Ended(all, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 	h.Offer(to, ballot, all)
 	set("overwritten")
 	set("new")
@@ -246,15 +253,15 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		fetched := map[string]bool{}
 		for _, name := range names {
 			var f wire.Fetched
-			r := h.serveFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
+			r := h.ServeFetch(to, &wire.Fetch{Ballot: cluster.ToBallot(ballot), Namespace: "default", Key: []byte(name)})
 			if err := wire.UnmarshalBody(r.Body, &f); err != nil {
 				t.Fatal(err)
 			}
 			fetched[name] = f.Found
 		}
 		pulled := map[string]bool{}
-		for _, part := range h.offerOf(to, cluster.ToBallot(ballot)).parts(nil) {
-			for e := range h.given(part) {
+		for _, part := range h.OfferOf(to, cluster.ToBallot(ballot)).Parts(nil) {
+			for e := range h.Given(part) {
 				pulled[string(e.Key.Bytes)] = true
 			}
 		}
@@ -265,7 +272,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 		}
 	}
 	check("after writes that came too late", map[string]bool{"kept": true})
-	h.Begin(holding.Begun{Ballot: &holding.Ballot{Clock: 2}, Partitions: all}, nil)
+	h.Begin(ownership.Begun{Ballot: &ownership.Ballot{Clock: 2}, Partitions: all}, nil)
 	for _, name := range names {
 		set(name)
 	}

@@ -6,43 +6,46 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-const testHold = 10 * time.Second
+const testLag = 10 * time.Second
 
-// heldNow says whether a host would keep what a load that begins now brings.
-func heldNow(s *Sidecar, name string, key []byte) bool {
-	ns := s.names.lookup([]byte(name))
-	return s.held(ns, ns.key(key), s.clock.Read().Boot)
+// barredNow reports whether a key has a load barrier: the host would not keep the result
+// of a load that begins now.
+func barredNow(s *Sidecar, name string, key []byte) bool {
+	ns := s.engine.Names.Lookup([]byte(name))
+	return s.engine.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
-// del deletes a key with hold_ms.
+// del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
 func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, options wire.Options) {
 	t.Helper()
 	r, err := s.call(t.Context(), &wire.Request{
-		Op: wire.OpDelete, Namespace: []byte(name), Keys: [][]byte{key}, HoldMS: uint32(hold.Milliseconds()), Options: options,
+		Op: wire.OpDelete, Namespace: []byte(name), Keys: [][]byte{key}, ReplicaLagMS: uint32(hold.Milliseconds()), Options: options,
 	})
 	if err != nil || r.Items[0].Status.IsError() {
 		t.Fatalf("DELETE: %v %+v", err, r.Items)
 	}
 }
 
-// TestHold: a deletion holds its key for as long as it says, or its namespace
-// does, and only a value given to the key ends that before.
-func TestHold(t *testing.T) {
+// TestReplicaLag checks that a deletion raises a load barrier on its key for as long as
+// the request says, at most for the namespace's replica_lag. Only a value given to the
+// key ends it before.
+func TestReplicaLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {Hold: testHold}}})
+		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {ReplicaLag: testLag}}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.store.Close()
+		defer s.engine.Store.Close()
 		ctx := t.Context()
-		if !heldNow(s, "lagging", []byte("k")) || heldNow(s, "default", []byte("k")) {
+		if !barredNow(s, "lagging", []byte("k")) || barredNow(s, "default", []byte("k")) {
 			t.Error("at the start, what an earlier process has held is not held, or in a namespace without a hold")
 		}
-		time.Sleep(testHold)
+		time.Sleep(testLag)
 		for i, tc := range []struct {
 			name      string
 			namespace string
@@ -50,10 +53,10 @@ func TestHold(t *testing.T) {
 			options   wire.Options
 			then      func(key []byte) error
 		}{
-			{"its namespace's hold", "lagging", 0, testHold, 0, nil},
+			{"its namespace's hold", "lagging", 0, testLag, 0, nil},
 			{"less", "lagging", time.Second, time.Second, 0, nil},
-			{"more", "lagging", time.Hour, testHold, 0, nil},
-			{"soft", "lagging", 0, testHold, wire.Soft, nil},
+			{"more", "lagging", time.Hour, testLag, 0, nil},
+			{"soft", "lagging", 0, testLag, wire.Soft, nil},
 			{"in a namespace without", "default", time.Second, 0, 0, nil},
 			{"then set", "lagging", 0, 0, 0, func(key []byte) error {
 				_, err := s.Set(ctx, "lagging", key, []byte("v"), SetOptions{})
@@ -64,7 +67,7 @@ func TestHold(t *testing.T) {
 				_, err := s.Incr(ctx, "lagging", key, 1, &zero)
 				return err
 			}},
-			{"then set where there must be a value", "lagging", 0, testHold, 0, func(key []byte) error {
+			{"then set where there must be a value", "lagging", 0, testLag, 0, func(key []byte) error {
 				if _, err := s.Set(ctx, "lagging", key, []byte("v"), SetOptions{Condition: IfPresent}); err == nil {
 					return fmt.Errorf("it was stored")
 				}
@@ -75,27 +78,27 @@ func TestHold(t *testing.T) {
 				del(t, s, "lagging", key, time.Second, 0)
 				return err
 			}},
-			{"then deleted with less", "lagging", 0, testHold, 0, func(key []byte) error {
+			{"then deleted with less", "lagging", 0, testLag, 0, func(key []byte) error {
 				del(t, s, "lagging", key, time.Second, 0)
 				return nil
 			}},
 		} {
 			key := fmt.Appendf(nil, "key%d", i)
-			if heldNow(s, tc.namespace, key) {
+			if barredNow(s, tc.namespace, key) {
 				t.Errorf("%s: held before it is deleted", tc.name)
 			}
-			ns := s.names.lookup([]byte(tc.namespace))
-			accepted := s.clock.Read().Boot
+			ns := s.engine.Names.Lookup([]byte(tc.namespace))
+			accepted := s.engine.Clock.Read().Boot
 			del(t, s, tc.namespace, key, tc.ask, tc.options)
 			if tc.then != nil {
 				if err := tc.then(key); err != nil {
 					t.Errorf("%s: %v", tc.name, err)
 				}
 			}
-			if tc.want > 0 && !s.held(ns, ns.key(key), accepted+tc.want-1) {
+			if tc.want > 0 && !s.engine.Barred(ns, ns.Key(key), accepted+tc.want-1) {
 				t.Errorf("%s: a load that begins within %v is kept", tc.name, tc.want)
 			}
-			if s.held(ns, ns.key(key), accepted+tc.want) {
+			if s.engine.Barred(ns, ns.Key(key), accepted+tc.want) {
 				t.Errorf("%s: a load that begins after %v is not kept", tc.name, tc.want)
 			}
 		}
@@ -104,34 +107,35 @@ func TestHold(t *testing.T) {
 
 // alike returns another key of the same partition.
 func alike(s *Sidecar, name string, key []byte) []byte {
-	p := s.hash([]byte(name), key).Partition()
+	p := s.engine.Hash([]byte(name), key).Partition()
 	for i := 0; ; i++ {
-		if other := fmt.Appendf(nil, "other%d", i); s.hash([]byte(name), other).Partition() == p {
+		if other := fmt.Appendf(nil, "other%d", i); s.engine.Hash([]byte(name), other).Partition() == p {
 			return other
 		}
 	}
 }
 
-// TestVirtualHoldOutlivesItsHolder: who holds a partition next knows what was
-// held in it, if its last holder has released it; else it holds all of it.
-func TestVirtualHoldOutlivesItsHolder(t *testing.T) {
+// TestVirtualBarrierOutlivesItsOwner checks that the next owner of a partition knows its
+// load barriers, if the last owner has released it. Otherwise the whole partition has a
+// barrier.
+func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 4)
 		w.noRelay = true
-		w.namespaces = map[string]Namespace{"lagging": {Hold: testHold}}
+		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
 		for _, v := range w.nodes {
 			v.start()
 		}
 		w.agreed(15 * time.Second)
-		time.Sleep(testHold)
+		time.Sleep(testLag)
 		key := []byte("k")
-		h := w.nodes[0].s.hash([]byte("lagging"), key)
+		h := w.nodes[0].s.engine.Hash([]byte("lagging"), key)
 		other := alike(w.nodes[0].s, "lagging", key)
 		holder := func() *vnode {
 			t.Helper()
 			for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Millisecond) {
 				for _, v := range w.nodes {
-					if v.s != nil && v.s.node.Holds(h.Partition()) != 0 {
+					if v.s != nil && v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
 						return v
 					}
 				}
@@ -140,100 +144,101 @@ func TestVirtualHoldOutlivesItsHolder(t *testing.T) {
 			return nil
 		}
 		for _, v := range w.nodes {
-			if heldNow(v.s, "lagging", key) {
+			if barredNow(v.s, "lagging", key) {
 				t.Errorf("%s: held before it is deleted", v.name)
 			}
 		}
 		first := holder()
-		del(t, w.nodes[(first.i+1)%4].s, "lagging", key, 0, 0) // passed on
+		del(t, w.nodes[(first.i+1)%4].s, "lagging", key, 0, 0) // forwarded to the owner
 		time.Sleep(10 * time.Millisecond)
 		for _, v := range w.nodes {
-			if !heldNow(v.s, "lagging", key) || heldNow(v.s, "lagging", other) {
+			if !barredNow(v.s, "lagging", key) || barredNow(v.s, "lagging", other) {
 				t.Errorf("%s: after the deletion the key is not held, or another of its partition is", v.name)
 			}
 		}
 		del(t, w.nodes[(first.i+1)%4].s, "lagging", other, 100*time.Millisecond, 0)
-		if !heldNow(first.s, "lagging", other) {
+		if !barredNow(first.s, "lagging", other) {
 			t.Error("a deletion that was passed on holds nothing")
 		}
-		if time.Sleep(110 * time.Millisecond); heldNow(first.s, "lagging", other) {
+		if time.Sleep(110 * time.Millisecond); barredNow(first.s, "lagging", other) {
 			t.Error("hold_ms was not passed on")
 		}
 		first.leave()
 		second := holder()
-		began := second.s.clock.Read().Boot
-		if !heldNow(second.s, "lagging", key) {
+		began := second.s.engine.Clock.Read().Boot
+		if !barredNow(second.s, "lagging", key) {
 			t.Error("after its holder has left the key is not held")
 		}
 		time.Sleep(w.bound)
-		if heldNow(second.s, "lagging", other) {
+		if barredNow(second.s, "lagging", other) {
 			t.Error("after the holder has left its partition is held, though all that it held is known")
 		}
-		time.Sleep(testHold)
-		if heldNow(second.s, "lagging", key) {
-			t.Errorf("held %v after", second.s.clock.Read().Boot-began)
+		time.Sleep(testLag)
+		if barredNow(second.s, "lagging", key) {
+			t.Errorf("held %v after", second.s.engine.Clock.Read().Boot-began)
 		}
 		second.kill()
 		third := holder()
-		if !heldNow(third.s, "lagging", other) {
+		if !barredNow(third.s, "lagging", other) {
 			t.Error("after a crash what is loaded is kept, though nobody knows what the crashed host has held")
 		}
 		third.leave()
 		fourth := holder()
-		if !heldNow(fourth.s, "lagging", other) {
+		if !barredNow(fourth.s, "lagging", other) {
 			t.Error("who gets a partition from a host that has had it from a crashed one does not hold it")
 		}
-		time.Sleep(testHold)
-		if heldNow(fourth.s, "lagging", other) {
+		time.Sleep(testLag)
+		if barredNow(fourth.s, "lagging", other) {
 			t.Error("the partition is held for longer than its namespace says")
 		}
 		fourth.leave()
-		time.Sleep(30 * time.Second) // what was killed has ended too
+		time.Sleep(30 * time.Second) // the killed processes have ended by then too
 	})
 }
 
-// TestHoldUnknown: what stands for lost events may stand for holds, and until all
-// has been applied that others had in their logs, they may have held anything.
-func TestHoldUnknown(t *testing.T) {
+// TestReplicaLagUnknown checks that what stands for lost events may stand for load
+// barriers. The other hosts may have raised any barrier, until this host has applied all
+// that they had in their logs.
+func TestReplicaLagUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
-		w.namespaces = map[string]Namespace{"lagging": {Hold: testHold}}
+		w.namespaces = map[string]Namespace{"lagging": {ReplicaLag: testLag}}
 		for _, v := range w.nodes {
 			v.start()
 		}
 		w.agreed(15 * time.Second)
-		time.Sleep(testHold)
+		time.Sleep(testLag)
 		v := w.nodes[0]
 		s := v.s
-		other := w.nodes[1].s.node.Self()
+		other := w.nodes[1].s.engine.Node.Self()
 		key := []byte("k")
-		for s.node.Holds(s.hash([]byte("lagging"), key).Partition()) == 0 {
+		for s.engine.Node.OwnershipEpoch(s.engine.Hash([]byte("lagging"), key).Partition()) == 0 {
 			key = append(key, 'k')
 		}
-		p := s.hash([]byte("lagging"), key).Partition()
-		if heldNow(s, "lagging", key) {
+		p := s.engine.Hash([]byte("lagging"), key).Partition()
+		if barredNow(s, "lagging", key) {
 			t.Error("held without a reason")
 		}
-		behind := s.node.View().Others()[0]
-		s.handoff.begunAt[p].Store(int64(s.clock.Read().Boot))
-		s.holds.before[p].Store(&[]logTo{{behind, behind.Applied() + 1}})
-		if !heldNow(s, "lagging", key) {
+		behind := s.engine.Node.View().Others()[0]
+		s.engine.Handoff.BegunAt[p].Store(int64(s.engine.Clock.Read().Boot))
+		s.engine.Barriers.Before[p].Store(&[]engine.LogTo{{Owner: behind, Place: behind.Applied() + 1}})
+		if !barredNow(s, "lagging", key) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
-		theirs, _ := heldBy(w.nodes[1], "key")
+		theirs, _ := keyOwnedBy(w.nodes[1], "key")
 		if _, err := w.nodes[1].s.Set(t.Context(), "default", theirs, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		if heldNow(s, "lagging", key) {
+		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		tiers{s.handoff}.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.hlc.Next(s.clock.Read().Wall))
-		if !heldNow(s, "lagging", key) {
+		s.tiers().Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
+		if !barredNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}
-		time.Sleep(testHold)
-		if heldNow(s, "lagging", key) {
+		time.Sleep(testLag)
+		if barredNow(s, "lagging", key) {
 			t.Error("held for longer than the namespace says")
 		}
 		for _, v := range w.nodes {

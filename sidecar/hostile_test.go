@@ -12,29 +12,34 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
-// hostile makes a namespace whose origin lies, with a password if it has one.
+// hostile returns a namespace whose origin lies, with a password if it has one.
 func hostile(t *testing.T, kind, mode string) Namespace {
 	l := Limits{Timeout: 500 * time.Millisecond}
 	l.Breaker.Failures = 1 << 20
-	ns := Namespace{Limits: l, Origin: &Origin{}}
+	ns := Namespace{Limits: l}
 	if kind == "exec" {
-		ns.Origin.Exec = &ExecOrigin{Command: []string{"/bin/sh", "-c", execLies[mode], "secret-path"}}
+		ns.Origin = &execorigin.Config{Command: []string{"/bin/sh", "-c", execLies[mode], "secret-path"}}
 		return ns
 	}
 	address := origintest.Hostile(t, kind, mode)
 	switch kind {
 	case "http":
-		ns.Origin.HTTP = &HTTPOrigin{URL: "http://" + address + "/secret-path/{key}", CacheControl: true}
+		ns.Origin = &httporigin.Config{URL: "http://" + address + "/secret-path/{key}", CacheControl: true}
 	case "redis":
 		t.Setenv("HOSTILE_SECRET", "secret-word")
-		ns.Origin.Redis = &RedisOrigin{Address: address, Username: "tester", PasswordEnv: "HOSTILE_SECRET"}
+		ns.Origin = &redisorigin.Config{Address: address, Username: "tester", PasswordEnv: "HOSTILE_SECRET"}
 	case "memcached":
-		ns.Origin.Memcached = &MemcachedOrigin{Servers: []string{address}, KeyPrefix: "p:"}
+		ns.Origin = &memcached.Config{Servers: []string{address}, KeyPrefix: "p:"}
 	case "postgres":
 		t.Setenv("HOSTILE_SECRET", "postgres://tester:secret-word@"+address+"/secret-path?sslmode=disable")
-		ns.Origin.Postgres = &PostgresOrigin{DSNEnv: "HOSTILE_SECRET", Query: "SELECT b FROM t WHERE id = $1"}
+		ns.Origin = &postgres.Config{DSNEnv: "HOSTILE_SECRET", Query: "SELECT b FROM t WHERE id = $1"}
 	}
 	return ns
 }
@@ -62,17 +67,18 @@ func (l *syncLog) String() string {
 	return l.text.String()
 }
 
-// Whatever an origin says, a load of it ends in about its time, in bounded memory, with
-// an error that names the origin and its kind and tells nothing of where it is, who
-// asks it, or what it has said. The log has the details.
+// TestHostileOrigins checks that, whatever an origin says, a load ends in about its time
+// and in bounded memory. The error names the origin and its kind. It tells neither the
+// origin's address, nor the user name, nor what the origin has said. The log has the
+// details.
 func TestHostileOrigins(t *testing.T) {
 	modes := map[string][]string{"exec": {"huge", "stderr", "silent", "escapes", "detached"}}
 	for _, kind := range []string{"http", "redis", "memcached", "postgres"} {
 		modes[kind] = origintest.Modes(kind)
 	}
-	// What one load may take in all, garbage included: the value is held to 1 MiB.
+	// Bytes that one load may allocate, garbage included. The value is limited to 1 MiB.
 	const most = 48 << 20
-	fine := []string{"http/trailers"} // the value has come, and what follows is dropped
+	fine := []string{"http/trailers"} // the value has come, and the rest is dropped
 	for kind, list := range modes {
 		for _, mode := range list {
 			t.Run(kind+"/"+mode, func(t *testing.T) {

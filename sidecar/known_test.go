@@ -13,13 +13,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 )
 
 var knownKeys = flag.Int("known.keys", 100_000, "keys that there are not, of TestKnownFlood")
 
-// Keys lists what the database has.
+// Keys lists the keys of the database.
 func (d *database) Keys(ctx context.Context, each func(key []byte) error) error {
 	d.mu.Lock()
 	var keys []string
@@ -42,19 +45,19 @@ func (d *database) Keys(ctx context.Context, each func(key []byte) error) error 
 	return err
 }
 
-// knownNodes is withNodes, with a filter of the keys that the database has.
+// knownNodes is withNodes with a key filter of the keys that the database has.
 func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
 	t.Helper()
 	none := time.Duration(0)
-	ns.Known, ns.KnownKeys, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6}, o, &none
+	ns.Known, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6, List: loader.List{Lister: o}}, &none
 	withNodes(t, n, o, ns, func(w *world) {
-		time.Sleep(30 * time.Second) // the first filter
+		time.Sleep(30 * time.Second) // until the first filter is built
 		f(w)
 	})
 }
 
 func (v *vnode) known() wire.KnownStats {
-	return v.s.names.lookup(defaultNamespace).knownStats()
+	return v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilterStats()
 }
 
 func absent(t *testing.T, what string, r wire.Reply) {
@@ -64,9 +67,8 @@ func absent(t *testing.T, what string, r wire.Reply) {
 	}
 }
 
-// TestKnown: the origin is not asked for keys that it surely lacks, through
-// whatever host; one that comes to be is found as soon as anybody says so, and
-// else with the next filter.
+// TestKnown checks that no host asks the origin for keys that it certainly lacks. A new
+// key is found as soon as it is announced, otherwise with the next filter.
 func TestKnown(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
@@ -82,7 +84,7 @@ func TestKnown(t *testing.T) {
 		if n := o.asked("made up"); n != 0 {
 			t.Errorf("the origin was asked %d times for what it has not", n)
 		}
-		// Announced, by each of those who may.
+		// Each host announces a key.
 		for i, v := range w.nodes {
 			key := fmt.Sprint("new", i)
 			absent(t, key, v.get(key, 0))
@@ -96,23 +98,23 @@ func TestKnown(t *testing.T) {
 		v := w.other("set")
 		v.set("set", "by an app")
 		v.drop("set", 0)
-		absent(t, "set and deleted", v.get("set", 0)) // which the origin has said
+		absent(t, "set and deleted", v.get("set", 0)) // the origin has said so
 		if n := o.asked("set"); n != 1 {
 			t.Errorf("the origin was asked %d times for what an app has set and deleted", n)
 		}
-		// A flush may stand for anything.
+		// A flush may stand for any change.
 		o.set("bulk", []byte("value"))
 		absent(t, "not announced", v.get("bulk", 0))
 		if err := flushThrough(v, DefaultNamespace, time.Second); err != nil {
 			t.Error(err)
 		}
 		is(t, "flushed", v.get("bulk", 0), wire.OK, "value")
-		time.Sleep(10 * time.Minute) // woken
+		time.Sleep(10 * time.Minute) // the flush has woken the builder
 		absent(t, "after the next filter", v.get("made up", 0))
 		if n := o.asked("made up"); n != 0 {
 			t.Errorf("the origin was asked %d times for what it has not", n)
 		}
-		// Nobody has said anything of it.
+		// No change of this key is announced.
 		o.set("silent", []byte("value"))
 		absent(t, "silent", v.get("silent", 0))
 		time.Sleep(time.Hour)
@@ -120,12 +122,12 @@ func TestKnown(t *testing.T) {
 	})
 }
 
-// TestKnownTakenOver: who takes over keys does not know what was announced of
-// them, until its next filter.
+// TestKnownTakenOver checks that a host that takes over keys does not rely on its filter
+// for them until its next filter: it has not heard their announcements.
 func TestKnownTakenOver(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
-		var keys []string // of one owner, which was told of them
+		var keys []string // all of one owner, which has heard the announcements
 		owner := w.ownerOf("k")
 		for i := 0; len(keys) < 20; i++ {
 			if key := fmt.Sprint("k", i); w.ownerOf(key) == owner {
@@ -151,17 +153,18 @@ func TestKnownTakenOver(t *testing.T) {
 	})
 }
 
-// TestKnownSplit: what the other side of a split has announced, or may have.
+// TestKnownSplit checks a key that the other side of a split has announced, and a key
+// whose announcement may be lost.
 func TestKnownSplit(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
-		from := w.other("k").s.node.Self()
-		h := v.s.hash(defaultNamespace, []byte("k"))
+		from := w.other("k").s.engine.Node.Self()
+		h := v.s.engine.Hash(session.DefaultNamespace, []byte("k"))
 		o.set("k", []byte("value"))
 		absent(t, "not announced", v.get("k", 0))
-		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.hlc.Next(v.clock.Read().Wall)}}
-		tiers{v.s.handoff}.Apply(from, 1<<40, events)
+		events := []invalidation.Event{{Kind: invalidation.Changed, Hash: h, Version: v.s.engine.HLC.Next(v.clock.Read().Wall)}}
+		v.s.tiers().Apply(from, 1<<40, events)
 		is(t, "announced on the other side", v.get("k", 0), wire.OK, "value")
 
 		for i := 0; ; i++ {
@@ -171,26 +174,27 @@ func TestKnownSplit(t *testing.T) {
 			}
 			o.set(key, []byte("value"))
 			absent(t, "not announced", v.get(key, 0))
-			p := v.s.hash(defaultNamespace, []byte(key)).Partition()
-			tiers{v.s.handoff}.Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.hlc.Next(v.clock.Read().Wall))
+			p := v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()
+			v.s.tiers().Reset(from, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, v.s.engine.HLC.Next(v.clock.Read().Wall))
 			is(t, "its announcements lost", v.get(key, 0), wire.OK, "value")
 			break
 		}
 	})
 }
 
-// TestKnownAside: without its holder a key may be there though this host has not
-// heard of it: nothing is said of it, and the origin is spared.
+// TestKnownAside checks that a key without a reachable owner is not reported as absent,
+// because it may exist although this host has not heard of it. The origin is spared all
+// the same.
 func TestKnownAside(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
 		owner, v := w.ownerOf("k"), w.other("k")
 		there := "there"
-		for i := 0; w.ownerOf(there) != owner; i++ { // one that the filter lets through
+		for i := 0; w.ownerOf(there) != owner; i++ { // a key that the filter lets pass
 			there = fmt.Sprint("there", i)
 		}
-		v.s.names.lookup(defaultNamespace).known.add(v.s.hash(defaultNamespace, []byte(there)))
+		v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilter.Add(v.s.engine.Hash(session.DefaultNamespace, []byte(there)))
 		o.set(there, []byte("value"))
 		w.net.Cut(owner.ip, v.ip)
 		time.Sleep(w.bound + time.Second)
@@ -205,7 +209,8 @@ func TestKnownAside(t *testing.T) {
 	})
 }
 
-// TestKnownFails: without a filter everything passes, and statistics say why.
+// TestKnownFails checks that every key passes if there is no filter, and that statistics
+// say why there is none.
 func TestKnownFails(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.listErr = errors.New("no such table")
@@ -229,8 +234,8 @@ func TestKnownFails(t *testing.T) {
 	})
 }
 
-// TestKnownFlood: of many reads of keys that there are not, the filter lets
-// through no more than its share.
+// TestKnownFlood checks that the filter lets pass no more than its share of many reads of
+// absent keys.
 func TestKnownFlood(t *testing.T) {
 	const there, share = 20_000, 0.01
 	var calls atomic.Int64
@@ -246,13 +251,13 @@ func TestKnownFlood(t *testing.T) {
 	}))
 	defer server.Close()
 	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"a": {
-		Origin: &Origin{HTTP: &HTTPOrigin{URL: server.URL + "/{key}"}},
-		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: List{URL: server.URL + "/keys"}},
+		Origin: &httporigin.Config{URL: server.URL + "/{key}"},
+		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
 	}}})
-	ns := s.names.lookup([]byte("a"))
-	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+	ns := s.engine.Names.Lookup([]byte("a"))
+	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.knownStats())
+			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
 		}
 	}
 	var wg sync.WaitGroup
@@ -266,7 +271,7 @@ func TestKnownFlood(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	k := ns.knownStats()
+	k := ns.KeyFilterStats()
 	t.Logf("%d reads, %d calls of the origin: %.5f, stated %v; %+v", *knownKeys, calls.Load(), float64(calls.Load())/float64(*knownKeys), share, k)
 	if n := calls.Load(); float64(n) > share*float64(*knownKeys) || k.Blind != 0 {
 		t.Errorf("the origin was called %d times for %d keys, stated is a share of %v; %d found no filter", n, *knownKeys, share, k.Blind)

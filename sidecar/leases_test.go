@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -33,8 +34,8 @@ func (v *vnode) mustLease(key string) []byte {
 	return r.Token
 }
 
-// TestVirtualLeaseOnce: of all who miss a key, on all hosts, one gets the token, and the
-// others what it fills.
+// TestVirtualLeaseOnce checks that one of all clients that miss a key, on all hosts, gets
+// the token. The others get the value that it fills.
 func TestVirtualLeaseOnce(t *testing.T) {
 	withNodes(t, 4, nil, Namespace{}, func(w *world) {
 		var tokens, values atomic.Int64
@@ -61,9 +62,9 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		wg.Wait()
 		asked := int64(0)
 		for _, v := range w.nodes {
-			asked += v.s.clusterState().PeerReads
+			asked += v.s.telemetry.ClusterState().PeerReads
 		}
-		if asked > 10 { // a host asks for the token, and for the fill
+		if asked > 10 { // each host asks for the token and for the fill
 			t.Errorf("owners were asked %d times", asked)
 		}
 		if tokens.Load() != 1 || values.Load() != 399 {
@@ -71,19 +72,19 @@ func TestVirtualLeaseOnce(t *testing.T) {
 		}
 		for _, v := range w.nodes {
 			v.lease("k", 0)
-			v.s.l1.Wait()
-			hits := v.s.l1Stats().Hits
+			v.s.engine.L1.Wait()
+			hits := v.s.telemetry.L1Stats().Hits
 			is(t, "a hit", v.lease("k", 0), wire.OK, "value")
-			if v != w.ownerOf("k") && v.s.l1Stats().Hits != hits+1 {
+			if v != w.ownerOf("k") && v.s.telemetry.L1Stats().Hits != hits+1 {
 				t.Errorf("%s: LEASE leaves no copy", v.name)
 			}
 		}
 	})
 }
 
-// TestVirtualLeaseHolderGoes: whoever has a token and gives it back, or takes too long,
-// is followed by the one who has waited longest.
-func TestVirtualLeaseHolderGoes(t *testing.T) {
+// TestVirtualLeaseHostGoes checks a client that gives its token back, or takes too long:
+// the client that has waited longest gets the next token.
+func TestVirtualLeaseHostGoes(t *testing.T) {
 	for _, how := range []string{"abandons", "takes too long"} {
 		t.Run(how, func(t *testing.T) {
 			withNodes(t, 3, nil, Namespace{LeaseTime: 500 * time.Millisecond}, func(w *world) {
@@ -116,8 +117,8 @@ func TestVirtualLeaseHolderGoes(t *testing.T) {
 	}
 }
 
-// TestVirtualTokens: a token is good once, for its key, in the holding that issued it,
-// and until anything changes.
+// TestVirtualTokens checks that a token is good once, for its key, in the ownership epoch
+// that issued it, and until the key changes.
 func TestVirtualTokens(t *testing.T) {
 	withNodes(t, 3, nil, Namespace{}, func(w *world) {
 		refused := func(what string, r wire.Reply) {
@@ -173,8 +174,8 @@ func TestVirtualTokens(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseOwnerGoes: a token of an owner that is gone fills nothing at the next
-// one, where the key may have been deleted meanwhile.
+// TestVirtualLeaseOwnerGoes checks that a token of a former owner fills nothing at the
+// next owner, where the key may have been deleted meanwhile.
 func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	for _, how := range []string{"killed", "leaves", "loses the key"} {
 		t.Run(how, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 				case "leaves":
 					o.leave()
 				default:
-					o.s.node.SetWeight(1)
+					o.s.engine.Node.SetWeight(1)
 				}
 				time.Sleep(8 * time.Second)
 				w.agreed(20 * time.Second)
@@ -208,7 +209,8 @@ func TestVirtualLeaseOwnerGoes(t *testing.T) {
 	}
 }
 
-// TestVirtualLeaseStale: while somebody loads, who takes a stale value does not wait.
+// TestVirtualLeaseStale checks that a reader that accepts a stale value does not wait
+// while another client loads.
 func TestVirtualLeaseStale(t *testing.T) {
 	ttl := 2 * time.Second
 	withNodes(t, 3, nil, Namespace{DefaultTTL: &ttl, StaleWhileRevalidate: 30 * time.Second}, func(w *world) {
@@ -239,8 +241,9 @@ func TestVirtualLeaseStale(t *testing.T) {
 	})
 }
 
-// TestVirtualLeaseWaits: who waits for a fill gives up in time, and gets the value of a
-// load that an invalidation keeps out of the cache.
+// TestVirtualLeaseWaits checks that a client that waits for a fill gives up in time. A
+// waiting client gets the value of a load even if an invalidation keeps that value out of
+// the cache.
 func TestVirtualLeaseWaits(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k"), w.ownerOf("k")
@@ -254,7 +257,7 @@ func TestVirtualLeaseWaits(t *testing.T) {
 		go func() { got <- v.lease("k", 0) }()
 		time.Sleep(100 * time.Millisecond)
 		o.drop("k", 0)
-		second := o.lease("k", 0) // who comes after the deletion
+		second := o.lease("k", 0) // a client that comes after the deletion
 		if second.Status != wire.Lease {
 			t.Errorf("after the deletion: %s, want a token", second.Status)
 		}
@@ -267,25 +270,25 @@ func TestVirtualLeaseWaits(t *testing.T) {
 	})
 }
 
-// TestLeaseLeavesRoom: however many LEASEs of a connection are sent, the FILL that
-// ends their wait gets through.
+// TestLeaseLeavesRoom checks that the FILL that ends the wait of a connection's LEASEs
+// gets through, however many LEASEs the connection sends.
 func TestLeaseLeavesRoom(t *testing.T) {
-	const n = maxConnLeases + 1000
+	const n = session.MaxConnLeases + 1000
 	s := start(t, Config{})
 	c := dial(t, s)
 	_ = c.nc.SetDeadline(time.Now().Add(20 * time.Second))
 	token := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}).Token
 	for i := range n {
-		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < maxConnLeases {
+		if c.send(&wire.Request{Op: wire.OpLease, Key: []byte("k"), TimeoutMS: 20_000}); i < session.MaxConnLeases {
 			continue
 		}
 		if r := c.receive(wire.OpLease); r.Status != wire.Busy {
-			t.Fatalf("one LEASE more than %d waits: %s %s", maxConnLeases, r.Status, r.Message)
+			t.Fatalf("one LEASE more than %d waits: %s %s", session.MaxConnLeases, r.Status, r.Message)
 		}
 	}
 	c.send(&wire.Request{Op: wire.OpFill, Key: []byte("k"), Token: token, Value: []byte("v")})
 	fill, values := c.id, 0
-	for range maxConnLeases + 1 {
+	for range session.MaxConnLeases + 1 {
 		frame := c.frame()
 		if id, _ := wire.PeekID(frame); id == fill {
 			is(t, "the FILL", c.decode(wire.OpFill, frame), wire.OK, "")
@@ -294,8 +297,8 @@ func TestLeaseLeavesRoom(t *testing.T) {
 		is(t, "who waited", c.decode(wire.OpLease, frame), wire.OK, "v")
 		values++
 	}
-	if values != maxConnLeases {
-		t.Errorf("%d got the value, want %d", values, maxConnLeases)
+	if values != session.MaxConnLeases {
+		t.Errorf("%d got the value, want %d", values, session.MaxConnLeases)
 	}
 	c.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}})
 	if r := c.call(&wire.Request{Op: wire.OpLease, Key: []byte("k")}); r.Status != wire.Lease {
@@ -303,13 +306,13 @@ func TestLeaseLeavesRoom(t *testing.T) {
 	}
 }
 
-// TestVirtualLeasesOfOtherHosts: the apps of another host may have more LEASEs that
-// wait than one connection of an app.
+// TestVirtualLeasesOfOtherHosts checks that the apps of another host may have more
+// waiting LEASEs than one connection of an app may have.
 func TestVirtualLeasesOfOtherHosts(t *testing.T) {
 	withNodes(t, 2, nil, Namespace{}, func(w *world) {
 		v, o := w.other("k0"), w.ownerOf("k0")
 		var keys []string
-		for i := 0; len(keys) < maxConnLeases+100; i++ {
+		for i := 0; len(keys) < session.MaxConnLeases+100; i++ {
 			if k := fmt.Sprint("k", i); w.ownerOf(k) == o {
 				keys = append(keys, k)
 			}

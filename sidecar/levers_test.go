@@ -1,4 +1,4 @@
-//go:build strike
+//go:build failpoint
 
 package sidecar
 
@@ -9,10 +9,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Levers for making one interleaving on purpose.
+// Levers that produce one interleaving on purpose.
 
-// slowFollower is a host's clock under which, while it is stalled, the host
-// does not get to apply what others have appended to their logs.
+// slowFollower is the clock of a host. While it is stalled, the host does not apply the
+// events that other hosts have appended to their logs.
 type slowFollower struct {
 	*virtualClock
 	stalled atomic.Bool

@@ -7,17 +7,17 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// F6: the fresh reads of a key, with its writes, are linearizable while its
-// holder lives. A history with faults has misses that say nothing: who follows a
-// holder that is dead begins with nothing.
+// Rule F6: the fresh reads of a key, together with its writes, are linearizable while its
+// owner lives. In a history with faults a miss says nothing, because the host that
+// follows a dead owner begins with nothing.
 
-// freshRead is one that was answered with a value, or with a plain miss.
+// freshRead is a read that was answered with a value, or with a plain miss.
 type freshRead struct {
 	began, ended time.Time
-	got          int // number of the write; zero is a miss
+	got          int // number of the write; zero: a miss
 }
 
-// register is a key: writes put a number into it, zero for a deletion.
+// register is the model of a key: a write puts its number into it, a deletion zero.
 var register = porcupine.Model{
 	Init: func() any { return 0 },
 	Step: func(state, input, output any) (bool, any) {
@@ -28,8 +28,8 @@ var register = porcupine.Model{
 	},
 }
 
-// linearizable says whether a key's fresh reads are. With losses, misses say
-// nothing.
+// linearizable reports whether a key's fresh reads are linearizable. With losses, misses
+// say nothing.
 func (k *vkey) linearizable(losses bool) porcupine.CheckResult {
 	read := map[int]bool{}
 	var history []porcupine.Operation
@@ -50,7 +50,7 @@ func (k *vkey) linearizable(losses bool) porcupine.CheckResult {
 		case !w.unknown:
 			op.Return = w.acked.UnixNano()
 		case !w.del && !read[n] || w.del && losses:
-			continue // it may never have taken effect, and nobody has seen it
+			continue // it may never have taken effect, and no read has seen it
 		}
 		history = append(history, op)
 	}

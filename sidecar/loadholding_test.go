@@ -8,18 +8,19 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A load belongs to the holding that its read was in. One that begins just after
-// that has ended is found by no detach, and nobody tells this host of what changes
-// meanwhile: so no read of a later holding joins it, and nothing of it is kept.
-func TestVirtualLoadOfEndedHolding(t *testing.T) { loadOfEndedHolding(t, t.Errorf) }
+// A load belongs to the ownership epoch of its read. If it begins just after that epoch
+// has ended, no detach finds it, and this host does not hear what other hosts change
+// meanwhile. So no read of a later epoch joins the load, and its value is not kept.
+func TestVirtualLoadOfEndedOwnership(t *testing.T) { loadOfEndedOwnership(t, t.Errorf) }
 
-// loadOfEndedHolding tells of a read that has what was deleted while another host
-// held the key.
-func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
+// loadOfEndedOwnership calls bad if a read returns what was deleted while another host
+// owned the key.
+func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		w.noRelay = true
@@ -27,7 +28,7 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		var row atomic.Value
 		var slow atomic.Bool
 		row.Store("old")
-		w.ns = Namespace{Limits: Limits{Timeout: 30 * time.Second}, Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+		w.ns = Namespace{Limits: Limits{Timeout: 30 * time.Second}, Origin: own(func(context.Context, []byte) (loader.Value, error) {
 			v := row.Load().(string)
 			if slow.Swap(false) {
 				time.Sleep(25 * time.Second)
@@ -39,18 +40,18 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		}
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
-		key, h := heldBy(a, "key")
-		ns := a.s.names.lookup(defaultNamespace)
-		load := a.s.newLoad(ns, ns.key(key), a.s.node.Holds(h.Partition()))
+		key, h := keyOwnedBy(a, "key")
+		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
+		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
 		weight := a.s.cfg.Weight
-		a.s.node.SetWeight(0)
-		w.awaitHolds(b, h.Partition())
+		a.s.engine.Node.SetWeight(0)
+		w.awaitOwned(b, h.Partition())
 		slow.Store(true)
-		if begun, err := ns.loads.Refresh(load); !begun || err != nil {
+		if begun, err := ns.Loads.Refresh(load); !begun || err != nil {
 			t.Errorf("the load does not begin: %v", err)
 		}
-		synctest.Wait() // it has the old row
-		if q := (&wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key}); a.s.load(ctx, ns, ns.key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
+		synctest.Wait() // the load has read the old row
+		if q := (&wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
 			t.Errorf("a read that finds no holding loads all the same")
 		}
 		row.Store("new")
@@ -60,8 +61,8 @@ func loadOfEndedHolding(t *testing.T, bad func(format string, args ...any)) {
 		}
 		deleted := time.Now()
 		b.kill()
-		a.s.node.SetWeight(weight)
-		w.awaitHolds(a, h.Partition())
+		a.s.engine.Node.SetWeight(weight)
+		w.awaitOwned(a, h.Partition())
 		r := a.do(&wire.Request{Op: wire.OpGet, Key: key, TimeoutMS: 30_000})
 		if string(r.Value) == "old" {
 			bad("a read that began %v after a deletion has what was deleted", time.Since(deleted))

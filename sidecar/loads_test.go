@@ -9,21 +9,23 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// database is an origin in memory. An answer is what there was at some moment of
-// its call.
+// database is an origin in memory. A call returns the state of one moment within the
+// call.
 type database struct {
-	takes func() time.Duration // before and after the moment
+	takes func() time.Duration // duration of a call before that moment, and after it
 
 	mu    sync.Mutex
 	rows  map[string][]byte
 	err   error
 	calls map[string]int
 
-	lists   int // of its keys
+	lists   int // number of listings of its keys
 	listErr error
 }
 
@@ -45,7 +47,7 @@ func (d *database) fail(err error) {
 	d.err = err
 }
 
-// asked is how often a key was loaded.
+// asked returns how often a key was loaded.
 func (d *database) asked(key string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -81,8 +83,8 @@ func (d *database) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return loader.Value{Bytes: value}, nil
 }
 
-// withNodes runs a test with n nodes that have found each other, whose namespace
-// has the settings; under policy consistent where there are voters.
+// withNodes runs a test with n nodes that have found each other. Their default namespace
+// has the settings ns. With voters the policy is consistent.
 func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -92,7 +94,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 			v.start()
 		}
 		w.agreed(15 * time.Second)
-		time.Sleep(5 * time.Second) // handoffs and leases
+		time.Sleep(5 * time.Second) // for handoffs and leases
 		f(w)
 		for _, v := range w.nodes {
 			if v.s != nil {
@@ -103,17 +105,17 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 	})
 }
 
-// ownerOf is the node that holds a key.
+// ownerOf returns the node that owns a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.node.Holds(v.s.hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 			return v
 		}
 	}
 	panic("nobody holds " + key)
 }
 
-// other is a node that does not.
+// other returns a node that does not own a key.
 func (w *world) other(key string) *vnode {
 	o := w.ownerOf(key)
 	for _, v := range w.nodes {
@@ -126,7 +128,7 @@ func (w *world) other(key string) *vnode {
 
 // do executes a request through a node.
 func (v *vnode) do(q *wire.Request) wire.Reply {
-	q.Namespace = defaultNamespace
+	q.Namespace = session.DefaultNamespace
 	if q.Op != wire.OpSet && q.Op != wire.OpFill || q.TTLMS == 0 {
 		q.TTLMS = wire.TTLDefault
 	}
@@ -146,7 +148,7 @@ func (v *vnode) drop(key string, options wire.Options) {
 	v.do(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte(key)}, Options: options})
 }
 
-// is checks what a read says: a status, and the value with it.
+// is checks the status and the value of an answer.
 func is(t *testing.T, what string, r wire.Reply, status wire.Status, value string) {
 	t.Helper()
 	if r.Status != status || string(r.Value) != value {
@@ -154,8 +156,8 @@ func is(t *testing.T, what string, r wire.Reply, status wire.Status, value strin
 	}
 }
 
-// TestVirtualLoadOnce: however many ask for a cold key, on however many hosts, the
-// origin is called once, and again only when it has gone.
+// TestVirtualLoadOnce checks that the origin is called once for a cold key, however many
+// readers on however many hosts ask for it. It is called again only if the key is gone.
 func TestVirtualLoadOnce(t *testing.T) {
 	o := newDatabase(always(100 * time.Millisecond))
 	withNodes(t, 5, o, Namespace{}, func(w *world) {
@@ -177,20 +179,20 @@ func TestVirtualLoadOnce(t *testing.T) {
 				t.Errorf("%s was loaded %d times", key, o.asked(key))
 			}
 		}
-		// Many keys at a time, through who has none of them in L1.
+		// Many keys at a time, through a host that has none of them in L1.
 		q := &wire.Request{Op: wire.OpMGet}
 		for i := range 20 {
 			q.Keys = append(q.Keys, fmt.Append(nil, "key", i))
 		}
 		for _, v := range w.nodes {
-			v.s.l1.Wait()
+			v.s.engine.L1.Wait()
 		}
 		w.nodes[2].drop("key7", 0)
-		time.Sleep(100 * time.Millisecond) // until all have heard of it
-		if b, deadline := (borrowed{names: w.nodes[3].s.names}), time.Second; true {
-			q.Namespace = defaultNamespace
+		time.Sleep(100 * time.Millisecond) // until all hosts have heard of it
+		if b, deadline := (namespaces.Pins{Table: w.nodes[3].s.engine.Names}), time.Second; true {
+			q.Namespace = session.DefaultNamespace
 			r := w.nodes[3].s.serve(context.Background(), q, &b, w.nodes[3].clock.Read().Boot+deadline)
-			b.release()
+			b.Release()
 			for i := range r.Items {
 				is(t, "MGET", r.Items[i], wire.OK, fmt.Sprint("value", i))
 			}
@@ -201,9 +203,9 @@ func TestVirtualLoadOnce(t *testing.T) {
 	})
 }
 
-// TestVirtualLoadAgainstInvalidation: what is loaded while its key is invalidated is
-// given to who waits, and kept by nobody; who asks after the invalidation gets
-// what there is now.
+// TestVirtualLoadAgainstInvalidation checks a value that is loaded while its key is
+// invalidated. Waiting readers get it, but it is not kept. A read after the invalidation
+// gets the new value.
 func TestVirtualLoadAgainstInvalidation(t *testing.T) {
 	for _, through := range []string{"owner", "other"} {
 		for _, how := range []string{"delete", "soft", "flush"} {
@@ -217,14 +219,14 @@ func TestVirtualLoadAgainstInvalidation(t *testing.T) {
 					}
 					var wg sync.WaitGroup
 					wg.Go(func() { is(t, "who came before", reader.get("k", 0), wire.OK, "old") })
-					time.Sleep(300 * time.Millisecond) // the origin has read
+					time.Sleep(300 * time.Millisecond) // the origin has read its row
 					o.set("k", []byte("new"))
 					switch how {
 					case "flush":
 						if err := flushThrough(v, DefaultNamespace, time.Second); err != nil {
 							t.Error(err)
 						}
-						time.Sleep(100 * time.Millisecond) // the others' own floors may be a little later
+						time.Sleep(100 * time.Millisecond) // other hosts set their floors later
 					case "soft":
 						v.drop("k", wire.Soft)
 					default:
@@ -244,42 +246,42 @@ func TestVirtualLoadAgainstInvalidation(t *testing.T) {
 	}
 }
 
-// TestVirtualLoadedAndGone: what was loaded, kept and deleted before its readers were
-// answered is a value for them, also on another host. Its end is there with it: so
-// no copy outlives it, and it is for no read that begins later. What was not kept has
-// none, and nobody vouches for it.
+// TestVirtualLoadedAndGone checks a value that was loaded, stored and deleted before its
+// readers were answered. The readers get it, on another host too. It comes with its end:
+// no copy outlives that end, and no later read gets the value. A value that was not
+// stored is not attested.
 func TestVirtualLoadedAndGone(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	withNodes(t, 2, o, Namespace{}, func(w *world) {
 		o.set("k", []byte("v"))
 		v := w.ownerOf("k")
 		is(t, "load", v.get("k", 0), wire.OK, "v")
-		c := &v.s.core
-		ns := c.names.lookup(defaultNamespace)
-		key := ns.key([]byte("k"))
-		info, _ := c.store.Peek(key, c.clock.Read().Boot)
+		c := &v.s.engine
+		ns := c.Names.Lookup(session.DefaultNamespace)
+		key := ns.Key([]byte("k"))
+		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
 		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
-		q := &wire.Request{Op: wire.OpGet, Options: wire.Vouch}
-		if a := c.loaded(ns, key, q, &r, nil); !a.Vouched || a.TTLMS <= 1 {
+		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}
+		if a := c.Loaded(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
 			t.Errorf("there: %+v, want it vouched for", a)
 		}
 		v.drop("k", 0)
-		if a := c.loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Vouched || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want the value as of its load, for 1 ms", a)
 		}
 		none := loader.Result{Absent: true, Stamp: r.Stamp}
-		if a := c.loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Vouched || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
 		}
 		r.Uncached = true
-		if a := c.loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Vouched || a.TTLMS != 1 {
+		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
 			t.Errorf("not kept: %+v, want the value, vouched for by nobody", a)
 		}
 	})
 }
 
-// TestVirtualNegative: that there is none is kept for its own time, and ended by a
-// write.
+// TestVirtualNegative checks that the absence of a key is cached for its own TTL, and
+// that a write ends it.
 func TestVirtualNegative(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	withNodes(t, 3, o, Namespace{}, func(w *world) {
@@ -296,10 +298,10 @@ func TestVirtualNegative(t *testing.T) {
 			t.Errorf("the origin was asked %d times within the negative TTL", n)
 		}
 		v := w.other("k")
-		v.s.l1.Wait()
-		before := v.s.clusterState().PeerReads
+		v.s.engine.L1.Wait()
+		before := v.s.telemetry.ClusterState().PeerReads
 		absent(v)
-		if n := v.s.clusterState().PeerReads; n != before {
+		if n := v.s.telemetry.ClusterState().PeerReads; n != before {
 			t.Errorf("the owner was asked though there is a copy of its answer")
 		}
 		o.set("k", []byte("there"))
@@ -313,8 +315,8 @@ func TestVirtualNegative(t *testing.T) {
 	})
 }
 
-// TestVirtualStale: what has had its time is given to who takes it, while it is loaded
-// anew, or where that fails; and to nobody else.
+// TestVirtualStale checks that a value after its end goes only to readers that accept a
+// stale value, while it is loaded anew or if that load fails.
 func TestVirtualStale(t *testing.T) {
 	ttl, limit := 10*time.Second, time.Hour
 	jitter, early := 0.0, 0.0
@@ -338,7 +340,7 @@ func TestVirtualStale(t *testing.T) {
 		is(t, "after the refresh behind it", v.get("k", wire.StaleOK), wire.OK, "two")
 
 		o.fail(errors.New("down"))
-		time.Sleep(ttl + 30*time.Second) // beyond stale_while_revalidate
+		time.Sleep(ttl + 30*time.Second) // longer than stale_while_revalidate
 		is(t, "the origin is down", v.get("k", wire.StaleOK), wire.Stale, "two")
 		r = v.get("k", 0)
 		is(t, "who takes nothing stale", r, wire.Origin, "")
@@ -348,7 +350,7 @@ func TestVirtualStale(t *testing.T) {
 		}
 
 		o.fail(nil)
-		time.Sleep(10 * time.Second) // the breaker
+		time.Sleep(10 * time.Second) // until the breaker lets a call through
 		o.set("k", []byte("three"))
 		is(t, "up again", v.get("k", wire.StaleOK), wire.OK, "three")
 		o.set("k", []byte("four"))
@@ -362,8 +364,8 @@ func TestVirtualStale(t *testing.T) {
 	})
 }
 
-// TestVirtualRefreshEarly: a hot key is loaded again before it ends, so that nobody
-// waits for it.
+// TestVirtualRefreshEarly checks that a hot key is loaded again before its end, so that
+// hardly any reader waits for it.
 func TestVirtualRefreshEarly(t *testing.T) {
 	ttl := 10 * time.Second
 	o := newDatabase(always(25 * time.Millisecond))
@@ -384,30 +386,30 @@ func TestVirtualRefreshEarly(t *testing.T) {
 	})
 }
 
-// TestVirtualAside: without a holder this host asks the origin itself, and keeps
-// nothing.
+// TestVirtualAside checks that a host that cannot reach a key's owner asks the origin
+// itself, and keeps nothing.
 func TestVirtualAside(t *testing.T) {
 	o := newDatabase(always(5 * time.Millisecond))
 	withNodes(t, 3, o, Namespace{}, func(w *world) {
 		o.set("k", []byte("one"))
 		owner, v := w.ownerOf("k"), w.other("k")
 		w.net.Cut(owner.ip, v.ip)
-		time.Sleep(w.bound + time.Second) // its lease is over, and others still see it
+		time.Sleep(w.bound + time.Second) // its lease is over; others see the owner
 		is(t, "cut off", v.get("k", 0), wire.OK, "one")
 		o.set("k", []byte("two"))
 		is(t, "cut off, and changed", v.get("k", 0), wire.OK, "two")
 		if r := v.get("k", wire.NoLoad); r.Status != wire.Miss || r.Why != wire.Degraded {
 			t.Errorf("without a load: %s, why %d", r.Status, r.Why)
 		}
-		if n := v.s.names.lookup(defaultNamespace).loadStats().Aside; n != 2 {
+		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).LoadStats().Aside; n != 2 {
 			t.Errorf("%d loads aside, want 2", n)
 		}
 		w.net.Heal()
 	})
 }
 
-// TestVirtualLoadErrors: each failure has its status, and a message that says what to
-// do.
+// TestVirtualLoadErrors checks that each failure has its status, and a message that says
+// what to do.
 func TestVirtualLoadErrors(t *testing.T) {
 	o := newDatabase(always(0))
 	withNodes(t, 2, o, Namespace{KeyPattern: "[a-z]+", Limits: Limits{Breaker: Breaker{Failures: 100}}}, func(w *world) {
@@ -444,8 +446,8 @@ func TestVirtualLoadErrors(t *testing.T) {
 	})
 }
 
-// TestVirtualSlowLoad: what takes longer to load than it lives is a value for
-// those who have waited, on any host.
+// TestVirtualSlowLoad checks a load that takes longer than its value lives. The readers
+// that have waited for it get the value, on any host.
 func TestVirtualSlowLoad(t *testing.T) {
 	ttl, negative := 200*time.Millisecond, 100*time.Millisecond
 	o := newDatabase(always(250 * time.Millisecond))

@@ -6,9 +6,9 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// checkMemory compares the sizes with what there is, before anything is
-// mapped: the kernel hands out more address space than it has memory, and
-// kills whoever comes to use it.
+// checkMemory compares the configured sizes with the available memory, before anything is
+// mapped. The kernel hands out more address space than it has memory, and kills a process
+// that then uses it.
 func checkMemory(c Config) error {
 	have, what := memoryLimit()
 	need := c.L1Size + c.L2Size + c.BufferSize + overheadBytes
@@ -19,8 +19,8 @@ func checkMemory(c Config) error {
 		c.L1Size, c.L2Size, c.BufferSize, Size(overheadBytes), need, what, have)
 }
 
-// memoryLimit returns the lower of the machine's memory and the cgroup's
-// limit, in bytes, or zero if neither is known.
+// memoryLimit returns the lower of the machine's memory and the cgroup's limit, in bytes,
+// with the words for it. It returns zero if neither is known.
 func memoryLimit() (Size, string) {
 	limit, what := Size(0), ""
 	if n, err := memlimit.FromSystem(); err == nil && n < 1<<62 {
@@ -32,17 +32,17 @@ func memoryLimit() (Size, string) {
 	return limit, what
 }
 
-// HeapLimit is a limit for the memory of Go's runtime that suits a process which does
-// nothing else than to run this sidecar (debug.SetMemoryLimit), in bytes: more than it
-// ever needs, with room for garbage, as far as the machine has it. L2 is not in the
-// runtime's memory.
+// HeapLimit returns a limit in bytes for the memory of Go's runtime
+// (debug.SetMemoryLimit). The limit suits a process that only runs this sidecar: it is
+// more than the sidecar ever needs, with room for garbage, as far as the machine has that
+// memory. L2 is not in the runtime's memory.
 func (s *Sidecar) HeapLimit() int64 {
 	const copies, connection, rest = 2, 6 << 10, 96 << 20
 	c := s.cfg
 	limit := copies*c.L1Size + c.BufferSize + connection*Size(c.MaxConnections) + rest
-	for _, k := range s.names.known {
+	for _, k := range s.engine.Names.KeyFilters {
 		if k != nil {
-			limit += copies * Size(k.filter.Size())
+			limit += copies * Size(k.Filter.Size())
 		}
 	}
 	if have, _ := memoryLimit(); have > 0 && !c.IgnoreMemoryLimit {

@@ -10,15 +10,18 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Counters, and keys that are added once, move with their partitions: no INCR or ADD
-// starts afresh at the new holder, with one move after the other, messages that take
-// long, and hosts that come and leave. (Where the ring changes again before it is
-// agreed upon, a holder that has heard of one host's ballot gives nothing to another
-// host, which may come later: entries are lost then.)
+// Counters, and keys that are added once, move with their partitions. No INCR or ADD
+// starts afresh at the new owner, even after many moves in a row, with slow messages, and
+// with hosts that come and leave. (If the ring changes again before it is agreed upon,
+// entries are lost: an owner that has heard one host's ballot gives nothing to another
+// host, which may come later.)
 func TestVirtualTotalsOverMoves(t *testing.T) {
 	for seed := range uint64(*virtualRuns) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -27,10 +30,10 @@ func TestVirtualTotalsOverMoves(t *testing.T) {
 	}
 }
 
-// movedCounter is a counter, as those who count know it.
+// movedCounter is a counter as the clients that increment it know it.
 type movedCounter struct {
 	key            []byte
-	known, unknown int64 // increments that were acknowledged, and those that may have been executed
+	known, unknown int64 // increments acknowledged; increments of unknown outcome
 }
 
 func totalsOverMoves(t *testing.T, seed uint64) {
@@ -59,9 +62,9 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 			time.Sleep(w.upTo(1000))
 			v.start()
 		} else {
-			v.s.node.SetWeight(uint32(1 + w.rnd.IntN(200)))
+			v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(200)))
 		}
-		time.Sleep(4 * time.Second) // all have heard of it
+		time.Sleep(4 * time.Second) // all hosts have heard of it
 		w.agreed(15 * time.Second)
 		time.Sleep(w.upTo(100))
 	}
@@ -69,7 +72,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 	wg.Wait()
 	moved := int64(0)
 	for _, v := range w.nodes {
-		moved += v.s.handoff.counts.admitted.Load() + v.s.handoff.counts.fetched.Load()
+		moved += v.s.engine.Handoff.Counts.Admitted.Load() + v.s.engine.Handoff.Counts.Fetched.Load()
 		v.leave()
 	}
 	time.Sleep(30 * time.Second)
@@ -83,7 +86,7 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 	}
 }
 
-// count increments until ctx ends, and checks each sum.
+// count increments the counter until ctx ends, and checks each sum.
 func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
 	zero := int64(0)
 	for ctx.Err() == nil {
@@ -104,7 +107,7 @@ func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
 	}
 }
 
-// addOnce adds a key again and again, which must be done once.
+// addOnce adds a key again and again. Only one ADD may succeed.
 func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 	added := time.Time{}
 	for ctx.Err() == nil {
@@ -125,15 +128,15 @@ func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 	}
 }
 
-// A write that depends on what is there asks the releaser in the very holding that it
-// is executed in: what was asked for in an earlier one says nothing.
-func TestVirtualFetchedInThisHolding(t *testing.T) {
+// A write that depends on the present entry must ask the releaser in the ownership epoch
+// in which the write is executed. An answer from an earlier epoch says nothing.
+func TestVirtualFetchedInThisOwnership(t *testing.T) {
 	inQuietWorld(t, 1, func(t *testing.T, w *world) {
 		v := w.nodes[0]
-		key, h := heldBy(v, "key")
-		holding := v.s.node.Holds(h.Partition())
-		src := &source{from: kv.Process{Node: "gone", Epoch: 1}}
-		v.s.handoff.incoming[h.Partition()].Store(src)
+		key, h := keyOwnedBy(v, "key")
+		holding := v.s.engine.Node.OwnershipEpoch(h.Partition())
+		src := &handoff.Source{From: kv.Process{Node: "gone", Epoch: 1}}
+		v.s.engine.Handoff.Incoming[h.Partition()].Store(src)
 		zero := int64(0)
 		for _, tc := range []struct {
 			fetched uint32
@@ -143,15 +146,15 @@ func TestVirtualFetchedInThisHolding(t *testing.T) {
 				{Op: wire.OpIncr, Key: key, Delta: 1, Create: true, Initial: zero},
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
-				q.Namespace, q.TTLMS = defaultNamespace, wire.TTLDefault
-				b := borrowed{names: v.s.names}
-				r := v.s.execute(&q, &b, v.s.clock.Read(), tc.fetched)
-				b.release()
+				q.Namespace, q.TTLMS = session.DefaultNamespace, wire.TTLDefault
+				b := namespaces.Pins{Table: v.s.engine.Names}
+				r := v.s.engine.Execute(&q, &b, v.s.engine.Clock.Read(), tc.fetched)
+				b.Release()
 				if want := tc.want; r.Status != want && !(want == wire.OK && r.Status == wire.Exists) {
 					t.Errorf("%s, asked for in holding %d of %d: %s, want %s", q.Op, tc.fetched, holding, r.Status, want)
 				}
 			}
 		}
-		v.s.handoff.incoming[h.Partition()].Store(nil)
+		v.s.engine.Handoff.Incoming[h.Partition()].Store(nil)
 	})
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 )
 
-// A process that is killed and started again at once, by a clock that was ahead when
-// the earlier one started and has been set right since, is the earlier one by its epoch.
-// It comes in all the same.
+// A process is killed and started again at once. The clock was ahead when the killed
+// process started, and has been set right since. So the new process is the earlier one by
+// its epoch. It joins all the same.
 func TestVirtualStartedByClockSetRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -31,8 +31,8 @@ func TestVirtualStartedByClockSetRight(t *testing.T) {
 	})
 }
 
-// Another process of a host's name is started elsewhere by mistake, takes its place, and
-// ends. The host comes in again.
+// Another process with a host's name is started elsewhere by mistake, takes the host's
+// place, and ends. The host joins again.
 func TestVirtualNamesakeGone(t *testing.T) {
 	for how, end := range map[string]func(*vnode){"killed": (*vnode).kill, "left": (*vnode).leave} {
 		t.Run(how, func(t *testing.T) {

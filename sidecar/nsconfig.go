@@ -2,101 +2,96 @@ package sidecar
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Namespace is the settings of one namespace.
+// Namespace has the settings of one namespace.
 type Namespace struct {
-	// DefaultTTL is for writes and loads that bring none; zero is no expiry.
-	// Default 1 h.
+	// DefaultTTL is the TTL of writes and loads without a TTL of their own. Zero: no
+	// expiry. Default: 1 h.
 	DefaultTTL *time.Duration `yaml:"default_ttl"`
-	// MaxStaleness is how far behind a copy of this namespace may be: at least
-	// 200 ms, at most the sidecar's, which is the default. It must be the same on
-	// all hosts.
+	// MaxStaleness bounds how long after a change an outdated value of this namespace may
+	// be read: 200 ms up to the sidecar's own bound, which is the default. It must be the
+	// same on all hosts.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// StaleLimit is how long a soft deletion leaves the old value for those who
-	// take a stale one, and the most that StaleWhileRevalidate and StaleIfError
-	// may be. Zero makes soft deletions hard ones. Default 1 min.
+	// StaleLimit is how long a soft deletion keeps the old value for readers that accept
+	// a stale value. It also bounds StaleWhileRevalidate and StaleIfError. Zero: soft
+	// deletions are hard deletions. Default: 1 min.
 	StaleLimit *time.Duration `yaml:"stale_limit"`
-	// Quota bounds the namespace's bytes on this host, headers included; its
-	// oldest keys make room for new ones. Default: none.
+	// Quota bounds the bytes of the namespace on this host, headers included: 64 KiB up
+	// to L2Size. A new key evicts the oldest keys. Default: no quota.
 	Quota Size `yaml:"quota"`
 
-	// Origin is where missing values are loaded from. Default: the apps load.
-	Origin *Origin `yaml:"origin"`
-	// Source is an origin of the embedding program's own, in place of Origin.
-	Source loader.Source `yaml:"-"`
+	// Origin is where missing values are loaded from: the Config of one of the packages
+	// below loader, or a loader.Custom. Default: the apps load.
+	Origin loader.OriginConfig `yaml:"-"`
 
-	// KeyPattern is a regular expression (RE2) that a whole key must match to be
-	// asked of the origin. Default: any key.
+	// KeyPattern is a regular expression (RE2). A key is loaded from the origin only if
+	// the whole key matches. Default: any key.
 	KeyPattern string `yaml:"key_pattern"`
-	// MaxKey is the length in bytes beyond which the origin is not asked for a
-	// key. Default and most: 1,024.
+	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default
+	// and maximum: 1,024.
 	MaxKey Size `yaml:"max_key"`
-	// NegativeTTL is how long "the origin has none" is kept; zero: not at all.
-	// Default 5 s.
+	// NegativeTTL is how long the origin's answer "no such key" is kept. Zero: it is not
+	// kept. Default: 5 s.
 	NegativeTTL *time.Duration `yaml:"negative_ttl"`
-	// TTLJitter is the share by which the TTL of what is loaded varies either way,
-	// 0 to 0.5. Default 0.1.
+	// TTLJitter is the share by which the TTL of loaded values varies in both directions,
+	// 0 to 0.5. Default: 0.1.
 	TTLJitter *float64 `yaml:"ttl_jitter"`
-	// StaleWhileRevalidate is how long after its end a value is still given to
-	// who takes a stale one, while one load refreshes it. Zero, the default: never.
+	// StaleWhileRevalidate is how long after its end a value still goes to readers that
+	// accept a stale value, while one load refreshes it. Zero, the default: never.
 	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
-	// StaleIfError is how long after its end a value is still given to who takes
-	// a stale one where the origin fails. Zero, the default: never.
+	// StaleIfError is how long after its end a value still goes to readers that accept a
+	// stale value, if the origin fails. Zero, the default: never.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
-	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10: above 1
-	// what is read often is refreshed earlier before its end, 0 is never. Default 1.
+	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10. Above 1, values
+	// that are read often are refreshed longer before their end. Zero: never. Default: 1.
 	RefreshEarly *float64 `yaml:"refresh_early"`
-	// Hold is how long after an invalidation what is loaded is not kept: how far
-	// the origin's replicas may lag. Zero, the default: not at all; at most 10 min.
-	Hold time.Duration `yaml:"hold"`
-	// LeaseTime is how long an app that loads a value itself may take to bring
-	// it. Default 10 s.
+	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
+	// within this time after a deletion is returned, but not kept. Zero, the default: no
+	// lag. Maximum: 10 min.
+	ReplicaLag time.Duration `yaml:"replica_lag"`
+	// LeaseTime is how long an app may take to load a value itself, 100 ms to 10 min.
+	// Default: 10 s.
 	LeaseTime time.Duration `yaml:"lease_time"`
-	// Known is a filter of the keys that the origin has: it is asked for no other.
-	// Default: none.
-	Known *Known `yaml:"known"`
-	// KnownKeys lists them in place of the origin, which a Source cannot.
-	KnownKeys loader.Lister `yaml:"-"`
-	// WarmOnStart has keys of a list loaded at the start. Default: none.
+	// Known is the key filter: a filter of the keys that the origin has. No other key is
+	// loaded. Default: no filter.
+	Known *Known `yaml:"existing_keys"`
+	// WarmOnStart loads the keys of a list at the start. Default: nothing is loaded.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
-	// WarmKeys lists them in place of the origin, which a Source cannot.
-	WarmKeys loader.Lister `yaml:"-"`
-	// WriteThrough has what apps set and delete written to the origin first. It
-	// must be the same on all hosts.
+	// WriteThrough writes the changes of apps to the origin first. It must be the same on
+	// all hosts.
 	WriteThrough bool `yaml:"write_through"`
-	// Writer takes it in place of the origin, which a Source cannot.
-	Writer loader.Writer `yaml:"-"`
-	// Limits spare the origin.
+	// Limits protect the origin from too many calls.
 	Limits Limits `yaml:"limits"`
 }
 
-// Limits bound what one host asks of a namespace's origin. Zero is the default
-// that stands beside the field.
+// Limits bound the calls of one host to a namespace's origin. Zero means the default,
+// which is the number at the end of each comment.
 type Limits struct {
 	Concurrency int           `yaml:"concurrency"` // calls at once; 64
 	Queue       int           `yaml:"queue"`       // loads that wait for a place; 1,024
-	QueueTime   time.Duration `yaml:"queue_time"`  // the longest wait for a place, and for the rate; 1 s
+	QueueTime   time.Duration `yaml:"queue_time"`  // longest wait for a place, and for the rate; 1 s
 	Rate        float64       `yaml:"rate"`        // calls per second, retries included; no limit
 	Burst       int           `yaml:"burst"`       // calls at once after a rest; a tenth of Rate, at least 1
-	Timeout     time.Duration `yaml:"timeout"`     // of a call; 5 s, redis 1 s, memcached 500 ms
+	Timeout     time.Duration `yaml:"timeout"`     // per call; 5 s, redis 1 s, memcached 500 ms
 	Breaker     Breaker       `yaml:"breaker"`
-	Retries     int           `yaml:"retries"`     // after a call that failed; none
+	Retries     int           `yaml:"retries"`     // after a failed call; none
 	RetryShare  float64       `yaml:"retry_share"` // retries per load, in the long run; 0.1
 }
 
-// Breaker stops calls of an origin that fails. Zero is the default that stands
-// beside the field.
+// Breaker stops the calls to an origin that fails. Zero means the default, which is the
+// number at the end of each comment.
 type Breaker struct {
-	Failures int           `yaml:"failures"` // in a row that open it; 5
-	Open     time.Duration `yaml:"open"`     // that it stays open; 5 s
+	Failures int           `yaml:"failures"` // failures in a row that open the breaker; 5
+	Open     time.Duration `yaml:"open"`     // time for which it stays open; 5 s
 	Probes   int           `yaml:"probes"`   // calls at once while it is half open, and successes that close it; 1
 }
 
@@ -110,13 +105,13 @@ const (
 	DefaultLeaseTime    = 10 * time.Second
 )
 
-// maxLifetime is the longest of the times for which something is kept.
+// maxLifetime is the maximum of all settings that say how long something is kept.
 const maxLifetime = wire.MaxTTL * time.Millisecond
 
-// maxPattern is the longest key_pattern.
+// maxPattern is the maximum length of key_pattern, in bytes.
 const maxPattern = 1024
 
-// check says what is wrong with what is configured; l2 is the sidecar's.
+// check returns what is wrong with the settings. l2 is the sidecar's L2Size.
 func (n Namespace) check(l2 Size) error {
 	switch {
 	case n.ttl() < 0 || n.ttl() > maxLifetime:
@@ -131,39 +126,28 @@ func (n Namespace) check(l2 Size) error {
 		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, n.staleLimit())
 	case len(n.KeyPattern) > maxPattern:
 		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
-	case n.Origin != nil && n.Source != nil:
-		return errors.New("there are an origin and a Source: leave out one of them")
-	case n.Writer != nil && !n.WriteThrough:
-		return errors.New("there is a Writer, and no WriteThrough: set it, or leave Writer out")
-	case n.WarmKeys != nil && n.WarmOnStart == nil:
-		return errors.New("there is a WarmKeys, and no WarmOnStart: give it, or leave WarmKeys out")
-	case n.KnownKeys != nil && n.Known == nil:
-		return errors.New("there is a KnownKeys, and no Known: give it, with the number of keys")
-	}
-	if err := n.Origin.check(); err != nil {
-		return err
 	}
 	if err := n.needsOrigin(); err != nil {
 		return err
 	}
 	return cmp.Or(
-		bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
-		bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
-		bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
-		bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
-		bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
-		bounded("refresh_early", n.policy().Beta, 0, 10),
-		bounded("hold", n.Hold, 0, 10*time.Minute),
-		bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
+		settings.Bounded("max_key", n.MaxKey, 0, kv.MaxKeyLen),
+		settings.Bounded("negative_ttl", n.policy().NegativeTTL, 0, maxLifetime),
+		settings.Bounded("ttl_jitter", n.ttlJitter(), 0, 0.5),
+		settings.Bounded("stale_while_revalidate", n.StaleWhileRevalidate, 0, maxLifetime),
+		settings.Bounded("stale_if_error", n.StaleIfError, 0, maxLifetime),
+		settings.Bounded("refresh_early", n.policy().Beta, 0, 10),
+		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
+		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
 		n.Known.check(),
 		n.WarmOnStart.check(),
 	)
 }
 
-// needsOrigin finds settings that say nothing where the apps load.
+// needsOrigin returns an error if a setting has no effect because the apps load.
 func (n Namespace) needsOrigin() error {
-	if n.Origin != nil || n.Source != nil {
+	if n.Origin != nil {
 		return nil
 	}
 	for _, s := range []struct {
@@ -173,7 +157,7 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"known", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
+		{"existing_keys", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
 			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
@@ -184,45 +168,35 @@ func (n Namespace) needsOrigin() error {
 
 func (l Limits) check() error {
 	return cmp.Or(
-		bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
-		bounded("limits.queue", l.Queue, 0, 1<<20),
-		bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
-		bounded("limits.rate", l.Rate, 0, 1e9),
-		bounded("limits.burst", l.Burst, 0, 1<<20),
-		bounded("limits.timeout", l.Timeout, 0, maxCallTime),
-		bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
-		bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
-		bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
-		bounded("limits.retries", l.Retries, 0, 10),
-		bounded("limits.retry_share", l.RetryShare, 0, 1),
+		settings.Bounded("limits.concurrency", l.Concurrency, 0, 1<<16),
+		settings.Bounded("limits.queue", l.Queue, 0, 1<<20),
+		settings.Bounded("limits.queue_time", l.QueueTime, 0, maxCallTime),
+		settings.Bounded("limits.rate", l.Rate, 0, 1e9),
+		settings.Bounded("limits.burst", l.Burst, 0, 1<<20),
+		settings.Bounded("limits.timeout", l.Timeout, 0, maxCallTime),
+		settings.Bounded("limits.breaker.failures", l.Breaker.Failures, 0, 1<<20),
+		settings.Bounded("limits.breaker.open", l.Breaker.Open, 0, 10*time.Minute),
+		settings.Bounded("limits.breaker.probes", l.Breaker.Probes, 0, 1<<10),
+		settings.Bounded("limits.retries", l.Retries, 0, 10),
+		settings.Bounded("limits.retry_share", l.RetryShare, 0, 1),
 	)
 }
 
-// maxCallTime is the longest that may be configured for one call of an origin: a
-// load with its waits and retries ends after that (loader.LoadsConfig.Timeout).
+// maxCallTime is the maximum of the settings for one call to an origin. A load with its
+// waits and retries ends after that time (loader.LoadsConfig.Timeout).
 const maxCallTime = 30 * time.Second
 
-// bounded says so where a value is out of its bounds, or no number.
-func bounded[T cmp.Ordered](name string, v, least, most T) error {
-	if v >= least && v <= most {
-		return nil
-	}
-	return fmt.Errorf("%s %v: give %v to %v", name, v, least, most)
-}
-
-func (n Namespace) keys() (*loader.Keys, error) { return loader.NewKeys(n.KeyPattern, int(n.MaxKey)) }
-
-// policy says how long values live, of loads by the sidecar and by the apps.
+// policy returns how long values live, both for loads by the sidecar and by the apps.
 func (n Namespace) policy() loader.Policy {
 	return loader.Policy{
-		NegativeTTL:          given(n.NegativeTTL, DefaultNegativeTTL),
+		NegativeTTL:          settings.Or(n.NegativeTTL, DefaultNegativeTTL),
 		StaleWhileRevalidate: n.StaleWhileRevalidate,
 		StaleIfError:         n.StaleIfError,
-		Beta:                 given(n.RefreshEarly, DefaultRefreshEarly),
+		Beta:                 settings.Or(n.RefreshEarly, DefaultRefreshEarly),
 	}
 }
 
-// guard is the limits as the loader has them.
+// guard returns the limits in the loader's form.
 func (l Limits) guard() loader.GuardConfig {
 	return loader.GuardConfig{
 		Concurrency: l.Concurrency, Queue: l.Queue, QueueTime: l.QueueTime,
@@ -232,17 +206,36 @@ func (l Limits) guard() loader.GuardConfig {
 	}
 }
 
-// ttl is of writes and loads that bring none; zero is no expiry.
-func (n Namespace) ttl() time.Duration        { return given(n.DefaultTTL, DefaultTTL) }
-func (n Namespace) staleLimit() time.Duration { return given(n.StaleLimit, DefaultStaleLimit) }
-func (n Namespace) ttlJitter() float64        { return given(n.TTLJitter, DefaultTTLJitter) }
-func (n Namespace) hold() time.Duration       { return n.Hold }
-func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }
-
-// given is what a setting that has a meaning at zero says, or its default.
-func given[T any](v *T, def T) T {
-	if v == nil {
-		return def
+// namespaces returns the settings of all namespaces, with every default filled in.
+func (c *Config) namespaces() namespaces.Config {
+	t := namespaces.Config{
+		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.Clock, Log: c.Log,
+		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
-	return *v
+	for name, ns := range c.Namespaces {
+		t.Configured[name] = ns.spec()
+	}
+	return t
 }
+
+// spec returns the settings with every default filled in.
+func (n Namespace) spec() namespaces.Settings {
+	s := namespaces.Settings{
+		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
+		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
+		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough, Guard: n.Limits.guard(),
+	}
+	if n.Known != nil {
+		s.Known = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
+	}
+	if n.WarmOnStart != nil {
+		s.Warm = &namespaces.WarmSettings{Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000), List: n.WarmOnStart.List}
+	}
+	return s
+}
+
+// ttl is for writes and loads without a TTL of their own; zero: no expiry.
+func (n Namespace) ttl() time.Duration        { return settings.Or(n.DefaultTTL, DefaultTTL) }
+func (n Namespace) staleLimit() time.Duration { return settings.Or(n.StaleLimit, DefaultStaleLimit) }
+func (n Namespace) ttlJitter() float64        { return settings.Or(n.TTLJitter, DefaultTTLJitter) }
+func (n Namespace) leaseTime() time.Duration  { return cmp.Or(n.LeaseTime, DefaultLeaseTime) }

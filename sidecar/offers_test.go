@@ -7,62 +7,64 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 func put(t *testing.T, s *Sidecar, namespace, name, value string, ttl time.Duration) kv.Key {
 	t.Helper()
-	ns, bad := s.names.obtain([]byte(namespace), nil)
+	ns, bad := s.engine.Names.Obtain([]byte(namespace), nil)
 	if bad != nil {
 		t.Fatal(bad)
 	}
-	now := s.clock.Read()
-	k := ns.key([]byte(name))
-	if _, r := s.store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
+	now := s.engine.Clock.Read()
+	k := ns.Key([]byte(name))
+	if _, r := s.engine.Store.Put(k, segment.Write{Value: []byte(value), Deadline: kv.After(now.Boot, ttl)}, now); r != segment.Stored {
 		t.Fatalf("%s: %d", name, r)
 	}
 	return k
 }
 
-// A batch whose answer is lost is asked for again, seconds later: it comes with what
-// is left of each entry's time by then, and without those that have ended.
+// A batch whose answer is lost is asked for again, seconds later. The new answer has the
+// time that is left of each entry by then, and no expired entries.
 func TestBatchIsSentAgainAsItIsThen(t *testing.T) {
 	a, b, clock := handingOver(t)
-	begun := a.clock.Read().Boot
+	begun := a.engine.Clock.Read().Boot
 	short := put(t, a, DefaultNamespace, "short", "v", time.Second)
 	long := put(t, a, DefaultNamespace, "long", "v", 6*time.Second)
 	ever := put(t, a, DefaultNamespace, "ever", "v", 0)
 	src := releaseAll(a, b)
-	a.handoff.servePull(b.node.Self(), &wire.Pull{Ballot: src.ballot})
+	a.engine.Handoff.ServePull(b.engine.Node.Self(), &wire.Pull{Ballot: src.Ballot})
 	clock.forward(5 * time.Second)
 	again, _ := pullBatch(t, a, b, src, wire.Pull{})
 	if len(again.Entries) != 2 {
 		t.Errorf("sent again: %d entries, want the two that have not ended", len(again.Entries))
 	}
-	now := b.clock.Read().Boot
-	if info, ok := b.store.Peek(short, now); ok {
+	now := b.engine.Clock.Read().Boot
+	if info, ok := b.engine.Store.Peek(short, now); ok {
 		t.Errorf("a value that ended %v ago has %v left", now-begun-time.Second, info.Deadline.Remaining(now))
 	}
-	info, ok := b.store.Peek(long, now)
+	info, ok := b.engine.Store.Peek(long, now)
 	if left := info.Deadline.Remaining(now); !ok || left > 980*time.Millisecond || left < 975*time.Millisecond {
 		t.Errorf("a value has %v left, %v, want 2 %% less than a second", left, ok)
 	}
-	if info, ok := b.store.Peek(ever, now); !ok || info.Deadline != 0 {
+	if info, ok := b.engine.Store.Peek(ever, now); !ok || info.Deadline != 0 {
 		t.Errorf("a value without an end: %+v, %v", info, ok)
 	}
 	clock.forward(2 * time.Second)
-	if _, ok := b.store.Peek(long, b.clock.Read().Boot); ok {
+	if _, ok := b.engine.Store.Peek(long, b.engine.Clock.Read().Boot); ok {
 		t.Errorf("it is there after its end")
 	}
-	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.handoff.offering() > 0 {
-		t.Errorf("the end: %+v, offering %d", last, a.handoff.offering())
+	if last, _ := pullBatch(t, a, b, src, wire.Pull{Batch: 1}); !last.Done || len(last.Entries) > 0 || a.engine.Handoff.Offering() > 0 {
+		t.Errorf("the end: %+v, offering %d", last, a.engine.Handoff.Offering())
 	}
 }
 
-// What is released to a ballot in a later answer is given too, with what was written
-// until then; and who has begun with some of it pulls that, and later the rest.
+// Partitions that a later answer releases to the same ballot are offered too, with what
+// was written until then. A new owner that has begun with some of them pulls those
+// partitions first, and the others later.
 func TestOfferGrows(t *testing.T) {
 	a, b, _ := handingOver(t)
 	var sets [2]kv.PartitionSet
@@ -75,10 +77,10 @@ func TestOfferGrows(t *testing.T) {
 		sets[i%2].Add(put(t, a, DefaultNamespace, name, "first", 0).Hash.Partition())
 		keys[name] = i % 2
 	}
-	ballot := &holding.Ballot{Clock: a.hlc.Next(a.clock.Read().Wall), Process: b.node.Self()}
+	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	first := release(a, b, ballot, sets[0])
 	for name, set := range keys {
-		if set == 1 { // still held
+		if set == 1 { // still owned by a
 			put(t, a, DefaultNamespace, name, "second", 0)
 		}
 	}
@@ -86,10 +88,10 @@ func TestOfferGrows(t *testing.T) {
 	for p := range sets[1].All() {
 		both.Add(p)
 	}
-	second := a.hlc.Next(a.clock.Read().Wall)
-	a.handoff.Ended(sets[1], second)
-	b.floor(sets[1], second)
-	a.handoff.Offer(b.node.Self(), ballot, both) // the same ballot has asked again
+	second := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
+	a.engine.Handoff.Ended(sets[1], second)
+	b.engine.Floor(sets[1], second)
+	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, both) // the same ballot has asked again
 
 	for i, want := range []kv.Version{first, second} {
 		src := sourceOf(a, b, ballot, sets[i])
@@ -98,7 +100,7 @@ func TestOfferGrows(t *testing.T) {
 		if len(some.Entries) != 10 || admitted != 10 || kv.Version(some.AsOf) != want {
 			t.Errorf("pull %d: %d entries as of %d, %d of them admitted; want 10 as of %d", i, len(some.Entries), some.AsOf, admitted, want)
 		}
-		if a.handoff.offering() == 0 {
+		if a.engine.Handoff.Offering() == 0 {
 			t.Errorf("pull %d: nothing is offered before it has come to its end", i)
 		}
 		q.Batch++
@@ -106,17 +108,18 @@ func TestOfferGrows(t *testing.T) {
 			t.Errorf("pull %d: %+v, want its end", i, some)
 		}
 	}
-	if a.handoff.offering() > 0 {
+	if a.engine.Handoff.Offering() > 0 {
 		t.Error("all has been pulled, and is offered")
 	}
-	ns := b.names.lookup(defaultNamespace)
+	ns := b.engine.Names.Lookup(session.DefaultNamespace)
 	for name, set := range keys {
-		got, _, ok := b.store.Get(nil, ns.key([]byte(name)), segment.NoLimit, b.clock.Read().Boot)
+		got, _, ok := b.engine.Store.Get(nil, ns.Key([]byte(name)), segment.NoLimit, b.engine.Clock.Read().Boot)
 		if want := []string{"first", "second"}[set]; !ok || string(got) != want {
 			t.Errorf("%s is %q, %v, want %q", name, got, ok, want)
 		}
 	}
-	// One that names no partitions has all of it, batch by batch as of one release.
+	// A pull that names no partitions gets all of them, batch by batch, each batch as of
+	// one release.
 	n := 0
 	src := sourceOf(a, b, ballot, both)
 	for q := (wire.Pull{}); ; q.Batch++ {
@@ -130,8 +133,8 @@ func TestOfferGrows(t *testing.T) {
 	}
 }
 
-// Entries of a namespace that has lost its slot to another between two batches are
-// not the other's.
+// Entries of a namespace that has lost its slot between two batches are not given to the
+// namespace that has the slot now.
 func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	a, b, _ := handingOver(t)
 	value := string(make([]byte, 2<<10))
@@ -145,14 +148,14 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	if got := len(some.Entries); got == 0 || got == n || some.Entries[0].Namespace != "before" {
 		t.Fatalf("the first batch has %d entries", got)
 	}
-	slot := a.names.all()["before"].id
-	for _, k := range keys { // they have ended, say
-		a.store.Delete(k, a.clock.Read())
+	slot := a.engine.Names.All()["before"].ID
+	for _, k := range keys { // as if they had expired
+		a.engine.Store.Delete(k, a.engine.Clock.Read())
 	}
-	a.names.mu.Lock()
-	a.names.free = nil // the next name takes the slot of one that is empty
-	a.names.mu.Unlock()
-	if after, bad := a.names.obtain([]byte("after"), nil); bad != nil || after.id != slot {
+	a.engine.Names.Mu.Lock()
+	a.engine.Names.Free = nil // the next name takes the slot of an empty namespace
+	a.engine.Names.Mu.Unlock()
+	if after, bad := a.engine.Names.Obtain([]byte("after"), nil); bad != nil || after.ID != slot {
 		t.Fatalf("it has another slot: %v", bad)
 	}
 	for batch := uint64(1); ; batch++ {
@@ -166,31 +169,31 @@ func TestSlotOfAnotherBetweenBatches(t *testing.T) {
 	}
 }
 
-// What a process sends of a partition that it is not the source of is kept out: it
-// stopped earlier than the one that is.
+// Entries that a process sends for a partition are kept out if that process is not the
+// partition's source: it stopped earlier than the source.
 func TestEntriesComeFromTheirSource(t *testing.T) { entriesComeFromTheirSource(t, t.Errorf) }
 
 func entriesComeFromTheirSource(t *testing.T, bad func(format string, args ...any)) {
 	a, b, _ := handingOver(t)
 	mine, others := put(t, a, DefaultNamespace, "mine", "v", 0), put(t, a, DefaultNamespace, "others", "old", 0)
-	ballot := &holding.Ballot{Clock: a.hlc.Next(a.clock.Read().Wall), Process: b.node.Self()}
+	ballot := &ownership.Ballot{Clock: a.engine.HLC.Next(a.engine.Clock.Read().Wall), Process: b.engine.Node.Self()}
 	set := partitionSet(mine.Hash.Partition())
 	set.Add(others.Hash.Partition())
 	release(a, b, ballot, set)
 	c := kv.Process{Node: "c", Epoch: 1}
-	b.handoff.Begin(holding.Begun{
+	b.engine.Handoff.Begin(ownership.Begun{
 		Ballot: ballot, Partitions: set,
-		Releasers: map[kv.Process]kv.PartitionSet{a.node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
+		Releasers: map[kv.Process]kv.PartitionSet{a.engine.Node.Self(): partitionSet(mine.Hash.Partition()), c: partitionSet(others.Hash.Partition())},
 	}, nil)
-	src := b.handoff.incoming[mine.Hash.Partition()].Load()
-	if other := b.handoff.incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.from != c {
+	src := b.engine.Handoff.Incoming[mine.Hash.Partition()].Load()
+	if other := b.engine.Handoff.Incoming[others.Hash.Partition()].Load(); src == nil || other == nil || src == other || other.From != c {
 		t.Fatalf("the sources are %+v and %+v", src, other)
 	}
-	pullBatch(t, a, b, src, wire.Pull{}) // all that a has released
-	if _, ok := b.store.Peek(mine, b.clock.Read().Boot); !ok {
+	pullBatch(t, a, b, src, wire.Pull{}) // all entries that a has released
+	if _, ok := b.engine.Store.Peek(mine, b.engine.Clock.Read().Boot); !ok {
 		t.Errorf("an entry from its source is not kept")
 	}
-	if _, ok := b.store.Peek(others, b.clock.Read().Boot); ok {
+	if _, ok := b.engine.Store.Peek(others, b.engine.Clock.Read().Boot); ok {
 		bad("an entry is kept that does not come from its partition's source")
 	}
 }

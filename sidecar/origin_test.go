@@ -14,13 +14,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
 func ptr[T any](v T) *T { return &v }
 
-// fileWith is the path of a file that holds text.
+// fileWith returns the path of a file that contains text.
 func fileWith(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "f")
@@ -30,15 +36,20 @@ func fileWith(t *testing.T, text string) string {
 	return path
 }
 
+// own returns an origin in the program itself.
+func own(load loader.SourceFunc) loader.Custom { return loader.Custom{Source: load} }
+
+var aCustom = loader.Custom{Source: loader.SourceFunc(aSource)}
+
 func aSource(context.Context, []byte) (loader.Value, error) { return loader.Value{}, nil }
 
 func TestNamespaceDefaults(t *testing.T) {
 	var n Namespace
 	want := loader.Policy{NegativeTTL: 5 * time.Second, Beta: 1}
-	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.hold() != 0 || n.leaseTime() != 10*time.Second {
-		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.hold(), n.leaseTime())
+	if n.ttl() != time.Hour || n.staleLimit() != time.Minute || n.policy() != want || n.ttlJitter() != 0.1 || n.ReplicaLag != 0 || n.leaseTime() != 10*time.Second {
+		t.Errorf("%v %v %+v %v %v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter(), n.ReplicaLag, n.leaseTime())
 	}
-	// What has a meaning at zero can be set to it.
+	// Settings to which zero means something can be set to zero.
 	n = Namespace{DefaultTTL: ptr(time.Duration(0)), StaleLimit: ptr(time.Duration(0)), NegativeTTL: ptr(time.Duration(0)), TTLJitter: ptr(0.0), RefreshEarly: ptr(0.0)}
 	if n.ttl() != 0 || n.staleLimit() != 0 || n.policy() != (loader.Policy{}) || n.ttlJitter() != 0 {
 		t.Errorf("%v %v %+v %v", n.ttl(), n.staleLimit(), n.policy(), n.ttlJitter())
@@ -46,18 +57,16 @@ func TestNamespaceDefaults(t *testing.T) {
 }
 
 func TestNamespaceRefused(t *testing.T) {
-	http := &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}"}}
-	redis := &Origin{Redis: &RedisOrigin{Address: "h:1"}}
-	memcached := &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1"}}}
-	postgres := &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, "host=h"), Query: "SELECT $1"}}
+	http := &httporigin.Config{URL: "http://h/{key}"}
+	redisOrigin := &redisorigin.Config{Address: "h:1"}
+	memcachedOrigin := &memcached.Config{Servers: []string{"h:1"}}
+	postgresOrigin := &postgres.Config{DSNFile: fileWith(t, "host=h"), Query: "SELECT $1"}
 	for _, tc := range []struct {
 		name string
 		ns   Namespace
 		want string
 	}{
-		{"no kind", Namespace{Origin: &Origin{}}, "origin: nothing is given: give http, postgres, redis, memcached or exec"},
-		{"two kinds", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{}, Exec: &ExecOrigin{}}}, "origin: http and exec are given: give one of them"},
-		{"origin and Source", Namespace{Origin: http, Source: loader.SourceFunc(aSource)}, "there are an origin and a Source: leave out one of them"},
+		{"no Source", Namespace{Origin: loader.Custom{}}, "origin.source: Source is nil: give one"},
 		{"pattern alone", Namespace{KeyPattern: "a"}, "key_pattern is for loads from an origin, and there is none: give an origin, or leave it out"},
 		{"max_key alone", Namespace{MaxKey: 7}, "max_key is for loads"},
 		{"negative_ttl alone", Namespace{NegativeTTL: ptr(time.Second)}, "negative_ttl is for loads"},
@@ -75,7 +84,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"stale_while_revalidate", Namespace{StaleWhileRevalidate: -1}, "stale_while_revalidate -1ns: give 0s to"},
 		{"stale_if_error", Namespace{Origin: http, StaleIfError: -1}, "stale_if_error -1ns: give 0s to"},
 		{"refresh_early", Namespace{Origin: http, RefreshEarly: ptr(11.0)}, "refresh_early 11: give 0 to 10"},
-		{"hold", Namespace{Hold: 11 * time.Minute}, "hold 11m0s: give 0s to 10m0s"},
+		{"replica_lag", Namespace{ReplicaLag: 11 * time.Minute}, "replica_lag 11m0s: give 0s to 10m0s"},
 		{"lease_time", Namespace{LeaseTime: 1}, "lease_time 1ns: give 100ms to 10m0s"},
 		{"concurrency", Namespace{Origin: http, Limits: Limits{Concurrency: -1}}, "limits.concurrency -1: give 0 to 65536"},
 		{"queue", Namespace{Origin: http, Limits: Limits{Queue: -1}}, "limits.queue -1: give 0 to"},
@@ -89,59 +98,57 @@ func TestNamespaceRefused(t *testing.T) {
 		{"retries", Namespace{Origin: http, Limits: Limits{Retries: 11}}, "limits.retries 11: give 0 to 10"},
 		{"retry_share", Namespace{Origin: http, Limits: Limits{RetryShare: 2}}, "limits.retry_share 2: give 0 to 1"},
 
-		{"url", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{}}}, "origin.http: http origin: its URL must have {key} once"},
-		{"status", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Absent: []int{404, 4040}}}}, "origin.http: absent 4040: give 200 to 599"},
-		{"connections", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Connections: -1}}}, "origin.http: connections -1: give 0 to 65536"},
-		{"no header's name", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a b": "c"}}}}, `headers: "a b" is no header's name`},
-		{"no header's value", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a": "b\nc"}}}}, "headers: a: the value has line breaks"},
-		{"header twice", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"a": "b", "A": "c"}}}}, "headers: a is there already"},
-		{"secret header", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}}, "headers: authorization is a secret: give the path of a file that holds it, in header_files"},
-		{"no DSN", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{Query: "SELECT $1"}}}, "origin.postgres: there is no DSN: give dsn_file"},
-		{"two DSNs", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: "/a", DSNEnv: "A"}}}, "origin.postgres: dsn_file and dsn_env are given: give one of them"},
-		{"no query", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, "host=h")}}}, "its query must have $1"},
-		{"no address", Namespace{Origin: &Origin{Redis: &RedisOrigin{}}}, "origin.redis: address: give host:port, or the path of a socket"},
-		{"no port", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h"}}}, "origin.redis: address: give host:port"},
-		{"database", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", DB: -1}}}, "origin.redis: db -1: give 0 to 65536"},
-		{"TLS without tls", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLSCAFile: "/a"}}}, "count with tls: true alone"},
-		{"no certificate", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLS: true, TLSCAFile: fileWith(t, "x")}}}, "there is no certificate in it"},
-		{"no key", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", TLS: true, TLSCertFile: fileWith(t, "x"), TLSKeyFile: fileWith(t, "x")}}}, "give a certificate and its key, in PEM"},
-		{"no servers", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{}}}, "origin.memcached: memcached origin: no servers"},
-		{"server", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1", "h"}}}}, "origin.memcached: servers: give host:port"},
-		{"no command", Namespace{Origin: &Origin{Exec: &ExecOrigin{}}}, "origin.exec: exec origin: no command"},
-		{"no program", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"/no/such"}}}}, `exec origin: program "/no/such"`},
-		{"exit status", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Absent: 256}}}, "absent status 256"},
-		{"variable", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Env: []string{"CACHESIDECAR_TEST_UNSET"}}}}, "env: the environment variable CACHESIDECAR_TEST_UNSET is not set, or empty"},
+		{"url", Namespace{Origin: &httporigin.Config{}}, "origin.http: http origin: its URL must have {key} once"},
+		{"status", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Absent: []int{404, 4040}}}, "origin.http: absent 4040: give 200 to 599"},
+		{"connections", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Connections: -1}}, "origin.http: connections -1: give 0 to 65536"},
+		{"no header's name", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a b": "c"}}}, `headers: "a b" is no header's name`},
+		{"no header's value", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a": "b\nc"}}}, "headers: a: the value has line breaks"},
+		{"header twice", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a": "b", "A": "c"}}}, "headers: a is there already"},
+		{"secret header", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}, "headers: authorization is a secret: give the path of a file that holds it, in header_files"},
+		{"no DSN", Namespace{Origin: &postgres.Config{Query: "SELECT $1"}}, "origin.postgres: there is no DSN: give dsn_file"},
+		{"two DSNs", Namespace{Origin: &postgres.Config{DSNFile: "/a", DSNEnv: "A"}}, "origin.postgres: dsn_file and dsn_env are given: give one of them"},
+		{"no query", Namespace{Origin: &postgres.Config{DSNFile: fileWith(t, "host=h")}}, "its query must have $1"},
+		{"no address", Namespace{Origin: &redisorigin.Config{}}, "origin.redis: address: give host:port, or the path of a socket"},
+		{"no port", Namespace{Origin: &redisorigin.Config{Address: "h"}}, "origin.redis: address: give host:port"},
+		{"database", Namespace{Origin: &redisorigin.Config{Address: "h:1", DB: -1}}, "origin.redis: db -1: give 0 to 65536"},
+		{"TLS without tls", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLSCAFile: "/a"}}, "count with tls: true alone"},
+		{"no certificate", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCAFile: fileWith(t, "x")}}, "there is no certificate in it"},
+		{"no key", Namespace{Origin: &redisorigin.Config{Address: "h:1", TLS: true, TLSCertFile: fileWith(t, "x"), TLSKeyFile: fileWith(t, "x")}}, "give a certificate and its key, in PEM"},
+		{"no servers", Namespace{Origin: &memcached.Config{}}, "origin.memcached: memcached origin: no servers"},
+		{"server", Namespace{Origin: &memcached.Config{Servers: []string{"h:1", "h"}}}, "origin.memcached: servers: give host:port"},
+		{"no command", Namespace{Origin: &execorigin.Config{}}, "origin.exec: exec origin: no command"},
+		{"no program", Namespace{Origin: &execorigin.Config{Command: []string{"/no/such"}}}, `exec origin: program "/no/such"`},
+		{"exit status", Namespace{Origin: &execorigin.Config{Command: []string{"true"}, Absent: 256}}, "absent status 256"},
+		{"variable", Namespace{Origin: &execorigin.Config{Command: []string{"true"}, Env: []string{"CACHESIDECAR_TEST_UNSET"}}}, "env: the environment variable CACHESIDECAR_TEST_UNSET is not set, or empty"},
 
-		{"known alone", Namespace{Known: &Known{Keys: 1}}, "known is for loads from an origin"},
+		{"known alone", Namespace{Known: &Known{Keys: 1}}, "existing_keys is for loads from an origin"},
 		{"write_through alone", Namespace{WriteThrough: true}, "write_through is for loads from an origin"},
-		{"no keys", Namespace{Origin: http, Known: &Known{}}, "known: a Bloom filter of 0 keys"},
-		{"too many keys", Namespace{Origin: http, Known: &Known{Keys: 1 << 40}}, "known: a Bloom filter of 1099511627776 keys"},
-		{"false_positives", Namespace{Origin: http, Known: &Known{Keys: 1, FalsePositives: 0.6}}, "known.false_positives 0.6: give 0 to 0.5"},
-		{"max_age", Namespace{Origin: http, Known: &Known{Keys: 1, MaxAge: -1}}, "known: a filter's greatest age of -1ns: give zero for 1h, or more"},
-		{"list's timeout", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{Timeout: -1}}}, "known.timeout -1ns: give 0s to 24h0m0s"},
-		{"no list", Namespace{Origin: http, Known: &Known{Keys: 1}}, "known: there is no url that gives all keys: give it"},
-		{"another's list", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{Query: "q", URL: "http://h"}}}, "known: query is for another kind of origin: leave it out"},
-		{"no URL", Namespace{Origin: http, Known: &Known{Keys: 1, List: List{URL: "h"}}}, "the URL of its list must begin with http:// or https://"},
-		{"no list of memcached", Namespace{Origin: memcached, Known: &Known{Keys: 1}}, "known: this kind of origin cannot list its keys"},
-		{"no list of a Source", Namespace{Source: loader.SourceFunc(aSource), Known: &Known{Keys: 1}}, "known: this kind of origin cannot list its keys"},
-		{"a list for redis", Namespace{Origin: redis, Known: &Known{Keys: 1, List: List{URL: "http://h"}}}, "known: url is for another kind of origin"},
-		{"KnownKeys alone", Namespace{Origin: http, KnownKeys: newDatabase(nil)}, "there is a KnownKeys, and no Known"},
-		{"KnownKeys and a list", Namespace{Origin: http, KnownKeys: newDatabase(nil), Known: &Known{Keys: 1, List: List{URL: "http://h"}}}, "known: url is for another kind"},
+		{"no keys", Namespace{Origin: http, Known: &Known{}}, "existing_keys: a Bloom filter of 0 keys"},
+		{"too many keys", Namespace{Origin: http, Known: &Known{Keys: 1 << 40}}, "existing_keys: a Bloom filter of 1099511627776 keys"},
+		{"false_positives", Namespace{Origin: http, Known: &Known{Keys: 1, FalsePositives: 0.6}}, "existing_keys.false_positives 0.6: give 0 to 0.5"},
+		{"max_age", Namespace{Origin: http, Known: &Known{Keys: 1, MaxAge: -1}}, "existing_keys: a filter's greatest age of -1ns: give zero for 1h, or more"},
+		{"list's timeout", Namespace{Origin: http, Known: &Known{Keys: 1, List: loader.List{Timeout: -1}}}, "existing_keys: timeout -1ns: give 0s to 24h0m0s"},
+		{"no list", Namespace{Origin: http, Known: &Known{Keys: 1}}, "existing_keys: there is no url that gives all keys: give it"},
+		{"another's list", Namespace{Origin: http, Known: &Known{Keys: 1, List: loader.List{Query: "q", URL: "http://h"}}}, "existing_keys: query is for another kind of origin: leave it out"},
+		{"no URL", Namespace{Origin: http, Known: &Known{Keys: 1, List: loader.List{URL: "h"}}}, "the URL of its list must begin with http:// or https://"},
+		{"no list of memcached", Namespace{Origin: memcachedOrigin, Known: &Known{Keys: 1}}, "existing_keys: this kind of origin cannot list its keys"},
+		{"no list of a Source", Namespace{Origin: aCustom, Known: &Known{Keys: 1}}, "existing_keys: this kind of origin cannot list its keys"},
+		{"a list for redis", Namespace{Origin: redisOrigin, Known: &Known{Keys: 1, List: loader.List{URL: "http://h"}}}, "existing_keys: url is for another kind of origin"},
+		{"a Lister and a list", Namespace{Origin: http, Known: &Known{Keys: 1, List: loader.List{URL: "http://h", Lister: newDatabase(nil)}}}, "existing_keys: url is for another kind"},
 
 		{"warm_on_start alone", Namespace{WarmOnStart: &Warm{}}, "warm_on_start is for loads from an origin"},
-		{"rate of warming", Namespace{Origin: redis, WarmOnStart: &Warm{Rate: -1}}, "warm_on_start.rate -1: give 0 to"},
-		{"keys to warm", Namespace{Origin: redis, WarmOnStart: &Warm{Keys: -1}}, "warm_on_start.keys -1: give 0 to"},
-		{"list's timeout of warming", Namespace{Origin: redis, WarmOnStart: &Warm{List: List{Timeout: -1}}}, "warm_on_start.timeout -1ns"},
-		{"no list to warm", Namespace{Origin: memcached, WarmOnStart: &Warm{}}, "warm_on_start: this kind of origin cannot list its keys"},
-		{"WarmKeys alone", Namespace{Origin: http, WarmKeys: newDatabase(nil)}, "there is a WarmKeys, and no WarmOnStart"},
+		{"rate of warming", Namespace{Origin: redisOrigin, WarmOnStart: &Warm{Rate: -1}}, "warm_on_start.rate -1: give 0 to"},
+		{"keys to warm", Namespace{Origin: redisOrigin, WarmOnStart: &Warm{Keys: -1}}, "warm_on_start.keys -1: give 0 to"},
+		{"list's timeout of warming", Namespace{Origin: redisOrigin, WarmOnStart: &Warm{List: loader.List{Timeout: -1}}}, "warm_on_start: timeout -1ns"},
+		{"no list to warm", Namespace{Origin: memcachedOrigin, WarmOnStart: &Warm{}}, "warm_on_start: this kind of origin cannot list its keys"},
 
-		{"Writer alone", Namespace{Source: loader.SourceFunc(aSource), Writer: &store{}}, "there is a Writer, and no WriteThrough"},
-		{"no Writer", Namespace{Source: loader.SourceFunc(aSource), WriteThrough: true}, "write_through: a Source takes no writes: give a Writer too"},
-		{"no statements", Namespace{Origin: postgres, WriteThrough: true}, "its statement to store must have $1, the key, and $2, the value"},
-		{"a method", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{URL: "http://h/{key}", StoreMethod: "A B"}}, WriteThrough: true}, `method "A B" is not a method`},
-		{"half a second", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"h:1"}, StoreTTL: 500 * time.Millisecond}}, WriteThrough: true}, "a TTL of 500ms"},
-		{"unused writes", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "h:1", StoreTTL: time.Second}}}, "origin.redis: there are settings of writes, and write_through is off: set it, or leave them out"},
-		{"no program to store", Namespace{Origin: &Origin{Exec: &ExecOrigin{Command: []string{"true"}, Store: []string{"/no/such"}, Delete: []string{"true"}}}, WriteThrough: true}, `"/no/such"`},
+		{"Writer alone", Namespace{Origin: loader.Custom{Source: loader.SourceFunc(aSource), Writer: &store{}}}, "origin.source: there are settings of writes, and write_through is off"},
+		{"no Writer", Namespace{Origin: aCustom, WriteThrough: true}, "write_through: a Source takes no writes: give a Writer too"},
+		{"no statements", Namespace{Origin: postgresOrigin, WriteThrough: true}, "its statement to store must have $1, the key, and $2, the value"},
+		{"a method", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Write: httporigin.WriteConfig{StoreMethod: "A B"}}, WriteThrough: true}, `method "A B" is not a method`},
+		{"half a second", Namespace{Origin: &memcached.Config{Servers: []string{"h:1"}, Write: memcached.WriteConfig{TTL: 500 * time.Millisecond}}, WriteThrough: true}, "a TTL of 500ms"},
+		{"unused writes", Namespace{Origin: &redisorigin.Config{Address: "h:1", Write: redisorigin.WriteConfig{TTL: time.Second}}}, "origin.redis: there are settings of writes, and write_through is off: set it, or leave them out"},
+		{"no program to store", Namespace{Origin: &execorigin.Config{Command: []string{"true"}, Write: execorigin.WriteConfig{Store: []string{"/no/such"}, Delete: []string{"true"}}}, WriteThrough: true}, `"/no/such"`},
 	} {
 		err := Config{Namespaces: map[string]Namespace{"a": tc.ns}}.Check()
 		if err == nil || !strings.HasPrefix(err.Error(), "namespace a: ") || !strings.Contains(err.Error(), tc.want) {
@@ -149,10 +156,10 @@ func TestNamespaceRefused(t *testing.T) {
 		}
 	}
 	for name, ns := range map[string]Namespace{
-		"what apps that load use": {Hold: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
+		"what apps that load use": {ReplicaLag: time.Minute, LeaseTime: time.Second, StaleWhileRevalidate: time.Second},
 		"everything":              {Origin: http, KeyPattern: "[0-9]+", MaxKey: 9, StaleIfError: time.Minute, Limits: Limits{Rate: 1, Breaker: Breaker{Open: time.Second}}},
-		"redis":                   {Origin: redis, WriteThrough: true, Known: &Known{Keys: 1000}},
-		"a Source":                {Source: loader.SourceFunc(aSource), NegativeTTL: ptr(time.Duration(0))},
+		"redis":                   {Origin: redisOrigin, WriteThrough: true, Known: &Known{Keys: 1000}},
+		"a Source":                {Origin: aCustom, NegativeTTL: ptr(time.Duration(0))},
 	} {
 		if err := (Config{Namespaces: map[string]Namespace{"a": ns}}).Check(); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -161,7 +168,7 @@ func TestNamespaceRefused(t *testing.T) {
 }
 
 func TestOpenOrigin(t *testing.T) {
-	if o, err := openOrigin("a", Namespace{}, 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
+	if o, err := namespaces.OpenOrigin("a", Namespace{}.spec(), 1, slog.New(slog.DiscardHandler)); o != nil || err != nil {
 		t.Errorf("without an origin: %v, %v", o, err)
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -174,70 +181,70 @@ func TestOpenOrigin(t *testing.T) {
 		name   string
 		ns     Namespace
 		key    string
-		want   string // "" is not loaded: there is no such server here
+		want   string // "": it is not loaded, because there is no such server here
 		checks bool
 	}{
-		{"http", Namespace{Origin: &Origin{HTTP: &HTTPOrigin{
+		{"http", Namespace{Origin: &httporigin.Config{
 			URL: server.URL + "/{key}", Headers: map[string]string{"X-A": "b"}, HeaderFiles: map[string]string{"Authorization": fileWith(t, "c\r\n")},
-		}}}, "k", "/kbc", false},
-		{"exec", Namespace{Origin: &Origin{Exec: &ExecOrigin{
+		}}, "k", "/kbc", false},
+		{"exec", Namespace{Origin: &execorigin.Config{
 			Command: []string{"sh", "-c", `echo -n "$A $CACHESIDECAR_TEST_WORD $HOME $0"`}, Env: []string{"A=b", "CACHESIDECAR_TEST_WORD"},
-		}}}, "k", "b from the environment " + os.Getenv("HOME") + " k", false},
-		{"source", Namespace{Source: loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+		}}, "k", "b from the environment " + os.Getenv("HOME") + " k", false},
+		{"source", Namespace{Origin: own(func(_ context.Context, key []byte) (loader.Value, error) {
 			return loader.Value{Bytes: append([]byte("the "), key...)}, nil
 		})}, "k", "the k", false},
-		{"postgres", Namespace{Origin: &Origin{Postgres: &PostgresOrigin{DSNFile: dsn, Query: "SELECT $1", Format: "json"}}}, "", "", true},
-		{"redis", Namespace{Origin: &Origin{Redis: &RedisOrigin{Address: "[::1]:6379", TLS: true, PasswordEnv: "CACHESIDECAR_TEST_WORD"}}}, "", "", false},
-		{"memcached", Namespace{Origin: &Origin{Memcached: &MemcachedOrigin{Servers: []string{"no.such.host.invalid:1", "/socket"}}}}, "", "", false},
+		{"postgres", Namespace{Origin: &postgres.Config{DSNFile: dsn, Query: "SELECT $1", Format: "json"}}, "", "", true},
+		{"redis", Namespace{Origin: &redisorigin.Config{Address: "[::1]:6379", TLS: true, PasswordEnv: "CACHESIDECAR_TEST_WORD"}}, "", "", false},
+		{"memcached", Namespace{Origin: &memcached.Config{Servers: []string{"no.such.host.invalid:1", "/socket"}}}, "", "", false},
 	} {
 		tc.ns.KeyPattern = "[a-z]"
-		o, err := openOrigin("a", tc.ns, 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", tc.ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 			continue
 		}
-		if o.name != tc.name || (o.check != nil) != tc.checks {
+		if o.Name != tc.name || (o.Check != nil) != tc.checks {
 			t.Errorf("%s: %+v", tc.name, o)
 		}
-		if o.keys.Check([]byte("k")) != nil || o.keys.Check([]byte("K")) == nil {
+		if o.Keys.Check([]byte("k")) != nil || o.Keys.Check([]byte("K")) == nil {
 			t.Errorf("%s: its keys do not follow the pattern", tc.name)
 		}
 		if tc.want != "" {
-			if v, err := o.guard.Load(t.Context(), []byte(tc.key)); err != nil || string(v.Bytes) != tc.want {
+			if v, err := o.Guard.Load(t.Context(), []byte(tc.key)); err != nil || string(v.Bytes) != tc.want {
 				t.Errorf("%s: loaded %q, %v; want %q", tc.name, v.Bytes, err, tc.want)
 			}
 		}
-		if err := o.close(); err != nil {
+		if err := o.Close(); err != nil {
 			t.Errorf("%s: closed: %v", tc.name, err)
 		}
 	}
 }
 
-// The sidecar's max_value bounds what an origin may give, whatever it is.
+// The sidecar's max_value bounds the values of every kind of origin.
 func TestOriginMaxValue(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, strings.Repeat("x", 101))
 	}))
 	defer server.Close()
 	for name, ns := range map[string]Namespace{
-		"http": {Origin: &Origin{HTTP: &HTTPOrigin{URL: server.URL + "/{key}"}}},
-		"exec": {Origin: &Origin{Exec: &ExecOrigin{Command: []string{"head", "-c", "101", "--", "/dev/zero"}}}},
-		"source": {Source: loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+		"http": {Origin: &httporigin.Config{URL: server.URL + "/{key}"}},
+		"exec": {Origin: &execorigin.Config{Command: []string{"head", "-c", "101", "--", "/dev/zero"}}},
+		"source": {Origin: own(func(context.Context, []byte) (loader.Value, error) {
 			return loader.Value{Bytes: make([]byte, 101)}, nil
 		})},
 	} {
-		o, err := openOrigin("a", ns, 100, slog.New(slog.DiscardHandler))
+		o, err := namespaces.OpenOrigin("a", ns.spec(), 100, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := o.guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
+		if _, err := o.Guard.Load(t.Context(), []byte("/dev/zero")); !errors.Is(err, loader.ErrTooLarge) {
 			t.Errorf("%s: %v, want ErrTooLarge", name, err)
 		}
-		_ = o.close()
+		_ = o.Close()
 	}
 }
 
-// Every limit reaches the guard: one that is left out would have the default.
+// Every limit reaches the guard. A limit that is left out would have its default.
 func TestLimitsReachTheGuard(t *testing.T) {
 	l := Limits{
 		Concurrency: 1, Queue: 2, QueueTime: 3, Rate: 4, Burst: 5, Timeout: 6,
@@ -254,8 +261,8 @@ func TestLimitsReachTheGuard(t *testing.T) {
 	}
 }
 
-// TestOriginsAreChecked: what can never work ends the start with the reason; a
-// server that cannot be asked does not.
+// TestOriginsAreChecked checks that an origin that can never work ends the start with the
+// reason. A server that cannot be reached does not.
 func TestOriginsAreChecked(t *testing.T) {
 	pg := origintest.NewPostgres(t)
 	pg.Start(t)
@@ -271,7 +278,7 @@ func TestOriginsAreChecked(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Setenv("USERS_DSN", tc.dsn)
 			s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Namespaces: map[string]Namespace{
-				"users": {Origin: &Origin{Postgres: &PostgresOrigin{DSNEnv: "USERS_DSN", Query: tc.query}}},
+				"users": {Origin: &postgres.Config{DSNEnv: "USERS_DSN", Query: tc.query}},
 			}})
 			if err != nil {
 				t.Fatal(err)

@@ -10,15 +10,16 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// stillClock is the clock of a process that stands still: what is done next reads
-// a moment from after that.
+// stillClock is the clock of a process that stands still for a while. After that the
+// process reads a later time.
 type stillClock struct {
 	kv.Clock
-	stood atomic.Int64           // in all, so far
+	stood atomic.Int64           // total of all standstills, ns
 	at    atomic.Pointer[string] // the function before which it will stand still, once
 }
 
@@ -49,7 +50,7 @@ func calledBy(function string) bool {
 	}
 }
 
-// alone is a sidecar without a socket.
+// alone returns a sidecar without a socket.
 func alone(t *testing.T, cfg Config) *Sidecar {
 	t.Helper()
 	cfg.NoSocket, cfg.L2Size = true, 8<<20
@@ -58,14 +59,15 @@ func alone(t *testing.T, cfg Config) *Sidecar {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.leases.Close()
-		s.names.close()
-		_ = s.store.Close()
+		s.engine.Leases.Close()
+		s.engine.Names.Close()
+		_ = s.engine.Store.Close()
 	})
 	return s
 }
 
-// lateWrites are all writes of a key k that has a value, or of none.
+// lateWrites has every kind of write, of the key "k", which has a value, or of the key
+// "none", which has no value.
 var lateWrites = []wire.Request{
 	{Op: wire.OpSet, Value: []byte("7")},
 	{Op: wire.OpSet, Value: make([]byte, 300<<10)}, // over several segments
@@ -78,9 +80,9 @@ var lateWrites = []wire.Request{
 	{Op: wire.OpFill, Value: []byte("7"), Key: []byte("none")},
 }
 
-// A write is not executed if the process stands still past the moment at which it
-// is given up, at whatever place: here it is the last one, within the critical
-// section. The caller may have named the moment, or only the time that it waits.
+// A write is not executed if the process stands still past the write's deadline, wherever
+// that happens. Here it happens at the last possible place, within the critical section.
+// The caller has named the deadline itself, or only a timeout.
 func TestOverdueWrites(t *testing.T) {
 	for _, named := range []bool{true, false} {
 		for _, q := range lateWrites {
@@ -92,7 +94,7 @@ func TestOverdueWrites(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				q.Namespace, q.Compare = defaultNamespace, version
+				q.Namespace, q.Compare = session.DefaultNamespace, version
 				if q.Key == nil {
 					q.Key = []byte("k")
 				}
@@ -100,7 +102,7 @@ func TestOverdueWrites(t *testing.T) {
 					q.TTLMS = wire.TTLDefault
 				}
 				if q.Op == wire.OpFill {
-					r, _ := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: defaultNamespace, Key: q.Key})
+					r, _ := s.ask(ctx, &wire.Request{Op: wire.OpLease, Namespace: session.DefaultNamespace, Key: q.Key})
 					q.Token = r.Token
 				}
 				if named {
@@ -108,7 +110,7 @@ func TestOverdueWrites(t *testing.T) {
 				} else {
 					q.TimeoutMS = 500
 				}
-				at := "overdueHere"
+				at := "OverdueInStore"
 				clock.at.Store(&at)
 				r, _ := s.ask(ctx, &q)
 				if want := "s after its caller had given it up: nothing was done"; r.Status != wire.Unavailable || !strings.Contains(string(r.Message), want) {
@@ -121,7 +123,7 @@ func TestOverdueWrites(t *testing.T) {
 				if _, err := s.Get(ctx, "default", []byte("none")); err == nil {
 					t.Error("what was absent is there")
 				}
-				if n := s.stats().Overdue; n != 1 {
+				if n := s.telemetry.Stats().Overdue; n != 1 {
 					t.Errorf("%d writes are counted as overdue", n)
 				}
 			})
@@ -129,7 +131,7 @@ func TestOverdueWrites(t *testing.T) {
 	}
 }
 
-// What only makes misses is done however late it is, and so are reads.
+// Reads, and writes that can only cause misses, are executed however late they are.
 func TestOverdueMisses(t *testing.T) {
 	s := start(t, Config{})
 	c := dial(t, s)
@@ -141,7 +143,7 @@ func TestOverdueMisses(t *testing.T) {
 	if r := set(past); r.Status != wire.Unavailable || !strings.Contains(string(r.Message), "the SET came ") {
 		t.Errorf("SET: %s %s", r.Status, r.Message)
 	}
-	if r := set(uint64(s.clock.Read().Boot + time.Minute)); r.Status != wire.OK {
+	if r := set(uint64(s.engine.Clock.Read().Boot + time.Minute)); r.Status != wire.OK {
 		t.Errorf("SET in time: %s %s", r.Status, r.Message)
 	}
 	if r := c.call(&wire.Request{Op: wire.OpGet, Key: k}); r.Status != wire.OK {
@@ -155,11 +157,11 @@ func TestOverdueMisses(t *testing.T) {
 	}
 }
 
-// No origin is asked for a write that was given up meanwhile, key by key.
+// The origin is not asked for a write whose deadline has passed meanwhile. This is
+// checked for each key.
 func TestOverdueAtOrigin(t *testing.T) { overdueAtOrigin(t, t.Errorf) }
 
-// standingWriter is an origin of which the first write takes longer than its
-// caller waits.
+// standingWriter is an origin whose first write takes longer than its caller waits.
 type standingWriter struct {
 	clock  *stillClock
 	asked  atomic.Int64
@@ -181,15 +183,15 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 		clock := newStillClock()
 		w := &standingWriter{clock: clock, stands: op == wire.OpDelete}
 		s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{DefaultNamespace: {
-			Source: newDatabase(always(0)), WriteThrough: true, Writer: w, Limits: Limits{Concurrency: 1},
+			Origin: loader.Custom{Source: newDatabase(always(0)), Writer: w}, WriteThrough: true, Limits: Limits{Concurrency: 1},
 		}}})
-		q := &wire.Request{Op: op, Namespace: defaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}
+		q := &wire.Request{Op: op, Namespace: session.DefaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}
 		want := int64(0) // the process stands still before the origin is asked
 		if op == wire.OpSet {
 			q.Key, q.Value = []byte("k"), []byte("v")
 			at := "writeNow"
 			clock.at.Store(&at)
-		} else { // or while it is asked of the first of three keys
+		} else { // the process stands still during the first of three keys
 			q.Keys = [][]byte{[]byte("a"), []byte("b"), []byte("c")}
 			want = 1
 		}

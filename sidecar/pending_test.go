@@ -5,21 +5,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// startPair runs two hosts whose apps are served, and returns an app's
-// connection to the first and so many keys that the other one holds, each its
-// own value.
+// startPair runs two hosts and serves their apps. It returns an app's connection to the
+// first host, and n keys that the other host owns. The value of each key is the key
+// itself.
 func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte) {
 	t.Helper()
 	a = &host{Sidecar: start(t, Config{Node: "a", Bind: "127.0.0.1:0", L1Size: 1 << 20})}
-	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.node.GossipAddress()}})}
+	other = &host{Sidecar: start(t, Config{Node: "b", Bind: "127.0.0.1:0", L1Size: 1 << 20, Join: []string{a.engine.Node.GossipAddress()}})}
 	settled(t, a, other)
 	app = dial(t, a.Sidecar)
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "key%d", i)
-		if a.node.Holds(a.hash(defaultNamespace, key).Partition()) != 0 {
+		if a.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			continue
 		}
 		keys = append(keys, key)
@@ -30,12 +31,12 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 	return a, other, app, keys
 }
 
-// TestRemoteGets: a batch of GETs of another host's keys, whose answers come in
-// any order.
+// TestRemoteGets sends a batch of GETs of another host's keys. The answers come in any
+// order.
 func TestRemoteGets(t *testing.T) {
 	a, _, app, keys := startPair(t, 100)
 	for _, options := range []wire.Options{0, wire.Fresh} {
-		asked := a.counts.peerReads.Load()
+		asked := a.engine.Counts.PeerReads.Load()
 		var batch []byte
 		for i, key := range keys {
 			batch = wire.AppendRequest(batch, &wire.Request{ID: uint64(i), Op: wire.OpGet, Key: key, Options: options})
@@ -51,13 +52,13 @@ func TestRemoteGets(t *testing.T) {
 			}
 			seen[r.ID] = true
 		}
-		if n := a.counts.peerReads.Load() - asked; n != int64(len(keys)) {
+		if n := a.engine.Counts.PeerReads.Load() - asked; n != int64(len(keys)) {
 			t.Errorf("the owner was asked %d times for %d keys", n, len(keys))
 		}
 	}
 	// The last answer may be read before its writer has counted it.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		n, w := a.server.Stats().InFlight, a.waiting.Load()
+		n, w := a.server.Stats().InFlight, a.engine.Waiting.Load()
 		if n == 0 && w == 0 {
 			return
 		}
@@ -67,7 +68,7 @@ func TestRemoteGets(t *testing.T) {
 	}
 }
 
-// TestRemoteOrder: requests of one connection for one key take effect in their
+// TestRemoteOrder checks that requests of one connection for one key take effect in their
 // order, whether the app waits for the answers or not.
 func TestRemoteOrder(t *testing.T) {
 	_, _, app, keys := startPair(t, 1)
@@ -94,7 +95,8 @@ func TestRemoteOrder(t *testing.T) {
 	}
 }
 
-// TestFreshGets make no copy, and replace one.
+// TestFreshGets checks that a fresh GET makes no copy, and that it replaces an existing
+// copy.
 func TestFreshGets(t *testing.T) {
 	a, other, app, keys := startPair(t, 1)
 	get := func(o wire.Options) wire.Reply {
@@ -103,11 +105,11 @@ func TestFreshGets(t *testing.T) {
 		if r.Status != wire.OK {
 			t.Fatalf("%s %s", r.Status, r.Message)
 		}
-		a.l1.Wait()
+		a.engine.L1.Wait()
 		return r
 	}
 	get(wire.Fresh)
-	if n := a.l1.Stats().Entries; n != 0 {
+	if n := a.engine.L1.Stats().Entries; n != 0 {
 		t.Errorf("%d copies after a fresh GET", n)
 	}
 	for deadline := time.Now().Add(10 * time.Second); get(0).Source != wire.SourceL1; {

@@ -11,10 +11,12 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
 
-// TestPostgres: a filter of a real table's keys, and writes through to it, one of
-// which is committed and its answer lost.
+// TestPostgres checks a key filter of a real table, and write-throughs to that table. One
+// of them is committed, but its answer is lost.
 func TestPostgres(t *testing.T) {
 	p := origintest.NewPostgres(t)
 	p.Start(t)
@@ -23,19 +25,21 @@ func TestPostgres(t *testing.T) {
 	proxy := origintest.NewProxy(t, "unix", p.Socket())
 	host, port, _ := net.SplitHostPort(proxy.Address)
 	s := start(t, Config{NoSocket: true, RequestTimeout: 2 * time.Second, Namespaces: map[string]Namespace{"pages": {
-		Origin: &Origin{Postgres: &PostgresOrigin{
+		Origin: &postgres.Config{
 			DSNFile: fileWith(t, fmt.Sprintf("host=%s port=%s user=tester dbname=postgres sslmode=disable", host, port)),
 			Query:   "SELECT body FROM pages WHERE id = $1",
-			Store:   "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",
-			Delete:  "DELETE FROM pages WHERE id = $1",
-		}},
-		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: List{Query: "SELECT id FROM pages"}},
+			Write: postgres.WriteConfig{
+				Store:  "INSERT INTO pages VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = EXCLUDED.body",
+				Delete: "DELETE FROM pages WHERE id = $1",
+			},
+		},
+		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true,
 	}}})
-	ns := s.names.lookup([]byte("pages"))
-	for end := time.Now().Add(20 * time.Second); !ns.knownStats().InUse; time.Sleep(10 * time.Millisecond) {
+	ns := s.engine.Names.Lookup([]byte("pages"))
+	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("no filter: %+v", ns.knownStats())
+			t.Fatalf("no filter: %+v", ns.KeyFilterStats())
 		}
 	}
 	ctx := context.Background()
@@ -58,7 +62,7 @@ func TestPostgres(t *testing.T) {
 		return e
 	}
 	row := func(key string) string {
-		v, err := ns.origin.guard.Load(ctx, []byte(key))
+		v, err := ns.Origin.Guard.Load(ctx, []byte(key))
 		if err != nil {
 			return err.Error()
 		}
@@ -68,7 +72,7 @@ func TestPostgres(t *testing.T) {
 		is("there", fmt.Sprint("page", i+1), "body")
 		is("made up", fmt.Sprint("none", i+1), "")
 	}
-	if k := ns.knownStats(); k.Keys != 1000 || k.Denied < 480 {
+	if k := ns.KeyFilterStats(); k.Keys != 1000 || k.Denied < 480 {
 		t.Errorf("%+v", k)
 	}
 	for _, value := range []string{"one", "two"} {

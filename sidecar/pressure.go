@@ -10,12 +10,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 )
 
-// Pressure at which this host bears no more.
+// Values at which this host has reached the limit of what it can bear.
 const (
-	fullCPU     = 50.0                 // % of the time in which something waited for a processor
-	fullMemory  = 10.0                 // % of the time in which something waited for memory
+	fullCPU     = 50.0                 // % of the time in which a task waited for a processor
+	fullMemory  = 10.0                 // % of the time in which a task waited for memory
 	fullBatch   = 2 * time.Millisecond // mean time from a batch's read to its answers' write
-	fullWaiting = 4096                 // requests that wait for others
+	fullWaiting = 4096                 // requests that wait: see Engine.Waiting
 	adaptEvery  = time.Second
 )
 
@@ -35,7 +35,7 @@ func (m *meanTime) take() time.Duration {
 	return time.Duration(sum / n)
 }
 
-// adapt lets the host's weight follow its pressure until ctx ends.
+// adapt adjusts the host's weight to its pressure until ctx ends.
 func (s *Sidecar) adapt(ctx context.Context) {
 	a := cluster.NewAdaptive(s.cfg.Weight)
 	t := time.NewTicker(adaptEvery)
@@ -47,17 +47,17 @@ func (s *Sidecar) adapt(ctx context.Context) {
 		case <-t.C:
 		}
 		p := s.pressure()
-		if a.Step(s.clock.Read().Boot, p) {
+		if a.Step(s.engine.Clock.Read().Boot, p) {
 			s.cfg.Log.Info("this host's weight follows its pressure", "weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
-			s.node.SetWeight(a.Weight())
+			s.engine.Node.SetWeight(a.Weight())
 		}
 	}
 }
 
-// pressure is the greatest of what bears on this host, in parts of what it can
-// bear. What the system does not tell counts for nothing.
+// pressure returns the highest pressure on this host, as a fraction of what the host can
+// bear. A resource that the system does not report counts as zero.
 func (s *Sidecar) pressure() float64 {
-	p := float64(s.waiting.Load()) / fullWaiting
+	p := float64(s.engine.Waiting.Load()) / fullWaiting
 	p = max(p, float64(s.batches.take())/float64(fullBatch))
 	fs, err := procfs.NewDefaultFS()
 	if err != nil {

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// What apps were told in a world, and what it is judged by: a value ends with
-// the next acknowledged write of its key, with an acknowledged flush, and with its
-// time to live.
+// The history of a world, as the apps were told it, and the rules that judge it. A value
+// ends with the next acknowledged write of its key, with an acknowledged flush, and with
+// its TTL.
 
-// vkey is one key's history. Its writes follow one upon the other.
+// vkey is the history of one key. Its writes do not overlap.
 type vkey struct {
 	name    []byte
 	writes  []vwrite // by sequence number less one
@@ -20,25 +20,25 @@ type vkey struct {
 
 type vwrite struct {
 	began     time.Time
-	committed time.Time // in the database, where values are loaded
+	committed time.Time // in the database, if values are loaded from it
 	del       bool
-	all       bool      // acknowledged by all
-	acked     time.Time // zero is not, or not yet
+	all       bool      // acknowledged by all hosts
+	acked     time.Time // zero: not acknowledged, or not yet
 	unknown   bool
-	by        string        // the process that it went through
-	ttl       time.Duration // zero is none that the run could see
+	by        string        // the process that it was sent to
+	ttl       time.Duration // zero: the run could not see its end
 }
 
-// vtouch gives a value another time to live.
+// vtouch gives a value another TTL.
 type vtouch struct {
-	after int       // the number of the write before it
-	acked time.Time // zero is unknown
+	after int       // number of the write before it
+	acked time.Time // zero: unknown
 	by    string
 	ttl   time.Duration
 }
 
-// vflush is a flush of the keys' namespace, or of all, on all hosts, that was
-// acknowledged.
+// vflush is an acknowledged flush of the keys' namespace, or of all namespaces, on all
+// hosts.
 type vflush struct {
 	began, acked time.Time
 	by           string
@@ -48,19 +48,19 @@ type vflush struct {
 type vread struct {
 	began time.Time
 	by    string
-	fresh bool // from the key's holder
+	fresh bool // from the key's owner
 }
 
-// fromOrigin says whether values come from a database, in which they are written
+// fromOrigin reports whether values come from a database, in which they are written
 // before their keys are deleted from the cache.
 func (w *world) fromOrigin() bool { return w.origin != nil && !w.ns.WriteThrough }
 
-// loadWithin is how long a load takes at most from what it has read of the
-// database until that is stored: what then lives for its time to live.
+// loadWithin is the longest time of a load from its read of the database until the value
+// is stored. The value's TTL begins then.
 const loadWithin = 5 * time.Second
 
-// grace is for how long after an end that was acknowledged through a process a
-// read may still see what was before it.
+// grace returns how long a read may still return the value from before an end, after a
+// process has acknowledged that end.
 func (w *world) grace(r vread, by string) time.Duration {
 	if r.fresh || r.by == by {
 		return 0
@@ -68,7 +68,8 @@ func (w *world) grace(r vread, by string) time.Duration {
 	return w.bound
 }
 
-// judge says what is wrong with reading write n; nothing is "". The lock is held.
+// judge returns what is wrong with a read of write n, or "" if nothing is. The caller
+// holds the lock.
 func (w *world) judge(k *vkey, n int, r vread) string {
 	if n < 1 || n > len(k.writes) || w.origin == nil && k.writes[n-1].del {
 		return fmt.Sprintf("%s through %s is %d, which nobody has written", k.name, r.by, n)
@@ -90,7 +91,7 @@ func (w *world) judge(k *vkey, n int, r vread) string {
 		}
 	}
 	if unknown {
-		return "" // from when on it counts is not known
+		return "" // it is not known from when on the write counts
 	}
 	for _, f := range w.flushes {
 		if late := r.began.Sub(f.acked); late > w.grace(r, f.by) && w.flushedBy(k, n, f) {
@@ -103,14 +104,14 @@ func (w *world) judge(k *vkey, n int, r vread) string {
 	return ""
 }
 
-// overtook says whether a write came after an earlier one of unknown outcome could
-// take effect yet: that had been given up by then.
+// overtook reports whether a write began when an earlier write of unknown outcome could
+// no longer take effect: that write had been given up by then.
 func (w *world) overtook(later, unknown vwrite) bool {
 	return w.origin == nil && later.began.Sub(unknown.began) > requestTimeout
 }
 
-// flushedBy says whether a flush has ended write n: it was stored before, or, where
-// it is loaded, no more in the database.
+// flushedBy reports whether a flush has ended write n. The write was stored before the
+// flush, or, if values are loaded, was no longer in the database.
 func (w *world) flushedBy(k *vkey, n int, f vflush) bool {
 	switch v := &k.writes[n-1]; {
 	case w.origin == nil:
@@ -122,9 +123,9 @@ func (w *world) flushedBy(k *vkey, n int, f vflush) bool {
 	return false
 }
 
-// expiry is when write n has ended by itself, as a read may see it; zero is not
-// known. A host's deadlines are whole milliseconds, rounded up. What is loaded lives for its time to live from a load on that began
-// before the next value was in the database.
+// expiry returns when write n has ended by itself, as a read may see it; zero: not known.
+// A host's deadlines are whole milliseconds, rounded up. A loaded value lives for its TTL
+// after a load that began before the next value was in the database.
 func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 	if w.fromOrigin() {
 		if n < len(k.writes) && w.ns.DefaultTTL != nil && !k.writes[n].committed.IsZero() {
@@ -132,7 +133,7 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 		}
 		return end
 	}
-	if w.origin != nil { // which has it still
+	if w.origin != nil { // the origin still has the value
 		return end
 	}
 	v := &k.writes[n-1]
@@ -144,7 +145,7 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 		case t.after < n:
 		case t.acked.IsZero():
 			return time.Time{}
-		default: // who has not heard of it goes on with the end from before
+		default: // a host that has not heard of it keeps the end from before
 			unheard := t.acked.Add(w.grace(r, t.by))
 			if !end.IsZero() && end.Before(unheard) {
 				unheard = end
@@ -157,8 +158,8 @@ func (w *world) expiry(k *vkey, n int, r vread) (end time.Time) {
 	return end
 }
 
-// noteMiss counts a miss, by what has ended the last write of its key. The lock is
-// held.
+// noteMiss counts a miss by what has ended the last write of its key. The caller holds
+// the lock.
 func (w *world) noteMiss(k *vkey, r vread) {
 	w.misses++
 	n := len(k.writes)

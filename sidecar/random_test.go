@@ -17,12 +17,12 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// Many short runs in which everything may happen, checked against the promise.
+// Many short runs in which any fault may happen, checked against the guarantees.
 
 var randomRuns = flag.Int("virtual.random", 0, "short runs at random in virtual time; 0 is 20, or 5 under the race detector")
 
-// randomLoad writes a few keys, some of them read back at once, and reads them
-// through all hosts, some of it fresh.
+// randomLoad writes a few keys and reads some of them back at once. It reads the keys
+// through all hosts, and some of these reads are fresh.
 func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 	for i, k := range w.keys {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(100+i)))
@@ -55,7 +55,7 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 		rnd := rand.New(rand.NewPCG(w.seed, uint64(2000+i)))
 		wg.Go(func() { w.tallies(ctx, rnd, 200*time.Millisecond) })
 	}
-	wg.Go(func() { // what else is written, so that short logs forget
+	wg.Go(func() { // other writes, so that short logs lose events
 		rnd := rand.New(rand.NewPCG(w.seed, 99))
 		for i := 0; ctx.Err() == nil; i++ {
 			if s, _, _ := w.any(rnd); s != nil {
@@ -82,11 +82,11 @@ func (w *world) readBack(k *vkey) {
 	}
 }
 
-// fault is what may happen in a run, as often as its weight says.
+// fault is an event that may happen in a run. Its weight is its relative frequency.
 type fault struct {
 	name   string
 	weight int
-	splits bool // the sides go on: not under policy available, which excepts that
+	splits bool // both sides continue; excepted under policy available
 	do     func(w *world, v, o *vnode)
 }
 
@@ -102,7 +102,7 @@ var faults = []fault{
 		v.start()
 	}},
 	{name: "paused", weight: 2, do: func(w *world, v, o *vnode) { v.pause(w.upTo(9000)) }},
-	{name: "link cut", weight: 2, do: func(w *world, v, o *vnode) { // events come by gossip alone, through others
+	{name: "link cut", weight: 2, do: func(w *world, v, o *vnode) { // events come by gossip alone, relayed
 		w.net.Cut(v.ip, o.ip)
 		time.Sleep(w.upTo(4000))
 	}},
@@ -110,7 +110,7 @@ var faults = []fault{
 		w.net.CutOneWay(v.ip, o.ip)
 		time.Sleep(w.upTo(4000))
 	}},
-	{name: "isolated", weight: 2, do: func(w *world, v, o *vnode) { // for less than makes a split
+	{name: "isolated", weight: 2, do: func(w *world, v, o *vnode) { // too short for a split
 		w.net.Isolate(v.ip)
 		time.Sleep(w.upTo(2500))
 	}},
@@ -126,21 +126,21 @@ var faults = []fault{
 		w.net.SetDelay(0, 100*time.Millisecond)
 		time.Sleep(w.upTo(3000))
 	}},
-	{name: "clock off", weight: 2, do: func(w *world, v, o *vnode) { // the wall clock, either way
+	{name: "clock off", weight: 2, do: func(w *world, v, o *vnode) { // the wall clock
 		v.clock.offset.Store([]int64{3600_000, -3600_000, 700, -700, 300}[w.rnd.IntN(5)])
 		time.Sleep(w.upTo(5000))
 		v.clock.offset.Store(0)
 	}},
-	{name: "moved", weight: 2, do: func(w *world, v, o *vnode) { // partitions, to others and back
+	{name: "moved", weight: 2, do: func(w *world, v, o *vnode) { // partitions, and back
 		weight := v.s.cfg.Weight
-		v.s.node.SetWeight(1)
+		v.s.engine.Node.SetWeight(1)
 		time.Sleep(w.upTo(2000))
-		v.s.node.SetWeight(weight)
+		v.s.engine.Node.SetWeight(weight)
 	}},
 	{name: "stutter", weight: 3, do: stutters},
 }
 
-// fault lets one of them happen, and undoes what the network does.
+// fault lets one random fault happen, and undoes its effects on the network.
 func (w *world) fault() {
 	possible := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return f.splits && len(w.voters) == 0 })
 	sum := 0
@@ -165,10 +165,10 @@ func (w *world) fault() {
 
 func (w *world) upTo(ms int) time.Duration { return time.Duration(w.rnd.IntN(ms)) * time.Millisecond }
 
-// loaded makes all values come from a database, in which they are written before
-// their keys are deleted from the cache.
+// loaded makes all values come from a database, in which they are written before their
+// keys are deleted from the cache.
 func (w *world) loaded() {
-	rnd := rand.New(rand.NewPCG(w.seed, 98)) // of the database, in any goroutine
+	rnd := rand.New(rand.NewPCG(w.seed, 98)) // for the database, in any goroutine
 	var mu sync.Mutex
 	most := []int{2, 50, 200}[w.rnd.IntN(3)]
 	w.origin = newDatabase(func() time.Duration {
@@ -177,14 +177,14 @@ func (w *world) loaded() {
 		return time.Duration(rnd.IntN(most*1000)) * time.Microsecond
 	})
 	ttl, early := []time.Duration{time.Second, 200*time.Millisecond + w.upTo(2000), w.upTo(10000) + 1}[w.rnd.IntN(3)], float64(w.rnd.IntN(10))
-	w.ns = Namespace{DefaultTTL: &ttl, Hold: []time.Duration{0, 0, time.Second}[w.rnd.IntN(3)]}
+	w.ns = Namespace{DefaultTTL: &ttl, ReplicaLag: []time.Duration{0, 0, time.Second}[w.rnd.IntN(3)]}
 	if w.apps = w.rnd.IntN(2) == 0; !w.apps {
 		w.ns.RefreshEarly = &early
 	}
 }
 
-// random is one run, every other one under policy consistent. Only the last fault
-// may still be under way when the next one begins, none at the end.
+// random is one run. Every other run is under policy consistent. Only the last fault may
+// still be under way when the next fault begins, and none at the end.
 func random(t *testing.T, seed uint64, collect bool) (w *world) {
 	synctest.Test(t, func(t *testing.T) {
 		w = newWorld(t, seed, 3+int(seed/2%2))
@@ -217,12 +217,12 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 		for _, v := range w.nodes {
 			v.kill()
 		}
-		time.Sleep(30 * time.Second) // what was killed has ended too
+		time.Sleep(30 * time.Second) // killed processes have ended too
 		w.judgeTallied(false)
 		for _, k := range w.keys {
 			w.seen["fresh reads"] += int64(len(k.fresh))
-			// Of what is loaded, one may have the new value before it is announced,
-			// and another the old one still.
+			// If values are loaded, one read may return the new value before it is
+			// announced, and another read may still return the old value.
 			if w.origin == nil && k.linearizable(true) != porcupine.Ok {
 				w.breaks("the fresh reads of %s are not linearizable", k.name)
 			}
@@ -231,7 +231,7 @@ func random(t *testing.T, seed uint64, collect bool) (w *world) {
 	return w
 }
 
-// least is what a hundred runs must have seen, or they prove little.
+// least is what a hundred runs must have seen; with less they prove little.
 var least = map[string]int64{
 	"hits": 50_000, "l1 hits": 20_000, "takeovers": 100_000, "resets": 50, "relayed events": 1_000, "refused fills": 10,
 	"refused copies": 100, "fresh reads": 5_000, "handed over": 100, "pauses": 5,
@@ -241,7 +241,7 @@ var least = map[string]int64{
 }
 
 func init() {
-	for _, f := range faults { // each of them
+	for _, f := range faults { // each fault
 		least["fault: "+f.name] = 2
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A host that the others refuse, since its settings are not theirs, says so to
-// its apps at once, and to whoever asks whether it is ready; reads miss.
+// A host that the others refuse because of its settings reports that to its apps at once,
+// and in its readiness. Its reads miss.
 func TestVirtualRefusedSaysSo(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		w.bound = 2 * cluster.DefaultBound

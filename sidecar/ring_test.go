@@ -13,7 +13,7 @@ func TestRingChecksNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.store.Close()
+	defer s.engine.Store.Close()
 	for _, tc := range []struct {
 		namespace, want string
 		status          wire.Status
@@ -23,7 +23,7 @@ func TestRingChecksNamespace(t *testing.T) {
 		{"Upper", `namespace "Upper": a name is 1 to 64 of`, wire.BadRequest},
 		{"", `namespace "": a name is 1 to 64 of`, wire.BadRequest},
 	} {
-		r := s.ring(&wire.Request{Op: wire.OpRing, Namespace: []byte(tc.namespace), Key: []byte("k")})
+		r := s.engine.Ring(&wire.Request{Op: wire.OpRing, Namespace: []byte(tc.namespace), Key: []byte("k")})
 		if r.Status != tc.status || !strings.Contains(string(r.Message), tc.want) {
 			t.Errorf("RING in namespace %q: %v %q, want %v and %q", tc.namespace, r.Status, r.Message, tc.status, tc.want)
 		}

@@ -12,9 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// A node that did not run for so long that others have taken what it held, and
-// written to it, serves nothing of that when it goes on: not even before it has
-// heard from anybody.
+// A node does not run for so long that other nodes take its partitions and write to them.
+// When it goes on it serves nothing from before, not even before it has heard from
+// another node.
 func TestVirtualPausedOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -45,7 +45,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
 			}
 		}
-		if p := a.s.clusterState().Pauses; p != 1 {
+		if p := a.s.telemetry.ClusterState().Pauses; p != 1 {
 			t.Errorf("%d pauses were found, want 1", p)
 		}
 		w.net.Heal()
@@ -63,8 +63,8 @@ func TestVirtualPausedOwner(t *testing.T) {
 	})
 }
 
-// Links that are cut for a while, one way or both, for less than the time after
-// which a silent node counts as dead.
+// Links are cut for a while, one way or both ways, for less time than makes a silent node
+// count as dead.
 func TestVirtualCuts(t *testing.T) {
 	virtually(t, 5, func(w *world) {
 		for range 15 {
@@ -91,7 +91,7 @@ func TestVirtualQuiet(t *testing.T) {
 	virtually(t, 3, func(w *world) { time.Sleep(20 * time.Second) })
 }
 
-// Nodes that are killed, leave, are paused and come back, some of it at once.
+// Nodes are killed, leave, are paused and come back, some of them at the same time.
 func TestVirtualFaults(t *testing.T) {
 	virtually(t, 5, func(w *world) {
 		for range 12 {
@@ -127,8 +127,8 @@ func TestVirtualFaults(t *testing.T) {
 	})
 }
 
-// A hundred sidecars in one process: all find each other and agree, one dies,
-// and all go on.
+// A hundred sidecars in one process find each other and agree. One of them dies, and the
+// others continue.
 func TestVirtualHundred(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := *virtualMany
@@ -155,8 +155,8 @@ func TestVirtualHundred(t *testing.T) {
 	})
 }
 
-// inQuietWorld runs a test with n nodes that have found each other, and no load
-// but the test's own.
+// inQuietWorld runs a test with n nodes that have found each other, without any load
+// except the test's own.
 func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ...string) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, n)
@@ -175,7 +175,7 @@ func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ..
 	})
 }
 
-// setAll writes some keys through a node, and says how many were stored.
+// setAll writes some keys through a node, and returns how many were stored.
 func setAll(v *vnode, n int, value string) (stored int) {
 	for i := range n {
 		if _, err := v.s.Set(context.Background(), "default", testKeyOf(i), []byte(value), SetOptions{}); err == nil {
@@ -187,8 +187,8 @@ func setAll(v *vnode, n int, value string) (stored int) {
 
 func testKeyOf(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 
-// A split of 30 s under policy available: both sides go on alone, and once it is
-// healed all agree, and what is written then is read everywhere.
+// A split of 30 s under policy available: each side continues alone. After the split all
+// nodes agree, and what is written then is read everywhere.
 func TestVirtualSplit(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
@@ -233,8 +233,8 @@ func TestVirtualSplit(t *testing.T) {
 	})
 }
 
-// A node whose clock is an hour off is refused, and both sides say so; the
-// others go on without it; its apps get misses in time.
+// A node whose clock is an hour off is refused, and both sides report it. The others
+// continue without it. Its apps get misses in time.
 func TestVirtualClockOff(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		off := &vnode{w: w, i: 3, name: "off", ip: "10.0.9.9", clock: &virtualClock{origin: w.begun}}
@@ -243,11 +243,11 @@ func TestVirtualClockOff(t *testing.T) {
 		off.start()
 		time.Sleep(20 * time.Second)
 		for _, v := range w.nodes[:3] {
-			if n := len(v.s.node.View().Table.Members()); n != 3 {
+			if n := len(v.s.engine.Node.View().Table.Members()); n != 3 {
 				t.Errorf("%s has %d in its ring, want 3", v.name, n)
 			}
 			why := ""
-			for _, m := range v.s.node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.ID.Node == "off" {
 					why = m.State + ": " + m.Why
 				}
@@ -271,27 +271,27 @@ func TestVirtualClockOff(t *testing.T) {
 	})
 }
 
-// A node whose version clock is an hour ahead, while it is in, is cut off: the
-// others say so, merge nothing of it, take over what it owned, and its next
-// process is in again.
+// A node that has joined has a version clock that is an hour ahead. It is cut off: the
+// others report it, merge nothing of it, and take over what it owned. Its next process
+// joins again.
 func TestVirtualVersionsAhead(t *testing.T) {
 	inQuietWorld(t, 4, func(t *testing.T, w *world) {
 		off, others := w.nodes[3], w.nodes[:3]
 		setAll(others[0], 200, "before")
-		off.s.hlc.Observe(kv.FirstVersionAt(off.clock.Read().Wall + time.Hour.Milliseconds()))
+		off.s.engine.HLC.Observe(kv.FirstVersionAt(off.clock.Read().Wall + time.Hour.Milliseconds()))
 		setAll(off, 200, "of the one ahead")
 		time.Sleep(20 * time.Second)
 		for _, v := range others {
-			if n := len(v.s.node.View().Table.Members()); n != 3 {
+			if n := len(v.s.engine.Node.View().Table.Members()); n != 3 {
 				t.Errorf("%s has %d in its ring, want 3", v.name, n)
 			}
-			for _, m := range v.s.node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.ID.Node == "n3" && !strings.Contains(m.Why, "version clock") {
 					t.Errorf("%s says of it %q: %s", v.name, m.State, m.Why)
 				}
 			}
 			now := v.clock.Read().Wall
-			if clock := v.s.hlc.Next(now); clock > kv.FirstVersionAt(now+3000) {
+			if clock := v.s.engine.HLC.Next(now); clock > kv.FirstVersionAt(now+3000) {
 				t.Errorf("%s has taken its clock: %v at %d", v.name, clock, now)
 			}
 		}
@@ -310,8 +310,8 @@ func TestVirtualVersionsAhead(t *testing.T) {
 	})
 }
 
-// The owner of some keys is killed: reads of them through others miss, and hit
-// again once they are written anew, within a stated time.
+// The owner of some keys is killed. Reads of these keys through other nodes miss. They
+// hit again after the keys are written anew, within a stated time.
 func TestVirtualOwnerKilled(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 300

@@ -11,10 +11,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 )
 
-// talking is the address of a server whose connections say what f does.
+// talking returns the address of a server that runs f on each connection.
 func talking(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +42,7 @@ func talking(t *testing.T, f func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// repeating says what it is told, after some words.
+// repeating returns a server that repeats what it receives, after some words.
 func repeating(before string) func(net.Conn) {
 	return func(c net.Conn) {
 		b := make([]byte, 4096)
@@ -65,60 +70,60 @@ func pgEcho(c net.Conn) {
 		_, _ = io.ReadFull(c, b)
 		return b
 	}
-	message() // the start
+	message() // the startup message
 	_, _ = c.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 3})
 	_, _ = io.ReadFull(c, make([]byte, 1))
 	text := "SFATAL\x00C28P01\x00Mwrong: " + strings.TrimRight(string(message()), "\x00") + "\x00\x00"
 	_, _ = c.Write(append(binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(text)+4)), text...))
 }
 
-// A server may repeat what it was sent, and a command may say anything: no error
-// of a load, or of a check, shows a secret for that.
+// A server may repeat what it was sent, and a command may print anything. No error of a
+// load, or of a check, shows a secret.
 func TestNoErrorShowsASecret(t *testing.T) {
 	const marker = `s3cret"\word`
 	t.Setenv("CACHESIDECAR_TEST_SECRET", marker)
 	refusing := talking(t, func(net.Conn) {})
-	postgres := func(address string) *Origin {
+	ofPostgres := func(address string) loader.OriginConfig {
 		host, port, _ := net.SplitHostPort(address)
 		dsn := fmt.Sprintf(`host=%s port=%s user=u dbname=d sslmode=disable password='s3cret"\\word'`, host, port)
-		return &Origin{Postgres: &PostgresOrigin{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}}
+		return &postgres.Config{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}
 	}
-	http := func(address string) *Origin {
-		return &Origin{HTTP: &HTTPOrigin{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}}
+	ofHttp := func(address string) loader.OriginConfig {
+		return &httporigin.Config{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}
 	}
-	redis := func(address string) *Origin {
-		return &Origin{Redis: &RedisOrigin{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}}
+	ofRedis := func(address string) loader.OriginConfig {
+		return &redisorigin.Config{Address: address, PasswordEnv: "CACHESIDECAR_TEST_SECRET"}
 	}
-	exec := func(script string) *Origin {
-		return &Origin{Exec: &ExecOrigin{Command: []string{"sh", "-c", script}, Env: []string{"CACHESIDECAR_TEST_SECRET"}}}
+	ofExec := func(script string) loader.OriginConfig {
+		return &execorigin.Config{Command: []string{"sh", "-c", script}, Env: []string{"CACHESIDECAR_TEST_SECRET"}}
 	}
 	for _, tc := range []struct {
 		name   string
-		origin *Origin
-		hides  bool // where the secret would be shown: else nothing is tested
+		origin loader.OriginConfig
+		hides  bool // the secret must have been in the text
 	}{
-		{"http repeats", http(talking(t, repeating(""))), true},
-		{"http hangs up", http(refusing), false},
-		{"redis repeats", redis(talking(t, repeating("-ERR unknown command, with args "))), true},
-		{"redis hangs up", redis(refusing), false},
-		{"postgres repeats", postgres(talking(t, pgEcho)), true},
-		{"postgres hangs up", postgres(refusing), false},
-		{"a command says it", exec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
-		{"a command is silent", exec(`exit 3`), false},
+		{"http repeats", ofHttp(talking(t, repeating(""))), true},
+		{"http hangs up", ofHttp(refusing), false},
+		{"redis repeats", ofRedis(talking(t, repeating("-ERR unknown command, with args "))), true},
+		{"redis hangs up", ofRedis(refusing), false},
+		{"postgres repeats", ofPostgres(talking(t, pgEcho)), true},
+		{"postgres hangs up", ofPostgres(refusing), false},
+		{"a command says it", ofExec(`echo "no $CACHESIDECAR_TEST_SECRET" >&2; exit 3`), true},
+		{"a command is silent", ofExec(`exit 3`), false},
 	} {
 		log := &syncLog{}
-		o, err := openOrigin("a", Namespace{Origin: tc.origin}, 1<<20, slog.New(slog.NewTextHandler(log, nil)))
+		o, err := namespaces.OpenOrigin("a", Namespace{Origin: tc.origin}.spec(), 1<<20, slog.New(slog.NewTextHandler(log, nil)))
 		if err != nil {
 			t.Fatalf("%s: %v", tc.name, err)
 		}
 		errs := map[string]error{}
-		_, told := o.guard.Load(t.Context(), []byte("k"))
+		_, told := o.Guard.Load(t.Context(), []byte("k"))
 		if told == nil || strings.Contains(told.Error(), "secret") || strings.Contains(told.Error(), "127.0.0.1") {
 			t.Errorf("%s: apps are told %v", tc.name, told)
 		}
 		errs["load"] = errors.New(log.String())
-		if o.check != nil {
-			errs["check"] = o.check(t.Context())
+		if o.Check != nil {
+			errs["check"] = o.Check(t.Context())
 		}
 		for what, err := range errs {
 			if err == nil || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), `\word`) {
@@ -127,15 +132,15 @@ func TestNoErrorShowsASecret(t *testing.T) {
 				t.Errorf("%s: %s: %v, want the secret to be left out: %v", tc.name, what, err, tc.hides)
 			}
 		}
-		if err := o.close(); err != nil {
+		if err := o.Close(); err != nil {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
 }
 
-// What is left out of the text is still the error that it was.
+// An error keeps its kind if a secret is removed from its text.
 func TestHiddenErrorsKeepTheirKind(t *testing.T) {
-	source := secrets{"", "s3cret"}.source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
+	source := namespaces.Secrets{"", "s3cret"}.Source(loader.SourceFunc(func(_ context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: %s is s3cret", loader.ErrPermanent, key)
 	}))
 	_, err := source.Load(t.Context(), []byte("k"))

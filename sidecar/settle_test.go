@@ -6,19 +6,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Writes through that end after their key has gone to another host.
+// Write-throughs that end after another host has become the owner of their key.
 
-// policies are none for policy available, and the voters of policy consistent.
+// policies maps a policy to its voters: none for policy available.
 var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}}
 
-// next waits until a node other than v holds a key, and reads it there.
+// next waits until a node other than v owns a key, and reads the key there.
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.node.Holds(o.s.hash(defaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && o.s.engine.Node.OwnershipEpoch(o.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 				o.get(key, 0)
 				return o
 			}
@@ -27,8 +29,8 @@ func (w *world) next(v *vnode, key string) *vnode {
 	}
 }
 
-// settled checks that all nodes read what the database has, and that every write
-// through has been settled.
+// settled checks that all nodes read what the database has, and that every write-through
+// is settled.
 func (w *world) settled(s *store, key string, bad func(format string, args ...any)) {
 	for _, v := range w.nodes {
 		if v.s == nil {
@@ -37,14 +39,14 @@ func (w *world) settled(s *store, key string, bad func(format string, args ...an
 		if r := v.get(key, 0); string(r.Value) != s.row(key) {
 			bad("%s reads %q %s, and the origin has %q", v.name, r.Value, r.Status, s.row(key))
 		}
-		if n := v.s.names.lookup(defaultNamespace).throughStats().Unsettled; n != 0 {
+		if n := v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThroughStats().Unsettled; n != 0 {
 			bad("%d writes of %s are not settled", n, v.name)
 		}
 	}
 }
 
-// gone are ways for a key's owner to lose it while it writes the key. What follows
-// the write's end is in the function returned.
+// gone has ways for a key's owner to lose the key while it writes it. The returned
+// function, unless nil, is called after the end of the write.
 var gone = map[string]func(w *world, owner *vnode) (after func()){
 	"leaves": func(w *world, owner *vnode) func() {
 		go owner.leave() // ends with the write
@@ -52,30 +54,30 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 		return nil
 	},
 	"has less to hold": func(w *world, owner *vnode) func() {
-		owner.s.node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		w.next(owner, "k")
 		return nil
 	},
 	"several owners in a row": func(w *world, owner *vnode) func() {
-		owner.s.node.SetWeight(1)
-		w.next(owner, "k").s.node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
+		w.next(owner, "k").s.engine.Node.SetWeight(1)
 		time.Sleep(500 * time.Millisecond)
 		w.next(owner, "k")
 		return nil
 	},
 	"cannot reach the next, who passes it on": func(w *world, owner *vnode) func() {
-		owner.s.node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		second := w.next(owner, "k")
 		w.net.Cut(owner.ip, second.ip)
 		return func() {
 			time.Sleep(100 * time.Millisecond)
-			second.s.node.SetWeight(1)
+			second.s.engine.Node.SetWeight(1)
 			time.Sleep(400 * time.Millisecond)
 			w.net.Heal()
 		}
 	},
 	"cannot reach the next": func(w *world, owner *vnode) func() {
-		owner.s.node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		w.net.Cut(owner.ip, w.next(owner, "k").ip)
 		return func() {
 			time.Sleep(800 * time.Millisecond)
@@ -90,7 +92,7 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 		return nil
 	},
 	"the next one dies": func(w *world, owner *vnode) func() {
-		owner.s.node.SetWeight(1)
+		owner.s.engine.Node.SetWeight(1)
 		next := w.next(owner, "k")
 		w.net.Cut(owner.ip, next.ip)
 		return func() {
@@ -102,8 +104,8 @@ var gone = map[string]func(w *world, owner *vnode) (after func()){
 	},
 }
 
-// TestWriteThroughSettles: whoever holds a key when a late write of it ends drops
-// what it has loaded before.
+// TestWriteThroughSettles checks that the owner of a key drops what it has loaded before,
+// if a late write by an earlier owner ends.
 func TestWriteThroughSettles(t *testing.T) {
 	for policy, voters := range policies {
 		for how := range gone {
@@ -155,43 +157,44 @@ func settles(t *testing.T, how string, op wire.Op, voters []string, bad func(for
 	}, voters...)
 }
 
-// TestWriteThroughSettlesWithHold: what the next owner loads after a late write is
-// not kept for the namespace's hold, since the replica that it comes from may lag;
-// also where the request had its answer before the origin wrote.
-func TestWriteThroughSettlesWithHold(t *testing.T) {
+// TestWriteThroughSettlesWithBarrier checks that the next owner does not keep what it
+// loads after a late write, for the time of the namespace's load barrier: the replica
+// that it loads from may lag. This also holds if the request had its answer before the
+// origin wrote.
+func TestWriteThroughSettlesWithBarrier(t *testing.T) {
 	for policy, voters := range policies {
 		for _, timeout := range []time.Duration{100 * time.Millisecond, 30 * time.Second} {
 			t.Run(fmt.Sprintf("%s, a request of %v", policy, timeout), func(t *testing.T) {
-				settlesWithHold(t, timeout, voters)
+				settlesWithBarrier(t, timeout, voters)
 			})
 		}
 	}
 }
 
-func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
+func settlesWithBarrier(t *testing.T, timeout time.Duration, voters []string) {
 	s := &store{database: newDatabase(always(500 * time.Microsecond))}
 	limits := Limits{Timeout: 30 * time.Second}
-	throughNodes(t, 3, s, Namespace{Hold: 400 * time.Millisecond, Limits: limits}, func(w *world) {
+	throughNodes(t, 3, s, Namespace{ReplicaLag: 400 * time.Millisecond, Limits: limits}, func(w *world) {
 		owner, v := w.ownerOf("k"), w.other("k")
 		s.database.set("k", []byte("old"))
 		s.before = func() error {
 			s.before = nil
-			owner.s.node.SetWeight(1)
-			w.next(owner, "k")                 // some 30 ms later, or 360
-			time.Sleep(700 * time.Millisecond) // longer than the first hold
+			owner.s.engine.Node.SetWeight(1)
+			w.next(owner, "k")                 // about 30 ms later, or 360 ms
+			time.Sleep(700 * time.Millisecond) // longer than the first load barrier
 			return nil
 		}
 		q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: []byte("new"), TimeoutMS: uint32(timeout.Milliseconds())}
 		if r := v.do(q); r.Status != wire.Timeout {
 			t.Errorf("SET: %s %s, want TIMEOUT", r.Status, r.Message)
 		}
-		for owner.s.names.lookup(defaultNamespace).through.busy() { // the write, and its settling
+		for owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Busy() { // the write, and its settling
 			time.Sleep(time.Millisecond)
 		}
 		if got := s.row("k"); got != "new" {
 			t.Fatalf("the origin has %q", got)
 		}
-		s.database.set("k", []byte("old")) // of a replica that lags
+		s.database.set("k", []byte("old")) // the value of a lagging replica
 		time.Sleep(50 * time.Millisecond)
 		is(t, "from the replica", w.ownerOf("k").get("k", 0), wire.OK, "old")
 		s.database.set("k", []byte("new"))
@@ -200,9 +203,9 @@ func settlesWithHold(t *testing.T, timeout time.Duration, voters []string) {
 	}, voters...)
 }
 
-// TestWriteThroughOvertakenAtOrigin: a write whose owner has its answer after a late
-// write of an earlier owner was told of is not kept: the origin may have done the
-// late one last.
+// TestWriteThroughOvertakenAtOrigin checks a write whose owner gets the origin's answer
+// after it was told of a late write by an earlier owner. The value is not kept, because
+// the origin may have executed the late write last.
 func TestWriteThroughOvertakenAtOrigin(t *testing.T) { overtakenAtOrigin(t, t.Errorf) }
 
 func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
@@ -210,12 +213,12 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
 		late := make(chan wire.Reply)
-		s.before = func() error { // of the late write
+		s.before = func() error { // in the late write
 			s.before = nil
-			owner.s.node.SetWeight(1)
+			owner.s.engine.Node.SetWeight(1)
 			next := w.next(owner, "k")
 			answered := make(chan struct{})
-			s.after = func() error { // of the next one, whose answer comes after the late one's
+			s.after = func() error { // in the next write, whose answer comes later
 				s.after = nil
 				close(answered)
 				time.Sleep(300 * time.Millisecond)
@@ -239,8 +242,9 @@ func overtakenAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	})
 }
 
-// TestLeaveSettles: a host that leaves hands over at once, waits for its writes
-// through, and for what must be said of them; it ends those that take too long.
+// TestLeaveSettles checks that a host that leaves hands over at once. It waits for its
+// write-throughs and until other hosts are told how they ended. It ends write-throughs
+// that take too long.
 func TestLeaveSettles(t *testing.T) {
 	for _, takes := range []time.Duration{3 * time.Second, 12 * time.Second, 20 * time.Second} {
 		t.Run(takes.String(), func(t *testing.T) {
@@ -280,13 +284,13 @@ func TestLeaveSettles(t *testing.T) {
 	}
 }
 
-// TestWriteThroughUnsettledBound: where the end of too many writes could not be told,
-// none begins, and the origin is not asked.
+// TestWriteThroughUnsettledBound checks that no write-through begins, and the origin is
+// not asked, if the end of too many earlier ones could not be told to other hosts.
 func TestWriteThroughUnsettledBound(t *testing.T) {
 	s := &store{database: newDatabase(always(time.Millisecond))}
 	throughNodes(t, 2, s, Namespace{}, func(w *world) {
 		owner := w.ownerOf("k")
-		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(maxUnsettled)
+		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(namespaces.MaxUnsettled)
 		for _, v := range w.nodes {
 			if r := v.set("k", "value"); r.Status != wire.Busy || !strings.Contains(string(r.Message), "none begins") {
 				t.Errorf("SET: %s %s, want BUSY", r.Status, r.Message)
@@ -298,14 +302,15 @@ func TestWriteThroughUnsettledBound(t *testing.T) {
 		if s.row("k") != "" {
 			t.Error("the origin was asked")
 		}
-		owner.s.names.lookup(defaultNamespace).through.unsettled.Store(0)
+		owner.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Unsettled.Store(0)
 		if r := owner.set("k", "value"); r.Status != wire.OK {
 			t.Errorf("SET: %s %s", r.Status, r.Message)
 		}
 	})
 }
 
-// TestSettleIsBetweenSidecars: an app cannot leave the origin out of its deletions.
+// TestSettleIsBetweenSidecars checks that an app cannot leave the origin out of its
+// deletions.
 func TestSettleIsBetweenSidecars(t *testing.T) {
 	app := dial(t, start(t, Config{}))
 	r := app.call(&wire.Request{Op: wire.OpDelete, Keys: [][]byte{[]byte("k")}, Options: wire.Settle})

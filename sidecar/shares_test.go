@@ -8,67 +8,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A host's places: connections that take all they get leave some to a newcomer of
-// the same owner, and to another owner.
-func TestSharesLeaveRoom(t *testing.T) {
-	for r := range resources {
-		t.Run(resourceNames[r], func(t *testing.T) {
-			cfg := Config{MaxConnections: 1000, MaxNamespaces: 256}
-			s := newShares(&cfg)
-			total := s.total[r]
-			hogs := []*member{s.join("uid 1"), s.join("uid 1"), s.join("uid 1")}
-			taken := int64(0)
-			for _, m := range hogs {
-				for m.take(r) == nil {
-					taken++
-				}
-			}
-			most := total * 3 / 4
-			if r == connections {
-				most = total * 7 / 8
-			}
-			if taken > most+1 || taken < most/8 {
-				t.Errorf("one owner got %d of %d", taken, total)
-			}
-			if parts[r] > 0 {
-				if err := s.join("uid 1").take(r); err != nil {
-					t.Errorf("a new connection of the owner: %v", err)
-				}
-			}
-			other := s.join("uid 2")
-			n := 0
-			for other.take(r) == nil {
-				n++
-			}
-			if n < 3 {
-				t.Errorf("another owner got %d", n)
-			}
-			err := other.take(r)
-			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
-				t.Errorf("got %v, want %s…", err, want)
-			}
-			for range n {
-				other.give(r)
-			}
-			if other.leave(); s.owners["uid 2"] != nil {
-				t.Error("an owner without connections is remembered")
-			}
-			if st := s.stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
-				t.Errorf("%+v", st)
-			}
-		})
-	}
-}
-
-// The tokens that a connection has are counted where their keys are held, and come
+// The lease tokens of a connection are counted at the owner of their keys. They are given
 // back however they end.
 func TestTokensAreShared(t *testing.T) {
 	s := start(t, Config{})
 	c, other := dial(t, s), dial(t, s)
-	s.shares.total[leaseTokens] = 64 // 48 for one owner, 3 for the first connection
+	s.engine.Shares.Totals[places.LeaseTokens] = 64 // 48 for one user, 3 for the first connection
 	lease := func(c *rawConn, key string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: 10_000})
 	}
@@ -89,8 +40,8 @@ func TestTokensAreShared(t *testing.T) {
 	if r := lease(other, "mine"); r.Status != wire.Lease {
 		t.Errorf("another connection: %s %s", r.Status, r.Message)
 	}
-	used := &s.shares.used[leaseTokens]
-	if n := used.Load(); n != int64(len(held))+1 {
+	used := func() int64 { return s.engine.Shares.Used(places.LeaseTokens) }
+	if n := used(); n != int64(len(held))+1 {
 		t.Errorf("%d tokens are counted", n)
 	}
 	if r := c.call(&wire.Request{Op: wire.OpFill, Key: b("hog0"), Token: held[0].Token, Value: b("v"), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
@@ -100,15 +51,15 @@ func TestTokensAreShared(t *testing.T) {
 		t.Errorf("after a FILL: %s %s", r.Status, r.Message)
 	}
 	other.send(&wire.Request{Op: wire.OpLease, Key: b("hog1"), TimeoutMS: 10_000}) // gets it when c ends
-	soon(t, "it to wait", func() bool { return s.tokenStats().Waiting == 1 })
+	soon(t, "it to wait", func() bool { return s.telemetry.TokenStats().Waiting == 1 })
 	c.nc.Close()
 	if r := other.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("handed over: %s %s", r.Status, r.Message)
 	}
-	soon(t, "the others to come back", func() bool { return used.Load() == 2 })
+	soon(t, "the others to come back", func() bool { return used() == 2 })
 	other.nc.Close()
 	soon(t, "all to come back", func() bool {
-		return used.Load() == 0 && s.shares.used[waitPlaces].Load() == 0 && s.budget.Stats().Total() == 0 && s.shares.used[connections].Load() == 0
+		return used() == 0 && s.engine.Shares.Used(places.Waiting) == 0 && s.engine.Budget.Stats().Total() == 0 && s.engine.Shares.Used(places.Connections) == 0
 	})
 }
 
@@ -121,7 +72,7 @@ func soon(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// An owner whose names are empty gets new ones in their place.
+// A connection whose namespaces are empty gets new names in their place.
 func TestEmptyNamesOfAnOwner(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 9})
 	c := dial(t, s)
@@ -147,36 +98,36 @@ func TestEmptyNamesOfAnOwner(t *testing.T) {
 	}
 }
 
-// A frame that is announced and does not come takes nothing from others.
+// A frame that is announced but does not arrive takes nothing from other clients.
 func TestFramesThatDoNotCome(t *testing.T) {
 	s := start(t, Config{L2Size: 256 << 20})
 	for range 16 {
-		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB, of which one byte comes
+		if _, err := dial(t, s).nc.Write([]byte{0, 0x80, 0, 0, 0x96}); err != nil { // 8 MiB; one byte arrives
 			t.Fatal(err)
 		}
 	}
 	other := dial(t, s)
-	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames' time is over
+	_ = other.nc.SetDeadline(time.Now().Add(25 * time.Second)) // before the frames time out
 	if r := other.call(&wire.Request{Op: wire.OpSet, Key: b("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault}); r.Status != wire.OK {
 		t.Errorf("%s %s", r.Status, r.Message)
 	}
 }
 
-// A read of what another host has is answered, however many names this one has; an
-// MGET too.
+// A read of an entry of another host is answered, however many names this host has. The
+// same holds for MGET.
 func TestReadBeyondMaxNamespaces(t *testing.T) {
 	a := startHostWith(t, Config{MaxNamespaces: 2}, "a")
-	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.node.GossipAddress())
+	o := startHostWith(t, Config{MaxNamespaces: 2}, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	at := func(h *host, q wire.Request) wire.Reply {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
-		bo := borrowed{names: h.names}
-		defer bo.release()
-		return h.serve(t.Context(), &q, &bo, h.deadlineOf(&q, h.clock.Read()))
+		bo := namespaces.Pins{Table: h.engine.Names}
+		defer bo.Release()
+		return h.serve(t.Context(), &q, &bo, h.engine.DeadlineOf(&q, h.engine.Clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.node.Holds(h.hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.OwnershipEpoch(h.engine.Hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
@@ -206,20 +157,19 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 	}
 }
 
-// Answers of another host that an app does not read are accounted for and bounded,
-// also where they are longer than those before them, and another app's reads of that
-// host go on.
+// Answers of another host that an app does not read are counted and bounded, even if they
+// are longer than the answers before them. Another app's reads of that host continue.
 func TestAnswersOfOthersUnread(t *testing.T) {
 	const size = 500_000
 	cfg := Config{BufferSize: 16 << 20}
 	cfg.Socket = filepath.Join(t.TempDir(), "s")
 	a := startHostWith(t, cfg, "a")
 	cfg.Socket = ""
-	o := startHostWith(t, cfg, "b", a.node.GossipAddress())
+	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.node.Holds(o.hash(defaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.engine.Node.OwnershipEpoch(o.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}
@@ -234,15 +184,15 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 		}
 	}
 	const n = 100
-	var all []byte // sent at once: between answers that wait no more requests are read
+	var all []byte // sent at once: no more requests are read while answers wait
 	for i := range uint64(n) {
 		all = wire.AppendRequest(all, &wire.Request{ID: i + 10, Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000})
 	}
 	if _, err := slow.nc.Write(all); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "its share to be full", func() bool { return a.connectionStats().Buffers.Refused > 0 })
-	if st := a.connectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
+	soon(t, "its share to be full", func() bool { return a.telemetry.ConnectionStats().Buffers.Refused > 0 })
+	if st := a.telemetry.ConnectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
 		t.Errorf("%+v", st.Buffers)
 	}
 	if r := other.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000}); r.Status != wire.OK || len(r.Value) != size {
@@ -261,22 +211,5 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if busy.Load() == 0 || busy.Load() == n {
 		t.Errorf("%d of %d are BUSY", busy.Load(), n)
 	}
-	soon(t, "all to come back", func() bool { return a.budget.Stats().Total() == 0 })
-}
-
-// TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
-// forgotten with the last of them.
-func TestLastPlaceForgetsOwner(t *testing.T) {
-	s := newShares(&Config{MaxConnections: 10, MaxNamespaces: 10})
-	m := s.join("uid 1")
-	if err := m.take(nameSlots); err != nil {
-		t.Fatal(err)
-	}
-	m.leave()
-	if s.owners["uid 1"] == nil {
-		t.Error("an owner that has a name is forgotten")
-	}
-	if m.give(nameSlots); s.owners["uid 1"] != nil {
-		t.Error("an owner that has nothing is remembered")
-	}
+	soon(t, "all to come back", func() bool { return a.engine.Budget.Stats().Total() == 0 })
 }

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -131,15 +132,15 @@ func keysOf(names ...string) (list [][]byte) {
 	return list
 }
 
-// TestEveryOp tells the story of a few keys, one request a line.
+// TestEveryOp runs a sequence of requests on a few keys, one request a line.
 func TestEveryOp(t *testing.T) {
 	s := start(t, Config{Node: "host-a"})
 	c := dial(t, s)
 	big := strings.Repeat("x", kvMaxKey+1)
-	var version uint64 // of the last write that stored
+	var version uint64 // of the last write that stored a value
 	for i, tc := range []struct {
 		q    wire.Request
-		want string // status, then what matters
+		want string // status, then the fields that matter
 	}{
 		{wire.Request{Op: wire.OpPing}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: b("a")}, "MISS not_cached"},
@@ -149,7 +150,7 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpGet, Namespace: b("other"), Key: b("a")}, "MISS not_cached"},
 		{wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("2"), Mode: wire.ModeAdd}, "EXISTS"},
 		{wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("2"), Mode: wire.ModeCAS, Compare: 1}, "EXISTS"},
-		{wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("2"), Mode: wire.ModeCAS, Compare: 0}, "OK"}, // 0: the version is filled in
+		{wire.Request{Op: wire.OpSet, Key: b("a"), Value: b("2"), Mode: wire.ModeCAS, Compare: 0}, "OK"}, // 0: filled in below
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), Mode: wire.ModeReplace}, "MISS not_cached"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), Mode: wire.ModeCAS, Compare: 1}, "MISS not_cached"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), Mode: wire.ModeAdd, TTLMS: 0}, "OK"},
@@ -174,10 +175,10 @@ func TestEveryOp(t *testing.T) {
 		{wire.Request{Op: wire.OpGet, Namespace: b("Bad"), Key: b("a")}, `BAD_REQUEST namespace "Bad": a name is 1 to 64 of a-z, 0-9, _, . and -`},
 		{wire.Request{Op: wire.OpDelete, Namespace: b("Bad"), Keys: keysOf("a")}, `OK [BAD_REQUEST namespace "Bad": a name is 1 to 64 of a-z, 0-9, _, . and -]`},
 		{wire.Request{Op: wire.OpSet, Key: b("v"), Value: make([]byte, 512<<10+1)}, "TOO_LARGE the value has 524289 bytes, max_value is 524288: split it, or raise max_value"},
-		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), HoldMS: 5}, "OK [OK]"},
+		{wire.Request{Op: wire.OpDelete, Keys: keysOf("b"), ReplicaLagMS: 5}, "OK [OK]"},
 		{wire.Request{Op: wire.OpSet, Key: b("b"), Value: b("2"), TTLMS: 60_000}, "OK"},
 		{wire.Request{Op: wire.OpLease, Key: b("b")}, "OK"},
-		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present holder of the key \"b\" has issued: use the value, and ask again next time"},
+		{wire.Request{Op: wire.OpFill, Key: b("b"), Token: b("none"), Value: b("x"), TTLMS: wire.TTLDefault}, "NOT_STORED the token is none that the present owner of the key \"b\" has issued: use the value, and ask again next time"},
 		{wire.Request{Op: wire.OpWatch}, "OK body"},
 		{wire.Request{Op: wire.OpFlush, Namespace: b("other")}, "OK"},
 		{wire.Request{Op: wire.OpGet, Key: b("b")}, "OK 2 flags 0 ttl 60000 l2"},
@@ -220,7 +221,7 @@ func show(op wire.Op, r *wire.Reply, whole bool) string {
 		}
 		return text + " [" + strings.Join(items, ", ") + "]"
 	case op == wire.OpGet || op == wire.OpMGet:
-		ttl := (r.TTLMS + 999) / 1000 * 1000 // it has been running for a moment
+		ttl := (r.TTLMS + 999) / 1000 * 1000 // some of it has passed already
 		return fmt.Sprintf("%s %s flags %d ttl %d %s", text, r.Value, r.Flags, ttl, r.Source)
 	case op == wire.OpIncr:
 		return fmt.Sprintf("%s number %d", text, r.Number)
@@ -253,7 +254,7 @@ func TestHelloComesFirst(t *testing.T) {
 	}
 }
 
-// TestWelcome: HELLO tells the limits, and they are true.
+// TestWelcome checks that HELLO tells the limits, and that they are true.
 func TestWelcome(t *testing.T) {
 	s := start(t, Config{Node: "host-a", MaxValue: 1000, Version: "1.2.3"})
 	c := dial(t, s)
@@ -287,8 +288,8 @@ func TestWelcome(t *testing.T) {
 	}
 }
 
-// TestPipelineKeepsOrder: requests of one connection for one key take effect
-// in their order, also within one batch.
+// TestPipelineKeepsOrder checks that requests of one connection for one key take effect
+// in their order, even within one batch.
 func TestPipelineKeepsOrder(t *testing.T) {
 	s := start(t, Config{})
 	c := dial(t, s)
@@ -308,7 +309,7 @@ func TestPipelineKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestLargeAnswers: values up to the limit, alone and in MGET, where an answer
+// TestLargeAnswers checks values up to the limit, alone and in MGET. In MGET an answer
 // that becomes too long ends in BUSY.
 func TestLargeAnswers(t *testing.T) {
 	s := start(t, Config{L2Size: 256 << 20})
@@ -338,10 +339,10 @@ func TestLargeAnswers(t *testing.T) {
 			t.Errorf("MGET beyond 16 MiB, item %d: %s, want %s", i, r.Items[i].Status, want)
 		}
 	}
-	// They are given back after the answer is written.
-	for deadline := time.Now().Add(20 * time.Second); s.connectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
+	// The buffers are given back after the answer is written.
+	for deadline := time.Now().Add(20 * time.Second); s.telemetry.ConnectionStats().BufferBytes != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes of buffers are still held", s.connectionStats().BufferBytes)
+			t.Fatalf("%d bytes of buffers are still held", s.telemetry.ConnectionStats().BufferBytes)
 		}
 	}
 }
@@ -364,19 +365,19 @@ func TestNamespaceSettings(t *testing.T) {
 	if r := c.call(&wire.Request{Op: wire.OpSet, Namespace: b("small"), Key: b("k"), Value: make([]byte, 65<<10)}); r.Status != wire.TooLarge || !strings.Contains(string(r.Message), "quota of 64 KiB") {
 		t.Errorf("a value above the quota: %s %s", r.Status, r.Message)
 	}
-	for _, ns := range s.stats().Namespaces {
+	for _, ns := range s.telemetry.Stats().Namespaces {
 		if ns.Name == "small" && (ns.Bytes > 64<<10 || ns.Entries < 300 || ns.Quota != 64<<10) {
 			t.Errorf("%+v", ns)
 		}
 	}
 }
 
-// TestNamespaceSlots: a name too many is refused, those in use go on, and a
-// name whose keys are gone makes room for another.
+// TestNamespaceSlots checks that a name too many is refused while the names in use
+// continue. A name without keys makes room for another.
 func TestNamespaceSlots(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 6, Namespaces: map[string]Namespace{"kept": {}}})
 	c := dial(t, s)
-	for i := range 2 { // the other half of what is left, which one connection cannot have
+	for i := range 2 { // the half of the free slots that one connection cannot have
 		if _, err := s.Set(t.Context(), fmt.Sprint("other", i), b("k"), b("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -384,7 +385,7 @@ func TestNamespaceSlots(t *testing.T) {
 	set := func(ns string) wire.Reply {
 		return c.call(&wire.Request{Op: wire.OpSet, Namespace: b(ns), Key: b("k"), Value: b(ns), TTLMS: wire.TTLDefault})
 	}
-	for _, ns := range []string{"one", "two"} { // "default" and "kept" have two more
+	for _, ns := range []string{"one", "two"} { // "default" and "kept" have two
 		if r := set(ns); r.Status != wire.OK {
 			t.Fatalf("%s: %s", ns, r.Message)
 		}
@@ -397,7 +398,7 @@ func TestNamespaceSlots(t *testing.T) {
 	}
 	c.call(&wire.Request{Op: wire.OpDelete, Namespace: b("two"), Keys: keysOf("k")})
 	for r := set("three"); r.Status != wire.OK; r = set("three") {
-		time.Sleep(searchEvery / 4) // a full table is searched only so often
+		time.Sleep(namespaces.SearchEvery / 4) // a full table is searched only so often
 	}
 	for ns, want := range map[string]string{"one": "OK one", "two": "MISS", "three": "OK three"} {
 		if r := c.call(&wire.Request{Op: wire.OpGet, Namespace: b(ns), Key: b("k")}); !strings.HasPrefix(show(wire.OpGet, &r, true), want) {
@@ -409,8 +410,8 @@ func TestNamespaceSlots(t *testing.T) {
 	}
 }
 
-// TestNamespaceSlotsChurn: names come and go under load, and nobody ever reads
-// what was written under another name.
+// TestNamespaceSlotsChurn checks that no read returns what was written under another
+// name, while names come and go under load.
 func TestNamespaceSlotsChurn(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 6, NoSocket: true})
 	var wg sync.WaitGroup
@@ -514,8 +515,9 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// TestShutdownOrder: what the socket has accepted is answered by a store that
-// is still there; afterwards the file is gone and calls say that it is over.
+// TestShutdownOrder checks that requests that the socket has accepted are answered while
+// the store still exists. Afterwards the socket's file is gone, and calls return
+// ErrClosed.
 func TestShutdownOrder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	s, err := New(Config{Socket: path, L2Size: 8 << 20})
@@ -553,7 +555,7 @@ func TestShutdownOrder(t *testing.T) {
 	}
 }
 
-// TestHitAllocatesNothing is the promise of the hot path.
+// TestHitAllocatesNothing checks the guarantee of the hot path.
 func TestHitAllocatesNothing(t *testing.T) {
 	for _, op := range []string{"GET", "SET"} {
 		for _, n := range []int{1, 32} {

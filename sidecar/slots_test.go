@@ -6,22 +6,24 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A namespace of which a token is out keeps its slot: there is one token of a key at
-// a time, and a flush finds it. Calls to owners are detached when a slot is freed.
+// A namespace keeps its slot while one of its lease tokens is in use: there is one token
+// of a key at a time, and a flush finds it. Calls to owners are detached when a slot is
+// freed.
 func TestTokenHoldsItsSlot(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 2, NoSocket: true})
 	ctx := t.Context()
 	var detached []kv.NamespaceID
-	s.names.detach = func(id kv.NamespaceID) { detached = append(detached, id) }
+	s.engine.Names.Detach = func(id kv.NamespaceID) { detached = append(detached, id) }
 	lease := &wire.Request{Op: wire.OpLease, Namespace: b("a"), Key: b("k"), TimeoutMS: 1}
 	r := served(s, lease)
 	if r.Status != wire.Lease {
 		t.Fatalf("LEASE: %s %s", r.Status, r.Message)
 	}
-	id := s.names.lookup(b("a")).id
+	id := s.engine.Names.Lookup(b("a")).ID
 	if _, err := s.Set(ctx, "b", b("k"), b("v"), SetOptions{}); err == nil || !strings.Contains(err.Error(), "max_namespaces") {
 		t.Errorf("another name in its slot: %v", err)
 	}
@@ -38,7 +40,7 @@ func TestTokenHoldsItsSlot(t *testing.T) {
 	if v, err := s.Get(ctx, "a", b("k")); err == nil {
 		t.Errorf("a GET after a flush finds %q", v.Data)
 	}
-	for began := time.Now(); ; time.Sleep(searchEvery / 4) { // a full table is searched only so often
+	for began := time.Now(); ; time.Sleep(namespaces.SearchEvery / 4) { // a full table is searched only so often
 		if _, err := s.Set(ctx, "b", b("k"), b("v"), SetOptions{}); err == nil {
 			break
 		} else if time.Since(began) > time.Minute {

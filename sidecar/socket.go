@@ -8,17 +8,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// socketEvery is how often the socket's file is looked at.
+// socketEvery is the interval of checks of the socket's file.
 const socketEvery = time.Second
 
-// socketState is what is known of the socket's file.
+// socketState is what is known about the socket's file.
 type socketState struct {
-	gone   atomic.Pointer[string] // why no app finds the socket; nil while the path leads here
-	remade atomic.Int64           // times that the file was made anew
+	gone   atomic.Pointer[string] // why apps do not find the socket; nil: they find it
+	remade atomic.Int64           // how often the file was made anew
 }
 
-// keepSocket looks after the socket's file until ctx ends: another program may delete
-// it, and apps that connect later would not find the sidecar.
+// keepSocket watches the socket's file until ctx ends, and makes it anew if it is gone.
+// Another program may delete it, and apps that connect later would not find the sidecar.
 func (s *Sidecar) keepSocket(ctx context.Context, l *unixsock.Listener) {
 	t := time.NewTicker(socketEvery)
 	defer t.Stop()

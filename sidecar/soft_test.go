@@ -7,15 +7,16 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestSoftDelete: what a soft deletion leaves is served only to who asks for it,
-// marked as stale, from wherever the key is, and to nobody after its time, or
-// after anything else has changed the key.
+// TestSoftDelete checks that the value of a softly deleted key goes only to readers that
+// ask for it, marked as stale, wherever the key is. It goes to no reader after its time,
+// or after another change of the key.
 func TestSoftDelete(t *testing.T) {
 	a := startHost(t, "a")
-	b := startHost(t, "b", a.node.GossipAddress())
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	ctx := t.Context()
 	ns := "default"
@@ -26,9 +27,9 @@ func TestSoftDelete(t *testing.T) {
 			q.Key, q.Keys = nil, append([][]byte{key}, also...)
 		}
 		if op == wire.OpMGet {
-			b := borrowed{names: h.names}
-			defer b.release()
-			return h.serve(ctx, q, &b, h.clock.Read().Boot+time.Minute)
+			b := namespaces.Pins{Table: h.engine.Names}
+			defer b.Release()
+			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}
 		r, err := h.call(ctx, q)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -42,7 +43,7 @@ func TestSoftDelete(t *testing.T) {
 		key, long := fmt.Appendf(nil, "key%d", i), make([]byte, 300<<10)
 		value := []byte("value")
 		if i%5 == 0 {
-			value = long // a chain
+			value = long // a chain of segments
 		}
 		set := func(h *host) {
 			t.Helper()
@@ -51,7 +52,7 @@ func TestSoftDelete(t *testing.T) {
 			}
 		}
 		set(a)
-		ask(b, wire.OpGet, 0, key) // makes a copy, on one of the two
+		ask(b, wire.OpGet, 0, key) // makes a copy, on one of the two hosts
 		if r := ask(b, wire.OpDelete, wire.Soft, key); r.Items[0].Status != wire.OK {
 			t.Fatalf("soft deletion: %+v", r.Items[0])
 		}
@@ -60,7 +61,7 @@ func TestSoftDelete(t *testing.T) {
 		}
 		for _, h := range []*host{b, a} {
 			r := ask(h, wire.OpGet, wire.StaleOK, key)
-			for r.Status == wire.OK { // a copy that has not heard of it yet
+			for r.Status == wire.OK { // a copy: its host has not heard yet
 				r = ask(h, wire.OpGet, wire.StaleOK, key)
 			}
 			if r.Status != wire.Stale || string(r.Value) != string(value) || r.Flags != 7 || r.AgeMS > 5000 || r.TTLMS > DefaultStaleLimit.Milliseconds() {
@@ -88,7 +89,7 @@ func TestSoftDelete(t *testing.T) {
 			t.Errorf("%s, gone for good: %s", key, r.Status)
 		}
 	}
-	// The limit.
+	// The time limit.
 	limit := 50 * time.Millisecond
 	clock := &setClock{now: kv.NewSystemClock().Read()}
 	s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})

@@ -18,8 +18,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 )
 
-// stranger is somebody at the gossip port: it sends what it likes, to whom it likes.
-// It has its own list of nodes: tests add to a world's while one of its goroutines goes on.
+// stranger is a sender at the gossip port that does not belong to the cluster: it sends
+// anything to any node. It has its own list of nodes, because tests add nodes to a world
+// while one of its goroutines still runs.
 type stranger struct {
 	known []*vnode
 	host  *simnet.Host
@@ -37,7 +38,7 @@ func (s *stranger) tell(v *vnode, message []byte) {
 	_, _ = s.tr.WriteTo(gt.Labelled(cluster.DefaultCluster, message), v.ip+":7946")
 }
 
-// invents tells all known nodes of n processes that there are not, for a while.
+// invents tells all nodes of n processes that do not exist, for a while.
 func (s *stranger) invents(n int, peers func(i int) string, d time.Duration) {
 	end := time.Now().Add(d)
 	for incarnation := uint32(1); time.Now().Before(end); incarnation++ {
@@ -54,7 +55,7 @@ func (s *stranger) invents(n int, peers func(i int) string, d time.Duration) {
 	}
 }
 
-// sink counts who connects to a port of the stranger's.
+// sink counts the connections to a port of the stranger.
 func (s *stranger) sink(t *testing.T, port int) *atomic.Int64 {
 	ln, err := s.host.Listen(port)
 	if err != nil {
@@ -75,7 +76,7 @@ func (s *stranger) sink(t *testing.T, port int) *atomic.Int64 {
 	return &dials
 }
 
-// rings checks that every node has all that run in its ring, and nobody else.
+// rings checks that every node has exactly the running nodes in its ring.
 func (w *world) rings(t *testing.T, what string) {
 	t.Helper()
 	var want []string
@@ -90,7 +91,7 @@ func (w *world) rings(t *testing.T, what string) {
 			continue
 		}
 		var got []string
-		for _, m := range v.s.node.View().Table.Members() {
+		for _, m := range v.s.engine.Node.View().Table.Members() {
 			got = append(got, string(m.Node))
 		}
 		if !slices.Equal(got, want) {
@@ -99,9 +100,9 @@ func (w *world) rings(t *testing.T, what string) {
 	}
 }
 
-// 500 invented members change nothing: every read and write goes on, an address of
-// the stranger's choice is connected to now and then, a host that starts meanwhile
-// comes in, and what one that is killed owned is taken over.
+// 500 invented members change nothing. Every read and write continues. Nodes connect to
+// an address of the stranger's choice only now and then. A host that starts meanwhile
+// joins, and the partitions of a killed host are taken over.
 func TestVirtualInvented(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		s := w.stranger()
@@ -110,7 +111,7 @@ func TestVirtualInvented(t *testing.T) {
 		s.known = append(s.known, late)
 		done := make(chan struct{})
 		const attack = 60 * time.Second
-		go func() { // ends after a while
+		go func() { // ends after attack
 			defer close(done)
 			s.invents(500, func(i int) string { return fmt.Sprintf("%s:%d", strangerIP, 21999-i%2*(i%400)) }, attack)
 		}()
@@ -133,12 +134,12 @@ func TestVirtualInvented(t *testing.T) {
 			t.Errorf("more than 20 of each node")
 		}
 		for _, v := range w.nodes {
-			list := v.s.node.Members()
+			list := v.s.engine.Node.Members()
 			if len(list) > 3+300 {
 				t.Errorf("%s lists %d members", v.name, len(list))
 			}
 			for _, m := range list {
-				if m.State == cluster.StateUnknown && (m.MayHold || m.Held != 0) {
+				if m.State == cluster.StateUnknown && (m.MayOwn || m.Owned != 0) {
 					t.Errorf("%s counts on %+v", v.name, m)
 				}
 			}
@@ -146,7 +147,7 @@ func TestVirtualInvented(t *testing.T) {
 		w.nodes = append(w.nodes, late)
 		late.start()
 		began = time.Now()
-		for !late.s.node.Stats().In && time.Since(began) < 20*time.Second {
+		for !late.s.engine.Node.Stats().In && time.Since(began) < 20*time.Second {
 			time.Sleep(50 * time.Millisecond)
 		}
 		time.Sleep(time.Second)
@@ -164,7 +165,7 @@ func TestVirtualInvented(t *testing.T) {
 			if v.s == nil {
 				continue
 			}
-			for _, m := range v.s.node.Members() {
+			for _, m := range v.s.engine.Node.Members() {
 				if m.State == cluster.StateUnknown {
 					t.Errorf("%s lists %s", v.name, m.ID.Node)
 				}
@@ -173,8 +174,8 @@ func TestVirtualInvented(t *testing.T) {
 	})
 }
 
-// What a stranger tells of members that there are counts for nothing either: that
-// they are dead, that another process has their name, that they live elsewhere, own
+// What a stranger says about existing members has no effect either: that they are dead,
+// that another process has their name, that they have another address, that they own
 // nothing or everything.
 func TestVirtualSlander(t *testing.T) {
 	const most = 1<<32 - 1
@@ -190,11 +191,11 @@ func TestVirtualSlander(t *testing.T) {
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, i, gt.Meta(strangerIP+":21999", 1<<63, 5, true, 1<<63))}
 		}},
 		{"another address, no weight, and out", func(v *vnode, i uint32) [][]byte {
-			e := uint64(v.s.node.Self().Epoch)
+			e := uint64(v.s.engine.Node.Self().Epoch)
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, i, gt.Meta(strangerIP+":21999", e, 0, false, 1<<63))}
 		}},
 		{"another address, for good", func(v *vnode, i uint32) [][]byte {
-			e := uint64(v.s.node.Self().Epoch)
+			e := uint64(v.s.engine.Node.Self().Epoch)
 			return [][]byte{gt.Alive(v.name, net.ParseIP(v.ip), 7946, most, gt.Meta(strangerIP+":21999", e, 1<<31, true, 1<<63))}
 		}},
 	} {
@@ -216,12 +217,12 @@ func TestVirtualSlander(t *testing.T) {
 					if stored := setAll(w.nodes[int(i)%3], 20, "v"); stored != 20 {
 						t.Fatalf("after %v %d of 20 are stored", time.Since(began), stored)
 					}
-					last = len(w.nodes[0].s.node.View().Table.Members())
+					last = len(w.nodes[0].s.engine.Node.View().Table.Members())
 				}
 				w.rings(t, "meanwhile")
 				for _, v := range w.nodes {
-					for _, m := range v.s.node.View().Table.Members() {
-						if m.Weight != w.nodes[0].s.node.View().Table.Members()[0].Weight {
+					for _, m := range v.s.engine.Node.View().Table.Members() {
+						if m.Weight != w.nodes[0].s.engine.Node.View().Table.Members()[0].Weight {
 							t.Errorf("%s gives %s the weight %d", v.name, m.Node, m.Weight)
 						}
 					}
@@ -229,15 +230,15 @@ func TestVirtualSlander(t *testing.T) {
 				if last != 3 {
 					t.Errorf("%d are in the ring", last)
 				}
-				time.Sleep(60 * time.Second) // what gossip believes is over
+				time.Sleep(60 * time.Second) // until gossip has forgotten
 			})
 		})
 	}
 }
 
-// A host that is started again, and cannot reach a holder, holds nothing that it may
-// hold, for as long as a third one tells of it: though gossip's word alone counts
-// for nothing.
+// A restarted host that cannot reach an owner does not own anything that the owner may
+// own, for as long as a third host reports that owner. Gossip's word alone has no such
+// effect.
 func TestVirtualNamedByOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3)
@@ -254,7 +255,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 		again.start()
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
-			if again.s.node.Stats().In || again.s.node.Held().Len() > 0 {
+			if again.s.engine.Node.Stats().In || again.s.engine.Node.Owned().Len() > 0 {
 				t.Fatal("it is in, and has not heard the holder")
 			}
 		}
@@ -267,10 +268,10 @@ func TestVirtualNamedByOthers(t *testing.T) {
 	})
 }
 
-// Where only the ports between sidecars are cut, and nobody tells of the holder that
-// has been asked itself, a host that is started again waits for a while, and then
-// goes on alone: that is a split, of which gossip alone may not be the end, since
-// strangers send it too.
+// Only the ports between sidecars are cut, and no host that was asked directly reports
+// the owner. A restarted host waits for a while, and then continues alone: this is a
+// split. Gossip alone must not keep the host out for ever, because strangers send gossip
+// too.
 func TestVirtualRumourOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -291,15 +292,15 @@ func TestVirtualRumourOnly(t *testing.T) {
 		detection := w.bound * 3 / 2
 		for range 4 {
 			time.Sleep(detection)
-			if v, err := w.nodes[1].s.node.Flush(t.Context(), ""); err == nil {
+			if v, err := w.nodes[1].s.engine.Node.Flush(t.Context(), ""); err == nil {
 				t.Errorf("a flush is acknowledged, of %d, which the other has not noted", v)
 			}
 		}
-		if w.nodes[1].s.node.Stats().In {
+		if w.nodes[1].s.engine.Node.Stats().In {
 			t.Error("it is in at once")
 		}
 		why := ""
-		for _, m := range w.nodes[1].s.node.Members() {
+		for _, m := range w.nodes[1].s.engine.Node.Members() {
 			if m.State == cluster.StateUnknown {
 				why = string(m.ID.Node) + ": " + m.Why
 			}
@@ -309,7 +310,7 @@ func TestVirtualRumourOnly(t *testing.T) {
 		}
 		t.Log(why)
 		time.Sleep(2 * detection)
-		if !w.nodes[1].s.node.Stats().In {
+		if !w.nodes[1].s.engine.Node.Stats().In {
 			t.Error("it waits for ever")
 		}
 		cut.Store(false)
@@ -321,14 +322,14 @@ func TestVirtualRumourOnly(t *testing.T) {
 	})
 }
 
-// two tells of a partition that two hosts serve, if there is one.
+// two returns a description of a partition that two hosts serve, or "".
 func (w *world) two() string {
 	by := map[uint16]string{}
 	for _, v := range w.nodes {
 		if v.s == nil {
 			continue
 		}
-		for p := range v.s.node.Held().All() {
+		for p := range v.s.engine.Node.Owned().All() {
 			if by[p] != "" {
 				return fmt.Sprintf("%s and %s both serve partition %d", by[p], v.name, p)
 			}
@@ -338,21 +339,23 @@ func (w *world) two() string {
 	return ""
 }
 
-// That a member has gone out is taken from gossip only by who cannot hear it, and is
-// not told on: where one link is cut, a stranger's word of it moves nothing. Nor does
-// it outlast the cut. That another process has its name is not taken at all.
+// A node takes from gossip that a member has gone out only if it cannot hear that member,
+// and does not pass it on. So while one link is cut, a stranger's word moves nothing. Nor
+// does it outlast the cut. That another process has the member's name is never taken from
+// gossip.
 func TestVirtualSlanderAcrossACut(t *testing.T) {
 	for _, another := range []bool{false, true} {
 		slander(t, another, t.Errorf)
 	}
 }
 
-// slander lets a stranger tell all of a host, while its link to another one is cut, that
-// it has gone out, or that it is another process. It looks for partitions with two holders.
+// slander lets a stranger tell all nodes that a host has gone out, or that it is another
+// process, while the link between that host and another host is cut. It calls bad if two
+// hosts serve one partition.
 func slander(t *testing.T, another bool, bad func(format string, args ...any)) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		s, owner, count := w.stranger(), w.nodes[1], uint32(10)
-		epoch := uint64(owner.s.node.Self().Epoch)
+		epoch := uint64(owner.s.engine.Node.Self().Epoch)
 		if another {
 			epoch = 1 << 63
 		}
@@ -372,11 +375,11 @@ func slander(t *testing.T, another bool, bad func(format string, args ...any)) {
 				}
 			}
 			for _, v := range w.nodes {
-				if list := v.s.node.View().Table.Members(); !cut && len(list) != 3 {
+				if list := v.s.engine.Node.View().Table.Members(); !cut && len(list) != 3 {
 					bad("after the cut %s has %v in its ring", v.name, list)
 				}
 			}
 		}
-		time.Sleep(60 * time.Second) // what gossip believes is over
+		time.Sleep(60 * time.Second) // until gossip has forgotten
 	})
 }

@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// Hosts that stand still again and again, each time for less than B. In the
-// moments between they do a part of what waits, in any order.
+// Hosts stand still again and again, each time for less than B. In the moments between
+// they do a part of the waiting work, in any order.
 
-// halts is how a host does that. All of it but stops has a default.
+// halts says how a host stutters. All fields except rnd and stops have a default.
 type halts struct {
 	rnd      *rand.Rand
 	stops    int
-	from, to float64 // how long each stop takes, in B; default 0.05 to 0.99
-	still    bool    // it gets to nothing that waits
-	during   func()  // is called in each stop,
-	between  func()  // and in each moment between two; neither may wait
+	from, to float64 // duration of each stop, in B; default 0.05 to 0.99
+	still    bool    // the host does none of the waiting work
+	during   func()  // is called in each stop; must not wait
+	between  func()  // is called between two stops; must not wait
 }
 
-// stutter stops a host again and again; then it goes on with all that waits.
+// stutter stops a host again and again. At the end the host continues with all waiting
+// work.
 func (v *vnode) stutter(h halts) {
 	if h.to == 0 {
 		h.from, h.to = 0.05, 0.99
@@ -59,7 +60,7 @@ func (v *vnode) halt() {
 	v.w.net.Stop(v.ip)
 }
 
-// goOn lets a host run, with a part of what waits.
+// goOn lets a host run, with a part of the waiting work.
 func (v *vnode) goOn(part float64) {
 	v.clock.thaw()
 	v.w.net.Run(v.ip, part)
@@ -74,8 +75,8 @@ type contested struct {
 	mu sync.Mutex
 }
 
-// contest writes and reads keys through a host, now, where it runs: what is still
-// under way is not begun again.
+// contest starts writes and reads of keys through a host, if it runs. An operation that
+// is still under way is not started again.
 func (w *world) contest(wg *sync.WaitGroup, v *vnode, keys []*contested, writes bool) {
 	w.mu.Lock()
 	s, by := v.s, fmt.Sprint(v.name, ".", v.run)
@@ -101,7 +102,7 @@ func (w *world) contested(n int) (keys []*contested) {
 	return keys
 }
 
-// stutters is the fault, for random runs: another host writes the same keys.
+// stutters is the fault for random runs: another host writes the same keys.
 func stutters(w *world, v, o *vnode) {
 	var wg sync.WaitGroup
 	keys := w.contested(4)
@@ -116,8 +117,8 @@ func stutters(w *world, v, o *vnode) {
 	wg.Wait()
 }
 
-// stutterOwner stops an owner for nearly B, so often that another host has its
-// keys, and reads them in each moment in which it runs.
+// stutterOwner stops an owner for nearly B, so often that another host becomes the owner
+// of its keys. It reads the keys in each moment in which the owner runs.
 func (w *world) stutterOwner(owner, other *vnode, keys []*contested) {
 	var wg sync.WaitGroup
 	owner.stutter(halts{
@@ -128,8 +129,8 @@ func (w *world) stutterOwner(owner, other *vnode, keys []*contested) {
 	wg.Wait()
 }
 
-// A host that stutters is held for dead by the others and serves nothing of what
-// they have taken from it. Once it runs it comes back.
+// A host that stutters is considered dead by the others, and serves nothing of what they
+// have taken from it. It joins again when it runs.
 func TestVirtualStutter(t *testing.T) {
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
@@ -137,18 +138,18 @@ func TestVirtualStutter(t *testing.T) {
 				v, other := w.nodes[0], w.nodes[2]
 				var keys []*contested
 				for i := range 10 {
-					name, _ := heldBy(v, fmt.Sprintf("key%d.", i))
+					name, _ := keyOwnedBy(v, fmt.Sprintf("key%d.", i))
 					keys = append(keys, &contested{vkey: &vkey{name: name}})
 				}
 				var wg sync.WaitGroup
 				w.contest(&wg, v, keys, true)
 				wg.Wait()
 				w.stutterOwner(v, other, keys)
-				st := v.s.clusterState()
+				st := v.s.telemetry.ClusterState()
 				if st.Pauses == 0 && voters == nil {
 					t.Error("no pause was found")
 				}
-				if stopped := v.s.node.Stats().Stopped; stopped < 13*w.bound/2 {
+				if stopped := v.s.engine.Node.Stats().Stopped; stopped < 13*w.bound/2 {
 					t.Errorf("it did not run for %v", stopped)
 				}
 				time.Sleep(10 * time.Second)
@@ -174,7 +175,7 @@ func TestVirtualStutter(t *testing.T) {
 	}
 }
 
-// stuttering lets a host stutter under load while something else happens.
+// stuttering lets a host stutter under load while do runs.
 func (w *world) stuttering(v, o *vnode, stops int, do func()) {
 	var wg sync.WaitGroup
 	keys := w.contested(6)
@@ -190,7 +191,7 @@ func (w *world) stuttering(v, o *vnode, stops int, do func()) {
 	wg.Wait()
 }
 
-// A host stutters while another one is killed, and comes back.
+// A host stutters while another host is killed and comes back.
 func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
 	virtually(t, 4, func(w *world) {
 		for range 4 {
@@ -206,8 +207,8 @@ func TestVirtualStutterWhileOneIsKilled(t *testing.T) {
 	})
 }
 
-// A host stutters while it is the only voter left: soon nobody serves anything,
-// until another voter is back.
+// A host stutters while it is the only voter left. Soon no host serves anything, until
+// another voter is back.
 func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 	virtually(t, 4, func(w *world) {
 		last, o := w.nodes[0], w.nodes[3]
@@ -216,7 +217,7 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 			w.nodes[2].kill()
 			w.stuttering(last, o, 6, func() { time.Sleep(3 * w.bound) })
 			for _, v := range []*vnode{last, o} {
-				if held := v.s.node.Stats().Held; held > 0 {
+				if held := v.s.engine.Node.Stats().Owned; held > 0 {
 					w.fail("%s holds %d partitions without a majority of the voters", v.name, held)
 				}
 			}
@@ -228,16 +229,16 @@ func TestVirtualStutterOfTheLastVoter(t *testing.T) {
 	}, "n0", "n1", "n2")
 }
 
-// A host stutters while it hands over what it holds, because others are to have
-// more, or because it leaves.
+// A host stutters while it hands over what it owns, because other hosts are to own more,
+// or because it leaves.
 func TestVirtualStutterWhileHandingOver(t *testing.T) {
 	for policy, voters := range map[string][]string{"available": nil, "consistent": {"n0", "n1", "n2"}} {
 		t.Run(policy, func(t *testing.T) {
 			virtually(t, 4, func(w *world) {
 				v, o := w.nodes[1], w.nodes[3]
 				weight := v.s.cfg.Weight
-				w.stuttering(v, o, 4, func() { v.s.node.SetWeight(1) })
-				w.stuttering(v, o, 4, func() { v.s.node.SetWeight(weight) })
+				w.stuttering(v, o, 4, func() { v.s.engine.Node.SetWeight(1) })
+				w.stuttering(v, o, 4, func() { v.s.engine.Node.SetWeight(weight) })
 				time.Sleep(w.upTo(5000))
 				w.stuttering(v, o, 4, func() { v.leave() })
 				time.Sleep(w.upTo(3000))
@@ -248,10 +249,10 @@ func TestVirtualStutterWhileHandingOver(t *testing.T) {
 	}
 }
 
-// Hosts of busy machines, which stand still for a while in each second: nothing
-// ends for that, all is stored, and after a kill it is as soon as ever. Two that
-// stand still by turns for most of D cannot poll each other: so with the least
-// bound only one of them does for long.
+// Hosts of busy machines stand still for a while in each second. No ownership ends
+// because of that, everything is stored, and a takeover after a kill is as fast as ever.
+// Two hosts that stand still by turns for most of D cannot poll each other. So with the
+// smallest bound only one of them stands still for long.
 func TestVirtualBusyHosts(t *testing.T) {
 	for _, c := range []struct {
 		bound, gap time.Duration
@@ -288,7 +289,7 @@ func busyHosts(t *testing.T, bound, gap time.Duration, hosts int) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	for _, v := range w.nodes { // connections are made
+	for _, v := range w.nodes { // makes the connections
 		setAll(v, 100, "v")
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -311,13 +312,13 @@ func busyHosts(t *testing.T, bound, gap time.Duration, hosts int) {
 		time.Sleep(30 * time.Millisecond)
 	}
 	for _, v := range w.nodes {
-		if st := v.s.node.Stats(); st.Pauses > 0 || v.i < hosts && gap > bound/8 && st.Stopped < 20*gap {
+		if st := v.s.engine.Node.Stats(); st.Pauses > 0 || v.i < hosts && gap > bound/8 && st.Stopped < 20*gap {
 			t.Errorf("%s: %d pauses, %d endings, %v in which it did not run", v.name, st.Pauses, st.Ended, st.Stopped)
 		}
 	}
 	ended := func() (n int64) {
 		for _, v := range w.nodes {
-			n += v.s.node.Stats().Ended
+			n += v.s.engine.Node.Stats().Ended
 		}
 		return n
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A host stutters while it flushes: once that is acknowledged, nothing that was
-// there before is read after B, through any host.
+// A host stutters while it flushes. Later than B after the acknowledgement, no read
+// through any host returns what was there before.
 func TestVirtualStutterWhileFlushing(t *testing.T) {
 	virtually(t, 3, func(w *world) {
 		v, o := w.nodes[0], w.nodes[2]
@@ -21,7 +21,7 @@ func TestVirtualStutterWhileFlushing(t *testing.T) {
 			for i := range 100 {
 				_, _ = w.nodes[i%3].s.Set(ctx, "default", key(i), []byte("before"), SetOptions{})
 			}
-			for _, n := range w.nodes { // copies are about
+			for _, n := range w.nodes { // makes copies
 				for i := range 100 {
 					_, _ = n.s.Get(ctx, "default", key(i))
 				}

@@ -11,15 +11,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// store is a database that takes writes. One is there at some moment of its call.
+// store is a database that accepts writes. A write takes effect at one moment within its
+// call.
 type store struct {
 	*database
-	writing       time.Duration // before and after that moment; zero: as a load
-	before, after func() error  // and what the call says then
+	writing       time.Duration // duration before and after that moment; zero: as a load
+	before, after func() error  // called after each; an error ends the call
 }
 
 func (s *store) commit(ctx context.Context, change func()) error {
@@ -56,17 +58,17 @@ func (d *database) unset(key string) {
 	delete(d.rows, key)
 }
 
-// row is what the database has.
+// row returns the value in the database.
 func (d *database) row(key string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return string(d.rows[key])
 }
 
-// throughNodes is withNodes, where what is written goes to the database.
+// throughNodes is withNodes with a namespace that writes through to the database.
 func throughNodes(t *testing.T, n int, s *store, ns Namespace, f func(w *world), voters ...string) {
 	t.Helper()
-	ns.WriteThrough, ns.Writer = true, s
+	ns.WriteThrough, ns.Origin = true, loader.Custom{Source: s.database, Writer: s}
 	withNodes(t, n, s.database, ns, f, voters...)
 }
 
@@ -74,7 +76,7 @@ func (v *vnode) set(key, value string) wire.Reply {
 	return v.do(&wire.Request{Op: wire.OpSet, Key: []byte(key), Value: []byte(value)})
 }
 
-// remove deletes keys, and returns what became of each.
+// remove deletes keys, and returns the result of each.
 func (v *vnode) remove(options wire.Options, keys ...string) []wire.Reply {
 	q := &wire.Request{Op: wire.OpDelete, Options: options}
 	for _, k := range keys {
@@ -83,8 +85,8 @@ func (v *vnode) remove(options wire.Options, keys ...string) []wire.Reply {
 	return v.do(q).Items
 }
 
-// TestWriteThrough: what apps write is in the origin when they hear of it, and in
-// the cache, through whatever host.
+// TestWriteThrough checks that a write is in the origin when it is acknowledged, and in
+// the cache, through any host.
 func TestWriteThrough(t *testing.T) {
 	s := &store{database: newDatabase(always(5 * time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{KeyPattern: "k.*"}, func(w *world) {
@@ -98,7 +100,7 @@ func TestWriteThrough(t *testing.T) {
 			}
 			for _, v := range w.nodes {
 				if v == w.other("k") {
-					time.Sleep(100 * time.Millisecond) // of the others' own copies
+					time.Sleep(100 * time.Millisecond) // until others' copies end
 				}
 				is(t, "after SET, through "+v.name, v.get("k", 0), wire.OK, value)
 			}
@@ -106,7 +108,7 @@ func TestWriteThrough(t *testing.T) {
 		if n := s.asked("k"); n != 0 {
 			t.Errorf("%d loads of what was just written", n)
 		}
-		// What the origin knows nothing of.
+		// Requests that the origin cannot execute.
 		for name, q := range map[string]*wire.Request{
 			"ADD":  {Op: wire.OpSet, Mode: wire.ModeAdd},
 			"CAS":  {Op: wire.OpSet, Mode: wire.ModeCAS, Compare: 1},
@@ -126,7 +128,7 @@ func TestWriteThrough(t *testing.T) {
 		if r := w.other("k").do(&wire.Request{Op: wire.OpTouch, Key: []byte("k"), TTLMS: 5000}); r.Status != wire.OK {
 			t.Errorf("TOUCH: %s %s", r.Status, r.Message)
 		}
-		// Many at a time, some here and some there.
+		// Many keys at a time, of several owners.
 		var keys []string
 		for i := range 30 {
 			keys = append(keys, fmt.Sprint("k", i))
@@ -156,21 +158,21 @@ func TestWriteThrough(t *testing.T) {
 				t.Errorf("%s after DELETE: %s", key, r.Status)
 			}
 		}
-		// What is deleted softly is only outdated.
+		// A soft deletion only makes the value stale.
 		if r := w.nodes[0].remove(wire.Soft, "k"); r[0].Status != wire.OK || s.row("k") == "" {
 			t.Errorf("soft DELETE: %s, and the origin has %q", r[0].Status, s.row("k"))
 		}
 		is(t, "after a soft DELETE", w.nodes[0].get("k", 0), wire.OK, s.row("k"))
 		for _, v := range w.nodes {
-			if n := len(v.s.names.lookup(defaultNamespace).through.keys); n != 0 {
+			if n := len(v.s.engine.Names.Lookup(session.DefaultNamespace).WriteThrough.Keys); n != 0 {
 				t.Errorf("%d keys are still written on %s", n, v.name)
 			}
 		}
 	})
 }
 
-// TestWriteThroughUnknown: what the origin may have done, or has refused, is
-// answered so, and read from it next.
+// TestWriteThroughUnknown checks writes that the origin may have executed, or has
+// refused. The answer says so, and the next read gets the value from the origin.
 func TestWriteThroughUnknown(t *testing.T) {
 	broken := errors.New("connection reset")
 	refused := fmt.Errorf("%w: a constraint", loader.ErrNotWritten)
@@ -201,7 +203,7 @@ func TestWriteThroughUnknown(t *testing.T) {
 					s.database.set("k", []byte("old"))
 					is(t, "before", v.get("k", 0), wire.OK, "old")
 					var wg sync.WaitGroup
-					if s.writing = tc.takes; tc.takes > 0 { // who loads it meanwhile keeps nothing
+					if s.writing = tc.takes; tc.takes > 0 { // a load meanwhile is not kept
 						wg.Go(func() {
 							time.Sleep(100 * time.Millisecond)
 							for _, o := range w.nodes { // what v has sent after SET waits for it
@@ -228,8 +230,8 @@ func TestWriteThroughUnknown(t *testing.T) {
 	}
 }
 
-// TestWriteThroughAgainstLoads: a load that reads what there was before is kept by
-// nobody, whether it ends during the write or after it.
+// TestWriteThroughAgainstLoads checks that a load that reads the value from before a
+// write is not kept, whether it ends during the write or after it.
 func TestWriteThroughAgainstLoads(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		for _, ends := range []time.Duration{100 * time.Millisecond, 400 * time.Millisecond} {
@@ -237,7 +239,7 @@ func TestWriteThroughAgainstLoads(t *testing.T) {
 				var first atomic.Bool
 				s := &store{writing: 150 * time.Millisecond, database: newDatabase(func() time.Duration {
 					if first.CompareAndSwap(true, false) {
-						return 50 * time.Millisecond // it reads before the write's moment
+						return 50 * time.Millisecond // it reads before the write
 					}
 					return ends
 				})}
@@ -269,8 +271,8 @@ func TestWriteThroughAgainstLoads(t *testing.T) {
 	}
 }
 
-// TestWriteThroughBusy: a namespace has places and turns of its own, and who gets
-// none has written nothing.
+// TestWriteThroughBusy checks that a namespace's limits apply to writes, and that a write
+// that is refused with BUSY has written nothing.
 func TestWriteThroughBusy(t *testing.T) {
 	s := &store{database: newDatabase(always(400 * time.Millisecond))}
 	throughNodes(t, 1, s, Namespace{Limits: Limits{Concurrency: 1, Queue: 1, QueueTime: 100 * time.Millisecond}}, func(w *world) {
@@ -298,8 +300,8 @@ func TestWriteThroughBusy(t *testing.T) {
 	})
 }
 
-// TestWriteThroughWriters: writers of one key, on all hosts and at the same time,
-// leave in the cache what they leave in the origin.
+// TestWriteThroughWriters checks that concurrent writers of one key, on all hosts, leave
+// the same value in the cache and in the origin.
 func TestWriteThroughWriters(t *testing.T) {
 	s := &store{database: newDatabase(func() time.Duration { return time.Duration(rand.IntN(20)) * time.Millisecond })}
 	throughNodes(t, 3, s, Namespace{}, func(w *world) {
@@ -323,7 +325,7 @@ func TestWriteThroughWriters(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			time.Sleep(20 * time.Millisecond) // others' copies
+			time.Sleep(20 * time.Millisecond) // until the others' copies are outdated
 			for _, v := range w.nodes {
 				if r := v.get(key, 0); string(r.Value) != s.row(key) {
 					t.Errorf("%s through %s: %s %q, and the origin has %q", key, v.name, r.Status, r.Value, s.row(key))

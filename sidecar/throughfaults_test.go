@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// TestWriteThroughOwnerGone: a write whose owner is killed, or did not run for a
-// while, has an unknown outcome, and what is read later is what the origin has.
+// TestWriteThroughOwnerGone checks a write whose owner is killed, or does not run for a
+// while. Its outcome is unknown, and later reads return what the origin has.
 func TestWriteThroughOwnerGone(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		for _, how := range []string{"killed", "paused", "paused, and just back"} {
@@ -26,16 +27,16 @@ func TestWriteThroughOwnerGone(t *testing.T) {
 					is(t, "before", v.get("k", 0), wire.OK, "old")
 					gone := func() error {
 						if how == "killed" {
-							go owner.kill() // which waits for nothing here
+							go owner.kill() // kill does not wait here
 							time.Sleep(20 * time.Millisecond)
 							return nil
 						}
 						s.before, s.after = nil, nil
 						go owner.pause(15 * time.Second)
 						time.Sleep(10 * time.Second)
-						// Somebody else holds it by now, and has read what there is.
+						// Another host owns it by now, and has read the present value.
 						is(t, "meanwhile", v.get("k", 0), wire.OK, s.row("k"))
-						if how == "paused" { // it holds the key again
+						if how == "paused" { // the owner has the key again
 							time.Sleep(6 * time.Second)
 						} else {
 							time.Sleep(5*time.Second + 20*time.Millisecond)
@@ -72,8 +73,8 @@ func TestWriteThroughOwnerGone(t *testing.T) {
 	}
 }
 
-// TestWriteThroughOvertaken: a write whose answer comes when its owner has lost the
-// key, and got it back, does not store what another owner has overwritten.
+// TestWriteThroughOvertaken checks a write whose answer comes after its owner has lost
+// the key and got it back. It does not store what another owner has overwritten.
 func TestWriteThroughOvertaken(t *testing.T) {
 	s := &store{database: newDatabase(always(10 * time.Millisecond))}
 	throughNodes(t, 3, s, Namespace{Limits: Limits{Timeout: 30 * time.Second}}, func(w *world) {
@@ -105,9 +106,9 @@ func TestWriteThroughOvertaken(t *testing.T) {
 	})
 }
 
-// TestVirtualWriteThrough: writes through to an origin under faults, with the
-// history of every key checked. Where no host was killed, all hosts read what the
-// origin has once nothing more is written.
+// TestVirtualWriteThrough checks the history of every key under faults, with
+// write-throughs to an origin. If no host was killed, all hosts read what the origin has
+// once the writes have ended.
 func TestVirtualWriteThrough(t *testing.T) {
 	for policy, voters := range policies {
 		for run := range *virtualRuns {
@@ -142,7 +143,7 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 		return nil
 	}
 	s.before, s.after = lost, lost
-	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Writer: s}
+	w.origin, w.ns = s.database, Namespace{WriteThrough: true, Origin: loader.Custom{Source: s.database, Writer: s}}
 	for _, v := range w.nodes {
 		v.start()
 	}
@@ -162,12 +163,12 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 			v.leave()
 		case op == 3:
 			weight := v.s.cfg.Weight
-			v.s.node.SetWeight(1)
+			v.s.engine.Node.SetWeight(1)
 			if o != v {
 				w.net.Cut(v.ip, o.ip)
 			}
 			time.Sleep(w.upTo(2000))
-			v.s.node.SetWeight(weight)
+			v.s.engine.Node.SetWeight(weight)
 			w.net.Heal()
 		default:
 			v.pause(w.upTo(9000))
@@ -199,8 +200,8 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 	}
 }
 
-// lastWrites moves keys while they are written, and checks what remains once nothing
-// more is. quiet says that the database is to be quick.
+// lastWrites moves keys while they are written, and checks what remains after the last
+// write. quiet(true) makes the database fast and free of errors.
 func (w *world) lastWrites(s *store, quiet func(now bool)) {
 	for range 4 {
 		ctx, stop := context.WithCancel(context.Background())
@@ -209,7 +210,7 @@ func (w *world) lastWrites(s *store, quiet func(now bool)) {
 		v := w.nodes[w.rnd.IntN(len(w.nodes))]
 		time.Sleep(time.Second)
 		weight := v.s.cfg.Weight
-		v.s.node.SetWeight(1)
+		v.s.engine.Node.SetWeight(1)
 		time.Sleep(w.upTo(300))
 		stop()
 		wg.Wait()
@@ -219,7 +220,7 @@ func (w *world) lastWrites(s *store, quiet func(now bool)) {
 			w.settled(s, string(k.name), w.fail)
 		}
 		quiet(false)
-		v.s.node.SetWeight(weight)
+		v.s.engine.Node.SetWeight(weight)
 		time.Sleep(2 * time.Second)
 	}
 }

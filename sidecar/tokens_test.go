@@ -13,7 +13,7 @@ func leaseOf(key string, timeout time.Duration) *wire.Request {
 	return &wire.Request{Op: wire.OpLease, Key: b(key), TimeoutMS: uint32(timeout.Milliseconds())}
 }
 
-// within fails the test where f takes as long as most.
+// within fails the test if f takes as long as most, or longer.
 func within(t *testing.T, what string, most time.Duration, f func()) {
 	t.Helper()
 	began := time.Now()
@@ -29,8 +29,8 @@ func leaseTime(d time.Duration) Config {
 	return Config{Namespaces: map[string]Namespace{DefaultNamespace: {LeaseTime: d}}}
 }
 
-// A connection that has ended gives back what it has, also while other requests of
-// it wait: an app that has died does not take part in the loading.
+// A connection that ends gives back its tokens and its places in line, even while other
+// requests of it wait: an app that has died takes no part in the loading.
 func TestEndedConnectionGivesBack(t *testing.T) {
 	t.Run("the holder, which waits for another key too", func(t *testing.T) {
 		s := start(t, leaseTime(5*time.Minute))
@@ -68,8 +68,8 @@ func TestEndedConnectionGivesBack(t *testing.T) {
 	})
 }
 
-// A FILL that is refused for its value leaves the token out: the end of the
-// connection gives it back.
+// A FILL that is refused because of its value does not use the token up. The end of the
+// connection gives the token back.
 func TestRefusedFillKeepsToken(t *testing.T) {
 	cfg := leaseTime(5 * time.Minute)
 	cfg.MaxValue = 1000
@@ -85,8 +85,8 @@ func TestRefusedFillKeepsToken(t *testing.T) {
 	within(t, "the next in line", time.Minute, func() { live.receive(wire.OpLease) })
 }
 
-// A FILL that its caller has given up is UNAVAILABLE, of which nothing was done: it
-// can be sent again.
+// A FILL after its deadline is answered with UNAVAILABLE, which means that nothing was
+// done. It can be sent again.
 func TestOverdueFillKeepsToken(t *testing.T) {
 	c := dial(t, start(t, Config{}))
 	token := c.call(leaseOf("k", time.Minute)).Token
@@ -100,16 +100,16 @@ func TestOverdueFillKeepsToken(t *testing.T) {
 	}
 }
 
-// An app may end its connection as soon as it has sent a FILL: the token is that
-// FILL's, and is not given back before it.
+// An app may end its connection as soon as it has sent a FILL. The token belongs to that
+// FILL, and is not given back before it.
 func TestFillAtTheEnd(t *testing.T) {
 	a := startHostWith(t, Config{Socket: filepath.Join(t.TempDir(), "s")}, "a")
-	o := startHost(t, "b", a.node.GossipAddress())
+	o := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	view := dial(t, a.Sidecar)
 	for i := range 50 {
 		key := fmt.Sprint("k", i)
-		if o.node.Holds(o.hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
+		if o.engine.Node.OwnershipEpoch(o.engine.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
 			continue
 		}
 		c := dial(t, a.Sidecar)
@@ -124,18 +124,19 @@ func TestFillAtTheEnd(t *testing.T) {
 	}
 }
 
-// An app that dies while it waits for tokens of another host's keys leaves none behind,
-// also where it is known to have died by then: the next in line has it.
+// An app that dies while it waits for tokens of another host's keys leaves no token
+// behind, even if its death is known before a token comes. The next client in line gets
+// the token.
 func TestDeadAppLeavesNoToken(t *testing.T) {
 	cfg := leaseTime(5 * time.Minute)
 	cfg.Socket = filepath.Join(t.TempDir(), "a")
 	a := startHostWith(t, cfg, "a")
 	cfg.Socket = filepath.Join(t.TempDir(), "b")
-	o := startHostWith(t, cfg, "b", a.node.GossipAddress())
+	o := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
 	settled(t, a, o)
 	var keys []string
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Sprint("k", i); o.node.Holds(o.hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
+		if k := fmt.Sprint("k", i); o.engine.Node.OwnershipEpoch(o.engine.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}
@@ -153,7 +154,7 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 			}
 		}
 	}
-	until("they do not wait", func() bool { return o.leases.Stats().Waiting == 2 })
+	until("they do not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	dead.nc.Close()
 	abandon := func(i int) {
 		t.Helper()
@@ -162,11 +163,11 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 			t.Fatalf("abandon: %s %s", r.Status, r.Message)
 		}
 	}
-	abandon(0) // its answer finds that nobody is there
-	until("its token is not given back", func() bool { return o.leases.Stats().Out == 1 })
+	abandon(0) // its answer finds that the connection has ended
+	until("its token is not given back", func() bool { return o.engine.Leases.Stats().Out == 1 })
 	time.Sleep(100 * time.Millisecond)
 	live.send(leaseOf(keys[1], 20*time.Second))
-	until("the next one does not wait", func() bool { return o.leases.Stats().Waiting == 2 })
+	until("the next one does not wait", func() bool { return o.engine.Leases.Stats().Waiting == 2 })
 	abandon(1)
 	if r := live.receive(wire.OpLease); r.Status != wire.Lease {
 		t.Errorf("the next in line: %s %s, want a token", r.Status, r.Message)

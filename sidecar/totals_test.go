@@ -14,21 +14,21 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Counters and keys that several apps change at once, judged by internal/totals:
-// INCR, and SET and DELETE without one writer of a key.
+// Counters and keys that several apps change at once, judged by package internal/totals:
+// INCR, and SET and DELETE of keys with several writers.
 
 var tallyNamespace = []byte("tally")
 
-// tallied are they. The world's lock guards them.
+// tallied is a list of such keys. The world's lock guards them.
 type tallied []*talliedKey
 
 type talliedKey struct {
 	name    []byte
 	counter bool
-	next    int64 // number that is set
+	next    int64 // the number of the last SET
 	ops     []totals.Op
 }
 
@@ -39,7 +39,7 @@ func (w *world) tally(counters, keys int) {
 	}
 }
 
-// tallies is an app that changes and reads them until ctx ends.
+// tallies is an app that changes and reads the tallied keys until ctx ends.
 func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration) {
 	for ctx.Err() == nil {
 		if s, by, _ := w.any(rnd); s != nil {
@@ -61,7 +61,8 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 	}
 }
 
-// begins notes an operation that begins, and returns what its end is told.
+// begins records the begin of an operation, and returns the function that records its
+// end.
 func (w *world) begins(k *talliedKey, o totals.Op) (end func(number int64, err error)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,8 +86,8 @@ func (w *world) begins(k *talliedKey, o totals.Op) (end func(number int64, err e
 	}
 }
 
-// runsLocked says whether a process has not been killed: what one that was says
-// of a write means nothing.
+// runsLocked reports whether a process has not been killed. What a killed process says
+// about a write means nothing.
 func (w *world) runsLocked(by string) bool {
 	for _, v := range w.nodes {
 		if v.s != nil && by == fmt.Sprint(v.name, ".", v.run) {
@@ -96,7 +97,8 @@ func (w *world) runsLocked(by string) bool {
 	return false
 }
 
-// incr counts. The total is zero where that is not known to be done.
+// incr increments a counter and returns its total, or zero if the increment is not known
+// to be done.
 func (w *world) incr(s *Sidecar, by string, k *talliedKey) int64 {
 	one := int64(1)
 	end := w.begins(k, totals.Op{Kind: totals.Incr, Host: by})
@@ -136,7 +138,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 	end(n, err)
 }
 
-// flushTallied notes a flush of all that begins: it deletes each of them.
+// flushTallied records the begin of a flush of all namespaces, as a deletion of each key.
 func (w *world) flushTallied(by string) (end func(error)) {
 	var ends []func(int64, error)
 	for _, k := range w.tallied {
@@ -149,7 +151,7 @@ func (w *world) flushTallied(by string) (end func(error)) {
 	}
 }
 
-// judgeTallied judges what was told of all of them.
+// judgeTallied judges the history of all tallied keys.
 func (w *world) judgeTallied(lossless bool) {
 	r := totals.Rules{Bound: w.bound, Lossless: lossless}
 	for _, k := range w.tallied {
@@ -172,8 +174,8 @@ func (w *world) judgeTallied(lossless bool) {
 	}
 }
 
-// Hosts that are restarted in order, join, and change their weights lose nothing
-// that is counted, and bring nothing back that was deleted.
+// If hosts are restarted in order, join, and change their weights, no increment is lost,
+// and nothing that was deleted comes back.
 func TestVirtualTotals(t *testing.T) {
 	for _, voters := range [][]string{nil, {"n0", "n1", "n2"}} {
 		name := "available"
@@ -189,8 +191,8 @@ func TestVirtualTotals(t *testing.T) {
 	}
 }
 
-// atRest waits until every node is in and holds its share, with all that is in it:
-// a change of the ring before the last one is complete loses entries.
+// atRest waits until every node has joined and owns its share, with all entries of it. If
+// the ring changed before the last change is complete, entries would be lost.
 func (w *world) atRest(within time.Duration) {
 	w.t.Helper()
 	w.agreed(within)
@@ -198,10 +200,10 @@ func (w *world) atRest(within time.Duration) {
 		moving := 0
 		for _, v := range w.nodes {
 			if v.s != nil {
-				if !v.s.node.Stats().In {
+				if !v.s.engine.Node.Stats().In {
 					moving++
 				}
-				moving += int(v.s.handoff.counts.pulling.Load()) + v.s.handoff.offering()
+				moving += int(v.s.engine.Handoff.Counts.Pulling.Load()) + v.s.engine.Handoff.Offering()
 			}
 		}
 		if moving == 0 {
@@ -236,11 +238,11 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 			v := w.nodes[w.rnd.IntN(4)]
 			time.Sleep(w.upTo(2000))
 			w.atRest(20 * time.Second)
-			if len(voters) > 0 { // a voter is silent at first, and what it has promised must be forgotten
-				time.Sleep(holding.Margin(2*w.bound) + w.bound/2)
+			if len(voters) > 0 { // a voter is silent at first, and its earlier promises must be forgotten
+				time.Sleep(ownership.Margin(2*w.bound) + w.bound/2)
 			}
 			if w.rnd.IntN(3) == 0 {
-				v.s.node.SetWeight(uint32(1 + w.rnd.IntN(100)))
+				v.s.engine.Node.SetWeight(uint32(1 + w.rnd.IntN(100)))
 				continue
 			}
 			v.leave()

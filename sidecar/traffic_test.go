@@ -19,11 +19,12 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// What sidecars say to each other in virtual time, counted: the benchmarks keep
-// what TestTraffic prints.
+// The traffic between sidecars in virtual time. The benchmarks keep what TestTraffic
+// prints.
 
 var (
 	trafficNodes = flag.String("traffic.nodes", "3", "numbers of nodes, between commas")
@@ -31,20 +32,20 @@ var (
 	trafficFor   = flag.Duration("traffic.for", 500*time.Millisecond, "how long each is counted, in virtual time")
 )
 
-// traffic is what is counted, over all nodes.
+// traffic has the counts of all nodes.
 type traffic struct {
 	follows, polls                  atomic.Int64 // answers
 	followed, polled, other, gossip atomic.Int64 // bytes
 }
 
-// counted is a connection that one node has made to another, with its frames
-// told apart.
+// counted is a connection that one node has made to another node. It counts frames by
+// their op.
 type counted struct {
 	net.Conn
 	t *traffic
 
 	mu      sync.Mutex
-	out, in []byte // of frames that are not whole yet
+	out, in []byte // of incomplete frames
 	ops     map[uint64]wire.Op
 }
 
@@ -78,7 +79,7 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// frames takes the whole ones from the front of b.
+// frames passes each complete frame at the front of b to each, and returns the rest.
 func (c *counted) frames(b []byte, each func(frame []byte, size int64)) []byte {
 	for len(b) >= wire.LengthSize {
 		end := wire.LengthSize + wire.FrameLength(b)
@@ -108,7 +109,7 @@ func (c *counted) count(op wire.Op, size int64, answer bool) {
 	}
 }
 
-// gossiped counts what gossip sends.
+// gossiped counts the bytes of gossip.
 type gossiped struct {
 	memberlist.Transport
 	t *traffic
@@ -143,11 +144,10 @@ func (c gossipedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// trafficPoint is a line of TestTraffic. Bytes are those that a node sends in a
-// second, counts are per node and second as well.
+// trafficPoint is a line of TestTraffic. Bytes and counts are per node and second.
 type trafficPoint struct {
 	Nodes    int     `json:"nodes"`
-	Rate     int     `json:"rate"` // of writes, over all nodes
+	Rate     int     `json:"rate"` // writes, over all nodes
 	Applied  float64 `json:"applied"`
 	Follows  float64 `json:"follows"` // answers
 	Followed float64 `json:"followed_bytes"`
@@ -155,13 +155,13 @@ type trafficPoint struct {
 	Polled   float64 `json:"polled_bytes"`
 	Gossip   float64 `json:"gossip_bytes"`
 	Other    float64 `json:"other_bytes"`
-	P50US    float64 `json:"p50_us"` // until a copy elsewhere is not served any more
+	P50US    float64 `json:"p50_us"` // until no copy elsewhere is served
 	P99US    float64 `json:"p99_us"`
-	StartMS  int64   `json:"start_ms"` // from all at once until every partition is held
-	JoinMS   int64   `json:"join_ms"`  // from one more until it holds its share
+	StartMS  int64   `json:"start_ms"` // from the start until every partition is owned
+	JoinMS   int64   `json:"join_ms"`  // from one more until it owns its share
 }
 
-// TestTraffic prints a line of JSON for each number of nodes and rate.
+// TestTraffic prints a line of JSON for each number of nodes and each rate.
 func TestTraffic(t *testing.T) {
 	for _, n := range numbers(t, *trafficNodes) {
 		synctest.Test(t, func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestTraffic(t *testing.T) {
 			}
 			w.agreed(120 * time.Second)
 			point := trafficPoint{Nodes: n, StartMS: time.Since(began).Milliseconds()}
-			time.Sleep(5 * time.Second) // the handoffs are over
+			time.Sleep(5 * time.Second) // until the handoffs are over
 			var lines []trafficPoint
 			for _, rate := range numbers(t, *trafficRates) {
 				point.Rate = rate
@@ -194,7 +194,7 @@ func TestTraffic(t *testing.T) {
 			w.nodes = append(w.nodes, late)
 			began = time.Now()
 			late.start()
-			for late.s.node.Stats().Held == 0 {
+			for late.s.engine.Node.Stats().Owned == 0 {
 				if time.Since(began) > time.Minute {
 					t.Fatal("one more node holds nothing after a minute")
 				}
@@ -228,19 +228,19 @@ func numbers(t *testing.T, list string) (n []int) {
 	return n
 }
 
-// keysOf are some keys that a node holds.
+// keysOf returns some keys that a node owns.
 func (v *vnode) keysOf(n int) (keys [][]byte) {
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "%s-%d", v.name, i)
-		if v.s.node.Holds(v.s.hash(defaultNamespace, key).Partition()) != 0 {
+		if v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			keys = append(keys, key)
 		}
 	}
 	return keys
 }
 
-// traffic counts while every node writes keys of its own at a share of a rate,
-// and one key is read through others.
+// traffic counts while every node writes keys of its own at its share of a rate, and one
+// key is read through other nodes.
 func (w *world) traffic(count *traffic, p trafficPoint) trafficPoint {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -288,20 +288,20 @@ func (w *world) traffic(count *traffic, p trafficPoint) trafficPoint {
 	return p
 }
 
-// nodeEvery is the mean time between two writes of a node.
+// nodeEvery returns the mean time between two writes of a node.
 func (w *world) nodeEvery(rate int) time.Duration {
 	return time.Duration(len(w.nodes)) * time.Second / time.Duration(rate)
 }
 
 func (w *world) applied() (n int64) {
 	for _, v := range w.nodes {
-		n += v.s.clusterState().Invalidations.Applied
+		n += v.s.telemetry.ClusterState().Invalidations.Applied
 	}
 	return n
 }
 
-// watched overwrites a key of the first node for some time, and returns how long
-// it takes until others do not serve their copies of it any more.
+// watched overwrites a key of the first node for some time. It returns how long it takes
+// until other nodes do not serve their copies of it any more.
 func (w *world) watched(d time.Duration) (delays []time.Duration) {
 	const watchers = 20
 	owner := w.nodes[0]
@@ -327,7 +327,7 @@ func (w *world) watched(d time.Duration) (delays []time.Duration) {
 		for _, v := range w.nodes[1:min(len(w.nodes), 1+watchers)] {
 			get(v)
 		}
-		time.Sleep(5 * time.Millisecond) // the copies are in place
+		time.Sleep(5 * time.Millisecond) // until the copies are in place
 		set()
 		answered := time.Now()
 		var wg sync.WaitGroup

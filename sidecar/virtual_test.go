@@ -20,12 +20,14 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Several sidecars on a network in memory, in virtual time, under faults, with
-// a load whose history is checked.
+// Several sidecars on a network in memory, in virtual time, under faults, with a load
+// whose history is checked.
 
 var (
 	virtualRuns = flag.Int("virtual.runs", 3, "runs of each kind in virtual time")
@@ -34,16 +36,16 @@ var (
 	virtualLog  = flag.Bool("virtual.log", false, "log what the sidecars do")
 )
 
-// firstSeed is the seed of a test's first run: the same each time, unless it is
-// to be drawn.
+// firstSeed returns the seed of a test's first run. It is the same each time, unless the
+// flag asks for a random seed.
 func firstSeed() uint64 { return cmp.Or(*virtualSeed, rand.Uint64N(1<<32)) }
 
-// virtualClock is a host's clock: it can be set off, and stand still while the
-// host is paused.
+// virtualClock is a host's clock. It can be set wrong, and it stands still while the host
+// is paused.
 type virtualClock struct {
 	origin time.Time
 	offset atomic.Int64 // of the wall clock, ms
-	frozen atomic.Int64 // boot clock at which it stands still; zero is not
+	frozen atomic.Int64 // boot clock at which it stands still; zero: it runs
 }
 
 func (c *virtualClock) Read() kv.Moment {
@@ -57,10 +59,10 @@ func (c *virtualClock) Read() kv.Moment {
 func (c *virtualClock) freeze() { c.frozen.Store(int64(c.Read().Boot)) }
 func (c *virtualClock) thaw()   { c.frozen.Store(0) }
 
-// requestTimeout is how long calls of a world's sidecars may take.
+// requestTimeout is the time limit of calls of a world's sidecars.
 const requestTimeout = time.Second
 
-// world is a run.
+// world is one run.
 type world struct {
 	t      *testing.T
 	seed   uint64
@@ -69,20 +71,20 @@ type world struct {
 	begun  time.Time
 	nodes  []*vnode
 	bound  time.Duration
-	voters []string // under policy consistent; none is policy available
+	voters []string // under policy consistent; empty: policy available
 
-	origin *database // what the namespace is loaded from; nil is nothing
-	apps   bool      // by who reads, with tokens
-	ns     Namespace // its settings
+	origin *database // the origin of the namespace; nil: none
+	apps   bool      // readers load with lease tokens, instead of the sidecars
+	ns     Namespace // settings of the default namespace
 
-	events  int  // of the logs; zero is the default
-	noRelay bool // events go by the logs alone
+	events  int  // size of the logs; zero: the default
+	noRelay bool // events come by the logs alone
 
-	namespaces map[string]Namespace // that are configured
-	space      string               // the namespace of all keys
+	namespaces map[string]Namespace // further settings
+	space      string               // namespace of all keys
 
 	mu      sync.Mutex
-	broken  []string // promises, as far as collect
+	broken  []string // broken guarantees, if collect is set
 	collect bool
 	keys    []*vkey
 	flushes []vflush
@@ -94,25 +96,25 @@ type world struct {
 	tables  map[string]*ring.Table
 }
 
-// vnode is a host, in its present process.
+// vnode is a host with its present process.
 type vnode struct {
 	w     *world
 	i     int
 	name  string
 	ip    string
 	clock *virtualClock
-	reads kv.Clock                                        // what the process reads instead
-	dials func(context.Context, string) (net.Conn, error) // how it calls others instead
+	reads kv.Clock                                        // replaces clock if set
+	dials func(context.Context, string) (net.Conn, error) // replaces its dialer if set
 
-	gossips func(memberlist.Transport) memberlist.Transport // what its gossip goes through
-	keyFile string                                          // none: nothing is encrypted
+	gossips func(memberlist.Transport) memberlist.Transport // wraps its gossip transport
+	keyFile string                                          // empty: nothing is encrypted
 	tls     TLSFiles
 
-	// Under the world's lock.
+	// Guarded by the world's lock.
 	s      *Sidecar // nil while it does not run
-	run    int      // processes so far
+	run    int      // number of processes so far
 	paused bool
-	pauses int // so far
+	pauses int // number so far
 
 	host *simnet.Host
 	stop context.CancelFunc
@@ -160,7 +162,9 @@ func (v *vnode) start() {
 	}
 	if w.origin != nil && !w.apps {
 		ns := w.ns
-		ns.Source = w.origin
+		if ns.Origin == nil {
+			ns.Origin = loader.Custom{Source: w.origin}
+		}
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: ns}
 	} else if !reflect.DeepEqual(w.ns, Namespace{}) {
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: w.ns}
@@ -187,7 +191,7 @@ func (v *vnode) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	v.stop, v.done = stop, make(chan error, 1)
 	done := v.done
-	go func() { done <- s.Run(ctx) }() // ends with stop: see end
+	go func() { done <- s.Run(ctx) }() // ends with stop: see leave and kill
 	w.mu.Lock()
 	v.s, v.paused = s, false
 	v.run++
@@ -209,7 +213,7 @@ func (w *world) table(members []ring.Member) *ring.Table {
 	return t
 }
 
-// take ends the use of the present process.
+// take ends the use of the present process, and returns it.
 func (v *vnode) take() *Sidecar {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
@@ -229,7 +233,7 @@ func (v *vnode) leave() {
 	v.host.Kill()
 }
 
-// kill ends it at once.
+// kill ends the process at once.
 func (v *vnode) kill() {
 	s := v.take()
 	v.host.Kill()
@@ -237,22 +241,22 @@ func (v *vnode) kill() {
 	v.w.note(s)
 }
 
-// note keeps the counts of a process.
+// note adds the counts of a process to seen.
 func (w *world) note(s *Sidecar) {
-	st, n := s.clusterState(), s.node.Stats() // which wait for who may wait for us
+	st, n := s.telemetry.ClusterState(), s.engine.Node.Stats() // may wait: not under the lock
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen["pauses"] += st.Pauses
 	w.seen["peer reads"] += st.PeerReads
 	w.seen["joined"] += st.Joined
 	w.seen["handed over"] += st.Handoff.Admitted
-	w.seen["l1 hits"] += s.l1Stats().Hits
-	w.seen["refused fills"] += s.counts.fillsRefused.Load()
+	w.seen["l1 hits"] += s.telemetry.L1Stats().Hits
+	w.seen["refused fills"] += s.engine.Counts.FillsRefused.Load()
 	w.seen["takeovers"] += n.Begun
 	w.seen["resets"] += n.Resets
 	w.seen["relayed events"] += n.Heard
-	w.seen["refused copies"] += s.counts.copiesRefused.Load()
-	if l := s.names.lookup(defaultNamespace).loadStats(); l.Origin != "" {
+	w.seen["refused copies"] += s.engine.Counts.CopiesRefused.Load()
+	if l := s.engine.Names.Lookup(session.DefaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads
 		w.seen["loads detached"] += l.Detached
 		w.seen["loads shared"] += l.Collapsed
@@ -276,8 +280,9 @@ func (v *vnode) pause(d time.Duration) {
 	v.w.mu.Unlock()
 }
 
-// any returns a process that serves, its name, and what checks that a call of it
-// is answered in time, unless it is paused meanwhile.
+// any returns a process that serves, its name, and a function that checks the duration of
+// a call. The check passes if the call is answered in time, or if the process was paused
+// meanwhile.
 func (w *world) any(rnd *rand.Rand) (s *Sidecar, by string, inTime func(what string)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -296,7 +301,7 @@ func (w *world) any(rnd *rand.Rand) (s *Sidecar, by string, inTime func(what str
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		most := 1100 * time.Millisecond
-		if w.apps { // LEASE, the load, FILL
+		if w.apps { // LEASE, the load, and FILL
 			most += 1500 * time.Millisecond
 		}
 		if d := time.Since(began); d > most && v.pauses == pauses {
@@ -312,7 +317,7 @@ func pauseFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// breaks notes a broken promise.
+// breaks records a broken guarantee.
 func (w *world) breaks(format string, args ...any) {
 	if !w.collect {
 		w.fail(format, args...)
@@ -321,7 +326,7 @@ func (w *world) breaks(format string, args ...any) {
 	w.broken = append(w.broken, fmt.Sprintf(format, args...))
 }
 
-// agreed waits until every node holds its share.
+// agreed waits until all partitions are owned.
 func (w *world) agreed(within time.Duration) {
 	w.t.Helper()
 	began := time.Now()
@@ -329,7 +334,7 @@ func (w *world) agreed(within time.Duration) {
 		held, up := 0, 0
 		for _, v := range w.nodes {
 			if v.s != nil {
-				held += v.s.node.Stats().Held
+				held += v.s.engine.Node.Stats().Owned
 				up++
 			}
 		}
@@ -339,7 +344,7 @@ func (w *world) agreed(within time.Duration) {
 		if time.Since(began) > within {
 			for _, v := range w.nodes {
 				if v.s != nil {
-					w.t.Logf("%s: %+v %+v", v.name, v.s.node.Stats(), v.s.node.Members())
+					w.t.Logf("%s: %+v %+v", v.name, v.s.engine.Node.Stats(), v.s.engine.Node.Members())
 				}
 			}
 			w.t.Fatalf("seed %d: %d of %d partitions are held by %d nodes after %v", w.seed, held, kv.Partitions, up, within)
@@ -348,7 +353,7 @@ func (w *world) agreed(within time.Duration) {
 	}
 }
 
-// inWorld runs a test with n nodes that have found each other.
+// inWorld runs a test with n nodes that have found each other, under load.
 func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...string) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, n)
@@ -370,7 +375,7 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 				v.leave()
 			}
 		}
-		time.Sleep(30 * time.Second) // what was killed has ended too
+		time.Sleep(30 * time.Second) // killed processes have ended too
 		t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
 		if w.hits < 1000 || w.seen["l1 hits"] == 0 || w.seen["joined"] == 0 {
 			t.Errorf("too tame a run")
@@ -378,8 +383,7 @@ func inWorld(t *testing.T, seed uint64, n int, f func(w *world), voters ...strin
 	})
 }
 
-// virtually runs a scenario with some seeds; under policy consistent where there
-// are voters.
+// virtually runs a scenario with several seeds. With voters the policy is consistent.
 func virtually(t *testing.T, n int, f func(w *world), voters ...string) {
 	t.Helper()
 	seed := firstSeed()

@@ -8,14 +8,15 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Policy consistent: the bound holds throughout, in splits too.
+// Policy consistent: the bound holds always, even in splits.
 
-// Nodes that are killed, leave, are paused and come back, and a network that is
-// split for longer than it takes to find the dead, one way or both: the checker
-// makes no exception.
+// Nodes are killed, leave, are paused and come back. The network is split, one way or
+// both ways, for longer than it takes to detect dead nodes. The checker makes no
+// exception.
 func TestVirtualConsistent(t *testing.T) {
 	virtually(t, 5, func(w *world) {
 		for range 10 {
@@ -51,8 +52,8 @@ func TestVirtualConsistent(t *testing.T) {
 	}, "n1", "n2", "n4")
 }
 
-// split cuts all links from those nodes that left picks to the others, and back
-// if both.
+// split cuts all links from the nodes that left picks to the other nodes. If both is set,
+// it also cuts the links back.
 func (w *world) split(both bool, left func() bool) {
 	side := make([]bool, len(w.nodes))
 	for i := range side {
@@ -71,18 +72,18 @@ func (w *world) split(both bool, left func() bool) {
 	}
 }
 
-// A split of 30 s: the side with a majority of the voters goes on with all keys;
-// the other serves nothing after twice the bound, and refuses writes. Once it is
-// healed nothing is lost that was written.
+// A split of 30 s. The side with a majority of the voters continues with all keys. The
+// other side serves nothing after twice the bound, and refuses writes. After the split
+// nothing that was written is lost.
 func TestVirtualSplitVoters(t *testing.T) {
 	inQuietWorld(t, 5, func(t *testing.T, w *world) {
 		const n = 200
 		ctx := context.Background()
-		left, right := w.nodes[:2], w.nodes[2:] // n1 votes here; n2 and n4 there
+		left, right := w.nodes[:2], w.nodes[2:] // n1 votes left; n2, n4 right
 		if stored := setAll(left[0], n, "before"); stored != n {
 			t.Fatalf("%d of %d stored", stored, n)
 		}
-		for _, v := range w.nodes { // copies of all are everywhere
+		for _, v := range w.nodes { // copies of all keys are everywhere
 			for i := range n {
 				if _, err := v.s.Get(ctx, "default", testKeyOf(i)); err != nil {
 					t.Fatal(err)
@@ -103,7 +104,7 @@ func TestVirtualSplitVoters(t *testing.T) {
 					t.Fatalf("a miss takes %v", d)
 				}
 			}
-			q := wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
+			q := wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
 			if _, err := v.s.call(ctx, &q); !unavailable(err) {
 				t.Errorf("%s answers a fresh read with %v, want UNAVAILABLE", v.name, err)
 			}
@@ -142,9 +143,9 @@ func unavailable(err error) bool {
 	return errors.As(err, &e) && e.Status == wire.Unavailable
 }
 
-// A host that no majority of the voters has acknowledged for the bound finds that
-// before it answers a read, and before it acknowledges a write, though its
-// process has run all the time, or nearly so.
+// A host whose ownership no majority of the voters has acknowledged for the bound finds
+// that out before it answers a read, and before it acknowledges a write. This holds
+// although its process has run all the time, or nearly all.
 func TestVirtualAuthorityEnds(t *testing.T) {
 	ctx := context.Background()
 	for _, name := range []string{"read", "write"} {
@@ -159,7 +160,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					v.start()
 				}
 				w.agreed(15 * time.Second)
-				key, h := heldBy(v, "key")
+				key, h := keyOwnedBy(v, "key")
 				if _, err := v.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
@@ -168,7 +169,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				if got, err := v.s.Get(ctx, "default", key); err != nil || string(got.Data) != "old" {
 					t.Fatalf("while its authority lasts it answers %q, %v", got.Data, err)
 				}
-				synctest.Wait()                                                 // from now on only we run, until we sleep
+				synctest.Wait()                                                 // only this goroutine runs until it sleeps
 				late := func() { v.pause(w.bound*3/4 + 12345*time.Nanosecond) } // too short for a pause
 				if name == "read" {
 					late()
@@ -177,7 +178,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					}
 				} else {
 					version := func() kv.Version {
-						info, _ := v.s.store.Peek(v.s.names.lookup(defaultNamespace).key(key), 0)
+						info, _ := v.s.engine.Store.Peek(v.s.engine.Names.Lookup(session.DefaultNamespace).Key(key), 0)
 						return info.Version
 					}
 					before := version()
@@ -197,10 +198,10 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 						t.Error("the clock was not read after the write was stored")
 					}
 				}
-				if n := v.s.clusterState().Pauses; n != 0 {
+				if n := v.s.telemetry.ClusterState().Pauses; n != 0 {
 					t.Errorf("%d pauses were found", n)
 				}
-				w.awaitHolds(v, h.Partition())
+				w.awaitOwned(v, h.Partition())
 				for _, v := range w.nodes {
 					v.leave()
 				}
@@ -210,20 +211,21 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 	}
 }
 
-// Voters that are restarted one after the other, each as soon as all is held again,
-// lose nothing: one that is to end waits until the others vote, one that granted a
-// claim before it votes is asked again, and a promise that came to nothing is forgotten.
+// If voters are restarted one after the other, each as soon as all partitions are owned
+// again, nothing is lost. A voter that is to end waits until the others vote. A voter
+// that granted a claim before it votes is asked again. A promise that led to nothing is
+// forgotten.
 func TestVotersRestartInTurn(t *testing.T) {
-	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between them
+	for sixteenths := 0; sixteenths < 24; sixteenths += 4 { // of B, between the restarts
 		inQuietWorld(t, 3, func(t *testing.T, w *world) {
 			const n = 60
 			setAll(w.nodes[0], n, "value")
-			time.Sleep(5 * w.bound / 2) // what was promised at the start is forgotten
+			time.Sleep(5 * w.bound / 2) // until the promises from the start are forgotten
 			for _, v := range w.nodes {
 				time.Sleep(w.bound * time.Duration(sixteenths) / 16)
 				v.leave()
 				v.start()
-				time.Sleep(w.bound / 2) // it is in
+				time.Sleep(w.bound / 2) // it has joined
 				w.agreed(15 * time.Second)
 				for _, o := range w.nodes {
 					if hits := found(o, n); hits != n {

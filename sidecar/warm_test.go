@@ -6,10 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// listOf lists keys of its own, whatever there is.
+// listOf lists its own keys, whatever the origin has.
 type listOf []string
 
 func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
@@ -21,36 +24,36 @@ func (k listOf) Keys(_ context.Context, each func(key []byte) error) error {
 	return nil
 }
 
-// TestWarm: each host loads what it holds of the list when it has begun, at its
-// rate, and one that comes later gets what is there already from the others.
+// TestWarm checks that each host loads the listed keys that it owns when it has begun, at
+// its rate. A host that starts later gets the existing entries from the other hosts.
 func TestWarm(t *testing.T) {
 	const n = 600
 	o := newDatabase(always(5 * time.Millisecond))
 	var list listOf
 	for i := range n {
 		list = append(list, fmt.Sprint("key", i))
-		if i > 0 { // one that there is not
+		if i > 0 { // one key does not exist
 			o.set(list[i], []byte("value"))
 		}
 	}
-	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20}, WarmKeys: list}, func(w *world) {
+	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
 		stats := func() (sum wire.WarmStats) {
 			for _, v := range w.nodes {
-				s := v.s.names.lookup(defaultNamespace).warmStats()
+				s := v.s.engine.Names.Lookup(session.DefaultNamespace).WarmStats()
 				sum.Loaded += s.Loaded
 				sum.Absent += s.Absent
 				sum.Failed += s.Failed
-				if sum.State == "" || s.State != warmDone {
+				if sum.State == "" || s.State != namespaces.WarmDone {
 					sum.State = s.State
 				}
 			}
 			return sum
 		}
-		if s := stats(); s.State != warmRunning || s.Loaded == 0 || s.Loaded > int64(3*20*time.Since(w.begun).Seconds()) {
+		if s := stats(); s.State != namespaces.WarmRunning || s.Loaded == 0 || s.Loaded > int64(3*20*time.Since(w.begun).Seconds()) {
 			t.Errorf("after %v: %+v", time.Since(w.begun), s)
 		}
 		time.Sleep(n / 20 * time.Second)
-		if s := stats(); s != (wire.WarmStats{State: warmDone, Loaded: n - 1, Absent: 1}) {
+		if s := stats(); s != (wire.WarmStats{State: namespaces.WarmDone, Loaded: n - 1, Absent: 1}) {
 			t.Errorf("at the end: %+v", s)
 		}
 		for i, key := range list {
@@ -69,13 +72,14 @@ func TestWarm(t *testing.T) {
 		for _, key := range list[1:] {
 			again += o.asked(key) - 1
 		}
-		if s := w.nodes[1].s.names.lookup(defaultNamespace).warmStats(); s.State != warmDone || again > n/20 {
+		if s := w.nodes[1].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s.State != namespaces.WarmDone || again > n/20 {
 			t.Errorf("after a restart in order: %+v, and %d keys were loaded again", s, again)
 		}
 	})
 }
 
-// TestWarmBounds: no more than so many, and what cannot be listed is told.
+// TestWarmBounds checks the maximum number of keys, and that a failed listing is
+// reported.
 func TestWarmBounds(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	var list listOf
@@ -83,14 +87,14 @@ func TestWarmBounds(t *testing.T) {
 		list = append(list, fmt.Sprint("key", i))
 		o.set(list[i], []byte("value"))
 	}
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30}, WarmKeys: list}, func(w *world) {
-		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed, Loaded: 30}) {
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
 			t.Errorf("%+v", s)
 		}
 	})
 	o.listErr = context.DeadlineExceeded
-	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{}, WarmKeys: o}, func(w *world) {
-		if s := w.nodes[0].s.names.lookup(defaultNamespace).warmStats(); s != (wire.WarmStats{State: warmFailed}) {
+	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed}) {
 			t.Errorf("%+v", s)
 		}
 	})

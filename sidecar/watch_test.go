@@ -8,12 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// seen is an event of a stream, as tests compare it.
+// seen is an event of a stream, in a form that tests compare.
 type seen struct {
 	kind    uint8
 	hash    kv.Hash
@@ -70,13 +74,13 @@ func (w *watcher) next() (a wire.Watched) {
 	return a
 }
 
-// A host that is alone tells of every change, in order, with the version that
-// the writer was told.
+// A host that is alone reports every change, in order, with the version that the writer
+// was told.
 func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
 	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.hash(defaultNamespace, b(key)) }
+	hash := func(key string) kv.Hash { return s.engine.Hash(session.DefaultNamespace, b(key)) }
 	var want []seen
 	change := func(key string, q wire.Request) {
 		t.Helper()
@@ -114,7 +118,7 @@ func TestWatchAlone(t *testing.T) {
 		t.Errorf("all namespaces: %v", got)
 	}
 
-	// Nothing more: a heartbeat, at once or when its time is over.
+	// Without events there is a heartbeat, at once or after the wait.
 	began := time.Now()
 	if a := w.next(); a.Reset || a.Events.Len() > 0 || time.Since(began) > 30*time.Second {
 		t.Errorf("got %+v after %v, want a heartbeat at once", a, time.Since(began))
@@ -137,8 +141,8 @@ func TestWatchAlone(t *testing.T) {
 	}
 }
 
-// Who follows another stream, or has lost its place, starts anew, and is never
-// told that all is known.
+// A follower of another stream, or a follower that has lost its place, starts anew. It is
+// never told that it knows everything.
 func TestWatchResets(t *testing.T) {
 	s := start(t, Config{})
 	c := dial(t, s)
@@ -153,29 +157,29 @@ func TestWatchResets(t *testing.T) {
 		}
 	}
 	epoch := w.Epoch
-	for range watchEvents {
-		s.note(1, 1)
+	for range engine.WatchEvents {
+		s.engine.Note(1, 1)
 	}
-	if a := w.next(); a.Reset || a.Events.Len() != watchAnswer || a.Seq != a.After+watchAnswer || a.Head != a.After+watchEvents {
+	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
 		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
 	}
-	// Nobody asks while the log fills: nothing is kept for them any more.
-	for range watchEvents + 1 {
-		s.note(1, 1)
+	// No follower asks while the log fills: the stream is dropped.
+	for range engine.WatchEvents + 1 {
+		s.engine.Note(1, 1)
 	}
-	if s.watches.stream.Load() != nil {
+	if s.engine.Watches.Stream.Load() != nil {
 		t.Errorf("a stream that nobody can follow goes on")
 	}
 	if a := w.next(); !a.Reset || a.Epoch == epoch {
 		t.Errorf("got %+v, want a reset of another stream", a)
 	}
-	s.note(1, 1)
+	s.engine.Note(1, 1)
 	if a := w.next(); a.Reset || a.Events.Len() != 1 {
 		t.Errorf("got %+v, want the next event", a)
 	}
 }
 
-// An answer stays below its bounds, whatever the events have with them.
+// The size of an answer is bounded, whatever details the events have.
 func TestWatchAnswerIsBounded(t *testing.T) {
 	s := start(t, Config{})
 	w := watching(t, dial(t, s).call)
@@ -185,12 +189,12 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 	const n = 2000
 	for range n {
-		s.tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+		s.engine.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
 	}
 	got := 0
 	for got < n {
 		q := w.Request
-		if r := w.ask(&q); len(r.Body) > watchBytes+watchAnswer*17+4096 {
+		if r := w.ask(&q); len(r.Body) > engine.WatchBytes+engine.WatchAnswer*17+4096 {
 			t.Fatalf("an answer of %d bytes", len(r.Body))
 		}
 		a := w.next()
@@ -201,8 +205,8 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 }
 
-// Requests that wait are bounded, a connection and a host, and end with the
-// sidecar.
+// The number of waiting requests is bounded, for a connection and for a host. They end
+// with the sidecar.
 func TestWatchesAreBounded(t *testing.T) {
 	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), L2Size: 8 << 20})
 	if err != nil {
@@ -215,24 +219,24 @@ func TestWatchesAreBounded(t *testing.T) {
 	c := dial(t, s)
 	w := watching(t, c.call)
 	w.WaitMS = 60_000
-	for range maxConnWatch + 1 {
+	for range engine.MaxConnWatch + 1 {
 		c.send(&w.Request)
 	}
 	if r := c.receive(wire.OpWatch); r.Status != wire.Busy {
-		t.Errorf("one more than %d: %s, want BUSY", maxConnWatch, r.Status)
+		t.Errorf("one more than %d: %s, want BUSY", engine.MaxConnWatch, r.Status)
 	}
-	s.shares.used[watchPlaces].Add(maxWatches)
+	s.engine.Shares.Join("others").Force(places.Watches, engine.MaxWatches)
 	other := dial(t, s)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.Busy {
-		t.Errorf("one more than %d on a host: %s, want BUSY", maxWatches, r.Status)
+		t.Errorf("one more than %d on a host: %s, want BUSY", engine.MaxWatches, r.Status)
 	}
-	s.shares.used[watchPlaces].Add(-maxWatches)
+	s.engine.Shares.Join("others").Force(places.Watches, -engine.MaxWatches)
 	if r := other.call(&wire.Request{Op: wire.OpWatch}); r.Status != wire.OK {
 		t.Errorf("with room again: %s %s", r.Status, r.Message)
 	}
 	began := time.Now()
 	stop()
-	for range maxConnWatch {
+	for range engine.MaxConnWatch {
 		if r := c.receive(wire.OpWatch); r.Status != wire.OK {
 			t.Errorf("at the end: %s %s", r.Status, r.Message)
 		}
@@ -240,7 +244,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	if err := <-done; err != nil || time.Since(began) > 30*time.Second {
 		t.Errorf("Run: %v, %v after the stop", err, time.Since(began))
 	}
-	if n := s.shares.used[watchPlaces].Load(); n != 0 {
+	if n := s.engine.Shares.Used(places.Watches); n != 0 {
 		t.Errorf("%d requests wait", n)
 	}
 }
@@ -248,11 +252,11 @@ func TestWatchesAreBounded(t *testing.T) {
 // askOf asks a process of a world as an app on its host does.
 func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
 	return func(q *wire.Request) wire.Reply {
-		return s.watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
+		return s.engine.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
 	}
 }
 
-// over collects the partitions that an answer's floors are over.
+// over returns the partitions of all floors in an answer.
 func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 	t.Helper()
 	set := kv.NewPartitionSet(kv.Partitions)
@@ -268,25 +272,25 @@ func over(t *testing.T, a *wire.Watched) kv.PartitionSet {
 	return set
 }
 
-// ownedBy are the partitions that a node should own, as another sees it.
+// ownedBy returns the partitions whose assigned owner is by, in the view of v.
 func ownedBy(v, by *vnode) kv.PartitionSet {
 	set := kv.NewPartitionSet(kv.Partitions)
 	for p := range uint16(kv.Partitions) {
-		if o := v.s.node.View().Owner(p); o != nil && string(o.Node) == by.name {
+		if o := v.s.engine.Node.View().Owner(p); o != nil && string(o.Node) == by.name {
 			set.Add(p)
 		}
 	}
 	return set
 }
 
-// What others change is told too; and what this host does not know any more is
-// told before the answer that would vouch for it: an owner that does not answer,
-// a new ring, a new process of a name, a pause.
+// Changes on other hosts are reported too. What this host can no longer know is reported
+// before the answer that would attest it: an owner that does not answer, a new ring, a
+// new process of a name, a pause.
 func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		f := watching(t, askOf(a.s))
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -295,7 +299,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		if got := eventsOf(t, &answer); len(got) == 0 || got[0].hash != h {
 			t.Errorf("another's change: got %v, want one of %x", got, h)
 		}
-		f.next() // it is relayed by gossip, too
+		f.next() // the event comes by gossip, too
 		time.Sleep(time.Second)
 		f.WaitMS = 0
 		f.next()
@@ -306,11 +310,11 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		of := ownedBy(a, b)
 		w.net.Cut(a.ip, b.ip)
 		time.Sleep(w.bound + w.bound/4)
-		a.s.note(h, 1) // there is more in the stream
+		a.s.engine.Note(h, 1) // another event in the stream
 		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
 			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
-		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // told once
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // reported once
 			if answer = f.next(); answer.Events.Len() == 0 {
 				break
 			}
@@ -329,15 +333,15 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		// A ring without one of its members.
 		c := w.nodes[2]
 		of = ownedBy(a, c)
-		old := a.s.node.View()
+		old := a.s.engine.Node.View()
 		c.leave()
 		time.Sleep(time.Second)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
-		// Also where nobody has said that it gave them up.
+		// The same without an announcement that the owner gave the partitions up.
 		f.next()
-		a.s.watches.stream.Load().view.Store(old)
+		a.s.engine.Watches.Stream.Load().View.Store(old)
 		if answer = f.next(); !over(t, &answer).Contains(of) {
 			t.Errorf("%d partitions have another owner by the ring, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -354,51 +358,51 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 	})
 }
 
-// An app's GET with vouch is answered from a copy, with the owner's word as it
-// was given; another sidecar's is not; and nobody vouches while there is no
-// lease.
+// An app's GET with the option Attest is answered from a copy, with the owner's
+// attestation as it was given. Another sidecar's GET is not answered from a copy. Without
+// a lease nothing is attested.
 func TestVirtualVouch(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(b, "key")
+		key, _ := keyOwnedBy(b, "key")
 		ctx := context.Background()
 		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
 		get := func(app bool) wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: app}
-			bo := borrowed{names: a.s.names}
-			defer bo.release()
-			now := a.s.clock.Read()
-			r := a.s.execute(q, &bo, now, 0)
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: app}
+			bo := namespaces.Pins{Table: a.s.engine.Names}
+			defer bo.Release()
+			now := a.s.engine.Clock.Read()
+			r := a.s.engine.Execute(q, &bo, now, 0)
 			if r.Status == wire.Moved {
-				bo.release()
+				bo.Release()
 				if !app {
-					return a.s.serveHere(ctx, q, &bo, a.s.deadlineOf(q, now))
+					return a.s.engine.ServePeer(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 				}
-				r = a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
+				r = a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 			}
 			return r
 		}
 		first := get(true)
-		if first.Source != wire.SourcePeer || !first.Vouched || string(first.Owner) != b.name || first.Epoch != uint64(b.s.node.Self().Epoch) {
+		if first.Source != wire.SourcePeer || !first.Attested || string(first.Owner) != b.name || first.Epoch != uint64(b.s.engine.Node.Self().Epoch) {
 			t.Errorf("from the owner: %+v", first)
 		}
-		a.s.l1.Wait()
+		a.s.engine.L1.Wait()
 		second := get(true)
-		if second.Source != wire.SourceL1 || !second.Vouched || second.AsOf != first.AsOf || string(second.Owner) != b.name {
+		if second.Source != wire.SourceL1 || !second.Attested || second.AsOf != first.AsOf || string(second.Owner) != b.name {
 			t.Errorf("from a copy: %+v, want the owner's word as of %d", second, first.AsOf)
 		}
 		if r := get(false); r.Status != wire.Moved {
 			t.Errorf("another sidecar is answered from a copy: %+v", r)
 		}
-		own, _ := heldBy(a, "key")
+		own, _ := keyOwnedBy(a, "key")
 		key = own
 		if _, err := a.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if r := get(true); r.Source != wire.SourceL2 || !r.Vouched || string(r.Owner) != a.name {
+		if r := get(true); r.Source != wire.SourceL2 || !r.Attested || string(r.Owner) != a.name {
 			t.Errorf("from here: %+v", r)
 		}
 	})

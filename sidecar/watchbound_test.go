@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A near cache's bound rests on the smallest bound of any namespace, also for
-// values of the others: what a sidecar vouches for ends with the lease that the
-// stream tells of. An app asks every 50 ms what has changed, and reads its key again
-// whenever that is outdated; the key's owner cannot be reached.
+// A near cache's bound rests on the smallest bound of any namespace, even for values of
+// other namespaces: what a sidecar attests ends with the lease that the stream reports.
+// Here an app asks every 50 ms what has changed, and reads its key again if it is
+// outdated. The key's owner cannot be reached.
 func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	const least, own = 200 * time.Millisecond, 100 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
@@ -25,27 +27,27 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		w.agreed(15 * time.Second)
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
-		key, _ := heldBy(b, "key")
+		key, _ := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
 			t.Error(err)
 		}
 		f := watching(t, askOf(a.s))
 		get := func() wire.Reply {
-			q := &wire.Request{Op: wire.OpGet, Namespace: defaultNamespace, Key: key, Options: wire.Vouch, App: true}
-			bo := borrowed{names: a.s.names}
-			defer bo.release()
-			now := a.s.clock.Read()
-			if r := a.s.execute(q, &bo, now, 0); r.Status != wire.Moved {
+			q := &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key, Options: wire.Attest, App: true}
+			bo := namespaces.Pins{Table: a.s.engine.Names}
+			defer bo.Release()
+			now := a.s.engine.Clock.Read()
+			if r := a.s.engine.Execute(q, &bo, now, 0); r.Status != wire.Moved {
 				return r
 			}
-			bo.release()
-			return a.s.serve(ctx, q, &bo, a.s.deadlineOf(q, now))
+			bo.Release()
+			return a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
 		}
 		time.Sleep(time.Second)
 		get()
-		a.s.l1.Wait()
+		a.s.engine.L1.Wait()
 		f.next()
-		if r := get(); !r.Vouched || r.Source != wire.SourceL1 {
+		if r := get(); !r.Attested || r.Source != wire.SourceL1 {
 			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
 		}
 		w.net.Cut(a.ip, b.ip)
@@ -64,7 +66,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 			r := get()
 			if string(r.Value) == "old" {
 				served++
-				kept = kept || r.Vouched
+				kept = kept || r.Attested
 			}
 			if kept {
 				worst = time.Since(overwritten) + own - time.Since(sent)
@@ -85,8 +87,8 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 	})
 }
 
-// An answer that the owner gave while this host had no lease on it is nobody's
-// word: no floor would follow it.
+// An answer that the owner gave while this host had no lease on it is not attested: no
+// floor would follow it.
 func TestVirtualNoVouchWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
@@ -95,46 +97,46 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		}
 		w.agreed(15 * time.Second)
 		a, b := w.nodes[0], w.nodes[1]
-		key, h := heldBy(b, "key")
+		key, h := keyOwnedBy(b, "key")
 		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.s.Get(context.Background(), "default", key); err != nil {
 			t.Fatal(err)
 		}
-		a.s.l1.Wait()
-		ns := a.s.names.lookup(defaultNamespace)
-		cp, ok := a.s.l1.Get(ns.key(key))
+		a.s.engine.L1.Wait()
+		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
+		cp, ok := a.s.engine.L1.Get(ns.Key(key))
 		if !ok {
 			t.Fatal("there is no copy")
 		}
-		now := a.s.clock.Read()
+		now := a.s.engine.Clock.Read()
 		var r wire.Reply
-		if !a.s.vouch(cp, now, &r) {
+		if !a.s.engine.Attest(cp, now, &r) {
 			t.Errorf("a copy that may be served is not vouched for")
 		}
 		late := now
 		late.Boot += w.bound
-		if a.s.vouch(cp, late, &wire.Reply{}) {
+		if a.s.engine.Attest(cp, late, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for without a lease")
 		}
 		other := *cp
 		other.Owner = &kv.Process{Node: "b", Epoch: 1}
-		if a.s.vouch(&other, now, &wire.Reply{}) {
+		if a.s.engine.Attest(&other, now, &wire.Reply{}) {
 			t.Errorf("a copy of another process is vouched for")
 		}
-		stream := a.s.watches.open(&a.s.core)
-		another := *a.s.node.View()
-		stream.view.Store(&another)
-		if a.s.vouch(cp, now, &wire.Reply{}) {
+		stream := a.s.engine.Watches.Open(&a.s.engine)
+		another := *a.s.engine.Node.View()
+		stream.View.Store(&another)
+		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
 		}
-		stream.tellLost(&a.s.core)
-		if !a.s.vouch(cp, now, &wire.Reply{}) {
+		stream.TellLost(&a.s.engine)
+		if !a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
 		}
-		a.s.ledger.RaisePartition(h.Partition(), cp.AsOf+1)
-		if a.s.vouch(cp, now, &wire.Reply{}) {
+		a.s.engine.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
+		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy that is outdated is vouched for")
 		}
 		for _, v := range w.nodes {

@@ -5,20 +5,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// inStream runs f in virtual time on a host that is alone, with a request that follows it
+// inStream runs f in virtual time on a host that is alone. q follows the host's stream
 // from now on.
 func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 1)
 		w.nodes[0].start()
 		s := w.nodes[0].s
-		q := &wire.Request{Op: wire.OpWatch, Namespace: defaultNamespace, Options: wire.All}
+		q := &wire.Request{Op: wire.OpWatch, Namespace: session.DefaultNamespace, Options: wire.All}
 		var a wire.Watched
-		r := s.watched(q, 0, tellAll)
+		r := s.engine.Watched(q, 0, tellAll)
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}
@@ -30,8 +32,8 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 
 func tellAll(string) bool { return true }
 
-// The more WATCHes wait, the longer they gather what changes: each is woken by each change
-// else. One that waits alone is told at once.
+// The more WATCHes wait, the longer they gather changes: otherwise every change would
+// wake each of them. A single WATCH is answered at once.
 func TestVirtualWatchesGather(t *testing.T) {
 	for _, n := range []int{1, 50} {
 		inStream(t, func(s *Sidecar, q *wire.Request) {
@@ -40,15 +42,15 @@ func TestVirtualWatchesGather(t *testing.T) {
 			for range n {
 				own := *q
 				go func() {
-					s.watched(&own, time.Minute, tellAll)
+					s.engine.Watched(&own, time.Minute, tellAll)
 					took <- time.Since(begun)
 				}()
 			}
 			time.Sleep(2 * time.Millisecond)
-			s.note(kv.Hash(7), 1)
+			s.engine.Note(kv.Hash(7), 1)
 			want := 2 * time.Millisecond
 			if n > 1 {
-				want += time.Duration(n) * gatherForEach
+				want += time.Duration(n) * engine.GatherForEach
 			}
 			for range n {
 				if d := <-took; d != want {
@@ -59,28 +61,29 @@ func TestVirtualWatchesGather(t *testing.T) {
 	}
 }
 
-// So many answers are made at a time, and no more: the others wait for a place.
+// The number of answers that are made at the same time is bounded. The others wait for a
+// place.
 func TestVirtualWatchesAtOnce(t *testing.T) {
 	inStream(t, func(s *Sidecar, q *wire.Request) {
-		if n := cap(s.watches.answers); n != watchedAtOnce {
-			t.Errorf("%d answers are made at a time, want %d", n, watchedAtOnce)
+		if n := cap(s.engine.Watches.Answers); n != engine.WatchedAtOnce {
+			t.Errorf("%d answers are made at a time, want %d", n, engine.WatchedAtOnce)
 		}
-		for range watchedAtOnce {
-			s.watches.answers <- struct{}{}
+		for range engine.WatchedAtOnce {
+			s.engine.Watches.Answers <- struct{}{}
 		}
 		told := make(chan struct{})
-		go func() { s.watched(q, 0, tellAll); close(told) }()
+		go func() { s.engine.Watched(q, 0, tellAll); close(told) }()
 		synctest.Wait()
 		select {
 		case <-told:
 			t.Error("an answer was made without a place")
 		default:
 		}
-		for range watchedAtOnce {
-			<-s.watches.answers
+		for range engine.WatchedAtOnce {
+			<-s.engine.Watches.Answers
 		}
 		<-told
-		if n := len(s.watches.answers); n != 0 {
+		if n := len(s.engine.Watches.Answers); n != 0 {
 			t.Errorf("%d places are kept", n)
 		}
 	})

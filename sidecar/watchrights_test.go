@@ -7,18 +7,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Who watches all namespaces hears of no flush of one that it may not read, also where
-// it names that one in the request, as its connection's own or in words.
+// A WATCH of all namespaces does not report a flush of a namespace that its caller may
+// not read, even if the request names that namespace, as its connection's own or in
+// words.
 func TestWatchTellsNoOthersFlushes(t *testing.T) {
 	s := start(t, Config{Access: map[string]Grants{"mine": {Read: []string{"99"}}, "theirs": {Read: []string{"5"}}, Others: {Read: []string{}}}})
-	c := &session{core: &s.core, by: caller{entitled: s.access.of(unixsock.Peer{UID: 99, GID: 99})}, names: borrowed{names: s.names}, work: new(work)}
+	c := s.doors.Of(s.engine.Access.Caller(unixsock.Peer{UID: 99, GID: 99}), nil)
 	q := &wire.Request{Op: wire.OpWatch, Namespace: b("theirs"), Options: wire.All}
-	c.req = q
-	if err := c.refusal(); err != nil {
+	if err := c.Refusal(q); err != nil {
 		t.Fatal(err)
 	}
 	next := func() (a wire.Watched) {
-		r := s.watched(q, 0, c.mayTell())
+		r := s.engine.Watched(q, 0, c.By.MayRead())
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}

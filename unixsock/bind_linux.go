@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bind listens on a path. Its file is nobody's to open but this user's: Linux takes
-// the mode of the file from the socket, so that the process's umask can stay as it is.
+// bind listens on a path. Only this process's user may open the socket's file: Linux
+// takes the file's mode from the socket, so the process's umask does not have to change.
 func bind(path string) (*net.UnixListener, error) {
 	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var inner error

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// bind listens on a path. Its file is nobody's to open but this user's.
+// bind listens on a path. Only this process's user may open the socket's file.
 func bind(path string) (*net.UnixListener, error) {
 	mask := syscall.Umask(0o177)
 	defer syscall.Umask(mask)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Dial connects to the socket at a path. Where more wait to be let in than the system's
-// queue holds it tries again, until ctx ends: such a connect fails at once.
+// Dial connects to the socket at a path. If the socket's queue is full, the connect fails
+// at once, and Dial tries again until ctx ends.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
 	var d net.Dialer
 	for {
@@ -26,5 +26,5 @@ func Dial(ctx context.Context, path string) (net.Conn, error) {
 	}
 }
 
-// dialAgain is the pause of Dial.
+// dialAgain is Dial's pause between two tries.
 const dialAgain = 2 * time.Millisecond

@@ -1,7 +1,7 @@
-// Package unixsock is the socket that apps on the host connect to: where it
-// lies, who may open it, who is at its other end.
+// Package unixsock provides the socket that apps on the host connect to: its path, its
+// access rights and the credentials of its peers.
 //
-// Input is a Config, or a path to connect to; outputs are a Listener for an rpc.Server
-// with the credentials of each peer, and connections. It starts no goroutine. It knows nothing of the
-// messages that pass.
+// Inputs are a Config, or a path to connect to. Outputs are a Listener for an rpc.Server,
+// with the credentials of each peer, and connections. The package starts no goroutine. It
+// knows nothing about the messages on the connections.
 package unixsock

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keeps looks after the socket's file and says what came of it.
+// keeps calls Keep and checks its results.
 func keeps(t *testing.T, l *Listener, made bool, want string) {
 	t.Helper()
 	got, err := l.Keep()
@@ -22,7 +22,8 @@ func keeps(t *testing.T, l *Listener, made bool, want string) {
 	}
 }
 
-// A file that is gone is made anew, with its mode, and its lock too.
+// TestKeepMakesAnew checks that Keep replaces a missing socket file, with its mode, and a
+// missing lock file.
 func TestKeepMakesAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l := mustListen(t, Config{Path: path, Mode: 0o604})
@@ -51,13 +52,13 @@ func TestKeepMakesAnew(t *testing.T) {
 	}
 }
 
-// What others have put at the path, and at that of its lock, stays: while the listener
-// lives, and when it closes.
+// TestOthersFilesStay checks that files which other processes have put at the path, or at
+// the lock's path, stay while the listener lives and when it closes.
 func TestOthersFilesStay(t *testing.T) {
 	for name, tc := range map[string]struct {
 		put  func(path string) error
 		want string
-		at   string // behind the path
+		at   string // appended to the path
 	}{
 		"a file": {func(path string) error { return os.WriteFile(path, []byte("precious"), 0o600) }, "is no socket", ""},
 		"a live socket": {func(path string) error {
@@ -105,7 +106,8 @@ func TestOthersFilesStay(t *testing.T) {
 	}
 }
 
-// The lock is a plain file of this user's, and not reached through a link.
+// TestLockIsOwnFile checks that the lock must be a regular file of this user, not reached
+// through a link.
 func TestLockIsOwnFile(t *testing.T) {
 	for want, put := range map[string]func(lock, target string) error{
 		"is a symbolic link": func(lock, target string) error { return os.Symlink(target, lock) },
@@ -133,7 +135,7 @@ func TestLockIsOwnFile(t *testing.T) {
 	}
 }
 
-// A stale socket of another user's is not removed.
+// TestStaleSocketOfAnother checks that a stale socket of another user is not removed.
 func TestStaleSocketOfAnother(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Log("not root: it cannot be tried")
@@ -157,8 +159,9 @@ func TestStaleSocketOfAnother(t *testing.T) {
 	}
 }
 
-// Before the socket's file has its mode and group nobody else may connect, whatever the
-// umask; and it gets the group that is asked for.
+// TestSocketIsClosedAtFirst checks that no other user may connect before the socket's
+// file has its mode and group, whatever the umask is. It also checks that the file gets
+// the configured group.
 func TestSocketIsClosedAtFirst(t *testing.T) {
 	old := syscall.Umask(0)
 	defer syscall.Umask(old)
@@ -184,7 +187,7 @@ func TestSocketIsClosedAtFirst(t *testing.T) {
 	}
 }
 
-// Mode and group are not given to what a link at the path leads to.
+// TestDressFollowsNoLink checks that a link's target does not get the mode and group.
 func TestDressFollowsNoLink(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "s")

@@ -17,21 +17,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config says where the socket lies and who may open it.
+// Config configures the path of the socket and access to it.
 type Config struct {
-	Path  string      // default: the first of Candidates whose folder can be written
+	Path  string      // default: the first of Candidates in a writable folder
 	Mode  fs.FileMode // default 0660
-	Group string      // name or number; default: the process's
+	Group string      // name or number; default: the process's group
 }
 
 // DefaultMode lets the owner and the group connect.
 const DefaultMode fs.FileMode = 0o660
 
-// ErrRunning: another sidecar serves the path.
+// ErrRunning means that another process serves the path.
 var ErrRunning = errors.New("already running")
 
-// Listener is a listening socket, and the file under which it is found. Close removes
-// the file, unless the socket was inherited.
+// Listener is a listening socket and its file. Close removes the file, unless the socket
+// was inherited.
 type Listener struct {
 	cfg       Config
 	path      string
@@ -39,15 +39,15 @@ type Listener struct {
 
 	mu     sync.Mutex
 	ln     *net.UnixListener
-	own    fs.FileInfo // the file, as it was made; nil is none that can be looked at
-	lock   *os.File    // held while we serve; nil where the socket was inherited
+	own    fs.FileInfo // the file as it was made; nil if it could not be read
+	lock   *os.File    // held while the listener is open; nil if the socket was inherited
 	closed bool
 }
 
-// Path returns where clients connect.
+// Path returns the path that clients connect to.
 func (l *Listener) Path() string { return l.path }
 
-// Addr returns it too.
+// Addr returns the same path as an address.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
 // Accept waits for the next connection.
@@ -67,9 +67,9 @@ func (l *Listener) present() *net.UnixListener {
 	return l.ln
 }
 
-// Listen opens the socket, or takes the one that systemd has passed on
-// (LISTEN_FDS). The socket of a sidecar that is gone is replaced; that of one
-// that lives is ErrRunning.
+// Listen opens the socket, or takes the socket that systemd has passed on (LISTEN_FDS).
+// It replaces the socket of a sidecar that has ended. If a live process serves the path,
+// it returns ErrRunning.
 func Listen(cfg Config) (*Listener, error) {
 	if l, err := inherited(); l != nil || err != nil {
 		return l, err
@@ -96,7 +96,7 @@ func Listen(cfg Config) (*Listener, error) {
 	return l, nil
 }
 
-// isFolder says what is wrong with the folder of a socket.
+// isFolder returns an error if the folder of a socket is missing or is not a folder.
 func isFolder(path string) error {
 	dir := filepath.Dir(path)
 	switch fi, err := os.Stat(dir); {
@@ -110,7 +110,7 @@ func isFolder(path string) error {
 	return nil
 }
 
-// listen makes the socket and its file, under the lock.
+// listen makes the socket and its file. The lock must be held.
 func (l *Listener) listen() error {
 	gid := -1
 	if l.cfg.Group != "" {
@@ -122,12 +122,12 @@ func (l *Listener) listen() error {
 	if err := removeStale(l.path); err != nil {
 		return err
 	}
-	// Nobody may connect before mode and group are set.
+	// No other user may connect before mode and group are set.
 	ln, err := bind(l.path)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", l.path, err)
 	}
-	ln.SetUnlinkOnClose(false) // Close does it, while it holds the lock
+	ln.SetUnlinkOnClose(false) // Close removes the file, while it holds the lock
 	own, err := os.Lstat(l.path)
 	if err == nil {
 		err = dress(l.path, cmp.Or(l.cfg.Mode, DefaultMode), gid)
@@ -143,7 +143,7 @@ func (l *Listener) listen() error {
 	return nil
 }
 
-// dress gives the socket's file its group and mode.
+// dress sets the group and mode of the socket's file.
 func dress(path string, mode fs.FileMode, gid int) error {
 	if gid >= 0 {
 		if err := os.Lchown(path, -1, gid); err != nil {
@@ -162,10 +162,10 @@ func dress(path string, mode fs.FileMode, gid int) error {
 	return nil
 }
 
-// Keep looks whether the path still leads here. If it does not, it makes the socket
-// anew, unless another process holds the path: connections stay, and those to come find
-// the new one. It says whether it has done so; an error says why it cannot, until the
-// next try.
+// Keep checks whether the path still leads to this socket. If it does not, Keep makes the
+// socket anew, unless another process owns the path. Open connections stay, and new
+// clients find the new socket. The result made tells whether Keep has made it; an error
+// tells why it could not. The caller may try again later.
 func (l *Listener) Keep() (made bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,8 +184,8 @@ func (l *Listener) Keep() (made bool, err error) {
 			return false, err
 		}
 	}
-	// A lock that is gone too goes first. Where another sidecar is quicker, and holds it,
-	// that one has found our socket and ends, or has made its own.
+	// If the lock file is gone too, take it first. If another sidecar has taken it
+	// before, that sidecar has found this socket and ends, or has made its own socket.
 	if !isAt(l.lock, lockName(l.path)) {
 		lock, err := takeLock(l.path)
 		if err != nil {
@@ -208,8 +208,8 @@ func (l *Listener) Keep() (made bool, err error) {
 	return true, nil
 }
 
-// Close stops listening, removes the file and lets the next sidecar in. What lies at
-// the path and is not ours stays.
+// Close stops listening, removes the socket's file and lets the next sidecar start. It
+// does not remove a file at the path that this listener has not made.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -218,7 +218,7 @@ func (l *Listener) Close() error {
 	}
 	l.closed = true
 	var err error
-	// While the socket is open, its file's number is given to no other file.
+	// While the socket is open, the system does not reuse its file's inode number.
 	if !l.inherited && liesAt(l.own, l.path) {
 		if err = os.Remove(l.path); errors.Is(err, fs.ErrNotExist) {
 			err = nil
@@ -234,7 +234,7 @@ func (l *Listener) Close() error {
 	return err
 }
 
-// removeStale removes a socket that nobody serves any more.
+// removeStale removes a socket that no process serves any more.
 func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	switch {
@@ -273,7 +273,7 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// inherited returns the socket that systemd has passed on, if it has.
+// inherited returns the socket that systemd has passed on, or nil.
 func inherited() (*Listener, error) {
 	lns, err := activation.Listeners()
 	if err != nil || len(lns) == 0 {
@@ -288,7 +288,8 @@ func inherited() (*Listener, error) {
 	}
 	ln.SetUnlinkOnClose(false)
 	l := &Listener{path: ln.Addr().String(), ln: ln, inherited: true}
-	if fi, err := os.Lstat(l.path); err == nil && fi.Mode()&fs.ModeSocket != 0 { // else it has no file, or not where we look
+	// Else the socket has no file, or none at this path.
+	if fi, err := os.Lstat(l.path); err == nil && fi.Mode()&fs.ModeSocket != 0 {
 		l.own = fi
 	}
 	return l, nil

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeLock makes sure that one process at a time replaces and serves a path.
-// Without it two that start at once could each remove the other's socket.
+// takeLock makes sure that only one process at a time replaces and serves a path. Without
+// it, two processes that start at the same time could remove each other's socket.
 func takeLock(path string) (*os.File, error) {
 	name := lockName(path)
 	for {
-		// Not through a link, which could lead to any file; and a pipe must not block.
+		// No link is followed, since it could lead to any file. A pipe must not block.
 		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		switch {
 		case errors.Is(err, unix.ELOOP):
@@ -34,7 +34,7 @@ func takeLock(path string) (*os.File, error) {
 			}
 			return nil, fmt.Errorf("cannot lock %s: %w", name, err)
 		}
-		// The one before us may have removed the file between our open and lock.
+		// The previous owner may have removed the file between our open and our lock.
 		if isAt(f, name) {
 			return f, nil
 		}
@@ -44,8 +44,8 @@ func takeLock(path string) (*os.File, error) {
 
 func lockName(path string) string { return path + ".lock" }
 
-// ownFile refuses what is no plain file of this user: another user could hold the lock
-// for ever.
+// ownFile refuses a file that is not a regular file of this user. Another user could hold
+// the lock of its own file forever.
 func ownFile(f *os.File) error {
 	fi, err := f.Stat()
 	if err != nil {
@@ -60,7 +60,7 @@ func ownFile(f *os.File) error {
 	return nil
 }
 
-// isAt says whether a file still lies at a path.
+// isAt reports whether a file still is at a path.
 func isAt(f *os.File, path string) bool {
 	fi, err := f.Stat()
 	return err == nil && liesAt(fi, path)

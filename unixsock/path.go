@@ -18,11 +18,11 @@ const (
 	file   = "cachesidecar.sock"
 )
 
-// MaxPath is the longest path that a socket address holds, in bytes: 107 on
-// Linux, 103 on Darwin.
+// MaxPath is the longest path that fits into a socket address, in bytes: 107 on Linux,
+// 103 on Darwin.
 const MaxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// Candidates lists where a socket may lie if nobody says where, in order of
+// Candidates returns the paths where a socket may be if none is configured, in order of
 // preference.
 func Candidates() []string {
 	if p := os.Getenv(EnvPath); p != "" {
@@ -39,8 +39,8 @@ func Candidates() []string {
 	return dirs
 }
 
-// Find returns the first path at which there is a socket: what a client
-// connects to. An explicit path is returned as it is.
+// Find returns the first candidate at which there is a socket, for a client to connect
+// to. It returns an explicit path unchanged.
 func Find(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
@@ -48,7 +48,7 @@ func Find(explicit string) (string, error) {
 	paths := Candidates()
 	for i, p := range paths {
 		if shared := i > 0 && i == len(paths)-1; shared && trusted(filepath.Dir(p)) != nil {
-			continue // somebody else's folder in /tmp
+			continue // another user's folder in /tmp
 		}
 		if fi, err := os.Stat(p); err == nil && fi.Mode()&fs.ModeSocket != 0 {
 			return p, nil
@@ -58,8 +58,8 @@ func Find(explicit string) (string, error) {
 		strings.Join(paths, ", "), EnvPath)
 }
 
-// choose returns where a server puts its socket: the explicit path, else the
-// first candidate whose folder it can write. It makes folders that are its own.
+// choose returns the path for a server's socket: the explicit path, else the first
+// candidate in a writable folder. It makes the folders of candidates if they are missing.
 func choose(explicit string) (string, error) {
 	if explicit != "" {
 		return explicit, nil
@@ -82,8 +82,8 @@ func choose(explicit string) (string, error) {
 	return "", fmt.Errorf("no folder for the socket can be written (%s): name a path with --socket", strings.Join(reasons, "; "))
 }
 
-// makeFolder makes the folder of a candidate, if it is not there. The last candidate's
-// is in a place where others can write too.
+// makeFolder makes the folder of a candidate if it is missing. The last candidate's
+// folder is in a place where other users can write too.
 func makeFolder(dir string, last bool) error {
 	if last {
 		return ownFolder(dir)
@@ -94,7 +94,7 @@ func makeFolder(dir string, last bool) error {
 	return nil
 }
 
-// remakeFolder makes the folder of a socket again, where choose has made it.
+// remakeFolder makes the folder of a socket again, if choose has made it.
 func remakeFolder(explicit, path string) error {
 	if explicit == "" && os.Getenv(EnvPath) == "" {
 		list := Candidates()
@@ -105,8 +105,8 @@ func remakeFolder(explicit, path string) error {
 	return isFolder(path)
 }
 
-// ownFolder makes a folder in a place where others can write too. One that is
-// there already is trusted only if it is a real folder, ours and closed.
+// ownFolder makes a folder in a place where other users can write too. It accepts an
+// existing folder only if that is no link, belongs to this user and is closed to others.
 func ownFolder(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if err == nil || !errors.Is(err, fs.ErrExist) {

@@ -5,12 +5,12 @@ import (
 	"net"
 )
 
-// Peer is the process at the other end, as the kernel says. The kernel noted it when
-// the process connected: what the process becomes later does not change it, nor does
-// another process that the connection is handed to.
+// Peer is the process at the other end of a connection, as the kernel recorded it when
+// that process connected. Later changes of the process, or another process that gets the
+// connection, do not change it.
 type Peer struct {
 	PID, UID, GID int
-	// Groups are the supplementary groups. They may have GID too.
+	// Groups are the supplementary groups. They may include GID.
 	Groups []int
 }
 

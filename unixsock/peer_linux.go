@@ -18,8 +18,8 @@ func credentials(fd int) (Peer, error) {
 	return p, err
 }
 
-// peerGroups returns the supplementary groups. Linux before 4.13 does not tell them:
-// there are none then.
+// peerGroups returns the supplementary groups. Linux before 4.13 does not report them;
+// the result is empty there.
 func peerGroups(fd int) ([]int, error) {
 	list := make([]uint32, 32) // more than most processes have
 	for {
@@ -43,5 +43,5 @@ func peerGroups(fd int) ([]int, error) {
 	}
 }
 
-// maxGroups is the most supplementary groups that Linux gives a process.
+// maxGroups is the highest number of supplementary groups of a Linux process.
 const maxGroups = 1 << 16

@@ -81,7 +81,7 @@ func TestRefused(t *testing.T) {
 	}
 	served := filepath.Join(dir, "served")
 	mustListen(t, Config{Path: served})
-	foreign := filepath.Join(dir, "foreign") // served, though not by one of ours
+	foreign := filepath.Join(dir, "foreign") // served by another program
 	ln, err := net.Listen("unix", foreign)
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestNotWritable(t *testing.T) {
 	}
 }
 
-// TestStaleSocket: what a killed process leaves behind is replaced.
+// TestStaleSocket checks that Listen replaces what a killed process leaves behind.
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -155,7 +155,8 @@ func TestStaleSocket(t *testing.T) {
 	c.Close()
 }
 
-// TestTwoAtOnce: of many that start over a stale socket exactly one serves.
+// TestTwoAtOnce checks that exactly one of many processes that start over a stale socket
+// serves.
 func TestTwoAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	for range 20 {
@@ -222,7 +223,7 @@ func TestInherited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	// LISTEN_PID must be the process's own, which the shell knows before exec.
+	// LISTEN_PID must be the process's own ID, which the shell knows before exec.
 	cmd := exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0"`, os.Args[0])
 	cmd.Env = append(os.Environ(), "UNIXSOCK_TEST_ROLE=inherit", "LISTEN_FDS=1")
 	cmd.ExtraFiles = []*os.File{f}

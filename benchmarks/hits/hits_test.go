@@ -60,8 +60,8 @@ func TestLRU(t *testing.T) {
 	}
 }
 
-// TestPoliciesKeepToTheirSize goes round more keys than there is room for, and
-// round fewer.
+// TestPoliciesKeepToTheirSize cycles through more keys than the cache has room for, and
+// through fewer.
 func TestPoliciesKeepToTheirSize(t *testing.T) {
 	const size, rounds = 1000, 15
 	round := func(keys uint64) (list []trace.Request) {
@@ -77,7 +77,7 @@ func TestPoliciesKeepToTheirSize(t *testing.T) {
 			name        string
 			size        int64
 			bytes       bool
-			room, whole uint64 // keys of which some fit, and keys that all fit
+			room, whole uint64 // keys of which some fit; keys that all fit
 		}{{"entries", size, false, 2 * size, size / 2}, {"bytes", 8 << 20, true, 16_000, 4000}} {
 			t.Run(p.Name+", "+c.name, func(t *testing.T) {
 				some, err := Replay(t.Context(), p, round(c.room), c.size, c.bytes)

@@ -8,7 +8,7 @@ import (
 
 type lru struct {
 	cache *simplelru.LRU[uint64, uint32]
-	size  int64 // bytes; zero where entries are counted
+	size  int64 // bytes; zero if entries are counted
 	used  int64 // bytes
 }
 
@@ -29,7 +29,7 @@ func (c *lru) Access(key uint64, size uint32) bool {
 	}
 	need := int64(size) + keySize
 	if c.size > 0 && need > c.size {
-		return false // it would push out all others and then itself
+		return false // it would evict all other entries and then itself
 	}
 	c.used += need
 	c.cache.Add(key, size)
@@ -66,7 +66,7 @@ func (c *ristrettoCache) Access(key uint64, size uint32) bool {
 		cost = int64(size) + keySize
 	}
 	c.cache.Set(key, size, cost)
-	c.cache.Wait() // its best case: no set is dropped, none is late
+	c.cache.Wait() // its best case: no set is dropped or late
 	return false
 }
 
@@ -75,7 +75,7 @@ func (c *ristrettoCache) Close() { c.cache.Close() }
 type otterCache struct{ cache *otter.Cache[uint64, uint32] }
 
 func newOtter(size int64, bytes bool) (Cache, error) {
-	// Its upkeep runs at once, in the caller's goroutine.
+	// Run its maintenance at once, in the caller's goroutine.
 	o := &otter.Options[uint64, uint32]{Executor: func(f func()) { f() }}
 	if bytes {
 		o.MaximumWeight = uint64(size)

@@ -1,11 +1,10 @@
-// Package hits replays traces against cache policies: plain LRU, ristretto,
-// otter, and the segment store through its public API. Every request is a get;
-// a miss is followed by a set. No warm-up is cut off.
+// Package hits replays traces against cache policies: plain LRU, ristretto, otter, and
+// the segment store through its public API. Every request is a get; a miss is followed by
+// a set. The warm-up counts too.
 //
-// Inputs are requests, a policy and a size, output is a number of hits. A
-// replay is one goroutine, but for what ristretto starts and ends itself. Time
-// plays no part in the result but in ristretto's, nor does chance in that of
-// LRU and the segment store.
+// Inputs are requests, a policy and a size. Output is a number of hits. A replay is one
+// goroutine, plus those that ristretto starts and ends itself. Time influences only
+// ristretto's result. Chance does not influence the results of LRU and the segment store.
 package hits
 
 import (
@@ -15,33 +14,33 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/trace"
 )
 
-// Policy makes caches that hold size entries, or size bytes of keys and values
-// where bytes is set.
+// Policy makes caches for size entries or, if bytes is set, for size bytes of keys and
+// values.
 type Policy struct {
 	Name string
-	// Random says that its replays differ.
+	// Random means that replays differ from each other.
 	Random bool
-	// Alone says that it works in goroutines of its own beside the replay, and
-	// forgets what they do not get round to: nothing else may run meanwhile.
+	// Alone means that the policy works in goroutines of its own and drops the updates
+	// that they are too slow for. Nothing else may run during the replay.
 	Alone bool
 	New   func(size int64, bytes bool) (Cache, error)
 }
 
 // Cache is one cache under replay.
 type Cache interface {
-	// Access gets a key and, where it is missing, sets a value of size bytes.
-	// It says whether the key was there.
+	// Access gets a key. If it is missing, Access sets a value of size bytes. It reports
+	// whether the key was there.
 	Access(key uint64, size uint32) bool
 	Close()
 }
 
-// Names of the policies that are compared with each other.
+// The names of the policies that are compared with each other.
 const (
 	LRU     = "LRU"
 	Segment = "l2/segment"
 )
 
-// Policies are what is compared, in the order of the tables.
+// Policies are the compared policies, in the order of the tables.
 var Policies = []Policy{
 	{LRU, false, false, newLRU},
 	{"ristretto", true, true, newRistretto},
@@ -49,10 +48,10 @@ var Policies = []Policy{
 	{Segment, false, false, newSegment},
 }
 
-// keySize is what a key counts where bytes are counted. Traces do not tell.
+// keySize is the assumed size of a key in bytes. Traces do not contain it.
 const keySize = 8
 
-// Replay makes a cache and says how many of the requests it hits.
+// Replay makes a cache and returns how many of the requests hit it.
 func Replay(ctx context.Context, p Policy, requests []trace.Request, size int64, bytes bool) (int64, error) {
 	c, err := p.New(size, bytes)
 	if err != nil {

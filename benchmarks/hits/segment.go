@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// segmentCache drives the store as the sidecar does: with a TTL, and with the
-// value's bytes copied in and out.
+// segmentCache drives the store as the sidecar does: with a TTL, and with the value's
+// bytes copied in and out.
 type segmentCache struct {
 	store *segment.Store
 	bytes bool
@@ -19,19 +19,19 @@ type segmentCache struct {
 	now   kv.Moment
 }
 
-// Where entries are counted, all have one size and a segment holds a whole
-// number of them, so that the capacity is exact. A shard has at least 128
-// segments, as in the product, while that leaves four entries to each.
+// If entries are counted, all entries have one size and a segment has room for a whole
+// number of them, so the capacity is exact. A shard has at least 128 segments, as in the
+// product, as long as each segment has room for four entries.
 const (
 	unitValue = 12
 	unitEntry = 24 + keySize + unitValue // header, key, value
 	segments  = 128
-	perLeast  = 4 // entries of a segment
+	perLeast  = 4 // entries per segment
 )
 
-// Where bytes are counted, the others pay for keys and values alone, and the
-// store for its headers, index and ghosts too: its bytes are what a user gives
-// it.
+// newSegment returns a segment store. If bytes are counted, the other policies pay for
+// keys and values only; the store also pays for its headers, index and ghosts, because
+// size is what a user gives it.
 func newSegment(size int64, bytes bool) (Cache, error) {
 	cfg := segment.Config{Size: size, Versions: kv.NewHLC(1)}
 	if !bytes {
@@ -56,7 +56,7 @@ func (c *segmentCache) Access(key uint64, size uint32) bool {
 	}
 	if c.bytes {
 		if int64(size) > int64(c.store.Config().MaxValue) {
-			return false // it would be refused
+			return false // the store would refuse the value
 		}
 		if int(size) > cap(c.value) {
 			c.value = make([]byte, size)

@@ -9,15 +9,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
-// Size is one size of cache to replay against.
+// Size is one cache size of a replay.
 type Size struct {
 	Unit  string // record.Entries or record.Bytes
 	N     int64
-	Sweep bool // for the plot alone
+	Sweep bool // for the plot only
 }
 
-// known are the sizes for the tables, in entries, of the traces that the
-// results are of.
+// known are the sizes in entries for the tables of the traces in the published results.
 var known = map[string][]int64{
 	"cache2k-web07":    {1000, 4000},
 	"cache2k-web12":    {700, 2800},
@@ -26,27 +25,27 @@ var known = map[string][]int64{
 	"arc-P6":           {40000, 160000},
 }
 
-// derived are the sizes for the tables of other traces, and of all where bytes
-// are counted: parts of what the trace has in all.
+// derived are the sizes for the tables of all other traces, and of all traces if bytes
+// are counted. They are fractions of the trace's footprint.
 var derived = []float64{0.001, 0.01, 0.1}
 
-// The sweep goes from one part of a trace's keys to another.
+// The sweep covers this range, in fractions of a trace's keys.
 const (
 	sweepFirst = 0.005
 	sweepLast  = 0.5
 )
 
-// leastEntries is the smallest cache that is replayed: its store has as many
+// leastEntries is the smallest cache that is replayed, so that its store has as many
 // segments as in the product.
 const leastEntries = segments * perLeast
 
-// Footprint is how much there is in a trace to cache.
+// Footprint is the amount of cacheable data in a trace.
 type Footprint struct {
 	Keys  int64
-	Bytes int64 // of keys and values; zero where the trace has no sizes
+	Bytes int64 // of keys and values; zero if the trace has no sizes
 }
 
-// FootprintOf counts the unique keys, each with the size that it has first.
+// FootprintOf counts the unique keys. Each counts with the size of its first request.
 func FootprintOf(requests []trace.Request) Footprint {
 	seen := make(map[uint64]struct{})
 	var f Footprint
@@ -64,8 +63,9 @@ func FootprintOf(requests []trace.Request) Footprint {
 	return f
 }
 
-// Sizes are those that a trace is replayed at: for the tables, and with points
-// for the plot between a small part of its keys and half of them.
+// Sizes returns the sizes at which a trace is replayed: those of the tables, and the
+// given number of points for the plot, from a small part of the trace's keys to half of
+// them.
 func Sizes(name string, f Footprint, points int) (list []Size) {
 	entries := known[name]
 	if entries == nil {

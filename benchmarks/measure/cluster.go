@@ -10,9 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Cluster measures several hosts: what a read costs whose key another host
-// owns, what becomes of a killed host's keys, and what reads find while hosts
-// come and go.
+// Cluster measures several hosts: the cost of reading another host's key, what happens to
+// a killed host's keys, and the results of reads while hosts come and go.
 func (b *Bench) Cluster(ctx context.Context, p record.ClusterParameters) (rows []record.ClusterRow, err error) {
 	for _, part := range []func(context.Context, record.ClusterParameters) ([]record.ClusterRow, error){b.afar, b.kills, b.moves} {
 		more, err := part(ctx, p)
@@ -24,7 +23,7 @@ func (b *Bench) Cluster(ctx context.Context, p record.ClusterParameters) (rows [
 	return rows, nil
 }
 
-// startCluster starts so many sidecars, whose label tells their sockets from
+// startCluster starts the given number of sidecars. The label tells their sockets from
 // those of other clusters.
 func (b *Bench) startCluster(ctx context.Context, p record.ClusterParameters, hosts int, label string) (*peers.Cluster, error) {
 	o := b.hostOptions(p)
@@ -95,7 +94,7 @@ func (b *Bench) afar(ctx context.Context, p record.ClusterParameters) (rows []re
 	return rows, nil
 }
 
-// field is two hosts, and one's keys and the other's.
+// field is two hosts, with the keys of each.
 type field struct {
 	b           *Bench
 	p           record.ClusterParameters
@@ -104,7 +103,7 @@ type field struct {
 	own, others []uint64
 }
 
-// among draws keys of a list.
+// among draws keys from a list.
 func among(list []uint64, round int) func(conn, i int) uint64 {
 	draw := uniform(uint64(round), len(list))
 	return func(conn, i int) uint64 { return list[draw(conn, i)] }
@@ -122,12 +121,12 @@ func (f *field) enter(c *contest, name string, fresh bool, keys []uint64, conns,
 	})
 }
 
-// clusterConns are the connections of all but the latency of one request.
+// clusterConns is the number of connections, except for the latency of one request.
 const clusterConns = 16
 
-// copies compares GETs of the host's own keys with those of another's that it
-// has copies of. Copies do not live long, and are made again when they are
-// read: the sidecar's own count says how many reads that were.
+// copies compares GETs of the host's own keys with GETs of another host's keys that it
+// has copies of. Copies do not live long, and reads make them again; the sidecar's own
+// count says how many reads that took.
 func (f *field) copies(ctx context.Context, depth, round int) (row record.ClusterRow, err error) {
 	c := newContest()
 	defer c.close()
@@ -161,8 +160,8 @@ func (f *field) copies(ctx context.Context, depth, round int) (row record.Cluste
 	return row, nil
 }
 
-// latency compares one fresh GET at a time with the two round trips that it
-// cannot do without.
+// latency compares one fresh GET at a time with the two round trips that it needs at
+// least.
 func (f *field) latency(ctx context.Context, echos []*peers.Server, round int) (row record.ClusterRow, err error) {
 	c := newContest()
 	defer c.close()
@@ -183,7 +182,7 @@ func (f *field) latency(ctx context.Context, echos []*peers.Server, round int) (
 	return row, nil
 }
 
-// remote compares reads that an owner answers in another process.
+// remote compares reads that an owner in another process answers.
 func (f *field) remote(ctx context.Context, l *libraries, round int) (row record.ClusterRow, err error) {
 	c := newContest()
 	defer c.close()

@@ -22,17 +22,16 @@ import (
 // crowdTime is how long a crowd may take.
 const crowdTime = 30 * time.Second
 
-// app is a connection over which one key is asked for many times at once. One
-// goroutine uses it.
+// app is a connection that asks for one key many times at once. One goroutine uses it.
 type app struct {
 	nc net.Conn
 	in *bufio.Reader
 }
 
-// asked counts what an app was told.
+// asked counts the answers to an app.
 type asked struct {
 	answered, others int64
-	filled           bool // it was given a token, and its value was stored
+	filled           bool // it got a token, and its value was stored
 	status           wire.Status
 }
 
@@ -50,13 +49,13 @@ func dialApp(s *peers.Server, namespace string) (*app, error) {
 
 func (a *app) close() { _ = a.nc.Close() }
 
-// ask sends n requests for a key in one write and takes their answers: GETs, or
-// LEASEs if there is a function to load with.
+// ask sends n requests for a key in one write and reads their answers. They are GETs, or
+// LEASEs if load is not nil.
 func (a *app) ask(ctx context.Context, key string, n int, load func() ([]byte, error)) (t asked, err error) {
 	return a.askIn(ctx, crowdTime, key, n, load)
 }
 
-// askIn is ask with another time for each.
+// askIn is ask with another timeout per request.
 func (a *app) askIn(ctx context.Context, within time.Duration, key string, n int, load func() ([]byte, error)) (t asked, err error) {
 	op := wire.OpGet
 	if load != nil {
@@ -118,8 +117,8 @@ func (a *app) read(op wire.Op, fill uint64) (r wire.Reply, err error) {
 	return r, err
 }
 
-// crowds have one key after another asked for by all at once, which nobody has:
-// from sidecars with an origin, from sidecars whose apps load, from groupcache.
+// crowds makes all apps ask at once for one cold key after another: of sidecars with an
+// origin, of sidecars whose apps load, and of groupcache.
 func (b *Bench) crowds(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
 	if err := peers.BuildMember(ctx, b.dir); err != nil {
 		return nil, err
@@ -182,13 +181,13 @@ func (b *Bench) crowds(ctx context.Context, p record.LoadsParameters) (rows []re
 	return rows, nil
 }
 
-// crowd is all who ask, and whom.
+// crowd is the apps, and the servers that they ask.
 type crowd struct {
 	p       record.LoadsParameters
 	origin  *peers.Origin
 	cluster *peers.Cluster
 	nodes   []*peers.Member
-	apps    map[string][]*app // by namespace; all of a host follow one another
+	apps    map[string][]*app // by namespace; the apps of one host are adjacent
 }
 
 func (c *crowd) close() {
@@ -199,7 +198,7 @@ func (c *crowd) close() {
 	}
 }
 
-// startCrowd starts as many nodes of groupcache.
+// startCrowd starts as many nodes of groupcache as there are sidecars.
 func (b *Bench) startCrowd(ctx context.Context, p record.LoadsParameters, o peers.Options, origin *peers.Origin) (nodes []*peers.Member, stop func(), err error) {
 	stop = func() {
 		for _, m := range nodes {
@@ -226,7 +225,7 @@ func (b *Bench) startCrowd(ctx context.Context, p record.LoadsParameters, o peer
 	return nodes, stop, nil
 }
 
-// gather has all of a side ask for one key.
+// gather makes all apps of a side ask for one key.
 func (c *crowd) gather(ctx context.Context, name, key string) (side record.CrowdSide, err error) {
 	var g errgroup.Group
 	begun := time.Now()
@@ -267,7 +266,7 @@ func (c *crowd) gather(ctx context.Context, name, key string) (side record.Crowd
 	return side, err
 }
 
-// fetch is how an app loads a key itself.
+// fetch loads a key as an app does.
 func (c *crowd) fetch(ctx context.Context, key string) ([]byte, error) {
 	q, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.Replace(c.origin.URL(), "{key}", key, 1), nil)
 	if err != nil {
@@ -281,8 +280,8 @@ func (c *crowd) fetch(ctx context.Context, key string) ([]byte, error) {
 	return io.ReadAll(r.Body)
 }
 
-// haste has one ask for a key, and then another one who has less time than the
-// load takes. It returns after how many ms that one was answered.
+// haste makes one request for a key, and then another one with less time than the load
+// takes. It returns after how many ms the second request was answered.
 func (c *crowd) haste(ctx context.Context, n int) (map[string]float64, error) {
 	left := map[string]float64{}
 	within := time.Duration(c.p.Haste) * time.Millisecond
@@ -306,7 +305,9 @@ func (c *crowd) haste(ctx context.Context, n int) (map[string]float64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("one in haste: %w", err)
 	}
-	if t.answered > 0 { // the owner says TIMEOUT; a host that hears nothing of it in time, MISS
+	// The owner answers TIMEOUT. A host that does not hear from the owner in time answers
+	// MISS.
+	if t.answered > 0 {
 		return nil, fmt.Errorf("one with %v was given a load of %d ms", within, c.p.Takes)
 	}
 	a, err := c.nodes[0].Crowd(member.CrowdOrder{Key: key + "-groupcache", Callers: 1, Haste: within})

@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// fanout is as many processes as there are sidecars, under the same load, that
-// tell each other of writes and do nothing else: what the machine allows.
+// fanout is as many processes as there are sidecars, under the same load, that only
+// notify each other of writes. It shows what the machine allows.
 type fanout struct {
 	watched
 	servers []*peers.Server

@@ -5,9 +5,9 @@ import (
 	"syscall"
 )
 
-// needFiles says whether this process may open so many connections. The Go
-// runtime has already raised the soft limit to the hard one; the servers raise
-// their own.
+// needFiles returns an error if this process may not open conns connections. The Go
+// runtime has already raised the soft limit to the hard limit; the servers raise their
+// own.
 func needFiles(conns int) error {
 	const others = 200
 	var l syscall.Rlimit

@@ -9,10 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// GC measures what many entries cost the garbage collector and the slowest
-// reads: a sidecar that holds many takes turns with one that holds few. Before
-// each round connections come and go at the former, since nothing else makes
-// garbage there.
+// GC measures the cost of many entries for the garbage collector and for the slowest
+// reads. A sidecar with many entries takes turns with a sidecar with few. Before each
+// round connections come and go at the former, because nothing else makes garbage there.
 func (b *Bench) GC(ctx context.Context, p record.GCParameters) (rows []record.GCRow, err error) {
 	o := peers.Options{Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize}
 	few, err := b.holding(ctx, o, p.Few)
@@ -49,7 +48,7 @@ func (b *Bench) GC(ctx context.Context, p record.GCParameters) (rows []record.GC
 	return rows, nil
 }
 
-// holding starts a sidecar that has so many entries.
+// holding starts a sidecar with the given number of entries.
 func (b *Bench) holding(ctx context.Context, o peers.Options, entries int) (*peers.Server, error) {
 	o.Label = fmt.Sprint("-", entries)
 	s, err := b.start(ctx, record.Sidecar, o)
@@ -65,9 +64,9 @@ func (b *Bench) holding(ctx context.Context, o peers.Options, entries int) (*pee
 	return s, nil
 }
 
-// reads compares GETs of both, and of few keys of the one with many: the last
-// tells what the entries cost by being there, and the others' difference what
-// they cost by not being in the processor's caches.
+// reads compares GETs of all keys of both sidecars, and of few keys of the sidecar with
+// many. The latter show the cost of the entries' presence. The difference between the
+// others shows the cost of entries that are not in the processor's caches.
 func (b *Bench) reads(ctx context.Context, few, many *peers.Server, p record.GCParameters, round int) (map[string]record.Side, error) {
 	c := newContest()
 	defer c.close()

@@ -16,14 +16,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// hangEvery is how long after a read the next one is made.
+// hangEvery is the pause between two reads.
 const hangEvery = 5 * time.Millisecond
 
-// reader reads a number through what may have a copy; 0 is a miss.
+// reader reads a number, possibly from a copy; 0 means a miss.
 type reader func() (number uint64, copied bool, err error)
 
-// hang makes links hang that copies depend on, overwrites the key beyond them,
-// and reads on.
+// hang makes the links hang that copies depend on, overwrites the key beyond them, and
+// continues to read.
 func (b *Bench) hang(ctx context.Context, p record.PropagationParameters) (map[string]record.HangSide, error) {
 	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.watchOptions(p, "-hang"))
 	if err != nil {
@@ -97,8 +97,8 @@ func (b *Bench) hang(ctx context.Context, p record.PropagationParameters) (map[s
 	return readOn(ctx, readers, time.Now(), time.Duration(p.HangFor)*time.Second)
 }
 
-// redisReaders are clients as careful as their names say. The library pings
-// every second by itself, and gives an answer ten.
+// redisReaders are clients as careful as their names say. By default the library pings
+// every second, and waits ten seconds for an answer.
 var redisReaders = map[string]func(*rueidis.ClientOption){
 	record.NoPings: func(o *rueidis.ClientOption) { o.Dialer.KeepAlive, o.ConnWriteTimeout = -1, time.Minute },
 	record.Usual:   func(*rueidis.ClientOption) {},
@@ -107,7 +107,7 @@ var redisReaders = map[string]func(*rueidis.ClientOption){
 	},
 }
 
-// cached reads as the library's manual has it.
+// cached reads as the library's manual says.
 func cached(ctx context.Context, c rueidis.Client, key string) (uint64, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 250*time.Millisecond)
 	defer cancel()
@@ -124,7 +124,7 @@ func cached(ctx context.Context, c rueidis.Client, key string) (uint64, bool, er
 	return binary.BigEndian.Uint64(b), r.IsCacheHit(), nil
 }
 
-// haveCopy reads until that is answered from a copy.
+// haveCopy reads until a copy answers.
 func haveCopy(read reader) error {
 	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		n, copied, err := read()
@@ -141,7 +141,7 @@ func haveCopy(read reader) error {
 // readOn reads for some time after the value 1 was overwritten with 2.
 func readOn(ctx context.Context, readers map[string]reader, answered time.Time, d time.Duration) (map[string]record.HangSide, error) {
 	sides := map[string]record.HangSide{}
-	var mu sync.Mutex // of sides
+	var mu sync.Mutex // guards sides
 	var g errgroup.Group
 	for name, read := range readers {
 		g.Go(func() error {

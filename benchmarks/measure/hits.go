@@ -13,9 +13,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/trace"
 )
 
-// Hits replays the traces of a folder. It is not timed, so replays run on all
-// cores at once where the policy allows it. Policies that draw lots are
-// replayed once a round at the sizes of the tables, everything else once.
+// Hits replays the traces of a folder. It is not timed, so replays run on all cores at
+// once if the policy allows it. Random policies are replayed once per round at the sizes
+// of the tables, everything else once.
 func Hits(ctx context.Context, dir string, p record.HitsParameters, log io.Writer) (rows []record.HitsRow, err error) {
 	files, err := trace.Files(dir)
 	if err != nil {
@@ -47,7 +47,7 @@ func Hits(ctx context.Context, dir string, p record.HitsParameters, log io.Write
 	return rows, nil
 }
 
-// planHits returns the rows to be, without their hits.
+// planHits returns the rows to measure, without their hits.
 func planHits(name string, requests int64, f hits.Footprint, p record.HitsParameters) (plan []record.HitsRow) {
 	for _, size := range hits.Sizes(name, f, p.Points) {
 		for _, policy := range hits.Policies {

@@ -10,11 +10,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// IdleKeys are set beforehand, so that there is something to get.
+// IdleKeys is the number of keys that are set beforehand, so that there is something to
+// get.
 const IdleKeys = 1000
 
-// Idle measures what connections that do nothing cost each server: after one
-// GET, and after a batch of them. Each round has new processes.
+// Idle measures the memory of idle connections in each server: after one GET, and after a
+// batch of GETs. Each round has new processes.
 func (b *Bench) Idle(ctx context.Context, p record.IdleParameters) (rows []record.IdleRow, err error) {
 	names := []string{record.Sidecar, record.Redis, record.Memcached}
 	buf := make([]byte, replyBuffer)
@@ -62,15 +63,15 @@ func (b *Bench) idle(ctx context.Context, name string, p record.IdleParameters, 
 	return side, err
 }
 
-// replyBuffer holds the longest batch of replies, in bytes.
+// replyBuffer is the size of the longest batch of replies, in bytes.
 const replyBuffer = 1 << 20
 
-// held is connections that are open and do nothing between requests.
+// held is connections that are open and idle between requests.
 type held []net.Conn
 
-// hold connects and sends one GET on each connection before it makes the next,
-// so that the server's backlog of connections does not overflow. What it
-// returns is to be closed, beside an error too.
+// hold connects and sends one GET on each connection before it makes the next, so that
+// the server's backlog does not overflow. The caller closes the returned connections,
+// even if there is an error.
 func hold(ctx context.Context, s *peers.Server, n int, buf []byte) (h held, err error) {
 	if err := needFiles(n); err != nil {
 		return nil, err
@@ -100,8 +101,7 @@ func (h held) close() {
 	}
 }
 
-// ask sends a batch on each connection, one after another, and reads the
-// replies.
+// ask sends a batch on one connection after another, and reads the replies.
 func (h held) ask(ctx context.Context, p load.Protocol, pipeline int, buf []byte) error {
 	var batch []byte
 	for i := range pipeline {

@@ -13,16 +13,15 @@ import (
 
 const (
 	killHosts = 3
-	// killTime is how long the keys of a killed host may stay away before the
-	// measurement is given up.
+	// killTime is how long the keys of a killed host may stay unavailable before the
+	// measurement fails.
 	killTime = 30 * time.Second
-	// probeEvery is how long a write that was refused waits before it is tried
-	// again.
+	// probeEvery is the pause before a refused write is tried again.
 	probeEvery = 10 * time.Millisecond
 )
 
-// kills kills one of three hosts after another, while their keys are read
-// through the other two.
+// kills kills one of three hosts after another, while their keys are read through the
+// other two.
 func (b *Bench) kills(ctx context.Context, p record.ClusterParameters) (rows []record.ClusterRow, err error) {
 	c, err := b.startCluster(ctx, p, killHosts, "-kill")
 	if err != nil {
@@ -62,16 +61,16 @@ func (b *Bench) kills(ctx context.Context, p record.ClusterParameters) (rows []r
 	return rows, nil
 }
 
-// killed kills a host while its keys are read through others, and writes some
-// of them until that succeeds: each is written through one host and read
-// through the next.
+// killed kills a host while its keys are read through the others, and writes some of the
+// keys until that succeeds. Each key is written through one host and read through the
+// next.
 func killed(ctx context.Context, p record.ClusterParameters, victim *peers.Host, through []*peers.Host, keys []uint64) (*record.KillRow, error) {
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	r := newReaders(p.KeySize, keys, p.Reads)
 	r.pick = func(n uint64) *peers.Host { return through[n%uint64(len(through))] }
 	done := r.start(reading)
-	select { // they have read for a while before it happens
+	select { // let them read for a while before the kill
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -95,11 +94,11 @@ func killed(ctx context.Context, p record.ClusterParameters, victim *peers.Host,
 	return row, nil
 }
 
-// probe writes keys until that succeeds, and reads each until that hits.
+// probe writes each key until that succeeds, and then reads it until that hits.
 func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Host, keys []uint64, begun time.Time, row *record.KillRow) error {
 	const atOnce = 10
 	value := make([]byte, p.ValueSize)
-	var mu sync.Mutex // of row
+	var mu sync.Mutex // guards row
 	ms := func() float64 { return float64(time.Since(begun)) / float64(time.Millisecond) }
 	earlier := func(to *float64) {
 		if *to == 0 {
@@ -142,7 +141,7 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 	return context.Cause(ctx)
 }
 
-// again tries until it is done, or the context is.
+// again calls try until it is done or the context ends.
 func again(ctx context.Context, try func() (done bool)) {
 	for ctx.Err() == nil && !try() {
 		time.Sleep(probeEvery)

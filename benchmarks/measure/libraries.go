@@ -10,11 +10,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// libraryNames are the sides that make the load in the process that has the
-// cache.
+// libraryNames are the sides that make the load in the process that has the cache.
 var libraryNames = []string{record.Embedded, record.Groupcache, record.Olric}
 
-// libraries are two nodes of each: one that owns, and one that asks it.
+// libraries are two nodes of each library: one that owns the keys, and one that asks it.
 type libraries struct {
 	asking map[string]*peers.Member
 	app    *client.Client // of the embedded sidecar
@@ -83,11 +82,11 @@ func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p r
 	return nil
 }
 
-// stats are those of the embedded sidecar that asks.
+// stats returns the statistics of the embedded sidecar that asks.
 func (l *libraries) stats(ctx context.Context) (wire.Stats, error) { return l.app.Stats(ctx) }
 
-// fromCopies is the share of reads of other hosts' keys that were answered from
-// copies, between two accounts.
+// fromCopies returns the share of reads of other hosts' keys that copies answered,
+// between two statistics.
 func fromCopies(before, after wire.Stats) float64 {
 	copies := (after.L1.Hits - after.L1.Refused) - (before.L1.Hits - before.L1.Refused)
 	asked := after.Cluster.PeerReads + after.Cluster.Joined - before.Cluster.PeerReads - before.Cluster.Joined

@@ -13,8 +13,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// line is a connection to a sidecar with one request in flight. Values that go
-// over it have a number in front. One goroutine uses it.
+// line is a connection to a sidecar with one request in flight. The values that it sends
+// begin with a number. One goroutine uses it.
 type line struct {
 	nc    net.Conn
 	in    *bufio.Reader
@@ -25,8 +25,8 @@ type line struct {
 	reply wire.Reply
 }
 
-// lineTimeout is how long a request may take, in ms. Nothing that is measured
-// here may be longer and pass unseen.
+// lineTimeout is how long a request may take, in ms. It is longer than anything that is
+// measured here, so that no delay goes unseen.
 const lineTimeout = 5000
 
 func openLine(s *peers.Server, keySize, valueSize int) (*line, error) {
@@ -43,7 +43,7 @@ func openLine(s *peers.Server, keySize, valueSize int) (*line, error) {
 
 func (l *line) close() { _ = l.nc.Close() }
 
-// do sends a request and reads the answer, which is good until the next one.
+// do sends a request and reads the answer, which is valid until the next call.
 func (l *line) do(q *wire.Request) (*wire.Reply, error) {
 	q.ID, q.TimeoutMS = 1, lineTimeout
 	_ = l.nc.SetDeadline(time.Now().Add(2 * lineTimeout * time.Millisecond))
@@ -80,7 +80,8 @@ func (l *line) set(key, number uint64) error {
 	return err
 }
 
-// get reads the number; 0 is a miss. copied says that this host's copy brought it.
+// get reads a key's number; 0 means a miss. copied reports whether this host's copy
+// answered.
 func (l *line) get(key uint64) (number uint64, copied bool, err error) {
 	r, err := l.do(&wire.Request{Op: wire.OpGet, Key: load.Key(nil, key, l.size)})
 	if err != nil || r.Status != wire.OK {

@@ -14,8 +14,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Loads measures what a miss costs that many have at once, what a hit costs where
-// misses would be loaded, and what reads find while the origin is away.
+// Loads measures the cost of many concurrent misses of one key, the cost of a hit in a
+// namespace that loads its misses, and the results of reads while the origin is away.
 func (b *Bench) Loads(ctx context.Context, p record.LoadsParameters, parts []string) (rows []record.LoadsRow, err error) {
 	for _, part := range []struct {
 		run  func(context.Context, record.LoadsParameters) ([]record.LoadsRow, error)
@@ -33,7 +33,7 @@ func (b *Bench) Loads(ctx context.Context, p record.LoadsParameters, parts []str
 	return rows, nil
 }
 
-// PartsOf reads a list of parts.
+// PartsOf parses a list of parts.
 func PartsOf(list string) (parts []string, err error) {
 	for _, name := range strings.Split(list, ",") {
 		switch name {
@@ -48,14 +48,14 @@ func PartsOf(list string) (parts []string, err error) {
 	return parts, nil
 }
 
-// Namespaces: one that has an origin, and one where the apps load.
+// A namespace that has an origin, and one for which the apps load.
 const (
 	loadedSpace = "loaded"
 	appsSpace   = "apps"
 )
 
-// config writes a sidecar's configuration file, in which the namespace has an
-// origin, and more settings.
+// config writes a sidecar's configuration file, with an origin for the namespace and
+// further settings.
 func (b *Bench) config(o *peers.Origin, more string) (string, error) {
 	path := filepath.Join(b.dir, "config.yaml")
 	text := fmt.Sprintf("namespaces:\n  %s:\n    origin: {http: {url: %q}}\n%s", loadedSpace, o.URL(), more)
@@ -66,8 +66,8 @@ func (b *Bench) loadsOptions(p record.LoadsParameters) peers.Options {
 	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize}
 }
 
-// served compares hits in a namespace with an origin, and refresh_early at its
-// default, with hits in one without.
+// served compares hits in a namespace with an origin and the default refresh_early with
+// hits in a namespace without an origin.
 func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
 	value := make([]byte, p.ValueSize)
 	origin, err := peers.StartOrigin(time.Millisecond, value)
@@ -94,7 +94,7 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 			return nil, err
 		}
 	}
-	// Refreshing early asks how long a load takes: there must have been one.
+	// Early refresh depends on the duration of a load, so there must have been one.
 	one, err := dialApp(s, loadedSpace)
 	if err != nil {
 		return nil, err

@@ -1,11 +1,10 @@
-// Package measure runs the measurements: it starts the servers, lets the sides
-// of a comparison take turns under the same load, and returns each round's raw
-// figures.
+// Package measure runs the measurements. It starts the servers, lets the sides of a
+// comparison take turns under the same load, and returns each round's raw figures.
 //
-// Inputs are parameters, outputs are rows, both of package record. The servers
-// are processes of their own; the load runs in this one and shares the machine
-// with them. One measurement runs at a time. What a function starts has ended
-// when it returns. It judges nothing; that is the report's.
+// Inputs are parameters, outputs are rows, both of package record. The servers are
+// processes of their own. The load runs in this process and shares the machine with them.
+// One measurement runs at a time. Whatever a function starts has ended when it returns.
+// The package judges nothing; package report does that.
 package measure
 
 import (
@@ -21,7 +20,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Bench is a folder with the programs built, for any number of measurements.
+// Bench is a folder with the built programs, for any number of measurements.
 type Bench struct {
 	dir      string
 	log      io.Writer // progress
@@ -45,10 +44,10 @@ func Open(ctx context.Context, log io.Writer) (*Bench, error) {
 // Close removes the folder.
 func (b *Bench) Close() { _ = os.RemoveAll(b.dir) }
 
-// Versions are those of the servers started so far.
+// Versions returns the versions of the servers started so far.
 func (b *Bench) Versions() map[string]string { return maps.Clone(b.versions) }
 
-// Keep adds those of rounds that were measured before and stay.
+// Keep adds the versions of earlier rounds that stay.
 func (b *Bench) Keep(versions map[string]string) { maps.Copy(b.versions, versions) }
 
 func (b *Bench) logf(format string, args ...any) { fmt.Fprintf(b.log, format+"\n", args...) }
@@ -80,8 +79,8 @@ func (b *Bench) startAll(ctx context.Context, names []string, o peers.Options) (
 	return servers, stop, nil
 }
 
-// fill sets keys 0 to n-1, in parts, so that the requests prebuilt do not take
-// more memory than what they fill.
+// fill sets keys 0 to n-1 in parts, so that the prebuilt requests do not take more memory
+// than the entries.
 func fill(ctx context.Context, s *peers.Server, n int) (time.Duration, error) {
 	const part, conns, pipeline = 1 << 18, 4, 64
 	var took time.Duration
@@ -108,8 +107,8 @@ func fill(ctx context.Context, s *peers.Server, n int) (time.Duration, error) {
 	return took, nil
 }
 
-// uniform draws keys 0 to n-1, the same ones for the same seed, connection and
-// request, whoever asks.
+// uniform draws keys 0 to n-1. The same seed, connection and request give the same key
+// for every side.
 func uniform(seed uint64, n int) func(conn, i int) uint64 {
 	return func(conn, i int) uint64 {
 		x := seed<<48 ^ uint64(conn)<<32 ^ uint64(i) // splitmix64 of it
@@ -120,7 +119,7 @@ func uniform(seed uint64, n int) func(conn, i int) uint64 {
 	}
 }
 
-// batches is how many batches a connection has for a cycle of requests.
+// batches returns how many batches a connection has for a cycle of requests.
 func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipeline)) }
 
 // contest is the sides of one comparison in one round.
@@ -128,10 +127,10 @@ type contest struct {
 	names []string
 	loads []side
 	sums  []load.Result
-	close func() // ends the loads that were opened here
+	close func() // ends the loads that enter opened
 }
 
-// side is a load that can be made for some time.
+// side is a load that can run for some time.
 type side interface {
 	Run(ctx context.Context, warmUp, d time.Duration) (load.Result, error)
 }
@@ -150,16 +149,16 @@ func (c *contest) enter(name string, cfg load.Config) error {
 	return nil
 }
 
-// add adds a side whose load somebody else opens and closes.
+// add adds a side whose load the caller opens and closes.
 func (c *contest) add(name string, s side) {
 	c.names, c.loads, c.sums = append(c.names, name), append(c.loads, s), append(c.sums, load.Result{})
 }
 
-// moreTurns are for a side that has answered nothing in its own.
+// moreTurns are for a side without any answer in its own turns.
 const moreTurns = 100
 
-// play lets the sides take turns, each time another one first, so that a
-// disturbance of the machine hits all of them alike.
+// play lets the sides take turns, each time beginning with another side, so that a
+// disturbance of the machine affects all of them alike.
 func (c *contest) play(ctx context.Context, t record.Turns, round int) (map[string]record.Side, error) {
 	run := func(at int) error {
 		r, err := c.loads[at].Run(ctx, time.Duration(t.WarmUpMS)*time.Millisecond, time.Duration(t.TurnMS)*time.Millisecond)

@@ -8,8 +8,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Memory measures what a filled sidecar and a filled memcached hold. Each
-// round has new processes.
+// Memory measures the memory of a filled sidecar and a filled memcached. Each round has
+// new processes.
 func (b *Bench) Memory(ctx context.Context, p record.MemoryParameters) (rows []record.MemoryRow, err error) {
 	names := []string{record.Sidecar, record.Memcached}
 	for round := range p.Rounds {

@@ -9,11 +9,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// quiet is how long reads go on before and after what happens.
+// quiet is how long reads go on before and after the event.
 const quiet = 2 * time.Second
 
-// moves restarts all hosts, one after the other, and then lets one more join,
-// while a set of keys is read that all of them have room for.
+// moves restarts all hosts one after the other, and then lets one more join. Meanwhile a
+// set of keys is read for which all hosts have room.
 func (b *Bench) moves(ctx context.Context, p record.ClusterParameters) (rows []record.ClusterRow, err error) {
 	c, err := b.startCluster(ctx, p, p.Hosts, "-move")
 	if err != nil {
@@ -53,7 +53,7 @@ func (b *Bench) moves(ctx context.Context, p record.ClusterParameters) (rows []r
 	return rows, nil
 }
 
-// arrive starts a host, and waits until it is in.
+// arrive starts a host, and waits until all hosts see it as a member.
 func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*peers.Host, string)) error {
 	event(h, record.Started)
 	if err := h.Start(ctx); err != nil {
@@ -67,9 +67,8 @@ func arrive(ctx context.Context, c *peers.Cluster, h *peers.Host, event func(*pe
 	return nil
 }
 
-// watched reads while something happens, and returns whole windows. Reads go
-// through the hosts that serve: an app turns to its sidecar again as soon as
-// that answers.
+// watched reads while happens runs, and returns whole windows. Reads go through the hosts
+// that serve: an app returns to its sidecar as soon as the sidecar answers.
 func (b *Bench) watched(ctx context.Context, p record.ClusterParameters, c *peers.Cluster, happens func(event func(*peers.Host, string)) error) (*record.Moves, error) {
 	keys := make([]uint64, p.Fixed)
 	for i := range keys {

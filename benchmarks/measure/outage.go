@@ -15,19 +15,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// outageSettings are those of the namespace beside its origin: stale values are
-// there for longer than any outage that is measured.
+// outageSettings are the namespace's settings besides its origin. Stale values last
+// longer than any measured outage.
 const outageSettings = `    default_ttl: %s
     stale_limit: 1h
     stale_if_error: 1h
     limits: {rate: %d}
 `
 
-// readsAtOnce is how many reads of a host may be under way at once.
+// readsAtOnce bounds the concurrent reads of a host.
 const readsAtOnce = 64
 
-// outage takes the origin away from keys that were loaded and have a short time
-// to live, and brings it back.
+// outage loads keys with a short time to live, takes the origin away, and brings it back.
 func (b *Bench) outage(ctx context.Context, p record.LoadsParameters) (rows []record.LoadsRow, err error) {
 	origin, err := peers.StartOrigin(time.Duration(p.Takes)*time.Millisecond, make([]byte, p.ValueSize))
 	if err != nil {
@@ -67,7 +66,7 @@ func (b *Bench) outage(ctx context.Context, p record.LoadsParameters) (rows []re
 	return []record.LoadsRow{row}, ctx.Err()
 }
 
-// outageReads read keys with stale values taken.
+// outageReads read keys and accept stale values.
 type outageReads struct {
 	p       record.LoadsParameters
 	cluster *peers.Cluster
@@ -75,7 +74,7 @@ type outageReads struct {
 
 func (r *outageReads) key(i int) string { return string(load.Key(nil, uint64(i), r.p.KeySize)) }
 
-// loadAll has each key loaded once.
+// loadAll loads each key once.
 func (r *outageReads) loadAll(ctx context.Context) error {
 	app := r.cluster.Hosts()[0].App().InNamespace(loadedSpace)
 	for i := range r.p.OutKeys {
@@ -84,7 +83,8 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 			if err == nil {
 				break
 			}
-			if !errors.Is(err, client.ErrBusy) || time.Now().After(end) { // it keeps to its rate
+			// limits.rate refuses some loads with BUSY.
+			if !errors.Is(err, client.ErrBusy) || time.Now().After(end) {
 				return fmt.Errorf("load %s: %w", r.key(i), err)
 			}
 		}
@@ -92,12 +92,12 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// run reads at the rate, through all hosts, for so long.
+// run reads at the rate, through all hosts, for d.
 func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.OutagePhase) {
 	var mu sync.Mutex
 	latency := hdrhistogram.New(1000, int64(time.Minute), 3)
 	hosts := r.cluster.Hosts()
-	ctx, cancel := context.WithTimeout(ctx, d+crowdTime) // hangs are errors
+	ctx, cancel := context.WithTimeout(ctx, d+crowdTime) // hanging reads become errors
 	defer cancel()
 	every := time.Second * time.Duration(len(hosts)) / time.Duration(r.p.Reads)
 	var wg sync.WaitGroup
@@ -112,7 +112,7 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 					it, err := app.Get(ctx, r.key(int(draw(h, n))), client.GetOptions{StaleOK: true})
 					took := time.Since(begun)
 					mu.Lock()
-					_ = latency.RecordValue(int64(took)) // fails beyond a minute alone
+					_ = latency.RecordValue(int64(took)) // fails only above one minute
 					f.Reads++
 					switch {
 					case err == nil && it.Stale:

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// paced writes keys at a rate over one connection, in batches of what is due.
-// What the server does not keep up with is caught up with later.
+// paced writes keys at a rate over one connection, in batches of the writes that are due.
+// If the server falls behind, paced catches up later.
 type paced struct {
 	nc       net.Conn
 	protocol load.Protocol
@@ -24,7 +24,7 @@ type paced struct {
 
 const (
 	pacedRequests = 1 << 13
-	pacedBatch    = 256 // at most; smaller than the ids that repeat
+	pacedBatch    = 256 // at most; less than the period of the ids
 	pacedEvery    = time.Millisecond
 )
 
@@ -97,8 +97,8 @@ func (w pacers) close() {
 	}
 }
 
-// start begins to write. The function that it returns ends that, and says how
-// many writes there were in how many seconds.
+// start begins to write. The returned function stops the writes, and returns their number
+// and the seconds that they took.
 func (w pacers) start(ctx context.Context, perSecond int) (stop func() (int64, float64, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var g errgroup.Group

@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Propagation measures how long an overwritten value lives on elsewhere: in
-// copies of other hosts, and in those of clients that redis tells of changes.
+// Propagation measures how long an overwritten value lives on in copies: of other hosts,
+// and of clients that redis notifies of changes.
 func (b *Bench) Propagation(ctx context.Context, p record.PropagationParameters) (rows []record.PropagationRow, err error) {
 	if p.Rounds > 0 {
 		if rows, err = b.streams(ctx, p); err != nil {
@@ -31,13 +31,14 @@ func (b *Bench) Propagation(ctx context.Context, p record.PropagationParameters)
 	return rows, nil
 }
 
-// stream is a side: writers, and a key that is watched.
+// stream is a side: writers, and a watched key.
 type stream interface {
 	writers() pacers
-	// probe overwrites a watched key, and says how long after the answer each
-	// that watches it has seen that. Below zero is before, noCopy that it had none.
+	// probe overwrites a watched key. It returns, for each watcher, the delay from the
+	// answer until the watcher saw the new value. A negative delay means before the
+	// answer; noCopy means that the watcher had no copy.
 	probe(n uint64) ([]time.Duration, error)
-	// counts are the sidecars' own.
+	// counts returns the sidecars' own counts.
 	counts(ctx context.Context) (record.StreamSide, error)
 	close()
 }
@@ -90,7 +91,7 @@ func at(us []float64, percentile float64) float64 {
 // settle is how long writes go on before the first probe.
 const settle = 200 * time.Millisecond
 
-// stream overwrites watched keys while others are overwritten at a rate.
+// stream overwrites watched keys while other keys are overwritten at a rate.
 func (b *Bench) stream(ctx context.Context, p record.PropagationParameters, s stream, rate int) (side record.StreamSide, err error) {
 	before, err := s.counts(ctx)
 	if err != nil {
@@ -135,7 +136,7 @@ func (b *Bench) stream(ctx context.Context, p record.PropagationParameters, s st
 	return side, nil
 }
 
-// tally is delays, in ns.
+// tally collects delays, in ns.
 type tally struct {
 	pair, all             *hdrhistogram.Histogram
 	probes, noCopy, early int64
@@ -155,7 +156,7 @@ func (t *tally) add(delays []time.Duration) {
 			d = 0
 		}
 		some, last = true, max(last, d)
-		_ = t.pair.RecordValue(int64(d)) // fails beyond a minute alone
+		_ = t.pair.RecordValue(int64(d)) // fails only above one minute
 	}
 	if some {
 		_ = t.all.RecordValue(int64(last))

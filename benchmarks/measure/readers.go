@@ -13,31 +13,31 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// readers read keys through hosts with the Go client, at a steady pace, and
-// count what they find by the second. They leave the machine to the hosts: what
-// is measured with them is no throughput.
+// readers read keys through hosts with the Go client at a steady pace, and count the
+// results by the second. They leave most of the machine to the hosts, because they do not
+// measure throughput.
 type readers struct {
 	keySize int
 	keys    []uint64
-	pause   time.Duration // of each between two reads, on average
-	// pick chooses the host for a read; nil is none.
+	pause   time.Duration // of each reader between two reads, on average
+	// pick chooses the host for a read; nil means no host.
 	pick func(n uint64) *peers.Host
 
 	mu      sync.Mutex
 	begun   time.Time
 	counts  []record.Window
 	slowest time.Duration
-	why     string // of the first error
+	why     string // the text of the first error
 }
 
-// readersAtOnce are enough for the pace while some wait for a host that is gone.
+// readersAtOnce readers keep up the pace even if some wait for a host that is gone.
 const readersAtOnce = 64
 
 func newReaders(keySize int, keys []uint64, perSecond int) *readers {
 	return &readers{keySize: keySize, keys: keys, pause: readersAtOnce * time.Second / time.Duration(perSecond)}
 }
 
-// start lets them read until ctx ends. done is closed when they have ended.
+// start lets them read until ctx ends. It closes done when all have ended.
 func (r *readers) start(ctx context.Context) (done <-chan struct{}) {
 	r.reset()
 	ended := make(chan struct{})
@@ -54,22 +54,22 @@ func (r *readers) start(ctx context.Context) (done <-chan struct{}) {
 			}
 		})
 	}
-	go func() { // ends with them
+	go func() { // ends with the readers
 		wg.Wait()
 		close(ended)
 	}()
 	return ended
 }
 
-// reset begins the first window anew.
+// reset starts again with the first window.
 func (r *readers) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.begun, r.counts, r.slowest, r.why = time.Now(), nil, 0, ""
 }
 
-// read reads one key. What fails because its host has been asked to end, whose
-// apps then have none, counts for nothing.
+// read reads one key. A failure does not count if the host has been asked to end, because
+// its apps then have no sidecar.
 func (r *readers) read() {
 	n := rand.Uint64()
 	h := r.pick(n)
@@ -105,13 +105,13 @@ func (r *readers) read() {
 		if w.Errors++; r.why == "" {
 			r.why = err.Error()
 		}
-	case err != client.ErrNotFound: // the same, and says why
+	case err != client.ErrNotFound: // it wraps ErrNotFound, with the reason
 		w.Degraded++
 	}
 	r.slowest = max(r.slowest, end.Sub(start))
 }
 
-// windows are the seconds so far, the last one cut short.
+// windows returns the seconds so far. The last one is incomplete.
 func (r *readers) windows() []record.Window {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Sizes runs whole sidecars on a network in memory and in virtual time, which
-// their own module's test does, and keeps what that counts.
+// Sizes runs whole sidecars on a network in memory and in virtual time, by a test of
+// their own module, and returns the test's counts.
 func (b *Bench) Sizes(ctx context.Context, p record.SizesParameters) (rows []record.SizesRow, err error) {
 	root, err := peers.Root(ctx)
 	if err != nil {

@@ -13,10 +13,10 @@ import (
 type shape struct {
 	op              string
 	conns, pipeline int
-	sweep           bool // for the plots alone
+	sweep           bool // for the plots only
 }
 
-// shapes are those of the tables, then those that only the sweeps have.
+// shapes returns the shapes of the tables, then those that only the sweeps have.
 func shapes() (list []shape) {
 	for _, op := range []string{"GET", "SET"} {
 		for _, s := range [][2]int{{1, 1}, {16, 1}, {1, 64}, {16, 64}} {
@@ -39,8 +39,8 @@ func shapes() (list []shape) {
 // socketLimit is the memory of each server: the sidecar's default.
 const socketLimit = 256 << 20
 
-// Socket measures throughput and latency of the sidecar against echo, redis
-// and memcached.
+// Socket measures throughput and latency of the sidecar against echo, redis and
+// memcached.
 func (b *Bench) Socket(ctx context.Context, p record.SocketParameters) (rows []record.SocketRow, err error) {
 	o := peers.Options{Bytes: socketLimit, KeySize: p.KeySize, ValueSize: p.ValueSize}
 	servers, stop, err := b.startAll(ctx, []string{record.Echo, record.Sidecar, record.Redis, record.Memcached}, o)

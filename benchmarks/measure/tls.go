@@ -12,15 +12,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Sides of what is measured of TLS.
+// Sides of the measurement of TLS.
 const (
 	plainSide = "plain"
 	tlsSide   = "tls"
 )
 
-// TLS measures what the encryption between hosts costs: answers of owners, and how
-// long an overwritten value lives on in copies. Two clusters, one with a cluster
-// key, take turns. It returns a line for each round, and the medians.
+// TLS measures the cost of the encryption between hosts: for answers of owners, and for
+// how long an overwritten value lives on in copies. Two clusters, one with a cluster key,
+// take turns. It returns a line for each round, and the medians.
 func (b *Bench) TLS(ctx context.Context, c record.ClusterParameters, p record.PropagationParameters) (lines []string, err error) {
 	key, err := b.clusterKey(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func (b *Bench) clusterKey(ctx context.Context) (path string, err error) {
 	return path, os.WriteFile(path, text, 0o600)
 }
 
-// tlsAnswers compares GETs that the owner answers, 16 at a time and one.
+// tlsAnswers compares GETs that the owner answers, 16 at a time and one at a time.
 func (b *Bench) tlsAnswers(ctx context.Context, p record.ClusterParameters, files map[string]string) (lines []string, err error) {
 	fields := map[string]*field{}
 	for name, file := range files {

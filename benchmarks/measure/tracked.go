@@ -15,23 +15,23 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// tracked is a redis that tells clients of every key that is written (CLIENT
-// TRACKING ON BCAST over RESP3), and as many clients as there are hosts.
+// tracked is a redis that notifies clients of every written key (CLIENT TRACKING ON BCAST
+// over RESP3), with as many clients as there are hosts.
 type tracked struct {
 	server *peers.Server
 	write  pacers
 	subs   []*subscriber
-	app    rueidis.Client // that overwrites, and keeps no copies
+	app    rueidis.Client // overwrites, and keeps no copies
 	size   int            // of keys
 	value  string
 	first  uint64
 }
 
-// subscriber notes when it is told of the key that is waited for.
+// subscriber records when it is notified of the watched key.
 type subscriber struct {
 	client rueidis.Client
-	key    atomic.Pointer[string] // that is waited for
-	told   chan time.Time         // of one
+	key    atomic.Pointer[string] // the watched key
+	told   chan time.Time         // of one notification
 }
 
 func (b *Bench) openTracked(ctx context.Context, p record.PropagationParameters) (stream, error) {
@@ -70,7 +70,8 @@ func (t *tracked) open(p record.PropagationParameters) error {
 	return err
 }
 
-// redisClient is a client with one connection that is told of all writes.
+// redisClient returns the options of a client with one connection that is notified of all
+// writes.
 func redisClient(socket string) rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress: []string{socket}, ForceSingleClient: true, PipelineMultiplex: -1, DisableRetry: true,
@@ -109,7 +110,7 @@ func (t *tracked) close() {
 	t.server.Stop()
 }
 
-// probe counts all subscribers but the first: that stands for the host whose app
+// probe counts all subscribers except the first, which stands for the host whose app
 // writes.
 func (t *tracked) probe(n uint64) ([]time.Duration, error) {
 	key := string(load.Key(nil, t.first+n%watchedKeys, t.size))

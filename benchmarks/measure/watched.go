@@ -14,11 +14,10 @@ import (
 
 const (
 	watchedKeys = 64
-	// copyTime is how long a host may take to have a copy: it makes one with a
-	// read, a moment after that is answered.
+	// copyTime is how long a host may take to have a copy. A read makes one, a moment
+	// after its answer.
 	copyTime = 20 * time.Millisecond
-	// pollEach is how long after a read the next one begins, if not when the first
-	// is answered.
+	// pollEach is the least time between the beginnings of two reads.
 	pollEach = 75 * time.Microsecond
 )
 
@@ -28,8 +27,8 @@ type sidecars struct {
 	c *peers.Cluster
 }
 
-// watched is keys that are overwritten through their owner and read through
-// others, while other keys are overwritten everywhere.
+// watched is keys that are overwritten through their owner and read through other hosts,
+// while more keys are overwritten on all hosts.
 type watched struct {
 	write pacers
 	keys  []uint64
@@ -60,9 +59,9 @@ func (b *Bench) watchOptions(p record.PropagationParameters, label string) peers
 	return peers.Options{Dir: b.dir, Bytes: p.Limit, KeySize: p.KeySize, ValueSize: p.ValueSize, Label: label}
 }
 
-// open connects. Each host's own keys are written through it, so that the load
-// is that of the invalidations, and not of the writes' way to their owners. Keys
-// behind all of these are watched.
+// open connects to the hosts. Each host's own keys are written through it, so that the
+// load consists of invalidations and not of forwarded writes. The watched keys come after
+// all of these.
 func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) error {
 	hosts := s.c.Hosts()
 	owners, err := s.c.Owners(ctx, hosts[0], p.Keys+4*watchedKeys*len(hosts))
@@ -92,8 +91,8 @@ func (s *sidecars) open(ctx context.Context, p record.PropagationParameters) err
 	return s.begin()
 }
 
-// connect opens a host: the first one is the owner of what is watched. own are
-// the keys that are overwritten through it.
+// connect opens a host. The first one is the owner of the watched keys. own are the keys
+// that are overwritten through the host.
 func (s *watched) connect(h *peers.Server, p record.PropagationParameters, own []uint64) error {
 	draw := uniform(uint64(len(s.write)), len(own))
 	w, err := openPaced(h, func(n int) uint64 { return own[draw(0, n)] })
@@ -113,7 +112,7 @@ func (s *watched) connect(h *peers.Server, p record.PropagationParameters, own [
 	return nil
 }
 
-// begin writes what is watched for the first time.
+// begin writes the watched keys for the first time.
 func (s *watched) begin() error {
 	s.seq = 1
 	for _, k := range s.keys {
@@ -163,7 +162,7 @@ func (s *watched) probe(n uint64) ([]time.Duration, error) {
 	ready.Add(len(s.read))
 	begin := make(chan struct{})
 	for i, l := range s.read {
-		done.Go(func() { // ends when it has seen the write, or enough time has passed
+		done.Go(func() { // ends when it has seen the write, or after a timeout
 			copied, err := l.copied(key)
 			ready.Done()
 			<-begin
@@ -190,7 +189,7 @@ func (s *watched) probe(n uint64) ([]time.Duration, error) {
 	return delays, nil
 }
 
-// copied reads a key until that is answered from a copy, and says whether it is.
+// copied reads a key until a copy answers, and reports whether one did.
 func (l *line) copied(key uint64) (bool, error) {
 	for end := time.Now().Add(copyTime); ; {
 		n, copied, err := l.get(key)
@@ -204,7 +203,8 @@ func (l *line) copied(key uint64) (bool, error) {
 	}
 }
 
-// await reads a key until it has so high a number, and says when that was answered.
+// await reads a key until its number is at least number, and returns the time of that
+// answer.
 func (l *line) await(key, number uint64, most time.Duration) (time.Time, error) {
 	for begun := time.Now(); ; {
 		asked := time.Now()
@@ -222,7 +222,7 @@ func (l *line) await(key, number uint64, most time.Duration) (time.Time, error) 
 	}
 }
 
-// nap sleeps in the kernel: the runtime's timers may come a millisecond late.
+// nap sleeps in the kernel, because the runtime's timers may be a millisecond late.
 func nap(d time.Duration) {
 	if d > 0 {
 		t := syscall.NsecToTimespec(int64(d))

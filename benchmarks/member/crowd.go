@@ -10,26 +10,26 @@ import (
 	"time"
 )
 
-// CrowdOrder has a key asked for by many at once.
+// CrowdOrder asks for one key with many concurrent callers.
 type CrowdOrder struct {
 	Key     string `json:"key"`
 	Callers int    `json:"callers"`
-	// Haste, if any, is the time of one more caller, who comes a little later.
+	// Haste is the timeout of one extra caller, which begins HasteAfter later; zero: no
+	// extra caller.
 	Haste time.Duration `json:"haste_ns,omitempty"`
 }
 
-// CrowdAnswer is what they were told.
+// CrowdAnswer is what the callers got.
 type CrowdAnswer struct {
 	Answered int64         `json:"answered"`
 	Errors   int64         `json:"errors"`
-	Left     time.Duration `json:"left_ns"` // after which the one in haste was answered
+	Left     time.Duration `json:"left_ns"` // how long the extra caller waited
 }
 
-// HasteAfter is how much later one in haste comes: the others have begun.
+// HasteAfter is the delay of the extra caller, so that the others have begun.
 const HasteAfter = 5 * time.Millisecond
 
-// ServeCrowds says that the node is ready, and asks it as it is ordered, until
-// there are no more orders.
+// ServeCrowds reports that the node is ready, and executes orders until the end of in.
 func ServeCrowds(ctx context.Context, node Node, in io.Reader, out io.Writer) error {
 	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
 	if err := answers.Encode(Ready{true}); err != nil {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// slow answers after a while, and takes no notice of contexts.
+// slow answers after 50 ms and ignores contexts.
 type slow struct {
 	Node
 	calls atomic.Int64
-	fails int64 // from this call on
+	fails int64 // the first call that fails; zero: none
 }
 
 func (s *slow) Get(context.Context, string) ([]byte, error) {

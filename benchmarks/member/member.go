@@ -1,10 +1,10 @@
-// Package member is one node of a cache that lives inside a program, in a
-// process of its own: which keys it asks another node for, the load that it
-// makes on itself, and what it is told to do.
+// Package member drives one node of a cache that lives inside a program. Each node runs
+// in a process of its own. The package chooses keys that other nodes own, makes the load,
+// and executes orders.
 //
-// Inputs are a Node and orders, a JSON value each; outputs are answers of the
-// same kind. Its goroutines, one a worker, end before an order is answered. It
-// knows no library; those are in cmd/member.
+// Inputs are a Node and orders, one JSON value each. Outputs are answers, one JSON value
+// each. Its goroutines, one per worker, end before an order is answered. It knows no
+// library; those are in cmd/member.
 package member
 
 import (
@@ -24,39 +24,40 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Node is one of a library's nodes.
+// Node is a node of one of the libraries.
 type Node interface {
-	// Elsewhere says whether another node owns a key.
+	// Elsewhere reports whether another node owns a key.
 	Elsewhere(ctx context.Context, key string) (bool, error)
-	// Set stores a value for Get to find, where the library has that.
+	// Set stores a value for Get, if the library can store.
 	Set(ctx context.Context, key string, value []byte) error
-	// Get returns the value as bytes of the caller's own.
+	// Get returns the value. The caller owns the bytes.
 	Get(ctx context.Context, key string) ([]byte, error)
 }
 
-// Config says what a node is asked for.
+// Config describes the load on a node.
 type Config struct {
-	Keys      int // that another node owns
+	Keys      int // keys that another node owns
 	KeySize   int // bytes
 	ValueSize int // bytes
-	Workers   int // that ask at the same time, one key at a time each
+	Workers   int // concurrent workers, each with one request at a time
 }
 
-// Value is that of all keys.
+// Value returns the value of every key.
 func (c Config) Value() []byte { return bytes.Repeat([]byte("v"), c.ValueSize) }
 
-// Ready is the first line of a member: it serves, or can be asked.
+// Ready is the first line of a member's output. It means that the node serves, or that it
+// can take orders.
 type Ready struct {
 	Ready bool `json:"ready"`
 }
 
-// Order makes the load for so long, and so long before that it counts.
+// Order makes the load for Turn, after a warm-up that does not count.
 type Order struct {
 	WarmUp time.Duration `json:"warm_up_ns"`
 	Turn   time.Duration `json:"turn_ns"`
 }
 
-// Answer is what a load came to.
+// Answer is the result of a load.
 type Answer struct {
 	Requests int64                  `json:"requests"`
 	Hits     int64                  `json:"hits"`
@@ -64,15 +65,15 @@ type Answer struct {
 	Error    string                 `json:"error,omitempty"`
 }
 
-// Member asks a node.
+// Member makes load on a node.
 type Member struct {
 	cfg     Config
 	node    Node
 	workers []*worker
 }
 
-// New finds the keys that another node owns, stores them, and looks that each
-// is what it must be, byte for byte.
+// New finds keys that another node owns, stores their values, and reads each one back to
+// compare it byte for byte.
 func New(ctx context.Context, cfg Config, node Node) (*Member, error) {
 	m := &Member{cfg: cfg, node: node}
 	keys, err := m.find(ctx)
@@ -94,7 +95,7 @@ func New(ctx context.Context, cfg Config, node Node) (*Member, error) {
 	return m, g.Wait()
 }
 
-// find looks for keys that another node owns among ten times as many.
+// find looks for cfg.Keys keys that another node owns, among ten times as many.
 func (m *Member) find(ctx context.Context) ([]string, error) {
 	const atOnce = 32
 	var next, found atomic.Int64
@@ -125,8 +126,7 @@ func (m *Member) find(ctx context.Context) ([]string, error) {
 	return keys, g.Wait()
 }
 
-// Serve says that the member is ready, and makes the load as it is ordered,
-// until there are no more orders.
+// Serve reports that the member is ready, and executes orders until the end of in.
 func (m *Member) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	orders, answers := json.NewDecoder(in), json.NewEncoder(out)
 	if err := answers.Encode(Ready{true}); err != nil {
@@ -168,10 +168,10 @@ func (m *Member) run(ctx context.Context, o Order) Answer {
 	return a
 }
 
-// newHistogram has the bounds of package load's.
+// newHistogram returns a histogram with the same bounds as package load's.
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
-// worker asks for one key after another, always for the one that it has not
+// worker cycles through its keys, so that it always asks for the key that it has not
 // asked for the longest.
 type worker struct {
 	node Node
@@ -216,7 +216,8 @@ func (w *worker) repeat(ctx context.Context, begin, end time.Time) error {
 			if len(value) == w.size {
 				w.hits++
 			}
-			_ = w.latency.RecordValue(int64(time.Since(start))) // fails beyond a minute alone
+			// It fails only above one minute.
+			_ = w.latency.RecordValue(int64(time.Since(start)))
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// node owns every other key of those that it is asked about.
+// node owns every second key that it is asked about.
 type node struct {
 	mu     sync.Mutex
 	set    map[string][]byte
@@ -89,7 +89,7 @@ func TestOrders(t *testing.T) {
 	if err := d.Decode(&r); !errors.Is(err, io.EOF) {
 		t.Errorf("more than an answer an order: %v", err)
 	}
-	// A worker goes round its keys: none is asked for much more than another.
+	// A worker cycles through its keys, so their counts differ little.
 	least, most := 1<<30, 0
 	for _, w := range m.workers {
 		for _, key := range w.keys {

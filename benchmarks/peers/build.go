@@ -10,7 +10,7 @@ import (
 
 const product = "github.com/cachesidecar/cachesidecar"
 
-// Root is the folder of the sidecar's own module.
+// Root returns the folder of the sidecar's own module.
 func Root(ctx context.Context) (string, error) {
 	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", product).Output()
 	if err != nil {
@@ -19,8 +19,8 @@ func Root(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(root)), nil
 }
 
-// Build compiles the sidecar, as its own module has it, and the servers that
-// show what a Go program can reach at most into dir.
+// Build compiles into dir: the sidecar, with the go.mod of its own module, and the
+// servers that show the upper limit of a Go program.
 func Build(ctx context.Context, dir string) error {
 	root, err := Root(ctx)
 	if err != nil {

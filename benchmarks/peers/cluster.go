@@ -19,17 +19,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Place is where a sidecar of a cluster is.
+// Place describes one sidecar of a cluster.
 type Place struct {
 	Node  string
-	Bind  string // of gossip; the others' requests come to the port after it
+	Bind  string // of gossip; other sidecars send requests to the next port
 	Join  []string
-	Bound time.Duration // max_staleness; zero is the default
-	// Advertise is the IP address that others find it under; empty is Bind's.
+	Bound time.Duration // max_staleness; zero: the default
+	// Advertise is the IP address at which other sidecars find it; empty: Bind's.
 	Advertise string
 }
 
-// address is where others find it.
+// address returns the address at which other sidecars find it.
 func (p *Place) address() string {
 	if p.Advertise == "" {
 		return p.Bind
@@ -38,14 +38,14 @@ func (p *Place) address() string {
 	return net.JoinHostPort(p.Advertise, port)
 }
 
-// next is the address with the port after it.
+// next returns the address with the next port.
 func next(address string) string {
 	host, port, _ := net.SplitHostPort(address)
 	n, _ := strconv.Atoi(port)
 	return net.JoinHostPort(host, strconv.Itoa(n+1))
 }
 
-// flags are those of the sidecar's command.
+// flags returns the flags of the sidecar's command.
 func (p *Place) flags() []string {
 	if p == nil {
 		return nil
@@ -60,9 +60,9 @@ func (p *Place) flags() []string {
 	return f
 }
 
-// FreeAddress finds an address that nobody uses, and whose next port is free as
-// well. On Linux all of 127/8 is loopback, so that two programs that look for
-// one hardly meet; the port lies below those that the system gives out.
+// FreeAddress finds an unused address whose next port is free as well. On Linux all of
+// 127/8 is loopback, so two programs that search at the same time rarely collide. The
+// port is below the range that the system gives out.
 func FreeAddress() (string, error) {
 	for range 100 {
 		host := "127.0.0.1"
@@ -98,14 +98,15 @@ type Cluster struct {
 	hosts []*Host
 }
 
-// Host is one of them. Its methods but App belong to one goroutine.
+// Host is one sidecar of a Cluster. Only App may be called concurrently; the other
+// methods belong to one goroutine.
 type Host struct {
 	*Server
 	o   Options
-	app atomic.Pointer[client.Client] // nil while it is down
+	app atomic.Pointer[client.Client] // nil while the host is down
 }
 
-// StartCluster starts so many sidecars at once, and returns when they are one.
+// StartCluster starts hosts sidecars at once, and returns when they agree.
 func StartCluster(ctx context.Context, hosts int, bound time.Duration, o Options) (*Cluster, error) {
 	c, err := places(hosts, bound, o)
 	if err != nil {
@@ -117,8 +118,8 @@ func StartCluster(ctx context.Context, hosts int, bound time.Duration, o Options
 	return c, nil
 }
 
-// StartLinked is StartCluster, with a link that all goes over that the hosts
-// say to one another. The caller closes it after the cluster has stopped.
+// StartLinked is StartCluster with a Link that carries all traffic between the hosts. The
+// caller closes the link after the cluster has stopped.
 func StartLinked(ctx context.Context, hosts int, bound time.Duration, o Options) (*Cluster, *Link, error) {
 	c, err := places(hosts, bound, o)
 	if err != nil {
@@ -135,7 +136,7 @@ func StartLinked(ctx context.Context, hosts int, bound time.Duration, o Options)
 	return c, l, nil
 }
 
-// places makes room for so many hosts.
+// places makes places for so many hosts.
 func places(hosts int, bound time.Duration, o Options) (*Cluster, error) {
 	c := &Cluster{o: o, bound: bound}
 	for range hosts {
@@ -146,7 +147,7 @@ func places(hosts int, bound time.Duration, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// start starts all, and stops them again if they do not become one.
+// start starts all hosts. If they do not agree, it stops them again.
 func (c *Cluster) start(ctx context.Context) error {
 	for _, h := range c.hosts {
 		if err := h.Start(ctx); err != nil {
@@ -161,7 +162,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// Place makes room for one more host. Its process is yet to be started.
+// Place adds a place for one more host. It does not start the process.
 func (c *Cluster) Place() (*Host, error) {
 	address, err := FreeAddress()
 	if err != nil {
@@ -175,7 +176,7 @@ func (c *Cluster) Place() (*Host, error) {
 	return h, nil
 }
 
-// introduce gives all the same addresses to join, as the manual has it.
+// introduce gives all hosts the same addresses to join, as the manual says.
 func (c *Cluster) introduce() {
 	var join []string
 	for _, h := range c.hosts[:min(3, len(c.hosts))] {
@@ -186,10 +187,10 @@ func (c *Cluster) introduce() {
 	}
 }
 
-// Hosts are all places.
+// Hosts returns all places.
 func (c *Cluster) Hosts() []*Host { return c.hosts }
 
-// Stop ends all, at once.
+// Stop ends all hosts at once.
 func (c *Cluster) Stop() {
 	var wg sync.WaitGroup
 	for _, h := range c.hosts {
@@ -200,13 +201,13 @@ func (c *Cluster) Stop() {
 	wg.Wait()
 }
 
-// Node is the host's name.
+// Node returns the host's name.
 func (h *Host) Node() string { return h.o.Place.Node }
 
-// Bind is the host's address.
+// Bind returns the host's address.
 func (h *Host) Bind() string { return h.o.Place.Bind }
 
-// App is the Go client of the host's apps, or nil while it is down.
+// App returns the Go client of the host's apps, or nil while the host is down.
 func (h *Host) App() *client.Client { return h.app.Load() }
 
 // Start starts the host's process, and returns once it serves.
@@ -225,7 +226,7 @@ func (h *Host) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop keeps apps off, asks the process to end and waits until it has.
+// Stop withdraws App, asks the process to end, and waits until it has.
 func (h *Host) Stop() { h.end(h.Server.Stop) }
 
 // Kill ends the process as kill -9 does.
@@ -237,16 +238,17 @@ func (h *Host) end(how func()) {
 	_ = app.Close()
 }
 
-// agreeTime is how long hosts may take to become one.
+// agreeTime is how long hosts may take to agree.
 const agreeTime = time.Minute
 
-// Agreed waits until the hosts that are up are one cache: each has them in, and
-// nobody else; together they hold every partition, and nothing is on its way.
+// Agreed waits until the running hosts are one cache. Each of them sees all of them as
+// members, and no other host; together they own every partition; and no handoff is under
+// way.
 func (c *Cluster) Agreed(ctx context.Context) error {
 	return agree(ctx, func() error { return c.agreed(ctx) })
 }
 
-// agree asks until the hosts are one.
+// agree calls ask until the hosts agree.
 func agree(ctx context.Context, ask func() error) (err error) {
 	for end := time.Now().Add(agreeTime); time.Now().Before(end); {
 		if err = ask(); err == nil || ctx.Err() != nil {
@@ -257,7 +259,7 @@ func agree(ctx context.Context, ask func() error) (err error) {
 	return fmt.Errorf("the hosts are not one after %v: %w", agreeTime, err)
 }
 
-// partitions of a cluster.
+// partitions is the number of partitions of a cluster.
 const partitions = 16384
 
 func (c *Cluster) agreed(ctx context.Context) error {
@@ -292,7 +294,7 @@ func (c *Cluster) agreed(ctx context.Context) error {
 		if o := st.Cluster.Handoff; o.Pulling > 0 || o.Offering > 0 {
 			return fmt.Errorf("%s hands over", h.Node())
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d of %d partitions are held", held, partitions)
@@ -300,9 +302,10 @@ func (c *Cluster) agreed(ctx context.Context) error {
 	return nil
 }
 
-// Owners are the numbers of those of the first n keys that each host owns, by
-// its name, as RING says once the host that is asked knows each one to be held by its
-// owner: it may learn of that after the owner, and forget it while it does not hear it.
+// Owners returns the numbers of the first n keys by the name of their owner, as RING
+// reports them. It waits until the host knows the assigned owner of each key as its
+// owner: it may learn of that later than the owner, and forgets it while it does not hear
+// from the owner.
 func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (owners map[string][]uint64, err error) {
 	err = agree(ctx, func() (err error) {
 		owners, err = c.owners(ctx, h, n)
@@ -337,12 +340,13 @@ func (c *Cluster) owners(ctx context.Context, h *Host, n int) (map[string][]uint
 	return owners, nil
 }
 
-// Fresh is GETs of the sidecar's protocol that the owner answers, from no copy.
+// Fresh makes GETs of the sidecar's protocol that the owner answers, never a copy.
 type Fresh struct{ load.Sidecar }
 
 // Append appends a GET.
 func (p Fresh) Append(dst []byte, i int, key uint64) []byte {
 	return wire.AppendRequest(dst, &wire.Request{
-		ID: 1<<20 + uint64(i), Op: wire.OpGet, Key: load.Key(nil, key, p.KeySize), TTLMS: wire.TTLDefault, Options: wire.Fresh, // ids as package load's
+		// The ids are those of package load.
+		ID: 1<<20 + uint64(i), Op: wire.OpGet, Key: load.Key(nil, key, p.KeySize), TTLMS: wire.TTLDefault, Options: wire.Fresh,
 	})
 }

@@ -61,7 +61,7 @@ func TestFresh(t *testing.T) {
 	if q.Op != wire.OpGet || q.Options != wire.Fresh || string(q.Key) != "k000000000000042" {
 		t.Errorf("got %s of %q with options %b", q.Op, q.Key, q.Options)
 	}
-	// What stands where in an answer depends on the length of the id.
+	// The positions in an answer depend on the length of the id.
 	plain := p.Sidecar.Append(nil, 3, 42)
 	var other wire.Request
 	if err := wire.DecodeRequest(plain[wire.LengthSize:], &other); err != nil || other.ID != q.ID {
@@ -73,7 +73,7 @@ func TestEchoOfPeers(t *testing.T) {
 	o := Options{KeySize: 16, ValueSize: 100}
 	get, set := EchoOfPeers(o)
 	appGet, appSet := EchoOf(o)
-	// What vouches for a value, and longer ids.
+	// The frames between sidecars have an attestation and longer ids.
 	if more := get.Frame - appGet.Frame; more < 20 || more > 60 {
 		t.Errorf("got a GET of %d bytes between sidecars, an app's is %d", get.Frame, appGet.Frame)
 	}

@@ -28,8 +28,8 @@ func (s *Server) Stats(ctx context.Context) (st wire.Stats, err error) {
 	return st, nil
 }
 
-// Count asks a sidecar or memcached how many entries it has, and how many it
-// has evicted for want of memory.
+// Count returns how many entries a sidecar or memcached has, and how many it has evicted
+// for lack of memory.
 func (s *Server) Count(ctx context.Context) (entries, evicted int64, err error) {
 	if s.Name == record.Sidecar {
 		st, err := s.Stats(ctx)
@@ -62,8 +62,8 @@ func (s *Server) Count(ctx context.Context) (entries, evicted int64, err error) 
 	return stats["curr_items"], stats["evictions"], nil
 }
 
-// Resident is the memory that the server's process holds, in bytes. Linux
-// alone tells.
+// Resident returns the resident memory of the server's process, in bytes. It works on
+// Linux only.
 func (s *Server) Resident() (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
@@ -78,12 +78,12 @@ func (s *Server) Resident() (int64, error) {
 	return 0, fmt.Errorf("resident memory of %s: its process has ended", s.Name)
 }
 
-// steady is by how much resident memory may change while it counts as settled,
-// in bytes: runtimes give back a page now and then.
+// steady is the change of resident memory, in bytes, that still counts as settled:
+// runtimes give back a page now and then.
 const steady = 128 << 10
 
-// Settled waits until the resident memory has stopped changing, ten seconds at
-// most, and returns it.
+// Settled waits until the resident memory has stopped changing, for ten seconds at most,
+// and returns it.
 func (s *Server) Settled(ctx context.Context) (int64, error) {
 	last, err := s.Resident()
 	for still, tries := 0, 0; err == nil && still < 5 && tries < 100; tries++ {

@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Echo is the limit: frames as long as the sidecar's request or its answer,
-// whichever is longer, which come back as they are.
+// Echo is the upper limit: frames as long as the sidecar's request or answer, whichever
+// is longer, that come back unchanged.
 type Echo struct{ Frame int }
 
 // EchoOf returns frames as long as those of the sidecar's GETs and SETs.
@@ -19,7 +19,8 @@ func EchoOf(o Options) (get, set Echo) {
 	p := load.Sidecar{KeySize: o.KeySize}
 	request := p.Append(nil, 0, 0)
 	answer := wire.AppendReply(nil, wire.OpGet, &wire.Reply{
-		ID: math.MaxUint32, Status: wire.OK, Value: value, // ids of the load, too, are five bytes long
+		// The ids of the load, too, are five bytes long.
+		ID: math.MaxUint32, Status: wire.OK, Value: value,
 		Version: math.MaxInt64, TTLMS: time.Hour.Milliseconds(), Source: wire.SourceL2,
 	})
 	get.Frame = max(len(request), len(answer))
@@ -28,18 +29,18 @@ func EchoOf(o Options) (get, set Echo) {
 	return get, set
 }
 
-// EchoOfPeers returns frames as long as those that pass between two sidecars
-// for a GET and for a SET.
+// EchoOfPeers returns frames as long as those between two sidecars, for a GET and for a
+// SET.
 func EchoOfPeers(o Options) (get, set Echo) {
 	value, key := make([]byte, o.ValueSize), load.Key(nil, 0, o.KeySize)
 	q := wire.Request{ // ids between sidecars are nine bytes long
 		ID: math.MaxUint64, Op: wire.OpGet, TimeoutMS: 1000, Namespace: []byte("default"), Key: key, TTLMS: wire.TTLDefault,
-		Options: wire.Fresh | wire.Vouch,
+		Options: wire.Fresh | wire.Attest,
 	}
 	request := wire.AppendRequest(nil, &q)
 	answer := wire.AppendReply(nil, wire.OpGet, &wire.Reply{
 		ID: math.MaxUint64, Status: wire.OK, Value: value, Version: math.MaxInt64, TTLMS: time.Hour.Milliseconds(), Source: wire.SourceL2,
-		Vouched: true, AsOf: math.MaxInt64, Owner: []byte("host-1"), Epoch: math.MaxUint64,
+		Attested: true, AsOf: math.MaxInt64, Owner: []byte("host-1"), Epoch: math.MaxUint64,
 	})
 	get.Frame = max(len(request), len(answer))
 	q.Op, q.Options, q.Value = wire.OpSet, 0, value

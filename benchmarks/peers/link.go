@@ -7,12 +7,11 @@ import (
 	"sync"
 )
 
-// Link passes bytes and datagrams on, until it is told to hang: then it holds
-// what comes and tells nobody, as a network does that has lost a cable. Close
-// ends it and its goroutines.
+// Link forwards bytes and datagrams until Hang. Then it keeps the bytes and reports no
+// error, like a network with an unplugged cable. Close ends it and its goroutines.
 type Link struct {
 	mu     sync.Mutex
-	gate   chan struct{} // closed unless it hangs
+	gate   chan struct{} // closed, unless the link hangs
 	closed bool
 	open   map[io.Closer]struct{}
 	wg     sync.WaitGroup
@@ -25,7 +24,7 @@ func NewLink() *Link {
 	return l
 }
 
-// Stream passes connections to one address on to another.
+// Stream forwards connections from one address to another.
 func (l *Link) Stream(network, from, to string) error {
 	ln, err := net.Listen(network, from)
 	if err != nil {
@@ -49,14 +48,14 @@ func (l *Link) Stream(network, from, to string) error {
 				_, _ = in.Close(), out.Close()
 				return
 			}
-			l.wg.Go(func() { l.pass(in, out) }) // these end with their connections
+			l.wg.Go(func() { l.pass(in, out) }) // both end with their connections
 			l.wg.Go(func() { l.pass(out, in) })
 		}
 	})
 	return nil
 }
 
-// Datagrams passes those to one address on to another.
+// Datagrams forwards datagrams from one address to another.
 func (l *Link) Datagrams(from, to string) error {
 	in, err := net.ListenPacket("udp", from)
 	if err != nil {
@@ -88,7 +87,7 @@ func (l *Link) Datagrams(from, to string) error {
 	return nil
 }
 
-// own keeps what Close is to close. False says that it is closed already.
+// own registers what Close must close. It returns false if the link is closed already.
 func (l *Link) own(c io.Closer) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,14 +122,14 @@ func (l *Link) pass(from, to net.Conn) {
 	}
 }
 
-// Hang makes it pass nothing any more.
+// Hang stops all forwarding.
 func (l *Link) Hang() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gate = make(chan struct{})
 }
 
-// Close ends it, and everything that goes over it.
+// Close ends the link and all its connections.
 func (l *Link) Close() {
 	l.mu.Lock()
 	l.closed = true
@@ -146,8 +145,8 @@ func (l *Link) Close() {
 	l.wg.Wait()
 }
 
-// linked puts a link before each host of a cluster that is yet to be started:
-// the others find it under another address of loopback.
+// linked puts a link in front of each host of a cluster that is not started yet. The
+// other hosts find the host at another loopback address.
 func (c *Cluster) linked() (*Link, error) {
 	l := NewLink()
 	for _, h := range c.hosts {
@@ -160,7 +159,7 @@ func (c *Cluster) linked() (*Link, error) {
 	return l, nil
 }
 
-// behind moves a place behind a link.
+// behind puts a place behind a link.
 func (p *Place) behind(l *Link) error {
 	_, port, err := net.SplitHostPort(p.Bind)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestLink passes bytes, holds them while it hangs without ending the
-// connection, and ends it when it is closed.
+// TestLink checks that a link forwards bytes, keeps them without ending the connection
+// while it hangs, and ends the connection when it is closed.
 func TestLink(t *testing.T) {
 	dir := t.TempDir()
 	front, back := filepath.Join(dir, "front"), filepath.Join(dir, "back")

@@ -22,13 +22,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// memberBinary is a program that is a node of a library.
+// memberBinary is the program that runs a library's node.
 const memberBinary = "member"
 
-// Member is a process that is a node of a library, and makes the load on
-// itself. One goroutine uses it at a time.
+// Member is a process that runs a library's node and makes the load on itself. One
+// goroutine uses it at a time.
 type Member struct {
-	Version   string // of the library; empty for ours
+	Version   string // of the library; empty for the sidecar
 	dir       string
 	cmd       *exec.Cmd
 	orders    io.WriteCloser
@@ -36,27 +36,28 @@ type Member struct {
 	complaint bytes.Buffer
 }
 
-// memberKinds are the kinds of node by the names of sides, and their libraries.
+// memberKinds maps the names of sides to the kinds of node and their libraries.
 var memberKinds = map[string]struct{ kind, library string }{
 	record.Embedded:   {"sidecar", ""},
 	record.Groupcache: {"groupcache", "groupcache-go"},
 	record.Olric:      {"olric", "olric"},
 }
 
-// MemberOptions say what a node is to be.
+// MemberOptions are the options of a node.
 type MemberOptions struct {
 	Options
-	Self string   // its address
-	All  []string // those of all nodes
-	Asks bool     // it asks another node; else it owns
-	// Origin is the URL that it loads from, and is asked for crowds then.
+	Self string   // the node's address
+	All  []string // the addresses of all nodes
+	Asks bool     // true: it asks another node; false: it owns the keys
+	// Origin is the URL that the node loads from. If it is set, the node takes crowd
+	// orders.
 	Origin string
-	// Of one that asks:
+	// For a node that asks:
 	Keys    int
-	Workers int // that ask at the same time
+	Workers int // concurrent workers
 }
 
-// StartMember runs a node and returns once it serves, or can ask.
+// StartMember runs a node and returns once it serves, or can take orders.
 func StartMember(ctx context.Context, name string, o MemberOptions) (*Member, error) {
 	kind, ok := memberKinds[name]
 	if !ok {
@@ -98,10 +99,10 @@ func StartMember(ctx context.Context, name string, o MemberOptions) (*Member, er
 	return m, nil
 }
 
-// Socket is that of an embedded sidecar.
+// Socket returns the socket of an embedded sidecar.
 func (m *Member) Socket() string { return filepath.Join(m.dir, "embedded.sock") }
 
-// Run makes the load for warmUp, then for d, and tells of the latter.
+// Run makes the load for warmUp, then for d, and returns the result of the latter.
 func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, error) {
 	if err := json.NewEncoder(m.orders).Encode(member.Order{WarmUp: warmUp, Turn: d}); err != nil {
 		return load.Result{}, m.said(err)
@@ -116,7 +117,7 @@ func (m *Member) Run(_ context.Context, warmUp, d time.Duration) (load.Result, e
 	return load.Result{Requests: a.Requests, Hits: a.Hits, Elapsed: d, Latency: hdrhistogram.Import(a.Latency)}, nil
 }
 
-// Crowd asks the node, which has an origin, for one key many times at once.
+// Crowd makes a node with an origin ask for one key many times at once.
 func (m *Member) Crowd(o member.CrowdOrder) (a member.CrowdAnswer, err error) {
 	if err := json.NewEncoder(m.orders).Encode(o); err != nil {
 		return a, m.said(err)
@@ -127,7 +128,7 @@ func (m *Member) Crowd(o member.CrowdOrder) (a member.CrowdAnswer, err error) {
 	return a, nil
 }
 
-// said adds what a process that has ended has complained of.
+// said ends the process and adds its standard error to err.
 func (m *Member) said(err error) error {
 	m.Close()
 	return fmt.Errorf("%w: %s", err, bytes.TrimSpace(m.complaint.Bytes()))

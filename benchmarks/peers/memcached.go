@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Memcached speaks the meta commands: mg, or ms where Value is given.
+// Memcached speaks the meta commands: ms if Value is given, mg otherwise.
 type Memcached struct {
 	KeySize int
 	Value   []byte
@@ -18,8 +18,8 @@ type Memcached struct {
 // Greet does nothing.
 func (Memcached) Greet(net.Conn) error { return nil }
 
-// Append appends a command. Like a GET of ours, mg asks for the value and for
-// what identifies its version.
+// Append appends a command. Like the sidecar's GET, mg asks for the value and for its
+// version.
 func (p Memcached) Append(dst []byte, _ int, key uint64) []byte {
 	if p.Value == nil {
 		return append(load.Key(append(dst, "mg "...), key, p.KeySize), " v c\r\n"...)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Origin is a web server of this process that values are loaded from. It counts
-// its calls.
+// Origin is a web server in this process that values are loaded from. It counts its
+// calls.
 type Origin struct {
 	takes   time.Duration
 	value   []byte
@@ -17,21 +17,21 @@ type Origin struct {
 
 	mu     sync.Mutex
 	calls  map[string]int64 // by key
-	at     []time.Time      // of each
-	server *http.Server     // nil while it is down
-	ended  chan struct{}    // closed when the server has
+	at     []time.Time      // the time of each call
+	server *http.Server     // nil while the origin is down
+	ended  chan struct{}    // closed when the server has ended
 }
 
-// StartOrigin starts one whose answers take so long.
+// StartOrigin starts an origin whose answers take the given time.
 func StartOrigin(takes time.Duration, value []byte) (*Origin, error) {
 	o := &Origin{takes: takes, value: value, address: "127.0.0.1:0", calls: map[string]int64{}}
 	return o, o.Up()
 }
 
-// URL has {key} where the key belongs.
+// URL returns the URL, with {key} in the place of the key.
 func (o *Origin) URL() string { return "http://" + o.address + "/{key}" }
 
-// Up lets it serve, where it served before.
+// Up starts the origin, at its former address if it had one.
 func (o *Origin) Up() error {
 	l, err := net.Listen("tcp", o.address)
 	if err != nil {
@@ -42,13 +42,13 @@ func (o *Origin) Up() error {
 	go func(s *http.Server, ended chan struct{}) { // ends with Down
 		defer close(ended)
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			panic(err) // the listener of a test's own process has broken
+			panic(err) // the listener of this process has broken
 		}
 	}(o.server, o.ended)
 	return nil
 }
 
-// Down ends all its connections, and has new ones refused.
+// Down ends all connections. New ones are refused.
 func (o *Origin) Down() {
 	if o.server != nil {
 		_ = o.server.Close()
@@ -63,23 +63,23 @@ func (o *Origin) answer(w http.ResponseWriter, r *http.Request) {
 	o.at = append(o.at, time.Now())
 	o.mu.Unlock()
 	time.Sleep(o.takes)
-	_, _ = w.Write(o.value) // who has gone does not want it
+	_, _ = w.Write(o.value) // fails only if the client has gone
 }
 
-// Calls says how often a key was asked for.
+// Calls returns how often a key was requested.
 func (o *Origin) Calls(key string) int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.calls[key]
 }
 
-// Since says how many calls there were from one moment until another, and how
-// many in the second of it that had the most.
+// Since returns the number of calls between two moments, and the number in the busiest
+// second between them.
 func (o *Origin) Since(from, to time.Time) (all, busiest int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	first := 0
-	for i, at := range o.at { // in order, but for those at the same moment
+	for i, at := range o.at { // in order, except calls at the same moment
 		switch {
 		case at.Before(from):
 			first = i + 1

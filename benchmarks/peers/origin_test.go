@@ -48,8 +48,8 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// TestOriginBusiest: the busiest second is any second, and none of what lies
-// outside the time that is asked for.
+// TestOriginBusiest checks that the busiest second may begin at any moment, and includes
+// only calls within the given time.
 func TestOriginBusiest(t *testing.T) {
 	first := time.Unix(1000, 0)
 	o := &Origin{}

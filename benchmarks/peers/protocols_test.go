@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// answers are what servers send, by protocol.
+// answers are the servers' answers, by protocol.
 var answers = []struct {
 	name     string
 	protocol load.Protocol
@@ -30,7 +30,7 @@ var answers = []struct {
 	{"echo", Echo{Frame: 5}, []string{"12345", "67890", "abcde"}, 3},
 }
 
-// reply is an answer to a request of the load, whose ids are five bytes long.
+// reply encodes an answer to a request of the load, whose ids are five bytes long.
 func reply(op wire.Op, r wire.Reply) string {
 	r.ID = 1 << 20
 	return string(wire.AppendReply(nil, op, &r))
@@ -40,7 +40,7 @@ func TestCountTakesRepliesCutAtEveryByte(t *testing.T) {
 	for _, c := range answers {
 		t.Run(c.name, func(t *testing.T) {
 			all := []byte(strings.Join(c.replies, ""))
-			ends := map[int]int{} // bytes: whole replies in them
+			ends := map[int]int{} // from a number of bytes to the whole replies in them
 			for n, end := 0, 0; n < len(c.replies); n++ {
 				end += len(c.replies[n])
 				ends[end] = n + 1
@@ -54,7 +54,7 @@ func TestCountTakesRepliesCutAtEveryByte(t *testing.T) {
 				if err != nil || first != whole || size != wholeSize {
 					t.Fatalf("the first %d bytes: got %d replies in %d bytes, error %v, want %d in %d", cut, first, size, err, whole, wholeSize)
 				}
-				// What is left comes with the rest.
+				// The remainder comes with the rest.
 				second, more, rest, err := c.protocol.Count(all[size:], len(c.replies)-first)
 				if err != nil || first+second != len(c.replies) || size+rest != len(all) || hits+more != c.hits {
 					t.Fatalf("cut after %d bytes: got %d and %d replies, %d hits, %d bytes, error %v; want %d, %d, %d", cut, first, second, hits+more, size+rest, err, len(c.replies), c.hits, len(all))

@@ -9,7 +9,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
-// Redis speaks RESP2: GETs, or SETs where Value is given.
+// Redis speaks RESP2: SETs if Value is given, GETs otherwise.
 type Redis struct {
 	KeySize int
 	Value   []byte
@@ -64,11 +64,11 @@ func (p Redis) Count(b []byte, want int) (replies, hits, size int, err error) {
 	return replies, hits, size, nil
 }
 
-// maxLength is the longest value that is believed, in bytes.
+// maxLength is the longest accepted value, in bytes.
 const maxLength = 1 << 30
 
-// number reads the decimal number at the start of b, and says whether there is
-// one that can be a length.
+// number reads the decimal number at the start of b, and reports whether it is a valid
+// length.
 func number(b []byte) (n int, ok bool) {
 	for i, c := range b {
 		if c < '0' || c > '9' {

@@ -22,37 +22,39 @@ import (
 // Server is a running server.
 type Server struct {
 	Name    string
-	Version string // empty for those that are built here
-	Socket  string // or host:port
+	Version string // empty for servers that are built here
+	Socket  string // path, or host:port
 	Get     load.Protocol
 	Set     load.Protocol
 	binary  string
 	cmd     *exec.Cmd
-	exited  chan struct{} // closed when the process has been waited for
+	exited  chan struct{} // closed after the process has been waited for
 }
 
-// Options of the servers under test.
+// Options are the options of the servers under test.
 type Options struct {
-	Dir       string // for the sockets; Build has put its binaries there
+	Dir       string // for the sockets, and for the binaries of Build
 	Label     string // tells servers of one name apart
-	Bytes     int64  // memory for data; at least 64 MiB, memcached's own least
+	Bytes     int64  // memory for data; at least 64 MiB, memcached's own minimum
 	KeySize   int
 	ValueSize int
 	Place     *Place // of a sidecar in a cluster
-	Config    string // path of a sidecar's configuration file; empty is none
-	KeyFile   string // path of a cluster key file; empty is none, and plain text
-	// Fan are addresses for a fanout: its own, whom it asks, and whom it tells.
+	Config    string // path of a sidecar's configuration file; empty: none
+	KeyFile   string // path of a cluster key file; empty: none, and plain text
+	// Fan are the addresses of a fanout: its own, those that it asks, and those that it
+	// notifies.
 	Fan []string
 }
 
 const (
-	maxConns  = 20_000           // that servers are told to take
-	maxBatch  = 128              // requests that memcached serves of one connection before it turns to the next
+	maxConns = 20_000 // connections that servers are told to accept
+	// memcached serves so many requests of one connection before it turns to the next.
+	maxBatch  = 128
 	startTime = 10 * time.Second // for a server to listen
 	stopTime  = 10 * time.Second // for a server to end, before it is killed
 )
 
-// Start runs a server and returns once it listens. It ends with ctx, at the
+// Start runs a server and returns once it listens. The server ends when ctx ends, at the
 // latest.
 func Start(ctx context.Context, name string, o Options) (*Server, error) {
 	s := &Server{Name: name, Socket: filepath.Join(o.Dir, name+o.Label+".sock"), exited: make(chan struct{})}
@@ -73,7 +75,7 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s does not start: %w", name, err)
 	}
-	go func() { // the server's; ends with the process, which Stop or ctx ends
+	go func() { // ends with the process, which Stop or ctx ends
 		_ = s.cmd.Wait()
 		close(s.exited)
 	}()
@@ -93,10 +95,10 @@ func Start(ctx context.Context, name string, o Options) (*Server, error) {
 	return nil, fmt.Errorf("%s does not listen on %s after %v: %s", name, s.Socket, startTime, bytes.TrimSpace(complaint.Bytes()))
 }
 
-// command fills in what is particular to each server, and returns its
-// arguments. All of them keep data in memory alone. memcached asks root for a
-// user to become, and its default of 20 requests at a time costs it a third of
-// its throughput in batches of 64. Redis is at its best with its defaults.
+// command sets the server's protocols and binary, and returns its arguments. All servers
+// keep data in memory only. memcached needs a user name if root starts it; its default of
+// 20 requests at a time costs a third of its throughput in batches of 64. Redis is at its
+// best with its defaults.
 func (s *Server) command(o Options) (args []string, err error) {
 	value := bytes.Repeat([]byte("v"), o.ValueSize)
 	size := strconv.FormatInt(o.Bytes, 10)
@@ -141,10 +143,10 @@ func (s *Server) command(o Options) (args []string, err error) {
 	return nil, fmt.Errorf("there is no server %q: give %s, %s, %s, %s, %s or %s", s.Name, record.Sidecar, record.Redis, record.Memcached, record.Fanout, record.Echo, record.EchoTCP)
 }
 
-// ErrNotInstalled: a peer's program is not on this machine.
+// ErrNotInstalled means that the program of a server is not on this machine.
 var ErrNotInstalled = errors.New("not installed")
 
-// Installed finds the program of a peer, which is named as its Debian package.
+// Installed finds a server's program, which has the name of its Debian package.
 func Installed(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -153,7 +155,7 @@ func Installed(program string) (string, error) {
 	return path, nil
 }
 
-// Dial connects.
+// Dial connects to the server.
 func (s *Server) Dial() (net.Conn, error) { return net.Dial(s.network(), s.Socket) }
 
 func (s *Server) network() string {
@@ -180,7 +182,7 @@ func (s *Server) Kill() {
 	<-s.exited
 }
 
-// version is the number that a peer's program tells of itself.
+// version returns the version number that a server's program prints.
 func version(name, binary string) string {
 	if name != record.Redis && name != record.Memcached {
 		return ""

@@ -16,7 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestSidecar runs the real one, and holds the echo server's frames to its
+// TestSidecar runs the real sidecar, and compares the echo server's frames with its
 // requests and answers.
 func TestSidecar(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -60,7 +60,8 @@ func TestSidecar(t *testing.T) {
 	}
 }
 
-// longer sends a request and returns the length of it or of its answer.
+// longer sends a request and returns the length of the request or of its answer,
+// whichever is longer.
 func longer(t *testing.T, s *Server, p load.Protocol) int {
 	t.Helper()
 	nc, err := s.Dial()

@@ -10,11 +10,11 @@ import (
 // scale places values on an axis.
 type scale struct {
 	log       bool
-	low, high float64 // in logarithms, where log is set
+	low, high float64 // logarithms if log is set
 	ticks     []Tick
 }
 
-// part says how far along the axis a value is, 0 to 1.
+// part returns the place of a value along the axis, 0 to 1.
 func (s scale) part(v float64) float64 {
 	if s.log {
 		v = math.Log10(v)
@@ -59,8 +59,8 @@ func (a Axis) scale(series []Series, values func(Point) []float64) (scale, error
 	return s, nil
 }
 
-// linearTicks are multiples of 1, 2 or 5 times a power of ten around the
-// values, at most eight.
+// linearTicks returns multiples of 1, 2 or 5 times a power of ten around the values, at
+// most eight.
 func linearTicks(least, most float64, write func(float64) string) (ticks []Tick) {
 	if least == most {
 		least, most = least-1, most+1
@@ -77,8 +77,8 @@ func linearTicks(least, most float64, write func(float64) string) (ticks []Tick)
 	return []Tick{{least, write(least)}, {most, write(most)}}
 }
 
-// logTicks are powers of ten around the values; over less than two decades
-// also twice and five times them, as far as the values go.
+// logTicks returns powers of ten around the values. For less than two decades it adds
+// twice and five times each power, as far as the values go.
 func logTicks(least, most float64, write func(float64) string) (ticks []Tick) {
 	factors := []float64{1}
 	if most/least < 100 {
@@ -100,7 +100,7 @@ func logTicks(least, most float64, write func(float64) string) (ticks []Tick) {
 	return ticks
 }
 
-// short writes a number with k or M for thousands and millions.
+// short formats a number with k or M for thousands and millions.
 func short(v float64) string {
 	unit := ""
 	switch {

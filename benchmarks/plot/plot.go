@@ -1,8 +1,8 @@
-// Package plot draws line charts as SVG, readable on light and on dark pages.
+// Package plot draws line charts as SVG that are readable on light and on dark pages.
 //
-// Input is a Chart, output is the file's bytes, the same for the same chart.
-// It is no general plotting library: lines with markers, a band between low
-// and high, linear and logarithmic axes.
+// Input is a Chart. Output is the file's bytes; the same chart gives the same bytes. It
+// is not a general plotting library: it draws lines with markers, a band between low and
+// high, and linear and logarithmic axes.
 package plot
 
 import (
@@ -20,14 +20,13 @@ type Chart struct {
 	Series []Series // at most as many as there are colours
 }
 
-// Axis is one axis. Ticks and bounds come from the points where they are not
-// given.
+// Axis is one axis. Ticks and bounds are derived from the points unless they are given.
 type Axis struct {
 	Label string // with the unit
-	Log   bool   // then all values are above zero
+	Log   bool   // requires all values to be above zero
 	Ticks []Tick // the first and the last are the bounds
-	// Format writes the values of ticks that are not given. Default: with k or M
-	// for thousands and millions.
+	// Format formats the values of derived ticks. Default: with k or M for thousands and
+	// millions.
 	Format func(float64) string
 }
 
@@ -40,11 +39,11 @@ type Tick struct {
 // Series is one line.
 type Series struct {
 	Name   string
-	Points []Point // by X
+	Points []Point // ordered by X
 }
 
-// Point is a value, with the lowest and the highest that it is the median of.
-// Where Low and High are equal there is no band.
+// Point is a median with the lowest and the highest value. If Low and High are equal,
+// there is no band.
 type Point struct{ X, Y, Low, High float64 }
 
 // Places in the picture, in units of the SVG.
@@ -54,12 +53,12 @@ const (
 	top, bottom   = 92, 58
 	plotWidth     = width - left - right
 	plotHeight    = height - top - bottom
-	letter        = 7.5 // a letter's width in the legend, about
+	letter        = 7.5 // approximate width of a letter in the legend
 )
 
-// style colours by class, so that one file serves both kinds of pages. The
-// colours are told apart by people with colour-blindness too (Okabe and Ito),
-// and every line has a marker of its own.
+// style colours by class, so that one file serves light and dark pages. People with
+// colour-blindness can tell the colours apart (Okabe and Ito), and every line has a
+// marker of its own.
 const style = `
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-size: 16px; font-weight: 600 } .note { fill: #57606a }
@@ -74,7 +73,7 @@ text { fill: #e6edf3 } .note { fill: #9198a1 } .page { fill: #0d1117 } .grid { s
 }
 `
 
-// colours is how many series the style has colours for.
+// colours is the number of series that the style has colours for.
 const colours = 4
 
 // SVG draws the chart.
@@ -169,7 +168,7 @@ func (d *drawing) series(i int, s Series) {
 	}
 }
 
-// marker draws the series' sign: circle, square, triangle or diamond.
+// marker draws the series' marker: circle, square, triangle or diamond.
 func (d *drawing) marker(i int, x, y float64) {
 	switch i {
 	case 0:

@@ -1,10 +1,10 @@
 package record
 
-// Parts of what is measured of several hosts.
+// Parts of the measurement of several hosts.
 const (
-	Copies  = "copies"  // GETs of what another host owns and this one has a copy of
-	Latency = "latency" // one GET that the owner answers, at a time
-	Remote  = "remote"  // many of them
+	Copies  = "copies"  // GETs of keys that another host owns, answered from copies
+	Latency = "latency" // one GET at a time that the owner answers
+	Remote  = "remote"  // many GETs at a time that the owner answers
 	Kill    = "kill"    // a host is killed
 	Restart = "restart" // all hosts are restarted, one after the other
 	Join    = "join"    // one more host joins
@@ -12,70 +12,72 @@ const (
 
 // Sides of the comparisons of several hosts.
 const (
-	Owned      = "owned"    // keys of the host that is asked
-	Copied     = "copied"   // keys of another one, of which it has copies
+	Owned      = "owned"    // keys that the asked host owns
+	Copied     = "copied"   // keys of another host, of which the asked host has copies
 	Embedded   = "embedded" // a sidecar in the process that asks
-	EchoTCP    = "echo-tcp" // over TCP, frames as long as those between sidecars
+	EchoTCP    = "echo-tcp" // over TCP, with frames as long as those between sidecars
 	Groupcache = "groupcache"
 	Olric      = "olric"
 )
 
-// ClusterParameters are those of several hosts.
+// ClusterParameters are the parameters of several hosts.
 type ClusterParameters struct {
 	Data
 	Turns
-	Cycle int   `json:"cycle"`
-	Hot   int   `json:"hot"`              // keys of which there are copies, and as many of one's own
+	Cycle int `json:"cycle"`
+	// Hot is the number of keys of which there are copies, and of as many own keys.
+	Hot   int   `json:"hot"`
 	Bound int   `json:"max_staleness_ms"` // of the sidecars
 	Kills int   `json:"kills"`
-	Probe int   `json:"probe"` // keys of the killed host that are written until that succeeds
-	Hosts int   `json:"hosts"` // that are restarted
+	Probe int   `json:"probe"` // written keys of the killed host
+	Hosts int   `json:"hosts"` // hosts that are restarted
 	Fixed int   `json:"fixed"` // keys that are read meanwhile
-	Reads int   `json:"reads"` // of them a second, about
+	Reads int   `json:"reads"` // reads of them a second, about
 	Limit int64 `json:"limit_bytes"`
 }
 
-// ClusterRow is one round of one part. What a part has not is left out.
+// ClusterRow is one round of one part. Fields that a part does not use are left out.
 type ClusterRow struct {
 	Part  string          `json:"part"`
 	Round int             `json:"round"`
 	Conns int             `json:"conns,omitempty"`
 	Depth int             `json:"pipeline,omitempty"`
 	Sides map[string]Side `json:"sides,omitempty"`
-	// Copied are the shares of a side's reads that were answered from a copy, by
-	// the sidecar's own count.
+	// Copied is the share of a side's reads that were answered from a copy, by the
+	// sidecar's own count.
 	Copied map[string]float64 `json:"copied,omitempty"`
 	Kill   *KillRow           `json:"kill,omitempty"`
 	Moves  *Moves             `json:"moves,omitempty"`
 }
 
-// KillRow is what became of a killed host's keys. Times are since the kill.
+// KillRow is what happened to a killed host's keys. Times count from the kill.
 type KillRow struct {
-	Reads     int64   `json:"reads"` // through the others, until all keys that are written are read again
+	// Reads count through the other hosts, until all written keys are read again.
+	Reads     int64   `json:"reads"`
 	Hits      int64   `json:"hits"`
-	Errors    int64   `json:"errors"` // reads that brought neither a value nor a miss
+	Errors    int64   `json:"errors"` // reads that returned neither a value nor a miss
 	Why       string  `json:"why,omitempty"`
 	SlowestMS float64 `json:"slowest_ms"` // of the reads
 	Refused   int64   `json:"refused"`    // writes, before they succeeded
 	WriteMS   float64 `json:"write_ms"`   // the first write succeeded
-	HitMS     float64 `json:"hit_ms"`     // the first key written was read, through another host
-	AllMS     float64 `json:"all_ms"`     // the last of them was
+	HitMS     float64 `json:"hit_ms"`     // the first of them was read elsewhere
+	AllMS     float64 `json:"all_ms"`     // the last written key was read
 }
 
-// Moves is what reads found while hosts came and went. Times are since the
-// beginning of the first window.
+// Moves is the result of reads while hosts come and go. Times count from the beginning of
+// the first window.
 type Moves struct {
-	Windows []Window `json:"windows"` // of a second each
+	Windows []Window `json:"windows"` // of one second each
 	Events  []Event  `json:"events"`
 }
 
-// Window is the reads of a second, by when they ended.
+// Window is the reads that ended within one second.
 type Window struct {
 	Reads  int64 `json:"reads"`
 	Hits   int64 `json:"hits"`
 	Errors int64 `json:"errors"` // neither a value nor a miss
-	// Degraded are reads that missed because whoever owns the key could not be
-	// asked in time. Other misses are of entries that are gone.
+	// Degraded are reads that missed because the owner of the key could not be asked in
+	// time. Other misses are of entries that are gone.
 	Degraded int64 `json:"degraded"`
 }
 
@@ -85,18 +87,18 @@ const (
 	Ended   = "ended"
 	Started = "started"
 	Serves  = "serves"
-	In      = "in" // all agree that it is, and nothing is on its way to it
+	In      = "in" // all hosts see it as a member, and no handoff to it is under way
 )
 
-// Event is when something happened to a host.
+// Event is the time at which something happened to a host.
 type Event struct {
 	MS   int64  `json:"ms"`
 	Host string `json:"host"`
 	What string `json:"what"`
 }
 
-// Ratios are hits in parts of the reads: in the window that has the fewest, and
-// in all.
+// Ratios returns the share of hits among the reads: in the worst window, and in all
+// windows.
 func (m *Moves) Ratios() (lowest, mean float64) {
 	lowest = 1
 	var reads, hits int64
@@ -107,5 +109,5 @@ func (m *Moves) Ratios() (lowest, mean float64) {
 	return lowest, float64(hits) / float64(max(reads, 1))
 }
 
-// Ratio is hits in parts of the reads.
+// Ratio returns the share of hits among the reads.
 func (w Window) Ratio() float64 { return float64(w.Hits) / float64(max(w.Reads, 1)) }

@@ -7,38 +7,38 @@ import (
 	"slices"
 )
 
-// Parts of what is measured of loads.
+// Parts of the measurement of loads.
 const (
-	Crowd  = "crowd"  // many ask for one key that nobody has
-	Hasty  = "hasty"  // one who waits for another's load has little time
+	Crowd  = "crowd"  // many requests for one key that no host has
+	Hasty  = "hasty"  // a caller with little time waits for another caller's load
 	Served = "served" // hits in namespaces with and without an origin
 	Outage = "outage" // the origin is away for some time
 )
 
-// LoadsParts are all of them, in the order of the page.
+// LoadsParts are all parts, in the order of the page.
 var LoadsParts = []string{Crowd, Hasty, Served, Outage}
 
-// Sides of those, beside Sidecar and Groupcache.
+// Sides of the parts, besides Sidecar and Groupcache.
 const (
 	Apps       = "apps"        // loads by the apps, with LEASE and FILL
 	Plain      = "plain"       // a namespace without an origin
-	Again      = "plain-again" // another one: what the figure varies by
-	NoEarly    = "no-early"    // one with, and refresh_early 0
-	WithOrigin = "with-origin" // one with, on defaults
+	Again      = "plain-again" // another namespace without one: the variation
+	NoEarly    = "no-early"    // a namespace with an origin and refresh_early 0
+	WithOrigin = "with-origin" // a namespace with an origin and the defaults
 )
 
-// LoadsParameters are those of loads.
+// LoadsParameters are the parameters of loads.
 type LoadsParameters struct {
 	Data       // of hits
 	Turns      // of hits
 	Cycle  int `json:"cycle"`
 	Hosts  int `json:"hosts"` // of a crowd
-	Conns  int `json:"conns"` // apps' connections of each
-	Depth  int `json:"depth"` // requests in flight on each
+	Conns  int `json:"conns"` // apps' connections of each host
+	Depth  int `json:"depth"` // requests in flight on each connection
 	Cold   int `json:"cold"`  // keys, one after the other
 	Takes  int `json:"origin_ms"`
-	Hastes int `json:"hastes"`   // how often one in haste waits
-	Haste  int `json:"haste_ms"` // and how long it has
+	Hastes int `json:"hastes"`   // waits of a caller in haste
+	Haste  int `json:"haste_ms"` // its deadline
 
 	OutHosts int   `json:"outage_hosts"`
 	OutKeys  int   `json:"outage_keys"`
@@ -51,55 +51,57 @@ type LoadsParameters struct {
 	Limit    int64 `json:"limit_bytes"`
 }
 
-// Asked is how many requests a crowd has in flight.
+// Asked returns how many requests a crowd has in flight.
 func (p LoadsParameters) Asked() int { return p.Hosts * p.Conns * p.Depth }
 
 // LoadsRow is one key, one wait, one round of hits or one outage.
 type LoadsRow struct {
-	Part     string               `json:"part"`
-	Round    int                  `json:"round"`
-	Crowds   map[string]CrowdSide `json:"crowds,omitempty"`
-	LeftMS   map[string]float64   `json:"left_ms,omitempty"` // when one in haste was answered, by side
-	Conns    int                  `json:"conns,omitempty"`
-	Pipeline int                  `json:"pipeline,omitempty"`
-	Sides    map[string]Side      `json:"sides,omitempty"`
-	Phases   []OutagePhase        `json:"phases,omitempty"`
+	Part   string               `json:"part"`
+	Round  int                  `json:"round"`
+	Crowds map[string]CrowdSide `json:"crowds,omitempty"`
+	// LeftMS is when the caller in haste was answered, by side.
+	LeftMS   map[string]float64 `json:"left_ms,omitempty"`
+	Conns    int                `json:"conns,omitempty"`
+	Pipeline int                `json:"pipeline,omitempty"`
+	Sides    map[string]Side    `json:"sides,omitempty"`
+	Phases   []OutagePhase      `json:"phases,omitempty"`
 }
 
-// CrowdSide is what became of all who asked for one key at once.
+// CrowdSide is the result of all requests for one key at once.
 type CrowdSide struct {
 	Calls    int64   `json:"origin_calls"`
 	Answered int64   `json:"answered"`         // with the value
-	Others   int64   `json:"others"`           // without
-	Status   string  `json:"status,omitempty"` // that the last of those was told
-	AllMS    float64 `json:"all_ms"`           // until the last was answered
+	Others   int64   `json:"others"`           // without the value
+	Status   string  `json:"status,omitempty"` // of the last of Others
+	AllMS    float64 `json:"all_ms"`           // until the last request was answered
 }
 
 // Phases of an outage, in their order.
 const (
 	PhaseUp   = iota // the origin answers
-	PhaseDown        // it does not
-	PhaseBack        // it does again
+	PhaseDown        // the origin does not answer
+	PhaseBack        // the origin answers again
 	Phases
 )
 
-// OutagePhase is what reads found in it. Those that take a stale value are all.
+// OutagePhase is the result of the reads in a phase. All of them accept a stale value.
 type OutagePhase struct {
-	Reads   int64   `json:"reads"`
-	Current int64   `json:"current"`
-	Stale   int64   `json:"stale"`
-	Misses  int64   `json:"misses"`
-	Errors  int64   `json:"errors"`
-	Late    int64   `json:"late"` // reads that were due and not made, since others were not answered
+	Reads   int64 `json:"reads"`
+	Current int64 `json:"current"`
+	Stale   int64 `json:"stale"`
+	Misses  int64 `json:"misses"`
+	Errors  int64 `json:"errors"`
+	// Late are reads that were due but not made, because earlier ones were unanswered.
+	Late    int64   `json:"late"`
 	P50MS   float64 `json:"p50_ms"`
 	P99MS   float64 `json:"p99_ms"`
 	MaxMS   float64 `json:"max_ms"`
-	Busiest int64   `json:"busiest_second"` // calls of the origin in the second that had the most
-	Calls   int64   `json:"calls"`          // that it took
+	Busiest int64   `json:"busiest_second"` // calls of the origin in its busiest second
+	Calls   int64   `json:"calls"`          // calls of the origin
 }
 
-// KeptLoads are the rows in a folder of the parts that are not measured now, and
-// what they were measured with.
+// KeptLoads returns a folder's rows of the parts that are not measured now, and the
+// versions that they were measured with.
 func KeptLoads(dir string, now []string) (rest []LoadsRow, versions map[string]string, err error) {
 	f, err := Read[LoadsParameters, LoadsRow](dir, Loads)
 	if errors.Is(err, fs.ErrNotExist) {

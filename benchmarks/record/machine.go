@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// Machine is what figures were measured on. Fields are empty where the
-// machine does not tell.
+// Machine describes the machine of a measurement. Fields that the machine does not report
+// are empty.
 type Machine struct {
 	CPU       string `json:"cpu"`
 	Cores     int    `json:"cores"`
@@ -22,7 +22,7 @@ type Machine struct {
 	OS        string `json:"os"`
 	Kernel    string `json:"kernel"`
 	HugePages string `json:"transparent_huge_pages"`
-	// Load is the load average of the minute before: what else ran.
+	// Load is the load average of the minute before. It shows what else was running.
 	Load float64 `json:"load_before"`
 }
 
@@ -53,8 +53,8 @@ func line(path string) string {
 	return strings.TrimSpace(first)
 }
 
-// field returns what stands behind a name and a separator in the first such
-// line of a file.
+// field returns the text after a name and a separator, from the first such line of a
+// file.
 func field(path, name, separator string) string {
 	b, _ := os.ReadFile(path)
 	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
@@ -65,8 +65,8 @@ func field(path, name, separator string) string {
 	return ""
 }
 
-// Commit names the commit that is checked out, with a "+" where the product's
-// code differs from it.
+// Commit returns the commit that is checked out, with a "+" if the product's code differs
+// from it.
 func Commit() string {
 	id, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
@@ -80,7 +80,7 @@ func Commit() string {
 	return commit
 }
 
-// compared are the libraries whose versions matter to the figures.
+// compared are the libraries whose versions influence the figures.
 var compared = []string{
 	"github.com/dgraph-io/ristretto/v2",
 	"github.com/maypok86/otter/v2",
@@ -91,7 +91,7 @@ var compared = []string{
 	"github.com/redis/rueidis",
 }
 
-// Libraries are the versions of Go and of the libraries in this program.
+// Libraries returns the versions of Go and of the compared libraries in this program.
 func Libraries() map[string]string {
 	versions := map[string]string{"go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -100,7 +100,7 @@ func Libraries() map[string]string {
 	return versions
 }
 
-// LibrariesOf are the versions of the libraries in a program.
+// LibrariesOf returns the versions of the compared libraries in a program.
 func LibrariesOf(info *debug.BuildInfo) map[string]string {
 	versions := map[string]string{}
 	for _, d := range info.Deps {

@@ -2,31 +2,30 @@ package record
 
 import "fmt"
 
-// Parts of what is measured of invalidations.
+// Parts of the measurement of invalidations.
 const (
-	Stream = "stream" // a key is overwritten again and again, while others are
-	Hang   = "hang"   // a link passes nothing any more, and nobody is told
+	Stream = "stream" // a key is overwritten again and again, while other keys are too
+	Hang   = "hang"   // a link passes nothing any more, and no error is reported
 )
 
-// Fanout is a side of Stream: processes that tell each other of writes, and no
-// more.
+// Fanout is a side of Stream: processes that only notify each other of writes.
 const Fanout = "fanout"
 
-// Sides of Hang, beside Sidecar: clients of redis that keep copies.
+// Sides of Hang, besides Sidecar: clients of redis that keep copies.
 const (
-	NoPings = "no-pings" // it drops them when the connection ends
-	Usual   = "rueidis"  // it also pings, as the library does by itself
+	NoPings = "no-pings" // drops its copies when the connection ends
+	Usual   = "rueidis"  // also pings, as the library does by default
 	Careful = "careful"  // the same with shorter times
 )
 
-// PropagationParameters are those of invalidations.
+// PropagationParameters are the parameters of invalidations.
 type PropagationParameters struct {
-	Data          // that is overwritten, beside the keys that are watched
+	Data          // that is overwritten, besides the watched keys
 	Rounds  int   `json:"rounds"`
 	Hosts   int   `json:"hosts"`
-	Rate    int   `json:"rate"` // of writes a second, in all
+	Rate    int   `json:"rate"` // writes a second, in all
 	Seconds int   `json:"seconds"`
-	Short   int   `json:"short_seconds"` // at a tenth of Rate, and at ten times as many
+	Short   int   `json:"short_seconds"` // at a tenth of Rate, and at ten times Rate
 	EveryMS int   `json:"probe_every_ms"`
 	Bound   int   `json:"max_staleness_ms"` // of the sidecars
 	Hangs   int   `json:"hangs"`
@@ -38,44 +37,45 @@ type PropagationParameters struct {
 type PropagationRow struct {
 	Part    string                `json:"part"`
 	Round   int                   `json:"round"`
-	Rate    int                   `json:"rate,omitempty"` // that was asked for
+	Rate    int                   `json:"rate,omitempty"` // the requested rate
 	Streams map[string]StreamSide `json:"streams,omitempty"`
 	Hangs   map[string]HangSide   `json:"hangs,omitempty"`
 }
 
-// StreamSide is what became of the overwrites of watched keys. Delays are in
-// µs, at each of Percentiles, since the writer was answered.
+// StreamSide is the result of the overwrites of watched keys. Delays are in µs, at each
+// of Percentiles, and count from the answer to the writer.
 type StreamSide struct {
-	Writes  int64     `json:"writes"`
-	Seconds float64   `json:"seconds"`
-	Probes  int64     `json:"probes"`
-	Pairs   int64     `json:"pairs"`   // of a probe and who watches
-	NoCopy  int64     `json:"no_copy"` // pairs that do not count, since there was no copy
-	Early   int64     `json:"early"`   // pairs that saw it before the writer was answered; they count as 0
-	PairUS  []float64 `json:"pair_us"`
-	AllUS   []float64 `json:"all_us"` // of the last of each probe
-	// Of the sidecars, over all of them.
+	Writes  int64   `json:"writes"`
+	Seconds float64 `json:"seconds"`
+	Probes  int64   `json:"probes"`
+	Pairs   int64   `json:"pairs"`   // of a probe and a watcher
+	NoCopy  int64   `json:"no_copy"` // pairs that do not count: no copy
+	// Early are pairs that saw it before the writer was answered. They count as 0.
+	Early  int64     `json:"early"`
+	PairUS []float64 `json:"pair_us"`
+	AllUS  []float64 `json:"all_us"` // of the last watcher of each probe
+	// Sums over all sidecars.
 	Gaps   int64 `json:"gaps,omitempty"`
 	Resets int64 `json:"resets,omitempty"`
 	Missed int64 `json:"polls_missed,omitempty"`
 }
 
-// PerSecond is the rate of the writes.
+// PerSecond returns the writes a second.
 func (s StreamSide) PerSecond() float64 { return float64(s.Writes) / s.Seconds }
 
-// HangSide is what one that reads found after a key was overwritten beyond the
-// link that hangs.
+// HangSide is the result of one reader's reads after a key was overwritten beyond the
+// hanging link.
 type HangSide struct {
 	Reads  int64 `json:"reads"`
-	Old    int64 `json:"old"` // brought what was overwritten
+	Old    int64 `json:"old"` // reads that returned the overwritten value
 	Misses int64 `json:"misses"`
 	Errors int64 `json:"errors"`
-	// OldMS is when the last read that brought the old value began, since the
-	// writer was answered.
+	// OldMS is when the last read that returned the old value began, counted from the
+	// answer to the writer.
 	OldMS float64 `json:"old_ms"`
 }
 
-// Kept are the rows in a folder that others of the same commit can be added to.
+// Kept returns a folder's rows, to which rows of the same commit can be added.
 func Kept(dir string) ([]PropagationRow, error) {
 	f, err := Read[PropagationParameters, PropagationRow](dir, Propagation)
 	if err == nil && f.Commit != Commit() {
@@ -84,7 +84,7 @@ func Kept(dir string) ([]PropagationRow, error) {
 	return f.Rows, err
 }
 
-// After puts rows behind others, as further rounds.
+// After appends rows to kept, as further rounds.
 func After(kept, rows []PropagationRow) []PropagationRow {
 	rounds := map[string]int{}
 	for _, r := range kept {

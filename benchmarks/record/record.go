@@ -1,9 +1,9 @@
-// Package record keeps the raw figures of measurements, so that every table
-// and plot can be derived from them again: one JSON file for each thing that
-// is measured, with what it was measured on, how, and each round's figures.
+// Package record keeps the raw figures of measurements, so that every table and plot can
+// be derived from them again. Each measurement has one JSON file: the machine, the
+// parameters, and each round's figures.
 //
-// Inputs and outputs are the types below and files in a folder. It starts no
-// goroutine. It derives nothing from the figures; that is the report's.
+// Inputs and outputs are the types below and files in a folder. The package starts no
+// goroutine and derives nothing from the figures; package report does that.
 package record
 
 import (
@@ -15,26 +15,25 @@ import (
 	"time"
 )
 
-// Head says where figures come from.
+// Head describes the origin of figures.
 type Head struct {
 	What     string            `json:"what"`
 	Command  string            `json:"command"`
-	Commit   string            `json:"commit"` // with "+" where the code differed from it
+	Commit   string            `json:"commit"` // with "+" if the code differed from it
 	Date     time.Time         `json:"date"`
 	Machine  Machine           `json:"machine"`
 	Versions map[string]string `json:"versions"` // by name
 }
 
-// File is what is kept of one measurement: P are its parameters, R is one row
-// of figures.
+// File is one recorded measurement. P is its parameters, R is one row of figures.
 type File[P, R any] struct {
 	Head
 	Parameters P
 	Rows       []R
 }
 
-// Write writes a file into a folder, one line a row, in the place of the one
-// before.
+// Write writes a file into a folder, with one line per row. It replaces the previous
+// file.
 func Write[P, R any](dir string, f File[P, R]) error {
 	head, err := json.MarshalIndent(struct {
 		Head
@@ -68,8 +67,7 @@ func Write[P, R any](dir string, f File[P, R]) error {
 	return os.Rename(path+".new", path)
 }
 
-// Read reads what Write wrote. A file that is not there is an error that
-// wraps fs.ErrNotExist.
+// Read reads a file of Write. If the file does not exist, the error wraps fs.ErrNotExist.
 func Read[P, R any](dir, what string) (File[P, R], error) {
 	path := filepath.Join(dir, what+".json")
 	raw, err := os.ReadFile(path)

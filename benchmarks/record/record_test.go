@@ -22,7 +22,7 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		Parameters: IdleParameters{Data: Data{Keys: 7}, Rounds: 2, Conns: 10},
 		Rows:       []IdleRow{{Round: 1, Sides: map[string]IdleSide{Sidecar: {Before: 1, AfterOne: 2, AfterAll: 3}}}, {Round: 2}},
 	}
-	for range 2 { // the second in the place of the first
+	for range 2 { // the second write replaces the first
 		if err := Write(dir, want); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestMoves(t *testing.T) {
 	if lowest, mean := m.Ratios(); lowest != 0.5 || mean != 0.87 {
 		t.Errorf("got %v and %v, want 0.5 and 0.87", lowest, mean)
 	}
-	m.Windows = append(m.Windows, Window{}) // a second in which nobody was answered
+	m.Windows = append(m.Windows, Window{}) // a second in which no read was answered
 	if lowest, _ := m.Ratios(); lowest != 0 {
 		t.Errorf("got %v for a second without answers, want 0", lowest)
 	}
@@ -106,8 +106,8 @@ func TestFurtherRounds(t *testing.T) {
 	}
 }
 
-// TestKeptLoads: the parts that are not measured stay, if they are of the same
-// commit; a folder without any has none.
+// TestKeptLoads checks that the parts that are not measured stay if they are of the same
+// commit, and that a folder without rounds gives no rows.
 func TestKeptLoads(t *testing.T) {
 	dir := t.TempDir()
 	if kept, _, err := KeptLoads(dir, []string{Crowd}); err != nil || len(kept) > 0 {

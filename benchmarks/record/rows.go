@@ -1,6 +1,6 @@
 package record
 
-// Names of what is measured; the files are called so.
+// The names of the measurements, which are also the names of the files.
 const (
 	Socket      = "socket"
 	Memory      = "memory"
@@ -13,7 +13,7 @@ const (
 	Hits        = "hits"
 )
 
-// Names of the servers, which are the sides of their comparisons.
+// The names of the servers, which are also the sides of their comparisons.
 const (
 	Sidecar   = "sidecar"
 	Redis     = "redis"
@@ -21,21 +21,22 @@ const (
 	Echo      = "echo"
 )
 
-// Percentiles are those that are kept of each latency distribution.
+// Percentiles are the recorded percentiles of each latency distribution.
 var Percentiles = []float64{50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100}
 
-// Side is what one side of a comparison came to in one round.
+// Side is the result of one side of a comparison in one round.
 type Side struct {
 	Requests int64   `json:"requests"`
 	Seconds  float64 `json:"seconds"`
-	// LatencyUS is of batches, in µs, at each of Percentiles.
+	// LatencyUS is the latency of batches, in µs, at each of Percentiles.
 	LatencyUS []float64 `json:"latency_us"`
 }
 
-// PerSecond is the throughput.
+// PerSecond returns the throughput in requests a second.
 func (s Side) PerSecond() float64 { return float64(s.Requests) / s.Seconds }
 
-// At returns a percentile of the batches' latency in µs, one of Percentiles.
+// At returns a percentile of the batches' latency in µs. The percentile must be one of
+// Percentiles.
 func (s Side) At(percentile float64) float64 {
 	for i, p := range Percentiles {
 		if p == percentile && i < len(s.LatencyUS) {
@@ -48,25 +49,26 @@ func (s Side) At(percentile float64) float64 {
 // Turns is how the sides of a round take turns.
 type Turns struct {
 	Rounds   int `json:"rounds"`
-	Turns    int `json:"turns"`      // each side's, in one round
-	TurnMS   int `json:"turn_ms"`    // a turn's length
+	Turns    int `json:"turns"`      // of each side, in one round
+	TurnMS   int `json:"turn_ms"`    // length of a turn
 	WarmUpMS int `json:"warm_up_ms"` // before each turn
 }
 
-// Data is what keys and values look like.
+// Data describes keys and values.
 type Data struct {
 	Keys      int `json:"keys"`
 	KeySize   int `json:"key_size"`   // bytes
 	ValueSize int `json:"value_size"` // bytes
 }
 
-// SocketParameters are those of the load on the socket.
+// SocketParameters are the parameters of the load on the socket.
 type SocketParameters struct {
 	Data
 	Turns
-	SweepTurns int `json:"sweep_turns"` // in the place of Turns, for shapes of the sweeps alone
-	// Cycle is how many requests are prebuilt over all connections; a load
-	// goes round them.
+	// SweepTurns replaces Turns for shapes that only the sweeps have.
+	SweepTurns int `json:"sweep_turns"`
+	// Cycle is the number of prebuilt requests over all connections. A load cycles
+	// through them.
 	Cycle       int       `json:"cycle"`
 	Percentiles []float64 `json:"percentiles"`
 }
@@ -80,7 +82,7 @@ type SocketRow struct {
 	Sides    map[string]Side `json:"sides"` // by server
 }
 
-// MemoryParameters are those of the filled servers.
+// MemoryParameters are the parameters of the filled servers.
 type MemoryParameters struct {
 	Data
 	Rounds int   `json:"rounds"`
@@ -94,7 +96,7 @@ type MemoryRow struct {
 	Parts MemoryParts           `json:"parts"` // of the sidecar's store
 }
 
-// MemorySide is one server filled.
+// MemorySide is one filled server.
 type MemorySide struct {
 	Empty       int64   `json:"empty_bytes"` // resident before
 	Resident    int64   `json:"resident_bytes"`
@@ -103,7 +105,7 @@ type MemorySide struct {
 	FillSeconds float64 `json:"fill_seconds"`
 }
 
-// MemoryParts says where the store's bytes are, by its own account.
+// MemoryParts is where the store's bytes are, by its own account.
 type MemoryParts struct {
 	Payload   int64 `json:"payload"`
 	Headers   int64 `json:"headers"`
@@ -117,18 +119,18 @@ type MemoryParts struct {
 	Used      int64 `json:"used"`
 }
 
-// Sides of the comparison of a full sidecar with one that holds little.
+// Sides of the comparison of a full sidecar with a nearly empty one.
 const (
 	Few = "few" // GETs of all keys of a sidecar with few entries
-	All = "all" // GETs of all keys of a sidecar with many
-	Hot = "hot" // GETs of as few keys of the one with many
+	All = "all" // GETs of all keys of a sidecar with many entries
+	Hot = "hot" // GETs of as few keys of the sidecar with many entries
 )
 
-// GCParameters are those of the sidecars with many and with few entries.
+// GCParameters are the parameters of the sidecars with many and with few entries.
 type GCParameters struct {
 	Data
 	Turns
-	Few      int   `json:"few"` // entries of the other sidecar
+	Few      int   `json:"few"` // entries of the sidecar with few
 	Conns    int   `json:"conns"`
 	Pipeline int   `json:"pipeline"`
 	Cycle    int   `json:"cycle"`
@@ -148,7 +150,7 @@ type GCRow struct {
 	Heap     int64   `json:"heap_bytes"`
 }
 
-// IdleParameters are those of the idle connections.
+// IdleParameters are the parameters of the idle connections.
 type IdleParameters struct {
 	Data
 	Rounds   int `json:"rounds"`
@@ -165,13 +167,13 @@ type IdleRow struct {
 // IdleSide is a server's resident memory, in bytes.
 type IdleSide struct {
 	Before   int64 `json:"before_bytes"`
-	AfterOne int64 `json:"after_one_bytes"`   // each connection has sent one GET
-	AfterAll int64 `json:"after_batch_bytes"` // and then a batch of them
+	AfterOne int64 `json:"after_one_bytes"`   // after one GET on each connection
+	AfterAll int64 `json:"after_batch_bytes"` // and then a batch of GETs
 }
 
-// HitsParameters are those of the replay.
+// HitsParameters are the parameters of the replay.
 type HitsParameters struct {
-	Rounds int `json:"rounds"` // of the policies that draw lots
+	Rounds int `json:"rounds"` // of the random policies
 	Points int `json:"points"` // of each trace's sweep of sizes
 }
 
@@ -181,7 +183,7 @@ const (
 	Bytes   = "bytes"
 )
 
-// HitsRow is a trace replayed against one policy of one size.
+// HitsRow is one replay of a trace against one policy at one size.
 type HitsRow struct {
 	Round    int    `json:"round"`
 	Trace    string `json:"trace"`
@@ -189,7 +191,7 @@ type HitsRow struct {
 	Unique   int64  `json:"unique"`
 	Unit     string `json:"unit"`
 	Size     int64  `json:"size"`
-	Sweep    bool   `json:"sweep,omitempty"` // for the plot alone
+	Sweep    bool   `json:"sweep,omitempty"` // for the plot only
 	Policy   string `json:"policy"`
 	Hits     int64  `json:"hits"`
 }

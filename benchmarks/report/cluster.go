@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// clusterPart is the rounds of one part, of one shape of load if it has one.
+// clusterPart is the rounds of one part, with one shape of load if the part has shapes.
 type clusterPart []record.ClusterRow
 
 func (c clusterPart) of(figure func(r record.ClusterRow) float64) spread {
@@ -19,15 +19,15 @@ func (c clusterPart) of(figure func(r record.ClusterRow) float64) spread {
 	return spreadOf(v)
 }
 
-// ratio is one side's throughput in parts of another's.
+// ratio returns one side's throughput relative to another's.
 func (c clusterPart) ratio(side, other string) spread {
 	return c.of(func(r record.ClusterRow) float64 { return r.Sides[side].PerSecond() / r.Sides[other].PerSecond() })
 }
 
-// shape is the part's load.
+// shape returns the part's load.
 func (c clusterPart) shape() string { return fmt.Sprintf("%d × %d", c[0].Conns, c[0].Depth) }
 
-// clusterSides are the sides of each part, and what they are called.
+// clusterSides are the sides of each part, and their names on the page.
 var clusterSides = map[string][]struct{ name, text string }{
 	record.Copies:  {{record.Owned, "own keys"}, {record.Copied, "copies of another host's"}},
 	record.Latency: {{record.Sidecar, "sidecar, its owner's answer"}, {record.Echo, "echo, Unix socket"}, {record.EchoTCP, "echo, TCP"}},
@@ -111,7 +111,7 @@ func killRows(c clusterPart, p record.ClusterParameters) []row {
 	}
 }
 
-// movesText says what happens to hosts.
+// movesText describes what happens to the hosts.
 func movesText(part string, p record.ClusterParameters) string {
 	if part == record.Restart {
 		return fmt.Sprintf("%d hosts restart, one after the other", p.Hosts)
@@ -154,7 +154,7 @@ func clusterText(p record.ClusterParameters, one, many, remote clusterPart) stri
 		thousands(int64(p.Keys)), share(remote, record.Embedded), strings.TrimSuffix(fmt.Sprintf("%.1f", float64(p.Bound)/1000), ".0"))
 }
 
-// clusterTable has the sides' own figures.
+// clusterTable returns the sides' own figures.
 func clusterTable(parts ...clusterPart) string {
 	t := table{head: []string{"load", "side", "requests/s", "min", "max", "p50 µs", "p99 µs", "p99.9 µs"}, left: 2}
 	for _, c := range parts {
@@ -189,7 +189,7 @@ func movesTable(parts ...clusterPart) string {
 	return "Each host that came or went, in seconds since the reads began:\n\n" + t.String()
 }
 
-// movesOf adds a line for each host that something has happened to.
+// movesOf adds a line for each host that came or went.
 func movesOf(t *table, r record.ClusterRow) {
 	at := map[string]string{}
 	begun := int64(-1)

@@ -15,7 +15,7 @@ type place struct {
 	trace, unit string
 	size        int64
 	sweep       bool
-	ratios      map[string][]float64 // %, by policy, a value a round
+	ratios      map[string][]float64 // %, by policy, one value per round
 }
 
 func (p place) ratio(policy string) spread { return spreadOf(p.ratios[policy]) }
@@ -60,7 +60,7 @@ func hitsSection(rounds string) (section, error) {
 	return s, nil
 }
 
-// hitsRows compares the store with LRU at the sizes of the tables, in points.
+// hitsRows compares the store with LRU at the sizes of the tables, in percentage points.
 func hitsRows(places []place) (rows []row) {
 	const figure = hits.Segment + " less " + hits.LRU + ", points"
 	var sum, n float64
@@ -74,7 +74,7 @@ func hitsRows(places []place) (rows []row) {
 			r.target = hitsOfLRUBusy
 		}
 		if p.unit == record.Bytes {
-			r.target = nil // the target is at equal entries
+			r.target = nil // the target is for equal entries
 		} else {
 			sum, n = sum+d, n+1
 		}
@@ -86,7 +86,7 @@ func hitsRows(places []place) (rows []row) {
 	return rows
 }
 
-// hitsTable has the ratios at the sizes of the tables.
+// hitsTable returns the ratios at the sizes of the tables.
 func hitsTable(places []place, unit string) string {
 	t := table{head: []string{"trace", unit}, left: 1}
 	for _, p := range hits.Policies {

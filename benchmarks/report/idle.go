@@ -12,7 +12,7 @@ func idleSection(rounds string) (section, error) {
 		return section{}, err
 	}
 	p := f.Parameters
-	each := func(s record.IdleSide, batch bool) float64 { // bytes a connection
+	each := func(s record.IdleSide, batch bool) float64 { // bytes per connection
 		after := s.AfterOne
 		if batch {
 			after = s.AfterAll

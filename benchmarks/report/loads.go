@@ -6,7 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// crowdSides are who is asked for a cold key, and how they are called.
+// crowdSides are the sides that load a cold key, and their names on the page.
 var crowdSides = []struct{ name, text string }{
 	{record.Sidecar, "sidecar, its origin"}, {record.Apps, "sidecar, LEASE and FILL by the apps"}, {record.Groupcache, "groupcache, its loader"},
 }
@@ -41,7 +41,7 @@ func loadsSection(rounds string) (section, error) {
 	return s, nil
 }
 
-// wholeLoads says whether a row has the figures of all sides.
+// wholeLoads reports whether a row has the figures of all sides.
 func wholeLoads(r record.LoadsRow) bool {
 	switch r.Part {
 	case record.Crowd:
@@ -126,7 +126,7 @@ func hastyText(_ []record.LoadsRow, _ record.LoadsParameters) string {
 		"groupcache's Get, does not end the wait for a load that somebody else has begun.\n\n"
 }
 
-// servedSides are held against a namespace without an origin.
+// servedSides are compared with a namespace without an origin.
 var servedSides = []struct {
 	name, text string
 	target     *target
@@ -158,7 +158,7 @@ func servedText(_ []record.LoadsRow, _ record.LoadsParameters) string {
 		"Another namespace without an origin shows by how much the figure varies.\n\n"
 }
 
-// phaseNames of an outage.
+// phaseNames are the names of an outage's phases.
 var phaseNames = [record.Phases]string{"the origin answers", "it is away", "it is back"}
 
 func outageRows(list []record.LoadsRow, p record.LoadsParameters) (rows []row) {

@@ -18,7 +18,7 @@ func (c streamRounds) of(side string, figure func(s record.StreamSide) float64) 
 	return spreadOf(v)
 }
 
-// ratio is the sidecar's delay until all have it in parts of another's, in the
+// ratio returns the sidecar's delay to all hosts relative to another side's, within the
 // same round.
 func (c streamRounds) ratio(side string, percentile float64) spread {
 	var v []float64
@@ -28,15 +28,15 @@ func (c streamRounds) ratio(side string, percentile float64) spread {
 	return spreadOf(v)
 }
 
-// ms is a percentile of delays in µs.
+// ms returns a percentile, in ms, of delays in µs.
 func ms(us []float64, percentile float64) float64 {
 	return record.Side{LatencyUS: us}.At(percentile) / 1000
 }
 
-// streamSides are who keeps copies, and how they are called.
+// streamSides are the sides that keep copies, and their names on the page.
 var streamSides = []struct{ name, text string }{{record.Sidecar, "sidecar"}, {record.Redis, "redis, client tracking"}, {record.Fanout, "bare fan-out"}}
 
-// hangSides are who reads while a link hangs.
+// hangSides are the sides that read while a link hangs.
 var hangSides = []struct{ name, text, careful string }{
 	{record.Sidecar, "sidecar, of a host whose links hang", "a copy is served while the lease on its owner is good"},
 	{record.NoPings, "redis, a client that does not ping", "copies are dropped when the connection ends, which it does not"},
@@ -151,7 +151,7 @@ func streamText(rates map[int]streamRounds, p record.PropagationParameters) stri
 		share(record.Redis, func(s record.StreamSide) int64 { return s.Early }), p.Bound)
 }
 
-// streamTable has all figures.
+// streamTable returns all figures.
 func streamTable(rates map[int]streamRounds) string {
 	if len(rates) == 0 {
 		return ""

@@ -1,10 +1,8 @@
-// Package report derives the page of results and its plots from the raw
-// figures: medians over the rounds with least and most, each beside its
-// target, whether it is met or missed.
+// Package report derives the page of results and its plots from the raw figures: medians
+// over the rounds with least and most, each next to its target, met or missed.
 //
-// Input is the folder of package record's files, outputs are files by name.
-// The same figures give the same bytes. It starts no goroutine and measures
-// nothing.
+// Input is the folder of package record's files. Outputs are files by name. The same
+// figures give the same bytes. The package starts no goroutine and measures nothing.
 package report
 
 import (
@@ -20,14 +18,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Where the files are, below the folder of the benchmarks.
+// The files' places, below the folder of the benchmarks.
 const (
 	RoundsDir = "rounds"
 	Page      = "RESULTS.md"
 	PlotsDir  = "plots"
 )
 
-// section is what the page has of one measurement.
+// section is the page's section on one measurement.
 type section struct {
 	title string
 	head  record.Head
@@ -52,8 +50,8 @@ var sections = []struct {
 	{record.Hits, hitsSection},
 }
 
-// Derive returns the page and the plots by their names, from the rounds in the
-// folder of the benchmarks. A measurement without rounds is left out.
+// Derive returns the page and the plots by name, from the rounds in the folder of the
+// benchmarks. A measurement without rounds is left out.
 func Derive(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var page []section
@@ -89,7 +87,7 @@ func Derive(dir string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// Section returns what the page says of one measurement.
+// Section returns the page's section on one measurement.
 func Section(dir, what string) (string, error) {
 	for _, s := range sections {
 		if s.what == what {
@@ -102,7 +100,7 @@ func Section(dir, what string) (string, error) {
 
 func plotPath(name string) string { return PlotsDir + "/" + name + ".svg" }
 
-// String is the section without its title.
+// String returns the section without its title.
 func (s section) String() string {
 	text := fmt.Sprintf("Measured on %s at commit %s, with `%s`.\n\n", s.head.Date.UTC().Format("2006-01-02"), s.head.Commit, s.head.Command)
 	if len(s.rows) > 0 {
@@ -114,7 +112,7 @@ func (s section) String() string {
 // image embeds a plot.
 func image(name, text string) string { return fmt.Sprintf("![%s](%s)\n\n", text, plotPath(name)) }
 
-// overview counts the targets and names those that are missed.
+// overview counts the targets and lists the missed ones.
 func overview(page []section) string {
 	var all, met int
 	missed := table{head: []string{"what", "figure", "median", "target", ""}, left: 2}
@@ -137,8 +135,7 @@ func overview(page []section) string {
 	return text + "; missed are:\n\n" + missed.String()
 }
 
-// machines tells what the figures were measured on and with, once for all
-// measurements where it was the same.
+// machines describes the machine and the versions. Equal descriptions appear once.
 func machines(page []section) string {
 	text := "## Machine and versions\n\n"
 	var told []string

@@ -13,8 +13,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// TestCommittedResults derives the page and the plots from the rounds that are
-// committed, and holds the committed files to them.
+// TestCommittedResults derives the page and the plots from the committed rounds, and
+// compares them with the committed files.
 func TestCommittedResults(t *testing.T) {
 	const dir = ".."
 	files, err := Derive(dir)
@@ -45,7 +45,7 @@ func head(what string) record.Head {
 	return record.Head{What: what, Command: "go run ./cmd/bench " + what, Commit: "abc", Date: time.Unix(0, 0), Versions: map[string]string{"go": "1.26"}}
 }
 
-// side is a side that came to so many thousand requests a second.
+// side returns a side with the given thousands of requests a second.
 func side(thousands int64) record.Side {
 	s := record.Side{Requests: thousands * 1000, Seconds: 1}
 	for i := range record.Percentiles {
@@ -159,7 +159,7 @@ func TestHitsAreHeldAgainstLRU(t *testing.T) {
 	}
 }
 
-// clusterFile has one round of each part.
+// clusterFile returns one round of each part.
 func clusterFile() record.File[record.ClusterParameters, record.ClusterRow] {
 	f := record.File[record.ClusterParameters, record.ClusterRow]{Head: head(record.Cluster)}
 	f.Parameters = record.ClusterParameters{Data: record.Data{Keys: 1000}, Bound: 2000, Hosts: 5, Probe: 100, Hot: 500}
@@ -313,7 +313,8 @@ func TestInvalidations(t *testing.T) {
 	}
 }
 
-// TestSizes makes figures by a model, and looks whether it is found again.
+// TestLoads checks the figures of the section on loads, and the error for each missing
+// side.
 func TestLoads(t *testing.T) {
 	file := func() record.File[record.LoadsParameters, record.LoadsRow] {
 		f := record.File[record.LoadsParameters, record.LoadsRow]{Head: head(record.Loads)}
@@ -372,6 +373,7 @@ func TestLoads(t *testing.T) {
 	}
 }
 
+// TestSizes makes figures from a model and checks that fit finds the model again.
 func TestSizes(t *testing.T) {
 	want := sizeModel{answer: 70, event: 17, poll: 100, quiet: [2]float64{5000, 2000}, busy: [2]float64{20_000, 9000}}
 	f := record.File[record.SizesParameters, record.SizesRow]{Head: head(record.Sizes)}
@@ -389,7 +391,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
-	// Rare events are told one by one, many share an answer.
+	// Rare events are sent one by one; many events share an answer.
 	if a := answers(10); math.Abs(a/10-1) > 0.05 {
 		t.Errorf("10 events a second: got %.2f answers", a)
 	}

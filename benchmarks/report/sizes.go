@@ -9,26 +9,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// Times of the protocol that the model has, in seconds.
+// The protocol's times that the model uses, in seconds.
 const (
-	roundTrip   = 0.6e-3 // of the network in memory, in the mean
+	roundTrip   = 0.6e-3 // of the network in memory, on average
 	gatherAfter = 1e-3   // an event later than this after the question is sent alone
-	gatherFor   = 0.3e-3 // one before that waits so long for others
-	followWait  = 0.5    // an answer without events
-	relayEvery  = 0.05   // gossip has one datagram of events
+	gatherFor   = 0.3e-3 // how long an earlier event waits for others
+	followWait  = 0.5    // until an answer without events
+	relayEvery  = 0.05   // gossip sends a datagram of events this often
 )
 
-// sizeModel is what a node sends, from what was counted of small clusters. Every
-// node follows every other one.
+// sizeModel is what a node sends, derived from counts of small clusters. Every node
+// follows every other node.
 type sizeModel struct {
-	answer, event, poll float64 // bytes: a question and its answer, an event in it, a poll and its answer
-	// Bytes of gossip a second, of one node and for each factor e of nodes: while
-	// nothing is written, and while there are events for every datagram.
+	// Bytes: a question and its answer, one event in it, a poll and its answer.
+	answer, event, poll float64
+	// The gossip that one node sends, in bytes a second: a constant, and a factor of the
+	// logarithm of the number of nodes. quiet is without writes; busy is with events for
+	// every datagram.
 	quiet, busy [2]float64
 }
 
-// answers is how often a node asks another one whose log grows by so many events
-// a second, which come at random.
+// answers returns how often per second a node asks a log that grows by perSecond random
+// events a second.
 func answers(perSecond float64) float64 {
 	if perSecond <= 0 {
 		return 1 / (roundTrip + followWait)
@@ -51,11 +53,12 @@ func (m sizeModel) all(nodes, rate float64) float64 {
 }
 
 func (m sizeModel) gossip(nodes, rate float64) float64 {
-	events := 1 - math.Exp(-rate/nodes*relayEvery) // there are some for a datagram
+	// The share of datagrams that carry events.
+	events := 1 - math.Exp(-rate/nodes*relayEvery)
 	return (1-events)*(m.quiet[0]+m.quiet[1]*math.Log(nodes)) + events*(m.busy[0]+m.busy[1]*math.Log(nodes))
 }
 
-// fit takes the model's bytes from what was counted.
+// fit derives the model's bytes from the counts.
 func fit(rows []record.SizesRow) (m sizeModel) {
 	var answersEvents []sample
 	var quiet, busy []sample
@@ -66,7 +69,8 @@ func fit(rows []record.SizesRow) (m sizeModel) {
 	polls, polled := 0.0, 0.0
 	for _, r := range rows {
 		if r.Rate > 0 {
-			answersEvents = append(answersEvents, sample{r.Follows / r.Followed, r.Applied / r.Followed, 1}) // relative errors
+			// Weighted for relative errors.
+			answersEvents = append(answersEvents, sample{r.Follows / r.Followed, r.Applied / r.Followed, 1})
 		}
 		gossip := sample{1, math.Log(float64(r.Nodes)), r.Gossip}
 		switch r.Rate {
@@ -87,7 +91,7 @@ func fit(rows []record.SizesRow) (m sizeModel) {
 // sample is a measured y = a*x1 + b*x2.
 type sample struct{ x1, x2, y float64 }
 
-// leastSquares finds a and b.
+// leastSquares returns a and b.
 func leastSquares(list []sample) (a, b float64) {
 	var s11, s12, s22, s1y, s2y float64
 	for _, s := range list {
@@ -120,8 +124,8 @@ func sizesSection(rounds string) (section, error) {
 	return s, nil
 }
 
-// off is by how many % the model's bytes of events differ from what was counted,
-// at most, where there are writes.
+// off returns the largest difference in % between the model's bytes of events and the
+// counted bytes, over the rows with writes.
 func off(rows []record.SizesRow, m sizeModel) (most float64) {
 	for _, r := range rows {
 		if r.Rate > 0 {
@@ -147,7 +151,7 @@ func simulatedTable(rows []record.SizesRow, m sizeModel) string {
 		n, rate := float64(r.Nodes), float64(r.Rate)
 		kb := func(v float64) string { return fmt.Sprintf("%.1f", v/1000) }
 		calls, events := thousands(int64(m.follows(n, rate))), kb(m.streams(n, rate))
-		if r.Rate == 0 { // all there is comes of the key that is watched
+		if r.Rate == 0 { // only the watched key causes traffic
 			calls, events = "–", "–"
 		}
 		t.add(fmt.Sprint(r.Nodes), thousands(int64(r.Rate)), fmt.Sprintf("%.2f", r.P50US/1000), fmt.Sprintf("%.2f", r.P99US/1000),

@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// load is one shape on the socket, with its rounds.
+// load is one shape of load on the socket, with its rounds.
 type load struct {
 	op              string
 	conns, pipeline int
@@ -22,7 +22,7 @@ func (l load) String() string {
 	return fmt.Sprintf("%s, %d × %d", l.op, l.conns, l.pipeline)
 }
 
-// figures are the sides' own, in each round.
+// figures returns a figure of the sides over the rounds.
 func (l load) figures(of func(sides map[string]record.Side) float64) spread {
 	var v []float64
 	for _, r := range l.rounds {
@@ -35,7 +35,7 @@ func perSecond(name string) func(map[string]record.Side) float64 {
 	return func(s map[string]record.Side) float64 { return s[name].PerSecond() }
 }
 
-// ratio is the sidecar's throughput in parts of the best of others.
+// ratio returns the sidecar's throughput relative to the best of the others.
 func (l load) ratio(others ...string) spread {
 	return l.figures(func(s map[string]record.Side) float64 {
 		best := 0.0
@@ -46,8 +46,7 @@ func (l load) ratio(others ...string) spread {
 	})
 }
 
-// socketSides are the servers in the order of the tables and of the plots'
-// colours.
+// socketSides are the servers in the order of the tables and of the plots' colours.
 var socketSides = []string{record.Sidecar, record.Redis, record.Memcached, record.Echo}
 
 func socketSection(rounds string) (section, error) {
@@ -95,10 +94,10 @@ func socketSection(rounds string) (section, error) {
 	return s, nil
 }
 
-// tabled are the shapes of the tables.
+// tabled are the shapes in the tables.
 var tabled = [][2]int{{1, 1}, {16, 1}, {1, 64}, {16, 64}}
 
-// socketRows are a load's ratios with their targets.
+// socketRows returns a load's ratios with their targets.
 func socketRows(l load) (rows []row) {
 	add := func(figure string, t *target, others ...string) {
 		rows = append(rows, row{l.String(), figure, l.ratio(others...), "%.2f", t})

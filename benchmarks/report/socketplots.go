@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// addThroughput plots the sweeps: connections at one request in flight, and
+// addThroughput plots the sweeps: over connections at one request in flight, and over
 // requests in flight at 16 connections.
 func (s *section) addThroughput(loads []load) {
 	s.sweep(loads, "throughput-connections", plot.Chart{
@@ -25,7 +25,7 @@ func (s *section) addThroughput(loads []load) {
 	}, func(l load) (x int, ok bool) { return l.pipeline, l.op == "GET" && l.conns == 16 })
 }
 
-// sweep plots the throughput of loads that belong to it, by what choose says.
+// sweep plots the throughput of the loads that choose accepts.
 func (s *section) sweep(loads []load, name string, c plot.Chart, choose func(load) (x int, ok bool)) {
 	places := map[int]load{}
 	most := 0
@@ -92,7 +92,7 @@ func (s *section) addLatency(loads []load) {
 	}
 }
 
-// duration writes microseconds, as ms from a thousand on.
+// duration formats microseconds, in ms from 1000 µs on.
 func duration(us float64) string {
 	unit := " µs"
 	if us >= 1000 {

@@ -10,7 +10,7 @@ import (
 // table is a Markdown table.
 type table struct {
 	head []string
-	left int // so many columns are texts, the others numbers
+	left int // the first columns are text, the others numbers
 	rows [][]string
 }
 
@@ -33,7 +33,7 @@ func (t *table) String() string {
 	return b.String() + "\n"
 }
 
-// thousands writes a whole number with commas.
+// thousands formats a whole number with commas.
 func thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -42,11 +42,11 @@ func thousands(n int64) string {
 	return minus(s)
 }
 
-// rate writes requests a second.
+// rate formats requests a second.
 func rate(v float64) string { return thousands(int64(math.Round(v))) }
 
-// mib writes bytes in MiB.
+// mib formats bytes in MiB.
 func mib(n float64) string { return fmt.Sprintf("%.1f MiB", n/(1<<20)) }
 
-// minus has the sign of print.
+// minus replaces hyphens by the minus sign of print.
 func minus(s string) string { return strings.ReplaceAll(s, "-", "−") }

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// target is what a figure is to reach. It is held against the median.
+// target is the goal for a figure. It is compared with the median.
 type target struct {
 	sign  string // ≥, >, ≤ or <
 	value float64
@@ -20,14 +20,15 @@ var (
 	batchOfBetter = &target{"≥", 2}   // a GET hit in batches, against the better of both
 
 	residentOfMemcached = &target{"≤", 0.85}
-	overheadBytes       = &target{"≤", 48} // an entry, all in
+	overheadBytes       = &target{"≤", 48} // per entry, everything included
 
 	gcShare = &target{"<", 1} // % of CPU
 	gcPause = &target{"<", 1} // ms
-	// "Unchanged": within what the figure varies by on a quiet machine.
+	// "Unchanged": within the variation of the figure on a quiet machine.
 	p99OfFew = &target{"≤", 1.1}
 
-	copyOfOwned = &target{"≥", 0.9} // "as fast": a GET of a copy against one of the host's own
+	// "As fast": a GET of a copy against one of the host's own.
+	copyOfOwned = &target{"≥", 0.9}
 	hopsOfEcho  = &target{"≤", 1.5} // the owner's answer against two round trips
 	killErrors  = &target{"≤", 0}   // reads through hosts that live
 	killSeconds = &target{"≤", 4.5}
@@ -35,19 +36,24 @@ var (
 	reachP50 = &target{"≤", 1} // ms, an invalidation to all of 5 hosts
 	reachP99 = &target{"≤", 5}
 
-	onceCalls   = &target{"≤", 1}    // of the origin, however many miss a key
-	crowdOthers = &target{"≤", 0}    // requests
-	servedRatio = &target{"≥", 0.98} // hits with an origin against hits without: "none measurable" is within what the figure varies by
-	outErrors   = &target{"≤", 0}    // of reads of keys that were loaded once, that take a stale value
-	backCalls   = &target{"≤", 1.1}  // in the busiest second, of the configured rate; a burst is a tenth of it
+	// Calls of the origin, for any number of misses of a key.
+	onceCalls   = &target{"≤", 1}
+	crowdOthers = &target{"≤", 0} // requests
+	// Hits with an origin against hits without: "none measurable" means within the
+	// figure's variation.
+	servedRatio = &target{"≥", 0.98}
+	// Of reads that accept a stale value, for keys that were loaded once.
+	outErrors = &target{"≤", 0}
+	// In the busiest second, relative to the configured rate; the burst is a tenth of it.
+	backCalls = &target{"≤", 1.1}
 
 	hitsOfLRU     = &target{"≥", -1}   // points, on each trace at each size
-	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for the one below
-	hitsMean      = &target{"≥", 2}    // points, over all of them
+	hitsOfLRUBusy = &target{"≥", -2.5} // the same, for busyTrace at busySize
+	hitsMean      = &target{"≥", 2}    // points, over all traces and sizes
 )
 
-// busyTrace at busySize has a target of its own: its requests come in bursts
-// within a few hundred entries, where recency alone is hard to beat.
+// busyTrace at busySize has a target of its own. Its requests come in bursts within a few
+// hundred entries, where plain recency is hard to beat.
 const (
 	busyTrace = "cache2k-orm-busy"
 	busySize  = 760
@@ -72,8 +78,7 @@ func (t *target) met(v float64) bool {
 	return v < t.value
 }
 
-// verdict says whether a value reaches the target, and else by how much it
-// does not.
+// verdict returns "met", or by how much a value misses the target.
 func (t *target) verdict(v float64) string {
 	switch {
 	case t == nil:
@@ -108,7 +113,7 @@ type row struct {
 	target       *target
 }
 
-// rowsTable writes rows as a table.
+// rowsTable formats rows as a table.
 func rowsTable(rows []row) string {
 	t := table{head: []string{"what", "figure", "median", "min", "max", "target", ""}, left: 2}
 	for _, r := range rows {

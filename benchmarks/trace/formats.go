@@ -13,9 +13,9 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// Bounds of what is read.
+// Bounds on the input.
 const (
-	maxBlocks = 1 << 20 // that one line of an ARC trace may stand for
+	maxBlocks = 1 << 20 // blocks per line of an ARC trace
 	maxLine   = 1 << 20 // bytes
 )
 
@@ -61,7 +61,7 @@ func readARC(r io.Reader, yield func(Request) bool) error {
 	})
 }
 
-// readLines reads the formats of one request a line. A key may be any text.
+// readLines reads the formats with one request per line. A key may be any text.
 func readLines(r io.Reader, yield func(Request) bool) error {
 	return lines(r, func(f [][]byte) (bool, error) {
 		var key, size []byte
@@ -90,8 +90,8 @@ func readLines(r io.Reader, yield func(Request) bool) error {
 	})
 }
 
-// lines calls f with the fields of each line that has any, until it returns
-// false. The fields are lent.
+// lines calls f with the fields of each non-empty line until f returns false. The fields
+// are valid only during the call.
 func lines(r io.Reader, f func(fields [][]byte) (bool, error)) error {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 1<<16), maxLine)

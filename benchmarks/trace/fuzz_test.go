@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// FuzzReaders holds every reader to what all of them promise: they end, they
-// stop when told to, and reading a part gives the beginning of the whole.
+// FuzzReaders checks what every reader promises: it ends, it stops when told to, and a
+// partial read gives the beginning of the whole.
 func FuzzReaders(f *testing.F) {
 	for _, seed := range []string{"", "\x00\x00\x00\x07\x00", "10 3 0 1\n5 1", "x\ny\n", "1 x 100\n", "0,x,16,300,7,get,0\n", "#\n\n,\t \r\n", "1 1048576\n2 1048577"} {
 		f.Add([]byte(seed), uint8(3))

@@ -1,5 +1,5 @@
-// Package trace reads files of cache requests in the formats of the public
-// traces, plain or compressed.
+// Package trace reads files of cache requests in the formats of the public traces, plain
+// or compressed.
 //
 //	name ends in   a request is
 //	.trace         a big-endian uint32 (cache2k)
@@ -8,9 +8,9 @@
 //	               "time key size" (webcachesim), or "time key keysize
 //	               valuesize client op ttl" (Twitter)
 //
-// each also behind .gz, .xz or .zst. Lines that begin with # are passed over.
-// An operation other than a read is a request like any other: a replay sets
-// what it misses. It starts no goroutine of its own and keeps no request.
+// Each ending may be followed by .gz, .xz or .zst. Lines that begin with # are skipped.
+// Every operation counts as a request, reads and others alike: a replay sets what it
+// misses. The package starts no goroutine and keeps no request.
 package trace
 
 import (
@@ -28,15 +28,15 @@ import (
 	"github.com/therootcompany/xz"
 )
 
-// Request is one access. Size is in bytes of the value, zero where the trace
-// has none.
+// Request is one access. Size is the size of the value in bytes, or zero if the trace has
+// no sizes.
 type Request struct {
 	Key  uint64
 	Size uint32
 }
 
-// formats are the readers by the ending of a file's name. A reader stops when
-// yield returns false.
+// formats maps the ending of a file's name to its reader. A reader stops when yield
+// returns false.
 var formats = map[string]func(r io.Reader, yield func(Request) bool) error{
 	".trace": readBinary,
 	".lis":   readARC,
@@ -47,8 +47,8 @@ var formats = map[string]func(r io.Reader, yield func(Request) bool) error{
 
 var compressions = []string{".gz", ".xz", ".zst"}
 
-// split parts a path's name into its short name, the ending that tells the
-// format, and the one that tells the compression.
+// split splits a path's base name into the short name, the ending of the format and the
+// ending of the compression.
 func split(path string) (name, format, compression string) {
 	name = filepath.Base(path)
 	if ext := filepath.Ext(name); slices.Contains(compressions, ext) {
@@ -58,14 +58,14 @@ func split(path string) (name, format, compression string) {
 	return strings.TrimSuffix(name, format), format, compression
 }
 
-// Name is a trace's short name: the file's, without endings.
+// Name returns a trace's short name, which is the file's name without endings.
 func Name(path string) string {
 	name, _, _ := split(path)
 	return name
 }
 
-// Files lists the trace files of a folder, by name. READMEs and licences are
-// none. A folder without traces is an error.
+// Files lists the trace files of a folder by name, without READMEs and licences. A folder
+// without traces is an error.
 func Files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -84,8 +84,7 @@ func Files(dir string) ([]string, error) {
 	return files, nil
 }
 
-// Read yields the requests of a file. An error comes last, beside a zero
-// Request.
+// Read yields the requests of a file. An error comes last, with a zero Request.
 func Read(path string) iter.Seq2[Request, error] {
 	return func(yield func(Request, error) bool) {
 		stopped := false

@@ -50,7 +50,7 @@ func zstded(s string) string {
 	return string(w.EncodeAll([]byte(s), nil))
 }
 
-// xzed is the binary trace 7, 8, 7; our library only reads the format.
+// xzed returns the binary trace 7, 8, 7. The xz library cannot write the format.
 func xzed() string {
 	b, err := base64.StdEncoding.DecodeString(xzOf787)
 	if err != nil {
@@ -90,7 +90,7 @@ func TestRead(t *testing.T) {
 func TestReadBadInput(t *testing.T) {
 	for _, c := range []struct {
 		name, file, content string
-		before              int // requests that are yielded first
+		before              int // requests that come before the error
 		want                string
 	}{
 		{"binary, cut off", "a.trace", "\x00\x00\x00\x07\x00", 1, "request 2: 1 bytes of 4"},

@@ -17,7 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// needRoot skips a test of other users: only root can become one.
+// needRoot skips tests that need other users: only root can become another user.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -40,9 +40,10 @@ var (
 	root     = person{}
 )
 
-// accessRules are those of the tests: reader reads, writer writes by one of its groups,
-// keeper administers namespace users, chief all. Any may read and write namespace
-// open, and none of them the others.
+// accessRules are the rules of the tests: reader may read, writer may write because of
+// one of its groups, keeper administers namespace users, chief administers all. Any user
+// may read and write namespace open; none of these users has a right to the other
+// namespaces.
 const accessRules = `
 socket_mode: 0666
 admin_group: 60077
@@ -60,8 +61,8 @@ tokens:
   ops: {file: %s}
 `
 
-// ruled starts a sidecar under accessRules. Any user may reach its socket and its
-// token files are root's; it returns the tokens.
+// ruled starts a sidecar with accessRules. Any user may reach its socket; its token files
+// belong to root. It returns the token web too.
 func ruled(t *testing.T, flags ...string) (p *process, config, web string) {
 	t.Helper()
 	dir := tempDir(t)
@@ -79,7 +80,7 @@ func ruled(t *testing.T, flags ...string) (p *process, config, web string) {
 	return runSidecarAt(t, filepath.Join(dir, "s"), append(flags, "--config", config)...), config, files["web"]
 }
 
-// as runs a client command as somebody.
+// as runs a client command as another user.
 func (p *process) as(who person, args ...string) outcome {
 	p.t.Helper()
 	cmd := exec.Command(binary(), append(args, "--socket", p.socket)...)
@@ -88,7 +89,7 @@ func (p *process) as(who person, args ...string) outcome {
 	return outcome{child.wait(), child.out.String(), child.log.String()}
 }
 
-// What each user may do with each command, and what a refusal says.
+// TestAccess checks what each user may do with each command, and the text of refusals.
 func TestAccess(t *testing.T) {
 	needRoot(t)
 	addr := freeAddress(t)
@@ -123,23 +124,23 @@ func TestAccess(t *testing.T) {
 	allowed(keeper, flush...)
 	allowed(keeper, set...)
 
-	// A namespace that the rules do not name is one of the others.
+	// The rule "*" applies to a namespace that the rules do not name.
 	refused(`GET in namespace "new": it needs the right read there: add user:60003 to access, "*", read`, keeper, "get", "k", "--ns", "new")
 	allowed(passerby, "set", "k", "v", "--ns", "open")
 	allowed(chief, "set", "k", "v", "--ns", "new")
 
-	// What concerns the whole sidecar is for administrators of it.
+	// Commands on the whole sidecar need its administrators.
 	whole := [][]string{{"flush", "--yes"}, {"flush", "--yes", "--cluster"}, {"stats", "--cluster"}, {"verify", "--duration", "100ms"}, {"members", "forget", "host9"}}
 	for _, args := range whole {
 		refused("it needs the right admin of the whole sidecar, which root, the sidecar's own user (uid 0) and the members of admin_group have", keeper, args...)
 		allowed(chief, args...)
 		allowed(root, args...)
 	}
-	// And what tells of no key is for all.
+	// Commands that reveal no key are open to all users.
 	for _, args := range [][]string{{"stats"}, {"members"}, {"ring", "k"}, {"health"}} {
 		allowed(passerby, args...)
 	}
-	// A refused request makes no namespace, and is counted.
+	// A refused request creates no namespace, and is counted.
 	refused("GET", passerby, "get", "k", "--ns", "unseen")
 	refused("SET", passerby, "set", "k", "v", "--ns", "unseen")
 	if o := p.at("stats", "--json"); !strings.Contains(o.out, `"users"`) || strings.Contains(o.out, `"unseen"`) {
@@ -161,8 +162,9 @@ func TestAccess(t *testing.T) {
 	})
 }
 
-// Without rules any user who may open the socket reads, writes and flushes namespaces;
-// what concerns the whole sidecar is for its own user and root, which may be two.
+// TestAccessByDefault checks that without rules any user who may open the socket reads,
+// writes and flushes namespaces. Requests about the whole sidecar are for its own user
+// and for root, which may be two users.
 func TestAccessByDefault(t *testing.T) {
 	needRoot(t)
 	dir := tempDir(t)
@@ -198,8 +200,8 @@ func TestAccessByDefault(t *testing.T) {
 	p.terminate()
 }
 
-// dialAs opens a connection as somebody: the kernel takes the effective credentials
-// of the thread that connects, so this needs no other process.
+// dialAs opens a connection as another user. The kernel records the effective credentials
+// of the thread that connects, so no other process is needed.
 func (p *process) dialAs(who person, token string) (*conn, wire.Reply) {
 	p.t.Helper()
 	c, err := p.connectAs(who)
@@ -212,9 +214,9 @@ func (p *process) dialAs(who person, token string) (*conn, wire.Reply) {
 	return c, c.call(q)
 }
 
-// connectAs is tryConnect on a thread that is somebody's meanwhile. It gives the
-// thread back as it was: processes that it has started before end with it (see
-// endWithParent), and they are other tests'.
+// connectAs is tryConnect on a thread that becomes another user meanwhile. It restores
+// the thread and does not end it: processes of other tests that the thread has started
+// would end with it (see endWithParent).
 func (p *process) connectAs(who person) (c *conn, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -241,13 +243,13 @@ func (p *process) connectAs(who person) (c *conn, err error) {
 	return p.tryConnect()
 }
 
-// becomeUser makes the calling thread's effective user somebody.
+// becomeUser changes the effective user of the calling thread.
 func becomeUser(who person) error {
 	_, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, keep, uintptr(who.uid), keep)
 	return errnoError(errno)
 }
 
-// becomeGroups makes the calling thread's effective groups somebody's.
+// becomeGroups changes the effective groups of the calling thread.
 func becomeGroups(who person) error {
 	groups := append([]uint32{0}, who.groups...)[1:]
 	_, _, errno := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
@@ -258,10 +260,10 @@ func becomeGroups(who person) error {
 	return errnoError(errno)
 }
 
-// keep leaves an identity as it is.
+// keep leaves an identity unchanged.
 const keep = ^uintptr(0)
 
-// errnoError is nil for no error.
+// errnoError returns nil if there is no error.
 func errnoError(errno syscall.Errno) error {
 	if errno != 0 {
 		return errno
@@ -269,7 +271,7 @@ func errnoError(errno syscall.Errno) error {
 	return nil
 }
 
-// appRequests has a request of each op of apps, in a namespace.
+// appRequests returns a request for each op of apps, in a namespace.
 func appRequests(ns string) map[wire.Op]*wire.Request {
 	key, name := []byte("k"), []byte(ns)
 	all := map[wire.Op]*wire.Request{
@@ -293,8 +295,8 @@ func appRequests(ns string) map[wire.Op]*wire.Request {
 	return all
 }
 
-// Each op, asked over the socket by users of each right: those that are refused say
-// so, and the others do not. A connection goes on after a refusal.
+// TestAccessOfAllOps sends each op over the socket as users with each right. Exactly the
+// ops without a right are answered UNAUTHORIZED. A connection continues after a refusal.
 func TestAccessOfAllOps(t *testing.T) {
 	needRoot(t)
 	p, _, web := ruled(t)
@@ -339,8 +341,8 @@ func TestAccessOfAllOps(t *testing.T) {
 	}
 }
 
-// With the option all WATCH tells of the namespaces that the caller may read, and of no
-// others.
+// TestAccessOfWatch checks that with the option all WATCH reports only the namespaces
+// that the caller may read.
 func TestAccessOfWatch(t *testing.T) {
 	needRoot(t)
 	p, _, _ := ruled(t)
@@ -379,8 +381,9 @@ func TestAccessOfWatch(t *testing.T) {
 	}
 }
 
-// A wrong token is refused in the answer to HELLO, the connection ends, and what came
-// behind it is not served. A right one is found through the command line too.
+// TestTokens checks that a wrong token is refused in the answer to HELLO, that the
+// connection ends, and that later requests on it are not served. A valid token also works
+// through the command line.
 func TestTokens(t *testing.T) {
 	needRoot(t)
 	p, config, web := ruled(t)
@@ -438,7 +441,8 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// A process of more groups than a buffer holds is known by all of them.
+// TestAccessOfManyGroups checks that all groups of a process count, even if they exceed a
+// buffer.
 func TestAccessOfManyGroups(t *testing.T) {
 	needRoot(t)
 	p, _, _ := ruled(t)

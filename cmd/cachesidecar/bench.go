@@ -43,24 +43,24 @@ func (p *program) benchCommand() *cli.Command {
 	}
 }
 
-// Bounds of what bench holds in memory, in bytes: the requests that it builds
-// beforehand. Batches are as many as fit, at least one a connection.
+// Limits of bench's memory, in bytes, for the requests that it builds beforehand. It
+// builds as many batches as fit, at least one per connection.
 const (
 	maxBatches  = 512 << 20 // one batch of every connection
-	maxPrebuilt = 256 << 20 // what is repeated
-	fillChunk   = 64 << 20  // what is written at a time
+	maxPrebuilt = 256 << 20 // the batches that are repeated
+	fillChunk   = 64 << 20  // the requests that fill writes at a time
 )
 
-// perRequest is what a request or an answer has beside key and value, in bytes,
-// at most.
+// perRequest is the most that a request or an answer has beside key and value, in bytes.
 const perRequest = 64
 
-// inOneGo is how many bytes of a batch a socket surely holds. A batch of which
-// both requests and answers are longer would not end: bench writes all requests
-// before it reads, and the sidecar reads on once its answers have been taken.
+// inOneGo is the size of a batch that surely fits into a socket, in bytes. If both the
+// requests and the answers of a batch are longer, the batch could block forever: bench
+// writes all requests before it reads, and the sidecar reads on only after its answers
+// have been read.
 const inOneGo = 64 << 10
 
-// benchFlags are bench's flags, checked.
+// benchFlags is bench's checked flags.
 type benchFlags struct {
 	conns, pipeline, keys, keySize, size int
 	duration                             time.Duration
@@ -92,15 +92,15 @@ func readBenchFlags(c *cli.Context) (f benchFlags, err error) {
 	return f, nil
 }
 
-// request is the length of a SET, in bytes, at most.
+// request returns the highest length of a SET, in bytes.
 func (f benchFlags) request() int { return f.keySize + f.size + perRequest }
 
-// benchResult is a line of bench's JSON.
+// benchResult is a result in bench's JSON.
 type benchResult struct {
 	Name      string  `json:"name"`
 	PerSecond float64 `json:"requests_per_second"`
-	HitRatio  float64 `json:"hit_ratio"` // of writes: the share that was stored
-	P50US     float64 `json:"p50_us"`    // of a connection's batch
+	HitRatio  float64 `json:"hit_ratio"` // for writes: the share that was stored
+	P50US     float64 `json:"p50_us"`    // latency of a connection's batch
 	P99US     float64 `json:"p99_us"`
 	MaxUS     float64 `json:"max_us"`
 }
@@ -163,7 +163,7 @@ func (p *program) bench(c *cli.Context) error {
 	return nil
 }
 
-// fill writes every key once, some at a time.
+// fill writes every key once, in chunks.
 func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
 	cfg.Conns, cfg.Pipeline, cfg.Once = 1, min(64, f.keys), true
 	chunk := max(1, fillChunk/(cfg.Pipeline*f.request())) * cfg.Pipeline
@@ -178,8 +178,7 @@ func fill(ctx context.Context, f benchFlags, cfg load.Config) error {
 	return nil
 }
 
-// greeter sorts what goes wrong at the beginning of a connection, as the client
-// does.
+// greeter classifies errors at the beginning of a connection, as the client does.
 type greeter struct{ load.Sidecar }
 
 func (g greeter) Greet(nc net.Conn) error {
@@ -191,8 +190,8 @@ func (g greeter) Greet(nc net.Conn) error {
 	return fmt.Errorf("%w: no HELLO from the sidecar: %w", client.ErrUnavailable, err)
 }
 
-// timedConn bounds how long a batch may wait for its answers, and ends with a
-// context. Each write begins a batch.
+// timedConn limits how long a batch waits for its answers. It fails when its context
+// ends. Each write begins a batch.
 type timedConn struct {
 	net.Conn
 	ctx     context.Context
@@ -214,7 +213,8 @@ func (c *timedConn) Write(b []byte) (int, error) {
 	if err := c.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
-	if err := c.ctx.Err(); err != nil { // or the deadline above undid its end
+	// The deadline above may have replaced the one that the context's end has set.
+	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
 	n, err := c.Conn.Write(b)
@@ -226,7 +226,8 @@ func (c *timedConn) Read(b []byte) (int, error) {
 	return n, c.cause(err)
 }
 
-// cause tells the context's end from a deadline.
+// cause returns the context's error instead of a deadline error, if the context has
+// ended.
 func (c *timedConn) cause(err error) error {
 	if err != nil && c.ctx.Err() != nil {
 		return c.ctx.Err()

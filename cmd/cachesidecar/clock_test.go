@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// peerStranger speaks to a sidecar's port for others.
+// peerStranger speaks to a sidecar's peer port.
 type peerStranger struct {
 	t  *testing.T
 	nc net.Conn
@@ -54,11 +54,11 @@ func (s *peerStranger) call(op wire.Op, message any) (r wire.Reply) {
 	return r
 }
 
-// theirs finds a setting of the cluster in why a greeting was refused.
+// theirs finds a setting of the cluster in the reason for a refused greeting.
 var theirs = regexp.MustCompile(`(\w+) is "[^"]*" there and "([^"]*)" here`)
 
-// TestStrangersClock: a stranger whose version clock is at its end, which says so in
-// a greeting or later, is refused with the reason, and versions stay as they were.
+// TestStrangersClock: a stranger whose version clock is far ahead, in a greeting or
+// later, is refused with the reason, and versions stay as they were.
 func TestStrangersClock(t *testing.T) {
 	ports, err := freePorts(2)
 	if err != nil {
@@ -114,7 +114,8 @@ func TestStrangersClock(t *testing.T) {
 			refused(what, s.call(m.op, m.body))
 		}
 	}
-	if r := c.must(getRequest("k")); kv.Version(r.Version) != before { // nothing was flushed
+	// Nothing was flushed.
+	if r := c.must(getRequest("k")); kv.Version(r.Version) != before {
 		t.Errorf("what was written before has version %v, it was %v", kv.Version(r.Version), before)
 	}
 	after := kv.Version(c.must(setRequest("k", "w")).Version)

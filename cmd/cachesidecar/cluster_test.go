@@ -17,14 +17,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// runCluster runs a sidecar for each name, on free ports, and waits until they
-// have found each other.
+// runCluster runs a sidecar for each name, on free ports, and waits until they have found
+// each other.
 func runCluster(t *testing.T, names ...string) []*process {
 	t.Helper()
 	return runClusterWith(t, nil, names...)
 }
 
-// runClusterWith is runCluster of sidecars that have more flags.
+// runClusterWith is runCluster with additional flags.
 func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
 	t.Helper()
 	ports, err := freePorts(2 * len(names))
@@ -44,8 +44,8 @@ func runClusterWith(t *testing.T, flags []string, names ...string) []*process {
 	return list
 }
 
-// whole waits until some sidecars see each other and nobody else in, and hold
-// all partitions.
+// whole waits until the sidecars see only each other as members, and together own all
+// partitions.
 func whole(t *testing.T, list ...*process) {
 	t.Helper()
 	eventually(t, patience, "the cluster", func() error {
@@ -62,7 +62,7 @@ func whole(t *testing.T, list ...*process) {
 			}
 			var st client.Stats
 			p.document(&st, "stats")
-			held += st.Cluster.Held
+			held += st.Cluster.Owned
 		}
 		if held != partitions {
 			return fmt.Errorf("%d partitions are held", held)
@@ -71,7 +71,7 @@ func whole(t *testing.T, list ...*process) {
 	})
 }
 
-// document runs a command with --json, and reads what it prints.
+// document runs a command with --json, and decodes its output.
 func (p *process) document(into any, args ...string) {
 	p.t.Helper()
 	o := p.at(append(args, "--json")...)
@@ -86,7 +86,7 @@ func (p *process) members() (list []client.Member) {
 	return list
 }
 
-// member is what a sidecar knows of a node.
+// member returns what a sidecar knows of a node.
 func (p *process) member(node string) client.Member {
 	p.t.Helper()
 	list := p.members()
@@ -97,7 +97,7 @@ func (p *process) member(node string) client.Member {
 	return list[i]
 }
 
-// must runs a command that has to succeed and returns its stdout.
+// must runs a command that must succeed, and returns its stdout.
 func (p *process) must(args ...string) string {
 	p.t.Helper()
 	o := p.at(args...)
@@ -121,7 +121,7 @@ func keyOf(t *testing.T, p *process, node string) string {
 	return ""
 }
 
-// One cache over three processes, through the commands.
+// TestCluster uses one cache over three processes through the commands.
 func TestCluster(t *testing.T) {
 	slow(t, 15*time.Second)
 	t.Parallel()
@@ -212,7 +212,7 @@ func TestCluster(t *testing.T) {
 	step("ring", func(t *testing.T) {
 		for node, key := range keys {
 			for _, p := range list {
-				if out := p.must("ring", key); !strings.HasSuffix(out, ", owner "+node+", held by "+node+"\n") {
+				if out := p.must("ring", key); !strings.HasSuffix(out, ", assigned to "+node+", owned by "+node+"\n") {
 					t.Errorf("%s: %q", key, out)
 				}
 			}
@@ -234,7 +234,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%+v", all)
 		}
 		page := a.must("stats")
-		for _, want := range []string{"l1       ", "cluster  3 hosts live, this one is in and holds ", "asked others for ", "handoffs under way: "} {
+		for _, want := range []string{"l1       ", "cluster  3 hosts live, this one is in and owns ", "asked others for ", "handoffs under way: "} {
 			if !strings.Contains(page, want) {
 				t.Errorf("the page lacks %q:\n%s", want, page)
 			}
@@ -309,7 +309,7 @@ func TestCluster(t *testing.T) {
 		if out := a.must("stats", "--cluster"); !strings.Contains(out, "c: no answer: ") {
 			t.Errorf("stats --cluster:\n%s", out)
 		}
-		a.must("flush", "--cluster") // it is held for dead
+		a.must("flush", "--cluster") // c is considered dead
 	})
 
 	step("left", func(t *testing.T) {
@@ -331,8 +331,8 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// A port that is taken ends the start: the message names the setting and what
-// to do, and nothing is left behind.
+// TestPortTaken checks that a port in use ends the start. The message names the setting
+// and the remedy, and nothing is left behind.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	ports, err := freePorts(3)
@@ -370,8 +370,8 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// A sidecar whose join addresses do not answer, or mean nothing, serves alone
-// and says so; it finds the others when they come.
+// TestJoinLater checks that a sidecar whose join addresses are wrong or do not answer
+// serves alone and reports it, and that it finds the other host when that starts.
 func TestJoinLater(t *testing.T) {
 	slow(t, 8*time.Second)
 	t.Parallel()
@@ -387,7 +387,7 @@ func TestJoinLater(t *testing.T) {
 	if o := first.at("health"); o.status == exitMiss && !strings.Contains(o.err, "it looks for other hosts at the join addresses") {
 		t.Errorf("health at the start: %v", o)
 	}
-	first.must("set", "k", "v") // waits for its time
+	first.must("set", "k", "v") // may wait until its timeout
 	if out := first.must("health"); out != "serving, alone: nobody answers at the join addresses\n" {
 		t.Errorf("health: %q", out)
 	}
@@ -417,7 +417,7 @@ func pair(t *testing.T, flags ...string) (first, second *process) {
 	return first, second
 }
 
-// Two clusters that have each other's addresses stay two.
+// TestOtherCluster checks that two clusters with each other's addresses stay separate.
 func TestOtherCluster(t *testing.T) {
 	slow(t, 5*time.Second)
 	t.Parallel()
@@ -434,8 +434,8 @@ func TestOtherCluster(t *testing.T) {
 	}
 }
 
-// A host with another max_staleness is refused, both values are told, and the
-// cluster goes on.
+// TestOtherStaleness checks that a host with another max_staleness is refused, that both
+// values are reported, and that the cluster continues.
 func TestOtherStaleness(t *testing.T) {
 	slow(t, 6*time.Second)
 	t.Parallel()
@@ -479,14 +479,15 @@ func TestOtherStaleness(t *testing.T) {
 	}
 }
 
-// Two processes of one name: both say so, and the first goes on.
+// TestOneNameTwice checks that two processes of one name both report it, and that the
+// first continues.
 func TestOneNameTwice(t *testing.T) {
 	slow(t, 20*time.Second)
 	t.Parallel()
 	first, second := pair(t, "--node", "first")
 	first.must("set", "k", "v")
 	for _, p := range []*process{first, second} {
-		deadline := time.Now().Add(2 * patience) // said only once it has lasted
+		deadline := time.Now().Add(2 * patience) // reported only after it has lasted
 		for !strings.Contains(p.log.String(), "two processes call themselves by one name") && time.Now().Before(deadline) {
 			time.Sleep(10 * time.Millisecond)
 		}
@@ -502,14 +503,15 @@ func TestOneNameTwice(t *testing.T) {
 	}
 }
 
-// Three hosts keep what they promise, and one says that nobody can tell where a
-// host is missing.
+// TestVerify checks that three hosts keep the promise, and that VERIFY is not conclusive
+// if a host is missing.
 func TestVerify(t *testing.T) {
 	slow(t, 20*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
 	var v client.Verified
-	eventually(t, patience, "a conclusion", func() error { // a slow machine may read too little
+	// A slow machine may read too little.
+	eventually(t, patience, "a conclusion", func() error {
 		o := list[1].at("verify", "--duration", "2s", "--json")
 		if err := json.Unmarshal([]byte(o.out), &v); err != nil {
 			t.Fatalf("%v: %v", err, o)

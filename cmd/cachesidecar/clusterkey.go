@@ -46,7 +46,7 @@ func (p *program) keyCommand() *cli.Command {
 	}
 }
 
-// writeSecret makes a file that nobody else may read, whatever the umask.
+// writeSecret makes a file that no other user may read, whatever the umask is.
 func writeSecret(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {

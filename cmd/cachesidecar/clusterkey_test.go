@@ -55,14 +55,14 @@ func TestKeyGenerate(t *testing.T) {
 	}
 }
 
-// logged waits for a line of the log, for the nth time.
+// told waits until the log contains a text n times.
 func (p *process) told(text string, n int) {
 	p.t.Helper()
 	p.waitFor(text, p.log, func(log string) bool { return strings.Count(log, text) >= n })
 }
 
-// TestHangup: SIGHUP reads the keys again, and ends no sidecar, whatever the file
-// holds, and whether there is one or not.
+// TestHangup checks that SIGHUP reloads the keys and never ends a sidecar, with or
+// without a key file and whatever the file contains.
 func TestHangup(t *testing.T) {
 	const taken, refused = `"msg":"cluster keys and certificates are read"`, `"msg":"keys and certificates are not taken`
 	plain := runSidecar(t)

@@ -9,10 +9,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// partitions of the ring, as it is: of which a host holds some.
+// partitions is the number of partitions of the ring.
 const partitions = 16384
 
-// writeOthers writes the lines of a host's page about others.
+// writeOthers writes the lines of a host's page that concern other hosts.
 func writeOthers(w io.Writer, st *client.Stats) {
 	fmt.Fprintf(w, "l1\t%s copies of others' entries, %s of %s\n", count(st.L1.Entries), size(st.L1.Used), size(st.L1.Limit))
 	fmt.Fprintf(w, "\t%s reads found one, of which %s were outdated\n", count(st.L1.Hits), count(st.L1.Refused))
@@ -21,7 +21,7 @@ func writeOthers(w io.Writer, st *client.Stats) {
 	if !c.In {
 		state = "out"
 	}
-	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and holds %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Held)), count(partitions))
+	fmt.Fprintf(w, "cluster\t%s hosts live, this one is %s and owns %s of %s partitions\n", count(int64(c.Members)), state, count(int64(c.Owned)), count(partitions))
 	fmt.Fprintf(w, "\tasked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others\n",
 		count(c.PeerReads), count(c.Joined), count(c.PeerErrors), count(c.Served))
 	i := &c.Invalidations
@@ -35,8 +35,8 @@ func writeOthers(w io.Writer, st *client.Stats) {
 	}
 }
 
-// oldest is the age of the oldest lease on another host: copies of its entries
-// may be so far behind.
+// oldest returns the age of the oldest lease on another host. Copies of that host's
+// entries may lag that far behind.
 func oldest(leases []client.LeaseStats) string {
 	age := int64(-1)
 	for _, l := range leases {
@@ -51,7 +51,7 @@ func oldest(leases []client.LeaseStats) string {
 	return (time.Duration(age) * time.Millisecond).String()
 }
 
-// handoffs are those under way.
+// handoffs formats the numbers of handoffs under way.
 func handoffs(in, out int64) string {
 	if in+out == 0 {
 		return "none"
@@ -59,7 +59,8 @@ func handoffs(in, out int64) string {
 	return fmt.Sprintf("%s in, %s out", count(in), count(out))
 }
 
-// writeCluster writes a line for each host, one for all, and who did not answer.
+// writeCluster writes a line for each host, a line for all hosts, and the hosts that did
+// not answer.
 func writeCluster(out io.Writer, all *client.ClusterStats) error {
 	err := table(out, tabwriter.AlignRight, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tWRITES\tENTRIES\tMEMORY\tPARTITIONS\tL1 COPIES\tL1 HITS\tHANDOFFS\tCAME\t")
@@ -86,16 +87,16 @@ func writeCluster(out io.Writer, all *client.ClusterStats) error {
 func writeHost(w io.Writer, st *client.Stats, t work) {
 	h := &st.Cluster.Handoff
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t\n", st.Node, count(t.reads()), percent(t.hits, t.reads()), count(t.writes),
-		count(st.L2.Entries), size(st.L2.Memory.Used), size(st.L2.Memory.Limit), count(int64(st.Cluster.Held)),
+		count(st.L2.Entries), size(st.L2.Memory.Used), size(st.L2.Memory.Limit), count(int64(st.Cluster.Owned)),
 		count(st.L1.Entries), count(st.L1.Hits-st.L1.Refused), handoffs(h.Pulling, int64(h.Offering)), count(h.Admitted+h.Fetched))
 }
 
-// add adds up what writeHost shows.
+// add adds to sum the values that writeHost shows.
 func add(sum, st *client.Stats) {
 	sum.L2.Entries += st.L2.Entries
 	sum.L2.Memory.Used += st.L2.Memory.Used
 	sum.L2.Memory.Limit += st.L2.Memory.Limit
-	sum.Cluster.Held += st.Cluster.Held
+	sum.Cluster.Owned += st.Cluster.Owned
 	sum.L1.Entries += st.L1.Entries
 	sum.L1.Hits += st.L1.Hits
 	sum.L1.Refused += st.L1.Refused

@@ -26,7 +26,7 @@ func loadConfig(path string) (fileConfig, error) {
 	return cfg, nil
 }
 
-// logOptions says how the log looks: text on a terminal, JSON elsewhere, unless told.
+// logOptions returns the options of the log. Default: text on a terminal, JSON elsewhere.
 func (c fileConfig) logOptions(terminal bool) (o logs.Options, err error) {
 	if c.LogLevel != "" {
 		if err := o.Level.UnmarshalText([]byte(c.LogLevel)); err != nil {
@@ -41,7 +41,8 @@ func (c fileConfig) logOptions(terminal bool) (o logs.Options, err error) {
 	return o, fmt.Errorf("log_format %q: give text or json", c.LogFormat)
 }
 
-// checkConfig says whether a file is right, as this process's user sees it.
+// checkConfig returns what is wrong with a configuration file, as this process's user
+// sees it.
 func checkConfig(path string) error {
 	cfg, err := loadConfig(path)
 	if err != nil {
@@ -56,7 +57,7 @@ func checkConfig(path string) error {
 	return nil
 }
 
-// takeOn makes root's process one of another user, with that user's groups, for good.
+// takeOn changes root's process to another user, with that user's groups, permanently.
 func takeOn(uid int) error {
 	gid, groups := uid, []int(nil)
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {

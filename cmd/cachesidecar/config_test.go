@@ -10,6 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -71,7 +77,7 @@ namespaces:
     stale_while_revalidate: 10s
     stale_if_error: 20s
     refresh_early: 2
-    hold: 3s
+    replica_lag: 3s
     lease_time: 4s
     limits: &l
       concurrency: 1
@@ -86,7 +92,7 @@ namespaces:
   database:
     origin: {postgres: {dsn_file: /f, dsn_env: E, query: q, format: json, connections: 1, store: s, delete: d}}
     limits: *l
-    known: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
+    existing_keys: {keys: 1, false_positives: 0.2, max_age: 3s, query: k, url: u, command: [c], timeout: 4s}
     warm_on_start: {rate: 2.5, keys: 3, query: k, url: u, command: [c], timeout: 4s}
     write_through: true
   redis:
@@ -123,27 +129,27 @@ namespaces:
 	}
 	for name, want := range map[string]sidecar.Namespace{
 		"loaded": {
-			Origin: &sidecar.Origin{HTTP: &sidecar.HTTPOrigin{
+			Origin: &httporigin.Config{
 				URL: "http://127.0.0.1:8080/{key}", Method: "POST", Headers: map[string]string{"Accept": "text/plain"},
 				HeaderFiles: map[string]string{"Authorization": "/etc/token"}, Absent: []int{404}, CacheControl: true, Connections: 7,
-				StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain",
-			}},
+				Write: httporigin.WriteConfig{StoreMethod: "PATCH", DeleteMethod: "POST", ContentType: "text/plain"},
+			},
 			KeyPattern: "[a-z]+", MaxKey: 100, NegativeTTL: new(time.Duration), TTLJitter: new(float64),
-			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, Hold: 3 * time.Second, LeaseTime: 4 * time.Second,
+			StaleWhileRevalidate: 10 * time.Second, StaleIfError: 20 * time.Second, RefreshEarly: &two, ReplicaLag: 3 * time.Second, LeaseTime: 4 * time.Second,
 			Limits: limits,
 		},
 		"database": {
-			Origin: &sidecar.Origin{Postgres: &sidecar.PostgresOrigin{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Store: "s", Delete: "d"}},
+			Origin: &postgres.Config{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Write: postgres.WriteConfig{Store: "s", Delete: "d"}},
 			Limits: limits, WriteThrough: true,
-			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
-			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: sidecar.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
 		},
-		"redis": {Origin: &sidecar.Origin{Redis: &sidecar.RedisOrigin{
+		"redis": {Origin: &redisorigin.Config{
 			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",
-			KeyPrefix: "p", IgnoreTTL: true, Connections: 2, StoreTTL: time.Second,
-		}}},
-		"memcached": {Origin: &sidecar.Origin{Memcached: &sidecar.MemcachedOrigin{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3, StoreTTL: 2 * time.Second}}},
-		"script":    {Origin: &sidecar.Origin{Exec: &sidecar.ExecOrigin{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4, Store: []string{"s"}, Delete: []string{"d"}, Refused: 5}}},
+			KeyPrefix: "p", IgnoreTTL: true, Connections: 2, Write: redisorigin.WriteConfig{TTL: time.Second},
+		}},
+		"memcached": {Origin: &memcached.Config{Servers: []string{"a", "b"}, KeyPrefix: "p", Connections: 3, Write: memcached.WriteConfig{TTL: 2 * time.Second}}},
+		"script":    {Origin: &execorigin.Config{Command: []string{"a", "b"}, Env: []string{"A=b", "C"}, Absent: 4, Write: execorigin.WriteConfig{Store: []string{"s"}, Delete: []string{"d"}, Refused: 5}}},
 	} {
 		if got := cfg.Namespaces[name]; !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -156,11 +162,12 @@ namespaces:
 	}
 }
 
-// badConfigs are files that are not right, with what is said of them.
+// badConfigs are invalid files, each with the expected message.
 var badConfigs = []struct{ name, text, want string }{
 	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
 	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
 	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, stale_limit, quota`},
+	{"a setting of before", "namespaces:\n  a:\n    hold: 5m\n    known: {}\n", `line 3: "hold" is replica_lag now; line 4: "known" is existing_keys now`},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
 	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
 	{"no map", "hello", `line 1: give settings, such as l2_size: 1GiB, not "hello"`},
@@ -216,8 +223,8 @@ var badConfigs = []struct{ name, text, want string }{
 	{"jitter out of bounds", "namespaces: {a: {origin: {exec: {command: [true]}}, ttl_jitter: .nan}}", "namespace a: ttl_jitter NaN: give 0 to 0.5"},
 	{"two origins", "namespaces: {a: {origin: {http: {}, exec: {}}}}", "namespace a: origin: http and exec are given: give one of them"},
 	{"no origin", "namespaces: {a: {origin: {http: }}}", "namespace a: origin: nothing is given"},
-	{"no map of known", "namespaces: {a: {known: 7}}", `known: give settings, such as keys: 1000000, not "7"`},
-	{"known's setting", "namespaces: {a: {known: {key: 7}}}", `line 1: "key" is no setting of known; there are keys, false_positives`},
+	{"no map of known", "namespaces: {a: {existing_keys: 7}}", `existing_keys: give settings, such as keys: 1000000, not "7"`},
+	{"known's setting", "namespaces: {a: {existing_keys: {key: 7}}}", `line 1: "key" is no setting of existing_keys; there are keys, false_positives`},
 	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
 	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
 	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},
@@ -317,7 +324,8 @@ func TestConfigCheck(t *testing.T) {
 	}
 }
 
-// What "config check" refuses, run refuses too, as usage.
+// TestRunRefusesBadConfig checks that run refuses what "config check" refuses, as a usage
+// error.
 func TestRunRefusesBadConfig(t *testing.T) {
 	file := filepath.Join(tempDir(t), "c.yaml")
 	for _, tc := range badConfigs {
@@ -330,7 +338,8 @@ func TestRunRefusesBadConfig(t *testing.T) {
 	}
 }
 
-// Aliases that double at each step are stopped before they are a billion.
+// TestAliasBomb checks that aliases that double at each step are stopped before there are
+// a billion.
 func TestAliasBomb(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("namespaces:\n  n0: &n0 {default_ttl: 1s, quota: 1MiB}\n")

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// conn is a connection of a client that may misbehave.
+// conn is the connection of a client that may misbehave.
 type conn struct {
 	t  testing.TB
 	nc *net.UnixConn
@@ -22,7 +22,7 @@ type conn struct {
 	id uint64
 }
 
-// connect opens a connection and says nothing.
+// connect opens a connection and sends nothing.
 func (p *process) connect() *conn {
 	p.t.Helper()
 	c, err := p.tryConnect()
@@ -33,8 +33,8 @@ func (p *process) connect() *conn {
 	return c
 }
 
-// tryConnect opens a connection, also from goroutines of a test. Nothing on it
-// waits longer than a minute.
+// tryConnect opens a connection; other goroutines than the test's may call it. Nothing on
+// the connection waits longer than a minute.
 func (p *process) tryConnect() (*conn, error) {
 	nc, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: p.socket, Net: "unix"})
 	if err != nil {
@@ -43,7 +43,7 @@ func (p *process) tryConnect() (*conn, error) {
 	return &conn{t: p.t, nc: nc, r: bufio.NewReaderSize(nc, 64<<10)}, nc.SetDeadline(time.Now().Add(time.Minute))
 }
 
-// dial opens a connection and says HELLO.
+// dial opens a connection and sends HELLO.
 func (p *process) dial() *conn {
 	p.t.Helper()
 	c := p.connect()
@@ -71,7 +71,7 @@ func helloRequest() *wire.Request {
 
 func (c *conn) close() { _ = c.nc.Close() }
 
-// write writes bytes, whatever they are.
+// write writes arbitrary bytes.
 func (c *conn) write(b []byte) {
 	c.t.Helper()
 	if _, err := c.nc.Write(b); err != nil {
@@ -104,7 +104,7 @@ func (c *conn) read(op wire.Op) (r wire.Reply, err error) {
 	return r, err
 }
 
-// send sends a request, with an id of its own.
+// send sends a request with a new id.
 func (c *conn) send(q *wire.Request) error {
 	c.id++
 	q.ID = c.id
@@ -112,7 +112,7 @@ func (c *conn) send(q *wire.Request) error {
 	return err
 }
 
-// try makes a call; an answer that is an error is an error.
+// try makes a call. An answer with an error status is an error.
 func (c *conn) try(q *wire.Request) (wire.Reply, error) {
 	if err := c.send(q); err != nil {
 		return wire.Reply{}, err
@@ -127,7 +127,7 @@ func (c *conn) try(q *wire.Request) (wire.Reply, error) {
 	return r, r.Err()
 }
 
-// call makes a call and returns the answer, be it an error.
+// call makes a call and returns the answer, even one with an error status.
 func (c *conn) call(q *wire.Request) wire.Reply {
 	c.t.Helper()
 	r, err := c.try(q)
@@ -138,7 +138,7 @@ func (c *conn) call(q *wire.Request) wire.Reply {
 	return r
 }
 
-// must makes a call that has to be answered with OK.
+// must makes a call that must be answered OK.
 func (c *conn) must(q *wire.Request) wire.Reply {
 	c.t.Helper()
 	r := c.call(q)
@@ -156,7 +156,7 @@ func (c *conn) stats() (st wire.Stats) {
 	return st
 }
 
-// rest reads what still comes, until the sidecar ends the connection.
+// rest reads the remaining answers until the sidecar ends the connection.
 func (c *conn) rest(within time.Duration) (answers []wire.Reply) {
 	c.t.Helper()
 	_ = c.nc.SetReadDeadline(time.Now().Add(within))
@@ -180,9 +180,9 @@ func setRequest(key, value string) *wire.Request {
 
 func ping() *wire.Request { return &wire.Request{Op: wire.OpPing} }
 
-// bystander is a client that reads one key all the time, beside one that
-// misbehaves. The function that it returns ends it and fails the test if any of
-// its calls failed or took long, other than while this machine stood still.
+// bystander starts a client that reads one key all the time, beside a misbehaving one.
+// check ends it, and fails the test if one of its calls failed or took long, not counting
+// the time in which this machine stood still.
 func (p *process) bystander() (check func()) {
 	p.t.Helper()
 	const patient = time.Second
@@ -256,11 +256,11 @@ func (p *process) bystander() (check func()) {
 	}
 }
 
-// span is a while.
+// span is a period of time.
 type span struct{ from, to time.Time }
 
-// standstills notes until stop when this process did not run, and so its machine
-// neither as far as it knows; the function that it returns waits for the end.
+// standstills records, until stop, when this process did not run, so that its machine
+// probably stood still. The returned function waits for the end.
 func standstills(stop <-chan struct{}) func() []span {
 	done := make(chan []span, 1)
 	go func() { // ends with stop

@@ -22,7 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 )
 
-// cpu is the CPU time of a process so far, in steps of 10 ms.
+// cpu returns the CPU time of a process so far, in steps of 10 ms.
 func (p *process) cpu() time.Duration {
 	p.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
@@ -39,8 +39,8 @@ func (p *process) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// costs is the CPU time of a process for each thing that f does, and how many those
-// were, beside what the process uses at rest.
+// costs returns the CPU time of a process for each of the n things that f does, minus
+// what the process uses at rest.
 func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	p.t.Helper()
 	begun, before := time.Now(), p.cpu()
@@ -52,9 +52,9 @@ func (p *process) costs(f func() int64) (each time.Duration, n int64) {
 	return used / time.Duration(max(n, 1)), n
 }
 
-// TestStrangersCost: what a datagram without the key, and a handshake that fails,
-// cost a sidecar of CPU. The figures are printed (-v), and judged loosely: the
-// machine may be any, and busy.
+// TestStrangersCost measures the CPU time of a sidecar for a datagram without the key,
+// and for a failed handshake. The figures are printed (-v) and judged loosely, because
+// the machine may be slow or busy.
 func TestStrangersCost(t *testing.T) {
 	slow(t, time.Minute)
 	const loosely = 10
@@ -99,8 +99,8 @@ func TestStrangersCost(t *testing.T) {
 	}
 }
 
-// strayDatagrams sends datagrams that no key opens, 5,000 a second, and returns how
-// many were counted.
+// strayDatagrams sends datagrams that no key opens, 5,000 a second, and returns how many
+// were counted.
 func (c *keyedPair) strayDatagrams(n int) int64 {
 	c.t.Helper()
 	nc, err := net.Dial("udp", c.gossip[0])
@@ -122,12 +122,12 @@ func (c *keyedPair) strayDatagrams(n int) int64 {
 			<-tick.C
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // what is heard late
+	time.Sleep(100 * time.Millisecond) // for late ones
 	return int64(metric(c.t, c.page, counted) - before)
 }
 
-// failedHandshakes makes such, 150 a second, of which none is shed, and returns how
-// many were counted.
+// failedHandshakes makes failing handshakes, 150 a second so that none is shed, and
+// returns how many were counted.
 func (c *keyedPair) failedHandshakes(n int, shows []tls.Certificate, edit func(*tls.Config)) int64 {
 	c.t.Helper()
 	cfg := &tls.Config{InsecureSkipVerify: true, Certificates: shows, NextProtos: []string{"cachesidecar-peer/1"}}
@@ -159,8 +159,8 @@ func (c *keyedPair) failedHandshakes(n int, shows []tls.Certificate, edit func(*
 	return failed() - before
 }
 
-// costlyChain is a certificate of a key of the curve whose signatures cost most to
-// verify, and a crowd of others that may each have signed it.
+// costlyChain returns a certificate whose key is on the curve with the most expensive
+// verification, and many other certificates that could each have signed it.
 func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
@@ -177,7 +177,7 @@ func costlyChain(t *testing.T, n int) (chain tls.Certificate) {
 		t.Fatal(err)
 	}
 	for i := range n {
-		by := other // but for the first: then its signatures are wrong
+		by := other // for all but the first, so that their signatures are wrong
 		if i == 0 {
 			by = key
 		}

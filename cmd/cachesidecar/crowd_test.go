@@ -14,8 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// needFiles makes sure that this process, and those that it starts, may open so
-// many files.
+// needFiles makes sure that this process and its children may open n files.
 func needFiles(t *testing.T, n uint64) {
 	t.Helper()
 	var l syscall.Rlimit
@@ -33,8 +32,8 @@ func needFiles(t *testing.T, n uint64) {
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l) })
 }
 
-// dialMany opens connections, some at a time, so that the queue of those that
-// wait to be accepted does not overflow.
+// dialMany opens connections, some at a time, so that the listen backlog does not
+// overflow.
 func dialMany(t *testing.T, p *process, n int, dial func() (*conn, error)) []*conn {
 	t.Helper()
 	conns := make([]*conn, n)
@@ -73,7 +72,7 @@ func TestTenThousandConnections(t *testing.T) {
 		t.Errorf("%d connections are open, want %d", idle.Connections.Open, n+2)
 	}
 	t.Logf("%d connections take %d bytes each", n, (idle.Process.ResidentBytes-before)/n)
-	for i, c := range conns { // all ask before the first reads
+	for i, c := range conns { // all send before the first one reads
 		if err := c.send(ping()); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
@@ -96,10 +95,11 @@ func TestTenThousandConnections(t *testing.T) {
 	}
 }
 
-// Over the limit a connection is closed at once; the others stay.
+// TestConnectionLimit checks that a connection over the limit is closed at once, and that
+// the others stay.
 func TestConnectionLimit(t *testing.T) {
 	p := runSidecar(t, "--max-connections", "10")
-	conns := dialMany(t, p, 9, p.tryDial) // one is for other users
+	conns := dialMany(t, p, 9, p.tryDial) // one place is for other users
 	c, err := p.tryDial()
 	if err == nil {
 		c.close()
@@ -153,8 +153,8 @@ func TestThousandDroppedAtOnce(t *testing.T) {
 	check()
 }
 
-// A client that never reads is cut off after the write timeout of 10 s; what it
-// holds comes back, and nobody else notices.
+// TestClientThatNeverReads checks that a client that never reads is cut off after the
+// write timeout of 10 s. Its memory is freed, and no other client notices.
 func TestClientThatNeverReads(t *testing.T) {
 	slow(t, 12*time.Second)
 	t.Parallel()
@@ -183,14 +183,14 @@ func TestClientThatNeverReads(t *testing.T) {
 	}
 	p.onlyOpen(watcher, 2)
 	check()
-	p.terminate() // what is logged is written a moment later
+	p.terminate() // log lines are written a moment later
 	if n := strings.Count(p.log.String(), "the peer does not take its answers"); n != 2 {
 		t.Errorf("%d log lines, want 2", n)
 	}
 }
 
-// A client that sends a byte a second holds nobody up, and is cut off once its
-// frame takes longer than 30 s.
+// TestByteASecond checks that a client that sends a byte a second delays no other client,
+// and is cut off when its frame takes longer than 30 s.
 func TestByteASecond(t *testing.T) {
 	slow(t, 31*time.Second)
 	t.Parallel()
@@ -200,7 +200,8 @@ func TestByteASecond(t *testing.T) {
 	large := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
 	small := wire.AppendRequest(nil, setRequest("k", strings.Repeat("v", 100)))
 	var slowly []*conn
-	for range 4 { // of a large frame, which holds its share of the memory, and of a small one
+	// Half of them send a large frame, which uses its share of the memory.
+	for range 4 {
 		slowly = append(slowly, p.dial(), p.dial())
 	}
 	tick := time.NewTicker(time.Second)
@@ -242,8 +243,9 @@ func TestByteASecond(t *testing.T) {
 	check()
 }
 
-// Frames that are announced and do not come take nothing; those that come take what
-// there is, and the others are answered BUSY at once, on connections that go on.
+// TestLargeFramesAreBounded checks that announced frames take no memory until they come.
+// Frames that come take the available memory; the others are answered BUSY at once, and
+// their connections continue.
 func TestLargeFramesAreBounded(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -251,7 +253,7 @@ func TestLargeFramesAreBounded(t *testing.T) {
 	before := watcher.stats().Process.ResidentBytes
 	set := wire.AppendRequest(nil, &wire.Request{ID: 9, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 8<<20), TTLMS: wire.TTLDefault})
 	var held []*conn
-	for range 40 { // 320 MiB are announced, 112 of 128 MiB may be held
+	for range 40 { // 320 MiB are announced, 112 of 128 MiB may be used
 		c := p.dial()
 		c.write(set[:64<<10])
 		held = append(held, c)

@@ -25,12 +25,13 @@ func (p *program) demoCommand() *cli.Command {
 				return err
 			}
 			ctx := c.Context
-			if !signal.Ignored(syscall.SIGHUP) { // as under nohup
+			if !signal.Ignored(syscall.SIGHUP) { // it is ignored under nohup
 				var stop context.CancelFunc
 				ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
 				defer stop()
 			}
-			pipe := make(chan os.Signal, 1) // so that a reader who is gone is an error, and not the end at once
+			// A closed output is an error then, and does not end the process at once.
+			pipe := make(chan os.Signal, 1)
 			signal.Notify(pipe, syscall.SIGPIPE)
 			defer signal.Stop(pipe)
 			return p.demo(ctx)
@@ -38,30 +39,30 @@ func (p *program) demoCommand() *cli.Command {
 	}
 }
 
-// errStory: something is not as the demo says that it is.
+// errStory means that something is not as the demo says.
 var errStory = errors.New("not as it should be")
 
 func storyErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", errStory, fmt.Errorf(format, args...))
 }
 
-// story is the demo as it goes: steps that act on the hosts, look whether what
-// comes of it is right, and tell of it.
+// story is a run of the demo. Its steps act on the hosts, check the results and report
+// them.
 type story struct {
 	*program
 	*demoHosts
 	one, two, three *demoHost
 
 	begun  time.Time
-	owner  map[string]string // of each key, at first
-	err    error             // of the output
+	owner  map[string]string // of each key, at the beginning
+	err    error             // of writes to the output
 	killed time.Time
 }
 
 func (p *program) demo(ctx context.Context) (err error) {
 	s := &story{program: p, begun: time.Now(), owner: map[string]string{}}
 	s.tell("three sidecars on this machine, each as on a host of its own")
-	for range 3 { // somebody else may take a port that was free
+	for range 3 { // another process may take a port that was free
 		if s.demoHosts, err = startHosts(ctx, "one", "two", "three"); err == nil || ctx.Err() != nil {
 			break
 		}
@@ -83,7 +84,7 @@ func (p *program) demo(ctx context.Context) (err error) {
 	return s.err
 }
 
-// not says that something is not as it should be, and all that is known of it.
+// not returns an error for something that is not as it should be, with the hosts' logs.
 func (s *story) not(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -96,13 +97,13 @@ func (s *story) not(ctx context.Context, err error) error {
 	}
 	logs, hint := s.logs(), ""
 	if strings.Contains(logs, "process did not run for ") {
-		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they held: try again when it is less busy."
+		hint = "\nThis machine stood still for longer than max_staleness, so the sidecars gave up what they owned: try again when it is less busy."
 	}
 	return fmt.Errorf("%w%s\n%s", err, hint, logs)
 }
 
-// tell writes a line with the time since the beginning; aside one that belongs
-// to the last.
+// tell writes a line with the time since the beginning. aside writes a line that belongs
+// to the previous one.
 func (s *story) tell(format string, args ...any) {
 	s.line("%6.2f s  %s", time.Since(s.begun).Seconds(), fmt.Sprintf(format, args...))
 }
@@ -115,11 +116,10 @@ func (s *story) line(format string, args ...any) {
 	}
 }
 
-// demoPatience is how long a step waits for what comes by itself, on a machine
-// that has much else to do.
+// demoPatience is how long a step waits for an event, on a machine that may be busy.
 const demoPatience = 20 * time.Second
 
-// until waits for something, and says how long it took.
+// until waits until ok returns nil, and returns how long that took.
 func (s *story) until(ctx context.Context, what string, ok func(context.Context) error) (took time.Duration, err error) {
 	begun := time.Now()
 	for {
@@ -141,8 +141,8 @@ func (s *story) until(ctx context.Context, what string, ok func(context.Context)
 	}
 }
 
-// settled says whether some hosts see each other and nobody else in, and hold
-// all partitions, without a handoff under way.
+// settled returns nil if the hosts see exactly each other as in, own all partitions
+// together, and no handoff is under way.
 func settled(ctx context.Context, hosts ...*demoHost) error {
 	held := 0
 	for _, h := range hosts {
@@ -163,7 +163,7 @@ func settled(ctx context.Context, hosts ...*demoHost) error {
 		if in != len(hosts) || st.Cluster.Handoff.Pulling > 0 {
 			return fmt.Errorf("%s sees %d hosts in, and %d handoffs are under way", h.name, in, st.Cluster.Handoff.Pulling)
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d of %d partitions are held", held, partitions)
@@ -171,7 +171,7 @@ func settled(ctx context.Context, hosts ...*demoHost) error {
 	return nil
 }
 
-// round makes a time short enough to be read.
+// round rounds a time so that it is short enough to read.
 func round(d time.Duration) time.Duration {
 	switch {
 	case d > time.Second:

@@ -39,7 +39,7 @@ func tracesOf(t *testing.T, out string) (d demoTraces) {
 	return d
 }
 
-// gone says whether a process has ended. One that nobody waits for counts.
+// gone reports whether a process has ended. A zombie counts as ended.
 func gone(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return true
@@ -63,11 +63,11 @@ func (d demoTraces) check(t *testing.T, what string) {
 	}
 }
 
-// busy says that a demo failed since the machine had too much else to do.
+// busy reports whether a demo failed because the machine was too busy.
 func busy(p *process) bool { return strings.Contains(p.log.String(), "This machine stood still") }
 
-// runDemo starts the demo, with a folder of its own for what it makes, and
-// settings in the environment that must not reach its sidecars.
+// runDemo starts the demo with a temporary folder of its own, and with environment
+// settings that must not reach its sidecars.
 func runDemo(t *testing.T) *process {
 	t.Helper()
 	cmd := exec.Command(binary(), "demo")
@@ -82,7 +82,8 @@ func (p *process) serving(t *testing.T) demoTraces {
 	return tracesOf(t, p.out.String())
 }
 
-// The demo tells its story, in less than 20 s, and leaves nothing behind.
+// TestDemo checks that the demo prints its story in less than 20 s and leaves nothing
+// behind.
 func TestDemo(t *testing.T) {
 	slow(t, 10*time.Second)
 	for range 3 {
@@ -137,7 +138,7 @@ func TestDemo(t *testing.T) {
 	t.Fatal("three times too slow, or on a machine that stood still")
 }
 
-// However the demo is ended, nothing of it is left.
+// TestDemoInterrupted checks that the demo leaves nothing behind, however it is ended.
 func TestDemoInterrupted(t *testing.T) {
 	slow(t, 6*time.Second)
 	t.Parallel()
@@ -162,7 +163,7 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 }
 
-// nothingLeft looks for what a demo that has ended could have left behind.
+// nothingLeft looks for what an ended demo could have left behind.
 func (p *process) nothingLeft(t *testing.T, what string) {
 	t.Helper()
 	if out := p.out.String(); demoServes.MatchString(out) {
@@ -177,7 +178,7 @@ func (p *process) nothingLeft(t *testing.T, what string) {
 	}
 }
 
-// A reader who goes away ends it too.
+// TestDemoWithoutReader checks that the demo ends if its output is closed.
 func TestDemoWithoutReader(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -205,7 +206,8 @@ func TestDemoWithoutReader(t *testing.T) {
 	}
 }
 
-// Where something is not as the story says, it says so and ends with status 1.
+// TestDemoThatDoesNotHold checks that the demo reports a deviation from its story and
+// ends with status 1.
 func TestDemoThatDoesNotHold(t *testing.T) {
 	t.Parallel()
 	p := runDemo(t)
@@ -220,7 +222,7 @@ func TestDemoThatDoesNotHold(t *testing.T) {
 	p.nothingLeft(t, "after its failure")
 }
 
-// Its sidecars end with it even where it is killed itself.
+// TestDemoKilled checks that the sidecars end with the demo even if it is killed.
 func TestDemoKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends a process with its parent")
@@ -230,6 +232,6 @@ func TestDemoKilled(t *testing.T) {
 	traces := p.serving(t)
 	p.signal(syscall.SIGKILL)
 	p.wait()
-	os.RemoveAll(traces.dir) // nobody else can
+	os.RemoveAll(traces.dir) // the killed demo could not do it
 	traces.check(t, "after SIGKILL")
 }

@@ -18,15 +18,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// demoHosts are sidecars on this machine that take each other for other hosts.
-// They are processes of this binary, and end with it.
+// demoHosts are sidecars on this machine that act as separate hosts. They are processes
+// of this binary, and end with it.
 type demoHosts struct {
 	dir     string
 	cluster string
 	list    []*demoHost
 }
 
-// demoHost is one of them.
+// demoHost is one sidecar process of the demo.
 type demoHost struct {
 	name   string
 	socket string
@@ -36,11 +36,11 @@ type demoHost struct {
 	cmd    *exec.Cmd
 	log    *lastWords
 	exited chan struct{}
-	ending bool // it is to end
+	ending bool // it is meant to end
 }
 
-// startHosts starts a sidecar for each name, on ports that were free a moment
-// ago, with the same join addresses for all.
+// startHosts starts a sidecar for each name, on ports that were free a moment ago, with
+// the same join addresses for all.
 func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) {
 	parent := os.TempDir()
 	if len(parent) > 60 { // a socket's path is at most 107 bytes long
@@ -82,17 +82,17 @@ func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) 
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// nextPort counts on from a random beginning, so that callers side by side find
-// different ports, though none holds its own.
+// nextPort counts up from a random start, so that concurrent callers find different
+// ports, although no caller reserves its ports.
 var nextPort = func() *atomic.Uint32 {
 	var n atomic.Uint32
 	n.Store(rand.Uint32N(12_000))
 	return &n
 }()
 
-// freePorts finds ports that are free for TCP and UDP, below those that systems
-// give out by themselves. A child that is forked meanwhile would keep the sockets
-// until it has become another program.
+// freePorts finds ports that are free for TCP and UDP, below the ports that systems
+// assign by themselves. It holds ForkLock, since a child process forked meanwhile would
+// keep the sockets open until its exec.
 func freePorts(n int) (ports []int, err error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -105,7 +105,7 @@ func freePorts(n int) (ports []int, err error) {
 		if tcp, err = net.Listen("tcp", loopback(port)); err != nil {
 			continue
 		}
-		defer tcp.Close() // so that none is found twice
+		defer tcp.Close() // until the end, so that no port is found twice
 		var udp net.PacketConn
 		if udp, err = net.ListenPacket("udp", loopback(port)); err != nil {
 			continue
@@ -116,7 +116,7 @@ func freePorts(n int) (ports []int, err error) {
 	return nil, fmt.Errorf("no free ports on 127.0.0.1: %w", err)
 }
 
-// start runs the process, and waits until it serves its socket.
+// start starts the process, and waits until it serves its socket.
 func (h *demoHost) start(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -125,7 +125,7 @@ func (h *demoHost) start(ctx context.Context) error {
 	h.log, h.exited, h.ending = &lastWords{}, make(chan struct{}), false
 	h.cmd = exec.Command(self, h.flags...)
 	h.cmd.Stderr = h.log
-	for _, kv := range os.Environ() { // no settings of the user's own
+	for _, kv := range os.Environ() { // without the user's own settings
 		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "CACHESIDECAR_") && !strings.HasPrefix(name, "LISTEN_") && name != "NOTIFY_SOCKET" {
 			h.cmd.Env = append(h.cmd.Env, kv)
 		}
@@ -135,7 +135,7 @@ func (h *demoHost) start(ctx context.Context) error {
 		return fmt.Errorf("%s does not start: %w", h.name, err)
 	}
 	cmd, exited := h.cmd, h.exited
-	go func() { // ends with the process, which end sees to
+	go func() { // ends with the process, which end kills
 		_ = cmd.Wait()
 		close(exited)
 	}()
@@ -157,7 +157,7 @@ func (h *demoHost) start(ctx context.Context) error {
 	return nil
 }
 
-// pause waits, and says why not for as long as it should.
+// pause waits for d. If ctx ends earlier, it returns the context's error.
 func pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -187,7 +187,7 @@ func (h *demoHost) kill() {
 	}
 }
 
-// end removes all that there is.
+// end kills all processes and removes the folder.
 func (d *demoHosts) end() error {
 	for _, h := range d.list {
 		if h.Client != nil {
@@ -198,7 +198,7 @@ func (d *demoHosts) end() error {
 	return os.RemoveAll(d.dir)
 }
 
-// logs are the last words of all.
+// logs returns the last output of all hosts.
 func (d *demoHosts) logs() string {
 	var b strings.Builder
 	for _, h := range d.list {
@@ -209,7 +209,7 @@ func (d *demoHosts) logs() string {
 	return b.String()
 }
 
-// lastWords keeps the end of what a process writes.
+// lastWords keeps the end of a process's output.
 type lastWords struct {
 	mu   sync.Mutex
 	text []byte

@@ -17,11 +17,11 @@ const demoKeys = 300
 
 func demoKey(i int) string { return fmt.Sprintf("key%03d", i) }
 
-// demoValue is what a key has: its name, and which time it was written.
+// demoValue returns a key's value: the key and how often it was written.
 func demoValue(key string, time int) []byte { return fmt.Appendf(nil, "%s, written %d", key, time) }
 
-// read reads a key, and says where its value came from; nowhere, where it has
-// none. A value of another key is an error.
+// read reads a key, and returns the source of its value; "" if the key has none. A value
+// of another key is an error.
 func (h *demoHost) read(ctx context.Context, key string, o ...client.GetOptions) (source string, took time.Duration, value []byte, err error) {
 	begun := time.Now()
 	it, err := h.Get(ctx, key, o...)
@@ -46,7 +46,7 @@ func (s *story) join(ctx context.Context) error {
 	return s.members(ctx)
 }
 
-// members shows them as one sees them.
+// members shows the members as host one sees them.
 func (s *story) members(ctx context.Context) error {
 	list, err := s.one.Members(ctx)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *story) members(ctx context.Context) error {
 	return nil
 }
 
-// write sets all keys through one, and asks whose each is.
+// write sets all keys through host one, and asks for the owner of each key.
 func (s *story) write(ctx context.Context) error {
 	begun := time.Now()
 	for i := range demoKeys {
@@ -86,7 +86,7 @@ func (s *story) write(ctx context.Context) error {
 	return nil
 }
 
-// keysOf are the keys that a host owned at first.
+// keysOf returns the keys that a host owned at the beginning.
 func (s *story) keysOf(owner string) (keys []string) {
 	for i := range demoKeys {
 		if s.owner[demoKey(i)] == owner {
@@ -96,7 +96,7 @@ func (s *story) keysOf(owner string) (keys []string) {
 	return keys
 }
 
-// sources reads one key through all, twice.
+// sources reads one key through all hosts, twice.
 func (s *story) sources(ctx context.Context) error {
 	key := s.keysOf("two")[0]
 	s.tell("%s is two's; read through each, two times:", key)
@@ -113,7 +113,7 @@ func (s *story) sources(ctx context.Context) error {
 			return err
 		}
 		var again time.Duration
-		// A copy is there a moment later, and for a second.
+		// The copy is there a moment later, and lives for a second.
 		if _, err := s.until(ctx, "a second read comes from elsewhere", func(ctx context.Context) (err error) {
 			var source string
 			if source, again, _, err = h.read(ctx, key); err == nil && source != want[1] {
@@ -129,7 +129,7 @@ func (s *story) sources(ctx context.Context) error {
 	return nil
 }
 
-// medians are of many reads through one.
+// medians measures the median times of many reads through host one.
 func (s *story) medians(ctx context.Context) error {
 	const reads = 300
 	measure := func(key, want string, o ...client.GetOptions) (time.Duration, error) {
@@ -141,7 +141,7 @@ func (s *story) medians(ctx context.Context) error {
 				return 0, err
 			case source == want:
 				list = append(list, took)
-			case source == "peer": // the copy is old
+			case source == "peer": // the copy is too old
 			default:
 				return 0, storyErrorf("%s comes from %q, not from %q", key, source, want)
 			}
@@ -165,7 +165,7 @@ func (s *story) medians(ctx context.Context) error {
 	return nil
 }
 
-// kill ends two without a warning.
+// kill ends host two without warning.
 func (s *story) kill(context.Context) error {
 	s.killed = time.Now()
 	s.two.kill()
@@ -173,8 +173,8 @@ func (s *story) kill(context.Context) error {
 	return nil
 }
 
-// outage reads on through the others, and writes keys of two until one of them
-// takes them.
+// outage reads on through the other hosts, and writes a key of host two until one of them
+// accepts it.
 func (s *story) outage(ctx context.Context) error {
 	living := append(s.keysOf("one"), s.keysOf("three")...)
 	key := s.keysOf("two")[0]
@@ -182,7 +182,7 @@ func (s *story) outage(ctx context.Context) error {
 	var slowest, copies time.Duration
 	try := func(ctx context.Context) error {
 		for _, h := range []*demoHost{s.one, s.three} {
-			for range 10 { // of those that live
+			for range 10 { // keys of live owners
 				source, took, _, err := h.read(ctx, living[reads%len(living)])
 				if err != nil {
 					return err
@@ -235,7 +235,7 @@ func (s *story) outage(ctx context.Context) error {
 	return s.members(ctx)
 }
 
-// all says whether every key has its last value, read through some hosts.
+// all returns nil if every key has its last value, read through the given hosts.
 func (s *story) all(ctx context.Context, hosts ...*demoHost) error {
 	for _, h := range hosts {
 		missing, old := 0, 0
@@ -261,7 +261,7 @@ func (s *story) all(ctx context.Context, hosts ...*demoHost) error {
 	return nil
 }
 
-// restart brings two back.
+// restart starts host two again.
 func (s *story) restart(ctx context.Context) error {
 	begun := time.Now()
 	if err := s.two.start(ctx); err != nil {
@@ -285,7 +285,7 @@ func (s *story) restart(ctx context.Context) error {
 	return nil
 }
 
-// leave ends three in order.
+// leave ends host three in order.
 func (s *story) leave(ctx context.Context) error {
 	begun := time.Now()
 	before, err := s.three.Stats(ctx)

@@ -17,7 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// runLimited starts a sidecar under a limit of open files, as ulimit takes it.
+// runLimited starts a sidecar under a limit of open files, in the form of ulimit's
+// arguments.
 func runLimited(t *testing.T, limit string, flags ...string) *process {
 	t.Helper()
 	socket := filepath.Join(tempDir(t), "s")
@@ -28,8 +29,8 @@ func runLimited(t *testing.T, limit string, flags ...string) *process {
 	return p
 }
 
-// Connections to the HTTP port, idle ones and such as have asked once, more than the
-// process may have descriptors, take nothing from apps, nor from probes.
+// TestHTTPTakesNoDescriptors opens more connections to the HTTP port than the process may
+// have descriptors, idle ones and kept ones. Apps and probes are still served.
 func TestHTTPTakesNoDescriptors(t *testing.T) {
 	t.Parallel()
 	ports, err := freePorts(1)
@@ -70,7 +71,8 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 	}
 }
 
-// An app too many is told at once, and the others are served.
+// TestConnectionsWithinDescriptors checks that connections beyond the limit are refused
+// at once, and that the others are served.
 func TestConnectionsWithinDescriptors(t *testing.T) {
 	t.Parallel()
 	p := runLimited(t, "-n 256", "--http", "off")
@@ -83,7 +85,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	defer old.Close()
 	refused := 0
 	for range 300 {
-		switch c, err := p.tryDial(); { // one is answered or told
+		switch c, err := p.tryDial(); { // each is answered or refused
 		case err == nil:
 			defer c.close()
 		case errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET):
@@ -100,7 +102,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	}
 }
 
-// A soft limit is raised to the hard one.
+// TestSoftLimitIsRaised checks that the soft limit is raised to the hard limit.
 func TestSoftLimitIsRaised(t *testing.T) {
 	t.Parallel()
 	p := runLimited(t, "-Sn 64", "--http", "off", "--max-connections", "200")

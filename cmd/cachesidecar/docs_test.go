@@ -27,8 +27,8 @@ func readDoc(t *testing.T, name string) string {
 
 var docFlag = regexp.MustCompile("`(?:[a-z ]*)--([a-z0-9-]+)")
 
-// docs/CLI.md has a section for each command, which tells of each of its flags
-// and of no others, and of each field of its JSON.
+// TestCLIDoc checks that docs/CLI.md has a section for each command, which describes
+// exactly its flags, and that the page names each field of the JSON output.
 func TestCLIDoc(t *testing.T) {
 	doc := readDoc(t, "CLI.md")
 	sections := map[string]string{}
@@ -38,7 +38,7 @@ func TestCLIDoc(t *testing.T) {
 			sections[strings.Trim(title, "`")] = text
 		}
 	}
-	shared := []string{"socket", "token-file", "timeout"} // told of once, above
+	shared := []string{"socket", "token-file", "timeout"} // described once, above
 	seen := map[string]bool{}
 	check := func(name string, c *cli.Command) {
 		seen[name] = true
@@ -91,7 +91,7 @@ func TestCLIDoc(t *testing.T) {
 	}
 }
 
-// configRows are the rows of docs/CONFIG.md's tables, by key.
+// configRows returns the rows of docs/CONFIG.md's tables, by key.
 func configRows(t *testing.T) map[string][]string {
 	t.Helper()
 	rows := map[string][]string{}
@@ -109,8 +109,8 @@ func configRows(t *testing.T) map[string][]string {
 	return rows
 }
 
-// docs/CONFIG.md has a row for each setting, with its flag, its variable and
-// its default.
+// TestConfigDoc checks that docs/CONFIG.md has a row for each setting, with its flag, its
+// variable and its default.
 func TestConfigDoc(t *testing.T) {
 	rows := configRows(t)
 	for _, f := range (&program{}).runCommand().Flags {
@@ -145,7 +145,7 @@ func TestConfigDoc(t *testing.T) {
 			t.Errorf("%s: the default is told as %q, the flag says %q", row[0], row[2], want)
 		}
 	}
-	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[sidecar.Namespace](), "")...)
+	known := append(paths(reflect.TypeFor[fileConfig](), ""), paths(reflect.TypeFor[fileNamespace](), "")...)
 	for _, key := range known {
 		if _, ok := rows[key]; !ok && key != "namespaces" && key != "limits" && key != "tls" {
 			t.Errorf("the page does not tell of %s", key)
@@ -158,8 +158,8 @@ func TestConfigDoc(t *testing.T) {
 	}
 }
 
-// paths are the settings of a type, and of those within: origin.http.url. A kind
-// of origin is no setting, but a table of them.
+// paths returns the settings of a type and of the types inside, such as origin.http.url.
+// A kind of origin is not a setting, but a table of settings.
 func paths(t reflect.Type, before string) (list []string) {
 	for _, f := range fields(t) {
 		path := before + f.name
@@ -174,7 +174,8 @@ func paths(t reflect.Type, before string) (list []string) {
 	return list
 }
 
-// What docs/CONFIG.md tells of bounds is what Check holds.
+// TestConfigDocBounds checks that the bounds in docs/CONFIG.md are those that Check
+// enforces.
 func TestConfigDocBounds(t *testing.T) {
 	rows := configRows(t)
 	for _, tc := range []struct{ key, least, below, most, above string }{
@@ -223,7 +224,7 @@ func TestConfigDocBounds(t *testing.T) {
 			t.Errorf("%s: the page says %q, want %s to %s", tc.key, row, tc.least, tc.most)
 		}
 	}
-	// The defaults that the flags tell of are those that hold.
+	// The documented defaults are the actual ones.
 	var l1, l2 sidecar.Size
 	if l1.Set(rows["l1_size"][2]) != nil || l2.Set(rows["l2_size"][2]) != nil || l1 != sidecar.DefaultL1Size || l2 != sidecar.DefaultL2Size {
 		t.Errorf("the defaults of the sizes are told as %v and %v", l1, l2)
@@ -233,12 +234,12 @@ func TestConfigDocBounds(t *testing.T) {
 	}
 }
 
-// The same of what a namespace with an origin has: the page names the most, and
-// what is said to be the default is.
+// TestConfigDocOriginBounds does the same for the settings of a namespace with an origin:
+// the page names the maximum and the actual default.
 func TestConfigDocOriginBounds(t *testing.T) {
 	rows := configRows(t)
 	for _, tc := range []struct{ key, most, above, below, least string }{
-		{"hold", "10m", "10m1ms", "-1s", "0s"},
+		{"replica_lag", "10m", "10m1ms", "-1s", "0s"},
 		{"lease_time", "10m", "10m1ms", "99ms", "100ms"},
 		{"max_key", "1024B", "1025B", "-1B", "1B"},
 		{"negative_ttl", "8760h", "8761h", "-1s", "0s"},
@@ -287,7 +288,7 @@ func TestConfigDocOriginBounds(t *testing.T) {
 	}
 }
 
-// originWith is a file with one setting more than an origin needs.
+// originWith returns a file that sets only what an origin needs, and one more setting.
 func originWith(key, value string) string {
 	origins := map[string]string{
 		"http": "url: 'http://h/{key}'", "postgres": "dsn_file: /etc/cachesidecar/dsn, query: SELECT $1", "redis": "address: 'h:1'",
@@ -311,10 +312,11 @@ func originWith(key, value string) string {
 	return "namespaces: {a: {origin: {" + kind + ": {" + origins[kind] + "}}" + settings + "}}\n"
 }
 
-// The files that the pages show are right, all that they name once it is there.
+// TestDocExamples checks that the configuration files in the pages are valid once the
+// files that they name exist.
 func TestDocExamples(t *testing.T) {
 	all := strings.Join(docExamples(t), "")
-	for _, kind := range settings(reflect.TypeFor[sidecar.Origin]()) {
+	for _, kind := range settings(reflect.TypeFor[fileOrigin]()) {
 		if !strings.Contains(all, "\n      "+kind+":\n") {
 			t.Errorf("there is no example of origin %s", kind)
 		}
@@ -330,7 +332,7 @@ func TestDocExamples(t *testing.T) {
 	}
 }
 
-// docExamples are what the pages show as configuration files.
+// docExamples returns the configuration files in the pages.
 func docExamples(t testing.TB) (list []string) {
 	t.Helper()
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md"} {
@@ -357,8 +359,8 @@ func docExamples(t testing.TB) (list []string) {
 
 var namedFile = regexp.MustCompile(`/(etc/cachesidecar|usr/local/bin)/([a-z.-]+)`)
 
-// withFiles makes the files that a configuration names, in a folder of the test, and
-// puts root in the place of those that it names.
+// withFiles creates the files that a configuration names, in a folder of the test, and
+// replaces the users and groups that it names by root.
 func withFiles(t testing.TB, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -375,5 +377,5 @@ func withFiles(t testing.TB, text string) string {
 	return namedFile.ReplaceAllString(text, dir+"/$2")
 }
 
-// namedPerson is a user or a group that an example names: in a test, root.
+// namedPerson matches a user or a group in an example; tests use root instead.
 var namedPerson = regexp.MustCompile(`\b(user:|group:|admin_group: )[a-z][a-z-]*`)

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// again starts a sidecar with a process's flags, and some more.
+// again starts a sidecar with a process's flags and some more.
 func (p *process) again(more ...string) *process {
 	args := p.cmd.Args[slices.Index(p.cmd.Args, "--node"):]
 	return runSidecarAt(p.t, p.socket, append(slices.Clone(args), more...)...)
 }
 
-// A host with a wrong setting is refused while it runs, and nobody's concern a few
-// seconds after it was killed: without a word of the operator's.
+// TestRefusedHostHaunts checks that a host with a wrong setting is refused while it runs.
+// A few seconds after it is killed the others forget it, without an operator.
 func TestRefusedHostHaunts(t *testing.T) {
 	slow(t, 30*time.Second)
 	t.Parallel()
@@ -39,7 +39,8 @@ func TestRefusedHostHaunts(t *testing.T) {
 		if out := b.must("flush", "--cluster"); out != "" {
 			t.Errorf("%s: flush --cluster: %q", when, out)
 		}
-		eventually(t, patience, "a conclusion "+when, func() error { // a slow machine may read too little
+		// A slow machine may read too little.
+		eventually(t, patience, "a conclusion "+when, func() error {
 			if o := a.at("verify", "--duration", "1s"); o.status != exitDone || strings.Contains(o.out, "c ") {
 				return fmt.Errorf("%v", o)
 			}
@@ -64,8 +65,9 @@ func TestRefusedHostHaunts(t *testing.T) {
 	whole(t, a, b, c)
 }
 
-// A host that was killed is missing, and verify and flush name it, until an operator
-// has it forgotten, through any host and on all. It comes back as any other does.
+// TestMembersForget checks that a killed host is missing, and that verify names it, until
+// an operator has it forgotten, through any host and on all hosts. It may come back like
+// any other host.
 func TestMembersForget(t *testing.T) {
 	slow(t, 30*time.Second)
 	t.Parallel()
@@ -91,8 +93,10 @@ func TestMembersForget(t *testing.T) {
 			return nil
 		})
 	}
-	whole(t, a, b)                                                            // it counts as dead
-	if o := a.at("flush", "--cluster"); o.status != exitDone || o.err != "" { // it holds nothing
+	// c is considered dead.
+	whole(t, a, b)
+	// c owns nothing.
+	if o := a.at("flush", "--cluster"); o.status != exitDone || o.err != "" {
 		t.Errorf("flush --cluster: %v", o)
 	}
 	if o := a.at("verify", "--duration", "500ms"); o.status != exitMiss || !strings.Contains(o.out, "not conclusive: c is missing") {
@@ -116,7 +120,7 @@ func TestMembersForget(t *testing.T) {
 	whole(t, a, b, c)
 	c.terminate()
 	whole(t, a, b)
-	a.must("members", "forget", "c") // one that has left
+	a.must("members", "forget", "c") // a host that has left
 	if m := b.member("c"); m.Node != "" {
 		t.Errorf("%+v", m)
 	}

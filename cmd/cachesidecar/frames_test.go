@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// pack encodes a request element by element, right or wrong.
+// pack encodes a request element by element, valid or not.
 func pack(t testing.TB, elements ...any) []byte {
 	t.Helper()
 	b, err := msgpack.Marshal(elements)
@@ -24,8 +24,8 @@ func pack(t testing.TB, elements ...any) []byte {
 	return b
 }
 
-// A frame whose length cannot be is refused at once: nothing is read of it and
-// no memory taken for it.
+// TestFrameLengths checks that a frame with an impossible length is refused at once: its
+// body is not read, and no memory is taken for it.
 func TestFrameLengths(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -35,7 +35,7 @@ func TestFrameLengths(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		sent []byte
-		want wire.Status // of an answer; OK if there is none
+		want wire.Status // of an answer; OK: there is none
 	}{
 		{"4 GiB", []byte{0xff, 0xff, 0xff, 0xff}, wire.OK},
 		{"4 GiB, with more", append([]byte{0xff, 0xff, 0xff, 0xff}, bytes.Repeat([]byte{0xc0}, 1000)...), wire.OK},
@@ -67,15 +67,15 @@ func TestFrameLengths(t *testing.T) {
 	if grown := after.Process.ResidentBytes - before.Process.ResidentBytes; grown > 64<<20 {
 		t.Errorf("the process grew by %d bytes", grown)
 	}
-	// Ten a minute are logged, and what is logged is written a moment later.
+	// Ten per minute are logged, and log lines are written a moment later.
 	p.terminate()
 	if n := strings.Count(p.log.String(), "the frame's length is out of bounds"); n != 10 {
 		t.Errorf("%d log lines, want 10", n)
 	}
 }
 
-// A connection that ends within a frame leaves nothing behind, wherever it
-// ends.
+// TestTruncatedFrames checks that a connection that ends within a frame leaves nothing
+// behind, wherever it ends.
 func TestTruncatedFrames(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -109,7 +109,7 @@ func TestTruncatedFrames(t *testing.T) {
 		t.Errorf("a SET that was never whole stored something: %v", r.Status)
 	}
 	check()
-	// What is whole is served, though the connection ends behind it.
+	// Whole frames are served even if the connection ends after them.
 	c := p.connect()
 	c.write(both)
 	if err := c.nc.CloseWrite(); err != nil {
@@ -120,7 +120,7 @@ func TestTruncatedFrames(t *testing.T) {
 	}
 }
 
-// onlyOpen waits until so many connections are left.
+// onlyOpen waits until n connections are left.
 func (p *process) onlyOpen(watcher *conn, n int64) {
 	p.t.Helper()
 	eventually(p.t, patience, fmt.Sprintf("%d connections to be left", n), func() error {
@@ -131,8 +131,8 @@ func (p *process) onlyOpen(watcher *conn, n int64) {
 	})
 }
 
-// Frames of 8 MiB that nest as deep as they are long, or announce four billion
-// elements, harm nobody.
+// TestNestedBombs checks that frames of 8 MiB that nest as deep as they are long, or
+// announce four billion elements, do no harm.
 func TestNestedBombs(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -152,7 +152,7 @@ func TestNestedBombs(t *testing.T) {
 		for _, tc := range []struct {
 			where string
 			body  []byte
-			id    int // none where it is below zero
+			id    int // below zero: none
 		}{
 			{"the frame", bomb, map[bool]int{false: -1, true: 0}[name == "0xdd"]},
 			{"an array's id", in([]byte{0x93}, bomb), -1},
@@ -190,7 +190,8 @@ func TestNestedBombs(t *testing.T) {
 	p.onlyOpen(watcher, 1)
 }
 
-// What is wrong with a request is answered, and the next one is served.
+// TestWrongRequests checks that an invalid request is answered with the reason, and that
+// the next one is served.
 func TestWrongRequests(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -272,7 +273,7 @@ func TestWrongRequests(t *testing.T) {
 		}
 		c.close()
 	}
-	// Without an id there is nobody to answer to.
+	// A frame without an id cannot be answered.
 	for name, body := range map[string][]byte{
 		"no array": pack(t, 1)[1:], "a map": {0x80}, "no id": {0x90}, "text id": pack(t, "one", get), "negative id": pack(t, -1, get), "nil id": pack(t, nil, get),
 	} {
@@ -285,7 +286,8 @@ func TestWrongRequests(t *testing.T) {
 	check()
 }
 
-// In requests of many keys a bad one is told of in its place.
+// TestWrongKeysAmongMany checks that in a request of many keys an invalid key is reported
+// in its place.
 func TestWrongKeysAmongMany(t *testing.T) {
 	p := runSidecar(t)
 	c := p.dial()
@@ -352,7 +354,7 @@ func TestValueLimits(t *testing.T) {
 		}
 		c.must(ping())
 	}
-	// A year is the longest TTL, and the number that never ends none.
+	// A year is the longest TTL; 0 means no expiry.
 	q := setRequest("k", "v")
 	for ms, want := range map[int64]int64{wire.MaxTTL: wire.MaxTTL, 0: 0, 1000: 1000} {
 		q.TTLMS = ms
@@ -361,7 +363,7 @@ func TestValueLimits(t *testing.T) {
 			t.Errorf("a TTL of %d ms becomes %d", ms, r.TTLMS)
 		}
 	}
-	// A frame beyond the limit ends its connection, and says so first.
+	// A frame beyond the limit ends its connection, after an answer that says so.
 	_ = c.nc.SetWriteDeadline(time.Now().Add(patience))
 	c.id++
 	_, err := c.nc.Write(wire.AppendRequest(nil, &wire.Request{ID: c.id, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 2<<20), TTLMS: wire.TTLDefault}))

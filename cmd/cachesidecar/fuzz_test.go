@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// FuzzConfig: whatever a configuration file says, it is refused with a word of
-// why, or taken and then judged by Check. Nothing panics and nothing takes long.
+// FuzzConfig checks that any configuration file is either refused with a reason, or
+// parsed and then judged by Check. Nothing panics or takes long.
 func FuzzConfig(f *testing.F) {
 	for _, tc := range badConfigs {
 		if len(tc.text) < 1<<12 {

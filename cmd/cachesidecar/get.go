@@ -42,21 +42,21 @@ func (p *program) getCommand() *cli.Command {
 type jsonItem struct {
 	Key     string  `json:"key"`
 	Found   bool    `json:"found"`
-	Value   *string `json:"value,omitempty"`        // where it is UTF-8
-	Base64  *string `json:"value_base64,omitempty"` // where it is not
+	Value   *string `json:"value,omitempty"`        // if it is UTF-8
+	Base64  *string `json:"value_base64,omitempty"` // if it is not UTF-8
 	Flags   uint32  `json:"flags"`
 	Version uint64  `json:"version"`
-	TTLMS   int64   `json:"ttl_ms"` // left; 0 is no expiry
+	TTLMS   int64   `json:"ttl_ms"` // remaining; 0: no expiry
 	Source  string  `json:"source,omitempty"`
 	AgeMS   int64   `json:"age_ms"`
-	Stale   bool    `json:"stale,omitempty"` // softly deleted so long ago
+	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago
 }
 
 func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) error {
 	o := client.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
 	keys := c.Args().Slice()
 	found := map[string]client.Item{}
-	why := client.ErrNotFound // of the one key
+	why := client.ErrNotFound // for a single key
 	if len(keys) == 1 {
 		it, err := cl.Get(ctx, keys[0], o)
 		if err == nil {
@@ -116,7 +116,7 @@ func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) er
 
 func (p *program) json(v any) error { return p.encode(v, "  ") }
 
-// encode writes a JSON document, of which a terminal shows every character.
+// encode writes a JSON document in which a terminal shows every character.
 func (p *program) encode(v any, indent string) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)

@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// What differs from run to run.
+// These parts of the output differ from run to run.
 var (
 	anyNumber = regexp.MustCompile(`": -?[0-9][0-9.e+-]*`)
 	version64 = regexp.MustCompile(`"version": [1-9][0-9]*`)
@@ -22,10 +22,11 @@ var (
 	ttl       = regexp.MustCompile(`"ttl_ms": [1-9][0-9]*`)
 )
 
-// The documents that --json prints, with their field names and their order.
+// TestGoldenJSON checks the documents that --json prints, with the names and the order of
+// their fields.
 func TestGoldenJSON(t *testing.T) {
 	serveHere(t)
-	version = "test" // the linker's
+	version = "test" // usually set by the linker
 	defer func() { version = "" }()
 	mustRun(t, "set", "text", "<a> & ü\n", "--flags", "7")
 	mustRun(t, "set", "eternal", "1", "--ttl", "0")
@@ -35,7 +36,7 @@ func TestGoldenJSON(t *testing.T) {
 	for _, tc := range []struct {
 		file, line string
 		status     int
-		numbers    bool // all numbers differ
+		numbers    bool // all numbers vary
 	}{
 		{"get", "get text --json", 0, false},
 		{"get_eternal", "get eternal --json", 0, false},
@@ -84,7 +85,7 @@ func TestGoldenJSON(t *testing.T) {
 	}
 }
 
-// jsonFields are the field names of all golden documents.
+// jsonFields returns the field names of all golden documents.
 func jsonFields(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("testdata/*.json")
@@ -105,7 +106,7 @@ func jsonFields(t *testing.T) []string {
 	return slices.Compact(names)
 }
 
-// The readable page has its parts, and colour nowhere.
+// TestStatsPage checks that the readable page has its parts and no colour.
 func TestStatsPage(t *testing.T) {
 	serveHere(t)
 	t.Setenv("NO_COLOR", "1")

@@ -17,7 +17,7 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// gossipStranger is somebody at the gossip port of a sidecar.
+// gossipStranger is a stranger at a sidecar's gossip port.
 type gossipStranger struct {
 	t    *testing.T
 	at   string
@@ -36,12 +36,12 @@ func newStranger(t *testing.T, at string) *gossipStranger {
 	return &gossipStranger{t, at, udp, rand.New(rand.NewPCG(seed, 1))}
 }
 
-// tell sends a packet; one that finds nobody at the port is an error of the next.
+// tell sends a packet. If no process has the port, the next send returns the error.
 func (s *gossipStranger) tell(b []byte) { _, _ = s.udp.Write(b) }
 
 func labelled(b []byte) []byte { return gt.Labelled(cluster.DefaultCluster, b) }
 
-// streams sends the same on so many connections at once, and waits until they end.
+// streams sends the same bytes on n connections at once, and waits until they end.
 func (s *gossipStranger) streams(n int, b []byte) {
 	var wg sync.WaitGroup
 	for range n {
@@ -61,12 +61,12 @@ func (s *gossipStranger) streams(n int, b []byte) {
 
 var loopbackIP = net.IPv4(127, 0, 0, 1).To4()
 
-// invented is word of a process that there is not.
+// invented encodes an alive message of a process that does not exist.
 func invented(name, peer string, incarnation uint32) []byte {
 	return labelled(gt.Alive(name, loopbackIP, 21998, incarnation, gt.Meta(peer, 1<<60, 1<<32-1, true, 1)))
 }
 
-// fuzz sends what is random, or a message with some bytes changed.
+// fuzz sends random bytes, or messages with some bytes changed.
 func (s *gossipStranger) fuzz(d time.Duration) (packets int) {
 	r := s.seed
 	random := func(n int) []byte {
@@ -112,7 +112,7 @@ func (s *gossipStranger) fuzz(d time.Duration) (packets int) {
 	return packets
 }
 
-// kilobytes reads a number of a process from /proc, in kB.
+// kilobytes reads a value of a process from /proc, in kB.
 func (p *process) kilobytes(name string) int {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -128,8 +128,9 @@ func (p *process) kilobytes(name string) int {
 	return 0
 }
 
-// Whatever a stranger sends to the gossip port of a sidecar, the two stay a cluster,
-// and their memory, goroutines and logs stay as they are.
+// TestGossipStrangers checks that whatever a stranger sends to the gossip port of a
+// sidecar, the two stay a cluster, and their memory, goroutines and logs stay as they
+// are.
 func TestGossipStrangers(t *testing.T) {
 	slow(t, 30*time.Second)
 	a, b, gossip, page := runGossips(t)
@@ -139,8 +140,8 @@ func TestGossipStrangers(t *testing.T) {
 	}
 }
 
-// With a cluster key none of those packets counts: no process is remembered, and
-// none is greeted, but for the two that there are.
+// TestGossipStrangersWithKey checks that with a cluster key none of those packets has an
+// effect: only the two existing processes are remembered and greeted.
 func TestGossipStrangersWithKey(t *testing.T) {
 	slow(t, 30*time.Second)
 	path := filepath.Join(tempDir(t), "cluster.key")
@@ -172,7 +173,7 @@ func TestGossipStrangersWithKey(t *testing.T) {
 	}
 }
 
-// runGossips runs two sidecars, and returns the first one's page too.
+// runGossips runs two sidecars, and returns the address of the first one's HTTP page too.
 func runGossips(t *testing.T, flags ...string) (a, b *process, gossip, page string) {
 	t.Helper()
 	ports, err := freePorts(5)
@@ -191,7 +192,7 @@ func runGossips(t *testing.T, flags ...string) (a, b *process, gossip, page stri
 	return a, b, gossip, page
 }
 
-// gossipStrikes sends all that strangers are known to.
+// gossipStrikes sends all known kinds of hostile packets.
 func gossipStrikes(t *testing.T, a, b *process, gossip, page string) {
 	t.Helper()
 	s := newStranger(t, gossip)

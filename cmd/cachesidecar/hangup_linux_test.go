@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestHangupAtStart: SIGHUP ends no sidecar that has not begun to serve yet, and ends
-// other commands. Each stands still where it tells of a mistake to a stderr that takes
-// a part of it.
+// TestHangupAtStart checks that SIGHUP does not end a sidecar that is not serving yet,
+// and ends other commands. Each process blocks while it reports a usage error, because
+// its stderr takes only a part of it.
 func TestHangupAtStart(t *testing.T) {
 	for command, ends := range map[string]bool{"run": false, "watch": true} {
 		r, w, err := os.Pipe()

@@ -51,7 +51,8 @@ func (p *program) healthCommand() *cli.Command {
 			})
 			switch {
 			case timedOut(err):
-				return fmt.Errorf("it is up and does not answer: %v", err) // not the status of a timeout
+				// %v, so that the exit status is not that of a timeout
+				return fmt.Errorf("it is up and does not answer: %v", err)
 			case err != nil:
 				return err
 			}
@@ -64,11 +65,11 @@ func (p *program) healthCommand() *cli.Command {
 	}
 }
 
-// whyOut is why a sidecar has not joined the others, as far as it knows.
+// whyOut returns why a sidecar has not joined the other hosts, as far as it knows.
 func whyOut(ctx context.Context, cl *client.Client, node string) string {
 	list, err := cl.Members(ctx)
 	if err != nil {
-		return "" // it serves enough to say that it is not ready
+		return "" // Stats has answered, which is enough to say that it is not ready
 	}
 	for _, m := range list {
 		if m.Node == node {
@@ -78,8 +79,8 @@ func whyOut(ctx context.Context, cl *client.Client, node string) string {
 	return ""
 }
 
-// healthOf says how a sidecar that answers serves; an error says why it does
-// not yet.
+// healthOf describes how a sidecar that answers serves. Its error tells why the sidecar
+// does not serve yet.
 func healthOf(st *client.Stats, why string) (string, error) {
 	switch c := &st.Cluster; {
 	case c.In && c.Join > 0 && c.Members == 1:

@@ -22,26 +22,26 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Strangers to hosts that have a cluster key: without one, with another one, with one
-// that a rotation has removed, with what they have recorded, and with a part of it.
+// Strangers attack hosts that have a cluster key: without a key, with another key, with a
+// key that a rotation has removed, and with recorded messages, whole or in part.
 
-// What a stranger must not learn.
+// A stranger must not learn these.
 const (
 	firstHost, secondHost = "host-alpha", "host-beta"
 	storedKey, storedText = "key-of-an-app", "value-of-an-app"
 )
 
-// keyedPair is two hosts that have a key file, and one entry.
+// keyedPair is two hosts that have a key file and one entry.
 type keyedPair struct {
 	t     *testing.T
 	hosts []*process
-	page  string // of the first one
-	keys  string // path of the file
+	page  string // of the first host
+	keys  string // path of the key file
 
 	gossip, peer []string // addresses
 }
 
-// newKeyedPair starts them. flags are more of each.
+// newKeyedPair starts the hosts. flags are additional flags of each.
 func newKeyedPair(t *testing.T, text string, flags ...[]string) *keyedPair {
 	t.Helper()
 	ports, err := freePorts(5)
@@ -77,8 +77,8 @@ func (c *keyedPair) write(text string) {
 	}
 }
 
-// state is what a stranger must not change: on each host the members, the entry and
-// where it is, and what is held, stored and counted of requests.
+// state returns what a stranger must not change: on each host the members, the entry and
+// its place, and the counts of partitions, entries and requests.
 func (c *keyedPair) state() string {
 	c.t.Helper()
 	var b strings.Builder
@@ -90,7 +90,7 @@ func (c *keyedPair) state() string {
 		s := &st.Cluster
 		fmt.Fprintf(&b, "%+v %+v %q; ", p.members(), place, p.must("get", storedKey))
 		fmt.Fprintf(&b, "in %v, members %d, held %d begun %d ended %d, conflicts %d, flushes and events %d, entries %d",
-			s.In, s.Members, s.Held, s.Begun, s.Ended, s.Conflicts, s.Invalidations.Head, st.L2.Entries)
+			s.In, s.Members, s.Owned, s.Begun, s.Ended, s.Conflicts, s.Invalidations.Head, st.L2.Entries)
 		for _, n := range st.Namespaces {
 			fmt.Fprintf(&b, ", %s: %d entries, %d writes, %d deletes", n.Name, n.Entries, n.Writes, n.Deletes)
 		}
@@ -109,9 +109,10 @@ func (c *keyedPair) uses() (goroutines, descriptors int) {
 	return int(metric(c.t, c.page, "go_goroutines")), len(list)
 }
 
-// unchanged runs strangers, and fails where the hosts are not as before: at once in
-// what they hold, and within a while in what they use. A renewal of the connections
-// between the hosts changes their number for a moment: some more are let be.
+// unchanged runs strangers, and fails the test unless the hosts are as before: at once in
+// their state, and after a while in the resources that they use. It allows for a few
+// more, because a renewal of the connections between the hosts changes their number for a
+// moment.
 func (c *keyedPair) unchanged(what string, strangers func()) {
 	c.t.Helper()
 	before := c.state()
@@ -128,14 +129,14 @@ func (c *keyedPair) unchanged(what string, strangers func()) {
 	})
 }
 
-// outsider is a stranger with a key of its own, and all that it is sent.
+// outsider is a stranger with a key of its own, and all bytes that it has received.
 type outsider struct {
 	t     *testing.T
 	set   *creds.Set
 	heard []byte
 }
 
-// newOutsider has the credentials that a key file makes, of a node.
+// newOutsider returns an outsider with the credentials that a key file gives to a node.
 func newOutsider(t *testing.T, node, text string) *outsider {
 	t.Helper()
 	path := filepath.Join(tempDir(t), "stranger.key")
@@ -149,7 +150,7 @@ func newOutsider(t *testing.T, node, text string) *outsider {
 	return &outsider{t: t, set: set}
 }
 
-// learnt fails where what was sent names a host, a key or a value.
+// learnt fails the test if the received bytes name a host, a key or a value.
 func (o *outsider) learnt(what string) {
 	o.t.Helper()
 	for _, secret := range []string{firstHost, secondHost, storedKey, storedText} {
@@ -159,8 +160,8 @@ func (o *outsider) learnt(what string) {
 	}
 }
 
-// says sends bytes on a connection of its own, and returns what is answered until
-// the other side closes it.
+// says sends bytes on a new connection, and returns what the other side answers until it
+// closes.
 func (o *outsider) says(address string, b []byte) []byte {
 	o.t.Helper()
 	nc, err := net.DialTimeout("tcp", address, patience)
@@ -180,7 +181,7 @@ func (o *outsider) says(address string, b []byte) []byte {
 	return answer
 }
 
-// packets sends datagrams from one socket, and returns the first that is answered.
+// packets sends datagrams from one socket, and returns the first answer.
 func (o *outsider) packets(address string, wait time.Duration, list ...[]byte) []byte {
 	o.t.Helper()
 	nc, err := net.Dial("udp", address)
@@ -198,7 +199,7 @@ func (o *outsider) packets(address string, wait time.Duration, list ...[]byte) [
 	return answer[:n]
 }
 
-// shake is a TLS connection under its certificate.
+// shake opens a TLS connection with the outsider's certificate.
 func (o *outsider) shake(address string, edits ...func(*tls.Config)) (*tls.Conn, error) {
 	cfg := &tls.Config{
 		InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"cachesidecar-peer/1"},
@@ -223,7 +224,7 @@ func (o *outsider) shake(address string, edits ...func(*tls.Config)) (*tls.Conn,
 	return c, nil
 }
 
-// lies are messages of gossip that would change members, or have them changed.
+// lies returns gossip messages that would change members, or cause such changes.
 func lies(own string) [][]byte {
 	alive := func(name string, incarnation uint32) []byte {
 		return gt.Alive(name, loopbackIP, 21998, incarnation, gt.Meta("127.0.0.1:1", 1<<60, 1<<32-1, true, 1))
@@ -234,8 +235,8 @@ func lies(own string) [][]byte {
 	}
 }
 
-// greets asks for what a host would on a connection that the handshake has let by,
-// and returns the statuses of what is answered.
+// greets sends a host's requests on a connection after the handshake, and returns the
+// statuses of the answers.
 func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []wire.Status) {
 	o.t.Helper()
 	s := &stranger{o.t, nc}
@@ -263,7 +264,7 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 	return statuses
 }
 
-// strikes does all that a stranger with a key can do at a host's ports.
+// strikes does everything that a stranger with a key can do at a host's ports.
 func (o *outsider) strikes(c *keyedPair, what string) {
 	o.t.Helper()
 	var packets [][]byte
@@ -298,9 +299,9 @@ func (o *outsider) strikes(c *keyedPair, what string) {
 	o.learnt(what)
 }
 
-// TestKeyedStrangers: who has no key of the cluster, or not any more, learns and
-// changes nothing on any port. That the same is answered to a holder of the key
-// shows that it is the key which does it.
+// TestKeyedStrangers checks that a stranger without a current key of the cluster learns
+// and changes nothing on any port. The same messages are answered if the sender has the
+// key, which shows that the key makes the difference.
 func TestKeyedStrangers(t *testing.T) {
 	slow(t, 40*time.Second)
 	_, rest, _ := strings.Cut(creds.NewKeyFile(), "\nseed: ")
@@ -333,7 +334,8 @@ func TestKeyedStrangers(t *testing.T) {
 	if len(got) != 4 || got[0] != wire.OK || got[1] != wire.OK && got[1] != wire.Moved {
 		t.Fatalf("a holder is answered %v: this test proves nothing of the port for hosts: %q", got, tail(string(holder.heard), 300))
 	}
-	c.hosts[0].must("set", storedKey, storedText) // a holder may change it
+	// The sender with the key may have changed it.
+	c.hosts[0].must("set", storedKey, storedText)
 	for i, text := range []string{one + two, two + one, two} {
 		c.write(seed + "\n" + text)
 		for _, p := range c.hosts {
@@ -359,8 +361,8 @@ func TestKeyedStrangers(t *testing.T) {
 	}
 }
 
-// alone runs a sidecar with a key file of its own, which joins the hosts: it finds
-// itself alone, and reads nothing of theirs.
+// alone runs a sidecar with a key file of its own that joins the hosts. It stays alone,
+// and reads none of their entries.
 func (c *keyedPair) alone(text string) {
 	c.t.Helper()
 	ports, err := freePorts(2)
@@ -394,9 +396,9 @@ func (c *keyedPair) alone(text string) {
 	p.terminate()
 }
 
-// TestKeyedStreamSentBack: the answer to a stranger's stream is encrypted under the
-// cluster's key. Sent back as it is, or said to be of another version of gossip's
-// encryption, it is nothing: of version 0 memberlist took the text's last byte for a
+// TestKeyedStreamSentBack checks the answer to a stranger's stream, which is encrypted
+// under the cluster's key. Sent back unchanged, or marked as another version of gossip's
+// encryption, it has no effect. For version 0 memberlist took the text's last byte for a
 // length, and ended.
 func TestKeyedStreamSentBack(t *testing.T) {
 	text := creds.NewKeyFile()

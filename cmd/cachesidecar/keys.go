@@ -15,10 +15,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// maxInput bounds what set reads from stdin, in bytes: the highest max_value.
+// maxInput limits what set reads from stdin, in bytes. It is the highest max_value.
 const maxInput = 1 << 30
 
-// ttlFlags are those of the writes.
+// Flags of the commands that write.
 var (
 	ttlFlag = &cli.StringFlag{Name: "ttl", Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)"}
 	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value", Value: "owner"}
@@ -106,7 +106,7 @@ func (p *program) set(c *cli.Context) error {
 	})
 }
 
-// ofKey names the key that has no value.
+// ofKey adds the key to ErrNotFound.
 func ofKey(key string, err error) error {
 	if errors.Is(err, client.ErrNotFound) {
 		return fmt.Errorf("%s: %w", key, err)
@@ -114,7 +114,7 @@ func ofKey(key string, err error) error {
 	return err
 }
 
-// readValue reads stdin to its end, up to so many bytes.
+// readValue reads stdin to its end, at most most bytes.
 func (p *program) readValue(ctx context.Context, most int) ([]byte, error) {
 	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, int64(most)+1)) })
 	switch {
@@ -134,7 +134,7 @@ func (p *program) delCommand() *cli.Command {
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
 			&cli.BoolFlag{Name: "soft", Usage: "leave the values to those who take stale ones, for the namespace's stale_limit", DisableDefaultText: true},
-			&cli.StringFlag{Name: "hold", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's hold, which is the default"},
+			&cli.StringFlag{Name: "replica-lag", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's replica_lag, which is the default"},
 		),
 		Action: func(c *cli.Context) error {
 			if err := args(c, 1, -1); err != nil {
@@ -145,9 +145,9 @@ func (p *program) delCommand() *cli.Command {
 				return err
 			}
 			del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
-			if s := c.String("hold"); c.IsSet("hold") {
-				if del.Hold, err = time.ParseDuration(s); err != nil || del.Hold <= 0 {
-					return usagef("--hold %q: give a time such as 500ms or 2s, or leave it out for the namespace's hold", s)
+			if s := c.String("replica-lag"); c.IsSet("replica-lag") {
+				if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
+					return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
 				}
 			}
 			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {

@@ -55,7 +55,7 @@ func TestReorder(t *testing.T) {
 	}
 }
 
-// Each step is a command line with its stdin and what it writes to stdout.
+// TestKeys runs a series of command lines, each with its stdin and the expected stdout.
 func TestKeys(t *testing.T) {
 	serveHere(t)
 	binary := string([]byte{0, 1, '\n', 0xff, '\r', '\n'})
@@ -73,7 +73,7 @@ func TestKeys(t *testing.T) {
 		{[]string{"get", "empty stdin"}, "", ""},
 		{[]string{"get", "a", "bytes", "a"}, "", "a\t1\nbytes\t" + binary + "\na\t1\n"},
 		{[]string{"get", "a", "--fresh"}, "", "1"},
-		// Flags stand where they like; -- ends them.
+		// Flags may be anywhere; -- ends them.
 		{[]string{"set", "--ttl", "30s", "b", "2"}, "", ""},
 		{[]string{"set", "b", "3", "--ttl=30s", "--flags", "7"}, "", ""},
 		{[]string{"get", "--ns=default", "b"}, "", "3"},
@@ -82,7 +82,7 @@ func TestKeys(t *testing.T) {
 		{[]string{"get", "--", "--json"}, "", "--ttl"},
 		{[]string{"set", "--", "--", "two dashes"}, "", ""},
 		{[]string{"get", "--", "--"}, "", "two dashes"},
-		// What looks like a flag or a command and is none.
+		// Arguments that look like flags or commands.
 		{[]string{"set", "-", "dash"}, "", ""},
 		{[]string{"get", "-"}, "", "dash"},
 		{[]string{"set", "-7", "-8"}, "", ""},
@@ -116,7 +116,7 @@ func TestKeys(t *testing.T) {
 		{[]string{"get", "a"}, "", "1"},
 		{[]string{"del", "a", "none"}, "", ""},
 		{[]string{"flush"}, "", ""},
-		{[]string{"ring", "a"}, "", "partition 7175, owner host1, held by host1\n"},
+		{[]string{"ring", "a"}, "", "partition 7175, assigned to host1, owned by host1\n"},
 		{[]string{"health"}, "", "serving\n"},
 	} {
 		o := command(t, step.in, step.args...)
@@ -129,7 +129,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A value that is longer than any may be is refused, not cut.
+// TestReadValue checks that a value above the maximum size is refused, not cut.
 func TestReadValue(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -150,7 +150,7 @@ func TestReadValue(t *testing.T) {
 	}
 }
 
-// Data that cannot be written is not a success.
+// TestFullStdout checks that a command fails if its output cannot be written.
 func TestFullStdout(t *testing.T) {
 	serveHere(t)
 	mustRun(t, "set", "k", "1")
@@ -177,8 +177,8 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-// An empty name, as of a shell's variable that is not set, is no wish to drop all,
-// and none to use the default namespace.
+// TestEmptyNamespace checks that an empty name, for example from an unset shell variable,
+// means neither all namespaces nor the default one.
 func TestEmptyNamespace(t *testing.T) {
 	serveHere(t)
 	command(t, "", "set", "a", "1")

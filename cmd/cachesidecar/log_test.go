@@ -11,7 +11,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// logged are the lines of a sidecar's log from a level on, since a moment.
+// logged returns the lines of a sidecar's log with the given level, or all if level is
+// "", after a moment.
 func (p *process) logged(level string, since time.Time) (list []map[string]any) {
 	p.t.Helper()
 	for line := range strings.Lines(p.log.String()) {
@@ -33,7 +34,7 @@ func (p *process) logged(level string, since time.Time) (list []map[string]any) 
 	return list
 }
 
-// only returns the one line that is wanted, and waits for it.
+// only waits for a line, and returns it. It must be the only one.
 func (p *process) only(level, msg string, since time.Time) map[string]any {
 	p.t.Helper()
 	eventually(p.t, patience, msg, func() error {
@@ -51,8 +52,8 @@ func (p *process) only(level, msg string, since time.Time) map[string]any {
 	return list[0]
 }
 
-// What has happened to a host is one line on each other host, which names the cause:
-// one that was killed, one that stood still, one that has left.
+// TestLogNamesTheCause checks that each other host logs one line about what happened to a
+// host, with the cause: it was killed, it stood still, or it left.
 func TestLogNamesTheCause(t *testing.T) {
 	slow(t, 30*time.Second)
 	t.Parallel()

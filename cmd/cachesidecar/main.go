@@ -1,11 +1,11 @@
-// Command cachesidecar runs a sidecar, and talks to the one on this host.
+// Command cachesidecar runs a sidecar, and talks to the sidecar on this host.
 //
-// It turns flags, environment and a file into a configuration, and answers
-// into text. It holds no data and knows no tier; what it does goes through the
-// packages sidecar and client. Data goes to stdout, the rest to stderr; the
-// exit status is 0 for done, 1 for a miss, a condition that is not met or a
-// check that failed, 2 for usage, 3 if the sidecar cannot be reached, 4 if it
-// did not answer in time or not all acknowledged.
+// It turns flags, environment and a file into a configuration, and answers into text. It
+// stores no data and does not know the cache's tiers; it uses the packages sidecar and
+// client. Data goes to stdout, everything else to stderr. The exit status is 0 for
+// success; 1 for a miss, a condition that is not met or a check that failed; 2 for wrong
+// usage; 3 if the sidecar cannot be reached; 4 if it did not answer in time, or not all
+// hosts have acknowledged.
 package main
 
 import (
@@ -44,22 +44,22 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	p := &program{in: os.Stdin, out: os.Stdout, err: os.Stderr}
-	if commandOf(os.Args) == "run" { // from here on: SIGHUP ends no sidecar
+	if commandOf(os.Args) == "run" { // from here on SIGHUP does not end the sidecar
 		p.hangup = make(chan os.Signal, 1)
 		signal.Notify(p.hangup, syscall.SIGHUP)
 	}
 	os.Exit(p.run(ctx, os.Args))
 }
 
-// program is one run of the command, with what it reads and writes.
+// program is one run of the command, with its input and outputs.
 type program struct {
 	in       io.Reader
 	out, err io.Writer
-	log      *logs.Log // of run, which writes to err through it
+	log      *logs.Log // the log of run, which writes to the original err
 	hangup   chan os.Signal
 }
 
-// commandOf is the command that a command line names; "" is none.
+// commandOf returns the command that a command line names; "" if there is none.
 func commandOf(args []string) string {
 	for _, arg := range args[1:] {
 		if !strings.HasPrefix(arg, "-") {
@@ -69,14 +69,14 @@ func commandOf(args []string) string {
 	return ""
 }
 
-// usageError is a mistake in how the command was called.
+// usageError is a mistake in the use of the command.
 type usageError struct{ msg string }
 
 func (e *usageError) Error() string { return e.msg }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
-// errMiss ends with status 1 and says nothing more.
+// errMiss ends the command with status 1 and without a message.
 var errMiss = errors.New("miss")
 
 // run executes a command line and returns the exit status.
@@ -103,12 +103,13 @@ func (p *program) run(ctx context.Context, args []string) int {
 	return status
 }
 
-// exitStatus sorts errors. A sidecar that takes the connection and says nothing
-// is there, although to the client it is unavailable: the deadline goes first.
+// exitStatus returns the exit status for an error. A sidecar that accepts the connection
+// but sends nothing is running, although the client calls it unavailable. Therefore
+// deadlines are checked first.
 func exitStatus(err error) int {
 	var usage *usageError
-	var topic cli.ExitCoder // of "help" for a command that there is not
-	var answer *wire.Error  // to bench
+	var topic cli.ExitCoder // from "help" for an unknown command
+	var answer *wire.Error  // from bench's connections
 	switch {
 	case err == nil:
 		return exitDone
@@ -119,7 +120,7 @@ func exitStatus(err error) int {
 		return exitMiss
 	case timedOut(err):
 		return exitTimeout
-	case errors.Is(err, client.ErrNoHolder): // to the sidecar we are connected
+	case errors.Is(err, client.ErrNoOwner): // this sidecar is reachable, the owner is not
 		return exitMiss
 	case errors.Is(err, client.ErrUnavailable):
 		return exitConnect
@@ -165,10 +166,10 @@ func (p *program) app() *cli.App {
 	return app
 }
 
-// prepare makes a command and those below it report mistakes as ours.
+// prepare makes a command and its subcommands report mistakes as usage errors.
 func prepare(c *cli.Command) {
 	c.OnUsageError = onUsageError
-	// Without it "get help" would explain get, and a key named help had no way in.
+	// Otherwise "get help" would explain get, and a key named help could not be read.
 	c.HideHelpCommand = c.Subcommands == nil
 	if c.Subcommands != nil && c.Action == nil {
 		name := c.Name
@@ -187,7 +188,7 @@ func prepare(c *cli.Command) {
 // version is set by the linker for releases.
 var version = ""
 
-// buildVersion is the version of this build: the linker's, else the module's.
+// buildVersion returns the version of this build: the linker's, else the module's.
 func buildVersion() string {
 	if version != "" {
 		return version
@@ -198,13 +199,13 @@ func buildVersion() string {
 	return "devel"
 }
 
-// isTerminal says whether a stream is one.
+// isTerminal reports whether a stream is a terminal.
 func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// socketFlag, tokenFlag, timeoutFlag and jsonFlag are every client command's.
+// Flags that client commands share.
 var (
 	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
 	tokenFlag   = &cli.StringFlag{Name: "token-file", Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)"}
@@ -220,7 +221,7 @@ func clientFlags(more ...cli.Flag) []cli.Flag {
 // envTokenFile is the environment variable of --token-file.
 const envTokenFile = "CACHESIDECAR_TOKEN_FILE"
 
-// clientConfig is what the flags of every client command say.
+// clientConfig returns the client's configuration from the flags of every client command.
 func clientConfig(c *cli.Context, path string, timeout time.Duration) client.Config {
 	return client.Config{
 		Socket: path, TokenFile: tokenFile(c), Name: "cachesidecar-cli", Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
@@ -229,8 +230,8 @@ func clientConfig(c *cli.Context, path string, timeout time.Duration) client.Con
 
 func tokenFile(c *cli.Context) string { return cmp.Or(c.String("token-file"), os.Getenv(envTokenFile)) }
 
-// named refuses an empty namespace, as a shell's variable gives that is not set: it
-// would stand for all of them, or for the default one.
+// named refuses an empty namespace, which an unset shell variable gives. An empty
+// namespace would mean all namespaces, or the default one.
 func named(_ *cli.Context, ns string) error {
 	if ns == "" {
 		return usagef(`--ns "": give a namespace's name, or leave the flag out`)
@@ -257,8 +258,8 @@ func (p *program) withClient(c *cli.Context, f func(ctx context.Context, cl *cli
 	return explain(err, timeout)
 }
 
-// socketAndTimeout reads the flags of every client command. An error says that
-// there is no socket.
+// socketAndTimeout reads the flags of every client command. It returns an error if there
+// is no socket.
 func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err error) {
 	if timeout = c.Duration("timeout"); timeout <= 0 {
 		return "", 0, usagef("--timeout %v: give a time above zero, such as 10s", timeout)
@@ -269,12 +270,12 @@ func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err e
 	return path, timeout, nil
 }
 
-// explain adds to an error what the caller may do.
+// explain adds to an error what the user may do.
 func explain(err error, timeout time.Duration) error {
 	switch {
 	case timedOut(err):
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, timeout)
-	case errors.Is(err, client.ErrNoHolder):
+	case errors.Is(err, client.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
 	case errors.Is(err, client.ErrUnavailable):
 		return fmt.Errorf("%w: is the sidecar running there? Start it with \"cachesidecar run\", or name its socket with --socket", err)
@@ -282,9 +283,9 @@ func explain(err error, timeout time.Duration) error {
 	return err
 }
 
-// waitFor calls f, which reads stdin, and returns when it does or ctx ends. In
-// the latter case f goes on: nothing interrupts such a read but the end of the
-// process, which is near.
+// waitFor calls f, which reads stdin. It returns when f returns or ctx ends. If ctx ends
+// first, f continues: only the end of the process, which is near, can interrupt such a
+// read.
 func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	type result struct {
 		v   T
@@ -304,7 +305,7 @@ func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
 	}
 }
 
-// args checks the number of arguments; most below zero is any.
+// args checks the number of arguments. A negative most means no upper limit.
 func args(c *cli.Context, least, most int) error {
 	wrong := "few"
 	switch n := c.NArg(); {

@@ -18,7 +18,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// binary is the command, built for the first test that needs a process.
+// binary returns the path of the command, which is built for the first test that needs a
+// process.
 var binary = sync.OnceValue(func() string {
 	file := filepath.Join(folder, "cachesidecar")
 	build := exec.Command("go", "build", "-o", file, ".")
@@ -29,7 +30,7 @@ var binary = sync.OnceValue(func() string {
 	return file
 })
 
-// folder is for the command, and goes with the tests.
+// folder is for the command, and is removed after the tests.
 var folder string
 
 func TestMain(m *testing.M) {
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) int {
-	// Nothing of whoever runs the tests may reach the commands.
+	// No setting of the user who runs the tests may reach the commands.
 	for _, kv := range os.Environ() {
 		if name, _, _ := strings.Cut(kv, "="); strings.HasPrefix(name, "CACHESIDECAR_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET" {
 			os.Unsetenv(name)
@@ -81,7 +82,7 @@ func tempDir(t testing.TB) string {
 	return dir
 }
 
-// outcome is what a command came to.
+// outcome is the result of a command.
 type outcome struct {
 	status   int
 	out, err string
@@ -106,7 +107,7 @@ func commandWith(t testing.TB, p *program, args ...string) int {
 	return p.run(ctx, append([]string{"cachesidecar"}, args...))
 }
 
-// mustRun runs a command that has to succeed and returns its stdout.
+// mustRun runs a command that must succeed, and returns its stdout.
 func mustRun(t testing.TB, args ...string) string {
 	t.Helper()
 	o := command(t, "", args...)
@@ -116,14 +117,14 @@ func mustRun(t testing.TB, args ...string) string {
 	return o.out
 }
 
-// serveHere runs a sidecar in this process, makes it the one that commands
-// find, and returns its socket.
+// serveHere runs a sidecar in this process, sets the environment so that commands find
+// it, and returns its socket.
 func serveHere(t testing.TB) string {
 	t.Helper()
 	return serveWith(t, sidecar.Config{})
 }
 
-// serveWith is serveHere with more of a configuration.
+// serveWith is serveHere with a given configuration.
 func serveWith(t testing.TB, cfg sidecar.Config) string {
 	t.Helper()
 	path := filepath.Join(tempDir(t), "s")

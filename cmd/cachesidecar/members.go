@@ -66,7 +66,7 @@ func (p *program) forgetCommand() *cli.Command {
 	}
 }
 
-// writeMembers writes a table. What is wrong with a host stands behind it.
+// writeMembers writes a table. A host's line ends with what is wrong with the host.
 func writeMembers(out io.Writer, list []client.Member) error {
 	return table(out, 0, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
@@ -76,8 +76,8 @@ func writeMembers(out io.Writer, list []client.Member) error {
 	})
 }
 
-// table aligns what f writes, cells with tabs between them, and leaves no
-// blanks at the end of a line.
+// table aligns the output of f, whose cells are separated by tabs. It leaves no spaces at
+// the end of a line.
 func table(out io.Writer, flags uint, f func(io.Writer)) error {
 	var text bytes.Buffer
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', flags)
@@ -112,7 +112,7 @@ func (p *program) ringCommand() *cli.Command {
 					return p.json(place)
 				}
 				place = shown(place)
-				_, err = fmt.Fprintf(p.out, "partition %d, owner %s, held by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
+				_, err = fmt.Fprintf(p.out, "partition %d, assigned to %s, owned by %s\n", place.Partition, cmp.Or(place.Owner, "nobody"), cmp.Or(place.Holder, "nobody"))
 				return err
 			})
 		},

@@ -8,8 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A million names of namespaces: the connection's share is served, the others are
-// told of it, and a name that goes makes room.
+// TestMillionNamespaces uses a million names of namespaces on one connection. The
+// connection's share of the names is served, the others are refused with the reason, and
+// a name that becomes empty makes room.
 func TestMillionNamespaces(t *testing.T) {
 	const names, limit = 1_000_000, 97 // 96 is half of three quarters of 255
 	p := runSidecar(t)
@@ -66,7 +67,7 @@ func TestMillionNamespaces(t *testing.T) {
 		q.Namespace = []byte(name)
 		return c.call(q)
 	}
-	// Names in use go on working, others are read as empty.
+	// Names in use still work; other names read as empty.
 	for _, name := range stored {
 		if r := set(name, name); r.Status != wire.OK {
 			t.Fatalf("SET in %s, which is in use: %v %s", name, r.Status, r.Message)
@@ -84,7 +85,7 @@ func TestMillionNamespaces(t *testing.T) {
 		t.Errorf("%d namespaces are in use, want %d", n, limit)
 	}
 	check()
-	// A slot whose keys are deleted is another's; those that have keys keep theirs.
+	// A slot whose keys are deleted can be reused; slots with keys are kept.
 	gone := stored[:20]
 	for i, name := range gone {
 		if r := c.must(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name), Keys: [][]byte{[]byte("k")}}); r.Items[0].Status != wire.OK {

@@ -15,9 +15,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// keysOfOneHash returns keys of 32 bytes that have one hash in a namespace of a
-// cluster without a seed of its own: xxh3 multiplies their second word with
-// zero.
+// keysOfOneHash returns keys of 32 bytes that have one hash in a namespace of a cluster
+// without a seed of its own: xxh3 multiplies their second word by zero.
 func keysOfOneHash(t *testing.T, namespace string, n int) (keys []string) {
 	seed := kv.NamespaceSeed(0, namespace)
 	hash := func(key string) kv.Hash { return kv.HashKey(seed, []byte(key)) }
@@ -32,8 +31,8 @@ func keysOfOneHash(t *testing.T, namespace string, n int) (keys []string) {
 	return keys
 }
 
-// sameShard returns keys that share the low 16 bits of a hash: its shard at any
-// size, and its page while that has not split often.
+// sameShard returns keys that share the low 16 bits of a hash. They determine the shard
+// at any size, and the page while that has not split often.
 func sameShard(namespace, of string, n int) (keys []string) {
 	seed := kv.NamespaceSeed(0, namespace)
 	want := kv.HashKey(seed, []byte(of)) & 0xffff
@@ -51,8 +50,8 @@ func inNamespace(namespace string, q *wire.Request) *wire.Request {
 	return q
 }
 
-// TestKeysOfOneHash: thousands of keys of one hash take each other's places and
-// nothing else: not memory, and not the shard that they fall in.
+// TestKeysOfOneHash checks that thousands of keys of one hash replace each other and have
+// no other effect: they take no memory, and do not disturb their shard.
 func TestKeysOfOneHash(t *testing.T) {
 	p := runSidecar(t)
 	check := p.bystander()
@@ -98,8 +97,8 @@ func TestKeysOfOneHash(t *testing.T) {
 	check()
 }
 
-// TestOriginKeysOfOneHash does the same by GETs alone, of a namespace with an
-// origin, with values and with keys that the origin does not have.
+// TestOriginKeysOfOneHash does the same only with GETs, in a namespace with an origin,
+// with values and with keys that the origin does not have.
 func TestOriginKeysOfOneHash(t *testing.T) {
 	var asked atomic.Int64
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -5,7 +5,8 @@ import (
 	"syscall"
 )
 
-// endWithParent makes a process end with this one, even where this one is killed.
+// endWithParent makes the process of cmd end with this process, even if this process is
+// killed.
 func endWithParent(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

@@ -4,5 +4,5 @@ package main
 
 import "os/exec"
 
-// endWithParent cannot do that here.
+// endWithParent does nothing on this system.
 func endWithParent(*exec.Cmd) {}

@@ -12,28 +12,18 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// Bounds of a configuration file. The parser compares every key of a map with
-// every other, and reports each pair.
+// Limits of a configuration file. The parser compares every key of a map with every other
+// key, and reports each pair.
 const (
-	maxConfig  = 1 << 20 // bytes
-	maxEntries = 1024    // of a map
-	maxDepth   = 32      // of maps and lists
-	maxReports = 10      // mistakes that one error tells of
+	maxConfig  = 1 << 20 // in bytes
+	maxEntries = 1024    // per map
+	maxDepth   = 32      // of nested maps and lists
+	maxReports = 10      // mistakes reported in one error
 )
 
-// fileConfig is what a configuration file may say: the sidecar's own settings,
-// and the log's.
-type fileConfig struct {
-	sidecar.Config `yaml:",inline"`
-	LogFormat      string `yaml:"log_format"`
-	LogLevel       string `yaml:"log_level"`
-}
-
-// settings lists the keys that a file may have for a type.
+// settings returns the keys that a file may have for a type.
 func settings(t reflect.Type) (names []string) {
 	for _, f := range fields(t) {
 		names = append(names, f.name)
@@ -41,7 +31,7 @@ func settings(t reflect.Type) (names []string) {
 	return names
 }
 
-// field is a key that a file may have, and the type of what it sets.
+// field is a key that a file may have, and the type of its setting.
 type field struct {
 	name string
 	typ  reflect.Type
@@ -61,7 +51,7 @@ func fields(t reflect.Type) (list []field) {
 	return list
 }
 
-// inner is what a type holds, for the parser: what it points to.
+// inner returns the type that a pointer type points to, or t itself.
 func inner(t reflect.Type) reflect.Type {
 	if t.Kind() == reflect.Pointer {
 		return t.Elem()
@@ -75,11 +65,11 @@ type part struct {
 	typ   reflect.Type
 }
 
-// parts are the maps that a file may have, by the Go types that the parser
-// names in its complaints.
+// parts are the maps that a file may have, by the Go types that the parser names in its
+// errors.
 var parts = partsOf(field{"", reflect.TypeFor[fileConfig]()}, map[string]part{})
 
-// mapParts name the maps of settings that a map of a name has.
+// mapParts are the words for an element of a setting that maps names to settings.
 var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token"}
 
 func partsOf(s field, in map[string]part) map[string]part {
@@ -101,8 +91,7 @@ func partsOf(s field, in map[string]part) map[string]part {
 	return in
 }
 
-// parseConfig reads YAML. An error names the line; nothing of what it comes
-// with is to be used.
+// parseConfig reads YAML. Its errors name the line. After an error cfg must not be used.
 func parseConfig(b []byte) (cfg fileConfig, err error) {
 	if len(b) > maxConfig {
 		return cfg, fmt.Errorf("the file has more than %d bytes", maxConfig)
@@ -122,10 +111,10 @@ func parseConfig(b []byte) (cfg fileConfig, err error) {
 	if err := d.Decode(&cfg); err != nil {
 		return fileConfig{}, explainYAML(err, root)
 	}
-	return cfg, nil
+	return cfg, cfg.complete()
 }
 
-// document parses a file of one document; nil if it is empty.
+// document parses a file of one document. It returns nil if the file is empty.
 func document(b []byte) (*yaml.Node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	var root, next yaml.Node
@@ -147,8 +136,7 @@ func document(b []byte) (*yaml.Node, error) {
 
 func plain(err error) error { return errors.New(strings.TrimPrefix(err.Error(), "yaml: ")) }
 
-// checkNode finds keys that are given twice, and bounds what is left to the
-// parser.
+// checkNode finds duplicate keys, and limits the work of the parser.
 func checkNode(n *yaml.Node, depth int) error {
 	if depth == maxDepth {
 		return fmt.Errorf("line %d: more than %d maps and lists are nested", n.Line, maxDepth)
@@ -177,7 +165,7 @@ func checkNode(n *yaml.Node, depth int) error {
 	return nil
 }
 
-// checkWhole refuses fractions where whole numbers belong: the parser cuts them.
+// checkWhole refuses fractions for whole numbers, since the parser would truncate them.
 func checkWhole(n *yaml.Node, t reflect.Type) error {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -201,7 +189,7 @@ func checkWhole(n *yaml.Node, t reflect.Type) error {
 	return nil
 }
 
-// memberOf is the type of what a key of a map stands for.
+// memberOf returns the type of the value of a key in a map.
 func memberOf(t reflect.Type, key string) (reflect.Type, bool) {
 	switch t.Kind() {
 	case reflect.Map:
@@ -216,7 +204,7 @@ func memberOf(t reflect.Type, key string) (reflect.Type, bool) {
 	return nil, false
 }
 
-// elements are those of a list, or the value itself.
+// elements returns the elements of a list, or the value itself.
 func elements(n *yaml.Node) []*yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -234,57 +222,59 @@ func isWhole(t reflect.Type) bool {
 	return t.PkgPath() == "" && (t.Kind() == reflect.Int || t.Kind() == reflect.Uint32)
 }
 
-// The parser's complaints about a document that is YAML but not ours.
+// renamed maps the former names of settings to their present names.
+var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
+
+// The parser's errors about a document that is valid YAML but not a valid configuration.
 var (
 	unknownField = regexp.MustCompile(`(?s)^line (\d+): field (.*) not found in type (\S+)$`)
 	wrongType    = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
 )
 
-// kinds says what to give for each of the Go types that a setting may have.
+// kinds describes the values of each Go type that a setting may have.
 var kinds = map[string]string{
-	"int":                          "a number",
-	"uint32":                       "a number from 0 to 4294967295",
-	"float64":                      "a number, such as 0.1",
-	"[]int":                        "a list of numbers, such as [404, 410]",
-	"[]string":                     "a list, such as [this, that]",
-	"string":                       "text",
-	"bool":                         "true or false",
-	"time.Duration":                "a time such as 30s or 2h",
-	"sidecar.Size":                 "a size such as 64MiB or 1GiB",
-	"sidecar.FileMode":             "octal permission bits, such as 0660",
-	"sidecar.Namespace":            "the namespace's settings, such as default_ttl: 5m",
-	"map[string]sidecar.Namespace": "names of namespaces, each with its settings",
-	"map[string]sidecar.Grants":    "names of namespaces, or \"*\", each with read, write and admin",
-	"sidecar.Grants":               "read, write and admin, each a list such as [user:web, group:ops]",
-	"map[string]sidecar.Token":     "names of tokens, each with its file",
-	"sidecar.Token":                "settings, such as file: /etc/cachesidecar/web.token",
-	"map[string]string":            "names, each with its value",
-	"sidecar.Origin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
-	"sidecar.HTTPOrigin":           "settings, such as url: http://127.0.0.1:8080/{key}",
-	"sidecar.PostgresOrigin":       "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
-	"sidecar.RedisOrigin":          "settings, such as address: 127.0.0.1:6379",
-	"sidecar.MemcachedOrigin":      "settings, such as servers: [127.0.0.1:11211]",
-	"sidecar.ExecOrigin":           "settings, such as command: [/usr/local/bin/load]",
-	"sidecar.Limits":               "settings, such as concurrency: 16",
-	"sidecar.TLSFiles":             "files, such as cert: /etc/cachesidecar/node.crt",
-	"sidecar.Breaker":              "settings, such as failures: 5",
-	"sidecar.Known":                "settings, such as keys: 1000000",
-	"sidecar.Warm":                 "settings, such as rate: 500",
-	"main.fileConfig":              "settings, such as l2_size: 1GiB",
+	"int":                           "a number",
+	"uint32":                        "a number from 0 to 4294967295",
+	"float64":                       "a number, such as 0.1",
+	"[]int":                         "a list of numbers, such as [404, 410]",
+	"[]string":                      "a list, such as [this, that]",
+	"string":                        "text",
+	"bool":                          "true or false",
+	"time.Duration":                 "a time such as 30s or 2h",
+	"sidecar.Size":                  "a size such as 64MiB or 1GiB",
+	"sidecar.FileMode":              "octal permission bits, such as 0660",
+	"main.fileNamespace":            "the namespace's settings, such as default_ttl: 5m",
+	"map[string]main.fileNamespace": "names of namespaces, each with its settings",
+	"map[string]sidecar.Grants":     "names of namespaces, or \"*\", each with read, write and admin",
+	"sidecar.Grants":                "read, write and admin, each a list such as [user:web, group:ops]",
+	"map[string]sidecar.Token":      "names of tokens, each with its file",
+	"sidecar.Token":                 "settings, such as file: /etc/cachesidecar/web.token",
+	"map[string]string":             "names, each with its value",
+	"main.fileOrigin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
+	"httporigin.Config":             "settings, such as url: http://127.0.0.1:8080/{key}",
+	"postgres.Config":               "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
+	"redisorigin.Config":            "settings, such as address: 127.0.0.1:6379",
+	"memcached.Config":              "settings, such as servers: [127.0.0.1:11211]",
+	"execorigin.Config":             "settings, such as command: [/usr/local/bin/load]",
+	"sidecar.Limits":                "settings, such as concurrency: 16",
+	"sidecar.TLSFiles":              "files, such as cert: /etc/cachesidecar/node.crt",
+	"sidecar.Breaker":               "settings, such as failures: 5",
+	"sidecar.Known":                 "settings, such as keys: 1000000",
+	"sidecar.Warm":                  "settings, such as rate: 500",
+	"main.fileConfig":               "settings, such as l2_size: 1GiB",
 }
 
-// mayBeSecret says whether a word in the place of a map of this type may be a
-// secret, which no error shows: an origin's DSN, a token, or what belongs into a file.
+// mayBeSecret reports whether text in the place of a map of this type may be a secret: an
+// origin's DSN, a token, or the content of a file with secrets. Errors do not show it.
 func mayBeSecret(typ string) bool {
-	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || strings.HasPrefix(typ, "sidecar.") && strings.HasSuffix(typ, "Origin")
+	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || typ == "main.fileOrigin" || strings.HasSuffix(typ, ".Config") && typ != "sidecar.Config"
 }
 
-// explainYAML takes the Go types out of the parser's complaints, and tells of
-// settings by name.
+// explainYAML replaces the Go types in the parser's errors by the names of settings.
 func explainYAML(err error, root *yaml.Node) error {
 	var te *yaml.TypeError
 	if !errors.As(err, &te) {
-		// One setting's own; the parser does not say whose.
+		// The error of a single setting; the parser does not name the setting.
 		decode := func(n *yaml.Node) error { return n.Decode(new(fileConfig)) }
 		if key := blame(decode, root); key != nil {
 			return fmt.Errorf("line %d: %s: %w", key.Line, key.Value, plain(err))
@@ -302,6 +292,9 @@ func explainYAML(err error, root *yaml.Node) error {
 		if m := unknownField.FindStringSubmatch(l); m != nil {
 			in := parts[m[3]]
 			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], in.whose, strings.Join(settings(in.typ), ", "))
+			if now, ok := renamed[m[2]]; ok {
+				l = fmt.Sprintf("line %s: %q is %s now", m[1], m[2], now)
+			}
 		} else if m := wrongType.FindStringSubmatch(l); m != nil {
 			line, _ := strconv.Atoi(m[1])
 			kind, got := yaml.ScalarNode, fmt.Sprintf("%q", m[3])
@@ -326,8 +319,8 @@ func explainYAML(err error, root *yaml.Node) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// blame returns the key of the innermost entry of a map without which it can
-// be decoded, or nil.
+// blame returns the key of the innermost map entry because of which the map cannot be
+// decoded, or nil.
 func blame(decode func(*yaml.Node) error, m *yaml.Node) *yaml.Node {
 	if m.Kind != yaml.MappingNode {
 		return nil
@@ -349,14 +342,14 @@ func blame(decode func(*yaml.Node) error, m *yaml.Node) *yaml.Node {
 	return nil
 }
 
-// place is what the parser tells of a value.
+// place is what the parser reports about the place of a value.
 type place struct {
 	line int
 	kind yaml.Kind
 }
 
-// placeNames notes by place which setting has its value there, with a colon;
-// none where there are several.
+// placeNames records the setting whose value is at each place, followed by a colon. A
+// place of several values gets "".
 func placeNames(n *yaml.Node, names map[place]string) {
 	if n.Kind == yaml.MappingNode {
 		for i := 0; i < len(n.Content); i += 2 {

@@ -6,13 +6,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
-// shown returns what a sidecar has said with all its texts fit for a terminal: names of
-// hosts, and what is wrong with them, come from other hosts, which may be strangers'.
+// shown returns a copy of a sidecar's answer in which all texts are fit for a terminal.
+// Names of hosts, and what is wrong with them, come from other hosts, which may not be
+// trusted.
 func shown[T any](v T) T {
 	return shownValue(reflect.ValueOf(&v).Elem()).Interface().(T)
 }
 
-// shownValue copies what it changes.
+// shownValue returns a changed copy of v; v itself stays as it is.
 func shownValue(v reflect.Value) reflect.Value {
 	out := reflect.New(v.Type()).Elem()
 	out.Set(v)

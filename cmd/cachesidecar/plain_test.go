@@ -28,8 +28,9 @@ func fillTexts(v reflect.Value, text string) {
 	}
 }
 
-// No page and no document shows what would move a cursor, end a line or turn a text
-// round, wherever a stranger has put it; the document still means it.
+// TestNothingMovesTheCursor checks that no page and no document contains a stranger's
+// characters that move a cursor, end a line or change the direction of text. The document
+// still decodes to the same values.
 func TestNothingMovesTheCursor(t *testing.T) {
 	const evil = "a\x1b[2J\u009b31m\u202e\t\v\n\x7fz"
 	var stats client.Stats

@@ -16,8 +16,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// runSettings lists what can be set in all three ways: a value in the file, one
-// in the environment and one in a flag, and what the configuration then says.
+// runSettings lists the settings that can be set in all three ways: the value in the
+// file, in the environment and in the flag, and the resulting configuration.
 var runSettings = map[string]struct {
 	file, env, flag             string
 	wantFile, wantEnv, wantFlag string
@@ -59,7 +59,7 @@ var runSettings = map[string]struct {
 	"log-level":           {"debug", "warn", "error", "debug", "warn", "error"},
 }
 
-// configOf puts a configuration together as run does, and stops there.
+// configOf builds a configuration as run does, and stops there.
 func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -72,7 +72,7 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	return cfg, err
 }
 
-// setting returns what a configuration says for a key of the file, as text.
+// setting returns a configuration's value for a key of the file, as text.
 func setting(cfg fileConfig, key string) string {
 	v := reflect.ValueOf(cfg)
 	for _, name := range strings.Split(key, ".") {
@@ -89,7 +89,7 @@ func setting(cfg fileConfig, key string) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// fileKey is a flag's name in the file: of settings of tls, with a dot.
+// fileKey returns a flag's name in the file, with a dot for settings of tls.
 func fileKey(flag string) string {
 	key := strings.ReplaceAll(flag, "-", "_")
 	if within, ok := strings.CutPrefix(key, "tls_"); ok {
@@ -98,7 +98,7 @@ func fileKey(flag string) string {
 	return key
 }
 
-// fileKeys are all that a file may have, those of tls with a dot.
+// fileKeys returns all keys that a file may have, with a dot for those of tls.
 func fileKeys() (keys []string) {
 	for _, key := range settings(reflect.TypeFor[fileConfig]()) {
 		if key != "tls" {
@@ -111,7 +111,7 @@ func fileKeys() (keys []string) {
 	return keys
 }
 
-// fileLine is a file that has one setting.
+// fileLine returns a file with one setting.
 func fileLine(key, value string) string {
 	if part, within, ok := strings.Cut(key, "."); ok {
 		return fmt.Sprintf("%s: {%s: %s}\n", part, within, value)
@@ -127,7 +127,8 @@ func runFlags() []string {
 	return names
 }
 
-// Flags, environment and file have the same settings under the same names.
+// TestThreeWaysAgree checks that flags, environment and file have the same settings under
+// the same names.
 func TestThreeWaysAgree(t *testing.T) {
 	keys := fileKeys()
 	for _, f := range (&program{}).runCommand().Flags {
@@ -195,7 +196,8 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// --join may be given again and again, and each time has one address or several.
+// TestJoinRepeats checks that --join may be repeated, each time with one address or
+// several.
 func TestJoinRepeats(t *testing.T) {
 	cfg, err := configOf(t, "--join", "a:1,b:1", "--join=c:1", "--join", " d:1 ")
 	if want := []string{"a:1", "b:1", "c:1", "d:1"}; err != nil || !slices.Equal(cfg.Join, want) {
@@ -203,8 +205,8 @@ func TestJoinRepeats(t *testing.T) {
 	}
 }
 
-// A file's settings stand beside those of flags, and --config goes over
-// $CACHESIDECAR_CONFIG.
+// TestSettingsStandTogether checks that the settings of a file and of flags are combined,
+// and that --config overrides $CACHESIDECAR_CONFIG.
 func TestSettingsStandTogether(t *testing.T) {
 	dir := tempDir(t)
 	write := func(name, text string) string {

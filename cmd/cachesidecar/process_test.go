@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// patience is how long tests wait for what ought to happen at once.
+// patience is how long tests wait for events that should come at once.
 const patience = time.Minute
 
-// process is the command, running on its own.
+// process is the command in a process of its own.
 type process struct {
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -26,10 +26,10 @@ type process struct {
 	out    *lines
 	log    *lines // stderr
 	exited chan struct{}
-	status int // once exited
+	status int // valid after exited is closed
 }
 
-// lines is what a process writes, as it comes.
+// lines collects the output of a process.
 type lines struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -53,7 +53,7 @@ func (l *lines) String() string {
 	return l.text.String()
 }
 
-// launch starts the command. However the test ends, so does the process.
+// launch starts the command. The process ends when the test ends, in every case.
 func launch(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, out: newLines(), log: newLines(), exited: make(chan struct{})}
@@ -63,7 +63,7 @@ func launch(t testing.TB, cmd *exec.Cmd) *process {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { // ends with the process, which the cleanup sees to
+	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)
 		_ = cmd.Wait()
 		p.status = cmd.ProcessState.ExitCode()
@@ -95,8 +95,8 @@ func tail(s string, n int) string {
 	return s
 }
 
-// waitFor waits until the process has written what ok likes. It fails the test
-// where that does not come, or the process ends before it.
+// waitFor waits until ok accepts the process's output. It fails the test if that does not
+// happen in time, or if the process ends before.
 func (p *process) waitFor(what string, l *lines, ok func(string) bool) {
 	p.t.Helper()
 	deadline := time.After(patience)
@@ -128,7 +128,7 @@ func (p *process) signal(s os.Signal) {
 	}
 }
 
-// wait waits for the process to end and returns its exit status.
+// wait waits for the process to end, and returns its exit status.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
@@ -140,8 +140,8 @@ func (p *process) wait() int {
 	}
 }
 
-// runSidecar starts a sidecar on a socket of its own, with more flags, and
-// waits until it serves.
+// runSidecar starts a sidecar on a new socket, with additional flags, and waits until it
+// serves.
 func runSidecar(t testing.TB, flags ...string) *process {
 	t.Helper()
 	return runSidecarAt(t, filepath.Join(tempDir(t), "s"), flags...)
@@ -155,7 +155,7 @@ func runSidecarAt(t testing.TB, socket string, flags ...string) *process {
 	return p
 }
 
-// exec runs the binary to its end.
+// runBinary runs the binary until it ends.
 func runBinary(t testing.TB, args ...string) outcome {
 	t.Helper()
 	return runCommand(t, binary(), args...)
@@ -183,7 +183,8 @@ func (p *process) at(args ...string) outcome {
 	return runBinary(p.t, append(args, "--socket", p.socket)...)
 }
 
-// eventually waits until ok, looking again and again: for what gives no signal.
+// eventually calls ok again and again until it returns nil. It is for events without a
+// signal.
 func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -201,7 +202,7 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() error
 	}
 }
 
-// stopped parses the line that a sidecar logs at its end.
+// stopped parses the last line of a sidecar's log.
 func (p *process) stopped() (reads, writes int64) {
 	p.t.Helper()
 	for _, line := range strings.Split(p.log.String(), "\n") {
@@ -215,7 +216,7 @@ func (p *process) stopped() (reads, writes int64) {
 	return 0, 0
 }
 
-// terminate ends a sidecar in order.
+// terminate ends a sidecar with SIGTERM.
 func (p *process) terminate() {
 	p.t.Helper()
 	p.signal(syscall.SIGTERM)

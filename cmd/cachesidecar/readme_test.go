@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// README.md's tour does what it shows: every command that stands there is run
-// as it stands, by a shell, and prints what stands below it. "…" is any text,
-// and a line of "…" alone any lines.
+// TestReadmeTour runs every command of README.md's tour in a shell, and compares the
+// output with the text below the command. "…" is any text; a line of only "…" is any
+// lines.
 func TestReadmeTour(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
 	if err != nil {
@@ -46,8 +46,8 @@ func TestReadmeTour(t *testing.T) {
 	}
 }
 
-// README.md's three hosts on one machine do what it shows: its commands are run
-// by one shell, on ports that are free and in a folder of their own.
+// TestReadmeHosts runs the commands of README.md's section on three hosts in one shell,
+// on free ports and in a folder of their own.
 func TestReadmeHosts(t *testing.T) {
 	slow(t, 6*time.Second)
 	t.Parallel()
@@ -102,7 +102,7 @@ func TestReadmeHosts(t *testing.T) {
 		line, want, _ := strings.Cut(steps[i], "\n")
 		got, want = blanks.ReplaceAllString(strings.TrimSuffix(got, "\n"), " "), blanks.ReplaceAllString(want, " ")
 		if strings.HasPrefix(line, "sleep ") {
-			continue // whoever looks too early is told so
+			continue // commands that come too early print an error
 		}
 		pattern := strings.ReplaceAll(regexp.QuoteMeta(want), "…", ".*")
 		if !regexp.MustCompile(`^(?s:` + pattern + `)$`).MatchString(got) {
@@ -111,7 +111,7 @@ func TestReadmeHosts(t *testing.T) {
 	}
 }
 
-// pairOfPorts finds a free port with a free one after it.
+// pairOfPorts finds a free port whose next port is free too.
 func pairOfPorts(t *testing.T) int {
 	t.Helper()
 	for range 100 {

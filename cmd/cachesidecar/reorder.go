@@ -7,9 +7,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// reorder moves a command's flags before its arguments, since cli stops looking
-// for flags at the first argument. "--" ends the flags; a lone "-" and negative
-// numbers are arguments; --help makes do without arguments.
+// reorder moves a command's flags before its arguments, since cli stops looking for flags
+// at the first argument. "--" ends the flags. A lone "-" and negative numbers are
+// arguments. With --help the arguments are dropped.
 func reorder(app *cli.App, args []string) []string {
 	if len(args) == 0 {
 		return args
@@ -17,11 +17,11 @@ func reorder(app *cli.App, args []string) []string {
 	out, rest := args[:1:1], args[1:]
 	switch {
 	case len(rest) > 0 && !isFlag(rest[0]) && find(app.Commands, rest[0]) == nil && !isHelp(rest[0]):
-		return args // for the complaint that there is no such command
+		return args // so that cli reports an unknown command
 	case len(rest) > 1 && isHelp(rest[0]) && find(app.Commands, rest[1]) != nil:
-		rest = append(slices.Clone(rest[1:]), "--help") // cli's own leaves out the commands below
+		rest = append(slices.Clone(rest[1:]), "--help") // cli's own omits subcommands
 	}
-	// Down to the command that the arguments belong to.
+	// Go down to the command that the arguments belong to.
 	flags, commands := app.Flags, app.Commands
 	for len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
 		c := find(commands, rest[0])
@@ -44,12 +44,12 @@ func reorder(app *cli.App, args []string) []string {
 			continue
 		}
 		if isHelp(a) {
-			return append(out, a) // cli would take the arguments for topics
+			return append(out, a) // cli would treat the arguments as topics
 		}
 		out = append(out, a)
 		if !strings.Contains(a, "=") && takesValue(flags, strings.TrimLeft(a, "-")) {
 			if i++; i == len(rest) {
-				return out // "--" would pass for the value that is missing
+				return out // "--" would be taken as the missing value
 			}
 			out = append(out, rest[i])
 		}

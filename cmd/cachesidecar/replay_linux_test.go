@@ -17,18 +17,18 @@ import (
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
 
-// wiretap passes on what hosts send to one of them, and keeps it: the start of each
-// connection, both ways, and datagrams.
+// wiretap forwards the traffic of other hosts to one host, and records it: the start of
+// each connection, in both directions, and datagrams.
 type wiretap struct {
 	mu      sync.Mutex
-	streams [][]*bytes.Buffer // by connection: what was sent, and answered
+	streams [][]*bytes.Buffer // by connection: what was sent, and what was answered
 	packets [][]byte
 }
 
-// tapped bounds what is kept of each.
+// tapped bounds what is recorded of each direction.
 const tapped = 16 << 10
 
-// keep returns a writer that keeps the first of what it is given.
+// keep returns a writer that records the beginning of its input.
 func (w *wiretap) keep(b *bytes.Buffer) io.Writer {
 	return writerFunc(func(p []byte) (int, error) {
 		w.mu.Lock()
@@ -38,7 +38,7 @@ func (w *wiretap) keep(b *bytes.Buffer) io.Writer {
 	})
 }
 
-// tcp passes on connections, until the test ends.
+// tcp forwards connections until the test ends.
 func (w *wiretap) tcp(t *testing.T, at, to string) {
 	ln, err := net.Listen("tcp", at)
 	if err != nil {
@@ -57,7 +57,7 @@ func (w *wiretap) tcp(t *testing.T, at, to string) {
 	})
 }
 
-// pass ends with either side.
+// pass ends when either side ends.
 func (w *wiretap) pass(from net.Conn, address string) {
 	defer from.Close()
 	to, err := net.Dial("tcp", address)
@@ -79,7 +79,7 @@ func (w *wiretap) pass(from net.Conn, address string) {
 	wg.Wait()
 }
 
-// udp passes on datagrams, until the test ends.
+// udp forwards datagrams until the test ends.
 func (w *wiretap) udp(t *testing.T, at, to string) {
 	pc, err := net.ListenPacket("udp", at)
 	if err != nil {
@@ -121,7 +121,7 @@ func (w *wiretap) recorded() (streams, packets [][]byte) {
 	return streams, append([][]byte(nil), w.packets...)
 }
 
-// handshakes counts those of the first host, done and failed.
+// handshakes returns the first host's counts of successful and failed handshakes.
 func (c *keyedPair) handshakes() (done, failed int64) {
 	c.t.Helper()
 	var st client.Stats
@@ -129,13 +129,13 @@ func (c *keyedPair) handshakes() (done, failed int64) {
 	return st.Cluster.Links.Handshakes, st.Cluster.Links.Failed
 }
 
-// slowly is how fast connections are made, so that none is shed.
+// slowly is the pause between connections, so that none is shed.
 const slowly = time.Second / 150
 
-// TestKeyedReplays: what passed between two hosts that have a key, recorded and sent
-// again, whole or cut anywhere, or said to be of another version of gossip's
-// encryption, does nothing on any port; nor do handshakes of a holder of the key that
-// are cut before their end.
+// TestKeyedReplays records the traffic between two hosts with a key and sends it again:
+// whole, cut anywhere, or marked as another version of gossip's encryption. It has no
+// effect on any port. The same holds for handshakes with the key that are cut before
+// their end.
 func TestKeyedReplays(t *testing.T) {
 	slow(t, 40*time.Second)
 	text := creds.NewKeyFile()
@@ -159,7 +159,8 @@ func TestKeyedReplays(t *testing.T) {
 			for i := 0; i < len(b); i += 1 + len(b)/60 {
 				cuts = append(cuts, i)
 			}
-			for i := 0; i+5 <= len(b); i += 5 + int(b[i+3])<<8 + int(b[i+4]) { // where a record begins
+			// Cut where a record begins, too.
+			for i := 0; i+5 <= len(b); i += 5 + int(b[i+3])<<8 + int(b[i+4]) {
 				cuts = append(cuts, i, i+1, i+4, i+5)
 			}
 			for _, n := range cuts {
@@ -222,7 +223,7 @@ func TestKeyedReplays(t *testing.T) {
 	}
 }
 
-// newTappedPair is a pair of which the second reaches the first through wiretaps.
+// newTappedPair returns a pair whose second host reaches the first through wiretaps.
 func newTappedPair(t *testing.T, text string, gossip, peer *wiretap) *keyedPair {
 	t.Helper()
 	const host, tap = "127.0.0.2", "127.0.0.3"
@@ -240,8 +241,8 @@ func newTappedPair(t *testing.T, text string, gossip, peer *wiretap) *keyedPair 
 	return c
 }
 
-// cutShake does a handshake under its certificate of which the other side gets so many
-// bytes, and returns how many it would have sent.
+// cutShake does a handshake with the outsider's certificate of which the other side gets
+// only n bytes, and returns how many bytes it would have sent.
 func (o *outsider) cutShake(address string, n int) (would int) {
 	o.t.Helper()
 	nc, err := net.DialTimeout("tcp", address, patience)
@@ -267,7 +268,7 @@ func (o *outsider) cutShake(address string, n int) (would int) {
 	return k.wrote
 }
 
-// knife ends what is sent after so many bytes.
+// knife cuts a connection's output after a number of bytes.
 type knife struct {
 	*net.TCPConn
 	left, wrote int

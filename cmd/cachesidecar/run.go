@@ -23,19 +23,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// What run takes where nothing is given.
+// Defaults of run.
 const (
 	defaultHTTP = "127.0.0.1:7948"
-	defaultBind = "127.0.0.1:7946" // the sidecar's own, for help
+	defaultBind = "127.0.0.1:7946" // the sidecar's own default, for help
 )
 
-// envName is the environment variable of a flag.
+// envName returns the environment variable of a flag.
 func envName(flag string) string {
 	return "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// env lists the environment variables of a flag. One that is empty counts as
-// not set: cli would let it override the file.
+// env returns the environment variables of a flag. An empty variable counts as not set;
+// otherwise cli would let it override the file.
 func env(flag string) []string {
 	if v, ok := os.LookupEnv(envName(flag)); ok && v == "" {
 		return nil
@@ -95,7 +95,7 @@ func (p *program) runCommand() *cli.Command {
 	}
 }
 
-// runConfig puts file, environment and flags together.
+// runConfig merges the file, the environment and the flags.
 func runConfig(c *cli.Context) (fileConfig, error) {
 	var cfg fileConfig
 	if path := c.String("config"); path != "" {
@@ -150,19 +150,19 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 	return cfg, nil
 }
 
-// take sets a field where its flag or variable is given.
+// take sets a field if its flag or environment variable is given.
 func take[T any](c *cli.Context, name string, field *T, value func(string) T) {
 	if c.IsSet(name) {
 		*field = value(name)
 	}
 }
 
-// logEnd is how long the end of the process waits for stderr to take the last lines.
+// logEnd is how long the process waits at its end for stderr to accept the last lines.
 const logEnd = time.Second
 
-// startLog has all that the process says to stderr go through the log, which never
-// waits. A stderr that is gone must not end the process either, and a signal that is
-// taken does not, for the commands of origins, what one that is ignored would.
+// startLog sends all output of the process to stderr through the log, which never blocks.
+// A closed stderr must not end the process either. SIGPIPE is caught, not ignored, since
+// the commands of origins would inherit an ignored signal.
 func (p *program) startLog(o logs.Options) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	p.log = logs.Start(p.err, o)
@@ -187,8 +187,8 @@ func (p *program) serve(c *cli.Context) error {
 	if err := cfg.Check(); err != nil {
 		return usagef("%v", err)
 	}
-	// A Redis origin's library writes a line to stderr for each failed dial. We
-	// have the same as an error, and stderr is the log's.
+	// The library of a Redis origin writes a line to stderr for each failed dial. The
+	// origin returns the same as an error, and only the log may write to stderr.
 	redislog.Disable()
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
@@ -197,7 +197,7 @@ func (p *program) serve(c *cli.Context) error {
 	collectSeldom(s.HeapLimit())
 	defer reloadOn(p.hangup, s.Reload, cfg.Log)()
 	done := make(chan error, 1)
-	go func() { done <- s.Run(c.Context) }() // ends with the context; we wait for it
+	go func() { done <- s.Run(c.Context) }() // ends with the context; serve waits for it
 	select {
 	case err := <-done:
 		return err
@@ -221,19 +221,19 @@ func (p *program) serve(c *cli.Context) error {
 	return err
 }
 
-// moreProcessors gives Go's scheduler two processors more than there are, unless
-// $GOMAXPROCS says how many. Its threads wait for the network where it has nothing else
-// to run: while all processors are busy for some connections, others would wait for
-// the runtime's monitor, 10 ms. The system shares the real ones out.
+// moreProcessors gives Go's scheduler two more processors than the machine has, unless
+// $GOMAXPROCS is set. The scheduler polls the network only if it has nothing else to run.
+// While all processors are busy with some connections, other connections would wait for
+// the runtime's monitor, 10 ms. The operating system shares out the real processors.
 var moreProcessors = sync.OnceFunc(func() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	}
 })
 
-// collectSeldom has Go's collector run when the heap is three times what was in use, not
-// twice, up to so many bytes, unless $GOGC or $GOMEMLIMIT say otherwise. While it runs it
-// takes all processors that are idle, and who asks meanwhile waits.
+// collectSeldom makes Go's collector run when the heap is three times the memory in use,
+// not twice, up to a limit in bytes, unless $GOGC or $GOMEMLIMIT is set. A collection
+// uses all idle processors, and requests wait meanwhile.
 func collectSeldom(limit int64) {
 	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
@@ -241,11 +241,10 @@ func collectSeldom(limit int64) {
 	}
 }
 
-// reloadOn reloads keys and certificates on each signal, until what it returns is
-// called.
+// reloadOn reloads keys and certificates on each signal, until stop is called.
 func reloadOn(hangup <-chan os.Signal, reload func() error, log *slog.Logger) (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
-	go func() { // ends with end
+	go func() { // ends when end is closed
 		defer close(ended)
 		for {
 			select {

@@ -21,8 +21,8 @@ import (
 	"time"
 )
 
-// A secret is in no message about a configuration, wherever somebody has put it
-// and whatever is wrong besides.
+// TestNoSecretIsShown checks that no message about a configuration contains a secret,
+// even if the secret is in a wrong place or other settings are wrong too.
 func TestNoSecretIsShown(t *testing.T) {
 	const marker = "s3cret"
 	dir := tempDir(t)
@@ -45,7 +45,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	const web, query = "url: 'http://h/{key}', ", "query: SELECT $1, "
 	for _, tc := range []struct {
 		name, origin string
-		want         string // "" is right
+		want         string // "": valid
 	}{
 		{"a file", "http: {" + web + "header_files: {Authorization: " + password + "}}", ""},
 		{"a DSN", "postgres: {" + query + "dsn_file: " + dsn + "}", ""},
@@ -101,7 +101,7 @@ func TestNoSecretIsShown(t *testing.T) {
 	}
 }
 
-// repeat serves connections: each is told what it has said.
+// repeat serves connections: it sends the input back in an error.
 func repeat(l net.Listener) {
 	for {
 		c, err := l.Accept()
@@ -118,8 +118,8 @@ func repeat(l net.Listener) {
 	}
 }
 
-// Nor is it in what a sidecar tells while its origins fail, and repeat what they
-// were sent: answers, stats, metrics and the log.
+// TestNoSecretIsTold checks the sidecar's output while its origins fail and send back
+// what they received: no secret is in answers, stats, metrics and the log.
 func TestNoSecretIsTold(t *testing.T) {
 	const marker = "s3cret"
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -183,16 +183,16 @@ namespaces:
 		}
 	}
 	for what, text := range told {
-		// A library of an origin must not write beside the log.
+		// An origin's library must not write to stderr besides the log.
 		if strings.Contains(text, marker) || strings.Contains(text, "pool.go") || text == "" {
 			t.Errorf("%s: %s", what, text)
 		}
 	}
 }
 
-// A file with a secret is refused where others may read or change it, and where it is
-// no regular file: by "config check", and by a sidecar that starts. Certificates are no
-// secrets.
+// TestSecretFilesAreClosed checks that a secret's file is refused if other users may read
+// or change it, or if it is not a regular file: by "config check", and by a starting
+// sidecar. Certificates are not secrets.
 func TestSecretFilesAreClosed(t *testing.T) {
 	dir := tempDir(t)
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -268,8 +268,8 @@ func TestSecretFilesAreClosed(t *testing.T) {
 	}
 }
 
-// TestConfigCheckByRoot: root's "config check" looks at a configuration as the user whom
-// a secret's file belongs to, who must be able to read all of it.
+// TestConfigCheckByRoot checks that root's "config check" reads a configuration as the
+// user that owns a secret's file, and that this user must be able to read all of it.
 func TestConfigCheckByRoot(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("not root")
@@ -298,7 +298,7 @@ func TestConfigCheckByRoot(t *testing.T) {
 	for _, tc := range []struct {
 		text string
 		mode os.FileMode
-		want string // "" is right
+		want string // "": valid
 	}{
 		{"tokens: {a: {file: one}, b: {file: two}}", 0o644, ""},
 		{"cluster_key_file: key", 0o644, ""},

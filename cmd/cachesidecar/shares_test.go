@@ -12,9 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// bounded ends the process, and the test, where it grows beyond what an attack may
-// cost: the sizes of the configuration and 256 MiB. The function that it returns
-// says what the most was.
+// bounded watches the process's memory. most ends the watch, fails the test if the
+// process grew beyond the configured sizes plus 256 MiB, which an attack may cost, and
+// returns the peak. Far beyond that, the process is killed at once.
 func (p *process) bounded(sizes int64) (most func() int64) {
 	p.t.Helper()
 	var mu sync.Mutex
@@ -27,7 +27,7 @@ func (p *process) bounded(sizes int64) (most func() int64) {
 				mu.Lock()
 				peak = max(peak, n)
 				mu.Unlock()
-				if n > sizes+1<<30 { // far beyond: the machine is others' too
+				if n > sizes+1<<30 { // far beyond: other programs need the machine too
 					_ = p.cmd.Process.Kill()
 				}
 			}
@@ -48,7 +48,7 @@ func (p *process) bounded(sizes int64) (most func() int64) {
 	}
 }
 
-// resident is a process's memory, in bytes; zero where it is not known.
+// resident returns a process's memory in bytes, or zero if it is not known.
 func resident(pid int) int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	var size, pages int64
@@ -58,11 +58,11 @@ func resident(pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// sizesOf is what a sidecar without settings may take: l1_size, l2_size and
-// buffer_size.
+// sizesOf is what a sidecar without settings may use: l1_size, l2_size and buffer_size.
 const sizesOf = (64 + 256 + 128) << 20
 
-// Thousands of half frames of 60 KB: they are held to the budget, others are served.
+// TestThousandsOfHalfFrames checks that thousands of half frames of 60 KB stay within the
+// budget while other clients are served.
 func TestThousandsOfHalfFrames(t *testing.T) {
 	const n = 4000
 	needFiles(t, n+1000)
@@ -84,8 +84,9 @@ func TestThousandsOfHalfFrames(t *testing.T) {
 		}
 		return nil
 	})
-	// Connections that are to give do so each in its time, and more may be asked
-	// meanwhile than need be; but half stays in use.
+	// Each connection that must release memory does so in its own time, and meanwhile
+	// more connections than necessary may be asked to. But half of the memory stays in
+	// use.
 	st := watcher.stats().Connections
 	if st.BufferBytes > 128<<20 || st.Buffers.Frames < 64<<20 || st.Dropped < n/4 {
 		t.Errorf("%d bytes are held, %d frames dropped: %+v", st.BufferBytes, st.Dropped, st.Buffers)
@@ -99,7 +100,8 @@ func TestThousandsOfHalfFrames(t *testing.T) {
 	t.Logf("at most %d MiB resident", most()>>20)
 }
 
-// Reads of another host's values whose answers nobody takes.
+// TestAnswersOfOtherHostsUnread reads another host's values on connections that never
+// read the answers.
 func TestAnswersOfOtherHostsUnread(t *testing.T) {
 	a := runCluster(t, "a", "b")[0]
 	check := a.bystander()
@@ -126,17 +128,18 @@ func TestAnswersOfOtherHostsUnread(t *testing.T) {
 		d.write(q)
 	}
 	eventually(t, patience, "answers to wait", func() error {
-		if st := c.stats().Connections; st.Buffers.Answers < 12<<20 { // 3.7 MiB of each connection, where reads stop
+		// Reads stop at 3.7 MiB of answers on each connection.
+		if st := c.stats().Connections; st.Buffers.Answers < 12<<20 {
 			return fmt.Errorf("%+v", st.Buffers)
 		}
 		return nil
 	})
-	for range 50 { // while answers go on coming
+	for range 50 { // while more answers come
 		if st := c.stats().Connections; st.BufferBytes > 128<<20 {
 			t.Fatalf("%d bytes are held: %+v", st.BufferBytes, st.Buffers)
 		}
 		small := setRequest("small", "v")
-		small.TimeoutMS = 5000 // half of what the clients have until they are cut off
+		small.TimeoutMS = 5000 // half of the time until the clients are cut off
 		c.must(small)
 	}
 	check()

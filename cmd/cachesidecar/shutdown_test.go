@@ -17,8 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// SIGTERM under load: what the sidecar has executed is answered, to the last
-// request, and the clients' books agree with its own.
+// TestTerminateUnderLoad sends SIGTERM under load. Every executed request is answered,
+// and the counts of the clients and of the sidecar agree.
 func TestTerminateUnderLoad(t *testing.T) {
 	const clients, pipeline = 16, 200
 	p := runSidecar(t)
@@ -74,7 +74,7 @@ func TestTerminateUnderLoad(t *testing.T) {
 	t.Logf("%d requests were sent, %d executed, %d answered", sent.Load(), writes, answered.Load())
 }
 
-// stuck makes the sidecar wait for a client that takes no answers.
+// stuck makes the sidecar wait for a client that does not read its answers.
 func (p *process) stuck() {
 	p.t.Helper()
 	c, watcher := p.dial(), p.dial()
@@ -85,14 +85,16 @@ func (p *process) stuck() {
 	}
 	c.write(b)
 	eventually(p.t, patience, "the sidecar to be stuck", func() error {
-		if watcher.stats().Connections.Buffers.Answers == 0 { // it has some for large ones, which do not fit a socket
+		// It is nonzero once large answers do not fit into the socket.
+		if watcher.stats().Connections.Buffers.Answers == 0 {
 			return errors.New("no large answer is held")
 		}
 		return nil
 	})
 }
 
-// A client that takes no answers cannot keep the sidecar from ending.
+// TestTerminateWithClientThatNeverReads checks that a client that does not read cannot
+// keep the sidecar from ending.
 func TestTerminateWithClientThatNeverReads(t *testing.T) {
 	slow(t, 6*time.Second)
 	t.Parallel()
@@ -105,7 +107,7 @@ func TestTerminateWithClientThatNeverReads(t *testing.T) {
 	}
 }
 
-// A second signal ends the process at once.
+// TestSecondSignal checks that a second signal ends the process at once.
 func TestSecondSignal(t *testing.T) {
 	p := runSidecar(t)
 	p.stuck()
@@ -124,8 +126,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// Idle connections are not waited for. Requests would be for 5 s: the fastest of a
-// few ends tells the two apart on any machine.
+// TestTerminateIdle checks that the shutdown does not wait for idle connections. It would
+// wait 5 s for requests; the fastest of a few tries shows the difference on any machine.
 func TestTerminateIdle(t *testing.T) {
 	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		fastest := time.Hour
@@ -155,7 +157,8 @@ func terminateIdle(t *testing.T, s os.Signal) time.Duration {
 	return took
 }
 
-// After kill -9 the socket file is there, and the next sidecar replaces it.
+// TestRestartOverStaleSocket checks that the socket file remains after kill -9, and that
+// the next sidecar replaces it.
 func TestRestartOverStaleSocket(t *testing.T) {
 	p := runSidecar(t)
 	p.dial().must(setRequest("k", "v"))
@@ -182,7 +185,7 @@ func TestSecondSidecar(t *testing.T) {
 		t.Errorf("%v\nwant status %d and \"already running\"", o, exitMiss)
 	}
 	check()
-	// So it is where somebody else listens there.
+	// The same holds if another program listens there.
 	socket := filepath.Join(tempDir(t), "s")
 	ln, err := net.Listen("unix", socket)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// freeAddress is where nobody listens. Another program could take it now; then the
-// test fails and says so.
+// freeAddress returns an address where no process listens. Another program could take it
+// now; then the test fails and says so.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	ports, err := freePorts(1)
@@ -28,7 +28,7 @@ func freeAddress(t testing.TB) string {
 	return loopback(ports[0])
 }
 
-// readyz waits until a sidecar says of itself that it is ready, or why it is not.
+// readyz waits until /readyz returns the given status and text.
 func readyz(t testing.TB, addr string, status int, want string) {
 	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -46,8 +46,8 @@ func readyz(t testing.TB, addr string, status int, want string) {
 	})
 }
 
-// A socket file that somebody deletes is made anew, with its mode; open connections
-// stay, and so does the lock.
+// TestSocketFileDeleted checks that a deleted socket file is created again, with its
+// mode. Open connections and the lock survive.
 func TestSocketFileDeleted(t *testing.T) {
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr, "--socket-mode", "0604")
@@ -91,13 +91,16 @@ func TestSocketFileDeleted(t *testing.T) {
 	}
 }
 
-// What others put in the place of the socket stays, until they take it away: meanwhile
-// the sidecar is not ready, says why once, and serves those that are connected.
+// TestSocketFileReplaced checks that the sidecar does not touch a foreign file in the
+// place of its socket until that is removed. Meanwhile it is not ready, reports the
+// reason once, and serves the connected clients.
 func TestSocketFileReplaced(t *testing.T) {
 	addr := freeAddress(t)
 	p := runSidecar(t, "--http", addr)
 	c := p.dial()
-	other := p.socket + "-other" // put in its place in one step: what is gone is made anew
+	// The file is put in place in one step, because a missing socket would be created
+	// again.
+	other := p.socket + "-other"
 	if err := errors.Join(os.WriteFile(other, []byte("precious"), 0o600), os.Rename(other, p.socket)); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +113,7 @@ func TestSocketFileReplaced(t *testing.T) {
 	readyz(t, addr, http.StatusOK, "ok")
 	p.dial().must(ping())
 
-	// Another server, which lives.
+	// Another server, which is alive.
 	ln, err := net.Listen("unix", other)
 	if err != nil {
 		t.Fatal(err)
@@ -135,8 +138,8 @@ func TestSocketFileReplaced(t *testing.T) {
 	}
 }
 
-// A sidecar that stands still while its socket and lock are deleted, and another one
-// begins in its place, leaves the place to that.
+// TestSocketTakenOver stops a sidecar, deletes its socket and lock, and starts another
+// one at the same path. The first one then leaves the path to the second.
 func TestSocketTakenOver(t *testing.T) {
 	addr := freeAddress(t)
 	first := runSidecar(t, "--http", addr)
@@ -166,8 +169,9 @@ func TestSocketTakenOver(t *testing.T) {
 	second.terminate()
 }
 
-// The folder too may be gone for a while. Where the sidecar has made it, it makes it
-// again.
+// TestSocketFolderGone removes the folder for a while. The sidecar creates its socket
+// again when the folder is back. If the sidecar made the folder itself, it makes that
+// again, too.
 func TestSocketFolderGone(t *testing.T) {
 	addr, run := freeAddress(t), tempDir(t)
 	dir := filepath.Join(run, "folder")
@@ -175,7 +179,8 @@ func TestSocketFolderGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := runSidecarAt(t, filepath.Join(dir, "s"), "--http", addr)
-	if err := os.Rename(dir, dir+"-gone"); err != nil { // in one step: the socket would be made anew within
+	// Rename does it in one step; otherwise the socket would be created again in it.
+	if err := os.Rename(dir, dir+"-gone"); err != nil {
 		t.Fatal(err)
 	}
 	readyz(t, addr, http.StatusServiceUnavailable, "does not exist: create "+dir)
@@ -187,8 +192,8 @@ func TestSocketFolderGone(t *testing.T) {
 	p.terminate()
 }
 
-// A socket that systemd passed on cannot be made anew by us: the sidecar says that it
-// is not found.
+// TestInheritedSocketDeleted: the sidecar cannot create a socket from systemd again, so
+// it reports that the file is gone.
 func TestInheritedSocketDeleted(t *testing.T) {
 	addr, socket := freeAddress(t), filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -226,8 +231,8 @@ func TestInheritedSocketDeleted(t *testing.T) {
 	}
 }
 
-// The lock is a file of the sidecar's own: it is not reached through a link, and what
-// another user has put there is refused.
+// TestLockFile checks that the lock file belongs to the sidecar: it is not opened through
+// a link, and another user's file is refused.
 func TestLockFile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		put  func(lock, target string) error
@@ -267,8 +272,8 @@ func TestLockFile(t *testing.T) {
 	}
 }
 
-// A sidecar that is told to end while it starts does so in order, whenever that is, and
-// leaves neither socket nor lock.
+// TestEndWhileStarting checks that a sidecar that gets a signal at any moment of its
+// start ends in order, and leaves neither socket nor lock.
 func TestEndWhileStarting(t *testing.T) {
 	dir := tempDir(t)
 	for i := range 30 {
@@ -285,7 +290,7 @@ func TestEndWhileStarting(t *testing.T) {
 		}
 		told := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2]
 		p.signal(told)
-		// Before the program has begun there is nothing that could heed a signal.
+		// Before the program has begun, the signal kills the process.
 		if status := p.wait(); status != exitDone {
 			ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 			if !ok || !ws.Signaled() || ws.Signal() != told || p.log.String() != "" {
@@ -300,7 +305,8 @@ func TestEndWhileStarting(t *testing.T) {
 	}
 }
 
-// Signals that mean nothing to a sidecar do not end it.
+// TestSignalsWithoutMeaning checks that signals that a sidecar does not use do not end
+// it.
 func TestSignalsWithoutMeaning(t *testing.T) {
 	p := runSidecar(t)
 	c := p.dial()

@@ -14,7 +14,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
-// Where the socket cannot be, the sidecar says so and does not start.
+// TestSocketThatCannotBe checks that a sidecar with an impossible socket path reports the
+// reason and does not start.
 func TestSocketThatCannotBe(t *testing.T) {
 	dir := tempDir(t)
 	plain := filepath.Join(dir, "plain")
@@ -42,8 +43,8 @@ func TestSocketThatCannotBe(t *testing.T) {
 	p.dial().must(ping())
 }
 
-// A folder that we may not write is named. Root may write all: it becomes
-// another user for this.
+// TestSocketFolderNotWritable checks that the message names a folder that is not
+// writable. Root may write everywhere, so it becomes another user.
 func TestSocketFolderNotWritable(t *testing.T) {
 	dir := tempDir(t)
 	if err := os.Chmod(dir, 0o555); err != nil {
@@ -74,7 +75,8 @@ func TestSocketModeAndGroup(t *testing.T) {
 	}
 }
 
-// Sizes above the machine's memory are refused before anything is mapped.
+// TestSizesAboveMemory checks that sizes above the machine's memory are refused before
+// anything is mapped.
 func TestSizesAboveMemory(t *testing.T) {
 	o := runBinary(t, "run", "--socket", filepath.Join(tempDir(t), "s"), "--http", "off", "--l1-size", "1TiB", "--l2-size", "256GiB")
 	for _, want := range []string{"l1_size 1.0 TiB + l2_size 256 GiB", "= 1.3 TiB, but the ", "lower the sizes, or set ignore_memory_limit"} {
@@ -86,7 +88,8 @@ func TestSizesAboveMemory(t *testing.T) {
 	p.dial().must(setRequest("k", "v"))
 }
 
-// systemd hands a socket over in LISTEN_FDS. Its file is systemd's, and stays.
+// TestInheritedSocket passes a socket as systemd does, in LISTEN_FDS. The file belongs to
+// systemd, and stays.
 func TestInheritedSocket(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
@@ -105,7 +108,7 @@ func TestInheritedSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	// The process's id has to be in its environment: the shell knows it.
+	// The process's id must be in its environment. The shell knows it.
 	cmd := exec.Command("sh", "-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" run --http off --node host1`, binary())
 	cmd.ExtraFiles = []*os.File{f} // becomes 3
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
@@ -141,7 +144,8 @@ func read(t *testing.T, nc *net.UnixConn) string {
 	return string(b[:n])
 }
 
-// An address that is taken ends the start, and leaves no socket behind.
+// TestHTTPAddressTaken checks that an address in use ends the start, and leaves no socket
+// behind.
 func TestHTTPAddressTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -158,7 +162,7 @@ func TestHTTPAddressTaken(t *testing.T) {
 	}
 }
 
-// Health and metrics of the real thing.
+// TestHTTP checks health and metrics of a real sidecar.
 func TestHTTP(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -42,14 +42,14 @@ func (p *program) statsCommand() *cli.Command {
 	}
 }
 
-// reading is what hosts have said of themselves. It is also the JSON document.
+// reading is the statistics of hosts at one time. It is also the JSON document.
 type reading interface {
-	// write writes the readable page; with an earlier reading of the same kind,
-	// rates too.
+	// write writes the readable page. With an earlier reading of the same kind it adds
+	// rates.
 	write(out io.Writer, last reading) error
 }
 
-// hostReading is of one host.
+// hostReading is the reading of one host.
 type hostReading struct{ client.Stats }
 
 func (r *hostReading) write(out io.Writer, last reading) error {
@@ -59,7 +59,7 @@ func (r *hostReading) write(out io.Writer, last reading) error {
 	return writeStats(out, shown(r.Stats), nil)
 }
 
-// clusterReading is of all hosts.
+// clusterReading is the reading of all hosts.
 type clusterReading struct{ client.ClusterStats }
 
 func (r *clusterReading) write(out io.Writer, _ reading) error {
@@ -81,8 +81,8 @@ func (p *program) readStats(c *cli.Context) (now reading, err error) {
 	return now, err
 }
 
-// watchStats shows the page until it is interrupted. It makes a connection
-// anew each time, so that it outlives a restart of the sidecar.
+// watchStats shows the page until it is interrupted. It connects anew each time, so that
+// it survives a restart of the sidecar.
 func (p *program) watchStats(c *cli.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -137,7 +137,7 @@ func percent(part, whole int64) string {
 	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
 }
 
-// work is what was done for apps.
+// work counts the requests of apps.
 type work struct{ hits, misses, writes, deletes, errors int64 }
 
 func (w work) reads() int64 { return w.hits + w.misses }
@@ -154,7 +154,7 @@ func totals(st client.Stats) (t work) {
 	return t
 }
 
-// writeStats writes the readable page; with an earlier reading, rates too.
+// writeStats writes the readable page. With an earlier reading it adds rates.
 func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	t := totals(st)
@@ -187,7 +187,7 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 		fmt.Fprintf(w, "\tchosen hashes: %s evicted for a key of the same hash, %s in full pages, %s splits refused\n",
 			count(st.L2.Collided), count(st.L2.CrowdedOut), count(st.L2.SplitsRefused))
 	}
-	if st.L1.Limit > 0 { // others may join
+	if st.L1.Limit > 0 { // other hosts may join
 		writeOthers(w, &st)
 	}
 	pr := st.Process
@@ -212,8 +212,7 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 	return writeLoads(out, &st)
 }
 
-// writeLoads writes what was loaded, by the sidecar and by the apps, if anything
-// was to be.
+// writeLoads writes the loads of the sidecar and of the apps, if there are any.
 func writeLoads(out io.Writer, st *client.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := "\nORIGIN OF\tKIND\tLOADS\tCOLLAPSED\tABSENT\tFAILED\tSHED\tSTALE\tMEAN TIME\tBREAKER\t\n"

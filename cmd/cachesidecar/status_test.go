@@ -13,8 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// clientCommands are the commands that ask a sidecar, each with a line that is
-// right.
+// clientCommands are the commands that ask a sidecar, each as a valid command line.
 var clientCommands = []string{
 	"get k", "get a b", "set k v", "del k", "touch k", "incr k", "stats", "stats --watch", "stats --cluster", "stats --cluster --watch", "flush", "flush --cluster", "members", "ring k", "warm -", "bench", "health",
 }
@@ -39,7 +38,7 @@ func TestStatusOfAbsentSidecar(t *testing.T) {
 				t.Errorf("%s --socket %s: %v\nwant status %d, the path and the remedy", line, socket, o, exitConnect)
 			}
 		}
-		// Nobody says where: the places that were looked at are named.
+		// Without --socket, the message names the places that were searched.
 		t.Setenv("CACHESIDECAR_SOCKET", plain)
 		if o := command(t, "", strings.Fields(line)...); o.status != exitConnect || !strings.Contains(o.err, "no socket found at "+plain) {
 			t.Errorf("%s: %v", line, o)
@@ -47,7 +46,7 @@ func TestStatusOfAbsentSidecar(t *testing.T) {
 	}
 }
 
-// fakeSidecar listens and gives each connection to serve.
+// fakeSidecar listens and calls serve for each connection.
 func fakeSidecar(t *testing.T, serve func(net.Conn)) (socket string) {
 	t.Helper()
 	socket = filepath.Join(tempDir(t), "s")
@@ -74,10 +73,10 @@ func fakeSidecar(t *testing.T, serve func(net.Conn)) (socket string) {
 	return socket
 }
 
-// silent takes a connection and whatever comes, and says nothing.
+// silent reads everything and sends nothing.
 func silent(nc net.Conn) { _, _ = io.Copy(io.Discard, nc) }
 
-// helloThen answers a HELLO, with an error where there is one, and hands on.
+// helloThen answers HELLO, with e unless that is nil, and calls then.
 func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
 	return func(nc net.Conn) {
 		var head [wire.LengthSize]byte
@@ -102,7 +101,7 @@ func helloThen(e *wire.Error, then func(net.Conn)) func(net.Conn) {
 	}
 }
 
-// answering answers every request after HELLO alike.
+// answering answers every request after HELLO with the same reply.
 func answering(r wire.Reply) func(net.Conn) {
 	return helloThen(nil, func(nc net.Conn) {
 		for {
@@ -126,7 +125,8 @@ func answering(r wire.Reply) func(net.Conn) {
 	})
 }
 
-// What a sidecar says of others is not said of itself.
+// TestStatusOfHostsThatAreAway checks that a sidecar's message about other hosts is not
+// mistaken for one about itself.
 func TestStatusOfHostsThatAreAway(t *testing.T) {
 	refusal := func(s wire.Status, text string) func(net.Conn) {
 		return answering(wire.Reply{Status: s, Message: []byte(text)})
@@ -137,8 +137,8 @@ func TestStatusOfHostsThatAreAway(t *testing.T) {
 		status     int
 		want       string
 	}{
-		{"write", "set k v", refusal(wire.Unavailable, "b, which holds the key, cannot be reached"), exitMiss,
-			"b, which holds the key, cannot be reached (nothing was done; \"cachesidecar members\" shows the hosts)"},
+		{"write", "set k v", refusal(wire.Unavailable, "b, which owns the key, cannot be reached"), exitMiss,
+			"b, which owns the key, cannot be reached (nothing was done; \"cachesidecar members\" shows the hosts)"},
 		{"read", "get k", answering(wire.Reply{Status: wire.Miss, Why: wire.Degraded}), exitMiss, "k: not found: the host that owns the key cannot be reached"},
 		{"fresh read", "get k --fresh", refusal(wire.Unavailable, "b did not answer"), exitMiss, "b did not answer (nothing was done;"},
 		{"write without an answer", "set k v", refusal(wire.Timeout, "b did not answer in time"), exitTimeout, "b did not answer in time"},
@@ -230,8 +230,8 @@ func TestStatusOfErrors(t *testing.T) {
 	}
 }
 
-// What the sidecar refuses because it is wrong is a usage error; what it
-// refuses because of what is stored, or how much, is not.
+// TestStatusOfRefusals checks that an invalid request is a usage error, and that a
+// refusal because of what is stored, or of its size, is not.
 func TestStatusOfRefusals(t *testing.T) {
 	serveHere(t)
 	mustRun(t, "set", "text", "abc")
@@ -278,7 +278,7 @@ func TestStatusOfRefusals(t *testing.T) {
 	}
 }
 
-// An interrupt ends what waits, at once.
+// TestInterrupt checks that an interrupt ends a waiting command at once.
 func TestInterrupt(t *testing.T) {
 	waits := make(chan struct{}, 1)
 	socket := fakeSidecar(t, func(nc net.Conn) {

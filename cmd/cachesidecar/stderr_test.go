@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// runBeside starts a sidecar whose stderr is w, which is closed here.
+// runBeside starts a sidecar whose stderr is w. It closes w in this process.
 func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 	t.Helper()
 	socket := filepath.Join(tempDir(t), "s")
@@ -26,7 +26,7 @@ func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 	}
 	_ = w.Close()
 	p := &process{t: t, cmd: cmd, socket: socket, out: newLines(), log: newLines(), exited: make(chan struct{})}
-	go func() { // ends with the process, which the cleanup sees to
+	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)
 		_ = cmd.Wait()
 		p.status = cmd.ProcessState.ExitCode()
@@ -39,8 +39,8 @@ func runBeside(t *testing.T, w *os.File, flags ...string) *process {
 	return p
 }
 
-// listens waits until a sidecar whose log is not read listens: its socket's file is
-// there a moment before.
+// listens waits until a sidecar whose log is not read listens. Its socket file exists a
+// moment earlier.
 func (p *process) listens() {
 	p.t.Helper()
 	eventually(p.t, patience, "the sidecar to listen", func() error {
@@ -52,7 +52,7 @@ func (p *process) listens() {
 	})
 }
 
-// malformed sends so many frames that are none, each on a connection of its own.
+// malformed sends n malformed frames, each on a new connection.
 func (p *process) malformed(n int) {
 	p.t.Helper()
 	for range n {
@@ -67,7 +67,7 @@ func (p *process) malformed(n int) {
 	}
 }
 
-// serves holds the sidecar to a write and a read.
+// serves checks that the sidecar executes a write and a read.
 func (p *process) serves() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
@@ -85,7 +85,8 @@ func (p *process) serves() {
 	}
 }
 
-// A flood of malformed frames is a few lines in the log, with the sum of the others.
+// TestLogFlood checks that a flood of malformed frames is a few lines in the log, with
+// the number of lines left out.
 func TestLogFlood(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
@@ -100,14 +101,15 @@ func TestLogFlood(t *testing.T) {
 			sum += n
 		}
 	}
-	most := 20 + int(time.Since(began)/(3*time.Second)) // ten a minute, and a sum each ten seconds
+	// Ten lines per minute, and a sum every ten seconds.
+	most := 20 + int(time.Since(began)/(3*time.Second))
 	if len(lines) > most || sum+float64(len(lines)) < 20_000 {
 		t.Errorf("%d lines, want at most %d; they speak of %v others", len(lines), most, sum)
 	}
 }
 
-// A stderr that nobody reads costs lines: the sidecar serves on, and ends when it is
-// told to.
+// TestStderrIsFull checks that a stderr that is not read only costs lines: the sidecar
+// continues to serve, and ends when it is told to.
 func TestStderrIsFull(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -124,7 +126,8 @@ func TestStderrIsFull(t *testing.T) {
 	}
 }
 
-// A stderr whose reader has gone, or that was never there, ends nothing.
+// TestStderrIsGone checks that a stderr that is closed, or whose reader has gone, does
+// not end the sidecar.
 func TestStderrIsGone(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -153,7 +156,7 @@ func TestStderrIsGone(t *testing.T) {
 	}
 }
 
-// The error that ends the process is told, though much else is waiting.
+// TestStderrTellsTheEnd checks that the error that ends the process is printed.
 func TestStderrTellsTheEnd(t *testing.T) {
 	socket := filepath.Join(tempDir(t), "s")
 	p := runSidecarAt(t, socket)

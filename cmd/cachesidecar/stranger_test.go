@@ -18,10 +18,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Strangers on the port for sidecars of real processes: what they may do without
-// a cluster key, and that it is nothing with one.
+// These tests are strangers on the peer port of real processes: what they may do without
+// a cluster key, and that they can do nothing with one.
 
-// stranger is a connection to that port.
+// stranger is a connection to the peer port.
 type stranger struct {
 	t  *testing.T
 	nc net.Conn
@@ -56,7 +56,7 @@ func (s *stranger) send(op wire.Op, body any) (wire.Reply, error) {
 	return s.ask(&wire.Request{Op: op, Body: b})
 }
 
-// greeting is what a host says that has the cluster's settings.
+// greeting returns the greeting of a host with the cluster's settings.
 func greeting(purpose string) *wire.PeerHello {
 	wall := time.Now().UnixMilli()
 	return &wire.PeerHello{
@@ -66,7 +66,7 @@ func greeting(purpose string) *wire.PeerHello {
 	}
 }
 
-// meet connects to a host, and greets it.
+// meet connects to a host and greets it.
 func meet(t *testing.T, address, purpose string) *stranger {
 	t.Helper()
 	nc, err := net.Dial("tcp", address)
@@ -81,8 +81,8 @@ func meet(t *testing.T, address, purpose string) *stranger {
 	return s
 }
 
-// TestStrangerInAnothersName: a process speaks for itself alone, with a key or
-// without. A goodbye that another says once split the cluster.
+// TestStrangerInAnothersName checks that a process can speak only for itself, with or
+// without a key. A forged GOODBYE once split the cluster.
 func TestStrangerInAnothersName(t *testing.T) {
 	list := runCluster(t, "a", "b")
 	a, b := list[0].member("a"), list[0].member("b")
@@ -99,7 +99,7 @@ func TestStrangerInAnothersName(t *testing.T) {
 	}{
 		{"poll", wire.OpGoodbye, &wire.Goodbye{From: of}},
 		{"poll", wire.OpAcquire, &wire.Acquire{Ballot: ballot, Partitions: []byte{1, 0}}},
-		{"poll", wire.OpAuth, &wire.Auth{Holdings: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}}},
+		{"poll", wire.OpAuth, &wire.Auth{Ownerships: []wire.Promise{{Ballot: ballot, Partitions: []byte{1, 0}}}}},
 		{"call", wire.OpPull, &wire.Pull{Ballot: ballot}},
 		{"call", wire.OpFetch, &wire.Fetch{Ballot: ballot, Namespace: "default", Key: []byte("k")}},
 	} {
@@ -114,8 +114,8 @@ func TestStrangerInAnothersName(t *testing.T) {
 	}
 }
 
-// TestStrangerWords: no long word of a stranger is answered or logged, and one that
-// says nothing does not stay.
+// TestStrangerWords checks that a stranger's long names are neither answered nor logged,
+// and that a silent stranger is disconnected.
 func TestStrangerWords(t *testing.T) {
 	list := runCluster(t, "a", "b")
 	address := list[0].member("a").Address
@@ -131,7 +131,8 @@ func TestStrangerWords(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = nc.SetDeadline(time.Now().Add(patience))
-		_, _ = nc.Write(wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpPeerHello, Body: body})) // it may be closed meanwhile
+		// The connection may be closed meanwhile.
+		_, _ = nc.Write(wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpPeerHello, Body: body}))
 		answer, err := io.ReadAll(nc)
 		if len(answer) > 4<<10 || bytes.Contains(answer, []byte{1, 1}) || errors.Is(err, net.ErrClosed) {
 			t.Errorf("a name of %d bytes: %d bytes are answered, %v", n, len(answer), err)
@@ -157,8 +158,8 @@ func TestStrangerWords(t *testing.T) {
 	}
 }
 
-// TestStrangerWithoutKey: with a cluster key a stranger learns nothing, changes
-// nothing, and hosts that have the key go on.
+// TestStrangerWithoutKey checks that with a cluster key a stranger learns and changes
+// nothing, and that the hosts with the key continue.
 func TestStrangerWithoutKey(t *testing.T) {
 	path := filepath.Join(tempDir(t), "cluster.key")
 	if o := command(t, "", "key", "generate", "--out", path); o.status != exitDone {

@@ -16,8 +16,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// terminal is a pseudoterminal: the program has its end as stdin or stdout, we
-// have the other.
+// terminal is a pseudoterminal. The program has one end as stdin or stdout, the test has
+// the other.
 type terminal struct {
 	ours, its *os.File
 
@@ -44,7 +44,7 @@ func newTerminal(t *testing.T) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As it is written, so it shall be read: no \r before \n, no echo.
+	// Output must arrive unchanged: no \r before \n, no echo.
 	attr, err := unix.IoctlGetTermios(int(its.Fd()), unix.TCGETS)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func newTerminal(t *testing.T) *terminal {
 	return tt
 }
 
-// waitFor returns what has been written, once ok likes it.
+// waitFor waits until ok accepts the output, and returns it.
 func (tt *terminal) waitFor(t *testing.T, what string, ok func(string) bool) string {
 	t.Helper()
 	deadline := time.After(patience)
@@ -144,7 +144,8 @@ func TestWatchOnTerminal(t *testing.T) {
 	}
 }
 
-// A bar shows on a terminal how far warm is, and leaves nothing behind.
+// TestWarmOnTerminal checks that warm shows a progress bar on a terminal, and leaves
+// nothing of it behind.
 func TestWarmOnTerminal(t *testing.T) {
 	o := serveOrigin(t, sidecar.Namespace{})
 	o.takes = 5 * time.Millisecond
@@ -174,12 +175,12 @@ func TestWarmOnTerminal(t *testing.T) {
 	}
 }
 
-// flush asks on a terminal, and there alone.
+// TestFlushAsks checks that flush asks for confirmation on a terminal, and only there.
 func TestFlushAsks(t *testing.T) {
 	serveHere(t)
 	for _, tc := range []struct {
 		name, line, answer string
-		question           string // "" if it does not ask
+		question           string // "": it does not ask
 		status             int
 		dropped            bool
 	}{

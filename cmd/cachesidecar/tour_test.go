@@ -16,17 +16,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// deadline is for what ought to happen at once.
+// deadline is for events that should come at once.
 func deadline() time.Time { return time.Now().Add(patience) }
 
-// The tour: every command against a real sidecar, as a newcomer types them.
+// TestTour runs every command against a real sidecar, as a newcomer types them.
 func TestTour(t *testing.T) {
 	p := runSidecar(t)
 	for _, step := range []struct {
 		line   string
 		status int
 		out    string // a regular expression for all of stdout
-		err    string // stderr contains it; empty if it is
+		err    string // part of stderr; "": stderr must be empty
 	}{
 		{"set greeting hello", 0, "", ""},
 		{"get greeting", 0, "hello", ""},
@@ -47,7 +47,7 @@ func TestTour(t *testing.T) {
 		{"get a", 1, "", "a: not found"},
 		{"del greeting none", 0, "", ""},
 		{"del greeting", 1, "", "greeting: not found"},
-		{"ring greeting", 0, `partition \d+, owner host1, held by host1\n`, ""},
+		{"ring greeting", 0, `partition \d+, assigned to host1, owned by host1\n`, ""},
 		{"members", 0, `NODE +ADDRESS +STATE +WEIGHT +PARTITIONS +EPOCH\nhost1 +- +in +256 +16,384 +[0-9a-f]+\n`, ""},
 		{"health", 0, "serving\n", ""},
 		{"stats", 0, `(?s)host1 .*other .*`, ""},
@@ -76,7 +76,8 @@ func TestTour(t *testing.T) {
 	}
 }
 
-// A sidecar that is stopped is up and does not answer.
+// TestHealthOfStoppedSidecar checks that a stopped sidecar counts as up and not
+// answering.
 func TestHealthOfStoppedSidecar(t *testing.T) {
 	p := runSidecar(t)
 	proctest.Stop(t, p.cmd.Process)
@@ -89,7 +90,8 @@ func TestHealthOfStoppedSidecar(t *testing.T) {
 	}
 }
 
-// stats --watch goes on until it is interrupted, through a restart too.
+// TestWatch checks that stats --watch continues until it is interrupted, also through a
+// restart.
 func TestWatch(t *testing.T) {
 	t.Parallel()
 	p := runSidecar(t)
@@ -130,7 +132,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// Settings reach the real thing from file, environment and flags.
+// TestRunWithConfig checks that settings from file, environment and flags reach a real
+// sidecar.
 func TestRunWithConfig(t *testing.T) {
 	dir := tempDir(t)
 	file := filepath.Join(dir, "c.yaml")

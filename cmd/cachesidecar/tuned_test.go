@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// processors is what Go uses by itself here: tests that call run in this process change it.
+// processors is Go's own choice here. Tests that call run in this process change it.
 var processors = runtime.GOMAXPROCS(0)
 
-// runTuned runs a sidecar with some environment, and returns where its metrics are.
+// runTuned runs a sidecar with some environment, and returns the address of its metrics.
 func runTuned(t *testing.T, env ...string) (p *process, page string) {
 	t.Helper()
 	page = freeAddress(t)
@@ -35,7 +35,7 @@ func runTuned(t *testing.T, env ...string) (p *process, page string) {
 	return p, page
 }
 
-// metric reads one without labels, or with all of them as they are written.
+// metric reads a metric. Its name includes the labels, if any, as they are written.
 func metric(t *testing.T, address, name string) float64 {
 	t.Helper()
 	r, err := http.Get("http://" + address + "/metrics")
@@ -53,8 +53,8 @@ func metric(t *testing.T, address, name string) float64 {
 	return 0
 }
 
-// run uses two processors more than there are, and has Go's collector run seldom, below a
-// limit; the environment overrules both.
+// TestRunTunesTheRuntime checks that run uses two processors more than there are, and
+// makes Go's collector run seldom below a memory limit. The environment overrides both.
 func TestRunTunesTheRuntime(t *testing.T) {
 	_, page := runTuned(t)
 	limit := float64(2*16<<20 + 64<<20 + 2000*6<<10 + 96<<20)
@@ -77,8 +77,8 @@ func TestRunTunesTheRuntime(t *testing.T) {
 	}
 }
 
-// Of one user's connections 128 begin at once, and then 250 a second for each of Go's
-// processors.
+// TestConnectionsBeginAtAPace checks that of one user's connections 128 begin at once,
+// and then 250 a second for each of Go's processors.
 func TestConnectionsBeginAtAPace(t *testing.T) {
 	needFiles(t, 4096)
 	const n, soonest = 1128, (1128 - 128) * time.Second / 250 * 9 / 10

@@ -7,8 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// The parser's complaints, as the packages flag and cli word them. Tests hold
-// us to each.
+// The parser's errors, in the words of the packages flag and cli. Tests check each of
+// them.
 var (
 	unknownFlag  = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
 	missingValue = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
@@ -16,8 +16,8 @@ var (
 	badEnv       = regexp.MustCompile(`(?s)^could not parse "(.*)" as .* value from environment variable "([A-Z0-9_]+)" for flag ([a-z0-9-]+): `)
 )
 
-// onUsageError puts the parser's complaints as ours: the flag, its value and
-// what to give instead.
+// onUsageError rewrites the parser's errors: the flag, its value and what to give
+// instead.
 func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	msg := err.Error()
 	if m := unknownFlag.FindStringSubmatch(msg); m != nil {
@@ -38,7 +38,7 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	return usagef("%s", msg)
 }
 
-// unquote undoes the quoting of a value that is quoted once more.
+// unquote removes the inner quotes of a value that is quoted twice.
 func unquote(s string) string {
 	if u, err := strconv.Unquote(`"` + s + `"`); err == nil {
 		return u
@@ -46,7 +46,7 @@ func unquote(s string) string {
 	return s
 }
 
-// wanted says what kind of value a flag takes.
+// wanted describes the kind of value that a flag takes.
 func wanted(c *cli.Context, name string) string {
 	for _, f := range c.Command.Flags {
 		if f.Names()[0] != name {

@@ -9,7 +9,8 @@ import (
 )
 
 func TestUsageErrors(t *testing.T) {
-	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent")) // what gets past the check ends with 3
+	// A line that passes the check ends with 3.
+	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
 	for _, tc := range []struct {
 		name, line, want string
 	}{
@@ -40,8 +41,8 @@ func TestUsageErrors(t *testing.T) {
 		{"ttl above a year", "set k v --ttl 8761h", `--ttl "8761h": give a time such as 30s or 2h, up to 8760h`},
 		{"touch: ttl", "touch k --ttl x", `--ttl "x"`},
 		{"incr: ttl", "incr k --ttl x", `--ttl "x"`},
-		{"hold is no time", "del k --hold soon", `--hold "soon": give a time such as 500ms`},
-		{"hold of nothing", "del k --hold 0s", `--hold "0s": give a time such as 500ms or 2s, or leave it out`},
+		{"lag is no time", "del k --replica-lag soon", `--replica-lag "soon": give a time such as 500ms`},
+		{"lag of nothing", "del k --replica-lag 0s", `--replica-lag "0s": give a time such as 500ms or 2s, or leave it out`},
 		{"ack", "set k v --ack some", `--ack "some": give owner or all`},
 		{"flags are no number", "set k v --flags x", `--flags "x": give a number from 0`},
 		{"negative flags", "set k v --flags -1", `--flags "-1": give a number from 0`},
@@ -134,7 +135,8 @@ func TestUsageErrors(t *testing.T) {
 	}
 }
 
-// Mistakes in the environment are told apart from those in the flags.
+// TestUsageErrorsInEnvironment checks that mistakes in the environment are distinguished
+// from those in flags.
 func TestUsageErrorsInEnvironment(t *testing.T) {
 	for _, tc := range []struct{ name, value, want string }{
 		{"CACHESIDECAR_MAX_NAMESPACES", "x\"y\n", `$CACHESIDECAR_MAX_NAMESPACES "x\"y\n": give a number`},
@@ -151,7 +153,7 @@ func TestUsageErrorsInEnvironment(t *testing.T) {
 	}
 }
 
-// Every command refuses fewer arguments and more than it takes.
+// TestArgumentCounts checks that every command refuses too few and too many arguments.
 func TestArgumentCounts(t *testing.T) {
 	t.Setenv("CACHESIDECAR_SOCKET", filepath.Join(tempDir(t), "absent"))
 	const any = -1
@@ -210,7 +212,7 @@ func TestHelpGoesToStdout(t *testing.T) {
 	}
 }
 
-// Every flag says what it is for, and every command what it does.
+// TestEverythingHasHelp checks that every flag and every command has a description.
 func TestEverythingHasHelp(t *testing.T) {
 	var check func(c *cli.Command)
 	check = func(c *cli.Command) {

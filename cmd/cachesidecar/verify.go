@@ -64,7 +64,7 @@ func (p *program) verify(c *cli.Context) error {
 	return err
 }
 
-// promises are what is checked, in words.
+// promises are the descriptions of the checks.
 var promises = map[string]string{
 	"read_your_writes": "a host reads what was written through it",
 	"bound":            "nothing that was overwritten longer ago than the bound",
@@ -130,7 +130,7 @@ func writeVerified(out io.Writer, v *client.Verified) error {
 	return w.err
 }
 
-// errWriter remembers the first error.
+// errWriter keeps the errors of its writes.
 type errWriter struct {
 	out io.Writer
 	err error

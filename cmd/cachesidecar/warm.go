@@ -41,9 +41,9 @@ func (p *program) warmCommand() *cli.Command {
 	}
 }
 
-// What has become of a key.
+// Results for a key.
 const (
-	pending uint8 = iota // it was not asked for, or not answered
+	pending uint8 = iota // not asked for, or not answered
 	loaded
 	there
 	absent
@@ -55,20 +55,20 @@ type warmer struct {
 	cl          *client.Client
 	concurrency int
 	stopAfter   int64
-	patience    time.Duration // with a sidecar that is too busy, for a key
-	loads       *rate.Limiter // of keys that are not there
+	patience    time.Duration // how long to try one key while the sidecar is too busy
+	loads       *rate.Limiter // of keys that are not in the cache
 	bar         *progressbar.ProgressBar
 
 	mu       sync.Mutex
 	count    [failed + 1]int64
-	inARow   int64    // keys that failed
-	failures []string // the first ones
+	inARow   int64    // number of consecutive keys that failed
+	failures []string // the first of them
 }
 
-// warmed is what warm's JSON tells.
+// warmed is the result in warm's JSON.
 type warmed struct {
-	Keys       int64   `json:"keys"`        // that were asked for
-	PassedOver int64   `json:"passed_over"` // that an earlier run has done
+	Keys       int64   `json:"keys"`        // keys asked for
+	PassedOver int64   `json:"passed_over"` // keys that an earlier run has done
 	Loaded     int64   `json:"loaded"`
 	There      int64   `json:"there"`
 	Absent     int64   `json:"absent"`
@@ -76,8 +76,8 @@ type warmed struct {
 	DurationMS float64 `json:"duration_ms"`
 }
 
-// warmChunk is how many keys are asked for before the next ones are read; how
-// far a run came is noted between them.
+// warmChunk is the number of keys that are asked for before the next ones are read. The
+// position is saved between chunks.
 const warmChunk = 1024
 
 func (p *program) warm(c *cli.Context) error {
@@ -133,15 +133,16 @@ func (p *program) warm(c *cli.Context) error {
 	return p.warmed(c, w, err, at, passed, took, timeout)
 }
 
-// newBar draws on a terminal how far it is; a total of -1 is not known.
+// newBar returns a progress bar on a terminal. A total of -1 means that the total is not
+// known.
 func newBar(to io.Writer, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(to), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(), progressbar.OptionSetItsString("keys"), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetSpinnerChangeInterval(0)) // else a goroutine of its own
+		progressbar.OptionSetSpinnerChangeInterval(0)) // else it starts a goroutine
 }
 
-// hasOrigin says no where nothing could be loaded.
+// hasOrigin returns an error if the namespace has no origin to load from.
 func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
 	st, err := w.cl.Stats(ctx)
 	if err != nil {
@@ -155,7 +156,7 @@ func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
 	return fmt.Errorf("namespace %q has no origin on this host, so there is nothing to load its keys from: name one in the configuration file, or another namespace with --ns", ns)
 }
 
-// run asks for all keys from a position on, which it moves.
+// run asks for all keys from a position on, and moves the position.
 func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 	if err := at.seek(ctx, list); err != nil {
 		return err
@@ -179,8 +180,8 @@ func (w *warmer) run(ctx context.Context, list *keyList, at *position) error {
 	}
 }
 
-// chunk asks for some keys. An error ends the run; the keys that it kept from
-// being asked for are pending.
+// chunk asks for some keys. An error ends the run; keys that were not asked for because
+// of it are pending.
 func (w *warmer) chunk(ctx context.Context, keys []string) (became []uint8, err error) {
 	became = make([]uint8, len(keys))
 	g, ctx := errgroup.WithContext(ctx)
@@ -201,7 +202,7 @@ func (w *warmer) chunk(ctx context.Context, keys []string) (became []uint8, err 
 	return became, g.Wait()
 }
 
-// tally counts a key. An error says that too many have failed in a row.
+// tally counts a key. It returns an error if too many keys in a row have failed.
 func (w *warmer) tally(key string, b uint8, why error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -222,10 +223,11 @@ func (w *warmer) tally(key string, b uint8, why error) error {
 	return nil
 }
 
-// maxFailures is how many keys that failed are named.
+// maxFailures is the number of failed keys that are reported by name.
 const maxFailures = 10
 
-// key loads a key that is not there. An error beside pending ends the run.
+// key loads a key if it is not in the cache. An error with the result pending ends the
+// run.
 func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) {
 	became = there
 	err = w.get(ctx, key, client.GetOptions{NoLoad: true})
@@ -241,14 +243,14 @@ func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) 
 		return became, nil
 	case errors.Is(err, client.ErrAbsent):
 		return absent, nil
-	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoHolder):
+	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoOwner):
 		return pending, err
 	}
 	return failed, err
 }
 
-// get asks again where the sidecar is too busy, as it is when the origin's limits
-// are reached: they are there to make us wait.
+// get repeats a read while the sidecar is too busy. It is too busy if the origin's limits
+// are reached, whose purpose is to make clients wait.
 func (w *warmer) get(ctx context.Context, key string, o client.GetOptions) error {
 	for begun := time.Now(); ; {
 		_, err := w.cl.Get(ctx, key, o)
@@ -263,8 +265,7 @@ func (w *warmer) get(ctx context.Context, key string, o client.GetOptions) error
 	}
 }
 
-// warmed tells what has become of the keys, and how to go on after an end before
-// the end.
+// warmed reports the results, and how to continue if the run has ended early.
 func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, passed int64, took, timeout time.Duration) error {
 	for _, f := range w.failures {
 		fmt.Fprintln(p.err, f)

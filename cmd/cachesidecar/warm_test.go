@@ -24,12 +24,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// origin is one that a test looks at: "none…" it does not have, "bad…" it fails.
+// origin is an origin that a test observes. It does not have keys "none…", and fails for
+// keys "bad…".
 type origin struct {
 	mu    sync.Mutex
 	asked []string
 	takes time.Duration
-	at    atomic.Int64 // calls at once
+	at    atomic.Int64 // concurrent calls
 	most  atomic.Int64
 	down  atomic.Bool
 }
@@ -58,12 +59,12 @@ func (o *origin) Load(ctx context.Context, key []byte) (loader.Value, error) {
 func serveOrigin(t testing.TB, ns sidecar.Namespace) *origin {
 	t.Helper()
 	o := &origin{}
-	ns.Source = o
+	ns.Origin = loader.Custom{Source: o}
 	serveWith(t, sidecar.Config{Namespaces: map[string]sidecar.Namespace{"users": ns}})
 	return o
 }
 
-// listOf writes a list of keys.
+// listOf writes a list of keys to a file.
 func listOf(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(tempDir(t), "keys")
@@ -81,7 +82,7 @@ func many(format string, from, to int) string {
 	return b.String()
 }
 
-// summary is what warm prints, without the time it took.
+// summary returns the output of warm without the time.
 func summary(out string) string {
 	before, rest, ok := strings.Cut(out, " keys in ")
 	_, after, ok2 := strings.Cut(rest, ": ")
@@ -128,8 +129,8 @@ func TestWarm(t *testing.T) {
 	}
 }
 
-// Of many that fail ten are named, and the rest is counted; only those in a row
-// end it.
+// TestWarmNamesFailures checks that ten of many failures are named, and the rest is
+// counted. Only consecutive failures end the run.
 func TestWarmNamesFailures(t *testing.T) {
 	serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1000}}})
 	one := command(t, strings.Repeat("good\nbad1\nbad2\n", 4), "warm", "-", "--ns", "users", "--stop-after", "3", "--concurrency", "1")
@@ -169,8 +170,9 @@ func TestWarmJSON(t *testing.T) {
 	}
 }
 
-// The origin sees no more at once, and no more a second, than it may; where it
-// sheds load itself, its keys are asked for again.
+// TestWarmSparesTheOrigin checks that the origin gets no more concurrent calls, and no
+// more calls a second, than allowed. If it sheds load itself, the keys are requested
+// again.
 func TestWarmSparesTheOrigin(t *testing.T) {
 	o := serveOrigin(t, sidecar.Namespace{})
 	o.takes = 5 * time.Millisecond
@@ -190,12 +192,13 @@ func TestWarmSparesTheOrigin(t *testing.T) {
 	}
 }
 
-// An origin that is down ends a run, and the next one goes on from there.
+// TestWarmResumes checks that a run ends if its origin is down, and that the next run
+// continues from there.
 func TestWarmResumes(t *testing.T) {
 	o := serveOrigin(t, sidecar.Namespace{Limits: sidecar.Limits{Breaker: sidecar.Breaker{Failures: 1 << 20}}})
 	file, at := listOf(t, many("k%d", 0, 3000)), filepath.Join(tempDir(t), "at")
 	line := []string{"warm", file, "--ns", "users", "--resume", at, "--concurrency", "1", "--stop-after", "5"}
-	go func() { // ends when the origin has been asked so often
+	go func() { // ends when the origin has got 1500 calls
 		for {
 			o.mu.Lock()
 			n := len(o.asked)
@@ -280,7 +283,7 @@ func TestWarmErrors(t *testing.T) {
 	}
 }
 
-// A process, a sidecar of its own with an HTTP origin, and an interrupt.
+// TestWarmInterrupted interrupts a warm process that uses a sidecar with an HTTP origin.
 func TestWarmInterrupted(t *testing.T) {
 	var asked atomic.Int64
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -318,7 +321,7 @@ func TestWarmInterrupted(t *testing.T) {
 	if o.status != exitDone || o.err != "" || !strings.HasSuffix(o.out, want) || asked.Load() < 2000 || asked.Load() > 2000+8 || first > 1900 {
 		t.Errorf("%d and %d requests, want 2,000 and up to 8 that were cut short: %v", first, asked.Load()-first, o)
 	}
-	// The sidecar goes.
+	// The sidecar is killed.
 	p = launch(t, exec.Command(binary(), "warm", listOf(t, many("x%d", 0, 2000)), "--ns", "users", "--socket", s.socket))
 	first = asked.Load()
 	eventually(t, patience, "some keys", func() error {
@@ -333,8 +336,8 @@ func TestWarmInterrupted(t *testing.T) {
 	}
 }
 
-// FuzzKeyList: the keys are what stands between zero bytes, or lines, and is not
-// empty.
+// FuzzKeyList checks that the keys are the non-empty parts between zero bytes, or the
+// non-empty lines.
 func FuzzKeyList(f *testing.F) {
 	f.Add([]byte("a\nb\r\n\nc"), false)
 	f.Add([]byte("a\x00\x00b\n\x00c"), true)

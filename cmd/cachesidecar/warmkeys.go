@@ -13,17 +13,18 @@ import (
 	"time"
 )
 
-// keyList reads keys, one a line or up to a zero byte. Empty ones do not count.
+// keyList reads keys, one per line or up to a zero byte. It skips empty keys.
 type keyList struct {
 	io.Closer
 	name  string
 	lines *bufio.Scanner
-	read  int64 // keys
+	read  int64 // number of keys read
 	last  string
 }
 
-// maxKeyLine is the longest that is read as a key, in bytes. The sidecar refuses
-// those above 1,024, one by one; what is longer than this is no list of keys.
+// maxKeyLine is the longest line that is read as a key, in bytes. The sidecar refuses
+// keys above 1,024 bytes one by one. A file with a line above maxKeyLine is not a list of
+// keys.
 const maxKeyLine = 64 << 10
 
 func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
@@ -35,8 +36,8 @@ func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
 	return l
 }
 
-// openKeys opens a list of keys. Where somebody looks on, its length is counted
-// first, if it can be read twice; else that is -1.
+// openKeys opens a list of keys. If stderr is a terminal and the list can be read twice,
+// it first counts the keys; else the total is -1.
 func (p *program) openKeys(name string, null bool) (l *keyList, total int64, err error) {
 	if name == "-" {
 		return newKeyList(io.NopCloser(p.in), "stdin", null), -1, nil
@@ -93,7 +94,7 @@ func (l *keyList) one() (key string, ok bool, err error) {
 	return "", false, err
 }
 
-// next returns up to n keys; none is the end.
+// next returns up to n keys, and no key at the end.
 func (l *keyList) next(ctx context.Context, n int) ([]string, error) {
 	return waitFor(ctx, func() (keys []string, err error) {
 		for len(keys) < n {
@@ -107,18 +108,18 @@ func (l *keyList) next(ctx context.Context, n int) ([]string, error) {
 	})
 }
 
-// position is how far a run came: a file between two of them.
+// position is how far a run came. A file keeps it between two runs.
 type position struct {
 	Namespace string `json:"namespace"`
-	Keys      int64  `json:"keys"`        // from the list's beginning on, behind which to go on
-	Last      []byte `json:"last_base64"` // the last of them, by which the list is known again
+	Keys      int64  `json:"keys"`        // done, from the list's beginning
+	Last      []byte `json:"last_base64"` // the last of them, to recognize the list
 
-	path  string // "" is nowhere
+	path  string // "": not saved
 	noted time.Time
 }
 
-// readPosition reads what an earlier run has noted, and sees to it that this one
-// can.
+// readPosition reads the position of an earlier run. It also checks that this run can
+// write it.
 func readPosition(path, ns string) (*position, error) {
 	at := &position{Namespace: ns, path: path}
 	if path == "" {
@@ -142,7 +143,7 @@ func readPosition(path, ns string) (*position, error) {
 	return &was, was.write()
 }
 
-// seek passes over the keys that are done.
+// seek skips the keys that are done.
 func (at *position) seek(ctx context.Context, l *keyList) error {
 	for l.read < at.Keys {
 		keys, err := l.next(ctx, int(min(warmChunk, at.Keys-l.read)))
@@ -159,9 +160,9 @@ func (at *position) seek(ctx context.Context, l *keyList) error {
 	return nil
 }
 
-// move goes behind the last key of some that was answered, if those before it
-// were: what failed at the end is asked for again. The first of them is the
-// list's first'th, from zero.
+// move moves the position behind the last key that was answered without failure, up to
+// the first pending key. Failed keys behind it are asked for again. first is the index of
+// keys[0] in the list, from zero.
 func (at *position) move(first int64, keys []string, became []uint8) {
 	for i, b := range became {
 		if b == pending {
@@ -173,7 +174,7 @@ func (at *position) move(first int64, keys []string, became []uint8) {
 	}
 }
 
-// note writes it down, once a second.
+// note saves the position, at most once a second.
 func (at *position) note() error {
 	if time.Since(at.noted) < time.Second {
 		return nil
@@ -181,7 +182,8 @@ func (at *position) note() error {
 	return at.write()
 }
 
-// write writes it down: all of it, or what was there before stays.
+// write saves the position. The file is replaced atomically: after an error it has its
+// old content.
 func (at *position) write() error {
 	if at.path == "" {
 		return nil

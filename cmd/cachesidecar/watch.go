@@ -26,8 +26,8 @@ func (p *program) watchCommand() *cli.Command {
 	}
 }
 
-// watch prints events until it is interrupted. It outlives a restart of the
-// sidecar, but not a first attempt that fails.
+// watch prints events until it is interrupted. It survives a restart of the sidecar, but
+// ends if the first attempt fails.
 func (p *program) watch(c *cli.Context) error {
 	path, timeout, err := socketAndTimeout(c)
 	if err != nil {
@@ -60,7 +60,7 @@ func (p *program) watch(c *cli.Context) error {
 	return nil
 }
 
-// watched is an event as --json prints it.
+// watched is an event in the JSON of watch.
 type watched struct {
 	Time       string `json:"time"`
 	Kind       string `json:"kind"`

@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// What differs from run to run.
+// These parts of the output differ from run to run.
 var (
 	watchTime    = regexp.MustCompile(`20[0-9T:.-]+(Z|[+-][0-9:]{5})`)
 	watchVersion = regexp.MustCompile(`[1-9][0-9]{15,}`)
 )
 
-// watchHere runs the command until it has printed so many lines, and returns
-// them as they are in every run.
+// watchHere runs the command until it has printed the given number of lines. It returns
+// them with the varying parts replaced.
 func watchHere(t *testing.T, lines int, change func(), args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -26,7 +26,8 @@ func watchHere(t *testing.T, lines int, change func(), args ...string) string {
 	out := newLines()
 	done := make(chan int, 1)
 	p := &program{in: strings.NewReader(""), out: out, err: os.Stderr}
-	go func() { done <- p.run(ctx, append([]string{"cachesidecar", "watch"}, args...)) }() // ends with ctx
+	// The goroutine ends with ctx.
+	go func() { done <- p.run(ctx, append([]string{"cachesidecar", "watch"}, args...)) }()
 	await := func(n int) {
 		t.Helper()
 		for strings.Count(out.String(), "\n") < n {
@@ -97,7 +98,8 @@ TIME  flushed  every namespace  -  VERSION
 	}
 }
 
-// The process goes on through a restart of the sidecar, and ends in order.
+// TestWatchProcess checks that the process follows changes and ends with status 0 on an
+// interrupt.
 func TestWatchProcess(t *testing.T) {
 	path := serveHere(t)
 	p := launch(t, exec.Command(binary(), "watch", "k", "--socket", path))

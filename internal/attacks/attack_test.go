@@ -17,31 +17,33 @@ import (
 	"time"
 )
 
-// stranger is the user of attackers, where the tests run as root.
+// stranger is the user of attackers if the tests run as root.
 const stranger = 65534
 
 // attack is one way to hurt a sidecar's other clients.
 type attack struct {
 	name  string
 	tries string // what it tries, for the table
-	bound string // what holds it, for the table
+	bound string // what limits it, for the table
 
-	hosts int // of a cluster; 0 is one host that is alone
+	hosts int // of a cluster; 0: one host, without a cluster
 
-	keyed  bool                                          // the hosts have a cluster key
-	config func(t testing.TB, origin, dir string) string // their file, if they need one
-	files  int                                           // their limit of open files; 0 is as it is
-	also   []also                                        // what else the victim asks
-	shares bool                                          // measured as the victim's user, too
-	other  bool                                          // by another user alone: the victim's may do that
-	load   bool                                          // it is about time alone
-	shown  func(h *house, r report) error                // what must hold of the hosts afterwards
+	keyed bool // the hosts have a cluster key
+	// config returns the hosts' configuration file, if they need one.
+	config func(t testing.TB, origin, dir string) string
+	files  int    // their limit of open files; 0: unchanged
+	also   []also // further requests of the victim
+	shares bool   // also measured as the victim's user
+	other  bool   // only by another user: the victim's user may do that
+	load   bool   // it concerns only time
+	// shown checks what must hold of the hosts afterwards.
+	shown func(h *house, r report) error
 
-	// run attacks until ctx ends. Errors are those of the attacker's own making.
+	// run attacks until ctx ends. It returns only errors of the attacker's own setup.
 	run func(ctx context.Context, j *job) error
 }
 
-// attacks are all of them.
+// attacks returns all attacks.
 func attacks() []attack {
 	return slices.Concat(
 		keyAttacks, frameAttacks, shareAttacks, floodAttacks, httpAttacks, originAttacks,
@@ -49,26 +51,25 @@ func attacks() []attack {
 	)
 }
 
-// target is what an attacker is told of its victim's hosts: first the one whose
-// apps are the victims.
+// target is what an attacker knows of the hosts. The first one serves the victims.
 type target struct {
 	Hosts  []endpoint
-	Origin string // where it listens, if it plays an origin
+	Origin string // the address of the attacker's origin, if it plays one
 }
 
-// order tells a process that it is an attacker, and whose.
+// order makes a process an attacker.
 type order struct {
 	Attack string
 	Target target
-	User   int // 0 is the one that it has
+	User   int // 0: the user of this process
 	Run    time.Duration
 	Round  int
 }
 
-// report is what an attacker has done, and seen.
+// report is an attacker's result.
 type report struct {
-	Count   int64    // of connections, requests or packets, as it counts
-	Learned []string // what it should not have been told, or could do
+	Count   int64    // connections, requests or packets, depending on the attack
+	Learned []string // what it should not have learned or been able to do
 }
 
 // job is an attack under way.
@@ -79,7 +80,7 @@ type job struct {
 	learned []string
 }
 
-// victim is the host that the attack is about.
+// victim returns the host that is attacked.
 func (j *job) victim() endpoint { return j.Target.Hosts[0] }
 
 func (j *job) learn(format string, args ...any) {
@@ -90,7 +91,7 @@ func (j *job) learn(format string, args ...any) {
 	}
 }
 
-// crowd runs n of f side by side, each again and again until ctx ends.
+// crowd runs n calls of f concurrently, each again and again until ctx ends.
 func (j *job) crowd(ctx context.Context, n int, f func(i int) error) {
 	var wg sync.WaitGroup
 	for i := range n {
@@ -105,14 +106,13 @@ func (j *job) crowd(ctx context.Context, n int, f func(i int) error) {
 	wg.Wait()
 }
 
-// asAttacker is the environment's order to this binary.
+// asAttacker is the environment variable that makes this binary an attacker.
 const asAttacker = "ATTACKS_ORDER"
 
-// graceOfEnd is how long an attacker may take to end once it is told to.
+// graceOfEnd is how long an attacker may take to end when it is told to.
 const graceOfEnd = 5 * time.Second
 
-// attackAs is this process's life where it is an attacker, until its time or its
-// stdin ends.
+// attackAs runs this process as an attacker, until its time or its stdin ends.
 func attackAs(text string) int {
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
@@ -149,8 +149,7 @@ func attackAs(text string) int {
 	return 0
 }
 
-// become gives up this process's user. What it needs of the tests' files it has
-// read by then.
+// become gives up this process's user. It reads the tests' files that it needs first.
 func become(user int) error {
 	loadSeeds()
 	if user == 0 {
@@ -201,7 +200,7 @@ func send(t testing.TB, o order) *attacker {
 	return a
 }
 
-// end tells the attacker to end, and returns what it says.
+// end makes the attacker end, and returns its report.
 func (a *attacker) end(t testing.TB) (r report) {
 	t.Helper()
 	_ = a.stdin.Close()

@@ -17,11 +17,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// frame is a message as it stands on the wire.
+// frame encodes a message with its length.
 func frame(elements ...any) []byte {
 	body, err := msgpack.Marshal(elements)
 	if err != nil {
-		panic(err) // of what the attackers make up themselves
+		panic(err) // the attackers made up the elements themselves
 	}
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
 }
@@ -36,7 +36,7 @@ type conn struct {
 	welcome map[string]any // the answer to HELLO
 }
 
-// dial connects. A Unix socket whose backlog is full is asked again.
+// dial connects. It tries again if the backlog of a Unix socket is full.
 func dial(ctx context.Context, network, address string, wait time.Duration) (*conn, error) {
 	var d net.Dialer
 	for end := time.Now().Add(wait); ; {
@@ -51,7 +51,7 @@ func dial(ctx context.Context, network, address string, wait time.Duration) (*co
 	}
 }
 
-// open connects to a socket and says HELLO.
+// open connects to a socket and sends HELLO.
 func open(ctx context.Context, socket string, wait time.Duration) (*conn, error) {
 	c, err := dial(ctx, "unix", socket, wait)
 	if err != nil {
@@ -69,7 +69,7 @@ func open(ctx context.Context, socket string, wait time.Duration) (*conn, error)
 	return c, nil
 }
 
-// answer is a status and what follows it.
+// answer is a status and the elements after it.
 type answer struct {
 	id     uint64
 	status wire.Status
@@ -88,7 +88,7 @@ func (a answer) String() string {
 	return s[:min(len(s), 120)]
 }
 
-// number is a number of an answer, however it was encoded.
+// number returns a number in an answer, whatever its encoding.
 func number(x any) uint64 {
 	switch n := x.(type) {
 	case int64:
@@ -99,7 +99,7 @@ func number(x any) uint64 {
 	return 0
 }
 
-// content is what bytes of an answer are, however they were encoded.
+// content returns the bytes in an answer, whatever their encoding.
 func content(x any) string {
 	switch b := x.(type) {
 	case []byte:
@@ -155,7 +155,7 @@ func (c *conn) call(op wire.Op, timeoutMS int, rest ...any) (answer, error) {
 	return answer{}, err
 }
 
-// rest waits, or until ctx ends.
+// rest waits for d, or until ctx ends.
 func rest(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

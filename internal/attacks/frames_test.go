@@ -18,7 +18,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// quiet is for servers whose clients are expected to go away.
+// quiet is the log of servers whose clients are expected to disappear.
 var quiet = log.New(io.Discard, "", 0)
 
 const ofBytes = "one budget for all bytes in flight, reserved as they come, in fair shares"
@@ -89,7 +89,7 @@ var frameAttacks = []attack{
 	},
 }
 
-// announce announces frames, and sends no more of them than a drip.
+// announce announces frames, and sends only drip bytes of them at a time.
 func announce(ctx context.Context, j *job, conns, drip int) error {
 	j.crowd(ctx, conns, func(int) error {
 		c, err := open(ctx, j.victim().Socket, 10*time.Second)
@@ -119,12 +119,12 @@ func announce(ctx context.Context, j *job, conns, drip int) error {
 	return nil
 }
 
-// partial is the beginning of a frame of 60,000 bytes.
+// partial returns the beginning of a frame of 60,000 bytes.
 func partial(n int) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, 60_000), slices.Repeat([]byte{0x96}, n)...)
 }
 
-// hold holds 10,000 connections which have sent something.
+// hold keeps 10,000 connections open, each after sending sent.
 func hold(ctx context.Context, j *job, sent []byte) error {
 	var mu sync.Mutex
 	var held []net.Conn
@@ -151,7 +151,7 @@ func hold(ctx context.Context, j *job, sent []byte) error {
 	return nil
 }
 
-// loadSeeds reads the golden bytes of all messages.
+// seeds are the golden bytes of all messages. loadSeeds reads them.
 var seeds [][]byte
 var loadSeeds = sync.OnceFunc(func() {
 	text, err := os.ReadFile("../wire/testdata/messages.json")
@@ -171,14 +171,14 @@ var loadSeeds = sync.OnceFunc(func() {
 	}
 })
 
-// bombs are beginnings of what is longer or deeper than it looks.
+// bombs are beginnings of values that are longer or deeper than they look.
 var bombs = [][]byte{
 	{0xdd, 0xff, 0xff, 0xff, 0xff}, {0xdf, 0xff, 0xff, 0xff, 0xff}, {0xdb, 0xff, 0xff, 0xff, 0xff}, {0xc6, 0x7f, 0xff, 0xff, 0xff},
 	slices.Repeat([]byte{0x91}, 5000), append([]byte{0xdc, 0xff, 0xff}, slices.Repeat([]byte{0xc0}, 65535)...),
 	slices.Repeat([]byte{0x81}, 40), {0xc1}, {0xd4, 1, 1},
 }
 
-// mutate sends changed frames over one connection, and looks at the answers.
+// mutate sends changed frames over one connection, and checks the answers.
 func mutate(ctx context.Context, j *job, i int) error {
 	r := rand.New(rand.NewPCG(uint64(j.count.Load()), uint64(i)))
 	c, err := dial(ctx, "unix", j.victim().Socket, 2*time.Second)
@@ -211,7 +211,7 @@ func mutate(ctx context.Context, j *job, i int) error {
 	}
 }
 
-// mutated is a changed frame.
+// mutated returns a changed frame.
 func mutated(r *rand.Rand) []byte {
 	body := slices.Clone(seeds[r.IntN(len(seeds))])
 	switch r.IntN(7) {
@@ -237,7 +237,7 @@ func mutated(r *rand.Rand) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...)
 }
 
-// madeUp are elements of a request, most of them not as they should be.
+// madeUp returns the elements of a request, most of them invalid.
 func madeUp(r *rand.Rand) []any {
 	pick := func(of ...any) any { return of[r.IntN(len(of))] }
 	all := []any{

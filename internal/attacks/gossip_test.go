@@ -19,7 +19,7 @@ import (
 const (
 	ofPackets = "a bound on each packet and on what it announces"
 	ofMembers = "members count once they have greeted over the peer port; bounds on unknown members and dials"
-	nobody    = "127.0.0.1:9" // an address of invented members, where nothing listens
+	nobody    = "127.0.0.1:9" // an address of invented members, where no process listens
 )
 
 var gossipAttacks = []attack{
@@ -90,13 +90,13 @@ var gossipAttacks = []attack{
 		run: inventMembers},
 }
 
-// labelled is a packet of gossip with the cluster's label.
+// labelled returns a gossip packet with the cluster's label.
 func labelled(parts ...[]byte) []byte {
 	const label = "cachesidecar"
 	return slices.Concat(append([][]byte{{244, byte(len(label))}, []byte(label)}, parts...)...)
 }
 
-// Encodings as memberlist's messages have them: msgpack of before bin.
+// Encodings of memberlist's messages: msgpack before it had the type bin.
 func text(s string) []byte {
 	if len(s) < 32 {
 		return append([]byte{0xa0 | byte(len(s))}, s...)
@@ -106,7 +106,7 @@ func text(s string) []byte {
 func raw(b []byte) []byte     { return append([]byte{0xda, byte(len(b) >> 8), byte(len(b))}, b...) }
 func uint32s(v uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0xce}, v) }
 
-// alive tells of a member, which claims to serve peers at an address.
+// alive encodes a member that claims to serve peers at an address.
 func alive(node string, incarnation uint32, address string) []byte {
 	epoch := binary.BigEndian.AppendUint64([]byte{0xcf}, uint64(time.Now().UnixNano()))
 	meta := slices.Concat([]byte{0x97}, text(address), epoch, uint32s(1<<32-1), []byte{1, 1, 0xc3, 1})
@@ -115,7 +115,7 @@ func alive(node string, incarnation uint32, address string) []byte {
 		text("Vsn"), raw([]byte{1, 5, 2, 2, 5, 4}))
 }
 
-// pushPull announces nodes which do not come.
+// pushPull announces nodes that do not follow.
 func pushPull(nodes uint32) []byte {
 	return labelled([]byte{6, 0x83}, text("Nodes"), uint32s(nodes), text("UserStateLen"), []byte{0}, text("Join"), []byte{0xc2})
 }
@@ -130,7 +130,7 @@ var bomb = sync.OnceValue(func() []byte {
 	return labelled([]byte{9, 0x82}, text("Algo"), []byte{0}, text("Buf"), length, z.Bytes())
 })
 
-// packets sends so many a second.
+// packets sends packets at the given rate.
 func packets(perSecond int, packet func(i int) []byte) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		c, err := net.Dial("udp", j.victim().Gossip)
@@ -153,8 +153,8 @@ func packets(perSecond int, packet func(i int) []byte) func(context.Context, *jo
 	}
 }
 
-// streams sends what is the same over n connections at once, and then stalls for
-// a second, again and again.
+// streams sends the same bytes on n connections at once, stalls for a second, and starts
+// again.
 func streams(n int, what func(i int) []byte) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		b := what(0)
@@ -218,8 +218,8 @@ func tellDead(ctx context.Context, j *job) error {
 	})(ctx, j)
 }
 
-// inventMembers tells of 500 members whose peer port is the attacker's own, and
-// counts how often that is dialled.
+// inventMembers announces 500 members whose peer port is the attacker's own, and counts
+// the dials to it.
 func inventMembers(ctx context.Context, j *job) error {
 	sink, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -254,7 +254,7 @@ func inventMembers(ctx context.Context, j *job) error {
 	return nil
 }
 
-// members is what the command prints of a host's members.
+// members returns the command's output about a host's members.
 func members(h *house) (string, error) {
 	path, err := built()
 	if err != nil {
@@ -285,7 +285,7 @@ func noEscapes(h *house, _ report) error {
 	return nil
 }
 
-// fewMembers bounds what is remembered of members that nobody has greeted.
+// fewMembers bounds how many unverified members a host remembers.
 func fewMembers(h *house, _ report) error {
 	out, err := members(h)
 	if err == nil && strings.Count(out, "fake") > 64 {

@@ -24,10 +24,10 @@ const (
 	l1Size = 16 << 20
 	l2Size = 128 << 20
 	buffer = 128 << 20
-	slack  = 256 << 20 // what a process may have beyond its sizes
-	tooBig = 2 << 30   // where it is killed
+	slack  = 256 << 20 // what a process may use beyond its sizes
+	tooBig = 2 << 30   // a larger process is killed
 
-	patience = time.Minute // for what ought to come within a few seconds
+	patience = time.Minute // for events that should come within a few seconds
 )
 
 // endpoint is a sidecar as attackers see it.
@@ -45,11 +45,11 @@ type host struct {
 	exited chan struct{}
 
 	watching sync.WaitGroup
-	peak     atomic.Int64 // resident bytes, since it was last set
-	killedAt atomic.Int64 // resident bytes at which the watchdog has killed it
+	peak     atomic.Int64 // resident bytes, since it was last reset
+	killedAt atomic.Int64 // resident bytes when the watchdog killed it
 }
 
-// start executes the command. The process ends with the test that keeps it.
+// start executes the command. The process ends with the test keeps.
 func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...string) *host {
 	t.Helper()
 	h := &host{exited: make(chan struct{}), log: filepath.Join(dir, node+".log")}
@@ -70,7 +70,7 @@ func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...stri
 		t.Fatal(err)
 	}
 	h.PID = h.cmd.Process.Pid
-	go func() { // ends with the process, which the cleanup sees to
+	go func() { // ends with the process, which the cleanup kills
 		defer close(h.exited)
 		_ = h.cmd.Wait()
 	}()
@@ -79,20 +79,20 @@ func start(t, keeps testing.TB, dir, node string, prefix []string, flags ...stri
 	return h
 }
 
-// kill ends the process, and returns when it has gone.
+// kill ends the process, and waits for it.
 func (h *host) kill() {
 	_ = h.cmd.Process.Kill()
 	<-h.exited
 	h.watching.Wait()
 }
 
-// tail is the end of its log.
+// tail returns the end of its log.
 func (h *host) tail() string {
 	b, _ := os.ReadFile(h.log)
 	return string(b[max(0, len(b)-3000):])
 }
 
-// alive says whether the process is there.
+// alive reports whether the process is running.
 func (h *host) alive() bool {
 	select {
 	case <-h.exited:
@@ -102,8 +102,8 @@ func (h *host) alive() bool {
 	}
 }
 
-// watch follows the process's memory until it ends, and kills it where that is
-// too much for the machine.
+// watch follows the process's memory until it ends, and kills it if it grows beyond
+// tooBig.
 func (h *host) watch() {
 	tick := time.NewTicker(15 * time.Millisecond)
 	defer tick.Stop()
@@ -124,7 +124,7 @@ func (h *host) watch() {
 	}
 }
 
-// rss is the process's resident memory in bytes, 0 where it is gone.
+// rss returns the process's resident memory in bytes, or 0 if it has ended.
 func (h *host) rss() int64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", h.PID))
 	if err != nil {
@@ -135,7 +135,7 @@ func (h *host) rss() int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// get asks the process over HTTP.
+// get makes an HTTP request to the process.
 func (h *host) get(path string) (int, string, error) {
 	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	r, err := c.Get("http://" + h.HTTP + path)
@@ -147,8 +147,8 @@ func (h *host) get(path string) (int, string, error) {
 	return r.StatusCode, string(b), err
 }
 
-// collect has the process collect its garbage, pools and all, which it would do
-// by itself within minutes.
+// collect makes the process collect its garbage, including pools, which it would do by
+// itself within minutes.
 func (h *host) collect() error {
 	for range 3 {
 		if _, _, err := h.get("/debug/pprof/heap?gc=1"); err != nil {
@@ -158,8 +158,8 @@ func (h *host) collect() error {
 	return nil
 }
 
-// ready waits until the process serves, with so many members in, and fills its
-// tiers: what it has then is what it is configured to have.
+// ready waits until the process serves in a cluster of the given number of members, and
+// fills its tiers, so that it uses the memory that it is configured for.
 func (h *host) ready(t testing.TB, members int) {
 	t.Helper()
 	var c *conn
@@ -198,7 +198,7 @@ func (h *host) ready(t testing.TB, members int) {
 	}
 }
 
-// fill writes so many bytes of entries that count for nobody, or reads them.
+// fill writes or reads size bytes of entries that no test uses.
 func (h *host) fill(c *conn, size int, write bool) error {
 	const batch, length = 32, 8 << 10
 	value := make([]byte, length)
@@ -225,7 +225,7 @@ func (h *host) fill(c *conn, size int, write bool) error {
 	return nil
 }
 
-// eventually looks again and again until ok.
+// eventually calls ok again and again until it returns nil.
 func eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
@@ -239,14 +239,14 @@ func eventually(t testing.TB, what string, ok func() error) {
 	}
 }
 
-// nextPort counts on from a random beginning, so that no address is given twice.
+// nextPort counts on from a random start, so that no address is used twice.
 var nextPort = rand.IntN(ports)
 
-// ports is how many there are below those of other packages' tests, and of the system.
+// ports is the number of ports below those of other packages' tests and of the system.
 const ports = 10_000
 
-// freeAddress is one of loopback on which nothing listens, by TCP and UDP. The system
-// gives none of these to connections, of which attackers make thousands.
+// freeAddress returns a loopback address that is free for TCP and UDP. The system gives
+// none of these ports to connections, of which attackers make thousands.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	var err error
@@ -269,7 +269,7 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
-// scrubbed is the environment without what is for sidecars and their clients.
+// scrubbed returns the environment without the variables for sidecars and their clients.
 func scrubbed() (env []string) {
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "CACHESIDECAR_") && !strings.HasPrefix(e, "ATTACKS_") {
@@ -301,7 +301,7 @@ func command(t testing.TB) string {
 	return path
 }
 
-// folder is a new one with a short path, which other users may enter.
+// folder returns a new folder with a short path that other users may enter.
 func folder(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "csa")
@@ -315,7 +315,7 @@ func folder(t testing.TB) string {
 	return dir
 }
 
-// sizeOf is a file's size, 0 where there is none.
+// sizeOf returns a file's size, or 0 if it does not exist.
 func sizeOf(path string) int64 {
 	i, err := os.Stat(path)
 	if err != nil {

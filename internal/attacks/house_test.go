@@ -16,10 +16,10 @@ import (
 // house is the hosts of one side: one, or two that are a cluster.
 type house struct {
 	hosts  []*host
-	origin string // where the attacker's origin is, if it has one
+	origin string // the address of the attacker's origin, if it has one
 }
 
-// target is a house as attackers see it.
+// target returns the house as attackers see it.
 func (h *house) target() target {
 	t := target{Origin: h.origin}
 	for _, x := range h.hosts {
@@ -28,8 +28,8 @@ func (h *house) target() target {
 	return t
 }
 
-// build starts a house, which is not ready yet.
-// It stands until the test ends that keeps it.
+// build starts a house and does not wait until it is ready. The house runs until the test
+// keeps ends.
 func build(t, keeps testing.TB, a *attack, side string) *house {
 	t.Helper()
 	dir := folder(keeps)
@@ -72,7 +72,7 @@ func build(t, keeps testing.TB, a *attack, side string) *house {
 	return h
 }
 
-// ready waits until all hosts are.
+// ready waits until all hosts are ready.
 func (h *house) ready(t testing.TB) {
 	for _, x := range h.hosts {
 		x.ready(t, len(h.hosts))
@@ -86,17 +86,18 @@ func (h *house) kill() {
 	}
 }
 
-// alive says whether all processes are there.
+// alive reports whether all processes are running.
 func (h *house) alive() bool {
 	return !slices.ContainsFunc(h.hosts, func(x *host) bool { return !x.alive() })
 }
 
-// settle collects the garbage of all, every second, and returns their memory once it is
-// below the bound, or after so long.
+// settle collects the garbage of all hosts every second, and returns their memory once it
+// is below the bound, or after wait.
 func (h *house) settle(ctx context.Context, bound []int64, wait time.Duration) []int64 {
 	var collected time.Time
 	for end := time.Now().Add(wait); ; time.Sleep(50 * time.Millisecond) {
-		if time.Since(collected) > time.Second { // what has just ended may still be given up
+		// Connections that just ended may still release memory.
+		if time.Since(collected) > time.Second {
 			collected = time.Now()
 			for _, x := range h.hosts {
 				if err := x.collect(); err != nil && x.alive() {

@@ -62,8 +62,8 @@ var httpAttacks = []attack{
 	},
 }
 
-// holdHTTP holds 2,000 connections to the HTTP port which have sent something;
-// those that are closed come again later.
+// holdHTTP keeps 2,000 connections to the HTTP port open, each after sending sent. Closed
+// connections are opened again later.
 func holdHTTP(ctx context.Context, j *job, sent string) error {
 	j.crowd(ctx, 2000, func(int) error {
 		c, err := dial(ctx, "tcp", j.victim().HTTP, time.Second)
@@ -83,7 +83,7 @@ func holdHTTP(ctx context.Context, j *job, sent string) error {
 	return nil
 }
 
-// fewLines holds a log to 10 lines a second of one cause, and some others.
+// fewLines checks that a log has at most 10 lines a second of one cause, and some others.
 func fewLines(h *house, r report) error {
 	text, err := os.ReadFile(h.hosts[0].log)
 	if err != nil {
@@ -106,7 +106,7 @@ func fewLines(h *house, r report) error {
 	return nil
 }
 
-// stamp is the time of a line of the log.
+// stamp returns the time of a line of the log.
 func stamp(line string) time.Time {
 	_, rest, _ := strings.Cut(line, `"time":"`)
 	text, _, _ := strings.Cut(rest, `"`)

@@ -20,8 +20,8 @@ import (
 
 const ofKey = "the cluster key"
 
-// keyedAttacks are a stranger's on hosts that have a cluster key, which it has
-// not: it must learn and change nothing.
+// keyedAttacks are attacks by a stranger without the key on hosts that have a cluster
+// key. The stranger must learn and change nothing.
 var keyedAttacks = []attack{
 	{
 		name:  "with a key: greetings",
@@ -43,7 +43,7 @@ var keyedAttacks = []attack{
 	},
 }
 
-// pretender is a TLS configuration with a certificate that it has issued itself.
+// pretender returns a TLS configuration with a self-signed certificate.
 func pretender(name string) (*tls.Config, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -65,8 +65,8 @@ func pretender(name string) (*tls.Config, error) {
 	}, nil
 }
 
-// greetWithoutKey greets in all ways that a stranger has. A greeting that is
-// answered OK, and a request that is, are more than it should get.
+// greetWithoutKey greets in every way that is open to a stranger. No greeting or request
+// may be answered OK.
 func greetWithoutKey(ctx context.Context, j *job) error {
 	names := []string{"stranger", j.Target.Hosts[0].Node, j.Target.Hosts[1].Node}
 	j.crowd(ctx, 4, func(i int) error {
@@ -106,7 +106,7 @@ func greetWithoutKey(ctx context.Context, j *job) error {
 	return nil
 }
 
-// recorder keeps what a handshake has sent.
+// recorder keeps the bytes that a handshake sends.
 type recorder struct {
 	net.Conn
 	sent []byte
@@ -117,7 +117,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 	return r.Conn.Write(b)
 }
 
-// breakHandshakes sends parts of a handshake that it has made before.
+// breakHandshakes sends parts of a handshake that it has recorded before.
 func breakHandshakes(ctx context.Context, j *job) error {
 	config, err := pretender("stranger")
 	if err != nil {
@@ -154,19 +154,20 @@ func breakHandshakes(ctx context.Context, j *job) error {
 	return nil
 }
 
-// gossipWithoutKey sends packets as memberlist has them without encryption, and
-// noise of the form that it has with it.
+// gossipWithoutKey sends memberlist's unencrypted packets, and noise in the form of
+// encrypted ones.
 func gossipWithoutKey(ctx context.Context, j *job) error {
 	random := mathrand.New(mathrand.NewPCG(uint64(j.Round), 3))
 	kinds := [][]byte{
 		bomb(), alive("stranger", 1<<31, nobody), pushPull(1 << 20), labelled([]byte{5}),
 		labelled(noise(random, 1200)), labelled([]byte{1}, noise(random, 600)),
 	}
-	go func() { _ = streams(16, func(int) []byte { return kinds[j.Round%len(kinds)] })(ctx, j) }() // ends with ctx
+	// The goroutine ends with ctx.
+	go func() { _ = streams(16, func(int) []byte { return kinds[j.Round%len(kinds)] })(ctx, j) }()
 	return packets(2000, func(i int) []byte { return kinds[i%len(kinds)] })(ctx, j)
 }
 
-// twoMembers holds the list of members to the two that there are.
+// twoMembers checks that the list of members contains only the two hosts.
 func twoMembers(h *house, _ report) error {
 	out, err := members(h)
 	if err == nil && (strings.Contains(out, "stranger") || strings.Count(out, " in ") != 2) {

@@ -42,11 +42,11 @@ var keyAttacks = []attack{
 	},
 }
 
-// secret is the beginning of XXH3's own.
+// secret is the beginning of XXH3's secret.
 var secret = [16]byte{0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe, 0x7c, 0x01, 0x81, 0x2c, 0xf7, 0x21, 0xad, 0x1c}
 
-// oneHash is the i-th key whose hash under a seed is always the same: its first
-// half makes one factor of a product 0.
+// oneHash returns the i-th key of a series whose hashes under a seed are all equal: the
+// first half of the key makes one factor of a product 0.
 func oneHash(seed uint64, i int) []byte {
 	key := make([]byte, 32)
 	binary.LittleEndian.PutUint64(key, binary.LittleEndian.Uint64(secret[:])+seed)
@@ -67,13 +67,13 @@ func TestOneHash(t *testing.T) {
 	}
 }
 
-// seedOf is the seed of a namespace's keys, as HELLO tells it to apps.
+// seedOf returns the seed of a namespace's keys, derived from the answer to HELLO.
 func seedOf(c *conn, ns string) uint64 {
 	h, _ := c.welcome["hash"].(map[string]any)
 	return xxh3.HashStringSeed(ns, number(h["seed"]))
 }
 
-// collide writes such keys, which the victim's host owns, through another.
+// collide writes such keys, which the victim's host owns, through another host.
 func collide(ctx context.Context, j *job, through int) error {
 	c, err := open(ctx, j.Target.Hosts[through].Socket, 10*time.Second)
 	if err != nil {
@@ -160,7 +160,7 @@ func collideByOrigin(ctx context.Context, j *job) error {
 	return nil
 }
 
-// listen listens at an address that an attacker before this one may have used.
+// listen listens at an address that an earlier attacker may still be using.
 func listen(address string) (l net.Listener, err error) {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if l, err = net.Listen("tcp", address); err == nil || time.Now().After(end) {
@@ -169,5 +169,5 @@ func listen(address string) (l net.Listener, err error) {
 	}
 }
 
-// discard reads what comes, up to the end.
+// discard reads and drops all bytes until the end.
 func discard(c net.Conn) { _, _ = io.Copy(io.Discard, c) }

@@ -23,8 +23,8 @@ var originAttacks = []attack{
 	},
 }
 
-// originKinds are the kinds of origins, each with its part of a namespace's
-// configuration: of an address, and of a file for what is secret.
+// originKinds maps each kind of origin to its part of a namespace's configuration. Its
+// arguments are an address, and a file for what is secret.
 var originKinds = map[string]string{
 	"http":      `http: {url: "http://%[1]s/{key}", cache_control: true}`,
 	"redis":     `redis: {address: "%[1]s"}`,
@@ -32,7 +32,7 @@ var originKinds = map[string]string{
 	"postgres":  `postgres: {dsn_file: %[2]s, query: "SELECT b FROM t WHERE id = $1"}`,
 }
 
-// lyingNames are the namespaces of origins that lie, one for each kind and mode.
+// lyingNames returns the namespaces of hostile origins, one for each kind and mode.
 func lyingNames() (names []string) {
 	for kind := range originKinds {
 		for _, mode := range origintest.Modes(kind) {
@@ -59,7 +59,7 @@ func liars(t testing.TB, _, dir string) string {
 	return b.String()
 }
 
-// lie asks for what the origins have.
+// lie requests keys from the origins.
 func lie(ctx context.Context, j *job) error {
 	names := lyingNames()
 	var n atomic.Int64

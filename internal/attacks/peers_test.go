@@ -74,8 +74,8 @@ var peerAttacks = []attack{
 	},
 }
 
-// greet connects to the peer port with a greeting that differs from a good one
-// as change says. A refusal is an error.
+// greet connects to the peer port with a valid greeting that change may alter. A refusal
+// is an error.
 func greet(ctx context.Context, j *job, purpose string, change func(*wire.PeerHello)) (*conn, error) {
 	now := time.Now().UnixMilli()
 	h := wire.PeerHello{
@@ -102,7 +102,7 @@ func greet(ctx context.Context, j *job, purpose string, change func(*wire.PeerHe
 	return c, nil
 }
 
-// strangers does something as strangers do it, ten times a second.
+// strangers runs do ten times a second.
 func strangers(do func(ctx context.Context, j *job) error) func(context.Context, *job) error {
 	return func(ctx context.Context, j *job) error {
 		for ctx.Err() == nil {
@@ -171,7 +171,7 @@ func clocks(ctx context.Context, j *job) error {
 	return err
 }
 
-// versionOfNow holds the version of what is written to the time of day.
+// versionOfNow checks that the version of a new write is close to the time of day.
 func versionOfNow(h *house, _ report) error {
 	c, err := open(context.Background(), h.hosts[0].Socket, patience)
 	if err != nil {
@@ -209,7 +209,7 @@ func longNames(ctx context.Context, j *job) error {
 	return nil
 }
 
-// shortLog holds a log to a size that no stranger's names are part of.
+// shortLog checks that the log is too small to contain a stranger's names.
 func shortLog(h *house, _ report) error {
 	for _, x := range h.hosts {
 		if size := sizeOf(x.log); size > 1<<20 {

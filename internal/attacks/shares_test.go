@@ -87,7 +87,7 @@ func takeTokens(ctx context.Context, j *job) error {
 			switch {
 			case n < 4000:
 			case i%2 == 0:
-				<-ctx.Done() // it has what it wanted, and keeps it
+				<-ctx.Done() // it has its tokens, and keeps them
 			default:
 				return nil // it gives all back, and takes them again
 			}
@@ -120,7 +120,7 @@ func takeWatches(ctx context.Context, j *job) error {
 			j.count.Add(1)
 		}
 		_ = c.SetDeadline(time.Time{})
-		for ctx.Err() == nil { // each that is answered is asked again
+		for ctx.Err() == nil { // each answered request is sent again
 			a, err := c.read()
 			if err != nil {
 				return err
@@ -142,7 +142,7 @@ func takeWatches(ctx context.Context, j *job) error {
 	return nil
 }
 
-// keysOf are n keys that a host owns; any keys where it has no name.
+// keysOf returns n keys that a host owns; if node is "", any keys.
 func keysOf(c *conn, node string, n int) (keys [][]byte, err error) {
 	for i := 0; len(keys) < n; i++ {
 		k := fmt.Appendf(nil, "pend%d", i)
@@ -160,7 +160,7 @@ func keysOf(c *conn, node string, n int) (keys [][]byte, err error) {
 	return keys, nil
 }
 
-// unread asks for large values over connections that nothing is read from.
+// unread asks for large values on connections that it does not read from.
 func unread(ctx context.Context, j *job, owner string) error {
 	var keys [][]byte
 	j.crowd(ctx, 1, func(int) error {
@@ -203,7 +203,8 @@ func askAndForget(ctx context.Context, j *job, keys [][]byte) error {
 		return err
 	}
 	j.count.Add(1000)
-	for ctx.Err() == nil { // notice where it is cut off: it connects again
+	// The write fails if the connection is cut off; then it connects again.
+	for ctx.Err() == nil {
 		if _, err := c.Write(frame(1, wire.OpPing, 0)); err != nil {
 			return err
 		}
@@ -240,7 +241,7 @@ func writeAckAll(ctx context.Context, j *job) error {
 
 var floodAttacks = floods()
 
-// floods are one attack for each kind of request, sent without a pause.
+// floods returns one attack for each kind of request, sent without a pause.
 func floods() (list []attack) {
 	none := make([][]byte, 1000)
 	for i := range none {
@@ -248,7 +249,7 @@ func floods() (list []attack) {
 	}
 	for _, f := range []struct {
 		name, tries string
-		many        int // requests a batch
+		many        int // requests per batch
 		request     []any
 		other       bool
 	}{
@@ -282,7 +283,7 @@ func floods() (list []attack) {
 	return list
 }
 
-// pour sends the same frames again and again, and reads what comes.
+// pour sends the same frames again and again, and discards the answers.
 func pour(ctx context.Context, j *job, b []byte, many int) error {
 	c, err := open(ctx, j.victim().Socket, 5*time.Second)
 	if err != nil {

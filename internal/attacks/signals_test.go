@@ -17,8 +17,8 @@ var signals = attack{
 	bound: "the process ends in order, or goes on",
 }
 
-// signalsAtStart ends sidecars at random moments of their start: none may leave
-// a socket. What is wrong is counted as missing.
+// signalsAtStart ends sidecars at random moments of their start. None may leave a socket.
+// Violations count as missing.
 func signalsAtStart(t *testing.T) *result {
 	r := &result{attack: &signals, user: "the same", why: map[string]int{}}
 	dir := folder(t)
@@ -36,7 +36,8 @@ func signalsAtStart(t *testing.T) *result {
 	for i := range 30 {
 		socket := filepath.Join(dir, "s.sock")
 		cmd := run(socket)
-		time.Sleep(time.Duration(random.IntN(80)) * time.Millisecond) // the moment is what is tried
+		// The random moment is what is tested.
+		time.Sleep(time.Duration(random.IntN(80)) * time.Millisecond)
 		sent := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT}[i%2]
 		_ = cmd.Process.Signal(sent)
 		_ = cmd.Wait()
@@ -55,7 +56,9 @@ func signalsAtStart(t *testing.T) *result {
 		cmd := run(socket)
 		openSoon(t, socket)
 		_ = cmd.Process.Signal(sent)
-		if sent != syscall.SIGHUP { // what ends it need not leave things in order, but such as another can begin
+		// A fatal signal may leave files behind, but another sidecar must be able to
+		// start.
+		if sent != syscall.SIGHUP {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 			cmd = run(socket)
@@ -75,7 +78,7 @@ func signalsAtStart(t *testing.T) *result {
 	return r
 }
 
-// openSoon waits until a sidecar that is starting serves.
+// openSoon waits until a starting sidecar serves.
 func openSoon(t *testing.T, socket string) {
 	eventually(t, "the sidecar to serve", func() error {
 		c, err := open(t.Context(), socket, 5*time.Second)

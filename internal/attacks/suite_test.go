@@ -16,24 +16,24 @@ import (
 
 const (
 	mostRatio = 3.0                    // of the victim's p99s
-	mostBack  = 1.1                    // of the memory after an attack to that before it
-	brief     = 800 * time.Millisecond // how long an attack lasts that is not timed
-	briefer   = 200 * time.Millisecond // and one that is about time alone
+	mostBack  = 1.1                    // of the memory after an attack to that before
+	brief     = 800 * time.Millisecond // duration of an attack that is not timed
+	briefer   = 200 * time.Millisecond // the same if it concerns only time
 )
 
-// result is what an attack has come to.
+// result is the result of an attack.
 type result struct {
 	*attack
 	user string // the attacker's
 
 	timed       bool
 	small       float64 // the ratio of the victim's p99s
-	large       float64 // the same of its large requests; 0 is none
+	large       float64 // the same for its large requests; 0: none
 	wrong       int
 	missing     int
 	why         map[string]int // of both
-	over        int64          // the peak of memory, less the sizes
-	back        float64        // the memory afterwards, as a part of that before
+	over        int64          // the peak of memory, minus the sizes
+	back        float64        // the memory afterwards, relative to the memory before
 	killedAt    int64
 	gone        bool // a process has ended
 	count       int64
@@ -42,7 +42,7 @@ type result struct {
 	base, under time.Duration // the p99s
 }
 
-// faults are the limits that it breaks.
+// faults lists the limits that the result breaks.
 func (r *result) faults() (list []string) {
 	add := func(bad bool, format string, args ...any) {
 		if bad {
@@ -62,7 +62,7 @@ func (r *result) faults() (list []string) {
 	return list
 }
 
-// most are some of the most frequent reasons.
+// most returns some of the most frequent reasons.
 func most(why map[string]int) string {
 	names := slices.SortedFunc(maps.Keys(why), func(a, b string) int { return cmp.Or(why[b]-why[a], strings.Compare(a, b)) })
 	var list []string
@@ -72,17 +72,17 @@ func most(why map[string]int) string {
 	return strings.Join(list, "; ")
 }
 
-// pair is the houses of attacks that need the same ones.
+// pair is the houses of attacks that need the same configuration.
 type pair struct {
-	here, beside *house // beside is nil where attacks are not timed
+	here, beside *house // beside is nil if attacks are not timed
 }
 
-// pairs are those that stand, by what is special about them.
+// pairs are the running pairs, by kind.
 type pairs map[string]*pair
 
 func kind(a *attack) string { return fmt.Sprint(a.hosts, a.keyed, a.files, a.config != nil) }
 
-// get returns the pair of an attack: one that stands, if it will do.
+// get returns the pair of an attack. It starts one unless a suitable one is running.
 func (p pairs) get(t, keeps testing.TB, a *attack) *pair {
 	t.Helper()
 	if p[kind(a)] == nil {
@@ -107,8 +107,8 @@ func (p pairs) drop(a *attack) {
 	delete(p, kind(a))
 }
 
-// TestAttacks runs all attacks. Without -attacks.table each is short and is not
-// timed, so that it judges what does not depend on the machine.
+// TestAttacks runs all attacks. Without -attacks.table each is short and not timed, so
+// that the test checks only what does not depend on the machine.
 func TestAttacks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("skipped by -short: it takes about 80 s")
@@ -142,7 +142,7 @@ func TestAttacks(t *testing.T) {
 					}
 				}
 				if len(r.faults()) > 0 || a.config != nil {
-					standing.drop(a) // what comes next begins with another
+					standing.drop(a) // the next attack starts with a new pair
 				}
 			})
 		}
@@ -163,8 +163,8 @@ func TestAttacks(t *testing.T) {
 	}
 }
 
-// users are those that an attack is run as: another one than the victim's where
-// that can be, and the victim's own where that makes a difference.
+// users returns the users that an attack runs as: another user than the victim's if
+// possible, and also the victim's own if that makes a difference.
 func users(a *attack) []int {
 	switch {
 	case os.Getuid() != 0:
@@ -189,9 +189,9 @@ type course struct {
 	stop    func()
 	running sync.WaitGroup
 
-	// Parts of the victim's run, to be read once it is over.
+	// Parts of the victim's run, to be read after its end.
 	based  []*tally // beside the attack on the second house
-	struck []*tally // beside the attack on its own
+	struck []*tally // beside the attack on its own house
 	others []*tally
 }
 
@@ -240,15 +240,15 @@ func measure(t *testing.T, a *attack, p *pair, user int) *result {
 	return m.result
 }
 
-// strike sends an attacker to a house, and returns the part of the victim's run
-// that lies beside it.
+// strike sends an attacker to a house, and returns the part of the victim's run beside
+// it.
 func (m *course) strike(h *house, lasts time.Duration) *tally {
 	m.round++
 	m.others = append(m.others, m.v.part())
 	x := send(m.t, order{Attack: m.name, Target: h.target(), User: m.user, Run: time.Minute, Round: m.round})
 	rest(m.ctx, lasts)
 	if !m.timed {
-		m.stop() // what is asked now ends while the attack goes on, or never
+		m.stop() // requests under way must be answered during the attack
 		m.running.Wait()
 	}
 	said := x.end(m.t)
@@ -281,15 +281,15 @@ func (m *course) sum() {
 	r.small, r.large = ratio(under.small, base.small), ratio(under.large, base.large)
 	r.wrong, r.missing, r.why = all.wrong, all.missing, all.why
 	if r.other && m.user == 0 {
-		r.missing = 0 // the victim's user may do what is tried
+		r.missing = 0 // the victim's user has the right to do this
 	}
 }
 
-// more is how many longer runs there may be: with more of them a row would pass by chance.
+// more is how many longer runs there may be. More runs would let a row pass by chance.
 const more = 1
 
-// unclear says whether a ratio is beyond the limit: then a longer run decides.
-// The last requests may go on, so it looks under the victim's lock.
+// unclear reports whether a ratio is beyond the limit; then a longer run decides. It
+// takes the victim's lock, because the last requests may still be running.
 func (m *course) unclear() bool {
 	m.v.mu.Lock()
 	defer m.v.mu.Unlock()
@@ -301,7 +301,7 @@ func (m *course) unclear() bool {
 	return ratio(under.small, base.small) > mostRatio || ratio(under.large, base.large) > mostRatio
 }
 
-// memory notes the peak, and the memory once the attack is over.
+// memory records the peak, and the memory after the attack.
 func (r *result) memory(ctx context.Context, h *house, before []int64) {
 	var bound []int64
 	for _, b := range before {
@@ -321,7 +321,7 @@ func (r *result) memory(ctx context.Context, h *house, before []int64) {
 	}
 }
 
-// ratio is that of two p99s, 0 where there are none.
+// ratio returns the ratio of two p99s, or 0 if there are none.
 func ratio(under, base []time.Duration) float64 {
 	b := quantile(base, 0.99)
 	if b == 0 {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// What the table stands between, in the page.
+// The marks around the table in the page.
 const (
 	tableBegins = "<!-- written by make attacks -->\n"
 	tableEnds   = "<!-- end -->\n"
 )
 
-// rewrite writes a page's table anew.
+// rewrite replaces a page's table.
 func rewrite(path string, results []*result) error {
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -29,7 +29,7 @@ func rewrite(path string, results []*result) error {
 	return os.WriteFile(path, []byte(before+tableBegins+render(results)+tableEnds+after), 0o644)
 }
 
-// render is the table.
+// render returns the table.
 func render(results []*result) string {
 	var b strings.Builder
 	b.WriteString("| attack | what it tries | what holds it | attacker | p99 | wrong, missing | memory over the sizes | after |\n" +
@@ -78,7 +78,7 @@ func TestTable(t *testing.T) {
 <!-- end -->
 after
 `
-	for range 2 { // it can be written anew
+	for range 2 { // it can be rewritten
 		if err := rewrite(path, results); err != nil {
 			t.Fatal(err)
 		}

@@ -15,22 +15,22 @@ import (
 
 const (
 	pace      = 2 * time.Millisecond  // between the victim's small requests
-	seldom    = 50 * time.Millisecond // between its other ones
+	seldom    = 50 * time.Millisecond // between its other requests
 	victims   = "victims"             // its namespace
 	bigValue  = 1 << 20
-	victimKey = 200 // as many keys
+	victimKey = 200 // the number of its keys
 )
 
-// tally is what the victim was given in one part of a run.
+// tally is the victim's results in one part of a run.
 type tally struct {
 	small   []time.Duration // of each SET and GET
 	large   []time.Duration // of each SET of a megabyte with its GET
 	wrong   int             // values that it had not written
-	missing int             // requests that were not answered as they must be
+	missing int             // requests without the required answer
 	why     map[string]int  // the reasons of both
 }
 
-// quantile is the value at a part q of all, 0 where there are none.
+// quantile returns the value at a part q of all, or 0 if there are none.
 func quantile(all []time.Duration, q float64) time.Duration {
 	if len(all) == 0 {
 		return 0
@@ -39,7 +39,7 @@ func quantile(all []time.Duration, q float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(float64(len(sorted))*q))]
 }
 
-// add counts what another part of a run has given.
+// add adds another part of a run.
 func (t *tally) add(u *tally) {
 	t.small, t.large = append(t.small, u.small...), append(t.large, u.large...)
 	t.wrong, t.missing = t.wrong+u.wrong, t.missing+u.missing
@@ -51,11 +51,11 @@ func (t *tally) add(u *tally) {
 	}
 }
 
-// cut is the beginning of a reason.
+// cut returns the beginning of a reason.
 func cut(s string) string { return s[:min(len(s), 120)] }
 
-// victim is an app that does what apps should: small reads and writes at a pace,
-// and now and then something else that an attack may concern.
+// victim is a well-behaved app: small reads and writes at a pace, and now and then a
+// request of a kind that an attack may concern.
 type victim struct {
 	socket string
 	wait   time.Duration // how long it waits for an answer
@@ -66,21 +66,21 @@ type victim struct {
 
 	mu    sync.Mutex
 	now   *tally
-	asked [2]int        // rounds of each of its two loops that are over
-	ended chan struct{} // closed when one is
+	asked [2]int        // finished rounds of each of its two loops
+	ended chan struct{} // closed when a round ends
 }
 
-// also is a kind of request that the victim makes seldom. It returns an error
-// where the answer was not as it must be.
+// also is a kind of request that the victim makes seldom. It returns an error if the
+// answer was wrong.
 type also func(ctx context.Context, v *victim, n int) error
 
-// wrong is an error of a value that the victim did not write.
+// wrong is the error for a value that the victim did not write.
 type wrong struct{ what string }
 
 func (w wrong) Error() string { return w.what }
 
-// part begins another part of the run, and returns the one before: it is to be
-// read once the run is over, since its last requests may go on.
+// part begins another part of the run, and returns the previous one. That may be read
+// only after the run, because its last requests may still be running.
 func (v *victim) part() *tally {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -89,8 +89,8 @@ func (v *victim) part() *tally {
 	return before
 }
 
-// done waits until what was under way has been answered: what a test does next is not to
-// be in its time.
+// done waits until the requests under way have been answered, so that the test's next
+// step does not influence their time.
 func (v *victim) done(ctx context.Context) {
 	v.mu.Lock()
 	before := v.asked
@@ -125,14 +125,14 @@ func (v *victim) round(loop int) {
 	}
 }
 
-// begin returns the part that a request belongs to which begins now.
+// begin returns the part that a new request belongs to, and the time.
 func (v *victim) begin() (*tally, time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.now, time.Now()
 }
 
-// took notes how long a request has taken.
+// took records how long a request has taken.
 func (v *victim) took(list *[]time.Duration, began time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -154,8 +154,8 @@ func (v *victim) judge(part *tally, err error) {
 	}
 }
 
-// run goes on until ctx ends, and returns when the last answer has come: an
-// attack must not outlast what it stops.
+// run goes on until ctx ends, and returns after the last answer, so that a request that
+// the attack blocks is not missed.
 func (v *victim) run(ctx context.Context) {
 	v.wrote = map[string][]byte{}
 	var wg sync.WaitGroup
@@ -187,7 +187,8 @@ func (v *victim) run(ctx context.Context) {
 	}
 }
 
-// one is one small request: of four one is a SET, and a key is written first.
+// one makes one small request. Every fourth is a SET, and a key is written before it is
+// read.
 func (v *victim) one(n int) (err error) {
 	if v.small == nil {
 		if v.small, err = open(context.Background(), v.socket, v.wait); err != nil {
@@ -221,7 +222,7 @@ func (v *victim) one(n int) (err error) {
 	return err
 }
 
-// other returns the connection of what is asked seldom.
+// other returns the connection for the seldom requests.
 func (v *victim) other(ctx context.Context) (*conn, error) {
 	if v.others != nil {
 		return v.others, nil
@@ -231,7 +232,7 @@ func (v *victim) other(ctx context.Context) (*conn, error) {
 	return c, err
 }
 
-// ask is a call that must be answered with one status. What fails costs the
+// ask makes a call that must be answered with one status. A failure closes the
 // connection.
 func (v *victim) ask(ctx context.Context, want wire.Status, op wire.Op, rest ...any) (answer, error) {
 	c, err := v.other(ctx)
@@ -258,7 +259,7 @@ func large(ctx context.Context, v *victim, _ int) error {
 	_, err := v.ask(ctx, wire.OK, wire.OpSet, victims, []byte("big"), value)
 	var a answer
 	if err == nil {
-		// Fresh: where the owner is slow it waits for as long as v.wait, and not for 250 ms.
+		// With Fresh the read waits for a slow owner for v.wait instead of 250 ms.
 		a, err = v.ask(ctx, wire.OK, wire.OpGet, victims, []byte("big"), wire.Fresh)
 	}
 	if err == nil && content(a.at(0)) != string(value) {
@@ -287,7 +288,7 @@ func loads(ctx context.Context, v *victim, n int) error {
 	return err
 }
 
-// watches asks what has changed: for its place, and from there on.
+// watches asks for its position in the log, and then for the changes since.
 func watches(ctx context.Context, v *victim, _ int) error {
 	a, err := v.ask(ctx, wire.OK, wire.OpWatch, nil, 0)
 	if err == nil {
@@ -297,7 +298,7 @@ func watches(ctx context.Context, v *victim, _ int) error {
 	return err
 }
 
-// names writes under a namespace that is new, and soon gone.
+// names writes in a new namespace that soon disappears.
 func names(ctx context.Context, v *victim, n int) error {
 	_, err := v.ask(ctx, wire.OK, wire.OpSet, fmt.Sprintf("app%d", n%40), []byte("k"), []byte("v"), 1000)
 	return err

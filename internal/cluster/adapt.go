@@ -2,47 +2,50 @@ package cluster
 
 import "time"
 
-// Adaptive lowers a node's weight while it is under pressure, and raises it
-// again: in small steps, each of which moves a few partitions; slowly, since
-// every step costs a handoff; with a gap between the pressure at which it
-// lowers and the one at which it raises; and the more slowly the more often it
-// has turned round, so that a load that comes and goes does not move partitions
-// to and fro for ever. It is pure: time and pressure go in.
+// Adaptive lowers a node's weight while the node is under pressure, and raises it again
+// afterwards. It moves in small steps, each of which moves a few partitions. It moves
+// slowly, because every step costs a handoff. The pressure at which it lowers is well
+// above the one at which it raises. It moves more slowly the more often it has changed
+// direction, so that a load that comes and goes does not move partitions back and forth
+// for ever.
+//
+// Adaptive is pure: time and pressure are its only inputs. It is not safe for
+// concurrent use.
 type Adaptive struct {
 	base    uint32
-	steps   int           // taken down
+	steps   int           // steps taken down from base
 	smooth  float64       // pressure, smoothed
-	last    time.Duration // when it was last asked
-	changed time.Duration // when the weight was last changed; zero is never
-	lowered bool          // that change was one down
-	turns   int           // lately: each doubles the cool-down
-	over    time.Duration // since when the pressure has been high; zero is not
-	under   time.Duration // since when it has been low
+	last    time.Duration // time of the last Step
+	changed time.Duration // time of the last change of the weight; zero: never
+	lowered bool          // the last change was down
+	turns   int           // recent changes of direction; each doubles the cool-down
+	over    time.Duration // since when the pressure is high; zero: it is not
+	under   time.Duration // since when the pressure is low; zero: it is not
 }
 
 // The rule. Pressure 1 is all that a node can bear.
 const (
 	adaptStep   = 8                // steps from the full weight to none
-	adaptFloor  = 6                // at most so many of them
-	adaptHigh   = 0.9              // lowers
-	adaptLow    = 0.6              // raises
-	adaptSmooth = 10 * time.Second // time constant
-	adaptLower  = 15 * time.Second // high for so long
-	adaptRaise  = time.Minute      // low for so long
+	adaptFloor  = 6                // the most steps that are taken down
+	adaptHigh   = 0.9              // above this the weight goes down
+	adaptLow    = 0.6              // below this the weight goes up
+	adaptSmooth = 10 * time.Second // time constant of the smoothing
+	adaptLower  = 15 * time.Second // high for this long
+	adaptRaise  = time.Minute      // low for this long
 	adaptCool   = 30 * time.Second // between two changes
-	adaptTurns  = 6                // at most so many count
+	adaptTurns  = 6                // the most turns that count
 )
 
-// NewAdaptive begins with a node's full weight.
+// NewAdaptive returns an Adaptive at a node's full weight.
 func NewAdaptive(base uint32) *Adaptive { return &Adaptive{base: base} }
 
-// Weight is the weight now.
+// Weight returns the present weight, at least 1.
 func (a *Adaptive) Weight() uint32 {
 	return max(1, uint32(uint64(a.base)*uint64(adaptStep-a.steps)/adaptStep))
 }
 
-// Step takes the pressure at a moment, and says whether the weight has changed.
-// It is called every second or so.
+// Step takes the pressure at a moment and reports whether the weight has changed. Call
+// it about once a second.
 func (a *Adaptive) Step(now time.Duration, pressure float64) bool {
 	if dt := min(now-a.last, adaptSmooth); a.last != 0 {
 		a.smooth += (pressure - a.smooth) * float64(dt) / float64(adaptSmooth)
@@ -51,7 +54,7 @@ func (a *Adaptive) Step(now time.Duration, pressure float64) bool {
 	since(&a.over, a.smooth > adaptHigh, now)
 	since(&a.under, a.smooth < adaptLow, now)
 	cool := adaptCool << a.turns
-	if a.turns > 0 && now-a.changed > 4*cool { // it has found its place
+	if a.turns > 0 && now-a.changed > 4*cool { // the weight has settled
 		a.turns--
 	}
 	if a.changed != 0 && now-a.changed < cool {
@@ -71,11 +74,11 @@ func (a *Adaptive) Step(now time.Duration, pressure float64) bool {
 		a.turns = min(a.turns+1, adaptTurns)
 	}
 	a.changed, a.lowered = now, lower
-	a.over, a.under = 0, 0 // what comes is judged anew
+	a.over, a.under = 0, 0 // start the two periods again
 	return true
 }
 
-// since notes when a condition began to hold.
+// since records when a condition became true; zero while it is false.
 func since(at *time.Duration, holds bool, now time.Duration) {
 	switch {
 	case !holds:

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// adaptiveRun simulates nodes whose pressure is their share of a demand, against
-// what each can bear. It returns the changes of each node's weight in the
-// second half, and the weights at the end.
+// adaptiveRun simulates nodes. Each node's pressure is its share of a demand, divided
+// by its capacity. It returns how often each node changed its weight in the second half
+// of the run, and the weights at the end.
 func adaptiveRun(capacity []float64, length time.Duration, demand func(at time.Duration) float64, noise float64) (changes []int, weights []uint32) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	const base = 1024
@@ -38,7 +38,8 @@ func adaptiveRun(capacity []float64, length time.Duration, demand func(at time.D
 
 func constant(v float64) func(time.Duration) float64 { return func(time.Duration) float64 { return v } }
 
-// A node that bears half of what the others do ends with less, and stays there.
+// TestAdaptiveSlowNode checks that a node with half of the others' capacity ends with
+// less weight and stays there.
 func TestAdaptiveSlowNode(t *testing.T) {
 	changes, weights := adaptiveRun([]float64{1, 1, 1, 1, 0.5}, 2*time.Hour, constant(3.2), 0.05)
 	if weights[4] >= weights[0] || weights[4] > 800 {
@@ -52,8 +53,8 @@ func TestAdaptiveSlowNode(t *testing.T) {
 	t.Logf("weights %v, changes in the second hour %v", weights, changes)
 }
 
-// A load that comes and goes, fast or slowly, does not move partitions to and
-// fro with it.
+// TestAdaptiveOscillation checks that a load that comes and goes, fast or slowly, does
+// not move partitions back and forth.
 func TestAdaptiveOscillation(t *testing.T) {
 	for _, period := range []time.Duration{2 * time.Second, 20 * time.Second, 2 * time.Minute, 20 * time.Minute} {
 		wave := func(at time.Duration) float64 {
@@ -70,7 +71,8 @@ func TestAdaptiveOscillation(t *testing.T) {
 	}
 }
 
-// Noise alone changes nothing, and a calm node goes back to its full weight.
+// TestAdaptiveCalm checks that noise alone changes nothing, and that a calm node
+// returns to its full weight.
 func TestAdaptiveCalm(t *testing.T) {
 	if changes, weights := adaptiveRun([]float64{1, 1, 1}, time.Hour, constant(2.2), 0.3); changes[0]+changes[1]+changes[2] != 0 || weights[0] != 1024 {
 		t.Errorf("noise: changes %v, weights %v", changes, weights)

@@ -7,12 +7,13 @@ import (
 	"strconv"
 )
 
-// binds are where this node listens, by their settings.
+// binds returns the addresses where this node listens, with the names of their
+// settings.
 func (c *Config) binds() []setting { return []setting{{"bind", c.Bind}, {"peer_bind", c.PeerBind}} }
 
 type setting struct{ name, value string }
 
-// checkAddresses says what is wrong with the addresses, if so.
+// checkAddresses returns what is wrong with the addresses, or nil.
 func (c *Config) checkAddresses() error {
 	if ip := net.ParseIP(c.Advertise); c.Advertise != "" && (ip == nil || ip.IsUnspecified()) {
 		return fmt.Errorf("advertise %q: give the IP address that other hosts reach this one under", c.Advertise)
@@ -47,7 +48,7 @@ func (c *Config) checkAddresses() error {
 	return nil
 }
 
-// checkReach refuses addresses of other hosts where nothing is encrypted.
+// checkReach refuses addresses other than loopback's if nothing is encrypted.
 func (c *Config) checkReach() error {
 	if c.Secured || c.Insecure {
 		return nil

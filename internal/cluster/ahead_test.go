@@ -10,26 +10,26 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// touched counts what comes through.
+// touched counts the calls that reach the tiers.
 type touched struct {
 	noTiers
 	n int
 }
 
-func (c *touched) Learn([]wire.Floor)                                 { c.n++ }
-func (c *touched) Note(wire.Floor) error                              { c.n++; return nil }
-func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)     { c.n++ }
-func (c *touched) Relayed(kv.Process, uint64, []invalidation.Event)   { c.n++ }
-func (c *touched) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) { c.n++ }
+func (c *touched) Learn([]wire.Floor)                                   { c.n++ }
+func (c *touched) Note(wire.Floor) error                                { c.n++; return nil }
+func (c *touched) Apply(kv.Process, uint64, []invalidation.Event)       { c.n++ }
+func (c *touched) Relayed(kv.Process, uint64, []invalidation.Event)     { c.n++ }
+func (c *touched) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) { c.n++ }
 func (c *touched) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 	c.n++
 }
 
-// TestMessagesAhead: a message with a version that is too far ahead, wherever in
-// it, is refused; nothing of it is applied, and its sender's clock counts as off.
+// TestMessagesAhead checks that a message is refused if any version in it is too far
+// ahead. Nothing in it is applied, and its sender's clock counts as off.
 func TestMessagesAhead(t *testing.T) {
 	hour := uint64(kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()))
 	for _, far := range []uint64{math.MaxUint64, hour} {
@@ -49,7 +49,7 @@ func TestMessagesAhead(t *testing.T) {
 			"acquire":        {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
 			"acquire, its":   {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
 			"auth":           {wire.OpAuth, &wire.Auth{Clock: far}},
-			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Holdings: ballots}},
+			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Ownerships: ballots}},
 			"note":           {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
 			"relay":          {0, &wire.Relay{From: from, Events: events}},
 			"follow":         {wire.OpFollow, &wire.Followed{WallMS: now, Clock: far}},

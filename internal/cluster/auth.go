@@ -4,19 +4,19 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// AUTH, of policy consistent: whoever holds partitions has a majority of the
-// voters acknowledge them, on the connection for polls.
+// AUTH, under policy consistent: each owner has a majority of the voters acknowledge
+// the partitions that it owns. AUTH uses the connection for polls.
 
-// sendAuth asks a voter. One that is slow to answer is not asked more than
-// maxAuths times at once: the machine asks again. The lock is held.
-func (n *Node) sendAuth(s holding.SendAuth) {
+// sendAuth asks a voter. A slow voter has at most maxAuths requests in flight; further
+// ones are dropped, because the machine asks again. n.mu is held.
+func (n *Node) sendAuth(s ownership.SendAuth) {
 	m := n.members[s.To.Node]
 	if n.running == nil || m == nil || m.id != s.To {
 		return
@@ -27,7 +27,7 @@ func (n *Node) sendAuth(s holding.SendAuth) {
 	default:
 		return
 	}
-	body, err := wire.MarshalBody(&wire.Auth{Holdings: toHoldings(s.Auth.Holdings), Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))})
+	body, err := wire.MarshalBody(&wire.Auth{Ownerships: toOwnerships(s.Auth.Ownerships), Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))})
 	if err != nil {
 		n.cfg.Log.Error("auth", "error", err)
 		<-slots
@@ -61,7 +61,7 @@ func (n *Node) askAuth(ctx context.Context, to kv.Process, round uint64, body []
 	for i, b := range w.Acknowledged {
 		sets[i] = fromSet(b)
 	}
-	n.about(to, func(m *holding.Machine, now time.Duration) { m.Authorized(now, to, round, sets) })
+	n.about(to, func(m *ownership.Machine, now time.Duration) { m.Authorized(now, to, round, sets) })
 }
 
 // authorize answers an AUTH.
@@ -72,10 +72,10 @@ func (s *polls) authorize(w *wire.Auth) wire.Reply {
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var sets []kv.PartitionSet
-	n.from(s.from, func(m *holding.Machine, now time.Duration) {
-		sets = m.Authorize(now, s.from, holding.Auth{Holdings: fromHoldings(w.Holdings)})
+	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
+		sets = m.Authorize(now, s.from, ownership.Auth{Ownerships: fromOwnerships(w.Ownerships)})
 	})
-	answer := wire.Authorized{Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Floors: n.floors(strike.FloorsInAuth)}
+	answer := wire.Authorized{Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Floors: n.floors(failpoint.FloorsInAuth)}
 	for _, set := range sets {
 		answer.Acknowledged = append(answer.Acknowledged, toSet(set))
 	}

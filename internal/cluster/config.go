@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,119 +20,122 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
-// Config of a Node. Zero means the default.
+// Config configures a Node. Zero values mean the defaults.
 type Config struct {
 	Self    kv.Process
-	Cluster string // its name; others are refused
-	// Weight is the memory that this node offers, in any unit that all use.
+	Cluster string // name of the cluster; nodes of other clusters are refused
+	// Weight is the memory that this node offers, in a unit that is the same on all
+	// nodes.
 	Weight uint32
 
-	// Bind is where gossip listens, host:port; without it the node is alone.
+	// Bind is where gossip listens, host:port. Without it the node is alone.
 	Bind string
-	// PeerBind is where other sidecars' requests are served, host:port.
+	// PeerBind is where requests of other sidecars are served, host:port.
 	PeerBind string
-	// Advertise is the host that others reach this one under. Default: that of
-	// Bind.
+	// Advertise is the host under which other nodes reach this one. Default: the host
+	// of Bind.
 	Advertise string
-	// Join are addresses of others' gossip.
+	// Join lists gossip addresses of other nodes.
 	Join []string
-	// Secured says that Keys and Credentials are given. Without them the addresses
-	// are loopback's, unless Insecure lets them be others though nothing that
-	// passes between hosts is encrypted.
+	// Secured says that Keys and Credentials are given. Without them all addresses must
+	// be loopback addresses. Insecure lifts that rule, although nothing between hosts
+	// is encrypted then.
 	Secured, Insecure bool
-	// Keys are those of gossip as they are now, and Credentials what this node
-	// shows others and accepts of them; after a change of either, call Renew. Nil
-	// is plain text.
+	// Keys returns the present keys of gossip. Credentials returns what this node shows
+	// to other nodes and accepts from them. Call Renew after either changes. Nil:
+	// nothing is encrypted.
 	Keys        func() [][]byte
 	Credentials func() *peer.Credentials
 
-	// Bound is B, the most that a copy may be behind. Default 2 s, at least
-	// 500 ms.
+	// Bound is B, the most that a copy may be behind. Default: 2 s; at least 500 ms.
 	Bound time.Duration
-	// Detection is D, the silence after which a member that gossip misses
-	// counts as dead. Default and least: 1.5 B.
+	// Detection is D: a member that gossip misses counts as dead after so long a
+	// silence. Default and minimum: 1.5 B.
 	Detection time.Duration
-	// MaxSkew is how far wall clocks may differ. Default 500 ms.
+	// MaxSkew is how far wall clocks may differ. Default: 500 ms.
 	MaxSkew time.Duration
-	// Policy is what a side of a split cluster does that cannot reach a majority
-	// of the voters: Available, the default, goes on; Consistent serves nothing
-	// that others may change.
+	// Policy is for the side of a split cluster that cannot reach a majority of the
+	// voters. Available, the default: it continues. Consistent: it serves nothing that
+	// the other side may change.
 	Policy string
-	// Voters are the names of 3 or 5 nodes, under policy Consistent: a majority of
-	// them acknowledges whatever is held.
+	// Voters are the names of 3 or 5 nodes, under policy Consistent. A majority of them
+	// acknowledges every ownership.
 	Voters []string
-	// Settings are what must be the same on all nodes, beside the bound.
+	// Settings must be the same on all nodes, as Bound must.
 	Settings map[string]string
-	// LeaveTimeout bounds the handing over at the end, and all else that others
-	// wait for. Default 10 s.
+	// LeaveTimeout limits the handoff when this node leaves, and everything else that
+	// other nodes wait for then. Default: 10 s.
 	LeaveTimeout time.Duration
 
 	Clock    kv.Clock
 	Versions *kv.HLC
 	Tiers    Tiers
-	// Budget bounds the memory of what is under way between hosts. Default: one
+	// Budget limits the memory of requests and answers between hosts. Default: a budget
 	// of its own.
 	Budget *rpc.Budget
-	// Events is this process's log. What ends holdings appends to it.
+	// Events is this process's log. The code that ends ownership appends to it.
 	Events *invalidation.Log
-	// MaxConns bounds the connections from other sidecars. Default 4,096.
+	// MaxConns limits the connections from other sidecars. Default: 4,096.
 	MaxConns int
-	// PollEvery is the time between two polls of a member. Default, and most:
-	// Bound / 4.
+	// PollEvery is the time between two polls of a member. Default and maximum:
+	// Bound/4.
 	PollEvery time.Duration
 	Log       *slog.Logger
 
-	// Network replaces the machine's, for tests.
+	// Network replaces the machine's network, for tests.
 	Network Network
 }
 
-// Network is what the node needs of one, and of a cluster in one process.
+// Network is what the node needs of a network, and of a cluster in one process. Nil
+// functions mean the machine's.
 type Network struct {
-	Table     func([]ring.Member) *ring.Table // the ring's; default ring.New
+	Table     func([]ring.Member) *ring.Table // makes the ring; default: ring.New
 	Listen    func(address string) (net.Listener, error)
 	Dial      func(ctx context.Context, address string) (net.Conn, error)
 	Transport func(address string) memberlist.Transport // for gossip
-	NoRelay   bool                                      // events go by the logs alone
-	Nap       func(time.Duration)                       // sleeps for less than a millisecond
+	NoRelay   bool                                      // events travel by the logs only
+	Nap       func(time.Duration)                       // sleeps for less than 1 ms
 }
 
-// Tiers is who holds the entries. Its methods are called under the node's lock,
-// one at a time: they do not block, and do not call the node's.
+// Tiers stores the entries. Unless a method says otherwise, it is called under the
+// node's lock, one call at a time; it must not block and must not call methods of the
+// node.
 type Tiers interface {
-	// Begin makes what is stored of the partitions unreachable; they are served
-	// as soon as it returns. What the releasers had can be had from them. owner is
-	// for processes that the Begun names, some of which may be about to leave.
-	Begin(b holding.Begun, owner func(kv.Process) *Owner)
-	// Ended says that the partitions are not served any more. Every write that
-	// was acknowledged is older than asOf.
+	// Begin starts ownership of partitions. Entries stored for them before become
+	// unreachable, and the partitions are served as soon as Begin returns. The entries
+	// of the releasers can be fetched from them. owner returns the Owner of a process
+	// that b names; some of these processes may be about to leave.
+	Begin(b ownership.Begun, owner func(kv.Process) *Owner)
+	// Ended says that the partitions are not served any more. Every acknowledged write
+	// is older than asOf.
 	Ended(partitions kv.PartitionSet, asOf kv.Version)
-	// Offer lets a process have the entries of partitions whose holding it has
-	// ended with a ballot. It may be told again.
-	Offer(to kv.Process, ballot *holding.Ballot, partitions kv.PartitionSet)
-	// Apply takes events of another process's log: those after a place, in their
-	// order. It is not called under the node's lock; the events of one process
-	// come one call at a time.
+	// Offer lets a process fetch the entries of partitions whose ownership it has ended
+	// with a ballot. It may be called again for the same partitions.
+	Offer(to kv.Process, ballot *ownership.Ballot, partitions kv.PartitionSet)
+	// Apply takes events of another process's log: those after a place, in their order.
+	// It is not called under the node's lock. The events of one process arrive in one
+	// call at a time.
 	Apply(from kv.Process, after uint64, events []invalidation.Event)
-	// Relayed takes events that may come in any order, more than once, or never.
+	// Relayed takes events that may arrive in any order, more than once, or never.
 	Relayed(from kv.Process, after uint64, events []invalidation.Event)
-	// Reset stands for events that are lost. floor is above all of them.
+	// Reset stands for lost events. floor is above the versions of all of them.
 	Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version)
-	// Floors are the flushes of namespaces that this process knows of.
+	// Floors returns the flushes of namespaces that this process knows.
 	Floors() []wire.Floor
-	// Note notes one, and is not called under the node's lock: when it returns,
-	// nothing older is served, nor what was there by then, and the flush is in the
-	// log. An error, one of wire's, says that it cannot be noted.
+	// Note notes a flush. When it returns, no older value is served, nor any value that
+	// was stored by then, and the flush is in the log. An error is a *wire.Error and
+	// means that the flush cannot be noted. Note is not called under the node's lock.
 	Note(f wire.Floor) error
-	// Learn notes flushes that others have noted. It is not called under the lock.
+	// Learn notes flushes that other nodes have noted. It is not called under the lock.
 	Learn([]wire.Floor)
-	// Awaited says whether others wait for something of this process's that its
-	// leaving must not cut short.
+	// Awaited reports whether other nodes wait for something of this process that must
+	// finish before it leaves.
 	Awaited() bool
-	// Calls makes what serves another process's requests.
+	// Calls returns the handler that serves another process's requests.
 	Calls(from kv.Process) rpc.Handler
 }
 
@@ -152,15 +156,15 @@ const (
 )
 
 func (c Config) withDefaults() (Config, error) {
-	def(&c.Bound, DefaultBound)
-	def(&c.Detection, c.Bound*3/2)
-	def(&c.MaxSkew, DefaultMaxSkew)
-	def(&c.PollEvery, c.Bound/4)
-	def(&c.LeaveTimeout, defaultLeaveTime)
-	def(&c.Cluster, DefaultCluster)
-	def(&c.Policy, Available)
-	def(&c.Log, slog.New(slog.DiscardHandler))
-	def(&c.MaxConns, 4096)
+	c.Bound = cmp.Or(c.Bound, DefaultBound)
+	c.Detection = cmp.Or(c.Detection, c.Bound*3/2)
+	c.MaxSkew = cmp.Or(c.MaxSkew, DefaultMaxSkew)
+	c.PollEvery = cmp.Or(c.PollEvery, c.Bound/4)
+	c.LeaveTimeout = cmp.Or(c.LeaveTimeout, defaultLeaveTime)
+	c.Cluster = cmp.Or(c.Cluster, DefaultCluster)
+	c.Policy = cmp.Or(c.Policy, Available)
+	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	c.MaxConns = cmp.Or(c.MaxConns, 4096)
 	if c.Weight == 0 {
 		c.Weight = 1
 	}
@@ -173,7 +177,7 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.checkVoters(); err != nil {
 		return c, err
 	}
-	if c.Events == nil { // nobody follows it
+	if c.Events == nil { // nothing follows it
 		c.Events, _ = invalidation.NewLog(1)
 	}
 	if c.Bind == "" {
@@ -191,24 +195,17 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// Check says what is wrong with a configuration, if so.
+// Check returns what is wrong with a configuration, or nil.
 func (c Config) Check() error {
 	_, err := c.withDefaults()
 	return err
 }
 
-func def[T comparable](field *T, v T) {
-	var zero T
-	if *field == zero {
-		*field = v
-	}
-}
-
-// WeightOf is the weight of a node that offers so much memory, in bytes: in
-// units of 1 MiB.
+// WeightOf returns the weight of a node that offers so many bytes of memory: one per
+// MiB, at least 1.
 func WeightOf(bytes int64) uint32 { return uint32(min(max(bytes>>20, 1), math.MaxUint32)) }
 
-// settings are what must be the same on all nodes, as HELLO tells them.
+// settings returns what must be the same on all nodes, as PEER_HELLO sends it.
 func (c *Config) settings() map[string]string {
 	s := map[string]string{
 		"max_staleness": c.Bound.String(), "detection": c.Detection.String(), "partitions": strconv.Itoa(kv.Partitions),
@@ -223,7 +220,7 @@ func (c *Config) settings() map[string]string {
 	return s
 }
 
-// checkVoters says what is wrong with the policy and the voters, if so.
+// checkVoters returns what is wrong with the policy and the voters, or nil.
 func (c *Config) checkVoters() error {
 	switch {
 	case c.Policy != Available && c.Policy != Consistent:

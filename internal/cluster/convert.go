@@ -9,10 +9,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Messages between the machine's words and those on the wire.
+// Conversions between the machine's types and those of the wire.
 
 func toProcess(p kv.Process) wire.Process {
 	return wire.Process{Node: string(p.Node), Epoch: uint64(p.Epoch)}
@@ -38,21 +38,22 @@ func fromProcesses(list []wire.Process) []kv.Process {
 	return out
 }
 
-// ToBallot and FromBallot are for those who speak of a ballot in calls of
-// their own.
-func ToBallot(b *holding.Ballot) wire.Ballot {
+// ToBallot converts a ballot to its wire form. It is exported for packages that send
+// ballots in calls of their own.
+func ToBallot(b *ownership.Ballot) wire.Ballot {
 	return wire.Ballot{Clock: uint64(b.Clock), From: toProcess(b.Process)}
 }
 
-// FromBallot is the other way.
-func FromBallot(b wire.Ballot) *holding.Ballot {
-	return &holding.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
+// FromBallot is the inverse of ToBallot.
+func FromBallot(b wire.Ballot) *ownership.Ballot {
+	return &ownership.Ballot{Clock: kv.Version(b.Clock), Process: fromProcess(b.From)}
 }
 
-// A set is on the wire as a byte that says how, and the shorter of two: its bits,
-// little-endian, without the zeros at its end; or of each partition in it how
-// many that are not lie before it since the last that is, as varints. Among many
-// nodes each has few, and polls tell of the sets of all.
+// A set of partitions on the wire begins with a byte that names the encoding. The
+// shorter of two is used. setBits: the bits, little-endian, without the zeros at the
+// end. setGaps: for each partition in the set, the number of absent partitions since
+// the last present one, as a varint. In a cluster of many nodes each node has few
+// partitions, and polls carry the sets of all.
 const (
 	setBits = 0
 	setGaps = 1
@@ -62,7 +63,7 @@ func toSet(s kv.PartitionSet) []byte {
 	return toList(slices.AppendSeq(make([]uint16, 0, s.Len()), s.All()))
 }
 
-// toList is toSet of partitions in ascending order.
+// toList is toSet for a list of partitions in ascending order.
 func toList(list []uint16) []byte {
 	if len(list) == 0 {
 		return []byte{setGaps}
@@ -96,7 +97,7 @@ func fromSet(b []byte) kv.PartitionSet {
 	return s
 }
 
-// fromList appends what a set has, and drops what lies beyond the last
+// fromList appends the partitions of a set to dst, and drops those beyond the last
 // partition.
 func fromList(dst []uint16, b []byte) []uint16 {
 	if len(b) == 0 {
@@ -123,7 +124,7 @@ func fromList(dst []uint16, b []byte) []uint16 {
 	return dst
 }
 
-func toPromises(list []holding.Promise) []wire.Promise {
+func toPromises(list []ownership.Promise) []wire.Promise {
 	out := make([]wire.Promise, len(list))
 	for i, p := range list {
 		out[i] = wire.Promise{Ballot: ToBallot(p.Ballot), Partitions: toList(p.Partitions)}
@@ -131,7 +132,7 @@ func toPromises(list []holding.Promise) []wire.Promise {
 	return out
 }
 
-func toStandings(list []holding.Standing) []wire.Standing {
+func toStandings(list []ownership.Standing) []wire.Standing {
 	var all []wire.Standing
 	for _, s := range list {
 		all = append(all, wire.Standing{Process: toProcess(s.ID), State: s.State, Weight: s.Weight, In: s.In})
@@ -139,10 +140,10 @@ func toStandings(list []holding.Standing) []wire.Standing {
 	return all
 }
 
-func fromPoll(w *wire.Poll) holding.Info {
-	info := holding.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
+func fromPoll(w *wire.Poll) ownership.Info {
+	info := ownership.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
 	for _, s := range w.Others {
-		info.Others = append(info.Others, holding.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
+		info.Others = append(info.Others, ownership.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
 	}
 	var all []uint16
 	for _, p := range w.Ballots {
@@ -151,12 +152,12 @@ func fromPoll(w *wire.Poll) holding.Info {
 			break
 		}
 		all = fromList(all, p.Partitions)
-		info.Ballots = append(info.Ballots, holding.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
+		info.Ballots = append(info.Ballots, ownership.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
 	}
 	return info
 }
 
-func toHoldings(list []holding.Holding) []wire.Promise {
+func toOwnerships(list []ownership.Ownership) []wire.Promise {
 	out := make([]wire.Promise, len(list))
 	for i, h := range list {
 		out[i] = wire.Promise{Ballot: ToBallot(h.Ballot), Partitions: toSet(h.Partitions)}
@@ -164,18 +165,18 @@ func toHoldings(list []holding.Holding) []wire.Promise {
 	return out
 }
 
-// fromHoldings takes no more of them than there are partitions.
-func fromHoldings(list []wire.Promise) []holding.Holding {
+// fromOwnerships takes at most as many ownerships as there are partitions.
+func fromOwnerships(list []wire.Promise) []ownership.Ownership {
 	list = list[:min(len(list), kv.Partitions)]
-	out := make([]holding.Holding, len(list))
+	out := make([]ownership.Ownership, len(list))
 	for i, p := range list {
-		out[i] = holding.Holding{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)}
+		out[i] = ownership.Ownership{Ballot: FromBallot(p.Ballot), Partitions: fromSet(p.Partitions)}
 	}
 	return out
 }
 
 var eventKinds = [...]uint8{
-	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Held: wire.EventHeld,
+	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Barrier: wire.EventBarrier,
 }
 
 func toEvents(list []invalidation.Event) (w wire.Events) {
@@ -188,7 +189,7 @@ func toEvents(list []invalidation.Event) (w wire.Events) {
 func addEvent(w *wire.Events, e *invalidation.Event) {
 	var d *wire.EventDetail
 	if e.Detail != nil {
-		d = &wire.EventDetail{Namespace: e.Detail.Namespace, HoldMS: uint32((e.Detail.Hold + time.Millisecond - 1) / time.Millisecond)}
+		d = &wire.EventDetail{Namespace: e.Detail.Namespace, LagMS: uint32((e.Detail.Lag + time.Millisecond - 1) / time.Millisecond)}
 		if e.Detail.Partitions != nil {
 			d.Partitions = toSet(e.Detail.Partitions)
 		}
@@ -201,7 +202,7 @@ func fromEvents(w *wire.Events) ([]invalidation.Event, error) {
 	err := w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
 		e := invalidation.Event{Kind: invalidation.Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
 		if d != nil {
-			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Hold: time.Duration(d.HoldMS) * time.Millisecond}
+			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Lag: time.Duration(d.LagMS) * time.Millisecond}
 			if len(d.Partitions) > 0 {
 				e.Detail.Partitions = fromSet(d.Partitions)
 			}

@@ -53,7 +53,7 @@ func TestSetTravels(t *testing.T) {
 	}
 }
 
-// Whatever comes, what is taken of it lies within the partitions.
+// FuzzSet checks that for any bytes, the decoded partitions exist.
 func FuzzSet(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(toSet(setOf(1, 2, 300, kv.Partitions-1)))

@@ -1,22 +1,26 @@
-// Package cluster is this process's part in the cluster: it drives the state
-// machine of package holding with gossip, polls and time, and tells the tiers
-// above, at any moment and at the cost of an atomic load, which partitions this
-// node holds and who owns the others.
+// Package cluster is this process's part in the cluster. It drives the state machine of
+// package ownership with gossip, polls and time. It tells the tiers above, at any
+// moment and for the cost of an atomic load, which partitions this node owns and which
+// nodes own the others.
 //
-// Inputs are the other sidecars' messages and the clock. Outputs are the
-// current View, the generation of each holding, and calls of Tiers, for which
-// holdings begin and end. Requests for other nodes' keys go through Do.
+// Inputs are the messages of other sidecars and the clock. Outputs are the current
+// View, the ownership epoch of each partition, and calls of Tiers when ownerships begin
+// and end. Requests for keys of other nodes go through Do.
 //
-// A node without an address for others is alone: the same machine, with nobody
-// to ask, holds every partition from New on.
+// A node without an address for others is alone. It runs the same machine without other
+// members, and owns every partition as soon as New returns.
 //
-// Everything that decides who holds what happens under one lock, and what it
-// brings about is carried out before that lock is released: nobody sees a
-// holding that has ended.
+// Every decision about ownership happens under one lock. Its effects are carried out
+// before the lock is released, so no reader sees an ownership that has ended.
 //
-// Goroutines, all of them ended by Run: a ticker (every B/16), one that watches
-// gossip, one poller a member (every B/4) and one that follows its log, one that
-// answers all followers and one that does so where nothing has come for B/4,
-// gossip's, the peer server's, and one for each ACQUIRE under way, of which there
-// are at most four a member.
+// Goroutines, all ended by Run:
+//
+//   - a ticker (every B/16) and a check for pauses;
+//   - one that watches gossip, one that relays events by gossip, and gossip's own;
+//   - one that greets unknown processes, and one for each such greeting (at most 32);
+//   - for each member one poller (every B/4) and one that follows its log;
+//   - one that answers all followers when there are events, and one that answers them
+//     after B/4 without events;
+//   - those of the peer server;
+//   - one for each ACQUIRE and AUTH in flight, at most 4 and 8 per member.
 package cluster

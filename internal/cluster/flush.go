@@ -8,45 +8,47 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// FLUSH of the cluster: every process that could hold a partition, or release one,
-// has noted the flush's version before it is acknowledged. Who takes a partition
-// later is told by those who let it: answers to ACQUIRE and AUTH have the flushes.
+// FLUSH of the cluster. Before FLUSH is acknowledged, every process that could own a
+// partition, or release one, has noted the flush's version. A process that takes a
+// partition later learns of the flush from the processes that grant it: answers to
+// ACQUIRE and AUTH carry the flushes.
 //
-//	first       a version is told to all; each notes it, drops all that it has, and
-//	            answers with its clock from then and with whom it has in
-//	again       with a version above those clocks, until all have noted one that is
-//	            above what each showed when it first did, and dropped all once more: so
-//	            nothing comes back, from where it is on its way, that was made of what
-//	            was there before, as by an INCR under a version above the first
+//	first       a version is sent to all; each process notes it, drops all that it has,
+//	            and answers with its clock from then and with the members that are in
+//	again       with a version above those clocks, until each has noted a version above
+//	            the clock of its first answer, and has dropped all once more: so
+//	            nothing comes back that was on its way and was made from an older value,
+//	            as by an INCR under a version above the first
 //
-// Under policy available all must note it that are not held for dead here, and
-// whoever an answer names. Under policy consistent a majority of the voters, and
-// whom those have acknowledged as holders; or, where one of them does not answer,
-// its authority must be over.
+// Under policy available, every process must note the flush that is not considered dead
+// here, and every process that an answer names. Under policy consistent, a majority of
+// the voters must note it, and the owners that these voters have acknowledged; if such
+// an owner does not answer, its authority must have ended.
 
-// Flush tells all of a flush of a namespace, or of all where the name is empty, and
-// returns its version. Until ctx ends it asks again whoever has not answered.
+// Flush flushes a namespace on all nodes, or all namespaces if the name is empty, and
+// returns the flush's version. Until ctx ends it asks again the processes that have not
+// answered.
 func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error) {
 	f := &flushing{
 		n: n, floor: wire.Floor{Namespace: name},
 		heard: map[kv.Process]bool{}, noted: map[kv.Process]*noted{}, why: map[kv.NodeID]string{},
 	}
 	f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
-	strike.At(strike.FlushDue)
+	failpoint.At(failpoint.FlushDue)
 	for {
 		var joined, quorum bool
-		n.step(func(m *holding.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
+		n.step(func(m *ownership.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
 		switch {
 		case !joined:
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
-		case !quorum && len(f.heard) == 0 && !strike.Out(strike.FlushMajority):
+		case !quorum && len(f.heard) == 0 && !failpoint.Out(failpoint.FlushMajority):
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host does not reach a majority of the voters %s", strings.Join(n.cfg.Voters, ", "))
 		}
 		if err := f.round(ctx); err != nil {
@@ -59,35 +61,35 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 		if len(missing) == 0 {
 			return kv.Version(f.floor.Version), nil
 		}
-		if !sleepFor(ctx, n.cfg.Bound/64) {
+		if !kv.Sleep(ctx, n.cfg.Bound/64) {
 			return 0, f.late(missing)
 		}
 	}
 }
 
-// flushing is a flush that is told.
+// flushing is a flush in progress.
 type flushing struct {
 	n     *Node
 	floor wire.Floor
-	ahead bool // it is above what an unknown clock may show
+	ahead bool // the version is above the unknown clock of a silent owner
 
 	mu    sync.Mutex
-	heard map[kv.Process]bool   // who has noted a version
-	above bool                  // somebody's clock was above the present one when it first did
+	heard map[kv.Process]bool   // processes that have noted some version
+	above bool                  // a process has noted the present version as its first
 	noted map[kv.Process]*noted // the answers to the present version
-	why   map[kv.NodeID]string  // there is none
-	fails *wire.Error           // somebody cannot note it
+	why   map[kv.NodeID]string  // why there is no answer
+	fails *wire.Error           // a process cannot note the flush
 }
 
 // noted is an answer.
 type noted struct {
-	at      time.Duration // on the boot clock, when it came
-	in      []kv.Process
-	voter   bool
-	holders []kv.Process
+	at     time.Duration // on the boot clock, when it arrived
+	in     []kv.Process
+	voter  bool
+	owners []kv.Process
 }
 
-// round asks all who have not answered.
+// round asks all processes that have not answered.
 func (f *flushing) round(ctx context.Context) *wire.Error {
 	n := f.n
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bound/4)
@@ -119,27 +121,28 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 		f.above = f.above || !f.heard[id]
 		f.heard[id] = true
 		f.noted[id] = &noted{
-			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, holders: fromProcesses(a.Holders),
+			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, owners: fromProcesses(a.Owners),
 		}
 	}
 }
 
-// all lists whom to ask: whoever lives and may hold something, and whoever is named.
+// all lists the processes to ask: live processes that may own something, and processes
+// that an answer names.
 func (f *flushing) all() []kv.Process {
 	n := f.n
 	list := []kv.Process{n.cfg.Self}
-	n.step(func(m *holding.Machine, _ time.Duration) {
+	n.step(func(m *ownership.Machine, _ time.Duration) {
 		for _, id := range m.Live() {
 			if o := n.members[id.Node]; o == nil || !o.stranger() {
 				list = append(list, id)
 			}
 		}
 	})
-	if strike.Out(strike.FlushAgain) {
+	if failpoint.Out(failpoint.FlushAgain) {
 		return list
 	}
 	for _, a := range f.noted {
-		for _, id := range slices.Concat(a.in, a.holders) {
+		for _, id := range slices.Concat(a.in, a.owners) {
 			if !slices.Contains(list, id) && !n.hasLeft(id) {
 				list = append(list, id)
 			}
@@ -148,11 +151,11 @@ func (f *flushing) all() []kv.Process {
 	return list
 }
 
-// again says whether all are to be told anew, and of a higher version: where somebody
-// has noted the present one as its first; or the clock of a holder that does not
-// answer is not known.
+// again reports whether all processes must be told again, with a higher version. That
+// is so if a process has noted the present version as its first, or if the clock of an
+// owner that does not answer is unknown.
 func (f *flushing) again() bool {
-	raise := f.above && !strike.Out(strike.FlushClocks)
+	raise := f.above && !failpoint.Out(failpoint.FlushClocks)
 	now := f.n.cfg.Clock.Read()
 	version := f.n.cfg.Versions.Next(now.Wall)
 	if !raise && !f.ahead && len(f.silent()) > 0 {
@@ -166,7 +169,7 @@ func (f *flushing) again() bool {
 	return raise
 }
 
-// missing lists who must note the flush and has not.
+// missing lists the processes that must note the flush and have not.
 func (f *flushing) missing() (list []kv.Process) {
 	if f.n.cfg.Policy == Available {
 		for _, id := range f.all() {
@@ -174,7 +177,8 @@ func (f *flushing) missing() (list []kv.Process) {
 				list = append(list, id)
 			}
 		}
-		for id, a := range f.noted { // whoever names them is asked again, and may not any more
+		// Ask these again: they may not name the missing process any more.
+		for id, a := range f.noted {
 			if slices.ContainsFunc(list, func(o kv.Process) bool { return slices.Contains(a.in, o) }) {
 				delete(f.noted, id)
 			}
@@ -184,17 +188,17 @@ func (f *flushing) missing() (list []kv.Process) {
 	at := f.votes()
 	need := f.n.majority()
 	switch {
-	case strike.Out(strike.FlushMajority):
+	case failpoint.Out(failpoint.FlushMajority):
 		return nil
 	case len(at) < need:
 		return f.voters()
 	case f.n.cfg.Clock.Read().Boot >= at[need-1]+Margin(f.n.cfg.Bound):
-		return nil // authority from before is over, and later one has come with the flush
+		return nil // earlier authority has ended, and later authority came with the flush
 	}
 	return f.silent()
 }
 
-// votes are when the voters have answered, in their order.
+// votes returns when the voters have answered, in ascending order.
 func (f *flushing) votes() (at []time.Duration) {
 	for id, a := range f.noted {
 		if a.voter && slices.Contains(f.n.cfg.Voters, string(id.Node)) {
@@ -205,13 +209,13 @@ func (f *flushing) votes() (at []time.Duration) {
 	return at
 }
 
-// silent lists the holders that the voters name and that have not answered.
+// silent lists the owners that the voters name and that have not answered.
 func (f *flushing) silent() (list []kv.Process) {
-	if f.n.cfg.Policy == Available || strike.Out(strike.FlushHolders) {
+	if f.n.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
 		return nil
 	}
 	for _, a := range f.noted {
-		for _, id := range a.holders {
+		for _, id := range a.owners {
 			if f.noted[id] == nil && !slices.Contains(list, id) {
 				list = append(list, id)
 			}
@@ -220,7 +224,7 @@ func (f *flushing) silent() (list []kv.Process) {
 	return list
 }
 
-// voters lists those that have not answered, or not as voters.
+// voters lists the voters that have not answered, or not as voters.
 func (f *flushing) voters() (list []kv.Process) {
 	for _, name := range f.n.cfg.Voters {
 		has := func(id kv.Process) bool { return string(id.Node) == name && f.noted[id].voter }
@@ -238,8 +242,8 @@ func keys[T any](m map[kv.Process]T) (list []kv.Process) {
 	return list
 }
 
-// late says who has not noted the flush in time: those that have noted no version
-// of it, where there are such.
+// late returns the TIMEOUT error. It names the processes that have noted no version of
+// the flush; if there are none, all that are missing.
 func (f *flushing) late(missing []kv.Process) *wire.Error {
 	slices.SortFunc(missing, kv.Process.Compare)
 	silent := slices.DeleteFunc(slices.Clone(missing), func(id kv.Process) bool {
@@ -261,7 +265,7 @@ func (f *flushing) late(missing []kv.Process) *wire.Error {
 
 func (n *Node) majority() int { return len(n.cfg.Voters)/2 + 1 }
 
-// hasLeft says whether a process has said goodbye: it holds nothing.
+// hasLeft reports whether a process has said goodbye. Such a process owns nothing.
 func (n *Node) hasLeft(id kv.Process) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -269,13 +273,7 @@ func (n *Node) hasLeft(id kv.Process) bool {
 	return m != nil && m.left == id
 }
 
-// sleepFor is sleep, and says whether ctx has not ended.
-func sleepFor(ctx context.Context, d time.Duration) bool {
-	sleep(ctx, d)
-	return ctx.Err() == nil
-}
-
-// tellFloor has a process note a flush, this one included.
+// tellFloor has a process note a flush. The process may be this one.
 func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
 	if id == n.cfg.Self {
 		return n.note(floor)
@@ -304,8 +302,9 @@ func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (
 	return &w, nil
 }
 
-// note notes a flush, and says who may have to hear of it too: after it was noted,
-// since whoever asks for partitions from then on is told with the answer.
+// note notes a flush and returns the processes that may have to hear of it too. That
+// list is made after the flush was noted: a process that asks for partitions later gets
+// the flush with the answer.
 func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
 	if floor.Version != 0 {
 		if err := n.cfg.Tiers.Note(floor); err != nil {
@@ -314,10 +313,10 @@ func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
 	}
 	now := n.cfg.Clock.Read()
 	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
-	n.step(func(m *holding.Machine, _ time.Duration) {
+	n.step(func(m *ownership.Machine, _ time.Duration) {
 		a.In = toProcesses(m.AreIn())
 		holders, remembers := m.Acknowledged()
-		a.Voter, a.Holders = remembers, toProcesses(holders)
+		a.Voter, a.Owners = remembers, toProcesses(holders)
 	})
 	return a, nil
 }
@@ -342,16 +341,16 @@ func (s *polls) note(w *wire.Note) wire.Reply {
 	return body(a)
 }
 
-// floors are the flushes that this process knows of, for an answer that lets
-// another one hold something.
-func (n *Node) floors(g strike.Guard) []wire.Floor {
-	if strike.Out(g) {
+// floors returns the flushes that this process knows, for an answer that lets another
+// process own something.
+func (n *Node) floors(g failpoint.Guard) []wire.Floor {
+	if failpoint.Out(g) {
 		return nil
 	}
 	return n.cfg.Tiers.Floors()
 }
 
-// maxFloors bounds what is taken of a list of flushes: processes note fewer.
+// maxFloors limits how many flushes of a list are taken. Processes note fewer.
 const maxFloors = 1 << 14
 
 func (n *Node) learn(floors []wire.Floor) {

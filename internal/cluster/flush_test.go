@@ -7,11 +7,11 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// flushedAtTheEnd knows of a flush from the moment on that a holding of its own has
-// ended: no greeting has told of it.
+// flushedAtTheEnd knows of a flush from the moment when an ownership of its own ends.
+// No greeting has told of that flush.
 type flushedAtTheEnd struct {
 	noTiers
 	ended atomic.Bool
@@ -26,7 +26,8 @@ func (f *flushedAtTheEnd) Floors() []wire.Floor {
 	return nil
 }
 
-// taker notes whether it knew of the flush when it began to hold what another had.
+// taker records whether it knew of the flush when it began to own what another node
+// owned.
 type taker struct {
 	noTiers
 	learned atomic.Bool
@@ -39,7 +40,7 @@ func (k *taker) Learn(floors []wire.Floor) {
 	}
 }
 
-func (k *taker) Begin(b holding.Begun, _ func(kv.Process) *Owner) {
+func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Owner) {
 	if len(b.Releasers) > 0 {
 		select {
 		case k.begun <- k.learned.Load():
@@ -48,11 +49,11 @@ func (k *taker) Begin(b holding.Begun, _ func(kv.Process) *Owner) {
 	}
 }
 
-// Whoever takes a partition knows of the flushes that its last holder knows of before
-// it begins to hold it.
+// TestFlushesComeBeforeTheHolding checks that a node that takes over a partition learns
+// the flushes of the last owner before its own ownership begins.
 func TestFlushesComeBeforeTheHolding(t *testing.T) {
 	a := startWith(t, "a", kv.NewSystemClock(), &flushedAtTheEnd{}, nil)
-	for a.Held().Len() == 0 {
+	for a.Owned().Len() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	k := &taker{begun: make(chan bool, 1)}

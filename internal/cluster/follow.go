@@ -5,36 +5,36 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// How logs are followed: each node asks each other one for what comes after the
-// last event that it has applied, and the answer waits until there is something.
-// So there is no queue per follower, and a slow one asks later. The answers
-// travel with the polls, on a connection that carries no values.
+// How logs are followed: each node asks each other node for the events after the last
+// one that it has applied. The answer waits until there is an event. So there is no
+// queue per follower, and a slow follower just asks later. The answers travel with the
+// polls, on a connection that carries no values.
 //
-// While much happens several such requests wait at the other process, for one
-// answer each, and are sent in one write: else each answer would cost a message of
-// its own to ask for the next.
+// Under load several such requests wait at the other process, one for each answer. They
+// are sent in one write; otherwise each answer would cost a message of its own to ask
+// for the next.
 
-// Bounds of answers to FOLLOW, and of the calls.
+// Limits of answers to FOLLOW, and of the calls.
 const (
 	maxFollowed  = 8192                  // events
-	maxAsked     = 16                    // calls under way
-	busyWithin   = 2 * time.Millisecond  // of one answer the next one comes, while much happens
-	followFailed = 20 * time.Millisecond // then it asks again
+	maxAsked     = 16                    // calls in flight
+	busyWithin   = 2 * time.Millisecond  // load: the next answer comes this soon
+	followFailed = 20 * time.Millisecond // pause before it asks again
 )
 
-// followWait is how long an answer waits for an event.
+// followWait returns how long an answer waits for an event.
 func (n *Node) followWait() time.Duration { return n.cfg.Bound / 4 }
 
-// follow applies what another process appends to its log, until ctx ends.
+// follow applies the events that another process appends to its log, until ctx ends.
 func (n *Node) follow(ctx context.Context, id kv.Process) {
 	for ctx.Err() == nil {
 		err := n.followFrom(ctx, id)
@@ -45,35 +45,26 @@ func (n *Node) follow(ctx context.Context, id kv.Process) {
 		case err != nil:
 			n.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
 		}
-		sleep(ctx, followFailed)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+		kv.Sleep(ctx, followFailed)
 	}
 }
 
 // followed is an answer to FOLLOW, or a call that waits for one.
 type followed struct {
-	sent  int64 // wall clock
+	sent  int64 // wall clock, ms
 	frame []byte
 	err   error
-	came  chan<- *followed // has room for all that are under way
+	came  chan<- *followed // has room for all calls in flight
 }
 
-// Answered keeps the answer for whoever applies them, in the order in which they
-// have come.
+// Answered passes the answer to the goroutine that applies answers, in the order of
+// their arrival.
 func (f *followed) Answered(_ *rpc.Answers, frame []byte, err error) {
 	f.frame, f.err = append(f.frame[:0], frame...), err
 	f.came <- f
 }
 
-// asking is the FOLLOWs of one follower that are under way.
+// asking has the FOLLOWs of one follower that are in flight.
 type asking struct {
 	n       *Node
 	id      kv.Process
@@ -81,11 +72,11 @@ type asking struct {
 	timeout time.Duration
 	came    chan *followed // in the order of the answers
 	idle    []*followed
-	waiting int // that have no answer yet
+	waiting int // calls without an answer yet
 }
 
-// followFrom begins with what comes after what has been applied, and returns when
-// something is amiss: then it must begin anew. What is under way is given up.
+// followFrom follows a log from the last applied event. It returns when something is
+// wrong; the caller must then start again. Calls in flight are given up.
 func (n *Node) followFrom(ctx context.Context, id kv.Process) error {
 	a := &asking{n: n, id: id, timeout: n.followWait() + n.cfg.Bound/2, came: make(chan *followed, maxAsked)}
 	var err error
@@ -129,7 +120,7 @@ func (n *Node) followFrom(ctx context.Context, id kv.Process) error {
 	}
 }
 
-// ask makes calls, in one write. There are at most maxAsked.
+// ask sends calls in one write. At most maxAsked are in flight.
 func (a *asking) ask(calls int, anew bool) error {
 	n := a.n
 	body, err := wire.MarshalBody(&wire.Follow{Applied: n.ownerOf(a.id).log.Applied(), WaitMS: uint32(n.followWait().Milliseconds()), Anew: anew})
@@ -152,7 +143,7 @@ func (a *asking) ask(calls int, anew bool) error {
 	return nil
 }
 
-// done takes a call back whose answer has been applied.
+// done takes a call back after its answer was applied.
 func (a *asking) done(f *followed) {
 	a.waiting--
 	if cap(f.frame) > maxIdleFrame {
@@ -161,17 +152,17 @@ func (a *asking) done(f *followed) {
 	a.idle = append(a.idle, f)
 }
 
-// maxIdleFrame is how long a buffer may be that is kept for the next answer.
+// maxIdleFrame limits the buffer that is kept for the next answer, in bytes.
 const maxIdleFrame = 4 << 10
 
-// ownerOf is owner, without the lock.
+// ownerOf is owner for callers without the lock.
 func (n *Node) ownerOf(id kv.Process) *Owner {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.owner(id)
 }
 
-// followOnce applies an answer. An error says that it does not count.
+// followOnce applies an answer. If it returns an error, the answer does not count.
 func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err error) {
 	if f.err != nil {
 		return w, f.err
@@ -196,7 +187,7 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 		return w, n.reset(o, &w)
 	}
 	events, err := fromEvents(&w.Events)
-	gap := w.After != o.log.Applied() && !strike.Out(strike.Gap)
+	gap := w.After != o.log.Applied() && !failpoint.Out(failpoint.Gap)
 	if err != nil || w.After+uint64(len(events)) != w.To || gap {
 		n.counts.gaps.Add(1)
 		if err != nil {
@@ -219,7 +210,7 @@ func (n *Node) followOnce(id kv.Process, f *followed) (w wire.Followed, err erro
 	return w, nil
 }
 
-// unread says that what a host tells of its changes makes no sense.
+// unread logs that a host's events cannot be decoded.
 func (n *Node) unread(node kv.NodeID, err error) {
 	if n.line("unread", node) {
 		n.cfg.Log.Warn("the changes of a host cannot be read: its version may be another", "node", node, "error", err)
@@ -231,7 +222,7 @@ var (
 	errGap    = errors.New("events are missing")
 )
 
-// lagged notes how long the first event of an answer had waited for it.
+// lagged records how long the first event of an answer had waited for it.
 func (n *Node) lagged(clock, first kv.Version) {
 	n.counts.lag.Store(int64(max(0, clock.Wall().Sub(first.Wall()))))
 }
@@ -253,10 +244,10 @@ func (n *Node) reset(o *Owner, w *wire.Followed) error {
 	return nil
 }
 
-// leased says that everything up to a moment has been applied of an owner's log.
+// leased notes that everything in an owner's log up to a moment has been applied.
 func (n *Node) leased(o *Owner, at time.Duration) {
 	if at == 0 || !later(&o.leasedAt, at) {
 		return
 	}
-	n.about(o.Process, func(m *holding.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+	n.about(o.Process, func(m *ownership.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
 }

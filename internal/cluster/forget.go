@@ -6,16 +6,16 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// A member that is gone stays known for a while, so that an operator sees it, and
-// its address is tried. What is to be known of the whole cluster waits for it, or
-// names it. So it is forgotten, by an operator's word or after ForgetAfter: on each
-// host by itself, since nothing that hosts tell each other names the dead.
+// A member that is gone stays known for a while: an operator can see it, and its
+// address is tried. Operations on the whole cluster wait for it, or name it. It is
+// therefore forgotten, when an operator says so or after ForgetAfter. Each host forgets
+// by itself, because hosts do not tell each other about dead members.
 
-// ForgetAfter is how long nothing must have been heard of a member that is held
-// for dead, or has left, until it is forgotten.
+// ForgetAfter is how long a member that is considered dead, or has left, must be silent
+// before it is forgotten.
 const ForgetAfter = time.Hour
 
 // sweepEvery is how often a node looks for members to forget.
@@ -27,14 +27,15 @@ var (
 	ErrLives = errors.New("it lives")
 )
 
-// Forget drops all that this node knows of another that is held for dead or has
-// left, and says whether it knew it. Other hosts are not told. A process that
-// comes back later under the name joins as any other does.
+// Forget drops all that this node knows about another node that is considered dead or
+// has left. It reports whether the node was known. It returns ErrSelf for this node,
+// and ErrLives for a node that lives or is not known to be dead yet. Other hosts are
+// not told. If a process with that name comes back later, it joins like any other.
 func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
 	if node == n.cfg.Self.Node {
 		return true, ErrSelf
 	}
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		o := n.members[node]
 		if o == nil {
 			return
@@ -56,7 +57,7 @@ func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
 	return known, err
 }
 
-// word is the member's state as Members tells it.
+// word returns the member's state as Members shows it.
 func (m *member) word() string {
 	if m.trouble != "" {
 		return StateRefused
@@ -64,12 +65,12 @@ func (m *member) word() string {
 	return state(m.in)
 }
 
-// stranger says whether a process was refused, or refuses this one, and has never
-// been in: it holds nothing, and nothing waits for it.
+// stranger reports whether a process was refused, or refuses this one, and has never
+// been in. Such a process owns nothing, and nothing waits for it.
 func (m *member) stranger() bool { return m.trouble != "" && !m.wasIn }
 
-// drop ends what this node does for a member that is forgotten: connections, what
-// polls and follows it, its lease. The lock is held.
+// drop ends what this node does for a forgotten member: its connections, its poller and
+// follower, its lease. n.mu is held.
 func (n *Node) drop(node kv.NodeID, o *member) {
 	if o.stop != nil {
 		o.stop()
@@ -82,9 +83,9 @@ func (n *Node) drop(node kv.NodeID, o *member) {
 	n.readers.drop(n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound))
 }
 
-// sweep forgets the members that have been gone for long enough: at once, where
-// they were strangers. The lock is held.
-func (n *Node) sweep(m *holding.Machine, now time.Duration) {
+// sweep forgets the members that have been gone for long enough. Strangers are
+// forgotten at once. n.mu is held.
+func (n *Node) sweep(m *ownership.Machine, now time.Duration) {
 	if now < n.sweepAt {
 		return
 	}
@@ -115,20 +116,20 @@ func (n *Node) forgetAfter(o *member) time.Duration {
 	return ForgetAfter
 }
 
-// about is step for word of a process, unless the process is known no more: what
-// comes late must not make a member of one that was forgotten.
-func (n *Node) about(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+// about is step for information about a process. It does nothing if the process is not
+// known any more: late information must not bring back a forgotten member.
+func (n *Node) about(id kv.Process, f func(m *ownership.Machine, now time.Duration)) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		if o := n.members[id.Node]; o != nil && o.id == id {
 			f(m, now)
 		}
 	})
 }
 
-// from is step for what a process asks. Gossip does not hear one that it knows
-// nothing of: its silence counts, as that of a member that gossip has lost.
-func (n *Node) from(id kv.Process, f func(m *holding.Machine, now time.Duration)) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+// from is step for a request of a process. If gossip does not know the process, its
+// silence counts like that of a member that gossip has lost.
+func (n *Node) from(id kv.Process, f func(m *ownership.Machine, now time.Duration)) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		f(m, now)
 		if n.members[id.Node] == nil {
 			m.Missing(now, id.Node)

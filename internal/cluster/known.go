@@ -4,26 +4,26 @@ import (
 	"sync"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Gossip tells where a process may be found, and nothing else that counts: without
-// a key anybody can send it. A process counts from when it is known:
+// Gossip tells where a process may be found. Nothing else in it counts, because without
+// a key anyone can send gossip. A process counts once it is known:
 //
-//	met      the two have greeted each other over the peer port, whichever of them
-//	         began, and even where one refused the other
-//	named    a process that was met says that it has this one in
+//	met      the two processes have greeted each other over the peer port, whichever of
+//	         them began, and even if one refused the other
+//	named    a process that was met says that this one is in
 //
-// A process is a name and an epoch: a later one of the same name is unknown again,
-// and the earlier one keeps its place until the later is known.
+// A process is a name and an epoch. A later process of the same name is unknown again,
+// and the earlier one keeps its place until the later one is known.
 
-// maxKnown bounds what is remembered of them: twice the members, each twice.
+// maxKnown limits how many processes are remembered: twice the members, two each.
 const maxKnown = 8192
 
-// known are the processes that are. It has a lock of its own: gossip asks under its
-// own.
+// known is the set of known processes. It has its own lock, because gossip calls has
+// under gossip's lock. It is safe for concurrent use.
 type known struct {
 	mu sync.Mutex
 	m  map[kv.Process]bool
@@ -35,8 +35,8 @@ func (k *known) has(id kv.Process) bool {
 	return k.m[id]
 }
 
-// add says whether that is news. One too many takes the place of another: that one is
-// met again.
+// add reports whether the process was unknown before. If the set is full, another
+// process is dropped and must be met again.
 func (k *known) add(id kv.Process) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -62,12 +62,12 @@ func (k *known) drop(id kv.Process) {
 	delete(k.m, id)
 }
 
-// isKnown is for gossip.
+// isKnown is the Known function for gossip.
 func (n *Node) isKnown(node string, m gossip.Meta) bool {
-	return n.known.has(kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(m.Epoch)}) || strike.Out(strike.Acquaintance)
+	return n.known.has(kv.Process{Node: kv.NodeID(node), Epoch: kv.Epoch(m.Epoch)}) || failpoint.Out(failpoint.Acquaintance)
 }
 
-// met says that a process is known.
+// met makes a process known.
 func (n *Node) met(id kv.Process) {
 	if !n.known.add(id) {
 		return
@@ -80,15 +80,15 @@ func (n *Node) met(id kv.Process) {
 	}
 }
 
-// metRefused is met for a process of which only the name is at hand. While another one of
-// that name is not held for dead it may be that one which is refused, and the unknown one
-// invented.
+// metRefused is met for a refused process of which only the name is at hand. It does
+// nothing while a member of that name is not considered dead: that member may be the
+// refused process, and the unknown one may be invented.
 func (n *Node) metRefused(node kv.NodeID) {
 	n.mu.Lock()
 	g := n.gossip
 	_, dead := n.machine.Silence(n.cfg.Clock.Read().Boot, node)
 	n.mu.Unlock()
-	if g == nil || !dead && !strike.Out(strike.RefusedName) {
+	if g == nil || !dead && !failpoint.Out(failpoint.RefusedName) {
 		return
 	}
 	if u, ok := g.UnknownOf(string(node)); ok {
@@ -96,8 +96,8 @@ func (n *Node) metRefused(node kv.NodeID) {
 	}
 }
 
-// vouched takes what a process that is known has heard of others: those that are in
-// are known too.
+// vouched takes what a known process says about other processes. A process that it says
+// is in becomes known too.
 func (n *Node) vouched(list []wire.Standing) {
 	for _, s := range list[:min(len(list), maxKnown/4)] {
 		id := fromProcess(s.Process)
@@ -113,7 +113,7 @@ func (n *Node) vouched(list []wire.Standing) {
 	}
 }
 
-// reached notes that a process answers at the address that is known of it.
+// reached notes that a process answers at its known address.
 func (n *Node) reached(id kv.Process) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

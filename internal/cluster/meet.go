@@ -14,15 +14,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Bounds of the greetings of processes that are unknown. Whoever invents them
-// chooses the addresses.
+// Limits of greetings of unknown processes. An attacker who invents such processes also
+// chooses their addresses.
 const (
 	meetRate   = 20  // a second
 	meetBurst  = 128 // at once: a hundred hosts may start together
-	meetsAtMax = 32  // under way
+	meetsAtMax = 32  // in flight
 	meetEvery  = 50 * time.Millisecond
 	firstRetry = 100 * time.Millisecond // doubles, for a name and for an address
 	lastRetry  = 4 * time.Second
@@ -32,14 +32,14 @@ const (
 // Met counts greetings of processes that were unknown.
 type Met struct{ Greeted, Failed int64 }
 
-// meeting greets processes that are unknown.
+// meeting decides when unknown processes are greeted. It is safe for concurrent use.
 type meeting struct {
 	mu    sync.Mutex
 	tried map[string]*tried // by name, and by address
 	met   Met
 }
 
-// tried is somebody, or an address, that has not answered.
+// tried is a name, or an address, that has not answered.
 type tried struct {
 	next  time.Time
 	pause time.Duration
@@ -52,12 +52,12 @@ func (m *meeting) stats() Met {
 	return m.met
 }
 
-// keys are what a process is looked up by.
+// keysOf returns the keys of a process in tried.
 func keysOf(u *gossip.Unknown) [2]string {
 	return [2]string{"name " + u.Node, "address " + u.Meta.Address}
 }
 
-// begin says whether a process is to be greeted now.
+// begin reports whether a process should be greeted now.
 func (m *meeting) begin(u *gossip.Unknown, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -77,12 +77,13 @@ func (m *meeting) begin(u *gossip.Unknown, now time.Time) bool {
 			m.tried[k] = t
 		}
 		t.pause = min(max(2*t.pause, firstRetry), lastRetry)
-		t.next = now.Add(t.pause/2 + rand.N(t.pause)) // later, where it has not ended by then
+		// The time of the next try, unless this greeting succeeds before.
+		t.next = now.Add(t.pause/2 + rand.N(t.pause))
 	}
 	return true
 }
 
-// room drops what was long ago, or else anything.
+// room makes room for an entry: it drops old entries first, then any.
 func (m *meeting) room(now time.Time) {
 	if len(m.tried) < maxTried {
 		return
@@ -100,7 +101,7 @@ func (m *meeting) room(now time.Time) {
 	}
 }
 
-// ended notes what became of a greeting.
+// ended notes the result of a greeting.
 func (m *meeting) ended(u *gossip.Unknown, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -118,7 +119,7 @@ func (m *meeting) ended(u *gossip.Unknown, err error) {
 	}
 }
 
-// why says what became of the last greeting.
+// why returns the error of the last greeting, or "".
 func (m *meeting) why(u *gossip.Unknown) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,7 +131,7 @@ func (m *meeting) why(u *gossip.Unknown) string {
 	return ""
 }
 
-// meet greets the processes of which gossip alone has told, until ctx ends.
+// meet greets the processes that only gossip knows of, until ctx ends.
 func (n *Node) meet(ctx context.Context) {
 	limit, places := rate.NewLimiter(meetRate, meetBurst), make(chan struct{}, meetsAtMax)
 	t := time.NewTicker(meetEvery)
@@ -139,7 +140,7 @@ func (n *Node) meet(ctx context.Context) {
 		for _, u := range n.toMeet() {
 			id := process(&u)
 			if n.known.has(id) {
-				n.gossip.Met(u.Node) // it was met before gossip told of it
+				n.gossip.Met(u.Node) // the process was met before gossip told of it
 				continue
 			}
 			if limit.Tokens() < 1 {
@@ -163,15 +164,15 @@ func (n *Node) meet(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-n.gossip.UnknownChanged():
-			sleep(ctx, time.Millisecond) // they come in numbers
+			kv.Sleep(ctx, time.Millisecond) // many may arrive together
 		case <-t.C:
 		}
 	}
 }
 
-// toMeet lists who may be greeted, those at join addresses first, the others in any
-// order. At the address of a member that lives there is nobody else: greeting an
-// invented one there would be this host's load on that member.
+// toMeet lists the processes to greet: those at join addresses first, the others in
+// random order. It leaves out other names at the address of a live member. No such
+// process can be there, and the greeting would only put load on that member.
 func (n *Node) toMeet() []gossip.Unknown {
 	list := n.gossip.Unknown()
 	joined := 0
@@ -197,7 +198,7 @@ func (n *Node) toMeet() []gossip.Unknown {
 	return kept
 }
 
-// greet greets one. A process that refuses is one all the same.
+// greet greets a process. A process that refuses counts as met.
 func (n *Node) greet(ctx context.Context, u *gossip.Unknown) {
 	id := process(u)
 	err := n.pool.Meet(ctx, id, u.Meta.Address)
@@ -210,9 +211,8 @@ func (n *Node) greet(ctx context.Context, u *gossip.Unknown) {
 	}
 }
 
-// rumours tells the machine where gossip has heard of a process that is in. The lock
-// is held.
-func (n *Node) rumours(m *holding.Machine, now time.Duration) {
+// rumours tells the machine if gossip has heard of a process that is in. n.mu is held.
+func (n *Node) rumours(m *ownership.Machine, now time.Duration) {
 	if m.In() {
 		return
 	}
@@ -224,13 +224,13 @@ func (n *Node) rumours(m *holding.Machine, now time.Duration) {
 	}
 }
 
-// unknown lists those that count for nothing. The lock is held.
+// unknown lists the processes that only gossip knows of. n.mu is held.
 func (n *Node) unknown() (list []Member) {
 	if n.gossip == nil {
 		return nil
 	}
 	for _, u := range n.gossip.Unknown() {
-		if n.members[kv.NodeID(u.Node)] != nil { // in an earlier process
+		if n.members[kv.NodeID(u.Node)] != nil { // known by an earlier process
 			continue
 		}
 		why := n.meeting.why(&u)
@@ -245,7 +245,7 @@ func (n *Node) unknown() (list []Member) {
 	return list
 }
 
-// idle serves a connection that was for the greeting alone.
+// idle handles a connection that is for the greeting only.
 type idle struct{}
 
 func (idle) Batch()                                  {}

@@ -10,8 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Whoever does not answer is greeted ever more seldom, and so is an address, under
-// whatever names; and what is remembered of them is bounded.
+// TestMeetsEverMoreSeldom checks that a process that does not answer is greeted less
+// and less often. The same holds for an address, under any names. The number of
+// remembered names and addresses is limited.
 func TestMeetsEverMoreSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m meeting
@@ -58,7 +59,7 @@ func TestMeetsEverMoreSeldom(t *testing.T) {
 	})
 }
 
-// The processes that are known are bounded too.
+// TestKnownIsBounded checks that the number of known processes is limited.
 func TestKnownIsBounded(t *testing.T) {
 	var k known
 	for i := range 2 * maxKnown {

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
-// conflict is gossip's word of two processes under one name.
+// conflict takes gossip's report of two processes with one name.
 func (n *Node) conflict(node, known, other string) {
 	n.counts.conflicts.Add(1)
 	n.mu.Lock()
@@ -22,17 +22,17 @@ func (n *Node) conflict(node, known, other string) {
 	}
 }
 
-// namesake is what gossip has told of a name, and when: it tells it again for as
-// long as it lasts.
+// namesake is gossip's last report about a name. Gossip repeats the report for as long
+// as the conflict lasts.
 type namesake struct {
 	at  time.Duration // on the boot clock
 	why string
 }
 
-// namesakeFor is how long that counts.
+// namesakeFor is how long such a report counts.
 const namesakeFor = time.Minute
 
-// twice says that a name is that of two processes, if it is. The lock is held.
+// twice returns the report that a name belongs to two processes, or "". n.mu is held.
 func (n *Node) twice(name kv.NodeID) string {
 	s, ok := n.named[name]
 	if ok && n.cfg.Clock.Read().Boot-s.at >= namesakeFor {
@@ -42,7 +42,8 @@ func (n *Node) twice(name kv.NodeID) string {
 	return s.why
 }
 
-// greeted and refused tell of greetings, this node's and others'.
+// greeted takes the result of this node's greeting of another node. refused takes any
+// refusal, of this node's greetings and of other nodes'.
 func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
 	switch {
 	case err == nil:
@@ -50,7 +51,8 @@ func (n *Node) greeted(node kv.NodeID, answered kv.Process, err error) {
 		n.reached(answered)
 		n.trouble(node, "")
 	case answered == (kv.Process{}) && n.troubled(node):
-		n.counts.refused.Add(1) // what it says does not replace what this one has found
+		// The node's reason does not replace the one that this node has found.
+		n.counts.refused.Add(1)
 	default:
 		n.refused(node, err)
 	}
@@ -74,7 +76,7 @@ func (n *Node) troubled(node kv.NodeID) bool {
 	return m != nil && m.trouble != ""
 }
 
-// trouble notes why a node is not talked to, and says whether that is news.
+// trouble records why a node is not talked to, and reports whether that is new.
 func (n *Node) trouble(node kv.NodeID, why string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -86,9 +88,9 @@ func (n *Node) trouble(node kv.NodeID, why string) bool {
 	return true
 }
 
-// Outcast says why this node can answer for no key and ask nobody: it is out,
-// others are in, and all that live refuse it, or are refused by it. It is ""
-// where that may change by itself.
+// Outcast returns why this node can neither answer for a key nor ask another node: it
+// is out, other nodes are in, and every live member refuses it or is refused by it. It
+// returns "" if that may change by itself.
 func (n *Node) Outcast() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -99,7 +101,8 @@ func (n *Node) outcastLocked() (why string) {
 	if n.machine.In() || len(n.machine.Entered()) > 0 {
 		return ""
 	}
-	stuck := n.machine.Trouble(n.cfg.Self.Node) != "" // that it cannot poll those, of which this says why
+	// stuck: this node cannot poll the members, and their trouble says why.
+	stuck := n.machine.Trouble(n.cfg.Self.Node) != ""
 	for _, m := range n.members {
 		switch {
 		case !m.alive:
@@ -109,33 +112,32 @@ func (n *Node) outcastLocked() (why string) {
 			why = m.trouble
 		}
 	}
-	return why // where nobody is in, this node may come in yet
+	return why // if no member is in, this node may still come in
 }
 
-// Stats counts what has happened; Begun, Ended and Retired are of partitions.
+// Stats counts what has happened. Begun, Ended and Retired count partitions.
 type Stats struct {
-	Members               int // that live, this one included
+	Members               int // live members, this node included
 	In                    bool
-	Held                  int
+	Owned                 int
 	Begun, Ended, Retired int64
 	Pauses                int64
-	Stopped               time.Duration // in which the process did not run, in gaps that count
+	Stopped               time.Duration // not running, in gaps that count
 	Polls, PollFailures   int64
 	Refused, Conflicts    int64
 
-	// Of events of logs.
+	// Events of logs.
 	Applied, Gaps, Resets     int64
 	Relayed, Unrelayed, Heard int64
 	Lag                       time.Duration
-	Links                     peer.Stats // connections of others to this node
+	Links                     peer.Stats // connections from other nodes
 	Leases                    []Lease
 
 	Gossip gossip.Stats
-	Met    Met // of members that gossip alone had told of
+	Met    Met // of processes that only gossip had told of
 }
 
-// Lease is how old the lease on another process is, less than zero where there
-// is none.
+// Lease has the age of the lease on another process; negative if there is none.
 type Lease struct {
 	Node kv.NodeID
 	Age  time.Duration
@@ -151,7 +153,7 @@ func (n *Node) Stats() Stats {
 	s.Applied, s.Gaps, s.Resets = c.applied.Load(), c.gaps.Load(), c.resets.Load()
 	s.Relayed, s.Unrelayed, s.Heard = c.relayed.Load(), c.unrelayed.Load(), c.heard.Load()
 	s.Lag = time.Duration(c.lag.Load())
-	s.Held, s.Links = n.Held().Len(), n.server.Stats()
+	s.Owned, s.Links = n.Owned().Len(), n.server.Stats()
 	s.Met = n.meeting.stats()
 	now := n.cfg.Clock.Read().Boot
 	n.mu.Lock()
@@ -173,20 +175,20 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
-// Member is what this node knows of another, or of itself.
+// Member is what this node knows about a node: another one, or itself.
 type Member struct {
 	ID      kv.Process
 	Address string
-	State   string // one of the below
+	State   string // one of the states below
 	Why     string
 	Weight  uint32
-	Held    int // partitions that the ring gives it
-	// MayHold says that it holds something, or may come to: what is for the whole
-	// cluster waits for it. It is false for a process that has left or is held for
-	// dead (gossip misses it, and nothing was heard of it for the detection time on
-	// any path), and for one that is refused and has never been in.
-	MayHold bool
-	// Stranger says that it is refused, and has never been in: it is no part of the
+	Owned   int // partitions that the ring assigns to it
+	// MayOwn says that it owns something, or may come to. Operations on the whole
+	// cluster wait for it. MayOwn is false for a process that has left or is considered
+	// dead (gossip misses it, and nothing was heard of it on any path for the detection
+	// time), and for a Stranger.
+	MayOwn bool
+	// Stranger says that it is refused and has never been in. It is no part of the
 	// cluster.
 	Stranger bool
 }
@@ -195,13 +197,13 @@ type Member struct {
 const (
 	StateIn      = "in"      // it owns partitions
 	StateOut     = "out"     // it lives, and owns none
-	StateMissing = "missing" // gossip holds it for dead
+	StateMissing = "missing" // gossip considers it dead
 	StateLeft    = "left"    // it has said goodbye
-	StateRefused = "refused" // it is not talked to: Why says why
-	StateUnknown = "unknown" // gossip alone tells of it, and it counts for nothing
+	StateRefused = "refused" // it is not talked to; see Why
+	StateUnknown = "unknown" // only gossip tells of it, and it counts for nothing
 )
 
-// Members lists this node and the others, by name.
+// Members lists this node and the others, sorted by name.
 func (n *Node) Members() []Member {
 	v := n.View()
 	share := map[kv.NodeID]int{}
@@ -210,13 +212,13 @@ func (n *Node) Members() []Member {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Held: share[n.cfg.Self.Node], MayHold: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
+	self := Member{ID: n.cfg.Self, Address: n.address, State: state(n.machine.In()), Weight: n.machine.Weight(), Owned: share[n.cfg.Self.Node], MayOwn: true, Why: cmp.Or(n.machine.Refused(), n.twice(n.cfg.Self.Node), n.outcastLocked(), n.machine.Trouble(n.cfg.Self.Node))}
 	list := []Member{self}
 	now := n.cfg.Clock.Read().Boot
 	for name, m := range n.members {
 		_, dead := n.machine.Silence(now, name)
-		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Held: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
-		o.MayHold = m.left != m.id && !(dead && !m.alive) && !o.Stranger
+		o := Member{ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name], State: state(m.in), Stranger: m.stranger(), Why: cmp.Or(m.trouble, n.twice(name), n.machine.Trouble(name))}
+		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
 		switch {
 		case m.left == m.id:
 			o.State, o.Why = StateLeft, ""
@@ -242,7 +244,7 @@ func state(in bool) string {
 	return StateOut
 }
 
-// GossipAddress is where others can join, once Run has begun; "" before.
+// GossipAddress returns the address where others can join; "" before Run has begun.
 func (n *Node) GossipAddress() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -11,26 +11,26 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// noTiers hold nothing.
+// noTiers stores nothing.
 type noTiers struct{}
 
-func (noTiers) Begin(holding.Begun, func(kv.Process) *Owner)       {}
-func (noTiers) Ended(kv.PartitionSet, kv.Version)                  {}
-func (noTiers) Offer(kv.Process, *holding.Ballot, kv.PartitionSet) {}
-func (noTiers) Awaited() bool                                      { return false }
-func (noTiers) Calls(kv.Process) rpc.Handler                       { return nil }
-func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)     {}
-func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)   {}
-func (noTiers) Floors() []wire.Floor                               { return nil }
-func (noTiers) Note(wire.Floor) error                              { return nil }
-func (noTiers) Learn([]wire.Floor)                                 {}
+func (noTiers) Begin(ownership.Begun, func(kv.Process) *Owner)       {}
+func (noTiers) Ended(kv.PartitionSet, kv.Version)                    {}
+func (noTiers) Offer(kv.Process, *ownership.Ballot, kv.PartitionSet) {}
+func (noTiers) Awaited() bool                                        { return false }
+func (noTiers) Calls(kv.Process) rpc.Handler                         { return nil }
+func (noTiers) Apply(kv.Process, uint64, []invalidation.Event)       {}
+func (noTiers) Relayed(kv.Process, uint64, []invalidation.Event)     {}
+func (noTiers) Floors() []wire.Floor                                 { return nil }
+func (noTiers) Note(wire.Floor) error                                { return nil }
+func (noTiers) Learn([]wire.Floor)                                   {}
 func (noTiers) Reset(kv.Process, []invalidation.Mark, []wire.Floor, kv.Version) {
 }
 
-// shifted is the machine's clock, with a wall clock that can be set.
+// shifted is the machine's clock with an adjustable wall clock.
 type shifted struct {
 	kv.Clock
 	by atomic.Int64 // milliseconds
@@ -48,13 +48,13 @@ func startNode(t *testing.T, name string, clock kv.Clock, join ...string) *Node 
 	return startVoter(t, name, clock, nil, join...)
 }
 
-// startVoter runs one under policy consistent, if there are voters.
+// startVoter runs a node, under policy consistent if voters are given.
 func startVoter(t *testing.T, name string, clock kv.Clock, voters []string, join ...string) *Node {
 	t.Helper()
 	return startWith(t, name, clock, noTiers{}, voters, join...)
 }
 
-// startWith runs one with tiers.
+// startWith runs a node with tiers.
 func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []string, join ...string) *Node {
 	t.Helper()
 	policy := Available
@@ -84,7 +84,7 @@ func startWith(t *testing.T, name string, clock kv.Clock, tiers Tiers, voters []
 	return n
 }
 
-// sees waits until a node lists another one in a state.
+// sees waits until a node lists another node in a state.
 func (n *Node) sees(t *testing.T, other kv.NodeID, state string) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -99,8 +99,8 @@ func (n *Node) sees(t *testing.T, other kv.NodeID, state string) {
 	}
 }
 
-// A member whose clock was off, or whose poll a busy machine has held up for as
-// long, is itself again as soon as it is answered as it should.
+// TestClockThatComesBack checks that a member whose clock was off is accepted again at
+// its first correct answer. The same holds if a busy machine has held up its poll.
 func TestClockThatComesBack(t *testing.T) {
 	clock := &shifted{Clock: kv.NewSystemClock()}
 	a := startNode(t, "a", kv.NewSystemClock())
@@ -114,8 +114,9 @@ func TestClockThatComesBack(t *testing.T) {
 	b.sees(t, "a", StateIn)
 }
 
-// Nodes whose policy or voters differ do not talk to each other, and both say
-// how they differ. The order of the voters does not matter.
+// TestVotersDiffer checks that nodes with different policies or voters do not talk to
+// each other, and that both say how they differ. The order of the voters does not
+// matter.
 func TestVotersDiffer(t *testing.T) {
 	a := startVoter(t, "a", kv.NewSystemClock(), []string{"a", "b", "c"})
 	b := startNode(t, "b", kv.NewSystemClock(), a.GossipAddress())
@@ -124,7 +125,7 @@ func TestVotersDiffer(t *testing.T) {
 	for _, tt := range []struct {
 		n     *Node
 		other kv.NodeID
-		want  []string // whichever of the two has found it first
+		want  []string // whichever of the two nodes has found it first
 	}{
 		{a, "b", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},
 		{b, "a", []string{"partition_policy", "available", "consistent", "voters", `""`, `"a,b,c"`}},

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nap sleeps for less than a millisecond: a timer of the runtime's is rounded up
-// to one where the process has nothing else to do.
+// nap sleeps for less than a millisecond. A timer of the Go runtime is rounded up to a
+// millisecond if the process has nothing else to do.
 type nap struct{ f *os.File }
 
-// newNap returns one that one goroutine may use.
+// newNap returns a nap for one goroutine.
 func newNap() *nap {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
-		return &nap{} // as elsewhere, then
+		return &nap{} // sleeps like other systems then
 	}
 	return &nap{os.NewFile(uintptr(fd), "timerfd")}
 }

@@ -5,33 +5,35 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// The other side: what followers wait for. One goroutine answers all of them, so
-// that an event is encoded once, however many follow, and wakes nobody in this
-// process but that one. Of a follower that has several calls waiting the oldest is
-// answered, and the next with what comes after that.
+// The other side of follow.go: what followers wait for. One goroutine answers all
+// followers. So an event is encoded once, however many followers there are, and wakes
+// only that goroutine. If a follower has several waiting calls, the oldest is answered
+// first, and the next one gets the events after it.
 
-// How events gather.
+// How events are gathered.
 const (
-	gatherAfter = 300 * time.Microsecond // since the last time: an event then goes at once
-	gatherFor   = 100 * time.Microsecond // else others may join it
+	gatherAfter = 300 * time.Microsecond // after such a pause an event is sent at once
+	gatherFor   = 100 * time.Microsecond // otherwise other events may join it
 )
 
-// news is how far followers may be answered, and who waits for more.
+// news has the place up to which followers may be answered, and the calls that wait for
+// more.
 type news struct {
 	mu      sync.Mutex
 	place   uint64
-	urgent  uint64    // place up to which somebody waits for all to have applied
-	waiting []waiting // by when they came
-	ended   bool      // nobody waits any more
+	urgent  uint64    // place that a caller of Applied waits for all followers to apply
+	waiting []waiting // by order of arrival
+	ended   bool      // no call waits any more
 }
 
-// waiting is a FOLLOW that has no answer yet.
+// waiting is a FOLLOW without an answer.
 type waiting struct {
 	from  *polls
 	conn  *rpc.Conn
@@ -39,8 +41,8 @@ type waiting struct {
 	until time.Duration // on the boot clock
 }
 
-// gather lets followers have what is new, until ctx ends: at once, or where they
-// have just had something, together with what comes in a moment.
+// gather sends followers the new events, until ctx ends. It sends at once, or, if it
+// has just sent some, together with the events of the next moment.
 func (n *Node) gather(ctx context.Context) {
 	rest := n.cfg.Network.Nap
 	if rest == nil {
@@ -63,33 +65,33 @@ func (n *Node) gather(ctx context.Context) {
 	n.answer(&a, false, func(*waiting) bool { return true })
 }
 
-// move says that followers may have what lies up to a place.
+// move lets followers have the events up to a place.
 func (n *news) move(place uint64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.place = place
 }
 
-// end lets nobody wait any more.
+// end stops all waiting.
 func (n *news) end() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ended = true
 }
 
-// heartbeats answers followers that have waited long enough for nothing, until
-// ctx ends.
+// heartbeats answers followers whose calls have waited long enough without an event,
+// until ctx ends.
 func (n *Node) heartbeats(ctx context.Context) {
 	var a rpc.Answers
 	for ctx.Err() == nil {
 		now := n.cfg.Clock.Read().Boot
-		sleep(ctx, n.news.next(now+n.followWait())-now)
+		kv.Sleep(ctx, n.news.next(now+n.followWait())-now)
 		now = n.cfg.Clock.Read().Boot
 		n.answer(&a, false, func(w *waiting) bool { return w.until <= now })
 	}
 }
 
-// next is when the first one has waited long enough, or else.
+// next returns when the first call has waited long enough; or, if no call waits.
 func (n *news) next(or time.Duration) time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -99,7 +101,7 @@ func (n *news) next(or time.Duration) time.Duration {
 	return or
 }
 
-// answer answers some of those who wait, without waiting itself.
+// answer answers the waiting calls that which selects. It does not block.
 func (n *Node) answer(a *rpc.Answers, tell bool, which func(*waiting) bool) {
 	n.news.mu.Lock()
 	n.answerSome(a, tell, which)
@@ -107,8 +109,8 @@ func (n *Node) answer(a *rpc.Answers, tell bool, which func(*waiting) bool) {
 	a.Write()
 }
 
-// answerSome is answer. The lock of the news is held, so that answers leave in the
-// order of their places; a is to be written.
+// answerSome is answer for callers that hold n.news.mu. The lock makes answers leave in
+// the order of their places. The caller must write a afterwards.
 func (n *Node) answerSome(a *rpc.Answers, tell bool, which func(*waiting) bool) {
 	var b batch
 	left := n.news.waiting[:0]
@@ -123,14 +125,14 @@ func (n *Node) answerSome(a *rpc.Answers, tell bool, which func(*waiting) bool) 
 	n.news.waiting = left
 }
 
-// batch is what was answered last, which suits whoever is at the same place.
+// batch is the last answer. It is reused for the next follower at the same place.
 type batch struct {
 	after, to uint64
-	reply     *wire.Reply // nil: nothing was
+	reply     *wire.Reply // nil: there is none
 }
 
-// answerOne answers with what follows the answer before it. The lock of the news
-// is held.
+// answerOne answers with the events after the follower's previous answer. n.news.mu is
+// held.
 func (n *Node) answerOne(a *rpc.Answers, b *batch, w *waiting, tell bool) {
 	if b.reply == nil || b.after != w.from.sent {
 		b.after = w.from.sent
@@ -142,8 +144,8 @@ func (n *Node) answerOne(a *rpc.Answers, b *batch, w *waiting, tell bool) {
 	w.conn.Answer(a, true)
 }
 
-// urge lets followers have what they lack up to a place at once, and asks them to
-// say when they have applied it; those too that are about to ask.
+// urge sends followers at once what they lack up to a place, and asks them to say when
+// they have applied it. This includes followers whose next call is on its way.
 func (n *Node) urge(place uint64) {
 	var a rpc.Answers
 	n.news.mu.Lock()
@@ -158,7 +160,7 @@ func (n *Node) urge(place uint64) {
 	})
 }
 
-// follow leaves a FOLLOW to whoever answers them, or answers it where it need not
+// follow leaves a FOLLOW to the goroutines that answer, or answers it if it need not
 // wait.
 func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 	n := s.n
@@ -172,7 +174,7 @@ func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 	c.Begin(nil)
 	var a rpc.Answers
 	n.news.mu.Lock()
-	if f.Anew { // and nobody cares for what was asked before
+	if f.Anew { // the answers to earlier calls will be ignored
 		n.answerSome(&a, false, func(w *waiting) bool { return w.from == s })
 		s.sent = f.Applied
 	}
@@ -187,11 +189,12 @@ func (s *polls) follow(c *rpc.Conn, q *wire.Request) {
 	n.readers.applied(s.from, f.Applied)
 }
 
-// followed is what comes after a place in this process's log, up to another.
+// followed returns the answer with the events after a place in this process's log, and
+// the place that it leads to.
 func (n *Node) followed(place uint64, tell bool) (r *wire.Reply, to uint64) {
 	w := wire.Followed{Tell: tell}
 	events, ok := n.cfg.Events.After(place, maxFollowed, nil)
-	for !ok && strike.Out(strike.Tail) { // what is still there
+	for !ok && failpoint.Out(failpoint.Tail) { // what is still there
 		place++
 		events, ok = n.cfg.Events.After(place, maxFollowed, nil)
 	}
@@ -205,7 +208,7 @@ func (n *Node) followed(place uint64, tell bool) (r *wire.Reply, to uint64) {
 		}
 		w.Floors = n.cfg.Tiers.Floors()
 	}
-	now := n.cfg.Clock.Read() // after all that it is to be above of
+	now := n.cfg.Clock.Read() // after the events: the clock must be above all of them
 	w.WallMS, w.Clock = now.Wall, uint64(n.cfg.Versions.Next(now.Wall))
 	reply := body(&w)
 	return &reply, w.To

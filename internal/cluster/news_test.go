@@ -13,18 +13,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// byHand follows a node's log by hand, over a connection of its own.
+// byHand follows a node's log step by step, over its own connection.
 type byHand struct {
 	t    *testing.T
 	n    *Node
 	log  *invalidation.Log
 	c    *rpc.Client
 	came chan *followed
-	stop func() // what answers followers
+	stop func() // stops the goroutines that answer followers
 }
 
-// newByHand returns a follower of a node with a bound B, and so with heartbeats
-// every B/4.
+// newByHand returns a follower of a node with a bound B; heartbeats come every B/4.
 func newByHand(t *testing.T, bound time.Duration) *byHand {
 	t.Helper()
 	log, err := invalidation.NewLog(100)
@@ -67,7 +66,7 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 	return r
 }
 
-// ask sends so many FOLLOWs in one write.
+// ask sends a number of FOLLOWs in one write.
 func (r *byHand) ask(calls int, f wire.Follow) {
 	r.t.Helper()
 	for range calls {
@@ -89,7 +88,7 @@ func (r *byHand) append(events int) {
 	}
 }
 
-// answer waits for one that leads from one place to another.
+// answer waits for an answer that leads from one place to another.
 func (r *byHand) answer(after, to uint64) (w wire.Followed) {
 	r.t.Helper()
 	select {
@@ -107,7 +106,7 @@ func (r *byHand) answer(after, to uint64) (w wire.Followed) {
 	return w
 }
 
-// nothing says that nothing comes for a while.
+// nothing checks that no answer arrives for a while.
 func (r *byHand) nothing() {
 	r.t.Helper()
 	select {
@@ -119,8 +118,9 @@ func (r *byHand) nothing() {
 
 const someTime = 60_000 // ms
 
-// TestFollowsInARow: each FOLLOW that waits is answered once, with what follows the
-// answer before it; and who comes late has what it has missed at once.
+// TestFollowsInARow checks that each waiting FOLLOW is answered once, with the events
+// after the answer before it. A FOLLOW that comes late is answered at once with the
+// events that were missed.
 func TestFollowsInARow(t *testing.T) {
 	r := newByHand(t, time.Hour)
 	r.ask(3, wire.Follow{WaitMS: someTime, Anew: true})
@@ -133,7 +133,7 @@ func TestFollowsInARow(t *testing.T) {
 	r.append(1)
 	r.answer(2, 3)
 	r.append(2)
-	r.nothing() // nobody waits
+	r.nothing() // no call waits
 	r.ask(2, wire.Follow{Applied: 1, WaitMS: someTime})
 	r.answer(3, 5)
 	r.nothing()
@@ -141,7 +141,7 @@ func TestFollowsInARow(t *testing.T) {
 	r.answer(5, 6)
 }
 
-// TestFollowHeartbeat: a FOLLOW waits for B/4 at the most.
+// TestFollowHeartbeat checks that a FOLLOW waits for B/4 at most.
 func TestFollowHeartbeat(t *testing.T) {
 	r := newByHand(t, MinBound)
 	begun := time.Now()
@@ -155,8 +155,8 @@ func TestFollowHeartbeat(t *testing.T) {
 	r.answer(0, 0)
 }
 
-// TestFollowAnew: who begins anew gets what follows what it has applied, and the
-// FOLLOWs from before take nothing of it.
+// TestFollowAnew checks that a follower that starts again gets the events after those
+// that it has applied. Earlier FOLLOWs take none of these events.
 func TestFollowAnew(t *testing.T) {
 	r := newByHand(t, time.Hour)
 	r.append(3)
@@ -176,7 +176,8 @@ func TestFollowAnew(t *testing.T) {
 	}
 }
 
-// TestFollowAnotherLog: a place that the log has not reached is answered too.
+// TestFollowAnotherLog checks that a place that the log has not reached is answered
+// too.
 func TestFollowAnotherLog(t *testing.T) {
 	r := newByHand(t, MinBound)
 	r.append(4)
@@ -191,8 +192,8 @@ func TestFollowAnotherLog(t *testing.T) {
 	}
 }
 
-// TestFollowerIsUrged: who waits for all to have applied something need not wait
-// for the follower to ask again by itself.
+// TestFollowerIsUrged checks that a caller that waits for all followers to apply
+// something need not wait for the follower's next call.
 func TestFollowerIsUrged(t *testing.T) {
 	for _, waits := range []bool{true, false} {
 		r := newByHand(t, time.Hour)
@@ -206,7 +207,7 @@ func TestFollowerIsUrged(t *testing.T) {
 			t.Error("asked to tell though nobody waits")
 		}
 		done := make(chan bool, 1)
-		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test's context
+		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test
 		if !waits {
 			time.Sleep(10 * time.Millisecond)
 			r.ask(1, wire.Follow{WaitMS: someTime}) // was on its way
@@ -226,7 +227,7 @@ func TestFollowerIsUrged(t *testing.T) {
 	}
 }
 
-// TestFollowEnds: at the end nobody is left without an answer.
+// TestFollowEnds checks that at the end every call gets an answer.
 func TestFollowEnds(t *testing.T) {
 	r := newByHand(t, time.Hour)
 	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})

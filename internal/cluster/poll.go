@@ -6,47 +6,50 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/gossip"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// member is what gossip said last of another node, and its poller.
+// member is what this node knows of another node, from gossip and polls, and its
+// poller.
 type member struct {
 	id      kv.Process
 	address string
-	state   uint64 // counts the changes of the next two, as the process itself has told; zero is not yet
+	// state counts the changes of weight and in, as the process itself has told; zero:
+	// it has told nothing yet.
+	state   uint64
 	weight  uint32
 	in      bool
-	hint    uint64        // gossip's word of that count
-	hintOut bool          // and whether it says that the process is out
-	toldAt  time.Duration // when the process itself has told last, on the boot clock
-	wasIn   bool          // this process has been in, as far as gossip or polls have told
+	hint    uint64        // the same count, as gossip has told
+	hintOut bool          // gossip says that the process is out
+	toldAt  time.Duration // boot clock when the process itself last told
+	wasIn   bool          // the process has been in, by gossip or polls
 	reached bool          // it has answered a greeting at its address
 	alive   bool
-	goneAt  time.Duration // since when it does not live, on the boot clock
-	left    kv.Process    // the last one that has said goodbye
+	goneAt  time.Duration // since when it is not alive, on the boot clock
+	left    kv.Process    // the last process that has said goodbye
 	trouble string        // why it is not talked to
-	skewed  bool          // its clock was too far off when it was last looked at
-	stop    func()        // ends its poller; nil where there is none
-	kick    chan struct{} // has one where the next poll is not to wait
-	acquire chan struct{} // has an element for each ACQUIRE under way
-	auth    chan struct{} // and for each AUTH
+	skewed  bool          // its clock was too far off at the last check
+	stop    func()        // ends its poller; nil if there is none
+	kick    chan struct{} // has an element if the next poll must not wait
+	acquire chan struct{} // has an element for each ACQUIRE in flight
+	auth    chan struct{} // has an element for each AUTH in flight
 }
 
-// maxAcquires is how many ACQUIREs to one member may be under way. One more is
-// dropped: the machine asks again.
+// maxAcquires limits the ACQUIREs to one member that are in flight. A further one is
+// dropped, because the machine asks again.
 const maxAcquires = 4
 
-// maxAuths is the same of AUTHs, of which one is sent every B/4 and waits B/2.
+// maxAuths is the same for AUTHs. One is sent every B/4 and waits for B/2.
 const maxAuths = 8
 
-// watch follows gossip.
+// watch feeds gossip's members to the machine, until ctx ends.
 func (n *Node) watch(ctx context.Context) {
 	for {
-		n.step(func(m *holding.Machine, now time.Duration) {
+		n.step(func(m *ownership.Machine, now time.Duration) {
 			for _, g := range n.gossip.Members() {
 				n.heard(m, now, g)
 			}
@@ -59,9 +62,9 @@ func (n *Node) watch(ctx context.Context) {
 	}
 }
 
-// heard tells the machine what is new in gossip's word of a member. What it has
-// said before is no sign of life.
-func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Member) {
+// heard tells the machine what is new in gossip's word of a member. Old information is
+// no sign of life. n.mu is held.
+func (n *Node) heard(machine *ownership.Machine, now time.Duration, g gossip.Member) {
 	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
 	m := n.members[id.Node]
 	if m == nil {
@@ -98,7 +101,8 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 		}
 		ctx, cancel := context.WithCancel(n.running)
 		m.stop = cancel
-		n.tasks.Go(func() { n.poll(ctx, id, m.kick) }) // ends with Run, or when the process is replaced
+		// Both end with Run, or when the process is replaced.
+		n.tasks.Go(func() { n.poll(ctx, id, m.kick) })
 		n.tasks.Go(func() { n.follow(ctx, id) })
 	}
 	if m.alive {
@@ -108,9 +112,10 @@ func (n *Node) heard(machine *holding.Machine, now time.Duration, g gossip.Membe
 	}
 }
 
-// next is what becomes of a member with gossip's word of it. That it is in, and its
-// weight, count until the process itself has told, and are a hint to ask it then; its
-// address counts until it has answered there, and is that process's for good.
+// next returns the member after gossip's word of it. Gossip's weight and in count until
+// the process itself has told them; then they are only a hint to poll it. Gossip's
+// address counts until the process has answered there; then it is final for that
+// process.
 func (m *member) next(id kv.Process, g *gossip.Member) member {
 	next := *m
 	if m.id != id {
@@ -120,26 +125,27 @@ func (m *member) next(id kv.Process, g *gossip.Member) member {
 	if !next.reached {
 		next.address = g.Meta.Address
 	}
-	if next.state == 0 || strike.Out(strike.Hint) {
+	if next.state == 0 || failpoint.Out(failpoint.Hint) {
 		next.weight, next.in = g.Meta.Weight, g.Meta.In
 	}
 	next.wasIn = next.wasIn || next.in
 	return next
 }
 
-// count is the one under which gossip's word of the next two counts: none, so that it
-// does until the process itself has told.
+// count returns the state count for gossip's weight and in. It is zero, so that these
+// count only until the process itself has told them.
 func (m *member) count() uint64 {
-	if strike.Out(strike.Hint) {
+	if failpoint.Out(failpoint.Hint) {
 		return m.hint
 	}
 	return 0
 }
 
-// goneOut takes gossip's word that a process is out once the process itself has told
-// nothing for the detection time: this node cannot hear it, or does not listen. The word
-// may be a stranger's: it ends as soon as the process tells something, and is not told on.
-func (n *Node) goneOut(machine *holding.Machine, now time.Duration) {
+// goneOut takes gossip's word that a process is out, after the process itself has told
+// nothing for the detection time: this node cannot hear it, or does not listen. The
+// word may come from a stranger. It therefore ends as soon as the process tells
+// something, and is not passed on. n.mu is held.
+func (n *Node) goneOut(machine *ownership.Machine, now time.Duration) {
 	for _, m := range n.members {
 		if m.hintOut && m.hint > m.state && now-m.toldAt >= n.cfg.Detection {
 			machine.GoneOut(now, m.id, m.hint)
@@ -148,7 +154,7 @@ func (n *Node) goneOut(machine *holding.Machine, now time.Duration) {
 	}
 }
 
-// tells notes what a process tells of itself. The lock is held.
+// tells records what a process tells about itself. n.mu is held.
 func (n *Node) tells(id kv.Process, state uint64, weight uint32, in bool) {
 	if m := n.members[id.Node]; m != nil && m.id == id && state >= m.state {
 		m.state, m.weight, m.in = state, weight, in
@@ -156,8 +162,8 @@ func (n *Node) tells(id kv.Process, state uint64, weight uint32, in bool) {
 	}
 }
 
-// poll asks a process every B/4 for what leases and holdings depend on. It goes
-// on while gossip misses the process: a path that still works counts.
+// poll asks a process every B/4 for what leases and ownership depend on. It continues
+// while gossip misses the process: a path that still works counts.
 func (n *Node) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 	t := time.NewTicker(n.cfg.PollEvery)
 	defer t.Stop()
@@ -168,14 +174,14 @@ func (n *Node) poll(ctx context.Context, id kv.Process, kick <-chan struct{}) {
 			return
 		case <-t.C:
 		case <-kick:
-			sleep(ctx, n.cfg.PollEvery/16) // it may be said often
+			kv.Sleep(ctx, n.cfg.PollEvery/16) // gossip may say it often
 		}
 	}
 }
 
 func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	sent := n.cfg.Clock.Read()
-	n.Beat(sent.Boot)
+	n.CheckPause(sent.Boot)
 	n.mu.Lock()
 	body, err := n.pollBody(id, sent)
 	n.mu.Unlock()
@@ -200,10 +206,10 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	if n.skewed(id, w.WallMS, sent.Wall) || n.ahead(id, w.Newest()) {
 		return
 	}
-	n.trouble(id.Node, "") // whatever there was
+	n.trouble(id.Node, "") // the trouble is over, whatever it was
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	var o *Owner
-	n.about(id, func(m *holding.Machine, now time.Duration) {
+	n.about(id, func(m *ownership.Machine, now time.Duration) {
 		m.Polled(now, id, sent.Boot, fromPoll(&w))
 		m.Cannot(now, id.Node, nodes(w.Cannot))
 		n.tells(id, w.State, w.Weight, w.In)
@@ -219,7 +225,7 @@ func (n *Node) pollOnce(ctx context.Context, id kv.Process) {
 	n.leased(o, o.log.Polled(sent.Boot, w.Head))
 }
 
-// pollBody is what this node tells of itself. The lock is held.
+// pollBody returns what this node tells about itself. n.mu is held.
 func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 	info := n.machine.InfoFor(to)
 	w := wire.Poll{
@@ -234,9 +240,9 @@ func (n *Node) pollBody(to kv.Process, now kv.Moment) ([]byte, error) {
 	return wire.MarshalBody(&w)
 }
 
-// promises is toPromises, which is kept for the next member that the machine
-// tells the same. The lock is held.
-func (n *Node) promises(list []holding.Promise) []wire.Promise {
+// promises is toPromises. It keeps the result for the next member, to which the machine
+// tells the same. n.mu is held.
+func (n *Node) promises(list []ownership.Promise) []wire.Promise {
 	if len(list) == 0 {
 		return nil
 	}
@@ -254,8 +260,8 @@ func nodes(names []string) []kv.NodeID {
 	return out
 }
 
-// skewed says whether a process's wall clock, read after since, is too far off
-// for anything it says to count.
+// skewed reports whether a process's wall clock, read after since, is too far off. Then
+// nothing in its message counts.
 func (n *Node) skewed(id kv.Process, wall, since int64) bool {
 	err := n.id.Skew(string(id.Node), wall, since, n.cfg.Clock.Read().Wall)
 	if err != nil {
@@ -269,9 +275,9 @@ func (n *Node) skewed(id kv.Process, wall, since int64) bool {
 	return err != nil
 }
 
-// ahead says whether a version that a process tells of is too far ahead for
-// anything that it says with it to count. Until its next poll is looked at its
-// clock counts as off.
+// ahead reports whether a version in a process's message is too far ahead. Then nothing
+// in the message counts, and the process's clock counts as off until its next poll is
+// checked.
 func (n *Node) ahead(id kv.Process, newest uint64) bool {
 	err := n.id.Ahead(id.Node, newest)
 	if err == nil {
@@ -286,8 +292,8 @@ func (n *Node) ahead(id kv.Process, newest uint64) bool {
 	return true
 }
 
-// send asks a process for partitions.
-func (n *Node) send(s holding.Send) {
+// send asks a process for partitions. n.mu is held.
+func (n *Node) send(s ownership.Send) {
 	m := n.members[s.To.Node]
 	if n.running == nil || m == nil || m.id != s.To {
 		return
@@ -314,8 +320,8 @@ func (n *Node) send(s holding.Send) {
 	})
 }
 
-func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, body []byte) {
-	n.Beat(n.cfg.Clock.Read().Boot)
+func (n *Node) ask(ctx context.Context, to kv.Process, ballot *ownership.Ballot, body []byte) {
+	n.CheckPause(n.cfg.Clock.Read().Boot)
 	var a peer.Answer
 	defer a.Release()
 	err := n.pool.Do(ctx, to, peer.Poll, n.cfg.Bound/2, &wire.Request{Op: wire.OpAcquire, Body: body}, &a)
@@ -332,10 +338,10 @@ func (n *Node) ask(ctx context.Context, to kv.Process, ballot *holding.Ballot, b
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	n.learn(w.Floors)
-	n.about(to, func(m *holding.Machine, now time.Duration) {
-		m.Answered(now, to, holding.Answer{
+	n.about(to, func(m *ownership.Machine, now time.Duration) {
+		m.Answered(now, to, ownership.Answer{
 			Ballot: ballot, Granted: fromSet(w.Granted), Released: fromSet(w.Released), In: fromProcesses(w.In), Head: w.Head,
-			Voter: w.Voter, Authorities: fromHoldings(w.Authorities),
+			Voter: w.Voter, Authorities: fromOwnerships(w.Authorities),
 		})
 	})
 }

@@ -6,28 +6,28 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// readers are the processes that this one has answered polls of, and how far
-// each has applied its log: whoever may have a lease on it, whatever membership
-// says. It is safe for concurrent use.
+// readers has the processes whose polls this one has answered, and how far each has
+// applied its log. These are all processes that may have a lease on this one, whatever
+// membership says. It is safe for concurrent use.
 type readers struct {
 	mu      sync.Mutex
 	m       map[kv.Process]*reader
-	changed chan struct{} // closed when one has moved; nil where nobody waits
+	changed chan struct{} // closed when a place has moved; nil if no caller waits
 }
 
 type reader struct {
-	polledAt time.Duration // when the last poll of it was answered
+	polledAt time.Duration // boot clock when its last poll was answered
 	applied  uint64
 }
 
-// maxReaders bounds what is remembered: runs of nodes that polled lately.
+// maxReaders limits how many processes are remembered.
 const maxReaders = 4096
 
-// polled notes that a poll is about to be answered. False says that there are
-// too many: it must not be.
+// polled notes that a poll is about to be answered. If it returns false, there are too
+// many readers and the poll must not be answered.
 func (r *readers) polled(id kv.Process, now, lease time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -49,14 +49,14 @@ func (r *readers) polled(id kv.Process, now, lease time.Duration) bool {
 	return true
 }
 
-// drop is forget.
+// drop is forget for callers without the lock.
 func (r *readers) drop(now, lease time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forget(now, lease)
 }
 
-// forget drops those whose leases have lapsed. The lock is held.
+// forget drops the readers whose leases have lapsed. r.mu is held.
 func (r *readers) forget(now, lease time.Duration) {
 	for id, o := range r.m {
 		if now-o.polledAt >= lease {
@@ -77,8 +77,8 @@ func (r *readers) applied(id kv.Process, place uint64) {
 	}
 }
 
-// behind counts those whose leases may still be good and that have not applied
-// a place, and returns what is closed when that changes.
+// behind returns how many readers with a possible lease have not applied a place, and a
+// channel that is closed when that changes.
 func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,12 +94,12 @@ func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed
 	return n, r.changed
 }
 
-// Margin is how long one waits for a time that another clock measures.
-func Margin(d time.Duration) time.Duration { return holding.Margin(d) }
+// Margin returns how long to wait here for a time d that another clock measures.
+func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
 
-// Applied waits until every process that may have a lease on this one has
-// applied its log up to a place, or none from before can be good any more. That
-// is after Margin(B) at the most. It says false if ctx ends before.
+// Applied waits until every process that may have a lease on this one has applied its
+// log up to a place. It waits for Margin(B) at most: by then no lease from before can
+// be valid. It returns false if ctx ends first.
 func (n *Node) Applied(ctx context.Context, place uint64) bool {
 	lease := Margin(n.cfg.Bound)
 	begun := n.cfg.Clock.Read().Boot

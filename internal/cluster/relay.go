@@ -4,25 +4,26 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// Events ride in gossip too, as far as there is room: they reach nodes whose own
-// link is cut. They are applied as they come, and no lease depends on them; what
-// finds no room is left out, since the logs are followed.
+// Events also travel in gossip, as far as there is room, and reach nodes whose own link
+// is cut. They are applied in the order of arrival, and no lease depends on them.
+// Events that do not fit are left out, because the logs are followed anyway.
 
 const (
 	relayEvery = 50 * time.Millisecond
 	maxRelayed = 1024 // bytes of a datagram: see gossip
-	relayRoom  = 200  // of them, for all but the events
+	relayRoom  = 200  // of these, for everything but events
 
 	relayEvent  = 17 // bytes of an event
-	relayDetail = 8  // of its detail, beside a namespace's name
+	relayDetail = 8  // of its detail, without the namespace's name
 )
 
-// relay tells by gossip what this process appends to its log, until ctx ends:
-// every so often the latest, in one datagram.
+// relay gossips the events of this process's log, until ctx ends: the latest ones in
+// one datagram, every relayEvery.
 func (n *Node) relay(ctx context.Context) {
 	place := n.cfg.Events.Head()
 	for ctx.Err() == nil {
@@ -37,11 +38,11 @@ func (n *Node) relay(ctx context.Context) {
 			n.tell(place, events)
 		}
 		place = head
-		sleep(ctx, relayEvery)
+		kv.Sleep(ctx, relayEvery)
 	}
 }
 
-// tell sends some events in one datagram, those that fit from the first on.
+// tell sends events in one datagram: those from the first on that fit.
 func (n *Node) tell(after uint64, events []invalidation.Event) {
 	w := wire.Relay{From: toProcess(n.cfg.Self), After: after}
 	details := 0
@@ -82,7 +83,7 @@ func (n *Node) relayed(b []byte) {
 	n.mu.Unlock()
 	events, err := fromEvents(&w.Events)
 	if !known || err != nil || n.ahead(from, w.Newest()) {
-		return // of an earlier run, or of a clock that does not count
+		return // from an earlier process, or from a clock that does not count
 	}
 	for i := range events {
 		n.cfg.Versions.Observe(events[i].Version)

@@ -18,15 +18,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Listening is closed once Run has its ports, where it needs any.
+// Listening returns a channel that is closed once Run has its ports, if it needs any.
 func (n *Node) Listening() <-chan struct{} { return n.listening }
 
-// Run takes part in the cluster until ctx ends, then hands over what it holds
-// and says goodbye, and returns when all its goroutines have ended. A node that
-// is alone has nothing to do.
+// Run takes part in the cluster until ctx ends. Then it hands over what this node owns
+// and says goodbye. It returns when all its goroutines have ended. A node that is alone
+// has nothing to do. Call Run once.
 func (n *Node) Run(ctx context.Context) error {
 	if n.cfg.Bind == "" {
 		close(n.listening)
@@ -44,14 +44,14 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	// All of it outlives ctx by the leave.
+	// The goroutines outlive ctx, for the leave.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, inner := errgroup.WithContext(inner)
 	n.mu.Lock()
 	n.gossip, n.running = g, inner
 	n.mu.Unlock()
-	n.renewGossip() // its keys may have changed since it got them
+	n.renewGossip() // the keys may have changed since gossipConfig read them
 	close(n.listening)
 	n.cfg.Log.Info("taking part in a cluster", "cluster", n.cfg.Cluster, "gossip", g.Address(), "peers", n.address, "join", n.cfg.Join)
 	group.Go(func() error { return n.server.Serve(inner, ln) })
@@ -81,7 +81,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return err
 }
 
-// advertised is the address of the peer server, as others use it.
+// advertised returns the address of the peer server, as other nodes use it.
 func (n *Node) advertised(a net.Addr) (string, error) {
 	host, port, err := net.SplitHostPort(a.String())
 	if err != nil {
@@ -117,16 +117,16 @@ func (n *Node) gossipConfig() gossip.Config {
 	return c
 }
 
-// Renew takes keys and credentials that have changed. It replaces the connections
-// to other sidecars, and ends those of others that are not accepted any more,
-// without a call that fails. Where nothing runs yet, Run takes them.
+// Renew takes changed keys and credentials. It replaces the connections to other
+// sidecars, and closes connections from sidecars that are not accepted any more. No
+// call fails. Before Run there is nothing to replace, and Run takes the present ones.
 func (n *Node) Renew() {
 	n.renewGossip()
 	n.pool.Renew()
 	n.server.Renew()
 }
 
-// renewGossip gives gossip the keys as they are now.
+// renewGossip gives gossip the present keys.
 func (n *Node) renewGossip() {
 	n.mu.Lock()
 	g := n.gossip
@@ -146,7 +146,7 @@ func (n *Node) meta() gossip.Meta {
 	}
 }
 
-// tellMeta tells all what has changed of this node. The lock is held.
+// tellMeta gossips what has changed about this node. n.mu is held.
 func (n *Node) tellMeta() {
 	if n.gossip != nil {
 		if err := n.gossip.SetMeta(n.meta()); err != nil {
@@ -155,7 +155,7 @@ func (n *Node) tellMeta() {
 	}
 }
 
-// tick lets time pass.
+// tick advances the machine's time every B/16.
 func (n *Node) tick(ctx context.Context) {
 	t := time.NewTicker(n.cfg.Bound / 16)
 	defer t.Stop()
@@ -164,7 +164,7 @@ func (n *Node) tick(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			n.step(func(m *holding.Machine, now time.Duration) {
+			n.step(func(m *ownership.Machine, now time.Duration) {
 				n.rumours(m, now)
 				n.goneOut(m, now)
 				m.Tick(now)
@@ -174,10 +174,10 @@ func (n *Node) tick(ctx context.Context) {
 	}
 }
 
-// look finds the gaps in which this process did not run, however little happens
-// and whatever others wait for: it waits for no lock, but where it has found one.
+// look finds the gaps in which this process did not run, even when little else happens.
+// It takes no lock until it has found a gap, so that a busy lock does not hide one.
 func (n *Node) look(ctx context.Context) {
-	t := time.NewTicker(n.cfg.Bound / holding.LookEvery)
+	t := time.NewTicker(n.cfg.Bound / ownership.LookEvery)
 	defer t.Stop()
 	for {
 		select {
@@ -189,14 +189,14 @@ func (n *Node) look(ctx context.Context) {
 	}
 }
 
-// spare waits until the other voters can do without this one: those that were
-// started lately do not vote yet. It does not wait for who does not answer.
+// spare waits until the other voters can do without this one. A voter that was started
+// lately does not vote yet. spare does not wait for voters that do not answer.
 func (n *Node) spare(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
 	defer cancel()
 	for slices.Contains(n.cfg.Voters, string(n.cfg.Self.Node)) {
 		var ids []kv.Process
-		n.step(func(m *holding.Machine, _ time.Duration) { ids = m.Live() })
+		n.step(func(m *ownership.Machine, _ time.Duration) { ids = m.Live() })
 		var answer, vote atomic.Int32
 		var wg sync.WaitGroup
 		for _, id := range ids {
@@ -204,7 +204,7 @@ func (n *Node) spare(ctx context.Context) {
 				continue
 			}
 			wg.Go(func() {
-				a, err := n.tellFloor(ctx, id, wire.Floor{}) // none is told
+				a, err := n.tellFloor(ctx, id, wire.Floor{}) // tells nothing
 				if err != nil {
 					return
 				}
@@ -215,25 +215,25 @@ func (n *Node) spare(ctx context.Context) {
 		}
 		wg.Wait()
 		need := int32(n.majority())
-		if answer.Load() < need || vote.Load() >= need || !sleepFor(ctx, n.cfg.Bound/16) {
+		if answer.Load() < need || vote.Load() >= need || !kv.Sleep(ctx, n.cfg.Bound/16) {
 			return
 		}
 	}
 }
 
-// leave hands over what this node holds, as far as somebody takes it in time,
-// lets the tiers end what others wait for, and says goodbye.
+// leave hands over what this node owns, as far as other nodes take it in time. It lets
+// the tiers finish what other nodes wait for, and says goodbye.
 func (n *Node) leave(ctx context.Context) {
 	n.spare(ctx)
-	begun, owned := n.cfg.Clock.Read().Boot, n.Held().Len()
-	n.step((*holding.Machine).Leave)
+	begun, owned := n.cfg.Clock.Read().Boot, n.Owned().Len()
+	n.step((*ownership.Machine).Leave)
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.LeaveTimeout)
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
 	for ctx.Err() == nil && n.others() > 0 {
 		n.mu.Lock()
-		holding := n.machine.Holding()
+		holding := n.machine.OwnershipEpoch()
 		n.mu.Unlock()
 		if !holding && !n.cfg.Tiers.Awaited() {
 			break
@@ -250,7 +250,7 @@ func (n *Node) leave(ctx context.Context) {
 	n.goodbye()
 }
 
-// sayLeft tells what became of the partitions that this node owned.
+// sayLeft logs what became of the partitions that this node owned.
 func (n *Node) sayLeft(owned, kept int, took time.Duration) {
 	took = took.Round(time.Millisecond)
 	switch {
@@ -263,7 +263,7 @@ func (n *Node) sayLeft(owned, kept int, took time.Duration) {
 	}
 }
 
-// others counts the members that live.
+// others returns the number of live members, without this node.
 func (n *Node) others() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -276,7 +276,7 @@ func (n *Node) others() int {
 	return living
 }
 
-// goodbye tells all that this process holds nothing and is gone.
+// goodbye tells all members that this process owns nothing and is gone.
 func (n *Node) goodbye() {
 	n.mu.Lock()
 	n.machine.Stop(n.cfg.Clock.Read().Boot)

@@ -11,17 +11,17 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// What the log says of hosts: one line for one thing that has happened, which names
-// the cause and not what follows from it.
+// What the log says about hosts: one line for each event. The line names the cause, not
+// its consequences.
 
-// sayRing tells of a new ring, and returns those who died and were in none. The
-// lock is held.
-func (n *Node) sayRing(v, old *View, died []holding.Died) (rest []holding.Died) {
-	gone := map[kv.Process]bool{n.cfg.Self: true} // of whom another line tells
-	var owners []holding.Died
+// sayRing logs a new ring. It returns the dead processes that were not in the old ring.
+// n.mu is held.
+func (n *Node) sayRing(v, old *View, died []ownership.Died) (rest []ownership.Died) {
+	gone := map[kv.Process]bool{n.cfg.Self: true} // processes that another line is about
+	var owners []ownership.Died
 	for _, d := range died {
 		if old.has(d.ID) {
 			owners = append(owners, d)
@@ -49,13 +49,13 @@ func (n *Node) sayRing(v, old *View, died []holding.Died) (rest []holding.Died) 
 	return rest
 }
 
-// sayDied tells of hosts that have died: what each owned by the old ring, and which
-// hosts own that by the new one. The lock is held.
-func (n *Node) sayDied(died []holding.Died, v, old *View) {
-	slices.SortFunc(died, func(a, b holding.Died) int { return a.ID.Compare(b.ID) })
+// sayDied logs dead hosts: what each owned by the old ring, and which hosts own that by
+// the new ring. n.mu is held.
+func (n *Node) sayDied(died []ownership.Died, v, old *View) {
+	slices.SortFunc(died, func(a, b ownership.Died) int { return a.ID.Compare(b.ID) })
 	for _, d := range died {
 		if m := n.members[d.ID.Node]; m != nil && m.id == d.ID && m.stranger() {
-			continue // sweep tells of it
+			continue // sweep logs it
 		}
 		why := "nothing is heard of it"
 		if d.Again {
@@ -67,12 +67,12 @@ func (n *Node) sayDied(died []holding.Died, v, old *View) {
 	}
 }
 
-// has says whether a process is in the ring.
+// has reports whether a process is in the ring.
 func (v *View) has(id kv.Process) bool {
 	return slices.ContainsFunc(v.owners, func(o *Owner) bool { return o.Process == id })
 }
 
-// left is how many partitions a node owns, and which nodes own them by a later
+// left returns how many partitions a node owns, and which nodes own them by a later
 // ring.
 func (v *View) left(node kv.NodeID, later *View) (owned int, heirs string) {
 	counts := map[kv.NodeID]int{}
@@ -89,9 +89,9 @@ func (v *View) left(node kv.NodeID, later *View) (owned int, heirs string) {
 	return owned, strings.Join(list, ", ")
 }
 
-// sayState tells whether this node is in, where that has changed. Of a pause and of
-// a leave other lines tell. The lock is held.
-func (n *Node) sayState(a holding.StateChanged) {
+// sayState logs whether this node is in, if that has changed. Pauses and leaves have
+// lines of their own. n.mu is held.
+func (n *Node) sayState(a ownership.StateChanged) {
 	if a.In == n.saidIn {
 		return
 	}
@@ -99,7 +99,7 @@ func (n *Node) sayState(a holding.StateChanged) {
 	switch {
 	case a.In:
 		n.cfg.Log.Info("this host is in: it owns its part of the keys")
-	case a.Why == holding.WhyPaused || n.machine.Leaving():
+	case a.Why == ownership.WhyPaused || n.machine.Leaving():
 	default:
 		n.cfg.Log.Warn("this host is out: it owns no keys", "reason", a.Why)
 	}
@@ -108,36 +108,36 @@ func (n *Node) sayState(a holding.StateChanged) {
 // stop is a time in which this process did not run.
 type stop struct{ ended, length time.Duration }
 
-// stood notes a gap in the clock, which ends now.
+// stood records a gap in the clock that ends now.
 func (n *Node) stood(now, gap time.Duration) {
 	if gap > n.cfg.MaxSkew/2 {
 		n.lastStop.Store(&stop{now, gap})
 	}
 }
 
-// ownStop says whether a clock seems behind only because this process did not run:
-// what it reads now was written while it stood still.
+// ownStop reports whether another clock seems behind only because this process did not
+// run: the message that it reads now was written during the stop.
 func (n *Node) ownStop(err error) bool {
 	var e *peer.SkewError
 	if !errors.As(err, &e) || e.Ahead > 0 {
 		return false
 	}
 	now := n.cfg.Clock.Read().Boot
-	n.Beat(now) // finds the stop, if nobody has
+	n.CheckPause(now) // finds the stop, if nothing else has
 	s := n.lastStop.Load()
 	return s != nil && now-s.ended < n.cfg.Bound/2 && e.Behind <= s.length+n.cfg.MaxSkew
 }
 
-// lines are those that others cause: one a minute for each host and matter. Under
-// the node's lock.
+// lines limits log lines that other hosts cause: one a minute for each host and
+// subject. The value is the time of the last line. Guarded by the node's lock.
 type lines map[string]time.Duration
 
 const (
 	lineEvery = time.Minute
-	maxLines  = 256 // hosts and matters; of more than those there are no lines
+	maxLines  = 256 // hosts and subjects; beyond them there are no lines
 )
 
-// due says whether a line may be written.
+// due reports whether a line may be written.
 func (l *lines) due(what string, now time.Duration) bool {
 	if *l == nil {
 		*l = lines{}
@@ -155,7 +155,7 @@ func (l *lines) due(what string, now time.Duration) bool {
 	return true
 }
 
-// line is due, and takes the lock.
+// line is due for callers without the lock.
 func (n *Node) line(what string, node kv.NodeID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

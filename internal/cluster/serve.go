@@ -3,15 +3,15 @@ package cluster
 import (
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/strike"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/l2/holding"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// handler makes what serves another process, by the connection's purpose.
+// handler returns the handler for another process, by the connection's purpose.
 func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
 	n.met(from)
 	switch purpose {
@@ -23,19 +23,19 @@ func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
 	return &polls{n: n, from: from}
 }
 
-// polls serves what leases and holdings depend on.
+// polls serves the requests that leases and ownership depend on.
 type polls struct {
 	n    *Node
 	from kv.Process
 
-	// Places in this process's log, under the lock of the news.
+	// Places in this process's log, guarded by n.news.mu.
 	sent    uint64 // up to which it has been answered
-	applied uint64 // up to which it has applied, as it last said
+	applied uint64 // up to which it has applied, by its last word
 	urged   uint64 // up to which it was asked to say so
 }
 
-// Batch looks for a pause before anything is answered.
-func (s *polls) Batch() { s.n.Beat(s.n.cfg.Clock.Read().Boot) }
+// Batch checks for a pause before anything is answered.
+func (s *polls) Batch() { s.n.CheckPause(s.n.cfg.Clock.Read().Boot) }
 
 func (s *polls) Served() {}
 
@@ -99,7 +99,7 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 			s.n.left(s.from)
 			return wire.Reply{}
 		}
-	case wire.OpPing: // the last one of a connection that is replaced
+	case wire.OpPing: // the last call of a connection that is replaced
 		return wire.Reply{}
 	default:
 		err = wire.Errorf(wire.Unsupported, "%s is not served on a poll connection", q.Op)
@@ -107,7 +107,7 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 	return failure(err)
 }
 
-// tooFarAhead answers what names a version that cannot be: see peer.Identity.
+// tooFarAhead is the answer to a message with an impossible version; see peer.Identity.
 var tooFarAhead = wire.Errorf(wire.Unauthorized, "a version in the message is further ahead than max_clock_skew allows: set the wall clock of its host right and start it anew")
 
 func failure(e *wire.Error) wire.Reply {
@@ -133,7 +133,7 @@ func (s *polls) poll(w *wire.Poll) wire.Reply {
 		return failure(tooFarAhead)
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
-	n.from(s.from, func(m *holding.Machine, now time.Duration) {
+	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
 		m.PolledBy(now, s.from, fromPoll(w))
 		m.Cannot(now, s.from.Node, nodes(w.Cannot))
 		n.tells(s.from, w.State, w.Weight, w.In)
@@ -162,10 +162,10 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	}
 	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	ballot := FromBallot(w.Ballot)
-	var a holding.Answer
-	n.from(s.from, func(m *holding.Machine, now time.Duration) {
-		a = m.Asked(now, s.from, holding.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
-		n.carryOut() // the ending first
+	var a ownership.Answer
+	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
+		a = m.Asked(now, s.from, ownership.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
+		n.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
 			n.cfg.Tiers.Offer(s.from, ballot, a.Released)
 		}
@@ -173,13 +173,13 @@ func (s *polls) acquire(w *wire.Acquire) wire.Reply {
 	return body(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
 		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
-		Voter: a.Voter, Authorities: toHoldings(a.Authorities), Floors: n.floors(strike.FloorsInAcquire),
+		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.floors(failpoint.FloorsInAcquire),
 	})
 }
 
 // left takes a goodbye.
 func (n *Node) left(id kv.Process) {
-	n.step(func(m *holding.Machine, now time.Duration) {
+	n.step(func(m *ownership.Machine, now time.Duration) {
 		m.Left(now, id)
 		if o := n.members[id.Node]; o != nil && o.id == id {
 			if o.left != id {

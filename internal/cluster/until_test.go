@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A moment that is translated comes no later on the owner's clock than it does on
-// this host's, whatever the clocks' rates and the ways of the answers, and not
-// much earlier.
+// TestUntil checks that a translated moment comes no later on the owner's clock than
+// the original does on this host's clock, and not much earlier. This must be so for all
+// rates of the clocks and all delays of the answers.
 func TestUntil(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for run := range 2000 {
@@ -30,7 +30,7 @@ func TestUntil(t *testing.T) {
 			o.answered(owner(made), now)
 			d := now + time.Duration(rnd.Int64N(int64(3*time.Second))) - time.Second
 			got := time.Duration(o.Until(d))
-			if d < now { // it has been already
+			if d < now { // in the past
 				if got > owner(now) {
 					t.Fatalf("run %d: what was %v ago is %v ahead for the owner", run, now-d, got-owner(now))
 				}
@@ -42,7 +42,7 @@ func TestUntil(t *testing.T) {
 		}
 	}
 	var o Owner
-	o.answered(0, time.Second) // an owner that does not tell
+	o.answered(0, time.Second) // an owner that does not tell its clock
 	if o.Until(time.Hour) != 0 {
 		t.Error("a moment is translated to a clock that is not told")
 	}

@@ -10,28 +10,29 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ring"
 )
 
-// Owner is another process that may own partitions. There is one Owner a
-// process: pointers to it may be compared.
+// Owner is another process that may own partitions. There is one Owner per process, so
+// pointers may be compared.
 type Owner struct {
 	kv.Process
-	polledAt atomic.Int64 // boot clock when the last poll that it has answered was sent; zero is none
-	leasedAt atomic.Int64 // the same, of a poll with whose answer all that it names has been applied
+	polledAt atomic.Int64 // boot clock when the last answered poll was sent; zero: none
+	leasedAt atomic.Int64 // the same, when all that the answer names is applied
 	log      invalidation.Follower
 
-	// ahead translates moments of this host's boot clock, see Until. It is its
-	// poller's to set.
+	// ahead translates moments of this host's boot clock; see Until. Only the owner's
+	// poller sets it.
 	ahead atomic.Pointer[time.Duration]
 }
 
-// answered notes what the owner's boot clock showed, at some moment before now.
+// answered takes what the owner's boot clock showed, at some moment before now.
 //
-// Each answer gives a translation that is safe: from now on the owner's clock
-// advances by more than 0.98 of what this one does, so it shows
+// Each answer gives a safe translation. From now on the owner's clock advances by more
+// than 0.98 of what this host's clock does, so it shows
 //
 //	told + 0.98 (d - now)  =  (told - 0.98 now) + 0.98 d
 //
-// no later than this one shows d. The highest is the best; an answer that was long
-// on its way gives a low one, and time makes the later ones higher.
+// no later than this host's clock shows d. The highest translation is the best. An
+// answer that was long on its way gives a low one, and time makes the later ones
+// higher.
 func (o *Owner) answered(told, now time.Duration) {
 	ahead := told - slower(now)
 	if old := o.ahead.Load(); told != 0 && (old == nil || *old < ahead) {
@@ -39,9 +40,9 @@ func (o *Owner) answered(told, now time.Duration) {
 	}
 }
 
-// Until translates a moment of this host's boot clock to the owner's, which shows
-// the result no later than this one shows d. Zero is unknown: the owner has not
-// told its clock.
+// Until translates a moment d of this host's boot clock to the owner's boot clock, in
+// nanoseconds. The owner's clock shows the result no later than this host's clock shows
+// d. Zero means unknown: the owner has not told its clock.
 func (o *Owner) Until(d time.Duration) uint64 {
 	ahead := o.ahead.Load()
 	if ahead == nil {
@@ -50,22 +51,22 @@ func (o *Owner) Until(d time.Duration) uint64 {
 	return uint64(max(1, *ahead+slower(d)))
 }
 
-// slower is the least that another clock advances in d, and some more.
+// slower returns how far another clock advances in d at the least, less a margin.
 func slower(d time.Duration) time.Duration { return d - d/50 }
 
-// Answers says whether the owner has answered a poll that was sent within the
-// last d: whether it is worth the wait to ask it.
+// Answers reports whether the owner has answered a poll that was sent within the last
+// d. If so, it is worth the wait to ask it.
 func (o *Owner) Answers(now, d time.Duration) bool { return within(&o.polledAt, now, d) }
 
-// Leased says whether everything that the owner had accepted until some moment
-// within the last d has been applied here: what it has vouched for, and what is
-// not outdated by that, may be served.
+// Leased reports whether everything that the owner had accepted until some moment
+// within the last d has been applied here. If so, the values that the owner has
+// attested may be served, unless what was applied outdates them.
 func (o *Owner) Leased(now, d time.Duration) bool { return within(&o.leasedAt, now, d) }
 
-// LeasedAt is that moment, on the boot clock; zero is never.
+// LeasedAt returns that moment, on the boot clock; zero: never.
 func (o *Owner) LeasedAt() time.Duration { return time.Duration(o.leasedAt.Load()) }
 
-// Applied is the place in the owner's log up to which everything has been applied
+// Applied returns the place in the owner's log up to which everything has been applied
 // here.
 func (o *Owner) Applied() uint64 { return o.log.Applied() }
 
@@ -93,8 +94,7 @@ type View struct {
 	owners []*Owner // in the order of Table.Members
 }
 
-// Owner returns the process that should hold a partition; nil where nobody
-// should.
+// Owner returns the assigned owner of a partition; nil if there is none.
 func (v *View) Owner(p uint16) *Owner {
 	i := v.Table.OwnerIndex(p)
 	if i < 0 {
@@ -103,7 +103,7 @@ func (v *View) Owner(p uint16) *Owner {
 	return v.owners[i]
 }
 
-// Others are the processes that own partitions, but for this one.
+// Others returns the processes in the ring, without this node's.
 func (v *View) Others() []*Owner {
 	list := make([]*Owner, 0, len(v.owners))
 	for _, o := range v.owners {
@@ -114,13 +114,13 @@ func (v *View) Others() []*Owner {
 	return list
 }
 
-// Own says whether this node should hold a partition.
+// Own reports whether this node is the assigned owner of a partition.
 func (v *View) Own(p uint16) bool {
 	o := v.Owner(p)
 	return o != nil && o.Node == v.self
 }
 
-// lacks lists the processes of a view that another one does not have.
+// lacks lists the processes of other that v does not have.
 func (v *View) lacks(other *View) (list []kv.Process) {
 	for _, o := range other.owners {
 		if !slices.Contains(v.owners, o) {

@@ -11,8 +11,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
-// What gossip tells of two processes of one name stands in the list, for as long
-// as it is told again.
+// TestNamesakes checks that gossip's report of two processes with one name is in the
+// list for as long as gossip repeats it.
 func TestNamesakes(t *testing.T) {
 	clock := &shifted{Clock: kv.NewSystemClock()}
 	n := startNode(t, "a", clock)
@@ -32,7 +32,7 @@ func TestNamesakes(t *testing.T) {
 	}
 }
 
-// Which processes one ring has and another one has not.
+// TestViewLacks compares the processes of two rings.
 func TestViewLacks(t *testing.T) {
 	a, b, again := &Owner{Process: kv.Process{Node: "a"}}, &Owner{Process: kv.Process{Node: "b", Epoch: 1}}, &Owner{Process: kv.Process{Node: "b", Epoch: 2}}
 	for _, test := range []struct {
@@ -61,8 +61,8 @@ func names(list []kv.Process) string {
 	return strings.Join(names, ",")
 }
 
-// A line that others cause is written once a minute for each host and matter, and of
-// more hosts than there is room for there are none.
+// TestLinesOfOthers checks that a line that other hosts cause is written once a minute
+// for each host and subject, and not at all for hosts beyond the limit.
 func TestLinesOfOthers(t *testing.T) {
 	var l lines
 	now := time.Hour
@@ -85,8 +85,9 @@ func TestLinesOfOthers(t *testing.T) {
 	}
 }
 
-// What was written while this process stood still does not make the clock of who
-// wrote it look off; what is further off than that does, and what is ahead.
+// TestOwnStopIsNoSkew checks that a message written while this process stood still does
+// not make its sender's clock look off. A clock that is further off than the stop, or
+// ahead, does look off.
 func TestOwnStopIsNoSkew(t *testing.T) {
 	clock := &still{}
 	clock.boot.Store(int64(time.Hour))
@@ -109,14 +110,14 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 	}
 	for range 40 { // it runs
 		clock.boot.Add(int64(50 * time.Millisecond))
-		n.Beat(clock.Read().Boot)
+		n.CheckPause(clock.Read().Boot)
 	}
 	if behind(4 * time.Second) {
 		t.Error("2 s after it")
 	}
 }
 
-// still is a clock that is set.
+// still is a clock that a test sets.
 type still struct{ boot atomic.Int64 }
 
 func (c *still) Read() kv.Moment {

@@ -17,7 +17,7 @@ const (
 	hexB     = "bb00000000000000000000000000000000000000000000000000000000000002"
 )
 
-// write makes a file, and returns its path.
+// write creates a file and returns its path.
 func write(t *testing.T, name, text string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -117,7 +117,8 @@ func FuzzParseKeyFile(f *testing.F) {
 	})
 }
 
-// TestDerived holds what is derived: other values would shut out running hosts.
+// TestDerived pins the derived values. With other values, hosts that run now would be
+// locked out.
 func TestDerived(t *testing.T) {
 	f, err := ParseKeyFile([]byte(seedLine + "key: " + hexA))
 	if err != nil {
@@ -143,7 +144,7 @@ func TestDerived(t *testing.T) {
 	}
 }
 
-// verifies says whether one host accepts another's certificate.
+// verifies reports whether one host accepts another host's certificate.
 func verifies(by, of *Set, use x509.ExtKeyUsage) (root *x509.Certificate, err error) {
 	chains, err := of.Certificate.Leaf.Verify(x509.VerifyOptions{Roots: by.Roots, KeyUsages: []x509.ExtKeyUsage{use}})
 	if err != nil {
@@ -153,8 +154,8 @@ func verifies(by, of *Set, use x509.ExtKeyUsage) (root *x509.Certificate, err er
 	return chain[len(chain)-1], nil
 }
 
-// TestRotation: at each step of a rotation, hosts that have taken it and hosts
-// that have not accept each other; and at its end the old key is nothing.
+// TestRotation checks that at each step of a rotation, hosts before and after the step
+// accept each other. At the end of the rotation the old key is worth nothing.
 func TestRotation(t *testing.T) {
 	a, b := "key: "+hexA+"\n", "key: "+hexB+"\n"
 	steps := []*Set{set(t, "a", seedLine+a), set(t, "a", seedLine+a+b), set(t, "a", seedLine+b+a), set(t, "a", seedLine+b)}
@@ -189,8 +190,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestNodeNames: a certificate names its node to those who have the key, and to
-// nobody else.
+// TestNodeNames checks that only hosts that have the key can read the node's name in a
+// certificate.
 func TestNodeNames(t *testing.T) {
 	text := seedLine + "key: " + hexA
 	for _, node := range []string{"host-a", "a_b", "10.0.0.1", "x/y:z", "*", "häuschen", strings.Repeat("n", 128)} {

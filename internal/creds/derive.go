@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// Labels of what is derived of a key. A label with another number is another
-// secret.
+// Labels of the secrets that are derived from a key. A label with another number gives
+// another secret.
 const (
 	labelGossip      = "cachesidecar gossip 1"
 	labelAuthority   = "cachesidecar authority 1"
@@ -27,28 +27,28 @@ const (
 	labelNames       = "cachesidecar names 1"
 )
 
-// Certificates are valid for as long as X.509 can say.
+// Validity of certificates: the longest that X.509 can express.
 var (
-	validFrom  = time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC) // a machine may start there
+	validFrom  = time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC) // clocks may start there
 	validUntil = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 
 func (k *Key) derive(label string, n int) []byte {
 	b, err := hkdf.Key(sha256.New, k[:], nil, label, n)
-	if err != nil { // n is far below its bound
+	if err != nil { // cannot happen: n is far below HKDF's limit
 		panic(err)
 	}
 	return b
 }
 
-// Gossip is the secret of gossip's packets.
+// Gossip returns the secret that encrypts gossip's packets, 32 bytes.
 func (k *Key) Gossip() []byte { return k.derive(labelGossip, 32) }
 
-// Fingerprint tells a key from others, and tells nothing of it.
+// Fingerprint identifies a key and reveals nothing about it.
 func (k *Key) Fingerprint() string { return hex.EncodeToString(k.derive(labelFingerprint, 4)) }
 
-// SeedDigest tells a seed from others, for comparison between hosts. A seed is
-// 64 random bits: whoever has the digest would have to try them all.
+// SeedDigest identifies a seed, so that hosts can compare seeds. A seed is 64 random
+// bits: to find it from the digest, all of them must be tried.
 func SeedDigest(seed uint64) string {
 	h := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(labelSeed), seed))
 	return hex.EncodeToString(h[:8])
@@ -58,10 +58,11 @@ func SeedDigest(seed uint64) string {
 type authority struct {
 	cert  *x509.Certificate
 	key   ed25519.PrivateKey
-	names cipher.AEAD // of the names in its certificates
+	names cipher.AEAD // encrypts the names in its certificates
 }
 
-// authority is that of a key: the same one, to the byte, wherever the key is.
+// authority returns the authority of a key. It is the same, byte for byte, on every
+// host that has the key.
 func (k *Key) authority() (*authority, error) {
 	key := ed25519.NewKeyFromSeed(k.derive(labelAuthority, ed25519.SeedSize))
 	id := sha256.Sum256(key.Public().(ed25519.PublicKey))
@@ -76,11 +77,11 @@ func (k *Key) authority() (*authority, error) {
 	return &authority{cert, key, k.names()}, err
 }
 
-// names hides nodes' names in certificates: a TLS server shows its own to whoever
-// asks, before it knows whom it talks to.
+// names returns the cipher that hides node names in certificates. A TLS server shows
+// its certificate to every client, before it knows the client.
 func (k *Key) names() cipher.AEAD {
 	block, err := aes.NewCipher(k.derive(labelNames, 32))
-	if err != nil { // the length is right
+	if err != nil { // cannot happen: the length is right
 		panic(err)
 	}
 	a, err := cipher.NewGCMWithRandomNonce(block)
@@ -104,7 +105,7 @@ func (a *authority) named(leaf *x509.Certificate) (nodes []string) {
 	return nodes
 }
 
-// issue makes a certificate for a host, with a new key.
+// issue makes a certificate for a host, with a new private key.
 func (a *authority) issue(node string) (tls.Certificate, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

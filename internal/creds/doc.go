@@ -1,9 +1,10 @@
-// Package creds is what a host shows other hosts and accepts of them, as files
-// say it: the cluster's key file, and certificate files where they are given.
+// Package creds turns files into credentials: what a host shows to other hosts, and
+// what it accepts from them. The files are the cluster's key file and, optionally,
+// certificate files.
 //
-// Inputs are the paths and this host's name; the output is a Set, which never
-// changes. It reads files, and does nothing else: it watches nothing, logs nothing
-// and holds no connection.
+// Inputs are the paths and this host's name. The output is a Set, which never changes.
+// Watch reads the files again and replaces the Set when they change. The package keeps
+// no connections and starts no goroutine; Watch.Run runs in the caller's.
 //
 // # The key file
 //
@@ -12,36 +13,36 @@
 //	key: 64 hexadecimal digits
 //	key: 64 hexadecimal digits   # accepted, and not used
 //
-// The first key is in use, all are accepted, and there are MaxKeys at most. The
-// seed is that of the hash which places the cache's keys. It stands beside the
-// keys, and is not derived of one, because it must stay when they change.
+// The first key is in use; all keys are accepted; there are at most MaxKeys. The seed
+// is that of the hash that places the cache's keys. The seed has its own line and is
+// not derived from a key, because it must stay the same when keys change.
 //
-// # What comes of a key
+// # What is derived from a key
 //
-// Each of a key's 32 bytes is random, so HKDF with SHA-256 and no salt is enough
-// to make independent secrets of it, one for each label:
+// Each of a key's 32 bytes is random. HKDF with SHA-256 and no salt is therefore enough
+// to derive independent secrets, one for each label:
 //
 //	"cachesidecar gossip 1"       32 bytes: AES-256-GCM of gossip's packets
 //	"cachesidecar authority 1"    32 bytes: the private Ed25519 key of an authority
-//	"cachesidecar names 1"        32 bytes: AES-256-GCM of the nodes' names in certificates
+//	"cachesidecar names 1"        32 bytes: AES-256-GCM of node names in certificates
 //	"cachesidecar fingerprint 1"  4 bytes, shown in logs and metrics
 //
-// A TLS server shows its certificate before it knows whom it talks to. So the name of
-// the node stands there encrypted, and a stranger learns none.
+// A TLS server shows its certificate before it knows the client. The node's name is
+// therefore encrypted in the certificate, and strangers cannot read it.
 //
-// The authority's own certificate is the same on every host that has the key. It
-// lives in memory only, as does what it signs: at each start, and at each change
-// of keys, a host makes a new Ed25519 key and a certificate for its name, signed by
-// the authority of the first key. The roots that it accepts are the authorities of
-// all keys. Certificates of both kinds are valid from 1970 to 9999, since clocks
-// differ and the greeting compares them with a better message: what ends a
-// certificate is that its key is removed from the files.
+// The authority's own certificate is the same on every host that has the key. It exists
+// in memory only, and so do the certificates that it signs. At each start, and at each
+// change of keys, a host makes a new Ed25519 key and a certificate for its name, signed
+// by the authority of the first key. The roots that a host accepts are the authorities
+// of all keys. Certificates of both kinds are valid from 1970 to 9999: clocks differ,
+// and the greeting compares clocks with a better error message. A certificate ends when
+// its key is removed from the files.
 //
-// Who has a key can make a certificate for any name: a key file stands for the
+// A host that has a key can make a certificate for any name: a key file stands for the
 // whole cluster. Certificate files bind a host to its name.
 //
 // # Certificate files
 //
-// They take the place of the derived certificates in TLS. Gossip needs the key
-// file still, since memberlist has no certificates.
+// Certificate files replace the derived certificates in TLS. Gossip still needs the key
+// file, because memberlist has no certificates.
 package creds

@@ -10,28 +10,28 @@ import (
 	"strings"
 )
 
-// Bounds of a key file.
+// Limits of a key file.
 const (
 	MaxKeys = 8
-	maxFile = 64 << 10 // bytes, of any file
+	maxFile = 64 << 10 // bytes, for any file
 )
 
-// Key is one of the cluster's.
+// Key is one key of the cluster.
 type Key [32]byte
 
-// KeyFile is what a key file says.
+// KeyFile is the content of a key file.
 type KeyFile struct {
-	Seed uint64 // of the hash
-	Keys []Key  // the first one is in use
+	Seed uint64 // of the hash that places the cache's keys
+	Keys []Key  // the first key is in use, all are accepted
 }
 
-// remedy is how a key file is made.
+// remedy tells the operator how to make a key file.
 const remedy = "\"cachesidecar key generate\" makes a file"
 
-// ParseKeyFile reads a key file's text. No error shows any of it.
+// ParseKeyFile parses the text of a key file. Errors never show any of the text.
 func ParseKeyFile(text []byte) (*KeyFile, error) {
 	f := &KeyFile{}
-	seedAt, at := 0, map[Key]int{} // lines
+	seedAt, at := 0, map[Key]int{} // line numbers, from 1; zero: not seen yet
 	for i, line := range bytes.Split(text, []byte("\n")) {
 		line, _, _ = bytes.Cut(line, []byte("#"))
 		if line = bytes.TrimSpace(line); len(line) == 0 {
@@ -76,13 +76,15 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 	return f, nil
 }
 
-// digits reads hexadecimal digits, as many as b takes.
+// digits decodes text into b. It requires exactly as many hexadecimal digits as b
+// needs.
 func digits(b []byte, text string) error {
 	if len(text) != hex.EncodedLen(len(b)) {
 		return fmt.Errorf("%d characters: give %d hexadecimal digits", len(text), hex.EncodedLen(len(b)))
 	}
 	if _, err := hex.Decode(b, []byte(text)); err != nil {
-		return fmt.Errorf("there is more than hexadecimal digits in it") // hex's own error shows a character
+		// hex's own error would show a character.
+		return fmt.Errorf("there is more than hexadecimal digits in it")
 	}
 	if bytes.Count(b, []byte{0}) == len(b) {
 		return errors.New("all zeros are no secret")
@@ -90,14 +92,14 @@ func digits(b []byte, text string) error {
 	return nil
 }
 
-// NewKeyFile is the text of a new key file.
+// NewKeyFile returns the text of a new key file, with a random seed and one key.
 func NewKeyFile() string {
 	var seed [8]byte
 	_, _ = rand.Read(seed[:]) // never fails
 	return fmt.Sprintf(newKeyFile, hex.EncodeToString(seed[:]), NewKeyLine())
 }
 
-// NewKeyLine is a line with a new key, for a file that is there.
+// NewKeyLine returns a line with a new key, to add to an existing file.
 func NewKeyLine() string {
 	var k Key
 	_, _ = rand.Read(k[:]) // never fails

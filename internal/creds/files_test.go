@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// TestGuarded: a secret that others may read, or a file that others may write,
-// is refused with the remedy.
+// TestGuarded checks that a secret that other users can read, and a file that other
+// users can write, are refused with the remedy.
 func TestGuarded(t *testing.T) {
 	good := seedLine + "key: " + hexA
 	for _, tc := range []struct {
 		mode os.FileMode
-		want string // "" is taken
+		want string // "" means accepted
 	}{
 		{0o600, ""}, {0o400, ""}, {0o440, ""}, {0o640, ""},
 		{0o644, "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600"},
@@ -69,8 +69,9 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// TestDigest: whatever changes the files' content, or whether they can be read,
-// changes the digest; links that are put elsewhere are followed.
+// TestDigest checks that the digest changes with the files' content and with whether
+// they can be read. A symbolic link that is changed to another target counts as a
+// change.
 func TestDigest(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link")
@@ -111,7 +112,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// ca is an authority for tests.
+// ca is a certificate authority for tests.
 type ca struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -141,7 +142,7 @@ func encode(kind string, der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 }
 
-// leaf returns a certificate and its key in PEM.
+// leaf returns a certificate and its private key, both in PEM.
 func (c *ca) leaf(t *testing.T, edit func(*x509.Certificate)) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

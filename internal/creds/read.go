@@ -7,9 +7,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )
 
-// read returns a short file. What is secret is read by no other users; what is
-// not is written by no others. A group may read a secret: it is how an
-// orchestrator hands one out.
+// read returns the content of a short file. Other users may neither read nor write a
+// secret file, and may not write a file that is not secret. A group may read a secret,
+// because orchestrators hand out secrets that way.
 func read(path string, secret bool) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, errors.New("give the whole path, from / on, of a file")

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// Paths name the files. Each is a whole path; the last three are given together,
+// Paths names the files. Each is an absolute path. Cert, Key and CA are given together
 // or not at all.
 type Paths struct {
 	ClusterKey    string
-	Cert, Key, CA string // PEM: chain, its private key, whom to accept
+	Cert, Key, CA string // PEM: chain, its private key, accepted roots
 }
 
-// files lists them, with their settings.
+// files lists the files with the names of their settings.
 func (p *Paths) files() []file {
 	return []file{
 		{"cluster_key_file", p.ClusterKey, true}, {"tls.cert", p.Cert, false}, {"tls.key", p.Key, true}, {"tls.ca", p.CA, false},
@@ -31,7 +31,8 @@ type file struct {
 	secret        bool
 }
 
-// Check says which files are missing.
+// Check returns an error that names the missing file, if the combination of paths is
+// incomplete.
 func (p Paths) Check() error {
 	given := 0
 	var missing string
@@ -53,14 +54,14 @@ func (p Paths) Check() error {
 	return nil
 }
 
-// Content is what the files hold, read at one time.
+// Content is what the files contained at one moment.
 type Content struct {
 	paths Paths
 	bytes [4][]byte
-	err   error // of the first that could not be read
+	err   error // of the first file that could not be read
 }
 
-// Read reads the files.
+// Read reads the files. An error is kept in the Content and is returned by Set.
 func (p Paths) Read() *Content {
 	c := &Content{paths: p}
 	for i, f := range p.files() {
@@ -75,7 +76,8 @@ func (p Paths) Read() *Content {
 	return c
 }
 
-// Digest tells contents apart, those that could not be read too.
+// Digest returns a hash that differs between different contents. A read error is part
+// of the content.
 func (c *Content) Digest() [32]byte {
 	h := sha256.New()
 	for _, b := range c.bytes {
@@ -88,13 +90,13 @@ func (c *Content) Digest() [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-// Bounds of the certificates of tls.cert: other hosts take no more.
+// Limits of the certificates in tls.cert. Other hosts accept no more.
 const (
 	MaxChain = 4
-	maxBytes = 12 << 10 // of them together, as DER
+	maxBytes = 12 << 10 // bytes of all of them together, as DER
 )
 
-// Set is what a host shows others and accepts of them.
+// Set is what a host shows to other hosts and accepts from them. It never changes.
 type Set struct {
 	Seed        uint64
 	Keys        int
@@ -103,10 +105,10 @@ type Set struct {
 	Certificate tls.Certificate
 	Roots       *x509.CertPool
 
-	roots map[string]*authority // by their DER; nil of certificate files
+	roots map[string]*authority // by DER; nil values: from certificate files
 }
 
-// Trusted says whether a certificate is one of the roots.
+// Trusted reports whether a certificate is one of the roots.
 func (s *Set) Trusted(root *x509.Certificate) bool {
 	if root == nil {
 		return false
@@ -115,7 +117,7 @@ func (s *Set) Trusted(root *x509.Certificate) bool {
 	return ok
 }
 
-// Names returns the nodes that a certificate under one of the roots names.
+// Names returns the nodes that are named by a certificate under one of the roots.
 func (s *Set) Names(root, leaf *x509.Certificate) []string {
 	if a := s.roots[string(root.Raw)]; a != nil {
 		return a.named(leaf)
@@ -123,7 +125,7 @@ func (s *Set) Names(root, leaf *x509.Certificate) []string {
 	return leaf.DNSNames
 }
 
-// Set makes what comes of the files for a host. Errors name the file, and show
+// Set makes the credentials of a host from the files. Errors name the file and show
 // nothing of its content.
 func (c *Content) Set(node string, now time.Time) (*Set, error) {
 	if c.err != nil {
@@ -160,7 +162,7 @@ func (s *Set) accept(root *x509.Certificate, a *authority) {
 	s.roots[string(root.Raw)] = a
 }
 
-// certificates takes those of the files.
+// certificates fills s from the certificate files.
 func (c *Content) certificates(s *Set, node string, now time.Time) error {
 	p := &c.paths
 	roots, err := parseRoots(c.bytes[3])
@@ -198,7 +200,7 @@ func (c *Content) certificates(s *Set, node string, now time.Time) error {
 	return nil
 }
 
-// names are those of a certificate, a few of them, for an error.
+// names returns up to 5 names of a certificate, for an error message.
 func names(cert *x509.Certificate) string {
 	if len(cert.DNSNames) == 0 {
 		return "nobody"
@@ -206,7 +208,7 @@ func names(cert *x509.Certificate) string {
 	return fmt.Sprintf("%q", cert.DNSNames[:min(len(cert.DNSNames), 5)])
 }
 
-// parseRoots reads certificates in PEM.
+// parseRoots parses certificates in PEM. It returns an error if there is none.
 func parseRoots(text []byte) (roots []*x509.Certificate, err error) {
 	for {
 		var block *pem.Block

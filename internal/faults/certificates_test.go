@@ -16,9 +16,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// certify gives a node certificate files: a new certificate of the first authority,
-// and all authorities as those that it accepts. They take the places of the old ones
-// at one time, behind a link, as an orchestrator does it.
+// certify gives a node certificate files: a new certificate of the first authority, and
+// all the authorities as accepted ones. The files replace the old ones in one step, by a
+// symbolic link, as an orchestrator does it.
 func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 	t := n.g.t
 	t.Helper()
@@ -48,10 +48,10 @@ func (n *node) certify(until time.Time, accepted ...*peertest.Authority) {
 	}
 }
 
-// tomorrow is when certificates end that do not matter.
+// tomorrow is the end of certificates whose end does not matter.
 func tomorrow() time.Time { return time.Now().Add(24 * time.Hour) }
 
-// handshakes counts those that the nodes have done, as servers.
+// handshakes returns how many handshakes the nodes have done as servers.
 func (g *group) handshakes(nodes []*node) (n int64) {
 	g.t.Helper()
 	for _, o := range nodes {
@@ -64,10 +64,10 @@ func (g *group) handshakes(nodes []*node) (n int64) {
 	return n
 }
 
-// TestProcessCertificateRenewal: on three hosts that apps read and write through the
-// certificates are renewed, and then their authority is: a new one is accepted, used,
-// and the old one is removed. No request fails. A host that has a certificate of the
-// old authority then stands alone.
+// TestProcessCertificateRenewal renews the certificates on three hosts while apps read
+// and write through them, and then replaces the authority: a new one is accepted, then
+// used, then the old one is removed. No request fails. Afterwards a host with a
+// certificate of the old authority stands alone.
 func TestProcessCertificateRenewal(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
@@ -97,7 +97,7 @@ func TestProcessCertificateRenewal(t *testing.T) {
 			return nil
 		})
 	}
-	time.Sleep(5 * time.Second) // what the last step ends shows
+	time.Sleep(5 * time.Second) // long enough for effects of the last step to show
 	if err := g.agreed(g.nodes); err != nil {
 		t.Error(err)
 	}
@@ -109,9 +109,9 @@ func TestProcessCertificateRenewal(t *testing.T) {
 	})
 }
 
-// TestProcessCertificateExpires: a certificate that ends while its host runs ends no
-// connection; a new one cannot be made, and the log names the reason. With a new file
-// the hosts go on. A file that has ended is not taken, and no host starts with it.
+// TestProcessCertificateExpires: if a certificate expires while its host runs, no
+// connection ends. New connections fail, and the log names the reason. With a new file
+// the hosts go on. An expired file is refused, and no host starts with one.
 func TestProcessCertificateExpires(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
@@ -140,7 +140,7 @@ func TestProcessCertificateExpires(t *testing.T) {
 	l.noneFailed(begun)
 
 	third.crash()
-	third.start() // it cannot be greeted by the first
+	third.start() // the first host cannot greet it
 	eventually(t, patience, "the reason in the log", func() error { return third.says("expired") })
 	for _, n := range g.nodes[:2] {
 		n.certify(tomorrow(), a)
@@ -162,7 +162,7 @@ func TestProcessCertificateExpires(t *testing.T) {
 	}
 }
 
-// says looks for a word in the process's log.
+// says returns an error unless the process's log contains the word.
 func (n *node) says(word string) error {
 	b, err := os.ReadFile(n.log)
 	if err == nil && !bytes.Contains(b, []byte(word)) {

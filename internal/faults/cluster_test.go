@@ -22,7 +22,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// group is a cluster of a test.
+// group is the cluster of a test.
 type group struct {
 	t     testing.TB
 	dir   string
@@ -37,19 +37,19 @@ type node struct {
 	g      *group
 	index  int
 	spec   spec
-	prefix []string // what it is executed behind
+	prefix []string // the words before its command line
 	app    *client.Client
 	up     atomic.Bool  // apps use it
 	life   atomic.Int64 // counts its processes
 	downs  atomic.Int64 // counts how often apps had to stop using it
 }
 
-// fast is the bound for scenarios that are about something else than time. It is
-// longer than the least that is allowed: two cores and ten sidecars make pauses
-// of half a second now and then, which end all holdings.
+// fast is the bound for scenarios that do not test time. It is longer than the least
+// valid bound, because on two cores ten sidecars pause for half a second now and then,
+// which ends all ownership.
 const fast = time.Second * slowness
 
-// newGroup makes a cluster of so many places. Nothing runs in it yet.
+// newGroup makes a cluster with the given number of places. It starts no process.
 func newGroup(t testing.TB, bound time.Duration, places int) *group {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "csf") // short, for the sockets' paths
@@ -87,8 +87,8 @@ func (g *group) add(address string) *node {
 	return n
 }
 
-// joinAll has all sidecars join the first three, as README recommends: the same
-// addresses everywhere.
+// joinAll makes all sidecars join the first three, as README recommends: the same
+// addresses on every host.
 func (g *group) joinAll() {
 	var join []string
 	for _, n := range g.nodes[:min(3, len(g.nodes))] {
@@ -109,7 +109,7 @@ func (g *group) vote(voters ...*node) {
 	}
 }
 
-// servesNothing says what a node does beside missing keys and refusing writes.
+// servesNothing returns an error if a node does anything but miss keys and refuse writes.
 func (n *node) servesNothing() error {
 	ctx := n.g.t.Context()
 	for i := range 20 {
@@ -124,9 +124,9 @@ func (n *node) servesNothing() error {
 	return nil
 }
 
-// freeAddress finds an address that nobody uses, and whose next port is free as
-// well. On Linux all of 127/8 is loopback, so that two tests hardly meet; the
-// port lies below those that the system gives out.
+// freeAddress finds an unused address whose next port is free as well. On Linux all of
+// 127/8 is loopback, so two tests rarely collide. The port is below the range that the
+// system gives out.
 func freeAddress(t testing.TB) string {
 	t.Helper()
 	for range 100 {
@@ -144,8 +144,8 @@ func freeAddress(t testing.TB) string {
 	return ""
 }
 
-// free says whether an address can be bound. A child that is forked meanwhile, by
-// another test, would keep the socket until it has become another program.
+// free reports whether an address can be bound. It excludes forks: a child that another
+// test forks meanwhile would keep the socket open until its exec.
 func free(address string) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -196,7 +196,7 @@ func (n *node) serving() {
 	n.up.Store(true)
 }
 
-// start starts some nodes at once, and waits until they are one.
+// start starts some nodes at once, and waits until they are one cluster.
 func (g *group) start(nodes []*node) {
 	g.t.Helper()
 	begun := time.Now()
@@ -209,7 +209,7 @@ func (g *group) start(nodes []*node) {
 	g.settle(fmt.Sprintf("%d started at once", len(nodes)), begun)
 }
 
-// down keeps apps off.
+// down makes apps stop using the node.
 func (n *node) down() {
 	n.up.Store(false)
 	n.downs.Add(1)
@@ -229,7 +229,7 @@ func (n *node) leave() {
 	n.wait()
 }
 
-// pause and resume stop the process, and let it go on.
+// pause stops the process, and resume continues it.
 func (n *node) pause() {
 	n.g.t.Helper()
 	n.down()
@@ -242,7 +242,7 @@ func (n *node) resume() {
 	n.up.Store(true)
 }
 
-// living are the nodes that apps use.
+// living returns the nodes that apps use.
 func (g *group) living() (list []*node) {
 	for _, n := range g.nodes {
 		if n.up.Load() {
@@ -252,7 +252,7 @@ func (g *group) living() (list []*node) {
 	return list
 }
 
-// any returns one of them at random; nil where none lives.
+// any returns a random living node, or nil if there is none.
 func (g *group) any() *node {
 	list := g.living()
 	if len(list) == 0 {
@@ -261,8 +261,8 @@ func (g *group) any() *node {
 	return list[rand.IntN(len(list))]
 }
 
-// settle waits until the living nodes are one cluster, and returns how long
-// that took since a moment.
+// settle waits until the living nodes are one cluster, and returns the time since the
+// given moment.
 func (g *group) settle(what string, since time.Time) time.Duration {
 	g.t.Helper()
 	eventually(g.t, patience, "all to agree: "+what, func() error { return g.agreed(g.living()) })
@@ -271,11 +271,11 @@ func (g *group) settle(what string, since time.Time) time.Duration {
 	return took
 }
 
-// partitions of a ring.
+// partitions is the number of partitions of a ring.
 const partitions = 16384
 
-// agreed says whether some nodes are one cluster: each has them in, and nobody
-// else; together they hold everything, and nothing is on its way.
+// agreed returns nil if the nodes are one cluster: each sees all of them as members, and
+// no other node; together they own every partition; and no handoff is under way.
 func (g *group) agreed(nodes []*node) error {
 	ctx, cancel := context.WithTimeout(g.t.Context(), 5*time.Second)
 	defer cancel()
@@ -306,7 +306,7 @@ func (g *group) agreed(nodes []*node) error {
 		if h := st.Cluster.Handoff; h.Pulling > 0 || h.Offering > 0 {
 			return fmt.Errorf("%s hands over: %+v", n.spec.Node, h)
 		}
-		held += st.Cluster.Held
+		held += st.Cluster.Owned
 	}
 	if held != partitions {
 		return fmt.Errorf("%d partitions are held", held)
@@ -314,7 +314,7 @@ func (g *group) agreed(nodes []*node) error {
 	return nil
 }
 
-// eventually waits until ok, looking again and again.
+// eventually calls ok again and again until it returns nil.
 func eventually(t testing.TB, within time.Duration, what string, ok func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)
@@ -330,7 +330,7 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() error
 	}
 }
 
-// fill stores n entries that nobody changes any more, through all nodes.
+// fill stores n entries that do not change afterwards, through all nodes.
 func (g *group) fill(n int) {
 	g.t.Helper()
 	g.all(n, func(i int) {
@@ -343,7 +343,7 @@ func (g *group) fill(n int) {
 	})
 }
 
-// all calls f for each number below n, some of them at the same time.
+// all calls f for each number below n, some of them concurrently.
 func (g *group) all(n int, f func(i int)) {
 	const workers = 8
 	var wg sync.WaitGroup
@@ -361,7 +361,7 @@ func stillKey(i int) string { return "still:" + strconv.Itoa(i) }
 
 func stillValue(i int) []byte { return bytes.Repeat([]byte(stillKey(i)+"/"), 100) }
 
-// ratio is of reads that found what they ought to.
+// ratio counts reads, and those that found the right value.
 type ratio struct{ hits, asked atomic.Int64 }
 
 func (r *ratio) share() float64 { return float64(r.hits.Load()) / float64(max(r.asked.Load(), 1)) }
@@ -370,7 +370,7 @@ func (r *ratio) String() string {
 	return fmt.Sprintf("%.2f %% of %d", 100*r.share(), r.asked.Load())
 }
 
-// hits reads each of the n entries of fill once, through nodes at random.
+// hits reads each of the n entries of fill once, through random nodes.
 func (g *group) hits(n int) *ratio {
 	g.t.Helper()
 	r := &ratio{}
@@ -378,7 +378,7 @@ func (g *group) hits(n int) *ratio {
 	return r
 }
 
-// watch reads entries of fill at random until it is told to stop.
+// watch reads random entries of fill until stop is called.
 func (g *group) watch(n int) (stop func() *ratio) {
 	r := &ratio{}
 	over := make(chan struct{})
@@ -404,7 +404,7 @@ func (g *group) watch(n int) (stop func() *ratio) {
 	}
 }
 
-// still looks whether an entry of fill is there.
+// still checks whether an entry of fill is there.
 func (g *group) still(r *ratio, i int) {
 	n := g.any()
 	if n == nil {
@@ -427,7 +427,7 @@ func (g *group) still(r *ratio, i int) {
 	}
 }
 
-// stats lists what the living nodes count, for the log.
+// stats returns the statistics of the living nodes, for the log.
 func (g *group) stats() string {
 	var b strings.Builder
 	for _, n := range g.living() {

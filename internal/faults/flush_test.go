@@ -8,8 +8,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// TestProcessFlushThenRestarts: a namespace and then everything is flushed on all
-// hosts; of what is written after that, restarts of each host in turn lose nothing.
+// TestProcessFlushThenRestarts flushes a namespace, and then all namespaces, on all
+// hosts. Of the entries that are written afterwards, restarts of each host in turn lose
+// none.
 func TestProcessFlushThenRestarts(t *testing.T) {
 	for _, voted := range []bool{false, true} {
 		name := "available"
@@ -40,7 +41,8 @@ func TestProcessFlushThenRestarts(t *testing.T) {
 				n.leave()
 				n.start()
 				g.settle(n.spec.Node+" was restarted", begun)
-				eventually(t, patience, "all to be there after a restart of "+n.spec.Node, func() error { // a read may be late, or degraded
+				// A read may be late, or degraded.
+				eventually(t, patience, "all to be there after a restart of "+n.spec.Node, func() error {
 					if r := g.hits(keys); r.hits.Load() != keys {
 						return fmt.Errorf("reads hit %v", r)
 					}

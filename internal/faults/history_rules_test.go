@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestRules: each rule finds what breaks it, and nothing else.
+// TestRules checks that each rule finds its violations, and nothing else.
 func TestRules(t *testing.T) {
 	const s = time.Second
 	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
@@ -35,7 +35,7 @@ func TestRules(t *testing.T) {
 		name    string
 		split   func(time.Duration) bool
 		history []op
-		want    string // the beginning of what is found; none is no fault
+		want    string // the beginning of the finding; empty: no violation
 	}{
 		{"nothing", nil, nil, ""},
 		{"in order", nil, []op{first, r(1, 0, ms(2), ms(3)), w(2, 1, ms(4), ms(5), done), r(2, 1, ms(6), ms(7))}, ""},
@@ -106,8 +106,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestRulesFindOneInMany: one wrong read among many right ones is found, and
-// what many have in common is not listed for each.
+// TestRulesFindOneInMany checks that one wrong read among many correct ones is found, and
+// that many equal violations are summed up.
 func TestRulesFindOneInMany(t *testing.T) {
 	const keys, rounds = 100, 50
 	var history []op

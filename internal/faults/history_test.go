@@ -24,14 +24,14 @@ type outcome int
 const (
 	done        outcome = iota
 	absent              // a miss of a key that has no value
-	degraded            // a miss, since nobody could be asked
-	unavailable         // surely not executed
-	busy                // surely not executed
+	degraded            // a miss, because the owner could not be asked
+	unavailable         // certainly not executed
+	busy                // certainly not executed
 	unknown             // timed out: it may have been executed
-	silent              // the same, and not even the sidecar has said so
-	failed              // the origin has failed, and there is no value that may be returned
-	old                 // a value that was asked for as a stale one: no rule holds for it
-	odd                 // anything else, which is a mistake
+	silent              // the same, without any answer from the sidecar
+	failed              // the origin has failed, and no stored value may be returned
+	old                 // a stale value that the read accepts: no rule applies to it
+	odd                 // anything else, which is a bug
 	outcomes
 )
 
@@ -39,27 +39,27 @@ func (o outcome) String() string {
 	return [...]string{"done", "absent", "degraded", "unavailable", "busy", "unknown", "silent", "failed", "old", "odd"}[o]
 }
 
-// op is one request for one key and what became of it. Times are since the
-// history's begin.
+// op is one request for one key, with its result. Times count from the start of the
+// history.
 type op struct {
 	kind       kind
 	key        int
-	seq        int // of a write, its number among its key's; of a get, that of the value read
-	node       int // which sidecar was asked
-	life       int // which of its processes
-	downs      int // how often it had gone before
+	seq        int // the number of the write, or of the value that a get read
+	node       int // the sidecar that was asked
+	life       int // the number of its process
+	downs      int // how often apps had stopped using it before
 	start, end time.Duration
-	allowed    time.Duration // how long the answer might take
+	allowed    time.Duration // the request's timeout
 	out        outcome
-	gone       bool   // the process went away, or was paused, meanwhile
-	note       string // of what is odd; where a value came from
+	gone       bool   // the process ended or was paused meanwhile
+	note       string // text of an odd answer; source of a value
 	ttl        time.Duration
 }
 
-// late is how long after its time the answer came.
+// late returns how long after its timeout the answer came.
 func (o *op) late() time.Duration { return o.end - o.start - o.allowed }
 
-// ok says whether a write was acknowledged. A delete of what is not there is.
+// ok reports whether a write was acknowledged. That includes a delete of an absent key.
 func (o *op) ok() bool { return o.out == done || o.out == absent }
 
 func (o *op) String() string {
@@ -68,40 +68,40 @@ func (o *op) String() string {
 		what, o.key, o.seq, o.node, o.life, o.start.Seconds(), o.end.Seconds(), o.out, o.note)
 }
 
-// rules are what a history is checked against. One goroutine writes a key at a
-// time, so its writes are in the order of their numbers.
+// rules are the rules that a history is checked against. One goroutine writes a key at a
+// time, so a key's writes are in the order of their numbers.
 //
-//   - Every value read was written, under that key, by a write that had begun
+//   - Every value that is read was written, under that key, by a write that had begun
 //     and was not refused.
-//   - F1: a read returns nothing that an acknowledged write or delete through
-//     the same process has ended before the read began.
-//   - F2: nor what one through another has ended more than bound before.
-//   - Nor what a flush that began after the write was acknowledged has ended, by
-//     the same two rules; nor what its time to live has ended before the read
-//     began, through any process.
-//   - Each request is answered within its time, if the process lives.
-//   - No answer is odd, and a read that nobody can answer is a miss, no error,
-//     but for one that needs an origin while that is down, or whose time ended
-//     while the machine stood still.
+//   - F1: a read returns no value that an acknowledged write or delete through the same
+//     process has ended before the read began.
+//   - F2: a read returns no value that an acknowledged write or delete through another
+//     process has ended more than bound before.
+//   - The same two rules hold for a flush that began after the write was acknowledged.
+//     An expired value is not read through any process.
+//   - Each request is answered within its timeout, if the process lives.
+//   - No answer is odd. A read that cannot be answered is a miss and not an error, with
+//     two exceptions: its origin is down, or its timeout ended while the machine stood
+//     still.
 //
-// A write whose outcome is not known may take effect at any later time, once:
-// it ends nothing, and a read may return it until something ends it that began
-// after it was first read.
+// A write of unknown outcome may take effect at any later time, once. It ends no value. A
+// read may return its value until something ends it that began after the value was first
+// read.
 type rules struct {
 	bound time.Duration // of F2
-	slack time.Duration // beyond the time that a request was given, for the machine
-	// stalled is for how long, between two times, the machine ran nobody, the
-	// test included; nil is never.
+	slack time.Duration // beyond a request's timeout, for the machine
+	// stalled returns for how long, between two times, the machine ran no process,
+	// including the test; nil: never.
 	stalled func(from, to time.Duration) time.Duration
-	// split is when two sides went on, each alone: reads that began in it are
-	// not held to F2.
+	// split reports whether two sides were separate clusters at a time. Reads that began
+	// in a split are exempt from F2.
 	split func(time.Duration) bool
-	// outage is when the origin did not answer: reads that end in it may fail, or
-	// be refused.
+	// outage reports whether the origin was down at a time. Reads that end in an outage
+	// may fail or be refused.
 	outage func(time.Duration) bool
 }
 
-// still is for how long the machine stood still during a request.
+// still returns for how long the machine stood still during a request.
 func (r rules) still(o *op) time.Duration {
 	if r.stalled == nil {
 		return 0
@@ -109,7 +109,7 @@ func (r rules) still(o *op) time.Duration {
 	return r.stalled(o.start, o.end)
 }
 
-// broken lists how a history breaks the rules, shortened.
+// broken lists the violations of the rules in a history, shortened.
 func (r rules) broken(history []op) []string {
 	var bad list
 	writes := map[int][]*op{}
@@ -141,8 +141,8 @@ func (r rules) broken(history []op) []string {
 	return bad.lines()
 }
 
-// excused says whether a read failed because the origin was down, or because the
-// machine stood still for what the read and its load had as their time.
+// excused reports whether a read failed because the origin was down, or because the
+// machine stood still during the read and its load.
 func (r rules) excused(o *op) bool {
 	switch o.out {
 	case failed, busy:
@@ -183,7 +183,8 @@ func (r rules) key(bad *list, reads, writes, flushes []*op) {
 			bad.add("the value of a write that was refused: %v; %v", o, writes[i])
 			continue
 		}
-		if w := writes[i]; w.ttl > 0 && w.out == done && o.start > w.end+w.ttl+time.Millisecond { // deadlines are whole milliseconds
+		// Deadlines are whole milliseconds.
+		if w := writes[i]; w.ttl > 0 && w.out == done && o.start > w.end+w.ttl+time.Millisecond {
 			bad.add("expired, %v before: %v; it was %v", o.start-w.end-w.ttl, o, w)
 			continue
 		}
@@ -207,7 +208,7 @@ func (r rules) key(bad *list, reads, writes, flushes []*op) {
 
 const never = time.Duration(1<<63 - 1)
 
-// list keeps the first lines of each sort, and counts the rest.
+// list keeps the first lines of each kind, and counts the rest.
 type list struct {
 	sorts  []string
 	first  map[string][]string
@@ -237,7 +238,7 @@ func (l *list) lines() (out []string) {
 	return out
 }
 
-// counts says what became of the requests of a history.
+// counts returns the numbers of requests in a history by kind and outcome.
 func counts(history []op) (n [flush + 1][outcomes]int) {
 	for i := range history {
 		n[history[i].kind][history[i].out]++

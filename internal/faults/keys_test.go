@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// keyText is a cluster key file with keys of one digit each.
+// keyText returns the text of a cluster key file. Each key repeats one of the digits.
 func keyText(digits string) string {
 	text := "seed: 0123456789abcdef\n"
 	for _, d := range digits {
@@ -33,7 +33,7 @@ func (n *node) key(digits string) {
 	}
 }
 
-// hasTaken waits until the process has taken so many changes of its key file.
+// hasTaken waits until the process has read the given number of changes of its key file.
 func (n *node) hasTaken(changes int) {
 	n.g.t.Helper()
 	eventually(n.g.t, patience, fmt.Sprintf("%s to take its keys", n.spec.Node), func() error {
@@ -45,8 +45,7 @@ func (n *node) hasTaken(changes int) {
 	})
 }
 
-// noneFailed fails where an app's request was not answered as it ought to be, since a
-// time.
+// noneFailed fails the test if an app's request that began after since failed.
 func (l *load) noneFailed(since time.Duration) {
 	l.g.t.Helper()
 	for _, o := range l.history {
@@ -57,9 +56,9 @@ func (l *load) noneFailed(since time.Duration) {
 	}
 }
 
-// TestProcessKeyRotation: the key is changed on three hosts that apps read and
-// write through, by the watch of the files, and on one host by SIGHUP; no request
-// fails. A host that has only the old key then stands alone.
+// TestProcessKeyRotation changes the key on three hosts while apps read and write through
+// them. Two hosts notice by watching the file, one by SIGHUP. No request fails.
+// Afterwards a host with only the old key stands alone.
 func TestProcessKeyRotation(t *testing.T) {
 	scenario(t, time.Minute)
 	g := newGroup(t, 2*fast, 3)
@@ -79,7 +78,7 @@ func TestProcessKeyRotation(t *testing.T) {
 			n.hasTaken(i + 1)
 		}
 	}
-	time.Sleep(5 * time.Second) // what the last step ends shows
+	time.Sleep(5 * time.Second) // long enough for effects of the last step to show
 	if err := g.agreed(g.nodes); err != nil {
 		t.Error(err)
 	}
@@ -88,8 +87,8 @@ func TestProcessKeyRotation(t *testing.T) {
 	g.standsAlone("the old key", func(n *node) { n.key("1") })
 }
 
-// standsAlone starts one more host, which the three that are there take for a
-// stranger: it sees none of them, and reads nothing of theirs.
+// standsAlone starts one more host that the other three reject. It sees none of them, and
+// reads none of their entries.
 func (g *group) standsAlone(with string, prepare func(*node)) {
 	t := g.t
 	t.Helper()

@@ -18,8 +18,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// runApp is an app of its own process, which loads one key itself. It does what
-// it is told by lines, and answers each with one.
+// runApp is an app in a process of its own, which loads one key itself. It executes one
+// command per line of its input, and answers each with one line.
 func runApp(socket string) int {
 	ctx := context.Background()
 	app, err := client.Dial(ctx, client.Config{Socket: socket, DialTimeout: patience, RequestTimeout: patience})
@@ -54,7 +54,7 @@ func runApp(socket string) int {
 	return 0
 }
 
-// other is such an app, as its test sees it.
+// other is such an app, as the test sees it.
 type other struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -62,7 +62,7 @@ type other struct {
 	out *bufio.Reader
 }
 
-// newApp starts one, of a node. It ends with the test, or before.
+// newApp starts an app of a node. It ends with the test, or before.
 func (n *node) newApp(t *testing.T) *other {
 	t.Helper()
 	o := &other{t: t, cmd: exec.Command(os.Args[0])}
@@ -87,7 +87,7 @@ func (n *node) newApp(t *testing.T) *other {
 
 func (o *other) kill() {
 	_ = o.cmd.Process.Kill()
-	_ = o.cmd.Wait() // a second time it fails, which is as well
+	_ = o.cmd.Wait() // a second call fails, which does no harm
 }
 
 func (o *other) signal(s syscall.Signal) {
@@ -97,7 +97,7 @@ func (o *other) signal(s syscall.Signal) {
 	}
 }
 
-// do tells it a line and returns its answer.
+// do sends a command line and returns the answer.
 func (o *other) do(line string) string {
 	o.t.Helper()
 	if _, err := fmt.Fprintln(o.in, line); err != nil {
@@ -110,7 +110,7 @@ func (o *other) do(line string) string {
 	return strings.TrimSpace(answer)
 }
 
-// must fails the test where the answer is another one.
+// must fails the test if the answer is not want.
 func (o *other) must(line, want string) {
 	o.t.Helper()
 	if got := o.do(line); got != want {
@@ -118,14 +118,14 @@ func (o *other) must(line, want string) {
 	}
 }
 
-// claimed is what a LEASE came to.
+// claimed is the result of a LEASE.
 type claimed struct {
 	l   *client.Lease
 	at  time.Time
 	err error
 }
 
-// claim asks for a key's token, and returns once the owner has the request wait.
+// claim asks for a key's token. It returns once the request waits at the owner.
 func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 	t.Helper()
 	got := make(chan claimed, 1)
@@ -145,7 +145,7 @@ func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 	return got
 }
 
-// token is what a claim must have been given.
+// token returns the token that a claim must have got.
 func (c claimed) token(t *testing.T) *client.Lease {
 	t.Helper()
 	if c.err != nil || c.l == nil {
@@ -154,7 +154,7 @@ func (c claimed) token(t *testing.T) *client.Lease {
 	return c.l
 }
 
-// reads fails the test where a node reads another value; "" is none.
+// reads fails the test if a node reads another value; "" means none.
 func (g *group) reads(key, want string) {
 	g.t.Helper()
 	for _, n := range g.living() {
@@ -168,10 +168,9 @@ func (g *group) reads(key, want string) {
 	}
 }
 
-// TestProcessHolderStopped: an app that was given a token stands still. After
-// lease_time the token is another's, and what the first one fills, once it goes
-// on, is not stored.
-func TestProcessHolderStopped(t *testing.T) {
+// TestProcessTokenStopped stops an app that has a token. After lease_time another app
+// gets the token. When the first app continues, its FILL is not stored.
+func TestProcessTokenStopped(t *testing.T) {
 	scenario(t, 10*time.Second)
 	const leaseTime = 2 * time.Second
 	g := newGroup(t, fast, 3)
@@ -188,7 +187,7 @@ func TestProcessHolderStopped(t *testing.T) {
 	proctest.Stop(t, app.cmd.Process)
 	next := <-there.claim(t, owner, key)
 	l := next.token(t)
-	// It is counted from the issue, at some moment between the two.
+	// lease_time counts from the issue, which is between these two moments.
 	if least, most := next.at.Sub(begun), next.at.Sub(issued); least < leaseTime || most > leaseTime+slack*slowness {
 		t.Errorf("the next one had the token after %v, want about %v", most, leaseTime)
 	}
@@ -201,15 +200,14 @@ func TestProcessHolderStopped(t *testing.T) {
 	g.reads(key, "new")
 }
 
-// TestProcessHolderKilled: an app that was given a token, through another host
-// than the owner, is killed. Its socket closes, and who waits has the token at
-// once.
-func TestProcessHolderKilled(t *testing.T) {
+// TestProcessTokenKilled kills an app that got a token through another host than the
+// key's owner. Its socket closes, and the waiting app gets the token at once.
+func TestProcessTokenKilled(t *testing.T) {
 	scenario(t, 10*time.Second)
 	g := newGroup(t, fast, 3)
 	g.start(g.nodes)
 	here, owner, there := g.nodes[0], g.nodes[1], g.nodes[2]
-	const leaseTime = 10 * time.Second // unless it is set
+	const leaseTime = 10 * time.Second // the default
 	var took []time.Duration
 	for _, key := range g.ownedBy(owner, 9) {
 		app := here.newApp(t)
@@ -232,9 +230,8 @@ func TestProcessHolderKilled(t *testing.T) {
 	}
 }
 
-// TestProcessOwnerKilledBeforeFill: the owner that issued a token is killed, and
-// before or after that the key is deleted. What is filled then comes to the next
-// owner, which stores none of it.
+// TestProcessOwnerKilledBeforeFill kills the owner that issued a token. The key is
+// deleted before or after that. The FILL goes to the next owner, which does not store it.
 func TestProcessOwnerKilledBeforeFill(t *testing.T) {
 	for _, when := range []string{"before", "after"} {
 		t.Run("deleted "+when, func(t *testing.T) {

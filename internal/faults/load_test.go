@@ -18,46 +18,45 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// The load of a scenario: a few hundred keys, read and written through every
-// sidecar that lives, at a pace that leaves the machine to others.
+// The load of a scenario: a few hundred keys, read and written through every living
+// sidecar, at a pace that leaves the machine to others.
 const (
 	loadKeys   = 300
 	writers    = 4
 	appTimeout = time.Second
-	// slack is for the machine: a request may have been answered in time, and
-	// whoever waits for it not have run. It is longer than a stall of a busy
-	// host with two cores, and shorter than anything that hangs.
+	// slack is for the machine: a request may have been answered in time although the
+	// waiting goroutine did not run. It is longer than a stall of a busy host with two
+	// cores, and shorter than any hang.
 	slack = 3 * time.Second
-	// patient is what the patient apps give the sidecar: they wait longer, and
-	// so tell a late answer from none.
+	// patient is the timeout that patient apps give the sidecar. They wait longer than
+	// that, to distinguish a late answer from no answer.
 	patient = 300 * time.Millisecond
 )
 
 // pace is the mean pause between an app's requests.
 const pace = 3 * time.Millisecond * slowness
 
-// load is apps at work.
+// load is the apps at work.
 type load struct {
 	g      *group
-	sticky bool           // each key is written through one node alone
-	needs  map[string]int // how often what must have been done, for the history to prove anything
+	sticky bool           // each key is written through only one node
+	needs  map[string]int // how often each kind must happen to prove anything
 	outage func(time.Duration) bool
 	stop   chan struct{}
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
 	history []op
-	ended   map[int]time.Duration // when a key's last value ends by itself; zero is not
-	did     map[string]int        // requests done: reads by where the value came from, and writes
+	ended   map[int]time.Duration // when a key's last value expires; zero: never
+	did     map[string]int        // requests done: reads by source, and writes
 	over    bool
 	stalls  []stall
 }
 
-// stall is a time in which a goroutine that wants to run often did not.
+// stall is a period in which a goroutine with a short timer did not run.
 type stall struct{ from, to time.Duration }
 
-// A gap between two looks at the clock that is so much longer than it should be
-// is a stall of the machine.
+// If the clock advances by stallFrom between two looks, the machine has stalled.
 const (
 	lookEvery = 20 * time.Millisecond
 	stallFrom = 500 * time.Millisecond
@@ -82,7 +81,7 @@ func (l *load) look() {
 	}
 }
 
-// stalled is for how long the machine stood still between two times.
+// stalled returns for how long the machine stood still between two times.
 func (l *load) stalled(from, to time.Duration) (d time.Duration) {
 	for _, s := range l.stalls {
 		d += max(0, min(to, s.to)-max(from, s.from))
@@ -90,7 +89,7 @@ func (l *load) stalled(from, to time.Duration) (d time.Duration) {
 	return d
 }
 
-// work starts apps on all nodes, those that come later included.
+// work starts apps on all nodes, including nodes that start later.
 func (g *group) work(sticky bool) *load {
 	l := g.newLoad(map[string]int{"l1": 100, "l2": 100, "peer": 100, "set": 100, "delete": 10, "expired": 10})
 	l.sticky = sticky
@@ -104,11 +103,11 @@ func (g *group) work(sticky bool) *load {
 	return l
 }
 
-// newLoad is one without apps yet.
+// newLoad returns a load without apps.
 func (g *group) newLoad(needs map[string]int) *load {
 	l := &load{g: g, needs: needs, stop: make(chan struct{}), did: map[string]int{}, ended: map[int]time.Duration{}}
 	l.wg.Go(l.look)
-	g.t.Cleanup(l.end) // if the test fails before it calls check
+	g.t.Cleanup(l.end) // in case the test fails before it calls check
 	return l
 }
 
@@ -123,10 +122,10 @@ func (l *load) end() {
 	l.wg.Wait()
 }
 
-// now is the time in the history.
+// now returns the time in the history.
 func (l *load) now() time.Duration { return time.Since(l.g.begin) }
 
-// check ends the apps, and checks all that they were told.
+// check ends the apps, and checks all the answers that they got.
 func (l *load) check(split func(time.Duration) bool) {
 	t := l.g.t
 	t.Helper()
@@ -182,7 +181,7 @@ func (l *load) record(ops ...op) {
 	}
 }
 
-// enough says what the apps have not done often enough yet.
+// enough returns an error if the apps have not done something often enough yet.
 func (l *load) enough() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +193,7 @@ func (l *load) enough() error {
 	return nil
 }
 
-// begin is a request that begins now; end is what became of it.
+// begin returns a request that begins now; finish adds its result.
 func (l *load) begin(k kind, key int, n *node) op {
 	o := op{kind: k, key: key, node: n.index, life: int(n.life.Load()), downs: int(n.downs.Load()), allowed: appTimeout}
 	o.gone = !n.up.Load()
@@ -238,13 +237,13 @@ func outcomeOf(err error) outcome {
 
 func keyName(key int) string { return "key:" + strconv.Itoa(key) }
 
-// value is that of a key's write of some number. Lengths differ, and the bytes
-// tell a value that was mixed of two.
+// value returns the value of a key's write with a number. Lengths differ, and the bytes
+// reveal a mix of two values.
 func value(key, seq int) []byte {
 	return []byte(fmt.Sprintf("%d/%d/", key, seq) + strings.Repeat(string(rune('a'+seq%26)), seq*37%1500))
 }
 
-// readAs makes a read's result part of its record.
+// readAs stores a read's result in its record.
 func readAs(o *op, b []byte) {
 	var key int
 	if _, err := fmt.Sscanf(string(b[:min(len(b), 40)]), "%d/%d/", &key, &o.seq); err != nil || key != o.key || string(b) != string(value(key, o.seq)) {
@@ -252,8 +251,7 @@ func readAs(o *op, b []byte) {
 	}
 }
 
-// write is an app that writes some of the keys, and looks at what it has
-// written.
+// write is an app that writes some of the keys, and reads some of them back.
 func (l *load) write(w int) {
 	seqs := map[int]int{}
 	for l.sleep() {
@@ -279,7 +277,7 @@ func (l *load) write(w int) {
 	}
 }
 
-// set stores a value that ends by itself after ttl, unless that is zero.
+// set stores a value that expires after ttl; zero: never.
 func (l *load) set(n *node, key, seq int, ttl time.Duration) {
 	o := l.begin(set, key, n)
 	o.seq, o.ttl = seq, ttl.Truncate(time.Millisecond)
@@ -310,8 +308,8 @@ func (l *load) get(n *node, key int, opts ...client.GetOptions) {
 	l.record(o)
 }
 
-// getMulti reads several keys at once. What is absent may have been degraded:
-// the client does not tell.
+// getMulti reads several keys at once. An absent key may have been degraded, because
+// GetMulti does not report the difference.
 func (l *load) getMulti(n *node, keys []int) {
 	var names []string
 	var ops []op
@@ -367,9 +365,9 @@ func (l *load) sweep() {
 	}
 }
 
-// wait is an app on a node that does not give up when its request's time is
-// over: what it measures is the sidecar's own answer. It writes a key of its
-// own, and reads everyone's.
+// wait is an app on a node that waits for longer than its request's timeout, so that it
+// measures the sidecar's own answer. It writes a key of its own, and reads the keys of
+// all apps.
 func (l *load) wait(n *node) {
 	own, seq := loadKeys+n.index, 0
 	var c *rpc.Client
@@ -407,7 +405,7 @@ func (l *load) wait(n *node) {
 	}
 }
 
-// answered notes the answer to a patient app.
+// answered records the answer to a patient app.
 func (l *load) answered(o *op, c *rpc.Client, call *rpc.Call, err error) {
 	if err != nil {
 		if o.out = silent; errors.Is(err, rpc.ErrNotSent) {
@@ -444,7 +442,7 @@ func (l *load) answered(o *op, c *rpc.Client, call *rpc.Call, err error) {
 	}
 }
 
-// patientConn connects a patient app; nil where nobody answers.
+// patientConn connects a patient app. It returns nil if the sidecar does not answer.
 func patientConn(n *node) *rpc.Client {
 	nc, err := net.Dial("unix", n.spec.Socket)
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -28,18 +29,18 @@ var (
 	keep = flag.Bool("faults.keep", false, "keep the folders with the sidecars' logs")
 )
 
-// What this binary is to be, where it is not the tests.
+// These environment variables make this binary another program than the tests.
 const (
-	asSidecar = "FAULTS_SIDECAR" // with a spec, in JSON
-	asHolder  = "FAULTS_HOLDER"  // of a namespace, until stdin ends
-	asApp     = "FAULTS_APP"     // that loads keys, of the sidecar with a socket
+	asSidecar = "FAULTS_SIDECAR" // a sidecar, with a spec in JSON
+	asKeeper  = "FAULTS_HOLDER"  // the keeper of a network namespace, until stdin ends
+	asApp     = "FAULTS_APP"     // an app that loads keys, with the socket of its sidecar
 )
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(asSidecar); spec != "" {
 		os.Exit(runSidecar(spec))
 	}
-	if os.Getenv(asHolder) != "" {
+	if os.Getenv(asKeeper) != "" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 		os.Exit(runApp(socket))
 	}
 	flag.Parse()
-	// The scenarios mostly wait: more of them fit than there are cores.
+	// The scenarios mostly wait, so more of them may run at once than there are cores.
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given && slowness == 1 {
@@ -61,19 +62,19 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// spec is a sidecar's configuration, as it reaches its process.
+// spec is a sidecar's configuration, as its process gets it.
 type spec struct {
 	Node, Socket, Bind, Advertise string
 	Join                          []string
 	MaxStaleness                  time.Duration
 	Insecure                      bool
-	Voters                        []string // and policy consistent, where there are any
-	Namespaces                    string   // as the configuration file has them
+	Voters                        []string // if any, the policy is consistent
+	Namespaces                    string   // in the configuration file's format
 	Keys                          string   // the cluster key file; SIGHUP reloads it
 	TLS                           sidecar.TLSFiles
 }
 
-// runSidecar is what the command's run does.
+// runSidecar does what the command's run does.
 func runSidecar(text string) int {
 	var sp spec
 	err := json.Unmarshal([]byte(text), &sp)
@@ -94,9 +95,21 @@ func (sp *spec) run(ctx context.Context) error {
 	if len(sp.Voters) > 0 {
 		policy = cluster.Consistent
 	}
-	var namespaces map[string]sidecar.Namespace
-	if err := yaml.Unmarshal([]byte(sp.Namespaces), &namespaces); err != nil {
+	var inFile map[string]struct {
+		sidecar.Namespace `yaml:",inline"`
+		Origin            *struct {
+			Postgres postgres.Config `yaml:"postgres"`
+		} `yaml:"origin"`
+	}
+	if err := yaml.Unmarshal([]byte(sp.Namespaces), &inFile); err != nil {
 		return err
+	}
+	namespaces := map[string]sidecar.Namespace{}
+	for name, ns := range inFile {
+		if ns.Origin != nil {
+			ns.Namespace.Origin = &ns.Origin.Postgres
+		}
+		namespaces[name] = ns.Namespace
 	}
 	s, err := sidecar.New(sidecar.Config{
 		PartitionPolicy: policy, Voters: sp.Voters, Namespaces: namespaces,
@@ -129,8 +142,8 @@ func shortTime(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// scenario marks a test of processes: it may run beside others, and takes about
-// so long.
+// scenario marks a test of processes. It may run in parallel, and takes about the given
+// time.
 func scenario(t *testing.T, about time.Duration) {
 	t.Helper()
 	if testing.Short() {
@@ -139,7 +152,7 @@ func scenario(t *testing.T, about time.Duration) {
 	t.Parallel()
 }
 
-// lasting marks one that is for -faults.long.
+// lasting marks a test that runs only with -faults.long.
 func lasting(t *testing.T, about time.Duration) {
 	t.Helper()
 	if !*long {
@@ -148,7 +161,7 @@ func lasting(t *testing.T, about time.Duration) {
 	t.Parallel()
 }
 
-// scrubbed is the environment without what is for sidecars and their clients.
+// scrubbed returns the environment without the variables for sidecars and their clients.
 func scrubbed() (env []string) {
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "CACHESIDECAR_") && !strings.HasPrefix(e, "FAULTS_") {

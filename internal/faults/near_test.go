@@ -9,10 +9,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// TestProcessNearCache: the owner of a key stops, so that an app's sidecar hears
-// nothing of it any more. What the app keeps of the key is served for the two
-// bounds together, then no more, and never once it was overwritten for longer
-// than that.
+// TestProcessNearCache stops the owner of a key, so that an app's sidecar hears no more
+// of it. The app's near copy is served for at most the sum of both bounds, and never
+// longer than that after the key was overwritten.
 func TestProcessNearCache(t *testing.T) {
 	scenario(t, 20*time.Second)
 	const own = 400 * time.Millisecond * slowness

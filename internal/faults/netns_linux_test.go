@@ -13,16 +13,16 @@ import (
 	"time"
 )
 
-// lab is some hosts on one wire: each is a network namespace with one interface
-// on a bridge, which lives in a namespace of its own. They need no names: each
-// is kept by a process that dies with the test, and goes with it.
+// lab is some hosts on one wire. Each host is a network namespace with one interface on a
+// bridge, and the bridge has a namespace of its own. The namespaces need no names: each
+// exists as long as its process, which dies with the test.
 type lab struct {
 	t     testing.TB
-	wire  int   // the bridge's holder
-	hosts []int // theirs
+	wire  int   // the process that keeps the bridge's namespace
+	hosts []int // the processes that keep the hosts' namespaces
 }
 
-// newLab makes so many hosts, or skips the test where that cannot be.
+// newLab makes the given number of hosts. It skips the test if that is not possible.
 func newLab(t testing.TB, hosts int) *lab {
 	t.Helper()
 	missing := ""
@@ -53,7 +53,7 @@ func newLab(t testing.TB, hosts int) *lab {
 	return l
 }
 
-// skip skips a test for want of something. In CI nothing may be wanting.
+// skip skips a test because something is missing. In CI it fails the test instead.
 func skip(t testing.TB, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -62,11 +62,11 @@ func skip(t testing.TB, why string) {
 	t.Skip(why)
 }
 
-// hold makes a network namespace and returns the process that keeps it.
+// hold makes a network namespace, and returns the process that keeps it.
 func (l *lab) hold() int {
 	l.t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(scrubbed(), asHolder+"=1")
+	cmd.Env = append(scrubbed(), asKeeper+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	endWithParent(cmd)
 	stdin, err := cmd.StdinPipe()
@@ -85,7 +85,7 @@ func (l *lab) hold() int {
 
 func (l *lab) address(i int) string { return fmt.Sprintf("10.9.0.%d", 1+i) }
 
-// enter is what a command stands behind to be run in a namespace.
+// enter returns the words before a command line that run it in a namespace.
 func enter(pid int) []string { return []string{"nsenter", "-t", strconv.Itoa(pid), "-n", "--"} }
 
 // in runs a command in a namespace.
@@ -116,7 +116,7 @@ const (
 	peerPort   = "7947"
 )
 
-// newGroup makes a cluster of one sidecar a host.
+// newGroup makes a cluster with one sidecar on each host.
 func (l *lab) newGroup(bound time.Duration) *group {
 	l.t.Helper()
 	g := newGroup(l.t, bound, 0)
@@ -129,9 +129,9 @@ func (l *lab) newGroup(bound time.Duration) *group {
 	return g
 }
 
-// TestNetnsSplit: one of three hosts is cut off for half a minute, and both
-// sides go on. When the cut is healed they are one again: what only one side has
-// changed, the other does not serve old.
+// TestNetnsSplit cuts one of three hosts off for half a minute, while both sides go on.
+// After the cut they become one cluster again. If one side has changed a value, the other
+// side does not serve the old one.
 func TestNetnsSplit(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
@@ -147,8 +147,8 @@ func TestNetnsSplit(t *testing.T) {
 	time.Sleep(20 * time.Second)
 	begun := time.Now()
 	l.heal()
-	// Gossip looks for those it misses every few seconds, and a cut leaves
-	// connections behind that take a while to end; the rest is for the machine.
+	// Gossip looks for missing members every few seconds, and connections from before the
+	// cut take a while to end. The rest is for the machine.
 	if took := g.settle("a split of 30 s has healed", begun); took > 15*time.Second*slowness {
 		t.Errorf("all agree after %v, want 15 s at most", took)
 	}
@@ -159,8 +159,8 @@ func TestNetnsSplit(t *testing.T) {
 	w.check(func(at time.Duration) bool { return at >= cut && at < healed })
 }
 
-// TestNetnsSplitVoters is the same under policy consistent: the host that is cut
-// off serves nothing, and the bound holds throughout.
+// TestNetnsSplitVoters is the same under policy consistent: the host that is cut off
+// serves nothing, and the bound holds throughout.
 func TestNetnsSplitVoters(t *testing.T) {
 	scenario(t, time.Minute)
 	l := newLab(t, 3)
@@ -196,8 +196,8 @@ func (g *group) alone(sides ...[]*node) {
 	}
 }
 
-// TestNetnsOneWay: one host does not hear another. They cannot poll each other,
-// so that one of them goes, and the rest goes on; apps are served on all three.
+// TestNetnsOneWay: one host does not hear another. They cannot poll each other, so one of
+// them goes out and the rest go on. All three serve their apps.
 func TestNetnsOneWay(t *testing.T) {
 	scenario(t, 30*time.Second)
 	l := newLab(t, 3)
@@ -216,7 +216,7 @@ func TestNetnsOneWay(t *testing.T) {
 	w.check(nil)
 }
 
-// out waits until a node has gone out, and the others go on without it.
+// out waits until a node has gone out and the others go on without it.
 func (g *group) out(gone *node, begun time.Time) {
 	g.t.Helper()
 	var others []*node
@@ -254,8 +254,8 @@ func (g *group) out(gone *node, begun time.Time) {
 	}
 }
 
-// TestNetnsPeerPort: gossip passes, and the port for requests is blocked at one
-// host. It must not stay the owner of what nobody can ask it for.
+// TestNetnsPeerPort: gossip passes, but the port for requests is blocked at one host. The
+// host must not stay the owner of keys if no other host can reach it.
 func TestNetnsPeerPort(t *testing.T) {
 	scenario(t, 30*time.Second)
 	l := newLab(t, 3)
@@ -274,7 +274,7 @@ func TestNetnsPeerPort(t *testing.T) {
 	w.check(nil)
 }
 
-// TestNetnsLoss: 30 % of all packets are lost, at every host, for 20 s.
+// TestNetnsLoss: every host loses 30 % of all packets for 20 s.
 func TestNetnsLoss(t *testing.T) {
 	scenario(t, 40*time.Second)
 	l := newLab(t, 3)
@@ -293,8 +293,7 @@ func TestNetnsLoss(t *testing.T) {
 	w.check(nil)
 }
 
-// TestNetnsTotals: hosts are cut off, from one or from all others, while apps
-// count.
+// TestNetnsTotals: hosts are cut off from one or from all others while apps count.
 func TestNetnsTotals(t *testing.T) {
 	scenario(t, 20*time.Second)
 	l := newLab(t, 3)

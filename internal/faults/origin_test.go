@@ -21,10 +21,10 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// rowKeys are few, so that each changes while it is being loaded.
+// rowKeys is small, so that each row changes while it is being loaded.
 const rowKeys = 40
 
-// table is rows in a real PostgreSQL, which sidecars load from.
+// table is rows in a real PostgreSQL that sidecars load from.
 type table struct {
 	*origintest.Postgres
 	db *pgxpool.Pool
@@ -43,7 +43,7 @@ func newTable(t *testing.T) (tb *table, server *exec.Cmd) {
 	return tb, server
 }
 
-// fill makes the table anew; each key has a row from then on.
+// fill creates the table again, with a row for each key.
 func (tb *table) fill(t testing.TB) {
 	t.Helper()
 	var sql strings.Builder
@@ -54,8 +54,8 @@ func (tb *table) fill(t testing.TB) {
 	tb.Exec(t, sql.String())
 }
 
-// namespaces have a row loaded slowly: it is read at the beginning of the query,
-// and comes some milliseconds later, when it may have been changed.
+// namespaces makes loads slow: the query reads the row at its beginning and returns it
+// some milliseconds later, when the row may have changed.
 const namespaces = `
 default:
   stale_limit: 5s
@@ -70,8 +70,8 @@ default:
     breaker: {failures: 5, open: 500ms}
 `
 
-// rows starts three sidecars in front of the table, and apps that read as fast
-// as they can through all of them while others change rows.
+// rows starts three sidecars in front of the table. Apps read through all of them as fast
+// as they can, while other apps change rows.
 func (tb *table) rows(g *group, softly bool) *load {
 	g.t.Helper()
 	tb.fill(g.t)
@@ -85,7 +85,8 @@ func (tb *table) rows(g *group, softly bool) *load {
 	g.start(g.nodes)
 	l := g.newLoad(map[string]int{"l1": 1000, "l2": 1000, "peer": 1000, "set": 200})
 	for key := range rowKeys {
-		l.record(op{kind: set, key: key, seq: 1, out: done}) // fill did so, before anybody read
+		// Table.fill wrote it before the first read.
+		l.record(op{kind: set, key: key, seq: 1, out: done})
 	}
 	for w := range writers {
 		l.wg.Go(func() { l.change(tb, w, softly) })
@@ -98,7 +99,7 @@ func (tb *table) rows(g *group, softly bool) *load {
 	return l
 }
 
-// readRows is an app that reads at full rate, some of it with stale values taken.
+// readRows is an app that reads at full rate. Some of its reads accept stale values.
 func (l *load) readRows(n *node, stale bool) {
 	for {
 		select {
@@ -114,8 +115,8 @@ func (l *load) readRows(n *node, stale bool) {
 	}
 }
 
-// change is an app that commits a new row, and then deletes its key through any
-// sidecar. The deletion's acknowledgement is the end of the old row.
+// change is an app that commits a new row, and then deletes its key through any sidecar.
+// The acknowledgement of the deletion ends the old row.
 func (l *load) change(tb *table, w int, softly bool) {
 	last := map[int]int{}
 	for l.sleep() {
@@ -151,7 +152,7 @@ func (l *load) change(tb *table, w int, softly bool) {
 	}
 }
 
-// insist calls f until it succeeds; false says that the apps were told to end.
+// insist calls f until it succeeds. It returns false if the apps were told to end.
 func (l *load) insist(f func() error) bool {
 	for f() != nil {
 		if !l.sleep() {
@@ -161,7 +162,7 @@ func (l *load) insist(f func() error) bool {
 	return true
 }
 
-// loads sums up what the living nodes tell of their loads.
+// loads sums up the living nodes' statistics of loads.
 func (g *group) loads() (sum wire.LoadStats) {
 	g.t.Helper()
 	for _, n := range g.living() {
@@ -181,8 +182,7 @@ func (g *group) loads() (sum wire.LoadStats) {
 	return sum
 }
 
-// found fails the test where a read was told that there is no row: each key has
-// one.
+// found fails the test if a read did not find its row, because each key has one.
 func (l *load) found() {
 	l.g.t.Helper()
 	for i := range l.history {
@@ -192,8 +192,7 @@ func (l *load) found() {
 	}
 }
 
-// saturating marks a test that takes all of the machine: it runs beside no
-// other one.
+// saturating marks a test that uses the whole machine. It does not run in parallel.
 func saturating(t *testing.T, about time.Duration) {
 	t.Helper()
 	if testing.Short() {
@@ -201,9 +200,8 @@ func saturating(t *testing.T, about time.Duration) {
 	}
 }
 
-// TestProcessRows: rows of a real PostgreSQL are changed and their keys deleted
-// while all read them at full rate. What was loaded before a deletion is not
-// read after it.
+// TestProcessRows changes rows of a real PostgreSQL and deletes their keys, while apps
+// read them at full rate. A value that was loaded before a deletion is not read after it.
 func TestProcessRows(t *testing.T) {
 	saturating(t, 7*time.Second)
 	tb, _ := newTable(t)
@@ -235,9 +233,9 @@ func TestProcessRows(t *testing.T) {
 	}
 }
 
-// TestProcessRowsRestart: PostgreSQL is stopped in the middle of loads, and comes
-// back. Until then reads are told that the origin fails, or to come again, or get
-// the stale value that they have asked for; all are answered in time.
+// TestProcessRowsRestart stops PostgreSQL in the middle of loads, and restarts it. Until
+// then reads get an origin error, BUSY, or the stale value that they accept; all are
+// answered in time.
 func TestProcessRowsRestart(t *testing.T) {
 	saturating(t, 9*time.Second)
 	tb, server := newTable(t)
@@ -245,11 +243,12 @@ func TestProcessRowsRestart(t *testing.T) {
 	l := tb.rows(g, true)
 	time.Sleep(2 * time.Second)
 
-	var back atomic.Int64 // when loads are due again, in the history's time
+	var back atomic.Int64 // the history's time from which loads must succeed again
 	back.Store(int64(never))
 	down := l.now()
 	l.outage = func(at time.Duration) bool { return at >= down && at < time.Duration(back.Load()) }
-	if err := server.Process.Signal(syscall.SIGQUIT); err != nil { // at once, as a crash
+	// SIGQUIT is an immediate shutdown, like a crash.
+	if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
 	_ = server.Wait()
@@ -268,7 +267,8 @@ func TestProcessRowsRestart(t *testing.T) {
 	back.Store(int64(l.now()))
 	t.Logf("PostgreSQL was away for %v; %v later all loads succeed again", up-down, l.now()-up)
 	time.Sleep(time.Second)
-	l.needs["failed"], l.needs["old"] = 1, 20 // the breaker soon lets nobody ask, so that few are told of it
+	// The open breaker soon refuses loads, so that few reads get the error.
+	l.needs["failed"], l.needs["old"] = 1, 20
 	l.check(nil)
 	l.found()
 }

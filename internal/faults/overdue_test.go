@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
-// givenUp is how long the apps wait that give their writes up.
+// givenUp is the timeout of the apps that give their writes up.
 const givenUp = 300 * time.Millisecond * slowness
 
 // dial connects one more app.
@@ -22,7 +22,7 @@ func (n *node) dial(timeout time.Duration) *client.Client {
 	return app
 }
 
-// atOnce calls f for each key.
+// atOnce calls f for each key concurrently.
 func atOnce(keys []string, f func(key string)) {
 	var wg sync.WaitGroup
 	for _, k := range keys {
@@ -31,7 +31,8 @@ func atOnce(keys []string, f func(key string)) {
 	wg.Wait()
 }
 
-// sets stores a value under keys, which must be as good as ok says.
+// sets stores a value under each key. The writes must succeed if ok is true, and fail
+// otherwise.
 func sets(t *testing.T, app *client.Client, keys []string, value string, ok bool) {
 	atOnce(keys, func(key string) {
 		if _, err := app.Set(t.Context(), key, []byte(value)); (err == nil) != ok {
@@ -40,12 +41,12 @@ func sets(t *testing.T, app *client.Client, keys []string, value string, ok bool
 	})
 }
 
-// TestProcessLateWrites: a sidecar stands still while apps give up writes that wait
-// in its sockets, their own and other hosts'. It goes on, and comes to them after a
-// newer one that it has acknowledged.
+// TestProcessLateWrites stops a sidecar while writes wait in its sockets, and their apps
+// (its own and other hosts') give them up. When it continues, it reads them after newer
+// writes that it has acknowledged.
 func TestProcessLateWrites(t *testing.T) {
 	scenario(t, 5*time.Second)
-	g := newGroup(t, 3*fast, 3) // its holdings last
+	g := newGroup(t, 3*fast, 3) // long enough that its ownership lasts
 	g.start(g.nodes)
 	n := g.nodes[1]
 	keys := g.ownedBy(n, 60)
@@ -53,7 +54,8 @@ func TestProcessLateWrites(t *testing.T) {
 	sets(t, others, keys, "first", true)
 	n.pause()
 	var newer sync.WaitGroup
-	newer.Go(func() { _ = patient.Ping(t.Context()) }) // so that its connection is the first to be read
+	// PING makes its connection the first to be read.
+	newer.Go(func() { _ = patient.Ping(t.Context()) })
 	time.Sleep(givenUp / 10)
 	var wg sync.WaitGroup
 	wg.Go(func() { sets(t, own, keys[:30], "given up", false) })
@@ -69,8 +71,8 @@ func TestProcessLateWrites(t *testing.T) {
 	}
 }
 
-// TestProcessLateWritesElsewhere: it stands still for so long that others own its
-// keys, and takes them back with new values before it comes to the old writes.
+// TestProcessLateWritesElsewhere stops a sidecar for so long that other hosts own its
+// keys. It takes them back with new values before it reads the old writes.
 func TestProcessLateWritesElsewhere(t *testing.T) {
 	scenario(t, 10*time.Second)
 	g := newGroup(t, fast, 3)
@@ -96,7 +98,7 @@ func TestProcessLateWritesElsewhere(t *testing.T) {
 	}
 }
 
-// never fails the test where any node reads a value within a time.
+// never fails the test if any node reads the value within the given time.
 func (g *group) never(keys []string, value string, within time.Duration) {
 	g.t.Helper()
 	for begun := time.Now(); time.Since(begun) < within; time.Sleep(50 * time.Millisecond) {
@@ -110,7 +112,7 @@ func (g *group) never(keys []string, value string, within time.Duration) {
 	}
 }
 
-// overdue is how many writes all nodes have refused since they had been given up.
+// overdue returns how many writes all nodes have refused because their time was over.
 func (g *group) overdue() (n int64) {
 	g.t.Helper()
 	for _, node := range g.nodes {

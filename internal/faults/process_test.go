@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// patience is how long tests wait for what ought to come within a few seconds:
-// the machine may be busy with anything.
+// patience is how long tests wait for events that should come within a few seconds,
+// because the machine may be busy.
 const patience = 40 * time.Second * slowness
 
 // process is one sidecar process, with its log in a file.
@@ -23,8 +23,8 @@ type process struct {
 	exited chan struct{}
 }
 
-// launch executes this binary as a sidecar, behind the words of prefix. However
-// the test ends, so does the process.
+// launch executes this binary as a sidecar, after the words of prefix. The process ends
+// when the test ends, in every case.
 func launch(t testing.TB, sp spec, prefix []string, log string) *process {
 	t.Helper()
 	text, err := json.Marshal(sp)
@@ -45,7 +45,7 @@ func launch(t testing.TB, sp spec, prefix []string, log string) *process {
 		t.Fatal(err)
 	}
 	p := &process{t: t, name: sp.Node, cmd: cmd, log: log, exited: make(chan struct{})}
-	go func() { // ends with the process, which the cleanup sees to
+	go func() { // ends with the process, which the cleanup kills
 		defer close(p.exited)
 		_ = cmd.Wait()
 	}()
@@ -56,7 +56,7 @@ func launch(t testing.TB, sp spec, prefix []string, log string) *process {
 	return p
 }
 
-// judge looks for what no log may have, and shows the log of a failed test.
+// judge looks for text that no log may contain, and shows the log of a failed test.
 func (p *process) judge() {
 	b, err := os.ReadFile(p.log)
 	if err != nil {
@@ -91,7 +91,7 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// kill ends the process as kill -9 does, and returns when it has gone.
+// kill ends the process as kill -9 does, and waits for it.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.exited

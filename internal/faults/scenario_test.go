@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// still is how many entries the hit ratio is measured with.
+// still is the number of entries that the hit ratio is measured with.
 const still = 5000
 
 // TestProcessAtOnce: sidecars that start at the same moment become one cluster.
@@ -28,8 +28,8 @@ func TestProcessAtOnce(t *testing.T) {
 	}
 }
 
-// TestProcessJoinLeave: who joins gets its entries from those who had them, and
-// who leaves hands its own over.
+// TestProcessJoinLeave: a joining sidecar gets its entries from their last owners, and a
+// leaving one hands its entries over.
 func TestProcessJoinLeave(t *testing.T) {
 	scenario(t, 15*time.Second)
 	g := newGroup(t, fast, 4)
@@ -57,7 +57,7 @@ func TestProcessJoinLeave(t *testing.T) {
 	l.check(nil)
 }
 
-// atLeast fails the test where fewer reads have hit.
+// atLeast fails the test if a ratio is below share.
 func (g *group) atLeast(share float64, list ...*ratio) {
 	g.t.Helper()
 	for _, r := range list {
@@ -67,8 +67,8 @@ func (g *group) atLeast(share float64, list ...*ratio) {
 	}
 }
 
-// TestProcessRollingRestart: five sidecars are restarted, one after the other,
-// and the cache stays full.
+// TestProcessRollingRestart restarts five sidecars one after the other. The cache stays
+// full.
 func TestProcessRollingRestart(t *testing.T) {
 	scenario(t, 40*time.Second)
 	g := newGroup(t, fast, 5)
@@ -91,8 +91,8 @@ func TestProcessRollingRestart(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessKill: an owner is killed, with the bound that is the default. Apps
-// miss and store anew; how long until that works again?
+// TestProcessKill kills an owner, with the default bound. Apps miss and store again. The
+// test measures how long it takes until that works.
 func TestProcessKill(t *testing.T) {
 	scenario(t, 25*time.Second)
 	g := newGroup(t, 0, 4)
@@ -131,8 +131,8 @@ func (g *group) ownedBy(n *node, want int) (keys []string) {
 	return keys
 }
 
-// resumes measures how long it takes after a fault until apps hit again: until
-// they have stored a key anew, and read that.
+// resumes measures how long it takes after a fault until apps hit again, that is, until
+// they have stored a key and read it.
 func (g *group) resumes(keys []string, what string, fault func()) {
 	g.t.Helper()
 	var mu sync.Mutex
@@ -169,15 +169,15 @@ func (g *group) resumes(keys []string, what string, fault func()) {
 	at := func(share float64) float64 { return took[int(share*float64(len(took)-1))].Seconds() }
 	g.t.Logf("hits resume after %s: the first of %d keys after %.2f s, half after %.2f s, 90 %% after %.2f s, all after %.2f s",
 		what, len(took), at(0), at(0.5), at(0.9), at(1))
-	// The aim is 4.5 s. A busy machine may take longer: what it must not do is
-	// wait for something that never comes.
+	// The aim is 4.5 s. A busy machine may take longer, but the cluster must not wait for
+	// an event that never comes.
 	if worst := took[len(took)-1]; worst > 12*time.Second*slowness {
 		g.t.Errorf("hits resume after %v only", worst)
 	}
 }
 
-// TestProcessPause: a sidecar is stopped, by itself or by its machine, and goes
-// on. Keys were overwritten elsewhere meanwhile, and are read there at once.
+// TestProcessPause stops a sidecar, as its machine might, and continues it. Other hosts
+// have overwritten keys meanwhile; the sidecar reads them at once.
 func TestProcessPause(t *testing.T) {
 	for _, pause := range []time.Duration{1500 * time.Millisecond, 10 * time.Second} {
 		t.Run(pause.String(), func(t *testing.T) {
@@ -201,8 +201,8 @@ func TestProcessPause(t *testing.T) {
 	}
 }
 
-// TestProcessVoters: two of three voters stand still. The third serves nothing
-// until one of them goes on.
+// TestProcessVoters stops two of three voters. The third serves nothing until one of them
+// continues.
 func TestProcessVoters(t *testing.T) {
 	scenario(t, 30*time.Second)
 	g := newGroup(t, fast, 4)
@@ -230,7 +230,7 @@ func TestProcessVoters(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessAllPaused: the machine of all stands still.
+// TestProcessAllPaused stops all sidecars, as if their machine stood still.
 func TestProcessAllPaused(t *testing.T) {
 	scenario(t, 20*time.Second)
 	g := newGroup(t, fast, 4)
@@ -250,8 +250,8 @@ func TestProcessAllPaused(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessQuickRestart: a sidecar is killed and back under its name and
-// address before anybody has missed it.
+// TestProcessQuickRestart kills a sidecar and restarts it with the same name and address
+// before any other host has missed it.
 func TestProcessQuickRestart(t *testing.T) {
 	scenario(t, 20*time.Second)
 	g := newGroup(t, fast, 4)
@@ -270,13 +270,15 @@ func TestProcessQuickRestart(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessNewAddress: a sidecar is killed and back under its name elsewhere.
+// TestProcessNewAddress kills a sidecar and restarts it with the same name at another
+// address.
 func TestProcessNewAddress(t *testing.T) {
 	scenario(t, 25*time.Second)
 	g := newGroup(t, fast, 4)
 	g.start(g.nodes)
 	l := g.work(false)
-	for _, n := range []*node{g.nodes[3], g.nodes[0]} { // others join at the second one's old address
+	// The second one's old address is in the join lists.
+	for _, n := range []*node{g.nodes[3], g.nodes[0]} {
 		time.Sleep(time.Second)
 		begun := time.Now()
 		n.crash()
@@ -288,7 +290,7 @@ func TestProcessNewAddress(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessChurn: whatever comes, for minutes.
+// TestProcessChurn causes random faults for minutes.
 func TestProcessChurn(t *testing.T) {
 	lasting(t, 5*time.Minute)
 	g := newGroup(t, fast, 5)
@@ -331,7 +333,7 @@ func TestProcessChurn(t *testing.T) {
 			o.start()
 		}
 		if rnd.IntN(3) == 0 {
-			continue // the next one comes at once
+			continue // the next fault comes at once
 		}
 		told = append(told, fmt.Sprintf("%s: %.1f s", what, g.settle(what, begun).Seconds()))
 	}
@@ -339,7 +341,7 @@ func TestProcessChurn(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessTwoAtOnce: two join at the same moment, and two leave.
+// TestProcessTwoAtOnce: two sidecars join at the same moment, and later two leave.
 func TestProcessTwoAtOnce(t *testing.T) {
 	lasting(t, 20*time.Second)
 	g := newGroup(t, fast, 5)

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// soakRound is how long one history gets at most.
+// soakRound is the longest duration of one history.
 const soakRound = 2 * time.Minute
 
-// TestNetnsSoak: anything may happen to five hosts, also several things at once,
-// for as long as -faults.for says. Under policy consistent hosts are cut off from
-// all others too, and the bound holds all the same; under available such a split
-// is excepted, so there only single links are cut.
+// TestNetnsSoak causes random faults on five hosts, also several at once, for the time of
+// -faults.for. Under policy consistent it also cuts hosts off from all others, and the
+// bound must hold anyway. Policy available does not promise the bound in such a split, so
+// there the test cuts single links only.
 func TestNetnsSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("skipped without -faults.for=TIME")
@@ -89,7 +89,7 @@ func soakFor(t *testing.T, d time.Duration, consistent bool) {
 		}
 		told = append(told, what)
 		if rnd.IntN(3) == 0 {
-			continue // the next one comes on top
+			continue // the next fault comes on top
 		}
 		l.heal()
 		g.settle(what, begun)

@@ -12,14 +12,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
-// Sidecars that are stopped again and again, each time for less than the bound.
+// These tests stop sidecars again and again, each time for less than the bound.
 
-// between is a time from one to another, drawn at random.
+// between draws a random duration from a range.
 func between(from, to time.Duration) time.Duration { return from + rand.N(to-from) }
 
-// stutter stops a node's process so often, each time for about a part of the
-// bound, and lets it run for 0.1 to 1 ms in between. Apps do not count on it, but
-// what do asks for in time is done in such a moment, or in a later one.
+// stutter stops a node's process several times, each time for a part of the bound between
+// from and to, and lets it run for 0.1 to 1 ms in between. Apps do not rely on it. The
+// requests of do are answered in such a moment, or in a later one.
 func (n *node) stutter(stops int, from, to float64, do func()) {
 	n.g.t.Helper()
 	n.pause()
@@ -28,7 +28,7 @@ func (n *node) stutter(stops int, from, to float64, do func()) {
 	for range stops {
 		time.Sleep(between(time.Duration(from*of), time.Duration(to*of)))
 		wg.Go(do)
-		time.Sleep(time.Millisecond) // it waits in the socket
+		time.Sleep(time.Millisecond) // the requests wait in the socket
 		n.signal(syscall.SIGCONT)
 		for end := time.Now().Add(between(100*time.Microsecond, time.Millisecond)); time.Now().Before(end); {
 		}
@@ -47,9 +47,9 @@ func (l *load) someGets(n *node) {
 	wg.Wait()
 }
 
-// TestProcessStutter: a sidecar does not run but for moments, in which nobody
-// hears it. The others take what it held and overwrite it, and what it reads then
-// is no older than it may be.
+// TestProcessStutter lets a sidecar run only for moments, in which no other host hears
+// it. The others take over its partitions and overwrite its keys. Its reads are then no
+// older than the bound.
 func TestProcessStutter(t *testing.T) {
 	scenario(t, 45*time.Second)
 	g := newGroup(t, fast, 3)
@@ -96,9 +96,9 @@ func TestProcessStutterAndKill(t *testing.T) {
 	l.check(nil)
 }
 
-// TestProcessBusy: sidecars that stand still for a while in each second, as on a
-// busy machine, give nothing up and take all writes; after a kill it is as soon as
-// ever.
+// TestProcessBusy: sidecars that stop for a while in each second, as on a busy machine,
+// give up no ownership and accept all writes. After a kill, writes resume as fast as
+// usual.
 func TestProcessBusy(t *testing.T) {
 	for _, c := range []struct{ bound, gap time.Duration }{
 		{2 * time.Second, 100 * time.Millisecond},
@@ -116,7 +116,7 @@ func TestProcessBusy(t *testing.T) {
 			l := g.work(false)
 			stop := g.busy(c.gap)
 			time.Sleep(time.Second)
-			for try := range 4 { // the machine may be as busy by itself
+			for try := range 4 { // the machine may stall as long by itself
 				before := g.given()
 				still := worstGap(8 * time.Second)
 				after := g.given()
@@ -144,7 +144,7 @@ func TestProcessBusy(t *testing.T) {
 	}
 }
 
-// busy stops each node for a while in every second, until it is told to stop.
+// busy stops each node for a while in every second, until stop is called for it.
 func (g *group) busy(gap time.Duration) (stop func(node int)) {
 	over := make([]atomic.Bool, len(g.nodes))
 	done := make([]chan struct{}, len(g.nodes))
@@ -173,7 +173,7 @@ func (g *group) busy(gap time.Duration) (stop func(node int)) {
 	return stop
 }
 
-// given counts what the living nodes have given up.
+// given returns the living nodes' counts of pauses and of ended ownership.
 func (g *group) given() (sum struct{ pauses, ended int64 }) {
 	g.t.Helper()
 	for _, n := range g.living() {
@@ -187,7 +187,7 @@ func (g *group) given() (sum struct{ pauses, ended int64 }) {
 	return sum
 }
 
-// worstGap waits, and returns the longest time for which this process did not run.
+// worstGap waits for d, and returns the longest time in which this process did not run.
 func worstGap(d time.Duration) (worst time.Duration) {
 	last := time.Now()
 	for end := last.Add(d); last.Before(end); {

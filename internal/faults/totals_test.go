@@ -13,16 +13,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 )
 
-// Counters and keys that several apps change at once through all sidecars that
-// live. What they were told is judged by internal/totals, which shares nothing
-// with the rules of the other histories.
+// These are counters and keys that several apps change at once through all living
+// sidecars. Package totals judges the answers. It shares nothing with the rules of the
+// other histories.
 const (
 	counters = 12
 	shared   = 12 // keys that are set and deleted
 	counting = 4  // apps
 )
 
-// tallied are they.
+// tallied is these counters and keys.
 type tallied struct {
 	g    *group
 	stop chan struct{}
@@ -34,7 +34,7 @@ type tallied struct {
 }
 
 type talliedKey struct {
-	next int64 // number that is set
+	next int64 // the last number that was set
 	ops  []totals.Op
 }
 
@@ -46,7 +46,7 @@ func (g *group) count() *tallied {
 	for range counting {
 		t.wg.Go(t.app)
 	}
-	g.t.Cleanup(t.end) // if the test fails before it calls check
+	g.t.Cleanup(t.end) // in case the test fails before it calls check
 	return t
 }
 
@@ -83,7 +83,7 @@ func (t *tallied) app() {
 	}
 }
 
-// begins notes an operation that begins, and returns what its end is told.
+// begins records the beginning of an operation. The returned function records its end.
 func (t *tallied) begins(n *node, i int, o totals.Op) (end func(number int64, err error)) {
 	life := n.life.Load()
 	o.Host, o.Outcome = fmt.Sprint(n.spec.Node, ".", life), totals.Unknown
@@ -140,7 +140,7 @@ func (t *tallied) read(n *node, i int, fresh bool) {
 	end(number, err)
 }
 
-// flush notes a flush that begins: it deletes each of them.
+// flush records the beginning of a flush, which deletes each of the keys.
 func (t *tallied) flush(n *node) (end func(error)) {
 	var ends []func(int64, error)
 	for i := range t.keys {
@@ -153,7 +153,7 @@ func (t *tallied) flush(n *node) (end func(error)) {
 	}
 }
 
-// flush is an app that flushes all hosts at times, with what is counted beside.
+// flush is an app that now and then flushes all hosts, also the counters of t.
 func (l *load) flush(t *tallied) {
 	for {
 		select {
@@ -174,8 +174,8 @@ func (l *load) flush(t *tallied) {
 	}
 }
 
-// check ends the apps, counts each counter once more, and judges all of it. Where
-// nothing may be lost, that last total is exact but for INCRs of unknown outcome.
+// check ends the apps, increments each counter once more, and judges the history. If
+// nothing may be lost, that last total is exact except for INCRs of unknown outcome.
 func (t *tallied) check(lossless bool) {
 	test := t.g.t
 	test.Helper()
@@ -207,10 +207,9 @@ func (t *tallied) check(lossless bool) {
 	}
 }
 
-// TestProcessTotals: sidecars join and are restarted in order while apps count:
-// no INCR is lost that was acknowledged, and nothing comes back that was deleted.
-// Where they are killed and stopped as well, a counter may start afresh, and
-// does not go back otherwise.
+// TestProcessTotals: sidecars join and are restarted in order while apps count. No
+// acknowledged INCR is lost, and no deleted value comes back. If sidecars are killed and
+// stopped as well, a counter may start again, but otherwise does not go back.
 func TestProcessTotals(t *testing.T) {
 	t.Run("in order", func(t *testing.T) {
 		scenario(t, 25*time.Second)

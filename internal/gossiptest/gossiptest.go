@@ -1,4 +1,4 @@
-// Package gossiptest makes messages of gossip, as strangers send them, for tests.
+// Package gossiptest makes gossip messages as a stranger could send them, for tests.
 package gossiptest
 
 import (
@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// Types of messages, as memberlist numbers them.
+// The types of messages, as memberlist numbers them.
 const (
 	Ping         = 0
 	IndirectPing = 1
@@ -25,7 +25,7 @@ const (
 	CRCType      = 12
 )
 
-// Raw is a msgpack string, or the bytes of one.
+// Raw encodes a msgpack string or byte string.
 func Raw[T string | []byte](s T) []byte {
 	if len(s) < 32 {
 		return append([]byte{0xa0 | byte(len(s))}, s...)
@@ -33,13 +33,13 @@ func Raw[T string | []byte](s T) []byte {
 	return append([]byte{0xda, byte(len(s) >> 8), byte(len(s))}, s...)
 }
 
-// U32 and U64 are msgpack numbers.
+// U32 encodes a msgpack number of 32 bits.
 func U32(v uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0xce}, v) }
 
-// U64 is one of 64 bits.
+// U64 encodes a msgpack number of 64 bits.
 func U64(v uint64) []byte { return binary.BigEndian.AppendUint64([]byte{0xcf}, v) }
 
-// Map is a msgpack map of keys, each before its value.
+// Map encodes a msgpack map. The arguments are key, value, key, value ...
 func Map(pairs ...[]byte) []byte {
 	return slices.Concat([]byte{0x80 | byte(len(pairs)/2)}, bytes.Join(pairs, nil))
 }
@@ -49,7 +49,7 @@ func Labelled(cluster string, b []byte) []byte {
 	return slices.Concat([]byte{244, byte(len(cluster))}, []byte(cluster), b)
 }
 
-// Meta is what a node tells of itself.
+// Meta encodes what a node announces about itself.
 func Meta(address string, epoch uint64, weight uint32, in bool, state uint64) []byte {
 	b := byte(0xc2)
 	if in {
@@ -58,31 +58,31 @@ func Meta(address string, epoch uint64, weight uint32, in bool, state uint64) []
 	return slices.Concat([]byte{0x97}, Raw(address), U64(epoch), U32(weight), []byte{1, 1, b}, U64(state))
 }
 
-// Alive says that a node lives.
+// Alive encodes the message that a node is alive.
 func Alive(node string, ip net.IP, port int, incarnation uint32, meta []byte) []byte {
 	return append([]byte{AliveType}, Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("Addr"), Raw([]byte(ip)),
 		Raw("Port"), U32(uint32(port)), Raw("Meta"), Raw(meta), Raw("Vsn"), Raw([]byte{1, 5, 2, 0, 0, 0}))...)
 }
 
-// State is a node in an exchange.
+// State encodes the state of a node in an exchange.
 func State(node string, ip net.IP, port int, incarnation uint32, meta []byte) []byte {
 	return Map(Raw("Name"), Raw(node), Raw("Addr"), Raw([]byte(ip)), Raw("Port"), U32(uint32(port)), Raw("Meta"), Raw(meta),
 		Raw("Incarnation"), U32(incarnation), Raw("State"), []byte{0}, Raw("Vsn"), Raw([]byte{1, 5, 2, 0, 0, 0}))
 }
 
-// Exchange is what a node says of those it knows; announced is their number as the
-// header has it.
+// Exchange encodes a node's list of the members that it knows. The header announces their
+// number as announced.
 func Exchange(announced uint32, states ...[]byte) []byte {
 	head := Map(Raw("Nodes"), U32(announced), Raw("UserStateLen"), []byte{0}, Raw("Join"), []byte{0xc2})
 	return slices.Concat([]byte{PushPull}, head, bytes.Join(states, nil))
 }
 
-// Gone says that a node is dead, or suspect.
+// Gone encodes the message that a node is dead or suspect.
 func Gone(kind byte, node, from string, incarnation uint32) []byte {
 	return append([]byte{kind}, Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("From"), Raw(from))...)
 }
 
-// Indirect asks for a ping of another.
+// Indirect encodes the request to ping another node.
 func Indirect(node string, ip net.IP, port int) []byte {
 	return append([]byte{IndirectPing}, Map(Raw("SeqNo"), U32(1),
 		Raw("Target"), Raw([]byte(ip)), Raw("Port"), U32(uint32(port)), Raw("Node"), Raw(node))...)
@@ -112,7 +112,7 @@ func Summed(message []byte) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{CRCType}, crc32.ChecksumIEEE(message)), message...)
 }
 
-// PingOf asks a node whether it is there, in the name of another one.
+// PingOf encodes a ping of node in the name of from.
 func PingOf(from, node string) []byte {
 	return append([]byte{Ping}, Map(Raw("SeqNo"), U32(1), Raw("Node"), Raw(node), Raw("SourceNode"), Raw(from))...)
 }

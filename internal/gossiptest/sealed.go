@@ -9,20 +9,20 @@ import (
 	"slices"
 )
 
-// EncryptType is the type of a stream's message that is encrypted.
+// EncryptType is the type of an encrypted message on a stream.
 const EncryptType = 10
 
-// sealing is how much longer encryption makes a message: version, nonce, tag.
+// sealing is the number of bytes that encryption adds: version, nonce, tag.
 const sealing = 1 + 12 + 16
 
-// seal encrypts as memberlist does, in its version 1.
+// seal encrypts like memberlist's version 1.
 func seal(key, message, data []byte) []byte {
 	nonce := make([]byte, 12)
 	_, _ = rand.Read(nonce) // never fails
 	return gcm(key).Seal(slices.Concat([]byte{1}, nonce), nonce, message, data)
 }
 
-// gcm is of a key that has the right length: what is wrong with it is the test's.
+// gcm expects a key of a valid length; it panics otherwise.
 func gcm(key []byte) cipher.AEAD {
 	block, err := aes.NewCipher(key)
 	if err != nil {
@@ -35,18 +35,18 @@ func gcm(key []byte) cipher.AEAD {
 	return a
 }
 
-// Sealed is a packet of a holder of a key.
+// Sealed encrypts a packet with a cluster key.
 func Sealed(key []byte, cluster string, message []byte) []byte {
 	return Labelled(cluster, seal(key, message, []byte(cluster)))
 }
 
-// SealedStream is what a holder of a key says on a stream.
+// SealedStream encrypts a message on a stream with a cluster key.
 func SealedStream(key []byte, cluster string, message []byte) []byte {
 	head := binary.BigEndian.AppendUint32([]byte{EncryptType}, uint32(len(message)+sealing))
 	return Labelled(cluster, slices.Concat(head, seal(key, message, slices.Concat(head, []byte(cluster)))))
 }
 
-// Opened is the message of an answer on a stream, to a holder of its key.
+// Opened decrypts an answer on a stream with its cluster key.
 func Opened(key []byte, cluster string, answer []byte) ([]byte, error) {
 	if len(answer) < 5+sealing || answer[0] != EncryptType {
 		return nil, errors.New("it is not encrypted")

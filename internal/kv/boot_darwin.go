@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTime reads CLOCK_MONOTONIC, which on Darwin advances while the machine
-// sleeps (CLOCK_UPTIME_RAW is the one that stops).
+// bootTime reads CLOCK_MONOTONIC. On Darwin it advances while the machine sleeps
+// (CLOCK_UPTIME_RAW is the clock that stops).
 func bootTime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
@@ -16,6 +16,6 @@ func bootTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// BootClockID is unknown: the clock above is no CLOCK_BOOTTIME, which clients in
-// other languages would read.
+// BootClockID returns "", for unknown: bootTime does not read CLOCK_BOOTTIME, which
+// clients in other languages would read.
 func BootClockID() string { return "" }

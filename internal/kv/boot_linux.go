@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bootTime reads CLOCK_BOOTTIME. The runtime's own monotonic clock stops while the
-// machine sleeps, so it will not do.
+// bootTime reads CLOCK_BOOTTIME. The runtime's own monotonic clock does not serve,
+// because it stops while the machine sleeps.
 func bootTime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
@@ -18,9 +18,9 @@ func bootTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// BootClockID names this process's boot clock: processes that have the same read
-// the same clock. It is the machine's boot id and, since a time namespace sets
-// the clock off, that one's name, with a space between; "" is unknown.
+// BootClockID names the boot clock of this process. Processes with the same id read the
+// same clock. The id is the machine's boot id, a space, and the name of the time
+// namespace, because a time namespace shifts the clock. It is "" if unknown.
 func BootClockID() string {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

@@ -14,36 +14,35 @@ const PartitionBits = 14
 // Partitions is the fixed number of partitions of a cluster.
 const Partitions = 1 << PartitionBits
 
-// Hash places a key: the 64-bit xxh3 of namespace and key under a seed that
-// the whole cluster shares. Its top PartitionBits bits name the partition and
-// so the owner; stores pick shards and buckets by lower bits, because on one
-// node the top bits are far from uniform. Two keys with one hash are told
-// apart by their bytes wherever a value is at stake.
+// Hash is the hash of a key: the 64-bit xxh3 of namespace and key under a seed that the
+// whole cluster shares. Its top PartitionBits bits name the partition and so the owner.
+// Stores pick shards and buckets by lower bits, because on one node the top bits are far
+// from uniform. If a value depends on it, keys of one hash are told apart by their bytes.
 type Hash uint64
 
-// Partition returns the partition that the hash falls in.
+// Partition returns the partition of the hash.
 func (h Hash) Partition() uint16 { return uint16(h >> (64 - PartitionBits)) }
 
-// NamespaceSeed returns the seed under which the keys of one namespace are
-// hashed, so that hashing a key needs one pass over the key alone.
+// NamespaceSeed returns the seed under which the keys of one namespace are hashed. With
+// it, hashing a key needs one pass over the key alone.
 func NamespaceSeed(clusterSeed uint64, namespace string) uint64 {
 	return xxh3.HashStringSeed(namespace, clusterSeed)
 }
 
-// HashKey hashes a key under its namespace's seed.
+// HashKey hashes a key under the seed of its namespace.
 func HashKey(namespaceSeed uint64, key []byte) Hash {
 	return Hash(xxh3.HashSeed(key, namespaceSeed))
 }
 
-// NamespaceID is a namespace's slot on this host. Slots are local: between
-// hosts a namespace travels by name.
+// NamespaceID is the slot of a namespace on this host. Slots are local; between hosts a
+// namespace is sent by name.
 type NamespaceID uint8
 
 // MaxNamespaces is the number of namespace slots of a host.
 const MaxNamespaces = 256
 
-// Key names an entry inside a host. Bytes is borrowed: whoever keeps a Key
-// beyond the call that it was passed to copies it.
+// Key names an entry inside a host. Bytes belongs to the caller: code that keeps a Key
+// longer than the call that received it must copy Bytes.
 type Key struct {
 	Hash      Hash
 	Namespace NamespaceID
@@ -53,20 +52,20 @@ type Key struct {
 // NodeID is a member's name, unique in the cluster.
 type NodeID string
 
-// Entry is a key's value with everything that travels with it.
+// Entry is a key's value with everything that is sent with it.
 type Entry struct {
 	Key      Key
 	Value    []byte
-	Flags    uint32   // the client's own encoding mark, opaque to us
-	Version  Version  // of the write; what compare-and-set compares
+	Flags    uint32   // the client's own mark for its encoding; opaque here
+	Version  Version  // of the write; compare-and-set compares it
 	Deadline Deadline // on this host's boot clock
-	Absent   bool     // there is no value: the origin says so
+	Absent   bool     // the origin says that there is no value
 }
 
-// ValidKey says whether a key's length is allowed.
+// ValidKey reports whether the length of a key is allowed.
 func ValidKey(key []byte) bool { return len(key) >= 1 && len(key) <= MaxKeyLen }
 
-// ValidNamespace says whether a name is 1 to MaxNamespaceLen of [a-z0-9_.-].
+// ValidNamespace reports whether a name is 1 to MaxNamespaceLen bytes of [a-z0-9_.-].
 func ValidNamespace(name string) bool {
 	if len(name) < 1 || len(name) > MaxNamespaceLen {
 		return false

@@ -81,14 +81,14 @@ func TestHLCExceedsWhatItObserved(t *testing.T) {
 	if got := c.Next(1_700_000_000_000); got <= ahead {
 		t.Errorf("Next after Observe(%v) = %v", ahead, got)
 	}
-	c.Observe(1) // an old one moves nothing back
+	c.Observe(1) // an old version moves nothing back
 	if got := c.Next(0); got <= ahead {
 		t.Errorf("Next after an old Observe = %v, want above %v", got, ahead)
 	}
 }
 
-// TestHLCNeverWraps: whatever it observes, and whatever the wall clock reads, its
-// versions increase; at its very end it stops.
+// TestHLCNeverWraps checks that versions increase, whatever the clock observes and
+// whatever the wall clock reads, and that the clock panics at its very end.
 func TestHLCNeverWraps(t *testing.T) {
 	for _, v := range []Version{math.MaxUint64, math.MaxUint64 - 1<<tagBits, (lastObserved + 1) << tagBits, lastObserved << tagBits, 478 << 32} {
 		for _, wall := range []int64{0, -1, 1_700_000_000_000, 1<<42 - 1, 1 << 42, 1 << 52, math.MaxInt64, math.MinInt64} {
@@ -119,13 +119,13 @@ func TestHLCNeverWraps(t *testing.T) {
 	c.Next(0)
 }
 
-// handClock stands where it was set.
+// handClock stands where the test sets it.
 type handClock struct{ Moment }
 
 func (c *handClock) Read() Moment { return c.Moment }
 
-// TestHLCFollows: versions follow a wall clock as far as the boot clock has gone,
-// and so come back with it.
+// TestHLCFollows checks that versions follow a wall clock only as far as the boot clock
+// has advanced, and so come back with it.
 func TestHLCFollows(t *testing.T) {
 	const start = 1_700_000_000_000
 	clock := &handClock{Moment{Wall: start, Boot: time.Hour}}
@@ -153,7 +153,8 @@ func TestHLCFollows(t *testing.T) {
 			t.Errorf("%s: %d, want %d", tc.name, got, tc.want)
 		}
 	}
-	c.Observe(FirstVersionAt(start + 9_000_000)) // the others' time: this host's was wrong
+	// The time of the other hosts; this host's was wrong.
+	c.Observe(FirstVersionAt(start + 9_000_000))
 	if got := next(9_000_200, 2*time.Hour); got != 9_000_200 {
 		t.Errorf("behind the others: %d", got)
 	}
@@ -216,8 +217,9 @@ func TestSystemClock(t *testing.T) {
 	}
 }
 
-// TestSystemClockFindsSleep: a sleep shows as a move of the wall clock against
-// the monotonic one, and a step of the wall clock does no harm.
+// TestSystemClockFindsSleep checks that the clock finds a sleep, which shows as a move of
+// the wall clock against the monotonic one, and that a step of the wall clock does no
+// harm.
 func TestSystemClockFindsSleep(t *testing.T) {
 	for _, moved := range []time.Duration{10 * time.Second, -10 * time.Second, 2 * clockTolerance} {
 		c := NewSystemClock()
@@ -238,8 +240,8 @@ func BenchmarkRead(b *testing.B) {
 	}
 }
 
-// Epochs grow with time, whatever is random in them, and tell processes of one
-// millisecond apart.
+// TestNewEpoch checks that epochs grow with time, whatever their random bits, and that
+// processes of one millisecond get different epochs.
 func TestNewEpoch(t *testing.T) {
 	const wall = 1_700_000_000_000
 	if a, b := NewEpoch(wall, math.MaxUint32), NewEpoch(wall+1, 0); a >= b {

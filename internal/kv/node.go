@@ -8,16 +8,16 @@ import (
 	"math/bits"
 )
 
-// Epoch is a number that grows with each start of a process: it tells a node
-// from what ran under its name before.
+// Epoch is a number that grows with each start of a process. It distinguishes a node from
+// earlier processes of the same name.
 type Epoch uint64
 
-// epochRandom is how many bits of an epoch are random: two processes under one
-// name may start in the same millisecond.
+// epochRandom is the number of random bits of an epoch: two processes of one name may
+// start in the same millisecond.
 const epochRandom = 22
 
-// NewEpoch returns the epoch of a process that starts at a moment of the wall
-// clock, in milliseconds.
+// NewEpoch returns the epoch of a process that starts at wall, in milliseconds since the
+// Unix epoch.
 func NewEpoch(wall int64, random uint32) Epoch {
 	return Epoch(wall)<<epochRandom | Epoch(random%(1<<epochRandom))
 }
@@ -32,7 +32,7 @@ type Process struct {
 
 func (p Process) String() string { return string(p.Node) + "/" + p.Epoch.String()[8:] }
 
-// Compare orders processes by name, then epoch.
+// Compare orders processes by name, then by epoch.
 func (p Process) Compare(o Process) int {
 	return cmp.Or(cmp.Compare(p.Node, o.Node), cmp.Compare(p.Epoch, o.Epoch))
 }
@@ -43,18 +43,18 @@ type PartitionSet []uint64
 // NewPartitionSet returns an empty set for partitions below n.
 func NewPartitionSet(n int) PartitionSet { return make(PartitionSet, (n+63)/64) }
 
-// Add puts p into the set, which is large enough.
+// Add adds p to the set, which must be large enough.
 func (s PartitionSet) Add(p uint16) { s[p/64] |= 1 << (p % 64) }
 
-// Remove takes p out.
+// Remove removes p from the set.
 func (s PartitionSet) Remove(p uint16) { s[p/64] &^= 1 << (p % 64) }
 
-// Has says whether p is in the set.
+// Has reports whether p is in the set.
 func (s PartitionSet) Has(p uint16) bool {
 	return int(p/64) < len(s) && s[p/64]&(1<<(p%64)) != 0
 }
 
-// Contains says whether all of o is in the set.
+// Contains reports whether all of o is in the set.
 func (s PartitionSet) Contains(o PartitionSet) bool {
 	for i, w := range o {
 		if i >= len(s) && w != 0 || i < len(s) && w&^s[i] != 0 {
@@ -64,7 +64,7 @@ func (s PartitionSet) Contains(o PartitionSet) bool {
 	return true
 }
 
-// Len counts the set.
+// Len returns the number of partitions in the set.
 func (s PartitionSet) Len() int {
 	n := 0
 	for _, w := range s {
@@ -73,7 +73,7 @@ func (s PartitionSet) Len() int {
 	return n
 }
 
-// Empty says whether nothing is in the set.
+// Empty reports whether the set is empty.
 func (s PartitionSet) Empty() bool {
 	for _, w := range s {
 		if w != 0 {
@@ -83,8 +83,8 @@ func (s PartitionSet) Empty() bool {
 	return true
 }
 
-// Bytes is the set as it is on the wire: a bit each, little-endian, without the
-// zeros at its end.
+// Bytes returns the set as it is sent: one bit per partition, little-endian, without the
+// zero bytes at the end.
 func (s PartitionSet) Bytes() []byte {
 	b := make([]byte, 0, 8*len(s))
 	for _, w := range s {
@@ -96,8 +96,7 @@ func (s PartitionSet) Bytes() []byte {
 	return b
 }
 
-// PartitionsOf is the set that Bytes has put so. It drops what lies beyond the
-// last partition.
+// PartitionsOf is the inverse of Bytes. It drops bits beyond the last partition.
 func PartitionsOf(b []byte) PartitionSet {
 	s := NewPartitionSet(Partitions)
 	for i, v := range b {
@@ -108,7 +107,7 @@ func PartitionsOf(b []byte) PartitionSet {
 	return s
 }
 
-// All yields the set in order.
+// All yields the partitions of the set in order.
 func (s PartitionSet) All() iter.Seq[uint16] {
 	return func(yield func(uint16) bool) {
 		for i, w := range s {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Version is a 64-bit hybrid logical clock reading (Kulkarni et al., "Logical
+// Version is a reading of a 64-bit hybrid logical clock (Kulkarni et al., "Logical
 // Physical Clocks", 2014). It orders all writes of a key. From the top:
 //
 //	42 bits  milliseconds since the Unix epoch (until the year 2109)
@@ -31,31 +31,30 @@ func (v Version) String() string {
 	return fmt.Sprintf("%d.%d.%d", v>>(tagBits+logicalBits), v>>tagBits&(1<<logicalBits-1), v.Tag())
 }
 
-// FirstVersionAt returns the lowest version that a clock reading wallMillis
-// can stamp.
+// FirstVersionAt returns the lowest version that a clock reading wallMillis can stamp.
 func FirstVersionAt(wallMillis int64) Version {
 	return Version(wallMillis) << (tagBits + logicalBits)
 }
 
-// HLC is a process's hybrid logical clock. Its versions strictly increase and
-// exceed every version it has observed. It is safe for concurrent use.
+// HLC is the hybrid logical clock of a process. Its versions strictly increase and exceed
+// every version that it has observed. It is safe for concurrent use.
 type HLC struct {
 	tag    uint64
-	last   atomic.Uint64 // the last version stamped or observed, less its tag
-	clock  Clock         // see Follow; nil follows every reading
+	last   atomic.Uint64 // the last version stamped or observed, without its tag
+	clock  Clock         // see Follow; nil: every reading of the wall clock is followed
 	origin Moment
 }
 
-// Follow has the clock follow a wall clock only as far as the boot clock has gone
-// since now, and half a second: one that is set ahead does not take the versions
-// with it, which could not go back when it does. It is called before the clock is
-// used by others. Where the wall clock was behind before it was set, the others'
-// versions are what this one follows.
+// Follow limits how far the wall clock can move the versions: from now on only as far as
+// the boot clock has advanced, plus half a second. So a wall clock that is set ahead does
+// not take the versions with it; versions could not go back when the wall clock does.
+// Call Follow before other goroutines use the clock. If the wall clock was behind and is
+// set right later, this clock follows the versions that it observes from other hosts.
 func (c *HLC) Follow(clock Clock) { c.clock, c.origin = clock, clock.Read() }
 
 const followStep = 500 // milliseconds
 
-// steady is a wall clock's reading, in milliseconds, as far as it is followed.
+// steady returns a reading of the wall clock, in milliseconds, limited as Follow says.
 func (c *HLC) steady(wall uint64) uint64 {
 	if c.clock == nil {
 		return wall
@@ -69,14 +68,14 @@ func NewHLC(tag uint16) *HLC {
 	return &HLC{tag: uint64(tag) & (1<<tagBits - 1)}
 }
 
-// lastObserved is the last version that HLC.Observe merges, less its tag: three
-// days before the end, so that there are stamps left whatever has come.
+// lastObserved is the last version that HLC.Observe merges, without its tag. It is three
+// days before the end of the range, so that stamps are left whatever other hosts send.
 const lastObserved = 1<<(64-tagBits) - 1<<40
 
-// Next stamps a new version; wallMillis is the wall clock, read by the caller
-// (once per batch is enough, the logical part orders the rest). It never wraps: a
-// wall clock at the end of the range counts as three days before it, and after the
-// 10¹² stamps that are left from there it panics.
+// Next stamps a new version. The caller reads the wall clock and passes it as wallMillis;
+// once per batch is enough, because the logical part orders the rest. Versions never
+// wrap: a wall clock at the end of the range counts as three days before it. From there
+// 10¹² stamps are left; after them Next panics.
 func (c *HLC) Next(wallMillis int64) Version {
 	wall := min(uint64(max(wallMillis, 0)), lastObserved>>logicalBits)
 	if wall > c.last.Load()>>logicalBits+followStep {
@@ -94,9 +93,9 @@ func (c *HLC) Next(wallMillis int64) Version {
 	}
 }
 
-// Observe makes every later version exceed v. It says whether they do: it merges
-// none of the last three days of the range. Whether another host's clock can be
-// right is for the caller to ask before: see peer.Identity.
+// Observe makes every later version exceed v and returns true. It merges no version of
+// the last three days of the range; for such a v it returns false. The caller checks
+// before whether another host's clock can be right: see peer.Identity.Ahead.
 func (c *HLC) Observe(v Version) bool {
 	seen := uint64(v) >> tagBits
 	if seen > lastObserved {

@@ -1,11 +1,11 @@
-// Package load makes closed-loop load on a socket and measures it: each of a
-// number of connections writes a batch of prebuilt requests, reads until all
-// are answered, and writes the next. It is as cheap for every protocol: bytes
-// are built beforehand and replies are only counted.
+// Package load puts closed-loop load on a socket and measures it. Each connection writes
+// a batch of prebuilt requests, reads until all of them are answered, and writes the next
+// batch. The generator is equally cheap for every protocol: requests are built
+// beforehand, and replies are only counted.
 //
-// Inputs are a Protocol and the shape of the load, output is a Result. Its
-// goroutines, one a connection, end before a measurement returns. It checks no
-// values; that is for tests.
+// Inputs are a Protocol and the shape of the load; output is a Result. There is one
+// goroutine per connection; all of them end before a measurement returns. The package
+// does not check values; tests do that.
 package load
 
 import (
@@ -18,16 +18,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Protocol is what a server speaks.
+// Protocol builds the requests of a server's protocol and counts its replies.
 type Protocol interface {
 	// Greet is called once on each new connection.
 	Greet(nc net.Conn) error
-	// Append appends the request that is number i of its batch, for the key
-	// that is number key.
+	// Append appends request number i of a batch, for key number key.
 	Append(dst []byte, i int, key uint64) []byte
-	// Count counts the whole replies at the start of b, and those of them that
-	// were hits (or stored, for writes), and says how many bytes they are. want
-	// is how many are still to come.
+	// Count counts the complete replies at the start of b, and how many of them were hits
+	// (for writes: stored). It returns their size in bytes. want is the number of replies
+	// still to come.
 	Count(b []byte, want int) (replies, hits, size int, err error)
 }
 
@@ -36,21 +35,21 @@ type Config struct {
 	Dial     func() (net.Conn, error)
 	Protocol Protocol
 	Conns    int           // at least 1
-	Pipeline int           // requests in flight a connection, at least 1
+	Pipeline int           // requests in flight per connection, at least 1
 	Duration time.Duration // of Run's measurement
-	WarmUp   time.Duration // before it
-	// Key returns the key of the nth request of a connection. It is asked
-	// before the load begins.
+	WarmUp   time.Duration // before the measurement
+	// Key returns the key of the nth request of a connection. It is called before the
+	// load begins.
 	Key func(conn, n int) uint64
-	// Once makes Run send every prebuilt batch once, for as long as that takes,
-	// instead of repeating them for Duration: to fill a cache.
+	// Once makes Run send every prebuilt batch once, however long that takes, instead of
+	// repeating the batches for Duration. It serves to fill a cache.
 	Once bool
-	// Batches is how many batches are prebuilt, a connection. Default 64 Ki
-	// requests' worth over all connections, at least 16.
+	// Batches is the number of prebuilt batches per connection. Default: 64 Ki requests
+	// over all connections, at least 16 batches.
 	Batches int
 }
 
-// Result is what a load came to.
+// Result is the result of a load.
 type Result struct {
 	Requests int64
 	Hits     int64
@@ -58,10 +57,10 @@ type Result struct {
 	Latency  *hdrhistogram.Histogram // of batches, in nanoseconds
 }
 
-// PerSecond is the throughput.
+// PerSecond returns the throughput in requests per second.
 func (r Result) PerSecond() float64 { return float64(r.Requests) / r.Elapsed.Seconds() }
 
-// Add adds what another measurement of the same load came to.
+// Add adds the result of another measurement of the same load.
 func (r *Result) Add(o Result) {
 	if r.Latency == nil {
 		r.Latency = newHistogram()
@@ -74,9 +73,9 @@ func (r *Result) Add(o Result) {
 
 func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(100, int64(time.Minute), 3) }
 
-// Load is open connections with their requests prebuilt. Measurements of it
-// may follow one another, so that the sides of a comparison can take turns.
-// One goroutine uses it at a time. After an error it can only be closed.
+// Load is a set of open connections with prebuilt requests. It can be measured several
+// times, so that the sides of a comparison can take turns. It is not safe for concurrent
+// use. After an error it can only be closed.
 type Load struct {
 	workers []*worker
 }
@@ -108,7 +107,7 @@ func (l *Load) Close() {
 	}
 }
 
-// Run makes the load for warmUp, then for d, and tells of the latter.
+// Run runs the load for warmUp, then for d, and returns the result of the second part.
 func (l *Load) Run(ctx context.Context, warmUp, d time.Duration) (Result, error) {
 	for _, w := range l.workers {
 		w.reset()
@@ -133,8 +132,8 @@ func (l *Load) Once(ctx context.Context) (Result, error) {
 	return l.result(time.Since(begin)), nil
 }
 
-// each runs f for all connections at once. When ctx ends, so do their reads
-// and writes.
+// each runs f for all connections at the same time. When ctx ends, their reads and writes
+// end.
 func (l *Load) each(ctx context.Context, f func(*worker) error) error {
 	stop := context.AfterFunc(ctx, func() {
 		for _, w := range l.workers {
@@ -163,7 +162,7 @@ func (l *Load) result(elapsed time.Duration) Result {
 	return r
 }
 
-// Run opens a load, makes it as its configuration says, and closes it.
+// Run opens a load, runs it as configured, and closes it.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	l, err := Open(cfg)
 	if err != nil {

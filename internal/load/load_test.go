@@ -17,11 +17,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// badKey is answered with an error.
+// badKey is a key that is answered with an error.
 const badKey = 1 << 40
 
-// frames is a protocol of 8-byte frames that hold the key's number. An answer
-// with an odd number is a hit.
+// frames is a protocol of 8-byte frames that contain the key's number. A reply with an
+// odd number is a hit.
 type frames struct{}
 
 func (frames) Greet(nc net.Conn) error {
@@ -49,8 +49,8 @@ func (frames) Count(b []byte, want int) (replies, hits, size int, err error) {
 	return replies, hits, size, nil
 }
 
-// serve answers on a real socket with what answer makes of the bytes read, and
-// returns how to connect. The server ends with the test.
+// serve runs a server on a real socket that replies by calling answer with the bytes
+// read. It returns a function that connects. The server ends with the test.
 func serve(t *testing.T, answer func(w io.Writer, b []byte) error) func() (net.Conn, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -114,7 +114,7 @@ func TestRunCountsWhatAnEchoServerAnswers(t *testing.T) {
 			if got, want := r.Latency.TotalCount(), r.Requests/int64(c.pipeline); got != want {
 				t.Errorf("got %d latencies, want one a batch: %d", got, want)
 			}
-			// Every other key is odd; a connection may stop after an even one.
+			// Every second key is odd. A connection may stop after an even one.
 			if off := r.Requests - 2*r.Hits; off < -int64(c.conns) || off > int64(c.conns) {
 				t.Errorf("got %d hits of %d requests, want every other", r.Hits, r.Requests)
 			}

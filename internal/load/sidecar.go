@@ -9,15 +9,15 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Sidecar speaks the sidecar's protocol: GETs, or SETs where Value is given.
+// Sidecar is the sidecar's protocol. It sends GETs, or SETs if Value is not nil.
 type Sidecar struct {
 	Namespace string // default: the server's
-	Token     string // shown to the server; default: none
-	KeySize   int    // bytes; at least 16
+	Token     string // sent to the server; default: none
+	KeySize   int    // in bytes, at least 16
 	Value     []byte
 }
 
-// Key writes key number n in so many bytes: the digits of n behind a prefix.
+// Key appends key number n with a length of size bytes: a prefix and the digits of n.
 func Key(dst []byte, n uint64, size int) []byte {
 	at := len(dst)
 	for range size {
@@ -31,7 +31,7 @@ func Key(dst []byte, n uint64, size int) []byte {
 	return dst
 }
 
-// Greet says HELLO.
+// Greet sends HELLO and checks the answer.
 func (p Sidecar) Greet(nc net.Conn) error {
 	q := wire.Request{Op: wire.OpHello, Hello: wire.Hello{Versions: []int{wire.Version}, Client: "load", Token: p.Token, Namespace: p.Namespace}}
 	if _, err := nc.Write(wire.AppendRequest(nil, &q)); err != nil {
@@ -52,8 +52,8 @@ func (p Sidecar) Greet(nc net.Conn) error {
 	return r.Err()
 }
 
-// firstID makes all ids five bytes long, so that the status of an answer
-// always stands at the same place.
+// firstID makes all ids five bytes long, so that the status of a reply is always at the
+// same offset.
 const firstID = 1 << 20
 
 // Append appends a GET or a SET.
@@ -65,11 +65,11 @@ func (p Sidecar) Append(dst []byte, i int, key uint64) []byte {
 	return wire.AppendRequest(dst, &q)
 }
 
-// statusAt is where an answer's status stands: behind the length, the array's
-// head and the id.
+// statusAt is the offset of a reply's status: after the length, the array's head and the
+// id.
 const statusAt = wire.LengthSize + 1 + 5
 
-// Count counts answers.
+// Count counts replies.
 func (p Sidecar) Count(b []byte, want int) (replies, hits, size int, err error) {
 	for replies < want && len(b)-size > statusAt {
 		end := size + wire.LengthSize + int(binary.BigEndian.Uint32(b[size:]))

@@ -15,8 +15,8 @@ type worker struct {
 	protocol Protocol
 	pipeline int
 	nc       net.Conn
-	batches  [][]byte // all in one piece of memory
-	next     int      // the batch to send
+	batches  [][]byte // all in one block of memory
+	next     int      // the index of the batch to send
 	buf      []byte
 
 	requests, hits int64
@@ -55,7 +55,7 @@ func (w *worker) reset() {
 	w.latency.Reset()
 }
 
-// repeat goes round the batches and counts those sent between begin and end.
+// repeat sends the batches in turn and counts those sent between begin and end.
 func (w *worker) repeat(begin, end time.Time) error {
 	for {
 		start := time.Now()
@@ -91,7 +91,7 @@ func (w *worker) once() error {
 func (w *worker) count(hits int, took time.Duration) {
 	w.requests += int64(w.pipeline)
 	w.hits += int64(hits)
-	_ = w.latency.RecordValue(int64(took)) // fails beyond a minute alone
+	_ = w.latency.RecordValue(int64(took)) // fails only above a minute
 }
 
 // exchange writes a batch and reads its replies.

@@ -13,26 +13,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// The bounds of what is written.
+// Limits of the log's output.
 const (
-	maxAlike  = 10          // lines of one cause a minute
-	alikeFor  = time.Minute // for which they are counted
-	maxCauses = 512         // that are told apart; the others share one count
-	maxRate   = 10          // lines a second, errors and sums aside
-	maxBurst  = 100         // after a rest
+	maxAlike  = 10          // lines per cause and minute
+	alikeFor  = time.Minute // the time over which they are counted
+	maxCauses = 512         // causes counted separately; the others share one count
+	maxRate   = 10          // lines per second, without errors and summaries
+	maxBurst  = 100         // lines, after a pause
 	sumEvery  = 10 * time.Second
-	maxSums   = 20 // lines of one summing up; the last one is about all other causes
+	maxSums   = 20 // lines per summary; the last one covers all other causes
 )
 
-// causes counts lines by what they are about. It is safe for concurrent use.
+// causes counts lines by cause. It is safe for concurrent use.
 type causes struct {
 	seed    maphash.Seed
 	rate    *rate.Limiter
-	leftOut int64 // lines, since the start; under mu
+	leftOut int64 // lines since the start; under mu
 
 	mu     sync.Mutex
 	m      map[uint64]*tally
-	others tally // of the causes that have no place
+	others tally // for causes that have no place in m
 }
 
 // tally counts the lines of one cause within a minute.
@@ -42,14 +42,14 @@ type tally struct {
 	about   []slog.Attr
 	since   time.Time
 	lines   int
-	leftOut int // since the last summing up
+	leftOut int // since the last summary
 }
 
 func newCauses(r rate.Limit) *causes {
 	return &causes{seed: maphash.MakeSeed(), rate: rate.NewLimiter(r, maxBurst), m: map[uint64]*tally{}}
 }
 
-// admit counts a line and says whether it is to be written.
+// admit counts a line and reports whether to write it.
 func (c *causes) admit(r *slog.Record, with []slog.Attr) bool {
 	cause := c.hash(r, with)
 	c.mu.Lock()
@@ -70,7 +70,7 @@ func (c *causes) admit(r *slog.Record, with []slog.Attr) bool {
 	return false
 }
 
-// begin makes the tally of a new cause. The lock is held.
+// begin makes the tally of a new cause. c.mu is held.
 func (c *causes) begin(cause uint64, r *slog.Record, with []slog.Attr) *tally {
 	if len(c.m) >= maxCauses {
 		for k, t := range c.m {
@@ -100,7 +100,7 @@ func (c *causes) begin(cause uint64, r *slog.Record, with []slog.Attr) *tally {
 	return t
 }
 
-// hash is a cause's place in the map. A collision costs a line.
+// hash returns the key of a cause in the map. A collision may cost a line.
 func (c *causes) hash(r *slog.Record, with []slog.Attr) uint64 {
 	var h maphash.Hash
 	h.SetSeed(c.seed)
@@ -120,8 +120,8 @@ func (c *causes) hash(r *slog.Record, with []slog.Attr) uint64 {
 	return h.Sum64()
 }
 
-// subject is the value of an attribute that names the host or the namespace which a
-// line is about.
+// subject returns the value of an attribute that names the host or the namespace of a
+// line.
 func subject(a slog.Attr) (text string, ok bool) {
 	if a.Key != "node" && a.Key != "from" && a.Key != "namespace" {
 		return "", false
@@ -137,7 +137,8 @@ func subject(a slog.Attr) (text string, ok bool) {
 	return "", false
 }
 
-// sums takes what was left out since the last time, the most first.
+// sums returns the lines that were left out since the last call, by cause, the highest
+// number first, and resets them.
 func (c *causes) sums() (list []tally) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Lines of one cause are counted for a minute, those of another level by themselves. Causes
-// give up their places a minute after they began, unless lines of theirs were left out.
+// TestCauses checks that the lines of one cause are counted for a minute, and that other
+// levels are other causes. A cause gives up its place a minute after it began, unless
+// some of its lines were left out.
 func TestCauses(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	c := newCauses(rate.Inf)
@@ -46,5 +47,5 @@ func TestCauses(t *testing.T) {
 	is("causes", len(c.m), maxCauses)
 	now = now.Add(time.Millisecond)
 	is("a cause that has one again", lines(slog.LevelWarn, "z", 1), 1)
-	is("causes after it", len(c.m), 2) // with the one that is still to be summed up
+	is("causes after it", len(c.m), 2) // including the cause that is still to be summed up
 }

@@ -13,25 +13,26 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Log takes a process's lines. It is an io.Writer for those that do not come through
-// slog; it never waits for its stream.
+// Log writes a process's log. It is an io.Writer for lines that do not come through slog.
+// It never waits for its stream.
 type Log struct {
 	*stream
-	causes *causes      // of lines below errors
-	errors *causes      // apart, so that no flood hides them
-	sum    slog.Handler // for what was left out
+	causes *causes      // of lines below error level
+	errors *causes      // separate, so that no flood hides them
+	sum    slog.Handler // for summaries
 	root   slog.Handler
 	ending chan struct{}
 	ended  chan struct{}
 }
 
-// Options say how lines look.
+// Options configure the format of lines.
 type Options struct {
-	Text  bool // else JSON
+	Text  bool // false: JSON
 	Level slog.Level
 }
 
-// Start returns a log on a stream, and begins its goroutine, which ends with Close.
+// Start returns a log that writes to a stream, and starts its goroutine, which ends with
+// Close.
 func Start(to io.Writer, o Options) *Log {
 	l := &Log{
 		stream: newStream(to), causes: newCauses(maxRate), errors: newCauses(rate.Inf),
@@ -46,8 +47,8 @@ func Start(to io.Writer, o Options) *Log {
 	return l
 }
 
-// Text returns a stream for what a library writes, a line at a time: each is a record
-// of one message, whatever its text.
+// Text returns a writer for the output of a library, one line per write. Each line
+// becomes a record with the same message and the line as its text.
 func Text(log *slog.Logger, level slog.Level, message string) io.Writer {
 	return textWriter{log, level, message}
 }
@@ -63,7 +64,7 @@ func (t textWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// printable writes lines of JSON.
+// printable makes lines of JSON printable.
 type printable struct{ to io.Writer }
 
 func (p printable) Write(line []byte) (int, error) {
@@ -71,22 +72,23 @@ func (p printable) Write(line []byte) (int, error) {
 	return len(line), err
 }
 
-// Logger returns a logger that writes here.
+// Logger returns a logger that writes to this log.
 func (l *Log) Logger() *slog.Logger { return slog.New(l.root) }
 
 // Stats counts lines since the start.
 type Stats struct {
 	Written int64
-	LeftOut int64 // since they were too many
-	Lost    int64 // since the stream took none
+	LeftOut int64 // above the limits
+	Lost    int64 // not taken by the stream
 }
 
-// Stats counts.
+// Stats returns the counts of lines since the start.
 func (l *Log) Stats() Stats {
 	return Stats{Written: l.written.Load(), LeftOut: l.causes.total() + l.errors.total(), Lost: l.lost.Load()}
 }
 
-// StatsOf returns the counts of the log behind a logger; ok says whether it is one.
+// StatsOf returns the counts of the log behind a logger; ok reports whether there is such
+// a log.
 func StatsOf(log *slog.Logger) (s Stats, ok bool) {
 	if h, ok := log.Handler().(*handler); ok {
 		return h.log.Stats(), true
@@ -94,8 +96,8 @@ func StatsOf(log *slog.Logger) (s Stats, ok bool) {
 	return s, false
 }
 
-// Close writes what waits, and what was left out, and returns when that is done, or
-// after a while. It is called once; lines that come later are lost.
+// Close writes the waiting lines and a summary, and returns when that is done, but at the
+// latest after within. It is called once; later lines are lost.
 func (l *Log) Close(within time.Duration) {
 	close(l.ending)
 	select {
@@ -104,13 +106,13 @@ func (l *Log) Close(within time.Duration) {
 	}
 }
 
-// run writes until Close.
+// run writes lines until Close.
 func (l *Log) run() {
 	defer close(l.ended)
 	tick := time.NewTicker(sumEvery)
 	defer tick.Stop()
 	var buf []byte
-	var told int64 // of the lines that were lost
+	var told int64 // lost lines that were reported
 	for ending := false; !ending; {
 		select {
 		case <-l.more:
@@ -128,7 +130,7 @@ func (l *Log) run() {
 	}
 }
 
-// sumUp writes a line for each cause of which lines were left out.
+// sumUp writes a line for each cause that had lines left out.
 func (l *Log) sumUp() {
 	for _, t := range append(l.errors.sums(), l.causes.sums()...) {
 		message := fmt.Sprintf("… and %s more like it in the last %v: %s", humanize.Comma(int64(t.leftOut)), sumEvery, t.message)
@@ -139,17 +141,17 @@ func (l *Log) sumUp() {
 func (l *Log) tell(level slog.Level, message string, attrs ...slog.Attr) {
 	r := slog.NewRecord(time.Now(), level, message, 0)
 	r.AddAttrs(attrs...)
-	_ = l.sum.Handle(context.Background(), r) // the stream takes all
+	_ = l.sum.Handle(context.Background(), r) // the stream accepts every line
 }
 
-// handler leaves out lines that are too many.
+// handler leaves out lines above the limits.
 type handler struct {
 	slog.Handler
 	log  *Log
-	with []slog.Attr // of With, that name what lines are about
+	with []slog.Attr // the subjects among the attributes of With
 }
 
-// Handle writes a record, or counts it.
+// Handle writes a record, or counts it as left out.
 func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	of := h.log.causes
 	if r.Level >= slog.LevelError {
@@ -161,7 +163,7 @@ func (h *handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, r)
 }
 
-// WithAttrs keeps the counts.
+// WithAttrs returns a handler that shares the counts.
 func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	with := slices.Clip(h.with)
 	for _, a := range attrs {
@@ -172,7 +174,7 @@ func (h *handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return &handler{h.Handler.WithAttrs(attrs), h.log, with}
 }
 
-// WithGroup keeps the counts.
+// WithGroup returns a handler that shares the counts.
 func (h *handler) WithGroup(name string) slog.Handler {
 	return &handler{h.Handler.WithGroup(name), h.log, h.with}
 }

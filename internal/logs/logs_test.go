@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-type name string // as kv.NodeID is
+type name string // like kv.NodeID
 
-// A line of the log is one line, in both formats, whatever its values are; a value
-// that is empty is left out.
+// TestLines checks that each record is one line, in both formats, whatever its values
+// are. Empty values are left out.
 func TestLines(t *testing.T) {
 	var none *int
 	var noError error
@@ -49,8 +49,8 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// What strangers write moves no cursor and turns no text round, in both formats, and
-// is of bounded length.
+// TestStrangersText checks that text from outside does not move a cursor or change the
+// direction of writing, in both formats, and that its length is limited.
 func TestStrangersText(t *testing.T) {
 	evil := "\x1b[2J\u009b31m\u202eabc\x00\x7f\xff\U000e0001"
 	for _, asText := range []bool{true, false} {
@@ -71,7 +71,7 @@ func TestStrangersText(t *testing.T) {
 	}
 }
 
-// sink keeps what is written.
+// sink keeps what is written to it.
 type sink struct {
 	mu  sync.Mutex
 	out bytes.Buffer
@@ -83,7 +83,7 @@ func (s *sink) Write(b []byte) (int, error) {
 	return s.out.Write(b)
 }
 
-// written returns the lines that have come since the last call, within a bubble.
+// written returns the lines since the last call, within a bubble.
 func written(s *sink) []string {
 	synctest.Wait()
 	s.mu.Lock()
@@ -93,9 +93,9 @@ func written(s *sink) []string {
 	return lines[:len(lines)-1]
 }
 
-// Lines of one cause about one host are ten a minute, all lines together a hundred and
-// then ten a second. What was left out is summed up, by cause, in few lines, and the
-// causes that are remembered have a bound.
+// TestFlood checks the limits: ten lines a minute for one cause about one host, and for
+// all causes together a hundred lines and then ten a second. Lines that are left out are
+// summed up by cause, in few lines. The number of remembered causes is limited.
 func TestFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out sink
@@ -146,7 +146,7 @@ func TestFlood(t *testing.T) {
 		if n := l.Stats().LeftOut; n != 3*990+100_000-maxBurst {
 			t.Errorf("%d lines left out", n)
 		}
-		for range 20 { // ten seconds of all kinds of lines
+		for range 20 { // ten seconds with lines of many causes
 			for i := range 1000 {
 				log.Info(fmt.Sprint("of another cause ", i))
 			}
@@ -162,7 +162,7 @@ func TestFlood(t *testing.T) {
 	})
 }
 
-// A line that is left out costs no memory.
+// TestFloodCost checks that a line that is left out allocates no memory.
 func TestFloodCost(t *testing.T) {
 	l := Start(io.Discard, Options{})
 	defer l.Close(time.Minute)
@@ -177,8 +177,8 @@ func TestFloodCost(t *testing.T) {
 	}
 }
 
-// A stream that is stuck costs lines, which are counted and told of, and never the
-// caller. Close does not wait for it for ever.
+// TestStuckStream checks that a blocked stream costs lines, which are counted and
+// reported, but never blocks the caller. Close does not wait for the stream forever.
 func TestStuckStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stuck{free: make(chan struct{})}
@@ -213,7 +213,7 @@ func TestStuckStream(t *testing.T) {
 	})
 }
 
-// stuck takes nothing until it is freed.
+// stuck blocks writes until free is closed.
 type stuck struct {
 	free chan struct{}
 	mu   sync.Mutex
@@ -233,7 +233,7 @@ func (s *stuck) String() string {
 	return s.Buffer.String()
 }
 
-// A stream that has gone costs lines.
+// TestGoneStream checks that a closed stream costs lines.
 func TestGoneStream(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -263,7 +263,8 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// The document means the same, and shows nothing but what can be printed.
+// FuzzJSON checks that JSON keeps the meaning of a document and returns only printable
+// characters.
 func FuzzJSON(f *testing.F) {
 	f.Add("plain")
 	f.Add("\x1b\u009b\u202e\U000e0001\xff\x7f\"\\")

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// Plain returns a text with everything escaped that a terminal would not show as it
-// is: control characters, line ends, marks that turn the direction of writing, bytes
-// that are not UTF-8.
+// Plain returns a text in which everything is escaped that a terminal would not show as
+// it is: control characters, line ends, marks that change the direction of writing, and
+// bytes that are not UTF-8.
 func Plain(s string) string {
 	if plain(s) {
 		return s
@@ -40,7 +40,7 @@ func Plain(s string) string {
 	return b.String()
 }
 
-// Lines is Plain for a text of several lines.
+// Lines applies Plain to each line of a text.
 func Lines(s string) string {
 	list := strings.Split(s, "\n")
 	for i, line := range list {
@@ -58,13 +58,14 @@ func plain(s string) bool {
 	return true
 }
 
-// unprintable counts a character of Unicode that stands for bytes that are none.
+// unprintable reports whether a rune cannot be printed. This includes the character that
+// Go returns for bytes that are not UTF-8.
 func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
-// JSON returns a JSON document that means the same and has only printable
-// characters, beside the blanks and line ends between its parts. encoding/json
-// escapes control characters of ASCII; the others can stand in strings alone, where
-// \u stands for them too.
+// JSON returns a JSON document of the same meaning with only printable characters, except
+// for the spaces and line ends between its parts. encoding/json escapes ASCII control
+// characters. Other unprintable characters occur only in strings, where \u escapes can
+// replace them.
 func JSON(document []byte) []byte {
 	clean := true
 	for i := 0; i < len(document) && clean; {

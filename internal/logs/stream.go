@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 )
 
-// maxWaiting is how many bytes of lines wait for the stream.
+// maxWaiting is the size of the buffer for lines that wait for the stream, in bytes.
 const maxWaiting = 256 << 10
 
-// stream takes lines at once and has them written by whom calls write.
+// stream accepts lines without waiting. The goroutine that calls write writes them.
 type stream struct {
 	to   io.Writer
 	more chan struct{} // has one element while lines wait
@@ -23,7 +23,7 @@ type stream struct {
 
 func newStream(to io.Writer) *stream { return &stream{to: to, more: make(chan struct{}, 1)} }
 
-// Write keeps a line for the stream, or counts it as lost. It never waits.
+// Write adds a line to the waiting ones, or counts it as lost. It never blocks.
 func (s *stream) Write(line []byte) (int, error) {
 	s.mu.Lock()
 	full := len(s.waiting)+len(line) > maxWaiting
@@ -41,7 +41,7 @@ func (s *stream) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// write writes what waits. It returns a buffer that the next call may use.
+// write writes the waiting lines. It returns a buffer that the next call may use.
 func (s *stream) write(buf []byte) []byte {
 	s.mu.Lock()
 	buf, s.waiting = s.waiting, buf[:0]

@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxValue is the length of a value in a line, in bytes.
+// maxValue is the highest length of a value in a line, in bytes.
 const maxValue = 1024
 
-// tidy folds a value to one line of bounded length, writes times of the clock as
-// people do, and drops what is empty.
+// tidy folds a value to one line of limited length, writes durations in readable form,
+// and drops empty values.
 func tidy(_ []string, a slog.Attr) slog.Attr {
 	switch v := a.Value; v.Kind() {
 	case slog.KindString:
@@ -44,7 +44,7 @@ func tidy(_ []string, a slog.Attr) slog.Attr {
 
 func text(s string) slog.Value { return slog.StringValue(oneLine(short(s))) }
 
-// short cuts a text that is too long.
+// short cuts a text that is longer than maxValue.
 func short(s string) string {
 	if len(s) <= maxValue {
 		return s
@@ -71,7 +71,7 @@ func empty(v any) bool {
 
 const lineEnds = "\n\r\v\f\u0085\u2028\u2029"
 
-// oneLine joins the lines of a text.
+// oneLine joins the lines of a text with "; ".
 func oneLine(s string) string {
 	if !strings.ContainsAny(s, lineEnds) {
 		return s

@@ -11,16 +11,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ErrAny is any error that may be retried.
+// ErrAny stands for any error that may be retried.
 var ErrAny = errors.New("any error that is no answer")
 
-// Case is one load and what it must give.
+// Case is a load and its expected result.
 type Case struct {
 	Name   string
 	Source loader.Source
 	Key    string
 	Want   loader.Value
-	Err    error         // nil, a sentinel of loader's, or ErrAny
+	Err    error         // nil, a sentinel of package loader, or ErrAny
 	Within time.Duration // zero: 30 s
 	Secret string        // must not be in the error
 }
@@ -39,7 +39,7 @@ func Run(t *testing.T, cases []Case) {
 	}
 }
 
-// Keys returns all keys that a lister gives, in their order, each once.
+// Keys returns all keys of a lister, sorted and without duplicates.
 func Keys(l loader.Lister) ([]string, error) {
 	var keys []string
 	err := l.Keys(context.Background(), func(key []byte) error {
@@ -50,17 +50,17 @@ func Keys(l loader.Lister) ([]string, error) {
 	return slices.Compact(keys), err
 }
 
-// List is a listing and what it must give.
+// List is a listing and its expected result.
 type List struct {
 	Name   string
 	Lister loader.Lister
-	Want   []string      // in their order; of an error's listing they are not looked at
-	Err    error         // nil, a sentinel of loader's, or ErrAny
+	Want   []string      // sorted; not checked if Err is set
+	Err    error         // nil, a sentinel of package loader, or ErrAny
 	Within time.Duration // zero: 30 s
 	Secret string        // must not be in the error
 }
 
-// errEnough is how a caller bounds the number of keys.
+// errEnough is the error with which a caller stops a listing.
 var errEnough = errors.New("enough")
 
 // RunLists makes the listings.
@@ -76,7 +76,8 @@ func RunLists(t *testing.T, lists []List) {
 			if !slices.Equal(got, l.Want) {
 				t.Errorf("got %q, want %q", got, l.Want)
 			}
-			for n := 0; n < len(l.Want); n += 1 + len(l.Want)/3 { // the caller has enough after so many
+			// The caller stops after n keys.
+			for n := 0; n < len(l.Want); n += 1 + len(l.Want)/3 {
 				seen := 0
 				err := l.Lister.Keys(context.Background(), func([]byte) error {
 					if seen++; seen > n {
@@ -92,10 +93,10 @@ func RunLists(t *testing.T, lists []List) {
 	}
 }
 
-// ErrUnknown is any error after which nobody knows whether the write was done.
+// ErrUnknown stands for any error after which the outcome of the write is unknown.
 var ErrUnknown = errors.New("any error that does not say that nothing was written")
 
-// Write is a write and what must become of it.
+// Write is a write and its expected result.
 type Write struct {
 	Name   string
 	Writer loader.Writer

@@ -15,7 +15,7 @@ import (
 )
 
 // Hostile returns the address of an origin of a kind ("http", "redis", "memcached",
-// "postgres") that lies in the way that the mode says.
+// "postgres") that misbehaves in the given mode.
 func Hostile(t testing.TB, kind, mode string) string {
 	t.Helper()
 	lie, ok := lies[kind][mode]
@@ -25,7 +25,7 @@ func Hostile(t testing.TB, kind, mode string) string {
 	return serve(t, func(c net.Conn, ended <-chan struct{}) { lie(&liar{c, ended}) })
 }
 
-// Modes lists the ways in which an origin of a kind can lie.
+// Modes lists the modes of a kind.
 func Modes(kind string) []string { return slices.Sorted(maps.Keys(lies[kind])) }
 
 // liar is one connection to a hostile origin.
@@ -34,7 +34,7 @@ type liar struct {
 	ended <-chan struct{}
 }
 
-// hear returns what the client says next; nil is its end.
+// hear returns what the client sends next. It returns nil when the client has closed.
 func (l *liar) hear() []byte {
 	b := make([]byte, 4096)
 	n, err := l.Read(b)
@@ -49,7 +49,7 @@ func (l *liar) say(parts ...string) bool {
 	return err == nil
 }
 
-// forever says something until the client goes.
+// forever repeats what until the client goes.
 func (l *liar) forever(what string) {
 	b := []byte(strings.Repeat(what, max(1, 64<<10/len(what))))
 	for {
@@ -59,8 +59,9 @@ func (l *liar) forever(what string) {
 	}
 }
 
-// params tells PostgreSQL's settings, each of another name and behind something, until
-// the client goes. They are made in place: tests count what a load allocates.
+// params sends PostgreSQL's parameter messages, each preceded by behind and each with
+// another name, until the client goes. They are built in place, because tests count what
+// a load allocates.
 func (l *liar) params(behind string) {
 	b := []byte(behind + message('S', "k000000\x00"+filler[:60_000]+"\x00"))
 	for i := 0; ; i++ {
@@ -71,7 +72,7 @@ func (l *liar) params(behind string) {
 	}
 }
 
-// drip says something a byte at a time.
+// drip sends what byte by byte, again and again.
 func (l *liar) drip(what string) {
 	for i := 0; l.say(what[i%len(what) : i%len(what)+1]); i++ {
 		select {
@@ -82,7 +83,7 @@ func (l *liar) drip(what string) {
 	}
 }
 
-// silent says nothing until the client goes.
+// silent sends nothing until the client goes.
 func (l *liar) silent() {
 	for l.hear() != nil {
 	}
@@ -90,12 +91,12 @@ func (l *liar) silent() {
 
 var filler = strings.Repeat("x", 64<<10)
 
-// noise looks like no protocol.
+// noise belongs to no protocol.
 var noise = strings.Repeat("\x00\xff\x1b[2J\u202e\r\n~", 4<<10)
 
 type lie func(*liar)
 
-// once asked, says something and is silent.
+// says sends what after the first request, and then stays silent.
 func says(what string) lie {
 	return func(l *liar) {
 		if l.hear() != nil && l.say(what) {
@@ -104,7 +105,7 @@ func says(what string) lie {
 	}
 }
 
-// onceAsked does something else.
+// onceAsked runs do after the first request.
 func onceAsked(do func(*liar)) lie {
 	return func(l *liar) {
 		if l.hear() != nil {
@@ -196,7 +197,7 @@ var lies = map[string]map[string]lie{
 	},
 }
 
-// bomb is 1 GiB of zeros, compressed.
+// bomb returns 1 GiB of zeros, compressed.
 func bomb() string {
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -205,10 +206,11 @@ func bomb() string {
 		_, _ = w.Write(zeros)
 	}
 	_ = w.Close()
-	return strings.Repeat(b.String(), 16) // streams may follow each other
+	return strings.Repeat(b.String(), 16) // gzip streams may be concatenated
 }
 
-// redis refuses HELLO, and answers what comes then.
+// redis refuses HELLO and answers every other command with first. If then is not empty,
+// it repeats then until the client goes.
 func redis(first, then string) lie {
 	return func(l *liar) {
 		for {
@@ -227,7 +229,7 @@ func redis(first, then string) lie {
 	}
 }
 
-// memcached answers each request about a key.
+// memcached answers each request that names a key.
 func memcached(answer func(key string) string) lie {
 	return func(l *liar) {
 		for {
@@ -239,7 +241,7 @@ func memcached(answer func(key string) string) lie {
 	}
 }
 
-// message is one of PostgreSQL's protocol.
+// message encodes a message of PostgreSQL's protocol.
 func message(kind byte, body string) string {
 	b := binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(body)))
 	return string(b) + body
@@ -252,7 +254,7 @@ var (
 		message('T', "\x00\x01b\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x19\xff\xff\xff\xff\xff\xff\x00\x00") + ready
 )
 
-// postgres greets as it ought to, and does something else at the first query.
+// postgres greets correctly, and runs then at the first query.
 func postgres(then func(*liar)) lie {
 	return onceAsked(func(l *liar) {
 		if l.say(authOK, ready) && l.hear() != nil {

@@ -1,6 +1,6 @@
-// Package origintest has what the tests of all origins need: servers that are
-// run for a test, addresses where none answers, and the table that each origin
-// is held to. It is imported by tests alone.
+// Package origintest has what the tests of all origins share: servers that run for one
+// test, hostile or refusing addresses, and the table of cases that each origin must pass.
+// Only tests import it.
 package origintest
 
 import (
@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// Need returns the path of a program, or skips the test with what to install.
-// In CI nothing may be wanting.
+// Need returns the path of a program. If it is missing, Need skips the test and says what
+// to install; in CI it fails the test.
 func Need(t testing.TB, program, install string) string {
 	t.Helper()
 	if path, err := exec.LookPath(program); err == nil {
 		return path
 	}
-	// Debian keeps PostgreSQL's programs of each version in a folder of its own.
+	// Debian keeps each PostgreSQL version's programs in a folder of its own.
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + program); len(found) > 0 {
 		return found[len(found)-1]
 	}
@@ -31,8 +31,8 @@ func Need(t testing.TB, program, install string) string {
 	return ""
 }
 
-// Start runs a server until the end of the test, and returns once something
-// listens on its socket.
+// Start runs a server until the end of the test. It returns once the socket accepts
+// connections.
 func Start(t testing.TB, cmd *exec.Cmd, socket string) {
 	t.Helper()
 	if err := cmd.Start(); err != nil {

@@ -15,13 +15,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Postgres is a PostgreSQL of the test's own, which listens in a folder alone.
+// Postgres is a PostgreSQL server of one test. It listens only on a socket in its folder.
 type Postgres struct {
 	program, dir, data string
 	as                 *syscall.SysProcAttr
 }
 
-// NewPostgres makes its folder, or skips the test where it is not installed.
+// NewPostgres makes the server's folder. It skips the test if PostgreSQL is not
+// installed.
 func NewPostgres(t testing.TB) *Postgres {
 	t.Helper()
 	const install = "apt-get install postgresql"
@@ -47,7 +48,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	return p
 }
 
-// Start returns the server; one that is killed leaves what the next one needs.
+// Start starts the server and returns its process. If the process is killed, its data
+// stays for the next Start.
 func (p *Postgres) Start(t testing.TB) *exec.Cmd {
 	t.Helper()
 	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
@@ -56,13 +58,13 @@ func (p *Postgres) Start(t testing.TB) *exec.Cmd {
 	return server
 }
 
-// Socket is where it listens.
+// Socket returns the path of the server's socket.
 func (p *Postgres) Socket() string { return filepath.Join(p.dir, ".s.PGSQL.5432") }
 
-// DSN is how it is connected to. Any password is taken.
+// DSN returns the connection string. The server accepts any password.
 func (p *Postgres) DSN() string { return "host=" + p.dir + " user=tester dbname=postgres" }
 
-// Exec runs statements once the server takes them: after a crash it recovers.
+// Exec runs statements. It retries while the server recovers from a crash.
 func (p *Postgres) Exec(t testing.TB, sql string) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {

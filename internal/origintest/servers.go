@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Refusing returns an address where nobody listens.
+// Refusing returns an address where no server listens.
 func Refusing(t testing.TB) string {
 	t.Helper()
 	l := listen(t)
@@ -16,15 +16,15 @@ func Refusing(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// asked waits until a client has begun to ask: some take what comes before that
-// for a broken connection.
+// asked waits for the first byte from the client. Some clients treat an earlier answer as
+// a broken connection.
 func asked(c net.Conn) bool {
 	_, err := c.Read(make([]byte, 1))
 	return err == nil
 }
 
-// Saying returns the address of a server that says the same on each connection
-// once it is asked, and then nothing more.
+// Saying returns the address of a server that answers the first request on each
+// connection with the same text, and then stays silent.
 func Saying(t testing.TB, what string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
@@ -35,21 +35,21 @@ func Saying(t testing.TB, what string) string {
 	})
 }
 
-// Cutting returns the address of a server that says the same on each connection
-// once it is asked, and ends it.
+// Cutting returns the address of a server that answers the first request on each
+// connection with the same text, and then ends the connection.
 func Cutting(t testing.TB, what string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
 		if asked(c) {
 			_, _ = c.Write([]byte(what))
-			_ = c.(*net.TCPConn).CloseWrite() // Close would take back what was said
+			_ = c.(*net.TCPConn).CloseWrite() // Close could discard the answer
 			<-ended
 		}
 	})
 }
 
-// Dripping returns the address of a server that says the same on each connection
-// once it is asked, and then something else a hundred times a second.
+// Dripping returns the address of a server that answers the first request on each
+// connection with what, and then sends drip a hundred times a second.
 func Dripping(t testing.TB, what, drip string) string {
 	t.Helper()
 	return serve(t, func(c net.Conn, ended <-chan struct{}) {
@@ -66,7 +66,7 @@ func Dripping(t testing.TB, what, drip string) string {
 	})
 }
 
-// Proxy stands before a server.
+// Proxy forwards connections to a server.
 type Proxy struct {
 	Address string
 	lose    atomic.Bool
@@ -74,7 +74,7 @@ type Proxy struct {
 	conns   []net.Conn
 }
 
-// NewProxy passes on what comes, both ways, until the end of the test.
+// NewProxy starts a proxy that copies data both ways until the end of the test.
 func NewProxy(t testing.TB, network, address string) *Proxy {
 	t.Helper()
 	p := &Proxy{}
@@ -87,7 +87,7 @@ func NewProxy(t testing.TB, network, address string) *Proxy {
 		p.conns = append(p.conns, c)
 		p.mu.Unlock()
 		gone := make(chan struct{}, 2)
-		go func() { // both end when either connection does
+		go func() { // both goroutines end when either connection does
 			pass(c, server, p.lose.Load)
 			gone <- struct{}{}
 		}()
@@ -109,11 +109,11 @@ func NewProxy(t testing.TB, network, address string) *Proxy {
 	return p
 }
 
-// Lose says whether answers are lost: the connection is cut once the server has
-// begun to answer, and the answer stays here.
+// Lose sets whether answers are lost. If so, the proxy cuts the connection when the
+// server begins to answer, and drops the answer.
 func (p *Proxy) Lose(lose bool) { p.lose.Store(lose) }
 
-// Cut ends all connections; others can be made.
+// Cut ends all connections. New ones can be made.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,13 +144,13 @@ func listen(t testing.TB) net.Listener {
 	return l
 }
 
-// serve talks to each connection until the end of the test.
+// serve runs talk for each connection until the end of the test.
 func serve(t testing.TB, talk func(c net.Conn, ended <-chan struct{})) string {
 	t.Helper()
 	l := listen(t)
 	ended := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { // ends with the listener, which the test's end closes
+	wg.Go(func() { // ends with the listener, which t.Cleanup closes
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -160,7 +160,7 @@ func serve(t testing.TB, talk func(c net.Conn, ended <-chan struct{})) string {
 				defer c.Close()
 				gone := make(chan struct{})
 				defer close(gone)
-				wg.Go(func() { // who reads when the test ends need not wait
+				wg.Go(func() { // unblocks a read of talk at the end of the test
 					select {
 					case <-ended:
 						_ = c.Close()

@@ -7,23 +7,25 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// How far ahead of this host's wall clock the versions of healthy hosts can be.
-// Every version is a reading of some host's wall clock, or such a one and the
-// stamps since then, however many hosts have passed it on. Two hosts that talk
-// differ by one max_clock_skew, two that talk through a third one by two, and a
-// flush's version may lie two above its host's reading: four in all. The second
-// is for stamps beyond 4,096 in a millisecond: 4 million of them.
+// Limits of how far the versions of healthy hosts can be ahead of this host's wall
+// clock. Every version is a reading of some host's wall clock, plus the stamps since
+// then; the number of hosts that have passed the version on does not matter. Two hosts
+// that talk to each other differ by at most one max_clock_skew. Two hosts that talk
+// through a third host differ by at most two. A flush's version may lie two above its
+// host's reading. The sum is four. The additional second covers stamps beyond 4,096 in
+// one millisecond: 4 million of them.
 const (
 	aheadSkews  = 4
 	aheadStamps = time.Second
 )
 
-// Ahead says whether the newest version that a node tells of is further ahead
-// than any can be: then nothing that it says with it counts. Whoever merges a
-// version of another host, or keeps one, asks this first.
+// Ahead returns an *AheadError if newest, the newest version in a node's message, is
+// further ahead than any valid version can be. The caller must then ignore the whole
+// message. Call Ahead before a version from another host is merged or kept.
 //
-// The clock is read only for what is newer than what was let in before; where this
-// host's clock is set back, what others have from before is let in all the same.
+// Ahead reads the clock only if the version is newer than all versions accepted before.
+// If this host's clock is set back, versions up to the earlier limit are still
+// accepted. It is safe for concurrent use.
 func (id *Identity) Ahead(node kv.NodeID, newest uint64) error {
 	most := aheadSkews*id.MaxSkew + aheadStamps
 	v := kv.Version(newest)
@@ -43,7 +45,7 @@ func (id *Identity) Ahead(node kv.NodeID, newest uint64) error {
 	return &AheadError{string(node), v, v.Wall().Sub(time.UnixMilli(now)), id.MaxSkew}
 }
 
-// AheadError says that a node's version clock is too far ahead.
+// AheadError means that a node's version clock is too far ahead.
 type AheadError struct {
 	Node    string
 	Clock   kv.Version

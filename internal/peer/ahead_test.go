@@ -12,13 +12,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// setClock reads what it was set to.
+// setClock is a clock that a test sets.
 type setClock struct{ kv.Moment }
 
 func (c *setClock) Read() kv.Moment { return c.Moment }
 
-// TestAhead: versions are let in up to four skews and a second ahead of the wall
-// clock, and what was let in stays in where that is set back.
+// TestAhead checks that versions are accepted up to four skews and one second ahead of
+// the wall clock. A version that was accepted stays acceptable when the wall clock is
+// set back.
 func TestAhead(t *testing.T) {
 	const start = 1_700_000_000_000
 	clock := &setClock{kv.Moment{Wall: start, Boot: time.Hour}}
@@ -53,8 +54,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// TestHopsAreNotAhead: hosts of which each is one skew off the next tell their
-// clocks on, flushes included, and none is refused.
+// TestHopsAreNotAhead has a chain of hosts in which each clock is one skew off the
+// next. The hosts pass their clocks on, flushes included, and no greeting is refused.
 func TestHopsAreNotAhead(t *testing.T) {
 	const start = 1_700_000_000_000
 	var ids []*Identity
@@ -63,7 +64,7 @@ func TestHopsAreNotAhead(t *testing.T) {
 		id.Clock = &setClock{kv.Moment{Wall: start - i*id.MaxSkew.Milliseconds(), Boot: time.Hour}}
 		ids = append(ids, id)
 	}
-	// A flush of the one that is most ahead lies two skews above its clock.
+	// A flush of the host that is furthest ahead lies two skews above its clock.
 	ids[0].Versions.Observe(kv.FirstVersionAt(start + 2*ids[0].MaxSkew.Milliseconds()))
 	for range 5000 {
 		for i, id := range ids[1:] {
@@ -76,8 +77,8 @@ func TestHopsAreNotAhead(t *testing.T) {
 	}
 }
 
-// TestGreetingAhead: a greeting, or its answer, whose clock or flush is too far
-// ahead is refused, and nothing of it is merged.
+// TestGreetingAhead checks that a greeting, or the answer to it, is refused if its
+// clock or flush is too far ahead. Nothing in it is merged.
 func TestGreetingAhead(t *testing.T) {
 	hour := func() kv.Version { return kv.FirstVersionAt(time.Now().Add(time.Hour).UnixMilli()) }
 	for name, spoil := range map[string]func(*Identity){
@@ -109,7 +110,7 @@ func TestGreetingAhead(t *testing.T) {
 	}
 }
 
-// TestAnswerAhead: an answer to a request is refused too.
+// TestAnswerAhead checks that an answer to a request is refused too.
 func TestAnswerAhead(t *testing.T) {
 	b := identity("b", 2)
 	s := serveWith(t, b, func(q *wire.Request) *wire.Reply {
@@ -124,7 +125,7 @@ func TestAnswerAhead(t *testing.T) {
 	}
 }
 
-// answers is an echo that answers otherwise.
+// answers is an echo whose answers are made by reply.
 type answers struct {
 	echo
 	reply func(*wire.Request) *wire.Reply

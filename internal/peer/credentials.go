@@ -13,49 +13,49 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Credentials is what a node shows others and what it accepts of them. It is
-// replaced as a whole, never changed.
+// Credentials is what a node shows to other nodes and what it accepts from them. A
+// Credentials is replaced as a whole and never changed.
 type Credentials struct {
 	// Certificate has the leaf and its chain.
 	Certificate tls.Certificate
 	// Roots are the authorities whose certificates are accepted.
 	Roots *x509.CertPool
-	// Trusted says whether the root that a connection was verified against is
-	// still accepted.
+	// Trusted reports whether a root that a connection was verified against is still
+	// accepted. Nil: every root is.
 	Trusted func(*x509.Certificate) bool
-	// Names returns the nodes that a certificate under a root names. Nil: its DNS
-	// names, byte for byte.
+	// Names returns the nodes that are named by a certificate under a root. Nil: its
+	// DNS names, byte for byte.
 	Names func(root, leaf *x509.Certificate) []string
 }
 
-// protocol is what both sides of a TLS connection must name (ALPN), so that
-// neither takes the other for another program that holds a certificate of the
-// same authority.
+// protocol is the ALPN name that both sides of a TLS connection must give. It keeps a
+// sidecar from taking another program, with a certificate of the same authority, for a
+// sidecar.
 const protocol = "cachesidecar-peer/1"
 
-// proof is what the other side's certificate has shown.
+// proof is what the other side's certificate has proved.
 type proof struct {
-	names []string // of the node, one of which it must greet with
+	names []string // of the node; the greeting must use one of these names
 	root  *x509.Certificate
 }
 
-// is says whether the certificate is that of a node.
+// is reports whether the certificate belongs to a node.
 func (p *proof) is(node string) bool { return slices.Contains(p.names, node) }
 
-// MaxChain bounds the certificates that a host shows: its own, and those of
+// MaxChain limits the certificates that a host shows: its own, and those of the
 // authorities between it and a root.
 const MaxChain = 4
 
-// curves are those that both sides agree on the keys of a connection with. A stranger
-// chooses among them: the others of Go cost more.
+// curves are the key exchanges that a connection may use. A stranger chooses among
+// them. Go's other curves cost more CPU and are left out.
 var curves = []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256}
 
-// config is what both sides have in common. verified is told what the
-// certificate has shown, before anything is sent that depends on it.
+// config returns what both sides' TLS configurations have in common. It calls verified
+// with the proof before anything is sent that depends on it.
 //
-// Go's own check of names takes names of DNS alone, and nodes may have others:
-// so it is left out, and all of the verification is in verified. Sessions are
-// not resumed: they would outlive the keys that they began under.
+// Go's own check accepts DNS names only, and nodes may have other names. That check is
+// therefore off, and verify does the whole verification. Sessions are not resumed: they
+// would outlive the keys under which they began.
 func (c *Credentials) config(verified func(*proof) error) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
@@ -80,9 +80,10 @@ func (c *Credentials) config(verified func(*proof) error) *tls.Config {
 }
 
 // verify checks a chain of certificates against the roots, from its end to its
-// beginning. What verifies a signature is a root, or was signed by one, so a stranger
-// costs as many verifications as it shows certificates. x509 alone begins at the leaf
-// and tries all others on it: 100 of a stranger's choice cost 130 ms.
+// beginning. Each certificate that may verify a signature is a root or was signed by
+// one, so a stranger costs as many verifications as it shows certificates. x509 alone
+// starts at the leaf and tries every other certificate on it: 100 certificates chosen
+// by a stranger cost 130 ms.
 func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 	switch {
 	case len(chain) == 0:
@@ -91,7 +92,7 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 		return nil, credentialError(fmt.Sprintf("it shows %d certificates: %d are the most", len(chain), MaxChain))
 	}
 	leaf, between := chain[0], x509.NewCertPool()
-	var broken error // why one between, which leads to a root, counts for nothing
+	var broken error // why an intermediate that leads to a root is not valid
 	var unknown x509.UnknownAuthorityError
 	for i := len(chain) - 1; i > 0; i-- {
 		use := []x509.ExtKeyUsage{x509.ExtKeyUsageAny}
@@ -123,10 +124,10 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 	return p, nil
 }
 
-// trusts says whether connections with a proof are still good.
+// trusts reports whether connections with a proof are still accepted.
 func (c *Credentials) trusts(p *proof) bool { return c.Trusted == nil || c.Trusted(p.root) }
 
-// expect is what a node checks of one that it has dialed.
+// expect returns the check of the certificate of a node that was dialed.
 func expect(node kv.NodeID) func(*proof) error {
 	return func(p *proof) error {
 		if p.is(string(node)) {
@@ -141,11 +142,11 @@ type credentialError string
 
 func (e credentialError) Error() string { return string(e) }
 
-// remoteAlert is the Op of crypto/tls's errors for what the other side has said.
+// remoteAlert is the Op of crypto/tls's error when the other side sends an alert.
 const remoteAlert = "remote error"
 
-// mismatch says whether a handshake has failed for a reason that lasts, and what
-// to do.
+// mismatch returns what the operator should do if a handshake has failed for a lasting
+// reason; "" if the reason may pass.
 func mismatch(err error) (remedy string) {
 	var verification *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
@@ -160,10 +161,10 @@ func mismatch(err error) (remedy string) {
 	return ""
 }
 
-// maxShown bounds what is repeated of a stranger's word, in bytes.
+// maxShown limits how much of a stranger's text is repeated, in bytes.
 const maxShown = wire.MaxNameLen
 
-// shown is a stranger's word as it may stand in a message or in a log.
+// shown quotes and shortens a stranger's text for a message or a log.
 func shown(s string) string {
 	if len(s) <= maxShown {
 		return fmt.Sprintf("%q", s)
@@ -171,7 +172,7 @@ func shown(s string) string {
 	return fmt.Sprintf("%q… of %d bytes", s[:maxShown], len(s))
 }
 
-// word is shown, without quotes where none are needed.
+// word is shown without the quotes, where they are not needed.
 func word(s string) string {
 	q := shown(s)
 	if q == `"`+s+`"` && !strings.ContainsAny(s, " \t") {
@@ -180,7 +181,7 @@ func word(s string) string {
 	return q
 }
 
-// shownAll is shown of several.
+// shownAll applies shown to a list and returns at most 4 of its elements.
 func shownAll(list []string) string {
 	const most = 4
 	var b strings.Builder
@@ -197,7 +198,7 @@ func shownAll(list []string) string {
 	return b.String()
 }
 
-// trimmed is what another side says, as far as it is repeated.
+// trimmed shortens the other side's text to 4 KiB.
 func trimmed(s string) string {
 	const most = 4 << 10
 	if len(s) <= most {

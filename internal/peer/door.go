@@ -16,30 +16,30 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 )
 
-// Bounds of what strangers may take: those that have not been greeted.
+// Limits of strangers: connections that have not been greeted.
 const (
 	// greetWithin is the time for the handshake and the greeting together.
 	greetWithin = 5 * time.Second
-	// maxUngreeted bounds how many there are at once. For one more another goes:
-	// the oldest of the address that has most.
+	// maxUngreeted limits how many strangers there are at once. When one more arrives,
+	// the oldest connection of the address that has the most is closed.
 	maxUngreeted = 256
-	// arrivalsPerSecond bounds how many come; one more is closed unread. A hundred
-	// hosts that start at once make 200 connections to each.
+	// arrivalsPerSecond limits how many connections arrive; a further one is closed
+	// unread. A hundred hosts that start at once make 200 connections to each host.
 	arrivalsPerSecond = 200
 	arrivalsBurst     = 400
-	// maxHandshake bounds what is read for a handshake, in bytes: certificates are
-	// parsed before they are looked at, and 64 KiB of them cost 1.3 ms.
+	// maxHandshake limits what is read for a handshake, in bytes. Certificates are
+	// parsed before they are checked, and 64 KiB of them cost 1.3 ms.
 	maxHandshake = 16 << 10
-	// MaxGreeting bounds a greeting, in bytes. It has 76 for each flush that is
-	// remembered, of which there are about a thousand.
+	// MaxGreeting limits a greeting, in bytes. A greeting has 76 bytes for each flush
+	// that is remembered; there are about a thousand flushes.
 	MaxGreeting = 256 << 10
 )
 
-// door is a listener that lets nobody in for long who does not say who it is. With
-// credentials it hands on connections whose handshake is done.
+// door is a listener that limits how long a connection may stay without a greeting.
+// With credentials, Accept returns connections whose handshake is done.
 //
-// Goroutines: one accepts, each handshake has one. They end with Close, which
-// waits for them.
+// Goroutines: one accepts, and each handshake has one. They end with Close, which waits
+// for them.
 type door struct {
 	ln    net.Listener
 	creds func() *Credentials
@@ -52,7 +52,7 @@ type door struct {
 
 	mu      sync.Mutex
 	closed  bool
-	waiting []*arrival // not greeted, by when they came
+	waiting []*arrival // not greeted, in order of arrival
 
 	counts doorCounts
 }
@@ -83,7 +83,7 @@ func newDoor(ln net.Listener, creds func() *Credentials, log *slog.Logger) *door
 	}
 }
 
-// open begins to accept.
+// open starts to accept connections.
 func (d *door) open() {
 	d.tasks.Go(func() { // ends with the listener
 		for {
@@ -99,7 +99,7 @@ func (d *door) open() {
 	})
 }
 
-// pass lets Accept return something, unless the door is closed.
+// pass gives a result to Accept. It returns false if the door is closed.
 func (d *door) pass(a admitted) bool {
 	select {
 	case d.ready <- a:
@@ -109,7 +109,7 @@ func (d *door) pass(a admitted) bool {
 	}
 }
 
-// Accept returns the next connection, whose handshake is done.
+// Accept returns the next connection. Its handshake is done.
 func (d *door) Accept() (net.Conn, error) {
 	select {
 	case a := <-d.ready:
@@ -119,10 +119,10 @@ func (d *door) Accept() (net.Conn, error) {
 	}
 }
 
-// Addr is the listener's.
+// Addr returns the listener's address.
 func (d *door) Addr() net.Addr { return d.ln.Addr() }
 
-// Close stops accepting and ends those that have not been greeted.
+// Close stops accepting, and closes the connections that have not been greeted.
 func (d *door) Close() error {
 	d.mu.Lock()
 	if d.closed {
@@ -143,7 +143,7 @@ func (d *door) Close() error {
 	return err
 }
 
-// arrived takes a connection, or closes it unread.
+// arrived admits a connection, or closes it unread.
 func (d *door) arrived(nc net.Conn) {
 	host, _, _ := net.SplitHostPort(nc.RemoteAddr().String())
 	a := &arrival{nc: nc, conn: nc, host: host}
@@ -158,12 +158,12 @@ func (d *door) arrived(nc net.Conn) {
 		}
 		return
 	}
-	d.tasks.Go(func() { // ends with the handshake, greetWithin from now at the latest
+	d.tasks.Go(func() { // ends with the handshake, at the latest after greetWithin
 		if err := d.shake(a); err != nil {
 			d.counts.failed.Add(1)
 			d.log.Info("a connection is refused: its handshake has failed",
 				"from", nc.RemoteAddr().String(), "reason", trimmed(err.Error()))
-			letGo(nc) // it may learn why
+			letGo(nc) // so that the other side can read the reason
 			d.leave(a)
 			_ = nc.Close()
 			return
@@ -175,8 +175,8 @@ func (d *door) arrived(nc net.Conn) {
 	})
 }
 
-// enter gives a connection its time, and a place among those that have not been
-// greeted.
+// enter adds a connection to those that have not been greeted, and starts its timer. It
+// returns false if the door is closed.
 func (d *door) enter(a *arrival) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -198,7 +198,8 @@ func (d *door) enter(a *arrival) bool {
 	return true
 }
 
-// greediestLocked is the oldest connection of the address that has most.
+// greediestLocked returns the oldest connection of the address that has the most. d.mu
+// is held.
 func (d *door) greediestLocked() (first *arrival) {
 	count, most := map[string]int{}, 0
 	for _, a := range d.waiting {
@@ -213,8 +214,8 @@ func (d *door) greediestLocked() (first *arrival) {
 	return nil
 }
 
-// endLocked ends a connection that has not been greeted. It says false where it
-// has been.
+// endLocked closes a connection that has not been greeted. It returns false if the
+// connection is not in the list any more. d.mu is held.
 func (d *door) endLocked(a *arrival) bool {
 	if !d.dropLocked(a) {
 		return false
@@ -234,8 +235,8 @@ func (d *door) dropLocked(a *arrival) bool {
 	return false
 }
 
-// of finds the arrival that Accept has returned as conn; nil where its time was
-// over since.
+// of returns the arrival of a connection that Accept has returned; nil if its time has
+// ended since.
 func (d *door) of(conn net.Conn) *arrival {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -247,8 +248,8 @@ func (d *door) of(conn net.Conn) *arrival {
 	return nil
 }
 
-// leave takes a connection out of those that have not been greeted: it has been,
-// or has ended. It says false where its time was over.
+// leave removes a connection from those that have not been greeted, because it has been
+// greeted or has ended. It returns false if its time had ended before.
 func (d *door) leave(a *arrival) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -259,14 +260,14 @@ func (d *door) leave(a *arrival) bool {
 	return true
 }
 
-// ungreeted counts the connections that have not been greeted.
+// ungreeted returns how many connections have not been greeted.
 func (d *door) ungreeted() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.waiting)
 }
 
-// shake shakes hands with one that has arrived. Its time ends it.
+// shake does the TLS handshake of an arrival. The arrival's timer ends it.
 func (d *door) shake(a *arrival) error {
 	g := &gate{left: maxHandshake, slots: d.slots}
 	if err := g.begin(a.nc); err != nil {
@@ -289,8 +290,8 @@ func (d *door) shake(a *arrival) error {
 	return nil
 }
 
-// compute runs a handshake while it has a slot. Its gate gives the slot up while
-// the handshake waits.
+// compute runs a handshake while it has a slot. The handshake's gate gives the slot up
+// while the handshake waits.
 func (d *door) compute(f func() error) error {
 	d.slots <- struct{}{}
 	defer func() { <-d.slots }()

@@ -12,8 +12,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// FuzzGreeting: whatever comes first on a connection is judged without a panic, and
-// what is said of it is short and has no control characters.
+// FuzzGreeting checks that any first frame of a connection is judged without a panic.
+// Messages about it must be short and have no control characters.
 func FuzzGreeting(f *testing.F) {
 	id := identity("b", 2)
 	s := NewServer(id, nil, rpc.Limits{}, slog.New(slog.DiscardHandler),

@@ -9,12 +9,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// gate is what a server's handshake reads through: it bounds how much, and lets
-// others compute while it waits.
+// gate is the connection that a server's handshake reads through. It limits how much
+// the handshake reads, and lets other handshakes compute while this one waits.
 type gate struct {
 	net.Conn
-	head  []byte        // read already
-	left  int           // of the handshake, in bytes
+	head  []byte        // read before the handshake
+	left  int           // bytes that the handshake may still read
 	slots chan struct{} // nil once the handshake is over
 }
 
@@ -23,12 +23,12 @@ var (
 	errPlain = errors.New("it does not speak TLS: give all hosts the same cluster_key_file, and restart them")
 )
 
-// tlsHandshake is how a TLS connection begins. As the first byte of a frame's
-// length it would be one of 352 MiB or more, and there are none.
+// tlsHandshake is the first byte of a TLS connection. As the first byte of a frame's
+// length it would mean 352 MiB or more, and no frame is so long.
 const tlsHandshake = 0x16
 
-// begin reads how the connection begins. Another sidecar that does not speak TLS
-// is told what to do; its frame is read for the id alone.
+// begin reads the first bytes of the connection. A sidecar that does not speak TLS gets
+// an answer that says what to do; of its frame only the id is read.
 func (g *gate) begin(nc net.Conn) error {
 	first := make([]byte, 1)
 	if _, err := io.ReadFull(nc, first); err != nil {
@@ -47,16 +47,16 @@ func (g *gate) begin(nc net.Conn) error {
 		answer := wire.AppendError(nil, id, wire.Errorf(wire.Unauthorized, "this host has a cluster key, or certificates, "+
 			"and speaks TLS alone: give all hosts the same cluster_key_file, and restart them"))
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = nc.Write(answer) // it is closed in any case
+		_, _ = nc.Write(answer) // the connection is closed in any case
 	}
 	return errPlain
 }
 
-// letGoFor is how long a connection that is refused has to read why.
+// letGoFor is how long a refused connection has to read the reason.
 const letGoFor = 250 * time.Millisecond
 
-// letGo lets the other side read what it was told: closing with bytes unread may
-// take it back.
+// letGo gives the other side time to read what was sent to it. A connection that is
+// closed with unread bytes may lose what was sent.
 func letGo(nc net.Conn) {
 	cw, ok := nc.(interface{ CloseWrite() error })
 	if !ok || cw.CloseWrite() != nil {
@@ -66,10 +66,10 @@ func letGo(nc net.Conn) {
 	_, _ = io.Copy(io.Discard, io.LimitReader(nc, MaxGreeting))
 }
 
-// end says that the handshake is over.
+// end marks the handshake as over.
 func (g *gate) end() { g.slots = nil }
 
-// Read reads.
+// Read implements net.Conn.
 func (g *gate) Read(b []byte) (int, error) {
 	if g.slots == nil {
 		return g.Conn.Read(b)

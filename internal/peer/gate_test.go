@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A handshake is read up to a bound. While it waits for bytes others may compute; once it
-// has them it waits for its own slot.
+// TestGate checks that a handshake is read up to a limit. While it waits for bytes,
+// other handshakes may compute; when it has them, it waits for its own slot.
 func TestGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		near, far := net.Pipe()
@@ -22,7 +22,7 @@ func TestGate(t *testing.T) {
 		slots <- struct{}{} // its own
 		g := &gate{Conn: near, head: []byte{tlsHandshake}, left: 100, slots: slots}
 		got := make(chan []byte, 1)
-		go func() { // ends with the bound
+		go func() { // ends at the limit
 			b, err := io.ReadAll(g)
 			if !errors.Is(err, errLong) {
 				t.Errorf("after %d bytes: %v, want %v", len(b), err, errLong)
@@ -35,12 +35,12 @@ func TestGate(t *testing.T) {
 		default:
 			t.Fatal("it keeps its slot while it waits for bytes")
 		}
-		go func() { _, _ = far.Write(bytes.Repeat([]byte("x"), 200)) }() // ends with the pipe
+		go func() { _, _ = far.Write(bytes.Repeat([]byte("x"), 200)) }() // ends with far
 		synctest.Wait()
 		if len(got) > 0 {
 			t.Fatal("it has gone on without a slot")
 		}
-		<-slots // others have computed
+		<-slots // the other handshakes have computed
 		if b := <-got; len(b) != 101 || b[0] != tlsHandshake {
 			t.Errorf("%d bytes of the handshake were read, want 101", len(b))
 		}
@@ -48,7 +48,8 @@ func TestGate(t *testing.T) {
 	})
 }
 
-// Who does not close its side has its time to read why it was refused, and no more.
+// TestLetGo checks that a client that does not close its side has letGoFor to read why
+// it was refused, and no more.
 func TestLetGo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -66,7 +67,8 @@ func TestLetGo(t *testing.T) {
 	}
 	defer near.Close()
 	ended := make(chan struct{})
-	go func() { defer close(ended); letGo(near) }() // ends with its time, or with the test's connection
+	// Ends with its time, or with the test's connection.
+	go func() { defer close(ended); letGo(near) }()
 	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the other side: %v, want the end", err)
 	}
@@ -77,7 +79,8 @@ func TestLetGo(t *testing.T) {
 	}
 }
 
-// One address that has most of the places loses them, not the one that waits longest.
+// TestDoorEndsTheGreediest checks that the address with the most connections loses
+// them, and not the connection that has waited longest.
 func TestDoorEndsTheGreediest(t *testing.T) {
 	d := newDoor(nil, func() *Credentials { return nil }, slog.New(slog.DiscardHandler))
 	enter := func(host string) *arrival {

@@ -19,27 +19,28 @@ type Purpose string
 const (
 	Poll Purpose = "poll"
 	Call Purpose = "call"
-	Meet Purpose = "meet" // the greeting alone: whether a process is there
+	Meet Purpose = "meet" // the greeting only: whether a process is there
 )
 
-// Identity is what a node tells of itself, and what others must share with it.
+// Identity is what a node tells about itself, and what other nodes must have in common
+// with it.
 type Identity struct {
 	Cluster  string
 	Self     kv.Process
-	Settings map[string]string // what must be the same on all nodes, by name
-	MaxSkew  time.Duration     // of wall clocks
+	Settings map[string]string // by name; must be the same on all nodes
+	MaxSkew  time.Duration     // between wall clocks
 	Clock    kv.Clock
 	Versions *kv.HLC
-	Floors   func() []wire.Floor // the flushes that this node knows of; nil is none
-	Learn    func([]wire.Floor)  // takes others', before a greeting is answered, or counts; nil does not
+	Floors   func() []wire.Floor // the flushes that this node knows; nil: none
+	Learn    func([]wire.Floor)  // runs before a greeting counts; may be nil
 
-	limit atomic.Uint64 // up to which versions are let in: see Ahead
+	limit atomic.Uint64 // the highest version that is accepted; see Ahead
 }
 
-// ErrRefused: one side will not talk to the other, and says why.
+// ErrRefused means that one side refuses to talk to the other. The message says why.
 var ErrRefused = errors.New("refused")
 
-// hello is what this node says first.
+// hello returns this node's greeting.
 func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	now := id.Clock.Read()
 	h := wire.PeerHello{
@@ -54,7 +55,7 @@ func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	return h
 }
 
-// heed takes what a greeting that is accepted tells.
+// heed merges the clock and the flushes of an accepted greeting.
 func (id *Identity) heed(h *wire.PeerHello) {
 	id.Versions.Observe(kv.Version(h.Clock))
 	if id.Learn != nil {
@@ -62,8 +63,9 @@ func (id *Identity) heed(h *wire.PeerHello) {
 	}
 }
 
-// check says why a greeting cannot be accepted, if so. The clock is compared
-// with when the greeting must have been written: between since and now.
+// check returns why a greeting cannot be accepted, or nil. The greeting's clock is
+// compared with the interval in which it must have been written: since to now, in
+// milliseconds of wall time.
 func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 	from := word(h.From.Node)
 	switch {
@@ -88,8 +90,9 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 	return id.Ahead(kv.NodeID(from), h.Newest())
 }
 
-// Skew says whether a wall clock that was read between since and now on ours
-// is too far off.
+// Skew returns a *SkewError if a wall clock, in milliseconds, differs by more than
+// MaxSkew from this node's. The other clock was read between since and now of this
+// node's wall clock.
 func (id *Identity) Skew(node string, wall, since, now int64) error {
 	most := id.MaxSkew.Milliseconds()
 	if wall < since-most || wall > now+most {
@@ -98,8 +101,8 @@ func (id *Identity) Skew(node string, wall, since, now int64) error {
 	return nil
 }
 
-// SkewError says that a node's wall clock is too far off. Of Behind and Ahead the
-// positive one counts.
+// SkewError means that a node's wall clock is too far off. The positive one of Behind
+// and Ahead says by how much.
 type SkewError struct {
 	Node          string
 	Behind, Ahead time.Duration
@@ -110,10 +113,10 @@ func (e *SkewError) Error() string {
 	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks", e.Node, max(e.Behind, e.Ahead), e.Most)
 }
 
-// maxSettings bounds how many settings of a greeting are compared.
+// maxSettings limits how many settings of a greeting are compared.
 const maxSettings = 4096
 
-// differences lists the settings that are not the same, with both values.
+// differences lists up to 5 settings that are not the same, with both values.
 func (id *Identity) differences(theirs map[string]string) string {
 	names := map[string]bool{}
 	for n := range id.Settings {

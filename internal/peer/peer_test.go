@@ -42,7 +42,7 @@ func identity(node string, epoch int) *Identity {
 	}
 }
 
-// echo answers GET with who asks, and for what purpose.
+// echo answers GET with the caller's name and the connection's purpose.
 type echo struct {
 	from    kv.Process
 	purpose Purpose
@@ -75,7 +75,7 @@ type testServer struct {
 
 func serve(t *testing.T, id *Identity) *testServer { return serveWith(t, id, nil) }
 
-// serveWith answers with what reply makes, if it is given.
+// serveWith runs a server whose answers are made by reply, if it is not nil.
 func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply) *testServer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -140,7 +140,7 @@ func TestCalls(t *testing.T) {
 		t.Errorf("an answer to none of two keys is taken: %v", err)
 	}
 	a.Release()
-	// Clocks have met.
+	// The greeting has exchanged the clocks.
 	if va, vb := p.cfg.Identity.Versions.Next(0), b.Versions.Next(0); va == 0 || vb>>32 == 0 {
 		t.Errorf("clocks were not exchanged: %v, %v", va, vb)
 	}
@@ -154,8 +154,8 @@ func TestCalls(t *testing.T) {
 	}
 }
 
-// TestGreetingRefuses: each side says why, with both values, and no request is
-// served.
+// TestGreetingRefuses checks that each side says why it refuses, with both values, and
+// that no request is served.
 func TestGreetingRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -196,7 +196,7 @@ func TestGreetingRefuses(t *testing.T) {
 	}
 }
 
-// TestClientRefuses: the one who greets looks at the answer as well.
+// TestClientRefuses checks that the client checks the answer to its greeting as well.
 func TestClientRefuses(t *testing.T) {
 	b := identity("b", 2)
 	s := serve(t, b)
@@ -216,13 +216,14 @@ func TestUnknownVersion(t *testing.T) {
 	if err := id.check(&h, h.WallMS, h.WallMS); err == nil || !strings.Contains(err.Error(), "a speaks versions 7 to 9 between sidecars, this one 1 to 1") {
 		t.Error(err)
 	}
-	h.MinVersion = 1 // a newer node that still speaks ours: a rolling upgrade
+	h.MinVersion = 1 // a newer node that still speaks version 1: rolling upgrade
 	if err := id.check(&h, h.WallMS, h.WallMS); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestNewerConnectionReplaces: there is one connection a direction and purpose.
+// TestNewerConnectionReplaces checks that there is one connection for each direction
+// and purpose.
 func TestNewerConnectionReplaces(t *testing.T) {
 	b := identity("b", 2)
 	s := serve(t, b)
@@ -247,7 +248,7 @@ func TestNewerConnectionReplaces(t *testing.T) {
 	}
 }
 
-// TestGarbage: other programs that find the port.
+// TestGarbage sends what other programs might send to the port.
 func TestGarbage(t *testing.T) {
 	b := identity("b", 2)
 	s := serve(t, b)
@@ -278,7 +279,8 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestDeadNode: calls fail fast while a node is away, and it is found again.
+// TestDeadNode checks that calls fail fast while a node is away, and succeed at its new
+// address.
 func TestDeadNode(t *testing.T) {
 	p := newPool(t, identity("a", 1))
 	b := identity("b", 2)

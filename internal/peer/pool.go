@@ -14,49 +14,49 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// MaxCalls bounds the calls in flight on one connection between nodes, on both of
-// its sides: a server that served fewer at once would stop to read, and calls that
-// need not wait would wait for those that do.
+// MaxCalls limits the calls in flight on one connection between nodes, on both of its
+// sides. A server that served fewer at once would stop reading, and calls that need not
+// wait would wait behind calls that do.
 const MaxCalls = 4096
 
-// PoolConfig of a Pool. Zero means the default.
+// PoolConfig configures a Pool. Zero values mean the defaults.
 type PoolConfig struct {
 	Identity *Identity
-	// Credentials returns those in use; see Renew. nil: connections are not
-	// encrypted, and nobody proves anything.
+	// Credentials returns the credentials in use; see Renew. Nil: connections are not
+	// encrypted, and neither side proves its name.
 	Credentials func() *Credentials
 	// Dial connects to an address. Default: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// DialTimeout is for connecting and greeting. Default 500 ms.
+	// DialTimeout is the time for connecting and greeting. Default: 500 ms.
 	DialTimeout time.Duration
-	// Unheard ends a connection on which nothing has come back for so long for
-	// what was sent, not even the other machine's acknowledgement. Default: the
-	// system's, minutes. Linux only.
+	// Unheard closes a connection if the other machine acknowledges nothing for this
+	// long after something was sent. Default: the system's, which is minutes. Linux
+	// only.
 	Unheard time.Duration
-	// MaxCalls bounds the calls in flight on one connection; one more gets BUSY.
-	// Default MaxCalls.
+	// MaxCalls limits the calls in flight on one connection; a further call gets BUSY.
+	// Default: MaxCalls.
 	MaxCalls int
-	// MaxFrame bounds an answer, in bytes. Default 32 MiB.
+	// MaxFrame limits an answer, in bytes. Default: 32 MiB.
 	MaxFrame int
-	// Budget bounds the memory of requests and answers under way; nil is no bound.
+	// Budget limits the memory of requests and answers in flight; nil: no limit.
 	Budget *rpc.Budget
-	// Greeted is called when a node has answered the greeting, or refused: then
-	// err says why. It must not block.
+	// Greeted is called when a node has answered the greeting (err is nil) or one side
+	// has refused (err says why). It must not block.
 	Greeted func(node kv.NodeID, answered kv.Process, err error)
 }
 
-// Pool is this node's connections to others. It is safe for concurrent use.
+// Pool has this node's connections to other nodes. It is safe for concurrent use.
 type Pool struct {
 	cfg PoolConfig
 
 	mu      sync.Mutex
 	remotes map[kv.NodeID]*remote
 	closed  bool
-	renewal context.CancelFunc // ends the last one; nil before the first
+	renewal context.CancelFunc // ends the last renewal; nil before the first
 	tasks   sync.WaitGroup     // of renewals
 }
 
-// remote is another node, in the process that is known.
+// remote is another node: its current process and its connections.
 type remote struct {
 	id      kv.Process
 	address string
@@ -64,7 +64,7 @@ type remote struct {
 	call    rpc.Redialer
 }
 
-// NewPool returns a pool of no connections.
+// NewPool returns a pool without connections.
 func NewPool(cfg PoolConfig) *Pool {
 	if cfg.Dial == nil {
 		d := &net.Dialer{}
@@ -82,8 +82,8 @@ func NewPool(cfg PoolConfig) *Pool {
 	return &Pool{cfg: cfg, remotes: map[kv.NodeID]*remote{}}
 }
 
-// Set makes a process known under an address. Connections to what was known
-// under its name before are closed.
+// Set registers a process and its address. It closes the connections to the process
+// that had the same name, or the same process at another address.
 func (p *Pool) Set(id kv.Process, address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,7 +96,7 @@ func (p *Pool) Set(id kv.Process, address string) {
 	r.call.Dial = func(ctx context.Context) (*rpc.Client, error) { return p.dial(ctx, r, Call) }
 	p.remotes[id.Node] = r
 	if old != nil {
-		go old.close() // it may wait for a dial of its own
+		go old.close() // may wait for a dial of its own
 	}
 }
 
@@ -110,7 +110,7 @@ func (p *Pool) Remove(id kv.Process) {
 	}
 }
 
-// Close closes all connections. Calls fail from then on.
+// Close closes all connections and waits for renewals to end. Later calls fail.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	remotes := p.remotes
@@ -139,18 +139,18 @@ func (r *remote) redialer(purpose Purpose) *rpc.Redialer {
 
 // Errors of calls.
 var (
-	// ErrUnknown: no address is known of the process. Nothing was sent.
+	// ErrUnknown means that the pool has no address of the process. Nothing was sent.
 	ErrUnknown = errors.New("unknown process")
 )
 
-// Answer is what came of a call. Its bytes are good until Release.
+// Answer is the result of a call. Its bytes are valid until Release.
 type Answer struct {
 	wire.Reply
 	client *rpc.Client
 	call   *rpc.Call
 }
 
-// Release gives the answer's memory back.
+// Release gives the answer's memory back. It may be called twice.
 func (a *Answer) Release() {
 	if a.client != nil {
 		a.client.Release(a.call)
@@ -158,9 +158,9 @@ func (a *Answer) Release() {
 	}
 }
 
-// Do makes one call to a process and waits until ctx ends or timeout is over.
-// The caller releases the answer, also after an error. An answer that is an
-// error status is no error here.
+// Do makes one call to a process. It returns when ctx ends, or after timeout at the
+// latest. The caller must release the answer, also after an error. An answer with an
+// error status is not an error of Do.
 func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
 	for {
 		c, left, err := p.Connect(ctx, id, purpose, timeout)
@@ -170,7 +170,7 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		timeout = left
 		q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
 		if a.call, err = c.Do(ctx, timeout, q); errors.Is(err, rpc.ErrRetiring) {
-			continue // another has its place
+			continue // a new connection has taken its place
 		} else if err != nil {
 			return err
 		}
@@ -182,8 +182,8 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 	}
 }
 
-// Admit says whether the newest version in an answer of a process may be merged;
-// if not, nothing of the answer counts.
+// Admit returns an error that wraps ErrRefused if newest, the newest version in an
+// answer of a process, is too far ahead. The caller must then ignore the answer.
 func (p *Pool) Admit(id kv.Process, newest uint64) error {
 	err := p.cfg.Identity.Ahead(id.Node, newest)
 	if err != nil {
@@ -193,8 +193,8 @@ func (p *Pool) Admit(id kv.Process, newest uint64) error {
 	return err
 }
 
-// Connect returns the connection to a process, and makes it where there is none.
-// It says what is left of the time.
+// Connect returns the connection to a process, and makes it if there is none. It also
+// returns how much of the timeout is left.
 func (p *Pool) Connect(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
 	r := p.remote(id)
 	if r == nil {
@@ -206,7 +206,7 @@ func (p *Pool) Connect(ctx context.Context, id kv.Process, purpose Purpose, time
 	return r.connect(ctx, purpose, timeout)
 }
 
-// remote returns what is known of a process, or nil.
+// remote returns the entry of a process; nil if the process is not registered.
 func (p *Pool) remote(id kv.Process) *remote {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -216,7 +216,7 @@ func (p *Pool) remote(id kv.Process) *remote {
 	return nil
 }
 
-// Live returns the connection to a process, if there is one, and makes none.
+// Live returns the connection to a process, or nil. It does not make one.
 func (p *Pool) Live(id kv.Process, purpose Purpose) *rpc.Client {
 	r := p.remote(id)
 	if r == nil {
@@ -225,7 +225,7 @@ func (p *Pool) Live(id kv.Process, purpose Purpose) *rpc.Client {
 	return r.redialer(purpose).Live()
 }
 
-// connect makes a connection, and says what is left of the time.
+// connect makes a connection. It returns how much of the timeout is left.
 func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -238,7 +238,7 @@ func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Dura
 	return c, left, err
 }
 
-// NotExecuted says whether a call that failed was surely not executed.
+// NotExecuted reports whether a failed call was certainly not executed.
 func NotExecuted(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, rpc.ErrDown) || errors.Is(err, rpc.ErrFull) ||
 		errors.Is(err, rpc.ErrNotSent) || errors.Is(err, errDial)
@@ -257,7 +257,7 @@ func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Clien
 	return p.greeted(ctx, c, r, purpose)
 }
 
-// open connects to a node, and makes sure of it where there are credentials.
+// open connects to a node. With credentials it also verifies the node's certificate.
 func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 	nc, err := p.cfg.Dial(ctx, r.address)
 	if err != nil {
@@ -274,7 +274,7 @@ func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 	}), nil
 }
 
-// secure shakes hands.
+// secure does the TLS handshake.
 func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, error) {
 	creds := p.cfg.Credentials()
 	s := rpc.Secure(nc, func(below net.Conn) *tls.Conn {
@@ -288,8 +288,8 @@ func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, er
 	return s, nil
 }
 
-// doubt tells of what is amiss with the other side's credentials, or this one's,
-// if that is why an attempt to connect has failed.
+// doubt reports a failed attempt to connect as refused, with the remedy, if the
+// credentials of one of the two sides are the cause.
 func (p *Pool) doubt(r *remote, err error) error {
 	if remedy := mismatch(err); remedy != "" {
 		err = fmt.Errorf("%w: %s and this host do not accept each other: %w: %s", ErrRefused, r.id.Node, err, remedy)
@@ -298,7 +298,7 @@ func (p *Pool) doubt(r *remote, err error) error {
 	return err
 }
 
-// greeted greets a node on a new connection.
+// greeted greets a node on a new connection, and closes the connection on failure.
 func (p *Pool) greeted(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) (*rpc.Client, error) {
 	if err := p.greet(ctx, c, r, purpose); err != nil {
 		_ = c.Close()
@@ -317,7 +317,8 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	call, err := c.Do(ctx, p.cfg.DialTimeout, &wire.Request{Op: wire.OpPeerHello, Body: body})
 	if err != nil {
 		c.Release(call)
-		return p.doubt(r, err) // the other side says no to a certificate when the handshake is over here
+		// In TLS 1.3 the other side rejects a certificate after this side's handshake.
+		return p.doubt(r, err)
 	}
 	defer c.Release(call)
 	var reply wire.Reply

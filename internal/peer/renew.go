@@ -12,31 +12,31 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 )
 
-// Renewal replaces connections without a call that fails. For each one:
+// Renewal replaces connections and no call fails. The steps for each connection:
 //
-//	0  the node is greeted on a connection for that alone: it accepts this one
-//	1  a new connection is made, and its handshake done, beside the old one
-//	2  calls wait; those that have just taken the old connection are let begin
-//	3  the old one takes no more calls: a last one is answered, so the other side
-//	   has all that was sent on it
-//	4  the new one is greeted: from then on the other side serves nothing that
-//	   comes on the old one, and nothing does
-//	5  calls go on, on the new one; the other side of the old one is told that
-//	   nothing more comes, and it closes when its calls have ended
+//	0  greet the node on a separate connection: this shows that it accepts this node
+//	1  make a new connection beside the old one, and do its handshake
+//	2  hold new calls back; calls that have just taken the old connection may begin
+//	3  retire the old connection: a last call is answered, so the other side has
+//	   everything that was sent on it
+//	4  greet on the new connection: from now on the other side serves nothing that
+//	   arrives on the old one, and nothing does
+//	5  let calls go on, on the new connection; tell the other side of the old one that
+//	   nothing more comes; it closes when its calls have ended
 //
 // Steps 2 to 4 take a few milliseconds.
 
 const (
 	renewAtOnce  = 8
 	renewTries   = 5
-	renewTimeout = 2 * time.Second        // of one try
-	renewPause   = 200 * time.Millisecond // before the next, and doubled then
+	renewTimeout = 2 * time.Second        // for one try
+	renewPause   = 200 * time.Millisecond // before the next try; doubled each time
 	settleFor    = 5 * time.Millisecond   // step 2
 )
 
-// Renew replaces all connections by new ones, which have the credentials that are
-// in use now. It returns at once. A connection that cannot be replaced stays as
-// long as the other side lets it and its root is accepted.
+// Renew replaces all connections by new ones with the credentials that are in use now.
+// It returns at once. A connection that cannot be replaced stays for as long as the
+// other side keeps it and its root is accepted.
 func (p *Pool) Renew() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -44,7 +44,7 @@ func (p *Pool) Renew() {
 		return
 	}
 	if p.renewal != nil {
-		p.renewal() // this one does what is left of it
+		p.renewal() // the new renewal does what is left of it
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p.renewal = cancel
@@ -59,12 +59,12 @@ func (p *Pool) Renew() {
 		for _, r := range remotes {
 			group.Go(func() error { p.renewOne(ctx, r); return nil })
 		}
-		_ = group.Wait() // nothing in it fails
+		_ = group.Wait() // the functions return no errors
 	})
 }
 
-// renewOne replaces the connections to a node, those that there are. What cannot be
-// replaced ends if its root is accepted no more.
+// renewOne replaces the existing connections to a node. A connection that cannot be
+// replaced is closed if its root is not accepted any more.
 func (p *Pool) renewOne(ctx context.Context, r *remote) {
 	left, pause := []Purpose{Poll, Call}, renewPause
 	for range renewTries {
@@ -87,15 +87,15 @@ func (p *Pool) renewOne(ctx context.Context, r *remote) {
 	}
 }
 
-// replaceSome returns those that are left.
+// replaceSome tries each purpose and returns the ones that are still to be replaced.
 func (p *Pool) replaceSome(ctx context.Context, r *remote, list []Purpose) []Purpose {
-	// Where there is none the next one has the new credentials.
+	// Without a connection nothing is to do: the next one has the new credentials.
 	list = slices.DeleteFunc(list, func(purpose Purpose) bool { return r.redialer(purpose).Idle() })
 	if len(list) == 0 {
 		return nil
 	}
-	// The other side may refuse what this one shows now, and says so only after the
-	// handshake: nothing is given up for that.
+	// The other side may refuse this node's new credentials, and says so only after the
+	// handshake. Meet finds that out before any connection is given up.
 	if p.Meet(ctx, r.id, r.address) != nil {
 		return list
 	}
@@ -105,8 +105,8 @@ func (p *Pool) replaceSome(ctx context.Context, r *remote, list []Purpose) []Pur
 	})
 }
 
-// withdrawn says whether the other side of a connection has shown a certificate whose
-// root is accepted no more.
+// withdrawn reports whether the root of the certificate that the other side has shown
+// is not accepted any more.
 func (p *Pool) withdrawn(c *rpc.Client) bool {
 	s, ok := c.Conn().(*rpc.Secured)
 	if !ok {
@@ -132,7 +132,7 @@ func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
 		case <-t.C:
 		case <-ctx.Done():
 		}
-		_ = old.Retire(ctx) // else it is broken, and what is in flight fails with it
+		_ = old.Retire(ctx) // on failure the connection is broken, and its calls fail
 		retired = old
 		return p.greeted(ctx, c, r, purpose)
 	})
@@ -140,6 +140,6 @@ func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
 		_ = c.Close()
 		return err
 	}
-	p.tasks.Go(retired.Finish) // waits, 10 s at most, for a peer that does not read
+	p.tasks.Go(retired.Finish) // waits, at most 10 s, for a peer that does not read
 	return err
 }

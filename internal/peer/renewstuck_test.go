@@ -14,7 +14,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// deaf serves nothing after a first call, and does not read on until it may.
+// deaf is an echo that stops serving and reading after its first call, until stuck is
+// closed.
 type deaf struct {
 	echo
 	stuck *atomic.Pointer[chan struct{}]
@@ -27,8 +28,8 @@ func (d *deaf) Serve(c *rpc.Conn, frames [][]byte) error {
 	return d.echo.Serve(c, frames)
 }
 
-// TestRenewStuck: calls do not wait for the end of a connection whose other side does
-// not read.
+// TestRenewStuck checks that calls do not wait for the end of a connection whose other
+// side does not read.
 func TestRenewStuck(t *testing.T) {
 	var ended atomic.Int64
 	var stuck atomic.Pointer[chan struct{}]
@@ -45,7 +46,7 @@ func TestRenewStuck(t *testing.T) {
 	defer close(free)
 	stuck.Store(&free)
 	var calls sync.WaitGroup
-	for range 24 { // more than is on its way at most
+	for range 24 { // more than can be on its way
 		calls.Go(func() {
 			var a Answer
 			defer a.Release()
@@ -67,8 +68,8 @@ func TestRenewStuck(t *testing.T) {
 	}
 }
 
-// TestRenewLong: no call fails whose long request waits to be sent while its connection
-// is replaced.
+// TestRenewLong checks that no call fails if its long request waits to be sent while
+// the connection is replaced.
 func TestRenewLong(t *testing.T) {
 	var ended atomic.Int64
 	var stuck atomic.Pointer[chan struct{}]
@@ -85,7 +86,7 @@ func TestRenewLong(t *testing.T) {
 	stuck.Store(&free)
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	for range 24 { // more than is on its way at most
+	for range 24 { // more than can be on its way
 		calls.Go(func() {
 			var a Answer
 			defer a.Release()
@@ -105,8 +106,8 @@ func TestRenewLong(t *testing.T) {
 	}
 }
 
-// TestVirtualManyWait: calls that wait, as many as a connection may have, do not stop
-// one that need not.
+// TestVirtualManyWait checks that waiting calls, as many as a connection may have, do
+// not delay a call that need not wait.
 func TestVirtualManyWait(t *testing.T) {
 	var ended, served, kept atomic.Int64
 	inLab(t, func(l *lab) {

@@ -5,9 +5,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Read reads the body of a request from a process that was greeted, and holds it
-// to that: a body that names its sender names this process, or nothing of it
-// counts. It is the only way in which bodies of other sidecars are read.
+// Read parses the body of a request from a process that was greeted. If the body names
+// its sender, the name must be that process; otherwise the request is UNAUTHORIZED and
+// nothing in it counts. All bodies from other sidecars must be read with Read.
 func Read(from kv.Process, q *wire.Request, v any) *wire.Error {
 	if err := wire.UnmarshalBody(q.Body, v); err != nil {
 		return wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err)

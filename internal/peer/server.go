@@ -22,13 +22,13 @@ type Server struct {
 	creds func() *Credentials
 	rpc   *rpc.Server
 	door  atomic.Pointer[door] // nil before Serve
-	// handler makes what serves a process that has been greeted.
+	// handler returns the handler for a process that has been greeted.
 	handler func(from kv.Process, purpose Purpose) rpc.Handler
 	refused func(node kv.NodeID, err error)
 
 	mu       sync.Mutex
-	sessions map[sessionKey]*session // the newest of each
-	greeted  map[*session]struct{}   // these, and older ones that have calls under way
+	sessions map[sessionKey]*session // the newest of each key
+	greeted  map[*session]struct{}   // these, and older ones that have calls in flight
 }
 
 type sessionKey struct {
@@ -36,9 +36,9 @@ type sessionKey struct {
 	purpose Purpose
 }
 
-// NewServer returns a server that hands each process to a handler once it has
-// been greeted, and tells refused whom it did not accept. With creds it speaks TLS
-// alone, under the credentials that are in use when a connection comes.
+// NewServer returns a server that gives each process to a handler once it has been
+// greeted. It calls refused for each node that it did not accept. With creds it speaks
+// TLS only, with the credentials that are in use when a connection arrives.
 func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *slog.Logger,
 	handler func(kv.Process, Purpose) rpc.Handler, refused func(kv.NodeID, error)) *Server {
 	s := &Server{
@@ -58,7 +58,7 @@ func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *
 
 var errLate = fmt.Errorf("it was not greeted within %v", greetWithin)
 
-// Serve accepts connections until ctx ends; see rpc.Server. It is called once.
+// Serve accepts connections until ctx ends; see rpc.Server. Call it once.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	d := newDoor(s.rpc.Sparing(ln), s.creds, s.log)
 	s.door.Store(d)
@@ -71,10 +71,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 type Stats struct {
 	rpc.Stats
 	Ungreeted  int64 // connections that have not been greeted, now
-	Late       int64 // closed since they were not greeted in time
-	Shed       int64 // closed unread, or for others, since too many came
-	Handshakes int64 // of TLS, that were done
-	Failed     int64 // handshakes
+	Late       int64 // closed, not greeted in time
+	Shed       int64 // closed unread, or to make room, because too many arrived
+	Handshakes int64 // TLS handshakes that were completed
+	Failed     int64 // TLS handshakes that failed
 }
 
 // Stats returns the counts so far.
@@ -88,8 +88,8 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// session is one connection from another node: first the greeting, then
-// whatever its purpose's handler serves.
+// session is one connection from another node: first the greeting, then the requests
+// that the handler of its purpose serves.
 type session struct {
 	server   *Server
 	arrival  *arrival
@@ -97,9 +97,9 @@ type session struct {
 	from     kv.Process
 	key      sessionKey
 	inner    rpc.Handler // nil before the greeting
-	begun    int64       // wall clock when the batch with the greeting came
+	begun    int64       // wall clock in ms when the batch with the greeting arrived
 	replaced atomic.Bool
-	gone     atomic.Bool // nothing more comes
+	gone     atomic.Bool // the other side sends nothing more
 }
 
 func (s *session) Batch() {
@@ -116,7 +116,7 @@ func (s *session) Served() {
 	}
 }
 
-// Serve greets, and passes on what comes after.
+// Serve handles the greeting, and passes later frames to the handler.
 func (s *session) Serve(c *rpc.Conn, frames [][]byte) error {
 	if s.replaced.Load() {
 		return fmt.Errorf("a newer connection of %s has come", s.key.node)
@@ -134,8 +134,8 @@ func (s *session) Serve(c *rpc.Conn, frames [][]byte) error {
 	return s.inner.Serve(c, frames[1:])
 }
 
-// greet answers the first frame. What cannot be accepted is told why, and ends
-// the connection.
+// greet answers the first frame. If it cannot be accepted, the answer says why and the
+// connection ends.
 func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	var q wire.Request
 	var h wire.PeerHello
@@ -146,7 +146,7 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	if why != nil {
 		node := h.From.Node
 		if p := s.arrival.proof; p != nil && !p.is(node) {
-			node = p.names[0] // whose doing it is, whatever it calls itself
+			node = p.names[0] // the proven name, whatever the greeting says
 		} else if len(node) > wire.MaxNameLen {
 			node = ""
 		}
@@ -174,7 +174,7 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	return nil
 }
 
-// judge says why a greeting cannot be accepted, if so.
+// judge checks a greeting. It returns its purpose, or why it cannot be accepted.
 func (s *session) judge(q *wire.Request, h *wire.PeerHello) (Purpose, error) {
 	switch {
 	case q.Op != wire.OpPeerHello:
@@ -202,13 +202,14 @@ func (s *session) judge(q *wire.Request, h *wire.PeerHello) (Purpose, error) {
 	return purpose, nil
 }
 
-// maxTravel is how long a greeting may have travelled, in milliseconds, before
-// its clock counts as behind.
+// maxTravel is how long a greeting may be on its way before its clock counts as behind,
+// in milliseconds.
 const maxTravel = 500
 
-// replace makes a session the one of its node and purpose. What still comes on
-// the older one is not served. If that is of the same process, what has been
-// served already is answered, as where it renews its connections; see renew.go.
+// replace makes n the session of its node and purpose. Later requests on the older
+// session are not served. If the older session is of the same process, as when the
+// process renews its connections, the requests that were already served are answered;
+// see renew.go.
 func (s *Server) replace(n *session) {
 	s.mu.Lock()
 	old := s.sessions[n.key]
@@ -227,8 +228,8 @@ func (s *Server) replace(n *session) {
 		h.Succeeded(n.inner)
 	}
 	if !old.gone.Load() {
-		// The other side ends what it still sends there; if not, the connection was
-		// lost to it.
+		// The other side should end its old connection in order. If it does not, it has
+		// lost that connection.
 		time.AfterFunc(goneWithin, func() {
 			if !old.gone.Load() {
 				old.conn.Kill()
@@ -239,21 +240,20 @@ func (s *Server) replace(n *session) {
 
 // Successor is a Handler that keeps something for the process that it serves.
 type Successor interface {
-	// Succeeded hands it to the handler of that process's next connection, which
-	// has not begun to serve. The older one's calls may be under way.
+	// Succeeded passes it on to the handler of that process's next connection, which
+	// has not begun to serve. Calls of the older connection may be in flight.
 	Succeeded(next rpc.Handler)
 }
 
-// goneWithin is how long a connection that was replaced may stay without an end
-// in order.
+// goneWithin is how long a replaced connection may stay without an orderly end.
 const goneWithin = time.Second
 
-// renewWithin is how long a connection may stay whose root is accepted no more:
-// its other side replaces it meanwhile.
+// renewWithin is how long a connection may stay when its root is not accepted any more.
+// In this time its other side replaces it.
 const renewWithin = 5 * time.Second
 
-// Renew ends the connections whose roots the credentials in use do not accept,
-// unless their other sides do so within renewWithin. It returns at once.
+// Renew closes the connections whose roots are not accepted by the credentials in use.
+// It returns at once; the other sides have renewWithin to replace their connections.
 func (s *Server) Renew() {
 	if s.creds == nil {
 		return
@@ -270,19 +270,19 @@ func (s *Server) Renew() {
 	})
 }
 
-// Gone notes it. What the handler keeps for the process may be its next
-// connection's.
+// Gone notes that the other side sends nothing more. What the handler keeps for the
+// process may already belong to the next connection.
 func (s *session) Gone() { s.gone.Store(true) }
 
-// Oversized ends the connection: no peer sends such a frame. One that speaks TLS
-// is told that this host does not.
+// Oversized ends the connection, because no peer sends such a frame. If the frame is a
+// TLS handshake, the answer says that this host does not speak TLS.
 func (s *session) Oversized(c *rpc.Conn, _ []byte, length int, _ error) {
 	if s.inner == nil && length>>24 == tlsHandshake {
 		c.Out = wire.AppendError(c.Out, 0, wire.Errorf(wire.Unauthorized, "this host has no cluster key, and does not speak TLS"))
 	}
 }
 
-// Owner is nobody in particular, before the greeting.
+// Owner returns the owner of connections that have not been greeted.
 func (s *session) Owner() (owner, process string) { return "hosts that have not greeted", "" }
 
 // Close ends the session.

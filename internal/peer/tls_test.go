@@ -25,12 +25,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// keys are a node's credentials, which a test may change.
+// keys has a node's credentials, which a test may change.
 type keys struct{ now atomic.Pointer[Credentials] }
 
 func (k *keys) get() *Credentials { return k.now.Load() }
 
-// set shows a certificate of the first authority, and accepts those of all.
+// set shows a certificate of the first authority and accepts those of all.
 func (k *keys) set(t testing.TB, node string, accepted ...*peertest.Authority) {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -52,7 +52,7 @@ func newKeys(t testing.TB, node string, accepted ...*peertest.Authority) *keys {
 	return k
 }
 
-// secureServer is a server whose log and whose requests are seen.
+// secureServer is a server that records its log and its refusals.
 type secureServer struct {
 	*Server
 	address string
@@ -115,7 +115,7 @@ func newKeyPool(t testing.TB, id *Identity, k *keys) *Pool {
 	return p
 }
 
-// TestTLSCalls: with credentials calls go as without.
+// TestTLSCalls checks that calls work with credentials as they do without.
 func TestTLSCalls(t *testing.T) {
 	a := peertest.NewAuthority(t, "one")
 	b := identity("b", 2)
@@ -127,7 +127,7 @@ func TestTLSCalls(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	}
-	large := bytes.Repeat([]byte("v"), 3<<20) // many records, and more than a socket's buffer
+	large := bytes.Repeat([]byte("v"), 3<<20) // many records, beyond a socket's buffer
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -144,8 +144,9 @@ func TestTLSCalls(t *testing.T) {
 	}
 }
 
-// TestTLSRefuses: whoever has no certificate of an accepted authority, or not of
-// the name that it gives, learns and changes nothing; and each side says why.
+// TestTLSRefuses checks that a client without a certificate of an accepted authority,
+// or with another name than its certificate's, learns nothing and changes nothing. Each
+// side says why.
 func TestTLSRefuses(t *testing.T) {
 	ours, theirs := peertest.NewAuthority(t, "ours"), peertest.NewAuthority(t, "theirs")
 	expired := func(c *x509.Certificate) { c.NotAfter = c.NotBefore.Add(time.Hour) }
@@ -154,8 +155,8 @@ func TestTLSRefuses(t *testing.T) {
 		name   string
 		show   tls.Certificate
 		server string // the name in the server's certificate
-		want   string // in what the one that dials is told
-		there  string // and the other
+		want   string // part of the client's error
+		there  string // part of the server's
 	}{
 		{"another key", theirs.Certificate(t, []string{"a"}), "b", "do not match", "signed by unknown authority"},
 		{"another's name", ours.Certificate(t, []string{"c"}), "b", `calls itself a, and its certificate is of "c"`, "c: it calls itself a, and its certificate is of"},
@@ -204,7 +205,7 @@ func waitFor(t *testing.T, done func() bool) {
 	}
 }
 
-// TestTLSMixed: where one side alone has a key both are told what to do.
+// TestTLSMixed checks that if only one side has a key, both are told what to do.
 func TestTLSMixed(t *testing.T) {
 	a := peertest.NewAuthority(t, "one")
 	b := identity("b", 2)
@@ -224,8 +225,8 @@ func TestTLSMixed(t *testing.T) {
 	}
 }
 
-// TestTLSVersions: older versions of TLS, and other programs that hold a
-// certificate of the same authority, are refused.
+// TestTLSVersions checks that older versions of TLS are refused, and so are other
+// programs that have a certificate of the same authority.
 func TestTLSVersions(t *testing.T) {
 	a := peertest.NewAuthority(t, "one")
 	s := serveKeys(t, identity("b", 2), newKeys(t, "b", a).get, nil, nil)
@@ -240,7 +241,7 @@ func TestTLSVersions(t *testing.T) {
 		cfg.VerifyConnection = nil
 		edit(cfg)
 		nc, err := tls.Dial("tcp", s.address, cfg)
-		if err == nil { // its certificate is read after its handshake
+		if err == nil { // the server checks the certificate after the client's handshake
 			_ = nc.SetReadDeadline(time.Now().Add(30 * time.Second))
 			_, err = nc.Read(make([]byte, 1))
 			_ = nc.Close()
@@ -260,9 +261,9 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// TestTLSChains: certificates of authorities between are taken in any order, with the
-// root or without it; a chain of more than MaxChain is not, nor one that no root has
-// signed, whatever stands in it.
+// TestTLSChains checks that intermediate certificates are accepted in any order, with
+// or without the root. A chain longer than MaxChain is refused, and so is a chain that
+// no root has signed, whatever else is in it.
 func TestTLSChains(t *testing.T) {
 	ours, theirs := peertest.NewAuthority(t, "ours"), peertest.NewAuthority(t, "theirs")
 	between := ours.Authority(t, "between")
@@ -275,7 +276,7 @@ func TestTLSChains(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		chain []*x509.Certificate
-		want  string // "" is taken
+		want  string // "" means accepted
 	}{
 		{"of the root", []*x509.Certificate{leaf(ours)}, ""},
 		{"with the root", []*x509.Certificate{leaf(ours), ours.Root}, ""},
@@ -322,7 +323,7 @@ func (r *recorder) recorded() []byte {
 	return bytes.Clone(r.log)
 }
 
-// record returns all bytes of a connection that was greeted, and of a call.
+// record returns all bytes that a client sends for a greeting and a call.
 func record(t *testing.T, s *secureServer, a *peertest.Authority) []byte {
 	t.Helper()
 	var r *recorder
@@ -340,8 +341,8 @@ func record(t *testing.T, s *secureServer, a *peertest.Authority) []byte {
 	return r.recorded()
 }
 
-// TestTLSReplayed: the bytes of another's connection, sent again whole, in part or
-// changed, are served nothing; and the server goes on.
+// TestTLSReplayed sends the bytes of another client's connection again: whole, in part,
+// and changed. The server serves none of them and keeps working.
 func TestTLSReplayed(t *testing.T) {
 	a := peertest.NewAuthority(t, "one")
 	b := identity("b", 2)
@@ -382,7 +383,7 @@ func TestTLSReplayed(t *testing.T) {
 	waitFor(t, func() bool { return s.Stats().Ungreeted == 0 })
 }
 
-// cpuTime is what this process has used.
+// cpuTime returns the CPU time that this process has used.
 func cpuTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
@@ -392,7 +393,7 @@ func cpuTime(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkHandshake is both sides' part of one.
+// BenchmarkHandshake measures both sides' part of a handshake.
 func BenchmarkHandshake(b *testing.B) {
 	a := peertest.NewAuthority(b, "one")
 	server, client := newKeys(b, "b", a).get(), newKeys(b, "a", a).get()

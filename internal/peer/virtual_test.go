@@ -19,14 +19,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// bubbleClock is the bubble's.
+// bubbleClock is the virtual clock of the test's bubble.
 type bubbleClock struct{ begun time.Time }
 
 func (c bubbleClock) Read() kv.Moment {
 	return kv.Moment{Wall: time.Now().UnixMilli(), Boot: time.Hour + time.Since(c.begun)}
 }
 
-// lab is a server of node b on a network in memory, in virtual time.
+// lab is a server of node b on an in-memory network, in virtual time.
 type lab struct {
 	*testing.T
 	net     *simnet.Net
@@ -67,7 +67,7 @@ func (l *lab) identity(node string, epoch int) *Identity {
 	return id
 }
 
-// pool is that of node a, at an address.
+// pool returns a pool of node a at an address.
 func (l *lab) pool(ip string, k *keys) *Pool {
 	h := l.net.Host(ip)
 	cfg := PoolConfig{Identity: l.identity("a", 1), Dial: h.Dial}
@@ -82,7 +82,7 @@ func (l *lab) pool(ip string, k *keys) *Pool {
 
 var nodeB = kv.Process{Node: "b", Epoch: 2}
 
-// dial connects and says nothing.
+// dial connects and sends nothing.
 func (l *lab) dial(ip string) net.Conn {
 	nc, err := l.net.Host(ip).Dial(l.Context(), l.server.address)
 	if err != nil {
@@ -91,8 +91,8 @@ func (l *lab) dial(ip string) net.Conn {
 	return nc
 }
 
-// TestVirtualUngreeted: a connection that is not greeted within 5 s ends, whatever
-// it sends, and however slowly.
+// TestVirtualUngreeted checks that a connection without a greeting ends after 5 s,
+// whatever it sends and however slowly.
 func TestVirtualUngreeted(t *testing.T) {
 	for name, edit := range map[string]func(*lab){"TLS": func(*lab) {}, "plain": inPlain} {
 		t.Run(name, func(t *testing.T) {
@@ -136,8 +136,8 @@ func TestVirtualUngreeted(t *testing.T) {
 	}
 }
 
-// TestVirtualCrowd: strangers that come in numbers are bounded at once and a
-// second, and do not keep a node out that comes from another address.
+// TestVirtualCrowd checks the limits on strangers, at once and per second. Many
+// strangers must not keep out a node that connects from another address.
 func TestVirtualCrowd(t *testing.T) {
 	inLab(t, func(l *lab) {
 		var open []net.Conn
@@ -147,7 +147,7 @@ func TestVirtualCrowd(t *testing.T) {
 			open = append(open, l.dial("10.0.0.9"))
 			most = max(most, l.server.Stats().Ungreeted)
 			if i == 1500 {
-				time.Sleep(20 * time.Millisecond) // one may come
+				time.Sleep(20 * time.Millisecond) // time for one more arrival
 				if _, err := get(l.T, p, nodeB, Call); err != nil {
 					l.Errorf("a node among strangers: %v", err)
 				}
@@ -171,7 +171,7 @@ func TestVirtualCrowd(t *testing.T) {
 	})
 }
 
-// TestVirtualRate: so many may come at once, and then so many a second.
+// TestVirtualRate checks the limits of arrivals: first a burst, then a rate per second.
 func TestVirtualRate(t *testing.T) {
 	inLab(t, func(l *lab) {
 		begun := time.Now()
@@ -193,8 +193,8 @@ func TestVirtualRate(t *testing.T) {
 	}, inPlain)
 }
 
-// TestVirtualWords: a greeting that is too long is not read, and no long word is
-// repeated to whoever said it, or in the log.
+// TestVirtualWords checks that a greeting that is too long is not read. Long text in a
+// greeting is not repeated, neither to its sender nor in the log.
 func TestVirtualWords(t *testing.T) {
 	long := strings.Repeat("\x01", 200<<10)
 	inLab(t, func(l *lab) {
@@ -235,12 +235,13 @@ func TestVirtualWords(t *testing.T) {
 	}, inPlain)
 }
 
-// slow answers each request after a while, and hands on what it keeps.
+// slow answers each request after a while, and passes on what it keeps to its
+// successor.
 type slow struct {
 	echo
 	wait   time.Duration
 	served *atomic.Int64
-	kept   *atomic.Int64 // handlers that have something yet
+	kept   *atomic.Int64 // handlers that still keep something
 	has    bool
 }
 
@@ -277,9 +278,9 @@ func (s *slow) Close(err error) {
 	s.echo.Close(err)
 }
 
-// TestVirtualRenew: keys are changed in three steps while calls go on, quick ones
-// and such as outlast a step: none fails, what the handler keeps for the process
-// outlives its connections, and in the end the old key is good for nothing.
+// TestVirtualRenew changes keys in three steps while calls go on, quick ones and ones
+// that last longer than a step. No call fails, what the handler keeps for the process
+// outlives its connections, and at the end the old key is worth nothing.
 func TestVirtualRenew(t *testing.T) {
 	var ended, served, kept atomic.Int64
 	var first atomic.Bool
@@ -326,7 +327,8 @@ func TestVirtualRenew(t *testing.T) {
 			l.Errorf("under the key that was removed: %v", err)
 		}
 	}, func(l *lab) {
-		l.net.SetDelay(time.Millisecond, 40*time.Millisecond) // what is sent may be long under way
+		// Requests may be on their way for long.
+		l.net.SetDelay(time.Millisecond, 40*time.Millisecond)
 		l.handler = func(from kv.Process, p Purpose) rpc.Handler {
 			h := &slow{echo: echo{from, p, &ended}, wait: 3 * time.Second, served: &served, kept: &kept}
 			if p == Call && first.CompareAndSwap(false, true) {
@@ -338,8 +340,8 @@ func TestVirtualRenew(t *testing.T) {
 	})
 }
 
-// TestVirtualWithdrawn: a connection whose key is accepted no more ends soon,
-// where its other side does not replace it.
+// TestVirtualWithdrawn checks that a connection whose key is not accepted any more ends
+// soon if its other side does not replace it.
 func TestVirtualWithdrawn(t *testing.T) {
 	inLab(t, func(l *lab) {
 		p := l.pool("10.0.0.1", newKeys(l.T, "a", l.one, l.two))
@@ -369,8 +371,9 @@ func TestVirtualWithdrawn(t *testing.T) {
 	})
 }
 
-// TestVirtualOlder: what comes on a connection after a newer one of the process was
-// greeted is not served, and what came before is answered.
+// TestVirtualOlder checks that once a newer connection of the same process was greeted,
+// later requests on the older one are not served. Requests that came before are
+// answered.
 func TestVirtualOlder(t *testing.T) {
 	var ended, served, kept atomic.Int64
 	inLab(t, func(l *lab) {

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// TestVirtualWithdrawnDialed: this node's own connection to a host whose root is accepted
-// no more ends, though that host would keep it; and one that is accepted stays.
+// TestVirtualWithdrawnDialed checks that this node's own connection to a host ends when
+// the host's root is not accepted any more, even though the host would keep it. A
+// connection whose root is accepted stays.
 func TestVirtualWithdrawnDialed(t *testing.T) {
 	inLab(t, func(l *lab) {
 		k := newKeys(l.T, "a", l.one)
@@ -16,7 +17,8 @@ func TestVirtualWithdrawnDialed(t *testing.T) {
 				l.Fatal(err)
 			}
 		}
-		k.set(l.T, "a", l.two, l.one) // the other does not accept it yet, and keeps what it has
+		// The other host does not accept it yet, and keeps its connections.
+		k.set(l.T, "a", l.two, l.one)
 		p.Renew()
 		time.Sleep(time.Minute)
 		if _, err := get(l.T, p, nodeB, Call); err != nil {

@@ -1,4 +1,5 @@
-// Package peertest makes certificates for tests of connections between sidecars.
+// Package peertest makes certificates and key files for tests of connections between
+// sidecars.
 package peertest
 
 import (
@@ -14,24 +15,24 @@ import (
 
 // Authority signs certificates.
 type Authority struct {
-	Root *x509.Certificate // its own certificate
+	Root *x509.Certificate // the authority's own certificate
 	key  ed25519.PrivateKey
 }
 
-// Certificates are good in virtual time too, which begins in the year 2000.
+// The period of validity includes virtual time, which begins in the year 2000.
 var (
 	notBefore = time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC)
 	notAfter  = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-// NewAuthority makes one.
+// NewAuthority returns a root authority.
 func NewAuthority(t testing.TB, name string) *Authority {
 	t.Helper()
 	return (*Authority)(nil).Authority(t, name)
 }
 
-// Authority makes one that this one has signed, which edits may change; of nil, one
-// that is a root.
+// Authority returns an authority whose certificate by has signed. If by is nil, it is a
+// root. The edits may change the certificate before it is signed.
 func (by *Authority) Authority(t testing.TB, name string, edits ...func(*x509.Certificate)) *Authority {
 	t.Helper()
 	a := &Authority{}
@@ -54,7 +55,8 @@ func (by *Authority) Authority(t testing.TB, name string, edits ...func(*x509.Ce
 	return a
 }
 
-// Certificate is one of nodes with these names, which edits may change.
+// Certificate returns a node's certificate for the names. The edits may change it before
+// it is signed.
 func (a *Authority) Certificate(t testing.TB, names []string, edits ...func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(rand.Reader)

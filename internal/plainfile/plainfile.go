@@ -1,9 +1,9 @@
-// Package plainfile reads the short files that a configuration or a flag names:
-// settings, and secrets. It reads regular files only, since a pipe may block and a
-// device may never end, and no more than a bound.
+// Package plainfile reads the short files that a configuration or a flag names: settings
+// and secrets. It reads regular files only, since a pipe may block and a device may never
+// end. It limits the size that it reads.
 //
-// Its errors do not name the path: the caller's do, with the setting that has it. It
-// starts no goroutine and keeps nothing.
+// Its errors do not name the path: the caller's errors do, together with the setting that
+// has the path. The package starts no goroutine and keeps nothing.
 package plainfile
 
 import (
@@ -15,25 +15,25 @@ import (
 	"syscall"
 )
 
-// Read returns the content of a file of at most so many bytes.
+// Read returns the content of a file of at most most bytes.
 func Read(path string, most int) ([]byte, error) { return read(path, most, nil) }
 
-// Secret is Read of a file that holds a secret. The owner must be this process's user
-// or root, the group may read it at most, and others may do nothing with it. Symbolic
-// links are followed; the file at their end counts.
+// Secret is Read for a file that contains a secret. The owner must be this process's user
+// or root, the group may at most read it, and others must have no access. Symbolic links
+// are followed; the rules apply to their target.
 func Secret(path string, most int) ([]byte, error) {
 	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it holds a secret", "read or change", 0o027) })
 }
 
-// Trusted is Read of a file that others may read, and that this process's user and
-// root alone may change.
+// Trusted is Read for a file that others may read, but that only this process's user and
+// root may change.
 func Trusted(path string, most int) ([]byte, error) {
 	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it says who is trusted", "change", 0o022) })
 }
 
 func read(path string, most int, check func(fs.FileInfo) error) ([]byte, error) {
-	// Stat goes first, since to open some devices is to use them already; O_NONBLOCK
-	// is for a pipe that takes the file's place in between.
+	// Stat comes first, since opening a device may already have an effect. O_NONBLOCK is
+	// for a pipe that replaces the file in between.
 	if info, err := os.Stat(path); err != nil {
 		return nil, plain(err)
 	} else if err := regular(info); err != nil {
@@ -73,8 +73,8 @@ func regular(info fs.FileInfo) error {
 	return nil
 }
 
-// ErrExposed: a file that others may read or change, and must not. The error says
-// what to do.
+// ErrExposed means that others may read or change a file, but must not. The error's text
+// says what to do.
 var ErrExposed = errors.New("others may reach it")
 
 type exposed string
@@ -84,11 +84,11 @@ func (exposed) Is(err error) bool { return err == ErrExposed }
 
 // Foreign is an ErrExposed: the file belongs to another user than this process's.
 type Foreign struct {
-	UID int // the file's
+	UID int // the file's owner
 	exposed
 }
 
-// closed refuses a file with which others could do what they must not.
+// closed returns an error if other users have access that they must not have.
 func closed(info fs.FileInfo, why, what string, bits fs.FileMode) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
 		return Foreign{int(st.Uid), exposed(fmt.Sprintf("%s and belongs to uid %d: chown it to uid %d, as which this process runs, or to root",
@@ -101,7 +101,7 @@ func closed(info fs.FileInfo, why, what string, bits fs.FileMode) error {
 	return nil
 }
 
-// plain leaves the path to the caller's own text.
+// plain removes the path from an error; the caller adds it to its own text.
 func plain(err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {

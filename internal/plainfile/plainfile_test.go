@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Regular files of a bounded size are read. Pipes, devices and folders are refused at
-// once, also behind a link.
+// TestRead checks that regular files of a limited size are read, and that pipes, devices
+// and folders are refused at once, also behind a link.
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -48,7 +48,8 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// A secret is refused where every user may touch it, and where another user owns it.
+// TestSecret checks that a secret is refused if all users have access to it, or if
+// another user owns it.
 func TestSecret(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte("s3cret"), 0o600); err != nil {
@@ -82,7 +83,8 @@ func TestSecret(t *testing.T) {
 	}
 }
 
-// What says who is trusted may be read by all, and changed by its owner alone.
+// TestTrusted checks that all users may read a trusted file, but only its owner may
+// change it.
 func TestTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ca")
 	if err := os.WriteFile(path, []byte("roots"), 0o600); err != nil {

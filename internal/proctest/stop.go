@@ -1,4 +1,4 @@
-// Package proctest lets the real processes of tests stand still.
+// Package proctest stops the real processes of tests.
 package proctest
 
 import (
@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// Stop sends SIGSTOP to a child process and returns when all its threads stand
-// still: after the signal they go on for a while, the longer the busier the
-// machine is. SIGCONT lets it go on.
+// Stop sends SIGSTOP to a child process and returns when all its threads have stopped.
+// They run on for a while after the signal, longer on a busy machine. SIGCONT continues
+// the process.
 func Stop(t testing.TB, child *os.Process) {
 	t.Helper()
 	if err := child.Signal(syscall.SIGSTOP); err != nil {

@@ -10,8 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestAnswersToAWhimsicalReader: whoever writes, and however the peer reads, each
-// request is answered once and whole, or BUSY, on the socket and over TLS.
+// TestAnswersToAWhimsicalReader checks that each request is answered once and whole, or
+// BUSY, whichever goroutine writes and however the peer reads, on the socket and over
+// TLS.
 func TestAnswersToAWhimsicalReader(t *testing.T) {
 	for _, over := range []string{"socket", "TLS"} {
 		t.Run(over, func(t *testing.T) {
@@ -71,7 +72,7 @@ func TestAnswersToAWhimsicalReader(t *testing.T) {
 	}
 }
 
-// whimsical reads now and then.
+// whimsical reads pieces of random length, with random pauses.
 type whimsical struct {
 	io.Reader
 	rnd *rand.Rand

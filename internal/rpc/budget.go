@@ -11,37 +11,45 @@ import (
 	"time"
 )
 
-// Use is what memory is taken for.
+// Use is what memory is used for.
 type Use uint8
 
 // Uses of a Budget.
 const (
-	ForFrames   Use = iota // requests that have begun and are not complete, or are being served and long
-	ForRequests            // that wait, and what is to be sent to other hosts for them
-	ForAnswers             // that wait to be written, and the buffers of readers that wait with them
-	ForPeers               // answers of other hosts
+	// ForFrames is for requests that are not complete, and long ones that are being
+	// served.
+	ForFrames Use = iota
+	// ForRequests is for requests that wait, and what is to be sent to other hosts for
+	// them.
+	ForRequests
+	// ForAnswers is for answers that wait to be written, and the buffers of readers that
+	// wait with them.
+	ForAnswers
+	// ForPeers is for answers of other hosts.
+	ForPeers
 	Uses
 )
 
 func (u Use) String() string { return [...]string{"frames", "requests", "answers", "peers"}[u] }
 
-// DefaultBudget is the size of a budget that nobody has set, in bytes.
+// DefaultBudget is the default size of a Budget, in bytes.
 const DefaultBudget = 128 << 20
 
-// Budget bounds the memory of all that is in flight on the connections of a
-// process. Each connection has an account, below that of the process at its other
-// end, below that of the owner: a user of this host, or another host.
+// Budget bounds the memory of everything in flight on the connections of a process. Each
+// connection has an account, below the account of the process at its other end, which is
+// below the account of the owner: a user of this host, or another host.
 //
-// # Who gets memory
+// # Fair shares
 //
-// While less than 7/8 of the budget is taken (and less than half of it by requests
-// that wait, which nothing but their own time ends) everyone gets what is asked
-// for. From then on only who has less than a fair share does: the owner's is the
-// budget divided by the owners that hold something; a process's the owner's
-// divided by its processes; a connection's that of its process divided alike. One
-// level at which the asker is not above its share is enough, since then another is
-// at that level. All others are refused at once. So the last eighth is there for
-// neighbours of the greedy, while these are made to give (see reclaim).
+// Every account gets what it asks for while less than 7/8 of the budget is used, and less
+// than half of it by requests that wait, which only their own time ends. Beyond that
+// limit, only an account with less than a fair share gets more. The share of an owner is
+// the limit divided by the number of owners that use memory. The share of a process is
+// its owner's share divided by the owner's processes, and the share of a connection is
+// that of its process divided by the connections. It is enough to be within the share at
+// one level, because then another account is above its share at that level. All other
+// accounts are refused at once. So the last eighth serves the neighbours of the largest
+// users, while reclaim makes these give.
 type Budget struct {
 	max     int64
 	used    [Uses]atomic.Int64
@@ -49,21 +57,21 @@ type Budget struct {
 	taken   atomic.Int64 // connections that had to give
 	root    Account
 	large   largeBuffers
-	search  atomic.Int64 // when the greediest was looked for last, UnixNano
+	search  atomic.Int64 // last search for the largest user, UnixNano
 
 	mu sync.Mutex // guards the tree
 }
 
-// Account is what one connection holds, or all of a process or an owner. A nil
-// one has no bound.
+// Account counts the memory of one connection, or of all connections of a process or an
+// owner. A nil account has no bound.
 type Account struct {
 	budget *Budget
 	up     *Account
 	name   string
 	used   atomic.Int64
-	active atomic.Int64 // accounts below that hold something
+	active atomic.Int64 // accounts below that use memory
 	reads  atomic.Int64 // of a connection and of a process: see Reads
-	long   atomic.Int64 // of a process: what its next answers are expected to have, in bytes
+	long   atomic.Int64 // of a process: expected length of its next answers, in bytes
 
 	// Under the budget's mu.
 	named map[string]*Account   // below, by name
@@ -71,34 +79,35 @@ type Account struct {
 	giver giver                 // of a connection
 }
 
-// giver is a connection that can be made to give what it holds.
+// giver is a connection that can be made to give its memory back.
 type giver interface {
-	// give begins to, without waiting, and says how many bytes that will bring.
+	// give begins to give memory back, without waiting, and returns how many bytes that
+	// will free.
 	give() int64
 }
 
-// NewBudget returns a budget of so many bytes; 0 is DefaultBudget.
+// NewBudget returns a budget of size bytes; zero means DefaultBudget.
 func NewBudget(size int64) *Budget {
 	b := &Budget{max: cmp.Or(size, DefaultBudget)}
 	b.root.budget, b.large.budget = b, b
 	return b
 }
 
-// Size is the bound, in bytes.
+// Size returns the bound, in bytes.
 func (b *Budget) Size() int64 { return b.max }
 
-// BudgetStats says what is held, by use.
+// BudgetStats is the memory in use, in bytes.
 type BudgetStats struct {
 	Size     int64
 	Used     [Uses]int64
 	Refused  [Uses]int64 // times
-	Taken    int64       // connections that had to give what they held to others
-	Owners   int64       // that hold something
-	Greedy   string      // the owner that holds most
-	GreedyBy int64       // bytes of it
+	Taken    int64       // connections that had to give memory to others
+	Owners   int64       // that use memory
+	Greedy   string      // the owner that uses most
+	GreedyBy int64       // bytes that it uses
 }
 
-// Total is the sum of all uses.
+// Total returns the sum of all uses, in bytes.
 func (s BudgetStats) Total() (n int64) {
 	for _, u := range s.Used {
 		n += u
@@ -106,7 +115,7 @@ func (s BudgetStats) Total() (n int64) {
 	return n
 }
 
-// Stats says what is held.
+// Stats returns the memory in use.
 func (b *Budget) Stats() BudgetStats {
 	s := BudgetStats{Size: b.max, Taken: b.taken.Load(), Owners: b.root.active.Load()}
 	for u := range Uses {
@@ -120,7 +129,7 @@ func (b *Budget) Stats() BudgetStats {
 	return s
 }
 
-// AllRefused is how often somebody was refused memory.
+// AllRefused returns how often memory was refused, for all uses.
 func (s BudgetStats) AllRefused() (n int64) {
 	for _, r := range s.Refused {
 		n += r
@@ -128,7 +137,8 @@ func (s BudgetStats) AllRefused() (n int64) {
 	return n
 }
 
-// Open makes the account of a connection, or of a link to another host.
+// Open opens the account of a connection, or of a link to another host. g is nil if the
+// connection cannot be made to give memory back.
 func (b *Budget) Open(owner, process string, g giver) *Account {
 	a := &Account{budget: b, giver: g}
 	b.mu.Lock()
@@ -171,7 +181,7 @@ func (a *Account) below(name string) *Account {
 	return n
 }
 
-// Move gives the account to another owner. Nobody else may use it meanwhile.
+// Move moves the account to another owner. The account must not be used meanwhile.
 func (a *Account) Move(owner, process string) {
 	if a == nil {
 		return
@@ -185,7 +195,7 @@ func (a *Account) Move(owner, process string) {
 	a.add(n)
 }
 
-// Close ends the account, which holds nothing any more.
+// Close closes the account, which must not use memory any more.
 func (a *Account) Close() {
 	if a == nil {
 		return
@@ -195,7 +205,7 @@ func (a *Account) Close() {
 	a.leaveLocked()
 }
 
-// process is the account of the process that a connection's is below.
+// process returns the account of the process above a connection's account.
 func (a *Account) process() *Account {
 	if a == nil {
 		return nil
@@ -203,7 +213,7 @@ func (a *Account) process() *Account {
 	return a.up
 }
 
-// Used is what the account holds, in bytes.
+// Used returns the memory that the account uses, in bytes.
 func (a *Account) Used() int64 {
 	if a == nil {
 		return 0
@@ -211,20 +221,20 @@ func (a *Account) Used() int64 {
 	return a.used.Load()
 }
 
-// firstAnswers is what the answers to a process are expected to have before there were
-// any, in bytes.
+// firstAnswers is the expected length of answers to a process before its first answer, in
+// bytes.
 const firstAnswers = 1 << 20
 
-// expect notes that an answer of n bytes to a read has come. What is expected of the next
-// ones is the longest of the last few dozens.
+// expect notes that an answer of n bytes to a read has come. The expected length of the
+// next answers is that of the longest of the last few dozens.
 func (a *Account) expect(n int64) {
 	if a != nil {
 		l := &a.up.long
-		l.Store(max(n, l.Load()*15/16)) // one of two at once may be lost
+		l.Store(max(n, l.Load()*15/16)) // of two concurrent updates one may be lost
 	}
 }
 
-// Reads counts n more reads of the connection whose answers are awaited.
+// Reads counts n more reads of the connection that wait for their answers.
 func (a *Account) Reads(n int64) {
 	if a != nil {
 		a.reads.Add(n)
@@ -232,9 +242,9 @@ func (a *Account) Reads(n int64) {
 	}
 }
 
-// Awaits says whether the answers to a process's reads are likely to find room: a
-// sixteenth of the budget, a quarter of what one connection may have of them. A
-// connection's only one always is.
+// Awaits says whether the answers to a process's reads are likely to find memory. They
+// may have a sixteenth of the budget, which is a quarter of what one connection may use
+// for answers. Awaits always returns true for a connection's only read.
 func (a *Account) Awaits() bool {
 	return a == nil || a.reads.Load() <= 1 || a.up.reads.Load()*a.up.long.Load() <= a.budget.max/16
 }
@@ -255,12 +265,13 @@ func (a *Account) add(n int64) {
 	}
 }
 
-// Take takes n bytes, or says why there are none for this account.
+// Take charges n bytes to the account, or returns the reason why it may not have them.
 func (a *Account) Take(use Use, n int64) error { return a.takeFor(a, nil, use, n) }
 
-// takeFor takes n bytes on behalf of another account, whose share decides whether there
-// are any: many have what is sent to one host, and the greedy among them must not keep the
-// others from it. What is queued for it there counts, also when it waits no more.
+// takeFor charges n bytes on behalf of another account, asker, whose share decides
+// whether there is memory. Requests to one host come from many accounts, and a large user
+// among them must not block the others. The bytes that queue has to send for asker count
+// as its own, even if their requests do not wait any more.
 func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) error {
 	if a == nil || n == 0 {
 		return nil
@@ -282,10 +293,10 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 	return err
 }
 
-// short says that only those may have more that have less than a fair share.
+// short says whether only accounts below a fair share may have more.
 func (b *Budget) short() bool { return b.root.used.Load() > b.max-b.max/8 }
 
-// larges are the buffers that connections of the account's budget use again.
+// larges returns the buffers that the connections of the budget reuse.
 func (a *Account) larges() *largeBuffers {
 	if a == nil {
 		return nil
@@ -293,7 +304,7 @@ func (a *Account) larges() *largeBuffers {
 	return &a.budget.large
 }
 
-// Force takes n bytes that are there already: as little as an answer that must be
+// Force charges n bytes that are in use already, without a check: an answer that must be
 // given, or a few bytes of a frame.
 func (a *Account) Force(use Use, n int64) {
 	if a != nil {
@@ -302,11 +313,11 @@ func (a *Account) Force(use Use, n int64) {
 	}
 }
 
-// Give gives n bytes back.
+// Give returns n bytes to the budget.
 func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 
-// judge says whether the account may keep what it has just taken beyond what
-// everyone may. What a queue has to be sent for it counts as its own.
+// judge returns nil if the account may keep what it has just taken beyond the limit for
+// all accounts. The bytes that queue has to send for the account count as its own.
 func (a *Account) judge(queue *requests, use Use) error {
 	b := a.budget
 	fair := b.max - b.max/8
@@ -338,15 +349,15 @@ func (a *Account) tooMuch() error {
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
-// searchEvery is how often the greediest is looked for at most.
+// searchEvery is the least time between two searches for the largest user.
 const searchEvery = 10 * time.Millisecond
 
-// reclaim makes the greediest give: of the owner that holds most the process that
-// holds most, and of that the connections that do, until what is taken is below
-// 7/8 again. A frame that has not come is dropped, and answered with BUSY; a
-// connection whose answers have waited for a second is closed. What requests hold that wait
-// comes back by itself: where the greediest has nothing else the next one gives that
-// holds more than its share.
+// reclaim makes the largest user give memory back: the largest process of the largest
+// owner, and of its connections the largest first, until less than 7/8 of the budget is
+// used. A frame that is not complete is dropped, and answered BUSY. A connection whose
+// answers have waited for a second is closed. The memory of requests that wait comes back
+// by itself. If the largest user has nothing else to give, the next one above its share
+// gives.
 func (b *Budget) reclaim() {
 	now := time.Now().UnixNano()
 	if last := b.search.Load(); now-last < int64(searchEvery) || !b.search.CompareAndSwap(last, now) {
@@ -367,8 +378,8 @@ func (b *Budget) reclaim() {
 	}
 }
 
-// giveLocked makes the connections of a process give so much, and says whether any
-// does.
+// giveLocked makes the connections of a process give over bytes back, and says whether
+// any connection does.
 func (b *Budget) giveLocked(process *Account, over int64) (gives bool) {
 	for _, a := range greedy(maps.Keys(process.conns), 0) {
 		if over <= 0 {
@@ -386,9 +397,9 @@ func (b *Budget) giveLocked(process *Account, over int64) (gives bool) {
 	return gives
 }
 
-// greedy returns the accounts that hold more than so much, the greediest first.
+// greedy returns the accounts that use more than a number of bytes, the largest first.
 func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
-	held := map[*Account]int64{} // one look, so that the order is one
+	held := map[*Account]int64{} // read once, so that the order is consistent
 	for a := range list {
 		if n := a.used.Load(); n > than {
 			held[a] = n
@@ -399,7 +410,7 @@ func greedy(list iter.Seq[*Account], than int64) (found []*Account) {
 	return found
 }
 
-// greediest is the account below that holds most. The lock is held.
+// greediest returns the account below that uses most. The lock is held.
 func (a *Account) greediest() (most *Account) {
 	for _, n := range a.named {
 		if most == nil || n.used.Load() > most.used.Load() {

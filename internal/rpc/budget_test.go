@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// asked notes that an account was asked to give, and gives.
+// asked counts how often an account was asked to give, and gives all.
 type asked struct {
 	account *Account
 	use     Use
@@ -28,7 +28,8 @@ func (a *asked) give() int64 {
 	return n
 }
 
-// TestFairShares: the greediest is refused first, on each level, and must give.
+// TestFairShares checks that at each level the largest user is refused first, and must
+// give.
 func TestFairShares(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)
@@ -71,8 +72,8 @@ func TestFairShares(t *testing.T) {
 	}
 }
 
-// TestRequestsLeaveHalf: what waits cannot be taken back, so it has half of the
-// budget, and each owner a fair part of that.
+// TestRequestsLeaveHalf checks that requests that wait may use half of the budget,
+// because their memory cannot be taken back, and each owner a fair part of that.
 func TestRequestsLeaveHalf(t *testing.T) {
 	b := NewBudget(64)
 	one, two := b.Open("uid 1", "", nil), b.Open("uid 2", "", nil)
@@ -92,7 +93,7 @@ func TestRequestsLeaveHalf(t *testing.T) {
 	}
 }
 
-// startFrame sends the beginning of a SET of n bytes, and returns the rest.
+// startFrame sends the first come bytes of a SET of n bytes, and returns the rest.
 func startFrame(t testing.TB, nc net.Conn, id uint64, n, come int) (rest []byte) {
 	t.Helper()
 	b := wire.AppendRequest(nil, &wire.Request{ID: id, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, n), TTLMS: wire.TTLDefault})
@@ -102,7 +103,7 @@ func startFrame(t testing.TB, nc net.Conn, id uint64, n, come int) (rest []byte)
 	return b[come:]
 }
 
-// version reads the answer to a SET of echo: the value's length.
+// version reads the answer of echo to a SET: the value's length.
 func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
 	t.Helper()
 	_ = nc.SetDeadline(time.Now().Add(time.Minute))
@@ -124,7 +125,8 @@ func version(t testing.TB, nc net.Conn) (id uint64, n uint64, e *wire.Error) {
 	return p.ID, p.Version, e
 }
 
-// TestAnnouncedFramesTakeNothing: a frame takes memory as its bytes come.
+// TestAnnouncedFramesTakeNothing checks that a frame is charged for memory only as its
+// bytes come.
 func TestAnnouncedFramesTakeNothing(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(32 << 20)})
 	for range 8 {
@@ -136,14 +138,14 @@ func TestAnnouncedFramesTakeNothing(t *testing.T) {
 	if id, n, err := version(t, other); id != 2 || n != 8<<20 || err != nil {
 		t.Errorf("another's frame: answer to %d, %d, %v", id, n, err)
 	}
-	s.Limits().Budget.large.drop() // what the other one's frame has left to be used again
+	s.Limits().Budget.large.drop() // the reusable buffers of the other client's frame
 	if n := s.Limits().Budget.Stats().Used[ForFrames]; n > 8*fewBytes {
 		t.Errorf("%d bytes are taken for 8 frames of which 5 bytes have come", n)
 	}
 }
 
-// TestFrameWithoutRoom: a frame that finds no memory is answered at once, and the
-// connection goes on behind it.
+// TestFrameWithoutRoom checks that a frame without memory is answered at once, and that
+// the connection goes on behind it.
 func TestFrameWithoutRoom(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(16 << 20)})
 	var rests [][]byte
@@ -179,8 +181,8 @@ func TestFrameWithoutRoom(t *testing.T) {
 	allGiven(t, s)
 }
 
-// TestHalfFramesGive: half frames of one process lose to a frame of another, and
-// are answered.
+// TestHalfFramesGive checks that half frames of one process give way to a frame of
+// another process, and are answered.
 func TestHalfFramesGive(t *testing.T) {
 	h := newEcho()
 	h.owners = []string{"uid 1", "uid 1", "uid 1", "uid 2"}
@@ -201,8 +203,8 @@ func TestHalfFramesGive(t *testing.T) {
 	eventually(t, "a frame to be dropped", s, func(st Stats) bool { return st.Dropped == 1 })
 }
 
-// TestSmallHalfFrames: many connections with half a frame of 60 KB are held to the
-// budget, and each is told.
+// TestSmallHalfFrames checks that many connections with half a frame of 60 KB stay within
+// the budget, and that each client is told.
 func TestSmallHalfFrames(t *testing.T) {
 	const conns = 400
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(8 << 20)})
@@ -229,8 +231,8 @@ func TestSmallHalfFrames(t *testing.T) {
 	allGiven(t, s)
 }
 
-// TestUnreadAnswers: a connection that does not read has a quarter of the budget
-// for its answers; the others are BUSY, and nothing is lost.
+// TestUnreadAnswers checks that the answers of a connection that does not read use a
+// quarter of the budget at most. The other answers are BUSY, and none is lost.
 func TestUnreadAnswers(t *testing.T) {
 	back := newEcho()
 	_, dialBack, _ := serve(t, back, Limits{})
@@ -271,7 +273,7 @@ func TestUnreadAnswers(t *testing.T) {
 	allGiven(t, s)
 }
 
-// startSet queues a SET of so many bytes for an account.
+// startSet queues a SET of size bytes for an account.
 func startSet(t *testing.T, c *Client, a *Account, key string, size int) error {
 	t.Helper()
 	q := &wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, size)}
@@ -279,15 +281,18 @@ func startSet(t *testing.T, c *Client, a *Account, key string, size int) error {
 	return c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1), asker: a})
 }
 
-// TestQueueOfTheGreedy: what one has to be sent to other hosts fills what there is for
-// it, and another of the same user still sends its requests there, as does this host.
+// TestQueueOfTheGreedy checks that a process with a full share of requests to other hosts
+// does not block others: another process of the same user still sends its requests to
+// these hosts, and so does this host.
 func TestQueueOfTheGreedy(t *testing.T) {
 	const long, short = 1 << 20, longRequest - 1
 	for _, test := range []struct {
-		name           string
-		budget         int64
-		links, size    int
-		givenUp, bytes bool // what waits to be sent outlives its request; MaxQueued is full first
+		name        string
+		budget      int64
+		links, size int
+		// givenUp: the bytes to be sent outlive their request. bytes: MaxQueued is
+		// reached first.
+		givenUp, bytes bool
 	}{
 		{name: "long ones", budget: 16 << 20, links: 1, size: long},
 		{name: "long ones that were given up", budget: 16 << 20, links: 1, size: long, givenUp: true},
@@ -305,7 +310,8 @@ func TestQueueOfTheGreedy(t *testing.T) {
 				links = append(links, c)
 			}
 			set := func(a *Account, c *Client) error {
-				if err := a.Take(ForRequests, int64(test.size)); err != nil { // the request that waits
+				// The request that waits.
+				if err := a.Take(ForRequests, int64(test.size)); err != nil {
 					return err
 				}
 				if test.givenUp {
@@ -337,7 +343,8 @@ func TestQueueOfTheGreedy(t *testing.T) {
 	}
 }
 
-// TestLongRequests: long is what has long values, and what has many keys.
+// TestLongRequests checks that a request with a long value is long, and so is one with
+// many keys.
 func TestLongRequests(t *testing.T) {
 	keys := make([][]byte, wire.MaxKeys)
 	for i := range keys {
@@ -355,8 +362,9 @@ func TestLongRequests(t *testing.T) {
 	}
 }
 
-// TestOrderOfRequests: many long requests of one process wait to be sent to another host.
-// Short ones wait for one of them at most, and another process's long one for two.
+// TestOrderOfRequests checks the order when many long requests of one process wait to be
+// sent to another host. Short requests wait for one of them at most, and a long request
+// of another process waits for two.
 func TestOrderOfRequests(t *testing.T) {
 	b := NewBudget(256 << 20)
 	conns := socketPair(t)
@@ -389,7 +397,8 @@ func TestOrderOfRequests(t *testing.T) {
 	}
 }
 
-// TestOrderOfManyShort: many requests that are nearly long are no way around that.
+// TestOrderOfManyShort checks that many requests that are nearly long do not delay a
+// short one of another process.
 func TestOrderOfManyShort(t *testing.T) {
 	b := NewBudget(256 << 20)
 	conns := socketPair(t)
@@ -423,8 +432,8 @@ func TestOrderOfManyShort(t *testing.T) {
 	}
 }
 
-// TestClientWithoutRoom: an answer for which there is no memory is dropped, and
-// what comes behind it is not.
+// TestClientWithoutRoom checks that an answer without memory is dropped, and that the
+// answers behind it are not.
 func TestClientWithoutRoom(t *testing.T) {
 	_, dial, _ := serve(t, newEcho(), Limits{})
 	b := NewBudget(1 << 20)
@@ -445,8 +454,8 @@ func TestClientWithoutRoom(t *testing.T) {
 	}
 }
 
-// TestNextGreediestGives: where the greediest owner has nothing that can be taken back,
-// the next one that has more than its share gives.
+// TestNextGreediestGives checks that the next owner above its share gives if the largest
+// owner has nothing that can be taken back.
 func TestNextGreediestGives(t *testing.T) {
 	const mb = 1 << 20
 	b := NewBudget(64 * mb)

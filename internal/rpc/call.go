@@ -5,16 +5,16 @@ import (
 	"fmt"
 )
 
-// Call is a call that its caller waits for. It is reused: see Client.Release.
+// Call is a call whose caller waits for the answer. Calls are reused: see Client.Release.
 type Call struct {
 	over  chan struct{}
 	frame []byte // the answer, without its length
 	err   error
-	asker *Account // of who asks
-	held  int64    // that it has for the answer
+	asker *Account // of the client for which the call is made; may be nil
+	held  int64    // bytes charged to asker for the answer
 }
 
-// Answered lets Do return.
+// Answered makes Do return.
 func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 	if n := int64(len(frame)); err == nil && n > smallBuffer {
 		if err = c.asker.Take(ForPeers, n); err == nil {
@@ -27,13 +27,13 @@ func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 	c.over <- struct{}{}
 }
 
-// Account is the one on whose behalf the call is made.
+// Account returns the account for which the call is made; it may be nil.
 func (c *Call) Account() *Account { return c.asker }
 
 type accountKey struct{}
 
-// WithAccount notes for whom the calls under a context are made: answers that are
-// long take their memory there, and its share decides whether requests find any.
+// WithAccount returns a context whose calls are made for account a. Long answers are
+// charged to a, and the share of a decides whether there is memory for the requests.
 func WithAccount(ctx context.Context, a *Account) context.Context {
 	if a == nil {
 		return ctx
@@ -41,10 +41,10 @@ func WithAccount(ctx context.Context, a *Account) context.Context {
 	return context.WithValue(ctx, accountKey{}, a)
 }
 
-// Frame returns the answer. Its bytes are good until Release.
+// Frame returns the answer. Its bytes are valid until Release.
 func (c *Call) Frame() []byte { return c.frame }
 
-// Keep returns the answer and leaves it to the caller for good.
+// Keep returns the answer. Its bytes belong to the caller from then on.
 func (c *Call) Keep() []byte {
 	f := c.frame
 	c.frame = nil

@@ -15,91 +15,96 @@ import (
 
 // Errors of a call.
 var (
-	// ErrClosed: the connection ended before the answer came. Whether the
-	// request was executed is not known.
+	// ErrClosed means that the connection ended before the answer came. The request may
+	// have been executed or not.
 	ErrClosed = errors.New("the connection is closed")
-	// ErrNotSent: the connection had ended before the request was sent.
+	// ErrNotSent means that the connection ended before the request was sent.
 	ErrNotSent = errors.New("the connection is closed, and the request was not sent")
-	// ErrFull: MaxCalls calls are in flight, or MaxQueued bytes wait. The
+	// ErrFull means that MaxCalls calls are in flight, or MaxQueued bytes wait. The
 	// request was not sent.
 	ErrFull = errors.New("too many calls in flight")
-	// ErrNoAnswer: the answer did not come in time.
+	// ErrNoAnswer means that the answer did not come in time.
 	ErrNoAnswer = errors.New("no answer in time")
 )
 
-// ErrNoRoom: there was no memory for the answer, which has been dropped.
+// ErrNoRoom means that the answer was dropped because there was no memory for it.
 var ErrNoRoom = errors.New("no memory for the answer")
 
 // ClientConfig bounds a calling connection. Zero means the default.
 type ClientConfig struct {
-	MaxCalls     int           // in flight at once. Default 1,024
-	MaxFrame     int           // bytes of an answer. Default 32 MiB
-	MaxQueued    int           // bytes of requests that wait; beyond it only processes below a fair part add any. Default 32 MiB
-	WriteTimeout time.Duration // for a peer that takes no requests, or some of which no call waits any more. Default 10 s
+	MaxCalls int // in flight at once. Default 1,024
+	MaxFrame int // bytes of an answer. Default 32 MiB
+	// MaxQueued bounds the bytes of requests that wait. Beyond it, only a process that
+	// has less than a fair part of them may add more. Default 32 MiB.
+	MaxQueued int
+	// WriteTimeout bounds a write that waits for the peer: if the peer takes no requests,
+	// or takes some but no call waits for them any more. Default 10 s.
+	WriteTimeout time.Duration
 
-	Budget *Budget // of memory; nil is none
-	Owner  string  // of the connection's account there
+	Budget *Budget // charged for memory; nil: no bound
+	Owner  string  // of the connection's account in Budget
 }
 
-// Client makes calls over one connection. It is safe for concurrent use. Its
-// goroutines end when the connection does.
+// Client makes calls over one connection. It is safe for concurrent use. Its goroutines
+// end when the connection does.
 type Client struct {
 	cfg  ClientConfig
 	done chan struct{} // closed when the reader has ended
 
 	stream
 	answers Answers   // of the reader
-	skip    int       // bytes of an answer that is dropped, and which are yet to come
+	skip    int       // bytes yet to come of an answer that is dropped
 	calls   sync.Pool // of *Call
 
 	background sync.WaitGroup // at most one writer, and the timer
-	sending    patience       // with what is being written
+	sending    patience       // with the requests that are being written
 
 	mu      sync.Mutex
 	slots   []*slot // an id is a slot's index + 1 in its low 32 bits, a turn above
 	free    []uint32
 	waiting requests
-	asked   int64 // that the account has for requests
+	asked   int64 // bytes charged to the account for requests
 	writing bool
 	timer   *time.Timer // calls expire
-	due     time.Time   // when it fires; zero if it is not set
+	due     time.Time   // when the timer fires; zero: it is not set
 	err     error       // why the connection ended
 
-	retiring  bool // it takes no more calls
-	finishing bool // it ends when nobody waits for an answer
+	retiring  bool // takes no more calls
+	finishing bool // ends when no call waits for an answer
 }
 
-// slot is a call's place. It is reused once an answer has come, also one that
-// nobody waits for any more.
+// slot is the place of a call. It is reused once the answer has come, even if its caller
+// has given up.
 type slot struct {
 	id     uint64
 	turn   uint32
-	caller Caller // nil once it has been told, or has given up
+	caller Caller // nil once the caller has been told, or has given up
 	until  time.Time
 }
 
-// Caller has begun a call and is told what has become of it.
+// Caller has begun a call and is told the outcome.
 type Caller interface {
-	// Answered is called once: with the answer, whose bytes are lent until it
-	// returns, or with the reason why there is none. Others wait for their
-	// answers meanwhile, so it must not wait for another connection.
+	// Answered is called once: with the answer, or with the reason why there is none. The
+	// bytes of frame are valid until it returns. Other callers wait for their answers
+	// meanwhile, so Answered must not wait for another connection.
 	Answered(a *Answers, frame []byte, err error)
 }
 
-// chooser is a Caller that may have no use for a long answer any more.
+// chooser is a Caller that may not need a long answer any more.
 type chooser interface {
-	// Wants says whether it takes an answer of n bytes. Where it does not it is told
-	// ErrNoRoom next.
+	// Wants returns nil if the caller accepts an answer of n bytes. If Wants returns an
+	// error, the caller is told ErrNoRoom next.
 	Wants(n int) error
 }
 
-// asking is a Caller on behalf of an account.
+// asking is a Caller that calls for an account.
 type asking interface {
-	// Account is the one whose share decides whether the request finds memory.
+	// Account returns the account whose share decides whether there is memory for the
+	// request.
 	Account() *Account
 }
 
-// askerOf returns the account on whose behalf a Caller asks, nil where it is none.
+// askerOf returns the account for which a Caller calls, or nil.
 func askerOf(caller Caller) *Account {
 	if a, ok := caller.(asking); ok {
 		return a.Account()
@@ -107,7 +112,7 @@ func askerOf(caller Caller) *Account {
 	return nil
 }
 
-// NewClient takes over a connection.
+// NewClient takes over nc and returns a Client for it.
 func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	cfg.MaxCalls = cmp.Or(cfg.MaxCalls, 1024)
 	cfg.MaxFrame = cmp.Or(cfg.MaxFrame, 32<<20)
@@ -116,7 +121,7 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	c := &Client{cfg: cfg, done: make(chan struct{})}
 	c.init(nc, cfg.WriteTimeout)
 	c.use, c.onBlock = ForPeers, func() error { return c.sending.blocks(cfg.WriteTimeout) }
-	c.onWait = func() error { _ = c.waits(); return nil } // there are few of them
+	c.onWait = func() error { _ = c.waits(); return nil } // not refused: clients are few
 	if cfg.Budget != nil {
 		c.account = cfg.Budget.Open(cfg.Owner, "", nil)
 	}
@@ -124,8 +129,8 @@ func NewClient(nc net.Conn, cfg ClientConfig) *Client {
 	return c
 }
 
-// Close ends the connection and waits for its goroutines. Calls in flight fail
-// with ErrClosed.
+// Close ends the connection and waits for its goroutines. Calls in flight fail with
+// ErrClosed.
 func (c *Client) Close() error {
 	c.fail(ErrClosed)
 	<-c.done
@@ -133,10 +138,10 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Conn is the connection that the client has taken over.
+// Conn returns the connection that the client has taken over.
 func (c *Client) Conn() net.Conn { return c.nc }
 
-// Done is closed when the connection has ended.
+// Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Err returns why the connection ended, or nil.
@@ -155,7 +160,7 @@ func (c *Client) InFlight() int {
 
 func (c *Client) inFlightLocked() int { return len(c.slots) - len(c.free) }
 
-// fail ends the connection for a reason.
+// fail ends the connection with a reason.
 func (c *Client) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,7 +170,7 @@ func (c *Client) fail(err error) {
 func (c *Client) failLocked(err error) {
 	if c.err == nil {
 		c.err = err
-		// Wakes the reader, who closes the connection when it has left it.
+		// Wakes the reader, which then closes the connection.
 		_ = c.nc.SetDeadline(time.Unix(1, 0))
 		if !c.due.IsZero() && c.timer.Stop() {
 			c.background.Done()
@@ -173,9 +178,9 @@ func (c *Client) failLocked(err error) {
 	}
 }
 
-// Do sends a request, whose ID it sets, and waits for the answer until ctx ends
-// or timeout is over. The caller gives the Call back with Release, also after
-// an error. The request's bytes are the caller's again when Do returns.
+// Do sends the request q, whose ID it sets, and waits for the answer until ctx ends or
+// timeout has passed. The caller passes the Call to Release, also after an error. The
+// bytes of q belong to the caller again when Do returns.
 func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request) (*Call, error) {
 	call, ok := c.calls.Get().(*Call)
 	if !ok {
@@ -199,17 +204,17 @@ func (c *Client) Do(ctx context.Context, timeout time.Duration, q *wire.Request)
 	return call, call.err
 }
 
-// Start makes a call that nobody waits for: caller is told what has become of it.
-// The request, whose ID it sets, is sent with Flush. Its bytes are the caller's
-// again when it returns; after an error caller is not told anything.
+// Start makes a call without waiting for the answer: caller is told the outcome. Flush
+// sends the request q, whose ID Start sets. The bytes of q belong to the caller again
+// when Start returns. After an error caller is not told anything.
 func (c *Client) Start(q *wire.Request, timeout time.Duration, caller Caller) error {
 	return c.queue(q, timeout, caller)
 }
 
-// Flush sends what was started, as far as that goes without waiting.
+// Flush sends the started calls, as far as that is possible without waiting.
 func (c *Client) Flush() { c.flush() }
 
-// Release gives a call back for reuse.
+// Release gives a call back for reuse. A nil call is fine.
 func (c *Client) Release(call *Call) {
 	if call == nil {
 		return
@@ -221,9 +226,9 @@ func (c *Client) Release(call *Call) {
 	c.calls.Put(call)
 }
 
-// queue takes a slot for a call and queues the request, whose ID it sets, for
-// flush. The request's bytes are the caller's again when it returns. After an
-// error caller is not told anything.
+// queue takes a slot for a call and queues the request, whose ID it sets, for flush. The
+// bytes of q belong to the caller again when it returns. After an error caller is not
+// told anything.
 func (c *Client) queue(q *wire.Request, timeout time.Duration, caller Caller) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -245,7 +250,7 @@ func (c *Client) queueLocked(q *wire.Request, timeout time.Duration, caller Call
 	return nil
 }
 
-// goneLocked says why no more calls are taken, if so.
+// goneLocked returns why no more calls are taken, or nil.
 func (c *Client) goneLocked() error {
 	switch {
 	case c.err != nil:
@@ -256,7 +261,8 @@ func (c *Client) goneLocked() error {
 	return nil
 }
 
-// placeLocked gives a call a slot, whatever the bounds, and says until when it waits.
+// placeLocked gives a call a slot, whatever the bounds, and returns when the call
+// expires.
 func (c *Client) placeLocked(q *wire.Request, timeout time.Duration, caller Caller) (until time.Time) {
 	until = time.Now().Add(timeout)
 	at := uint32(len(c.slots))
@@ -277,11 +283,12 @@ func (c *Client) placeLocked(q *wire.Request, timeout time.Duration, caller Call
 	return until
 }
 
-// freeQueue is how many bytes of requests may wait without being accounted for.
+// freeQueue is how many bytes of requests may wait without being charged.
 const freeQueue = 4 * smallBuffer
 
-// accountLocked accounts for what waits to be sent, and n more bytes for an asker. What
-// this host itself asks is not refused for what others have there, unless it is long.
+// accountLocked charges the requests that wait to be sent, and n more bytes for asker. A
+// nil asker is this host itself. Its requests are not refused for what others have queued
+// there, unless they are long.
 func (c *Client) accountLocked(n int, asker *Account) error {
 	has := c.waiting.held(n)
 	if has <= freeQueue {
@@ -302,7 +309,7 @@ func (c *Client) accountLocked(n int, asker *Account) error {
 	return err
 }
 
-// flush writes what is queued, unless somebody does already.
+// flush writes the queue, unless another goroutine writes already.
 func (c *Client) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -311,7 +318,7 @@ func (c *Client) flush() {
 	}
 	c.writing = true
 	if c.inFlightLocked() > 1 {
-		// Others are at it: let them queue theirs into the same write.
+		// Other calls are in flight: let their callers join this write.
 		c.mu.Unlock()
 		runtime.Gosched()
 		c.mu.Lock()
@@ -319,8 +326,8 @@ func (c *Client) flush() {
 	c.writeQueued()
 }
 
-// One timer serves all calls: it is set for the first that expires, and mostly
-// finds that one answered long ago, and none due. So a call costs no timer.
+// One timer serves all calls. It is set for the call that expires first. When it fires,
+// that call has usually been answered long ago and none is due. So a call costs no timer.
 
 // expireAtLocked sets the timer.
 func (c *Client) expireAtLocked(at time.Time, in time.Duration) {
@@ -335,18 +342,18 @@ func (c *Client) expireAtLocked(at time.Time, in time.Duration) {
 	}
 }
 
-// expire tells those whose time is over. Their slots wait for the answers, but where the
-// request is a long one that is not sent any more.
+// expire tells the callers of expired calls. Their slots stay taken until the answers
+// come, except for a long request that is not sent yet: expire drops it.
 func (c *Client) expire() {
 	defer c.background.Done()
 	var late []Caller
 	now := time.Now()
 	c.mu.Lock()
-	if c.err != nil { // the reader tells them
+	if c.err != nil { // the reader tells the callers
 		c.mu.Unlock()
 		return
 	}
-	if c.timer.Stop() { // set anew just now
+	if c.timer.Stop() { // set again just now
 		c.background.Done()
 	}
 	c.due = time.Time{}
@@ -365,7 +372,7 @@ func (c *Client) expire() {
 		c.expireAtLocked(next, next.Sub(now))
 	}
 	c.waiting.leaveOut(now, c.freeLocked)
-	_ = c.accountLocked(0, nil) // it asks for nothing
+	_ = c.accountLocked(0, nil) // it charges nothing new
 	c.finishedLocked()
 	c.mu.Unlock()
 	var a Answers
@@ -375,9 +382,9 @@ func (c *Client) expire() {
 	a.Write()
 }
 
-// writeQueued writes what is queued, as far as that goes without waiting; the
-// rest is left to a goroutine, so that no caller outstays its deadline. The
-// lock is held at entry and exit, and released while it writes.
+// writeQueued writes the queue, as far as that is possible without waiting. A goroutine
+// writes the rest, so that no caller is kept past its deadline. The lock is held at entry
+// and exit, and released while it writes.
 func (c *Client) writeQueued() {
 	for !c.waiting.empty() && c.err == nil {
 		b := c.takeQueued()
@@ -391,7 +398,8 @@ func (c *Client) writeQueued() {
 			break
 		}
 		if n < len(b) || c.behind() {
-			c.background.Go(func() { c.writeRest(b, n) }) // ends with the queue or the connection
+			// Ends with the queue or the connection.
+			c.background.Go(func() { c.writeRest(b, n) })
 			return
 		}
 		c.recycle(b)
@@ -405,16 +413,15 @@ func (c *Client) takeQueued() []byte {
 	return b
 }
 
-// recycle takes back what takeQueued has given. The lock is held.
+// recycle takes back the buffer that takeQueued has returned. The lock is held.
 func (c *Client) recycle(b []byte) {
 	c.waiting.written(b)
 	if c.asked > 0 {
-		_ = c.accountLocked(0, nil) // it asks for nothing
+		_ = c.accountLocked(0, nil) // it charges nothing new
 	}
 }
 
-// writeRest writes b from n on and then whatever is queued, waiting for the
-// peer to take it.
+// writeRest writes b from n on and then the queue, and waits for the peer to take it.
 func (c *Client) writeRest(b []byte, n int) {
 	for {
 		err := c.write(b[n:])
@@ -433,7 +440,7 @@ func (c *Client) writeRest(b []byte, n int) {
 	}
 }
 
-// abandon gives up waiting. It says false if the caller is being told already.
+// abandon gives up waiting. It returns false if the caller is already being told.
 func (c *Client) abandon(id uint64) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -446,11 +453,13 @@ func (c *Client) abandon(id uint64) bool {
 	return true
 }
 
-// readLoop reads answers until the connection ends, and fails what is left.
+// readLoop reads answers until the connection ends. Then it fails the calls that are
+// left.
 func (c *Client) readLoop() {
 	defer close(c.done)
 	err := c.readEach(c.deliverBuffered)
-	c.fail(fmt.Errorf("%w: %w", ErrClosed, err)) // before a write fails, which says less
+	// Before a write fails with a less useful error.
+	c.fail(fmt.Errorf("%w: %w", ErrClosed, err))
 	_ = c.nc.Close()
 	var left []Caller
 	c.mu.Lock()
@@ -504,8 +513,9 @@ func (c *Client) deliverBuffered(int) error {
 	return nil
 }
 
-// makeRoom makes the full buffer larger, for an answer that has begun in it. Where
-// there is no memory, or no use for it, the answer is dropped, and its caller told.
+// makeRoom replaces the full buffer by a larger one, for an answer that has begun in it.
+// If there is no memory, or the caller does not want the answer, the answer is dropped
+// and its caller is told.
 func (c *Client) makeRoom() {
 	need := wire.LengthSize + wire.FrameLength(c.buf)
 	n := roomFor(need, len(c.buf))
@@ -527,7 +537,7 @@ func (c *Client) makeRoom() {
 	c.r, c.w = 0, 0
 }
 
-// freeLocked frees a call's slot, if it still has it.
+// freeLocked frees a call's slot, if the call still has it.
 func (c *Client) freeLocked(id uint64) {
 	at := uint32(id) - 1
 	if s := c.slots[at]; s.id == id {
@@ -536,8 +546,8 @@ func (c *Client) freeLocked(id uint64) {
 	}
 }
 
-// waitsFor returns who waits for an answer, if anybody does, and at its end frees the
-// slot.
+// waitsFor returns the caller that waits for an answer, or nil. If end is set, it also
+// frees the slot.
 func (c *Client) waitsFor(frame []byte, end bool) Caller {
 	id, ok := wire.PeekID(frame)
 	if !ok {

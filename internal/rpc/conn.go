@@ -12,28 +12,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Handler serves one connection's requests. All its methods are called by the
-// connection's reader, one at a time.
+// Handler serves the requests of one connection. The connection's reader calls all
+// methods, one at a time.
 type Handler interface {
-	// Batch is called when bytes have come in, before their frames are served,
-	// and Served when the answers have been written.
+	// Batch is called when bytes have come in, before their frames are served. Served is
+	// called when the answers have been written.
 	Batch()
 	Served()
-	// Serve answers frames, MaxServe of them at most, whose bytes are lent until
-	// it returns, by appending whole frames to c.Out, or hands them on to c.Go.
-	// It keeps c.Out below 64 KiB with Flush and Grow. An error ends the
-	// connection, after what c.Out has been written.
+	// Serve answers at most MaxServe frames: it appends whole frames to c.Out, or hands
+	// requests on to c.Go. The bytes of frames are valid until it returns. It keeps c.Out
+	// below 64 KiB with Flush and Grow. An error ends the connection after c.Out has been
+	// written.
 	Serve(c *Conn, frames [][]byte) error
-	// Oversized appends the answer to a frame of which only the beginning was
-	// read, because it is longer than allowed. The connection is closed after it.
+	// Oversized appends the answer to a frame that is longer than allowed, of which only
+	// the beginning was read. The connection is closed after it.
 	Oversized(c *Conn, beginning []byte, length int, why error)
-	// Gone is called once, when nothing more comes; requests may be under way.
+	// Gone is called once, when no more requests come. Requests may still be under way.
 	Gone()
 	// Close is called once, when the connection has ended.
 	Close(err error)
 }
 
-// MaxServe is how many frames a Handler is given at a time.
+// MaxServe is the greatest number of frames in one call of Handler.Serve.
 const MaxServe = 32
 
 // Errors that end a connection.
@@ -48,43 +48,44 @@ var (
 
 // Conn is a serving connection.
 type Conn struct {
-	// Out is what the reader has to write: the handler appends answers while
-	// Serve runs.
+	// Out is what the reader will write. The handler appends answers to it in Serve.
 	Out []byte
 
 	stream
 	shared  *shared
 	handler Handler
 	closing atomic.Bool
-	ushered bool        // a lobby's usher ends it, which has a pace for that
+	ushered bool        // a lobby's usher ends it, at the lobby's own pace
 	most    int         // bytes of a request: see Admit
-	outHeld int64       // of the budget, for large answers in Out
-	outPool *outBuffer  // what Out stands in while it is short
+	outHeld int64       // bytes charged for large answers in Out
+	outPool *outBuffer  // the array of Out while Out is short
 	timed   bool        // a read deadline is set, for a frame that has begun
-	due     time.Time   // which
-	skip    int         // bytes of a frame for which there was no memory, and which are yet to come
+	due     time.Time   // that deadline
+	skip    int         // bytes yet to come of a frame dropped for lack of memory
 	asked   *Client     // has calls of Start to send
-	wanted  atomic.Bool // others want what the frame holds that has begun
+	wanted  atomic.Bool // others want the memory of the frame that has begun
 
 	mu       sync.Mutex
-	writing  bool       // somebody writes
-	queue    queue      // answers, for whoever writes
-	current  chunk      // that is being written
-	byReader bool       // and the reader writes it
-	pinned   bool       // the reader waits, with buffers for which it holds memory
+	writing  bool       // some goroutine writes
+	queue    queue      // answers, for the goroutine that writes
+	current  chunk      // being written
+	byReader bool       // the reader writes current
+	pinned   bool       // the reader waits, and its buffers are charged
 	tasks    int        // requests that have begun and not ended
-	changed  sync.Cond  // tasks or the queue shrank, or nobody writes any more
+	changed  sync.Cond  // tasks or the queue shrank, or the writer is done
 	err      error      // of a write; ends the connection
-	over     func()     // tells those of While; nil for none
-	longs    []longTask // that have not begun, in their order
-	longRuns bool       // somebody runs them
-	sentLong int64      // bytes of their answers so far
+	over     func()     // cancels the context of While; nil: none
+	longs    []longTask // not begun, in their order
+	longRuns bool       // runLong runs
+	sentLong int64      // bytes of long answers so far
 
-	blocked atomic.Int64 // since when answers wait that still do, UnixNano; zero is not at all
-	answers atomic.Int64 // bytes that the account has for answers
+	// Since when the oldest answers wait, UnixNano; zero: none wait.
+	blocked atomic.Int64
+	answers atomic.Int64 // bytes charged to the account for answers
 
-	squeezed atomic.Bool // it was ended for what it held of them
-	killed   atomic.Bool // by Kill
+	// It was ended because others need the memory of its answers.
+	squeezed atomic.Bool
+	killed   atomic.Bool // ended by Kill
 }
 
 func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
@@ -96,33 +97,32 @@ func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
 	return c
 }
 
-// Own says whose the connection is, once that is known. It is the reader's, before
-// any request waits.
+// Own moves the connection's account to its owner, once the owner is known. The reader
+// calls it, before any request waits.
 func (c *Conn) Own(owner, process string) { c.account.Move(owner, process) }
 
-// NetConn returns the connection below.
+// NetConn returns the underlying connection.
 func (c *Conn) NetConn() net.Conn { return c.nc }
 
-// Admit lets requests be as long as the limits have it. It is the handler's, where
-// the limits hold a first one shorter.
+// Admit raises the longest request from Limits.MaxFirst to Limits.MaxFrame. The handler
+// calls it.
 func (c *Conn) Admit() { c.most = c.shared.limits.MaxFrame }
 
-// Kill ends the connection from any goroutine, without waiting for its reader.
-// What was served and not yet written may be lost.
+// Kill ends the connection without waiting for its reader. Any goroutine may call it.
+// Answers that are not yet written may be lost.
 func (c *Conn) Kill() {
 	c.killed.Store(true)
 	_ = c.nc.SetDeadline(time.Unix(1, 0))
 }
 
-// serve is the reader's loop. It returns why the connection ended; nil is an
-// end in order.
+// serve is the reader's loop. It returns why the connection ended; nil means in order.
 func (c *Conn) serve() error {
 	err := c.loop()
 	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
 	c.handler.Gone()
-	// What was accepted is answered: tasks end by their own deadlines.
+	// Accepted requests are answered: tasks end by their own deadlines.
 	if e := c.drain(); err == nil {
 		err = e
 	}
@@ -130,7 +130,7 @@ func (c *Conn) serve() error {
 	return err
 }
 
-// loop reads and serves until the connection ends, and returns why.
+// loop reads and serves until the connection ends, and returns the reason.
 func (c *Conn) loop() error {
 	for {
 		err := c.readEach(c.batch)
@@ -155,7 +155,7 @@ func (c *Conn) loop() error {
 	}
 }
 
-// batch serves what n bytes have completed.
+// batch serves the frames that the last n bytes have completed.
 func (c *Conn) batch(n int) error {
 	c.shared.batches.Add(1)
 	c.shared.bytesIn.Add(int64(n))
@@ -193,8 +193,8 @@ func (c *Conn) batch(n int) error {
 	return err
 }
 
-// ending says why the connection is to end, if it is: the deadline that tells the
-// reader may just have been overwritten.
+// ending returns why the connection must end, or nil. The deadline that tells the reader
+// may just have been overwritten.
 func (c *Conn) ending() error {
 	switch {
 	case c.closing.Load():
@@ -211,13 +211,13 @@ func (c *Conn) writeError() error {
 	return c.err
 }
 
-// serveBuffered serves the whole frames in the buffer and counts them. It says
-// whether a further one has begun that is not complete.
+// serveBuffered serves and counts the whole frames in the buffer. partial says whether
+// another frame has begun that is not complete.
 func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 	for {
 		frames, next, err := c.frames()
 		if len(frames) > 0 {
-			// Before they are served: a handler that fails ends the connection.
+			// Before Serve: if the handler fails, the connection ends.
 			c.r = next
 			served += len(frames)
 			if served >= busyFrames {
@@ -242,10 +242,10 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 		case err != nil:
 			return served, false, err
 		case len(frames) > 0:
-			continue // there may be more, or one that cannot be taken
+			continue // there may be more, or a frame that is out of bounds
 		}
 		c.compact()
-		if c.w > 0 && c.w == len(c.buf) { // there is none where a frame was dropped
+		if c.w > 0 && c.w == len(c.buf) { // c.w is zero if a frame was dropped
 			err = c.makeRoom()
 		}
 		if partial = c.w > c.r; !partial {
@@ -255,8 +255,7 @@ func (c *Conn) serveBuffered() (served int, partial bool, err error) {
 	}
 }
 
-// frames finds the next whole frames in the buffer, and where what follows them
-// begins.
+// frames returns the next whole frames in the buffer, and the offset behind them.
 func (c *Conn) frames() (frames [][]byte, next int, err error) {
 	next = c.r
 	frames = c.outPool.frames[:0]
@@ -264,7 +263,7 @@ func (c *Conn) frames() (frames [][]byte, next int, err error) {
 		length := wire.FrameLength(c.buf[next:])
 		if length == 0 || length > c.most {
 			if len(frames) > 0 {
-				return frames, next, nil // first those before it
+				return frames, next, nil // serve the frames before it first
 			}
 			return nil, next, c.refuse(length)
 		}
@@ -286,8 +285,8 @@ func (c *Conn) refuse(length int) error {
 	return why
 }
 
-// drain waits until all tasks are answered and everything is written, then
-// lets the peer read it before the connection closes.
+// drain waits until all tasks are answered and everything is written. Then it lets the
+// peer read the answers before the connection closes.
 func (c *Conn) drain() error {
 	c.mu.Lock()
 	for c.tasks > 0 || c.writing {
@@ -303,8 +302,8 @@ func (c *Conn) drain() error {
 	if !c.closing.Load() && !c.ushered {
 		c.shared.leave.pass(c.shared.over)
 	}
-	// Closing with unread bytes may cost the peer the answers that it has not
-	// yet read: say that nothing more comes, and let it go first.
+	// Closing with unread bytes may cost the peer answers that it has not read yet. So
+	// end the stream, and let the peer close first.
 	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok && err == nil && c.closing.Load() {
 		if cw.CloseWrite() == nil {
 			_ = c.nc.SetReadDeadline(time.Now().Add(drainPeer))
@@ -317,10 +316,10 @@ func (c *Conn) drain() error {
 	return err
 }
 
-// drainPeer is how long a closing connection waits for its peer to have read.
+// drainPeer is how long a closing connection waits for its peer to read.
 const drainPeer = 250 * time.Millisecond
 
-// shutdown makes the reader stop after what it has read.
+// shutdown makes the reader stop after the bytes it has read.
 func (c *Conn) shutdown() {
 	c.closing.Store(true)
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))

@@ -1,48 +1,47 @@
-// Package rpc is one framed connection's life, on either side. Conn serves
-// requests, Client makes calls; Server accepts connections and ends them in
-// order.
+// Package rpc runs framed connections. Conn serves requests, Client makes calls, and
+// Server accepts connections and shuts them down in order.
 //
-// Inputs are byte streams and a Handler, outputs are answers. What the frames
-// mean is the Handler's business and the caller's; this package reads no more
-// of a frame than its length and, for calls, its id.
+// Its inputs are byte streams and a Handler; its outputs are answers. The package reads
+// only the length of a frame and, for calls, its id. The Handler and the caller give the
+// rest of the frame its meaning.
 //
 // # A serving connection
 //
 // One goroutine, the reader, owns the connection:
 //
-//	wait until readable, holding no buffer      (an idle connection costs little)
-//	read as much as there is, at most 64 KiB    one read syscall
+//	wait until readable, without a buffer       (an idle connection costs little)
+//	read what there is, at most 64 KiB          one read syscall
 //	tell the handler that a batch begins        it reads the clock, once
 //	serve each whole frame; answers are appended to one buffer
 //	write the buffer                            one write syscall
 //
-// A request that must wait leaves the reader in one of two ways. Conn.Go gives
-// it a goroutine; its answer comes back through Conn.send, which joins answers
-// of several tasks into one write. Conn.Start makes a call of a Client for it,
-// which is written with the batch's other calls; whoever reads the Client's
-// answers has the request answered, with one write a connection for all that
-// came in one read. That takes no goroutine, and wakes two fewer.
+// A request that must wait leaves the reader in one of two ways. Conn.Go starts a
+// goroutine for it; the answer comes back through Conn.send, which joins the answers of
+// several tasks into one write. Conn.Start makes a call of a Client for it, which is
+// written with the other calls of the batch. The reader of that Client then answers the
+// request, with one write per connection for all answers that came in one read.
+// Conn.Start needs no goroutine, and wakes two goroutines fewer.
 //
-// Over TLS (Secure) the same holds. What TLS has encrypted cannot be taken back, so
-// what does not fit into the socket's buffer waits below it; that is one record of a
-// write that does not wait, and no more.
+// The same holds over TLS (Secure). Encrypted bytes cannot be taken back, so bytes that
+// do not fit into the socket's buffer wait below TLS. A write that does not wait leaves
+// at most one record there.
 //
 // # Bounds
 //
-// Every Limits field is a bound. A connection over its requests in flight is
-// not read from; one that takes nothing of its answers for WriteTimeout is closed;
-// a frame that is not complete FrameTimeout after it began closes its
-// connection.
+// Every Limits field is a bound. A connection with too many requests in flight is not
+// read from. A connection whose peer takes no answers for WriteTimeout is closed. A frame
+// that is not complete FrameTimeout after it began closes its connection.
 //
-// What stays in memory while something waits is taken from one Budget, which says
-// who gets how much of it: the beginning of a frame, requests that wait, answers
-// that are not read, answers of other hosts. What a batch needs while it is served
-// is free: its buffers come from a pool and go back. A frame that finds no memory
-// is answered BUSY, and the rest of it dropped as it comes; an answer that finds
-// none gives way to BUSY where the request has only read, else the connection ends.
+// Memory that stays in use while something waits is charged to one Budget, which shares
+// it fairly. Such memory is: beginnings of frames, requests that wait, answers that are
+// not read, answers of other hosts. The buffers of a batch that is being served are free
+// of charge: they come from a pool and go back. If there is no memory for a frame, the
+// frame is answered BUSY and the rest of it is dropped as it comes. If there is no memory
+// for an answer, BUSY replaces the answer to a request that only reads; otherwise the
+// connection ends.
 //
 // # A calling connection
 //
-// Client gives each call a slot, writes what all callers have queued in one
-// syscall, and has one goroutine that reads answers and tells each Caller.
+// Client gives each call a slot, writes the queued requests of all callers in one
+// syscall, and has one goroutine that reads answers and tells each Caller the outcome.
 package rpc

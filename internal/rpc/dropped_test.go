@@ -14,7 +14,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestDroppedFrameEnds: the last byte of a frame that was dropped comes alone.
+// TestDroppedFrameEnds checks that a connection goes on behind a dropped frame whose last
+// byte comes alone.
 func TestDroppedFrameEnds(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: NewBudget(256 << 10)})
 	nc := dial()
@@ -45,8 +46,8 @@ func servePipe(t *testing.T, h Handler, l Limits) (nc net.Conn, c *Conn, ended c
 	return here, c, ended
 }
 
-// TestKilledWithinBatch: a connection that is ended while it serves ends at once,
-// also where the time for a frame that has begun is set after that.
+// TestKilledWithinBatch checks that a connection that is killed in a batch ends at once,
+// even if the deadline of a frame that has begun is set after that.
 func TestKilledWithinBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &servedHandler{echoHandler: &echoHandler{echo: newEcho()}}
@@ -62,7 +63,7 @@ func TestKilledWithinBatch(t *testing.T) {
 	})
 }
 
-// servedHandler is told when a batch has been served.
+// servedHandler calls served when a batch has been served.
 type servedHandler struct {
 	*echoHandler
 	served func()
@@ -70,8 +71,8 @@ type servedHandler struct {
 
 func (h *servedHandler) Served() { h.served() }
 
-// TestTimeBehindDroppedFrame: a frame that begins behind the end of one that was
-// dropped has its own time.
+// TestTimeBehindDroppedFrame checks that a frame that begins behind a dropped one has its
+// own FrameTimeout.
 func TestTimeBehindDroppedFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{Budget: NewBudget(256 << 10), FrameTimeout: 30 * time.Second})
@@ -99,8 +100,8 @@ func TestTimeBehindDroppedFrame(t *testing.T) {
 	})
 }
 
-// TestFewBytesWait: a connection of which only a few bytes of a frame have come does not
-// end where there is no memory, also where its reads cannot be told from waits.
+// TestFewBytesWait checks that a connection with only a few bytes of a frame does not end
+// if there is no memory, even if the connection does not show whether a read waits.
 func TestFewBytesWait(t *testing.T) {
 	for _, when := range []string{"before they come", "and another takes what it holds"} {
 		t.Run(when, func(t *testing.T) {
@@ -130,8 +131,8 @@ func TestFewBytesWait(t *testing.T) {
 	}
 }
 
-// TestLateWakeUp: a wake-up by one who wants memory, and finds that the reader has
-// looked already, is not taken for the end of the frame's time.
+// TestLateWakeUp checks that a wake-up by a connection that wants memory is not taken for
+// the end of the frame's time, even if it comes after the reader has looked.
 func TestLateWakeUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, c, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{})
@@ -151,9 +152,9 @@ func TestLateWakeUp(t *testing.T) {
 	})
 }
 
-// TestFramesWhileMemoryComesAndGoes: however frames are cut, and whenever there is no
-// memory or others want it, each is answered once, by what it says or BUSY, on the
-// socket and over TLS.
+// TestFramesWhileMemoryComesAndGoes checks that each frame is answered once, with its
+// length or BUSY, however frames are cut and whenever memory is short or others want it,
+// on the socket and over TLS.
 func TestFramesWhileMemoryComesAndGoes(t *testing.T) {
 	for _, over := range []string{"socket", "TLS"} {
 		t.Run(over, func(t *testing.T) {

@@ -6,20 +6,21 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// ease lets others have the processors where many connections come or go at once: a few
-// pass as they come, and then as many each millisecond as the rate has it. Ten thousand
-// that come or go in a row would keep others' requests waiting until the last one.
+// ease yields the processors to other goroutines when many connections come or go at
+// once. A few pass at once; the rest pass in groups, one each millisecond, as the rate
+// allows. Ten thousand connections in a row would delay the requests of other clients
+// until the last one.
 type ease struct{ limit *rate.Limiter }
 
-// What comes waits in one queue of the system, of net.core.somaxconn connections of all
-// users: a full one, of 4,096, is to be empty long before a client gives up, after 250 ms.
-// The rate is that of one goroutine, on however many processors.
+// New connections wait in one queue of the system, of net.core.somaxconn connections of
+// all users. A full queue, of 4,096, must be empty long before a client gives up, after
+// 250 ms. The rate is that of one goroutine, on however many processors.
 const (
 	comes     = 25_000 // connections a second
 	comesOnce = 64
 )
 
-// What goes has its own goroutine each.
+// Each connection that goes has its own goroutine.
 const (
 	goes     = 4000 // connections a second and processor
 	goesOnce = 16
@@ -29,9 +30,9 @@ func newEase(perSecond float64, atOnce int) *ease {
 	return &ease{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }
 
-// pass waits until it is the caller's turn, or all is over. Those whose turns are in the
-// same millisecond go on together, since to wake a thread for each would cost more than
-// what they do.
+// pass waits until the caller's turn, or until over is closed. All callers whose turns
+// are in the same millisecond go on together, because waking a thread for each would cost
+// more than their work.
 func (e *ease) pass(over <-chan struct{}) {
 	d := e.limit.Reserve().Delay()
 	if d <= 0 {

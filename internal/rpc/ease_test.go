@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// crowd is a listener at which many are who want in, one after another.
+// crowd is a listener at which many connections arrive, one after another.
 type crowd struct {
 	net.Listener
 	next chan net.Conn
@@ -70,7 +70,7 @@ func (e *eased) leave() {
 	e.theirs = nil
 }
 
-// took says after how long something is over.
+// took returns how long it takes until over returns true, a minute at most.
 func took(over func() bool) time.Duration {
 	began := time.Now()
 	for !over() && time.Since(began) < time.Minute {
@@ -80,7 +80,8 @@ func took(over func() bool) time.Duration {
 	return time.Since(began)
 }
 
-// Connections that come at once come at a rate, and end at one; a few do not wait.
+// TestEase checks that many connections at once begin at a rate, and end at a rate, and
+// that a few do not wait.
 func TestEase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const few, many, soon = goesOnce - 1, 4096, 2 * time.Millisecond
@@ -114,8 +115,8 @@ func TestEase(t *testing.T) {
 	})
 }
 
-// A server that ends waits for nobody's turn, neither of those that stay nor of those that
-// leave.
+// TestEaseEnds checks that a server that ends waits for no connection's turn, whether the
+// connections stay or leave.
 func TestEaseEnds(t *testing.T) {
 	for _, leaving := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -135,7 +136,8 @@ func TestEaseEnds(t *testing.T) {
 	}
 }
 
-// Those whose turn an usher gives do not wait for the ends of others' connections.
+// TestEaseOfUshers checks that connections that an usher begins do not wait for the ends
+// of others.
 func TestEaseOfUshers(t *testing.T) {
 	h := newEcho()
 	path := filepath.Join(t.TempDir(), "s")
@@ -151,7 +153,8 @@ func TestEaseOfUshers(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, ln) }()
 	defer func() { cancel(); <-done }()
-	for range int(30 * PerProcessor(goes)) { // as if so many had just ended
+	// As if so many had just ended.
+	for range int(30 * PerProcessor(goes)) {
 		s.shared.leave.limit.Reserve()
 	}
 	dial := func() net.Conn {

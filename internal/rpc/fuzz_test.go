@@ -10,7 +10,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// told counts how often a caller is told what has become of its call.
+// told counts how often a caller is told the outcome of its call.
 type told struct {
 	times   atomic.Int64
 	answers atomic.Int64
@@ -23,15 +23,15 @@ func (c *told) Answered(_ *Answers, frame []byte, err error) {
 	}
 }
 
-// FuzzAnswers feeds a calling connection any bytes in any pieces: each caller is
-// told once what has become of its call, and the connection ends.
+// FuzzAnswers feeds a calling connection any bytes in any pieces. Each caller must be
+// told the outcome of its call once, and the connection must end.
 func FuzzAnswers(f *testing.F) {
 	const calls = 3
 	answer := func(id uint64) []byte { return wire.AppendReply(nil, wire.OpPing, &wire.Reply{ID: id}) }
 	first, second := uint64(1)<<32|1, uint64(1)<<32|2
 	f.Add(append(answer(first), answer(second)...), uint8(3))
 	f.Add(append(answer(first), answer(first)...), uint8(100)) // twice
-	f.Add(append(answer(0), answer(1<<32-1)...), uint8(1))     // of nobody
+	f.Add(append(answer(0), answer(1<<32-1)...), uint8(1))     // to no call
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x92, 1, 0}, uint8(1))
 	f.Fuzz(func(t *testing.T, b []byte, piece uint8) {
 		near, far := net.Pipe()

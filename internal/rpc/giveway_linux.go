@@ -2,5 +2,5 @@ package rpc
 
 import "syscall"
 
-// giveWay lets other threads have the processor that wait for it.
+// giveWay yields the processor to other threads that wait for it.
 func giveWay() { _, _, _ = syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

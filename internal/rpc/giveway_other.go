@@ -2,5 +2,5 @@
 
 package rpc
 
-// giveWay does nothing: a turn ends when the system ends it.
+// giveWay does nothing: the system ends the thread's turn.
 func giveWay() {}

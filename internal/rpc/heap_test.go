@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAccountIsTheHeap: what is accounted for is what the heap has grown by, for
-// each use.
+// TestAccountIsTheHeap checks for each use that the charged bytes are the growth of the
+// heap.
 func TestAccountIsTheHeap(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -31,7 +31,7 @@ func TestAccountIsTheHeap(t *testing.T) {
 			front.to, front.patience = newTestClient(t, dialBack, ClientConfig{}), time.Minute
 			s, dial, _ := serve(t, front, Limits{WriteTimeout: time.Minute})
 			conns := make([]net.Conn, tc.conns)
-			for i := range conns { // as they are when idle
+			for i := range conns { // brings each to its idle state
 				conns[i] = dial()
 				_ = conns[i].(*net.UnixConn).SetReadBuffer(4096)
 				pipeline(t, conns[i], 1, "x")

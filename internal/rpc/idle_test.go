@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector makes sync.Pool drop what it is given at random.
+// The race detector makes sync.Pool drop items at random.
 
 package rpc
 
@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// A connection that is not over a file descriptor has to wait in a read, and
-// holds little meanwhile, also after a frame that was longer than that.
+// TestIdleHoldsLittle checks that an idle connection uses little memory, even after a
+// frame longer than its buffer. A connection that is not over a file descriptor has to
+// wait in a read.
 func TestIdleHoldsLittle(t *testing.T) {
 	const conns = 200
 	s := newShared(Limits{})
@@ -32,7 +33,8 @@ func TestIdleHoldsLittle(t *testing.T) {
 			frames  []byte
 			answers int
 		}{{getFrame(1, "x"), 1}, {long, 1}, {append(getFrame(1, "x"), long...), 2}} {
-			go func() { _, _ = near.Write(exchange.frames) }() // ends before the last answer has come
+			// Ends before the last answer has come.
+			go func() { _, _ = near.Write(exchange.frames) }()
 			for range exchange.answers {
 				readReply(t, near)
 			}
@@ -49,7 +51,7 @@ func TestIdleHoldsLittle(t *testing.T) {
 	}
 }
 
-// heapInUse is what is left once pools are empty too.
+// heapInUse returns the heap in use when the pools are empty too, in bytes.
 func heapInUse() int64 {
 	for range 3 {
 		runtime.GC()

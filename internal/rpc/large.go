@@ -6,40 +6,42 @@ import (
 	"time"
 )
 
-// largeBuffers are buffers of long frames that are kept for a while, to be used again:
-// fresh ones of megabytes would have the collector run, and stop all readers, many times
-// a second. They are an eighth of the budget at most, and the first to go where it is
-// short.
+// largeBuffers keeps the buffers of long frames for a while, for reuse. New buffers of
+// megabytes would make the garbage collector run, and stop all readers, many times a
+// second. The buffers use an eighth of the budget at most, and are the first memory to go
+// when it is short.
 type largeBuffers struct {
 	budget *Budget
 
 	mu    sync.Mutex
 	held  int64
 	kept  map[int]*largeList // by size
-	timer bool               // is set
+	timer bool               // the timer is set
 }
 
-// largeList are the buffers of one size.
+// largeList is the buffers of one size.
 type largeList struct {
 	buffers [][]byte
-	unused  int // of them, since the last tick
+	unused  int // buffers not used since the last tick
 }
 
-// keepFor is how long a buffer is kept that is not needed: up to twice as long.
+// keepFor is how long an unused buffer is kept; up to twice as long.
 const keepFor = 2 * time.Second
 
-// largeSteps is how many sizes there are between one power of two and the next.
+// largeSteps is the number of sizes from one power of two to the next.
 const largeSteps = 8
 
-// largeSize rounds a size up to one of those that are kept: by less than an eighth.
+// largeSize rounds a size up to one of the kept sizes: by less than an eighth, or to a
+// page.
 func largeSize(n int) int {
 	step := max(page, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
 	return (n + step - 1) / step * step
 }
 
-// roomFor is the size of the next buffer for a frame, of which has bytes are there: as much
-// as it needs, but no more than twice what is there. Those on the way have powers of two,
-// so that the next frame finds them kept, however its bytes come.
+// roomFor returns the size of the next buffer for a frame of need bytes, of which has
+// bytes are there. It is as much as the frame needs, but no more than twice what is
+// there. Sizes on the way are powers of two, so that the next frame can reuse the
+// buffers, however its bytes come.
 func roomFor(need, has int) int {
 	if need <= 2*has {
 		return largeSize(need)
@@ -47,10 +49,10 @@ func roomFor(need, has int) int {
 	return powerBelow(2 * has)
 }
 
-// powerBelow is the largest power of two that is not above n.
+// powerBelow returns the largest power of two that is not above n.
 func powerBelow(n int) int { return 1 << (bits.Len(uint(n)) - 1) }
 
-// take returns a buffer of a size that roomFor has returned. A nil list has none.
+// take returns a buffer of a size that roomFor has returned. A nil l keeps no buffers.
 func (l *largeBuffers) take(size int) []byte {
 	if l == nil {
 		return make([]byte, size)
@@ -67,7 +69,7 @@ func (l *largeBuffers) take(size int) []byte {
 	return b
 }
 
-// pop takes a buffer out of the list.
+// pop removes a buffer from the list.
 func (l *largeList) pop() []byte {
 	rest := len(l.buffers) - 1
 	b := l.buffers[rest]
@@ -106,7 +108,7 @@ func (l *largeBuffers) give(b []byte) {
 	}
 }
 
-// drop lets go of all. It says whether there was anything.
+// drop drops all buffers. It says whether there were any.
 func (l *largeBuffers) drop() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +117,7 @@ func (l *largeBuffers) drop() bool {
 	return had
 }
 
-// tick lets go of what was not needed since the tick before.
+// tick drops the buffers that were not used since the last tick.
 func (l *largeBuffers) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +139,7 @@ func (l *largeBuffers) dropLocked() {
 	l.countLocked(int(-l.held))
 }
 
-// countLocked counts what is kept as the budget's, of frames, and of no owner.
+// countLocked counts kept buffers in the budget, as frames without an owner.
 func (l *largeBuffers) countLocked(n int) {
 	l.held += int64(n)
 	l.budget.root.used.Add(int64(n))

@@ -11,8 +11,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Buffers of long frames are used again, count as the budget's, are an eighth of it at
-// most, and go where memory is short, or once nobody has used them for a while.
+// TestLargeBuffers checks that the buffers of long frames are reused, are counted in the
+// budget, and use an eighth of it at most. They are dropped if memory is short, or if
+// they have not been used for a while.
 func TestLargeBuffers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(64 << 20)
@@ -45,7 +46,7 @@ func TestLargeBuffers(t *testing.T) {
 		if n := b.Stats().Total(); n != 0 {
 			t.Errorf("%d bytes are kept that nobody uses", n)
 		}
-		// One that is used does not keep those of other sizes, nor more of its own.
+		// A used buffer does not keep buffers of other sizes, nor more of its own size.
 		l.give(make([]byte, 2<<20))
 		second := make([]byte, 1<<20)
 		l.give(second)
@@ -65,8 +66,9 @@ func TestLargeBuffers(t *testing.T) {
 	})
 }
 
-// A frame's buffers on the way have powers of two, and none has more than twice what is
-// there of it: a frame whose bytes come in other pieces finds those of the one before.
+// TestRoomFor checks that the sizes of a frame's buffers on the way are powers of two,
+// and at most twice the bytes that are there. So a frame that comes in other pieces
+// reuses the buffers of the one before.
 func TestRoomFor(t *testing.T) {
 	const need = 7_000_000
 	for first := smallBuffer; first < 2*smallBuffer; first += 997 {
@@ -81,8 +83,8 @@ func TestRoomFor(t *testing.T) {
 	}
 }
 
-// A frame that waits for the rest of it, and those like it that come next, take no new
-// memory.
+// TestFramesInPieces checks that a frame that waits for its rest, and similar frames
+// after it, allocate no new memory.
 func TestFramesInPieces(t *testing.T) {
 	b := NewBudget(64 << 20)
 	s, dial, _ := serve(t, newEcho(), Limits{Budget: b})
@@ -92,7 +94,8 @@ func TestFramesInPieces(t *testing.T) {
 	whole := wire.AppendRequest(nil, &wire.Request{ID: 1, Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 2<<20), TTLMS: wire.TTLDefault})
 	two := slices.Concat(whole, whole)
 	frames := func() {
-		// The server waits with the beginning of the second one in the first one's buffer.
+		// The server waits with the beginning of the second frame in the buffer of the
+		// first.
 		for _, n := range []int{len(whole) + smallBuffer + rnd.IntN(300_000), len(two)} {
 			at := int(sent % int64(len(two)))
 			if _, err := nc.Write(two[at:n]); err != nil {
@@ -117,13 +120,13 @@ func TestFramesInPieces(t *testing.T) {
 		frames()
 	}
 	runtime.ReadMemStats(&after)
-	// What is below 64 KiB is not kept. Under the race detector sync.Pool forgets buffers.
+	// Buffers below 64 KiB are not kept. Under the race detector sync.Pool drops buffers.
 	if per := (after.TotalAlloc - before.TotalAlloc) / (2 * rounds); per > 32<<10 && !raceDetector {
 		t.Errorf("%d bytes are made for each frame", per)
 	}
 }
 
-// Sizes are rounded up by less than an eighth, or to a page.
+// TestLargeSize checks that sizes are rounded up by less than an eighth, or to a page.
 func TestLargeSize(t *testing.T) {
 	for n := smallBuffer + 1; n < 16<<20; n += n/97 + 1 {
 		if size := largeSize(n); size < n || size > n+max(page, n/8) || size != largeSize(size) {

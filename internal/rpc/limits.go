@@ -7,20 +7,33 @@ import (
 	"time"
 )
 
-// Limits bounds what connections may take. Zero means the default.
+// Limits bounds the resources of connections. Zero means the default.
 type Limits struct {
-	MaxConns     int           // connections at once; one more is closed at once. Default 16,384
-	NewRate      float64       // connections of one owner that begin a second, after the first 128; more wait. Default: no bound
-	MaxFrame     int           // bytes of a request. Default 8 MiB + 64 KiB
-	MaxFirst     int           // bytes of a request before Conn.Admit. Default MaxFrame
-	MaxInFlight  int           // requests of one connection that wait; then it is not read from. Default 1,024
-	FrameTimeout time.Duration // for a frame that has begun. Default 30 s
-	WriteTimeout time.Duration // in which a peer takes nothing of its answers. Default 10 s
-	DrainTimeout time.Duration // for requests in flight at a shutdown. Default 5 s
-	Budget       *Budget       // of memory, also others' than this server's. Default: one of its own
+	// MaxConns bounds the connections at once; one more is closed at once. Default
+	// 16,384.
+	MaxConns int
+	// NewRate bounds the new connections of one owner a second, after the first 128; more
+	// wait. Default: no bound.
+	NewRate float64
+	// MaxFrame bounds the bytes of a request. Default 8 MiB + 64 KiB.
+	MaxFrame int
+	// MaxFirst bounds the bytes of a request before Conn.Admit. Default MaxFrame.
+	MaxFirst int
+	// MaxInFlight bounds the requests of one connection that wait. A connection with so
+	// many is not read from. Default 1,024.
+	MaxInFlight int
+	// FrameTimeout is the time for a frame that has begun. Default 30 s.
+	FrameTimeout time.Duration
+	// WriteTimeout is how long a peer may take nothing of its answers. Default 10 s.
+	WriteTimeout time.Duration
+	// DrainTimeout is the time for requests in flight at a shutdown. Default 5 s.
+	DrainTimeout time.Duration
+	// Budget bounds the memory; several servers and clients may share it. Default: a
+	// Budget for this server alone.
+	Budget *Budget
 }
 
-// DefaultLimits are what zero means.
+// DefaultLimits are the values that zero means.
 var DefaultLimits = Limits{
 	MaxConns:     16_384,
 	MaxFrame:     8<<20 + 64<<10,
@@ -45,22 +58,22 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// smallBuffer is how much a connection reads at once, and the longest answer
-// that is free of the budget while its reader serves, in bytes.
+// smallBuffer is how much a connection reads at once, and the longest answer that is not
+// charged to the budget while its reader serves, in bytes.
 const smallBuffer = 64 << 10
 
 // Stats counts what happened to a server's connections.
 type Stats struct {
 	Open        int64 // connections now
-	Waiting     int64 // of those, until they may begin: see Limits.NewRate
+	Waiting     int64 // of Open, not begun yet: see Limits.NewRate
 	Accepted    int64
 	Rejected    int64 // beyond MaxConns, or refused by the handler
 	SlowReaders int64 // closed because they took no answers
-	OverBudget  int64 // closed because their answers were more than their share of the budget
+	OverBudget  int64 // closed because their answers exceeded their share of the budget
 	SlowFrames  int64 // closed because a frame was not completed
 	BadFrames   int64 // closed because of a frame that is too long or empty
-	Dropped     int64 // frames that were answered BUSY and not taken
-	Batches     int64 // reads that brought something
+	Dropped     int64 // frames answered BUSY and dropped
+	Batches     int64 // reads that brought bytes
 	BytesIn     int64
 	BytesOut    int64
 	InFlight    int64 // requests that wait now
@@ -70,9 +83,9 @@ type Stats struct {
 type shared struct {
 	limits  Limits
 	lookout *lookout
-	turns   atomic.Int64  // that ended without a rest; for tests
-	come    *ease         // all connections' beginnings
-	leave   *ease         // and their ends
+	turns   atomic.Int64  // ended without a rest; for tests
+	come    *ease         // beginnings of all connections
+	leave   *ease         // ends of all connections
 	over    chan struct{} // closed when the server ends
 	ends    sync.Once
 

@@ -9,14 +9,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Short answers come before the long ones that were asked for earlier, and these one
-// after another: of all that wait one alone is in memory.
+// TestLongComeLast checks that short answers come before long ones that were requested
+// earlier. The long ones come one after another, and only one of those that wait is in
+// memory.
 func TestLongComeLast(t *testing.T) {
 	const longs, size = 40, 2 << 20
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
 	nc := dial()
-	if _, err := nc.Write(getFrame(1000, "go 2097152")); err != nil { // has a goroutine of its own write
+	// Makes a goroutine of the connection write.
+	if _, err := nc.Write(getFrame(1000, "go 2097152")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it to be written", s, func(Stats) bool { return s.Limits().Budget.Stats().Used[ForAnswers] >= size })
@@ -32,7 +34,7 @@ func TestLongComeLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the short one to be served", s, func(Stats) bool { return h.served.Load() == longs+2 })
-	time.Sleep(50 * time.Millisecond) // more of them would be made by then
+	time.Sleep(50 * time.Millisecond) // more answers would have been made by then
 	at, next := -1, uint64(0)
 	for i := range longs + 2 {
 		p := readReply(t, nc)
@@ -57,8 +59,8 @@ func TestLongComeLast(t *testing.T) {
 	allGiven(t, s)
 }
 
-// Of long answers a much shorter one comes before those that were asked for earlier, and
-// those do not wait for it for ever.
+// TestShorterOfTheLong checks that a much shorter one of the long answers comes before
+// those requested earlier, and that these do not wait for ever.
 func TestShorterOfTheLong(t *testing.T) {
 	const longs = 20
 	h := newEcho()
@@ -77,7 +79,7 @@ func TestShorterOfTheLong(t *testing.T) {
 	for i := range longs {
 		p := readReply(t, nc)
 		at[p.ID] = i
-		if i == longPatience+2 { // so much has gone by that the longer ones are due
+		if i == longPatience+2 { // so much was sent that the longer ones are due
 			if _, err := nc.Write(getFrame(101, "long 2000000")); err != nil {
 				t.Fatal(err)
 			}
@@ -94,7 +96,8 @@ func TestShorterOfTheLong(t *testing.T) {
 	}
 }
 
-// A request that waits ends once nothing can be written to its connection any more.
+// TestWhile checks that a request that waits ends once nothing can be written to its
+// connection any more.
 func TestWhile(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
@@ -114,8 +117,8 @@ func TestWhile(t *testing.T) {
 	}
 }
 
-// A connection that waits for its client and has its part of the budget takes no more
-// answers, and one that has ended none at all.
+// TestTakes checks that a connection whose unread answers fill its part of the budget
+// takes no more, and that a connection that has ended takes none at all.
 func TestTakes(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
@@ -132,7 +135,7 @@ func TestTakes(t *testing.T) {
 	if err := c.Takes(1_000_000); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v, want that its part is full", err)
 	}
-	// BUSY in place of long answers does not make the next ones short.
+	// BUSY in place of long answers must not make the next ones seem short.
 	eventually(t, "all to be answered", s, func(st Stats) bool { return h.served.Load() == 20 && st.InFlight == 1 })
 	c.mu.Lock()
 	for range 100 {
@@ -149,7 +152,7 @@ func TestTakes(t *testing.T) {
 	}
 }
 
-// What the next answers are expected to have is told by reads alone.
+// TestExpectations checks that only answers to reads change the expected length.
 func TestExpectations(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{Budget: NewBudget(16 << 20)})
@@ -174,14 +177,14 @@ func TestExpectations(t *testing.T) {
 	}
 }
 
-// particular is a caller that takes no long answers.
+// particular is a caller that accepts no long answers.
 type particular struct{ got chan error }
 
 func (p *particular) Wants(int) error                          { return errors.New("too long") }
 func (p *particular) Answered(_ *Answers, _ []byte, err error) { p.got <- err }
 
-// A long answer that its caller does not want takes no memory, and what comes behind it
-// comes.
+// TestUnwantedAnswers checks that a long answer that its caller does not want uses no
+// memory, and that the answers behind it come.
 func TestUnwantedAnswers(t *testing.T) {
 	_, dial, _ := serve(t, newEcho(), Limits{})
 	b := NewBudget(64 << 20)
@@ -206,14 +209,15 @@ func TestUnwantedAnswers(t *testing.T) {
 	}
 }
 
-// awaits says whether so many reads of an account at once find room.
+// awaits says whether n more reads of an account at once find memory.
 func awaits(a *Account, n int64) bool {
 	a.Reads(n)
 	defer a.Reads(-n)
 	return a.Awaits()
 }
 
-// How many answers find room is judged by the longest of the last ones.
+// TestAwaits checks that the number of answers with memory depends on the longest of the
+// last ones.
 func TestAwaits(t *testing.T) {
 	b := NewBudget(256 << 20)
 	a := b.Open("uid 1", "pid 1", nil)
@@ -235,7 +239,7 @@ func TestAwaits(t *testing.T) {
 		t.Error("reads of one process's connections do not count together")
 	}
 	other.Reads(-2)
-	for range 64 { // which hold something, and read nothing
+	for range 64 { // these use memory, and read nothing
 		if err := b.Open("uid 1", "pid 1", nil).Take(ForRequests, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +263,8 @@ func TestAwaits(t *testing.T) {
 	}
 }
 
-// A request begins when there is room, and once others have ended.
+// TestBeginWaitsForRoom checks that a request begins if there is room, or else when other
+// requests have ended.
 func TestBeginWaitsForRoom(t *testing.T) {
 	h := newEcho()
 	h.most = 3
@@ -284,7 +289,8 @@ func TestBeginWaitsForRoom(t *testing.T) {
 	}
 }
 
-// A connection that waits for room sees that others of its process have left some.
+// TestBeginSeesOthersRoom checks that a connection that waits for room sees the room that
+// others of its process have left.
 func TestBeginSeesOthersRoom(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(64 << 20)}) // 4 MiB for reads
@@ -316,11 +322,11 @@ func TestBeginSeesOthersRoom(t *testing.T) {
 	}
 }
 
-// A connection that waits for room is not ended where there is no memory for that: its
-// request begins.
+// TestRoomWithoutMemory checks that a connection that waits for room is not ended if
+// there is no memory to wait: its request begins.
 func TestRoomWithoutMemory(t *testing.T) {
 	const conns = 20
-	h := newEcho() // which has no room
+	h := newEcho() // it has no room
 	s, dial, _ := serve(t, h, Limits{Budget: NewBudget(1 << 20)})
 	var clients []net.Conn
 	for range conns {
@@ -332,7 +338,7 @@ func TestRoomWithoutMemory(t *testing.T) {
 		clients = append(clients, nc)
 	}
 	eventually(t, "all to be served", s, func(Stats) bool { return h.served.Load() == 2*conns })
-	time.Sleep(50 * time.Millisecond) // those that are ended would have been by then
+	time.Sleep(50 * time.Millisecond) // enough time to end connections
 	if st := s.Stats(); st.OverBudget > 0 {
 		t.Errorf("%d connections were ended that only wait for others", st.OverBudget)
 	}

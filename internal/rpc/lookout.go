@@ -5,24 +5,25 @@ import (
 	"time"
 )
 
-// lookout has the runtime look at the network while a reader is busy.
+// lookout makes the runtime poll the network while a reader is busy.
 //
-// Go's scheduler waits for the network on an idle processor. Where that wait brings a
-// reader's bytes the same thread goes on with the reader, and none is left to wait: until
-// the reader rests, or the runtime's monitor looks, which is after 10 ms, no other
-// connection's bytes are seen, though a processor is idle. To make a goroutine runnable
-// has the runtime wake a thread for it, which then waits for the network. The lookout's
-// own goroutine does nothing else than to be made runnable.
+// Go's scheduler waits for the network on an idle processor. If that wait brings a
+// reader's bytes, the same thread goes on with the reader, and no thread is left to wait.
+// The bytes of other connections are then not seen, although a processor is idle, until
+// the reader rests or the runtime's monitor polls, which is after 10 ms. Making a
+// goroutine runnable makes the runtime wake a thread for it, which then waits for the
+// network. The lookout's own goroutine exists only to be made runnable.
 type lookout struct {
 	epoch time.Time
 	last  atomic.Int64 // the last nudge, in ns since the epoch
 	wake  chan struct{}
 }
 
-// nudgeEvery is the least time between two: one costs some microseconds of a thread.
+// nudgeEvery is the least time between two nudges: one costs some microseconds of a
+// thread.
 const nudgeEvery = 500 * time.Microsecond
 
-// A reader is busy with its third batch in a row, or with one of many requests.
+// A reader is busy in its third batch in a row, or in a batch of many requests.
 const (
 	busyBatches = 2
 	busyFrames  = 8
@@ -30,7 +31,7 @@ const (
 
 func newLookout() *lookout { return &lookout{epoch: time.Now(), wake: make(chan struct{}, 1)} }
 
-// nudge is called by a busy reader.
+// nudge wakes the goroutine, at most once per nudgeEvery. A busy reader calls it.
 func (l *lookout) nudge() {
 	now, last := int64(time.Since(l.epoch)), l.last.Load()
 	if now-last < int64(nudgeEvery) || !l.last.CompareAndSwap(last, now) {
@@ -42,7 +43,7 @@ func (l *lookout) nudge() {
 	}
 }
 
-// start starts the goroutine, and returns what ends it.
+// start starts the goroutine. stop ends it and waits for its end.
 func (l *lookout) start() (stop func()) {
 	end, ended := make(chan struct{}), make(chan struct{})
 	go func() { // ends with end

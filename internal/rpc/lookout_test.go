@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A reader that is busy has the runtime look at the network. One that is asked now and
-// then spares it that.
+// TestBusyReaderNudges checks that a busy reader makes the runtime poll the network. A
+// reader with a request now and then does not.
 func TestBusyReaderNudges(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery) // since the server was made
@@ -31,7 +31,8 @@ func TestBusyReaderNudges(t *testing.T) {
 	}
 }
 
-// So has one that is sent many requests at once, however long they are.
+// TestLongRequestsNudge checks that a reader of many requests at once nudges too, however
+// long they are.
 func TestLongRequestsNudge(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	time.Sleep(2 * nudgeEvery)

@@ -10,9 +10,9 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Grow makes sure that Out may take n more bytes, out of the budget where it
-// becomes longer than 64 KiB. Between two answers, where it may, it first writes
-// what Out has. An error says why there is no memory.
+// Grow makes room for n more bytes in Out. Beyond 64 KiB the memory is charged to the
+// budget. If between is set, Out ends with a whole answer, and Grow first writes what Out
+// has. An error says why there is no memory.
 func (c *Conn) Grow(n int, between bool) error {
 	if len(c.Out)+n <= smallBuffer {
 		return nil
@@ -41,8 +41,8 @@ func (c *Conn) Grow(n int, between bool) error {
 	return nil
 }
 
-// Flush writes what Out has, so that a long answer has all of the buffer. It
-// says whether the connection still stands.
+// Flush writes what Out has, so that a long answer has all of the buffer. It says whether
+// the connection still stands.
 func (c *Conn) Flush() bool { return c.flush() == nil }
 
 // outBuffer is what the reader needs while it serves.
@@ -60,7 +60,7 @@ func (c *Conn) acquireOut() {
 }
 
 func (c *Conn) releaseOut() {
-	if c.outHeld > 0 { // nothing was said
+	if c.outHeld > 0 { // the answer was not sent
 		c.free(chunk{held: c.outHeld})
 		c.outHeld = 0
 	}
@@ -69,7 +69,7 @@ func (c *Conn) releaseOut() {
 	c.outPool, c.Out = nil, nil
 }
 
-// flush writes what Out has, or leaves it to whoever writes already.
+// flush writes what Out has, or leaves it to the goroutine that writes already.
 func (c *Conn) flush() error {
 	c.ask()
 	if len(c.Out) == 0 {
@@ -87,7 +87,7 @@ func (c *Conn) flush() error {
 	switch {
 	case c.err != nil:
 		c.free(own)
-	case c.writing && own.held > 0: // its bytes are nobody else's
+	case c.writing && own.held > 0: // its bytes are not shared
 		c.queue.push(own)
 	case c.writing:
 		if err := c.queueLocked(own.b, false); err != nil {
@@ -101,26 +101,26 @@ func (c *Conn) flush() error {
 	return c.err
 }
 
-// maxQueued is how many bytes of answers may wait for a connection's writer
-// before its reader waits too.
+// maxQueued is how many bytes of answers may wait for a connection's writer before its
+// reader waits too.
 const maxQueued = 256 << 10
 
-// queue is answers that wait to be written, in their order.
+// queue is the answers that wait to be written, in their order.
 type queue struct {
 	chunks []chunk // from first on
 	first  int
 	bytes  int
-	long   int // answers of it, and that is being written, beyond shortAnswer
-	old    int // of those that wait, the first: they do since Conn.blocked
+	long   int // answers beyond shortAnswer, in chunks or being written
+	old    int // leading chunks that wait since Conn.blocked
 }
 
-// chunk is a piece of it: short answers together in a buffer of the pool, or
-// another one's own bytes.
+// chunk is a part of the queue: short answers that share a pooled buffer, or one long
+// answer with its own bytes.
 type chunk struct {
 	b      []byte
 	pooled *[smallBuffer]byte
-	held   int64 // that the account has for it
-	long   bool  // it counts in queue.long
+	held   int64 // bytes charged to the account for it
+	long   bool  // counts in queue.long
 }
 
 func (q *queue) push(ch chunk) {
@@ -128,10 +128,10 @@ func (q *queue) push(ch chunk) {
 	q.bytes += len(ch.b)
 }
 
-// wait are those that do.
+// wait returns the chunks that wait.
 func (q *queue) wait() []chunk { return q.chunks[q.first:] }
 
-// pop takes the first.
+// pop removes the first chunk.
 func (q *queue) pop() chunk {
 	ch := q.chunks[q.first]
 	q.chunks[q.first] = chunk{}
@@ -145,15 +145,14 @@ func (q *queue) pop() chunk {
 	return ch
 }
 
-// shortAnswer shares a buffer of the pool with others, in bytes.
+// shortAnswer is the longest answer that shares a pooled buffer with others, in bytes.
 const shortAnswer = smallBuffer / 4
 
-// sayBusy: an answer longer than this may be replaced by BUSY, in bytes.
+// sayBusy is the longest answer that is never replaced by BUSY, in bytes.
 const sayBusy = 4 << 10
 
-// queueLocked queues an answer behind those that wait; its bytes are the caller's
-// again, unless they are given. Where there is no memory an answer that may be lost
-// gives way to BUSY.
+// queueLocked queues an answer behind those that wait. The bytes of b belong to the
+// caller again, unless they are given. An error means that there is no memory.
 func (c *Conn) queueLocked(b []byte, given bool) error {
 	q := &c.queue
 	if n := len(q.chunks); n > q.first && len(b) <= shortAnswer {
@@ -191,12 +190,12 @@ func (c *Conn) queueLocked(b []byte, given bool) error {
 	return nil
 }
 
-// forShort is what a connection may have beyond its quarter of the budget for what
-// must be said all the same, such as BUSY, in bytes.
+// forShort is what a connection may have beyond its quarter of the budget for necessary
+// answers such as BUSY, in bytes.
 const forShort = 1 << 20
 
-// hasAnswers takes memory for answers: of one connection a quarter of the budget at
-// most, and a little more for short ones and the buffers of a reader that waits.
+// hasAnswers charges memory for answers. One connection may have a quarter of the budget,
+// and beyond bytes more for short answers and the buffers of a reader that waits.
 func (c *Conn) hasAnswers(n, beyond int64) error {
 	if c.account == nil {
 		return nil
@@ -212,7 +211,8 @@ func (c *Conn) hasAnswers(n, beyond int64) error {
 	return nil
 }
 
-// partFor says why a connection that has so many bytes of answers may not have n more.
+// partFor returns why a connection that has so many bytes of answers may not have n more,
+// or nil.
 func (c *Conn) partFor(has, n int64) error {
 	if c.account == nil || has <= 0 || has+n <= c.account.budget.max/4 {
 		return nil
@@ -222,7 +222,7 @@ func (c *Conn) partFor(has, n int64) error {
 		ErrBusy, mib(has))
 }
 
-// free gives back what a chunk takes. It needs no lock.
+// free gives back the memory of a chunk. It needs no lock.
 func (c *Conn) free(ch chunk) {
 	if ch.pooled != nil {
 		buffers.Put(ch.pooled)
@@ -233,13 +233,14 @@ func (c *Conn) free(ch chunk) {
 	}
 }
 
-// sendLocked queues an answer. One that only reads gives way to BUSY where there is
-// no memory; any other ends the connection.
+// sendLocked queues an answer. If there is no memory, BUSY replaces the answer to a
+// request that only reads; any other request ends the connection.
 func (c *Conn) sendLocked(b []byte, given, reads bool) {
 	if c.err != nil {
 		return
 	}
-	if n := int64(len(b)); reads && (n > sayBusy || c.blocked.Load() == 0) { // else it may be BUSY in place of a long one
+	// Otherwise b may be BUSY in place of a long answer.
+	if n := int64(len(b)); reads && (n > sayBusy || c.blocked.Load() == 0) {
 		c.account.expect(n)
 	}
 	err := c.queueLocked(b, given)
@@ -253,7 +254,7 @@ func (c *Conn) sendLocked(b []byte, given, reads bool) {
 	}
 }
 
-// send writes b, which is a task's, or leaves it to whoever writes already.
+// send writes the answer b of a task, or leaves it to the goroutine that writes already.
 func (c *Conn) send(b []byte, reads bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -264,9 +265,8 @@ func (c *Conn) send(b []byte, reads bool) {
 	c.writeLocked(c.queue.pop(), false)
 }
 
-// writeLocked writes a chunk, and then what has been queued meanwhile. The lock is
-// held at entry and exit, and released while it writes. Whose turn it is to write
-// has set writing.
+// writeLocked writes a chunk, and then what has been queued meanwhile. The lock is held
+// at entry and exit, and released while it writes. The caller has set writing.
 func (c *Conn) writeLocked(ch chunk, reader bool) {
 	for {
 		c.byReader, c.current = reader, ch
@@ -302,14 +302,14 @@ func (c *Conn) writtenLocked(err error) {
 	}
 }
 
-// blocks is called before a write waits, and says why it is not to. From then on what
-// waits is accounted for, and grows old until all of it is taken.
+// blocks is called before a write waits, and returns an error if it must not wait. From
+// then on the waiting answers are charged, and grow old until all of them are taken.
 func (c *Conn) blocks() error {
 	first := c.blocked.CompareAndSwap(0, time.Now().UnixNano())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.killed.Load() && c.err == nil {
-		return os.ErrDeadlineExceeded // as its deadline would have it
+		return os.ErrDeadlineExceeded // as after its deadline
 	}
 	if c.err != nil || !first {
 		return c.err
@@ -335,18 +335,18 @@ func (c *Conn) blocks() error {
 	return c.err
 }
 
-// pins is what a reader that waits keeps others from using: both its buffers, and
-// what its handler has for a batch.
+// pins is the memory that a waiting reader keeps from others, in bytes: both its buffers,
+// and what its handler has for a batch.
 const pins = 2*smallBuffer + 16<<10
 
-// pinLocked takes memory for a reader that waits, or ends the connection.
+// pinLocked charges the memory of a reader that waits, or ends the connection.
 func (c *Conn) pinLocked() {
 	if err := c.tryPinLocked(); err != nil {
 		c.failLocked(err)
 	}
 }
 
-// tryPinLocked takes memory for a reader that waits, if there is some.
+// tryPinLocked charges the memory of a reader that waits, or returns an error.
 func (c *Conn) tryPinLocked() error {
 	if c.pinned || c.err != nil {
 		return nil
@@ -366,7 +366,7 @@ func (c *Conn) unpinLocked() {
 	}
 }
 
-// failLocked ends the connection, since it cannot be written to.
+// failLocked ends the connection because it cannot be written to.
 func (c *Conn) failLocked(err error) {
 	if c.err != nil {
 		return
@@ -386,12 +386,12 @@ func (c *Conn) failLocked(err error) {
 	if c.over != nil {
 		c.over()
 	}
-	// Wakes the reader and the writer. It must not be Close: that waits for the
-	// reader, who may be us.
+	// Wakes the reader and the writer. Close would wait for the reader, and the reader
+	// may be the caller.
 	_ = c.nc.SetDeadline(time.Unix(1, 0))
 }
 
-// wroteLocked ends the turn of whoever wrote.
+// wroteLocked ends the turn of the goroutine that wrote.
 func (c *Conn) wroteLocked() {
 	for len(c.queue.wait()) > 0 { // the connection has ended
 		c.free(c.queue.pop())

@@ -12,38 +12,38 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// pace has one owner's connections begin one after another where there are many at once.
-// To begin is the dearest moment of a connection: thousands that do at the same time keep
-// the requests of others waiting. Those that wait have nothing but their place, and are
-// in no other owner's way; of one owner each process has its turn.
+// pace makes the connections of one owner begin one after another when many come at once.
+// The beginning is the most expensive moment of a connection: thousands of beginnings at
+// the same time delay the requests of others. A connection that waits has only its place
+// in the queue, and does not delay other owners. The processes of one owner take turns.
 type pace struct {
-	rate float64 // a second; 0 is no bound
+	rate float64 // a second; zero: no bound
 
 	mu     sync.Mutex
 	owners map[string]*lobby
 }
 
-// lobby is where one owner's connections wait, by process. The first process has the
+// lobby is where the connections of one owner wait, by process. The first process has the
 // next turn.
 type lobby struct {
 	limit   *rate.Limiter
-	leave   *ease                     // ends of those whose client has gone
+	leave   *ease                     // ends of connections whose client has gone
 	waits   roundRobin[string, *Conn] // by process
-	ushered bool                      // somebody begins them
+	ushered bool                      // an usher begins them
 }
 
-// firstAtOnce may begin at once, of each owner.
+// firstAtOnce is how many connections of each owner may begin at once.
 const firstAtOnce = 128
 
-// rested is how many owners without a connection that waits are kept before those are
-// forgotten that have not come for a while.
+// rested is how many owners pace keeps before it forgets owners that have no waiting
+// connection and have had no new one for a while.
 const rested = 64
 
-// PerProcessor is a rate times the processors that Go uses.
+// PerProcessor returns n times the number of processors that Go uses.
 func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
 
-// enter says whether a connection begins now. If not it has a place in the lobby, whose
-// usher the caller is to run where it returns one.
+// enter says whether a connection begins now. If not, the connection has a place in the
+// lobby. If enter returns the lobby, the caller must run its usher.
 func (p *pace) enter(c *Conn, owner, process string) (now bool, ushers *lobby) {
 	if p.rate == 0 || owner == "" {
 		return true, nil
@@ -69,7 +69,7 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, ushers *lobby) {
 	return false, ushers
 }
 
-// waiting is how many connections wait for their turn.
+// waiting returns how many connections wait for their turn.
 func (p *pace) waiting() (n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,7 +79,7 @@ func (p *pace) waiting() (n int64) {
 	return n
 }
 
-// forget lets go of owners that have not come for a while. The lock is held.
+// forget removes owners that have had no new connections for a while. The lock is held.
 func (p *pace) forget() {
 	if len(p.owners) < rested {
 		return
@@ -91,9 +91,10 @@ func (p *pace) forget() {
 	}
 }
 
-// usher begins a lobby's connections at their pace until it is empty; once ctx ends, at
-// once. Those whose client has gone take no turn: they end one after another, at a pace of
-// their own, since thousands of goroutines at once would keep others' requests waiting.
+// usher begins the connections of a lobby at its pace until the lobby is empty; once ctx
+// ends, at once. A connection whose client has gone takes no turn. Such connections end
+// one after another, at a pace of their own, because thousands of goroutines at once
+// would delay the requests of others.
 func (p *pace) usher(ctx context.Context, l *lobby, begin, end func(*Conn)) {
 	for p.stays(l) {
 		_ = l.limit.Wait(ctx)
@@ -117,7 +118,7 @@ func (p *pace) stays(l *lobby) bool {
 	return l.ushered
 }
 
-// next takes the next connection out of a lobby, nil where it is empty.
+// next removes the next connection from a lobby. It returns nil if the lobby is empty.
 func (p *pace) next(l *lobby) *Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,8 +128,8 @@ func (p *pace) next(l *lobby) *Conn {
 	return l.waits.pop()
 }
 
-// hasGone says whether a client has closed its connection and left no whole frame, or
-// one that is longer than most. Of a frame it looks at no more than a small buffer takes.
+// hasGone says whether a client has closed its connection and left no whole frame, or a
+// frame longer than most. It looks at no more of a frame than a small buffer takes.
 func hasGone(nc any, most int) (gone bool) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {

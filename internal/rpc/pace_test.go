@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// paced are connections that enter, and what has begun of them.
+// paced is connections that enter, and the list of those that have begun.
 type paced struct {
 	p     pace
 	names map[*Conn]string
@@ -31,14 +31,14 @@ func (s *paced) begin(name string) {
 	s.list = append(s.list, name)
 }
 
-// begun are the connections that have, in their order.
+// begun returns the connections that have begun, in their order.
 func (s *paced) begun() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.list)
 }
 
-// enter has a process of an owner come with a connection.
+// enter makes a connection of an owner's process enter.
 func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 	c := &Conn{}
 	c.nc = nc
@@ -54,11 +54,12 @@ func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 	}
 }
 
-// pipe is a connection of which nobody knows whether its client has gone.
+// pipe returns a connection that does not show whether its client has gone.
 func pipe() net.Conn { a, _ := net.Pipe(); return a }
 
-// Of one owner's connections so many begin at once, and the rest one after another, each
-// process in its turn. No other owner's wait for them.
+// TestPace checks that firstAtOnce connections of one owner begin at once, and the rest
+// one after another, with the processes in turn. Connections of other owners do not wait
+// for them.
 func TestPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &paced{p: pace{rate: 10}}
@@ -88,7 +89,8 @@ func TestPace(t *testing.T) {
 	})
 }
 
-// A lobby has one usher at a time, also where it is empty again and again.
+// TestPaceHasOneUsher checks that a lobby has one usher at a time, even if the lobby is
+// empty again and again.
 func TestPaceHasOneUsher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pace{rate: 10}
@@ -115,7 +117,7 @@ func TestPaceHasOneUsher(t *testing.T) {
 	})
 }
 
-// Once the server ends nobody waits for a turn.
+// TestPaceEnds checks that no connection waits for a turn once the server ends.
 func TestPaceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -131,12 +133,13 @@ func TestPaceEnds(t *testing.T) {
 	})
 }
 
-// ownedEcho is an echo of somebody's.
+// ownedEcho is an echo handler with an owner.
 type ownedEcho struct{ Handler }
 
 func (ownedEcho) Owner() (owner, process string) { return "a", "1" }
 
-// A server whose listener has gone ends without turns, too.
+// TestPaceEndsWithItsListener checks that a server whose listener was closed ends without
+// waiting for turns, too.
 func TestPaceEndsWithItsListener(t *testing.T) {
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -168,7 +171,8 @@ func TestPaceEndsWithItsListener(t *testing.T) {
 	}
 }
 
-// Owners that have rested are forgotten, others are not.
+// TestPaceForgets checks that owners without new connections for a while are forgotten,
+// and others are not.
 func TestPaceForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &paced{p: pace{rate: 10}}
@@ -185,7 +189,8 @@ func TestPaceForgets(t *testing.T) {
 	})
 }
 
-// A client that has gone takes no turn from those that come after it.
+// TestPaceOfTheGone checks that a client that has gone takes no turn from the clients
+// after it.
 func TestPaceOfTheGone(t *testing.T) {
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -260,7 +265,7 @@ func TestPaceOfTheGone(t *testing.T) {
 		atOnce++
 	}
 	took := time.Since(start)
-	// Those that had gone when their turn came ended one after another, at a pace.
+	// Connections whose client had gone by their turn ended one after another, at a pace.
 	if atOnce+len(ended) != firstAtOnce+gone || len(ended) < gone-20 {
 		t.Errorf("%d began, %d of those that have gone did not", atOnce, len(ended))
 	}

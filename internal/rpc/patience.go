@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// patience is how long requests that are being written may take, as long as the peer
-// takes some of them: while one of their calls waits, and for the write's timeout at
-// least. Their memory would wait on for nothing after that.
+// patience bounds a write of requests whose peer takes some of them: the write may go on
+// while one of its calls waits, and for the write timeout at least. After that its memory
+// would be in use for nothing.
 type patience struct {
-	calls atomic.Int64 // until when one waits, UnixNano
-	least atomic.Int64 // from when the write has first waited; zero is not yet
+	calls atomic.Int64 // when the last of the calls expires, UnixNano
+	least atomic.Int64 // first wait + timeout, UnixNano; zero: no wait yet
 }
 
-// begin begins a write of requests of which the last waits until then.
+// begin begins a write of requests. last is when the last of their calls expires.
 func (p *patience) begin(last time.Time) {
 	p.calls.Store(last.UnixNano())
 	p.least.Store(0)
 }
 
-// blocks is called before the write waits.
+// blocks is called before the write waits. It returns an error if the patience is over.
 func (p *patience) blocks(timeout time.Duration) error {
 	now := time.Now().UnixNano()
 	p.least.CompareAndSwap(0, now+int64(timeout))

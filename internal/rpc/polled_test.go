@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// polled is a connection over a file descriptor that is looked at every millisecond
-// instead of waited for, so that it stands in virtual time.
+// polled is a connection over a file descriptor that it polls every millisecond instead
+// of waiting, so that the connection works in virtual time.
 type polled struct {
-	net.Conn // none: no test asks for its addresses
+	net.Conn // nil: no test asks for its addresses
 	fd       int
 
 	mu       sync.Mutex
 	until    [2]time.Time // deadlines of reads and of writes
 	closed   bool
-	hears    time.Duration // how often a write that waits is told that it may go on
-	onExtend func()        // before a deadline of writes is set that is to come
+	hears    time.Duration // how often a write that waits is told to go on
+	onExtend func()        // called before a write deadline in the future is set
 }
 
 const (
@@ -27,7 +27,7 @@ const (
 	writes
 )
 
-// pollPair returns the two ends of a connection, which is gone when the test ends.
+// pollPair returns the two ends of a connection, which is closed when the test ends.
 func pollPair(t *testing.T) (near, far *polled) {
 	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
@@ -49,7 +49,7 @@ func (p *polled) set(hears time.Duration, onExtend func()) {
 	p.hears, p.onExtend = hears, onExtend
 }
 
-// each calls f until it says that it is done.
+// each calls f every millisecond until f returns true.
 func (p *polled) each(way int, f func(fd uintptr) bool) error {
 	var last time.Time
 	for {

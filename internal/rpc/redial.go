@@ -12,26 +12,25 @@ import (
 
 // Errors of a Redialer, beside those of its Dial.
 var (
-	// ErrDown: there is no connection, and none is tried at this moment.
+	// ErrDown means that there is no connection, and none is tried at this moment.
 	ErrDown = errors.New("not connected")
-	// ErrRetired: the Redialer was closed.
+	// ErrRetired means that the Redialer was closed.
 	ErrRetired = errors.New("closed for good")
 )
 
-// Redialer keeps one connection: it makes it on demand, and again after it was
-// lost. After a failed attempt calls fail fast for a pause that doubles up to a
-// second, with jitter. It is safe for concurrent use and has no goroutine of
-// its own.
+// Redialer keeps one connection. It dials on demand, and again after the connection was
+// lost. After a failed attempt calls fail fast for a pause that doubles up to a second,
+// with jitter. A Redialer is safe for concurrent use and has no goroutine of its own.
 type Redialer struct {
-	// Dial makes a connection, ready for calls.
+	// Dial makes a connection that is ready for calls.
 	Dial func(context.Context) (*Client, error)
 
 	live atomic.Pointer[Client]
 
 	mu      sync.Mutex
-	dialing chan struct{} // closed when the attempt under way has ended; nil without one
+	dialing chan struct{} // closed when the current attempt has ended; nil without one
 	closed  bool
-	retired []*Client // that gave way to others, and may have calls in flight
+	retired []*Client // replaced connections, which may have calls in flight
 	failed  error     // of the last attempt
 	until   time.Time
 	pause   time.Duration
@@ -43,8 +42,8 @@ const (
 	lastPause  = time.Second
 )
 
-// Get returns a connection that was alive when last seen, or makes one. While
-// another caller makes one it waits for that, until ctx ends.
+// Get returns a connection that was alive when last seen, or makes one. If another caller
+// is making one, Get waits for it until ctx ends.
 func (r *Redialer) Get(ctx context.Context) (*Client, error) {
 	for {
 		if c := r.live.Load(); c != nil && c.alive() {
@@ -94,7 +93,7 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 	case err == nil:
 		r.failed, r.pause = nil, 0
 		r.live.Store(c)
-	case ctx.Err() == nil: // else it says nothing of the peer
+	case ctx.Err() == nil: // otherwise the error says nothing about the peer
 		r.pause = min(max(2*r.pause, firstPause), lastPause)
 		r.until = time.Now().Add(r.pause/2 + rand.N(r.pause))
 		r.failed = err
@@ -107,7 +106,7 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 	return c, err
 }
 
-// Live returns the connection if there is one, and makes none.
+// Live returns the connection, or nil if there is none. It does not dial.
 func (r *Redialer) Live() *Client {
 	if c := r.live.Load(); c != nil && c.alive() {
 		return c
@@ -115,7 +114,7 @@ func (r *Redialer) Live() *Client {
 	return nil
 }
 
-// Close ends the connection, and none is made again.
+// Close closes the connection. No connection is made afterwards.
 func (r *Redialer) Close() {
 	r.mu.Lock()
 	r.closed = true

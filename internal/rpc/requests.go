@@ -6,34 +6,35 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// longRequest is how many bytes of a value make a request a long one; longAmongMany where
-// more than manyShort wait: else many that are nearly long would all go before a short one.
+// A request is long if its value has longRequest bytes. If more than manyShort bytes of
+// short requests wait, longAmongMany bytes are enough. Without that, many requests that
+// are nearly long would all go before a short one.
 const (
 	longRequest   = 32 << 10
 	longAmongMany = longRequest / 8
 	manyShort     = 4 * longRequest
 )
 
-// requests are those that wait to be written to another host. The short ones share a
-// buffer, and so a write. A long one is written alone, after the short ones that are there
-// by then: what is short waits for one long request at most, and of the long ones each
-// account that they are sent for has its turn.
+// requests are the requests that wait to be written to another host. The short ones share
+// a buffer, and so a write. A long one is written alone, after the short ones that wait
+// at that time. So a short request waits for one long request at most. The accounts that
+// long requests are sent for take turns.
 type requests struct {
 	short  []byte
-	last   time.Time // until when a call of those waits
-	spare  []byte    // for the next ones
+	last   time.Time // when the last call of short expires
+	spare  []byte    // for the next short requests
 	long   roundRobin[*Account, longOne]
 	end    longOne // is written when nothing else waits
 	bytes  int64   // of the long ones
 	writes int64   // bytes of what is being written
-	alone  bool    // which is one request, mostly a long one
+	alone  bool    // one request is being written, mostly a long one
 
-	of     map[*Account]int64 // bytes of processes that wait or are being written
-	shorts []part             // of them, those of short
-	parts  []part             // and those of what is being written
+	of     map[*Account]int64 // by process: bytes that wait or are being written
+	shorts []part             // the parts of short
+	parts  []part             // the parts of what is being written
 }
 
-// part is a process's part of what is written at once, in bytes.
+// part is the bytes of one process in one write.
 type part struct {
 	process *Account
 	n       int64
@@ -43,11 +44,11 @@ type part struct {
 type longOne struct {
 	id      uint64
 	frame   []byte
-	until   time.Time // its call waits
+	until   time.Time // when its call expires
 	process *Account
 }
 
-// valueSize is how many bytes of a request may be many.
+// valueSize returns the bytes of a request's value, body and keys, which may be many.
 func valueSize(q *wire.Request) int {
 	n := len(q.Value) + len(q.Body)
 	for _, k := range q.Keys {
@@ -56,21 +57,21 @@ func valueSize(q *wire.Request) int {
 	return n
 }
 
-// keyHead is what a key among others has before it.
+// keyHead is how many bytes stand before each key of a list.
 const keyHead = 3
 
-// isLong says whether a request of a valueSize is written alone.
+// isLong says whether a request of valueSize n is written alone.
 func (r *requests) isLong(n int) bool {
 	return n >= longRequest || n >= longAmongMany && len(r.short) > manyShort
 }
 
-// empty says whether nothing waits.
+// empty says whether no request waits.
 func (r *requests) empty() bool { return len(r.short) == 0 && r.long.len() == 0 && r.end.frame == nil }
 
-// len is how many bytes wait.
+// len returns how many bytes wait.
 func (r *requests) len() int { return len(r.short) + int(r.bytes) }
 
-// held is how much memory there is with n more bytes of one request.
+// held returns the bytes of memory in use, with n more bytes of one request.
 func (r *requests) held(n int) int64 {
 	if r.isLong(n) {
 		return r.writes + r.bytes + int64(cap(r.short)+n)
@@ -78,14 +79,15 @@ func (r *requests) held(n int) int64 {
 	return r.writes + r.bytes + int64(max(cap(r.short), len(r.short)+n))
 }
 
-// full says whether one process's requests, or those of none, are too many beside others:
-// beyond so many bytes only those may wait that have less than a fair part of them.
+// full says whether a process, or this host for nil, has too many requests beside others:
+// beyond a number of bytes only a process that has less than a fair part of them may add
+// more.
 func (r *requests) full(bytes int, process *Account) bool {
 	return r.len() > bytes && r.of[process] > int64(bytes/max(1, len(r.of)))
 }
 
-// sentFor is how many bytes are to be sent for an owner, a process, or the process of a
-// connection.
+// sentFor returns how many bytes are to be sent for an owner, a process, or the process
+// of a connection.
 func (r *requests) sentFor(a *Account) (n int64) {
 	if r == nil {
 		return 0
@@ -108,7 +110,7 @@ func (r *requests) count(process *Account, n int64) {
 	}
 }
 
-// add puts a request in, for a process's account or nil, whose call waits until then.
+// add adds a request for a process's account or nil. Its call expires at until.
 func (r *requests) add(q *wire.Request, process *Account, until time.Time) {
 	n := valueSize(q)
 	if r.isLong(n) {
@@ -128,12 +130,12 @@ func (r *requests) add(q *wire.Request, process *Account, until time.Time) {
 	}
 }
 
-// addEnd puts a short request in that is written after all others.
+// addEnd adds a short request that is written after all others.
 func (r *requests) addEnd(q *wire.Request, until time.Time) {
 	r.end = longOne{frame: wire.AppendRequest(nil, q), until: until}
 }
 
-// leaveOut takes the long ones out whose calls wait no more, and tells of each.
+// leaveOut removes the long requests whose calls have expired, and calls left for each.
 func (r *requests) leaveOut(now time.Time, left func(id uint64)) {
 	r.long.remove(func(one longOne) bool {
 		if now.Before(one.until) {
@@ -147,10 +149,11 @@ func (r *requests) leaveOut(now time.Time, left func(id uint64)) {
 	})
 }
 
-// smallParts is more than what a request mostly has beside its key and its value.
+// smallParts is more than most requests have beside their key and value, in bytes.
 const smallParts = 512
 
-// next takes out what is to be written next, and says until when a call of it waits.
+// next removes what is to be written next, and returns when the last of its calls
+// expires.
 func (r *requests) next() (b []byte, last time.Time) {
 	long := r.long.len() > 0 && (!r.alone || len(r.short) == 0)
 	r.alone = long || len(r.short) == 0
@@ -172,7 +175,7 @@ func (r *requests) next() (b []byte, last time.Time) {
 	return b, last
 }
 
-// written takes back what next has given.
+// written takes back the buffer that next has returned.
 func (r *requests) written(b []byte) {
 	r.writes = 0
 	for _, p := range r.parts {

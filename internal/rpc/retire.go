@@ -10,22 +10,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// ErrRetiring: another connection takes this one's place. The request was not
-// sent.
+// ErrRetiring means that another connection replaces this one. The request was not sent.
 var ErrRetiring = errors.New("the connection gives way to another")
 
-// maxLast bounds the wait for the last answer but those before it.
+// maxLast bounds the wait for the answer to Retire's PING, but not the calls before it.
 const maxLast = 10 * time.Second
 
-// Retire lets a connection take no more calls. When it returns without an error the
-// peer has begun all that were made: it serves requests in the order in which they are
-// sent, and has answered the last one, PING. Finish follows.
+// Retire makes a connection take no more calls. When Retire returns nil, the peer has
+// begun all calls that were made: it serves requests in the order in which they are sent,
+// and has answered the last one, a PING. Call Finish afterwards.
 func (c *Client) Retire(ctx context.Context) error {
 	q, last := wire.Request{Op: wire.OpPing}, &Call{over: make(chan struct{}, 1)}
 	c.mu.Lock()
 	err := c.goneLocked()
 	if err == nil {
-		c.waiting.addEnd(&q, c.placeLocked(&q, maxLast, last)) // also where it has all the calls that it may
+		// Also if the connection has MaxCalls calls.
+		c.waiting.addEnd(&q, c.placeLocked(&q, maxLast, last))
 		c.retiring = true
 	}
 	c.mu.Unlock()
@@ -42,11 +42,11 @@ func (c *Client) Retire(ctx context.Context) error {
 	}
 }
 
-// Finish tells the peer of a connection that was retired that nothing more comes,
-// and closes it once nobody waits for an answer.
+// Finish tells the peer of a retired connection that no more requests come. It closes the
+// connection once no call waits for an answer.
 func (c *Client) Finish() {
 	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok {
-		_ = cw.CloseWrite() // all is written; it fails where the connection has ended
+		_ = cw.CloseWrite() // everything is written; fails if the connection has ended
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,14 +54,14 @@ func (c *Client) Finish() {
 	c.finishedLocked()
 }
 
-// Retiring says whether the connection gives way to another.
+// Retiring says whether another connection replaces this one.
 func (c *Client) Retiring() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.retiring
 }
 
-// finishedLocked ends a connection that is to end, if nobody waits for an answer.
+// finishedLocked ends a finishing connection if no call waits for an answer.
 func (c *Client) finishedLocked() {
 	if !c.finishing {
 		return
@@ -74,9 +74,9 @@ func (c *Client) finishedLocked() {
 	c.failLocked(fmt.Errorf("%w: %w", ErrNotSent, ErrRetiring))
 }
 
-// Replace has a new connection take the place of the present one. While replace
-// makes it, those who want one wait. It says false where there is none to be
-// replaced, and none is made.
+// Replace replaces the present connection by the one that replace makes. Meanwhile the
+// callers of Get wait. Replace returns false if there is no connection to replace; then
+// it makes none.
 func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
 	old, err := r.hide(ctx)
 	if old == nil {
@@ -95,7 +95,7 @@ func (r *Redialer) Idle() bool {
 	return r.dialing == nil && (c == nil || !c.alive())
 }
 
-// hide takes the present connection away, as if another were being made.
+// hide removes the present connection, as if another were being made.
 func (r *Redialer) hide(ctx context.Context) (*Client, error) {
 	for {
 		r.mu.Lock()

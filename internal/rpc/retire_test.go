@@ -9,8 +9,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// TestRetire: a connection that gives way answers what was asked, takes no more,
-// says that nothing was sent, and closes when all is answered.
+// TestRetire checks that a retired connection answers the calls it has, refuses new ones
+// with ErrNotSent, and closes when all calls are answered.
 func TestRetire(t *testing.T) {
 	address, cfg := serveSecured(t)
 	c := dialSecured(t, address, cfg)
@@ -55,8 +55,8 @@ func TestRetire(t *testing.T) {
 	r.Close()
 }
 
-// TestRetireFull: a connection with as many calls as it may have gives way, and loses
-// none of them.
+// TestRetireFull checks that a connection with MaxCalls calls can retire, and loses none
+// of them.
 func TestRetireFull(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{})
@@ -85,8 +85,8 @@ func TestRetireFull(t *testing.T) {
 	<-c.Done()
 }
 
-// TestRetireLong: a connection that gives way has sent all that was asked when its last
-// call is answered, also long requests that waited behind one another.
+// TestRetireLong checks that a retired connection has sent all requests when its last
+// call is answered, including long requests that waited behind one another.
 func TestRetireLong(t *testing.T) {
 	conns := socketPair(t)
 	c := NewClient(conns[0], ClientConfig{})

@@ -2,8 +2,8 @@ package rpc
 
 import "slices"
 
-// roundRobin is what waits, by whose it is. Each of those has its turn, and of each what
-// has come first goes first.
+// roundRobin is a queue with one line per owner. The owners take turns, and each line is
+// first in, first out.
 type roundRobin[K comparable, T any] struct {
 	lines []*waitLine[K, T] // the first one has the next turn
 	n     int
@@ -14,10 +14,10 @@ type waitLine[K comparable, T any] struct {
 	waits []T
 }
 
-// len is how many wait.
+// len returns the number of items that wait.
 func (r *roundRobin[K, T]) len() int { return r.n }
 
-// push puts x behind what its owner has there.
+// push puts x at the end of its owner's line.
 func (r *roundRobin[K, T]) push(of K, x T) {
 	at := slices.IndexFunc(r.lines, func(l *waitLine[K, T]) bool { return l.of == of })
 	if at < 0 {
@@ -28,7 +28,7 @@ func (r *roundRobin[K, T]) push(of K, x T) {
 	r.n++
 }
 
-// pop takes the next one out. There must be one.
+// pop removes the next item. The queue must not be empty.
 func (r *roundRobin[K, T]) pop() T {
 	var zero T
 	first := r.lines[0]
@@ -43,7 +43,7 @@ func (r *roundRobin[K, T]) pop() T {
 	return x
 }
 
-// remove takes those out that match.
+// remove removes the items that match.
 func (r *roundRobin[K, T]) remove(match func(T) bool) {
 	for _, l := range r.lines {
 		n := len(l.waits)

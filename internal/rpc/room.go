@@ -6,11 +6,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A frame takes memory as its bytes come: never more than twice what is there of
-// it, or the 64 KiB that a read takes. One that finds no room is answered BUSY at
-// once; what is yet to come of it is read and dropped, and the connection goes on.
+// A frame is charged for memory as its bytes come: never more than twice the bytes that
+// are there, or the 64 KiB that a read takes. If there is no memory for a frame, it is
+// answered BUSY at once. The rest of it is read and dropped, and the connection goes on.
 
-// makeRoom makes the full buffer larger, for a frame that has begun in it.
+// makeRoom replaces the full buffer by a larger one, for a frame that has begun in it.
 func (c *Conn) makeRoom() error {
 	need := roomFor(wire.LengthSize+wire.FrameLength(c.buf), len(c.buf))
 	if err := c.hold(int64(need)); err != nil {
@@ -23,7 +23,7 @@ func (c *Conn) makeRoom() error {
 // page is what the allocator rounds large sizes up to, in bytes.
 const page = 8 << 10
 
-// waits is called before the reader waits with a frame that is not complete.
+// waits is called before the reader waits with an incomplete frame.
 func (c *Conn) waits() error {
 	if err := c.stream.waits(); err != nil {
 		return c.dropNow(err)
@@ -31,7 +31,7 @@ func (c *Conn) waits() error {
 	return nil
 }
 
-// dropNow is drop, outside of a batch.
+// dropNow is drop outside of a batch.
 func (c *Conn) dropNow(why error) error {
 	c.acquireOut()
 	defer c.releaseOut()
@@ -42,8 +42,9 @@ func (c *Conn) dropNow(why error) error {
 	return err
 }
 
-// drop answers the frame that has begun with BUSY, and lets go of it. A frame
-// whose id has not come ends the connection: there is nothing to answer to.
+// drop answers the frame that has begun with BUSY, and discards it. If the id of the
+// frame has not come, drop returns an error, which ends the connection: an answer needs
+// the id.
 func (c *Conn) drop(why error) error {
 	c.shared.dropped.Add(1)
 	if c.w-c.r < wire.LengthSize {
@@ -61,8 +62,8 @@ func (c *Conn) drop(why error) error {
 	return nil
 }
 
-// skipped drops what has come of a frame for which there was no memory. It says
-// whether that was all there is.
+// skipped drops the bytes that have come of a frame without memory. It says whether more
+// of that frame is yet to come, so that there is nothing to serve.
 func (c *Conn) skipped() bool {
 	n := min(c.skip, c.w-c.r)
 	c.skip -= n
@@ -73,19 +74,19 @@ func (c *Conn) skipped() bool {
 	return c.skip > 0
 }
 
-// stuckAfter is how long answers have waited when others that need their memory may
-// have the connection closed, whether its peer takes some of them or none. One that
-// takes within a second all that waits keeps it, however much that is.
+// stuckAfter is how long answers may wait before others that need their memory may have
+// the connection closed, even if the peer takes some of them. A connection whose peer
+// takes all waiting answers within a second keeps their memory, however much that is.
 const stuckAfter = time.Second
 
-// give is called by others: see Budget.
+// give is called by other connections: see Budget.
 func (c *Conn) give() int64 {
 	if n := c.held.Load(); n > fewBytes && c.wanted.CompareAndSwap(false, true) {
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 		return n
 	}
 	if since := c.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
-		n := c.answers.Load() // it may be given before Kill returns
+		n := c.answers.Load() // before Kill: it may be given back before Kill returns
 		c.squeezed.Store(true)
 		c.Kill()
 		return n
@@ -93,7 +94,7 @@ func (c *Conn) give() int64 {
 	return 0
 }
 
-// giveFrame lets others have what the frame that has begun holds, if one has.
+// giveFrame gives others the memory of the frame that has begun, if there is one.
 func (c *Conn) giveFrame() error {
 	for again := true; again; again = c.wanted.Load() {
 		c.wanted.Store(false)
@@ -107,7 +108,7 @@ func (c *Conn) giveFrame() error {
 	return c.ending()
 }
 
-// letGo gives up what the frame that has begun holds.
+// letGo gives back the memory of the frame that has begun.
 func (c *Conn) letGo() error {
 	switch {
 	case c.held.Load() <= fewBytes || c.w == c.r:
@@ -118,15 +119,16 @@ func (c *Conn) letGo() error {
 	return c.putAside()
 }
 
-// late says whether the time of the frame that has begun is over. A wake-up may be by
-// others too, and come after the reader has seen that they want memory.
+// late says whether the time of the frame that has begun is over. Connections that want
+// memory also wake the reader, possibly after it has already seen that they do.
 func (c *Conn) late() bool { return !c.due.IsZero() && !time.Now().Before(c.due) }
 
-// Hold takes memory for a request that waits, until Free.
+// Hold charges n bytes for a request that waits, until Free. An error means that there is
+// no memory.
 func (c *Conn) Hold(n int) error { return c.account.Take(ForRequests, int64(n)) }
 
-// Free gives it back.
+// Free gives back n bytes of Hold.
 func (c *Conn) Free(n int) { c.account.Give(ForRequests, int64(n)) }
 
-// Account is what the connection holds.
+// Account returns the account of the connection.
 func (c *Conn) Account() *Account { return c.account }

@@ -27,32 +27,32 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo answers a SET with its value's length, and a GET whose key is
+// echo answers a SET with the length of its value. It answers a GET by its key:
 //
 //	big N   with a value of N bytes
 //	wait    when the test says so
 //	dawdle  after a turn's time, by the reader
 //	drop    by ending the connection
-//	ask K   with what another server answers to a GET of K
-//	long N  with a value of N bytes, after what is short
+//	ask K   with the answer of another server to a GET of K
+//	long N  with a value of N bytes, after the short answers
 //	go N    with a value of N bytes, later
 //	while   when the connection has ended
-//	room    when the test says so, most of them at once
-//	awaits  when the test says so, as a read that begins once its answer has room
+//	room    when the test says so, echo.most of them at once at most
+//	awaits  when the test says so, as a read that begins once its answer has memory
 type echo struct {
 	most     int
 	room     atomic.Int64
-	crowd    atomic.Int64 // the most of room that there were
+	crowd    atomic.Int64 // the greatest value of room so far
 	last     chan *Conn   // of a go
 	to       *Client      // for ask
 	patience time.Duration
 	release  chan struct{}
 	served   atomic.Int64
 	batches  atomic.Int64
-	part     atomic.Int64 // the most of one connection that were served at a time
+	part     atomic.Int64 // the most frames in one call of Serve
 	oversize atomic.Int64
 	ended    chan error
-	owners   []string // of connections, in their order; none is one for all
+	owners   []string // of connections, in their order; nil: one for all
 	conns    atomic.Int64
 }
 
@@ -196,14 +196,14 @@ func (h *echoHandler) Oversized(c *Conn, beginning []byte, length int, why error
 func (h *echoHandler) Close(err error) {
 	select {
 	case h.ended <- err:
-	default: // a test that opens a thousand asks of none
+	default: // a test with a thousand connections reads none
 	}
 }
 
 func (h *echo) handler(net.Conn) (Handler, error) { return &echoHandler{echo: h}, nil }
 
-// serve runs a server over a Unix socket until the test ends, and returns how
-// to dial it and how to shut it down.
+// serve runs a server over a Unix socket until the test ends. It returns a function that
+// dials the server and one that shuts it down.
 func serve(t testing.TB, h *echo, l Limits) (s *Server, dial func() net.Conn, shutdown func()) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "s")
@@ -248,7 +248,7 @@ func readReply(t testing.TB, r io.Reader) wire.Reply {
 	return p
 }
 
-// tryReadFrame reads a frame without its length.
+// tryReadFrame reads a frame and returns it without its length.
 func tryReadFrame(r io.Reader) ([]byte, error) {
 	var head [wire.LengthSize]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -268,7 +268,7 @@ func tryReadReply(r io.Reader) (wire.Reply, error) {
 	return p, wire.DecodeReply(wire.OpGet, frame, &p)
 }
 
-// TestBatch: many frames in one write are one batch, and one write back.
+// TestBatch checks that many frames in one write are one batch, with one write back.
 func TestBatch(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
@@ -340,7 +340,7 @@ func TestLargeFramesAndAnswers(t *testing.T) {
 	allGiven(t, s)
 }
 
-// allGiven waits until nothing is taken from the budget.
+// allGiven waits until no memory is charged to the budget.
 func allGiven(t testing.TB, s *Server) {
 	t.Helper()
 	eventually(t, "the budget to be given back", s, func(Stats) bool {
@@ -349,11 +349,12 @@ func allGiven(t testing.TB, s *Server) {
 	})
 }
 
-// eventually waits until the server's counts are as they are to be: what the
-// peer has seen may be counted a moment later.
+// eventually waits until ok accepts the server's counts. A count may change a moment
+// after the peer has seen the event.
 func eventually(t testing.TB, what string, s *Server, ok func(Stats) bool) {
 	t.Helper()
-	for left := 20000; !ok(s.Stats()); left-- { // by counting: a machine that stands still is no defect
+	// By counting: a machine that stands still is not a failure.
+	for left := 20000; !ok(s.Stats()); left-- {
 		if left == 0 {
 			t.Fatalf("waited for %s: %+v", what, s.Stats())
 		}
@@ -367,7 +368,7 @@ func TestFrameOutOfBounds(t *testing.T) {
 		s, dial, _ := serve(t, h, Limits{})
 		bad, other := dial(), dial()
 		b := binary.BigEndian.AppendUint32(getFrame(1, "before"), length)
-		b = append(b, getFrame(77, "x")[4:]...) // the array whose id can be read
+		b = append(b, getFrame(77, "x")[4:]...) // its id can still be read
 		if _, err := bad.Write(b); err != nil {
 			t.Fatal(err)
 		}
@@ -395,7 +396,7 @@ func TestFrameOutOfBounds(t *testing.T) {
 	}
 }
 
-// TestOutOfOrder: a request that waits does not hold up those behind it.
+// TestOutOfOrder checks that a request that waits does not delay those behind it.
 func TestOutOfOrder(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{})
@@ -415,7 +416,8 @@ func TestOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestMaxInFlight: over its bound a connection is not read from, others are.
+// TestMaxInFlight checks that a connection with MaxInFlight requests is not read from,
+// and that others are.
 func TestMaxInFlight(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{MaxInFlight: 4})
@@ -427,7 +429,7 @@ func TestMaxInFlight(t *testing.T) {
 	if _, err := nc.Write(append(b, getFrame(101, "last")...)); err != nil {
 		t.Fatal(err)
 	}
-	if p := readReply(t, nc); p.ID != 100 { // not held back by the full pipeline
+	if p := readReply(t, nc); p.ID != 100 { // not delayed by the full pipeline
 		t.Errorf("first answer is to %d", p.ID)
 	}
 	if _, err := other.Write(getFrame(1, "x")); err != nil {
@@ -443,7 +445,8 @@ func TestMaxInFlight(t *testing.T) {
 	}
 }
 
-// TestSlowReader: who takes no answers is cut off after WriteTimeout.
+// TestSlowReader checks that a client that takes no answers is cut off after
+// WriteTimeout.
 func TestSlowReader(t *testing.T) {
 	h := newEcho()
 	s, dial, _ := serve(t, h, Limits{WriteTimeout: 50 * time.Millisecond})
@@ -471,8 +474,8 @@ func TestSlowReader(t *testing.T) {
 	allGiven(t, s)
 }
 
-// TestSlowFrame: a frame that drips in is cut off FrameTimeout after its
-// begin; complete frames with long pauses between them are not.
+// TestSlowFrame checks that a frame that comes byte by byte is cut off FrameTimeout after
+// it began. Complete frames with long pauses between them are not cut off.
 func TestSlowFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newEcho()
@@ -490,7 +493,7 @@ func TestSlowFrame(t *testing.T) {
 			}
 			readReply(t, near)
 		}
-		// Always the beginning of the next frame with the end of the last: each
+		// Always the end of a frame together with the beginning of the next: each frame
 		// is complete in time.
 		b := getFrame(9, "x")
 		if _, err := near.Write(b[:5]); err != nil {
@@ -521,8 +524,8 @@ func TestSlowFrame(t *testing.T) {
 	})
 }
 
-// TestShutdownAnswers: what was read is answered, also by tasks, before the
-// connection closes.
+// TestShutdownAnswers checks that the requests that were read are answered, also by
+// tasks, before the connection closes.
 func TestShutdownAnswers(t *testing.T) {
 	h := newEcho()
 	s, dial, shutdown := serve(t, h, Limits{})
@@ -554,7 +557,7 @@ func TestShutdownAnswers(t *testing.T) {
 	<-done
 }
 
-// TestShutdownUnderLoad: every request that the handler saw is answered.
+// TestShutdownUnderLoad checks that every request that the handler saw is answered.
 func TestShutdownUnderLoad(t *testing.T) {
 	h := newEcho()
 	_, dial, shutdown := serve(t, h, Limits{})
@@ -618,8 +621,8 @@ func TestMaxConns(t *testing.T) {
 	readReply(t, again)
 }
 
-// TestEndWithLastBytes: a client that sends its last request and closes its
-// side in one go gets its answer and then the end of the stream.
+// TestEndWithLastBytes checks that a client that sends its last request and closes its
+// side at once gets the answer and then the end of the stream.
 func TestEndWithLastBytes(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	for range 20 {
@@ -639,7 +642,7 @@ func TestEndWithLastBytes(t *testing.T) {
 	eventually(t, "no connection", s, func(st Stats) bool { return st.Open == 0 })
 }
 
-// TestConnectionStorm: 1,000 connections opened and dropped at once.
+// TestConnectionStorm opens and drops 1,000 connections at once.
 func TestConnectionStorm(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	steady := dial()
@@ -706,8 +709,8 @@ func TestClientCalls(t *testing.T) {
 	}
 }
 
-// TestClientGivesUp: a call ends with its context or timeout; its late answer
-// reaches nobody else, and its place comes back.
+// TestClientGivesUp checks that a call ends with its context or timeout. Its late answer
+// does not reach another call, and its slot is freed.
 func TestClientGivesUp(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{})
@@ -783,8 +786,8 @@ func socketPair(t *testing.T) (conns [2]net.Conn) {
 	return conns
 }
 
-// TestClientStuckPeer: a peer that takes nothing holds no caller beyond its
-// deadline, and no more than MaxQueued bytes.
+// TestClientStuckPeer checks that a peer that takes nothing keeps no caller past its
+// deadline, and no more than MaxQueued bytes in the queue.
 func TestClientStuckPeer(t *testing.T) {
 	conns := socketPair(t)
 	c := NewClient(conns[0], ClientConfig{MaxQueued: 1 << 20, WriteTimeout: time.Minute})
@@ -809,8 +812,8 @@ func TestClientStuckPeer(t *testing.T) {
 	}
 }
 
-// TestClientLeavesOut: a long request that has been given up is not sent, and
-// holds neither a place nor memory.
+// TestClientLeavesOut checks that a long request whose caller has given up is not sent,
+// and uses neither a slot nor memory.
 func TestClientLeavesOut(t *testing.T) {
 	conns := socketPair(t)
 	b := NewBudget(256 << 20)
@@ -848,8 +851,8 @@ func TestClientLeavesOut(t *testing.T) {
 	}
 }
 
-// TestClientAnsweredTooSoon: a peer answers a long request that is not sent yet, and never
-// is. The call that has its slot by then keeps it.
+// TestClientAnsweredTooSoon checks a peer that answers a long request that is not sent
+// yet, and never will be. The call that has the slot by then keeps it.
 func TestClientAnsweredTooSoon(t *testing.T) {
 	conns := socketPair(t)
 	c := NewClient(conns[0], ClientConfig{WriteTimeout: time.Minute})
@@ -883,7 +886,7 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 	}
 }
 
-// serveFront serves, and answers "ask" by another server.
+// serveFront runs a server that forwards "ask" to another server.
 func serveFront(t *testing.T, l Limits) (front, back *echo, dial func() net.Conn) {
 	back = newEcho()
 	_, dialBack, _ := serve(t, back, Limits{})
@@ -893,7 +896,7 @@ func serveFront(t *testing.T, l Limits) (front, back *echo, dial func() net.Conn
 	return front, back, dial
 }
 
-// TestStart: calls of many connections, more of each than may be in flight.
+// TestStart makes calls for many connections, more for each than may be in flight.
 func TestStart(t *testing.T) {
 	front, _, dial := serveFront(t, Limits{MaxInFlight: 7})
 	const n = 300
@@ -928,8 +931,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// TestStartFails: whoever has begun a call is told once of its end, whatever
-// that is.
+// TestStartFails checks that a caller is told the end of its call once, whatever the end
+// is.
 func TestStartFails(t *testing.T) {
 	front, back, dial := serveFront(t, Limits{})
 	defer close(back.release)
@@ -951,7 +954,7 @@ func TestStartFails(t *testing.T) {
 	front.patience = time.Minute
 	closed := make(chan struct{})
 	go func() { // ends with the connection
-		for front.to.InFlight() < 3 { // two that were given up
+		for front.to.InFlight() < 3 { // two were given up
 			time.Sleep(time.Millisecond)
 		}
 		_ = front.to.Close()
@@ -962,7 +965,8 @@ func TestStartFails(t *testing.T) {
 	ask(ErrNotSent)
 }
 
-// TestStartForSlowReader: who takes no answers holds up nobody else's.
+// TestStartForSlowReader checks that a client that takes no answers does not delay the
+// answers of others.
 func TestStartForSlowReader(t *testing.T) {
 	_, _, dial := serveFront(t, Limits{WriteTimeout: time.Minute})
 	slow, other := dial(), dial()
@@ -1003,8 +1007,8 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// FuzzFrames feeds a connection any bytes in any pieces: it ends, answers no
-// more than it was asked, and gives back what it held.
+// FuzzFrames feeds a connection any bytes in any pieces. The connection must end and give
+// back all memory.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0x90}, uint8(3))
 	f.Add(append(getFrame(1, "a"), getFrame(2, "big 70000")...), uint8(7))

@@ -12,34 +12,33 @@ import (
 	"time"
 )
 
-// Secured is a TLS connection that is written to and read from as one in plain
-// is: an answer is sent without waiting where there is room for it, and a reader
-// looks again before it waits.
+// Secured is a TLS connection that behaves like a plain one: an answer is sent without
+// waiting if there is room for it, and a reader looks again before it waits.
 type Secured struct {
 	*tls.Conn
 	line *line
 }
 
-// Secure makes a TLS connection over nc. The handshake is the caller's.
+// Secure returns a TLS connection over nc, made by over. The caller does the handshake.
 func Secure(nc net.Conn, over func(net.Conn) *tls.Conn) *Secured {
 	l := &line{Conn: nc}
 	return &Secured{Conn: over(l), line: l}
 }
 
-// line is the connection below TLS. What does not fit into the socket's buffer
-// waits here, encrypted: it cannot be taken back. So a write to the TLS
-// connection need not wait, and the rest goes out with the next write that may.
+// line is the connection below TLS. Encrypted bytes cannot be taken back, so bytes that
+// do not fit into the socket's buffer wait here. A write to the TLS connection need not
+// wait: the rest goes out with the next write that may wait.
 type line struct {
 	net.Conn
 	raw syscall.RawConn // nil until the handshake is over, and without a file descriptor
 
-	// Of the reader.
+	// Only for the reader.
 	in     []byte
 	n      int
 	rerr   error
 	looks  int  // how often to look before waiting
 	rested bool // the reader has waited
-	noWait bool // do not wait: errNothing
+	noWait bool // return errNothing instead of waiting
 	readFn func(fd uintptr) bool
 
 	mu    sync.Mutex // held while it writes
@@ -48,7 +47,7 @@ type line struct {
 	waits bool   // a write waits until it is done
 }
 
-// maxRest bounds what may wait: one batch of answers, and alerts.
+// maxRest bounds the bytes that wait: one batch of answers, and alerts.
 const maxRest = 1 << 20
 
 // maxRecord is how many bytes TLS encrypts at once.
@@ -66,7 +65,7 @@ func (nothing) Error() string   { return "there is nothing to be read" }
 func (nothing) Timeout() bool   { return false }
 func (nothing) Temporary() bool { return true }
 
-// adopt lets the line's own reads and writes begin, if nc is over a file
+// adopt begins the line's own reads and writes. It returns false if nc is not over a file
 // descriptor.
 func (l *line) adopt(timeout time.Duration, onBlock func() error) bool {
 	sc, ok := l.Conn.(syscall.Conn)
@@ -151,8 +150,8 @@ func (l *line) Write(b []byte) (n int, err error) {
 	return len(b), nil
 }
 
-// write writes what waits, and then all of b through over, or fails after the
-// timeout.
+// write writes the bytes that wait, and then all of b to the TLS connection over. It
+// fails after the timeout.
 func (l *line) write(over net.Conn, b []byte) error {
 	if err := l.wait(); err != nil {
 		return err
@@ -167,7 +166,7 @@ func (l *line) write(over net.Conn, b []byte) error {
 	return err
 }
 
-// wait writes what waits, and lets writes wait from then on.
+// wait writes the bytes that wait, and lets writes wait from then on.
 func (l *line) wait() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -184,7 +183,7 @@ func (l *line) wait() error {
 	return nil
 }
 
-// writeNow encrypts b and writes it through over, until something waits.
+// writeNow writes b to the TLS connection over, until some bytes wait.
 func (l *line) writeNow(over net.Conn, b []byte) (n int, err error) {
 	for n < len(b) && !l.behind() {
 		part := b[n:min(len(b), n+maxRecord)]
@@ -196,7 +195,7 @@ func (l *line) writeNow(over net.Conn, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// behind says whether something waits to be written.
+// behind says whether bytes wait to be written.
 func (l *line) behind() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -207,7 +206,7 @@ func (l *line) behind() bool {
 func (s *stream) readSecured(batch func(n int) error) error {
 	first := make([]byte, firstRead)
 	for {
-		if s.r < s.w { // whether the read waits is not known
+		if s.r < s.w { // the read may wait
 			if err := s.onWait(); err != nil {
 				return err
 			}
@@ -238,7 +237,7 @@ func (s *stream) readSecured(batch func(n int) error) error {
 	}
 }
 
-// readMore reads the rest of what was encrypted at once.
+// readMore reads the rest of the current TLS record.
 func (s *stream) readMore() (n int, err error) {
 	s.line.noWait = true
 	n, err = s.nc.Read(s.buf[s.w:])

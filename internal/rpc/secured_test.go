@@ -31,8 +31,8 @@ func (l *securedListener) Accept() (net.Conn, error) {
 	return s, s.Handshake()
 }
 
-// values answers GET with a value of as many bytes as the key says, from the
-// reader, and LEASE the same from a task.
+// values answers a GET with a value of as many bytes as the key says: an odd number from
+// the reader, an even number from a task.
 type values struct{}
 
 func (values) Batch()                              {}
@@ -98,8 +98,8 @@ func dialSecured(t testing.TB, address string, cfg *tls.Config) *Client {
 	return c
 }
 
-// TestSecured: answers of all lengths, which no socket's buffer and no record
-// holds, come whole over TLS, however many are under way.
+// TestSecured checks that answers of all lengths, also longer than a socket's buffer or a
+// TLS record, come whole over TLS, however many are under way.
 func TestSecured(t *testing.T) {
 	address, cfg := serveSecured(t)
 	c := dialSecured(t, address, cfg)
@@ -124,7 +124,7 @@ func TestSecured(t *testing.T) {
 	wg.Wait()
 }
 
-// stuck is a connection whose other side reads nothing until it is told.
+// stuck returns a connection whose other side does not read by itself.
 func stuck(t *testing.T) (s *stream, other *tls.Conn) {
 	t.Helper()
 	a := peertest.NewAuthority(t, "one")
@@ -156,8 +156,8 @@ func stuck(t *testing.T) (s *stream, other *tls.Conn) {
 	return s, other
 }
 
-// TestSecuredNow: a write that does not wait takes what there is room for, keeps a
-// bounded rest, and the next write that may wait sends it in its order.
+// TestSecuredNow checks a write that does not wait: it takes the bytes for which there is
+// room, and keeps a bounded rest. The next write that may wait sends the rest in order.
 func TestSecuredNow(t *testing.T) {
 	s, other := stuck(t)
 	b := bytes.Repeat([]byte("0123456789abcdef"), 2<<20) // 32 MiB
@@ -171,7 +171,8 @@ func TestSecuredNow(t *testing.T) {
 	if again, err := s.writeNow(b); again != 0 || err != nil {
 		t.Errorf("%d more are taken: %v", again, err)
 	}
-	for err = s.write(nil); err == nil && n < len(b); err = s.write(nil) { // the system has taken some of it yet
+	// The system may still take some of it.
+	for err = s.write(nil); err == nil && n < len(b); err = s.write(nil) {
 		more, e := s.writeNow(b[n:])
 		if n += more; e != nil {
 			t.Fatal(e)
@@ -181,7 +182,7 @@ func TestSecuredNow(t *testing.T) {
 		t.Errorf("a peer that takes nothing: %v", err)
 	}
 	got := make(chan error, 1)
-	go func() { // ends with what it reads
+	go func() { // ends when it has read all
 		read := make([]byte, len(b))
 		for at := 0; at < len(b); {
 			n, err := other.Read(read[at:])
@@ -207,7 +208,7 @@ func TestSecuredNow(t *testing.T) {
 
 func (s *stream) lineWriter() *writer { return &s.line.fd }
 
-// BenchmarkSecured is 16 callers on one connection.
+// BenchmarkSecured measures 16 callers on one connection.
 func BenchmarkSecured(b *testing.B) {
 	address, cfg := serveSecured(b)
 	c := dialSecured(b, address, cfg)

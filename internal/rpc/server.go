@@ -11,9 +11,9 @@ import (
 
 // Server accepts connections and serves each until it ends.
 type Server struct {
-	// NewHandler makes the handler of a new connection. An error refuses it.
+	// NewHandler makes the handler of a new connection. An error refuses the connection.
 	NewHandler func(net.Conn) (Handler, error)
-	// Log gets one line for what closes a connection out of order.
+	// Log gets one line for each connection that is refused or cannot be accepted.
 	Log *slog.Logger
 
 	shared *shared
@@ -24,7 +24,7 @@ type Server struct {
 	wg    sync.WaitGroup
 }
 
-// NewServer returns a server. It starts nothing.
+// NewServer returns a server. It starts no goroutine.
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
 	return &Server{NewHandler: newHandler, Log: log, shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{}}
 }
@@ -39,8 +39,8 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// Sparing returns a listener over ln that ends connections at once for which there is
-// no descriptor, as rejected ones.
+// Sparing returns a listener over ln that ends a connection at once if there is no
+// descriptor for it. Such a connection counts as rejected.
 func (s *Server) Sparing(ln net.Listener) net.Listener {
 	return Sparing(ln, func(err error) {
 		s.shared.rejected.Add(1)
@@ -48,9 +48,9 @@ func (s *Server) Sparing(ln net.Listener) net.Listener {
 	})
 }
 
-// Serve accepts connections from ln until ctx ends. Then it closes ln, answers
-// what has been read, and returns when all connections have ended, at the
-// latest DrainTimeout later.
+// Serve accepts connections from ln until ctx ends. Then it closes ln and answers the
+// requests that have been read. It returns when all connections have ended, at the latest
+// DrainTimeout later.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
 	defer stop()
@@ -73,7 +73,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			failed = err
 			break
 		}
-		// Others must end first.
+		// Other connections must end first.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		s.Log.Warn("cannot accept a connection; trying again", "error", err, "in", pause)
 		select {
@@ -86,7 +86,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return failed
 }
 
-// owned is a Handler that knows from the start whose its connection is.
+// owned is a Handler that knows the owner of its connection from the start.
 type owned interface {
 	Owner() (owner, process string)
 }
@@ -123,11 +123,12 @@ func (s *Server) accept(turns context.Context, nc net.Conn) {
 	case now:
 		s.begin(c)
 	case wait != nil:
-		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, s.serve) }) // ends when none waits any more
+		// Ends when no connection waits any more.
+		s.wg.Go(func() { s.pace.usher(turns, wait, s.begin, s.serve) })
 	}
 }
 
-// begin serves a connection beside others.
+// begin serves a connection in a new goroutine.
 func (s *Server) begin(c *Conn) {
 	s.wg.Go(func() { s.serve(c) }) // ends when the connection does; shutdown waits for it
 }

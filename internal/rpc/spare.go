@@ -9,24 +9,25 @@ import (
 	"syscall"
 )
 
-// sparing is a listener that keeps a descriptor for the moment when there are no
-// others. A connection that waits to be accepted then takes its place; if there is
-// still no other one it is ended, so that its client knows at once, and the server
-// does not turn in a circle.
+// sparing is a listener that keeps a spare descriptor for the moment when there are no
+// others. A connection that waits to be accepted then takes the place of the spare one.
+// If there is still no other descriptor, the connection is ended. So its client knows at
+// once, and the server does not loop.
 //
-// A connection that was ended stays open as the spare descriptor: one that is closed
-// and another that is opened in its place may be lost to another goroutine in between.
+// A connection that was ended stays open as the spare descriptor. If it were closed, and
+// another descriptor opened in its place, another goroutine might take that place in
+// between.
 type sparing struct {
 	net.Listener
-	told func(error) // a connection was ended, and why
+	told func(error) // called with the reason when a connection is ended
 
 	mu     sync.Mutex
-	spare  io.Closer // nil where another goroutine was faster
+	spare  io.Closer // nil if another goroutine was faster
 	closed bool
 }
 
-// Sparing returns a listener over ln that ends connections at once for which there is
-// no descriptor, and tells of each. It is for one goroutine that accepts.
+// Sparing returns a listener over ln that ends a connection at once if there is no
+// descriptor for it, and calls told for each. Only one goroutine may call Accept.
 func Sparing(ln net.Listener, told func(error)) net.Listener {
 	s := &sparing{Listener: ln, told: told}
 	s.keep()
@@ -40,7 +41,8 @@ func (s *sparing) Accept() (net.Conn, error) {
 		lack := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 		why := err
 		if lack && s.give() {
-			nc, err = s.Listener.Accept() // one waits, or the next one takes the place
+			// One connection waits, or the next one takes the place.
+			nc, err = s.Listener.Accept()
 		}
 		kept := s.keep()
 		if err != nil || kept || !lack {
@@ -51,7 +53,7 @@ func (s *sparing) Accept() (net.Conn, error) {
 	}
 }
 
-// Close closes the listener, and gives the spare descriptor back.
+// Close closes the listener and the spare descriptor.
 func (s *sparing) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -60,7 +62,7 @@ func (s *sparing) Close() error {
 	return s.Listener.Close()
 }
 
-// give gives the spare descriptor back. It says whether there was one.
+// give closes the spare descriptor. It says whether there was one.
 func (s *sparing) give() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +74,7 @@ func (s *sparing) give() bool {
 	return true
 }
 
-// keep opens a spare descriptor where there is none. It says whether there is one.
+// keep opens a spare descriptor if there is none. It says whether there is one.
 func (s *sparing) keep() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,13 +86,13 @@ func (s *sparing) keep() bool {
 	return s.spare != nil
 }
 
-// end ends a connection, which becomes the spare descriptor.
+// end ends a connection and keeps it as the spare descriptor.
 func (s *sparing) end(nc net.Conn) {
 	if c, ok := nc.(interface {
 		CloseRead() error
 		CloseWrite() error
 	}); ok {
-		_, _ = c.CloseRead(), c.CloseWrite() // they fail where the client has gone
+		_, _ = c.CloseRead(), c.CloseWrite() // both fail if the client has gone
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if !s.closed {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// exhaust takes all descriptors of this process but n, and returns what gives all back.
+// exhaust opens all descriptors of this process but n. free closes them.
 func exhaust(t *testing.T, n int) (free func()) {
 	t.Helper()
 	var was syscall.Rlimit
@@ -56,13 +56,13 @@ func steal(t *testing.T) {
 	}
 }
 
-// contended is a listener beside a goroutine that takes each descriptor which is free
-// before an Accept, or after the end of a connection, while the test says so.
+// contended is a listener with a rival goroutine, which takes a free descriptor before an
+// Accept or after the end of a connection, if the test says so.
 type contended struct {
 	net.Listener
 	t      *testing.T
-	before atomic.Pointer[func()] // Accept
-	after  atomic.Pointer[func()] // a connection is closed
+	before atomic.Pointer[func()] // called before the next Accept
+	after  atomic.Pointer[func()] // called after the next Close of a connection
 }
 
 type contendedConn struct {
@@ -89,7 +89,7 @@ func (c *contendedConn) Close() error {
 	return err
 }
 
-// scarcity serves on a socket, and has clients that wait for it.
+// scarcity is a server on a socket, and clients that wait for it.
 type scarcity struct {
 	*testing.T
 	ln      *contended
@@ -120,7 +120,7 @@ func newScarcity(t *testing.T, clients int) *scarcity {
 	return s
 }
 
-// serve begins.
+// serve starts the server, which ends with the test.
 func (s *scarcity) serve(ln net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -133,7 +133,7 @@ func (s *scarcity) serve(ln net.Listener) {
 	})
 }
 
-// told waits until a client knows that it is not served.
+// told waits until client i knows that it is not served.
 func (s *scarcity) told(i int) {
 	s.Helper()
 	_ = s.clients[i].SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -151,14 +151,14 @@ func (s *scarcity) counts(served, rejected int64) {
 	}
 }
 
-// Without descriptors each client that comes is told at once. Nobody else gets the
-// spare one, however fast.
+// TestNoDescriptors checks that each new client is told at once if there are no
+// descriptors. No other goroutine gets the spare descriptor, however fast it is.
 func TestNoDescriptors(t *testing.T) {
 	s := newScarcity(t, 3)
 	ln := s.server.Sparing(s.ln)
 	free := exhaust(t, 0)
 	faster := func() {
-		if s.server.Stats().Rejected == 0 { // later it is the spare one's turn: see below
+		if s.server.Stats().Rejected == 0 { // later the spare one is free: see below
 			steal(t)
 		}
 	}
@@ -171,14 +171,15 @@ func TestNoDescriptors(t *testing.T) {
 	free()
 }
 
-// A spare descriptor that another goroutine has taken is replaced once there is one,
-// before the next time that there is none.
+// TestSpareDescriptorIsReplaced checks that a spare descriptor that another goroutine has
+// taken is replaced once there is one, before the next shortage.
 func TestSpareDescriptorIsReplaced(t *testing.T) {
 	s := newScarcity(t, 2)
 	ln := s.server.Sparing(s.ln)
 	free := exhaust(t, 0)
 	again := func() { steal(t) }
-	first := func() { s.ln.before.Store(&again) } // the second Accept is that in the spare one's place
+	// The second Accept takes the place of the spare descriptor.
+	first := func() { s.ln.before.Store(&again) }
 	s.ln.before.Store(&first)
 	s.serve(ln)
 	for end := time.Now().Add(30 * time.Second); s.ln.before.Load() != nil; time.Sleep(time.Millisecond) {

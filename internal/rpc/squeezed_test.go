@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestSlowTakersGive: connections that take their answers steadily, and hold most of
-// the memory all the while, give it to others.
+// TestSlowTakersGive checks that connections that take their answers steadily, but use
+// most of the memory all the time, give it to others.
 func TestSlowTakersGive(t *testing.T) {
 	for _, over := range []string{"socket", "TLS"} {
 		t.Run(over, func(t *testing.T) {
@@ -66,8 +66,8 @@ func TestSlowTakersGive(t *testing.T) {
 	}
 }
 
-// TestFastTakerKeeps: a connection that takes all of its answers within a second keeps
-// what it holds, although some of them always wait.
+// TestFastTakerKeeps checks that a connection that takes all of its answers within a
+// second keeps its memory, although some answers always wait.
 func TestFastTakerKeeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, atOnce = 100_000, 6
@@ -111,8 +111,8 @@ func TestFastTakerKeeps(t *testing.T) {
 	})
 }
 
-// TestManySlowAnswersGive: each answer is taken within a second, and those behind it
-// wait for longer.
+// TestManySlowAnswersGive checks that a connection gives memory if each answer is taken
+// within a second but the answers behind it wait longer.
 func TestManySlowAnswersGive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, c, _, ended := servePolled(t, values{}, Limits{}, "")

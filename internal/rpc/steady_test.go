@@ -40,7 +40,7 @@ func servePolled(t *testing.T, h Handler, l Limits, over string) (nc net.Conn, c
 	return nc, c, far, ended
 }
 
-// take reads n bytes, so many at a time and with such pauses.
+// take reads n bytes, atOnce at a time, with a pause after each piece.
 func take(r io.Reader, n, atOnce int, pause time.Duration) error {
 	b := make([]byte, atOnce)
 	for n > 0 {
@@ -53,8 +53,9 @@ func take(r io.Reader, n, atOnce int, pause time.Duration) error {
 	return nil
 }
 
-// TestSteadyReader: whoever takes an answer slowly has all of it, also where the
-// system is late to tell that it does; and is cut off once nothing is taken.
+// TestSteadyReader checks that a client that takes an answer slowly gets all of it, even
+// if the system is late to report that it does. The client is cut off once it takes
+// nothing.
 func TestSteadyReader(t *testing.T) {
 	for _, tc := range []struct {
 		name, over string
@@ -89,8 +90,8 @@ func TestSteadyReader(t *testing.T) {
 	}
 }
 
-// TestSteadyPeer: the same of requests to another host, as long as a call waits for
-// them; after that they hold no memory for long.
+// TestSteadyPeer checks the same for requests to another host, as long as a call waits
+// for them. After that they do not use memory for long.
 func TestSteadyPeer(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -125,7 +126,8 @@ func TestSteadyPeer(t *testing.T) {
 	}
 }
 
-// TestSteadyPipe: the same where whether a write waits is not known.
+// TestSteadyPipe checks the same for a connection that does not show whether a write
+// waits.
 func TestSteadyPipe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, _, ended := servePipe(t, &echoHandler{echo: newEcho()}, Limits{WriteTimeout: time.Second})
@@ -145,8 +147,8 @@ func TestSteadyPipe(t *testing.T) {
 	})
 }
 
-// TestKilledAsItBlocks: a connection that is ended while its writer begins to wait
-// ends at once, however steadily its answers are taken.
+// TestKilledAsItBlocks checks that a connection that is killed while its writer begins to
+// wait ends at once, however steadily its answers are taken.
 func TestKilledAsItBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nc, c, below, ended := servePolled(t, &echoHandler{echo: newEcho()}, Limits{}, "")

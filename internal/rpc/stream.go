@@ -11,36 +11,37 @@ import (
 	"time"
 )
 
-// stream reads and writes a connection. Over a file descriptor it waits for
-// bytes without holding a buffer, elsewhere with a small one, and sets a deadline
-// only for a write that would block.
+// stream reads and writes a connection. Over a file descriptor it waits for bytes without
+// a buffer, and sets a deadline only for a write that would block. Elsewhere it waits
+// with a small buffer.
 type stream struct {
 	nc   net.Conn
-	raw  syscall.RawConn // nil where nc is not over a file descriptor
-	line *line           // below nc, where that is TLS over a file descriptor
+	raw  syscall.RawConn // nil if nc is not over a file descriptor
+	line *line           // below nc, if nc is TLS over a file descriptor
 
-	// Of the reader goroutine, and of it alone.
+	// Only for the reader goroutine.
 	buf     []byte // from buffers, lent by the account, or put aside; nil while idle
 	pooled  *[smallBuffer]byte
-	large   []byte // the same as buf, where the account has lent it
-	aside   bool   // buf is just as long as what is in it: see putAside
+	large   []byte // the same as buf, if the account has lent it
+	aside   bool   // buf is just as long as its content: see putAside
 	r, w    int    // buf[r:w] has been read and not consumed
 	onBatch func(n int) error
 	rerr    error
 	readFn  func(fd uintptr) bool
 	number  uint64
-	served  bool // the batch was answered, so that the peer may send the next one: see looks
-	inRow   int  // batches since another stream of this process has read
-	busy    int  // batches since the reader has rested
-	turn    turn
+	// The batch was answered, so that the peer may send the next one: see looks.
+	served bool
+	inRow  int // batches since another stream of this process has read
+	busy   int // batches since the reader has rested
+	turn   turn
 
-	fd writer // of whoever writes; one at a time
+	fd writer // of the goroutine that writes; one at a time
 
-	account *Account     // for what is held while the stream waits; see hold
+	account *Account     // for memory in use while the stream waits; see hold
 	use     Use          // of the reader's buffer
-	held    atomic.Int64 // for it
-	onWait  func() error // before the reader waits with a frame that is not complete
-	onBlock func() error // before a write waits
+	held    atomic.Int64 // bytes charged for the reader's buffer
+	onWait  func() error // called before the reader waits with an incomplete frame
+	onBlock func() error // called before a write waits
 }
 
 var buffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
@@ -61,7 +62,7 @@ func (s *stream) init(nc net.Conn, writeTimeout time.Duration) {
 	s.fd.init(nc, s.raw, writeTimeout, s.blocks)
 }
 
-// blocks is told before a write waits.
+// blocks is called before a write waits.
 func (s *stream) blocks() error { return s.onBlock() }
 
 // acquire makes sure that there is a buffer to read into.
@@ -74,11 +75,11 @@ func (s *stream) acquire() {
 	s.r, s.buf = 0, s.pooled[:]
 	if s.aside {
 		s.aside = false
-		_ = s.hold(0) // to give never fails
+		_ = s.hold(0) // giving back never fails
 	}
 }
 
-// hold makes n bytes what the account has for the reader's buffer.
+// hold changes the bytes charged for the reader's buffer to n.
 func (s *stream) hold(n int64) error {
 	was := s.held.Load()
 	if n < was {
@@ -90,15 +91,16 @@ func (s *stream) hold(n int64) error {
 	return nil
 }
 
-// fewBytes of a frame are always taken: the connection itself is more.
+// fewBytes is how many bytes of a frame are always accepted: the connection itself needs
+// more.
 const fewBytes = 512
 
-// putAside leaves the beginning of a frame in no more memory than it needs, while
-// the reader waits for more.
+// putAside keeps the beginning of a frame in no more memory than it needs, while the
+// reader waits for more.
 func (s *stream) putAside() error {
 	n := s.w - s.r
 	size := n
-	if n >= smallBuffer { // it is read on into
+	if n >= smallBuffer { // the reader goes on to read into it
 		size = powerBelow(2 * n)
 	}
 	if n == 0 || s.aside || s.pooled == nil && len(s.buf) <= 2*size {
@@ -122,9 +124,9 @@ func (s *stream) putAside() error {
 	return nil
 }
 
-// waits accounts for the beginning of a frame while the reader waits for more.
+// waits charges the beginning of a frame while the reader waits for more.
 func (s *stream) waits() error {
-	if s.raw == nil && s.pooled != nil { // whether it waits is not known
+	if s.raw == nil && s.pooled != nil { // the read may wait
 		if err := s.hold(smallBuffer); err == nil || s.w-s.r > fewBytes {
 			return err
 		}
@@ -143,7 +145,7 @@ func (s *stream) unpool() {
 	}
 }
 
-// release gives the buffer up if nothing is left in it.
+// release gives the buffer back if nothing is left in it.
 func (s *stream) release() {
 	if s.r < s.w {
 		return
@@ -151,15 +153,15 @@ func (s *stream) release() {
 	s.r, s.w, s.buf, s.aside = 0, 0, nil, false
 	s.unpool()
 	if s.held.Load() != 0 {
-		_ = s.hold(0) // to give never fails
+		_ = s.hold(0) // giving back never fails
 	}
 }
 
-// readEach reads whenever there are bytes and calls batch with their number,
-// until either fails; batch leaves room in the buffer.
+// readEach reads whenever there are bytes and calls batch with their number, until either
+// fails. batch leaves room in the buffer.
 //
-// Over a file descriptor all of that happens inside one call of the raw read,
-// so that waiting is up to us: see looks.
+// Over a file descriptor all of that happens inside one call of the raw read, so that the
+// stream itself decides when to wait: see looks.
 func (s *stream) readEach(batch func(n int) error) error {
 	if s.line != nil {
 		return s.readSecured(batch)
@@ -189,11 +191,11 @@ func (s *stream) readEach(batch func(n int) error) error {
 	return s.rerr
 }
 
-// firstRead is how much of a batch is read into what an idle connection holds
-// where nothing tells that bytes have come but a read: a call's frame, mostly.
+// firstRead is the buffer of an idle connection that learns of new bytes only from a
+// read. It has room for most frames of a call.
 const firstRead = 512
 
-// readSome reads what goes on where the last read has ended, or what is new.
+// readSome reads more bytes behind those of the last read, or the first bytes of a batch.
 func (s *stream) readSome(first []byte) (n int, err error) {
 	if s.buf != nil && !s.aside {
 		n, err = s.nc.Read(s.buf[s.w:])
@@ -205,21 +207,21 @@ func (s *stream) readSome(first []byte) (n int, err error) {
 	return n, err
 }
 
-// looks is how often a reader that has answered a small batch yields to others
-// and looks for the next one before it waits for the poller. Among several
-// peers that send one request at a time its own has its next one there by then,
-// and both sides are spared a wake-up; a look that finds nothing costs half a
-// microsecond. A peer that pipelines has more on its way, and would be favoured
-// over others by it. Where nobody else is served there is nobody to yield to:
-// the runtime would wake a second thread to look for work, on the processor
-// that the peer wants.
+// looks is how often a reader that has answered a small batch yields to other goroutines
+// and looks for the next batch before it waits for the poller. Among several peers that
+// send one request at a time, its own peer has sent the next request by then, and both
+// sides are spared a wake-up. A look that finds nothing costs half a microsecond. A peer
+// that pipelines has more on its way, and looks would favour it over others, so there is
+// none after a large batch. If no other stream is served, there is no goroutine to yield
+// to: the runtime would wake a second thread to look for work, on the processor that the
+// peer wants.
 const (
 	looks      = 4
 	lookBelow  = 1 << 10 // bytes of a batch
 	aloneAfter = 8       // batches in a row
 )
 
-// lastReader is the stream of this process that has read last, by its number.
+// lastReader is the number of the stream of this process that has read last.
 var (
 	lastReader atomic.Uint64
 	streams    atomic.Uint64
@@ -236,7 +238,7 @@ func (s *stream) inCompany() bool {
 	return s.inRow < aloneAfter
 }
 
-// tryRead reads and serves until there is nothing left to be read.
+// tryRead reads and serves until there is nothing left to read.
 func (s *stream) tryRead(fd uintptr) bool {
 	left := 0 // looks
 	s.busy = 0
@@ -285,7 +287,7 @@ func (s *stream) grow(n int) {
 	s.large, s.buf = big, big
 }
 
-// compact moves what is left to the front of the buffer.
+// compact moves the unconsumed bytes to the front of the buffer.
 func (s *stream) compact() {
 	if s.r > 0 {
 		s.w = copy(s.buf, s.buf[s.r:s.w])
@@ -293,7 +295,7 @@ func (s *stream) compact() {
 	}
 }
 
-// write writes all of b, or fails when the peer takes nothing for the timeout.
+// write writes all of b. It fails if the peer takes nothing for the timeout.
 func (s *stream) write(b []byte) error {
 	if s.line != nil {
 		return s.line.write(s.nc, b)
@@ -301,9 +303,9 @@ func (s *stream) write(b []byte) error {
 	return s.fd.write(b)
 }
 
-// writeNow writes as much of b as can be written without waiting: nothing,
-// where the connection is not over a file descriptor. Over TLS some of it may
-// wait yet: see behind.
+// writeNow writes as much of b as is possible without waiting. If the connection is not
+// over a file descriptor, it writes nothing. Over TLS some of the n bytes may still wait:
+// see behind.
 func (s *stream) writeNow(b []byte) (n int, err error) {
 	if s.line != nil {
 		return s.line.writeNow(s.nc, b)
@@ -311,8 +313,8 @@ func (s *stream) writeNow(b []byte) (n int, err error) {
 	return s.fd.writeNow(b)
 }
 
-// behind says whether something that writeNow has taken waits for the next
-// write, of nothing if need be.
+// behind says whether bytes that writeNow has taken wait for the next write. That write
+// may be empty.
 func (s *stream) behind() bool { return s.line != nil && s.line.behind() }
 
 func isTimeout(err error) bool {

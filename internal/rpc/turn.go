@@ -2,25 +2,26 @@ package rpc
 
 import "time"
 
-// turn is how long a reader serves without a rest. At its end the reader lets other
-// threads have its processor: the system lets a thread run for milliseconds, and so long
-// another may wait that has one short request, if it has served a flood before, since the
-// runtime hands readers from thread to thread. Where none waits that costs less than a
-// microsecond. Beside a thread that never rests the reader then has less than half of a
-// processor: about a fifth was seen. A reader that is asked for little at a time rests
-// before its turn is over: it finds nothing to read, or lets another reader go first.
+// turn is how long a reader serves without a rest. At its end the reader yields its
+// processor to other threads. Without that the system lets a thread run for milliseconds,
+// and another thread with one short request may wait so long, if it has served a flood
+// before: the runtime moves readers from thread to thread. If no thread waits, yielding
+// costs less than a microsecond. Beside a thread that never rests the reader then has
+// less than half of a processor: about a fifth was seen. A reader that gets few requests
+// at a time rests before its turn is over: it finds nothing to read, or lets another
+// reader go first.
 type turn struct {
-	parts int       // that were served in it
-	began time.Time // once there were two
+	parts int       // parts served in this turn
+	began time.Time // set after the second part
 }
 
 const (
 	turnTime  = 250 * time.Microsecond
-	partBytes = 16 << 10 // of requests in a part, which has one at least
+	partBytes = 16 << 10 // of requests in a part; a part has at least one request
 )
 
 // served is called after each part, and says whether the turn is over. Most readers rest
-// after the first part or the second: only then the time is looked at.
+// after the first or second part, so it reads the clock only from then on.
 func (t *turn) served() (over bool) {
 	switch t.parts++; {
 	case t.parts == 1:

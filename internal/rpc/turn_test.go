@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A turn ends with the part that is over its time, of which the first two parts' does not
-// count; a rest begins another.
+// TestTurn checks that a turn ends with the part that exceeds its time, not counting the
+// first two parts, and that a rest begins another turn.
 func TestTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var u turn
@@ -33,7 +33,7 @@ func TestTurn(t *testing.T) {
 	})
 }
 
-// A reader that is kept at work gives way.
+// TestFloodGivesWay checks that a reader that is kept busy yields.
 func TestFloodGivesWay(t *testing.T) {
 	s, dial, _ := serve(t, newEcho(), Limits{})
 	nc := dial()
@@ -46,8 +46,8 @@ func TestFloodGivesWay(t *testing.T) {
 	}
 }
 
-// A turn ends where a reader finds nothing to read, and where it looks for more after
-// others had theirs.
+// TestRestEndsTurn checks that a turn ends when a reader finds nothing to read, and when
+// it looks for more after others had their turn.
 func TestRestEndsTurn(t *testing.T) {
 	near, far := pollPair(t)
 	var s stream
@@ -80,7 +80,8 @@ func TestRestEndsTurn(t *testing.T) {
 	}
 }
 
-// What is served at a time is bounded by its bytes too, one request at least.
+// TestPartsAreShort checks that a part is also bounded by its bytes, and has at least one
+// request.
 func TestPartsAreShort(t *testing.T) {
 	h := newEcho()
 	_, dial, _ := serve(t, h, Limits{})

@@ -9,28 +9,27 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Go runs a request that must wait: task returns its answer, a whole frame,
-// which is written when it comes, and whose bytes are the connection's. It is for
-// requests that only read: where there is no memory for the answer, BUSY is said.
+// Go runs a request that must wait. task returns the answer, a whole frame, which is
+// written when task returns; its bytes then belong to the connection. Go is for requests
+// that only read: if there is no memory for the answer, the answer is BUSY.
 func (c *Conn) Go(task func() []byte) {
 	c.Begin(nil)
 	c.Run(true, task)
 }
 
-// Begin begins a request that must wait, which Run or Answer ends. While the
-// connection has MaxInFlight of them, or too many bytes of answers that it does
-// not take, it waits, and so nothing more is read. So it does while room says that there
-// is none, until other requests have ended, if there is memory to wait; nil always has.
-// It says whether the connection stands: where it does not, nothing need be asked for the
-// request's sake. It is the reader's.
+// Begin begins a request that must wait; Run or Answer ends it. Begin waits while the
+// connection has MaxInFlight requests or too many bytes of answers that the peer does not
+// take, so nothing more is read meanwhile. Begin also waits while room returns false,
+// until other requests have ended, as long as there is memory to wait; a nil room always
+// has room. stands says whether the connection still stands. If it does not, no call
+// needs to be made for the request. Only the reader calls Begin.
 func (c *Conn) Begin(room func() bool) (stands bool) {
 	c.mu.Lock()
 	full := func() bool {
 		return c.tasks >= c.shared.limits.MaxInFlight || c.writing && c.queue.bytes > maxQueued
 	}
 	for c.err == nil && (full() || room != nil && !room()) {
-		// Answers that the reader still has, and calls, may be what the peer waits
-		// for.
+		// The peer may wait for the answers and calls that the reader still has.
 		if len(c.Out) > 0 || c.asked != nil {
 			c.mu.Unlock()
 			_ = c.flush()
@@ -39,7 +38,7 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 		}
 		if err := c.tryPinLocked(); err != nil {
 			if !full() {
-				break // its client is not to blame
+				break // the client is not to blame
 			}
 			c.failLocked(err)
 			continue
@@ -58,11 +57,12 @@ func (c *Conn) Begin(room func() bool) (stands bool) {
 	return stands
 }
 
-// roomAgain is how often a connection that waits for room looks, which others of its
-// process may leave.
+// roomAgain is how often a connection that waits for room checks whether other
+// connections of its process have left some.
 const roomAgain = 5 * time.Millisecond
 
-// waitForRoomLocked waits until something has changed, or may have elsewhere.
+// waitForRoomLocked waits until something has changed, on this connection or possibly on
+// another.
 func (c *Conn) waitForRoomLocked() {
 	again := time.AfterFunc(roomAgain, func() {
 		c.mu.Lock()
@@ -73,9 +73,9 @@ func (c *Conn) waitForRoomLocked() {
 	again.Stop()
 }
 
-// Run ends a request that has begun with what task returns. Where there is no
-// memory for the answer a request that only reads is answered BUSY; after any other
-// the connection ends.
+// Run ends a request that has begun with the answer of task. If there is no memory for
+// the answer, a request that only reads is answered BUSY; after any other request the
+// connection ends.
 func (c *Conn) Run(reads bool, task func() []byte) {
 	go func() { // owned by the connection: drain waits for it
 		c.send(task(), reads)
@@ -87,19 +87,20 @@ func (c *Conn) Run(reads bool, task func() []byte) {
 
 // longTask is a request of Long.
 type longTask struct {
-	due  int64 // it comes before those that are due later, in bytes of long answers
+	// due orders the tasks, lowest first; in bytes of long answers sent.
+	due  int64
 	task func() []byte
 }
 
-// longPatience is how many times its own length a long answer lets others go first that
-// came later.
+// longPatience bounds how many bytes of later answers may overtake a long answer, in
+// multiples of its own length.
 const longPatience = 8
 
-// Long runs a request that has begun and whose answer is long, of about so many bytes,
-// when no long answer waits to be written: so all short ones come before it, and of the
-// long ones the shorter before much longer ones. It is for requests that only read. A task
-// that would have to wait, with all that are behind it, hands its request on to Run and
-// returns nil.
+// Long runs a request that has begun and whose answer has about size bytes. It runs task
+// when no long answer waits to be written. So all short answers come first, and of the
+// long ones the shorter come before much longer ones. Long is for requests that only
+// read. A task that would have to wait would delay all tasks behind it: it must hand its
+// request on to Run and return nil.
 func (c *Conn) Long(size int, task func() []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,10 +142,10 @@ func (c *Conn) endLocked() {
 	c.changed.Broadcast()
 }
 
-// Start makes a call for a request that has begun: caller is told what has
-// become of it, and ends the request. The call is sent when the requests at
-// hand have been served, with theirs. After an error caller is not told
-// anything. It is the reader's.
+// Start makes a call for a request that has begun. caller is told the outcome of the
+// call, and ends the request. The call is sent, with the calls of other requests, when
+// the requests at hand have been served. If Start returns an error, caller is not told
+// anything. Only the reader calls Start.
 func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller Caller) error {
 	if c.asked != to {
 		c.ask()
@@ -153,8 +154,8 @@ func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller 
 	return to.queue(q, timeout, caller)
 }
 
-// ask sends the calls of Start. Nobody else need do it, so it comes before
-// everything that the reader may have to wait for.
+// ask sends the calls of Start. No other goroutine sends them, so ask comes before
+// anything that the reader may have to wait for.
 func (c *Conn) ask() {
 	if c.asked != nil {
 		c.asked.flush()
@@ -162,16 +163,16 @@ func (c *Conn) ask() {
 	}
 }
 
-// Answers are what came in at once for calls, and the connections whose
+// Answers collects the answers to calls that came in one read, and the connections whose
 // requests they end.
 type Answers struct {
-	Frame []byte // of the answer, and room for the next one
+	Frame []byte // of the answer; its buffer is reused for the next one
 
-	conns []*Conn // we write
+	conns []*Conn // for which Write is the writer
 }
 
-// Answer ends a request that has begun with a.Frame, for a Caller: it does not wait.
-// Reads is as in Run.
+// Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
+// Caller may call it. reads is as in Run.
 func (c *Conn) Answer(a *Answers, reads bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -187,7 +188,8 @@ func (c *Conn) Answer(a *Answers, reads bool) {
 }
 
 // While returns a context that ends once nothing can be written to the connection any
-// more, or it has ended. It is the reader's, and for one.
+// more, or the connection has ended. Only the reader calls While. The connection keeps
+// one such context, the last.
 func (c *Conn) While(ctx context.Context) context.Context {
 	ctx, over := context.WithCancel(ctx)
 	c.mu.Lock()
@@ -198,8 +200,9 @@ func (c *Conn) While(ctx context.Context) context.Context {
 	return ctx
 }
 
-// Takes says whether an answer of n bytes would be taken now, or why not: the
-// connection has ended, or what waits for its client fills its part of the budget.
+// Takes returns nil if an answer of n bytes would be accepted now. Otherwise it returns
+// the reason: the connection has ended, or the answers that wait for its client fill its
+// part of the budget.
 func (c *Conn) Takes(n int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,7 +215,7 @@ func (c *Conn) Takes(n int) error {
 	return c.partFor(c.answers.Load(), int64(n))
 }
 
-// Write writes what has been answered, as far as that goes without waiting.
+// Write writes the answers, as far as that is possible without waiting.
 func (a *Answers) Write() {
 	for _, c := range a.conns {
 		c.writeAnswers()
@@ -221,8 +224,8 @@ func (a *Answers) Write() {
 	a.conns = a.conns[:0]
 }
 
-// writeAnswers writes what is queued, as far as that goes without waiting; a
-// goroutine does the rest.
+// writeAnswers writes the queue, as far as that is possible without waiting. A goroutine
+// writes the rest.
 func (c *Conn) writeAnswers() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -235,10 +238,10 @@ func (c *Conn) writeAnswers() {
 		c.shared.bytesOut.Add(int64(n))
 		c.mu.Lock()
 		if err == nil && (n < len(ch.b) || behind) {
-			ch = c.current // it may be accounted for by now
+			ch = c.current // it may have been charged meanwhile
 			ch.b = ch.b[n:]
 			c.current = chunk{}
-			go func() { // owned by the connection: drain waits until nobody writes
+			go func() { // owned by the connection: drain waits until the writer is done
 				c.mu.Lock()
 				defer c.mu.Unlock()
 				c.writeLocked(ch, false)

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// writer writes to a file descriptor. It sets a deadline only for a write that
-// would block, and moves it on when the peer has taken something. One goroutine at
-// a time uses it.
+// writer writes to a file descriptor. It sets a deadline only for a write that would
+// block, and extends it when the peer has taken something. One goroutine at a time uses
+// it.
 type writer struct {
 	nc      net.Conn
-	raw     syscall.RawConn // nil where nc is not over a file descriptor
+	raw     syscall.RawConn // nil if nc is not over a file descriptor
 	timeout time.Duration
-	onBlock func() error // before a write waits, when its deadline is set
+	onBlock func() error // called before a write waits, after its deadline is set
 
 	rest  []byte
-	left  int // of rest, when the deadline was set
+	left  int // length of rest when the deadline was set
 	err   error
 	timed bool // a deadline is set
-	late  bool // it is over: one more look
+	late  bool // the deadline has passed: try once more
 	now   bool // do not wait
 	tryFn func(fd uintptr) bool
 }
@@ -30,9 +30,9 @@ func (w *writer) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, o
 	w.nc, w.raw, w.timeout, w.onBlock, w.tryFn = nc, raw, timeout, onBlock, w.try
 }
 
-// write writes all of b, or fails when the peer has taken nothing for the timeout.
-// The system tells of room when a good part of a socket's buffer is free; a peer
-// may have taken less by then, so that a look must decide.
+// write writes all of b. It fails if the peer takes nothing for the timeout. The system
+// reports room only when a good part of the socket's buffer is free. The peer may have
+// taken less by the deadline, so write tries once more before it fails.
 func (w *writer) write(b []byte) error {
 	if w.raw == nil {
 		return w.writeBlind(b)
@@ -57,14 +57,14 @@ func (w *writer) write(b []byte) error {
 	return err
 }
 
-// untime takes the deadline away.
+// untime removes the deadline.
 func (w *writer) untime() error {
 	w.timed = false
 	return w.nc.SetWriteDeadline(time.Time{})
 }
 
-// writeBlind is write where it is not known whether a write waits, nor what the
-// peer has taken of it, until the timeout.
+// writeBlind is write for a connection that does not show, before the timeout, whether a
+// write waits or what the peer has taken.
 func (w *writer) writeBlind(b []byte) error {
 	for {
 		if err := w.nc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
@@ -81,8 +81,8 @@ func (w *writer) writeBlind(b []byte) error {
 	}
 }
 
-// writeNow writes as much of b as can be written without waiting: nothing, where nc
-// is not over a file descriptor.
+// writeNow writes as much of b as is possible without waiting. If nc is not over a file
+// descriptor, it writes nothing.
 func (w *writer) writeNow(b []byte) (n int, err error) {
 	if w.raw == nil {
 		return 0, nil
@@ -114,9 +114,9 @@ func (w *writer) try(fd uintptr) bool {
 	return true
 }
 
-// waits says whether to wait, and until when. What ends the connection sets a
-// deadline that is over, which this one may take the place of: onBlock comes after
-// it, and knows.
+// waits says whether the write is to wait, and sets its deadline. Ending the connection
+// sets a deadline in the past, which waits may overwrite. onBlock is called after that
+// and reports the end.
 func (w *writer) waits() bool {
 	taken := len(w.rest) < w.left
 	switch {

@@ -9,31 +9,30 @@ import (
 	"time"
 )
 
-// pipe is one direction of a connection. Everything is under the network's
-// lock.
+// pipe is one direction of a connection. The network's lock guards all its fields.
 type pipe struct {
 	net      *Net
 	from, to string
 	reader   *conn
-	wake     sync.Cond // something below has changed
+	wake     sync.Cond // signals every change of the fields below
 
-	flight  []segment // sent and not arrived, in order
+	flight  []segment // sent but not arrived, in order
 	timer   *time.Timer
 	arrived []byte
-	size    int   // bytes in flight, and arrived and not read
-	end     error // what a read gets after the bytes: io.EOF, or a reset
+	size    int   // bytes in flight, plus bytes arrived but not read
+	end     error // what a read returns after the bytes: io.EOF or a reset
 	sentEnd bool
-	broken  error // what a write gets
+	broken  error // what a write returns
 }
 
-// segment is some bytes, or the end.
+// segment is some bytes, or the end of the stream.
 type segment struct {
 	b   []byte
 	end error
 	at  time.Time
 }
 
-// send puts a segment on its way.
+// send starts the travel of a segment.
 func (p *pipe) send(s segment) {
 	s.at = time.Now().Add(p.net.streamDelay())
 	p.size += len(s.b)
@@ -44,8 +43,8 @@ func (p *pipe) send(s segment) {
 	}
 }
 
-// deliver lets arrive what is due, in order; while the link is cut, or one end does not
-// run, it is held.
+// deliver makes the segments that are due arrive, in order. The pipe waits in n.held
+// while the link is cut or the process at either end is stopped.
 func (p *pipe) deliver() {
 	n := p.net
 	n.mu.Lock()
@@ -68,7 +67,7 @@ func (p *pipe) deliver() {
 		case s.end != nil:
 			p.ended(s.end)
 		case p.reader.closed:
-			// Nobody reads: the writer is told, as TCP does.
+			// The reader has closed: reset the writer, as TCP does.
 			p.reader.out.reset()
 		case len(p.arrived) == 0:
 			p.arrived = s.b
@@ -78,7 +77,7 @@ func (p *pipe) deliver() {
 	}
 }
 
-// ended is the arrival of the end.
+// ended handles the arrival of the end of the stream.
 func (p *pipe) ended(end error) {
 	if p.end == nil {
 		p.end = end
@@ -90,7 +89,7 @@ func (p *pipe) ended(end error) {
 	}
 }
 
-// reset sends one, unless there was one.
+// reset sends a reset, unless the pipe is reset already.
 func (p *pipe) reset() {
 	if p.broken == nil {
 		p.broken = syscall.ECONNRESET
@@ -110,7 +109,7 @@ type conn struct {
 	local, remote *net.TCPAddr
 	in, out       *pipe
 
-	// Under the network's lock.
+	// The network's lock guards the fields below.
 	closed      bool
 	read, write deadline
 }
@@ -148,7 +147,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		case len(p.arrived) > 0:
 			k := copy(b, p.arrived)
 			if p.arrived = p.arrived[k:]; len(p.arrived) == 0 {
-				p.arrived = nil // of thousands of connections most are idle
+				p.arrived = nil // among thousands of connections most are idle
 			}
 			p.size -= k
 			p.wake.Broadcast()
@@ -188,8 +187,8 @@ func (c *conn) Write(b []byte) (int, error) {
 	}
 }
 
-// Close ends both directions. What was written still arrives; if something was
-// not read, the peer gets a reset rather than an end.
+// Close ends both directions. Bytes that were written still arrive. If this end has
+// unread bytes, the peer gets a reset instead of an end.
 func (c *conn) Close() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()
@@ -211,7 +210,7 @@ func (c *conn) close() {
 	}
 }
 
-// reset ends a connection that nobody has accepted.
+// reset ends a connection that was never accepted.
 func (c *conn) reset() {
 	c.shut()
 	c.out.reset()
@@ -225,7 +224,7 @@ func (c *conn) shut() {
 	c.host.conns = remove(c.host.conns, c)
 }
 
-// CloseWrite says that nothing more will be written.
+// CloseWrite ends the outgoing direction.
 func (c *conn) CloseWrite() error {
 	c.host.net.mu.Lock()
 	defer c.host.net.mu.Unlock()

@@ -1,22 +1,20 @@
-// Package simnet is a network of hosts in memory, for tests that run in virtual
-// time (testing/synctest).
+// Package simnet is a network of hosts in memory, for tests that run in virtual time
+// (testing/synctest).
 //
-// Inputs are what processes send, and faults: links that are cut, loss, delay,
-// processes that are killed or stand still. Outputs are net.Listener, net.Conn and
-// memberlist.Transport, which behave as those of the system do where programs
-// can tell: deadlines, end of stream, reset, refusal, a bounded window, bytes
-// that wait while a link is cut and come when it is whole again, datagrams that
-// get lost and overtake each other.
+// Inputs are what processes send, and faults: cut links, loss, delay, and killed or
+// stopped processes. Outputs are net.Listener, net.Conn and memberlist.Transport. They
+// behave like the system's wherever a program can see a difference: deadlines, end of
+// stream, reset, refusal, a bounded window, bytes that wait while a link is cut and
+// arrive after it heals, datagrams that get lost and overtake each other.
 //
-// A Host is a process on a machine rather than the machine: when it is killed,
-// what is left of its goroutines can do no more, and Net.Host gives its
-// successor at the same address.
+// A Host is a process on a machine, not the machine. After Kill, the remaining goroutines
+// of the process can do nothing through its Host, and Net.Host returns its successor at
+// the same address.
 //
-// Goroutines: none. Everything happens in the caller's goroutine or in a
-// timer's, and whoever waits is durably blocked, as synctest has it. One seed
-// gives one sequence of delays and losses, as far as goroutines run in the same
-// order.
+// Goroutines: none. All work runs in the caller's goroutine or in a timer's, and a
+// goroutine that waits is durably blocked in the sense of synctest. One seed gives one
+// sequence of delays and losses, as long as goroutines run in the same order.
 //
-// It is not a model of throughput, of routes, of TCP's giving up (a connection
-// outlasts any cut) or of name resolution.
+// The package does not model throughput, routes, TCP timeouts (a connection survives any
+// cut) or name resolution.
 package simnet

@@ -15,10 +15,10 @@ type listener struct {
 	addr   *net.TCPAddr
 	queue  chan net.Conn
 	closed chan struct{}
-	done   bool // closed; under the network's lock
+	done   bool // closed; guarded by the network's lock
 }
 
-// Listen listens on a port; port 0 takes a free one.
+// Listen listens on a port. Port 0 means a free port.
 func (h *Host) Listen(port int) (net.Listener, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -57,7 +57,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return nil, opError("accept", nil, l.addr, net.ErrClosed)
 }
 
-// Close stops listening. Connections that nobody has accepted end.
+// Close stops listening and resets connections that were not accepted yet.
 func (l *listener) Close() error {
 	l.host.net.mu.Lock()
 	defer l.host.net.mu.Unlock()
@@ -86,12 +86,12 @@ func (l *listener) close() {
 	}
 }
 
-// Addr returns where it listens.
+// Addr returns the listener's address.
 func (l *listener) Addr() net.Addr { return l.addr }
 
-// Dial connects to an address, ip:port. It is refused where nobody listens, and
-// waits until ctx ends while the link is cut either way, either end is stopped or
-// there is no such machine.
+// Dial connects to an address of the form ip:port. It returns ECONNREFUSED if no process
+// listens there. It waits until ctx ends while the link is cut in either direction, while
+// either process is stopped, or if the machine does not exist.
 func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 	remote, err := parse(address)
 	if err != nil {
@@ -121,19 +121,20 @@ func (h *Host) Dial(ctx context.Context, address string) (net.Conn, error) {
 		if c != nil {
 			return c, nil
 		}
-		// Cut meanwhile, or too many wait to be accepted.
+		// The link was cut meanwhile, or the backlog is full.
 		if err := h.wait(ctx, nil, time.NewTimer(retransmit)); err != nil {
 			return nil, opError("dial", nil, remote, err)
 		}
 	}
 }
 
-// reach says whether a connection can be made.
+// reach reports whether a connection can be made.
 func (n *Net) reach(from, to string) bool {
 	return n.machines[to] && !n.isCut(from, to) && !n.isCut(to, from) && !n.still(from, to)
 }
 
-// wait waits for something, or until ctx or the process ends.
+// wait returns when ch is closed or t fires. It returns an error if ctx ends or the
+// process is killed first.
 func (h *Host) wait(ctx context.Context, ch <-chan struct{}, t *time.Timer) error {
 	var fired <-chan time.Time
 	if t != nil {
@@ -151,7 +152,8 @@ func (h *Host) wait(ctx context.Context, ch <-chan struct{}, t *time.Timer) erro
 	return nil
 }
 
-// connect makes both ends of a connection, or none where it must wait.
+// connect makes both ends of a connection. It returns nil and no error if the caller must
+// try again later.
 func (h *Host) connect(remote *net.TCPAddr) (net.Conn, error) {
 	n := h.net
 	n.mu.Lock()
@@ -174,7 +176,7 @@ func (h *Host) connect(remote *net.TCPAddr) (net.Conn, error) {
 	back.reader, there.reader = ours, theirs
 	h.conns = append(h.conns, ours)
 	l.host.conns = append(l.host.conns, theirs)
-	l.queue <- theirs // there is room, and only we add
+	l.queue <- theirs // has room: the lock is held, and only connect adds
 	return ours, nil
 }
 

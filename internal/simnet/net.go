@@ -9,36 +9,35 @@ import (
 	"time"
 )
 
-// Bounds, near those of a system.
+// Bounds, close to those of a real system.
 const (
-	window     = 256 << 10 // bytes of a connection and direction that are sent and not read
-	backlog    = 128       // connections that wait for Accept; one more waits outside
-	packets    = 1024      // datagrams that wait to be read; one more is dropped
+	window     = 256 << 10 // bytes sent and not read, per connection and direction
+	backlog    = 128       // connections that wait for Accept; further dials wait outside
+	packets    = 1024      // datagrams that wait to be read; further ones are dropped
 	retransmit = 200 * time.Millisecond
 )
 
 // Net is a network. It is safe for concurrent use.
 type Net struct {
-	mu       sync.Mutex // for all that belongs to the network
+	mu       sync.Mutex // guards everything that belongs to the network
 	rand     *rand.Rand
 	hosts    map[string]*Host // the living process of each address
 	machines map[string]bool  // addresses that were ever used
 	streams  map[string]*listener
 	udp      map[string]*transport
-	port     int // given out last
+	port     int // the last port given out
 
 	loss     float64
 	min, max time.Duration
 	cut      map[[2]string]bool // from, to
 	isolated map[string]bool
-	stopped  map[string]bool // addresses of processes that do not run
-	held     []*pipe         // wait for a link, or a process
-	waiting  []datagram      // wait for a process
-	changed  chan struct{}   // closed, and replaced, when a link may be whole again
+	stopped  map[string]bool // addresses of stopped processes
+	held     []*pipe         // pipes that wait for a link or a process
+	waiting  []datagram      // datagrams that wait for a process
+	changed  chan struct{}   // closed and replaced when a link may be whole again
 }
 
-// New returns a network of no hosts, without faults, with delays of 0.1 to
-// 0.5 ms.
+// New returns a network without hosts or faults. Delays are 0.1 to 0.5 ms.
 func New(seed uint64) *Net {
 	return &Net{
 		rand:  rand.New(rand.NewPCG(seed, seed)),
@@ -49,7 +48,7 @@ func New(seed uint64) *Net {
 	}
 }
 
-// Host returns the process at an IP address: the same one until it is killed.
+// Host returns the process at an IP address. It is the same Host until Kill.
 func (n *Net) Host(ip string) *Host {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -65,20 +64,20 @@ func (n *Net) Host(ip string) *Host {
 	return h
 }
 
-// change wakes those that wait for a link. The lock is held.
+// change wakes every Dial that waits for a link. The caller holds the lock.
 func (n *Net) change() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-// Cut cuts the link between two hosts, both ways.
+// Cut cuts the link between two hosts in both directions.
 func (n *Net) Cut(a, b string) {
 	n.CutOneWay(a, b)
 	n.CutOneWay(b, a)
 }
 
-// CutOneWay lets nothing pass from one host to another. Connections between
-// them can carry data the other way only, and new ones cannot be made.
+// CutOneWay blocks all traffic from one host to another. Existing connections carry data
+// in the other direction only. New connections cannot be made.
 func (n *Net) CutOneWay(from, to string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -105,22 +104,22 @@ func (n *Net) Heal() {
 	n.change()
 }
 
-// SetLoss loses datagrams with a probability. Streams lose none: theirs come
-// later.
+// SetLoss sets the probability that a datagram is lost. Streams lose nothing; their bytes
+// arrive later.
 func (n *Net) SetLoss(p float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.loss = p
 }
 
-// SetDelay sets how long a packet travels, from min to max.
+// SetDelay sets the range of a packet's travel time.
 func (n *Net) SetDelay(min, max time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.min, n.max = min, max
 }
 
-// delay draws one. The lock is held.
+// delay draws a random delay. The caller holds the lock.
 func (n *Net) delay() time.Duration {
 	if n.max <= n.min {
 		return n.min
@@ -128,7 +127,7 @@ func (n *Net) delay() time.Duration {
 	return n.min + time.Duration(n.rand.Int64N(int64(n.max-n.min)))
 }
 
-// streamDelay is that of a segment, which is sent again until it comes through.
+// streamDelay draws the delay of a segment, which is retransmitted until it arrives.
 func (n *Net) streamDelay() time.Duration {
 	d := n.delay()
 	for again := retransmit; n.lost() && again < time.Minute; again *= 2 {
@@ -139,12 +138,12 @@ func (n *Net) streamDelay() time.Duration {
 
 func (n *Net) lost() bool { return n.loss > 0 && n.rand.Float64() < n.loss }
 
-// isCut says whether nothing passes. The lock is held.
+// isCut reports whether traffic is blocked. The caller holds the lock.
 func (n *Net) isCut(from, to string) bool {
 	return from != to && (n.cut[[2]string{from, to}] || n.isolated[from] || n.isolated[to])
 }
 
-// freePort gives out a port. The lock is held.
+// freePort returns an unused port. The caller holds the lock.
 func (n *Net) freePort() int {
 	n.port++
 	return n.port
@@ -156,19 +155,19 @@ type Host struct {
 	ip     string
 	killed chan struct{}
 
-	// Under the network's lock.
+	// The network's lock guards the fields below.
 	dead       bool
 	listeners  []*listener
 	transports []*transport
 	conns      []*conn
 }
 
-// IP returns its address.
+// IP returns the host's address.
 func (h *Host) IP() string { return h.ip }
 
-// Kill ends the process as kill -9 does, while its machine goes on: listeners
-// close, connections end at their peers, who connects is refused. This Host can
-// do nothing any more; Net.Host returns its successor.
+// Kill ends the process as kill -9 does; its machine stays up. Listeners close, the peers
+// of its connections read the end, and new dials are refused. This Host can do nothing
+// any more; Net.Host returns its successor.
 func (h *Host) Kill() {
 	n := h.net
 	n.mu.Lock()
@@ -177,7 +176,7 @@ func (h *Host) Kill() {
 		return
 	}
 	h.dead = true
-	n.run(h.ip, 1) // what waits is the machine's
+	n.run(h.ip, 1) // deliver what waits: it belongs to the machine
 	close(h.killed)
 	delete(n.hosts, h.ip)
 	for _, t := range slices.Clone(h.transports) {

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// answers every request with its key.
+// answers answers every request with its key.
 type answers struct{ rpc.Handler }
 
 func (answers) Batch()      {}
@@ -32,11 +32,11 @@ func (answers) Serve(c *rpc.Conn, frames [][]byte) error {
 	return nil
 }
 
-// TestRPC: the connections of sidecars, which end and are woken by deadlines
-// that have passed, over this network, and in two bubbles in turn.
+// TestRPC runs the connections of sidecars, which end and are woken by passed deadlines,
+// over this network, in two bubbles in turn.
 func TestRPC(t *testing.T) {
 	for range 2 {
-		// Package rpc has a pool of timers, and a timer belongs to its bubble: two
+		// Package rpc has a pool of timers, and a timer belongs to its bubble. Two
 		// collections empty the pool.
 		runtime.GC()
 		runtime.GC()

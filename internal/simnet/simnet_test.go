@@ -58,7 +58,7 @@ func (p *pair) read(c net.Conn, want string) {
 	}
 }
 
-// took says how much virtual time f takes.
+// took returns how much virtual time f takes.
 func took(f func()) time.Duration {
 	start := time.Now()
 	f()
@@ -80,7 +80,7 @@ func TestDelayAndOrder(t *testing.T) {
 		if d < 10*time.Millisecond || d > 20*time.Millisecond {
 			t.Errorf("one way took %v, want 10 to 20 ms", d)
 		}
-		for i := range byte(200) { // each with a delay of its own
+		for i := range byte(200) { // each with its own delay
 			p.write(p.dialed, string([]byte{i}))
 		}
 		for i := range byte(200) {
@@ -283,7 +283,7 @@ func TestDialFails(t *testing.T) {
 	for _, tc := range []struct {
 		name, address string
 		want          error
-		after         time.Duration // least
+		after         time.Duration // the least duration
 	}{
 		{"nobody listens", b + ":8", syscall.ECONNREFUSED, 0},
 		{"no such machine", "10.0.0.9:7", context.DeadlineExceeded, time.Minute},
@@ -311,7 +311,7 @@ func TestCut(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		cut       func(*Net)
-		out, back bool // what passes
+		out, back bool // the directions in which data passes
 	}{
 		{"both ways", func(n *Net) { n.Cut(a, b) }, false, false},
 		{"one way", func(n *Net) { n.CutOneWay(a, b) }, false, true},
@@ -381,7 +381,7 @@ func TestKill(t *testing.T) {
 		if _, err := p.Host(a).Dial(t.Context(), b+":7"); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("dial: %v", err)
 		}
-		// What is left of it can do nothing.
+		// The rest of the killed process can do nothing.
 		if _, err := old.Dial(t.Context(), a+":7"); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("it dials: %v", err)
 		}
@@ -394,7 +394,7 @@ func TestKill(t *testing.T) {
 		if _, err := tr.WriteTo([]byte("x"), a+":7"); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("it sends: %v", err)
 		}
-		// Its successor has the ports again.
+		// The successor can use the ports again.
 		next := p.Host(b)
 		if next == old {
 			t.Fatal("a process was raised from the dead")
@@ -411,7 +411,7 @@ func TestKill(t *testing.T) {
 	})
 }
 
-// TestCutWhileDialing: what is on its way when the link is cut comes later.
+// TestCutWhileDialing checks that packets under way arrive later if the link is cut.
 func TestCutWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := connected(t)
@@ -429,7 +429,7 @@ func TestCutWhileDialing(t *testing.T) {
 	})
 }
 
-// TestDialMachineThatComes: there is no such machine yet.
+// TestDialMachineThatComes dials a machine that does not exist yet.
 func TestDialMachineThatComes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)
@@ -449,7 +449,7 @@ func TestDialMachineThatComes(t *testing.T) {
 	})
 }
 
-// TestKillWhileDialing: also who waits for a link ends with its process.
+// TestKillWhileDialing checks that Kill also ends a Dial that waits for a link.
 func TestKillWhileDialing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := connected(t)
@@ -505,7 +505,7 @@ func TestDatagrams(t *testing.T) {
 		to := address(b, port)
 		buf := []byte{0}
 		for i := range byte(100) {
-			buf[0] = i // the caller's again when WriteTo returns
+			buf[0] = i // WriteTo must not keep the buffer after it returns
 			if _, err := here.WriteTo(buf, to); err != nil {
 				t.Fatal(err)
 			}
@@ -544,7 +544,7 @@ func TestDatagrams(t *testing.T) {
 	})
 }
 
-// TestTransportStreams: what is dialed comes out of the other's channel.
+// TestTransportStreams checks that a dialed stream comes out of the peer's channel.
 func TestTransportStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := New(1)
@@ -563,7 +563,7 @@ func TestTransportStreams(t *testing.T) {
 	})
 }
 
-// TestSeed: one seed, one sequence.
+// TestSeed checks that one seed gives one sequence.
 func TestSeed(t *testing.T) {
 	run := func(t *testing.T, seed uint64) (arrived []byte) {
 		synctest.Test(t, func(*testing.T) {
@@ -592,8 +592,8 @@ func TestSeed(t *testing.T) {
 
 var _ memberlist.Transport = (*transport)(nil)
 
-// What is sent to a process that does not run waits, on connections and as
-// datagrams; of it comes what part it runs for, then the rest.
+// TestStop checks that data for a stopped process waits, on connections and as datagrams.
+// When the process runs, the given part arrives first and the rest later.
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := connected(t)
@@ -621,7 +621,7 @@ func TestStop(t *testing.T) {
 		p.Stop(b)
 		send()
 		come("", 0)
-		p.Run(b, 0) // for a moment, in which it does not get to any of it
+		p.Run(b, 0) // too briefly to receive anything
 		p.Stop(b)
 		send()
 		p.Heal()
@@ -630,7 +630,7 @@ func TestStop(t *testing.T) {
 		p.Run(b, 1)
 		time.Sleep(time.Second)
 		come("xx", 2)
-		p.Stop(a) // what timers make it send
+		p.Stop(a) // what its timers make it send waits too
 		send()
 		come("", 2)
 		p.Run(a, 1)

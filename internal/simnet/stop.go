@@ -6,23 +6,24 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// datagram is one that waits while a process does not run.
+// datagram is a datagram that waits while a process is stopped.
 type datagram struct {
 	from, to string // IP addresses
 	address  string
 	packet   *memberlist.Packet
 }
 
-// Stop lets a process stand still, as SIGSTOP does: what is sent to it, and what
-// timers make it send, waits.
+// Stop stops a process, as SIGSTOP does. Whatever is sent to it, and whatever its timers
+// make it send, waits.
 func (n *Net) Stop(ip string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.stopped[ip] = true
 }
 
-// Run lets a process that was stopped go on, with a part, 0 to 1, of what waits:
-// of connections and datagrams in any order. The rest waits until it runs again.
+// Run continues a stopped process and delivers a part, from 0 to 1, of what waits.
+// Connections and datagrams are delivered in any order. The rest waits until the next
+// Run.
 func (n *Net) Run(ip string, part float64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -53,10 +54,10 @@ func (n *Net) run(ip string, part float64) {
 	n.change()
 }
 
-// still says whether one end does not run. The lock is held.
+// still reports whether either process is stopped. The caller holds the lock.
 func (n *Net) still(from, to string) bool { return n.stopped[from] || n.stopped[to] }
 
-// deliver sends a datagram. The lock is held.
+// deliver sends a datagram. The caller holds the lock.
 func (n *Net) deliver(d datagram) {
 	time.AfterFunc(n.delay(), func() {
 		n.mu.Lock()

@@ -13,15 +13,15 @@ import (
 type transport struct {
 	host    *Host
 	port    int
-	err     error // why it could not be had
+	err     error // why the port could not be taken
 	streams *listener
 	packets chan *memberlist.Packet
-	closed  bool // under the network's lock
+	closed  bool // guarded by the network's lock
 }
 
-// Transport takes a port for memberlist. If it is in use, memberlist hears of
-// it when it asks for the address. Its channels are never closed: memberlist
-// does not ask.
+// Transport takes a port for memberlist. If the port is in use, FinalAdvertiseAddr
+// returns the error. The channels of a transport are never closed, because memberlist
+// does not check for that.
 func (h *Host) Transport(port int) memberlist.Transport {
 	n := h.net
 	n.mu.Lock()
@@ -37,7 +37,7 @@ func (h *Host) Transport(port int) memberlist.Transport {
 	return t
 }
 
-// FinalAdvertiseAddr returns the address given, or else the host's.
+// FinalAdvertiseAddr returns the given address, or the host's address if ip is empty.
 func (t *transport) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
 	if t.err != nil {
 		return nil, 0, t.err
@@ -52,7 +52,7 @@ func (t *transport) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error)
 	return parsed, port, nil
 }
 
-// WriteTo sends a datagram, which may get lost and overtake others.
+// WriteTo sends a datagram, which may get lost or overtake others.
 func (t *transport) WriteTo(b []byte, to string) (time.Time, error) {
 	now := time.Now()
 	remote, err := parse(to)
@@ -73,7 +73,7 @@ func (t *transport) WriteTo(b []byte, to string) (time.Time, error) {
 	return now, nil
 }
 
-// arrive puts a datagram into its receiver's buffer. The lock is held.
+// arrive puts a datagram into its receiver's buffer. The caller holds the lock.
 func (n *Net) arrive(d datagram) {
 	t := n.udp[d.address]
 	switch {
@@ -88,7 +88,7 @@ func (n *Net) arrive(d datagram) {
 	d.packet.Timestamp = time.Now()
 	select {
 	case t.packets <- d.packet:
-	default: // as a socket whose buffer is full
+	default: // drop it, as a socket with a full buffer does
 	}
 }
 
@@ -101,7 +101,7 @@ func (t *transport) DialTimeout(to string, timeout time.Duration) (net.Conn, err
 	return t.host.Dial(ctx, to)
 }
 
-// Shutdown gives the port up.
+// Shutdown frees the port.
 func (t *transport) Shutdown() error {
 	t.host.net.mu.Lock()
 	defer t.host.net.mu.Unlock()

@@ -1,10 +1,9 @@
-// Package totals judges what apps were told of counters and of keys that are
-// deleted, without any of the rules by which the other checkers judge: those
-// follow one writer of a key, this one follows any number of them at once.
+// Package totals checks what apps observed of counters and of keys that are set and
+// deleted. It shares no rules with the other checkers: they follow one writer of a key,
+// this package follows any number of concurrent writers.
 //
-// Inputs are the requests of one key with their times and outcomes; outputs are
-// lines that say what is wrong. It has no goroutine, and is imported by tests
-// alone.
+// Inputs are the requests of one key with their times and outcomes. Outputs are lines
+// that describe violations. The package starts no goroutine, and only tests import it.
 package totals
 
 import (
@@ -13,36 +12,36 @@ import (
 	"time"
 )
 
-// Kind of a request.
+// Kind is the kind of a request.
 type Kind uint8
 
-// The kinds. A flush that empties the key's namespace is a Delete of the key.
+// The kinds. A flush of the key's namespace counts as a Delete of the key.
 const (
-	Incr   Kind = iota // by one; an absent key becomes one
-	Set                // to a number that no other Set of the key has
-	Delete             // acknowledged, whether there was a value or none
+	Incr   Kind = iota // by one; an absent key becomes 1
+	Set                // to a number that no other Set of the key uses
+	Delete             // acknowledged, whether or not there was a value
 	Read               // that found a value
 )
 
-// Outcome of a request.
+// Outcome is the outcome of a request.
 type Outcome uint8
 
 // The outcomes.
 const (
 	Done    Outcome = iota
-	Unknown         // it may be executed once, then or at any later time
-	Refused         // it surely was not executed
+	Unknown         // may be executed once, then or at any later time
+	Refused         // certainly not executed
 )
 
-// Op is a request of one key. Times are since the history's begin.
+// Op is a request of one key. Times count from the start of the history.
 type Op struct {
 	Kind    Kind
 	Outcome Outcome
-	Host    string // the process that was asked; none is one that nobody else asked
+	Host    string // the process that was asked; empty: one that no other request asked
 	Began   time.Duration
 	Ended   time.Duration
-	Number  int64 // the total that INCR was told; what SET stores; what the read found
-	Fresh   bool  // of a read: from the key's holder
+	Number  int64 // the total that INCR returned, what SET stored, what the read found
+	Fresh   bool  // of a read: answered by the key's owner
 }
 
 func (o *Op) String() string {
@@ -52,11 +51,11 @@ func (o *Op) String() string {
 
 // Rules are what holds for the key.
 type Rules struct {
-	Bound    time.Duration // for how long another host may read what was overwritten
+	Bound    time.Duration // for how long another host may read an overwritten value
 	Lossless bool          // nothing was killed, paused or cut: no value may be lost
 }
 
-// margin is how long after the end of a a read may still see what was before it.
+// margin returns how long after the end of a the read may still see the state before a.
 func (r Rules) margin(a, read *Op) time.Duration {
 	if read.Kind != Read || read.Fresh || a.Host != "" && a.Host == read.Host {
 		return 0
@@ -64,25 +63,25 @@ func (r Rules) margin(a, read *Op) time.Duration {
 	return r.Bound
 }
 
-// before says whether b must see what a did.
+// before reports whether b must see the effect of a.
 func (r Rules) before(a, b *Op) bool { return a.Outcome == Done && a.Ended+r.margin(a, b) < b.Began }
 
-// after says whether an operation may have been executed at a moment or later.
+// after reports whether the operation may have been executed at t or later.
 func (o *Op) after(t time.Duration) bool {
 	return o.Outcome == Unknown || o.Outcome == Done && o.Ended >= t
 }
 
-// Counter lists what is wrong with the totals of a counter that is changed by
-// INCR and DELETE alone. A counter that is lost starts afresh, at one; it never
-// goes back to an earlier total otherwise, and never misses an INCR:
+// Counter lists the violations in the totals of a counter that only INCR and DELETE
+// change. A lost counter starts again at 1. Otherwise it never returns to an earlier
+// total and never misses an INCR:
 //
 //   - A total is at most the number of INCRs that had begun.
-//   - Whoever sees a total b after one of a ≥ b (a read: of a > b) was told, or after
-//     a deletion, sees a counter that has started afresh since: so each number up
-//     to b was told to an INCR that may have been executed since, or there are
-//     as many INCRs whose outcome is unknown.
-//   - Without losses, only a deletion starts a counter afresh; and where there is
-//     none, an INCR's total counts each one that was acknowledged before it began.
+//   - If b is at most an earlier total a (a read: less than a), or follows a deletion,
+//     the counter has started again in between. So every number up to b was returned
+//     by an INCR that may have been executed since, or INCRs of unknown outcome fill
+//     the gaps.
+//   - Without losses, only a deletion starts a counter again. If there is no deletion,
+//     an INCR's total counts every INCR that was acknowledged before it began.
 func (r Rules) Counter(ops []Op) (wrong []string) {
 	deleted := slices.ContainsFunc(ops, func(o Op) bool { return o.Kind == Delete && o.Outcome != Refused })
 	for i := range ops {
@@ -91,7 +90,7 @@ func (r Rules) Counter(ops []Op) (wrong []string) {
 			continue
 		}
 		begun, acked := int64(0), int64(0)
-		var last *Op // what b's counter has started afresh after
+		var last *Op // the last operation since which the counter has started again
 		for j := range ops {
 			a := &ops[j]
 			if a.Kind == Incr && a.Outcome != Refused && a.Began <= b.Ended {
@@ -121,7 +120,7 @@ func (r Rules) Counter(ops []Op) (wrong []string) {
 	return wrong
 }
 
-// afresh says whether b shows that the counter has started afresh since a began.
+// afresh reports whether b shows that the counter has started again since a began.
 func (r Rules) afresh(a, b *Op) bool {
 	switch {
 	case a.Kind == Delete:
@@ -130,19 +129,19 @@ func (r Rules) afresh(a, b *Op) bool {
 		return false
 	case b.Kind == Read:
 		return a.Number > b.Number && r.before(a, b)
-	case a.Number == b.Number: // whichever was first, if they met
+	case a.Number == b.Number: // in either order, if they overlapped
 		return a.Ended < b.Began || a.Began <= b.Began && b.Began <= a.Ended
 	}
 	return a.Number > b.Number && r.before(a, b)
 }
 
-// mayBeDeleted says whether a deletion may have come between a and b.
+// mayBeDeleted reports whether a deletion may have been executed between a and b.
 func (r Rules) mayBeDeleted(ops []Op, a, b *Op) bool {
 	return slices.ContainsFunc(ops, func(o Op) bool { return o.Kind == Delete && o.Began <= b.Ended && o.after(a.Began) })
 }
 
-// since says whether a counter that started afresh after a moment can have come
-// to what b was told.
+// since reports whether a counter that started again after from can have reached the
+// total of b.
 func since(ops []Op, from time.Duration, b *Op) bool {
 	told := map[int64]bool{}
 	unknown := int64(0)
@@ -158,14 +157,14 @@ func since(ops []Op, from time.Duration, b *Op) bool {
 	return int64(len(told))+unknown >= b.Number
 }
 
-// Key lists what is wrong with the reads of a key that any number of apps set and
-// delete: each was set, and by nothing that was refused; and none was ended, by a
-// deletion or another value, before the read began, or, seen through another host,
-// the bound and more before. What is of unknown outcome may come late, but once:
-// what was read and then ended does not come back.
+// Key lists the violations in the reads of a key that any number of apps set and delete.
+// Every value that is read was set, and not by a refused request. No value was ended, by
+// a deletion or by another value, before the read began; for a read through another host,
+// more than the bound before. A request of unknown outcome may take effect late, but only
+// once: a value that was read and then ended does not return.
 func (r Rules) Key(ops []Op) (wrong []string) {
 	set := map[int64]*Op{}
-	sure := map[int64]time.Duration{} // by when the value was there
+	sure := map[int64]time.Duration{} // the time by which the value was surely there
 	for i := range ops {
 		switch o := &ops[i]; {
 		case o.Kind == Set:

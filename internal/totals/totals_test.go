@@ -30,7 +30,7 @@ type test struct {
 	name     string
 	lossless bool
 	ops      []Op
-	want     string // how what is wrong begins; none is nothing
+	want     string // the prefix of the violation; empty: no violation
 }
 
 func check(t *testing.T, tests []test, judge func(Rules, []Op) []string) {

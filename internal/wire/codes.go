@@ -2,10 +2,10 @@ package wire
 
 import "fmt"
 
-// Version is the protocol version that this package speaks.
+// Version is the protocol version that this package implements.
 const Version = 1
 
-// Op says what a request asks for.
+// Op is the operation of a request.
 type Op uint8
 
 const (
@@ -27,7 +27,7 @@ const (
 	OpVerify
 	OpForget
 
-	// lastClientOp is the highest that apps may send.
+	// lastClientOp is the highest op that apps may send.
 	lastClientOp = OpForget
 )
 
@@ -63,13 +63,13 @@ func (o Op) String() string {
 	return fmt.Sprintf("op %d", uint8(o))
 }
 
-// Known says whether there is such an op.
+// Known reports whether the op exists.
 func (o Op) Known() bool { return o < OpCount && opNames[o] != "" }
 
-// Peer says whether the op is one between sidecars alone.
+// Peer reports whether the op is used only between sidecars.
 func (o Op) Peer() bool { return o >= OpPeerHello }
 
-// Status says how a request ended. From 16 on it is an error.
+// Status is the outcome of a request. Statuses of 16 and above are errors.
 type Status uint8
 
 const (
@@ -109,10 +109,11 @@ func (s Status) String() string {
 	return fmt.Sprintf("status %d", uint8(s))
 }
 
-// IsError says whether the status stands with a message instead of a result.
+// IsError reports whether the answer has a message instead of a result.
 func (s Status) IsError() bool { return s >= BadRequest }
 
-// Error is an error that travels: a status and a message that says what to do.
+// Error is an error that is sent to the client: a status, and a message that tells the
+// reader what to do.
 type Error struct {
 	Status  Status
 	Message string
@@ -120,52 +121,54 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Status.String() + ": " + e.Message }
 
-// Errorf returns an Error.
+// Errorf returns an Error with a formatted message.
 func Errorf(s Status, format string, args ...any) *Error {
 	return &Error{s, fmt.Sprintf(format, args...)}
 }
 
-// Options of a request, a set of bits.
+// Options is a set of bits, the options of a request.
 type Options uint32
 
 const (
-	Fresh   Options = 1 << iota // answered by the holder, from no copy
-	NoLoad                      // do not ask the origin on a miss
-	StaleOK                     // a stale value, marked so, is better than none
-	AckAll                      // wait until no host can serve the old value
+	Fresh   Options = 1 << iota // the owner answers, not a copy
+	NoLoad                      // do not load from the origin on a miss
+	StaleOK                     // a stale value, marked as stale, is better than none
+	AckAll                      // answer only after no host can serve the old value
 	Soft                        // keep the deleted value as a stale one
-	Cluster                     // this whole cluster, not this host alone
+	Cluster                     // the whole cluster, not only this host
 	All                         // all namespaces
-	Vouch                       // say in the answer who vouches for the value, and as of when
-	Abandon                     // give the token back: there is nothing to fill with
-	Settle                      // between sidecars: drop what the origin may have changed, and leave that alone
+	Attest                      // add the attesting owner and its time to the answer
+	Abandon                     // give the token back; there is no value to fill with
+	// Between sidecars: drop a key that a late write-through may have changed; do not
+	// write to the origin.
+	Settle
 )
 
-// allowed lists each op's options.
+// allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
-	OpGet: Fresh | NoLoad | StaleOK | Vouch, OpMGet: Fresh | NoLoad | StaleOK | Vouch, OpSet: AckAll,
-	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Vouch, OpFill: Abandon,
+	OpGet: Fresh | NoLoad | StaleOK | Attest, OpMGet: Fresh | NoLoad | StaleOK | Attest, OpSet: AckAll,
+	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest, OpFill: Abandon,
 	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 
-// Mode says on which condition a SET stores.
+// Mode is the condition under which a SET stores.
 type Mode uint8
 
 const (
 	ModeSet     Mode = iota // always
 	ModeAdd                 // if absent
 	ModeReplace             // if present
-	ModeCAS                 // if present with the version that compare names
+	ModeCAS                 // if present with the version in compare
 
 	modeCount
 )
 
-// Source says where a value came from.
+// Source is the place that a value came from.
 type Source uint8
 
 const (
-	SourceL1     Source = 1 // this host's hot copy
-	SourceL2     Source = 2 // this host's own partition
+	SourceL1     Source = 1 // a copy on this host
+	SourceL2     Source = 2 // a partition that this host owns
 	SourcePeer   Source = 3 // the host that owns the key
 	SourceOrigin Source = 4
 )
@@ -179,12 +182,12 @@ func (s Source) String() string {
 	return fmt.Sprintf("source %d", uint8(s))
 }
 
-// Why says why a GET missed.
+// Why is the reason of a miss.
 type Why uint8
 
 const (
 	NotCached Why = 0
-	Absent    Why = 1 // the origin says that there is none
+	Absent    Why = 1 // the origin has no such key
 	Degraded  Why = 2 // the owner cannot be reached
 )
 
@@ -197,12 +200,25 @@ func (w Why) String() string {
 	return fmt.Sprintf("why %d", uint8(w))
 }
 
-// Limits of the protocol that no configuration moves.
+// Limits of the protocol. No configuration changes them.
 const (
-	MaxKeys       = 1024                   // of MGET and DELETE
+	MaxKeys       = 1024                   // keys of one MGET or DELETE
 	MaxTTL        = 365 * 24 * 3600 * 1000 // ms
 	MaxTimeout    = 3600 * 1000            // ms
-	FrameSlack    = 64 << 10               // bytes that a request may have beyond its value
-	MaxMGetAnswer = 16 << 20               // bytes, after which keys are answered BUSY
+	FrameSlack    = 64 << 10               // bytes of a request beyond its value
+	MaxMGetAnswer = 16 << 20               // bytes; the keys after that are answered BUSY
 	MaxNameLen    = 256                    // bytes of a client's name or token
 )
+
+// ErrorReply returns the answer that carries e.
+func ErrorReply(e *Error) Reply { return Reply{Status: e.Status, Message: []byte(e.Message)} }
+
+// BodyReply returns an answer with the body v. If v cannot be encoded, it returns an
+// INTERNAL error.
+func BodyReply(v any) Reply {
+	b, err := MarshalBody(v)
+	if err != nil {
+		return ErrorReply(Errorf(Internal, "%v", err))
+	}
+	return Reply{Body: b}
+}

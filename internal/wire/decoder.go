@@ -7,15 +7,14 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// decoder reads the elements of one array in turn. After an error it returns
-// zeros.
+// decoder reads the elements of one array in order. After an error it returns zeros.
 type decoder struct {
 	b    []byte
 	left int
 	err  *Error
 }
 
-// has consumes a nil and says whether anything else is next.
+// has reports whether the next element is there and not nil. It consumes a nil.
 func (d *decoder) has() bool {
 	if d.err != nil || d.left == 0 {
 		return false
@@ -46,7 +45,7 @@ func (d *decoder) fail(field string, want any, err error) {
 	d.err = Errorf(BadRequest, "%s: want %v, got %s", field, want, got)
 }
 
-// must is has for what may be neither nil nor left out.
+// must is has for an element that may be neither nil nor left out.
 func (d *decoder) must(field string) bool {
 	there := d.has()
 	if !there && d.err == nil {
@@ -55,7 +54,7 @@ func (d *decoder) must(field string) bool {
 	return there
 }
 
-// number reads an unsigned number that must be there.
+// number reads a required unsigned number.
 func (d *decoder) number(field string) uint64 {
 	if !d.must(field) {
 		return 0
@@ -94,7 +93,7 @@ func (d *decoder) int(field string) int64 {
 	return v
 }
 
-// ttl reads a TTL; nil leaves it to the namespace.
+// ttl reads a TTL. nil means the namespace's TTL.
 func (d *decoder) ttl() int64 {
 	if !d.has() {
 		return TTLDefault
@@ -102,7 +101,7 @@ func (d *decoder) ttl() int64 {
 	return int64(d.uint("ttl_ms", MaxTTL))
 }
 
-// bytes reads bin or str, which must be there.
+// bytes reads a required bin or str.
 func (d *decoder) bytes(field string) []byte {
 	if !d.must(field) {
 		return nil
@@ -110,7 +109,8 @@ func (d *decoder) bytes(field string) []byte {
 	return d.text(field)
 }
 
-// optional reads bin or str; nil leaves it to who reads it.
+// optional reads a bin or str. It returns nil for an absent element; the caller applies
+// the default.
 func (d *decoder) optional(field string) []byte {
 	if !d.has() {
 		return nil
@@ -118,7 +118,7 @@ func (d *decoder) optional(field string) []byte {
 	return d.text(field)
 }
 
-// text reads bin or str, where something is.
+// text reads a bin or str. The caller has checked that an element is there.
 func (d *decoder) text(field string) []byte {
 	var v, rest []byte
 	var err error
@@ -162,7 +162,7 @@ func (d *decoder) names(r *Request) {
 	d.left = outer
 }
 
-// until reads the last element of a write.
+// until reads until_ns, the last element of a write.
 func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
 
 func (d *decoder) options(r *Request) {

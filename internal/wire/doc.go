@@ -1,5 +1,5 @@
-// Package wire turns bytes into messages and back. It is pure: no I/O, no
-// goroutine, no clock. Bytes in a decoded message alias the frame that they
+// Package wire encodes and decodes the messages of the protocol. It does no I/O, starts
+// no goroutine and reads no clock. Bytes in a decoded message alias the frame that they
 // were decoded from.
 //
 // # Frame
@@ -10,10 +10,10 @@
 //	│ endian       │                          │
 //	└──────────────┴──────────────────────────┘
 //
-// A request is [id, op, timeout_ms, …], an answer [id, status, …]; the id is
-// the client's. A nil, or an element left out at the end of a request, is that
-// element's default. Requests with more elements than their op takes are
-// refused; further elements of an answer are to be passed over.
+// A request is [id, op, timeout_ms, …], an answer is [id, status, …]. The client chooses
+// the id. A nil element, or an element left out at the end of a request, has its
+// default. A request with more elements than its op takes is refused. A client must skip
+// further elements of an answer.
 //
 // # Requests, after [id, op, timeout_ms
 //
@@ -32,29 +32,34 @@
 //	13 MEMBERS
 //	14 RING     ns, key
 //	15 WATCH    ns, options, epoch, seq, wait_ms
+//	16 VERIFY   duration_ms
+//	17 FORGET   node
 //
 // # Answers, after [id, status
 //
-//	OK       of GET, LEASE   value, flags, version, ttl_ms, source, age_ms
-//	OK       of MGET         [[status, … as of GET]…]
-//	OK       of SET, FILL, TOUCH, FLUSH   version
+//	OK       of GET, LEASE   value, flags, version, ttl_ms, source, age_ms;
+//	                         if attested also as_of, owner, epoch
+//	OK       of MGET         [[status, … like the answer to GET]…]
+//	OK       of SET, FILL, FLUSH   version
+//	OK       of TOUCH        version, event
 //	OK       of INCR         number, version
 //	OK       of DELETE       [[status, version]…]
-//	OK       of HELLO, STATS, MEMBERS, RING, WATCH   a map or an array of maps
-//	STALE    as OK of GET
-//	MISS     why; of DELETE's items: version
+//	OK       of HELLO, STATS, MEMBERS, RING, WATCH, VERIFY   a map or an array of maps
+//	OK       of PING, FORGET nothing
+//	STALE    like OK of GET
+//	MISS     why; if attested also version, ttl_ms, as_of, owner, epoch;
+//	         in the items of DELETE: version
 //	LEASE    token, ttl_ms
 //	EXISTS   version
 //	NOT_STORED and errors    message
 //
-// GET, MGET, SET and DELETE, and whatever has their shape, are decoded and
-// encoded without allocation, with the byte-slice functions of tinylib/msgp.
-// Bodies that are maps go through vmihailenco/msgpack, and before that through
-// Walk: its decoder recurses, and a frame of 8 MiB of nested arrays would end
-// the process. Then each value must have the shape of its Go type: the decoder
-// takes nil for an empty text, and cuts down numbers. Tests hold the one codec to
-// the other, byte for byte.
+// GET, MGET, SET and DELETE, and the messages of the same shape, are encoded and decoded
+// without allocation, with the byte-slice functions of tinylib/msgp. vmihailenco/msgpack
+// decodes the bodies that are maps. Walk checks each such body first: the decoder
+// recurses, and a frame of 8 MiB of nested arrays would crash the process. Then each
+// value must have the shape of its Go type, because the decoder accepts nil for an empty
+// text and truncates numbers. Tests compare the two codecs byte for byte.
 //
-// docs/PROTOCOL.md is the specification for clients; testdata/messages.json
-// has golden bytes for every message.
+// docs/PROTOCOL.md is the specification for clients. testdata/messages.json has golden
+// bytes for every message.
 package wire

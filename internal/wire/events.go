@@ -7,9 +7,9 @@ import (
 	"fmt"
 )
 
-// Events are events of a log, in order. Each is 17 bytes of Packed: its kind, 1
-// byte, its key's hash and its version, 8 bytes each, big-endian. Those of a
-// kind that has details take the next one of Details.
+// Events is a list of log events, in order. Packed has 17 bytes for each event: its kind
+// in 1 byte, then the hash of its key and its version in 8 bytes each, big-endian. Each
+// event of a kind with details takes the next element of Details.
 type Events struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -17,27 +17,29 @@ type Events struct {
 	Details []EventDetail
 }
 
-// EventDetail is what few events have.
+// EventDetail is the part of an event that only some kinds have.
 type EventDetail struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Partitions []byte // as Promise has them
+	Partitions []byte // a set, as in Promise
 	Namespace  string
-	HoldMS     uint32
+	LagMS      uint32
 }
 
-// Kinds of events.
+// The kinds of events.
 const (
-	EventChanged uint8 = iota // a key; without details
-	EventRaised               // partitions
-	EventFlushed              // a namespace; "" is all
-	EventHeld                 // a key, for a time, or without a time partitions; between sidecars
+	EventChanged uint8 = iota // a key changed; without details
+	EventRaised               // floors of partitions were raised
+	EventFlushed              // a namespace was flushed; "" means all
+	// A load barrier: of a key, with a time, or of partitions, without one; between
+	// sidecars.
+	EventBarrier
 	eventKinds
 )
 
 const eventSize = 17
 
-// Add appends an event; detail is nil for EventChanged.
+// Add appends an event. detail is nil for EventChanged.
 func (e *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {
 	e.Packed = append(e.Packed, kind)
 	e.Packed = binary.BigEndian.AppendUint64(e.Packed, hash)
@@ -47,11 +49,11 @@ func (e *Events) Add(kind uint8, hash, version uint64, detail *EventDetail) {
 	}
 }
 
-// Len is how many there are.
+// Len returns the number of events.
 func (e *Events) Len() int { return len(e.Packed) / eventSize }
 
-// Each calls f for each event, in order. Where they are malformed it calls f
-// for none.
+// Each calls f for each event, in order. If the events are malformed, Each returns an
+// error and does not call f.
 func (e *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDetail)) error {
 	details := 0
 	if len(e.Packed)%eventSize != 0 {
@@ -82,16 +84,17 @@ func (e *Events) Each(f func(kind uint8, hash, version uint64, detail *EventDeta
 
 const markSize = 18
 
-// AppendMark appends when something last was in a partition: 18 bytes, the
-// partition in 2, the places of the last change and of the last floor in 8
-// each, big-endian.
+// AppendMark appends the log positions of the last events in a partition: 18 bytes, the
+// partition in 2, the position of the last change and that of the last floor in 8 each,
+// big-endian.
 func AppendMark(dst []byte, partition uint16, changed, raised uint64) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, partition)
 	dst = binary.BigEndian.AppendUint64(dst, changed)
 	return binary.BigEndian.AppendUint64(dst, raised)
 }
 
-// EachMark calls f for each mark. Where they are malformed it calls f for none.
+// EachMark calls f for each mark. If the marks are malformed, EachMark returns an error
+// and does not call f.
 func EachMark(b []byte, f func(partition uint16, changed, raised uint64)) error {
 	if len(b)%markSize != 0 {
 		return fmt.Errorf("%d bytes of marks: each has %d", len(b), markSize)

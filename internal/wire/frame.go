@@ -2,18 +2,17 @@ package wire
 
 import "encoding/binary"
 
-// LengthSize is the size of a frame's length, in bytes.
+// LengthSize is the size of a frame's length field, in bytes.
 const LengthSize = 4
 
-// FrameLength reads the length at the start of b, which has LengthSize bytes
-// or more.
+// FrameLength reads the length at the start of b. b must have at least LengthSize bytes.
 func FrameLength(b []byte) int { return int(binary.BigEndian.Uint32(b)) }
 
-// BeginFrame appends room for a length. EndFrame fills it in; at is the length
-// of dst before BeginFrame.
+// BeginFrame appends space for the length. EndFrame fills it in; its argument at is the
+// length of dst before BeginFrame.
 func BeginFrame(dst []byte) []byte { return append(dst, 0, 0, 0, 0) }
 
-// EndFrame completes the frame that began at dst[at:].
+// EndFrame completes the frame that begins at dst[at:].
 func EndFrame(dst []byte, at int) []byte {
 	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-LengthSize))
 	return dst

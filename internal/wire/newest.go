@@ -2,14 +2,14 @@ package wire
 
 import "encoding/binary"
 
-// Newest is the newest version in a message between sidecars, clocks, ballots,
-// floors and entries included: whoever takes any of it asks first whether it can
-// be.
+// Newest returns the newest version in a message between sidecars: the newest of its
+// clocks, ballots, floors and entries. A receiver checks that this version is plausible
+// before it uses any part of the message.
 
 func (h *PeerHello) Newest() uint64  { return max(h.Clock, newestFloor(h.Floors)) }
 func (w *Poll) Newest() uint64       { return max(w.Clock, newestBallot(w.Ballots)) }
 func (w *Acquire) Newest() uint64    { return max(w.Clock, w.Ballot.Clock) }
-func (w *Auth) Newest() uint64       { return max(w.Clock, newestBallot(w.Holdings)) }
+func (w *Auth) Newest() uint64       { return max(w.Clock, newestBallot(w.Ownerships)) }
 func (w *Authorized) Newest() uint64 { return max(w.Clock, newestFloor(w.Floors)) }
 func (w *Note) Newest() uint64       { return w.Floor.Version }
 func (w *Noted) Newest() uint64      { return w.Clock }
@@ -32,7 +32,7 @@ func (w *Pulled) Newest() uint64 {
 	return newest
 }
 
-// Newest is of an answer to a request for keys.
+// Newest returns the newest version in an answer to a request for keys.
 func (r *Reply) Newest() uint64 {
 	newest := max(r.Version, r.AsOf, r.Event)
 	for i := range r.Items {
@@ -41,7 +41,7 @@ func (r *Reply) Newest() uint64 {
 	return newest
 }
 
-// Newest is of the events, malformed ones included.
+// Newest returns the newest version of the events. It includes malformed events.
 func (e *Events) Newest() (newest uint64) {
 	for b := e.Packed; len(b) >= eventSize; b = b[eventSize:] {
 		newest = max(newest, binary.BigEndian.Uint64(b[9:]))

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// TestNewest: whatever version a message between sidecars has, Newest finds it.
+// TestNewest checks that Newest finds each version in each message between sidecars.
 func TestNewest(t *testing.T) {
 	names := []string{"Clock", "Version", "AsOf", "Event"}
 	found := 0
-	// each sets one version after the other, in all that a message has.
+	// each sets the versions of a message one after the other.
 	var each func(v reflect.Value, path string, check func(path string))
 	each = func(v reflect.Value, path string, check func(string)) {
 		switch v.Kind() {
@@ -27,7 +27,8 @@ func TestNewest(t *testing.T) {
 					f.SetUint(math.MaxUint64)
 					check(path + "." + name)
 					f.SetUint(0)
-				} else if f.CanSet() && v.Type() != reflect.TypeFor[Reply]() { // its items are its own kind
+					// Each item is a Reply itself.
+				} else if f.CanSet() && v.Type() != reflect.TypeFor[Reply]() {
 					each(f, path+"."+name, check)
 				}
 			}

@@ -2,8 +2,8 @@ package wire
 
 //lint:file-ignore U1000 the fields _msgpack are there for their tags
 
-// What sidecars say to each other, beside the requests of apps that they pass
-// on. The bodies are arrays of as many elements as the version has.
+// The messages between sidecars, except the requests of apps that sidecars forward. The
+// bodies are arrays; each protocol version has a fixed number of elements.
 
 // PeerVersion is the version of the protocol between sidecars.
 const PeerVersion = 1
@@ -16,22 +16,22 @@ type Process struct {
 	Epoch uint64
 }
 
-// PeerHello is the first thing on a connection, and its answer.
+// PeerHello is the first message on a connection, and the answer to it.
 type PeerHello struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	MinVersion int
-	MaxVersion int // in the answer: the version chosen
+	MaxVersion int // in the answer: the chosen version
 	Cluster    string
 	From       Process
-	Purpose    string            // "poll" or "call", or "meet" for this alone
-	Settings   map[string]string // what must be the same on all nodes
+	Purpose    string            // "poll", "call", or "meet" for this message only
+	Settings   map[string]string // settings that must be equal on all nodes
 	WallMS     int64             // the sender's wall clock
 	Clock      uint64            // its version clock
-	Floors     []Floor           // the flushes that it knows of
+	Floors     []Floor           // the flushes that the sender knows of
 }
 
-// Ballot names an attempt to take partitions.
+// Ballot identifies an attempt to acquire partitions.
 type Ballot struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -39,20 +39,20 @@ type Ballot struct {
 	From  Process
 }
 
-// Promise is a ballot that a node has answered, or holds under, and for which
-// partitions.
+// Promise is a ballot that a node has answered, or under which it owns, and the
+// partitions of that ballot.
 type Promise struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Ballot     Ballot
-	Partitions []byte // a set, as package cluster has it
+	Partitions []byte // a set, encoded as in package cluster
 }
 
-// Poll is the body of POLL, and of its answer.
+// Poll is the body of POLL and of its answer.
 type Poll struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	State      uint64 // counts the changes of the next three
+	State      uint64 // counts the changes of the next three fields
 	Joined     bool
 	In         bool
 	Weight     uint32
@@ -63,19 +63,19 @@ type Poll struct {
 	WallMS     int64
 	Clock      uint64
 	Cannot     []string   // members that the sender cannot poll
-	Head       uint64     // of the sender's log
-	BootNS     uint64     // its boot clock, read before this was sent; zero is not told
-	Others     []Standing // what others have told the sender of themselves, if the receiver has not said that it knows
+	Head       uint64     // end of the sender's log
+	BootNS     uint64     // the sender's boot clock, read before sending; zero: not told
+	Others     []Standing // what other members told the sender, unless acknowledged
 	OthersAt   uint64     // counts the changes of Others
-	OthersHave uint64     // of the receiver's changes, what the sender has
+	OthersHave uint64     // the last OthersAt of the receiver that the sender has
 }
 
-// Standing is what a member says of itself, as another one has heard it.
+// Standing is what a member has told another member about itself.
 type Standing struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Process Process
-	State   uint64 // counts its changes
+	State   uint64 // counts the member's changes
 	Weight  uint32
 	In      bool
 }
@@ -85,13 +85,13 @@ type Acquire struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Ballot     Ballot
-	State      uint64 // of the sender, as Poll has it
+	State      uint64 // the sender's, as in Poll
 	Partitions []byte
 	Ring       []Process
 	Clock      uint64
 }
 
-// Acquired answers ACQUIRE.
+// Acquired is the answer to ACQUIRE.
 type Acquired struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -100,35 +100,36 @@ type Acquired struct {
 	Released []byte
 	In       []Process
 	Clock    uint64
-	Head     uint64 // of the log, once what the answer ends has ended
+	Head     uint64 // end of the log, after the released ownerships ended
 
-	// Under policy consistent.
-	Voter       bool      // it answers as a voter
-	Authorities []Promise // whom it has acknowledged lately, of the partitions
+	// Only under policy consistent.
+	Voter       bool      // the sender answers as a voter
+	Authorities []Promise // the owners that it has acknowledged recently
 
-	Floors []Floor // the flushes that the sender knows of, once it has granted
+	Floors []Floor // the flushes that the sender knows of, after it granted
 }
 
-// Auth asks a voter to acknowledge what its sender holds, or is about to.
+// Auth asks a voter to acknowledge the ownerships that the sender has or is about to
+// begin.
 type Auth struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Holdings []Promise
-	Clock    uint64
+	Ownerships []Promise
+	Clock      uint64
 }
 
-// Authorized answers AUTH.
+// Authorized is the answer to AUTH.
 type Authorized struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Acknowledged [][]byte // partitions of each of the holdings; none is no voter
+	Acknowledged [][]byte // partitions of each ownership; empty: the sender is no voter
 	Clock        uint64
-	Floors       []Floor // the flushes that the sender knows of, once it has acknowledged
+	Floors       []Floor // the flushes that the sender knows of, after it acknowledged
 }
 
-// Note tells a flush of the cluster to a process, which notes it before it
-// answers: it drops all that it has, newer things too, unless it has noted this
-// version before. Without a version it asks for the answer alone.
+// Note tells a process about a flush of the cluster. The receiver records the flush
+// before it answers: it drops all its entries, newer ones too, unless it has recorded
+// this version before. A Note without a version only asks for the answer.
 type Note struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -136,17 +137,17 @@ type Note struct {
 	WallMS int64
 }
 
-// Noted answers NOTE.
+// Noted is the answer to NOTE.
 type Noted struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Clock  uint64 // from before the flush was noted
+	Clock  uint64 // read before the flush was recorded
 	WallMS int64
-	In     []Process // the members that it has in, once it has noted
+	In     []Process // the members that the sender has in, after it recorded the flush
 
-	// Under policy consistent.
-	Voter   bool      // it answers as a voter
-	Holders []Process // whom it has acknowledged lately
+	// Only under policy consistent.
+	Voter  bool      // the sender answers as a voter
+	Owners []Process // the owners that it has acknowledged recently
 }
 
 // Pull asks for the next entries of a handoff.
@@ -154,20 +155,20 @@ type Pull struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Ballot     Ballot
-	Batch      uint64 // counted from zero; one that is asked for again is sent again
-	Partitions []byte // a set: which of those released to the ballot; none is all
+	Batch      uint64 // number from zero; a batch that is requested again is sent again
+	Partitions []byte // a set, part of the partitions released to the ballot; empty: all
 }
 
-// Pulled answers PULL.
+// Pulled is the answer to PULL.
 type Pulled struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	AsOf    uint64 // the version of the release
 	Entries []Entry
-	Done    bool // nothing follows
+	Done    bool // no entries follow
 }
 
-// Entry is an entry on its way to another host.
+// Entry is an entry that moves to another host.
 type Entry struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -176,12 +177,12 @@ type Entry struct {
 	Value     []byte
 	Flags     uint32
 	Version   uint64
-	TTLMS     int64 // left; zero is no expiry
+	TTLMS     int64 // remaining; zero: no expiry
 	Hits      int
-	Absent    bool // there is no value: the origin says so
+	Absent    bool // a negative entry: the origin has no such key
 }
 
-// Fetch asks the releaser of a partition for one entry.
+// Fetch asks the former owner of a partition, which released it, for one entry.
 type Fetch struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -190,7 +191,7 @@ type Fetch struct {
 	Key       []byte
 }
 
-// Fetched answers FETCH.
+// Fetched is the answer to FETCH.
 type Fetched struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
@@ -199,68 +200,70 @@ type Fetched struct {
 	Entry Entry
 }
 
-// Applied asks a holder to wait until no process can serve what was in some
-// partitions before.
+// Applied asks an owner to wait until no process can serve an older state of some
+// partitions.
 type Applied struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Partitions []uint16
 }
 
-// AppliedBy answers APPLIED.
+// AppliedBy is the answer to APPLIED.
 type AppliedBy struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	All []bool // of each partition: it has been held, and everybody has what was there
+	// For each partition: the sender has owned it, and every process has applied its
+	// changes.
+	All []bool
 }
 
-// Goodbye says that a process has left and holds nothing.
+// Goodbye says that a process has left the cluster and owns nothing.
 type Goodbye struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	From Process
 }
 
-// Follow asks for what comes after a place in the answering process's log, and
-// says that everything up to there has been applied. Of several that wait on a
-// connection each is answered with what follows the one before.
+// Follow asks for the events after a position in the log of the receiver. It also says
+// that the sender has applied everything up to that position. If several Follow requests
+// wait on a connection, the answer to each continues where the answer before it ended.
 type Follow struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
 	Applied uint64
-	WaitMS  uint32 // how long the answer may wait for something to come
-	Anew    bool   // begin after Applied, whatever was answered before
+	WaitMS  uint32 // how long the answer may wait for an event
+	Anew    bool   // start after Applied, regardless of earlier answers
 }
 
-// Followed answers FOLLOW.
+// Followed is the answer to FOLLOW.
 type Followed struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	After  uint64 // the place asked for, or that of the answer before, unless Reset
-	To     uint64 // the place after which to go on
-	Events Events // what lies between
+	After  uint64 // the requested position, or To of the answer before, unless Reset
+	To     uint64 // the position to continue after
+	Events Events // the events between After and To
 	WallMS int64
-	Clock  uint64 // read after all else
+	Clock  uint64 // read last
 
-	// Reset says that what lies between is not there any more: Marks and Floors
-	// stand for it.
+	// Reset says that the log no longer has the events between After and To. Marks and
+	// Floors replace them.
 	Reset  bool
 	Marks  []byte // see AppendMark
 	Floors []Floor
 
-	// Tell asks the follower to say at once how far it has applied.
+	// Tell asks the follower to report at once how far it has applied.
 	Tell bool
 }
 
-// Floor is a namespace's flush: entries from before the version are gone.
+// Floor is a flush of a namespace: entries older than the version are gone.
 type Floor struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Namespace string // "" is all
+	Namespace string // "" means all
 	Version   uint64
 }
 
-// Relay is what a process tells of its log by gossip.
+// Relay is the part of its log that a process sends by gossip.
 type Relay struct {
 	_msgpack struct{} `msgpack:",as_array"`
 

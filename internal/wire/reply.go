@@ -9,32 +9,32 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Reply is any answer. Its status and the op that it answers tell which fields
-// it has; see the package comment. Byte fields alias the frame.
+// Reply is an answer of any kind. Its status and the op of its request determine which
+// fields it uses; see the package comment. Byte fields alias the frame.
 type Reply struct {
 	ID      uint64
 	Status  Status
 	Value   []byte
 	Flags   uint32
 	Version uint64
-	TTLMS   int64 // remaining; zero is no expiry
+	TTLMS   int64 // remaining; zero: no expiry
 	Source  Source
-	AgeMS   uint64 // what the value may be behind the truth, at most
+	AgeMS   uint64 // upper bound of the value's staleness, milliseconds
 	Why     Why
 	Token   []byte
 	Number  int64
 	Message []byte
 	Items   []Reply // of MGET and DELETE, in the order of the keys
-	Body    []byte  // one msgpack value, walked
+	Body    []byte  // one msgpack value, checked by Walk
 
-	// Where the request asked for it with Vouch: who vouches for the value, and
-	// as of when on its clock.
-	Vouched bool
-	AsOf    uint64
-	Owner   []byte
-	Epoch   uint64
+	// Set if the request has the option Attest: the owner that attests the value, its
+	// process epoch, and as of when on its clock.
+	Attested bool
+	AsOf     uint64
+	Owner    []byte
+	Epoch    uint64
 
-	Event uint64 // of TOUCH: the version of the change, which is not the entry's
+	Event uint64 // of TOUCH: the version of the change, not of the entry
 }
 
 // Err returns the answer's error, or nil.
@@ -45,8 +45,8 @@ func (r *Reply) Err() error {
 	return nil
 }
 
-// DecodeReply decodes the answer to a request of the given op into r, whose
-// Items it reuses.
+// DecodeReply decodes the answer to a request with the given op into r. It reuses
+// r.Items.
 func DecodeReply(op Op, frame []byte, r *Reply) error {
 	*r = Reply{Items: r.Items[:0]}
 	n, b, err := msgp.ReadArrayHeaderBytes(frame)
@@ -65,8 +65,8 @@ func DecodeReply(op Op, frame []byte, r *Reply) error {
 	return nil
 }
 
-// DecodeAnswer decodes the answer to q as DecodeReply does, and refuses one that
-// is to another number of keys, unless it is an error.
+// DecodeAnswer decodes the answer to q like DecodeReply. Unless the answer is an error,
+// it must have one item for each key of q; otherwise DecodeAnswer returns BAD_REQUEST.
 func DecodeAnswer(q *Request, frame []byte, r *Reply) error {
 	err := DecodeReply(q.Op, frame, r)
 	if err == nil && !r.Status.IsError() && len(r.Items) != len(q.Keys) {
@@ -76,7 +76,7 @@ func DecodeAnswer(q *Request, frame []byte, r *Reply) error {
 	return err
 }
 
-// reply reads status and fields, and passes over what else the array has.
+// reply reads the status and the fields, and skips the other elements of the array.
 func (d *decoder) reply(op Op, r *Reply, whole bool) {
 	status := d.number("status")
 	if d.err != nil {
@@ -86,7 +86,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		if status < uint64(BadRequest) || status > math.MaxUint8 {
 			d.err = Errorf(Unsupported, "status %d is unknown", status)
 			return
-		} // else an error of a kind that a later version has
+		} // an error that a later version has added
 	}
 	r.Status = Status(status)
 	switch {
@@ -119,7 +119,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 	}
 }
 
-// result reads what stands after OK or STALE.
+// result reads the fields after OK or STALE.
 func (d *decoder) result(op Op, r *Reply, whole bool) {
 	if r.Status == Stale && op != OpGet && op != OpLease && (op != OpMGet || whole) {
 		d.err = Errorf(BadRequest, "%s cannot be answered with STALE", op)
@@ -166,15 +166,16 @@ func (d *decoder) value(r *Reply) {
 	d.vouched(r)
 }
 
-// itemDepth is how deep an item's fields lie: in the item, the items, the answer.
+// itemDepth is the nesting depth of an item's fields: answer, items, item.
 const itemDepth = 3
 
-// vouchedMiss is how many fields follow the reason where somebody vouches for it.
+// vouchedMiss is the number of fields after the reason of an attested MISS.
 const vouchedMiss = 5
 
-// vouched reads who vouches for an answer, if anybody does: all of it, or none.
+// vouched reads which owner attests an answer, and as of when. All of these fields are
+// there, or none.
 func (d *decoder) vouched(r *Reply) {
-	if r.Vouched = d.left > 0; r.Vouched {
+	if r.Attested = d.left > 0; r.Attested {
 		r.AsOf = d.number("as_of")
 		r.Owner = d.bytes("owner")
 		r.Epoch = d.number("epoch")
@@ -208,7 +209,7 @@ func (d *decoder) items(op Op, r *Reply) {
 	d.left = outer
 }
 
-// raw reads one value of any kind, as it stands.
+// raw reads one value of any type, without decoding it.
 func (d *decoder) raw() []byte {
 	if d.err != nil || d.left == 0 {
 		return nil
@@ -224,11 +225,11 @@ func (d *decoder) raw() []byte {
 	return v
 }
 
-// AppendReply appends an answer as a whole frame. The server's hot path uses
-// the functions below instead, which are held to the same bytes.
+// AppendReply appends an answer as a complete frame. The server's hot path uses the
+// functions below; tests check that they produce the same bytes.
 func AppendReply(dst []byte, op Op, r *Reply) []byte {
 	if n := r.long(); n > longReply {
-		dst = slices.Grow(dst, n) // at once: growing by and by leaves as much behind
+		dst = slices.Grow(dst, n) // repeated growth would leave as much garbage
 	}
 	at := len(dst)
 	dst = BeginFrame(dst)
@@ -239,13 +240,15 @@ func AppendReply(dst []byte, op Op, r *Reply) []byte {
 	return EndFrame(dst, at)
 }
 
-// longReply is worth to be measured before it is written, in bytes.
+// longReply is the size, in bytes, from which AppendReply allocates the whole reply at
+// once.
 const longReply = 4 << 10
 
-// replySlack is what a reply takes at most beside what has a length of its own.
+// replySlack is an upper bound, in bytes, for the fields of a reply without a length of
+// their own.
 const replySlack = 128
 
-// long is how long a reply becomes at most.
+// long returns an upper bound for the encoded size of a reply, in bytes.
 func (r *Reply) long() int {
 	n := replySlack + len(r.Value) + len(r.Message) + len(r.Token) + len(r.Body) + len(r.Owner)
 	for i := range r.Items {
@@ -254,7 +257,7 @@ func (r *Reply) long() int {
 	return n
 }
 
-// appendFields appends status and fields and returns their number.
+// appendFields appends the status and the fields, and returns how many it appended.
 func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 	dst = msgp.AppendUint8(dst, uint8(r.Status))
 	switch {
@@ -264,7 +267,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 		return msgp.AppendUint64(dst, r.Version), 2
 	case r.Status == Miss:
 		dst = msgp.AppendUint8(dst, uint8(r.Why))
-		if !r.Vouched {
+		if !r.Attested {
 			return dst, 2
 		}
 		dst = msgp.AppendUint64(dst, r.Version)
@@ -299,10 +302,10 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 	return append(dst, r.Body...), 2
 }
 
-// valueFields is the number of elements of an answer with a value, from the
-// status on.
+// valueFields returns the number of elements in an answer with a value, counted from the
+// status.
 func (r *Reply) valueFields() int {
-	if r.Vouched {
+	if r.Attested {
 		return 10
 	}
 	return 7
@@ -324,14 +327,14 @@ func AppendItem(dst []byte, op Op, r *Reply) []byte {
 	return dst
 }
 
-// appendMeta appends what follows the value.
+// appendMeta appends the fields after the value.
 func appendMeta(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint32(dst, r.Flags)
 	dst = msgp.AppendUint64(dst, r.Version)
 	dst = msgp.AppendUint64(dst, uint64(r.TTLMS))
 	dst = msgp.AppendUint8(dst, uint8(r.Source))
 	dst = msgp.AppendUint64(dst, r.AgeMS)
-	if r.Vouched {
+	if r.Attested {
 		dst = appendVouched(dst, r)
 	}
 	return dst
@@ -343,23 +346,24 @@ func appendVouched(dst []byte, r *Reply) []byte {
 	return msgp.AppendUint64(dst, r.Epoch)
 }
 
-// An answer whose value is not at hand but is appended by a store: OpenValue,
-// then the store, then CloseValue. The bytes are those of AppendReply.
+// OpenValue and CloseValue build an answer whose value is appended directly by a store,
+// between the two calls. The bytes are equal to those of AppendReply.
 
-// binHead is the room that OpenValue leaves for the value's msgpack head; a
-// value of 256 bytes or more needs more and is moved.
+// binHead is the space that OpenValue reserves for the msgpack head of the value. A
+// value of 256 bytes or more needs a longer head and is moved.
 const binHead = 2
 
-// OpenItems appends the head of an answer to MGET or DELETE, up to the items;
-// the caller appends as many as it announced and ends the frame.
+// OpenItems appends the head of an answer to MGET or DELETE, up to the items. The caller
+// then appends the announced number of items and ends the frame.
 func OpenItems(dst []byte, id uint64, items int) []byte {
 	dst = append(BeginFrame(dst), 0x93)
 	dst = msgp.AppendUint64(dst, id)
 	return msgp.AppendArrayHeader(append(dst, byte(OK)), uint32(items))
 }
 
-// OpenValue appends the head of an OK answer to GET, or where item is set of
-// an item of MGET, up to the value; vouched says whether the answer will be.
+// OpenValue appends the head of an OK answer to GET, up to the value. If item is true,
+// it appends the head of an item of MGET. vouched says whether the answer will be
+// attested.
 func OpenValue(dst []byte, id uint64, item, vouched bool) []byte {
 	array := byte(0x97)
 	if vouched {
@@ -373,9 +377,9 @@ func OpenValue(dst []byte, id uint64, item, vouched bool) []byte {
 	return append(dst, byte(OK), 0, 0)
 }
 
-// CloseValue completes what OpenValue began: value is where the value begins
-// in dst (the length of dst after OpenValue), and the value reaches to the end
-// of dst. The fields of r follow it. The caller ends the frame.
+// CloseValue completes the answer that OpenValue began. value is the length of dst after
+// OpenValue; the bytes from there to the end of dst are the value. CloseValue appends
+// the other fields of r. The caller ends the frame.
 func CloseValue(dst []byte, value int, r *Reply) []byte {
 	n := len(dst) - value
 	head := dst[value-binHead:]
@@ -398,7 +402,7 @@ func CloseValue(dst []byte, value int, r *Reply) []byte {
 	return appendMeta(dst, r)
 }
 
-// AppendError appends an error as a whole frame.
+// AppendError appends an error as a complete frame.
 func AppendError(dst []byte, id uint64, e *Error) []byte {
 	return AppendReply(dst, OpPing, &Reply{ID: id, Status: e.Status, Message: []byte(e.Message)})
 }

@@ -2,8 +2,8 @@ package wire
 
 import "testing"
 
-// TestAnswersAreToTheKeysAskedFor: an answer that is no error has an item for
-// each key of its request.
+// TestAnswersAreToTheKeysAskedFor checks that an answer, unless it is an error, must
+// have an item for each key of its request.
 func TestAnswersAreToTheKeysAskedFor(t *testing.T) {
 	keys := func(n int) (list [][]byte) {
 		for range n {
@@ -37,10 +37,10 @@ func TestAnswersAreToTheKeysAskedFor(t *testing.T) {
 	}
 }
 
-// A long reply takes no more memory than it has bytes, but for what the allocator
-// rounds up to, and is measured right.
+// A long reply uses no more memory than its size, except for the allocator's rounding,
+// and long returns an upper bound of its size.
 func TestLongReplies(t *testing.T) {
-	item := Reply{Value: make([]byte, 100_000), TTLMS: 1 << 40, Version: 1 << 63, Vouched: true, AsOf: 1 << 63, Owner: []byte("node1")}
+	item := Reply{Value: make([]byte, 100_000), TTLMS: 1 << 40, Version: 1 << 63, Attested: true, AsOf: 1 << 63, Owner: []byte("node1")}
 	for op, r := range map[Op]*Reply{
 		OpGet:  &item,
 		OpMGet: {Items: []Reply{item, item, {Status: Busy, Message: make([]byte, 5000)}, {Status: Miss}}},

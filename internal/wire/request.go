@@ -6,45 +6,47 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Request is any request. Each op uses the fields that its line in the package
-// comment names. Byte fields alias the frame.
+// Request is a request of any kind. Each op uses the fields in its line of the package
+// comment. Byte fields alias the frame.
 type Request struct {
-	ID        uint64
-	Op        Op
-	TimeoutMS uint32 // zero is the server's default
-	Namespace []byte // nil is the connection's default
-	Key       []byte
-	Keys      [][]byte
-	Value     []byte
-	TTLMS     int64 // TTLDefault, or zero for no expiry
-	Flags     uint32
-	Mode      Mode
-	Compare   uint64 // the version that ModeCAS compares
-	Options   Options
-	Delta     int64
-	Create    bool // INCR: store Initial where the key is absent
-	Initial   int64
-	Token     []byte
-	HoldMS    uint32
-	Epoch     uint64
-	Seq       uint64
-	WaitMS    uint32 // of WATCH: how long the answer may wait for something to come
-	UntilNS   uint64 // on the receiver's boot clock: from then on a write is not executed; zero is never
-	Hello     Hello
-	Body      []byte // of an op between sidecars: one msgpack value, walked
+	ID           uint64
+	Op           Op
+	TimeoutMS    uint32 // zero: the server's default
+	Namespace    []byte // nil: the connection's default
+	Key          []byte
+	Keys         [][]byte
+	Value        []byte
+	TTLMS        int64 // TTLDefault; zero: no expiry
+	Flags        uint32
+	Mode         Mode
+	Compare      uint64 // the version that ModeCAS compares with
+	Options      Options
+	Delta        int64
+	Create       bool // INCR: store Initial if the key is absent
+	Initial      int64
+	Token        []byte
+	ReplicaLagMS uint32
+	Epoch        uint64
+	Seq          uint64
+	WaitMS       uint32 // of WATCH: how long the answer may wait for an event
+	// On the receiver's boot clock: a write is not executed after this time; zero: no
+	// limit.
+	UntilNS uint64
+	Hello   Hello
+	Body    []byte // of an op between sidecars: one msgpack value, checked by Walk
 
-	// App is no part of the message: the sidecar notes here that an app of its own
-	// host asks. A decoded request does not have it, and it is never encoded.
+	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
+	// false. The sidecar sets it for a request of an app on its own host.
 	App bool
 }
 
-// TTLDefault leaves the TTL to the namespace.
+// TTLDefault means the TTL of the namespace.
 const TTLDefault = -1
 
-// Has says whether an option is set.
+// Has reports whether an option is set.
 func (r *Request) Has(o Options) bool { return r.Options&o != 0 }
 
-// Clone returns a copy with bytes of its own, in one piece.
+// Clone returns a copy whose bytes are its own, in one allocation.
 func (r *Request) Clone() Request {
 	n := *r
 	size := len(r.Namespace) + len(r.Key) + len(r.Value) + len(r.Token) + len(r.Body)
@@ -69,7 +71,7 @@ func (r *Request) Clone() Request {
 	return n
 }
 
-// PeekID reads the id of a frame that may be otherwise broken, or cut short.
+// PeekID reads the id of a frame. The rest of the frame may be malformed or cut short.
 func PeekID(frame []byte) (uint64, bool) {
 	_, b, err := msgp.ReadArrayHeaderBytes(frame)
 	if err != nil {
@@ -79,9 +81,9 @@ func PeekID(frame []byte) (uint64, bool) {
 	return id, err == nil
 }
 
-// DecodeRequest decodes a frame's array into r, whose Keys it reuses. An error
-// is one of the client's making: *Error with BadRequest or Unsupported. Where
-// it fails, r.ID and r.Op are as far as they could be read.
+// DecodeRequest decodes the array of a frame into r. It reuses r.Keys. An error is the
+// client's fault: an *Error with BadRequest or Unsupported. After an error, r.ID and
+// r.Op have the values that could be read, or zero.
 func DecodeRequest(frame []byte, r *Request) *Error {
 	*r = Request{Keys: r.Keys[:0], TTLMS: TTLDefault}
 	n, b, err := msgp.ReadArrayHeaderBytes(frame)
@@ -120,7 +122,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 	case OpDelete:
 		d.names(r)
 		d.options(r)
-		r.HoldMS = uint32(d.uint("hold_ms", MaxTimeout))
+		r.ReplicaLagMS = uint32(d.uint("hold_ms", MaxTimeout))
 		d.until(r)
 	case OpTouch:
 		d.name(r)
@@ -164,7 +166,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.WaitMS = uint32(d.uint("duration_ms", MaxVerify))
 	case OpForget:
 		r.Key = d.bytes("node")
-	default: // between sidecars
+	default: // an op between sidecars
 		if r.Op.Peer() {
 			r.Body = d.raw()
 		}
@@ -184,7 +186,7 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 func AppendRequest(dst []byte, r *Request) []byte {
 	at := len(dst)
 	dst = BeginFrame(dst)
-	// Elements at the end that have their default are left out.
+	// Trailing elements with their default are left out.
 	e := encoder{b: msgp.AppendUint64(append(dst, 0), r.ID), array: len(dst)}
 	e.uint(uint64(r.Op))
 	e.uint(uint64(r.TimeoutMS))
@@ -209,7 +211,7 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	case OpDelete:
 		e.names(r)
 		e.optional(uint64(r.Options))
-		e.optional(uint64(r.HoldMS))
+		e.optional(uint64(r.ReplicaLagMS))
 		e.optional(r.UntilNS)
 	case OpTouch:
 		e.name(r)
@@ -265,13 +267,12 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	return EndFrame(e.finish(), at)
 }
 
-// encoder writes an array of fewer than 16 elements and leaves out the nils at
-// its end.
+// encoder writes an array of fewer than 16 elements and leaves out the nils at its end.
 type encoder struct {
 	b     []byte
-	array int // where the array's head stands, one byte
+	array int // index of the array's head, one byte
 	n     int // elements written after the id
-	nils  int // elements owed: nil if another follows, else left out
+	nils  int // pending nils: written if another element follows, otherwise left out
 }
 
 func (e *encoder) skip() { e.nils++ }
@@ -333,7 +334,7 @@ func (e *encoder) finish() []byte {
 	return e.b
 }
 
-// appendInt writes what is not negative as unsigned, in the shortest form.
+// appendInt writes a number that is not negative as unsigned, in the shortest form.
 func appendInt(dst []byte, v int64) []byte {
 	if v >= 0 {
 		return msgp.AppendUint64(dst, uint64(v))

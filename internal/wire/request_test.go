@@ -2,8 +2,8 @@ package wire
 
 import "testing"
 
-// TestEveryElementIsItsOwn: whatever elements of a request are given, and
-// whatever are left to their defaults before them, each comes back as it was.
+// TestEveryElementIsItsOwn checks that each element of a request survives a round trip,
+// for every combination of elements that are set and elements that have their default.
 func TestEveryElementIsItsOwn(t *testing.T) {
 	type set func(*Request)
 	var (
@@ -15,7 +15,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 		initial set = func(r *Request) { r.Create, r.Initial = true, -5 }
 		zero    set = func(r *Request) { r.Create = true }
 		options set = func(r *Request) { r.Options = allowed[r.Op] }
-		hold    set = func(r *Request) { r.HoldMS = 6 }
+		hold    set = func(r *Request) { r.ReplicaLagMS = 6 }
 		epoch   set = func(r *Request) { r.Epoch = 8 }
 		seq     set = func(r *Request) { r.Seq = 9 }
 		wait    set = func(r *Request) { r.WaitMS = 10 }
@@ -56,7 +56,7 @@ func TestEveryElementIsItsOwn(t *testing.T) {
 			if err := DecodeRequest(frame, &got); err != nil || !sameRequest(&got, &want) {
 				t.Errorf("%s %x: %+v, %v; want %+v", want.Op, frame, got, err, want)
 			}
-			want.App = true // which is no part of a message
+			want.App = true // not part of a message
 			if with := AppendRequest(nil, &want)[LengthSize:]; string(with) != string(frame) {
 				t.Errorf("%s of an app is %x, else %x", want.Op, with, frame)
 			}

@@ -1,32 +1,32 @@
 package wire
 
-// Sent is a message between sidecars that names the process that sends it. A
-// receiver holds the name to the connection's.
+// Sent is a message between sidecars that names its sending process. The receiver
+// refuses a name that differs from the connection's process.
 //
-// Other names in messages are of others: the holders of promises, the members of
-// a ring, whom a host cannot poll.
+// Other names in messages refer to other processes: those of the owners in promises, of
+// the members of a ring, of the members that a host cannot poll.
 type Sent interface {
-	// Senders are all that the message has, which must be one and the same.
+	// Senders returns all senders that the message names. All must be the same process.
 	Senders() []Process
 }
 
-// Senders is who acquires.
+// Senders returns the process that acquires.
 func (a *Acquire) Senders() []Process { return []Process{a.Ballot.From} }
 
-// Senders are those under whose ballots the partitions are held.
+// Senders returns the processes of the ballots under which the partitions are owned.
 func (a *Auth) Senders() []Process {
-	list := make([]Process, len(a.Holdings))
-	for i, h := range a.Holdings {
+	list := make([]Process, len(a.Ownerships))
+	for i, h := range a.Ownerships {
 		list[i] = h.Ballot.From
 	}
 	return list
 }
 
-// Senders is who has acquired what is handed over.
+// Senders returns the process that has acquired the partitions of the handoff.
 func (p *Pull) Senders() []Process { return []Process{p.Ballot.From} }
 
-// Senders is who has acquired the entry's partition.
+// Senders returns the process that has acquired the entry's partition.
 func (f *Fetch) Senders() []Process { return []Process{f.Ballot.From} }
 
-// Senders is who leaves.
+// Senders returns the process that leaves.
 func (g *Goodbye) Senders() []Process { return []Process{g.From} }

@@ -10,16 +10,16 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// shape is what a structured body must look like before the decoder gets it.
-// The decoder takes nil for an empty text, and nil, an empty array or a map for
-// an array of zeros: a flush whose namespace is nil would be one of everything.
-// It cuts numbers down to the bits that a field has.
+// shape describes what a structured body must look like before the decoder reads it. The
+// decoder itself is too lenient: it accepts nil for an empty text, and nil, an empty
+// array or a map for an array of zeros. A flush with a nil namespace would flush all
+// namespaces. The decoder also truncates numbers to the size of the field.
 type shape struct {
 	of     reflect.Type
 	kind   reflect.Kind
-	elem   *shape            // of a slice; of a map's values; nil takes anything
-	fields []*shape          // of a struct that is an array
-	named  map[string]*shape // of a struct that is a map; nil otherwise
+	elem   *shape            // of a slice, or of a map's values; nil: accept anything
+	fields []*shape          // of a struct that is encoded as an array
+	named  map[string]*shape // of a struct that is encoded as a map; otherwise nil
 }
 
 var (
@@ -28,8 +28,8 @@ var (
 	shapes     sync.Map // reflect.Type → *shape
 )
 
-// shapeOf returns the shape of a type's values, nil for those that the decoder
-// takes as they are: bytes, and what is of any type.
+// shapeOf returns the shape of a type's values. It returns nil for types that need no
+// check: bytes and interfaces.
 func shapeOf(t reflect.Type) *shape {
 	switch t.Kind() {
 	case reflect.Interface:
@@ -65,7 +65,7 @@ func structShape(t reflect.Type) *shape {
 			s.named = nil
 		case s.named == nil:
 			s.fields = append(s.fields, of)
-		case how == "omitempty": // nil is as good as left out
+		case how == "omitempty": // nil means the same as leaving it out
 		default:
 			s.named[name] = of
 		}
@@ -73,7 +73,7 @@ func structShape(t reflect.Type) *shape {
 	return s
 }
 
-// check reads one value of the shape from walked bytes and returns the rest.
+// check reads one value of the shape and returns the bytes after it. Walk has checked b.
 func (s *shape) check(b []byte) (rest []byte, err error) {
 	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
 		return skip(b, 0)
@@ -113,7 +113,7 @@ func (s *shape) check(b []byte) (rest []byte, err error) {
 	return rest, err
 }
 
-// array checks a slice's elements, or a struct's fields.
+// array checks the elements of a slice or the fields of a struct.
 func (s *shape) array(b []byte) ([]byte, error) {
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err == nil && s.kind == reflect.Struct && int(n) != len(s.fields) {
@@ -129,7 +129,7 @@ func (s *shape) array(b []byte) ([]byte, error) {
 	return b, err
 }
 
-// pairs checks a map's keys and values, or those of a struct that is a map.
+// pairs checks the keys and values of a map, or of a struct that is encoded as a map.
 func (s *shape) pairs(b []byte) ([]byte, error) {
 	n, b, err := msgp.ReadMapHeaderBytes(b)
 	for i := 0; i < int(n) && err == nil; i++ {
@@ -146,7 +146,7 @@ func (s *shape) pairs(b []byte) ([]byte, error) {
 	return b, err
 }
 
-// nameOf returns a text; what is none has no name.
+// nameOf returns a text, or "" if b is not a text.
 func nameOf(b []byte) string {
 	v, _, err := msgp.ReadStringZC(b)
 	if err != nil {

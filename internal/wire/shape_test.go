@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// bodies are what the structured bodies of requests and of answers are decoded
-// into.
+// bodies has the Go type of each structured body of requests and answers.
 var bodies = map[string]any{
 	"request PEER_HELLO": PeerHello{}, "request POLL": Poll{}, "request ACQUIRE": Acquire{}, "request AUTH": Auth{},
 	"request PULL": Pull{}, "request FETCH": Fetch{}, "request GOODBYE": Goodbye{}, "request FOLLOW": Follow{},
@@ -21,7 +20,7 @@ var bodies = map[string]any{
 	"answer WATCH": Watched{}, "answer VERIFY": Verified{},
 }
 
-// decode decodes a golden message's array, with the body that it may have.
+// decode decodes the array of a golden message, and its body, if it has one.
 func (g *golden) decode(b []byte) error {
 	var raw []byte
 	if g.request != nil {
@@ -43,8 +42,8 @@ func (g *golden) decode(b []byte) error {
 	return UnmarshalBody(raw, reflect.New(reflect.TypeOf(bodies[g.Kind+" "+g.Op])).Interface())
 }
 
-// texts calls f with where each text of a message stands: its head, and the byte
-// after its end.
+// texts calls f with the position of each text in a message: the index of its head and
+// the index after its end.
 func texts(b []byte, bins bool, f func(from, to int)) {
 	for at := 0; at < len(b); {
 		head, payload, _, _ := measure(b[at:])
@@ -57,7 +56,7 @@ func texts(b []byte, bins bool, f func(from, to int)) {
 	}
 }
 
-// TestNilIsNoText: nil in place of a text, in every field of every message, is
+// TestNilIsNoText replaces each text of each message by nil. The message must be
 // refused, unless PROTOCOL.md gives the field a default.
 func TestNilIsNoText(t *testing.T) {
 	stats := golden{Name: "stats", Op: "STATS", Kind: "answer", reply: &Reply{ID: 7, Body: body(Stats{
@@ -68,7 +67,7 @@ func TestNilIsNoText(t *testing.T) {
 	refused := 0
 	for _, g := range append(messages(), stats) {
 		if g.Op == "STATS" && g.Kind == "answer" && g.reply != stats.reply {
-			continue // its body is a stand-in
+			continue // its body is a placeholder
 		}
 		frame := g.bytes()[LengthSize:]
 		if err := g.decode(frame); err != nil {
@@ -99,8 +98,8 @@ func TestNilIsNoText(t *testing.T) {
 	}
 }
 
-// hasDefault says whether a text of a message may be nil: the namespace of a
-// request, and what HELLO may leave out.
+// hasDefault reports whether a text of a message may be nil: the namespace of a request,
+// and the optional elements of HELLO.
 func (g *golden) hasDefault(encoded string) bool {
 	switch {
 	case g.request == nil:
@@ -111,7 +110,8 @@ func (g *golden) hasDefault(encoded string) bool {
 	return g.request.Body == nil && encoded == "\xa5users"
 }
 
-// TestArraysAreWhole: an array that stands for a struct has all its elements.
+// TestArraysAreWhole checks that an array that encodes a struct must have all its
+// elements.
 func TestArraysAreWhole(t *testing.T) {
 	whole := body(Pull{Ballot: Ballot{Clock: 1, From: Process{Node: "host-a", Epoch: 2}}, Batch: 3})
 	for _, tc := range []struct {
@@ -139,7 +139,7 @@ func TestArraysAreWhole(t *testing.T) {
 	}
 }
 
-// FuzzBodies: what is taken as a structured body comes back the same.
+// FuzzBodies checks that an accepted structured body survives a round trip.
 func FuzzBodies(f *testing.F) {
 	kinds := []any{
 		PeerHello{}, Poll{}, Acquire{}, Acquired{}, Auth{}, Authorized{}, Pull{}, Pulled{}, Fetch{}, Fetched{}, Goodbye{}, Follow{},
@@ -175,7 +175,8 @@ func FuzzBodies(f *testing.F) {
 	})
 }
 
-// TestNumbersFit: a number is not cut down to what a field can hold.
+// TestNumbersFit checks that a number that does not fit its field is refused, not
+// truncated.
 func TestNumbersFit(t *testing.T) {
 	for _, tc := range []struct {
 		name string

@@ -9,90 +9,102 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// Hello is the body of a HELLO.
+// Hello is the body of HELLO.
 type Hello struct {
-	Versions  []int  `msgpack:"v" json:"v"`                               // that the client speaks, best first
-	Client    string `msgpack:"client,omitempty" json:"client,omitempty"` // a name for logs
-	Token     string `msgpack:"token,omitempty" json:"token,omitempty"`
-	Namespace string `msgpack:"ns,omitempty" json:"ns,omitempty"` // the connection's default
+	// Versions that the client speaks, best first.
+	Versions []int `msgpack:"v" json:"v"`
+	// A name for logs.
+	Client string `msgpack:"client,omitempty" json:"client,omitempty"`
+	Token  string `msgpack:"token,omitempty" json:"token,omitempty"`
+	// The connection's default namespace.
+	Namespace string `msgpack:"ns,omitempty" json:"ns,omitempty"`
 }
 
-// Welcome answers a HELLO.
+// Welcome is the answer to HELLO.
 type Welcome struct {
-	Version  int      `msgpack:"v" json:"v"`           // chosen among the client's
-	Node     string   `msgpack:"node" json:"node"`     // the sidecar's name
-	Server   string   `msgpack:"server" json:"server"` // its software version
-	Limits   Limits   `msgpack:"limits" json:"limits"`
-	Features []string `msgpack:"features" json:"features"` // ops that it serves, in lower case
-	Epoch    uint64   `msgpack:"epoch" json:"epoch"`       // of the sidecar's process
+	Version int    `msgpack:"v" json:"v"`           // chosen from the client's versions
+	Node    string `msgpack:"node" json:"node"`     // the sidecar's name
+	Server  string `msgpack:"server" json:"server"` // its software version
+	Limits  Limits `msgpack:"limits" json:"limits"`
+	// Ops that the sidecar serves, in lower case.
+	Features []string `msgpack:"features" json:"features"`
+	Epoch    uint64   `msgpack:"epoch" json:"epoch"` // of the sidecar's process
 	Hash     Hashing  `msgpack:"hash" json:"hash"`
 
-	Boot BootClock `msgpack:"boot" json:"boot"` // by which writes are refused that were given up
+	Boot BootClock `msgpack:"boot" json:"boot"` // the clock of UntilNS in requests
 }
 
-// BootClock is the clock that UntilNS of an app's requests is on.
+// BootClock is the clock of UntilNS in the requests of apps.
 type BootClock struct {
-	ID    string `msgpack:"id" json:"id"`         // kv.BootClockID of the sidecar; "" is none that a client could read
-	NowNS uint64 `msgpack:"now_ns" json:"now_ns"` // its reading, between the request and its answer
+	// kv.BootClockID of the sidecar; "": no clock that a client can read.
+	ID string `msgpack:"id" json:"id"`
+	// The clock's reading, between the request and its answer.
+	NowNS uint64 `msgpack:"now_ns" json:"now_ns"`
 }
 
-// Hashing is how a key's hash, as events have it, comes about: the hash of the
-// key, seeded with the hash of its namespace's name, which is seeded with Seed.
-// The leading bits of it that number the partitions name the key's partition.
+// Hashing says how to compute the hash of a key that events contain. The hash of the
+// namespace's name is seeded with Seed. The hash of the key is seeded with the hash of
+// the name. The upper bits of the key's hash are the number of its partition.
 type Hashing struct {
 	Name       string `msgpack:"name" json:"name"`             // HashName
-	Seed       uint64 `msgpack:"seed" json:"seed"`             // of the cluster
+	Seed       uint64 `msgpack:"seed" json:"seed"`             // the cluster's
 	Partitions int    `msgpack:"partitions" json:"partitions"` // a power of two
 }
 
-// HashName is the one hash that this version knows: 64-bit xxh3.
+// HashName is the only hash function of this version: 64-bit xxh3.
 const HashName = "xxh3"
 
-// Watched answers WATCH.
+// Watched is the answer to WATCH.
 type Watched struct {
-	Epoch    uint64 `msgpack:"epoch"` // of the stream
-	After    uint64 `msgpack:"after"` // the place asked for, unless Reset
-	Seq      uint64 `msgpack:"seq"`   // the place after which to go on
-	Head     uint64 `msgpack:"head"`  // the place of the latest event
-	Events   Events `msgpack:"events"`
-	Reset    bool   `msgpack:"reset"`     // what lies before Seq is not known any more
-	BehindMS uint32 `msgpack:"behind_ms"` // what the sidecar may be behind the truth, at most
+	Epoch  uint64 `msgpack:"epoch"` // of the stream
+	After  uint64 `msgpack:"after"` // the requested position, unless Reset
+	Seq    uint64 `msgpack:"seq"`   // the position to continue after
+	Head   uint64 `msgpack:"head"`  // the position of the latest event
+	Events Events `msgpack:"events"`
+	Reset  bool   `msgpack:"reset"` // the events before Seq are no longer known
+	// Upper bound of the sidecar's staleness, milliseconds.
+	BehindMS uint32 `msgpack:"behind_ms"`
 }
 
-// Limits tells a client what the server takes.
+// Limits are the limits of the server.
 type Limits struct {
-	Key       int   `msgpack:"key" json:"key"`               // bytes
-	Value     int   `msgpack:"value" json:"value"`           // bytes
-	Frame     int   `msgpack:"frame" json:"frame"`           // bytes of a request
-	Keys      int   `msgpack:"keys" json:"keys"`             // of MGET and DELETE
-	InFlight  int   `msgpack:"in_flight" json:"in_flight"`   // requests of a connection that wait
-	TTLMS     int64 `msgpack:"ttl_ms" json:"ttl_ms"`         // longest
+	Key   int `msgpack:"key" json:"key"`     // bytes
+	Value int `msgpack:"value" json:"value"` // bytes
+	Frame int `msgpack:"frame" json:"frame"` // bytes of a request
+	Keys  int `msgpack:"keys" json:"keys"`   // keys of one MGET or DELETE
+	// Pending requests of a connection.
+	InFlight  int   `msgpack:"in_flight" json:"in_flight"`
+	TTLMS     int64 `msgpack:"ttl_ms" json:"ttl_ms"`         // maximum
 	TimeoutMS int64 `msgpack:"timeout_ms" json:"timeout_ms"` // default
 }
 
-// Member is one line of MEMBERS.
+// Member is one line of the answer to MEMBERS.
 type Member struct {
 	Node    string `msgpack:"node" json:"node"`
 	Address string `msgpack:"address" json:"address"`
 	State   string `msgpack:"state" json:"state"`
 	Epoch   string `msgpack:"epoch" json:"epoch"`
 
-	Weight     uint32 `msgpack:"weight" json:"weight"`         // its part of the keys, relative to others'
-	Partitions int    `msgpack:"partitions" json:"partitions"` // that the ring gives it
-	Why        string `msgpack:"why" json:"why"`               // of a state that is no good one
+	// Its share of the keys, relative to other members.
+	Weight uint32 `msgpack:"weight" json:"weight"`
+	// Number that the ring assigns to it.
+	Partitions int `msgpack:"partitions" json:"partitions"`
+	// Reason for a state that is not good.
+	Why string `msgpack:"why" json:"why"`
 }
 
-// Place answers RING.
+// Place is the answer to RING.
 type Place struct {
 	Partition int    `msgpack:"partition" json:"partition"`
-	Owner     string `msgpack:"owner" json:"owner"`   // by the ring
-	Holder    string `msgpack:"holder" json:"holder"` // in fact; empty while nobody holds it
+	Owner     string `msgpack:"owner" json:"owner"` // the assigned owner, by the ring
+	// The actual owner; empty: none at present.
+	Holder string `msgpack:"holder" json:"holder"`
 }
 
-// maxHello bounds the body of a HELLO, in bytes.
+// maxHello is the maximum size of the body of HELLO, in bytes.
 const maxHello = 4096
 
-// hello decodes the body of a HELLO.
+// hello decodes the body of HELLO.
 func (d *decoder) hello(h *Hello) {
 	body := d.raw()
 	if d.err != nil {
@@ -106,7 +118,7 @@ func (d *decoder) hello(h *Hello) {
 		d.err = Errorf(BadRequest, "HELLO has a body of %d bytes, at most %d are taken", len(body), maxHello)
 		return
 	}
-	var into Hello // so that the request itself does not escape to the heap
+	var into Hello // so that the request does not escape to the heap
 	err := UnmarshalBody(body, &into)
 	*h = into
 	if err != nil {
@@ -121,7 +133,7 @@ func (d *decoder) hello(h *Hello) {
 }
 
 func (e *encoder) hello(h *Hello) {
-	from := *h // as above
+	from := *h // for the same reason as in the decoder
 	body, err := MarshalBody(&from)
 	if err != nil {
 		panic("wire: " + err.Error()) // strings and numbers always encode
@@ -156,9 +168,9 @@ func MarshalBody(v any) ([]byte, error) {
 	return bytes.Clone(e.buf.Bytes()), nil
 }
 
-// UnmarshalBody decodes a body into what v points to. It walks the bytes first,
-// since the decoder recurses and sizes its slices by what the bytes announce, and
-// refuses nil where a text must be.
+// UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
+// Walk first, because the decoder recurses and allocates slices by the announced sizes.
+// It refuses nil in place of a text.
 func UnmarshalBody(body []byte, v any) error {
 	if err := Walk(body); err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// MaxDepth is how deep arrays and maps of a frame may nest.
+// MaxDepth is the maximum nesting depth of arrays and maps in a frame.
 const MaxDepth = 16
 
 var (
@@ -16,9 +16,9 @@ var (
 	errRest  = errors.New("bytes follow the msgpack value")
 )
 
-// Walk verifies that b is exactly one msgpack value, nested at most MaxDepth
-// deep, whose counts fit the bytes there are. It does not recurse and does not
-// allocate; whatever passes is safe to give to a decoder that does.
+// Walk checks that b is exactly one msgpack value, nested at most MaxDepth deep, whose
+// counts fit the number of bytes. It does not recurse and does not allocate. Any b that
+// passes is safe for a decoder that does.
 func Walk(b []byte) error {
 	rest, err := skip(b, 0)
 	if err == nil && len(rest) > 0 {
@@ -27,10 +27,10 @@ func Walk(b []byte) error {
 	return err
 }
 
-// skip returns what follows the first msgpack value of b, around which there are
-// so many arrays already.
+// skip returns the bytes after the first msgpack value of b. around is the number of
+// arrays that already enclose the value.
 func skip(b []byte, around int) ([]byte, error) {
-	var left [MaxDepth]uint64 // elements still to come, by depth
+	var left [MaxDepth]uint64 // remaining elements, by depth
 	depth := -1
 	for {
 		head, payload, children, err := measure(b)
@@ -64,14 +64,14 @@ func skip(b []byte, around int) ([]byte, error) {
 	}
 }
 
-// measure reads the head of a msgpack value: its length, that of the bytes
-// that follow it, and the number of values that follow those.
+// measure reads the head of a msgpack value. It returns the length of the head, the
+// number of payload bytes after the head, and the number of values after the payload.
 func measure(b []byte) (head int, payload, children uint64, err error) {
 	if len(b) == 0 {
 		return 0, 0, 0, errShort
 	}
 	var lengthSize int
-	var extra, elements uint64 // payload beside the length's; values an element
+	var extra, elements uint64 // payload in addition to the length; values per element
 	switch c := b[0]; {
 	case c <= 0x7f, c >= 0xe0, c == 0xc0, c == 0xc2, c == 0xc3: // fixint, nil, bool
 		return 1, 0, 0, nil

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/messages.json")
 
-// golden is an entry of testdata/messages.json: the frame's array as JSON,
-// where {"bin": hex} stands for msgpack bin, and its bytes with the length.
+// golden is an entry of testdata/messages.json: the array of the frame as JSON, in which
+// {"bin": hex} is a msgpack bin, and the bytes of the frame, with its length.
 type golden struct {
 	Name    string `json:"name"`
 	Op      string `json:"op"`
@@ -45,7 +45,7 @@ func body(v any) []byte {
 	return b
 }
 
-// messages are the golden messages: at least one of each kind.
+// messages returns the golden messages: at least one of each kind.
 func messages() []golden {
 	ns, key, value := []byte("users"), []byte("user:42"), []byte("Ada")
 	request := func(name string, r Request) golden {
@@ -64,7 +64,7 @@ func messages() []golden {
 	}
 	hit := Reply{Value: value, Flags: 1, Version: 7148934231982080001, TTLMS: 59_000, Source: SourceL2, AgeMS: 0}
 	vouched := hit
-	vouched.Vouched, vouched.AsOf, vouched.Owner, vouched.Epoch = true, 7148934231982080777, []byte("host-a"), 12345
+	vouched.Attested, vouched.AsOf, vouched.Owner, vouched.Epoch = true, 7148934231982080777, []byte("host-a"), 12345
 	stale := hit
 	stale.Status, stale.Source, stale.AgeMS = Stale, SourceOrigin, 4000
 	long := hit
@@ -76,7 +76,7 @@ func messages() []golden {
 	ballot := Ballot{Clock: 1 << 50, From: process}
 	promise := Promise{Ballot: ballot, Partitions: []byte{1, 0, 0, 128}}
 	events, held := testEvents(), testEvents()
-	held.Add(EventHeld, 0x1122334455667788, 8, &EventDetail{HoldMS: 500})
+	held.Add(EventBarrier, 0x1122334455667788, 8, &EventDetail{LagMS: 500})
 	held.Add(EventChanged, 0x1122334455667788, 9, nil)
 	floors := []Floor{{Namespace: "users", Version: 5}, {Version: 4}}
 	poll := Poll{State: 3, Joined: true, In: true, Weight: 256, Leased: true, Ballots: []Promise{promise}, Next: 7, Have: 6, WallMS: 1_700_000_000_000, Clock: 1 << 60, Cannot: []string{"host-b"}, Head: 44, BootNS: 86_400_000_000_123, Others: []Standing{{Process: Process{Node: "host-c", Epoch: 9}, State: 2, Weight: 64, In: true}}, OthersAt: 5, OthersHave: 4}
@@ -87,7 +87,7 @@ func messages() []golden {
 	set := Request{Op: OpSet, Namespace: ns, Key: key, Value: value}
 	full := set
 	full.TTLMS, full.Flags, full.Mode, full.Compare, full.Options = 60_000, 1, ModeCAS, 7148934231982080001, AckAll
-	ends := func(r Request) Request { // the caller gives it up then
+	ends := func(r Request) Request { // the caller gives up at that time
 		r.UntilNS = 86_401_234_567_890
 		return r
 	}
@@ -100,7 +100,7 @@ func messages() []golden {
 		request("set", set),
 		request("set if the version is still the same", full),
 		request("delete", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}}),
-		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, HoldMS: 500}),
+		request("delete, kept as stale, with a hold", Request{Op: OpDelete, Namespace: ns, Keys: [][]byte{key}, Options: Soft | AckAll, ReplicaLagMS: 500}),
 		request("touch", Request{Op: OpTouch, Namespace: ns, Key: key, TTLMS: 60_000}),
 		request("incr", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: -5}),
 		request("incr without an initial value, with a TTL", Request{Op: OpIncr, Namespace: ns, Key: key, Delta: 1, TTLMS: 1000, Options: AckAll}),
@@ -132,7 +132,7 @@ func messages() []golden {
 		ask(OpFetch, Fetch{Ballot: ballot, Namespace: "users", Key: key}),
 		ask(OpGoodbye, Goodbye{From: process}),
 		ask(OpFollow, Follow{Applied: 41, WaitMS: 500, Anew: true}),
-		ask(OpAuth, Auth{Holdings: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
+		ask(OpAuth, Auth{Ownerships: []Promise{{Ballot: ballot, Partitions: []byte{3}}}, Clock: 5}),
 		ask(OpApplied, Applied{Partitions: []uint16{0, 16383}}),
 		ask(OpProbe, Probe{Key: key, Fresh: true}),
 		ask(OpNote, Note{Floor: floors[0], WallMS: 7}),
@@ -144,7 +144,7 @@ func messages() []golden {
 		reply("goodbye", OpGoodbye, Reply{}),
 		withBody("follow", OpFollow, Followed{After: 41, To: 46, Events: held, WallMS: 7, Clock: 9, Tell: true}),
 		withBody("auth", OpAuth, Authorized{Acknowledged: [][]byte{{3}}, Clock: 6, Floors: floors}),
-		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Holders: []Process{process}}),
+		withBody("note", OpNote, Noted{Clock: 5, WallMS: 7, In: []Process{process}, Voter: true, Owners: []Process{process}}),
 		withBody("follow: a reset", OpFollow, Followed{To: 99, WallMS: 7, Clock: 9, Reset: true, Marks: AppendMark(nil, 3, 98, 12), Floors: []Floor{{Namespace: "users", Version: 5}}}),
 		withBody("applied", OpApplied, AppliedBy{All: []bool{true, false}}),
 		withBody("probe", OpProbe, Probed{Status: 0, Value: value, Source: 1}),
@@ -164,7 +164,7 @@ func messages() []golden {
 		reply("hit with a value of 300 bytes", OpGet, long),
 		reply("miss", OpGet, Reply{Status: Miss, Why: NotCached}),
 		reply("miss, the owner cannot be reached", OpGet, Reply{Status: Miss, Why: Degraded}),
-		reply("miss, the origin says so, vouched", OpGet, Reply{Status: Miss, Why: Absent, Version: 7148934231982080770, TTLMS: 4999, Vouched: true, AsOf: 7148934231982080777, Owner: []byte("host-a"), Epoch: 12345}),
+		reply("miss, the origin says so, vouched", OpGet, Reply{Status: Miss, Why: Absent, Version: 7148934231982080770, TTLMS: 4999, Attested: true, AsOf: 7148934231982080777, Owner: []byte("host-a"), Epoch: 12345}),
 		reply("stale", OpGet, stale),
 		reply("mget", OpMGet, Reply{Items: []Reply{{Value: value, Version: 1, Source: SourceL1, AgeMS: 12}, {Status: Miss, Why: Absent}, {Status: Busy, Message: []byte("ask again")}}}),
 		reply("set", OpSet, Reply{Version: 7148934231982080001}),
@@ -202,7 +202,7 @@ func messages() []golden {
 	}
 }
 
-// plain shows a frame's array as JSON can.
+// plain converts the array of a frame to a value that JSON can show.
 func plain(t *testing.T, b []byte) any {
 	v, err := msgpack.NewDecoder(bytes.NewReader(b)).DecodeInterface()
 	if err != nil {
@@ -234,7 +234,7 @@ func (g *golden) bytes() []byte {
 	return AppendReply(nil, ops()[g.Op], g.reply)
 }
 
-// TestGolden holds every message to the bytes in testdata, in both directions.
+// TestGolden compares every message with the bytes in testdata, in both directions.
 func TestGolden(t *testing.T) {
 	const file = "testdata/messages.json"
 	want := messages()
@@ -330,7 +330,7 @@ func sameReply(a, b *Reply) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// TestReferenceCodec: vmihailenco/msgpack produces the very bytes of every
+// TestReferenceCodec checks that vmihailenco/msgpack produces the same bytes for every
 // golden message.
 func TestReferenceCodec(t *testing.T) {
 	for _, g := range messages() {
@@ -365,8 +365,8 @@ func reference(t testing.TB, b []byte) []byte {
 	return buf.Bytes()
 }
 
-// referenceEncode encodes what DecodeInterface gave; maps lose their order
-// there, so they are taken as they stand.
+// referenceEncode encodes the result of DecodeInterface. DecodeInterface loses the order
+// of maps, so referenceEncode copies the raw bytes of maps.
 func referenceEncode(e *msgpack.Encoder, v any, raw []byte) error {
 	list, ok := v.([]any)
 	if !ok {
@@ -404,13 +404,14 @@ func referenceEncode(e *msgpack.Encoder, v any, raw []byte) error {
 	return nil
 }
 
-// TestTruncated cuts every golden frame at every byte: an error each time, and
-// never a panic.
+// TestTruncated cuts every golden frame at every byte. Each cut frame must give an error
+// and never a panic.
 func TestTruncated(t *testing.T) {
 	for _, g := range messages() {
 		frame := g.bytes()[LengthSize:]
 		for n := range frame {
-			cut := bytes.Clone(frame[:n]) // so that reading past the end is caught
+			// A copy, so that a read past the end is detected.
+			cut := bytes.Clone(frame[:n])
 			var err error
 			if g.request != nil {
 				if e := DecodeRequest(cut, &Request{}); e != nil {
@@ -533,7 +534,7 @@ func TestWalk(t *testing.T) {
 	}
 }
 
-// TestForwardCompatible: further elements of an answer are passed over.
+// TestForwardCompatible checks that further elements of an answer are skipped.
 func TestForwardCompatible(t *testing.T) {
 	frame := AppendReply(nil, OpSet, &Reply{ID: 7, Version: 5})[LengthSize:]
 	frame[0]++
@@ -544,13 +545,14 @@ func TestForwardCompatible(t *testing.T) {
 	}
 }
 
-// TestOpenValue holds the hot path's way of building answers to AppendReply.
+// TestOpenValue checks that the functions of the hot path build the same bytes as
+// AppendReply.
 func TestOpenValue(t *testing.T) {
 	for i, n := range []int{0, 1, 255, 256, 65535, 65536, 1 << 20} {
 		vouched := i%2 == 1
 		r := Reply{ID: 300, Value: bytes.Repeat([]byte{9}, n), Flags: 5, Version: 1 << 60, TTLMS: 77, Source: SourceL1, AgeMS: 3}
 		if vouched {
-			r.Vouched, r.AsOf, r.Owner, r.Epoch = true, 1<<50, []byte("host-a"), 77
+			r.Attested, r.AsOf, r.Owner, r.Epoch = true, 1<<50, []byte("host-a"), 77
 		}
 		want := AppendReply(nil, OpGet, &r)
 		got := OpenValue(nil, r.ID, false, vouched)
@@ -610,8 +612,8 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzEvents: what another sidecar sends as events and marks is taken whole or
-// not at all.
+// FuzzEvents checks that events and marks from another sidecar are accepted completely
+// or not at all.
 func FuzzEvents(f *testing.F) {
 	e := testEvents()
 	f.Add(e.Packed, byte(len(e.Details)))
@@ -647,8 +649,8 @@ func testEvents() Events {
 	return e
 }
 
-// FuzzRequest: whatever is accepted is valid msgpack, survives a round trip,
-// and encodes to what the reference codec encodes.
+// FuzzRequest checks that an accepted request is valid msgpack, survives a round trip,
+// and encodes to the same bytes as with the reference codec.
 func FuzzRequest(f *testing.F) {
 	for _, g := range messages() {
 		if g.request != nil {
@@ -671,7 +673,7 @@ func FuzzRequest(f *testing.F) {
 			t.Fatalf("PeekID(%x) = %d, %v, want %d", b, id, ok, r.ID)
 		}
 		if r.Op == OpHello || r.Op.Peer() {
-			return // maps may have keys that we do not know, or of any type
+			return // maps may have unknown keys, or keys of any type
 		}
 		frame := AppendRequest(nil, &r)[LengthSize:]
 		var again Request
@@ -690,7 +692,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzReply does the same for answers to each op.
+// FuzzReply checks answers to each op: an accepted answer is valid msgpack and survives
+// a round trip.
 func FuzzReply(f *testing.F) {
 	for _, g := range messages() {
 		if g.reply != nil {
@@ -720,7 +723,7 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// FuzzWalk: what Walk accepts, the recursive decoder takes without trouble.
+// FuzzWalk checks that the recursive decoder handles every value that Walk accepts.
 func FuzzWalk(f *testing.F) {
 	f.Add([]byte{0x92, 0x81, 0xa1, 'a', 0xc0, 0xc4, 0x01, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {

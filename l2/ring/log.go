@@ -2,7 +2,7 @@ package ring
 
 import "math/bits"
 
-// negLog2 in integers: float64 results may differ in the last bit between
+// negLog2 uses integers because float64 results may differ in the last bit between
 // architectures, and one bit is enough for two nodes to disagree on an owner.
 
 const (
@@ -10,7 +10,7 @@ const (
 	logIndex    = 11 // bits of the mantissa that index the table
 )
 
-// logTable holds log2(1 + i/2^logIndex), with logFraction bits after the point.
+// logTable has log2(1 + i/2^logIndex), with logFraction bits after the point.
 var logTable = func() (t [1<<logIndex + 1]uint64) {
 	for i := range t {
 		t[i] = log2(1<<62 + uint64(i)<<(62-logIndex))
@@ -18,8 +18,8 @@ var logTable = func() (t [1<<logIndex + 1]uint64) {
 	return t
 }()
 
-// log2 returns log2(m / 2^62) for 2^62 <= m <= 2^63, bit by bit: squaring a
-// number doubles its logarithm.
+// log2 returns log2(m / 2^62) for 2^62 <= m <= 2^63, bit by bit: squaring a number
+// doubles its logarithm.
 func log2(m uint64) uint64 {
 	if m == 1<<63 {
 		return 1 << logFraction
@@ -37,8 +37,8 @@ func log2(m uint64) uint64 {
 	return log
 }
 
-// negLog2 returns -log2((x + 1) / 2^64), at least 1, with logFraction bits after
-// the point, by linear interpolation in logTable.
+// negLog2 returns -log2((x + 1) / 2^64), at least 1, with logFraction bits after the
+// point, by linear interpolation in logTable.
 func negLog2(x uint64) uint64 {
 	if x == 1<<64-1 {
 		return 1

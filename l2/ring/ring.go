@@ -13,16 +13,17 @@ import (
 // Member is a node that may own partitions.
 type Member struct {
 	Node kv.NodeID
-	// Weight is its part of the keys relative to others: the memory that it
-	// offers, in any unit that all use. Zero owns nothing.
+	// Weight is the member's part of the keys relative to other members: the memory
+	// that it offers, in any unit that all members use. A member of weight zero owns
+	// nothing.
 	Weight uint32
 }
 
-// Table says which node owns each partition. It is immutable.
+// Table is the assigned owner of each partition. It is immutable.
 type Table struct {
 	members []Member // by name
 	owners  [kv.Partitions]uint16
-	empty   bool // nobody has any weight
+	empty   bool // no member has any weight
 }
 
 // MaxMembers bounds the members of a table.
@@ -34,8 +35,8 @@ const (
 	loadDen = 100
 )
 
-// New computes the table of some members, in any order. Of members with one
-// name the last counts.
+// New computes the table of some members, in any order. If several members have one name,
+// the last of them counts.
 func New(members []Member) *Table {
 	t := &Table{members: distinct(members)}
 	total := uint64(0)
@@ -61,7 +62,7 @@ func New(members []Member) *Table {
 				best, bestScore = i, s
 			}
 		}
-		// The bounds add up to more than there is, so somebody has room.
+		// The bounds add up to more than all partitions, so some member has room.
 		t.owners[p] = uint16(best)
 		room[best]--
 	}
@@ -78,7 +79,7 @@ func distinct(members []Member) []Member {
 	return list[:min(len(list), MaxMembers)]
 }
 
-// Owner returns the node that owns a partition, or "" where nobody does.
+// Owner returns the assigned owner of a partition, or "" if no member has any weight.
 func (t *Table) Owner(partition uint16) kv.NodeID {
 	if t.empty {
 		return ""
@@ -86,7 +87,7 @@ func (t *Table) Owner(partition uint16) kv.NodeID {
 	return t.members[t.owners[partition]].Node
 }
 
-// OwnerIndex returns where in Members the owner of a partition stands, or -1.
+// OwnerIndex returns the index of that owner in Members, or -1.
 func (t *Table) OwnerIndex(partition uint16) int {
 	if t.empty {
 		return -1
@@ -94,7 +95,7 @@ func (t *Table) OwnerIndex(partition uint16) int {
 	return int(t.owners[partition])
 }
 
-// Members returns the members by name. The slice is the table's.
+// Members returns the members by name. The caller must not change the slice.
 func (t *Table) Members() []Member { return t.members }
 
 // Counts returns how many partitions each member owns, in the order of Members.
@@ -119,8 +120,8 @@ func (t *Table) Moved(next *Table) []uint16 {
 	return moved
 }
 
-// Preference returns the n best-ranked members for a partition, its owner
-// first: who would own it next if those before them went.
+// Preference returns the n best-ranked members for a partition, its owner first. Each
+// would be the next owner if the members before it went.
 func (t *Table) Preference(partition uint16, n int) []kv.NodeID {
 	if t.empty {
 		return nil
@@ -156,10 +157,9 @@ func (t *Table) Preference(partition uint16, n int) []kv.NodeID {
 	return nodes
 }
 
-// score is weight / -log2(u), with u uniform in (0,1): the higher the better.
-// It is kept as a fraction and compared by cross-multiplication, so that no
-// rounding can differ between machines. Two nodes never tie but by a collision
-// of hashes; then the first by name stays.
+// score is weight / -log2(u), with u uniform in (0,1): the higher the better. It is kept
+// as a fraction and compared by cross-multiplication, so no rounding can differ between
+// machines. Two nodes tie only if hashes collide; then the first by name stays.
 type score struct {
 	weight uint64
 	log    uint64 // -log2(u), fixed point

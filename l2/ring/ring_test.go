@@ -52,7 +52,7 @@ func TestBalance(t *testing.T) {
 	}
 }
 
-// TestAgreement: any order, and duplicates, give the same table.
+// TestAgreement checks that any order, and duplicates, give the same table.
 func TestAgreement(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	list := members(37, func(int) uint32 { return 1 + rnd.Uint32N(1<<20) })
@@ -67,8 +67,8 @@ func TestAgreement(t *testing.T) {
 	}
 }
 
-// TestGolden pins tables: another architecture, compiler or library that
-// computed a different one would split a cluster of both.
+// TestGolden pins tables. If another architecture, compiler or library computed a
+// different table, a cluster of both would split.
 func TestGolden(t *testing.T) {
 	for _, tc := range []struct {
 		n      int
@@ -86,7 +86,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestMovement: joins and leaves move little more than what must move.
+// TestMovement checks that joins and leaves move little more than they must.
 func TestMovement(t *testing.T) {
 	for _, tc := range []struct {
 		n    int
@@ -103,8 +103,8 @@ func TestMovement(t *testing.T) {
 			for i := range tries {
 				gone := i * tc.n / tries
 				after := New(append(slices.Clone(list[:gone]), list[gone+1:]...))
-				// A leave must move what the one who left had; its return, which
-				// is a join, moves the same back.
+				// A leave must move the partitions of the leaving member.
+				// Its return, which is a join, moves the same ones back.
 				ratio := float64(len(before.Moved(after))) / float64(before.Counts()[gone])
 				worst = max(worst, ratio)
 				sum += ratio

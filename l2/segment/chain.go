@@ -7,8 +7,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Values that leave less than half a segment to others: chains of whole
-// segments, written and read without the shard's lock.
+// Entries longer than half a segment are chains of whole segments. Their values are
+// written and read without the shard's lock.
 
 // putChain takes the segments of a chain, fills them, and publishes the entry.
 func (s *Store) putChain(sh *shard, k kv.Key, w *Write, now kv.Moment) (kv.Version, Result) {
@@ -39,8 +39,8 @@ func (s *Store) putChain(sh *shard, k kv.Key, w *Write, now kv.Moment) (kv.Versi
 	return 0, NoRoom
 }
 
-// takeChain takes as many segments as an entry needs, evicting from the shards
-// in turn, so that one large value does not empty the shard that it falls in.
+// takeChain takes as many segments as an entry needs. It evicts from the shards in turn,
+// so that one large value does not empty the shard of its key.
 func (s *Store) takeChain(h header, now kv.Moment) (segmentID, bool) {
 	head, length := noSegment, uint32(0)
 	for left := h.size(); left > 0; left -= s.cfg.SegmentSize {
@@ -63,7 +63,7 @@ func (s *Store) takeChain(h header, now kv.Moment) (segmentID, bool) {
 	return head, true
 }
 
-// dropChain gives a chain back that no shard has come to own.
+// dropChain gives back a chain that no shard owns yet.
 func (s *Store) dropChain(id segmentID) {
 	for id != noSegment {
 		next := s.meta[id].chain
@@ -73,8 +73,8 @@ func (s *Store) dropChain(id segmentID) {
 	}
 }
 
-// fillChain writes flags, key and value; the header is written when the entry
-// is published, since the version is stamped then.
+// fillChain writes flags, key and value. The header is written when the entry is
+// published, because the version is stamped then.
 func (s *Store) fillChain(id segmentID, h header, k kv.Key, w *Write) {
 	b := s.segmentBytes(id)
 	if h.marks&markFlags != 0 {
@@ -100,7 +100,8 @@ func (sh *shard) enqueueChain(id segmentID, q, class int, h header) {
 	sh.n.chains++
 }
 
-// appendChain copies a chain's value. The chain is pinned, so nobody frees it.
+// appendChain appends the value of a chain to dst. The chain must be pinned, so that it
+// is not freed.
 func (s *Store) appendChain(dst []byte, id segmentID, h header) []byte {
 	dst = growBy(dst, h.valueLen)
 	for part := range s.parts(id, h) {
@@ -109,7 +110,7 @@ func (s *Store) appendChain(dst []byte, id segmentID, h header) []byte {
 	return dst
 }
 
-// parts yields a chain's value in order. The chain is pinned.
+// parts yields the value of a chain in order. The chain must be pinned.
 func (s *Store) parts(id segmentID, h header) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		part := s.segmentBytes(id)[h.keyOffset()+h.keyLen:]
@@ -133,7 +134,7 @@ func growBy(b []byte, n int) []byte {
 	return grown
 }
 
-// unpin ends a read of a chain; the last reader of a dead one frees it.
+// unpin ends a read of a chain. The last reader of a removed chain frees it.
 func (sh *shard) unpin(id segmentID) {
 	m := &sh.store.meta[id]
 	m.pins--

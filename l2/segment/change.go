@@ -8,7 +8,8 @@ import (
 
 // Changes that bring no value.
 
-// Delete removes a key. It says whether a live value was there.
+// Delete removes a key. It returns the version of the change and whether the key had a
+// live value.
 func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -16,7 +17,7 @@ func (s *Store) Delete(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	return s.changed(k, now), sh.drop(k, now)
 }
 
-// drop removes what there is of a key. It says whether a live value was there.
+// drop removes the entry of a key. It reports whether the key had a live value.
 func (sh *shard) drop(k kv.Key, now kv.Moment) bool {
 	at, w, h, _, found := sh.find(k)
 	if !found {
@@ -37,9 +38,9 @@ func (sh *shard) dropEntry(hash kv.Hash, at slot, w word, h header, now kv.Momen
 	sh.removeEntry(hash, at, w, h)
 }
 
-// Soften is Delete, but leaves the value for GetStale, for as long as the
-// namespace's limit says: a live one, and one in its grace. It counts as expired
-// once it goes.
+// Soften is like Delete, but leaves the value for GetStale for as long as Limits.Stale of
+// the namespace says. This applies to a live value and to a value in its grace. When the
+// value goes, it counts as expired.
 func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -64,7 +65,7 @@ func (s *Store) Soften(k kv.Key, now kv.Moment) (kv.Version, bool) {
 	return version, had
 }
 
-// Invalidate removes whatever has a hash: for who knows no more of a key.
+// Invalidate removes all entries with a hash. It is for callers that do not know the key.
 func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 	sh := s.shard(hash)
 	sh.mu.Lock()
@@ -83,9 +84,9 @@ func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 	}
 }
 
-// Touch gives a present entry a new deadline, unless it is overdue by until, as
-// of Write. It returns the entry's version, which a touch does not change, and
-// that of the change.
+// Touch gives a present entry a new deadline, unless until has come, as in Write. It
+// returns the version of the entry, which a touch does not change, and the version of the
+// touch itself.
 func (s *Store) Touch(k kv.Key, d kv.Deadline, until time.Duration, now kv.Moment) (version, event kv.Version, r Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()

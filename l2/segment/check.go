@@ -6,8 +6,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// check verifies that all structures of a store that nobody uses agree: index,
-// segments, queues, accounts and pool. It is for the end of tests.
+// check verifies that all structures of an idle store agree: index, segments, queues,
+// accounts and pool. It is for the end of tests.
 func (s *Store) check() error {
 	held, pageCount := 0, 0
 	var nsBytes [kv.MaxNamespaces]int64
@@ -58,8 +58,7 @@ type tally struct {
 	last          kv.Deadline
 }
 
-// checkQuotas verifies that a namespace's queue has a mark for each of its
-// entries.
+// checkQuotas verifies that a namespace's queue has a mark for each of its entries.
 func (sh *shard) checkQuotas(marks map[kv.NamespaceID]map[mark]int) error {
 	for ns, q := range sh.quotas {
 		for range q.len {
@@ -169,7 +168,7 @@ func (sh *shard) check(nsBytes *[kv.MaxNamespaces]int64) error {
 	return sh.checkSegments(found)
 }
 
-// checkWord verifies that a word stands where a probe for its entry finds it.
+// checkWord verifies that a probe for an entry finds its word.
 func (sh *shard) checkWord(d, i int, w word) error {
 	hash := sh.store.hashAt(w.loc())
 	if sh.store.shard(hash) != sh {
@@ -184,7 +183,7 @@ func (sh *shard) checkWord(d, i int, w word) error {
 	return nil
 }
 
-// checkSegments verifies queues, open segments and each segment's numbers.
+// checkSegments verifies queues, open segments and the numbers of each segment.
 func (sh *shard) checkSegments(found map[segmentID]*tally) error {
 	s := sh.store
 	held, used := 0, int64(0)

@@ -8,46 +8,45 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Config sizes a Store. The zero value of every field but Size and Versions
-// means its default.
+// Config sizes a Store. For every field but Size and Versions, zero means the default.
 type Config struct {
-	// Size bounds all memory of the store, in bytes: segments, index, ghosts.
-	// At least MinSize, at most MaxSize.
+	// Size bounds all memory of the store, in bytes: segments, index, ghosts. At
+	// least MinSize, at most MaxSize.
 	Size int64
 
-	// MaxValue is the longest value accepted, in bytes. Default 8 MiB, or
-	// Size/16 where that is less; a larger one than Size/16 is refused, since a
-	// few such values would push out everything else.
+	// MaxValue is the longest value accepted, in bytes. Default: 8 MiB or Size/16,
+	// the lesser. A MaxValue above Size/16 is refused, because a few such values
+	// would push out everything else.
 	MaxValue int
 
-	// SegmentSize is in bytes, a multiple of 4. Default: Size/2048 rounded down
-	// to a power of two, at least 16 KiB and at most 128 KiB. Larger segments
-	// waste less at their ends, smaller ones evict more finely and hold the
-	// shard's lock for less time.
+	// SegmentSize is in bytes, a multiple of 4. Default: Size/2048 rounded down to a
+	// power of two, at least 16 KiB and at most 128 KiB. Larger segments waste less
+	// at their ends; smaller ones evict more finely, and the shard's lock is held for
+	// less time.
 	SegmentSize int
 
-	// Shards is a power of two, at most 256. Default: as many as leave each
-	// shard 128 segments or more, so that the open ones take at most 5 %.
+	// Shards is a power of two, at most 256. Default: as many as leave each shard 128
+	// segments or more, so that the open segments take at most 5 %.
 	Shards int
 
-	// Segments, if set, is the exact number of segments for entries, with index
-	// and ghosts on top, and Size is ignored. For simulations of a cache of a
-	// given number of entries.
+	// Segments, if set, is the exact number of segments for entries. Index and ghosts
+	// come on top, and Size is ignored. It is for simulations of a cache of a given
+	// number of entries.
 	Segments int
 
 	// Versions stamps writes. Required.
 	Versions *kv.HLC
 
-	// Overdue, if set, says whether the moment has come at which a caller gives a
-	// write up. It is asked of a write that has such a moment (Until), in the
-	// critical section that would stamp and store it, before anything else.
+	// Overdue, if set, reports whether the moment until has come, at which the caller
+	// of a write gives it up. The store asks for each write that has an Until, in the
+	// critical section that would stamp and store the write, before anything else.
 	Overdue func(until time.Duration) bool
 
-	// Changed is told of every write, touch and deletion of a key, of an absent
-	// one too, and of what Fill says of itself, in the critical section that stamps its version and carries it
-	// out: whoever remembers it there can tell later what was before it. It must
-	// be quick and must not call the store. Evictions and expiries are no
-	// changes.
+	// Changed, if set, is called for every write, touch and deletion of a key (also
+	// for the deletion of an absent key), and for a fill as Fill says. The call comes
+	// in the critical section that stamps the version and makes the change, so a
+	// record that Changed keeps is in step with the store. Changed must be quick and
+	// must not call the store. Evictions and expiries are not changes.
 	Changed func(k kv.Key, v kv.Version)
 }
 
@@ -58,7 +57,7 @@ const (
 	DefaultMaxValue = 8 << 20
 	maxShards       = 256
 	segmentsAShard  = 128 // at least; 5 % of it are the open segments
-	maxOpenShare    = 20  // one in so many segments may be open
+	maxOpenShare    = 20  // at most one of this many segments is open
 )
 
 // withDefaults returns a checked copy with every field set.

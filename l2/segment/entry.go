@@ -6,12 +6,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Header layout; the field table stands in the package comment.
+// Header layout; the package comment has the table of fields.
 const (
 	headerSize = 24
 	flagsSize  = 4
 	align      = 4
-	shortest   = headerSize + align // bytes of an entry of the shortest key and no value
+	shortest   = headerSize + align // bytes of an entry of a 1-byte key and no value
 
 	offVersion  = 0
 	offDeadline = 8 // 40 bits deadline, 16 bits generation, 8 bits namespace
@@ -20,9 +20,9 @@ const (
 	offMarks    = 22
 	offBirth    = 23
 
-	markFlags = 1 << 0 // client flags stand after the header
-	markChain = 1 << 1 // the value goes on in the next segments of the chain
-	markStale = 1 << 2 // served only to who takes a stale value
+	markFlags = 1 << 0 // client flags follow the header
+	markChain = 1 << 1 // the value continues in the next segments of the chain
+	markStale = 1 << 2 // served only to readers that accept a stale value
 
 	markAbsent = 1 << 3 // a negative entry: the origin has no value
 )
@@ -64,13 +64,13 @@ func (h header) write(b []byte) {
 	b[offBirth] = h.birth
 }
 
-// writeDeadline rewrites the word that holds the deadline.
+// writeDeadline rewrites the word that contains the deadline.
 func writeDeadline(b []byte, h header) {
 	binary.LittleEndian.PutUint64(b[offDeadline:],
 		uint64(h.deadline)|uint64(h.generation)<<40|uint64(h.namespace)<<56)
 }
 
-// keyOffset is where the key begins, counted from the header.
+// keyOffset returns the offset of the key from the start of the header.
 func (h header) keyOffset() int {
 	if h.marks&markFlags != 0 {
 		return headerSize + flagsSize
@@ -78,8 +78,8 @@ func (h header) keyOffset() int {
 	return headerSize
 }
 
-// size is what the entry's bytes take of the arena. (The last segment of a
-// chain has a rest that nobody else uses.)
+// size returns the bytes of the arena that the entry takes. (The rest of a chain's last
+// segment stays unused.)
 func (h header) size() int { return alignUp(h.keyOffset() + h.keyLen + h.valueLen) }
 
 func (h header) negative() bool { return h.marks&markAbsent != 0 }
@@ -91,7 +91,7 @@ func (h header) key(b []byte) []byte {
 	return b[off : off+h.keyLen]
 }
 
-// value is the value of an entry that is no chain.
+// value returns the value of an entry that is not a chain.
 func (h header) value(b []byte) []byte {
 	off := h.keyOffset() + h.keyLen
 	return b[off : off+h.valueLen]
@@ -109,7 +109,7 @@ func alignUp(n int) int { return (n + align - 1) &^ (align - 1) }
 // never lies after every deadline.
 const never = kv.MaxDeadline + 1
 
-// lastDeadline orders deadlines, with no deadline above all.
+// lastDeadline makes deadlines comparable: no deadline is above all others.
 func lastDeadline(d kv.Deadline) kv.Deadline {
 	if d == 0 {
 		return never
@@ -117,8 +117,8 @@ func lastDeadline(d kv.Deadline) kv.Deadline {
 	return d
 }
 
-// location addresses an entry: 1 + offset into the arena in units of align.
-// Zero is no location.
+// location addresses an entry: 1 + offset into the arena, in units of align. Zero is no
+// location.
 type location uint64
 
 const locationBits = 36

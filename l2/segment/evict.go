@@ -7,16 +7,19 @@ import (
 )
 
 const (
-	admissionShare = 10 // one in so many of a shard's segments is for admission
+	admissionShare = 10 // one in this many of a shard's segments is for admission
 	promoteHits    = 2  // hits in admission that lead to the main queue
-	minGain        = 16 // an eviction frees at least one in so many of a segment's bytes,
-	minGainPressed = 4  // and one in so many once patience evictions made too little room
+	// An eviction frees at least 1/minGain of a segment's bytes, and 1/minGainPressed
+	// once patience evictions made too little room.
+	minGain        = 16
+	minGainPressed = 4
 	patience       = 16
 )
 
-// makeRoom frees at least one segment for the pool: from the shard that needs
-// it, or from the one that holds most where it has less than its share (large
-// values take segments from all). It says whether it got anywhere.
+// makeRoom frees at least one segment for the pool. It takes the segment from sh, the
+// shard that needs it. If sh has less than half its share (large values take segments
+// from all shards), makeRoom takes from the shard that has most. It reports whether a
+// segment is available.
 func (s *Store) makeRoom(sh *shard, now time.Duration) bool {
 	if s.pool.available() {
 		return true
@@ -47,16 +50,16 @@ func (sh *shard) holds() int {
 	return sh.held
 }
 
-// freeOne compacts or evicts until one of the shard's segments has gone back
-// to the pool. It declines while the shard holds no more than half of share.
-// The lock is released between two segments.
+// freeOne compacts or evicts until one of the shard's segments has gone back to the pool.
+// It declines if the shard has less than half of share. The lock is released between two
+// segments.
 func (sh *shard) freeOne(now time.Duration, share int) bool {
 	before := sh.holds()
 	if before*2 < share {
 		return false
 	}
-	// Each pass over the queues takes a hit from every entry that stays, so
-	// after a few there is something to free, unless all is open or pinned.
+	// Each pass over the queues takes one hit from every entry that stays. So after a
+	// few passes something can be freed, unless everything is open or pinned.
 	for n := range (maxHits + 2) * (before + 1) {
 		gain := minGain
 		if n >= patience {
@@ -69,9 +72,9 @@ func (sh *shard) freeOne(now time.Duration, share int) bool {
 	return false
 }
 
-// evictOne empties or moves on the segment or chain whose turn it is. It says
-// whether the shard now holds fewer segments than before, and whether there is
-// anything left to evict.
+// evictOne empties, or moves to the main queue, the segment or chain whose turn it is. It
+// reports whether the shard now has fewer segments than before, and whether anything is
+// left to evict.
 func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -86,12 +89,12 @@ func (sh *shard) evictOne(now time.Duration, gain, before int) (freed, more bool
 	default:
 		sh.evictSegment(id, q, now, gain)
 	}
-	// The ghost table comes, and grows, out of evicted segments.
+	// The memory of the ghost table, and of its growth, comes from evicted segments.
 	return sh.held < before && (sh.ghosts.fits(sh.index.count) || sh.ghosts.fit(sh.index.count)), true
 }
 
-// victim names the segment to go next: a sparse one, else the oldest of the
-// queue whose turn it is.
+// victim returns the next segment to evict and its queue: a sparse segment, else the
+// oldest of the queue whose turn it is.
 func (sh *shard) victim() (segmentID, int) {
 	if id := sh.sparse.head; id != noSegment {
 		for n, other := 0, id; n < 8 && other != noSegment; n++ {
@@ -112,8 +115,8 @@ func (sh *shard) victim() (segmentID, int) {
 	return sh.queues[q].head, q
 }
 
-// sealForRoom gives up the fullest open segment, where the shard has no sealed
-// one left. Only a store of very few segments comes to this.
+// sealForRoom gives up the fullest open segment if the shard has no sealed one left. This
+// happens only in a store of very few segments.
 func (sh *shard) sealForRoom(now time.Duration) bool {
 	q, class, most := 0, -1, uint32(0)
 	for i := range sh.open {
@@ -135,7 +138,7 @@ func (sh *shard) sealForRoom(now time.Duration) bool {
 	return true
 }
 
-// evictChain moves a chain on to the main queue if it was hit, else drops it.
+// evictChain moves a chain to the main queue if it was hit; otherwise it drops the chain.
 func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	loc := sh.store.locate(id, 0)
 	hash := sh.store.hashAt(loc)
@@ -174,7 +177,7 @@ func (sh *shard) evictChain(id segmentID, q int, now time.Duration) {
 	}
 }
 
-// evictSegment drops what was not hit in a segment and moves the rest on to
+// evictSegment drops the entries of a segment that were not hit and moves the others to
 // the main queue.
 func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) {
 	sh.n.evictions++
@@ -202,13 +205,12 @@ func (sh *shard) evictSegment(id segmentID, q int, now time.Duration, gain int) 
 	})
 }
 
-// keepAll is the choice of a compaction.
+// keepAll is the keep function of a compaction.
 func (sh *shard) keepAll(_ kv.Hash, _ header, hits int) (int, bool) { return hits, true }
 
-// move empties a sealed segment. Entries that keep chooses go, with the hits
-// that it returns, to the open segment of queue q and the segment's class;
-// where that one fills up, the emptied segment itself becomes the open one, so
-// that moving never needs a further one.
+// move empties a sealed segment. The entries that keep chooses go, with the hits that it
+// returns, to the open segment of queue q and the segment's class. If that one fills up,
+// the emptied segment itself becomes the open one, so moving never needs another segment.
 func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash, header, int) (int, bool)) {
 	s := sh.store
 	m := &s.meta[id]
@@ -242,7 +244,8 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 		}
 		if to == noSegment {
 			reused = true
-			copy(s.segmentBytes(id)[fill:], b) // leftwards, so nothing unread is overwritten
+			// Leftwards, so nothing unread is overwritten.
+			copy(s.segmentBytes(id)[fill:], b)
 			sh.index.setWord(at, w.withLoc(s.locate(id, fill)).withHits(hits))
 			fill += len(b)
 			last = max(last, s.due(h))
@@ -291,14 +294,14 @@ func (sh *shard) openFor(q, class, size int) segmentID {
 	return id
 }
 
-// forget takes an entry of a segment that is being emptied out of the index
-// and the accounts; the segment's own numbers are set when it is empty.
+// forget takes an entry of a segment that is being emptied out of the index and the
+// accounts. The segment's own numbers are set when it is empty.
 func (sh *shard) forget(hash kv.Hash, at slot, h header) {
 	sh.index.remove(hash, at)
 	sh.unaccount(h)
 }
 
-// expel removes all that is left of a sealed segment or chain and frees it.
+// expel removes all entries left in a sealed segment or chain and frees it.
 func (sh *shard) expel(id segmentID, now time.Duration) {
 	s := sh.store
 	if s.meta[id].state == stateChain {
@@ -323,7 +326,7 @@ func (sh *shard) expel(id segmentID, now time.Duration) {
 	sh.free(id)
 }
 
-// countGone counts the removal of an entry: as evicted, if it was still good.
+// countGone counts the removal of an entry: as evicted if it was still of use.
 func (sh *shard) countGone(h header, partition uint16, now time.Duration) {
 	if sh.kept(h, partition, now) {
 		sh.n.evicted++

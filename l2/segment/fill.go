@@ -7,32 +7,31 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Writes of what was known before they come: entries from another host, and
-// what a load has brought. Such a write keeps the version that it comes with,
-// and is refused if anything newer is known of its key.
+// Writes with a version from the past: entries from another host, and the results of
+// loads. Such a write keeps the version that it comes with. It is refused if the store
+// has something newer for its key.
 
-// past is what a write brings with it from before.
+// past is what such a write brings along.
 type past struct {
 	version    kv.Version
 	generation uint16
 	admit      func() bool
 	hits       int        // that the entry had
-	replaces   bool       // a live entry too
+	replaces   bool       // replaces a live entry too
 	same       identified // a chain that has the bytes of this write
 
-	outdates bool // found on the way: copies of what is replaced differ
+	outdates bool // set by put: copies of the replaced entry are outdated
 }
 
-// identified is an entry as it was found once.
+// identified names an entry as it was found at some time.
 type identified struct {
 	loc     location
 	version kv.Version
 }
 
-// Restore puts an entry back as it was somewhere else, with its version: only
-// where the key has no live entry, its partition still has the generation that
-// Holding gave, and admit, which is called in the critical section that stores,
-// agrees.
+// Restore puts an entry back as it was elsewhere, with its version. It does so only if
+// the key has no live entry, its partition still has the given generation, and admit
+// returns true. admit is called in the critical section that stores.
 func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bool, now kv.Moment) Result {
 	return s.putPast(e.Key, Write{
 		Value: e.Value, Flags: e.Flags, Deadline: e.Deadline, absent: e.Absent,
@@ -40,34 +39,40 @@ func (s *Store) Restore(e kv.Entry, generation uint16, hits int, admit func() bo
 	}, now)
 }
 
-// Fill is what a load has brought, or an app in its place.
+// Fill is the result of a load that this host, or an app in its place, has made.
 type Fill struct {
-	Value      []byte // borrowed for the call
+	Value      []byte // not kept after the call
 	Flags      uint32
 	Deadline   kv.Deadline
-	Version    kv.Version // of the moment at which the load began; it becomes the entry's
+	Version    kv.Version // of the moment at which the load began; the entry gets it
 	Generation uint16     // of the partition at that moment
 
-	Until time.Duration // as of Write
+	Until time.Duration // as in Write
 
-	// Absent says that the origin has no value. It is kept as a negative entry
-	// until the deadline; where that is zero or has passed, what is there is only
+	// Absent says that the origin has no value. A negative entry is kept until the
+	// deadline. If the deadline is zero or has passed, the present entry is only
 	// removed.
 	Absent bool
 
-	// Admit is asked in the critical section that stores, if all else agrees,
-	// and again if the store has to make room first.
+	// Admit is called in the critical section that stores, if everything else agrees,
+	// and again if the store has to make room first. Fill stores only if it returns
+	// true.
 	Admit func() bool
 }
 
-// Fill stores what a load has brought in place of what is there: Stored, Outdated,
-// Overdue, TooLarge or NoRoom. It is outdated if the partition has another generation, a
-// flush or an entry that is there is not older than the load, or Admit refuses.
+// Fill stores the result of a load in place of the present entry. It returns Stored,
+// Outdated, Overdue, TooLarge or NoRoom. A fill is outdated if the partition has another
+// generation, if a flush or the present entry is not older than the load, or if Admit
+// returns false.
 //
-// Changed is told only where copies may be about that must go: of a live entry,
-// negative ones included, with another value or flags, with a value where there
-// is none now or none where there is one, or with a later deadline. What it gets
-// is a version of this moment.
+// Fill calls Config.Changed only if copies of the present entry must go. The entry is
+// live (it may be negative), and:
+//   - its value or flags differ from the new ones;
+//   - or a value replaces a negative entry, or the reverse;
+//   - or the new deadline is earlier;
+//   - or the entry is only removed.
+//
+// The version passed to Changed is stamped at this moment.
 func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) Result {
 	return s.putPast(k, Write{
 		Value: f.Value, Flags: f.Flags, Deadline: f.Deadline, Until: f.Until, absent: f.Absent,
@@ -77,7 +82,8 @@ func (s *Store) Fill(k kv.Key, f Fill, now kv.Moment) Result {
 
 func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) Result {
 	p := w.past
-	s.cfg.Versions.Observe(p.version) // flush floors, and changes, lie above all that is stored
+	// Flush floors, and changes, must exceed all that is stored.
+	s.cfg.Versions.Observe(p.version)
 	if w.absent {
 		w.Value, w.Flags = nil, 0
 		if w.Deadline == 0 || w.Deadline.Passed(now.Boot) {
@@ -91,7 +97,7 @@ func (s *Store) putPast(k kv.Key, w Write, now kv.Moment) Result {
 	return r
 }
 
-// removePast removes what is there, if it may be replaced.
+// removePast removes the present entry, if it may be replaced.
 func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -110,7 +116,7 @@ func (s *Store) removePast(k kv.Key, p *past, now kv.Moment) Result {
 	return Stored
 }
 
-// outdated says whether anything newer is known than what a write brings.
+// outdated reports whether the store has something newer than what a write brings.
 func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 	partition := k.Hash.Partition()
 	return p.generation != sh.store.Generation(partition) ||
@@ -119,8 +125,8 @@ func (sh *shard) outdated(k kv.Key, p *past, found bool, old header) bool {
 		!p.admit()
 }
 
-// differs says whether a live entry's copies must go now that another takes its
-// place: an end that comes earlier is to be seen everywhere too.
+// differs reports whether copies of a live entry must go because w replaces it. An
+// earlier deadline is a difference too: all readers must see it.
 func differs(loc location, old header, b []byte, w *Write) bool {
 	switch {
 	case old.negative() != w.absent, old.clientFlags(b) != w.Flags,
@@ -132,8 +138,8 @@ func differs(loc location, old header, b []byte, w *Write) bool {
 	return !bytes.Equal(old.value(b), w.Value)
 }
 
-// findChain finds a chain that has the bytes of a write. They are compared
-// without the lock.
+// findChain finds a chain that has the bytes of a write. It compares them without the
+// lock.
 func (s *Store) findChain(k kv.Key, w *Write) identified {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()

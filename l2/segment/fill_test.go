@@ -11,7 +11,7 @@ import (
 
 func always() bool { return true }
 
-// mustFill fills with a load that begins now, unless f says when.
+// mustFill stores the result of a load that begins now, unless f has a version.
 func mustFill(t testing.TB, s *Store, name string, f Fill) kv.Version {
 	t.Helper()
 	k := testKey(name)
@@ -25,7 +25,7 @@ func mustFill(t testing.TB, s *Store, name string, f Fill) kv.Version {
 	return f.Version
 }
 
-// TestFillTellsOfChanges: only of what copies must not go on showing.
+// TestFillTellsOfChanges checks that Fill calls Changed only if copies are outdated.
 func TestFillTellsOfChanges(t *testing.T) {
 	var (
 		big    = bytes.Repeat([]byte{7}, 300<<10) // a chain
@@ -40,8 +40,8 @@ func TestFillTellsOfChanges(t *testing.T) {
 		name   string
 		before func(*Store)
 		fill   Fill
-		want   bool // told of
-		gone   bool // nothing is there afterwards
+		want   bool // Changed is called
+		gone   bool // no entry is there afterwards
 	}{
 		{"nothing was there", func(*Store) {}, Fill{Value: []byte("v")}, false, false},
 		{"nothing was there, and is", func(*Store) {}, Fill{Absent: true, Deadline: minute}, false, false},
@@ -104,8 +104,8 @@ func TestFillTellsOfChanges(t *testing.T) {
 	}
 }
 
-// TestFillOutdated: what is known to be newer than a load keeps it out, and
-// stays.
+// TestFillOutdated checks that a fill is refused if the store has something newer than
+// the load, and that the newer entry stays.
 func TestFillOutdated(t *testing.T) {
 	k := testKey("k")
 	began := func(s *Store) Fill {
@@ -119,7 +119,7 @@ func TestFillOutdated(t *testing.T) {
 	}{
 		{"nothing", func(*Store, *Fill) {}, Stored, "loaded"},
 		{"refused", func(_ *Store, f *Fill) { f.Admit = func() bool { return false } }, Outdated, "old"},
-		{"another holding", func(s *Store, _ *Fill) { s.Holding(k.Hash.Partition()) }, Outdated, ""},
+		{"another holding", func(s *Store, _ *Fill) { s.NewOwnership(k.Hash.Partition()) }, Outdated, ""},
 		{"a write", func(s *Store, _ *Fill) { mustPut(t, s, "k", Write{Value: []byte("new")}) }, Outdated, "new"},
 		{"a write of a long value", func(s *Store, f *Fill) {
 			mustPut(t, s, "k", Write{Value: []byte("new")})
@@ -144,7 +144,7 @@ func TestFillOutdated(t *testing.T) {
 			tc.since(s, &f)
 			want, left := tc.want, tc.left
 			if f.Absent = removes; removes && want != Outdated {
-				want, left = Stored, "" // of nothing: it is not too large
+				want, left = Stored, "" // it has no value, so it is not too large
 			}
 			before := changes
 			if got := s.Fill(k, f, testNow); got != want {
@@ -161,8 +161,8 @@ func TestFillOutdated(t *testing.T) {
 	}
 }
 
-// TestFillKeepsPlace: over a live entry it is a write like any other: hits and
-// queue stay.
+// TestFillKeepsPlace checks that a fill over a live entry keeps hits and queue, as any
+// other write does.
 func TestFillKeepsPlace(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	k := testKey("k")
@@ -198,8 +198,8 @@ func place(s *Store, k kv.Key) (location, int) {
 	return w.loc(), w.hits()
 }
 
-// TestFillOverAnotherChain: the chain whose bytes were compared has been replaced
-// by then, elsewhere or in the very segments that it had.
+// TestFillOverAnotherChain replaces the chain whose bytes were compared before the fill
+// stores. The new chain has other segments, or the very same ones.
 func TestFillOverAnotherChain(t *testing.T) {
 	for _, again := range []bool{false, true} {
 		var told int
@@ -228,7 +228,8 @@ func TestFillOverAnotherChain(t *testing.T) {
 	}
 }
 
-// TestRestore: only where nothing live is, and nothing newer is known.
+// TestRestore checks that an entry is stored only if the store has no live entry and
+// nothing newer.
 func TestRestore(t *testing.T) {
 	k := testKey("k")
 	ttl := kv.After(testNow.Boot, time.Minute)
@@ -246,7 +247,7 @@ func TestRestore(t *testing.T) {
 		{"a value is there, for no time", func(s *Store) { mustPut(t, s, "k", Write{Value: []byte("w")}) }, kv.Entry{Absent: true}, Exists},
 		{"as it was in an earlier holding", func(s *Store) {
 			mustPut(t, s, "k", Write{Value: []byte("w")})
-			s.Holding(k.Hash.Partition())
+			s.NewOwnership(k.Hash.Partition())
 		}, kv.Entry{Value: []byte("v")}, Stored},
 		{"flushed since", func(s *Store) { s.Flush(0, s.cfg.Versions.Next(testNow.Wall)) }, kv.Entry{Value: []byte("v")}, Outdated},
 		{"softened since", func(s *Store) {

@@ -6,37 +6,37 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// ghosts remembers the keys that admission lately dropped: fingerprints with
-// the time of their drop, counted in drops, in buckets of a cache line. What
-// is older than the window is gone, and a full bucket loses its oldest. Under
-// the shard's lock.
+// ghosts remembers the keys that admission has dropped lately: fingerprints with the time
+// of their drop, counted in drops, in buckets of one cache line. A fingerprint older than
+// the window counts as gone, and a full bucket loses its oldest. The shard's lock
+// protects it.
 //
 //	slot   31…16 fingerprint, never zero   15…0 time >> shift
 type ghosts struct {
 	pages  *pages
 	held   []pageID
-	window uint32 // drops for which one is remembered
-	shift  uint8  // so that a window is at most 2^12 ticks
+	window uint32 // drops for which a key is remembered
+	shift  uint8  // chosen so that a window is at most 2^12 ticks
 	drops  uint32
 	sized  int // entries that the table was sized for
 }
 
 const (
-	ghostSlots    = 16 // a bucket
+	ghostSlots    = 16 // per bucket
 	ghostBuckets  = pageSize / (4 * ghostSlots)
-	ghostShare    = 0.9 // ghosts an entry, as in the paper
-	ghostFill     = 0.8 // of the slots at a full window
+	ghostShare    = 0.9 // ghosts per entry, as in the paper
+	ghostFill     = 0.8 // share of the slots in use at a full window
 	ghostTickBits = 12
 )
 
-// fits says whether the table suits a number of entries: not too small, not
-// far too large.
+// fits reports whether the table suits a number of entries: not too small, not far too
+// large.
 func (g *ghosts) fits(entries int) bool {
 	return g.held != nil && entries <= g.sized*3/2 && entries >= g.sized/4
 }
 
-// fit sizes the table anew; what it remembered is lost. It says whether the
-// budget had room for it.
+// fit sizes the table anew and forgets its content. It reports whether the budget had
+// room for the table.
 func (g *ghosts) fit(entries int) bool {
 	g.release()
 	want := max(1, int(float64(entries)*ghostShare/ghostFill/(ghostBuckets*ghostSlots)+0.999))
@@ -67,7 +67,7 @@ func (g *ghosts) bucket(h kv.Hash) []byte {
 
 func fingerprint(h kv.Hash) uint32 { return uint32(h>>34)&0xffff | 1 }
 
-// live says whether a slot's time lies within the window.
+// live reports whether a slot's time lies within the window.
 func (g *ghosts) live(slot uint32) bool {
 	return uint16(g.drops>>g.shift)-uint16(slot) <= uint16(g.window>>g.shift)
 }
@@ -94,7 +94,7 @@ func (g *ghosts) drop(h kv.Hash) {
 	binary.LittleEndian.PutUint32(b[put:], fp<<16|uint32(now))
 }
 
-// has says whether a key was dropped within the window.
+// has reports whether a key was dropped within the window.
 func (g *ghosts) has(h kv.Hash) bool {
 	_, ok := g.find(h)
 	return ok

@@ -7,7 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// word is an index entry; its layout stands in the package comment.
+// word is an index entry; the package comment has its layout.
 type word uint64
 
 const (
@@ -17,12 +17,13 @@ const (
 	bucketSize = 8                       // words, a cache line
 	wordsAPage = pageSize / 8            // 512
 	buckets    = wordsAPage / bucketSize // 64
-	splitFill  = wordsAPage * 9 / 10     // words in a page that make it split
-	fullFill   = wordsAPage * 15 / 16    // words in a page that cannot split: the next one takes another's place
-	mergeFill  = wordsAPage * 35 / 100   // words in two buddies that make them merge
-	maxAlike   = 8                       // words of one tag in a page, and so entries of one hash
-	bucketBits = 6                       // of the tag, below the partition
-	restBits   = 26 - 14 - bucketBits    // of the tag, below the bucket
+	splitFill  = wordsAPage * 9 / 10     // words in a page at which it splits
+	// Words in a page that cannot split; the next word replaces another.
+	fullFill   = wordsAPage * 15 / 16
+	mergeFill  = wordsAPage * 35 / 100 // words in two buddies below which they merge
+	maxAlike   = 8                     // words of a tag in a page; entries of a hash
+	bucketBits = 6                     // of the tag, below the partition
+	restBits   = 26 - 14 - bucketBits  // of the tag, below the bucket
 	tagOfHash  = 64 - (14 + bucketBits + restBits)
 )
 
@@ -42,29 +43,30 @@ func (w word) withLoc(l location) word {
 	return w&^(1<<locationBits-1) | word(l)
 }
 
-// index is one shard's hash table. All of it is under the shard's lock.
+// index is the hash table of one shard, under the lock of the shard.
 type index struct {
 	pages *pages
 	directory
-	shape atomic.Pointer[directory] // the directory as Warm may see it, without the lock
+	shape atomic.Pointer[directory] // the directory that Warm reads without the lock
 	count int                       // words in use
 	most  int                       // words that the directory grows for
-	held  int                       // scans under way, during which pages do not merge
-	hand  int                       // where the search for a victim goes on
+	held  int                       // scans under way; pages do not merge meanwhile
+	hand  int                       // where the next search for a victim starts
 
-	splits, merges, refused int64 // pages split and merged; words that came to a full page that could not split
-	removals                int   // so far; a scan that sees it move looks at its page again
+	// Pages split and merged; words that came to a full page that could not split.
+	splits, merges, refused int64
+	removals                int // so far; if it changes, a scan looks at its page again
 }
 
-// directory finds a hash's page.
+// directory finds the page of a hash.
 type directory struct {
 	base  uint32   // slots at depth zero
 	depth uint8    // hash bits beyond base
-	dir   []pageID // base << depth slots; a page of less depth stands in several
+	dir   []pageID // base << depth slots; a page of less depth fills several
 }
 
-// slot names a word: a page and the word's number in it. It is good until the
-// next insert or remove.
+// slot names a word: a page and the number of the word in it. It is valid until the next
+// insert or remove.
 type slot struct {
 	page pageID
 	at   int
@@ -79,7 +81,7 @@ func newIndex(p *pages, base, most int) *index {
 	return x
 }
 
-// branch is the part of the hash whose low bits the directory grows by.
+// branch returns the part of the hash whose low bits the directory grows by.
 func branch(h kv.Hash) uint32 { return uint32(h >> 24) }
 
 // dirSlot returns the directory slot of a hash.
@@ -88,8 +90,8 @@ func (x *directory) dirSlot(h kv.Hash) uint32 {
 	return root + x.base*(branch(h)&(1<<x.depth-1))
 }
 
-// publish shows the directory to Warm. Its slots go on changing under the lock;
-// a page that Warm takes from an old one is a page all the same.
+// publish shows the directory to Warm. Its slots go on changing under the lock. A page
+// that Warm takes from an old directory may be outdated, but is still a page.
 func (x *index) publish() {
 	d := x.directory
 	x.shape.Store(&d)
@@ -103,8 +105,8 @@ func putWord(page []byte, i int, w word) {
 func (x *index) word(s slot) word       { return getWord(x.pages.bytes(s.page), s.at) }
 func (x *index) setWord(s slot, w word) { putWord(x.pages.bytes(s.page), s.at, w) }
 
-// probe walks the words that share a hash's tag: the first call with from < 0,
-// the next with the slot that the last returned.
+// probe returns the next word of a page with the tag of a hash. The first call has a
+// negative from; each further call passes the slot that the last call returned.
 func (x *index) probe(h kv.Hash, from int, page pageID) (slot, word, bool) {
 	bytes := x.pages.bytes(page)
 	want := makeWord(h, 0, 0)
@@ -148,7 +150,7 @@ func (x *index) findLocation(h kv.Hash, loc location) (slot, word, bool) {
 	return s, w, ok
 }
 
-// ready splits a hash's page where that is due and may be. It says whether the
+// ready splits the page of a hash if a split is due and allowed. It reports whether the
 // page has room for a word. hashOf recomputes the hash of an entry.
 func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
 	d := x.dirSlot(h)
@@ -161,13 +163,14 @@ func (x *index) ready(h kv.Hash, hashOf func(location) kv.Hash) bool {
 	return x.pages.fill[x.dir[d]] < fullFill
 }
 
-// maySplit says whether there are words enough for pages of one more bit: see
-// the package comment.
+// maySplit reports whether the shard has enough words for pages of one more bit: see the
+// package comment.
 func (x *index) maySplit(id pageID) bool {
 	return min(x.count, x.most) >= splitFill/2*int(x.base<<x.pages.depth[id])
 }
 
-// alike walks the words of a hash's tag. It returns how many there are.
+// alike calls each, if not nil, for the words with the tag of a hash and returns their
+// number.
 func (x *index) alike(h kv.Hash, each func(slot, word)) int {
 	page, n := x.dir[x.dirSlot(h)], 0
 	for at, w, ok := x.probe(h, -1, page); ok; at, w, ok = x.probe(h, at.at, page) {
@@ -178,7 +181,7 @@ func (x *index) alike(h kv.Hash, each func(slot, word)) int {
 	return n
 }
 
-// sample walks some words of a hash's page, other ones each time.
+// sample calls each for some words of a hash's page, for other words each time.
 func (x *index) sample(h kv.Hash, each func(slot, word)) {
 	page := x.dir[x.dirSlot(h)]
 	for n, left := 0, sampled; n < wordsAPage && left > 0; n++ {
@@ -191,7 +194,7 @@ func (x *index) sample(h kv.Hash, each func(slot, word)) {
 	}
 }
 
-// insert adds a word after ready.
+// insert adds a word. The caller has called ready before.
 func (x *index) insert(h kv.Hash, w word) {
 	page := x.dir[x.dirSlot(h)]
 	insertWord(x.pages.bytes(page), w)
@@ -210,8 +213,8 @@ func insertWord(page []byte, w word) {
 	}
 }
 
-// remove deletes the word in a slot and merges its page with its buddy where
-// both have become sparse.
+// remove deletes the word in a slot. If the page and its buddy are sparse now, remove
+// merges them.
 func (x *index) remove(h kv.Hash, s slot) {
 	removeWord(x.pages.bytes(s.page), s.at)
 	x.pages.fill[s.page]--
@@ -220,23 +223,23 @@ func (x *index) remove(h kv.Hash, s slot) {
 	x.shrink(x.dirSlot(h))
 }
 
-// shrink merges the page of directory slot d with its buddy, if both are sparse
-// and no scan is under way.
+// shrink merges the page of directory slot d with its buddy, if both are sparse and no
+// scan is under way.
 func (x *index) shrink(d uint32) {
 	if x.held == 0 && x.pages.fill[x.dir[d]] < mergeFill {
 		x.merge(d)
 	}
 }
 
-// removeWord empties a slot and moves overflowed words back, so that a probe
-// may end at the first bucket with room: a word whose home is H and that lies
-// in L implies that H to L-1 are full.
+// removeWord empties a slot and moves overflowed words back, so that a probe may end at
+// the first bucket with room. The invariant: if a word has home H and lies in L, the
+// buckets H to L-1 are full.
 func removeWord(page []byte, at int) {
 	putWord(page, at, 0)
 	hole := at
 	bucket := at / bucketSize
 	if used(page, bucket) < bucketSize-1 {
-		return // it was not full, so nothing overflowed past it
+		return // the bucket was not full, so nothing overflowed past it
 	}
 	for n := 1; n < buckets; n++ {
 		next := (at/bucketSize + n) & (buckets - 1)
@@ -269,8 +272,8 @@ func used(page []byte, bucket int) int {
 	return n
 }
 
-// split divides the page of directory slot d by one more bit of its hashes, if
-// the budget has a page for it.
+// split divides the page of directory slot d by one more bit of its hashes, if the budget
+// has a page for it.
 func (x *index) split(d uint32, hashOf func(location) kv.Hash) bool {
 	old := x.dir[d]
 	depth := x.pages.depth[old]
@@ -343,7 +346,7 @@ func (x *index) merge(d uint32) {
 	x.merges++
 }
 
-// canonical says whether directory slot d is the first one of its page.
+// canonical reports whether directory slot d is the first one of its page.
 func (x *index) canonical(d int) bool {
 	return uint32(d) < x.base<<x.pages.depth[x.dir[d]]
 }

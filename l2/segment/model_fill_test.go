@@ -12,11 +12,11 @@ import (
 // modelOld is a value that has expired or was softened.
 type modelOld struct {
 	entry       modelEntry
-	ended       time.Duration // when
+	ended       time.Duration // when it expired or was softened
 	invalidated bool
 }
 
-// sightings count what the model has seen, over all seeds.
+// sightings counts what the model has seen, over all seeds.
 type sightings struct {
 	negative, expired, invalidated, oldLost              int64
 	filled, refused, outdating, same, sameChain, removed int64
@@ -31,7 +31,7 @@ func (m *model) limits(ns kv.NamespaceID) Limits {
 	return Limits{}
 }
 
-// due is when an old value is gone.
+// due returns when an old value is gone.
 func (m *model) due(k modelKey, o modelOld) kv.Deadline {
 	if o.invalidated {
 		return kv.After(o.ended, m.limits(k.ns).Stale)
@@ -49,7 +49,7 @@ func (m *model) syncAll() {
 	}
 }
 
-// expire notes that an entry has had its time.
+// expire notes that an entry has reached its deadline.
 func (m *model) expire(k modelKey, e modelEntry) {
 	if e.absent || m.limits(k.ns).Grace == 0 {
 		m.expired++
@@ -74,8 +74,8 @@ func (m *model) syncOld(k modelKey) {
 	}
 }
 
-// forgetOld settles what a write has done to an old value: replaced it, or else
-// perhaps evicted it while it made room.
+// forgetOld settles what a write has done to an old value: the write replaced it, or
+// perhaps evicted it first to make room.
 func (m *model) forgetOld(k modelKey, stored bool) {
 	if _, ok := m.old[k]; ok && stored {
 		delete(m.old, k)
@@ -83,7 +83,7 @@ func (m *model) forgetOld(k modelKey, stored bool) {
 	}
 }
 
-// getOld compares what is left of a key, after sync, with what the store has.
+// getOld compares the old value of a key, after sync, with the store's.
 func (m *model) getOld(k modelKey) {
 	want, ok := m.old[k]
 	value, got, there := m.store.GetStale(nil, m.key(k), m.now.Boot)
@@ -106,8 +106,8 @@ func (m *model) getOld(k modelKey) {
 	}
 }
 
-// fill stores what a load has brought: one that has begun now, or some time
-// ago, with a value or without, often the same as is there.
+// fill stores the result of a load. The load begins now or began some time ago, and has a
+// value or none, often the same as the present entry.
 func (m *model) fill(k modelKey) {
 	have, ok := m.sync(k)
 	key := m.key(k)
@@ -152,7 +152,7 @@ func (m *model) fill(k modelKey) {
 		have, ok = modelEntry{}, false
 	}
 	outdated = outdated || ok && newer(have.version)
-	// An old value that the fill has evicted first is newer no more.
+	// If the fill has evicted the old value first, the old value is no longer newer.
 	maybe := !outdated && stale && newer(old.entry.version)
 	want := Stored
 	if outdated || maybe && got == Outdated {

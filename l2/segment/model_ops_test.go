@@ -20,7 +20,7 @@ func (m *model) get(k modelKey) bool {
 		m.t.Errorf("Get(%v) hit = %v, want %v", k, hit, ok)
 		return hit
 	}
-	m.getOld(k) // which a Get leaves
+	m.getOld(k) // Get leaves the old value
 	if hit {
 		m.compare(k, want, modelEntry{m.buf, info.Flags, info.Version, info.Deadline, info.Absent})
 		if want.absent {
@@ -122,8 +122,8 @@ func (m *model) put(k modelKey) {
 	}
 }
 
-// evictedBy settles whether a write to a present key evicted that very key
-// while it made room: if it stored, the store's count of overwrites tells.
+// evictedBy settles whether a write to a present key evicted that very key to make room.
+// If the write stored, the store's count of overwrites tells.
 func (m *model) evictedBy(k modelKey, stored bool) bool {
 	if !stored {
 		_, still := m.sync(k)
@@ -216,8 +216,8 @@ func (m *model) incr(k modelKey) {
 	m.want[k] = next
 }
 
-// flush flushes a namespace, or all: now, or as of some time ago, so that what was
-// written since stays.
+// flush flushes a namespace, or all: now, or with an earlier version, so that entries
+// written since then stay.
 func (m *model) flush(ns kv.NamespaceID) {
 	m.syncAll()
 	floor := m.store.cfg.Versions.Next(m.now.Wall)
@@ -249,7 +249,7 @@ func (m *model) holding(p uint16) {
 	}
 	maps.DeleteFunc(m.want, func(k modelKey, _ modelEntry) bool { return of(k) })
 	maps.DeleteFunc(m.old, func(k modelKey, _ modelOld) bool { return of(k) })
-	m.store.Holding(p)
+	m.store.NewOwnership(p)
 }
 
 // scan expects every live entry of half the partitions, once.

@@ -18,9 +18,9 @@ var (
 	modelFirst = flag.Uint64("model.first", 1, "first seed of the model test")
 )
 
-// TestAgainstModel runs random operations on a small store and on a plain map.
-// The map never evicts; what the store has lost must be exactly what it says
-// that it evicted.
+// TestAgainstModel runs random operations on a small store and on a plain map. The map
+// never evicts. The entries that the store has lost must be exactly those that it counts
+// as evicted.
 func TestAgainstModel(t *testing.T) {
 	var total Stats
 	var seen sightings
@@ -103,20 +103,22 @@ type modelEntry struct {
 }
 
 type model struct {
-	t           *testing.T
-	rnd         *rand.Rand
-	store       *Store
-	now         kv.Moment
-	want        map[modelKey]modelEntry
-	old         map[modelKey]modelOld // for GetStale alone
-	floors      map[kv.NamespaceID]kv.Version
-	began       kv.Version // of a load
-	changes     int        // that the store has told of
-	seen        *sightings
-	lost        int64 // that the store no longer had
-	expired     int64 // that had expired when they were next looked at; some may have been evicted before
-	overwritten int64 // that the store has counted
-	space       int   // keys a namespace; changes, so that the index grows and shrinks
+	t       *testing.T
+	rnd     *rand.Rand
+	store   *Store
+	now     kv.Moment
+	want    map[modelKey]modelEntry
+	old     map[modelKey]modelOld // values that only GetStale returns
+	floors  map[kv.NamespaceID]kv.Version
+	began   kv.Version // of a load
+	changes int        // calls of Changed
+	seen    *sightings
+	lost    int64 // entries that the store no longer had
+	// Entries that had expired when the model next looked; some may have been evicted
+	// before.
+	expired     int64
+	overwritten int64 // entries that the store has counted
+	space       int   // keys per namespace; changes, so the index grows and shrinks
 	readMostly  bool
 	size        int // most values are shorter
 	buf         []byte
@@ -124,7 +126,7 @@ type model struct {
 
 const modelSeed = 42
 
-// modelNamespaces have no quota, a small quota, and none.
+// modelNamespaces have no quota, a small quota, and no quota.
 var modelNamespaces = []struct {
 	id     kv.NamespaceID
 	quota  int64
@@ -168,7 +170,7 @@ func (m *model) run(ops int) {
 			m.check()
 			m.space = 1000 << m.rnd.IntN(6)
 			m.size = 50 << m.rnd.IntN(7)
-			if m.readMostly { // one steady load, under which the queues settle
+			if m.readMostly { // one steady load, so that the queues settle
 				m.space, m.size = 12_000, 1500
 			} else if i/(ops/8+1) == 4 {
 				for _, ns := range modelNamespaces {
@@ -205,8 +207,8 @@ func (m *model) key(k modelKey) kv.Key {
 	return kv.Key{Hash: kv.HashKey(seed, []byte(k.key)), Namespace: k.ns, Bytes: []byte(k.key)}
 }
 
-// sync drops from the map what has expired or been evicted, and returns what
-// must be there.
+// sync drops a key from the map if it has expired or been evicted. Otherwise it returns
+// the entry that the store must have.
 func (m *model) sync(k modelKey) (modelEntry, bool) {
 	e, ok := m.want[k]
 	if !ok {

@@ -7,9 +7,9 @@ const pageSize = 4096
 
 type pageID uint32
 
-// pages hands out the pages that shards build their indexes and ghost tables
-// of. A page handed out belongs to one shard alone, under that shard's lock;
-// so do its elements of fill and depth.
+// pages hands out pages to the shards, for their indexes, ghost tables and quota queues.
+// A page that is handed out belongs to one shard, under the lock of that shard, and so do
+// its elements of fill and depth.
 type pages struct {
 	region []byte
 	pool   *pool
@@ -18,8 +18,8 @@ type pages struct {
 	free []pageID
 	next pageID
 
-	fill  []uint16 // words in use, a page of an index
-	depth []uint8  // hash bits that an index page has been split by
+	fill  []uint16 // per index page: words in use
+	depth []uint8  // per index page: hash bits that it has been split by
 }
 
 func newPages(size int64, p *pool) (*pages, error) {
@@ -31,8 +31,8 @@ func newPages(size int64, p *pool) (*pages, error) {
 	return &pages{region: region, pool: p, fill: make([]uint16, n), depth: make([]uint8, n)}, nil
 }
 
-// get hands out a zeroed page and charges it. The pool's reserve covers the
-// pages that come when everything is taken; the next segments pay.
+// get hands out a zeroed page and charges it. The pool's reserve covers a page that is
+// needed when everything else is handed out; later segments pay for it.
 func (p *pages) get() pageID {
 	id, ok := p.take()
 	if !ok {
@@ -42,8 +42,7 @@ func (p *pages) get() pageID {
 	return id
 }
 
-// tryGet hands out a zeroed page if it fits into the budget, the reserve
-// included.
+// tryGet hands out a zeroed page if it fits into the budget, the reserve included.
 func (p *pages) tryGet() (pageID, bool) {
 	if !p.pool.tryCharge(pageSize, 0) {
 		return 0, false
@@ -79,7 +78,7 @@ func (p *pages) putAll(held []pageID) {
 	}
 }
 
-// take takes a page that has been charged, if the region has one.
+// take takes a page that has been charged, if the region has one left.
 func (p *pages) take() (pageID, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

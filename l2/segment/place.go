@@ -6,14 +6,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Places in the index for new keys, whoever has chosen them: see the package
-// comment.
+// Places in the index for new keys, including keys that were chosen to share hash bits:
+// see the package comment.
 
-// sampled is how many entries of a full page are looked at for one that goes.
+// sampled is how many entries of a full page compete to be removed.
 const sampled = 32
 
-// makePlace makes sure that the index has a place for a new key: less than
-// maxAlike words of its tag in a page that is not full.
+// makePlace makes sure that the index has a place for a new key: fewer than maxAlike
+// words of its tag, in a page that is not full.
 func (sh *shard) makePlace(k kv.Key, now time.Duration) {
 	x := sh.index
 	for x.alike(k.Hash, nil) >= maxAlike {
@@ -28,9 +28,10 @@ func (sh *shard) makePlace(k kv.Key, now time.Duration) {
 	}
 }
 
-// candidate is the entry that gives way to a new one: one that may no longer be
-// served, else one of the same namespace, that neighbours keep theirs; of those
-// the one of least worth, and of these the oldest.
+// candidate is the entry that is removed for a new one. First choice is an entry that may
+// no longer be served; then an entry of the same namespace, so that other namespaces keep
+// theirs; then one of another namespace. Within each of these groups the entry of least
+// worth is removed, and among equals the oldest.
 type candidate struct {
 	sh  *shard
 	ns  kv.NamespaceID
@@ -44,8 +45,8 @@ type candidate struct {
 }
 
 const (
-	hidden  = -1          // the worth of what may no longer be served
-	foreign = maxHits + 1 // is worth more to other namespaces
+	hidden  = -1          // the worth of an entry that may no longer be served
+	foreign = maxHits + 1 // added to the worth of an entry of another namespace
 )
 
 func (c *candidate) consider(at slot, w word, worth int) {
@@ -61,7 +62,7 @@ func (c *candidate) consider(at slot, w word, worth int) {
 	}
 }
 
-// giveWay removes the candidate, and counts it as evicted if it was still good.
+// giveWay removes the candidate. If it could still be served, it counts as evicted.
 func (c *candidate) giveWay(count *int64) {
 	c.sh.countGone(c.header, c.word.partition(), c.now)
 	if c.worth != hidden {

@@ -12,8 +12,8 @@ import (
 
 // Keys that were chosen for their hashes.
 
-// keyOfHash returns the key of 8 bytes that has a hash: for these xxh3 is a
-// bijection, and here is its inverse.
+// keyOfHash returns the key of 8 bytes that has a hash. For keys of this length xxh3 is a
+// bijection; this is its inverse.
 func keyOfHash(seed uint64, h kv.Hash) kv.Key {
 	const prime, inverse = 0x9fb21c651e98df25, 0x02ab9c720d1024ad // prime × inverse is 1
 	x := uint64(h)
@@ -31,8 +31,8 @@ func keyOfHash(seed uint64, h kv.Hash) kv.Key {
 	return kv.Key{Hash: h, Bytes: binary.LittleEndian.AppendUint32(b, uint32(x))}
 }
 
-// alikeKey returns one of many keys of 32 bytes that have one hash: xxh3
-// multiplies their second word with zero.
+// alikeKey returns the i-th of many keys of 32 bytes that have one hash: xxh3 multiplies
+// their second word with zero.
 func alikeKey(seed uint64, i int) kv.Key {
 	b := binary.LittleEndian.AppendUint64(nil, 0xbe4ba423396cfeb8+seed)
 	b = binary.LittleEndian.AppendUint64(b, uint64(i)*0x9e3779b97f4a7c15)
@@ -64,8 +64,8 @@ func mustPutKey(t testing.TB, s *Store, k kv.Key, value string) {
 	}
 }
 
-// TestKeysOfOneHash: of thousands the last 8 are there, each with its own value;
-// they cost the index nothing, and nobody else anything.
+// TestKeysOfOneHash writes thousands of keys of one hash. The last 8 are there, each with
+// its own value. The index does not grow, and other keys lose nothing.
 func TestKeysOfOneHash(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	s.SetNamespace(1, testSeed, 0, Limits{})
@@ -106,8 +106,8 @@ func TestKeysOfOneHash(t *testing.T) {
 	}
 }
 
-// TestKeysOfSharedBits: however many low bits hashes share, their keys fill one
-// page, and then take each other's places.
+// TestKeysOfSharedBits checks that keys whose hashes share low bits, however many, fill
+// one page and then replace each other.
 func TestKeysOfSharedBits(t *testing.T) {
 	step := 4
 	if heapArena { // ten times as slow
@@ -151,9 +151,9 @@ func TestKeysOfSharedBits(t *testing.T) {
 	}
 }
 
-// TestDeepPages: keys that are chosen to split as many pages as deep as
-// possible, and then to leave them as empty as possible, take no more than the
-// index of as many random keys may, and the pages come back.
+// TestDeepPages writes keys that are chosen to split as many pages as deep as possible,
+// and then deletes keys to leave the pages as empty as possible. The index must not
+// exceed what as many random keys may take, and the pages must come back.
 func TestDeepPages(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize, Shards: 1})
 	first := s.Stats().Memory.Index
@@ -198,8 +198,8 @@ func TestDeepPages(t *testing.T) {
 	}
 }
 
-// TestMergedTags: pages that merge may bring more than 8 words of one tag
-// together; the next key of that tag makes it 8 again.
+// TestMergedTags: pages that merge may bring together more than 8 words of one tag. The
+// next key of that tag reduces them to 8.
 func TestMergedTags(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize, Shards: 1})
 	const filled = 10_000
@@ -221,11 +221,11 @@ func TestMergedTags(t *testing.T) {
 	}
 }
 
-// TestSplitWithoutBudget: where Size has no page left, a page overflows and then
-// evicts, and it splits once there is one.
+// TestSplitWithoutBudget checks that, if Size has no page left, a page overflows and then
+// evicts. It splits as soon as a page is left.
 func TestSplitWithoutBudget(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize, Shards: 1})
-	for i := range 2000 { // of the last segment more than half is free
+	for i := range 2000 { // more than half of the last segment is free
 		mustPut(t, s, fmt.Sprint(i), Write{})
 	}
 	s.pool.budget = int64(s.pool.used)*s.pool.segSize + s.pool.pages
@@ -246,8 +246,8 @@ func TestSplitWithoutBudget(t *testing.T) {
 	}
 }
 
-// TestRandomKeysAreNotCrowded: no store of keys that were not chosen refuses a
-// split, or loses an entry to its index.
+// TestRandomKeysAreNotCrowded checks that a store of keys that were not chosen refuses no
+// split and loses no entry to its index.
 func TestRandomKeysAreNotCrowded(t *testing.T) {
 	for _, cfg := range []Config{{Size: MinSize}, {Size: MinSize, Shards: 1}, {Size: 32 << 20}} {
 		if heapArena && cfg.Size > MinSize {
@@ -268,9 +268,9 @@ func TestRandomKeysAreNotCrowded(t *testing.T) {
 	}
 }
 
-// TestQuotaQueueIsBounded: a key that comes and goes leaves a mark each time, and
-// so do keys of one hash that replace each other; the queue is bounded all the
-// same, and the quota holds.
+// TestQuotaQueueIsBounded: a key that comes and goes leaves a mark each time, and so do
+// keys of one hash that replace each other. The queue must still be bounded, and the
+// quota must be kept.
 func TestQuotaQueueIsBounded(t *testing.T) {
 	for name, one := range map[string]func(s *Store, i int) kv.Key{
 		"one key": func(s *Store, i int) kv.Key {
@@ -314,8 +314,8 @@ type chosen struct {
 	n    int
 }
 
-// hashOf makes a hash that shares bits with many others: few values each for the
-// bits that choose the shard, the slot, the branch, and the tag.
+// hashOf makes a hash that shares bits with many others: the bits that choose the shard,
+// the slot, the branch and the tag have few values each.
 func (c *chosen) hashOf(a, b, d byte) kv.Hash {
 	h := kv.Hash(a&1) | kv.Hash(a>>1&3)<<22
 	h |= kv.Hash(bits.Reverse8(b)) << 24
@@ -365,8 +365,8 @@ func newChosen(t *testing.T) *chosen {
 	return &chosen{t: t, s: s, want: map[string]string{}}
 }
 
-// TestChosenHashes runs random operations on keys whose hashes share most of
-// their bits; newTestStore checks the store in the end.
+// TestChosenHashes runs random operations on keys whose hashes share most of their bits.
+// The cleanup of newTestStore checks the store at the end.
 func TestChosenHashes(t *testing.T) {
 	var total Stats
 	seeds := uint64(8)
@@ -418,8 +418,8 @@ func FuzzChosenHashes(f *testing.F) {
 	})
 }
 
-// TestLockIsLent: a scan that wants nothing, and a search of a quota's queue that
-// finds nothing, let others have the lock after a while.
+// TestLockIsLent checks that a scan that wants nothing, and a search of a quota queue
+// that finds nothing, release the lock after a while.
 func TestLockIsLent(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize, Shards: 1})
 	s.SetNamespace(3, testSeed, 1<<20, Limits{})

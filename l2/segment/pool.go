@@ -2,25 +2,25 @@ package segment
 
 import "sync"
 
-// pool holds what a store may hand out: the free segments of all shards and
-// the budget that segments and index pages share. A page taken makes the pool
-// hand out fewer segments from then on.
+// pool has what a store may hand out: the free segments of all shards, and the budget
+// that segments and pages share. Each page handed out reduces the number of segments that
+// the pool hands out from then on.
 type pool struct {
 	mu      sync.Mutex
 	arena   []byte
 	segSize int64
 	budget  int64 // bytes for segments and pages; negative: pages are free of charge
 
-	warm    []segmentID // free, and still holding memory; a stack
-	cold    []segmentID // free, memory given back or never touched; a stack
+	warm    []segmentID // free segments that still use memory; a stack
+	cold    []segmentID // free segments that use no memory; a stack
 	used    int         // segments handed out
 	pages   int64       // bytes of pages handed out
-	touched int         // segments that hold memory: used + len(warm)
-	reserve int64       // bytes that no segment is handed out from, for the next pages
+	touched int         // segments that use memory: used + len(warm)
+	reserve int64       // bytes kept free of segments, for the next pages
 }
 
-// reserveShare: while every shard fills an open segment with the shortest
-// entries, their index takes less than 1/128 of the budget in pages.
+// reserveShare: if every shard fills an open segment with the shortest entries, their
+// index takes less than 1/128 of the budget in pages.
 const reserveShare = 128
 
 func newPool(arena []byte, segSize, segments int, budget int64) *pool {
@@ -31,7 +31,7 @@ func newPool(arena []byte, segSize, segments int, budget int64) *pool {
 	return p
 }
 
-// get hands out a free segment, or says that there is none within the budget.
+// get hands out a free segment, or returns false if the budget allows none.
 func (p *pool) get() (segmentID, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,15 +63,15 @@ func (p *pool) put(id segmentID) {
 	p.coolLocked()
 }
 
-// available says whether get would succeed.
+// available reports whether get would succeed.
 func (p *pool) available() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.warm)+len(p.cold) > 0 && !p.overBudgetLocked(p.used+1, p.reserve)
 }
 
-// charge adds n bytes of pages (or takes them off, where n is negative). It
-// always succeeds: the next segments pay, and shards evict for them.
+// charge adds n bytes of pages; a negative n takes them off. It always succeeds: later
+// segments pay for it, and shards evict for them.
 func (p *pool) charge(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,8 +95,8 @@ func (p *pool) overBudgetLocked(segments int, beside int64) bool {
 	return p.budget >= 0 && int64(segments)*p.segSize+p.pages+beside > p.budget
 }
 
-// coolLocked gives memory of free segments back while segments and pages
-// together would hold more than the budget.
+// coolLocked gives memory of free segments back to the system while segments and pages
+// together exceed the budget.
 func (p *pool) coolLocked() {
 	for len(p.warm) > 0 && p.overBudgetLocked(p.touched, p.reserve) {
 		id := p.warm[len(p.warm)-1]
@@ -107,7 +107,7 @@ func (p *pool) coolLocked() {
 	}
 }
 
-// counts returns segments in use, free ones, and the bytes of pages.
+// counts returns the segments in use, the free segments, and the bytes of pages.
 func (p *pool) counts() (used, free int, pages int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

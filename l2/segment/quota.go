@@ -6,19 +6,19 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// A namespace with a quota keeps, per shard, the hashes of its keys in the
-// order of their first write. When it is over its quota, its oldest keys go
-// (what was hit lately is passed over, one hit less), and nobody else's.
+// A namespace with a quota keeps, per shard, the hashes of its keys in the order of their
+// first write. If the namespace is over its quota, its oldest keys are removed and no
+// keys of other namespaces. A key that was hit lately is passed over and loses one hit.
 
-// quotaQueue is a FIFO of marks, in pages. A mark stands for one entry: it is
-// its hash, with its birth in place of the lowest bits, which the shard has in
-// common. Births go round, so that the mark of a key that is gone is not taken
-// for that of one that has come since, the same key or one of the same hash.
+// quotaQueue is a FIFO of marks, in pages. A mark stands for one entry. It is the hash of
+// the entry with its birth in place of the lowest bits, which all hashes of the shard
+// have in common. Births are counted modulo 256, so that the mark of a removed key is not
+// taken for the mark of a later one, be it the same key or another one of the same hash.
 type quotaQueue struct {
 	pages *pages
 	held  []pageID // oldest first
-	head  int      // read from the first page
-	tail  int      // written to the last page
+	head  int      // position in the first page, for reads
+	tail  int      // position in the last page, for writes
 	len   int
 	born  uint8 // births so far, modulo 256
 }
@@ -52,8 +52,9 @@ func (q *quotaQueue) pop() mark {
 	return m
 }
 
-// reserve takes size bytes of the quota for a write that replaces an entry of
-// replaced bytes, which are given back when that one is dead.
+// reserve takes size bytes of the quota for a write and reports whether the quota allows
+// it. The write replaces an entry of replaced bytes, which are given back when that entry
+// is dead.
 func (n *namespace) reserve(size, replaced int64) bool {
 	quota := n.quota.Load()
 	if quota == 0 {
@@ -72,7 +73,7 @@ func (n *namespace) release(size int64) {
 	}
 }
 
-// birth returns the birth of the next key of a namespace, or zero without quota.
+// birth returns the birth of the next key of a namespace, or zero without a quota.
 func (sh *shard) birth(ns kv.NamespaceID) uint8 {
 	if sh.store.namespaces[ns].quota.Load() == 0 {
 		return 0
@@ -83,7 +84,7 @@ func (sh *shard) birth(ns kv.NamespaceID) uint8 {
 	return 1
 }
 
-// noteQuota queues a key that has come into a namespace with a quota.
+// noteQuota queues a key that is new in a namespace with a quota.
 func (sh *shard) noteQuota(k kv.Key, birth uint8, known bool) {
 	if known || sh.store.namespaces[k.Namespace].quota.Load() == 0 {
 		return
@@ -96,8 +97,8 @@ func (sh *shard) noteQuota(k kv.Key, birth uint8, known bool) {
 		q = &quotaQueue{pages: sh.store.pages}
 		sh.quotas[k.Namespace] = q
 	}
-	// Keys that are gone leave their mark behind: past twice the keys there
-	// are, each push looks at two old ones and drops those.
+	// Removed keys leave their marks behind. If the queue has more marks than twice
+	// the keys, each push looks at two old marks and drops those of removed keys.
 	for i := 0; i < 2 && q.len > 2*int(sh.counts[k.Namespace].entries)+64; i++ {
 		m := q.pop()
 		if _, _, _, _, there := sh.marked(k.Namespace, m); there {
@@ -124,8 +125,8 @@ func (sh *shard) marked(ns kv.NamespaceID, m mark) (kv.Hash, slot, word, header,
 	return 0, slot{}, 0, header{}, false
 }
 
-// makeQuota removes a namespace's oldest keys, first in the shard that writes,
-// until size bytes fit. It says whether they do.
+// makeQuota removes a namespace's oldest keys, first in the shard that writes, until size
+// bytes fit. It reports whether they do.
 func (s *Store) makeQuota(first *shard, ns kv.NamespaceID, size int64, now time.Duration) bool {
 	for i := range s.shards {
 		sh := s.shards[(int(first.id)+i)%len(s.shards)]
@@ -141,13 +142,13 @@ func (s *Store) fitsQuota(ns kv.NamespaceID, size int64) bool {
 	return n.bytes.Load()+size <= n.quota.Load()
 }
 
-// quotaStep is how many marks are looked at while the lock is held.
+// quotaStep is how many marks are looked at under one hold of the lock.
 const quotaStep = 64
 
-// evictNamespace removes keys of one namespace, oldest first, until size bytes
-// fit or the shard has none left. It says whether they do.
+// evictNamespace removes keys of one namespace, oldest first, until size bytes fit or the
+// shard has no more keys. It reports whether they fit.
 func (sh *shard) evictNamespace(ns kv.NamespaceID, size int64, now time.Duration) bool {
-	// Each round takes a hit from every key.
+	// Each round takes one hit from every key.
 	for rounds := (maxHits + 2) * (sh.marks(ns)/quotaStep + 1); rounds > 0; rounds-- {
 		if !sh.evictMarked(ns, size, now) {
 			break
@@ -165,7 +166,7 @@ func (sh *shard) marks(ns kv.NamespaceID) int {
 	return 0
 }
 
-// evictMarked looks at the next marks, and says whether to go on.
+// evictMarked looks at the next marks and reports whether to go on.
 func (sh *shard) evictMarked(ns kv.NamespaceID, size int64, now time.Duration) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

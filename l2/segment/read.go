@@ -7,7 +7,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Info is what an entry carries beside its value.
+// Info is what an entry carries besides its value.
 type Info struct {
 	Version  kv.Version
 	Deadline kv.Deadline
@@ -15,9 +15,9 @@ type Info struct {
 	Marks
 }
 
-// Marks are what an entry is marked with. They stand apart since a struct of
-// more than four fields, or 32 bytes, is never kept in registers: a hit would
-// take a fifth longer.
+// Marks are flags and kind of an entry. They are a struct of their own because a struct
+// of more than four fields, or of more than 32 bytes, is never kept in registers: a hit
+// would take a fifth longer.
 type Marks struct {
 	Flags  uint32
 	Absent bool // a negative entry: the origin has no value
@@ -26,8 +26,8 @@ type Marks struct {
 // NoLimit lets Get append a value of any length.
 const NoLimit = math.MaxInt
 
-// Get appends a key's value to dst. A value longer than limit bytes is not
-// appended: Info.Size tells its length, and dst returns as it was.
+// Get appends the value of a key to dst. If the value is longer than limit bytes, Get
+// returns dst unchanged, and Info.Size has the length of the value.
 func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte, Info, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -68,7 +68,7 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	return dst, info, true
 }
 
-// Peek returns what Get would, less the value, and counts as no hit.
+// Peek returns what Get would, without the value, and does not count as a hit.
 func (s *Store) Peek(k kv.Key, now time.Duration) (Info, bool) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
@@ -84,17 +84,17 @@ func (h header) info(b []byte) Info {
 	return Info{h.version, h.deadline, h.valueLen, Marks{h.clientFlags(b), h.negative()}}
 }
 
-// MaxWarm is how many keys Warm looks at.
+// MaxWarm is the largest number of keys that Warm looks at.
 const MaxWarm = 64
 
-// warmBytes is how much of an entry Warm touches: three cache lines.
+// warmBytes is how many bytes of an entry Warm touches: three cache lines.
 const warmBytes = 192
 
-// Warm brings what Get will need for the keys into the processor's cache: first
-// all their index buckets, then all their entries, so that the misses of one
-// key overlap with those of the others. It takes no lock and decides nothing:
-// what it sees may be out of date. It pays from four keys on. The result means
-// nothing; who keeps it keeps the compiler from dropping the reads.
+// Warm brings what Get will need for the keys into the processor's cache: first all their
+// index buckets, then all their entries, so that the cache misses of different keys
+// overlap. It takes no lock and decides nothing, so what it reads may be out of date. It
+// pays from four keys on. The result has no meaning; a caller that keeps it prevents the
+// compiler from removing the reads.
 func (s *Store) Warm(hashes []kv.Hash) (sum uint64) {
 	if heapArena {
 		return 0 // the race detector would see reads without a lock

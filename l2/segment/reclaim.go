@@ -7,11 +7,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// reclaimEvery is the period in which memory of expired entries comes back.
+// reclaimEvery is the period at which memory of expired entries is freed.
 const reclaimEvery = time.Second
 
-// Run gives back the memory of expired, flushed and outdated entries until ctx
-// ends. Reads never depend on it.
+// Run frees the memory of expired and flushed entries, and of entries from an earlier
+// ownership, until ctx ends. Reads never depend on it.
 func (s *Store) Run(ctx context.Context, clock kv.Clock) error {
 	tick := time.NewTicker(reclaimEvery)
 	defer tick.Stop()
@@ -76,9 +76,9 @@ func (sh *shard) reclaimOne(now time.Duration) bool {
 	return false
 }
 
-// Flush hides the entries of a namespace whose version is below floor, and no
-// others, whenever they come. What is stamped from now on is above it. Memory
-// comes back with the next sweep.
+// Flush hides the entries of a namespace whose version is below floor, and entries below
+// floor that come later. It hides no others. Versions that are stamped from now on exceed
+// floor. The next sweep frees the memory.
 func (s *Store) Flush(ns kv.NamespaceID, floor kv.Version) {
 	s.cfg.Versions.Observe(floor)
 	for _, sh := range s.shards {
@@ -89,8 +89,9 @@ func (s *Store) Flush(ns kv.NamespaceID, floor kv.Version) {
 	s.wakeSweep()
 }
 
-// Clear hides all that the store has of a namespace at that moment, whatever its
-// version: no write that has seen any of it comes after.
+// Clear hides all entries that the store has of a namespace at this moment, whatever
+// their versions. It stamps the floor of each shard under the lock of the shard, so a
+// write that has seen one of the entries cannot come after it.
 func (s *Store) Clear(ns kv.NamespaceID, now kv.Moment) {
 	for _, sh := range s.shards {
 		sh.mu.Lock()
@@ -110,8 +111,8 @@ func (c *nsCount) flush(floor kv.Version) {
 	}
 }
 
-// Sweep removes the entries that a flush or a new holding has hidden, page by
-// page of the index.
+// Sweep removes the entries that a flush or a new ownership has hidden, page by page of
+// the index.
 func (s *Store) Sweep(ctx context.Context) {
 	for _, sh := range s.shards {
 		sh.hold(1)
@@ -120,8 +121,8 @@ func (s *Store) Sweep(ctx context.Context) {
 			slots++
 		}
 		sh.hold(-1)
-		// What the sweep emptied could not merge under it. Buddies of deeper
-		// pages stand at higher slots.
+		// Pages that the sweep emptied could not merge during the sweep. Buddies
+		// of deeper pages have higher slots.
 		for d := slots - 1; d >= 0 && ctx.Err() == nil; d-- {
 			sh.mergePage(d)
 		}
@@ -136,15 +137,15 @@ func (sh *shard) mergePage(d int) {
 	}
 }
 
-// hold keeps the pages of the index from merging while a scan is under way.
+// hold adds n to the scans under way; while there is one, index pages do not merge.
 func (sh *shard) hold(n int) {
 	sh.mu.Lock()
 	sh.index.held += n
 	sh.mu.Unlock()
 }
 
-// sweepPage removes the hidden entries of the page in directory slot d. It
-// says whether there is such a slot.
+// sweepPage removes the hidden entries of the page in directory slot d. It reports
+// whether the slot exists.
 func (sh *shard) sweepPage(d int) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -169,7 +170,7 @@ func (sh *shard) sweepPage(d int) bool {
 			continue
 		}
 		sh.n.flushed++
-		// Removing may move another word into this slot: look at it again.
+		// Removing may move another word into this slot, so look at it again.
 		sh.removeEntry(sh.store.hash(h.namespace, h.key(b)), slot{page, i}, w, h)
 	}
 	return true

@@ -2,8 +2,7 @@
 
 package segment
 
-// The race detector does not see mapped memory, so under -race the store
-// stands on the heap.
+// The race detector does not see mapped memory. Under -race the store is on the heap.
 
 func newRegion(size int64) ([]byte, error) { return make([]byte, size), nil }
 func freeRegion([]byte) error              { return nil }

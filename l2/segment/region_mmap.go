@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newRegion reserves size bytes of zeroed memory outside the Go heap. Pages
-// cost memory only once they are touched.
+// newRegion reserves size bytes of zeroed memory outside the Go heap. Pages use memory
+// only once they are touched.
 func newRegion(size int64) ([]byte, error) {
 	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, mmapFlags)
 	if err != nil {
@@ -20,8 +20,8 @@ func newRegion(size int64) ([]byte, error) {
 
 func freeRegion(b []byte) error { return unix.Munmap(b) }
 
-// discard gives the pages of b back to the system; b reads as zeros after it,
-// or keeps its bytes where the system declines. Nobody relies on either.
+// discard gives the pages of b back to the system. Afterwards b reads as zeros, or keeps
+// its bytes if the system declines. The store relies on neither.
 func discard(b []byte) { _ = unix.Madvise(b, unix.MADV_DONTNEED) }
 
 const heapArena = false

@@ -6,22 +6,21 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// scanCopy is how much a scan copies under a shard's lock at a time, in bytes.
+// scanCopy is how much a scan copies at a time under a shard's lock, in bytes.
 const scanCopy = 64 << 10
 
-// scanPages is how many slots of the directory a scan looks at while it holds
-// the lock.
+// scanPages is how many directory slots a scan looks at while it holds the lock.
 const scanPages = 64
 
-// MaxHits is the most hits that the store counts of an entry.
+// MaxHits is the largest number of hits that the store counts for an entry.
 const MaxHits = maxHits
 
-// Scan yields the visible entries of the partitions that want names and that
-// have been hit exactly hits times (a caller that wants the hottest first
-// scans for MaxHits, then for fewer). No lock is held while yield runs; the
-// entry's bytes are lent until it returns. An entry that stays throughout is
-// yielded at least once, barring writes so dense that a page never rests; one
-// that moves may be yielded twice.
+// Scan yields the visible entries that have been hit exactly hits times, of the
+// partitions that want accepts. (A caller that wants the hottest entries first scans for
+// MaxHits, then for fewer.) No lock is held while yield runs; the bytes of an entry are
+// valid until yield returns. An entry that stays throughout is yielded at least once,
+// unless writes are so dense that a page never rests. An entry that moves may be yielded
+// twice.
 func (s *Store) Scan(want func(partition uint16) bool, hits int, now time.Duration, yield func(kv.Entry) bool) {
 	for _, sh := range s.shards {
 		sh.hold(1)
@@ -33,7 +32,7 @@ func (s *Store) Scan(want func(partition uint16) bool, hits int, now time.Durati
 	}
 }
 
-// scanner is a scan's place in a shard and what it has copied there.
+// scanner is the position of a scan in a shard and what the scan has copied there.
 type scanner struct {
 	sh       *shard
 	want     func(uint16) bool
@@ -61,7 +60,7 @@ func (sh *shard) scan(want func(uint16) bool, hits int, now time.Duration, yield
 	return true
 }
 
-// fill copies the next entries. It says whether there may be more.
+// fill copies the next entries. It reports whether there may be more.
 func (c *scanner) fill() bool {
 	sh := c.sh
 	sh.mu.Lock()
@@ -69,7 +68,7 @@ func (c *scanner) fill() bool {
 	c.batch, c.buf = c.batch[:0], c.buf[:0]
 	x := sh.index
 	if c.at > 0 && c.removals != x.removals && c.restarts < 3 {
-		c.at = 0 // a removal may have moved a word to before our place
+		c.at = 0 // a removal may have moved a word to before this position
 		c.restarts++
 	}
 	for end := c.d + scanPages; c.d < len(x.dir); c.d, c.at, c.restarts = c.d+1, 0, 0 {
@@ -98,8 +97,8 @@ func (c *scanner) fill() bool {
 	return false
 }
 
-// copy adds an entry to the batch. A chain is copied without the lock, and as
-// the only one of its batch.
+// copy adds an entry to the batch and reports whether the batch may grow. A chain is
+// copied without the lock, and is the only entry of its batch.
 func (c *scanner) copy(w word) bool {
 	sh, s := c.sh, c.sh.store
 	b := s.at(w.loc())
@@ -109,7 +108,7 @@ func (c *scanner) copy(w word) bool {
 	}
 	chain := h.marks&markChain != 0
 	if chain && len(c.batch) > 0 {
-		return false // first what is there; then this one again
+		return false // first the batch as it is; then this entry again
 	}
 	start := len(c.buf)
 	c.buf = append(c.buf, h.key(b)...)

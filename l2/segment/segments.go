@@ -7,20 +7,20 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// segment is what is known of one segment. It belongs to the shard that holds
-// it, under that shard's lock; free ones belong to the pool.
+// segment is the state of one segment. While a shard owns the segment, the shard's lock
+// protects the state. Free segments belong to the pool.
 type segment struct {
 	state   state
 	queue   uint8 // admission or main
 	class   uint8
-	sparse  bool        // stands in the shard's sparse list
+	sparse  bool        // is in the shard's sparse list
 	pins    uint32      // readers that copy from a chain
 	used    uint32      // bytes written
 	live    uint32      // bytes of entries that the index points to
-	entries uint32      // such entries
-	length  uint32      // of a chain's head: its segments
-	chain   segmentID   // the next one of a chain, or noSegment
-	last    kv.Deadline // when the last of its entries is due; or never
+	entries uint32      // number of entries that the index points to
+	length  uint32      // of a chain's head: the number of its segments
+	chain   segmentID   // the next segment of a chain, or noSegment
+	last    kv.Deadline // latest due time of its entries, or never
 
 	next, prev             segmentID // in the queue
 	sparseNext, sparsePrev segmentID
@@ -34,7 +34,7 @@ const (
 	stateSealed       // full; in a queue
 	stateChain        // head of a chain; in a queue
 	stateLink         // a further segment of a chain
-	stateZombie       // head of a chain that is gone but for its readers
+	stateZombie       // head of a removed chain that is still read
 )
 
 // The two queues of S3-FIFO.
@@ -43,9 +43,9 @@ const (
 	mainQueue = 1
 )
 
-// classes of TTL, grace included: up to classTTL[c] an entry belongs to c, the
-// last class to those that never expire. Four-fold steps: a segment's memory
-// comes back at most four TTLs of its entries late.
+// classes is the number of TTL classes. The TTL of an entry, grace included, is at most
+// classTTL of its class; the last class is for entries that never expire. The steps are
+// four-fold, so the memory of a segment comes back at most four TTLs of its entries late.
 const classes = 14
 
 var classTTL = [classes - 1]time.Duration{
@@ -69,11 +69,11 @@ func classOf(d kv.Deadline, now time.Duration) int {
 	return c
 }
 
-// queue is a FIFO of sealed segments and chains, linked through their meta.
+// queue is a FIFO of sealed segments and chains, linked through meta.
 type queue struct {
 	meta       []segment
 	head, tail segmentID
-	segments   int // in the queue, chains counted whole, plus the open ones
+	segments   int // in the queue, all segments of chains, and the open ones
 }
 
 func (q *queue) push(id segmentID) {
@@ -101,7 +101,7 @@ func (q *queue) remove(id segmentID) {
 	}
 }
 
-// sparseList holds the sealed segments that are less than half alive.
+// sparseList lists the sealed segments that are less than half alive.
 type sparseList struct {
 	meta []segment
 	head segmentID
@@ -132,14 +132,15 @@ func (l *sparseList) remove(id segmentID) {
 	}
 }
 
-// maxOpen is how many segments of each queue a shard may have open.
+// maxOpen returns how many segments of each queue a shard may have open.
 func (s *Store) maxOpen() int {
 	return max(1, len(s.meta)/len(s.shards)/maxOpenShare/2)
 }
 
-// room returns an open segment of the queue with space for size bytes of an
-// entry of the class: the class's own, or past the cap a neighbour's. It
-// returns noSegment where a new one is needed and the pool has none.
+// room returns an open segment of queue q with space for size bytes of an entry of the
+// class. It is the segment of the class itself or, past the cap on open segments, of a
+// neighbouring class. room returns noSegment if a new segment is needed and the pool has
+// none.
 func (sh *shard) room(q, class, size int) segmentID {
 	at := sh.openClass(q, class)
 	if at >= 0 {
@@ -159,8 +160,8 @@ func (sh *shard) room(q, class, size int) segmentID {
 	return id
 }
 
-// openClass returns the class whose open segment serves a class, or -1 where
-// the class should have one of its own.
+// openClass returns the class whose open segment serves the given class, or -1 if the
+// class should get a segment of its own.
 func (sh *shard) openClass(q, class int) int {
 	if sh.open[q][class] != noSegment {
 		return class
@@ -178,7 +179,7 @@ func (sh *shard) openClass(q, class int) int {
 	}
 }
 
-// start opens a segment that the shard has just been given.
+// start opens a segment that the shard has just received.
 func (sh *shard) start(id segmentID, q, class int) {
 	sh.store.meta[id] = segment{state: stateOpen, queue: uint8(q), class: uint8(class), chain: noSegment, length: 1}
 	sh.open[q][class] = id
@@ -210,8 +211,8 @@ func (sh *shard) noteSparse(id segmentID) {
 	}
 }
 
-// free gives a sealed segment or chain, of which nothing is alive, to the
-// pool. A chain that somebody reads is freed by its last reader.
+// free gives a sealed segment or chain without live entries to the pool. If a chain is
+// being read, its last reader frees it.
 func (sh *shard) free(id segmentID) {
 	m := &sh.store.meta[id]
 	q := &sh.queues[m.queue]
@@ -226,7 +227,7 @@ func (sh *shard) free(id segmentID) {
 	sh.giveBack(id)
 }
 
-// giveBack returns a segment, or all of a chain, to the pool.
+// giveBack returns a segment, or all segments of a chain, to the pool.
 func (sh *shard) giveBack(id segmentID) {
 	sh.held -= int(sh.store.meta[id].length)
 	for id != noSegment {
@@ -238,8 +239,8 @@ func (sh *shard) giveBack(id segmentID) {
 	}
 }
 
-// entries walks a segment that is no chain, in the order of writing, until
-// yield says stop. It covers dead entries too.
+// entries yields the entries of a segment that is not part of a chain, in the order of
+// writing, until yield returns false. Dead entries are included.
 func (s *Store) entries(id segmentID, yield func(off int, h header, b []byte) bool) {
 	bytes := s.segmentBytes(id)
 	end := int(s.meta[id].used)

@@ -6,14 +6,14 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Stale is what GetStale tells of a value that no other read returns.
+// Stale describes a value that only GetStale returns.
 type Stale struct {
-	Info                      // Deadline is when it will be gone
-	Ended       time.Duration // how long ago it was softened, or else expired
+	Info                      // Deadline is when the value will be gone
+	Ended       time.Duration // how long ago it was softened or, if it was not, expired
 	Invalidated bool          // it was softened
 }
 
-// GetStale appends the value that Soften has left of a key, or that has expired
+// GetStale appends the value of a key to dst if Soften has left it, or if it has expired
 // and is in its grace.
 func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale, bool) {
 	sh := s.shard(k.Hash)

@@ -14,7 +14,7 @@ const (
 	testStale = time.Minute
 )
 
-// newStaleStore has a namespace with a grace and a limit on stale values.
+// newStaleStore returns a store whose namespace has a grace and a limit on stale values.
 func newStaleStore(t testing.TB, cfg Config) *Store {
 	t.Helper()
 	cfg.Size = MinSize
@@ -27,8 +27,8 @@ func later(d time.Duration) kv.Moment {
 	return kv.Moment{Wall: testNow.Wall + d.Milliseconds(), Boot: testNow.Boot + d}
 }
 
-// TestGrace: from its deadline on, a value is there for GetStale alone, and from
-// the end of the grace on for nobody.
+// TestGrace checks that only GetStale returns a value from its deadline on, and that no
+// call returns it from the end of the grace on.
 func TestGrace(t *testing.T) {
 	for _, size := range []int{5, 300 << 10} { // an entry, and a chain
 		s := newStaleStore(t, Config{})
@@ -49,7 +49,7 @@ func TestGrace(t *testing.T) {
 				t.Errorf("%d bytes after %v: Peek = %v", size, tc.after, ok)
 			}
 			if tc.after == time.Second+testGrace-1 {
-				s.Reclaim(now.Boot) // which leaves it
+				s.Reclaim(now.Boot) // leaves it
 			}
 			got, old, ok := s.GetStale([]byte("x"), k, now.Boot)
 			if ok != tc.stale {
@@ -69,8 +69,8 @@ func TestGrace(t *testing.T) {
 	}
 }
 
-// absentTo expects that all conditional writes find nothing under a key, each
-// in a store of its own.
+// absentTo expects that all conditional writes find nothing under a key. Each write has a
+// store of its own.
 func absentTo(t *testing.T, leave func(*Store, kv.Key), now kv.Moment) {
 	t.Helper()
 	k := testKey("k")
@@ -146,7 +146,7 @@ func TestSoftenedIsAbsentToWrites(t *testing.T) {
 	}, later(time.Second))
 }
 
-// TestSoften: how long what it leaves stays, and since when it is told to be stale.
+// TestSoften checks how long a softened value stays, and since when it counts as stale.
 func TestSoften(t *testing.T) {
 	ttl := kv.After(testNow.Boot, 5*time.Second)
 	type stale struct {
@@ -158,7 +158,7 @@ func TestSoften(t *testing.T) {
 		deadline kv.Deadline
 		limits   Limits
 		soften   []time.Duration
-		live     bool // at the first
+		live     bool // when Soften is called first
 		look     time.Duration
 		want     stale
 	}{
@@ -198,8 +198,8 @@ func TestSoften(t *testing.T) {
 	}
 }
 
-// TestGraceHoldsMemory: segments of expired entries come back after the grace,
-// not before, and soon after it.
+// TestGraceHoldsMemory checks that segments of expired entries are freed after the grace,
+// not before it, and soon after it.
 func TestGraceHoldsMemory(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	const n = 5000
@@ -217,7 +217,8 @@ func TestGraceHoldsMemory(t *testing.T) {
 	}
 }
 
-// TestGraceInTTLClass: a segment's entries are due together, grace included.
+// TestGraceInTTLClass checks that the TTL class of an entry includes its grace, so that
+// the entries of a segment are due together.
 func TestGraceInTTLClass(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	s.SetNamespace(1, testSeed, 0, Limits{})
@@ -240,7 +241,8 @@ func TestGraceInTTLClass(t *testing.T) {
 	}
 }
 
-// TestScanGivesWhatCounts: what is live, "there is none" too.
+// TestScanGivesWhatCounts checks that a scan yields the live entries, negative ones
+// included.
 func TestScanGivesWhatCounts(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	soon := kv.After(testNow.Boot, time.Second)
@@ -263,12 +265,12 @@ func TestScanGivesWhatCounts(t *testing.T) {
 	}
 }
 
-// TestNegative: an entry that says that there is none.
+// TestNegative checks the entries that say that the origin has no value.
 func TestNegative(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	k := testKey("k")
 	ttl := kv.After(testNow.Boot, time.Minute)
-	// What is in the way of "none" does not shine through.
+	// Value and flags of the fill must not show.
 	v := mustFill(t, s, "k", Fill{Value: []byte("ignored"), Flags: 9, Absent: true, Deadline: ttl})
 	want := Info{Version: v, Deadline: ttl, Marks: Marks{Absent: true}}
 	value, info, ok := s.Get([]byte("x"), k, NoLimit, testNow.Boot)
@@ -308,8 +310,8 @@ func TestNegativeIsAbsentToWrites(t *testing.T) {
 	}
 }
 
-// TestRewriteKeepsKinds: values, empty ones and none follow one another in the
-// same room.
+// TestRewriteKeepsKinds writes values, empty values and negative entries one after
+// another in the same room.
 func TestRewriteKeepsKinds(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	ttl := kv.After(testNow.Boot, time.Minute)

@@ -2,11 +2,11 @@ package segment
 
 import "github.com/cachesidecar/cachesidecar/internal/kv"
 
-// Stats is a store's account. The byte counts of Memory add up to what the
-// store has taken of Config.Size.
+// Stats is the account of a store. The byte counts of Memory add up to what the store has
+// taken of Config.Size.
 type Stats struct {
 	Entries  int64 // in the index; some may be expired or flushed and not yet removed
-	Negative int64 // of them: those that say that there is none
+	Negative int64 // of these: negative entries
 	Memory   Memory
 
 	Hits, Misses int64
@@ -14,31 +14,32 @@ type Stats struct {
 	// Entries removed, by reason.
 	Expired, Evicted, Flushed, QuotaEvicted, Overwritten, Deleted int64
 
-	// Of those evicted: replaced by a key of the same hash, and by one in a full
-	// page of the index.
+	// Of those evicted: replaced by a key of the same hash; replaced by a key in a
+	// full page of the index.
 	Collided, CrowdedOut int64
 
 	// Moves between the queues, in entries.
 	Admitted, GhostHits, Promoted, Reinserted int64
 
-	// Segments evicted, expired, compacted; chains written; writes refused for
-	// want of room.
+	// Segments evicted, expired, compacted; chains written; writes refused for lack
+	// of room.
 	SegmentEvictions, SegmentExpirations, Compactions, Chains, NoRoom int64
 
 	Segments, FreeSegments, OpenSegments int64
 	IndexSplits, IndexMerges             int64 // of index pages
-	SplitsRefused                        int64 // new keys that came to a page that was due to split, and could not
-	Shards                               int
-	BusiestShard                         int64 // entries of the shard that has most
+	// New keys that came to a page that was due to split and could not.
+	SplitsRefused int64
+	Shards        int
+	BusiestShard  int64 // entries of the shard that has most
 }
 
-// Memory says where a store's bytes are.
+// Memory says what the store's bytes are used for.
 type Memory struct {
 	Payload   int64 // keys and values
 	Headers   int64 // entry headers and client flags
 	Alignment int64 // padding of entries
 	Dead      int64 // overwritten, deleted and expired entries in segments
-	Open      int64 // not yet written of open segments
+	Open      int64 // parts of open segments that are not yet written
 	Tails     int64 // unusable ends of sealed segments and chains
 	Index     int64
 	Ghosts    int64
@@ -47,7 +48,7 @@ type Memory struct {
 	Limit     int64
 }
 
-// Overhead is what the store takes beyond keys and values, in bytes an entry.
+// Overhead returns what the store takes beyond keys and values, in bytes per entry.
 func (s Stats) Overhead() float64 {
 	if s.Entries == 0 {
 		return 0
@@ -57,13 +58,13 @@ func (s Stats) Overhead() float64 {
 
 // NamespaceStats is the account of one namespace.
 type NamespaceStats struct {
-	Entries int64 // that no flush has hidden, or a late one, before the sweep
+	Entries int64 // until the sweep, may include some that a flush has hidden
 	Bytes   int64 // headers and padding included
 	Hidden  int64 // flushed, and not yet removed by the sweep
-	Quota   int64 // bytes; zero is none
+	Quota   int64 // bytes; zero: none
 }
 
-// Stats adds up the accounts of all shards. They are read one after another.
+// Stats adds up the accounts of all shards. It reads one shard after another.
 func (s *Store) Stats() Stats {
 	var t Stats
 	var c counters

@@ -11,91 +11,96 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Store holds entries. It is safe for concurrent use until Close.
+// Store stores entries. It is safe for concurrent use until Close.
 type Store struct {
 	cfg          Config
-	segmentShift uint8 // log2 of the segment size, zero where that is no power of two
+	segmentShift uint8 // log2 of the segment size; zero if that is no power of two
 	arena        []byte
 	meta         []segment
 	pool         *pool
 	pages        *pages
 	shards       []*shard
 	namespaces   [kv.MaxNamespaces]namespace
-	generations  []atomic.Uint32 // a partition's holding, low 16 bits
-	sweep        chan struct{}   // capacity 1: there is something to sweep
-	turn         atomic.Uint32   // whose segments pay for the next chain
+	generations  []atomic.Uint32 // per partition: its current ownership, low 16 bits
+	sweep        chan struct{}   // capacity 1: a sweep is needed
+	turn         atomic.Uint32   // the shard that frees a segment for the next chain
 }
 
-// namespace is what the store must know of one: how its keys are hashed, its
-// quota, and its limits.
+// namespace is what the store must know of a namespace: the seed of its hashes, its quota
+// and its limits.
 type namespace struct {
 	seed  atomic.Uint64
-	quota atomic.Int64 // bytes; zero is none
-	grace atomic.Int64 // Limits, in milliseconds and nanoseconds
-	stale atomic.Int64
-	bytes atomic.Int64 // of a namespace with a quota, live or not yet swept
+	quota atomic.Int64 // bytes; zero: none
+	grace atomic.Int64 // Limits.Grace, milliseconds
+	stale atomic.Int64 // Limits.Stale, nanoseconds
+	bytes atomic.Int64 // of a namespace with a quota: live or not yet swept
 }
 
-// Limits says how long a namespace's values stay for GetStale alone.
+// Limits says how long GetStale still returns the values of a namespace.
 type Limits struct {
-	Grace time.Duration // after their deadline; zero: they are gone at once
-	Stale time.Duration // after Soften; zero: it deletes
+	Grace time.Duration // after the deadline; zero: none
+	Stale time.Duration // after Soften; zero: Soften deletes
 }
 
-// shard is a part of the store under one lock: the entries whose hash ends in
-// its number.
+// shard is a part of the store under one lock: the entries whose hash ends in the shard's
+// number.
 type shard struct {
-	mu           sync.Mutex // with what every Get touches beside it, in one cache line
+	mu           sync.Mutex // beside the fields that every Get touches: one cache line
 	store        *Store
 	index        *index
 	hits, misses int64
 	id           uint32
 
 	queues     [2]queue              // sealed segments and chains, oldest first
-	open       [2][classes]segmentID // what is appended to, or none
-	opened     [2]int                // how many of them are not none
+	open       [2][classes]segmentID // the segments appended to, or noSegment
+	opened     [2]int                // how many of them are not noSegment
 	sparse     sparseList            // sealed segments that are less than half alive
 	ghosts     ghosts
 	held       int         // segments that the shard owns
-	nextExpiry kv.Deadline // no sealed segment is due before it
+	nextExpiry kv.Deadline // no segment with entries is due before it
 	counts     [kv.MaxNamespaces]nsCount
 	quotas     map[kv.NamespaceID]*quotaQueue
 	n          counters
 }
 
-// nsCount is a namespace's account in a shard.
+// nsCount is the account of a namespace in a shard.
 //
-// A flush is as old as it is: one that comes late, as to a host that was started
-// after it, leaves what was written since. So as not to look at every entry, it
-// moves all of them to the hidden ones where none is as new; else those that it
-// hides stay among the entries until the sweep has removed them.
+// A flush hides only what is older than its version. A host may apply a flush late, for
+// example because the host was started after it; entries written since the flush stay. To
+// avoid a look at every entry, a flush moves the whole account to hidden if all entries
+// are older than it. Otherwise the entries that it hides stay in entries and bytes until
+// the sweep removes them.
 type nsCount struct {
-	floor   kv.Version // entries of older versions were flushed
+	floor   kv.Version // entries of older versions are flushed
 	newest  kv.Version // no entry is newer
-	moved   kv.Version // entries of older versions are on the hidden ones' account; at most floor
-	entries int64      // that no flush has hidden, or a late one, before the sweep
+	moved   kv.Version // entries of older versions count as hidden; at most floor
+	entries int64      // until the sweep, may include flushed ones; see above
 	bytes   int64
-	hidden  int64 // entries that a flush has hidden and the sweep not yet removed
+	hidden  int64 // entries that a flush has hidden and the sweep has not removed yet
 }
 
-// counters are a shard's own, under its lock.
+// counters are the counters of one shard, under its lock.
 type counters struct {
-	live, payload, headers, used   int64 // bytes: of entries in the index, of their keys and values, of their headers and flags, written
-	negative                       int64 // entries that have no value
-	expired, evicted, flushed      int64 // entries removed, by reason
+	// Bytes: of entries in the index, of their keys and values, of their headers and
+	// flags; and bytes written.
+	live, payload, headers, used int64
+	negative                     int64 // entries that have no value
+	// Entries removed, by reason.
+	expired, evicted, flushed      int64
 	quotaEvicted, overwritten      int64
 	deleted                        int64
 	admitted, promoted, reinserted int64
 	ghostHits, compacted, chains   int64
 	evictions, expirations, noRoom int64 // segments evicted and expired; writes refused
-	collided, crowdedOut           int64 // of those evicted: for one of the same hash, and for one in a full page
+	// Of evicted: replaced by an entry of the same hash; replaced in a full page.
+	collided, crowdedOut int64
 }
 
 type segmentID uint32
 
 const noSegment = segmentID(math.MaxUint32)
 
-// New returns an empty store. It starts nothing; see Run.
+// New returns an empty store. It starts no goroutine; see Run.
 func New(cfg Config) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -105,9 +110,9 @@ func New(cfg Config) (*Store, error) {
 	if segments == 0 {
 		segments, budget = int(cfg.Size/int64(cfg.SegmentSize)), cfg.Size
 	}
-	// The pages' region is address space alone: room for index and ghosts of an
-	// arena full of the shortest entries, and for their marks in queues of quotas,
-	// of which each may begin and end within a page.
+	// The region of the pages reserves address space only. It has room for the index
+	// and ghosts of an arena full of the shortest entries, and for their marks in
+	// quota queues, each of which may begin and end within a page.
 	pageBytes := 2*cfg.Size + int64(cfg.Shards)*kv.MaxNamespaces*2*pageSize
 	s := &Store{cfg: cfg, generations: make([]atomic.Uint32, kv.Partitions), sweep: make(chan struct{}, 1)}
 	if cfg.SegmentSize&(cfg.SegmentSize-1) == 0 {
@@ -141,7 +146,7 @@ func New(cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close gives the memory back. The caller has stopped every use of the store.
+// Close frees the memory. The caller must have stopped every use of the store.
 func (s *Store) Close() error {
 	if s.arena == nil {
 		return nil
@@ -159,9 +164,9 @@ func (s *Store) Close() error {
 // Config returns the configuration with every default filled in.
 func (s *Store) Config() Config { return s.cfg }
 
-// SetNamespace makes a namespace slot ready: the seed under which its keys are
-// hashed, its quota in bytes (zero is none), and its limits. The slot must be
-// empty; what was flushed under it before is forgotten.
+// SetNamespace prepares a namespace slot: the seed under which its keys are hashed, its
+// quota in bytes (zero means none), and its limits. The slot must be empty. Earlier
+// flushes of the slot are forgotten.
 func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limits) {
 	n := &s.namespaces[id]
 	n.seed.Store(seed)
@@ -176,23 +181,23 @@ func (s *Store) SetNamespace(id kv.NamespaceID, seed uint64, quota int64, l Limi
 	}
 }
 
-// Holding begins a new holding of a partition: what the store has of it from
-// before is unreachable from now on. It returns the holding's generation.
-func (s *Store) Holding(partition uint16) (generation uint16) {
+// NewOwnership begins a new ownership of a partition. Entries from before become
+// unreachable. It returns the generation of the new ownership.
+func (s *Store) NewOwnership(partition uint16) (generation uint16) {
 	g := s.generations[partition].Add(1)
 	s.wakeSweep()
 	return uint16(g)
 }
 
-// Drop makes what the store has of a holding unreachable, unless the next one
-// of the partition has begun.
+// Drop makes the entries of an ownership unreachable, unless the partition has another
+// generation by now.
 func (s *Store) Drop(partition, generation uint16) {
 	if g := s.generations[partition].Load(); uint16(g) == generation && s.generations[partition].CompareAndSwap(g, g+1) {
 		s.wakeSweep()
 	}
 }
 
-// Generation returns a partition's holding, as Holding has.
+// Generation returns the current generation of a partition; see NewOwnership.
 func (s *Store) Generation(partition uint16) uint16 {
 	return uint16(s.generations[partition].Load())
 }
@@ -213,28 +218,28 @@ func (s *Store) hashAt(loc location) kv.Hash {
 func (s *Store) wakeSweep() {
 	select {
 	case s.sweep <- struct{}{}:
-	default: // one is pending already
+	default: // a sweep is pending already
 	}
 }
 
-// visible says whether an entry may be served: not expired, not flushed, of
-// the present holding, and not stale.
+// visible reports whether an entry may be served: it is not expired, not flushed, not
+// stale, and of the current ownership.
 func (sh *shard) visible(h header, partition uint16, now time.Duration) bool {
 	return h.marks&markStale == 0 && !h.deadline.Passed(now) && sh.current(h, partition)
 }
 
-// present says whether there is a value that may be served.
+// present reports whether an entry has a value that may be served.
 func (sh *shard) present(h header, partition uint16, now time.Duration) bool {
 	return !h.negative() && sh.visible(h, partition, now)
 }
 
-// kept is visible, and says so of what only GetStale returns too.
+// kept is like visible, but also true for entries that only GetStale returns.
 func (sh *shard) kept(h header, partition uint16, now time.Duration) bool {
 	return !sh.store.due(h).Passed(now) && sh.current(h, partition)
 }
 
-// due is when an entry is of no use to anybody: at its deadline, or a grace
-// later if it is a value that a read could have had.
+// due returns when an entry becomes useless: at its deadline, or a grace later if the
+// entry is a value that reads could return.
 func (s *Store) due(h header) kv.Deadline {
 	switch {
 	case h.deadline == 0:
@@ -245,12 +250,12 @@ func (s *Store) due(h header) kv.Deadline {
 	return min(h.deadline+kv.Deadline(s.namespaces[h.namespace].grace.Load()), kv.MaxDeadline)
 }
 
-// current says whether neither a flush nor a new holding has hidden an entry.
+// current reports whether neither a flush nor a new ownership has hidden an entry.
 func (sh *shard) current(h header, partition uint16) bool {
 	return h.version >= sh.counts[h.namespace].floor && h.generation == sh.store.Generation(partition)
 }
 
-// find returns the word of a key, whether its entry is visible or not.
+// find returns the word of a key, whether or not its entry is visible.
 func (sh *shard) find(k kv.Key) (slot, word, header, []byte, bool) {
 	x := sh.index
 	page := x.dir[x.dirSlot(k.Hash)]

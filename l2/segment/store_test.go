@@ -119,8 +119,8 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestOpenSegmentsAtAllClasses fills stores with entries of every TTL class:
-// the open segments stay within 5 % of the arena.
+// TestOpenSegmentsAtAllClasses fills stores with entries of every TTL class. The open
+// segments must stay within 5 % of the arena.
 func TestOpenSegmentsAtAllClasses(t *testing.T) {
 	for _, size := range []int64{8 << 20, 64 << 20, 256 << 20} {
 		t.Run(fmt.Sprint(size>>20, "MiB"), func(t *testing.T) {
@@ -159,8 +159,8 @@ func TestOpenSegmentsAtAllClasses(t *testing.T) {
 	}
 }
 
-// TestBusiestShard: at 1000 nodes one node holds 1/1000 of the partitions, so
-// its hashes share their top bits. Shards must not feel it.
+// TestBusiestShard: in a cluster of 1000 nodes one node owns 1/1000 of the partitions, so
+// its hashes share their top bits. The shards must still be evenly full.
 func TestBusiestShard(t *testing.T) {
 	s := newTestStore(t, Config{Size: 64 << 20})
 	held := kv.Partitions / 1000
@@ -195,8 +195,9 @@ func TestExpiryIsExact(t *testing.T) {
 	}
 }
 
-// TestExpiredMemoryComesBack: nobody reads, writes or asks; Run frees the
-// segments of expired entries, and keeps those that a touch made live longer.
+// TestExpiredMemoryComesBack checks that Run frees the segments of expired entries
+// although no caller reads or writes, and keeps the entries that a touch made live
+// longer.
 func TestExpiredMemoryComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestStore(t, Config{Size: MinSize})
@@ -328,8 +329,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestQuotaTakesFromItsOwn: a namespace over its quota loses its oldest keys,
-// keeps its hot ones, and touches nobody else's.
+// TestQuotaTakesFromItsOwn checks that a namespace over its quota loses its oldest keys,
+// keeps its hot ones, and takes nothing from other namespaces.
 func TestQuotaTakesFromItsOwn(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	const quota = 100_000
@@ -363,10 +364,9 @@ func TestQuotaTakesFromItsOwn(t *testing.T) {
 	}
 }
 
-// TestHoldingHidesTheOld: with a new holding nothing from before is reachable,
-// even before anything has been swept, and the wheel of 65,536 generations
-// brings nothing back that a sweep has removed.
-func TestHoldingHidesTheOld(t *testing.T) {
+// TestNewOwnershipHidesTheOld checks that a new ownership makes everything from before
+// unreachable, even before a sweep.
+func TestNewOwnershipHidesTheOld(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	k := testKey("k")
 	other := testKey("other")
@@ -375,7 +375,7 @@ func TestHoldingHidesTheOld(t *testing.T) {
 	}
 	mustPut(t, s, "k", Write{Value: []byte("old")})
 	mustPut(t, s, "other", Write{Value: []byte("o")})
-	s.Holding(k.Hash.Partition())
+	s.NewOwnership(k.Hash.Partition())
 	if _, _, ok := s.Get(nil, k, NoLimit, testNow.Boot); ok {
 		t.Error("an entry of the former holding is served")
 	}
@@ -387,16 +387,16 @@ func TestHoldingHidesTheOld(t *testing.T) {
 	}
 }
 
-// TestDrop: what is over goes, what has begun since stays.
+// TestDrop checks that Drop ends the given generation only, not one that began since.
 func TestDrop(t *testing.T) {
 	s := newTestStore(t, Config{Size: 8 << 20})
 	const p = 7
-	over := s.Holding(p)
+	over := s.NewOwnership(p)
 	s.Drop(p, over)
 	if g := s.Generation(p); g == over {
 		t.Error("the holding is not over")
 	}
-	begun := s.Holding(p)
+	begun := s.NewOwnership(p)
 	s.Drop(p, over)
 	s.Drop(p, begun-1)
 	if g := s.Generation(p); g != begun {
@@ -404,7 +404,7 @@ func TestDrop(t *testing.T) {
 	}
 }
 
-// TestInvalidate: by the hash alone, and nothing else.
+// TestInvalidate checks that Invalidate removes by the hash alone, and nothing else.
 func TestInvalidate(t *testing.T) {
 	var told []kv.Hash
 	s := newTestStore(t, Config{Size: 8 << 20, Changed: func(k kv.Key, _ kv.Version) { told = append(told, k.Hash) }})
@@ -415,7 +415,7 @@ func TestInvalidate(t *testing.T) {
 		}
 	}
 	s.Invalidate(k.Hash, testNow)
-	s.Invalidate(k.Hash, testNow) // also where nothing is there
+	s.Invalidate(k.Hash, testNow) // also if nothing is there
 	if _, ok := s.Peek(k, testNow.Boot); ok {
 		t.Error("it is still there")
 	}
@@ -428,8 +428,8 @@ func TestInvalidate(t *testing.T) {
 	s.check()
 }
 
-// TestChainOutlivesItsEntry reads a large value while it is deleted and its
-// segments are wanted by others.
+// TestChainOutlivesItsEntry reads a large value while it is deleted and other writes need
+// its segments.
 func TestChainOutlivesItsEntry(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	want := make([]byte, 400<<10)
@@ -461,7 +461,8 @@ func TestChainOutlivesItsEntry(t *testing.T) {
 	}
 }
 
-// TestNoRoom: a store of which everything is pinned refuses, and recovers.
+// TestNoRoom checks that a store in which everything is pinned refuses writes, and
+// recovers.
 func TestNoRoom(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize, Shards: 1})
 	value := make([]byte, s.cfg.MaxValue)
@@ -488,8 +489,8 @@ func TestNoRoom(t *testing.T) {
 	mustPut(t, s, "after", Write{Value: value})
 }
 
-// TestConcurrent runs everything at once; -race and check() are the judges,
-// and every hit must be a value that was written for its key.
+// TestConcurrent runs everything at once. The race detector and check find faults, and
+// every hit must be a value that was written for its key.
 func TestConcurrent(t *testing.T) {
 	s := newTestStore(t, Config{Size: MinSize})
 	s.SetNamespace(1, testSeed, 500<<10, Limits{})
@@ -538,7 +539,7 @@ func TestConcurrent(t *testing.T) {
 				case op < 97 && i%1000 == 0:
 					s.Flush(k.Namespace, s.cfg.Versions.Next(now.Wall))
 				case op < 98 && i%10 == 0:
-					s.Holding(k.Hash.Partition())
+					s.NewOwnership(k.Hash.Partition())
 				case op < 99 && i%50 == 0:
 					s.Scan(func(p uint16) bool { return p%16 == 0 }, rnd.IntN(4), now.Boot, func(e kv.Entry) bool {
 						if !bytes.HasPrefix(e.Value, e.Key.Bytes) {

@@ -9,46 +9,46 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Mode says on which condition a write stores.
+// Mode is the condition on which a write stores.
 type Mode uint8
 
 const (
 	Set            Mode = iota // always
-	Add                        // where the key is absent
-	Replace                    // where the key is present
-	CompareAndSwap             // where the key is present with Write.Compare
+	Add                        // if the key is absent
+	Replace                    // if the key is present
+	CompareAndSwap             // if the key is present with version Write.Compare
 )
 
 // Write is what Put stores.
 type Write struct {
-	Value    []byte // borrowed for the call
+	Value    []byte // not kept after the call
 	Flags    uint32
 	Deadline kv.Deadline
 	Mode     Mode
 	Compare  kv.Version
-	Until    time.Duration // on the boot clock: from then on nothing is stored; zero is never
+	Until    time.Duration // boot clock; from then on nothing is stored; zero: never
 
-	absent bool  // store that there is none: a negative entry
-	past   *past // of what comes with an earlier version: Restore and Fill
+	absent bool  // a negative entry: the origin has no value
+	past   *past // set if the version is an earlier one: Restore and Fill
 }
 
-// Result says what became of a write.
+// Result is the outcome of a write.
 type Result uint8
 
 const (
 	Stored    Result = iota
-	Exists           // the condition failed: the key is present, with the version returned
+	Exists           // the condition failed: the key is present; see Put
 	Absent           // the condition failed: the key is absent
 	TooLarge         // the value is longer than MaxValue or the namespace's quota
-	NoRoom           // everything that could be evicted is being read
-	NotNumber        // Incr on a value that is no decimal int64
+	NoRoom           // all that could be evicted is being read
+	NotNumber        // Incr on a value that is not a decimal int64
 	Overflow         // Incr beyond the range of int64
-	Outdated         // Restore or Fill of what must not come in: newer is known
-	Overdue          // its caller has given it up
+	Outdated         // Restore or Fill of an entry to which the store has something newer
+	Overdue          // Until has come: the caller has given up
 )
 
-// needs are what a shard's write lacks; the store provides it with no lock of
-// that shard held, and the write starts again.
+// need is what a write lacks in a shard. The store provides it without the lock of that
+// shard, and the write starts again.
 type need uint8
 
 const (
@@ -57,11 +57,11 @@ const (
 	needQuota
 )
 
-// maxTries bounds how often a write makes room and finds it taken by another.
+// maxTries bounds how often a write makes room and finds that another write took it.
 const maxTries = 64
 
-// Put stores a value and returns the version stamped (or, with Exists, the
-// version that stands in the way).
+// Put stores a value and returns the version stamped. With Exists, it returns the version
+// of the entry that is present.
 func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	if len(w.Value) > s.cfg.MaxValue || s.overQuotaAlone(k, &w) {
 		return 0, TooLarge
@@ -85,12 +85,12 @@ func (s *Store) Put(k kv.Key, w Write, now kv.Moment) (kv.Version, Result) {
 	return 0, NoRoom
 }
 
-// overdue says whether a write has been given up. A shard is locked.
+// overdue reports whether the caller of a write has given up. A shard is locked.
 func (s *Store) overdue(until time.Duration) bool {
 	return until != 0 && s.cfg.Overdue != nil && s.cfg.Overdue(until)
 }
 
-// stamp gives a write its version and tells of the change.
+// stamp gives a write its version and reports the change.
 func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 	if w.past == nil {
 		return s.changed(k, now)
@@ -101,7 +101,7 @@ func (s *Store) stamp(k kv.Key, w *Write, now kv.Moment) kv.Version {
 	return w.past.version
 }
 
-// changed stamps a change of a key.
+// changed stamps and reports a change of a key.
 func (s *Store) changed(k kv.Key, now kv.Moment) kv.Version {
 	v := s.cfg.Versions.Next(now.Wall)
 	if s.cfg.Changed != nil {
@@ -124,8 +124,8 @@ func (sh *shard) countNoRoom() {
 	sh.mu.Unlock()
 }
 
-// overQuotaAlone says whether an entry could not stay within its namespace's
-// quota even if it stood there alone.
+// overQuotaAlone reports whether an entry exceeds the quota of its namespace even if it
+// is the only entry there.
 func (s *Store) overQuotaAlone(k kv.Key, w *Write) bool {
 	quota := s.namespaces[k.Namespace].quota.Load()
 	return quota > 0 && int64(entrySize(k, w)) > quota
@@ -146,8 +146,8 @@ func entrySize(k kv.Key, w *Write) int { h := headerFor(k, w); return h.size() }
 
 func (s *Store) isChain(k kv.Key, w *Write) bool { return entrySize(k, w) > s.cfg.SegmentSize/2 }
 
-// put stores an entry with the lock held, or says what it lacks. Where chain
-// is a segment, the value has been written into that chain already.
+// put stores an entry, or returns what it lacks. The lock is held. If chain is a segment,
+// the value has already been written into that chain.
 func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Version, Result, need) {
 	if sh.store.overdue(w.Until) {
 		return 0, Overdue, needNothing
@@ -190,8 +190,8 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		return 0, 0, needQuota
 	}
 
-	// Which queue: where the key's last value stands; else main if admission
-	// has lately dropped the key.
+	// Which queue: the queue of the key's last value if there is one; else main if
+	// admission has dropped the key lately.
 	q, hits := admission, 0
 	switch {
 	case live:
@@ -241,10 +241,9 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	return h.version, Stored, needNothing
 }
 
-// rewrite replaces an entry where it stands, if the new one takes the same room
-// and belongs to the same TTL class: it leaves no dead bytes, and the entry
-// keeps its place in the queue. Nobody reads an entry that is no chain without
-// the lock.
+// rewrite replaces an entry in place if the new one takes the same room and belongs to
+// the same TTL class. This leaves no dead bytes, and the entry keeps its place in the
+// queue. It is safe because entries that are not chains are read under the lock only.
 func (sh *shard) rewrite(loc location, b []byte, old header, h *header, class int, k kv.Key, w *Write, now kv.Moment) bool {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
@@ -269,7 +268,7 @@ func (sh *shard) append(seg segmentID, h header, k kv.Key, w *Write) location {
 	return sh.store.locate(seg, off)
 }
 
-// write writes an entry that is no chain.
+// write writes an entry that is not a chain.
 func (sh *shard) write(b []byte, h header, k kv.Key, w *Write) {
 	h.write(b)
 	if h.marks&markFlags != 0 {
@@ -279,7 +278,7 @@ func (sh *shard) write(b []byte, h header, k kv.Key, w *Write) {
 	copy(b[h.keyOffset()+h.keyLen:], w.Value)
 }
 
-// alive accounts for an entry that the index now points to; its bytes have been
+// alive accounts for an entry that the index now points to. Its bytes have already been
 // reserved in its namespace.
 func (sh *shard) alive(loc location, h header) {
 	seg, _ := sh.store.split(loc)
@@ -305,8 +304,8 @@ func (sh *shard) alive(loc location, h header) {
 	}
 }
 
-// dead accounts for an entry that the index no longer points to, and frees its
-// segment if it was the last one there.
+// dead accounts for an entry that the index no longer points to. It frees the segment if
+// no other entry is there.
 func (sh *shard) dead(loc location, h header) {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
@@ -356,17 +355,17 @@ func (sh *shard) countHidden(h header, partition uint16) {
 	}
 }
 
-// Increment is what Incr does.
+// Increment is the input of Incr.
 type Increment struct {
 	Delta    int64
-	Create   bool // store Initial where the key is absent, with Deadline
+	Create   bool // if the key is absent, store Initial with Deadline
 	Initial  int64
 	Deadline kv.Deadline
-	Until    time.Duration // as of Write
+	Until    time.Duration // as in Write
 }
 
-// Incr adds to a decimal int64, keeping flags and deadline, or stores what it is
-// to begin with. It returns the new value.
+// Incr adds Delta to a decimal int64 and keeps its flags and deadline. If the key is
+// absent and Create is set, it stores Initial. It returns the new value.
 func (s *Store) Incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, Result) {
 	sh := s.shard(k.Hash)
 	for range maxTries {
@@ -408,7 +407,8 @@ func (sh *shard) incr(k kv.Key, i Increment, now kv.Moment) (int64, kv.Version, 
 	var digits [20]byte
 	w.Value = strconv.AppendInt(digits[:0], sum, 10)
 	if sh.store.isChain(k, &w) || sh.store.overQuotaAlone(k, &w) {
-		return 0, 0, TooLarge, needNothing, 0 // a key of nearly half a segment: only in tiny stores
+		// A key of nearly half a segment: only in tiny stores.
+		return 0, 0, TooLarge, needNothing, 0
 	}
 	v, r, lack := sh.put(k, &w, noSegment, now)
 	return sum, v, r, lack, entrySize(k, &w)

@@ -34,7 +34,7 @@ func source(t *testing.T, cfg Config, command ...string) *Source {
 
 func TestExec(t *testing.T) {
 	t.Setenv("SECRET", "s3cret")
-	sh := func(script string) *Source { return source(t, Config{MaxOutput: 1000}, "sh", "-c", script, "script") }
+	sh := func(script string) *Source { return source(t, Config{MaxValue: 1000}, "sh", "-c", script, "script") }
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
 	origintest.Run(t, []origintest.Case{
 		{Name: "value", Source: sh(`printf 'the %s' "$1"`), Key: "a", Want: ok("the a")},
@@ -56,7 +56,7 @@ func TestExec(t *testing.T) {
 	})
 }
 
-// What the command has started dies with it.
+// The processes that the command has started are killed with it.
 func TestTimeoutKillsTheGroup(t *testing.T) {
 	pid := filepath.Join(t.TempDir(), "pid")
 	if err := syscall.Mkfifo(pid, 0o600); err != nil {
@@ -64,7 +64,7 @@ func TestTimeoutKillsTheGroup(t *testing.T) {
 	}
 	s := source(t, Config{Timeout: 500 * time.Millisecond}, "sh", "-c", `(exec 3>"$1"; exec sleep 600) & wait`, "script")
 	read := make(chan error, 1)
-	go func() { // ends once nobody has the fifo open any more
+	go func() { // ends after every process has closed the fifo
 		_, err := os.ReadFile(pid)
 		read <- err
 	}()

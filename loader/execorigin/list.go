@@ -4,44 +4,34 @@ package execorigin
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the command that prints all keys.
-type ListConfig struct {
-	Command []string      // program and arguments; needed
-	Timeout time.Duration // zero: loader.ListTimeout
-}
-
-// Lister runs it.
+// Lister runs the list command.
 type Lister struct {
-	cfg     ListConfig
+	list    loader.List
 	program program
 }
 
-// NewLister checks the configuration and finds the program, which gets the
+// NewLister validates the configuration and finds the program. The program gets the
 // source's environment.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("exec origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
-	}
-	p, err := find("list the keys", cfg.Command, s.cfg.Env)
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("command")
 	if err != nil {
 		return nil, err
 	}
-	return &Lister{cfg, p}, nil
+	p, err := find("list the keys", list.Command, s.env)
+	if err != nil {
+		return nil, err
+	}
+	return &Lister{list, p}, nil
 }
 
-// Keys gives each the command's lines. All of them count only if it has ended
-// with status 0.
+// Keys calls each for every line of the command's output. The list is complete only if
+// the command ends with status 0.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	out := &list{loader.NewLines(each), cancel}
 	_, err := l.program.run(ctx, nil, out)

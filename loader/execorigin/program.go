@@ -15,16 +15,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// program is a command that has been found.
+// program is a command whose program was found.
 type program struct {
 	name, path string
 	args, env  []string
-	// dashes says that a "--" ends the command's options, so that a key may
-	// begin with a dash.
+	// dashes says that "--" ends the command's options. Then a key may begin with a
+	// dash.
 	dashes bool
 }
 
-// find looks for the program of a command; purpose names it in errors.
+// find looks up the program of a command. purpose describes the command in errors.
 func find(purpose string, command, env []string) (program, error) {
 	if len(command) == 0 {
 		return program{}, fmt.Errorf("exec origin: no command to %s: give the program and its arguments", purpose)
@@ -49,11 +49,11 @@ func (p program) argument(key []byte) (string, error) {
 	return arg, nil
 }
 
-// killWait is how long a killed command's open pipes are waited for.
+// killWait is how long run waits for open pipes after the command was killed.
 const killWait = 100 * time.Millisecond
 
-// run runs the command until it has ended, or ctx is done, and says whether it
-// has begun at all.
+// run runs the command until it ends or ctx is done. begun says whether the command was
+// started.
 func (p program) run(ctx context.Context, in io.Reader, out io.Writer, last ...string) (begun bool, err error) {
 	cmd := exec.CommandContext(ctx, p.path, slices.Concat(p.args, last)...)
 	cmd.Env = p.env

@@ -13,32 +13,36 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// WriteConfig describes the commands that change values. The key is their last
-// argument, exit status 0 their word that it is done.
+// WriteConfig has the commands that change values. The key is their last argument. Exit
+// status 0 means that the change is made.
 type WriteConfig struct {
-	Store   []string // gets the value on its standard input; needed
-	Delete  []string // needed
-	Refused int      // the exit status that says "I have changed nothing"; zero: none does
+	// The command that stores; it reads the value from standard input; required with
+	// write_through.
+	Store []string `yaml:"store"`
+	// The command that deletes; required with write_through.
+	Delete []string `yaml:"delete"`
+	// Exit status of both commands for "nothing has changed"; default: none.
+	Refused int `yaml:"refused"`
 }
 
-// Writer runs them.
+// Writer runs the store and delete commands.
 type Writer struct {
 	source        *Source
 	store, delete program
 	refused       int
 }
 
-// NewWriter checks the configuration and finds the programs, which get the
-// source's environment and timeout.
+// NewWriter validates the configuration and finds the programs. They get the source's
+// environment and timeout.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if cfg.Refused < 0 || cfg.Refused > 255 {
 		return nil, fmt.Errorf("exec origin: refused status %d: give 1 to 255, or zero for none", cfg.Refused)
 	}
-	store, err := find("store", cfg.Store, s.cfg.Env)
+	store, err := find("store", cfg.Store, s.env)
 	if err != nil {
 		return nil, err
 	}
-	remove, err := find("delete", cfg.Delete, s.cfg.Env)
+	remove, err := find("delete", cfg.Delete, s.env)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 func TestList(t *testing.T) {
 	s := source(t, Config{Env: []string{"PATH=" + os.Getenv("PATH"), "KEY=from the environment"}}, "true")
 	within := func(timeout time.Duration, script string) loader.Lister {
-		l, err := s.NewLister(ListConfig{Command: []string{"sh", "-c", script}, Timeout: timeout})
+		l, err := s.NewLister(loader.List{Command: []string{"sh", "-c", script}, Timeout: timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func TestList(t *testing.T) {
 		}
 	})
 
-	for _, cfg := range []ListConfig{{}, {Command: []string{"/no/such/program"}}, {Command: []string{"sh"}, Timeout: -1}} {
+	for _, cfg := range []loader.List{{}, {Command: []string{"/no/such/program"}}, {Command: []string{"sh"}, Timeout: -1}} {
 		if _, err := s.NewLister(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}

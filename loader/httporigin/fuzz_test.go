@@ -13,8 +13,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// FuzzLifetime: whatever a server says, a lifetime is one that can be kept, a
-// greater age never prolongs it, and what forbids keeping is heeded.
+// FuzzLifetime checks lifetime with any headers: the result is always a valid TTL, a
+// greater age never extends it, and directives that forbid caching are obeyed.
 func FuzzLifetime(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"", ""}, {"max-age=60", "7"}, {"Max-Age=\"60\", s-maxage=1", "-1"}, {"no-store", ""}, {"private=\"x\", max-age=5", "a"},
@@ -39,7 +39,7 @@ func FuzzLifetime(f *testing.F) {
 	})
 }
 
-// sent is a transport that sends nothing, and keeps the URL.
+// sent is a transport that sends nothing and records the URL.
 type sent struct{ url *url.URL }
 
 func (s *sent) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -47,8 +47,9 @@ func (s *sent) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errors.New("nothing is sent")
 }
 
-// FuzzURL: a key stays in its place. It names no other host, adds no segment to
-// the path and no parameter to the query, and the server reads it as it is.
+// FuzzURL checks that a key stays in its place in the URL. It does not change the host,
+// adds no segment to the path and no parameter to the query, and the server decodes it
+// unchanged.
 func FuzzURL(f *testing.F) {
 	for _, seed := range [][2]string{
 		{"http://h/{key}", "a"}, {"http://h/{key}", ".."}, {"http://h/a/{key}/b?c=d", "a/b"}, {"https://h:1/?k={key}&x=y", "a&x=z#e"},

@@ -1,19 +1,21 @@
-// Package httporigin loads values from a web server: one URL per key.
+// Package httporigin loads values from a web server, with one URL per key.
 //
-// Input is a URL template in which {key} stands for the key, escaped; output is
-// the body of an answer 200 or 203. Statuses that mean "absent" are configured.
-// 408, 425, 429, and those of 500 and more may be retried, all others not. It
-// follows no redirects, since they would lead out of what was configured.
+// The input is a URL template in which {key} is replaced by the escaped key. The value
+// is the body of an answer with status 200 or 203. The statuses that mean "absent" are
+// configurable. The statuses 408, 425, 429 and those of 500 and above may be retried,
+// all others not. Redirects are not followed, because they would lead to servers that
+// are not configured.
 //
-// The same URLs take changes with PUT and DELETE (Writer); another one gives all
-// keys, one a line (Lister). Keys with a line feed in them cannot be listed so.
+// A Writer changes values at the same URLs, with PUT and DELETE. A Lister reads all keys
+// from another URL, one key per line. It cannot list keys that contain a line feed.
 //
-// It starts no goroutine of its own; net/http keeps two per idle connection
-// until Close. It is no proxy: neither the app's headers nor the answer's go
-// through, and Vary means nothing to it.
+// The package starts no goroutine itself; net/http keeps two per idle connection until
+// Close. The package is not a proxy: it does not forward headers of the app or of the
+// answer, and it ignores Vary.
 package httporigin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,31 +30,79 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the server.
+// Config has the settings of the server.
 type Config struct {
-	URL          string        // with {key} in its path or query; needed
-	Method       string        // empty: GET
-	Header       http.Header   // sent with every request
-	Timeout      time.Duration // of a whole request, its body included; zero: 5 s
-	Absent       []int         // statuses that say "there is none"; nil: 404 and 410
-	CacheControl bool          // the answer's s-maxage or max-age, less its Age, is the TTL; no-store, no-cache and private forbid to keep it
-	MaxBody      int64         // bytes, after decompression; zero: 8 MiB
-	Connections  int           // kept idle, and at most open at once; zero: 64
+	URL    string `yaml:"url"`    // has {key} in its path or query; required
+	Method string `yaml:"method"` // default GET
+	// Headers are sent with every request. HeaderFiles are too; their values are the
+	// contents of the files. Secrets must be given as files.
+	Headers     map[string]string `yaml:"headers"`
+	HeaderFiles map[string]string `yaml:"header_files"`
+	// Statuses for an absent key; default 404 and 410.
+	Absent []int `yaml:"absent"`
+	// CacheControl uses the answer's s-maxage or max-age, minus its Age, as the TTL. The
+	// directives no-store, no-cache and private forbid caching the value.
+	CacheControl bool `yaml:"cache_control"`
+	Connections  int  `yaml:"connections"` // maximum, open or idle; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a whole request, including the body; zero: 5 s
+	MaxValue int           `yaml:"-"` // bytes, after decompression; zero: 8 MiB
+}
+
+const defaultConnections = 64
+
+// Kind returns "http".
+func (Config) Kind() string { return "http" }
+
+// Descriptors returns the maximum number of file descriptors that calls use.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   func() error { s.Close(); return nil },
+		Secrets: s.secrets,
+	}
+	if o.WriteThrough {
+		opened.Writer, err = s.NewWriter(c.Write)
+	}
+	return opened, err
 }
 
 const placeholder = "{key}"
 
-// Source is the origin.
+// Source loads values from the server. It is safe for concurrent use.
 type Source struct {
 	cfg           Config
-	before, after string // the key
+	header        http.Header
+	secrets       []string // the secrets among the values in header
+	before, after string   // the URL before and after the key
 	inQuery       bool
 	host          string
 	client        *http.Client
 }
 
-// New checks the configuration. It asks nobody.
+// New validates the configuration. It contacts no server.
 func New(cfg Config) (*Source, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	header, secrets, err := cfg.header()
+	if err != nil {
+		return nil, err
+	}
 	before, after, found := strings.Cut(cfg.URL, placeholder)
 	if !found || strings.Contains(after, placeholder) {
 		return nil, fmt.Errorf("http origin: its URL must have %s once, where the key goes", placeholder)
@@ -64,40 +114,33 @@ func New(cfg Config) (*Source, error) {
 	if u.Path == "" && u.RawQuery == "" || strings.Contains(before, "#") {
 		return nil, fmt.Errorf("http origin: %s must stand in the URL's path or query, after the host", placeholder)
 	}
-	if cfg.Timeout < 0 || cfg.MaxBody < 0 || cfg.Connections < 0 {
-		return nil, fmt.Errorf("http origin: timeout %v, body %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxBody, cfg.Connections)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
+		return nil, fmt.Errorf("http origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Method == "" {
-		cfg.Method = http.MethodGet
-	}
+	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
 	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
 		return nil, fmt.Errorf("http origin: method %q is not a method", cfg.Method)
 	}
-	// Beside a character that has to be escaped and is not, the escapes of a key
-	// do not last: a slash in it would be one of the path's.
+	// If the template has a character that must be escaped and is not, net/url escapes
+	// the path again and the escapes of the key are lost: a slash in the key would
+	// become a slash of the path.
 	probe, err := url.Parse(before + "a%2Fb" + after)
 	if err != nil || !strings.Contains(before, "?") && !strings.Contains(probe.EscapedPath(), "a%2Fb") {
 		return nil, fmt.Errorf("http origin: its URL has something that must be escaped: write %%20 for a space, %%25 for a %%, %%C3%%A9 for an é")
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	if cfg.Absent == nil {
 		cfg.Absent = []int{http.StatusNotFound, http.StatusGone}
 	}
-	if cfg.MaxBody == 0 {
-		cfg.MaxBody = 8 << 20
-	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
 	return &Source{
-		cfg: cfg, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
+		cfg: cfg, header: header, secrets: secrets, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
 		client: newClient(cfg.Connections),
 	}, nil
 }
 
-// newClient follows no redirects.
+// newClient returns a client that does not follow redirects.
 func newClient(connections int) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost, transport.MaxConnsPerHost = connections, connections
@@ -108,10 +151,10 @@ func newClient(connections int) *http.Client {
 	}
 }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (s *Source) Close() { s.client.CloseIdleConnections() }
 
-// Load asks for one key.
+// Load requests the value of one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -127,12 +170,13 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	return s.value(resp)
 }
 
-// request makes one about a key.
+// request makes a request for a key.
 func (s *Source) request(ctx context.Context, method string, key []byte, body io.Reader) (*http.Request, error) {
 	escaped := url.QueryEscape(string(key))
 	if !s.inQuery {
 		escaped = url.PathEscape(string(key))
-		// Servers take such a path as another one, and no escape prevents it.
+		// Servers resolve such a segment to another path, and escaping does not prevent
+		// it.
 		if escaped == "." || escaped == ".." {
 			return nil, fmt.Errorf("%w: %q is a folder in a URL's path", loader.ErrBadKey, key)
 		}
@@ -146,15 +190,14 @@ func (s *Source) request(ctx context.Context, method string, key []byte, body io
 }
 
 func (s *Source) addHeader(req *http.Request) {
-	if s.cfg.Header != nil {
-		req.Header = s.cfg.Header.Clone()
-	}
+	req.Header = s.header.Clone()
 	if host := req.Header.Get("Host"); host != "" {
 		req.Host = host
 	}
 }
 
-// failed drops the URL from an error: it has the key, and may have a secret.
+// failed removes the URL from an error, because it contains the key and may contain a
+// secret.
 func failed(host string, err error) error {
 	var ue *url.Error
 	if errors.As(err, &ue) {
@@ -163,7 +206,7 @@ func failed(host string, err error) error {
 	return fmt.Errorf("http origin %s: %w", host, err)
 }
 
-// unexpected is an error for a status that is no answer.
+// unexpected returns the error for a status that is not a valid answer.
 func unexpected(host string, code int) error {
 	switch {
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
@@ -182,12 +225,12 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	case code != http.StatusOK && code != http.StatusNonAuthoritativeInfo:
 		return loader.Value{}, unexpected(s.host, code)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, s.cfg.MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(s.cfg.MaxValue)+1))
 	if err != nil {
 		return loader.Value{}, failed(s.host, err)
 	}
-	if int64(len(body)) > s.cfg.MaxBody {
-		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxBody)
+	if len(body) > s.cfg.MaxValue {
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxValue)
 	}
 	v := loader.Value{Bytes: body}
 	if s.cfg.CacheControl {
@@ -196,11 +239,11 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 	return v, nil
 }
 
-// maxTTL is a year: what is longer is as good as that.
+// maxTTL is one year. Longer lifetimes are reduced to it.
 const maxTTL = 365 * 24 * time.Hour
 
-// lifetime reads Cache-Control as a shared cache does (RFC 9111). Without a
-// lifetime there it is the namespace's.
+// lifetime reads Cache-Control as a shared cache does (RFC 9111). If the header has no
+// lifetime, ttl is zero: the namespace's TTL.
 func lifetime(h http.Header) (ttl time.Duration, noStore bool) {
 	maxAge, shared := int64(-1), int64(-1)
 	for _, field := range h.Values("Cache-Control") {
@@ -232,8 +275,8 @@ func lifetime(h http.Header) (ttl time.Duration, noStore bool) {
 	return time.Duration(left) * time.Second, false
 }
 
-// seconds reads a number of seconds, at most maxTTL; what is none is zero: such
-// a directive is best taken as "at its end" (RFC 9111, 4.2.1).
+// seconds reads a number of seconds, at most maxTTL. An invalid number is zero: such a
+// directive is best treated as already expired (RFC 9111, 4.2.1).
 func seconds(s string) int64 {
 	n, err := strconv.ParseInt(strings.Trim(s, `"`), 10, 64)
 	if errors.Is(err, strconv.ErrRange) && n > 0 {

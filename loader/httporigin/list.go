@@ -6,48 +6,40 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the URL that gives all keys.
-type ListConfig struct {
-	URL     string        // needed
-	Timeout time.Duration // zero: loader.ListTimeout
-}
-
-// Lister asks it.
+// Lister reads the list of all keys from a URL.
 type Lister struct {
 	source *Source
-	cfg    ListConfig
+	list   loader.List
 	host   string
 	client *http.Client
 }
 
-// NewLister checks the configuration. Its requests have the source's header.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	u, err := url.Parse(cfg.URL)
+// NewLister validates the configuration. Its requests have the source's header.
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("url")
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(list.URL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("http origin: the URL of its list must begin with http:// or https:// and a host")
 	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("http origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
-	}
-	// A list takes long: loads must not wait for its connection.
+	// A list takes a long time, and loads must not wait for its connection, so the
+	// Lister has its own client.
 	client := newClient(1)
 	client.Transport.(*http.Transport).DisableKeepAlives = true
-	return &Lister{s, cfg, u.Host, client}, nil
+	return &Lister{s, list, u.Host, client}, nil
 }
 
-// Keys gives each the lines of the answer.
+// Keys calls each for every line of the answer.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.cfg.URL, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, l.list.URL, nil)
 	if err != nil {
 		return failed(l.host, err)
 	}
@@ -73,8 +65,8 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	return lines.Close()
 }
 
-// endless says whether the end of an answer's body cannot be told from that of
-// its connection. Compressed bodies have an end of their own.
+// endless reports whether the end of the body is indicated only by the end of the
+// connection. Compressed bodies mark their own end.
 func endless(resp *http.Response) bool {
 	return resp.ContentLength < 0 && len(resp.TransferEncoding) == 0 && resp.ProtoMajor < 2 && !resp.Uncompressed
 }

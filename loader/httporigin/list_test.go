@@ -52,9 +52,9 @@ func TestList(t *testing.T) {
 	server := httptest.NewServer(mux)
 	defer server.Close()
 
-	s := source(t, Config{URL: server.URL + "/{key}", Header: http.Header{"X-Token": {"s3cret"}}, Connections: 1})
+	s := source(t, Config{URL: server.URL + "/{key}", Headers: map[string]string{"X-Token": "s3cret"}, Connections: 1})
 	at := func(url string, timeout time.Duration) loader.Lister {
-		l, err := s.NewLister(ListConfig{URL: url, Timeout: timeout})
+		l, err := s.NewLister(loader.List{URL: url, Timeout: timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,14 +88,14 @@ func TestList(t *testing.T) {
 		{Name: "nobody listens", Lister: raw(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 	})
 
-	for _, cfg := range []ListConfig{{}, {URL: "/keys"}, {URL: "ftp://h/keys"}, {URL: "http://h/keys", Timeout: -1}} {
+	for _, cfg := range []loader.List{{}, {URL: "/keys"}, {URL: "ftp://h/keys"}, {URL: "http://h/keys", Timeout: -1}} {
 		if _, err := s.NewLister(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
 }
 
-// A list that takes its time keeps no load from the only connection.
+// A slow list does not keep a load from the only connection.
 func TestListBesideLoads(t *testing.T) {
 	asked, release := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -107,12 +107,12 @@ func TestListBesideLoads(t *testing.T) {
 	}))
 	defer server.Close()
 	s := source(t, Config{URL: server.URL + "/values/{key}", Connections: 1})
-	l, err := s.NewLister(ListConfig{URL: server.URL + "/keys"})
+	l, err := s.NewLister(loader.List{URL: server.URL + "/keys"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { // ends once it is released
+	go func() { // ends after release is closed
 		_, err := origintest.Keys(l)
 		ended <- err
 	}()

@@ -2,6 +2,7 @@ package httporigin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,33 +14,28 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// WriteConfig describes the requests that change values, at the source's URLs
-// and with its header.
+// WriteConfig has the settings of the requests that change values. They use the source's
+// URLs and header.
 type WriteConfig struct {
-	StoreMethod  string // empty: PUT
-	DeleteMethod string // empty: DELETE
-	ContentType  string // of the value; empty: application/octet-stream
+	StoreMethod  string `yaml:"store_method"`  // default PUT
+	DeleteMethod string `yaml:"delete_method"` // default DELETE
+	// Of the value; default application/octet-stream.
+	ContentType string `yaml:"content_type"`
 }
 
-// Writer sends them. A status of 2xx says that it is done; so does one that says
-// "absent" for a key that is to be deleted. All others of 4xx but 408 say that
-// nothing was written.
+// Writer sends the requests. A status of 2xx means that the change is made. For a
+// deletion, an "absent" status means this too. Every other 4xx status except 408 means
+// that nothing was written. After any other status the outcome is unknown.
 type Writer struct {
 	source *Source
 	cfg    WriteConfig
 }
 
-// NewWriter checks the configuration.
+// NewWriter validates the configuration.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
-	if cfg.StoreMethod == "" {
-		cfg.StoreMethod = http.MethodPut
-	}
-	if cfg.DeleteMethod == "" {
-		cfg.DeleteMethod = http.MethodDelete
-	}
-	if cfg.ContentType == "" {
-		cfg.ContentType = "application/octet-stream"
-	}
+	cfg.StoreMethod = cmp.Or(cfg.StoreMethod, http.MethodPut)
+	cfg.DeleteMethod = cmp.Or(cfg.DeleteMethod, http.MethodDelete)
+	cfg.ContentType = cmp.Or(cfg.ContentType, "application/octet-stream")
 	for _, method := range []string{cfg.StoreMethod, cfg.DeleteMethod} {
 		if _, err := http.NewRequest(method, s.before, nil); err != nil {
 			return nil, fmt.Errorf("http origin: method %q is not a method", method)
@@ -57,7 +53,7 @@ func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 	return w.outcome(code)
 }
 
-// Delete asks for the key to be removed.
+// Delete requests the removal of the key.
 func (w *Writer) Delete(ctx context.Context, key []byte) error {
 	code, err := w.send(ctx, w.cfg.DeleteMethod, key, nil, "")
 	if err != nil || slices.Contains(w.source.cfg.Absent, code) {
@@ -72,20 +68,20 @@ func (w *Writer) outcome(code int) error {
 		return nil
 	case code >= 400 && code < 500 && code != http.StatusRequestTimeout:
 		return fmt.Errorf("%w: http origin %s: status %d", loader.ErrNotWritten, w.source.host, code)
-	case code >= 300 && code < 400: // which some servers answer once it is done
+	case code >= 300 && code < 400: // some servers redirect after the change
 		return fmt.Errorf("http origin %s: status %d, a redirect: configure the URL that it leads to", w.source.host, code)
 	}
 	return fmt.Errorf("http origin %s: status %d", w.source.host, code)
 }
 
-// maxAnswer is how much of an answer is read, so that its connection can be used
-// again.
+// maxAnswer is how many bytes of an answer are read so that its connection can be
+// reused.
 const maxAnswer = 64 << 10
 
 func (w *Writer) send(ctx context.Context, method string, key []byte, body io.Reader, contentType string) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
-	// Without a connection nothing can have been sent.
+	// Nothing can have been sent before there was a connection.
 	var connected atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := w.source.request(ctx, method, key, body)
@@ -103,7 +99,7 @@ func (w *Writer) send(ctx context.Context, method string, key []byte, body io.Re
 		return 0, failed(w.source.host, err)
 	}
 	defer resp.Body.Close()
-	// The status is the answer, whatever becomes of the rest.
+	// The status decides. The rest of the answer does not matter.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
 	return resp.StatusCode, nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// store is a server that keeps what it is given, by path.
+// store is a server that keeps the bodies that it receives, by path.
 type store struct {
 	mu     sync.Mutex
 	values map[string]string
@@ -65,7 +65,7 @@ func TestWrite(t *testing.T) {
 	defer close(release)
 
 	writer := func(url string, timeout time.Duration, cfg WriteConfig) loader.Writer {
-		w, err := source(t, Config{URL: url, Timeout: timeout, Header: http.Header{"X-Token": {"s3cret"}}}).NewWriter(cfg)
+		w, err := source(t, Config{URL: url, Timeout: timeout, Headers: map[string]string{"X-Token": "s3cret"}}).NewWriter(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// limitedConn reads along and ends an answer that is too long, states too great
-// a length, or takes too long. gomemcache makes room for whatever length is
-// stated, up to 4 GiB, and begins its time anew with every item.
+// limitedConn follows the answers on a connection. It ends an answer that is too long,
+// announces too great a length, or takes too long. gomemcache allocates whatever length
+// is announced, up to 4 GiB, and restarts its timeout at every item.
 type limitedConn struct {
 	net.Conn
-	most    int // bytes of an item
+	most    int // bytes of one item
 	timeout time.Duration
 
-	read  int    // bytes of the answer
-	items int    // in it; one was asked for
-	skip  int    // bytes of an item, and its end, that are still to pass
-	line  []byte // begun, and not ended
+	read  int    // bytes of the current answer
+	items int    // items in the answer; one was requested
+	skip  int    // remaining bytes of an item and its line end
+	line  []byte // the incomplete line
 }
 
-// room is for the lines around an item.
+// room is the number of bytes allowed for the lines around an item.
 const room = 1024
 
 var (
@@ -30,7 +30,7 @@ var (
 	errSecond  = errors.New("the answer has a second item, and one was asked for")
 )
 
-// Write begins a request, and so the count of its answer, and its time.
+// Write begins a request. It resets the counts of the answer, and sets the deadline.
 func (c *limitedConn) Write(p []byte) (int, error) {
 	c.read, c.items, c.skip, c.line = 0, 0, 0, c.line[:0]
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
@@ -39,7 +39,7 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SetDeadline does nothing, since Write does it.
+// SetDeadline does nothing, because Write sets the deadline.
 func (c *limitedConn) SetDeadline(time.Time) error { return nil }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
@@ -53,7 +53,8 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pass goes through what was read as far as lengths go: "VALUE key flags length".
+// pass follows the bytes read, as far as needed to find lengths: "VALUE key flags
+// length".
 func (c *limitedConn) pass(b []byte) bool {
 	for len(b) > 0 {
 		if n := min(c.skip, len(b)); n > 0 {
@@ -62,7 +63,7 @@ func (c *limitedConn) pass(b []byte) bool {
 			continue
 		}
 		part, rest, ended := bytes.Cut(b, []byte{'\n'})
-		c.line = append(c.line, part...) // at most what may be read
+		c.line = append(c.line, part...) // bounded by what may be read
 		if ended {
 			line := bytes.TrimSuffix(c.line, []byte{'\r'})
 			if fields := bytes.Split(line, []byte{' '}); len(fields) > 3 && string(fields[0]) == "VALUE" {

@@ -28,7 +28,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// passes says whether an answer that comes in pieces is let through.
+// passes reports whether an answer that arrives in pieces passes the limit.
 func passes(answer string, step int) bool {
 	c := &limitedConn{most: 1000}
 	for len(answer) > 0 {
@@ -41,7 +41,7 @@ func passes(answer string, step int) bool {
 	return true
 }
 
-// Pieces make no difference.
+// The split into pieces makes no difference.
 func FuzzLimit(f *testing.F) {
 	f.Add("VALUE a 0 3\r\nabc\r\nEND\r\n", uint8(2))
 	f.Add("VALUE a 0 1001\r\n", uint8(9))

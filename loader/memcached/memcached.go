@@ -1,17 +1,18 @@
-// Package memcached loads values from an existing memcached, with their flags.
+// Package memcached loads values, with their flags, from an existing memcached.
 //
-// Input is a list of servers, among which keys are spread as gomemcache does
-// (CRC32 modulo their number), and a prefix for keys; output is the item. Its
-// remaining lifetime cannot be asked for in the classic protocol, so it is the
-// namespace's.
+// The input is a list of servers and a prefix for keys. Keys are distributed over the
+// servers as gomemcache does it (CRC32 modulo the number of servers). The output is the
+// item. The classic protocol does not give the remaining lifetime of an item, so the
+// namespace's TTL applies.
 //
-// A Writer sets and deletes items. Keys cannot be listed.
+// A Writer sets and deletes items. memcached cannot list keys.
 //
-// It starts no goroutine. What has begun ends with its answer or the timeout,
-// not with its context: the client knows none.
+// The package starts no goroutine. A call ends with its answer or at the timeout, not
+// with its context, because the client does not support contexts.
 package memcached
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,46 +21,77 @@ import (
 
 	"github.com/bradfitz/gomemcache/memcache"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the servers.
+// Config has the settings of the servers.
 type Config struct {
-	Servers     []string      // host:port, or the path of a socket; needed
-	KeyPrefix   string        // before each key; both together at most 250 bytes
-	Timeout     time.Duration // for connecting, and again for the answer; zero: 500 ms
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // kept idle, per server; zero: 64
+	Servers     []string `yaml:"servers"`     // host:port or socket path; required
+	KeyPrefix   string   `yaml:"key_prefix"`  // with the key at most 250 bytes
+	Connections int      `yaml:"connections"` // idle connections per server; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	// For connecting, and again for the answer; zero: 500 ms.
+	Timeout  time.Duration `yaml:"-"`
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
-// Source is the origin.
+const defaultConnections = 64
+
+// Kind returns "memcached".
+func (Config) Kind() string { return "memcached" }
+
+// Descriptors returns the maximum number of file descriptors that calls use.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) * len(c.Servers) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{Source: s, Close: s.Close}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			_ = s.Close() // no data is lost
+			return nil, err
+		}
+	}
+	return opened, nil
+}
+
+// Source loads values from the servers. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
 	client *memcache.Client
 }
 
-// New checks the configuration. It connects at the first load.
+// New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
 	if len(cfg.Servers) == 0 {
 		return nil, errors.New("memcached origin: no servers: give host:port or the path of a socket")
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Connections < 0 {
-		return nil, fmt.Errorf("memcached origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	for _, server := range cfg.Servers {
+		if err := settings.Address("servers", server); err != nil {
+			return nil, err
+		}
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 500 * time.Millisecond
+	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
+		return nil, err
 	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
+		return nil, fmt.Errorf("memcached origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
-	list, err := newServers(cfg.Servers)
-	if err != nil {
-		return nil, fmt.Errorf("memcached origin: %w", err)
-	}
-	s := &Source{cfg: cfg, client: memcache.NewFromSelector(list)}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 500*time.Millisecond)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	s := &Source{cfg: cfg, client: memcache.NewFromSelector(newServers(cfg.Servers))}
 	s.client.Timeout = cfg.Timeout
 	s.client.MaxIdleConns = cfg.Connections
 	s.client.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -72,12 +104,12 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (s *Source) Close() error { return s.client.Close() }
 
 const malformed = "memcached takes at most 250 bytes, without spaces and control characters"
 
-// Load gets one key.
+// Load gets the value of one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return loader.Value{}, err

@@ -37,7 +37,7 @@ func startMemcached(t *testing.T) (server *exec.Cmd, socket string) {
 	t.Helper()
 	program := origintest.Need(t, "memcached", "apt-get install memcached")
 	socket = filepath.Join(origintest.Folder(t), "s")
-	// As root it wants to be told who to be; else -u means nothing.
+	// As root, memcached requires a user name. Otherwise -u has no effect.
 	server = exec.Command(program, "-s", socket, "-u", "root", "-I", "2m")
 	origintest.Start(t, server, socket)
 	return server, socket

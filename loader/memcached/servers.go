@@ -1,35 +1,31 @@
 package memcached
 
 import (
-	"fmt"
 	"hash/crc32"
 	"net"
 	"strings"
 )
 
-// servers spreads keys as gomemcache's own list does, but for the names of
-// hosts: that looks them up once, at the start, this one at each connection. So
-// a name may be unknown for a while, and may move.
+// servers distributes keys like gomemcache's own list. The difference is in host names:
+// gomemcache resolves them once, at the start; servers resolves them at each connection.
+// So a name may be unknown for a while, and its address may change.
 type servers []server
 
-// server is an address as net.Dial takes it.
+// server is an address in the form that net.Dial takes.
 type server struct{ network, address string }
 
 func (s server) Network() string { return s.network }
 func (s server) String() string  { return s.address }
 
-func newServers(addresses []string) (list servers, err error) {
+func newServers(addresses []string) (list servers) {
 	for _, a := range addresses {
 		if strings.HasPrefix(a, "/") {
 			list = append(list, server{"unix", a})
 			continue
 		}
-		if _, _, err := net.SplitHostPort(a); err != nil {
-			return nil, fmt.Errorf("server %q: give host:port or the path of a socket", a)
-		}
 		list = append(list, server{"tcp", a})
 	}
-	return list, nil
+	return list
 }
 
 // PickServer returns the server of a key.

@@ -12,12 +12,13 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// WriteConfig describes how values are stored.
+// WriteConfig has the settings of stored values.
 type WriteConfig struct {
-	TTL time.Duration // that the servers keep them, in whole seconds, at most 30 days; zero: without end
+	// Of values written through; whole seconds, at most 30 days; default: no expiry.
+	TTL time.Duration `yaml:"store_ttl"`
 }
 
-// maxTTL is where memcached begins to take a number of seconds for a date.
+// maxTTL is the number of seconds above which memcached takes a TTL for a date.
 const maxTTL = 30 * 24 * time.Hour
 
 // Writer sets and deletes items.
@@ -26,7 +27,7 @@ type Writer struct {
 	ttl    int32 // seconds
 }
 
-// NewWriter checks the configuration.
+// NewWriter validates the configuration.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if cfg.TTL < 0 || cfg.TTL > maxTTL || cfg.TTL%time.Second != 0 {
 		return nil, fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v", cfg.TTL, maxTTL)
@@ -34,7 +35,7 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	return &Writer{s, int32(cfg.TTL / time.Second)}, nil
 }
 
-// Store sets the item, with its flags.
+// Store sets the item, with the flags of v.
 func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 	return w.do(ctx, func() error {
 		return w.source.client.Set(&memcache.Item{Key: w.source.cfg.KeyPrefix + string(key), Value: v.Bytes, Flags: v.Flags, Expiration: w.ttl})
@@ -51,8 +52,8 @@ func (w *Writer) Delete(ctx context.Context, key []byte) error {
 	})
 }
 
-// do sorts errors. One that the server answers leaves the outcome unknown: where
-// a value does not fit, memcached drops the one before.
+// do runs a write and classifies its error. An error from the server leaves the outcome
+// unknown: if a value does not fit, memcached drops the previous value.
 func (w *Writer) do(ctx context.Context, write func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// encode makes a value of a row. The row's bytes are the connection's.
+// encode makes the value of a row. The bytes of the row belong to the connection.
 func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte, error) {
 	if s.cfg.Format != Msgpack {
 		if row[0] == nil {
@@ -38,7 +38,8 @@ func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte,
 	return buf.Bytes(), nil
 }
 
-// encodeColumn takes bytea as bytes and everything else as text.
+// encodeColumn encodes bytea as bytes, booleans, integers and floats as such, and every
+// other type as text.
 func encodeColumn(enc *msgpack.Encoder, oid uint32, b []byte) error {
 	if b == nil {
 		return enc.EncodeNil()

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// What an answer may have beside its rows. pgx reads notices and settings without
-// end, and keeps the settings.
+// Limits for the parts of an answer other than rows. pgx reads any number of notices and
+// settings, and keeps the settings.
 const (
-	maxOther    = 256 << 10 // bytes of all messages but rows, of one answer
-	maxSettings = 64 << 10  // bytes that a connection may tell of its settings, ever
+	maxOther    = 256 << 10 // bytes of all messages of one answer, except rows
+	maxSettings = 64 << 10  // bytes of settings in a connection's lifetime
 )
 
 var (
@@ -21,23 +21,24 @@ var (
 	errRows    = errors.New("the rows of the answer are too long")
 )
 
-// limited follows the messages of a connection, and ends it where the server says too
-// much. A message is a byte, its kind, and a length of four bytes, which counts itself.
+// limited follows the messages of a connection, and ends it if the server sends too
+// much. A message is one byte, its kind, and a length of four bytes, which includes
+// itself.
 type limited struct {
 	r io.Reader
 	w io.Writer
 
-	most     int // bytes of rows of one answer; below zero: any
+	most     int // bytes of rows in one answer; below zero: no limit
 	head     [5]byte
-	begun    int // bytes of head
-	skip     int // bytes of a message that are still to pass
-	rows     int // bytes of the answer's
+	begun    int // bytes of head read so far
+	skip     int // remaining bytes of a message
+	rows     int // bytes of rows in the current answer
 	other    int
 	settings int
 }
 
-// Write begins a request, and so the count of its answer. A password is no request:
-// the server might ask for it again and again.
+// Write begins a request, and resets the counts of its answer. A password is not a
+// request: the server might ask for it again and again.
 func (l *limited) Write(p []byte) (int, error) {
 	if len(p) > 0 && p[0] != 'p' {
 		l.rows, l.other = 0, 0
@@ -53,7 +54,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pass goes through what was read as far as lengths go.
+// pass follows the bytes read, as far as needed to find lengths.
 func (l *limited) pass(b []byte) error {
 	for len(b) > 0 {
 		if n := min(l.skip, len(b)); n > 0 {
@@ -79,7 +80,7 @@ func (l *limited) pass(b []byte) error {
 	return nil
 }
 
-// count adds up a message, by the length that it states.
+// count adds a message with its announced length, in bytes.
 func (l *limited) count(kind byte, bytes int) error {
 	if kind == 'D' {
 		if l.rows += bytes; l.most >= 0 && l.rows > l.most {
@@ -97,17 +98,17 @@ func (l *limited) count(kind byte, bytes int) error {
 	return nil
 }
 
-// patient is a connection whose reads and writes have an end of their own: pgx gives a
-// server that it leaves 15 s.
+// patient is a connection with a limit of its own for each read and write: pgx gives 15
+// s to a server that it disconnects from.
 type patient struct {
 	net.Conn
 	most time.Duration // of one read or write
 
 	mu          sync.Mutex // held while a deadline is set
-	read, write time.Time  // as pgx has set them; zero: none
+	read, write time.Time  // deadlines set by pgx; zero: none
 }
 
-// until is the earlier one of a deadline and the longest wait.
+// until returns the earlier of a deadline and the end of the maximum wait.
 func (c *patient) until(deadline time.Time) time.Time {
 	end := time.Now().Add(c.most)
 	if !deadline.IsZero() && deadline.Before(end) {
@@ -136,8 +137,8 @@ func (c *patient) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// SetDeadline sets one that is not later than the longest wait from now: pgx sets such a
-// one for its goodbye, all the while dropping what still comes.
+// SetDeadline sets a deadline that is at most the maximum wait from now. pgx sets such a
+// deadline when it disconnects, and discards everything that arrives until then.
 func (c *patient) SetDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,7 +17,8 @@ func message(kind byte, length int) []byte {
 }
 
 func TestLimit(t *testing.T) {
-	row, notice, setting := message('D', 995), message('N', 65_531), message('S', 1019) // 1000, 64 KiB, 1 KiB
+	// 1000, 64 KiB, 1 KiB.
+	row, notice, setting := message('D', 995), message('N', 65_531), message('S', 1019)
 	for _, tc := range []struct {
 		name   string
 		answer []byte
@@ -44,7 +45,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// A request begins the count anew; a password does not, and settings count for ever.
+// A request resets the counts. A password does not, and settings are never reset.
 func TestLimitPerRequest(t *testing.T) {
 	l := &limited{w: new(bytes.Buffer), most: 1000}
 	row, settings := message('D', 995), bytes.Repeat(message('S', 1019), 63)
@@ -75,7 +76,7 @@ func passes(answer []byte, most, step int) error {
 	return nil
 }
 
-// Pieces make no difference.
+// The split into pieces makes no difference.
 func FuzzLimit(f *testing.F) {
 	f.Add(message('D', 10), uint8(2))
 	f.Add([]byte{'S', 0, 0, 0, 3}, uint8(1))
@@ -86,7 +87,7 @@ func FuzzLimit(f *testing.F) {
 	})
 }
 
-// A read has an end, whatever deadline is set, and one that is set earlier counts.
+// A read always ends within the maximum wait. An earlier deadline applies.
 func TestPatient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
@@ -113,7 +114,7 @@ func TestPatient(t *testing.T) {
 				}
 			}
 		}
-		// While it drops what comes, it comes to an end too.
+		// It also ends while the connection discards incoming bytes.
 		if err := c.SetDeadline(time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}

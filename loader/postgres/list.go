@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,37 +14,29 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the query that gives all keys.
-type ListConfig struct {
-	Query   string        // one column, no parameter; bytea gives its bytes, everything else its text; needed
-	Timeout time.Duration // zero: loader.ListTimeout
-}
-
-// Lister runs it.
+// Lister runs a query of all keys.
 type Lister struct {
 	source *Source
-	cfg    ListConfig
+	list   loader.List
 }
 
-// NewLister checks what can be checked without the server.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	cfg.Query = statement(cfg.Query)
-	if cfg.Query == "" {
+// NewLister validates everything that does not need the server.
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("query")
+	if err != nil {
+		return nil, err
+	}
+	list.Query = statement(list.Query)
+	if list.Query == "" {
 		return nil, errors.New("postgres origin: its list needs a query that gives all keys")
 	}
-	if strings.Contains(cfg.Query, "$1") {
+	if strings.Contains(list.Query, "$1") {
 		return nil, errors.New("postgres origin: the query of its list has $1: it gives all keys, without parameters")
 	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("postgres origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
-	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
-	}
-	return &Lister{s, cfg}, nil
+	return &Lister{s, list}, nil
 }
 
-// Check has the server prepare the query, and says what is wrong with it.
+// Check asks the server to prepare the query, and returns what is wrong with it.
 func (l *Lister) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, l.source.cfg.Timeout)
 	defer cancel()
@@ -59,7 +50,7 @@ func (l *Lister) Check(ctx context.Context) error {
 }
 
 func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
-	d, err := c.Prepare(ctx, l.cfg.Query, l.cfg.Query)
+	d, err := c.Prepare(ctx, l.list.Query, l.list.Query)
 	switch {
 	case err != nil:
 		return nil, failed(err)
@@ -71,13 +62,13 @@ func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	return d, nil
 }
 
-// Keys gives each the rows as they come, all as of one moment after it was
-// called. It has a connection of its own, since loads must not wait for one.
+// Keys calls each for the rows as they arrive. All rows are from one snapshot, taken
+// after the call. Keys uses a connection of its own, because loads must not wait for it.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
 	cc := l.source.pool.Config().ConnConfig // a copy
-	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.cfg.Timeout)
+	bound(&cc.Config, l.source.cfg.MaxValue, -1, l.list.Timeout)
 	c, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return failed(err)
@@ -102,7 +93,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		}
 	}
 	if refused != nil {
-		cancel() // else Close takes all the rows that are left
+		cancel() // otherwise Close reads all remaining rows
 		_, _ = rows.Close()
 		return refused
 	}

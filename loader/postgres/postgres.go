@@ -1,22 +1,25 @@
 // Package postgres loads values from PostgreSQL with one parameterised query.
 //
-// Input is a query whose $1 is the key; output is one column as it is, or the
-// row as JSON or msgpack. No row is "absent", two are an error. Check asks the
-// server whether the query fits, so that a wrong one is found at the start.
+// The input is a query whose $1 is the key. The output is one column unchanged, or the
+// row as JSON or msgpack. No row means "absent"; two rows are an error. Check asks the
+// server whether the query is valid, so that an error in it is found at the start.
 //
-// As it is: bytea gives its bytes, everything else the text that psql shows.
-// As JSON: row_to_json makes it, in the server. As msgpack: a map of the columns
-// in their order; NULL, booleans, integers, floats and bytea become the like,
-// everything else text, numeric too, which msgpack has no type for.
+// Unchanged, a bytea gives its bytes, and any other type gives the text that psql shows.
+// JSON is made by row_to_json in the server. In msgpack, a row is a map of the columns
+// in their order. NULL, booleans, integers, floats and bytea have the corresponding
+// msgpack type. Any other type is text, also numeric, because msgpack has no type for
+// it.
 //
-// A Writer runs two statements of the operator's, a Lister a query of all keys.
+// A Writer runs two statements of the operator, a Lister runs a query of all keys.
 //
-// pgx keeps a pool, whose one goroutine ends with Close; a connection that is
-// given up is ended in the background, within twice the timeout. It does not listen
-// for notifications. A server that says more than is asked for is cut off.
+// pgx keeps a pool, which has one goroutine until Close. A connection that is given up
+// is closed in the background, within twice the timeout. The package does not listen for
+// notifications. It closes the connection to a server that sends more than was
+// requested.
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +37,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Format says what becomes of a row.
+// Format is the form that a row is converted to.
 type Format string
 
 // The formats.
@@ -47,29 +51,89 @@ const (
 	Msgpack Format = "msgpack"
 )
 
-// Config describes the database and its query.
+// Config has the settings of the database and its queries.
 type Config struct {
-	DSN         string        // URL or key=value; needed; holds the password, and is in no error
-	Query       string        // with $1, the key; needed
-	Format      Format        // empty: Column
-	Timeout     time.Duration // of a load, connecting included; zero: 5 s
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // at most; zero: 16
+	// DSN is a URL or pairs of key=value. It contains the password, so no error shows
+	// it. One of DSN, DSNFile and DSNEnv is required.
+	DSN     string `yaml:"-"`
+	DSNFile string `yaml:"dsn_file"` // path of a file that contains it
+	DSNEnv  string `yaml:"dsn_env"`  // environment variable that contains it
+
+	Query       string `yaml:"query"`       // has $1, the key; required
+	Format      Format `yaml:"format"`      // column, json or msgpack; default column
+	Connections int    `yaml:"connections"` // maximum; default 16
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 5 s
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
-// Source is the origin.
+const defaultConnections = 16
+
+// Kind returns "postgres".
+func (Config) Kind() string { return "postgres" }
+
+// Descriptors returns the maximum number of file descriptors that calls use.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   func() error { s.Close(); return nil },
+		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
+	}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			s.Close()
+			return nil, err
+		}
+	}
+	return opened, nil
+}
+
+// dsn returns the DSN from the setting that has it.
+func (c *Config) dsn() (string, error) {
+	if c.DSN != "" {
+		return c.DSN, nil
+	}
+	dsn, err := settings.Secret("dsn", c.DSNFile, c.DSNEnv)
+	if err == nil && dsn == "" {
+		err = errors.New("there is no DSN: give dsn_file, the path of a file that holds it, or dsn_env, the name of a variable")
+	}
+	return dsn, err
+}
+
+// Source loads values from the database. It is safe for concurrent use.
 type Source struct {
 	cfg  Config
 	pool *pgxpool.Pool
 }
 
-// rowRoom is what a row's message may have beyond the value: names, other
-// columns' lengths.
+// rowRoom is the number of bytes that a row's message may have in addition to the value:
+// names, and lengths of other columns.
 const rowRoom = 64 << 10
 
-// New checks what can be checked without the server. It connects at the first
-// load.
+// New validates everything that does not need the server. The source connects at the
+// first load.
 func New(cfg Config) (*Source, error) {
+	var err error
+	if cfg.DSN, err = cfg.dsn(); err != nil {
+		return nil, err
+	}
+	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
+		return nil, err
+	}
 	cfg.Query = statement(cfg.Query)
 	if !strings.Contains(cfg.Query, "$1") {
 		return nil, errors.New("postgres origin: its query must have $1, where the key goes")
@@ -86,22 +150,16 @@ func New(cfg Config) (*Source, error) {
 	default:
 		return nil, fmt.Errorf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom || cfg.Connections < 0 || cfg.Connections > math.MaxInt32 {
-		return nil, fmt.Errorf("postgres origin: timeout %v, value %d, connections %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom {
+		return nil, fmt.Errorf("postgres origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
-	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
-	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 16
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	pc, err := pgxpool.ParseConfig(cfg.DSN)
 	if err != nil {
-		// pgx's own text repeats the DSN, and leaves out only a password that
-		// it has understood as one.
+		// pgx's own error repeats the DSN, and hides the password only if it recognised
+		// one.
 		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... password=... in one line")
 	}
 	pc.MaxConns = int32(cfg.Connections)
@@ -114,8 +172,8 @@ func New(cfg Config) (*Source, error) {
 	return &Source{cfg: cfg, pool: pool}, nil
 }
 
-// bound holds a connection to so many bytes of a value, and of the rows of an answer,
-// and so long for each read.
+// bound limits a connection: the bytes of a value, the bytes of the rows of an answer,
+// and the time of each read and write.
 func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 	c.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		l := &limited{r: r, w: w, most: rows}
@@ -133,17 +191,13 @@ func bound(c *pgconn.Config, value, rows int, timeout time.Duration) {
 	}
 }
 
-// Password is what the DSN, or the file or variable that PostgreSQL's clients look
-// in, has: for whoever shows errors, to leave it out.
-func (s *Source) Password() string { return s.pool.Config().ConnConfig.Password }
-
-// statement drops what would make one statement look like two.
+// statement removes a trailing semicolon, which would make one statement look like two.
 func statement(sql string) string { return strings.TrimRight(strings.TrimSpace(sql), "; \n\t") }
 
-// Close ends the connections, and waits for loads under way.
+// Close closes the connections. It waits for loads in progress.
 func (s *Source) Close() { s.pool.Close() }
 
-// Check has the server prepare the query, and says what is wrong with it.
+// Check asks the server to prepare the query, and returns what is wrong with it.
 func (s *Source) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -156,7 +210,7 @@ func (s *Source) Check(ctx context.Context) error {
 	return err
 }
 
-// prepare is done once per connection; pgx remembers.
+// prepare prepares the query once per connection; pgx caches the result.
 func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
 	d, err := c.Prepare(ctx, "cachesidecar_load", s.cfg.Query)
 	switch {
@@ -172,7 +226,7 @@ func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	return d, nil
 }
 
-// Load runs the query for one key.
+// Load runs the query for one key. An absent key gives ErrAbsent.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -211,7 +265,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, s.tooLarge()
 	case err != nil:
 		if stale(err) {
-			_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
+			_ = c.Conn().Close(ctx) // the pool opens another one, which prepares again
 		}
 		return loader.Value{}, failed(err)
 	case n == 0:
@@ -228,8 +282,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 
 const notText = "PostgreSQL's text is UTF-8 without zero bytes"
 
-// paramFormat is how bytes are sent as a parameter; text, unless they are
-// bytea, cannot take all of them.
+// paramFormat returns the format in which bytes are sent as a parameter. A parameter
+// that is not bytea is sent as text; fits is false for bytes that text cannot contain.
 func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 	if oid == pgtype.ByteaOID {
 		return pgx.BinaryFormatCode, true
@@ -241,21 +295,21 @@ func (s *Source) tooLarge() error {
 	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
 }
 
-// stale says whether the connection's prepared statement no longer fits the
-// tables, or is gone.
+// stale reports whether the prepared statement of the connection no longer matches the
+// tables, or does not exist any more.
 func stale(err error) bool {
 	var pe *pgconn.PgError
 	return errors.As(err, &pe) && (pe.Code == "0A000" || pe.Code == "26000")
 }
 
-// unfit says whether a parameter is no value of its type. The message may show
-// the parameter.
+// unfit reports whether a parameter is not a valid value of its type. The message of pe
+// may contain the parameter.
 func unfit(pe *pgconn.PgError) bool {
 	return slices.Contains([]string{"22P02", "22003", "22007", "22008", "22021"}, pe.Code)
 }
 
-// failed sorts errors by what PostgreSQL's code says: about the key, about the
-// query, or about the server. Only the last may be retried.
+// failed classifies errors by PostgreSQL's code: errors of the key, of the query, or of
+// the server. Only errors of the server may be retried.
 func failed(err error) error {
 	var pe *pgconn.PgError
 	if !errors.As(err, &pe) || stale(err) {

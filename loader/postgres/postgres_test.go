@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// config is of an origin in a PostgreSQL of the test's own.
+// config returns the configuration of an origin in the test's own PostgreSQL.
 func config(p *origintest.Postgres, query string) Config {
 	return Config{DSN: p.DSN() + " password=s3cret", Query: query, Timeout: 20 * time.Second, MaxValue: 1000, Connections: 4}
 }
@@ -167,7 +167,8 @@ func TestPostgres(t *testing.T) {
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
-		if err := server.Process.Signal(syscall.SIGQUIT); err != nil { // immediate shutdown
+		// Immediate shutdown.
+		if err := server.Process.Signal(syscall.SIGQUIT); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-ended; loader.Answered(err) {

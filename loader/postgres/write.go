@@ -12,21 +12,23 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// WriteConfig has the statements that change values. Each is a transaction of
-// its own, so none may call a procedure that commits before its end.
+// WriteConfig has the statements that change values. Each statement is a transaction of
+// its own, so it must not call a procedure that commits before the end.
 type WriteConfig struct {
-	Store  string // with $1, the key, and $2, the value; needed
-	Delete string // with $1, the key; needed
+	// Statement with $1, the key, and $2, the value; required with write_through.
+	Store string `yaml:"store"`
+	// Statement with $1, the key; required with write_through.
+	Delete string `yaml:"delete"`
 }
 
-// Writer runs them. An INSERT, UPDATE or MERGE to store that touches no row is
+// Writer runs the statements. A store by INSERT, UPDATE or MERGE that affects no row is
 // an error.
 type Writer struct {
 	source *Source
 	cfg    WriteConfig
 }
 
-// NewWriter checks what can be checked without the server.
+// NewWriter validates everything that does not need the server.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	cfg.Store, cfg.Delete = statement(cfg.Store), statement(cfg.Delete)
 	if !strings.Contains(cfg.Store, "$1") || !strings.Contains(cfg.Store, "$2") {
@@ -38,7 +40,7 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	return &Writer{s, cfg}, nil
 }
 
-// Check has the server prepare the statements, and says what is wrong with them.
+// Check asks the server to prepare the statements, and returns what is wrong with them.
 func (w *Writer) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
@@ -72,7 +74,7 @@ func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 		return err
 	}
 	if (tag.Insert() || tag.Update() || strings.HasPrefix(tag.String(), "MERGE")) && tag.RowsAffected() == 0 {
-		// A trigger may have written elsewhere, so it is not surely nothing.
+		// A trigger may have written elsewhere, so the outcome is unknown.
 		return errors.New("postgres origin: its statement to store has touched no row: write INSERT ... ON CONFLICT ... DO UPDATE")
 	}
 	return nil
@@ -113,7 +115,7 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 		return tag, nil
 	}
 	if stale(err) {
-		_ = c.Conn().Close(ctx) // the pool makes another, which prepares anew
+		_ = c.Conn().Close(ctx) // the pool opens another one, which prepares again
 	}
 	var pe *pgconn.PgError
 	switch {
@@ -127,9 +129,9 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 
 func notWritten(err error) error { return fmt.Errorf("%w: %w", loader.ErrNotWritten, err) }
 
-// rolledBack says whether the server has said that the statement, and so its
-// transaction, has failed. One that it ends the connection with (FATAL) can come
-// after the commit.
+// rolledBack reports whether the server has said that the statement failed, and with it
+// the transaction. An error that ends the connection (FATAL) does not count, because it
+// can come after the commit.
 func rolledBack(err error) bool {
 	var pe *pgconn.PgError
 	return errors.As(err, &pe) && pe.SeverityUnlocalized == "ERROR" &&

@@ -13,7 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// tcp is a configuration for a server elsewhere.
+// tcp returns a configuration for a server at another address.
 func tcp(address, query string, timeout time.Duration) Config {
 	host, port, _ := strings.Cut(address, ":")
 	return Config{DSN: fmt.Sprintf("postgres://tester:s3cret@%s:%s/postgres?sslmode=disable", host, port), Query: query, Timeout: timeout}
@@ -24,16 +24,16 @@ func TestList(t *testing.T) {
 	server := c.Start(t)
 	c.Exec(t, "CREATE TABLE keys (id int, name text, raw bytea)")
 	c.Exec(t, `INSERT INTO keys VALUES (1, 'Ada', '\x00ff'), (2, 'Bob', '\x0a'), (3, '', ''), (4, repeat('k', 1024), NULL), (5, repeat('k', 1025), NULL)`)
-	lister := func(cfg Config, list ListConfig) *Lister {
+	lister := func(cfg Config, list loader.List) *Lister {
 		l, err := source(t, cfg).NewLister(list)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return l
 	}
-	all := func(query string) *Lister { return lister(config(c, "SELECT $1::text"), ListConfig{Query: query}) }
+	all := func(query string) *Lister { return lister(config(c, "SELECT $1::text"), loader.List{Query: query}) }
 	elsewhere := func(address string) *Lister {
-		return lister(tcp(address, "SELECT $1::text", 300*time.Millisecond), ListConfig{Query: "SELECT 'x'", Timeout: 300 * time.Millisecond})
+		return lister(tcp(address, "SELECT $1::text", 300*time.Millisecond), loader.List{Query: "SELECT 'x'", Timeout: 300 * time.Millisecond})
 	}
 	var many []string
 	for i := range 5000 {
@@ -49,7 +49,7 @@ func TestList(t *testing.T) {
 		{Name: "NULL", Lister: all("SELECT raw FROM keys"), Err: loader.ErrPermanent},
 		{Name: "much too long", Lister: all("SELECT repeat('k', 1000000)"), Err: origintest.ErrAny},
 		{Name: "fails in the middle", Lister: all("SELECT 1/(5000-i) FROM generate_series(1, 10000) i"), Err: loader.ErrPermanent},
-		{Name: "timeout", Lister: lister(config(c, "SELECT $1::text"), ListConfig{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "timeout", Lister: lister(config(c, "SELECT $1::text"), loader.List{Query: "SELECT pg_sleep(600)::text", Timeout: 300 * time.Millisecond}), Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "nobody listens", Lister: elsewhere(origintest.Refusing(t)), Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "silence", Lister: elsewhere(origintest.Saying(t, "")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
 		{Name: "drips", Lister: elsewhere(origintest.Dripping(t, "R\x00\x00\x10\x00", "x")), Err: origintest.ErrAny, Within: 15 * time.Second, Secret: "s3cret"},
@@ -71,7 +71,7 @@ func TestList(t *testing.T) {
 	t.Run("beside loads", func(t *testing.T) {
 		cfg := config(c, "SELECT name FROM keys WHERE id = $1")
 		cfg.Connections = 1
-		l := lister(cfg, ListConfig{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
+		l := lister(cfg, loader.List{Query: "SELECT CASE i WHEN 100000 THEN pg_sleep(600)::text ELSE i::text END FROM generate_series(1, 100000) i"})
 		began := time.Now()
 		enough := errors.New("enough")
 		err := l.Keys(t.Context(), func([]byte) error {
@@ -109,7 +109,7 @@ func TestList(t *testing.T) {
 	})
 
 	s := source(t, config(c, "SELECT $1::text"))
-	for _, cfg := range []ListConfig{{}, {Query: " ; "}, {Query: "SELECT $1"}, {Query: "SELECT 1", Timeout: -1}} {
+	for _, cfg := range []loader.List{{}, {Query: " ; "}, {Query: "SELECT $1"}, {Query: "SELECT 1", Timeout: -1}} {
 		if _, err := s.NewLister(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
@@ -214,7 +214,8 @@ func TestWrite(t *testing.T) {
 		w := with(config(c, "SELECT $1::text"), "INSERT INTO users SELECT $1, $2 FROM pg_sleep(600)", remove)
 		sleeping := source(t, config(c, "SELECT 1 FROM pg_stat_activity WHERE wait_event = $1 LIMIT 1"))
 		ended := make(chan error, 1)
-		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }() // ends when the server is killed
+		// Ends when the server is killed.
+		go func() { ended <- w.Store(context.Background(), []byte("6"), loader.Value{}) }()
 		for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			if _, err := sleeping.Load(t.Context(), []byte("PgSleep")); err == nil {
 				break

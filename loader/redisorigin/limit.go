@@ -8,31 +8,32 @@ import (
 	"syscall"
 )
 
-// limitedConn reads along and refuses replies that state, together, more than
-// what one request may bring. go-redis makes room for whatever is stated, before
-// any of it has come, and a wrong length can be more than the machine has.
+// limitedConn follows the replies on a connection. It refuses replies whose announced
+// lengths together exceed what one request may return. go-redis allocates whatever
+// length is announced, before any of it has arrived, and a wrong length can exceed the
+// memory of the machine.
 type limitedConn struct {
 	net.Conn
-	most     int    // bytes of all strings in the replies to a request
-	bytes    int    // of these, left
-	lines    int    // bytes of all lines, left of as many
-	elements int    // of maxElements, left
-	skip     int    // bytes of a string, and its end, that are still to pass
-	line     []byte // its beginning: type and length
+	most     int    // bytes of all strings in the replies to one request
+	bytes    int    // remaining bytes of strings
+	lines    int    // remaining bytes of lines; starts at the same number
+	elements int    // remaining elements; starts at maxElements
+	skip     int    // remaining bytes of a string and its line end
+	line     []byte // the first bytes of the line: type and length
 	long     int    // bytes of the line so far
 }
 
 const (
-	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to a request
-	keysRoom    = 16 << 20 // bytes that a page of keys may have
+	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to one request
+	keysRoom    = 16 << 20 // bytes of a page of keys
 	maxLine     = 64 << 10 // bytes
-	keptLine    = 32       // bytes: more than a type and a length have
+	keptLine    = 32       // bytes; more than a type and a length need
 )
 
 var errTooLong = errors.New("a reply states or has a length beyond the limit")
 
-// limit wraps a connection so that go-redis can still look at it between
-// requests, where it could before.
+// limit wraps a connection. If go-redis could inspect c between requests (syscall.Conn),
+// it can also inspect the result.
 func limit(c net.Conn, maxValue int) net.Conn {
 	limited := &limitedConn{Conn: c, most: maxValue + keysRoom}
 	if raw, ok := c.(syscall.Conn); ok {
@@ -44,7 +45,7 @@ func limit(c net.Conn, maxValue int) net.Conn {
 	return limited
 }
 
-// Write begins a request, and so the count of what its replies have.
+// Write begins a request, and resets the counts of its replies.
 func (c *limitedConn) Write(p []byte) (int, error) {
 	c.bytes, c.lines, c.elements = c.most, c.most, maxElements
 	return c.Conn.Write(p)
@@ -53,13 +54,13 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.pass(p[:n]) {
-		_ = c.Conn.Close() // go-redis may try once more
+		_ = c.Conn.Close() // go-redis may try again
 		return 0, errTooLong
 	}
 	return n, err
 }
 
-// pass goes through what was read (RESP2 and RESP3) as far as lengths go.
+// pass follows the bytes read (RESP2 and RESP3), as far as needed to find lengths.
 func (c *limitedConn) pass(b []byte) bool {
 	for len(b) > 0 {
 		if n := min(c.skip, len(b)); n > 0 {
@@ -86,8 +87,8 @@ func (c *limitedConn) pass(b []byte) bool {
 	return true
 }
 
-// end takes a line that has come as a whole. One that states no length, or none
-// that can be read, is go-redis's business.
+// end handles a complete line. A line without a length, or with an invalid one, is left
+// to go-redis.
 func (c *limitedConn) end() bool {
 	line := bytes.TrimSuffix(c.line, []byte{'\r'})
 	if len(line) == 0 {

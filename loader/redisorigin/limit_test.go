@@ -38,7 +38,7 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// passes says whether replies that come in pieces are let through.
+// passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
 	c := &limitedConn{bytes: maxLine, lines: 1 << 20, elements: maxElements}
 	for len(replies) > 0 {
@@ -51,7 +51,7 @@ func passes(replies string, step int) bool {
 	return true
 }
 
-// Pieces make no difference.
+// The split into pieces makes no difference.
 func FuzzLimit(f *testing.F) {
 	f.Add("$3\r\nabc\r\n*2\r\n$-1\r\n", uint8(2))
 	f.Add("$65537\r\n", uint8(3))

@@ -4,44 +4,37 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// ListConfig describes the listing of keys.
-type ListConfig struct {
-	Timeout time.Duration // of all; each request has the source's; zero: loader.ListTimeout
-}
-
-// Lister gives the keys that begin with the source's prefix, without it.
+// Lister lists the keys that begin with the source's prefix, without the prefix.
 type Lister struct {
 	source *Source
-	cfg    ListConfig
+	list   loader.List
 }
 
-// NewLister checks the configuration.
-func (s *Source) NewLister(cfg ListConfig) (*Lister, error) {
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("redis origin: timeout %v of the list: give zero for %v, or more", cfg.Timeout, loader.ListTimeout)
+// NewLister validates the configuration.
+func (s *Source) NewLister(list loader.List) (*Lister, error) {
+	list, err := list.Only("")
+	if err != nil {
+		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = loader.ListTimeout
-	}
-	return &Lister{s, cfg}, nil
+	return &Lister{s, list}, nil
 }
 
-// page is how many keys the server looks at for one request.
+// page is how many keys the server examines per request.
 const page = 1000
 
-// Keys asks with SCAN, which gives all keys that are there from its beginning to
-// its end. It keeps to one connection of its own: a cursor means nothing to the
-// server that may answer at the next one, which would say that it has no more.
+// Keys lists the keys with SCAN, which returns all keys that exist from its begin to its
+// end. It uses one connection of its own: another server may answer on the next
+// connection, where the cursor has no meaning, and that server would report the end of
+// the list.
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
-	client := newClient(l.source.cfg, 1)
+	client := l.source.newClient(1)
 	defer client.Close()
 	conn := client.Conn()
 	defer conn.Close()
@@ -69,7 +62,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	}
 }
 
-// pattern matches all names with a prefix, taken as it is.
+// pattern returns a pattern that matches all names with the given literal prefix.
 func pattern(prefix string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(prefix) + "*"
 }

@@ -1,22 +1,22 @@
-// Package redisorigin loads values from an existing Redis or Valkey: strings,
-// with their remaining time to live.
+// Package redisorigin loads strings, with their remaining time to live, from an existing
+// Redis or Valkey.
 //
-// Input is an address and a prefix for keys, output the bytes of the string. A
-// value beyond the limit never leaves the server. A key of another type is
+// The inputs are an address and a prefix for keys; the output is the bytes of the
+// string. A value above the limit is not sent by the server. A key of another type is
 // refused.
 //
-// A Writer sets and deletes such keys, a Lister gives all that have the prefix,
-// of any type.
+// A Writer sets and deletes keys with the prefix. A Lister lists all keys with the
+// prefix, of any type.
 //
-// It starts no goroutine of its own; go-redis has none left after Close. go-redis
-// also writes failed dials to stderr, process-wide, unless its package logging is
-// told otherwise. It neither follows cluster redirects nor subscribes.
+// The package starts no goroutine itself; go-redis has none left after Close. go-redis
+// also writes failed dials to stderr, for the whole process, unless its package logging
+// is configured otherwise. The package neither follows cluster redirects nor subscribes.
 package redisorigin
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -26,60 +26,120 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 
+	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Config describes the server.
+// Config has the settings of the server.
 type Config struct {
-	Address     string        // host:port, or the path of a socket; needed
-	Username    string        // empty: none
-	Password    string        // empty: none
-	DB          int           // number of the database
-	TLS         *tls.Config   // nil: none
-	KeyPrefix   string        // before each key
-	IgnoreTTL   bool          // else the key's remaining time is the value's
-	Timeout     time.Duration // of a load, connecting included; zero: 1 s
-	MaxValue    int           // bytes; zero: 8 MiB
-	Connections int           // at most; zero: 64
+	Address  string `yaml:"address"`  // host:port or socket path; required
+	Username string `yaml:"username"` // default: none
+
+	// At most one of these three is given. Default: no password.
+	Password     string `yaml:"-"`
+	PasswordFile string `yaml:"password_file"` // path of a file that contains it
+	PasswordEnv  string `yaml:"password_env"`  // environment variable that contains it
+
+	DB  int  `yaml:"db"`  // number of the database
+	TLS bool `yaml:"tls"` // encrypt; the server's certificate is verified
+	// CA certificates (PEM) for the server's certificate; default: the machine's.
+	TLSCAFile string `yaml:"tls_ca_file"`
+	// This client's certificate (PEM); default: none.
+	TLSCertFile string `yaml:"tls_cert_file"`
+	TLSKeyFile  string `yaml:"tls_key_file"` // the key of that certificate (PEM)
+	KeyPrefix   string `yaml:"key_prefix"`   // before each key
+	// Do not use the key's remaining time as the TTL.
+	IgnoreTTL   bool `yaml:"ignore_ttl"`
+	Connections int  `yaml:"connections"` // maximum; default 64
+
+	Write WriteConfig `yaml:",inline"`
+
+	Timeout  time.Duration `yaml:"-"` // of a load, including connecting; zero: 1 s
+	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
-// Source is the origin.
+const defaultConnections = 64
+
+// Kind returns "redis".
+func (Config) Kind() string { return "redis" }
+
+// Descriptors returns the maximum number of file descriptors that calls use.
+func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnections) }
+
+// Open opens the origin. It connects at the first load.
+func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
+	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
+	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
+		return nil, err
+	}
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	opened := &loader.Origin{
+		Source:  s,
+		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+		Close:   s.Close,
+		Secrets: []string{s.cfg.Password},
+	}
+	if o.WriteThrough {
+		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
+			_ = s.Close() // no data is lost
+			return nil, err
+		}
+	}
+	return opened, nil
+}
+
+// Source loads values from the server. It is safe for concurrent use.
 type Source struct {
 	cfg    Config
+	tls    *tls.Config // nil: not encrypted
 	client *redis.Client
 }
 
-// New checks the configuration. It connects at the first load.
+// New validates the configuration. The source connects at the first load.
 func New(cfg Config) (*Source, error) {
-	if cfg.Address == "" {
-		return nil, errors.New("redis origin: no address: give host:port or the path of a socket")
+	if err := cmp.Or(
+		settings.Address("address", cfg.Address),
+		settings.Bounded("db", cfg.DB, 0, 1<<16),
+		settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections),
+	); err != nil {
+		return nil, err
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom || cfg.Connections < 0 || cfg.DB < 0 {
-		return nil, fmt.Errorf("redis origin: timeout %v, value %d, connections %d, database %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue, cfg.Connections, cfg.DB)
+	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom {
+		return nil, fmt.Errorf("redis origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = time.Second
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Second)
+	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
+	if cfg.Password == "" {
+		var err error
+		if cfg.Password, err = settings.Secret("password", cfg.PasswordFile, cfg.PasswordEnv); err != nil {
+			return nil, err
+		}
 	}
-	if cfg.MaxValue == 0 {
-		cfg.MaxValue = 8 << 20
+	encrypted, err := cfg.tlsConfig()
+	if err != nil {
+		return nil, err
 	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 64
-	}
-	return &Source{cfg: cfg, client: newClient(cfg, cfg.Connections)}, nil
+	s := &Source{cfg: cfg, tls: encrypted}
+	s.client = s.newClient(cfg.Connections)
+	return s, nil
 }
 
-func newClient(cfg Config, connections int) *redis.Client {
+func (s *Source) newClient(connections int) *redis.Client {
+	cfg := &s.cfg
 	network := "tcp"
 	if strings.HasPrefix(cfg.Address, "/") {
 		network = "unix"
 	}
 	opts := &redis.Options{
 		Network: network, Addr: cfg.Address,
-		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: cfg.TLS,
+		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: s.tls,
 		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, ContextTimeoutEnabled: true,
 		PoolSize: connections, MaxActiveConns: connections, PipelinePoolSize: -1,
-		// Retries are the guard's, within its budget.
+		// Guard makes the retries, within its budget.
 		MaxRetries: -1, DialerRetries: 1,
 		DisableIdentity:          true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
@@ -95,11 +155,12 @@ func newClient(cfg Config, connections int) *redis.Client {
 	return redis.NewClient(opts)
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (s *Source) Close() error { return s.client.Close() }
 
-// Load gets one key. GETRANGE bounds what is sent, but says "" of a key that
-// does not exist; PTTL in the same transaction tells that from an empty string.
+// Load gets the value of one key. GETRANGE limits the number of bytes sent, but returns
+// "" for a key that does not exist. PTTL in the same transaction distinguishes an absent
+// key from an empty string.
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
@@ -116,7 +177,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string", loader.ErrPermanent, s.cfg.Address)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
-	case left.Val() == -2: // as PTTL says "no such key"
+	case left.Val() == -2: // "no such key" in PTTL
 		return loader.Value{}, loader.ErrAbsent
 	}
 	b := []byte(value.Val())

@@ -31,7 +31,7 @@ func source(t *testing.T, cfg Config) *Source {
 	return s
 }
 
-// greeting is what a server says to a client that has come.
+// greeting is the server's answer to a new client.
 const greeting = "%1\r\n+proto\r\n:3\r\n"
 
 func startRedis(t *testing.T) (server *exec.Cmd, socket string) {

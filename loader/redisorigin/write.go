@@ -14,18 +14,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// WriteConfig describes how values are stored.
+// WriteConfig has the settings of stored values.
 type WriteConfig struct {
-	TTL time.Duration // that the server keeps them; zero: without end
+	TTL time.Duration `yaml:"store_ttl"` // of values written through; default: no expiry
 }
 
-// Writer sets and deletes keys. It overwrites one of another type.
+// Writer sets and deletes keys. It overwrites a key of another type.
 type Writer struct {
 	source *Source
 	cfg    WriteConfig
 }
 
-// NewWriter checks the configuration.
+// NewWriter validates the configuration.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if cfg.TTL < 0 || cfg.TTL > 0 && cfg.TTL < time.Millisecond {
 		return nil, fmt.Errorf("redis origin: a TTL of %v: give zero for none, or at least 1ms", cfg.TTL)
@@ -33,7 +33,7 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	return &Writer{s, cfg}, nil
 }
 
-// Store sets the key.
+// Store sets the key to v.Bytes.
 func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 	return w.do(ctx, func(ctx context.Context) error {
 		return w.source.client.Set(ctx, w.source.cfg.KeyPrefix+string(key), v.Bytes, w.cfg.TTL).Err()
@@ -63,8 +63,8 @@ func (w *Writer) do(ctx context.Context, write func(context.Context) error) erro
 	return fmt.Errorf("redis origin %s: %w", w.source.cfg.Address, err)
 }
 
-// refusals are the errors with which a server says that it has not executed a
-// command. "ERR" is none of them: proxies use it for whatever befalls them.
+// refusals are the errors that mean that the server has not executed a command. "ERR" is
+// not one of them, because proxies use it for errors of any kind.
 var refusals = []string{
 	"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOAUTH", "NOPERM",
 	"NOREPLICAS", "OOM", "READONLY", "TRYAGAIN", "WRONGPASS",

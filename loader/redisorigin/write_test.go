@@ -19,7 +19,7 @@ func TestList(t *testing.T) {
 	server, socket := startRedis(t)
 	ctx := context.Background()
 	with := func(address, prefix string, timeout time.Duration) loader.Lister {
-		l, err := source(t, Config{Address: address, Password: "s3cret", KeyPrefix: prefix, Timeout: timeout}).NewLister(ListConfig{Timeout: timeout})
+		l, err := source(t, Config{Address: address, Password: "s3cret", KeyPrefix: prefix, Timeout: timeout}).NewLister(loader.List{Timeout: timeout})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func TestList(t *testing.T) {
 	}
 	slices.Sort(everything)
 	hasty := func(address string) loader.Lister { return with(address, "", 300*time.Millisecond) }
-	wrong, err := source(t, Config{Address: socket, Password: "wr0ng"}).NewLister(ListConfig{})
+	wrong, err := source(t, Config{Address: socket, Password: "wr0ng"}).NewLister(loader.List{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestList(t *testing.T) {
 		}
 	})
 
-	if _, err := s.NewLister(ListConfig{Timeout: -1}); err == nil {
+	if _, err := s.NewLister(loader.List{Timeout: -1}); err == nil {
 		t.Error("a negative timeout was taken")
 	}
 }
@@ -161,7 +161,8 @@ func TestWrite(t *testing.T) {
 	}
 	for end := time.Now().Add(20 * time.Second); s.client.Get(ctx, "p:late").Val() != "2"; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("what was sent before the timeout has not come about") // which is why the outcome is unknown
+			// The late effect makes the outcome unknown.
+			t.Fatal("what was sent before the timeout has not come about")
 		}
 	}
 	for key, want := range map[string]string{"a": "2\x00\r\n", "empty": "", "proxied": "2", "ttl": "1"} {

@@ -27,7 +27,7 @@ func bench(t *testing.T, args ...string) (out, log string, err error) {
 	return o.String(), l.String(), err
 }
 
-// need skips a test where a peer is not installed. In CI nothing is skipped.
+// need skips a test if a program is not installed. In CI it fails the test instead.
 func need(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
@@ -40,14 +40,14 @@ func need(t *testing.T, programs ...string) {
 	}
 }
 
-// TestEverythingOnce measures all there is, in small, with real servers, and
-// writes the report.
+// TestEverythingOnce runs each single-host measurement at small scale with real servers,
+// and writes the report.
 func TestEverythingOnce(t *testing.T) {
 	need(t, "redis-server", "memcached")
 	dir := t.TempDir()
 	for _, c := range []struct {
 		args []string
-		want []string // in what is printed
+		want []string // in the output
 	}{
 		{[]string{"socket", "-rounds", "1", "-turns", "2", "-sweep-turns", "2", "-turn", "25", "-warm-up", "5", "-entries", "2000", "-cycle", "4096"},
 			[]string{"GET hit, 16 × 64", "SET, 1 × 1", "| GET hit, 16 × 1 | echo |"}},
@@ -85,7 +85,7 @@ func TestEverythingOnce(t *testing.T) {
 	}
 }
 
-// TestSeveralHostsOnce measures several hosts, in small.
+// TestSeveralHostsOnce measures several hosts at small scale.
 func TestSeveralHostsOnce(t *testing.T) {
 	dir := t.TempDir()
 	out, log, err := bench(t, "cluster", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "100", "-entries", "2000", "-cycle", "4096",
@@ -121,7 +121,7 @@ func TestSeveralHostsOnce(t *testing.T) {
 	}
 }
 
-// TestPropagationOnce measures invalidations, in small, in two runs.
+// TestPropagationOnce measures invalidations at small scale, in two runs.
 func TestPropagationOnce(t *testing.T) {
 	need(t, "redis-server")
 	dir := t.TempDir()
@@ -147,12 +147,14 @@ func TestPropagationOnce(t *testing.T) {
 	if err != nil || len(f.Rows) != 3+1 {
 		t.Fatalf("got %d rows, error %v, want 4", len(f.Rows), err)
 	}
-	// Both hung for longer than the bound; who is told nothing goes on for all of it.
+	// Both links hung for longer than the bound. A client without pings serves the old
+	// value all the time.
 	hung := f.Rows[3].Hangs
 	if side := hung[record.Sidecar]; side.Old == 0 || side.OldMS > 3100 {
 		t.Errorf("the sidecar served what was overwritten for %.0f ms, want 3,000 at most, and some of them", side.OldMS)
 	}
-	if side := hung[record.NoPings]; side.OldMS < 3500 { // a machine may be slow to begin its last read
+	// A slow machine may begin its last read late.
+	if side := hung[record.NoPings]; side.OldMS < 3500 {
 		t.Errorf("a client of redis that is told nothing served what was overwritten for %.0f ms, want 6,000, and more than the bound at least", side.OldMS)
 	}
 	if !strings.HasSuffix(f.Command, " -more -rate 100 -rounds 0 -seconds 1 -short-seconds 1") {
@@ -163,7 +165,7 @@ func TestPropagationOnce(t *testing.T) {
 	}
 }
 
-// TestSizesOnce counts what few sidecars say.
+// TestSizesOnce counts the traffic of a few sidecars.
 func TestSizesOnce(t *testing.T) {
 	dir := t.TempDir()
 	out, log, err := bench(t, "sizes", "-dir", dir, "-nodes", "2,3", "-rates", "0,500", "-window", "500")
@@ -177,7 +179,7 @@ func TestSizesOnce(t *testing.T) {
 	}
 }
 
-// TestLoadsOnce measures loads, in small, in two runs.
+// TestLoadsOnce measures loads at small scale, in two runs.
 func TestLoadsOnce(t *testing.T) {
 	dir := t.TempDir()
 	args := []string{"loads", "-dir", dir, "-rounds", "1", "-turns", "1", "-turn", "50", "-entries", "2000", "-cycle", "4096", "-hosts", "2", "-conns", "2", "-depth", "20",
@@ -262,7 +264,7 @@ func TestHitsAndReport(t *testing.T) {
 			t.Errorf("%s: got error %v, want it there: %v", name, err, there)
 		}
 	}
-	// Nothing that is kept names a folder of this machine.
+	// No file that is kept names a folder of this machine.
 	err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -283,7 +285,7 @@ func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		args []string
-		want string // of the error, or of the log where help is asked for
+		want string // of the error, or of the log if help is requested
 		help bool
 	}{
 		{"nothing", nil, "socket", true},

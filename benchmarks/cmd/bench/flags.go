@@ -8,12 +8,12 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 )
 
-// flags are those of one word.
+// flags are the flags of one subcommand.
 type flags struct {
 	*flag.FlagSet
 	what string
 	dir  string
-	// least is the lowest value of each number.
+	// least is the lowest valid value of each number.
 	least map[string]int
 }
 
@@ -24,25 +24,25 @@ func newFlags(p *program, what string) *flags {
 	return f
 }
 
-// count is a whole number of at least so much.
+// count defines a flag for a whole number of at least least.
 func (f *flags) count(to *int, name string, usual, least int, usage string) {
 	f.IntVar(to, name, usual, usage)
 	f.least[name] = least
 }
 
-// rounds is how often each side is measured.
+// rounds defines how often each side is measured.
 func (f *flags) rounds(to *int) {
 	f.count(to, "rounds", 5, 1, "how often each side is measured")
 }
 
-// data is what keys and values look like.
+// data defines the number and the sizes of keys and values.
 func (f *flags) data(to *record.Data, keys int) {
 	f.count(&to.Keys, "entries", keys, 1000, "how many keys there are")
 	f.count(&to.KeySize, "key-size", 16, 16, "of keys, in bytes")
 	f.count(&to.ValueSize, "value-size", 100, 1, "of values, in bytes")
 }
 
-// turns is how the sides of a round take turns.
+// turns defines how the sides of a round take turns.
 func (f *flags) turns(to *record.Turns, usual int) {
 	f.rounds(&to.Rounds)
 	f.count(&to.Turns, "turns", usual, 1, "each side's in a round")
@@ -52,7 +52,7 @@ func (f *flags) turns(to *record.Turns, usual int) {
 
 func (f *flags) parse(args []string) error {
 	if err := f.Parse(args); err != nil {
-		return flag.ErrHelp // it has been printed
+		return flag.ErrHelp // already printed
 	}
 	if f.NArg() > 0 {
 		return fmt.Errorf("%s: %q is no flag: leave it out", f.what, f.Arg(0))
@@ -66,8 +66,8 @@ func (f *flags) parse(args []string) error {
 	return err
 }
 
-// line is the command line that measures the same elsewhere: folders are left
-// to whoever repeats it.
+// line returns a command line that repeats the measurement elsewhere. It leaves folders
+// out.
 func (f *flags) line() string {
 	line := "go run ./cmd/bench " + f.what
 	f.Visit(func(v *flag.Flag) {

@@ -1,11 +1,11 @@
-// Command bench measures the sidecar against its peers, and writes the page of
-// results from what it has measured. Run it in the folder benchmarks:
+// Command bench measures the sidecar against its peers, and writes the page of results
+// from the measurements. Run it in the folder benchmarks:
 //
 //	go run ./cmd/bench socket|memory|gc|idle|cluster|propagation|tls|sizes|loads|hits|report|all [flags]
 //
-// Its inputs are flags, outputs are rounds/*.json (raw figures), and with
-// report RESULTS.md and plots/*.svg. It starts the servers that it measures and
-// ends them. It says nothing of other machines than the one that it runs on.
+// Inputs are flags. Outputs are rounds/*.json (raw figures) and, with report, RESULTS.md
+// and plots/*.svg. It starts the servers that it measures, and ends them. Its figures
+// hold only for the machine that it runs on.
 package main
 
 import (
@@ -33,7 +33,7 @@ func main() {
 	}
 }
 
-// command is one of the words that bench takes.
+// command is one of bench's subcommands.
 type command struct {
 	name, does string
 	run        func(ctx context.Context, p *program, args []string) error
@@ -53,7 +53,7 @@ var commands = []command{
 	{"report", "write RESULTS.md and the plots from rounds/*.json", writeReport},
 }
 
-// program is where the command reads and writes.
+// program is the command's outputs.
 type program struct {
 	out, log io.Writer
 }
@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 	return flag.ErrHelp
 }
 
-// all measures everything with the usual parameters, and writes the report.
+// all runs every measurement with default parameters, and writes the report.
 func all(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, "all")
 	traces := f.String("traces", "", "the `folder` of traces for hits; without it their last rounds stay")

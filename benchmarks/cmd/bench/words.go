@@ -94,7 +94,7 @@ func cluster(ctx context.Context, p *program, args []string) error {
 	return measured(ctx, p, f, v, (*measure.Bench).Cluster)
 }
 
-// encryption is not on the page: it compares sidecars with each other.
+// encryption is not on the page, because it compares sidecars with each other.
 func encryption(ctx context.Context, p *program, args []string) error {
 	f := newFlags(p, "tls")
 	v := record.ClusterParameters{Limit: clusterLimit}
@@ -214,7 +214,7 @@ func loads(ctx context.Context, p *program, args []string) error {
 	})
 }
 
-// clusterLimit is the memory of each host for what it holds: ample for all keys.
+// clusterLimit is the memory of each host: ample for all keys.
 const clusterLimit = 64 << 20
 
 func hitRatios(ctx context.Context, p *program, args []string) error {
@@ -237,15 +237,15 @@ func hitRatios(ctx context.Context, p *program, args []string) error {
 	return save(p, f, head, v, rows)
 }
 
-// ample is memory enough for any of the servers to hold all entries, in bytes:
-// they need 40 to 80 beyond key and value.
+// ample is enough memory, in bytes, for any of the servers to store all entries. They
+// need 40 to 80 bytes per entry besides key and value.
 func ample(d record.Data) int64 {
 	return max(64<<20, int64(d.Keys)*int64(d.KeySize+d.ValueSize+140))
 }
 
-// measured runs a measurement and keeps what it brings.
+// measured runs a measurement and saves its rows.
 func measured[P, R any](ctx context.Context, p *program, f *flags, v P, run func(*measure.Bench, context.Context, P) ([]R, error)) error {
-	head := f.head() // before anything runs here: it has the load average
+	head := f.head() // first: head records the load average before the run
 	b, err := measure.Open(ctx, p.log)
 	if err != nil {
 		return err
@@ -261,7 +261,7 @@ func measured[P, R any](ctx context.Context, p *program, f *flags, v P, run func
 	return save(p, f, head, v, rows)
 }
 
-// save keeps a measurement's rows, and prints what they come to.
+// save writes a measurement's rows to a file, and prints its section of the page.
 func save[P, R any](p *program, f *flags, head record.Head, parameters P, rows []R) error {
 	dir := filepath.Join(f.dir, report.RoundsDir)
 	if err := record.Write(dir, record.File[P, R]{Head: head, Parameters: parameters, Rows: rows}); err != nil {
@@ -285,7 +285,7 @@ func writeReport(_ context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	// Plots of what is no longer measured go.
+	// Plots of former measurements are removed.
 	if err := os.RemoveAll(filepath.Join(f.dir, report.PlotsDir)); err != nil {
 		return err
 	}

@@ -1,11 +1,10 @@
-// Command echo sends back what it reads on a Unix socket, or on a TCP address:
-// what a Go server can reach at most, with one read and one write a batch and
-// no thought.
+// Command echo sends back what it reads on a Unix socket or a TCP address. It shows the
+// upper limit of a Go server: one read and one write per batch, without other work.
 //
 //	echo SOCKET
 //	echo HOST:PORT
 //
-// It has one goroutine a connection, which ends with it.
+// It has one goroutine per connection, which ends with the connection.
 package main
 
 import (
@@ -24,7 +23,7 @@ func main() {
 	os.Exit(1)
 }
 
-// serve accepts connections until it cannot.
+// serve accepts connections until an error.
 func serve(where string) error {
 	network := "unix"
 	if !strings.Contains(where, "/") {

@@ -1,16 +1,16 @@
-// Command fanout is the least that several Go processes can do to drop each
-// other's copies: whoever is written to tells all others at once, in one write to
-// each for all that came in one read, and keeps no log, no lease and no bound.
-// What sidecars take longer than that is the price of the promise.
+// Command fanout is the minimum that several Go processes must do to drop each other's
+// copies. The process that is written to notifies all others at once, with one write to
+// each for all the requests of one read. It has no log, no lease and no bound. Any longer
+// delay of the sidecars is the price of their promise.
 //
 //	fanout SOCKET ADDRESS HOME [OTHER…]
 //
-// On SOCKET it speaks the sidecar's protocol: HELLO, and GETs and SETs of keys of
-// its own. Others find it at ADDRESS, host:port. It asks HOME for every key that
-// it has not, and keeps the answer as a copy until it is told. OTHER are told of
+// On SOCKET it speaks the sidecar's protocol: HELLO, GET, and SET of its own keys. Other
+// processes connect to ADDRESS, host:port. It asks HOME for every key that it does not
+// have, and keeps the answer as a copy until it is notified. It notifies every OTHER of
 // writes.
 //
-// It has one goroutine a connection, which ends with it.
+// It has one goroutine per connection, which ends with the connection.
 package main
 
 import (
@@ -48,10 +48,10 @@ type host struct {
 	mu     sync.Mutex
 	own    map[string][]byte
 	copies map[string][]byte
-	asked  map[string]bool // that nobody has written since it was asked for
+	asked  map[string]bool // keys requested from home and not overwritten since
 }
 
-// other is a process that is told of writes.
+// other is a process that is notified of writes.
 type other struct {
 	address string
 	mu      sync.Mutex
@@ -148,7 +148,7 @@ func (h *host) set(key string, value []byte) {
 	h.own[key] = value
 }
 
-// get reads a key here, or asks for it.
+// get returns the value of a key, from here or from home.
 func (h *host) get(home *net.Conn, key string) (value []byte, from wire.Source, err error) {
 	h.mu.Lock()
 	value, from = h.own[key], wire.SourceL2
@@ -181,8 +181,7 @@ func (h *host) get(home *net.Conn, key string) (value []byte, from wire.Source, 
 	return value, wire.SourcePeer, nil
 }
 
-// Frames between processes: their length in 4 bytes, what they are, and a key or
-// a value.
+// Frames between processes: the length in 4 bytes, the type, and a key or a value.
 const (
 	tell byte = iota // the key was written
 	ask              // for the key's value
@@ -235,7 +234,7 @@ func (h *host) peer(nc net.Conn) error {
 	}
 }
 
-// write sends frames, and connects first where it must.
+// write sends frames. It connects first if there is no connection.
 func (o *other) write(b []byte) (err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

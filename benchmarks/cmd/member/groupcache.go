@@ -17,18 +17,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/member"
 )
 
-// groupcacheNode is one of groupcache's.
+// groupcacheNode is a groupcache node.
 type groupcacheNode struct {
 	instance *groupcache.Instance
 	group    transport.Group
 }
 
-// startGroupcache starts a node that knows all. The one that asks has a cache
-// of no bytes, so that it keeps no copies; the one that owns loads values from
-// memory, once each.
+// startGroupcache starts a node that knows all nodes. The node that asks has a cache of
+// no bytes, so that it keeps no copies. The node that owns loads each value once, from
+// memory.
 func startGroupcache(ctx context.Context, c *config, log *slog.Logger) (member.Node, func(), error) {
-	// Go's default keeps two idle connections to a host, and would make a new
-	// one for most of 16 requests at a time.
+	// Go's default keeps two idle connections to a host. It would make a new connection
+	// for most of 16 concurrent requests.
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, 1024
 	d, err := groupcache.ListenAndServe(ctx, c.self, groupcache.Options{

@@ -1,12 +1,12 @@
-// Command member is one node of a cache that lives inside a program: of
-// groupcache, of olric, or a sidecar that is embedded. It owns keys, or asks
-// another node for those that that one owns, as package member has it.
+// Command member is one node of a cache that lives inside a program: of groupcache, of
+// olric, or an embedded sidecar. It owns keys, or it asks another node for that node's
+// keys. Package member makes the load.
 //
 //	member [flags] groupcache|olric|sidecar
 //
-// Its input is a line an order, outputs are a line when it is ready and one an
-// answer. It ends with its input. Its log goes to standard error, from warnings
-// on.
+// Its input is one line per order. Its output is one line when it is ready, and one line
+// per answer. It ends when its input ends. Its log goes to standard error, warnings and
+// above.
 package main
 
 import (
@@ -24,18 +24,18 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/member"
 )
 
-// config is what a node is told.
+// config is a node's configuration.
 type config struct {
 	member.Config
-	asks  bool     // it asks; else it owns
-	self  string   // its address
-	all   []string // those of all nodes
+	asks  bool     // true: it asks another node; false: it owns the keys
+	self  string   // the node's address
+	all   []string // the addresses of all nodes
 	dir   string   // for a socket
-	limit int64    // bytes for what it holds
-	from  string   // URL of its origin, with {key}; it is asked for crowds
+	limit int64    // bytes for its entries
+	from  string   // URL of its origin, with {key}; if set, it takes crowd orders
 }
 
-// nodes start a node. It is ready when it knows the others.
+// nodes start a node of each kind, and return when it knows the other nodes.
 var nodes = map[string]func(ctx context.Context, c *config, log *slog.Logger) (node member.Node, stop func(), err error){
 	"groupcache": startGroupcache,
 	"olric":      startOlric,
@@ -85,7 +85,7 @@ func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error 
 		if err := json.NewEncoder(out).Encode(member.Ready{Ready: true}); err != nil {
 			return err
 		}
-		_, err := io.Copy(io.Discard, in) // until it ends
+		_, err := io.Copy(io.Discard, in) // until the input ends
 		return err
 	}
 	m, err := member.New(ctx, c.Config, node)

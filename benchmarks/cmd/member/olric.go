@@ -15,7 +15,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/benchmarks/member"
 )
 
-// olricNode is an embedded member of olric's.
+// olricNode is an embedded member of an olric cluster.
 type olricNode struct {
 	cfg    *olricconfig.Config
 	dmap   olric.DMap
@@ -28,8 +28,8 @@ const (
 	formingEvery = 100 * time.Millisecond
 )
 
-// startOlric starts a member with olric's defaults: one copy of each entry, at
-// its owner. The one that asks waits until both own partitions.
+// startOlric starts a member with olric's defaults: one copy of each entry, at its owner.
+// The member that asks waits until both members own partitions.
 func startOlric(ctx context.Context, c *config, _ *slog.Logger) (member.Node, func(), error) {
 	host, port, err := net.SplitHostPort(c.self)
 	if err != nil {
@@ -45,7 +45,7 @@ func startOlric(ctx context.Context, c *config, _ *slog.Logger) (member.Node, fu
 	cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort = host, first
 	cfg.LogLevel, cfg.LogVerbosity = "ERROR", 1
 	for _, address := range c.all {
-		if address != c.self && c.asks { // the owner is the first
+		if address != c.self && c.asks { // the owner starts first
 			cfg.Peers = append(cfg.Peers, address)
 		}
 	}
@@ -82,7 +82,7 @@ func startOlric(ctx context.Context, c *config, _ *slog.Logger) (member.Node, fu
 	return n, stop, nil
 }
 
-// formed waits until all members own partitions, and nothing is on its way.
+// formed waits until all members own partitions, and no partition is being moved.
 func formed(ctx context.Context, client *olric.EmbeddedClient, members int, partitions uint64) (olric.RoutingTable, error) {
 	for end := time.Now().Add(formingTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(formingEvery) {
 		table, err := client.RoutingTable(ctx)

@@ -13,17 +13,17 @@ import (
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
-// sidecarNode is a sidecar in this process. The socket that it has as well is
-// asked whose a key is, and whether the others are there.
+// sidecarNode is a sidecar in this process. Its socket answers which host owns a key, and
+// whether the other hosts are there.
 type sidecarNode struct {
 	s    *sidecar.Sidecar
 	name string
 	app  *client.Client
 }
 
-// startSidecar starts an embedded sidecar with the product's defaults, but for
-// its weight, so that nearly all keys are the others', and its room for copies,
-// the least that there is, so that most reads ask.
+// startSidecar starts an embedded sidecar with the product's defaults, with two
+// exceptions. Its weight is minimal, so that other hosts own nearly all keys. Its room
+// for copies is minimal, so that most reads ask the owner.
 func startSidecar(ctx context.Context, c *config, log *slog.Logger) (member.Node, func(), error) {
 	n := &sidecarNode{name: "embedded"}
 	s, err := sidecar.New(sidecar.Config{
@@ -60,7 +60,7 @@ func startSidecar(ctx context.Context, c *config, log *slog.Logger) (member.Node
 	return n, stop, nil
 }
 
-// in waits until all hosts own partitions, and nothing is on its way here.
+// in waits until all hosts own partitions, and no handoff to this host is under way.
 func (n *sidecarNode) in(ctx context.Context, hosts int) error {
 	for end := time.Now().Add(formingTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(formingEvery) {
 		members, err := n.app.Members(ctx)
@@ -77,7 +77,7 @@ func (n *sidecarNode) in(ctx context.Context, hosts int) error {
 		if err != nil {
 			return err
 		}
-		if in == hosts && st.Cluster.Held > 0 && st.Cluster.Handoff.Pulling == 0 {
+		if in == hosts && st.Cluster.Owned > 0 && st.Cluster.Handoff.Pulling == 0 {
 			return nil
 		}
 	}

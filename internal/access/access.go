@@ -1,0 +1,343 @@
+// Package access decides what the app at the other end of a connection may do, in a
+// namespace and with the sidecar as a whole.
+//
+// Input is the configured rules, the user and groups of the app's process, and the token
+// that the app shows. Output is the answer to one request: nil, or UNAUTHORIZED with the
+// remedy. A decision takes no lock and allocates nothing.
+//
+// New resolves the names of users and groups and reads the files of tokens. The package
+// starts no goroutine. It does not decide about requests of other sidecars: the sidecar
+// that took such a request from an app has decided.
+package access
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// Config is the rules as they are configured.
+type Config struct {
+	AdminGroup string            // its members administer the sidecar; "" is none
+	Namespaces map[string]Grants // by name, or Others
+	Tokens     map[string]string // their files, by name
+	Reserved   string            // the name of a namespace that has no rules
+}
+
+// Grants lists the principals that may read, write or administer a namespace.
+type Grants struct{ Read, Write, Admin []string }
+
+// Others is the name in Config.Namespaces of all namespaces without a line of their own.
+const Others = "*"
+
+// Bounds of the rules.
+const (
+	maxLines      = kv.MaxNamespaces // of Config.Namespaces
+	maxPrincipals = 1024             // of one list
+	maxTokenNames = 256              // of Config.Tokens
+	minTokenLen   = 16               // bytes
+	maxTokenLen   = wire.MaxNameLen  // bytes
+)
+
+// Right is what a caller may do in a namespace. A greater one has the smaller ones.
+type Right uint8
+
+// The rights, and their number.
+const (
+	Nothing Right = iota
+	Read
+	Write
+	Admin
+	Rights
+)
+
+var rightNames = [Rights]string{"nothing", "read", "write", "admin"}
+
+func (r Right) String() string { return rightNames[r] }
+
+// Rules are the rules as they are applied. They do not change, so sessions read them
+// without a lock.
+//
+// A namespace that the configuration names has a line of its own. All other namespaces
+// have line 0. If the configuration has "*", its principals have the rights of line 0;
+// otherwise anyone may read and write there.
+type Rules struct {
+	lines  map[string]uint16
+	ruled  bool    // the configuration has "*"
+	anyone []Right // by line
+	all    []Right // by line: the right Admin for each
+	users  map[int][]grant
+	groups map[int][]grant
+	tokens []token
+	own    int // this process's user
+	admins int // the group of administrators; -1 is none
+
+	refusals [Rights]atomic.Int64 // requests, by the right that was missing; of Nothing: unknown tokens
+}
+
+// grant is a right in the namespaces of a line.
+type grant struct {
+	line  uint16
+	right Right
+}
+
+// token is one of Config.Tokens.
+type token struct {
+	name   string
+	digest [sha256.Size]byte
+	grants []grant
+}
+
+// New reads the rules, resolves the names of users and groups, and reads the files of
+// the tokens.
+func New(c Config) (*Rules, error) {
+	a := &Rules{
+		lines: map[string]uint16{}, users: map[int][]grant{}, groups: map[int][]grant{}, own: os.Geteuid(), admins: -1,
+	}
+	var err error
+	if c.AdminGroup != "" {
+		if a.admins, err = groupID(c.AdminGroup); err != nil {
+			return nil, fmt.Errorf("admin_group: %w", err)
+		}
+	}
+	if err := a.readTokens(c.Tokens); err != nil {
+		return nil, err
+	}
+	names := slices.Sorted(maps.Keys(c.Namespaces))
+	if len(names) > maxLines {
+		return nil, fmt.Errorf("access names %d namespaces: give at most %d", len(names), maxLines)
+	}
+	_, a.ruled = c.Namespaces[Others]
+	for _, name := range names {
+		switch {
+		case name == Others:
+		case name == c.Reserved:
+			return nil, fmt.Errorf("access: namespace %s is reserved: use another name", name)
+		case !kv.ValidNamespace(name):
+			return nil, fmt.Errorf("access: namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -, "+
+				"or %q for those without a line of their own", name, kv.MaxNamespaceLen, Others)
+		default:
+			a.lines[name] = uint16(len(a.lines) + 1)
+		}
+	}
+	a.anyone = make([]Right, len(a.lines)+1)
+	a.all = slices.Repeat([]Right{Admin}, len(a.anyone))
+	if !a.ruled {
+		a.anyone[0] = Write
+	}
+	for _, name := range names {
+		if err := a.readLine(name, c.Namespaces[name]); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// ReadToken returns the token in a file. setting names the file's setting in errors.
+func ReadToken(setting, path string) (string, error) {
+	s, err := settings.SecretFile(setting, path)
+	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
+		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: make one with \"head -c 32 /dev/urandom | base64\"",
+			setting, path, minTokenLen, maxTokenLen)
+	}
+	return s, err
+}
+
+// readTokens reads the tokens from their files.
+func (a *Rules) readTokens(list map[string]string) error {
+	if len(list) > maxTokenNames {
+		return fmt.Errorf("tokens: there are %d: give at most %d", len(list), maxTokenNames)
+	}
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		if !kv.ValidNamespace(name) {
+			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen) // the name may be a secret, so the error leaves it out
+		}
+		setting := "tokens: " + name + ": file"
+		if list[name] == "" {
+			return fmt.Errorf("%s: give the path of a file that holds the token", setting)
+		}
+		secret, err := ReadToken(setting, list[name])
+		if err != nil {
+			return err
+		}
+		t := token{name: name, digest: sha256.Sum256([]byte(secret))}
+		for _, other := range a.tokens {
+			if other.digest == t.digest {
+				return fmt.Errorf("tokens: %s and %s are the same secret: give each its own", other.name, name)
+			}
+		}
+		a.tokens = append(a.tokens, t)
+	}
+	return nil
+}
+
+// readLine reads the rules of one namespace, or of Others.
+func (a *Rules) readLine(name string, g Grants) error {
+	if g.Read == nil && g.Write == nil && g.Admin == nil {
+		return fmt.Errorf("access: %s: say who may read, write or admin it; [] is nobody", name)
+	}
+	for _, list := range []struct {
+		right Right
+		who   []string
+	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
+		if len(list.who) > maxPrincipals {
+			return fmt.Errorf("access: %s: %s has %d entries: give at most %d", name, list.right, len(list.who), maxPrincipals)
+		}
+		for _, who := range list.who {
+			if err := a.grant(who, grant{a.lines[name], list.right}); err != nil {
+				return fmt.Errorf("access: %s: %s: %w", name, list.right, err)
+			}
+		}
+	}
+	return nil
+}
+
+// grant gives a principal a right.
+func (a *Rules) grant(who string, g grant) error {
+	kind, name, err := parsePrincipal(who)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case "anyone":
+		a.anyone[g.line] = max(a.anyone[g.line], g.right)
+	case "user":
+		id, err := userID(name)
+		if err != nil {
+			return err
+		}
+		a.users[id] = append(a.users[id], g)
+	case "group":
+		id, err := groupID(name)
+		if err != nil {
+			return err
+		}
+		a.groups[id] = append(a.groups[id], g)
+	case "token":
+		i := slices.IndexFunc(a.tokens, func(t token) bool { return t.name == name })
+		if i < 0 {
+			return fmt.Errorf("%s: there is no such token: name its file under tokens", who)
+		}
+		a.tokens[i].grants = append(a.tokens[i].grants, g)
+	}
+	return nil
+}
+
+// parsePrincipal reads an entry of a list of Grants.
+func parsePrincipal(s string) (kind, name string, err error) {
+	if s == "anyone" {
+		return s, "", nil
+	}
+	if _, ok := idOf(s); ok {
+		return "user", s, nil
+	}
+	kind, name, _ = strings.Cut(s, ":")
+	known := kind == "user" || kind == "group" || kind == "token"
+	if !known || name == "" || len(name) > maxTokenLen || strings.ContainsAny(name, ":/ \t\r\n\x00") {
+		return "", "", fmt.Errorf("%.100q: give user:NAME, group:NAME, token:NAME, the number of a user, or anyone", s)
+	}
+	return kind, name, nil
+}
+
+// idOf reads the number of a user or a group. The highest number is not valid.
+func idOf(s string) (int, bool) {
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n == math.MaxUint32 || strconv.FormatUint(n, 10) != s {
+		return 0, false
+	}
+	return int(n), true
+}
+
+func userID(name string) (int, error) {
+	if id, ok := idOf(name); ok {
+		return id, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("there is no user %q here: create it, or give a number: %w", name, err)
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+func groupID(name string) (int, error) {
+	if id, ok := idOf(name); ok {
+		return id, nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("there is no group %q here: create it, or give a number: %w", name, err)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// Line returns a namespace's line in the rules.
+func (a *Rules) Line(name []byte) int { return int(a.lines[string(name)]) }
+
+// Refused returns how many requests were refused because a right was missing; of Nothing,
+// how many tokens were unknown.
+func (a *Rules) Refused(r Right) int64 { return a.refusals[r].Load() }
+
+// entitled is what a connection may do.
+type entitled struct {
+	in    []Right // by line of the rules; shared by connections, never changed
+	admin bool    // of the sidecar as a whole
+}
+
+// of returns what a process may do that has shown no token.
+func (a *Rules) of(p unixsock.Peer) entitled {
+	if p.UID == 0 || p.UID == a.own || a.admins >= 0 && (p.GID == a.admins || slices.Contains(p.Groups, a.admins)) {
+		return entitled{a.all, true}
+	}
+	e := entitled{in: a.anyone}
+	e.add(a, a.users[p.UID])
+	if len(a.groups) > 0 {
+		e.add(a, a.groups[p.GID])
+		for _, id := range p.Groups {
+			e.add(a, a.groups[id])
+		}
+	}
+	return e
+}
+
+// add adds rights. It copies e.in first if e.in is shared.
+func (e *entitled) add(a *Rules, list []grant) {
+	for _, g := range list {
+		if e.in[g.line] >= g.right {
+			continue
+		}
+		if &e.in[0] == &a.anyone[0] {
+			e.in = slices.Clone(e.in)
+		}
+		e.in[g.line] = g.right
+	}
+}
+
+// find returns the token that a connection shows. It always compares all tokens, and
+// compares digests, so that its duration tells nothing about a secret.
+func (a *Rules) find(shown string) (*token, error) {
+	digest := sha256.Sum256([]byte(shown))
+	found := -1
+	for i := range a.tokens {
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(digest[:], a.tokens[i].digest[:]), i, found)
+	}
+	if found < 0 {
+		return nil, errToken
+	}
+	return &a.tokens[found], nil
+}
+
+var errToken = errors.New("the token is none of those in this sidecar's configuration")

@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// A write with ack=all is answered once no host can serve an older value: every process
+// that may have a lease on the key's owner has applied the owner's log up to the write,
+// or its lease has lapsed.
+//
+// The write has two steps. First it is executed like any other write; later requests on
+// its connection go on, and see it. Then the owner is asked to wait (APPLIED). Just after
+// an ownership has begun, that wait is as long as leases on the owner before it may live.
+
+// WantsAll reports whether a request is a write with ack=all that must wait for other
+// hosts.
+func (c *Engine) WantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
+
+// Acked waits until every host has applied what a write has changed. The write has been
+// executed, with the reply r. The reply of a key that not every host has applied in time
+// becomes an error.
+func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
+	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
+	if q.Op == wire.OpDelete {
+		answers, keys = r.Items, q.Keys
+	}
+	type group struct {
+		partitions []uint16
+		of         []int
+		all        []bool
+	}
+	groups := map[*cluster.Owner]*group{} // keyed by owner; nil is this host
+	for i := range answers {
+		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
+			continue
+		}
+		p := c.Hash(q.Namespace, keys[i]).Partition()
+		var owner *cluster.Owner
+		if c.Node.OwnershipEpoch(p) == 0 {
+			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
+				owner = nil
+			}
+		}
+		g := groups[owner]
+		if g == nil {
+			g = &group{}
+			groups[owner] = g
+		}
+		g.partitions = append(g.partitions, p)
+		g.of = append(g.of, i)
+	}
+	var wg sync.WaitGroup
+	for owner, g := range groups {
+		wg.Go(func() {
+			if owner == nil {
+				g.all = c.Applied(ctx, g.partitions, deadline)
+			} else {
+				g.all = c.appliedAtOwner(ctx, owner, g.partitions, deadline)
+			}
+		})
+	}
+	wg.Wait()
+	for _, g := range groups {
+		for n, i := range g.of {
+			if !g.all[n] {
+				answers[i] = wire.ErrorReply(notByAll)
+			}
+		}
+	}
+	if q.Op == wire.OpDelete {
+		return r
+	}
+	return answers[0]
+}
+
+var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
+
+// appliedAtOwner asks the owner of some partitions to wait.
+func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
+	none := make([]bool, len(partitions))
+	left := deadline - c.Clock.Read().Boot
+	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
+	if err != nil || left <= 0 {
+		return none
+	}
+	var a peer.Answer
+	defer a.Release()
+	if err := c.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		c.Counts.PeerErrors.Add(1)
+		return none
+	}
+	var by wire.AppliedBy
+	if a.Status != wire.OK || wire.UnmarshalBody(a.Body, &by) != nil || len(by.All) != len(partitions) {
+		return none
+	}
+	return by.All
+}
+
+// Applied waits until every host has applied this host's log and until leases on earlier
+// owners of the partitions have lapsed. The result says, for each partition, whether this
+// host owned it throughout. Of any other partition this host does not know whether older
+// copies remain.
+//
+// A write may have been executed in an ownership before the present one, here or on
+// another host. Copies from before it are gone all the same once leases on that owner
+// have lapsed, and that owner has handed its entries over.
+func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
+	now := c.Clock.Read().Boot
+	c.Node.CheckPause(now)
+	all, holdings := make([]bool, len(partitions)), make([]uint32, len(partitions))
+	until := now
+	for i, p := range partitions {
+		if p < kv.Partitions {
+			holdings[i] = c.Node.OwnershipEpoch(p)
+		}
+		if holdings[i] != 0 {
+			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
+		}
+	}
+	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {
+		return all
+	}
+	c.Node.CheckPause(c.Clock.Read().Boot)
+	for i, p := range partitions {
+		all[i] = holdings[i] != 0 && c.Node.OwnershipEpoch(p) == holdings[i]
+	}
+	return all
+}
+
+// appliedBy waits until every host has applied this host's log and the moment until has
+// come. It returns false if the deadline comes first. Both are on the boot clock.
+func (c *Engine) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
+	now := c.Clock.Read().Boot
+	latest := now + cluster.Margin(c.Node.Bound()) // all leases from before have lapsed by then
+	until = min(until, latest)
+	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
+	defer cancel()
+	if !c.Node.Applied(ctx, c.Log.Head()) {
+		return false
+	}
+	for {
+		left := until - c.Clock.Read().Boot
+		if left <= 0 {
+			return true
+		}
+		if ctx.Err() != nil || !kv.Sleep(ctx, left) {
+			return false
+		}
+	}
+}

@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+)
+
+// A flush of one host drops the entries of that host. A flush of the cluster is a floor,
+// which is noted by every host that could serve an older value. Package cluster decides
+// when all of them have noted it.
+
+// flush empties a namespace, or all of them, on this host.
+func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+	name, bad := flushedName(q)
+	if bad != nil {
+		return wire.ErrorReply(bad)
+	}
+	b.Release()
+	c.empty(c.Names.Named(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
+	floor := c.HLC.Next(now.Wall)
+	if c.Log == nil {
+		c.Tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
+	} else { // outdates other hosts' copies of what was here a moment ago
+		c.Raise(c.Node.Owned(), floor)
+	}
+	return wire.Reply{Version: uint64(floor)}
+}
+
+// flushedName returns the namespace that a request flushes; "" is all.
+func flushedName(q *wire.Request) (string, *wire.Error) {
+	if q.Has(wire.All) {
+		return "", nil
+	}
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return "", namespaces.BadName(q.Namespace)
+	}
+	return string(q.Namespace), nil
+}
+
+// FlushCluster empties a namespace, or all of them, on every host.
+func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	name, bad := flushedName(q)
+	if bad != nil {
+		return wire.ErrorReply(bad)
+	}
+	if bad := c.Names.Claim(name, b.Member); bad != nil {
+		return wire.ErrorReply(bad)
+	}
+	defer c.Names.Unclaim(name)
+	b.Release()
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	defer cancel()
+	floor, bad := c.Node.Flush(ctx, name)
+	if bad != nil {
+		return wire.ErrorReply(bad)
+	}
+	return wire.Reply{Version: uint64(floor)}
+}
+
+// empty drops this host's entries of some namespaces, and detaches their loads under way.
+func (c *Engine) empty(names []string, drop func(kv.NamespaceID)) {
+	b := namespaces.Pins{Table: c.Names}
+	defer b.Release()
+	for _, name := range names {
+		if ns := b.Read([]byte(name)); ns != nil {
+			drop(ns.ID)
+			ns.KeyFilter.Forget()
+			c.DetachSlot(ns.ID)
+		}
+	}
+}
+
+// Note notes a flush of the cluster. It returns an error if the name is invalid, or if
+// too many flushes are remembered already.
+func (t Tiers) Note(f wire.Floor) error {
+	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
+		return namespaces.BadName([]byte(f.Namespace))
+	}
+	if bad := t.c.Names.Crowded(f.Namespace); bad != nil {
+		return bad
+	}
+	t.c.Flushed(f.Namespace, kv.Version(f.Version))
+	return nil
+}
+
+// Learn notes flushes that other hosts have noted: those hosts had room for them.
+func (t Tiers) Learn(floors []wire.Floor) {
+	for _, f := range floors {
+		t.c.Flushed(f.Namespace, kv.Version(f.Version))
+	}
+}
+
+// Floors returns the flushes that this host knows of.
+func (t Tiers) Floors() (list []wire.Floor) {
+	for name, v := range t.c.Names.Floors() {
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
+	}
+	return list
+}
+
+// Flushed notes that everything from before a version is gone on all hosts, in a
+// namespace or, with "", in all of them. No handoff brings it back. When Flushed returns,
+// the flush is in this host's log, so that leases on this host cover it.
+//
+// A host that owns partitions drops newer entries too: such an entry may have been made
+// from an older one, as by an INCR, here or on the host that handed it over. A host that
+// owns nothing has only entries that were handed over with the flush, and drops only the
+// older ones.
+func (c *Engine) Flushed(name string, floor kv.Version) {
+	if name != "" && !kv.ValidNamespace(name) {
+		return // a name from another sidecar is not trusted
+	}
+	c.flushing.Lock() // a second report of the flush waits until the first is done
+	defer c.flushing.Unlock()
+	c.HLC.Observe(floor)
+	list, isNew := c.Names.Flush(name, floor)
+	if !isNew {
+		return
+	}
+	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
+	if c.Node.Owned().Empty() {
+		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
+	}
+	c.empty(list, drop)
+	e := invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
+	if c.Log != nil {
+		c.Log.Append(e)
+	}
+	c.Tell(e)
+}

@@ -1,0 +1,135 @@
+package engine
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+)
+
+// An origin may answer a load from a replica that lags. Just after a deletion the replica
+// may return the very value that was deleted, under a version above the deletion's. A
+// namespace therefore has a replica_lag, the longest lag to expect, and a deletion raises
+// a load barrier on its key for that long. A load that begins before the barrier ends is
+// answered, but not kept. Nothing else is refused.
+//
+// The owner of the key keeps the barrier; a write of the key there ends it. The other
+// hosts note the barrier when they follow the owner's log, for the next owner of the
+// partition. They are not told that a write has ended it, so the next owner may leave a
+// load unkept without need. If an owner has crashed, no host knows all of its barriers:
+// the whole partition then has a barrier, for the replica_lag of each namespace.
+
+// barriers are the load barriers that this host knows of.
+type barriers struct {
+	Keys  *invalidation.Barriers
+	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
+
+	// Before lists the logs that may tell of barriers from before this host's ownership
+	// of the partition began, each up to a place.
+	Before [kv.Partitions]atomic.Pointer[[]LogTo]
+}
+
+// LogTo is another host's log up to a place.
+type LogTo struct {
+	Owner *cluster.Owner
+	Place uint64
+}
+
+// partitions raises barriers on whole partitions, from the moment now on.
+func (h *barriers) partitions(set kv.PartitionSet, now time.Duration) {
+	for p := range set.All() {
+		h.since[p].Store(max(1, int64(now)))
+	}
+}
+
+// raiseBarrier raises the barrier of a key that is about to be deleted, here and at all
+// followers. It precedes the deletion, so that it comes in time everywhere.
+func (c *Engine) raiseBarrier(h kv.Hash, hold time.Duration, now kv.Moment) {
+	c.Barriers.Keys.Begin(h, now.Boot+hold)
+	if c.Log != nil {
+		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Hash: h, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: hold}})
+	}
+}
+
+// endBarrier ends the barrier of a key, because the key has been given a value.
+func (c *Engine) endBarrier(ns *namespaces.Namespace, key []byte, v kv.Version) {
+	if ns.ReplicaLag > 0 {
+		c.Barriers.Keys.Written(ns.Key(key).Hash, v)
+	}
+}
+
+// applyBarrier notes a barrier of another host.
+func (c *Engine) applyBarrier(e *invalidation.Event) {
+	now := c.Clock.Read().Boot
+	if e.Detail.Partitions != nil {
+		c.Barriers.partitions(e.Detail.Partitions, now)
+		return
+	}
+	c.Barriers.Keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
+}
+
+// barTaken is called when ownerships of partitions begin. It raises barriers on the
+// partitions that no process has released: their last owner has crashed, or was an
+// earlier process of this host. Other hosts are told, since one of them may be the next
+// owner.
+func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	if !c.Names.AnyReplicaLag {
+		return
+	}
+	var before []LogTo
+	for id, head := range b.Heads {
+		if o := owner(id); o.Applied() < head {
+			before = append(before, LogTo{o, head})
+		}
+	}
+	for p := range b.Partitions.All() {
+		c.Barriers.Before[p].Store(&before)
+	}
+	taken := slices.Clone(b.Partitions)
+	for _, set := range b.Releasers {
+		for p := range set.All() {
+			taken.Remove(p)
+		}
+	}
+	if taken.Empty() {
+		return
+	}
+	c.Barriers.partitions(taken, now)
+	if c.Log != nil {
+		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Version: c.HLC.Next(c.Clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
+	}
+}
+
+// Barred reports whether a barrier keeps out the result of a load that began at the given
+// moment of the boot clock.
+func (c *Engine) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
+	if c.Barriers.Keys.Bars(key.Hash, begun) {
+		return true
+	}
+	if ns.ReplicaLag == 0 {
+		return false
+	}
+	p := key.Hash.Partition()
+	if since := c.Barriers.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
+		return true
+	}
+	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !c.Barriers.known(p)
+}
+
+// known reports whether this host has applied all that other hosts had in their logs when
+// its ownership of a partition began. It then knows all of their barriers.
+func (h *barriers) known(p uint16) bool {
+	if before := h.Before[p].Load(); before != nil {
+		for _, l := range *before {
+			if l.Owner.Applied() < l.Place {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,227 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// If the apps load missing values themselves, the owner of a key gives a lease token to
+// one of the clients that miss the key; the others wait for that client's FILL. A token
+// names the ownership that issued it. A later ownership, here or elsewhere, stores
+// nothing that was loaded before it began.
+
+// tokenHead is the size in bytes of a token without the node's name. A token is encoded
+// as random, version, moment on the boot clock, epoch, ownership epoch, all big endian,
+// then the node's name.
+const tokenHead = 4*8 + 4
+
+func (c *Engine) packToken(t loader.Token) []byte {
+	b := make([]byte, 0, tokenHead+len(c.Self))
+	b = binary.BigEndian.AppendUint64(b, t.Random)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Node.Self().Epoch))
+	b = binary.BigEndian.AppendUint32(b, t.OwnershipEpoch)
+	return append(b, c.Self...)
+}
+
+// unpackToken decodes a token that this process may have issued. Only the table of leases
+// knows whether it has.
+func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
+	if len(b) != tokenHead+len(c.Self) || string(b[tokenHead:]) != string(c.Self) ||
+		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
+		return t, false
+	}
+	t.Random = binary.BigEndian.Uint64(b)
+	t.Version = kv.Version(binary.BigEndian.Uint64(b[8:]))
+	t.At = time.Duration(binary.BigEndian.Uint64(b[16:]))
+	t.OwnershipEpoch = binary.BigEndian.Uint32(b[32:])
+	return t, true
+}
+
+// claim answers a LEASE of a key that is missing here: with a token, or with the value
+// that the client with the token fills. MOVED means that the key must be looked up again.
+func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := c.Clock.Read()
+	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
+	if holding == 0 {
+		return Moved()
+	}
+	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	if m := places.Of(ctx); m != nil {
+		claim.Place = m
+	}
+	var grant loader.Grant
+	var err error
+	if old, ok := c.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
+		var free bool
+		if grant.Token, free, err = c.Leases.Try(claim); err == nil && !free {
+			return old
+		}
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
+		defer cancel()
+		grant, err = c.Leases.Claim(ctx, claim)
+	}
+	switch {
+	case err != nil:
+		return claimError(ns, err)
+	case !grant.HasToken():
+		if !grant.Result.Uncached {
+			return Moved() // it is in the store
+		}
+		return uncached(grant.Result.Value, grant.Result.Version)
+	}
+	return c.granted(ns, key, grant.Token)
+}
+
+// claimError returns the reply that says why there is no token.
+func claimError(ns *namespaces.Namespace, err error) wire.Reply {
+	var busy *wire.Error
+	switch {
+	case errors.As(err, &busy):
+		return wire.ErrorReply(busy)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return wire.ErrorReply(waitedInVain)
+	}
+	return loadError(ns, err)
+}
+
+// Grant answers a LEASE without waiting: with a token, or with the reason why there is
+// none for this client. It returns false if the request must go the slow way, for example
+// because this host does not own the key, entries of its partition are on their way here,
+// or its token is out.
+func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Member) (wire.Reply, bool) {
+	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+		return wire.Reply{}, false
+	}
+	key := ns.Key(q.Key)
+	partition := key.Hash.Partition()
+	holding := c.Node.OwnershipEpoch(partition) // read before Incoming
+	if holding == 0 || c.Handoff.Incoming[partition].Load() != nil {
+		return wire.Reply{}, false
+	}
+	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	if m != nil {
+		claim.Place = m
+	}
+	token, free, err := c.Leases.Try(claim)
+	switch {
+	case err != nil:
+		return claimError(ns, err), true
+	case !free:
+		return wire.Reply{}, false
+	}
+	r := c.granted(ns, key, token)
+	return r, r.Status != wire.Moved
+}
+
+// granted answers with a token, unless the key has been filled since it was missed.
+func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
+	if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
+		c.Leases.Abandon(t)
+		return Moved()
+	}
+	return wire.Reply{Status: wire.Lease, Token: c.packToken(t), TTLMS: ns.LeaseTime.Milliseconds()}
+}
+
+var waitedInVain = wire.Errorf(wire.Timeout, "somebody else loads the key and has not filled it in the request's time: ask again, or load it yourself without filling it")
+
+// lease passes a LEASE on to the key's owner, one of this host at a time for each key. A
+// value answers all waiting requests, and is kept like the value of a GET. A token
+// answers only the request that asked; then the next waiting request asks on behalf of
+// the rest.
+func (c *Engine) lease(ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration) wire.Reply {
+	began := c.Clock.Read().Boot
+	for {
+		now := c.Clock.Read()
+		if !q.Has(wire.Fresh) {
+			if cp := c.CopyOf(key, owner, now); cp != nil {
+				return c.valueOf(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+			}
+			if !owner.Answers(now.Boot, c.Node.Bound()) {
+				return unanswered(q, owner)
+			}
+		}
+		cl, lead := c.Calls.Join(c, owner, key, QuestionOf(q), now, deadline, nil)
+		if lead {
+			out := *q
+			out.Options |= wire.Attest
+			var a peer.Answer
+			all := context.WithoutCancel(ctx) // the answer may be a token, which must be given back if no client wants it
+			if cl.Err = c.Node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
+				c.Take(cl, &a.Reply)
+			}
+			a.Release()
+			c.Ended(cl)
+			return c.Outcome(cl, q, began)
+		}
+		if !c.waitFor(ctx, cl, deadline) {
+			return wire.ErrorReply(waitedInVain)
+		}
+		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
+			return c.Outcome(cl, q, began)
+		}
+		if c.Clock.Read().Boot >= deadline {
+			return wire.ErrorReply(waitedInVain)
+		}
+	}
+}
+
+// fill answers FILL at the owner of the key.
+func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	t, ok := c.unpackToken(q.Token)
+	if q.Has(wire.Abandon) {
+		if !ok || !c.Leases.Abandon(t) {
+			return notStored("the token is not the present one of the key %.64q", q.Key)
+		}
+		return wire.Reply{}
+	}
+	if len(q.Value) > c.Config.MaxValue {
+		return wire.ErrorReply(wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", len(q.Value), c.Config.MaxValue))
+	}
+	if !ok {
+		return notStored("the token is none that the present owner of the key %.64q has issued: use the value, and ask again next time", q.Key)
+	}
+	key := ns.Key(q.Key)
+	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
+	generation := c.Store.Generation(key.Hash.Partition())
+	until := untilOf(q)
+	if c.overdue(until) { // before it uses the token
+		return c.tooLate(q)
+	}
+	err := c.Leases.Fill(key, t, v, func(r loader.Result) bool {
+		return c.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
+			if q.TTLMS == wire.TTLDefault {
+				return ns.Lives(&r, now)
+			}
+			return ns.Deadline(q.TTLMS, now)
+		})
+	})
+	switch {
+	case err != nil && c.overdue(until):
+		return c.tooLate(q)
+	case err != nil:
+		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its present one: use the value, and ask again next time", q.Key)
+	}
+	return wire.Reply{Version: uint64(t.Version)}
+}
+
+func notStored(why string, args ...any) wire.Reply {
+	return wire.Reply{Status: wire.NotStored, Message: fmt.Appendf(nil, why, args...)}
+}
+
+// MaxLeases bounds the keys whose token is out.
+const MaxLeases = 1 << 16

@@ -1,0 +1,361 @@
+package handoff
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Handoff moves entries after their partitions. The new owner pulls them from the process
+// that has released them, the hottest first, and meanwhile asks it for single entries.
+// The cluster's node calls Begin, Ended and Offer when ownerships begin and end.
+type Handoff struct {
+	Config
+	Node    *cluster.Node // set before any ownership begins
+	limiter *rate.Limiter // bytes per second that come
+
+	Incoming [kv.Partitions]atomic.Pointer[Source]
+	Heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // ends of the other hosts' logs when the present ownership began
+	BegunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
+	ended    [kv.Partitions]ended                                 // guarded by the node's lock, under which it is used
+
+	mu      sync.Mutex
+	running context.Context // of Run; nil before and after
+	tasks   sync.WaitGroup
+	offers  map[wire.Ballot]*Offer
+
+	Counts handoffCounts
+}
+
+type handoffCounts struct {
+	Pulled, Admitted, Refused, Fetched atomic.Int64 // entries that came
+	Bytes                              atomic.Int64
+	Given                              atomic.Int64 // entries that went
+	Failed                             atomic.Int64 // pulls that ended early
+	Pulling                            atomic.Int64
+}
+
+// Bounds of a handoff.
+const (
+	pullBytes   = 256 << 10 // of one answer, beside one entry
+	pullTimeout = time.Second
+	pullTries   = 5
+	pullRate    = 64 << 20 // bytes per second
+)
+
+// Source is the process that the entries of some partitions come from. A partition has at
+// most one source in each ownership.
+type Source struct {
+	From        kv.Process
+	Ballot      wire.Ballot
+	Partitions  kv.PartitionSet
+	Generations map[uint16]uint16  // by partition: the store's generation of the ownership that the entries are for
+	fetches     singleflight.Group // of single entries
+}
+
+// ended is the last ownership of a partition that this process has ended.
+type ended struct {
+	asOf       kv.Version
+	generation uint16
+}
+
+// Config is what handoffs need of the host.
+type Config struct {
+	Store  *segment.Store
+	Ledger *invalidation.Ledger
+	Names  *namespaces.Table
+	Clock  kv.Clock
+	Log    *slog.Logger
+	Host   Host
+}
+
+// Host is told of ownerships that begin and end.
+type Host interface {
+	// Began is called when ownerships begin, before their entries come.
+	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
+	// Raise outdates what was attested for some partitions before a version.
+	Raise(set kv.PartitionSet, v kv.Version)
+	// EndOf returns the end, on the boot clock, of a TTL that another host has reported.
+	// asked is a moment before that host was asked.
+	EndOf(ttlMS int64, asked time.Duration) time.Duration
+}
+
+// New returns a Handoff. Its Node must be set before an ownership begins.
+func New(c Config) *Handoff {
+	return &Handoff{Config: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
+}
+
+// Run lets pulls begin until ctx ends, and then waits for them. It drops old offers.
+func (h *Handoff) Run(ctx context.Context) {
+	h.mu.Lock()
+	h.running = ctx
+	h.mu.Unlock()
+	tick := time.NewTicker(h.Node.Bound() / 4)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+			h.expire(2 * h.Node.Bound())
+		}
+	}
+	h.mu.Lock()
+	h.running = nil
+	h.mu.Unlock()
+	h.tasks.Wait()
+	h.expire(0)
+}
+
+// Begin makes the partitions empty, and starts to pull the entries that their releasers
+// have.
+func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
+	generations := map[uint16]uint16{}
+	now := h.Clock.Read().Boot
+	for p := range b.Partitions.All() {
+		if failpoint.Out(failpoint.Empty) {
+			generations[p] = h.Store.Generation(p)
+		} else {
+			generations[p] = h.Store.NewOwnership(p)
+		}
+		h.Incoming[p].Store(nil)
+		h.Heads[p].Store(&b.Heads)
+		h.BegunAt[p].Store(int64(now))
+	}
+	h.Host.Began(&b, owner, now)
+	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
+		if from == h.Node.Self() {
+			continue
+		}
+		src := &Source{
+			From: from, Ballot: cluster.ToBallot(b.Ballot),
+			Partitions: kv.NewPartitionSet(kv.Partitions), Generations: map[uint16]uint16{},
+		}
+		for p := range b.Releasers[from].All() {
+			if g, begins := generations[p]; begins && h.Incoming[p].CompareAndSwap(nil, src) {
+				src.Partitions.Add(p)
+				src.Generations[p] = g
+			}
+		}
+		if src.Partitions.Empty() {
+			continue
+		}
+		if running, end := h.begin(); running != nil {
+			go func() { // ends with the handoff, or with Run, which waits for it
+				defer end()
+				h.pull(running, src)
+			}()
+		}
+	}
+}
+
+// Ended notes the end of ownerships, and raises the floors of copies that were made of
+// the partitions' entries.
+func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
+	for p := range set.All() {
+		h.ended[p] = ended{asOf, h.Store.Generation(p)}
+		h.Incoming[p].Store(nil)
+	}
+	h.Host.Raise(set, asOf)
+}
+
+// pull fetches all entries that a source has.
+func (h *Handoff) pull(ctx context.Context, src *Source) {
+	h.Counts.Pulling.Add(1)
+	defer h.Counts.Pulling.Add(-1)
+	failures := 0
+	for batch := uint64(0); ctx.Err() == nil && h.wanted(src); {
+		size, done, err := h.PullOne(ctx, src, batch)
+		if err != nil {
+			if failures++; failures == pullTries {
+				h.Counts.Failed.Add(1)
+				h.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node, "batch", batch, "error", err)
+				break
+			}
+			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
+				break
+			}
+			continue
+		}
+		failures = 0
+		batch++
+		if done && size == 0 {
+			break
+		}
+		if h.limiter.WaitN(ctx, min(max(size, 1), pullRate)) != nil {
+			break
+		}
+	}
+	for p := range src.Partitions.All() {
+		h.Incoming[p].CompareAndSwap(src, nil)
+	}
+}
+
+// wanted reports whether any of the partitions still waits for the source.
+func (h *Handoff) wanted(src *Source) bool {
+	for p := range src.Partitions.All() {
+		if h.Incoming[p].Load() == src {
+			return true
+		}
+	}
+	return false
+}
+
+// PullOne fetches one batch of a source's entries and stores them. size is the bytes of
+// their keys and values; done means that the source has no entries after these.
+func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size int, done bool, err error) {
+	body, err := wire.MarshalBody(&wire.Pull{Ballot: src.Ballot, Batch: batch, Partitions: src.Partitions.Bytes()})
+	if err != nil {
+		return 0, false, err
+	}
+	sent := h.Clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
+		return 0, false, err
+	}
+	if err := a.Err(); err != nil {
+		return 0, false, err
+	}
+	var b wire.Pulled
+	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
+		return 0, false, err
+	}
+	if err := h.Node.Admit(src.From, b.Newest()); err != nil {
+		return 0, false, err
+	}
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		size += len(e.Key) + len(e.Value)
+		h.Counts.Pulled.Add(1)
+		if h.Restore(src, e, kv.Version(b.AsOf), sent) {
+			h.Counts.Admitted.Add(1)
+		} else {
+			h.Counts.Refused.Add(1)
+		}
+	}
+	h.Counts.Bytes.Add(int64(size))
+	return size, b.Done, nil
+}
+
+// Restore stores an entry that has come, unless this host knows something newer of the
+// key; it asks the same question as for every copy. The entry is stored only in the
+// ownership and in the partitions that the source is for. Other entries that a process
+// has released may be older than those that the ownership has from another process.
+func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
+	b := namespaces.Pins{Table: h.Names}
+	defer b.Release()
+	if !kv.ValidKey(e.Key) {
+		return false
+	}
+	ns, bad := b.Write([]byte(e.Namespace))
+	if bad != nil {
+		return false
+	}
+	key := ns.Key(e.Key)
+	generation, expected := src.Generations[key.Hash.Partition()]
+	if failpoint.Out(failpoint.SourceOfEntry) {
+		generation, expected = h.Store.Generation(key.Hash.Partition()), true
+	}
+	if !expected {
+		return false
+	}
+	entry := kv.Entry{
+		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
+		Deadline: kv.Before(h.Host.EndOf(e.TTLMS, sent.Boot)),
+	}
+	if failpoint.Out(failpoint.FloorAtHandoff) {
+		entry.Version = max(entry.Version, asOf)
+	}
+	admit := func() bool {
+		return h.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff)
+	}
+	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
+}
+
+// Fetch asks the releaser of a partition for one entry, once for all readers that miss
+// it, unless the entry has come by then. An error means that the releaser could not be
+// asked.
+func (h *Handoff) Fetch(ctx context.Context, src *Source, namespace string, key kv.Key, timeout time.Duration) error {
+	key.Bytes = bytes.Clone(key.Bytes) // the call may outlive the request
+	done := src.fetches.DoChan(namespace+"\x00"+string(key.Bytes), func() (any, error) {
+		running, end := h.begin()
+		if running == nil {
+			return nil, errStopping
+		}
+		defer end()
+		return nil, h.FetchNow(running, src, namespace, key)
+	})
+	t := time.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case r := <-done:
+		return r.Err
+	case <-t.C:
+		return context.DeadlineExceeded
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errStopping = errors.New("this sidecar is stopping")
+
+// begin starts a task that Run waits for until end is called. A nil context means that
+// Run has ended, or has not begun.
+func (h *Handoff) begin() (running context.Context, end func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running != nil {
+		h.tasks.Add(1)
+	}
+	return h.running, h.tasks.Done
+}
+
+// FetchNow asks a source for one entry and stores it, unless the entry has come by then.
+func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, key kv.Key) error {
+	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
+		return nil
+	}
+	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes})
+	if err != nil {
+		return err
+	}
+	sent := h.Clock.Read()
+	var a peer.Answer
+	defer a.Release()
+	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+		return err
+	}
+	if err := a.Err(); err != nil {
+		return err
+	}
+	var f wire.Fetched
+	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
+		return err
+	}
+	if err := h.Node.Admit(src.From, f.Newest()); err != nil {
+		return err
+	}
+	if f.Found && h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
+		h.Counts.Fetched.Add(1)
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+// Package httpd serves a sidecar's health, metrics and profiles over HTTP.
+//
+// Input is GET and HEAD requests that were sent to an IP address or to one of this host's
+// names, and functions that report the state of the sidecar. Output is the pages; metrics
+// and profiles are only for clients with the token, if there is one. The number of
+// connections is bounded: a new one takes the place of the one that has been idle
+// longest.
+//
+// Run serves until its context ends; net/http runs a goroutine per connection, which ends
+// with it. The package changes nothing in the sidecar, and does not encrypt.
+package httpd
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/cachesidecar/cachesidecar/internal/logs"
+)
+
+// Texts for requests that are refused.
+const (
+	needsToken = "this page needs the token of http_token_file: send it as \"Authorization: Bearer TOKEN\""
+	otherName  = "this sidecar does not go by that name: use an IP address, or add the name to http_hosts"
+)
+
+// Config describes the server.
+type Config struct {
+	Address  string   // host:port
+	Hosts    []string // names that requests may be sent to, beside localhost and IP addresses
+	Token    string   // that metrics and profiles need; "": they need none
+	Pprof    bool     // serve /debug/pprof
+	MaxConns int      // connections at once
+	Log      *slog.Logger
+
+	Ready   func() (words string, ready bool) // text and status of /readyz
+	Metrics *prometheus.Registry
+}
+
+// Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
+type Server struct {
+	gate *gate
+	srv  *http.Server
+}
+
+// New listens on the address. Run then serves.
+func New(c Config) (*Server, error) {
+	ln, err := net.Listen("tcp", c.Address)
+	if err != nil {
+		return nil, fmt.Errorf("http %s: %w: choose another address, or \"off\"", c.Address, err)
+	}
+	errorLog := log.New(logs.Text(c.Log, slog.LevelWarn, "http: trouble with a connection"), "", 0)
+	s := &Server{gate: newGate(ln, c.MaxConns)}
+	s.srv = &http.Server{
+		Handler:           hosts{lower(c.Hosts), c.pages(errorLog)},
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       5 * time.Second,
+		WriteTimeout:      10 * time.Second, // added to the time of a profile
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          errorLog,
+		ConnState:         s.gate.state,
+	}
+	return s, nil
+}
+
+// Addr returns the address on which the server listens.
+func (s *Server) Addr() net.Addr { return s.gate.Addr() }
+
+// Stats returns how many connections are open, and how many were closed because there
+// were too many.
+func (s *Server) Stats() (open int, closed int64) { return s.gate.len(), s.gate.closed.Load() }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.srv.Close() })
+	defer stop()
+	if err := s.srv.Serve(s.gate); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("http: %w", err)
+	}
+	return nil
+}
+
+// pages returns the handler of all pages. With a token set, the health pages stay open
+// but are shortened to one word for requests without it, since probes can rarely send a
+// token.
+func (c *Config) pages(errorLog *log.Logger) http.Handler {
+	token := digestOf(c.Token)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		words, ready := c.Ready()
+		if !token.in(r) {
+			words = "ok"
+		}
+		if !ready {
+			if !token.in(r) {
+				words = "not ready"
+			}
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		fmt.Fprintln(w, words)
+	})
+	mux.Handle("/metrics", token.guard(promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
+		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
+	})))
+	if c.Pprof {
+		for path, page := range map[string]http.HandlerFunc{
+			"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
+			"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
+		} {
+			mux.Handle(path, token.guard(page))
+		}
+	}
+	return mux
+}
+
+// oneByOne gathers metrics for one request at a time: gathering uses all processors,
+// which other work needs too.
+type oneByOne struct {
+	mu sync.Mutex
+	of prometheus.Gatherer
+}
+
+// Gather waits for its turn, and gathers.
+func (g *oneByOne) Gather() ([]*dto.MetricFamily, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.of.Gather()
+}
+
+// digest is the hash of a secret: hashes have one length and can be compared in constant
+// time.
+type digest [sha256.Size]byte
+
+// digestOf hashes a secret; "" gives nil.
+func digestOf(secret string) *digest {
+	if secret == "" {
+		return nil
+	}
+	d := digest(sha256.Sum256([]byte(secret)))
+	return &d
+}
+
+// in reports whether a request brings the secret. Every request brings a nil secret.
+func (d *digest) in(r *http.Request) bool {
+	if d == nil {
+		return true
+	}
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], d[:]) == 1
+}
+
+// guard serves page to requests that bring the secret, and refuses the others.
+func (d *digest) guard(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !d.in(r) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			http.Error(w, needsToken, http.StatusUnauthorized)
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
+}
+
+// hosts serves requests that were sent to one of this host's names or to an IP address. A
+// page in a browser whose own name was made to lead here (DNS rebinding) sends that name,
+// and a name cannot be an IP address.
+type hosts struct {
+	names []string
+	pages http.Handler
+}
+
+func (h hosts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	switch {
+	case host != "" && net.ParseIP(host) == nil && !slices.Contains(h.names, host):
+		http.Error(w, otherName, http.StatusMisdirectedRequest)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "GET and HEAD alone are taken", http.StatusMethodNotAllowed)
+	default:
+		h.pages.ServeHTTP(w, r)
+	}
+}
+
+// CheckHosts returns an error if a name is not one that requests can be sent to.
+func CheckHosts(names []string) error {
+	for _, name := range names {
+		if name == "" || len(name) > 253 || strings.ContainsAny(name, "/:*@ \t\r\n\x00") {
+			return fmt.Errorf("http_hosts %q: give names of hosts, without port and scheme", name)
+		}
+	}
+	return nil
+}
+
+// lower returns the names as they are compared, and localhost.
+func lower(names []string) []string {
+	list := []string{"localhost"}
+	for _, name := range names {
+		list = append(list, strings.ToLower(strings.TrimSuffix(name, ".")))
+	}
+	return list
+}

@@ -1,0 +1,116 @@
+package namespaces
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A namespace may have a filter of the keys that its origin has, so that requests for
+// made-up keys never reach the origin. Every host builds its own filter with a query of
+// all keys. Only the owner of a key may answer from the filter that the key does not
+// exist. A host that has owned the partition since before the query began has itself made
+// every change that was announced since then, and each of these keys is in the filter
+// before its change is acknowledged.
+//
+//	changed, loaded   the key may exist: it is added
+//	Begin             other hosts may have changed keys of the partitions: these pass
+//	RESET, Raised     the same, after a split
+//	FLUSH             anything may have changed: the namespace passes
+//
+// They pass until a query that begins later is done.
+
+// KeyFilter is the key filter of a namespace.
+type KeyFilter struct {
+	Filter  *loader.Known
+	Builder *loader.Rebuilder
+	now     func() time.Duration // the boot clock
+}
+
+// newKnown makes the filter of a namespace. caughtUp is Engine.CaughtUp.
+func newKnown(cfg *Config, of loader.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
+	filter, err := loader.NewKnown(of)
+	if err != nil {
+		return nil, err
+	}
+	now := func() time.Duration { return cfg.Clock.Read().Boot }
+	builder, err := loader.NewRebuilder(loader.RebuilderConfig{
+		Known: filter,
+		Keys:  loggedLister{ns.Origin.known, cfg.Log.With("namespace", ns.Name)},
+		Hash:  func(key []byte) kv.Hash { return ns.Key(key).Hash },
+		Ready: caughtUp,
+		Now:   now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &KeyFilter{filter, builder, now}, nil
+}
+
+// loggedLister logs the outcome of each listing.
+type loggedLister struct {
+	loader.Lister
+	log *slog.Logger
+}
+
+func (l loggedLister) Keys(ctx context.Context, each func(key []byte) error) error {
+	began := time.Now()
+	err := l.Lister.Keys(ctx, each)
+	if err != nil && ctx.Err() == nil {
+		l.log.Warn("the filter of existing keys was not built", "error", err)
+	} else {
+		l.log.Debug("the filter of existing keys has all keys", "took", time.Since(began), "error", err)
+	}
+	return err
+}
+
+// Add notes that a key may exist from now on. It may be called on nil.
+func (k *KeyFilter) Add(h kv.Hash) {
+	if k != nil {
+		k.Filter.Add(h)
+	}
+}
+
+// MayExist asks the filter. It does not check whether the filter has heard of all
+// changes.
+func (k *KeyFilter) MayExist(key kv.Key) bool { return k.Filter.MayExist(key.Hash, k.now()) }
+
+// Missed notes that other hosts may have changed keys of some partitions.
+func (k *KeyFilter) Missed(set kv.PartitionSet) {
+	for p := range set.All() {
+		k.Filter.Distrust(p)
+	}
+	k.Builder.Wake()
+}
+
+// Forget notes that any key may have changed. It may be called on nil.
+func (k *KeyFilter) Forget() {
+	if k == nil {
+		return
+	}
+	for p := range uint16(kv.Partitions) {
+		k.Filter.Distrust(p)
+	}
+	k.Builder.Wake()
+}
+
+// KeyFilterStats returns the filter's part of STATS; zero without a filter.
+func (ns *Namespace) KeyFilterStats() (s wire.KnownStats) {
+	if ns.KeyFilter == nil {
+		return s
+	}
+	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
+	s = wire.KnownStats{
+		InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
+		Builds: int64(f.Builds), Failures: int64(b.Failures),
+		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),
+	}
+	if b.Err != nil {
+		s.Error = b.Err.Error()
+	}
+	return s
+}

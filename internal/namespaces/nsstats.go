@@ -1,0 +1,59 @@
+package namespaces
+
+import (
+	"sort"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// LoadStats returns the loads' part of STATS; zero without an origin.
+func (ns *Namespace) LoadStats() wire.LoadStats {
+	if ns.Origin == nil {
+		return wire.LoadStats{}
+	}
+	l, g := ns.Loads.Stats(), ns.Origin.Guard.Stats()
+	return wire.LoadStats{
+		Origin: ns.Origin.Name, UnderWay: int64(l.UnderWay), Waiting: int64(l.Waiting),
+		Loads: int64(l.Begun), Collapsed: int64(l.Collapsed), Absent: int64(l.Absent), Failed: int64(l.Failed),
+		Detached: int64(l.Detached), Aside: ns.WithoutOwner.Load(),
+		Shed:  int64(l.Shed + g.ShedQueue + g.ShedRate + g.ShedBreaker),
+		Calls: int64(g.Calls), Retries: int64(g.Retries), Breaker: g.Breaker, MeanUS: ns.Took.Mean().Microseconds(),
+	}
+}
+
+// Stats returns the statistics of every namespace, in the order of their names.
+func (n *Table) Stats() []wire.NamespaceStats {
+	var list []wire.NamespaceStats
+	for name, ns := range n.All() {
+		st := n.store.NamespaceStats(ns.ID)
+		t := wire.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
+		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease} {
+			for o := HitL1; o <= HitOrigin; o++ {
+				t.Hits += ns.Counts[op][o].Load()
+			}
+			t.Misses += ns.Counts[op][Miss].Load()
+			t.Stale += ns.Counts[op][Stale].Load()
+		}
+		for _, op := range []wire.Op{wire.OpSet, wire.OpIncr, wire.OpFill} {
+			t.Writes += ns.Counts[op][Done].Load()
+		}
+		t.Deletes = ns.Counts[wire.OpDelete][Done].Load() + ns.Counts[wire.OpDelete][Miss].Load()
+		for op := range ns.Counts {
+			t.Refused += ns.Counts[op][Refused].Load()
+			t.Errors += ns.Counts[op][Failed].Load()
+		}
+		t.Loads, t.Known, t.Through, t.Warm = ns.LoadStats(), ns.KeyFilterStats(), ns.WriteThroughStats(), ns.WarmStats()
+		list = append(list, t)
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list
+}
+
+// Served counts the keys that were read and written in the present namespaces.
+func (n *Table) Served() (reads, writes int64) {
+	for _, t := range n.Stats() {
+		reads += t.Hits + t.Misses
+		writes += t.Writes
+	}
+	return reads, writes
+}

@@ -1,0 +1,55 @@
+package namespaces
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// Config describes the namespaces of a host.
+type Config struct {
+	Seed     uint64        // of the cluster
+	Max      int           // names at once
+	Bound    time.Duration // of staleness, the cluster's
+	MaxValue int           // bytes
+	Clock    kv.Clock
+	Log      *slog.Logger
+
+	Configured map[string]Settings
+	Others     Settings // of names that are not configured
+}
+
+// Settings is the settings of one namespace, with every default filled in.
+type Settings struct {
+	TTL        time.Duration // of writes and loads that bring none; zero is no expiry
+	StaleLimit time.Duration // how long a soft deletion leaves the old value
+	ReplicaLag time.Duration // how long a load barrier lasts; zero: none
+	LeaseTime  time.Duration // that an app may take to load
+	Bound      time.Duration // of staleness; zero: the cluster's
+	Quota      int64         // bytes; zero is none
+	Policy     loader.Policy
+	Jitter     float64 // the share by which TTLs of loaded values vary
+
+	Origin       loader.OriginConfig // nil: the apps load, and the fields below have no effect
+	KeyPattern   string
+	MaxKey       int
+	WriteThrough bool
+	Guard        loader.GuardConfig
+	Known        *FilterSettings
+	Warm         *WarmSettings
+}
+
+// FilterSettings is the settings of a key filter.
+type FilterSettings struct {
+	Filter loader.KnownConfig
+	List   loader.List
+}
+
+// WarmSettings is the settings for the keys that are loaded at the start.
+type WarmSettings struct {
+	Rate float64 // loads per second
+	Keys int     // of this host, at most
+	List loader.List
+}

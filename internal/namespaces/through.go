@@ -1,0 +1,182 @@
+package namespaces
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// With write-through the owner of a key writes to the origin before it stores the value:
+//
+//	the key's turn      one write of a key at a time, and no load of it is kept
+//	a place             from the namespace's own queue, apart from the places of loads
+//	invalidated         so that no old value outlives this host's ownership
+//	the origin          has done it, has refused it, or the outcome is unknown
+//	stored              if the origin has it and the ownership is the same
+//	invalidated again   if the origin has not, or may have: the next read loads the key
+//	settled             if the ownership is not the same: see settle.go
+//
+// A request that cannot wait so long is told that the outcome is unknown. The write goes
+// through all of these steps without it.
+
+// WriteThrough is the write-through of a namespace.
+type WriteThrough struct {
+	writer  loader.Writer
+	places  *loader.Queue
+	Timeout time.Duration // of a write
+	Context context.Context
+	cancel  context.CancelFunc
+	Asking  context.Context    // of calls of the origin; ends with Context, or before
+	end     context.CancelFunc // ends Asking
+	Pending sync.WaitGroup     // writes under way, and their settling
+
+	mu     sync.Mutex
+	closed bool
+	Keys   map[kv.Hash]*writing
+
+	Stored, Refused, Unknown, Shed atomic.Int64
+	Unsettled                      atomic.Int64 // now
+}
+
+// writing is the writes of a key: the one in its turn, and those that wait.
+type writing struct {
+	turn      chan struct{} // has an element while a write has its turn
+	n         int           // writes; under WriteThrough.mu, like overtaken
+	overtaken bool          // the write in its turn, by one that another host had begun before
+}
+
+// maxWriting bounds the writes of one key.
+const maxWriting = 1024
+
+// The defaults of the limits, as in loader.Guard.
+const (
+	defaultPlaces    = 64
+	defaultQueue     = 1024
+	defaultQueueTime = time.Second
+	defaultWriteTime = 5 * time.Second
+)
+
+func newThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
+	t := &WriteThrough{
+		writer:  w,
+		places:  loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue), cmp.Or(l.QueueTime, defaultQueueTime)),
+		Timeout: cmp.Or(l.Timeout, defaultWriteTime),
+		Keys:    map[kv.Hash]*writing{},
+	}
+	t.Context, t.cancel = context.WithCancel(context.Background())
+	t.Asking, t.end = context.WithCancel(t.Context)
+	return t
+}
+
+// close ends the writes under way, and waits for them.
+func (t *WriteThrough) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.cancel()
+	t.Pending.Wait()
+}
+
+// Enter waits for the turn of a key and for a place. The caller must call leave.
+func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err error) {
+	t.mu.Lock()
+	w := t.Keys[h]
+	if w == nil {
+		w = &writing{turn: make(chan struct{}, 1)}
+	}
+	switch {
+	case t.closed:
+		t.mu.Unlock()
+		return nil, loader.ErrClosed
+	case w.n >= maxWriting:
+		t.mu.Unlock()
+		return nil, fmt.Errorf("%w: %d writes of the key wait already", loader.ErrBusy, w.n)
+	}
+	w.n++
+	t.Keys[h] = w
+	t.Pending.Add(1)
+	t.mu.Unlock()
+	gone := func() {
+		t.mu.Lock()
+		if w.n--; w.n == 0 {
+			delete(t.Keys, h)
+		}
+		t.mu.Unlock()
+		t.Pending.Done()
+	}
+	select {
+	case w.turn <- struct{}{}:
+	case <-ctx.Done():
+		gone()
+		return nil, t.late("other writes of the key took the request's time")
+	}
+	place, err := t.places.Enter(ctx)
+	if err != nil {
+		<-w.turn
+		gone()
+		if ctx.Err() != nil {
+			err = t.late("other writes took the request's time")
+		}
+		return nil, err
+	}
+	t.mu.Lock()
+	w.overtaken = false
+	t.mu.Unlock()
+	return func() {
+		place()
+		<-w.turn
+		gone()
+	}, nil
+}
+
+// late returns the error of a request that has waited until its end. Nothing was done.
+func (t *WriteThrough) late(why string) error {
+	if t.Asking.Err() != nil {
+		return loader.ErrClosed
+	}
+	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
+}
+
+// Writes reports whether a key is being written. A load of the key must then not be kept,
+// since it may have read the value from before. It may be called on nil.
+func (t *WriteThrough) Writes(h kv.Hash) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.Keys[h] != nil
+}
+
+// Write writes to the origin. A panic in code of the embedding program becomes the error
+// of this write; otherwise it would end the caches of all namespaces.
+func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("its Writer panicked: %v", p)
+		}
+	}()
+	if q.Op == wire.OpDelete {
+		return t.writer.Delete(ctx, key)
+	}
+	return t.writer.Store(ctx, key, loader.Value{Bytes: q.Value, Flags: q.Flags})
+}
+
+// WriteThroughStats returns the write-through's part of STATS; zero without one.
+func (ns *Namespace) WriteThroughStats() (s wire.ThroughStats) {
+	t := ns.WriteThrough
+	if t == nil {
+		return s
+	}
+	s = wire.ThroughStats{Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(), Shed: t.Shed.Load()}
+	s.UnderWay, s.Waiting = t.places.Len()
+	s.Unsettled = t.Unsettled.Load()
+	return s
+}

@@ -1,0 +1,60 @@
+package namespaces
+
+import (
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// With warm_on_start a host that has begun loads those keys of a list that it owns by
+// then, so that the first reads do not miss them. It loads each key once, as a read
+// would, at a bounded rate, and after everything else.
+
+// Warming is the warming of a namespace.
+type Warming struct {
+	Lister loader.Lister
+	Rate   float64 // loads per second
+	Keys   int     // of this host, at most
+
+	Loaded, Absent, Failed atomic.Int64
+	state                  atomic.Pointer[string]
+}
+
+// States of warming.
+const (
+	warmWaiting = "waiting"
+	WarmRunning = "running"
+	WarmDone    = "done"
+	WarmFailed  = "failed"
+)
+
+func newWarming(cfg *WarmSettings, lister loader.Lister) *Warming {
+	w := &Warming{Lister: lister, Rate: cfg.Rate, Keys: cfg.Keys}
+	w.Is(warmWaiting)
+	return w
+}
+
+// Is sets the state.
+func (w *Warming) Is(state string) { w.state.Store(&state) }
+
+// Count counts the result of a load.
+func (w *Warming) Count(r *wire.Reply) {
+	switch r.Status {
+	case wire.OK:
+		w.Loaded.Add(1)
+	case wire.Miss:
+		w.Absent.Add(1)
+	case wire.Moved: // another host owns it by now
+	default:
+		w.Failed.Add(1)
+	}
+}
+
+// WarmStats returns the warming's part of STATS; zero without warming.
+func (ns *Namespace) WarmStats() (s wire.WarmStats) {
+	if w := ns.Warming; w != nil {
+		s = wire.WarmStats{State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load()}
+	}
+	return s
+}

@@ -1,0 +1,238 @@
+// Package places shares out the bounded resources that all connections of a host use.
+// Each use takes a place and gives it back.
+//
+// Input is the totals, and a Member for each connection. Output is a place, or the error
+// BUSY. A newcomer always finds some places. An owner is a user of this host or another
+// host; it may have three quarters of the places that the other owners leave, and seven
+// eighths of the connections. One connection may have a part of what its owner has left.
+// So a member gets less the more is taken, and the last places are for members without
+// any.
+//
+// Memory is shared by another rule, since it can be taken back: see rpc.Budget. The
+// package starts no goroutine, and no call waits. All functions may be called
+// concurrently.
+package places
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Resource is one kind of place.
+type Resource uint8
+
+// The kinds, and their number.
+const (
+	LeaseTokens Resource = iota // of apps that load missing values themselves
+	Watches                     // WATCHes that wait
+	Waiting                     // requests that wait
+	Names                       // namespaces that are not configured
+	Connections                 // on the socket
+	Flushes                     // names whose flush is remembered
+	Resources
+)
+
+// parts has the divisors: a connection may have what is left to its owner, divided by the
+// number here. Names belong to one app more than the other kinds do. Connections have no
+// part.
+var parts = [Resources]int64{LeaseTokens: 16, Watches: 16, Waiting: 4, Names: 1, Flushes: 1}
+
+var resourceNames = [Resources]string{"lease_tokens", "watches", "waiting", "namespaces", "connections", "flushes"}
+
+var resourceTexts = [Resources]string{
+	LeaseTokens: "lease tokens: FILL or abandon some, or load the key without filling it",
+	Watches:     "places to watch from: watch through fewer connections, or try again",
+	Waiting:     "places of requests that wait for other hosts, loads or fills: try again",
+	Names:       "names that max_namespaces leaves to those that are not configured: use fewer names, or configure them",
+	Flushes: "names of which a flush of the cluster is remembered: flush one of those that were flushed before, " +
+		"or let an administrator flush all namespaces, which forgets them",
+	Connections: "connections of max_connections: close some, or raise it",
+}
+
+// Table is the places of a host, and their owners.
+type Table struct {
+	Totals  [Resources]int64 // does not change in use
+	used    [Resources]atomic.Int64
+	refused [Resources]atomic.Int64
+
+	mu     sync.Mutex
+	owners map[string]*owner
+}
+
+// owner is a user of this host, or another host.
+type owner struct {
+	name    string
+	members atomic.Int64 // changes under the table's lock
+	has     [Resources]atomic.Int64
+}
+
+// Member is one connection. A nil Member is this process and takes places without bounds.
+type Member struct {
+	table *Table
+	owner *owner
+	has   [Resources]atomic.Int64
+
+	// Searched belongs to package namespaces: when the search for an empty name of this
+	// member last failed.
+	Searched time.Time
+}
+
+// New returns a table with the given number of places of each kind.
+func New(totals [Resources]int64) *Table {
+	return &Table{Totals: totals, owners: map[string]*owner{}}
+}
+
+// Join returns a new member of an owner. The member keeps its places until it releases
+// them, also after Leave.
+func (s *Table) Join(name string) *Member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.owners[name]
+	if o == nil {
+		o = &owner{name: name}
+		s.owners[name] = o
+	}
+	o.members.Add(1)
+	return &Member{table: s, owner: o}
+}
+
+// Owner returns the name of the member's owner; "" is this process.
+func (m *Member) Owner() string {
+	if m == nil {
+		return ""
+	}
+	return m.owner.name
+}
+
+// Leave ends a member.
+func (m *Member) Leave() {
+	if m == nil {
+		return
+	}
+	m.table.mu.Lock()
+	m.owner.members.Add(-1)
+	m.table.mu.Unlock()
+	m.table.forget(m.owner)
+}
+
+// forget drops an owner that has neither members nor places. Names and tokens outlive the
+// connections that have brought them.
+func (s *Table) forget(o *owner) {
+	if o.members.Load() > 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o.members.Load() > 0 {
+		return
+	}
+	for r := range Resources {
+		if o.has[r].Load() != 0 {
+			return
+		}
+	}
+	if s.owners[o.name] == o {
+		delete(s.owners, o.name)
+	}
+}
+
+// add adds n to the counts of a resource, and returns the new counts of the table, of the
+// owner and of the member.
+func (m *Member) add(r Resource, n int64) (used, of, here int64) {
+	if m == nil {
+		return
+	}
+	return m.table.used[r].Add(n), m.owner.has[r].Add(n), m.has[r].Add(n)
+}
+
+// Release gives a place back.
+func (m *Member) Release(r Resource) {
+	if m == nil {
+		return
+	}
+	m.add(r, -1)
+	m.table.forget(m.owner)
+}
+
+// Acquire takes a place. The error names the owner, its number of places, and the remedy.
+func (m *Member) Acquire(r Resource) *wire.Error {
+	if m == nil {
+		return nil
+	}
+	used, of, here := m.add(r, 1)
+	s := m.table
+	total := s.Totals[r]
+	may := total - (used - of) // what the other owners leave
+	if may -= may / 4; r == Connections {
+		may = total - (used - of) - (total-(used-of))/8
+	}
+	if left := may - (of - 1); used <= total && left > 0 && (here-1)*parts[r] < left {
+		return nil
+	}
+	m.Release(r)
+	s.refused[r].Add(1)
+	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s", m.owner.name, of-1, here-1, total, resourceTexts[r])
+}
+
+// Force takes n places even if there are none left.
+func (m *Member) Force(r Resource, n int64) { m.add(r, n) }
+
+// Take takes a lease token. A token that is handed over from another member is taken even
+// if no place is left. With Give it makes a Member a loader.Place.
+func (m *Member) Take(handed bool) error {
+	if handed {
+		m.Force(LeaseTokens, 1)
+		return nil
+	}
+	if err := m.Acquire(LeaseTokens); err != nil {
+		return err
+	}
+	return nil
+}
+
+// Give gives a lease token back.
+func (m *Member) Give() { m.Release(LeaseTokens) }
+
+type memberKey struct{}
+
+// With returns a context that names the member on whose behalf it is used.
+func With(ctx context.Context, m *Member) context.Context {
+	if m == nil {
+		return ctx
+	}
+	return context.WithValue(ctx, memberKey{}, m)
+}
+
+// Of returns the member that a context names, or nil.
+func Of(ctx context.Context) *Member {
+	m, _ := ctx.Value(memberKey{}).(*Member)
+	return m
+}
+
+// Used returns how many places of a kind are taken.
+func (s *Table) Used(r Resource) int64 { return s.used[r].Load() }
+
+// Stats returns, for each kind, the places taken and the owner with most of them.
+func (s *Table) Stats() []wire.ShareStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]wire.ShareStats, Resources)
+	for r := range Resources {
+		t := &list[r]
+		*t = wire.ShareStats{Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load()}
+		for name, o := range s.owners {
+			if n := o.has[r].Load(); n > t.MostBy {
+				t.Most, t.MostBy = name, n
+			}
+		}
+	}
+	return list
+}
+
+// UserOwner returns the owner name of a user of this host.
+func UserOwner(uid int) string { return fmt.Sprint("uid ", uid) }

@@ -1,0 +1,77 @@
+package places
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestSharesLeaveRoom: connections that take all places they get leave some to a new
+// connection of the same owner, and to another owner.
+func TestSharesLeaveRoom(t *testing.T) {
+	for r := range Resources {
+		t.Run(resourceNames[r], func(t *testing.T) {
+			s := New([Resources]int64{1 << 16, 1024, 1 << 16, 255, 1000, 1024})
+			total := s.Totals[r]
+			hogs := []*Member{s.Join("uid 1"), s.Join("uid 1"), s.Join("uid 1")}
+			taken := int64(0)
+			for _, m := range hogs {
+				for m.Acquire(r) == nil {
+					taken++
+				}
+			}
+			most := total * 3 / 4
+			if r == Connections {
+				most = total * 7 / 8
+			}
+			if taken > most+1 || taken < most/8 {
+				t.Errorf("one owner got %d of %d", taken, total)
+			}
+			if parts[r] > 0 {
+				if err := s.Join("uid 1").Acquire(r); err != nil {
+					t.Errorf("a new connection of the owner: %v", err)
+				}
+			}
+			other := s.Join("uid 2")
+			n := 0
+			for other.Acquire(r) == nil {
+				n++
+			}
+			if n < 3 {
+				t.Errorf("another owner got %d", n)
+			}
+			err := other.Acquire(r)
+			if want := fmt.Sprintf("uid 2 holds %d and this connection %d of the %d ", n, n, total); err == nil || err.Status != wire.Busy || !strings.HasPrefix(err.Message, want) {
+				t.Errorf("got %v, want %s…", err, want)
+			}
+			for range n {
+				other.Release(r)
+			}
+			if other.Leave(); s.owners["uid 2"] != nil {
+				t.Error("an owner without connections is remembered")
+			}
+			if st := s.Stats()[r]; st.Refused != 5 && st.Refused != 4+1 || st.Most != "uid 1" {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+// TestLastPlaceForgetsOwner: an owner whose names and tokens outlive its connections is
+// forgotten with the last of them.
+func TestLastPlaceForgetsOwner(t *testing.T) {
+	s := New([Resources]int64{Names: 10})
+	m := s.Join("uid 1")
+	if err := m.Acquire(Names); err != nil {
+		t.Fatal(err)
+	}
+	m.Leave()
+	if s.owners["uid 1"] == nil {
+		t.Error("an owner that has a name is forgotten")
+	}
+	if m.Release(Names); s.owners["uid 1"] != nil {
+		t.Error("an owner that has nothing is remembered")
+	}
+}

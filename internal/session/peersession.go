@@ -1,0 +1,83 @@
+package session
+
+import (
+	"context"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
+// and whose requests go no further than this host.
+func (d *Doors) Peer(from kv.Process) rpc.Handler {
+	m := d.Engine.Shares.Join("node " + string(from.Node))
+	return &Session{
+		d: d, Core: d.Engine, from: from, who: []any{"from", from.Node}, member: m,
+		hello: true, Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Engine.ServePeer,
+		tally: tally{served: &d.Engine.Counts.Served},
+	}
+}
+
+// ofPeers answers the requests that only sidecars send.
+func (c *Session) ofPeers(conn *rpc.Conn) {
+	q := *c.req
+	h := c.Core.Handoff
+	var answer func() wire.Reply
+	switch q.Op {
+	case wire.OpPull:
+		var p wire.Pull
+		if !c.structured(conn, &p) {
+			return
+		}
+		answer = func() wire.Reply { return h.ServePull(c.from, &p) }
+	case wire.OpFetch:
+		var f wire.Fetch
+		if !c.structured(conn, &f) {
+			return
+		}
+		answer = func() wire.Reply { return h.ServeFetch(c.from, &f) }
+	case wire.OpApplied:
+		var a wire.Applied
+		if !c.structured(conn, &a) {
+			return
+		}
+		deadline := c.Core.DeadlineOf(&q, c.now)
+		answer = func() wire.Reply {
+			return wire.BodyReply(wire.AppliedBy{All: c.Core.Applied(context.Background(), a.Partitions, deadline)})
+		}
+	case wire.OpProbe:
+		var p wire.Probe
+		if !c.structured(conn, &p) {
+			return
+		}
+		answer = func() wire.Reply { return wire.BodyReply(c.d.Host.Probed(&p)) }
+	default:
+		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
+		return
+	}
+	id, op := q.ID, q.Op
+	c.Names.Release()
+	size := pendingSize + sizeOf(&q)
+	if err := noRoom(conn.Hold(size)); err != nil {
+		c.answerError(conn, err)
+		return
+	}
+	conn.Go(func() []byte {
+		defer conn.Free(size)
+		r := answer()
+		r.ID = id
+		return wire.AppendReply(nil, op, &r)
+	})
+}
+
+// structured decodes a request's body. If it returns false, it has answered the request.
+func (c *Session) structured(conn *rpc.Conn, v any) bool {
+	if err := peer.Read(c.from, c.req, v); err != nil {
+		c.answerError(conn, err)
+		return false
+	}
+	return true
+}

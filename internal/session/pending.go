@@ -1,0 +1,209 @@
+package session
+
+import (
+	"context"
+	"time"
+	"unsafe"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Pending is a request that cannot be answered in place.
+//
+// Nearly all of them are GETs of other hosts' keys, and these need no goroutine: the
+// connection's reader sends the request to the owner, and the goroutine that reads the
+// owner's answer answers the app. This wakes two goroutines fewer, and these wake-ups are
+// most of the time that such a GET takes. A request that cannot go that way, or whose
+// call fails, is served on a goroutine of its own.
+type Pending struct {
+	Session  *Session
+	Conn     *rpc.Conn
+	q        wire.Request  // with its own bytes
+	size     int           // bytes that the connection's account has for it
+	deadline time.Duration // on the boot clock
+	began    time.Duration // when the owner was asked, on the boot clock
+	turn     turn
+	Call     *engine.Call // the call that this request makes itself
+	fills    tokenOf      // the token that a FILL uses; zero: none
+}
+
+// pendingSize is what a waiting request takes beside its own bytes: its bookkeeping and a
+// small stack.
+const pendingSize = int(unsafe.Sizeof(Pending{})) + 2<<10
+
+// sizeOf returns the size of a request's clone in bytes.
+func sizeOf(q *wire.Request) int {
+	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body) + len(q.Keys)*int(unsafe.Sizeof(q.Key))
+	for _, k := range q.Keys {
+		n += len(k)
+	}
+	return n
+}
+
+// noRoom returns the error of a request for which there is no memory.
+func noRoom(err error) *wire.Error {
+	if err == nil {
+		return nil
+	}
+	return wire.Errorf(wire.Busy, "%v", err)
+}
+
+// serve answers the request on a goroutine of its own.
+func (p *Pending) serve() []byte {
+	p.turn.wait()
+	b := namespaces.Pins{Table: p.Session.Core.Names, Member: p.Session.member}
+	defer b.Release()
+	ctx := p.Session.ctx
+	if engine.ReadOp(p.q.Op) {
+		ctx = p.Session.reading
+	}
+	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
+	if c := p.Session.Core; c.WantsAll(&p.q) {
+		p.turn.leave() // later requests are answered from what is stored
+		b.Release()
+		r = c.Acked(context.Background(), &p.q, r, p.deadline)
+	}
+	return p.end(nil, &r)
+}
+
+// long answers a read whose value was present and is long. If the value has gone by now,
+// the read waits for a new one in serve.
+func (p *Pending) long() []byte {
+	c := p.Session.Core
+	if p.Session.reading.Err() != nil { // no client takes the answer
+		return p.end(nil, &wire.Reply{Status: wire.Miss, Why: wire.Degraded})
+	}
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	b := namespaces.Pins{Table: c.Names, Member: p.Session.member}
+	r := c.Execute(&p.q, &b, now, 0)
+	b.Release()
+	if r.Status == wire.Moved {
+		p.Conn.Run(true, p.serve)
+		return nil
+	}
+	return p.end(nil, &r)
+}
+
+// dropped ends a read of a connection that has ended.
+func (p *Pending) dropped() []byte {
+	r := wire.ErrorReply(wire.Errorf(wire.Busy, "the connection has ended"))
+	return p.end(nil, &r)
+}
+
+// end counts the request, gives its place up and appends its answer.
+func (p *Pending) end(dst []byte, r *wire.Reply) []byte {
+	p.Session.count(&p.q, r)
+	if p.Session.given(&p.q, r); p.fills.until > 0 && r.Status.IsError() {
+		p.Session.remember(p.q.Token, p.fills)
+	}
+	p.turn.leave()
+	p.Session.Core.Waiting.Add(-1)
+	p.Session.member.Release(places.Waiting)
+	p.Conn.Free(p.size)
+	p.Session.leased(&p.q)
+	if p.Session.awaited(&p.q) {
+		p.Conn.Account().Reads(-1)
+	}
+	r.ID = p.q.ID
+	return wire.AppendReply(dst, p.q.Op, r)
+}
+
+// ask asks the owner of a GET's key, or joins a call that asks already. It reports
+// whether that was possible without waiting. The connection's reader calls it.
+func (p *Pending) ask() bool {
+	s, c, q := p.Session, p.Session.Core, &p.q
+	if q.Op != wire.OpGet || s.from.Node != "" || len(p.turn.before) > 0 {
+		return false
+	}
+	ns := s.Names.Read(q.Namespace)
+	if ns == nil {
+		return false
+	}
+	now := c.Clock.Read()
+	c.Node.CheckPause(now.Boot)
+	key := ns.Key(q.Key)
+	owner := c.Node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.Node.Self() || c.Node.OwnershipEpoch(key.Hash.Partition()) != 0 {
+		return false
+	}
+	fresh := q.Has(wire.Fresh)
+	left := p.deadline - now.Boot
+	if left <= 0 || !fresh && !owner.Answers(now.Boot, c.Node.Bound()) {
+		return false
+	}
+	to := c.Node.Live(owner.Process)
+	if to == nil {
+		return false
+	}
+	p.began = now.Boot
+	cl, lead := c.Calls.Join(c, owner, key, engine.QuestionOf(q), now, p.deadline, p)
+	if cl == nil {
+		return false
+	}
+	if !lead {
+		return true
+	}
+	p.Call = cl
+	err := p.Conn.Start(to, &wire.Request{
+		Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options&engine.Asked | wire.Attest,
+		TimeoutMS: uint32(max(left.Milliseconds(), 1)),
+	}, left, p)
+	if err != nil {
+		cl.Err = err
+		c.Ended(cl)
+	}
+	return err == nil
+}
+
+// Wants returns nil if a long answer of n bytes is of use: the connection takes it, or
+// other reads have joined the call.
+func (p *Pending) Wants(n int) error {
+	if err := p.Conn.Takes(n); err != nil && p.Session.Core.Calls.GiveUp(p.Call) {
+		return err
+	}
+	return nil
+}
+
+// Account returns the account on whose behalf the owner is asked.
+func (p *Pending) Account() *rpc.Account { return p.Conn.Account() }
+
+// Answered takes the owner's answer, and answers all reads that have joined the call.
+func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
+	c, cl := p.Session.Core, p.Call
+	var r wire.Reply
+	if err == nil {
+		err = wire.DecodeReply(wire.OpGet, frame, &r)
+	}
+	if err == nil {
+		err = c.Node.Admit(cl.Owner.Process, r.Newest())
+	}
+	if cl.Err = err; err == nil {
+		c.Take(cl, &r)
+	}
+	for _, joined := range c.Calls.End(cl) {
+		joined.Tell(a, cl)
+	}
+	p.Tell(a, cl)
+}
+
+// Tell answers with the result of a call, if the result answers the request.
+func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
+	c := p.Session.Core
+	// The caller that made the call may have had less time than this one.
+	if p.Call != cl && !cl.Serves(p.began) && c.Clock.Read().Boot < p.deadline {
+		p.Conn.Run(true, p.serve)
+		return
+	}
+	r := c.Outcome(cl, &p.q, p.began)
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadWithoutOwner(&p.q) {
+		p.Conn.Run(true, p.serve)
+		return
+	}
+	a.Frame = p.end(a.Frame[:0], &r)
+	p.Conn.Answer(a, true)
+}

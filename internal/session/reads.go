@@ -1,0 +1,155 @@
+package session
+
+import (
+	"sync/atomic"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// answerSlack is the room that an answer takes beside its value, in bytes.
+const answerSlack = 128
+
+// smallValue is the longest value, in bytes, that is appended without asking for room.
+const smallValue = 31 << 10
+
+// get answers GET and LEASE in place: the store appends the value behind the answer's
+// head.
+func (c *Session) get(conn *rpc.Conn) {
+	limit := smallValue
+	for {
+		at := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Attest))
+		value := len(conn.Out)
+		out, size, ns := c.Core.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		if c.reply.Status != wire.OK {
+			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
+				if c.req.Op != wire.OpLease || !c.grant(conn) {
+					c.later(conn)
+				}
+				return
+			}
+			if n := len(c.reply.Value); n > smallValue { // a stale value
+				c.Names.Release()
+				if err := noRoom(conn.Grow(n+answerSlack, true)); err != nil {
+					c.answerError(conn, err)
+					return
+				}
+			}
+			c.tally.add(ns, c.req.Op, namespaces.OutcomeOf(&c.reply))
+			c.answer(conn)
+			return
+		}
+		if size <= limit {
+			conn.Out = wire.EndFrame(wire.CloseValue(out, value, &c.reply), at)
+			c.tally.add(ns, c.req.Op, namespaces.HitOf(c.reply.Source))
+			return
+		}
+		conn.Out = conn.Out[:at]
+		if c.from.Node != "" {
+			c.long(conn, size)
+			return
+		}
+		c.Names.Release() // Grow may wait
+		if err := noRoom(conn.Grow(size+answerSlack, true)); err != nil {
+			c.answerError(conn, err)
+			return
+		}
+		limit = size // the value may be another one by now, and longer
+	}
+}
+
+// mget answers MGET in place, key by key.
+func (c *Session) mget(conn *rpc.Conn) {
+	const item = true
+	q := c.req
+	if len(conn.Out) > 0 && !conn.Flush() {
+		return
+	}
+	at := len(conn.Out)
+	counted := c.tally
+	vouch := q.Has(wire.Attest)
+	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
+	for _, key := range q.Keys {
+		if err := c.itemRoom(conn, at); err != nil {
+			c.item(conn, c.Core.Names.None, wire.ErrorReply(err))
+			continue
+		}
+		head := len(conn.Out)
+		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+		value := len(conn.Out)
+		out, size, ns := c.Core.Value(conn.Out, &c.Names, q, key, smallValue, c.now, 0, &c.reply)
+		if c.reply.Status == wire.OK && size > smallValue {
+			conn.Out = conn.Out[:head]
+			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
+				c.item(conn, ns, wire.ErrorReply(err))
+				continue
+			}
+			limit := size
+			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+			if out, size, ns = c.Core.Value(conn.Out, &c.Names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
+				c.reply = wire.ErrorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
+			}
+		}
+		switch c.reply.Status {
+		case wire.OK:
+			conn.Out = wire.CloseValue(out, value, &c.reply)
+			c.tally.add(ns, wire.OpMGet, namespaces.HitOf(c.reply.Source))
+		case wire.Moved: // the whole request goes the slow way
+			conn.Out, c.tally = conn.Out[:at], counted
+			c.later(conn)
+			return
+		default:
+			conn.Out = conn.Out[:head]
+			if err := noRoom(conn.Grow(len(c.reply.Value)+answerSlack, false)); err != nil { // a stale value
+				c.reply = wire.ErrorReply(err)
+			}
+			c.item(conn, ns, c.reply)
+		}
+	}
+	conn.Out = wire.EndFrame(conn.Out, at)
+}
+
+// itemRoom makes room for an item with a short value.
+func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {
+	if len(conn.Out)-at > wire.MaxMGetAnswer {
+		return wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
+	}
+	return noRoom(conn.Grow(smallValue+answerSlack, false))
+}
+
+func (c *Session) item(conn *rpc.Conn, ns *namespaces.Namespace, r wire.Reply) {
+	conn.Out = wire.AppendItem(conn.Out, wire.OpMGet, &r)
+	c.tally.add(ns, wire.OpMGet, namespaces.OutcomeOf(&r))
+}
+
+// tally counts the reads of a batch, apart from the counters that all connections share.
+type tally struct {
+	served *atomic.Int64 // for another sidecar: counts all reads, whatever their outcome
+	ns     *namespaces.Namespace
+	op     wire.Op
+	n      [namespaces.Outcomes]int64
+}
+
+func (t *tally) add(ns *namespaces.Namespace, op wire.Op, o namespaces.Outcome) {
+	if t.ns != ns || t.op != op {
+		t.flush()
+		t.ns, t.op = ns, op
+	}
+	t.n[o]++
+}
+
+func (t *tally) flush() {
+	for o, n := range t.n {
+		switch {
+		case n == 0:
+			continue
+		case t.served != nil:
+			t.served.Add(n)
+		default:
+			t.ns.Counts[t.op][o].Add(n)
+		}
+		t.n[o] = 0
+	}
+}

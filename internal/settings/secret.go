@@ -1,0 +1,79 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/cachesidecar/cachesidecar/internal/plainfile"
+)
+
+// maxSecret bounds a file that holds a secret, in bytes.
+const maxSecret = 64 << 10
+
+// Secret reads the file or the environment variable that setting_file or setting_env
+// names. It returns "" if both are empty.
+func Secret(setting, file, env string) (string, error) {
+	switch {
+	case file != "" && env != "":
+		return "", fmt.Errorf("%s_file and %[1]s_env are given: give one of them", setting)
+	case file != "":
+		return SecretFile(setting+"_file", file)
+	case env != "":
+		return SecretEnv(setting+"_env", env)
+	}
+	return "", nil
+}
+
+// SecretFile returns the content of a file without the line's end. Only this process's
+// user, its group and root may be able to open the file.
+func SecretFile(setting, path string) (string, error) {
+	return fileText(setting, path, plainfile.Secret)
+}
+
+// PublicFile is SecretFile for a file that every user may read.
+func PublicFile(setting, path string) (string, error) { return fileText(setting, path, plainfile.Read) }
+
+func fileText(setting, path string, read func(string, int) ([]byte, error)) (string, error) {
+	if !filepath.IsAbs(path) {
+		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that holds it, and not the secret itself", setting)
+	}
+	b, err := read(path, maxSecret)
+	switch {
+	case errors.Is(err, plainfile.ErrExposed):
+		return "", fmt.Errorf("%s %s: %w", setting, path, err)
+	case err != nil:
+		return "", fmt.Errorf("%s %s: %w: give the path of a file that this process may read", setting, path, err)
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" {
+		return "", fmt.Errorf("%s %s: the file is empty: write the secret into it", setting, path)
+	}
+	return s, nil
+}
+
+// variableName is narrow, so that a secret in the place of a name is not shown.
+var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+
+// VariableName returns an error if name is not the name of an environment variable.
+func VariableName(setting, name string) error {
+	if !variableName.MatchString(name) {
+		return fmt.Errorf("%s: give the name of an environment variable, of A-Z, 0-9 and _, and not the secret itself", setting)
+	}
+	return nil
+}
+
+// SecretEnv returns the value of an environment variable.
+func SecretEnv(setting, name string) (string, error) {
+	if err := VariableName(setting, name); err != nil {
+		return "", err
+	}
+	v := os.Getenv(name)
+	if v == "" {
+		return "", fmt.Errorf("%s: the environment variable %s is not set, or empty: set it for the sidecar", setting, name)
+	}
+	return v, nil
+}

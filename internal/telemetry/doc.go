@@ -1,0 +1,13 @@
+// Package telemetry reports on a host: the answer to STATS, and the metrics for /metrics.
+//
+// Input is the counters of the engine, of the socket's server and of the host's keys, the
+// Go runtime and, on Linux, procfs. Output is a wire.Stats, and a Prometheus registry
+// that reads the counters when it is gathered.
+//
+// The package starts no goroutine. Its methods may be called concurrently. While metrics
+// are gathered the store is kept open; once it is closed they are only those of the
+// process.
+//
+// The package does not count what it reports, except the duration of batches. It does not
+// serve HTTP (package httpd) and writes no log (package logs).
+package telemetry

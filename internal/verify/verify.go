@@ -1,0 +1,244 @@
+// Package verify checks the consistency promise on the running cluster. This host writes
+// keys of every host, lets all hosts read them as their apps would, and judges the
+// answers.
+//
+// Input is the members and functions that ask them. Output is the report of VERIFY. Only
+// this host's clock is read: a read counts from before it was asked for, a write from
+// after it was acknowledged, so that no delay looks like a stale read.
+//
+// Run uses a goroutine per key and two per host, and returns after all have ended. The
+// package does not decide which callers may ask for a check, or how many checks run at
+// once.
+package verify
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Namespace is the namespace of checks. Apps may not use it.
+const Namespace = "_verify"
+
+// Reserved reports whether a namespace is Namespace, which apps may not use.
+func Reserved(namespace []byte) bool { return string(namespace) == Namespace }
+
+// ErrReserved is the answer to an app's request in Namespace.
+var ErrReserved = wire.Errorf(wire.BadRequest, "namespace %s is VERIFY's own: use another name", Namespace)
+
+// ProbeTimeout bounds a read by another host. A check may exceed its time by that much.
+const ProbeTimeout = 2 * time.Second
+
+// Bounds of a check.
+const (
+	keysPerNode   = 4
+	maxKeys       = 64 // but at least one per node
+	readersOfNode = 2
+	freshOf       = 8 // one read in freshOf is a fresh one
+	writePause    = 50 * time.Millisecond
+	readPause     = time.Millisecond
+	keyTTL        = wire.MaxVerify*time.Millisecond + time.Minute
+	keyTries      = 1000 // per node, to find its keys
+)
+
+// Config is the cluster as a check sees it.
+type Config struct {
+	Self    kv.Process
+	Bound   time.Duration // of staleness
+	Members []cluster.Member
+
+	Owner func(key []byte) (kv.Process, bool)                                 // the assigned owner of a key in Namespace, by the present ring
+	Now   func() time.Duration                                                // on the boot clock
+	Ask   func(context.Context, *wire.Request) (wire.Reply, error)            // asks this host, as an app of it would
+	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error) // makes a host, or this one, read as for its apps
+}
+
+// Check is one check.
+type Check struct {
+	cfg     Config
+	history *history
+	nodes   []*node
+	trouble []string // why the check cannot be conclusive
+}
+
+// node is what one host has read. It is guarded by the history's lock.
+type node struct {
+	wire.VerifiedNode
+	id    kv.Process
+	stale staleness
+}
+
+// New prepares a check. It asks no host.
+func New(cfg Config) *Check {
+	v := &Check{cfg: cfg, history: &history{bound: cfg.Bound}}
+	for _, m := range cfg.Members {
+		switch {
+		case m.State == cluster.StateLeft, m.Stranger: // it does not own or copy any entry
+			continue
+		case m.State == cluster.StateMissing:
+			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
+			continue
+		}
+		v.nodes = append(v.nodes, &node{VerifiedNode: wire.VerifiedNode{Node: string(m.ID.Node)}, id: m.ID})
+	}
+	v.findKeys()
+	return v
+}
+
+// Trouble returns why the check cannot be conclusive, as far as that is known before Run.
+func (v *Check) Trouble() []string { return slices.Clone(v.trouble) }
+
+// Hosts returns how many hosts read.
+func (v *Check) Hosts() int { return len(v.nodes) }
+
+// findKeys chooses keys of every host that owns some.
+func (v *Check) findKeys() {
+	each := max(1, min(keysPerNode, maxKeys/max(1, len(v.nodes))))
+	wanted := map[kv.Process]int{}
+	for _, n := range v.nodes {
+		wanted[n.id] = each
+	}
+	run := rand.Uint32()
+	for i := 0; i < keyTries*len(v.nodes) && len(wanted) > 0; i++ {
+		name := fmt.Appendf(nil, "%s-%x-%d", v.cfg.Self.Node, run, i)
+		owner, ok := v.cfg.Owner(name)
+		if !ok || wanted[owner] == 0 {
+			continue
+		}
+		if wanted[owner]--; wanted[owner] == 0 {
+			delete(wanted, owner)
+		}
+		v.history.keys = append(v.history.keys, &historyKey{name: name})
+	}
+	for _, n := range v.nodes {
+		if wanted[n.id] == each {
+			v.trouble = append(v.trouble, fmt.Sprintf("%s owns no keys", n.Node))
+		}
+	}
+}
+
+// Run reads and writes until ctx ends, removes the keys, and returns the report.
+func (v *Check) Run(ctx context.Context) wire.Verified {
+	began := v.cfg.Now()
+	v.run(ctx)
+	return v.report(v.cfg.Now() - began)
+}
+
+// run reads and writes until ctx ends, and removes the keys.
+func (v *Check) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, k := range v.history.keys {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				v.write(k)
+				kv.Sleep(ctx, writePause/2+rand.N(writePause))
+			}
+		})
+	}
+	for _, n := range v.nodes {
+		for range readersOfNode {
+			wg.Go(func() {
+				for ctx.Err() == nil && len(v.history.keys) > 0 {
+					v.read(ctx, n, v.history.keys[rand.IntN(len(v.history.keys))], rand.IntN(freshOf) == 0)
+					kv.Sleep(ctx, readPause)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for _, k := range v.history.keys {
+		_, _ = v.cfg.Ask(context.Background(), &wire.Request{Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name}})
+	}
+}
+
+// write overwrites a key through this host.
+func (v *Check) write(k *historyKey) {
+	n := v.history.writes(k)
+	q := &wire.Request{
+		Op: wire.OpSet, Namespace: []byte(Namespace), Key: k.name, Value: binary.BigEndian.AppendUint64(nil, uint64(n)),
+		TTLMS: keyTTL.Milliseconds(),
+	}
+	r, err := v.cfg.Ask(context.Background(), q)
+	if err == nil && r.Status == wire.OK {
+		v.history.acknowledged(k, n, v.cfg.Now())
+	}
+}
+
+// read makes a host read a key, and judges its answer.
+func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
+	sent := v.cfg.Now()
+	own := n.id == v.cfg.Self
+	r := v.history.reads(k, n.Node, sent, own, fresh)
+	a, err := v.cfg.Probe(ctx, n.id, &wire.Probe{Key: k.name, Fresh: fresh})
+	got := 0
+	if err == nil && a.Status == uint8(wire.OK) && len(a.Value) == 8 {
+		got = int(binary.BigEndian.Uint64(a.Value))
+	}
+	v.history.mu.Lock()
+	defer v.history.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil || wire.Status(a.Status).IsError():
+		n.Errors++
+		return
+	case got == 0:
+		n.Misses++
+		return
+	case fresh:
+		n.Fresh++
+	case a.Source == uint8(wire.SourceL1):
+		n.L1++
+	case a.Source == uint8(wire.SourceL2):
+		n.L2++
+	default:
+		n.Peer++
+	}
+	n.stale.add(v.history.judgeLocked(r, got))
+}
+
+// report sums up.
+func (v *Check) report(took time.Duration) wire.Verified {
+	h := v.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := wire.Verified{
+		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys), Writes: h.acked, WriteErrors: h.begun - h.acked,
+		Checked: []string{"read_your_writes", "bound", "fresh"}, Nodes: []wire.VerifiedNode{}, Staleness: []wire.VerifiedBucket{},
+		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken, Inconclusive: append([]string{}, v.trouble...),
+	}
+	var all staleness
+	fresh, own := int64(0), int64(0)
+	for _, n := range v.nodes {
+		n.StaleMaxUS = n.stale.max.Microseconds()
+		w.Nodes = append(w.Nodes, n.VerifiedNode)
+		all.merge(&n.stale)
+		fresh += n.Fresh
+		if n.id == v.cfg.Self {
+			own = n.L1 + n.L2 + n.Peer
+		}
+		if len(v.nodes) > 1 && n.L1 == 0 {
+			w.Inconclusive = append(w.Inconclusive, n.Node+" has served nothing from a copy")
+		}
+	}
+	if len(v.nodes) == 1 {
+		w.Checked = []string{"read_your_writes", "fresh"} // a single host has no copies
+	}
+	if own == 0 || fresh == 0 || h.acked == 0 {
+		w.Inconclusive = append(w.Inconclusive, "there were not enough reads and writes: check for longer")
+	}
+	for i, n := range all.counts {
+		w.Staleness = append(w.Staleness, wire.VerifiedBucket{UpToMS: staleUpTo[i].Milliseconds(), Reads: n})
+	}
+	slices.SortFunc(w.Nodes, func(a, b wire.VerifiedNode) int { return cmp.Compare(a.Node, b.Node) })
+	return w
+}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package holding
-
-const usualRuns = 8

@@ -1,0 +1,162 @@
+package ownership
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Ballot orders attempts to take a partition. No two nodes have equal ballots.
+type Ballot struct {
+	Clock   kv.Version
+	Process kv.Process
+}
+
+// Compare orders ballots; nil is below all others.
+func (b *Ballot) Compare(o *Ballot) int {
+	switch {
+	case b == o:
+		return 0
+	case b == nil:
+		return -1
+	case o == nil:
+		return 1
+	}
+	return cmp.Or(cmp.Compare(b.Clock, o.Clock), b.Process.Compare(o.Process))
+}
+
+// Acquire asks every member for a set of partitions.
+type Acquire struct {
+	Ballot     *Ballot
+	State      uint64 // of the asker, which is in
+	Partitions kv.PartitionSet
+	// Ring is the asker's ring. An owner grants a partition only if it knows all
+	// of these processes.
+	Ring []kv.Process
+}
+
+// Answer is a member's answer to an Acquire. A partition not in Granted is RETRY.
+type Answer struct {
+	Ballot   *Ballot
+	Granted  kv.PartitionSet
+	Released kv.PartitionSet // granted partitions whose entries it gives
+	In       []kv.Process    // the members that it has in
+	Head     uint64          // of its log, once what the answer ends has ended
+
+	// Voter means that the member answers as a voter. Authorities are the owners
+	// whose AUTH for any of the partitions it has acknowledged within the last
+	// 2B.
+	Voter       bool
+	Authorities []Ownership
+}
+
+// Auth asks the voters for authority over what its sender owns, or is about to own,
+// by ballot. The answer is the set of acknowledged partitions of each.
+type Auth struct {
+	Ownerships []Ownership
+}
+
+// Ownership is what is owned, or claimed, under one ballot.
+type Ownership struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
+}
+
+// Info is what each poll, and each answer to a poll, tells in addition to what other
+// packages need (clocks, the log's head).
+type Info struct {
+	State  uint64 // counts changes of the fields below; tells late from new
+	Joined bool
+	In     bool
+	Weight uint32
+	Leased bool // has a lease on the receiver, from a poll of its present process
+
+	// Ballots are the highest ones that the sender has answered and that have
+	// changed since the count that the receiver last acknowledged. Next is the
+	// count now; the receiver acknowledges it in its own Have.
+	Ballots []Promise
+	Next    uint64
+	Have    uint64 // the sender's count of the receiver's changes
+
+	// Others is what the sender has heard of other members, if that has changed
+	// since the count that the receiver last acknowledged. OthersAt is the count
+	// now.
+	Others     []Standing
+	OthersAt   uint64
+	OthersHave uint64 // the sender's count of the receiver's changes of Others
+}
+
+// Promise is a ballot that a node has answered, and for which partitions.
+type Promise struct {
+	Ballot     *Ballot
+	Partitions []uint16 // ascending; few, if many nodes tell of many ballots
+}
+
+// Action is what a Machine wants done. The order matters: an ending comes before any
+// answer that may follow it.
+type Action interface{ action() }
+
+// Ended says that ownerships have ended. That must be in the log before anything else
+// is answered.
+type Ended struct {
+	Partitions kv.PartitionSet
+	Why        string
+}
+
+// Retired says that ownerships no longer serve. They end later.
+type Retired struct {
+	Partitions kv.PartitionSet
+	Why        string
+}
+
+// Begun says that ownerships begin, each empty except for the releasers' entries.
+type Begun struct {
+	Ballot     *Ballot
+	Partitions kv.PartitionSet
+	Releasers  map[kv.Process]kv.PartitionSet
+	Heads      map[kv.Process]uint64 // of the logs of the members that have answered
+}
+
+// Send asks for an Acquire to be sent. Its Answer goes to Machine.Answered.
+type Send struct {
+	To      kv.Process
+	Acquire Acquire
+}
+
+// SendAuth asks for an Auth to be sent. What is acknowledged goes to
+// Machine.Authorized, with the number of the round.
+type SendAuth struct {
+	To    kv.Process
+	Round uint64
+	Auth  Auth
+}
+
+// RingChanged says that the table has changed.
+type RingChanged struct{}
+
+// StateChanged says that what the node tells about itself has changed.
+type StateChanged struct {
+	In  bool
+	Why string
+}
+
+// WhyPaused is the reason given if a node is out because it did not run for a while.
+const WhyPaused = "paused"
+
+// Died says that a member is considered dead, or that a later process has come under
+// its name without a goodbye of this one.
+type Died struct {
+	ID      kv.Process
+	Silence time.Duration // since it was last heard
+	Again   bool          // another process has come in its place
+}
+
+func (Ended) action()        {}
+func (Retired) action()      {}
+func (Begun) action()        {}
+func (Send) action()         {}
+func (SendAuth) action()     {}
+func (RingChanged) action()  {}
+func (StateChanged) action() {}
+func (Died) action()         {}

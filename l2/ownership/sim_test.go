@@ -1,0 +1,676 @@
+package ownership
+
+import (
+	"container/heap"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/ring"
+)
+
+var (
+	simTrace = flag.Bool("sim.trace", false, "print what happens")
+	simRuns  = flag.Int("sim.runs", usualRuns, "runs of the simulation, a kind of fault")
+	simFirst = flag.Uint64("sim.first", 0, "first seed; zero takes one from the clock and prints it")
+)
+
+// The simulation: some nodes, a network that delays and loses, a gossip that finds
+// dead nodes after a while, and faults. Time is a queue of events.
+
+const (
+	simBound      = time.Second
+	simDetection  = 1500 * time.Millisecond
+	simGossip     = 100 * time.Millisecond // between two rounds of gossip
+	simMissing    = 1200 * time.Millisecond
+	simPartitions = 16
+)
+
+type event struct {
+	at  time.Duration
+	seq int
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	x := old[len(old)-1]
+	*e = old[:len(old)-1]
+	return x
+}
+
+type sim struct {
+	t         *testing.T
+	seed      uint64
+	rnd       *rand.Rand
+	now       time.Duration
+	queue     events
+	seq       int
+	nodes     []*simNode
+	loss      float64
+	cut       map[[2]int]bool           // one way
+	split     bool                      // a cut was long enough for both sides to go on
+	voters    []kv.NodeID               // policy consistent, with these; nil: available
+	rivals    int                       // so many first nodes, whose rings never agree
+	slow      bool                      // some messages take very long
+	owners    [simPartitions]kv.Process // the last ones
+	begun     int
+	ended     int
+	pauses    int
+	forgotten int  // members, by Forget
+	counts    bool // count what is broken; do not fail
+	broken    int
+	clock     kv.Version
+	taken     func(by kv.NodeID, b Begun) // is told of each beginning
+	state     func(n *simNode, in bool)   // and of each change of a node's In
+	unpolled  [2]int                      // pair that cannot poll each other; equal: none
+}
+
+type simNode struct {
+	s       *sim
+	at      int
+	rate    int64 // of its clock: what it gains in 10,000
+	id      kv.Process
+	m       *Machine
+	running bool
+	stopped bool // paused
+	slept   bool // it is, or was, paused, and nothing has looked since
+	blocked bool // no node reaches its port for polls
+	epoch   int
+	last    time.Duration // when it was last seen to run
+	rumours []rumour      // of each node, itself included
+	pending []func()      // what came while it was paused
+}
+
+func (s *sim) after(d time.Duration, f func()) {
+	s.seq++
+	heap.Push(&s.queue, event{s.now + d, s.seq, f})
+}
+
+func newSim(t *testing.T, seed uint64, n int) *sim {
+	s := &sim{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Hour, cut: map[[2]int]bool{}, clock: 1}
+	for i := range n {
+		s.nodes = append(s.nodes, &simNode{s: s, at: i, rate: s.rnd.Int64N(90) - 45, rumours: make([]rumour, n)})
+	}
+	return s
+}
+
+// now is the node's clock. The rates of two clocks differ by less than 1 %.
+func (n *simNode) now() time.Duration {
+	return n.s.now + (n.s.now-time.Hour)*time.Duration(n.rate)/10000
+}
+
+func (n *simNode) start(alone bool) {
+	n.epoch++
+	n.id = kv.Process{Node: kv.NodeID(rune('a' + n.at)), Epoch: kv.Epoch(n.at*1000 + n.epoch)}
+	n.running, n.stopped, n.slept, n.last, n.pending = true, false, false, n.now(), nil
+	for i := range n.rumours {
+		n.rumours[i] = rumour{at: n.s.now}
+	}
+	n.m = New(Config{
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
+		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
+		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
+		Table: n.table, Voters: n.s.voters,
+	}, n.now())
+	if n.s.rivals > 0 && n.at >= n.s.rivals {
+		n.m.Refuse(n.now(), "it votes, and holds nothing")
+	}
+	n.s.trace(n, "starts")
+	n.tick(n.epoch)
+	n.gossip(n.epoch)
+	n.poll(n.epoch)
+}
+
+// table is the ring; in a rival's ring the rival is alone.
+func (n *simNode) table(list []ring.Member) *ring.Table {
+	if n.s.rivals > 0 {
+		list = []ring.Member{{Node: n.id.Node, Weight: 1}}
+	}
+	return smallTable(list)
+}
+
+// smallTable caches rings, so that the tests compute few.
+func smallTable(list []ring.Member) *ring.Table {
+	key := fmt.Sprint(list)
+	if t, ok := tables[key]; ok {
+		return t
+	}
+	t := ring.New(list)
+	tables[key] = t
+	return t
+}
+
+var tables = map[string]*ring.Table{}
+
+// run does something on a node if the node runs: now, or when its pause is over.
+func (n *simNode) run(epoch int, f func()) {
+	switch {
+	case !n.running || n.epoch != epoch:
+	case n.stopped:
+		n.pending = append(n.pending, f)
+	default:
+		n.beat()
+		f()
+		n.carryOut()
+	}
+}
+
+// beat looks for a gap before anything is done. There is none while the node runs:
+// something looks all the time.
+func (n *simNode) beat() {
+	if gap := n.now() - n.last; n.slept && gap > simBound/GapAbove {
+		if _, paused := n.m.Gap(n.now(), gap); paused {
+			n.s.pauses++
+		}
+		n.carryOut()
+	}
+	n.slept, n.last = false, n.now()
+}
+
+func (n *simNode) tick(epoch int) {
+	if n.running && n.epoch == epoch {
+		n.run(epoch, func() { n.m.Tick(n.now()) })
+		n.s.after(simBound/16, func() { n.tick(epoch) })
+	}
+}
+
+// carryOut does what the machine wants done, and checks that no two nodes serve the
+// same partition.
+func (n *simNode) carryOut() {
+	for _, a := range n.m.Take() {
+		if *simTrace {
+			switch a := a.(type) {
+			case Send:
+				fmt.Printf("%10v %s asks %s for %v ballot %d ring %v\n", n.s.now-time.Hour, n.name(), a.To.Node, slices.Collect(a.Acquire.Partitions.All()), a.Acquire.Ballot.Clock, a.Acquire.Ring)
+			case Begun:
+				fmt.Printf("%10v %s BEGINS %v ballot %d\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Ballot.Clock)
+			case Ended:
+				fmt.Printf("%10v %s ENDS %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
+			case Retired:
+				fmt.Printf("%10v %s RETIRES %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
+			case RingChanged:
+				fmt.Printf("%10v %s ring %v\n", n.s.now-time.Hour, n.name(), n.m.entered)
+			case StateChanged:
+				fmt.Printf("%10v %s in %v: %s\n", n.s.now-time.Hour, n.name(), a.In, a.Why)
+			}
+		}
+		switch a := a.(type) {
+		case Send:
+			n.ask(a)
+		case SendAuth:
+			n.auth(a)
+		case Begun:
+			n.s.begun++
+			n.s.begins(n, a)
+			if n.s.taken != nil {
+				n.s.taken(n.id.Node, a)
+			}
+		case Ended:
+			n.s.ended++
+		case StateChanged:
+			if n.s.state != nil {
+				n.s.state(n, a.In)
+			}
+		}
+	}
+	if !n.s.split {
+		n.s.check()
+	}
+}
+
+// begins notes the owner, and checks that a new owner gets entries from the last
+// owner only.
+func (s *sim) begins(n *simNode, b Begun) {
+	for p := range b.Partitions.All() {
+		for from, set := range b.Releasers {
+			if set.Has(p) && from != s.owners[p] && !s.split {
+				s.breaks("seed %d at %v: %s takes partition %d with what %s had, but %s held it last", s.seed, s.now-time.Hour, n.id, p, from, s.owners[p])
+			}
+		}
+		s.owners[p] = n.id
+	}
+}
+
+// breaks reports what must not happen.
+func (s *sim) breaks(format string, args ...any) {
+	if s.broken++; !s.counts {
+		s.t.Fatalf(format, args...)
+	}
+}
+
+func (s *sim) check() {
+	for p := range uint16(simPartitions) {
+		holder := ""
+		for _, n := range s.nodes {
+			if n.running && !n.slept && n.m.Serves(p) && n.m.parts[p].until > n.now() {
+				if holder != "" {
+					s.breaks("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, holder, n.id, p)
+				}
+				holder = n.id.String()
+			}
+		}
+	}
+}
+
+// send delivers to a node, late or never; f is what is done there.
+func (s *sim) send(from, to int, f func()) {
+	if s.cut[[2]int{from, to}] || s.rnd.Float64() < s.loss {
+		return
+	}
+	delay := time.Duration(s.rnd.Int64N(int64(5 * time.Millisecond)))
+	if s.rnd.IntN(50) == 0 {
+		delay += time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
+	}
+	if s.slow && s.rnd.IntN(20) == 0 {
+		delay += time.Duration(s.rnd.Int64N(int64(5 * simBound / 2)))
+	}
+	s.after(delay, func() {
+		if !s.cut[[2]int{from, to}] {
+			f()
+		}
+	})
+}
+
+func (s *sim) node(id kv.Process) *simNode { return s.nodes[int(id.Node[0]-'a')] }
+
+// reaches says whether a node can poll another, as far as ports go.
+func (n *simNode) reaches(to *simNode) bool {
+	pair := [2]int{min(n.at, to.at), max(n.at, to.at)}
+	return !to.blocked && (pair != n.s.unpolled || pair[0] == pair[1])
+}
+
+func (n *simNode) ask(a Send) {
+	to, epoch := n.s.node(a.To), n.epoch
+	if !n.reaches(to) {
+		return
+	}
+	from := n.id
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			if to.id != a.To {
+				return
+			}
+			answer := to.m.Asked(to.now(), from, a.Acquire)
+			to.carryOut() // endings first
+			id := to.id
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() { n.m.Answered(n.now(), id, answer) })
+			})
+		})
+	})
+}
+
+func (n *simNode) auth(a SendAuth) {
+	to, epoch, from := n.s.node(a.To), n.epoch, n.id
+	if !n.reaches(to) {
+		return
+	}
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			if to.id != a.To {
+				return
+			}
+			id, sets := to.id, to.m.Authorize(to.now(), from, a.Auth)
+			to.carryOut()
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() { n.m.Authorized(n.now(), id, a.Round, sets) })
+			})
+		})
+	})
+}
+
+func (n *simNode) poll(epoch int) {
+	if !n.running || n.epoch != epoch {
+		return
+	}
+	n.run(epoch, func() {
+		for _, o := range n.m.others() {
+			n.pollOne(o.id)
+		}
+	})
+	n.s.after(simBound/4, func() { n.poll(epoch) })
+}
+
+func (n *simNode) pollOne(id kv.Process) {
+	to, epoch, from, sent := n.s.node(id), n.epoch, n.id, n.now()
+	info := n.m.InfoFor(id)
+	if !n.reaches(to) {
+		return
+	}
+	n.s.send(n.at, to.at, func() {
+		to.run(to.epoch, func() {
+			to.m.PolledBy(to.now(), from, info)
+			to.carryOut()
+			answer, by := to.m.InfoFor(from), to.id
+			n.s.send(to.at, n.at, func() {
+				n.run(epoch, func() {
+					n.m.Polled(n.now(), by, sent, answer)
+					n.m.Leased(n.now(), by, sent)
+				})
+			})
+		})
+	})
+}
+
+// rumour is what a node has heard of another, directly or through others.
+type rumour struct {
+	at     time.Duration
+	id     kv.Process
+	state  uint64
+	in     bool
+	weight uint32
+}
+
+// gossip spreads what the node has heard. As with SWIM's indirect probes, a node is
+// missing only if no node that can be heard hears it.
+func (n *simNode) gossip(epoch int) {
+	if !n.running || n.epoch != epoch {
+		return
+	}
+	n.run(epoch, func() {
+		n.rumours[n.at] = rumour{n.s.now, n.id, n.m.State(), n.m.In(), n.m.Weight()}
+		told := slices.Clone(n.rumours)
+		for _, o := range n.s.nodes {
+			if o == n {
+				continue
+			}
+			n.s.send(n.at, o.at, func() { o.run(o.epoch, func() { o.hear(told) }) })
+			if n.s.now-n.rumours[o.at].at >= simMissing {
+				n.m.Missing(n.now(), kv.NodeID(rune('a'+o.at)))
+				if n.s.rnd.IntN(30) == 0 && n.m.Forget(n.now(), kv.NodeID(rune('a'+o.at)), 0) {
+					n.s.forgotten++
+				}
+			}
+		}
+		if list := n.m.Unpolled(); len(list) > 0 {
+			id := n.id
+			for _, o := range n.s.nodes {
+				if o != n {
+					n.s.send(n.at, o.at, func() {
+						o.run(o.epoch, func() { o.m.Cannot(o.now(), id.Node, list) })
+					})
+				}
+			}
+		}
+	})
+	n.s.after(simGossip, func() { n.gossip(epoch) })
+}
+
+func (n *simNode) hear(told []rumour) {
+	for i, r := range told {
+		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
+			n.rumours[i] = r
+			n.m.Seen(n.now(), r.id, r.state, r.weight, r.in)
+		}
+	}
+}
+
+func (n *simNode) name() string { return fmt.Sprintf("%s.%d", n.id.Node, n.epoch) }
+
+func (n *simNode) crash() {
+	n.running = false
+	n.s.trace(n, "crashes")
+}
+
+func (n *simNode) pause() {
+	if !n.running || n.stopped {
+		return
+	}
+	n.stopped, n.slept = true, true
+	n.last = n.now() - n.s.upTo(simBound/LookEvery) // the last look
+	n.s.trace(n, "pauses")
+}
+
+func (n *simNode) resume() {
+	if !n.stopped {
+		return
+	}
+	n.stopped = false
+	n.s.trace(n, "resumes")
+	n.run(n.epoch, func() {}) // a read comes at once
+	pending := n.pending
+	n.pending = nil
+	for _, f := range pending {
+		n.run(n.epoch, f)
+	}
+}
+
+func (s *sim) trace(n *simNode, what string) {
+	if *simTrace {
+		fmt.Printf("%10v %s %s\n", s.now-time.Hour, n.name(), what)
+	}
+}
+
+func (s *sim) until(end time.Duration) {
+	for len(s.queue) > 0 && s.queue[0].at <= end {
+		e := heap.Pop(&s.queue).(event)
+		s.now = e.at
+		e.do()
+	}
+	s.now = end
+}
+
+// settled says whether all nodes are in and each partition is served by one node.
+func (s *sim) settled() error {
+	for p := range uint16(simPartitions) {
+		n := 0
+		for _, node := range s.nodes {
+			if !node.running {
+				continue
+			}
+			if node.m.Serves(p) {
+				n++
+			}
+			if !node.m.In() {
+				return fmt.Errorf("%s is not in (joined %v)", node.id, node.m.Joined())
+			}
+		}
+		if n != 1 {
+			return fmt.Errorf("partition %d is served by %d nodes", p, n)
+		}
+	}
+	return nil
+}
+
+// fault is a kind of run.
+type fault struct {
+	name string
+	do   func(s *sim)
+}
+
+var faults = []fault{
+	{"none", func(*sim) {}},
+	{"loss", func(s *sim) { s.loss = 0.3 }},
+	{"crash and restart", func(s *sim) {
+		for range 4 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				if n.running {
+					n.crash()
+					s.after(s.upTo(4*time.Second), func() { n.start(false) })
+				}
+			})
+		}
+	}},
+	{"restart at once", func(s *sim) {
+		for range 6 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				if n.running {
+					n.crash()
+					s.after(s.upTo(300*time.Millisecond), func() { n.start(false) })
+				}
+			})
+		}
+	}},
+	{"pauses", func(s *sim) {
+		for range 6 {
+			n := s.nodes[s.rnd.IntN(len(s.nodes))]
+			s.after(s.upTo(20*time.Second), func() {
+				n.pause()
+				s.after(s.upTo(5*time.Second), n.resume)
+			})
+		}
+	}},
+	{"all paused at once", func(s *sim) {
+		s.after(s.upTo(10*time.Second), func() {
+			for _, n := range s.nodes {
+				n.pause()
+				s.after(2*time.Second+s.upTo(3*time.Second), n.resume)
+			}
+		})
+	}},
+	{"stutter", stutters},
+	{"stops in turn", turns},
+	{"one link", func(s *sim) {
+		a, b := s.rnd.IntN(len(s.nodes)), s.rnd.IntN(len(s.nodes))
+		both := s.rnd.IntN(2) == 0
+		s.after(s.upTo(5*time.Second), func() {
+			s.cut[[2]int{a, b}], s.cut[[2]int{b, a}] = true, both
+			s.after(s.upTo(15*time.Second), func() { clear(s.cut) })
+		})
+	}},
+	{"leave", func(s *sim) {
+		n := s.nodes[s.rnd.IntN(len(s.nodes))]
+		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
+		s.after(16*time.Second, func() {
+			if n.running && n.m.OwnershipEpoch() && len(s.nodes) > 1 {
+				s.t.Errorf("seed %d: %s leaves, and still holds after 6 s", s.seed, n.id)
+			}
+			n.crash()
+			for _, o := range s.nodes {
+				o.run(o.epoch, func() { o.m.Left(o.now(), n.id) })
+			}
+			s.after(s.upTo(time.Second), func() { n.start(false) })
+		})
+	}},
+}
+
+// splits cut the network in two for longer than it takes to find the dead, one way or
+// both, again and again.
+func splits(s *sim) {
+	s.split = s.voters == nil // the one excepted case
+	s.slow = true
+	for at := time.Duration(0); at < 15*time.Second; at += s.upTo(8 * time.Second) {
+		side := s.rnd.IntN(1 << len(s.nodes))
+		both := s.rnd.IntN(3) > 0
+		s.after(at, func() {
+			clear(s.cut)
+			for i := range s.nodes {
+				for j := range s.nodes {
+					if side>>i&1 == 0 && side>>j&1 == 1 {
+						s.cut[[2]int{i, j}], s.cut[[2]int{j, i}] = true, both
+					}
+				}
+			}
+		})
+	}
+	s.after(20*time.Second, func() { clear(s.cut); s.slow = false })
+}
+
+// links cuts some links, one way or both, for some time.
+func links(s *sim) {
+	s.split = s.voters == nil
+	for range 6 {
+		a, b := s.rnd.IntN(len(s.nodes)), s.rnd.IntN(len(s.nodes))
+		both := s.rnd.IntN(2) == 0
+		at := s.upTo(15 * time.Second)
+		s.after(at, func() { s.cut[[2]int{a, b}], s.cut[[2]int{b, a}] = true, both })
+		s.after(at+s.upTo(5*time.Second), func() { delete(s.cut, [2]int{a, b}); delete(s.cut, [2]int{b, a}) })
+	}
+}
+
+// all is everything, and either splits or links.
+func all(s *sim) {
+	everything(s)
+	if s.rnd.IntN(2) == 0 {
+		splits(s)
+	} else {
+		links(s)
+	}
+}
+
+// everything is several of the faults above in one run.
+func everything(s *sim) {
+	s.loss = s.rnd.Float64() * 0.2
+	for range 3 + s.rnd.IntN(6) {
+		faults[2+s.rnd.IntN(6)].do(s)
+	}
+}
+
+// vote makes three or five of the nodes voters; they need not be the first ones.
+func (s *sim) vote() {
+	for _, i := range s.rnd.Perm(len(s.nodes))[:3+len(s.nodes)/5*2*s.rnd.IntN(2)] {
+		s.voters = append(s.voters, kv.NodeID(rune('a'+i)))
+	}
+}
+
+func (s *sim) upTo(d time.Duration) time.Duration { return time.Duration(s.rnd.Int64N(int64(d))) }
+
+// TestOneOwner runs clusters of 3 to 5 nodes under faults. No two nodes ever serve
+// one partition, and when the faults are over every partition is served again.
+func TestOneOwner(t *testing.T) {
+	first := *simFirst
+	if first == 0 {
+		first = uint64(time.Now().UnixNano())
+	}
+	t.Logf("first seed %d", first)
+	kinds := slices.Concat(faults, []fault{{"everything", everything}, {"splits", splits}, {"links", links}, {"all", all}})
+	for _, policy := range []string{"available", "consistent"} {
+		for _, f := range kinds {
+			t.Run(policy+"/"+f.name, func(t *testing.T) { oneOwner(t, f, first, policy == "consistent") })
+		}
+	}
+}
+
+func oneOwner(t *testing.T, f fault, first uint64, consistent bool) {
+	begun, ended, forgotten := 0, 0, 0
+	for i := range *simRuns {
+		seed := first + uint64(i)
+		s := newSim(t, seed, 3+int(seed%3))
+		if consistent {
+			s.vote()
+		}
+		together := s.rnd.IntN(2) == 0
+		for j, n := range s.nodes {
+			delay := time.Duration(0)
+			if !together {
+				delay = time.Duration(j) * s.upTo(2*time.Second)
+			}
+			s.after(delay, func() { n.start(false) })
+		}
+		s.until(time.Hour + 15*time.Second)
+		if f.name != "loss" {
+			if err := s.settled(); err != nil {
+				t.Fatalf("seed %d: 15 s after the start: %v", seed, err)
+			}
+		}
+		f.do(s)
+		s.until(time.Hour + 45*time.Second)
+		s.loss = 0
+		s.until(time.Hour + 70*time.Second)
+		if err := s.settled(); err != nil {
+			t.Fatalf("seed %d: 25 s after the faults: %v", seed, err)
+		}
+		begun += s.begun
+		ended += s.ended
+		forgotten += s.forgotten
+	}
+	t.Logf("%d beginnings, %d endings, %d forgotten", begun, ended, forgotten)
+	if begun < *simRuns {
+		t.Errorf("%d beginnings are too few to prove anything", begun)
+	}
+}

@@ -1,0 +1,393 @@
+package ownership
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// claimMore begins to take the partitions that the ring gives to this node and that
+// it does not own. Nothing begins while a member that is in has not come into the
+// ring: it may own what this node would take.
+func (m *Machine) claimMore() {
+	if !m.joined || !m.in {
+		return
+	}
+	if m.now < m.claimAt {
+		return
+	}
+	for _, o := range m.members {
+		if o.live() && o.in && !o.inRing {
+			return
+		}
+	}
+	m.claimAt = math.MaxInt64
+	sets := map[kv.NodeID]kv.PartitionSet{} // by the member that is asked last
+	for i := range m.parts {
+		p := &m.parts[i]
+		if p.owned || p.claim != nil || m.table.Owner(uint16(i)) != m.cfg.Self.Node {
+			continue
+		}
+		if m.now < p.retryAt {
+			m.claimAt = min(m.claimAt, p.retryAt)
+		} else {
+			if sets[p.before] == nil {
+				sets[p.before] = m.newSet()
+			}
+			sets[p.before].Add(uint16(i))
+		}
+	}
+	for _, last := range slices.Sorted(maps.Keys(sets)) {
+		m.claim(sets[last], last)
+	}
+}
+
+// claim begins to take a set.
+func (m *Machine) claim(set kv.PartitionSet, last kv.NodeID) {
+	c := &claim{
+		ballot:  &Ballot{m.cfg.Stamp(), m.cfg.Self},
+		set:     set,
+		last:    last,
+		answers: map[kv.NodeID]*Answer{},
+		epochs:  map[kv.NodeID]kv.Epoch{},
+		notedAt: map[kv.NodeID]time.Duration{},
+		began:   m.now,
+		sentAt:  m.now,
+	}
+	for i := range set.All() {
+		m.parts[i].claim = c
+	}
+	m.claims = append(m.claims, c)
+	// Also to members considered dead: a link that still works prevents a split.
+	for _, o := range m.others() {
+		if o.id.Node != last {
+			m.do(Send{o.id, m.acquire(c)})
+		}
+	}
+	m.askLast(c)
+}
+
+// askLast asks the assigned owner before, once all other members that count have
+// granted what is left of a claim.
+func (m *Machine) askLast(c *claim) {
+	if c.lastSent || c.set.Empty() {
+		return
+	}
+	for _, o := range m.members {
+		if o.id.Node != c.last && m.counts(o) && m.missing(c, o) && !m.impatient(c) {
+			return
+		}
+	}
+	c.lastSent, c.lastAt = true, m.now
+	if o := m.members[c.last]; o != nil {
+		m.do(Send{o.id, m.acquire(c)})
+	}
+}
+
+// impatient says whether that owner is asked although other members have not
+// answered. Under policy consistent, this is so if the claim can do without them.
+func (m *Machine) impatient(c *claim) bool {
+	votes := len(m.granted(c))
+	if m.isVoter(c.last) {
+		votes++
+	}
+	return m.consistent() && m.now-c.began >= m.cfg.Bound/4 && votes >= m.majority()
+}
+
+func (m *Machine) acquire(c *claim) Acquire {
+	set := m.newSet()
+	copy(set, c.set)
+	return Acquire{Ballot: c.ballot, State: m.State(), Partitions: set, Ring: m.entered}
+}
+
+// resend asks again each member that has not answered, has refused, or has named an
+// unknown process; and a voter that has granted before it votes.
+func (m *Machine) resend() {
+	for _, c := range m.claims {
+		every := m.cfg.Bound / 4
+		if c.refused > 0 {
+			every = m.cfg.Bound / 8
+		}
+		if c.set.Empty() || c.polling || m.now-c.sentAt < every {
+			continue
+		}
+		c.sentAt = m.now
+		for _, o := range m.others() {
+			done := m.grants(c, o) && (m.answer(c, o).Voter || !m.isVoter(o.id.Node))
+			if !done && (c.lastSent || o.id.Node != c.last) {
+				m.do(Send{o.id, m.acquire(c)})
+			}
+		}
+	}
+}
+
+// answer returns a member's answer to a claim, if it is of its present process.
+func (m *Machine) answer(c *claim, o *member) *Answer {
+	if c.epochs[o.id.Node] != o.id.Epoch {
+		return nil
+	}
+	return c.answers[o.id.Node]
+}
+
+// knows says whether each process is in the ring, is this one, or is known to be no
+// member any more. A process that is considered dead here, but is in at the answering
+// member, may have come back and may be asking other members. First it must be heard,
+// or be dead there too.
+func (m *Machine) knows(list []kv.Process) bool {
+	for _, id := range list {
+		if id.Node == m.cfg.Self.Node || m.gone.has(id) {
+			continue
+		}
+		o := m.members[id.Node]
+		if o == nil || o.id != id || !o.inRing {
+			return false
+		}
+	}
+	return true
+}
+
+// Asked answers another node's ACQUIRE. What the answer ends has ended before the
+// answer goes out. The sender of the answer adds the log's head.
+func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
+	m.now = max(m.now, now)
+	a := Answer{Ballot: q.Ballot, Granted: m.newSet(), Released: m.newSet()}
+	o := m.current(from)
+	if o == nil {
+		return a
+	}
+	m.hear(o)
+	if q.State >= o.state { // a node that is out asks for nothing
+		o.state, o.in, o.goneOut = q.State, true, false
+	}
+	m.settle()
+	ended := m.newSet()
+	allKnown := m.knowsRing(q.Ring)
+	for i := range q.Partitions.All() {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		// A node that is out has no say, and owns nothing.
+		if m.in && (m.table.Owner(i) != from.Node || !o.inRing) ||
+			p.promised.Compare(q.Ballot) > 0 ||
+			p.claim != nil && p.claim.ballot.Compare(q.Ballot) > 0 ||
+			p.owned && !allKnown {
+			continue // RETRY
+		}
+		a.Granted.Add(i)
+		m.giveUp(i)
+		if p.owned {
+			ended.Add(i)
+			// If it was told of a higher ballot, it hands over to that
+			// very ballot alone: another node may have owned the
+			// partition since.
+			if p.told == nil || p.told.Compare(q.Ballot) == 0 {
+				p.released = q.Ballot
+			}
+			p.owned, p.retired, p.told = false, 0, nil
+			m.claimAt = 0
+		}
+		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
+			a.Released.Add(i)
+		}
+		m.promise(i, q.Ballot)
+	}
+	if !ended.Empty() {
+		m.do(Ended{ended, "acquired by " + string(from.Node)})
+	}
+	if a.Voter = m.remembers(); a.Voter {
+		a.Authorities = m.authorities(q.Partitions)
+	}
+	a.In = m.AreIn()
+	return a
+}
+
+// knowsRing says whether all members of an asker's ring are in this node's ring.
+func (m *Machine) knowsRing(list []kv.Process) bool {
+	for _, id := range list {
+		if id == m.cfg.Self {
+			continue
+		}
+		if o := m.members[id.Node]; o == nil || o.id != id || !o.inRing {
+			return false
+		}
+	}
+	return true
+}
+
+// promise remembers the highest ballot answered.
+func (m *Machine) promise(i uint16, b *Ballot) {
+	p := &m.parts[i]
+	switch p.promised.Compare(b) {
+	case -1:
+		m.seq++
+		p.promised, p.changed, p.saidAt = b, m.seq, m.now
+	case 0:
+		p.saidAt = m.now
+	}
+}
+
+// hearOf retires what a higher ballot may have taken. With voters, a higher ballot
+// has taken nothing while this node's authority lasts: a side without a majority of
+// voters tries ballot after ballot, and would empty everything when it comes back.
+func (m *Machine) hearOf(b Promise) {
+	if m.consistent() || failpoint.Out(failpoint.HigherBallot) {
+		return
+	}
+	var retired kv.PartitionSet
+	for _, i := range b.Partitions {
+		if int(i) >= len(m.parts) {
+			break
+		}
+		p := &m.parts[i]
+		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.told.Compare(b.Ballot) < 0 {
+			p.told = b.Ballot
+			if p.retired == 0 {
+				m.retire(p)
+				if retired == nil {
+					retired = m.newSet()
+				}
+				retired.Add(i)
+			}
+		}
+	}
+	if retired != nil {
+		m.do(Retired{retired, "a higher ballot was answered"})
+	}
+}
+
+// Answered takes a member's answer to an ACQUIRE; the latest one counts.
+func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
+	m.now = max(m.now, now)
+	o := m.current(from)
+	if o == nil {
+		return
+	}
+	m.hear(o)
+	for _, c := range m.claims {
+		if c.ballot.Compare(a.Ballot) != 0 {
+			continue
+		}
+		c.note(from, &a, m.now)
+		if !m.counts(o) {
+			break
+		}
+		// A member that refuses has often not heard yet what has changed. It
+		// is asked again with the same ballot: the members that have granted
+		// it may have told the owner of it, and that owner then gives nothing
+		// to another ballot.
+		if !a.Granted.Contains(c.set) && c.refused == 0 {
+			c.refused = m.now
+		}
+		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && (!m.isVoter(from.Node) || len(m.granted(c)) >= m.majority()) {
+			continue
+		}
+		// One wait for all that it refuses, so that they are asked for
+		// together.
+		retryAt := m.now + time.Duration(m.cfg.Rand.Int64N(int64(m.cfg.Bound/2)))
+		for i := range c.set.All() {
+			if !a.Granted.Has(i) {
+				m.giveUp(i)
+				m.parts[i].retryAt = retryAt
+			}
+		}
+	}
+	m.settle()
+}
+
+// giveUp takes a partition out of its claim.
+func (m *Machine) giveUp(i uint16) {
+	p := &m.parts[i]
+	if p.claim == nil {
+		return
+	}
+	p.claim.set.Remove(i)
+	p.claim = nil
+	m.claimAt = 0
+}
+
+// decide begins the ownerships for which no answer is missing.
+func (m *Machine) decide() {
+	kept := m.claims[:0]
+	for _, c := range m.claims {
+		m.askLast(c)
+		switch {
+		case c.set.Empty():
+		case m.consistent():
+			m.decideVoted(c)
+		case m.answered(c):
+			m.begin(c, c.set, never)
+		}
+		if !c.set.Empty() {
+			kept = append(kept, c)
+		}
+	}
+	clear(m.claims[len(kept):])
+	m.claims = kept
+}
+
+// counts says whether a claim needs a member's answer: the member is in; or it is out
+// as far as this node knows, but can be asked, since this node polls it. It may have
+// come in at this moment, as this node has, without either knowing.
+func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(o)) }
+
+// answered says whether all members that must answer a claim have granted it, and
+// name only processes that this node knows.
+func (m *Machine) answered(c *claim) bool {
+	for _, o := range m.members {
+		if m.counts(o) && m.missing(c, o) {
+			return false
+		}
+	}
+	return true
+}
+
+// missing says whether a member's grant of a claim is missing.
+func (m *Machine) missing(c *claim, o *member) bool {
+	return o.in && !o.inRing || !m.grants(c, o)
+}
+
+// grants says whether a member's latest answer grants a claim, and names no unknown
+// process.
+func (m *Machine) grants(c *claim, o *member) bool {
+	a := m.answer(c, o)
+	return a != nil && (m.knows(a.In) || failpoint.Out(failpoint.NamedInAnswer)) && a.Granted.Contains(c.set)
+}
+
+// begin starts to own part of a claim that all have granted, unless a higher ballot
+// was granted or the ring has changed meanwhile.
+func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
+	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{}}
+	for node, a := range c.answers {
+		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
+	}
+	for i := range set.All() {
+		p := &m.parts[i]
+		c.set.Remove(i)
+		p.claim, m.claimAt = nil, 0
+		if p.promised.Compare(c.ballot) > 0 || m.table.Owner(i) != m.cfg.Self.Node {
+			continue
+		}
+		m.promise(i, c.ballot)
+		p.owned, p.retired, p.told, p.released = true, 0, nil, nil
+		p.ballot, p.until = c.ballot, until
+		begun.Partitions.Add(i)
+		before := m.ownerBefore(c, i)
+		for node, a := range c.answers {
+			id := kv.Process{Node: node, Epoch: c.epochs[node]}
+			if a.Released.Has(i) && (!m.consistent() || before != nil && before.Process == id) {
+				if begun.Releasers[id] == nil {
+					begun.Releasers[id] = m.newSet()
+				}
+				begun.Releasers[id].Add(i)
+			}
+		}
+	}
+	if !begun.Partitions.Empty() {
+		m.do(begun)
+	}
+}

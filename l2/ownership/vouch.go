@@ -1,0 +1,110 @@
+package ownership
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
+
+// Gossip's word of a process that this node has not met counts for nothing: any
+// stranger can send it. An owner must count here even if this node cannot reach it,
+// and all rings must become the same. So members attest each other: polls and their
+// answers carry what the sender has itself heard from members, if the receiver does
+// not know that yet.
+
+// Standing is what a member says about itself, as another member has heard it.
+type Standing struct {
+	ID     kv.Process
+	State  uint64 // as in Info
+	Weight uint32
+	In     bool
+}
+
+// heardOf lists the members that this node attests.
+func (m *Machine) heardOf() (list []Standing) {
+	list = append(list, Standing{m.cfg.Self, m.State(), m.Weight(), m.in})
+	for _, o := range m.members {
+		if o.live() && o.state > 0 && !o.named {
+			list = append(list, Standing{o.id, o.state, o.weight, o.in || o.goneOut})
+		}
+	}
+	slices.SortFunc(list, func(a, b Standing) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
+// tellOthers adds to a member's Info what this node has heard of other members.
+func (m *Machine) tellOthers(o *member, info *Info) {
+	if list := m.heardOf(); !slices.Equal(list, m.standings) {
+		m.standings = list
+		m.othersAt++
+	}
+	info.OthersAt, info.OthersHave = m.othersAt, o.othersHave
+	if o.othersTold != m.othersAt && !failpoint.Out(failpoint.Vouch) {
+		info.Others = m.standings
+	}
+}
+
+// learnOthers takes what a member has heard of others.
+func (m *Machine) learnOthers(o *member, info *Info) {
+	o.othersTold = info.OthersHave
+	if info.OthersAt <= o.othersHave { // nothing new, or late
+		return
+	}
+	o.othersHave = info.OthersAt
+	for _, s := range info.Others {
+		m.vouched(s)
+	}
+}
+
+// GoneOut says that, by gossip's word, a member that this node cannot hear is out;
+// state is the count that gossip tells with it. The word counts here until the member
+// tells something. The member's own count stays, and other members are told what it
+// has said itself. Otherwise a stranger's message would also count for members that
+// hear the member, and for ever.
+func (m *Machine) GoneOut(now time.Duration, id kv.Process, state uint64) {
+	m.now = max(m.now, now)
+	o := m.members[id.Node]
+	if o == nil || o.id != id || !o.in {
+		return
+	}
+	o.in, o.goneOut = false, true
+	if failpoint.Out(failpoint.Hearsay) {
+		o.state, o.goneOut = state, false
+	}
+	m.settle()
+}
+
+// vouched takes what another member attests about a process. A process that is in
+// becomes a member. Nothing has come from it, so unless gossip hears it, it counts
+// until its silence has lasted. What a member has said last counts, whichever member
+// heard it.
+func (m *Machine) vouched(s Standing) {
+	o := m.members[s.ID.Node]
+	switch {
+	case o != nil && o.id == s.ID:
+		if s.State > o.state {
+			o.state, o.weight, o.in, o.goneOut = s.State, s.Weight, s.In, false
+		}
+	case s.In:
+		if o := m.current(s.ID); o != nil {
+			o.state, o.weight, o.in = s.State, s.Weight, true
+			o.missing, o.named = true, true
+		}
+	}
+}
+
+// rumourFor is for how many detection times, from the start of its search for others,
+// rumours can keep a node from beginning alone.
+const rumourFor = 4
+
+// Rumour says that gossip tells of a process that is in and that this node has not
+// met. A node that would begin alone, or answer for all as if it were alone, waits
+// for that process, but not for ever: it may be invented.
+func (m *Machine) Rumour(now time.Duration) {
+	m.now = max(m.now, now)
+	if !m.in && m.now-m.startedAt < rumourFor*m.cfg.Detection {
+		m.aloneFrom, m.rumourAt = m.now, m.now
+	}
+}

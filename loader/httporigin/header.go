@@ -1,0 +1,69 @@
+package httporigin
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/cachesidecar/cachesidecar/internal/settings"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// check validates the settings that New does not check itself.
+func (c *Config) check() error {
+	// Errors do not show the user and the query of a URL, because they may be secrets.
+	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
+		return errors.New("url: it has a user or password: leave them out, and give them as a header Authorization in header_files")
+	}
+	for _, code := range c.Absent {
+		if err := settings.Bounded("absent", code, 200, 599); err != nil {
+			return err
+		}
+	}
+	return settings.Bounded("connections", c.Connections, 0, loader.MaxConnections)
+}
+
+// header returns the header of all requests, and those of its values that are secrets.
+func (c *Config) header() (header http.Header, secrets []string, err error) {
+	header = http.Header{}
+	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
+		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
+			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that holds it, in header_files", name)
+		}
+		if err := addHeader(header, "headers", name, c.Headers[name]); err != nil {
+			return nil, nil, err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.HeaderFiles)) {
+		value, err := settings.SecretFile("header_files: "+name, c.HeaderFiles[name])
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := addHeader(header, "header_files", name, value); err != nil {
+			return nil, nil, err
+		}
+		secrets = append(secrets, value)
+	}
+	return header, secrets, nil
+}
+
+// secretHeaders must not be in the configuration file.
+var secretHeaders = []string{"Authorization", "Cookie", "Proxy-Authorization"}
+
+func addHeader(h http.Header, setting, name, value string) error {
+	switch {
+	case !httpguts.ValidHeaderFieldName(name):
+		return fmt.Errorf("%s: %q is no header's name: give letters, digits and dashes", setting, name)
+	case !httpguts.ValidHeaderFieldValue(value):
+		return fmt.Errorf("%s: %s: the value has line breaks or other control characters: leave them out", setting, name)
+	case h.Get(name) != "":
+		return fmt.Errorf("%s: %s is there already: leave out one of them", setting, name)
+	}
+	h.Set(name, value)
+	return nil
+}

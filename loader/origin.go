@@ -1,0 +1,96 @@
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// OriginConfig has the settings of one kind of origin. Each package below this one has
+// such a Config, with a field for each setting of a configuration file. Custom is for an
+// origin that the program implements itself.
+type OriginConfig interface {
+	// Kind returns the name of the kind of origin in logs, statistics and errors, for
+	// example "postgres".
+	Kind() string
+	// Descriptors returns the maximum number of file descriptors that calls of the
+	// origin use.
+	Descriptors() int
+	// Open validates the settings and reads the files that they name. It contacts no
+	// server.
+	Open(OriginOptions) (*Origin, error)
+}
+
+// OriginOptions has the settings that all kinds of origin share.
+type OriginOptions struct {
+	Timeout      time.Duration // of a call; zero: the kind's default
+	MaxValue     int           // bytes; zero: 8 MiB
+	WriteThrough bool          // changes are written to the origin, so a Writer is needed
+}
+
+// CheckWrites returns an error if settings for writes are given and write-through is
+// off.
+func (o OriginOptions) CheckWrites(given bool) error {
+	if given && !o.WriteThrough {
+		return errors.New("there are settings of writes, and write_through is off: set it, or leave them out")
+	}
+	return nil
+}
+
+// Origin is an open origin.
+//
+// Source, Writer and the Lister that List returns may each have a method
+// Check(context.Context) error. Check asks the server whether the settings are valid. An
+// error that wraps ErrPermanent means that they are not; any other error means that the
+// server cannot be asked now.
+type Origin struct {
+	Source
+	Writer  Writer                     // nil without OriginOptions.WriteThrough
+	List    func(List) (Lister, error) // nil: the origin cannot list its keys
+	Close   func() error
+	Secrets []string // texts that must not appear in errors
+}
+
+// MaxConnections is the maximum number of connections in the settings of an origin.
+const MaxConnections = 1 << 16
+
+// Custom is an origin that the program implements itself.
+type Custom struct {
+	Source Source // required
+	Writer Writer // for write-through; required for it
+}
+
+// Kind returns "source".
+func (Custom) Kind() string { return "source" }
+
+// Descriptors returns 0, because the number is not known.
+func (Custom) Descriptors() int { return 0 }
+
+// Open returns the origin. A value larger than o.MaxValue gives ErrTooLarge.
+func (c Custom) Open(o OriginOptions) (*Origin, error) {
+	if err := o.CheckWrites(c.Writer != nil); err != nil {
+		return nil, err
+	}
+	switch {
+	case c.Source == nil:
+		return nil, errors.New("Source is nil: give one")
+	case o.WriteThrough && c.Writer == nil:
+		return nil, errors.New("write_through: a Source takes no writes: give a Writer too")
+	}
+	return &Origin{Source: sized{c.Source, o.MaxValue}, Writer: c.Writer, Close: func() error { return nil }}, nil
+}
+
+// sized is a Source with a limit for the size of its values.
+type sized struct {
+	Source
+	most int // bytes
+}
+
+func (s sized) Load(ctx context.Context, key []byte) (Value, error) {
+	v, err := s.Source.Load(ctx, key)
+	if err == nil && len(v.Bytes) > s.most {
+		return Value{}, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(v.Bytes), s.most)
+	}
+	return v, err
+}

@@ -1,0 +1,35 @@
+package sidecar
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/creds"
+)
+
+// TLSFiles are the paths of certificate files in PEM. Give all three or none. They
+// require a cluster key file.
+type TLSFiles struct {
+	Cert string `yaml:"cert"` // the chain; its first names this node in a DNS name
+	Key  string `yaml:"key"`  // the private key of Cert
+	CA   string `yaml:"ca"`   // the authorities whose certificates are accepted
+}
+
+func (c *Config) paths() creds.Paths {
+	return creds.Paths{ClusterKey: c.ClusterKeyFile, Cert: c.TLS.Cert, Key: c.TLS.Key, CA: c.TLS.CA}
+}
+
+// credentials reads the files. It returns nil if there are none.
+func (c *Config) credentials() (*creds.Set, error) {
+	if c.ClusterKeyFile == "" {
+		return nil, nil
+	}
+	return c.paths().Read().Set(c.Node, c.now())
+}
+
+// now reads the wall clock.
+func (c *Config) now() time.Time { return c.Clock.Read().Time() }
+
+// Reload reads the cluster key file and the certificate files again. The watch of the
+// files does the same within 5 s of a change. An error says why the new contents are not
+// taken; then nothing has changed. Without such files Reload does nothing.
+func (s *Sidecar) Reload() error { return s.keys.Reload() }
