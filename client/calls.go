@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -358,12 +359,12 @@ func (c *Client) Flush(ctx context.Context, o FlushOptions) error {
 
 // These are the results of Stats, ClusterStats, Members, Ring and Verify.
 type (
-	Stats        = wire.Stats
-	ClusterStats = wire.ClusterStats
-	Member       = wire.Member
-	Place        = wire.Place
-	LeaseStats   = wire.LeaseStats
-	Verified     = wire.Verified
+	Stats        = cachesidecar.Stats
+	ClusterStats = cachesidecar.ClusterStats
+	Member       = cachesidecar.Member
+	Place        = cachesidecar.Place
+	LeaseStats   = cachesidecar.LeaseStats
+	Verified     = cachesidecar.Verified
 )
 
 // Stats returns the sidecar's statistics.

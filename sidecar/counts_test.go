@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -54,7 +55,7 @@ func TestCountedOnce(t *testing.T) {
 		t.Errorf("the owner served %d keys, want 4 to 6", n)
 	}
 	// STATS of both hosts together.
-	collect := func() (all wire.ClusterStats) {
+	collect := func() (all cachesidecar.ClusterStats) {
 		t.Helper()
 		bb := namespaces.Pins{Table: a.engine.Names}
 		defer bb.Release()

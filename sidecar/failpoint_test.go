@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -370,7 +371,7 @@ func ackedByAll(s *scene) {
 // verifying: VERIFY finds what is broken.
 func verifying(s *scene) {
 	r := s.reader.s.verify(&wire.Request{WaitMS: 3000}, s.reader.clock.Read().Boot+time.Minute)
-	var v wire.Verified
+	var v cachesidecar.Verified
 	s.need(r.Status == wire.OK && wire.UnmarshalBody(r.Body, &v) == nil, "a check: %v", r.Err())
 	s.need(len(v.Inconclusive) == 0, "a conclusion: %v", v.Inconclusive)
 	for _, what := range v.Violations {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -11,7 +12,7 @@ import (
 // thisHost implements session.Host: the sidecar, as its sessions see it.
 type thisHost struct{ s *Sidecar }
 
-func (h thisHost) Stats() wire.Stats { return h.s.telemetry.Stats() }
+func (h thisHost) Stats() cachesidecar.Stats { return h.s.telemetry.Stats() }
 
 func (h thisHost) Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	return h.s.serveNow(ctx, q, b, deadline)

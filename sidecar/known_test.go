@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -56,7 +57,7 @@ func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)
 	})
 }
 
-func (v *vnode) known() wire.KnownStats {
+func (v *vnode) known() cachesidecar.KnownStats {
 	return v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilterStats()
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/unixsock"
@@ -447,7 +448,7 @@ func TestStatsCount(t *testing.T) {
 	c.call(&wire.Request{Op: wire.OpMGet, Keys: keysOf("a", "b", "c")})
 	c.call(&wire.Request{Op: wire.OpDelete, Keys: keysOf("a", "b")})
 	r := c.call(&wire.Request{Op: wire.OpStats})
-	var st wire.Stats
+	var st cachesidecar.Stats
 	if err := wire.UnmarshalBody(r.Body, &st); err != nil {
 		t.Fatal(err)
 	}

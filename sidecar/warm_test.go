@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -37,7 +38,7 @@ func TestWarm(t *testing.T) {
 		}
 	}
 	withNodes(t, 3, o, Namespace{WarmOnStart: &Warm{Rate: 20, List: loader.List{Lister: list}}}, func(w *world) {
-		stats := func() (sum wire.WarmStats) {
+		stats := func() (sum cachesidecar.WarmStats) {
 			for _, v := range w.nodes {
 				s := v.s.engine.Names.Lookup(session.DefaultNamespace).WarmStats()
 				sum.Loaded += s.Loaded
@@ -53,7 +54,7 @@ func TestWarm(t *testing.T) {
 			t.Errorf("after %v: %+v", time.Since(w.begun), s)
 		}
 		time.Sleep(n / 20 * time.Second)
-		if s := stats(); s != (wire.WarmStats{State: namespaces.WarmDone, Loaded: n - 1, Absent: 1}) {
+		if s := stats(); s != (cachesidecar.WarmStats{State: namespaces.WarmDone, Loaded: n - 1, Absent: 1}) {
 			t.Errorf("at the end: %+v", s)
 		}
 		for i, key := range list {
@@ -88,13 +89,13 @@ func TestWarmBounds(t *testing.T) {
 		o.set(list[i], []byte("value"))
 	}
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{Keys: 30, List: loader.List{Lister: list}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (cachesidecar.WarmStats{State: namespaces.WarmFailed, Loaded: 30}) {
 			t.Errorf("%+v", s)
 		}
 	})
 	o.listErr = context.DeadlineExceeded
 	withNodes(t, 1, o, Namespace{WarmOnStart: &Warm{List: loader.List{Lister: o}}}, func(w *world) {
-		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (wire.WarmStats{State: namespaces.WarmFailed}) {
+		if s := w.nodes[0].s.engine.Names.Lookup(session.DefaultNamespace).WarmStats(); s != (cachesidecar.WarmStats{State: namespaces.WarmFailed}) {
 			t.Errorf("%+v", s)
 		}
 	})

@@ -4,10 +4,10 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // libraryNames are the sides that make the load in the process that has the cache.
@@ -83,11 +83,11 @@ func (b *Bench) startLibrary(ctx context.Context, l *libraries, name string, p r
 }
 
 // stats returns the statistics of the embedded sidecar that asks.
-func (l *libraries) stats(ctx context.Context) (wire.Stats, error) { return l.app.Stats(ctx) }
+func (l *libraries) stats(ctx context.Context) (cachesidecar.Stats, error) { return l.app.Stats(ctx) }
 
 // fromCopies returns the share of reads of other hosts' keys that copies answered,
 // between two statistics.
-func fromCopies(before, after wire.Stats) float64 {
+func fromCopies(before, after cachesidecar.Stats) float64 {
 	copies := (after.L1.Hits - after.L1.Refused) - (before.L1.Hits - before.L1.Refused)
 	asked := after.Cluster.PeerReads + after.Cluster.Joined - before.Cluster.PeerReads - before.Cluster.Joined
 	return float64(copies) / float64(max(copies+asked, 1))

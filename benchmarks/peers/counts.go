@@ -11,12 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Stats asks a sidecar for its statistics, as a user does.
-func (s *Server) Stats(ctx context.Context) (st wire.Stats, err error) {
+func (s *Server) Stats(ctx context.Context) (st cachesidecar.Stats, err error) {
 	cmd := exec.CommandContext(ctx, s.binary, "stats", "--json", "--socket", s.Socket)
 	out, err := cmd.Output()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -148,7 +149,7 @@ func (c *conn) must(q *wire.Request) wire.Reply {
 	return r
 }
 
-func (c *conn) stats() (st wire.Stats) {
+func (c *conn) stats() (st cachesidecar.Stats) {
 	c.t.Helper()
 	if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpStats}).Body, &st); err != nil {
 		c.t.Fatal(err)

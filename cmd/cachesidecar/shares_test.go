@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -109,7 +110,7 @@ func TestAnswersOfOtherHostsUnread(t *testing.T) {
 	var keys [][]byte
 	for i := 0; len(keys) < 4; i++ {
 		key := fmt.Appendf(nil, "key%d", i)
-		var at wire.Place
+		var at cachesidecar.Place
 		if err := wire.UnmarshalBody(c.must(&wire.Request{Op: wire.OpRing, Key: key}).Body, &at); err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -169,7 +170,7 @@ func TestHealthOf(t *testing.T) {
 		{"not joined yet", 2, 3, false, exitMiss, "it has not joined the other hosts"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			body, err := wire.MarshalBody(wire.Stats{Cluster: wire.ClusterState{Join: tc.join, Members: tc.members, In: tc.in}})
+			body, err := wire.MarshalBody(cachesidecar.Stats{Cluster: cachesidecar.ClusterState{Join: tc.join, Members: tc.members, In: tc.in}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -17,10 +18,10 @@ import (
 // to all hosts.
 
 // members lists this host and the others, by name.
-func (c *Engine) members() []wire.Member {
-	var list []wire.Member
+func (c *Engine) members() []cachesidecar.Member {
+	var list []cachesidecar.Member
 	for _, m := range c.Node.Members() {
-		list = append(list, wire.Member{
+		list = append(list, cachesidecar.Member{
 			Node: string(m.ID.Node), Address: m.Address, State: m.State, Epoch: m.ID.Epoch.String(),
 			Weight: m.Weight, Partitions: m.Owned, Why: m.Why,
 		})
@@ -37,7 +38,7 @@ func (c *Engine) Ring(q *wire.Request) wire.Reply {
 		return wire.ErrorReply(namespaces.BadName(q.Namespace))
 	}
 	p := c.Hash(q.Namespace, q.Key).Partition()
-	place := wire.Place{Partition: int(p)}
+	place := cachesidecar.Place{Partition: int(p)}
 	if o := c.Node.View().Owner(p); o != nil {
 		place.Owner = string(o.Node)
 	}
@@ -50,7 +51,7 @@ func (c *Engine) Ring(q *wire.Request) wire.Reply {
 // ringOfOwner is Ring; it also asks the assigned owner whether it owns the key.
 func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	r := c.Ring(q)
-	var place wire.Place
+	var place cachesidecar.Place
 	if r.Status != wire.OK || wire.UnmarshalBody(r.Body, &place) != nil || place.Holder != "" {
 		return r
 	}
@@ -60,7 +61,7 @@ func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 	}
 	var a peer.Answer
 	defer a.Release()
-	var theirs wire.Place
+	var theirs cachesidecar.Place
 	if c.Node.Do(ctx, owner.Process, c.Timeout(q)/2, &wire.Request{Op: wire.OpRing, Namespace: q.Namespace, Key: q.Key}, &a) == nil &&
 		a.Status == wire.OK && wire.UnmarshalBody(a.Body, &theirs) == nil {
 		place.Holder = theirs.Holder
@@ -69,25 +70,25 @@ func (c *Engine) ringOfOwner(ctx context.Context, q *wire.Request) wire.Reply {
 }
 
 // StatsCluster collects the statistics of every host. own is this host's.
-func (c *Engine) StatsCluster(ctx context.Context, q *wire.Request, own wire.Stats) wire.Reply {
-	all := wire.ClusterStats{Nodes: []wire.Stats{own}, Missing: []wire.MissingStats{}}
+func (c *Engine) StatsCluster(ctx context.Context, q *wire.Request, own cachesidecar.Stats) wire.Reply {
+	all := cachesidecar.ClusterStats{Nodes: []cachesidecar.Stats{own}, Missing: []cachesidecar.MissingStats{}}
 	for _, m := range c.Node.Members() {
 		if m.State == cluster.StateMissing {
-			all.Missing = append(all.Missing, wire.MissingStats{Node: string(m.ID.Node), Why: m.Why})
+			all.Missing = append(all.Missing, cachesidecar.MissingStats{Node: string(m.ID.Node), Why: m.Why})
 		}
 	}
 	for _, a := range c.everywhere(ctx, q, &wire.Request{Op: wire.OpStats}) {
-		var st wire.Stats
+		var st cachesidecar.Stats
 		if a.err == nil {
 			a.err = wire.UnmarshalBody(a.reply.Body, &st)
 		}
 		if a.err != nil {
-			all.Missing = append(all.Missing, wire.MissingStats{Node: string(a.node), Why: a.err.Error()})
+			all.Missing = append(all.Missing, cachesidecar.MissingStats{Node: string(a.node), Why: a.err.Error()})
 		} else {
 			all.Nodes = append(all.Nodes, st)
 		}
 	}
-	slices.SortFunc(all.Nodes, func(a, b wire.Stats) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(all.Nodes, func(a, b cachesidecar.Stats) int { return cmp.Compare(a.Node, b.Node) })
 	return wire.BodyReply(all)
 }
 

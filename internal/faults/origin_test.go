@@ -16,9 +16,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // rowKeys is small, so that each row changes while it is being loaded.
@@ -163,7 +163,7 @@ func (l *load) insist(f func() error) bool {
 }
 
 // loads sums up the living nodes' statistics of loads.
-func (g *group) loads() (sum wire.LoadStats) {
+func (g *group) loads() (sum cachesidecar.LoadStats) {
 	g.t.Helper()
 	for _, n := range g.living() {
 		st, err := n.app.Stats(g.t.Context())

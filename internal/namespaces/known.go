@@ -5,8 +5,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
@@ -99,12 +99,12 @@ func (k *KeyFilter) Forget() {
 }
 
 // KeyFilterStats returns the filter's part of STATS; zero without a filter.
-func (ns *Namespace) KeyFilterStats() (s wire.KnownStats) {
+func (ns *Namespace) KeyFilterStats() (s cachesidecar.KnownStats) {
 	if ns.KeyFilter == nil {
 		return s
 	}
 	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
-	s = wire.KnownStats{
+	s = cachesidecar.KnownStats{
 		InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
 		Builds: int64(f.Builds), Failures: int64(b.Failures),
 		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),

@@ -3,16 +3,17 @@ package namespaces
 import (
 	"sort"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // LoadStats returns the loads' part of STATS; zero without an origin.
-func (ns *Namespace) LoadStats() wire.LoadStats {
+func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Origin == nil {
-		return wire.LoadStats{}
+		return cachesidecar.LoadStats{}
 	}
 	l, g := ns.Loads.Stats(), ns.Origin.Guard.Stats()
-	return wire.LoadStats{
+	return cachesidecar.LoadStats{
 		Origin: ns.Origin.Name, UnderWay: int64(l.UnderWay), Waiting: int64(l.Waiting),
 		Loads: int64(l.Begun), Collapsed: int64(l.Collapsed), Absent: int64(l.Absent), Failed: int64(l.Failed),
 		Detached: int64(l.Detached), Aside: ns.WithoutOwner.Load(),
@@ -22,11 +23,11 @@ func (ns *Namespace) LoadStats() wire.LoadStats {
 }
 
 // Stats returns the statistics of every namespace, in the order of their names.
-func (n *Table) Stats() []wire.NamespaceStats {
-	var list []wire.NamespaceStats
+func (n *Table) Stats() []cachesidecar.NamespaceStats {
+	var list []cachesidecar.NamespaceStats
 	for name, ns := range n.All() {
 		st := n.store.NamespaceStats(ns.ID)
-		t := wire.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
+		t := cachesidecar.NamespaceStats{Name: name, Entries: st.Entries, Bytes: st.Bytes, Quota: st.Quota}
 		for _, op := range []wire.Op{wire.OpGet, wire.OpMGet, wire.OpLease} {
 			for o := HitL1; o <= HitOrigin; o++ {
 				t.Hits += ns.Counts[op][o].Load()

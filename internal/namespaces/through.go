@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -170,12 +171,12 @@ func (t *WriteThrough) Write(ctx context.Context, q *wire.Request, key []byte) (
 }
 
 // WriteThroughStats returns the write-through's part of STATS; zero without one.
-func (ns *Namespace) WriteThroughStats() (s wire.ThroughStats) {
+func (ns *Namespace) WriteThroughStats() (s cachesidecar.ThroughStats) {
 	t := ns.WriteThrough
 	if t == nil {
 		return s
 	}
-	s = wire.ThroughStats{Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(), Shed: t.Shed.Load()}
+	s = cachesidecar.ThroughStats{Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(), Shed: t.Shed.Load()}
 	s.UnderWay, s.Waiting = t.places.Len()
 	s.Unsettled = t.Unsettled.Load()
 	return s

@@ -3,6 +3,7 @@ package namespaces
 import (
 	"sync/atomic"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -52,9 +53,9 @@ func (w *Warming) Count(r *wire.Reply) {
 }
 
 // WarmStats returns the warming's part of STATS; zero without warming.
-func (ns *Namespace) WarmStats() (s wire.WarmStats) {
+func (ns *Namespace) WarmStats() (s cachesidecar.WarmStats) {
 	if w := ns.Warming; w != nil {
-		s = wire.WarmStats{State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load()}
+		s = cachesidecar.WarmStats{State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load()}
 	}
 	return s
 }

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -218,13 +219,13 @@ func Of(ctx context.Context) *Member {
 func (s *Table) Used(r Resource) int64 { return s.used[r].Load() }
 
 // Stats returns, for each kind, the places taken and the owner with most of them.
-func (s *Table) Stats() []wire.ShareStats {
+func (s *Table) Stats() []cachesidecar.ShareStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]wire.ShareStats, Resources)
+	list := make([]cachesidecar.ShareStats, Resources)
 	for r := range Resources {
 		t := &list[r]
-		*t = wire.ShareStats{Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load()}
+		*t = cachesidecar.ShareStats{Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load()}
 		for name, o := range s.owners {
 			if n := o.has[r].Load(); n > t.MostBy {
 				t.Most, t.MostBy = name, n

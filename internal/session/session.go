@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -75,7 +76,7 @@ type Doors struct {
 // Host is the sidecar, as its sessions see it.
 type Host interface {
 	// Stats returns the answer to STATS.
-	Stats() wire.Stats
+	Stats() cachesidecar.Stats
 	// Serve answers a request wherever its keys are. The pins are released while it
 	// waits.
 	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply

@@ -1,7 +1,7 @@
 // Package telemetry reports on a host: the answer to STATS, and the metrics for /metrics.
 //
 // Input is the counters of the engine, of the socket's server and of the host's keys, the
-// Go runtime and, on Linux, procfs. Output is a wire.Stats, and a Prometheus registry
+// Go runtime and, on Linux, procfs. Output is a cachesidecar.Stats, and a Prometheus registry
 // that reads the counters when it is gathered.
 //
 // The package starts no goroutine. Its methods may be called concurrently. While metrics

@@ -7,14 +7,14 @@ import (
 
 	"github.com/prometheus/procfs"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // Stats returns what STATS answers.
-func (s *Telemetry) Stats() wire.Stats {
-	t := wire.Stats{
+func (s *Telemetry) Stats() cachesidecar.Stats {
+	t := cachesidecar.Stats{
 		Node:        s.Node,
 		Server:      s.Version,
 		UptimeMS:    (s.Engine.Clock.Read().Boot - s.Started).Milliseconds(),
@@ -33,14 +33,14 @@ func (s *Telemetry) Stats() wire.Stats {
 }
 
 // ConnectionStats returns the statistics of the socket's connections and their buffers.
-func (s *Telemetry) ConnectionStats() wire.ConnectionStats {
+func (s *Telemetry) ConnectionStats() cachesidecar.ConnectionStats {
 	c, b := s.Server.Stats(), s.Engine.Budget.Stats()
-	return wire.ConnectionStats{
+	return cachesidecar.ConnectionStats{
 		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.Server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
 		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
 		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
 		BufferBytes: b.Total(), OverBudget: c.OverBudget, Dropped: c.Dropped,
-		Buffers: wire.BufferStats{
+		Buffers: cachesidecar.BufferStats{
 			Limit: b.Size, Frames: b.Used[rpc.ForFrames], Requests: b.Used[rpc.ForRequests], Answers: b.Used[rpc.ForAnswers],
 			Peers: b.Used[rpc.ForPeers], Refused: b.AllRefused(), Taken: b.Taken, Owners: b.Owners, Most: b.Greedy, MostBy: b.GreedyBy,
 		},
@@ -48,31 +48,31 @@ func (s *Telemetry) ConnectionStats() wire.ConnectionStats {
 }
 
 // L1Stats returns the statistics of L1; zero if the host is alone.
-func (s *Telemetry) L1Stats() wire.L1Stats {
+func (s *Telemetry) L1Stats() cachesidecar.L1Stats {
 	if s.Engine.L1 == nil {
-		return wire.L1Stats{}
+		return cachesidecar.L1Stats{}
 	}
 	st := s.Engine.L1.Stats()
-	return wire.L1Stats{
+	return cachesidecar.L1Stats{
 		Entries: st.Entries, Used: st.Bytes, Limit: st.Limit, Hits: st.Hits, Misses: st.Misses,
 		Refused: s.Engine.Counts.CopiesRefused.Load(),
 	}
 }
 
 // ClusterState returns the statistics of the cluster, its handoffs and invalidations.
-func (s *Telemetry) ClusterState() wire.ClusterState {
+func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
 	st := s.Engine.Node.Stats()
 	h := &s.Engine.Handoff.Counts
-	return wire.ClusterState{
+	return cachesidecar.ClusterState{
 		Join: s.Join, Members: st.Members, In: st.In, Owned: st.Owned, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
 		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
 		PeerReads: s.Engine.Counts.PeerReads.Load(), Joined: s.Engine.Counts.Joined.Load(), PeerErrors: s.Engine.Counts.PeerErrors.Load(),
 		Served: s.Engine.Counts.Served.Load(),
-		Links: wire.LinkStats{
+		Links: cachesidecar.LinkStats{
 			Open: st.Links.Open, Ungreeted: st.Links.Ungreeted, Accepted: st.Links.Accepted, Rejected: st.Links.Rejected, Shed: st.Links.Shed,
 			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
 		},
-		Handoff: wire.HandoffStats{
+		Handoff: cachesidecar.HandoffStats{
 			Pulling: h.Pulling.Load(), Offering: s.Engine.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
 			Refused: h.Refused.Load(), Fetched: h.Fetched.Load(), Given: h.Given.Load(), Bytes: h.Bytes.Load(), Failed: h.Failed.Load(),
 		},
@@ -80,8 +80,8 @@ func (s *Telemetry) ClusterState() wire.ClusterState {
 	}
 }
 
-func (s *Telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats {
-	t := wire.InvalidationStats{Leases: []wire.LeaseStats{}}
+func (s *Telemetry) invalidationStats(st *cluster.Stats) cachesidecar.InvalidationStats {
+	t := cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{}}
 	if s.Engine.Log == nil {
 		return t
 	}
@@ -91,17 +91,17 @@ func (s *Telemetry) invalidationStats(st *cluster.Stats) wire.InvalidationStats 
 	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.Engine.Counts.Strays.Load()
 	t.LagUS = st.Lag.Microseconds()
 	for _, l := range st.Leases {
-		t.Leases = append(t.Leases, wire.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
+		t.Leases = append(t.Leases, cachesidecar.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
 	}
 	return t
 }
 
-func (s *Telemetry) l2Stats() wire.L2Stats {
+func (s *Telemetry) l2Stats() cachesidecar.L2Stats {
 	st := s.Engine.Store.Stats()
 	m := st.Memory
-	return wire.L2Stats{
+	return cachesidecar.L2Stats{
 		Entries: st.Entries, Overhead: math.Round(st.Overhead()*10) / 10,
-		Memory: wire.L2Memory{
+		Memory: cachesidecar.L2Memory{
 			Limit: m.Limit, Used: m.Total, Payload: m.Payload, Headers: m.Headers, Alignment: m.Alignment,
 			Dead: m.Dead, Open: m.Open, Tails: m.Tails, Index: m.Index, Ghosts: m.Ghosts, Quotas: m.Quotas,
 		},
@@ -114,9 +114,9 @@ func (s *Telemetry) l2Stats() wire.L2Stats {
 }
 
 // TokenStats returns the statistics of lease tokens.
-func (s *Telemetry) TokenStats() wire.TokenStats {
+func (s *Telemetry) TokenStats() cachesidecar.TokenStats {
 	l := s.Engine.Leases.Stats()
-	return wire.TokenStats{
+	return cachesidecar.TokenStats{
 		Out: int64(l.Out), Waiting: int64(l.Waiting), Issued: int64(l.Issued), HandedOver: int64(l.HandedOver),
 		Expired: int64(l.Expired), Abandoned: int64(l.Abandoned), Filled: int64(l.Filled), NotStored: int64(l.NotStored),
 		Collapsed: int64(l.Collapsed), Shed: int64(l.Shed),
@@ -124,7 +124,7 @@ func (s *Telemetry) TokenStats() wire.TokenStats {
 }
 
 // processStats reads the Go runtime and, on Linux, procfs.
-func processStats() wire.ProcessStats {
+func processStats() cachesidecar.ProcessStats {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/sched/goroutines:goroutines"},
@@ -135,7 +135,7 @@ func processStats() wire.ProcessStats {
 		{Name: "/sched/pauses/total/gc:seconds"},
 	}
 	metrics.Read(samples)
-	p := wire.ProcessStats{
+	p := cachesidecar.ProcessStats{
 		PID:        int64(os.Getpid()),
 		HeapBytes:  int64(samples[0].Value.Uint64()),
 		Goroutines: int64(samples[1].Value.Uint64()),

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -72,7 +73,7 @@ type Check struct {
 
 // node is what one host has read. It is guarded by the history's lock.
 type node struct {
-	wire.VerifiedNode
+	cachesidecar.VerifiedNode
 	id    kv.Process
 	stale staleness
 }
@@ -88,7 +89,7 @@ func New(cfg Config) *Check {
 			v.trouble = append(v.trouble, fmt.Sprintf("%s is missing: %s", m.ID.Node, m.Why))
 			continue
 		}
-		v.nodes = append(v.nodes, &node{VerifiedNode: wire.VerifiedNode{Node: string(m.ID.Node)}, id: m.ID})
+		v.nodes = append(v.nodes, &node{VerifiedNode: cachesidecar.VerifiedNode{Node: string(m.ID.Node)}, id: m.ID})
 	}
 	v.findKeys()
 	return v
@@ -127,7 +128,7 @@ func (v *Check) findKeys() {
 }
 
 // Run reads and writes until ctx ends, removes the keys, and returns the report.
-func (v *Check) Run(ctx context.Context) wire.Verified {
+func (v *Check) Run(ctx context.Context) cachesidecar.Verified {
 	began := v.cfg.Now()
 	v.run(ctx)
 	return v.report(v.cfg.Now() - began)
@@ -207,13 +208,13 @@ func (v *Check) read(ctx context.Context, n *node, k *historyKey, fresh bool) {
 }
 
 // report sums up.
-func (v *Check) report(took time.Duration) wire.Verified {
+func (v *Check) report(took time.Duration) cachesidecar.Verified {
 	h := v.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	w := wire.Verified{
+	w := cachesidecar.Verified{
 		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys), Writes: h.acked, WriteErrors: h.begun - h.acked,
-		Checked: []string{"read_your_writes", "bound", "fresh"}, Nodes: []wire.VerifiedNode{}, Staleness: []wire.VerifiedBucket{},
+		Checked: []string{"read_your_writes", "bound", "fresh"}, Nodes: []cachesidecar.VerifiedNode{}, Staleness: []cachesidecar.VerifiedBucket{},
 		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken, Inconclusive: append([]string{}, v.trouble...),
 	}
 	var all staleness
@@ -237,8 +238,8 @@ func (v *Check) report(took time.Duration) wire.Verified {
 		w.Inconclusive = append(w.Inconclusive, "there were not enough reads and writes: check for longer")
 	}
 	for i, n := range all.counts {
-		w.Staleness = append(w.Staleness, wire.VerifiedBucket{UpToMS: staleUpTo[i].Milliseconds(), Reads: n})
+		w.Staleness = append(w.Staleness, cachesidecar.VerifiedBucket{UpToMS: staleUpTo[i].Milliseconds(), Reads: n})
 	}
-	slices.SortFunc(w.Nodes, func(a, b wire.VerifiedNode) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(w.Nodes, func(a, b cachesidecar.VerifiedNode) int { return cmp.Compare(a.Node, b.Node) })
 	return w
 }

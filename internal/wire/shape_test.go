@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // bodies has the Go type of each structured body of requests and answers.
@@ -15,9 +17,9 @@ var bodies = map[string]any{
 
 	"answer PEER_HELLO": PeerHello{}, "answer POLL": Poll{}, "answer ACQUIRE": Acquired{}, "answer AUTH": Authorized{},
 	"answer PULL": Pulled{}, "answer FETCH": Fetched{}, "answer FOLLOW": Followed{}, "answer PROBE": Probed{},
-	"answer HELLO": Welcome{}, "answer STATS": Stats{}, "answer MEMBERS": []Member{}, "answer RING": Place{},
+	"answer HELLO": Welcome{}, "answer STATS": cachesidecar.Stats{}, "answer MEMBERS": []cachesidecar.Member{}, "answer RING": cachesidecar.Place{},
 	"request NOTE": Note{}, "answer NOTE": Noted{},
-	"answer WATCH": Watched{}, "answer VERIFY": Verified{},
+	"answer WATCH": Watched{}, "answer VERIFY": cachesidecar.Verified{},
 }
 
 // decode decodes the array of a golden message, and its body, if it has one.
@@ -59,9 +61,9 @@ func texts(b []byte, bins bool, f func(from, to int)) {
 // TestNilIsNoText replaces each text of each message by nil. The message must be
 // refused, unless PROTOCOL.md gives the field a default.
 func TestNilIsNoText(t *testing.T) {
-	stats := golden{Name: "stats", Op: "STATS", Kind: "answer", reply: &Reply{ID: 7, Body: body(Stats{
-		Cluster:    ClusterState{Invalidations: InvalidationStats{Leases: []LeaseStats{{Node: "host-b"}}}},
-		Namespaces: []NamespaceStats{{}},
+	stats := golden{Name: "stats", Op: "STATS", Kind: "answer", reply: &Reply{ID: 7, Body: body(cachesidecar.Stats{
+		Cluster:    cachesidecar.ClusterState{Invalidations: cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{{Node: "host-b"}}}},
+		Namespaces: []cachesidecar.NamespaceStats{{}},
 	})}}
 	relay := Relay{From: Process{Node: "host-a"}, Events: testEvents()}
 	refused := 0
@@ -143,8 +145,8 @@ func TestArraysAreWhole(t *testing.T) {
 func FuzzBodies(f *testing.F) {
 	kinds := []any{
 		PeerHello{}, Poll{}, Acquire{}, Acquired{}, Auth{}, Authorized{}, Pull{}, Pulled{}, Fetch{}, Fetched{}, Goodbye{}, Follow{},
-		Followed{}, Relay{}, Probe{}, Probed{}, Applied{}, AppliedBy{}, Hello{}, Welcome{}, Watched{}, []Member{}, Place{}, Stats{}, ClusterStats{},
-		Verified{},
+		Followed{}, Relay{}, Probe{}, Probed{}, Applied{}, AppliedBy{}, Hello{}, Welcome{}, Watched{}, []cachesidecar.Member{}, cachesidecar.Place{}, cachesidecar.Stats{}, cachesidecar.ClusterStats{},
+		cachesidecar.Verified{},
 	}
 	for _, g := range messages() {
 		if of := bodies[g.Kind+" "+g.Op]; of != nil {

@@ -78,29 +78,6 @@ type Limits struct {
 	TimeoutMS int64 `msgpack:"timeout_ms" json:"timeout_ms"` // default
 }
 
-// Member is one line of the answer to MEMBERS.
-type Member struct {
-	Node    string `msgpack:"node" json:"node"`
-	Address string `msgpack:"address" json:"address"`
-	State   string `msgpack:"state" json:"state"`
-	Epoch   string `msgpack:"epoch" json:"epoch"`
-
-	// Its share of the keys, relative to other members.
-	Weight uint32 `msgpack:"weight" json:"weight"`
-	// Number that the ring assigns to it.
-	Partitions int `msgpack:"partitions" json:"partitions"`
-	// Reason for a state that is not good.
-	Why string `msgpack:"why" json:"why"`
-}
-
-// Place is the answer to RING.
-type Place struct {
-	Partition int    `msgpack:"partition" json:"partition"`
-	Owner     string `msgpack:"owner" json:"owner"` // the assigned owner, by the ring
-	// The actual owner; empty: none at present.
-	Holder string `msgpack:"holder" json:"holder"`
-}
-
 // maxHello is the maximum size of the body of HELLO, in bytes.
 const maxHello = 4096
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar"
+
 	"github.com/vmihailenco/msgpack/v5"
 )
 
@@ -184,17 +186,17 @@ func messages() []golden {
 		reply("fill: the token is back", OpFill, Reply{}),
 		reply("flush", OpFlush, Reply{Version: 5}),
 		withBody("stats", OpStats, map[string]int{"entries": 3}),
-		withBody("members", OpMembers, []Member{{Node: "host-a", Address: "10.0.0.1:7947", State: "alive", Epoch: "9f3c"}}),
-		withBody("ring", OpRing, Place{Partition: 77, Owner: "host-a", Holder: "host-a"}),
+		withBody("members", OpMembers, []cachesidecar.Member{{Node: "host-a", Address: "10.0.0.1:7947", State: "alive", Epoch: "9f3c"}}),
+		withBody("ring", OpRing, cachesidecar.Place{Partition: 77, Owner: "host-a", Holder: "host-a"}),
 		withBody("watch", OpWatch, Watched{Epoch: 99, After: 1231, Seq: 1234, Head: 1240, Events: events, BehindMS: 480}),
 		withBody("watch: a heartbeat", OpWatch, Watched{Epoch: 99, After: 1234, Seq: 1234, Head: 1234}),
 		withBody("watch: a reset", OpWatch, Watched{Epoch: 99, Seq: 1234, Head: 1234, Reset: true}),
 		reply("forget", OpForget, Reply{}),
 		reply("forget: no host knows it", OpForget, Reply{Status: Miss}),
-		withBody("verify", OpVerify, Verified{
+		withBody("verify", OpVerify, cachesidecar.Verified{
 			DurationMS: 10_004, BoundMS: 2000, Keys: 8, Writes: 1500, WriteErrors: 1,
-			Nodes:     []VerifiedNode{{Node: "host-a", L1: 900, L2: 800, Peer: 300, Fresh: 200, Misses: 2, Errors: 1, StaleMaxUS: 750}},
-			Staleness: []VerifiedBucket{{UpToMS: 0, Reads: 2100}, {UpToMS: 1, Reads: 100}},
+			Nodes:     []cachesidecar.VerifiedNode{{Node: "host-a", L1: 900, L2: 800, Peer: 300, Fresh: 200, Misses: 2, Errors: 1, StaleMaxUS: 750}},
+			Staleness: []cachesidecar.VerifiedBucket{{UpToMS: 0, Reads: 2100}, {UpToMS: 1, Reads: 100}},
 			Checked:   []string{"bound"}, Violations: []string{"text"}, ViolationsTotal: 1, Inconclusive: []string{"text"},
 		}),
 		reply("error: the origin failed", OpGet, Reply{Status: Origin, Message: []byte("GET http://127.0.0.1:8080/42: 503")}),

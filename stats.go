@@ -1,4 +1,4 @@
-package wire
+package cachesidecar
 
 // Stats is the body of an answer to STATS. Sizes are in bytes, times in milliseconds;
 // counts begin with the start of the sidecar.
