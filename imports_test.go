@@ -1,4 +1,3 @@
-// Package cachesidecar contains the test of the imports between packages.
 package cachesidecar
 
 import (
@@ -22,10 +21,11 @@ var allowed = []struct {
 }{
 	// Floor 0: nouns and bytes.
 	{"internal/kv", nil},
+	{".", nil}, // package cachesidecar: the types that client and sidecar share
 	{"internal/wire", nil},
 	{"internal/failpoint", nil},
 	{"internal/plainfile", nil},
-	{"internal/places", []string{"internal/wire"}},
+	{"internal/places", []string{".", "internal/wire"}},
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // only tests import it
 	{"internal/gossiptest", nil}, // only tests import it
@@ -45,6 +45,8 @@ var allowed = []struct {
 	{"internal/proctest", nil}, // only tests import it
 	{"internal/peertest", nil}, // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings"}},
+	{"internal/flight", []string{"internal/kv", "loader"}},
+	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
 	{"internal/origintest", []string{"loader"}}, // only tests import it
 	{"loader/httporigin", []string{"internal/settings", "loader"}},
@@ -55,17 +57,17 @@ var allowed = []struct {
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
-	{"client", []string{"internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
-	{"internal/namespaces", []string{"internal/access", "internal/kv", "internal/places", "internal/failpoint", "internal/wire", "invalidation", "l2/segment", "loader"}},
+	{"client", []string{".", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
+	{"internal/namespaces", []string{".", "internal/access", "internal/failpoint", "internal/flight", "internal/keyfilter", "internal/kv", "internal/places", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
-	{"internal/engine", []string{"internal/access", "internal/cluster", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
-	{"internal/session", []string{"internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
-	{"internal/telemetry", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
-	{"internal/verify", []string{"internal/cluster", "internal/kv", "internal/wire"}},
+	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
+	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
+	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
+	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
 	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
 	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{"internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/handoff", "internal/httpd", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
 	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
@@ -98,10 +100,7 @@ func TestImports(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
-		if name == "" {
-			continue // this package
-		}
+		name := rel(p.ImportPath)
 		at := slices.IndexFunc(allowed, func(a struct {
 			pkg     string
 			imports []string
@@ -114,8 +113,8 @@ func TestImports(t *testing.T) {
 		}
 		seen[name] = true
 		for _, imp := range p.Imports {
-			if ours, ok := strings.CutPrefix(imp, module+"/"); ok && !slices.Contains(allowed[at].imports, ours) {
-				t.Errorf("%s must not import %s", name, ours)
+			if strings.HasPrefix(imp, module) && !slices.Contains(allowed[at].imports, rel(imp)) {
+				t.Errorf("%s must not import %s", name, rel(imp))
 			}
 			if slices.Contains(forbidden[name], imp) {
 				t.Errorf("%s must not import %s", name, imp)
@@ -127,4 +126,12 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s is in the table and does not exist", a.pkg)
 		}
 	}
+}
+
+// rel returns the path of a package of this module below the module's root, which is ".".
+func rel(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
 }

@@ -1,28 +1,21 @@
-// Package loader has the parts that a cache's owner needs to load a missing value only
-// once, and to protect the origin of the values. The parts are independent of each
-// other: only values pass between them. The owner of a namespace combines them.
+// Package loader describes origins, from which missing values are loaded, and protects
+// them from too many calls. The packages below it are the origins that the command has;
+// a program that embeds a sidecar can register its own (Custom).
 //
-//	Keys       which keys may be requested at all
-//	Loads      at most one load per key; all its callers get the result
-//	Leases     the same if the app loads: one caller gets a token, the others its fill
-//	Policy     lifetimes, and the use of values after their end
-//	Guard      concurrency, rate, breaker and retries before one origin
-//	Known      the key filter: a Bloom filter of the existing keys
-//	Rebuilder  keeps a Known filled and recent
-//	Lister     an origin that can list its keys: for Known, and for loads at the start
-//	Writer     an origin that accepts changes: write-through
+//	Source   an origin: it loads the value of one key
+//	Lister   an origin that can list its keys: for the key filter, and for loads at the start
+//	Writer   an origin that accepts changes: write-through
+//	Custom   an origin that the program implements itself
+//	Keys     which keys may be requested at all
+//	Policy   lifetimes, and the use of values after their end
+//	Guard    concurrency, rate, breaker and retries before one origin
 //
-// Inputs are keys, versions stamped by the caller, an origin (Source), and invalidations
-// (Detach, Known.Add). Outputs are values, each with the version of the moment at which
-// its load began. A value that must not be kept is marked (Result.Uncached). This mark
-// is not sufficient: an invalidation may come after it, so the caller must check again
-// when it stores the value.
+// Inputs are keys and settings. Outputs are values, lists of keys and errors that say
+// whether a retry is useful.
 //
-// Goroutines: Loads runs one goroutine per load in progress, and Leases has one timer
-// per token. Both stop at Close, which waits for them. The other parts start no
-// goroutine.
+// The package starts no goroutine.
 //
-// Package loader is not a cache. It keeps no value after a load, knows no other host,
-// does not talk to origins itself (the packages below it do), and reads no
-// configuration.
+// Package loader is not a cache: it keeps no value and collapses no loads (the sidecar
+// does), and knows no other host. It does not talk to origins itself (the packages below
+// it do), and reads no configuration file.
 package loader

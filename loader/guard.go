@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,14 +57,14 @@ func (c GuardConfig) withDefaults() (GuardConfig, error) {
 			*d = instead
 		}
 	}
-	c.Concurrency = orInt(c.Concurrency, 64)
-	c.Queue = orInt(c.Queue, 1024)
+	c.Concurrency = cmp.Or(c.Concurrency, 64)
+	c.Queue = cmp.Or(c.Queue, 1024)
 	or(&c.QueueTime, time.Second)
-	c.Burst = orInt(c.Burst, max(1, int(c.Rate/10)))
+	c.Burst = cmp.Or(c.Burst, max(1, int(c.Rate/10)))
 	or(&c.Timeout, 5*time.Second)
-	c.Failures = orInt(c.Failures, 5)
+	c.Failures = cmp.Or(c.Failures, 5)
 	or(&c.Open, 5*time.Second)
-	c.Probes = orInt(c.Probes, 1)
+	c.Probes = cmp.Or(c.Probes, 1)
 	or(&c.BackoffBase, 50*time.Millisecond)
 	or(&c.BackoffMost, 2*time.Second)
 	if c.RetryShare == 0 {

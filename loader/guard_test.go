@@ -8,7 +8,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newGuard(t *testing.T, cfg GuardConfig, f SourceFunc) *Guard {
 	t.Helper()

@@ -43,12 +43,6 @@ var (
 	ErrTooLarge = errors.New("the origin's value is too large")
 	// ErrPermanent means that the origin has refused, and would refuse again.
 	ErrPermanent = errors.New("the origin refuses")
-	// ErrNotStored means that the token of a fill is not valid, or not valid any more.
-	ErrNotStored = errors.New("not stored: the token is not the current one, or the key was invalidated")
-	// ErrPresent means that the key has been stored since the miss.
-	ErrPresent = errors.New("the key is there by now")
-	// ErrClosed means that Close has been called.
-	ErrClosed = errors.New("the loader is closed")
 )
 
 // Answered reports whether err, which may be nil, is the answer of a working origin.

@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // TestGrantsDoNotWait checks that a LEASE whose token is free does not wait, and that a
@@ -251,7 +251,7 @@ func TestHeapLimit(t *testing.T) {
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))
 	}
-	filter, err := loader.NewKnown(loader.KnownConfig{Keys: 10_000_000})
+	filter, err := keyfilter.NewKnown(keyfilter.KnownConfig{Keys: 10_000_000})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -21,7 +22,7 @@ func (k *Known) check() error {
 	if k == nil {
 		return nil
 	}
-	if _, err := loader.NewKnown(k.filter()); err != nil {
+	if _, err := keyfilter.NewKnown(k.filter()); err != nil {
 		return fmt.Errorf("existing_keys: %w", err)
 	}
 	return cmp.Or(
@@ -30,8 +31,8 @@ func (k *Known) check() error {
 	)
 }
 
-func (k *Known) filter() loader.KnownConfig {
-	return loader.KnownConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
+func (k *Known) filter() keyfilter.KnownConfig {
+	return keyfilter.KnownConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
 }
 
 // Warm has the settings of the keys that are loaded at the start.

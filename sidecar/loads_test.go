@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -260,7 +261,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		ns := c.Names.Lookup(session.DefaultNamespace)
 		key := ns.Key([]byte("k"))
 		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
-		r := loader.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: loader.Stamp{Version: info.Version}}
+		r := flight.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: flight.Stamp{Version: info.Version}}
 		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}
 		if a := c.Loaded(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
 			t.Errorf("there: %+v, want it vouched for", a)
@@ -269,7 +270,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want the value as of its load, for 1 ms", a)
 		}
-		none := loader.Result{Absent: true, Stamp: r.Stamp}
+		none := flight.Result{Absent: true, Stamp: r.Stamp}
 		if a := c.Loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
 		}

@@ -183,7 +183,7 @@ func (l Limits) check() error {
 }
 
 // maxCallTime is the maximum of the settings for one call to an origin. A load with its
-// waits and retries ends after that time (loader.LoadsConfig.Timeout).
+// waits and retries ends after that time (flight.LoadsConfig.Timeout).
 const maxCallTime = 30 * time.Second
 
 // policy returns how long values live, both for loads by the sidecar and by the apps.

@@ -17,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -28,7 +29,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
-	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
@@ -128,7 +128,7 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.engine.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
-	if s.engine.Leases, err = loader.NewLeases(loader.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
+	if s.engine.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
 		return err
 	}
 	if cfg.Bind != "" { // other hosts may have copies

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -27,7 +28,7 @@ import (
 // then the node's name.
 const tokenHead = 4*8 + 4
 
-func (c *Engine) packToken(t loader.Token) []byte {
+func (c *Engine) packToken(t flight.Token) []byte {
 	b := make([]byte, 0, tokenHead+len(c.Self))
 	b = binary.BigEndian.AppendUint64(b, t.Random)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
@@ -39,7 +40,7 @@ func (c *Engine) packToken(t loader.Token) []byte {
 
 // unpackToken decodes a token that this process may have issued. Only the table of leases
 // knows whether it has.
-func (c *Engine) unpackToken(b []byte) (t loader.Token, ok bool) {
+func (c *Engine) unpackToken(b []byte) (t flight.Token, ok bool) {
 	if len(b) != tokenHead+len(c.Self) || string(b[tokenHead:]) != string(c.Self) ||
 		binary.BigEndian.Uint64(b[24:]) != uint64(c.Node.Self().Epoch) {
 		return t, false
@@ -59,11 +60,11 @@ func (c *Engine) claim(ctx context.Context, ns *namespaces.Namespace, key kv.Key
 	if holding == 0 {
 		return Moved()
 	}
-	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	claim := flight.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
 	if m := places.Of(ctx); m != nil {
 		claim.Place = m
 	}
-	var grant loader.Grant
+	var grant flight.Grant
 	var err error
 	if old, ok := c.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
 		var free bool
@@ -113,7 +114,7 @@ func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 	if holding == 0 || c.Handoff.Incoming[partition].Load() != nil {
 		return wire.Reply{}, false
 	}
-	claim := loader.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
+	claim := flight.Claim{Key: key, OwnershipEpoch: holding, Begin: c.Stamp, Time: ns.LeaseTime}
 	if m != nil {
 		claim.Place = m
 	}
@@ -129,7 +130,7 @@ func (c *Engine) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Memb
 }
 
 // granted answers with a token, unless the key has been filled since it was missed.
-func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t loader.Token) wire.Reply {
+func (c *Engine) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
 	if _, there := c.Store.Peek(key, c.Clock.Read().Boot); there {
 		c.Leases.Abandon(t)
 		return Moved()
@@ -202,7 +203,7 @@ func (c *Engine) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) 
 	if c.overdue(until) { // before it uses the token
 		return c.tooLate(q)
 	}
-	err := c.Leases.Fill(key, t, v, func(r loader.Result) bool {
+	err := c.Leases.Fill(key, t, v, func(r flight.Result) bool {
 		return c.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
 			if q.TTLMS == wire.TTLDefault {
 				return ns.Lives(&r, now)

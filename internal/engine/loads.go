@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -25,9 +26,9 @@ import (
 //	load, FILL  the ownership it began in lives; Admit; no load barrier since it began
 
 // Stamp returns the moment at which a load begins.
-func (c *Engine) Stamp() loader.Stamp {
+func (c *Engine) Stamp() flight.Stamp {
 	now := c.Clock.Read()
-	return loader.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
+	return flight.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
 }
 
 // detach makes later reads of a hash start a load, or a call of its owner, of their own.
@@ -63,7 +64,7 @@ func (c *Engine) DetachSlot(id kv.NamespaceID) {
 // keep stores what a load or an app has brought for a key, and reports whether it did.
 // The value is kept only if the ownership it was asked for in still lives, if nothing has
 // changed since, and if the app has not given up the request.
-func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r loader.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
+func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r flight.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
 	now := c.Clock.Read()
 	c.Node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
@@ -82,17 +83,17 @@ func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, gene
 // NewLoad returns a load of a key that this host owns. The load belongs to that
 // ownership, even if it begins after the ownership has ended: a read under a later
 // ownership does not join it.
-func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) loader.Load {
+func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
 	joinedIn := holding
 	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
 	}
-	return loader.Load{
+	return flight.Load{
 		Key:            key,
 		OwnershipEpoch: joinedIn,
-		Begin: func() loader.Stamp {
+		Begin: func() flight.Stamp {
 			generation = c.Store.Generation(key.Hash.Partition())
 			return c.Stamp()
 		},
@@ -110,7 +111,7 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) l
 			}
 			return v, err
 		},
-		Keep: func(r loader.Result) bool {
+		Keep: func(r flight.Result) bool {
 			return c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.Lives(&r, now) })
 		},
 	}
@@ -141,7 +142,7 @@ func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key,
 }
 
 // Loaded answers with the result of a load.
-func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *loader.Result, err error) wire.Reply {
+func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error) wire.Reply {
 	now := c.Clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
@@ -162,7 +163,7 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 			c.attestAs(&a, r.Version)
 		}
 		return a
-	case errors.Is(err, loader.ErrPresent):
+	case errors.Is(err, flight.ErrPresent):
 		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
@@ -180,7 +181,7 @@ func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.Name, err))
 	case errors.Is(err, loader.ErrBadKey):
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err))
-	case errors.Is(err, loader.ErrClosed):
+	case errors.Is(err, flight.ErrClosed):
 		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
 	}
 	status, text := wire.Origin, err.Error()

@@ -11,6 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -20,7 +21,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Engine answers requests. Sessions and the embedding program ask it with the same types,
@@ -39,7 +39,7 @@ type Engine struct {
 	Node    *cluster.Node
 	Handoff *handoff.Handoff
 	Ledger  *invalidation.Ledger
-	Leases  *loader.Leases
+	Leases  *flight.Leases
 	Log     *invalidation.Log // Log and L1 are nil if the node is alone
 	L1      *l1.Cache
 	Watches watches

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -26,19 +27,19 @@ import (
 
 // KeyFilter is the key filter of a namespace.
 type KeyFilter struct {
-	Filter  *loader.Known
-	Builder *loader.Rebuilder
+	Filter  *keyfilter.Known
+	Builder *keyfilter.Rebuilder
 	now     func() time.Duration // the boot clock
 }
 
 // newKnown makes the filter of a namespace. caughtUp is Engine.CaughtUp.
-func newKnown(cfg *Config, of loader.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
-	filter, err := loader.NewKnown(of)
+func newKnown(cfg *Config, of keyfilter.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
+	filter, err := keyfilter.NewKnown(of)
 	if err != nil {
 		return nil, err
 	}
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
-	builder, err := loader.NewRebuilder(loader.RebuilderConfig{
+	builder, err := keyfilter.NewRebuilder(keyfilter.RebuilderConfig{
 		Known: filter,
 		Keys:  loggedLister{ns.Origin.known, cfg.Log.With("namespace", ns.Name)},
 		Hash:  func(key []byte) kv.Hash { return ns.Key(key).Hash },

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -27,7 +28,7 @@ func (ns *Namespace) Waits(q *wire.Request) bool {
 
 // Lives returns when a loaded value ends. The ends vary, so that values that were loaded
 // together do not all end at once.
-func (ns *Namespace) Lives(r *loader.Result, now kv.Moment) kv.Deadline {
+func (ns *Namespace) Lives(r *flight.Result, now kv.Moment) kv.Deadline {
 	if r.Absent {
 		return kv.After(now.Boot, ns.Policy.NegativeTTL)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -32,11 +33,11 @@ type Table struct {
 	None  *Namespace // counts requests for names without a slot
 
 	access *access.Rules
-	Leases *loader.Leases
+	Leases *flight.Leases
 	Detach func(kv.NamespaceID) // stops reads from joining calls of a slot that are under way
 
 	ledger        *invalidation.Ledger
-	Loads         []*loader.Loads                // of the namespaces that have an origin
+	Loads         []*flight.Loads                // of the namespaces that have an origin
 	KeyFilters    [kv.MaxNamespaces]*KeyFilter   // by slot; nil: no filter
 	bounds        [kv.MaxNamespaces]atomic.Int64 // of staleness, by slot
 	most          time.Duration                  // the cluster's bound of staleness
@@ -66,7 +67,7 @@ type Namespace struct {
 	jitter       float64       // the share by which TTLs of loaded values vary
 	LeaseTime    time.Duration // that an app may take to load
 	Origin       *Origin       // nil: the apps load
-	Loads        *loader.Loads // from the origin
+	Loads        *flight.Loads // from the origin
 	Early        atomic.Int64  // ns before its end from which a hit may refresh a value
 	Took         Recent        // the time of loads
 	LoadTime     prometheus.Histogram
@@ -136,7 +137,7 @@ func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation
 		if slot.Origin == nil {
 			continue
 		}
-		if slot.Loads, err = loader.NewLoads(loader.LoadsConfig{}); err != nil {
+		if slot.Loads, err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
 			return nil, err
 		}
 		slot.LoadTime = newLoadTime(name)

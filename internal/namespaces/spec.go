@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -43,7 +44,7 @@ type Settings struct {
 
 // FilterSettings is the settings of a key filter.
 type FilterSettings struct {
-	Filter loader.KnownConfig
+	Filter keyfilter.KnownConfig
 	List   loader.List
 }
 

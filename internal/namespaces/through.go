@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -95,7 +96,7 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 	switch {
 	case t.closed:
 		t.mu.Unlock()
-		return nil, loader.ErrClosed
+		return nil, flight.ErrClosed
 	case w.n >= maxWriting:
 		t.mu.Unlock()
 		return nil, fmt.Errorf("%w: %d writes of the key wait already", loader.ErrBusy, w.n)
@@ -140,7 +141,7 @@ func (t *WriteThrough) Enter(ctx context.Context, h kv.Hash) (leave func(), err 
 // late returns the error of a request that has waited until its end. Nothing was done.
 func (t *WriteThrough) late(why string) error {
 	if t.Asking.Err() != nil {
-		return loader.ErrClosed
+		return flight.ErrClosed
 	}
 	return fmt.Errorf("%w: %s", loader.ErrBusy, why)
 }

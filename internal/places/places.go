@@ -184,7 +184,7 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 func (m *Member) Force(r Resource, n int64) { m.add(r, n) }
 
 // Take takes a lease token. A token that is handed over from another member is taken even
-// if no place is left. With Give it makes a Member a loader.Place.
+// if no place is left. With Give it makes a Member a flight.Place.
 func (m *Member) Take(handed bool) error {
 	if handed {
 		m.Force(LeaseTokens, 1)

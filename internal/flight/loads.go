@@ -1,6 +1,7 @@
-package loader
+package flight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Stamp is the moment at which a load began.
@@ -20,7 +22,7 @@ type Stamp struct {
 
 // Result is the result of a load.
 type Result struct {
-	Value
+	loader.Value
 	Stamp
 	// Absent says that the origin has no such key, so there is no value.
 	Absent bool
@@ -41,7 +43,7 @@ type Load struct {
 	// If it returns false, another load has stored the key since the caller's miss, and
 	// this load ends with ErrPresent.
 	Missing func() bool
-	Fetch   func(ctx context.Context) (Value, error)
+	Fetch   func(ctx context.Context) (loader.Value, error)
 	// Keep stores a result that was not detached, "absent" included, before any waiter
 	// gets it. So a request after the load finds the value in the store. Keep reports
 	// whether it stored the result. It must check itself whether the version may still
@@ -109,21 +111,14 @@ func NewLoads(cfg LoadsConfig) (*Loads, error) {
 	if cfg.MaxLoads < 0 || cfg.MaxWaiters < 0 || cfg.Timeout < 0 {
 		return nil, fmt.Errorf("loads: bounds %d, %d and %v: none may be negative", cfg.MaxLoads, cfg.MaxWaiters, cfg.Timeout)
 	}
-	cfg.MaxLoads = orInt(cfg.MaxLoads, 4096)
-	cfg.MaxWaiters = orInt(cfg.MaxWaiters, 65536)
+	cfg.MaxLoads = cmp.Or(cfg.MaxLoads, 4096)
+	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 30 * time.Second
 	}
 	l := &Loads{cfg: cfg, byHash: map[kv.Hash][]*flight{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l, nil
-}
-
-func orInt(n, instead int) int {
-	if n == 0 {
-		return instead
-	}
-	return n
 }
 
 // Get joins the load of the key, or begins it, and waits for the result until ctx is
@@ -133,7 +128,7 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	if l.stats.Waiting >= l.cfg.MaxWaiters {
 		l.stats.Shed++
 		l.mu.Unlock()
-		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", ErrBusy, l.cfg.MaxWaiters)
+		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, l.cfg.MaxWaiters)
 	}
 	f, _, err := l.joinLocked(load)
 	if err != nil {
@@ -189,7 +184,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	}
 	if l.stats.UnderWay >= l.cfg.MaxLoads {
 		l.stats.Shed++
-		return nil, false, fmt.Errorf("%w: %d loads are under way already", ErrBusy, l.cfg.MaxLoads)
+		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, l.cfg.MaxLoads)
 	}
 	if of := l.byHash[at]; len(of) >= maxOfHash {
 		gone := of[max(0, slices.IndexFunc(of, func(f *flight) bool { return f.load.Key.Namespace == load.Key.Namespace }))]
@@ -214,7 +209,7 @@ func (l *Loads) run(f *flight) {
 	defer l.wg.Done()
 	ctx, cancel := context.WithTimeout(l.ctx, l.cfg.Timeout)
 	defer cancel()
-	var value Value
+	var value loader.Value
 	err := ErrPresent
 	if f.load.Missing == nil || f.load.Missing() {
 		value, err = fetch(ctx, f.load.Fetch)
@@ -223,7 +218,7 @@ func (l *Loads) run(f *flight) {
 	l.mu.Lock()
 	detached := f.detached
 	l.mu.Unlock()
-	absent := errors.Is(err, ErrAbsent)
+	absent := errors.Is(err, loader.ErrAbsent)
 	f.result = Result{Value: value, Stamp: f.stamp, Absent: absent, Uncached: detached || value.NoStore}
 	f.err = err
 	if (err == nil || absent) && !f.result.Uncached && f.load.Keep != nil {
@@ -250,10 +245,10 @@ func (l *Loads) run(f *flight) {
 
 // fetch calls the code of the embedding program. A panic there becomes an error of the
 // load, because otherwise it would end the caches of all namespaces.
-func fetch(ctx context.Context, f func(context.Context) (Value, error)) (v Value, err error) {
+func fetch(ctx context.Context, f func(context.Context) (loader.Value, error)) (v loader.Value, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			v, err = Value{}, fmt.Errorf("%w: its source panicked: %v", ErrPermanent, p)
+			v, err = loader.Value{}, fmt.Errorf("%w: its source panicked: %v", loader.ErrPermanent, p)
 		}
 	}()
 	return f(ctx)

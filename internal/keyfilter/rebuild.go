@@ -1,4 +1,4 @@
-package loader
+package keyfilter
 
 import (
 	"context"
@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // RebuilderConfig has the inputs of a Rebuilder. All fields except Gap are required.
 type RebuilderConfig struct {
 	Known *Known
-	Keys  Lister
+	Keys  loader.Lister
 	Hash  func(key []byte) kv.Hash
 	// Ready returns nil after every host was heard since the call. From then on all
 	// announcements reach Known.Add.
@@ -91,7 +92,7 @@ func (r *Rebuilder) Run(ctx context.Context) {
 			failures = 0
 			more = r.rest(ctx, begun)
 		} else {
-			more = kv.Sleep(ctx, r.cfg.Gap+Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
+			more = kv.Sleep(ctx, r.cfg.Gap+loader.Backoff(failures, r.cfg.Gap, r.interval, rand.Float64()))
 			failures++
 		}
 	}

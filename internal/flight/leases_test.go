@@ -1,4 +1,4 @@
-package loader
+package flight
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 func newLeases(t *testing.T, cfg LeasesConfig) *Leases {
@@ -67,10 +68,10 @@ func TestOneTokenAndItsFill(t *testing.T) {
 		}
 		kept := 0
 		once := func(Result) bool { kept++; return true }
-		if err := l.Fill(keyOf("a"), token, Value{Bytes: []byte("x")}, once); err != nil {
+		if err := l.Fill(keyOf("a"), token, loader.Value{Bytes: []byte("x")}, once); err != nil {
 			t.Error(err)
 		}
-		if err := l.Fill(keyOf("a"), token, Value{}, once); !errors.Is(err, ErrNotStored) || kept != 1 {
+		if err := l.Fill(keyOf("a"), token, loader.Value{}, once); !errors.Is(err, ErrNotStored) || kept != 1 {
 			t.Errorf("a replayed token: %v, kept %d times", err, kept)
 		}
 		wg.Wait()
@@ -100,7 +101,7 @@ func TestFillRefused(t *testing.T) {
 				good := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
 				token := good
 				tc.do(l, &token)
-				err := l.Fill(keyOf(tc.key), token, Value{}, func(Result) bool { t.Error("kept"); return true })
+				err := l.Fill(keyOf(tc.key), token, loader.Value{}, func(Result) bool { t.Error("kept"); return true })
 				if !errors.Is(err, ErrNotStored) {
 					t.Errorf("got %v", err)
 				}
@@ -118,7 +119,7 @@ func TestFillRefused(t *testing.T) {
 func TestFillOfACollision(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: kv.Key{Hash: 7, Bytes: []byte("a")}, Begin: v.begin})
-	if err := l.Fill(kv.Key{Hash: 7, Bytes: []byte("b")}, token, Value{}, keep); !errors.Is(err, ErrNotStored) {
+	if err := l.Fill(kv.Key{Hash: 7, Bytes: []byte("b")}, token, loader.Value{}, keep); !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
 	}
 	l.Abandon(token)
@@ -142,13 +143,13 @@ func TestManyLeasesOfOneHash(t *testing.T) {
 	}
 	stored := 0
 	for i, token := range tokens {
-		if err := l.Fill(claim(0, i).Key, token, Value{}, keep); err == nil {
+		if err := l.Fill(claim(0, i).Key, token, loader.Value{}, keep); err == nil {
 			stored++
 		} else if !errors.Is(err, ErrNotStored) {
 			t.Error(err)
 		}
 	}
-	if err := l.Fill(claim(1, 0).Key, neighbour, Value{}, keep); err != nil || stored != maxOfHash-1 {
+	if err := l.Fill(claim(1, 0).Key, neighbour, loader.Value{}, keep); err != nil || stored != maxOfHash-1 {
 		t.Errorf("%d stored; the neighbour's: %v", stored, err)
 	}
 	l.check(t)
@@ -157,7 +158,7 @@ func TestManyLeasesOfOneHash(t *testing.T) {
 func TestStoreRefuses(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
-	if err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { return false }); !errors.Is(err, ErrNotStored) {
+	if err := l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { return false }); !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
 	}
 	l.check(t)
@@ -184,10 +185,10 @@ func TestHandOver(t *testing.T) {
 					if took := time.Since(began); took != tc.at || second.Version != 2 || second.Random == first.Random {
 						t.Errorf("second token %+v after %v", second, took)
 					}
-					if err := l.Fill(keyOf("a"), first, Value{}, keep); !errors.Is(err, ErrNotStored) {
+					if err := l.Fill(keyOf("a"), first, loader.Value{}, keep); !errors.Is(err, ErrNotStored) {
 						t.Errorf("the first token still fills: %v", err)
 					}
-					if err := l.Fill(keyOf("a"), second, Value{Bytes: []byte("x")}, keep); err != nil {
+					if err := l.Fill(keyOf("a"), second, loader.Value{Bytes: []byte("x")}, keep); err != nil {
 						t.Error(err)
 					}
 				})
@@ -226,11 +227,11 @@ func TestLeaseDetached(t *testing.T) {
 		synctest.Wait()
 		l.Detach(keyOf("a").Hash)
 		second := mustClaim(t, l, c)
-		if err := l.Fill(keyOf("a"), first, Value{Bytes: []byte("old")}, func(Result) bool { t.Error("kept"); return true }); !errors.Is(err, ErrNotStored) {
+		if err := l.Fill(keyOf("a"), first, loader.Value{Bytes: []byte("old")}, func(Result) bool { t.Error("kept"); return true }); !errors.Is(err, ErrNotStored) {
 			t.Errorf("got %v", err)
 		}
 		wg.Wait()
-		if err := l.Fill(keyOf("a"), second, Value{}, keep); err != nil {
+		if err := l.Fill(keyOf("a"), second, loader.Value{}, keep); err != nil {
 			t.Error(err)
 		}
 		l.check(t)
@@ -254,7 +255,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 		second := mustClaim(t, l, c)
 		l.Abandon(first)
 		synctest.Wait()
-		if err := l.Fill(keyOf("a"), second, Value{}, keep); err != nil {
+		if err := l.Fill(keyOf("a"), second, loader.Value{}, keep); err != nil {
 			t.Error(err)
 		}
 		wg.Wait()
@@ -265,7 +266,7 @@ func TestDetachedAndAbandoned(t *testing.T) {
 func TestDetachWhileFilling(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	token := mustClaim(t, l, Claim{Key: keyOf("a"), Begin: v.begin})
-	err := l.Fill(keyOf("a"), token, Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return true })
+	err := l.Fill(keyOf("a"), token, loader.Value{}, func(Result) bool { l.Detach(keyOf("a").Hash); return true })
 	if !errors.Is(err, ErrNotStored) {
 		t.Errorf("got %v", err)
 	}
@@ -286,7 +287,7 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if _, err := l.Claim(t.Context(), c); !errors.Is(err, ErrBusy) {
+		if _, err := l.Claim(t.Context(), c); !errors.Is(err, loader.ErrBusy) {
 			t.Errorf("one waiter too many got %v", err)
 		}
 		wg.Wait()
@@ -327,7 +328,7 @@ func TestLeasesBoundAndClose(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{MaxLeases: 1}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}
 		token := mustClaim(t, l, c)
-		if _, err := l.Claim(t.Context(), Claim{Key: keyOf("b"), Begin: v.begin}); !errors.Is(err, ErrBusy) {
+		if _, err := l.Claim(t.Context(), Claim{Key: keyOf("b"), Begin: v.begin}); !errors.Is(err, loader.ErrBusy) {
 			t.Errorf("got %v", err)
 		}
 		var wg sync.WaitGroup
@@ -340,7 +341,7 @@ func TestLeasesBoundAndClose(t *testing.T) {
 		l.Close()
 		l.Close()
 		wg.Wait()
-		if err := l.Fill(keyOf("a"), token, Value{}, keep); !errors.Is(err, ErrNotStored) {
+		if err := l.Fill(keyOf("a"), token, loader.Value{}, keep); !errors.Is(err, ErrNotStored) {
 			t.Errorf("got %v", err)
 		}
 		l.check(t)

@@ -1,4 +1,4 @@
-package loader
+package flight
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -25,17 +26,17 @@ func keyOf(s string) kv.Key {
 type origin struct {
 	calls atomic.Int64
 	takes time.Duration
-	value Value
+	value loader.Value
 	err   error
 }
 
-func (o *origin) fetch(ctx context.Context) (Value, error) {
+func (o *origin) fetch(ctx context.Context) (loader.Value, error) {
 	o.calls.Add(1)
 	select {
 	case <-time.After(o.takes):
 		return o.value, o.err
 	case <-ctx.Done():
-		return Value{}, ctx.Err()
+		return loader.Value{}, ctx.Err()
 	}
 }
 
@@ -66,7 +67,7 @@ func (l *Loads) check(t *testing.T) {
 
 func TestTenThousandWaitForOneLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		var kept atomic.Int64
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch, Keep: func(Result) bool { kept.Add(1); return true }}
 		var wg sync.WaitGroup
@@ -91,7 +92,7 @@ func TestTenThousandWaitForOneLoad(t *testing.T) {
 
 func TestWaiterLeavesAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+		l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 		load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}
 		first, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -129,7 +130,7 @@ func TestDetach(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: Value{Bytes: []byte("x")}}, &versions{}
+				l, o, v := newLoads(t, LoadsConfig{}), &origin{takes: time.Second, value: loader.Value{Bytes: []byte("x")}}, &versions{}
 				var kept []kv.Version
 				load := Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch,
 					Keep: func(r Result) bool { kept = append(kept, r.Version); return true }}
@@ -196,7 +197,7 @@ func TestOneHashTwoKeys(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
 		var wg sync.WaitGroup
 		for _, name := range []string{"a", "b"} {
-			o := &origin{takes: time.Second, value: Value{Bytes: []byte(name)}}
+			o := &origin{takes: time.Second, value: loader.Value{Bytes: []byte(name)}}
 			wg.Go(func() {
 				r, err := l.Get(t.Context(), Load{Key: kv.Key{Hash: 7, Bytes: []byte(name)}, Begin: v.begin, Fetch: o.fetch})
 				if err != nil || string(r.Bytes) != name || !r.Uncached {
@@ -220,7 +221,7 @@ func TestManyKeysOfOneHash(t *testing.T) {
 		var wg sync.WaitGroup
 		var kept [2]atomic.Int64
 		load := func(ns kv.NamespaceID, name string) {
-			o := &origin{takes: time.Second, value: Value{Bytes: []byte(name)}}
+			o := &origin{takes: time.Second, value: loader.Value{Bytes: []byte(name)}}
 			wg.Go(func() {
 				r, err := l.Get(t.Context(), Load{
 					Key: kv.Key{Hash: 7, Namespace: ns, Bytes: []byte(name)}, Begin: v.begin, Fetch: o.fetch,
@@ -254,18 +255,18 @@ func TestLoadEnds(t *testing.T) {
 	boom := errors.New("boom")
 	for _, tc := range []struct {
 		name  string
-		fetch func(context.Context) (Value, error)
+		fetch func(context.Context) (loader.Value, error)
 		want  error
 	}{
-		{"absent", (&origin{err: ErrAbsent}).fetch, ErrAbsent},
+		{"absent", (&origin{err: loader.ErrAbsent}).fetch, loader.ErrAbsent},
 		{"error", (&origin{err: boom}).fetch, boom},
 		{"timeout", (&origin{takes: time.Hour}).fetch, context.DeadlineExceeded},
-		{"panic", func(context.Context) (Value, error) { panic("boom") }, ErrPermanent},
+		{"panic", func(context.Context) (loader.Value, error) { panic("boom") }, loader.ErrPermanent},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, v := newLoads(t, LoadsConfig{}), &versions{}
-				absent := tc.want == ErrAbsent // only "absent" is kept
+				absent := tc.want == loader.ErrAbsent // only "absent" is kept
 				kept := false
 				_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: tc.fetch, Keep: func(r Result) bool {
 					kept = r.Absent
@@ -303,10 +304,10 @@ func TestLoadsBounds(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		if _, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, ErrBusy) {
+		if _, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, loader.ErrBusy) {
 			t.Errorf("the third waiter got %v", err)
 		}
-		if _, err := l.Refresh(Load{Key: keyOf("b"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, ErrBusy) {
+		if _, err := l.Refresh(Load{Key: keyOf("b"), Begin: v.begin, Fetch: o.fetch}); !errors.Is(err, loader.ErrBusy) {
 			t.Errorf("the second load got %v", err)
 		}
 		wg.Wait()

@@ -1,4 +1,4 @@
-package loader
+package flight
 
 import (
 	"cmp"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Token is the permission to fill one key, once.
@@ -126,8 +127,8 @@ func NewLeases(cfg LeasesConfig) (*Leases, error) {
 	if cfg.MaxLeases < 0 || cfg.MaxWaiters < 0 || cfg.Time < 0 {
 		return nil, fmt.Errorf("leases: bounds %v, %d and %d: none may be negative", cfg.Time, cfg.MaxLeases, cfg.MaxWaiters)
 	}
-	cfg.MaxLeases = orInt(cfg.MaxLeases, 65536)
-	cfg.MaxWaiters = orInt(cfg.MaxWaiters, 65536)
+	cfg.MaxLeases = cmp.Or(cfg.MaxLeases, 65536)
+	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
 	if cfg.Time == 0 {
 		cfg.Time = 10 * time.Second
 	}
@@ -181,7 +182,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		}
 		if l.stats.Waiting >= l.cfg.MaxWaiters {
 			l.stats.Shed++
-			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", ErrBusy, l.cfg.MaxWaiters)
+			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, l.cfg.MaxWaiters)
 		}
 		c.Key = e.claim.Key // the caller may reuse its bytes
 		w := &leaseWaiter{claim: c, lease: e, answer: make(chan leaseAnswer, 1)}
@@ -192,7 +193,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 	}
 	if l.stats.Out >= l.cfg.MaxLeases {
 		l.stats.Shed++
-		return Grant{}, nil, fmt.Errorf("%w: %d keys have a token out already", ErrBusy, l.cfg.MaxLeases)
+		return Grant{}, nil, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, l.cfg.MaxLeases)
 	}
 	if c.Place != nil {
 		if err := c.Place.Take(false); err != nil {
@@ -267,7 +268,7 @@ func (l *Leases) takeLocked(t Token) *lease {
 // still be kept. The waiters get the value in both cases, unless the token is not the
 // current one. While keep runs, the key still has its lease: a new caller waits for the
 // result.
-func (l *Leases) Fill(key kv.Key, t Token, v Value, keep func(Result) bool) error {
+func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) bool) error {
 	l.mu.Lock()
 	e := l.byToken[t.Random]
 	if e == nil || e.key != string(key.Bytes) || e.claim.Key.Hash != key.Hash || e.claim.Key.Namespace != key.Namespace || l.takeLocked(t) == nil {

@@ -1,4 +1,4 @@
-package loader
+package keyfilter
 
 import (
 	"fmt"
@@ -9,8 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func hashOf(kind string, i int) kv.Hash { return kv.HashKey(9, fmt.Appendf(nil, "%s-%d", kind, i)) }
 
