@@ -52,11 +52,11 @@ func (t *Barriers) Raise(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lag(h, until)
+	s.raise(h, until)
 }
 
 // lag is Raise for a caller that holds s.mu.
-func (s *barrierSlot) lag(h kv.Hash, until time.Duration) {
+func (s *barrierSlot) raise(h kv.Hash, until time.Duration) {
 	if s.hash != h {
 		s.floor = max(s.floor, s.until)
 		s.hash, s.until = h, s.floor // the floor may be its own, from before
@@ -71,7 +71,7 @@ func (t *Barriers) Begin(h kv.Hash, until time.Duration) {
 	s := t.slotOf(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lag(h, until)
+	s.raise(h, until)
 	s.under++
 }
 

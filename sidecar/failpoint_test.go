@@ -97,8 +97,8 @@ func (s *scene) flood(n int) {
 	}
 }
 
-// struck is an entry of the table: some guards, and a scene that needs them.
-type struck struct {
+// staged is an entry of the table: some guards, and a scene that needs them.
+type staged struct {
 	guards []failpoint.Guard
 	alone  bool          // one missing guard breaks nothing: the others cover it
 	why    string        // how the others cover it
@@ -111,7 +111,7 @@ type struck struct {
 	play   func(s *scene)
 }
 
-var stage = []struck{
+var stage = []staged{
 	{guards: []failpoint.Guard{failpoint.LeaseAtHit}, play: cutReader},
 	{guards: []failpoint.Guard{failpoint.OwnerAtHit}, play: lostOwner},
 	{guards: []failpoint.Guard{failpoint.AdmitAtHit}, events: 16, play: lostEvents},
@@ -143,8 +143,8 @@ var stage = []struck{
 	{guards: []failpoint.Guard{failpoint.Unknown}, play: unknownWrite},
 	{guards: []failpoint.Guard{failpoint.Detach, failpoint.AdmitAtLoad}, alone: true, why: "each of them keeps out what was loaded before a change", loads: true, play: lateLoad},
 	{guards: []failpoint.Guard{failpoint.ForgetDead}, play: forgottenOwner},
-	{guards: []failpoint.Guard{failpoint.Vouch, failpoint.NamedInAnswer, failpoint.HigherBallot}, alone: true,
-		why: "polls and answers to ACQUIRE tell of a holder that cannot be heard, and polls tell it of who takes its place", play: unheardHolder},
+	{guards: []failpoint.Guard{failpoint.Attest, failpoint.NamedInAnswer, failpoint.HigherBallot}, alone: true,
+		why: "polls and answers to ACQUIRE tell of an owner that cannot be heard, and polls tell it which host takes its place", play: unheardOwner},
 }
 
 // cutReader: the reader is cut off, so that it does not hear of a write. It goes on
@@ -246,17 +246,17 @@ func forgottenOwner(s *scene) {
 	s.get(s.reader, k)
 }
 
-// unheardHolder: the third host is restarted and cannot hear the owner. The owner has
+// unheardOwner: the third host is restarted and cannot hear the owner. The owner has
 // taken over keys of the third's earlier process. The reader, which tells the third of
 // the owner, gives the third its part.
-func unheardHolder(s *scene) {
+func unheardOwner(s *scene) {
 	var keys []*vkey
 	for i := range 8 {
 		name, _ := keyOwnedIn(s.third, s.space, fmt.Sprintf("third%d.", i))
 		keys = append(keys, &vkey{name: name})
 	}
 	s.third.kill()
-	s.until("the third's heirs", func() bool {
+	s.until("the new owners of its keys", func() bool {
 		return !slices.ContainsFunc(keys, func(k *vkey) bool { return !s.holds(s.owner, k) && !s.holds(s.reader, k) })
 	})
 	keys = slices.DeleteFunc(keys, func(k *vkey) bool { return !s.holds(s.owner, k) })
@@ -638,7 +638,7 @@ func split(s *scene) {
 
 // play runs a scene without some guards. It returns the broken promises. doubt is what
 // the scene could not go on without, or "".
-func play(t *testing.T, seed uint64, c *struck, guards ...failpoint.Guard) (broken []string, doubt string) {
+func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (broken []string, doubt string) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, seed, 3)
 		w.keys, w.collect, w.noRelay, w.events = nil, true, true, c.events
@@ -796,23 +796,23 @@ func TestFailpoint(t *testing.T) {
 	t.Log(table.String())
 }
 
-var strikeRuns = flag.Int("strike.random", 0, "runs at random without each guard")
+var failpointRuns = flag.Int("failpoint.random", 0, "runs at random without each guard")
 
 // TestFailpointAtRandom prints in how many random runs each guard is found to be missing.
 // Most guards are found seldom; that is why there are scenes.
 func TestFailpointAtRandom(t *testing.T) {
-	if *strikeRuns == 0 {
-		t.Skip("it decides nothing: -strike.random 50 runs it")
+	if *failpointRuns == 0 {
+		t.Skip("it decides nothing: -failpoint.random 50 runs it")
 	}
 	defer failpoint.Set()
 	for g := range failpoint.Guards {
 		failpoint.Set(g)
 		found := 0
-		for seed := range *strikeRuns {
+		for seed := range *failpointRuns {
 			if w := random(t, uint64(seed), true); len(w.broken) > 0 {
 				found++
 			}
 		}
-		t.Logf("%-40s found in %d of %d", g, found, *strikeRuns)
+		t.Logf("%-40s found in %d of %d", g, found, *failpointRuns)
 	}
 }

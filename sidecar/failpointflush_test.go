@@ -12,13 +12,13 @@ import (
 
 // Scenes of flushes of the cluster. For the checker each flush is a deletion of all keys.
 
-var flushes = []struck{
+var flushes = []staged{
 	{guards: []failpoint.Guard{failpoint.FlushClocks}, play: flushBehind},
 	{guards: []failpoint.Guard{failpoint.FlushAgain}, play: flushUnseen},
 	{guards: []failpoint.Guard{failpoint.FlushMajority}, voted: true, play: flushAlone},
 	{
 		guards: []failpoint.Guard{failpoint.FlushOwners, failpoint.FloorsInLog, failpoint.FloorsInAuth, failpoint.FloorsInHello},
-		alone:  true, why: "each reaches a holder while its authority lasts", voted: true, bound: 500 * time.Millisecond, play: flushUnheard,
+		alone:  true, why: "each reaches an owner while its authority lasts", voted: true, bound: 500 * time.Millisecond, play: flushUnheard,
 	},
 	{guards: []failpoint.Guard{failpoint.FloorsInLog, failpoint.FloorsInAuth, failpoint.FloorsInAcquire, failpoint.FloorsInHello}, alone: true, why: "each tells who was not asked", voted: true, play: flushAcross},
 	{guards: []failpoint.Guard{failpoint.FloorsInReset, failpoint.FloorsInHello, failpoint.FloorsInAcquire}, alone: true, why: "each tells who comes back", events: 16, play: flushMissed},

@@ -247,7 +247,7 @@ func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Cal
 func (n *Node) carryOut() {
 	changed := false
 	var died []ownership.Died
-	for _, a := range n.machine.Take() {
+	for _, a := range n.machine.Drain() {
 		switch a := a.(type) {
 		case ownership.Ended:
 			n.stop(a.Partitions)

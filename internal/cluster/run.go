@@ -233,9 +233,9 @@ func (n *Node) leave(ctx context.Context) {
 	defer t.Stop()
 	for ctx.Err() == nil && n.others() > 0 {
 		n.mu.Lock()
-		holding := n.machine.OwnershipEpoch()
+		unended := n.machine.Unended()
 		n.mu.Unlock()
-		if !holding && !n.cfg.Tiers.Awaited() {
+		if unended == 0 && !n.cfg.Tiers.Awaited() {
 			break
 		}
 		select {

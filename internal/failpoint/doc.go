@@ -68,12 +68,16 @@ const (
 	Namesake        // a replaced process that goes on counts once its namesake has gone
 	Hint            // gossip's word of a known process's state counts for nothing either
 	Hearsay         // ... its word "out" does, after long silence, and is not told on
-	Vouch           // a member that is heard is attested to those that may not hear it
+	Attest          // a member that is heard is attested to those that may not hear it
 	NamedInAnswer   // an answer to ACQUIRE that names an unknown process grants nothing
 	HigherBallot    // an owner ends its ownership when it hears of a higher ballot
 
 	Guards // the number of guards
 )
+
+// The set of guards that are out is a 64-bit mask. This line does not compile if there
+// are more guards.
+const _ = uint(64 - Guards)
 
 // Point is a place at which a test may let other goroutines go first.
 type Point uint8
@@ -87,30 +91,63 @@ const (
 )
 
 var names = [Guards]string{
-	LeaseAtHit: "lease at a copy's hit", OwnerAtHit: "owner and epoch at a copy's hit", AdmitAtHit: "Admit at a copy's hit",
-	AdmitAtFill: "Admit at a copy's fill", AdmitAtHandoff: "Admit at what is handed over",
-	NoteEvents: "noting of followed events", ResetFloors: "RESET's floors", Tail: "RESET beyond the log's tail",
-	Gap: "no advance over a gap", Head: "head before the lease moves", NewEpoch: "new epoch without a lease",
-	AsOfFirst: "asOf before the value is read", OwnWrites: "note of own writes", JoinRule: "rule for joining calls",
-	Released: "RELEASED in the log", Empty: "partition empty at its beginning", OfferFilter: "version filter of offers",
-	SecondCheck: "second check of a write", Pause: "pause ends everything", Strange: "strange events after a split", AckAll: "ack=all waits for leases",
-	Detach: "a change ends the joining of loads", AdmitAtLoad: "Admit at what was loaded",
-	FlushClocks: "clocks before a flush", FlushAgain: "FLUSH's further rounds", FlushMajority: "a majority notes a flush",
-	FlushOwners: "holders note a flush", FloorAtHandoff: "a flush's version at what is handed over",
-	FloorsInReset: "flushes in RESET", FloorsInLog: "flushes in logs", FloorsInHello: "flushes in greetings", FloorsInAcquire: "flushes in answers to ACQUIRE",
-	FloorsInAuth: "flushes in answers to AUTH",
-	Stutter:      "gaps add up", Answered: "gaps add up only where polls go unanswered", GapLocked: "a gap is judged under the lock",
-	RunningTime: "silence counts while the process runs",
-	ForgetDead:  "only the dead are forgotten",
-	Overdue:     "no late write is stored", OverdueOrigin: "no late write at an origin",
-	NoSlot: "note of a DELETE without a slot", TouchEvent: "version of a TOUCH's event", Unknown: "note of a write of unknown outcome",
-	Settle: "late writes through are told of", Overtaken: "an overtaken write through is not stored",
-	EndFromAsked: "end counted from the question", JoinEnded: "no joining of what has ended", JoinOwnership: "loads joined in their holding",
-	SourceOfEntry: "source of what is handed over",
-	Acquaintance:  "known processes alone count", RefusedName: "a refused name is its member's",
-	Namesake: "who goes on counts again", Hint: "gossip's word of a state is a hint",
-	Hearsay: "gossip's word that a host is out is not told on",
-	Vouch:   "hosts tell of whom they hear", NamedInAnswer: "who is named as in is known", HigherBallot: "a higher ballot ends a holding",
+	LeaseAtHit:      "lease at a copy's hit",
+	OwnerAtHit:      "owner and epoch at a copy's hit",
+	AdmitAtHit:      "Admit at a copy's hit",
+	AdmitAtFill:     "Admit at a copy's fill",
+	AdmitAtHandoff:  "Admit at an entry handed over",
+	NoteEvents:      "note of followed events",
+	ResetFloors:     "RESET's floors",
+	Tail:            "RESET beyond the log's tail",
+	Gap:             "no advance over a gap",
+	Head:            "head before the lease moves",
+	NewEpoch:        "new epoch without a lease",
+	AsOfFirst:       "asOf before the value is read",
+	OwnWrites:       "note of own writes",
+	JoinRule:        "rule for joining calls",
+	Released:        "RELEASED in the log",
+	Empty:           "partition empty at its beginning",
+	OfferFilter:     "version filter of offers",
+	SecondCheck:     "second check of a write",
+	Pause:           "pause ends everything",
+	Strange:         "strange events after a split",
+	AckAll:          "ack=all waits for leases",
+	Detach:          "a change ends the joining of loads",
+	AdmitAtLoad:     "Admit at a loaded value",
+	FlushClocks:     "clocks before a flush",
+	FlushAgain:      "FLUSH's further rounds",
+	FlushMajority:   "a majority notes a flush",
+	FlushOwners:     "owners note a flush",
+	FloorAtHandoff:  "a flush's version at an entry handed over",
+	FloorsInReset:   "flushes in RESET",
+	FloorsInLog:     "flushes in logs",
+	FloorsInHello:   "flushes in greetings",
+	FloorsInAcquire: "flushes in answers to ACQUIRE",
+	FloorsInAuth:    "flushes in answers to AUTH",
+	Stutter:         "gaps add up",
+	Answered:        "gaps add up only if polls go unanswered",
+	GapLocked:       "a gap is judged under the lock",
+	RunningTime:     "silence counts while the process runs",
+	ForgetDead:      "only dead members are forgotten",
+	Overdue:         "no late write is stored",
+	OverdueOrigin:   "no late write at an origin",
+	NoSlot:          "note of a DELETE without a slot",
+	TouchEvent:      "version of a TOUCH's event",
+	Unknown:         "note of a write of unknown outcome",
+	Settle:          "owners are told of late write-throughs",
+	Overtaken:       "an overtaken write-through is not stored",
+	EndFromAsked:    "end counted from the request",
+	JoinEnded:       "no call joins one whose value has ended",
+	JoinOwnership:   "loads joined in their ownership",
+	SourceOfEntry:   "source of an entry handed over",
+	Acquaintance:    "only known processes count",
+	RefusedName:     "a refused name is its member's",
+	Namesake:        "a replaced process counts again after its namesake",
+	Hint:            "gossip's word of a state is a hint",
+	Hearsay:         "gossip's word that a host is out is not told on",
+	Attest:          "hosts attest the members that they hear",
+	NamedInAnswer:   "members named in an answer are known",
+	HigherBallot:    "a higher ballot ends an ownership",
 }
 
 func (g Guard) String() string { return names[g] }

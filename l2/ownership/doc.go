@@ -6,7 +6,7 @@
 // Machine is one node's part, a pure state machine. Inputs are members, messages and
 // the time; outputs are messages, beginnings and endings of ownerships. It has no
 // clock, does no I/O, starts no goroutine and takes no lock. Its driver calls one
-// method at a time and carries out what Take returns, in that order.
+// method at a time and carries out what Drain returns, in that order.
 //
 // # A member's life
 //

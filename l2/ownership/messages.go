@@ -160,3 +160,11 @@ func (SendAuth) action()     {}
 func (RingChanged) action()  {}
 func (StateChanged) action() {}
 func (Died) action()         {}
+
+// Standing is what a member says about itself, as another member has heard it.
+type Standing struct {
+	ID     kv.Process
+	State  uint64 // as in Info
+	Weight uint32
+	In     bool
+}

@@ -22,18 +22,18 @@ func TestNamedMustBeHeard(t *testing.T) {
 	m.Seen(now, b, 1, 1, true)
 	m.Leased(now, b, now)
 	if !m.knows([]kv.Process{b}) {
-		t.Error("who is in the ring is not known")
+		t.Error("a member of the ring is not known")
 	}
 	m.Missing(now, b.Node)
 	m.Tick(now + 2*bound)
 	if !m.members[b.Node].dead {
-		t.Fatal("it is not held for dead")
+		t.Fatal("b is not considered dead")
 	}
 	if m.knows([]kv.Process{b}) {
-		t.Error("who is held for dead here, and named as in, is passed over")
+		t.Error("a process that is considered dead here, and named as in, is passed over")
 	}
 	m.Left(now+2*bound, b)
 	if !m.knows([]kv.Process{b}) {
-		t.Error("who has said goodbye is waited for")
+		t.Error("a process that has said goodbye is waited for")
 	}
 }

@@ -126,7 +126,7 @@ func (n *simNode) start(alone bool) {
 		Table: n.table, Voters: n.s.voters,
 	}, n.now())
 	if n.s.rivals > 0 && n.at >= n.s.rivals {
-		n.m.Refuse(n.now(), "it votes, and holds nothing")
+		n.m.Leave(n.now()) // it votes, and owns nothing
 	}
 	n.s.trace(n, "starts")
 	n.tick(n.epoch)
@@ -190,7 +190,7 @@ func (n *simNode) tick(epoch int) {
 // carryOut does what the machine wants done, and checks that no two nodes serve the
 // same partition.
 func (n *simNode) carryOut() {
-	for _, a := range n.m.Take() {
+	for _, a := range n.m.Drain() {
 		if *simTrace {
 			switch a := a.(type) {
 			case Send:
@@ -237,7 +237,7 @@ func (s *sim) begins(n *simNode, b Begun) {
 	for p := range b.Partitions.All() {
 		for from, set := range b.Releasers {
 			if set.Has(p) && from != s.owners[p] && !s.split {
-				s.breaks("seed %d at %v: %s takes partition %d with what %s had, but %s held it last", s.seed, s.now-time.Hour, n.id, p, from, s.owners[p])
+				s.breaks("seed %d at %v: %s takes partition %d with what %s had, but %s owned it last", s.seed, s.now-time.Hour, n.id, p, from, s.owners[p])
 			}
 		}
 		s.owners[p] = n.id
@@ -253,13 +253,13 @@ func (s *sim) breaks(format string, args ...any) {
 
 func (s *sim) check() {
 	for p := range uint16(simPartitions) {
-		holder := ""
+		server := ""
 		for _, n := range s.nodes {
-			if n.running && !n.slept && n.m.Serves(p) && n.m.parts[p].until > n.now() {
-				if holder != "" {
-					s.breaks("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, holder, n.id, p)
+			if n.running && !n.slept && n.m.serves(p) && n.m.parts[p].until > n.now() {
+				if server != "" {
+					s.breaks("seed %d at %v: %s and %s both serve partition %d", s.seed, s.now-time.Hour, server, n.id, p)
 				}
-				holder = n.id.String()
+				server = n.id.String()
 			}
 		}
 	}
@@ -418,6 +418,9 @@ func (n *simNode) hear(told []rumour) {
 	}
 }
 
+// serves says whether a node owns a partition and may answer for it.
+func (m *Machine) serves(p uint16) bool { return m.parts[p].owned && m.parts[p].retired == 0 }
+
 func (n *simNode) name() string { return fmt.Sprintf("%s.%d", n.id.Node, n.epoch) }
 
 func (n *simNode) crash() {
@@ -471,7 +474,7 @@ func (s *sim) settled() error {
 			if !node.running {
 				continue
 			}
-			if node.m.Serves(p) {
+			if node.m.serves(p) {
 				n++
 			}
 			if !node.m.In() {
@@ -547,8 +550,8 @@ var faults = []fault{
 		n := s.nodes[s.rnd.IntN(len(s.nodes))]
 		s.after(s.upTo(10*time.Second), func() { n.run(n.epoch, func() { n.m.Leave(n.now()) }) })
 		s.after(16*time.Second, func() {
-			if n.running && n.m.OwnershipEpoch() && len(s.nodes) > 1 {
-				s.t.Errorf("seed %d: %s leaves, and still holds after 6 s", s.seed, n.id)
+			if n.running && n.m.Unended() > 0 && len(s.nodes) > 1 {
+				s.t.Errorf("seed %d: %s leaves, and still owns something after 6 s", s.seed, n.id)
 			}
 			n.crash()
 			for _, o := range s.nodes {

@@ -70,16 +70,16 @@ func TestGapsAddUp(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		gaps  []gap
-		want  Stop
+		want  Stoppage
 		count time.Duration
 	}{
-		{"one", at(60), Stop{60 * time.Second, 1, 96 * time.Second}, 59 * time.Second},
-		{"two, of which the first began long ago", at(62, 62), Stop{95 * time.Second, 2, 96 * time.Second}, 93 * time.Second},
-		{"many", at(20, 20, 20, 20), Stop{80 * time.Second, 4, 96 * time.Second}, 76 * time.Second},
-		{"one that is over for longer", append(at(60), gap{time.Hour + 157*time.Second, 5 * time.Second}), Stop{5 * time.Second, 1, 96 * time.Second}, 4 * time.Second},
-		{"less than a look of one in the window", append(at(60), gap{time.Hour + 156*time.Second + time.Second/2, 5 * time.Second}), Stop{5500 * time.Millisecond, 2, 96 * time.Second}, 4 * time.Second},
+		{"one", at(60), Stoppage{60 * time.Second, 1, 96 * time.Second}, 59 * time.Second},
+		{"two, of which the first began long ago", at(62, 62), Stoppage{95 * time.Second, 2, 96 * time.Second}, 93 * time.Second},
+		{"many", at(20, 20, 20, 20), Stoppage{80 * time.Second, 4, 96 * time.Second}, 76 * time.Second},
+		{"one that is over for longer", append(at(60), gap{time.Hour + 157*time.Second, 5 * time.Second}), Stoppage{5 * time.Second, 1, 96 * time.Second}, 4 * time.Second},
+		{"less than a look of one in the window", append(at(60), gap{time.Hour + 156*time.Second + time.Second/2, 5 * time.Second}), Stoppage{5500 * time.Millisecond, 2, 96 * time.Second}, 4 * time.Second},
 	} {
-		s := stops{bound: b, window: 96 * time.Second}
+		s := gaps{bound: b, window: 96 * time.Second}
 		for _, g := range c.gaps {
 			s.add(g.end, g.length)
 		}
@@ -90,7 +90,7 @@ func TestGapsAddUp(t *testing.T) {
 			t.Error("something is left")
 		}
 	}
-	s := stops{bound: b, window: 96 * time.Second}
+	s := gaps{bound: b, window: 96 * time.Second}
 	for i := range time.Duration(1000) { // as many as can be in one window
 		s.add(time.Hour+i*b/GapAbove, b/GapAbove)
 	}
@@ -100,8 +100,8 @@ func TestGapsAddUp(t *testing.T) {
 }
 
 // TestStopWords checks how a log line says how long the process did not run.
-func TestStopWords(t *testing.T) {
-	for want, s := range map[string]Stop{
+func TestStoppageWords(t *testing.T) {
+	for want, s := range map[string]Stoppage{
 		"4.4 s":                               {4400 * time.Millisecond, 1, 0},
 		"2.1 s of the last 3 s, in 4 gaps":    {2100 * time.Millisecond, 4, 3 * time.Second},
 		"0.5 s of the last 0.75 s, in 2 gaps": {500 * time.Millisecond, 2, 750 * time.Millisecond},

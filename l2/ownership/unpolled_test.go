@@ -93,7 +93,7 @@ func (s *sim) joinBlocked(bad *simNode) {
 // servers counts the nodes that serve a partition, except for one node.
 func (s *sim) servers(p uint16, but *simNode) (n int) {
 	for _, node := range s.nodes {
-		if node != but && node.m.Serves(p) {
+		if node != but && node.m.serves(p) {
 			n++
 		}
 	}

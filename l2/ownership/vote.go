@@ -1,7 +1,6 @@
 package ownership
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -33,12 +32,6 @@ type round struct {
 	auth    Auth
 	answers map[kv.NodeID][]kv.PartitionSet
 }
-
-// Margin returns how long to wait for a time that another clock measures: clock rates
-// differ by less than 1 %.
-func Margin(d time.Duration) time.Duration { return d*102/100 + 10*time.Millisecond }
-
-const never = time.Duration(math.MaxInt64)
 
 func (m *Machine) consistent() bool { return len(m.cfg.Voters) > 0 }
 
@@ -141,16 +134,6 @@ func (m *Machine) forgetVotes() {
 	m.votes = slices.DeleteFunc(m.votes, func(v vote) bool { return m.now-v.at >= 2*m.cfg.Bound })
 }
 
-// note keeps an answer to a claim, and the time since which its voter grants that
-// much.
-func (c *claim) note(from kv.Process, a *Answer, now time.Duration) {
-	old := c.answers[from.Node]
-	if old == nil || c.epochs[from.Node] != from.Epoch || !old.Voter || !old.Granted.Contains(a.Granted) {
-		c.notedAt[from.Node] = now
-	}
-	c.answers[from.Node], c.epochs[from.Node] = a, from.Epoch
-}
-
 // granted lists, for each voter that grants what is left of a claim, since when it
 // does.
 func (m *Machine) granted(c *claim) (at []time.Duration) {
@@ -174,7 +157,7 @@ func (m *Machine) prepared(c *claim) bool {
 		return false
 	}
 	lapsed := at[m.majority()-1] + Margin(m.cfg.Bound) // any earlier authority is over
-	if m.now < lapsed && !m.stopped(c) {
+	if m.now < lapsed && !m.authoritiesEnded(c) {
 		return false
 	}
 	since := c.began
@@ -186,9 +169,9 @@ func (m *Machine) prepared(c *claim) bool {
 	return m.answered(c) || m.now-since >= m.cfg.Bound/4
 }
 
-// stopped says whether every process that the voters name has itself granted the
+// authoritiesEnded says whether every process that the voters name has itself granted the
 // claim, in the very process that is named.
-func (m *Machine) stopped(c *claim) bool {
+func (m *Machine) authoritiesEnded(c *claim) bool {
 	for _, v := range m.cfg.Voters {
 		a := c.answers[v]
 		if a == nil {
@@ -266,17 +249,6 @@ func (m *Machine) pollVoters() {
 	if len(a.Ownerships) > 0 {
 		m.poll(a)
 	}
-}
-
-// seeks returns the ballot under which authority is sought; nil: none.
-func (p *partition) seeks() *Ballot {
-	switch {
-	case p.owned:
-		return p.ballot
-	case p.claim != nil && p.claim.polling:
-		return p.claim.ballot
-	}
-	return nil
 }
 
 // poll begins a round.

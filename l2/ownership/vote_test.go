@@ -38,6 +38,12 @@ func (h *hand) tick(d time.Duration) {
 	h.m.Tick(h.now)
 }
 
+// stays takes a leave back: the node may come in.
+func (h *hand) stays() {
+	h.m.leaving = false
+	h.m.settle()
+}
+
 func ballotOf(clock kv.Version, node kv.NodeID) *Ballot {
 	return &Ballot{clock, kv.Process{Node: node, Epoch: 1}}
 }
@@ -66,7 +72,7 @@ func (h *hand) check(what string, got, want bool) {
 func TestVoterIsSilentAfterItsStart(t *testing.T) {
 	for at, remembers := range map[time.Duration]bool{0: false, Margin(2*simBound) - 1: false, Margin(2 * simBound): true} {
 		h := newHand(t, "v")
-		h.m.Refuse(h.now, "it votes, and holds nothing")
+		h.m.Leave(h.now) // it votes, and owns nothing
 		h.now += at
 		h.check("an AUTH is acknowledged", h.polls(kv.Process{Node: "a", Epoch: 1}, ballotOf(10, "a")), remembers)
 		a := h.asks(ballotOf(11, "b"))
@@ -79,7 +85,7 @@ func TestVoterAnswers(t *testing.T) {
 	a, b, c := ballotOf(20, "a"), ballotOf(30, "b"), ballotOf(40, "c")
 	remembering := func() *hand {
 		h := newHand(t, "v")
-		h.m.Refuse(h.now, "it votes, and holds nothing")
+		h.m.Leave(h.now) // it votes, and owns nothing
 		h.tick(Margin(2 * simBound))
 		return h
 	}
@@ -128,7 +134,7 @@ func TestVoterAnswers(t *testing.T) {
 func TestPromiseIsForgotten(t *testing.T) {
 	for after, acknowledged := range map[time.Duration]bool{Margin(2*simBound) - 1: false, Margin(2 * simBound): true} {
 		h := newHand(t, "v")
-		h.m.Refuse(h.now, "it votes, and holds nothing")
+		h.m.Leave(h.now) // it votes, and owns nothing
 		h.tick(Margin(2 * simBound))
 		a, b := ballotOf(20, "a"), ballotOf(30, "b")
 		h.check("an AUTH", h.polls(a.Process, a), true)
@@ -145,13 +151,13 @@ func TestPromiseIsForgotten(t *testing.T) {
 // and a node h, which may own it.
 func newClaimant(t *testing.T) (h *hand, ballot *Ballot) {
 	h = newHand(t, "a")
-	h.m.Refuse(h.now, "until it knows all")
+	h.m.Leave(h.now) // until it knows all
 	for _, n := range append([]kv.NodeID{"h", "i"}, testVoters...) {
 		h.meets(n, 1)
 	}
-	h.m.Refuse(h.now, "")
+	h.stays()
 	asked := map[kv.NodeID]bool{}
-	for _, a := range h.m.Take() {
+	for _, a := range h.m.Drain() {
 		if a, ok := a.(Send); ok {
 			asked[a.To.Node] = true
 			ballot = a.Acquire.Ballot
@@ -179,7 +185,7 @@ func (h *hand) answers(n kv.NodeID, a Answer) {
 func (h *hand) auth() (sent *SendAuth) {
 	h.Helper()
 	n := 0
-	for _, a := range h.m.Take() {
+	for _, a := range h.m.Drain() {
 		if a, ok := a.(SendAuth); ok {
 			if sent == nil || sent.Round != a.Round {
 				n = 0
@@ -226,12 +232,12 @@ func TestClaimGoesOn(t *testing.T) {
 			h.answers("w", Answer{Ballot: b, Voter: true})
 			h.meets("w", 2)
 		}, never},
-		{"a holder that is named has answered", func(h *hand, b *Ballot) {
+		{"an owner that is named has answered", func(h *hand, b *Ballot) {
 			h.answers("h", Answer{Ballot: b})
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, soon},
-		{"a holder that is named is silent", func(h *hand, b *Ballot) {
+		{"an owner that is named is silent", func(h *hand, b *Ballot) {
 			h.answers("v", Answer{Ballot: b, Voter: true, Authorities: []Ownership{earlier}})
 			h.answers("w", Answer{Ballot: b, Voter: true})
 		}, later},
@@ -282,7 +288,7 @@ func TestSilentVoterIsAskedAgain(t *testing.T) {
 		h.answers(n, Answer{Ballot: b})
 	}
 	asked := func() (list []kv.NodeID) {
-		for _, a := range h.m.Take() {
+		for _, a := range h.m.Drain() {
 			if a, ok := a.(Send); ok && a.Acquire.Ballot.Compare(b) == 0 {
 				list = append(list, a.To.Node)
 			}
@@ -324,15 +330,15 @@ func TestAuthority(t *testing.T) {
 	begun := h.now
 	h.now += simBound / 10
 	h.acknowledged("v", sent)
-	h.check("one has acknowledged", h.m.Serves(3), false)
+	h.check("one has acknowledged", h.m.serves(3), false)
 	h.acknowledged("v", sent)
-	h.check("and again", h.m.Serves(3), false)
+	h.check("and again", h.m.serves(3), false)
 	h.acknowledged("h", sent)
-	h.check("and one that is no voter", h.m.Serves(3), false)
+	h.check("and one that is no voter", h.m.serves(3), false)
 	h.m.Authorized(h.now, h.m.members["w"].id, sent.Round, []kv.PartitionSet{{0}})
-	h.check("and one that refuses", h.m.Serves(3), false)
+	h.check("and one that refuses", h.m.serves(3), false)
 	h.acknowledged("x", sent)
-	h.check("two have", h.m.Serves(3), true)
+	h.check("two have", h.m.serves(3), true)
 	if got, want := h.m.LapseAt(), begun+simBound; got != want {
 		t.Errorf("its authority lasts until %v, want %v", got-begun, want-begun)
 	}
@@ -353,12 +359,12 @@ func TestAuthority(t *testing.T) {
 	h.m.Tick(h.now)
 	late := h.auth()
 	h.acknowledged("v", late)
-	h.check("just before its end", h.m.Serves(3), true)
+	h.check("just before its end", h.m.serves(3), true)
 	h.now++
 	h.acknowledged("w", late)
-	h.check("at its end, though a later AUTH is acknowledged", h.m.Serves(3), false)
-	if !slices.ContainsFunc(h.m.Take(), func(a Action) bool { e, ok := a.(Ended); return ok && e.Partitions.Contains(everyPartition()) }) {
-		t.Error("the holding has not ended")
+	h.check("at its end, though a later AUTH is acknowledged", h.m.serves(3), false)
+	if !slices.ContainsFunc(h.m.Drain(), func(a Action) bool { e, ok := a.(Ended); return ok && e.Partitions.Contains(everyPartition()) }) {
+		t.Error("the ownership has not ended")
 	}
 }
 
@@ -391,7 +397,7 @@ func TestClaimExpires(t *testing.T) {
 		h.now = began + at
 		h.acknowledged("v", sent)
 		h.acknowledged("w", sent)
-		h.check("it begins", h.m.Serves(3), begins)
+		h.check("it begins", h.m.serves(3), begins)
 	}
 }
 
@@ -411,7 +417,7 @@ func TestEntriesOfTheLastOwner(t *testing.T) {
 	}
 	h.acknowledged("v", sent)
 	h.acknowledged("w", sent)
-	for _, a := range h.m.Take() {
+	for _, a := range h.m.Drain() {
 		if begun, ok := a.(Begun); ok {
 			if len(begun.Releasers) != 1 || begun.Releasers[last.Ballot.Process] == nil {
 				t.Errorf("entries come from %v, want them from %v", begun.Releasers, last.Ballot.Process)
@@ -426,12 +432,12 @@ func TestEntriesOfTheLastOwner(t *testing.T) {
 // ballot.
 func TestVoterClaims(t *testing.T) {
 	h := newHand(t, "v")
-	h.m.Refuse(h.now, "until it remembers")
+	h.m.Leave(h.now) // until it remembers
 	h.tick(Margin(2 * simBound))
 	h.meets("w", 1)
 	h.meets("b", 1)
 	low, high := ballotOf(20, "b"), ballotOf(1<<20, "b")
-	h.m.Refuse(h.now, "")
+	h.stays()
 	h.check("it asks", len(h.m.claims) == 1, true)
 	h.check("an AUTH of a lower ballot", h.polls(low.Process, low), false)
 	h.check("an AUTH of a higher one", h.polls(high.Process, high), true)

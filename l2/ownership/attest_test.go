@@ -11,7 +11,7 @@ import (
 // TestVouched: a member that another member attests as in counts here too, although
 // nothing has come from it. It is told once, and again if it has changed. If gossip
 // does not hear it either, it is considered dead after its silence.
-func TestVouched(t *testing.T) {
+func TestAttested(t *testing.T) {
 	now := time.Hour
 	a, b, c := kv.Process{Node: "a", Epoch: 1}, kv.Process{Node: "b", Epoch: 1}, kv.Process{Node: "c", Epoch: 1}
 	m, o := newMachine("a"), newMachine("b")
@@ -36,7 +36,7 @@ func TestVouched(t *testing.T) {
 	}
 	for _, s := range m.InfoFor(b).Others {
 		if s.ID == c {
-			t.Errorf("it names whom it has not heard: %v", s)
+			t.Errorf("it attests a process that it has not heard: %v", s)
 		}
 	}
 	o.Polled(now, c, now, Info{State: 2, Joined: true, Weight: 1}) // c has gone out
@@ -56,7 +56,7 @@ func TestVouched(t *testing.T) {
 	m.PolledBy(now, b, o.InfoFor(a))
 	m.Tick(now)
 	if m.members["c"].live() {
-		t.Error("c is not held for dead")
+		t.Error("c is not considered dead")
 	}
 	m.PolledBy(now, b, first) // late
 	if m.members["c"].live() {

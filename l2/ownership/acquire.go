@@ -78,7 +78,7 @@ func (m *Machine) askLast(c *claim) {
 		return
 	}
 	for _, o := range m.members {
-		if o.id.Node != c.last && m.counts(o) && m.missing(c, o) && !m.impatient(c) {
+		if o.id.Node != c.last && m.counts(o) && m.ungranted(c, o) && !m.impatient(c) {
 			return
 		}
 	}
@@ -185,10 +185,10 @@ func (m *Machine) Asked(now time.Duration, from kv.Process, q Acquire) Answer {
 			// If it was told of a higher ballot, it hands over to that
 			// very ballot alone: another node may have owned the
 			// partition since.
-			if p.told == nil || p.told.Compare(q.Ballot) == 0 {
+			if p.higher == nil || p.higher.Compare(q.Ballot) == 0 {
 				p.released = q.Ballot
 			}
-			p.owned, p.retired, p.told = false, 0, nil
+			p.owned, p.retired, p.higher = false, 0, nil
 			m.claimAt = 0
 		}
 		if p.released.Compare(q.Ballot) == 0 && q.Ballot != nil {
@@ -231,10 +231,10 @@ func (m *Machine) promise(i uint16, b *Ballot) {
 	}
 }
 
-// hearOf retires what a higher ballot may have taken. With voters, a higher ballot
+// retireBelow retires what a higher ballot may have taken. With voters, a higher ballot
 // has taken nothing while this node's authority lasts: a side without a majority of
 // voters tries ballot after ballot, and would empty everything when it comes back.
-func (m *Machine) hearOf(b Promise) {
+func (m *Machine) retireBelow(b Promise) {
 	if m.consistent() || failpoint.Out(failpoint.HigherBallot) {
 		return
 	}
@@ -244,8 +244,8 @@ func (m *Machine) hearOf(b Promise) {
 			break
 		}
 		p := &m.parts[i]
-		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.told.Compare(b.Ballot) < 0 {
-			p.told = b.Ballot
+		if p.owned && p.promised.Compare(b.Ballot) < 0 && p.higher.Compare(b.Ballot) < 0 {
+			p.higher = b.Ballot
 			if p.retired == 0 {
 				m.retire(p)
 				if retired == nil {
@@ -283,7 +283,7 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		if !a.Granted.Contains(c.set) && c.refused == 0 {
 			c.refused = m.now
 		}
-		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && (!m.isVoter(from.Node) || len(m.granted(c)) >= m.majority()) {
+		if m.now-c.refused < m.cfg.Bound/2 || m.consistent() && !m.needsVoter(c, from.Node) {
 			continue
 		}
 		// One wait for all that it refuses, so that they are asked for
@@ -297,6 +297,11 @@ func (m *Machine) Answered(now time.Duration, from kv.Process, a Answer) {
 		}
 	}
 	m.settle()
+}
+
+// needsVoter says whether a claim lacks a majority, and a member is one of the voters.
+func (m *Machine) needsVoter(c *claim, member kv.NodeID) bool {
+	return m.isVoter(member) && len(m.granted(c)) < m.majority()
 }
 
 // giveUp takes a partition out of its claim.
@@ -339,15 +344,15 @@ func (m *Machine) counts(o *member) bool { return o.live() && (o.in || m.leased(
 // name only processes that this node knows.
 func (m *Machine) answered(c *claim) bool {
 	for _, o := range m.members {
-		if m.counts(o) && m.missing(c, o) {
+		if m.counts(o) && m.ungranted(c, o) {
 			return false
 		}
 	}
 	return true
 }
 
-// missing says whether a member's grant of a claim is missing.
-func (m *Machine) missing(c *claim, o *member) bool {
+// ungranted says whether a member's grant of a claim is missing.
+func (m *Machine) ungranted(c *claim, o *member) bool {
 	return o.in && !o.inRing || !m.grants(c, o)
 }
 
@@ -361,7 +366,10 @@ func (m *Machine) grants(c *claim, o *member) bool {
 // begin starts to own part of a claim that all have granted, unless a higher ballot
 // was granted or the ring has changed meanwhile.
 func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
-	begun := Begun{Ballot: c.ballot, Partitions: m.newSet(), Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{}}
+	begun := Begun{
+		Ballot: c.ballot, Partitions: m.newSet(),
+		Releasers: map[kv.Process]kv.PartitionSet{}, Heads: map[kv.Process]uint64{},
+	}
 	for node, a := range c.answers {
 		begun.Heads[kv.Process{Node: node, Epoch: c.epochs[node]}] = a.Head
 	}
@@ -373,7 +381,7 @@ func (m *Machine) begin(c *claim, set kv.PartitionSet, until time.Duration) {
 			continue
 		}
 		m.promise(i, c.ballot)
-		p.owned, p.retired, p.told, p.released = true, 0, nil, nil
+		p.owned, p.retired, p.higher, p.released = true, 0, nil, nil
 		p.ballot, p.until = c.ballot, until
 		begun.Partitions.Add(i)
 		before := m.ownerBefore(c, i)

@@ -14,14 +14,6 @@ import (
 // answers carry what the sender has itself heard from members, if the receiver does
 // not know that yet.
 
-// Standing is what a member says about itself, as another member has heard it.
-type Standing struct {
-	ID     kv.Process
-	State  uint64 // as in Info
-	Weight uint32
-	In     bool
-}
-
 // heardOf lists the members that this node attests.
 func (m *Machine) heardOf() (list []Standing) {
 	list = append(list, Standing{m.cfg.Self, m.State(), m.Weight(), m.in})
@@ -41,7 +33,7 @@ func (m *Machine) tellOthers(o *member, info *Info) {
 		m.othersAt++
 	}
 	info.OthersAt, info.OthersHave = m.othersAt, o.othersHave
-	if o.othersTold != m.othersAt && !failpoint.Out(failpoint.Vouch) {
+	if o.othersTold != m.othersAt && !failpoint.Out(failpoint.Attest) {
 		info.Others = m.standings
 	}
 }
@@ -54,7 +46,7 @@ func (m *Machine) learnOthers(o *member, info *Info) {
 	}
 	o.othersHave = info.OthersAt
 	for _, s := range info.Others {
-		m.vouched(s)
+		m.attested(s)
 	}
 }
 
@@ -76,11 +68,11 @@ func (m *Machine) GoneOut(now time.Duration, id kv.Process, state uint64) {
 	m.settle()
 }
 
-// vouched takes what another member attests about a process. A process that is in
+// attested takes what another member attests about a process. A process that is in
 // becomes a member. Nothing has come from it, so unless gossip hears it, it counts
 // until its silence has lasted. What a member has said last counts, whichever member
 // heard it.
-func (m *Machine) vouched(s Standing) {
+func (m *Machine) attested(s Standing) {
 	o := m.members[s.ID.Node]
 	switch {
 	case o != nil && o.id == s.ID:

@@ -1,0 +1,121 @@
+package ownership
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+)
+
+// Tick lets time pass. It is due every B/16 or so, and after every batch of other
+// calls.
+func (m *Machine) Tick(now time.Duration) {
+	m.now = max(m.now, now)
+	m.settle()
+}
+
+// settle draws all consequences of what has changed.
+func (m *Machine) settle() {
+	m.endLapsed()
+	m.judgeMembers()
+	m.judgeSelf()
+	m.judgeRing()
+	m.endRetired()
+	m.decide()
+	m.claimMore()
+	m.decide() // a claim that needs no answer is decided at once
+	m.resend()
+	m.pollVoters()
+}
+
+// Gap takes a gap in the boot clock of more than the part GapAbove of the bound. It
+// must be called before anything else is answered. A gap of B or more is a pause.
+// Several gaps are a pause if their sum within the detection time reaches B, unless
+// every member that is not considered dead has answered a poll that was sent within
+// B: such a member cannot consider this node dead yet. In case of a pause, Gap has
+// called Pause and returns how long the process did not run. A node that has never met another does not
+// pause: no other node can have taken anything from it.
+//
+// After a long gap that is no pause, the timers of others' silence continue from
+// where they stood: silence counts only while the node runs.
+func (m *Machine) Gap(now, length time.Duration) (stop Stoppage, paused bool) {
+	m.now = max(m.now, now)
+	m.gaps.add(m.now, length)
+	stop, counts := m.gaps.sum()
+	if length >= m.cfg.Bound {
+		stop, paused = Stoppage{For: length, Gaps: 1}, true
+	} else if counts >= m.cfg.Bound && !failpoint.Out(failpoint.Stutter) {
+		paused = m.unanswered() || failpoint.Out(failpoint.Answered)
+	}
+	if paused && m.met && !failpoint.Out(failpoint.Pause) {
+		m.Pause(now)
+		return stop, true
+	}
+	if length > m.cfg.Bound/SleepOver && !failpoint.Out(failpoint.RunningTime) {
+		m.shiftTimers(length)
+	}
+	return Stoppage{}, false
+}
+
+// unanswered says whether some member that is not considered dead has answered no
+// poll that was sent within B.
+func (m *Machine) unanswered() bool {
+	for _, o := range m.members {
+		if o.live() && m.now-o.askedAt >= m.cfg.Bound {
+			return true
+		}
+	}
+	return false
+}
+
+// shiftTimers moves the timers of others' silence. Leases, authority, votes, polls and the
+// time since the process began follow the clock.
+func (m *Machine) shiftTimers(length time.Duration) {
+	move := func(t *time.Duration) { *t = min(*t+length, m.now) }
+	for _, o := range m.members {
+		move(&o.heardAt)
+	}
+	move(&m.startedAt)
+	move(&m.aloneFrom)
+}
+
+// Pause applies the consequences of a pause: all ownerships have ended, answers to
+// earlier requests do not count, and silence during the pause proves nothing.
+func (m *Machine) Pause(now time.Duration) {
+	m.now = max(m.now, now)
+	m.stop(WhyPaused)
+	for _, o := range m.members {
+		o.heardAt, o.polledAt = m.now, m.now
+		o.leasedAt, o.leasesUs = 0, false
+	}
+	clear(m.cannot)
+	m.gaps.clear()
+	m.restart()
+	m.settle()
+}
+
+// Leave begins a graceful leave: the node's weight is zero from now on, so that other
+// nodes take what it owns. Unended returns 0 once that is done.
+func (m *Machine) Leave(now time.Duration) {
+	m.now = max(m.now, now)
+	m.leaving = true
+	m.do(StateChanged{m.in, "leaving"})
+	m.settle()
+}
+
+// Stop ends everything at once, for a process that is about to exit.
+func (m *Machine) Stop(now time.Duration) {
+	m.now = max(m.now, now)
+	m.leaving = true
+	m.stop("stopped")
+	m.settle()
+}
+
+// SetWeight changes the weight that the node offers.
+func (m *Machine) SetWeight(now time.Duration, weight uint32) {
+	m.now = max(m.now, now)
+	if m.cfg.Weight != weight {
+		m.cfg.Weight = weight
+		m.do(StateChanged{m.in, "weight"})
+		m.settle()
+	}
+}
