@@ -56,7 +56,7 @@ corpus:           ## keep what fuzzing found interesting, in testdata/fuzz; see 
 model:            ## the store against a plain map: 100 seeds of a million operations
 	$(GO) test ./l2/segment -run TestAgainstModel -v -model.seeds 100 -model.ops 1000000 -timeout 60m
 
-model-check:      ## the rules of who holds what, exhaustively with spin (two minutes and more; needs spin and gcc)
+model-check:      ## the rules of ownership, exhaustively with spin (two minutes and more; needs spin and gcc)
 	./model/run
 
 faults:           ## real processes and networks through faults, the long way (about 10 minutes; the short way is part of test; not run by CI)

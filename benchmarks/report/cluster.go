@@ -137,7 +137,7 @@ func movesRows(c clusterPart, p record.ClusterParameters) []row {
 		{what, "hits in the lowest second, %", percent(func(lowest, _ float64) float64 { return lowest }), "%.2f", nil},
 		{what, "hits in all seconds, %", percent(func(_, mean float64) float64 { return mean }), "%.2f", nil},
 		{what, "misses of entries that are gone", count(func(w record.Window) int64 { return w.Reads - w.Hits - w.Errors - w.Degraded }), "%.0f", nil},
-		{what, "misses since nobody could be asked in time", count(func(w record.Window) int64 { return w.Degraded }), "%.0f", nil},
+		{what, "misses since no owner could be reached in time", count(func(w record.Window) int64 { return w.Degraded }), "%.0f", nil},
 		{what, "errors of reads", count(func(w record.Window) int64 { return w.Errors }), "%.0f", nil},
 	}
 }

@@ -30,7 +30,7 @@ func gcSection(rounds string) (section, error) {
 		{what, "p99 of GET of all keys / p99 with " + few + " entries", p99(record.All), "%.2f", p99OfFew},
 		{what, "p99 of GET of " + few + " of the keys / p99 with " + few + " entries", p99(record.Hot), "%.2f", nil},
 	}}
-	s.body = fmt.Sprintf("Share and pause are the sidecar's own, since its start, the filling included; %s connections came, sent a request and went before each of\n"+
+	s.body = fmt.Sprintf("Share and pause are the sidecar's own, since its start, the filling included; %s connections were opened, sent a request and closed before each of\n"+
 		"%d rounds, since nothing else makes garbage. GETs at %d × %d, a full and a nearly empty sidecar in turns. Reads of all keys also miss the\n"+
 		"processor's caches, which reads of a few of them do not.\n\n", thousands(int64(p.Churn)), p.Rounds, p.Conns, p.Pipeline)
 	absolute := table{head: []string{"sidecar with", "GETs of", "requests/s", "p50 µs", "p99 µs", "p99.9 µs"}, left: 2}

@@ -43,8 +43,8 @@ func hitsSection(rounds string) (section, error) {
 	}
 	s := section{title: "Hit ratios", head: f.Head, plots: map[string]plot.Chart{}}
 	s.rows = hitsRows(places)
-	s.body = fmt.Sprintf("Every request is a get, a miss is followed by a set; nothing is cut off at the start. The store is driven through its public API, with ghosts\n"+
-		"and TTLs. LRU and l2/segment give the same result each time; ristretto and otter draw lots: median of %d rounds, (least to most).\n\n", f.Parameters.Rounds) + about.String()
+	s.body = fmt.Sprintf("Every request is a get, a miss is followed by a set; the start is included. The store is driven through its public API, with ghosts\n"+
+		"and TTLs. LRU and l2/segment give the same result each time; ristretto and otter choose at random: median of %d rounds, (least to most).\n\n", f.Parameters.Rounds) + about.String()
 	for _, unit := range []string{record.Entries, record.Bytes} {
 		s.body += hitsTable(places, unit)
 	}

@@ -91,7 +91,7 @@ func crowdRows(list []record.LoadsRow, p record.LoadsParameters) (rows []row) {
 }
 
 func crowdText(list []record.LoadsRow, p record.LoadsParameters) string {
-	t := table{head: []string{"who loads", "keys", "calls of the origin, in all", "requests", "without the value", "they were told"}, left: 1}
+	t := table{head: []string{"loaded by", "keys", "calls of the origin, in all", "requests", "without the value", "they were told"}, left: 1}
 	for _, s := range crowdSides {
 		var calls, answered, others int64
 		status := "–"
@@ -104,13 +104,13 @@ func crowdText(list []record.LoadsRow, p record.LoadsParameters) string {
 		}
 		t.add(s.text, thousands(int64(len(list))), thousands(calls), thousands(answered+others), thousands(others), status)
 	}
-	return fmt.Sprintf("Each of %d hosts has %d apps' connections with %d requests in flight on each, all for one key that nobody has; of groupcache, which lives in\n"+
+	return fmt.Sprintf("Each of %d hosts has %d apps' connections with %d requests in flight on each, all for one key that is not cached; for groupcache, which lives in\n"+
 		"the program, as many goroutines. The origin takes %d ms. Sidecars answer through their sockets to one process, groupcache to itself.\n\n", p.Hosts, p.Conns, p.Depth, p.Takes) + t.String()
 }
 
 func hastyRows(list []record.LoadsRow, p record.LoadsParameters) (rows []row) {
-	what := fmt.Sprintf("one with %d ms waits for another's load of %d ms", p.Haste, p.Takes)
-	for _, s := range []struct{ name, text string }{{record.Sidecar, "ms until the sidecar answers it"}, {record.Groupcache, "ms until groupcache returns to it"}} {
+	what := fmt.Sprintf("a caller with %d ms waits for a load of %d ms", p.Haste, p.Takes)
+	for _, s := range []struct{ name, text string }{{record.Sidecar, "ms until the sidecar answers"}, {record.Groupcache, "ms until groupcache returns"}} {
 		r := row{what, s.text, loadsSpread(list, func(r record.LoadsRow) float64 { return r.LeftMS[s.name] }), "%.1f", nil}
 		if s.name == record.Sidecar {
 			r.target = &target{"≤", float64(p.Haste)}
@@ -121,9 +121,9 @@ func hastyRows(list []record.LoadsRow, p record.LoadsParameters) (rows []row) {
 }
 
 func hastyText(_ []record.LoadsRow, _ record.LoadsParameters) string {
-	return "Who comes a few ms after a load has begun joins it. The sidecar answers before the request's `timeout_ms` is over (TIMEOUT, or from a\n" +
+	return "A caller that comes a few ms after a load has begun joins it. The sidecar answers before the request's `timeout_ms` is over (TIMEOUT, or from a\n" +
 		"host that has not heard from the owner by then MISS), and the load goes on for the others. A context with that deadline, given to\n" +
-		"groupcache's Get, does not end the wait for a load that somebody else has begun.\n\n"
+		"groupcache's Get, does not end the wait for a load that another caller has begun.\n\n"
 }
 
 // servedSides are compared with a namespace without an origin.
@@ -154,7 +154,7 @@ func servedRows(list []record.LoadsRow, _ record.LoadsParameters) (rows []row) {
 }
 
 func servedText(_ []record.LoadsRow, _ record.LoadsParameters) string {
-	return "The namespace with an origin has the defaults, `refresh_early` among them. None of the hits is near its end, so that none refreshes.\n" +
+	return "The namespace with an origin has the defaults, `refresh_early` among them. No hit is near its end, so none refreshes.\n" +
 		"Another namespace without an origin shows by how much the figure varies.\n\n"
 }
 
@@ -184,7 +184,7 @@ func outageText(list []record.LoadsRow, p record.LoadsParameters) string {
 				fmt.Sprintf("%.2f", f.P50MS), fmt.Sprintf("%.1f", f.P99MS), fmt.Sprintf("%.1f", f.MaxMS), thousands(f.Calls), thousands(f.Busiest))
 		}
 	}
-	return fmt.Sprintf("%s keys that were loaded once, with a time to live of %s s, are read %s times a second in all through %d hosts, with stale values taken;\n"+
+	return fmt.Sprintf("%s keys that were loaded once, with a time to live of %s s, are read %s times a second in all through %d hosts, accepting stale values;\n"+
 		"`stale_if_error` is longer than the outage, `limits.rate` is %d on each host (%d in all, and a burst of a tenth). The origin refuses connections\n"+
 		"for %d s. \"Not made\" are reads that were due while %s others of the same host had no answer yet.\n\n",
 		thousands(int64(p.OutKeys)), fmt.Sprint(float64(p.OutTTL)/1000), thousands(int64(p.Reads)), p.OutHosts, p.Rate, p.Rate*p.OutHosts, p.Down, "64") + t.String()

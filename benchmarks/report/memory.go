@@ -35,7 +35,7 @@ func memorySection(rounds string) (section, error) {
 		{what, "sidecar: resident beyond keys and values, B an entry", over(record.Sidecar), "%.1f", nil},
 		{what, "memcached: resident beyond keys and values, B an entry", over(record.Memcached), "%.1f", nil},
 	}}
-	s.body = fmt.Sprintf("Both servers were allowed %s and were filled anew in each of %d rounds; their own counts say that each holds all entries and has\n"+
+	s.body = fmt.Sprintf("Both servers were allowed %s and were filled anew in each of %d rounds; by their own counts each has all entries and has\n"+
 		"evicted none. Resident memory is of the whole process.\n\nThe sidecar's overhead by part:\n\n", mib(float64(p.Limit)), p.Rounds)
 	parts := table{head: []string{"part", "B an entry"}, left: 1}
 	for _, part := range []struct {

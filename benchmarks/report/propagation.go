@@ -40,7 +40,7 @@ var streamSides = []struct{ name, text string }{{record.Sidecar, "sidecar"}, {re
 var hangSides = []struct{ name, text, careful string }{
 	{record.Sidecar, "sidecar, of a host whose links hang", "a copy is served while the lease on its owner is good"},
 	{record.NoPings, "redis, a client that does not ping", "copies are dropped when the connection ends, which it does not"},
-	{record.Usual, "redis, rueidis as it comes", "a ping each second, and 10 s for its answer"},
+	{record.Usual, "redis, rueidis with its defaults", "a ping each second, and 10 s for its answer"},
 	{record.Careful, "redis, rueidis with shorter times", "a ping each 0.5 s, and 1 s for its answer"},
 }
 
@@ -123,7 +123,7 @@ func hangRows(hangs []record.PropagationRow, p record.PropagationParameters) (ro
 		return nil
 	}
 	for _, s := range hangSides {
-		r := row{fmt.Sprintf("a link hangs for %d s", p.HangFor), "s for which what was overwritten is served: " + s.text, hangSpread(hangs, s.name, oldSeconds), "%.2f", nil}
+		r := row{fmt.Sprintf("a link hangs for %d s", p.HangFor), "s for which the overwritten value is served: " + s.text, hangSpread(hangs, s.name, oldSeconds), "%.2f", nil}
 		if s.name == record.Sidecar {
 			r.target = &target{"≤", float64(p.Bound) / 1000}
 		}
@@ -141,7 +141,7 @@ func streamText(rates map[int]streamRounds, p record.PropagationParameters) stri
 		return fmt.Sprintf("%.2f %%", 100*c.of(side, func(s record.StreamSide) float64 { return float64(of(s)) / float64(s.Pairs+s.NoCopy) }).median)
 	}
 	return fmt.Sprintf("%d rounds of %d s for each side at %s writes/s, and of %d s at the other rates, in turns. A key of one host is overwritten every %d ms;\n"+
-		"the delay is from the answer to whoever wrote until a GET through another host has brought the new value (which the host then\n"+
+		"the delay is from the answer to the writer until a GET through another host has brought the new value (which the host then\n"+
 		"fetches from the owner), or until a subscriber of redis has been told. Of the pairs of an overwrite and a host at %s/s, %s had\n"+
 		"no copy to begin with and do not count; %s of those of the sidecar and %s of those of redis had it before the writer was answered,\n"+
 		"and count as 0. `max_staleness` was %d ms.\n\n",
@@ -193,7 +193,7 @@ func hangText(hangs []record.PropagationRow, p record.PropagationParameters) str
 	if len(hangs) == 0 {
 		return ""
 	}
-	t := table{head: []string{"who reads", "what ends it", "old value served for, s", "most", "reads", "old", "misses", "errors"}, left: 2}
+	t := table{head: []string{"reader", "what ends it", "old value served for, s", "most", "reads", "old", "misses", "errors"}, left: 2}
 	for _, s := range hangSides {
 		n := func(of func(h record.HangSide) int64) string {
 			return thousands(int64(hangSpread(hangs, s.name, func(h record.HangSide) float64 { return float64(of(h)) }).median))
@@ -202,7 +202,7 @@ func hangText(hangs []record.PropagationRow, p record.PropagationParameters) str
 		t.add(s.text, s.careful, fmt.Sprintf("%.2f", old.median), fmt.Sprintf("%.2f", old.most), n(func(h record.HangSide) int64 { return h.Reads }),
 			n(func(h record.HangSide) int64 { return h.Old }), n(func(h record.HangSide) int64 { return h.Misses }), n(func(h record.HangSide) int64 { return h.Errors }))
 	}
-	return fmt.Sprintf("A link that hangs passes nothing, and neither end is told; the key was overwritten beyond it. A client of redis serves what was overwritten\n"+
+	return fmt.Sprintf("A link that hangs passes nothing, and neither end is told; the key was overwritten beyond it. A client of redis serves the overwritten value\n"+
 		"until it finds the connection dead, for all of the %d s measured and without a bound if it does not ping; the sidecar stops by itself within\n"+
 		"`max_staleness`, since a copy needs a lease that only an answered poll renews. What a careful client of redis can reach is the time between\n"+
 		"pings and the time that it gives an answer, together, as long as its own timers run.\n\n", p.HangFor) + t.String()

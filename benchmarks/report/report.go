@@ -77,7 +77,7 @@ func Derive(dir string) (map[string][]byte, error) {
 	b.WriteString("# Results\n\nWritten by `go run ./cmd/bench report` from the raw figures in [rounds](rounds); do not edit.\n" +
 		"[README.md](README.md) says what is measured, and how.\n\n" +
 		"A figure is the median over the rounds, beside the least and the most. A ratio is taken within each round,\n" +
-		"whose sides took turns on the same machine. A target is held against the median.\n\n")
+		"whose sides took turns on the same machine. A target is compared with the median.\n\n")
 	b.WriteString(overview(page))
 	b.WriteString(machines(page))
 	for _, s := range page {

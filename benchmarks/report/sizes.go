@@ -136,8 +136,8 @@ func off(rows []record.SizesRow, m sizeModel) (most float64) {
 }
 
 func sizesText(p record.SizesParameters, m sizeModel, off float64) string {
-	return fmt.Sprintf("Whole sidecars in one process, in virtual time, on a network in memory whose messages take 0.1 to 0.5 ms: what takes the processor's\n"+
-		"time takes none here, and so the delays are those of the protocol alone, until another node serves its copy no more. Writes are spread\n"+
+	return fmt.Sprintf("Whole sidecars in one process, in virtual time, on a network in memory whose messages take 0.1 to 0.5 ms. Work of the\n"+
+		"processor takes no time here, so the delays are those of the protocol alone, until another node no longer serves its copy. Writes are spread\n"+
 		"over all nodes' own keys; %d ms of each were counted. Bytes are what a node sends in a second, headers of TCP and IP not included.\n"+
 		"The model has %.0f bytes for asking a log and its answer, %.0f for an event, %.0f for a poll and its answer; how often a log is\n"+
 		"asked follows from its rate, the round trip of %.1f ms, and the %.1f ms for which events wait for others.\n"+
@@ -146,7 +146,7 @@ func sizesText(p record.SizesParameters, m sizeModel, off float64) string {
 }
 
 func simulatedTable(rows []record.SizesRow, m sizeModel) string {
-	t := table{head: []string{"nodes", "writes/s", "delay, ms: p50", "p99", "answers/s", "model", "events, kB/s", "model", "polls, kB/s", "model", "gossip, kB/s", "model", "all hold after, s", "one more joins in, s"}}
+	t := table{head: []string{"nodes", "writes/s", "delay, ms: p50", "p99", "answers/s", "model", "events, kB/s", "model", "polls, kB/s", "model", "gossip, kB/s", "model", "all own after, s", "one more joins in, s"}}
 	for _, r := range rows {
 		n, rate := float64(r.Nodes), float64(r.Rate)
 		kb := func(v float64) string { return fmt.Sprintf("%.1f", v/1000) }
@@ -158,7 +158,7 @@ func simulatedTable(rows []record.SizesRow, m sizeModel) string {
 			thousands(int64(r.Follows)), calls, kb(r.Followed), events, kb(r.Polled), kb(m.polls(n)), kb(r.Gossip), kb(m.gossip(n, rate)),
 			fmt.Sprintf("%.1f", float64(r.StartMS)/1000), fmt.Sprintf("%.1f", float64(r.JoinMS)/1000))
 	}
-	return "Simulated, and what the model says of the same. At no writes a second there are those of the key that is watched alone:\n\n" + t.String()
+	return "Simulated, and what the model says of the same. At 0 writes a second only the watched key is written:\n\n" + t.String()
 }
 
 var modelSizes, modelRates = []int{3, 5, 10, 20, 50, 100, 200, 500, 1000}, []int{1, 100, 1000, 10_000, 100_000}
@@ -186,7 +186,7 @@ func modelTable(m sizeModel) string {
 func (s *section) addSizes(rows []record.SizesRow, m sizeModel) {
 	c := plot.Chart{
 		Title: "What a node sends, by the number of nodes",
-		Note:  "events, polls and gossip; lines are the model, the sign apart what was simulated",
+		Note:  "events, polls and gossip; lines are the model, the separate mark is simulated",
 		X:     plot.Axis{Label: "nodes", Log: true},
 		Y:     plot.Axis{Label: "bytes a second", Log: true},
 	}

@@ -79,7 +79,7 @@ var gossipAttacks = []attack{
 	},
 	{
 		name: "gossip: the dead", hosts: 2,
-		tries: "the news, 10 times a second, that the other host is dead",
+		tries: "the claim, 10 times a second, that the other host is dead",
 		bound: "the host refutes; it is polled over the peer port",
 		run:   tellDead,
 	},

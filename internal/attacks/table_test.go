@@ -32,7 +32,7 @@ func rewrite(path string, results []*result) error {
 // render returns the table.
 func render(results []*result) string {
 	var b strings.Builder
-	b.WriteString("| attack | what it tries | what holds it | attacker | p99 | wrong, missing | memory over the sizes | after |\n" +
+	b.WriteString("| attack | what it tries | defence | attacker | p99 | wrong, missing | memory over the sizes | after |\n" +
 		"|---|---|---|---|---|---|---|---|\n")
 	for _, r := range results {
 		p99, over, back := "", "", ""
@@ -70,7 +70,7 @@ func TestTable(t *testing.T) {
 	}
 	want := `before
 <!-- written by make attacks -->
-| attack | what it tries | what holds it | attacker | p99 | wrong, missing | memory over the sizes | after |
+| attack | what it tries | defence | attacker | p99 | wrong, missing | memory over the sizes | after |
 |---|---|---|---|---|---|---|---|
 | n | t | b | another | × 1.2, large × 2.0 | 0, 0 | +5 MiB | × 1.02 |
 | n | t | b | the same | × 9.0 | 1, 2 | killed at 2100 MiB | gone |
