@@ -120,43 +120,6 @@ func (t *Table) Moved(next *Table) []uint16 {
 	return moved
 }
 
-// Preference returns the n best-ranked members for a partition, its owner first. Each
-// would be the next owner if the members before it went.
-func (t *Table) Preference(partition uint16, n int) []kv.NodeID {
-	if t.empty {
-		return nil
-	}
-	type ranked struct {
-		score
-		at int
-	}
-	var list []ranked
-	for i, m := range t.members {
-		if m.Weight > 0 {
-			list = append(list, ranked{rank(partition, xxh3.HashString(string(m.Node)), m.Weight), i})
-		}
-	}
-	owner := int(t.owners[partition])
-	slices.SortFunc(list, func(a, b ranked) int {
-		switch {
-		case a.at == owner:
-			return -1
-		case b.at == owner:
-			return 1
-		case a.above(b.score):
-			return -1
-		case b.above(a.score):
-			return 1
-		}
-		return cmp.Compare(a.at, b.at)
-	})
-	nodes := make([]kv.NodeID, 0, n)
-	for _, r := range list[:min(n, len(list))] {
-		nodes = append(nodes, t.members[r.at].Node)
-	}
-	return nodes
-}
-
 // score is weight / -log2(u), with u uniform in (0,1): the higher the better. It is kept
 // as a fraction and compared by cross-multiplication, so no rounding can differ between
 // machines. Two nodes tie only if hashes collide; then the first by name stays.

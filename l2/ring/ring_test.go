@@ -117,10 +117,10 @@ func TestMovement(t *testing.T) {
 	}
 }
 
-func TestNobody(t *testing.T) {
+func TestNoWeight(t *testing.T) {
 	for _, list := range [][]Member{nil, {{"a", 0}}} {
 		table := New(list)
-		if o := table.Owner(5); o != "" || table.Preference(5, 2) != nil {
+		if o := table.Owner(5); o != "" {
 			t.Errorf("%v: owner %q", list, o)
 		}
 	}
@@ -129,19 +129,6 @@ func TestNobody(t *testing.T) {
 		if o := table.Owner(uint16(p)); o != "b" {
 			t.Fatalf("partition %d belongs to %q", p, o)
 		}
-	}
-}
-
-func TestPreference(t *testing.T) {
-	table := New(members(10, unequal))
-	for p := range uint16(500) {
-		list := table.Preference(p, 3)
-		if len(list) != 3 || list[0] != table.Owner(p) || list[1] == list[0] || list[2] == list[0] || list[1] == list[2] {
-			t.Fatalf("partition %d: %v, owner %s", p, list, table.Owner(p))
-		}
-	}
-	if n := len(table.Preference(0, 99)); n != 10 {
-		t.Errorf("%d of 10 members", n)
 	}
 }
 
