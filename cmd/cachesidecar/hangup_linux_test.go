@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +16,10 @@ import (
 // and ends other commands. Each process blocks while it reports a usage error, because
 // its stderr takes only a part of it.
 func TestHangupAtStart(t *testing.T) {
+	// If nohup runs the test, SIGHUP is ignored here, and children would inherit that.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	for command, ends := range map[string]bool{"run": false, "watch": true} {
 		r, w, err := os.Pipe()
 		if err != nil {
