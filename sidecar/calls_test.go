@@ -54,31 +54,9 @@ func TestJoin(t *testing.T) {
 		if second != first {
 			a.engine.Calls.End(second)
 		}
-		if n := a.engine.Calls.Joinable.Load(); n != 0 {
-			t.Errorf("%s: %d calls are left", what, n)
+		if !a.engine.Calls.None() {
+			t.Errorf("%s: a call is left", what)
 		}
-	}
-}
-
-// TestGiveUp checks that a call is given up if only its maker waits for it, and that no
-// read joins the call afterwards.
-func TestGiveUp(t *testing.T) {
-	var s engine.Calls
-	s.M = map[kv.Hash]*engine.Call{}
-	alone := &engine.Call{Key: kv.Key{Hash: 1}}
-	joined := &engine.Call{Key: kv.Key{Hash: 2}, Told: []engine.Joiner{&session.Pending{}}}
-	awaited := &engine.Call{Key: kv.Key{Hash: 3}, Done: make(chan struct{})}
-	for _, cl := range []*engine.Call{alone, joined, awaited} {
-		s.Put(cl)
-	}
-	if !s.GiveUp(alone) || s.M[1] != nil {
-		t.Error("one whose maker alone waits goes on, or can be joined")
-	}
-	if s.GiveUp(joined) || s.GiveUp(awaited) || s.M[2] != joined || s.M[3] != awaited {
-		t.Error("one that others have joined is given up")
-	}
-	if n := s.Joinable.Load(); n != 2 {
-		t.Errorf("%d can be joined", n)
 	}
 }
 

@@ -76,7 +76,7 @@ func New(cfg Config) (*Sidecar, error) {
 		cfg: cfg,
 		engine: engine.Engine{
 			Config: engine.Config{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
-			Clock:  cfg.Clock, HLC: hlc, Self: []byte(cfg.Node), Calls: engine.Calls{M: map[kv.Hash]*engine.Call{}},
+			Clock:  cfg.Clock, HLC: hlc, Self: []byte(cfg.Node),
 		},
 		started: cfg.Clock.Read().Boot,
 		ready:   make(chan struct{}),

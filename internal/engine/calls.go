@@ -1,25 +1,22 @@
 package engine
 
 import (
-	"sync"
-	"sync/atomic"
+	"bytes"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// Calls is the set of reads of other hosts' keys that are under way. However many
-// requests read a key, its owner is asked once.
+// Calls are the reads of other hosts' keys that are under way. However many requests read
+// a key, its owner is asked once.
 type Calls struct {
-	Joinable atomic.Int64 // calls in M; raised before one is sent
-
-	mu sync.Mutex
-	M  map[kv.Hash]*Call
+	table flight.Table[*Call]
 }
 
 // Call is one request to the owner of a key. Its results are set before it ends.
@@ -38,6 +35,9 @@ type Call struct {
 	Err   error         // or why there is no answer
 	ends  time.Duration // end of the value, a stale one too, on the boot clock; zero: no end
 }
+
+// FlightKey returns the key that is asked for.
+func (cl *Call) FlightKey() kv.Key { return cl.Key }
 
 // Joiner is a read that has joined a call and does not wait for it.
 type Joiner interface {
@@ -74,99 +74,76 @@ func QuestionOf(q *wire.Request) Question { return Question{q.Op == wire.OpLease
 //
 // If p is not nil, p is told when a call that it has joined ends; if p is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast p.
-func (s *Calls) Join(c *Engine, owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner) (cl *Call, lead bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := s.M[key.Hash]
-	if old != nil && old.asks == asks && old.Owner == owner && old.Key.Namespace == key.Namespace && string(old.Key.Bytes) == string(key.Bytes) &&
-		(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
-		switch {
-		case p == nil && old.Done == nil:
-			old.Done = make(chan struct{})
-		case p == nil:
-		case until < old.until:
-			return nil, false
-		default:
-			old.Told = append(old.Told, p)
+func (s *Calls) Join(
+	c *Engine, owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner,
+) (cl *Call, lead bool) {
+	s.table.Lock()
+	defer s.table.Unlock()
+	if old, ok := s.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
+		if old.Owner == owner &&
+			(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
+			switch {
+			case p == nil && old.Done == nil:
+				old.Done = make(chan struct{})
+			case p == nil:
+			case until < old.until:
+				return nil, false
+			default:
+				old.Told = append(old.Told, p)
+			}
+			c.Counts.Joined.Add(1)
+			return old, false
 		}
-		c.Counts.Joined.Add(1)
-		return old, false
-	}
-	cl = &Call{
-		Key:  kv.Key{Hash: key.Hash, Namespace: key.Namespace, Bytes: append([]byte(nil), key.Bytes...)},
-		asks: asks, Owner: owner, at: now.Boot, until: until,
+		s.table.Remove(old) // the new call takes its place
 	}
 	c.Counts.PeerReads.Add(1)
-	if asks.Options&wire.Fresh == 0 { // a fresh read is never shared
-		s.Put(cl)
+	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
+		return newCall(owner, key, asks, now, until), true
 	}
-	return cl, true
+	return s.table.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
 }
 
-// Put makes a call the one that other reads of its key may join. The caller holds the
-// lock.
-func (s *Calls) Put(cl *Call) {
-	if s.M[cl.Key.Hash] == nil {
-		s.Joinable.Add(1)
-	}
-	s.M[cl.Key.Hash] = cl
+func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration) *Call {
+	key.Bytes = bytes.Clone(key.Bytes)
+	return &Call{Key: key, asks: asks, Owner: owner, at: now.Boot, until: until}
 }
 
-// remove stops reads from joining the call of a hash. The caller holds the lock.
-func (s *Calls) remove(h kv.Hash) {
-	if s.M[h] != nil {
-		s.Joinable.Add(-1)
-		delete(s.M, h)
-	}
-}
-
-// detach stops reads from joining the call of a hash, because the key has changed.
+// detach stops reads from joining the calls of a hash, because the key has changed.
 func (s *Calls) detach(h kv.Hash) {
-	if s.Joinable.Load() == 0 || failpoint.Out(failpoint.JoinRule) {
-		return
+	if !failpoint.Out(failpoint.JoinRule) {
+		s.table.Detach(h)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remove(h)
 }
 
 // detachIf does the same for all keys that match.
 func (s *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	if failpoint.Out(failpoint.JoinRule) {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for h, cl := range s.M {
-		if match(cl.Key.Namespace, h) {
-			s.remove(h)
-		}
+	if !failpoint.Out(failpoint.JoinRule) {
+		s.table.DetachIf(match)
 	}
 }
 
 // GiveUp stops reads from joining a call, if no reader but its maker waits for it, and
 // reports whether that is so.
 func (s *Calls) GiveUp(cl *Call) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.table.Lock()
+	defer s.table.Unlock()
 	if cl.Done != nil || len(cl.Told) > 0 {
 		return false
 	}
-	if s.M[cl.Key.Hash] == cl {
-		s.remove(cl.Key.Hash)
-	}
+	s.table.Remove(cl)
 	return true
 }
 
 // End wakes the readers that wait for the call, and returns those that are to be told.
 func (s *Calls) End(cl *Call) []Joiner {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.M[cl.Key.Hash] == cl {
-		s.remove(cl.Key.Hash)
-	}
+	s.table.Lock()
+	defer s.table.Unlock()
+	s.table.Remove(cl)
 	if cl.Done != nil {
 		close(cl.Done)
 	}
 	return cl.Told
 }
+
+// None reports whether no call is under way that reads may join.
+func (s *Calls) None() bool { return s.table.None() }

@@ -1,5 +1,6 @@
 // Package flight lets many callers share one piece of work for a key: Loads for loads from
-// an origin, Leases for loads by apps.
+// an origin, Leases for loads by apps. Table has what all kinds of flights share; package
+// engine uses it for its calls to the owners of keys.
 //
 // Inputs are keys, versions that the caller stamps, functions that load, and changes of
 // keys (Detach). Outputs are values, each with the version of the moment at which its

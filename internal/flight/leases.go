@@ -1,15 +1,14 @@
 package flight
 
 import (
+	"bytes"
 	"cmp"
 	"container/list"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -85,28 +84,27 @@ type LeasesStats struct {
 type Leases struct {
 	cfg LeasesConfig
 
-	joinable atomic.Int64 // leases in byHash; incremented before a token is stamped
+	filling sync.WaitGroup // running timers and fills in progress
+	table   Table[*lease]  // its lock also guards the fields below
 
-	mu      sync.Mutex
-	closed  bool
-	byHash  map[kv.Hash][]*lease // joinable leases; at most maxOfHash per hash
-	byToken map[uint64]*lease    // all leases; waiters of detached ones get the fill too
-	filling sync.WaitGroup       // running timers and fills in progress
-	stats   LeasesStats
-
-	most        int                   // maximum of len(byToken) since the map was made
-	inNamespace [kv.MaxNamespaces]int // leases in byHash
+	closed      bool
+	byToken     map[uint64]*lease // all leases; waiters of detached ones get the fill too
+	most        int               // maximum of len(byToken) since the map was made
+	stats       LeasesStats
+	inNamespace [kv.MaxNamespaces]int // leases in the table
 }
 
-// lease is a key with a token issued. Leases.mu protects all fields.
+// lease is a key with a token issued. The table's lock guards all fields.
 type lease struct {
-	claim    Claim
-	key      string
+	claim    Claim // its key has the lease's own bytes
 	token    Token
 	timer    *time.Timer
 	detached bool
 	waiters  list.List // of *leaseWaiter; first come, first served
 }
+
+// FlightKey returns the key that is to be filled.
+func (e *lease) FlightKey() kv.Key { return e.claim.Key }
 
 // leaseWaiter gets exactly one answer, through a channel with a buffer of one.
 type leaseWaiter struct {
@@ -125,14 +123,19 @@ type leaseAnswer struct {
 // NewLeases returns a Leases. It starts nothing.
 func NewLeases(cfg LeasesConfig) (*Leases, error) {
 	if cfg.MaxLeases < 0 || cfg.MaxWaiters < 0 || cfg.Time < 0 {
-		return nil, fmt.Errorf("leases: bounds %v, %d and %d: none may be negative", cfg.Time, cfg.MaxLeases, cfg.MaxWaiters)
+		return nil, fmt.Errorf("leases: bounds %v, %d and %d: none may be negative",
+			cfg.Time, cfg.MaxLeases, cfg.MaxWaiters)
 	}
 	cfg.MaxLeases = cmp.Or(cfg.MaxLeases, 65536)
 	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
-	if cfg.Time == 0 {
-		cfg.Time = 10 * time.Second
+	cfg.Time = cmp.Or(cfg.Time, 10*time.Second)
+	l := &Leases{cfg: cfg, byToken: map[uint64]*lease{}}
+	l.table.Detached = func(e *lease) {
+		e.detached = true
+		l.stats.Detached++
+		l.inNamespace[e.claim.Key.Namespace]--
 	}
-	return &Leases{cfg: cfg, byHash: map[kv.Hash][]*lease{}, byToken: map[uint64]*lease{}}, nil
+	return l, nil
 }
 
 // Claim returns a token, or waits until another caller has filled the key, until this
@@ -167,16 +170,13 @@ func (l *Leases) Try(c Claim) (t Token, ok bool, err error) {
 // join issues the token of the key. If one is issued already and wait is true, it queues
 // a waiter.
 func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	if l.closed {
 		return Grant{}, nil, ErrClosed
 	}
-	at := c.Key.Hash
-	for _, e := range l.byHash[at] {
-		if e.key != string(c.Key.Bytes) || e.claim.Key.Namespace != c.Key.Namespace || e.claim.OwnershipEpoch != c.OwnershipEpoch {
-			continue
-		}
+	same := func(e *lease) bool { return e.claim.OwnershipEpoch == c.OwnershipEpoch }
+	if e, ok := l.table.Find(c.Key, same); ok {
 		if !wait {
 			return Grant{}, nil, nil
 		}
@@ -201,19 +201,14 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 			return Grant{}, nil, err
 		}
 	}
-	e := &lease{claim: c, key: string(c.Key.Bytes)}
-	e.claim.Key.Bytes = []byte(e.key)
-	if of := l.byHash[at]; len(of) >= maxOfHash {
-		gone := of[max(0, slices.IndexFunc(of, func(e *lease) bool { return e.claim.Key.Namespace == c.Key.Namespace }))]
-		l.detachLocked(at, func(e *lease) bool { return e == gone })
-	}
-	// Increment first: an invalidation that finds no lease is then older than the stamp
-	// of this token.
-	l.joinable.Add(1)
+	e := l.table.Add(c.Key, func() *lease {
+		c.Key.Bytes = bytes.Clone(c.Key.Bytes) // the caller may reuse its bytes
+		e := &lease{}
+		l.issueLocked(e, c)
+		return e
+	})
 	l.inNamespace[c.Key.Namespace]++
-	l.byHash[at] = append(l.byHash[at], e)
 	l.stats.Out++
-	l.issueLocked(e, e.claim)
 	return Grant{Token: e.token}, nil, nil
 }
 
@@ -269,24 +264,23 @@ func (l *Leases) takeLocked(t Token) *lease {
 // current one. While keep runs, the key still has its lease: a new caller waits for the
 // result.
 func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) bool) error {
-	l.mu.Lock()
+	l.table.Lock()
 	e := l.byToken[t.Random]
-	if e == nil || e.key != string(key.Bytes) || e.claim.Key.Hash != key.Hash || e.claim.Key.Namespace != key.Namespace || l.takeLocked(t) == nil {
+	if e == nil || !sameKey(e.claim.Key, key) || l.takeLocked(t) == nil {
 		l.stats.NotStored++
-		l.mu.Unlock()
+		l.table.Unlock()
 		return ErrNotStored
 	}
-	r := Result{Value: v, Stamp: t.Stamp, Uncached: e.detached || v.NoStore}
+	detached := e.detached
 	l.filling.Add(1)
-	l.mu.Unlock()
+	l.table.Unlock()
 	defer l.filling.Done()
 
-	if !r.Uncached {
-		r.Uncached = !keep(r)
-	}
+	r := Result{Value: v, Stamp: t.Stamp}
+	r.offer(detached, keep)
 
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	r.Uncached = r.Uncached || e.detached
 	l.dropLocked(e, leaseAnswer{grant: Grant{Result: r}})
 	if r.Uncached {
@@ -303,8 +297,8 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 func (l *Leases) Abandon(t Token) bool { return l.endToken(t, &l.stats.Abandoned) }
 
 func (l *Leases) endToken(t Token, count *uint64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	e := l.takeLocked(t)
 	if e == nil {
 		return false
@@ -331,37 +325,26 @@ func (l *Leases) endToken(t Token, count *uint64) bool {
 
 // dropLocked removes a lease whose token has ended, and answers all its waiters.
 func (l *Leases) dropLocked(e *lease, a leaseAnswer) {
-	at := e.claim.Key.Hash
-	before := len(l.byHash[at])
-	rest := slices.DeleteFunc(l.byHash[at], func(o *lease) bool { return o == e })
-	l.joinable.Add(int64(len(rest) - before))
-	l.inNamespace[e.claim.Key.Namespace] += len(rest) - before
-	if len(rest) == 0 {
-		delete(l.byHash, at)
-	} else {
-		l.byHash[at] = rest
+	if !e.detached {
+		l.table.Remove(e)
+		l.inNamespace[e.claim.Key.Namespace]--
 	}
 	l.stats.Out--
 	for p := e.waiters.Front(); p != nil; p = p.Next() {
 		p.Value.(*leaseWaiter).answer <- a // buffered; one answer only
 	}
 	e.waiters.Init()
-	// Maps do not shrink.
-	if l.most > manyLeases && len(l.byToken) == 0 && len(l.byHash) == 0 {
-		l.byHash, l.byToken, l.most = map[kv.Hash][]*lease{}, map[uint64]*lease{}, 0
+	if l.most > manyFlights && len(l.byToken) == 0 { // maps do not shrink
+		l.byToken, l.most = map[uint64]*lease{}, 0
 	}
 }
-
-// manyLeases is the number of leases from which the maps are replaced after all leases
-// have ended.
-const manyLeases = 1024
 
 // leave ends the wait of a caller that has given up. If the caller was handed a token at
 // the same moment, the token goes to the next waiter.
 func (l *Leases) leave(w *leaseWaiter) {
-	l.mu.Lock()
+	l.table.Lock()
 	w.lease.waiters.Remove(w.place) // does nothing if the waiter has been answered
-	l.mu.Unlock()
+	l.table.Unlock()
 	l.left(true)
 	select {
 	case a := <-w.answer:
@@ -373,8 +356,8 @@ func (l *Leases) leave(w *leaseWaiter) {
 }
 
 func (l *Leases) left(gaveUp bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	l.stats.Waiting--
 	if gaveUp {
 		l.stats.Left++
@@ -385,67 +368,35 @@ func (l *Leases) left(gaveUp bool) {
 // fill of the token will not be stored. The waiters get its value, marked Uncached.
 // Later callers get a token of their own. While no token is issued, Detach costs almost
 // nothing.
-func (l *Leases) Detach(h kv.Hash) {
-	if l.joinable.Load() == 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.detachLocked(h, func(*lease) bool { return true })
-}
+func (l *Leases) Detach(h kv.Hash) { l.table.Detach(h) }
 
 // DetachIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership.
-func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for h := range l.byHash {
-		l.detachLocked(h, func(e *lease) bool { return match(e.claim.Key.Namespace, h) })
-	}
-}
-
-func (l *Leases) detachLocked(at kv.Hash, match func(*lease) bool) {
-	before := len(l.byHash[at])
-	rest := slices.DeleteFunc(l.byHash[at], func(e *lease) bool {
-		if !match(e) {
-			return false
-		}
-		e.detached = true
-		l.stats.Detached++
-		l.inNamespace[e.claim.Key.Namespace]--
-		return true
-	})
-	l.joinable.Add(int64(len(rest) - before))
-	if len(rest) == 0 {
-		delete(l.byHash, at)
-		return
-	}
-	l.byHash[at] = rest
-}
+func (l *Leases) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.DetachIf(match) }
 
 // InUse reports whether the namespace has an issued token that is not detached.
 func (l *Leases) InUse(ns kv.NamespaceID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	return l.inNamespace[ns] > 0
 }
 
 // Stats returns the counts.
 func (l *Leases) Stats() LeasesStats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	return l.stats
 }
 
 // Close ends all tokens, answers all waiters with ErrClosed, and waits for fills in
 // progress. It is idempotent.
 func (l *Leases) Close() {
-	l.mu.Lock()
+	l.table.Lock()
 	l.closed = true
 	for _, e := range l.byToken {
 		l.takeLocked(e.token)
 		l.dropLocked(e, leaseAnswer{err: ErrClosed})
 	}
-	l.mu.Unlock()
+	l.table.Unlock()
 	l.filling.Wait()
 }

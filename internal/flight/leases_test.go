@@ -26,10 +26,10 @@ func newLeases(t *testing.T, cfg LeasesConfig) *Leases {
 // check fails the test unless all leases have ended.
 func (l *Leases) check(t *testing.T) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.byHash) != 0 || len(l.byToken) != 0 || l.stats.Out != 0 || l.stats.Waiting != 0 {
-		t.Errorf("left: %d in the table, %d tokens, %d out, %d waiting", len(l.byHash), len(l.byToken), l.stats.Out, l.stats.Waiting)
+	l.table.Lock()
+	defer l.table.Unlock()
+	if len(l.table.byHash) != 0 || len(l.byToken) != 0 || l.stats.Out != 0 || l.stats.Waiting != 0 {
+		t.Errorf("left: %d in the table, %d tokens, %d out, %d waiting", len(l.table.byHash), len(l.byToken), l.stats.Out, l.stats.Waiting)
 	}
 }
 
@@ -137,7 +137,7 @@ func TestManyLeasesOfOneHash(t *testing.T) {
 	var tokens []Token
 	for i := range 1000 {
 		tokens = append(tokens, mustClaim(t, l, claim(0, i)))
-		if n := len(l.byHash[7]); n > maxOfHash {
+		if n := l.table.ofHash(7); n > maxOfHash {
 			t.Fatalf("%d leases of one hash in the table", n)
 		}
 	}
@@ -353,7 +353,7 @@ func TestLeasesBoundAndClose(t *testing.T) {
 func TestLeasesGiveTheirTableBack(t *testing.T) {
 	l, v := newLeases(t, LeasesConfig{}), &versions{}
 	var tokens []Token
-	for i := range 2 * manyLeases {
+	for i := range 2 * manyFlights {
 		tokens = append(tokens, mustClaim(t, l, Claim{Key: kv.Key{Hash: kv.Hash(i), Bytes: fmt.Append(nil, i)}, Begin: v.begin}))
 	}
 	for _, token := range tokens {
@@ -361,8 +361,8 @@ func TestLeasesGiveTheirTableBack(t *testing.T) {
 			t.Fatal("a token that is not known")
 		}
 	}
-	if l.most != 0 {
-		t.Errorf("the table has the room of %d leases", l.most)
+	if l.most != 0 || l.table.most != 0 {
+		t.Errorf("the tables have the room of %d tokens and %d leases", l.most, l.table.most)
 	}
 	l.check(t)
 }

@@ -1,35 +1,17 @@
 package flight
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
-
-// Stamp is the moment at which a load began.
-type Stamp struct {
-	Version kv.Version    // of the value to load, which is current as of it
-	At      time.Duration // on the boot clock
-}
-
-// Result is the result of a load.
-type Result struct {
-	loader.Value
-	Stamp
-	// Absent says that the origin has no such key, so there is no value.
-	Absent bool
-	// Uncached says that no cache may keep the value: its key was invalidated or its
-	// ownership ended during the load, or the origin forbids it.
-	Uncached bool
-}
 
 // Load is the request to Loads after a miss.
 type Load struct {
@@ -82,41 +64,39 @@ type Loads struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	joinable atomic.Int64 // loads in the table; incremented before a load is stamped
+	table Table[*flight] // its lock also guards the fields below
 
-	mu     sync.Mutex
 	closed bool
-	byHash map[kv.Hash][]*flight // joinable loads; nearly always one, at most maxOfHash
 	stats  LoadsStats
 }
 
-// maxOfHash is the maximum number of loads, or leases, per hash that new callers can
-// join. It bounds the search in the table. A further load detaches the first one, if
-// possible one of its own namespace.
-const maxOfHash = 8
-
 // flight is one load in progress.
 type flight struct {
-	load     Load
-	key      string
+	load     Load // its key has the flight's own bytes
 	stamp    Stamp
 	done     chan struct{} // closed after result and err are set
 	result   Result
 	err      error
-	detached bool // protected by Loads.mu
+	detached bool // guarded by the table's lock
 }
+
+// FlightKey returns the key that is loaded.
+func (f *flight) FlightKey() kv.Key { return f.load.Key }
 
 // NewLoads returns a Loads. It starts nothing.
 func NewLoads(cfg LoadsConfig) (*Loads, error) {
 	if cfg.MaxLoads < 0 || cfg.MaxWaiters < 0 || cfg.Timeout < 0 {
-		return nil, fmt.Errorf("loads: bounds %d, %d and %v: none may be negative", cfg.MaxLoads, cfg.MaxWaiters, cfg.Timeout)
+		return nil, fmt.Errorf("loads: bounds %d, %d and %v: none may be negative",
+			cfg.MaxLoads, cfg.MaxWaiters, cfg.Timeout)
 	}
 	cfg.MaxLoads = cmp.Or(cfg.MaxLoads, 4096)
 	cfg.MaxWaiters = cmp.Or(cfg.MaxWaiters, 65536)
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 30 * time.Second
+	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
+	l := &Loads{cfg: cfg}
+	l.table.Detached = func(f *flight) {
+		f.detached = true
+		l.stats.Detached++
 	}
-	l := &Loads{cfg: cfg, byHash: map[kv.Hash][]*flight{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l, nil
 }
@@ -124,19 +104,19 @@ func NewLoads(cfg LoadsConfig) (*Loads, error) {
 // Get joins the load of the key, or begins it, and waits for the result until ctx is
 // done. All waiters share the bytes of the result. Get may be called concurrently.
 func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
-	l.mu.Lock()
+	l.table.Lock()
 	if l.stats.Waiting >= l.cfg.MaxWaiters {
 		l.stats.Shed++
-		l.mu.Unlock()
+		l.table.Unlock()
 		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, l.cfg.MaxWaiters)
 	}
 	f, _, err := l.joinLocked(load)
 	if err != nil {
-		l.mu.Unlock()
+		l.table.Unlock()
 		return Result{}, err
 	}
 	l.stats.Waiting++
-	l.mu.Unlock()
+	l.table.Unlock()
 
 	left := false
 	select {
@@ -144,12 +124,12 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	case <-ctx.Done():
 		left = true
 	}
-	l.mu.Lock()
+	l.table.Lock()
 	l.stats.Waiting--
 	if left {
 		l.stats.Left++
 	}
-	l.mu.Unlock()
+	l.table.Unlock()
 	if left {
 		return Result{}, context.Cause(ctx)
 	}
@@ -158,8 +138,8 @@ func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 
 // Refresh begins a load of the key in the background, unless one is in progress.
 func (l *Loads) Refresh(load Load) (begun bool, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	_, begun, err = l.joinLocked(load)
 	return begun, err
 }
@@ -169,16 +149,11 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 	if l.closed {
 		return nil, false, ErrClosed
 	}
-	at := load.Key.Hash
-	for _, f := range l.byHash[at] {
-		if f.key != string(load.Key.Bytes) || f.load.Key.Namespace != load.Key.Namespace ||
-			f.load.OwnershipEpoch != load.OwnershipEpoch {
-			continue
-		}
-		if load.Fresh {
-			l.detachLocked(at, func(g *flight) bool { return g == f })
-			break
-		}
+	same := func(f *flight) bool { return f.load.OwnershipEpoch == load.OwnershipEpoch }
+	switch f, ok := l.table.Find(load.Key, same); {
+	case ok && load.Fresh:
+		l.table.DetachOne(f)
+	case ok:
 		l.stats.Collapsed++
 		return f, false, nil
 	}
@@ -186,16 +161,11 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		l.stats.Shed++
 		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, l.cfg.MaxLoads)
 	}
-	if of := l.byHash[at]; len(of) >= maxOfHash {
-		gone := of[max(0, slices.IndexFunc(of, func(f *flight) bool { return f.load.Key.Namespace == load.Key.Namespace }))]
-		l.detachLocked(at, func(f *flight) bool { return f == gone })
-	}
-	// Increment first: an invalidation that finds no load is then older than the stamp
-	// of this load.
-	l.joinable.Add(1)
-	f = &flight{load: load, key: string(load.Key.Bytes), stamp: load.Begin(), done: make(chan struct{})}
-	f.load.Key.Bytes = []byte(f.key) // the caller may reuse its bytes
-	l.byHash[at] = append(l.byHash[at], f)
+	f = l.table.Add(load.Key, func() *flight {
+		f := &flight{load: load, stamp: load.Begin(), done: make(chan struct{})}
+		f.load.Key.Bytes = bytes.Clone(load.Key.Bytes) // the caller may reuse its bytes
+		return f
+	})
 	l.stats.UnderWay++
 	l.stats.Begun++
 	l.wg.Add(1)
@@ -215,21 +185,22 @@ func (l *Loads) run(f *flight) {
 		value, err = fetch(ctx, f.load.Fetch)
 	}
 
-	l.mu.Lock()
+	l.table.Lock()
 	detached := f.detached
-	l.mu.Unlock()
+	l.table.Unlock()
 	absent := errors.Is(err, loader.ErrAbsent)
-	f.result = Result{Value: value, Stamp: f.stamp, Absent: absent, Uncached: detached || value.NoStore}
-	f.err = err
-	if (err == nil || absent) && !f.result.Uncached && f.load.Keep != nil {
-		f.result.Uncached = !f.load.Keep(f.result)
+	keep := f.load.Keep
+	if err != nil && !absent {
+		keep = nil
 	}
+	f.result = Result{Value: value, Stamp: f.stamp, Absent: absent}
+	f.result.offer(detached, keep)
+	f.err = err
 
-	l.mu.Lock()
-	// Check again: a caller that detached the flight during Keep has removed what Keep
-	// stored. The waiters must not store it either.
+	l.table.Lock()
+	// The waiters must not store the result of a detached flight either.
 	f.result.Uncached = f.result.Uncached || f.detached
-	l.removeLocked(f.load.Key.Hash, func(g *flight) bool { return g == f })
+	l.table.Remove(f)
 	l.stats.UnderWay--
 	switch {
 	case err == ErrPresent:
@@ -239,7 +210,7 @@ func (l *Loads) run(f *flight) {
 	case err != nil:
 		l.stats.Failed++
 	}
-	l.mu.Unlock()
+	l.table.Unlock()
 	close(f.done)
 }
 
@@ -254,64 +225,29 @@ func fetch(ctx context.Context, f func(context.Context) (loader.Value, error)) (
 	return f(ctx)
 }
 
-// Detach announces an invalidation of a hash, after the invalidation was stamped. It
-// removes the loads of the hash from the table. The waiters get the value, marked
-// Uncached. Later callers begin a new load. While no load is in progress, Detach costs
-// almost nothing.
-func (l *Loads) Detach(h kv.Hash) {
-	if l.joinable.Load() == 0 {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.detachLocked(h, func(*flight) bool { return true })
-}
+// Detach announces an invalidation of a hash, after the invalidation was stamped. The
+// loads of the hash leave the table: the waiters get the value, marked Uncached, and
+// later callers begin a new load. While no load is in progress, Detach costs almost
+// nothing.
+func (l *Loads) Detach(h kv.Hash) { l.table.Detach(h) }
 
 // DetachIf detaches all keys for which match returns true: for a flush, or the end of an
 // ownership. It visits every load in progress.
-func (l *Loads) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for h := range l.byHash {
-		l.detachLocked(h, func(f *flight) bool { return match(f.load.Key.Namespace, h) })
-	}
-}
-
-func (l *Loads) detachLocked(at kv.Hash, match func(*flight) bool) {
-	l.removeLocked(at, func(f *flight) bool {
-		if !match(f) {
-			return false
-		}
-		f.detached = true
-		l.stats.Detached++
-		return true
-	})
-}
-
-func (l *Loads) removeLocked(at kv.Hash, match func(*flight) bool) {
-	before := len(l.byHash[at])
-	rest := slices.DeleteFunc(l.byHash[at], match)
-	l.joinable.Add(int64(len(rest) - before))
-	if len(rest) == 0 {
-		delete(l.byHash, at)
-		return
-	}
-	l.byHash[at] = rest
-}
+func (l *Loads) DetachIf(match func(kv.NamespaceID, kv.Hash) bool) { l.table.DetachIf(match) }
 
 // Stats returns the counts.
 func (l *Loads) Stats() LoadsStats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.table.Lock()
+	defer l.table.Unlock()
 	return l.stats
 }
 
 // Close cancels the loads in progress, waits for them, and refuses new ones. It is
 // idempotent.
 func (l *Loads) Close() {
-	l.mu.Lock()
+	l.table.Lock()
 	l.closed = true
-	l.mu.Unlock()
+	l.table.Unlock()
 	l.cancel()
 	l.wg.Wait()
 }

@@ -58,10 +58,10 @@ func newLoads(t *testing.T, cfg LoadsConfig) *Loads {
 // check fails the test unless the table is empty.
 func (l *Loads) check(t *testing.T) {
 	t.Helper()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.byHash) != 0 || l.stats.UnderWay != 0 || l.stats.Waiting != 0 {
-		t.Errorf("left: %d in the table, %d under way, %d waiting", len(l.byHash), l.stats.UnderWay, l.stats.Waiting)
+	l.table.Lock()
+	defer l.table.Unlock()
+	if len(l.table.byHash) != 0 || l.stats.UnderWay != 0 || l.stats.Waiting != 0 {
+		t.Errorf("left: %d in the table, %d under way, %d waiting", len(l.table.byHash), l.stats.UnderWay, l.stats.Waiting)
 	}
 }
 
@@ -232,9 +232,9 @@ func TestManyKeysOfOneHash(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			l.mu.Lock()
-			n := len(l.byHash[7])
-			l.mu.Unlock()
+			l.table.Lock()
+			n := l.table.ofHash(7)
+			l.table.Unlock()
 			if n > maxOfHash {
 				t.Fatalf("%d loads of one hash in the table", n)
 			}
