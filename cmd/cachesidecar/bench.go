@@ -34,12 +34,7 @@ func (p *program) benchCommand() *cli.Command {
 			socketFlag, tokenFlag,
 			&cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value},
 		},
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			return p.bench(c)
-		},
+		Action: counted(0, 0, p.bench),
 	}
 }
 
@@ -123,7 +118,7 @@ func (p *program) bench(c *cli.Context) error {
 	write.Value = make([]byte, f.size)
 	dial := func() (net.Conn, error) { return dialTimed(c.Context, path, timeout) }
 	if err := fill(c.Context, f, load.Config{Dial: dial, Protocol: write}); err != nil {
-		return explain(err, timeout)
+		return explain(c, err)
 	}
 	cfg := load.Config{
 		Dial: dial, Conns: f.conns, Pipeline: f.pipeline, Duration: f.duration, WarmUp: f.duration / 10,
@@ -144,7 +139,7 @@ func (p *program) bench(c *cli.Context) error {
 		cfg.Protocol = m.protocol
 		r, err := load.Run(c.Context, cfg)
 		if err != nil {
-			return explain(err, timeout)
+			return explain(c, err)
 		}
 		us := func(q float64) float64 { return float64(r.Latency.ValueAtQuantile(q)) / 1000 }
 		b := benchResult{m.name, r.PerSecond(), float64(r.Hits) / float64(max(r.Requests, 1)), us(50), us(99), us(100)}

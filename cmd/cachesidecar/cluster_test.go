@@ -388,7 +388,7 @@ func TestJoinLater(t *testing.T) {
 		t.Errorf("health at the start: %v", o)
 	}
 	first.must("set", "k", "v") // may wait until its timeout
-	if out := first.must("health"); out != "serving, alone: nobody answers at the join addresses\n" {
+	if out := first.must("health"); out != "serving, alone: no host answers at the join addresses\n" {
 		t.Errorf("health: %q", out)
 	}
 	second := runSidecar(t, "--node", "second", "--bind", loopback(ports[2]), "--peer-bind", loopback(ports[3]), "--join", loopback(ports[0]), "--l2-size", "16MiB")

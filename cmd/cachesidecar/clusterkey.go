@@ -25,25 +25,24 @@ func (p *program) keyCommand() *cli.Command {
 				&cli.StringFlag{Name: "out", Usage: "write `FILE`, for its owner alone; one that exists stays as it is"},
 				&cli.BoolFlag{Name: "key-only", Usage: "make one more key, to be added to the file that there is", DisableDefaultText: true},
 			},
-			Action: func(c *cli.Context) error {
-				if err := args(c, 0, 0); err != nil {
-					return err
-				}
-				if c.IsSet("out") && c.String("out") == "" {
-					return usagef(`--out "": give a file's path, or leave the flag out`)
-				}
-				text := creds.NewKeyFile()
-				if c.Bool("key-only") {
-					text = creds.NewKeyLine()
-				}
-				if path := c.String("out"); path != "" {
-					return writeSecret(path, text)
-				}
-				_, err := fmt.Fprint(p.out, text)
-				return err
-			},
+			Action: counted(0, 0, p.generateKey),
 		}},
 	}
+}
+
+func (p *program) generateKey(c *cli.Context) error {
+	if c.IsSet("out") && c.String("out") == "" {
+		return usagef(`--out "": give a file's path, or leave the flag out`)
+	}
+	text := creds.NewKeyFile()
+	if c.Bool("key-only") {
+		text = creds.NewKeyLine()
+	}
+	if path := c.String("out"); path != "" {
+		return writeSecret(path, text)
+	}
+	_, err := fmt.Fprint(p.out, text)
+	return err
 }
 
 // writeSecret makes a file that no other user may read, whatever the umask is.

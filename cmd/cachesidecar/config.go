@@ -92,25 +92,24 @@ func (p *program) configCommand() *cli.Command {
 			ArgsUsage: "FILE",
 			Description: "Prints \"ok\", or what is wrong and where. Exit status 1 if the file is not right. " +
 				"Run by root it checks as the user whose files with secrets the configuration names.",
-			Action: func(c *cli.Context) error {
-				if err := args(c, 1, 1); err != nil {
-					return err
-				}
-				path := c.Args().First()
-				err := checkConfig(path)
-				var foreign plainfile.Foreign
-				if errors.As(err, &foreign) && os.Geteuid() == 0 {
-					if err := takeOn(foreign.UID); err != nil {
-						return err
-					}
-					fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n", foreign.UID)
-					err = checkConfig(path)
-				}
-				if err == nil {
-					_, err = fmt.Fprintln(p.out, "ok")
-				}
-				return err
-			},
+			Action: counted(1, 1, p.check),
 		}},
 	}
+}
+
+func (p *program) check(c *cli.Context) error {
+	path := c.Args().First()
+	err := checkConfig(path)
+	var foreign plainfile.Foreign
+	if errors.As(err, &foreign) && os.Geteuid() == 0 {
+		if err := takeOn(foreign.UID); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n", foreign.UID)
+		err = checkConfig(path)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(p.out, "ok")
+	}
+	return err
 }

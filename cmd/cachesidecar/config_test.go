@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -164,9 +165,11 @@ namespaces:
 
 // badConfigs are invalid files, each with the expected message.
 var badConfigs = []struct{ name, text, want string }{
-	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting; there are node, socket,`},
-	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting; there are `},
+	{"unknown key", "l2_size: 1GiB\nl3_size: 1GiB\n", `line 2: "l3_size" is no setting: did you mean l1_size? There are node, socket,`},
+	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting: did you mean l2_size? There are `},
 	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, stale_limit, quota`},
+	{"misspelt key of a namespace", "namespaces:\n  a:\n    defualt_ttl: 5m\n", `line 3: "defualt_ttl" is no setting of a namespace: did you mean default_ttl? There are default_ttl,`},
+	{"unknown keys in a merge", "namespaces:\n  a: &a {quote: 1MiB}\n  b: {<<: [*a, *a]}\n", `line 2: "quote" is no setting of a namespace: did you mean quota? There are`},
 	{"a setting of before", "namespaces:\n  a:\n    hold: 5m\n    known: {}\n", `line 3: "hold" is replica_lag now; line 4: "known" is existing_keys now`},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},
 	{"keys of the program's own", "version: 1\nlog: 2\nclock: 3\nnosocket: 4\n", `line 4: "nosocket" is no setting`},
@@ -198,7 +201,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"no key file", "cluster_key_file: /no/such", "cluster_key_file /no/such: no such file"},
 	{"a relative key file", "cluster_key_file: such", "cluster_key_file such: give the whole path"},
 	{"text for tls", "tls: /c", `line 1: tls: give files, such as cert: /etc/cachesidecar/node.crt, not "/c"`},
-	{"unknown key of tls", "tls: {crt: /c}", `line 1: "crt" is no setting of tls; there are cert, key, ca`},
+	{"unknown key of tls", "tls: {crt: /c}", `line 1: "crt" is no setting of tls: did you mean cert? There are cert, key, ca`},
 	{"a part of tls", "cluster_key_file: /k\ntls: {cert: /c}", "tls.key is not given: tls.cert, tls.key and tls.ca belong together"},
 	{"tls without a key", "tls: {cert: /c, key: /p, ca: /r}", "tls.cert is given and cluster_key_file is not: gossip has no certificates"},
 	{"pprof beyond loopback", "http: 10.0.0.1:7948\npprof: true", "http 10.0.0.1:7948 is not loopback, and pprof shows"},
@@ -206,7 +209,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"no time", "namespaces:\n  a:\n    default_ttl: soon", `line 3: default_ttl: give a time such as 30s or 2h, not "soon"`},
 	{"list of namespaces", "namespaces: [a]", "line 1: namespaces: give names of namespaces, each with its settings, not a list"},
 	{"namespace is no map", "namespaces:\n  a: 5m", `line 2: a: give the namespace's settings, such as default_ttl: 5m, not "5m"`},
-	{"unknown key of an origin", "namespaces:\n  a:\n    origin:\n      htpp: {}\n", `line 4: "htpp" is no setting of origin; there are http, postgres, redis, memcached, exec`},
+	{"unknown key of an origin", "namespaces:\n  a:\n    origin:\n      htpp: {}\n", `line 4: "htpp" is no setting of origin: did you mean http? There are http, postgres, redis, memcached, exec`},
 	{"unknown key of a kind", "namespaces:\n  a:\n    origin:\n      redis:\n        password: x\n", `line 5: "password" is no setting of redis; there are address, username, password_file, password_env,`},
 	{"unknown key of limits", "namespaces:\n  a:\n    limits:\n      qps: 7\n", `line 4: "qps" is no setting of limits; there are concurrency, queue, queue_time, rate,`},
 	{"unknown key of a breaker", "namespaces: {a: {limits: {breaker: {fails: 7}}}}", `line 1: "fails" is no setting of breaker; there are failures, open, probes`},
@@ -224,7 +227,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"two origins", "namespaces: {a: {origin: {http: {}, exec: {}}}}", "namespace a: origin: http and exec are given: give one of them"},
 	{"no origin", "namespaces: {a: {origin: {http: }}}", "namespace a: origin: nothing is given"},
 	{"no map of known", "namespaces: {a: {existing_keys: 7}}", `existing_keys: give settings, such as keys: 1000000, not "7"`},
-	{"known's setting", "namespaces: {a: {existing_keys: {key: 7}}}", `line 1: "key" is no setting of existing_keys; there are keys, false_positives`},
+	{"known's setting", "namespaces: {a: {existing_keys: {key: 7}}}", `line 1: "key" is no setting of existing_keys: did you mean keys? There are keys, false_positives`},
 	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
 	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
 	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},
@@ -299,11 +302,7 @@ func TestConfigCheck(t *testing.T) {
 			}
 		})
 	}
-	for typ := range parts {
-		if kinds[typ] == "" {
-			t.Errorf("nothing is said of what to give for %s", typ)
-		}
-	}
+	checkKinds(t, reflect.TypeFor[fileConfig]())
 	if o := command(t, "", "config", "check", file+"-absent"); o.status != exitMiss || !strings.Contains(o.err, file+"-absent: no such file") {
 		t.Errorf("absent file: %v", o)
 	}
@@ -320,6 +319,22 @@ func TestConfigCheck(t *testing.T) {
 		}
 		if o := runBinary(t, "run", "--config", path, "--socket", file+"-s"); o.status != exitUsage || !strings.Contains(o.err, path+": it is no regular file") {
 			t.Errorf("a file without an end: %v", o)
+		}
+	}
+}
+
+// checkKinds checks that messages have words for the values of a type, and of the types
+// inside.
+func checkKinds(t *testing.T, typ reflect.Type) {
+	if kinds[typ] == "" && !reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		t.Errorf("nothing is said of what to give for %s", typ)
+	}
+	switch typ.Kind() {
+	case reflect.Map, reflect.Slice:
+		checkKinds(t, typ.Elem())
+	case reflect.Struct:
+		for _, f := range fields(typ) {
+			checkKinds(t, inner(f.typ))
 		}
 	}
 }

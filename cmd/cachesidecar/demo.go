@@ -20,10 +20,7 @@ func (p *program) demoCommand() *cli.Command {
 		Description: "Starts three sidecars on free ports of 127.0.0.1, reads and writes through them, kills one and\n" +
 			"brings it back, and tells what it sees, with measured times. Takes about 8 s and leaves nothing\n" +
 			"behind. Exit status 1 if something is not as it should be.",
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
+		Action: counted(0, 0, func(c *cli.Context) error {
 			ctx := c.Context
 			if !signal.Ignored(syscall.SIGHUP) { // it is ignored under nohup
 				var stop context.CancelFunc
@@ -35,7 +32,7 @@ func (p *program) demoCommand() *cli.Command {
 			signal.Notify(pipe, syscall.SIGPIPE)
 			defer signal.Stop(pipe)
 			return p.demo(ctx)
-		},
+		}),
 	}
 }
 

@@ -66,13 +66,8 @@ func TestCLIDoc(t *testing.T) {
 			}
 		}
 	}
-	for _, c := range (&program{}).app().Commands {
-		if len(c.Subcommands) == 0 || len(c.Flags) > 0 {
-			check(c.Name, c)
-		}
-		for _, sub := range c.Subcommands {
-			check(c.Name+" "+sub.Name, sub)
-		}
+	for name, c := range allCommands() {
+		check(name, c)
 	}
 	for name := range sections {
 		if !seen[name] {
@@ -89,6 +84,43 @@ func TestCLIDoc(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+}
+
+// TestCLIDocJSON checks that docs/CLI.md lists exactly the commands without --json.
+func TestCLIDocJSON(t *testing.T) {
+	_, list, _ := strings.Cut(readDoc(t, "CLI.md"), "All commands have it, except ")
+	list, _, ok := strings.Cut(list, ":")
+	if !ok {
+		t.Fatal("the page does not list the commands without --json")
+	}
+	var told, want []string
+	for _, m := range regexp.MustCompile("`([a-z ]+)`").FindAllStringSubmatch(list, -1) {
+		told = append(told, m[1])
+	}
+	for name, c := range allCommands() {
+		if !slices.Contains(flagNames(c.Flags), "json") {
+			want = append(want, name)
+		}
+	}
+	slices.Sort(told)
+	slices.Sort(want)
+	if !slices.Equal(told, want) {
+		t.Errorf("the page lists %q as commands without --json, want %q", told, want)
+	}
+}
+
+// allCommands returns the commands that do something, by name, such as "config check".
+func allCommands() map[string]*cli.Command {
+	all := map[string]*cli.Command{}
+	for _, c := range (&program{}).app().Commands {
+		if len(c.Subcommands) == 0 || len(c.Flags) > 0 {
+			all[c.Name] = c
+		}
+		for _, sub := range c.Subcommands {
+			all[c.Name+" "+sub.Name] = sub
+		}
+	}
+	return all
 }
 
 // configRows returns the rows of docs/CONFIG.md's tables, by key.

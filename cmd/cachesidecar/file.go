@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/execorigin"
@@ -73,4 +74,59 @@ func (o *fileOrigin) one() (given loader.OriginConfig, err error) {
 		return nil, errors.New("origin: nothing is given: give http, postgres, redis, memcached or exec, with its settings")
 	}
 	return given, nil
+}
+
+// field is a key that a file may have, and the type of its setting.
+type field struct {
+	name string
+	part string // what a message calls the map of settings that is its value
+	typ  reflect.Type
+}
+
+// fields returns the keys that a file may have for a type.
+func fields(t reflect.Type) (list []field) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			list = append(list, fields(f.Type)...)
+		case name != "" && name != "-":
+			list = append(list, field{name, name, f.Type})
+		}
+	}
+	return list
+}
+
+// settings returns the names of fields.
+func settings(t reflect.Type) (names []string) {
+	for _, f := range fields(t) {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+// mapParts are the words for an element of a setting that maps names to settings.
+var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token"}
+
+// member returns the setting that a key names in the value of f.
+func (f field) member(key string) (field, bool) {
+	t := inner(f.typ)
+	if t.Kind() == reflect.Map {
+		return field{key, mapParts[f.name], t.Elem()}, true
+	}
+	for _, m := range fields(t) {
+		if m.name == key {
+			return m, true
+		}
+	}
+	return field{}, false
+}
+
+// inner returns the type that a pointer type points to, or t itself.
+func inner(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
 }

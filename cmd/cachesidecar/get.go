@@ -1,12 +1,12 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
@@ -27,14 +27,7 @@ func (p *program) getCommand() *cli.Command {
 			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "stale-ok", Usage: "a value that was softly deleted is better than none", DisableDefaultText: true},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, -1); err != nil {
-				return err
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				return p.get(ctx, c, cl)
-			})
-		},
+		Action: counted(1, -1, p.get),
 	}
 }
 
@@ -52,79 +45,82 @@ type jsonItem struct {
 	Stale   bool    `json:"stale,omitempty"` // softly deleted, AgeMS ago
 }
 
-func (p *program) get(ctx context.Context, c *cli.Context, cl *client.Client) error {
-	o := client.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
-	keys := c.Args().Slice()
-	found := map[string]client.Item{}
-	why := client.ErrNotFound // for a single key
-	if len(keys) == 1 {
-		it, err := cl.Get(ctx, keys[0], o)
-		if err == nil {
-			found[keys[0]] = it
-		} else if why = err; !errors.Is(err, client.ErrNotFound) {
-			return err
-		}
+// jsonItemOf describes a key that was found.
+func jsonItemOf(key string, it client.Item) jsonItem {
+	j := jsonItem{
+		Key: key, Found: true, Flags: it.Flags, Version: it.Version,
+		TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale,
+	}
+	if s := string(it.Value); utf8.ValidString(s) {
+		j.Value = &s
 	} else {
-		var err error
-		if found, err = cl.GetMulti(ctx, keys, o); err != nil {
-			return err
+		s = base64.StdEncoding.EncodeToString(it.Value)
+		j.Base64 = &s
+	}
+	return j
+}
+
+func (p *program) get(c *cli.Context) error {
+	keys := c.Args().Slice()
+	o := client.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		if len(keys) == 1 {
+			return p.getOne(ctx, c, cl, keys[0], o)
 		}
+		return p.getSeveral(ctx, c, cl, keys, o)
+	})
+}
+
+func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client, key string, o client.GetOptions) error {
+	it, err := cl.Get(ctx, key, o)
+	switch {
+	case err == nil:
+		return p.show(c, jsonItemOf(key, it), func(out io.Writer) error {
+			if isTerminal(out) {
+				it.Value = append(it.Value, '\n')
+			}
+			_, err := out.Write(it.Value)
+			return err
+		})
+	case !errors.Is(err, client.ErrNotFound):
+		return err
+	case c.Bool("json"):
+		return cmp.Or(p.json(jsonItem{Key: key}), errMiss)
+	}
+	p.missing(key, err)
+	return errMiss
+}
+
+func (p *program) getSeveral(ctx context.Context, c *cli.Context, cl *client.Client, keys []string, o client.GetOptions) error {
+	found, err := cl.GetMulti(ctx, keys, o)
+	if err != nil {
+		return err
 	}
 	var missing error
 	items := make([]jsonItem, len(keys))
 	for i, k := range keys {
 		it, ok := found[k]
-		items[i] = jsonItem{Key: k, Found: ok, Flags: it.Flags, Version: it.Version, TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale}
-		switch {
-		case !ok:
+		if ok {
+			items[i] = jsonItemOf(k, it)
+		} else {
+			items[i] = jsonItem{Key: k}
 			missing = errMiss
-			if !c.Bool("json") {
-				fmt.Fprintf(p.err, "%s: %s\n", logs.Plain(k), logs.Lines(why.Error()))
-			}
-		case c.Bool("json"):
-			if s := string(it.Value); utf8.ValidString(s) {
-				items[i].Value = &s
-			} else {
-				s = base64.StdEncoding.EncodeToString(it.Value)
-				items[i].Base64 = &s
-			}
-		case len(keys) > 1:
-			if _, err := fmt.Fprintf(p.out, "%s\t%s\n", k, it.Value); err != nil {
-				return err
-			}
-		default:
-			end := ""
-			if isTerminal(p.out) {
-				end = "\n"
-			}
-			if _, err := p.out.Write(append(it.Value, end...)); err != nil {
+		}
+	}
+	return cmp.Or(p.show(c, items, func(out io.Writer) error {
+		for _, k := range keys {
+			it, ok := found[k]
+			if !ok {
+				p.missing(k, client.ErrNotFound)
+			} else if _, err := fmt.Fprintf(out, "%s\t%s\n", k, it.Value); err != nil {
 				return err
 			}
 		}
-	}
-	if c.Bool("json") {
-		var v any = items
-		if len(keys) == 1 {
-			v = items[0]
-		}
-		if err := p.json(v); err != nil {
-			return err
-		}
-	}
-	return missing
+		return nil
+	}), missing)
 }
 
-func (p *program) json(v any) error { return p.encode(v, "  ") }
-
-// encode writes a JSON document in which a terminal shows every character.
-func (p *program) encode(v any, indent string) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetIndent("", indent)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return err
-	}
-	_, err := p.out.Write(logs.JSON(text.Bytes()))
-	return err
+// missing reports a key that has no value, and why.
+func (p *program) missing(key string, why error) {
+	fmt.Fprintf(p.err, "%s: %s\n", logs.Plain(key), logs.Lines(why.Error()))
 }

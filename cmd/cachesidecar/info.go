@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 
@@ -15,20 +16,19 @@ import (
 
 func (p *program) versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print build, protocol and Go version",
-		Flags: []cli.Flag{jsonFlag},
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			if c.Bool("json") {
-				return p.json(map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()})
-			}
-			_, err := fmt.Fprintf(p.out, "cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version())
-			return err
-		},
+		Name:   "version",
+		Usage:  "print build, protocol and Go version",
+		Flags:  []cli.Flag{jsonFlag},
+		Action: counted(0, 0, p.version),
 	}
+}
+
+func (p *program) version(c *cli.Context) error {
+	about := map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()}
+	return p.show(c, about, func(out io.Writer) error {
+		_, err := fmt.Fprintf(out, "cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version())
+		return err
+	})
 }
 
 func (p *program) healthCommand() *cli.Command {
@@ -37,32 +37,31 @@ func (p *program) healthCommand() *cli.Command {
 		Usage:       "say whether the sidecar serves",
 		Description: "Exit status 0 if it serves, 1 if it is up and not ready, 3 if it is not there.",
 		Flags:       clientFlags(),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			var st client.Stats
-			why := ""
-			err := p.withClient(c, func(ctx context.Context, cl *client.Client) (err error) {
-				if st, err = cl.Stats(ctx); err == nil && !st.Cluster.In {
-					why = whyOut(ctx, cl, st.Node)
-				}
-				return err
-			})
-			switch {
-			case timedOut(err):
-				// %v, so that the exit status is not that of a timeout
-				return fmt.Errorf("it is up and does not answer: %v", err)
-			case err != nil:
-				return err
-			}
-			words, err := healthOf(&st, why)
-			if err == nil {
-				_, err = fmt.Fprintln(p.out, words)
-			}
-			return err
-		},
+		Action:      counted(0, 0, p.health),
 	}
+}
+
+func (p *program) health(c *cli.Context) error {
+	var st client.Stats
+	why := ""
+	err := ask(c, func(ctx context.Context, cl *client.Client) (err error) {
+		if st, err = cl.Stats(ctx); err == nil && !st.Cluster.In {
+			why = whyOut(ctx, cl, st.Node)
+		}
+		return err
+	})
+	switch {
+	case timedOut(err):
+		// %v, so that the exit status is not that of a timeout
+		return fmt.Errorf("it is up and does not answer: %v", err)
+	case err != nil:
+		return err
+	}
+	words, err := healthOf(&st, why)
+	if err == nil {
+		_, err = fmt.Fprintln(p.out, words)
+	}
+	return err
 }
 
 // whyOut returns why a sidecar has not joined the other hosts, as far as it knows.
@@ -84,7 +83,7 @@ func whyOut(ctx context.Context, cl *client.Client, node string) string {
 func healthOf(st *client.Stats, why string) (string, error) {
 	switch c := &st.Cluster; {
 	case c.In && c.Join > 0 && c.Members == 1:
-		return "serving, alone: nobody answers at the join addresses", nil
+		return "serving, alone: no host answers at the join addresses", nil
 	case c.In:
 		return "serving", nil
 	case why != "":
@@ -104,30 +103,29 @@ func (p *program) flushCommand() *cli.Command {
 			&cli.BoolFlag{Name: "cluster", Usage: "on every host", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			what, where := "everything", "on this host"
-			if ns := c.String("ns"); ns != "" {
-				what = "namespace " + ns
-			}
-			if c.Bool("cluster") {
-				where = "on every host of the cluster"
-			}
-			if !c.Bool("yes") && isTerminal(p.in) {
-				fmt.Fprintf(p.err, "Drop %s %s? [y/N] ", what, where)
-				answer, err := waitFor(c.Context, func() (s string, err error) {
-					_, err = fmt.Fscanln(p.in, &s)
-					return s, err
-				})
-				if err != nil || !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
-					return errors.New("nothing dropped")
-				}
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				return cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
-			})
-		},
+		Action: counted(0, 0, p.flush),
 	}
+}
+
+func (p *program) flush(c *cli.Context) error {
+	what, where := "everything", "on this host"
+	if ns := c.String("ns"); ns != "" {
+		what = "namespace " + ns
+	}
+	if c.Bool("cluster") {
+		where = "on every host of the cluster"
+	}
+	if !c.Bool("yes") && isTerminal(p.in) {
+		fmt.Fprintf(p.err, "Drop %s %s? [y/N] ", what, where)
+		answer, err := waitFor(c.Context, func() (s string, err error) {
+			_, err = fmt.Fscanln(p.in, &s)
+			return s, err
+		})
+		if err != nil || !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
+			return errors.New("nothing dropped")
+		}
+	}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		return cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
+	})
 }

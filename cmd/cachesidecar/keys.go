@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,12 +55,7 @@ func (p *program) setCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "cas", Usage: "only if the key's version is still `VERSION`"},
 			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 2, 2); err != nil {
-				return err
-			}
-			return p.set(c)
-		},
+		Action: counted(2, 2, p.set),
 	}
 }
 
@@ -87,7 +83,7 @@ func (p *program) set(c *cli.Context) error {
 			return err
 		}
 	}
-	return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		var v uint64
 		switch {
 		case c.Bool("add"):
@@ -133,43 +129,49 @@ func (p *program) delCommand() *cli.Command {
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
-			&cli.BoolFlag{Name: "soft", Usage: "leave the values to those who take stale ones, for the namespace's stale_limit", DisableDefaultText: true},
-			&cli.StringFlag{Name: "replica-lag", Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; at most the namespace's replica_lag, which is the default"},
+			&cli.BoolFlag{
+				Name:               "soft",
+				Usage:              "leave the values to reads that accept stale ones, for the namespace's stale_limit",
+				DisableDefaultText: true,
+			},
+			&cli.StringFlag{
+				Name: "replica-lag",
+				Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; " +
+					"at most the namespace's replica_lag, which is the default",
+			},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, -1); err != nil {
-				return err
-			}
-			o, err := writeOptions(c)
-			if err != nil {
-				return err
-			}
-			del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
-			if s := c.String("replica-lag"); c.IsSet("replica-lag") {
-				if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
-					return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
-				}
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				n, err := cl.DeleteWith(ctx, del, c.Args().Slice()...)
-				if err != nil && !errors.Is(err, client.ErrNotFound) {
-					return err
-				}
-				if c.Bool("json") {
-					if e := p.json(map[string]any{"deleted": n}); e != nil {
-						return e
-					}
-				}
-				if err == nil {
-					return nil
-				}
-				if !c.Bool("json") {
-					fmt.Fprintf(p.err, "%s: not found\n", strings.Join(c.Args().Slice(), ", "))
-				}
-				return errMiss
-			})
-		},
+		Action: counted(1, -1, p.del),
 	}
+}
+
+func (p *program) del(c *cli.Context) error {
+	o, err := writeOptions(c)
+	if err != nil {
+		return err
+	}
+	del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
+	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
+		if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
+			return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
+		}
+	}
+	keys := c.Args().Slice()
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		n, err := cl.DeleteWith(ctx, del, keys...)
+		var missing error
+		if errors.Is(err, client.ErrNotFound) {
+			missing = errMiss
+		} else if err != nil {
+			return err
+		}
+		if c.Bool("json") {
+			return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
+		}
+		if missing != nil {
+			p.missing(strings.Join(keys, ", "), client.ErrNotFound)
+		}
+		return missing
+	})
 }
 
 func (p *program) touchCommand() *cli.Command {
@@ -179,76 +181,74 @@ func (p *program) touchCommand() *cli.Command {
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if a key has no value.",
 		Flags:       clientFlags(nsFlag, ttlFlag),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, -1); err != nil {
-				return err
-			}
-			o, err := writeOptions(c)
-			if err != nil {
-				return err
-			}
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				var missing error
-				for _, k := range c.Args().Slice() {
-					switch err := cl.Touch(ctx, k, o); {
-					case errors.Is(err, client.ErrNotFound):
-						fmt.Fprintf(p.err, "%s: not found\n", k)
-						missing = errMiss
-					case err != nil:
-						return err
-					}
-				}
-				return missing
-			})
-		},
+		Action:      counted(1, -1, p.touch),
 	}
+}
+
+func (p *program) touch(c *cli.Context) error {
+	o, err := writeOptions(c)
+	if err != nil {
+		return err
+	}
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		var missing error
+		for _, k := range c.Args().Slice() {
+			switch err := cl.Touch(ctx, k, o); {
+			case errors.Is(err, client.ErrNotFound):
+				p.missing(k, client.ErrNotFound)
+				missing = errMiss
+			case err != nil:
+				return err
+			}
+		}
+		return missing
+	})
 }
 
 func (p *program) incrCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "incr",
-		Usage:       "add to a number and print the sum",
-		ArgsUsage:   "KEY [DELTA]",
-		Description: "DELTA may be negative; it is 1 if left out. Exit status 1 if the key has no value and no --initial is given.",
+		Name:      "incr",
+		Usage:     "add to a number and print the sum",
+		ArgsUsage: "KEY [DELTA]",
+		Description: "DELTA may be negative; it is 1 if left out. " +
+			"Exit status 1 if the key has no value and no --initial is given.",
 		Flags: clientFlags(nsFlag, ttlFlag, jsonFlag,
 			&cli.StringFlag{Name: "initial", Usage: "the `NUMBER` that an absent key becomes"},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 2); err != nil {
-				return err
-			}
-			delta := int64(1)
-			var err error
-			if c.NArg() == 2 {
-				if delta, err = strconv.ParseInt(c.Args().Get(1), 10, 64); err != nil {
-					return usagef("incr: %q is no 64-bit number", c.Args().Get(1))
-				}
-			}
-			o, err := writeOptions(c)
-			if err != nil {
-				return err
-			}
-			initial, err := strconv.ParseInt(c.String("initial"), 10, 64)
-			if err != nil && c.IsSet("initial") {
-				return usagef("--initial %q is no 64-bit number", c.String("initial"))
-			}
-			key := c.Args().First()
-			return p.withClient(c, func(ctx context.Context, cl *client.Client) error {
-				var sum int64
-				if c.IsSet("initial") {
-					sum, err = cl.IncrFrom(ctx, key, delta, initial, o)
-				} else {
-					sum, err = cl.Incr(ctx, key, delta, o)
-				}
-				switch {
-				case err != nil:
-					return ofKey(key, err)
-				case c.Bool("json"):
-					return p.json(map[string]any{"key": key, "value": sum})
-				}
-				_, err = fmt.Fprintln(p.out, sum)
-				return err
-			})
-		},
+		Action: counted(1, 2, p.incr),
 	}
+}
+
+func (p *program) incr(c *cli.Context) error {
+	delta := int64(1)
+	var err error
+	if c.NArg() == 2 {
+		if delta, err = strconv.ParseInt(c.Args().Get(1), 10, 64); err != nil {
+			return usagef("incr: %q is no 64-bit number", c.Args().Get(1))
+		}
+	}
+	o, err := writeOptions(c)
+	if err != nil {
+		return err
+	}
+	initial, err := strconv.ParseInt(c.String("initial"), 10, 64)
+	if err != nil && c.IsSet("initial") {
+		return usagef("--initial %q is no 64-bit number", c.String("initial"))
+	}
+	key := c.Args().First()
+	return ask(c, func(ctx context.Context, cl *client.Client) error {
+		var sum int64
+		if c.IsSet("initial") {
+			sum, err = cl.IncrFrom(ctx, key, delta, initial, o)
+		} else {
+			sum, err = cl.Incr(ctx, key, delta, o)
+		}
+		if err != nil {
+			return ofKey(key, err)
+		}
+		return p.show(c, map[string]any{"key": key, "value": sum}, func(out io.Writer) error {
+			_, err := fmt.Fprintln(out, sum)
+			return err
+		})
+	})
 }

@@ -7,11 +7,18 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
-	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/execorigin"
+	"github.com/cachesidecar/cachesidecar/loader/httporigin"
+	"github.com/cachesidecar/cachesidecar/loader/memcached"
+	"github.com/cachesidecar/cachesidecar/loader/postgres"
+	"github.com/cachesidecar/cachesidecar/loader/redisorigin"
+	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
 // Limits of a configuration file. The parser compares every key of a map with every other
@@ -22,74 +29,6 @@ const (
 	maxDepth   = 32      // of nested maps and lists
 	maxReports = 10      // mistakes reported in one error
 )
-
-// settings returns the keys that a file may have for a type.
-func settings(t reflect.Type) (names []string) {
-	for _, f := range fields(t) {
-		names = append(names, f.name)
-	}
-	return names
-}
-
-// field is a key that a file may have, and the type of its setting.
-type field struct {
-	name string
-	typ  reflect.Type
-}
-
-func fields(t reflect.Type) (list []field) {
-	for i := range t.NumField() {
-		f := t.Field(i)
-		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			list = append(list, fields(f.Type)...)
-		case name != "" && name != "-":
-			list = append(list, field{name, f.Type})
-		}
-	}
-	return list
-}
-
-// inner returns the type that a pointer type points to, or t itself.
-func inner(t reflect.Type) reflect.Type {
-	if t.Kind() == reflect.Pointer {
-		return t.Elem()
-	}
-	return t
-}
-
-// part is a map of settings inside a file.
-type part struct {
-	whose string
-	typ   reflect.Type
-}
-
-// parts are the maps that a file may have, by the Go types that the parser names in its
-// errors.
-var parts = partsOf(field{"", reflect.TypeFor[fileConfig]()}, map[string]part{})
-
-// mapParts are the words for an element of a setting that maps names to settings.
-var mapParts = map[string]string{"namespaces": "a namespace", "access": "a namespace in access", "tokens": "a token"}
-
-func partsOf(s field, in map[string]part) map[string]part {
-	t := inner(s.typ)
-	if t.Kind() == reflect.Map {
-		s.name, t = mapParts[s.name], t.Elem()
-	}
-	if t.Kind() != reflect.Struct {
-		return in
-	}
-	p := part{typ: t}
-	if s.name != "" {
-		p.whose = " of " + s.name
-	}
-	in[t.String()] = p
-	for _, f := range fields(t) {
-		partsOf(f, in)
-	}
-	return in
-}
 
 // parseConfig reads YAML. Its errors name the line. After an error cfg must not be used.
 func parseConfig(b []byte) (cfg fileConfig, err error) {
@@ -103,13 +42,11 @@ func parseConfig(b []byte) (cfg fileConfig, err error) {
 	if err := checkNode(root, 0); err != nil {
 		return cfg, err
 	}
-	if err := checkWhole(root, reflect.TypeFor[fileConfig]()); err != nil {
+	if err := checkSettings(root); err != nil {
 		return cfg, err
 	}
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&cfg); err != nil {
-		return fileConfig{}, explainYAML(err, root)
+	if err := root.Decode(&cfg); err != nil {
+		return fileConfig{}, plain(err)
 	}
 	return cfg, cfg.complete()
 }
@@ -134,6 +71,8 @@ func document(b []byte) (*yaml.Node, error) {
 	return root.Content[0], nil
 }
 
+// plain returns an error of the parser without the parser's name. The parser has a type
+// for values of a wrong type only; its other errors are texts.
 func plain(err error) error { return errors.New(strings.TrimPrefix(err.Error(), "yaml: ")) }
 
 // checkNode finds duplicate keys, and limits the work of the parser.
@@ -165,203 +104,201 @@ func checkNode(n *yaml.Node, depth int) error {
 	return nil
 }
 
-// checkWhole refuses fractions for whole numbers, since the parser would truncate them.
-func checkWhole(n *yaml.Node, t reflect.Type) error {
+// checkSettings compares a file with the types of its settings. The parser would do the
+// same, but its errors are texts that name Go types.
+func checkSettings(root *yaml.Node) error {
+	c := checker{seen: map[visit]bool{}}
+	c.value(root, field{typ: reflect.TypeFor[fileConfig]()})
+	if len(c.mistakes) == 0 {
+		return nil
+	}
+	if more := len(c.mistakes) - maxReports; more > 0 {
+		c.mistakes = append(c.mistakes[:maxReports], fmt.Sprintf("and %d more", more))
+	}
+	return errors.New(strings.Join(c.mistakes, "; "))
+}
+
+// checker collects the mistakes of a file.
+type checker struct {
+	seen     map[visit]bool // values are checked once, however many aliases they have
+	mistakes []string
+}
+
+// visit is the check of a value as a setting of a type.
+type visit struct {
+	value *yaml.Node
+	typ   reflect.Type
+}
+
+func (c *checker) report(line int, format string, args ...any) {
+	c.mistakes = append(c.mistakes, fmt.Sprintf("line %d: ", line)+fmt.Sprintf(format, args...))
+}
+
+// value checks the value of a setting.
+func (c *checker) value(n *yaml.Node, f field) {
+	line := n.Line
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	t = inner(t)
-	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+	f.typ = inner(f.typ)
+	at := visit{n, f.typ}
+	if c.seen[at] {
+		return
+	}
+	c.seen[at] = true
+	switch kind := f.typ.Kind(); {
+	case n.ShortTag() == "!!null": // the default
+	case kind == reflect.Struct, kind == reflect.Map:
+		c.entries(n, f, line)
+	case kind == reflect.Slice && n.Kind == yaml.SequenceNode:
+		for _, e := range n.Content {
+			c.value(e, field{f.name, f.part, f.typ.Elem()})
+		}
+	default:
+		c.single(n, f, line)
+	}
+}
+
+// entries checks a map of settings.
+func (c *checker) entries(n *yaml.Node, f field, line int) {
+	if n.Kind != yaml.MappingNode {
+		c.wrongType(n, f, line)
+		return
+	}
+	for i := 0; i < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		at, ok := memberOf(t, k.Value)
-		if !ok {
-			continue
-		}
-		if err := checkWhole(v, at); err != nil {
-			return err
-		}
-		for _, one := range elements(v) {
-			if isWhole(at) && one.ShortTag() == "!!float" {
-				return fmt.Errorf("line %d: %s: give a whole number, not %q", k.Line, k.Value, one.Value)
-			}
+		if k.ShortTag() == "!!merge" {
+			c.merged(v, f)
+		} else if m, ok := f.member(k.Value); ok {
+			c.value(v, m)
+		} else {
+			c.unknown(k, f)
 		}
 	}
-	return nil
 }
 
-// memberOf returns the type of the value of a key in a map.
-func memberOf(t reflect.Type, key string) (reflect.Type, bool) {
-	switch t.Kind() {
-	case reflect.Map:
-		return t.Elem(), true
-	case reflect.Struct:
-		for _, f := range fields(t) {
-			if f.name == key {
-				return f.typ, true
-			}
+// merged checks the maps that are merged into a map of settings. Other values are left to
+// the parser.
+func (c *checker) merged(v *yaml.Node, f field) {
+	if v.Kind == yaml.AliasNode {
+		v = v.Alias
+	}
+	list := []*yaml.Node{v}
+	if v.Kind == yaml.SequenceNode {
+		list = v.Content
+	}
+	for _, m := range list {
+		if m.Kind == yaml.MappingNode || m.Kind == yaml.AliasNode && m.Alias.Kind == yaml.MappingNode {
+			c.value(m, f)
 		}
 	}
-	return nil, false
 }
 
-// elements returns the elements of a list, or the value itself.
-func elements(n *yaml.Node) []*yaml.Node {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
+// single checks a value that is not a map.
+func (c *checker) single(n *yaml.Node, f field, line int) {
+	if isWhole(f.typ) && n.ShortTag() == "!!float" { // the parser would truncate it
+		c.report(line, "%s: give a whole number, not %q", f.name, n.Value)
+		return
 	}
-	if n.Kind == yaml.SequenceNode {
-		return n.Content
+	err := n.Decode(reflect.New(f.typ).Interface())
+	var wrong *yaml.TypeError
+	switch {
+	case errors.As(err, &wrong):
+		c.wrongType(n, f, line)
+	case err != nil: // from UnmarshalText
+		c.report(line, "%s: %v", f.name, plain(err))
 	}
-	return []*yaml.Node{n}
 }
 
 func isWhole(t reflect.Type) bool {
-	if t = inner(t); t.Kind() == reflect.Slice {
-		t = t.Elem()
-	}
 	return t.PkgPath() == "" && (t.Kind() == reflect.Int || t.Kind() == reflect.Uint32)
 }
 
 // renamed maps the former names of settings to their present names.
 var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
 
-// The parser's errors about a document that is valid YAML but not a valid configuration.
-var (
-	unknownField = regexp.MustCompile(`(?s)^line (\d+): field (.*) not found in type (\S+)$`)
-	wrongType    = regexp.MustCompile("(?s)^line (\\d+): cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)$")
-)
+// unknown reports a key that names no setting.
+func (c *checker) unknown(k *yaml.Node, f field) {
+	if now, ok := renamed[k.Value]; ok {
+		c.report(k.Line, "%q is %s now", k.Value, now)
+		return
+	}
+	whose, names, there := "", settings(f.typ), "; there are"
+	if f.part != "" {
+		whose = " of " + f.part
+	}
+	if near := nearest(k.Value, names); near != "" {
+		there = fmt.Sprintf(": did you mean %s? There are", near)
+	}
+	c.report(k.Line, "%q is no setting%s%s %s", k.Value, whose, there, strings.Join(names, ", "))
+}
 
-// kinds describes the values of each Go type that a setting may have.
-var kinds = map[string]string{
-	"int":                           "a number",
-	"uint32":                        "a number from 0 to 4294967295",
-	"float64":                       "a number, such as 0.1",
-	"[]int":                         "a list of numbers, such as [404, 410]",
-	"[]string":                      "a list, such as [this, that]",
-	"string":                        "text",
-	"bool":                          "true or false",
-	"time.Duration":                 "a time such as 30s or 2h",
-	"sidecar.Size":                  "a size such as 64MiB or 1GiB",
-	"sidecar.FileMode":              "octal permission bits, such as 0660",
-	"main.fileNamespace":            "the namespace's settings, such as default_ttl: 5m",
-	"map[string]main.fileNamespace": "names of namespaces, each with its settings",
-	"map[string]sidecar.Grants":     "names of namespaces, or \"*\", each with read, write and admin",
-	"sidecar.Grants":                "read, write and admin, each a list such as [user:web, group:ops]",
-	"map[string]sidecar.Token":      "names of tokens, each with its file",
-	"sidecar.Token":                 "settings, such as file: /etc/cachesidecar/web.token",
-	"map[string]string":             "names, each with its value",
-	"main.fileOrigin":               "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
-	"httporigin.Config":             "settings, such as url: http://127.0.0.1:8080/{key}",
-	"postgres.Config":               "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
-	"redisorigin.Config":            "settings, such as address: 127.0.0.1:6379",
-	"memcached.Config":              "settings, such as servers: [127.0.0.1:11211]",
-	"execorigin.Config":             "settings, such as command: [/usr/local/bin/load]",
-	"sidecar.Limits":                "settings, such as concurrency: 16",
-	"sidecar.TLSFiles":              "files, such as cert: /etc/cachesidecar/node.crt",
-	"sidecar.Breaker":               "settings, such as failures: 5",
-	"sidecar.Known":                 "settings, such as keys: 1000000",
-	"sidecar.Warm":                  "settings, such as rate: 500",
-	"main.fileConfig":               "settings, such as l2_size: 1GiB",
+// wrongType reports a value of a wrong type. It shows no text that may be a secret.
+func (c *checker) wrongType(n *yaml.Node, f field, line int) {
+	name := f.name
+	if name != "" { // it is not the whole file
+		name += ": "
+	}
+	c.report(line, "%sgive %s, not %s", name, cmp.Or(kinds[f.typ], "something else"), shownNode(n, f.typ))
+}
+
+// shownNode describes the value that stands in the place of a setting.
+func shownNode(n *yaml.Node, instead reflect.Type) string {
+	const enough = 10 // bytes
+	switch {
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Kind == yaml.MappingNode:
+		return "a map"
+	case mayBeSecret(instead):
+		return "a text"
+	case len(n.Value) > enough:
+		return fmt.Sprintf("%q", n.Value[:enough-3]+"...")
+	}
+	return fmt.Sprintf("%q", n.Value)
+}
+
+// kinds describes the values of each type that a setting may have.
+var kinds = map[reflect.Type]string{
+	reflect.TypeFor[int]():                       "a number",
+	reflect.TypeFor[uint32]():                    "a number from 0 to 4294967295",
+	reflect.TypeFor[float64]():                   "a number, such as 0.1",
+	reflect.TypeFor[[]int]():                     "a list of numbers, such as [404, 410]",
+	reflect.TypeFor[[]string]():                  "a list, such as [this, that]",
+	reflect.TypeFor[string]():                    "text",
+	reflect.TypeFor[postgres.Format]():           "column, json or msgpack",
+	reflect.TypeFor[bool]():                      "true or false",
+	reflect.TypeFor[time.Duration]():             "a time such as 30s or 2h",
+	reflect.TypeFor[sidecar.Size]():              "a size such as 64MiB or 1GiB",
+	reflect.TypeFor[sidecar.FileMode]():          "octal permission bits, such as 0660",
+	reflect.TypeFor[fileNamespace]():             "the namespace's settings, such as default_ttl: 5m",
+	reflect.TypeFor[map[string]fileNamespace]():  "names of namespaces, each with its settings",
+	reflect.TypeFor[map[string]sidecar.Grants](): "names of namespaces, or \"*\", each with read, write and admin",
+	reflect.TypeFor[sidecar.Grants]():            "read, write and admin, each a list such as [user:web, group:ops]",
+	reflect.TypeFor[map[string]sidecar.Token]():  "names of tokens, each with its file",
+	reflect.TypeFor[sidecar.Token]():             "settings, such as file: /etc/cachesidecar/web.token",
+	reflect.TypeFor[map[string]string]():         "names, each with its value",
+	reflect.TypeFor[fileOrigin]():                "a kind of origin with its settings, such as http: {url: \"http://127.0.0.1:8080/{key}\"}",
+	reflect.TypeFor[httporigin.Config]():         "settings, such as url: http://127.0.0.1:8080/{key}",
+	reflect.TypeFor[postgres.Config]():           "settings, such as dsn_file: /etc/cachesidecar/users.dsn",
+	reflect.TypeFor[redisorigin.Config]():        "settings, such as address: 127.0.0.1:6379",
+	reflect.TypeFor[memcached.Config]():          "settings, such as servers: [127.0.0.1:11211]",
+	reflect.TypeFor[execorigin.Config]():         "settings, such as command: [/usr/local/bin/load]",
+	reflect.TypeFor[sidecar.Limits]():            "settings, such as concurrency: 16",
+	reflect.TypeFor[sidecar.TLSFiles]():          "files, such as cert: /etc/cachesidecar/node.crt",
+	reflect.TypeFor[sidecar.Breaker]():           "settings, such as failures: 5",
+	reflect.TypeFor[sidecar.Known]():             "settings, such as keys: 1000000",
+	reflect.TypeFor[sidecar.Warm]():              "settings, such as rate: 500",
+	reflect.TypeFor[fileConfig]():                "settings, such as l2_size: 1GiB",
 }
 
 // mayBeSecret reports whether text in the place of a map of this type may be a secret: an
 // origin's DSN, a token, or the content of a file with secrets. Errors do not show it.
-func mayBeSecret(typ string) bool {
-	return typ == "map[string]string" || strings.HasSuffix(typ, "sidecar.Token") || typ == "main.fileOrigin" || strings.HasSuffix(typ, ".Config") && typ != "sidecar.Config"
-}
-
-// explainYAML replaces the Go types in the parser's errors by the names of settings.
-func explainYAML(err error, root *yaml.Node) error {
-	var te *yaml.TypeError
-	if !errors.As(err, &te) {
-		// The error of a single setting; the parser does not name the setting.
-		decode := func(n *yaml.Node) error { return n.Decode(new(fileConfig)) }
-		if key := blame(decode, root); key != nil {
-			return fmt.Errorf("line %d: %s: %w", key.Line, key.Value, plain(err))
-		}
-		return plain(err)
+func mayBeSecret(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[map[string]string](), reflect.TypeFor[sidecar.Token](),
+		reflect.TypeFor[map[string]sidecar.Token](), reflect.TypeFor[fileOrigin]():
+		return true
 	}
-	names := map[place]string{}
-	placeNames(root, names)
-	var lines []string
-	for i, l := range te.Errors {
-		if i == maxReports {
-			lines = append(lines, fmt.Sprintf("and %d more", len(te.Errors)-i))
-			break
-		}
-		if m := unknownField.FindStringSubmatch(l); m != nil {
-			in := parts[m[3]]
-			l = fmt.Sprintf("line %s: %q is no setting%s; there are %s", m[1], m[2], in.whose, strings.Join(settings(in.typ), ", "))
-			if now, ok := renamed[m[2]]; ok {
-				l = fmt.Sprintf("line %s: %q is %s now", m[1], m[2], now)
-			}
-		} else if m := wrongType.FindStringSubmatch(l); m != nil {
-			line, _ := strconv.Atoi(m[1])
-			kind, got := yaml.ScalarNode, fmt.Sprintf("%q", m[3])
-			switch m[2] {
-			case "seq":
-				kind, got = yaml.SequenceNode, "a list"
-			case "map":
-				kind, got = yaml.MappingNode, "a map"
-			default:
-				if mayBeSecret(m[4]) {
-					got = "a text"
-				}
-			}
-			name := names[place{line, kind}]
-			if m[4] == "main.fileConfig" { // the whole document
-				name = ""
-			}
-			l = fmt.Sprintf("line %d: %sgive %s, not %s", line, name, cmp.Or(kinds[m[4]], "something else"), got)
-		}
-		lines = append(lines, l)
-	}
-	return errors.New(strings.Join(lines, "; "))
-}
-
-// blame returns the key of the innermost map entry because of which the map cannot be
-// decoded, or nil.
-func blame(decode func(*yaml.Node) error, m *yaml.Node) *yaml.Node {
-	if m.Kind != yaml.MappingNode {
-		return nil
-	}
-	for i := 0; i < len(m.Content); i += 2 {
-		k, v := m.Content[i], m.Content[i+1]
-		in := func(v *yaml.Node) error {
-			return decode(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Content: []*yaml.Node{k, v}})
-		}
-		var te *yaml.TypeError
-		if err := in(v); err == nil || errors.As(err, &te) {
-			continue
-		}
-		if inner := blame(in, v); inner != nil {
-			return inner
-		}
-		return k
-	}
-	return nil
-}
-
-// place is what the parser reports about the place of a value.
-type place struct {
-	line int
-	kind yaml.Kind
-}
-
-// placeNames records the setting whose value is at each place, followed by a colon. A
-// place of several values gets "".
-func placeNames(n *yaml.Node, names map[place]string) {
-	if n.Kind == yaml.MappingNode {
-		for i := 0; i < len(n.Content); i += 2 {
-			at := place{n.Content[i+1].Line, n.Content[i+1].Kind}
-			if _, several := names[at]; several {
-				names[at] = ""
-			} else {
-				names[at] = n.Content[i].Value + ": "
-			}
-		}
-	}
-	for _, c := range n.Content {
-		placeNames(c, names)
-	}
+	return reflect.PointerTo(t).Implements(reflect.TypeFor[loader.OriginConfig]())
 }

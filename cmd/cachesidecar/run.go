@@ -86,12 +86,7 @@ func (p *program) runCommand() *cli.Command {
 			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`, text or json", DefaultText: "text on a terminal", EnvVars: env("log-format")},
 			&cli.StringFlag{Name: "log-level", Usage: "log from `LEVEL` on: debug, info, warn or error", DefaultText: "info", EnvVars: env("log-level")},
 		},
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			return p.serve(c)
-		},
+		Action: counted(0, 0, p.serve),
 	}
 }
 

@@ -23,10 +23,7 @@ func (p *program) statsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "cluster", Usage: "show every host of the cluster", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "watch", Aliases: []string{"w"}, Usage: "show it anew every second, with rates", DisableDefaultText: true},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
+		Action: counted(0, 0, func(c *cli.Context) error {
 			if c.Bool("watch") {
 				return p.watchStats(c)
 			}
@@ -38,7 +35,7 @@ func (p *program) statsCommand() *cli.Command {
 				return p.json(now)
 			}
 			return now.write(p.out, nil)
-		},
+		}),
 	}
 }
 
@@ -68,7 +65,7 @@ func (r *clusterReading) write(out io.Writer, _ reading) error {
 }
 
 func (p *program) readStats(c *cli.Context) (now reading, err error) {
-	err = p.withClient(c, func(ctx context.Context, cl *client.Client) error {
+	err = ask(c, func(ctx context.Context, cl *client.Client) error {
 		if c.Bool("cluster") {
 			all, err := cl.ClusterStats(ctx)
 			now = &clusterReading{all}

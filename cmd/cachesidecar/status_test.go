@@ -165,7 +165,7 @@ func TestHealthOf(t *testing.T) {
 		{"alone", 0, 1, true, exitDone, "serving\n"},
 		{"with others", 2, 3, true, exitDone, "serving\n"},
 		{"with others, found by them", 0, 3, true, exitDone, "serving\n"},
-		{"nobody answers", 2, 1, true, exitDone, "serving, alone: nobody answers at the join addresses\n"},
+		{"nobody answers", 2, 1, true, exitDone, "serving, alone: no host answers at the join addresses\n"},
 		{"looking", 2, 1, false, exitMiss, "it looks for other hosts"},
 		{"not joined yet", 2, 3, false, exitMiss, "it has not joined the other hosts"},
 	} {

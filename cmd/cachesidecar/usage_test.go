@@ -15,18 +15,21 @@ func TestUsageErrors(t *testing.T) {
 		name, line, want string
 	}{
 		{"nothing", "", "no command given"},
-		{"unknown command", "gets k", `there is no command "gets"`},
+		{"unknown command", "gets k", `there is no command "gets": did you mean "get"? See "cachesidecar help"`},
+		{"command like no other", "xyzzy", `there is no command "xyzzy": see "cachesidecar help"`},
 		{"unknown command with a flag", "gets --json k", `there is no command "gets"`},
 		{"empty command", "\x00", `there is no command ""`},
 		{"flag before the command", "--socket x get k", "--socket before a command"},
 		{"flag of another command", "get k --add", "get has no flag --add"},
-		{"unknown flag", "get k --bogus", "get has no flag --bogus"},
+		{"unknown flag", "get k --bogus", `get has no flag --bogus: see "cachesidecar get --help"`},
+		{"misspelt flag", "set k v --replce", `set has no flag --replce: did you mean --replace? See "cachesidecar set --help"`},
+		{"misspelt subcommand", "config chek f", `there is no command "config chek": did you mean "check"? See "cachesidecar help config"`},
 		{"unknown flag with a value", "get --bogus=1 k", "get has no flag --bogus"},
 		{"three dashes", "get ---json k", "bad flag syntax: ---json"},
 		{"no subcommand", "config", "config: no command given"},
 		{"unknown subcommand", "config verify", `there is no command "config verify"`},
 		{"flag of a subcommand", "config check --json f", "check has no flag --json"},
-		{"help for nothing", "help gets", "gets"},
+		{"help for nothing", "help gets", `there is no command "gets": did you mean "get"?`},
 		{"value missing at the end", "get k --ns", "--ns: give a value after it"},
 		{"value missing after an argument with dashes", "get k --timeout", "--timeout: give a time such as"},
 		{"timeout is no time", "get k --timeout soon", `--timeout "soon": give a time such as`},
@@ -163,15 +166,7 @@ func TestArgumentCounts(t *testing.T) {
 		"demo":         {0, 0},
 		"config check": {1, 1}, "key generate": {0, 0}, "version": {0, 0},
 	}
-	commands := map[string]bool{}
-	for _, c := range (&program{}).app().Commands {
-		if len(c.Subcommands) == 0 || len(c.Flags) > 0 {
-			commands[c.Name] = true
-		}
-		for _, sub := range c.Subcommands {
-			commands[c.Name+" "+sub.Name] = true
-		}
-	}
+	commands := allCommands()
 	for name := range commands {
 		want, ok := counts[name]
 		if !ok {
@@ -193,7 +188,7 @@ func TestArgumentCounts(t *testing.T) {
 		}
 	}
 	for name := range counts {
-		if !commands[name] {
+		if commands[name] == nil {
 			t.Errorf("%s is in the table and does not exist", name)
 		}
 	}
@@ -201,7 +196,7 @@ func TestArgumentCounts(t *testing.T) {
 
 func TestHelpGoesToStdout(t *testing.T) {
 	for _, tc := range []struct{ line, want string }{
-		{"help", "COMMANDS"}, {"--help", "COMMANDS"}, {"-h", "COMMANDS"}, {"h", "COMMANDS"},
+		{"version", "protocol"}, {"--version", "protocol"}, {"-v", "protocol"}, {"help", "--version, -v"}, {"help", "COMMANDS"}, {"--help", "COMMANDS"}, {"-h", "COMMANDS"}, {"h", "COMMANDS"},
 		{"help get", "cachesidecar get"}, {"get --help", "cachesidecar get"}, {"get k -h", "cachesidecar get"},
 		{"help config", "check"}, {"config --help", "check"}, {"config help check", "FILE"}, {"config check --help", "FILE"},
 		{"run --help", "CACHESIDECAR_L2_SIZE"}, {"bench -h", "--pipeline"},

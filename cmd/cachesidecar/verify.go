@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -21,13 +20,8 @@ func (p *program) verifyCommand() *cli.Command {
 		Usage: "check that no host returns what was overwritten too long ago",
 		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, as its apps would.\n" +
 			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
-		Flags: clientFlags(jsonFlag, &cli.DurationFlag{Name: "duration", Usage: "how long", Value: 10 * time.Second}),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 0, 0); err != nil {
-				return err
-			}
-			return p.verify(c)
-		},
+		Flags:  clientFlags(jsonFlag, &cli.DurationFlag{Name: "duration", Usage: "how long", Value: 10 * time.Second}),
+		Action: counted(0, 0, p.verify),
 	}
 }
 
@@ -38,26 +32,18 @@ func (p *program) verify(c *cli.Context) error {
 	if duration < 100*time.Millisecond || duration > maxVerify {
 		return usagef("--duration %v: give 100ms to %v", duration, maxVerify)
 	}
-	path, timeout, err := socketAndTimeout(c)
+	ctx, cancel := context.WithTimeout(c.Context, duration+c.Duration("timeout"))
+	defer cancel()
+	cl, err := connect(ctx, c)
 	if err != nil {
 		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Context, duration+timeout)
-	defer cancel()
-	cl, err := client.Dial(ctx, clientConfig(c, path, timeout))
-	if err != nil {
-		return explain(err, timeout)
 	}
 	defer cl.Close()
 	v, err := cl.Verify(ctx, duration)
 	if err != nil {
-		return explain(err, timeout)
+		return explain(c, err)
 	}
-	if c.Bool("json") {
-		err = p.json(v)
-	} else {
-		err = writeVerified(p.out, &v)
-	}
+	err = p.show(c, v, func(out io.Writer) error { return writeVerified(out, &v) })
 	if err == nil && (v.ViolationsTotal > 0 || len(v.Inconclusive) > 0) {
 		return errMiss
 	}
@@ -128,17 +114,6 @@ func writeVerified(out io.Writer, v *client.Verified) error {
 		}
 	}
 	return w.err
-}
-
-// errWriter keeps the errors of its writes.
-type errWriter struct {
-	out io.Writer
-	err error
-}
-
-func (w *errWriter) printf(format string, args ...any) {
-	_, err := fmt.Fprintf(w.out, format, args...)
-	w.err = errors.Join(w.err, err)
 }
 
 func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

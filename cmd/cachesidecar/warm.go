@@ -32,12 +32,7 @@ func (p *program) warmCommand() *cli.Command {
 			&cli.StringFlag{Name: "resume", Usage: "note in `FILE` how far it came, and go on from there"},
 			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row could not be had; 0 is never", Value: 100},
 		),
-		Action: func(c *cli.Context) error {
-			if err := args(c, 1, 1); err != nil {
-				return err
-			}
-			return p.warm(c)
-		},
+		Action: counted(1, 1, p.warm),
 	}
 }
 
@@ -95,10 +90,6 @@ func (p *program) warm(c *cli.Context) error {
 			return usagef("--rate %v: give 0.001 to 1e9 keys a second", c.Float64("rate"))
 		}
 	}
-	path, timeout, err := socketAndTimeout(c)
-	if err != nil {
-		return explain(err, timeout)
-	}
 	list, total, err := p.openKeys(c.Args().First(), c.Bool("null"))
 	if err != nil {
 		return err
@@ -108,17 +99,17 @@ func (p *program) warm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	cl, err := client.Dial(c.Context, clientConfig(c, path, timeout))
+	cl, err := connect(c.Context, c)
 	if err != nil {
-		return explain(err, timeout)
+		return err
 	}
 	defer cl.Close()
 	w := &warmer{
-		cl: cl.InNamespace(c.String("ns")), concurrency: c.Int("concurrency"), stopAfter: int64(c.Int("stop-after")), patience: timeout,
+		cl: cl, concurrency: c.Int("concurrency"), stopAfter: int64(c.Int("stop-after")), patience: c.Duration("timeout"),
 		loads: rate.NewLimiter(limit, int(max(1, min(limit/10, 1e6)))),
 	}
 	if err := w.hasOrigin(c.Context, c.String("ns")); err != nil {
-		return explain(err, timeout)
+		return explain(c, err)
 	}
 	if isTerminal(p.err) {
 		w.bar = newBar(p.err, total)
@@ -130,7 +121,7 @@ func (p *program) warm(c *cli.Context) error {
 		_ = w.bar.Clear()
 	}
 	took := time.Since(begun)
-	return p.warmed(c, w, err, at, passed, took, timeout)
+	return p.warmed(c, w, err, at, passed, took)
 }
 
 // newBar returns a progress bar on a terminal. A total of -1 means that the total is not
@@ -266,7 +257,7 @@ func (w *warmer) get(ctx context.Context, key string, o client.GetOptions) error
 }
 
 // warmed reports the results, and how to continue if the run has ended early.
-func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, passed int64, took, timeout time.Duration) error {
+func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, passed int64, took time.Duration) error {
 	for _, f := range w.failures {
 		fmt.Fprintln(p.err, f)
 	}
@@ -296,7 +287,7 @@ func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, pas
 		} else {
 			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; with --resume FILE it would go on where it ended.")
 		}
-		return explain(err, timeout)
+		return explain(c, err)
 	case out != nil:
 		return out
 	case r.Failed > 0:

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"time"
 
@@ -22,31 +21,24 @@ func (p *program) watchCommand() *cli.Command {
 			&cli.StringFlag{Name: "ns", Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of others (default: \"default\", and all flushes)", Action: named},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON document a line", DisableDefaultText: true},
 		),
-		Action: func(c *cli.Context) error { return p.watch(c) },
+		Action: p.watch,
 	}
 }
 
 // watch prints events until it is interrupted. It survives a restart of the sidecar, but
 // ends if the first attempt fails.
 func (p *program) watch(c *cli.Context) error {
-	path, timeout, err := socketAndTimeout(c)
+	cl, err := connect(c.Context, c)
 	if err != nil {
-		return explain(err, timeout)
-	}
-	ctx, cancel := context.WithTimeout(c.Context, timeout)
-	defer cancel()
-	cl, err := client.Dial(ctx, clientConfig(c, path, timeout))
-	if err != nil {
-		return explain(err, timeout)
+		return err
 	}
 	defer cl.Close()
-	view := cl.InNamespace(cmp.Or(c.String("ns"), "default"))
 	o := client.WatchOptions{Keys: c.Args().Slice(), All: !c.IsSet("ns") && c.NArg() == 0}
 	begun := false
-	for e, err := range view.Watch(c.Context, o) {
+	for e, err := range cl.Watch(c.Context, o) {
 		switch {
 		case err != nil && !begun:
-			return explain(err, timeout)
+			return explain(c, err)
 		case err != nil:
 			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		case e.Kind == client.Beat:
@@ -91,7 +83,7 @@ func (p *program) event(e client.Event, asJSON bool) error {
 	case client.Flushed:
 		line += fmt.Sprintf("  %s  -  %d", cmp.Or(w.Namespace, "every namespace"), w.Version)
 	case client.Raised:
-		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(16384), w.Version)
+		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(partitions), w.Version)
 	}
 	_, err := fmt.Fprintln(p.out, line)
 	return err

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// Flags that client commands share.
+var (
+	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
+	tokenFlag   = &cli.StringFlag{Name: "token-file", Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)"}
+	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
+	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document", DisableDefaultText: true}
+	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
+)
+
+func clientFlags(more ...cli.Flag) []cli.Flag {
+	return append(more, socketFlag, tokenFlag, timeoutFlag)
+}
+
+// envTokenFile is the environment variable of --token-file.
+const envTokenFile = "CACHESIDECAR_TOKEN_FILE"
+
+func tokenFile(c *cli.Context) string { return cmp.Or(c.String("token-file"), os.Getenv(envTokenFile)) }
+
+// named refuses an empty namespace, which an unset shell variable gives. An empty
+// namespace would mean all namespaces, or the default one.
+func named(_ *cli.Context, ns string) error {
+	if ns == "" {
+		return usagef(`--ns "": give a namespace's name, or leave the flag out`)
+	}
+	return nil
+}
+
+// ask connects and calls f with a context that ends at the timeout, connecting included.
+func ask(c *cli.Context, f func(ctx context.Context, cl *client.Client) error) error {
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	defer cancel()
+	cl, err := connect(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return explain(c, f(ctx, cl))
+}
+
+// connect connects as the flags of every client command say. The client works in the
+// namespace of --ns, if the command has one.
+func connect(ctx context.Context, c *cli.Context) (*client.Client, error) {
+	path, timeout, err := socketAndTimeout(c)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := client.Dial(ctx, client.Config{
+		Socket: path, TokenFile: tokenFile(c), Name: "cachesidecar-cli",
+		Conns: 1, DialTimeout: timeout, RequestTimeout: timeout,
+	})
+	if err != nil {
+		return nil, explain(c, err)
+	}
+	if ns := c.String("ns"); ns != "" {
+		cl = cl.InNamespace(ns)
+	}
+	return cl, nil
+}
+
+// socketAndTimeout reads --socket and --timeout. It returns an error if there is no
+// socket.
+func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err error) {
+	if timeout = c.Duration("timeout"); timeout <= 0 {
+		return "", 0, usagef("--timeout %v: give a time above zero, such as 10s", timeout)
+	}
+	if path, err = unixsock.Find(c.String("socket")); err != nil {
+		return "", 0, fmt.Errorf("%w: %w", client.ErrUnavailable, err)
+	}
+	return path, timeout, nil
+}
+
+// explain adds to an error what the user may do.
+func explain(c *cli.Context, err error) error {
+	switch {
+	case timedOut(err):
+		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, c.Duration("timeout"))
+	case errors.Is(err, client.ErrNoOwner):
+		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
+	case errors.Is(err, client.ErrUnavailable):
+		return fmt.Errorf("%w: is the sidecar running there? "+
+			"Start it with \"cachesidecar run\", or name its socket with --socket", err)
+	}
+	return err
+}
+
+// waitFor calls f, which reads stdin. It returns when f returns or ctx ends. If ctx ends
+// first, f continues: only the end of the process, which is near, can interrupt such a
+// read.
+func waitFor[T any](ctx context.Context, f func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
