@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -31,6 +32,9 @@ const (
 )
 
 func (u Use) String() string { return [...]string{"frames", "requests", "answers", "peers"}[u] }
+
+// ErrBusy means that there is no memory.
+var ErrBusy = errors.New("the memory for what is under way is in use")
 
 // DefaultBudget is the default size of a Budget, in bytes.
 const DefaultBudget = 128 << 20
@@ -285,7 +289,7 @@ func (a *Account) takeFor(asker *Account, queue *requests, use Use, n int64) err
 	if b.large.drop() && !b.short() && use != ForRequests {
 		return nil
 	}
-	err := asker.judge(queue, use)
+	err := asker.mayKeep(queue, use)
 	if err != nil {
 		a.Give(use, n)
 		b.refused[use].Add(1)
@@ -316,9 +320,9 @@ func (a *Account) Force(use Use, n int64) {
 // Give returns n bytes to the budget.
 func (a *Account) Give(use Use, n int64) { a.Force(use, -n) }
 
-// judge returns nil if the account may keep what it has just taken beyond the limit for
+// mayKeep returns nil if the account may keep what it has just taken beyond the limit for
 // all accounts. The bytes that queue has to send for the account count as its own.
-func (a *Account) judge(queue *requests, use Use) error {
+func (a *Account) mayKeep(queue *requests, use Use) error {
 	b := a.budget
 	fair := b.max - b.max/8
 	if use == ForRequests {
@@ -343,7 +347,8 @@ func (a *Account) tooMuch() error {
 	if process.name != "" {
 		of = fmt.Sprintf(", %s of it %s", process.name, mib(process.used.Load()))
 	}
-	return fmt.Errorf("%w: of buffer_size %s %s holds %s%s, this connection %s: read the answers, send less at a time, or raise buffer_size",
+	return fmt.Errorf("%w: of buffer_size %s %s holds %s%s, this connection %s: "+
+		"read the answers, send less at a time, or raise buffer_size",
 		ErrBusy, mib(a.budget.max), owner.name, mib(owner.used.Load()), of, mib(a.used.Load()))
 }
 

@@ -278,7 +278,7 @@ func startSet(t *testing.T, c *Client, a *Account, key string, size int) error {
 	t.Helper()
 	q := &wire.Request{Op: wire.OpSet, Key: []byte(key), Value: make([]byte, size)}
 	defer c.Flush()
-	return c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1), asker: a})
+	return c.Start(q, time.Minute, &Call{over: make(chan struct{}, 1), account: a})
 }
 
 // TestQueueOfTheGreedy checks that a process with a full share of requests to other hosts
@@ -427,7 +427,7 @@ func TestOrderOfManyShort(t *testing.T) {
 		}
 	}
 	_ = c.Close()
-	if has := c.waiting.len() + len(c.waiting.of); has != 0 {
+	if has := c.requests.len() + len(c.requests.of); has != 0 {
 		t.Errorf("a link that has ended keeps %d bytes to be sent", has)
 	}
 }

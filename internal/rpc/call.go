@@ -7,17 +7,17 @@ import (
 
 // Call is a call whose caller waits for the answer. Calls are reused: see Client.Release.
 type Call struct {
-	over  chan struct{}
-	frame []byte // the answer, without its length
-	err   error
-	asker *Account // of the client for which the call is made; may be nil
-	held  int64    // bytes charged to asker for the answer
+	over    chan struct{}
+	frame   []byte // the answer, without its length
+	err     error
+	account *Account // of the client for which the call is made; may be nil
+	held    int64    // bytes charged to account for the answer
 }
 
 // Answered makes Do return.
 func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 	if n := int64(len(frame)); err == nil && n > smallBuffer {
-		if err = c.asker.Take(ForPeers, n); err == nil {
+		if err = c.account.Take(ForPeers, n); err == nil {
 			c.held = n
 		} else {
 			frame, err = nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
@@ -28,7 +28,7 @@ func (c *Call) Answered(_ *Answers, frame []byte, err error) {
 }
 
 // Account returns the account for which the call is made; it may be nil.
-func (c *Call) Account() *Account { return c.asker }
+func (c *Call) Account() *Account { return c.account }
 
 type accountKey struct{}
 
@@ -53,6 +53,6 @@ func (c *Call) Keep() []byte {
 }
 
 func (c *Call) giveBack() {
-	c.asker.Give(ForPeers, c.held)
-	c.asker, c.held = nil, 0
+	c.account.Give(ForPeers, c.held)
+	c.account, c.held = nil, 0
 }

@@ -141,7 +141,7 @@ func TestLateWakeUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of give
+		_ = c.socket.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of give
 		synctest.Wait()
 		go func() { _, _ = nc.Write(frame[6:]) }()
 		if p, err := tryReadReply(nc); err != nil || p.ID != 9 {

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -26,14 +27,17 @@ const (
 	goesOnce = 16
 )
 
+// PerProcessor returns n times the number of processors that Go uses.
+func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
+
 func newEase(perSecond float64, atOnce int) *ease {
 	return &ease{rate.NewLimiter(rate.Limit(perSecond), atOnce)}
 }
 
-// pass waits until the caller's turn, or until over is closed. All callers whose turns
+// waitTurn waits until the caller's turn, or until over is closed. All callers whose turns
 // are in the same millisecond go on together, because waking a thread for each would cost
 // more than their work.
-func (e *ease) pass(over <-chan struct{}) {
+func (e *ease) waitTurn(over <-chan struct{}) {
 	d := e.limit.Reserve().Delay()
 	if d <= 0 {
 		return

@@ -28,13 +28,16 @@ type largeList struct {
 // keepFor is how long an unused buffer is kept; up to twice as long.
 const keepFor = 2 * time.Second
 
+// pageSize is what the allocator rounds large sizes up to, in bytes.
+const pageSize = 8 << 10
+
 // largeSteps is the number of sizes from one power of two to the next.
 const largeSteps = 8
 
 // largeSize rounds a size up to one of the kept sizes: by less than an eighth, or to a
 // page.
 func largeSize(n int) int {
-	step := max(page, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
+	step := max(pageSize, 1<<(bits.Len(uint(n-1))-1)/largeSteps)
 	return (n + step - 1) / step * step
 }
 

@@ -129,7 +129,7 @@ func TestFramesInPieces(t *testing.T) {
 // TestLargeSize checks that sizes are rounded up by less than an eighth, or to a page.
 func TestLargeSize(t *testing.T) {
 	for n := smallBuffer + 1; n < 16<<20; n += n/97 + 1 {
-		if size := largeSize(n); size < n || size > n+max(page, n/8) || size != largeSize(size) {
+		if size := largeSize(n); size < n || size > n+max(pageSize, n/8) || size != largeSize(size) {
 			t.Fatalf("%d: %d", n, size)
 		}
 	}

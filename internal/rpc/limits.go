@@ -58,10 +58,6 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// smallBuffer is how much a connection reads at once, and the longest answer that is not
-// charged to the budget while its reader serves, in bytes.
-const smallBuffer = 64 << 10
-
 // Stats counts what happened to a server's connections.
 type Stats struct {
 	Open        int64 // connections now

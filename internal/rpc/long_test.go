@@ -137,11 +137,11 @@ func TestTakes(t *testing.T) {
 	}
 	// BUSY in place of long answers must not make the next ones seem short.
 	eventually(t, "all to be answered", s, func(st Stats) bool { return h.served.Load() == 20 && st.InFlight == 1 })
-	c.mu.Lock()
+	c.outbox.mu.Lock()
 	for range 100 {
-		c.sendLocked(wire.AppendError(nil, 1, wire.Errorf(wire.Busy, "no room")), false, true)
+		c.replies.pushLocked(wire.AppendError(nil, 1, wire.Errorf(wire.Busy, "no room")), false, true)
 	}
-	c.mu.Unlock()
+	c.outbox.mu.Unlock()
 	if awaits(c.Account(), 3) {
 		t.Error("the next answers are expected to be short")
 	}

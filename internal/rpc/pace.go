@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"syscall"
 
@@ -39,9 +38,6 @@ const firstAtOnce = 128
 // connection and have had no new one for a while.
 const rested = 64
 
-// PerProcessor returns n times the number of processors that Go uses.
-func PerProcessor(n float64) float64 { return n * float64(runtime.GOMAXPROCS(0)) }
-
 // enter says whether a connection begins now. If not, the connection has a place in the
 // lobby. If enter returns the lobby, the caller must run its usher.
 func (p *pace) enter(c *Conn, owner, process string) (now bool, ushers *lobby) {
@@ -56,7 +52,8 @@ func (p *pace) enter(c *Conn, owner, process string) (now bool, ushers *lobby) {
 			p.owners = map[string]*lobby{}
 		}
 		p.forget()
-		l = &lobby{limit: rate.NewLimiter(rate.Limit(p.rate), firstAtOnce), leave: newEase(PerProcessor(goes), goesOnce)}
+		limit := rate.NewLimiter(rate.Limit(p.rate), firstAtOnce)
+		l = &lobby{limit: limit, leave: newEase(PerProcessor(goes), goesOnce)}
 		p.owners[owner] = l
 	}
 	if !l.ushered {
@@ -96,22 +93,22 @@ func (p *pace) forget() {
 // one after another, at a pace of their own, because thousands of goroutines at once
 // would delay the requests of others.
 func (p *pace) usher(ctx context.Context, l *lobby, begin, end func(*Conn)) {
-	for p.stays(l) {
+	for p.continues(l) {
 		_ = l.limit.Wait(ctx)
 		for c := p.next(l); c != nil; c = p.next(l) {
-			if !hasGone(c.nc, c.most) {
+			if !hasGone(c.socket.nc, c.longest) {
 				begin(c)
 				break
 			}
-			l.leave.pass(ctx.Done())
-			c.ushered = true
+			l.leave.waitTurn(ctx.Done())
+			c.byLobby = true
 			end(c)
 		}
 	}
 }
 
-// stays says whether a lobby's usher has more to do.
-func (p *pace) stays(l *lobby) bool {
+// continues says whether a lobby's usher has more to do.
+func (p *pace) continues(l *lobby) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.ushered = l.waits.len() > 0

@@ -41,7 +41,7 @@ func (s *paced) begun() []string {
 // enter makes a connection of an owner's process enter.
 func (s *paced) enter(ctx context.Context, nc net.Conn, owner, process string) {
 	c := &Conn{}
-	c.nc = nc
+	c.socket.nc = nc
 	if s.names == nil {
 		s.names = map[*Conn]string{}
 	}
@@ -99,7 +99,7 @@ func TestPaceHasOneUsher(t *testing.T) {
 		defer wg.Wait()
 		for i := range firstAtOnce + 500 {
 			c := &Conn{}
-			c.nc = pipe()
+			c.socket.nc = pipe()
 			if _, l := p.enter(c, "a", "1"); l != nil {
 				if ushers.Add(1) > 1 {
 					t.Errorf("connection %d brings another usher", i)
@@ -243,7 +243,7 @@ func TestPaceOfTheGone(t *testing.T) {
 	for i := range firstAtOnce + gone + 1 {
 		here, there := pair()
 		last = &Conn{}
-		last.nc = here
+		last.socket.nc = here
 		if i < firstAtOnce+gone {
 			_ = there.Close()
 		}

@@ -20,8 +20,8 @@ func (p *patience) begin(last time.Time) {
 	p.least.Store(0)
 }
 
-// blocks is called before the write waits. It returns an error if the patience is over.
-func (p *patience) blocks(timeout time.Duration) error {
+// beforeWait is called before the write waits. It returns an error if the patience is over.
+func (p *patience) beforeWait(timeout time.Duration) error {
 	now := time.Now().UnixNano()
 	p.least.CompareAndSwap(0, now+int64(timeout))
 	if now > max(p.least.Load(), p.calls.Load()) {

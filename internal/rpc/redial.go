@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,6 +107,55 @@ func (r *Redialer) dialed(ctx context.Context, c *Client, err error) (*Client, e
 	return c, err
 }
 
+// Replace replaces the present connection by the one that replace makes. Meanwhile the
+// callers of Get wait. Replace returns false if there is no connection to replace; then
+// it makes none.
+func (r *Redialer) Replace(ctx context.Context, replace func(old *Client) (*Client, error)) (bool, error) {
+	old, err := r.hide(ctx)
+	if old == nil {
+		return false, err
+	}
+	c, err := replace(old)
+	_, err = r.dialed(ctx, c, err)
+	return true, err
+}
+
+// Idle says whether there is no connection, and none is being made.
+func (r *Redialer) Idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.live.Load()
+	return r.dialing == nil && (c == nil || !c.alive())
+}
+
+// hide removes the present connection, as if another were being made.
+func (r *Redialer) hide(ctx context.Context) (*Client, error) {
+	for {
+		r.mu.Lock()
+		other, c := r.dialing, r.live.Load()
+		switch {
+		case r.closed:
+			r.mu.Unlock()
+			return nil, ErrRetired
+		case other == nil && (c == nil || !c.alive()):
+			r.mu.Unlock()
+			return nil, nil
+		case other == nil:
+			r.live.Store(nil)
+			r.dialing = make(chan struct{})
+			r.retired = append(slices.DeleteFunc(r.retired, func(c *Client) bool { return !c.alive() }), c)
+			r.mu.Unlock()
+			return c, nil
+		}
+		r.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // Live returns the connection, or nil if there is none. It does not dial.
 func (r *Redialer) Live() *Client {
 	if c := r.live.Load(); c != nil && c.alive() {
@@ -126,14 +176,5 @@ func (r *Redialer) Close() {
 	}
 	for _, c := range old {
 		_ = c.Close()
-	}
-}
-
-func (c *Client) alive() bool {
-	select {
-	case <-c.done:
-		return false
-	default:
-		return true
 	}
 }

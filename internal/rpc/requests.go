@@ -26,7 +26,7 @@ type requests struct {
 	long   roundRobin[*Account, longOne]
 	end    longOne // is written when nothing else waits
 	bytes  int64   // of the long ones
-	writes int64   // bytes of what is being written
+	writes []byte  // is being written; nil: nothing is
 	alone  bool    // one request is being written, mostly a long one
 
 	of     map[*Account]int64 // by process: bytes that wait or are being written
@@ -71,12 +71,12 @@ func (r *requests) empty() bool { return len(r.short) == 0 && r.long.len() == 0 
 // len returns how many bytes wait.
 func (r *requests) len() int { return len(r.short) + int(r.bytes) }
 
-// held returns the bytes of memory in use, with n more bytes of one request.
-func (r *requests) held(n int) int64 {
+// memory returns the bytes of memory in use, with n more bytes of one request.
+func (r *requests) memory(n int) int64 {
 	if r.isLong(n) {
-		return r.writes + r.bytes + int64(cap(r.short)+n)
+		return r.bytes + int64(cap(r.writes)+cap(r.short)+n)
 	}
-	return r.writes + r.bytes + int64(max(cap(r.short), len(r.short)+n))
+	return r.bytes + int64(cap(r.writes)+max(cap(r.short), len(r.short)+n))
 }
 
 // full says whether a process, or this host for nil, has too many requests beside others:
@@ -135,8 +135,8 @@ func (r *requests) addEnd(q *wire.Request, until time.Time) {
 	r.end = longOne{frame: wire.AppendRequest(nil, q), until: until}
 }
 
-// leaveOut removes the long requests whose calls have expired, and calls left for each.
-func (r *requests) leaveOut(now time.Time, left func(id uint64)) {
+// removeExpired removes the long requests whose calls have expired, and calls left for each.
+func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
 	r.long.remove(func(one longOne) bool {
 		if now.Before(one.until) {
 			return false
@@ -171,13 +171,17 @@ func (r *requests) next() (b []byte, last time.Time) {
 		r.short, r.spare, r.last = r.spare[:0], nil, time.Time{}
 		r.parts, r.shorts = r.shorts, r.parts
 	}
-	r.writes = int64(cap(b))
+	r.writes = b
 	return b, last
 }
 
-// written takes back the buffer that next has returned.
-func (r *requests) written(b []byte) {
-	r.writes = 0
+// written takes back what next has returned. It says whether there was anything.
+func (r *requests) written() bool {
+	b := r.writes
+	if b == nil {
+		return false
+	}
+	r.writes = nil
 	for _, p := range r.parts {
 		r.count(p.process, -p.n)
 	}
@@ -186,4 +190,5 @@ func (r *requests) written(b []byte) {
 	if cap(b) <= 4*smallBuffer && !r.alone {
 		r.spare = b
 	}
+	return true
 }

@@ -1,40 +1,62 @@
 package rpc
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// A frame is charged for memory as its bytes come: never more than twice the bytes that
-// are there, or the 64 KiB that a read takes. If there is no memory for a frame, it is
-// answered BUSY at once. The rest of it is read and dropped, and the connection goes on.
+// partFrame is the frame of a request that has begun and is not complete. It is charged
+// for memory as its bytes come: never more than twice the bytes that are there, or the
+// 64 KiB that a read takes. If there is no memory for it, it is answered BUSY at once. The
+// rest of it is read and dropped (input.skip), and the connection goes on.
+type partFrame struct {
+	timed  bool        // a read deadline is set
+	due    time.Time   // that deadline
+	wanted atomic.Bool // others want its memory
+}
 
-// makeRoom replaces the full buffer by a larger one, for a frame that has begun in it.
-func (c *Conn) makeRoom() error {
-	need := roomFor(wire.LengthSize+wire.FrameLength(c.buf), len(c.buf))
-	if err := c.hold(int64(need)); err != nil {
+// overdue says whether the time of the frame is over. Connections that want memory also
+// wake the reader, possibly after it has already seen that they do.
+func (f *partFrame) overdue() bool { return !f.due.IsZero() && !time.Now().Before(f.due) }
+
+// timeFrame sets or removes the deadline of the frame that has begun. begun says whether
+// there is one, and another whether it is not the same as after the last batch.
+func (c *Conn) timeFrame(begun, another bool) error {
+	f := &c.frame
+	if begun == f.timed && !(begun && another) {
+		return nil
+	}
+	f.timed, f.due = begun, time.Time{}
+	if begun {
+		f.due = time.Now().Add(c.server.limits.FrameTimeout)
+	}
+	return c.socket.nc.SetReadDeadline(f.due)
+}
+
+// growInput replaces the full buffer by a larger one, for a frame that has begun in it.
+func (c *Conn) growInput() error {
+	need := roomFor(wire.LengthSize+wire.FrameLength(c.input.buf), len(c.input.buf))
+	if err := c.input.charge(int64(need)); err != nil {
 		return c.drop(err)
 	}
-	c.grow(need)
+	c.input.grow(need)
 	return nil
 }
 
-// page is what the allocator rounds large sizes up to, in bytes.
-const page = 8 << 10
-
-// waits is called before the reader waits with an incomplete frame.
-func (c *Conn) waits() error {
-	if err := c.stream.waits(); err != nil {
-		return c.dropNow(err)
+// beforeWait is called before the reader waits with an incomplete frame.
+func (c *Conn) beforeWait() error {
+	if err := c.input.beforeWait(); err != nil {
+		return c.dropBetween(err)
 	}
 	return nil
 }
 
-// dropNow is drop outside of a batch.
-func (c *Conn) dropNow(why error) error {
-	c.acquireOut()
-	defer c.releaseOut()
+// dropBetween is drop between batches.
+func (c *Conn) dropBetween(why error) error {
+	c.beginBatch()
+	defer c.endBatch()
 	err := c.drop(why)
 	if e := c.flush(); err == nil {
 		err = e
@@ -46,32 +68,21 @@ func (c *Conn) dropNow(why error) error {
 // frame has not come, drop returns an error, which ends the connection: an answer needs
 // the id.
 func (c *Conn) drop(why error) error {
-	c.shared.dropped.Add(1)
-	if c.w-c.r < wire.LengthSize {
+	c.server.dropped.Add(1)
+	in := &c.input
+	has := in.len()
+	if has < wire.LengthSize {
 		return why
 	}
-	id, ok := wire.PeekID(c.buf[c.r+wire.LengthSize : c.w])
+	id, ok := wire.PeekID(in.buf[in.r+wire.LengthSize : in.w])
 	if !ok {
 		return why
 	}
-	length := wire.FrameLength(c.buf[c.r:])
-	c.skip = wire.LengthSize + length - (c.w - c.r)
-	c.r, c.w = 0, 0
-	c.release()
+	length := wire.FrameLength(in.buf[in.r:])
+	in.skip = wire.LengthSize + length - has
+	in.discard()
 	c.Out = wire.AppendError(c.Out, id, wire.Errorf(wire.Busy, "a request of %d bytes: %v", length, why))
 	return nil
-}
-
-// skipped drops the bytes that have come of a frame without memory. It says whether more
-// of that frame is yet to come, so that there is nothing to serve.
-func (c *Conn) skipped() bool {
-	n := min(c.skip, c.w-c.r)
-	c.skip -= n
-	if c.r += n; c.r < c.w {
-		return false
-	}
-	c.release()
-	return c.skip > 0
 }
 
 // stuckAfter is how long answers may wait before others that need their memory may have
@@ -81,12 +92,12 @@ const stuckAfter = time.Second
 
 // give is called by other connections: see Budget.
 func (c *Conn) give() int64 {
-	if n := c.held.Load(); n > fewBytes && c.wanted.CompareAndSwap(false, true) {
-		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	if n := c.input.charged.Load(); n > fewBytes && c.frame.wanted.CompareAndSwap(false, true) {
+		c.socket.wakeReader()
 		return n
 	}
-	if since := c.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
-		n := c.answers.Load() // before Kill: it may be given back before Kill returns
+	if since := c.outbox.blocked.Load(); since != 0 && time.Now().UnixNano()-since >= int64(stuckAfter) {
+		n := c.outbox.share.used.Load() // before Kill: it may be given back before Kill returns
 		c.squeezed.Store(true)
 		c.Kill()
 		return n
@@ -96,39 +107,38 @@ func (c *Conn) give() int64 {
 
 // giveFrame gives others the memory of the frame that has begun, if there is one.
 func (c *Conn) giveFrame() error {
-	for again := true; again; again = c.wanted.Load() {
-		c.wanted.Store(false)
-		if err := c.letGo(); err != nil {
+	for again := true; again; again = c.frame.wanted.Load() {
+		c.frame.wanted.Store(false)
+		if err := c.releaseFrame(); err != nil {
 			return err
 		}
-		if err := c.nc.SetReadDeadline(c.due); err != nil {
+		if err := c.socket.nc.SetReadDeadline(c.frame.due); err != nil {
 			return err
 		}
 	}
 	return c.ending()
 }
 
-// letGo gives back the memory of the frame that has begun.
-func (c *Conn) letGo() error {
+// releaseFrame gives back the memory of the frame that has begun.
+func (c *Conn) releaseFrame() error {
+	in := &c.input
 	switch {
-	case c.held.Load() <= fewBytes || c.w == c.r:
+	case in.charged.Load() <= fewBytes || in.len() == 0:
 		return nil
-	case c.w-c.r > fewBytes:
-		return c.dropNow(ErrBusy)
+	case in.len() > fewBytes:
+		return c.dropBetween(ErrBusy)
 	}
-	return c.putAside()
+	return in.putAside()
 }
 
-// late says whether the time of the frame that has begun is over. Connections that want
-// memory also wake the reader, possibly after it has already seen that they do.
-func (c *Conn) late() bool { return !c.due.IsZero() && !time.Now().Before(c.due) }
-
-// Hold charges n bytes for a request that waits, until Free. An error means that there is
-// no memory.
-func (c *Conn) Hold(n int) error { return c.account.Take(ForRequests, int64(n)) }
-
-// Free gives back n bytes of Hold.
-func (c *Conn) Free(n int) { c.account.Give(ForRequests, int64(n)) }
-
-// Account returns the account of the connection.
-func (c *Conn) Account() *Account { return c.account }
+// ending returns why the connection must end, or nil. The deadline that tells the reader
+// may just have been overwritten.
+func (c *Conn) ending() error {
+	switch {
+	case c.closing.Load():
+		return errClosing
+	case c.socket.killed.Load():
+		return errKilled
+	}
+	return nil
+}

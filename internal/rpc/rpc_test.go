@@ -874,9 +874,9 @@ func TestClientAnsweredTooSoon(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.waiting.long.len() == 0
+		c.outbox.mu.Lock()
+		defer c.outbox.mu.Unlock()
+		return c.requests.long.len() == 0
 	}
 	for !late() {
 		time.Sleep(time.Millisecond)

@@ -41,10 +41,10 @@ type line struct {
 	noWait bool // return errNothing instead of waiting
 	readFn func(fd uintptr) bool
 
-	mu    sync.Mutex // held while it writes
-	fd    writer
-	rest  []byte // encrypted and not written
-	waits bool   // a write waits until it is done
+	mu      sync.Mutex // held while it writes
+	fd      writer
+	rest    []byte // encrypted and not written
+	mayWait bool   // a write waits until it is done
 }
 
 // maxRest bounds the bytes that wait: one batch of answers, and alerts.
@@ -67,7 +67,7 @@ func (nothing) Temporary() bool { return true }
 
 // adopt begins the line's own reads and writes. It returns false if nc is not over a file
 // descriptor.
-func (l *line) adopt(timeout time.Duration, onBlock func() error) bool {
+func (l *line) adopt(timeout time.Duration, beforeWait func() error) bool {
 	sc, ok := l.Conn.(syscall.Conn)
 	if !ok {
 		return false
@@ -77,7 +77,7 @@ func (l *line) adopt(timeout time.Duration, onBlock func() error) bool {
 		return false
 	}
 	l.readFn = l.tryRead
-	l.fd.init(l.Conn, raw, timeout, onBlock)
+	l.fd.init(l.Conn, raw, timeout, beforeWait)
 	l.raw = raw
 	return true
 }
@@ -132,7 +132,7 @@ func (l *line) Write(b []byte) (n int, err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.waits {
+	if l.mayWait {
 		if err := l.fd.write(b); err != nil {
 			return 0, err
 		}
@@ -161,7 +161,7 @@ func (l *line) write(over net.Conn, b []byte) error {
 		_, err = over.Write(b)
 	}
 	l.mu.Lock()
-	l.waits = false
+	l.mayWait = false
 	l.mu.Unlock()
 	return err
 }
@@ -179,7 +179,7 @@ func (l *line) wait() error {
 			l.rest = nil
 		}
 	}
-	l.waits = true
+	l.mayWait = true
 	return nil
 }
 
@@ -200,51 +200,4 @@ func (l *line) behind() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.rest) > 0
-}
-
-// readSecured is readEach over TLS.
-func (s *stream) readSecured(batch func(n int) error) error {
-	first := make([]byte, firstRead)
-	for {
-		if s.r < s.w { // the read may wait
-			if err := s.onWait(); err != nil {
-				return err
-			}
-		}
-		idle := s.buf == nil
-		n, err := s.readSome(first)
-		if s.line.rested {
-			s.busy, s.line.rested = 0, false
-			s.turn.rest()
-		}
-		if idle && n == len(first) && err == nil {
-			more, e := s.readMore()
-			n, err = n+more, e
-		}
-		if n > 0 {
-			if e := batch(n); e != nil || err == nil {
-				err = e
-			}
-		}
-		if err != nil {
-			return err
-		}
-		if s.served && s.inCompany() && n < lookBelow {
-			s.line.looks = looks - 1
-			s.turn.rest()
-			runtime.Gosched()
-		}
-	}
-}
-
-// readMore reads the rest of the current TLS record.
-func (s *stream) readMore() (n int, err error) {
-	s.line.noWait = true
-	n, err = s.nc.Read(s.buf[s.w:])
-	s.line.noWait = false
-	s.w += n
-	if errors.Is(err, errNothing) {
-		err = nil
-	}
-	return n, err
 }

@@ -125,7 +125,7 @@ func TestSecured(t *testing.T) {
 }
 
 // stuck returns a connection whose other side does not read by itself.
-func stuck(t *testing.T) (s *stream, other *tls.Conn) {
+func stuck(t *testing.T) (s *socket, other *tls.Conn) {
 	t.Helper()
 	a := peertest.NewAuthority(t, "one")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -151,8 +151,8 @@ func stuck(t *testing.T) (s *stream, other *tls.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = secured.Close(); _ = other.Close() })
-	s = &stream{onBlock: func() error { return nil }}
-	s.init(secured, 100*time.Millisecond)
+	s = &socket{}
+	s.init(secured, 100*time.Millisecond, func() error { return nil })
 	return s, other
 }
 
@@ -206,7 +206,7 @@ func TestSecuredNow(t *testing.T) {
 	}
 }
 
-func (s *stream) lineWriter() *writer { return &s.line.fd }
+func (s *socket) lineWriter() *writer { return &s.line.fd }
 
 // BenchmarkSecured measures 16 callers on one connection.
 func BenchmarkSecured(b *testing.B) {

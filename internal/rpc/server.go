@@ -26,7 +26,10 @@ type Server struct {
 
 // NewServer returns a server. It starts no goroutine.
 func NewServer(l Limits, log *slog.Logger, newHandler func(net.Conn) (Handler, error)) *Server {
-	return &Server{NewHandler: newHandler, Log: log, shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{}}
+	return &Server{
+		NewHandler: newHandler, Log: log,
+		shared: newShared(l), pace: pace{rate: l.NewRate}, conns: map[*Conn]struct{}{},
+	}
 }
 
 // Limits returns the limits with every default filled in.
@@ -59,7 +62,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer s.shared.lookout.start()()
 	var failed error
 	for pause := time.Duration(0); ; {
-		s.shared.come.pass(turns.Done())
+		s.shared.come.waitTurn(turns.Done())
 		nc, err := ln.Accept()
 		if err == nil {
 			pause = 0

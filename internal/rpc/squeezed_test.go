@@ -88,11 +88,11 @@ func TestFastTakerKeeps(t *testing.T) {
 			}
 			ask()
 			synctest.Wait()
-			c.mu.Lock()
-			if len(c.queue.wait()) > 0 {
+			c.outbox.mu.Lock()
+			if !c.outbox.queue.empty() {
 				waited++
 			}
-			c.mu.Unlock()
+			c.outbox.mu.Unlock()
 			if n := c.give(); n != 0 {
 				t.Fatalf("it gave %d bytes", n)
 			}

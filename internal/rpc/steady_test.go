@@ -79,7 +79,7 @@ func TestSteadyReader(t *testing.T) {
 					t.Fatal(err)
 				}
 				last := time.Now().Add(-900 * time.Millisecond)
-				if err := <-ended; !errors.Is(err, ErrSlowReader) || c.shared.stats().SlowReaders != 1 {
+				if err := <-ended; !errors.Is(err, ErrSlowReader) || c.server.stats().SlowReaders != 1 {
 					t.Errorf("ended with %v", err)
 				}
 				if took := time.Since(last); took > tc.end {

@@ -20,9 +20,9 @@ const (
 	partBytes = 16 << 10 // of requests in a part; a part has at least one request
 )
 
-// served is called after each part, and says whether the turn is over. Most readers rest
+// partServed is called after each part, and says whether the turn is over. Most readers rest
 // after the first or second part, so it reads the clock only from then on.
-func (t *turn) served() (over bool) {
+func (t *turn) partServed() (over bool) {
 	switch t.parts++; {
 	case t.parts == 1:
 	case t.parts == 2:

@@ -15,7 +15,7 @@ import (
 func TestTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var u turn
-		part := func(d time.Duration) bool { time.Sleep(d); return u.served() }
+		part := func(d time.Duration) bool { time.Sleep(d); return u.partServed() }
 		begin := func() (over bool) { return part(time.Hour) || part(2*time.Hour) }
 		for range 2 {
 			if begin() || part(turnTime-1) {
@@ -50,11 +50,11 @@ func TestFloodGivesWay(t *testing.T) {
 // it looks for more after others had their turn.
 func TestRestEndsTurn(t *testing.T) {
 	near, far := pollPair(t)
-	var s stream
+	s := input{socket: &socket{}}
 	s.onBatch = func(int) error {
 		s.r = s.w
-		s.served = true
-		s.turn.served()
+		s.answered = true
+		s.turn.partServed()
 		return nil
 	}
 	for range aloneAfter {

@@ -2,8 +2,6 @@ package rpc
 
 import (
 	"context"
-	"slices"
-	"sort"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,36 +22,35 @@ func (c *Conn) Go(task func() []byte) {
 // has room. stands says whether the connection still stands. If it does not, no call
 // needs to be made for the request. Only the reader calls Begin.
 func (c *Conn) Begin(room func() bool) (stands bool) {
-	c.mu.Lock()
-	full := func() bool {
-		return c.tasks >= c.shared.limits.MaxInFlight || c.writing && c.queue.bytes > maxQueued
-	}
-	for c.err == nil && (full() || room != nil && !room()) {
+	o := &c.outbox
+	o.mu.Lock()
+	full := func() bool { return c.replies.tasks >= c.server.limits.MaxInFlight || o.fullLocked() }
+	for o.err == nil && (full() || room != nil && !room()) {
 		// The peer may wait for the answers and calls that the reader still has.
-		if len(c.Out) > 0 || c.asked != nil {
-			c.mu.Unlock()
+		if len(c.Out) > 0 || c.batch.calls != nil {
+			o.mu.Unlock()
 			_ = c.flush()
-			c.mu.Lock()
+			o.mu.Lock()
 			continue
 		}
-		if err := c.tryPinLocked(); err != nil {
+		if err := o.tryPinLocked(); err != nil {
 			if !full() {
 				break // the client is not to blame
 			}
-			c.failLocked(err)
+			o.failLocked(err)
 			continue
 		}
 		if full() {
-			c.changed.Wait()
+			o.changed.Wait()
 		} else {
-			c.waitForRoomLocked()
+			o.waitForRoomLocked()
 		}
 	}
-	c.unpinLocked()
-	c.tasks++
-	stands = c.err == nil
-	c.mu.Unlock()
-	c.shared.inFlight.Add(1)
+	o.unpinLocked()
+	c.replies.tasks++
+	stands = o.err == nil
+	o.mu.Unlock()
+	c.server.inFlight.Add(1)
 	return stands
 }
 
@@ -63,13 +60,13 @@ const roomAgain = 5 * time.Millisecond
 
 // waitForRoomLocked waits until something has changed, on this connection or possibly on
 // another.
-func (c *Conn) waitForRoomLocked() {
+func (o *outbox) waitForRoomLocked() {
 	again := time.AfterFunc(roomAgain, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.changed.Broadcast()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.changed.Broadcast()
 	})
-	c.changed.Wait()
+	o.changed.Wait()
 	again.Stop()
 }
 
@@ -77,178 +74,54 @@ func (c *Conn) waitForRoomLocked() {
 // the answer, a request that only reads is answered BUSY; after any other request the
 // connection ends.
 func (c *Conn) Run(reads bool, task func() []byte) {
-	go func() { // owned by the connection: drain waits for it
-		c.send(task(), reads)
-		c.mu.Lock()
-		c.endLocked()
-		c.mu.Unlock()
-	}()
+	go c.replies.run(reads, task) // owned by the connection: drain waits for it
 }
-
-// longTask is a request of Long.
-type longTask struct {
-	// due orders the tasks, lowest first; in bytes of long answers sent.
-	due  int64
-	task func() []byte
-}
-
-// longPatience bounds how many bytes of later answers may overtake a long answer, in
-// multiples of its own length.
-const longPatience = 8
 
 // Long runs a request that has begun and whose answer has about size bytes. It runs task
 // when no long answer waits to be written. So all short answers come first, and of the
 // long ones the shorter come before much longer ones. Long is for requests that only
 // read. A task that would have to wait would delay all tasks behind it: it must hand its
 // request on to Run and return nil.
-func (c *Conn) Long(size int, task func() []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t := longTask{c.sentLong + longPatience*int64(size), task}
-	at := sort.Search(len(c.longs), func(i int) bool { return c.longs[i].due > t.due })
-	c.longs = slices.Insert(c.longs, at, t)
-	if !c.longRuns {
-		c.longRuns = true
-		go c.runLong() // owned by the connection: drain waits for the requests
-	}
-}
-
-func (c *Conn) runLong() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for len(c.longs) > 0 {
-		for c.err == nil && c.queue.long > 0 {
-			c.changed.Wait()
-		}
-		task := c.longs[0].task
-		c.longs = slices.Delete(c.longs, 0, 1)
-		c.mu.Unlock()
-		b := task()
-		if b != nil {
-			c.send(b, true)
-		}
-		c.mu.Lock()
-		if c.sentLong += int64(len(b)); b != nil {
-			c.endLocked()
-		}
-	}
-	c.longs, c.longRuns = nil, false
-}
-
-// endLocked counts a request as ended.
-func (c *Conn) endLocked() {
-	c.shared.inFlight.Add(-1)
-	c.tasks--
-	c.changed.Broadcast()
-}
+func (c *Conn) Long(size int, task func() []byte) { c.replies.addLong(size, task) }
 
 // Start makes a call for a request that has begun. caller is told the outcome of the
 // call, and ends the request. The call is sent, with the calls of other requests, when
 // the requests at hand have been served. If Start returns an error, caller is not told
 // anything. Only the reader calls Start.
 func (c *Conn) Start(to *Client, q *wire.Request, timeout time.Duration, caller Caller) error {
-	if c.asked != to {
-		c.ask()
-		c.asked = to
+	if c.batch.calls != to {
+		c.sendCalls()
+		c.batch.calls = to
 	}
 	return to.queue(q, timeout, caller)
 }
 
-// ask sends the calls of Start. No other goroutine sends them, so ask comes before
-// anything that the reader may have to wait for.
-func (c *Conn) ask() {
-	if c.asked != nil {
-		c.asked.flush()
-		c.asked = nil
-	}
-}
-
-// Answers collects the answers to calls that came in one read, and the connections whose
-// requests they end.
-type Answers struct {
-	Frame []byte // of the answer; its buffer is reused for the next one
-
-	conns []*Conn // for which Write is the writer
-}
-
 // Answer ends a request that has begun with the answer a.Frame. It does not wait, so a
 // Caller may call it. reads is as in Run.
-func (c *Conn) Answer(a *Answers, reads bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	given := len(a.Frame) > shortAnswer
-	if c.sendLocked(a.Frame, given, reads); c.err == nil && !c.writing {
-		c.writing = true
-		a.conns = append(a.conns, c)
-	}
-	if given {
-		a.Frame = nil
-	}
-	c.endLocked()
-}
+func (c *Conn) Answer(a *Answers, reads bool) { c.replies.answer(a, reads) }
 
 // While returns a context that ends once nothing can be written to the connection any
 // more, or the connection has ended. Only the reader calls While. The connection keeps
 // one such context, the last.
-func (c *Conn) While(ctx context.Context) context.Context {
-	ctx, over := context.WithCancel(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over = over; c.err != nil {
-		over()
-	}
-	return ctx
-}
+func (c *Conn) While(ctx context.Context) context.Context { return c.replies.while(ctx) }
 
 // Takes returns nil if an answer of n bytes would be accepted now. Otherwise it returns
 // the reason: the connection has ended, or the answers that wait for its client fill its
 // part of the budget.
 func (c *Conn) Takes(n int) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
+	o := &c.outbox
+	if err := o.failure(); err != nil || o.blocked.Load() == 0 {
+		return err
 	}
-	if c.blocked.Load() == 0 {
-		return nil
-	}
-	return c.partFor(c.answers.Load(), int64(n))
+	return o.share.fits(o.share.used.Load(), int64(n))
 }
 
-// Write writes the answers, as far as that is possible without waiting.
-func (a *Answers) Write() {
-	for _, c := range a.conns {
-		c.writeAnswers()
-	}
-	clear(a.conns)
-	a.conns = a.conns[:0]
-}
+// Hold charges n bytes for a request that waits, until Free. An error means that there is
+// no memory.
+func (c *Conn) Hold(n int) error { return c.account.Take(ForRequests, int64(n)) }
 
-// writeAnswers writes the queue, as far as that is possible without waiting. A goroutine
-// writes the rest.
-func (c *Conn) writeAnswers() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.err == nil && len(c.queue.wait()) > 0 {
-		c.byReader, c.current = false, c.queue.pop()
-		ch := c.current
-		c.mu.Unlock()
-		n, err := c.writeNow(ch.b)
-		behind := c.behind()
-		c.shared.bytesOut.Add(int64(n))
-		c.mu.Lock()
-		if err == nil && (n < len(ch.b) || behind) {
-			ch = c.current // it may have been charged meanwhile
-			ch.b = ch.b[n:]
-			c.current = chunk{}
-			go func() { // owned by the connection: drain waits until the writer is done
-				c.mu.Lock()
-				defer c.mu.Unlock()
-				c.writeLocked(ch, false)
-			}()
-			return
-		}
-		c.writtenLocked(err)
-	}
-	c.wroteLocked()
-}
+// Free gives back n bytes of Hold.
+func (c *Conn) Free(n int) { c.account.Give(ForRequests, int64(n)) }
+
+// Account returns the account of the connection.
+func (c *Conn) Account() *Account { return c.account }

@@ -12,22 +12,22 @@ import (
 // block, and extends it when the peer has taken something. One goroutine at a time uses
 // it.
 type writer struct {
-	nc      net.Conn
-	raw     syscall.RawConn // nil if nc is not over a file descriptor
-	timeout time.Duration
-	onBlock func() error // called before a write waits, after its deadline is set
+	nc         net.Conn
+	raw        syscall.RawConn // nil if nc is not over a file descriptor
+	timeout    time.Duration
+	beforeWait func() error // called before a write waits, after its deadline is set
 
-	rest  []byte
-	left  int // length of rest when the deadline was set
-	err   error
-	timed bool // a deadline is set
-	late  bool // the deadline has passed: try once more
-	now   bool // do not wait
-	tryFn func(fd uintptr) bool
+	rest    []byte
+	left    int // length of rest when the deadline was set
+	err     error
+	timed   bool // a deadline is set
+	lastTry bool // the deadline has passed: try once more
+	now     bool // do not wait
+	tryFn   func(fd uintptr) bool
 }
 
-func (w *writer) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, onBlock func() error) {
-	w.nc, w.raw, w.timeout, w.onBlock, w.tryFn = nc, raw, timeout, onBlock, w.try
+func (w *writer) init(nc net.Conn, raw syscall.RawConn, timeout time.Duration, beforeWait func() error) {
+	w.nc, w.raw, w.timeout, w.beforeWait, w.tryFn = nc, raw, timeout, beforeWait, w.try
 }
 
 // write writes all of b. It fails if the peer takes nothing for the timeout. The system
@@ -40,12 +40,12 @@ func (w *writer) write(b []byte) error {
 	w.rest, w.left, w.err = b, len(b), nil
 	err := w.raw.Write(w.tryFn)
 	for errors.Is(err, os.ErrDeadlineExceeded) {
-		w.late = true
+		w.lastTry = true
 		if err = w.untime(); err == nil {
 			err = w.raw.Write(w.tryFn)
 		}
 	}
-	w.rest, w.late = nil, false
+	w.rest, w.lastTry = nil, false
 	if w.timed {
 		if e := w.untime(); err == nil {
 			err = e
@@ -70,7 +70,7 @@ func (w *writer) writeBlind(b []byte) error {
 		if err := w.nc.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
 			return err
 		}
-		if err := w.onBlock(); err != nil {
+		if err := w.beforeWait(); err != nil {
 			return err
 		}
 		n, err := w.nc.Write(b)
@@ -103,7 +103,7 @@ func (w *writer) try(fd uintptr) bool {
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return w.now || !w.waits()
+			return w.now || !w.wait()
 		case err != nil:
 			w.err = err
 			return true
@@ -114,21 +114,21 @@ func (w *writer) try(fd uintptr) bool {
 	return true
 }
 
-// waits says whether the write is to wait, and sets its deadline. Ending the connection
-// sets a deadline in the past, which waits may overwrite. onBlock is called after that
+// wait says whether the write is to wait, and sets its deadline. Ending the connection
+// sets a deadline in the past, which wait may overwrite. beforeWait is called after that
 // and reports the end.
-func (w *writer) waits() bool {
+func (w *writer) wait() bool {
 	taken := len(w.rest) < w.left
 	switch {
-	case w.late && !taken:
+	case w.lastTry && !taken:
 		w.err = os.ErrDeadlineExceeded
 	case taken || !w.timed:
 		w.timed, w.left = true, len(w.rest)
 		w.err = w.nc.SetWriteDeadline(time.Now().Add(w.timeout))
 	}
-	w.late = false
+	w.lastTry = false
 	if w.err == nil {
-		w.err = w.onBlock()
+		w.err = w.beforeWait()
 	}
 	return w.err == nil
 }

@@ -1,0 +1,93 @@
+package rpc
+
+import "sync"
+
+// batch is what the reader of a connection has beside Conn.Out while it serves a batch.
+type batch struct {
+	buffer  *batchBuffer // the array of Out while Out is short; nil between batches
+	charged int64        // bytes charged for large answers in Out
+	calls   *Client      // has calls of Start to send
+}
+
+// batchBuffer is what the reader needs while it serves.
+type batchBuffer struct {
+	bytes  [smallBuffer]byte
+	frames [MaxServe][]byte
+}
+
+var batchBuffers = sync.Pool{New: func() any { return new(batchBuffer) }}
+
+// beginBatch gives the reader a buffer for its answers.
+func (c *Conn) beginBatch() {
+	c.batch.buffer = batchBuffers.Get().(*batchBuffer)
+	c.Out = c.batch.buffer.bytes[:0]
+}
+
+// endBatch takes the buffer back.
+func (c *Conn) endBatch() {
+	b := &c.batch
+	if b.charged > 0 { // the answer was not sent
+		c.outbox.share.give(b.charged)
+		b.charged = 0
+	}
+	clear(b.buffer.frames[:])
+	batchBuffers.Put(b.buffer)
+	b.buffer, c.Out = nil, nil
+}
+
+// Grow makes room for n more bytes in Out. Beyond 64 KiB the memory is charged to the
+// budget. If between is set, Out ends with a whole answer, and Grow first writes what Out
+// has. An error says why there is no memory.
+func (c *Conn) Grow(n int, between bool) error {
+	if len(c.Out)+n <= smallBuffer {
+		return nil
+	}
+	if between {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	need := int64(len(c.Out) + n)
+	if need <= int64(cap(c.Out)) {
+		return nil
+	}
+	need = (need + pageSize - 1) &^ (pageSize - 1)
+	has, share := &c.batch.charged, &c.outbox.share
+	if twice := 2 * *has; twice > need && share.take(twice-*has, 0) == nil {
+		need, *has = twice, twice
+	} else if need > smallBuffer {
+		if err := share.take(need-*has, 0); err != nil {
+			return err
+		}
+		*has = need
+	}
+	grown := make([]byte, len(c.Out), need)
+	copy(grown, c.Out)
+	c.Out = grown
+	return nil
+}
+
+// Flush writes what Out has, so that a long answer has all of the buffer. It says whether
+// the connection still stands.
+func (c *Conn) Flush() bool { return c.flush() == nil }
+
+// flush writes what Out has, or leaves it to the goroutine that writes already.
+func (c *Conn) flush() error {
+	c.sendCalls()
+	if len(c.Out) == 0 {
+		return nil
+	}
+	answers := chunk{b: c.Out, charged: c.batch.charged}
+	c.Out, c.batch.charged = c.batch.buffer.bytes[:0], 0
+	c.input.answered = true
+	return c.outbox.sendBatch(answers)
+}
+
+// sendCalls sends the calls of Start. No other goroutine sends them, so sendCalls comes
+// before anything that the reader may have to wait for.
+func (c *Conn) sendCalls() {
+	if c.batch.calls != nil {
+		c.batch.calls.flush()
+		c.batch.calls = nil
+	}
+}

@@ -1,0 +1,85 @@
+package rpc
+
+import "time"
+
+// calls are the calls of a connection that wait for their answers, each in a slot. The
+// id of a call is its slot's index + 1 in the low 32 bits, and a turn above. The lock of
+// the Client's outbox guards them.
+type calls struct {
+	slots []*slot
+	free  []uint32
+}
+
+// slot is the place of a call. It is reused once the answer has come, even if its caller
+// has given up.
+type slot struct {
+	id     uint64
+	turn   uint32
+	caller Caller // nil once the caller has been told, or has given up
+	until  time.Time
+}
+
+// inFlight returns the number of slots in use.
+func (s *calls) inFlight() int { return len(s.slots) - len(s.free) }
+
+// full says whether as many calls are in flight as may be.
+func (s *calls) full(most int) bool { return len(s.free) == 0 && len(s.slots) >= most }
+
+// add gives a call a slot and returns its id.
+func (s *calls) add(caller Caller, until time.Time) (id uint64) {
+	at := uint32(len(s.slots))
+	if n := len(s.free); n > 0 {
+		at = s.free[n-1]
+		s.free = s.free[:n-1]
+	} else {
+		s.slots = append(s.slots, &slot{})
+	}
+	c := s.slots[at]
+	c.turn++
+	c.id = uint64(c.turn)<<32 | uint64(at+1)
+	c.caller, c.until = caller, until
+	return c.id
+}
+
+// find returns the slot of a call, or nil if the call has none any more.
+func (s *calls) find(id uint64) *slot {
+	at := uint32(id) - 1
+	if int64(at) >= int64(len(s.slots)) || s.slots[at].id != id {
+		return nil
+	}
+	return s.slots[at]
+}
+
+// end frees a call's slot, and returns its caller, or nil.
+func (s *calls) end(c *slot) Caller {
+	caller := c.caller
+	s.free = append(s.free, uint32(c.id)-1)
+	c.id, c.caller = 0, nil
+	return caller
+}
+
+// anyWaits says whether any caller waits for an answer.
+func (s *calls) anyWaits() bool {
+	for _, c := range s.slots {
+		if c.caller != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// giveUp removes the callers of all calls that have expired at now, or of all calls for
+// zero. Their slots stay taken. next is when the next call expires; zero: there is none.
+func (s *calls) giveUp(now time.Time) (left []Caller, next time.Time) {
+	for _, c := range s.slots {
+		switch {
+		case c.caller == nil:
+		case now.IsZero() || !now.Before(c.until):
+			left = append(left, c.caller)
+			c.caller = nil
+		case next.IsZero() || c.until.Before(next):
+			next = c.until
+		}
+	}
+	return left, next
+}

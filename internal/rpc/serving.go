@@ -1,0 +1,202 @@
+package rpc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// newConn returns a connection over nc. Its handler is yet to be set.
+func newConn(nc net.Conn, s *shared, owner, process string) *Conn {
+	c := &Conn{server: s, longest: s.limits.MaxFirst}
+	c.account = s.limits.Budget.Open(owner, process, c)
+	c.socket.init(nc, s.limits.WriteTimeout, c.outbox.beforeWait)
+	c.input.init(&c.socket, c.account, ForFrames, c.beforeWait)
+	c.outbox.init(&c.socket, c.account, c.onFail)
+	c.outbox.sent = &s.bytesOut
+	c.replies.server, c.replies.outbox = s, &c.outbox
+	return c
+}
+
+// serve is the reader's loop. It returns why the connection ended; nil means in order.
+func (c *Conn) serve() error {
+	err := c.loop()
+	if errors.Is(err, io.EOF) || errors.Is(err, errClosing) || errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	c.handler.Gone()
+	// Accepted requests are answered: tasks end by their own deadlines.
+	if e := c.drain(); err == nil {
+		err = e
+	}
+	c.account.Close()
+	return err
+}
+
+// loop reads and serves until the connection ends, and returns the reason.
+func (c *Conn) loop() error {
+	for {
+		err := c.input.readEach(c.serveBatch)
+		failed := c.outbox.failure()
+		switch {
+		case c.closing.Load():
+			return errClosing
+		case failed != nil:
+			return failed
+		case c.squeezed.Load():
+			return ErrSlowReader
+		case c.socket.killed.Load():
+			return errKilled
+		case isTimeout(err) && (c.frame.wanted.Load() || !c.frame.overdue()):
+			if err = c.giveFrame(); err == nil {
+				continue
+			}
+		case isTimeout(err):
+			c.server.slowFrames.Add(1)
+			return ErrSlowFrame
+		}
+		return err
+	}
+}
+
+// serveBatch serves the frames that the last n bytes have completed.
+func (c *Conn) serveBatch(n int) error {
+	c.server.batches.Add(1)
+	c.server.bytesIn.Add(int64(n))
+	in := &c.input
+	dropped := in.skip > 0
+	if dropped {
+		if in.passSkipped(); in.len() == 0 {
+			if in.release(); in.skip > 0 {
+				return nil // nothing to serve
+			}
+		}
+	}
+	if in.busy++; in.busy > busyBatches {
+		c.server.lookout.nudge()
+	}
+	c.handler.Batch()
+	in.answered = false
+	c.beginBatch()
+	served, begun, err := c.serveBuffered()
+	if e := c.flush(); err == nil {
+		err = e
+	}
+	c.endBatch()
+	c.handler.Served()
+	if err == nil {
+		err = c.timeFrame(begun || in.skip > 0, served > 0 || dropped)
+	}
+	if err == nil && c.frame.wanted.Load() {
+		err = c.giveFrame()
+	}
+	if err == nil {
+		err = c.ending()
+	}
+	return err
+}
+
+// serveBuffered serves and counts the whole frames in the buffer. begun says whether
+// another frame has begun that is not complete.
+func (c *Conn) serveBuffered() (served int, begun bool, err error) {
+	in := &c.input
+	for {
+		frames, next, bad := in.frames(c.batch.buffer.frames[:0], c.longest)
+		if bad {
+			return served, false, c.refuse()
+		}
+		if len(frames) == 0 {
+			break
+		}
+		// Before Serve: if the handler fails, the connection ends.
+		in.r = next
+		if served += len(frames); served >= busyFrames {
+			c.server.lookout.nudge()
+		}
+		if err := c.serveFrames(frames); err != nil {
+			return served, false, err
+		}
+	}
+	if in.compact() { // not if a frame was dropped
+		err = c.growInput()
+	}
+	if begun = in.len() > 0; !begun {
+		in.release()
+	}
+	return served, begun, err
+}
+
+// serveFrames serves some frames, and yields the processor if it is time to.
+func (c *Conn) serveFrames(frames [][]byte) error {
+	err := c.handler.Serve(c, frames)
+	c.sendCalls()
+	if c.input.turn.partServed() {
+		c.server.turns.Add(1)
+		giveWay()
+	}
+	if err == nil && len(c.Out) >= smallBuffer/2 {
+		err = c.flush()
+	}
+	return err
+}
+
+// refuse answers a frame whose length is out of bounds, and ends the connection.
+func (c *Conn) refuse() error {
+	c.server.badFrames.Add(1)
+	in := &c.input
+	length := wire.FrameLength(in.buf[in.r:])
+	why := fmt.Errorf("%w: %d bytes, 1 to %d are taken", ErrFrame, length, c.longest)
+	c.handler.Oversized(c, in.buf[in.r+wire.LengthSize:in.w], length, why)
+	return why
+}
+
+// onFail notes that the connection cannot be written to, and returns the error to keep.
+// The outbox's lock is held.
+func (c *Conn) onFail(err error) error {
+	c.replies.cancelContext()
+	switch {
+	case isTimeout(err) && c.squeezed.Load():
+		c.server.overBudget.Add(1)
+		return fmt.Errorf("%w, and others need the memory of its answers", ErrSlowReader)
+	case isTimeout(err):
+		c.server.slowReaders.Add(1)
+		return ErrSlowReader
+	case errors.Is(err, ErrBusy):
+		c.server.overBudget.Add(1)
+		return fmt.Errorf("%w, and %w", ErrSlowReader, err)
+	}
+	return err
+}
+
+// drainPeer is how long a closing connection waits for its peer to read.
+const drainPeer = 250 * time.Millisecond
+
+// drain waits until all requests are answered and everything is written. Then it lets the
+// peer read the answers before the connection closes.
+func (c *Conn) drain() error {
+	err := c.replies.wait()
+	c.input.discard()
+	if !c.closing.Load() && !c.byLobby {
+		c.server.leave.waitTurn(c.server.over)
+	}
+	// Closing with unread bytes may cost the peer answers that it has not read yet. So
+	// end the stream, and let the peer close first.
+	if err == nil && c.closing.Load() && c.socket.closeWrite() {
+		_ = c.socket.nc.SetReadDeadline(time.Now().Add(drainPeer))
+		_, _ = io.Copy(io.Discard, c.socket.nc)
+	}
+	if e := c.socket.nc.Close(); err == nil && !errors.Is(e, net.ErrClosed) {
+		err = e
+	}
+	return err
+}
+
+// shutdown makes the reader stop after the bytes it has read.
+func (c *Conn) shutdown() {
+	c.closing.Store(true)
+	c.socket.wakeReader()
+}
