@@ -33,10 +33,15 @@ type Lister interface {
 // List has the settings of a list of all keys: the query of postgres, the URL of http or
 // the command of exec. redis needs none of them. memcached cannot list keys.
 type List struct {
-	Query   string   `yaml:"query"`   // gives one column, the key; no parameters
-	URL     string   `yaml:"url"`     // the answer has one key per line
-	Command []string `yaml:"command"` // prints one key per line
-	// Limit for the whole list; default 10 min, at most 24 h.
+	// Query is the query of PostgreSQL that gives one column, the key. Required for
+	// postgres. Bounds: without parameters.
+	Query string `yaml:"query"`
+	// URL is the address whose answer has one key in each line. Form: URL. Required for
+	// http.
+	URL string `yaml:"url"`
+	// Command is the command that prints one key in each line. Required for exec.
+	Command []string `yaml:"command"`
+	// Timeout is the time for the whole list. Default: 10m. Bounds: up to 24h.
 	Timeout time.Duration `yaml:"timeout"`
 
 	Lister Lister `yaml:"-"` // the program's own Lister, instead of the origin's

@@ -28,119 +28,126 @@ import (
 // socket. The yaml tags are the names in a configuration file (docs/CONFIG.md).
 type Config struct {
 	// Node is the name of this sidecar, unique in the cluster. Default: the host name.
+	// Bounds: 1 to 128 bytes, no blanks or control characters.
 	Node string `yaml:"node"`
 
-	// Socket is the path of the socket for apps. Default: in the first of
-	// /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and /tmp/cachesidecar-$UID that
-	// this process can write to.
+	// Socket is the path of the socket for apps. Default: in the first of /run/cachesidecar,
+	// $XDG_RUNTIME_DIR/cachesidecar and /tmp/cachesidecar-$UID that this process can write
+	// to. Form: path. Bounds: up to 107 bytes (103 on macOS).
 	Socket string `yaml:"socket"`
-	// SocketMode is the file mode of the socket. Default 0660.
+	// SocketMode is the file mode of the socket. Default: 0660. Bounds: 0001 to 0777.
 	SocketMode FileMode `yaml:"socket_mode"`
-	// SocketGroup is the group of the socket, by name or number. Default: the group of
+	// SocketGroup is the group of the socket. Form: name or number. Default: the group of
 	// the process.
 	SocketGroup string `yaml:"socket_group"`
-	// AdminGroup is a group, by name or number. Its members, root and the user of the
-	// process administer the sidecar through the socket: FLUSH of all namespaces,
-	// VERIFY, FORGET, STATS of the cluster. They have every right in every namespace.
-	// Default: none.
+	// AdminGroup is the group whose members administer the sidecar through the socket, like
+	// root and the user of the process: FLUSH of all namespaces, VERIFY, FORGET, STATS of
+	// the cluster. They have every right in every namespace. Form: name or number. Default:
+	// none.
 	AdminGroup string `yaml:"admin_group"`
 	// Access says who may do what in a namespace, by the name of the namespace. Others
-	// stands for all namespaces that are not named. Default: every user that can open
-	// the socket may read and write.
+	// stands for all namespaces that are not named. Form: names of namespaces, or "*", each
+	// with "read", "write" and "admin". Default: every user that can open the socket may
+	// read and write. Bounds: up to 256 names, and 1024 entries of each list.
 	Access map[string]Grants `yaml:"access"`
-	// Tokens are secrets that connections may show, by name.
+	// Tokens are secrets that connections may show, by name. Form: names, each with its
+	// "file". Default: none. Bounds: up to 256.
 	Tokens map[string]Token `yaml:"tokens"`
 	// NoSocket serves the embedding program only.
 	NoSocket bool `yaml:"-"`
 
-	// L1Size bounds the copies of entries that other hosts own, in bytes. Default
-	// 64 MiB.
+	// L1Size bounds the copies of entries that other hosts own, in bytes. Default: 64MiB.
+	// Bounds: 1MiB to 1TiB.
 	L1Size Size `yaml:"l1_size"`
-	// L2Size bounds the entries that this host owns and their index, in bytes. Default
-	// 256 MiB, at least 8 MiB.
+	// L2Size bounds the entries that this host owns and their index, in bytes. Default:
+	// 256MiB. Bounds: 8MiB to 256GiB.
 	L2Size Size `yaml:"l2_size"`
-	// MaxValue bounds a value, in bytes. Default 8 MiB; at most 1/16 of L2Size.
+	// MaxValue bounds a value, in bytes. Default: 8MiB, or L2Size/16 if that is less.
+	// Bounds: 1B to 1GiB, at most L2Size/16.
 	MaxValue Size `yaml:"max_value"`
 
-	// BufferSize bounds the memory of all requests and answers under way, of apps and
-	// of other hosts, in bytes. Default 128 MiB, or four times the longest request if
-	// that is more. The minimum is four times the longest request, and 16 MiB.
+	// BufferSize bounds the memory of all requests and answers under way, of apps and of
+	// other hosts, in bytes. Default: 128MiB, or four times the longest request if that is
+	// more. Bounds: 16MiB to 64GiB, at least four requests of MaxValue.
 	BufferSize Size `yaml:"buffer_size"`
 
-	// MaxNamespaces bounds the number of namespaces, configured ones included. Default
-	// and maximum: 256.
+	// MaxNamespaces bounds the number of namespaces, configured ones included. Default: 256.
+	// Bounds: 1 to 256.
 	MaxNamespaces int `yaml:"max_namespaces"`
 	// Namespaces are the namespaces with settings of their own. All others have the
 	// defaults.
 	Namespaces map[string]Namespace `yaml:"-"`
 
-	// MaxConnections bounds the connections of apps. Default 16,384.
+	// MaxConnections bounds the connections of apps. Default: 16384. Bounds: 1 to 1048576.
 	MaxConnections int `yaml:"max_connections"`
-	// RequestTimeout is for requests without a timeout of their own. Default 1 s.
+	// RequestTimeout is the timeout of requests that bring none. Default: 1s. Bounds: 1ms to
+	// 1h.
 	RequestTimeout time.Duration `yaml:"request_timeout"`
 
-	// Bind is the address on which gossip listens for other sidecars, host:port. With
-	// "off" the sidecar is alone. Default: off, or 127.0.0.1:7946 if Join is given.
+	// Bind is the address on which gossip listens for other sidecars. With "off" the sidecar
+	// is alone. Form: host:port, or "off". Default: off, or 127.0.0.1:7946 with Join.
+	// Bounds: loopback, without a key.
 	Bind string `yaml:"bind"`
-	// PeerBind is the address on which requests of other sidecars are served,
-	// host:port. Default: the host of Bind, and the next port.
+	// PeerBind is the address on which requests of other sidecars are served. Form:
+	// host:port. Default: the host of Bind, and the next port. Bounds: loopback, without a
+	// key.
 	PeerBind string `yaml:"peer_bind"`
-	// Advertise is the IP address under which other hosts reach this one. Default: the
-	// address of Bind.
+	// Advertise is the address under which other hosts reach this one. Form: IP address.
+	// Default: the address of Bind. Bounds: loopback, without a key.
 	Advertise string `yaml:"advertise"`
-	// Join are gossip addresses of other sidecars, host:port. A name may stand for
-	// several addresses. Give the same addresses on all hosts.
+	// Join are gossip addresses of other sidecars. A name may stand for several addresses.
+	// Give the same addresses on all hosts. Form: list of host:port. Default: none. Bounds:
+	// loopback, without a key.
 	Join []string `yaml:"join"`
-	// Cluster is the name of the cluster. Sidecars of another cluster are refused.
-	// Default "cachesidecar".
+	// Cluster is the name of the cluster. Sidecars of another cluster are refused. Default:
+	// "cachesidecar". Bounds: 1 to 64 bytes, no blanks.
 	Cluster string `yaml:"cluster"`
-	// PartitionPolicy says what a side of a split network does. With "available", the
-	// default, each side goes on by itself. With "consistent" a side serves only if it
-	// reaches a majority of Voters. The policy must be the same on all hosts.
+	// PartitionPolicy says what a side of a split network does. With "available" each side
+	// goes on by itself. With "consistent" a side serves only if it reaches a majority of
+	// Voters. The policy must be the same on all hosts. Form: "available" or "consistent".
+	// Default: "available".
 	PartitionPolicy string `yaml:"partition_policy"`
-	// Voters are the names of 3 or 5 nodes, for the policy "consistent". They must be
-	// the same on all hosts.
+	// Voters are the names of the nodes that vote under the policy "consistent". They must
+	// be the same on all hosts. Form: list of names. Default: none. Bounds: 3 or 5.
 	Voters []string `yaml:"voters"`
 	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
-	// between hosts, and with the seed of the hash. All hosts need the same file. It is
-	// read again when it changes. Without it the addresses of this host and of Join
-	// must be loopback addresses.
+	// between hosts, and with the seed of the hash. All hosts need the same file. It is read
+	// again when it changes. Without it the addresses of this host and of Join must be
+	// loopback addresses. Form: path. Default: none. Bounds: a whole path, up to 64KiB.
 	ClusterKeyFile string `yaml:"cluster_key_file"`
-	// TLS are certificate files for the connections between hosts. Default:
-	// certificates derived from the cluster key.
+	// TLS are certificate files for the connections between hosts. Default: certificates
+	// derived from the cluster key.
 	TLS TLSFiles `yaml:"tls"`
-	// Insecure allows addresses other than loopback without a cluster key, although
-	// traffic between hosts is then neither encrypted nor authenticated. It also
-	// allows HTTP with Pprof on such an address.
+	// Insecure allows addresses other than loopback without a cluster key, although traffic
+	// between hosts is then neither encrypted nor authenticated. It also allows HTTP with
+	// Pprof on such an address.
 	Insecure bool `yaml:"insecure"`
-	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size
-	// in MiB.
+	// Weight is this host's share of the keys, relative to other hosts. Default: L2Size in
+	// MiB. Bounds: 1 to 4294967295.
 	Weight uint32 `yaml:"weight"`
 	// AdaptiveWeight lowers the weight in small steps while this host is under pressure
-	// (processor, memory, slow batches, waiting requests), and raises it again
-	// afterwards. Default: the weight stays.
+	// (processor, memory, slow batches, waiting requests), and raises it again afterwards.
 	AdaptiveWeight bool `yaml:"adaptive_weight"`
-	// MaxStaleness bounds how long after a change an outdated value may be read. It must
-	// be the same on all hosts. Default 2 s, at least 500 ms.
+	// MaxStaleness bounds how long after a change an outdated value may be read. It must be
+	// the same on all hosts. Default: 2s. Bounds: 500ms to 1m.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default
-	// 500 ms.
+	// MaxClockSkew bounds the difference between the wall clocks of two hosts. Default:
+	// 500ms. Bounds: 1ms to 1m.
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
 
-	// HTTP is the address on which health and metrics are served, host:port, or "off".
-	// Default: off if embedded, 127.0.0.1:7948 for the command.
+	// HTTP is the address on which health and metrics are served. Form: host:port, or "off".
+	// Default: 127.0.0.1:7948, and off if embedded.
 	HTTP string `yaml:"http"`
 	// HTTPHosts are names under which HTTP may be reached, beside the name of this host,
-	// localhost and IP addresses.
+	// localhost and IP addresses. Form: list of names. Default: none.
 	HTTPHosts []string `yaml:"http_hosts"`
-	// HTTPTokenFile is a file with the token that metrics and profiles need. Health
-	// needs none. Default: no token.
+	// HTTPTokenFile is a file with the token that metrics and profiles need. Health needs
+	// none. Form: path. Default: none.
 	HTTPTokenFile string `yaml:"http_token_file"`
 	// Pprof serves /debug/pprof on HTTP.
 	Pprof bool `yaml:"pprof"`
 
-	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its
-	// cgroup.
+	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its cgroup.
 	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit"`
 
 	// Version is the version of the program, for HELLO and STATS.

@@ -12,10 +12,14 @@ import (
 
 // Known has the settings of a namespace's key filter.
 type Known struct {
-	Keys           int           `yaml:"keys"`            // maximum number; required
-	FalsePositives float64       `yaml:"false_positives"` // share of absent keys that pass, 0 to 0.5; zero: 0.01
-	MaxAge         time.Duration `yaml:"max_age"`         // age after which a filter is not used; zero: 1 h
-	loader.List    `yaml:",inline"`
+	// Keys is the largest number of keys. Required. Bounds: 1 to about 800000000.
+	Keys int `yaml:"keys"`
+	// FalsePositives is the share of absent keys that pass the filter. Form: share. Default:
+	// 0.01. Bounds: above 0 to 0.5.
+	FalsePositives float64 `yaml:"false_positives"`
+	// MaxAge is the age after which a filter is not used. Default: 1h. Bounds: up to 8760h.
+	MaxAge      time.Duration `yaml:"max_age"`
+	loader.List `yaml:",inline"`
 }
 
 func (k *Known) check() error {
@@ -37,8 +41,12 @@ func (k *Known) filter() keyfilter.KnownConfig {
 
 // Warm has the settings of the keys that are loaded at the start.
 type Warm struct {
-	Rate        float64 `yaml:"rate"` // loads per second; zero: 1,000
-	Keys        int     `yaml:"keys"` // maximum for this host; zero: 1,000,000
+	// Rate is the number of loads per second. Form: loads per second. Default: 1000. Bounds:
+	// up to 1e6.
+	Rate float64 `yaml:"rate"`
+	// Keys is the largest number of keys that this host loads. Default: 1000000. Bounds: up
+	// to 100000000.
+	Keys        int `yaml:"keys"`
 	loader.List `yaml:",inline"`
 }
 

@@ -14,57 +14,59 @@ import (
 
 // Namespace has the settings of one namespace.
 type Namespace struct {
-	// DefaultTTL is the TTL of writes and loads without a TTL of their own. Zero: no
-	// expiry. Default: 1 h.
+	// DefaultTTL is the TTL of writes and loads without a TTL of their own. Default: 1h.
+	// Bounds: 0s (no expiry) to 8760h.
 	DefaultTTL *time.Duration `yaml:"default_ttl"`
-	// MaxStaleness bounds how long after a change an outdated value of this namespace may
-	// be read: 200 ms up to the sidecar's own bound, which is the default. It must be the
-	// same on all hosts.
+	// MaxStaleness bounds how long after a change an outdated value of this namespace may be
+	// read. It must be the same on all hosts. Default: the sidecar's. Bounds: 200ms to the
+	// sidecar's.
 	MaxStaleness time.Duration `yaml:"max_staleness"`
-	// StaleLimit is how long a soft deletion keeps the old value for readers that accept
-	// a stale value. It also bounds StaleWhileRevalidate and StaleIfError. Zero: soft
-	// deletions are hard deletions. Default: 1 min.
+	// StaleLimit is how long a soft deletion keeps the old value for readers that accept a
+	// stale value. It also bounds StaleWhileRevalidate and StaleIfError. With zero, soft
+	// deletions are hard deletions. Default: 1m. Bounds: 0s (no stale values) to 8760h.
 	StaleLimit *time.Duration `yaml:"stale_limit"`
-	// Quota bounds the bytes of the namespace on this host, headers included: 64 KiB up
-	// to L2Size. A new key evicts the oldest keys. Default: no quota.
+	// Quota bounds the bytes of the namespace on this host, headers included. A new key
+	// evicts the oldest keys. Default: none. Bounds: 64KiB to L2Size.
 	Quota Size `yaml:"quota"`
 
 	// Origin is where missing values are loaded from: the Config of one of the packages
 	// below loader, or a loader.Custom. Default: the apps load.
 	Origin loader.OriginConfig `yaml:"-"`
 
-	// KeyPattern is a regular expression (RE2). A key is loaded from the origin only if
-	// the whole key matches. Default: any key.
+	// KeyPattern is what a whole key must match to be loaded from the origin. Form: regular
+	// expression (RE2). Default: any key. Bounds: up to 1024 bytes.
 	KeyPattern string `yaml:"key_pattern"`
-	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default
-	// and maximum: 1,024.
+	// MaxKey bounds the length of keys that are loaded from the origin, in bytes. Default:
+	// 1024B. Bounds: 1B to 1024B.
 	MaxKey Size `yaml:"max_key"`
-	// NegativeTTL is how long the origin's answer "no such key" is kept. Zero: it is not
-	// kept. Default: 5 s.
+	// NegativeTTL is how long the answer of the origin that it has no such key is kept.
+	// Default: 5s. Bounds: 0s (not kept) to 8760h.
 	NegativeTTL *time.Duration `yaml:"negative_ttl"`
-	// TTLJitter is the share by which the TTL of loaded values varies in both directions,
-	// 0 to 0.5. Default: 0.1.
+	// TTLJitter is the share by which the TTL of loaded values varies in both directions.
+	// Form: share. Default: 0.1. Bounds: 0 to 0.5.
 	TTLJitter *float64 `yaml:"ttl_jitter"`
 	// StaleWhileRevalidate is how long after its end a value still goes to readers that
-	// accept a stale value, while one load refreshes it. Zero, the default: never.
+	// accept a stale value, while one load refreshes it. Default: 0s. Bounds: 0s (never) to
+	// StaleLimit.
 	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"`
 	// StaleIfError is how long after its end a value still goes to readers that accept a
-	// stale value, if the origin fails. Zero, the default: never.
+	// stale value, if the origin fails. Default: 0s. Bounds: 0s (never) to StaleLimit.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
-	// RefreshEarly is the beta of XFetch (see loader.Policy), 0 to 10. Above 1, values
-	// that are read often are refreshed longer before their end. Zero: never. Default: 1.
+	// RefreshEarly is the beta of XFetch: how much before its end a value that is read often
+	// is refreshed (see loader.Policy). Above 1 it is refreshed earlier. Form: factor.
+	// Default: 1. Bounds: 0 (never) to 10.
 	RefreshEarly *float64 `yaml:"refresh_early"`
 	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded
-	// within this time after a deletion is returned, but not kept. Zero, the default: no
-	// lag. Maximum: 10 min.
+	// within this time after a deletion is returned, but not kept. Default: 0s. Bounds: 0s
+	// (not at all) to 10m.
 	ReplicaLag time.Duration `yaml:"replica_lag"`
-	// LeaseTime is how long an app may take to load a value itself, 100 ms to 10 min.
-	// Default: 10 s.
+	// LeaseTime is how long an app may take to load a value itself. Default: 10s. Bounds:
+	// 100ms to 10m.
 	LeaseTime time.Duration `yaml:"lease_time"`
 	// Known is the key filter: a filter of the keys that the origin has. No other key is
-	// loaded. Default: no filter.
+	// loaded. Default: none.
 	Known *Known `yaml:"existing_keys"`
-	// WarmOnStart loads the keys of a list at the start. Default: nothing is loaded.
+	// WarmOnStart are the keys that are loaded at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
 	// WriteThrough writes the changes of apps to the origin first. It must be the same on
 	// all hosts.
@@ -73,26 +75,47 @@ type Namespace struct {
 	Limits Limits `yaml:"limits"`
 }
 
-// Limits bound the calls of one host to a namespace's origin. Zero means the default,
-// which is the number at the end of each comment.
+// Limits bound the calls of one host to a namespace's origin. Zero means the
+// default.
 type Limits struct {
-	Concurrency int           `yaml:"concurrency"` // calls at once; 64
-	Queue       int           `yaml:"queue"`       // loads that wait for a place; 1,024
-	QueueTime   time.Duration `yaml:"queue_time"`  // longest wait for a place, and for the rate; 1 s
-	Rate        float64       `yaml:"rate"`        // calls per second, retries included; no limit
-	Burst       int           `yaml:"burst"`       // calls at once after a rest; a tenth of Rate, at least 1
-	Timeout     time.Duration `yaml:"timeout"`     // per call; 5 s, redis 1 s, memcached 500 ms
-	Breaker     Breaker       `yaml:"breaker"`
-	Retries     int           `yaml:"retries"`     // after a failed call; none
-	RetryShare  float64       `yaml:"retry_share"` // retries per load, in the long run; 0.1
+	// Concurrency is the number of calls at once. Form: calls. Default: 64. Bounds: up to
+	// 65536.
+	Concurrency int `yaml:"concurrency"`
+	// Queue is the number of loads that wait for a place. Form: loads. Default: 1024.
+	// Bounds: up to 1048576.
+	Queue int `yaml:"queue"`
+	// QueueTime is the longest wait for a place, and for the rate. Default: 1s. Bounds: up
+	// to 30s.
+	QueueTime time.Duration `yaml:"queue_time"`
+	// Rate is the number of calls per second, retries included. Form: calls per second.
+	// Default: no limit. Bounds: up to 1e9.
+	Rate float64 `yaml:"rate"`
+	// Burst is the number of calls at once after a rest. Form: calls. Default: a tenth of
+	// Rate, at least 1. Bounds: up to 1048576.
+	Burst int `yaml:"burst"`
+	// Timeout is the time for one call. Default: 5s; redis 1s, memcached 500ms. Bounds: up
+	// to 30s.
+	Timeout time.Duration `yaml:"timeout"`
+	// Breaker stops the calls to an origin that fails.
+	Breaker Breaker `yaml:"breaker"`
+	// Retries is the number of retries after a failed call. Form: calls. Default: none.
+	// Bounds: up to 10.
+	Retries int `yaml:"retries"`
+	// RetryShare is the number of retries per load, in the long run. Form: share. Default:
+	// 0.1. Bounds: up to 1.
+	RetryShare float64 `yaml:"retry_share"`
 }
 
-// Breaker stops the calls to an origin that fails. Zero means the default, which is the
-// number at the end of each comment.
+// Breaker stops the calls to an origin that fails. Zero means the default.
 type Breaker struct {
-	Failures int           `yaml:"failures"` // failures in a row that open the breaker; 5
-	Open     time.Duration `yaml:"open"`     // time for which it stays open; 5 s
-	Probes   int           `yaml:"probes"`   // calls at once while it is half open, and successes that close it; 1
+	// Failures is the number of failures in a row that open the breaker. Form: calls.
+	// Default: 5. Bounds: up to 1048576.
+	Failures int `yaml:"failures"`
+	// Open is how long the breaker stays open. Default: 5s. Bounds: up to 10m.
+	Open time.Duration `yaml:"open"`
+	// Probes is the number of calls at once while the breaker is half open, and of the
+	// successes that close it. Form: calls. Default: 1. Bounds: up to 1024.
+	Probes int `yaml:"probes"`
 }
 
 // Defaults of a namespace.

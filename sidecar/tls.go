@@ -9,9 +9,15 @@ import (
 // TLSFiles are the paths of certificate files in PEM. Give all three or none. They
 // require a cluster key file.
 type TLSFiles struct {
-	Cert string `yaml:"cert"` // the chain; its first names this node in a DNS name
-	Key  string `yaml:"key"`  // the private key of Cert
-	CA   string `yaml:"ca"`   // the authorities whose certificates are accepted
+	// Cert is this host's certificate chain; its first certificate names this node in a DNS
+	// name. Form: path. Default: none. Bounds: a whole path, up to 64KiB.
+	Cert string `yaml:"cert"`
+	// Key is the private key of Cert. Form: path. Default: none. Bounds: a whole path, up to
+	// 64KiB.
+	Key string `yaml:"key"`
+	// CA are the authorities whose certificates are accepted. Form: path. Default: none.
+	// Bounds: a whole path, up to 64KiB.
+	CA string `yaml:"ca"`
 }
 
 func (c *Config) paths() creds.Paths {

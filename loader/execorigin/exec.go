@@ -33,11 +33,14 @@ import (
 
 // Config has the settings of the commands.
 type Config struct {
-	Command []string `yaml:"command"` // program and first arguments; required
-	// Env adds variables to PATH and HOME: NAME=value, or NAME for the value in this
-	// process's environment. Secrets must be given by NAME.
-	Env    []string `yaml:"env"`
-	Absent int      `yaml:"absent"` // exit status for an absent key; default 1
+	// Command is the program and its first arguments. Required.
+	Command []string `yaml:"command"`
+	// Env are variables beside PATH and HOME: NAME=value, or NAME for the value in the
+	// environment of this process. Secrets must be given by NAME. Default: none.
+	Env []string `yaml:"env"`
+	// Absent is the exit status that says that there is no such key. Default: 1. Bounds: up
+	// to 255.
+	Absent int `yaml:"absent"`
 
 	Write WriteConfig `yaml:",inline"`
 

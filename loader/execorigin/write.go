@@ -16,12 +16,13 @@ import (
 // WriteConfig has the commands that change values. The key is their last argument. Exit
 // status 0 means that the change is made.
 type WriteConfig struct {
-	// The command that stores; it reads the value from standard input; required with
-	// write_through.
+	// Store is the command that stores a value; it reads the value from standard input.
+	// Required by write_through.
 	Store []string `yaml:"store"`
-	// The command that deletes; required with write_through.
+	// Delete is the command that deletes a value. Required by write_through.
 	Delete []string `yaml:"delete"`
-	// Exit status of both commands for "nothing has changed"; default: none.
+	// Refused is the exit status of both commands that says that nothing has changed.
+	// Default: none. Bounds: up to 255.
 	Refused int `yaml:"refused"`
 }
 

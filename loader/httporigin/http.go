@@ -32,18 +32,27 @@ import (
 
 // Config has the settings of the server.
 type Config struct {
-	URL    string `yaml:"url"`    // has {key} in its path or query; required
-	Method string `yaml:"method"` // default GET
-	// Headers are sent with every request. HeaderFiles are too; their values are the
-	// contents of the files. Secrets must be given as files.
-	Headers     map[string]string `yaml:"headers"`
+	// URL is the address of a value, with {key} in the place of the key. Required. Bounds:
+	// "{key}" once, in the path or the query.
+	URL string `yaml:"url"`
+	// Method is the method of the request. Default: "GET".
+	Method string `yaml:"method"`
+	// Headers are sent with every request. Secrets must be given as HeaderFiles. Form: names
+	// with values. Default: none. Bounds: no "Authorization", "Cookie" or
+	// "Proxy-Authorization".
+	Headers map[string]string `yaml:"headers"`
+	// HeaderFiles are files whose contents are sent as headers. Form: names with paths.
+	// Default: none.
 	HeaderFiles map[string]string `yaml:"header_files"`
-	// Statuses for an absent key; default 404 and 410.
+	// Absent are the statuses that say that there is no such key. Form: list of statuses.
+	// Default: [404, 410]. Bounds: 200 to 599.
 	Absent []int `yaml:"absent"`
 	// CacheControl uses the answer's s-maxage or max-age, minus its Age, as the TTL. The
 	// directives no-store, no-cache and private forbid caching the value.
 	CacheControl bool `yaml:"cache_control"`
-	Connections  int  `yaml:"connections"` // maximum, open or idle; default 64
+	// Connections is the largest number of connections, open or idle. Default: 64. Bounds:
+	// up to 65536.
+	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
 

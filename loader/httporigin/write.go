@@ -17,9 +17,12 @@ import (
 // WriteConfig has the settings of the requests that change values. They use the source's
 // URLs and header.
 type WriteConfig struct {
-	StoreMethod  string `yaml:"store_method"`  // default PUT
-	DeleteMethod string `yaml:"delete_method"` // default DELETE
-	// Of the value; default application/octet-stream.
+	// StoreMethod is the method of the request that stores a value. Default: "PUT".
+	StoreMethod string `yaml:"store_method"`
+	// DeleteMethod is the method of the request that deletes a value. Default: "DELETE".
+	DeleteMethod string `yaml:"delete_method"`
+	// ContentType is the content type of a value that is stored. Default:
+	// "application/octet-stream".
 	ContentType string `yaml:"content_type"`
 }
 

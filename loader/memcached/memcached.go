@@ -27,9 +27,15 @@ import (
 
 // Config has the settings of the servers.
 type Config struct {
-	Servers     []string `yaml:"servers"`     // host:port or socket path; required
-	KeyPrefix   string   `yaml:"key_prefix"`  // with the key at most 250 bytes
-	Connections int      `yaml:"connections"` // idle connections per server; default 64
+	// Servers are the addresses of the servers. Form: list of host:port, or paths of
+	// sockets. Required.
+	Servers []string `yaml:"servers"`
+	// KeyPrefix is what stands before each key. Default: none. Bounds: with the key up to
+	// 250 bytes.
+	KeyPrefix string `yaml:"key_prefix"`
+	// Connections is the number of idle connections to each server. Default: 64. Bounds: up
+	// to 65536.
+	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
 

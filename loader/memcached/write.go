@@ -14,7 +14,8 @@ import (
 
 // WriteConfig has the settings of stored values.
 type WriteConfig struct {
-	// Of values written through; whole seconds, at most 30 days; default: no expiry.
+	// TTL is the TTL of values that are written through. Default: no expiry. Bounds: whole
+	// seconds up to 720h.
 	TTL time.Duration `yaml:"store_ttl"`
 }
 

@@ -55,13 +55,20 @@ const (
 type Config struct {
 	// DSN is a URL or pairs of key=value. It contains the password, so no error shows
 	// it. One of DSN, DSNFile and DSNEnv is required.
-	DSN     string `yaml:"-"`
-	DSNFile string `yaml:"dsn_file"` // path of a file that contains it
-	DSNEnv  string `yaml:"dsn_env"`  // environment variable that contains it
+	DSN string `yaml:"-"`
+	// DSNFile is a file that contains the DSN. Form: path. Required, if DSNEnv is not given.
+	DSNFile string `yaml:"dsn_file"`
+	// DSNEnv is an environment variable that contains the DSN. Form: name. Required, if
+	// DSNFile is not given.
+	DSNEnv string `yaml:"dsn_env"`
 
-	Query       string `yaml:"query"`       // has $1, the key; required
-	Format      Format `yaml:"format"`      // column, json or msgpack; default column
-	Connections int    `yaml:"connections"` // maximum; default 16
+	// Query is the statement that selects a value. Required. Bounds: with "$1", the key.
+	Query string `yaml:"query"`
+	// Format is how a row becomes a value. Form: "column", "json" or "msgpack". Default:
+	// "column".
+	Format Format `yaml:"format"`
+	// Connections is the largest number of connections. Default: 16. Bounds: up to 65536.
+	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
 

@@ -15,9 +15,11 @@ import (
 // WriteConfig has the statements that change values. Each statement is a transaction of
 // its own, so it must not call a procedure that commits before the end.
 type WriteConfig struct {
-	// Statement with $1, the key, and $2, the value; required with write_through.
+	// Store is the statement that stores a value. Required by write_through. Bounds: with
+	// "$1", the key, and "$2", the value.
 	Store string `yaml:"store"`
-	// Statement with $1, the key; required with write_through.
+	// Delete is the statement that deletes a value. Required by write_through. Bounds: with
+	// "$1", the key.
 	Delete string `yaml:"delete"`
 }
 

@@ -32,25 +32,38 @@ import (
 
 // Config has the settings of the server.
 type Config struct {
-	Address  string `yaml:"address"`  // host:port or socket path; required
-	Username string `yaml:"username"` // default: none
+	// Address is the address of the server. Form: host:port, or the path of a socket.
+	// Required.
+	Address string `yaml:"address"`
+	// Username is the name of the user. Default: none.
+	Username string `yaml:"username"`
 
 	// At most one of these three is given. Default: no password.
-	Password     string `yaml:"-"`
-	PasswordFile string `yaml:"password_file"` // path of a file that contains it
-	PasswordEnv  string `yaml:"password_env"`  // environment variable that contains it
+	Password string `yaml:"-"`
+	// PasswordFile is a file that contains the password. Form: path. Default: none.
+	PasswordFile string `yaml:"password_file"`
+	// PasswordEnv is an environment variable that contains the password. Form: name.
+	// Default: none.
+	PasswordEnv string `yaml:"password_env"`
 
-	DB  int  `yaml:"db"`  // number of the database
-	TLS bool `yaml:"tls"` // encrypt; the server's certificate is verified
-	// CA certificates (PEM) for the server's certificate; default: the machine's.
+	// DB is the number of the database. Default: 0. Bounds: up to 65536.
+	DB int `yaml:"db"`
+	// TLS encrypts the connections, and verifies the server's certificate.
+	TLS bool `yaml:"tls"`
+	// TLSCAFile is a file with the authorities (PEM) of the server's certificate. Form:
+	// path. Default: the machine's.
 	TLSCAFile string `yaml:"tls_ca_file"`
-	// This client's certificate (PEM); default: none.
+	// TLSCertFile is a file with this client's certificate (PEM). Form: path. Default: none.
 	TLSCertFile string `yaml:"tls_cert_file"`
-	TLSKeyFile  string `yaml:"tls_key_file"` // the key of that certificate (PEM)
-	KeyPrefix   string `yaml:"key_prefix"`   // before each key
-	// Do not use the key's remaining time as the TTL.
-	IgnoreTTL   bool `yaml:"ignore_ttl"`
-	Connections int  `yaml:"connections"` // maximum; default 64
+	// TLSKeyFile is a file with the key of that certificate (PEM). Form: path. Default:
+	// none.
+	TLSKeyFile string `yaml:"tls_key_file"`
+	// KeyPrefix is what stands before each key. Default: none.
+	KeyPrefix string `yaml:"key_prefix"`
+	// IgnoreTTL takes the namespace's TTL instead of the key's remaining time.
+	IgnoreTTL bool `yaml:"ignore_ttl"`
+	// Connections is the largest number of connections. Default: 64. Bounds: up to 65536.
+	Connections int `yaml:"connections"`
 
 	Write WriteConfig `yaml:",inline"`
 

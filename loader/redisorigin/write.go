@@ -16,7 +16,9 @@ import (
 
 // WriteConfig has the settings of stored values.
 type WriteConfig struct {
-	TTL time.Duration `yaml:"store_ttl"` // of values written through; default: no expiry
+	// TTL is the TTL of values that are written through. Default: no expiry. Bounds: from
+	// 1ms.
+	TTL time.Duration `yaml:"store_ttl"`
 }
 
 // Writer sets and deletes keys. It overwrites a key of another type.
