@@ -1,7 +1,6 @@
 package ownership
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -53,7 +52,7 @@ func TestHandover(t *testing.T) {
 						}
 						if !given {
 							empty++
-							s.trace(s.nodes[by[0]-'a'], fmt.Sprintf("gets nothing of %d", p))
+							s.narrator.sayf("%s gets nothing of %d", by, p)
 						}
 					}
 				}

@@ -52,35 +52,39 @@ func (e *events) Pop() any {
 }
 
 type sim struct {
-	t         *testing.T
-	seed      uint64
-	rnd       *rand.Rand
-	now       time.Duration
-	queue     events
-	seq       int
-	nodes     []*simNode
-	loss      float64
-	cut       map[[2]int]bool           // one way
-	split     bool                      // a cut was long enough for both sides to go on
-	voters    []kv.NodeID               // policy consistent, with these; nil: available
-	rivals    int                       // so many first nodes, whose rings never agree
-	slow      bool                      // some messages take very long
-	owners    [simPartitions]kv.Process // the last ones
-	begun     int
-	ended     int
-	pauses    int
-	forgotten int  // members, by Forget
-	counts    bool // count what is broken; do not fail
-	broken    int
-	clock     kv.Version
-	taken     func(by kv.NodeID, b Begun) // is told of each beginning
-	state     func(n *simNode, in bool)   // and of each change of a node's In
-	unpolled  [2]int                      // pair that cannot poll each other; equal: none
+	t          *testing.T
+	seed       uint64
+	rnd        *rand.Rand
+	now        time.Duration
+	queue      events
+	seq        int
+	nodes      []*simNode
+	loss       float64
+	cut        map[[2]int]bool // one way
+	split      bool            // a cut was long enough for both sides to go on
+	voters     []kv.NodeID     // policy consistent, with these; nil: available
+	rivals     int             // so many first nodes, whose rings never agree
+	slow       bool            // some messages take very long
+	partitions int
+	owners     [simPartitions]kv.Process // the last ones
+	begun      int
+	ended      int
+	pauses     int
+	forgotten  int  // members, by Forget
+	counts     bool // count what is broken; do not fail
+	broken     int
+	clock      kv.Version
+	plain      bool // clocks run alike, and each message takes 1 ms
+	narrator   *narrator
+	taken      func(by kv.NodeID, b Begun) // is told of each beginning
+	state      func(n *simNode, in bool)   // and of each change of a node's In
+	unpolled   [2]int                      // pair that cannot poll each other; equal: none
 }
 
 type simNode struct {
 	s       *sim
 	at      int
+	node    kv.NodeID
 	rate    int64 // of its clock: what it gains in 10,000
 	id      kv.Process
 	m       *Machine
@@ -100,9 +104,12 @@ func (s *sim) after(d time.Duration, f func()) {
 }
 
 func newSim(t *testing.T, seed uint64, n int) *sim {
-	s := &sim{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Hour, cut: map[[2]int]bool{}, clock: 1}
+	s := &sim{t: t, seed: seed, rnd: rand.New(rand.NewPCG(seed, 7)), now: time.Hour, cut: map[[2]int]bool{}, partitions: simPartitions, clock: 1}
+	if *simTrace {
+		s.narrator = newNarrator(func(line string) { fmt.Printf("%10v %s\n", s.now-time.Hour, line) })
+	}
 	for i := range n {
-		s.nodes = append(s.nodes, &simNode{s: s, at: i, rate: s.rnd.Int64N(90) - 45, rumours: make([]rumour, n)})
+		s.nodes = append(s.nodes, &simNode{s: s, at: i, node: kv.NodeID(rune('a' + i)), rate: s.rnd.Int64N(90) - 45, rumours: make([]rumour, n)})
 	}
 	return s
 }
@@ -114,13 +121,13 @@ func (n *simNode) now() time.Duration {
 
 func (n *simNode) start(alone bool) {
 	n.epoch++
-	n.id = kv.Process{Node: kv.NodeID(rune('a' + n.at)), Epoch: kv.Epoch(n.at*1000 + n.epoch)}
+	n.id = kv.Process{Node: n.node, Epoch: kv.Epoch(n.at*1000 + n.epoch)}
 	n.running, n.stopped, n.slept, n.last, n.pending = true, false, false, n.now(), nil
 	for i := range n.rumours {
 		n.rumours[i] = rumour{at: n.s.now}
 	}
 	n.m = New(Config{
-		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: simPartitions,
+		Self: n.id, Weight: 1, Bound: simBound, Detection: simDetection, Alone: alone, Partitions: n.s.partitions,
 		Stamp: func() kv.Version { n.s.clock++; return n.s.clock },
 		Rand:  rand.New(rand.NewPCG(n.s.seed, uint64(n.id.Epoch))),
 		Table: n.table, Voters: n.s.voters,
@@ -128,7 +135,7 @@ func (n *simNode) start(alone bool) {
 	if n.s.rivals > 0 && n.at >= n.s.rivals {
 		n.m.Leave(n.now()) // it votes, and owns nothing
 	}
-	n.s.trace(n, "starts")
+	n.s.narrator.fault(n, "starts")
 	n.tick(n.epoch)
 	n.gossip(n.epoch)
 	n.poll(n.epoch)
@@ -190,23 +197,9 @@ func (n *simNode) tick(epoch int) {
 // carryOut does what the machine wants done, and checks that no two nodes serve the
 // same partition.
 func (n *simNode) carryOut() {
-	for _, a := range n.m.Drain() {
-		if *simTrace {
-			switch a := a.(type) {
-			case Send:
-				fmt.Printf("%10v %s asks %s for %v ballot %d ring %v\n", n.s.now-time.Hour, n.name(), a.To.Node, slices.Collect(a.Acquire.Partitions.All()), a.Acquire.Ballot.Clock, a.Acquire.Ring)
-			case Begun:
-				fmt.Printf("%10v %s BEGINS %v ballot %d\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Ballot.Clock)
-			case Ended:
-				fmt.Printf("%10v %s ENDS %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
-			case Retired:
-				fmt.Printf("%10v %s RETIRES %v: %s\n", n.s.now-time.Hour, n.name(), slices.Collect(a.Partitions.All()), a.Why)
-			case RingChanged:
-				fmt.Printf("%10v %s ring %v\n", n.s.now-time.Hour, n.name(), n.m.entered)
-			case StateChanged:
-				fmt.Printf("%10v %s in %v: %s\n", n.s.now-time.Hour, n.name(), a.In, a.Why)
-			}
-		}
+	actions := n.m.Drain()
+	n.s.narrator.actions(n, actions)
+	for _, a := range actions {
 		switch a := a.(type) {
 		case Send:
 			n.ask(a)
@@ -252,7 +245,7 @@ func (s *sim) breaks(format string, args ...any) {
 }
 
 func (s *sim) check() {
-	for p := range uint16(simPartitions) {
+	for p := range uint16(s.partitions) {
 		server := ""
 		for _, n := range s.nodes {
 			if n.running && !n.slept && n.m.serves(p) && n.m.parts[p].until > n.now() {
@@ -270,6 +263,10 @@ func (s *sim) send(from, to int, f func()) {
 	if s.cut[[2]int{from, to}] || s.rnd.Float64() < s.loss {
 		return
 	}
+	if s.plain {
+		s.deliver(from, to, time.Millisecond, f)
+		return
+	}
 	delay := time.Duration(s.rnd.Int64N(int64(5 * time.Millisecond)))
 	if s.rnd.IntN(50) == 0 {
 		delay += time.Duration(s.rnd.Int64N(int64(400 * time.Millisecond)))
@@ -277,6 +274,10 @@ func (s *sim) send(from, to int, f func()) {
 	if s.slow && s.rnd.IntN(20) == 0 {
 		delay += time.Duration(s.rnd.Int64N(int64(5 * simBound / 2)))
 	}
+	s.deliver(from, to, delay, f)
+}
+
+func (s *sim) deliver(from, to int, delay time.Duration, f func()) {
 	s.after(delay, func() {
 		if !s.cut[[2]int{from, to}] {
 			f()
@@ -284,7 +285,8 @@ func (s *sim) send(from, to int, f func()) {
 	})
 }
 
-func (s *sim) node(id kv.Process) *simNode { return s.nodes[int(id.Node[0]-'a')] }
+// node returns the node at which a process was started.
+func (s *sim) node(id kv.Process) *simNode { return s.nodes[id.Epoch/1000] }
 
 // reaches says whether a node can poll another, as far as ports go.
 func (n *simNode) reaches(to *simNode) bool {
@@ -305,6 +307,7 @@ func (n *simNode) ask(a Send) {
 			}
 			answer := to.m.Asked(to.now(), from, a.Acquire)
 			to.carryOut() // endings first
+			n.s.narrator.answer(to, from, a.Acquire, answer)
 			id := to.id
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() { n.m.Answered(n.now(), id, answer) })
@@ -325,6 +328,7 @@ func (n *simNode) auth(a SendAuth) {
 			}
 			id, sets := to.id, to.m.Authorize(to.now(), from, a.Auth)
 			to.carryOut()
+			n.s.narrator.acknowledged(to, from, a.Auth, sets)
 			n.s.send(to.at, n.at, func() {
 				n.run(epoch, func() { n.m.Authorized(n.now(), id, a.Round, sets) })
 			})
@@ -388,9 +392,9 @@ func (n *simNode) gossip(epoch int) {
 				continue
 			}
 			n.s.send(n.at, o.at, func() { o.run(o.epoch, func() { o.hear(told) }) })
-			if n.s.now-n.rumours[o.at].at >= simMissing {
-				n.m.Missing(n.now(), kv.NodeID(rune('a'+o.at)))
-				if n.s.rnd.IntN(30) == 0 && n.m.Forget(n.now(), kv.NodeID(rune('a'+o.at)), 0) {
+			if n.s.now-n.heardAt(o.node) >= simMissing {
+				n.m.Missing(n.now(), o.node)
+				if !n.s.plain && n.s.rnd.IntN(30) == 0 && n.m.Forget(n.now(), o.node, 0) {
 					n.s.forgotten++
 				}
 			}
@@ -409,6 +413,16 @@ func (n *simNode) gossip(epoch int) {
 	n.s.after(simGossip, func() { n.gossip(epoch) })
 }
 
+// heardAt returns when the node last heard a process of some name.
+func (n *simNode) heardAt(node kv.NodeID) (at time.Duration) {
+	for _, o := range n.s.nodes {
+		if o.node == node {
+			at = max(at, n.rumours[o.at].at)
+		}
+	}
+	return at
+}
+
 func (n *simNode) hear(told []rumour) {
 	for i, r := range told {
 		if i != n.at && r.at > n.rumours[i].at && r.id.Node != "" {
@@ -421,11 +435,11 @@ func (n *simNode) hear(told []rumour) {
 // serves says whether a node owns a partition and may answer for it.
 func (m *Machine) serves(p uint16) bool { return m.parts[p].owned && m.parts[p].retired == 0 }
 
-func (n *simNode) name() string { return fmt.Sprintf("%s.%d", n.id.Node, n.epoch) }
+func (n *simNode) name() string { return processName(n.id) }
 
 func (n *simNode) crash() {
 	n.running = false
-	n.s.trace(n, "crashes")
+	n.s.narrator.fault(n, "crashes")
 }
 
 func (n *simNode) pause() {
@@ -434,7 +448,7 @@ func (n *simNode) pause() {
 	}
 	n.stopped, n.slept = true, true
 	n.last = n.now() - n.s.upTo(simBound/LookEvery) // the last look
-	n.s.trace(n, "pauses")
+	n.s.narrator.fault(n, "pauses")
 }
 
 func (n *simNode) resume() {
@@ -442,18 +456,12 @@ func (n *simNode) resume() {
 		return
 	}
 	n.stopped = false
-	n.s.trace(n, "resumes")
+	n.s.narrator.fault(n, "resumes")
 	n.run(n.epoch, func() {}) // a read comes at once
 	pending := n.pending
 	n.pending = nil
 	for _, f := range pending {
 		n.run(n.epoch, f)
-	}
-}
-
-func (s *sim) trace(n *simNode, what string) {
-	if *simTrace {
-		fmt.Printf("%10v %s %s\n", s.now-time.Hour, n.name(), what)
 	}
 }
 
@@ -468,7 +476,7 @@ func (s *sim) until(end time.Duration) {
 
 // settled says whether all nodes are in and each partition is served by one node.
 func (s *sim) settled() error {
-	for p := range uint16(simPartitions) {
+	for p := range uint16(s.partitions) {
 		n := 0
 		for _, node := range s.nodes {
 			if !node.running {

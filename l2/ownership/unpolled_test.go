@@ -46,7 +46,7 @@ func TestPeerPortBlocked(t *testing.T) {
 						t.Errorf("seed %d: %s does not know what is wrong with %s", s.seed, n.id, bad.id)
 					}
 				}
-				for p := range uint16(simPartitions) {
+				for p := range uint16(s.partitions) {
 					if s.servers(p, bad) != 1 {
 						t.Fatalf("seed %d: %s is blocked: partition %d is served by %d others", s.seed, bad.id, p, s.servers(p, bad))
 					}
