@@ -34,7 +34,7 @@ var allowed = []struct {
 	{"internal/rpc", []string{"internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
 	{"l1", []string{"internal/kv"}},
-	{"invalidation", []string{"internal/kv", "internal/failpoint"}},
+	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},

@@ -137,7 +137,7 @@ func (n *near) apply(sent time.Duration, w *wire.Watched, welcome *wire.Welcome)
 		n.stream.Store(s)
 		return
 	}
-	if err := w.Events.Each(n.event); err != nil { // an event of a later version
+	if err := invalidation.WatchCodec.Each(&w.Events, n.event); err != nil { // an event of a later version
 		n.drop()
 	}
 	n.events.Add(int64(w.Events.Len()))
@@ -175,23 +175,23 @@ func (n *near) end() {
 	n.values.clear()
 }
 
-func (n *near) event(kind uint8, hash, version uint64, d *wire.EventDetail) {
-	n.hlc.Observe(kv.Version(version))
-	switch kind {
-	case wire.EventChanged:
-		n.ledger.Note(kv.Hash(hash), kv.Version(version))
-		n.values.outdate(kv.Hash(hash), kv.Version(version))
-	case wire.EventRaised:
+func (n *near) event(e invalidation.Event) {
+	n.hlc.Observe(e.Version)
+	switch e.Kind {
+	case invalidation.Changed:
+		n.ledger.Note(e.Hash, e.Version)
+		n.values.outdate(e.Hash, e.Version)
+	case invalidation.Raised:
 		now := int64(n.clock.Read().Boot)
-		for p := range kv.PartitionsOf(d.Partitions).All() {
+		for p := range e.Detail.Partitions.All() {
 			n.floors[p].Store(now)
 		}
-	case wire.EventFlushed:
+	case invalidation.Flushed:
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		for name, s := range n.spaces {
-			if d.Namespace == "" || d.Namespace == name {
-				n.ledger.RaiseFlush(s.id, kv.Version(version))
+			if e.Detail.Namespace == "" || e.Detail.Namespace == name {
+				n.ledger.RaiseFlush(s.id, e.Version)
 			}
 		}
 	}

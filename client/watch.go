@@ -13,6 +13,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // WatchOptions configures a Watch. The zero value reports every change.
@@ -201,21 +202,21 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 		}
 	}
 	more, told := true, false
-	err := w.Events.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
-		e := Event{Kind: Kind(kind), Hash: hash, Version: version}
+	err := invalidation.WatchCodec.Each(&w.Events, func(c invalidation.Event) {
+		e := Event{Kind: Kind(c.Kind), Hash: uint64(c.Hash), Version: uint64(c.Version)}
 		switch e.Kind {
 		case Changed:
 			if names != nil {
-				key, ok := names[hash]
+				key, ok := names[e.Hash]
 				if !ok {
 					return
 				}
 				e.Key, e.Namespace = key, namespace
 			}
 		case Raised:
-			e.Partitions = slices.Collect(kv.PartitionsOf(d.Partitions).All())
+			e.Partitions = slices.Collect(c.Detail.Partitions.All())
 		case Flushed:
-			e.Namespace = d.Namespace
+			e.Namespace = c.Detail.Namespace
 		}
 		more = more && yield(e, nil)
 		told = true

@@ -113,9 +113,6 @@ func (l *Ledger) RaisePartition(p uint16, floor kv.Version) { raise(&l.partition
 // RaiseFlush outdates every entry of a namespace that was written before floor.
 func (l *Ledger) RaiseFlush(ns kv.NamespaceID, floor kv.Version) { raise(&l.flushes[ns], floor) }
 
-// FlushFloor returns a namespace's flush floor.
-func (l *Ledger) FlushFloor(ns kv.NamespaceID) kv.Version { return kv.Version(l.flushes[ns].Load()) }
-
 // ResetNamespace clears the flush floor of a namespace slot that a new name gets.
 func (l *Ledger) ResetNamespace(ns kv.NamespaceID) { l.flushes[ns].Store(0) }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"slices"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -175,39 +174,26 @@ func fromOwnerships(list []wire.Promise) []ownership.Ownership {
 	return out
 }
 
-var eventKinds = [...]uint8{
-	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed, invalidation.Barrier: wire.EventBarrier,
+// eventCodec is the codec of events between sidecars.
+var eventCodec = invalidation.Codec{
+	EncodeSet: func(s kv.PartitionSet) []byte {
+		if s == nil {
+			return nil
+		}
+		return toSet(s)
+	},
+	DecodeSet: fromSet,
 }
 
 func toEvents(list []invalidation.Event) (w wire.Events) {
 	for i := range list {
-		addEvent(&w, &list[i])
+		eventCodec.Append(&w, &list[i])
 	}
 	return w
 }
 
-func addEvent(w *wire.Events, e *invalidation.Event) {
-	var d *wire.EventDetail
-	if e.Detail != nil {
-		d = &wire.EventDetail{Namespace: e.Detail.Namespace, LagMS: uint32((e.Detail.Lag + time.Millisecond - 1) / time.Millisecond)}
-		if e.Detail.Partitions != nil {
-			d.Partitions = toSet(e.Detail.Partitions)
-		}
-	}
-	w.Add(eventKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
-}
-
 func fromEvents(w *wire.Events) ([]invalidation.Event, error) {
 	list := make([]invalidation.Event, 0, w.Len())
-	err := w.Each(func(kind uint8, hash, version uint64, d *wire.EventDetail) {
-		e := invalidation.Event{Kind: invalidation.Kind(kind), Hash: kv.Hash(hash), Version: kv.Version(version)}
-		if d != nil {
-			e.Detail = &invalidation.Detail{Namespace: d.Namespace, Lag: time.Duration(d.LagMS) * time.Millisecond}
-			if len(d.Partitions) > 0 {
-				e.Detail.Partitions = fromSet(d.Partitions)
-			}
-		}
-		list = append(list, e)
-	})
+	err := eventCodec.Each(w, func(e invalidation.Event) { list = append(list, e) })
 	return list, err
 }

@@ -56,7 +56,7 @@ func (n *Node) tell(after uint64, events []invalidation.Event) {
 		if (i+1)*relayEvent+details > maxRelayed-relayRoom {
 			break
 		}
-		addEvent(&w.Events, &events[i])
+		eventCodec.Append(&w.Events, &events[i])
 	}
 	n.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
 	if w.Events.Len() == 0 {

@@ -200,23 +200,11 @@ func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace
 		a.Seq++
 		if e.Kind != invalidation.Flushed || e.Detail.Namespace == "" ||
 			(q.Has(wire.All) || e.Detail.Namespace == string(q.Namespace)) && may(e.Detail.Namespace) {
-			addEvent(&a.Events, e)
+			invalidation.WatchCodec.Append(&a.Events, e)
 		}
 	}
 	a.Head = max(a.Head, a.Seq)
 	return wire.BodyReply(&a)
-}
-
-var watchedKinds = [...]uint8{
-	invalidation.Changed: wire.EventChanged, invalidation.Raised: wire.EventRaised, invalidation.Flushed: wire.EventFlushed,
-}
-
-func addEvent(w *wire.Events, e *invalidation.Event) {
-	var d *wire.EventDetail
-	if e.Detail != nil {
-		d = &wire.EventDetail{Partitions: e.Detail.Partitions.Bytes(), Namespace: e.Detail.Namespace}
-	}
-	w.Add(watchedKinds[e.Kind], uint64(e.Hash), uint64(e.Version), d)
 }
 
 // Attest puts the process that has attested a copy into an answer from that copy. It does

@@ -40,7 +40,7 @@ const MaxReplicaLag = 10 * time.Minute
 // two.
 func NewBarriers(slots int) (*Barriers, error) {
 	if slots < 1 || slots&(slots-1) != 0 {
-		return nil, fmt.Errorf("%d slots for holds: give a power of two", slots)
+		return nil, fmt.Errorf("%d slots for barriers: give a power of two", slots)
 	}
 	return &Barriers{slots: make([]barrierSlot, slots)}, nil
 }
