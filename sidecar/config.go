@@ -85,7 +85,7 @@ type Config struct {
 	RequestTimeout time.Duration `yaml:"request_timeout"`
 
 	// Bind is the address on which gossip listens for other sidecars. With "off" the sidecar
-	// is alone. Form: host:port, or "off". Default: off, or 127.0.0.1:7946 with Join.
+	// is alone. Form: host:port, or "off". Default: "off", or 127.0.0.1:7946 with Join.
 	// Bounds: loopback, without a key.
 	Bind string `yaml:"bind"`
 	// PeerBind is the address on which requests of other sidecars are served. Form:
@@ -136,7 +136,7 @@ type Config struct {
 	MaxClockSkew time.Duration `yaml:"max_clock_skew"`
 
 	// HTTP is the address on which health and metrics are served. Form: host:port, or "off".
-	// Default: 127.0.0.1:7948, and off if embedded.
+	// Default: 127.0.0.1:7948, and "off" if embedded.
 	HTTP string `yaml:"http"`
 	// HTTPHosts are names under which HTTP may be reached, beside the name of this host,
 	// localhost and IP addresses. Form: list of names. Default: none.

@@ -53,7 +53,7 @@ type Namespace struct {
 	// stale value, if the origin fails. Default: 0s. Bounds: 0s (never) to StaleLimit.
 	StaleIfError time.Duration `yaml:"stale_if_error"`
 	// RefreshEarly is the beta of XFetch: how much before its end a value that is read often
-	// is refreshed (see loader.Policy). Above 1 it is refreshed earlier. Form: factor.
+	// is refreshed. Above 1 it is refreshed earlier (see loader.Policy). Form: factor.
 	// Default: 1. Bounds: 0 (never) to 10.
 	RefreshEarly *float64 `yaml:"refresh_early"`
 	// ReplicaLag is how far the replicas of the origin may lag. A value that is loaded

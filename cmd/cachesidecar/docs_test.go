@@ -151,8 +151,8 @@ func TestConfigDoc(t *testing.T) {
 		if name == "config" {
 			continue
 		}
-		if len(row) != 6 {
-			t.Errorf("%s: the row is %q, want six cells", fileKey(name), row)
+		if len(row) != 7 {
+			t.Errorf("%s: the row is %q, want seven cells", fileKey(name), row)
 			continue
 		}
 		if row[4] != "--"+name || row[5] != envName(name) {
@@ -173,7 +173,7 @@ func TestConfigDoc(t *testing.T) {
 		case *cli.BoolFlag:
 			want = "false"
 		}
-		if !strings.HasPrefix(strings.ReplaceAll(row[2], "_", "-"), want) {
+		if !strings.HasPrefix(strings.ReplaceAll(row[2], "_", "-"), strings.ReplaceAll(want, "--", "")) {
 			t.Errorf("%s: the default is told as %q, the flag says %q", row[0], row[2], want)
 		}
 	}

@@ -19,15 +19,25 @@ import (
 // the log.
 type fileConfig struct {
 	sidecar.Config `yaml:",inline"`
-	LogFormat      string                   `yaml:"log_format"`
-	LogLevel       string                   `yaml:"log_level"`
-	InFile         map[string]fileNamespace `yaml:"namespaces"` // becomes Config.Namespaces
+
+	// LogFormat is how the log is written. Form: "text" or "json". Default: "text" on a
+	// terminal, else "json".
+	LogFormat string `yaml:"log_format"`
+	// LogLevel is the least level that is logged. Form: "debug", "info", "warn" or
+	// "error". Default: "info".
+	LogLevel string `yaml:"log_level"`
+
+	// InFile becomes Config.Namespaces.
+	InFile map[string]fileNamespace `yaml:"namespaces"`
 }
 
 // fileNamespace is the settings of a namespace.
 type fileNamespace struct {
 	sidecar.Namespace `yaml:",inline"`
-	Origin            *fileOrigin `yaml:"origin"`
+
+	// Origin is where missing values are loaded from. Form: map. Default: none. Bounds: one
+	// of "http", "postgres", "redis", "memcached", "exec".
+	Origin *fileOrigin `yaml:"origin"`
 }
 
 // fileOrigin is an origin. Exactly one field is set.

@@ -72,8 +72,8 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	return cfg, err
 }
 
-// setting returns a configuration's value for a key of the file, as text.
-func setting(cfg fileConfig, key string) string {
+// valueOf returns a configuration's value for a key of the file, as text.
+func valueOf(cfg fileConfig, key string) string {
 	v := reflect.ValueOf(cfg)
 	for _, name := range strings.Split(key, ".") {
 		for _, f := range reflect.VisibleFields(v.Type()) {
@@ -119,13 +119,7 @@ func fileLine(key, value string) string {
 	return fmt.Sprintf("%s: %s\n", key, value)
 }
 
-func runFlags() []string {
-	var names []string
-	for _, f := range (&program{}).runCommand().Flags {
-		names = append(names, f.Names()...)
-	}
-	return names
-}
+func runFlagNames() []string { return flagNames((&program{}).runCommand().Flags) }
 
 // TestThreeWaysAgree checks that flags, environment and file have the same settings under
 // the same names.
@@ -145,12 +139,17 @@ func TestThreeWaysAgree(t *testing.T) {
 		}
 	}
 	for _, key := range keys {
-		if flag := strings.NewReplacer("_", "-", ".", "-").Replace(key); !slices.Contains([]string{"namespaces", "access", "tokens"}, key) && !slices.Contains(runFlags(), flag) {
+		if flag := strings.NewReplacer("_", "-", ".", "-").Replace(key); !slices.Contains([]string{"namespaces", "access", "tokens"}, key) && !slices.Contains(runFlagNames(), flag) {
 			t.Errorf("the file has %s, and there is no --%s", key, flag)
 		}
 	}
+	for key := range settingFlags {
+		if !slices.Contains(keys, key) {
+			t.Errorf("there is help for %s, which is no setting", key)
+		}
+	}
 	for name := range runSettings {
-		if !slices.Contains(runFlags(), name) {
+		if !slices.Contains(runFlagNames(), name) {
 			t.Errorf("the test's table has %s, and there is no such flag", name)
 		}
 	}
@@ -173,7 +172,7 @@ func TestPrecedence(t *testing.T) {
 			check := func(what, want string, args ...string) {
 				t.Helper()
 				cfg, err := configOf(t, args...)
-				if got := setting(cfg, key); err != nil || got != want {
+				if got := valueOf(cfg, key); err != nil || got != want {
 					t.Errorf("%s: %q, %v, want %q", what, got, err, want)
 				}
 			}
@@ -191,7 +190,7 @@ func TestPrecedence(t *testing.T) {
 			check("an empty variable is none", s.wantFile)
 			check("flag over an empty variable", s.wantFlag, flag)
 			t.Setenv("CACHESIDECAR_CONFIG", "")
-			check("neither", setting(nothing, key))
+			check("neither", valueOf(nothing, key))
 		})
 	}
 }

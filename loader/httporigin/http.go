@@ -32,13 +32,13 @@ import (
 
 // Config has the settings of the server.
 type Config struct {
-	// URL is the address of a value, with {key} in the place of the key. Required. Bounds:
+	// URL is the address of a value, with "{key}" in the place of the key. Required. Bounds:
 	// "{key}" once, in the path or the query.
 	URL string `yaml:"url"`
 	// Method is the method of the request. Default: "GET".
 	Method string `yaml:"method"`
-	// Headers are sent with every request. Secrets must be given as HeaderFiles. Form: names
-	// with values. Default: none. Bounds: no "Authorization", "Cookie" or
+	// Headers are headers of every request. Secrets must be given as HeaderFiles. Form:
+	// names with values. Default: none. Bounds: no "Authorization", "Cookie" or
 	// "Proxy-Authorization".
 	Headers map[string]string `yaml:"headers"`
 	// HeaderFiles are files whose contents are sent as headers. Form: names with paths.

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// defaultHTTP is the default of http, if the sidecar is not embedded.
+const defaultHTTP = "127.0.0.1:7948"
+
+// flagHelp is the help for a flag.
+type flagHelp struct {
+	usage string
+	def   string // the default, if the help does not say it otherwise
+}
+
+// settingFlags are the flags of run that give a setting, with the name of the setting in
+// a file.
+var settingFlags = map[string]flagHelp{
+	"node": {"this sidecar's `NAME`, unique in the cluster (default: the host name)", ""},
+	"socket": {
+		"listen on `PATH` (default: in the first folder that can be written of " +
+			"/run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar, /tmp/cachesidecar-$UID)",
+		"",
+	},
+	"socket_mode":  {"the socket's file `MODE`, octal", "0660"},
+	"socket_group": {"the socket's `GROUP`", ""},
+	"admin_group": {
+		"the `GROUP` that administers the sidecar through the socket, beside root and its own user",
+		"",
+	},
+	"l1_size":   {"`BYTES` for copies of what other hosts own", "64MiB"},
+	"l2_size":   {"`BYTES` for this host's share of the keys", "256MiB"},
+	"max_value": {"the longest value, in `BYTES`", "8MiB, or l2-size/16 if that is less"},
+	"buffer_size": {
+		"`BYTES` for requests and answers under way",
+		"128MiB, or four times the longest request if that is more",
+	},
+	"max_namespaces":  {"at most `N` namespaces", "256"},
+	"max_connections": {"at most `N` connections", "16384"},
+	"request_timeout": {"`TIME` for requests that bring none", "1s"},
+	"bind":            {"gossip with other hosts on `HOST:PORT`, or \"off\"", "off, or 127.0.0.1:7946 with --join"},
+	"peer_bind":       {"serve other hosts on `HOST:PORT`", "the host of bind, and the next port"},
+	"advertise":       {"the `IP` address under which other hosts reach this one", "the address of bind"},
+	"join":            {"look for other hosts at `HOST:PORT,…`, the same ones on all hosts", ""},
+	"cluster":         {"the cluster's `NAME`", "cachesidecar"},
+	"partition_policy": {
+		"what a side of a split network does: \"available\" goes on, " +
+			"\"consistent\" serves only with a majority of --voters; `POLICY` is the same on all hosts",
+		"available",
+	},
+	"voters": {
+		"the `NAME,…` of 3 or 5 nodes under --partition-policy consistent, the same ones on all hosts",
+		"",
+	},
+	"cluster_key_file": {
+		"encrypt what passes between hosts with the keys in `FILE`, the same one on all hosts (see \"key generate\")",
+		"",
+	},
+	"tls.cert": {
+		"show other hosts the certificate in `FILE` (PEM), which names --node, " +
+			"instead of a certificate made from the cluster key",
+		"",
+	},
+	"tls.key": {"its private key's `FILE`", ""},
+	"tls.ca":  {"accept other hosts whose certificates an authority in `FILE` has signed", ""},
+	"insecure": {
+		"allow addresses other than loopback without --cluster-key-file, " +
+			"although nothing between hosts is encrypted",
+		"",
+	},
+	"adaptive_weight": {"lower the weight while this host is under pressure", ""},
+	"weight":          {"this host's share of the keys, a `NUMBER` relative to other hosts", "l2-size in MiB"},
+	"max_staleness":   {"how far behind a copy may be, a `TIME` that is the same on all hosts", "2s"},
+	"max_clock_skew":  {"how far another host's clock may differ, a `TIME`", "500ms"},
+	"http":            {"serve health and metrics on `HOST:PORT`, or \"off\"", defaultHTTP},
+	"http_hosts": {
+		"`NAME,…` under which --http may be asked, beside this host's own, localhost and IP addresses",
+		"",
+	},
+	"http_token_file":     {"a file `PATH` with the token that metrics and profiles need", "none"},
+	"pprof":               {"serve /debug/pprof on --http too", ""},
+	"ignore_memory_limit": {"start even where the sizes exceed the machine's memory", ""},
+	"log_format":          {"log as `FORMAT`, text or json", "text on a terminal, else json"},
+	"log_level":           {"log from `LEVEL` on: debug, info, warn or error", "info"},
+}
+
+// envName returns the environment variable of a flag.
+func envName(flag string) string {
+	return "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// env returns the environment variables of a flag. An empty variable counts as not set;
+// otherwise cli would let it override the file.
+func env(flag string) []string {
+	if v, ok := os.LookupEnv(envName(flag)); ok && v == "" {
+		return nil
+	}
+	return []string{envName(flag)}
+}
+
+// setting is a setting that flags and environment can give, too.
+type setting struct {
+	key   string // in a file, such as tls.cert
+	value reflect.Value
+}
+
+// flag returns the name of the setting's flag.
+func (s setting) flag() string { return strings.NewReplacer("_", "-", ".", "-").Replace(s.key) }
+
+// settingsOf returns the settings of a configuration, in their order. Maps, such as
+// namespaces, can be given in a file only.
+func settingsOf(v reflect.Value, before string) (list []setting) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		switch {
+		case options == "inline":
+			list = append(list, settingsOf(v.Field(i), before)...)
+		case name == "" || name == "-" || f.Type.Kind() == reflect.Map:
+		case f.Type.Kind() == reflect.Struct:
+			list = append(list, settingsOf(v.Field(i), before+name+".")...)
+		default:
+			list = append(list, setting{before + name, v.Field(i)})
+		}
+	}
+	return list
+}
+
+// runFlags returns the flags of run: the file, and one for each setting of it.
+func runFlags() []cli.Flag {
+	list := []cli.Flag{
+		&cli.StringFlag{Name: "config", Usage: "read settings from `FILE` (YAML)", EnvVars: env("config")},
+	}
+	for _, s := range settingsOf(reflect.ValueOf(new(fileConfig)).Elem(), "") {
+		name, help := s.flag(), settingFlags[s.key]
+		usage, def, vars := help.usage, help.def, env(name)
+		switch s.value.Interface().(type) {
+		case bool:
+			list = append(list, &cli.BoolFlag{Name: name, Usage: usage, DisableDefaultText: true, EnvVars: vars})
+		case int:
+			list = append(list, &cli.IntFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+		case uint32:
+			list = append(list, &cli.UintFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+		case time.Duration:
+			list = append(list, &cli.DurationFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+		case []string:
+			list = append(list, &cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: vars})
+		default: // text, or a type that reads it
+			list = append(list, &cli.StringFlag{Name: name, Usage: usage, DefaultText: def, EnvVars: vars})
+		}
+	}
+	return list
+}
+
+// runConfig merges the file, the environment and the flags.
+func runConfig(c *cli.Context) (fileConfig, error) {
+	var cfg fileConfig
+	if path := c.String("config"); path != "" {
+		var err error
+		if cfg, err = loadConfig(path); err != nil {
+			return cfg, usagef("%v", err)
+		}
+	}
+	for _, s := range settingsOf(reflect.ValueOf(&cfg).Elem(), "") {
+		if c.IsSet(s.flag()) {
+			if err := s.take(c); err != nil {
+				return cfg, err
+			}
+		}
+	}
+	cfg.HTTP = cmp.Or(cfg.HTTP, defaultHTTP)
+	cfg.Version = buildVersion()
+	return cfg, nil
+}
+
+// take sets the setting to the value that its flag or environment variable gives.
+func (s setting) take(c *cli.Context) error {
+	name := s.flag()
+	switch v := s.value.Addr().Interface().(type) {
+	case *bool:
+		*v = c.Bool(name)
+	case *int:
+		*v = c.Int(name)
+	case *uint32:
+		n := c.Uint(name)
+		if n > math.MaxUint32 {
+			return usagef("%s %d: give a number below 2^32", s.key, n)
+		}
+		*v = uint32(n)
+	case *time.Duration:
+		*v = c.Duration(name)
+	case *[]string:
+		*v = c.StringSlice(name)
+	case *string:
+		*v = c.String(name)
+	case flag.Value:
+		if err := v.Set(c.String(name)); err != nil {
+			return usagef("--%s or $%s: %v", name, envName(name), err)
+		}
+	default:
+		panic(fmt.Sprintf("setting %s has the type %T, which no flag can give", s.key, v))
+	}
+	return nil
+}
