@@ -21,7 +21,7 @@ var allowed = []struct {
 }{
 	// Floor 0: nouns and bytes.
 	{"internal/kv", nil},
-	{".", nil}, // package cachesidecar: the types that client and sidecar share
+	{".", nil}, // package cachesidecar: the words that client and sidecar share
 	{"internal/wire", nil},
 	{"internal/failpoint", nil},
 	{"internal/plainfile", nil},
@@ -57,7 +57,8 @@ var allowed = []struct {
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
-	{"client", []string{".", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
+	{"internal/calls", []string{".", "internal/wire"}},
+	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	{"internal/namespaces", []string{".", "internal/access", "internal/failpoint", "internal/flight", "internal/keyfilter", "internal/kv", "internal/places", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
@@ -67,10 +68,10 @@ var allowed = []struct {
 	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
 	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
-	{"cmd/cachesidecar", []string{"client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
+	{"cmd/cachesidecar", []string{".", "client", "internal/creds", "internal/load", "internal/logs", "internal/plainfile", "internal/wire", "loader", "loader/execorigin", "loader/httporigin", "loader/memcached", "loader/postgres", "loader/redisorigin", "sidecar", "unixsock"}},
 }
 
 // forbidden lists packages of the standard library that a package must not import,

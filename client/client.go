@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -88,9 +90,9 @@ func ReadToken(file string) (string, error) {
 	token := strings.TrimRight(string(b), "\r\n")
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("%w: token file %s: %w", ErrUnauthorized, file, err)
+		return "", fmt.Errorf("%w: token file %s: %w", cachesidecar.ErrUnauthorized, file, err)
 	case token == "":
-		return "", fmt.Errorf("%w: token file %s is empty: write the token into it", ErrUnauthorized, file)
+		return "", fmt.Errorf("%w: token file %s is empty: write the token into it", cachesidecar.ErrUnauthorized, file)
 	}
 	return token, nil
 }
@@ -99,7 +101,7 @@ func ReadToken(file string) (string, error) {
 type Client struct {
 	*shared
 	namespace []byte // nil: the connections' default
-	space     *space // in the near cache; nil without a near cache
+	near      nearView
 }
 
 // shared is the state that all views of a Client share.
@@ -111,7 +113,6 @@ type shared struct {
 	seed  maphash.Seed
 	loads loads
 
-	near   *near // nil without a near cache
 	closed context.Context
 	close  context.CancelFunc
 	tasks  sync.WaitGroup // of the near cache and of loads
@@ -128,7 +129,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 		clock = kv.NewSystemClock()
 	}
 	if cfg.Token != "" && cfg.TokenFile != "" {
-		return nil, fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", ErrBadRequest)
+		return nil, fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", cachesidecar.ErrBadRequest)
 	}
 	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
 	s.closed, s.close = context.WithCancel(context.Background())
@@ -136,20 +137,20 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 		s.slots = append(s.slots, newSlot(&s.cfg, clock))
 	}
 	c := &Client{shared: s}
-	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, ErrUnavailable)) {
+	if _, err := s.slots[0].get(ctx); err != nil && !(cfg.Lazy && errors.Is(err, cachesidecar.ErrUnavailable)) {
 		s.close()
 		return nil, err
 	}
 	if cfg.NearCache != (NearCache{}) {
-		var err error
-		if s.near, err = newNear(cfg.NearCache, clock); err != nil {
+		n, err := newNear(cfg.NearCache, clock)
+		if err != nil {
 			_ = c.Close()
 			return nil, err
 		}
-		c.space = s.near.space(s.cfg.Namespace)
-		f := newFeed(c, s.near.cfg.Bound/4)
+		c.near = nearView{cache: n}.in(s.cfg.Namespace)
+		f := newFeed(c, n.cfg.Bound/4)
 		f.options = wire.All
-		s.tasks.Go(func() { s.near.run(s.closed, f) }) // ends with Close, which waits
+		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
 	}
 	return c, nil
 }
@@ -157,11 +158,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 // InNamespace returns a view of the client with another namespace. The view shares the
 // client's connections and near cache; closing either one closes both.
 func (c *Client) InNamespace(name string) *Client {
-	v := &Client{shared: c.shared, namespace: []byte(name)}
-	if c.near != nil {
-		v.space = c.near.space(name)
-	}
-	return v
+	return &Client{shared: c.shared, namespace: []byte(name), near: c.near.in(name)}
 }
 
 // Close closes all connections, the near cache and every Watch. Calls in flight fail.
@@ -200,7 +197,7 @@ func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, e
 		want.lent.CompareAndSwap(l, nil)
 	}
 	conn, err := want.get(ctx)
-	if err == nil || !errors.Is(err, ErrUnavailable) {
+	if err == nil || !errors.Is(err, cachesidecar.ErrUnavailable) {
 		return want, conn, err
 	}
 	for _, other := range s.slots {
@@ -263,9 +260,9 @@ func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout
 		}
 		if a.call, err = a.conn.Do(ctx, timeout, q); err == nil {
 			if err = wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
-				return a, fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+				return a, fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
 			}
-			return a, replyError(&a.Reply)
+			return a, calls.Err(&a.Reply)
 		}
 		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
 		if !again || attempt > 0 {
@@ -303,4 +300,17 @@ func repeatable(op wire.Op) bool {
 		return true
 	}
 	return false
+}
+
+// callError turns an error of a call into one of the public errors.
+func callError(err error) error {
+	switch {
+	case errors.Is(err, rpc.ErrFull):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrBusy, err)
+	case errors.Is(err, rpc.ErrNotSent):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
+	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, rpc.ErrClosed):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrTimeout, err)
+	}
+	return calls.ContextErr(err)
 }

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -74,55 +75,58 @@ func dial(t testing.TB, cfg client.Config) *client.Client {
 func TestCalls(t *testing.T) {
 	c := dial(t, client.Config{})
 	ctx := t.Context()
-	v1, err := c.Set(ctx, "k", []byte("1"), client.SetOptions{Flags: 7, TTL: time.Minute})
+	v1, err := c.Set(ctx, "k", []byte("1"), cachesidecar.SetOptions{Flags: 7, TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
-	it, err := c.Get(ctx, "k")
+	it, err := c.Get(ctx, "k", cachesidecar.GetOptions{})
 	if err != nil || string(it.Value) != "1" || it.Flags != 7 || it.Version != v1 || it.Source != "l2" || it.TTL > time.Minute || it.TTL < 50*time.Second {
 		t.Errorf("Get = %+v, %v", it, err)
 	}
-	if _, err := c.Get(ctx, "none"); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Get(ctx, "none", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Get of nothing: %v", err)
 	}
-	if _, err := c.Add(ctx, "k", nil); !errors.Is(err, client.ErrExists) {
+	if _, err := c.Add(ctx, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrExists) {
 		t.Errorf("Add: %v", err)
 	}
-	if _, err := c.Replace(ctx, "none", nil); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Replace(ctx, "none", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Replace: %v", err)
 	}
-	var ve *client.VersionError
-	if _, err := c.CompareAndSwap(ctx, "k", nil, v1+1); !errors.As(err, &ve) || ve.Version != v1 || !errors.Is(err, client.ErrExists) {
+	var ve *cachesidecar.VersionError
+	if _, err := c.CompareAndSwap(ctx, "k", nil, v1+1, cachesidecar.SetOptions{}); !errors.As(err, &ve) || ve.Version != v1 || !errors.Is(err, cachesidecar.ErrExists) {
 		t.Errorf("CompareAndSwap: %v", err)
 	}
-	if v, err := c.CompareAndSwap(ctx, "k", []byte("41"), v1); err != nil || v <= v1 {
+	if v, err := c.CompareAndSwap(ctx, "k", []byte("41"), v1, cachesidecar.SetOptions{}); err != nil || v <= v1 {
 		t.Errorf("CompareAndSwap = %d, %v", v, err)
 	}
-	if n, err := c.Incr(ctx, "k", 1); n != 42 || err != nil {
+	if n, err := c.Incr(ctx, "k", 1, cachesidecar.IncrOptions{}); n != 42 || err != nil {
 		t.Errorf("Incr = %d, %v", n, err)
 	}
-	if n, err := c.IncrFrom(ctx, "n", 1, -7); n != -7 || err != nil {
-		t.Errorf("IncrFrom = %d, %v", n, err)
+	if n, err := c.Incr(ctx, "n", 1, cachesidecar.IncrOptions{Create: true, Initial: -7}); n != -7 || err != nil {
+		t.Errorf("Incr with Create = %d, %v", n, err)
 	}
-	if _, err := c.Incr(ctx, "none", 1); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Incr(ctx, "none", 1, cachesidecar.IncrOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Incr of nothing: %v", err)
 	}
-	if err := c.Touch(ctx, "k", client.SetOptions{NoExpiry: true}); err != nil {
+	if err := c.Touch(ctx, "k", cachesidecar.TouchOptions{NoExpiry: true}); err != nil {
 		t.Error(err)
 	}
-	if it, err := c.Get(ctx, "k"); err != nil || it.TTL != 0 {
+	if it, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || it.TTL != 0 {
 		t.Errorf("after Touch: %+v, %v", it, err)
 	}
-	if n, err := c.Delete(ctx, "k", "none"); n != 1 || err != nil {
-		t.Errorf("Delete = %d, %v", n, err)
+	if n, err := c.DeleteMulti(ctx, []string{"k", "none"}, cachesidecar.DeleteOptions{}); n != 1 || err != nil {
+		t.Errorf("DeleteMulti = %d, %v", n, err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: -1}, "n"); !errors.Is(err, client.ErrBadRequest) {
+	if err := c.Delete(ctx, "n", cachesidecar.DeleteOptions{ReplicaLag: -1}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 		t.Errorf("Delete with a negative hold: %v", err)
 	}
-	if _, err := c.DeleteWith(ctx, client.DeleteOptions{ReplicaLag: math.MaxInt64}, "none"); !errors.Is(err, client.ErrNotFound) {
+	if err := c.Delete(ctx, "none", cachesidecar.DeleteOptions{ReplicaLag: math.MaxInt64}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Delete with a long hold: %v", err)
 	}
-	if _, err := c.Delete(ctx, "none"); !errors.Is(err, client.ErrNotFound) {
+	if n, err := c.DeleteMulti(ctx, []string{"none"}, cachesidecar.DeleteOptions{}); n != 0 || err != nil {
+		t.Errorf("DeleteMulti of nothing = %d, %v", n, err)
+	}
+	if err := c.Delete(ctx, "none", cachesidecar.DeleteOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("Delete of nothing: %v", err)
 	}
 	if err := c.Ping(ctx); err != nil {
@@ -137,10 +141,10 @@ func TestCalls(t *testing.T) {
 	if p, err := c.Ring(ctx, "k"); err != nil || p.Owner == "" || p.Owner != p.Holder {
 		t.Errorf("Ring = %+v, %v", p, err)
 	}
-	if err := c.Flush(ctx, client.FlushOptions{All: true}); err != nil {
+	if err := c.Flush(ctx, cachesidecar.FlushOptions{All: true}); err != nil {
 		t.Error(err)
 	}
-	if _, err := c.Get(ctx, "n"); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Get(ctx, "n", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("after Flush: %v", err)
 	}
 }
@@ -153,11 +157,11 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		is   error
 		want string
 	}{
-		{"key", second(c.Get(t.Context(), "")), client.ErrBadRequest, "a key has 1 to 1024"},
-		{"namespace", second(c.InNamespace("Bad").Set(t.Context(), "k", nil)), client.ErrBadRequest, "1 to 64 of a-z"},
-		{"value", second(c.Set(t.Context(), "k", make([]byte, 5<<20))), client.ErrTooLarge, "raise max_value"},
-		{"ttl", second(c.Set(t.Context(), "k", nil, client.SetOptions{TTL: -1})), client.ErrBadRequest, "give 1ms to 8760h"},
-		{"long ttl", c.Touch(t.Context(), "k", client.SetOptions{TTL: 9000 * time.Hour}), client.ErrBadRequest, "give 1ms to 8760h"},
+		{"key", second(c.Get(t.Context(), "", cachesidecar.GetOptions{})), cachesidecar.ErrBadRequest, "a key has 1 to 1024"},
+		{"namespace", second(c.InNamespace("Bad").Set(t.Context(), "k", nil, cachesidecar.SetOptions{})), cachesidecar.ErrBadRequest, "1 to 64 of a-z"},
+		{"value", second(c.Set(t.Context(), "k", make([]byte, 5<<20), cachesidecar.SetOptions{})), cachesidecar.ErrTooLarge, "raise max_value"},
+		{"ttl", second(c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{TTL: -1})), cachesidecar.ErrBadRequest, "give 1ms to 8760h"},
+		{"long ttl", c.Touch(t.Context(), "k", cachesidecar.TouchOptions{TTL: 9000 * time.Hour}), cachesidecar.ErrBadRequest, "give 1ms to 8760h"},
 	} {
 		if !errors.Is(tc.err, tc.is) || !strings.Contains(tc.err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %v with %q", tc.name, tc.err, tc.is, tc.want)
@@ -170,13 +174,13 @@ func second[T any](_ T, err error) error { return err }
 func TestNamespacesAreApart(t *testing.T) {
 	c := dial(t, client.Config{Namespace: "mine"})
 	other := c.InNamespace("other")
-	if _, err := c.Set(t.Context(), "k", []byte("mine")); err != nil {
+	if _, err := c.Set(t.Context(), "k", []byte("mine"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.Get(t.Context(), "k"); !errors.Is(err, client.ErrNotFound) {
+	if _, err := other.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
-	if it, err := other.InNamespace("mine").Get(t.Context(), "k"); err != nil || string(it.Value) != "mine" {
+	if it, err := other.InNamespace("mine").Get(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "mine" {
 		t.Errorf("%s, %v", it.Value, err)
 	}
 }
@@ -193,7 +197,7 @@ func TestGetMulti(t *testing.T) {
 			if i < 14 {
 				value = bytes.Repeat(value, 2<<20/len(value)) // 14 MiB, and once more below
 			}
-			if _, err := c.Set(t.Context(), keys[i], value); err != nil {
+			if _, err := c.Set(t.Context(), keys[i], value, cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -202,7 +206,7 @@ func TestGetMulti(t *testing.T) {
 		keys = append(keys, keys[i])
 	}
 	keys = append([]string{keys[0], keys[2], keys[4], keys[6]}, keys...)
-	found, err := c.GetMulti(t.Context(), keys)
+	found, err := c.GetMulti(t.Context(), keys, cachesidecar.GetOptions{})
 	if err != nil || len(found) != 1250 {
 		t.Errorf("%d found, %v", len(found), err)
 	}
@@ -211,7 +215,7 @@ func TestGetMulti(t *testing.T) {
 			t.Errorf("%s has another's value", k)
 		}
 	}
-	if _, err := c.GetMulti(t.Context(), []string{"a", ""}); !errors.Is(err, client.ErrBadRequest) {
+	if _, err := c.GetMulti(t.Context(), []string{"a", ""}, cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 		t.Errorf("an empty key: %v", err)
 	}
 }
@@ -220,21 +224,21 @@ func TestGetMulti(t *testing.T) {
 // after it is back.
 func TestReconnect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, client.ErrUnavailable) {
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("nobody there: %v", err)
 	}
 	stop := serve(t, path)
 	c := dial(t, client.Config{Socket: path})
-	if _, err := c.Set(t.Context(), "k", []byte("1")); err != nil {
+	if _, err := c.Set(t.Context(), "k", []byte("1"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	start := time.Now()
 	for range 100 {
-		if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrUnavailable) {
+		if _, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 			t.Errorf("while it is away: %v", err)
 		}
-		if _, err := c.Set(t.Context(), "k", nil); !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrTimeout) {
+		if _, err := c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) && !errors.Is(err, cachesidecar.ErrTimeout) {
 			t.Errorf("while it is away: %v", err)
 		}
 	}
@@ -245,7 +249,7 @@ func TestReconnect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for {
-		if _, err := c.Get(ctx, "k"); errors.Is(err, client.ErrNotFound) {
+		if _, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); errors.Is(err, cachesidecar.ErrNotFound) {
 			break // the new sidecar is empty
 		} else if ctx.Err() != nil {
 			t.Fatal(err)
@@ -261,7 +265,7 @@ func TestDeadlines(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, client.ErrUnavailable) || !strings.Contains(err.Error(), "no HELLO") {
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, cachesidecar.ErrUnavailable) || !strings.Contains(err.Error(), "no HELLO") {
 		t.Errorf("a silent sidecar: %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -278,7 +282,7 @@ func TestFewerPlacesThanConnections(t *testing.T) {
 	serveWith(t, sidecar.Config{Socket: path, L2Size: 64 << 20, MaxConnections: 1})
 	c := dial(t, client.Config{Socket: path, Conns: 4})
 	for i := range 32 { // the keys spread over the four connections by chance
-		if _, err := c.Set(t.Context(), fmt.Sprint(i), []byte("v"), client.SetOptions{}); err != nil {
+		if _, err := c.Set(t.Context(), fmt.Sprint(i), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatalf("key %d: %v", i, err)
 		}
 	}
@@ -288,16 +292,16 @@ func TestContext(t *testing.T) {
 	c := dial(t, client.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := c.Get(ctx, "k"); !errors.Is(err, context.Canceled) {
+	if _, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	ctx, cancel = context.WithDeadline(t.Context(), time.Now().Add(-time.Second))
 	defer cancel()
-	if _, err := c.Get(ctx, "k"); !errors.Is(err, client.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := c.Get(ctx, "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrTimeout) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("deadline over: %v", err)
 	}
 	c.Close()
-	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrClosed) {
+	if _, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -309,8 +313,8 @@ func TestFailOpen(t *testing.T) {
 		stop := serve(t, path)
 		c := dial(t, client.Config{Socket: path, FailClosed: closed})
 		stop()
-		it, err := c.GetOrLoad(t.Context(), "k", load)
-		if !closed && (err != nil || string(it.Value) != "loaded") || closed && !errors.Is(err, client.ErrUnavailable) {
+		it, err := c.GetOrLoad(t.Context(), "k", load, client.LoadOptions{})
+		if !closed && (err != nil || string(it.Value) != "loaded") || closed && !errors.Is(err, cachesidecar.ErrUnavailable) {
 			t.Errorf("fail closed %v: %q, %v", closed, it.Value, err)
 		}
 	}
@@ -321,12 +325,12 @@ func TestFailOpen(t *testing.T) {
 func TestLazy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := dial(t, client.Config{Socket: path, Lazy: true})
-	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, client.ErrUnavailable) {
+	if _, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("nobody there: %v", err)
 	}
 	serve(t, path)
 	for until := time.Now().Add(10 * time.Second); ; {
-		if _, err := c.Set(t.Context(), "k", nil); err == nil {
+		if _, err := c.Set(t.Context(), "k", nil, cachesidecar.SetOptions{}); err == nil {
 			break
 		} else if time.Now().After(until) {
 			t.Fatal(err)
@@ -343,10 +347,10 @@ func TestConcurrent(t *testing.T) {
 			for i := range 200 {
 				key := fmt.Sprint(g, ".", i%10)
 				want := bytes.Repeat([]byte(key), 1+i*i%20_000)
-				if _, err := c.Set(t.Context(), key, want); err != nil {
+				if _, err := c.Set(t.Context(), key, want, cachesidecar.SetOptions{}); err != nil {
 					t.Error(err)
 				}
-				if it, err := c.Get(t.Context(), key); err != nil || !bytes.Equal(it.Value, want) {
+				if it, err := c.Get(t.Context(), key, cachesidecar.GetOptions{}); err != nil || !bytes.Equal(it.Value, want) {
 					t.Errorf("%s: %d bytes, want %d, %v", key, len(it.Value), len(want), err)
 				}
 			}
@@ -358,12 +362,12 @@ func TestConcurrent(t *testing.T) {
 // TestHitAllocatesLittle checks that a hit allocates at most once beside the value.
 func TestHitAllocatesLittle(t *testing.T) {
 	c := dial(t, client.Config{Conns: 1})
-	if _, err := c.Set(t.Context(), "key", make([]byte, 100)); err != nil {
+	if _, err := c.Set(t.Context(), "key", make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
 	if n := testing.AllocsPerRun(1000, func() {
-		if _, err := c.Get(ctx, "key"); err != nil {
+		if _, err := c.Get(ctx, "key", cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}); n > 2 && !raceDetector { // with the race detector, pools drop items on purpose
@@ -373,13 +377,13 @@ func TestHitAllocatesLittle(t *testing.T) {
 
 func BenchmarkGet(b *testing.B) {
 	c := dial(b, client.Config{})
-	if _, err := c.Set(context.Background(), "key", make([]byte, 100)); err != nil {
+	if _, err := c.Set(context.Background(), "key", make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("alone", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := c.Get(context.Background(), "key"); err != nil {
+			if _, err := c.Get(context.Background(), "key", cachesidecar.GetOptions{}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -389,7 +393,7 @@ func BenchmarkGet(b *testing.B) {
 		b.SetParallelism(64)
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if _, err := c.Get(context.Background(), "key"); err != nil {
+				if _, err := c.Get(context.Background(), "key", cachesidecar.GetOptions{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,9 +1,8 @@
 // Package client talks to the sidecar on this host.
 //
-//	c, err := client.Dial(ctx, client.Config{})
-//	err = c.Set(ctx, "user:42", value, client.SetOptions{TTL: time.Minute})
-//	item, err := c.Get(ctx, "user:42")
-//	if errors.Is(err, client.ErrNotFound) { … }
+// Dial connects; Get, Set, Delete and GetOrLoad are what most apps need. The examples
+// below show them in this order. Options, items and errors are types of package
+// cachesidecar, which package sidecar uses too.
 //
 // A Client is safe for concurrent use; one Client per process is enough. Its calls share
 // a few connections, and concurrent calls share system calls. If a connection is lost,

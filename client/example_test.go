@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -24,17 +25,17 @@ func Example() {
 	}
 	defer c.Close()
 
-	if _, err := c.Set(ctx, "user:42", []byte("Ada"), client.SetOptions{TTL: time.Minute}); err != nil {
+	if _, err := c.Set(ctx, "user:42", []byte("Ada"), cachesidecar.SetOptions{TTL: time.Minute}); err != nil {
 		fmt.Println(err)
 	}
-	item, err := c.Get(ctx, "user:42")
+	item, err := c.Get(ctx, "user:42", cachesidecar.GetOptions{})
 	fmt.Printf("%s from %s, %v\n", item.Value, item.Source, err)
 
-	_, err = c.Get(ctx, "user:43")
-	fmt.Println(errors.Is(err, client.ErrNotFound))
+	_, err = c.Get(ctx, "user:43", cachesidecar.GetOptions{})
+	fmt.Println(errors.Is(err, cachesidecar.ErrNotFound))
 
 	// Writers that must not overwrite each other's values compare the version.
-	_, err = c.CompareAndSwap(ctx, "user:42", []byte("Grace"), item.Version)
+	_, err = c.CompareAndSwap(ctx, "user:42", []byte("Grace"), item.Version, cachesidecar.SetOptions{})
 	fmt.Println(err)
 	// Output:
 	// Ada from l2, <nil>
@@ -57,7 +58,7 @@ func ExampleClient_GetOrLoad() {
 		return []byte("Ada"), nil
 	}
 	for range 3 {
-		item, err := c.GetOrLoad(ctx, "user:42", load)
+		item, err := c.GetOrLoad(ctx, "user:42", load, client.LoadOptions{})
 		fmt.Printf("%s from %s, %v\n", item.Value, item.Source, err)
 	}
 	// Output:

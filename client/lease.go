@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -35,18 +37,15 @@ type FillOptions struct {
 // Lease returns ErrNotFound if the namespace's origin has no such key, or if the key's
 // owner cannot be reached. In the second case a loaded value cannot be kept. GetOrLoad
 // does all of this.
-func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Item, *Lease, error) {
-	o := first(opts)
+func (c *Client) Lease(ctx context.Context, key string, o cachesidecar.GetOptions) (cachesidecar.Item, *Lease, error) {
 	if err := ctx.Err(); err != nil {
-		return Item{}, nil, callError(err)
+		return cachesidecar.Item{}, nil, callError(err)
 	}
-	if near := c.nearly(); near != nil && !o.Fresh {
-		if it, ok := near.get(c.space, key); ok {
-			return it, nil, nil
-		}
+	if it, ok := c.near.get(ctx, key, o); ok {
+		return it, nil, nil
 	}
 	type leased struct {
-		it  Item
+		it  cachesidecar.Item
 		l   *Lease
 		err error
 	}
@@ -65,31 +64,31 @@ func (c *Client) Lease(ctx context.Context, key string, opts ...GetOptions) (Ite
 		}
 	})
 	if err != nil {
-		return Item{}, nil, err
+		return cachesidecar.Item{}, nil, err
 	}
 	select {
 	case r := <-to:
 		return r.it, r.l, r.err
 	case <-ctx.Done():
-		return Item{}, nil, callError(ctx.Err())
+		return cachesidecar.Item{}, nil, callError(ctx.Err())
 	}
 }
 
 // lease makes one call. Its result loading is true if another caller still loads the key.
-func (c *Client) lease(ctx context.Context, key string, o GetOptions, timeout time.Duration) (it Item, l *Lease, loading bool, err error) {
-	near := c.nearly()
-	sent, bits := near.ask(o)
+func (c *Client) lease(ctx context.Context, key string, o cachesidecar.GetOptions, timeout time.Duration) (it cachesidecar.Item, l *Lease, loading bool, err error) {
 	k := []byte(key)
-	a, err := c.doWithin(ctx, c.slotFor(k), &wire.Request{Op: wire.OpLease, Key: k, Options: bits}, timeout)
+	q := wire.Request{Op: wire.OpLease, Key: k, Options: calls.ReadOptions(o)}
+	sent := c.near.ask(&q)
+	a, err := c.doWithin(ctx, c.slotFor(k), &q, timeout)
 	defer a.release()
 	switch {
 	case err != nil:
-		return Item{}, nil, a.Status == wire.Timeout, err
+		return cachesidecar.Item{}, nil, a.Status == wire.Timeout, err
 	case a.Status == wire.Lease:
 		ttl := time.Duration(a.TTLMS) * time.Millisecond
-		return Item{}, &Lease{TTL: ttl, client: c, key: key, token: bytes.Clone(a.Token)}, false, nil
+		return cachesidecar.Item{}, &Lease{TTL: ttl, client: c, key: key, token: bytes.Clone(a.Token)}, false, nil
 	}
-	near.keep(c.space, key, sent, &a, &a.Reply)
+	c.near.keep(key, sent, &a, &a.Reply)
 	return item(&a.Reply), nil, false, nil
 }
 
@@ -97,9 +96,8 @@ func (c *Client) lease(ctx context.Context, key string, o GetOptions, timeout ti
 // ErrNotStored means that the key has changed since the lease began, or that the lease's
 // time was over. Then the value is in no cache; use it only for requests that came before
 // that.
-func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (uint64, error) {
-	o := first(opts)
-	ttl, err := ttlMillis(o.TTL, o.NoExpiry)
+func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, error) {
+	ttl, err := calls.TTL(o.TTL, o.NoExpiry)
 	if err != nil {
 		return 0, err
 	}
@@ -112,7 +110,7 @@ func (l *Lease) Fill(ctx context.Context, value []byte, opts ...FillOptions) (ui
 	}
 	a, err := c.do(ctx, slot, &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags})
 	defer a.release()
-	c.wrote(l.key, a.Version, err)
+	c.near.wrote(l.key, a.Version, err)
 	return a.Version, err
 }
 
@@ -129,7 +127,7 @@ func (l *Lease) Abandon(ctx context.Context) error {
 // that limit is not known.
 func (s *slot) fits(value []byte) error {
 	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
-		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", ErrTooLarge, len(value), most)
+		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", cachesidecar.ErrTooLarge, len(value), most)
 	}
 	return nil
 }

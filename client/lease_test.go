@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -14,11 +15,11 @@ import (
 func TestLease(t *testing.T) {
 	s := newScripted(t, client.Config{})
 	type leased struct {
-		it  client.Item
+		it  cachesidecar.Item
 		l   *client.Lease
 		err error
 	}
-	ask := func(ctx context.Context, o client.GetOptions) chan leased {
+	ask := func(ctx context.Context, o cachesidecar.GetOptions) chan leased {
 		to := make(chan leased, 1)
 		go func() {
 			it, l, err := s.Lease(ctx, "k", o)
@@ -26,7 +27,7 @@ func TestLease(t *testing.T) {
 		}()
 		return to
 	}
-	got := ask(t.Context(), client.GetOptions{Fresh: true, StaleOK: true})
+	got := ask(t.Context(), cachesidecar.GetOptions{Fresh: true, StaleOK: true})
 	a := s.wants(wire.OpLease)
 	if a.Options != wire.Fresh|wire.StaleOK {
 		t.Errorf("options %#x", a.Options)
@@ -35,21 +36,21 @@ func TestLease(t *testing.T) {
 	if r := <-got; r.err != nil || r.l != nil || string(r.it.Value) != "v" {
 		t.Errorf("a hit: %+v", r)
 	}
-	got = ask(t.Context(), client.GetOptions{})
+	got = ask(t.Context(), cachesidecar.GetOptions{})
 	s.wants(wire.OpLease).answer(wire.Reply{Status: wire.Miss, Why: wire.Degraded})
-	if r := <-got; !errors.Is(r.err, client.ErrNotFound) || r.l != nil {
+	if r := <-got; !errors.Is(r.err, cachesidecar.ErrNotFound) || r.l != nil {
 		t.Errorf("degraded: %+v", r)
 	}
-	got = ask(t.Context(), client.GetOptions{})
+	got = ask(t.Context(), cachesidecar.GetOptions{})
 	s.wants(wire.OpLease).answer(granted)
 	r := <-got
 	if r.err != nil || r.l == nil || r.l.TTL != 5*time.Second {
 		t.Fatalf("%+v", r)
 	}
-	if _, err := r.l.Fill(t.Context(), make([]byte, 2<<20)); !errors.Is(err, client.ErrTooLarge) {
+	if _, err := r.l.Fill(t.Context(), make([]byte, 2<<20), client.FillOptions{}); !errors.Is(err, cachesidecar.ErrTooLarge) {
 		t.Errorf("too long a value: %v", err)
 	}
-	if _, err := r.l.Fill(t.Context(), nil, client.FillOptions{TTL: -1}); !errors.Is(err, client.ErrBadRequest) {
+	if _, err := r.l.Fill(t.Context(), nil, client.FillOptions{TTL: -1}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 		t.Errorf("a TTL below zero: %v", err)
 	}
 	go func() {
@@ -63,13 +64,13 @@ func TestLease(t *testing.T) {
 	if v, err := r.l.Fill(t.Context(), nil, client.FillOptions{NoExpiry: true}); v != 7 || err != nil {
 		t.Errorf("Fill = %d, %v", v, err)
 	}
-	if err := r.l.Abandon(t.Context()); !errors.Is(err, client.ErrNotStored) {
+	if err := r.l.Abandon(t.Context()); !errors.Is(err, cachesidecar.ErrNotStored) {
 		t.Errorf("a second time: %v", err)
 	}
 
 	// The client repeats a LEASE whose connection breaks: the token of the first one is
 	// over.
-	got = ask(t.Context(), client.GetOptions{})
+	got = ask(t.Context(), cachesidecar.GetOptions{})
 	s.wants(wire.OpLease).hangUp()
 	s.wants(wire.OpLease).answer(value("v"))
 	if r := <-got; r.err != nil || string(r.it.Value) != "v" {
@@ -78,7 +79,7 @@ func TestLease(t *testing.T) {
 
 	// The client gives back a token that arrives after its caller has left.
 	ctx, leave := context.WithCancel(t.Context())
-	got = ask(ctx, client.GetOptions{})
+	got = ask(ctx, cachesidecar.GetOptions{})
 	a = s.wants(wire.OpLease)
 	leave()
 	if r := <-got; !errors.Is(r.err, context.Canceled) {
@@ -100,7 +101,7 @@ func TestLeaseAtTheLastMoment(t *testing.T) {
 		s := newScripted(t, client.Config{RequestTimeout: told})
 		ended := make(chan error, 1)
 		ask := func() {
-			_, _, err := s.Lease(t.Context(), "k")
+			_, _, err := s.Lease(t.Context(), "k", cachesidecar.GetOptions{})
 			ended <- err
 		}
 		began := time.Now()
@@ -117,7 +118,7 @@ func TestLeaseAtTheLastMoment(t *testing.T) {
 		}
 		go ask() // ends with its timeout
 		s.wants(wire.OpLease)
-		if err := <-ended; !errors.Is(err, client.ErrTimeout) {
+		if err := <-ended; !errors.Is(err, cachesidecar.ErrTimeout) {
 			t.Errorf("no answer: %v", err)
 		}
 		return

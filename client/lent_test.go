@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -20,7 +21,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 	set := func(ctx context.Context, key, value string) chan error {
 		done := make(chan error, 1)
 		go func() { // ends with the call
-			_, err := s.Set(ctx, key, []byte(value))
+			_, err := s.Set(ctx, key, []byte(value), cachesidecar.SetOptions{})
 			done <- err
 		}()
 		return done

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -36,25 +38,24 @@ type LoadOptions struct {
 //
 // In a namespace with an origin the sidecars load. There GetOrLoad calls load only if the
 // sidecars cannot be asked.
-func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, key string) ([]byte, error), opts ...LoadOptions) (Item, error) {
-	o := first(opts)
-	if _, err := ttlMillis(o.TTL, o.NoExpiry); err != nil {
-		return Item{}, err
+func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, key string) ([]byte, error), o LoadOptions) (cachesidecar.Item, error) {
+	if _, err := calls.TTL(o.TTL, o.NoExpiry); err != nil {
+		return cachesidecar.Item{}, err
 	}
-	it, err := c.Get(ctx, key, GetOptions{Fresh: o.Fresh})
+	it, err := c.Get(ctx, key, cachesidecar.GetOptions{Fresh: o.Fresh})
 	if err == nil || ctx.Err() != nil || !c.loadsAfter(err) {
 		return it, err
 	}
 	f, err := c.join(ctx, flight{
 		key: key, load: load, options: o, done: make(chan struct{}),
-		alone: !errors.Is(err, ErrNotFound) || errors.Is(err, errDegraded), // the sidecar need not be asked again
+		alone: !errors.Is(err, cachesidecar.ErrNotFound) || errors.Is(err, calls.ErrDegraded), // the sidecar need not be asked again
 	})
 	if err != nil {
-		return Item{}, err
+		return cachesidecar.Item{}, err
 	}
 	select {
 	case <-ctx.Done():
-		return Item{}, callError(ctx.Err())
+		return cachesidecar.Item{}, callError(ctx.Err())
 	case <-f.done:
 	}
 	if it = f.item; f.callers > 1 { // each caller gets its own bytes
@@ -65,10 +66,10 @@ func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx contex
 
 // loadsAfter reports whether this process loads a key after a read has failed with err.
 func (c *Client) loadsAfter(err error) bool {
-	if errors.Is(err, ErrNotFound) {
-		return !errors.Is(err, ErrAbsent)
+	if errors.Is(err, cachesidecar.ErrNotFound) {
+		return !errors.Is(err, cachesidecar.ErrAbsent)
 	}
-	for _, e := range []error{ErrUnavailable, ErrBusy, ErrTimeout, ErrUnsupported} {
+	for _, e := range []error{cachesidecar.ErrUnavailable, cachesidecar.ErrBusy, cachesidecar.ErrTimeout, cachesidecar.ErrUnsupported} {
 		if errors.Is(err, e) {
 			return !c.cfg.FailClosed
 		}
@@ -110,7 +111,7 @@ type flight struct {
 	callers int // under loads.mu until the flight begins
 
 	done chan struct{}
-	item Item
+	item cachesidecar.Item
 	err  error
 }
 
@@ -126,7 +127,7 @@ func (c *Client) begin(ctx context.Context, f func(context.Context)) error {
 	c.loads.mu.Lock()
 	defer c.loads.mu.Unlock()
 	if c.loads.closed { // no task may begin while Close waits
-		return ErrClosed
+		return cachesidecar.ErrClosed
 	}
 	c.beginLocked(ctx, f)
 	return nil
@@ -144,12 +145,12 @@ func (c *Client) beginLocked(ctx context.Context, f func(context.Context)) {
 // join adds the caller to the key's next flight. The flight begins at once if none is
 // under way.
 func (c *Client) join(ctx context.Context, n flight) (*flight, error) {
-	k := loadKey{string(c.namespace), n.key, n.options.get().bits()}
+	k := loadKey{string(c.namespace), n.key, calls.ReadOptions(n.options.get())}
 	l := &c.loads
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, ErrClosed
+		return nil, cachesidecar.ErrClosed
 	}
 	q := l.keys[k]
 	if q != nil && q.next != nil {
@@ -158,7 +159,7 @@ func (c *Client) join(ctx context.Context, n flight) (*flight, error) {
 		return q.next, nil
 	}
 	if l.n >= c.cfg.MaxLoads {
-		return nil, fmt.Errorf("%w: %d keys are being loaded: try again, or raise Config.MaxLoads", ErrBusy, l.n)
+		return nil, fmt.Errorf("%w: %d keys are being loaded: try again, or raise Config.MaxLoads", cachesidecar.ErrBusy, l.n)
 	}
 	l.n++
 	n.ctx, n.callers = ctx, 1
@@ -207,7 +208,7 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 		}
 	}
 	if ctx.Err() != nil {
-		f.err = ErrClosed
+		f.err = cachesidecar.ErrClosed
 		return
 	}
 	if lease != nil {
@@ -218,7 +219,7 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 
 // await asks the sidecar until its answer is other than "another caller still loads". A
 // sidecar that gives that answer is alive.
-func (c *Client) await(ctx context.Context, key string, o GetOptions) (it Item, l *Lease, err error) {
+func (c *Client) await(ctx context.Context, key string, o cachesidecar.GetOptions) (it cachesidecar.Item, l *Lease, err error) {
 	for range max(1, c.cfg.WaitTimeout/c.cfg.RequestTimeout) {
 		var loading bool
 		if it, l, loading, err = c.lease(ctx, key, o, c.cfg.RequestTimeout); !loading {
@@ -243,7 +244,7 @@ func (c *Client) loadInto(ctx context.Context, f *flight, lease *Lease) {
 		return
 	}
 	o := f.options
-	f.item = Item{Value: value, Flags: o.Flags, TTL: o.TTL, Source: "load"}
+	f.item = cachesidecar.Item{Value: value, Flags: o.Flags, TTL: o.TTL, Source: "load"}
 	if lease == nil {
 		return
 	}
@@ -265,4 +266,6 @@ func (c *Client) call(ctx context.Context, f *flight) (value []byte, err error) 
 	return f.load(ctx, f.key)
 }
 
-func (o LoadOptions) get() GetOptions { return GetOptions{Fresh: o.Fresh, StaleOK: o.StaleOK} }
+func (o LoadOptions) get() cachesidecar.GetOptions {
+	return cachesidecar.GetOptions{Fresh: o.Fresh, StaleOK: o.StaleOK}
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -61,18 +62,18 @@ type callers struct {
 	wg sync.WaitGroup
 	mu sync.Mutex
 	// in the order in which the calls returned
-	items []client.Item
+	items []cachesidecar.Item
 	errs  []error
 }
 
 // call begins n calls. It returns when all of them have an answer to GET and have had
 // time to join a flight.
-func (s *scripted) call(n int, key string, load func(context.Context, string) ([]byte, error), opts ...client.LoadOptions) *callers {
+func (s *scripted) call(n int, key string, load func(context.Context, string) ([]byte, error), o client.LoadOptions) *callers {
 	c := &callers{t: s.t}
 	had := s.gets.Load()
 	for range n {
 		c.wg.Go(func() {
-			it, err := s.GetOrLoad(s.t.Context(), key, load, opts...)
+			it, err := s.GetOrLoad(s.t.Context(), key, load, o)
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.items, c.errs = append(c.items, it), append(c.errs, err)
@@ -149,9 +150,9 @@ func TestLoadFills(t *testing.T) {
 // was sent before the caller came, and no load that began before that.
 func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
-	first := s.call(1, "k", l.load)
+	first := s.call(1, "k", l.load, client.LoadOptions{})
 	asked := s.wants(wire.OpLease)
-	second := s.call(20, "k", l.load)
+	second := s.call(20, "k", l.load, client.LoadOptions{})
 	s.wantsNothing() // they gather for the next flight
 	asked.answer(value("old"))
 	first.want("old", "l2")
@@ -159,9 +160,9 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 	asked = s.wants(wire.OpLease)
 	asked.answer(granted)
 	end := l.next(t)
-	third := s.call(1, "k", l.load)
+	third := s.call(1, "k", l.load, client.LoadOptions{})
 	waits := s.wants(wire.OpLease) // while the load goes on
-	fourth := s.call(20, "k", l.load)
+	fourth := s.call(20, "k", l.load, client.LoadOptions{})
 	s.wantsNothing()
 	end([]byte("loaded"), nil)
 	s.wants(wire.OpFill).answer(filled)
@@ -178,11 +179,11 @@ func TestLoadJoinsWhatIsNotAsked(t *testing.T) {
 func TestLoadKeysAreApart(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
 	all := []*callers{
-		s.call(1, "a", l.load),
-		s.call(1, "b", l.load),
+		s.call(1, "a", l.load, client.LoadOptions{}),
+		s.call(1, "b", l.load, client.LoadOptions{}),
 		s.call(1, "a", l.load, client.LoadOptions{StaleOK: true}),
 		s.call(1, "a", l.load, client.LoadOptions{Fresh: true}),
-		s.in("other").call(1, "a", l.load),
+		s.in("other").call(1, "a", l.load, client.LoadOptions{}),
 	}
 	var asked []*asked
 	for range all {
@@ -219,7 +220,7 @@ func TestLoadFails(t *testing.T) {
 		want string
 	}{
 		{"error", func(context.Context, string) ([]byte, error) { return []byte("x"), boom }, boom, "boom"},
-		{"nothing there", func(context.Context, string) ([]byte, error) { return nil, client.ErrNotFound }, client.ErrNotFound, "not found"},
+		{"nothing there", func(context.Context, string) ([]byte, error) { return nil, cachesidecar.ErrNotFound }, cachesidecar.ErrNotFound, "not found"},
 		{"panic", func(context.Context, string) ([]byte, error) { panic("ouch") }, nil, `load of "k" panicked: ouch`},
 		{"the goroutine's end", func(context.Context, string) ([]byte, error) { runtime.Goexit(); return nil, nil }, nil, `load of "k" ended its goroutine`},
 		{"too long a time", func(ctx context.Context, _ string) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }, context.DeadlineExceeded, "deadline"},
@@ -227,9 +228,9 @@ func TestLoadFails(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := newScripted(t, client.Config{LoadTimeout: 20 * time.Millisecond})
-			blocker := s.call(1, "k", tc.load)
+			blocker := s.call(1, "k", tc.load, client.LoadOptions{})
 			first := s.wants(wire.OpLease)
-			c := s.call(3, "k", tc.load) // of the next flight
+			c := s.call(3, "k", tc.load, client.LoadOptions{}) // of the next flight
 			first.answer(value("v"))
 			blocker.want("v", "l2")
 			s.wants(wire.OpLease).answer(granted)
@@ -255,7 +256,7 @@ func TestLoadFails(t *testing.T) {
 // and that the token is not used again.
 func TestLoadNotStored(t *testing.T) {
 	s, l := newScripted(t, client.Config{}), make(loading)
-	c := s.call(1, "k", l.load)
+	c := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(granted)
 	l.next(t)([]byte("loaded"), nil)
 	s.wants(wire.OpFill).answer(refused(wire.NotStored))
@@ -274,10 +275,10 @@ func TestLoadFailsOpen(t *testing.T) {
 		answer wire.Reply
 		closed error // with FailClosed; nil: it loads too
 	}{
-		{"unavailable", refused(wire.Unavailable), client.ErrUnavailable},
-		{"busy", refused(wire.Busy), client.ErrBusy},
-		{"timeout", refused(wire.Timeout), client.ErrTimeout},
-		{"unsupported", refused(wire.Unsupported), client.ErrUnsupported},
+		{"unavailable", refused(wire.Unavailable), cachesidecar.ErrUnavailable},
+		{"busy", refused(wire.Busy), cachesidecar.ErrBusy},
+		{"timeout", refused(wire.Timeout), cachesidecar.ErrTimeout},
+		{"unsupported", refused(wire.Unsupported), cachesidecar.ErrUnsupported},
 		{"degraded", wire.Reply{Status: wire.Miss, Why: wire.Degraded}, nil},
 	} {
 		for _, of := range []wire.Op{wire.OpGet, wire.OpLease} {
@@ -287,15 +288,15 @@ func TestLoadFailsOpen(t *testing.T) {
 				begin := func(s *scripted, n int) *callers {
 					if of == wire.OpGet {
 						s.get = tc.answer
-						return s.call(n, "k", l.load)
+						return s.call(n, "k", l.load, client.LoadOptions{})
 					}
-					c := s.call(n, "k", l.load)
+					c := s.call(n, "k", l.load, client.LoadOptions{})
 					s.wants(wire.OpLease).answer(tc.answer)
 					return c
 				}
 				first := begin(s, 1)
 				end := l.next(t)
-				second := s.call(20, "k", l.load)
+				second := s.call(20, "k", l.load, client.LoadOptions{})
 				l.none(t) // they gather for the next flight
 				end([]byte("one"), nil)
 				first.want("one", "load")
@@ -328,17 +329,17 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 		answer wire.Reply
 		want   error
 	}{
-		{wire.Reply{Status: wire.Miss, Why: wire.Absent}, client.ErrNotFound},
-		{refused(wire.Origin), client.ErrOrigin},
-		{refused(wire.BadRequest), client.ErrBadRequest},
+		{wire.Reply{Status: wire.Miss, Why: wire.Absent}, cachesidecar.ErrNotFound},
+		{refused(wire.Origin), cachesidecar.ErrOrigin},
+		{refused(wire.BadRequest), cachesidecar.ErrBadRequest},
 	} {
 		s := newScripted(t, client.Config{})
-		c := s.call(1, "k", l.load)
+		c := s.call(1, "k", l.load, client.LoadOptions{})
 		s.wants(wire.OpLease).answer(tc.answer)
 		c.wantError(tc.want)
 
 		s.get = tc.answer
-		s.call(1, "k", l.load).wantError(tc.want)
+		s.call(1, "k", l.load, client.LoadOptions{}).wantError(tc.want)
 		s.wantsNothing()
 		l.none(t)
 	}
@@ -349,7 +350,7 @@ func TestLoadLeavesItToTheOrigin(t *testing.T) {
 // client loads.
 func TestLoadWaitsForOthers(t *testing.T) {
 	s, l := newScripted(t, client.Config{RequestTimeout: 5 * time.Second, WaitTimeout: 15 * time.Second}), make(loading)
-	c := s.call(1, "k", l.load)
+	c := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	l.none(t)
@@ -357,13 +358,13 @@ func TestLoadWaitsForOthers(t *testing.T) {
 	l.next(t)([]byte("mine"), nil)
 	c.want("mine", "load")
 
-	c = s.call(1, "k", l.load)
+	c = s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(refused(wire.Timeout))
 	s.wants(wire.OpLease).answer(value("theirs"))
 	c.want("theirs", "l2")
 
 	s = newScripted(t, client.Config{RequestTimeout: 500 * time.Millisecond, WaitTimeout: 500 * time.Millisecond})
-	c = s.call(1, "k", l.load)
+	c = s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease) // no answer
 	l.next(t)([]byte("mine"), nil)
 	c.want("mine", "load")
@@ -382,7 +383,7 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 				t.Error("the context has lost its values")
 			}
 			return l.load(ctx, key)
-		})
+		}, client.LoadOptions{})
 		gone <- err
 	}()
 	asked := s.wants(wire.OpLease)
@@ -398,12 +399,12 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 	}
 	f.answer(filled)
 
-	c := s.call(1, "k", l.load)
+	c := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(granted)
 	l.next(t) // the load does not end
-	next := s.call(1, "k", l.load)
+	next := s.call(1, "k", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease)
-	last := s.call(1, "k", l.load) // gathers for the next flight
+	last := s.call(1, "k", l.load, client.LoadOptions{}) // gathers for the next flight
 	s.Close()
 	c.wantError(context.Canceled)
 	for _, c := range []*callers{next, last} {
@@ -413,7 +414,7 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 		}
 	}
 	l.none(t)
-	if _, err := s.GetOrLoad(t.Context(), "k", l.load); !errors.Is(err, client.ErrClosed) {
+	if _, err := s.GetOrLoad(t.Context(), "k", l.load, client.LoadOptions{}); !errors.Is(err, cachesidecar.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -422,18 +423,18 @@ func TestLoadOutlivesItsCaller(t *testing.T) {
 // a key that already gathers callers is not.
 func TestLoadBound(t *testing.T) {
 	s, l := newScripted(t, client.Config{MaxLoads: 2}), make(loading)
-	a := s.call(1, "a", l.load)
+	a := s.call(1, "a", l.load, client.LoadOptions{})
 	asked := s.wants(wire.OpLease)
-	next := s.call(5, "a", l.load)
-	s.call(1, "b", l.load).wantError(client.ErrBusy)
+	next := s.call(5, "a", l.load, client.LoadOptions{})
+	s.call(1, "b", l.load, client.LoadOptions{}).wantError(cachesidecar.ErrBusy)
 	asked.answer(value("v"))
 	a.want("v", "l2")
 	s.wants(wire.OpLease).answer(value("w"))
 	next.want("w", "l2")
-	b := s.call(1, "b", l.load)
+	b := s.call(1, "b", l.load, client.LoadOptions{})
 	s.wants(wire.OpLease).answer(value("v"))
 	b.want("v", "l2")
-	if _, err := s.GetOrLoad(t.Context(), "c", l.load, client.LoadOptions{TTL: -1}); !errors.Is(err, client.ErrBadRequest) {
+	if _, err := s.GetOrLoad(t.Context(), "c", l.load, client.LoadOptions{TTL: -1}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 		t.Errorf("a TTL below zero: %v", err)
 	}
 }

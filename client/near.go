@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -83,7 +83,7 @@ type space struct {
 func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
 	cfg.Bound = cmp.Or(cfg.Bound, time.Second)
 	if cfg.Bytes < minNearBytes || cfg.Bound < minNearBound || cfg.Bound > maxNearBound {
-		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v", ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
+		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v", cachesidecar.ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}
 	// As many slots as the sidecar's ledger: keys that share a slot here share it there.
 	ledger, err := invalidation.NewLedger(invalidation.DefaultSlots)
@@ -215,28 +215,28 @@ func (s *space) key(key string) kv.Key {
 }
 
 // get returns a key's value if it may be served.
-func (n *near) get(in *space, key string) (Item, bool) {
+func (n *near) get(in *space, key string) (cachesidecar.Item, bool) {
 	s := n.stream.Load()
 	if s == nil || key == "" {
-		return Item{}, false
+		return cachesidecar.Item{}, false
 	}
 	k := in.key(key)
 	got := n.values.get(k)
 	if got == nil {
 		n.misses.Add(1)
-		return Item{}, false
+		return cachesidecar.Item{}, false
 	}
 	lease := time.Duration(s.lease.Load()) // read before the checks of what it covers
 	now := n.clock.Read().Boot
 	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound || int64(got.since) <= n.floors[k.Hash.Partition()].Load() ||
 		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
 		n.refused.Add(1)
-		return Item{}, false
+		return cachesidecar.Item{}, false
 	}
 	n.hits.Add(1)
 	value := make([]byte, len(got.value))
 	copy(value, got.value)
-	return Item{
+	return cachesidecar.Item{
 		Value: value, Flags: got.flags, Version: uint64(got.version), TTL: got.deadline.Remaining(now),
 		Source: "near", Age: now - lease + time.Duration(s.behind.Load()),
 	}, true
@@ -248,17 +248,13 @@ type asked struct {
 	stream *stream // nil: the answer is not kept
 }
 
-// ask records that a read is about to be sent, and returns the read's options.
-func (n *near) ask(o GetOptions) (a asked, bits wire.Options) {
-	bits = o.bits()
-	if n == nil {
-		return a, bits
-	}
+// ask records that a read is about to be sent, and asks for an attested answer.
+func (n *near) ask(q *wire.Request) (a asked) {
 	if a.stream = n.stream.Load(); a.stream != nil {
 		a.at = n.clock.Read().Boot
-		bits |= wire.Attest
+		q.Options |= wire.Attest
 	}
-	return a, bits
+	return a
 }
 
 // keep keeps the answer to a read if this client will learn when its value is outdated:
@@ -302,59 +298,4 @@ func (n *near) wrote(in *space, key string, version uint64) {
 	h := in.key(key).Hash
 	n.ledger.Note(h, kv.Version(version))
 	n.values.outdate(h, kv.Version(version))
-}
-
-// NearStats is the statistics of a near cache.
-type NearStats struct {
-	Following      bool // whether the sidecar is followed; if not, nothing is served
-	Hits, Misses   int64
-	Refused        int64 // values found that are outdated, or no longer surely current
-	Entries, Bytes int64
-	Limit          int64 // in bytes
-	Events, Resets int64 // in the sidecar's stream
-}
-
-// NearStats returns the near cache's statistics; zeros without a near cache.
-func (c *Client) NearStats() NearStats {
-	n := c.near
-	if n == nil {
-		return NearStats{}
-	}
-	entries, bytes := n.values.size()
-	return NearStats{
-		Following: n.stream.Load() != nil, Hits: n.hits.Load(), Misses: n.misses.Load(), Refused: n.refused.Load(),
-		Entries: entries, Bytes: bytes, Limit: n.cfg.Bytes, Events: n.events.Load(), Resets: n.resets.Load(),
-	}
-}
-
-// changes reports whether a failed write may have been executed, or has found another
-// value, or none, than the near cache may have.
-func changes(err error) bool {
-	for _, e := range []error{ErrUnavailable, ErrBusy, ErrBadRequest, ErrTooLarge, ErrUnauthorized, ErrUnsupported, ErrClosed} {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
-}
-
-// nearly returns the near cache, or nil if there is none or it has no space for the
-// client's namespace.
-func (c *Client) nearly() *near {
-	if c.space == nil {
-		return nil
-	}
-	return c.near
-}
-
-// wrote records the result of a write in the near cache, before the caller gets it.
-func (c *Client) wrote(key string, version uint64, err error) {
-	switch {
-	case c.space == nil:
-	// After ErrExists, version is that of the present value.
-	case err == nil, errors.Is(err, ErrExists):
-		c.near.wrote(c.space, key, version)
-	case changes(err):
-		c.near.wrote(c.space, key, 0)
-	}
 }

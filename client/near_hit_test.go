@@ -6,18 +6,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
 // nearHit returns a function that reads a key from the near cache.
-func nearHit(t testing.TB, key string) (get func() client.Item) {
+func nearHit(t testing.TB, key string) (get func() cachesidecar.Item) {
 	c := dial(t, client.Config{NearCache: client.NearCache{Bytes: 1 << 20, Bound: time.Minute}})
 	ctx := context.Background()
-	if _, err := c.Set(ctx, key, make([]byte, 100)); err != nil {
+	if _, err := c.Set(ctx, key, make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	get = func() client.Item {
-		it, err := c.Get(ctx, key)
+	get = func() cachesidecar.Item {
+		it, err := c.Get(ctx, key, cachesidecar.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

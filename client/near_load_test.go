@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestNearLoad checks that GetOrLoad reads from the near cache, and that a value loaded
@@ -19,7 +21,7 @@ func TestNearLoad(t *testing.T) {
 	}
 	want := func(value, source string) {
 		t.Helper()
-		it, err := n.GetOrLoad(context.Background(), "k", load)
+		it, err := n.GetOrLoad(context.Background(), "k", load, LoadOptions{})
 		if err != nil || string(it.Value) != value || it.Source != source {
 			t.Fatalf("%q from %s, %v; want %q from %s", it.Value, it.Source, err, value, source)
 		}
@@ -27,25 +29,25 @@ func TestNearLoad(t *testing.T) {
 	want("v1", "load")
 	n.keep("k", "v1")
 	want("v1", "near")
-	if _, err := n.Delete(context.Background(), "k"); err != nil {
+	if err := n.Delete(context.Background(), "k", cachesidecar.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	want("v2", "load")
 
-	_, l, err := n.other.Lease(context.Background(), "q")
+	_, l, err := n.other.Lease(context.Background(), "q", cachesidecar.GetOptions{})
 	if err != nil || l == nil {
 		t.Fatal(l, err)
 	}
-	got := make(chan Item)
+	got := make(chan cachesidecar.Item)
 	go func() {
-		it, err := n.GetOrLoad(context.Background(), "q", load)
+		it, err := n.GetOrLoad(context.Background(), "q", load, LoadOptions{})
 		if err != nil {
 			t.Error(err)
 		}
 		got <- it
 	}()
 	time.Sleep(50 * time.Millisecond)
-	if _, err := l.Fill(context.Background(), []byte("theirs")); err != nil {
+	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if it := <-got; string(it.Value) != "theirs" || it.Source != "l2" {
@@ -55,16 +57,16 @@ func TestNearLoad(t *testing.T) {
 
 	// The value was kept before this client's Fill. The sidecar told no client that it is
 	// outdated, since the sidecar had evicted it.
-	if _, l, err = n.Lease(context.Background(), "w"); err != nil || l == nil {
+	if _, l, err = n.Lease(context.Background(), "w", cachesidecar.GetOptions{}); err != nil || l == nil {
 		t.Fatal(l, err)
 	}
-	k := n.space.key("w")
-	n.near.values.put(&kept{
+	k := n.near.space.key("w")
+	n.near.cache.values.put(&kept{
 		hash: k.Hash, space: k.Namespace, key: "w", value: []byte("old"), version: 1, asOf: 1,
-		since: n.clock.Read().Boot, stream: n.near.stream.Load(),
+		since: n.clock.Read().Boot, stream: n.near.cache.stream.Load(),
 	})
 	n.want("w", "old", "near")
-	if _, err := l.Fill(context.Background(), []byte("new")); err != nil {
+	if _, err := l.Fill(context.Background(), []byte("new"), FillOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	n.want("w", "new", "l2")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestNearFailedCondition checks that a failed compare-and-set removes the kept value,
@@ -18,14 +20,14 @@ func TestNearFailedCondition(t *testing.T) {
 	defer n.line.feed().gate.Unlock()
 	n.set(n.other, "k", "2")
 	for try := range 3 {
-		it, err := n.Get(ctx, "k")
+		it, err := n.Get(ctx, "k", cachesidecar.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err = n.CompareAndSwap(ctx, "k", []byte("3"), it.Version); err == nil {
+		if _, err = n.CompareAndSwap(ctx, "k", []byte("3"), it.Version, cachesidecar.SetOptions{}); err == nil {
 			return
 		}
-		var v *VersionError
+		var v *cachesidecar.VersionError
 		if !errors.As(err, &v) {
 			t.Fatal(err)
 		}
@@ -43,13 +45,13 @@ func TestNearNotThere(t *testing.T) {
 	n.keep("k", "1")
 	n.line.feed().gate.Lock()
 	defer n.line.feed().gate.Unlock()
-	if _, err := n.other.Delete(ctx, "k"); err != nil {
+	if err := n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Replace(ctx, "k", []byte("2")); !errors.Is(err, ErrNotFound) {
+	if _, err := n.Replace(ctx, "k", []byte("2"), cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}
-	if it, err := n.Get(ctx, "k"); err == nil {
+	if it, err := n.Get(ctx, "k", cachesidecar.GetOptions{}); err == nil {
 		t.Errorf("after Replace has found nothing, Get has %q from %s", it.Value, it.Source)
 	}
 }

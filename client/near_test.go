@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -197,15 +198,15 @@ func (n *nearTest) await(what string, f func() bool) {
 
 func (n *nearTest) set(c *Client, key, value string) {
 	n.t.Helper()
-	if _, err := c.Set(context.Background(), key, []byte(value)); err != nil {
+	if _, err := c.Set(context.Background(), key, []byte(value), cachesidecar.SetOptions{}); err != nil {
 		n.t.Fatal(err)
 	}
 }
 
-func (n *nearTest) want(key, value, source string) Item {
+func (n *nearTest) want(key, value, source string) cachesidecar.Item {
 	n.t.Helper()
-	it, err := n.Get(context.Background(), key)
-	if value == "" && errors.Is(err, ErrNotFound) {
+	it, err := n.Get(context.Background(), key, cachesidecar.GetOptions{})
+	if value == "" && errors.Is(err, cachesidecar.ErrNotFound) {
 		return it
 	}
 	if err != nil || string(it.Value) != value || source != "" && it.Source != source {
@@ -223,7 +224,7 @@ func (n *nearTest) keep(key, value string) {
 func TestNearHit(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	ctx := t.Context()
-	v, err := n.other.Set(ctx, "k", []byte("1"), SetOptions{Flags: 7, TTL: time.Minute})
+	v, err := n.other.Set(ctx, "k", []byte("1"), cachesidecar.SetOptions{Flags: 7, TTL: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,26 +235,26 @@ func TestNearHit(t *testing.T) {
 	}
 	it.Value[0] = 'x' // the caller owns the value
 	n.want("k", "1", "near")
-	if it, err := n.Get(ctx, "k", GetOptions{Fresh: true}); err != nil || it.Source != "l2" {
+	if it, err := n.Get(ctx, "k", cachesidecar.GetOptions{Fresh: true}); err != nil || it.Source != "l2" {
 		t.Errorf("fresh: %+v, %v", it, err)
 	}
 	n.set(n.other, "m", "2")
 	for _, source := range []string{"l2", "near"} {
-		m, err := n.GetMulti(ctx, []string{"k", "m", "none"})
+		m, err := n.GetMulti(ctx, []string{"k", "m", "none"}, cachesidecar.GetOptions{})
 		if err != nil || len(m) != 2 || m["k"].Source != "near" || m["m"].Source != source {
 			t.Errorf("%+v, %v", m, err)
 		}
 	}
 	// The same name in another namespace is another key.
 	users := n.InNamespace("users")
-	if _, err := users.Get(ctx, "k"); !errors.Is(err, ErrNotFound) {
+	if _, err := users.Get(ctx, "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Errorf("in another namespace: %v", err)
 	}
-	if _, err := users.Set(ctx, "k", []byte("u")); err != nil {
+	if _, err := users.Set(ctx, "k", []byte("u"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, source := range []string{"l2", "near"} {
-		if it, err := users.Get(ctx, "k"); err != nil || string(it.Value) != "u" || it.Source != source {
+		if it, err := users.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "u" || it.Source != source {
 			t.Errorf("%+v, %v", it, err)
 		}
 	}
@@ -263,7 +264,7 @@ func TestNearHit(t *testing.T) {
 	}
 	canceled, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := n.Get(canceled, "k"); !errors.Is(err, context.Canceled) {
+	if _, err := n.Get(canceled, "k", cachesidecar.GetOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -281,12 +282,12 @@ func TestNearOwnWrites(t *testing.T) {
 		do   func() error
 		want string
 	}{
-		{"set", func() error { _, err := n.Set(ctx, "k", []byte("2")); return err }, "2"},
-		{"incr", func() error { _, err := n.Incr(ctx, "k", 40); return err }, "42"},
-		{"delete", func() error { _, err := n.Delete(ctx, "k"); return err }, ""},
-		{"add", func() error { _, err := n.Add(ctx, "k", []byte("4")); return err }, "4"},
-		{"flush", func() error { return n.Flush(ctx, FlushOptions{}) }, ""},
-		{"set again", func() error { _, err := n.Set(ctx, "k", []byte("5")); return err }, "5"},
+		{"set", func() error { _, err := n.Set(ctx, "k", []byte("2"), cachesidecar.SetOptions{}); return err }, "2"},
+		{"incr", func() error { _, err := n.Incr(ctx, "k", 40, cachesidecar.IncrOptions{}); return err }, "42"},
+		{"delete", func() error { return n.Delete(ctx, "k", cachesidecar.DeleteOptions{}) }, ""},
+		{"add", func() error { _, err := n.Add(ctx, "k", []byte("4"), cachesidecar.SetOptions{}); return err }, "4"},
+		{"flush", func() error { return n.Flush(ctx, cachesidecar.FlushOptions{}) }, ""},
+		{"set again", func() error { _, err := n.Set(ctx, "k", []byte("5"), cachesidecar.SetOptions{}); return err }, "5"},
 	} {
 		if err := w.do(); err != nil {
 			t.Fatalf("%s: %v", w.name, err)
@@ -296,7 +297,7 @@ func TestNearOwnWrites(t *testing.T) {
 			n.keep("k", w.want)
 		}
 	}
-	if err := n.Touch(ctx, "k", SetOptions{TTL: time.Hour / 2}); err != nil {
+	if err := n.Touch(ctx, "k", cachesidecar.TouchOptions{TTL: time.Hour / 2}); err != nil {
 		t.Fatal(err)
 	}
 	if it := n.want("k", "5", ""); it.TTL > time.Hour/2 {
@@ -304,20 +305,20 @@ func TestNearOwnWrites(t *testing.T) {
 	}
 	// A deletion that finds no value, since another client's deletion came first.
 	n.keep("k", "5")
-	if _, err := n.other.Delete(ctx, "k"); err != nil {
+	if err := n.other.Delete(ctx, "k", cachesidecar.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Delete(ctx, "k"); !errors.Is(err, ErrNotFound) {
+	if err := n.Delete(ctx, "k", cachesidecar.DeleteOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatalf("got %v, want ErrNotFound", err)
 	}
 	n.want("k", "", "")
 	n.set(n.Client, "k", "5")
 	// A write whose outcome is not known.
 	n.keep("k", "5")
-	n.wrote("k", 0, ErrTimeout)
+	n.near.wrote("k", 0, cachesidecar.ErrTimeout)
 	n.want("k", "5", "l2")
 	n.keep("k", "5")
-	n.wrote("k", 0, ErrBusy)
+	n.near.wrote("k", 0, cachesidecar.ErrBusy)
 	n.want("k", "5", "near")
 }
 
@@ -331,20 +332,20 @@ func TestNearOthersWrites(t *testing.T) {
 		n.set(n.other, "k", value)
 		began := time.Now()
 		n.await("the new value", func() bool {
-			it, err := n.Get(ctx, "k")
+			it, err := n.Get(ctx, "k", cachesidecar.GetOptions{})
 			return err == nil && string(it.Value) == value
 		})
 		longest = max(longest, time.Since(began))
 		n.keep("k", value)
 	}
 	t.Logf("others' writes were seen after %v at most", longest)
-	for _, o := range []FlushOptions{{}, {All: true}} {
+	for _, o := range []cachesidecar.FlushOptions{{}, {All: true}} {
 		if err := n.other.Flush(ctx, o); err != nil {
 			t.Fatal(err)
 		}
 		n.await("it is flushed", func() bool {
-			_, err := n.Get(ctx, "k")
-			return errors.Is(err, ErrNotFound)
+			_, err := n.Get(ctx, "k", cachesidecar.GetOptions{})
+			return errors.Is(err, cachesidecar.ErrNotFound)
 		})
 		n.set(n.other, "k", "x")
 		n.keep("k", "x")
@@ -361,7 +362,7 @@ func TestNearSilentSidecar(t *testing.T) {
 	n.clock.stop()
 	n.keep("k", "1")
 	n.await("a lease that begins now", func() bool {
-		s := n.near.stream.Load()
+		s := n.near.cache.stream.Load()
 		return s != nil && time.Duration(s.lease.Load()) == n.clock.Read().Boot
 	})
 	letGo := n.holdUp()
@@ -384,19 +385,19 @@ func TestNearStoppedClient(t *testing.T) {
 	n.set(n.other, "k", "1")
 	n.keep("k", "1")
 	letGo := n.holdUp() // the answers stay in the buffer
-	events := n.near.events.Load()
+	events := n.near.cache.events.Load()
 	n.set(n.other, "other", "1")
 	time.Sleep(50 * time.Millisecond) // the event is on its way
 	n.set(n.other, "k", "2")
 	n.clock.skipped.Add(int64(time.Hour))
-	if it, err := n.Get(context.Background(), "k"); err != nil || string(it.Value) != "2" {
+	if it, err := n.Get(context.Background(), "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "2" {
 		t.Errorf("after the stop: %q from %s, %v", it.Value, it.Source, err)
 	}
 	// The next answer is about another key, and an hour old.
-	before := n.near.stream.Load()
+	before := n.near.cache.stream.Load()
 	letGo()
-	n.await("an old answer", func() bool { return n.near.events.Load() > events })
-	if now := n.clock.Read().Boot; before != nil && n.near.stream.Load() == before && now-time.Duration(before.lease.Load()) < 0 {
+	n.await("an old answer", func() bool { return n.near.cache.events.Load() > events })
+	if now := n.clock.Read().Boot; before != nil && n.near.cache.stream.Load() == before && now-time.Duration(before.lease.Load()) < 0 {
 		t.Errorf("the lease is of the future")
 	}
 	n.keep("k", "2")
@@ -409,28 +410,28 @@ func TestNearLease(t *testing.T) {
 	n.shared.close() // only the test applies answers
 	n.tasks.Wait()
 	renew := func() {
-		n.near, _ = newNear(n.near.cfg, n.clock)
-		n.space = n.near.space("default")
+		cache, _ := newNear(n.near.cache.cfg, n.clock)
+		n.near = nearView{cache: cache}.in("default")
 	}
 	renew()
 	welcome := &wire.Welcome{Node: "host", Hash: wire.Hashing{Name: wire.HashName, Partitions: kv.Partitions}}
 	reset := func() *stream {
-		n.near.apply(n.clock.Read().Boot, &wire.Watched{Epoch: 1, Seq: 10, Head: 10, Reset: true}, welcome)
-		return n.near.stream.Load()
+		n.near.cache.apply(n.clock.Read().Boot, &wire.Watched{Epoch: 1, Seq: 10, Head: 10, Reset: true}, welcome)
+		return n.near.cache.stream.Load()
 	}
 	put := func(s *stream) {
 		welcomed := &slot{}
 		welcomed.greeted.Store(&greeting{welcome: *welcome})
-		n.near.keep(n.space, "k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Attested: true})
+		n.near.keep("k", asked{n.clock.Read().Boot, s}, &answer{from: welcomed}, &wire.Reply{Value: []byte("v"), Version: 5, AsOf: 100, Attested: true})
 	}
-	served := func() bool { _, ok := n.near.get(n.space, "k"); return ok }
+	served := func() bool { _, ok := n.near.get(t.Context(), "k", cachesidecar.GetOptions{}); return ok }
 	check := func(what string, want bool) {
 		t.Helper()
 		if served() != want {
 			t.Errorf("%s: served: %v, want %v", what, !want, want)
 		}
 	}
-	key := n.space.key("k")
+	key := n.near.space.key("k")
 	event := func(kind uint8, version uint64, d *wire.EventDetail) (w wire.Watched) {
 		h := uint64(0)
 		if kind == wire.EventChanged {
@@ -448,22 +449,22 @@ func TestNearLease(t *testing.T) {
 	check("after a stop", false)
 	sent := now()
 	n.clock.skipped.Add(int64(2 * time.Minute))
-	n.near.apply(sent, &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
+	n.near.cache.apply(sent, &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
 	check("a heartbeat that was asked for before the stop", false)
-	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
+	n.near.cache.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 10}, welcome)
 	check("a heartbeat of now", true)
 
 	s := reset()
 	check("kept before a reset", false)
-	n.near.values.put(&kept{hash: key.Hash, space: key.Namespace, key: "k", asOf: 100, version: 5, since: now(), stream: &stream{}})
+	n.near.cache.values.put(&kept{hash: key.Hash, space: key.Namespace, key: "k", asOf: 100, version: 5, since: now(), stream: &stream{}})
 	check("kept under another stream", false)
 	put(s)
 	n.clock.skipped.Add(int64(2 * time.Minute))
-	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 12}, welcome)
+	n.near.cache.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 10, Head: 12}, welcome)
 	check("not all is applied that the answer names", false)
-	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 12, Head: 12}, welcome)
+	n.near.cache.apply(now(), &wire.Watched{Epoch: 1, After: 10, Seq: 12, Head: 12}, welcome)
 	check("all is", true)
-	n.near.apply(now(), &wire.Watched{Epoch: 1, After: 13, Seq: 14, Head: 14}, welcome)
+	n.near.cache.apply(now(), &wire.Watched{Epoch: 1, After: 13, Seq: 14, Head: 14}, welcome)
 	n.clock.skipped.Add(int64(time.Minute))
 	check("a gap", false)
 
@@ -484,7 +485,7 @@ func TestNearLease(t *testing.T) {
 		renew()
 		put(reset())
 		check("before "+tc.name, true)
-		n.near.apply(now(), &tc.w, welcome)
+		n.near.cache.apply(now(), &tc.w, welcome)
 		check(tc.name, tc.want)
 	}
 
@@ -509,17 +510,17 @@ func TestNearLease(t *testing.T) {
 		{"asked for before a floor", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true}, false},
 		{"expired", 0, asked{now() - time.Second, s}, wire.Reply{AsOf: 100, Attested: true, TTLMS: 1}, false},
 	} {
-		n.near.values.clear()
+		n.near.cache.values.clear()
 		if tc.name == "asked for before a floor" {
-			n.near.drop()
+			n.near.cache.drop()
 		} else {
-			clear(n.near.floors[:])
+			clear(n.near.cache.floors[:])
 		}
 		from := &slot{}
 		from.greeted.Store(&greeting{welcome: wire.Welcome{Epoch: tc.epoch}})
-		n.near.keep(n.space, "k", tc.a, &answer{from: from}, &tc.r)
+		n.near.keep("k", tc.a, &answer{from: from}, &tc.r)
 		check(tc.name, tc.want)
-		if entries, _ := n.near.values.size(); tc.name == "another stream" && entries != 0 {
+		if entries, _ := n.near.cache.values.size(); tc.name == "another stream" && entries != 0 {
 			t.Errorf("%s: it is kept", tc.name)
 		}
 	}
@@ -531,9 +532,9 @@ func TestNearDisconnect(t *testing.T) {
 	n := newNearTest(t, time.Minute)
 	n.set(n.other, "k", "1")
 	n.keep("k", "1")
-	before := n.near.stream.Load()
+	before := n.near.cache.stream.Load()
 	n.line.cut()
-	n.await("everything is dropped", func() bool { return n.near.stream.Load() != before })
+	n.await("everything is dropped", func() bool { return n.near.cache.stream.Load() != before })
 	if st := n.NearStats(); st.Entries != 0 && !st.Following {
 		t.Errorf("%+v", st)
 	}
@@ -551,8 +552,8 @@ func TestNearDisconnect(t *testing.T) {
 	})
 	host(t, path)
 	n.await("the other sidecar", func() bool {
-		_, err := n.Get(context.Background(), "k")
-		return errors.Is(err, ErrNotFound)
+		_, err := n.Get(context.Background(), "k", cachesidecar.GetOptions{})
+		return errors.Is(err, cachesidecar.ErrNotFound)
 	})
 }
 
@@ -560,7 +561,7 @@ func TestNearRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	host(t, path)
 	for _, c := range []NearCache{{Bytes: 1}, {Bound: time.Second}, {Bytes: 1 << 20, Bound: time.Millisecond}, {Bytes: 1 << 20, Bound: time.Hour}} {
-		if _, err := Dial(t.Context(), Config{Socket: path, NearCache: c}); !errors.Is(err, ErrBadRequest) {
+		if _, err := Dial(t.Context(), Config{Socket: path, NearCache: c}); !errors.Is(err, cachesidecar.ErrBadRequest) {
 			t.Errorf("%+v: %v, want ErrBadRequest", c, err)
 		}
 	}
@@ -587,7 +588,7 @@ func TestNearConcurrently(t *testing.T) {
 	})
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			n.near.drop()
+			n.near.cache.drop()
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
@@ -595,7 +596,7 @@ func TestNearConcurrently(t *testing.T) {
 		wg.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				least := last[i%10].Load()
-				it, err := n.Get(context.Background(), fmt.Sprint("k", i%10))
+				it, err := n.Get(context.Background(), fmt.Sprint("k", i%10), cachesidecar.GetOptions{})
 				var v int64
 				if _, e := fmt.Sscan(string(it.Value), &v); err != nil || e != nil || v < least {
 					t.Errorf("k%d is %q from %s, %v; want %d or later", i%10, it.Value, it.Source, err, least)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -30,7 +31,7 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 		t.Helper()
 		got := make(chan *client.Lease, 1)
 		go func() { // ends with the answer
-			_, l, _ := s.Lease(t.Context(), "k")
+			_, l, _ := s.Lease(t.Context(), "k", cachesidecar.GetOptions{})
 			got <- l
 		}()
 		a := s.wants(wire.OpLease)
@@ -46,18 +47,34 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 		do   call
 		late bool // may be executed late
 	}{
-		{"set", wire.OpSet, func(ctx context.Context, _ *client.Lease) error { _, err := s.Set(ctx, "k", nil); return err }, false},
-		{"add", wire.OpSet, func(ctx context.Context, _ *client.Lease) error { _, err := s.Add(ctx, "k", nil); return err }, false},
-		{"cas", wire.OpSet, func(ctx context.Context, _ *client.Lease) error {
-			_, err := s.CompareAndSwap(ctx, "k", nil, 1)
+		{"set", wire.OpSet, func(ctx context.Context, _ *client.Lease) error {
+			_, err := s.Set(ctx, "k", nil, cachesidecar.SetOptions{})
 			return err
 		}, false},
-		{"touch", wire.OpTouch, func(ctx context.Context, _ *client.Lease) error { return s.Touch(ctx, "k") }, false},
-		{"incr", wire.OpIncr, func(ctx context.Context, _ *client.Lease) error { _, err := s.Incr(ctx, "k", 1); return err }, false},
-		{"delete", wire.OpDelete, func(ctx context.Context, _ *client.Lease) error { _, err := s.Delete(ctx, "k"); return err }, false},
-		{"fill", wire.OpFill, func(ctx context.Context, l *client.Lease) error { _, err := l.Fill(ctx, nil); return err }, false},
+		{"add", wire.OpSet, func(ctx context.Context, _ *client.Lease) error {
+			_, err := s.Add(ctx, "k", nil, cachesidecar.SetOptions{})
+			return err
+		}, false},
+		{"cas", wire.OpSet, func(ctx context.Context, _ *client.Lease) error {
+			_, err := s.CompareAndSwap(ctx, "k", nil, 1, cachesidecar.SetOptions{})
+			return err
+		}, false},
+		{"touch", wire.OpTouch, func(ctx context.Context, _ *client.Lease) error {
+			return s.Touch(ctx, "k", cachesidecar.TouchOptions{})
+		}, false},
+		{"incr", wire.OpIncr, func(ctx context.Context, _ *client.Lease) error {
+			_, err := s.Incr(ctx, "k", 1, cachesidecar.IncrOptions{})
+			return err
+		}, false},
+		{"delete", wire.OpDelete, func(ctx context.Context, _ *client.Lease) error {
+			return s.Delete(ctx, "k", cachesidecar.DeleteOptions{})
+		}, false},
+		{"fill", wire.OpFill, func(ctx context.Context, l *client.Lease) error {
+			_, err := l.Fill(ctx, nil, client.FillOptions{})
+			return err
+		}, false},
 		{"abandon", wire.OpFill, func(ctx context.Context, l *client.Lease) error { return l.Abandon(ctx) }, true},
-		{"flush", wire.OpFlush, func(ctx context.Context, _ *client.Lease) error { return s.Flush(ctx, client.FlushOptions{}) }, true},
+		{"flush", wire.OpFlush, func(ctx context.Context, _ *client.Lease) error { return s.Flush(ctx, cachesidecar.FlushOptions{}) }, true},
 	} {
 		for _, timeout := range []time.Duration{20 * time.Second, 10 * time.Second} {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -82,7 +99,7 @@ func TestWritesSayWhenTheyAreGivenUp(t *testing.T) {
 				t.Errorf("%s is given up %v after it began, want %v", test.name, got-before, timeout)
 			}
 			a.answer(refused(wire.Busy))
-			if err := <-done; !errors.Is(err, client.ErrBusy) {
+			if err := <-done; !errors.Is(err, cachesidecar.ErrBusy) {
 				t.Errorf("%s: %v", test.name, err)
 			}
 			cancel()
@@ -106,7 +123,7 @@ func TestMomentsNeedOneClock(t *testing.T) {
 			s := newScriptedAt(t, client.Config{}, boot)
 			done := make(chan error, 1)
 			go func() { // ends with the answer
-				_, err := s.Set(context.Background(), "k", nil)
+				_, err := s.Set(context.Background(), "k", nil, cachesidecar.SetOptions{})
 				done <- err
 			}()
 			a := s.wants(wire.OpSet)

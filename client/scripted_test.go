@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -164,14 +165,14 @@ func TestAnswersToOtherKeys(t *testing.T) {
 	for _, items := range [][]wire.Reply{nil, {{Version: 1}}, {{Version: 1}, {Version: 2}, {Version: 3}}} {
 		failed := make(chan error, 2)
 		go func() {
-			_, err := s.Delete(context.Background(), "a", "b")
+			_, err := s.DeleteMulti(context.Background(), []string{"a", "b"}, cachesidecar.DeleteOptions{})
 			failed <- err
-			_, err = s.GetMulti(context.Background(), []string{"a", "b"})
+			_, err = s.GetMulti(context.Background(), []string{"a", "b"}, cachesidecar.GetOptions{})
 			failed <- err
 		}()
 		for _, op := range []wire.Op{wire.OpDelete, wire.OpMGet} {
 			s.wants(op).answer(wire.Reply{Items: items})
-			if err := <-failed; !errors.Is(err, client.ErrInternal) {
+			if err := <-failed; !errors.Is(err, cachesidecar.ErrInternal) {
 				t.Errorf("%s of two keys, answered with %d: %v", op, len(items), err)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -23,12 +24,12 @@ func TestSilentSidecarIsDeadlineExceeded(t *testing.T) {
 	defer ln.Close()
 	for range 50 {
 		_, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: 2 * time.Millisecond})
-		if !errors.Is(err, client.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		if !errors.Is(err, cachesidecar.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("Dial: %v, want ErrUnavailable and context.DeadlineExceeded", err)
 		}
 	}
 	_, err = client.Dial(t.Context(), client.Config{Socket: path + "-absent", DialTimeout: time.Second})
-	if !errors.Is(err, client.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+	if !errors.Is(err, cachesidecar.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Dial of an absent sidecar: %v, want ErrUnavailable alone", err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -74,7 +76,7 @@ func newSlot(cfg *Config, clock kv.Clock) *slot {
 func (s *slot) get(ctx context.Context) (*rpc.Client, error) {
 	c, err := s.Get(ctx)
 	if errors.Is(err, rpc.ErrRetired) {
-		err = ErrClosed
+		err = cachesidecar.ErrClosed
 	}
 	return c, err
 }
@@ -85,7 +87,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	defer cancel()
 	path, err := unixsock.Find(s.cfg.Socket)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
 	token := s.cfg.Token
 	if s.cfg.TokenFile != "" {
@@ -95,7 +97,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	}
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
 	c := rpc.NewClient(nc, rpc.ClientConfig{MaxCalls: s.cfg.MaxCalls})
 	before := s.clock.Read().Boot
@@ -105,7 +107,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	if err == nil {
 		var r wire.Reply
 		if err = wire.DecodeReply(wire.OpHello, call.Frame(), &r); err == nil {
-			err = replyError(&r)
+			err = calls.Err(&r)
 		}
 		var w wire.Welcome
 		if err == nil {
@@ -119,7 +121,7 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		if errors.Is(err, rpc.ErrNoAnswer) {
 			err = context.DeadlineExceeded // whichever of the two timers ended the wait
 		}
-		err = fmt.Errorf("%w: no HELLO from the sidecar at %s: %w", ErrUnavailable, path, err)
+		err = fmt.Errorf("%w: no HELLO from the sidecar at %s: %w", cachesidecar.ErrUnavailable, path, err)
 	}
 	if err != nil {
 		_ = c.Close()

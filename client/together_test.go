@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -79,7 +80,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 		for i := range 100 {
 			wg.Go(func() {
 				c := clients[i%len(clients)]
-				it, err := c.GetOrLoad(t.Context(), key, load)
+				it, err := c.GetOrLoad(t.Context(), key, load, client.LoadOptions{})
 				if err != nil || string(it.Value) != "0" {
 					t.Errorf("%s: %q from %s, %v", key, it.Value, it.Source, err)
 				}
@@ -103,7 +104,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 		loads.Store(0)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := clients[0].GetOrLoad(t.Context(), key, load); err != nil {
+			if _, err := clients[0].GetOrLoad(t.Context(), key, load, client.LoadOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -111,18 +112,18 @@ func TestGetOrLoadTogether(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		wg.Go(func() { // waits for that load
-			if _, err := clients[1].GetOrLoad(t.Context(), key, load); err != nil {
+			if _, err := clients[1].GetOrLoad(t.Context(), key, load, client.LoadOptions{}); err != nil {
 				t.Error(err)
 			}
 		})
 		time.Sleep(30 * time.Millisecond)
 		truth.Store(2*round + 1)
-		if _, err := clients[3].Delete(t.Context(), key); err == nil {
+		if err := clients[3].Delete(t.Context(), key, cachesidecar.DeleteOptions{}); err == nil {
 			t.Error("the key is there before it is loaded")
 		}
 		for _, c := range clients {
 			wg.Go(func() {
-				it, err := c.GetOrLoad(t.Context(), key, load)
+				it, err := c.GetOrLoad(t.Context(), key, load, client.LoadOptions{})
 				if err != nil || string(it.Value) != fmt.Sprint(2*round+1) {
 					t.Errorf("%s after its deletion: %q from %s, %v; want %d", key, it.Value, it.Source, err, 2*round+1)
 				}
@@ -137,7 +138,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 			t.Errorf("%s: %d loads, want one before the deletion and one after", key, n)
 		}
 		for _, c := range clients {
-			if it, err := c.Get(t.Context(), key); err != nil || string(it.Value) != fmt.Sprint(2*round+1) {
+			if it, err := c.Get(t.Context(), key, cachesidecar.GetOptions{}); err != nil || string(it.Value) != fmt.Sprint(2*round+1) {
 				t.Errorf("%s at the end: %q, %v", key, it.Value, err)
 			}
 		}
@@ -149,12 +150,12 @@ func TestLeaseTogether(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	serve(t, path)
 	a, b := dial(t, client.Config{Socket: path}), dial(t, client.Config{Socket: path})
-	if _, l, err := a.Lease(t.Context(), "k"); err != nil || l == nil || l.TTL < time.Second {
+	if _, l, err := a.Lease(t.Context(), "k", cachesidecar.GetOptions{}); err != nil || l == nil || l.TTL < time.Second {
 		t.Fatalf("%+v, %v", l, err)
 	}
 	waits := make(chan *client.Lease)
 	go func() {
-		_, l, err := b.Lease(t.Context(), "k")
+		_, l, err := b.Lease(t.Context(), "k", cachesidecar.GetOptions{})
 		if err != nil {
 			t.Error(err)
 		}
@@ -170,7 +171,7 @@ func TestLeaseTogether(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	it, l, err := b.Lease(t.Context(), "k")
+	it, l, err := b.Lease(t.Context(), "k", cachesidecar.GetOptions{})
 	if err != nil || l != nil || string(it.Value) != "value" || it.Version != v || it.Flags != 3 || it.TTL > time.Minute || it.TTL < 50*time.Second {
 		t.Errorf("%+v, %v, %v", it, l, err)
 	}

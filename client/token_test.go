@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -33,7 +34,7 @@ func TestToken(t *testing.T) {
 
 	for name, cfg := range map[string]client.Config{"a token": {Token: secret}, "a file": {TokenFile: file}, "none": {}} {
 		cfg.Socket = socket
-		if _, err := dial(t, cfg).Set(ctx, "k", []byte("v")); err != nil {
+		if _, err := dial(t, cfg).Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -42,12 +43,12 @@ func TestToken(t *testing.T) {
 		is   error
 		want string
 	}{
-		"a wrong token":          {client.Config{Token: secret + "x"}, client.ErrUnauthorized, "the token is none of those in this sidecar's configuration"},
-		"a wrong token, at ease": {client.Config{Token: secret + "x", Lazy: true}, client.ErrUnauthorized, "the token is none of those"},
-		"no file":                {client.Config{TokenFile: file + "-none"}, client.ErrUnauthorized, "-none: no such file"},
-		"an empty file":          {client.Config{TokenFile: write("empty", "\n", 0o600)}, client.ErrUnauthorized, "is empty: write the token into it"},
-		"a file for all":         {client.Config{TokenFile: write("open", secret, 0o644)}, client.ErrUnauthorized, "chmod 0640 it, or 0600"},
-		"two tokens":             {client.Config{Token: secret, TokenFile: file}, client.ErrBadRequest, "leave out one of them"},
+		"a wrong token":          {client.Config{Token: secret + "x"}, cachesidecar.ErrUnauthorized, "the token is none of those in this sidecar's configuration"},
+		"a wrong token, at ease": {client.Config{Token: secret + "x", Lazy: true}, cachesidecar.ErrUnauthorized, "the token is none of those"},
+		"no file":                {client.Config{TokenFile: file + "-none"}, cachesidecar.ErrUnauthorized, "-none: no such file"},
+		"an empty file":          {client.Config{TokenFile: write("empty", "\n", 0o600)}, cachesidecar.ErrUnauthorized, "is empty: write the token into it"},
+		"a file for all":         {client.Config{TokenFile: write("open", secret, 0o644)}, cachesidecar.ErrUnauthorized, "chmod 0640 it, or 0600"},
+		"two tokens":             {client.Config{Token: secret, TokenFile: file}, cachesidecar.ErrBadRequest, "leave out one of them"},
 	} {
 		tc.cfg.Socket = socket
 		cl, err := client.Dial(ctx, tc.cfg)
@@ -61,18 +62,18 @@ func TestToken(t *testing.T) {
 
 	// The client finds a new token in the file when it connects again.
 	cl := dial(t, client.Config{Socket: socket, TokenFile: file, FailClosed: true})
-	if _, err := cl.Get(ctx, "k"); err != nil {
+	if _, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
 	write("web", "another-"+secret, 0o600)
 	serveWith(t, cfg)
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		_, err := cl.Get(ctx, "k")
-		if errors.Is(err, client.ErrNotFound) {
+		_, err := cl.Get(ctx, "k", cachesidecar.GetOptions{})
+		if errors.Is(err, cachesidecar.ErrNotFound) {
 			break
 		}
-		if errors.Is(err, client.ErrUnauthorized) || time.Now().After(deadline) {
+		if errors.Is(err, cachesidecar.ErrUnauthorized) || time.Now().After(deadline) {
 			t.Fatalf("with the new token: %v", err)
 		}
 	}

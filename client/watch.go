@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -66,7 +68,7 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	return func(yield func(Event, error) bool) {
 		o.Beat = cmp.Or(o.Beat, time.Second)
 		if len(o.Keys) > wire.MaxKeys || o.Beat < time.Millisecond || o.Beat > time.Hour {
-			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
+			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", cachesidecar.ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
@@ -81,7 +83,7 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 			w, err := f.next(ctx)
 			switch {
 			case c.closed.Err() != nil:
-				yield(Event{}, ErrClosed)
+				yield(Event{}, cachesidecar.ErrClosed)
 				return
 			case ctx.Err() != nil:
 				return
@@ -102,7 +104,7 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 
 // final reports whether an error ends the stream, since another try would fail too.
 func final(err error) bool {
-	return errors.Is(err, ErrBadRequest) || errors.Is(err, ErrUnsupported) || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrClosed)
+	return errors.Is(err, cachesidecar.ErrBadRequest) || errors.Is(err, cachesidecar.ErrUnsupported) || errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrClosed)
 }
 
 // rest pauses. The pause grows with the number of tries, up to a second, and has jitter.
@@ -145,7 +147,7 @@ func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
 	if conn != f.conn {
 		f.conn, f.epoch, f.seq = conn, 0, 0
 		if f.welcome = f.slot.welcomeOf(conn); f.welcome == nil || !slices.Contains(f.welcome.Features, "watch") {
-			return w, fmt.Errorf("%w: the sidecar knows no WATCH: it is of an older version", ErrUnsupported)
+			return w, fmt.Errorf("%w: the sidecar knows no WATCH: it is of an older version", cachesidecar.ErrUnsupported)
 		}
 	}
 	if err = f.ask(ctx, &w); err != nil {
@@ -168,13 +170,13 @@ func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
 	defer f.conn.Release(call)
 	var r wire.Reply
 	if err := wire.DecodeReply(wire.OpWatch, call.Frame(), &r); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
 	}
-	if err := replyError(&r); err != nil {
+	if err := calls.Err(&r); err != nil {
 		return err
 	}
 	if err := wire.UnmarshalBody(r.Body, w); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", ErrInternal, err)
+		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
 	}
 	return nil
 }
@@ -193,7 +195,7 @@ func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) boo
 	var names map[uint64]string
 	if len(keys) > 0 {
 		if f.welcome.Hash.Name != wire.HashName {
-			return yield(Event{}, fmt.Errorf("%w: the sidecar hashes keys with %q, which this client does not know: watch without keys", ErrUnsupported, f.welcome.Hash.Name))
+			return yield(Event{}, fmt.Errorf("%w: the sidecar hashes keys with %q, which this client does not know: watch without keys", cachesidecar.ErrUnsupported, f.welcome.Hash.Name))
 		}
 		names = make(map[uint64]string, len(keys))
 		seed := kv.NamespaceSeed(f.welcome.Hash.Seed, namespace)

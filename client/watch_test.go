@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -57,7 +58,7 @@ func TestWatch(t *testing.T) {
 
 	other := dial(t, client.Config{Socket: path})
 	for _, key := range []string{"none", "a"} {
-		v, err := other.Set(ctx, key, []byte("1"))
+		v, err := other.Set(ctx, key, []byte("1"), cachesidecar.SetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,17 +72,17 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	if _, err := other.InNamespace("users").Set(ctx, "a", nil); err != nil {
+	if _, err := other.InNamespace("users").Set(ctx, "a", nil, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	all.want(client.Changed, "")
 	users.want(client.Changed, "ausers")
-	if err := other.InNamespace("users").Flush(ctx, client.FlushOptions{}); err != nil {
+	if err := other.InNamespace("users").Flush(ctx, cachesidecar.FlushOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	all.want(client.Flushed, "users")
 	users.want(client.Flushed, "users")
-	if _, err := other.Delete(ctx, "a"); err != nil {
+	if err := other.Delete(ctx, "a", cachesidecar.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	all.want(client.Changed, "")
@@ -108,7 +109,7 @@ func TestWatch(t *testing.T) {
 			break
 		}
 	}
-	if _, err := other.Set(ctx, "b", nil); err != nil {
+	if _, err := other.Set(ctx, "b", nil, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	some.want(client.Changed, "bdefault")
@@ -118,7 +119,7 @@ func TestWatch(t *testing.T) {
 	}
 	for {
 		e, err, ok := some.pull()
-		if !ok || errors.Is(err, client.ErrClosed) {
+		if !ok || errors.Is(err, cachesidecar.ErrClosed) {
 			break
 		}
 		if err != nil {
@@ -139,12 +140,12 @@ func TestWatchTooSlow(t *testing.T) {
 		for j := range keys {
 			keys[j] = fmt.Sprint("key", i+j)
 		}
-		if _, err := writer.Delete(t.Context(), keys...); err != nil && !errors.Is(err, client.ErrNotFound) {
+		if _, err := writer.DeleteMulti(t.Context(), keys, cachesidecar.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	f.want(client.Reset, "")
-	if _, err := writer.Set(t.Context(), "k", nil); err != nil {
+	if _, err := writer.Set(t.Context(), "k", nil, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	f.want(client.Changed, "")
@@ -155,7 +156,7 @@ func TestWatchRefuses(t *testing.T) {
 	for _, o := range []client.WatchOptions{{Keys: make([]string, 1025)}, {Beat: -1}, {Beat: 2 * time.Hour}} {
 		n := 0
 		for _, err := range c.Watch(t.Context(), o) {
-			if n++; !errors.Is(err, client.ErrBadRequest) {
+			if n++; !errors.Is(err, cachesidecar.ErrBadRequest) {
 				t.Errorf("got %v, want ErrBadRequest", err)
 			}
 		}
@@ -165,7 +166,7 @@ func TestWatchRefuses(t *testing.T) {
 	}
 	n := 0
 	for _, err := range c.InNamespace("Bad").Watch(t.Context(), client.WatchOptions{}) {
-		if n++; !errors.Is(err, client.ErrBadRequest) || n > 1 {
+		if n++; !errors.Is(err, cachesidecar.ErrBadRequest) || n > 1 {
 			t.Fatalf("a bad namespace: %v, want ErrBadRequest once", err)
 		}
 	}

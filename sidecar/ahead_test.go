@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -23,18 +24,18 @@ func TestVirtualAnswersAhead(t *testing.T) {
 		key := to.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 		ctx := context.Background()
 		for _, k := range [][]byte{name, other} {
-			if _, err := from.Set(ctx, "default", k, []byte("v"), SetOptions{}); err != nil {
+			if _, err := from.Set(ctx, "default", string(k), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := to.Get(ctx, "default", name); err != nil { // makes the connection
+		if _, err := to.Get(ctx, "default", string(name), cachesidecar.GetOptions{}); err != nil { // makes the connection
 			t.Fatal(err)
 		}
 		wall := from.engine.Clock.Read().Wall
 		from.engine.HLC.Observe(kv.FirstVersionAt(wall + time.Hour.Milliseconds()))
 
-		if v, err := to.Get(ctx, "default", other); err == nil {
-			t.Errorf("a read of its key: %q", v.Data)
+		if v, err := to.Get(ctx, "default", string(other), cachesidecar.GetOptions{}); err == nil {
+			t.Errorf("a read of its key: %q", v.Value)
 		}
 		set := kv.NewPartitionSet(kv.Partitions)
 		set.Add(key.Hash.Partition())

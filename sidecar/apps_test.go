@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -88,11 +90,11 @@ func (w *world) writeAs(s *Sidecar, k *vkey, v vwrite) bool {
 	var err error
 	switch {
 	case !v.del:
-		_, err = s.Set(context.Background(), w.space, k.name, value, SetOptions{TTL: v.ttl, AckAll: v.all})
+		_, err = s.Set(context.Background(), w.space, string(k.name), value, cachesidecar.SetOptions{TTL: v.ttl, AckAll: v.all})
 	case v.all:
-		_, err = s.DeleteEverywhere(context.Background(), w.space, k.name)
+		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{AckAll: true})
 	default:
-		_, err = s.Delete(context.Background(), w.space, k.name)
+		_, err = s.DeleteMulti(context.Background(), w.space, []string{string(k.name)}, cachesidecar.DeleteOptions{})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -119,13 +121,13 @@ func (w *world) touch(rnd *rand.Rand, k *vkey, ttl time.Duration) {
 	i := len(k.touches)
 	k.touches = append(k.touches, vtouch{after: len(k.writes), by: by, ttl: ttl})
 	w.mu.Unlock()
-	err := s.Touch(context.Background(), w.space, k.name, ttl)
+	err := s.Touch(context.Background(), w.space, string(k.name), cachesidecar.TouchOptions{TTL: ttl})
 	w.mu.Lock()
 	switch {
 	case err == nil:
 		w.seen["touched"]++
 		k.touches[i].acked = time.Now()
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, cachesidecar.ErrNotFound):
 		k.touches = k.touches[:i]
 	}
 	w.mu.Unlock()
@@ -140,7 +142,7 @@ func (w *world) flushAtTimes(ctx context.Context) {
 		switch {
 		case s == nil:
 		case rnd.IntN(8) == 0:
-			_ = s.Flush(ctx, w.space) // one host only: promises nothing of others
+			_ = s.Flush(ctx, w.space, cachesidecar.FlushOptions{}) // one host only: promises nothing of others
 		default:
 			w.flush(s, by, rnd.IntN(2) == 0)
 		}
@@ -157,7 +159,7 @@ func (w *world) flush(s *Sidecar, by string, all bool) bool {
 		done = w.flushTallied(by)
 	}
 	r := served(s, q)
-	done(embedError(&r))
+	done(calls.Err(&r))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if r.Status != wire.OK {
@@ -200,16 +202,16 @@ func (w *world) read(rnd *rand.Rand, k *vkey) {
 // the write that was read; zero: a miss, or no answer.
 func (w *world) readFrom(ctx context.Context, s *Sidecar, by string, k *vkey) int {
 	read := vread{began: time.Now(), by: by}
-	var got Value
+	var got cachesidecar.Item
 	var err error
 	if w.apps {
-		got.Data, err = w.lease(ctx, s, k)
+		got.Value, err = w.lease(ctx, s, k)
 	} else {
-		got, err = s.Get(ctx, w.space, k.name)
+		got, err = s.Get(ctx, w.space, string(k.name), cachesidecar.GetOptions{})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.told(k, read, got.Data, err)
+	return w.told(k, read, got.Value, err)
 }
 
 // readSome reads several keys in one request.
@@ -224,12 +226,12 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 	defer w.mu.Unlock()
 	if r.Status != wire.OK {
 		if r.Status != wire.Unavailable {
-			w.breaks("a read of several keys through %s: %v", by, embedError(&r))
+			w.breaks("a read of several keys through %s: %v", by, calls.Err(&r))
 		}
 		return
 	}
 	for i, k := range keys {
-		w.told(k, read, r.Items[i].Value, embedError(&r.Items[i]))
+		w.told(k, read, r.Items[i].Value, calls.Err(&r.Items[i]))
 	}
 	w.seen["reads of several"]++
 }
@@ -237,10 +239,10 @@ func (w *world) readSome(s *Sidecar, by string, keys []*vkey) {
 // told checks the answer to a read. The caller holds the lock.
 func (w *world) told(k *vkey, read vread, value []byte, err error) int {
 	switch {
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, cachesidecar.ErrNotFound):
 		w.noteMiss(k, read)
 		return 0
-	case errors.Is(err, ErrClosed), w.origin != nil && err != nil: // closed, or a load that was too slow or shed
+	case errors.Is(err, cachesidecar.ErrClosed), w.origin != nil && err != nil: // closed, or a load that was too slow or shed
 		return 0
 	case err != nil:
 		w.breaks("a read of %s through %s: %v", k.name, read.by, err)
@@ -283,7 +285,7 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 		return
 	}
 	began := time.Now()
-	r, err := s.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
+	r, err := s.ask(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: []byte(w.space), Key: k.name, TTLMS: wire.TTLDefault, Options: wire.Fresh})
 	inTime("a fresh read")
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -291,7 +293,7 @@ func (w *world) readFresh(rnd *rand.Rand, k *vkey) {
 	switch {
 	case err == nil:
 		f.got = w.told(k, vread{began: began, by: by, fresh: true}, r.Value, nil)
-	case !errors.Is(err, ErrNotFound) || r.Why == wire.Degraded:
+	case !errors.Is(err, cachesidecar.ErrNotFound) || r.Why == wire.Degraded:
 		return
 	}
 	k.fresh = append(k.fresh, f)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -103,12 +104,12 @@ func TestThreeHosts(t *testing.T) {
 	ctx := t.Context()
 	for i := range 1000 {
 		key := fmt.Appendf(nil, "key%d", i)
-		if _, err := hosts[i%3].Set(ctx, "default", key, key, SetOptions{}); err != nil {
+		if _, err := hosts[i%3].Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
 			t.Fatalf("set %s: %v", key, err)
 		}
 		for _, h := range hosts {
-			if v, err := h.Get(ctx, "default", key); err != nil || !bytes.Equal(v.Data, key) {
-				t.Fatalf("%s on %s: %q, %v", key, h.cfg.Node, v.Data, err)
+			if v, err := h.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || !bytes.Equal(v.Value, key) {
+				t.Fatalf("%s on %s: %q, %v", key, h.cfg.Node, v.Value, err)
 			}
 		}
 	}
@@ -119,11 +120,11 @@ func TestThreeHosts(t *testing.T) {
 	}
 	for i := range 1000 {
 		key := fmt.Appendf(nil, "key%d", i)
-		if n, err := hosts[i%3].Delete(ctx, "default", key); err != nil || n != 1 {
+		if n, err := hosts[i%3].DeleteMulti(ctx, "default", []string{string(key)}, cachesidecar.DeleteOptions{}); err != nil || n != 1 {
 			t.Fatalf("delete %s: %d, %v", key, n, err)
 		}
 		// The host that has deleted the key does not read it any more.
-		if _, err := hosts[i%3].Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
+		if _, err := hosts[i%3].Get(ctx, "default", string(key), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 			t.Fatalf("%s after its deletion: %v", key, err)
 		}
 	}
@@ -137,7 +138,7 @@ func TestLeaveKeepsEntries(t *testing.T) {
 	ctx := t.Context()
 	const n = 5000
 	for i := range n {
-		if _, err := a.Set(ctx, "default", fmt.Appendf(nil, "key%d", i), fmt.Appendf(nil, "value%d", i), SetOptions{}); err != nil {
+		if _, err := a.Set(ctx, "default", fmt.Sprintf("key%d", i), fmt.Appendf(nil, "value%d", i), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,9 +148,9 @@ func TestLeaveKeepsEntries(t *testing.T) {
 		t.Helper()
 		hits := 0
 		for i := range n {
-			if v, err := h.Get(ctx, "default", fmt.Appendf(nil, "key%d", i)); err == nil {
-				if string(v.Data) != fmt.Sprint("value", i) {
-					t.Fatalf("key%d is %q", i, v.Data)
+			if v, err := h.Get(ctx, "default", fmt.Sprintf("key%d", i), cachesidecar.GetOptions{}); err == nil {
+				if string(v.Value) != fmt.Sprint("value", i) {
+					t.Fatalf("key%d is %q", i, v.Value)
 				}
 				hits++
 			}
@@ -182,7 +183,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 			key = k
 		}
 	}
-	if _, err := b.Set(tb.Context(), "default", key, make([]byte, 100), SetOptions{}); err != nil {
+	if _, err := b.Set(tb.Context(), "default", string(key), make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
 	h := a.doors.Of(byRoot(&a.engine), nil)
@@ -199,7 +200,7 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	}
 	var r wire.Reply
 	for deadline := time.Now().Add(time.Minute); r.Source != wire.SourceL1; {
-		if _, err := a.Get(tb.Context(), "default", key); err != nil { // makes the copy
+		if _, err := a.Get(tb.Context(), "default", string(key), cachesidecar.GetOptions{}); err != nil { // makes the copy
 			tb.Fatal(err)
 		}
 		a.engine.L1.Wait()

@@ -153,22 +153,20 @@ type Config struct {
 	// Version is the version of the program, for HELLO and STATS.
 	Version string `yaml:"-"`
 	// Log takes the log. Default: nothing is logged.
-	Log *slog.Logger `yaml:"-"`
-	// Clock is for tests. Default: the clock of the machine.
-	Clock kv.Clock `yaml:"-"`
-
+	Log     *slog.Logger    `yaml:"-"`
 	seed    uint64          // of the hash: from the key file; 0 without one
+	clock   kv.Clock        // for tests; default: the clock of the machine
 	network cluster.Network // for tests
 	events  int             // length of the log, for tests; default invalidation.DefaultEvents
 }
 
 // Defaults, and the bounds of what is configured.
 const (
-	DefaultNamespace  = namespaces.Default
+	DefaultNamespace  = "default"
 	DefaultL1Size     = 64 << 20
 	DefaultL2Size     = 256 << 20
 	DefaultTimeout    = time.Second
-	DefaultBufferSize = rpc.DefaultBudget
+	DefaultBufferSize = 128 << 20
 	overheadBytes     = 32 << 20 // connections, the Go runtime
 	maxConnections    = 1 << 20
 )
@@ -264,8 +262,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Clock == nil {
-		c.Clock = kv.NewSystemClock()
+	if c.clock == nil {
+		c.clock = kv.NewSystemClock()
 	}
 	return c, nil
 }
@@ -342,7 +340,7 @@ func (c *Config) clusterConfig() cluster.Config {
 		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
 		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "", Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew,
 		Policy: c.PartitionPolicy, Voters: c.Voters,
-		Clock: c.Clock, Log: c.Log, Network: c.network,
+		Clock: c.clock, Log: c.Log, Network: c.network,
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestCopyEndsWithItsValue checks that a copy ends with its value, even if it was made in
@@ -15,20 +17,20 @@ func TestCopyEndsWithItsValue(t *testing.T) {
 		ctx := context.Background()
 		w.net.SetDelay(100*time.Microsecond, 100*time.Microsecond)
 		key, _ := keyOwnedBy(owner, "short")
-		_, _ = reader.s.Get(ctx, "default", key) // makes a connection
+		_, _ = reader.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}) // makes a connection
 		time.Sleep(time.Millisecond - time.Duration(owner.clock.Read().Boot)%time.Millisecond)
 		const ttl = 100 * time.Millisecond
-		if _, err := owner.s.Set(ctx, "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
+		if _, err := owner.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{TTL: ttl}); err != nil {
 			t.Error(err)
 		}
 		end := time.Now().Add(ttl)
 		time.Sleep(ttl - 500*time.Microsecond)
-		if _, err := reader.s.Get(ctx, "default", key); err != nil {
+		if _, err := reader.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Errorf("before its end: %v", err)
 		}
 		for ; time.Since(end) < 3*time.Millisecond; time.Sleep(100 * time.Microsecond) {
-			if v, err := reader.s.Get(ctx, "default", key); err == nil && !time.Now().Before(end) {
-				t.Errorf("%v after its end it is %q", time.Since(end), v.Data)
+			if v, err := reader.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err == nil && !time.Now().Before(end) {
+				t.Errorf("%v after its end it is %q", time.Since(end), v.Value)
 			}
 		}
 	})

@@ -28,18 +28,18 @@ func TestCountedOnce(t *testing.T) {
 		}
 	}
 	ctx := t.Context()
-	if _, err := a.Set(ctx, "default", key, key, SetOptions{}); err != nil {
+	if _, err := a.Set(ctx, "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the first answer comes from b, the second from a's copy
-		if _, err := a.Get(ctx, "default", key); err != nil {
+		if _, err := a.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := a.Get(ctx, "default", append(key, 'x')); err == nil {
+	if _, err := a.Get(ctx, "default", string(append(key, 'x')), cachesidecar.GetOptions{}); err == nil {
 		t.Error("an absent key is there")
 	}
-	if n, err := a.Delete(ctx, "default", key, key); err != nil || n != 1 {
+	if n, err := a.DeleteMulti(ctx, "default", []string{string(key), string(key)}, cachesidecar.DeleteOptions{}); err != nil || n != 1 {
 		t.Errorf("deleted %d, %v", n, err)
 	}
 	sa, sb := a.telemetry.Stats(), b.telemetry.Stats()
@@ -91,10 +91,10 @@ func TestClusterMetrics(t *testing.T) {
 	settled(t, a, b)
 	for i := range 100 {
 		key := fmt.Appendf(nil, "key%d", i)
-		if _, err := a.Set(t.Context(), "default", key, key, SetOptions{}); err != nil {
+		if _, err := a.Set(t.Context(), "default", string(key), key, cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.Get(t.Context(), "default", key); err != nil {
+		if _, err := a.Get(t.Context(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

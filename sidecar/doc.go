@@ -16,14 +16,12 @@
 //
 // # Use
 //
-//	s, err := sidecar.New(sidecar.Config{L2Size: 1 << 30})
-//	go s.Run(ctx)
-//	err = s.Set(ctx, "users", []byte("42"), value, sidecar.SetOptions{})
-//	v, err := s.Get(ctx, "users", []byte("42"))
-//
 // New starts nothing. Run serves until its context ends, answers the requests that it has
-// accepted, and returns after all its goroutines. A host has one sidecar in its cluster,
-// embedded or not.
+// accepted, and returns after all its goroutines. The methods Get, Set and so on answer
+// the embedding program, from New on until Run has returned. Options, items and errors
+// are types of package cachesidecar, which package client uses too.
+//
+// A host has one sidecar in its cluster, embedded or not.
 //
 // The package does not decide how a request is answered (package engine) or which host
 // owns a key (package cluster).

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -142,7 +143,7 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 			from := func(c *client.Client, source string) {
 				t.Helper()
 				await(t, "a value from "+source, func() bool {
-					it, err := c.GetOrLoad(ctx, key, load)
+					it, err := c.GetOrLoad(ctx, key, load, client.LoadOptions{})
 					if err != nil || string(it.Value) != "loaded" {
 						t.Fatalf("%q, %v", it.Value, err)
 					}
@@ -157,16 +158,16 @@ func TestNearCacheLoadsElsewhere(t *testing.T) {
 			}
 
 			key = owner.keyOf(2*i + 1)
-			_, lease, err := here.Lease(ctx, key)
+			_, lease, err := here.Lease(ctx, key, cachesidecar.GetOptions{})
 			if err != nil || lease == nil {
 				t.Fatal(lease, err)
 			}
-			if _, err := lease.Fill(ctx, []byte("filled")); err != nil {
+			if _, err := lease.Fill(ctx, []byte("filled"), client.FillOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			for _, c := range clients {
 				await(t, "a filled value from near", func() bool {
-					it, lease, err := c.Lease(ctx, key)
+					it, lease, err := c.Lease(ctx, key, cachesidecar.GetOptions{})
 					if err != nil || lease != nil || string(it.Value) != "filled" {
 						t.Fatalf("%q, %v, %v", it.Value, lease, err)
 					}

@@ -1,12 +1,12 @@
 package sidecar
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -14,147 +14,150 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Errors of the embedding API, to be tested with errors.Is.
-var (
-	ErrNotFound  = errors.New("not found")
-	ErrExists    = errors.New("the condition is not met")
-	ErrNotStored = errors.New("not stored")
-)
-
-// Value is the result of a Get.
-type Value struct {
-	Data    []byte // belongs to the caller
-	Flags   uint32
-	Version uint64
-	TTL     time.Duration // time left; zero: no expiry
-}
-
-// SetOptions are the options of Set. The zero value stores unconditionally, with the
-// namespace's TTL.
-type SetOptions struct {
-	TTL       time.Duration // zero: the namespace's default
-	NoExpiry  bool
-	Flags     uint32
-	Condition Condition
-	Version   uint64 // for IfVersion
-	AckAll    bool   // return only when no host can serve the old value any more
-}
-
-func (o SetOptions) bits() wire.Options {
-	if o.AckAll {
-		return wire.AckAll
+// Get returns a key's value. It returns ErrNotFound if the key has none.
+func (s *Sidecar) Get(
+	ctx context.Context, namespace, key string, o cachesidecar.GetOptions,
+) (cachesidecar.Item, error) {
+	r, err := s.call(ctx, namespace, calls.Get([]byte(key), o))
+	if err != nil {
+		return cachesidecar.Item{}, err
 	}
-	return 0
+	return calls.Item(&r), nil
 }
 
-// Condition is the condition on which Set stores.
-type Condition uint8
-
-const (
-	Always    Condition = iota
-	IfAbsent            // else ErrExists
-	IfPresent           // else ErrNotFound
-	IfVersion           // version is SetOptions.Version; else ErrExists or ErrNotFound
-)
-
-// Get returns the value of a key, or ErrNotFound.
-func (s *Sidecar) Get(ctx context.Context, namespace string, key []byte) (Value, error) {
-	var v Value
-	r, err := s.call(ctx, &wire.Request{Op: wire.OpGet, Namespace: []byte(namespace), Key: key, TTLMS: wire.TTLDefault})
-	if err == nil {
-		v = Value{Data: r.Value, Flags: r.Flags, Version: r.Version, TTL: time.Duration(r.TTLMS) * time.Millisecond}
+// GetMulti returns the values of the keys that have one. A key without a value is no
+// error. If GetMulti returns an error beside a result, it could not ask for some keys.
+func (s *Sidecar) GetMulti(
+	ctx context.Context, namespace string, keys []string, o cachesidecar.GetOptions,
+) (map[string]cachesidecar.Item, error) {
+	found := make(map[string]cachesidecar.Item, len(keys))
+	r, err := s.call(ctx, namespace, calls.GetMulti(calls.Keys(keys), o))
+	for i := range r.Items {
+		switch item := &r.Items[i]; {
+		case item.Status == wire.OK || item.Status == wire.Stale:
+			found[keys[i]] = calls.Item(item)
+		case item.Status != wire.Miss && err == nil:
+			err = calls.Err(item)
+		}
 	}
-	return v, err
+	return found, err
 }
 
-// Set stores a value and returns its version. The caller may reuse both slices after Set
-// has returned.
-func (s *Sidecar) Set(ctx context.Context, namespace string, key, value []byte, o SetOptions) (version uint64, err error) {
-	r, err := s.call(ctx, &wire.Request{
-		Op: wire.OpSet, Namespace: []byte(namespace), Key: key, Value: value, TTLMS: ttlMillis(o.TTL, o.NoExpiry),
-		Flags: o.Flags, Mode: wire.Mode(o.Condition), Compare: o.Version, Options: o.bits(),
-	})
+// Set stores a value and returns its version. The caller may reuse value after Set has
+// returned.
+func (s *Sidecar) Set(
+	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
+) (version uint64, err error) {
+	return s.set(ctx, namespace, key, value, wire.ModeSet, 0, o)
+}
+
+// Add stores a value if the key has none, else it returns ErrExists.
+func (s *Sidecar) Add(
+	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
+) (version uint64, err error) {
+	return s.set(ctx, namespace, key, value, wire.ModeAdd, 0, o)
+}
+
+// Replace stores a value if the key has one, else it returns ErrNotFound.
+func (s *Sidecar) Replace(
+	ctx context.Context, namespace, key string, value []byte, o cachesidecar.SetOptions,
+) (version uint64, err error) {
+	return s.set(ctx, namespace, key, value, wire.ModeReplace, 0, o)
+}
+
+// CompareAndSwap stores a value if the key's version is still the given one. Else it
+// returns a *cachesidecar.VersionError, which is ErrExists, or ErrNotFound.
+func (s *Sidecar) CompareAndSwap(
+	ctx context.Context, namespace, key string, value []byte, version uint64, o cachesidecar.SetOptions,
+) (uint64, error) {
+	return s.set(ctx, namespace, key, value, wire.ModeCAS, version, o)
+}
+
+func (s *Sidecar) set(
+	ctx context.Context, namespace, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
+) (uint64, error) {
+	q, err := calls.Set([]byte(key), value, m, compare, o)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.call(ctx, namespace, q)
 	return r.Version, err
 }
 
-// Delete removes keys and returns how many of them had a value.
-func (s *Sidecar) Delete(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
-	return s.delete(ctx, namespace, 0, keys)
+// Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
+// has none.
+func (s *Sidecar) Delete(ctx context.Context, namespace, key string, o cachesidecar.DeleteOptions) error {
+	had, err := s.DeleteMulti(ctx, namespace, []string{key}, o)
+	if err == nil && had == 0 {
+		return cachesidecar.ErrNotFound
+	}
+	return err
 }
 
-// DeleteEverywhere is Delete, but returns only when no host can serve the old values any
-// more.
-func (s *Sidecar) DeleteEverywhere(ctx context.Context, namespace string, keys ...[]byte) (int, error) {
-	return s.delete(ctx, namespace, wire.AckAll, keys)
-}
-
-func (s *Sidecar) delete(ctx context.Context, namespace string, options wire.Options, keys [][]byte) (int, error) {
-	r, err := s.call(ctx, &wire.Request{Op: wire.OpDelete, Namespace: []byte(namespace), Keys: keys, Options: options})
-	had := 0
+// DeleteMulti removes the values of keys from the whole cluster. It returns how many of
+// the keys had a value. A key without a value is no error.
+func (s *Sidecar) DeleteMulti(
+	ctx context.Context, namespace string, keys []string, o cachesidecar.DeleteOptions,
+) (had int, err error) {
+	q, err := calls.Delete(calls.Keys(keys), o)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.call(ctx, namespace, q)
 	for i := range r.Items {
-		if r.Items[i].Status == wire.OK {
+		switch item := &r.Items[i]; {
+		case item.Status == wire.OK:
 			had++
+		case item.Status != wire.Miss:
+			err = errors.Join(err, calls.Err(item))
 		}
-		err = errors.Join(err, r.Items[i].Err())
 	}
 	return had, err
 }
 
-// Touch gives a key a new TTL; zero: the namespace's default. It returns ErrNotFound if
-// the key is absent.
-func (s *Sidecar) Touch(ctx context.Context, namespace string, key []byte, ttl time.Duration) error {
-	_, err := s.call(ctx, &wire.Request{Op: wire.OpTouch, Namespace: []byte(namespace), Key: key, TTLMS: ttlMillis(ttl, false)})
+// Touch gives a key's value a new TTL. It returns ErrNotFound if the key has none.
+func (s *Sidecar) Touch(ctx context.Context, namespace, key string, o cachesidecar.TouchOptions) error {
+	q, err := calls.Touch([]byte(key), o)
+	if err != nil {
+		return err
+	}
+	_, err = s.call(ctx, namespace, q)
 	return err
 }
 
-// Incr adds delta to a decimal number and returns the sum. If the key is absent, it gets
-// the value initial; with a nil initial, Incr returns ErrNotFound. ErrNotStored means
-// that the value is no number, or that the sum does not fit into 64 bits.
-func (s *Sidecar) Incr(ctx context.Context, namespace string, key []byte, delta int64, initial *int64) (int64, error) {
-	q := &wire.Request{Op: wire.OpIncr, Namespace: []byte(namespace), Key: key, Delta: delta, TTLMS: wire.TTLDefault}
-	if initial != nil {
-		q.Create, q.Initial = true, *initial
+// Incr adds delta to a decimal number and returns the sum. Without IncrOptions.Create it
+// returns ErrNotFound if the key has no value. ErrNotStored means that the value is no
+// number, or that the sum does not fit into 64 bits.
+func (s *Sidecar) Incr(
+	ctx context.Context, namespace, key string, delta int64, o cachesidecar.IncrOptions,
+) (int64, error) {
+	q, err := calls.Incr([]byte(key), delta, o)
+	if err != nil {
+		return 0, err
 	}
-	r, err := s.call(ctx, q)
+	r, err := s.call(ctx, namespace, q)
 	return r.Number, err
 }
 
-// Flush empties a namespace on this host, or all namespaces if the name is empty. Entries
-// that other hosts own stay.
-func (s *Sidecar) Flush(ctx context.Context, namespace string) error {
-	q := &wire.Request{Op: wire.OpFlush, Namespace: []byte(namespace)}
-	if namespace == "" {
-		q.Options = wire.All
-	}
-	_, err := s.call(ctx, q)
+// Flush empties a namespace on this host, or as the options say. With FlushOptions.All
+// the name of the namespace has no effect. Without FlushOptions.Cluster, entries that
+// other hosts own stay.
+func (s *Sidecar) Flush(ctx context.Context, namespace string, o cachesidecar.FlushOptions) error {
+	_, err := s.call(ctx, namespace, calls.Flush(o))
 	return err
 }
 
-func ttlMillis(ttl time.Duration, none bool) int64 {
-	switch {
-	case none:
-		return 0
-	case ttl == 0:
-		return wire.TTLDefault
-	case ttl < 0:
-		return wire.TTLDefault - 1 // call refuses it
+// call executes a request of the embedding program. It refuses the namespaces that VERIFY
+// reserves.
+func (s *Sidecar) call(ctx context.Context, namespace string, q wire.Request) (wire.Reply, error) {
+	if q.Namespace = []byte(namespace); verify.Reserved(q.Namespace) {
+		r := wire.ErrorReply(verify.ErrReserved)
+		return r, calls.Err(&r)
 	}
-	return max(1, int64((ttl+time.Millisecond-1)/time.Millisecond))
+	return s.ask(ctx, &q)
 }
 
-// call executes a request of the embedding program. It refuses TTLs out of range and the
-// namespaces that VERIFY reserves.
-func (s *Sidecar) call(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
-	if q.TTLMS > wire.MaxTTL || q.TTLMS < wire.TTLDefault {
-		return r, wire.Errorf(wire.BadRequest, "the TTL is negative or above a year: give 1 ms to 365 days, or ask for no expiry")
-	}
-	if verify.Reserved(q.Namespace) {
-		return r, verify.ErrReserved
-	}
-	return s.ask(ctx, q)
-}
-
-// ask is call without these checks.
+// ask executes a request in any namespace.
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
 		s.engine.Node.CheckPause(now.Boot)
@@ -164,16 +167,16 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 			until = deadline
 		}
 		s.engine.Limit(q, until)
-		if (q.Op != wire.OpDelete || s.engine.Node.Alone()) && !s.engine.WantsAll(q) {
+		// Other hosts may own some of several keys.
+		many := q.Op == wire.OpMGet || q.Op == wire.OpDelete && !s.engine.Node.Alone()
+		if r = engine.Moved(); !many && !s.engine.WantsAll(q) {
 			r = s.engine.Execute(q, b, now, 0)
-		} else {
-			r = engine.Moved() // other hosts may own some of the keys
 		}
 		if r.Status == wire.Moved {
 			r = s.serve(ctx, q, b, deadline)
 		}
 		s.engine.Count(q, &r)
-		return embedError(&r)
+		return calls.Err(&r)
 	})
 	return r, err
 }
@@ -181,10 +184,10 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 // embedded runs f while the store is open. After Run has returned, it returns ErrClosed.
 func (s *Sidecar) embedded(ctx context.Context, f func(*namespaces.Pins, kv.Moment) error) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return calls.ContextErr(err)
 	}
 	if !s.enter() {
-		return ErrClosed
+		return cachesidecar.ErrClosed
 	}
 	defer s.inUse.Done()
 	b := namespaces.Pins{Table: s.engine.Names}
@@ -201,18 +204,4 @@ func (s *Sidecar) enter() bool {
 	}
 	s.inUse.Add(1)
 	return true
-}
-
-func embedError(r *wire.Reply) error {
-	switch r.Status {
-	case wire.OK:
-		return nil
-	case wire.Miss:
-		return ErrNotFound
-	case wire.Exists:
-		return fmt.Errorf("%w: version %d is there", ErrExists, r.Version)
-	case wire.NotStored:
-		return fmt.Errorf("%w: %s", ErrNotStored, r.Message)
-	}
-	return &wire.Error{Status: r.Status, Message: string(bytes.Clone(r.Message))}
 }

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -35,7 +36,7 @@ func noReadHasWhatEndedBefore(t *testing.T, bad func(format string, args ...any)
 		}},
 		{"LEASE", engine.Question{Lease: true, Options: 0}, func(key []byte) wire.Reply { return app.call(&wire.Request{Op: wire.OpLease, Key: key}) }},
 		{"an embedding program's GET", engine.Question{}, func(key []byte) wire.Reply {
-			r, _ := a.call(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
+			r, _ := a.ask(context.Background(), &wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key})
 			return r
 		}},
 	} {
@@ -101,7 +102,7 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		key, _ := keyOwnedBy(b, "key")
 		a.get(string(key), 0) // makes the connection
 		const ttl = 800 * time.Millisecond
-		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{TTL: ttl}); err != nil {
+		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{TTL: ttl}); err != nil {
 			t.Error(err)
 		}
 		end := time.Now().Add(ttl)

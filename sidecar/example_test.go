@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -21,14 +22,14 @@ func Example() {
 	done := make(chan error)
 	go func() { done <- s.Run(ctx) }()
 
-	if _, err := s.Set(ctx, "users", []byte("42"), []byte("Ada"), sidecar.SetOptions{TTL: time.Minute}); err != nil {
+	if _, err := s.Set(ctx, "users", "42", []byte("Ada"), cachesidecar.SetOptions{TTL: time.Minute}); err != nil {
 		fmt.Println(err)
 	}
-	v, err := s.Get(ctx, "users", []byte("42"))
-	fmt.Printf("%s, %v\n", v.Data, err)
+	v, err := s.Get(ctx, "users", "42", cachesidecar.GetOptions{})
+	fmt.Printf("%s, %v\n", v.Value, err)
 
-	_, err = s.Get(ctx, "users", []byte("43"))
-	fmt.Println(errors.Is(err, sidecar.ErrNotFound))
+	_, err = s.Get(ctx, "users", "43", cachesidecar.GetOptions{})
+	fmt.Println(errors.Is(err, cachesidecar.ErrNotFound))
 
 	stop()
 	fmt.Println(<-done)

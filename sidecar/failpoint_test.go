@@ -93,7 +93,7 @@ func (s *scene) partition(k *vkey) uint16 {
 // flood writes n keys through the owner, none of which is a key of the scene.
 func (s *scene) flood(n int) {
 	for i := range n {
-		_, _ = s.owner.s.Set(context.Background(), "default", fmt.Appendf(nil, "flood%d", i), nil, SetOptions{})
+		_, _ = s.owner.s.Set(context.Background(), "default", fmt.Sprintf("flood%d", i), nil, cachesidecar.SetOptions{})
 	}
 }
 
@@ -332,7 +332,7 @@ func ownTouch(s *scene) {
 	s.copied(k)
 	s.follower.stalled.Store(true)
 	time.Sleep(100 * time.Millisecond)
-	s.need(s.reader.s.Touch(context.Background(), s.space, k.name, 50*time.Millisecond) == nil, "a touch")
+	s.need(s.reader.s.Touch(context.Background(), s.space, string(k.name), cachesidecar.TouchOptions{TTL: 50 * time.Millisecond}) == nil, "a touch")
 	time.Sleep(100 * time.Millisecond)
 	if n := s.get(s.reader, k); n != 0 {
 		s.breaks("%s is write %d, though a touch through the same host has ended it", k.name, n)
@@ -625,7 +625,7 @@ func split(s *scene) {
 	}
 	if s.events > 0 {
 		for i := range 200 {
-			_, _ = s.third.s.Set(context.Background(), "default", fmt.Appendf(nil, "flood%d", i), nil, SetOptions{})
+			_, _ = s.third.s.Set(context.Background(), "default", fmt.Sprintf("flood%d", i), nil, cachesidecar.SetOptions{})
 		}
 	}
 	s.net.Heal()
@@ -668,7 +668,7 @@ func play(t *testing.T, seed uint64, c *staged, guards ...failpoint.Guard) (brok
 		}
 		warm, _ := keyOwnedBy(s.owner, "warm")
 		for _, v := range w.nodes { // makes connections
-			_, _ = v.s.Get(t.Context(), "default", warm)
+			_, _ = v.s.Get(t.Context(), "default", string(warm), cachesidecar.GetOptions{})
 		}
 		time.Sleep(2 * time.Second)
 		func() {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -98,7 +99,7 @@ func TestUnreadReadsOfAnotherHost(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
 	value := bytes.Repeat([]byte("x"), size)
-	if _, err := other.Set(t.Context(), "default", keys[0], value, SetOptions{}); err != nil {
+	if _, err := other.Set(t.Context(), "default", string(keys[0]), value, cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	asked := a.engine.Counts.PeerReads.Load()
@@ -147,7 +148,7 @@ func dialHandler(t *testing.T, s *Sidecar, handler func() rpc.Handler) *rawConn 
 func TestReadsOfTheGone(t *testing.T) {
 	const n, size = 200, 500_000
 	a, other, app, keys := startPair(t, 1)
-	if _, err := other.Set(t.Context(), "default", keys[0], make([]byte, size), SetOptions{}); err != nil {
+	if _, err := other.Set(t.Context(), "default", string(keys[0]), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	asked := a.engine.Counts.PeerReads.Load()

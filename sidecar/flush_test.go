@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -46,7 +47,7 @@ func found(v *vnode, n int) int {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			if _, err := v.s.Get(context.Background(), "default", testKeyOf(i)); err == nil {
+			if _, err := v.s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err == nil {
 				hits.Add(1)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 )
 
@@ -23,8 +24,7 @@ const totalBefore = 1_000_000
 
 func counting(t *testing.T, key []byte, hosts ...*vnode) *counter {
 	t.Helper()
-	before, one := int64(totalBefore), int64(1)
-	if _, err := hosts[0].s.Incr(t.Context(), "default", key, 1, &before); err != nil {
+	if _, err := hosts[0].s.Incr(t.Context(), "default", string(key), 1, cachesidecar.IncrOptions{Create: true, Initial: totalBefore}); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second)
@@ -39,7 +39,7 @@ func counting(t *testing.T, key []byte, hosts ...*vnode) *counter {
 				c.begun++
 				c.mu.Unlock()
 				// The call may fail while the key is on its way to another host.
-				_, _ = v.s.Incr(context.Background(), "default", key, 1, &one)
+				_, _ = v.s.Incr(context.Background(), "default", string(key), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 			}
 		})
 	}
@@ -58,8 +58,8 @@ func (c *counter) flushedBy(t *testing.T, err error, v *vnode) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := v.s.Incr(t.Context(), "default", c.key, 1, nil)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	n, err := v.s.Incr(t.Context(), "default", string(c.key), 1, cachesidecar.IncrOptions{})
+	if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 		t.Fatal(err)
 	}
 	if t.Logf("%d INCRs were begun, %d are counted", c.begun, n); n > c.begun+1 {
@@ -170,7 +170,7 @@ func TestVirtualFlushToldLate(t *testing.T) {
 		}
 		key, h := keyOwnedBy(late, "key")
 		holding := late.s.engine.Node.OwnershipEpoch(h.Partition())
-		if _, err := late.s.Set(t.Context(), "default", key, []byte("since"), SetOptions{}); err != nil {
+		if _, err := late.s.Set(t.Context(), "default", string(key), []byte("since"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -179,7 +179,7 @@ func TestVirtualFlushToldLate(t *testing.T) {
 		if now := late.s.engine.Node.OwnershipEpoch(h.Partition()); now != holding {
 			t.Fatalf("the holding is another: %d, was %d", now, holding)
 		}
-		if _, err := late.s.Get(t.Context(), "default", key); err != nil {
+		if _, err := late.s.Get(t.Context(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Errorf("what was written after the flush was acknowledged: %v", err)
 		}
 	}, "n0", "n1", "n2")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestVirtualFlushBesideIncr checks that a counter does not carry an old total over a
@@ -13,9 +15,9 @@ func TestVirtualFlushBesideIncr(t *testing.T) {
 	inQuietWorld(t, 3, func(t *testing.T, w *world) {
 		owner, other := w.nodes[0], w.nodes[1]
 		key, _ := keyOwnedBy(owner, "counter")
-		ctx, one := context.Background(), int64(1)
+		ctx := context.Background()
 		for range 10 {
-			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {
+			if _, err := owner.s.Incr(ctx, "default", string(key), 1, cachesidecar.IncrOptions{Create: true, Initial: 1}); err != nil {
 				t.Error(err)
 			}
 		}
@@ -27,7 +29,7 @@ func TestVirtualFlushBesideIncr(t *testing.T) {
 		for over := false; !over; {
 			time.Sleep(time.Millisecond)
 			begun++
-			if _, err := owner.s.Incr(ctx, "default", key, 1, &one); err != nil {
+			if _, err := owner.s.Incr(ctx, "default", string(key), 1, cachesidecar.IncrOptions{Create: true, Initial: 1}); err != nil {
 				t.Error(err)
 			}
 			select {
@@ -38,7 +40,7 @@ func TestVirtualFlushBesideIncr(t *testing.T) {
 			default:
 			}
 		}
-		n, err := owner.s.Incr(ctx, "default", key, 1, &one)
+		n, err := owner.s.Incr(ctx, "default", string(key), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 		t.Logf("%d INCRs since the flush began; the total is %d", begun+1, n)
 		if err != nil || n > begun+1 {
 			t.Errorf("after a flush the total is %d, %v, of %d INCRs since it began", n, err, begun+1)

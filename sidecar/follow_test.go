@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestVirtualAckAllIsPrompt checks that ack=all takes as long as the messages do, and
@@ -22,7 +24,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		key, _ := keyOwnedBy(v, "key")
 		for i := range 40 {
 			for range 100 { // events in quick succession
-				if _, err := v.s.Set(t.Context(), "default", key, []byte("v"), SetOptions{}); err != nil {
+				if _, err := v.s.Set(t.Context(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(500 * time.Microsecond)
@@ -31,7 +33,7 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 			pause := time.Duration(i) * 25 * time.Millisecond
 			time.Sleep(pause)
 			begun := time.Now()
-			if _, err := v.s.Set(t.Context(), "default", key, fmt.Append(nil, i), SetOptions{AckAll: true}); err != nil {
+			if _, err := v.s.Set(t.Context(), "default", string(key), fmt.Append(nil, i), cachesidecar.SetOptions{AckAll: true}); err != nil {
 				t.Fatal(err)
 			}
 			if took := time.Since(begun); took > 10*time.Millisecond {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -42,7 +43,7 @@ func (v *vnode) startActing() *actingClock {
 	clock := &actingClock{virtualClock: v.clock}
 	v.host = w.net.Host(v.ip)
 	s, err := New(Config{
-		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: clock,
+		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, clock: clock,
 		MaxStaleness: w.bound, RequestTimeout: time.Second, Join: []string{w.nodes[0].ip + ":7946", w.nodes[1].ip + ":7946"},
 		network: cluster.Network{
 			Nap:       time.Sleep,
@@ -97,16 +98,18 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 		do   func(s *Sidecar, key []byte) error
 	}{
 		{"set", func(s *Sidecar, key []byte) error {
-			_, err := s.Set(ctx, "default", key, []byte("23"), SetOptions{})
+			_, err := s.Set(ctx, "default", string(key), []byte("23"), cachesidecar.SetOptions{})
 			return err
 		}},
 		{"incr", func(s *Sidecar, key []byte) error {
-			_, err := s.Incr(ctx, "default", key, 10, nil)
+			_, err := s.Incr(ctx, "default", string(key), 10, cachesidecar.IncrOptions{})
 			return err
 		}},
-		{"touch", func(s *Sidecar, key []byte) error { return s.Touch(ctx, "default", key, time.Minute) }},
+		{"touch", func(s *Sidecar, key []byte) error {
+			return s.Touch(ctx, "default", string(key), cachesidecar.TouchOptions{TTL: time.Minute})
+		}},
 		{"delete", func(s *Sidecar, key []byte) error {
-			_, err := s.Delete(ctx, "default", key)
+			_, err := s.DeleteMulti(ctx, "default", []string{string(key)}, cachesidecar.DeleteOptions{})
 			return err
 		}},
 	} {
@@ -119,7 +122,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 					w.nodes[1].start()
 					w.agreed(15 * time.Second)
 					key, h := keyOwnedBy(v, "key")
-					if _, err := v.s.Set(ctx, "default", key, []byte("1"), SetOptions{}); err != nil {
+					if _, err := v.s.Set(ctx, "default", string(key), []byte("1"), cachesidecar.SetOptions{}); err != nil {
 						t.Fatal(err)
 					}
 					ns := v.s.engine.Names.Lookup(session.DefaultNamespace)
@@ -144,8 +147,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 					synctest.Wait() // only this goroutine runs until it sleeps
 					clock.act.Store(&pause)
 					err := write.do(v.s, key)
-					var we *wire.Error
-					if !errors.As(err, &we) || we.Status != wire.Timeout {
+					if !errors.Is(err, cachesidecar.ErrTimeout) {
 						t.Errorf("got %v, want TIMEOUT", err)
 					}
 					if clock.act.Swap(nil) != nil {
@@ -176,13 +178,13 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		read := func() {
 			t.Helper()
-			if v, err := a.s.Get(ctx, "default", key); err != nil || string(v.Data) != "v" {
-				t.Fatalf("got %q, %v", v.Data, err)
+			if v, err := a.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(v.Value) != "v" {
+				t.Fatalf("got %q, %v", v.Value, err)
 			}
 		}
 		read()

@@ -32,7 +32,7 @@ func handingOver(t *testing.T) (a, b *Sidecar, clock *setClock) {
 	var hosts [2]*Sidecar
 	for i := range hosts {
 		s, err := New(Config{
-			Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"}, Clock: clock,
+			Node: fmt.Sprint("host", i), NoSocket: true, L2Size: 8 << 20, Bind: "127.0.0.1:0", Join: []string{"127.0.0.1:1"}, clock: clock,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -23,7 +24,7 @@ func barredNow(s *Sidecar, name string, key []byte) bool {
 // del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
 func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, options wire.Options) {
 	t.Helper()
-	r, err := s.call(t.Context(), &wire.Request{
+	r, err := s.ask(t.Context(), &wire.Request{
 		Op: wire.OpDelete, Namespace: []byte(name), Keys: [][]byte{key}, ReplicaLagMS: uint32(hold.Milliseconds()), Options: options,
 	})
 	if err != nil || r.Items[0].Status.IsError() {
@@ -36,7 +37,7 @@ func del(t *testing.T, s *Sidecar, name string, key []byte, hold time.Duration, 
 // key ends it before.
 func TestReplicaLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, Clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {ReplicaLag: testLag}}})
+		s, err := New(Config{NoSocket: true, L2Size: 8 << 20, clock: &virtualClock{origin: time.Now()}, Namespaces: map[string]Namespace{"lagging": {ReplicaLag: testLag}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,22 +60,21 @@ func TestReplicaLag(t *testing.T) {
 			{"soft", "lagging", 0, testLag, wire.Soft, nil},
 			{"in a namespace without", "default", time.Second, 0, 0, nil},
 			{"then set", "lagging", 0, 0, 0, func(key []byte) error {
-				_, err := s.Set(ctx, "lagging", key, []byte("v"), SetOptions{})
+				_, err := s.Set(ctx, "lagging", string(key), []byte("v"), cachesidecar.SetOptions{})
 				return err
 			}},
 			{"then counted", "lagging", 0, 0, 0, func(key []byte) error {
-				zero := int64(0)
-				_, err := s.Incr(ctx, "lagging", key, 1, &zero)
+				_, err := s.Incr(ctx, "lagging", string(key), 1, cachesidecar.IncrOptions{Create: true})
 				return err
 			}},
 			{"then set where there must be a value", "lagging", 0, testLag, 0, func(key []byte) error {
-				if _, err := s.Set(ctx, "lagging", key, []byte("v"), SetOptions{Condition: IfPresent}); err == nil {
+				if _, err := s.Replace(ctx, "lagging", string(key), []byte("v"), cachesidecar.SetOptions{}); err == nil {
 					return fmt.Errorf("it was stored")
 				}
 				return nil
 			}},
 			{"then set and deleted", "lagging", 0, time.Second, 0, func(key []byte) error {
-				_, err := s.Set(ctx, "lagging", key, []byte("v"), SetOptions{})
+				_, err := s.Set(ctx, "lagging", string(key), []byte("v"), cachesidecar.SetOptions{})
 				del(t, s, "lagging", key, time.Second, 0)
 				return err
 			}},
@@ -226,7 +226,7 @@ func TestReplicaLagUnknown(t *testing.T) {
 			t.Error("what another had in its log is not known here, and nothing is held")
 		}
 		theirs, _ := keyOwnedBy(w.nodes[1], "key")
-		if _, err := w.nodes[1].s.Set(t.Context(), "default", theirs, []byte("v"), SetOptions{}); err != nil {
+		if _, err := w.nodes[1].s.Set(t.Context(), "default", string(theirs), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
@@ -66,10 +67,10 @@ func (w *world) busy() (stop func()) {
 			n := 0
 			for ; ctx.Err() == nil; n++ {
 				key, value := testKeyOf(n%50), fmt.Appendf(nil, "%s %d", v.name, n)
-				if _, err := v.s.Set(context.Background(), "default", key, value, SetOptions{}); err != nil {
+				if _, err := v.s.Set(context.Background(), "default", string(key), value, cachesidecar.SetOptions{}); err != nil {
 					w.fail("%s: %v", v.name, err)
 				}
-				if _, err := v.s.Get(context.Background(), "default", key); err != nil {
+				if _, err := v.s.Get(context.Background(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 					w.fail("%s: %v", v.name, err)
 				}
 				time.Sleep(20 * time.Millisecond)
@@ -175,8 +176,8 @@ func TestVirtualCertificates(t *testing.T) {
 		time.Sleep(15 * time.Second)
 		setAll(w.nodes[0], 50, "theirs")
 		for i := range 50 {
-			if value, err := v.s.Get(context.Background(), "default", testKeyOf(i)); err == nil {
-				t.Fatalf("a host of the old authority reads %q", value.Data)
+			if value, err := v.s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err == nil {
+				t.Fatalf("a host of the old authority reads %q", value.Value)
 			}
 		}
 	}, func(v *vnode) { show(v, old, old) })
@@ -197,11 +198,10 @@ func TestVirtualSeed(t *testing.T) {
 		}
 		v := w.outsider(peertest.KeyText(peertest.Seed+1, "1"))
 		time.Sleep(15 * time.Second)
-		_, err := v.s.Set(context.Background(), "default", []byte("k"), []byte("v"), SetOptions{})
-		var we *wire.Error
+		_, err := v.s.Set(context.Background(), "default", "k", []byte("v"), cachesidecar.SetOptions{})
 		words, ready := v.s.readiness()
 		for _, got := range []string{words, fmt.Sprint(err)} {
-			if ready || !errors.As(err, &we) || we.Status != wire.Unavailable || !strings.Contains(got, "seed in cluster_key_file") || !strings.Contains(got, "restart all hosts") {
+			if ready || !errors.Is(err, cachesidecar.ErrUnavailable) || !strings.Contains(got, "seed in cluster_key_file") || !strings.Contains(got, "restart all hosts") {
 				t.Errorf("a host with another seed is ready: %v, %q", ready, got)
 			}
 			if strings.Contains(got, "0123456789abcd") {

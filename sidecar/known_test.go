@@ -265,7 +265,7 @@ func TestKnownFlood(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := g; i < *knownKeys; i += 8 {
-				if _, err := s.Get(context.Background(), "a", fmt.Appendf(nil, "made-up-%d", i)); !errors.Is(err, ErrNotFound) {
+				if _, err := s.Get(context.Background(), "a", fmt.Sprintf("made-up-%d", i), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 					t.Errorf("made-up-%d: %v", i, err)
 				}
 			}

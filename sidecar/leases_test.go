@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -161,7 +162,7 @@ func TestVirtualTokens(t *testing.T) {
 						t.Error(err)
 					}
 				case "flush here":
-					if err := w.ownerOf(key).s.Flush(context.Background(), DefaultNamespace); err != nil {
+					if err := w.ownerOf(key).s.Flush(context.Background(), DefaultNamespace, cachesidecar.FlushOptions{}); err != nil {
 						t.Error(err)
 					}
 				}

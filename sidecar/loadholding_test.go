@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -56,7 +57,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 		}
 		row.Store("new")
 		w.net.Cut(a.ip, b.ip)
-		if _, err := b.s.Delete(ctx, "default", key); err != nil && !errors.Is(err, ErrNotFound) {
+		if _, err := b.s.DeleteMulti(ctx, "default", []string{string(key)}, cachesidecar.DeleteOptions{}); err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 			t.Error(err)
 		}
 		deleted := time.Now()

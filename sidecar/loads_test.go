@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -134,8 +135,7 @@ func (v *vnode) do(q *wire.Request) wire.Reply {
 		q.TTLMS = wire.TTLDefault
 	}
 	r, err := v.s.ask(context.Background(), q)
-	var e *wire.Error
-	if err != nil && errors.As(err, &e) && r.Status == wire.OK {
+	if err != nil && r.Status == wire.OK && !errors.Is(err, cachesidecar.ErrClosed) {
 		v.w.t.Errorf("%s: %v", q.Op, err)
 	}
 	return r

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -88,14 +89,13 @@ func totalsOverMoves(t *testing.T, seed uint64) {
 
 // count increments the counter until ctx ends, and checks each sum.
 func (c *movedCounter) count(ctx context.Context, w *world, rnd *rand.Rand) {
-	zero := int64(0)
 	for ctx.Err() == nil {
 		pauseFor(ctx, time.Duration(rnd.IntN(200))*time.Millisecond)
 		s, by, _ := w.any(rnd)
 		if s == nil {
 			continue
 		}
-		sum, err := s.Incr(context.Background(), "default", c.key, 1, &zero)
+		sum, err := s.Incr(context.Background(), "default", string(c.key), 1, cachesidecar.IncrOptions{Create: true})
 		switch {
 		case err != nil:
 			c.unknown++
@@ -116,11 +116,11 @@ func addOnce(ctx context.Context, w *world, rnd *rand.Rand, key []byte) {
 		if s == nil {
 			continue
 		}
-		_, err := s.Set(context.Background(), "default", key, []byte("v"), SetOptions{Condition: IfAbsent})
+		_, err := s.Add(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{})
 		switch {
 		case err == nil && !added.IsZero():
 			w.fail("%s through %s is added again, %v after", key, by, time.Since(added))
-		case err == nil, errors.Is(err, ErrExists):
+		case err == nil, errors.Is(err, cachesidecar.ErrExists):
 			if added.IsZero() {
 				added = time.Now()
 			}
@@ -137,13 +137,12 @@ func TestVirtualFetchedInThisOwnership(t *testing.T) {
 		holding := v.s.engine.Node.OwnershipEpoch(h.Partition())
 		src := &handoff.Source{From: kv.Process{Node: "gone", Epoch: 1}}
 		v.s.engine.Handoff.Incoming[h.Partition()].Store(src)
-		zero := int64(0)
 		for _, tc := range []struct {
 			fetched uint32
 			want    wire.Status
 		}{{0, wire.Moved}, {holding - 1, wire.Moved}, {holding, wire.OK}} {
 			for _, q := range []wire.Request{
-				{Op: wire.OpIncr, Key: key, Delta: 1, Create: true, Initial: zero},
+				{Op: wire.OpIncr, Key: key, Delta: 1, Create: true},
 				{Op: wire.OpSet, Key: append([]byte(nil), key...), Mode: wire.ModeAdd},
 			} {
 				q.Namespace, q.TTLMS = session.DefaultNamespace, wire.TTLDefault

@@ -232,7 +232,7 @@ func (l Limits) guard() loader.GuardConfig {
 // namespaces returns the settings of all namespaces, with every default filled in.
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
-		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.Clock, Log: c.Log,
+		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.clock, Log: c.Log,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
 	for name, ns := range c.Namespaces {

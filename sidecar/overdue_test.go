@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -88,9 +89,9 @@ func TestOverdueWrites(t *testing.T) {
 		for _, q := range lateWrites {
 			t.Run(fmt.Sprint(q.Op, " mode ", q.Mode, " of ", len(q.Value), " bytes, named=", named), func(t *testing.T) {
 				clock := newStillClock()
-				s := alone(t, Config{Clock: clock})
+				s := alone(t, Config{clock: clock})
 				ctx := context.Background()
-				version, err := s.Set(ctx, "default", []byte("k"), []byte("1"), SetOptions{})
+				version, err := s.Set(ctx, "default", "k", []byte("1"), cachesidecar.SetOptions{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -116,11 +117,11 @@ func TestOverdueWrites(t *testing.T) {
 				if want := "s after its caller had given it up: nothing was done"; r.Status != wire.Unavailable || !strings.Contains(string(r.Message), want) {
 					t.Errorf("%s: %s %q, want UNAVAILABLE: … %s", q.Op, r.Status, r.Message, want)
 				}
-				v, err := s.Get(ctx, "default", []byte("k"))
-				if err != nil || string(v.Data) != "1" || v.Version != version || v.TTL < time.Minute {
-					t.Errorf("k is %q, version %d, ttl %v, %v: want what was there", v.Data, v.Version, v.TTL, err)
+				v, err := s.Get(ctx, "default", "k", cachesidecar.GetOptions{})
+				if err != nil || string(v.Value) != "1" || v.Version != version || v.TTL < time.Minute {
+					t.Errorf("k is %q, version %d, ttl %v, %v: want what was there", v.Value, v.Version, v.TTL, err)
 				}
-				if _, err := s.Get(ctx, "default", []byte("none")); err == nil {
+				if _, err := s.Get(ctx, "default", "none", cachesidecar.GetOptions{}); err == nil {
 					t.Error("what was absent is there")
 				}
 				if n := s.telemetry.Stats().Overdue; n != 1 {
@@ -182,7 +183,7 @@ func overdueAtOrigin(t *testing.T, bad func(format string, args ...any)) {
 	for _, op := range []wire.Op{wire.OpSet, wire.OpDelete} {
 		clock := newStillClock()
 		w := &standingWriter{clock: clock, stands: op == wire.OpDelete}
-		s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{DefaultNamespace: {
+		s := alone(t, Config{clock: clock, Namespaces: map[string]Namespace{DefaultNamespace: {
 			Origin: loader.Custom{Source: newDatabase(always(0)), Writer: w}, WriteThrough: true, Limits: Limits{Concurrency: 1},
 		}}})
 		q := &wire.Request{Op: op, Namespace: session.DefaultNamespace, TTLMS: wire.TTLDefault, UntilNS: uint64(clock.Read().Boot + time.Second)}

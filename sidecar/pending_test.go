@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -119,7 +120,7 @@ func TestFreshGets(t *testing.T) {
 	}
 	for i := range 100 {
 		want := fmt.Sprint("new", i)
-		if _, err := other.Set(t.Context(), "default", keys[0], []byte(want), SetOptions{}); err != nil {
+		if _, err := other.Set(t.Context(), "default", string(keys[0]), []byte(want), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if r := get(wire.Fresh); string(r.Value) != want {

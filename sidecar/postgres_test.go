@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -45,16 +46,16 @@ func TestPostgres(t *testing.T) {
 	ctx := context.Background()
 	is := func(what, key, want string) {
 		t.Helper()
-		v, err := s.Get(ctx, "pages", []byte(key))
-		if want == "" && errors.Is(err, ErrNotFound) {
+		v, err := s.Get(ctx, "pages", key, cachesidecar.GetOptions{})
+		if want == "" && errors.Is(err, cachesidecar.ErrNotFound) {
 			return
 		}
-		if err != nil || string(v.Data) != want {
-			t.Errorf("%s: %q, %v; want %q", what, v.Data, err, want)
+		if err != nil || string(v.Value) != want {
+			t.Errorf("%s: %q, %v; want %q", what, v.Value, err, want)
 		}
 	}
 	set := func(key, value string) *wire.Error {
-		_, err := s.Set(ctx, "pages", []byte(key), []byte(value), SetOptions{})
+		_, err := s.Set(ctx, "pages", key, []byte(value), cachesidecar.SetOptions{})
 		var e *wire.Error
 		if err != nil && !errors.As(err, &e) {
 			t.Fatal(err)
@@ -92,7 +93,7 @@ func TestPostgres(t *testing.T) {
 	}
 	proxy.Lose(false)
 	is("committed, and its answer lost", "new", "three")
-	if _, err := s.Delete(ctx, "pages", []byte("new"), []byte("page1")); err != nil || !strings.Contains(row("new"), "no such key") {
+	if _, err := s.DeleteMulti(ctx, "pages", []string{"new", "page1"}, cachesidecar.DeleteOptions{}); err != nil || !strings.Contains(row("new"), "no such key") {
 		t.Errorf("DELETE: %v, and the row is %q", err, row("new"))
 	}
 	is("deleted", "new", "")

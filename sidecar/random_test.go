@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // Many short runs in which any fault may happen, checked against the guarantees.
@@ -59,7 +61,7 @@ func (w *world) randomLoad(ctx context.Context, wg *sync.WaitGroup) {
 		rnd := rand.New(rand.NewPCG(w.seed, 99))
 		for i := 0; ctx.Err() == nil; i++ {
 			if s, _, _ := w.any(rnd); s != nil {
-				_, _ = s.Set(context.Background(), "default", fmt.Appendf(nil, "other%d", i%500), nil, SetOptions{})
+				_, _ = s.Set(context.Background(), "default", fmt.Sprintf("other%d", i%500), nil, cachesidecar.SetOptions{})
 			}
 			pauseFor(ctx, time.Duration(rnd.IntN(30))*time.Millisecond)
 		}

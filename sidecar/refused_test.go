@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
 // A host that the others refuse because of its settings reports that to its apps at once,
@@ -22,19 +22,18 @@ func TestVirtualRefusedSaysSo(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		ctx := context.Background()
 		began := time.Now()
-		_, set := v.s.Set(ctx, "default", []byte("k"), []byte("v"), SetOptions{})
-		_, del := v.s.Delete(ctx, "default", []byte("k"))
-		_, get := v.s.Get(ctx, "default", []byte("k"))
+		_, set := v.s.Set(ctx, "default", "k", []byte("v"), cachesidecar.SetOptions{})
+		_, del := v.s.DeleteMulti(ctx, "default", []string{"k"}, cachesidecar.DeleteOptions{})
+		_, get := v.s.Get(ctx, "default", "k", cachesidecar.GetOptions{})
 		if d := time.Since(began); d > 0 {
 			t.Errorf("the answers took %v", d)
 		}
 		for _, err := range []error{set, del} {
-			var we *wire.Error
-			if !errors.As(err, &we) || we.Status != wire.Unavailable || !strings.Contains(we.Message, "max_staleness") {
+			if !errors.Is(err, cachesidecar.ErrUnavailable) || !strings.Contains(err.Error(), "max_staleness") {
 				t.Errorf("a write: %v", err)
 			}
 		}
-		if !errors.Is(get, ErrNotFound) {
+		if !errors.Is(get, cachesidecar.ErrNotFound) {
 			t.Errorf("a read: %v", get)
 		}
 		if words, ready := v.s.readiness(); ready || !strings.Contains(words, "max_staleness") {

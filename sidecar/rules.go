@@ -28,7 +28,7 @@ type Token struct {
 }
 
 // Others is the name in Config.Access of all namespaces without a line of their own.
-const Others = access.Others
+const Others = "*"
 
 // rules returns the access rules of the socket.
 func (c *Config) rules() (*access.Rules, error) {

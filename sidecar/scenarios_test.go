@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -27,7 +28,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 		key := func(i int) []byte { return fmt.Appendf(nil, "key%d", i) }
 		const n = 300
 		for i := range n {
-			if _, err := a.s.Set(ctx, "default", key(i), []byte("old"), SetOptions{}); err != nil {
+			if _, err := a.s.Set(ctx, "default", string(key(i)), []byte("old"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -35,14 +36,14 @@ func TestVirtualPausedOwner(t *testing.T) {
 		w.net.Isolate(a.ip)
 		time.Sleep(15 * time.Second)
 		for i := range n {
-			if _, err := b.s.Set(ctx, "default", key(i), []byte("new"), SetOptions{}); err != nil {
+			if _, err := b.s.Set(ctx, "default", string(key(i)), []byte("new"), cachesidecar.SetOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		a.clock.thaw()
 		for i := range n {
-			if v, err := a.s.Get(ctx, "default", key(i)); err == nil {
-				t.Fatalf("key%d is %q on the host that was paused", i, v.Data)
+			if v, err := a.s.Get(ctx, "default", string(key(i)), cachesidecar.GetOptions{}); err == nil {
+				t.Fatalf("key%d is %q on the host that was paused", i, v.Value)
 			}
 		}
 		if p := a.s.telemetry.ClusterState().Pauses; p != 1 {
@@ -52,8 +53,8 @@ func TestVirtualPausedOwner(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		w.agreed(15 * time.Second)
 		for i := range n {
-			if v, err := a.s.Get(ctx, "default", key(i)); err != nil || string(v.Data) != "new" {
-				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Data, err)
+			if v, err := a.s.Get(ctx, "default", string(key(i)), cachesidecar.GetOptions{}); err != nil || string(v.Value) != "new" {
+				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Value, err)
 			}
 		}
 		for _, v := range w.nodes {
@@ -178,7 +179,7 @@ func inQuietWorld(t *testing.T, n int, f func(t *testing.T, w *world), voters ..
 // setAll writes some keys through a node, and returns how many were stored.
 func setAll(v *vnode, n int, value string) (stored int) {
 	for i := range n {
-		if _, err := v.s.Set(context.Background(), "default", testKeyOf(i), []byte(value), SetOptions{}); err == nil {
+		if _, err := v.s.Set(context.Background(), "default", string(testKeyOf(i)), []byte(value), cachesidecar.SetOptions{}); err == nil {
 			stored++
 		}
 	}
@@ -218,9 +219,9 @@ func TestVirtualSplit(t *testing.T) {
 		hits := 0
 		for _, v := range w.nodes {
 			for i := range n {
-				got, err := v.s.Get(context.Background(), "default", testKeyOf(i))
-				if err == nil && string(got.Data) != "after" {
-					t.Fatalf("key%d is %q on %s", i, got.Data, v.name)
+				got, err := v.s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{})
+				if err == nil && string(got.Value) != "after" {
+					t.Fatalf("key%d is %q on %s", i, got.Value, v.name)
 				}
 				if err == nil {
 					hits++
@@ -261,8 +262,8 @@ func TestVirtualClockOff(t *testing.T) {
 		}
 		for i := range 50 {
 			began := time.Now()
-			if v, err := off.s.Get(context.Background(), "default", testKeyOf(i)); !errors.Is(err, ErrNotFound) {
-				t.Errorf("the refused one reads %q, %v", v.Data, err)
+			if v, err := off.s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+				t.Errorf("the refused one reads %q, %v", v.Value, err)
 			}
 			if d := time.Since(began); d > 1100*time.Millisecond {
 				t.Errorf("and takes %v", d)
@@ -299,8 +300,8 @@ func TestVirtualVersionsAhead(t *testing.T) {
 			t.Errorf("the others store %d of 200", stored)
 		}
 		for i := range 200 {
-			if got, err := others[2].s.Get(context.Background(), "default", testKeyOf(i)); err != nil || string(got.Data) != "after" {
-				t.Errorf("key%d: %q, %v", i, got.Data, err)
+			if got, err := others[2].s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err != nil || string(got.Value) != "after" {
+				t.Errorf("key%d: %q, %v", i, got.Value, err)
 			}
 		}
 		off.kill()
@@ -327,12 +328,12 @@ func TestVirtualOwnerKilled(t *testing.T) {
 				if back[i] != 0 {
 					continue
 				}
-				switch _, err := w.nodes[0].s.Get(ctx, "default", testKeyOf(i)); {
+				switch _, err := w.nodes[0].s.Get(ctx, "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); {
 				case err == nil:
 					back[i] = max(time.Since(began), 1)
 					left--
-				case errors.Is(err, ErrNotFound): // as an app would
-					_, _ = w.nodes[0].s.Set(ctx, "default", testKeyOf(i), []byte("v"), SetOptions{})
+				case errors.Is(err, cachesidecar.ErrNotFound): // as an app would
+					_, _ = w.nodes[0].s.Set(ctx, "default", string(testKeyOf(i)), []byte("v"), cachesidecar.SetOptions{})
 				default:
 					t.Fatalf("key%d: %v", i, err)
 				}

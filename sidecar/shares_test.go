@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -174,7 +175,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 		}
 	}
 	key, none := keys[0], keys[1]
-	if _, err := o.Set(t.Context(), "default", key, make([]byte, size), SetOptions{}); err != nil {
+	if _, err := o.Set(t.Context(), "default", string(key), make([]byte, size), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	slow, other := dial(t, a.Sidecar), dial(t, a.Sidecar)

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
@@ -56,9 +57,6 @@ type Sidecar struct {
 	ran       bool
 }
 
-// ErrClosed means that Run has returned, or was called before.
-var ErrClosed = errors.New("the sidecar is closed")
-
 // New returns a sidecar with the given configuration. It starts nothing and does not
 // listen before Run. The calls of the embedding program work at once.
 func New(cfg Config) (*Sidecar, error) {
@@ -76,9 +74,9 @@ func New(cfg Config) (*Sidecar, error) {
 		cfg: cfg,
 		engine: engine.Engine{
 			Config: engine.Config{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
-			Clock:  cfg.Clock, HLC: hlc, Self: []byte(cfg.Node),
+			Clock:  cfg.clock, HLC: hlc, Self: []byte(cfg.Node),
 		},
-		started: cfg.Clock.Read().Boot,
+		started: cfg.clock.Read().Boot,
 		ready:   make(chan struct{}),
 	}
 	s.doors = &session.Doors{
@@ -182,7 +180,7 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.ran = true
 	s.use.Unlock()
 	if again {
-		return fmt.Errorf("Run was called before: %w", ErrClosed)
+		return fmt.Errorf("Run was called before: %w", cachesidecar.ErrClosed)
 	}
 	err := s.run(ctx)
 	s.use.Lock()

@@ -379,7 +379,7 @@ func TestNamespaceSlots(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 6, Namespaces: map[string]Namespace{"kept": {}}})
 	c := dial(t, s)
 	for i := range 2 { // the half of the free slots that one connection cannot have
-		if _, err := s.Set(t.Context(), fmt.Sprint("other", i), b("k"), b("v"), SetOptions{}); err != nil {
+		if _, err := s.Set(t.Context(), fmt.Sprint("other", i), "k", b("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -420,16 +420,16 @@ func TestNamespaceSlotsChurn(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2000 {
 				ns := fmt.Sprint("n", (g+i)%8)
-				if _, err := s.Set(t.Context(), ns, b("k"), b(ns), SetOptions{}); err != nil && !strings.Contains(err.Error(), "max_namespaces") {
+				if _, err := s.Set(t.Context(), ns, "k", b(ns), cachesidecar.SetOptions{}); err != nil && !strings.Contains(err.Error(), "max_namespaces") {
 					t.Error(err)
 				}
-				v, err := s.Get(t.Context(), ns, b("k"))
-				if err == nil && string(v.Data) != ns {
-					t.Errorf("%s has the value of %s", ns, v.Data)
-				} else if err != nil && !errors.Is(err, ErrNotFound) {
+				v, err := s.Get(t.Context(), ns, "k", cachesidecar.GetOptions{})
+				if err == nil && string(v.Value) != ns {
+					t.Errorf("%s has the value of %s", ns, v.Value)
+				} else if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 					t.Error(err)
 				}
-				if _, err := s.Delete(t.Context(), ns, b("k")); err != nil && !errors.Is(err, ErrNotFound) {
+				if _, err := s.DeleteMulti(t.Context(), ns, []string{"k"}, cachesidecar.DeleteOptions{}); err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 					t.Error(err)
 				}
 			}
@@ -545,10 +545,10 @@ func TestShutdownOrder(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Get(t.Context(), "default", b("a")); !errors.Is(err, ErrClosed) {
+	if _, err := s.Get(t.Context(), "default", "a", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrClosed) {
 		t.Errorf("Get after Run: %v", err)
 	}
-	if err := s.Run(t.Context()); !errors.Is(err, ErrClosed) {
+	if err := s.Run(t.Context()); !errors.Is(err, cachesidecar.ErrClosed) {
 		t.Errorf("Run again: %v", err)
 	}
 	if _, err := net.Dial("unix", path); err == nil {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -24,24 +25,24 @@ func TestTokenHoldsItsSlot(t *testing.T) {
 		t.Fatalf("LEASE: %s %s", r.Status, r.Message)
 	}
 	id := s.engine.Names.Lookup(b("a")).ID
-	if _, err := s.Set(ctx, "b", b("k"), b("v"), SetOptions{}); err == nil || !strings.Contains(err.Error(), "max_namespaces") {
+	if _, err := s.Set(ctx, "b", "k", b("v"), cachesidecar.SetOptions{}); err == nil || !strings.Contains(err.Error(), "max_namespaces") {
 		t.Errorf("another name in its slot: %v", err)
 	}
 	if r := served(s, lease); r.Status != wire.Timeout {
 		t.Errorf("a second LEASE: %s %s", r.Status, r.Message)
 	}
-	if err := s.Flush(ctx, "a"); err != nil {
+	if err := s.Flush(ctx, "a", cachesidecar.FlushOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	fill := &wire.Request{Op: wire.OpFill, Namespace: b("a"), Key: b("k"), Token: r.Token, Value: b("old"), TTLMS: wire.TTLDefault}
 	if r := served(s, fill); r.Status != wire.NotStored {
 		t.Errorf("FILL after a flush: %s %s", r.Status, r.Message)
 	}
-	if v, err := s.Get(ctx, "a", b("k")); err == nil {
-		t.Errorf("a GET after a flush finds %q", v.Data)
+	if v, err := s.Get(ctx, "a", "k", cachesidecar.GetOptions{}); err == nil {
+		t.Errorf("a GET after a flush finds %q", v.Value)
 	}
 	for began := time.Now(); ; time.Sleep(namespaces.SearchEvery / 4) { // a full table is searched only so often
-		if _, err := s.Set(ctx, "b", b("k"), b("v"), SetOptions{}); err == nil {
+		if _, err := s.Set(ctx, "b", "k", b("v"), cachesidecar.SetOptions{}); err == nil {
 			break
 		} else if time.Since(began) > time.Minute {
 			t.Fatalf("the slot is not freed: %v", err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -31,8 +32,8 @@ func TestSoftDelete(t *testing.T) {
 			defer b.Release()
 			return h.serve(ctx, q, &b, h.engine.Clock.Read().Boot+time.Minute)
 		}
-		r, err := h.call(ctx, q)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		r, err := h.ask(ctx, q)
+		if err != nil && !errors.Is(err, cachesidecar.ErrNotFound) {
 			if r.Status != wire.Stale {
 				t.Fatalf("%s: %v", op, err)
 			}
@@ -47,7 +48,7 @@ func TestSoftDelete(t *testing.T) {
 		}
 		set := func(h *host) {
 			t.Helper()
-			if _, err := h.Set(ctx, "default", key, value, SetOptions{Flags: 7}); err != nil {
+			if _, err := h.Set(ctx, "default", string(key), value, cachesidecar.SetOptions{Flags: 7}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -78,10 +79,10 @@ func TestSoftDelete(t *testing.T) {
 			set(b)
 			ask(a, wire.OpDelete, 0, key)
 		case 2:
-			if err := a.Flush(ctx, "default"); err != nil {
+			if err := a.Flush(ctx, "default", cachesidecar.FlushOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			if err := b.Flush(ctx, "default"); err != nil {
+			if err := b.Flush(ctx, "default", cachesidecar.FlushOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -92,10 +93,10 @@ func TestSoftDelete(t *testing.T) {
 	// The time limit.
 	limit := 50 * time.Millisecond
 	clock := &setClock{now: kv.NewSystemClock().Read()}
-	s := alone(t, Config{Clock: clock, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})
+	s := alone(t, Config{clock: clock, Namespaces: map[string]Namespace{"short": {StaleLimit: &limit}}})
 	h := &host{Sidecar: s}
 	ns = "short"
-	if _, err := s.Set(ctx, "short", []byte("k"), []byte("v"), SetOptions{}); err != nil {
+	if _, err := s.Set(ctx, "short", "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ask(h, wire.OpDelete, wire.Soft, []byte("k"))

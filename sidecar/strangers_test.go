@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 	"github.com/cachesidecar/cachesidecar/internal/simnet"
@@ -121,7 +122,7 @@ func TestVirtualInvented(t *testing.T) {
 				t.Fatalf("after %v %d of 20 are stored", time.Since(began), stored)
 			}
 			for i := range 20 {
-				if _, err := w.nodes[1].s.Get(context.Background(), "default", testKeyOf(i)); err != nil {
+				if _, err := w.nodes[1].s.Get(context.Background(), "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err != nil {
 					t.Fatalf("after %v: %v", time.Since(began), err)
 				}
 			}

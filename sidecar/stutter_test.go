@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // Hosts stand still again and again, each time for less than B. In the moments between
@@ -283,7 +285,7 @@ func busyHosts(t *testing.T, bound, gap time.Duration, hosts int) {
 			paused := v.paused
 			w.mu.Unlock()
 			if !paused {
-				_, err := v.s.Set(context.Background(), "default", []byte(key), []byte("v"), SetOptions{})
+				_, err := v.s.Set(context.Background(), "default", key, []byte("v"), cachesidecar.SetOptions{})
 				return err
 			}
 			time.Sleep(time.Millisecond)

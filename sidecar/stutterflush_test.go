@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -19,11 +20,11 @@ func TestVirtualStutterWhileFlushing(t *testing.T) {
 		for round := range 5 {
 			key := func(i int) []byte { return fmt.Appendf(nil, "flushed%d.%d", round, i) }
 			for i := range 100 {
-				_, _ = w.nodes[i%3].s.Set(ctx, "default", key(i), []byte("before"), SetOptions{})
+				_, _ = w.nodes[i%3].s.Set(ctx, "default", string(key(i)), []byte("before"), cachesidecar.SetOptions{})
 			}
 			for _, n := range w.nodes { // makes copies
 				for i := range 100 {
-					_, _ = n.s.Get(ctx, "default", key(i))
+					_, _ = n.s.Get(ctx, "default", string(key(i)), cachesidecar.GetOptions{})
 				}
 			}
 			var at time.Time
@@ -32,7 +33,7 @@ func TestVirtualStutterWhileFlushing(t *testing.T) {
 				for at.IsZero() && tries < 20 {
 					time.Sleep(w.upTo(1000))
 					q := &wire.Request{Op: wire.OpFlush, Namespace: []byte("default"), Options: wire.Cluster}
-					if _, err := v.s.call(ctx, q); err == nil {
+					if _, err := v.s.ask(ctx, q); err == nil {
 						at = time.Now()
 					}
 					tries++
@@ -45,8 +46,8 @@ func TestVirtualStutterWhileFlushing(t *testing.T) {
 			time.Sleep(max(0, time.Until(at.Add(w.bound+time.Millisecond))))
 			for _, n := range w.nodes {
 				for i := range 100 {
-					if got, err := n.s.Get(ctx, "default", key(i)); err == nil {
-						w.fail("%s is %q through %s, flushed %v before", key(i), got.Data, n.name, time.Since(at))
+					if got, err := n.s.Get(ctx, "default", string(key(i)), cachesidecar.GetOptions{}); err == nil {
+						w.fail("%s is %q through %s, flushed %v before", key(i), got.Value, n.name, time.Since(at))
 						return
 					}
 				}

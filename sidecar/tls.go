@@ -33,7 +33,7 @@ func (c *Config) credentials() (*creds.Set, error) {
 }
 
 // now reads the wall clock.
-func (c *Config) now() time.Time { return c.Clock.Read().Time() }
+func (c *Config) now() time.Time { return c.clock.Read().Time() }
 
 // Reload reads the cluster key file and the certificate files again. The watch of the
 // files does the same within 5 s of a change. An error says why the new contents are not

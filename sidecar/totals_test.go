@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
@@ -53,7 +54,7 @@ func (w *world) tallies(ctx context.Context, rnd *rand.Rand, upTo time.Duration)
 				w.setTallied(s, by, k)
 			default:
 				end := w.begins(k, totals.Op{Kind: totals.Delete, Host: by})
-				_, err := s.Delete(context.Background(), string(tallyNamespace), k.name)
+				_, err := s.DeleteMulti(context.Background(), string(tallyNamespace), []string{string(k.name)}, cachesidecar.DeleteOptions{})
 				end(0, err)
 			}
 		}
@@ -74,13 +75,12 @@ func (w *world) begins(k *talliedKey, o totals.Op) (end func(number int64, err e
 		defer w.mu.Unlock()
 		o := &k.ops[i]
 		o.Ended = time.Since(w.begun)
-		var e *wire.Error
 		switch {
 		case err == nil:
 			if o.Outcome = totals.Done; o.Kind != totals.Set {
 				o.Number = number
 			}
-		case errors.As(err, &e) && (e.Status == wire.Unavailable || e.Status == wire.Busy) && w.runsLocked(o.Host):
+		case (errors.Is(err, cachesidecar.ErrUnavailable) || errors.Is(err, cachesidecar.ErrBusy)) && w.runsLocked(o.Host):
 			o.Outcome = totals.Refused
 		}
 	}
@@ -100,9 +100,8 @@ func (w *world) runsLocked(by string) bool {
 // incr increments a counter and returns its total, or zero if the increment is not known
 // to be done.
 func (w *world) incr(s *Sidecar, by string, k *talliedKey) int64 {
-	one := int64(1)
 	end := w.begins(k, totals.Op{Kind: totals.Incr, Host: by})
-	n, err := s.Incr(context.Background(), string(tallyNamespace), k.name, 1, &one)
+	n, err := s.Incr(context.Background(), string(tallyNamespace), string(k.name), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(n, err)
 	if err != nil {
 		return 0
@@ -116,7 +115,7 @@ func (w *world) setTallied(s *Sidecar, by string, k *talliedKey) {
 	n := k.next
 	w.mu.Unlock()
 	end := w.begins(k, totals.Op{Kind: totals.Set, Host: by, Number: n})
-	_, err := s.Set(context.Background(), string(tallyNamespace), k.name, binary.BigEndian.AppendUint64(nil, uint64(n)), SetOptions{})
+	_, err := s.Set(context.Background(), string(tallyNamespace), string(k.name), binary.BigEndian.AppendUint64(nil, uint64(n)), cachesidecar.SetOptions{})
 	end(n, err)
 }
 
@@ -126,7 +125,7 @@ func (w *world) readTallied(s *Sidecar, by string, k *talliedKey, fresh bool) {
 		q.Options = wire.Fresh
 	}
 	end := w.begins(k, totals.Op{Kind: totals.Read, Host: by, Fresh: fresh})
-	r, err := s.call(context.Background(), q)
+	r, err := s.ask(context.Background(), q)
 	n := int64(0)
 	switch {
 	case err != nil:

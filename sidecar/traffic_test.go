@@ -19,6 +19,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -254,7 +255,7 @@ func (w *world) traffic(count *traffic, p trafficPoint) trafficPoint {
 					if ctx.Err() != nil {
 						return
 					}
-					if _, err := v.s.Set(context.Background(), "default", keys[rnd.IntN(len(keys))], []byte("value"), SetOptions{}); err != nil {
+					if _, err := v.s.Set(context.Background(), "default", string(keys[rnd.IntN(len(keys))]), []byte("value"), cachesidecar.SetOptions{}); err != nil {
 						w.fail("a write through %s: %v", v.name, err)
 						return
 					}
@@ -309,16 +310,16 @@ func (w *world) watched(d time.Duration) (delays []time.Duration) {
 	var mu sync.Mutex
 	n := uint64(0)
 	get := func(v *vnode) uint64 {
-		got, err := v.s.Get(context.Background(), "default", key)
+		got, err := v.s.Get(context.Background(), "default", string(key), cachesidecar.GetOptions{})
 		if err != nil {
 			w.fail("a read through %s: %v", v.name, err)
 			return n
 		}
-		return binary.BigEndian.Uint64(got.Data)
+		return binary.BigEndian.Uint64(got.Value)
 	}
 	set := func() {
 		n++
-		if _, err := owner.s.Set(context.Background(), "default", key, binary.BigEndian.AppendUint64(nil, n), SetOptions{}); err != nil {
+		if _, err := owner.s.Set(context.Background(), "default", string(key), binary.BigEndian.AppendUint64(nil, n), cachesidecar.SetOptions{}); err != nil {
 			w.fail("a write: %v", err)
 		}
 	}

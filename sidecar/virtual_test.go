@@ -143,7 +143,7 @@ func (v *vnode) start() {
 	w := v.w
 	v.host = w.net.Host(v.ip)
 	cfg := Config{
-		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, Clock: v.clock,
+		Node: v.name, NoSocket: true, L2Size: 8 << 20, L1Size: 1 << 20, Bind: v.ip + ":7946", Insecure: true, clock: v.clock,
 		MaxStaleness: w.bound, RequestTimeout: requestTimeout, Voters: w.voters,
 		events: w.events, Namespaces: w.namespaces, ClusterKeyFile: v.keyFile, TLS: v.tls,
 		network: cluster.Network{
@@ -170,7 +170,7 @@ func (v *vnode) start() {
 		cfg.Namespaces = map[string]Namespace{DefaultNamespace: w.ns}
 	}
 	if v.reads != nil {
-		cfg.Clock = v.reads
+		cfg.clock = v.reads
 	}
 	if len(w.voters) > 0 {
 		cfg.PartitionPolicy = cluster.Consistent

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -85,7 +86,7 @@ func TestVirtualSplitVoters(t *testing.T) {
 		}
 		for _, v := range w.nodes { // copies of all keys are everywhere
 			for i := range n {
-				if _, err := v.s.Get(ctx, "default", testKeyOf(i)); err != nil {
+				if _, err := v.s.Get(ctx, "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -97,21 +98,21 @@ func TestVirtualSplitVoters(t *testing.T) {
 		for _, v := range left {
 			for i := range n {
 				began := time.Now()
-				if got, err := v.s.Get(ctx, "default", testKeyOf(i)); !errors.Is(err, ErrNotFound) {
-					t.Fatalf("%s reads key%d as %q, %v, without a majority of the voters", v.name, i, got.Data, err)
+				if got, err := v.s.Get(ctx, "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+					t.Fatalf("%s reads key%d as %q, %v, without a majority of the voters", v.name, i, got.Value, err)
 				}
 				if d := time.Since(began); d > 50*time.Millisecond {
 					t.Fatalf("a miss takes %v", d)
 				}
 			}
 			q := wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: testKeyOf(1), Options: wire.Fresh, TTLMS: wire.TTLDefault}
-			if _, err := v.s.call(ctx, &q); !unavailable(err) {
+			if _, err := v.s.ask(ctx, &q); !unavailable(err) {
 				t.Errorf("%s answers a fresh read with %v, want UNAVAILABLE", v.name, err)
 			}
-			if _, err := v.s.Set(ctx, "default", testKeyOf(1), []byte("left"), SetOptions{}); !unavailable(err) {
+			if _, err := v.s.Set(ctx, "default", string(testKeyOf(1)), []byte("left"), cachesidecar.SetOptions{}); !unavailable(err) {
 				t.Errorf("%s answers a write with %v, want UNAVAILABLE", v.name, err)
 			}
-			if _, err := v.s.Delete(ctx, "default", testKeyOf(1)); !unavailable(err) {
+			if _, err := v.s.DeleteMulti(ctx, "default", []string{string(testKeyOf(1))}, cachesidecar.DeleteOptions{}); !unavailable(err) {
 				t.Errorf("%s answers a deletion with %v, want UNAVAILABLE", v.name, err)
 			}
 		}
@@ -130,8 +131,8 @@ func TestVirtualSplitVoters(t *testing.T) {
 		w.agreed(60 * time.Second)
 		for _, v := range w.nodes {
 			for i := range n {
-				if got, err := v.s.Get(ctx, "default", testKeyOf(i)); err != nil || string(got.Data) != "split" {
-					t.Fatalf("key%d is %q, %v on %s after the split", i, got.Data, err, v.name)
+				if got, err := v.s.Get(ctx, "default", string(testKeyOf(i)), cachesidecar.GetOptions{}); err != nil || string(got.Value) != "split" {
+					t.Fatalf("key%d is %q, %v on %s after the split", i, got.Value, err, v.name)
 				}
 			}
 		}
@@ -139,8 +140,7 @@ func TestVirtualSplitVoters(t *testing.T) {
 }
 
 func unavailable(err error) bool {
-	var e *wire.Error
-	return errors.As(err, &e) && e.Status == wire.Unavailable
+	return errors.Is(err, cachesidecar.ErrUnavailable)
 }
 
 // A host whose ownership no majority of the voters has acknowledged for the bound finds
@@ -161,20 +161,20 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 				}
 				w.agreed(15 * time.Second)
 				key, h := keyOwnedBy(v, "key")
-				if _, err := v.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
+				if _, err := v.s.Set(ctx, "default", string(key), []byte("old"), cachesidecar.SetOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				w.net.Isolate(v.ip)
 				time.Sleep(w.bound/2 + 12345*time.Nanosecond)
-				if got, err := v.s.Get(ctx, "default", key); err != nil || string(got.Data) != "old" {
-					t.Fatalf("while its authority lasts it answers %q, %v", got.Data, err)
+				if got, err := v.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); err != nil || string(got.Value) != "old" {
+					t.Fatalf("while its authority lasts it answers %q, %v", got.Value, err)
 				}
 				synctest.Wait()                                                 // only this goroutine runs until it sleeps
 				late := func() { v.pause(w.bound*3/4 + 12345*time.Nanosecond) } // too short for a pause
 				if name == "read" {
 					late()
-					if got, err := v.s.Get(ctx, "default", key); !errors.Is(err, ErrNotFound) {
-						t.Errorf("after its authority has ended it answers %q, %v", got.Data, err)
+					if got, err := v.s.Get(ctx, "default", string(key), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
+						t.Errorf("after its authority has ended it answers %q, %v", got.Value, err)
 					}
 				} else {
 					version := func() kv.Version {
@@ -189,9 +189,8 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 						}
 					}
 					clock.act.Store(&stored)
-					_, err := v.s.Set(ctx, "default", key, []byte("new"), SetOptions{})
-					var e *wire.Error
-					if !errors.As(err, &e) || e.Status != wire.Timeout {
+					_, err := v.s.Set(ctx, "default", string(key), []byte("new"), cachesidecar.SetOptions{})
+					if !errors.Is(err, cachesidecar.ErrTimeout) {
 						t.Errorf("a write at the end of its authority: %v, want TIMEOUT", err)
 					}
 					if clock.act.Swap(nil) != nil {

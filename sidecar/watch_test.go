@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -291,7 +292,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		a, b := w.nodes[0], w.nodes[1]
 		f := watching(t, askOf(a.s))
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		f.WaitMS = 1000
@@ -366,7 +367,7 @@ func TestVirtualVouch(t *testing.T) {
 		a, b := w.nodes[0], w.nodes[1]
 		key, _ := keyOwnedBy(b, "key")
 		ctx := context.Background()
-		if _, err := b.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -399,7 +400,7 @@ func TestVirtualVouch(t *testing.T) {
 		}
 		own, _ := keyOwnedBy(a, "key")
 		key = own
-		if _, err := a.s.Set(ctx, "default", key, []byte("v"), SetOptions{}); err != nil {
+		if _, err := a.s.Set(ctx, "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if r := get(true); r.Source != wire.SourceL2 || !r.Attested || string(r.Owner) != a.name {

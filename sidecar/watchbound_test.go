@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -28,7 +29,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		ctx := context.Background()
 		a, b := w.nodes[0], w.nodes[1]
 		key, _ := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(ctx, "default", key, []byte("old"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(ctx, "default", string(key), []byte("old"), cachesidecar.SetOptions{}); err != nil {
 			t.Error(err)
 		}
 		f := watching(t, askOf(a.s))
@@ -51,7 +52,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
 		}
 		w.net.Cut(a.ip, b.ip)
-		if _, err := b.s.Set(ctx, "default", key, []byte("new"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(ctx, "default", string(key), []byte("new"), cachesidecar.SetOptions{}); err != nil {
 			t.Error(err)
 		}
 		overwritten := time.Now()
@@ -98,10 +99,10 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		w.agreed(15 * time.Second)
 		a, b := w.nodes[0], w.nodes[1]
 		key, h := keyOwnedBy(b, "key")
-		if _, err := b.s.Set(context.Background(), "default", key, []byte("v"), SetOptions{}); err != nil {
+		if _, err := b.s.Set(context.Background(), "default", string(key), []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.s.Get(context.Background(), "default", key); err != nil {
+		if _, err := a.s.Get(context.Background(), "default", string(key), cachesidecar.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		a.s.engine.L1.Wait()

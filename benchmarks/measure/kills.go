@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -114,7 +115,7 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 				key := string(load.Key(nil, keys[i], p.KeySize))
 				writer, reader := through[i%len(through)].App(), through[(i+1)%len(through)].App()
 				again(ctx, func() bool {
-					_, err := writer.Set(context.Background(), key, value)
+					_, err := writer.Set(context.Background(), key, value, cachesidecar.SetOptions{})
 					mu.Lock()
 					defer mu.Unlock()
 					if err != nil {
@@ -125,7 +126,7 @@ func probe(ctx context.Context, p record.ClusterParameters, through []*peers.Hos
 					return true
 				})
 				again(ctx, func() bool {
-					_, err := reader.Get(context.Background(), key)
+					_, err := reader.Get(context.Background(), key, cachesidecar.GetOptions{})
 					mu.Lock()
 					defer mu.Unlock()
 					if err == nil {

@@ -9,9 +9,9 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
-	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
@@ -79,12 +79,12 @@ func (r *outageReads) loadAll(ctx context.Context) error {
 	app := r.cluster.Hosts()[0].App().InNamespace(loadedSpace)
 	for i := range r.p.OutKeys {
 		for end := time.Now().Add(crowdTime); ; {
-			_, err := app.Get(ctx, r.key(i))
+			_, err := app.Get(ctx, r.key(i), cachesidecar.GetOptions{})
 			if err == nil {
 				break
 			}
 			// limits.rate refuses some loads with BUSY.
-			if !errors.Is(err, client.ErrBusy) || time.Now().After(end) {
+			if !errors.Is(err, cachesidecar.ErrBusy) || time.Now().After(end) {
 				return fmt.Errorf("load %s: %w", r.key(i), err)
 			}
 		}
@@ -109,7 +109,7 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 			wg.Go(func() { // ends with due
 				for n := range due {
 					begun := time.Now()
-					it, err := app.Get(ctx, r.key(int(draw(h, n))), client.GetOptions{StaleOK: true})
+					it, err := app.Get(ctx, r.key(int(draw(h, n))), cachesidecar.GetOptions{StaleOK: true})
 					took := time.Since(begun)
 					mu.Lock()
 					_ = latency.RecordValue(int64(took)) // fails only above one minute
@@ -119,7 +119,7 @@ func (r *outageReads) run(ctx context.Context, d time.Duration) (f record.Outage
 						f.Stale++
 					case err == nil:
 						f.Current++
-					case errors.Is(err, client.ErrNotFound):
+					case errors.Is(err, cachesidecar.ErrNotFound):
 						f.Misses++
 					default:
 						f.Errors++

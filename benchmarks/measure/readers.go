@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/peers"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
-	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 )
 
@@ -82,7 +82,7 @@ func (r *readers) read() {
 	}
 	key := string(load.Key(nil, r.keys[rand.IntN(len(r.keys))], r.keySize))
 	start := time.Now()
-	_, err := app.Get(context.Background(), key)
+	_, err := app.Get(context.Background(), key, cachesidecar.GetOptions{})
 	end := time.Now()
 	if err != nil && h.App() != app {
 		return
@@ -101,11 +101,11 @@ func (r *readers) read() {
 	switch {
 	case err == nil:
 		w.Hits++
-	case !errors.Is(err, client.ErrNotFound):
+	case !errors.Is(err, cachesidecar.ErrNotFound):
 		if w.Errors++; r.why == "" {
 			r.why = err.Error()
 		}
-	case err != client.ErrNotFound: // it wraps ErrNotFound, with the reason
+	case err != cachesidecar.ErrNotFound: // it wraps ErrNotFound, with the reason
 		w.Degraded++
 	}
 	r.slowest = max(r.slowest, end.Sub(start))

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/record"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
@@ -316,7 +317,7 @@ func (c *Cluster) Owners(ctx context.Context, h *Host, n int) (owners map[string
 
 func (c *Cluster) owners(ctx context.Context, h *Host, n int) (map[string][]uint64, error) {
 	const atOnce = 32
-	places := make([]client.Place, n)
+	places := make([]cachesidecar.Place, n)
 	errs := make([]error, atOnce)
 	var wg sync.WaitGroup
 	for w := range atOnce {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/load"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -182,7 +183,7 @@ func (g greeter) Greet(nc net.Conn) error {
 	if err == nil || errors.As(err, &answer) || timedOut(err) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("%w: no HELLO from the sidecar: %w", client.ErrUnavailable, err)
+	return fmt.Errorf("%w: no HELLO from the sidecar: %w", cachesidecar.ErrUnavailable, err)
 }
 
 // timedConn limits how long a batch waits for its answers. It fails when its context
@@ -197,7 +198,7 @@ type timedConn struct {
 func dialTimed(ctx context.Context, path string, timeout time.Duration) (net.Conn, error) {
 	nc, err := unixsock.Dial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", client.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: cannot connect to the sidecar: %w", cachesidecar.ErrUnavailable, err)
 	}
 	c := &timedConn{Conn: nc, ctx: ctx, timeout: timeout}
 	c.stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // runCluster runs a sidecar for each name, on free ports, and waits until they have found
@@ -60,7 +60,7 @@ func whole(t *testing.T, list ...*process) {
 			if in != len(list) {
 				return fmt.Errorf("%d are in", in)
 			}
-			var st client.Stats
+			var st cachesidecar.Stats
 			p.document(&st, "stats")
 			held += st.Cluster.Owned
 		}
@@ -80,19 +80,19 @@ func (p *process) document(into any, args ...string) {
 	}
 }
 
-func (p *process) members() (list []client.Member) {
+func (p *process) members() (list []cachesidecar.Member) {
 	p.t.Helper()
 	p.document(&list, "members")
 	return list
 }
 
 // member returns what a sidecar knows of a node.
-func (p *process) member(node string) client.Member {
+func (p *process) member(node string) cachesidecar.Member {
 	p.t.Helper()
 	list := p.members()
-	i := slices.IndexFunc(list, func(m client.Member) bool { return m.Node == node })
+	i := slices.IndexFunc(list, func(m cachesidecar.Member) bool { return m.Node == node })
 	if i < 0 {
-		return client.Member{}
+		return cachesidecar.Member{}
 	}
 	return list[i]
 }
@@ -111,7 +111,7 @@ func (p *process) must(args ...string) string {
 func keyOf(t *testing.T, p *process, node string) string {
 	t.Helper()
 	for i := range 1000 {
-		var place client.Place
+		var place cachesidecar.Place
 		key := fmt.Sprintf("%s%d", t.Name(), i)
 		if p.document(&place, "ring", key); place.Owner == node {
 			return key
@@ -229,7 +229,7 @@ func TestCluster(t *testing.T) {
 		if strings.Contains(out, "no answer") {
 			t.Errorf("somebody did not answer:\n%s", out)
 		}
-		var all client.ClusterStats
+		var all cachesidecar.ClusterStats
 		if b.document(&all, "stats", "--cluster"); len(all.Nodes) != 3 || len(all.Missing) != 0 || all.Nodes[0].Node != "a" || all.Nodes[2].Node != "c" {
 			t.Errorf("%+v", all)
 		}
@@ -509,7 +509,7 @@ func TestVerify(t *testing.T) {
 	slow(t, 20*time.Second)
 	t.Parallel()
 	list := runCluster(t, "a", "b", "c")
-	var v client.Verified
+	var v cachesidecar.Verified
 	// A slow machine may read too little.
 	eventually(t, patience, "a conclusion", func() error {
 		o := list[1].at("verify", "--duration", "2s", "--json")

@@ -6,14 +6,14 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // partitions is the number of partitions of the ring.
 const partitions = 16384
 
 // writeOthers writes the lines of a host's page that concern other hosts.
-func writeOthers(w io.Writer, st *client.Stats) {
+func writeOthers(w io.Writer, st *cachesidecar.Stats) {
 	fmt.Fprintf(w, "l1\t%s copies of others' entries, %s of %s\n", count(st.L1.Entries), size(st.L1.Used), size(st.L1.Limit))
 	fmt.Fprintf(w, "\t%s reads found one, of which %s were outdated\n", count(st.L1.Hits), count(st.L1.Refused))
 	c := &st.Cluster
@@ -37,7 +37,7 @@ func writeOthers(w io.Writer, st *client.Stats) {
 
 // oldest returns the age of the oldest lease on another host. Copies of that host's
 // entries may lag that far behind.
-func oldest(leases []client.LeaseStats) string {
+func oldest(leases []cachesidecar.LeaseStats) string {
 	age := int64(-1)
 	for _, l := range leases {
 		if l.AgeMS < 0 {
@@ -61,10 +61,10 @@ func handoffs(in, out int64) string {
 
 // writeCluster writes a line for each host, a line for all hosts, and the hosts that did
 // not answer.
-func writeCluster(out io.Writer, all *client.ClusterStats) error {
+func writeCluster(out io.Writer, all *cachesidecar.ClusterStats) error {
 	err := table(out, tabwriter.AlignRight, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tREADS\tHIT RATIO\tWRITES\tENTRIES\tMEMORY\tPARTITIONS\tL1 COPIES\tL1 HITS\tHANDOFFS\tCAME\t")
-		sum, done := client.Stats{Node: "total"}, work{}
+		sum, done := cachesidecar.Stats{Node: "total"}, work{}
 		for i := range all.Nodes {
 			st := &all.Nodes[i]
 			t := totals(*st)
@@ -84,7 +84,7 @@ func writeCluster(out io.Writer, all *client.ClusterStats) error {
 	return err
 }
 
-func writeHost(w io.Writer, st *client.Stats, t work) {
+func writeHost(w io.Writer, st *cachesidecar.Stats, t work) {
 	h := &st.Cluster.Handoff
 	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s of %s\t%s\t%s\t%s\t%s\t%s\t\n", st.Node, count(t.reads()), percent(t.hits, t.reads()), count(t.writes),
 		count(st.L2.Entries), size(st.L2.Memory.Used), size(st.L2.Memory.Limit), count(int64(st.Cluster.Owned)),
@@ -92,7 +92,7 @@ func writeHost(w io.Writer, st *client.Stats, t work) {
 }
 
 // add adds to sum the values that writeHost shows.
-func add(sum, st *client.Stats) {
+func add(sum, st *cachesidecar.Stats) {
 	sum.L2.Entries += st.L2.Entries
 	sum.L2.Memory.Used += st.L2.Memory.Used
 	sum.L2.Memory.Limit += st.L2.Memory.Limit

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/unixsock"
 )
@@ -80,7 +81,7 @@ func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err e
 		return "", 0, usagef("--timeout %v: give a time above zero, such as 10s", timeout)
 	}
 	if path, err = unixsock.Find(c.String("socket")); err != nil {
-		return "", 0, fmt.Errorf("%w: %w", client.ErrUnavailable, err)
+		return "", 0, fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
 	}
 	return path, timeout, nil
 }
@@ -90,9 +91,9 @@ func explain(c *cli.Context, err error) error {
 	switch {
 	case timedOut(err):
 		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, c.Duration("timeout"))
-	case errors.Is(err, client.ErrNoOwner):
+	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
-	case errors.Is(err, client.ErrUnavailable):
+	case errors.Is(err, cachesidecar.ErrUnavailable):
 		return fmt.Errorf("%w: is the sidecar running there? "+
 			"Start it with \"cachesidecar run\", or name its socket with --socket", err)
 	}

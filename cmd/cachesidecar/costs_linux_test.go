@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 )
 
@@ -135,7 +135,7 @@ func (c *keyedPair) failedHandshakes(n int, shows []tls.Certificate, edit func(*
 		edit(cfg)
 	}
 	failed := func() int64 {
-		var st client.Stats
+		var st cachesidecar.Stats
 		c.hosts[0].document(&st, "stats")
 		return st.Cluster.Links.Failed
 	}

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 )
 
 const demoKeys = 300
@@ -22,12 +22,12 @@ func demoValue(key string, time int) []byte { return fmt.Appendf(nil, "%s, writt
 
 // read reads a key, and returns the source of its value; "" if the key has none. A value
 // of another key is an error.
-func (h *demoHost) read(ctx context.Context, key string, o ...client.GetOptions) (source string, took time.Duration, value []byte, err error) {
+func (h *demoHost) read(ctx context.Context, key string, o cachesidecar.GetOptions) (source string, took time.Duration, value []byte, err error) {
 	begun := time.Now()
-	it, err := h.Get(ctx, key, o...)
+	it, err := h.Get(ctx, key, o)
 	took = time.Since(begun)
 	switch {
-	case errors.Is(err, client.ErrNotFound):
+	case errors.Is(err, cachesidecar.ErrNotFound):
 		return "", took, nil, nil
 	case err != nil:
 		return "", took, nil, fmt.Errorf("a read of %s through %s: %w", key, h.name, err)
@@ -66,7 +66,7 @@ func (s *story) members(ctx context.Context) error {
 func (s *story) write(ctx context.Context) error {
 	begun := time.Now()
 	for i := range demoKeys {
-		if _, err := s.one.Set(ctx, demoKey(i), demoValue(demoKey(i), 1)); err != nil {
+		if _, err := s.one.Set(ctx, demoKey(i), demoValue(demoKey(i), 1), cachesidecar.SetOptions{}); err != nil {
 			return storyErrorf("a write of %s through one: %w", demoKey(i), err)
 		}
 	}
@@ -105,7 +105,7 @@ func (s *story) sources(ctx context.Context) error {
 		if h == s.two {
 			want = []string{"l2", "l2"}
 		}
-		first, took, _, err := h.read(ctx, key)
+		first, took, _, err := h.read(ctx, key, cachesidecar.GetOptions{})
 		if err == nil && first != want[0] {
 			err = storyErrorf("%s, read through %s, comes from %q, not from %q", key, h.name, first, want[0])
 		}
@@ -116,7 +116,7 @@ func (s *story) sources(ctx context.Context) error {
 		// The copy is there a moment later, and lives for a second.
 		if _, err := s.until(ctx, "a second read comes from elsewhere", func(ctx context.Context) (err error) {
 			var source string
-			if source, again, _, err = h.read(ctx, key); err == nil && source != want[1] {
+			if source, again, _, err = h.read(ctx, key, cachesidecar.GetOptions{}); err == nil && source != want[1] {
 				err = fmt.Errorf("from %q", source)
 			}
 			return err
@@ -132,10 +132,10 @@ func (s *story) sources(ctx context.Context) error {
 // medians measures the median times of many reads through host one.
 func (s *story) medians(ctx context.Context) error {
 	const reads = 300
-	measure := func(key, want string, o ...client.GetOptions) (time.Duration, error) {
+	measure := func(key, want string, o cachesidecar.GetOptions) (time.Duration, error) {
 		var list []time.Duration
 		for len(list) < reads {
-			source, took, _, err := s.one.read(ctx, key, o...)
+			source, took, _, err := s.one.read(ctx, key, o)
 			switch {
 			case err != nil:
 				return 0, err
@@ -149,15 +149,15 @@ func (s *story) medians(ctx context.Context) error {
 		slices.Sort(list)
 		return list[reads/2], nil
 	}
-	l2, err := measure(s.keysOf("one")[0], "l2")
+	l2, err := measure(s.keysOf("one")[0], "l2", cachesidecar.GetOptions{})
 	if err != nil {
 		return err
 	}
-	l1, err := measure(s.keysOf("two")[0], "l1")
+	l1, err := measure(s.keysOf("two")[0], "l1", cachesidecar.GetOptions{})
 	if err != nil {
 		return err
 	}
-	peer, err := measure(s.keysOf("two")[0], "peer", client.GetOptions{Fresh: true})
+	peer, err := measure(s.keysOf("two")[0], "peer", cachesidecar.GetOptions{Fresh: true})
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (s *story) outage(ctx context.Context) error {
 	try := func(ctx context.Context) error {
 		for _, h := range []*demoHost{s.one, s.three} {
 			for range 10 { // keys of live owners
-				source, took, _, err := h.read(ctx, living[reads%len(living)])
+				source, took, _, err := h.read(ctx, living[reads%len(living)], cachesidecar.GetOptions{})
 				if err != nil {
 					return err
 				}
@@ -192,7 +192,7 @@ func (s *story) outage(ctx context.Context) error {
 					hits++
 				}
 			}
-			source, took, _, err := h.read(ctx, key)
+			source, took, _, err := h.read(ctx, key, cachesidecar.GetOptions{})
 			if err != nil {
 				return err
 			}
@@ -204,8 +204,8 @@ func (s *story) outage(ctx context.Context) error {
 		tries++
 		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
-		_, err := s.one.Set(short, key, demoValue(key, 2))
-		if err != nil && !errors.Is(err, client.ErrUnavailable) {
+		_, err := s.one.Set(short, key, demoValue(key, 2), cachesidecar.SetOptions{})
+		if err != nil && !errors.Is(err, cachesidecar.ErrUnavailable) {
 			lost++
 		}
 		return err
@@ -224,7 +224,7 @@ func (s *story) outage(ctx context.Context) error {
 		return storyErrorf("a copy was read %v after its owner's end, at most a second is right", copies)
 	}
 	for _, k := range s.keysOf("two") {
-		if _, err := s.one.Set(ctx, k, demoValue(k, 2)); err != nil {
+		if _, err := s.one.Set(ctx, k, demoValue(k, 2), cachesidecar.SetOptions{}); err != nil {
 			return storyErrorf("a write of %s after that: %w", k, err)
 		}
 	}
@@ -244,7 +244,7 @@ func (s *story) all(ctx context.Context, hosts ...*demoHost) error {
 			if s.owner[key] == "two" {
 				written = 2
 			}
-			source, _, value, err := h.read(ctx, key)
+			source, _, value, err := h.read(ctx, key, cachesidecar.GetOptions{})
 			switch {
 			case err != nil:
 				return err

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -58,7 +59,7 @@ func TestHTTPTakesNoDescriptors(t *testing.T) {
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
 		}
-		if _, err := old.Set(ctx, "k", []byte("v"), client.SetOptions{}); err != nil {
+		if _, err := old.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Errorf("an app that is there: %v", err)
 		}
 		p.serves() // another app
@@ -97,7 +98,7 @@ func TestConnectionsWithinDescriptors(t *testing.T) {
 	if refused < 40 || refused > 150 {
 		t.Errorf("%d of 300 were refused", refused)
 	}
-	if _, err := old.Set(ctx, "k", []byte("v"), client.SetOptions{}); err != nil {
+	if _, err := old.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
@@ -46,7 +47,7 @@ type jsonItem struct {
 }
 
 // jsonItemOf describes a key that was found.
-func jsonItemOf(key string, it client.Item) jsonItem {
+func jsonItemOf(key string, it cachesidecar.Item) jsonItem {
 	j := jsonItem{
 		Key: key, Found: true, Flags: it.Flags, Version: it.Version,
 		TTLMS: it.TTL.Milliseconds(), Source: it.Source, AgeMS: it.Age.Milliseconds(), Stale: it.Stale,
@@ -62,7 +63,7 @@ func jsonItemOf(key string, it client.Item) jsonItem {
 
 func (p *program) get(c *cli.Context) error {
 	keys := c.Args().Slice()
-	o := client.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
+	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		if len(keys) == 1 {
 			return p.getOne(ctx, c, cl, keys[0], o)
@@ -71,7 +72,7 @@ func (p *program) get(c *cli.Context) error {
 	})
 }
 
-func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client, key string, o client.GetOptions) error {
+func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client, key string, o cachesidecar.GetOptions) error {
 	it, err := cl.Get(ctx, key, o)
 	switch {
 	case err == nil:
@@ -82,7 +83,7 @@ func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client,
 			_, err := out.Write(it.Value)
 			return err
 		})
-	case !errors.Is(err, client.ErrNotFound):
+	case !errors.Is(err, cachesidecar.ErrNotFound):
 		return err
 	case c.Bool("json"):
 		return cmp.Or(p.json(jsonItem{Key: key}), errMiss)
@@ -91,7 +92,7 @@ func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client,
 	return errMiss
 }
 
-func (p *program) getSeveral(ctx context.Context, c *cli.Context, cl *client.Client, keys []string, o client.GetOptions) error {
+func (p *program) getSeveral(ctx context.Context, c *cli.Context, cl *client.Client, keys []string, o cachesidecar.GetOptions) error {
 	found, err := cl.GetMulti(ctx, keys, o)
 	if err != nil {
 		return err
@@ -111,7 +112,7 @@ func (p *program) getSeveral(ctx context.Context, c *cli.Context, cl *client.Cli
 		for _, k := range keys {
 			it, ok := found[k]
 			if !ok {
-				p.missing(k, client.ErrNotFound)
+				p.missing(k, cachesidecar.ErrNotFound)
 			} else if _, err := fmt.Fprintf(out, "%s\t%s\n", k, it.Value); err != nil {
 				return err
 			}

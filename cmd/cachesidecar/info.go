@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -42,7 +43,7 @@ func (p *program) healthCommand() *cli.Command {
 }
 
 func (p *program) health(c *cli.Context) error {
-	var st client.Stats
+	var st cachesidecar.Stats
 	why := ""
 	err := ask(c, func(ctx context.Context, cl *client.Client) (err error) {
 		if st, err = cl.Stats(ctx); err == nil && !st.Cluster.In {
@@ -80,7 +81,7 @@ func whyOut(ctx context.Context, cl *client.Client, node string) string {
 
 // healthOf describes how a sidecar that answers serves. Its error tells why the sidecar
 // does not serve yet.
-func healthOf(st *client.Stats, why string) (string, error) {
+func healthOf(st *cachesidecar.Stats, why string) (string, error) {
 	switch c := &st.Cluster; {
 	case c.In && c.Join > 0 && c.Members == 1:
 		return "serving, alone: no host answers at the join addresses", nil
@@ -126,6 +127,6 @@ func (p *program) flush(c *cli.Context) error {
 		}
 	}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		return cl.Flush(ctx, client.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
+		return cl.Flush(ctx, cachesidecar.FlushOptions{All: c.String("ns") == "", Cluster: c.Bool("cluster")})
 	})
 }

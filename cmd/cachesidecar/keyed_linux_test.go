@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
@@ -83,8 +83,8 @@ func (c *keyedPair) state() string {
 	c.t.Helper()
 	var b strings.Builder
 	for _, p := range c.hosts {
-		var place client.Place
-		var st client.Stats
+		var place cachesidecar.Place
+		var st cachesidecar.Stats
 		p.document(&place, "ring", storedKey)
 		p.document(&st, "stats")
 		s := &st.Cluster

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -25,7 +26,7 @@ var (
 	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value", Value: "owner"}
 )
 
-func writeOptions(c *cli.Context) (o client.SetOptions, err error) {
+func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
 	if c.IsSet("ttl") {
 		s := c.String("ttl")
 		if o.TTL, err = time.ParseDuration(s); err != nil || o.TTL < 0 || o.TTL > wire.MaxTTL*time.Millisecond {
@@ -104,7 +105,7 @@ func (p *program) set(c *cli.Context) error {
 
 // ofKey adds the key to ErrNotFound.
 func ofKey(key string, err error) error {
-	if errors.Is(err, client.ErrNotFound) {
+	if errors.Is(err, cachesidecar.ErrNotFound) {
 		return fmt.Errorf("%s: %w", key, err)
 	}
 	return err
@@ -149,7 +150,7 @@ func (p *program) del(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	del := client.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
+	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
 	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
 		if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
 			return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
@@ -157,18 +158,19 @@ func (p *program) del(c *cli.Context) error {
 	}
 	keys := c.Args().Slice()
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		n, err := cl.DeleteWith(ctx, del, keys...)
-		var missing error
-		if errors.Is(err, client.ErrNotFound) {
-			missing = errMiss
-		} else if err != nil {
+		n, err := cl.DeleteMulti(ctx, keys, del)
+		if err != nil {
 			return err
+		}
+		var missing error
+		if n == 0 {
+			missing = errMiss
 		}
 		if c.Bool("json") {
 			return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
 		}
 		if missing != nil {
-			p.missing(strings.Join(keys, ", "), client.ErrNotFound)
+			p.missing(strings.Join(keys, ", "), cachesidecar.ErrNotFound)
 		}
 		return missing
 	})
@@ -193,9 +195,9 @@ func (p *program) touch(c *cli.Context) error {
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		var missing error
 		for _, k := range c.Args().Slice() {
-			switch err := cl.Touch(ctx, k, o); {
-			case errors.Is(err, client.ErrNotFound):
-				p.missing(k, client.ErrNotFound)
+			switch err := cl.Touch(ctx, k, cachesidecar.TouchOptions{TTL: o.TTL, NoExpiry: o.NoExpiry}); {
+			case errors.Is(err, cachesidecar.ErrNotFound):
+				p.missing(k, cachesidecar.ErrNotFound)
 				missing = errMiss
 			case err != nil:
 				return err
@@ -237,12 +239,9 @@ func (p *program) incr(c *cli.Context) error {
 	}
 	key := c.Args().First()
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		var sum int64
-		if c.IsSet("initial") {
-			sum, err = cl.IncrFrom(ctx, key, delta, initial, o)
-		} else {
-			sum, err = cl.Incr(ctx, key, delta, o)
-		}
+		sum, err := cl.Incr(ctx, key, delta, cachesidecar.IncrOptions{
+			Create: c.IsSet("initial"), Initial: initial, TTL: o.TTL, NoExpiry: o.NoExpiry,
+		})
 		if err != nil {
 			return ofKey(key, err)
 		}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -80,16 +80,16 @@ func exitStatus(err error) int {
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, client.ErrBadRequest),
+	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, cachesidecar.ErrBadRequest),
 		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
 	case errors.Is(err, errStory):
 		return exitMiss
 	case timedOut(err):
 		return exitTimeout
-	case errors.Is(err, client.ErrNoOwner): // this sidecar is reachable, the owner is not
+	case errors.Is(err, cachesidecar.ErrNoOwner): // this sidecar is reachable, the owner is not
 		return exitMiss
-	case errors.Is(err, client.ErrUnavailable):
+	case errors.Is(err, cachesidecar.ErrUnavailable):
 		return exitConnect
 	}
 	return exitMiss

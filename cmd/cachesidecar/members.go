@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -49,7 +50,7 @@ func (p *program) forget(c *cli.Context) error {
 	}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
 		err := cl.Forget(ctx, node)
-		if errors.Is(err, client.ErrNotFound) {
+		if errors.Is(err, cachesidecar.ErrNotFound) {
 			fmt.Fprintf(p.err, "no host knows %s: \"cachesidecar members\" lists those that are known\n", node)
 			return errMiss
 		}
@@ -58,7 +59,7 @@ func (p *program) forget(c *cli.Context) error {
 }
 
 // writeMembers writes a table. A host's line ends with what is wrong with the host.
-func writeMembers(out io.Writer, list []client.Member) error {
+func writeMembers(out io.Writer, list []cachesidecar.Member) error {
 	return table(out, 0, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
 		for _, m := range shown(list) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
@@ -33,11 +34,11 @@ func fillTexts(v reflect.Value, text string) {
 // still decodes to the same values.
 func TestNothingMovesTheCursor(t *testing.T) {
 	const evil = "a\x1b[2J\u009b31m\u202e\t\v\n\x7fz"
-	var stats client.Stats
-	var all client.ClusterStats
-	var list []client.Member
+	var stats cachesidecar.Stats
+	var all cachesidecar.ClusterStats
+	var list []cachesidecar.Member
 	var event client.Event
-	var verified client.Verified
+	var verified cachesidecar.Verified
 	for _, v := range []any{&stats, &all, &list, &event, &verified} {
 		fillTexts(reflect.ValueOf(v).Elem(), evil)
 	}

@@ -8,7 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -40,7 +40,7 @@ func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(f
 var errMiss = errors.New("miss")
 
 func timedOut(err error) bool {
-	for _, e := range []error{client.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
+	for _, e := range []error{cachesidecar.ErrTimeout, context.DeadlineExceeded, os.ErrDeadlineExceeded} {
 		if errors.Is(err, e) {
 			return true
 		}

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	gt "github.com/cachesidecar/cachesidecar/internal/gossiptest"
 )
@@ -124,7 +124,7 @@ func (w *wiretap) recorded() (streams, packets [][]byte) {
 // handshakes returns the first host's counts of successful and failed handshakes.
 func (c *keyedPair) handshakes() (done, failed int64) {
 	c.t.Helper()
-	var st client.Stats
+	var st cachesidecar.Stats
 	c.hosts[0].document(&st, "stats")
 	return st.Cluster.Links.Handshakes, st.Cluster.Links.Failed
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
@@ -47,7 +48,7 @@ type reading interface {
 }
 
 // hostReading is the reading of one host.
-type hostReading struct{ client.Stats }
+type hostReading struct{ cachesidecar.Stats }
 
 func (r *hostReading) write(out io.Writer, last reading) error {
 	if l, ok := last.(*hostReading); ok {
@@ -57,7 +58,7 @@ func (r *hostReading) write(out io.Writer, last reading) error {
 }
 
 // clusterReading is the reading of all hosts.
-type clusterReading struct{ client.ClusterStats }
+type clusterReading struct{ cachesidecar.ClusterStats }
 
 func (r *clusterReading) write(out io.Writer, _ reading) error {
 	all := shown(r.ClusterStats)
@@ -140,7 +141,7 @@ type work struct{ hits, misses, writes, deletes, errors int64 }
 func (w work) reads() int64 { return w.hits + w.misses }
 
 // totals adds up the namespaces.
-func totals(st client.Stats) (t work) {
+func totals(st cachesidecar.Stats) (t work) {
 	for _, ns := range st.Namespaces {
 		t.hits += ns.Hits
 		t.misses += ns.Misses
@@ -152,7 +153,7 @@ func totals(st client.Stats) (t work) {
 }
 
 // writeStats writes the readable page. With an earlier reading it adds rates.
-func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
+func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	t := totals(st)
 	up := (time.Duration(st.UptimeMS) * time.Millisecond).Round(time.Second)
@@ -210,7 +211,7 @@ func writeStats(out io.Writer, st client.Stats, last *client.Stats) error {
 }
 
 // writeLoads writes the loads of the sidecar and of the apps, if there are any.
-func writeLoads(out io.Writer, st *client.Stats) error {
+func writeLoads(out io.Writer, st *cachesidecar.Stats) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := "\nORIGIN OF\tKIND\tLOADS\tCOLLAPSED\tABSENT\tFAILED\tSHED\tSTALE\tMEAN TIME\tBREAKER\t\n"
 	for _, ns := range st.Namespaces {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -77,10 +78,10 @@ func (p *process) serves() {
 		p.t.Fatal(err)
 	}
 	defer cl.Close()
-	if _, err := cl.Set(ctx, "k", []byte("v"), client.SetOptions{}); err != nil {
+	if _, err := cl.Set(ctx, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 		p.t.Fatal(err)
 	}
-	if it, err := cl.Get(ctx, "k", client.GetOptions{}); err != nil || string(it.Value) != "v" {
+	if it, err := cl.Get(ctx, "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "v" {
 		p.t.Fatalf("%q, %v", it.Value, err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -152,7 +152,7 @@ func TestStrangerWords(t *testing.T) {
 	if log := list[0].log.String(); len(log) > 64<<10 || strings.Contains(log, "\x01") {
 		t.Errorf("the log has %d bytes", len(log))
 	}
-	var st client.Stats
+	var st cachesidecar.Stats
 	if list[0].document(&st, "stats"); st.Cluster.Links.Late == 0 {
 		t.Errorf("%+v", st.Cluster.Links)
 	}
@@ -202,7 +202,7 @@ func TestStrangerWithoutKey(t *testing.T) {
 		}
 	}
 	eventually(t, patience, "the count of handshakes", func() error {
-		var st client.Stats
+		var st cachesidecar.Stats
 		if list[0].document(&st, "stats"); st.Cluster.Links.Failed != 5 || st.Cluster.Links.Handshakes < 2 {
 			return fmt.Errorf("%+v", st.Cluster.Links)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -57,7 +57,7 @@ var promises = map[string]string{
 	"fresh":            "a fresh read sees every write before it",
 }
 
-func writeVerified(out io.Writer, v *client.Verified) error {
+func writeVerified(out io.Writer, v *cachesidecar.Verified) error {
 	v = shown(v)
 	var w errWriter
 	w.out = out

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -221,20 +222,20 @@ const maxFailures = 10
 // run.
 func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) {
 	became = there
-	err = w.get(ctx, key, client.GetOptions{NoLoad: true})
-	if errors.Is(err, client.ErrNotFound) && !errors.Is(err, client.ErrAbsent) {
+	err = w.get(ctx, key, cachesidecar.GetOptions{NoLoad: true})
+	if errors.Is(err, cachesidecar.ErrNotFound) && !errors.Is(err, cachesidecar.ErrAbsent) {
 		if err := w.loads.Wait(ctx); err != nil {
 			return pending, err
 		}
 		became = loaded
-		err = w.get(ctx, key, client.GetOptions{})
+		err = w.get(ctx, key, cachesidecar.GetOptions{})
 	}
 	switch {
 	case err == nil:
 		return became, nil
-	case errors.Is(err, client.ErrAbsent):
+	case errors.Is(err, cachesidecar.ErrAbsent):
 		return absent, nil
-	case ctx.Err() != nil, errors.Is(err, client.ErrUnavailable) && !errors.Is(err, client.ErrNoOwner):
+	case ctx.Err() != nil, errors.Is(err, cachesidecar.ErrUnavailable) && !errors.Is(err, cachesidecar.ErrNoOwner):
 		return pending, err
 	}
 	return failed, err
@@ -242,10 +243,10 @@ func (w *warmer) key(ctx context.Context, key string) (became uint8, err error) 
 
 // get repeats a read while the sidecar is too busy. It is too busy if the origin's limits
 // are reached, whose purpose is to make clients wait.
-func (w *warmer) get(ctx context.Context, key string, o client.GetOptions) error {
+func (w *warmer) get(ctx context.Context, key string, o cachesidecar.GetOptions) error {
 	for begun := time.Now(); ; {
 		_, err := w.cl.Get(ctx, key, o)
-		if !errors.Is(err, client.ErrBusy) || time.Since(begun) > w.patience {
+		if !errors.Is(err, cachesidecar.ErrBusy) || time.Since(begun) > w.patience {
 			return err
 		}
 		select {

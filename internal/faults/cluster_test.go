@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
@@ -114,10 +115,10 @@ func (n *node) servesNothing() error {
 	ctx := n.g.t.Context()
 	for i := range 20 {
 		key := strconv.Itoa(i)
-		if item, err := n.app.Get(ctx, key); !errors.Is(err, client.ErrNotFound) {
+		if item, err := n.app.Get(ctx, key, cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 			return fmt.Errorf("%s reads %s as %q, %v", n.spec.Node, key, item.Value, err)
 		}
-		if _, err := n.app.Set(ctx, key, []byte("alone"), client.SetOptions{}); !errors.Is(err, client.ErrUnavailable) {
+		if _, err := n.app.Set(ctx, key, []byte("alone"), cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 			return fmt.Errorf("%s takes a write of %s: %v", n.spec.Node, key, err)
 		}
 	}
@@ -335,7 +336,7 @@ func (g *group) fill(n int) {
 	g.t.Helper()
 	g.all(n, func(i int) {
 		for begun := time.Now(); time.Since(begun) < patience; time.Sleep(10 * time.Millisecond) {
-			if _, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i)); err == nil {
+			if _, err := g.any().app.Set(g.t.Context(), stillKey(i), stillValue(i), cachesidecar.SetOptions{}); err == nil {
 				return
 			}
 		}
@@ -411,7 +412,7 @@ func (g *group) still(r *ratio, i int) {
 		return
 	}
 	key, downs := stillKey(i), n.downs.Load()
-	item, err := n.app.Get(g.t.Context(), key)
+	item, err := n.app.Get(g.t.Context(), key, cachesidecar.GetOptions{})
 	switch {
 	case n.downs.Load() != downs: // its process may have ended
 	case err == nil:

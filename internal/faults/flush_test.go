@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // TestProcessFlushThenRestarts flushes a namespace, and then all namespaces, on all
@@ -28,7 +28,7 @@ func TestProcessFlushThenRestarts(t *testing.T) {
 			for _, all := range []bool{false, true} {
 				g.fill(keys)
 				eventually(t, patience, "a flush", func() error {
-					return g.any().app.Flush(t.Context(), client.FlushOptions{All: all, Cluster: true})
+					return g.any().app.Flush(t.Context(), cachesidecar.FlushOptions{All: all, Cluster: true})
 				})
 				time.Sleep(g.bound)
 				if r := g.hits(keys); r.hits.Load() > 0 {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // keyText returns the text of a cluster key file. Each key repeats one of the digits.
@@ -100,7 +100,7 @@ func (g *group) standsAlone(with string, prepare func(*node)) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for end := time.Now().Add(5 * g.bound); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if _, err := n.app.Get(ctx, stillKey(0)); !errors.Is(err, client.ErrNotFound) {
+		if _, err := n.app.Get(ctx, stillKey(0), cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrNotFound) {
 			t.Fatalf("a host with %s reads what the others hold: %v", with, err)
 		}
 	}

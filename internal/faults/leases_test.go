@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
@@ -31,15 +32,15 @@ func runApp(socket string) int {
 	var l *client.Lease
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		what, arg, _ := strings.Cut(in.Text(), " ")
-		var it client.Item
+		var it cachesidecar.Item
 		switch what {
 		case "lease":
-			it, l, err = app.Lease(ctx, arg)
+			it, l, err = app.Lease(ctx, arg, cachesidecar.GetOptions{})
 		case "fill":
-			_, err = l.Fill(ctx, []byte(arg))
+			_, err = l.Fill(ctx, []byte(arg), client.FillOptions{})
 		}
 		switch {
-		case errors.Is(err, client.ErrNotStored):
+		case errors.Is(err, cachesidecar.ErrNotStored):
 			fmt.Println("not stored")
 		case err != nil:
 			fmt.Println(err)
@@ -132,7 +133,7 @@ func (n *node) claim(t *testing.T, owner *node, key string) <-chan claimed {
 	go func() { // ends with the claim, which has a deadline
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_, l, err := n.app.Lease(ctx, key)
+		_, l, err := n.app.Lease(ctx, key, cachesidecar.GetOptions{})
 		got <- claimed{l, time.Now(), err}
 	}()
 	eventually(t, patience, "the claim to wait", func() error {
@@ -158,8 +159,8 @@ func (c claimed) token(t *testing.T) *client.Lease {
 func (g *group) reads(key, want string) {
 	g.t.Helper()
 	for _, n := range g.living() {
-		it, err := n.app.Get(g.t.Context(), key, client.GetOptions{Fresh: true})
-		if errors.Is(err, client.ErrNotFound) {
+		it, err := n.app.Get(g.t.Context(), key, cachesidecar.GetOptions{Fresh: true})
+		if errors.Is(err, cachesidecar.ErrNotFound) {
 			err = nil
 		}
 		if err != nil || string(it.Value) != want {
@@ -192,7 +193,7 @@ func TestProcessTokenStopped(t *testing.T) {
 		t.Errorf("the next one had the token after %v, want about %v", most, leaseTime)
 	}
 	t.Logf("a holder that stands still: the next one has the token %v after it was issued; lease_time is %v", next.at.Sub(issued).Round(time.Millisecond), leaseTime)
-	if _, err := l.Fill(t.Context(), []byte("new")); err != nil {
+	if _, err := l.Fill(t.Context(), []byte("new"), client.FillOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	app.signal(syscall.SIGCONT)
@@ -218,7 +219,7 @@ func TestProcessTokenKilled(t *testing.T) {
 		next := <-waits
 		l := next.token(t)
 		took = append(took, next.at.Sub(killed))
-		if _, err := l.Fill(t.Context(), []byte(key)); err != nil {
+		if _, err := l.Fill(t.Context(), []byte(key), client.FillOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		g.reads(key, key)
@@ -243,8 +244,8 @@ func TestProcessOwnerKilledBeforeFill(t *testing.T) {
 			app := here.newApp(t)
 			app.must("lease "+key, "token")
 			deleted := func() error {
-				_, err := there.app.Delete(t.Context(), key)
-				if errors.Is(err, client.ErrNotFound) {
+				err := there.app.Delete(t.Context(), key, cachesidecar.DeleteOptions{})
+				if errors.Is(err, cachesidecar.ErrNotFound) {
 					err = nil
 				}
 				return err

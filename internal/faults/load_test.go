@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -217,19 +217,19 @@ func outcomeOf(err error) outcome {
 	switch {
 	case err == nil:
 		return done
-	case err == client.ErrNotFound:
+	case err == cachesidecar.ErrNotFound:
 		return absent
-	case errors.Is(err, client.ErrNotFound):
+	case errors.Is(err, cachesidecar.ErrNotFound):
 		return degraded
-	case errors.Is(err, client.ErrUnavailable):
+	case errors.Is(err, cachesidecar.ErrUnavailable):
 		return unavailable
-	case errors.Is(err, client.ErrBusy):
+	case errors.Is(err, cachesidecar.ErrBusy):
 		return busy
-	case errors.Is(err, client.ErrOrigin):
+	case errors.Is(err, cachesidecar.ErrOrigin):
 		return failed
 	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, context.DeadlineExceeded):
 		return silent
-	case errors.Is(err, client.ErrTimeout):
+	case errors.Is(err, cachesidecar.ErrTimeout):
 		return unknown
 	}
 	return odd
@@ -272,7 +272,7 @@ func (l *load) write(w int) {
 			l.set(n, key, seqs[key], []time.Duration{0, 0, 0, rand.N(2 * time.Second)}[rand.IntN(4)])
 		}
 		if rand.IntN(2) == 0 {
-			l.get(n, key)
+			l.get(n, key, cachesidecar.GetOptions{})
 		}
 	}
 }
@@ -281,7 +281,7 @@ func (l *load) write(w int) {
 func (l *load) set(n *node, key, seq int, ttl time.Duration) {
 	o := l.begin(set, key, n)
 	o.seq, o.ttl = seq, ttl.Truncate(time.Millisecond)
-	_, err := n.app.Set(context.Background(), keyName(key), value(key, seq), client.SetOptions{TTL: o.ttl})
+	_, err := n.app.Set(context.Background(), keyName(key), value(key, seq), cachesidecar.SetOptions{TTL: o.ttl})
 	l.finish(&o, n, err)
 	l.record(o)
 }
@@ -289,14 +289,14 @@ func (l *load) set(n *node, key, seq int, ttl time.Duration) {
 func (l *load) delete(n *node, key, seq int) {
 	o := l.begin(del, key, n)
 	o.seq = seq
-	_, err := n.app.Delete(context.Background(), keyName(key))
+	err := n.app.Delete(context.Background(), keyName(key), cachesidecar.DeleteOptions{})
 	l.finish(&o, n, err)
 	l.record(o)
 }
 
-func (l *load) get(n *node, key int, opts ...client.GetOptions) {
+func (l *load) get(n *node, key int, opts cachesidecar.GetOptions) {
 	o := l.begin(get, key, n)
-	item, err := n.app.Get(context.Background(), keyName(key), opts...)
+	item, err := n.app.Get(context.Background(), keyName(key), opts)
 	l.finish(&o, n, err)
 	if err == nil {
 		o.note = item.Source
@@ -317,7 +317,7 @@ func (l *load) getMulti(n *node, keys []int) {
 		names = append(names, keyName(k))
 		ops = append(ops, l.begin(get, k, n))
 	}
-	found, err := n.app.GetMulti(context.Background(), names)
+	found, err := n.app.GetMulti(context.Background(), names, cachesidecar.GetOptions{})
 	for i := range ops {
 		o := &ops[i]
 		item, ok := found[names[i]]
@@ -325,7 +325,7 @@ func (l *load) getMulti(n *node, keys []int) {
 		if ok {
 			e = nil
 		} else if err == nil {
-			e = client.ErrNotFound
+			e = cachesidecar.ErrNotFound
 		}
 		o.note = item.Source
 		if l.finish(o, n, e); ok {
@@ -351,7 +351,7 @@ func (l *load) read(n *node) {
 		case rand.IntN(10) == 0:
 			l.getMulti(n, someKeys(8))
 		default:
-			l.get(n, someKeys(1)[0])
+			l.get(n, someKeys(1)[0], cachesidecar.GetOptions{})
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (l *load) read(n *node) {
 func (l *load) sweep() {
 	for key := range loadKeys {
 		for _, n := range l.g.living() {
-			l.get(n, key)
+			l.get(n, key, cachesidecar.GetOptions{})
 		}
 	}
 }

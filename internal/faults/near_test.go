@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -35,14 +36,14 @@ func TestProcessNearCache(t *testing.T) {
 		}
 	}
 	kept := func(value string) error {
-		it, err := near.Get(ctx, key)
+		it, err := near.Get(ctx, key, cachesidecar.GetOptions{})
 		if err == nil && (string(it.Value) != value || it.Source != "near") {
 			return errors.New("it is " + string(it.Value) + " from " + it.Source)
 		}
 		return err
 	}
 	eventually(t, patience, "the first write", func() error {
-		_, err := other.app.Set(ctx, key, []byte("1"))
+		_, err := other.app.Set(ctx, key, []byte("1"), cachesidecar.SetOptions{})
 		return err
 	})
 	eventually(t, patience, "the value to be kept", func() error { return kept("1") })
@@ -52,7 +53,7 @@ func TestProcessNearCache(t *testing.T) {
 	var lastNear, written time.Time
 	read := func() {
 		now := time.Now()
-		it, err := near.Get(ctx, key)
+		it, err := near.Get(ctx, key, cachesidecar.GetOptions{})
 		switch {
 		case err != nil:
 		case string(it.Value) == "1" && !written.IsZero() && now.Sub(written) > g.bound+own:
@@ -69,7 +70,7 @@ func TestProcessNearCache(t *testing.T) {
 		t.Errorf("the value was served from here until %v after its owner had stopped, want until at most %v", lastNear.Sub(stopped), g.bound+own)
 	}
 	for begun := time.Now(); written.IsZero(); read() {
-		if _, err := other.app.Set(ctx, key, []byte("2")); err == nil {
+		if _, err := other.app.Set(ctx, key, []byte("2"), cachesidecar.SetOptions{}); err == nil {
 			written = time.Now()
 		}
 		if time.Since(begun) > patience {

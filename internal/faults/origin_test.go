@@ -17,7 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
 )
 
@@ -111,7 +110,7 @@ func (l *load) readRows(n *node, stale bool) {
 			time.Sleep(pace)
 			continue
 		}
-		l.get(n, rand.IntN(rowKeys), client.GetOptions{StaleOK: stale && rand.IntN(2) == 0})
+		l.get(n, rand.IntN(rowKeys), cachesidecar.GetOptions{StaleOK: stale && rand.IntN(2) == 0})
 	}
 }
 
@@ -137,8 +136,8 @@ func (l *load) change(tb *table, w int, softly bool) {
 			}
 			o = l.begin(set, key, n)
 			o.seq, o.start, o.allowed = seq, start, patience
-			_, err := n.app.DeleteWith(context.Background(), client.DeleteOptions{Soft: softly && seq%2 == 0}, keyName(key))
-			if errors.Is(err, client.ErrNotFound) {
+			err := n.app.Delete(context.Background(), keyName(key), cachesidecar.DeleteOptions{Soft: softly && seq%2 == 0})
+			if errors.Is(err, cachesidecar.ErrNotFound) {
 				err = nil // it is deleted
 			}
 			l.finish(&o, n, err)
@@ -259,7 +258,7 @@ func TestProcessRowsRestart(t *testing.T) {
 	for _, n := range g.nodes {
 		for key := range rowKeys {
 			eventually(t, patience, "loads to resume", func() error {
-				_, err := n.app.Get(t.Context(), keyName(key), client.GetOptions{Fresh: true})
+				_, err := n.app.Get(t.Context(), keyName(key), cachesidecar.GetOptions{Fresh: true})
 				return err
 			})
 		}

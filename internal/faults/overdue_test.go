@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
 )
 
@@ -35,7 +36,7 @@ func atOnce(keys []string, f func(key string)) {
 // otherwise.
 func sets(t *testing.T, app *client.Client, keys []string, value string, ok bool) {
 	atOnce(keys, func(key string) {
-		if _, err := app.Set(t.Context(), key, []byte(value)); (err == nil) != ok {
+		if _, err := app.Set(t.Context(), key, []byte(value), cachesidecar.SetOptions{}); (err == nil) != ok {
 			t.Errorf("SET %s %s: %v, want it done: %v", key, value, err, ok)
 		}
 	})
@@ -86,7 +87,7 @@ func TestProcessLateWritesElsewhere(t *testing.T) {
 	wg.Go(func() { sets(t, own, keys, "given up", false) })
 	atOnce(keys, func(key string) {
 		eventually(t, patience, key+" to be taken over", func() error {
-			_, err := g.nodes[0].app.Set(t.Context(), key, []byte("newer"))
+			_, err := g.nodes[0].app.Set(t.Context(), key, []byte("newer"), cachesidecar.SetOptions{})
 			return err
 		})
 	})
@@ -104,7 +105,7 @@ func (g *group) never(keys []string, value string, within time.Duration) {
 	for begun := time.Now(); time.Since(begun) < within; time.Sleep(50 * time.Millisecond) {
 		for _, n := range g.nodes {
 			for _, key := range keys {
-				if it, err := n.app.Get(g.t.Context(), key); err == nil && string(it.Value) == value {
+				if it, err := n.app.Get(g.t.Context(), key, cachesidecar.GetOptions{}); err == nil && string(it.Value) == value {
 					g.t.Fatalf("%s reads %s as %q, %v after its sidecar went on", n.spec.Node, key, value, time.Since(begun))
 				}
 			}

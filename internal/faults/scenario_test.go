@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // still is the number of entries that the hit ratio is measured with.
@@ -102,7 +104,7 @@ func TestProcessKill(t *testing.T) {
 	victim := g.nodes[1]
 	keys := g.ownedBy(victim, 200)
 	for _, k := range keys {
-		if _, err := g.nodes[0].app.Set(t.Context(), k, []byte("before")); err != nil {
+		if _, err := g.nodes[0].app.Set(t.Context(), k, []byte("before"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -146,10 +148,10 @@ func (g *group) resumes(keys []string, what string, fault func()) {
 			for len(todo) > 0 && time.Since(begun) < patience {
 				todo = slices.DeleteFunc(slices.Clone(todo), func(key string) bool {
 					n := g.any()
-					if _, err := n.app.Set(g.t.Context(), key, []byte("after")); err != nil {
+					if _, err := n.app.Set(g.t.Context(), key, []byte("after"), cachesidecar.SetOptions{}); err != nil {
 						return false
 					}
-					if item, err := n.app.Get(g.t.Context(), key); err != nil || string(item.Value) != "after" {
+					if item, err := n.app.Get(g.t.Context(), key, cachesidecar.GetOptions{}); err != nil || string(item.Value) != "after" {
 						return false
 					}
 					mu.Lock()
@@ -192,7 +194,7 @@ func TestProcessPause(t *testing.T) {
 			begun := time.Now()
 			n.resume()
 			for key := range loadKeys {
-				l.get(n, key)
+				l.get(n, key, cachesidecar.GetOptions{})
 			}
 			g.settle("one was paused for "+pause.String(), begun)
 			time.Sleep(2 * time.Second)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/proctest"
 )
 
@@ -42,7 +43,7 @@ func (n *node) stutter(stops int, from, to float64, do func()) {
 func (l *load) someGets(n *node) {
 	var wg sync.WaitGroup
 	for _, key := range someKeys(20) {
-		wg.Go(func() { l.get(n, key) })
+		wg.Go(func() { l.get(n, key, cachesidecar.GetOptions{}) })
 	}
 	wg.Wait()
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/totals"
 )
 
@@ -77,7 +77,7 @@ func (t *tallied) app() {
 			t.set(n, i)
 		default:
 			end := t.begins(n, i, totals.Op{Kind: totals.Delete})
-			_, err := n.app.Delete(context.Background(), talliedName(i))
+			err := n.app.Delete(context.Background(), talliedName(i), cachesidecar.DeleteOptions{})
 			end(0, err)
 		}
 	}
@@ -114,7 +114,7 @@ func (t *tallied) begins(n *node, i int, o totals.Op) (end func(number int64, er
 
 func (t *tallied) incr(n *node, i int) {
 	end := t.begins(n, i, totals.Op{Kind: totals.Incr})
-	total, err := n.app.IncrFrom(context.Background(), talliedName(i), 1, 1)
+	total, err := n.app.Incr(context.Background(), talliedName(i), 1, cachesidecar.IncrOptions{Create: true, Initial: 1})
 	end(total, err)
 }
 
@@ -124,13 +124,13 @@ func (t *tallied) set(n *node, i int) {
 	number := t.keys[i].next
 	t.mu.Unlock()
 	end := t.begins(n, i, totals.Op{Kind: totals.Set, Number: number})
-	_, err := n.app.Set(context.Background(), talliedName(i), strconv.AppendInt(nil, number, 10))
+	_, err := n.app.Set(context.Background(), talliedName(i), strconv.AppendInt(nil, number, 10), cachesidecar.SetOptions{})
 	end(number, err)
 }
 
 func (t *tallied) read(n *node, i int, fresh bool) {
 	end := t.begins(n, i, totals.Op{Kind: totals.Read, Fresh: fresh})
-	item, err := n.app.Get(context.Background(), talliedName(i), client.GetOptions{Fresh: fresh})
+	item, err := n.app.Get(context.Background(), talliedName(i), cachesidecar.GetOptions{Fresh: fresh})
 	var number int64
 	if err == nil {
 		if number, err = strconv.ParseInt(string(item.Value), 10, 64); err != nil {
@@ -167,7 +167,7 @@ func (l *load) flush(t *tallied) {
 		}
 		o := l.begin(flush, -1, n)
 		end := t.flush(n)
-		err := n.app.Flush(context.Background(), client.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
+		err := n.app.Flush(context.Background(), cachesidecar.FlushOptions{Cluster: true, All: rand.IntN(2) == 0})
 		end(err)
 		l.finish(&o, n, err)
 		l.record(o)

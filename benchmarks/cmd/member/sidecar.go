@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/benchmarks/member"
 	"github.com/cachesidecar/cachesidecar/client"
 	"github.com/cachesidecar/cachesidecar/sidecar"
@@ -90,11 +91,11 @@ func (n *sidecarNode) Elsewhere(ctx context.Context, key string) (bool, error) {
 }
 
 func (n *sidecarNode) Set(ctx context.Context, key string, value []byte) error {
-	_, err := n.s.Set(ctx, sidecar.DefaultNamespace, []byte(key), value, sidecar.SetOptions{})
+	_, err := n.s.Set(ctx, sidecar.DefaultNamespace, key, value, cachesidecar.SetOptions{})
 	return err
 }
 
 func (n *sidecarNode) Get(ctx context.Context, key string) ([]byte, error) {
-	v, err := n.s.Get(ctx, sidecar.DefaultNamespace, []byte(key))
-	return v.Data, err
+	v, err := n.s.Get(ctx, sidecar.DefaultNamespace, key, cachesidecar.GetOptions{})
+	return v.Value, err
 }

@@ -1,0 +1,65 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Ping asks the sidecar for an empty answer.
+func (c *Client) Ping(ctx context.Context) error {
+	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpPing})
+	a.release()
+	return err
+}
+
+// Stats returns the sidecar's statistics.
+func (c *Client) Stats(ctx context.Context) (cachesidecar.Stats, error) {
+	return body[cachesidecar.Stats](ctx, c, &wire.Request{Op: wire.OpStats})
+}
+
+// ClusterStats returns the statistics of every host, and the names of the hosts that sent
+// none.
+func (c *Client) ClusterStats(ctx context.Context) (cachesidecar.ClusterStats, error) {
+	return body[cachesidecar.ClusterStats](ctx, c, &wire.Request{Op: wire.OpStats, Options: wire.Cluster})
+}
+
+// Members returns the hosts of the cluster, as this host sees them.
+func (c *Client) Members(ctx context.Context) ([]cachesidecar.Member, error) {
+	return body[[]cachesidecar.Member](ctx, c, &wire.Request{Op: wire.OpMembers})
+}
+
+// Forget removes a dead host from the list of members, on all hosts. It returns
+// ErrNotFound if no host knows the name. It does not remove a live host: stop that host
+// first.
+func (c *Client) Forget(ctx context.Context, node string) error {
+	a, err := c.do(ctx, c.anySlot(), &wire.Request{Op: wire.OpForget, Key: []byte(node)})
+	a.release()
+	return err
+}
+
+// Ring returns which host owns a key.
+func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, error) {
+	return body[cachesidecar.Place](ctx, c, &wire.Request{Op: wire.OpRing, Key: []byte(key)})
+}
+
+// Verify makes the sidecar check for the given duration, at most 10 minutes, that no host
+// reads a value that it must not read. The context's deadline, or the client's timeout,
+// must leave a few seconds more.
+func (c *Client) Verify(ctx context.Context, duration time.Duration) (cachesidecar.Verified, error) {
+	return body[cachesidecar.Verified](ctx, c, &wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())})
+}
+
+func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {
+	a, err := c.do(ctx, c.anySlot(), q)
+	defer a.release()
+	if err == nil {
+		if err = wire.UnmarshalBody(a.Body, &v); err != nil {
+			err = fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
+		}
+	}
+	return v, err
+}

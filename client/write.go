@@ -1,0 +1,146 @@
+package client
+
+import (
+	"context"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/calls"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Set stores a value and returns its version.
+func (c *Client) Set(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeSet, 0, o)
+}
+
+// Add stores a value if the key has none, else it returns ErrExists.
+func (c *Client) Add(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeAdd, 0, o)
+}
+
+// Replace stores a value if the key has one, else it returns ErrNotFound.
+func (c *Client) Replace(ctx context.Context, key string, value []byte, o cachesidecar.SetOptions) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeReplace, 0, o)
+}
+
+// CompareAndSwap stores a value if the key's version is still the given one. Else it
+// returns a *cachesidecar.VersionError, which is ErrExists, or ErrNotFound.
+func (c *Client) CompareAndSwap(
+	ctx context.Context, key string, value []byte, version uint64, o cachesidecar.SetOptions,
+) (uint64, error) {
+	return c.set(ctx, key, value, wire.ModeCAS, version, o)
+}
+
+func (c *Client) set(
+	ctx context.Context, key string, value []byte, m wire.Mode, compare uint64, o cachesidecar.SetOptions,
+) (uint64, error) {
+	k := []byte(key)
+	q, err := calls.Set(k, value, m, compare, o)
+	if err != nil {
+		return 0, err
+	}
+	slot := c.slotFor(k)
+	if err := slot.fits(value); err != nil {
+		return 0, err
+	}
+	a, err := c.do(ctx, slot, &q)
+	defer a.release()
+	c.near.wrote(key, a.Version, err)
+	return a.Version, err
+}
+
+// Delete removes a key's value from the whole cluster. It returns ErrNotFound if the key
+// has none.
+func (c *Client) Delete(ctx context.Context, key string, o cachesidecar.DeleteOptions) error {
+	had, err := c.deleteSome(ctx, []string{key}, o)
+	if err == nil && had == 0 {
+		return cachesidecar.ErrNotFound
+	}
+	return err
+}
+
+// DeleteMulti removes the values of keys from the whole cluster. It returns how many of
+// the keys had a value. A key without a value is no error.
+func (c *Client) DeleteMulti(ctx context.Context, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
+	for len(keys) > 0 && err == nil {
+		some := keys[:min(len(keys), wire.MaxKeys)]
+		keys = keys[len(some):]
+		var n int
+		n, err = c.deleteSome(ctx, some, o)
+		had += n
+	}
+	return had, err
+}
+
+// deleteSome deletes up to MaxKeys keys and returns how many of them had a value.
+func (c *Client) deleteSome(ctx context.Context, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
+	q, err := calls.Delete(calls.Keys(keys), o)
+	if err != nil {
+		return 0, err
+	}
+	s := c.anySlot()
+	if len(q.Keys) == 1 {
+		s = c.slotFor(q.Keys[0])
+	}
+	a, err := c.do(ctx, s, &q)
+	defer a.release()
+	if err != nil {
+		for _, key := range keys {
+			c.near.wrote(key, 0, err)
+		}
+	}
+	for i := range a.Items {
+		r := &a.Items[i]
+		// A deletion that found no value counts as a change too: the owner may have lost
+		// a value that the near cache still has.
+		failed := calls.Err(r)
+		if r.Status == wire.Miss {
+			failed = nil
+		}
+		c.near.wrote(keys[i], r.Version, failed)
+		if r.Status == wire.OK {
+			had++
+		}
+		if err == nil {
+			err = failed
+		}
+	}
+	return had, err
+}
+
+// Touch gives a key's value a new TTL. It returns ErrNotFound if the key has none.
+func (c *Client) Touch(ctx context.Context, key string, o cachesidecar.TouchOptions) error {
+	k := []byte(key)
+	q, err := calls.Touch(k, o)
+	if err != nil {
+		return err
+	}
+	a, err := c.do(ctx, c.slotFor(k), &q)
+	c.near.wrote(key, a.Event, err)
+	a.release()
+	return err
+}
+
+// Incr adds delta to a decimal number and returns the sum. Without IncrOptions.Create it
+// returns ErrNotFound if the key has no value. ErrNotStored means that the value is no
+// number, or that the sum does not fit into 64 bits.
+func (c *Client) Incr(ctx context.Context, key string, delta int64, o cachesidecar.IncrOptions) (int64, error) {
+	k := []byte(key)
+	q, err := calls.Incr(k, delta, o)
+	if err != nil {
+		return 0, err
+	}
+	a, err := c.do(ctx, c.slotFor(k), &q)
+	c.near.wrote(key, a.Version, err)
+	a.release()
+	return a.Number, err
+}
+
+// Flush empties the client's namespace on this host, or as the options say.
+func (c *Client) Flush(ctx context.Context, o cachesidecar.FlushOptions) error {
+	q := calls.Flush(o)
+	a, err := c.do(ctx, c.anySlot(), &q)
+	a.release()
+	c.near.flushed()
+	return err
+}

@@ -1,0 +1,129 @@
+// Package calls translates the calls of the public API into messages and back, for
+// packages client and sidecar.
+//
+// Input is arguments and options of package cachesidecar, and replies. Output is requests
+// without a namespace, items and errors of package cachesidecar. The package is pure.
+package calls
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Get returns the request for the value of one key.
+func Get(key []byte, o cachesidecar.GetOptions) wire.Request {
+	return wire.Request{Op: wire.OpGet, Key: key, TTLMS: wire.TTLDefault, Options: ReadOptions(o)}
+}
+
+// GetMulti returns the request for the values of several keys, at most wire.MaxKeys.
+func GetMulti(keys [][]byte, o cachesidecar.GetOptions) wire.Request {
+	return wire.Request{Op: wire.OpMGet, Keys: keys, TTLMS: wire.TTLDefault, Options: ReadOptions(o)}
+}
+
+// ReadOptions returns the options of a read as they are on the wire.
+func ReadOptions(o cachesidecar.GetOptions) (b wire.Options) {
+	if o.Fresh {
+		b |= wire.Fresh
+	}
+	if o.NoLoad {
+		b |= wire.NoLoad
+	}
+	if o.StaleOK {
+		b |= wire.StaleOK
+	}
+	return b
+}
+
+// Set returns the request to store a value. version is for wire.ModeCAS.
+func Set(key, value []byte, m wire.Mode, version uint64, o cachesidecar.SetOptions) (wire.Request, error) {
+	ttl, err := TTL(o.TTL, o.NoExpiry)
+	if err != nil {
+		return wire.Request{}, err
+	}
+	return wire.Request{
+		Op: wire.OpSet, Key: key, Value: value, Mode: m, Compare: version,
+		TTLMS: ttl, Flags: o.Flags, Options: ack(o.AckAll),
+	}, nil
+}
+
+// Touch returns the request to give a key a new TTL.
+func Touch(key []byte, o cachesidecar.TouchOptions) (wire.Request, error) {
+	ttl, err := TTL(o.TTL, o.NoExpiry)
+	if err != nil {
+		return wire.Request{}, err
+	}
+	return wire.Request{Op: wire.OpTouch, Key: key, TTLMS: ttl, Options: ack(o.AckAll)}, nil
+}
+
+// Incr returns the request to add delta to a number.
+func Incr(key []byte, delta int64, o cachesidecar.IncrOptions) (wire.Request, error) {
+	ttl, err := TTL(o.TTL, o.NoExpiry)
+	if err != nil {
+		return wire.Request{}, err
+	}
+	return wire.Request{
+		Op: wire.OpIncr, Key: key, Delta: delta, Create: o.Create, Initial: o.Initial,
+		TTLMS: ttl, Options: ack(o.AckAll),
+	}, nil
+}
+
+// Delete returns the request to remove keys, at most wire.MaxKeys.
+func Delete(keys [][]byte, o cachesidecar.DeleteOptions) (wire.Request, error) {
+	if o.ReplicaLag < 0 {
+		return wire.Request{}, fmt.Errorf("%w: a replica lag of %v: give 1ms or more, or 0 for the namespace's",
+			cachesidecar.ErrBadRequest, o.ReplicaLag)
+	}
+	q := wire.Request{Op: wire.OpDelete, Keys: keys, TTLMS: wire.TTLDefault, Options: ack(o.AckAll)}
+	q.ReplicaLagMS = uint32(millis(min(o.ReplicaLag, wire.MaxTimeout*time.Millisecond)))
+	if o.Soft {
+		q.Options |= wire.Soft
+	}
+	return q, nil
+}
+
+// Flush returns the request to empty a namespace.
+func Flush(o cachesidecar.FlushOptions) wire.Request {
+	q := wire.Request{Op: wire.OpFlush, TTLMS: wire.TTLDefault}
+	if o.All {
+		q.Options |= wire.All
+	}
+	if o.Cluster {
+		q.Options |= wire.Cluster
+	}
+	return q
+}
+
+// TTL returns a TTL in milliseconds, as it is on the wire.
+func TTL(ttl time.Duration, none bool) (int64, error) {
+	switch {
+	case none:
+		return 0, nil
+	case ttl == 0:
+		return wire.TTLDefault, nil
+	case ttl < 0 || ttl > wire.MaxTTL*time.Millisecond:
+		return 0, fmt.Errorf("%w: a TTL of %v: give 1ms to 8760h, or NoExpiry", cachesidecar.ErrBadRequest, ttl)
+	}
+	return millis(ttl), nil
+}
+
+// millis rounds up.
+func millis(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+
+func ack(all bool) wire.Options {
+	if all {
+		return wire.AckAll
+	}
+	return 0
+}
+
+// Keys returns keys as they are in a request.
+func Keys(keys []string) [][]byte {
+	b := make([][]byte, len(keys))
+	for i, k := range keys {
+		b[i] = []byte(k)
+	}
+	return b
+}
