@@ -24,7 +24,8 @@ func (c *Config) checkAddresses() error {
 			return fmt.Errorf("%s %q: give host:port, such as 127.0.0.1:7946 (%w)", a.name, a.value, err)
 		}
 		if host != "localhost" && net.ParseIP(host) == nil {
-			return fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946", a.name, a.value)
+			return fmt.Errorf("%s %q: give an IP address of this host and a port, such as 127.0.0.1:7946",
+				a.name, a.value)
 		}
 	}
 	for _, j := range c.Join {
@@ -42,11 +43,13 @@ func (c *Config) checkAddresses() error {
 	for _, a := range c.binds() {
 		host, _, _ := splitAddress(a.value)
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() && c.Advertise == "" {
-			return fmt.Errorf("%s %s is every address of this host, and others must know one: set advertise", a.name, a.value)
+			return fmt.Errorf("%s %s %s", a.name, a.value, everyAddress)
 		}
 	}
 	return nil
 }
+
+const everyAddress = "is every address of this host, and others must know one: set advertise"
 
 // checkReach refuses addresses other than loopback's if nothing is encrypted.
 func (c *Config) checkReach() error {
@@ -68,10 +71,25 @@ func (c *Config) checkReach() error {
 		if a.name == "advertise" {
 			a.value = c.Advertise
 		}
-		return fmt.Errorf("%s %s is not loopback, and without a cluster key nothing that passes between hosts is encrypted: "+
-			"give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), use a loopback address, or say insecure where the network is trusted", a.name, a.value)
+		return fmt.Errorf("%s %s is not loopback, and without a cluster key nothing that passes between hosts is "+
+			"encrypted: give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), "+
+			"use a loopback address, or say insecure where the network is trusted", a.name, a.value)
 	}
 	return nil
+}
+
+// advertised returns the address of the peer server, as other nodes use it.
+func (c *Config) advertised(a net.Addr) (string, error) {
+	host, port, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return "", fmt.Errorf("peer_bind: %w", err)
+	}
+	if ip := net.ParseIP(host); c.Advertise != "" {
+		host = c.Advertise
+	} else if ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("peer_bind %s %s", c.PeerBind, everyAddress)
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 func splitAddress(s string) (host string, port int, err error) {

@@ -44,17 +44,17 @@ func TestMessagesAhead(t *testing.T) {
 			op   wire.Op
 			body any
 		}{
-			"poll":           {wire.OpPoll, &wire.Poll{WallMS: now, Clock: far}},
-			"poll, ballots":  {wire.OpPoll, &wire.Poll{WallMS: now, Clock: ok, Ballots: ballots}},
-			"acquire":        {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
-			"acquire, its":   {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
-			"auth":           {wire.OpAuth, &wire.Auth{Clock: far}},
-			"auth, holdings": {wire.OpAuth, &wire.Auth{Clock: ok, Ownerships: ballots}},
-			"note":           {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
-			"relay":          {0, &wire.Relay{From: from, Events: events}},
-			"follow":         {wire.OpFollow, &wire.Followed{WallMS: now, Clock: far}},
-			"follow, events": {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Events: events, To: 1}},
-			"follow, floors": {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Reset: true, Floors: floors}},
+			"poll":             {wire.OpPoll, &wire.Poll{WallMS: now, Clock: far}},
+			"poll, ballots":    {wire.OpPoll, &wire.Poll{WallMS: now, Clock: ok, Ballots: ballots}},
+			"acquire":          {wire.OpAcquire, &wire.Acquire{Clock: far, Ballot: wire.Ballot{Clock: ok, From: from}}},
+			"acquire, its":     {wire.OpAcquire, &wire.Acquire{Clock: ok, Ballot: wire.Ballot{Clock: far, From: from}}},
+			"auth":             {wire.OpAuth, &wire.Auth{Clock: far}},
+			"auth, ownerships": {wire.OpAuth, &wire.Auth{Clock: ok, Ownerships: ballots}},
+			"note":             {wire.OpNote, &wire.Note{Floor: floors[0], WallMS: now}},
+			"relay":            {0, &wire.Relay{From: from, Events: events}},
+			"follow":           {wire.OpFollow, &wire.Followed{WallMS: now, Clock: far}},
+			"follow, events":   {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Events: events, To: 1}},
+			"follow, floors":   {wire.OpFollow, &wire.Followed{WallMS: now, Clock: ok, Reset: true, Floors: floors}},
 		} {
 			tiers := &touched{}
 			n, err := New(Config{
@@ -65,21 +65,21 @@ func TestMessagesAhead(t *testing.T) {
 				t.Fatal(err)
 			}
 			b := kv.Process{Node: "b", Epoch: 1}
-			n.members[b.Node] = &member{id: b}
+			n.driver.members[b.Node] = &member{id: b}
 			body, err := wire.MarshalBody(m.body)
 			if err != nil {
 				t.Fatal(err)
 			}
 			switch m.op {
 			case 0:
-				n.relayed(body)
+				n.relay.receive(body)
 			case wire.OpFollow:
 				f := &followed{frame: wire.AppendReply(nil, wire.OpFollow, &wire.Reply{Body: body})[wire.LengthSize:], sent: now}
-				if _, err := n.followOnce(b, f); err != errSkewed {
+				if _, err := n.following.apply(b, f); err != errSkewed {
 					t.Errorf("%s: %v", name, err)
 				}
 			default:
-				r := (&polls{n: n, from: b}).serve(&wire.Request{Op: m.op, Body: body})
+				r := n.served.answer(b, &wire.Request{Op: m.op, Body: body})
 				if r.Status != wire.Unauthorized || !strings.Contains(string(r.Message), "max_clock_skew") {
 					t.Errorf("%s: %v %s", name, r.Status, r.Message)
 				}
@@ -87,7 +87,7 @@ func TestMessagesAhead(t *testing.T) {
 			if clock := n.cfg.Versions.Next(time.Now().UnixMilli()); tiers.n != 0 || clock > kv.FirstVersionAt(time.Now().Add(time.Minute).UnixMilli()) {
 				t.Errorf("%s: %d calls of the tiers, the clock is %v", name, tiers.n, clock)
 			}
-			if m := n.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
+			if m := n.driver.members[b.Node]; !m.skewed || !strings.Contains(m.trouble, "the version clock of b") {
 				t.Errorf("%s: %q is said of its sender, skewed %v", name, m.trouble, m.skewed)
 			}
 		}

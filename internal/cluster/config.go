@@ -205,6 +205,9 @@ func (c Config) Check() error {
 // MiB, at least 1.
 func WeightOf(bytes int64) uint32 { return uint32(min(max(bytes>>20, 1), math.MaxUint32)) }
 
+// Margin returns how long to wait here for a time d that another clock measures.
+func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
+
 // settings returns what must be the same on all nodes, as PEER_HELLO sends it.
 func (c *Config) settings() map[string]string {
 	s := map[string]string{
@@ -220,21 +223,33 @@ func (c *Config) settings() map[string]string {
 	return s
 }
 
+// limits returns the limits of the server for other sidecars.
+func (c *Config) limits() rpc.Limits {
+	return rpc.Limits{MaxConns: c.MaxConns, MaxFrame: 64 << 20, Budget: c.Budget}
+}
+
+// majority returns how many voters are a majority.
+func (c *Config) majority() int { return len(c.Voters)/2 + 1 }
+
 // checkVoters returns what is wrong with the policy and the voters, or nil.
 func (c *Config) checkVoters() error {
+	voters := strings.Join(c.Voters, ",")
 	switch {
 	case c.Policy != Available && c.Policy != Consistent:
 		return fmt.Errorf("partition_policy %q: give %s or %s", c.Policy, Available, Consistent)
 	case c.Policy == Available && len(c.Voters) > 0:
-		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: set it, or leave voters out", strings.Join(c.Voters, ","), Consistent, c.Policy)
+		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: set it, or leave voters out",
+			voters, Consistent, c.Policy)
 	case c.Policy == Available:
 		return nil
 	case len(c.Voters) == 0:
-		return fmt.Errorf("partition_policy %s: there are no voters: give the names of 3 or 5 nodes, the same on all", Consistent)
+		return fmt.Errorf("partition_policy %s: there are no voters: give the names of 3 or 5 nodes, the same on all",
+			Consistent)
 	case len(c.Voters) != 3 && len(c.Voters) != 5:
-		return fmt.Errorf("voters %s: %d are given: give the names of 3 or 5 nodes", strings.Join(c.Voters, ","), len(c.Voters))
+		return fmt.Errorf("voters %s: %d are given: give the names of 3 or 5 nodes", voters, len(c.Voters))
 	case c.Bind == "":
-		return fmt.Errorf("partition_policy %s: there is no bind address, and no voter could be asked: give one, such as 127.0.0.1:7946", Consistent)
+		return fmt.Errorf("partition_policy %s: there is no bind address, and no voter could be asked: "+
+			"give one, such as 127.0.0.1:7946", Consistent)
 	}
 	names := slices.Sorted(slices.Values(c.Voters))
 	for i, n := range names {
@@ -242,8 +257,16 @@ func (c *Config) checkVoters() error {
 			return fmt.Errorf("voters: %q is no node's name: give 1 to %d bytes without blanks and commas", n, maxNode)
 		}
 		if i > 0 && names[i-1] == n {
-			return fmt.Errorf("voters %s: %s is given twice: give the names of 3 or 5 nodes", strings.Join(c.Voters, ","), n)
+			return fmt.Errorf("voters %s: %s is given twice: give the names of 3 or 5 nodes", voters, n)
 		}
 	}
 	return nil
+}
+
+func nodes(names []string) []kv.NodeID {
+	out := make([]kv.NodeID, len(names))
+	for i, s := range names {
+		out[i] = kv.NodeID(s)
+	}
+	return out
 }

@@ -140,9 +140,14 @@ func toStandings(list []ownership.Standing) []wire.Standing {
 }
 
 func fromPoll(w *wire.Poll) ownership.Info {
-	info := ownership.Info{State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased, Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave}
+	info := ownership.Info{
+		State: w.State, Joined: w.Joined, In: w.In, Weight: w.Weight, Leased: w.Leased,
+		Next: w.Next, Have: w.Have, OthersAt: w.OthersAt, OthersHave: w.OthersHave,
+	}
 	for _, s := range w.Others {
-		info.Others = append(info.Others, ownership.Standing{ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In})
+		info.Others = append(info.Others, ownership.Standing{
+			ID: fromProcess(s.Process), State: s.State, Weight: s.Weight, In: s.In,
+		})
 	}
 	var all []uint16
 	for _, p := range w.Ballots {
@@ -151,7 +156,9 @@ func fromPoll(w *wire.Poll) ownership.Info {
 			break
 		}
 		all = fromList(all, p.Partitions)
-		info.Ballots = append(info.Ballots, ownership.Promise{Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)]})
+		info.Ballots = append(info.Ballots, ownership.Promise{
+			Ballot: FromBallot(p.Ballot), Partitions: all[begin:len(all):len(all)],
+		})
 	}
 	return info
 }

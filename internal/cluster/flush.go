@@ -10,15 +10,14 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// FLUSH of the cluster. Before FLUSH is acknowledged, every process that could own a
-// partition, or release one, has noted the flush's version. A process that takes a
-// partition later learns of the flush from the processes that grant it: answers to
-// ACQUIRE and AUTH carry the flushes.
+// flusher flushes the cluster, and takes part in the flushes of others. Before FLUSH is
+// acknowledged, every process that could own a partition, or release one, has noted the
+// flush's version. A process that takes a partition later learns of the flush from the
+// processes that grant it: answers to ACQUIRE and AUTH carry the flushes.
 //
 //	first       a version is sent to all; each process notes it, drops all that it has,
 //	            and answers with its clock from then and with the members that are in
@@ -31,25 +30,34 @@ import (
 // here, and every process that an answer names. Under policy consistent, a majority of
 // the voters must note it, and the owners that these voters have acknowledged; if such
 // an owner does not answer, its authority must have ended.
+//
+// flusher has no lock of its own. Its methods take the driver's lock, and must not be
+// called under it.
+type flusher struct {
+	cfg       *Config
+	driver    *driver
+	caller    *caller
+	admission *admission
+}
 
-// Flush flushes a namespace on all nodes, or all namespaces if the name is empty, and
-// returns the flush's version. Until ctx ends it asks again the processes that have not
-// answered.
-func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error) {
+// flush flushes a namespace, or all; see Node.Flush.
+func (fl *flusher) flush(ctx context.Context, name string) (kv.Version, *wire.Error) {
 	f := &flushing{
-		n: n, floor: wire.Floor{Namespace: name},
+		flusher: fl, floor: wire.Floor{Namespace: name},
 		heard: map[kv.Process]bool{}, noted: map[kv.Process]*noted{}, why: map[kv.NodeID]string{},
 	}
-	f.floor.Version = uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall))
+	f.floor.Version = uint64(fl.cfg.Versions.Next(fl.cfg.Clock.Read().Wall))
 	failpoint.At(failpoint.FlushDue)
 	for {
 		var joined, quorum bool
-		n.step(func(m *ownership.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
+		fl.driver.step(func(m *ownership.Machine, _ time.Duration) { joined, quorum = m.Joined(), m.Quorum() })
 		switch {
 		case !joined:
 			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host has not found the others yet")
 		case !quorum && len(f.heard) == 0 && !failpoint.Out(failpoint.FlushMajority):
-			return 0, wire.Errorf(wire.Unavailable, "nothing was flushed: this host does not reach a majority of the voters %s", strings.Join(n.cfg.Voters, ", "))
+			return 0, wire.Errorf(wire.Unavailable,
+				"nothing was flushed: this host does not reach a majority of the voters %s",
+				strings.Join(fl.cfg.Voters, ", "))
 		}
 		if err := f.round(ctx); err != nil {
 			return 0, err
@@ -61,7 +69,7 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 		if len(missing) == 0 {
 			return kv.Version(f.floor.Version), nil
 		}
-		if !kv.Sleep(ctx, n.cfg.Bound/64) {
+		if !kv.Sleep(ctx, fl.cfg.Bound/64) {
 			return 0, f.late(missing)
 		}
 	}
@@ -69,9 +77,9 @@ func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error)
 
 // flushing is a flush in progress.
 type flushing struct {
-	n     *Node
-	floor wire.Floor
-	ahead bool // the version is above the unknown clock of a silent owner
+	flusher *flusher
+	floor   wire.Floor
+	ahead   bool // the version is above the unknown clock of a silent owner
 
 	mu    sync.Mutex
 	heard map[kv.Process]bool   // processes that have noted some version
@@ -91,14 +99,13 @@ type noted struct {
 
 // round asks all processes that have not answered.
 func (f *flushing) round(ctx context.Context) *wire.Error {
-	n := f.n
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Bound/4)
+	ctx, cancel := context.WithTimeout(ctx, f.flusher.cfg.Bound/4)
 	defer cancel()
 	ask := slices.DeleteFunc(f.all(), func(id kv.Process) bool { return f.noted[id] != nil })
 	var wg sync.WaitGroup
 	for _, id := range ask {
 		wg.Go(func() {
-			a, err := n.tellFloor(ctx, id, f.floor)
+			a, err := f.flusher.noteAt(ctx, id, f.floor)
 			f.take(id, a, err)
 		})
 	}
@@ -121,7 +128,8 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 		f.above = f.above || !f.heard[id]
 		f.heard[id] = true
 		f.noted[id] = &noted{
-			at: f.n.cfg.Clock.Read().Boot, in: fromProcesses(a.In), voter: a.Voter, owners: fromProcesses(a.Owners),
+			at: f.flusher.cfg.Clock.Read().Boot,
+			in: fromProcesses(a.In), voter: a.Voter, owners: fromProcesses(a.Owners),
 		}
 	}
 }
@@ -129,11 +137,11 @@ func (f *flushing) take(id kv.Process, a *wire.Noted, err error) {
 // all lists the processes to ask: live processes that may own something, and processes
 // that an answer names.
 func (f *flushing) all() []kv.Process {
-	n := f.n
-	list := []kv.Process{n.cfg.Self}
-	n.step(func(m *ownership.Machine, _ time.Duration) {
+	d := f.flusher.driver
+	list := []kv.Process{d.cfg.Self}
+	d.step(func(m *ownership.Machine, _ time.Duration) {
 		for _, id := range m.Live() {
-			if o := n.members[id.Node]; o == nil || !o.stranger() {
+			if o := d.members[id.Node]; o == nil || !o.stranger() {
 				list = append(list, id)
 			}
 		}
@@ -143,7 +151,7 @@ func (f *flushing) all() []kv.Process {
 	}
 	for _, a := range f.noted {
 		for _, id := range slices.Concat(a.in, a.owners) {
-			if !slices.Contains(list, id) && !n.hasLeft(id) {
+			if !slices.Contains(list, id) && !d.hasLeft(id) {
 				list = append(list, id)
 			}
 		}
@@ -156,11 +164,11 @@ func (f *flushing) all() []kv.Process {
 // owner that does not answer is unknown.
 func (f *flushing) again() bool {
 	raise := f.above && !failpoint.Out(failpoint.FlushClocks)
-	now := f.n.cfg.Clock.Read()
-	version := f.n.cfg.Versions.Next(now.Wall)
+	cfg := f.flusher.cfg
+	version := cfg.Versions.Next(cfg.Clock.Read().Wall)
 	if !raise && !f.ahead && len(f.silent()) > 0 {
 		raise, f.ahead = true, true
-		version = max(version, kv.FirstVersionAt(version.Wall().UnixMilli()+2*f.n.cfg.MaxSkew.Milliseconds()))
+		version = max(version, kv.FirstVersionAt(version.Wall().UnixMilli()+2*cfg.MaxSkew.Milliseconds()))
 	}
 	if raise {
 		f.floor.Version, f.above = uint64(version), false
@@ -171,7 +179,7 @@ func (f *flushing) again() bool {
 
 // missing lists the processes that must note the flush and have not.
 func (f *flushing) missing() (list []kv.Process) {
-	if f.n.cfg.Policy == Available {
+	if f.flusher.cfg.Policy == Available {
 		for _, id := range f.all() {
 			if f.noted[id] == nil {
 				list = append(list, id)
@@ -186,13 +194,13 @@ func (f *flushing) missing() (list []kv.Process) {
 		return list
 	}
 	at := f.votes()
-	need := f.n.majority()
+	need := f.flusher.cfg.majority()
 	switch {
 	case failpoint.Out(failpoint.FlushMajority):
 		return nil
 	case len(at) < need:
 		return f.voters()
-	case f.n.cfg.Clock.Read().Boot >= at[need-1]+Margin(f.n.cfg.Bound):
+	case f.flusher.cfg.Clock.Read().Boot >= at[need-1]+Margin(f.flusher.cfg.Bound):
 		return nil // earlier authority has ended, and later authority came with the flush
 	}
 	return f.silent()
@@ -201,7 +209,7 @@ func (f *flushing) missing() (list []kv.Process) {
 // votes returns when the voters have answered, in ascending order.
 func (f *flushing) votes() (at []time.Duration) {
 	for id, a := range f.noted {
-		if a.voter && slices.Contains(f.n.cfg.Voters, string(id.Node)) {
+		if a.voter && slices.Contains(f.flusher.cfg.Voters, string(id.Node)) {
 			at = append(at, a.at)
 		}
 	}
@@ -211,7 +219,7 @@ func (f *flushing) votes() (at []time.Duration) {
 
 // silent lists the owners that the voters name and that have not answered.
 func (f *flushing) silent() (list []kv.Process) {
-	if f.n.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
+	if f.flusher.cfg.Policy == Available || failpoint.Out(failpoint.FlushOwners) {
 		return nil
 	}
 	for _, a := range f.noted {
@@ -226,7 +234,7 @@ func (f *flushing) silent() (list []kv.Process) {
 
 // voters lists the voters that have not answered, or not as voters.
 func (f *flushing) voters() (list []kv.Process) {
-	for _, name := range f.n.cfg.Voters {
+	for _, name := range f.flusher.cfg.Voters {
 		has := func(id kv.Process) bool { return string(id.Node) == name && f.noted[id].voter }
 		if !slices.ContainsFunc(keys(f.noted), has) {
 			list = append(list, kv.Process{Node: kv.NodeID(name)})
@@ -260,101 +268,66 @@ func (f *flushing) late(missing []kv.Process) *wire.Error {
 		}
 		list = append(list, s)
 	}
-	return wire.Errorf(wire.Timeout, "not flushed everywhere: no answer of %s; other hosts have flushed", strings.Join(list, ", "))
+	return wire.Errorf(wire.Timeout, "not flushed everywhere: no answer of %s; other hosts have flushed",
+		strings.Join(list, ", "))
 }
 
-func (n *Node) majority() int { return len(n.cfg.Voters)/2 + 1 }
-
-// hasLeft reports whether a process has said goodbye. Such a process owns nothing.
-func (n *Node) hasLeft(id kv.Process) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	m := n.members[id.Node]
-	return m != nil && m.left == id
-}
-
-// tellFloor has a process note a flush. The process may be this one.
-func (n *Node) tellFloor(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
-	if id == n.cfg.Self {
-		return n.note(floor)
+// noteAt has a process note a flush. The process may be this one. A floor without a
+// version only asks the process what it knows.
+func (fl *flusher) noteAt(ctx context.Context, id kv.Process, floor wire.Floor) (*wire.Noted, error) {
+	if id == fl.cfg.Self {
+		return fl.noteHere(floor)
 	}
-	sent := n.cfg.Clock.Read()
+	sent := fl.cfg.Clock.Read()
 	body, err := wire.MarshalBody(&wire.Note{Floor: floor, WallMS: sent.Wall})
 	if err != nil {
 		return nil, err
 	}
-	var a peer.Answer
-	defer a.Release()
-	if err := n.pool.Do(ctx, id, peer.Poll, n.cfg.Bound/4, &wire.Request{Op: wire.OpNote, Body: body}, &a); err != nil {
-		return nil, err
-	}
-	if err := a.Err(); err != nil {
-		return nil, err
-	}
 	var w wire.Noted
-	if err := wire.UnmarshalBody(a.Body, &w); err != nil {
+	if err := fl.caller.call(ctx, id, fl.cfg.Bound/4, wire.OpNote, body, &w); err != nil {
 		return nil, err
 	}
-	if n.skewed(id, w.WallMS, sent.Wall) || n.ahead(id, w.Newest()) {
+	if fl.admission.skewed(id, w.WallMS, sent.Wall) || fl.admission.ahead(id, w.Newest()) {
 		return nil, errSkewed
 	}
-	n.cfg.Versions.Observe(kv.Version(w.Clock))
+	fl.cfg.Versions.Observe(kv.Version(w.Clock))
 	return &w, nil
 }
 
-// note notes a flush and returns the processes that may have to hear of it too. That
+// noteHere notes a flush and returns the processes that may have to hear of it too. That
 // list is made after the flush was noted: a process that asks for partitions later gets
 // the flush with the answer.
-func (n *Node) note(floor wire.Floor) (*wire.Noted, error) {
+func (fl *flusher) noteHere(floor wire.Floor) (*wire.Noted, error) {
 	if floor.Version != 0 {
-		if err := n.cfg.Tiers.Note(floor); err != nil {
+		if err := fl.cfg.Tiers.Note(floor); err != nil {
 			return nil, err
 		}
 	}
-	now := n.cfg.Clock.Read()
-	a := &wire.Noted{Clock: uint64(n.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
-	n.step(func(m *ownership.Machine, _ time.Duration) {
+	now := fl.cfg.Clock.Read()
+	a := &wire.Noted{Clock: uint64(fl.cfg.Versions.Next(now.Wall)), WallMS: now.Wall}
+	fl.driver.step(func(m *ownership.Machine, _ time.Duration) {
 		a.In = toProcesses(m.AreIn())
-		holders, remembers := m.Acknowledged()
-		a.Voter, a.Owners = remembers, toProcesses(holders)
+		owners, remembers := m.Acknowledged()
+		a.Voter, a.Owners = remembers, toProcesses(owners)
 	})
 	return a, nil
-}
-
-// note answers a NOTE.
-func (s *polls) note(w *wire.Note) wire.Reply {
-	n := s.n
-	if n.skewed(s.from, w.WallMS, n.cfg.Clock.Read().Wall-n.cfg.Bound.Milliseconds()/2) {
-		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
-	}
-	if n.ahead(s.from, w.Newest()) {
-		return failure(tooFarAhead)
-	}
-	a, err := n.note(w.Floor)
-	var refused *wire.Error
-	switch {
-	case errors.As(err, &refused):
-		return failure(refused)
-	case err != nil:
-		return failure(wire.Errorf(wire.Internal, "%v", err))
-	}
-	return body(a)
-}
-
-// floors returns the flushes that this process knows, for an answer that lets another
-// process own something.
-func (n *Node) floors(g failpoint.Guard) []wire.Floor {
-	if failpoint.Out(g) {
-		return nil
-	}
-	return n.cfg.Tiers.Floors()
 }
 
 // maxFloors limits how many flushes of a list are taken. Processes note fewer.
 const maxFloors = 1 << 14
 
-func (n *Node) learn(floors []wire.Floor) {
+// learn notes flushes that other nodes have noted.
+func (c *Config) learn(floors []wire.Floor) {
 	if len(floors) > 0 {
-		n.cfg.Tiers.Learn(floors[:min(len(floors), maxFloors)])
+		c.Tiers.Learn(floors[:min(len(floors), maxFloors)])
 	}
+}
+
+// floors returns the flushes that this process knows, for an answer that lets another
+// process own something.
+func (c *Config) floors(g failpoint.Guard) []wire.Floor {
+	if failpoint.Out(g) {
+		return nil
+	}
+	return c.Tiers.Floors()
 }

@@ -49,9 +49,9 @@ func (k *taker) Begin(b ownership.Begun, _ func(kv.Process) *Owner) {
 	}
 }
 
-// TestFlushesComeBeforeTheHolding checks that a node that takes over a partition learns
+// TestFlushesComeBeforeOwnership checks that a node that takes over a partition learns
 // the flushes of the last owner before its own ownership begins.
-func TestFlushesComeBeforeTheHolding(t *testing.T) {
+func TestFlushesComeBeforeOwnership(t *testing.T) {
 	a := startWith(t, "a", kv.NewSystemClock(), &flushedAtTheEnd{}, nil)
 	for a.Owned().Len() == 0 {
 		time.Sleep(time.Millisecond)
@@ -61,7 +61,7 @@ func TestFlushesComeBeforeTheHolding(t *testing.T) {
 	select {
 	case knew := <-k.begun:
 		if !knew {
-			t.Error("it holds what the last holder has released, and has not heard of its flush")
+			t.Error("it owns what the last owner has released, and has not heard of its flush")
 		}
 	case <-time.After(20 * time.Second):
 		t.Fatal("nothing is taken over")

@@ -1,13 +1,11 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
-	"math/rand/v2"
-	"sync"
-	"sync/atomic"
+	"slices"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -16,56 +14,29 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// Node is this process's part in the cluster. It is safe for concurrent use.
+// Node is this process's part in the cluster. It composes the parts below, each of which
+// has one duty. The driver has the lock under which ownership is decided; see there for
+// the rules. Node is safe for concurrent use.
 type Node struct {
-	cfg    Config
-	id     *peer.Identity
-	pool   *peer.Pool
-	server *peer.Server
+	cfg           *Config
+	counts        *counts
+	driver        *driver        // drives the state machine: which process owns what now
+	acquaintances *acquaintances // which of the processes that gossip tells of count
+	admission     *admission     // whether another process's messages count
+	membership    *membership    // the roster of members, and its changes
+	greeter       *greeter       // greets unknown processes
+	ballots       *ballots       // sends the requests that ownership begins and lasts with
+	poller        *poller        // polls the members
+	following     *following     // follows the logs of the members
+	followers     *followers     // serves this process's log to the members
+	relay         *relay         // sends and takes events in gossip
+	flusher       *flusher       // flushes the cluster
+	departure     *departure     // leaves the cluster in order
+	served        *pollServer    // answers polls, and requests of their kind
 
-	// Read without the lock, changed under it.
-	lastSeen   atomic.Int64 // boot clock at its last reading
-	lapseAt    atomic.Int64 // boot clock when the first authority ends
-	lastStop   atomic.Pointer[stop]
-	ownerships [kv.Partitions]atomic.Uint32
-	view       atomic.Pointer[View]
-	quorum     atomic.Bool // a partition without an owner can be taken
-
+	pool      *peer.Pool
+	server    *peer.Server
 	listening chan struct{} // closed when other nodes can find this one
-
-	mu       sync.Mutex
-	machine  *ownership.Machine
-	members  map[kv.NodeID]*member
-	named    map[kv.NodeID]namesake
-	known    known
-	meeting  meeting
-	owners   map[kv.Process]*Owner
-	begun    uint32 // ownership epochs given out
-	saidIn   bool   // what the log has last said about this node
-	lines    lines
-	sweepAt  time.Duration       // when to look for members to forget again
-	told     []ownership.Promise // in the last poll
-	toldWire []wire.Promise      // the same in wire form
-	changed  chan struct{}       // closed, and replaced, on changes; see Changed
-	gossip   *gossip.Gossip
-	running  context.Context // of Run; nil before
-	readers  readers
-	news     news
-	tasks    sync.WaitGroup // begun under the lock while running
-	address  string         // of the peer server, as others use it
-
-	counts counts
-}
-
-// counts of what has happened.
-type counts struct {
-	pauses, begun, ended, retired  atomic.Int64 // partitions, except pauses
-	stopped                        atomic.Int64 // ns without running, in gaps that count
-	polls, pollFailures, conflicts atomic.Int64
-	refused                        atomic.Int64
-	applied, gaps, resets          atomic.Int64 // events of others' logs
-	relayed, unrelayed, heard      atomic.Int64 // events, by gossip
-	lag                            atomic.Int64 // how late the last event was, ns
 }
 
 // New makes a node. A node that is alone owns every partition at once; any other node
@@ -76,32 +47,63 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	cfg.Versions.Follow(cfg.Clock)
-	now := cfg.Clock.Read()
-	n := &Node{cfg: cfg, members: map[kv.NodeID]*member{}, named: map[kv.NodeID]namesake{}, owners: map[kv.Process]*Owner{}, changed: make(chan struct{}), listening: make(chan struct{})}
-	n.id = &peer.Identity{
-		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew, Clock: cfg.Clock, Versions: cfg.Versions,
-		Floors: func() []wire.Floor { return n.floors(failpoint.FloorsInHello) }, Learn: n.learn,
-	}
-	n.pool = peer.NewPool(peer.PoolConfig{Identity: n.id, Credentials: cfg.Credentials, Dial: cfg.Network.Dial, Unheard: 2 * cfg.Bound, Greeted: n.greeted, Budget: cfg.Budget})
-	n.server = peer.NewServer(n.id, cfg.Credentials, n.limits(), cfg.Log, n.handler, n.refused)
-	n.machine = ownership.New(ownership.Config{
-		Self: cfg.Self, Weight: cfg.Weight, Bound: cfg.Bound, Detection: cfg.Detection,
-		Alone: len(cfg.Join) == 0, Table: cfg.Network.Table,
-		Voters: nodes(cfg.Voters),
-		Stamp:  func() kv.Version { return cfg.Versions.Next(cfg.Clock.Read().Wall) },
-		Rand:   rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
-	}, now.Boot)
-	n.lastSeen.Store(int64(now.Boot))
-	n.lapseAt.Store(int64(n.machine.LapseAt()))
-	n.quorum.Store(n.machine.Quorum())
-	n.view.Store(n.newView())
-	if cfg.Bind == "" {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.machine.Tick(now.Boot)
-		n.carryOut()
+	n := &Node{cfg: &cfg, counts: &counts{}, listening: make(chan struct{})}
+	n.compose()
+	if n.Alone() {
+		n.driver.tick(cfg.Clock.Read().Boot)
 	}
 	return n, nil
+}
+
+// compose makes the parts, each from those that it uses. Functions stand for the parts
+// that are made later; they are not called before compose returns.
+func (n *Node) compose() {
+	cfg, counts := n.cfg, n.counts
+	identity := &peer.Identity{
+		Cluster: cfg.Cluster, Self: cfg.Self, Settings: cfg.settings(), MaxSkew: cfg.MaxSkew,
+		Clock: cfg.Clock, Versions: cfg.Versions,
+		Floors: func() []wire.Floor { return cfg.floors(failpoint.FloorsInHello) }, Learn: cfg.learn,
+	}
+	n.pool = peer.NewPool(peer.PoolConfig{
+		Identity: identity, Credentials: cfg.Credentials, Dial: cfg.Network.Dial,
+		Unheard: 2 * cfg.Bound, Budget: cfg.Budget,
+		Greeted: func(node kv.NodeID, answered kv.Process, err error) { n.admission.greeted(node, answered, err) },
+	})
+	caller, readers := &caller{n.pool}, &readers{}
+	report := &reporter{log: cfg.Log, clock: cfg.Clock, self: cfg.Self}
+	n.driver = newDriver(cfg, counts, report, effects{
+		acquire: func(s ownership.Send) { n.ballots.acquire(s) },
+		auth:    func(s ownership.SendAuth) { n.ballots.authorize(s) },
+		gossip:  n.tellMeta,
+	})
+	n.acquaintances = &acquaintances{self: cfg.Self.Node, driver: n.driver}
+	n.admission = &admission{
+		identity: identity, log: cfg.Log, driver: n.driver,
+		acquaintances: n.acquaintances, report: report, counts: counts,
+	}
+	n.ballots = &ballots{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
+	n.following = &following{
+		cfg: cfg, pool: n.pool, driver: n.driver, admission: n.admission, report: report, counts: counts,
+	}
+	n.followers = &followers{cfg: cfg, readers: readers}
+	n.poller = &poller{
+		cfg: cfg, driver: n.driver, caller: caller, admission: n.admission,
+		acquaintances: n.acquaintances, following: n.following, counts: counts,
+	}
+	n.membership = &membership{
+		cfg: cfg, driver: n.driver, pool: n.pool, acquaintances: n.acquaintances, readers: readers,
+		report: report, counts: counts, poll: n.poller.poll, follow: n.following.follow,
+		named: map[kv.NodeID]namesake{},
+	}
+	n.greeter = &greeter{driver: n.driver, pool: n.pool, acquaintances: n.acquaintances}
+	n.relay = &relay{cfg: cfg, driver: n.driver, admission: n.admission, counts: counts}
+	n.flusher = &flusher{cfg: cfg, driver: n.driver, caller: caller, admission: n.admission}
+	n.departure = &departure{cfg: cfg, driver: n.driver, caller: caller, flusher: n.flusher, report: report}
+	n.served = &pollServer{
+		cfg: cfg, driver: n.driver, admission: n.admission, acquaintances: n.acquaintances, followers: n.followers,
+		readers: readers, poller: n.poller, flusher: n.flusher, membership: n.membership,
+	}
+	n.server = peer.NewServer(identity, cfg.Credentials, cfg.limits(), cfg.Log, n.served.handler, n.admission.refused)
 }
 
 // Alone reports whether there can never be another member.
@@ -117,22 +119,14 @@ func (n *Node) Bound() time.Duration { return n.cfg.Bound }
 func (n *Node) LeaveTimeout() time.Duration { return n.cfg.LeaveTimeout }
 
 // View returns the present ring.
-func (n *Node) View() *View { return n.view.Load() }
+func (n *Node) View() *View { return n.driver.view.Load() }
 
 // OwnershipEpoch returns the epoch of this node's ownership of a partition; zero if the
 // node does not serve the partition. An epoch is never used again.
-func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.ownerships[p].Load() }
+func (n *Node) OwnershipEpoch(p uint16) uint32 { return n.driver.epochs[p].Load() }
 
 // Owned returns the set of partitions that this node owns and serves.
-func (n *Node) Owned() kv.PartitionSet {
-	set := kv.NewPartitionSet(kv.Partitions)
-	for p := range n.ownerships {
-		if n.ownerships[p].Load() != 0 {
-			set.Add(uint16(p))
-		}
-	}
-	return set
-}
+func (n *Node) Owned() kv.PartitionSet { return n.driver.owned() }
 
 // CheckPause ends ownerships after a pause of this process, and when their authority is
 // over. now is a reading of the boot clock. Call it before any answer from what this
@@ -140,93 +134,23 @@ func (n *Node) Owned() kv.PartitionSet {
 // B, or for several gaps that add up to a pause, all ownerships have ended when
 // CheckPause returns. With voters, ownerships have also ended that no majority of them
 // has acknowledged for B.
-func (n *Node) CheckPause(now time.Duration) {
-	n.seen(now)
-	if int64(now) >= n.lapseAt.Load() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.machine.Tick(now)
-		n.carryOut()
-	}
-}
-
-// seen notes that the process runs. Only a gap that counts takes the lock. What the gap
-// ends has ended before lastSeen moves; a caller that finds the same gap meanwhile
-// waits for the lock.
-func (n *Node) seen(now time.Duration) {
-	last := n.lastSeen.Load()
-	gap := now - time.Duration(last)
-	if gap <= n.cfg.Bound/ownership.LookEvery { // not each time: other goroutines read it
-		return
-	}
-	n.stood(now, gap)
-	if gap > n.cfg.Bound/ownership.GapAbove {
-		n.gap()
-	} else {
-		n.lastSeen.CompareAndSwap(last, int64(now))
-	}
-}
-
-// gap adds a gap to those before and ends what must end, unless another caller has done
-// so already.
-func (n *Node) gap() {
-	if failpoint.Out(failpoint.GapLocked) {
-		n.gapUnlocked()
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	now := n.cfg.Clock.Read().Boot
-	n.judge(now, now-time.Duration(n.lastSeen.Load()))
-	n.lastSeen.Store(int64(now))
-}
-
-// judge tells the machine about a gap, and ends all leases if the gap is a pause. n.mu
-// is held.
-func (n *Node) judge(now, length time.Duration) {
-	if length <= n.cfg.Bound/ownership.GapAbove {
-		return
-	}
-	n.counts.stopped.Add(int64(length))
-	stop, paused := n.machine.Gap(now, length)
-	if paused {
-		n.counts.pauses.Add(1)
-		n.cfg.Log.Warn("this process did not run for "+stop.String(), "given_up", n.Owned().Len())
-		for _, o := range n.owners {
-			o.polledAt.Store(0)
-			o.leasedAt.Store(0)
-			o.log.Drop()
-		}
-	}
-	n.carryOut()
-}
-
-// gapUnlocked is gap without its guard, for a failpoint: the second caller sees no gap
-// although what the first one must end has not ended yet.
-func (n *Node) gapUnlocked() {
-	now := n.cfg.Clock.Read().Boot
-	length := now - time.Duration(n.lastSeen.Swap(int64(now)))
-	failpoint.At(failpoint.GapFound)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.judge(now, length)
-}
+func (n *Node) CheckPause(now time.Duration) { n.driver.checkPause(now) }
 
 // Quorum reports whether a partition without an owner can be taken by a node that this
 // one reaches. Under policy Consistent that needs a majority of the voters.
-func (n *Node) Quorum() bool { return n.quorum.Load() }
+func (n *Node) Quorum() bool { return n.driver.quorum.Load() }
 
 // SetWeight changes this node's share of the keys, relative to other nodes.
 func (n *Node) SetWeight(weight uint32) {
-	n.step(func(m *ownership.Machine, now time.Duration) { m.SetWeight(now, weight) })
+	n.driver.step(func(m *ownership.Machine, now time.Duration) { m.SetWeight(now, weight) })
 }
 
 // Changed returns a channel that is closed when the view or an ownership changes. To
 // wait for a condition, call Changed first and check the condition afterwards.
 func (n *Node) Changed() <-chan struct{} {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.changed
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	return n.driver.changed
 }
 
 // Do sends a request to another process and waits for its answer; see peer.Pool.Do.
@@ -243,118 +167,110 @@ func (n *Node) Admit(from kv.Process, newest uint64) error {
 // Live returns the connection for calls to another process; nil if there is none.
 func (n *Node) Live(to kv.Process) *rpc.Client { return n.pool.Live(to, peer.Call) }
 
-// carryOut carries out the machine's actions. n.mu is held.
-func (n *Node) carryOut() {
-	changed := false
-	var died []ownership.Died
-	for _, a := range n.machine.Drain() {
-		switch a := a.(type) {
-		case ownership.Ended:
-			n.stop(a.Partitions)
-			// asOf is stamped after the ownerships have ended. Each acknowledged write
-			// was stamped first, and then found its ownership alive: so it is older.
-			asOf := n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)
-			n.cfg.Tiers.Ended(a.Partitions, asOf)
-			n.counts.ended.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("ownership ended", "partitions", a.Partitions.Len(), "reason", a.Why)
-			changed = true
-		case ownership.Retired:
-			n.stop(a.Partitions)
-			n.counts.retired.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("ownership retired", "partitions", a.Partitions.Len(), "reason", a.Why)
-			changed = true
-		case ownership.Begun:
-			n.cfg.Tiers.Begin(a, n.owner)
-			for p := range a.Partitions.All() {
-				n.begun = max(n.begun+1, 1)
-				n.ownerships[p].Store(n.begun)
-			}
-			n.counts.begun.Add(int64(a.Partitions.Len()))
-			n.cfg.Log.Debug("ownership begun", "partitions", a.Partitions.Len())
-			changed = true
-		case ownership.Send:
-			n.send(a)
-		case ownership.SendAuth:
-			n.sendAuth(a)
-		case ownership.RingChanged:
-			v := n.newView()
-			died = n.sayRing(v, n.view.Swap(v), died)
-			changed = true
-		case ownership.StateChanged:
-			n.sayState(a)
-			n.tellMeta()
-		case ownership.Died:
-			died = append(died, a)
-		}
-	}
-	n.sayDied(died, n.View(), n.View()) // these were in no ring
-	n.lapseAt.Store(int64(n.machine.LapseAt()))
-	n.quorum.Store(n.machine.Quorum())
-	if changed {
-		close(n.changed)
-		n.changed = make(chan struct{})
-	}
+// Applied waits until every process that may have a lease on this one has applied its
+// log up to a place. It waits for Margin(B) at most: by then no lease from before can
+// be valid. It returns false if ctx ends first.
+func (n *Node) Applied(ctx context.Context, place uint64) bool {
+	return n.followers.applied(ctx, place)
 }
 
-// newView returns a View of the machine's ring. n.mu is held.
-func (n *Node) newView() *View {
-	v := &View{Table: n.machine.Table(), self: n.cfg.Self.Node}
-	for i, m := range v.Table.Members() {
-		id := n.machine.Entered()[i] // both lists are sorted by name
-		if m.Node != id.Node {
-			panic("cluster: the ring's table and its processes differ")
-		}
-		v.owners = append(v.owners, n.owner(id))
-	}
-	n.dropOwners()
-	return v
+// Flush flushes a namespace on all nodes, or all namespaces if the name is empty, and
+// returns the flush's version. Until ctx ends it asks again the processes that have not
+// answered.
+func (n *Node) Flush(ctx context.Context, name string) (kv.Version, *wire.Error) {
+	return n.flusher.flush(ctx, name)
 }
 
-// dropOwners drops the processes that are not known any more. n.mu is held.
-func (n *Node) dropOwners() {
-	for id := range n.owners {
-		if m := n.members[id.Node]; id != n.cfg.Self && (m == nil || m.id != id) && !failpoint.Out(failpoint.NewEpoch) {
-			delete(n.owners, id)
-		}
+// Forget drops all that this node knows about another node that is considered dead or
+// has left. It reports whether the node was known. It returns ErrSelf for this node,
+// and ErrLives for a node that lives or is not known to be dead yet. Other hosts are
+// not told. If a process with that name comes back later, it joins like any other.
+func (n *Node) Forget(node kv.NodeID) (known bool, err error) {
+	if node == n.cfg.Self.Node {
+		return true, ErrSelf
 	}
+	return n.membership.forget(node)
 }
 
-// owner returns the Owner of a process. n.mu is held.
-func (n *Node) owner(id kv.Process) *Owner {
-	o := n.owners[id]
-	if o == nil {
-		o = &Owner{Process: id}
-		if failpoint.Out(failpoint.NewEpoch) {
-			n.inherit(o)
-		}
-		n.owners[id] = o
-	}
-	return o
+// Outcast returns why this node can neither answer for a key nor ask another node: it
+// is out, other nodes are in, and every live member refuses it or is refused by it. It
+// returns "" if that may change by itself.
+func (n *Node) Outcast() string {
+	n.driver.mu.Lock()
+	defer n.driver.mu.Unlock()
+	return n.driver.outcast()
 }
 
-func (n *Node) stop(set kv.PartitionSet) {
-	for p := range set.All() {
-		n.ownerships[p].Store(0)
-	}
-}
-
-// step calls f with the machine under the lock and carries out the resulting actions.
-func (n *Node) step(f func(m *ownership.Machine, now time.Duration)) {
+// Stats returns the counts so far.
+func (n *Node) Stats() Stats {
+	s := n.counts.stats()
+	s.Owned, s.Links, s.Met = n.Owned().Len(), n.server.Stats(), n.greeter.attempts.stats()
 	now := n.cfg.Clock.Read().Boot
-	n.CheckPause(now)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	f(n.machine, now)
-	n.carryOut()
-}
-
-// inherit gives a process the lease, and the place in the log, of an earlier process of
-// its node. It is wrong on purpose, for a failpoint. n.mu is held.
-func (n *Node) inherit(o *Owner) {
-	for id, old := range n.owners {
-		if id.Node == o.Node {
-			o.leasedAt.Store(old.leasedAt.Load())
-			o.log.Reset(old.log.Applied())
+	d := n.driver
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.Members = 1 + len(d.members.alive())
+	if d.running.gossip != nil {
+		s.Gossip = d.running.gossip.Stats()
+	}
+	s.In = d.machine.In()
+	for id, o := range d.owners {
+		switch at := o.LeasedAt(); {
+		case id == n.cfg.Self:
+		case at == 0:
+			s.Leases = append(s.Leases, Lease{id.Node, -1})
+		default:
+			s.Leases = append(s.Leases, Lease{id.Node, now - at})
 		}
 	}
+	slices.SortFunc(s.Leases, func(a, b Lease) int { return cmp.Compare(a.Node, b.Node) })
+	return s
+}
+
+// Members lists this node and the others, sorted by name.
+func (n *Node) Members() []Member {
+	v := n.View()
+	share := map[kv.NodeID]int{}
+	for i, c := range v.Table.Counts() {
+		share[v.Table.Members()[i].Node] = c
+	}
+	d := n.driver
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	self := n.cfg.Self
+	list := []Member{{
+		ID: self, Address: d.running.address, State: inOrOut(d.machine.In()), Weight: d.machine.Weight(),
+		Owned: share[self.Node], MayOwn: true,
+		Why: cmp.Or(n.membership.namesake(self.Node), d.outcast(), d.machine.Trouble(self.Node)),
+	}}
+	now := n.cfg.Clock.Read().Boot
+	for name, m := range d.members {
+		_, dead := d.machine.Silence(now, name)
+		o := Member{
+			ID: m.id, Address: m.address, Weight: m.weight, Owned: share[name],
+			State: inOrOut(m.in), Stranger: m.stranger(),
+			Why: cmp.Or(m.trouble, n.membership.namesake(name), d.machine.Trouble(name)),
+		}
+		o.MayOwn = m.left != m.id && !(dead && !m.alive) && !o.Stranger
+		switch {
+		case m.left == m.id:
+			o.State, o.Why = StateLeft, ""
+		case !m.alive:
+			o.State, o.Why = StateMissing, cmp.Or(o.Why, "gossip does not hear it any more")
+		case m.trouble != "":
+			o.State = StateRefused
+		}
+		list = append(list, o)
+	}
+	list = append(list, n.greeter.unknown()...)
+	slices.SortFunc(list, func(a, b Member) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
+// GossipAddress returns the address where others can join; "" before Run has begun.
+func (n *Node) GossipAddress() string {
+	if g := n.driver.gossip(); g != nil {
+		return g.Address()
+	}
+	return ""
 }

@@ -1,12 +1,10 @@
 package cluster
 
 import (
-	"context"
 	"sync"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
 // readers has the processes whose polls this one has answered, and how far each has
@@ -26,15 +24,15 @@ type reader struct {
 // maxReaders limits how many processes are remembered.
 const maxReaders = 4096
 
-// polled notes that a poll is about to be answered. If it returns false, there are too
-// many readers and the poll must not be answered.
-func (r *readers) polled(id kv.Process, now, lease time.Duration) bool {
+// addPoll records that a poll is about to be answered. If it returns false, there are
+// too many readers and the poll must not be answered.
+func (r *readers) addPoll(id kv.Process, now, lease time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.m[id]
 	if o == nil {
 		if len(r.m) >= maxReaders {
-			r.forget(now, lease)
+			r.dropLapsedLocked(now, lease)
 		}
 		if len(r.m) >= maxReaders {
 			return false
@@ -49,15 +47,14 @@ func (r *readers) polled(id kv.Process, now, lease time.Duration) bool {
 	return true
 }
 
-// drop is forget for callers without the lock.
-func (r *readers) drop(now, lease time.Duration) {
+// dropLapsed drops the readers whose leases have lapsed.
+func (r *readers) dropLapsed(now, lease time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forget(now, lease)
+	r.dropLapsedLocked(now, lease)
 }
 
-// forget drops the readers whose leases have lapsed. r.mu is held.
-func (r *readers) forget(now, lease time.Duration) {
+func (r *readers) dropLapsedLocked(now, lease time.Duration) {
 	for id, o := range r.m {
 		if now-o.polledAt >= lease {
 			delete(r.m, id)
@@ -65,7 +62,8 @@ func (r *readers) forget(now, lease time.Duration) {
 	}
 }
 
-func (r *readers) applied(id kv.Process, place uint64) {
+// setApplied records how far a reader has applied this process's log.
+func (r *readers) setApplied(id kv.Process, place uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.m[id]; o != nil && o.applied != place {
@@ -82,7 +80,7 @@ func (r *readers) applied(id kv.Process, place uint64) {
 func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forget(now, lease)
+	r.dropLapsedLocked(now, lease)
 	for _, o := range r.m {
 		if o.applied < place {
 			n++
@@ -92,31 +90,4 @@ func (r *readers) behind(place uint64, now, lease time.Duration) (n int, changed
 		r.changed = make(chan struct{})
 	}
 	return n, r.changed
-}
-
-// Margin returns how long to wait here for a time d that another clock measures.
-func Margin(d time.Duration) time.Duration { return ownership.Margin(d) }
-
-// Applied waits until every process that may have a lease on this one has applied its
-// log up to a place. It waits for Margin(B) at most: by then no lease from before can
-// be valid. It returns false if ctx ends first.
-func (n *Node) Applied(ctx context.Context, place uint64) bool {
-	lease := Margin(n.cfg.Bound)
-	begun := n.cfg.Clock.Read().Boot
-	t := time.NewTimer(lease)
-	defer t.Stop()
-	n.urge(place)
-	for {
-		now := n.cfg.Clock.Read().Boot
-		behind, changed := n.readers.behind(place, now, lease)
-		if behind == 0 || now-begun >= lease {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-t.C:
-		case <-ctx.Done():
-			return false
-		}
-	}
 }

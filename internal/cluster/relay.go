@@ -4,14 +4,11 @@ import (
 	"context"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
-
-// Events also travel in gossip, as far as there is room, and reach nodes whose own link
-// is cut. They are applied in the order of arrival, and no lease depends on them.
-// Events that do not fit are left out, because the logs are followed anyway.
 
 const (
 	relayEvery = 50 * time.Millisecond
@@ -22,29 +19,39 @@ const (
 	relayDetail = 8  // of its detail, without the namespace's name
 )
 
-// relay gossips the events of this process's log, until ctx ends: the latest ones in
-// one datagram, every relayEvery.
-func (n *Node) relay(ctx context.Context) {
-	place := n.cfg.Events.Head()
+// relay sends and takes events in gossip, as far as there is room. They reach nodes whose
+// own link is cut. They are applied in the order of arrival, and no lease depends on
+// them. Events that do not fit are left out, because the logs are followed anyway.
+type relay struct {
+	cfg       *Config
+	driver    *driver
+	admission *admission
+	counts    *counts
+}
+
+// run gossips the events of this process's log, until ctx ends: the latest ones in one
+// datagram, every relayEvery.
+func (r *relay) run(ctx context.Context, g *gossip.Gossip) {
+	place := r.cfg.Events.Head()
 	for ctx.Err() == nil {
-		n.cfg.Events.Wait(ctx, place)
-		head := n.cfg.Events.Head()
+		r.cfg.Events.Wait(ctx, place)
+		head := r.cfg.Events.Head()
 		most := uint64(maxRelayed-relayRoom) / relayEvent
 		if head-place > most {
-			n.counts.unrelayed.Add(int64(head - place - most))
+			r.counts.unrelayed.Add(int64(head - place - most))
 			place = head - most
 		}
-		if events, ok := n.cfg.Events.After(place, int(most), nil); ok {
-			n.tell(place, events)
+		if events, ok := r.cfg.Events.After(place, int(most), nil); ok {
+			r.send(g, place, events)
 		}
 		place = head
 		kv.Sleep(ctx, relayEvery)
 	}
 }
 
-// tell sends events in one datagram: those from the first on that fit.
-func (n *Node) tell(after uint64, events []invalidation.Event) {
-	w := wire.Relay{From: toProcess(n.cfg.Self), After: after}
+// send sends events in one datagram: those from the first on that fit.
+func (r *relay) send(g *gossip.Gossip, after uint64, events []invalidation.Event) {
+	w := wire.Relay{From: toProcess(r.cfg.Self), After: after}
 	details := 0
 	for i := range events {
 		if d := events[i].Detail; d != nil {
@@ -58,36 +65,36 @@ func (n *Node) tell(after uint64, events []invalidation.Event) {
 		}
 		eventCodec.Append(&w.Events, &events[i])
 	}
-	n.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
+	r.counts.unrelayed.Add(int64(len(events) - w.Events.Len()))
 	if w.Events.Len() == 0 {
 		return
 	}
-	if b, err := wire.MarshalBody(&w); err == nil && n.gossip.Broadcast(b) {
-		n.counts.relayed.Add(int64(w.Events.Len()))
+	if b, err := wire.MarshalBody(&w); err == nil && g.Broadcast(b) {
+		r.counts.relayed.Add(int64(w.Events.Len()))
 	} else {
-		n.counts.unrelayed.Add(int64(w.Events.Len()))
+		r.counts.unrelayed.Add(int64(w.Events.Len()))
 	}
 }
 
-// relayed takes a datagram.
-func (n *Node) relayed(b []byte) {
+// receive takes a datagram.
+func (r *relay) receive(b []byte) {
 	var w wire.Relay
 	if err := wire.UnmarshalBody(b, &w); err != nil {
-		n.cfg.Log.Debug("a datagram cannot be read", "error", err)
+		r.cfg.Log.Debug("a datagram cannot be read", "error", err)
 		return
 	}
 	from := fromProcess(w.From)
-	n.mu.Lock()
-	m := n.members[from.Node]
-	known := m != nil && m.id == from && !m.skewed && !n.cfg.Network.NoRelay
-	n.mu.Unlock()
+	r.driver.mu.Lock()
+	m := r.driver.members.process(from)
+	trusted := m != nil && !m.skewed && !r.cfg.Network.NoRelay
+	r.driver.mu.Unlock()
 	events, err := fromEvents(&w.Events)
-	if !known || err != nil || n.ahead(from, w.Newest()) {
+	if !trusted || err != nil || r.admission.ahead(from, w.Newest()) {
 		return // from an earlier process, or from a clock that does not count
 	}
 	for i := range events {
-		n.cfg.Versions.Observe(events[i].Version)
+		r.cfg.Versions.Observe(events[i].Version)
 	}
-	n.counts.heard.Add(int64(len(events)))
-	n.cfg.Tiers.Relayed(from, w.After, events)
+	r.counts.heard.Add(int64(len(events)))
+	r.cfg.Tiers.Relayed(from, w.After, events)
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
@@ -11,45 +12,71 @@ import (
 	"github.com/cachesidecar/cachesidecar/l2/ownership"
 )
 
-// handler returns the handler for another process, by the connection's purpose.
-func (n *Node) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
-	n.met(from)
-	switch purpose {
-	case peer.Call:
-		return n.cfg.Tiers.Calls(from)
-	case peer.Meet:
-		return idle{}
-	}
-	return &polls{n: n, from: from}
+// pollServer serves the requests of the other nodes that leases and ownership depend on:
+// POLL, FOLLOW, ACQUIRE, AUTH, NOTE and GOODBYE. It has no state of its own.
+type pollServer struct {
+	cfg           *Config
+	driver        *driver
+	admission     *admission
+	acquaintances *acquaintances
+	followers     *followers
+	readers       *readers
+	poller        *poller
+	flusher       *flusher
+	membership    *membership
 }
 
-// polls serves the requests that leases and ownership depend on.
-type polls struct {
-	n    *Node
-	from kv.Process
+// handler returns the handler for another process, by the connection's purpose.
+func (s *pollServer) handler(from kv.Process, purpose peer.Purpose) rpc.Handler {
+	s.acquaintances.meet(from)
+	switch purpose {
+	case peer.Call:
+		return s.cfg.Tiers.Calls(from)
+	case peer.Meet:
+		return greetingOnly{}
+	}
+	return s.polls(from)
+}
 
-	// Places in this process's log, guarded by n.news.mu.
-	sent    uint64 // up to which it has been answered
-	applied uint64 // up to which it has applied, by its last word
-	urged   uint64 // up to which it was asked to say so
+func (s *pollServer) polls(from kv.Process) *polls {
+	return &polls{server: s, from: from, follower: &follower{process: from}}
+}
+
+// greetingOnly handles a connection that is for the greeting only.
+type greetingOnly struct{}
+
+func (greetingOnly) Batch()                                  {}
+func (greetingOnly) Served()                                 {}
+func (greetingOnly) Gone()                                   {}
+func (greetingOnly) Oversized(*rpc.Conn, []byte, int, error) {}
+func (greetingOnly) Close(error)                             {}
+func (greetingOnly) Serve(*rpc.Conn, [][]byte) error {
+	return errors.New("a connection to meet has no requests")
+}
+
+// polls is one connection for polls from another process.
+type polls struct {
+	server   *pollServer
+	from     kv.Process
+	follower *follower
 }
 
 // Batch checks for a pause before anything is answered.
-func (s *polls) Batch() { s.n.CheckPause(s.n.cfg.Clock.Read().Boot) }
+func (p *polls) Batch() { p.server.driver.checkPause(p.server.cfg.Clock.Read().Boot) }
 
-func (s *polls) Served() {}
+func (p *polls) Served() {}
 
-func (s *polls) Gone() {}
+func (p *polls) Gone() {}
 
-func (s *polls) Oversized(*rpc.Conn, []byte, int, error) {}
+func (p *polls) Oversized(*rpc.Conn, []byte, int, error) {}
 
-func (s *polls) Close(err error) {
+func (p *polls) Close(err error) {
 	if err != nil {
-		s.n.cfg.Log.Debug("a poll connection ended", "from", s.from.Node, "reason", err)
+		p.server.cfg.Log.Debug("a poll connection ended", "from", p.from.Node, "reason", err)
 	}
 }
 
-func (s *polls) Serve(c *rpc.Conn, frames [][]byte) error {
+func (p *polls) Serve(c *rpc.Conn, frames [][]byte) error {
 	for _, frame := range frames {
 		var q wire.Request
 		if err := wire.DecodeRequest(frame, &q); err != nil {
@@ -60,43 +87,44 @@ func (s *polls) Serve(c *rpc.Conn, frames [][]byte) error {
 			continue
 		}
 		if q.Op == wire.OpFollow {
-			s.follow(c, &q)
+			p.server.followers.follow(p.follower, c, &q)
 			continue
 		}
-		r := s.serve(&q)
+		r := p.server.answer(p.from, &q)
 		r.ID = q.ID
 		c.Out = wire.AppendReply(c.Out, q.Op, &r)
 	}
 	return nil
 }
 
-func (s *polls) serve(q *wire.Request) wire.Reply {
+// answer answers a request, except FOLLOW.
+func (s *pollServer) answer(from kv.Process, q *wire.Request) wire.Reply {
 	var err *wire.Error
 	switch q.Op {
 	case wire.OpPoll:
 		var w wire.Poll
-		if err = peer.Read(s.from, q, &w); err == nil {
-			return s.poll(&w)
+		if err = peer.Read(from, q, &w); err == nil {
+			return s.poll(from, &w)
 		}
 	case wire.OpAcquire:
 		var w wire.Acquire
-		if err = peer.Read(s.from, q, &w); err == nil {
-			return s.acquire(&w)
+		if err = peer.Read(from, q, &w); err == nil {
+			return s.acquire(from, &w)
 		}
 	case wire.OpAuth:
 		var w wire.Auth
-		if err = peer.Read(s.from, q, &w); err == nil {
-			return s.authorize(&w)
+		if err = peer.Read(from, q, &w); err == nil {
+			return s.authorize(from, &w)
 		}
 	case wire.OpNote:
 		var w wire.Note
-		if err = peer.Read(s.from, q, &w); err == nil {
-			return s.note(&w)
+		if err = peer.Read(from, q, &w); err == nil {
+			return s.note(from, &w)
 		}
 	case wire.OpGoodbye:
 		var w wire.Goodbye
-		if err = peer.Read(s.from, q, &w); err == nil {
-			s.n.left(s.from)
+		if err = peer.Read(from, q, &w); err == nil {
+			s.membership.goodbye(from)
 			return wire.Reply{}
 		}
 	case wire.OpPing: // the last call of a connection that is replaced
@@ -107,89 +135,87 @@ func (s *polls) serve(q *wire.Request) wire.Reply {
 	return failure(err)
 }
 
-// tooFarAhead is the answer to a message with an impossible version; see peer.Identity.
-var tooFarAhead = wire.Errorf(wire.Unauthorized, "a version in the message is further ahead than max_clock_skew allows: set the wall clock of its host right and start it anew")
-
-func failure(e *wire.Error) wire.Reply {
-	return wire.Reply{Status: e.Status, Message: []byte(e.Message)}
-}
-
-func body(v any) wire.Reply {
-	b, err := wire.MarshalBody(v)
-	if err != nil {
-		return failure(wire.Errorf(wire.Internal, "%v", err))
-	}
-	return wire.Reply{Body: b}
-}
-
 // poll answers a poll.
-func (s *polls) poll(w *wire.Poll) wire.Reply {
-	n := s.n
-	now := n.cfg.Clock.Read()
-	if n.skewed(s.from, w.WallMS, now.Wall-n.cfg.Bound.Milliseconds()/2) {
-		return failure(wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", n.cfg.MaxSkew))
+func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
+	err := s.admission.checkWall(from, w.WallMS)
+	if err == nil {
+		err = s.admission.admit(from, w.Clock, w.Newest())
 	}
-	if n.ahead(s.from, w.Newest()) {
-		return failure(tooFarAhead)
+	if err != nil {
+		return failure(err)
 	}
-	n.cfg.Versions.Observe(kv.Version(w.Clock))
-	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
-		m.PolledBy(now, s.from, fromPoll(w))
-		m.Cannot(now, s.from.Node, nodes(w.Cannot))
-		n.tells(s.from, w.State, w.Weight, w.In)
-		if o := n.members[s.from.Node]; o != nil && o.id == s.from {
-			o.toldAt = now
-		}
+	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+		m.PolledBy(now, from, fromPoll(w))
+		s.poller.record(m, now, from, w)
 	})
-	n.vouched(w.Others)
-	if !n.readers.polled(s.from, n.cfg.Clock.Read().Boot, Margin(n.cfg.Bound)) {
+	s.acquaintances.introduce(w.Others)
+	if !s.readers.addPoll(from, s.cfg.Clock.Read().Boot, Margin(s.cfg.Bound)) {
 		return failure(wire.Errorf(wire.Busy, "more than %d runs of nodes have polled lately", maxReaders))
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	b, err := n.pollBody(s.from, n.cfg.Clock.Read())
-	if err != nil {
-		return failure(wire.Errorf(wire.Internal, "%v", err))
+	b, failed := s.poller.body(from, s.cfg.Clock.Read())
+	if failed != nil {
+		return failure(wire.Errorf(wire.Internal, "%v", failed))
 	}
 	return wire.Reply{Body: b}
 }
 
 // acquire answers an ACQUIRE. What it ends has ended before the answer is made.
-func (s *polls) acquire(w *wire.Acquire) wire.Reply {
-	n := s.n
-	if n.ahead(s.from, w.Newest()) {
-		return failure(tooFarAhead)
+func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
+	if err := s.admission.admit(from, w.Clock, w.Newest()); err != nil {
+		return failure(err)
 	}
-	n.cfg.Versions.Observe(kv.Version(w.Clock))
 	ballot := FromBallot(w.Ballot)
 	var a ownership.Answer
-	n.from(s.from, func(m *ownership.Machine, now time.Duration) {
-		a = m.Asked(now, s.from, ownership.Acquire{Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring)})
-		n.carryOut() // ends the ownership before the offer
+	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+		a = m.Asked(now, from, ownership.Acquire{
+			Ballot: ballot, State: w.State, Partitions: fromSet(w.Partitions), Ring: fromProcesses(w.Ring),
+		})
+		s.driver.carryOut() // ends the ownership before the offer
 		if !a.Released.Empty() {
-			n.cfg.Tiers.Offer(s.from, ballot, a.Released)
+			s.cfg.Tiers.Offer(from, ballot, a.Released)
 		}
 	})
-	return body(&wire.Acquired{
+	return replyWith(&wire.Acquired{
 		Ballot: w.Ballot, Granted: toSet(a.Granted), Released: toSet(a.Released), In: toProcesses(a.In),
-		Clock: uint64(n.cfg.Versions.Next(n.cfg.Clock.Read().Wall)), Head: n.cfg.Events.Head(),
-		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: n.floors(failpoint.FloorsInAcquire),
+		Clock: uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)), Head: s.cfg.Events.Head(),
+		Voter: a.Voter, Authorities: toOwnerships(a.Authorities), Floors: s.cfg.floors(failpoint.FloorsInAcquire),
 	})
 }
 
-// left takes a goodbye.
-func (n *Node) left(id kv.Process) {
-	n.step(func(m *ownership.Machine, now time.Duration) {
-		m.Left(now, id)
-		if o := n.members[id.Node]; o != nil && o.id == id {
-			if o.left != id {
-				n.cfg.Log.Info("a host has left: it has handed over what it owned", "node", id.Node)
-			}
-			o.alive, o.left, o.goneAt = false, id, now
-			if o.stop != nil {
-				o.stop()
-			}
-			n.pool.Remove(id)
-		}
+// authorize answers an AUTH.
+func (s *pollServer) authorize(from kv.Process, w *wire.Auth) wire.Reply {
+	if err := s.admission.admit(from, w.Clock, w.Newest()); err != nil {
+		return failure(err)
+	}
+	var sets []kv.PartitionSet
+	s.driver.stepFor(from, func(m *ownership.Machine, now time.Duration) {
+		sets = m.Authorize(now, from, ownership.Auth{Ownerships: fromOwnerships(w.Ownerships)})
 	})
+	answer := wire.Authorized{
+		Clock:  uint64(s.cfg.Versions.Next(s.cfg.Clock.Read().Wall)),
+		Floors: s.cfg.floors(failpoint.FloorsInAuth),
+	}
+	for _, set := range sets {
+		answer.Acknowledged = append(answer.Acknowledged, toSet(set))
+	}
+	return replyWith(&answer)
+}
+
+// note answers a NOTE.
+func (s *pollServer) note(from kv.Process, w *wire.Note) wire.Reply {
+	if err := s.admission.checkWall(from, w.WallMS); err != nil {
+		return failure(err)
+	}
+	if s.admission.ahead(from, w.Newest()) {
+		return failure(tooFarAhead)
+	}
+	a, err := s.flusher.noteHere(w.Floor)
+	var refused *wire.Error
+	switch {
+	case errors.As(err, &refused):
+		return failure(refused)
+	case err != nil:
+		return failure(wire.Errorf(wire.Internal, "%v", err))
+	}
+	return replyWith(a)
 }

@@ -1,7 +1,11 @@
 package cluster
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +16,11 @@ import (
 
 // Owner is another process that may own partitions. There is one Owner per process, so
 // pointers may be compared.
+//
+// A node that is started again is another process. It has another Owner, which begins
+// without a lease and at the beginning of the new process's log. A copy names the process
+// that it came from; so no copy of an earlier process is served, whatever the later one
+// has in its log.
 type Owner struct {
 	kv.Process
 	polledAt atomic.Int64 // boot clock when the last answered poll was sent; zero: none
@@ -23,7 +32,14 @@ type Owner struct {
 	ahead atomic.Pointer[time.Duration]
 }
 
-// answered takes what the owner's boot clock showed, at some moment before now.
+// endLease ends the lease, and its renewal by polls that were sent before now.
+func (o *Owner) endLease() {
+	o.polledAt.Store(0)
+	o.leasedAt.Store(0)
+	o.log.Drop()
+}
+
+// setClock takes what the owner's boot clock showed, at some moment before now.
 //
 // Each answer gives a safe translation. From now on the owner's clock advances by more
 // than 0.98 of what this host's clock does, so it shows
@@ -33,7 +49,7 @@ type Owner struct {
 // no later than this host's clock shows d. The highest translation is the best. An
 // answer that was long on its way gives a low one, and time makes the later ones
 // higher.
-func (o *Owner) answered(told, now time.Duration) {
+func (o *Owner) setClock(told, now time.Duration) {
 	ahead := told - slower(now)
 	if old := o.ahead.Load(); told != 0 && (old == nil || *old < ahead) {
 		o.ahead.Store(&ahead)
@@ -128,4 +144,26 @@ func (v *View) lacks(other *View) (list []kv.Process) {
 		}
 	}
 	return list
+}
+
+// has reports whether a process is in the ring.
+func (v *View) has(id kv.Process) bool {
+	return slices.ContainsFunc(v.owners, func(o *Owner) bool { return o.Process == id })
+}
+
+// heirs returns how many partitions a node owns, and which nodes own them by a later
+// ring.
+func (v *View) heirs(node kv.NodeID, later *View) (owned int, heirs string) {
+	counts := map[kv.NodeID]int{}
+	for p := range uint16(kv.Partitions) {
+		if v.Table.Owner(p) == node {
+			owned++
+			counts[later.Table.Owner(p)]++
+		}
+	}
+	var list []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		list = append(list, fmt.Sprintf("%s (%d)", cmp.Or(name, "nobody"), counts[name]))
+	}
+	return owned, strings.Join(list, ", ")
 }

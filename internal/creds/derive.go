@@ -121,7 +121,9 @@ func (a *authority) issue(node string) (tls.Certificate, error) {
 		DNSNames:     []string{hex.EncodeToString(a.names.Seal(nil, nil, []byte(node), nil))},
 		NotBefore:    validFrom, NotAfter: validUntil,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+
+		BasicConstraintsValid: true,
 	}, a.cert, public, a.key)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("a certificate for node %q: %w", node, err)

@@ -47,7 +47,8 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 				return nil, fmt.Errorf("line %d: seed: %w; %s", n, err, remedy)
 			}
 			if seedAt != 0 {
-				return nil, fmt.Errorf("line %d: a seed is there already, at line %d: leave the one that all hosts have", n, seedAt)
+				return nil, fmt.Errorf("line %d: a seed is there already, at line %d: leave the one that all hosts have",
+					n, seedAt)
 			}
 			seedAt, f.Seed = n, binary.BigEndian.Uint64(seed[:])
 		case "key":
@@ -56,7 +57,8 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 				return nil, fmt.Errorf("line %d: key: %w; \"cachesidecar key generate --key-only\" makes one", n, err)
 			}
 			if at[k] != 0 {
-				return nil, fmt.Errorf("line %d: this key is there already, at line %d: leave out one of them", n, at[k])
+				return nil, fmt.Errorf("line %d: this key is there already, at line %d: leave out one of them",
+					n, at[k])
 			}
 			if len(f.Keys) == MaxKeys {
 				return nil, fmt.Errorf("line %d: more than %d keys: remove those that no host uses", n, MaxKeys)

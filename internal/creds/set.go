@@ -22,7 +22,8 @@ type Paths struct {
 // files lists the files with the names of their settings.
 func (p *Paths) files() []file {
 	return []file{
-		{"cluster_key_file", p.ClusterKey, true}, {"tls.cert", p.Cert, false}, {"tls.key", p.Key, true}, {"tls.ca", p.CA, false},
+		{"cluster_key_file", p.ClusterKey, true},
+		{"tls.cert", p.Cert, false}, {"tls.key", p.Key, true}, {"tls.ca", p.CA, false},
 	}
 }
 
@@ -47,9 +48,11 @@ func (p Paths) Check() error {
 	case given == 0:
 		return nil
 	case given < 3:
-		return fmt.Errorf("%s is not given: tls.cert, tls.key and tls.ca belong together: give all three, or none", missing)
+		return fmt.Errorf("%s is not given: tls.cert, tls.key and tls.ca belong together: give all three, or none",
+			missing)
 	case p.ClusterKey == "":
-		return errors.New("tls.cert is given and cluster_key_file is not: gossip has no certificates, and would pass between hosts for all to read and to forge: give both (\"cachesidecar key generate\" makes a key file)")
+		return errors.New("tls.cert is given and cluster_key_file is not: gossip has no certificates, and would pass " +
+			"between hosts for all to read and to forge: give both (\"cachesidecar key generate\" makes a key file)")
 	}
 	return nil
 }
@@ -135,7 +138,10 @@ func (c *Content) Set(node string, now time.Time) (*Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster_key_file %s: %w", c.paths.ClusterKey, err)
 	}
-	s := &Set{Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(), Roots: x509.NewCertPool(), roots: map[string]*authority{}}
+	s := &Set{
+		Seed: f.Seed, Keys: len(f.Keys), Fingerprint: f.Keys[0].Fingerprint(),
+		Roots: x509.NewCertPool(), roots: map[string]*authority{},
+	}
 	for i := range f.Keys {
 		s.Gossip = append(s.Gossip, f.Keys[i].Gossip())
 	}
@@ -174,17 +180,21 @@ func (c *Content) certificates(s *Set, node string, now time.Time) error {
 	}
 	s.Certificate, err = tls.X509KeyPair(c.bytes[1], c.bytes[2])
 	if err != nil {
-		return fmt.Errorf("tls.cert %s and tls.key %s: %w: give a certificate and its private key, in PEM", p.Cert, p.Key, err)
+		return fmt.Errorf("tls.cert %s and tls.key %s: %w: give a certificate and its private key, in PEM",
+			p.Cert, p.Key, err)
 	}
 	if n := len(s.Certificate.Certificate); n > MaxChain {
-		return fmt.Errorf("tls.cert %s: %d certificates in it, and other hosts take %d: give this host's, and those between it and a root of tls.ca %s", p.Cert, n, MaxChain, p.CA)
+		return fmt.Errorf("tls.cert %s: %d certificates in it, and other hosts take %d: "+
+			"give this host's, and those between it and a root of tls.ca %s", p.Cert, n, MaxChain, p.CA)
 	}
 	if n := len(slices.Concat(s.Certificate.Certificate...)); n > maxBytes {
-		return fmt.Errorf("tls.cert %s: its certificates have %d bytes, and other hosts take %d: give ones with fewer names", p.Cert, n, maxBytes)
+		return fmt.Errorf("tls.cert %s: its certificates have %d bytes, and other hosts take %d: "+
+			"give ones with fewer names", p.Cert, n, maxBytes)
 	}
 	leaf := s.Certificate.Leaf
 	if !slices.Contains(leaf.DNSNames, node) {
-		return fmt.Errorf("tls.cert %s: it names %s, and this node is %q: give a certificate with the node's name among its DNS names, or set node", p.Cert, names(leaf), node)
+		return fmt.Errorf("tls.cert %s: it names %s, and this node is %q: "+
+			"give a certificate with the node's name among its DNS names, or set node", p.Cert, names(leaf), node)
 	}
 	chain := x509.NewCertPool()
 	for _, der := range s.Certificate.Certificate[1:] {
@@ -193,8 +203,12 @@ func (c *Content) certificates(s *Set, node string, now time.Time) error {
 		}
 	}
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: s.Roots, Intermediates: chain, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
-			return fmt.Errorf("tls.cert %s: other hosts would refuse it: %w: give one that tls.ca %s has signed, for servers and clients", p.Cert, err, p.CA)
+		_, err := leaf.Verify(x509.VerifyOptions{
+			Roots: s.Roots, Intermediates: chain, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use},
+		})
+		if err != nil {
+			return fmt.Errorf("tls.cert %s: other hosts would refuse it: %w: "+
+				"give one that tls.ca %s has signed, for servers and clients", p.Cert, err, p.CA)
 		}
 	}
 	return nil

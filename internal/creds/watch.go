@@ -63,7 +63,9 @@ func (k *Watch) Open(cfg WatchConfig) error {
 
 func (k *Watch) store(set *Set) {
 	k.set.Store(set)
-	k.peer.Store(&peer.Credentials{Certificate: set.Certificate, Roots: set.Roots, Trusted: set.Trusted, Names: set.Names})
+	k.peer.Store(&peer.Credentials{
+		Certificate: set.Certificate, Roots: set.Roots, Trusted: set.Trusted, Names: set.Names,
+	})
 }
 
 // Gossip returns the keys of gossip; the first is in use. It must not be called without
@@ -88,7 +90,8 @@ func (k *Watch) Run(ctx context.Context) {
 			return
 		case <-t.C:
 			if err := k.look(); err != nil {
-				k.Log.Error("the cluster key's files have changed, and are not taken: this host goes on with what it had", "error", err)
+				k.Log.Error("the cluster key's files have changed, and are not taken: "+
+					"this host goes on with what it had", "error", err)
 			}
 		}
 	}
@@ -133,7 +136,9 @@ func (k *Watch) Reload() error {
 func (k *Watch) take(content *Content, digest [32]byte) error {
 	set, err := content.Set(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
-		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: put the line back that this host has started with, or stop all hosts, give them the new file, and start them", k.Paths.ClusterKey)
+		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+
+			"put the line back that this host has started with, or stop all hosts, give them the new file, and start them",
+			k.Paths.ClusterKey)
 	}
 	if err != nil {
 		if k.told != digest {

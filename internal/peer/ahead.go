@@ -54,6 +54,7 @@ type AheadError struct {
 }
 
 func (e *AheadError) Error() string {
-	return fmt.Sprintf("the version clock of %s (%d) is %v ahead, and max_clock_skew of %v allows %v: set its wall clock right and start it anew, or remove it",
+	return fmt.Sprintf("the version clock of %s (%d) is %v ahead, and max_clock_skew of %v allows %v: "+
+		"set its wall clock right and start it anew, or remove it",
 		e.Node, uint64(e.Clock), e.Ahead.Round(time.Millisecond), e.MaxSkew, aheadSkews*e.MaxSkew+aheadStamps)
 }

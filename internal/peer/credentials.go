@@ -119,7 +119,8 @@ func (c *Credentials) verify(chain []*x509.Certificate) (*proof, error) {
 		p.names = c.Names(p.root, leaf)
 	}
 	if len(p.names) == 0 {
-		return nil, credentialError("its certificate names no node: the subject alternative name must have the node's name")
+		return nil, credentialError("its certificate names no node: " +
+			"the subject alternative name must have the node's name")
 	}
 	return p, nil
 }

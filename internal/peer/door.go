@@ -79,7 +79,8 @@ type arrival struct {
 func newDoor(ln net.Listener, creds func() *Credentials, log *slog.Logger) *door {
 	return &door{
 		ln: ln, creds: creds, log: log, rate: rate.NewLimiter(arrivalsPerSecond, arrivalsBurst),
-		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)), ready: make(chan admitted), done: make(chan struct{}),
+		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		ready: make(chan admitted), done: make(chan struct{}),
 	}
 }
 

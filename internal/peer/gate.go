@@ -44,8 +44,9 @@ func (g *gate) begin(nc net.Conn) error {
 		return errPlain
 	}
 	if id, ok := wire.PeekID(rest[wire.LengthSize-1 : n]); ok {
-		answer := wire.AppendError(nil, id, wire.Errorf(wire.Unauthorized, "this host has a cluster key, or certificates, "+
-			"and speaks TLS alone: give all hosts the same cluster_key_file, and restart them"))
+		answer := wire.AppendError(nil, id, wire.Errorf(wire.Unauthorized,
+			"this host has a cluster key, or certificates, and speaks TLS alone: "+
+				"give all hosts the same cluster_key_file, and restart them"))
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(answer) // the connection is closed in any case
 	}

@@ -79,7 +79,8 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 	case h.From.Node == string(id.Self.Node) && h.From.Epoch != uint64(id.Self.Epoch):
 		return fmt.Errorf("another process calls itself %s too: names must be unique, set node", from)
 	case len(h.Settings) > maxSettings:
-		return fmt.Errorf("%s has %d cluster-wide settings: there are %d at the most", from, len(h.Settings), maxSettings)
+		return fmt.Errorf("%s has %d cluster-wide settings: there are %d at the most",
+			from, len(h.Settings), maxSettings)
 	}
 	if diff := id.differences(h.Settings); diff != "" {
 		return fmt.Errorf("%s has other cluster-wide settings: %s; they must be the same on all nodes", from, diff)
@@ -96,7 +97,8 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 func (id *Identity) Skew(node string, wall, since, now int64) error {
 	most := id.MaxSkew.Milliseconds()
 	if wall < since-most || wall > now+most {
-		return &SkewError{node, time.Duration(since-wall) * time.Millisecond, time.Duration(wall-now) * time.Millisecond, id.MaxSkew}
+		behind, ahead := time.Duration(since-wall)*time.Millisecond, time.Duration(wall-now)*time.Millisecond
+		return &SkewError{node, behind, ahead, id.MaxSkew}
 	}
 	return nil
 }
@@ -110,7 +112,8 @@ type SkewError struct {
 }
 
 func (e *SkewError) Error() string {
-	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks", e.Node, max(e.Behind, e.Ahead), e.Most)
+	return fmt.Sprintf("the clock of %s is off by %v, max_clock_skew is %v: synchronize the clocks",
+		e.Node, max(e.Behind, e.Ahead), e.Most)
 }
 
 // maxSettings limits how many settings of a greeting are compared.

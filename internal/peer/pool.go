@@ -68,7 +68,9 @@ type remote struct {
 func NewPool(cfg PoolConfig) *Pool {
 	if cfg.Dial == nil {
 		d := &net.Dialer{}
-		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
+		cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", address)
+		}
 	}
 	if cfg.DialTimeout == 0 {
 		cfg.DialTimeout = 500 * time.Millisecond
@@ -161,7 +163,8 @@ func (a *Answer) Release() {
 // Do makes one call to a process. It returns when ctx ends, or after timeout at the
 // latest. The caller must release the answer, also after an error. An answer with an
 // error status is not an error of Do.
-func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration, q *wire.Request, a *Answer) error {
+func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration,
+	q *wire.Request, a *Answer) error {
 	for {
 		c, left, err := p.Connect(ctx, id, purpose, timeout)
 		if err != nil {
@@ -195,7 +198,8 @@ func (p *Pool) Admit(id kv.Process, newest uint64) error {
 
 // Connect returns the connection to a process, and makes it if there is none. It also
 // returns how much of the timeout is left.
-func (p *Pool) Connect(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
+func (p *Pool) Connect(ctx context.Context, id kv.Process, purpose Purpose, timeout time.Duration) (
+	c *rpc.Client, left time.Duration, err error) {
 	r := p.remote(id)
 	if r == nil {
 		return nil, 0, fmt.Errorf("%w %s", ErrUnknown, id)
@@ -226,12 +230,13 @@ func (p *Pool) Live(id kv.Process, purpose Purpose) *rpc.Client {
 }
 
 // connect makes a connection. It returns how much of the timeout is left.
-func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Duration) (*rpc.Client, time.Duration, error) {
+func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Duration) (
+	c *rpc.Client, left time.Duration, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := r.redialer(purpose).Get(ctx)
-	left := timeout - time.Since(began)
+	c, err = r.redialer(purpose).Get(ctx)
+	left = timeout - time.Since(began)
 	if err == nil && left <= 0 {
 		err = fmt.Errorf("%w to %s in time", errDial, r.id.Node)
 	}

@@ -278,7 +278,8 @@ func (s *session) Gone() { s.gone.Store(true) }
 // TLS handshake, the answer says that this host does not speak TLS.
 func (s *session) Oversized(c *rpc.Conn, _ []byte, length int, _ error) {
 	if s.inner == nil && length>>24 == tlsHandshake {
-		c.Out = wire.AppendError(c.Out, 0, wire.Errorf(wire.Unauthorized, "this host has no cluster key, and does not speak TLS"))
+		c.Out = wire.AppendError(c.Out, 0, wire.Errorf(wire.Unauthorized,
+			"this host has no cluster key, and does not speak TLS"))
 	}
 }
 

@@ -42,15 +42,15 @@ func newByHand(t *testing.T, bound time.Duration) *byHand {
 		t.Fatal(err)
 	}
 	from := kv.Process{Node: "b", Epoch: 1}
-	n.readers.polled(from, n.cfg.Clock.Read().Boot, time.Hour)
-	server := rpc.NewServer(rpc.Limits{}, n.cfg.Log, func(net.Conn) (rpc.Handler, error) { return &polls{n: n, from: from}, nil })
+	n.followers.readers.addPoll(from, n.cfg.Clock.Read().Boot, time.Hour)
+	server := rpc.NewServer(rpc.Limits{}, n.cfg.Log, func(net.Conn) (rpc.Handler, error) { return n.served.polls(from), nil })
 	r := &byHand{t: t, n: n, log: log, came: make(chan *followed, 100)}
 	var all, answering sync.WaitGroup
 	ctx, stop := context.WithCancel(context.Background())
 	inner, end := context.WithCancel(ctx)
 	all.Go(func() { _ = server.Serve(ctx, ln) })
-	answering.Go(func() { n.gather(inner) })
-	answering.Go(func() { n.heartbeats(inner) })
+	answering.Go(func() { n.followers.run(inner) })
+	answering.Go(func() { n.followers.runHeartbeats(inner) })
 	r.stop = func() { end(); answering.Wait() }
 	nc, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {
@@ -147,7 +147,7 @@ func TestFollowHeartbeat(t *testing.T) {
 	begun := time.Now()
 	r.ask(2, wire.Follow{WaitMS: someTime, Anew: true})
 	r.answer(0, 0)
-	if took, want := time.Since(begun), r.n.followWait(); took < want {
+	if took, want := time.Since(begun), r.n.cfg.followWait(); took < want {
 		t.Errorf("it took %v, want %v", took, want)
 	}
 	r.answer(0, 0)

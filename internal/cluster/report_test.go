@@ -20,13 +20,13 @@ func TestNamesakes(t *testing.T) {
 	if got := why(); got != "" {
 		t.Errorf("before: %q", got)
 	}
-	n.conflict("a", "10.0.0.1:7946", "10.0.0.2:7946")
+	n.membership.conflict("a", "10.0.0.1:7946", "10.0.0.2:7946")
 	if got := why(); !strings.Contains(got, "10.0.0.1:7946 and 10.0.0.2:7946: names must be unique") {
 		t.Errorf("then: %q", got)
 	}
-	n.mu.Lock()
-	n.named["a"] = namesake{at: clock.Read().Boot - namesakeFor, why: "old"}
-	n.mu.Unlock()
+	n.driver.mu.Lock()
+	n.membership.named["a"] = namesake{at: clock.Read().Boot - namesakeFor, why: "old"}
+	n.driver.mu.Unlock()
 	if got := why(); got != "" {
 		t.Errorf("a minute after the last word of it: %q", got)
 	}
@@ -96,7 +96,7 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 		t.Fatal(err)
 	}
 	behind := func(d time.Duration) bool {
-		return n.ownStop(fmt.Errorf("refused: %w", &peer.SkewError{Node: "b", Behind: d, Ahead: -d, Most: n.cfg.MaxSkew}))
+		return n.driver.causedByStandstill(fmt.Errorf("refused: %w", &peer.SkewError{Node: "b", Behind: d, Ahead: -d, Most: n.cfg.MaxSkew}))
 	}
 	if behind(time.Second) {
 		t.Error("without a stop")
@@ -105,7 +105,7 @@ func TestOwnStopIsNoSkew(t *testing.T) {
 	if !behind(4 * time.Second) {
 		t.Error("within a stop of 4.4 s")
 	}
-	if behind(10*time.Second) || n.ownStop(&peer.SkewError{Node: "b", Behind: -time.Second, Ahead: time.Second}) || n.ownStop(errSkewed) {
+	if behind(10*time.Second) || n.driver.causedByStandstill(&peer.SkewError{Node: "b", Behind: -time.Second, Ahead: time.Second}) || n.driver.causedByStandstill(errSkewed) {
 		t.Error("what a stop of 4.4 s does not explain")
 	}
 	for range 40 { // it runs

@@ -15,12 +15,12 @@ import (
 // remembered names and addresses is limited.
 func TestMeetsEverMoreSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var m meeting
+		var m attempts
 		tries := func(u func(i int) *gossip.Unknown, d time.Duration) (n int) {
 			for end, i := time.Now().Add(d), 0; time.Now().Before(end); i++ {
 				if o := u(i); m.begin(o, time.Now()) {
 					n++
-					m.ended(o, fmt.Errorf("refused"))
+					m.end(o, fmt.Errorf("refused"))
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
@@ -39,15 +39,15 @@ func TestMeetsEverMoreSeldom(t *testing.T) {
 			}
 		}
 		one := at("a", "a:1")
-		if m.why(one) == "" {
+		if m.failure(one) == "" {
 			t.Error("it does not say why")
 		}
 		time.Sleep(2 * lastRetry)
 		if !m.begin(one, time.Now()) {
 			t.Error("it is given up")
 		}
-		m.ended(one, nil)
-		if !m.begin(one, time.Now()) || m.why(one) != "" {
+		m.end(one, nil)
+		if !m.begin(one, time.Now()) || m.failure(one) != "" {
 			t.Error("what has answered is remembered as if it had not")
 		}
 		for i := range 4 * maxTried {
@@ -59,9 +59,9 @@ func TestMeetsEverMoreSeldom(t *testing.T) {
 	})
 }
 
-// TestKnownIsBounded checks that the number of known processes is limited.
-func TestKnownIsBounded(t *testing.T) {
-	var k known
+// TestAcquaintancesAreBounded checks that the number of known processes is limited.
+func TestAcquaintancesAreBounded(t *testing.T) {
+	var k processSet
 	for i := range 2 * maxKnown {
 		id := kv.Process{Node: "n", Epoch: kv.Epoch(i)}
 		if !k.add(id) || k.add(id) || !k.has(id) {

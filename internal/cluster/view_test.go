@@ -27,7 +27,7 @@ func TestUntil(t *testing.T) {
 				way = time.Duration(rnd.Int64N(int64(2 * time.Second)))
 			}
 			now += way
-			o.answered(owner(made), now)
+			o.setClock(owner(made), now)
 			d := now + time.Duration(rnd.Int64N(int64(3*time.Second))) - time.Second
 			got := time.Duration(o.Until(d))
 			if d < now { // in the past
@@ -42,7 +42,7 @@ func TestUntil(t *testing.T) {
 		}
 	}
 	var o Owner
-	o.answered(0, time.Second) // an owner that does not tell its clock
+	o.setClock(0, time.Second) // an owner that does not tell its clock
 	if o.Until(time.Hour) != 0 {
 		t.Error("a moment is translated to a clock that is not told")
 	}

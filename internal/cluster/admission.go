@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"log/slog"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// admission decides whether another process's messages count, and remembers why they do
+// not. It checks the clocks in each message, and takes the results of greetings. It takes
+// the driver's lock, and must not be called under it.
+type admission struct {
+	identity      *peer.Identity
+	log           *slog.Logger
+	driver        *driver
+	acquaintances *acquaintances
+	report        *reporter
+	counts        *counts
+}
+
+// greeted takes the result of this node's greeting of another node. refused takes any
+// refusal, of this node's greetings and of other nodes'.
+func (a *admission) greeted(node kv.NodeID, answered kv.Process, err error) {
+	switch {
+	case err == nil:
+		a.acquaintances.meet(answered)
+		a.setReached(answered)
+		a.setTrouble(node, "")
+	case answered == (kv.Process{}) && a.troubled(node):
+		// The node's reason does not replace the one that this node has found.
+		a.counts.refused.Add(1)
+	default:
+		a.refused(node, err)
+	}
+}
+
+func (a *admission) refused(node kv.NodeID, err error) {
+	if a.driver.causedByStandstill(err) {
+		return
+	}
+	a.counts.refused.Add(1)
+	a.acquaintances.meetRefused(node)
+	if a.setTrouble(node, err.Error()) && a.report.due("refused", node) {
+		a.log.Warn("a host is refused: this one does not talk to it", "node", node, "reason", err)
+	}
+}
+
+// setReached records that a process answers at its known address.
+func (a *admission) setReached(id kv.Process) {
+	a.driver.mu.Lock()
+	defer a.driver.mu.Unlock()
+	if m := a.driver.members.process(id); m != nil {
+		m.reached = true
+	}
+}
+
+func (a *admission) troubled(node kv.NodeID) bool {
+	a.driver.mu.Lock()
+	defer a.driver.mu.Unlock()
+	m := a.driver.members[node]
+	return m != nil && m.trouble != ""
+}
+
+// setTrouble records why a node is not talked to, and reports whether that is new.
+func (a *admission) setTrouble(node kv.NodeID, why string) bool {
+	a.driver.mu.Lock()
+	defer a.driver.mu.Unlock()
+	m := a.driver.members[node]
+	if m == nil || m.trouble == why {
+		return false
+	}
+	m.trouble = why
+	return true
+}
+
+// skewed reports whether a process's wall clock, read after since, is too far off. Then
+// nothing in its message counts.
+func (a *admission) skewed(id kv.Process, wall, since int64) bool {
+	err := a.identity.Skew(string(id.Node), wall, since, a.identity.Clock.Read().Wall)
+	if err != nil {
+		a.refused(id.Node, err)
+	}
+	a.setSkewed(id, err != nil)
+	return err != nil
+}
+
+// ahead reports whether a version in a process's message is too far ahead. Then nothing
+// in the message counts, and the process's clock counts as off until its next poll is
+// checked.
+func (a *admission) ahead(id kv.Process, newest uint64) bool {
+	err := a.identity.Ahead(id.Node, newest)
+	if err == nil {
+		return false
+	}
+	a.refused(id.Node, err)
+	a.setSkewed(id, true)
+	return true
+}
+
+func (a *admission) setSkewed(id kv.Process, skewed bool) {
+	a.driver.mu.Lock()
+	defer a.driver.mu.Unlock()
+	if m := a.driver.members.process(id); m != nil {
+		m.skewed = skewed
+	}
+}
+
+// admit returns why a request does not count, or nil. newest is the newest version in it.
+// If it counts, its clock is merged into this process's.
+func (a *admission) admit(from kv.Process, clock, newest uint64) *wire.Error {
+	if a.ahead(from, newest) {
+		return tooFarAhead
+	}
+	a.identity.Versions.Observe(kv.Version(clock))
+	return nil
+}
+
+// checkWall returns why a request does not count, or nil. wall is the sender's wall
+// clock, in milliseconds, within the last B/2.
+func (a *admission) checkWall(from kv.Process, wall int64) *wire.Error {
+	if a.skewed(from, wall, a.identity.Clock.Read().Wall-a.driver.cfg.Bound.Milliseconds()/2) {
+		return wire.Errorf(wire.Unauthorized, "this node's clock differs by more than %v", a.identity.MaxSkew)
+	}
+	return nil
+}
+
+// tooFarAhead is the answer to a message with an impossible version; see peer.Identity.
+var tooFarAhead = wire.Errorf(wire.Unauthorized, "a version in the message is further ahead than max_clock_skew "+
+	"allows: set the wall clock of its host right and start it anew")

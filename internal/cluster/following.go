@@ -1,0 +1,252 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+)
+
+// following follows the logs of the other nodes: it asks each for the events after the
+// last one that it has applied, and moves the leases. The answer waits until there is an
+// event. So there is no queue per follower, and a slow follower just asks later. The
+// answers travel with the polls, on a connection that carries no values.
+//
+// Under load several such requests wait at the other process, one for each answer. They
+// are sent in one write; otherwise each answer would cost a message of its own to ask
+// for the next.
+//
+// following has no lock of its own. Events are applied without the driver's lock; one
+// goroutine for each process applies its events.
+type following struct {
+	cfg       *Config
+	pool      *peer.Pool
+	driver    *driver
+	admission *admission
+	report    *reporter
+	counts    *counts
+}
+
+// Limits of the calls.
+const (
+	maxAsked     = 16                    // calls in flight
+	busyWithin   = 2 * time.Millisecond  // load: the next answer comes this soon
+	followFailed = 20 * time.Millisecond // pause before it asks again
+	maxIdleFrame = 4 << 10               // bytes of the buffer that is kept for the next answer
+)
+
+var (
+	errSkewed = errors.New("its clock is off")
+	errGap    = errors.New("events are missing")
+)
+
+// follow applies the events that another process appends to its log, until ctx ends.
+func (f *following) follow(ctx context.Context, id kv.Process) {
+	for ctx.Err() == nil {
+		err := f.followOn(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, rpc.ErrRetiring): // there is another connection
+			continue
+		case err != nil:
+			f.cfg.Log.Debug("a log cannot be followed", "node", id.Node, "error", err)
+		}
+		kv.Sleep(ctx, followFailed)
+	}
+}
+
+// followOn follows a log from the last applied event. It returns when something is
+// wrong; the caller must then start again. Calls in flight are given up.
+func (f *following) followOn(ctx context.Context, id kv.Process) error {
+	l := &followedLog{f: f, id: id, timeout: f.cfg.followWait() + f.cfg.Bound/2, came: make(chan *followed, maxAsked)}
+	var err error
+	if l.c, _, err = f.pool.Connect(ctx, id, peer.Poll, l.timeout); err != nil {
+		return err
+	}
+	if err := l.ask(1, true); err != nil {
+		return err
+	}
+	window, last := 1, f.cfg.Clock.Read().Boot
+	for {
+		var answer *followed
+		select {
+		case answer = <-l.came:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		w, err := f.apply(id, answer)
+		if err != nil {
+			return err
+		}
+		l.takeBack(answer)
+		now := f.cfg.Clock.Read().Boot
+		if w.Events.Len() > 0 && now-last < busyWithin {
+			window = min(2*window, maxAsked)
+		} else {
+			window = 1
+		}
+		last = now
+		switch {
+		case l.waiting <= window/2:
+			err = l.ask(window-l.waiting, false)
+		case w.Tell:
+			err = l.ask(1, false)
+		case l.c.Retiring():
+			err = rpc.ErrRetiring
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// followedLog has the FOLLOWs of one log that are in flight. One goroutine uses it.
+type followedLog struct {
+	f       *following
+	id      kv.Process
+	c       *rpc.Client
+	timeout time.Duration
+	came    chan *followed // in the order of the answers
+	idle    []*followed
+	waiting int // calls without an answer yet
+}
+
+// followed is an answer to FOLLOW, or a call that waits for one.
+type followed struct {
+	sent  int64 // wall clock, ms
+	frame []byte
+	err   error
+	came  chan<- *followed // has room for all calls in flight
+}
+
+// Answered passes the answer to the goroutine that applies answers, in the order of
+// their arrival.
+func (f *followed) Answered(_ *rpc.Answers, frame []byte, err error) {
+	f.frame, f.err = append(f.frame[:0], frame...), err
+	f.came <- f
+}
+
+// ask sends calls in one write. At most maxAsked are in flight.
+func (l *followedLog) ask(calls int, anew bool) error {
+	cfg := l.f.cfg
+	body, err := wire.MarshalBody(&wire.Follow{
+		Applied: l.f.driver.ownerOf(l.id).log.Applied(), WaitMS: uint32(cfg.followWait().Milliseconds()), Anew: anew,
+	})
+	if err != nil {
+		return err
+	}
+	sent := cfg.Clock.Read().Wall
+	for range calls {
+		call := &followed{came: l.came}
+		if last := len(l.idle) - 1; last >= 0 {
+			call, l.idle = l.idle[last], l.idle[:last]
+		}
+		call.sent = sent
+		q := wire.Request{Op: wire.OpFollow, Body: body, TimeoutMS: uint32(l.timeout.Milliseconds())}
+		if err := l.c.Start(&q, l.timeout, call); err != nil {
+			return err
+		}
+		l.waiting++
+	}
+	l.c.Flush()
+	return nil
+}
+
+// takeBack takes a call back after its answer was applied.
+func (l *followedLog) takeBack(call *followed) {
+	l.waiting--
+	if cap(call.frame) > maxIdleFrame {
+		call.frame = nil
+	}
+	l.idle = append(l.idle, call)
+}
+
+// apply applies an answer. If it returns an error, the answer does not count.
+func (f *following) apply(id kv.Process, answer *followed) (w wire.Followed, err error) {
+	body, err := answer.body()
+	if err != nil {
+		return w, err
+	}
+	if err := wire.UnmarshalBody(body, &w); err != nil {
+		f.report.eventsUnreadable(id.Node, err)
+		return w, err
+	}
+	if f.admission.skewed(id, w.WallMS, answer.sent) || f.admission.ahead(id, w.Newest()) {
+		return w, errSkewed
+	}
+	o := f.driver.ownerOf(id)
+	f.cfg.Versions.Observe(kv.Version(w.Clock))
+	if w.Reset {
+		return w, f.reset(o, &w)
+	}
+	events, err := fromEvents(&w.Events)
+	gap := w.After != o.log.Applied() && !failpoint.Out(failpoint.Gap)
+	if err != nil || w.After+uint64(len(events)) != w.To || gap {
+		f.counts.gaps.Add(1)
+		if err != nil {
+			f.report.eventsUnreadable(id.Node, err)
+		} else if f.report.due("gap", id.Node) {
+			f.cfg.Log.Warn("changes of a host are missing: all that it owns is read anew",
+				"node", id.Node, "after", w.After, "to", w.To, "events", len(events))
+		}
+		return w, errGap
+	}
+	if len(events) > 0 {
+		f.cfg.Tiers.Apply(id, w.After, events)
+		f.counts.applied.Add(int64(len(events)))
+		waited := kv.Version(w.Clock).Wall().Sub(events[0].Version.Wall())
+		f.counts.lag.Store(int64(max(0, waited)))
+	}
+	lease, ok := o.log.Advance(w.After, w.To)
+	f.setLeased(o, lease)
+	if !ok {
+		return w, errGap
+	}
+	return w, nil
+}
+
+// body returns the body of an answer.
+func (f *followed) body() ([]byte, error) {
+	if f.err != nil {
+		return nil, f.err
+	}
+	var r wire.Reply
+	if err := wire.DecodeReply(wire.OpFollow, f.frame, &r); err != nil {
+		return nil, err
+	}
+	return r.Body, r.Err()
+}
+
+// reset applies an answer that stands for lost events.
+func (f *following) reset(o *Owner, w *wire.Followed) error {
+	var marks []invalidation.Mark
+	if err := wire.EachMark(w.Marks, func(p uint16, changed, raised uint64) {
+		if p < kv.Partitions {
+			marks = append(marks, invalidation.Mark{Partition: p, Changed: changed, Raised: raised})
+		}
+	}); err != nil {
+		f.report.eventsUnreadable(o.Node, err)
+		return err
+	}
+	f.counts.resets.Add(1)
+	f.cfg.Log.Debug("a place in a log is gone: all that may have changed since is dropped",
+		"node", o.Node, "partitions", len(marks))
+	f.cfg.Tiers.Reset(o.Process, marks, w.Floors, kv.Version(w.Clock))
+	f.setLeased(o, o.log.Reset(w.To))
+	return nil
+}
+
+// setLeased records that everything in an owner's log up to a moment has been applied.
+func (f *following) setLeased(o *Owner, at time.Duration) {
+	if at == 0 || !later(&o.leasedAt, at) {
+		return
+	}
+	f.driver.stepAbout(o.Process, func(m *ownership.Machine, now time.Duration) { m.Leased(now, o.Process, at) })
+}

@@ -1,0 +1,155 @@
+package cluster
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+)
+
+// reporter writes to the process's log what happens to hosts: one line for each event.
+// The line names the cause, not its consequences.
+//
+// The methods that take a roster expect the driver's lock, and so does stateChanged.
+// mu is locked last: no other lock is taken under it.
+type reporter struct {
+	log   *slog.Logger
+	clock kv.Clock
+	self  kv.Process
+
+	saidIn bool // what the log has last said about this node
+
+	mu    sync.Mutex
+	lines lines
+}
+
+// ringChanged logs a new ring. It returns the dead processes that were not in the old
+// ring.
+func (r *reporter) ringChanged(members roster, v, old *View, died []ownership.Died) (rest []ownership.Died) {
+	gone := map[kv.Process]bool{r.self: true} // processes that another line is about
+	var owners []ownership.Died
+	for _, d := range died {
+		if old.has(d.ID) {
+			owners = append(owners, d)
+		} else {
+			rest = append(rest, d)
+		}
+		gone[d.ID] = true
+	}
+	r.hostsDied(members, owners, v, old)
+	for _, m := range members {
+		gone[m.left] = true
+	}
+	names := func(list []kv.Process) string {
+		var names []string
+		for _, id := range list {
+			if !gone[id] {
+				names = append(names, string(id.Node))
+			}
+		}
+		return strings.Join(names, ", ")
+	}
+	if came, went := names(old.lacks(v)), names(v.lacks(old)); came != "" || went != "" {
+		r.log.Info("the ring has changed", "came", came, "went", went, "hosts", len(v.owners))
+	}
+	return rest
+}
+
+// hostsDied logs dead hosts: what each owned by the old ring, and which hosts own that
+// by the new ring.
+func (r *reporter) hostsDied(members roster, died []ownership.Died, v, old *View) {
+	slices.SortFunc(died, func(a, b ownership.Died) int { return a.ID.Compare(b.ID) })
+	for _, d := range died {
+		if m := members.process(d.ID); m != nil && m.stranger() {
+			continue // the line about its end is written when it is forgotten
+		}
+		why := "nothing is heard of it"
+		if d.Again {
+			why = "another process has its name: it was started again, or two hosts have one name"
+		}
+		owned, heirs := old.heirs(d.ID.Node, v)
+		r.log.Warn("a host counts as dead", "node", d.ID.Node,
+			"reason", why, "silent_for", d.Silence.Round(time.Millisecond),
+			"owned_partitions", owned, "share", fmt.Sprintf("%.1f %%", 100*float64(owned)/kv.Partitions),
+			"taken_over_by", heirs)
+	}
+}
+
+// stateChanged logs whether this node is in, if that has changed. Pauses and leaves
+// have lines of their own.
+func (r *reporter) stateChanged(a ownership.StateChanged, leaving bool) {
+	if a.In == r.saidIn {
+		return
+	}
+	r.saidIn = a.In
+	switch {
+	case a.In:
+		r.log.Info("this host is in: it owns its part of the keys")
+	case a.Why == ownership.WhyPaused || leaving:
+	default:
+		r.log.Warn("this host is out: it owns no keys", "reason", a.Why)
+	}
+}
+
+// left logs what became of the partitions that this node owned when it began to leave.
+// kept of them were not taken over.
+func (r *reporter) left(owned, kept, others int, took time.Duration) {
+	took = took.Round(time.Millisecond)
+	switch {
+	case kept == 0:
+		r.log.Info("this host has left: others own what it owned", "partitions", owned, "took", took)
+	case others == 0:
+		r.log.Info("this host has left: there is no other that could take over", "partitions", owned)
+	default:
+		r.log.Warn("this host has left, and others have not taken over all in time",
+			"partitions", owned, "not_taken", kept, "took", took)
+	}
+}
+
+// eventsUnreadable logs that a host's events cannot be decoded.
+func (r *reporter) eventsUnreadable(node kv.NodeID, err error) {
+	if r.due("unread", node) {
+		r.log.Warn("the changes of a host cannot be read: its version may be another", "node", node, "error", err)
+	}
+}
+
+// due reports whether a line about a subject and another host may be written.
+func (r *reporter) due(subject string, node kv.NodeID) bool {
+	now := r.clock.Read().Boot
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines.due(subject+" "+string(node), now)
+}
+
+// lines limits log lines that other hosts cause: one a minute for each host and
+// subject. The value is the time of the last line.
+type lines map[string]time.Duration
+
+const (
+	lineEvery = time.Minute
+	maxLines  = 256 // hosts and subjects; beyond them there are no lines
+)
+
+// due reports whether a line may be written.
+func (l *lines) due(what string, now time.Duration) bool {
+	if *l == nil {
+		*l = lines{}
+	}
+	if at, ok := (*l)[what]; ok && now-at < lineEvery {
+		return false
+	}
+	if len(*l) >= maxLines {
+		maps.DeleteFunc(*l, func(_ string, at time.Duration) bool { return now-at >= lineEvery })
+	}
+	if len(*l) >= maxLines {
+		return false
+	}
+	(*l)[what] = now
+	return true
+}
