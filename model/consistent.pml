@@ -1,20 +1,20 @@
 /*
- * Who holds a partition: three nodes, all voters, policy "consistent".
+ * Which node owns a partition: three nodes, all voters, policy "consistent".
  *
  * Checked: at most one process could acknowledge a write at any moment,
  * whatever is lost, delayed, cut, paused, killed or restarted.
  *
  * There is no ring: every node may want the partition at any time. Time goes in
- * ticks; whatever happens between two ticks happens in any order, and nobody
- * has to do anything between them: every node may be slow, cut off or paused
- * for as long as it pleases. An ACQUIRE can arrive at any later time, more than
+ * ticks; whatever happens between two ticks happens in any order. No node has
+ * to do anything between them: every node may be slow, cut off or paused for
+ * any time. An ACQUIRE can arrive at any later time, more than
  * once or never; its answer at once or never. A poll for authority, and what
  * acknowledges it, can each arrive at any time until the next one is sent.
  *
  * Where a node is started again, the process before it may still run, cut off
  * from all, and serves for as long as it believes that it may.
  *
- * A rule is struck by -DSTRIKE_ and its name. README.md has the table.
+ * -DWITHOUT_ and the name of a rule takes the rule out. README.md has the table.
  */
 
 #ifndef B
@@ -30,7 +30,7 @@
 #define BIT(j)    (1 << (j))
 #define ACK(j, b) ((b) * 3 + (j))
 
-#ifdef STRIKE_named_long
+#ifdef WITHOUT_named_long
 #define NAMEDFOR 1
 #else
 #define NAMEDFOR (2 * B)
@@ -41,18 +41,18 @@ byte promised[3];               /* the highest ballot seen */
 byte mute[3];                   /* ticks that it keeps silent for yet */
 byte acked[3 * (BALLOTS + 1)];  /* ticks that it names a ballot for yet */
 
-/* A node as an asker and holder. */
+/* A node that asks for the partition, or owns it. */
 byte epoch[3];
 byte claim[3];          /* its ballot; 0 is none */
-byte since[3];          /* ticks since its first ACQUIRE, until it holds */
-byte votes[3];          /* who has answered: a mask */
+byte since[3];          /* ticks since its first ACQUIRE, until it owns */
+byte votes[3];          /* the nodes that have answered: a mask */
 byte named[3];          /* the ballots that they named: a mask */
 byte wait[3];           /* ticks until B after the last answer */
 bit polls[3];           /* it polls for authority */
 byte sent[3];           /* ticks since its latest poll was sent */
-byte asked[3];          /* whose acknowledgements of it are on their way */
-byte acks[3];           /* whose have come */
-bit holds[3];
+byte asked[3];          /* nodes whose acknowledgements of it are on their way */
+byte acks[3];           /* nodes whose acknowledgements have come */
+bit owns[3];
 byte auth[3];           /* ticks that its authority lasts yet */
 byte old[3];            /* the same, of a process before */
 
@@ -61,14 +61,14 @@ byte asker[BALLOTS + 1], askerEp[BALLOTS + 1];
 
 byte restarts = RESTARTS;
 
-#ifdef STRIKE_lapse
-#define CAN(i) (holds[i] || old[i])
+#ifdef WITHOUT_lapse
+#define CAN(i) (owns[i] || old[i])
 #else
-#define CAN(i) (holds[i] && auth[i] || old[i])
+#define CAN(i) (owns[i] && auth[i] || old[i])
 #endif
-#define TWO(i) (holds[i] && auth[i] && old[i])
+#define TWO(i) (owns[i] && auth[i] && old[i])
 #define MAJORITY(m) ((m) == 3 || (m) == 5 || (m) == 6 || (m) == 7)
-#ifdef STRIKE_majority
+#ifdef WITHOUT_majority
 #define ENOUGH(m) (m)
 #else
 #define ENOUGH(m) MAJORITY(m)
@@ -92,16 +92,16 @@ inline giveUp(i) {
 }
 inline abandon(i) {
 	claim[i] = 0; since[i] = 0; votes[i] = 0; named[i] = 0; wait[i] = 0;
-	polls[i] = 0; sent[i] = 0; asked[i] = 0; acks[i] = 0; holds[i] = 0; auth[i] = 0
+	polls[i] = 0; sent[i] = 0; asked[i] = 0; acks[i] = 0; owns[i] = 0; auth[i] = 0
 }
 
 /* i picks the ballot b and asks. */
 /* The nodes are alike: ballot 1 is the first one's, ballot 2 the first or second one's. */
 #define CANCLAIM(i, b) (i < b && !claim[i] && !asker[b] && b > promised[i])
-inline take(i, b) { claim[i] = b; asker[b] = i + 1; askerEp[b] = epoch[i] }
+inline acquire(i, b) { claim[i] = b; asker[b] = i + 1; askerEp[b] = epoch[i] }
 
 /* j answers the ballot b of i. */
-#ifdef STRIKE_promised
+#ifdef WITHOUT_promised
 #define PROMISED(j, b) 1
 #else
 #define PROMISED(j, b) (promised[j] <= (b))
@@ -114,17 +114,17 @@ inline take(i, b) { claim[i] = b; asker[b] = i + 1; askerEp[b] = epoch[i] }
 #define ALLNAMED(j, b) NAMES(j, b, 1) | NAMES(j, b, 2)
 #endif
 inline ask(j, i, b) {
-#ifndef STRIKE_remembers
+#ifndef WITHOUT_remembers
 	if :: promised[j] < b -> promised[j] = b :: else fi;
 #endif
-#ifndef STRIKE_ends
+#ifndef WITHOUT_ends
 	if :: claim[j] && claim[j] != b -> giveUp(j) :: else fi;
 #endif
 	if
 	:: claim[i] == b && askerEp[b] == epoch[i] && !polls[i] ->
 		votes[i] = votes[i] | BIT(j);
 		wait[i] = B;
-#ifndef STRIKE_names
+#ifndef WITHOUT_names
 		named[i] = named[i] | ALLNAMED(j, b)
 #endif
 		skip
@@ -133,10 +133,10 @@ inline ask(j, i, b) {
 }
 
 /*
- * i polls the voters for authority: once a majority has answered, and whoever
- * they named has answered for itself, or B after the last answer.
+ * i polls the voters for authority once a majority has answered, and each node
+ * that they named has answered for itself, or B after the last answer.
  */
-#ifdef STRIKE_epoch
+#ifdef WITHOUT_epoch
 #define SAMEEPOCH(c) 1
 #else
 #define SAMEEPOCH(c) (askerEp[c] == epoch[asker[c] - 1])
@@ -148,7 +148,7 @@ inline ask(j, i, b) {
 #else
 #define ALLKNOWN(i) !UNKNOWN(i, 1) && !UNKNOWN(i, 2)
 #endif
-#ifdef STRIKE_wait
+#ifdef WITHOUT_wait
 #define WAITED(i) 1
 #else
 #define WAITED(i) (!wait[i] || ALLKNOWN(i))
@@ -158,8 +158,8 @@ inline poll(i) {
 	if
 	:: !polls[i] ->
 		polls[i] = 1; votes[i] = 0; named[i] = 0; wait[i] = 0;
-	#ifdef STRIKE_first_poll
-		if :: !holds[i] -> holds[i] = 1; since[i] = 0; auth[i] = B :: else fi
+	#ifdef WITHOUT_first_poll
+		if :: !owns[i] -> owns[i] = 1; since[i] = 0; auth[i] = B :: else fi
 #endif
 		skip
 	:: else
@@ -168,7 +168,7 @@ inline poll(i) {
 }
 
 /* j acknowledges a poll of i. */
-#ifdef STRIKE_refuses
+#ifdef WITHOUT_refuses
 #define REFUSES(j, i) 0
 #else
 #define REFUSES(j, i) (promised[j] > claim[i])
@@ -177,19 +177,19 @@ inline poll(i) {
 inline acknowledge(j, i) {
 	asked[i] = asked[i] | BIT(j);
 	acked[ACK(j, claim[i])] = NAMEDFOR;
-#ifndef STRIKE_seen
+#ifndef WITHOUT_seen
 	if :: promised[j] < claim[i] -> promised[j] = claim[i] :: else fi
 #endif
 	skip
 }
 
 /* The acknowledgement of j arrives. */
-#ifdef STRIKE_sent
+#ifdef WITHOUT_sent
 #define LASTS(i) B
 #else
 #define LASTS(i) (B - sent[i])
 #endif
-#ifdef STRIKE_in_time
+#ifdef WITHOUT_in_time
 #define INTIME(i) 1
 #else
 #define INTIME(i) (since[i] < 2 * B)
@@ -199,8 +199,8 @@ inline count(i, j) {
 	asked[i] = asked[i] & ~BIT(j);
 	acks[i] = acks[i] | BIT(j);
 	if
-	:: ENOUGH(acks[i]) && (holds[i] || INTIME(i)) && LASTS(i) > auth[i] ->
-		holds[i] = 1; since[i] = 0; auth[i] = LASTS(i)
+	:: ENOUGH(acks[i]) && (owns[i] || INTIME(i)) && LASTS(i) > auth[i] ->
+		owns[i] = 1; since[i] = 0; auth[i] = LASTS(i)
 	:: else
 	fi
 }
@@ -210,13 +210,13 @@ inline count(i, j) {
 inline restart(i) {
 	restarts--; epoch[i]++;
 	if
-	:: holds[i] && auth[i] -> if :: auth[i] > old[i] -> old[i] = auth[i] :: else fi; abandon(i)
-	:: claim[i] && !(holds[i] && auth[i]) -> giveUp(i)
+	:: owns[i] && auth[i] -> if :: auth[i] > old[i] -> old[i] = auth[i] :: else fi; abandon(i)
+	:: claim[i] && !(owns[i] && auth[i]) -> giveUp(i)
 	:: else
 	fi;
 	promised[i] = 0;
 	ALLBALLOTS(NOACK, i)
-#ifndef STRIKE_mute
+#ifndef WITHOUT_mute
 	mute[i] = 2 * B
 #endif
 	skip
@@ -227,9 +227,9 @@ inline down(v) { if :: v -> v-- :: else fi }
 inline tickAt(i) {
 	down(mute[i]); down(wait[i]); down(old[i]);
 	ALLBALLOTS(FADE, i)
-	if :: claim[i] && !holds[i] && since[i] < 2 * B -> since[i]++ :: else fi;
+	if :: claim[i] && !owns[i] && since[i] < 2 * B -> since[i]++ :: else fi;
 	if
-	:: claim[i] && !holds[i] && !INTIME(i) -> giveUp(i)
+	:: claim[i] && !owns[i] && !INTIME(i) -> giveUp(i)
 	:: else
 	fi;
 	if
@@ -239,9 +239,9 @@ inline tickAt(i) {
 	:: else
 	fi;
 	if
-	:: holds[i] && auth[i] ->
+	:: owns[i] && auth[i] ->
 		auth[i]--;
-#ifndef STRIKE_lapse
+#ifndef WITHOUT_lapse
 		if :: !auth[i] -> giveUp(i) :: else fi
 #endif
 		skip
@@ -257,7 +257,7 @@ inline tick() { tickAt(0); tickAt(1); tickAt(2) }
 #define ASK(j, i, b) \
 	:: d_step { CANASK(j, i, b) -> printf("%d answers %d, ballot %d\n", j, i, b); ask(j, i, b); check() }
 #define BALLOT(i, b) \
-	:: d_step { CANCLAIM(i, b) -> printf("%d picks ballot %d\n", i, b); take(i, b); check() } \
+	:: d_step { CANCLAIM(i, b) -> printf("%d picks ballot %d\n", i, b); acquire(i, b); check() } \
 	ASK(0, i, b) ASK(1, i, b) ASK(2, i, b)
 #define NODE(i) \
 	:: d_step { CANPOLL(i) -> printf("%d polls\n", i); poll(i); check() } \

@@ -1,18 +1,19 @@
 /*
- * How old a copy may be: two nodes that hold a partition in turn, a third that
+ * How old a copy may be: two nodes own a partition in turn, and a third one
  * keeps copies of its one key. Policy "available".
  *
  * Checked: no read returns a value that an acknowledged write, begun after that
  * value was acknowledged, overwrote B ticks ago or longer; and no copy is older
  * than what its own node has written (F1).
  *
- * That at most one holds at a time is taken from holding.pml: who begins has the
- * other's answer, or the other holds nothing, has crashed, or has not run for B.
+ * At most one node owns at a time: ownership.pml shows that. A node that begins
+ * has the other's answer, or the other owns nothing, has crashed, or has not run
+ * for B.
  * Time goes in ticks; whatever happens between two ticks happens in any order.
  * Polls, events, calls and answers arrive at any later time or never. The third
  * node may be slow or paused at any time: nothing makes it act.
  *
- * A rule is struck by -DSTRIKE_ and its name. README.md has the table.
+ * -DWITHOUT_ and the name of a rule takes the rule out. README.md has the table.
  */
 
 #ifndef B
@@ -34,7 +35,7 @@
 #define CUTS 1          /* how often a log forgets its events */
 #endif
 #ifndef TAKES
-#define TAKES 2         /* how often a holding begins, beside the first */
+#define TAKES 2         /* how often an ownership begins, beside the first */
 #endif
 #ifndef OWN
 #define OWN 0           /* whether some writes come through the third node */
@@ -47,13 +48,13 @@
 #define OTHER(x) (1 - (x))
 #define MAX(a, b) ((a) > (b) -> (a) : (b))
 
-/* The nodes that hold: 0 and 1. */
+/* The nodes that own in turn: 0 and 1. */
 bit up[2], susp[2];
 bit unseen[2];          /* a pause that it has not found yet */
 byte gap[2];            /* ticks that it has not run for */
 byte epoch[2];
 byte clock[2];          /* the highest version it has stamped or heard of */
-bit held[2];
+bit owned[2];
 byte value[2];          /* what it has of the key; 0 is nothing */
 byte noted[2];          /* its own ledger: the version of its last write */
 byte event[2 * LOG];    /* its log: versions; 0 is another key's */
@@ -62,7 +63,7 @@ byte offer[2];          /* the value that is handed over to it, on its way */
 byte offerAt[2];        /* the version of that release */
 
 byte written;           /* values, and deletions, so far */
-byte unappended;        /* 1 and the node whose event is not yet in its log; only if struck */
+byte unappended;        /* 1 and the node whose event is not yet in its log; only without append */
 
 /* What a checker knows. */
 byte overwritten[WRITES + 1];   /* 1 and the ticks since; 0 is not */
@@ -76,16 +77,16 @@ byte polling[2];        /* a poll: 1 is sent, 2 is answered */
 byte polled[2];         /* ticks since it was sent */
 byte pollEpoch[2], pollHead[2];
 byte copy, copyOf, copyEpoch, copyAsOf;
-byte calling, callAsOf, callValue, callEpoch; /* 1 and whom it calls, who has stamped or read */
+byte calling, callAsOf, callValue, callEpoch; /* 1 and the node that it calls, which has stamped or read */
 
 byte crashes = CRASHES, pauses = PAUSES, cuts = CUTS, takes = TAKES, others = OTHERS;
 
 #define RUNS(x) (up[x] && !susp[x])
 #define AWAKE(x) (RUNS(x) && !unseen[x])
-#ifdef STRIKE_pause_read
-#define ANSWERS(x) (RUNS(x) && held[x])
+#ifdef WITHOUT_pause_read
+#define ANSWERS(x) (RUNS(x) && owned[x])
 #else
-#define ANSWERS(x) (AWAKE(x) && held[x])
+#define ANSWERS(x) (AWAKE(x) && owned[x])
 #endif
 
 inline fresh(v) { assert(overwritten[v] <= B) }
@@ -93,17 +94,17 @@ inline fresh(v) { assert(overwritten[v] <= B) }
 inline append(x, v) { event[x * LOG + head[x]] = v; head[x]++ }
 
 /* When a copy may be served. */
-#ifdef STRIKE_lease
+#ifdef WITHOUT_lease
 #define LEASED 1
 #else
 #define LEASED (lease[copyOf] < B)
 #endif
-#ifdef STRIKE_epoch_copy
+#ifdef WITHOUT_epoch_copy
 #define PRESENT 1
 #else
 #define PRESENT (copyEpoch == cursorEpoch[copyOf])
 #endif
-#ifdef STRIKE_admit
+#ifdef WITHOUT_admit
 #define USABLE(asOf) 1
 #else
 #define USABLE(asOf) ((asOf) >= ledger)
@@ -116,21 +117,21 @@ inline dropCall() { calling = 0; callAsOf = 0; callValue = 0; callEpoch = 0 }
 /*
  * What can be of no use any more is the same as nothing: a copy that can be
  * served no more, a call that would become one, and the lease on a node that
- * does not hold and of which there is no copy.
+ * does not own and of which there is no copy.
  */
-#ifdef STRIKE_floor
+#ifdef WITHOUT_floor
 #define FOREVER(admitted) 1
 #else
 #define FOREVER(admitted) (admitted)
 #endif
-#define MATTERS(x) (held[x] || copy && copyOf == x)
+#define MATTERS(x) (owned[x] || copy && copyOf == x)
 inline forget() {
 	if
 	:: copy && (!FOREVER(ADMITTED) || !PRESENT) -> copy = 0; copyOf = 0; copyEpoch = 0; copyAsOf = 0
 	:: else
 	fi;
-#ifndef STRIKE_stamp
-	if :: calling && (!FOREVER(USABLE(callAsOf)) || !held[calling - 1]) -> dropCall() :: else fi;
+#ifndef WITHOUT_stamp
+	if :: calling && (!FOREVER(USABLE(callAsOf)) || !owned[calling - 1]) -> dropCall() :: else fi;
 #endif
 	if :: !MATTERS(0) -> lease[0] = B; dropPoll(0) :: else fi;
 	if :: !MATTERS(1) -> lease[1] = B; dropPoll(1) :: else fi
@@ -142,18 +143,18 @@ inline forget() {
  * before it is acknowledged.
  */
 #define ROOM(x) (head[x] < LOG)
-#ifdef STRIKE_pause_write
+#ifdef WITHOUT_pause_write
 #define WRITES_TO(x) RUNS(x)
 #else
 #define WRITES_TO(x) AWAKE(x)
 #endif
-#define CANWRITE(x) (WRITES_TO(x) && held[x] && ROOM(x) && !unappended && written < WRITES)
+#define CANWRITE(x) (WRITES_TO(x) && owned[x] && ROOM(x) && !unappended && written < WRITES)
 inline write(x, v, through) {
 	if :: written -> overwritten[written] = 1 :: else fi;
 	written++;
 	clock[x]++;
 	value[x] = v; noted[x] = clock[x];
-#ifdef STRIKE_append
+#ifdef WITHOUT_append
 	unappended = 1 + x;
 #else
 	append(x, clock[x]);
@@ -161,7 +162,7 @@ inline write(x, v, through) {
 	if
 	:: through ->
 		own = written;
-#ifndef STRIKE_own_write
+#ifndef WITHOUT_own_write
 		ledger = MAX(ledger, clock[x]);
 		forget()
 #endif
@@ -170,41 +171,41 @@ inline write(x, v, through) {
 	fi
 }
 
-/* The end of a holding. */
+/* The end of an ownership. */
 inline release(x) {
 	clock[x]++;
-#ifndef STRIKE_released
+#ifndef WITHOUT_released
 	append(x, clock[x]);
 #endif
-	held[x] = 0; offer[x] = 0; offerAt[x] = 0; noted[x] = 0;
-#ifndef STRIKE_empty
+	owned[x] = 0; offer[x] = 0; offerAt[x] = 0; noted[x] = 0;
+#ifndef WITHOUT_empty
 	value[x] = 0;
 #endif
 	forget()
 }
 
 /* x takes: the other has answered, or need not. A handoff comes later or never. */
-#define CANTAKE(x) (AWAKE(x) && !held[x] && takes && AWAKE(OTHER(x)) && held[OTHER(x)] && ROOM(OTHER(x)))
-#define CANBEGIN(x) (AWAKE(x) && !held[x] && takes && \
-	(!held[OTHER(x)] || unseen[OTHER(x)] || gap[OTHER(x)] >= B))
+#define CANTAKE(x) (AWAKE(x) && !owned[x] && takes && AWAKE(OTHER(x)) && owned[OTHER(x)] && ROOM(OTHER(x)))
+#define CANBEGIN(x) (AWAKE(x) && !owned[x] && takes && \
+	(!owned[OTHER(x)] || unseen[OTHER(x)] || gap[OTHER(x)] >= B))
 inline begin(x) {
 	takes--;
 	if
-	:: AWAKE(OTHER(x)) && held[OTHER(x)] ->
+	:: AWAKE(OTHER(x)) && owned[OTHER(x)] ->
 		offer[x] = value[OTHER(x)];
 		release(OTHER(x));
 		if :: offer[x] -> offerAt[x] = clock[OTHER(x)] :: else fi
 	:: else
 	fi;
 	clock[x] = MAX(clock[x], clock[OTHER(x)]);
-	held[x] = 1; noted[x] = 0
+	owned[x] = 1; noted[x] = 0
 }
-#ifdef STRIKE_handoff
+#ifdef WITHOUT_handoff
 #define ADMITS(x) 1
 #else
 #define ADMITS(x) (offerAt[x] >= noted[x])
 #endif
-#define CANPULL(x) (AWAKE(x) && held[x] && offer[x])
+#define CANPULL(x) (AWAKE(x) && owned[x] && offer[x])
 inline pull(x) {
 	if :: ADMITS(x) -> value[x] = offer[x] :: else fi;
 	offer[x] = 0; offerAt[x] = 0
@@ -213,12 +214,12 @@ inline pull(x) {
 /* The third node polls x. The lease counts from the sending. */
 #define CANPOLL(x) (!polling[x] && MATTERS(x))
 inline poll(x) { polling[x] = 1; polled[x] = 0 }
-#ifdef STRIKE_pause_poll
+#ifdef WITHOUT_pause_poll
 #define CANTELL(x) (RUNS(x) && polling[x] == 1)
 #else
 #define CANTELL(x) (AWAKE(x) && polling[x] == 1)
 #endif
-#ifdef STRIKE_applied
+#ifdef WITHOUT_applied
 #define APPLIED(x) 1
 #else
 #define APPLIED(x) (applied[x] >= pollHead[x])
@@ -226,7 +227,7 @@ inline poll(x) { polling[x] = 1; polled[x] = 0 }
 inline renew(x) {
 	if
 	:: polling[x] == 2 && pollEpoch[x] == cursorEpoch[x] && APPLIED(x) ->
-#ifdef STRIKE_sent
+#ifdef WITHOUT_sent
 		lease[x] = 0;
 #else
 		if :: polled[x] < lease[x] -> lease[x] = polled[x] :: else fi;
@@ -238,7 +239,7 @@ inline renew(x) {
 inline tell(x) { polling[x] = 2; pollEpoch[x] = epoch[x]; pollHead[x] = head[x]; renew(x) }
 
 /* It follows the log of x. */
-#ifdef STRIKE_contiguous
+#ifdef WITHOUT_contiguous
 #define NEXT(x) (head[x] - 1)
 #else
 #define NEXT(x) applied[x]
@@ -251,10 +252,10 @@ inline apply(x) {
 }
 #define CANRESET(x) (AWAKE(x) && (cursorEpoch[x] != epoch[x] || applied[x] < tail[x]))
 inline reset(x) {
-#ifndef STRIKE_reset
+#ifndef WITHOUT_reset
 	ledger = MAX(ledger, clock[x]);
 #endif
-#ifndef STRIKE_epoch_lease
+#ifndef WITHOUT_epoch_lease
 	if :: cursorEpoch[x] != epoch[x] -> lease[x] = B; dropPoll(x) :: else fi;
 #endif
 	cursorEpoch[x] = epoch[x]; applied[x] = head[x];
@@ -265,7 +266,7 @@ inline reset(x) {
  * It calls x for the value: x stamps, then reads; the answer becomes a copy, or
  * is lost. That it comes later adds nothing: a copy is judged when it is served.
  */
-#ifdef STRIKE_stamp
+#ifdef WITHOUT_stamp
 #define FIRST(x) callValue = value[x]
 #define SECOND(x) callAsOf = clock[x]
 #else
@@ -294,7 +295,7 @@ inline hit() { fresh(copy); assert(copy >= own) }
 inline crash(x) {
 	crashes--;
 	up[x] = 0; susp[x] = 0; unseen[x] = 0; gap[x] = 0;
-	held[x] = 0; value[x] = 0; noted[x] = 0; offer[x] = 0; offerAt[x] = 0;
+	owned[x] = 0; value[x] = 0; noted[x] = 0; offer[x] = 0; offerAt[x] = 0;
 	forget()
 }
 inline restart(x) {
@@ -304,10 +305,10 @@ inline restart(x) {
 }
 inline suspend(x) { pauses--; susp[x] = 1 }
 inline resume(x) { susp[x] = 0; unseen[x] = (gap[x] >= B); gap[x] = 0 }
-/* Whoever finds a pause ends the holding before anything else. */
+/* A node that finds a pause ends its ownership before anything else. */
 inline find(x) {
 	unseen[x] = 0;
-	if :: held[x] -> release(x) :: else fi
+	if :: owned[x] -> release(x) :: else fi
 }
 inline truncate(x) { cuts--; tail[x] = head[x] }
 
@@ -328,9 +329,9 @@ inline tick() {
 	:: d_step { CANWRITE(x) -> printf("%d writes value %d\n", x, written + 1); write(x, written, 0) } \
 	:: d_step { OWN && CANWRITE(x) -> printf("%d writes value %d for the third node\n", x, written + 1); write(x, written, 1) } \
 	:: d_step { DELETES && CANWRITE(x) -> printf("%d deletes\n", x); write(x, 0, 0) } \
-	:: d_step { AWAKE(x) && held[x] && ROOM(x) && others -> printf("%d writes another key\n", x); others--; append(x, 0) } \
-	:: d_step { CANTAKE(x) -> printf("%d HOLDS, as %d has answered\n", x, OTHER(x)); begin(x) } \
-	:: d_step { CANBEGIN(x) -> printf("%d HOLDS\n", x); begin(x) } \
+	:: d_step { AWAKE(x) && owned[x] && ROOM(x) && others -> printf("%d writes another key\n", x); others--; append(x, 0) } \
+	:: d_step { CANTAKE(x) -> printf("%d OWNS, as %d has answered\n", x, OTHER(x)); begin(x) } \
+	:: d_step { CANBEGIN(x) -> printf("%d OWNS\n", x); begin(x) } \
 	:: d_step { CANPULL(x) -> printf("%d has the handoff\n", x); pull(x) } \
 	:: d_step { ANSWERS(x) -> printf("%d reads its value\n", x); fresh(value[x]) } \
 	:: d_step { CANPOLL(x) -> printf("poll of %d\n", x); poll(x) } \
@@ -353,16 +354,16 @@ init {
 		epoch[0] = 1; epoch[1] = 1;
 		cursorEpoch[0] = 1; cursorEpoch[1] = 1;
 		lease[0] = B; lease[1] = B;
-		held[0] = 1
+		owned[0] = 1
 	}
 	do
 	NODE(0) NODE(1)
 	:: d_step { calling > 0 -> printf("the call is lost\n"); dropCall() }
 	:: d_step { CANHIT -> printf("the copy is served\n"); hit() }
-#ifdef STRIKE_floor
+#ifdef WITHOUT_floor
 	:: d_step { ledger > 0 -> printf("another key takes the slot\n"); ledger = 0 }
 #endif
-#ifdef STRIKE_append
+#ifdef WITHOUT_append
 	:: d_step { unappended == 1 && ROOM(0) && RUNS(0) -> printf("the event is appended\n"); unappended = 0; append(0, noted[0]) }
 #endif
 	:: d_step { printf("tick\n"); tick() }

@@ -1,15 +1,15 @@
 /*
- * Who holds a partition: three nodes, one partition, policy "available".
+ * Which node owns a partition: three nodes, one partition, policy "available".
  *
  * Checked: at most one node could acknowledge a write at any moment.
  *
  * The ring names, of the members in it, the one with the lowest number. Time
  * goes in ticks; whatever happens between two ticks happens in any order. An
  * ACQUIRE that was sent can arrive at any later time, more than once or never;
- * so can its answer, as long as somebody waits for it. What a poll tells
+ * so can its answer, as long as a node waits for it. What a poll tells
  * arrives when it is told, or never.
  *
- * A rule is struck by -DSTRIKE_ and its name. README.md has the table.
+ * -DWITHOUT_ and the name of a rule takes the rule out. README.md has the table.
  */
 
 #ifndef B
@@ -35,8 +35,8 @@
 #define NAPS 0          /* moments in which one that is suspended runs, unheard */
 #endif
 
-#ifdef STRIKE_silence
-#define DEAF 1          /* held for dead after one tick */
+#ifdef WITHOUT_silence
+#define DEAF 1          /* considered dead after one tick */
 #else
 #define DEAF D
 #endif
@@ -62,18 +62,18 @@ byte asked[9];          /* ticks since one has answered a poll */
 bit joined[3], in[3];
 byte age[3];            /* ticks since its start, while it has not joined */
 byte alone[3];          /* ticks without any other that is in */
-byte vin[3];            /* who is in, as far as it knows */
-byte inr[3];            /* who is in its ring */
-byte dead[3];           /* whom it holds for dead */
-byte lease[3];          /* on whom it has a lease since they came */
-byte leased[3];         /* who says to have a lease on it */
+byte vin[3];            /* the nodes that are in, as far as it knows */
+byte inr[3];            /* the nodes in its ring */
+byte dead[3];           /* the nodes that it considers dead */
+byte lease[3];          /* the nodes on which it has a lease since they came */
+byte leased[3];         /* the nodes that say that they have a lease on it */
 byte silent[9];         /* ticks without hearing of one */
 byte vep[9];            /* the epoch that it knows of one; 0: it knows none */
-bit held[3], retired[3];
+bit owned[3], retired[3];
 bit writing[3];         /* a write is stored and not yet acknowledged */
 byte promised[3];       /* the highest ballot answered */
 byte claim[3];          /* the ballot that it takes the partition with */
-byte got[3];            /* who has granted it */
+byte got[3];            /* the nodes that have granted it */
 byte named[9];          /* the members that their answers named */
 
 /* A ballot, by its number: 0 is none. */
@@ -87,11 +87,11 @@ byte crashes = CRASHES, pauses = PAUSES, losses = LOSSES, naps = NAPS;
 #define RING(i)      (inr[i] | (in[i] << (i)))
 #define NAMES(i, j)  ((RING(i) & BIT(j)) && !(RING(i) & (BIT(j) - 1)))
 #define LIVE(i)      (7 & ~dead[i] & ~BIT(i))
-#define SERVES(i)    (up[i] && held[i] && !retired[i])
+#define SERVES(i)    (up[i] && owned[i] && !retired[i])
 /* What it finds when it runs again: that it did not run for B, at once or in all. */
-#if NAPS && !defined(STRIKE_stutter)
+#if NAPS && !defined(WITHOUT_stutter)
 #define SUM(i)       ((slept[i] & 1) + ((slept[i] >> 1) & 1) + ((slept[i] >> 2) & 1))
-#ifdef STRIKE_polls
+#ifdef WITHOUT_polls
 #define UNANSWERED(i) 1
 #else
 #define UNASKED(i, j) (!(dead[i] & BIT(j)) && asked[AT(i, j)] >= B)
@@ -114,22 +114,22 @@ inline giveUp(i) {
 }
 
 inline stopWrite(i) {
-#ifndef STRIKE_second
+#ifndef WITHOUT_second
 	writing[i] = 0
 #else
 	skip
 #endif
 }
 
-inline end(i) { held[i] = 0; retired[i] = 0; stopWrite(i) }
+inline end(i) { owned[i] = 0; retired[i] = 0; stopWrite(i) }
 
 /* What follows from a change of the ring. */
 inline settle(i) {
 	inr[i] = inr[i] & vin[i] & ~dead[i] | (vin[i] & lease[i] & ~dead[i]);
 	if
 	:: !NAMES(i, i) ->
-#ifndef STRIKE_own_ring
-		if :: held[i] && !retired[i] -> retired[i] = 1; stopWrite(i) :: else fi;
+#ifndef WITHOUT_own_ring
+		if :: owned[i] && !retired[i] -> retired[i] = 1; stopWrite(i) :: else fi;
 #endif
 		if :: claim[i] -> giveUp(i) :: else fi
 	:: else
@@ -161,9 +161,9 @@ inline learn(i, j) {
 	if :: joined[j] -> joined[i] = 1; age[i] = 0 :: else fi;
 	vin[i] = (vin[i] & ~BIT(j)) | (in[j] << (j));
 	leased[i] = (leased[i] & ~BIT(j)) | (((lease[j] >> (i)) & 1) << (j));
-#ifndef STRIKE_told
+#ifndef WITHOUT_told
 	if
-	:: held[i] && !retired[i] && promised[j] > promised[i] -> retired[i] = 1; stopWrite(i)
+	:: owned[i] && !retired[i] && promised[j] > promised[i] -> retired[i] = 1; stopWrite(i)
 	:: else
 	fi;
 #endif
@@ -175,7 +175,7 @@ inline tell(i, j, isAnswer) {
 	:: isAnswer ->
 		lease[i] = lease[i] | BIT(j);
 #if NAPS
-		learn(j, i); settle(j); /* who answers a poll has heard it */
+		learn(j, i); settle(j); /* a node that answers a poll has heard it */
 		if :: SLEEPER(i) -> asked[AT(i, j)] = 0 :: else fi;
 #endif
 		skip
@@ -186,7 +186,7 @@ inline tell(i, j, isAnswer) {
 }
 
 /* i comes in. */
-#ifdef STRIKE_leases
+#ifdef WITHOUT_leases
 #define LEASES(i) 1
 #else
 #define LEASES(i) (!(vin[i] & LIVE(i) & ~(lease[i] & leased[i])))
@@ -197,21 +197,21 @@ inline tell(i, j, isAnswer) {
 	 (vin[i] & LIVE(i)) == 0 && alone[i] >= D && ASKABLE(i, (i + 1) % 3) && ASKABLE(i, (i + 2) % 3)))
 inline enter(i) { in[i] = 1; alone[i] = 0; settle(i); check() }
 
-/* i holds j for dead. */
+/* i considers j dead. */
 #define CANBURY(i, j) (RUNS(i) && !(dead[i] & BIT(j)) && silent[AT(i, j)] >= DEAF)
 inline bury(i, j) {
 	forget(i, j); dead[i] = dead[i] | BIT(j); settle(i); check()
 }
 
 /* i picks the ballot b and asks. */
-#ifdef STRIKE_awaited
+#ifdef WITHOUT_awaited
 #define AWAITED(i) 1
 #else
 #define AWAITED(i) (!(LIVE(i) & vin[i] & ~inr[i]))
 #endif
-#define CANCLAIM(i, b) (RUNS(i) && in[i] && !held[i] && !claim[i] && NAMES(i, i) && AWAITED(i) && \
+#define CANCLAIM(i, b) (RUNS(i) && in[i] && !owned[i] && !claim[i] && NAMES(i, i) && AWAITED(i) && \
 	!asker[b] && b > promised[i])
-inline take(i, b) {
+inline acquire(i, b) {
 	claim[i] = b; asker[b] = i + 1; askerEp[b] = ep[i]; ring[b] = RING(i); check()
 }
 
@@ -219,25 +219,25 @@ inline take(i, b) {
 inline resend(i) { ring[claim[i]] = RING(i) }
 
 /* j answers the ballot b of i, unless by RETRY. */
-#ifdef STRIKE_named
+#ifdef WITHOUT_named
 #define NAMED(j, i) 1
 #else
 #define NAMED(j, i) (!in[j] || NAMES(j, i))
 #endif
-#ifdef STRIKE_promised
+#ifdef WITHOUT_promised
 #define PROMISED(j, b) 1
 #else
 #define PROMISED(j, b) (promised[j] <= b)
 #endif
-#ifdef STRIKE_rival
+#ifdef WITHOUT_rival
 #define RIVAL(j, b) 1
 #else
 #define RIVAL(j, b) (claim[j] <= b)
 #endif
-#ifdef STRIKE_known
+#ifdef WITHOUT_known
 #define KNOWN(j, b) 1
 #else
-#define KNOWN(j, b) (!held[j] || !(ring[b] & ~inr[j] & ~BIT(j)))
+#define KNOWN(j, b) (!owned[j] || !(ring[b] & ~inr[j] & ~BIT(j)))
 #endif
 #define CANASK(j, i, b) (RUNS(j) && asker[b] == i + 1 && askerEp[b] >= vep[AT(j, i)])
 inline ask(j, i, b) {
@@ -246,13 +246,13 @@ inline ask(j, i, b) {
 	settle(j);
 	if
 	:: NAMED(j, i) && PROMISED(j, b) && RIVAL(j, b) && KNOWN(j, b) ->
-#ifndef STRIKE_yields
+#ifndef WITHOUT_yields
 		if :: claim[j] -> giveUp(j) :: else fi;
 #endif
-#ifndef STRIKE_ends
-		if :: held[j] -> end(j) :: else fi;
+#ifndef WITHOUT_ends
+		if :: owned[j] -> end(j) :: else fi;
 #endif
-#ifndef STRIKE_remembers
+#ifndef WITHOUT_remembers
 		if :: promised[j] < b -> promised[j] = b :: else fi;
 #endif
 		if
@@ -265,7 +265,7 @@ inline ask(j, i, b) {
 	check()
 }
 
-/* The answer of j arrives. An answer of an earlier process is nobody's. */
+/* The answer of j arrives. An answer to an earlier process is lost. */
 #define CANHEAR(i, j) (RUNS(i) && claim[i] && answer[3 * claim[i] + j])
 inline answered(i, j) {
 	got[i] = got[i] | BIT(j);
@@ -274,21 +274,21 @@ inline answered(i, j) {
 	check()
 }
 
-/* Whose answers i needs: of all who live and are in, or can be polled. */
+/* The nodes whose answers i needs: all that live and are in, or can be polled. */
 #define COUNT(i)      (LIVE(i) & (vin[i] | lease[i]))
-#ifdef STRIKE_unknown
+#ifdef WITHOUT_unknown
 #define UNKNOWN(i, j) 0
-#elif defined(STRIKE_unknown_dead)
+#elif defined(WITHOUT_unknown_dead)
 #define UNKNOWN(i, j) (named[AT(i, j)] & ~BIT(i) & ~inr[i] & ~dead[i])
 #else
 #define UNKNOWN(i, j) (named[AT(i, j)] & ~BIT(i) & ~inr[i])
 #endif
-#ifdef STRIKE_all
+#ifdef WITHOUT_all
 #define ALL(i) (got[i] || !COUNT(i))
 #else
 #define ALL(i) (!(COUNT(i) & ~got[i]))
 #endif
-#ifdef STRIKE_own_answer
+#ifdef WITHOUT_own_answer
 #define OWNANSWER(i) 1
 #else
 #define OWNANSWER(i) (promised[i] <= claim[i])
@@ -296,12 +296,12 @@ inline answered(i, j) {
 #define CANBEGIN(i) (RUNS(i) && claim[i] && NAMES(i, i) && ALL(i) && AWAITED(i) && OWNANSWER(i) && \
 	!UNKNOWN(i, (i + 1) % 3) && !UNKNOWN(i, (i + 2) % 3))
 inline begin(i) {
-	held[i] = 1; retired[i] = 0;
+	owned[i] = 1; retired[i] = 0;
 	if :: promised[i] < claim[i] -> promised[i] = claim[i] :: else fi;
 	giveUp(i); check()
 }
 
-/* A write is stored, and later acknowledged if the holding is the same. */
+/* A write is stored, and later acknowledged if the ownership is the same. */
 inline store(i) { writing[i] = 1 }
 inline acknowledge(i) {
 	writing[i] = 0;
@@ -309,7 +309,7 @@ inline acknowledge(i) {
 }
 
 /* Faults. */
-#ifdef STRIKE_start
+#ifdef WITHOUT_start
 #define STARTED(i) joined[i] = 1; alone[i] = D;
 #else
 #define STARTED(i)
@@ -337,17 +337,17 @@ inline wake(i) {
 #if NAPS
 		slept[i] = 0;
 #endif
-#ifndef STRIKE_pause
-#ifndef STRIKE_pause_holding
+#ifndef WITHOUT_pause
+#ifndef WITHOUT_pause_ownership
 		end(i);
 #endif
-#ifndef STRIKE_pause_claims
+#ifndef WITHOUT_pause_claims
 		if :: claim[i] -> giveUp(i) :: else fi;
 #endif
-#ifndef STRIKE_pause_heard
+#ifndef WITHOUT_pause_heard
 		silent[AT(i, 0)] = 0; silent[AT(i, 1)] = 0; silent[AT(i, 2)] = 0;
 #endif
-#ifndef STRIKE_pause_start
+#ifndef WITHOUT_pause_start
 		joined[i] = 0; in[i] = 0; age[i] = 0; alone[i] = 0; inr[i] = 0;
 #endif
 		lease[i] = 0; leased[i] = 0;
@@ -364,7 +364,7 @@ inline resume(i) { ran[i] = 1; wake(i) }
 inline nap(i) { naps--; brief[i] = 1; wake(i) }
 inline again(i) { brief[i] = 0; susp[i] = 1 }
 inline awake(i) { brief[i] = 0; ran[i] = 1 }
-/* A tick. All who run hear all others who have run, but for two of them. */
+/* A tick. All nodes that run hear all others that have run, but for two of them. */
 inline pass(i, j, deaf) {
 	if
 	:: up[j] && (!susp[j] || ran[j]) && !(deaf) -> learn(i, j)
@@ -391,7 +391,7 @@ inline passAt(i, j, dj, k, dk) {
 		:: else -> if :: alone[i] < D -> alone[i]++ :: else fi
 		fi
 	:: up[i] && susp[i] ->
-#ifdef STRIKE_ticking
+#ifdef WITHOUT_ticking
 		if :: silent[AT(i, j)] < D -> silent[AT(i, j)]++ :: else fi;
 		if :: silent[AT(i, k)] < D -> silent[AT(i, k)]++ :: else fi;
 #endif
@@ -411,12 +411,12 @@ inline tick(d01, d02, d12) {
 #define PAIR(i, j) \
 	:: d_step { CANTELL(i, j) -> printf("%d hears the poll of %d\n", i, j); tell(i, j, 0) } \
 	:: d_step { CANTELL(i, j) -> printf("%d polls %d\n", i, j); tell(i, j, 1) } \
-	:: d_step { CANBURY(i, j) -> printf("%d holds %d for dead\n", i, j); bury(i, j) } \
+	:: d_step { CANBURY(i, j) -> printf("%d considers %d dead\n", i, j); bury(i, j) } \
 	:: d_step { CANHEAR(i, j) -> printf("%d has the answer of %d\n", i, j); answered(i, j) }
 #define ASK(j, i, b) \
 	:: d_step { CANASK(j, i, b) -> printf("%d is asked by %d, ballot %d\n", j, i, b); ask(j, i, b) }
 #define BALLOT(i, b) \
-	:: d_step { CANCLAIM(i, b) -> printf("%d picks ballot %d\n", i, b); take(i, b) } \
+	:: d_step { CANCLAIM(i, b) -> printf("%d picks ballot %d\n", i, b); acquire(i, b) } \
 	ASK((i + 1) % 3, i, b) \
 	ASK((i + 2) % 3, i, b)
 #ifdef WRITES
@@ -440,8 +440,8 @@ inline tick(d01, d02, d12) {
 	:: d_step { CANENTER(i) -> printf("%d comes in\n", i); enter(i) } \
 	:: d_step { CANRESEND(i) -> printf("%d tells its new ring\n", i); resend(i) } \
 	:: d_step { RUNS(i) && claim[i] -> printf("%d gives up\n", i); giveUp(i) } \
-	:: d_step { CANBEGIN(i) -> printf("%d HOLDS\n", i); begin(i) } \
-	:: d_step { RUNS(i) && held[i] && retired[i] -> printf("%d ends, retired\n", i); end(i) } \
+	:: d_step { CANBEGIN(i) -> printf("%d OWNS\n", i); begin(i) } \
+	:: d_step { RUNS(i) && owned[i] && retired[i] -> printf("%d ends, retired\n", i); end(i) } \
 	WRITE(i) \
 	:: d_step { up[i] && crashes -> printf("%d CRASHES\n", i); crash(i) } \
 	:: d_step { !up[i] -> printf("%d starts again\n", i); restart(i) } \
@@ -459,7 +459,7 @@ init {
 		STARTED(0) STARTED(1) STARTED(2)
 		skip
 #else
-		/* All three are in, and the first one holds the partition. */
+		/* All three are in, and the first one owns the partition. */
 		up[0] = 1; up[1] = 1; up[2] = 1;
 		joined[0] = 1; joined[1] = 1; joined[2] = 1;
 		in[0] = 1; in[1] = 1; in[2] = 1;
@@ -478,7 +478,7 @@ init {
 		vep[3] = 2; vep[6] = 2;
 		susp[1] = 1
 #else
-		held[0] = 1
+		owned[0] = 1
 #endif
 #endif
 	}
