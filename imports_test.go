@@ -49,11 +49,12 @@ var allowed = []struct {
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
 	{"internal/origintest", []string{"loader"}}, // only tests import it
-	{"loader/httporigin", []string{"internal/settings", "loader"}},
-	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader"}},
-	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader"}},
-	{"loader/memcached", []string{"internal/settings", "loader"}},
-	{"loader/execorigin", []string{"internal/settings", "loader"}},
+	{"loader/internal/origin", []string{"loader"}},
+	{"loader/httporigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
+	{"loader/postgres", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
+	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
+	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
+	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
 	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},

@@ -92,7 +92,8 @@ func New(cfg Config) (*Cache, error) {
 		cfg.MaxValue = DefaultMaxValue
 	}
 	if cfg.Bytes < minBytes || cfg.MaxValue < 1 {
-		return nil, fmt.Errorf("l1: %d bytes with values of up to %d: give at least %d and 1", cfg.Bytes, cfg.MaxValue, minBytes)
+		return nil, fmt.Errorf("l1: %d bytes with values of up to %d: give at least %d and 1",
+			cfg.Bytes, cfg.MaxValue, minBytes)
 	}
 	c := &Cache{cfg: cfg, front: newFront(cfg.Bytes)}
 	var err error

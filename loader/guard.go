@@ -45,7 +45,8 @@ func (c GuardConfig) withDefaults() (GuardConfig, error) {
 		{"concurrency", float64(c.Concurrency)}, {"queue", float64(c.Queue)}, {"queue time", float64(c.QueueTime)},
 		{"rate", c.Rate}, {"burst", float64(c.Burst)}, {"timeout", float64(c.Timeout)},
 		{"failures", float64(c.Failures)}, {"open", float64(c.Open)}, {"probes", float64(c.Probes)},
-		{"retries", float64(c.Retries)}, {"backoff base", float64(c.BackoffBase)}, {"backoff most", float64(c.BackoffMost)},
+		{"retries", float64(c.Retries)}, {"backoff base", float64(c.BackoffBase)},
+		{"backoff most", float64(c.BackoffMost)},
 		{"retry share", c.RetryShare},
 	} {
 		if !(f.value >= 0) || math.IsInf(f.value, 0) {

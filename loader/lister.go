@@ -126,5 +126,6 @@ func (l *Lines) end() {
 }
 
 func (l *Lines) tooLong() error {
-	return fmt.Errorf("%w: line %d of the list is longer than a key can be, %d bytes: give one key a line", ErrPermanent, l.n+1, kv.MaxKeyLen)
+	return fmt.Errorf("%w: line %d of the list is longer than a key can be, %d bytes: give one key a line",
+		ErrPermanent, l.n+1, kv.MaxKeyLen)
 }

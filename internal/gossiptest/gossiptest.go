@@ -60,13 +60,15 @@ func Meta(address string, epoch uint64, weight uint32, in bool, state uint64) []
 
 // Alive encodes the message that a node is alive.
 func Alive(node string, ip net.IP, port int, incarnation uint32, meta []byte) []byte {
-	return append([]byte{AliveType}, Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("Addr"), Raw([]byte(ip)),
-		Raw("Port"), U32(uint32(port)), Raw("Meta"), Raw(meta), Raw("Vsn"), Raw([]byte{1, 5, 2, 0, 0, 0}))...)
+	return append([]byte{AliveType}, Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node),
+		Raw("Addr"), Raw([]byte(ip)), Raw("Port"), U32(uint32(port)),
+		Raw("Meta"), Raw(meta), Raw("Vsn"), Raw([]byte{1, 5, 2, 0, 0, 0}))...)
 }
 
 // State encodes the state of a node in an exchange.
 func State(node string, ip net.IP, port int, incarnation uint32, meta []byte) []byte {
-	return Map(Raw("Name"), Raw(node), Raw("Addr"), Raw([]byte(ip)), Raw("Port"), U32(uint32(port)), Raw("Meta"), Raw(meta),
+	return Map(Raw("Name"), Raw(node), Raw("Addr"), Raw([]byte(ip)),
+		Raw("Port"), U32(uint32(port)), Raw("Meta"), Raw(meta),
 		Raw("Incarnation"), U32(incarnation), Raw("State"), []byte{0}, Raw("Vsn"), Raw([]byte{1, 5, 2, 0, 0, 0}))
 }
 
@@ -79,7 +81,8 @@ func Exchange(announced uint32, states ...[]byte) []byte {
 
 // Gone encodes the message that a node is dead or suspect.
 func Gone(kind byte, node, from string, incarnation uint32) []byte {
-	return append([]byte{kind}, Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("From"), Raw(from))...)
+	return append([]byte{kind},
+		Map(Raw("Incarnation"), U32(incarnation), Raw("Node"), Raw(node), Raw("From"), Raw(from))...)
 }
 
 // Indirect encodes the request to ping another node.

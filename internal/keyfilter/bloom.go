@@ -24,13 +24,15 @@ const maxBloomBits = 1 << 33
 // keys that may pass, between 0 and 1.
 func NewBloom(keys int, falsePositives float64) (*Bloom, error) {
 	if keys < 1 || !(falsePositives > 0 && falsePositives < 1) {
-		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: give at least 1, and a share between 0 and 1", keys, falsePositives)
+		return nil, fmt.Errorf("a Bloom filter of %d keys and false positives of %v: "+
+			"give at least 1, and a share between 0 and 1", keys, falsePositives)
 	}
 	// The rate of a full filter varies around the rate that it is sized for, so the
 	// filter is sized for a slightly lower rate than stated.
 	size := math.Ceil(-float64(keys) * math.Log(0.9*falsePositives) / (math.Ln2 * math.Ln2))
 	if size > maxBloomBits {
-		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
+		return nil, fmt.Errorf("a Bloom filter of %d keys at %v takes %.0f MiB, the most is %d MiB: "+
+			"give fewer keys or a greater share", keys, falsePositives, size/8/(1<<20), maxBloomBits/8/(1<<20))
 	}
 	return &Bloom{
 		words:  make([]atomic.Uint64, (int(size)+63)/64),

@@ -52,7 +52,8 @@ type Rebuilder struct {
 // NewRebuilder returns a Rebuilder. It starts nothing; see Run.
 func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
 	if cfg.Known == nil || cfg.Keys == nil || cfg.Hash == nil || cfg.Ready == nil || cfg.Now == nil {
-		return nil, errors.New("rebuilder: give it the filter, a lister, a hash, a clock, and a way to wait for all hosts")
+		return nil, errors.New("rebuilder: give it the filter, a lister, a hash, a clock, and a way to wait for all " +
+			"hosts")
 	}
 	if cfg.Gap < 0 {
 		return nil, fmt.Errorf("rebuilder: a gap of %v: give zero for the default, or more", cfg.Gap)

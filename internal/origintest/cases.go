@@ -32,7 +32,9 @@ func Run(t *testing.T, cases []Case) {
 			began := time.Now()
 			got, err := c.Source.Load(context.Background(), []byte(c.Key))
 			check(t, err, c.Err, time.Since(began), c.Within, c.Secret)
-			if string(got.Bytes) != string(c.Want.Bytes) || got.Flags != c.Want.Flags || got.TTL != c.Want.TTL || got.NoStore != c.Want.NoStore {
+			same := string(got.Bytes) == string(c.Want.Bytes) && got.Flags == c.Want.Flags &&
+				got.TTL == c.Want.TTL && got.NoStore == c.Want.NoStore
+			if !same {
 				t.Errorf("got %+v (%q), want %+v (%q)", got, got.Bytes, c.Want, c.Want.Bytes)
 			}
 		})
@@ -117,7 +119,8 @@ func RunWrites(t *testing.T, writes []Write) {
 			if w.Delete {
 				err = w.Writer.Delete(context.Background(), []byte(w.Key))
 			} else {
-				err = w.Writer.Store(context.Background(), []byte(w.Key), loader.Value{Bytes: []byte(w.Value), Flags: 7})
+				v := loader.Value{Bytes: []byte(w.Value), Flags: 7}
+				err = w.Writer.Store(context.Background(), []byte(w.Key), v)
 			}
 			check(t, err, w.Err, time.Since(began), w.Within, w.Secret)
 			if errors.Is(w.Err, loader.ErrBadKey) && !errors.Is(err, loader.ErrNotWritten) {

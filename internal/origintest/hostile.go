@@ -165,29 +165,38 @@ var lies = map[string]map[string]lie{
 		"cr":       memcached(func(key string) string { return "VALUE " + key + " 0 4000000000 1\r\n" }),
 		"otherkey": memcached(func(string) string { return "VALUE other 0 5\r\nother\r\nEND\r\n" }),
 		"nokey":    memcached(func(string) string { return "VALUE  0 5\r\nother\r\nEND\r\n" }),
-		"twice":    memcached(func(key string) string { return strings.Repeat("VALUE "+key+" 0 1\r\nx\r\n", 2) + "END\r\n" }),
-		"error":    memcached(func(string) string { return "SERVER_ERROR \x1b[2J at 127.0.0.1\r\n" }),
-		"many":     onceAsked(func(l *liar) { l.forever("VALUE k 0 1\r\nx\r\n") }),
-		"line":     onceAsked(func(l *liar) { l.forever(filler) }),
-		"garbage":  says(noise),
-		"drip":     onceAsked(func(l *liar) { l.drip("V") }),
-		"silent":   (*liar).silent,
+		"twice": memcached(func(key string) string {
+			return strings.Repeat("VALUE "+key+" 0 1\r\nx\r\n", 2) + "END\r\n"
+		}),
+		"error":   memcached(func(string) string { return "SERVER_ERROR \x1b[2J at 127.0.0.1\r\n" }),
+		"many":    onceAsked(func(l *liar) { l.forever("VALUE k 0 1\r\nx\r\n") }),
+		"line":    onceAsked(func(l *liar) { l.forever(filler) }),
+		"garbage": says(noise),
+		"drip":    onceAsked(func(l *liar) { l.drip("V") }),
+		"silent":  (*liar).silent,
 	},
 	"postgres": {
-		"huge":       says("R\x7f\xff\xff\xff"),
-		"garbage":    says(noise),
-		"drip":       onceAsked(func(l *liar) { l.drip("N") }),
-		"silent":     (*liar).silent,
-		"notices":    onceAsked(func(l *liar) { l.say(authOK); l.forever(message('N', "\x00")) }),
-		"bignotices": onceAsked(func(l *liar) { l.say(authOK); l.forever(message('N', "M"+filler[:60_000]+"\x00\x00")) }),
-		"params":     onceAsked(func(l *liar) { l.params(authOK) }),
-		"passwords":  onceAsked(func(l *liar) { l.forever(message('R', "\x00\x00\x00\x03")) }),
-		"refused":    says(message('E', "SFATAL\x00VFATAL\x00C53300\x00Mno \x1b[2J for user tester at 127.0.0.1\x00\x00")),
+		"huge":    says("R\x7f\xff\xff\xff"),
+		"garbage": says(noise),
+		"drip":    onceAsked(func(l *liar) { l.drip("N") }),
+		"silent":  (*liar).silent,
+		"notices": onceAsked(func(l *liar) { l.say(authOK); l.forever(message('N', "\x00")) }),
+		"bignotices": onceAsked(func(l *liar) {
+			l.say(authOK)
+			l.forever(message('N', "M"+filler[:60_000]+"\x00\x00"))
+		}),
+		"params":    onceAsked(func(l *liar) { l.params(authOK) }),
+		"passwords": onceAsked(func(l *liar) { l.forever(message('R', "\x00\x00\x00\x03")) }),
+		"refused": says(message('E',
+			"SFATAL\x00VFATAL\x00C53300\x00Mno \x1b[2J for user tester at 127.0.0.1\x00\x00")),
 		"row": postgres(func(l *liar) {
 			l.say(described, "D\x7f\xff\xff\xf0\x00\x01\x7f\xff\xff\xe0")
 			l.forever(filler)
 		}),
-		"rows":         postgres(func(l *liar) { l.say(described); l.forever(message('D', "\x00\x01\x00\x00\x00\x01x")) }),
+		"rows": postgres(func(l *liar) {
+			l.say(described)
+			l.forever(message('D', "\x00\x01\x00\x00\x00\x01x"))
+		}),
 		"laternotices": postgres(func(l *liar) { l.forever(message('N', "M"+filler[:60_000]+"\x00\x00")) }),
 		"laterparams":  postgres(func(l *liar) { l.params("") }),
 		"columns": postgres(func(l *liar) {

@@ -28,7 +28,8 @@ func NewPostgres(t testing.TB) *Postgres {
 	const install = "apt-get install postgresql"
 	p := &Postgres{program: Need(t, "postgres", install), dir: Folder(t)}
 	p.data = filepath.Join(p.dir, "data")
-	initdb := exec.Command(Need(t, "initdb", install), "-D", p.data, "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
+	initdb := exec.Command(Need(t, "initdb", install), "-D", p.data, "-U", "tester",
+		"-A", "trust", "-E", "UTF8", "--no-sync", "--no-locale")
 	if os.Getuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
 		if err != nil {
@@ -52,7 +53,8 @@ func NewPostgres(t testing.TB) *Postgres {
 // stays for the next Start.
 func (p *Postgres) Start(t testing.TB) *exec.Cmd {
 	t.Helper()
-	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
+	server := exec.Command(p.program, "-D", p.data, "-k", p.dir, "-c", "listen_addresses=",
+		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=4MB")
 	server.SysProcAttr, server.Dir = p.as, p.dir
 	Start(t, server, p.Socket())
 	return server

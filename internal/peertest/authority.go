@@ -65,7 +65,8 @@ func (a *Authority) Certificate(t testing.TB, names []string, edits ...func(*x50
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: notBefore, NotAfter: notAfter, DNSNames: names,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}
 	for _, edit := range edits {
 		edit(template)
@@ -74,7 +75,9 @@ func (a *Authority) Certificate(t testing.TB, names []string, edits ...func(*x50
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: private, Leaf: leaf}
 }
 
-func sign(t testing.TB, template, parent *x509.Certificate, public ed25519.PublicKey, private ed25519.PrivateKey) *x509.Certificate {
+func sign(
+	t testing.TB, template, parent *x509.Certificate, public ed25519.PublicKey, private ed25519.PrivateKey,
+) *x509.Certificate {
 	t.Helper()
 	raw, err := x509.CreateCertificate(rand.Reader, template, parent, public, private)
 	if err != nil {

@@ -22,7 +22,9 @@ func Read(path string, most int) ([]byte, error) { return read(path, most, nil) 
 // or root, the group may at most read it, and others must have no access. Symbolic links
 // are followed; the rules apply to their target.
 func Secret(path string, most int) ([]byte, error) {
-	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it holds a secret", "read or change", 0o027) })
+	return read(path, most, func(i fs.FileInfo) error {
+		return closed(i, "it holds a secret", "read or change", 0o027)
+	})
 }
 
 // Trusted is Read for a file that others may read, but that only this process's user and
@@ -91,7 +93,8 @@ type Foreign struct {
 // closed returns an error if other users have access that they must not have.
 func closed(info fs.FileInfo, why, what string, bits fs.FileMode) error {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
-		return Foreign{int(st.Uid), exposed(fmt.Sprintf("%s and belongs to uid %d: chown it to uid %d, as which this process runs, or to root",
+		return Foreign{int(st.Uid), exposed(fmt.Sprintf("%s and belongs to uid %d: chown it to uid %d, as which this "+
+			"process runs, or to root",
 			why, st.Uid, os.Geteuid()))}
 	}
 	if mode := info.Mode().Perm(); mode&bits != 0 {

@@ -111,7 +111,8 @@ func (r Rules) Counter(ops []Op) (wrong []string) {
 			wrong = append(wrong, fmt.Sprintf("a total above the %d that had begun: %v", begun, b))
 		case last != nil && r.Lossless && last.Kind == Incr && !r.mayBeDeleted(ops, last, b):
 			wrong = append(wrong, fmt.Sprintf("a total went back without a deletion or a loss: %v; it was %v", b, last))
-		case last != nil && !since(ops, last.Began, b) && !(last.Kind == Incr && last.Ended >= b.Began && since(ops, b.Began, last)):
+		case last != nil && !since(ops, last.Began, b) &&
+			!(last.Kind == Incr && last.Ended >= b.Began && since(ops, b.Began, last)):
 			wrong = append(wrong, fmt.Sprintf("a total went back to an earlier one: %v; before it was %v", b, last))
 		case r.Lossless && !deleted && b.Kind == Incr && b.Number <= acked:
 			wrong = append(wrong, fmt.Sprintf("a total misses some of %d that were acknowledged: %v", acked, b))
@@ -137,7 +138,9 @@ func (r Rules) afresh(a, b *Op) bool {
 
 // mayBeDeleted reports whether a deletion may have been executed between a and b.
 func (r Rules) mayBeDeleted(ops []Op, a, b *Op) bool {
-	return slices.ContainsFunc(ops, func(o Op) bool { return o.Kind == Delete && o.Began <= b.Ended && o.after(a.Began) })
+	return slices.ContainsFunc(ops, func(o Op) bool {
+		return o.Kind == Delete && o.Began <= b.Ended && o.after(a.Began)
+	})
 }
 
 // since reports whether a counter that started again after from can have reached the
@@ -197,8 +200,11 @@ func (r Rules) Key(ops []Op) (wrong []string) {
 			continue
 		}
 		for j := range ops {
-			if e := &ops[j]; (e.Kind == Delete || e.Kind == Set && e.Number != o.Number) && e.Began > sure[o.Number] && r.before(e, o) {
-				wrong = append(wrong, fmt.Sprintf("a value that was ended %v before: %v; it was %v", o.Began-e.Ended, o, e))
+			e := &ops[j]
+			ends := e.Kind == Delete || e.Kind == Set && e.Number != o.Number
+			if ends && e.Began > sure[o.Number] && r.before(e, o) {
+				wrong = append(wrong, fmt.Sprintf("a value that was ended %v before: %v; it was %v",
+					o.Began-e.Ended, o, e))
 				break
 			}
 		}

@@ -22,6 +22,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -29,6 +30,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the commands.
@@ -59,23 +61,16 @@ func (Config) Descriptors() int { return 3 * 64 }
 // Open opens the origin. It finds the programs but does not run them.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
-	if err := o.CheckWrites(len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0); err != nil {
-		return nil, err
-	}
-	s, err := New(c)
-	if err != nil {
-		return nil, err
-	}
-	opened := &loader.Origin{
-		Source:  s,
-		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-		Close:   func() error { return nil },
-		Secrets: s.secrets,
-	}
-	if o.WriteThrough {
-		opened.Writer, err = s.NewWriter(c.Write)
-	}
-	return opened, err
+	return origin.Open(o, len(c.Write.Store) > 0 || len(c.Write.Delete) > 0 || c.Write.Refused != 0,
+		func() (*Source, error) { return New(c) },
+		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
+		func(s *Source) *loader.Origin {
+			return &loader.Origin{
+				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+				Close:   func() error { return nil },
+				Secrets: s.secrets,
+			}
+		})
 }
 
 // environment returns the variables of the commands, and those of their values that are
@@ -110,11 +105,12 @@ type Source struct {
 
 // New validates the configuration and finds the program.
 func New(cfg Config) (*Source, error) {
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.Absent < 0 || cfg.Absent > 255 {
-		return nil, fmt.Errorf("exec origin: timeout %v, value %d, absent status %d: give zero for the defaults, or more, and a status of at most 255", cfg.Timeout, cfg.MaxValue, cfg.Absent)
+	if err := origin.Limits("exec", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt); err != nil {
+		return nil, err
 	}
-	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
-	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
+	if cfg.Absent < 0 || cfg.Absent > 255 {
+		return nil, fmt.Errorf("exec origin: absent status %d: give 1 to 255, or zero for 1", cfg.Absent)
+	}
 	cfg.Absent = cmp.Or(cfg.Absent, 1)
 	s := &Source{cfg: cfg}
 	var err error
@@ -140,7 +136,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	var exit *exec.ExitError
 	switch {
 	case out.exceeded:
-		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes", loader.ErrTooLarge, s.program.name, s.cfg.MaxValue)
+		return loader.Value{}, fmt.Errorf("%w: exec origin %s: more than %d bytes",
+			loader.ErrTooLarge, s.program.name, s.cfg.MaxValue)
 	case err == nil:
 		return loader.Value{Bytes: out.buf.Bytes()}, nil
 	case errors.As(err, &exit) && exit.ExitCode() == s.cfg.Absent:

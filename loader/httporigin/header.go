@@ -18,7 +18,8 @@ import (
 func (c *Config) check() error {
 	// Errors do not show the user and the query of a URL, because they may be secrets.
 	if u, err := url.Parse(c.URL); err == nil && u.User != nil {
-		return errors.New("url: it has a user or password: leave them out, and give them as a header Authorization in header_files")
+		return errors.New("url: it has a user or password: leave them out, " +
+			"and give them as a header Authorization in header_files")
 	}
 	for _, code := range c.Absent {
 		if err := settings.Bounded("absent", code, 200, 599); err != nil {
@@ -33,7 +34,8 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 	header = http.Header{}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
-			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that holds it, in header_files", name)
+			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that holds it, in "+
+				"header_files", name)
 		}
 		if err := addHeader(header, "headers", name, c.Headers[name]); err != nil {
 			return nil, nil, err
@@ -60,7 +62,8 @@ func addHeader(h http.Header, setting, name, value string) error {
 	case !httpguts.ValidHeaderFieldName(name):
 		return fmt.Errorf("%s: %q is no header's name: give letters, digits and dashes", setting, name)
 	case !httpguts.ValidHeaderFieldValue(value):
-		return fmt.Errorf("%s: %s: the value has line breaks or other control characters: leave them out", setting, name)
+		return fmt.Errorf("%s: %s: the value has line breaks or other control characters: leave them out",
+			setting, name)
 	case h.Get(name) != "":
 		return fmt.Errorf("%s: %s is there already: leave out one of them", setting, name)
 	}

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -28,6 +29,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the server.
@@ -71,23 +73,16 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
-	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
-		return nil, err
-	}
-	s, err := New(c)
-	if err != nil {
-		return nil, err
-	}
-	opened := &loader.Origin{
-		Source:  s,
-		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-		Close:   func() error { s.Close(); return nil },
-		Secrets: s.secrets,
-	}
-	if o.WriteThrough {
-		opened.Writer, err = s.NewWriter(c.Write)
-	}
-	return opened, err
+	return origin.Open(o, c.Write != WriteConfig{},
+		func() (*Source, error) { return New(c) },
+		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
+		func(s *Source) *loader.Origin {
+			return &loader.Origin{
+				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+				Close:   func() error { s.Close(); return nil },
+				Secrets: s.secrets,
+			}
+		})
 }
 
 const placeholder = "{key}"
@@ -118,13 +113,14 @@ func New(cfg Config) (*Source, error) {
 	}
 	u, err := url.Parse(before)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("http origin: its URL must begin with http:// or https:// and a host, before %s", placeholder)
+		return nil, fmt.Errorf("http origin: its URL must begin with http:// or https:// and a host, before %s",
+			placeholder)
 	}
 	if u.Path == "" && u.RawQuery == "" || strings.Contains(before, "#") {
 		return nil, fmt.Errorf("http origin: %s must stand in the URL's path or query, after the host", placeholder)
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
-		return nil, fmt.Errorf("http origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
+	if err := origin.Limits("http", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt-1); err != nil {
+		return nil, err
 	}
 	cfg.Method = cmp.Or(cfg.Method, http.MethodGet)
 	if _, err := http.NewRequest(cfg.Method, before, nil); err != nil {
@@ -135,16 +131,16 @@ func New(cfg Config) (*Source, error) {
 	// become a slash of the path.
 	probe, err := url.Parse(before + "a%2Fb" + after)
 	if err != nil || !strings.Contains(before, "?") && !strings.Contains(probe.EscapedPath(), "a%2Fb") {
-		return nil, fmt.Errorf("http origin: its URL has something that must be escaped: write %%20 for a space, %%25 for a %%, %%C3%%A9 for an é")
+		return nil, fmt.Errorf("http origin: its URL has something that must be escaped: " +
+			"write %%20 for a space, %%25 for a %%, %%C3%%A9 for an é")
 	}
-	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
-	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	if cfg.Absent == nil {
 		cfg.Absent = []int{http.StatusNotFound, http.StatusGone}
 	}
 	return &Source{
-		cfg: cfg, header: header, secrets: secrets, before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
+		cfg: cfg, header: header, secrets: secrets,
+		before: before, after: after, inQuery: strings.Contains(before, "?"), host: u.Host,
 		client: newClient(cfg.Connections),
 	}, nil
 }
@@ -215,13 +211,17 @@ func failed(host string, err error) error {
 	return fmt.Errorf("http origin %s: %w", host, err)
 }
 
+// retried are the statuses below 500 after which a request may be sent again.
+var retried = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
+
 // unexpected returns the error for a status that is not a valid answer.
 func unexpected(host string, code int) error {
 	switch {
-	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly:
+	case code >= 500, slices.Contains(retried, code):
 		return fmt.Errorf("http origin %s: status %d", host, code)
 	case code >= 300 && code < 400:
-		return fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to", loader.ErrPermanent, host, code)
+		return fmt.Errorf("%w: http origin %s: status %d, a redirect: configure the URL that it leads to",
+			loader.ErrPermanent, host, code)
 	}
 	return fmt.Errorf("%w: http origin %s: status %d", loader.ErrPermanent, host, code)
 }
@@ -239,7 +239,8 @@ func (s *Source) value(resp *http.Response) (loader.Value, error) {
 		return loader.Value{}, failed(s.host, err)
 	}
 	if len(body) > s.cfg.MaxValue {
-		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes", loader.ErrTooLarge, s.host, s.cfg.MaxValue)
+		return loader.Value{}, fmt.Errorf("%w: http origin %s: a body of more than %d bytes",
+			loader.ErrTooLarge, s.host, s.cfg.MaxValue)
 	}
 	v := loader.Value{Bytes: body}
 	if s.cfg.CacheControl {

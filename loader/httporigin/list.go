@@ -53,7 +53,8 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		return unexpected(l.host, resp.StatusCode)
 	}
 	if endless(resp) {
-		return fmt.Errorf("%w: http origin %s: the list has neither Content-Length nor chunks, so half of it looks like all: have the server send one of them", loader.ErrPermanent, l.host)
+		return fmt.Errorf("%w: http origin %s: the list has neither Content-Length nor chunks, so half of it looks "+
+			"like all: have the server send one of them", loader.ErrPermanent, l.host)
 	}
 	lines := loader.NewLines(each)
 	if _, err := io.Copy(lines, resp.Body); err != nil {

@@ -72,7 +72,8 @@ func (w *Writer) outcome(code int) error {
 	case code >= 400 && code < 500 && code != http.StatusRequestTimeout:
 		return fmt.Errorf("%w: http origin %s: status %d", loader.ErrNotWritten, w.source.host, code)
 	case code >= 300 && code < 400: // some servers redirect after the change
-		return fmt.Errorf("http origin %s: status %d, a redirect: configure the URL that it leads to", w.source.host, code)
+		return fmt.Errorf("http origin %s: status %d, a redirect: configure the URL that it leads to",
+			w.source.host, code)
 	}
 	return fmt.Errorf("http origin %s: status %d", w.source.host, code)
 }
@@ -81,12 +82,16 @@ func (w *Writer) outcome(code int) error {
 // reused.
 const maxAnswer = 64 << 10
 
-func (w *Writer) send(ctx context.Context, method string, key []byte, body io.Reader, contentType string) (status int, err error) {
+func (w *Writer) send(
+	ctx context.Context, method string, key []byte, body io.Reader, contentType string,
+) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
 	// Nothing can have been sent before there was a connection.
 	var connected atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
 	req, err := w.source.request(ctx, method, key, body)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", loader.ErrNotWritten, err)

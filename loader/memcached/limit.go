@@ -6,6 +6,8 @@ import (
 	"net"
 	"strconv"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the answers on a connection. It ends an answer that is too long,
@@ -16,10 +18,9 @@ type limitedConn struct {
 	most    int // bytes of one item
 	timeout time.Duration
 
-	read  int    // bytes of the current answer
-	items int    // items in the answer; one was requested
-	skip  int    // remaining bytes of an item and its line end
-	line  []byte // the incomplete line
+	scanner origin.Scanner
+	read    int // bytes of the current answer
+	items   int // items in the answer; one was requested
 }
 
 // room is the number of bytes allowed for the lines around an item.
@@ -30,9 +31,16 @@ var (
 	errSecond  = errors.New("the answer has a second item, and one was asked for")
 )
 
+func limit(c net.Conn, maxValue int, timeout time.Duration) *limitedConn {
+	limited := &limitedConn{Conn: c, most: maxValue, timeout: timeout}
+	limited.scanner = origin.Scanner{Most: maxValue + room, Keep: maxValue + room, Line: limited.count}
+	return limited
+}
+
 // Write begins a request. It resets the counts of the answer, and sets the deadline.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	c.read, c.items, c.skip, c.line = 0, 0, 0, c.line[:0]
+	c.read, c.items = 0, 0
+	c.scanner.Reset()
 	if err := c.Conn.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
@@ -44,7 +52,7 @@ func (c *limitedConn) SetDeadline(time.Time) error { return nil }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.read += n; c.read > c.most+room || !c.pass(p[:n]) {
+	if c.read += n; c.read > c.most+room || !c.scanner.Pass(p[:n]) {
 		return 0, errTooLong
 	}
 	if c.items > 1 {
@@ -53,30 +61,13 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// pass follows the bytes read, as far as needed to find lengths: "VALUE key flags
-// length".
-func (c *limitedConn) pass(b []byte) bool {
-	for len(b) > 0 {
-		if n := min(c.skip, len(b)); n > 0 {
-			c.skip -= n
-			b = b[n:]
-			continue
-		}
-		part, rest, ended := bytes.Cut(b, []byte{'\n'})
-		c.line = append(c.line, part...) // bounded by what may be read
-		if ended {
-			line := bytes.TrimSuffix(c.line, []byte{'\r'})
-			if fields := bytes.Split(line, []byte{' '}); len(fields) > 3 && string(fields[0]) == "VALUE" {
-				c.items++
-				n, err := strconv.ParseUint(string(fields[3]), 10, 32)
-				if err == nil && n > uint64(c.most) {
-					return false
-				}
-				c.skip = int(n) + len("\r\n")
-			}
-			c.line = c.line[:0]
-		}
-		b = rest
+// count counts an item by its line: "VALUE key flags length".
+func (c *limitedConn) count(line []byte, _ int) (length int, ok bool) {
+	fields := bytes.Split(line, []byte{' '})
+	if len(fields) <= 3 || string(fields[0]) != "VALUE" {
+		return -1, true
 	}
-	return true
+	c.items++
+	n, err := strconv.ParseUint(string(fields[3]), 10, 32)
+	return int(n), err != nil || n <= uint64(c.most)
 }

@@ -30,10 +30,10 @@ func TestLimit(t *testing.T) {
 
 // passes reports whether an answer that arrives in pieces passes the limit.
 func passes(answer string, step int) bool {
-	c := &limitedConn{most: 1000}
+	c := limit(nil, 1000, 0)
 	for len(answer) > 0 {
 		n := min(step, len(answer))
-		if !c.pass([]byte(answer[:n])) {
+		if !c.scanner.Pass([]byte(answer[:n])) {
 			return false
 		}
 		answer = answer[n:]

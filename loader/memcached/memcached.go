@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the servers.
@@ -55,21 +57,10 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
-	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
-		return nil, err
-	}
-	s, err := New(c)
-	if err != nil {
-		return nil, err
-	}
-	opened := &loader.Origin{Source: s, Close: s.Close}
-	if o.WriteThrough {
-		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
-			_ = s.Close() // no data is lost
-			return nil, err
-		}
-	}
-	return opened, nil
+	return origin.Open(o, c.Write != WriteConfig{},
+		func() (*Source, error) { return New(c) },
+		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
+		func(s *Source) *loader.Origin { return &loader.Origin{Close: s.Close} })
 }
 
 // Source loads values from the servers. It is safe for concurrent use.
@@ -91,11 +82,10 @@ func New(cfg Config) (*Source, error) {
 	if err := settings.Bounded("connections", cfg.Connections, 0, loader.MaxConnections); err != nil {
 		return nil, err
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 {
-		return nil, fmt.Errorf("memcached origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
+	err := origin.Limits("memcached", &cfg.Timeout, &cfg.MaxValue, 500*time.Millisecond, math.MaxInt-room)
+	if err != nil {
+		return nil, err
 	}
-	cfg.Timeout = cmp.Or(cfg.Timeout, 500*time.Millisecond)
-	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	s := &Source{cfg: cfg, client: memcache.NewFromSelector(newServers(cfg.Servers))}
 	s.client.Timeout = cfg.Timeout
@@ -105,7 +95,7 @@ func New(cfg Config) (*Source, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &limitedConn{Conn: c, most: cfg.MaxValue, timeout: cfg.Timeout}, nil
+		return limit(c, cfg.MaxValue, cfg.Timeout), nil
 	}
 	return s, nil
 }
@@ -128,7 +118,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	case errors.Is(err, memcache.ErrMalformedKey):
 		return loader.Value{}, fmt.Errorf("%w: %s", loader.ErrBadKey, malformed)
 	case errors.Is(err, errTooLong), err == nil && len(item.Value) > s.cfg.MaxValue:
-		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
+		return loader.Value{}, fmt.Errorf("%w: memcached origin: more than %d bytes",
+			loader.ErrTooLarge, s.cfg.MaxValue)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("memcached origin: %w", err)
 	case item.Key != name:

@@ -31,7 +31,8 @@ type Writer struct {
 // NewWriter validates the configuration.
 func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 	if cfg.TTL < 0 || cfg.TTL > maxTTL || cfg.TTL%time.Second != 0 {
-		return nil, fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v", cfg.TTL, maxTTL)
+		return nil, fmt.Errorf("memcached origin: a TTL of %v: give zero for none, or whole seconds up to %v",
+			cfg.TTL, maxTTL)
 	}
 	return &Writer{s, int32(cfg.TTL / time.Second)}, nil
 }
@@ -39,7 +40,9 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 // Store sets the item, with the flags of v.
 func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 	return w.do(ctx, func() error {
-		return w.source.client.Set(&memcache.Item{Key: w.source.cfg.KeyPrefix + string(key), Value: v.Bytes, Flags: v.Flags, Expiration: w.ttl})
+		return w.source.client.Set(&memcache.Item{
+			Key: w.source.cfg.KeyPrefix + string(key), Value: v.Bytes, Flags: v.Flags, Expiration: w.ttl,
+		})
 	})
 }
 

@@ -2,22 +2,19 @@ package postgres
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/vmihailenco/msgpack/v5"
-
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // encode makes the value of a row. The bytes of the row belong to the connection.
 func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte, error) {
 	if s.cfg.Format != Msgpack {
 		if row[0] == nil {
-			return nil, fmt.Errorf("%w: postgres origin: the column %q is NULL: use COALESCE, or leave such rows out", loader.ErrPermanent, fields[0].Name)
+			return nil, permanent("the column %q is NULL: use COALESCE, or leave such rows out", fields[0].Name)
 		}
 		return slices.Clone(row[0]), nil
 	}
@@ -32,7 +29,7 @@ func (s *Source) encode(fields []pgconn.FieldDescription, row [][]byte) ([]byte,
 			return nil, err
 		}
 		if err := encodeColumn(enc, f.DataTypeOID, row[i]); err != nil {
-			return nil, fmt.Errorf("%w: postgres origin: column %q: %w", loader.ErrPermanent, f.Name, err)
+			return nil, permanent("column %q: %w", f.Name, err)
 		}
 	}
 	return buf.Bytes(), nil

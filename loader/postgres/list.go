@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -38,15 +37,10 @@ func (s *Source) NewLister(list loader.List) (*Lister, error) {
 
 // Check asks the server to prepare the query, and returns what is wrong with it.
 func (l *Lister) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.source.cfg.Timeout)
-	defer cancel()
-	c, err := l.source.pool.Acquire(ctx)
-	if err != nil {
-		return failed(err)
-	}
-	defer c.Release()
-	_, err = l.prepare(ctx, c.Conn())
-	return err
+	return l.source.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := l.prepare(ctx, c)
+		return err
+	})
 }
 
 func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDescription, error) {
@@ -55,9 +49,9 @@ func (l *Lister) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	case err != nil:
 		return nil, failed(err)
 	case len(d.ParamOIDs) != 0:
-		return nil, fmt.Errorf("%w: postgres origin: the query of its list has %d parameters: give one without", loader.ErrPermanent, len(d.ParamOIDs))
+		return nil, permanent("the query of its list has %d parameters: give one without", len(d.ParamOIDs))
 	case len(d.Fields) != 1:
-		return nil, fmt.Errorf("%w: postgres origin: the query of its list gives %d columns: select one, the key", loader.ErrPermanent, len(d.Fields))
+		return nil, permanent("the query of its list gives %d columns: select one, the key", len(d.Fields))
 	}
 	return d, nil
 }
@@ -87,7 +81,7 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	for refused == nil && rows.NextRow() {
 		switch key := rows.Values()[0]; {
 		case key == nil:
-			refused = fmt.Errorf("%w: postgres origin: its list has a key that is NULL: leave such rows out", loader.ErrPermanent)
+			refused = permanent("its list has a key that is NULL: leave such rows out")
 		case kv.ValidKey(key):
 			refused = each(key)
 		}

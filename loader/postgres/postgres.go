@@ -39,6 +39,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Format is the form that a row is converted to.
@@ -87,26 +88,16 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
-	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
-		return nil, err
-	}
-	s, err := New(c)
-	if err != nil {
-		return nil, err
-	}
-	opened := &loader.Origin{
-		Source:  s,
-		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-		Close:   func() error { s.Close(); return nil },
-		Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
-	}
-	if o.WriteThrough {
-		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
-			s.Close()
-			return nil, err
-		}
-	}
-	return opened, nil
+	return origin.Open(o, c.Write != WriteConfig{},
+		func() (*Source, error) { return New(c) },
+		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
+		func(s *Source) *loader.Origin {
+			return &loader.Origin{
+				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+				Close:   func() error { s.Close(); return nil },
+				Secrets: []string{s.cfg.DSN, s.pool.Config().ConnConfig.Password},
+			}
+		})
 }
 
 // dsn returns the DSN from the setting that has it.
@@ -116,7 +107,8 @@ func (c *Config) dsn() (string, error) {
 	}
 	dsn, err := settings.Secret("dsn", c.DSNFile, c.DSNEnv)
 	if err == nil && dsn == "" {
-		err = errors.New("there is no DSN: give dsn_file, the path of a file that holds it, or dsn_env, the name of a variable")
+		err = errors.New("there is no DSN: give dsn_file, the path of a file that holds it, or dsn_env, the name of " +
+			"a variable")
 	}
 	return dsn, err
 }
@@ -157,17 +149,17 @@ func New(cfg Config) (*Source, error) {
 	default:
 		return nil, fmt.Errorf("postgres origin: format %q: give %s, %s or %s", cfg.Format, Column, JSON, Msgpack)
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-rowRoom {
-		return nil, fmt.Errorf("postgres origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
+	if err := origin.Limits("postgres", &cfg.Timeout, &cfg.MaxValue, 5*time.Second, math.MaxInt-rowRoom); err != nil {
+		return nil, err
 	}
-	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
-	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	pc, err := pgxpool.ParseConfig(cfg.DSN)
 	if err != nil {
 		// pgx's own error repeats the DSN, and hides the password only if it recognised
 		// one.
-		return nil, errors.New("postgres origin: its DSN cannot be read: give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... password=... in one line")
+		return nil, errors.New("postgres origin: its DSN cannot be read: " +
+			"give postgres://user:password@host:port/database, or pairs such as host=... dbname=... user=... " +
+			"password=... in one line")
 	}
 	pc.MaxConns = int32(cfg.Connections)
 	pc.ConnConfig.ConnectTimeout = cfg.Timeout
@@ -206,6 +198,14 @@ func (s *Source) Close() { s.pool.Close() }
 
 // Check asks the server to prepare the query, and returns what is wrong with it.
 func (s *Source) Check(ctx context.Context) error {
+	return s.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := s.prepare(ctx, c)
+		return err
+	})
+}
+
+// check asks the server to prepare something on a connection of the pool.
+func (s *Source) check(ctx context.Context, prepare func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	c, err := s.pool.Acquire(ctx)
@@ -213,8 +213,7 @@ func (s *Source) Check(ctx context.Context) error {
 		return failed(err)
 	}
 	defer c.Release()
-	_, err = s.prepare(ctx, c.Conn())
-	return err
+	return prepare(ctx, c.Conn())
 }
 
 // prepare prepares the query once per connection; pgx caches the result.
@@ -224,11 +223,12 @@ func (s *Source) prepare(ctx context.Context, c *pgx.Conn) (*pgconn.StatementDes
 	case err != nil:
 		return nil, failed(err)
 	case len(d.ParamOIDs) != 1:
-		return nil, fmt.Errorf("%w: postgres origin: its query has %d parameters: give one, $1, the key", loader.ErrPermanent, len(d.ParamOIDs))
+		return nil, permanent("its query has %d parameters: give one, $1, the key", len(d.ParamOIDs))
 	case s.cfg.Format == Column && len(d.Fields) != 1:
-		return nil, fmt.Errorf("%w: postgres origin: its query gives %d columns: select one, or set the format to json or msgpack", loader.ErrPermanent, len(d.Fields))
+		return nil, permanent("its query gives %d columns: select one, or set the format to json or msgpack",
+			len(d.Fields))
 	case len(d.Fields) == 0:
-		return nil, fmt.Errorf("%w: postgres origin: its query gives no columns: select some", loader.ErrPermanent)
+		return nil, permanent("its query gives no columns: select some")
 	}
 	return d, nil
 }
@@ -278,7 +278,7 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	case n == 0:
 		return loader.Value{}, loader.ErrAbsent
 	case n > 1:
-		return loader.Value{}, fmt.Errorf("%w: postgres origin: its query gives %d rows for one key: add LIMIT 1, or a condition", loader.ErrPermanent, n)
+		return loader.Value{}, permanent("its query gives %d rows for one key: add LIMIT 1, or a condition", n)
 	case encodeErr != nil:
 		return loader.Value{}, encodeErr
 	case len(v.Bytes) > s.cfg.MaxValue:
@@ -300,6 +300,11 @@ func paramFormat(oid uint32, b []byte) (format int16, fits bool) {
 
 func (s *Source) tooLarge() error {
 	return fmt.Errorf("%w: postgres origin: more than %d bytes", loader.ErrTooLarge, s.cfg.MaxValue)
+}
+
+// permanent returns an error that a retry does not change.
+func permanent(format string, args ...any) error {
+	return fmt.Errorf("%w: postgres origin: %w", loader.ErrPermanent, fmt.Errorf(format, args...))
 }
 
 // stale reports whether the prepared statement of the connection no longer matches the
@@ -325,8 +330,8 @@ func failed(err error) error {
 	switch {
 	case unfit(pe):
 		return fmt.Errorf("%w: postgres origin: it is no value of $1's type (%s)", loader.ErrBadKey, pe.Code)
-	case strings.HasPrefix(pe.Code, "42"), strings.HasPrefix(pe.Code, "22"), strings.HasPrefix(pe.Code, "28"), strings.HasPrefix(pe.Code, "3D"):
-		return fmt.Errorf("%w: postgres origin: %s (%s)", loader.ErrPermanent, pe.Message, pe.Code)
+	case len(pe.Code) == 5 && slices.Contains([]string{"22", "28", "3D", "42"}, pe.Code[:2]):
+		return permanent("%s (%s)", pe.Message, pe.Code)
 	}
 	return fmt.Errorf("postgres origin: %s (%s)", pe.Message, pe.Code)
 }

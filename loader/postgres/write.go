@@ -44,18 +44,13 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 
 // Check asks the server to prepare the statements, and returns what is wrong with them.
 func (w *Writer) Check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
-	defer cancel()
-	c, err := w.source.pool.Acquire(ctx)
-	if err != nil {
-		return failed(err)
-	}
-	defer c.Release()
-	if _, err := prepareWrite(ctx, c.Conn(), w.cfg.Store, 2); err != nil {
+	return w.source.check(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		if _, err := prepareWrite(ctx, c, w.cfg.Store, 2); err != nil {
+			return err
+		}
+		_, err := prepareWrite(ctx, c, w.cfg.Delete, 1)
 		return err
-	}
-	_, err = prepareWrite(ctx, c.Conn(), w.cfg.Delete, 1)
-	return err
+	})
 }
 
 func prepareWrite(ctx context.Context, c *pgx.Conn, sql string, params int) (*pgconn.StatementDescription, error) {
@@ -64,7 +59,7 @@ func prepareWrite(ctx context.Context, c *pgx.Conn, sql string, params int) (*pg
 	case err != nil:
 		return nil, failed(err)
 	case len(d.ParamOIDs) != params:
-		return nil, fmt.Errorf("%w: postgres origin: the statement %q has %d parameters: give %d", loader.ErrPermanent, sql, len(d.ParamOIDs), params)
+		return nil, permanent("the statement %q has %d parameters: give %d", sql, len(d.ParamOIDs), params)
 	}
 	return d, nil
 }
@@ -77,7 +72,8 @@ func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
 	}
 	if (tag.Insert() || tag.Update() || strings.HasPrefix(tag.String(), "MERGE")) && tag.RowsAffected() == 0 {
 		// A trigger may have written elsewhere, so the outcome is unknown.
-		return errors.New("postgres origin: its statement to store has touched no row: write INSERT ... ON CONFLICT ... DO UPDATE")
+		return errors.New("postgres origin: its statement to store has touched no row: " +
+			"write INSERT ... ON CONFLICT ... DO UPDATE")
 	}
 	return nil
 }
@@ -106,7 +102,8 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 		if formats[i], fits = paramFormat(d.ParamOIDs[i], p); !fits && i == 0 {
 			return pgconn.CommandTag{}, notWritten(fmt.Errorf("%w: %s", loader.ErrBadKey, notText))
 		} else if !fits {
-			return pgconn.CommandTag{}, notWritten(fmt.Errorf("postgres origin: the value is no text: %s: make its column bytea", notText))
+			return pgconn.CommandTag{}, notWritten(fmt.Errorf("postgres origin: the value is no text: %s: "+
+				"make its column bytea", notText))
 		}
 		if p == nil {
 			params[i] = []byte{} // nil would be NULL
@@ -122,7 +119,8 @@ func (w *Writer) run(ctx context.Context, sql string, params ...[]byte) (pgconn.
 	var pe *pgconn.PgError
 	switch {
 	case errors.As(err, &pe) && unfit(pe) && len(params) > 1:
-		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's type (%s)", pe.Code))
+		return tag, notWritten(fmt.Errorf("postgres origin: the key or the value is no value of its parameter's "+
+			"type (%s)", pe.Code))
 	case pgconn.SafeToRetry(err), rolledBack(err):
 		return tag, notWritten(failed(err))
 	}

@@ -1,11 +1,12 @@
 package redisorigin
 
 import (
-	"bytes"
 	"errors"
 	"net"
 	"strconv"
 	"syscall"
+
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the replies on a connection. It refuses replies whose announced
@@ -14,13 +15,11 @@ import (
 // memory of the machine.
 type limitedConn struct {
 	net.Conn
-	most     int    // bytes of all strings in the replies to one request
-	bytes    int    // remaining bytes of strings
-	lines    int    // remaining bytes of lines; starts at the same number
-	elements int    // remaining elements; starts at maxElements
-	skip     int    // remaining bytes of a string and its line end
-	line     []byte // the first bytes of the line: type and length
-	long     int    // bytes of the line so far
+	most     int // bytes of all strings in the replies to one request
+	bytes    int // remaining bytes of strings
+	lines    int // remaining bytes of lines; starts at the same number
+	elements int // remaining elements; starts at maxElements
+	scanner  origin.Scanner
 }
 
 const (
@@ -32,10 +31,16 @@ const (
 
 var errTooLong = errors.New("a reply states or has a length beyond the limit")
 
+func newLimited(c net.Conn, most int) *limitedConn {
+	limited := &limitedConn{Conn: c, most: most}
+	limited.scanner = origin.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
+	return limited
+}
+
 // limit wraps a connection. If go-redis could inspect c between requests (syscall.Conn),
 // it can also inspect the result.
 func limit(c net.Conn, maxValue int) net.Conn {
-	limited := &limitedConn{Conn: c, most: maxValue + keysRoom}
+	limited := newLimited(c, maxValue+keysRoom)
 	if raw, ok := c.(syscall.Conn); ok {
 		return struct {
 			*limitedConn
@@ -53,46 +58,21 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if !c.pass(p[:n]) {
+	if !c.scanner.Pass(p[:n]) {
 		_ = c.Conn.Close() // go-redis may try again
 		return 0, errTooLong
 	}
 	return n, err
 }
 
-// pass follows the bytes read (RESP2 and RESP3), as far as needed to find lengths.
-func (c *limitedConn) pass(b []byte) bool {
-	for len(b) > 0 {
-		if n := min(c.skip, len(b)); n > 0 {
-			c.skip -= n
-			b = b[n:]
-			continue
-		}
-		part, rest, ended := bytes.Cut(b, []byte{'\n'})
-		c.line = append(c.line, part[:min(len(part), keptLine-len(c.line))]...)
-		if c.long += len(part); c.long > maxLine {
-			return false
-		}
-		if ended {
-			if !c.end() {
-				return false
-			}
-			if c.lines -= c.long; c.lines < 0 {
-				return false
-			}
-			c.line, c.long = c.line[:0], 0
-		}
-		b = rest
+// count counts a line (RESP2 and RESP3). A line without a length, or with an invalid
+// one, is left to go-redis.
+func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
+	if c.lines -= length; c.lines < 0 {
+		return -1, false
 	}
-	return true
-}
-
-// end handles a complete line. A line without a length, or with an invalid one, is left
-// to go-redis.
-func (c *limitedConn) end() bool {
-	line := bytes.TrimSuffix(c.line, []byte{'\r'})
 	if len(line) == 0 {
-		return true
+		return -1, true
 	}
 	n, err := strconv.Atoi(string(line[1:]))
 	left := &c.bytes
@@ -101,16 +81,16 @@ func (c *limitedConn) end() bool {
 	case '*', '~', '%', '>', '|': // of elements
 		left = &c.elements
 	default:
-		return true
+		return -1, true
 	}
-	if errors.Is(err, strconv.ErrRange) || c.long > keptLine || n > *left {
-		return false
+	if errors.Is(err, strconv.ErrRange) || length > keptLine || n > *left {
+		return -1, false
 	}
-	if err == nil && n >= 0 {
-		*left -= n
-		if left == &c.bytes {
-			c.skip = n + len("\r\n")
-		}
+	if err != nil || n < 0 {
+		return -1, true
 	}
-	return true
+	if *left -= n; left == &c.elements {
+		return -1, true
+	}
+	return n, true
 }

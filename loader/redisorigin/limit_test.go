@@ -40,10 +40,11 @@ func TestLimit(t *testing.T) {
 
 // passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
-	c := &limitedConn{bytes: maxLine, lines: 1 << 20, elements: maxElements}
+	c := newLimited(nil, 0)
+	c.bytes, c.lines, c.elements = maxLine, 1<<20, maxElements
 	for len(replies) > 0 {
 		n := min(step, len(replies))
-		if !c.pass([]byte(replies[:n])) {
+		if !c.scanner.Pass([]byte(replies[:n])) {
 			return false
 		}
 		replies = replies[n:]

@@ -47,7 +47,8 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 		for _, name := range names {
 			key, found := strings.CutPrefix(name, prefix)
 			if !found {
-				return fmt.Errorf("%w: redis origin %s: SCAN gives keys that do not match", loader.ErrPermanent, l.source.cfg.Address)
+				return fmt.Errorf("%w: redis origin %s: SCAN gives keys that do not match",
+					loader.ErrPermanent, l.source.cfg.Address)
 			}
 			if !kv.ValidKey([]byte(key)) {
 				continue

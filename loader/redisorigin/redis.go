@@ -28,6 +28,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
+	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // Config has the settings of the server.
@@ -82,26 +83,16 @@ func (c Config) Descriptors() int { return cmp.Or(c.Connections, defaultConnecti
 // Open opens the origin. It connects at the first load.
 func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 	c.Timeout, c.MaxValue = o.Timeout, o.MaxValue
-	if err := o.CheckWrites(c.Write != WriteConfig{}); err != nil {
-		return nil, err
-	}
-	s, err := New(c)
-	if err != nil {
-		return nil, err
-	}
-	opened := &loader.Origin{
-		Source:  s,
-		List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
-		Close:   s.Close,
-		Secrets: []string{s.cfg.Password},
-	}
-	if o.WriteThrough {
-		if opened.Writer, err = s.NewWriter(c.Write); err != nil {
-			_ = s.Close() // no data is lost
-			return nil, err
-		}
-	}
-	return opened, nil
+	return origin.Open(o, c.Write != WriteConfig{},
+		func() (*Source, error) { return New(c) },
+		func(s *Source) (*Writer, error) { return s.NewWriter(c.Write) },
+		func(s *Source) *loader.Origin {
+			return &loader.Origin{
+				List:    func(l loader.List) (loader.Lister, error) { return s.NewLister(l) },
+				Close:   s.Close,
+				Secrets: []string{s.cfg.Password},
+			}
+		})
 }
 
 // Source loads values from the server. It is safe for concurrent use.
@@ -120,11 +111,9 @@ func New(cfg Config) (*Source, error) {
 	); err != nil {
 		return nil, err
 	}
-	if cfg.Timeout < 0 || cfg.MaxValue < 0 || cfg.MaxValue > math.MaxInt-keysRoom {
-		return nil, fmt.Errorf("redis origin: timeout %v, value %d: give zero for the defaults, or more", cfg.Timeout, cfg.MaxValue)
+	if err := origin.Limits("redis", &cfg.Timeout, &cfg.MaxValue, time.Second, math.MaxInt-keysRoom); err != nil {
+		return nil, err
 	}
-	cfg.Timeout = cmp.Or(cfg.Timeout, time.Second)
-	cfg.MaxValue = cmp.Or(cfg.MaxValue, 8<<20)
 	cfg.Connections = cmp.Or(cfg.Connections, defaultConnections)
 	if cfg.Password == "" {
 		var err error
@@ -187,7 +176,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	})
 	switch {
 	case err != nil && redis.HasErrorPrefix(err, "WRONGTYPE"):
-		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string", loader.ErrPermanent, s.cfg.Address)
+		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
+			loader.ErrPermanent, s.cfg.Address)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
 	case left.Val() == -2: // "no such key" in PTTL
@@ -195,7 +185,8 @@ func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	}
 	b := []byte(value.Val())
 	if len(b) > s.cfg.MaxValue {
-		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes", loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
+		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes",
+			loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
 	}
 	v := loader.Value{Bytes: b}
 	if left.Val() >= 0 && !s.cfg.IgnoreTTL {

@@ -13,7 +13,8 @@ import (
 func (c *Config) tlsConfig() (*tls.Config, error) {
 	if !c.TLS {
 		if c.TLSCAFile != "" || c.TLSCertFile != "" || c.TLSKeyFile != "" {
-			return nil, errors.New("tls_ca_file, tls_cert_file and tls_key_file count with tls: true alone: set it, or leave them out")
+			return nil, errors.New("tls_ca_file, tls_cert_file and tls_key_file count with tls: true alone: " +
+				"set it, or leave them out")
 		}
 		return nil, nil
 	}
@@ -41,7 +42,8 @@ func (c *Config) tlsConfig() (*tls.Config, error) {
 	}
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
 	if err != nil {
-		return nil, fmt.Errorf("tls_cert_file %s and tls_key_file %s: %w: give a certificate and its key, in PEM", c.TLSCertFile, c.TLSKeyFile, err)
+		return nil, fmt.Errorf("tls_cert_file %s and tls_key_file %s: %w: give a certificate and its key, in PEM",
+			c.TLSCertFile, c.TLSKeyFile, err)
 	}
 	t.Certificates = []tls.Certificate{pair}
 	return t, nil

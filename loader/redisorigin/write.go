@@ -79,6 +79,6 @@ func refused(err error) bool {
 		return slices.Contains(refusals, code)
 	}
 	var dial *net.OpError
-	return errors.As(err, &dial) && dial.Op == "dial" ||
-		errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
+	return errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) ||
+		errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
 }
