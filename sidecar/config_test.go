@@ -1,9 +1,16 @@
 package sidecar
 
 import (
+	"errors"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -132,5 +139,51 @@ func TestNodeNames(t *testing.T) {
 		if err := cfg.Check(); (err == nil) != good {
 			t.Errorf("%q: %v", name, err)
 		}
+	}
+}
+
+var documentedDefault = regexp.MustCompile("^\\| `([a-z0-9_]+)` \\| [^|]* \\| `([^`]+)` \\|")
+
+// TestDefaultsAsDocumented checks that a setting that has the default of docs/CONFIG.md
+// is as one that is left out. The defaults of the other settings are filled in elsewhere.
+func TestDefaultsAsDocumented(t *testing.T) {
+	elsewhere := []string{"socket_mode", "max_key"}
+	doc, err := os.ReadFile("../docs/CONFIG.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	filled := func(c Config) Config {
+		c, err := c.withDefaults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Log, c.Clock = nil, nil
+		return c
+	}
+	seen, ofNamespace := 0, false
+	for line := range strings.Lines(string(doc)) {
+		if strings.HasPrefix(line, "<!-- settings") {
+			ofNamespace = strings.Contains(line, "of a namespace")
+		}
+		m := documentedDefault.FindStringSubmatch(line)
+		if m == nil || slices.Contains(elsewhere, m[1]) {
+			continue
+		}
+		seen++
+		var c Config
+		var ns Namespace
+		text := []byte(m[1] + ": " + m[2])
+		if err := errors.Join(yaml.Unmarshal(text, &c), yaml.Unmarshal(text, &ns)); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+		if ofNamespace && !reflect.DeepEqual(ns.spec(), Namespace{}.spec()) {
+			t.Errorf("%s is not the default of a namespace", text)
+		}
+		if !ofNamespace && !reflect.DeepEqual(filled(c), filled(Config{})) {
+			t.Errorf("%s is not the default", text)
+		}
+	}
+	if seen < 20 {
+		t.Errorf("%d defaults were found", seen)
 	}
 }
