@@ -157,7 +157,7 @@ func TestDefaultsAsDocumented(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Log, c.Clock = nil, nil
+		c.Log, c.clock = nil, nil
 		return c
 	}
 	seen, ofNamespace := 0, false
