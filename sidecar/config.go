@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -144,8 +145,12 @@ type Config struct {
 	// HTTPTokenFile is a file with the token that metrics and profiles need. Health needs
 	// none. Form: path. Default: none.
 	HTTPTokenFile string `yaml:"http_token_file"`
-	// Pprof serves /debug/pprof on HTTP.
+	// Pprof serves /debug/pprof on HTTP. Profiles must be given with it.
 	Pprof bool `yaml:"pprof"`
+	// Profiles are the pages of /debug/pprof: http.DefaultServeMux in a program that imports
+	// net/http/pprof. The sidecar does not import it, since it is large and adds its pages
+	// to the embedding program's DefaultServeMux.
+	Profiles http.Handler `yaml:"-"`
 
 	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its cgroup.
 	IgnoreMemoryLimit bool `yaml:"ignore_memory_limit"`

@@ -1,8 +1,10 @@
 package sidecar
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
@@ -40,6 +42,14 @@ func (c *Config) httpToken() (string, error) {
 	return access.ReadToken("http_token_file", c.HTTPTokenFile)
 }
 
+// profiles returns the pages of /debug/pprof, or nil if they are off.
+func (s *Sidecar) profiles() http.Handler {
+	if !s.cfg.Pprof {
+		return nil
+	}
+	return s.cfg.Profiles
+}
+
 // listenHTTP returns the server of health and metrics, or nil if HTTP is off.
 func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if s.cfg.HTTP == "" {
@@ -49,13 +59,16 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.cfg.Pprof && s.cfg.Profiles == nil {
+		return nil, errors.New("pprof is given without Profiles: import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
+	}
 	names := append([]string{s.cfg.Node}, s.cfg.HTTPHosts...)
 	if own, err := os.Hostname(); err == nil {
 		names = append(names, own)
 	}
 	h, err := httpd.New(httpd.Config{
-		Address: s.cfg.HTTP, Hosts: names, Token: token, Pprof: s.cfg.Pprof, MaxConns: s.files.http, Log: s.cfg.Log,
-		Ready: s.readiness, Metrics: s.telemetry.Registry,
+		Address: s.cfg.HTTP, Hosts: names, Token: token, MaxConns: s.files.http, Log: s.cfg.Log,
+		Ready: s.readiness, Metrics: s.telemetry.Registry, Profiles: s.profiles(),
 	})
 	if err == nil {
 		s.http.Store(h)

@@ -2,11 +2,13 @@ package sidecar
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	_ "net/http/pprof"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,7 +50,7 @@ func TestHTTPRules(t *testing.T) {
 	if err := os.WriteFile(file, []byte("0123456789sesame\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := start(t, Config{Node: "Node-1", HTTP: "127.0.0.1:0", HTTPHosts: []string{"Cache.internal"}, HTTPTokenFile: file, Pprof: true})
+	s := start(t, Config{Node: "Node-1", HTTP: "127.0.0.1:0", HTTPHosts: []string{"Cache.internal"}, HTTPTokenFile: file, Pprof: true, Profiles: http.DefaultServeMux})
 	address := s.http.Load().Addr().String()
 	own, err := os.Hostname()
 	if err != nil {
@@ -87,6 +89,19 @@ func TestHTTPRules(t *testing.T) {
 	}
 	if code, _ := httpAnswer(t, address, "GET /livez HTTP/1.1\r\nHost: localhost\r\nX: "+strings.Repeat("x", 20<<10)+"\r\n\r\n"); code != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("a header of 20 KiB: %d", code)
+	}
+}
+
+// TestPprofWithoutProfiles checks that profiles that cannot be served are refused.
+func TestPprofWithoutProfiles(t *testing.T) {
+	s, err := New(Config{Socket: filepath.Join(t.TempDir(), "s"), L2Size: 8 << 20, HTTP: "127.0.0.1:0", Pprof: true})
+	if err == nil {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err = s.Run(ctx)
+	}
+	if err == nil || !strings.Contains(err.Error(), "net/http/pprof") {
+		t.Errorf("got %v, want an error that says what to import", err)
 	}
 }
 

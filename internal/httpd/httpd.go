@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -44,12 +43,13 @@ type Config struct {
 	Address  string   // host:port
 	Hosts    []string // names that requests may be sent to, beside localhost and IP addresses
 	Token    string   // that metrics and profiles need; "": they need none
-	Pprof    bool     // serve /debug/pprof
 	MaxConns int      // connections at once
 	Log      *slog.Logger
 
 	Ready   func() (words string, ready bool) // text and status of /readyz
 	Metrics *prometheus.Registry
+	// Profiles are the pages of /debug/pprof; nil: none.
+	Profiles http.Handler
 }
 
 // Server is the HTTP server. It takes only GET and HEAD, and changes nothing.
@@ -119,13 +119,8 @@ func (c *Config) pages(errorLog *log.Logger) http.Handler {
 	mux.Handle("/metrics", token.guard(promhttp.HandlerFor(&oneByOne{of: c.Metrics}, promhttp.HandlerOpts{
 		Registry: c.Metrics, ErrorLog: errorLog, MaxRequestsInFlight: 8,
 	})))
-	if c.Pprof {
-		for path, page := range map[string]http.HandlerFunc{
-			"/debug/pprof/": pprof.Index, "/debug/pprof/cmdline": pprof.Cmdline, "/debug/pprof/profile": pprof.Profile,
-			"/debug/pprof/symbol": pprof.Symbol, "/debug/pprof/trace": pprof.Trace,
-		} {
-			mux.Handle(path, token.guard(page))
-		}
+	if c.Profiles != nil {
+		mux.Handle("/debug/pprof/", token.guard(c.Profiles))
 	}
 	return mux
 }
