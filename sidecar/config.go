@@ -145,10 +145,10 @@ type Config struct {
 	// HTTPTokenFile is a file with the token that metrics and profiles need. Health needs
 	// none. Form: path. Default: none.
 	HTTPTokenFile string `yaml:"http_token_file"`
-	// Pprof serves /debug/pprof on HTTP. Profiles must be given with it.
+	// Pprof serves /debug/pprof on HTTP.
 	Pprof bool `yaml:"pprof"`
-	// Profiles are the pages of /debug/pprof: http.DefaultServeMux in a program that imports
-	// net/http/pprof. The sidecar does not import it, since it is large and adds its pages
+	// Profiles are the pages that Pprof serves, and must be given with it:
+	// http.DefaultServeMux in a program that imports net/http/pprof. The sidecar does not import it, since it is large and adds its pages
 	// to the embedding program's DefaultServeMux.
 	Profiles http.Handler `yaml:"-"`
 

@@ -6,8 +6,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/urfave/cli/v2"
-
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 )
 

@@ -8,8 +8,7 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/urfave/cli/v2"
-
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )

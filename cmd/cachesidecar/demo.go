@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/urfave/cli/v2"
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 )
 
 func (p *program) demoCommand() *cli.Command {

@@ -17,9 +17,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -48,8 +47,7 @@ func commandOf(args []string) string {
 
 // run executes a command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
-	app := p.app()
-	err := app.RunContext(ctx, reorder(app, args))
+	err := explainUsage(p.app().Run(ctx, p.out, args))
 	defer func() {
 		if p.log != nil {
 			p.log.Close(logEnd)
@@ -75,12 +73,11 @@ func (p *program) run(ctx context.Context, args []string) int {
 // deadlines are checked first.
 func exitStatus(err error) int {
 	var usage *usageError
-	var topic cli.ExitCoder // from "help" for an unknown command
-	var answer *wire.Error  // from bench's connections
+	var answer *wire.Error // from bench's connections
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, cachesidecar.ErrBadRequest),
+	case errors.As(err, &usage), errors.Is(err, cachesidecar.ErrBadRequest),
 		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
 	case errors.Is(err, errStory):
@@ -96,16 +93,10 @@ func exitStatus(err error) int {
 }
 
 // app returns the command line's description.
-func (p *program) app() *cli.App {
-	app := &cli.App{
-		Name:           "cachesidecar",
-		Usage:          "a cache beside your services: hits at the speed of a socket",
-		Reader:         p.in,
-		Writer:         p.out,
-		ErrWriter:      p.err,
-		HideVersion:    true, // the library's flag prints another text than the command version
-		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   onUsageError,
+func (p *program) app() *cli.Command {
+	return &cli.Command{
+		Name:  "cachesidecar",
+		Usage: "a cache beside your services: hits at the speed of a socket",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
 		},
@@ -113,14 +104,10 @@ func (p *program) app() *cli.App {
 			if c.Bool("version") && c.NArg() == 0 {
 				return p.version(c)
 			}
-			return noCommand(c, "", c.App.Commands)
+			return c.NoCommand()
 		},
-		Commands: p.commands(),
+		Subcommands: p.commands(),
 	}
-	for _, c := range app.Commands {
-		prepare(c)
-	}
-	return app
 }
 
 // commands are all commands, in the order of the help.
@@ -131,19 +118,5 @@ func (p *program) commands() []*cli.Command {
 		p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(),
 		p.warmCommand(), p.verifyCommand(), p.benchCommand(), p.demoCommand(),
 		p.healthCommand(), p.configCommand(), p.keyCommand(), p.versionCommand(),
-	}
-}
-
-// prepare makes a command and its subcommands report mistakes as usage errors.
-func prepare(c *cli.Command) {
-	c.OnUsageError = onUsageError
-	// Otherwise "get help" would explain get, and a key named help could not be read.
-	c.HideHelpCommand = c.Subcommands == nil
-	if c.Subcommands != nil && c.Action == nil {
-		name, list := c.Name, c.Subcommands
-		c.Action = func(c *cli.Context) error { return noCommand(c, name, list) }
-	}
-	for _, sub := range c.Subcommands {
-		prepare(sub)
 	}
 }

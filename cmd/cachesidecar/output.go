@@ -10,9 +10,9 @@ import (
 	"reflect"
 	"text/tabwriter"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 

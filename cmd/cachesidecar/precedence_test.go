@@ -11,8 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/urfave/cli/v2"
-
+	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -64,11 +63,11 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
-	find(app.Commands, "run").Action = func(c *cli.Context) (err error) {
+	app.Find("run").Action = func(c *cli.Context) (err error) {
 		cfg, err = runConfig(c)
 		return err
 	}
-	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
+	err = explainUsage(app.Run(context.Background(), &out, append([]string{"cachesidecar", "run"}, args...)))
 	return cfg, err
 }
 
@@ -127,7 +126,7 @@ func TestThreeWaysAgree(t *testing.T) {
 	keys := fileKeys()
 	for _, f := range (&program{}).runCommand().Flags {
 		name := f.Names()[0]
-		vars := f.(cli.DocGenerationFlag).GetEnvVars()
+		vars := f.Variables()
 		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
 			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
 		}
