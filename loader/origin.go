@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ type OriginConfig interface {
 // OriginOptions has the settings that all kinds of origin share.
 type OriginOptions struct {
 	Timeout      time.Duration // of a call; zero: the kind's default
-	MaxValue     int           // bytes; zero: 8 MiB
+	MaxValue     int           // bytes; zero: DefaultMaxValue, 8 MiB
 	WriteThrough bool          // changes are written to the origin, so a Writer is needed
 }
 
@@ -51,6 +52,10 @@ type Origin struct {
 	Close   func() error
 	Secrets []string // texts that must not appear in errors
 }
+
+// DefaultMaxValue is the size of the longest value that an origin returns, in bytes, if
+// OriginOptions.MaxValue is zero.
+const DefaultMaxValue = 8 << 20
 
 // MaxConnections is the maximum number of connections in the settings of an origin.
 const MaxConnections = 1 << 16
@@ -78,7 +83,7 @@ func (c Custom) Open(o OriginOptions) (*Origin, error) {
 	case o.WriteThrough && c.Writer == nil:
 		return nil, errors.New("write_through: a Source takes no writes: give a Writer too")
 	}
-	return &Origin{Source: sized{c.Source, o.MaxValue}, Writer: c.Writer, Close: func() error { return nil }}, nil
+	return &Origin{Source: sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)}, Writer: c.Writer, Close: func() error { return nil }}, nil
 }
 
 // sized is a Source with a limit for the size of its values.

@@ -97,7 +97,7 @@ func New(cfg Config) (*Sidecar, error) {
 	s.cfg.seed = s.keys.Seed()
 	s.engine.Config.Seed = s.cfg.seed
 	if err := s.newTiers(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.release())
 	}
 	s.keys.Renew = s.engine.Node.Renew
 	s.server = rpc.NewServer(rpc.Limits{
@@ -188,14 +188,26 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.use.Unlock()
 	s.inUse.Wait()
 	s.engine.Leases.Close()
-	s.engine.Names.Close()
+	err = errors.Join(err, s.release())
 	if n := s.engine.Names.Unsettled(); n > 0 {
-		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: old values may live there until their TTL ends", "writes", n)
+		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: "+
+			"old values may live there until their TTL ends", "writes", n)
+	}
+	return err
+}
+
+// release closes the tiers. After a failed New some of them do not exist.
+func (s *Sidecar) release() (err error) {
+	if s.engine.Names != nil {
+		s.engine.Names.Close()
 	}
 	if s.engine.L1 != nil {
 		s.engine.L1.Close()
 	}
-	return errors.Join(err, s.engine.Store.Close())
+	if s.engine.Store != nil {
+		err = s.engine.Store.Close()
+	}
+	return err
 }
 
 func (s *Sidecar) run(ctx context.Context) error {

@@ -1,0 +1,37 @@
+package loader_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// TestCustomMaxValue checks that a custom origin keeps to OriginOptions.MaxValue, and
+// that zero is the default.
+func TestCustomMaxValue(t *testing.T) {
+	size := 0
+	source := loader.SourceFunc(func(context.Context, []byte) (loader.Value, error) {
+		return loader.Value{Bytes: make([]byte, size)}, nil
+	})
+	for _, tc := range []struct {
+		most, size int
+		want       error
+	}{
+		{0, 1, nil},
+		{0, loader.DefaultMaxValue, nil},
+		{0, loader.DefaultMaxValue + 1, loader.ErrTooLarge},
+		{100, 100, nil},
+		{100, 101, loader.ErrTooLarge},
+	} {
+		o, err := loader.Custom{Source: source}.Open(loader.OriginOptions{MaxValue: tc.most})
+		if err != nil {
+			t.Fatal(err)
+		}
+		size = tc.size
+		if _, err := o.Load(context.Background(), []byte("k")); !errors.Is(err, tc.want) {
+			t.Errorf("%d bytes, MaxValue %d: %v, want %v", tc.size, tc.most, err, tc.want)
+		}
+	}
+}

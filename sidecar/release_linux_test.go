@@ -1,0 +1,55 @@
+package sidecar
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// refusing is an origin that cannot be opened.
+type refusing struct{ loader.Custom }
+
+var errRefusing = errors.New("refused")
+
+func (refusing) Open(loader.OriginOptions) (*loader.Origin, error) { return nil, errRefusing }
+
+// TestNewReleases checks that New keeps neither memory nor goroutines if one of its last
+// steps fails.
+func TestNewReleases(t *testing.T) {
+	mapped := func() int64 {
+		statm, err := os.ReadFile("/proc/self/statm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages, err := strconv.ParseInt(strings.Fields(string(statm))[0], 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pages * int64(os.Getpagesize())
+	}
+	const size, times = 256 << 20, 20
+	before, goroutines := mapped(), runtime.NumGoroutine()
+	for range times {
+		_, err := New(Config{
+			NoSocket: true, L2Size: size, Bind: "127.0.0.1:0", IgnoreMemoryLimit: true,
+			Namespaces: map[string]Namespace{"a": {Origin: refusing{}}},
+		})
+		if !errors.Is(err, errRefusing) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if grown := mapped() - before; grown > size*times/2 {
+		t.Errorf("%d calls of New that failed have left %d MiB mapped", times, grown>>20)
+	}
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines are left of %d calls of New that failed", runtime.NumGoroutine()-goroutines, times)
+		}
+	}
+}
