@@ -111,11 +111,11 @@ func (b *ballots) start(slots chan struct{}, to kv.Process, op wire.Op, message 
 
 // call makes the call. If it returns an error, nothing in the answer counts.
 func (b *ballots) call(ctx context.Context, to kv.Process, op wire.Op, body []byte,
-	answer interface{ Newest() uint64 }) error {
+	answer interface{ NewestVersion() uint64 }) error {
 	if err := b.caller.call(ctx, to, b.cfg.Bound/2, op, body, answer); err != nil {
 		return err
 	}
-	if b.admission.ahead(to, answer.Newest()) {
+	if b.admission.ahead(to, answer.NewestVersion()) {
 		return errSkewed
 	}
 	return nil

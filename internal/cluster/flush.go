@@ -287,7 +287,7 @@ func (fl *flusher) noteAt(ctx context.Context, id kv.Process, floor wire.Floor) 
 	if err := fl.caller.call(ctx, id, fl.cfg.Bound/4, wire.OpNote, body, &w); err != nil {
 		return nil, err
 	}
-	if fl.admission.skewed(id, w.WallMS, sent.Wall) || fl.admission.ahead(id, w.Newest()) {
+	if fl.admission.skewed(id, w.WallMS, sent.Wall) || fl.admission.ahead(id, w.NewestVersion()) {
 		return nil, errSkewed
 	}
 	fl.cfg.Versions.Observe(kv.Version(w.Clock))

@@ -178,7 +178,7 @@ func (f *following) apply(id kv.Process, answer *followed) (w wire.Followed, err
 		f.report.eventsUnreadable(id.Node, err)
 		return w, err
 	}
-	if f.admission.skewed(id, w.WallMS, answer.sent) || f.admission.ahead(id, w.Newest()) {
+	if f.admission.skewed(id, w.WallMS, answer.sent) || f.admission.ahead(id, w.NewestVersion()) {
 		return w, errSkewed
 	}
 	o := f.driver.ownerOf(id)

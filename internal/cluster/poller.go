@@ -59,7 +59,7 @@ func (p *poller) pollOnce(ctx context.Context, id kv.Process) {
 		return
 	}
 	now := p.cfg.Clock.Read().Boot
-	if p.admission.skewed(id, w.WallMS, sent.Wall) || p.admission.ahead(id, w.Newest()) {
+	if p.admission.skewed(id, w.WallMS, sent.Wall) || p.admission.ahead(id, w.NewestVersion()) {
 		return
 	}
 	p.admission.setTrouble(id.Node, "") // the trouble is over, whatever it was

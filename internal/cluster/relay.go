@@ -89,7 +89,7 @@ func (r *relay) receive(b []byte) {
 	trusted := m != nil && !m.skewed && !r.cfg.Network.NoRelay
 	r.driver.mu.Unlock()
 	events, err := fromEvents(&w.Events)
-	if !trusted || err != nil || r.admission.ahead(from, w.Newest()) {
+	if !trusted || err != nil || r.admission.ahead(from, w.NewestVersion()) {
 		return // from an earlier process, or from a clock that does not count
 	}
 	for i := range events {

@@ -139,7 +139,7 @@ func (s *pollServer) answer(from kv.Process, q *wire.Request) wire.Reply {
 func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 	err := s.admission.checkWall(from, w.WallMS)
 	if err == nil {
-		err = s.admission.admit(from, w.Clock, w.Newest())
+		err = s.admission.admit(from, w.Clock, w.NewestVersion())
 	}
 	if err != nil {
 		return failure(err)
@@ -161,7 +161,7 @@ func (s *pollServer) poll(from kv.Process, w *wire.Poll) wire.Reply {
 
 // acquire answers an ACQUIRE. What it ends has ended before the answer is made.
 func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
-	if err := s.admission.admit(from, w.Clock, w.Newest()); err != nil {
+	if err := s.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
 	ballot := FromBallot(w.Ballot)
@@ -184,7 +184,7 @@ func (s *pollServer) acquire(from kv.Process, w *wire.Acquire) wire.Reply {
 
 // authorize answers an AUTH.
 func (s *pollServer) authorize(from kv.Process, w *wire.Auth) wire.Reply {
-	if err := s.admission.admit(from, w.Clock, w.Newest()); err != nil {
+	if err := s.admission.admit(from, w.Clock, w.NewestVersion()); err != nil {
 		return failure(err)
 	}
 	var sets []kv.PartitionSet
@@ -206,7 +206,7 @@ func (s *pollServer) note(from kv.Process, w *wire.Note) wire.Reply {
 	if err := s.admission.checkWall(from, w.WallMS); err != nil {
 		return failure(err)
 	}
-	if s.admission.ahead(from, w.Newest()) {
+	if s.admission.ahead(from, w.NewestVersion()) {
 		return failure(tooFarAhead)
 	}
 	a, err := s.flusher.noteHere(w.Floor)

@@ -239,7 +239,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
 		return 0, false, err
 	}
-	if err := h.Node.Admit(src.From, b.Newest()); err != nil {
+	if err := h.Node.Admit(src.From, b.NewestVersion()); err != nil {
 		return 0, false, err
 	}
 	for i := range b.Entries {
@@ -351,7 +351,7 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
 		return err
 	}
-	if err := h.Node.Admit(src.From, f.Newest()); err != nil {
+	if err := h.Node.Admit(src.From, f.NewestVersion()); err != nil {
 		return err
 	}
 	if f.Found && h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {

@@ -88,7 +88,7 @@ func (id *Identity) check(h *wire.PeerHello, since, now int64) error {
 	if err := id.Skew(from, h.WallMS, since, now); err != nil {
 		return err
 	}
-	return id.Ahead(kv.NodeID(from), h.Newest())
+	return id.Ahead(kv.NodeID(from), h.NewestVersion())
 }
 
 // Skew returns a *SkewError if a wall clock, in milliseconds, differs by more than

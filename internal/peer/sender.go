@@ -12,7 +12,7 @@ func Read(from kv.Process, q *wire.Request, v any) *wire.Error {
 	if err := wire.UnmarshalBody(q.Body, v); err != nil {
 		return wire.Errorf(wire.BadRequest, "%s: %v", q.Op, err)
 	}
-	m, ok := v.(wire.Sent)
+	m, ok := v.(wire.NamesSender)
 	if !ok {
 		return nil
 	}

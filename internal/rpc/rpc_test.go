@@ -1008,7 +1008,7 @@ func BenchmarkCall(b *testing.B) {
 }
 
 // FuzzFrames feeds a connection any bytes in any pieces. The connection must end and give
-// back all memory.
+// back all memory, and there must not be more answers than requests.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0x90}, uint8(3))
 	f.Add(append(getFrame(1, "a"), getFrame(2, "big 70000")...), uint8(7))
@@ -1022,7 +1022,12 @@ func FuzzFrames(f *testing.F) {
 		c.handler = &echoHandler{echo: h}
 		done := make(chan error, 1)
 		go func() { done <- c.serve() }()
-		go func() { _, _ = io.Copy(io.Discard, near) }() // ends with the pipe
+		answers := make(chan []byte, 1)
+		go func() { // ends with the pipe
+			read, _ := io.ReadAll(near)
+			answers <- read
+		}()
+		requests := countFrames(b)
 		for step := int(piece) + 1; len(b) > 0; b = b[min(step, len(b)):] {
 			if _, err := near.Write(b[:min(step, len(b))]); err != nil {
 				break
@@ -1030,10 +1035,22 @@ func FuzzFrames(f *testing.F) {
 		}
 		near.Close()
 		<-done
+		if n := countFrames(<-answers); n > requests {
+			t.Errorf("%d answers to %d requests", n, requests)
+		}
 		if st, b := s.stats(), s.limits.Budget.Stats(); b.Total() != 0 || b.Owners != 0 || st.InFlight != 0 {
 			t.Errorf("not given back: %+v, %+v", st, b)
 		}
 	})
+}
+
+// countFrames returns how many frames begin in b.
+func countFrames(b []byte) (n int) {
+	for len(b) >= wire.LengthSize {
+		n++
+		b = b[min(wire.LengthSize+wire.FrameLength(b), len(b)):]
+	}
+	return n
 }
 
 func pipeline(t *testing.T, nc net.Conn, n int, key string) {

@@ -180,7 +180,7 @@ func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
 		err = wire.DecodeReply(wire.OpGet, frame, &r)
 	}
 	if err == nil {
-		err = c.Node.Admit(cl.Owner.Process, r.Newest())
+		err = c.Node.Admit(cl.Owner.Process, r.NewestVersion())
 	}
 	if cl.Err = err; err == nil {
 		c.Take(cl, &r)

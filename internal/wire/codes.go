@@ -53,7 +53,8 @@ var opNames = [OpCount]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpMGet: "MGET", OpSet: "SET", OpDelete: "DELETE",
 	OpTouch: "TOUCH", OpIncr: "INCR", OpLease: "LEASE", OpFill: "FILL", OpFlush: "FLUSH", OpStats: "STATS",
 	OpMembers: "MEMBERS", OpRing: "RING", OpWatch: "WATCH", OpVerify: "VERIFY", OpForget: "FORGET",
-	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH", OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
+	OpPeerHello: "PEER_HELLO", OpPoll: "POLL", OpAcquire: "ACQUIRE", OpPull: "PULL", OpFetch: "FETCH",
+	OpGoodbye: "GOODBYE", OpFollow: "FOLLOW", OpAuth: "AUTH", OpProbe: "PROBE", OpNote: "NOTE", OpApplied: "APPLIED",
 }
 
 func (o Op) String() string {
@@ -147,8 +148,8 @@ const (
 // allowed lists the options that each op takes.
 var allowed = [OpCount]Options{
 	OpGet: Fresh | NoLoad | StaleOK | Attest, OpMGet: Fresh | NoLoad | StaleOK | Attest, OpSet: AckAll,
-	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest, OpFill: Abandon,
-	OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
+	OpDelete: AckAll | Soft | Settle, OpTouch: AckAll, OpIncr: AckAll, OpLease: Fresh | StaleOK | Attest,
+	OpFill: Abandon, OpFlush: Cluster | All, OpStats: Cluster, OpWatch: All,
 }
 
 // Mode is the condition under which a SET stores.
@@ -209,16 +210,3 @@ const (
 	MaxMGetAnswer = 16 << 20               // bytes; the keys after that are answered BUSY
 	MaxNameLen    = 256                    // bytes of a client's name or token
 )
-
-// ErrorReply returns the answer that carries e.
-func ErrorReply(e *Error) Reply { return Reply{Status: e.Status, Message: []byte(e.Message)} }
-
-// BodyReply returns an answer with the body v. If v cannot be encoded, it returns an
-// INTERNAL error.
-func BodyReply(v any) Reply {
-	b, err := MarshalBody(v)
-	if err != nil {
-		return ErrorReply(Errorf(Internal, "%v", err))
-	}
-	return Reply{Body: b}
-}

@@ -93,14 +93,6 @@ func (d *decoder) int(field string) int64 {
 	return v
 }
 
-// ttl reads a TTL. nil means the namespace's TTL.
-func (d *decoder) ttl() int64 {
-	if !d.has() {
-		return TTLDefault
-	}
-	return int64(d.uint("ttl_ms", MaxTTL))
-}
-
 // bytes reads a required bin or str.
 func (d *decoder) bytes(field string) []byte {
 	if !d.must(field) {
@@ -136,39 +128,18 @@ func (d *decoder) text(field string) []byte {
 	return v
 }
 
-func (d *decoder) name(r *Request) {
-	r.Namespace = d.optional("ns")
-	r.Key = d.bytes("key")
-}
-
-func (d *decoder) names(r *Request) {
-	r.Namespace = d.optional("ns")
-	if !d.must("a list of keys") {
-		return
+// raw reads one value of any type, without decoding it.
+func (d *decoder) raw() []byte {
+	if d.err != nil || d.left == 0 {
+		return nil
 	}
-	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
-	if err != nil || n < 1 || n > MaxKeys {
-		if err == nil {
-			err = fmt.Errorf("%d", n)
-		}
-		d.fail("keys", fmt.Sprintf("an array of 1 to %d keys", MaxKeys), err)
-		return
+	rest, err := skipValue(d.b, 1)
+	if err != nil {
+		d.err = Errorf(BadRequest, "%v", err)
+		return nil
 	}
-	outer := d.left - 1
-	d.b, d.left = rest, int(n)
-	for range n {
-		r.Keys = append(r.Keys, d.bytes("key"))
-	}
-	d.left = outer
-}
-
-// until reads until_ns, the last element of a write.
-func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
-
-func (d *decoder) options(r *Request) {
-	o := d.uint("options", math.MaxUint32)
-	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {
-		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
-	}
-	r.Options = Options(o)
+	v := d.b[:len(d.b)-len(rest)]
+	d.left--
+	d.b = rest
+	return v
 }

@@ -55,7 +55,7 @@
 //
 // GET, MGET, SET and DELETE, and the messages of the same shape, are encoded and decoded
 // without allocation, with the byte-slice functions of tinylib/msgp. vmihailenco/msgpack
-// decodes the bodies that are maps. Walk checks each such body first: the decoder
+// decodes the bodies that are maps. checkMsgpack checks each such body first: the decoder
 // recurses, and a frame of 8 MiB of nested arrays would crash the process. Then each
 // value must have the shape of its Go type, because the decoder accepts nil for an empty
 // text and truncates numbers. Tests compare the two codecs byte for byte.

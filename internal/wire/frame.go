@@ -1,6 +1,10 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/tinylib/msgp/msgp"
+)
 
 // LengthSize is the size of a frame's length field, in bytes.
 const LengthSize = 4
@@ -16,4 +20,14 @@ func BeginFrame(dst []byte) []byte { return append(dst, 0, 0, 0, 0) }
 func EndFrame(dst []byte, at int) []byte {
 	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at-LengthSize))
 	return dst
+}
+
+// PeekID reads the id of a frame. The rest of the frame may be malformed or cut short.
+func PeekID(frame []byte) (uint64, bool) {
+	_, b, err := msgp.ReadArrayHeaderBytes(frame)
+	if err != nil {
+		return 0, false
+	}
+	id, _, err := msgp.ReadUint64Bytes(b)
+	return id, err == nil
 }

@@ -25,7 +25,7 @@ type Reply struct {
 	Number  int64
 	Message []byte
 	Items   []Reply // of MGET and DELETE, in the order of the keys
-	Body    []byte  // one msgpack value, checked by Walk
+	Body    []byte  // one msgpack value, checked by checkMsgpack
 
 	// Set if the request has the option Attest: the owner that attests the value, its
 	// process epoch, and as of when on its clock.
@@ -96,10 +96,10 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		r.Version = d.uint("version", math.MaxUint64)
 	case r.Status == Miss:
 		r.Why = Why(d.uint("why", math.MaxUint8))
-		if d.left >= vouchedMiss {
+		if d.left >= attestedMiss {
 			r.Version = d.uint("version", math.MaxUint64)
 			r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
-			d.vouched(r)
+			d.attestation(r)
 		}
 	case r.Status == Lease:
 		r.Token = d.bytes("token")
@@ -110,7 +110,7 @@ func (d *decoder) reply(op Op, r *Reply, whole bool) {
 		d.result(op, r, whole)
 	}
 	for ; d.err == nil && d.left > 0; d.left-- {
-		rest, err := skip(d.b, itemDepth)
+		rest, err := skipValue(d.b, itemDepth)
 		if err != nil {
 			d.err = Errorf(BadRequest, "%v", err)
 			return
@@ -163,18 +163,18 @@ func (d *decoder) value(r *Reply) {
 	r.TTLMS = int64(d.uint("ttl_ms", math.MaxInt64))
 	r.Source = Source(d.uint("source", math.MaxUint8))
 	r.AgeMS = d.uint("age_ms", math.MaxUint64)
-	d.vouched(r)
+	d.attestation(r)
 }
 
 // itemDepth is the nesting depth of an item's fields: answer, items, item.
 const itemDepth = 3
 
-// vouchedMiss is the number of fields after the reason of an attested MISS.
-const vouchedMiss = 5
+// attestedMiss is the number of fields after the reason of an attested MISS.
+const attestedMiss = 5
 
-// vouched reads which owner attests an answer, and as of when. All of these fields are
+// attestation reads which owner attests an answer, and as of when. All of these fields are
 // there, or none.
-func (d *decoder) vouched(r *Reply) {
+func (d *decoder) attestation(r *Reply) {
 	if r.Attested = d.left > 0; r.Attested {
 		r.AsOf = d.number("as_of")
 		r.Owner = d.bytes("owner")
@@ -209,26 +209,10 @@ func (d *decoder) items(op Op, r *Reply) {
 	d.left = outer
 }
 
-// raw reads one value of any type, without decoding it.
-func (d *decoder) raw() []byte {
-	if d.err != nil || d.left == 0 {
-		return nil
-	}
-	rest, err := skip(d.b, 1)
-	if err != nil {
-		d.err = Errorf(BadRequest, "%v", err)
-		return nil
-	}
-	v := d.b[:len(d.b)-len(rest)]
-	d.left--
-	d.b = rest
-	return v
-}
-
 // AppendReply appends an answer as a complete frame. The server's hot path uses the
 // functions below; tests check that they produce the same bytes.
 func AppendReply(dst []byte, op Op, r *Reply) []byte {
-	if n := r.long(); n > longReply {
+	if n := r.sizeBound(); n > longReply {
 		dst = slices.Grow(dst, n) // repeated growth would leave as much garbage
 	}
 	at := len(dst)
@@ -248,11 +232,11 @@ const longReply = 4 << 10
 // their own.
 const replySlack = 128
 
-// long returns an upper bound for the encoded size of a reply, in bytes.
-func (r *Reply) long() int {
+// sizeBound returns an upper bound for the encoded size of a reply, in bytes.
+func (r *Reply) sizeBound() int {
 	n := replySlack + len(r.Value) + len(r.Message) + len(r.Token) + len(r.Body) + len(r.Owner)
 	for i := range r.Items {
-		n += r.Items[i].long()
+		n += r.Items[i].sizeBound()
 	}
 	return n
 }
@@ -271,7 +255,7 @@ func appendFields(dst []byte, op Op, r *Reply, whole bool) ([]byte, int) {
 			return dst, 2
 		}
 		dst = msgp.AppendUint64(dst, r.Version)
-		return appendVouched(msgp.AppendUint64(dst, uint64(r.TTLMS)), r), 7
+		return appendAttestation(msgp.AppendUint64(dst, uint64(r.TTLMS)), r), 7
 	case r.Status == Lease:
 		dst = msgp.AppendBytes(dst, r.Token)
 		return msgp.AppendUint64(dst, uint64(r.TTLMS)), 3
@@ -335,12 +319,12 @@ func appendMeta(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint8(dst, uint8(r.Source))
 	dst = msgp.AppendUint64(dst, r.AgeMS)
 	if r.Attested {
-		dst = appendVouched(dst, r)
+		dst = appendAttestation(dst, r)
 	}
 	return dst
 }
 
-func appendVouched(dst []byte, r *Reply) []byte {
+func appendAttestation(dst []byte, r *Reply) []byte {
 	dst = msgp.AppendUint64(dst, r.AsOf)
 	dst = msgp.AppendStringFromBytes(dst, r.Owner)
 	return msgp.AppendUint64(dst, r.Epoch)
@@ -362,11 +346,11 @@ func OpenItems(dst []byte, id uint64, items int) []byte {
 }
 
 // OpenValue appends the head of an OK answer to GET, up to the value. If item is true,
-// it appends the head of an item of MGET. vouched says whether the answer will be
+// it appends the head of an item of MGET. attested says whether the answer will be
 // attested.
-func OpenValue(dst []byte, id uint64, item, vouched bool) []byte {
+func OpenValue(dst []byte, id uint64, item, attested bool) []byte {
 	array := byte(0x97)
-	if vouched {
+	if attested {
 		array = 0x9a
 	}
 	if item {
@@ -405,4 +389,17 @@ func CloseValue(dst []byte, value int, r *Reply) []byte {
 // AppendError appends an error as a complete frame.
 func AppendError(dst []byte, id uint64, e *Error) []byte {
 	return AppendReply(dst, OpPing, &Reply{ID: id, Status: e.Status, Message: []byte(e.Message)})
+}
+
+// ErrorReply returns the answer that carries e.
+func ErrorReply(e *Error) Reply { return Reply{Status: e.Status, Message: []byte(e.Message)} }
+
+// BodyReply returns an answer with the body v. If v cannot be encoded, it returns an
+// INTERNAL error.
+func BodyReply(v any) Reply {
+	b, err := MarshalBody(v)
+	if err != nil {
+		return ErrorReply(Errorf(Internal, "%v", err))
+	}
+	return Reply{Body: b}
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/tinylib/msgp/msgp"
@@ -33,7 +34,7 @@ type Request struct {
 	// limit.
 	UntilNS uint64
 	Hello   Hello
-	Body    []byte // of an op between sidecars: one msgpack value, checked by Walk
+	Body    []byte // of an op between sidecars: one msgpack value, checked by checkMsgpack
 
 	// App is not part of the message: it is never encoded, and DecodeRequest leaves it
 	// false. The sidecar sets it for a request of an app on its own host.
@@ -71,16 +72,6 @@ func (r *Request) Clone() Request {
 	return n
 }
 
-// PeekID reads the id of a frame. The rest of the frame may be malformed or cut short.
-func PeekID(frame []byte) (uint64, bool) {
-	_, b, err := msgp.ReadArrayHeaderBytes(frame)
-	if err != nil {
-		return 0, false
-	}
-	id, _, err := msgp.ReadUint64Bytes(b)
-	return id, err == nil
-}
-
 // DecodeRequest decodes the array of a frame into r. It reuses r.Keys. An error is the
 // client's fault: an *Error with BadRequest or Unsupported. After an error, r.ID and
 // r.Op have the values that could be read, or zero.
@@ -100,6 +91,20 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 		r.Op = Op(op)
 	}
 	r.TimeoutMS = uint32(d.uint("timeout_ms", MaxTimeout))
+	d.fields(r)
+	switch {
+	case d.err != nil:
+		return d.err
+	case d.left > 0:
+		return Errorf(BadRequest, "%s has %d elements too many", r.Op, d.left)
+	case len(d.b) > 0:
+		return Errorf(BadRequest, "%d bytes follow the array", len(d.b))
+	}
+	return nil
+}
+
+// fields reads the fields of a request after its op and timeout.
+func (d *decoder) fields(r *Request) {
 	switch r.Op {
 	case OpHello:
 		d.hello(&r.Hello)
@@ -171,15 +176,6 @@ func DecodeRequest(frame []byte, r *Request) *Error {
 			r.Body = d.raw()
 		}
 	}
-	switch {
-	case d.err != nil:
-		return d.err
-	case d.left > 0:
-		return Errorf(BadRequest, "%s has %d elements too many", r.Op, d.left)
-	case len(d.b) > 0:
-		return Errorf(BadRequest, "%d bytes follow the array", len(d.b))
-	}
-	return nil
 }
 
 // AppendRequest appends a request as a whole frame.
@@ -340,4 +336,49 @@ func appendInt(dst []byte, v int64) []byte {
 		return msgp.AppendUint64(dst, uint64(v))
 	}
 	return msgp.AppendInt64(dst, v)
+}
+
+// ttl reads a TTL. nil means the namespace's TTL.
+func (d *decoder) ttl() int64 {
+	if !d.has() {
+		return TTLDefault
+	}
+	return int64(d.uint("ttl_ms", MaxTTL))
+}
+
+func (d *decoder) name(r *Request) {
+	r.Namespace = d.optional("ns")
+	r.Key = d.bytes("key")
+}
+
+func (d *decoder) names(r *Request) {
+	r.Namespace = d.optional("ns")
+	if !d.must("a list of keys") {
+		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(d.b)
+	if err != nil || n < 1 || n > MaxKeys {
+		if err == nil {
+			err = fmt.Errorf("%d", n)
+		}
+		d.fail("keys", fmt.Sprintf("an array of 1 to %d keys", MaxKeys), err)
+		return
+	}
+	outer := d.left - 1
+	d.b, d.left = rest, int(n)
+	for range n {
+		r.Keys = append(r.Keys, d.bytes("key"))
+	}
+	d.left = outer
+}
+
+// until reads until_ns, the last element of a write.
+func (d *decoder) until(r *Request) { r.UntilNS = d.uint("until_ns", math.MaxInt64) }
+
+func (d *decoder) options(r *Request) {
+	o := d.uint("options", math.MaxUint32)
+	if unknown := Options(o) &^ allowed[r.Op]; unknown != 0 && d.err == nil {
+		d.err = Errorf(BadRequest, "%s knows no option %#x", r.Op, uint32(unknown))
+	}
+	r.Options = Options(o)
 }

@@ -146,13 +146,13 @@ func MarshalBody(v any) ([]byte, error) {
 }
 
 // UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
-// Walk first, because the decoder recurses and allocates slices by the announced sizes.
+// checkMsgpack first, because the decoder recurses and allocates slices by the announced sizes.
 // It refuses nil in place of a text.
 func UnmarshalBody(body []byte, v any) error {
-	if err := Walk(body); err != nil {
+	if err := checkMsgpack(body); err != nil {
 		return err
 	}
-	if _, err := shapeOf(reflect.TypeOf(v).Elem()).check(body); err != nil {
+	if _, err := schemaOf(reflect.TypeOf(v).Elem()).check(body); err != nil {
 		return fmt.Errorf("msgpack: %w", err)
 	}
 	d := msgpack.GetDecoder()

@@ -282,7 +282,7 @@ func TestGolden(t *testing.T) {
 		if n := FrameLength(frame); n != len(frame)-LengthSize {
 			t.Errorf("%s %q: length %d, frame of %d", g.Op, g.Name, n, len(frame))
 		}
-		if err := Walk(frame[LengthSize:]); err != nil {
+		if err := checkMsgpack(frame[LengthSize:]); err != nil {
 			t.Errorf("%s %q: walk: %v", g.Op, g.Name, err)
 		}
 		op := ops()[g.Op]
@@ -377,11 +377,11 @@ func referenceEncode(e *msgpack.Encoder, v any, raw []byte) error {
 	if err := e.EncodeArrayLen(len(list)); err != nil {
 		return err
 	}
-	_, _, n, _ := measure(raw)
-	head, _, _, _ := measure(raw)
+	_, _, n, _ := readHead(raw)
+	head, _, _, _ := readHead(raw)
 	rest := raw[head:]
 	for i := range int(n) {
-		after, err := skip(rest, 0)
+		after, err := skipValue(rest, 0)
 		if err != nil {
 			return err
 		}
@@ -425,8 +425,8 @@ func TestTruncated(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s %q cut to %d of %d bytes is accepted", g.Op, g.Name, n, len(frame))
 			}
-			if Walk(cut) == nil {
-				t.Errorf("%s %q cut to %d bytes: Walk accepts it", g.Op, g.Name, n)
+			if checkMsgpack(cut) == nil {
+				t.Errorf("%s %q cut to %d bytes: checkMsgpack accepts it", g.Op, g.Name, n)
 			}
 		}
 	}
@@ -501,7 +501,7 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
-func TestWalk(t *testing.T) {
+func TestCheckMsgpack(t *testing.T) {
 	nest := func(b byte, n int) []byte { return append(bytes.Repeat([]byte{b}, n), 0xc0) }
 	maps := bytes.Repeat([]byte{0x81, 0xc0}, 17)
 	for _, tc := range []struct {
@@ -530,7 +530,7 @@ func TestWalk(t *testing.T) {
 		{"empty array in an array", []byte{0x92, 0x90, 0xc0}, nil},
 		{"empty", nil, errShort},
 	} {
-		if got := Walk(tc.b); got != tc.want {
+		if got := checkMsgpack(tc.b); got != tc.want {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
@@ -668,8 +668,8 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		if err := Walk(b); err != nil {
-			t.Fatalf("accepted %x, which Walk refuses: %v", b, err)
+		if err := checkMsgpack(b); err != nil {
+			t.Fatalf("accepted %x, which checkMsgpack refuses: %v", b, err)
 		}
 		if id, ok := PeekID(b); !ok || id != r.ID {
 			t.Fatalf("PeekID(%x) = %d, %v, want %d", b, id, ok, r.ID)
@@ -711,8 +711,8 @@ func FuzzReply(f *testing.F) {
 		if DecodeReply(op, b, &r) != nil {
 			return
 		}
-		if err := Walk(b); err != nil {
-			t.Fatalf("accepted %x, which Walk refuses: %v", b, err)
+		if err := checkMsgpack(b); err != nil {
+			t.Fatalf("accepted %x, which checkMsgpack refuses: %v", b, err)
 		}
 		frame := AppendReply(nil, op, &r)[LengthSize:]
 		var again Reply
@@ -725,11 +725,11 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// FuzzWalk checks that the recursive decoder handles every value that Walk accepts.
-func FuzzWalk(f *testing.F) {
+// FuzzCheckMsgpack checks that the recursive decoder handles every value that checkMsgpack accepts.
+func FuzzCheckMsgpack(f *testing.F) {
 	f.Add([]byte{0x92, 0x81, 0xa1, 'a', 0xc0, 0xc4, 0x01, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if Walk(b) != nil {
+		if checkMsgpack(b) != nil {
 			return
 		}
 		var v any
@@ -747,10 +747,10 @@ func BenchmarkDecodeGet(b *testing.B) {
 	}
 }
 
-func BenchmarkWalkGet(b *testing.B) {
+func BenchmarkCheckGet(b *testing.B) {
 	frame := AppendRequest(nil, &Request{ID: 123456, Op: OpGet, Key: []byte("key:1234567890ab")})[LengthSize:]
 	for b.Loop() {
-		if Walk(frame) != nil {
+		if checkMsgpack(frame) != nil {
 			b.Fatal()
 		}
 	}

@@ -48,7 +48,7 @@ func (g *golden) decode(b []byte) error {
 // the index after its end.
 func texts(b []byte, bins bool, f func(from, to int)) {
 	for at := 0; at < len(b); {
-		head, payload, _, _ := measure(b[at:])
+		head, payload, _, _ := readHead(b[at:])
 		to := at + head + int(payload)
 		switch c := b[at]; {
 		case c >= 0xa0 && c <= 0xbf, c >= 0xd9 && c <= 0xdb, bins && c >= 0xc4 && c <= 0xc6:

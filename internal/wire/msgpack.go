@@ -16,24 +16,24 @@ var (
 	errRest  = errors.New("bytes follow the msgpack value")
 )
 
-// Walk checks that b is exactly one msgpack value, nested at most MaxDepth deep, whose
+// checkMsgpack checks that b is exactly one msgpack value, nested at most MaxDepth deep, whose
 // counts fit the number of bytes. It does not recurse and does not allocate. Any b that
 // passes is safe for a decoder that does.
-func Walk(b []byte) error {
-	rest, err := skip(b, 0)
+func checkMsgpack(b []byte) error {
+	rest, err := skipValue(b, 0)
 	if err == nil && len(rest) > 0 {
 		return errRest
 	}
 	return err
 }
 
-// skip returns the bytes after the first msgpack value of b. around is the number of
+// skipValue returns the bytes after the first msgpack value of b. around is the number of
 // arrays that already enclose the value.
-func skip(b []byte, around int) ([]byte, error) {
+func skipValue(b []byte, around int) ([]byte, error) {
 	var left [MaxDepth]uint64 // remaining elements, by depth
 	depth := -1
 	for {
-		head, payload, children, err := measure(b)
+		head, payload, children, err := readHead(b)
 		if err != nil {
 			return nil, err
 		}
@@ -64,9 +64,9 @@ func skip(b []byte, around int) ([]byte, error) {
 	}
 }
 
-// measure reads the head of a msgpack value. It returns the length of the head, the
+// readHead reads the head of a msgpack value. It returns the length of the head, the
 // number of payload bytes after the head, and the number of values after the payload.
-func measure(b []byte) (head int, payload, children uint64, err error) {
+func readHead(b []byte) (head int, payload, children uint64, err error) {
 	if len(b) == 0 {
 		return 0, 0, 0, errShort
 	}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestNewest checks that Newest finds each version in each message between sidecars.
-func TestNewest(t *testing.T) {
+// TestNewestVersion checks that NewestVersion finds each version in each message between sidecars.
+func TestNewestVersion(t *testing.T) {
 	names := []string{"Clock", "Version", "AsOf", "Event"}
 	found := 0
 	// each sets the versions of a message one after the other.
@@ -34,33 +34,33 @@ func TestNewest(t *testing.T) {
 			}
 		}
 	}
-	for _, m := range []interface{ Newest() uint64 }{
+	for _, m := range []interface{ NewestVersion() uint64 }{
 		&PeerHello{}, &Poll{}, &Acquire{}, &Acquired{}, &Auth{}, &Authorized{}, &Note{}, &Noted{}, &Pulled{}, &Fetched{}, &Followed{}, &Reply{},
 	} {
 		name := reflect.TypeOf(m).Elem().Name()
 		each(reflect.ValueOf(m).Elem(), name, func(path string) {
 			found++
-			if m.Newest() != math.MaxUint64 {
-				t.Errorf("the newest version of a message with %s is %d", path, m.Newest())
+			if m.NewestVersion() != math.MaxUint64 {
+				t.Errorf("the newest version of a message with %s is %d", path, m.NewestVersion())
 			}
 		})
-		if m.Newest() != 0 {
-			t.Errorf("the newest version of an empty %s is %d", name, m.Newest())
+		if m.NewestVersion() != 0 {
+			t.Errorf("the newest version of an empty %s is %d", name, m.NewestVersion())
 		}
 	}
 	if found != 25 {
 		t.Errorf("%d versions in all messages: the test is about 25", found)
 	}
-	if r := (&Reply{Items: []Reply{{}, {AsOf: 7}}}); r.Newest() != 7 {
-		t.Errorf("the newest version of items is %d", r.Newest())
+	if r := (&Reply{Items: []Reply{{}, {AsOf: 7}}}); r.NewestVersion() != 7 {
+		t.Errorf("the newest version of items is %d", r.NewestVersion())
 	}
 	var e Events
 	for _, v := range []uint64{3, 9, 5} {
 		e.Add(EventChanged, 1, v, nil)
 	}
-	for _, m := range []interface{ Newest() uint64 }{&Followed{Events: e}, &Relay{Events: e}} {
-		if m.Newest() != 9 {
-			t.Errorf("the newest version of events in %T is %d", m, m.Newest())
+	for _, m := range []interface{ NewestVersion() uint64 }{&Followed{Events: e}, &Relay{Events: e}} {
+		if m.NewestVersion() != 9 {
+			t.Errorf("the newest version of events in %T is %d", m, m.NewestVersion())
 		}
 	}
 }

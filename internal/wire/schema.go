@@ -10,57 +10,57 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// shape describes what a structured body must look like before the decoder reads it. The
+// schema describes what a structured body must look like before the decoder reads it. The
 // decoder itself is too lenient: it accepts nil for an empty text, and nil, an empty
 // array or a map for an array of zeros. A flush with a nil namespace would flush all
 // namespaces. The decoder also truncates numbers to the size of the field.
-type shape struct {
+type schema struct {
 	of     reflect.Type
 	kind   reflect.Kind
-	elem   *shape            // of a slice, or of a map's values; nil: accept anything
-	fields []*shape          // of a struct that is encoded as an array
-	named  map[string]*shape // of a struct that is encoded as a map; otherwise nil
+	elem   *schema            // of a slice, or of a map's values; nil: accept anything
+	fields []*schema          // of a struct that is encoded as an array
+	named  map[string]*schema // of a struct that is encoded as a map; otherwise nil
 }
 
 var (
 	errNilText = errors.New("nil where a text must be")
-	text       = &shape{kind: reflect.String, of: reflect.TypeFor[string]()}
-	shapes     sync.Map // reflect.Type → *shape
+	text       = &schema{kind: reflect.String, of: reflect.TypeFor[string]()}
+	schemas    sync.Map // reflect.Type → *schema
 )
 
-// shapeOf returns the shape of a type's values. It returns nil for types that need no
+// schemaOf returns the schema of a type's values. It returns nil for types that need no
 // check: bytes and interfaces.
-func shapeOf(t reflect.Type) *shape {
+func schemaOf(t reflect.Type) *schema {
 	switch t.Kind() {
 	case reflect.Interface:
 		return nil
 	case reflect.Map:
-		return &shape{of: t, kind: reflect.Map, elem: shapeOf(t.Elem())}
+		return &schema{of: t, kind: reflect.Map, elem: schemaOf(t.Elem())}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			return nil
 		}
-		return &shape{of: t, kind: reflect.Slice, elem: shapeOf(t.Elem())}
+		return &schema{of: t, kind: reflect.Slice, elem: schemaOf(t.Elem())}
 	case reflect.Struct:
-		if s, ok := shapes.Load(t); ok {
-			return s.(*shape)
+		if s, ok := schemas.Load(t); ok {
+			return s.(*schema)
 		}
-		s := structShape(t)
-		shapes.Store(t, s)
+		s := structSchema(t)
+		schemas.Store(t, s)
 		return s
 	}
-	return &shape{of: t, kind: t.Kind()}
+	return &schema{of: t, kind: t.Kind()}
 }
 
-func structShape(t reflect.Type) *shape {
-	s := &shape{of: t, kind: reflect.Struct, named: map[string]*shape{}}
+func structSchema(t reflect.Type) *schema {
+	s := &schema{of: t, kind: reflect.Struct, named: map[string]*schema{}}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, how, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
 		if name == "" {
 			name = f.Name
 		}
-		switch of := shapeOf(f.Type); {
+		switch of := schemaOf(f.Type); {
 		case f.Name == "_msgpack" && how == "as_array":
 			s.named = nil
 		case s.named == nil:
@@ -73,10 +73,10 @@ func structShape(t reflect.Type) *shape {
 	return s
 }
 
-// check reads one value of the shape and returns the bytes after it. Walk has checked b.
-func (s *shape) check(b []byte) (rest []byte, err error) {
+// check reads one value of the schema and returns the bytes after it. checkMsgpack has checked b.
+func (s *schema) check(b []byte) (rest []byte, err error) {
 	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
-		return skip(b, 0)
+		return skipValue(b, 0)
 	}
 	over := false
 	switch s.kind {
@@ -84,7 +84,7 @@ func (s *shape) check(b []byte) (rest []byte, err error) {
 		if msgp.IsNil(b) {
 			return nil, errNilText
 		}
-		return skip(b, 0)
+		return skipValue(b, 0)
 	case reflect.Slice:
 		return s.array(b)
 	case reflect.Map:
@@ -114,7 +114,7 @@ func (s *shape) check(b []byte) (rest []byte, err error) {
 }
 
 // array checks the elements of a slice or the fields of a struct.
-func (s *shape) array(b []byte) ([]byte, error) {
+func (s *schema) array(b []byte) ([]byte, error) {
 	n, b, err := msgp.ReadArrayHeaderBytes(b)
 	if err == nil && s.kind == reflect.Struct && int(n) != len(s.fields) {
 		err = fmt.Errorf("an array of %d elements, want %d", n, len(s.fields))
@@ -130,7 +130,7 @@ func (s *shape) array(b []byte) ([]byte, error) {
 }
 
 // pairs checks the keys and values of a map, or of a struct that is encoded as a map.
-func (s *shape) pairs(b []byte) ([]byte, error) {
+func (s *schema) pairs(b []byte) ([]byte, error) {
 	n, b, err := msgp.ReadMapHeaderBytes(b)
 	for i := 0; i < int(n) && err == nil; i++ {
 		var rest []byte

@@ -1,11 +1,11 @@
 package wire
 
-// Sent is a message between sidecars that names its sending process. The receiver
+// NamesSender is a message between sidecars that names its sending process. The receiver
 // refuses a name that differs from the connection's process.
 //
 // Other names in messages refer to other processes: those of the owners in promises, of
 // the members of a ring, of the members that a host cannot poll.
-type Sent interface {
+type NamesSender interface {
 	// Senders returns all senders that the message names. All must be the same process.
 	Senders() []Process
 }
