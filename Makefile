@@ -74,8 +74,8 @@ bench:            ## measure everything and write benchmarks/RESULTS.md (about 2
 bench-hits:       ## replay the traces in the folder TRACES
 	cd benchmarks && $(GO) run ./cmd/bench hits -traces $(abspath $(TRACES))
 
-golden:           ## rewrite the golden bytes and pages, and the tables of docs/CONFIG.md; look at the difference
-	$(GO) test ./internal/wire ./cmd/cachesidecar -run TestGolden -update
+golden:           ## rewrite the golden bytes and pages, docs/METRICS.md and the tables of docs/CONFIG.md; look at the difference
+	$(GO) test ./internal/wire ./internal/telemetry ./sidecar ./cmd/cachesidecar -run TestGolden -update
 
 cross:            ## the platforms that are built but not tested
 	GOOS=linux GOARCH=arm64 $(GO) build ./...

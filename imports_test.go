@@ -29,23 +29,23 @@ var allowed = []struct {
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // only tests import it
 	{"internal/gossiptest", nil}, // only tests import it
-	{"internal/logs", nil},
+	{"internal/logs", []string{"."}},
 	// Floor 1: one duty each.
-	{"internal/rpc", []string{"internal/wire"}},
+	{"internal/rpc", []string{".", "internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
-	{"l1", []string{"internal/kv"}},
+	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
 	{"l2/ring", []string{"internal/kv"}},
 	{"l2/ownership", []string{"internal/kv", "internal/failpoint", "l2/ring"}},
-	{"l2/segment", []string{"internal/kv"}},
+	{"l2/segment", []string{".", "internal/kv"}},
 	{"internal/load", []string{"internal/wire"}},
 	{"internal/attacks", nil}, // only tests, of the command
 	{"internal/simnet", nil},
 	{"internal/proctest", nil}, // only tests import it
 	{"internal/peertest", nil}, // only tests import it
 	{"loader", []string{"internal/kv", "internal/settings"}},
-	{"internal/flight", []string{"internal/kv", "loader"}},
+	{"internal/flight", []string{".", "internal/kv", "loader"}},
 	{"internal/keyfilter", []string{"internal/kv", "loader"}},
 	// Floor 2: the edges.
 	{"internal/origintest", []string{"loader"}}, // only tests import it
@@ -55,19 +55,19 @@ var allowed = []struct {
 	{"loader/redisorigin", []string{"internal/kv", "internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
-	{"internal/peer", []string{"internal/kv", "internal/rpc", "internal/wire"}},
-	{"internal/cluster", []string{"gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
+	{"internal/peer", []string{".", "internal/kv", "internal/rpc", "internal/wire"}},
+	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
 	{"internal/calls", []string{".", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	{"internal/namespaces", []string{".", "internal/access", "internal/failpoint", "internal/flight", "internal/keyfilter", "internal/kv", "internal/places", "internal/wire", "invalidation", "l2/segment", "loader"}},
-	{"internal/handoff", []string{"internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
+	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
 	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
-	{"internal/httpd", []string{"internal/logs", "internal/rpc"}},
-	{"internal/access", []string{"internal/kv", "internal/settings", "internal/wire", "unixsock"}},
+	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
+	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests

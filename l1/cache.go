@@ -8,6 +8,7 @@ import (
 
 	"github.com/dgraph-io/ristretto/v2"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
@@ -203,15 +204,14 @@ func (c *Cache) Close() { c.store.Close() }
 
 // Stats is the account of a cache.
 type Stats struct {
-	Entries, Bytes, Limit int64
-	Hits, Misses          int64 // of Get, whether or not the copy could be served
-	Refused               int64 // too long, or dropped because puts came too fast
+	cachesidecar.L1Stats       // without Refused: whether a copy is outdated is not known here
+	NotKept              int64 // puts that were too long, or dropped because puts came too fast
 }
 
 // Stats returns the account.
 func (c *Cache) Stats() Stats {
-	return Stats{
-		Entries: c.entries.Load(), Bytes: c.bytes.Load(), Limit: c.cfg.Bytes,
-		Hits: c.hits.Load() + c.front.hits(), Misses: c.misses.Load(), Refused: c.refused.Load(),
-	}
+	return Stats{cachesidecar.L1Stats{
+		Entries: c.entries.Load(), Used: c.bytes.Load(), Limit: c.cfg.Bytes,
+		Hits: c.hits.Load() + c.front.hits(), Misses: c.misses.Load(),
+	}, c.refused.Load()}
 }

@@ -81,7 +81,7 @@ func TestLongValuesAreNotKept(t *testing.T) {
 	if _, ok := c.Get(key("fits")); !ok {
 		t.Error("the longest value is not kept")
 	}
-	if _, ok := c.Get(key("long")); ok || c.Stats().Refused != 1 {
+	if _, ok := c.Get(key("long")); ok || c.Stats().NotKept != 1 {
 		t.Errorf("a longer one is kept: %v, %+v", ok, c.Stats())
 	}
 }
@@ -96,8 +96,8 @@ func TestBound(t *testing.T) {
 		c.Put(copyOf(fmt.Sprint("k", rnd.IntN(30_000)), strings.Repeat("x", rnd.IntN(500))))
 		if i%1000 == 0 {
 			c.wait()
-			if st := c.Stats(); st.Bytes > limit+limit/8 {
-				t.Fatalf("%d bytes of %d", st.Bytes, limit)
+			if st := c.Stats(); st.Used > limit+limit/8 {
+				t.Fatalf("%d bytes of %d", st.Used, limit)
 			}
 		}
 	}
@@ -109,8 +109,8 @@ func TestBound(t *testing.T) {
 			bytes += got.cost()
 		}
 	}
-	if st := c.Stats(); st.Entries != found || st.Bytes != bytes || found < 1000 {
-		t.Errorf("the account says %d entries, %d bytes; there are %d, %d", st.Entries, st.Bytes, found, bytes)
+	if st := c.Stats(); st.Entries != found || st.Used != bytes || found < 1000 {
+		t.Errorf("the account says %d entries, %d bytes; there are %d, %d", st.Entries, st.Used, found, bytes)
 	}
 }
 
@@ -135,8 +135,8 @@ func TestChargeIsEnough(t *testing.T) {
 		runtime.GC()
 		runtime.ReadMemStats(&after)
 		st := c.Stats()
-		ratio := float64(after.HeapAlloc-empty.HeapAlloc) / float64(st.Bytes)
-		t.Logf("values of %4d bytes: %d copies, charged %d, heap %.2f times that, empty cache %d", n, st.Entries, st.Bytes, ratio, empty.HeapAlloc-before.HeapAlloc)
+		ratio := float64(after.HeapAlloc-empty.HeapAlloc) / float64(st.Used)
+		t.Logf("values of %4d bytes: %d copies, charged %d, heap %.2f times that, empty cache %d", n, st.Entries, st.Used, ratio, empty.HeapAlloc-before.HeapAlloc)
 		if ratio > 1.35 {
 			t.Errorf("values of %d bytes take %.2f times what they are charged", n, ratio)
 		}

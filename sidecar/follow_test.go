@@ -40,8 +40,8 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 				t.Errorf("%v after the last of many writes ack=all takes %v", pause, took)
 			}
 		}
-		if f, a := v.s.engine.Node.Stats(), w.nodes[1].s.engine.Node.Stats(); f.Gaps+a.Gaps > 0 {
-			t.Errorf("%d gaps", f.Gaps+a.Gaps)
+		if f, a := v.s.engine.Node.Stats(), w.nodes[1].s.engine.Node.Stats(); f.Invalidations.Gaps+a.Invalidations.Gaps > 0 {
+			t.Errorf("%d gaps", f.Invalidations.Gaps+a.Invalidations.Gaps)
 		}
 		for _, v := range w.nodes {
 			v.leave()

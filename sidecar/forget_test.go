@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -73,7 +74,7 @@ func (w *world) wants(within time.Duration, node, state string, hosts ...*vnode)
 // leased reports whether the statistics and metrics of a host show a lease on another
 // host.
 func (v *vnode) leased(node string) bool {
-	return slices.ContainsFunc(v.s.engine.Node.Stats().Leases, func(l cluster.Lease) bool { return string(l.Node) == node })
+	return slices.ContainsFunc(v.s.engine.Node.Stats().Invalidations.Leases, func(l cachesidecar.LeaseStats) bool { return l.Node == node })
 }
 
 func (w *world) endAll() {
@@ -111,7 +112,7 @@ func TestForgottenAfterAnHour(t *testing.T) {
 		w.wants(4*time.Minute, "n3", "", a, b)
 		for _, v := range []*vnode{a, b} {
 			if v.leased("n2") || v.leased("n3") {
-				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.engine.Node.Stats().Leases)
+				t.Errorf("%s reports leases on hosts that are forgotten: %+v", v.name, v.s.engine.Node.Stats().Invalidations.Leases)
 			}
 		}
 		c.start()

@@ -119,7 +119,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
-			if n, _ := g.Stats(); n > maxHTTP {
+			if n := g.Stats().Open; n > maxHTTP {
 				t.Fatalf("%d connections are open", n)
 			}
 			if i%64 == 63 {
@@ -129,7 +129,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 		}
 	}
-	if _, n := g.Stats(); n < maxHTTP {
+	if n := g.Stats().Closed; n < maxHTTP {
 		t.Errorf("%d were closed", n)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/peertest"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
@@ -51,7 +52,7 @@ func TestGoldenMetrics(t *testing.T) {
 	b := startHostWith(t, cfg, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	for _, ns := range []string{"default", "full"} {
-		if _, err := a.Set(t.Context(), ns, []byte("k"), []byte("v"), SetOptions{}); err != nil {
+		if _, err := a.Set(t.Context(), ns, "k", []byte("v"), cachesidecar.SetOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

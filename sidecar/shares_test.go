@@ -192,8 +192,8 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	if _, err := slow.nc.Write(all); err != nil {
 		t.Fatal(err)
 	}
-	soon(t, "its share to be full", func() bool { return a.telemetry.ConnectionStats().Buffers.Refused > 0 })
-	if st := a.telemetry.ConnectionStats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
+	soon(t, "its share to be full", func() bool { return a.server.Stats().Buffers.Refused > 0 })
+	if st := a.server.Stats(); st.Buffers.Answers > int64(cfg.BufferSize)/4 || st.BufferBytes > int64(cfg.BufferSize) || st.Buffers.Most == "" {
 		t.Errorf("%+v", st.Buffers)
 	}
 	if r := other.call(&wire.Request{Op: wire.OpGet, Key: key, Options: wire.Fresh, TimeoutMS: 60_000}); r.Status != wire.OK || len(r.Value) != size {

@@ -243,7 +243,7 @@ func (v *vnode) kill() {
 
 // note adds the counts of a process to seen.
 func (w *world) note(s *Sidecar) {
-	st, n := s.telemetry.ClusterState(), s.engine.Node.Stats() // may wait: not under the lock
+	st := s.telemetry.ClusterState() // may wait: not under the lock
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen["pauses"] += st.Pauses
@@ -252,9 +252,9 @@ func (w *world) note(s *Sidecar) {
 	w.seen["handed over"] += st.Handoff.Admitted
 	w.seen["l1 hits"] += s.telemetry.L1Stats().Hits
 	w.seen["refused fills"] += s.engine.Counts.FillsRefused.Load()
-	w.seen["takeovers"] += n.Begun
-	w.seen["resets"] += n.Resets
-	w.seen["relayed events"] += n.Heard
+	w.seen["takeovers"] += st.Begun
+	w.seen["resets"] += st.Invalidations.Resets
+	w.seen["relayed events"] += st.Invalidations.Heard
 	w.seen["refused copies"] += s.engine.Counts.CopiesRefused.Load()
 	if l := s.engine.Names.Lookup(session.DefaultNamespace).LoadStats(); l.Origin != "" {
 		w.seen["loads"] += l.Loads

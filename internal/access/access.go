@@ -287,9 +287,15 @@ func groupID(name string) (int, error) {
 // Line returns a namespace's line in the rules.
 func (a *Rules) Line(name []byte) int { return int(a.lines[string(name)]) }
 
-// Refused returns how many requests were refused because a right was missing; of Nothing,
-// how many tokens were unknown.
-func (a *Rules) Refused(r Right) int64 { return a.refusals[r].Load() }
+// Refusals counts the refused requests by the right that was missing; by "token", the
+// unknown tokens.
+func (a *Rules) Refusals() map[string]int64 {
+	n := map[string]int64{"token": a.refusals[Nothing].Load()}
+	for r := Read; r < Rights; r++ {
+		n[r.String()] = a.refusals[r].Load()
+	}
+	return n
+}
 
 // entitled is what a connection may do.
 type entitled struct {

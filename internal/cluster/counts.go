@@ -4,9 +4,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // counts of what has happened. All parts of a node share them.
@@ -20,46 +20,42 @@ type counts struct {
 	lag                            atomic.Int64 // how late the last event was, ns
 }
 
-// Stats counts what has happened. Begun, Ended and Retired count partitions.
-type Stats struct {
-	Members               int // live members, this node included
-	In                    bool
-	Owned                 int
-	Begun, Ended, Retired int64
-	Pauses                int64
-	Stopped               time.Duration // not running, in gaps that count
-	Polls, PollFailures   int64
-	Refused, Conflicts    int64
-
-	// Events of logs.
-	Applied, Gaps, Resets     int64
-	Relayed, Unrelayed, Heard int64
-	Lag                       time.Duration
-	Links                     peer.Stats // connections from other nodes
-	Leases                    []Lease
-
-	Gossip gossip.Stats
-	Met    Met // of processes that only gossip had told of
-}
-
-// Lease has the age of the lease on another process; negative if there is none.
-type Lease struct {
-	Node kv.NodeID
-	Age  time.Duration
-}
-
 // Met counts greetings of processes that were unknown.
 type Met struct{ Greeted, Failed int64 }
 
 // stats returns the counts so far; the other fields are zero.
-func (c *counts) stats() Stats {
-	return Stats{
+func (c *counts) stats() cachesidecar.ClusterState {
+	return cachesidecar.ClusterState{
 		Begun: c.begun.Load(), Ended: c.ended.Load(), Retired: c.retired.Load(),
-		Pauses: c.pauses.Load(), Stopped: time.Duration(c.stopped.Load()),
+		Pauses: c.pauses.Load(), StoppedMS: time.Duration(c.stopped.Load()).Milliseconds(),
 		Polls: c.polls.Load(), PollFailures: c.pollFailures.Load(),
 		Refused: c.refused.Load(), Conflicts: c.conflicts.Load(),
-		Applied: c.applied.Load(), Gaps: c.gaps.Load(), Resets: c.resets.Load(),
-		Relayed: c.relayed.Load(), Unrelayed: c.unrelayed.Load(), Heard: c.heard.Load(),
-		Lag: time.Duration(c.lag.Load()),
+		Invalidations: cachesidecar.InvalidationStats{
+			Applied: c.applied.Load(), Gaps: c.gaps.Load(), Resets: c.resets.Load(),
+			Relayed: c.relayed.Load(), Unrelayed: c.unrelayed.Load(), Heard: c.heard.Load(),
+			LagUS: time.Duration(c.lag.Load()).Microseconds(), Leases: []cachesidecar.LeaseStats{},
+		},
+	}
+}
+
+// leaseStats describes a lease on another process since a time; zero: none.
+func leaseStats(node kv.NodeID, now, since, bound time.Duration) cachesidecar.LeaseStats {
+	if since == 0 {
+		return cachesidecar.LeaseStats{Node: string(node), AgeMS: -1}
+	}
+	age := max(0, now-since)
+	return cachesidecar.LeaseStats{
+		Node: string(node), AgeMS: age.Milliseconds(), RemainingMS: max(0, bound-age).Milliseconds(),
+	}
+}
+
+// gossipStats returns gossip's counts, and the greetings of processes that only gossip
+// reported.
+func gossipStats(g gossip.Stats, met Met) cachesidecar.GossipStats {
+	return cachesidecar.GossipStats{
+		Compressed: g.Compressed, Foreign: g.Foreign, Refused: g.Refused,
+		Garbage: max(0, g.Garbage-g.Compressed-g.Foreign-g.Refused),
+		Streams: int64(g.Streams), Unknown: int64(g.Unknown), Forgotten: g.Forgotten,
+		Greeted: met.Greeted, GreetingsFailed: met.Failed,
 	}
 }

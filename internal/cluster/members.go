@@ -32,6 +32,9 @@ const (
 	StateUnknown = "unknown" // only gossip tells of it, and it counts for nothing
 )
 
+// States has all states of members.
+var States = [...]string{StateIn, StateOut, StateMissing, StateLeft, StateRefused, StateUnknown}
+
 // status returns the state of a member that gossip hears.
 func (m *member) status() string {
 	if m.trouble != "" {

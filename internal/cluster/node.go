@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/gossip"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
@@ -201,29 +203,28 @@ func (n *Node) Outcast() string {
 	return n.driver.outcast()
 }
 
-// Stats returns the counts so far.
-func (n *Node) Stats() Stats {
-	s := n.counts.stats()
-	s.Owned, s.Links, s.Met = n.Owned().Len(), n.server.Stats(), n.greeter.attempts.stats()
+// Stats returns what this node counts of the cluster's statistics.
+func (n *Node) Stats() cachesidecar.ClusterState {
+	s, met := n.counts.stats(), n.greeter.attempts.stats()
+	s.Alone, s.Owned, s.Links = n.Alone(), n.Owned().Len(), n.server.Stats()
 	now := n.cfg.Clock.Read().Boot
 	d := n.driver
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Members = 1 + len(d.members.alive())
+	var g gossip.Stats
 	if d.running.gossip != nil {
-		s.Gossip = d.running.gossip.Stats()
+		g = d.running.gossip.Stats()
 	}
+	s.Gossip = gossipStats(g, met)
 	s.In = d.machine.In()
+	leases := &s.Invalidations.Leases
 	for id, o := range d.owners {
-		switch at := o.LeasedAt(); {
-		case id == n.cfg.Self:
-		case at == 0:
-			s.Leases = append(s.Leases, Lease{id.Node, -1})
-		default:
-			s.Leases = append(s.Leases, Lease{id.Node, now - at})
+		if id != n.cfg.Self {
+			*leases = append(*leases, leaseStats(id.Node, now, o.LeasedAt(), n.cfg.Bound))
 		}
 	}
-	slices.SortFunc(s.Leases, func(a, b Lease) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(*leases, func(a, b cachesidecar.LeaseStats) int { return cmp.Compare(a.Node, b.Node) })
 	return s
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -64,17 +65,9 @@ type LeasesConfig struct {
 
 // LeasesStats counts since the start, except Out and Waiting.
 type LeasesStats struct {
-	Out, Waiting int
-	Issued       uint64 // tokens
-	HandedOver   uint64 // of the issued tokens: to a waiter, after the holder gave up
-	Expired      uint64 // tokens whose holder took too long
-	Abandoned    uint64
-	Filled       uint64
-	NotStored    uint64 // fills refused
-	Collapsed    uint64 // claims that waited for the fill of another caller
-	Left         uint64 // waiters that gave up
-	Detached     uint64
-	Shed         uint64
+	cachesidecar.TokenStats
+	Left     int64 // waiters that gave up
+	Detached int64
 }
 
 // Leases collapses the loads that apps make themselves. For each key one caller gets a
@@ -180,7 +173,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		if !wait {
 			return Grant{}, nil, nil
 		}
-		if l.stats.Waiting >= l.cfg.MaxWaiters {
+		if l.stats.Waiting >= int64(l.cfg.MaxWaiters) {
 			l.stats.Shed++
 			return Grant{}, nil, fmt.Errorf("%w: %d callers wait for fills already", loader.ErrBusy, l.cfg.MaxWaiters)
 		}
@@ -191,7 +184,7 @@ func (l *Leases) join(c Claim, wait bool) (Grant, *leaseWaiter, error) {
 		l.stats.Collapsed++
 		return Grant{}, w, nil
 	}
-	if l.stats.Out >= l.cfg.MaxLeases {
+	if l.stats.Out >= int64(l.cfg.MaxLeases) {
 		l.stats.Shed++
 		return Grant{}, nil, fmt.Errorf("%w: %d keys have a token out already", loader.ErrBusy, l.cfg.MaxLeases)
 	}
@@ -296,7 +289,7 @@ func (l *Leases) Fill(key kv.Key, t Token, v loader.Value, keep func(Result) boo
 // was the current one.
 func (l *Leases) Abandon(t Token) bool { return l.endToken(t, &l.stats.Abandoned) }
 
-func (l *Leases) endToken(t Token, count *uint64) bool {
+func (l *Leases) endToken(t Token, count *int64) bool {
 	l.table.Lock()
 	defer l.table.Unlock()
 	e := l.takeLocked(t)

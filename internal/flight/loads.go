@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -43,16 +44,12 @@ type LoadsConfig struct {
 	Timeout    time.Duration // of one load; zero: 30 s
 }
 
-// LoadsStats counts since the start, except UnderWay and Waiting.
+// LoadsStats counts since the start, except UnderWay and Waiting. Loads leaves out loads
+// that ended with ErrPresent. Shed counts answers ErrBusy because of a limit. Fields of
+// the origin are zero.
 type LoadsStats struct {
-	UnderWay, Waiting int
-	Begun             uint64 // without loads that ended with ErrPresent
-	Collapsed         uint64 // callers that joined a load in progress
-	Left              uint64 // callers that gave up before the load ended
-	Detached          uint64 // loads whose value no cache may keep
-	Failed            uint64 // loads that ended with an error other than ErrAbsent
-	Absent            uint64
-	Shed              uint64 // answered ErrBusy because of a limit
+	cachesidecar.LoadStats
+	Left int64 // callers that gave up before the load ended
 }
 
 // Loads collapses loads: for each key at most one load is in progress that new callers
@@ -105,7 +102,7 @@ func NewLoads(cfg LoadsConfig) (*Loads, error) {
 // done. All waiters share the bytes of the result. Get may be called concurrently.
 func (l *Loads) Get(ctx context.Context, load Load) (Result, error) {
 	l.table.Lock()
-	if l.stats.Waiting >= l.cfg.MaxWaiters {
+	if l.stats.Waiting >= int64(l.cfg.MaxWaiters) {
 		l.stats.Shed++
 		l.table.Unlock()
 		return Result{}, fmt.Errorf("%w: %d callers wait for loads already", loader.ErrBusy, l.cfg.MaxWaiters)
@@ -157,7 +154,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		l.stats.Collapsed++
 		return f, false, nil
 	}
-	if l.stats.UnderWay >= l.cfg.MaxLoads {
+	if l.stats.UnderWay >= int64(l.cfg.MaxLoads) {
 		l.stats.Shed++
 		return nil, false, fmt.Errorf("%w: %d loads are under way already", loader.ErrBusy, l.cfg.MaxLoads)
 	}
@@ -167,7 +164,7 @@ func (l *Loads) joinLocked(load Load) (f *flight, begun bool, err error) {
 		return f
 	})
 	l.stats.UnderWay++
-	l.stats.Begun++
+	l.stats.Loads++
 	l.wg.Add(1)
 	go l.run(f) // ends with the load; Close waits for it
 	return f, true, nil
@@ -204,7 +201,7 @@ func (l *Loads) run(f *flight) {
 	l.stats.UnderWay--
 	switch {
 	case err == ErrPresent:
-		l.stats.Begun--
+		l.stats.Loads--
 	case absent:
 		l.stats.Absent++
 	case err != nil:

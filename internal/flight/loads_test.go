@@ -83,7 +83,7 @@ func TestTenThousandWaitForOneLoad(t *testing.T) {
 		if o.calls.Load() != 1 || kept.Load() != 1 {
 			t.Errorf("%d calls, kept %d times, want 1 and 1", o.calls.Load(), kept.Load())
 		}
-		if s := l.Stats(); s.Begun != 1 || s.Collapsed != 9999 {
+		if s := l.Stats(); s.Loads != 1 || s.Collapsed != 9999 {
 			t.Errorf("stats %+v", s)
 		}
 		l.check(t)
@@ -286,7 +286,7 @@ func TestPresent(t *testing.T) {
 		l, v := newLoads(t, LoadsConfig{}), &versions{}
 		o := &origin{}
 		_, err := l.Get(t.Context(), Load{Key: keyOf("a"), Begin: v.begin, Missing: func() bool { return false }, Fetch: o.fetch})
-		if s := l.Stats(); err != ErrPresent || o.calls.Load() != 0 || s.Begun != 0 || s.Failed != 0 {
+		if s := l.Stats(); err != ErrPresent || o.calls.Load() != 0 || s.Loads != 0 || s.Failed != 0 {
 			t.Errorf("got %v after %d calls of the origin, %+v; want ErrPresent, and no load", err, o.calls.Load(), s)
 		}
 	})
@@ -354,7 +354,7 @@ func TestLoadsAreOfOneOwnership(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if st := l.Stats(); st.Begun != 2 || st.Collapsed != 2 {
+		if st := l.Stats(); st.Loads != 2 || st.Collapsed != 2 {
 			t.Errorf("%+v, want a load for each of two holdings", st)
 		}
 		l.Detach(keyOf("k").Hash)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
@@ -99,6 +100,16 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 // Awaited reports whether entries wait to be pulled, or write-throughs are under way: the
 // later owners of their keys must be told how these writes have ended.
 func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.Names.Writing() }
+
+// Stats returns the counts so far.
+func (h *Handoff) Stats() cachesidecar.HandoffStats {
+	c := &h.Counts
+	return cachesidecar.HandoffStats{
+		Pulling: c.Pulling.Load(), Offering: h.Offering(), Pulled: c.Pulled.Load(), Admitted: c.Admitted.Load(),
+		Refused: c.Refused.Load(), Fetched: c.Fetched.Load(), Given: c.Given.Load(), Bytes: c.Bytes.Load(),
+		Failed: c.Failed.Load(),
+	}
+}
 
 // Offering counts the offers that have not been pulled to the end.
 func (h *Handoff) Offering() (n int) {

@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
@@ -82,9 +83,10 @@ func New(c Config) (*Server, error) {
 // Addr returns the address on which the server listens.
 func (s *Server) Addr() net.Addr { return s.gate.Addr() }
 
-// Stats returns how many connections are open, and how many were closed because there
-// were too many.
-func (s *Server) Stats() (open int, closed int64) { return s.gate.len(), s.gate.closed.Load() }
+// Stats returns the counts of connections.
+func (s *Server) Stats() cachesidecar.HTTPStats {
+	return cachesidecar.HTTPStats{Open: int64(s.gate.len()), Limit: int64(s.gate.most), Closed: s.gate.closed.Load()}
+}
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // Log writes a process's log. It is an io.Writer for lines that do not come through slog.
@@ -75,25 +77,19 @@ func (p printable) Write(line []byte) (int, error) {
 // Logger returns a logger that writes to this log.
 func (l *Log) Logger() *slog.Logger { return slog.New(l.root) }
 
-// Stats counts lines since the start.
-type Stats struct {
-	Written int64
-	LeftOut int64 // above the limits
-	Lost    int64 // not taken by the stream
-}
-
 // Stats returns the counts of lines since the start.
-func (l *Log) Stats() Stats {
-	return Stats{Written: l.written.Load(), LeftOut: l.causes.total() + l.errors.total(), Lost: l.lost.Load()}
+func (l *Log) Stats() cachesidecar.LogStats {
+	return cachesidecar.LogStats{
+		Bounded: true, Written: l.written.Load(), LeftOut: l.causes.total() + l.errors.total(), Lost: l.lost.Load(),
+	}
 }
 
-// StatsOf returns the counts of the log behind a logger; ok reports whether there is such
-// a log.
-func StatsOf(log *slog.Logger) (s Stats, ok bool) {
+// StatsOf returns the counts of the log behind a logger; zero if that is no Log.
+func StatsOf(log *slog.Logger) (s cachesidecar.LogStats) {
 	if h, ok := log.Handler().(*handler); ok {
-		return h.log.Stats(), true
+		s = h.log.Stats()
 	}
-	return s, false
+	return s
 }
 
 // Close writes the waiting lines and a summary, and returns when that is done, but at the

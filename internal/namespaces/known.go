@@ -106,9 +106,12 @@ func (ns *Namespace) KeyFilterStats() (s cachesidecar.KnownStats) {
 	}
 	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
 	s = cachesidecar.KnownStats{
-		InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
+		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
 		Builds: int64(f.Builds), Failures: int64(b.Failures),
 		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),
+	}
+	if f.InUse {
+		s.UsableKeys = f.Keys
 	}
 	if b.Err != nil {
 		s.Error = b.Err.Error()

@@ -12,14 +12,13 @@ func (ns *Namespace) LoadStats() cachesidecar.LoadStats {
 	if ns.Origin == nil {
 		return cachesidecar.LoadStats{}
 	}
-	l, g := ns.Loads.Stats(), ns.Origin.Guard.Stats()
-	return cachesidecar.LoadStats{
-		Origin: ns.Origin.Name, UnderWay: int64(l.UnderWay), Waiting: int64(l.Waiting),
-		Loads: int64(l.Begun), Collapsed: int64(l.Collapsed), Absent: int64(l.Absent), Failed: int64(l.Failed),
-		Detached: int64(l.Detached), Aside: ns.WithoutOwner.Load(),
-		Shed:  int64(l.Shed + g.ShedQueue + g.ShedRate + g.ShedBreaker),
-		Calls: int64(g.Calls), Retries: int64(g.Retries), Breaker: g.Breaker, MeanUS: ns.Took.Mean().Microseconds(),
-	}
+	l, g := ns.Loads.Stats().LoadStats, ns.Origin.Guard.Stats()
+	l.Origin, l.Aside, l.MeanUS = ns.Origin.Name, ns.WithoutOwner.Load(), ns.Took.Mean().Microseconds()
+	l.Loaded = l.Loads - l.Absent - l.Failed - l.UnderWay
+	l.Shed += int64(g.ShedQueue + g.ShedRate + g.ShedBreaker)
+	l.Calls, l.Retries = int64(g.Calls), int64(g.Retries)
+	l.Breaker, l.BreakerOpen = g.Breaker, g.Breaker != "closed"
+	return l
 }
 
 // Stats returns the statistics of every namespace, in the order of their names.

@@ -23,9 +23,13 @@ func (r *Recent) Add(d time.Duration) {
 // Mean returns the mean; zero if there is none yet.
 func (r *Recent) Mean() time.Duration { return time.Duration(r.v.Load()) }
 
+// LoadTimeHelp is the help text of the histogram LoadTime.
+const LoadTimeHelp = "Duration of loads from an origin in seconds, waits and retries included."
+
 func newLoadTime(namespace string) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name: "cachesidecar_load_duration_seconds", Help: "Time that loads from an origin took, waits and retries included.",
+		Name:        "cachesidecar_load_duration_seconds",
+		Help:        LoadTimeHelp,
 		ConstLabels: prometheus.Labels{"namespace": namespace},
 		Buckets:     prometheus.ExponentialBuckets(0.0005, 2, 16),
 	})

@@ -177,8 +177,10 @@ func (ns *Namespace) WriteThroughStats() (s cachesidecar.ThroughStats) {
 	if t == nil {
 		return s
 	}
-	s = cachesidecar.ThroughStats{Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(), Shed: t.Shed.Load()}
+	s = cachesidecar.ThroughStats{
+		Configured: true, Stored: t.Stored.Load(), Refused: t.Refused.Load(), Unknown: t.Unknown.Load(),
+		Shed: t.Shed.Load(), Unsettled: t.Unsettled.Load(),
+	}
 	s.UnderWay, s.Waiting = t.places.Len()
-	s.Unsettled = t.Unsettled.Load()
 	return s
 }

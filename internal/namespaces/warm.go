@@ -55,7 +55,9 @@ func (w *Warming) Count(r *wire.Reply) {
 // WarmStats returns the warming's part of STATS; zero without warming.
 func (ns *Namespace) WarmStats() (s cachesidecar.WarmStats) {
 	if w := ns.Warming; w != nil {
-		s = cachesidecar.WarmStats{State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load()}
+		s = cachesidecar.WarmStats{
+			State: *w.state.Load(), Loaded: w.Loaded.Load(), Absent: w.Absent.Load(), Failed: w.Failed.Load(),
+		}
 	}
 	return s
 }

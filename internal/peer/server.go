@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -67,24 +68,16 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return s.rpc.Serve(ctx, d)
 }
 
-// Stats counts what happened to connections.
-type Stats struct {
-	rpc.Stats
-	Ungreeted  int64 // connections that have not been greeted, now
-	Late       int64 // closed, not greeted in time
-	Shed       int64 // closed unread, or to make room, because too many arrived
-	Handshakes int64 // TLS handshakes that were completed
-	Failed     int64 // TLS handshakes that failed
-}
-
 // Stats returns the counts so far.
-func (s *Server) Stats() Stats {
-	st := Stats{Stats: s.rpc.Stats()}
+func (s *Server) Stats() cachesidecar.LinkStats {
+	r := s.rpc.Stats()
+	st := cachesidecar.LinkStats{Open: r.Open, Accepted: r.Accepted, Rejected: r.Rejected, BadFrames: r.BadFrames}
 	if d := s.door.Load(); d != nil {
 		c := &d.counts
 		st.Ungreeted, st.Late, st.Shed = int64(d.ungreeted()), c.late.Load(), c.shed.Load()
 		st.Handshakes, st.Failed = c.handshakes.Load(), c.failed.Load()
 	}
+	st.Greeted = max(0, st.Open-st.Ungreeted)
 	return st
 }
 

@@ -229,7 +229,7 @@ func TestVirtualWords(t *testing.T) {
 		if log := l.server.reasons(); len(log) > 16<<10 || strings.ContainsAny(log, "\x01\x1b") {
 			l.Errorf("%d bytes in the log: %.200q", len(log), log)
 		}
-		if used := l.server.Stats().BytesIn; used > 5*MaxGreeting {
+		if used := l.server.rpc.Stats().BytesIn; used > 5*MaxGreeting {
 			l.Errorf("%d bytes were read", used)
 		}
 	}, inPlain)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // Use is what memory is used for.
@@ -133,12 +135,19 @@ func (b *Budget) Stats() BudgetStats {
 	return s
 }
 
-// AllRefused returns how often memory was refused, for all uses.
-func (s BudgetStats) AllRefused() (n int64) {
-	for _, r := range s.Refused {
-		n += r
+// report returns the memory in use: its sum, and by use.
+func (b *Budget) report() (sum int64, r cachesidecar.BufferStats) {
+	s := b.Stats()
+	r = cachesidecar.BufferStats{
+		Limit: s.Size, Frames: s.Used[ForFrames], Requests: s.Used[ForRequests], Answers: s.Used[ForAnswers],
+		Peers: s.Used[ForPeers], RefusedFor: map[string]int64{},
+		Taken: s.Taken, Owners: s.Owners, Most: s.Greedy, MostBy: s.GreedyBy,
 	}
-	return n
+	for u, n := range s.Refused {
+		r.Refused += n
+		r.RefusedFor[Use(u).String()] = n
+	}
+	return s.Total(), r
 }
 
 // Open opens the account of a connection, or of a link to another host. g is nil if the

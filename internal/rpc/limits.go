@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar"
 )
 
 // Limits bounds the resources of connections. Zero means the default.
@@ -58,22 +60,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Stats counts what happened to a server's connections.
-type Stats struct {
-	Open        int64 // connections now
-	Waiting     int64 // of Open, not begun yet: see Limits.NewRate
-	Accepted    int64
-	Rejected    int64 // beyond MaxConns, or refused by the handler
-	SlowReaders int64 // closed because they took no answers
-	OverBudget  int64 // closed because their answers exceeded their share of the budget
-	SlowFrames  int64 // closed because a frame was not completed
-	BadFrames   int64 // closed because of a frame that is too long or empty
-	Dropped     int64 // frames answered BUSY and dropped
-	Batches     int64 // reads that brought bytes
-	BytesIn     int64
-	BytesOut    int64
-	InFlight    int64 // requests that wait now
-}
+// Stats describes the connections of a server, and the memory of its Budget.
+type Stats = cachesidecar.ConnectionStats
 
 // shared is what the connections of one server have in common.
 type shared struct {

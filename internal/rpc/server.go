@@ -37,8 +37,9 @@ func (s *Server) Limits() Limits { return s.shared.limits }
 
 // Stats returns the counts so far.
 func (s *Server) Stats() Stats {
-	st := s.shared.stats()
-	st.Waiting = s.pace.waiting()
+	st, l := s.shared.stats(), &s.shared.limits
+	st.Waiting, st.Limit = s.pace.waiting(), int64(l.MaxConns)
+	st.BufferBytes, st.Buffers = l.Budget.report()
 	return st
 }
 

@@ -9,42 +9,40 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 
 // Stats returns what STATS answers.
 func (s *Telemetry) Stats() cachesidecar.Stats {
+	e := s.Engine
 	t := cachesidecar.Stats{
 		Node:        s.Node,
 		Server:      s.Version,
-		UptimeMS:    (s.Engine.Clock.Read().Boot - s.Started).Milliseconds(),
-		Connections: s.ConnectionStats(),
+		UptimeMS:    (e.Clock.Read().Boot - s.Started).Milliseconds(),
+		Connections: s.Server.Stats(),
 		L1:          s.L1Stats(),
-		L2:          s.l2Stats(),
+		L2:          e.Store.Stats().L2Stats,
 		Cluster:     s.ClusterState(),
-		Namespaces:  s.Engine.Names.Stats(),
+		Namespaces:  e.Names.Stats(),
 		Leases:      s.TokenStats(),
-		Shares:      s.Engine.Shares.Stats(),
-		Overdue:     s.Engine.Counts.Overdue.Load(),
+		Shares:      e.Shares.Stats(),
+		Overdue:     e.Counts.Overdue.Load(),
 		Process:     processStats(),
+		Members:     map[string]int64{},
+		Log:         logs.StatsOf(s.Log),
 	}
+	t.Connections.Denied, t.Connections.Remade = e.Access.Refusals(), s.SocketRemade()
 	t.Process.MemoryLimit = s.MemoryLimit
-	return t
-}
-
-// ConnectionStats returns the statistics of the socket's connections and their buffers.
-func (s *Telemetry) ConnectionStats() cachesidecar.ConnectionStats {
-	c, b := s.Server.Stats(), s.Engine.Budget.Stats()
-	return cachesidecar.ConnectionStats{
-		Open: c.Open, Waiting: c.Waiting, Limit: int64(s.Server.Limits().MaxConns), Accepted: c.Accepted, Rejected: c.Rejected,
-		SlowReaders: c.SlowReaders, SlowFrames: c.SlowFrames, BadFrames: c.BadFrames,
-		InFlight: c.InFlight, Batches: c.Batches, BytesIn: c.BytesIn, BytesOut: c.BytesOut,
-		BufferBytes: b.Total(), OverBudget: c.OverBudget, Dropped: c.Dropped,
-		Buffers: cachesidecar.BufferStats{
-			Limit: b.Size, Frames: b.Used[rpc.ForFrames], Requests: b.Used[rpc.ForRequests], Answers: b.Used[rpc.ForAnswers],
-			Peers: b.Used[rpc.ForPeers], Refused: b.AllRefused(), Taken: b.Taken, Owners: b.Owners, Most: b.Greedy, MostBy: b.GreedyBy,
-		},
+	for _, state := range cluster.States {
+		t.Members[state] = 0
 	}
+	for _, m := range e.Node.Members() {
+		t.Members[m.State]++
+	}
+	if h := s.HTTP(); h != nil {
+		t.HTTP = h.Stats()
+	}
+	return t
 }
 
 // L1Stats returns the statistics of L1; zero if the host is alone.
@@ -52,76 +50,28 @@ func (s *Telemetry) L1Stats() cachesidecar.L1Stats {
 	if s.Engine.L1 == nil {
 		return cachesidecar.L1Stats{}
 	}
-	st := s.Engine.L1.Stats()
-	return cachesidecar.L1Stats{
-		Entries: st.Entries, Used: st.Bytes, Limit: st.Limit, Hits: st.Hits, Misses: st.Misses,
-		Refused: s.Engine.Counts.CopiesRefused.Load(),
-	}
+	t := s.Engine.L1.Stats().L1Stats
+	t.Refused = s.Engine.Counts.CopiesRefused.Load()
+	return t
 }
 
 // ClusterState returns the statistics of the cluster, its handoffs and invalidations.
 func (s *Telemetry) ClusterState() cachesidecar.ClusterState {
-	st := s.Engine.Node.Stats()
-	h := &s.Engine.Handoff.Counts
-	return cachesidecar.ClusterState{
-		Join: s.Join, Members: st.Members, In: st.In, Owned: st.Owned, Begun: st.Begun, Ended: st.Ended, Retired: st.Retired,
-		Pauses: st.Pauses, StoppedMS: st.Stopped.Milliseconds(), Polls: st.Polls, PollFailures: st.PollFailures, Refused: st.Refused, Conflicts: st.Conflicts,
-		PeerReads: s.Engine.Counts.PeerReads.Load(), Joined: s.Engine.Counts.Joined.Load(), PeerErrors: s.Engine.Counts.PeerErrors.Load(),
-		Served: s.Engine.Counts.Served.Load(),
-		Links: cachesidecar.LinkStats{
-			Open: st.Links.Open, Ungreeted: st.Links.Ungreeted, Accepted: st.Links.Accepted, Rejected: st.Links.Rejected, Shed: st.Links.Shed,
-			Late: st.Links.Late, Handshakes: st.Links.Handshakes, Failed: st.Links.Failed, BadFrames: st.Links.BadFrames,
-		},
-		Handoff: cachesidecar.HandoffStats{
-			Pulling: h.Pulling.Load(), Offering: s.Engine.Handoff.Offering(), Pulled: h.Pulled.Load(), Admitted: h.Admitted.Load(),
-			Refused: h.Refused.Load(), Fetched: h.Fetched.Load(), Given: h.Given.Load(), Bytes: h.Bytes.Load(), Failed: h.Failed.Load(),
-		},
-		Invalidations: s.invalidationStats(&st),
-	}
-}
-
-func (s *Telemetry) invalidationStats(st *cluster.Stats) cachesidecar.InvalidationStats {
-	t := cachesidecar.InvalidationStats{Leases: []cachesidecar.LeaseStats{}}
-	if s.Engine.Log == nil {
-		return t
-	}
-	ledger := s.Engine.Ledger.Stats()
-	t.Head, t.Applied, t.Gaps, t.Resets = int64(s.Engine.Log.Head()), st.Applied, st.Gaps, st.Resets
-	t.Relayed, t.Unrelayed, t.Heard = st.Relayed, st.Unrelayed, st.Heard
-	t.Noted, t.Collisions, t.Strays = ledger.Noted, ledger.Collisions, s.Engine.Counts.Strays.Load()
-	t.LagUS = st.Lag.Microseconds()
-	for _, l := range st.Leases {
-		t.Leases = append(t.Leases, cachesidecar.LeaseStats{Node: string(l.Node), AgeMS: max(-1, l.Age.Milliseconds())})
+	e, c := s.Engine, &s.Engine.Counts
+	t := e.Node.Stats()
+	t.Join, t.Handoff = s.Join, e.Handoff.Stats()
+	t.PeerReads, t.Joined = c.PeerReads.Load(), c.Joined.Load()
+	t.PeerErrors, t.Served = c.PeerErrors.Load(), c.Served.Load()
+	if e.Log != nil {
+		i, ledger := &t.Invalidations, e.Ledger.Stats()
+		i.Head, i.Strays = int64(e.Log.Head()), c.Strays.Load()
+		i.Noted, i.Collisions = ledger.Noted, ledger.Collisions
 	}
 	return t
 }
 
-func (s *Telemetry) l2Stats() cachesidecar.L2Stats {
-	st := s.Engine.Store.Stats()
-	m := st.Memory
-	return cachesidecar.L2Stats{
-		Entries: st.Entries, Overhead: math.Round(st.Overhead()*10) / 10,
-		Memory: cachesidecar.L2Memory{
-			Limit: m.Limit, Used: m.Total, Payload: m.Payload, Headers: m.Headers, Alignment: m.Alignment,
-			Dead: m.Dead, Open: m.Open, Tails: m.Tails, Index: m.Index, Ghosts: m.Ghosts, Quotas: m.Quotas,
-		},
-		Expired: st.Expired, Evicted: st.Evicted, Flushed: st.Flushed, QuotaEvicted: st.QuotaEvicted,
-		Overwritten: st.Overwritten, Deleted: st.Deleted, NoRoom: st.NoRoom,
-		Segments: st.Segments, FreeSegments: st.FreeSegments, Compactions: st.Compactions,
-		Promoted: st.Promoted, GhostHits: st.GhostHits, Shards: int64(st.Shards),
-		Collided: st.Collided, CrowdedOut: st.CrowdedOut, SplitsRefused: st.SplitsRefused,
-	}
-}
-
 // TokenStats returns the statistics of lease tokens.
-func (s *Telemetry) TokenStats() cachesidecar.TokenStats {
-	l := s.Engine.Leases.Stats()
-	return cachesidecar.TokenStats{
-		Out: int64(l.Out), Waiting: int64(l.Waiting), Issued: int64(l.Issued), HandedOver: int64(l.HandedOver),
-		Expired: int64(l.Expired), Abandoned: int64(l.Abandoned), Filled: int64(l.Filled), NotStored: int64(l.NotStored),
-		Collapsed: int64(l.Collapsed), Shed: int64(l.Shed),
-	}
-}
+func (s *Telemetry) TokenStats() cachesidecar.TokenStats { return s.Engine.Leases.Stats().TokenStats }
 
 // processStats reads the Go runtime and, on Linux, procfs.
 func processStats() cachesidecar.ProcessStats {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -56,7 +57,7 @@ func structSchema(t reflect.Type) *schema {
 	s := &schema{of: t, kind: reflect.Struct, named: map[string]*schema{}}
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, how, _ := strings.Cut(f.Tag.Get("msgpack"), ",")
+		name, how, _ := strings.Cut(cmp.Or(f.Tag.Get("msgpack"), f.Tag.Get(fallbackTag)), ",")
 		if name == "" {
 			name = f.Name
 		}

@@ -131,8 +131,12 @@ func newEncoder() *bodyEncoder {
 	e.enc = msgpack.NewEncoder(&e.buf)
 	e.enc.UseCompactInts(true)
 	e.enc.SetSortMapKeys(true)
+	e.enc.SetCustomStructTag(fallbackTag)
 	return e
 }
+
+// fallbackTag names the tag of fields without a tag msgpack.
+const fallbackTag = "json"
 
 // MarshalBody encodes a body that is a map or an array of maps.
 func MarshalBody(v any) ([]byte, error) {
@@ -158,6 +162,7 @@ func UnmarshalBody(body []byte, v any) error {
 	d := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(d)
 	d.Reset(bytes.NewReader(body))
+	d.SetCustomStructTag(fallbackTag)
 	if err := d.Decode(v); err != nil {
 		return fmt.Errorf("msgpack: %w", err)
 	}

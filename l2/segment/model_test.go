@@ -194,11 +194,11 @@ func (m *model) check() {
 		m.t.Errorf("the store says that it evicted %d entries; %d are gone, %d more may be", got, m.lost, m.expired)
 	}
 	sum := st.Memory
-	if parts := sum.Payload + sum.Headers + sum.Alignment + sum.Dead + sum.Open + sum.Tails + sum.Index + sum.Ghosts + sum.Quotas; parts != sum.Total {
-		m.t.Errorf("memory: parts make %d, total %d: %+v", parts, sum.Total, sum)
+	if parts := sum.Payload + sum.Headers + sum.Alignment + sum.Dead + sum.Open + sum.Tails + sum.Index + sum.Ghosts + sum.Quotas; parts != sum.Used {
+		m.t.Errorf("memory: parts make %d, total %d: %+v", parts, sum.Used, sum)
 	}
-	if sum.Total > sum.Limit {
-		m.t.Errorf("memory: %d of %d", sum.Total, sum.Limit)
+	if sum.Used > sum.Limit {
+		m.t.Errorf("memory: %d of %d", sum.Used, sum.Limit)
 	}
 }
 

@@ -172,8 +172,8 @@ func TestDeepPages(t *testing.T) {
 			s.Delete(key(round, i), testNow)
 		}
 		st := s.Stats()
-		if st.Memory.Total > MinSize {
-			t.Fatalf("round %d: %d bytes of %d", round, st.Memory.Total, MinSize)
+		if st.Memory.Used > MinSize {
+			t.Fatalf("round %d: %d bytes of %d", round, st.Memory.Used, MinSize)
 		}
 		if per := float64(st.Memory.Index-first) / float64(st.Entries+leave); per > pageSize/115. {
 			t.Fatalf("round %d: %.0f bytes of the index for each of %d entries", round, per, st.Entries)
@@ -237,7 +237,7 @@ func TestSplitWithoutBudget(t *testing.T) {
 		}
 		return s.Stats()
 	}
-	if st := chosen(280); st.IndexSplits != 0 || st.SplitsRefused == 0 || st.CrowdedOut == 0 || st.Memory.Total > s.pool.budget {
+	if st := chosen(280); st.IndexSplits != 0 || st.SplitsRefused == 0 || st.CrowdedOut == 0 || st.Memory.Used > s.pool.budget {
 		t.Errorf("without a page: %+v", st)
 	}
 	s.pool.budget = MinSize
@@ -351,7 +351,7 @@ func (c *chosen) step(op, a, b, d byte) {
 		}
 	}
 	if c.n%256 == 0 {
-		if m := c.s.Stats().Memory; m.Total > MinSize {
+		if m := c.s.Stats().Memory; m.Used > MinSize {
 			c.t.Fatalf("step %d: %+v", c.n, m)
 		}
 	}

@@ -1,59 +1,29 @@
 package segment
 
-import "github.com/cachesidecar/cachesidecar/internal/kv"
+import (
+	"math"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+)
 
 // Stats is the account of a store. The byte counts of Memory add up to what the store has
-// taken of Config.Size.
+// taken of Config.Size. Some of the entries may be expired or flushed and not yet removed.
 type Stats struct {
-	Entries  int64 // in the index; some may be expired or flushed and not yet removed
-	Negative int64 // of these: negative entries
-	Memory   Memory
+	cachesidecar.L2Stats
 
+	Negative     int64 // of Entries: negative entries
 	Hits, Misses int64
 
-	// Entries removed, by reason.
-	Expired, Evicted, Flushed, QuotaEvicted, Overwritten, Deleted int64
+	// Moves between the queues, in entries, beside GhostHits and Promoted.
+	Admitted, Reinserted int64
 
-	// Of those evicted: replaced by a key of the same hash; replaced by a key in a
-	// full page of the index.
-	Collided, CrowdedOut int64
+	// Segments evicted and expired; chains written.
+	SegmentEvictions, SegmentExpirations, Chains int64
 
-	// Moves between the queues, in entries.
-	Admitted, GhostHits, Promoted, Reinserted int64
-
-	// Segments evicted, expired, compacted; chains written; writes refused for lack
-	// of room.
-	SegmentEvictions, SegmentExpirations, Compactions, Chains, NoRoom int64
-
-	Segments, FreeSegments, OpenSegments int64
-	IndexSplits, IndexMerges             int64 // of index pages
-	// New keys that came to a page that was due to split and could not.
-	SplitsRefused int64
-	Shards        int
-	BusiestShard  int64 // entries of the shard that has most
-}
-
-// Memory says what the store's bytes are used for.
-type Memory struct {
-	Payload   int64 // keys and values
-	Headers   int64 // entry headers and client flags
-	Alignment int64 // padding of entries
-	Dead      int64 // overwritten, deleted and expired entries in segments
-	Open      int64 // parts of open segments that are not yet written
-	Tails     int64 // unusable ends of sealed segments and chains
-	Index     int64
-	Ghosts    int64
-	Quotas    int64 // queues of namespaces with a quota
-	Total     int64
-	Limit     int64
-}
-
-// Overhead returns what the store takes beyond keys and values, in bytes per entry.
-func (s Stats) Overhead() float64 {
-	if s.Entries == 0 {
-		return 0
-	}
-	return float64(s.Memory.Total-s.Memory.Payload) / float64(s.Entries)
+	OpenSegments             int64
+	IndexSplits, IndexMerges int64 // of index pages
+	BusiestShard             int64 // entries of the shard that has most
 }
 
 // NamespaceStats is the account of one namespace.
@@ -96,7 +66,7 @@ func (s *Store) Stats() Stats {
 		sh.mu.Unlock()
 	}
 	_, free, pages := s.pool.counts()
-	t.Shards = len(s.shards)
+	t.Shards = int64(len(s.shards))
 	t.Negative = c.negative
 	t.Segments, t.FreeSegments = held, int64(free)
 	m := &t.Memory
@@ -105,7 +75,7 @@ func (s *Store) Stats() Stats {
 	m.Dead = c.used - c.live
 	m.Tails = held*size - c.used - m.Open
 	m.Index = pages - m.Ghosts - m.Quotas
-	m.Total = held*size + pages
+	m.Used = held*size + pages
 	m.Limit = s.cfg.Size
 	t.Expired, t.Evicted, t.Flushed = c.expired, c.evicted, c.flushed
 	t.QuotaEvicted, t.Overwritten, t.Deleted = c.quotaEvicted, c.overwritten, c.deleted
@@ -113,6 +83,10 @@ func (s *Store) Stats() Stats {
 	t.SegmentEvictions, t.SegmentExpirations = c.evictions, c.expirations
 	t.Compactions, t.Chains, t.NoRoom = c.compacted, c.chains, c.noRoom
 	t.Collided, t.CrowdedOut = c.collided, c.crowdedOut
+	t.EvictedForRoom = t.Evicted - t.Collided - t.CrowdedOut
+	if t.Entries > 0 {
+		t.Overhead = math.Round(10*float64(m.Used-m.Payload)/float64(t.Entries)) / 10
+	}
 	return t
 }
 

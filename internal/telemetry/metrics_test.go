@@ -1,0 +1,233 @@
+package telemetry
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+)
+
+var update = flag.Bool("update", false, "write docs/METRICS.md anew")
+
+const intro = `# Metrics
+
+` + "`http`" + ` serves these metrics at /metrics, for Prometheus. All names begin with
+` + "`" + MetricPrefix + "`" + `. Metrics that end in ` + "`_total`" + ` are counters since the start of the
+sidecar. Two metrics are histograms. All others are gauges. Prometheus' client adds
+metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
+
+Most values are also in the answer to STATS, which ` + "`cachesidecar stats --json`" + ` prints; the
+third column names the field. Fields of lists have brackets behind the list's name.
+
+Metrics of the cluster are missing on a host that is alone. Metrics of an origin, a key
+filter, write-through or a warm start are missing for a namespace that has none.
+
+| metric | labels | field in STATS | meaning |
+|---|---|---|---|
+`
+
+// histograms have no field in page.
+var histograms = []struct{ name, labels, help string }{
+	{"batch_duration_seconds", "", batchHelp},
+	{"load_duration_seconds", "`namespace`", namespaces.LoadTimeHelp},
+}
+
+// TestGoldenMetrics compares docs/METRICS.md with the tags and the help texts. It also
+// checks that each help text has a metric.
+func TestGoldenMetrics(t *testing.T) {
+	families := map[string][]row{}
+	visit(reflect.TypeFor[page](), newPlan(reflect.TypeFor[page](), nil), "", comments(t), families)
+	for _, h := range histograms {
+		families[h.name] = []row{{labels: h.labels, path: "–", comment: h.help}}
+	}
+	var page strings.Builder
+	page.WriteString(intro)
+	for _, name := range slices.Sorted(maps.Keys(families)) {
+		rows := families[name]
+		if len(rows) == 1 {
+			r := rows[0]
+			fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", name, r.labels, r.path, cmp.Or(helpOf[name], r.comment))
+			continue
+		}
+		fmt.Fprintf(&page, "| `%s` | | | %s |\n", name, helpOf[name])
+		for _, r := range rows {
+			fmt.Fprintf(&page, "| | %s | %s | %s |\n", r.labels, r.path, r.comment)
+		}
+	}
+	for name := range helpOf {
+		if families[name] == nil {
+			t.Errorf("%s has a help text, and no field has it", name)
+		}
+	}
+	file := filepath.Join("..", "..", "docs", "METRICS.md")
+	if *update {
+		if err := os.WriteFile(file, []byte(page.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page.String() != string(want) {
+		t.Errorf("%s is not what the tags say: run make golden", file)
+	}
+}
+
+// row describes a series.
+type row struct{ labels, path, comment string }
+
+// visit lists the series of a type by the names of their metrics.
+func visit(t reflect.Type, p *plan, path string, docs map[string]string, families map[string][]row) {
+	for i := range p.series {
+		s, f := &p.series[i], t.Field(p.series[i].field)
+		named := len(s.labels) - len(s.values)
+		var labels []string
+		for j, label := range s.labels {
+			if j >= named {
+				label += "=" + s.values[j-named]
+			}
+			labels = append(labels, "`"+label+"`")
+		}
+		r := row{strings.Join(labels, ", "), "–", docs[t.Name()+"."+f.Name]}
+		if s.json != "" {
+			r.path = "`" + path + s.json + "`"
+		}
+		families[s.name] = append(families[s.name], r)
+	}
+	for _, q := range p.parts {
+		f := t.Field(q.field)
+		of, below := f.Type, path
+		if name := f.Tag.Get("json"); name != "" {
+			below += name
+			if of.Kind() == reflect.Slice {
+				below += "[]"
+			}
+			below += "."
+		}
+		if of.Kind() == reflect.Slice {
+			of = of.Elem()
+		}
+		visit(of, q.plan, below, docs, families)
+	}
+}
+
+// comments returns the comments of the fields of the root package's types, by type and
+// field.
+func comments(t *testing.T) map[string]string {
+	files, err := filepath.Glob(filepath.Join("..", "..", "*stats.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no sources: %v", err)
+	}
+	docs := map[string]string{}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			for _, field := range spec.Type.(*ast.StructType).Fields.List {
+				docs[spec.Name.Name+"."+field.Names[0].Name] = strings.Join(strings.Fields(field.Doc.Text()), " ")
+			}
+			return false
+		})
+	}
+	return docs
+}
+
+// TestPlan checks each rule of the tags with a struct that has all of them.
+func TestPlan(t *testing.T) {
+	helpOf["a"], helpOf["b_total"], helpOf["c_seconds"] = "A.", "B.", "C."
+	defer func() { delete(helpOf, "a"); delete(helpOf, "b_total"); delete(helpOf, "c_seconds") }()
+	type part struct {
+		On    bool
+		Value int64 `metric:"b_total{x=1,y=2}"`
+	}
+	type element struct {
+		Name string           `label:"name"`
+		Kind string           `label:"kind"`
+		N    int64            `metric:"a,omitempty"`
+		By   map[string]int64 `metric:"b_total{by=*}"`
+		Took int64            `json:"took_us" metric:"c_seconds"`
+	}
+	type all struct {
+		Flag    bool    `metric:"a"`
+		Share   float64 `metric:"a"`
+		Age     int64   `json:"age_ms" metric:"c_seconds"`
+		If, Not part
+		On      part `if:"On"`
+		Off     part `if:"!On"`
+		List    []element
+	}
+	v := all{
+		Flag: true, Share: 0.5, Age: 1500, On: part{true, 3}, Off: part{true, 4},
+		List: []element{{"n", "k", 0, map[string]int64{"z": 7}, 2}, {"o", "k", 8, nil, 0}},
+	}
+	ch := make(chan prometheus.Metric, 100)
+	newPlan(reflect.TypeFor[all](), nil).collect(reflect.ValueOf(v), nil, ch)
+	close(ch)
+	var got []string
+	for m := range ch {
+		got = append(got, written(t, m))
+	}
+	want := []string{
+		"gauge  1", "gauge  0.5", "gauge  1.5", "counter x=1 y=2 0", "counter x=1 y=2 0", "counter x=1 y=2 3",
+		"counter by=z kind=k name=n 7", "gauge kind=k name=n 2e-06", "gauge kind=k name=o 8", "gauge kind=k name=o 0",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	for name, broken := range map[string]any{
+		"no help": struct {
+			A int64 `metric:"unheard_of"`
+		}{},
+		"no field": struct {
+			P part `if:"Nothing"`
+		}{},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: no panic", name)
+				}
+			}()
+			newPlan(reflect.TypeOf(broken), nil)
+		}()
+	}
+}
+
+// written returns the type, the labels and the value of a metric.
+func written(t *testing.T, m prometheus.Metric) string {
+	t.Helper()
+	var d dto.Metric
+	if err := m.Write(&d); err != nil {
+		t.Fatal(err)
+	}
+	var labels []string
+	for _, l := range d.Label {
+		labels = append(labels, l.GetName()+"="+l.GetValue())
+	}
+	kind := "gauge"
+	if d.Counter != nil {
+		kind = "counter"
+	}
+	return fmt.Sprintf("%s %s %v", kind, strings.Join(labels, " "), d.GetCounter().GetValue()+d.GetGauge().GetValue())
+}

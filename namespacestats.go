@@ -1,0 +1,143 @@
+package cachesidecar
+
+// NamespaceStats describes one namespace.
+type NamespaceStats struct {
+	Name    string `json:"name" label:"namespace"`
+	Entries int64  `json:"entries"`
+	Bytes   int64  `json:"bytes" metric:"namespace_bytes"`
+	// Limit of Bytes; zero: none.
+	Quota  int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
+	Hits   int64 `json:"hits"`
+	Misses int64 `json:"misses"`
+	// Writes that were stored.
+	Writes  int64 `json:"writes"`
+	Deletes int64 `json:"deletes"`
+	// Writes whose condition was not met.
+	Refused int64 `json:"refused"`
+	Errors  int64 `json:"errors"`
+	// Reads answered with a stale value.
+	Stale int64 `json:"stale"`
+
+	Loads   LoadStats    `json:"loads" if:"Origin"`
+	Known   KnownStats   `json:"known" if:"Configured"`
+	Through ThroughStats `json:"write_through" if:"Configured"`
+	Warm    WarmStats    `json:"warm_on_start" if:"State"`
+}
+
+// WarmStats describes the keys of a namespace that this host loads at its start.
+type WarmStats struct {
+	// Waiting, running, done or failed; "": nothing to load.
+	State  string `json:"state"`
+	Loaded int64  `json:"loaded" metric:"warmed_keys_total{result=loaded}"`
+	// Loads of keys that the origin does not have.
+	Absent int64 `json:"absent" metric:"warmed_keys_total{result=absent}"`
+	// Loads that failed.
+	Failed int64 `json:"failed" metric:"warmed_keys_total{result=failed}"`
+}
+
+// KnownStats describes a namespace's key filter on this host.
+type KnownStats struct {
+	// The namespace has a key filter.
+	Configured bool `json:"configured"`
+	InUse      bool `json:"in_use"`
+	// Keys in the filter, approximately.
+	Keys int64 `json:"keys"`
+	// The same; zero if the filter is not in use.
+	UsableKeys int64 `json:"usable_keys" metric:"known_keys"`
+	// Time since the query of the filter began.
+	AgeMS int64 `json:"age_ms" metric:"known_age_seconds" sum:"-"`
+	// A query is under way.
+	Building bool `json:"building"`
+	// Duration of the last query that completed.
+	TookMS int64 `json:"took_ms" sum:"-"`
+	Builds int64 `json:"builds"`
+	// Failed builds.
+	Failures int64 `json:"failures" metric:"known_failures_total"`
+	// Error of the last build; "": none.
+	Error string `json:"error"`
+	// Reads of keys that do not exist.
+	Denied int64 `json:"denied" metric:"known_reads_total{result=denied}"`
+	// Reads that the filter let pass to the origin.
+	Passed int64 `json:"passed" metric:"known_reads_total{result=passed}"`
+	// Reads that passed because no filter was usable.
+	Blind int64 `json:"blind" metric:"known_reads_total{result=blind}"`
+}
+
+// ThroughStats describes write-through from this host to a namespace's origin.
+type ThroughStats struct {
+	// The namespace has write-through.
+	Configured bool `json:"configured"`
+	// Writes under way, now.
+	UnderWay int64 `json:"under_way"`
+	// Writes that wait for a free place, now.
+	Waiting int64 `json:"waiting"`
+	// Writes and deletions that the origin applied.
+	Stored int64 `json:"stored" metric:"origin_writes_total{result=stored}"`
+	// Writes that the origin refused. It has changed nothing.
+	Refused int64 `json:"refused" metric:"origin_writes_total{result=refused}"`
+	// Writes of unknown outcome: the origin may have applied them.
+	Unknown int64 `json:"unknown" metric:"origin_writes_total{result=unknown}"`
+	// Writes that got no turn or no free place in time.
+	Shed int64 `json:"shed" metric:"origin_writes_total{result=shed}"`
+
+	// Writes that ended after their key had moved to another host, now. That host has
+	// not yet confirmed that it dropped what it may have loaded before the write.
+	Unsettled int64 `json:"unsettled" metric:"origin_writes_unsettled"`
+}
+
+// LoadStats describes the loads of this host from a namespace's origin.
+type LoadStats struct {
+	// Kind of the origin; "": none.
+	Origin string `json:"origin"`
+	// Loads under way, now.
+	UnderWay int64 `json:"under_way" metric:"loads_under_way"`
+	// Reads that wait for a load, now.
+	Waiting int64 `json:"waiting"`
+	// Loads that began.
+	Loads int64 `json:"loads"`
+	// Loads that brought a value.
+	Loaded int64 `json:"loaded" metric:"loads_total{result=loaded}"`
+	// Reads that shared the load of another read.
+	Collapsed int64 `json:"collapsed" metric:"loads_total{result=collapsed}"`
+	// Loads of keys that the origin does not have.
+	Absent int64 `json:"absent" metric:"loads_total{result=absent}"`
+	Failed int64 `json:"failed" metric:"loads_total{result=failed}"`
+	// Loads whose key changed during the load.
+	Detached int64 `json:"detached" metric:"loads_total{result=detached}"`
+	// Loads of keys without an owner. Their values are not kept.
+	Aside int64 `json:"aside" metric:"loads_total{result=aside}"`
+	// Loads that were refused to protect the origin.
+	Shed int64 `json:"shed" metric:"loads_total{result=shed}"`
+	// Calls of the origin, retries included.
+	Calls   int64 `json:"calls" metric:"origin_calls_total"`
+	Retries int64 `json:"retries"`
+	// Closed, open or half-open.
+	Breaker string `json:"breaker"`
+	// The breaker is not closed.
+	BreakerOpen bool `json:"breaker_open" metric:"origin_breaker_open"`
+	// Recent mean duration of a load, microseconds.
+	MeanUS int64 `json:"mean_us" sum:"-"`
+}
+
+// TokenStats describes the lease tokens of apps that load values themselves.
+type TokenStats struct {
+	// Tokens that apps have, now.
+	Out int64 `json:"out" metric:"lease_tokens{state=out}"`
+	// Claims that wait for a fill, now.
+	Waiting int64 `json:"waiting" metric:"lease_tokens{state=waiting}"`
+	Issued  int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
+	// Of the issued tokens: given to a waiting claim.
+	HandedOver int64 `json:"handed_over" metric:"lease_tokens_total{event=handed_over}"`
+	// Tokens whose app took too long.
+	Expired int64 `json:"expired" metric:"lease_tokens_total{event=expired}"`
+	// Tokens that apps gave back.
+	Abandoned int64 `json:"abandoned" metric:"lease_tokens_total{event=abandoned}"`
+	// Fills that were stored.
+	Filled int64 `json:"filled" metric:"lease_tokens_total{event=filled}"`
+	// Fills that were refused.
+	NotStored int64 `json:"not_stored" metric:"lease_tokens_total{event=not_stored}"`
+	// Claims that waited for the fill of another claim.
+	Collapsed int64 `json:"collapsed"`
+	// Claims that were refused because of a limit.
+	Shed int64 `json:"shed" metric:"lease_tokens_total{event=shed}"`
+}
