@@ -48,11 +48,13 @@ type ClusterState struct {
 // LinkStats describes connections from other hosts, and from unknown clients on the peer
 // port.
 type LinkStats struct {
+	// Open connections.
 	Open int64 `json:"open"`
 	// Open connections without a greeting yet.
 	Ungreeted int64 `json:"ungreeted" metric:"peer_connections{state=ungreeted}"`
 	// Open connections with a greeting.
-	Greeted  int64 `json:"greeted" metric:"peer_connections{state=greeted}"`
+	Greeted int64 `json:"greeted" metric:"peer_connections{state=greeted}"`
+	// Connections that were accepted.
 	Accepted int64 `json:"accepted" metric:"peer_connections_total{event=accepted}"`
 	// Closed at once: above the limit of connections.
 	Rejected int64 `json:"rejected" metric:"peer_connections_total{event=rejected}"`
@@ -78,6 +80,7 @@ type GossipStats struct {
 	Refused int64 `json:"refused_streams" metric:"gossip_dropped_total{reason=stream}"`
 	// Dropped messages: not readable, or refused for another reason.
 	Garbage int64 `json:"garbage" metric:"gossip_dropped_total{reason=garbage}"`
+	// Open streams from other processes.
 	Streams int64 `json:"streams" metric:"gossip_streams"`
 	// Processes that only gossip reports. They have no effect.
 	Unknown int64 `json:"unknown" metric:"gossip_unknown"`
@@ -111,7 +114,7 @@ type InvalidationStats struct {
 	Collisions int64 `json:"collisions"`
 	// Entries and partitions dropped after a split.
 	Strays int64 `json:"strays" metric:"invalidations_total{event=strayed}"`
-	// Wait of the first event of the last batch, microseconds.
+	// Time that the first event of the last batch had waited at its host.
 	LagUS int64 `json:"lag_us" metric:"invalidation_lag_seconds" sum:"-"`
 	// One for each other host.
 	Leases []LeaseStats `json:"leases"`
@@ -119,6 +122,7 @@ type InvalidationStats struct {
 
 // LeaseStats describes the lease on one other host.
 type LeaseStats struct {
+	// Name of the host.
 	Node string `json:"node" label:"peer"`
 	// Everything older than this has been applied; -1: no lease.
 	AgeMS int64 `json:"age_ms" sum:"-"`

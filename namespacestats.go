@@ -2,19 +2,26 @@ package cachesidecar
 
 // NamespaceStats describes one namespace.
 type NamespaceStats struct {
-	Name    string `json:"name" label:"namespace"`
-	Entries int64  `json:"entries"`
-	Bytes   int64  `json:"bytes" metric:"namespace_bytes"`
-	// Limit of Bytes; zero: none.
-	Quota  int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
-	Hits   int64 `json:"hits"`
+	// Name of the namespace.
+	Name string `json:"name" label:"namespace"`
+	// Entries on this host.
+	Entries int64 `json:"entries"`
+	// Size of the entries on this host, headers included.
+	Bytes int64 `json:"bytes" metric:"namespace_bytes"`
+	// Quota of the namespace; zero: none.
+	Quota int64 `json:"quota" metric:"namespace_quota_bytes,omitempty"`
+	// Reads of keys that returned a value.
+	Hits int64 `json:"hits"`
+	// Reads of keys that returned no value.
 	Misses int64 `json:"misses"`
 	// Writes that were stored.
-	Writes  int64 `json:"writes"`
+	Writes int64 `json:"writes"`
+	// Deletions of keys, found or not.
 	Deletes int64 `json:"deletes"`
 	// Writes whose condition was not met.
 	Refused int64 `json:"refused"`
-	Errors  int64 `json:"errors"`
+	// Requests that ended with an error.
+	Errors int64 `json:"errors"`
 	// Reads answered with a stale value.
 	Stale int64 `json:"stale"`
 
@@ -27,8 +34,9 @@ type NamespaceStats struct {
 // WarmStats describes the keys of a namespace that this host loads at its start.
 type WarmStats struct {
 	// Waiting, running, done or failed; "": nothing to load.
-	State  string `json:"state"`
-	Loaded int64  `json:"loaded" metric:"warmed_keys_total{result=loaded}"`
+	State string `json:"state"`
+	// Keys that were loaded.
+	Loaded int64 `json:"loaded" metric:"warmed_keys_total{result=loaded}"`
 	// Loads of keys that the origin does not have.
 	Absent int64 `json:"absent" metric:"warmed_keys_total{result=absent}"`
 	// Loads that failed.
@@ -39,7 +47,8 @@ type WarmStats struct {
 type KnownStats struct {
 	// The namespace has a key filter.
 	Configured bool `json:"configured"`
-	InUse      bool `json:"in_use"`
+	// The filter is complete and not too old.
+	InUse bool `json:"in_use"`
 	// Keys in the filter, approximately.
 	Keys int64 `json:"keys"`
 	// The same; zero if the filter is not in use.
@@ -50,12 +59,13 @@ type KnownStats struct {
 	Building bool `json:"building"`
 	// Duration of the last query that completed.
 	TookMS int64 `json:"took_ms" sum:"-"`
+	// Builds that completed.
 	Builds int64 `json:"builds"`
 	// Failed builds.
 	Failures int64 `json:"failures" metric:"known_failures_total"`
 	// Error of the last build; "": none.
 	Error string `json:"error"`
-	// Reads of keys that do not exist.
+	// Reads of keys that certainly do not exist.
 	Denied int64 `json:"denied" metric:"known_reads_total{result=denied}"`
 	// Reads that the filter let pass to the origin.
 	Passed int64 `json:"passed" metric:"known_reads_total{result=passed}"`
@@ -101,6 +111,7 @@ type LoadStats struct {
 	Collapsed int64 `json:"collapsed" metric:"loads_total{result=collapsed}"`
 	// Loads of keys that the origin does not have.
 	Absent int64 `json:"absent" metric:"loads_total{result=absent}"`
+	// Loads that failed.
 	Failed int64 `json:"failed" metric:"loads_total{result=failed}"`
 	// Loads whose key changed during the load.
 	Detached int64 `json:"detached" metric:"loads_total{result=detached}"`
@@ -109,13 +120,14 @@ type LoadStats struct {
 	// Loads that were refused to protect the origin.
 	Shed int64 `json:"shed" metric:"loads_total{result=shed}"`
 	// Calls of the origin, retries included.
-	Calls   int64 `json:"calls" metric:"origin_calls_total"`
+	Calls int64 `json:"calls" metric:"origin_calls_total"`
+	// Calls of the origin that repeated a failed one.
 	Retries int64 `json:"retries"`
 	// Closed, open or half-open.
 	Breaker string `json:"breaker"`
 	// The breaker is not closed.
 	BreakerOpen bool `json:"breaker_open" metric:"origin_breaker_open"`
-	// Recent mean duration of a load, microseconds.
+	// Recent mean duration of a load.
 	MeanUS int64 `json:"mean_us" sum:"-"`
 }
 
@@ -125,7 +137,8 @@ type TokenStats struct {
 	Out int64 `json:"out" metric:"lease_tokens{state=out}"`
 	// Claims that wait for a fill, now.
 	Waiting int64 `json:"waiting" metric:"lease_tokens{state=waiting}"`
-	Issued  int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
+	// Tokens that were issued.
+	Issued int64 `json:"issued" metric:"lease_tokens_total{event=issued}"`
 	// Of the issued tokens: given to a waiting claim.
 	HandedOver int64 `json:"handed_over" metric:"lease_tokens_total{event=handed_over}"`
 	// Tokens whose app took too long.

@@ -16,8 +16,11 @@ package cachesidecar
 //
 // The help texts of the metrics are in internal/telemetry.
 type Stats struct {
-	Node        string           `json:"node"`
-	Server      string           `json:"server"`
+	// Name of the sidecar.
+	Node string `json:"node"`
+	// Version of the sidecar.
+	Server string `json:"server"`
+	// Time since the start of the sidecar.
 	UptimeMS    int64            `json:"uptime_ms" sum:"-"`
 	Connections ConnectionStats  `json:"connections"`
 	L1          L1Stats          `json:"l1" if:"Limit"`
@@ -30,7 +33,8 @@ type Stats struct {
 	Overdue int64        `json:"overdue_writes" metric:"overdue_writes_total"`
 	Process ProcessStats `json:"process" sum:"-"`
 
-	// Hosts by state, as this host sees them, this one included.
+	// Hosts by state, as this host sees them, this one included: "in", "out", "missing",
+	// "left", "refused" or "unknown".
 	Members map[string]int64 `json:"members" metric:"members{state=*}"`
 	HTTP    HTTPStats        `json:"http" if:"Limit"`
 	Log     LogStats         `json:"log" if:"Bounded"`
@@ -51,11 +55,15 @@ type MissingStats struct {
 
 // L1Stats describes the copies of entries that other hosts own.
 type L1Stats struct {
+	// Copies.
 	Entries int64 `json:"entries" metric:"entries{tier=l1}"`
-	Used    int64 `json:"used" metric:"memory_bytes{tier=l1}"`
-	Limit   int64 `json:"limit" metric:"memory_limit_bytes{tier=l1}"`
+	// Memory of the copies.
+	Used int64 `json:"used" metric:"memory_bytes{tier=l1}"`
+	// Limit of Used; zero if this host is alone.
+	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=l1}"`
 	// Lookups that found a copy, whether it was served or not.
-	Hits   int64 `json:"hits" metric:"copies_total{result=found}"`
+	Hits int64 `json:"hits" metric:"copies_total{result=found}"`
+	// Lookups that found no copy.
 	Misses int64 `json:"misses" metric:"copies_total{result=absent}"`
 	// Copies that were found, but were outdated.
 	Refused int64 `json:"refused" metric:"copies_total{result=outdated}"`
@@ -63,10 +71,13 @@ type L1Stats struct {
 
 // ConnectionStats counts events on the client socket.
 type ConnectionStats struct {
+	// Open connections.
 	Open int64 `json:"open" metric:"connections"`
 	// Open connections that wait for their turn to begin.
-	Waiting  int64 `json:"waiting" metric:"connections_waiting"`
-	Limit    int64 `json:"limit"`
+	Waiting int64 `json:"waiting" metric:"connections_waiting"`
+	// Limit of Open.
+	Limit int64 `json:"limit"`
+	// Connections that were accepted.
 	Accepted int64 `json:"accepted" metric:"connections_total{event=accepted}"`
 	// Closed at once: above the limit.
 	Rejected int64 `json:"rejected" metric:"connections_total{event=rejected}"`
@@ -79,8 +90,10 @@ type ConnectionStats struct {
 	// Requests that wait.
 	InFlight int64 `json:"in_flight" metric:"requests_in_flight"`
 	// Reads that returned requests.
-	Batches  int64 `json:"batches"`
-	BytesIn  int64 `json:"bytes_in" metric:"socket_bytes_total{direction=in}"`
+	Batches int64 `json:"batches"`
+	// Bytes that were read.
+	BytesIn int64 `json:"bytes_in" metric:"socket_bytes_total{direction=in}"`
+	// Bytes that were written.
 	BytesOut int64 `json:"bytes_out" metric:"socket_bytes_total{direction=out}"`
 	// Memory of pending requests and answers, those of other hosts included.
 	BufferBytes int64 `json:"buffer_bytes" metric:"memory_bytes{tier=buffers}"`
@@ -91,8 +104,8 @@ type ConnectionStats struct {
 	Dropped int64       `json:"dropped" metric:"frames_dropped_total"`
 	Buffers BufferStats `json:"buffers"`
 
-	// Requests that were refused, by the right that was missing; by "token", HELLOs with
-	// an unknown token.
+	// Requests that were refused, by the missing right: "read", "write" or "admin"; by
+	// "token", HELLOs with an unknown token.
 	Denied map[string]int64 `json:"unauthorized" metric:"requests_unauthorized_total{right=*}"`
 	// Times that the file of the socket was missing and was made again.
 	Remade int64 `json:"socket_remade" metric:"socket_remade_total"`
@@ -100,6 +113,7 @@ type ConnectionStats struct {
 
 // BufferStats describes the memory of pending requests and answers, in bytes by use.
 type BufferStats struct {
+	// Limit of all uses together.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=buffers}"`
 	// Requests that are incomplete, or long.
 	Frames int64 `json:"frames" metric:"buffer_bytes{use=frames}"`
@@ -109,33 +123,41 @@ type BufferStats struct {
 	Answers int64 `json:"answers" metric:"buffer_bytes{use=answers}"`
 	// Answers of other hosts.
 	Peers int64 `json:"peers" metric:"buffer_bytes{use=peers}"`
-	// Times that memory was refused, in all and by use.
-	Refused    int64            `json:"refused"`
+	// Times that memory was refused.
+	Refused int64 `json:"refused"`
+	// The same by use: "frames", "requests", "answers" or "peers".
 	RefusedFor map[string]int64 `json:"refused_for" metric:"buffers_refused_total{use=*}"`
 	// Times that a connection had to give memory to others.
 	Taken int64 `json:"taken" metric:"buffers_taken_total"`
 	// Users and hosts that use memory.
 	Owners int64 `json:"owners"`
 	// The user or host that uses most.
-	Most   string `json:"most"`
-	MostBy int64  `json:"most_bytes"`
+	Most string `json:"most"`
+	// What that user or host uses.
+	MostBy int64 `json:"most_bytes"`
 }
 
 // ShareStats describes a resource that connections share by number.
 type ShareStats struct {
-	Name  string `json:"name" label:"resource"`
-	Used  int64  `json:"used" metric:"shared_places"`
-	Limit int64  `json:"limit" metric:"shared_places_limit"`
+	// Name of the resource.
+	Name string `json:"name" label:"resource"`
+	// Places in use.
+	Used int64 `json:"used" metric:"shared_places"`
+	// Limit of Used.
+	Limit int64 `json:"limit" metric:"shared_places_limit"`
 	// Times that a request was refused because its client had too many.
 	Refused int64 `json:"refused" metric:"shared_places_refused_total"`
 	// The client that uses most.
-	Most   string `json:"most"`
-	MostBy int64  `json:"most_by"`
+	Most string `json:"most"`
+	// What that client uses.
+	MostBy int64 `json:"most_by"`
 }
 
 // L2Stats describes the store of the partitions that this host owns.
 type L2Stats struct {
-	Entries  int64    `json:"entries" metric:"entries{tier=l2}"`
+	// Entries, those included that have expired and are not yet removed.
+	Entries int64 `json:"entries" metric:"entries{tier=l2}"`
+	// Memory beyond keys and values, for each entry.
 	Overhead float64  `json:"overhead_bytes_per_entry" sum:"-"`
 	Memory   L2Memory `json:"memory"`
 	// Entries that were removed because they had expired.
@@ -146,16 +168,24 @@ type L2Stats struct {
 	Flushed int64 `json:"flushed" metric:"evictions_total{tier=l2,reason=flushed}"`
 	// Entries that were removed because their namespace was above its quota.
 	QuotaEvicted int64 `json:"quota_evicted" metric:"evictions_total{tier=l2,reason=quota}"`
-	Overwritten  int64 `json:"overwritten"`
-	Deleted      int64 `json:"deleted"`
+	// Entries that were overwritten.
+	Overwritten int64 `json:"overwritten"`
+	// Entries that were deleted.
+	Deleted int64 `json:"deleted"`
 	// Writes that were refused because there was no room.
-	NoRoom       int64 `json:"no_room"`
-	Segments     int64 `json:"segments"`
+	NoRoom int64 `json:"no_room"`
+	// Segments in use.
+	Segments int64 `json:"segments"`
+	// Segments that are free.
 	FreeSegments int64 `json:"free_segments"`
-	Compactions  int64 `json:"compactions"`
-	Promoted     int64 `json:"promoted"`
-	GhostHits    int64 `json:"ghost_hits"`
-	Shards       int64 `json:"shards"`
+	// Segments that were compacted.
+	Compactions int64 `json:"compactions"`
+	// Entries that moved to the main queue because they were read.
+	Promoted int64 `json:"promoted"`
+	// New entries whose key had been evicted not long ago.
+	GhostHits int64 `json:"ghost_hits"`
+	// Shards of the store.
+	Shards int64 `json:"shards"`
 
 	// Of the evicted entries: removed to make room.
 	EvictedForRoom int64 `json:"evicted_for_room" metric:"evictions_total{tier=l2,reason=capacity}"`
@@ -170,25 +200,35 @@ type L2Stats struct {
 // L2Memory divides the memory of the store by use. All fields except Limit add up to
 // Used.
 type L2Memory struct {
+	// Limit of Used.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=l2}"`
-	Used  int64 `json:"used" metric:"memory_bytes{tier=l2}"`
+	// Sum of all uses.
+	Used int64 `json:"used" metric:"memory_bytes{tier=l2}"`
 	// Keys and values.
-	Payload   int64 `json:"payload"`
-	Headers   int64 `json:"headers"`
+	Payload int64 `json:"payload"`
+	// Headers of entries.
+	Headers int64 `json:"headers"`
+	// Padding of entries.
 	Alignment int64 `json:"alignment"`
-	// Overwritten or expired, not yet reused.
+	// Entries that were overwritten or have expired, and whose memory is not yet reused.
 	Dead int64 `json:"dead"`
 	// Parts of open segments that are not yet written.
-	Open   int64 `json:"open"`
-	Tails  int64 `json:"tails"`
-	Index  int64 `json:"index"`
+	Open int64 `json:"open"`
+	// Unusable ends of full segments.
+	Tails int64 `json:"tails"`
+	// Index of the entries.
+	Index int64 `json:"index"`
+	// Hashes of keys that were evicted not long ago.
 	Ghosts int64 `json:"ghosts"`
+	// Queues of namespaces with a quota.
 	Quotas int64 `json:"quotas"`
 }
 
 // HTTPStats describes the connections to the HTTP port. It is zero without one.
 type HTTPStats struct {
-	Open  int64 `json:"open" metric:"http_connections"`
+	// Open connections.
+	Open int64 `json:"open" metric:"http_connections"`
+	// Limit of Open.
 	Limit int64 `json:"limit"`
 	// Connections that were closed because there were too many.
 	Closed int64 `json:"closed" metric:"http_connections_closed_total"`
@@ -197,7 +237,8 @@ type HTTPStats struct {
 // LogStats counts the lines of the log.
 type LogStats struct {
 	// The log is bounded and counted. Otherwise the counts are zero.
-	Bounded bool  `json:"bounded"`
+	Bounded bool `json:"bounded"`
+	// Lines that were written.
 	Written int64 `json:"written" metric:"log_lines_total{event=written}"`
 	// Lines that were left out because there were too many.
 	LeftOut int64 `json:"left_out" metric:"log_lines_total{event=left_out}"`
@@ -207,14 +248,20 @@ type LogStats struct {
 
 // ProcessStats describes the process of the sidecar.
 type ProcessStats struct {
-	PID           int64 `json:"pid"`
+	// Number of the process.
+	PID int64 `json:"pid"`
+	// Resident memory.
 	ResidentBytes int64 `json:"resident_bytes"`
-	HeapBytes     int64 `json:"heap_bytes"`
-	Goroutines    int64 `json:"goroutines"`
-	GCRuns        int64 `json:"gc_runs"`
-	// Of all CPU time used, 0 to 1.
-	GCCPUShare   float64 `json:"gc_cpu_share"`
-	GCPauseMaxUS int64   `json:"gc_pause_max_us"`
-	// Of the machine or its cgroup; zero: unknown.
+	// Objects in the Go heap.
+	HeapBytes int64 `json:"heap_bytes"`
+	// Goroutines.
+	Goroutines int64 `json:"goroutines"`
+	// Garbage collections.
+	GCRuns int64 `json:"gc_runs"`
+	// Share of garbage collection in the CPU time of the process, 0 to 1.
+	GCCPUShare float64 `json:"gc_cpu_share"`
+	// The longest pause of a garbage collection.
+	GCPauseMaxUS int64 `json:"gc_pause_max_us"`
+	// Memory of the machine or its cgroup; zero: unknown.
 	MemoryLimit int64 `json:"memory_limit"`
 }

@@ -107,8 +107,10 @@ type requests struct {
 // keys describes the cluster key and the certificates.
 type keys struct {
 	Accepted map[string]int64 `metric:"keys{first=*}"`
-	Taken    int64            `metric:"key_reloads_total{result=taken}"`
-	Refused  int64            `metric:"key_reloads_total{result=refused}"`
+	// Changes that are in use.
+	Taken int64 `metric:"key_reloads_total{result=taken}"`
+	// Changes that were not accepted.
+	Refused int64 `metric:"key_reloads_total{result=refused}"`
 }
 
 type build struct {

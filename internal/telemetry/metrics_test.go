@@ -7,10 +7,12 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 )
 
@@ -30,14 +33,29 @@ const intro = `# Metrics
 sidecar. Two metrics are histograms. All others are gauges. Prometheus' client adds
 metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
 
-Most values are also in the answer to STATS, which ` + "`cachesidecar stats --json`" + ` prints; the
-third column names the field. Fields of lists have brackets behind the list's name.
+Most values are also in the [answer to STATS](#the-answer-to-stats); the third column
+names the field.
 
 Metrics of the cluster are missing on a host that is alone. Metrics of an origin, a key
 filter, write-through or a warm start are missing for a namespace that has none.
 
 | metric | labels | field in STATS | meaning |
 |---|---|---|---|
+`
+
+const introStats = `
+## The answer to STATS
+
+` + "`cachesidecar stats --json`" + ` prints these fields. Brackets stand for each element of a list.
+With ` + "`--cluster`" + ` the document has ` + "`nodes`" + `, a list of the same for each host, and ` + "`missing`" + `,
+a list of hosts that did not answer, with ` + "`node` and `why`" + `.
+
+A read or a write counts on the host whose app has asked, whichever host answers. Sizes
+are in bytes. Fields in ` + "`_ms` and `_us`" + ` are milliseconds and microseconds. Counts begin with
+the start of the sidecar.
+
+| field | meaning |
+|---|---|
 `
 
 // histograms have no field in page.
@@ -49,8 +67,8 @@ var histograms = []struct{ name, labels, help string }{
 // TestGoldenMetrics compares docs/METRICS.md with the tags and the help texts. It also
 // checks that each help text has a metric.
 func TestGoldenMetrics(t *testing.T) {
-	families := map[string][]row{}
-	visit(reflect.TypeFor[page](), newPlan(reflect.TypeFor[page](), nil), "", comments(t), families)
+	families, docs := map[string][]row{}, comments(t)
+	visit(reflect.TypeFor[page](), newPlan(reflect.TypeFor[page](), nil), "", docs, families)
 	for _, h := range histograms {
 		families[h.name] = []row{{labels: h.labels, path: "–", comment: h.help}}
 	}
@@ -68,6 +86,8 @@ func TestGoldenMetrics(t *testing.T) {
 			fmt.Fprintf(&page, "| | %s | %s | %s |\n", r.labels, r.path, r.comment)
 		}
 	}
+	page.WriteString(introStats)
+	writeFields(t, &page, reflect.TypeFor[cachesidecar.Stats](), "", docs)
 	for name := range helpOf {
 		if families[name] == nil {
 			t.Errorf("%s has a help text, and no field has it", name)
@@ -126,15 +146,36 @@ func visit(t reflect.Type, p *plan, path string, docs map[string]string, familie
 	}
 }
 
+// writeFields writes a row for each field in the answer to STATS.
+func writeFields(t *testing.T, w io.Writer, in reflect.Type, path string, docs map[string]string) {
+	for i := range in.NumField() {
+		f := in.Field(i)
+		name, of := path+f.Tag.Get("json"), f.Type
+		if of.Kind() == reflect.Slice {
+			name, of = name+"[]", of.Elem()
+		}
+		if of.Kind() == reflect.Struct {
+			writeFields(t, w, of, name+".", docs)
+		} else if doc := docs[in.Name()+"."+f.Name]; doc != "" {
+			fmt.Fprintf(w, "| `%s` | %s |\n", name, doc)
+		} else {
+			t.Errorf("%s.%s has no comment", in, f.Name)
+		}
+	}
+}
+
+// quoted is a word in quotes; the page has it as code.
+var quoted = regexp.MustCompile(`"(\w+)"`)
+
 // comments returns the comments of the fields of the root package's types, by type and
 // field.
 func comments(t *testing.T) map[string]string {
 	files, err := filepath.Glob(filepath.Join("..", "..", "*stats.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no sources: %v", err)
+	if err != nil {
+		t.Fatal(err)
 	}
 	docs := map[string]string{}
-	for _, name := range files {
+	for _, name := range append(files, "metrics.go") {
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
@@ -144,13 +185,21 @@ func comments(t *testing.T) map[string]string {
 			if !ok {
 				return true
 			}
-			for _, field := range spec.Type.(*ast.StructType).Fields.List {
-				docs[spec.Name.Name+"."+field.Names[0].Name] = strings.Join(strings.Fields(field.Doc.Text()), " ")
+			for _, field := range fieldsOf(spec) {
+				docs[spec.Name.Name+"."+field.Names[0].Name] = quoted.ReplaceAllString(strings.Join(strings.Fields(field.Doc.Text()), " "), "`$1`")
 			}
 			return false
 		})
 	}
 	return docs
+}
+
+func fieldsOf(spec *ast.TypeSpec) []*ast.Field {
+	s, ok := spec.Type.(*ast.StructType)
+	if !ok {
+		return nil
+	}
+	return slices.DeleteFunc(s.Fields.List, func(f *ast.Field) bool { return len(f.Names) == 0 })
 }
 
 // TestPlan checks each rule of the tags with a struct that has all of them.
