@@ -19,7 +19,7 @@ type slowFollower struct {
 }
 
 func (c *slowFollower) Read() kv.Moment {
-	for c.stalled.Load() && calledBy("followOnce") {
+	for c.stalled.Load() && calledBy("(*following).apply") {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return c.virtualClock.Read()

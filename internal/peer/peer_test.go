@@ -121,6 +121,27 @@ func get(t *testing.T, p *Pool, id kv.Process, purpose Purpose) (string, error) 
 	return string(a.Value), err
 }
 
+// TestFailedCallIsReleased checks that the memory of a call without an answer is given
+// back by Release, like that of an answer.
+func TestFailedCallIsReleased(t *testing.T) {
+	b := identity("b", 2)
+	silent := make(chan struct{})
+	s := serveWith(t, b, func(q *wire.Request) *wire.Reply { <-silent; return &wire.Reply{ID: q.ID} })
+	p := newPool(t, identity("a", 1))
+	p.Set(b.Self, s.address)
+	var a Answer
+	err := p.Do(t.Context(), b.Self, Call, 50*time.Millisecond, &wire.Request{Op: wire.OpGet, Key: []byte("k")}, &a)
+	if !errors.Is(err, rpc.ErrNoAnswer) {
+		t.Errorf("without an answer: %v", err)
+	}
+	if a.call == nil || a.client == nil {
+		t.Errorf("Release has nothing to give back: call %v, client %v", a.call != nil, a.client != nil)
+	}
+	a.Release()
+	a.Release()
+	close(silent)
+}
+
 func TestCalls(t *testing.T) {
 	b := identity("b", 2)
 	s := serve(t, b)

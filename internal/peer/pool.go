@@ -139,11 +139,8 @@ func (r *remote) redialer(purpose Purpose) *rpc.Redialer {
 	return &r.call
 }
 
-// Errors of calls.
-var (
-	// ErrUnknown means that the pool has no address of the process. Nothing was sent.
-	ErrUnknown = errors.New("unknown process")
-)
+// ErrUnknown means that the pool has no address of the process. Nothing was sent.
+var ErrUnknown = errors.New("unknown process")
 
 // Answer is the result of a call. Its bytes are valid until Release.
 type Answer struct {
@@ -156,7 +153,7 @@ type Answer struct {
 func (a *Answer) Release() {
 	if a.client != nil {
 		a.client.Release(a.call)
-		a.client = nil
+		a.client, a.call = nil, nil
 	}
 }
 
@@ -172,12 +169,13 @@ func (p *Pool) Do(ctx context.Context, id kv.Process, purpose Purpose, timeout t
 		}
 		timeout = left
 		q.TimeoutMS = uint32(max(timeout.Milliseconds(), 1))
+		a.client = c
 		if a.call, err = c.Do(ctx, timeout, q); errors.Is(err, rpc.ErrRetiring) {
+			a.Release()
 			continue // a new connection has taken its place
 		} else if err != nil {
 			return err
 		}
-		a.client = c
 		if err := wire.DecodeAnswer(q, a.call.Frame(), &a.Reply); err != nil {
 			return fmt.Errorf("the answer of %s to %s: %w", id, q.Op, err)
 		}
