@@ -88,8 +88,9 @@ func (s *Store) fillChain(id segmentID, h header, k kv.Key, w *Write) {
 	}
 }
 
-// enqueueChain hands a filled chain to the shard.
-func (sh *shard) enqueueChain(id segmentID, q, class int, h header) {
+// enqueueChain hands a filled chain to the shard, with its header.
+func (sh *shard) enqueueChain(id segmentID, q, class int, h header) location {
+	h.write(sh.store.segmentBytes(id))
 	m := &sh.store.meta[id]
 	m.queue, m.class = uint8(q), uint8(class)
 	m.used = uint32(h.size())
@@ -98,6 +99,7 @@ func (sh *shard) enqueueChain(id segmentID, q, class int, h header) {
 	sh.queues[q].segments += int(m.length)
 	sh.queues[q].push(id)
 	sh.n.chains++
+	return sh.store.locate(id, 0)
 }
 
 // appendChain appends the value of a chain to dst. The chain must be pinned, so that it

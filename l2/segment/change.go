@@ -87,7 +87,9 @@ func (s *Store) Invalidate(hash kv.Hash, now kv.Moment) kv.Version {
 // Touch gives a present entry a new deadline, unless until has come, as in Write. It
 // returns the version of the entry, which a touch does not change, and the version of the
 // touch itself.
-func (s *Store) Touch(k kv.Key, d kv.Deadline, until time.Duration, now kv.Moment) (version, event kv.Version, r Result) {
+func (s *Store) Touch(
+	k kv.Key, d kv.Deadline, until time.Duration, now kv.Moment,
+) (version, event kv.Version, r Result) {
 	sh := s.shard(k.Hash)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

@@ -80,7 +80,8 @@ func (c Config) withDefaults() (Config, error) {
 		c.MaxValue = int(min(DefaultMaxValue, c.Size/16))
 	}
 	if c.MaxValue < 1 || c.Segments == 0 && int64(c.MaxValue) > c.Size/16 {
-		return c, fmt.Errorf("max value %d B is above 1/16 of the l2 size of %d B: raise l2_size to at least %d B or lower max_value",
+		return c, fmt.Errorf("max value %d B is above 1/16 of the l2 size of %d B: "+
+			"raise l2_size to at least %d B or lower max_value",
 			c.MaxValue, c.Size, int64(c.MaxValue)*16)
 	}
 	if c.SegmentSize == 0 {

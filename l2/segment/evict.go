@@ -213,13 +213,9 @@ func (sh *shard) keepAll(_ kv.Hash, _ header, hits int) (int, bool) { return hit
 // the emptied segment itself becomes the open one, so moving never needs another segment.
 func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash, header, int) (int, bool)) {
 	s := sh.store
-	m := &s.meta[id]
-	class := int(m.class)
-	reused, fill := false, 0
-	var last kv.Deadline
-	var live, entries uint32
+	class := int(s.meta[id].class)
+	rest := squeezed{id: id}
 	sh.sparse.remove(id)
-
 	s.entries(id, func(off int, h header, b []byte) bool {
 		loc := s.locate(id, off)
 		hash := s.hash(h.namespace, h.key(b))
@@ -239,46 +235,69 @@ func (sh *shard) move(id segmentID, q int, now time.Duration, keep func(kv.Hash,
 			return true
 		}
 		to := noSegment
-		if !reused {
+		if rest.entries == 0 {
 			to = sh.openFor(q, class, len(b))
 		}
 		if to == noSegment {
-			reused = true
-			// Leftwards, so nothing unread is overwritten.
-			copy(s.segmentBytes(id)[fill:], b)
-			sh.index.setWord(at, w.withLoc(s.locate(id, fill)).withHits(hits))
-			fill += len(b)
-			last = max(last, s.due(h))
-			live += uint32(len(b))
-			entries++
-			return true
+			loc = rest.add(s, h, b)
+		} else {
+			loc = sh.appendMoved(to, h, b)
 		}
-		t := &s.meta[to]
-		off = int(t.used)
-		copy(s.segmentBytes(to)[off:], b)
-		t.used += uint32(len(b))
-		t.live += uint32(len(b))
-		t.entries++
-		t.last = max(t.last, s.due(h))
-		sh.n.used += int64(len(b))
-		sh.index.setWord(at, w.withLoc(s.locate(to, off)).withHits(hits))
+		sh.index.setWord(at, w.withLoc(loc).withHits(hits))
 		return true
 	})
-	m.live, m.entries = 0, 0
-	if !reused {
+	s.meta[id].live, s.meta[id].entries = 0, 0
+	if rest.entries == 0 {
 		sh.free(id)
 		return
 	}
-	sh.queues[m.queue].remove(id)
+	sh.reopen(rest, q, class)
+}
+
+// appendMoved copies an entry to the end of an open segment that has room for it.
+func (sh *shard) appendMoved(to segmentID, h header, b []byte) location {
+	m := &sh.store.meta[to]
+	off := int(m.used)
+	copy(sh.store.segmentBytes(to)[off:], b)
+	m.used += uint32(len(b))
+	m.live += uint32(len(b))
+	m.entries++
+	m.last = max(m.last, sh.store.due(h))
+	sh.n.used += int64(len(b))
+	return sh.store.locate(to, off)
+}
+
+// squeezed are the entries of a segment that stay in it, moved to its beginning.
+type squeezed struct {
+	id      segmentID
+	fill    uint32 // bytes
+	entries uint32
+	last    kv.Deadline
+}
+
+// add moves an entry leftwards, so nothing unread is overwritten.
+func (q *squeezed) add(s *Store, h header, b []byte) location {
+	loc := s.locate(q.id, int(q.fill))
+	copy(s.segmentBytes(q.id)[q.fill:], b)
+	q.fill += uint32(len(b))
+	q.entries++
+	q.last = max(q.last, s.due(h))
+	return loc
+}
+
+// reopen makes the segment of squeezed entries the open one of a queue and a class.
+func (sh *shard) reopen(rest squeezed, q, class int) {
+	m := &sh.store.meta[rest.id]
+	sh.queues[m.queue].remove(rest.id)
 	sh.queues[m.queue].segments--
-	sh.n.used -= int64(m.used) - int64(fill)
+	sh.n.used -= int64(m.used) - int64(rest.fill)
 	sh.held--
 	if at := sh.openClass(q, class); at >= 0 {
 		sh.seal(q, at)
 	}
-	sh.start(id, q, class)
-	m.used, m.live, m.entries, m.last = uint32(fill), live, entries, last
-	sh.nextExpiry = min(sh.nextExpiry, last)
+	sh.start(rest.id, q, class)
+	m.used, m.live, m.entries, m.last = rest.fill, rest.fill, rest.entries, rest.last
+	sh.nextExpiry = min(sh.nextExpiry, rest.last)
 }
 
 // openFor returns an open segment with room, without asking the pool.

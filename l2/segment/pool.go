@@ -24,7 +24,10 @@ type pool struct {
 const reserveShare = 128
 
 func newPool(arena []byte, segSize, segments int, budget int64) *pool {
-	p := &pool{arena: arena, segSize: int64(segSize), budget: budget, reserve: budget / reserveShare, cold: make([]segmentID, segments)}
+	p := &pool{
+		arena: arena, segSize: int64(segSize), budget: budget, reserve: budget / reserveShare,
+		cold: make([]segmentID, segments),
+	}
 	for i := range p.cold {
 		p.cold[i] = segmentID(segments - 1 - i)
 	}

@@ -54,18 +54,24 @@ func (s *Store) Get(dst []byte, k kv.Key, limit int, now time.Duration) ([]byte,
 	switch {
 	case h.valueLen > limit:
 	case h.marks&markChain != 0:
-		// Copied without the lock; the pin keeps the chain.
-		seg, _ := s.split(w.loc())
-		s.meta[seg].pins++
-		sh.mu.Unlock()
-		dst = s.appendChain(dst, seg, h)
-		sh.mu.Lock()
-		sh.unpin(seg)
+		dst = sh.appendPinned(dst, w.loc(), h)
 	default:
 		dst = append(dst, h.value(b)...)
 	}
 	sh.mu.Unlock()
 	return dst, info, true
+}
+
+// appendPinned appends the value of a chain. It gives the lock up while it copies; the pin
+// keeps the chain.
+func (sh *shard) appendPinned(dst []byte, loc location, h header) []byte {
+	seg, _ := sh.store.split(loc)
+	sh.store.meta[seg].pins++
+	sh.mu.Unlock()
+	dst = sh.store.appendChain(dst, seg, h)
+	sh.mu.Lock()
+	sh.unpin(seg)
+	return dst
 }
 
 // Peek returns what Get would, without the value, and does not count as a hit.

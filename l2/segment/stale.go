@@ -31,16 +31,10 @@ func (s *Store) GetStale(dst []byte, k kv.Key, now time.Duration) ([]byte, Stale
 	} else {
 		t.Ended = now - time.Duration(h.deadline)*time.Millisecond
 	}
-	if h.marks&markChain == 0 {
-		return append(dst, h.value(b)...), t, true
+	if h.marks&markChain != 0 {
+		return sh.appendPinned(dst, w.loc(), h), t, true
 	}
-	seg, _ := s.split(w.loc())
-	s.meta[seg].pins++
-	sh.mu.Unlock()
-	dst = s.appendChain(dst, seg, h)
-	sh.mu.Lock()
-	sh.unpin(seg)
-	return dst, t, true
+	return append(dst, h.value(b)...), t, true
 }
 
 func (n *namespace) staleLimit() time.Duration { return time.Duration(n.stale.Load()) }

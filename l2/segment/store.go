@@ -192,7 +192,8 @@ func (s *Store) NewOwnership(partition uint16) (generation uint16) {
 // Drop makes the entries of an ownership unreachable, unless the partition has another
 // generation by now.
 func (s *Store) Drop(partition, generation uint16) {
-	if g := s.generations[partition].Load(); uint16(g) == generation && s.generations[partition].CompareAndSwap(g, g+1) {
+	at := &s.generations[partition]
+	if g := at.Load(); uint16(g) == generation && at.CompareAndSwap(g, g+1) {
 		s.wakeSweep()
 	}
 }

@@ -178,25 +178,46 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	if live && chain == noSegment && sh.rewrite(old.loc(), b, oldHeader, &h, class, k, w, now) {
 		return h.version, Stored, needNothing
 	}
-	size, oldSize := h.size(), 0
-	if found {
-		oldSize = oldHeader.size()
-	} else {
+	return sh.place(k, w, chain, now, h, class, previous{at, old, oldHeader, found, live})
+}
+
+// previous is the entry of a key before a write.
+type previous struct {
+	at     slot
+	word   word
+	header header
+	found  bool // there is an entry
+	live   bool // and it is served
+}
+
+func (p *previous) size() int {
+	if !p.found {
+		return 0
+	}
+	return p.header.size()
+}
+
+// place stores an entry in a place of its own, or returns what it lacks. The index then
+// points to it instead of the previous entry, if there is one.
+func (sh *shard) place(
+	k kv.Key, w *Write, chain segmentID, now kv.Moment, h header, class int, old previous,
+) (kv.Version, Result, need) {
+	size := h.size()
+	if !old.found {
 		sh.makePlace(k, now.Boot)
 		h.birth = sh.birth(k.Namespace)
 	}
 	ns := &sh.store.namespaces[k.Namespace]
-	if !ns.reserve(int64(size), int64(oldSize)) {
+	if !ns.reserve(int64(size), int64(old.size())) {
 		return 0, 0, needQuota
 	}
 
-	// Which queue: the queue of the key's last value if there is one; else main if
-	// admission has dropped the key lately.
+	// The queue of the key's last value; else main if admission has dropped the key lately.
 	q, hits := admission, 0
 	switch {
-	case live:
-		seg, _ := sh.store.split(old.loc())
-		q, hits = int(sh.store.meta[seg].queue), old.hits()
+	case old.live:
+		seg, _ := sh.store.split(old.word.loc())
+		q, hits = int(sh.store.meta[seg].queue), old.word.hits()
 	case sh.ghosts.has(k.Hash), w.past != nil && w.past.hits >= promoteHits:
 		q = mainQueue
 	}
@@ -204,9 +225,7 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 	if chain != noSegment {
 		h.marks |= markChain
 		h.version = sh.store.stamp(k, w, now)
-		h.write(sh.store.segmentBytes(chain))
-		sh.enqueueChain(chain, q, class, h)
-		loc = sh.store.locate(chain, 0)
+		loc = sh.enqueueChain(chain, q, class, h)
 	} else {
 		seg := sh.room(q, class, size)
 		if seg == noSegment {
@@ -217,19 +236,19 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 		loc = sh.append(seg, h, k, w)
 	}
 
-	if found {
-		sh.index.setWord(at, old.withLoc(loc).withHits(hits))
-		sh.dead(old.loc(), oldHeader)
-		if live {
-			sh.n.overwritten++
-		} else {
-			sh.countHidden(oldHeader, partition)
-		}
+	if old.found {
+		sh.index.setWord(old.at, old.word.withLoc(loc).withHits(hits))
+		sh.dead(old.word.loc(), old.header)
 	} else {
 		sh.index.insert(k.Hash, makeWord(k.Hash, 0, loc))
 	}
 	sh.alive(loc, h)
-	if !live {
+	if old.live {
+		sh.n.overwritten++
+	} else {
+		if old.found {
+			sh.countHidden(old.header, k.Hash.Partition())
+		}
 		sh.ghosts.forget(k.Hash)
 		if q == mainQueue {
 			sh.n.ghostHits++
@@ -237,14 +256,16 @@ func (sh *shard) put(k kv.Key, w *Write, chain segmentID, now kv.Moment) (kv.Ver
 			sh.n.admitted++
 		}
 	}
-	sh.noteQuota(k, h.birth, found)
+	sh.noteQuota(k, h.birth, old.found)
 	return h.version, Stored, needNothing
 }
 
 // rewrite replaces an entry in place if the new one takes the same room and belongs to
 // the same TTL class. This leaves no dead bytes, and the entry keeps its place in the
 // queue. It is safe because entries that are not chains are read under the lock only.
-func (sh *shard) rewrite(loc location, b []byte, old header, h *header, class int, k kv.Key, w *Write, now kv.Moment) bool {
+func (sh *shard) rewrite(
+	loc location, b []byte, old header, h *header, class int, k kv.Key, w *Write, now kv.Moment,
+) bool {
 	seg, _ := sh.store.split(loc)
 	m := &sh.store.meta[seg]
 	if old.marks != h.marks || old.size() != h.size() || int(m.class) != class {
