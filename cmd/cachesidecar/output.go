@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
@@ -117,4 +119,14 @@ func shownValue(v reflect.Value) reflect.Value {
 		}
 	}
 	return out
+}
+
+func count(n int64) string { return humanize.Comma(n) }
+func size(n int64) string  { return humanize.IBytes(uint64(max(n, 0))) }
+
+func percent(part, whole int64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f %%", 100*float64(part)/float64(whole))
 }

@@ -12,7 +12,7 @@ const batchHelp = "Time in seconds from the read of a batch of requests to the w
 var helpOf = map[string]string{
 	"requests_total":              "Requests, by namespace, op, result and the tier that had the value.",
 	"requests_in_flight":          "Requests that wait for an answer from elsewhere.",
-	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token, HELLOs with an unknown token.",
+	"requests_unauthorized_total": "Requests that were refused, by the missing right; by token: unknown tokens.",
 	"overdue_writes_total":        "Writes that were refused because their callers had given up.",
 
 	"connections":                 "Open connections on the socket.",
@@ -20,7 +20,7 @@ var helpOf = map[string]string{
 	"connections_total":           "Connections on the socket, by event.",
 	"socket_bytes_total":          "Bytes on the socket, by direction.",
 	"socket_remade_total":         "Times that the file of the socket was missing and was made again.",
-	"frames_dropped_total":        "Requests that were answered BUSY before they were read completely, for lack of memory.",
+	"frames_dropped_total":        "Requests that were answered BUSY unread, for lack of memory.",
 	"buffer_bytes":                "Memory of pending requests and answers in bytes, by use.",
 	"buffers_refused_total":       "Times that a connection got no memory because it used more than its share, by use.",
 	"buffers_taken_total":         "Times that a connection had to give memory to others.",
@@ -32,7 +32,7 @@ var helpOf = map[string]string{
 	"memory_limit_bytes":         "Memory that a tier may use in bytes, by tier.",
 	"entries":                    "Entries, by tier.",
 	"evictions_total":            "Entries that were removed, by tier and reason.",
-	"index_splits_refused_total": "New keys that came to a full page of the index whose split was refused: hashes are chosen.",
+	"index_splits_refused_total": "New keys that came to a full page of the index that could not be split.",
 	"copies_total":               "Lookups of copies of entries that other hosts own, by result.",
 	"namespace_bytes":            "Size of the entries of a namespace on this host in bytes.",
 	"namespace_quota_bytes":      "Quota of a namespace in bytes. A namespace without a quota has no value.",
@@ -65,7 +65,7 @@ var helpOf = map[string]string{
 	"invalidations_total":      "Events in the logs of changes, by event.",
 	"invalidation_gaps_total":  "Times that the events of another host did not continue the last ones, by kind.",
 	"invalidation_lag_seconds": "Seconds that the first event of the last batch had waited at its host.",
-	"lease_remaining_seconds":  "Seconds for which copies of a host's entries may still be served without hearing from it.",
+	"lease_remaining_seconds":  "Seconds for which copies of a host's entries may still be served.",
 
 	"loads_total":             "Loads from the origin of a namespace, by result; collapsed: reads that shared a load.",
 	"loads_under_way":         "Loads from the origin of a namespace that are under way.",

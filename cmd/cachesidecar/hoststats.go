@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+)
+
+// partitions is the number of partitions of the ring.
+const partitions = 16384
+
+// statsPage writes the lines of a host's page: a title and a text.
+type statsPage struct{ io.Writer }
+
+// line writes a line. Integers are formatted as counts, so that the format takes them
+// with %s.
+func (p statsPage) line(title, format string, args ...any) {
+	for i, a := range args {
+		switch n := a.(type) {
+		case int64:
+			args[i] = count(n)
+		case int:
+			args[i] = count(int64(n))
+		}
+	}
+	fmt.Fprintf(p, "%s\t"+format+"\n", append([]any{title}, args...)...)
+}
+
+// writeStats writes the readable page. With an earlier reading it adds rates.
+func writeStats(out io.Writer, st cachesidecar.Stats, last *cachesidecar.Stats) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	p := statsPage{w}
+	up := (time.Duration(st.UptimeMS) * time.Millisecond).Round(time.Second)
+	p.line(st.Node, "cachesidecar %s, up %v\n", st.Server, up)
+	p.requests(&st, last)
+	p.socket(&st.Connections)
+	p.l2(&st.L2)
+	if st.L1.Limit > 0 { // other hosts may join
+		p.others(&st)
+	}
+	pr := &st.Process
+	p.line("process", "pid %s, resident %s, Go heap %s, %s goroutines",
+		fmt.Sprint(pr.PID), size(pr.ResidentBytes), size(pr.HeapBytes), pr.Goroutines)
+	p.line("", "garbage collection %.2f %% of CPU, longest pause %v\n",
+		100*pr.GCCPUShare, time.Duration(pr.GCPauseMaxUS)*time.Microsecond)
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := writeNamespaces(out, &st); err != nil {
+		return err
+	}
+	return writeLoads(out, &st)
+}
+
+func (p statsPage) requests(st, last *cachesidecar.Stats) {
+	t := st.Total()
+	reads := t.Hits + t.Misses
+	p.line("reads", "%s, %s hits", reads, percent(t.Hits, reads))
+	p.line("writes", "%s, deletes %s, errors %s", t.Writes, t.Deletes, t.Errors)
+	if last == nil || st.UptimeMS <= last.UptimeMS {
+		return
+	}
+	l, s := last.Total(), float64(st.UptimeMS-last.UptimeMS)/1000
+	rate := func(now, then int64) int64 { return int64(float64(now-then) / s) }
+	p.line("rates", "%s reads/s, %s writes/s, %s in/s, %s out/s",
+		rate(reads, l.Hits+l.Misses), rate(t.Writes, l.Writes),
+		size(rate(st.Connections.BytesIn, last.Connections.BytesIn)),
+		size(rate(st.Connections.BytesOut, last.Connections.BytesOut)))
+}
+
+func (p statsPage) socket(c *cachesidecar.ConnectionStats) {
+	p.line("socket", "%s of %s connections, %s requests wait", c.Open, c.Limit, c.InFlight)
+	if c.Waiting > 0 {
+		p.line("", "%s of them wait for their turn to begin: their users open many at once", c.Waiting)
+	}
+	if c.Rejected+c.SlowReaders+c.SlowFrames+c.BadFrames > 0 {
+		p.line("", "cut off: %s over the limit, %s took no answers, %s sent too slowly, %s sent bad frames",
+			c.Rejected, c.SlowReaders, c.SlowFrames, c.BadFrames)
+	}
+}
+
+func (p statsPage) l2(l *cachesidecar.L2Stats) {
+	m := &l.Memory
+	p.line("l2", "%s entries, %s of %s", l.Entries, size(m.Used), size(m.Limit))
+	p.line("", "keys and values %s, headers %s, index %s, ghosts %s, dead %s, unfilled %s", size(m.Payload),
+		size(m.Headers+m.Alignment), size(m.Index), size(m.Ghosts), size(m.Dead), size(m.Open+m.Tails))
+	p.line("", "gone: %s evicted, %s expired, %s flushed, %s over quota",
+		l.Evicted, l.Expired, l.Flushed, l.QuotaEvicted)
+	if l.Collided+l.CrowdedOut+l.SplitsRefused > 0 {
+		p.line("", "chosen hashes: %s evicted for a key of the same hash, %s in full pages, %s splits refused",
+			l.Collided, l.CrowdedOut, l.SplitsRefused)
+	}
+}
+
+// others writes the lines that concern other hosts.
+func (p statsPage) others(st *cachesidecar.Stats) {
+	p.line("l1", "%s copies of others' entries, %s of %s", st.L1.Entries, size(st.L1.Used), size(st.L1.Limit))
+	p.line("", "%s reads found one, of which %s were outdated", st.L1.Hits, st.L1.Refused)
+	c := &st.Cluster
+	state := "in"
+	if !c.In {
+		state = "out"
+	}
+	p.line("cluster", "%s hosts live, this one is %s and owns %s of %s partitions",
+		c.Members, state, c.Owned, partitions)
+	p.line("", "asked others for %s keys (%s reads shared an answer, %s requests failed), served %s keys to others",
+		c.PeerReads, c.Joined, c.PeerErrors, c.Served)
+	i := &c.Invalidations
+	p.line("", "invalidations: %s here, %s applied from others (the last waited %s), %s resets; oldest lease %s",
+		i.Head, i.Applied, time.Duration(i.LagUS)*time.Microsecond, i.Gaps+i.Resets, oldest(i.Leases))
+	h := &c.Handoff
+	p.line("", "handoffs under way: %s; entries handed over: %s came, %s went",
+		handoffs(h), h.Admitted+h.Fetched, h.Given)
+	if c.Pauses+c.PollFailures+c.Refused+c.Conflicts > 0 {
+		p.line("", "trouble: %s pauses, %s of %s polls failed, %s greetings refused, %s conflicts of names",
+			c.Pauses, c.PollFailures, c.Polls, c.Refused, c.Conflicts)
+	}
+}
+
+// oldest returns the age of the oldest lease on another host. Copies of that host's
+// entries may lag that far behind.
+func oldest(leases []cachesidecar.LeaseStats) string {
+	age := int64(-1)
+	for _, l := range leases {
+		if l.AgeMS < 0 {
+			return fmt.Sprintf("none on %s", l.Node)
+		}
+		age = max(age, l.AgeMS)
+	}
+	if age < 0 {
+		return "none"
+	}
+	return (time.Duration(age) * time.Millisecond).String()
+}
+
+// handoffs formats the numbers of handoffs under way.
+func handoffs(h *cachesidecar.HandoffStats) string {
+	in, out := h.Pulling, int64(h.Offering)
+	if in+out == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%s in, %s out", count(in), count(out))
+}
+
+// writeNamespaces writes a line for each namespace.
+func writeNamespaces(out io.Writer, st *cachesidecar.Stats) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "NAMESPACE\tENTRIES\tBYTES\tQUOTA\tHITS\tMISSES\tHIT RATIO\tWRITES\tDELETES\t")
+	for _, ns := range st.Namespaces {
+		quota := "-"
+		if ns.Quota > 0 {
+			quota = size(ns.Quota)
+		}
+		statsPage{w}.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t", ns.Entries, size(ns.Bytes), quota,
+			ns.Hits, ns.Misses, percent(ns.Hits, ns.Hits+ns.Misses), ns.Writes, ns.Deletes)
+	}
+	return w.Flush()
+}
+
+// writeLoads writes the loads of the sidecar and of the apps, if there are any.
+func writeLoads(out io.Writer, st *cachesidecar.Stats) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	p := statsPage{w}
+	head := "\nORIGIN OF\tKIND\tLOADS\tCOLLAPSED\tABSENT\tFAILED\tSHED\tSTALE\tMEAN TIME\tBREAKER\t\n"
+	for _, ns := range st.Namespaces {
+		l := &ns.Loads
+		if l.Origin == "" {
+			continue
+		}
+		fmt.Fprint(w, head)
+		head = ""
+		p.line(ns.Name, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t%s\t", l.Origin, l.Loads, l.Collapsed,
+			l.Absent, l.Failed, l.Shed, ns.Stale, time.Duration(l.MeanUS)*time.Microsecond, l.Breaker)
+	}
+	if t := &st.Leases; t.Issued > 0 {
+		fmt.Fprintf(w, "\nleases: %s tokens for apps to load, %s filled, %s not stored, %s waited instead; "+
+			"%s expired, %s given back; %s out\n", count(t.Issued), count(t.Filled), count(t.NotStored),
+			count(t.Collapsed), count(t.Expired), count(t.Abandoned), count(t.Out))
+	}
+	return w.Flush()
+}
