@@ -1,10 +1,8 @@
 package gossip
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,7 +10,63 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
-	"golang.org/x/time/rate"
+)
+
+// Config is the configuration of a Gossip. A zero field means its default.
+type Config struct {
+	Node    string // this node's name; unique in the cluster
+	Cluster string // the cluster's name; packets of other clusters are dropped
+	// Bind is ip:port for UDP and TCP, or localhost:port. Port 0 takes a free
+	// port.
+	Bind string
+	// Advertise is the ip:port that other nodes use; port 0 is Bind's. Default:
+	// Bind, which must then be one address.
+	Advertise string
+	// Join lists host:port of other nodes. A name may have several addresses, and
+	// is looked up again each time.
+	Join []string
+	Meta Meta
+	// Keys encrypt everything that is sent. The first key is in use, all are
+	// accepted; a message that none of them has encrypted is dropped. 32 bytes
+	// each; empty: plain text.
+	Keys [][]byte
+
+	// Receive takes a payload. It must not block, and must not keep b.
+	Receive func(b []byte)
+	// Conflict is told of two processes of one name, this node's or another's, once
+	// that has lasted for 15 s, and again every 15 s as long as it lasts. It must
+	// not block.
+	Conflict func(node, known, other string)
+	// Known says whether a process has been met elsewhere than in gossip, which
+	// strangers can send. Unknown lists processes that are not known. Known must
+	// not block or call back. Default: all are known.
+	Known func(node string, m Meta) bool
+
+	// RejoinEvery is about how often nodes that cannot be heard are tried; at the
+	// start they are tried more often. Default: 5 s.
+	RejoinEvery time.Duration
+	// Transport replaces UDP and TCP, and Resolve the system's resolver of names,
+	// for tests.
+	Transport memberlist.Transport
+	Resolve   func(ctx context.Context, host string) ([]string, error)
+	// Log takes memberlist's lines at debug level, and what the operator should
+	// know.
+	Log *slog.Logger
+}
+
+// The timing. The package comment lists the resulting delays.
+const (
+	probeInterval = 500 * time.Millisecond
+	// An indirect probe may take as long again; both together are less than
+	// probeInterval.
+	probeTimeout   = 200 * time.Millisecond
+	suspicionMult  = 3
+	gossipInterval = 50 * time.Millisecond
+	pushPull       = 15 * time.Second
+	reclaimAfter   = time.Millisecond // new address of a name whose old one is dead
+	rejoinEvery    = 5 * time.Second
+	streamTimeout  = 2 * time.Second
+	leaveTimeout   = 500 * time.Millisecond
 )
 
 const (
@@ -51,7 +105,8 @@ func (cfg *Config) memberlist() (*memberlist.Config, error) {
 	c.BindAddr, c.BindPort = bind.String(), port
 	if cfg.Advertise == "" {
 		if bind.IsUnspecified() {
-			return nil, fmt.Errorf("gossip: bind address %q is all addresses of this host: give the one that others use as advertise address", cfg.Bind)
+			return nil, fmt.Errorf("gossip: bind address %q is all addresses of this host: "+
+				"give the one that others use as advertise address", cfg.Bind)
 		}
 		c.AdvertisePort = port
 		return c, nil
@@ -101,36 +156,4 @@ func ipPort(what, s string) (netip.Addr, int, error) {
 		return ip, 0, fmt.Errorf("gossip: %s address %q: give ip:port, such as 127.0.0.1:7946 (%w)", what, s, err)
 	}
 	return ip.Unmap(), port, nil
-}
-
-// logger takes memberlist's log lines. A line about what another node sent ends with
-// where that came from. memberlist does not count these lines, so they are counted
-// here.
-func (g *Gossip) logger() *log.Logger {
-	return log.New(&lines{g: g, few: rate.NewLimiter(linesRate, linesRate)}, "", 0)
-}
-
-type lines struct {
-	g         *Gossip
-	misrouted time.Time // when it was last told; log.Logger calls one at a time
-	few       *rate.Limiter
-}
-
-// linesRate is how many of memberlist's lines per second are logged, since strangers
-// can cause them.
-const linesRate = 20
-
-func (l *lines) Write(b []byte) (int, error) {
-	b = bytes.TrimSpace(b)
-	if bytes.Contains(b, []byte(" from=")) && (bytes.HasPrefix(b, []byte("[ERR]")) || bytes.HasPrefix(b, []byte("[WARN]"))) {
-		l.g.garbage.Add(1)
-	}
-	l.g.tellKeys(string(b))
-	if bytes.Contains(b, []byte("over TCP but UDP probes failed")) && time.Since(l.misrouted) > time.Minute {
-		l.misrouted = time.Now()
-		l.g.cfg.Log.Warn("a member answers over TCP and not over UDP: let both through on the gossip port", "memberlist", string(b))
-	} else if l.g.cfg.Log.Enabled(context.Background(), slog.LevelDebug) && l.few.Allow() {
-		l.g.cfg.Log.Debug(string(b))
-	}
-	return len(b), nil
 }

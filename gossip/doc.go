@@ -1,9 +1,9 @@
 // Package gossip finds the other sidecars and tells which of them live. It is SWIM
 // membership over hashicorp/memberlist, with each node's meta, and with opaque
-// datagrams that other packages fill.
+// payloads that other packages fill.
 //
-// Inputs are the addresses to join, this node's meta and datagrams. Outputs are the
-// present members, a channel that says when to look again, and the datagrams of other
+// Inputs are the addresses to join, this node's meta and payloads. Outputs are the
+// present members, a channel that says when to look again, and the payloads of other
 // nodes. Members is a state, not a queue of events: a slow reader misses intermediate
 // states, but never the present one.
 //
@@ -17,7 +17,7 @@
 //   - A name comes back under a new address as soon as its old process is considered
 //     dead.
 //   - Two processes of one name are reported.
-//   - Each node passes on the datagrams that it gets.
+//   - Each node passes on the payloads that it gets.
 //
 // # Strangers
 //

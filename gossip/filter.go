@@ -30,31 +30,6 @@ const (
 	msgLabel        = 244
 )
 
-// Bounds of what strangers send. Members send packets of 1,400 bytes at most.
-const (
-	maxPacket    = 2 << 10
-	maxRaw       = 1 << 10        // bytes of a string in a message; a meta has 512
-	maxFields    = 16             // of a message; memberlist's have 7
-	maxNodes     = 2 * maxMembers // in an exchange: living and lately dead nodes
-	maxStream    = 1 << 20        // bytes of an exchange; 100 nodes take 20 KiB
-	maxStreams   = 64             // from others, at once; one lasts streamTimeout at most
-	maxOfAddress = 16             // of them, from one IP address
-	minSealed    = 1 + 12 + 16    // bytes of an encrypted message: version, nonce, tag
-	sealVersion  = 1              // of the encryption, the only one that members use
-	maxSealing   = 64             // bytes that encryption adds, at most
-	// Pings on behalf of others, per second. Of 2,000 nodes with half of them
-	// dead, about 6 come.
-	indirectRate = 100
-)
-
-// Why a message is not passed on.
-var (
-	errForeign    = errors.New("gossip: another cluster's label")
-	errCompressed = errors.New("gossip: compressed, which no member sends")
-	errUnread     = errors.New("gossip: no message of a member")
-	errLong       = errors.New("gossip: longer than a member's")
-)
-
 // filter looks at messages before memberlist does. memberlist inflates what is
 // compressed, allocates what a header announces, and follows what is nested, all
 // without bounds. filter passes on only what members send: see doc.go.
@@ -87,7 +62,7 @@ func newFilter(cluster string, keyed func() bool, garbage *atomic.Int64) *filter
 
 // packet returns why a packet is dropped; nil: it is passed on.
 func (f *filter) packet(b []byte) error {
-	err := f.judge(b)
+	err := f.check(b)
 	if err != nil {
 		f.count(err)
 		f.garbage.Add(1)
@@ -104,7 +79,7 @@ func (f *filter) count(err error) {
 	}
 }
 
-func (f *filter) judge(b []byte) error {
+func (f *filter) check(b []byte) error {
 	if len(b) > maxPacket {
 		return errLong
 	}
@@ -163,7 +138,7 @@ func (f *filter) message(b []byte, within bool) error {
 		}
 		return f.compound(b)
 	case msgUser:
-		if len(b) < 1 || len(b) > 1+maxDatagram {
+		if len(b) < 1 || len(b) > 1+maxPayload {
 			return errUnread
 		}
 		return nil

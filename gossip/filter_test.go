@@ -261,14 +261,14 @@ func TestWords(t *testing.T) {
 	} {
 		n, m := ok, Meta{Address: tc.address}
 		n.Name = tc.name
-		if err := checkWords(&n, &m); (err == nil) != tc.want {
+		if err := checkNode(&n, &m); (err == nil) != tc.want {
 			t.Errorf("%q at %q: %v", tc.name, tc.address, err)
 		}
 	}
 	// One node with another version makes every exchange fail that names it.
 	for _, v := range []uint8{0, 1, 3, 255} {
 		n := ok
-		if n.PCur = v; checkWords(&n, &Meta{}) == nil {
+		if n.PCur = v; checkNode(&n, &Meta{}) == nil {
 			t.Errorf("version %d is taken", v)
 		}
 	}

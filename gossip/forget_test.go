@@ -9,7 +9,7 @@ import (
 // TestWhoIsTried: the addresses of gone nodes are tried for as long as the nodes are
 // known. Dropped nodes are tried too, after the others; forgotten nodes are not.
 func TestWhoIsTried(t *testing.T) {
-	g := &Gossip{members: map[string]*Member{}, conflicts: map[string]*conflict{}}
+	g := &Gossip{members: map[string]*Member{}}
 	add := func(name string, s State) {
 		g.members[name] = &Member{Node: name, Address: name + ":1", State: s}
 	}

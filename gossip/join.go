@@ -17,14 +17,13 @@ import (
 const (
 	maxTries       = 8 // join addresses, and missing members
 	resolveTimeout = 2 * time.Second
-	contestEvery   = time.Second // while this node's name is known elsewhere
-	quickly        = 64          // first pause is RejoinEvery/quickly; then it doubles
+	firstPause     = 64 // the first pause is RejoinEvery/64; then it doubles
 )
 
-// rejoin tries the nodes that cannot be heard, for ever: a split that lasts longer
-// than memberlist remembers does not heal by itself.
+// rejoin tries the addresses of targets until ctx ends. memberlist forgets a node some
+// time after it died, so without rejoin a longer split of the network would never heal.
 func (g *Gossip) rejoin(ctx context.Context) {
-	pause := max(g.cfg.RejoinEvery/quickly, 1)
+	pause := max(g.cfg.RejoinEvery/firstPause, 1)
 	var another []string // at most one
 	for first := true; ; first = false {
 		starting := pause < g.cfg.RejoinEvery
@@ -37,14 +36,15 @@ func (g *Gossip) rejoin(ctx context.Context) {
 		if err = errors.Join(err, e); err != nil {
 			g.tellKeys(err.Error())
 			if first && found == 0 {
-				g.cfg.Log.Warn("nobody answers at the join addresses yet: going on alone, and trying again", "addresses", strings.Join(g.cfg.Join, " "), "error", err)
+				g.cfg.Log.Warn("no node answers at the join addresses yet: going on alone, and trying again",
+					"addresses", strings.Join(g.cfg.Join, " "), "error", err)
 			} else {
 				g.cfg.Log.Debug("gossip: some do not answer", "error", err)
 			}
 		}
 		pause = min(2*pause, g.cfg.RejoinEvery)
 		wait := pause/2 + rand.N(pause)
-		if g.contested.Load() {
+		if g.conflicts.contested.Load() {
 			wait = min(wait, contestEvery)
 		}
 		t := time.NewTimer(wait)
@@ -53,18 +53,20 @@ func (g *Gossip) rejoin(ctx context.Context) {
 			t.Stop()
 			return
 		case <-t.C:
-		case a := <-g.another:
+		case a := <-g.restarted:
 			t.Stop()
 			another = append(another, a)
 		}
 	}
 }
 
-// targets lists the addresses to try: join addresses at which no member lives, and
-// missing members, listed ones before dropped ones. It adds one living member in two
-// cases. While this node is starting, gossip goes round among few nodes and may miss
-// it. While other nodes know another process under this node's name, they accept this
-// one once they consider the other dead.
+// targets returns the addresses to try:
+//
+//   - the join addresses at which no member lives,
+//   - missing members, and after them members that were dropped,
+//   - one living member while this node is starting, since gossip among few nodes may
+//     miss a new one,
+//   - one living member while this node's name is contested: see conflicts.
 func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	var living, missing, dropped []string
 	g.mu.Lock()
@@ -98,7 +100,7 @@ func (g *Gossip) targets(ctx context.Context, starting bool) ([]string, error) {
 	tried := len(list)
 	add(missing, maxTries)
 	add(dropped, maxTries-(len(list)-tried))
-	if (starting || g.contested.Load()) && len(living) > 0 {
+	if (starting || g.conflicts.contested.Load()) && len(living) > 0 {
 		list = append(list, living[rand.IntN(len(living))])
 	}
 	return list, err
@@ -133,8 +135,8 @@ func (g *Gossip) resolveOne(ctx context.Context, address string) (list []string,
 	return list, nil
 }
 
-// joinOne exchanges members with one address. It joins memberlist's errors, which
-// otherwise take several lines.
+// joinOne exchanges members with the node at one address. memberlist's errors take
+// several lines each; joinOne turns them into one.
 func (g *Gossip) joinOne(address string) error {
 	_, err := g.list.Join([]string{address})
 	if many, ok := err.(interface{ WrappedErrors() []error }); ok {
@@ -143,7 +145,7 @@ func (g *Gossip) joinOne(address string) error {
 	return err
 }
 
-// join exchanges members with each of some addresses.
+// join exchanges members with the nodes at some addresses, and returns how many answered.
 func (g *Gossip) join(addresses []string) (found int, err error) {
 	errs := make([]error, len(addresses))
 	var wg sync.WaitGroup

@@ -86,7 +86,9 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 const strangersKey = time.Minute
 
 // otherKeys are memberlist's messages about a node that has another key, or none.
-var otherKeys = []string{"no installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted"}
+var otherKeys = []string{
+	"no installed keys could decrypt", "remote state is not encrypted", "remote state is encrypted",
+}
 
 // tellKeys warns if memberlist complains of another node's key.
 func (g *Gossip) tellKeys(text string) {
@@ -97,6 +99,7 @@ func (g *Gossip) tellKeys(text string) {
 	defer g.keys.Unlock()
 	if now := time.Now(); now.Sub(g.keysTold) >= strangersKey {
 		g.keysTold = now
-		g.cfg.Log.Warn("another host has no cluster key, or another one: give all hosts the same cluster_key_file, and restart those that had none", "memberlist", text)
+		g.cfg.Log.Warn("another host has no cluster key, or another one: give all hosts the same cluster_key_file, "+
+			"and restart those that had none", "memberlist", text)
 	}
 }

@@ -27,7 +27,7 @@ func TestKeys(t *testing.T) {
 		a, b := c.start(0, keyed(1)), c.start(1, keyed(1, 2))
 		other, none := c.start(2, keyed(3)), c.start(3)
 		c.until("a and b find each other", 2*time.Second, func() bool { return a.member("n1") != nil && b.member("n0") != nil })
-		long := strings.Repeat("x", maxDatagram)
+		long := strings.Repeat("x", maxPayload)
 		b.Broadcast([]byte(long))
 		c.until("the longest datagram comes", 2*time.Second, func() bool { return a.got()[long] == 1 })
 		time.Sleep(time.Minute)
@@ -56,7 +56,7 @@ func TestLongestFitsEncrypted(t *testing.T) {
 		name := func(cfg *Config) { cfg.Cluster = strings.Repeat("c", maxCluster) }
 		a, b := c.start(0, keyed(1), name), c.start(1, keyed(1), name)
 		c.until("they find each other", 2*time.Second, c.whole)
-		long := strings.Repeat("x", maxDatagram)
+		long := strings.Repeat("x", maxPayload)
 		b.Broadcast([]byte(long))
 		c.until("the longest datagram comes", 2*time.Second, func() bool { return a.got()[long] == 1 })
 	})

@@ -33,7 +33,8 @@ func (m *Meta) encode() ([]byte, error) {
 	b = msgp.AppendBool(b, m.In)
 	b = msgp.AppendUint64(b, m.State)
 	if len(b) > maxMeta {
-		return nil, fmt.Errorf("gossip: meta of %d bytes, %d is the most: give a shorter peer address than %.40q", len(b), maxMeta, m.Address)
+		return nil, fmt.Errorf("gossip: meta of %d bytes, %d is the most: give a shorter peer address than %.40q",
+			len(b), maxMeta, m.Address)
 	}
 	return b, nil
 }

@@ -30,7 +30,7 @@ func TestPacketRules(t *testing.T) {
 		{"a label where there is none", "", gt.Labelled("test", ping), errForeign},
 		{"a longer label that begins alike", "test", gt.Labelled("test\x08", append([]byte{0}, "x"...)), errForeign},
 		{"another label as long", "test", gt.Labelled("prod", ping), errForeign},
-		{"a user message too long", "test", gt.Labelled("test", user(strings.Repeat("x", maxDatagram+1))), errUnread},
+		{"a user message too long", "test", gt.Labelled("test", user(strings.Repeat("x", maxPayload+1))), errUnread},
 		{"a user message of nothing", "test", gt.Labelled("test", []byte{gt.User}), errUnread},
 		{"more behind a message", "test", gt.Labelled("test", append(ping, 0)), errUnread},
 		{"fields of another kind", "test", gt.Labelled("test", []byte{gt.Ping, 0x81, 0xa1, 'x', 0x91, 0x01}), errUnread},
@@ -128,10 +128,10 @@ func TestWordsOfEachKind(t *testing.T) {
 	} {
 		n := memberlist.Node{Name: "a", Addr: net.IPv4(10, 0, 0, 1).To4(), PMin: 1, PMax: 5, PCur: 2}
 		m := Meta{Address: "10.0.0.1:7947"}
-		if err := checkWords(&n, &m); err != nil {
+		if err := checkNode(&n, &m); err != nil {
 			t.Fatal(err)
 		}
-		if spoil(&n, &m); checkWords(&n, &m) == nil {
+		if spoil(&n, &m); checkNode(&n, &m) == nil {
 			t.Errorf("%s: it is taken", name)
 		}
 	}
@@ -171,9 +171,9 @@ func TestUnknownRules(t *testing.T) {
 	})
 }
 
-// TestDatagramsInAPacket: a packet has few datagrams, even if they are small.
-func TestDatagramsInAPacket(t *testing.T) {
-	d := newDatagrams()
+// TestPayloadsInAPacket: a packet has few payloads, even if they are small.
+func TestPayloadsInAPacket(t *testing.T) {
+	d := newPayloads()
 	for range 4 * maxInPacket {
 		d.add(0, []byte("x"), 10)
 	}

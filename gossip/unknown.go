@@ -29,8 +29,8 @@ type unknown struct {
 	joins     map[string]bool // join addresses, resolved
 	met       []Unknown       // processes that are to tell about themselves again
 	forgotten int64
-	news      chan struct{} // has one when the list may have changed
-	more      chan struct{} // has one when met may have changed
+	changed   chan struct{} // has one when the list may have changed
+	toMeet    chan struct{} // has one when met may have changed
 }
 
 // Unknown is a process of which only gossip has told.
@@ -43,7 +43,7 @@ type Unknown struct {
 }
 
 func newUnknown() unknown {
-	return unknown{list: map[string]*Unknown{}, news: make(chan struct{}, 1), more: make(chan struct{}, 1)}
+	return unknown{list: map[string]*Unknown{}, changed: make(chan struct{}, 1), toMeet: make(chan struct{}, 1)}
 }
 
 func (u *unknown) drop(node string) { delete(u.list, node) }
@@ -70,20 +70,20 @@ func (g *Gossip) heardOf(n *memberlist.Node, m Meta) {
 		maps.DeleteFunc(u.list, func(_ string, o *Unknown) bool { return o.Address == next.Address })
 	}
 	switch {
-	case old == nil && !u.room(next.Joined):
+	case old == nil && !u.makeRoom(next.Joined):
 		u.forgotten++
 		return
 	case old != nil && old.Joined && !next.Joined:
 		return // the name belongs to a process at a join address
 	}
 	if old == nil || old.Meta != next.Meta {
-		wake(u.news)
+		wake(u.changed)
 	}
 	u.list[n.Name] = &next
 }
 
 // room makes room for another process, if it can.
-func (u *unknown) room(joined bool) bool {
+func (u *unknown) makeRoom(joined bool) bool {
 	if len(u.list) < maxUnknown {
 		return true
 	}
@@ -128,7 +128,7 @@ func (g *Gossip) Unknown() []Unknown {
 
 // UnknownChanged returns a channel that has one element when Unknown may have
 // changed.
-func (g *Gossip) UnknownChanged() <-chan struct{} { return g.unknown.news }
+func (g *Gossip) UnknownChanged() <-chan struct{} { return g.unknown.changed }
 
 // Met says that a process is known from now on. The process is asked to tell about
 // itself again, unless other nodes have told of it meanwhile.
@@ -138,7 +138,7 @@ func (g *Gossip) Met(node string) {
 	if o := g.unknown.list[node]; o != nil && len(g.unknown.met) < maxUnknown {
 		g.unknown.met = append(g.unknown.met, *o)
 		g.unknown.drop(node)
-		wake(g.unknown.more)
+		wake(g.unknown.toMeet)
 	}
 }
 
@@ -148,7 +148,7 @@ func (g *Gossip) retell(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-g.unknown.more:
+		case <-g.unknown.toMeet:
 		}
 		for list := g.toRetell(ctx); len(list) > 0; list = g.toRetell(ctx) {
 			if _, err := g.join(list); err != nil {

@@ -16,7 +16,7 @@ type window struct {
 func (w *window) rest() []byte { return w.b[w.at:] }
 
 // have waits until so many bytes have come beyond those that were taken.
-func (w *window) have(n int) error {
+func (w *window) fill(n int) error {
 	for len(w.b)-w.at < n {
 		if w.more == nil {
 			return errUnread
@@ -38,14 +38,14 @@ func (w *window) have(n int) error {
 }
 
 func (w *window) peek() (byte, error) {
-	if err := w.have(1); err != nil {
+	if err := w.fill(1); err != nil {
 		return 0, err
 	}
 	return w.b[w.at], nil
 }
 
 func (w *window) take(n int) ([]byte, error) {
-	if err := w.have(n); err != nil {
+	if err := w.fill(n); err != nil {
 		return nil, err
 	}
 	w.at += n

@@ -79,7 +79,8 @@ func Listen(cfg Config) (*Listener, error) {
 		return nil, err
 	}
 	if len(path) > MaxPath {
-		return nil, fmt.Errorf("socket path %q has %d bytes, at most %d fit into a socket address: choose a shorter one", path, len(path), MaxPath)
+		return nil, fmt.Errorf("socket path %q has %d bytes, at most %d fit into a socket address: choose a shorter one",
+			path, len(path), MaxPath)
 	}
 	if err := isFolder(path); err != nil {
 		return nil, err
@@ -101,7 +102,8 @@ func isFolder(path string) error {
 	dir := filepath.Dir(path)
 	switch fi, err := os.Stat(dir); {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("the folder of socket %s does not exist: create %s or choose another path with --socket", path, dir)
+		return fmt.Errorf("the folder of socket %s does not exist: create %s or choose another path with --socket",
+			path, dir)
 	case err != nil:
 		return fmt.Errorf("socket %s: %w", path, err)
 	case !fi.IsDir():
@@ -175,7 +177,8 @@ func (l *Listener) Keep() (made bool, err error) {
 	there := liesAt(l.own, l.path)
 	switch {
 	case l.inherited && !there:
-		return false, fmt.Errorf("the file of the socket that systemd has passed on is gone from %s: restart its socket unit", l.path)
+		return false, fmt.Errorf("the file of the socket that systemd has passed on is gone from %s: "+
+			"restart its socket unit", l.path)
 	case there && (l.lock == nil || isAt(l.lock, lockName(l.path))):
 		return false, nil
 	}
@@ -254,7 +257,8 @@ func removeStale(path string) error {
 		return fmt.Errorf("socket %s exists, and whether it is served cannot be told: %w", path, err)
 	}
 	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Getuid() {
-		return fmt.Errorf("stale socket %s belongs to another user: remove it or choose another path with --socket", path)
+		return fmt.Errorf("stale socket %s belongs to another user: remove it or choose another path with --socket",
+			path)
 	}
 	if err := os.Remove(path); err != nil {
 		return fmt.Errorf("cannot remove stale socket: %w", err)
@@ -284,7 +288,8 @@ func inherited() (*Listener, error) {
 	}
 	ln, ok := lns[0].(*net.UnixListener)
 	if !ok {
-		return nil, fmt.Errorf("LISTEN_FDS passes on a socket of kind %s, a Unix stream socket is wanted", lns[0].Addr().Network())
+		return nil, fmt.Errorf("LISTEN_FDS passes on a socket of kind %s, a Unix stream socket is wanted",
+			lns[0].Addr().Network())
 	}
 	ln.SetUnlinkOnClose(false)
 	l := &Listener{path: ln.Addr().String(), ln: ln, inherited: true}

@@ -19,7 +19,8 @@ func takeLock(path string) (*os.File, error) {
 		f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		switch {
 		case errors.Is(err, unix.ELOOP):
-			return nil, fmt.Errorf("lock file %s is a symbolic link: remove it, or choose another path with --socket", name)
+			return nil, fmt.Errorf("lock file %s is a symbolic link: remove it, or choose another path with --socket",
+				name)
 		case err != nil:
 			return nil, fmt.Errorf("cannot make socket %s: %w: its folder must be writable", path, err)
 		}

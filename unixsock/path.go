@@ -54,7 +54,8 @@ func Find(explicit string) (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("no socket found at %s: is the sidecar running? Start it with \"cachesidecar run\", or name its socket with --socket or $%s",
+	return "", fmt.Errorf("no socket found at %s: is the sidecar running? "+
+		"Start it with \"cachesidecar run\", or name its socket with --socket or $%s",
 		strings.Join(paths, ", "), EnvPath)
 }
 
@@ -79,7 +80,8 @@ func choose(explicit string) (string, error) {
 		}
 		reasons = append(reasons, err.Error())
 	}
-	return "", fmt.Errorf("no folder for the socket can be written (%s): name a path with --socket", strings.Join(reasons, "; "))
+	return "", fmt.Errorf("no folder for the socket can be written (%s): name a path with --socket",
+		strings.Join(reasons, "; "))
 }
 
 // makeFolder makes the folder of a candidate if it is missing. The last candidate's

@@ -14,8 +14,6 @@ type Peer struct {
 	Groups []int
 }
 
-func (p Peer) String() string { return fmt.Sprintf("pid %d, uid %d, gid %d", p.PID, p.UID, p.GID) }
-
 // PeerOf asks the kernel for the credentials of a connection's other end.
 func PeerOf(nc net.Conn) (Peer, error) {
 	uc, ok := nc.(*net.UnixConn)

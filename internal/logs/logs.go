@@ -115,7 +115,8 @@ func (l *Log) run() {
 		case <-tick.C:
 			l.sumUp()
 			if lost := l.lost.Load(); lost > told {
-				l.tell(slog.LevelWarn, "lines of this log were lost: its stream took none", slog.Int64("lines", lost-told))
+				l.tell(slog.LevelWarn, "lines of this log were lost: its stream took none",
+					slog.Int64("lines", lost-told))
 				told = lost
 			}
 		case <-l.ending:
@@ -129,7 +130,8 @@ func (l *Log) run() {
 // sumUp writes a line for each cause that had lines left out.
 func (l *Log) sumUp() {
 	for _, t := range append(l.errors.sums(), l.causes.sums()...) {
-		message := fmt.Sprintf("… and %s more like it in the last %v: %s", humanize.Comma(int64(t.leftOut)), sumEvery, t.message)
+		message := fmt.Sprintf("… and %s more like it in the last %v: %s",
+			humanize.Comma(int64(t.leftOut)), sumEvery, t.message)
 		l.tell(t.level, message, append(t.about, slog.Int("left_out", t.leftOut))...)
 	}
 }

@@ -44,7 +44,8 @@ func New(seed uint64) *Net {
 		hosts: map[string]*Host{}, machines: map[string]bool{},
 		streams: map[string]*listener{}, udp: map[string]*transport{}, port: 32767,
 		min: 100 * time.Microsecond, max: 500 * time.Microsecond,
-		cut: map[[2]string]bool{}, isolated: map[string]bool{}, stopped: map[string]bool{}, changed: make(chan struct{}),
+		cut: map[[2]string]bool{}, isolated: map[string]bool{}, stopped: map[string]bool{},
+		changed: make(chan struct{}),
 	}
 }
 

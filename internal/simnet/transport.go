@@ -68,7 +68,8 @@ func (t *transport) WriteTo(b []byte, to string) (time.Time, error) {
 	if n.lost() || n.isCut(t.host.ip, remote.IP.String()) {
 		return now, nil
 	}
-	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: &net.UDPAddr{IP: net.ParseIP(t.host.ip), Port: t.port}}
+	from := &net.UDPAddr{IP: net.ParseIP(t.host.ip), Port: t.port}
+	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: from}
 	n.deliver(datagram{t.host.ip, remote.IP.String(), remote.String(), p})
 	return now, nil
 }

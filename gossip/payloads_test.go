@@ -13,9 +13,9 @@ import (
 // packet is the most bytes that memberlist asks for.
 const packet = 1396
 
-func TestDatagramQueue(t *testing.T) {
+func TestPayloadQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDatagrams()
+		d := newPayloads()
 		if got := d.take(3, packet); got != nil {
 			t.Errorf("out of nothing came %q", got)
 		}
@@ -38,14 +38,14 @@ func TestDatagramQueue(t *testing.T) {
 	})
 }
 
-func TestDatagramBounds(t *testing.T) {
+func TestPayloadBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDatagrams()
-		if d.add(0, make([]byte, maxDatagram+1), 10) {
+		d := newPayloads()
+		if d.add(0, make([]byte, maxPayload+1), 10) {
 			t.Error("one that is too long was taken")
 		}
 		for i := range maxWaiting {
-			if !d.add(0, make([]byte, i%(maxDatagram+1)), 10) {
+			if !d.add(0, make([]byte, i%(maxPayload+1)), 10) {
 				t.Fatalf("no room for %d", i)
 			}
 		}
@@ -63,10 +63,10 @@ func TestDatagramBounds(t *testing.T) {
 				size += len(b) + 3
 			}
 			if size > limit || len(out) > maxInPacket {
-				t.Fatalf("%d datagrams of %d bytes in all, %d and %d are the most", len(out), size, maxInPacket, limit)
+				t.Fatalf("%d payloads of %d bytes in all, %d and %d are the most", len(out), size, maxInPacket, limit)
 			}
 		}
-		// A datagram that has waited for too long makes room.
+		// A payload that has waited for too long makes room.
 		time.Sleep(maxWait + time.Millisecond)
 		if !d.add(0, []byte("x"), 10) {
 			t.Error("what is too old still takes room")
@@ -75,29 +75,29 @@ func TestDatagramBounds(t *testing.T) {
 			t.Errorf("dropped %d, waiting %d", dropped, waiting)
 		}
 		// The longest fits beside the longest cluster name.
-		d.add(0, make([]byte, maxDatagram), 10)
-		if got := d.take(3, 1400-2-2-maxCluster); len(got) == 0 || len(got[0]) != 1+maxDatagram {
+		d.add(0, make([]byte, maxPayload), 10)
+		if got := d.take(3, 1400-2-2-maxCluster); len(got) == 0 || len(got[0]) != 1+maxPayload {
 			t.Error("the longest never goes out")
 		}
 	})
 }
 
-func TestDatagramsHeard(t *testing.T) {
-	d := newDatagrams()
-	nth := func(i int) []byte { return fmt.Append(nil, "datagram ", i) }
+func TestPayloadsHeard(t *testing.T) {
+	d := newPayloads()
+	nth := func(i int) []byte { return fmt.Append(nil, "payload ", i) }
 	const k = 5 * rememberHeard
 	for i := range k {
-		if !d.first(nth(i)) {
+		if !d.isNew(nth(i)) {
 			t.Fatalf("%q is new", nth(i))
 		}
-		if last := max(0, i-rememberHeard+1); d.first(nth(i)) || d.first(nth(last)) {
+		if last := max(0, i-rememberHeard+1); d.isNew(nth(i)) || d.isNew(nth(last)) {
 			t.Fatalf("%q and %q are not new", nth(i), nth(last))
 		}
 	}
 	if got := len(d.heard) + len(d.before); got > 2*rememberHeard {
 		t.Errorf("%d are remembered, want %d at most", got, 2*rememberHeard)
 	}
-	if !d.first(nth(0)) {
+	if !d.isNew(nth(0)) {
 		t.Errorf("the first of %d is remembered", k)
 	}
 }
@@ -109,12 +109,12 @@ func TestCopies(t *testing.T) {
 		}
 		// Nearly always all members get it.
 		if miss := float64(tc.members) * math.Exp(-float64(tc.want)); miss > 0.06 {
-			t.Errorf("%d members: one datagram in %.0f misses somebody", tc.members, 1/miss)
+			t.Errorf("%d members: one payload in %.0f misses somebody", tc.members, 1/miss)
 		}
 	}
 }
 
-// TestBroadcast: a datagram reaches all nodes, and each node once.
+// TestBroadcast: a payload reaches all nodes, and each node once.
 func TestBroadcast(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -135,7 +135,7 @@ func TestBroadcast(t *testing.T) {
 				tc.edit(c)
 				const k = 50
 				for i := range k {
-					if !c.nodes[i%5].Broadcast(fmt.Append(nil, "datagram ", i)) {
+					if !c.nodes[i%5].Broadcast(fmt.Append(nil, "payload ", i)) {
 						t.Errorf("no room for %d", i)
 					}
 					time.Sleep(20 * time.Millisecond)
@@ -145,7 +145,7 @@ func TestBroadcast(t *testing.T) {
 				for _, n := range c.nodes {
 					for b, times := range n.got() {
 						var k int
-						if _, err := fmt.Sscanf(b, "datagram %d", &k); err != nil || c.nodes[k%5] == n {
+						if _, err := fmt.Sscanf(b, "payload %d", &k); err != nil || c.nodes[k%5] == n {
 							t.Errorf("%s received its own: %q, %v", n.name, b, err)
 						}
 						reached++
@@ -177,7 +177,7 @@ func TestBroadcastAlone(t *testing.T) {
 				t.Fatal("no room")
 			}
 		}
-		if n.Broadcast(make([]byte, maxDatagram+1)) {
+		if n.Broadcast(make([]byte, maxPayload+1)) {
 			t.Error("one that is too long was taken")
 		}
 		if s := n.Stats(); s.Datagrams != 0 || s.Dropped != 1 {
@@ -186,10 +186,10 @@ func TestBroadcastAlone(t *testing.T) {
 	})
 }
 
-// TestFlood: all nodes send as many datagrams as there is room for. No node is missed
+// TestFlood: all nodes send as many payloads as there is room for. No node is missed
 // because of it, and a dead node is missed as soon as ever.
 func TestFlood(t *testing.T) {
-	for _, size := range []int{1, maxDatagram} {
+	for _, size := range []int{1, maxPayload} {
 		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				c.startAll(10)
@@ -236,22 +236,22 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestDatagramGarbage: foreign data is counted and goes nowhere.
-func TestDatagramGarbage(t *testing.T) {
+// TestPayloadGarbage: foreign data is counted and goes nowhere.
+func TestPayloadGarbage(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		n := c.start(0)
 		d := delegate{n.Gossip}
 		d.NotifyMsg(nil)
-		d.NotifyMsg(make([]byte, maxDatagram+2))
+		d.NotifyMsg(make([]byte, maxPayload+2))
 		if s := n.Stats(); s.Garbage != 2 || len(n.got()) != 0 {
 			t.Errorf("stats %+v, received %v", s, n.got())
 		}
 		d.NotifyMsg([]byte{0xff, 'x'}) // more hops than allowed
-		if got := n.sent.take(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
+		if got := n.payloads.take(3, packet); len(got) != 1 || got[0][0] != maxHops-1 {
 			t.Errorf("passed on: %q, want %d hops", got, maxHops-1)
 		}
 		d.NotifyMsg([]byte{0, 'y'}) // no more hops
-		if got := n.sent.take(3, packet); len(got) != 1 || got[0][1] != 'x' {
+		if got := n.payloads.take(3, packet); len(got) != 1 || got[0][1] != 'x' {
 			t.Errorf("passed on: %q, want the one before only", got)
 		}
 		if got := n.got(); got["x"] != 1 || got["y"] != 1 {

@@ -1,0 +1,130 @@
+package gossip
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// maxMembers bounds the members, living and gone. Beyond it, the members that have
+// been gone longest are forgotten, and an additional living one is refused.
+const maxMembers = 2048
+
+// State is a member's state, as gossip has it.
+type State int
+
+// The states.
+const (
+	Alive   State = iota
+	Missing       // considered dead, or it said that it leaves
+)
+
+// Member is another node.
+type Member struct {
+	Node    string
+	Address string // of its gossip
+	Meta    Meta
+	State   State
+	since   time.Time
+	dropped bool // still tried, but not listed: see Drop
+}
+
+// Members returns the other nodes by name. It includes nodes that are gone, for as
+// long as they are remembered.
+func (g *Gossip) Members() []Member {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	list := make([]Member, 0, len(g.members))
+	for _, m := range g.members {
+		if !m.dropped {
+			list = append(list, *m)
+		}
+	}
+	slices.SortFunc(list, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
+	return list
+}
+
+// Forget drops a node that is missing, and its address. A living node stays. A
+// forgotten node comes back as any other does.
+func (g *Gossip) Forget(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.members[node]; m != nil && m.State != Alive {
+		delete(g.members, node)
+		g.conflicts.forget(node)
+	}
+}
+
+// Drop is Forget, but the node's address is still tried, after those of missing
+// nodes: a network may be split for longer than any node counts on the other side's
+// nodes.
+func (g *Gossip) Drop(node string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.members[node]; m != nil && m.State != Alive {
+		m.dropped = true
+	}
+}
+
+// hasRoom says whether a node is known, or there is room for it.
+func (g *Gossip) hasRoom(node string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.members) < maxMembers || g.members[node] != nil || int(g.living.Load()) < maxMembers
+}
+
+// isLater says whether a process comes after the known one at the same address. For
+// memberlist it is new only if its count is above that of the earlier process, and a
+// stranger may have sent the highest count. While the earlier process counts as
+// alive, memberlist probes the address, so its end is detected. memberlist soon
+// forgets a dead process.
+func (g *Gossip) isLater(n *memberlist.Node, m *Meta) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	old := g.members[n.Name]
+	return old != nil && old.State == Alive && old.Address == n.Address() && m.Epoch > old.Meta.Epoch
+}
+
+// setState notes that a node lives or is gone.
+func (g *Gossip) setState(n *memberlist.Node, s State) {
+	if n.Name == g.cfg.Node {
+		return
+	}
+	m := &Member{Node: n.Name, Address: n.Address(), State: s, since: time.Now()}
+	m.Meta, _ = decodeMeta(n.Meta) // NotifyAlive has read it
+	g.mu.Lock()
+	old := g.members[n.Name]
+	if s != Alive && old != nil && old.Address == m.Address && old.Meta.Epoch > m.Meta.Epoch {
+		m.Meta = old.Meta // see isLater
+	}
+	g.members[n.Name] = m
+	g.unknown.drop(n.Name)
+	switch was := old != nil && old.State == Alive; {
+	case s == Alive && !was:
+		g.living.Add(1)
+		g.conflicts.forget(n.Name)
+	case s != Alive && was:
+		g.living.Add(-1)
+	}
+	if len(g.members) > maxMembers {
+		g.forgetLocked()
+	}
+	g.mu.Unlock()
+	wake(g.changed)
+}
+
+// forgetLocked drops the node that has been gone for the longest time.
+func (g *Gossip) forgetLocked() {
+	var oldest *Member
+	for _, m := range g.members {
+		if m.State != Alive && (oldest == nil || m.since.Before(oldest.since)) {
+			oldest = m
+		}
+	}
+	if oldest != nil {
+		delete(g.members, oldest.Node)
+		g.conflicts.forget(oldest.Node)
+	}
+}
