@@ -29,7 +29,12 @@ var allowed = []struct {
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // only tests import it
 	{"internal/gossiptest", nil}, // only tests import it
+<<<<<<< HEAD
 	{"internal/logs", []string{"."}},
+=======
+	{"internal/logs", nil},
+	{"internal/machine", nil},
+>>>>>>> 5828edd (sidecar: settings in steps of one duty each, run in layers; internal/machine tells memory, descriptors and pressure)
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
@@ -69,7 +74,7 @@ var allowed = []struct {
 	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
-	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
+	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/flight", "internal/handoff", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/peer", "internal/places", "internal/plainfile", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
 	// Floor 4: the command.
 	{"internal/cli", nil},

@@ -14,6 +14,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/keyfilter"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
@@ -262,8 +263,8 @@ func TestHeapLimit(t *testing.T) {
 		t.Errorf("a filter of 10 million keys adds %s", Size(n))
 	}
 	s.engine.Names.KeyFilters[0] = nil
-	if have, _ := memoryLimit(); have > 0 {
-		s.cfg.L2Size = have - 100<<20
+	if have, _ := machine.Memory(); have > 0 {
+		s.cfg.L2Size = Size(have) - 100<<20
 		if n := s.HeapLimit(); n != 100<<20 {
 			t.Errorf("%s beside an L2 that leaves 100 MiB", Size(n))
 		}

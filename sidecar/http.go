@@ -17,6 +17,9 @@ func (c *Config) checkHTTP() error {
 	if err := httpd.CheckHosts(c.HTTPHosts); err != nil {
 		return err
 	}
+	if c.HTTP == "off" {
+		c.HTTP = ""
+	}
 	if c.HTTP == "" {
 		return nil
 	}
@@ -67,7 +70,7 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 		names = append(names, own)
 	}
 	h, err := httpd.New(httpd.Config{
-		Address: s.cfg.HTTP, Hosts: names, Token: token, MaxConns: s.files.http, Log: s.cfg.Log,
+		Address: s.cfg.HTTP, Hosts: names, Token: token, MaxConns: s.files.HTTP, Log: s.cfg.Log,
 		Ready: s.readiness, Metrics: s.telemetry.Registry, Profiles: s.profiles(),
 	})
 	if err == nil {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/loader/memcached"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
@@ -112,14 +113,14 @@ func TestHTTPGate(t *testing.T) {
 	g := s.http.Load()
 	address := g.Addr().String()
 	for _, request := range []string{"", "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"} {
-		for i := range 2 * maxHTTP {
+		for i := range 2 * machine.MaxHTTP {
 			c, err := net.Dial("tcp", address)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
 			_, _ = io.WriteString(c, request)
-			if n := g.Stats().Open; n > maxHTTP {
+			if n := g.Stats().Open; n > machine.MaxHTTP {
 				t.Fatalf("%d connections are open", n)
 			}
 			if i%64 == 63 {
@@ -129,7 +130,7 @@ func TestHTTPGate(t *testing.T) {
 			}
 		}
 	}
-	if n := g.Stats().Closed; n < maxHTTP {
+	if n := g.Stats().Closed; n < machine.MaxHTTP {
 		t.Errorf("%d were closed", n)
 	}
 }
@@ -177,18 +178,18 @@ func TestFileShares(t *testing.T) {
 		{all, 20, 16_384, 128, 4096, 100},
 	} {
 		f := shareFiles(&tc.cfg, tc.limit)
-		if f.apps != tc.apps || f.http != tc.http || f.peers != tc.peers || f.rest != tc.rest {
+		if f.Apps != tc.apps || f.HTTP != tc.http || f.Peers != tc.peers || f.Rest != tc.rest {
 			t.Errorf("limit %d: %+v", tc.limit, f)
 		}
-		if sum := f.apps + f.http + f.peers + f.rest; tc.limit >= fewestFiles && uint64(sum) > tc.limit {
+		if sum := f.Apps + f.HTTP + f.Peers + f.Rest; tc.limit >= machine.FewestFiles && uint64(sum) > tc.limit {
 			t.Errorf("limit %d: the shares make %d", tc.limit, sum)
 		}
 		var log strings.Builder
-		f.warn(slog.New(slog.NewTextHandler(&log, nil)))
-		if warns := log.Len() > 0; warns != (f.apps < tc.cfg.MaxConnections) {
+		f.Warn(slog.New(slog.NewTextHandler(&log, nil)))
+		if warns := log.Len() > 0; warns != (f.Apps < tc.cfg.MaxConnections) {
 			t.Errorf("limit %d: %q", tc.limit, log.String())
 		} else if warns {
-			for _, want := range []string{"LimitNOFILE", fmt.Sprint("max_connections=", tc.cfg.MaxConnections), fmt.Sprint("limit=", tc.limit), fmt.Sprint("connections=", f.apps)} {
+			for _, want := range []string{"LimitNOFILE", fmt.Sprint("max_connections=", tc.cfg.MaxConnections), fmt.Sprint("limit=", tc.limit), fmt.Sprint("connections=", f.Apps)} {
 				if !strings.Contains(log.String(), want) {
 					t.Errorf("%q lacks %s", log.String(), want)
 				}

@@ -6,15 +6,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"io/fs"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
@@ -22,6 +17,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/session"
@@ -30,7 +26,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // Sidecar is one host's part of the cache.
@@ -46,7 +41,7 @@ type Sidecar struct {
 	ready     chan struct{} // closed when the socket and HTTP are served
 	path      string        // of the socket; set before ready is closed
 	socket    socketState
-	files     files                        // shares of the file descriptors
+	files     machine.Files                // shares of the file descriptors
 	http      atomic.Pointer[httpd.Server] // nil: HTTP is off
 
 	use       sync.RWMutex   // guards the fields below; never held during a wait
@@ -73,8 +68,11 @@ func New(cfg Config) (*Sidecar, error) {
 	s := &Sidecar{
 		cfg: cfg,
 		engine: engine.Engine{
-			Config: engine.Config{Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout, Policy: cfg.PartitionPolicy, Log: cfg.Log},
-			Clock:  cfg.clock, HLC: hlc, Self: []byte(cfg.Node),
+			Config: engine.Config{
+				Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
+				Policy: cfg.PartitionPolicy, Log: cfg.Log,
+			},
+			Clock: cfg.clock, HLC: hlc, Self: []byte(cfg.Node),
 		},
 		started: cfg.clock.Read().Boot,
 		ready:   make(chan struct{}),
@@ -86,12 +84,13 @@ func New(cfg Config) (*Sidecar, error) {
 	if s.engine.Access, err = cfg.rules(); err != nil {
 		return nil, err
 	}
-	s.files = shareFiles(&cfg, fileLimit())
+	s.files = shareFiles(&cfg, machine.FileLimit())
 	s.engine.Shares = newPlaces(&cfg)
 	s.engine.Budget = rpc.NewBudget(int64(cfg.BufferSize))
 	s.engine.Watches.Answers = make(chan struct{}, engine.WatchedAtOnce)
 	s.engine.Watches.Ctx, s.engine.Watches.Stop = context.WithCancel(context.Background())
-	if err := s.keys.Open(creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}); err != nil {
+	w := creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
+	if err := s.keys.Open(w); err != nil {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.Seed()
@@ -101,15 +100,16 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	s.keys.Renew = s.engine.Node.Renew
 	s.server = rpc.NewServer(rpc.Limits{
-		MaxConns: s.files.apps,
+		MaxConns: s.files.Apps,
 		NewRate:  rpc.PerProcessor(newConnections),
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
-	limit, _ := memoryLimit()
+	limit, _ := machine.Memory()
 	s.telemetry = telemetry.New(telemetry.Config{
-		Engine: &s.engine, Server: s.server, Keys: &s.keys, Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
-		Started: s.started, MemoryLimit: int64(limit), Log: cfg.Log,
+		Engine: &s.engine, Server: s.server, Keys: &s.keys,
+		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
+		Started: s.started, MemoryLimit: limit, Log: cfg.Log,
 		HTTP: s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
 	})
 	return s, nil
@@ -122,7 +122,10 @@ const newConnections = 250
 // newTiers makes the parts that store entries, and the parts that decide which.
 func (s *Sidecar) newTiers() (err error) {
 	cfg := s.cfg
-	sc := segment.Config{Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC, Changed: s.engine.Changed, Overdue: s.engine.OverdueInStore}
+	sc := segment.Config{
+		Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC,
+		Changed: s.engine.Changed, Overdue: s.engine.OverdueInStore,
+	}
 	if s.engine.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
 		return err
 	}
@@ -143,14 +146,21 @@ func (s *Sidecar) newTiers() (err error) {
 	if s.engine.Barriers.Keys, err = invalidation.NewBarriers(invalidation.DefaultBarriers); err != nil {
 		return err
 	}
-	if s.engine.Names, err = namespaces.New(cfg.namespaces(), s.engine.Access, s.engine.Store, s.engine.Ledger, s.engine.CaughtUp); err != nil {
+	s.engine.Names, err = namespaces.New(
+		cfg.namespaces(), s.engine.Access, s.engine.Store, s.engine.Ledger, s.engine.CaughtUp)
+	if err != nil {
 		return err
 	}
-	s.engine.Names.Leases, s.engine.Names.Detach, s.engine.Names.Flushes = s.engine.Leases, s.engine.DetachSlot, s.engine.Shares.Join("other hosts")
-	s.engine.Handoff = handoff.New(handoff.Config{Store: s.engine.Store, Ledger: s.engine.Ledger, Names: s.engine.Names, Clock: s.engine.Clock, Log: cfg.Log, Host: &s.engine})
+	s.engine.Names.Leases, s.engine.Names.Detach = s.engine.Leases, s.engine.DetachSlot
+	s.engine.Names.Flushes = s.engine.Shares.Join("other hosts")
+	s.engine.Handoff = handoff.New(handoff.Config{
+		Store: s.engine.Store, Ledger: s.engine.Ledger, Names: s.engine.Names,
+		Clock: s.engine.Clock, Log: cfg.Log, Host: &s.engine,
+	})
 	cc := cfg.clusterConfig()
-	cc.MaxConns = s.files.peers
-	cc.Self.Epoch, cc.Versions, cc.Tiers, cc.Events = engine.NewEpoch(s.engine.Clock.Read().Wall), s.engine.HLC, s.tiers(), s.engine.Log
+	cc.MaxConns = s.files.Peers
+	cc.Self.Epoch = engine.NewEpoch(s.engine.Clock.Read().Wall)
+	cc.Versions, cc.Tiers, cc.Events = s.engine.HLC, s.tiers(), s.engine.Log
 	if s.keys.Present() != nil {
 		cc.Keys, cc.Credentials = s.keys.Gossip, s.keys.Credentials
 		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
@@ -170,151 +180,3 @@ func (s *Sidecar) Ready() <-chan struct{} { return s.ready }
 
 // SocketPath returns the path at which apps connect. It is valid once Ready is closed.
 func (s *Sidecar) SocketPath() string { return s.path }
-
-// Run serves until ctx ends, answers the requests that have been accepted, and returns
-// when all its goroutines have ended. It can be called once; a second call returns
-// ErrClosed.
-func (s *Sidecar) Run(ctx context.Context) error {
-	s.use.Lock()
-	again := s.ran
-	s.ran = true
-	s.use.Unlock()
-	if again {
-		return fmt.Errorf("Run was called before: %w", cachesidecar.ErrClosed)
-	}
-	err := s.run(ctx)
-	s.use.Lock()
-	s.closed = true // no call begins after this
-	s.use.Unlock()
-	s.inUse.Wait()
-	s.engine.Leases.Close()
-	err = errors.Join(err, s.release())
-	if n := s.engine.Names.Unsettled(); n > 0 {
-		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: "+
-			"old values may live there until their TTL ends", "writes", n)
-	}
-	return err
-}
-
-// release closes the tiers. After a failed New some of them do not exist.
-func (s *Sidecar) release() (err error) {
-	if s.engine.Names != nil {
-		s.engine.Names.Close()
-	}
-	if s.engine.L1 != nil {
-		s.engine.L1.Close()
-	}
-	if s.engine.Store != nil {
-		err = s.engine.Store.Close()
-	}
-	return err
-}
-
-func (s *Sidecar) run(ctx context.Context) error {
-	s.ending = ctx.Done()
-	if err := s.engine.Names.CheckOrigins(ctx, s.cfg.Log); err != nil {
-		return err
-	}
-	var listener *unixsock.Listener
-	if !s.cfg.NoSocket {
-		var err error
-		listener, err = unixsock.Listen(unixsock.Config{Path: s.cfg.Socket, Mode: fs.FileMode(s.cfg.SocketMode), Group: s.cfg.SocketGroup})
-		if err != nil {
-			return err
-		}
-		defer listener.Close()
-		s.path = listener.Path()
-	}
-	s.files.warn(s.cfg.Log)
-	pages, err := s.listenHTTP()
-	if err != nil {
-		return err
-	}
-
-	// The order of the end: first the socket, so that the requests that it has accepted
-	// are answered by tiers that still run; then the cluster, which hands over what this
-	// host owns; then the layers below.
-	base := context.WithoutCancel(ctx)
-	below, stopBelow := context.WithCancel(base)
-	defer stopBelow()
-	middle, stopMiddle := context.WithCancel(base)
-	defer stopMiddle()
-	back, below := errgroup.WithContext(below)
-	back.Go(func() error { return s.engine.Store.Run(below, s.engine.Clock) })
-	if pages != nil {
-		back.Go(func() error { return pages.Run(below) })
-	}
-	if s.cfg.ClusterKeyFile != "" {
-		back.Go(func() error { s.keys.Run(below); return nil })
-	}
-	if s.cfg.AdaptiveWeight && !s.engine.Node.Alone() {
-		back.Go(func() error { s.adapt(below); return nil })
-	}
-	if !s.engine.Node.Alone() {
-		back.Go(func() error { s.engine.Handoff.Run(below); return nil })
-	}
-	for _, k := range s.engine.Names.KeyFilters {
-		if k != nil {
-			back.Go(func() error { k.Builder.Run(below); return nil })
-		}
-	}
-	warm := ctx // ctx of Run, which ends first
-	for _, ns := range s.engine.Names.All() {
-		if ns.Warming != nil {
-			back.Go(func() error { s.engine.Warm(warm, ns); return nil })
-		}
-	}
-	cluster, middle := errgroup.WithContext(middle)
-	cluster.Go(func() error { return s.engine.Node.Run(middle) })
-	select { // a port that is in use is reported before anything else
-	case <-s.engine.Node.Listening():
-	case <-middle.Done():
-	}
-	front, ctx := errgroup.WithContext(ctx)
-	// Requests that wait for others are answered before the socket ends.
-	defer context.AfterFunc(ctx, s.engine.Watches.Stop)()
-	defer context.AfterFunc(ctx, s.engine.Leases.Close)()
-	front.Go(func() error { // a failure behind ends the front
-		select {
-		case <-below.Done():
-			return context.Cause(below)
-		case <-middle.Done():
-			return context.Cause(middle)
-		case <-ctx.Done():
-			return nil
-		}
-	})
-	if listener != nil {
-		front.Go(func() error { return s.server.Serve(ctx, s.server.Sparing(listener)) })
-		front.Go(func() error { s.keepSocket(ctx, listener); return nil })
-	}
-	if middle.Err() == nil {
-		close(s.ready)
-		s.cfg.Log.Info("serving", "socket", s.path, "node", s.cfg.Node, "l2", s.cfg.L2Size) // after the node's own lines
-	}
-	err = front.Wait()
-	stopMiddle()
-	late := time.AfterFunc(s.engine.Node.LeaveTimeout()*3/4, s.engine.Names.EndWrites) // so that other hosts are told the end
-	defer late.Stop()
-	err = joined(err, cluster.Wait())
-	stopBelow()
-	err = joined(err, back.Wait())
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	reads, writes := s.engine.Names.Served()
-	if err != nil {
-		s.cfg.Log.Error("stopped, because of an error", "error", err, "reads", reads, "writes", writes)
-	} else {
-		s.cfg.Log.Info("stopped", "reads", reads, "writes", writes)
-	}
-	return err
-}
-
-// joined adds an error that is not in err yet.
-func joined(err, more error) error {
-	if more == nil || errors.Is(err, more) {
-		return err
-	}
-	return errors.Join(err, more)
-}

@@ -5,15 +5,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/procfs"
-
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/machine"
 )
 
 // Values at which this host has reached the limit of what it can bear.
 const (
-	fullCPU     = 50.0                 // % of the time in which a task waited for a processor
-	fullMemory  = 10.0                 // % of the time in which a task waited for memory
 	fullBatch   = 2 * time.Millisecond // mean time from a batch's read to its answers' write
 	fullWaiting = 4096                 // requests that wait: see Engine.Waiting
 	adaptEvery  = time.Second
@@ -48,25 +45,19 @@ func (s *Sidecar) adapt(ctx context.Context) {
 		}
 		p := s.pressure()
 		if a.Step(s.engine.Clock.Read().Boot, p) {
-			s.cfg.Log.Info("this host's weight follows its pressure", "weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
+			s.cfg.Log.Info("this host's weight follows its pressure",
+				"weight", a.Weight(), "of", s.cfg.Weight, "pressure", p)
 			s.engine.Node.SetWeight(a.Weight())
 		}
 	}
 }
 
 // pressure returns the highest pressure on this host, as a fraction of what the host can
-// bear. A resource that the system does not report counts as zero.
+// bear.
 func (s *Sidecar) pressure() float64 {
-	p := float64(s.engine.Waiting.Load()) / fullWaiting
-	p = max(p, float64(s.batches.take())/float64(fullBatch))
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return p
-	}
-	for resource, full := range map[string]float64{"cpu": fullCPU, "memory": fullMemory} {
-		if st, err := fs.PSIStatsForResource(resource); err == nil && st.Some != nil {
-			p = max(p, st.Some.Avg10/full)
-		}
-	}
-	return p
+	return max(
+		float64(s.engine.Waiting.Load())/fullWaiting,
+		float64(s.batches.take())/float64(fullBatch),
+		machine.Pressure(),
+	)
 }

@@ -1,0 +1,221 @@
+package sidecar
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/verify"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Bounds of the settings, and the address of gossip if only join is given.
+const (
+	defaultBind       = "127.0.0.1:7946"
+	maxBound          = time.Minute
+	minNamespaceBound = 200 * time.Millisecond
+	maxClusterName    = 64 // bytes
+	maxConnections    = 1 << 20
+)
+
+// withDefaults returns a checked copy with every field set.
+func (c Config) withDefaults() (Config, error) {
+	for _, step := range []func(*Config) error{
+		(*Config).nameDefaults, (*Config).sizeDefaults, (*Config).namespaceDefaults, (*Config).limitDefaults,
+		(*Config).clusterDefaults, (*Config).checkHTTP,
+	} {
+		if err := step(&c); err != nil {
+			return c, err
+		}
+	}
+	c.Version = cmp.Or(c.Version, "embedded")
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.clock == nil {
+		c.clock = kv.NewSystemClock()
+	}
+	return c, nil
+}
+
+// unseen reports whether other hosts refuse names with a character: see package gossip.
+func unseen(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
+
+// nameDefaults sets and checks the name of this node and the mode of its socket.
+func (c *Config) nameDefaults() error {
+	if c.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("node: no host name to take (%w): give a name", err)
+		}
+		c.Node = name
+	}
+	if len(c.Node) > 128 || !utf8.ValidString(c.Node) || strings.ContainsFunc(c.Node, unseen) {
+		return fmt.Errorf("node %q: give 1 to 128 bytes without blanks and control characters", c.Node)
+	}
+	if c.SocketMode&^0o777 != 0 {
+		return fmt.Errorf("socket_mode %o: give permission bits only, such as 0660", uint32(c.SocketMode))
+	}
+	return nil
+}
+
+// sizeDefaults sets and checks the sizes in bytes.
+func (c *Config) sizeDefaults() (err error) {
+	if c.L1Size, err = size("l1_size", c.L1Size, DefaultL1Size, 1<<20, 1<<40); err != nil {
+		return err
+	}
+	if c.L2Size, err = size("l2_size", c.L2Size, DefaultL2Size, 8<<20, 256<<30); err != nil {
+		return err
+	}
+	if c.MaxValue, err = size("max_value", c.MaxValue, min(8<<20, c.L2Size/16), 1, 1<<30); err != nil {
+		return err
+	}
+	if c.MaxValue > c.L2Size/16 {
+		return fmt.Errorf("max_value %s is above 1/16 of l2_size %s: raise l2_size to %s, or lower max_value to %s",
+			c.MaxValue, c.L2Size, c.MaxValue*16, c.L2Size/16)
+	}
+	longest := 4 * (c.MaxValue + wire.FrameSlack)
+	c.BufferSize, err = size("buffer_size", c.BufferSize, max(DefaultBufferSize, longest), 16<<20, 64<<30)
+	if err == nil && c.BufferSize < longest {
+		err = fmt.Errorf("buffer_size %s is below four requests of max_value %s: raise it to %s, or lower max_value",
+			c.BufferSize, c.MaxValue, longest)
+	}
+	return err
+}
+
+// namespaceDefaults checks the namespaces, and adds the default one.
+func (c *Config) namespaceDefaults() error {
+	c.MaxNamespaces = cmp.Or(c.MaxNamespaces, kv.MaxNamespaces)
+	if c.MaxNamespaces < 1 || c.MaxNamespaces > kv.MaxNamespaces {
+		return fmt.Errorf("max_namespaces %d: give 1 to %d", c.MaxNamespaces, kv.MaxNamespaces)
+	}
+	names := map[string]Namespace{DefaultNamespace: {}}
+	for name, ns := range c.Namespaces {
+		if name == verify.Namespace {
+			return fmt.Errorf("namespace %s is reserved: use another name", name)
+		}
+		if !kv.ValidNamespace(name) {
+			return fmt.Errorf("namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+		}
+		if err := ns.check(c.L2Size); err != nil {
+			return fmt.Errorf("namespace %s: %w", name, err)
+		}
+		names[name] = ns
+	}
+	if len(names) > c.MaxNamespaces {
+		return fmt.Errorf("%d namespaces are configured (%q is one), max_namespaces is %d: raise it or configure fewer",
+			len(names), DefaultNamespace, c.MaxNamespaces)
+	}
+	c.Namespaces = names
+	return nil
+}
+
+// limitDefaults sets and checks the limits of connections and of time.
+func (c *Config) limitDefaults() error {
+	c.MaxConnections = cmp.Or(c.MaxConnections, rpc.DefaultLimits.MaxConns)
+	if c.MaxConnections < 0 || c.MaxConnections > maxConnections {
+		return fmt.Errorf("max_connections %d: give 1 to %d", c.MaxConnections, maxConnections)
+	}
+	c.RequestTimeout = cmp.Or(c.RequestTimeout, DefaultTimeout)
+	if c.RequestTimeout < time.Millisecond || c.RequestTimeout > wire.MaxTimeout*time.Millisecond {
+		return fmt.Errorf("request_timeout %v: give 1ms to 1h", c.RequestTimeout)
+	}
+	return nil
+}
+
+// clusterDefaults sets and checks what concerns other hosts.
+func (c *Config) clusterDefaults() error {
+	switch c.Bind {
+	case "off":
+		c.Bind = ""
+		if len(c.Join) > 0 {
+			return errors.New("join is given and bind is off: leave one of them out")
+		}
+	case "":
+		if len(c.Join) > 0 {
+			c.Bind = defaultBind
+		}
+	}
+	c.Cluster = cmp.Or(c.Cluster, cluster.DefaultCluster)
+	c.PartitionPolicy = cmp.Or(c.PartitionPolicy, cluster.Available)
+	c.MaxStaleness = cmp.Or(c.MaxStaleness, cluster.DefaultBound)
+	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, cluster.DefaultMaxSkew)
+	c.Weight = cmp.Or(c.Weight, cluster.WeightOf(int64(c.L2Size)))
+	if c.MaxStaleness < cluster.MinBound || c.MaxStaleness > maxBound {
+		return fmt.Errorf("max_staleness %v: give %v to %v", c.MaxStaleness, cluster.MinBound, maxBound)
+	}
+	for name, ns := range c.Namespaces {
+		if d := ns.MaxStaleness; d != 0 && (d < minNamespaceBound || d > c.MaxStaleness) {
+			return fmt.Errorf("namespace %s: max_staleness %v: give %v to %v, the sidecar's own",
+				name, d, minNamespaceBound, c.MaxStaleness)
+		}
+	}
+	if c.MaxClockSkew < time.Millisecond || c.MaxClockSkew > time.Minute {
+		return fmt.Errorf("max_clock_skew %v: give 1ms to 1m", c.MaxClockSkew)
+	}
+	if len(c.Cluster) > maxClusterName || strings.ContainsAny(c.Cluster, " \t\r\n\x00") {
+		return fmt.Errorf("cluster %q: give 1 to %d bytes without blanks", c.Cluster, maxClusterName)
+	}
+	if err := c.peerDefaults(); err != nil {
+		return err
+	}
+	if err := c.paths().Check(); err != nil {
+		return err
+	}
+	return c.clusterConfig().Check()
+}
+
+// peerDefaults sets the address for requests: the port after that of gossip.
+func (c *Config) peerDefaults() error {
+	if c.Bind == "" || c.PeerBind != "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.Bind)
+	n, e := strconv.ParseUint(port, 10, 16)
+	if err = errors.Join(err, e); err != nil {
+		return fmt.Errorf("bind %q: give host:port, such as %s (%w)", c.Bind, defaultBind, err)
+	}
+	if n > 0 {
+		n++
+	}
+	c.PeerBind = net.JoinHostPort(host, strconv.FormatUint(n, 10))
+	return nil
+}
+
+// loopback reports whether host:port is reached from this host alone.
+func loopback(address string) bool {
+	host, _, _ := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// clusterConfig returns the cluster's part of the configuration.
+func (c *Config) clusterConfig() cluster.Config {
+	least := c.MaxStaleness
+	bounds := map[string]string{}
+	for name, ns := range c.Namespaces {
+		if ns.MaxStaleness != 0 {
+			least = min(least, ns.MaxStaleness)
+			bounds["max_staleness of "+name] = ns.MaxStaleness.String()
+		}
+	}
+	return cluster.Config{
+		Settings: bounds, PollEvery: least / 4,
+		Self:    kv.Process{Node: kv.NodeID(c.Node)},
+		Cluster: c.Cluster, Weight: c.Weight, Bind: c.Bind, PeerBind: c.PeerBind, Advertise: c.Advertise,
+		Join: c.Join, Insecure: c.Insecure, Secured: c.ClusterKeyFile != "",
+		Bound: c.MaxStaleness, MaxSkew: c.MaxClockSkew, Policy: c.PartitionPolicy, Voters: c.Voters,
+		Clock: c.clock, Log: c.Log, Network: c.network,
+	}
+}

@@ -1,0 +1,67 @@
+package sidecar
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Size is a number of bytes. Its text has a unit: 64MiB, 1GiB, 500kB; a plain
+// number is bytes.
+type Size int64
+
+func (s Size) String() string {
+	if s < 0 {
+		return strconv.FormatInt(int64(s), 10) + " B"
+	}
+	return humanize.IBytes(uint64(s))
+}
+
+// UnmarshalText reads a size.
+func (s *Size) UnmarshalText(text []byte) error {
+	t := strings.TrimSpace(string(text))
+	if strings.HasPrefix(t, "-") {
+		return fmt.Errorf("size %q is negative", t)
+	}
+	n, err := humanize.ParseBytes(t)
+	if err != nil || n > 1<<62 {
+		return fmt.Errorf("size %q: give a number and a unit, such as 64MiB or 1GiB", t)
+	}
+	*s = Size(n)
+	return nil
+}
+
+// Set reads a size; with it a *Size is a flag.Value.
+func (s *Size) Set(text string) error { return s.UnmarshalText([]byte(text)) }
+
+// FileMode is permission bits. Its text is octal: 0660.
+type FileMode fs.FileMode
+
+func (m FileMode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// UnmarshalText reads a mode.
+func (m *FileMode) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 8, 32)
+	if err != nil || n > 0o777 {
+		return fmt.Errorf("mode %q: give octal permission bits, such as 0660", text)
+	}
+	*m = FileMode(n)
+	return nil
+}
+
+// Set reads a mode; with it a *FileMode is a flag.Value.
+func (m *FileMode) Set(text string) error { return m.UnmarshalText([]byte(text)) }
+
+// size returns v, or def if v is zero. It returns an error if that is out of bounds.
+func size(name string, v, def, least, most Size) (Size, error) {
+	if v == 0 {
+		v = def
+	}
+	if v < least || v > most {
+		return v, fmt.Errorf("%s %s: give %s to %s", name, v, least, most)
+	}
+	return v, nil
+}
