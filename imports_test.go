@@ -29,12 +29,8 @@ var allowed = []struct {
 	{"internal/settings", []string{"internal/plainfile"}},
 	{"internal/totals", nil},     // only tests import it
 	{"internal/gossiptest", nil}, // only tests import it
-<<<<<<< HEAD
 	{"internal/logs", []string{"."}},
-=======
-	{"internal/logs", nil},
 	{"internal/machine", nil},
->>>>>>> 5828edd (sidecar: settings in steps of one duty each, run in layers; internal/machine tells memory, descriptors and pressure)
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
 	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},

@@ -133,8 +133,9 @@ type Config struct {
 	// Pprof serves /debug/pprof on HTTP.
 	Pprof bool `yaml:"pprof"`
 	// Profiles are the pages that Pprof serves, and must be given with it:
-	// http.DefaultServeMux in a program that imports net/http/pprof. The sidecar does not import it, since it is large and adds its pages
-	// to the embedding program's DefaultServeMux.
+	// http.DefaultServeMux in a program that imports net/http/pprof. The sidecar does not
+	// import it, since it is large and adds its pages to the embedding program's
+	// DefaultServeMux.
 	Profiles http.Handler `yaml:"-"`
 
 	// IgnoreMemoryLimit allows sizes that exceed the memory of the machine or of its cgroup.
@@ -143,7 +144,8 @@ type Config struct {
 	// Version is the version of the program, for HELLO and STATS.
 	Version string `yaml:"-"`
 	// Log takes the log. Default: nothing is logged.
-	Log     *slog.Logger    `yaml:"-"`
+	Log *slog.Logger `yaml:"-"`
+
 	seed    uint64          // of the hash: from the key file; 0 without one
 	clock   kv.Clock        // for tests; default: the clock of the machine
 	network cluster.Network // for tests

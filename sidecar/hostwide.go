@@ -20,7 +20,9 @@ func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins
 }
 
 // serveNow is Engine.ServeNow, but also answers requests that concern the whole sidecar.
-func (s *Sidecar) serveNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+func (s *Sidecar) serveNow(
+	ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
 		return s.engine.StatsCluster(ctx, q, s.telemetry.Stats())

@@ -31,7 +31,8 @@ func (c *Config) checkHTTP() error {
 		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
 	}
 	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
-		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
+		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: "+
+			"use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
 	}
 	_, err = c.httpToken()
 	return err
@@ -63,7 +64,8 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 		return nil, err
 	}
 	if s.cfg.Pprof && s.cfg.Profiles == nil {
-		return nil, errors.New("pprof is given without Profiles: import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
+		return nil, errors.New("pprof is given without Profiles: " +
+			"import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
 	}
 	names := append([]string{s.cfg.Node}, s.cfg.HTTPHosts...)
 	if own, err := os.Hostname(); err == nil {

@@ -144,9 +144,11 @@ func (n Namespace) check(l2 Size) error {
 	case n.Quota != 0 && (n.Quota < 64<<10 || n.Quota > l2):
 		return fmt.Errorf("quota %s: give 64 KiB to l2_size (%s), or leave it out", n.Quota, l2)
 	case n.StaleWhileRevalidate > n.staleLimit():
-		return fmt.Errorf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleWhileRevalidate, n.staleLimit())
+		return fmt.Errorf("stale_while_revalidate %v is above stale_limit %v: lower it, or raise stale_limit",
+			n.StaleWhileRevalidate, n.staleLimit())
 	case n.StaleIfError > n.staleLimit():
-		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit", n.StaleIfError, n.staleLimit())
+		return fmt.Errorf("stale_if_error %v is above stale_limit %v: lower it, or raise stale_limit",
+			n.StaleIfError, n.staleLimit())
 	case len(n.KeyPattern) > maxPattern:
 		return fmt.Errorf("key_pattern has %d bytes: give at most %d", len(n.KeyPattern), maxPattern)
 	}
@@ -180,10 +182,12 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"existing_keys", n.Known != nil}, {"write_through", n.WriteThrough}, {"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
+		{"existing_keys", n.Known != nil}, {"write_through", n.WriteThrough},
+		{"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
-			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out", s.name)
+			return fmt.Errorf("%s is for loads from an origin, and there is none: give an origin, or leave it out",
+				s.name)
 		}
 	}
 	return nil
@@ -232,7 +236,8 @@ func (l Limits) guard() loader.GuardConfig {
 // namespaces returns the settings of all namespaces, with every default filled in.
 func (c *Config) namespaces() namespaces.Config {
 	t := namespaces.Config{
-		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue), Clock: c.clock, Log: c.Log,
+		Seed: c.seed, Max: c.MaxNamespaces, Bound: c.MaxStaleness, MaxValue: int(c.MaxValue),
+		Clock: c.clock, Log: c.Log,
 		Configured: map[string]namespaces.Settings{}, Others: Namespace{}.spec(),
 	}
 	for name, ns := range c.Namespaces {
@@ -244,15 +249,20 @@ func (c *Config) namespaces() namespaces.Config {
 // spec returns the settings with every default filled in.
 func (n Namespace) spec() namespaces.Settings {
 	s := namespaces.Settings{
-		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(), Bound: n.MaxStaleness,
+		TTL: n.ttl(), StaleLimit: n.staleLimit(), ReplicaLag: n.ReplicaLag, LeaseTime: n.leaseTime(),
+		Bound: n.MaxStaleness,
 		Quota: int64(n.Quota), Policy: n.policy(), Jitter: n.ttlJitter(),
-		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough, Guard: n.Limits.guard(),
+		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
+		Guard: n.Limits.guard(),
 	}
 	if n.Known != nil {
 		s.Known = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
 	}
 	if n.WarmOnStart != nil {
-		s.Warm = &namespaces.WarmSettings{Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000), List: n.WarmOnStart.List}
+		s.Warm = &namespaces.WarmSettings{
+			Rate: cmp.Or(n.WarmOnStart.Rate, 1000), Keys: cmp.Or(n.WarmOnStart.Keys, 1_000_000),
+			List: n.WarmOnStart.List,
+		}
 	}
 	return s
 }

@@ -32,7 +32,10 @@ const Others = "*"
 
 // rules returns the access rules of the socket.
 func (c *Config) rules() (*access.Rules, error) {
-	r := access.Config{AdminGroup: c.AdminGroup, Namespaces: map[string]access.Grants{}, Tokens: map[string]string{}, Reserved: verify.Namespace}
+	r := access.Config{
+		AdminGroup: c.AdminGroup, Reserved: verify.Namespace,
+		Namespaces: map[string]access.Grants{}, Tokens: map[string]string{},
+	}
 	for name, g := range c.Access {
 		r.Namespaces[name] = access.Grants(g)
 	}

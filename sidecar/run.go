@@ -33,8 +33,8 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.engine.Leases.Close()
 	err = errors.Join(err, s.release())
 	if n := s.engine.Names.Unsettled(); n > 0 {
-		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, which could not be told in time: "+
-			"old values may live there until their TTL ends", "writes", n)
+		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, "+
+			"which could not be told in time: old values may live there until their TTL ends", "writes", n)
 	}
 	return err
 }

@@ -14,7 +14,9 @@ import (
 func (s *Sidecar) verify(q *wire.Request, deadline time.Duration) wire.Reply {
 	duration := time.Duration(q.WaitMS) * time.Millisecond
 	if left := deadline - s.engine.Clock.Read().Boot; duration+verify.ProbeTimeout > left {
-		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "a check of %v takes up to %v longer: give a timeout_ms above that, it is %d", duration, verify.ProbeTimeout, q.TimeoutMS))
+		return wire.ErrorReply(wire.Errorf(wire.BadRequest,
+			"a check of %v takes up to %v longer: give a timeout_ms above that, it is %d",
+			duration, verify.ProbeTimeout, q.TimeoutMS))
 	}
 	if !s.verifying.CompareAndSwap(false, true) {
 		return wire.ErrorReply(wire.Errorf(wire.Busy, "this host is being checked already: wait for that to end"))
@@ -60,7 +62,8 @@ func (s *Sidecar) probe(ctx context.Context, id kv.Process, p *wire.Probe) (a wi
 	}
 	var got peer.Answer
 	defer got.Release()
-	if err = s.engine.Node.Do(ctx, id, verify.ProbeTimeout, &wire.Request{Op: wire.OpProbe, Body: body}, &got); err == nil {
+	q := wire.Request{Op: wire.OpProbe, Body: body}
+	if err = s.engine.Node.Do(ctx, id, verify.ProbeTimeout, &q, &got); err == nil {
 		err = got.Err()
 	}
 	if err == nil {
