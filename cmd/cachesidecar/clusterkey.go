@@ -6,7 +6,8 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 )
 

@@ -8,7 +8,8 @@ import (
 	"strconv"
 	"syscall"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )

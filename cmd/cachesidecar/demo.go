@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
 )
 
 func (p *program) demoCommand() *cli.Command {

@@ -10,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -116,7 +117,7 @@ func TestCLIDocJSON(t *testing.T) {
 // allCommands returns the commands that do something, by name, such as "config check".
 func allCommands() map[string]*cli.Command {
 	all := map[string]*cli.Command{}
-	for _, c := range (&program{}).app().Subcommands {
+	for _, c := range (&program{}).app().Commands {
 		if len(c.Subcommands) == 0 || len(c.Flags) > 0 {
 			all[c.Name] = c
 		}

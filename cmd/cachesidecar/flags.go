@@ -5,11 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"os"
 	"reflect"
 	"strings"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
 )
 
 // defaultHTTP is the default of http, if the sidecar is not embedded.
@@ -97,8 +98,14 @@ func envName(flag string) string {
 	return "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// env returns the environment variables of a flag.
-func env(flag string) []string { return []string{envName(flag)} }
+// env returns the environment variables of a flag. An empty variable counts as not set;
+// otherwise cli would let it override the file.
+func env(flag string) []string {
+	if v, ok := os.LookupEnv(envName(flag)); ok && v == "" {
+		return nil
+	}
+	return []string{envName(flag)}
+}
 
 // setting is a setting that flags and environment can give, too.
 type setting struct {

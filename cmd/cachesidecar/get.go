@@ -9,9 +9,10 @@ import (
 	"io"
 	"unicode/utf8"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/client"
-	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 

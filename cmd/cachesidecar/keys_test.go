@@ -6,9 +6,55 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
+
+func TestReorder(t *testing.T) {
+	for _, tc := range []struct{ name, line, want string }{
+		{"flags first", "get --json k", "get --json -- k"},
+		{"flags last", "get k --json", "get --json -- k"},
+		{"value after a space", "get k --ns a", "get --ns a -- k"},
+		{"value after =", "get k --ns=a", "get --ns=a -- k"},
+		{"one dash", "get k -ns a", "get -ns a -- k"},
+		{"between arguments", "set k --ttl 30s v", "set --ttl 30s -- k v"},
+		{"value with dashes", "set k v --ttl --add", "set --ttl --add -- k v"},
+		{"two dashes end the flags", "get --json -- --ns", "get --json -- --ns"},
+		{"two dashes after arguments", "get a -- b --json", "get -- a b --json"},
+		{"two dashes twice", "get -- -- a", "get -- -- a"},
+		{"two dashes as a value", "get --ns -- k", "get --ns -- -- k"},
+		{"negative number", "incr k -5", "incr -- k -5"},
+		{"negative fraction", "incr k -.5", "incr -- k -.5"},
+		{"stdin", "set k - --add", "set --add -- k -"},
+		{"alias", "flush -y", "flush -y"},
+		{"bool takes no value", "flush --yes x", "flush --yes -- x"},
+		{"value missing", "get k --ns", "get --ns"},
+		{"unknown flag takes no value", "get --bogus v", "get --bogus -- v"},
+		{"subcommand", "config check f --help", "config check --help"},
+		{"help with arguments", "get a b --help", "get --help"},
+		{"help of a command", "help get", "get --help"},
+		{"help of a subcommand", "help config check", "config check --help"},
+		{"version", "--version", "--version"},
+		{"help of nothing", "help nothing", "nothing"},
+		{"key named help", "get help", "get -- help"},
+		{"no such command", "gets k --json", "gets k --json"},
+		{"nothing", "", ""},
+	} {
+		args := append([]string{"cachesidecar"}, strings.Fields(tc.line)...)
+		given := slices.Clone(args)
+		got := reorder((&program{}).app(), args)
+		if want := append([]string{"cachesidecar"}, strings.Fields(tc.want)...); !slices.Equal(got, want) {
+			t.Errorf("%s: %q becomes %q, want %q", tc.name, tc.line, got, want)
+		}
+		if !slices.Equal(args, given) {
+			t.Errorf("%s: the arguments themselves became %q", tc.name, args)
+		}
+	}
+	if got := reorder((&program{}).app(), nil); len(got) != 0 {
+		t.Errorf("no arguments at all become %q", got)
+	}
+}
 
 // TestKeys runs a series of command lines, each with its stdin and the expected stdout.
 func TestKeys(t *testing.T) {

@@ -17,8 +17,9 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
@@ -47,7 +48,8 @@ func commandOf(args []string) string {
 
 // run executes a command line and returns the exit status.
 func (p *program) run(ctx context.Context, args []string) int {
-	err := explainUsage(p.app().Run(ctx, p.out, args))
+	app := p.app()
+	err := app.RunContext(ctx, reorder(app, args))
 	defer func() {
 		if p.log != nil {
 			p.log.Close(logEnd)
@@ -73,11 +75,12 @@ func (p *program) run(ctx context.Context, args []string) int {
 // deadlines are checked first.
 func exitStatus(err error) int {
 	var usage *usageError
-	var answer *wire.Error // from bench's connections
+	var topic cli.ExitCoder // from "help" for an unknown command
+	var answer *wire.Error  // from bench's connections
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &usage), errors.Is(err, cachesidecar.ErrBadRequest),
+	case errors.As(err, &usage), errors.As(err, &topic), errors.Is(err, cachesidecar.ErrBadRequest),
 		errors.As(err, &answer) && answer.Status == wire.BadRequest:
 		return exitUsage
 	case errors.Is(err, errStory):
@@ -93,10 +96,16 @@ func exitStatus(err error) int {
 }
 
 // app returns the command line's description.
-func (p *program) app() *cli.Command {
-	return &cli.Command{
-		Name:  "cachesidecar",
-		Usage: "a cache beside your services: hits at the speed of a socket",
+func (p *program) app() *cli.App {
+	app := &cli.App{
+		Name:           "cachesidecar",
+		Usage:          "a cache beside your services: hits at the speed of a socket",
+		Reader:         p.in,
+		Writer:         p.out,
+		ErrWriter:      p.err,
+		HideVersion:    true, // the library's flag prints another text than the command version
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   onUsageError,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
 		},
@@ -104,10 +113,14 @@ func (p *program) app() *cli.Command {
 			if c.Bool("version") && c.NArg() == 0 {
 				return p.version(c)
 			}
-			return c.NoCommand()
+			return noCommand(c, "", c.App.Commands)
 		},
-		Subcommands: p.commands(),
+		Commands: p.commands(),
 	}
+	for _, c := range app.Commands {
+		prepare(c)
+	}
+	return app
 }
 
 // commands are all commands, in the order of the help.
@@ -118,5 +131,19 @@ func (p *program) commands() []*cli.Command {
 		p.statsCommand(), p.flushCommand(), p.membersCommand(), p.ringCommand(), p.watchCommand(),
 		p.warmCommand(), p.verifyCommand(), p.benchCommand(), p.demoCommand(),
 		p.healthCommand(), p.configCommand(), p.keyCommand(), p.versionCommand(),
+	}
+}
+
+// prepare makes a command and its subcommands report mistakes as usage errors.
+func prepare(c *cli.Command) {
+	c.OnUsageError = onUsageError
+	// Otherwise "get help" would explain get, and a key named help could not be read.
+	c.HideHelpCommand = c.Subcommands == nil
+	if c.Subcommands != nil && c.Action == nil {
+		name, list := c.Name, c.Subcommands
+		c.Action = func(c *cli.Context) error { return noCommand(c, name, list) }
+	}
+	for _, sub := range c.Subcommands {
+		prepare(sub)
 	}
 }

@@ -10,11 +10,10 @@ import (
 	"reflect"
 	"text/tabwriter"
 
+	"github.com/dustin/go-humanize"
+	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/dustin/go-humanize"
-
-	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 )
 

@@ -11,7 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
+
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
 
@@ -63,11 +64,11 @@ func configOf(t *testing.T, args ...string) (cfg fileConfig, err error) {
 	t.Helper()
 	var out bytes.Buffer
 	app := (&program{in: strings.NewReader(""), out: &out, err: &out}).app()
-	app.Find("run").Action = func(c *cli.Context) (err error) {
+	find(app.Commands, "run").Action = func(c *cli.Context) (err error) {
 		cfg, err = runConfig(c)
 		return err
 	}
-	err = explainUsage(app.Run(context.Background(), &out, append([]string{"cachesidecar", "run"}, args...)))
+	err = app.RunContext(context.Background(), append([]string{"cachesidecar", "run"}, args...))
 	return cfg, err
 }
 
@@ -126,7 +127,7 @@ func TestThreeWaysAgree(t *testing.T) {
 	keys := fileKeys()
 	for _, f := range (&program{}).runCommand().Flags {
 		name := f.Names()[0]
-		vars := f.Variables()
+		vars := f.(cli.DocGenerationFlag).GetEnvVars()
 		if want := "CACHESIDECAR_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")); !slices.Equal(vars, []string{want}) {
 			t.Errorf("--%s has the environment variables %q, want %q", name, vars, want)
 		}

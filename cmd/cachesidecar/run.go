@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
-	"net/http"
-	_ "net/http/pprof" // adds its pages to http.DefaultServeMux
 	"os"
 	"os/signal"
 	"runtime"
@@ -17,8 +15,8 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	redislog "github.com/redis/go-redis/v9/logging"
+	"github.com/urfave/cli/v2"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
 	"github.com/cachesidecar/cachesidecar/internal/logs"
 	"github.com/cachesidecar/cachesidecar/sidecar"
 )
@@ -61,7 +59,6 @@ func (p *program) serve(c *cli.Context) error {
 	}
 	p.startLog(options)
 	cfg.Log = p.log.Logger()
-	cfg.Profiles = http.DefaultServeMux
 	if err := cfg.Check(); err != nil {
 		return usagef("%v", err)
 	}

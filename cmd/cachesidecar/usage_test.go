@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cachesidecar/cachesidecar/internal/cli"
+	"github.com/urfave/cli/v2"
 )
 
 func TestUsageErrors(t *testing.T) {
@@ -215,7 +215,7 @@ func TestEverythingHasHelp(t *testing.T) {
 			t.Errorf("%s has no usage", c.Name)
 		}
 		for _, f := range c.Flags {
-			if f.About() == "" {
+			if d, ok := f.(cli.DocGenerationFlag); !ok || d.GetUsage() == "" {
 				t.Errorf("%s --%s has no usage", c.Name, f.Names()[0])
 			}
 		}
@@ -223,7 +223,7 @@ func TestEverythingHasHelp(t *testing.T) {
 			check(sub)
 		}
 	}
-	for _, c := range (&program{}).app().Subcommands {
+	for _, c := range (&program{}).app().Commands {
 		check(c)
 	}
 }
