@@ -46,7 +46,7 @@ func TestLentConnectionKeepsOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.full.Store(false)
-	time.Sleep(100 * time.Millisecond) // the pause before the next attempt is over
+	time.Sleep(100 * time.Millisecond) // the pause before the next attempt: time itself
 	done = set(t.Context(), key, "2")
 	second := s.wants(wire.OpSet)
 	if second.conn != first.conn {

@@ -66,11 +66,10 @@ type callers struct {
 	errs  []error
 }
 
-// call begins n calls. It returns when all of them have an answer to GET and have had
-// time to join a flight.
+// call begins n calls. It returns when all of them have joined a flight or have returned.
 func (s *scripted) call(n int, key string, load func(context.Context, string) ([]byte, error), o client.LoadOptions) *callers {
 	c := &callers{t: s.t}
-	had := s.gets.Load()
+	had := s.Joined()
 	for range n {
 		c.wg.Go(func() {
 			it, err := s.GetOrLoad(s.t.Context(), key, load, o)
@@ -79,14 +78,18 @@ func (s *scripted) call(n int, key string, load func(context.Context, string) ([
 			c.items, c.errs = append(c.items, it), append(c.errs, err)
 		})
 	}
-	for until := time.Now().Add(10 * time.Second); s.gets.Load() < had+int64(n); {
-		if time.Now().After(until) {
-			s.t.Fatalf("%d of %d calls ask", s.gets.Load()-had, n)
+	for until := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		joined := s.Joined() - had
+		c.mu.Lock()
+		joined += len(c.errs)
+		c.mu.Unlock()
+		if joined >= n {
+			return c
 		}
-		time.Sleep(time.Millisecond)
+		if time.Now().After(until) {
+			s.t.Fatalf("%d of %d calls have joined a flight", joined, n)
+		}
 	}
-	time.Sleep(20 * time.Millisecond)
-	return c
 }
 
 // wait returns when all calls have returned.

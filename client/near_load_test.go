@@ -46,7 +46,13 @@ func TestNearLoad(t *testing.T) {
 		}
 		got <- it
 	}()
-	time.Sleep(50 * time.Millisecond)
+	n.await("a claim that waits", func() bool {
+		st, err := n.other.Stats(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Leases.Waiting > 0
+	})
 	if _, err := l.Fill(context.Background(), []byte("theirs"), FillOptions{}); err != nil {
 		t.Fatal(err)
 	}

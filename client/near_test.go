@@ -53,6 +53,7 @@ type line struct {
 type held struct {
 	down, up net.Conn
 	gate     sync.RWMutex // while locked, no bytes come
+	came     atomic.Int64 // bytes from the sidecar
 }
 
 func newLine(t *testing.T, to string) *line {
@@ -88,6 +89,7 @@ func newLine(t *testing.T, to string) *line {
 				buf := make([]byte, 64<<10)
 				for {
 					n, err := up.Read(buf)
+					h.came.Add(int64(n))
 					h.gate.RLock()
 					_, _ = down.Write(buf[:n])
 					h.gate.RUnlock()
@@ -386,8 +388,10 @@ func TestNearStoppedClient(t *testing.T) {
 	n.keep("k", "1")
 	letGo := n.holdUp() // the answers stay in the buffer
 	events := n.near.cache.events.Load()
+	feed := n.line.feed()
+	came := feed.came.Load()
 	n.set(n.other, "other", "1")
-	time.Sleep(50 * time.Millisecond) // the event is on its way
+	n.await("the event is on its way", func() bool { return feed.came.Load() > came })
 	n.set(n.other, "k", "2")
 	n.clock.skipped.Add(int64(time.Hour))
 	if it, err := n.Get(context.Background(), "k", cachesidecar.GetOptions{}); err != nil || string(it.Value) != "2" {
@@ -574,7 +578,7 @@ func TestNearConcurrently(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	var last [10]atomic.Int64
 	var wg sync.WaitGroup
-	var hits atomic.Int64
+	var hits, writes, floors atomic.Int64
 	for i := range last {
 		n.set(n.Client, fmt.Sprint("k", i), "0")
 	}
@@ -583,12 +587,14 @@ func TestNearConcurrently(t *testing.T) {
 			i := v % 10
 			n.set(n.Client, fmt.Sprint("k", i), fmt.Sprint(v))
 			last[i].Store(v)
+			writes.Store(v)
 			time.Sleep(100 * time.Microsecond)
 		}
 	})
 	wg.Go(func() {
 		for ctx.Err() == nil {
 			n.near.cache.drop()
+			floors.Add(1)
 			time.Sleep(10 * time.Millisecond)
 		}
 	})
@@ -608,8 +614,9 @@ func TestNearConcurrently(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(time.Second)
-	n.await("a hundred hits", func() bool { return hits.Load() >= 100 })
+	n.await("enough hits, writes and floors", func() bool {
+		return hits.Load() >= 100 && writes.Load() >= 100 && floors.Load() >= 20
+	})
 	stop()
 	wg.Wait()
 }

@@ -61,6 +61,33 @@ func twoHosts(t *testing.T) (clients []*client.Client) {
 	}
 }
 
+// awaitClaims waits until n claims wait for a fill, at the hosts of the clients.
+func awaitClaims(t *testing.T, n int, clients ...*client.Client) {
+	t.Helper()
+	for until := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		waiting := map[string]int64{}
+		for _, c := range clients {
+			st, err := c.Stats(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			waiting[st.Node] = st.Leases.Waiting
+		}
+		var sum int64
+		for _, w := range waiting {
+			sum += w
+		}
+		if sum >= int64(n) {
+			return
+		}
+		if time.Now().After(until) {
+			t.Errorf("%d of %d claims wait", sum, n)
+			return
+		}
+	}
+}
+
 // TestGetOrLoadTogether checks that there is one load for all callers, in all processes,
 // on all hosts. It also checks that no caller that asks after a deletion sees a value
 // that was loaded before it.
@@ -70,7 +97,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 	load := func(context.Context, string) ([]byte, error) {
 		loads.Add(1)
 		seen := truth.Load()
-		time.Sleep(100 * time.Millisecond)
+		awaitClaims(t, len(clients)-1, clients...)
 		return fmt.Append(nil, seen), nil
 	}
 	for round := range 5 {
@@ -116,7 +143,7 @@ func TestGetOrLoadTogether(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(30 * time.Millisecond)
+		awaitClaims(t, 1, clients...)
 		truth.Store(2*round + 1)
 		if err := clients[3].Delete(t.Context(), key, cachesidecar.DeleteOptions{}); err == nil {
 			t.Error("the key is there before it is loaded")
@@ -161,7 +188,7 @@ func TestLeaseTogether(t *testing.T) {
 		}
 		waits <- l
 	}()
-	time.Sleep(50 * time.Millisecond)
+	awaitClaims(t, 1, a)
 	a.Close()
 	l := <-waits
 	if l == nil {
