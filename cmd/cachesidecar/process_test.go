@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -200,6 +201,22 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() error
 		}
 		<-tick.C
 	}
+}
+
+// loggedAt returns when the process logged a message, by its own clock.
+func (p *process) loggedAt(message string) time.Time {
+	p.t.Helper()
+	for _, line := range strings.Split(p.log.String(), "\n") {
+		var entry struct {
+			Time time.Time `json:"time"`
+			Msg  string    `json:"msg"`
+		}
+		if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == message {
+			return entry.Time
+		}
+	}
+	p.t.Fatalf("the sidecar did not log %q:\n%s", message, tail(p.log.String(), 4000))
+	return time.Time{}
 }
 
 // stopped parses the last line of a sidecar's log.
