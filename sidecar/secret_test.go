@@ -88,7 +88,7 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		dsn := fmt.Sprintf(`host=%s port=%s user=u dbname=d sslmode=disable password='s3cret"\\word'`, host, port)
 		return &postgres.Config{DSNFile: fileWith(t, dsn), Query: "SELECT $1"}
 	}
-	ofHttp := func(address string) loader.OriginConfig {
+	ofHTTP := func(address string) loader.OriginConfig {
 		return &httporigin.Config{URL: "http://" + address + "/{key}", HeaderFiles: map[string]string{"X-Token": fileWith(t, marker)}}
 	}
 	ofRedis := func(address string) loader.OriginConfig {
@@ -102,8 +102,8 @@ func TestNoErrorShowsASecret(t *testing.T) {
 		origin loader.OriginConfig
 		hides  bool // the secret must have been in the text
 	}{
-		{"http repeats", ofHttp(talking(t, repeating(""))), true},
-		{"http hangs up", ofHttp(refusing), false},
+		{"http repeats", ofHTTP(talking(t, repeating(""))), true},
+		{"http hangs up", ofHTTP(refusing), false},
 		{"redis repeats", ofRedis(talking(t, repeating("-ERR unknown command, with args "))), true},
 		{"redis hangs up", ofRedis(refusing), false},
 		{"postgres repeats", ofPostgres(talking(t, pgEcho)), true},

@@ -31,16 +31,16 @@ func NewAuthority(t testing.TB, name string) *Authority {
 	return (*Authority)(nil).Authority(t, name)
 }
 
-// Authority returns an authority whose certificate by has signed. If by is nil, it is a
+// Authority returns an authority whose certificate a has signed. If a is nil, it is a
 // root. The edits may change the certificate before it is signed.
-func (by *Authority) Authority(t testing.TB, name string, edits ...func(*x509.Certificate)) *Authority {
+func (a *Authority) Authority(t testing.TB, name string, edits ...func(*x509.Certificate)) *Authority {
 	t.Helper()
-	a := &Authority{}
+	made := &Authority{}
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.key = private
+	made.key = private
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: notBefore, NotAfter: notAfter,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -48,11 +48,11 @@ func (by *Authority) Authority(t testing.TB, name string, edits ...func(*x509.Ce
 	for _, edit := range edits {
 		edit(template)
 	}
-	if by == nil {
-		by = &Authority{Root: template, key: private}
+	if a == nil {
+		a = &Authority{Root: template, key: private}
 	}
-	a.Root = sign(t, template, by.Root, public, by.key)
-	return a
+	made.Root = sign(t, template, a.Root, public, a.key)
+	return made
 }
 
 // Certificate returns a node's certificate for the names. The edits may change it before

@@ -8,8 +8,8 @@ import "encoding/binary"
 
 func (h *PeerHello) NewestVersion() uint64  { return max(h.Clock, newestFloor(h.Floors)) }
 func (w *Poll) NewestVersion() uint64       { return max(w.Clock, newestBallot(w.Ballots)) }
-func (w *Acquire) NewestVersion() uint64    { return max(w.Clock, w.Ballot.Clock) }
-func (w *Auth) NewestVersion() uint64       { return max(w.Clock, newestBallot(w.Ownerships)) }
+func (a *Acquire) NewestVersion() uint64    { return max(a.Clock, a.Ballot.Clock) }
+func (a *Auth) NewestVersion() uint64       { return max(a.Clock, newestBallot(a.Ownerships)) }
 func (w *Authorized) NewestVersion() uint64 { return max(w.Clock, newestFloor(w.Floors)) }
 func (w *Note) NewestVersion() uint64       { return w.Floor.Version }
 func (w *Noted) NewestVersion() uint64      { return w.Clock }

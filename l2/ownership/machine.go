@@ -125,9 +125,13 @@ func (m *Machine) Drain() []Action {
 
 func (m *Machine) do(a Action) { m.out = append(m.out, a) }
 
-// Joined, In and Leaving return the node's state: see the package comment.
-func (m *Machine) Joined() bool  { return m.joined }
-func (m *Machine) In() bool      { return m.in }
+// Joined reports whether the node has joined: see the package comment on its states.
+func (m *Machine) Joined() bool { return m.joined }
+
+// In reports whether the node is in.
+func (m *Machine) In() bool { return m.in }
+
+// Leaving reports whether the node is leaving.
 func (m *Machine) Leaving() bool { return m.leaving }
 
 // State counts the changes of what the node tells about itself.
