@@ -256,7 +256,7 @@ func (n Namespace) spec() namespaces.Settings {
 		Guard: n.Limits.guard(),
 	}
 	if n.Known != nil {
-		s.Known = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
+		s.KeyFilter = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
 	}
 	if n.WarmOnStart != nil {
 		s.Warm = &namespaces.WarmSettings{

@@ -151,7 +151,8 @@ func New(c Config) (*Rules, error) {
 func ReadToken(setting, path string) (string, error) {
 	s, err := settings.SecretFile(setting, path)
 	if err == nil && (len(s) < minTokenLen || len(s) > maxTokenLen || strings.ContainsAny(s, "\r\n\x00")) {
-		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: make one with \"head -c 32 /dev/urandom | base64\"",
+		err = fmt.Errorf("%s %s: a token is one line of %d to %d bytes: "+
+			"make one with \"head -c 32 /dev/urandom | base64\"",
 			setting, path, minTokenLen, maxTokenLen)
 	}
 	return s, err
@@ -164,7 +165,8 @@ func (a *Rules) readTokens(list map[string]string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(list)) {
 		if !kv.ValidNamespace(name) {
-			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen) // the name may be a secret, so the error leaves it out
+			// The name may be a secret, so the error leaves it out.
+			return fmt.Errorf("tokens: a name is 1 to %d of a-z, 0-9, _, . and -", kv.MaxNamespaceLen)
 		}
 		setting := "tokens: " + name + ": file"
 		if list[name] == "" {
@@ -195,7 +197,8 @@ func (a *Rules) readLine(name string, g Grants) error {
 		who   []string
 	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
 		if len(list.who) > maxPrincipals {
-			return fmt.Errorf("access: %s: %s has %d entries: give at most %d", name, list.right, len(list.who), maxPrincipals)
+			return fmt.Errorf("access: %s: %s has %d entries: give at most %d",
+				name, list.right, len(list.who), maxPrincipals)
 		}
 		for _, who := range list.who {
 			if err := a.grant(who, grant{a.lines[name], list.right}); err != nil {

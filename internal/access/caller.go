@@ -108,8 +108,10 @@ func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, 
 		who += " with token " + c.token
 	}
 	if line < 0 {
-		return wire.Errorf(wire.Unauthorized, "%s may not ask for %s of %s: it needs the right admin of the whole sidecar, which root, "+
-			"the sidecar's own user (uid %d) and the members of admin_group have: run it as one of them, or add the user to admin_group",
+		return wire.Errorf(wire.Unauthorized, "%s may not ask for %s of %s: "+
+			"it needs the right admin of the whole sidecar, which root, "+
+			"the sidecar's own user (uid %d) and the members of admin_group have: "+
+			"run it as one of them, or add the user to admin_group",
 			who, q.Op, wholeOf(q), c.rules.own), r
 	}
 	at := Others
@@ -144,7 +146,8 @@ func (c *Caller) Show(secret string) *wire.Error {
 	if err != nil {
 		a.refusals[Nothing].Add(1)
 		c.Ended = err
-		return wire.Errorf(wire.Unauthorized, "HELLO of uid %d: %v: give the client the content of a file that the configuration "+
+		return wire.Errorf(wire.Unauthorized, "HELLO of uid %d: %v: "+
+			"give the client the content of a file that the configuration "+
 			"names under tokens", c.Peer.UID, err)
 	}
 	c.token = t.name

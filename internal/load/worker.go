@@ -32,7 +32,9 @@ func newWorker(cfg Config, conn int) (*worker, error) {
 		_ = nc.Close()
 		return nil, err
 	}
-	w := &worker{protocol: cfg.Protocol, pipeline: cfg.Pipeline, nc: nc, buf: make([]byte, 256<<10), latency: newHistogram()}
+	w := &worker{
+		protocol: cfg.Protocol, pipeline: cfg.Pipeline, nc: nc, buf: make([]byte, 256<<10), latency: newHistogram(),
+	}
 	var all []byte
 	ends := make([]int, cfg.Batches)
 	for b := range ends {
@@ -104,7 +106,8 @@ func (w *worker) exchange(batch []byte) (hits int, err error) {
 		n, err := w.nc.Read(w.buf[have:])
 		if err != nil {
 			if errors.Is(err, io.EOF) {
-				err = fmt.Errorf("load: the server closed the connection with %d replies to come: %w", want, io.ErrUnexpectedEOF)
+				err = fmt.Errorf("load: the server closed the connection with %d replies to come: %w",
+					want, io.ErrUnexpectedEOF)
 			}
 			return hits, err
 		}

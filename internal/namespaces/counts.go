@@ -4,6 +4,22 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
+// Outcome is how a request ended, for the counters.
+type Outcome uint8
+
+const (
+	HitL1 Outcome = iota
+	HitL2
+	HitPeer
+	HitOrigin
+	Done
+	Miss
+	Stale
+	Refused // a condition was not met
+	Failed
+	Outcomes
+)
+
 // KeysIn returns how many keys a request reads or writes.
 func KeysIn(q *wire.Request) int {
 	switch q.Op {

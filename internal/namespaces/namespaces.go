@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
@@ -18,7 +15,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
-	"github.com/cachesidecar/cachesidecar/loader"
 )
 
 // Table is the names in use and their slots. Lookups take no lock: the map is replaced as
@@ -46,66 +42,11 @@ type Table struct {
 
 	Flushes *places.Member // flushes from other hosts, and of this process
 
-	Mu      sync.Mutex         // guards changes of the table, and the fields below
-	flushed map[string]flushed // by name, with or without a slot; "" is all namespaces
+	Mu      sync.Mutex // guards changes of the table, and the fields below
+	flushes flushes
 	Free    []kv.NamespaceID
 	refused time.Time // when the last new name found no slot
 }
-
-// Namespace is a name with a slot.
-type Namespace struct {
-	Name       string
-	ID         kv.NamespaceID
-	Seed       uint64
-	Line       uint16         // in the access rules
-	TTL        time.Duration  // of writes that bring none; zero is no expiry
-	ReplicaLag time.Duration  // length of a load barrier, at most; zero: none
-	configured bool           // keeps its slot for good
-	member     *places.Member // the connection that has brought the name; nil is this process
-
-	Policy       loader.Policy
-	jitter       float64       // the share by which TTLs of loaded values vary
-	LeaseTime    time.Duration // that an app may take to load
-	Origin       *Origin       // nil: the apps load
-	Loads        *flight.Loads // from the origin
-	Early        atomic.Int64  // ns before its end from which a hit may refresh a value
-	Took         Recent        // the time of loads
-	LoadTime     prometheus.Histogram
-	WithoutOwner atomic.Int64  // loads without an owner
-	KeyFilter    *KeyFilter    // nil: any key may exist
-	WriteThrough *WriteThrough // nil: the origin is not written to
-	Warming      *Warming      // nil: no keys are loaded at the start
-
-	Counts [wire.OpCount][Outcomes]atomic.Int64
-
-	// A namespace that is not configured loses its slot when it is empty and another name
-	// needs one. A request has use read-locked while it touches the store, so that it
-	// does not go on under a slot that another name has taken.
-	use     sync.RWMutex
-	retired bool
-}
-
-// flushed is a flush that is remembered.
-type flushed struct {
-	version kv.Version     // zero: claimed, but not noted yet
-	by      *places.Member // has the place; nil for all namespaces
-}
-
-// Outcome is how a request ended, for the counters.
-type Outcome uint8
-
-const (
-	HitL1 Outcome = iota
-	HitL2
-	HitPeer
-	HitOrigin
-	Done
-	Miss
-	Stale
-	Refused // a condition was not met
-	Failed
-	Outcomes
-)
 
 // Default is the namespace of requests that name none.
 const Default = "default"
@@ -116,8 +57,14 @@ const SeedSetting = "the digest of the seed in cluster_key_file (after turning a
 
 // New makes the table and the configured namespaces, and opens their origins. It asks no
 // server. caughtUp is Engine.CaughtUp.
-func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger, caughtUp func(context.Context) error) (*Table, error) {
-	n := &Table{seed: cfg.Seed, access: a, store: store, ledger: ledger, most: cfg.Bound, flushed: map[string]flushed{}, max: cfg.Max, others: cfg.Others, None: &Namespace{configured: true}}
+func New(
+	cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger,
+	caughtUp func(context.Context) error,
+) (*Table, error) {
+	n := &Table{
+		seed: cfg.Seed, access: a, store: store, ledger: ledger, most: cfg.Bound, max: cfg.Max, others: cfg.Others,
+		flushes: flushes{map[string]flushed{}}, None: &Namespace{configured: true},
+	}
 	for id := cfg.Max - 1; id >= 0; id-- {
 		n.Free = append(n.Free, kv.NamespaceID(id))
 	}
@@ -129,33 +76,35 @@ func New(cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation
 		n.AnyReplicaLag = n.AnyReplicaLag || ns.ReplicaLag > 0
 		slot := n.take(name, ns, true)
 		table[name] = slot
-		var err error
-		if slot.Origin, err = OpenOrigin(name, ns, cfg.MaxValue, cfg.Log); err != nil {
+		if err := n.open(slot, &cfg, &ns, caughtUp); err != nil {
 			n.Close()
 			return nil, err
 		}
-		if slot.Origin == nil {
-			continue
-		}
-		if slot.Loads, err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
-			return nil, err
-		}
-		slot.LoadTime = newLoadTime(name)
-		n.Loads = append(n.Loads, slot.Loads)
-		if slot.Origin.writer != nil {
-			slot.WriteThrough = newThrough(slot.Origin.writer, &ns.Guard)
-		}
-		if ns.Warm != nil {
-			slot.Warming = newWarming(ns.Warm, slot.Origin.warm)
-		}
-		if ns.Known != nil {
-			if slot.KeyFilter, err = newKnown(&cfg, ns.Known.Filter, slot, caughtUp); err != nil {
-				return nil, err
-			}
-			n.KeyFilters[slot.ID] = slot.KeyFilter
-		}
 	}
 	return n, nil
+}
+
+// open opens the origin of a configured namespace, and makes what needs it.
+func (n *Table) open(slot *Namespace, cfg *Config, ns *Settings, caughtUp func(context.Context) error) (err error) {
+	if slot.Origin, err = OpenOrigin(slot.Name, *ns, cfg.MaxValue, cfg.Log); err != nil || slot.Origin == nil {
+		return err
+	}
+	if slot.Loads, err = flight.NewLoads(flight.LoadsConfig{}); err != nil {
+		return err
+	}
+	slot.LoadTime = newLoadTime(slot.Name)
+	n.Loads = append(n.Loads, slot.Loads)
+	if slot.Origin.writer != nil {
+		slot.WriteThrough = newWriteThrough(slot.Origin.writer, &ns.Guard)
+	}
+	if ns.Warm != nil {
+		slot.Warming = newWarming(ns.Warm, slot.Origin.warm)
+	}
+	if ns.KeyFilter != nil {
+		slot.KeyFilter, err = newKeyFilter(cfg, ns.KeyFilter.Filter, slot, caughtUp)
+		n.KeyFilters[slot.ID] = slot.KeyFilter
+	}
+	return err
 }
 
 // Writing reports whether write-throughs are under way, or not settled.
@@ -208,119 +157,19 @@ func (n *Table) take(name string, cfg Settings, configured bool) *Namespace {
 	id := n.Free[len(n.Free)-1]
 	n.Free = n.Free[:len(n.Free)-1]
 	ns := &Namespace{
-		Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name), Line: uint16(n.access.Line([]byte(name))), configured: configured,
-		TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag, Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
+		Name: name, ID: id, Seed: kv.NamespaceSeed(n.seed, name), Line: uint16(n.access.Line([]byte(name))),
+		configured: configured, TTL: cfg.TTL, ReplicaLag: cfg.ReplicaLag,
+		Policy: cfg.Policy, jitter: cfg.Jitter, LeaseTime: cfg.LeaseTime,
 	}
 	n.store.SetNamespace(id, ns.Seed, cfg.Quota, segment.Limits{
 		Stale: cfg.StaleLimit, Grace: max(ns.Policy.StaleWhileRevalidate, ns.Policy.StaleIfError),
 	})
 	n.bounds[id].Store(int64(cmp.Or(cfg.Bound, n.most)))
-	floor := max(n.flushed[name].version, n.flushed[""].version)
+	floor := n.flushes.floor(name)
 	n.store.Flush(id, floor)
 	n.ledger.ResetNamespace(id) // flushes of another name under this slot
 	n.ledger.RaiseFlush(id, floor)
 	return ns
-}
-
-// MaxFlushed bounds the names whose flushes are remembered one by one.
-const MaxFlushed = 1024
-
-// Claim takes a place to remember the flush of a name, for a connection of this host. It
-// comes before any host is told of the flush. Every host remembers all flushes, so a
-// user's share on one host is a share of the places of the whole cluster.
-func (n *Table) Claim(name string, m *places.Member) *wire.Error {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if _, known := n.flushed[name]; known || name == "" || m == nil {
-		return nil
-	}
-	if err := m.Acquire(places.Flushes); err != nil {
-		return err
-	}
-	n.flushed[name] = flushed{by: m}
-	return nil
-}
-
-// Unclaim gives back the place of a flush that no host has noted.
-func (n *Table) Unclaim(name string) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if f, known := n.flushed[name]; known && f.version == 0 {
-		n.unflush(name)
-	}
-}
-
-// unflush forgets a flush. The caller holds the lock.
-func (n *Table) unflush(name string) {
-	if f := n.flushed[name]; f.by != nil {
-		f.by.Release(places.Flushes)
-	}
-	delete(n.flushed, name)
-}
-
-// Crowded returns an error if there is no place to remember the flush of a name. To
-// forget another flush would bring back what it has dropped. To flush all namespaces
-// instead would drop what no client has asked to drop.
-func (n *Table) Crowded(name string) *wire.Error {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if _, known := n.flushed[name]; known || name == "" || len(n.flushed) < MaxFlushed {
-		return nil
-	}
-	return wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d names have been flushed one by one, and each is remembered; flush all", name, MaxFlushed)
-}
-
-// Flush remembers a flush of a name, or of all names. It returns the names with slots
-// that the flush concerns, and whether the flush is new. A name without a slot may get
-// one later, with entries from before.
-func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	f, known := n.flushed[name]
-	if max(f.version, n.flushed[""].version) >= floor {
-		return nil, false
-	}
-	if name == "" {
-		for other, f := range n.flushed {
-			if f.version <= floor {
-				n.unflush(other)
-			}
-		}
-	} else if !known {
-		f.by = n.Flushes
-		f.by.Force(places.Flushes, 1)
-	}
-	f.version = floor
-	n.flushed[name] = f
-	list = n.Named(name)
-	for _, name := range list {
-		n.ledger.RaiseFlush(n.All()[name].ID, floor)
-	}
-	return list, true
-}
-
-// Named lists the name if it has a slot; "" lists all names that have one.
-func (n *Table) Named(name string) []string {
-	if name == "" {
-		return slices.Collect(maps.Keys(n.All()))
-	}
-	if n.All()[name] == nil {
-		return nil
-	}
-	return []string{name}
-}
-
-// Floors returns the flushes that are remembered, by name.
-func (n *Table) Floors() map[string]kv.Version {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	list := make(map[string]kv.Version, len(n.flushed))
-	for name, f := range n.flushed {
-		if f.version != 0 {
-			list[name] = f.version
-		}
-	}
-	return list
 }
 
 // All returns the names in use. The map must not be changed.
@@ -358,7 +207,8 @@ func (n *Table) Obtain(name []byte, m *places.Member) (*Namespace, *wire.Error) 
 	if ns := n.Lookup(name); ns != nil {
 		return ns, nil
 	}
-	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, which is max_namespaces; use fewer names, or raise it", name, n.max)
+	full := wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d are in use, "+
+		"which is max_namespaces; use fewer names, or raise it", name, n.max)
 	if len(n.Free) == 0 && time.Since(n.refused) < SearchEvery {
 		return nil, full
 	}
@@ -385,8 +235,9 @@ func (n *Table) share(table map[string]*Namespace, m *places.Member) *wire.Error
 	if err == nil || time.Since(m.Searched) < SearchEvery {
 		return err
 	}
-	if n.retireOne(table, func(ns *Namespace) bool { return ns.member == m }) ||
-		n.retireOne(table, func(ns *Namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }) {
+	own := func(ns *Namespace) bool { return ns.member == m }
+	owners := func(ns *Namespace) bool { return ns.member != nil && ns.member.Owner() == m.Owner() }
+	if n.retireOne(table, own) || n.retireOne(table, owners) {
 		if err = m.Acquire(places.Names); err == nil {
 			return nil
 		}
@@ -401,7 +252,8 @@ const SearchEvery = 100 * time.Millisecond
 
 // BadName returns the error for an invalid name.
 func BadName(name []byte) *wire.Error {
-	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -", name, kv.MaxNamespaceLen)
+	return wire.Errorf(wire.BadRequest, "namespace %q: a name is 1 to %d of a-z, 0-9, _, . and -",
+		name, kv.MaxNamespaceLen)
 }
 
 // retireOne frees the slot of a namespace that is empty and not configured, and that may
@@ -430,72 +282,4 @@ func (n *Table) retireOne(table map[string]*Namespace, may func(*Namespace) bool
 func (n *Table) empty(id kv.NamespaceID) bool {
 	st := n.store.NamespaceStats(id)
 	return st.Entries == 0 && st.Hidden == 0 && !n.Leases.InUse(id)
-}
-
-// Pins is the namespaces that one caller uses while it serves a batch. A pinned namespace
-// does not lose its slot. Pins must not be used concurrently.
-type Pins struct {
-	Table  *Table
-	Member *places.Member // the connection on whose behalf names get slots
-	pinned []*Namespace   // read-locked, and not released
-	Last   *Namespace     // looked up last
-}
-
-// Read pins and returns the namespace of a name, or nil if the name has no slot and thus
-// no entries.
-func (b *Pins) Read(name []byte) *Namespace {
-	if b.Last != nil && b.Last.Name == string(name) {
-		return b.Last
-	}
-	ns := b.Table.Lookup(name)
-	if ns == nil || !b.enter(ns) {
-		return nil // without a slot, or retired just now
-	}
-	return ns
-}
-
-// Write pins and returns the namespace of a name, and gives it a slot if it has none.
-func (b *Pins) Write(name []byte) (*Namespace, *wire.Error) {
-	if b.Last != nil && b.Last.Name == string(name) {
-		return b.Last, nil
-	}
-	for {
-		ns, err := b.Table.Obtain(name, b.Member)
-		if err != nil {
-			return nil, err
-		}
-		if b.enter(ns) {
-			return ns, nil
-		}
-	}
-}
-
-// enter pins a namespace. It returns false if the namespace has lost its slot.
-func (b *Pins) enter(ns *Namespace) bool {
-	if !ns.configured && !slices.Contains(b.pinned, ns) {
-		ns.use.RLock()
-		if ns.retired {
-			ns.use.RUnlock()
-			return false
-		}
-		b.pinned = append(b.pinned, ns)
-	}
-	b.Last = ns
-	return true
-}
-
-// Release unpins all namespaces. The time between two releases must be short.
-func (b *Pins) Release() {
-	for _, ns := range b.pinned {
-		ns.use.RUnlock()
-	}
-	b.pinned = b.pinned[:0]
-	if b.Last != nil && !b.Last.configured {
-		b.Last = nil
-	}
-}
-
-// Key returns the key with the given bytes in the namespace. It does not copy them.
-func (ns *Namespace) Key(b []byte) kv.Key {
-	return kv.Key{Hash: kv.HashKey(ns.Seed, b), Namespace: ns.ID, Bytes: b}
 }

@@ -14,14 +14,15 @@ import (
 
 // Origin is where the missing values of a namespace are loaded from.
 type Origin struct {
-	Name   string // the kind, for logs and stats
-	Keys   *loader.Keys
-	Guard  *loader.Guard
-	known  loader.Lister               // all keys of the origin; nil: no key filter
-	warm   loader.Lister               // keys to be loaded at the start; nil: none
-	writer loader.Writer               // nil: no write-through
-	Check  func(context.Context) error // asks the server whether the settings fit it; nil: there is nothing to ask
-	Close  func() error
+	Name     string // the kind, for logs and stats
+	Keys     *loader.Keys
+	Guard    *loader.Guard
+	existing loader.Lister // all keys of the origin; nil: no key filter
+	warm     loader.Lister // keys to be loaded at the start; nil: none
+	writer   loader.Writer // nil: no write-through
+	// Check asks the server whether the settings fit it. nil: there is nothing to ask.
+	Check func(context.Context) error
+	Close func() error
 }
 
 // OpenOrigin opens the origin of a namespace, or returns nil if it has none. It reads the
@@ -43,12 +44,14 @@ func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Orig
 		return nil, err
 	}
 	name := n.Origin.Kind()
-	opened, err := n.Origin.Open(loader.OriginOptions{Timeout: n.Guard.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough})
+	opened, err := n.Origin.Open(loader.OriginOptions{
+		Timeout: n.Guard.Timeout, MaxValue: maxValue, WriteThrough: n.WriteThrough,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("origin.%s: %w", name, err)
 	}
 	o := &Origin{Name: name, Keys: keys, Close: opened.Close}
-	if err := n.uses(opened, o, told{namespace, name, log}); err != nil {
+	if err := n.uses(opened, o, reports{namespace, name, log, opened.Secrets}); err != nil {
 		_ = o.Close() // nothing is lost
 		return nil, err
 	}
@@ -56,10 +59,9 @@ func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Orig
 }
 
 // uses makes the parts that ask an opened origin.
-func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error) {
-	hide := Secrets(opened.Secrets)
-	o.checks(hide, opened.Source)
-	if o.Guard, err = loader.NewGuard(told.source(hide.Source(opened.Source)), n.Guard); err != nil {
+func (n *Settings) uses(opened *loader.Origin, o *Origin, r reports) (err error) {
+	o.checks(r.hide, opened.Source)
+	if o.Guard, err = loader.NewGuard(r.source(opened.Source), n.Guard); err != nil {
 		return err
 	}
 	lister := func(l loader.List) (loader.Lister, error) {
@@ -74,11 +76,11 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error)
 		if err != nil {
 			return nil, err
 		}
-		o.checks(hide, list)
-		return hide.lister(list), nil
+		o.checks(r.hide, list)
+		return hidingLister{list, r.hide}, nil
 	}
-	if n.Known != nil {
-		if o.known, err = lister(n.Known.List); err != nil {
+	if n.KeyFilter != nil {
+		if o.existing, err = lister(n.KeyFilter.List); err != nil {
 			return fmt.Errorf("existing_keys: %w", err)
 		}
 	}
@@ -88,8 +90,8 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, told told) (err error)
 		}
 	}
 	if opened.Writer != nil {
-		o.checks(hide, opened.Writer)
-		o.writer = toldWriter{hide.writer(opened.Writer), told}
+		o.checks(r.hide, opened.Writer)
+		o.writer = reportingWriter{opened.Writer, r}
 	}
 	return nil
 }
@@ -131,7 +133,8 @@ func (n *Table) CheckOrigins(ctx context.Context, log *slog.Logger) error {
 				return fmt.Errorf("namespace %s: %w", name, err)
 			}
 			if err != nil {
-				log.Warn("an origin cannot be asked whether what is configured fits it", "namespace", name, "origin", ns.Origin.Name, "error", err)
+				log.Warn("an origin cannot be asked whether what is configured fits it",
+					"namespace", name, "origin", ns.Origin.Name, "error", err)
 			}
 			return nil
 		})

@@ -48,9 +48,7 @@ type Hidden struct {
 func (h Hidden) Error() string { return h.Text }
 func (h Hidden) Unwrap() error { return h.error }
 
-// lister returns a lister whose errors do not show the secrets.
-func (s Secrets) lister(from loader.Lister) loader.Lister { return hidingLister{from, s} }
-
+// hidingLister is a lister whose errors do not show the secrets.
 type hidingLister struct {
 	from loader.Lister
 	hide Secrets
@@ -58,20 +56,4 @@ type hidingLister struct {
 
 func (h hidingLister) Keys(ctx context.Context, each func(key []byte) error) error {
 	return h.hide.hide(h.from.Keys(ctx, each))
-}
-
-// writer returns a writer whose errors do not show the secrets.
-func (s Secrets) writer(to loader.Writer) loader.Writer { return hidingWriter{to, s} }
-
-type hidingWriter struct {
-	to   loader.Writer
-	hide Secrets
-}
-
-func (h hidingWriter) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return h.hide.hide(h.to.Store(ctx, key, v))
-}
-
-func (h hidingWriter) Delete(ctx context.Context, key []byte) error {
-	return h.hide.hide(h.to.Delete(ctx, key))
 }

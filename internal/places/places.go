@@ -49,7 +49,8 @@ var resourceTexts = [Resources]string{
 	LeaseTokens: "lease tokens: FILL or abandon some, or load the key without filling it",
 	Watches:     "places to watch from: watch through fewer connections, or try again",
 	Waiting:     "places of requests that wait for other hosts, loads or fills: try again",
-	Names:       "names that max_namespaces leaves to those that are not configured: use fewer names, or configure them",
+	Names: "names that max_namespaces leaves to those that are not configured: " +
+		"use fewer names, or configure them",
 	Flushes: "names of which a flush of the cluster is remembered: flush one of those that were flushed before, " +
 		"or let an administrator flush all namespaces, which forgets them",
 	Connections: "connections of max_connections: close some, or raise it",
@@ -177,7 +178,8 @@ func (m *Member) Acquire(r Resource) *wire.Error {
 	}
 	m.Release(r)
 	s.refused[r].Add(1)
-	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s", m.owner.name, of-1, here-1, total, resourceTexts[r])
+	return wire.Errorf(wire.Busy, "%s holds %d and this connection %d of the %d %s",
+		m.owner.name, of-1, here-1, total, resourceTexts[r])
 }
 
 // Force takes n places even if there are none left.
@@ -225,7 +227,9 @@ func (s *Table) Stats() []cachesidecar.ShareStats {
 	list := make([]cachesidecar.ShareStats, Resources)
 	for r := range Resources {
 		t := &list[r]
-		*t = cachesidecar.ShareStats{Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load()}
+		*t = cachesidecar.ShareStats{
+			Name: resourceNames[r], Used: s.used[r].Load(), Limit: s.Totals[r], Refused: s.refused[r].Load(),
+		}
 		for name, o := range s.owners {
 			if n := o.has[r].Load(); n > t.MostBy {
 				t.Most, t.MostBy = name, n

@@ -89,7 +89,8 @@ func (h *history) judgeLocked(r historyRead, got int) (stale time.Duration) {
 	case r.fresh:
 		h.violate("fresh: %s read write %d of %s, %v after the next was acknowledged", r.node, got, k.name, stale)
 	case r.own && got < r.known:
-		h.violate("read your writes: %s read write %d of %s, %v after its own next write was acknowledged", r.node, got, k.name, stale)
+		h.violate("read your writes: %s read write %d of %s, %v after its own next write was acknowledged",
+			r.node, got, k.name, stale)
 	}
 	if stale > h.bound {
 		h.violate("the bound: %s read write %d of %s, %v after the next was acknowledged", r.node, got, k.name, stale)
@@ -107,7 +108,8 @@ func (h *history) violate(format string, args ...any) {
 // staleUpTo has the upper ends of the distribution's buckets. Zero is for reads that were
 // not stale at all; the last bucket also has everything beyond its end.
 var staleUpTo = [...]time.Duration{
-	0, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond,
+	0, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 20 * time.Millisecond, 50 * time.Millisecond,
 	100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second, time.Minute,
 }
 

@@ -57,10 +57,13 @@ type Config struct {
 	Bound   time.Duration // of staleness
 	Members []cluster.Member
 
-	Owner func(key []byte) (kv.Process, bool)                                 // the assigned owner of a key in Namespace, by the present ring
-	Now   func() time.Duration                                                // on the boot clock
-	Ask   func(context.Context, *wire.Request) (wire.Reply, error)            // asks this host, as an app of it would
-	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error) // makes a host, or this one, read as for its apps
+	// Owner returns the assigned owner of a key in Namespace, by the present ring.
+	Owner func(key []byte) (kv.Process, bool)
+	Now   func() time.Duration // on the boot clock
+	// Ask asks this host, as an app of it would.
+	Ask func(context.Context, *wire.Request) (wire.Reply, error)
+	// Probe makes a host, or this one, read as for its apps.
+	Probe func(context.Context, kv.Process, *wire.Probe) (wire.Probed, error)
 }
 
 // Check is one check.
@@ -157,7 +160,9 @@ func (v *Check) run(ctx context.Context) {
 	}
 	wg.Wait()
 	for _, k := range v.history.keys {
-		_, _ = v.cfg.Ask(context.Background(), &wire.Request{Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name}})
+		_, _ = v.cfg.Ask(context.Background(), &wire.Request{
+			Op: wire.OpDelete, Namespace: []byte(Namespace), Keys: [][]byte{k.name},
+		})
 	}
 }
 
@@ -213,9 +218,12 @@ func (v *Check) report(took time.Duration) cachesidecar.Verified {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	w := cachesidecar.Verified{
-		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys), Writes: h.acked, WriteErrors: h.begun - h.acked,
-		Checked: []string{"read_your_writes", "bound", "fresh"}, Nodes: []cachesidecar.VerifiedNode{}, Staleness: []cachesidecar.VerifiedBucket{},
-		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken, Inconclusive: append([]string{}, v.trouble...),
+		DurationMS: took.Milliseconds(), BoundMS: h.bound.Milliseconds(), Keys: len(h.keys),
+		Writes: h.acked, WriteErrors: h.begun - h.acked,
+		Checked: []string{"read_your_writes", "bound", "fresh"},
+		Nodes:   []cachesidecar.VerifiedNode{}, Staleness: []cachesidecar.VerifiedBucket{},
+		Violations: append([]string{}, h.violations...), ViolationsTotal: h.broken,
+		Inconclusive: append([]string{}, v.trouble...),
 	}
 	var all staleness
 	fresh, own := int64(0), int64(0)

@@ -38,7 +38,7 @@ type Settings struct {
 	MaxKey       int
 	WriteThrough bool
 	Guard        loader.GuardConfig
-	Known        *FilterSettings
+	KeyFilter    *FilterSettings
 	Warm         *WarmSettings
 }
 

@@ -32,8 +32,10 @@ type KeyFilter struct {
 	now     func() time.Duration // the boot clock
 }
 
-// newKnown makes the filter of a namespace. caughtUp is Engine.CaughtUp.
-func newKnown(cfg *Config, of keyfilter.KnownConfig, ns *Namespace, caughtUp func(context.Context) error) (*KeyFilter, error) {
+// newKeyFilter makes the filter of a namespace. caughtUp is Engine.CaughtUp.
+func newKeyFilter(
+	cfg *Config, of keyfilter.KnownConfig, ns *Namespace, caughtUp func(context.Context) error,
+) (*KeyFilter, error) {
 	filter, err := keyfilter.NewKnown(of)
 	if err != nil {
 		return nil, err
@@ -41,7 +43,7 @@ func newKnown(cfg *Config, of keyfilter.KnownConfig, ns *Namespace, caughtUp fun
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
 	builder, err := keyfilter.NewRebuilder(keyfilter.RebuilderConfig{
 		Known: filter,
-		Keys:  loggedLister{ns.Origin.known, cfg.Log.With("namespace", ns.Name)},
+		Keys:  loggedLister{ns.Origin.existing, cfg.Log.With("namespace", ns.Name)},
 		Hash:  func(key []byte) kv.Hash { return ns.Key(key).Hash },
 		Ready: caughtUp,
 		Now:   now,
@@ -106,8 +108,8 @@ func (ns *Namespace) KeyFilterStats() (s cachesidecar.KnownStats) {
 	}
 	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
 	s = cachesidecar.KnownStats{
-		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(), Building: b.Running, TookMS: b.Took.Milliseconds(),
-		Builds: int64(f.Builds), Failures: int64(b.Failures),
+		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(),
+		Building: b.Running, TookMS: b.Took.Milliseconds(), Builds: int64(f.Builds), Failures: int64(b.Failures),
 		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),
 	}
 	if f.InUse {

@@ -65,10 +65,11 @@ const (
 	defaultWriteTime = 5 * time.Second
 )
 
-func newThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
+func newWriteThrough(w loader.Writer, l *loader.GuardConfig) *WriteThrough {
 	t := &WriteThrough{
-		writer:  w,
-		places:  loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue), cmp.Or(l.QueueTime, defaultQueueTime)),
+		writer: w,
+		places: loader.NewQueue(cmp.Or(l.Concurrency, defaultPlaces), cmp.Or(l.Queue, defaultQueue),
+			cmp.Or(l.QueueTime, defaultQueueTime)),
 		Timeout: cmp.Or(l.Timeout, defaultWriteTime),
 		Keys:    map[kv.Hash]*writing{},
 	}

@@ -42,7 +42,8 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 			t.Refused += ns.Counts[op][Refused].Load()
 			t.Errors += ns.Counts[op][Failed].Load()
 		}
-		t.Loads, t.Known, t.Through, t.Warm = ns.LoadStats(), ns.KeyFilterStats(), ns.WriteThroughStats(), ns.WarmStats()
+		t.Loads, t.Known = ns.LoadStats(), ns.KeyFilterStats()
+		t.Through, t.Warm = ns.WriteThroughStats(), ns.WarmStats()
 		list = append(list, t)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })

@@ -10,35 +10,38 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// told stands between an origin and the apps. Apps are told which origin has failed and
-// how. The address of the origin, its user, and its own words go to the log only.
-type told struct {
+// reports turns the errors of an origin into errors for apps: these say which origin has
+// failed and how. The address of the origin, its user, and its own words go to the log
+// only; the secrets do not even go there.
+type reports struct {
 	namespace, kind string
 	log             *slog.Logger
+	hide            Secrets
 }
 
 // source returns a source whose errors may be shown to apps.
-func (t told) source(from loader.Source) loader.Source {
+func (r reports) source(from loader.Source) loader.Source {
 	return loader.SourceFunc(func(ctx context.Context, key []byte) (loader.Value, error) {
 		v, err := from.Load(ctx, key)
-		return v, t.tell("a load failed", err)
+		return v, r.report("a load failed", err)
 	})
 }
 
-// tell logs an error and returns one that may be shown to apps. Errors about the key, and
+// report logs an error and returns one that may be shown to apps. Errors about the key, and
 // errors that are no failures, have texts of this project only: they are returned as they
 // are.
-func (t told) tell(what string, err error) error {
+func (r reports) report(what string, err error) error {
+	err = r.hide.hide(err)
 	for _, fine := range []error{nil, loader.ErrAbsent, loader.ErrBusy, loader.ErrBadKey} {
 		if errors.Is(err, fine) {
 			return err
 		}
 	}
-	text := OriginName(t.namespace, t.kind) + ": "
+	text := OriginName(r.namespace, r.kind) + ": "
 	if errors.Is(err, context.Canceled) {
 		return Hidden{err, text + "was given up"}
 	}
-	t.log.Warn(what, "namespace", t.namespace, "origin", t.kind, "error", err)
+	r.log.Warn(what, "namespace", r.namespace, "origin", r.kind, "error", err)
 	return Hidden{err, text + manner(err) + "; the sidecar's log has more"}
 }
 
@@ -62,16 +65,16 @@ func manner(err error) string {
 	return "failed, or gave an answer that cannot be read"
 }
 
-// toldWriter is a writer whose errors may be shown to apps.
-type toldWriter struct {
+// reportingWriter is a writer whose errors may be shown to apps.
+type reportingWriter struct {
 	loader.Writer
-	told
+	reports
 }
 
-func (w toldWriter) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.tell("a write to an origin failed", w.Writer.Store(ctx, key, v))
+func (w reportingWriter) Store(ctx context.Context, key []byte, v loader.Value) error {
+	return w.report("a write to an origin failed", w.Writer.Store(ctx, key, v))
 }
 
-func (w toldWriter) Delete(ctx context.Context, key []byte) error {
-	return w.tell("a deletion at an origin failed", w.Writer.Delete(ctx, key))
+func (w reportingWriter) Delete(ctx context.Context, key []byte) error {
+	return w.report("a deletion at an origin failed", w.Writer.Delete(ctx, key))
 }

@@ -1,0 +1,143 @@
+package namespaces
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// MaxFlushed bounds the names whose flushes are remembered one by one.
+const MaxFlushed = 1024
+
+// flushes remembers the flushes of names, with or without a slot. Table.Mu guards it.
+type flushes struct {
+	byName map[string]flushed // "" is all namespaces
+}
+
+// flushed is a flush that is remembered.
+type flushed struct {
+	version kv.Version     // zero: claimed, but not noted yet
+	by      *places.Member // has the place; nil for all namespaces
+}
+
+// floor returns the version of the latest flush that concerns a name.
+func (f *flushes) floor(name string) kv.Version {
+	return max(f.byName[name].version, f.byName[""].version)
+}
+
+// remember notes a flush. other is the member that takes the place if no connection has
+// claimed one. It returns false if the flush is not new.
+func (f *flushes) remember(name string, floor kv.Version, other *places.Member) bool {
+	if f.floor(name) >= floor {
+		return false
+	}
+	flush, known := f.byName[name]
+	if name == "" {
+		for one, past := range f.byName {
+			if past.version <= floor {
+				f.forget(one)
+			}
+		}
+	} else if !known {
+		flush.by = other
+		other.Force(places.Flushes, 1)
+	}
+	flush.version = floor
+	f.byName[name] = flush
+	return true
+}
+
+// forget drops a flush, and gives its place back.
+func (f *flushes) forget(name string) {
+	if by := f.byName[name].by; by != nil {
+		by.Release(places.Flushes)
+	}
+	delete(f.byName, name)
+}
+
+// has reports whether a flush of a name needs no further place.
+func (f *flushes) has(name string) bool {
+	_, known := f.byName[name]
+	return known || name == ""
+}
+
+// Claim takes a place to remember the flush of a name, for a connection of this host. It
+// comes before any host is told of the flush. Every host remembers all flushes, so a
+// user's share on one host is a share of the places of the whole cluster.
+func (n *Table) Claim(name string, m *places.Member) *wire.Error {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	if n.flushes.has(name) || m == nil {
+		return nil
+	}
+	if err := m.Acquire(places.Flushes); err != nil {
+		return err
+	}
+	n.flushes.byName[name] = flushed{by: m}
+	return nil
+}
+
+// Unclaim gives back the place of a flush that no host has noted.
+func (n *Table) Unclaim(name string) {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	if f, known := n.flushes.byName[name]; known && f.version == 0 {
+		n.flushes.forget(name)
+	}
+}
+
+// Crowded returns an error if there is no place to remember the flush of a name. To
+// forget another flush would bring back what it has dropped. To flush all namespaces
+// instead would drop what no client has asked to drop.
+func (n *Table) Crowded(name string) *wire.Error {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	if n.flushes.has(name) || len(n.flushes.byName) < MaxFlushed {
+		return nil
+	}
+	return wire.Errorf(wire.BadRequest, "namespace %q would be one too many: %d names have been flushed one by one, "+
+		"and each is remembered; flush all", name, MaxFlushed)
+}
+
+// Flush remembers a flush of a name, or of all names. It returns the names with slots
+// that the flush concerns, and whether the flush is new. A name without a slot may get
+// one later, with entries from before.
+func (n *Table) Flush(name string, floor kv.Version) (list []string, isNew bool) {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	if !n.flushes.remember(name, floor, n.Flushes) {
+		return nil, false
+	}
+	list = n.Named(name)
+	for _, name := range list {
+		n.ledger.RaiseFlush(n.All()[name].ID, floor)
+	}
+	return list, true
+}
+
+// Named lists the name if it has a slot; "" lists all names that have one.
+func (n *Table) Named(name string) []string {
+	if name == "" {
+		return slices.Collect(maps.Keys(n.All()))
+	}
+	if n.All()[name] == nil {
+		return nil
+	}
+	return []string{name}
+}
+
+// Floors returns the flushes that are remembered, by name.
+func (n *Table) Floors() map[string]kv.Version {
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
+	list := make(map[string]kv.Version, len(n.flushes.byName))
+	for name, f := range n.flushes.byName {
+		if f.version != 0 {
+			list[name] = f.version
+		}
+	}
+	return list
+}
