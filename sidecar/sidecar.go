@@ -161,8 +161,7 @@ func (s *Sidecar) newTiers() (err error) {
 	cc.MaxConns = s.files.Peers
 	cc.Self.Epoch = engine.NewEpoch(s.engine.Clock.Read().Wall)
 	cc.Versions, cc.Tiers, cc.Events = s.engine.HLC, s.tiers(), s.engine.Log
-	if s.keys.Present() != nil {
-		cc.Keys, cc.Credentials = s.keys.Gossip, s.keys.Credentials
+	if cc.Keys, cc.Credentials = s.keys.Sources(); cc.Keys != nil {
 		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
 	cc.Budget = s.engine.Budget

@@ -238,8 +238,8 @@ func (c *Config) checkVoters() error {
 	case c.Policy != Available && c.Policy != Consistent:
 		return fmt.Errorf("partition_policy %q: give %s or %s", c.Policy, Available, Consistent)
 	case c.Policy == Available && len(c.Voters) > 0:
-		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: set it, or leave voters out",
-			voters, Consistent, c.Policy)
+		return fmt.Errorf("voters %s: they count under partition_policy %s alone, and it is %s: "+
+			"set it, or leave voters out", voters, Consistent, c.Policy)
 	case c.Policy == Available:
 		return nil
 	case len(c.Voters) == 0:

@@ -10,8 +10,18 @@
 // A node without an address for others is alone. It runs the same machine without other
 // members, and owns every partition as soon as New returns.
 //
-// Every decision about ownership happens under one lock. Its effects are carried out
-// before the lock is released, so no reader sees an ownership that has ended.
+// Every decision about ownership happens under one lock, which belongs to the driver. Its
+// effects are carried out before the lock is released, so no reader sees an ownership
+// that has ended. The other parts of a Node, each in a file of its name:
+//
+//	acquaintances, greeter    which of the processes that gossip tells of count
+//	admission                 which messages count: clocks, refusals
+//	roster, membership        the members, and how they come, go and are forgotten
+//	poller, ballots           what this node asks the members: POLL, ACQUIRE, AUTH
+//	following, followers      the logs of the members, and this process's log for them
+//	relay                     events in gossip
+//	flusher, departure        FLUSH of the cluster, and an orderly leave
+//	pollServer (serve.go)     what the members ask this node
 //
 // Goroutines, all ended by Run:
 //

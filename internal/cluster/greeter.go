@@ -15,8 +15,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
-// Limits of greetings of unknown processes. An attacker who invents such processes also
-// chooses their addresses.
+// Limits of greetings of unknown processes. A process may be invented by an attacker, and
+// so may its address.
 const (
 	meetRate   = 20  // a second
 	meetBurst  = 128 // at once: a hundred hosts may start together

@@ -11,7 +11,7 @@ import (
 )
 
 // poller polls the other nodes, and makes what this node tells about itself in polls and
-// in its answers to them. It has no lock of its own: told and toldWire are guarded by the
+// in its answers to them. It has no lock of its own: sent and sentWire are guarded by the
 // driver's lock.
 type poller struct {
 	cfg           *Config
@@ -22,8 +22,8 @@ type poller struct {
 	following     *following
 	counts        *counts
 
-	told     []ownership.Promise // in the last poll
-	toldWire []wire.Promise      // the same in wire form
+	sent     []ownership.Promise // the promises in the last poll
+	sentWire []wire.Promise      // the same in wire form
 }
 
 // poll asks a process every B/4 for what leases and ownership depend on. It continues
@@ -114,8 +114,8 @@ func (p *poller) promises(list []ownership.Promise) []wire.Promise {
 	if len(list) == 0 {
 		return nil
 	}
-	if len(p.told) == 0 || &p.told[0] != &list[0] {
-		p.told, p.toldWire = list, toPromises(list)
+	if len(p.sent) == 0 || &p.sent[0] != &list[0] {
+		p.sent, p.sentWire = list, toPromises(list)
 	}
-	return p.toldWire
+	return p.sentWire
 }

@@ -163,7 +163,7 @@ func (v *View) heirs(node kv.NodeID, later *View) (owned int, heirs string) {
 	}
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		list = append(list, fmt.Sprintf("%s (%d)", cmp.Or(name, "nobody"), counts[name]))
+		list = append(list, fmt.Sprintf("%s (%d)", cmp.Or(name, "no host"), counts[name]))
 	}
 	return owned, strings.Join(list, ", ")
 }

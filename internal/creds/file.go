@@ -109,8 +109,8 @@ func NewKeyLine() string {
 }
 
 const newKeyFile = `# The key of a cachesidecar cluster (cluster_key_file). Every host has the same
-# file; who has it is a host of the cluster. Mode 0600, or 0440 for a group; the
-# owner is root or the sidecar's user.
+# file; a process that has it is a member of the cluster. Mode 0600, or 0440 for
+# a group; the owner is root or the sidecar's user.
 #
 # A new key, without an interruption; each step on all hosts before the next:
 #   1. add a line made by "cachesidecar key generate --key-only" below the others

@@ -200,7 +200,7 @@ func TestCertificateFiles(t *testing.T) {
 		want []string
 	}{
 		"another name":      {leaf(one, func(c *x509.Certificate) { c.DNSNames = []string{"b", "*"} }), []string{"tls.cert /", `names ["b" "*"]`, `this node is "a"`, "or set node"}},
-		"no name":           {leaf(one, func(c *x509.Certificate) { c.DNSNames = nil }), []string{"names nobody"}},
+		"no name":           {leaf(one, func(c *x509.Certificate) { c.DNSNames = nil }), []string{"names no host"}},
 		"another authority": {leaf(other, func(*x509.Certificate) {}), []string{"tls.cert /", "other hosts would refuse it", "tls.ca /"}},
 		"expired":           {leaf(one, func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) }), []string{"tls.cert /", "expired"}},
 		"for servers alone": {leaf(one, func(c *x509.Certificate) { c.ExtKeyUsage = c.ExtKeyUsage[:1] }), []string{"for servers and clients"}},

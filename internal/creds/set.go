@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 )
 
 // Paths names the files. Each is an absolute path. Cert, Key and CA are given together
@@ -95,7 +97,7 @@ func (c *Content) Digest() [32]byte {
 
 // Limits of the certificates in tls.cert. Other hosts accept no more.
 const (
-	MaxChain = 4
+	MaxChain = peer.MaxChain
 	maxBytes = 12 << 10 // bytes of all of them together, as DER
 )
 
@@ -217,7 +219,7 @@ func (c *Content) certificates(s *Set, node string, now time.Time) error {
 // names returns up to 5 names of a certificate, for an error message.
 func names(cert *x509.Certificate) string {
 	if len(cert.DNSNames) == 0 {
-		return "nobody"
+		return "no host"
 	}
 	return fmt.Sprintf("%q", cert.DNSNames[:min(len(cert.DNSNames), 5)])
 }

@@ -16,10 +16,6 @@ import (
 // taken.
 const LookEvery = 2 * time.Second
 
-// Compile-time check of a limit: certificate files may have as many certificates as
-// other hosts accept.
-var _ [MaxChain]struct{} = [peer.MaxChain]struct{}{}
-
 // Watch keeps the credentials of this process current with its files. Set Renew before
 // Run or Reload. Its methods are safe for concurrent use after Open.
 type Watch struct {
@@ -31,10 +27,10 @@ type Watch struct {
 
 	taken, refused atomic.Int64 // changes of the files, counted
 
-	mu   sync.Mutex // one check at a time
-	last [32]byte   // the content that the last check saw
-	had  [32]byte   // the content that was taken last
-	told [32]byte   // the content that was refused last, since then
+	mu       sync.Mutex // one check at a time
+	seen     [32]byte   // the content that the last check saw
+	inUse    [32]byte   // the content that was taken last
+	rejected [32]byte   // the content that was refused last, since then
 }
 
 // WatchConfig has the paths of the files and the node that they are for.
@@ -56,7 +52,7 @@ func (k *Watch) Open(cfg WatchConfig) error {
 	if err != nil {
 		return err
 	}
-	k.had = content.Digest()
+	k.inUse = content.Digest()
 	k.store(set)
 	return nil
 }
@@ -67,10 +63,6 @@ func (k *Watch) store(set *Set) {
 		Certificate: set.Certificate, Roots: set.Roots, Trusted: set.Trusted, Names: set.Names,
 	})
 }
-
-// Gossip returns the keys of gossip; the first is in use. It must not be called without
-// a cluster key.
-func (k *Watch) Gossip() [][]byte { return k.set.Load().Gossip }
 
 // Seed returns the seed of the hash; zero without files.
 func (k *Watch) Seed() uint64 {
@@ -89,7 +81,7 @@ func (k *Watch) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := k.look(); err != nil {
+			if err := k.check(); err != nil {
 				k.Log.Error("the cluster key's files have changed, and are not taken: "+
 					"this host goes on with what it had", "error", err)
 			}
@@ -97,25 +89,25 @@ func (k *Watch) Run(ctx context.Context) {
 	}
 }
 
-// look takes a change that the previous check has seen too. A refused content is tried
+// check takes a change that the previous check has seen too. A refused content is tried
 // again, because a certificate may become valid later. Its error is returned once for
 // each content.
-func (k *Watch) look() error {
+func (k *Watch) check() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	content := k.Paths.Read()
 	digest := content.Digest()
-	settled := digest == k.last
-	k.last = digest
+	settled := digest == k.seen
+	k.seen = digest
 	switch {
 	case !settled:
 		return nil
-	case digest == k.had:
-		k.told = [32]byte{}
+	case digest == k.inUse:
+		k.rejected = [32]byte{}
 		return nil
 	}
-	told := k.told == digest
-	if err := k.take(content, digest); !told {
+	again := k.rejected == digest
+	if err := k.take(content, digest); !again {
 		return err
 	}
 	return nil
@@ -141,13 +133,13 @@ func (k *Watch) take(content *Content, digest [32]byte) error {
 			k.Paths.ClusterKey)
 	}
 	if err != nil {
-		if k.told != digest {
+		if k.rejected != digest {
 			k.refused.Add(1)
 		}
-		k.told = digest
+		k.rejected = digest
 		return err
 	}
-	k.had, k.told = digest, [32]byte{}
+	k.inUse, k.rejected = digest, [32]byte{}
 	k.store(set)
 	k.taken.Add(1)
 	k.Renew()
@@ -161,5 +153,12 @@ func (k *Watch) Changes() (taken, refused int64) { return k.taken.Load(), k.refu
 // Present returns the credentials that were taken last; nil without files.
 func (k *Watch) Present() *Set { return k.set.Load() }
 
-// Credentials returns the same for connections between hosts; nil without files.
-func (k *Watch) Credentials() *peer.Credentials { return k.peer.Load() }
+// Sources returns two functions that return what was taken last: the keys of gossip, of
+// which the first is in use, and the credentials for connections between hosts. Without
+// files both functions are nil, as package cluster expects it.
+func (k *Watch) Sources() (keys func() [][]byte, credentials func() *peer.Credentials) {
+	if k.set.Load() == nil {
+		return nil, nil
+	}
+	return func() [][]byte { return k.set.Load().Gossip }, k.peer.Load
+}

@@ -86,6 +86,21 @@ func (w *watched) after(looks int, keys, renewed, taken, refused int) {
 	}
 }
 
+// TestWatchWithoutFiles checks that a Watch without a cluster key has no credentials and
+// no functions that would return them.
+func TestWatchWithoutFiles(t *testing.T) {
+	var w Watch
+	if err := w.Open(WatchConfig{Node: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	if keys, credentials := w.Sources(); keys != nil || credentials != nil || w.Present() != nil || w.Seed() != 0 {
+		t.Errorf("keys %v, credentials %v, present %v, seed %d", keys != nil, credentials != nil, w.Present(), w.Seed())
+	}
+	if err := w.Reload(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestKeysWatch checks that a change is taken after two checks have seen the same
 // content. A wrong content changes nothing and is logged once.
 func TestKeysWatch(t *testing.T) {
@@ -96,7 +111,8 @@ func TestKeysWatch(t *testing.T) {
 		w.after(1, 1, 0, 0, 0)
 		w.after(1, 2, 1, 1, 0)
 		w.after(5, 2, 1, 1, 0)
-		if w.peer.Load() == first || len(w.Gossip()) != 2 {
+		keys, credentials := w.Sources()
+		if credentials() == first || len(keys()) != 2 {
 			t.Error("what others are shown is not replaced")
 		}
 		// The file changes between any two checks.

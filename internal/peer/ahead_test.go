@@ -72,7 +72,7 @@ func TestHopsAreNotAhead(t *testing.T) {
 			if err := id.check(&h, h.WallMS, id.Clock.Read().Wall); err != nil {
 				t.Fatal(err)
 			}
-			id.heed(&h)
+			id.merge(&h)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (d *door) open() {
 		for {
 			nc, err := d.ln.Accept()
 			if err != nil {
-				if !d.pass(admitted{err: err}) || errors.Is(err, net.ErrClosed) {
+				if !d.deliver(admitted{err: err}) || errors.Is(err, net.ErrClosed) {
 					return
 				}
 				continue
@@ -100,8 +100,8 @@ func (d *door) open() {
 	})
 }
 
-// pass gives a result to Accept. It returns false if the door is closed.
-func (d *door) pass(a admitted) bool {
+// deliver gives a result to Accept. It returns false if the door is closed.
+func (d *door) deliver(a admitted) bool {
 	select {
 	case d.ready <- a:
 		return true
@@ -154,23 +154,23 @@ func (d *door) arrived(nc net.Conn) {
 		return
 	}
 	if d.creds == nil {
-		if !d.pass(admitted{conn: nc}) {
+		if !d.deliver(admitted{conn: nc}) {
 			_ = nc.Close()
 		}
 		return
 	}
 	d.tasks.Go(func() { // ends with the handshake, at the latest after greetWithin
-		if err := d.shake(a); err != nil {
+		if err := d.handshake(a); err != nil {
 			d.counts.failed.Add(1)
 			d.log.Info("a connection is refused: its handshake has failed",
 				"from", nc.RemoteAddr().String(), "reason", trimmed(err.Error()))
-			letGo(nc) // so that the other side can read the reason
+			closeForWriting(nc) // so that the other side can read the reason
 			d.leave(a)
 			_ = nc.Close()
 			return
 		}
 		d.counts.handshakes.Add(1)
-		if !d.pass(admitted{conn: a.conn}) {
+		if !d.deliver(admitted{conn: a.conn}) {
 			_ = nc.Close()
 		}
 	})
@@ -236,9 +236,9 @@ func (d *door) dropLocked(a *arrival) bool {
 	return false
 }
 
-// of returns the arrival of a connection that Accept has returned; nil if its time has
+// arrivalOf returns the arrival of a connection that Accept has returned; nil if its time has
 // ended since.
-func (d *door) of(conn net.Conn) *arrival {
+func (d *door) arrivalOf(conn net.Conn) *arrival {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, a := range d.waiting {
@@ -268,8 +268,8 @@ func (d *door) ungreeted() int {
 	return len(d.waiting)
 }
 
-// shake does the TLS handshake of an arrival. The arrival's timer ends it.
-func (d *door) shake(a *arrival) error {
+// handshake does the TLS handshake of an arrival. The arrival's timer ends it.
+func (d *door) handshake(a *arrival) error {
 	g := &gate{left: maxHandshake, slots: d.slots}
 	if err := g.begin(a.nc); err != nil {
 		return err

@@ -45,7 +45,7 @@ func FuzzGreeting(f *testing.F) {
 			c.arrival.proof = &proof{names: []string{name}}
 			s.creds = func() *Credentials { return &Credentials{} }
 		}
-		_, err := c.judge(&q, &h)
+		_, err := c.checkGreeting(&q, &h)
 		if err == nil && (h.From.Node == "" || name != "" && h.From.Node != name || h.Cluster != id.Cluster) {
 			t.Errorf("%+v is greeted", h)
 		}

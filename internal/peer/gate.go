@@ -53,17 +53,17 @@ func (g *gate) begin(nc net.Conn) error {
 	return errPlain
 }
 
-// letGoFor is how long a refused connection has to read the reason.
-const letGoFor = 250 * time.Millisecond
+// lingerFor is how long a refused connection has to read the reason.
+const lingerFor = 250 * time.Millisecond
 
-// letGo gives the other side time to read what was sent to it. A connection that is
+// closeForWriting gives the other side time to read what was sent to it. A connection that is
 // closed with unread bytes may lose what was sent.
-func letGo(nc net.Conn) {
+func closeForWriting(nc net.Conn) {
 	cw, ok := nc.(interface{ CloseWrite() error })
 	if !ok || cw.CloseWrite() != nil {
 		return
 	}
-	_ = nc.SetReadDeadline(time.Now().Add(letGoFor))
+	_ = nc.SetReadDeadline(time.Now().Add(lingerFor))
 	_, _ = io.Copy(io.Discard, io.LimitReader(nc, MaxGreeting))
 }
 

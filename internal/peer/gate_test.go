@@ -48,7 +48,7 @@ func TestGate(t *testing.T) {
 	})
 }
 
-// TestLetGo checks that a client that does not close its side has letGoFor to read why
+// TestLetGo checks that a client that does not close its side has lingerFor to read why
 // it was refused, and no more.
 func TestLetGo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -68,7 +68,7 @@ func TestLetGo(t *testing.T) {
 	defer near.Close()
 	ended := make(chan struct{})
 	// Ends with its time, or with the test's connection.
-	go func() { defer close(ended); letGo(near) }()
+	go func() { defer close(ended); closeForWriting(near) }()
 	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("the other side: %v, want the end", err)
 	}

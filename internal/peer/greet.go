@@ -55,8 +55,8 @@ func (id *Identity) hello(purpose Purpose) wire.PeerHello {
 	return h
 }
 
-// heed merges the clock and the flushes of an accepted greeting.
-func (id *Identity) heed(h *wire.PeerHello) {
+// merge merges the clock and the flushes of an accepted greeting.
+func (id *Identity) merge(h *wire.PeerHello) {
 	id.Versions.Observe(kv.Version(h.Clock))
 	if id.Learn != nil {
 		id.Learn(h.Floors)

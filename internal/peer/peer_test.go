@@ -95,6 +95,12 @@ func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply
 			ts.refused = append(ts.refused, err.Error())
 			ts.mu.Unlock()
 		})
+	runServer(t, s, ln)
+	return ts
+}
+
+// runServer serves until the end of the test.
+func runServer(t testing.TB, s *Server, ln net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Serve(ctx, ln) }()
@@ -104,7 +110,6 @@ func serveWith(t *testing.T, id *Identity, reply func(*wire.Request) *wire.Reply
 			t.Error(err)
 		}
 	})
-	return ts
 }
 
 func newPool(t *testing.T, id *Identity) *Pool {

@@ -241,6 +241,17 @@ func (r *remote) connect(ctx context.Context, purpose Purpose, timeout time.Dura
 	return c, left, err
 }
 
+// Meet greets the process at an address and keeps no connection. It returns nil if the
+// process is id. It returns ErrRefused if a process is there and one of the two refuses
+// to talk to the other.
+func (p *Pool) Meet(ctx context.Context, id kv.Process, address string) error {
+	c, err := p.dial(ctx, &remote{id: id, address: address}, Meet)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // NotExecuted reports whether a failed call was certainly not executed.
 func NotExecuted(err error) bool {
 	return errors.Is(err, ErrUnknown) || errors.Is(err, rpc.ErrDown) || errors.Is(err, rpc.ErrFull) ||
@@ -248,6 +259,10 @@ func NotExecuted(err error) bool {
 }
 
 var errDial = errors.New("cannot connect")
+
+func (r *remote) dialError(err error) error {
+	return fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+}
 
 // dial connects to a node and greets it.
 func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Client, error) {
@@ -257,19 +272,19 @@ func (p *Pool) dial(ctx context.Context, r *remote, purpose Purpose) (*rpc.Clien
 	if err != nil {
 		return nil, err
 	}
-	return p.greeted(ctx, c, r, purpose)
+	return p.greetOrClose(ctx, c, r, purpose)
 }
 
 // open connects to a node. With credentials it also verifies the node's certificate.
 func (p *Pool) open(ctx context.Context, r *remote) (*rpc.Client, error) {
 	nc, err := p.cfg.Dial(ctx, r.address)
 	if err != nil {
-		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+		return nil, r.dialError(err)
 	}
 	dropUnheard(nc, p.cfg.Unheard)
 	if p.cfg.Credentials != nil {
 		if nc, err = p.secure(ctx, nc, r); err != nil {
-			return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+			return nil, r.dialError(err)
 		}
 	}
 	return rpc.NewClient(nc, rpc.ClientConfig{
@@ -286,14 +301,14 @@ func (p *Pool) secure(ctx context.Context, nc net.Conn, r *remote) (net.Conn, er
 	if err := s.HandshakeContext(ctx); err != nil {
 		_ = nc.Close()
 		err = fmt.Errorf("TLS: %w", err)
-		return nil, p.doubt(r, err)
+		return nil, p.reportMismatch(r, err)
 	}
 	return s, nil
 }
 
-// doubt reports a failed attempt to connect as refused, with the remedy, if the
+// reportMismatch reports a failed attempt to connect as refused, with the remedy, if the
 // credentials of one of the two sides are the cause.
-func (p *Pool) doubt(r *remote, err error) error {
+func (p *Pool) reportMismatch(r *remote, err error) error {
 	if remedy := mismatch(err); remedy != "" {
 		err = fmt.Errorf("%w: %s and this host do not accept each other: %w: %s", ErrRefused, r.id.Node, err, remedy)
 		p.cfg.Greeted(r.id.Node, kv.Process{}, err)
@@ -301,11 +316,11 @@ func (p *Pool) doubt(r *remote, err error) error {
 	return err
 }
 
-// greeted greets a node on a new connection, and closes the connection on failure.
-func (p *Pool) greeted(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) (*rpc.Client, error) {
+// greetOrClose greets a node on a new connection, and closes the connection on failure.
+func (p *Pool) greetOrClose(ctx context.Context, c *rpc.Client, r *remote, purpose Purpose) (*rpc.Client, error) {
 	if err := p.greet(ctx, c, r, purpose); err != nil {
 		_ = c.Close()
-		return nil, fmt.Errorf("%w to %s at %s: %w", errDial, r.id.Node, r.address, err)
+		return nil, r.dialError(err)
 	}
 	return c, nil
 }
@@ -321,7 +336,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	if err != nil {
 		c.Release(call)
 		// In TLS 1.3 the other side rejects a certificate after this side's handshake.
-		return p.doubt(r, err)
+		return p.reportMismatch(r, err)
 	}
 	defer c.Release(call)
 	var reply wire.Reply
@@ -346,7 +361,7 @@ func (p *Pool) greet(ctx context.Context, c *rpc.Client, r *remote, purpose Purp
 	if them.Node != r.id.Node {
 		return fmt.Errorf("%s answers there, %s was expected", shown(answer.From.Node), r.id)
 	}
-	id.heed(&answer)
+	id.merge(&answer)
 	p.cfg.Greeted(r.id.Node, them, nil)
 	if them != r.id {
 		return fmt.Errorf("%s answers there, %s was expected", them, r.id)

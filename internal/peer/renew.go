@@ -134,7 +134,7 @@ func (p *Pool) replace(ctx context.Context, r *remote, purpose Purpose) error {
 		}
 		_ = old.Retire(ctx) // on failure the connection is broken, and its calls fail
 		retired = old
-		return p.greeted(ctx, c, r, purpose)
+		return p.greetOrClose(ctx, c, r, purpose)
 	})
 	if !replaced {
 		_ = c.Close()

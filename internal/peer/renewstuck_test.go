@@ -28,21 +28,27 @@ func (d *deaf) Serve(c *rpc.Conn, frames [][]byte) error {
 	return d.echo.Serve(c, frames)
 }
 
+// deafNode returns a pool with a connection to node b, which is deaf while stuck is set.
+func deafNode(t *testing.T) (p *Pool, stuck *atomic.Pointer[chan struct{}]) {
+	ended := new(atomic.Int64)
+	stuck = new(atomic.Pointer[chan struct{}])
+	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
+	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
+		return &deaf{echo{from, p, ended}, stuck}
+	})
+	p = newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
+	p.Set(nodeB, s.address)
+	if _, err := get(t, p, nodeB, Call); err != nil {
+		t.Fatal(err)
+	}
+	return p, stuck
+}
+
 // TestRenewStuck checks that calls do not wait for the end of a connection whose other
 // side does not read.
 func TestRenewStuck(t *testing.T) {
-	var ended atomic.Int64
-	var stuck atomic.Pointer[chan struct{}]
-	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
-	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
-		return &deaf{echo{from, p, &ended}, &stuck}
-	})
-	p := newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
-	p.Set(b.Self, s.address)
-	if _, err := get(t, p, b.Self, Call); err != nil {
-		t.Fatal(err)
-	}
-	old, free := p.Live(b.Self, Call), make(chan struct{})
+	p, stuck := deafNode(t)
+	old, free := p.Live(nodeB, Call), make(chan struct{})
 	defer close(free)
 	stuck.Store(&free)
 	var calls sync.WaitGroup
@@ -50,7 +56,7 @@ func TestRenewStuck(t *testing.T) {
 		calls.Go(func() {
 			var a Answer
 			defer a.Release()
-			_ = p.Do(context.Background(), b.Self, Call, time.Second, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}, &a)
+			_ = p.Do(context.Background(), nodeB, Call, time.Second, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}, &a)
 		})
 	}
 	calls.Wait()
@@ -59,9 +65,9 @@ func TestRenewStuck(t *testing.T) {
 	}
 	begun := time.Now()
 	p.Renew()
-	waitFor(t, func() bool { return p.Live(b.Self, Call) == nil }) // calls wait
+	waitFor(t, func() bool { return p.Live(nodeB, Call) == nil }) // calls wait
 	var a Answer
-	err := p.Do(context.Background(), b.Self, Call, time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("quick")}, &a)
+	err := p.Do(context.Background(), nodeB, Call, time.Minute, &wire.Request{Op: wire.OpGet, Key: []byte("quick")}, &a)
 	a.Release()
 	if took := time.Since(begun); err != nil || old.Err() != nil && took > 3*renewTimeout {
 		t.Errorf("a call beside a connection whose other side does not read: %v after %v; that has ended: %v", err, took, old.Err())
@@ -71,18 +77,8 @@ func TestRenewStuck(t *testing.T) {
 // TestRenewLong checks that no call fails if its long request waits to be sent while
 // the connection is replaced.
 func TestRenewLong(t *testing.T) {
-	var ended atomic.Int64
-	var stuck atomic.Pointer[chan struct{}]
-	one, b := peertest.NewAuthority(t, "one"), identity("b", 2)
-	s := serveKeys(t, b, newKeys(t, "b", one).get, nil, func(from kv.Process, p Purpose) rpc.Handler {
-		return &deaf{echo{from, p, &ended}, &stuck}
-	})
-	p := newKeyPool(t, identity("a", 1), newKeys(t, "a", one))
-	p.Set(b.Self, s.address)
-	if _, err := get(t, p, b.Self, Call); err != nil {
-		t.Fatal(err)
-	}
-	old, free := p.Live(b.Self, Call), make(chan struct{})
+	p, stuck := deafNode(t)
+	old, free := p.Live(nodeB, Call), make(chan struct{})
 	stuck.Store(&free)
 	var calls sync.WaitGroup
 	defer calls.Wait()
@@ -91,7 +87,7 @@ func TestRenewLong(t *testing.T) {
 			var a Answer
 			defer a.Release()
 			q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
-			if err := p.Do(context.Background(), b.Self, Call, time.Minute, q, &a); err != nil {
+			if err := p.Do(context.Background(), nodeB, Call, time.Minute, q, &a); err != nil {
 				t.Error(err)
 			}
 		})
@@ -100,8 +96,8 @@ func TestRenewLong(t *testing.T) {
 	p.Renew()
 	waitFor(t, old.Retiring)
 	close(free)
-	waitFor(t, func() bool { return p.Live(b.Self, Call) != nil })
-	if p.Live(b.Self, Call) == old {
+	waitFor(t, func() bool { return p.Live(nodeB, Call) != nil })
+	if p.Live(nodeB, Call) == old {
 		t.Error("it was not replaced")
 	}
 }

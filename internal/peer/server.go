@@ -48,7 +48,7 @@ func NewServer(id *Identity, creds func() *Credentials, limits rpc.Limits, log *
 	}
 	limits.MaxFirst, limits.MaxInFlight = MaxGreeting, MaxCalls
 	s.rpc = rpc.NewServer(limits, log, func(nc net.Conn) (rpc.Handler, error) {
-		a := s.door.Load().of(nc)
+		a := s.door.Load().arrivalOf(nc)
 		if a == nil {
 			return nil, errLate
 		}
@@ -135,7 +135,7 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	if err := wire.DecodeRequest(frame, &q); err != nil {
 		return err
 	}
-	purpose, why := s.judge(&q, &h)
+	purpose, why := s.checkGreeting(&q, &h)
 	if why != nil {
 		node := h.From.Node
 		if p := s.arrival.proof; p != nil && !p.is(node) {
@@ -153,7 +153,7 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	c.Admit()
 	id := s.server.id
 	from := kv.Process{Node: kv.NodeID(h.From.Node), Epoch: kv.Epoch(h.From.Epoch)}
-	id.heed(&h)
+	id.merge(&h)
 	s.conn, s.from, s.key = c, from, sessionKey{from.Node, purpose}
 	s.inner = s.server.handler(from, purpose)
 	c.Own("node "+string(from.Node), string(purpose))
@@ -167,8 +167,8 @@ func (s *session) greet(c *rpc.Conn, frame []byte) error {
 	return nil
 }
 
-// judge checks a greeting. It returns its purpose, or why it cannot be accepted.
-func (s *session) judge(q *wire.Request, h *wire.PeerHello) (Purpose, error) {
+// checkGreeting checks a greeting. It returns its purpose, or why it cannot be accepted.
+func (s *session) checkGreeting(q *wire.Request, h *wire.PeerHello) (Purpose, error) {
 	switch {
 	case q.Op != wire.OpPeerHello:
 		return "", errors.New("say PEER_HELLO first; this is the port for sidecars, apps use the socket")

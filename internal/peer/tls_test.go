@@ -97,15 +97,7 @@ func serveKeys(t testing.TB, id *Identity, creds func() *Credentials, ln net.Lis
 			defer s.mu.Unlock()
 			s.refused = append(s.refused, fmt.Sprintf("%s: %v", word(string(node)), err))
 		})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() { done <- s.Serve(ctx, ln) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	runServer(t, s.Server, ln)
 	return s
 }
 
