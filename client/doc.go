@@ -1,13 +1,14 @@
 // Package client talks to the sidecar on this host.
 //
-// Dial connects; Get, Set, Delete and GetOrLoad are what most apps need. The examples
-// below show them in this order. Options, items and errors are types of package
-// cachesidecar, which package sidecar uses too.
+// Dial connects. Most apps need Get, Set, Delete and GetOrLoad; the examples show them in
+// this order. InNamespace gives a view of the client with another namespace. Options,
+// items and errors are types of package cachesidecar, which package sidecar uses too.
 //
 // A Client is safe for concurrent use; one Client per process is enough. Its calls share
-// a few connections, and concurrent calls share system calls. If a connection is lost,
-// the next call connects again, after a pause that grows and has jitter. Until then calls
-// fail fast with ErrUnavailable.
+// a few connections, and concurrent calls share system calls. A call without a deadline
+// ends after Config.RequestTimeout. If a connection is lost, the next call connects
+// again, after a pause that grows and has jitter. Until then calls fail fast with
+// ErrUnavailable.
 //
 // # Repeats
 //

@@ -1,9 +1,17 @@
-// Package sidecar puts a sidecar together, starts it and stops it. The command
-// cachesidecar runs one, and a Go program can embed one.
+// Package sidecar runs a sidecar inside a Go program. The command cachesidecar does the
+// same for a whole host.
 //
-// Input is a Config with the files that it names, and the calls of the embedding program.
-// Output is what the host serves: the socket for apps, health and metrics over HTTP, and
-// this host's part of the cluster.
+// New takes a Config; its zero value works. Run serves until its context ends, answers
+// the requests that it has accepted, and returns after all its goroutines. New starts
+// nothing. Get, Set, Delete and the other methods answer the embedding program, from New
+// on until Run has returned. Their options, items and errors are types of package
+// cachesidecar, which package client uses too. The examples show an embedded sidecar, one
+// that serves other programs too, and a namespace with an origin.
+//
+// All methods may be called concurrently. After Run they return ErrClosed.
+//
+// A host has one sidecar in its cluster, embedded or not. Without Config.Bind and
+// Config.Join the sidecar is a cluster of one.
 //
 // # A request's life
 //
@@ -14,15 +22,6 @@
 // then appends the value from the store (l2/segment) to the connection's output, and one
 // write sends all answers of the batch. None of this allocates or changes goroutine.
 //
-// # Use
-//
-// New starts nothing. Run serves until its context ends, answers the requests that it has
-// accepted, and returns after all its goroutines. The methods Get, Set and so on answer
-// the embedding program, from New on until Run has returned. Options, items and errors
-// are types of package cachesidecar, which package client uses too.
-//
-// A host has one sidecar in its cluster, embedded or not.
-//
-// The package does not decide how a request is answered (package engine) or which host
-// owns a key (package cluster).
+// The package puts the parts together. It does not decide how a request is answered
+// (package engine) or which host owns a key (package cluster).
 package sidecar
