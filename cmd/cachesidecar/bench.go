@@ -21,7 +21,7 @@ func (p *program) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "bench",
 		Usage: "put load on the sidecar on this host and measure it",
-		Description: "First writes the keys, into a namespace of their own, then reads them, then writes them again.\n" +
+		Description: "Writes the keys, into a namespace of their own, then reads them, then writes them again.\n" +
 			"The load generator shares the machine with the sidecar, so this is a lower bound.",
 		Flags: []cli.Flag{
 			jsonFlag,
@@ -33,7 +33,9 @@ func (p *program) benchCommand() *cli.Command {
 			&cli.IntFlag{Name: "size", Usage: "of values, in bytes", Value: 100},
 			&cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "bench", Action: named},
 			socketFlag, tokenFlag,
-			&cli.DurationFlag{Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value},
+			&cli.DurationFlag{
+				Name: "timeout", Usage: "wait this long for the answers to a batch", Value: timeoutFlag.Value,
+			},
 		},
 		Action: counted(0, 0, p.bench),
 	}
@@ -79,11 +81,13 @@ func readBenchFlags(c *cli.Context) (f benchFlags, err error) {
 		return f, usagef("--duration %v: give 1ms to 1h", f.duration)
 	}
 	if n := f.pipeline * (f.keySize + perRequest); n > inOneGo && f.pipeline*(f.size+perRequest) > inOneGo {
-		return f, usagef("--pipeline %d: %d keys of %d bytes ask for more at once than a socket holds, and values of %d bytes answer more: give --pipeline %d or less",
+		return f, usagef("--pipeline %d: %d keys of %d bytes ask for more at once than a socket holds, and values "+
+			"of %d bytes answer more: give --pipeline %d or less",
 			f.pipeline, f.pipeline, f.keySize, f.size, inOneGo/(min(f.keySize, f.size)+perRequest))
 	}
 	if n := f.conns * f.pipeline * f.request(); n > maxBatches {
-		return f, usagef("--conns %d × --pipeline %d × --size %d: the requests take %s, at most %s: lower one of them", f.conns, f.pipeline, f.size, size(int64(n)), size(maxBatches))
+		return f, usagef("--conns %d × --pipeline %d × --size %d: the requests take %s, at most %s: lower one of them",
+			f.conns, f.pipeline, f.size, size(int64(n)), size(maxBatches))
 	}
 	return f, nil
 }
@@ -127,7 +131,8 @@ func (p *program) bench(c *cli.Context) error {
 		Batches: max(1, min(64<<10, maxPrebuilt/f.request())/(f.conns*f.pipeline)),
 	}
 	if !c.Bool("json") {
-		if _, err := fmt.Fprintf(p.out, "%d connections × %d requests in flight, %d keys of %d bytes, values of %d bytes\n",
+		if _, err := fmt.Fprintf(p.out, "%d connections × %d requests in flight, "+
+			"%d keys of %d bytes, values of %d bytes\n",
 			f.conns, f.pipeline, f.keys, f.keySize, f.size); err != nil {
 			return err
 		}
@@ -148,7 +153,8 @@ func (p *program) bench(c *cli.Context) error {
 		if c.Bool("json") {
 			continue
 		}
-		if _, err := fmt.Fprintf(p.out, "%s  %10.0f requests/s  %5.1f %% %s  batch p50 %.0f µs, p99 %.0f µs, max %.0f µs\n",
+		if _, err := fmt.Fprintf(p.out, "%s  %10.0f requests/s  %5.1f %% %s  "+
+			"batch p50 %.0f µs, p99 %.0f µs, max %.0f µs\n",
 			b.Name, b.PerSecond, 100*b.HitRatio, m.hits, b.P50US, b.P99US, b.MaxUS); err != nil {
 			return err
 		}

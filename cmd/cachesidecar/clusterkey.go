@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -22,15 +23,16 @@ func (p *program) keyCommand() *cli.Command {
 				"Copy it to all hosts. To change the key later, add a line made with --key-only:\n" +
 				"the file tells how.",
 			Flags: []cli.Flag{
-				&cli.StringFlag{Name: "out", Usage: "write `FILE`, for its owner alone; one that exists stays as it is"},
-				&cli.BoolFlag{Name: "key-only", Usage: "make one more key, to be added to the file that there is", DisableDefaultText: true},
+				&cli.StringFlag{Name: "out", Usage: "write `FILE`, for its owner only; a file that exists stays"},
+				boolFlag("key-only", "make one more key, to be added to the file that there is"),
 			},
-			Action: counted(0, 0, p.generateKey),
+			Action: counted(0, 0, func(c *cli.Context) error { return generateKey(c, p.out) }),
 		}},
 	}
 }
 
-func (p *program) generateKey(c *cli.Context) error {
+// generateKey makes a file, or one line of it, and writes it to a path or to out.
+func generateKey(c *cli.Context, out io.Writer) error {
 	if c.IsSet("out") && c.String("out") == "" {
 		return usagef(`--out "": give a file's path, or leave the flag out`)
 	}
@@ -41,7 +43,7 @@ func (p *program) generateKey(c *cli.Context) error {
 	if path := c.String("out"); path != "" {
 		return writeSecret(path, text)
 	}
-	_, err := fmt.Fprint(p.out, text)
+	_, err := fmt.Fprint(out, text)
 	return err
 }
 

@@ -17,7 +17,8 @@ import (
 func loadConfig(path string) (fileConfig, error) {
 	b, err := plainfile.Read(path, maxConfig)
 	if err != nil {
-		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read", path, err)
+		return fileConfig{}, fmt.Errorf("config %s: %w: give the path of a file of settings that this process may read",
+			path, err)
 	}
 	cfg, err := parseConfig(b)
 	if err != nil {
@@ -105,7 +106,8 @@ func (p *program) check(c *cli.Context) error {
 		if err := takeOn(foreign.UID); err != nil {
 			return err
 		}
-		fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n", foreign.UID)
+		fmt.Fprintf(p.err, "Checked as uid %d, to which a file with a secret belongs: run the sidecar as that user.\n",
+			foreign.UID)
 		err = checkConfig(path)
 	}
 	if err == nil {

@@ -17,12 +17,23 @@ import (
 
 // Flags that client commands share.
 var (
-	socketFlag  = &cli.StringFlag{Name: "socket", Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)"}
-	tokenFlag   = &cli.StringFlag{Name: "token-file", Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)"}
+	socketFlag = &cli.StringFlag{
+		Name:  "socket",
+		Usage: "the sidecar's socket `PATH` (default: $CACHESIDECAR_SOCKET, or where one is found)",
+	}
+	tokenFlag = &cli.StringFlag{
+		Name:  "token-file",
+		Usage: "show the sidecar the token in `FILE` (default: $" + envTokenFile + ", or none)",
+	}
 	timeoutFlag = &cli.DurationFlag{Name: "timeout", Usage: "wait this `TIME` for the answer", Value: 10 * time.Second}
-	jsonFlag    = &cli.BoolFlag{Name: "json", Usage: "print one JSON document", DisableDefaultText: true}
+	jsonFlag    = boolFlag("json", "print one JSON document")
 	nsFlag      = &cli.StringFlag{Name: "ns", Usage: "the `NAMESPACE`", Value: "default", Action: named}
 )
+
+// boolFlag returns a flag that has no value.
+func boolFlag(name, usage string, aliases ...string) *cli.BoolFlag {
+	return &cli.BoolFlag{Name: name, Aliases: aliases, Usage: usage, DisableDefaultText: true}
+}
 
 func clientFlags(more ...cli.Flag) []cli.Flag {
 	return append(more, socketFlag, tokenFlag, timeoutFlag)
@@ -90,7 +101,8 @@ func socketAndTimeout(c *cli.Context) (path string, timeout time.Duration, err e
 func explain(c *cli.Context, err error) error {
 	switch {
 	case timedOut(err):
-		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)", err, c.Duration("timeout"))
+		return fmt.Errorf("%w (--timeout is %v: wait longer with it, or see the sidecar's log)",
+			err, c.Duration("timeout"))
 	case errors.Is(err, cachesidecar.ErrNoOwner):
 		return fmt.Errorf("%w (nothing was done; \"cachesidecar members\" shows the hosts)", err)
 	case errors.Is(err, cachesidecar.ErrUnavailable):

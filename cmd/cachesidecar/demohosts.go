@@ -80,6 +80,11 @@ func startHosts(ctx context.Context, names ...string) (_ *demoHosts, err error) 
 	return d, nil
 }
 
+// ownSetting reports whether an environment variable configures a sidecar.
+func ownSetting(name string) bool {
+	return strings.HasPrefix(name, "CACHESIDECAR_") || strings.HasPrefix(name, "LISTEN_") || name == "NOTIFY_SOCKET"
+}
+
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // nextPort counts up from a random start, so that concurrent callers find different
@@ -126,7 +131,7 @@ func (h *demoHost) start(ctx context.Context) error {
 	h.cmd = exec.Command(self, h.flags...)
 	h.cmd.Stderr = h.log
 	for _, kv := range os.Environ() { // without the user's own settings
-		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "CACHESIDECAR_") && !strings.HasPrefix(name, "LISTEN_") && name != "NOTIFY_SOCKET" {
+		if name, _, _ := strings.Cut(kv, "="); !ownSetting(name) {
 			h.cmd.Env = append(h.cmd.Env, kv)
 		}
 	}

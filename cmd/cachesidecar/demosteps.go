@@ -22,7 +22,9 @@ func demoValue(key string, time int) []byte { return fmt.Appendf(nil, "%s, writt
 
 // read reads a key, and returns the source of its value; "" if the key has none. A value
 // of another key is an error.
-func (h *demoHost) read(ctx context.Context, key string, o cachesidecar.GetOptions) (source string, took time.Duration, value []byte, err error) {
+func (h *demoHost) read(
+	ctx context.Context, key string, o cachesidecar.GetOptions,
+) (source string, took time.Duration, value []byte, err error) {
 	begun := time.Now()
 	it, err := h.Get(ctx, key, o)
 	took = time.Since(begun)
@@ -38,8 +40,10 @@ func (h *demoHost) read(ctx context.Context, key string, o cachesidecar.GetOptio
 }
 
 func (s *story) join(ctx context.Context) error {
-	s.tell("they serve: pids %d, %d and %d, sockets in %s", s.one.cmd.Process.Pid, s.two.cmd.Process.Pid, s.three.cmd.Process.Pid, s.dir)
-	if _, err := s.until(ctx, "they have not found each other", func(ctx context.Context) error { return settled(ctx, s.list...) }); err != nil {
+	s.tell("they serve: pids %d, %d and %d, sockets in %s",
+		s.one.cmd.Process.Pid, s.two.cmd.Process.Pid, s.three.cmd.Process.Pid, s.dir)
+	joined := func(ctx context.Context) error { return settled(ctx, s.list...) }
+	if _, err := s.until(ctx, "they have not found each other", joined); err != nil {
 		return err
 	}
 	s.tell("they have found each other, and share the keys among them:")
@@ -79,7 +83,8 @@ func (s *story) write(ctx context.Context) error {
 		s.owner[demoKey(i)] = place.Owner
 	}
 	own, twos, threes := len(s.keysOf("one")), len(s.keysOf("two")), len(s.keysOf("three"))
-	s.tell("set %d keys through one, %v each: %d are its own, %d go to two, %d to three", demoKeys, round(each), own, twos, threes)
+	s.tell("set %d keys through one, %v each: %d are its own, %d go to two, %d to three",
+		demoKeys, round(each), own, twos, threes)
 	if own == 0 || twos == 0 || threes == 0 {
 		return storyErrorf("one host owns no key")
 	}
@@ -161,7 +166,8 @@ func (s *story) medians(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.tell("medians of %d reads through one: l2 %v, l1 %v, peer %v (asked each time)", reads, round(l2), round(l1), round(peer))
+	s.tell("medians of %d reads through one: l2 %v, l1 %v, peer %v (asked each time)",
+		reads, round(l2), round(l1), round(peer))
 	return nil
 }
 
@@ -173,62 +179,75 @@ func (s *story) kill(context.Context) error {
 	return nil
 }
 
-// outage reads on through the other hosts, and writes a key of host two until one of them
-// accepts it.
-func (s *story) outage(ctx context.Context) error {
-	living := append(s.keysOf("one"), s.keysOf("three")...)
-	key := s.keysOf("two")[0]
-	hits, reads, tries, lost := 0, 0, 0, 0
-	var slowest, copies time.Duration
-	try := func(ctx context.Context) error {
-		for _, h := range []*demoHost{s.one, s.three} {
-			for range 10 { // keys of live owners
-				source, took, _, err := h.read(ctx, living[reads%len(living)], cachesidecar.GetOptions{})
-				if err != nil {
-					return err
-				}
-				slowest = max(slowest, took)
-				if reads++; source != "" {
-					hits++
-				}
-			}
-			source, took, _, err := h.read(ctx, key, cachesidecar.GetOptions{})
+// tally is what requests meet during the outage of host two.
+type tally struct {
+	living []string // keys whose owners live
+	key    string   // a key of host two
+
+	hits, reads     int
+	slowest, copies time.Duration // the slowest answer; until when copies of key were read
+	tries, lost     int           // writes of key; those of unknown outcome
+}
+
+// try reads through the other hosts, and writes a key of host two. It returns nil once
+// the write is accepted.
+func (s *story) try(ctx context.Context, t *tally) error {
+	for _, h := range []*demoHost{s.one, s.three} {
+		for range 10 {
+			source, took, _, err := h.read(ctx, t.living[t.reads%len(t.living)], cachesidecar.GetOptions{})
 			if err != nil {
 				return err
 			}
-			slowest = max(slowest, took)
-			if source != "" {
-				copies = time.Since(s.killed)
+			t.slowest = max(t.slowest, took)
+			if t.reads++; source != "" {
+				t.hits++
 			}
 		}
-		tries++
-		short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
-		defer cancel()
-		_, err := s.one.Set(short, key, demoValue(key, 2), cachesidecar.SetOptions{})
-		if err != nil && !errors.Is(err, cachesidecar.ErrUnavailable) {
-			lost++
+		source, took, _, err := h.read(ctx, t.key, cachesidecar.GetOptions{})
+		if err != nil {
+			return err
 		}
-		return err
+		t.slowest = max(t.slowest, took)
+		if source != "" {
+			t.copies = time.Since(s.killed)
+		}
 	}
+	t.tries++
+	short, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	_, err := s.one.Set(short, t.key, demoValue(t.key, 2), cachesidecar.SetOptions{})
+	if err != nil && !errors.Is(err, cachesidecar.ErrUnavailable) {
+		t.lost++
+	}
+	return err
+}
+
+// outage goes on through the other hosts, until they accept a write of a key of host two.
+func (s *story) outage(ctx context.Context) error {
+	t := &tally{living: append(s.keysOf("one"), s.keysOf("three")...), key: s.keysOf("two")[0]}
+	try := func(ctx context.Context) error { return s.try(ctx, t) }
 	if _, err := s.until(ctx, "a key of two cannot be written", try); err != nil {
 		return err
 	}
 	took := time.Since(s.killed)
-	s.tell("keys of two can be written again, %v after its end; %d writes were refused before, of %d the outcome is unknown", round(took), tries-1-lost, lost)
-	s.aside("copies of its keys were read for %v, then they were missed", round(copies))
-	s.aside("%d of %d reads of the others' keys were hits, the slowest answer took %v", hits, reads, round(slowest))
-	if hits < reads*95/100 {
+	s.tell("keys of two can be written again, %v after its end; "+
+		"%d writes were refused before, of %d the outcome is unknown", round(took), t.tries-1-t.lost, t.lost)
+	s.aside("copies of its keys were read for %v, then they were missed", round(t.copies))
+	s.aside("%d of %d reads of the others' keys were hits, the slowest answer took %v",
+		t.hits, t.reads, round(t.slowest))
+	if t.hits < t.reads*95/100 {
 		return storyErrorf("reads of keys whose owners live were missed")
 	}
-	if copies > 2*time.Second {
-		return storyErrorf("a copy was read %v after its owner's end, at most a second is right", copies)
+	if t.copies > 2*time.Second {
+		return storyErrorf("a copy was read %v after its owner's end, at most a second is right", t.copies)
 	}
 	for _, k := range s.keysOf("two") {
 		if _, err := s.one.Set(ctx, k, demoValue(k, 2), cachesidecar.SetOptions{}); err != nil {
 			return storyErrorf("a write of %s after that: %w", k, err)
 		}
 	}
-	if _, err := s.until(ctx, "not all keys are there", func(ctx context.Context) error { return s.all(ctx, s.one, s.three) }); err != nil {
+	all := func(ctx context.Context) error { return s.all(ctx, s.one, s.three) }
+	if _, err := s.until(ctx, "not all keys are there", all); err != nil {
 		return err
 	}
 	s.tell("set the keys of two anew: all %d are read through one and three", demoKeys)
@@ -255,7 +274,8 @@ func (s *story) all(ctx context.Context, hosts ...*demoHost) error {
 			}
 		}
 		if missing+old > 0 {
-			return fmt.Errorf("through %s %d of %d keys are missing, %d have an old value", h.name, missing, demoKeys, old)
+			return fmt.Errorf("through %s %d of %d keys are missing, %d have an old value",
+				h.name, missing, demoKeys, old)
 		}
 	}
 	return nil
@@ -268,7 +288,8 @@ func (s *story) restart(ctx context.Context) error {
 		return err
 	}
 	s.tell("two is started again")
-	if _, err := s.until(ctx, "two does not take its place", func(ctx context.Context) error { return settled(ctx, s.list...) }); err != nil {
+	joined := func(ctx context.Context) error { return settled(ctx, s.list...) }
+	if _, err := s.until(ctx, "two does not take its place", joined); err != nil {
 		return err
 	}
 	took := time.Since(begun)
@@ -277,8 +298,10 @@ func (s *story) restart(ctx context.Context) error {
 		return err
 	}
 	h := st.Cluster.Handoff
-	s.tell("it has joined, and its share has been handed over to it, %v after its start: %d entries", round(took), h.Admitted+h.Fetched)
-	if _, err := s.until(ctx, "not all keys are there", func(ctx context.Context) error { return s.all(ctx, s.list...) }); err != nil {
+	s.tell("it has joined, and its share has been handed over to it, %v after its start: %d entries",
+		round(took), h.Admitted+h.Fetched)
+	all := func(ctx context.Context) error { return s.all(ctx, s.list...) }
+	if _, err := s.until(ctx, "not all keys are there", all); err != nil {
 		return err
 	}
 	s.aside("all %d keys are read through each of the three", demoKeys)
@@ -308,6 +331,7 @@ func (s *story) leave(ctx context.Context) error {
 	if err := s.all(ctx, s.one, s.two); err != nil {
 		return storyErrorf("after three has left: %w", err)
 	}
-	s.tell("it has handed them over and ended, after %v: all %d keys are read through one and two", round(took), demoKeys)
+	s.tell("it has handed them over and ended, after %v: all %d keys are read through one and two",
+		round(took), demoKeys)
 	return s.members(ctx)
 }

@@ -72,16 +72,18 @@ func (o *fileOrigin) one() (given loader.OriginConfig, err error) {
 		return nil, nil
 	}
 	for _, v := range reflect.ValueOf(*o).Fields() {
-		switch {
-		case v.IsNil():
-		case given != nil:
-			return nil, fmt.Errorf("origin: %s and %s are given: give one of them", given.Kind(), v.Interface().(loader.OriginConfig).Kind())
-		default:
-			given = v.Interface().(loader.OriginConfig)
+		if v.IsNil() {
+			continue
 		}
+		one := v.Interface().(loader.OriginConfig)
+		if given != nil {
+			return nil, fmt.Errorf("origin: %s and %s are given: give one of them", given.Kind(), one.Kind())
+		}
+		given = one
 	}
 	if given == nil {
-		return nil, errors.New("origin: nothing is given: give http, postgres, redis, memcached or exec, with its settings")
+		return nil, errors.New("origin: nothing is given: give http, postgres, redis, memcached or exec, " +
+			"with its settings")
 	}
 	return given, nil
 }

@@ -25,8 +25,8 @@ func (p *program) getCommand() *cli.Command {
 			"Of several keys, each found one gives a line: the key, a tab, the value.\n" +
 			"Exit status 1 if a key has no value.",
 		Flags: clientFlags(nsFlag, jsonFlag,
-			&cli.BoolFlag{Name: "fresh", Usage: "ask the host that owns the key, take no copy", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "stale-ok", Usage: "a value that was softly deleted is better than none", DisableDefaultText: true},
+			boolFlag("fresh", "ask the host that owns the key, take no copy"),
+			boolFlag("stale-ok", "a value that was softly deleted is better than none"),
 		),
 		Action: counted(1, -1, p.get),
 	}
@@ -65,63 +65,67 @@ func (p *program) get(c *cli.Context) error {
 	keys := c.Args().Slice()
 	o := cachesidecar.GetOptions{Fresh: c.Bool("fresh"), StaleOK: c.Bool("stale-ok")}
 	return ask(c, func(ctx context.Context, cl *client.Client) error {
-		if len(keys) == 1 {
-			return p.getOne(ctx, c, cl, keys[0], o)
+		found, why, err := lookUp(ctx, cl, keys, o)
+		if err != nil {
+			return err
 		}
-		return p.getSeveral(ctx, c, cl, keys, o)
+		var missing error
+		items := make([]jsonItem, len(keys))
+		for i, k := range keys {
+			if it, ok := found[k]; ok {
+				items[i] = jsonItemOf(k, it)
+				continue
+			}
+			items[i] = jsonItem{Key: k}
+			missing = errMiss
+			if !c.Bool("json") {
+				writeMissing(p.err, k, why)
+			}
+		}
+		var document any = items
+		if len(keys) == 1 {
+			document = items[0]
+		}
+		return cmp.Or(p.show(c, document, func(out io.Writer) error { return writeValues(out, keys, found) }), missing)
 	})
 }
 
-func (p *program) getOne(ctx context.Context, c *cli.Context, cl *client.Client, key string, o cachesidecar.GetOptions) error {
-	it, err := cl.Get(ctx, key, o)
-	switch {
-	case err == nil:
-		return p.show(c, jsonItemOf(key, it), func(out io.Writer) error {
-			if isTerminal(out) {
-				it.Value = append(it.Value, '\n')
-			}
-			_, err := out.Write(it.Value)
-			return err
-		})
-	case !errors.Is(err, cachesidecar.ErrNotFound):
-		return err
-	case c.Bool("json"):
-		return cmp.Or(p.json(jsonItem{Key: key}), errMiss)
+// lookUp returns the keys that have a value, and why others have none.
+func lookUp(
+	ctx context.Context, cl *client.Client, keys []string, o cachesidecar.GetOptions,
+) (found map[string]cachesidecar.Item, why, err error) {
+	if len(keys) > 1 {
+		found, err = cl.GetMulti(ctx, keys, o)
+		return found, cachesidecar.ErrNotFound, err
 	}
-	p.missing(key, err)
-	return errMiss
+	it, err := cl.Get(ctx, keys[0], o)
+	if errors.Is(err, cachesidecar.ErrNotFound) { // it may say more
+		return nil, err, nil
+	}
+	return map[string]cachesidecar.Item{keys[0]: it}, nil, err
 }
 
-func (p *program) getSeveral(ctx context.Context, c *cli.Context, cl *client.Client, keys []string, o cachesidecar.GetOptions) error {
-	found, err := cl.GetMulti(ctx, keys, o)
-	if err != nil {
-		return err
-	}
-	var missing error
-	items := make([]jsonItem, len(keys))
-	for i, k := range keys {
+// writeValues writes the value of one key, or a line for each key that has a value.
+func writeValues(out io.Writer, keys []string, found map[string]cachesidecar.Item) error {
+	for _, k := range keys {
 		it, ok := found[k]
-		if ok {
-			items[i] = jsonItemOf(k, it)
-		} else {
-			items[i] = jsonItem{Key: k}
-			missing = errMiss
+		if !ok {
+			continue
+		}
+		line := it.Value
+		if len(keys) > 1 {
+			line = fmt.Appendf(nil, "%s\t%s\n", k, it.Value)
+		} else if isTerminal(out) {
+			line = append(line, '\n')
+		}
+		if _, err := out.Write(line); err != nil {
+			return err
 		}
 	}
-	return cmp.Or(p.show(c, items, func(out io.Writer) error {
-		for _, k := range keys {
-			it, ok := found[k]
-			if !ok {
-				p.missing(k, cachesidecar.ErrNotFound)
-			} else if _, err := fmt.Fprintf(out, "%s\t%s\n", k, it.Value); err != nil {
-				return err
-			}
-		}
-		return nil
-	}), missing)
+	return nil
 }
 
-// missing reports a key that has no value, and why.
-func (p *program) missing(key string, why error) {
-	fmt.Fprintf(p.err, "%s: %s\n", logs.Plain(key), logs.Lines(why.Error()))
+// writeMissing reports a key that has no value, and why.
+func writeMissing(out io.Writer, key string, why error) {
+	fmt.Fprintf(out, "%s: %s\n", logs.Plain(key), logs.Lines(why.Error()))
 }

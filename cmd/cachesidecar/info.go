@@ -27,7 +27,8 @@ func (p *program) versionCommand() *cli.Command {
 func (p *program) version(c *cli.Context) error {
 	about := map[string]any{"version": buildVersion(), "protocol": wire.Version, "go": runtime.Version()}
 	return p.show(c, about, func(out io.Writer) error {
-		_, err := fmt.Fprintf(out, "cachesidecar %s, protocol %d, %s\n", buildVersion(), wire.Version, runtime.Version())
+		_, err := fmt.Fprintf(out, "cachesidecar %s, protocol %d, %s\n",
+			buildVersion(), wire.Version, runtime.Version())
 		return err
 	})
 }
@@ -90,7 +91,8 @@ func healthOf(st *cachesidecar.Stats, why string) (string, error) {
 	case why != "":
 		return "", fmt.Errorf("it is up and not ready: it has not joined the other hosts: %s", why)
 	case c.Members > 1:
-		return "", errors.New("it is up and not ready: it has not joined the other hosts; see \"cachesidecar members\" and its log")
+		return "", errors.New("it is up and not ready: it has not joined the other hosts; " +
+			"see \"cachesidecar members\" and its log")
 	}
 	return "", errors.New("it is up and not ready: it looks for other hosts at the join addresses")
 }
@@ -101,8 +103,8 @@ func (p *program) flushCommand() *cli.Command {
 		Usage: "drop everything, or a namespace",
 		Flags: clientFlags(
 			&cli.StringFlag{Name: "ns", Usage: "drop this `NAMESPACE` alone", Action: named},
-			&cli.BoolFlag{Name: "cluster", Usage: "on every host", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
+			boolFlag("cluster", "on every host"),
+			boolFlag("yes", "do not ask", "y"),
 		),
 		Action: counted(0, 0, p.flush),
 	}

@@ -22,8 +22,15 @@ const maxInput = 1 << 30
 
 // Flags of the commands that write.
 var (
-	ttlFlag = &cli.StringFlag{Name: "ttl", Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)"}
-	ackFlag = &cli.StringFlag{Name: "ack", Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value", Value: "owner"}
+	ttlFlag = &cli.StringFlag{
+		Name:  "ttl",
+		Usage: "`TIME` to live, such as 30s or 2h; 0 is no expiry (default: the namespace's)",
+	}
+	ackFlag = &cli.StringFlag{
+		Name:  "ack",
+		Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value",
+		Value: "owner",
+	}
 )
 
 func writeOptions(c *cli.Context) (o cachesidecar.SetOptions, err error) {
@@ -51,8 +58,8 @@ func (p *program) setCommand() *cli.Command {
 		ArgsUsage:   "KEY VALUE|-",
 		Description: "VALUE - is read from stdin. Exit status 1 if a condition is not met.",
 		Flags: clientFlags(nsFlag, ttlFlag, ackFlag, jsonFlag,
-			&cli.BoolFlag{Name: "add", Usage: "only if the key is absent", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "replace", Usage: "only if the key is present", DisableDefaultText: true},
+			boolFlag("add", "only if the key is absent"),
+			boolFlag("replace", "only if the key is present"),
 			&cli.Uint64Flag{Name: "cas", Usage: "only if the key's version is still `VERSION`"},
 			&cli.UintFlag{Name: "flags", Usage: "a `NUMBER` kept with the value"},
 		),
@@ -80,7 +87,7 @@ func (p *program) set(c *cli.Context) error {
 	}
 	key, value := c.Args().Get(0), []byte(c.Args().Get(1))
 	if string(value) == "-" {
-		if value, err = p.readValue(c.Context, maxInput); err != nil {
+		if value, err = readValue(c.Context, p.in, maxInput); err != nil {
 			return err
 		}
 	}
@@ -111,9 +118,9 @@ func ofKey(key string, err error) error {
 	return err
 }
 
-// readValue reads stdin to its end, at most most bytes.
-func (p *program) readValue(ctx context.Context, most int) ([]byte, error) {
-	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.in, int64(most)+1)) })
+// readValue reads in to its end, at most most bytes.
+func readValue(ctx context.Context, in io.Reader, most int) ([]byte, error) {
+	value, err := waitFor(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in, int64(most)+1)) })
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("cannot read the value from stdin: %w", err)
@@ -130,11 +137,7 @@ func (p *program) delCommand() *cli.Command {
 		ArgsUsage:   "KEY…",
 		Description: "Exit status 1 if none of the keys had a value.",
 		Flags: clientFlags(nsFlag, ackFlag, jsonFlag,
-			&cli.BoolFlag{
-				Name:               "soft",
-				Usage:              "leave the values to reads that accept stale ones, for the namespace's stale_limit",
-				DisableDefaultText: true,
-			},
+			boolFlag("soft", "leave the values to reads that accept stale ones, for the namespace's stale_limit"),
 			&cli.StringFlag{
 				Name: "replica-lag",
 				Usage: "keep nothing that is loaded within `TIME`, as long as replicas lag; " +
@@ -153,7 +156,8 @@ func (p *program) del(c *cli.Context) error {
 	del := cachesidecar.DeleteOptions{AckAll: o.AckAll, Soft: c.Bool("soft")}
 	if s := c.String("replica-lag"); c.IsSet("replica-lag") {
 		if del.ReplicaLag, err = time.ParseDuration(s); err != nil || del.ReplicaLag <= 0 {
-			return usagef("--replica-lag %q: give a time such as 500ms or 2s, or leave it out for the namespace's replica_lag", s)
+			return usagef("--replica-lag %q: give a time such as 500ms or 2s, "+
+				"or leave it out for the namespace's replica_lag", s)
 		}
 	}
 	keys := c.Args().Slice()
@@ -170,7 +174,7 @@ func (p *program) del(c *cli.Context) error {
 			return cmp.Or(p.json(map[string]any{"deleted": n}), missing)
 		}
 		if missing != nil {
-			p.missing(strings.Join(keys, ", "), cachesidecar.ErrNotFound)
+			writeMissing(p.err, strings.Join(keys, ", "), cachesidecar.ErrNotFound)
 		}
 		return missing
 	})
@@ -197,7 +201,7 @@ func (p *program) touch(c *cli.Context) error {
 		for _, k := range c.Args().Slice() {
 			switch err := cl.Touch(ctx, k, cachesidecar.TouchOptions{TTL: o.TTL, NoExpiry: o.NoExpiry}); {
 			case errors.Is(err, cachesidecar.ErrNotFound):
-				p.missing(k, cachesidecar.ErrNotFound)
+				writeMissing(p.err, k, cachesidecar.ErrNotFound)
 				missing = errMiss
 			case err != nil:
 				return err

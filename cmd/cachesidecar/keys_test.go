@@ -141,7 +141,7 @@ func TestReadValue(t *testing.T) {
 		{"longer", strings.NewReader("123456"), "stdin has more than 5 bytes, the most that a value may have: split it"},
 		{"fails", readerFunc(func([]byte) (int, error) { return 0, errors.New("pipe burst") }), "cannot read the value from stdin: pipe burst"},
 	} {
-		value, err := (&program{in: tc.in}).readValue(t.Context(), 5)
+		value, err := readValue(t.Context(), tc.in, 5)
 		switch {
 		case tc.want == "" && (err != nil || string(value) != "12345"):
 			t.Errorf("%s: %q, %v", tc.name, value, err)

@@ -107,7 +107,7 @@ func (p *program) app() *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   onUsageError,
 		Flags: []cli.Flag{
-			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", DisableDefaultText: true},
+			boolFlag("version", "print the version", "v"),
 		},
 		Action: func(c *cli.Context) error {
 			if c.Bool("version") && c.NArg() == 0 {

@@ -37,8 +37,9 @@ func (p *program) forgetCommand() *cli.Command {
 		Usage:     "forget a host that is gone, on all hosts",
 		ArgsUsage: "NODE",
 		Flags:     clientFlags(),
-		Description: "A host that died is listed as missing for an hour, since it may come back: verify names it, and flush --cluster does. " +
-			"This ends it at once. A host that lives is not forgotten: stop it first. One that comes back later joins as any other.",
+		Description: "A host that died is listed as missing for an hour, since it may come back.\n" +
+			"Until then verify and flush --cluster name it. This command drops it at once.\n" +
+			"A host that lives is not forgotten: stop it first. A host that comes back later joins as any other.",
 		Action: counted(1, 1, p.forget),
 	}
 }
@@ -63,7 +64,8 @@ func writeMembers(out io.Writer, list []cachesidecar.Member) error {
 	return table(out, 0, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tADDRESS\tSTATE\tWEIGHT\tPARTITIONS\tEPOCH\t")
 		for _, m := range shown(list) {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, count(int64(m.Partitions)), m.Epoch, m.Why)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n",
+				m.Node, cmp.Or(m.Address, "-"), m.State, m.Weight, count(int64(m.Partitions)), m.Epoch, m.Why)
 		}
 	})
 }

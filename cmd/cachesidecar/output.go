@@ -26,10 +26,10 @@ func (p *program) show(c *cli.Context, document any, text func(io.Writer) error)
 }
 
 // json writes a JSON document.
-func (p *program) json(v any) error { return p.encode(v, "  ") }
+func (p *program) json(v any) error { return writeJSON(p.out, v, "  ") }
 
-// encode writes a JSON document in which a terminal shows every character.
-func (p *program) encode(v any, indent string) error {
+// writeJSON writes a JSON document in which a terminal shows every character.
+func writeJSON(out io.Writer, v any, indent string) error {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetIndent("", indent)
@@ -37,7 +37,7 @@ func (p *program) encode(v any, indent string) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := p.out.Write(logs.JSON(text.Bytes()))
+	_, err := out.Write(logs.JSON(text.Bytes()))
 	return err
 }
 

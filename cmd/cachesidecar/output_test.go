@@ -44,18 +44,17 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	}
 	stats.L1.Limit, stats.Leases.Issued = 1, 1
 	var out bytes.Buffer
-	p := &program{out: &out}
 	pages := map[string]func() error{
 		"stats":           func() error { return (&hostReading{stats}).write(&out, nil) },
 		"stats --cluster": func() error { return (&clusterReading{all}).write(&out, nil) },
 		"verify":          func() error { return writeVerified(&out, &verified) },
 		"members":         func() error { return writeMembers(&out, list) },
-		"watch":           func() error { return p.event(event, false) },
+		"watch":           func() error { return writeEvent(&out, event, false) },
 	}
 	for _, kind := range []client.Kind{client.Changed, client.Flushed, client.Raised} {
 		e := event
 		e.Kind = kind
-		pages["watch "+kind.String()] = func() error { return p.event(e, false) }
+		pages["watch "+kind.String()] = func() error { return writeEvent(&out, e, false) }
 	}
 	for name, page := range pages {
 		out.Reset()
@@ -68,7 +67,7 @@ func TestNothingMovesTheCursor(t *testing.T) {
 	}
 	for name, v := range map[string]any{"stats": stats, "stats --cluster": all, "members": list} {
 		out.Reset()
-		if err := p.json(v); err != nil {
+		if err := writeJSON(&out, v, "  "); err != nil {
 			t.Fatal(err)
 		}
 		back := reflect.New(reflect.TypeOf(v))

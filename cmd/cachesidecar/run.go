@@ -82,7 +82,8 @@ func (p *program) serve(c *cli.Context) error {
 		cfg.Log.Warn("cannot tell systemd that the sidecar is ready", "error", err)
 	}
 	if terminal {
-		fmt.Fprintf(p.err, "Serving %s. Try: cachesidecar set greeting hello && cachesidecar get greeting\n", s.SocketPath())
+		fmt.Fprintf(p.err, "Serving %s. Try: cachesidecar set greeting hello && cachesidecar get greeting\n",
+			s.SocketPath())
 	}
 	select {
 	case err = <-done:
@@ -127,7 +128,8 @@ func reloadOn(hangup <-chan os.Signal, reload func() error, log *slog.Logger) (s
 				return
 			case <-hangup:
 			}
-			log.Info("SIGHUP: the cluster key's and the certificates' files are read again; all other settings stay until a restart")
+			log.Info("SIGHUP: the cluster key's and the certificates' files are read again; " +
+				"all other settings stay until a restart")
 			if err := reload(); err != nil {
 				log.Error("keys and certificates are not taken: this host goes on with what it had", "error", err)
 			}

@@ -77,7 +77,8 @@ var (
 	unknownFlag  = regexp.MustCompile(`^flag provided but not defined: -(.*)$`)
 	missingValue = regexp.MustCompile(`^flag needs an argument: -(.*)$`)
 	badValue     = regexp.MustCompile(`(?s)^invalid (?:boolean )?value "(.*)" for (?:flag )?-([a-z0-9-]+): `)
-	badEnv       = regexp.MustCompile(`(?s)^could not parse "(.*)" as .* value from environment variable "([A-Z0-9_]+)" for flag ([a-z0-9-]+): `)
+	badEnv       = regexp.MustCompile(`(?s)^could not parse "(.*)" as .* value ` +
+		`from environment variable "([A-Z0-9_]+)" for flag ([a-z0-9-]+): `)
 )
 
 // onUsageError rewrites the parser's errors: the flag, its value and what to give
@@ -92,7 +93,8 @@ func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 		if near := nearest(m[1], flagNames(c.Command.Flags)); near != "" {
 			see = fmt.Sprintf(": did you mean --%s? See", near)
 		}
-		return usagef("%s has no flag --%s%s \"%s --help\"; -- ends the flags", c.Command.Name, m[1], see, c.Command.HelpName)
+		return usagef("%s has no flag --%s%s \"%s --help\"; -- ends the flags",
+			c.Command.Name, m[1], see, c.Command.HelpName)
 	}
 	if m := missingValue.FindStringSubmatch(msg); m != nil {
 		return usagef("--%s: give %s after it", m[1], wanted(c, m[1]))

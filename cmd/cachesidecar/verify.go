@@ -18,7 +18,8 @@ func (p *program) verifyCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
 		Usage: "check that no host returns what was overwritten too long ago",
-		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, as its apps would.\n" +
+		Description: "The sidecar on this host overwrites keys of its own and lets every host read them, " +
+			"as its apps would.\n" +
 			"Ends with status 1 if a promise is broken, and if it could not be seen to be kept.",
 		Flags:  clientFlags(jsonFlag, &cli.DurationFlag{Name: "duration", Usage: "how long", Value: 10 * time.Second}),
 		Action: counted(0, 0, p.verify),
@@ -72,7 +73,8 @@ func writeVerified(out io.Writer, v *cachesidecar.Verified) error {
 	if err := table(out, tabwriter.AlignRight, func(w io.Writer) {
 		fmt.Fprintln(w, "NODE\tL1\tL2\tPEER\tFRESH\tMISSES\tERRORS\tSTALE FOR, AT MOST\t")
 		for _, n := range v.Nodes {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t\n", n.Node, count(n.L1), count(n.L2), count(n.Peer), count(n.Fresh),
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%v\t\n",
+				n.Node, count(n.L1), count(n.L2), count(n.Peer), count(n.Fresh),
 				count(n.Misses), count(n.Errors), time.Duration(n.StaleMaxUS)*time.Microsecond)
 		}
 	}); err != nil {

@@ -24,27 +24,18 @@ func (p *program) warmCommand() *cli.Command {
 		Name:      "warm",
 		Usage:     "load keys from the namespace's origin, as a list names them",
 		ArgsUsage: "FILE|-",
-		Description: "FILE has a key a line; - is stdin. Exit status 1 if a key could not be had; a key that the origin\n" +
-			"does not have is none of these.",
+		Description: "FILE has one key in each line; - is stdin. Exit status 1 if a key failed; a key that\n" +
+			"the origin does not have is a success.",
 		Flags: clientFlags(nsFlag, jsonFlag,
-			&cli.BoolFlag{Name: "null", Usage: "keys end with a zero byte, not with a line", DisableDefaultText: true},
+			boolFlag("null", "keys end with a zero byte, not with a line"),
 			&cli.IntFlag{Name: "concurrency", Usage: "ask for so many keys at once", Value: 32},
 			&cli.Float64Flag{Name: "rate", Usage: "load at most `N` keys a second (default: no limit)"},
 			&cli.StringFlag{Name: "resume", Usage: "note in `FILE` how far it came, and go on from there"},
-			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row could not be had; 0 is never", Value: 100},
+			&cli.IntFlag{Name: "stop-after", Usage: "end when so many keys in a row failed; 0 is never", Value: 100},
 		),
 		Action: counted(1, 1, p.warm),
 	}
 }
-
-// Results for a key.
-const (
-	pending uint8 = iota // not asked for, or not answered
-	loaded
-	there
-	absent
-	failed
-)
 
 // warmer loads keys.
 type warmer struct {
@@ -72,10 +63,6 @@ type warmed struct {
 	DurationMS float64 `json:"duration_ms"`
 }
 
-// warmChunk is the number of keys that are asked for before the next ones are read. The
-// position is saved between chunks.
-const warmChunk = 1024
-
 func (p *program) warm(c *cli.Context) error {
 	for _, n := range []struct {
 		name        string
@@ -91,7 +78,7 @@ func (p *program) warm(c *cli.Context) error {
 			return usagef("--rate %v: give 0.001 to 1e9 keys a second", c.Float64("rate"))
 		}
 	}
-	list, total, err := p.openKeys(c.Args().First(), c.Bool("null"))
+	list, total, err := openKeys(p.in, c.Args().First(), c.Bool("null"), isTerminal(p.err))
 	if err != nil {
 		return err
 	}
@@ -106,7 +93,8 @@ func (p *program) warm(c *cli.Context) error {
 	}
 	defer cl.Close()
 	w := &warmer{
-		cl: cl, concurrency: c.Int("concurrency"), stopAfter: int64(c.Int("stop-after")), patience: c.Duration("timeout"),
+		cl: cl, patience: c.Duration("timeout"),
+		concurrency: c.Int("concurrency"), stopAfter: int64(c.Int("stop-after")),
 		loads: rate.NewLimiter(limit, int(max(1, min(limit/10, 1e6)))),
 	}
 	if err := w.hasOrigin(c.Context, c.String("ns")); err != nil {
@@ -130,7 +118,8 @@ func (p *program) warm(c *cli.Context) error {
 func newBar(to io.Writer, total int64) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(to), progressbar.OptionSetWidth(30), progressbar.OptionShowCount(),
-		progressbar.OptionShowIts(), progressbar.OptionSetItsString("keys"), progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionShowIts(), progressbar.OptionSetItsString("keys"),
+		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionSetSpinnerChangeInterval(0)) // else it starts a goroutine
 }
 
@@ -145,7 +134,8 @@ func (w *warmer) hasOrigin(ctx context.Context, ns string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("namespace %q has no origin on this host, so there is nothing to load its keys from: name one in the configuration file, or another namespace with --ns", ns)
+	return fmt.Errorf("namespace %q has no origin on this host, so there is nothing to load its keys from: "+
+		"name one in the configuration file, or another namespace with --ns", ns)
 }
 
 // run asks for all keys from a position on, and moves the position.
@@ -258,7 +248,9 @@ func (w *warmer) get(ctx context.Context, key string, o cachesidecar.GetOptions)
 }
 
 // warmed reports the results, and how to continue if the run has ended early.
-func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, passed int64, took time.Duration) error {
+func (p *program) warmed(
+	c *cli.Context, w *warmer, err error, at *position, passed int64, took time.Duration,
+) error {
 	for _, f := range w.failures {
 		fmt.Fprintln(p.err, f)
 	}
@@ -266,7 +258,8 @@ func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, pas
 		fmt.Fprintf(p.err, "… and %s more\n", count(more))
 	}
 	r := warmed{
-		PassedOver: passed, Loaded: w.count[loaded], There: w.count[there], Absent: w.count[absent], Failed: w.count[failed],
+		PassedOver: passed,
+		Loaded:     w.count[loaded], There: w.count[there], Absent: w.count[absent], Failed: w.count[failed],
 		DurationMS: math.Round(took.Seconds()*1e6) / 1e3,
 	}
 	r.Keys = r.Loaded + r.There + r.Absent + r.Failed
@@ -275,7 +268,8 @@ func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, pas
 		out = p.json(r)
 	} else {
 		line := fmt.Sprintf("%s keys in %v: %s loaded, %s there already, %s absent, %s failed",
-			count(r.Keys), took.Round(10*time.Millisecond), count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
+			count(r.Keys), took.Round(10*time.Millisecond),
+			count(r.Loaded), count(r.There), count(r.Absent), count(r.Failed))
 		if passed > 0 {
 			line += fmt.Sprintf("; %s passed over", count(passed))
 		}
@@ -286,7 +280,8 @@ func (p *program) warmed(c *cli.Context, w *warmer, err error, at *position, pas
 		if at.path != "" {
 			fmt.Fprintf(p.err, "The same command goes on behind key %s.\n", count(at.Keys))
 		} else {
-			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; with --resume FILE it would go on where it ended.")
+			fmt.Fprintln(p.err, "The same command passes quickly over what is there already; "+
+				"with --resume FILE it would go on where it ended.")
 		}
 		return explain(c, err)
 	case out != nil:

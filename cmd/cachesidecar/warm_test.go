@@ -246,7 +246,7 @@ func TestWarmResumes(t *testing.T) {
 		"another list":      {[]string{"warm", listOf(t, many("x%d", 0, 4000)), "--ns", "users", "--resume", at}, `is about another list: key 3,001 there is "k3000"`},
 		"a shorter list":    {[]string{"warm", listOf(t, "k0\n"), "--ns", "users", "--resume", at}, "is about another list"},
 		"another namespace": {[]string{"warm", file, "--ns", "default", "--resume", at}, `the file is about namespace "users", and this is "default"`},
-		"another file":      {[]string{"warm", file, "--ns", "users", "--resume", file}, "the file is none that warm has written"},
+		"another file":      {[]string{"warm", file, "--ns", "users", "--resume", file}, "warm has not written this file"},
 	} {
 		if got := command(t, "", change.args...); got.status != exitUsage || !strings.Contains(got.err, change.want) {
 			t.Errorf("%s: %v\nwant %q", name, got, change.want)

@@ -13,6 +13,19 @@ import (
 	"time"
 )
 
+// Results for a key.
+const (
+	pending uint8 = iota // not asked for, or not answered
+	loaded
+	there
+	absent
+	failed
+)
+
+// warmChunk is the number of keys that are asked for before the next ones are read. The
+// position is saved between chunks.
+const warmChunk = 1024
+
 // keyList reads keys, one per line or up to a zero byte. It skips empty keys.
 type keyList struct {
 	io.Closer
@@ -36,18 +49,18 @@ func newKeyList(r io.ReadCloser, name string, null bool) *keyList {
 	return l
 }
 
-// openKeys opens a list of keys. If stderr is a terminal and the list can be read twice,
-// it first counts the keys; else the total is -1.
-func (p *program) openKeys(name string, null bool) (l *keyList, total int64, err error) {
+// openKeys opens a list of keys; "-" is in. If counted is set and the list can be read
+// twice, it first counts the keys; else the total is -1.
+func openKeys(in io.Reader, name string, null, counted bool) (l *keyList, total int64, err error) {
 	if name == "-" {
-		return newKeyList(io.NopCloser(p.in), "stdin", null), -1, nil
+		return newKeyList(io.NopCloser(in), "stdin", null), -1, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, 0, fmt.Errorf("cannot read the keys: %w", err)
 	}
 	total = -1
-	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && isTerminal(p.err) {
+	if st, err := f.Stat(); err == nil && counted && st.Mode().IsRegular() {
 		l = newKeyList(f, name, null)
 		for ok := true; ok && err == nil; {
 			_, ok, err = l.one()
@@ -86,7 +99,8 @@ func (l *keyList) one() (key string, ok bool, err error) {
 	}
 	err = l.lines.Err()
 	if errors.Is(err, bufio.ErrTooLong) {
-		return "", false, fmt.Errorf("%s: what follows key %s is longer than %d bytes: is it a list of keys?", l.name, count(l.read), maxKeyLine)
+		return "", false, fmt.Errorf("%s: what follows key %s is longer than %d bytes: is it a list of keys?",
+			l.name, count(l.read), maxKeyLine)
 	}
 	if err != nil {
 		err = fmt.Errorf("cannot read the keys: %w", err)
@@ -134,10 +148,11 @@ func readPosition(path, ns string) (*position, error) {
 	}
 	var was position
 	if err := json.Unmarshal(b, &was); err != nil || was.Keys < 0 {
-		return nil, usagef("--resume %s: the file is none that warm has written: give another, or remove it", path)
+		return nil, usagef("--resume %s: warm has not written this file: give another, or remove it", path)
 	}
 	if was.Namespace != ns {
-		return nil, usagef("--resume %s: the file is about namespace %q, and this is %q: give another, or remove it to begin anew", path, was.Namespace, ns)
+		return nil, usagef("--resume %s: the file is about namespace %q, and this is %q: "+
+			"give another, or remove it to begin anew", path, was.Namespace, ns)
 	}
 	was.path = path
 	return &was, was.write()
@@ -155,7 +170,8 @@ func (at *position) seek(ctx context.Context, l *keyList) error {
 		}
 	}
 	if l.read < at.Keys || l.last != string(at.Last) {
-		return usagef("--resume %s: the file is about another list: key %s there is %q: give another, or remove it to begin anew", at.path, count(at.Keys), at.Last)
+		return usagef("--resume %s: the file is about another list: key %s there is %q: "+
+			"give another, or remove it to begin anew", at.path, count(at.Keys), at.Last)
 	}
 	return nil
 }

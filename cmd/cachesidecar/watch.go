@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -16,10 +17,15 @@ func (p *program) watchCommand() *cli.Command {
 		Name:        "watch",
 		Usage:       "print what changes, as this host hears of it",
 		ArgsUsage:   "[KEY…]",
-		Description: "Without keys every change is printed, until interrupted.",
+		Description: "Without keys it prints every change, until it is interrupted.",
 		Flags: clientFlags(
-			&cli.StringFlag{Name: "ns", Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of others (default: \"default\", and all flushes)", Action: named},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON document a line", DisableDefaultText: true},
+			&cli.StringFlag{
+				Name: "ns",
+				Usage: "the keys' `NAMESPACE`; without keys: leave out flushes of other namespaces " +
+					"(default: \"default\", and all flushes)",
+				Action: named,
+			},
+			boolFlag("json", "print one JSON document a line"),
 		),
 		Action: p.watch,
 	}
@@ -43,7 +49,7 @@ func (p *program) watch(c *cli.Context) error {
 			fmt.Fprintln(p.err, "cachesidecar:", logs.Lines(err.Error()))
 		case e.Kind == client.Beat:
 		default:
-			if err := p.event(e, c.Bool("json")); err != nil {
+			if err := writeEvent(p.out, e, c.Bool("json")); err != nil {
 				return err
 			}
 		}
@@ -63,17 +69,18 @@ type watched struct {
 	Partitions int    `json:"partitions,omitempty"`
 }
 
-// event prints one line.
-func (p *program) event(e client.Event, asJSON bool) error {
+// writeEvent prints one line.
+func writeEvent(out io.Writer, e client.Event, asJSON bool) error {
 	w := watched{
-		Time: time.Now().Format("2006-01-02T15:04:05.000Z07:00"), Kind: e.Kind.String(), Namespace: e.Namespace, Key: e.Key,
+		Time: time.Now().Format("2006-01-02T15:04:05.000Z07:00"), Kind: e.Kind.String(),
+		Namespace: e.Namespace, Key: e.Key,
 		Version: e.Version, Partitions: len(e.Partitions),
 	}
 	if e.Kind == client.Changed {
 		w.Hash = fmt.Sprintf("%016x", e.Hash)
 	}
 	if asJSON {
-		return p.encode(w, "")
+		return writeJSON(out, w, "")
 	}
 	w = shown(w)
 	line := w.Time + "  " + w.Kind
@@ -85,6 +92,6 @@ func (p *program) event(e client.Event, asJSON bool) error {
 	case client.Raised:
 		line += fmt.Sprintf("  %s of %s partitions  -  %d", count(int64(w.Partitions)), count(partitions), w.Version)
 	}
-	_, err := fmt.Fprintln(p.out, line)
+	_, err := fmt.Fprintln(out, line)
 	return err
 }
