@@ -104,7 +104,7 @@ func TestNamespaceRefused(t *testing.T) {
 		{"no header's name", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a b": "c"}}}, `headers: "a b" is no header's name`},
 		{"no header's value", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a": "b\nc"}}}, "headers: a: the value has line breaks"},
 		{"header twice", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"a": "b", "A": "c"}}}, "headers: a is there already"},
-		{"secret header", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}, "headers: authorization is a secret: give the path of a file that holds it, in header_files"},
+		{"secret header", Namespace{Origin: &httporigin.Config{URL: "http://h/{key}", Headers: map[string]string{"authorization": "x"}}}, "headers: authorization is a secret: give the path of a file that contains it, in header_files"},
 		{"no DSN", Namespace{Origin: &postgres.Config{Query: "SELECT $1"}}, "origin.postgres: there is no DSN: give dsn_file"},
 		{"two DSNs", Namespace{Origin: &postgres.Config{DSNFile: "/a", DSNEnv: "A"}}, "origin.postgres: dsn_file and dsn_env are given: give one of them"},
 		{"no query", Namespace{Origin: &postgres.Config{DSNFile: fileWith(t, "host=h")}}, "its query must have $1"},

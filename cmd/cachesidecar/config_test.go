@@ -230,7 +230,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"known's setting", "namespaces: {a: {existing_keys: {key: 7}}}", `line 1: "key" is no setting of existing_keys: did you mean keys? There are keys, false_positives`},
 	{"limits without an origin", "namespaces: {a: {limits: {rate: 7}}}", "namespace a: limits is for loads from an origin, and there is none"},
 	{"no such file", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: /no/such}}}}", "namespace a: origin.redis: password_file /no/such: no such file or directory: give the path of a file that this process may read"},
-	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that holds it"},
+	{"no whole path", "namespaces: {a: {origin: {redis: {address: 'h:1', password_file: such}}}}", "password_file: give the whole path, from / on, of a file that contains it"},
 	{"a device", "namespaces: {a: {origin: {http: {url: 'http://h/{key}', header_files: {A: /dev/zero}}}}}", "header_files: A /dev/zero: it is no regular file"},
 	{"no such variable", "namespaces: {a: {origin: {postgres: {dsn_env: NO_SUCH, query: $1}}}}", "namespace a: origin.postgres: dsn_env: the environment variable NO_SUCH is not set, or empty"},
 	{"duplicate key", "l2_size: 1GiB\nnode: a\nl2_size: 1GiB\n", "line 3: l2_size is there already, at line 1: leave out one of them"},

@@ -131,7 +131,7 @@ func reloadOn(hangup <-chan os.Signal, reload func() error, log *slog.Logger) (s
 			log.Info("SIGHUP: the cluster key's and the certificates' files are read again; " +
 				"all other settings stay until a restart")
 			if err := reload(); err != nil {
-				log.Error("keys and certificates are not taken: this host goes on with what it had", "error", err)
+				log.Error("keys and certificates are refused: this host continues with those that it had", "error", err)
 			}
 		}
 	}()

@@ -112,7 +112,7 @@ func writeVerified(out io.Writer, v *cachesidecar.Verified) error {
 		}
 		w.printf("kept: %s\n", strings.Join(kept, "; "))
 		if len(v.Nodes) == 1 {
-			w.printf("this host is alone: there are no copies, whose bound could be checked\n")
+			w.printf("this host is alone: it has no copies to check\n")
 		}
 	}
 	return w.err

@@ -200,7 +200,7 @@ func (w *warmer) tally(key string, b uint8, why error) error {
 		w.failures = append(w.failures, fmt.Sprintf("%q: %v", key, why))
 	}
 	if w.inARow++; w.inARow == w.stopAfter {
-		return fmt.Errorf("%d keys in a row could not be had (--stop-after), the last because: %w", w.inARow, why)
+		return fmt.Errorf("%d keys in a row failed (--stop-after), the last because: %w", w.inARow, why)
 	}
 	return nil
 }

@@ -216,7 +216,7 @@ func TestWarmResumes(t *testing.T) {
 		t.Fatal(first, err)
 	}
 	done := 1000*n + asked - 5
-	for _, want := range []string{"5 keys in a row could not be had (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", count(int64(done)))} {
+	for _, want := range []string{"5 keys in a row failed (--stop-after), the last because: the origin failed: ", fmt.Sprintf("The same command goes on behind key %s.\n", count(int64(done)))} {
 		if first.status != exitMiss || done < 1490 || done > 2990 || !strings.Contains(first.err, want) {
 			t.Fatalf("%v\nwant %q", first, want)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 )
 
-// maxSecret bounds a file that holds a secret, in bytes.
+// maxSecret bounds a file that contains a secret, in bytes.
 const maxSecret = 64 << 10
 
 // Secret reads the file or the environment variable that setting_file or setting_env
@@ -39,7 +39,8 @@ func PublicFile(setting, path string) (string, error) { return fileText(setting,
 
 func fileText(setting, path string, read func(string, int) ([]byte, error)) (string, error) {
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that holds it, and not the secret itself", setting)
+		return "", fmt.Errorf("%s: give the whole path, from / on, of a file that contains it, "+
+			"and not the secret itself", setting)
 	}
 	b, err := read(path, maxSecret)
 	switch {
@@ -61,7 +62,8 @@ var variableName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
 // VariableName returns an error if name is not the name of an environment variable.
 func VariableName(setting, name string) error {
 	if !variableName.MatchString(name) {
-		return fmt.Errorf("%s: give the name of an environment variable, of A-Z, 0-9 and _, and not the secret itself", setting)
+		return fmt.Errorf("%s: give the name of an environment variable, of A-Z, 0-9 and _, and not the secret itself",
+			setting)
 	}
 	return nil
 }
@@ -73,7 +75,8 @@ func SecretEnv(setting, name string) (string, error) {
 	}
 	v := os.Getenv(name)
 	if v == "" {
-		return "", fmt.Errorf("%s: the environment variable %s is not set, or empty: set it for the sidecar", setting, name)
+		return "", fmt.Errorf("%s: the environment variable %s is not set, or empty: set it for the sidecar",
+			setting, name)
 	}
 	return v, nil
 }

@@ -34,7 +34,7 @@ func (c *Config) header() (header http.Header, secrets []string, err error) {
 	header = http.Header{}
 	for _, name := range slices.Sorted(maps.Keys(c.Headers)) {
 		if slices.Contains(secretHeaders, http.CanonicalHeaderKey(name)) {
-			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that holds it, in "+
+			return nil, nil, fmt.Errorf("headers: %s is a secret: give the path of a file that contains it, in "+
 				"header_files", name)
 		}
 		if err := addHeader(header, "headers", name, c.Headers[name]); err != nil {
