@@ -47,8 +47,8 @@ func ParseKeyFile(text []byte) (*KeyFile, error) {
 				return nil, fmt.Errorf("line %d: seed: %w; %s", n, err, remedy)
 			}
 			if seedAt != 0 {
-				return nil, fmt.Errorf("line %d: a seed is there already, at line %d: leave the one that all hosts have",
-					n, seedAt)
+				return nil, fmt.Errorf("line %d: a seed is there already, at line %d: "+
+					"leave the one that all hosts have", n, seedAt)
 			}
 			seedAt, f.Seed = n, binary.BigEndian.Uint64(seed[:])
 		case "key":

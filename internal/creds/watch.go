@@ -129,8 +129,8 @@ func (k *Watch) take(content *Content, digest [32]byte) error {
 	set, err := content.Set(k.Node, k.Now())
 	if old := k.set.Load(); err == nil && set.Seed != old.Seed {
 		err = fmt.Errorf("cluster_key_file %s: the seed is another one, and it places every key: "+
-			"put the line back that this host has started with, or stop all hosts, give them the new file, and start them",
-			k.Paths.ClusterKey)
+			"put the line back that this host has started with, or stop all hosts, give them the new file, "+
+			"and start them", k.Paths.ClusterKey)
 	}
 	if err != nil {
 		if k.rejected != digest {
