@@ -19,10 +19,11 @@ import (
 // Locking. mu guards the machine, the roster and the owners. Every decision about
 // ownership happens under mu, and its effects are carried out before mu is released, so
 // no reader sees an ownership that has ended. The atomic fields are read without mu and
-// changed under it. mu is not held during a call to another process. It may be held
-// during calls of gossip, which has a lock of its own: functions that gossip calls under
-// that lock must not take mu. No other lock of this package is held when mu is taken;
-// those of readers, processSet and reporter may be taken under it.
+// changed under it. mu is not held during a call to another process. Methods of gossip
+// and of the pool may be called under mu. Both have locks of their own, and functions
+// that they call under those locks must not take mu. No other lock of this package is
+// held when mu is taken; those of readers, processSet, attempts and reporter may be taken
+// under it.
 type driver struct {
 	cfg     *Config
 	counts  *counts

@@ -13,8 +13,8 @@ import (
 
 // membership keeps the roster: it takes what gossip says about members, starts and ends
 // what this node does for each, and forgets members that are gone; see forget.go. The
-// roster, named and sweepAt are guarded by the driver's lock. Methods that take the
-// machine expect it; the others take it.
+// roster, named and sweepAt are guarded by the driver's lock. A method that has the
+// machine as a parameter is called under that lock.
 type membership struct {
 	cfg           *Config
 	driver        *driver
@@ -88,7 +88,8 @@ func (ms *membership) takeGossip(machine *ownership.Machine, now time.Duration, 
 	}
 }
 
-// connect begins to poll and to follow a member that is new, or has moved.
+// connect begins to poll and to follow a member that is new, or has moved. The driver's
+// lock is held.
 func (ms *membership) connect(m *member) {
 	m.trouble = ""
 	ms.pool.Set(m.id, m.address)
