@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	redislog "github.com/redis/go-redis/v9/logging"
 	"github.com/urfave/cli/v2"
 
 	"github.com/cachesidecar/cachesidecar/internal/logs"
@@ -62,9 +61,6 @@ func (p *program) serve(c *cli.Context) error {
 	if err := cfg.Check(); err != nil {
 		return usagef("%v", err)
 	}
-	// The library of a Redis origin writes a line to stderr for each failed dial. The
-	// origin returns the same as an error, and only the log may write to stderr.
-	redislog.Disable()
 	s, err := sidecar.New(cfg.Config)
 	if err != nil {
 		return err

@@ -4,20 +4,19 @@ import (
 	"errors"
 	"net"
 	"strconv"
-	"syscall"
 
 	"github.com/cachesidecar/cachesidecar/loader/internal/origin"
 )
 
 // limitedConn follows the replies on a connection. It refuses replies whose announced
-// lengths together exceed what one request may return. go-redis allocates whatever
-// length is announced, before any of it has arrived, and a wrong length can exceed the
-// memory of the machine.
+// lengths together exceed what one request may return. The client library allocates
+// whatever length is announced, before any of it has arrived, and a wrong length can
+// exceed the memory of the machine.
 type limitedConn struct {
 	net.Conn
 	most     int // bytes of all strings in the replies to one request
 	bytes    int // remaining bytes of strings
-	lines    int // remaining bytes of lines; starts at the same number
+	lines    int // remaining bytes of lines; starts at maxLines
 	elements int // remaining elements; starts at maxElements
 	scanner  origin.Scanner
 }
@@ -26,6 +25,7 @@ const (
 	maxElements = 1 << 16  // of all arrays, sets and maps in the replies to one request
 	keysRoom    = 16 << 20 // bytes of a page of keys
 	maxLine     = 64 << 10 // bytes
+	maxLines    = 1 << 20  // bytes of all lines in the replies to one request
 	keptLine    = 32       // bytes; more than a type and a length need
 )
 
@@ -37,36 +37,23 @@ func newLimited(c net.Conn, most int) *limitedConn {
 	return limited
 }
 
-// limit wraps a connection. If go-redis could inspect c between requests (syscall.Conn),
-// it can also inspect the result.
-func limit(c net.Conn, maxValue int) net.Conn {
-	limited := newLimited(c, maxValue+keysRoom)
-	if raw, ok := c.(syscall.Conn); ok {
-		return struct {
-			*limitedConn
-			syscall.Conn
-		}{limited, raw}
-	}
-	return limited
-}
-
 // Write begins a request, and resets the counts of its replies.
 func (c *limitedConn) Write(p []byte) (int, error) {
-	c.bytes, c.lines, c.elements = c.most, c.most, maxElements
+	c.bytes, c.lines, c.elements = c.most, maxLines, maxElements
 	return c.Conn.Write(p)
 }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if !c.scanner.Pass(p[:n]) {
-		_ = c.Conn.Close() // go-redis may try again
 		return 0, errTooLong
 	}
 	return n, err
 }
 
 // count counts a line (RESP2 and RESP3). A line without a length, or with an invalid
-// one, is left to go-redis.
+// one, is left to the client
+// library.
 func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 	if c.lines -= length; c.lines < 0 {
 		return -1, false

@@ -41,7 +41,7 @@ func TestLimit(t *testing.T) {
 // passes reports whether replies that arrive in pieces pass the limit.
 func passes(replies string, step int) bool {
 	c := newLimited(nil, 0)
-	c.bytes, c.lines, c.elements = maxLine, 1<<20, maxElements
+	c.bytes, c.lines, c.elements = maxLine, maxLines, maxElements
 	for len(replies) > 0 {
 		n := min(step, len(replies))
 		if !c.scanner.Pass([]byte(replies[:n])) {

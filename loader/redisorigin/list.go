@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/gomodule/redigo/redis"
+
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -34,13 +36,19 @@ const page = 1000
 func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	ctx, cancel := context.WithTimeout(ctx, l.list.Timeout)
 	defer cancel()
-	client := l.source.newClient(1)
-	defer client.Close()
-	conn := client.Conn()
-	defer conn.Close()
+	c, err := l.source.dial(ctx)
+	if err != nil {
+		return fmt.Errorf("redis origin %s: %w", l.source.cfg.Address, err)
+	}
+	defer c.Close()
 	prefix := l.source.cfg.KeyPrefix
 	for cursor := uint64(0); ; {
-		names, next, err := conn.Scan(ctx, cursor, pattern(prefix), page).Result()
+		var next uint64
+		var names []string
+		replies, err := redis.Values(c.DoContext(ctx, "SCAN", cursor, "MATCH", pattern(prefix), "COUNT", page))
+		if err == nil {
+			_, err = redis.Scan(replies, &next, &names)
+		}
 		if err != nil {
 			return fmt.Errorf("redis origin %s: %w", l.source.cfg.Address, err)
 		}

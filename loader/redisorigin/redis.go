@@ -8,23 +8,20 @@
 // A Writer sets and deletes keys with the prefix. A Lister lists all keys with the
 // prefix, of any type.
 //
-// The package starts no goroutine itself; go-redis has none left after Close. go-redis
-// also writes failed dials to stderr, for the whole process, unless its package logging
-// is configured otherwise. The package neither follows cluster redirects nor subscribes.
+// The package starts no goroutine. It neither follows cluster redirects nor subscribes.
 package redisorigin
 
 import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"math"
-	"net"
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/gomodule/redigo/redis"
 
 	"github.com/cachesidecar/cachesidecar/internal/settings"
 	"github.com/cachesidecar/cachesidecar/loader"
@@ -72,7 +69,10 @@ type Config struct {
 	MaxValue int           `yaml:"-"` // bytes; zero: 8 MiB
 }
 
-const defaultConnections = 64
+const (
+	defaultConnections = 64
+	idleTimeout        = 30 * time.Minute // after which an unused connection is closed
+)
 
 // Kind returns "redis".
 func (Config) Kind() string { return "redis" }
@@ -97,9 +97,9 @@ func (c Config) Open(o loader.OriginOptions) (*loader.Origin, error) {
 
 // Source loads values from the server. It is safe for concurrent use.
 type Source struct {
-	cfg    Config
-	tls    *tls.Config // nil: not encrypted
-	client *redis.Client
+	cfg  Config
+	tls  *tls.Config // nil: not encrypted
+	pool *redis.Pool
 }
 
 // New validates the configuration. The source connects at the first load.
@@ -126,39 +126,29 @@ func New(cfg Config) (*Source, error) {
 		return nil, err
 	}
 	s := &Source{cfg: cfg, tls: encrypted}
-	s.client = s.newClient(cfg.Connections)
+	s.pool = &redis.Pool{
+		DialContext:  func(ctx context.Context) (redis.Conn, error) { return s.dial(ctx) },
+		MaxActive:    cfg.Connections,
+		MaxIdle:      cfg.Connections,
+		IdleTimeout:  idleTimeout,
+		Wait:         true,
+		TestOnBorrow: func(c redis.Conn, _ time.Time) error { return c.(*conn).stream.check() },
+	}
 	return s, nil
 }
 
-func (s *Source) newClient(connections int) *redis.Client {
-	cfg := &s.cfg
-	network := "tcp"
-	if strings.HasPrefix(cfg.Address, "/") {
-		network = "unix"
-	}
-	opts := &redis.Options{
-		Network: network, Addr: cfg.Address,
-		Username: cfg.Username, Password: cfg.Password, DB: cfg.DB, TLSConfig: s.tls,
-		DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout, ContextTimeoutEnabled: true,
-		PoolSize: connections, MaxActiveConns: connections, PipelinePoolSize: -1,
-		// Guard makes the retries, within its budget.
-		MaxRetries: -1, DialerRetries: 1,
-		DisableIdentity:          true,
-		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	}
-	dial := redis.NewDialer(opts)
-	opts.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return limit(c, cfg.MaxValue), nil
-	}
-	return redis.NewClient(opts)
-}
+// Close closes the connections. Calls in progress end first.
+func (s *Source) Close() error { return s.pool.Close() }
 
-// Close closes the connections.
-func (s *Source) Close() error { return s.client.Close() }
+// do sends one command on a connection of the pool, and returns the reply.
+func (s *Source) do(ctx context.Context, command string, args ...any) (any, error) {
+	c, err := s.pool.GetContext(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return redis.DoContext(c, ctx, command, args...)
+}
 
 // Load gets the value of one key. GETRANGE limits the number of bytes sent, but returns
 // "" for a key that does not exist. PTTL in the same transaction distinguishes an absent
@@ -166,31 +156,57 @@ func (s *Source) Close() error { return s.client.Close() }
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
+	c, err := s.pool.GetContext(ctx)
+	if err != nil {
+		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
+	}
+	defer c.Close()
 	name := s.cfg.KeyPrefix + string(key)
-	var value *redis.StringCmd
-	var left *redis.DurationCmd
-	_, err := s.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		value = p.GetRange(ctx, name, 0, int64(s.cfg.MaxValue))
-		left = p.PTTL(ctx, name)
-		return nil
-	})
+	// An error of Send is also one of EXEC.
+	_ = c.Send("MULTI")
+	_ = c.Send("GETRANGE", name, 0, s.cfg.MaxValue)
+	_ = c.Send("PTTL", name)
+	return s.value(redis.Values(redis.DoContext(c, ctx, "EXEC")))
+}
+
+// value returns what the replies to GETRANGE and PTTL say.
+func (s *Source) value(replies []any, err error) (loader.Value, error) {
+	var b []byte
+	var left int64
+	if err == nil && len(replies) != 2 {
+		err = fmt.Errorf("%d replies to two commands", len(replies))
+	}
+	if err == nil {
+		b, err = redis.Bytes(replies[0], nil)
+	}
+	if err == nil {
+		left, err = redis.Int64(replies[1], nil)
+	}
 	switch {
-	case err != nil && redis.HasErrorPrefix(err, "WRONGTYPE"):
+	case code(err) == "WRONGTYPE":
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: the key is not a string",
 			loader.ErrPermanent, s.cfg.Address)
 	case err != nil:
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
-	case left.Val() == -2: // "no such key" in PTTL
+	case left == -2: // "no such key" in PTTL
 		return loader.Value{}, loader.ErrAbsent
-	}
-	b := []byte(value.Val())
-	if len(b) > s.cfg.MaxValue {
+	case len(b) > s.cfg.MaxValue:
 		return loader.Value{}, fmt.Errorf("%w: redis origin %s: more than %d bytes",
 			loader.ErrTooLarge, s.cfg.Address, s.cfg.MaxValue)
 	}
 	v := loader.Value{Bytes: b}
-	if left.Val() >= 0 && !s.cfg.IgnoreTTL {
-		v.TTL = max(left.Val(), time.Millisecond)
+	if left >= 0 && !s.cfg.IgnoreTTL {
+		v.TTL = max(time.Duration(min(left, math.MaxInt64/int64(time.Millisecond)))*time.Millisecond, time.Millisecond)
 	}
 	return v, nil
+}
+
+// code returns the first word of the server's error; empty: err is no answer.
+func code(err error) string {
+	var answer redis.Error
+	if !errors.As(err, &answer) {
+		return ""
+	}
+	word, _, _ := strings.Cut(answer.Error(), " ")
+	return word
 }

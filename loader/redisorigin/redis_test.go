@@ -2,13 +2,16 @@ package redisorigin
 
 import (
 	"context"
+	"errors"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gomodule/redigo/redis"
 	"go.uber.org/goleak"
 
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
@@ -31,8 +34,8 @@ func source(t *testing.T, cfg Config) *Source {
 	return s
 }
 
-// greeting is the server's answer to a new client.
-const greeting = "%1\r\n+proto\r\n:3\r\n"
+// greeting is the server's answer to the password of a new client.
+const greeting = "+OK\r\n"
 
 func startRedis(t *testing.T) (server *exec.Cmd, socket string) {
 	t.Helper()
@@ -50,11 +53,11 @@ func TestRedis(t *testing.T) {
 	s := source(t, good)
 	ctx := context.Background()
 	for key, value := range map[string]string{"a": "x\x00y", "empty": "", "most": strings.Repeat("x", 1000), "long": strings.Repeat("x", 1001)} {
-		if err := s.client.Set(ctx, "p:"+key, value, 0).Err(); err != nil {
+		if _, err := s.do(ctx, "SET", "p:"+key, value); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := s.client.LPush(ctx, "p:list", "x").Err(); err != nil {
+	if _, err := s.do(ctx, "LPUSH", "p:list", "x"); err != nil {
 		t.Fatal(err)
 	}
 	ok := func(s string) loader.Value { return loader.Value{Bytes: []byte(s)} }
@@ -71,15 +74,15 @@ func TestRedis(t *testing.T) {
 		{Name: "wrong password", Source: source(t, wrong), Key: "a", Err: origintest.ErrAny, Secret: "wr0ng"},
 		{Name: "nobody listens", Source: source(t, Config{Address: origintest.Refusing(t), Password: "s3cret"}), Key: "a", Err: origintest.ErrAny, Secret: "s3cret"},
 		{Name: "garbage", Source: source(t, Config{Address: origintest.Saying(t, "garbage\r\n"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny},
-		{Name: "an error", Source: source(t, Config{Address: origintest.Saying(t, greeting+"-LOADING the dataset\r\n")}), Key: "a", Err: origintest.ErrAny},
+		{Name: "an error", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+strings.Repeat("-LOADING the dataset\r\n", 4))}), Key: "a", Err: origintest.ErrAny},
 		{Name: "drips", Source: source(t, Config{Address: origintest.Dripping(t, "+", "x"), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "drops the connection", Source: source(t, Config{Address: origintest.Cutting(t, "+O")}), Key: "a", Err: origintest.ErrAny},
-		{Name: "states more than there is memory", Source: source(t, Config{Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
+		{Name: "states more than there is memory", Source: source(t, Config{Password: "s3cret", Address: origintest.Saying(t, greeting+"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$200000000000000\r\n")}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "a line without end", Source: source(t, Config{Address: origintest.Saying(t, strings.Repeat("x", 1<<20))}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 		{Name: "silence", Source: source(t, Config{Address: origintest.Saying(t, ""), Timeout: 200 * time.Millisecond}), Key: "a", Err: origintest.ErrAny, Within: 15 * time.Second},
 	})
 
-	if err := s.client.PExpire(ctx, "p:a", time.Hour).Err(); err != nil {
+	if _, err := s.do(ctx, "PEXPIRE", "p:a", time.Hour.Milliseconds()); err != nil {
 		t.Fatal(err)
 	}
 	if v, err := s.Load(ctx, []byte("a")); err != nil || v.TTL > time.Hour || v.TTL < 50*time.Minute {
@@ -95,6 +98,59 @@ func TestRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x\x00y" {
+		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
+	}
+}
+
+// TestPool checks what the pool does with connections that the server has closed, and with
+// calls that find no place.
+func TestPool(t *testing.T) {
+	server, socket := startRedis(t)
+	s := source(t, Config{Address: socket, Password: "s3cret", Connections: 1})
+	ctx := context.Background()
+	if _, err := s.do(ctx, "SET", "a", "x"); err != nil {
+		t.Fatal(err)
+	}
+	other := source(t, Config{Address: socket, Password: "s3cret"})
+	if n, err := redis.Int(other.do(ctx, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")); err != nil || n != 1 {
+		t.Fatalf("%d connections were closed, %v", n, err)
+	}
+	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x" {
+		t.Errorf("after the server has closed the connection: %q, %v", v.Bytes, err)
+	}
+	w, err := s.NewWriter(WriteConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proctest.Stop(t, server.Process)
+	held, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { // ends when held is cancelled
+		_, err := s.Load(held, []byte("a"))
+		ended <- err
+	}()
+	for s.pool.ActiveCount() == s.pool.IdleCount() { // until the load has the only place
+		runtime.Gosched()
+	}
+	hasty, cancelHasty := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancelHasty()
+	if err := w.Delete(hasty, []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
+		t.Errorf("without a place in the pool: %v", err)
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v", err)
+		}
+	case <-time.After(10 * time.Second): // half the timeout of a load
+		t.Error("the load goes on after it was cancelled")
+		<-ended
+	}
+	if err := server.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.Load(ctx, []byte("a")); err != nil || string(v.Bytes) != "x" {
 		t.Errorf("after it has gone on: %q, %v", v.Bytes, err)
 	}
 }

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/gomodule/redigo/redis"
 
 	"github.com/cachesidecar/cachesidecar/loader"
 )
@@ -37,25 +36,31 @@ func (s *Source) NewWriter(cfg WriteConfig) (*Writer, error) {
 
 // Store sets the key to v.Bytes.
 func (w *Writer) Store(ctx context.Context, key []byte, v loader.Value) error {
-	return w.do(ctx, func(ctx context.Context) error {
-		return w.source.client.Set(ctx, w.source.cfg.KeyPrefix+string(key), v.Bytes, w.cfg.TTL).Err()
-	})
+	args := []any{w.source.cfg.KeyPrefix + string(key), v.Bytes}
+	if w.cfg.TTL > 0 {
+		args = append(args, "PX", w.cfg.TTL.Milliseconds())
+	}
+	return w.do(ctx, "SET", args...)
 }
 
 // Delete removes the key.
 func (w *Writer) Delete(ctx context.Context, key []byte) error {
-	return w.do(ctx, func(ctx context.Context) error {
-		return w.source.client.Del(ctx, w.source.cfg.KeyPrefix+string(key)).Err()
-	})
+	return w.do(ctx, "DEL", w.source.cfg.KeyPrefix+string(key))
 }
 
-func (w *Writer) do(ctx context.Context, write func(context.Context) error) error {
+func (w *Writer) do(ctx context.Context, command string, args ...any) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", loader.ErrNotWritten, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
-	err := write(ctx)
+	c, err := w.source.pool.GetContext(ctx)
+	if err == nil {
+		defer c.Close()
+		_, err = redis.DoContext(c, ctx, command, args...)
+	} else if !errors.As(err, new(dialError)) { // no place in the pool
+		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, w.source.cfg.Address, err)
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -73,12 +78,6 @@ var refusals = []string{
 }
 
 func refused(err error) bool {
-	var answer redis.Error
-	if errors.As(err, &answer) {
-		code, _, _ := strings.Cut(answer.Error(), " ")
-		return slices.Contains(refusals, code)
-	}
 	var dial *net.OpError
-	return errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, redis.ErrPoolTimeout) ||
-		errors.Is(err, redis.ErrPoolExhausted) || errors.Is(err, redis.ErrClosed)
+	return slices.Contains(refusals, code(err)) || errors.As(err, &dial) && dial.Op == "dial"
 }

@@ -1,0 +1,120 @@
+package redisorigin
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	"github.com/gomodule/redigo/redis"
+)
+
+// conn is a connection whose calls end with their contexts.
+type conn struct {
+	redis.ConnWithContext
+	stream *stream
+}
+
+// DoContext sends a command and returns its reply. If ctx ends before, the connection is
+// closed, because the reply may still come.
+func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any, error) {
+	var reply any
+	err := c.stream.during(ctx, func() (err error) {
+		reply, err = c.Do(command, args...)
+		return err
+	})
+	return reply, err
+}
+
+// stream is the connection's bytes. It knows whether a context has closed it.
+type stream struct {
+	net.Conn          // the bytes of the protocol, limited
+	base     net.Conn // the same, encrypted if TLS is on
+	killed   atomic.Bool
+}
+
+// kill closes the connection. Calls that use it fail.
+func (s *stream) kill() {
+	s.killed.Store(true)
+	_ = s.base.Close()
+}
+
+// during calls f, and closes the connection if ctx ends before f does.
+func (s *stream) during(ctx context.Context, f func() error) error {
+	stop := context.AfterFunc(ctx, s.kill)
+	err := f()
+	if !stop() { // kill may still run: the connection must not be used again
+		s.kill()
+	}
+	if err != nil && code(err) == "" && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// check reports why a connection that was not used for some time cannot be used again.
+func (s *stream) check() error {
+	if s.killed.Load() {
+		return net.ErrClosed
+	}
+	return idle(s.base)
+}
+
+// dialError is an error of a connection that was not established, or not authenticated.
+type dialError struct{ error }
+
+func (e dialError) Unwrap() error { return e.error }
+
+// dial connects to the server, and authenticates.
+func (s *Source) dial(ctx context.Context) (*conn, error) {
+	network := "tcp"
+	if strings.HasPrefix(s.cfg.Address, "/") {
+		network = "unix"
+	}
+	base, err := (&net.Dialer{Timeout: s.cfg.Timeout}).DialContext(ctx, network, s.cfg.Address)
+	if err != nil {
+		return nil, dialError{err}
+	}
+	st := &stream{Conn: base, base: base}
+	var c redis.Conn
+	err = st.during(ctx, func() (err error) {
+		if st.Conn, err = s.encrypt(ctx, base); err != nil {
+			return err
+		}
+		st.Conn = newLimited(st.Conn, s.cfg.MaxValue+keysRoom)
+		c, err = redis.DialContext(ctx, network, s.cfg.Address,
+			redis.DialContextFunc(func(context.Context, string, string) (net.Conn, error) { return st, nil }),
+			redis.DialUsername(s.cfg.Username), redis.DialPassword(s.cfg.Password), redis.DialDatabase(s.cfg.DB),
+			redis.DialReadTimeout(s.cfg.Timeout), redis.DialWriteTimeout(s.cfg.Timeout))
+		return err
+	})
+	if err != nil {
+		st.kill()
+		return nil, dialError{err}
+	}
+	with, ok := c.(redis.ConnWithContext)
+	if !ok {
+		st.kill()
+		return nil, dialError{errors.New("the library's connection takes no context")}
+	}
+	return &conn{with, st}, nil
+}
+
+// encrypt returns the connection under TLS, if that is on.
+func (s *Source) encrypt(ctx context.Context, base net.Conn) (net.Conn, error) {
+	if s.tls == nil {
+		return base, nil
+	}
+	cfg := s.tls.Clone()
+	if host, _, err := net.SplitHostPort(s.cfg.Address); err == nil {
+		cfg.ServerName = host
+	}
+	t := tls.Client(base, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return t, nil
+}
