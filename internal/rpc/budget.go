@@ -87,9 +87,9 @@ type Account struct {
 
 // giver is a connection that can be made to give its memory back.
 type giver interface {
-	// give begins to give memory back, without waiting, and returns how many bytes that
+	// giveMemory begins to give memory back, without waiting, and returns how many bytes that
 	// will free.
-	give() int64
+	giveMemory() int64
 }
 
 // NewBudget returns a budget of size bytes; zero means DefaultBudget.
@@ -402,7 +402,7 @@ func (b *Budget) giveLocked(process *Account, over int64) (gives bool) {
 		if a.giver == nil {
 			continue
 		}
-		if n := a.giver.give(); n > 0 {
+		if n := a.giver.giveMemory(); n > 0 {
 			b.taken.Add(1)
 			over -= n
 			gives = true

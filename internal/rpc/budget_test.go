@@ -21,7 +21,7 @@ type asked struct {
 	times   int
 }
 
-func (a *asked) give() int64 {
+func (a *asked) giveMemory() int64 {
 	n := a.account.Used()
 	a.times++
 	a.account.Give(a.use, n)

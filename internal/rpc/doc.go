@@ -16,7 +16,7 @@
 //	write the buffer                            one write syscall
 //
 // A request that must wait leaves the reader in one of two ways. Conn.Go starts a
-// goroutine for it; the answer comes back through Conn.send, which joins the answers of
+// goroutine for it; the answer comes back through the outbox, which joins the answers of
 // several tasks into one write. Conn.Start makes a call of a Client for it, which is
 // written with the other calls of the batch. The reader of that Client then answers the
 // request, with one write per connection for all answers that came in one read.
@@ -25,6 +25,22 @@
 // The same holds over TLS (Secure). Encrypted bytes cannot be taken back, so bytes that
 // do not fit into the socket's buffer wait below TLS. A write that does not wait leaves
 // at most one record there.
+//
+// # Parts
+//
+// Each part can be read alone:
+//
+//	socket    the bytes of one connection, plain or TLS, on either side
+//	input     what has been read and not consumed, on either side; when to read and wait
+//	outbox    what is to be written, on either side; which goroutine writes it
+//	share     the memory of a connection's answers
+//	batch     what the reader has while it serves a batch (Conn.Out)
+//	partFrame the frame that is not complete: its deadline, its memory
+//	replies   requests that have left the reader, and their answers
+//	calls     of a Client: which caller waits for which answer
+//	requests  of a Client: what is to be sent, in which order
+//	Budget    the memory of all connections, in fair shares
+//	pace      when new connections begin
 //
 // # Bounds
 //

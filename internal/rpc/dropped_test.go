@@ -117,7 +117,7 @@ func TestFewBytesWait(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				c.give()
+				c.giveMemory()
 				synctest.Wait()
 				hog.Give(ForFrames, hog.Used())
 				go func() { _, _ = nc.Write(frame[3:]) }()
@@ -141,7 +141,7 @@ func TestLateWakeUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		_ = c.socket.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of give
+		_ = c.socket.nc.SetReadDeadline(time.Unix(1, 0)) // the second half of giveMemory
 		synctest.Wait()
 		go func() { _, _ = nc.Write(frame[6:]) }()
 		if p, err := tryReadReply(nc); err != nil || p.ID != 9 {
@@ -181,7 +181,7 @@ func TestFramesWhileMemoryComesAndGoes(t *testing.T) {
 					n := rnd.Int64N(1 << 20)
 					hog.Force(ForFrames, n)
 					if rnd.IntN(4) == 0 {
-						c.give()
+						c.giveMemory()
 					}
 					time.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
 					hog.Give(ForFrames, n)

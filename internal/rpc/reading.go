@@ -62,7 +62,7 @@ func (in *input) readEach(batch func(n int) error) error {
 func (in *input) tryRead(fd uintptr) bool {
 	left := 0 // looks
 	in.busy = 0
-	in.turn.rest()
+	in.turn.restart()
 	for {
 		in.acquire()
 		n, err := syscall.Read(int(fd), in.buf[in.w:])
@@ -92,7 +92,7 @@ func (in *input) tryRead(fd uintptr) bool {
 		}
 		if in.answered && in.inCompany() && n < lookBelow {
 			left = looks - 1
-			in.turn.rest()
+			in.turn.restart()
 			runtime.Gosched()
 		}
 	}
@@ -130,7 +130,7 @@ func (in *input) readSecured(batch func(n int) error) error {
 		n, err := in.readSome(first)
 		if line.rested {
 			in.busy, line.rested = 0, false
-			in.turn.rest()
+			in.turn.restart()
 		}
 		if idle && n == len(first) && err == nil {
 			more, e := in.readMore()
@@ -146,7 +146,7 @@ func (in *input) readSecured(batch func(n int) error) error {
 		}
 		if in.answered && in.inCompany() && n < lookBelow {
 			line.looks = looks - 1
-			in.turn.rest()
+			in.turn.restart()
 			runtime.Gosched()
 		}
 	}

@@ -92,7 +92,7 @@ func (r *replies) addLong(size int, task func() []byte) {
 	r.longs = slices.Insert(r.longs, at, t)
 	if !r.runs {
 		r.runs = true
-		go r.runLong() // owned by the connection: wait waits for the requests
+		go r.runLong() // owned by the connection: waitForAll waits for the requests
 	}
 }
 
@@ -164,9 +164,9 @@ func (r *replies) while(ctx context.Context) context.Context {
 	return ctx
 }
 
-// wait waits until all requests are answered and everything is written. It returns why
+// waitForAll waits until all requests are answered and everything is written. It returns why
 // the connection has ended, or nil.
-func (r *replies) wait() error {
+func (r *replies) waitForAll() error {
 	o := r.outbox
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -100,8 +100,8 @@ func (r *requests) sentFor(a *Account) (n int64) {
 	return n
 }
 
-// count counts bytes that wait for a process.
-func (r *requests) count(process *Account, n int64) {
+// countFor counts bytes that wait for a process.
+func (r *requests) countFor(process *Account, n int64) {
 	if r.of == nil {
 		r.of = map[*Account]int64{}
 	}
@@ -117,11 +117,11 @@ func (r *requests) add(q *wire.Request, process *Account, until time.Time) {
 		frame := wire.AppendRequest(make([]byte, 0, n+len(q.Key)+smallParts), q)
 		r.long.push(process, longOne{q.ID, frame, until, process})
 		r.bytes += int64(cap(frame))
-		r.count(process, int64(cap(frame)))
+		r.countFor(process, int64(cap(frame)))
 		return
 	}
 	if n > 0 {
-		r.count(process, int64(n))
+		r.countFor(process, int64(n))
 		r.shorts = append(r.shorts, part{process, int64(n)})
 	}
 	r.short = wire.AppendRequest(r.short, q)
@@ -143,7 +143,7 @@ func (r *requests) removeExpired(now time.Time, left func(id uint64)) {
 		}
 		n := int64(cap(one.frame))
 		r.bytes -= n
-		r.count(one.process, -n)
+		r.countFor(one.process, -n)
 		left(one.id)
 		return true
 	})
@@ -183,7 +183,7 @@ func (r *requests) written() bool {
 	}
 	r.writes = nil
 	for _, p := range r.parts {
-		r.count(p.process, -p.n)
+		r.countFor(p.process, -p.n)
 	}
 	clear(r.parts)
 	r.parts = r.parts[:0]

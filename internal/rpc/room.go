@@ -39,7 +39,7 @@ func (c *Conn) timeFrame(begun, another bool) error {
 func (c *Conn) growInput() error {
 	need := roomFor(wire.LengthSize+wire.FrameLength(c.input.buf), len(c.input.buf))
 	if err := c.input.charge(int64(need)); err != nil {
-		return c.drop(err)
+		return c.dropFrame(err)
 	}
 	c.input.grow(need)
 	return nil
@@ -48,26 +48,26 @@ func (c *Conn) growInput() error {
 // beforeWait is called before the reader waits with an incomplete frame.
 func (c *Conn) beforeWait() error {
 	if err := c.input.beforeWait(); err != nil {
-		return c.dropBetween(err)
+		return c.dropFrameBetween(err)
 	}
 	return nil
 }
 
-// dropBetween is drop between batches.
-func (c *Conn) dropBetween(why error) error {
+// dropFrameBetween is dropFrame between batches.
+func (c *Conn) dropFrameBetween(why error) error {
 	c.beginBatch()
 	defer c.endBatch()
-	err := c.drop(why)
+	err := c.dropFrame(why)
 	if e := c.flush(); err == nil {
 		err = e
 	}
 	return err
 }
 
-// drop answers the frame that has begun with BUSY, and discards it. If the id of the
-// frame has not come, drop returns an error, which ends the connection: an answer needs
+// dropFrame answers the frame that has begun with BUSY, and discards it. If the id of the
+// frame has not come, dropFrame returns an error, which ends the connection: an answer needs
 // the id.
-func (c *Conn) drop(why error) error {
+func (c *Conn) dropFrame(why error) error {
 	c.server.dropped.Add(1)
 	in := &c.input
 	has := in.len()
@@ -90,8 +90,8 @@ func (c *Conn) drop(why error) error {
 // takes all waiting answers within a second keeps their memory, however much that is.
 const stuckAfter = time.Second
 
-// give is called by other connections: see Budget.
-func (c *Conn) give() int64 {
+// giveMemory is called by other connections: see Budget.
+func (c *Conn) giveMemory() int64 {
 	if n := c.input.charged.Load(); n > fewBytes && c.frame.wanted.CompareAndSwap(false, true) {
 		c.socket.wakeReader()
 		return n
@@ -126,7 +126,7 @@ func (c *Conn) releaseFrame() error {
 	case in.charged.Load() <= fewBytes || in.len() == 0:
 		return nil
 	case in.len() > fewBytes:
-		return c.dropBetween(ErrBusy)
+		return c.dropFrameBetween(ErrBusy)
 	}
 	return in.putAside()
 }

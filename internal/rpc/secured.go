@@ -153,7 +153,7 @@ func (l *line) Write(b []byte) (n int, err error) {
 // write writes the bytes that wait, and then all of b to the TLS connection over. It
 // fails after the timeout.
 func (l *line) write(over net.Conn, b []byte) error {
-	if err := l.wait(); err != nil {
+	if err := l.letWait(); err != nil {
 		return err
 	}
 	var err error
@@ -166,8 +166,8 @@ func (l *line) write(over net.Conn, b []byte) error {
 	return err
 }
 
-// wait writes the bytes that wait, and lets writes wait from then on.
-func (l *line) wait() error {
+// letWait writes the bytes that wait, and lets writes wait from then on.
+func (l *line) letWait() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.rest) > 0 {

@@ -121,7 +121,7 @@ func (c *Conn) serveBuffered() (served int, begun bool, err error) {
 			return served, false, err
 		}
 	}
-	if in.compact() { // not if a frame was dropped
+	if in.compact() {
 		err = c.growInput()
 	}
 	if begun = in.len() > 0; !begun {
@@ -178,7 +178,7 @@ const drainPeer = 250 * time.Millisecond
 // drain waits until all requests are answered and everything is written. Then it lets the
 // peer read the answers before the connection closes.
 func (c *Conn) drain() error {
-	err := c.replies.wait()
+	err := c.replies.waitForAll()
 	c.input.discard()
 	if !c.closing.Load() && !c.byLobby {
 		c.server.leave.waitTurn(c.server.over)

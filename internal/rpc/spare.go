@@ -30,7 +30,7 @@ type sparing struct {
 // descriptor for it, and calls told for each. Only one goroutine may call Accept.
 func Sparing(ln net.Listener, told func(error)) net.Listener {
 	s := &sparing{Listener: ln, told: told}
-	s.keep()
+	s.keepSpare()
 	return s
 }
 
@@ -40,15 +40,15 @@ func (s *sparing) Accept() (net.Conn, error) {
 		nc, err := s.Listener.Accept()
 		lack := errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 		why := err
-		if lack && s.give() {
+		if lack && s.giveSpare() {
 			// One connection waits, or the next one takes the place.
 			nc, err = s.Listener.Accept()
 		}
-		kept := s.keep()
+		kept := s.keepSpare()
 		if err != nil || kept || !lack {
 			return nc, err
 		}
-		s.end(nc)
+		s.endAsSpare(nc)
 		s.told(why)
 	}
 }
@@ -58,12 +58,12 @@ func (s *sparing) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.give()
+	s.giveSpare()
 	return s.Listener.Close()
 }
 
-// give closes the spare descriptor. It says whether there was one.
-func (s *sparing) give() bool {
+// giveSpare closes the spare descriptor. It says whether there was one.
+func (s *sparing) giveSpare() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare == nil {
@@ -74,8 +74,8 @@ func (s *sparing) give() bool {
 	return true
 }
 
-// keep opens a spare descriptor if there is none. It says whether there is one.
-func (s *sparing) keep() bool {
+// keepSpare opens a spare descriptor if there is none. It says whether there is one.
+func (s *sparing) keepSpare() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.spare == nil && !s.closed {
@@ -86,8 +86,8 @@ func (s *sparing) keep() bool {
 	return s.spare != nil
 }
 
-// end ends a connection and keeps it as the spare descriptor.
-func (s *sparing) end(nc net.Conn) {
+// endAsSpare ends a connection and keeps it as the spare descriptor.
+func (s *sparing) endAsSpare(nc net.Conn) {
 	if c, ok := nc.(interface {
 		CloseRead() error
 		CloseWrite() error

@@ -93,7 +93,7 @@ func TestFastTakerKeeps(t *testing.T) {
 				waited++
 			}
 			c.outbox.mu.Unlock()
-			if n := c.give(); n != 0 {
+			if n := c.giveMemory(); n != 0 {
 				t.Fatalf("it gave %d bytes", n)
 			}
 		}
@@ -101,7 +101,7 @@ func TestFastTakerKeeps(t *testing.T) {
 			t.Errorf("answers waited %d times of 100", waited)
 		}
 		time.Sleep(stuckAfter)
-		if c.give() == 0 {
+		if c.giveMemory() == 0 {
 			t.Error("it gives nothing when it has taken nothing for a second")
 		}
 		c.Kill()
@@ -122,7 +122,7 @@ func TestManySlowAnswersGive(t *testing.T) {
 		if err := take(nc, 250<<10, 50<<10, 900*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
-		if n := c.give(); n < 256<<10 {
+		if n := c.giveMemory(); n < 256<<10 {
 			t.Errorf("it gives %d bytes", n)
 		}
 		c.Kill()

@@ -28,11 +28,11 @@ func (t *turn) partServed() (over bool) {
 	case t.parts == 2:
 		t.began = time.Now()
 	case time.Since(t.began) >= turnTime:
-		t.rest()
+		t.restart()
 		return true
 	}
 	return false
 }
 
-// rest begins another turn.
-func (t *turn) rest() { t.parts = 0 }
+// restart begins another turn.
+func (t *turn) restart() { t.parts = 0 }

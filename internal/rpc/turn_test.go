@@ -26,7 +26,7 @@ func TestTurn(t *testing.T) {
 			}
 		}
 		for range 10 {
-			if u.rest(); begin() {
+			if u.restart(); begin() {
 				t.Error("a turn goes on after a rest")
 			}
 		}

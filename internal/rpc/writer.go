@@ -103,7 +103,7 @@ func (w *writer) try(fd uintptr) bool {
 		switch {
 		case err == syscall.EINTR:
 		case err == syscall.EAGAIN:
-			return w.now || !w.wait()
+			return w.now || !w.beginWait()
 		case err != nil:
 			w.err = err
 			return true
@@ -114,10 +114,10 @@ func (w *writer) try(fd uintptr) bool {
 	return true
 }
 
-// wait says whether the write is to wait, and sets its deadline. Ending the connection
-// sets a deadline in the past, which wait may overwrite. beforeWait is called after that
+// beginWait says whether the write is to wait, and sets its deadline. Ending the connection
+// sets a deadline in the past, which beginWait may overwrite. beforeWait is called after that
 // and reports the end.
-func (w *writer) wait() bool {
+func (w *writer) beginWait() bool {
 	taken := len(w.rest) < w.left
 	switch {
 	case w.lastTry && !taken:
