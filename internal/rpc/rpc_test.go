@@ -1007,8 +1007,9 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-// FuzzFrames feeds a connection any bytes in any pieces. The connection must end and give
-// back all memory, and there must not be more answers than requests.
+// FuzzFrames feeds a connection any bytes in any pieces. Then the client goes, or the
+// server shuts down and sends all answers. The connection must end and give back all
+// memory, and there must not be more answers than requests.
 func FuzzFrames(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0x90}, uint8(3))
 	f.Add(append(getFrame(1, "a"), getFrame(2, "big 70000")...), uint8(7))
@@ -1033,8 +1034,13 @@ func FuzzFrames(f *testing.F) {
 				break
 			}
 		}
-		near.Close()
+		if piece%2 == 0 {
+			near.Close()
+		} else {
+			c.shutdown()
+		}
 		<-done
+		near.Close()
 		if n := countFrames(<-answers); n > requests {
 			t.Errorf("%d answers to %d requests", n, requests)
 		}
