@@ -114,9 +114,9 @@ func (w *writer) try(fd uintptr) bool {
 	return true
 }
 
-// beginWait says whether the write is to wait, and sets its deadline. Ending the connection
-// sets a deadline in the past, which beginWait may overwrite. beforeWait is called after that
-// and reports the end.
+// beginWait says whether the write is to wait, and sets its deadline. Ending the
+// connection sets a deadline in the past, which beginWait may overwrite. beforeWait is
+// called after that and reports the end.
 func (w *writer) beginWait() bool {
 	taken := len(w.rest) < w.left
 	switch {

@@ -16,9 +16,9 @@ var (
 	errRest  = errors.New("bytes follow the msgpack value")
 )
 
-// checkMsgpack checks that b is exactly one msgpack value, nested at most MaxDepth deep, whose
-// counts fit the number of bytes. It does not recurse and does not allocate. Any b that
-// passes is safe for a decoder that does.
+// checkMsgpack checks that b is exactly one msgpack value, nested at most MaxDepth deep,
+// whose counts fit the number of bytes. It does not recurse and does not allocate. Any b
+// that passes is safe for a decoder that does.
 func checkMsgpack(b []byte) error {
 	rest, err := skipValue(b, 0)
 	if err == nil && len(rest) > 0 {

@@ -74,7 +74,8 @@ func structSchema(t reflect.Type) *schema {
 	return s
 }
 
-// check reads one value of the schema and returns the bytes after it. checkMsgpack has checked b.
+// check reads one value of the schema and returns the bytes after it. checkMsgpack has
+// checked b.
 func (s *schema) check(b []byte) (rest []byte, err error) {
 	if s == nil || msgp.IsNil(b) && (s.kind == reflect.Slice || s.kind == reflect.Map) {
 		return skipValue(b, 0)

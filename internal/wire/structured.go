@@ -150,8 +150,8 @@ func MarshalBody(v any) ([]byte, error) {
 }
 
 // UnmarshalBody decodes a body into the value that v points to. It checks the bytes with
-// checkMsgpack first, because the decoder recurses and allocates slices by the announced sizes.
-// It refuses nil in place of a text.
+// checkMsgpack first, because the decoder recurses and allocates slices by the announced
+// sizes. It refuses nil in place of a text.
 func UnmarshalBody(body []byte, v any) error {
 	if err := checkMsgpack(body); err != nil {
 		return err

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestNewestVersion checks that NewestVersion finds each version in each message between sidecars.
+// TestNewestVersion checks that NewestVersion finds each version in each message between
+// sidecars.
 func TestNewestVersion(t *testing.T) {
 	names := []string{"Clock", "Version", "AsOf", "Event"}
 	found := 0

@@ -725,7 +725,8 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-// FuzzCheckMsgpack checks that the recursive decoder handles every value that checkMsgpack accepts.
+// FuzzCheckMsgpack checks that the recursive decoder handles every value that
+// checkMsgpack accepts.
 func FuzzCheckMsgpack(f *testing.F) {
 	f.Add([]byte{0x92, 0x81, 0xa1, 'a', 0xc0, 0xc4, 0x01, 0xff})
 	f.Fuzz(func(t *testing.T, b []byte) {
