@@ -17,7 +17,7 @@ func (v *vnode) app(t *testing.T) *rawConn {
 	t.Helper()
 	s := v.s
 	server := rpc.NewServer(rpc.Limits{}, s.cfg.Log, func(net.Conn) (rpc.Handler, error) {
-		return s.doors.Of(byRoot(&s.engine), nil), nil
+		return s.doors.Of(byRoot(s.engine), nil), nil
 	})
 	ln, err := v.host.Listen(9000)
 	if err != nil {

@@ -182,7 +182,7 @@ func served(s *Sidecar, q *wire.Request) wire.Reply {
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
-	return s.serve(context.Background(), q, &b, s.engine.DeadlineOf(q, now))
+	return s.serve(context.Background(), q, &b, s.engine.Deadlines.Of(q, now))
 }
 
 func (w *world) read(rnd *rand.Rand, k *vkey) {

@@ -40,7 +40,7 @@ func serveSetup(t testing.TB, op string) (rpc.Handler, *rpc.Conn, [][]byte) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.engine.Store.Close() })
-	h := s.doors.Of(byRoot(&s.engine), nil)
+	h := s.doors.Of(byRoot(s.engine), nil)
 	set, get := load.Sidecar{KeySize: 16, Value: make([]byte, 100)}, load.Sidecar{KeySize: 16}
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	var frames [][]byte

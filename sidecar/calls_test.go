@@ -29,24 +29,24 @@ func TestJoin(t *testing.T) {
 	owner := a.engine.Node.View().Owner(key.Hash.Partition())
 	for what, change := range map[string]func(){
 		"nothing":           func() {},
-		"own write":         func() { a.engine.Outdated(key, 1) },
-		"event":             func() { a.engine.Note(key.Hash, 1) },
-		"floor":             func() { a.engine.Floor(partitionSet(key.Hash.Partition()), 1) },
-		"flush":             func() { a.engine.Flushed(DefaultNamespace, a.engine.HLC.Next(0)) },
-		"flush of all":      func() { a.engine.Flushed("", a.engine.HLC.Next(0)) },
-		"another key":       func() { a.engine.Note(key.Hash+1, 1) },
-		"another partition": func() { a.engine.Floor(partitionSet(key.Hash.Partition()+1), 1) },
+		"own write":         func() { a.engine.Changes.Outdated(key, 1) },
+		"event":             func() { a.engine.Changes.Note(key.Hash, 1) },
+		"floor":             func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()), 1) },
+		"flush":             func() { a.engine.Flushes.Note(DefaultNamespace, a.engine.HLC.Next(0)) },
+		"flush of all":      func() { a.engine.Flushes.Note("", a.engine.HLC.Next(0)) },
+		"another key":       func() { a.engine.Changes.Note(key.Hash+1, 1) },
+		"another partition": func() { a.engine.Changes.Floor(partitionSet(key.Hash.Partition()+1), 1) },
 	} {
 		for !owner.Leased(a.engine.Clock.Read().Boot, a.engine.Node.Bound()) {
 			time.Sleep(time.Millisecond)
 		}
 		now := a.engine.Clock.Read()
-		first, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		first, lead := a.engine.Calls.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if !lead {
 			t.Fatal("there is a call already")
 		}
 		change()
-		second, lead := a.engine.Calls.Join(&a.engine, owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
+		second, lead := a.engine.Calls.Join(owner, key, engine.Question{}, now, now.Boot+time.Second, nil)
 		if joins := what == "nothing" || len(what) > 7 && what[:7] == "another"; lead == joins {
 			t.Errorf("%s: a new call %v, want %v", what, lead, !joins)
 		}
@@ -92,7 +92,7 @@ func TestWants(t *testing.T) {
 	conn := <-conns
 	wants := func(told ...engine.Joiner) error {
 		cl := &engine.Call{Key: kv.Key{Hash: 1}, Told: told}
-		return (&session.Pending{Session: &session.Session{Core: &s.engine}, Conn: conn, Call: cl}).Wants(1 << 20)
+		return (&session.Pending{Session: &session.Session{Core: s.engine}, Conn: conn, Call: cl}).Wants(1 << 20)
 	}
 	if err := wants(); err != nil {
 		t.Errorf("a connection that reads: %v", err)

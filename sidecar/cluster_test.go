@@ -179,14 +179,14 @@ func copyHits(tb testing.TB) (a *host, key []byte, get func() []byte) {
 	b := startHostWith(tb, patient, "b", a.engine.Node.GossipAddress())
 	settled(tb, a, b)
 	for n := 0; key == nil; n++ {
-		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Appendf(nil, "key%d", n); b.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			key = k
 		}
 	}
 	if _, err := b.Set(tb.Context(), "default", string(key), make([]byte, 100), cachesidecar.SetOptions{}); err != nil {
 		tb.Fatal(err)
 	}
-	h := a.doors.Of(byRoot(&a.engine), nil)
+	h := a.doors.Of(byRoot(a.engine), nil)
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	frames := [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: key})[wire.LengthSize:]}
 	get = func() []byte {
@@ -241,7 +241,7 @@ func BenchmarkCopyHit(b *testing.B) {
 	b.Run("checked", func(b *testing.B) {
 		now := a.engine.Clock.Read()
 		for b.Loop() {
-			if a.engine.CopyOf(k, owner, now) == nil {
+			if a.engine.Copies.Get(k, owner, now) == nil {
 				now = a.engine.Clock.Read()
 			}
 		}
@@ -262,11 +262,11 @@ func TestWaitingIsBounded(t *testing.T) {
 	b := startHost(t, "b", a.engine.Node.GossipAddress())
 	settled(t, a, b)
 	n := 0
-	for a.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
+	for a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, fmt.Appendf(nil, "key%d", n)).Partition()) != 0 {
 		n++
 	}
 	a.engine.Shares.Join("others").Force(places.Waiting, session.MaxSlow)
-	h := a.doors.Of(byRoot(&a.engine), a.engine.Shares.Join("uid 1"))
+	h := a.doors.Of(byRoot(a.engine), a.engine.Shares.Join("uid 1"))
 	conn := &rpc.Conn{Out: make([]byte, 0, 64<<10)}
 	h.Batch()
 	if err := h.Serve(conn, [][]byte{wire.AppendRequest(nil, &wire.Request{ID: 7, Op: wire.OpGet, Key: fmt.Appendf(nil, "key%d", n)})[wire.LengthSize:]}); err != nil {

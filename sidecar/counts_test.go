@@ -23,7 +23,7 @@ func TestCountedOnce(t *testing.T) {
 	var key []byte // b owns it
 	for i := 0; ; i++ {
 		key = fmt.Appendf(nil, "key%d", i)
-		if b.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
+		if b.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			break
 		}
 	}
@@ -60,7 +60,7 @@ func TestCountedOnce(t *testing.T) {
 		bb := namespaces.Pins{Table: a.engine.Names}
 		defer bb.Release()
 		q := &wire.Request{Op: wire.OpStats, Options: wire.Cluster, TimeoutMS: 2000}
-		r := a.serve(ctx, q, &bb, a.engine.DeadlineOf(q, a.engine.Clock.Read()))
+		r := a.serve(ctx, q, &bb, a.engine.Deadlines.Of(q, a.engine.Clock.Read()))
 		if err := wire.UnmarshalBody(r.Body, &all); err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ func TestDeleteBeforeSlot(t *testing.T) {
 			t.Fatal("the entry was refused")
 		}
 		b := namespaces.Pins{Table: looked}
-		r := s.engine.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.engine.Clock.Read())
+		r := s.engine.Writes.Delete(&wire.Request{Op: wire.OpDelete, Namespace: []byte(name)}, []byte("k"), &b, s.engine.Clock.Read())
 		if r.Status != wire.Miss || r.Version == 0 {
 			t.Errorf("%s: %s, version %d", name, r.Status, r.Version)
 		}

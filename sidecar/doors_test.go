@@ -27,7 +27,7 @@ func twoSockets(t *testing.T) (a, b *host) {
 func (h *host) keyOf(n int) string {
 	for i := 0; ; i++ {
 		key := fmt.Sprint("key", i)
-		if h.engine.Node.OwnershipEpoch(h.engine.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
+		if h.engine.Node.OwnershipEpoch(h.engine.Names.Hash(session.DefaultNamespace, b(key)).Partition()) == 0 {
 			continue
 		}
 		if n--; n < 0 {

@@ -161,15 +161,15 @@ func (s *Sidecar) call(ctx context.Context, namespace string, q wire.Request) (w
 func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err error) {
 	err = s.embedded(ctx, func(b *namespaces.Pins, now kv.Moment) error {
 		s.engine.Node.CheckPause(now.Boot)
-		deadline, until := s.engine.DeadlineOf(q, now), now.Boot+s.engine.Timeout(q)
+		deadline, until := s.engine.Deadlines.Of(q, now), now.Boot+s.engine.Deadlines.Timeout(q)
 		if d, ok := ctx.Deadline(); ok {
 			deadline = now.Boot + time.Until(d)
 			until = deadline
 		}
-		s.engine.Limit(q, until)
+		s.engine.Deadlines.Limit(q, until)
 		// Other hosts may own some of several keys.
 		many := q.Op == wire.OpMGet || q.Op == wire.OpDelete && !s.engine.Node.Alone()
-		if r = engine.Moved(); !many && !s.engine.WantsAll(q) {
+		if r = engine.Moved(); !many && !s.engine.Acks.Wanted(q) {
 			r = s.engine.Execute(q, b, now, 0)
 		}
 		if r.Status == wire.Moved {

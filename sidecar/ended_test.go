@@ -63,7 +63,7 @@ func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte)
 	k := a.engine.Names.Lookup(session.DefaultNamespace).Key(name)
 	owner := a.engine.Node.View().Owner(k.Hash.Partition())
 	now := a.engine.Clock.Read()
-	cl, _ := a.engine.Calls.Join(&a.engine, owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
+	cl, _ := a.engine.Calls.Join(owner, k, asks, now, now.Boot+100*time.Millisecond, nil)
 	time.Sleep(2 * time.Millisecond)
 	before := a.engine.Counts.Joined.Load()
 	answer := make(chan wire.Reply, 1)
@@ -78,8 +78,8 @@ func joinEnded(a *host, name []byte, asks engine.Question, read func(key []byte)
 	if asks.Options == wire.StaleOK {
 		came = wire.Reply{Status: wire.Stale, Value: came.Value, TTLMS: 1}
 	}
-	a.engine.Take(cl, &came)
-	a.engine.Ended(cl)
+	a.engine.Copies.Take(cl, &came)
+	a.engine.Forwarder.Ended(cl)
 	return <-answer, joined
 }
 

@@ -87,7 +87,7 @@ func (s *scene) owns(v, of *vnode, k *vkey) bool {
 	return o != nil && o.Process == of.s.engine.Node.Self()
 }
 func (s *scene) partition(k *vkey) uint16 {
-	return s.reader.s.engine.Hash([]byte(s.space), k.name).Partition()
+	return s.reader.s.engine.Names.Hash([]byte(s.space), k.name).Partition()
 }
 
 // flood writes n keys through the owner, none of which is a key of the scene.
@@ -234,7 +234,7 @@ func forgottenOwner(s *scene) {
 		return at == cluster.StateMissing && by == cluster.StateMissing
 	})
 	for _, v := range []*vnode{s.reader, s.third} {
-		_ = v.s.engine.Forget(kv.NodeID(s.owner.name))
+		_ = v.s.engine.Hosts.Forget(kv.NodeID(s.owner.name))
 	}
 	// By then partitions are taken. The owner has not polled yet, and no host has told of
 	// it again.

@@ -248,7 +248,7 @@ func TestLongForNobody(t *testing.T) {
 func TestHeapLimit(t *testing.T) {
 	s := &Sidecar{} // not started: a running sidecar reads its configuration
 	s.cfg = Config{L1Size: 16 << 20, L2Size: 16 << 20, BufferSize: 64 << 20, MaxConnections: 1000}
-	s.engine.Names = &namespaces.Table{}
+	s.engine = &engine.Engine{Names: &namespaces.Table{}}
 	want := int64(2*16<<20 + 64<<20 + 1000*6<<10 + 96<<20)
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))

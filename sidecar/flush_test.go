@@ -36,7 +36,7 @@ func flushThrough(v *vnode, name string, within time.Duration) error {
 	defer b.Release()
 	now := s.engine.Clock.Read()
 	s.engine.Node.CheckPause(now.Boot)
-	r := s.serve(context.Background(), &q, &b, s.engine.DeadlineOf(&q, now))
+	r := s.serve(context.Background(), &q, &b, s.engine.Deadlines.Of(&q, now))
 	return r.Err()
 }
 
@@ -295,7 +295,7 @@ func TestFlushedNames(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		setAll(a, 10, "value")
-		names := a.s.tiers()
+		names := a.s.engine.Tiers
 		for i := range namespaces.MaxFlushed {
 			if err := names.Note(wire.Floor{Namespace: fmt.Sprint("ns", i), Version: uint64(a.s.engine.HLC.Next(0))}); err != nil {
 				t.Fatalf("name %d: %v", i, err)
@@ -393,7 +393,7 @@ func TestResetHasFlushes(t *testing.T) {
 		setAll(w.nodes[0], 10, "value")
 		s := w.nodes[0].s
 		floor := s.engine.HLC.Next(s.engine.Clock.Read().Wall)
-		s.tiers().Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
+		s.engine.Tiers.Reset(w.nodes[1].s.engine.Node.Self(), nil, []wire.Floor{{Version: uint64(floor)}}, floor)
 		time.Sleep(time.Second) // it is in this host's log too
 		for _, v := range w.nodes {
 			if hits := found(v, 10); hits > 0 {

@@ -70,7 +70,7 @@ func keyOwnedBy(v *vnode, prefix string) ([]byte, kv.Hash) {
 func keyOwnedIn(v *vnode, namespace, prefix string) ([]byte, kv.Hash) {
 	for i := 0; ; i++ {
 		key := fmt.Appendf(nil, "%s%d", prefix, i)
-		if h := v.s.engine.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
+		if h := v.s.engine.Names.Hash([]byte(namespace), key); v.s.engine.Node.OwnershipEpoch(h.Partition()) != 0 {
 			return key, h
 		}
 	}
@@ -231,7 +231,7 @@ func offerGivesNothingNewer(t *testing.T, bad func(format string, args ...any)) 
 	set := func(name string) {
 		t.Helper()
 		q := wire.Request{Key: []byte(name), Value: []byte("v"), TTLMS: wire.TTLDefault}
-		if r := s.engine.Set(ns, &q, s.engine.Clock.Read()); r.Status != wire.OK {
+		if r := s.engine.Writes.Set(ns, &q, s.engine.Clock.Read()); r.Status != wire.OK {
 			t.Fatalf("%s: %v", name, r.Err())
 		}
 	}

@@ -53,7 +53,7 @@ func release(a, b *Sidecar, ballot *ownership.Ballot, set kv.PartitionSet) kv.Ve
 	a.engine.Handoff.Ended(set, asOf)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, set)
 	b.engine.HLC.Observe(asOf)
-	b.engine.Floor(set, asOf) // as the event RELEASED does
+	b.engine.Changes.Floor(set, asOf) // as the event RELEASED does
 	return asOf
 }
 

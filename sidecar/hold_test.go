@@ -18,7 +18,7 @@ const testLag = 10 * time.Second
 // of a load that begins now.
 func barredNow(s *Sidecar, name string, key []byte) bool {
 	ns := s.engine.Names.Lookup([]byte(name))
-	return s.engine.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
+	return s.engine.Barriers.Barred(ns, ns.Key(key), s.engine.Clock.Read().Boot)
 }
 
 // del deletes a key with a load barrier of its own (hold_ms); zero: the namespace's.
@@ -95,10 +95,10 @@ func TestReplicaLag(t *testing.T) {
 					t.Errorf("%s: %v", tc.name, err)
 				}
 			}
-			if tc.want > 0 && !s.engine.Barred(ns, ns.Key(key), accepted+tc.want-1) {
+			if tc.want > 0 && !s.engine.Barriers.Barred(ns, ns.Key(key), accepted+tc.want-1) {
 				t.Errorf("%s: a load that begins within %v is kept", tc.name, tc.want)
 			}
-			if s.engine.Barred(ns, ns.Key(key), accepted+tc.want) {
+			if s.engine.Barriers.Barred(ns, ns.Key(key), accepted+tc.want) {
 				t.Errorf("%s: a load that begins after %v is not kept", tc.name, tc.want)
 			}
 		}
@@ -107,9 +107,9 @@ func TestReplicaLag(t *testing.T) {
 
 // alike returns another key of the same partition.
 func alike(s *Sidecar, name string, key []byte) []byte {
-	p := s.engine.Hash([]byte(name), key).Partition()
+	p := s.engine.Names.Hash([]byte(name), key).Partition()
 	for i := 0; ; i++ {
-		if other := fmt.Appendf(nil, "other%d", i); s.engine.Hash([]byte(name), other).Partition() == p {
+		if other := fmt.Appendf(nil, "other%d", i); s.engine.Names.Hash([]byte(name), other).Partition() == p {
 			return other
 		}
 	}
@@ -129,7 +129,7 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		w.agreed(15 * time.Second)
 		time.Sleep(testLag)
 		key := []byte("k")
-		h := w.nodes[0].s.engine.Hash([]byte("lagging"), key)
+		h := w.nodes[0].s.engine.Names.Hash([]byte("lagging"), key)
 		other := alike(w.nodes[0].s, "lagging", key)
 		holder := func() *vnode {
 			t.Helper()
@@ -212,10 +212,10 @@ func TestReplicaLagUnknown(t *testing.T) {
 		s := v.s
 		other := w.nodes[1].s.engine.Node.Self()
 		key := []byte("k")
-		for s.engine.Node.OwnershipEpoch(s.engine.Hash([]byte("lagging"), key).Partition()) == 0 {
+		for s.engine.Node.OwnershipEpoch(s.engine.Names.Hash([]byte("lagging"), key).Partition()) == 0 {
 			key = append(key, 'k')
 		}
-		p := s.engine.Hash([]byte("lagging"), key).Partition()
+		p := s.engine.Names.Hash([]byte("lagging"), key).Partition()
 		if barredNow(s, "lagging", key) {
 			t.Error("held without a reason")
 		}
@@ -233,7 +233,7 @@ func TestReplicaLagUnknown(t *testing.T) {
 		if barredNow(s, "lagging", key) {
 			t.Error("all that others had in their logs is known, and the partition is held")
 		}
-		s.tiers().Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
+		s.engine.Tiers.Reset(other, []invalidation.Mark{{Partition: p, Changed: 1}}, nil, s.engine.HLC.Next(s.engine.Clock.Read().Wall))
 		if !barredNow(s, "lagging", key) {
 			t.Error("events are lost, and nothing is held")
 		}

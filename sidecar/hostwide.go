@@ -12,9 +12,9 @@ import (
 // ack=all.
 func (s *Sidecar) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	r := s.serveNow(ctx, q, b, deadline)
-	if s.engine.WantsAll(q) {
+	if s.engine.Acks.Wanted(q) {
 		b.Release()
-		r = s.engine.Acked(ctx, q, r, deadline)
+		r = s.engine.Acks.Wait(ctx, q, r, deadline)
 	}
 	return r
 }
@@ -25,7 +25,7 @@ func (s *Sidecar) serveNow(
 ) wire.Reply {
 	switch q.Op {
 	case wire.OpStats:
-		return s.engine.StatsCluster(ctx, q, s.telemetry.Stats())
+		return s.engine.Hosts.Stats(ctx, q, s.telemetry.Stats())
 	case wire.OpVerify:
 		return s.verify(q, deadline)
 	}

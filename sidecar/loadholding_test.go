@@ -43,7 +43,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 		ctx := context.Background()
 		key, h := keyOwnedBy(a, "key")
 		ns := a.s.engine.Names.Lookup(session.DefaultNamespace)
-		load := a.s.engine.NewLoad(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
+		load := a.s.engine.Loads.New(ns, ns.Key(key), a.s.engine.Node.OwnershipEpoch(h.Partition()))
 		weight := a.s.cfg.Weight
 		a.s.engine.Node.SetWeight(0)
 		w.awaitOwned(b, h.Partition())
@@ -52,7 +52,7 @@ func loadOfEndedOwnership(t *testing.T, bad func(format string, args ...any)) {
 			t.Errorf("the load does not begin: %v", err)
 		}
 		synctest.Wait() // the load has read the old row
-		if q := (&wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key}); a.s.engine.Load(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
+		if q := (&wire.Request{Op: wire.OpGet, Namespace: session.DefaultNamespace, Key: key}); a.s.engine.Loads.Get(ctx, ns, ns.Key(key), q, a.clock.Read().Boot+time.Second).Status != wire.Moved {
 			t.Errorf("a read that finds no holding loads all the same")
 		}
 		row.Store("new")

@@ -110,7 +110,7 @@ func withNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world),
 // ownerOf returns the node that owns a key.
 func (w *world) ownerOf(key string) *vnode {
 	for _, v := range w.nodes {
-		if v.s != nil && v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+		if v.s != nil && v.s.engine.Node.OwnershipEpoch(v.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 			return v
 		}
 	}
@@ -257,25 +257,25 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		o.set("k", []byte("v"))
 		v := w.ownerOf("k")
 		is(t, "load", v.get("k", 0), wire.OK, "v")
-		c := &v.s.engine
+		c := v.s.engine
 		ns := c.Names.Lookup(session.DefaultNamespace)
 		key := ns.Key([]byte("k"))
 		info, _ := c.Store.Peek(key, c.Clock.Read().Boot)
 		r := flight.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: flight.Stamp{Version: info.Version}}
 		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}
-		if a := c.Loaded(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
+		if a := c.Loads.Answer(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
 			t.Errorf("there: %+v, want it vouched for", a)
 		}
 		v.drop("k", 0)
-		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
+		if a := c.Loads.Answer(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want the value as of its load, for 1 ms", a)
 		}
 		none := flight.Result{Absent: true, Stamp: r.Stamp}
-		if a := c.Loaded(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
+		if a := c.Loads.Answer(ns, key, q, &none, loader.ErrAbsent); a.Status != wire.Miss || a.Why != wire.Absent || !a.Attested || a.TTLMS != 1 {
 			t.Errorf("gone: %+v, want none as of its load, for 1 ms", a)
 		}
 		r.Uncached = true
-		if a := c.Loaded(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
+		if a := c.Loads.Answer(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
 			t.Errorf("not kept: %+v, want the value, vouched for by nobody", a)
 		}
 	})

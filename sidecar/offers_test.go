@@ -90,7 +90,7 @@ func TestOfferGrows(t *testing.T) {
 	}
 	second := a.engine.HLC.Next(a.engine.Clock.Read().Wall)
 	a.engine.Handoff.Ended(sets[1], second)
-	b.engine.Floor(sets[1], second)
+	b.engine.Changes.Floor(sets[1], second)
 	a.engine.Handoff.Offer(b.engine.Node.Self(), ballot, both) // the same ballot has asked again
 
 	for i, want := range []kv.Version{first, second} {

@@ -21,7 +21,7 @@ func startPair(t *testing.T, n int) (a, other *host, app *rawConn, keys [][]byte
 	app = dial(t, a.Sidecar)
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "key%d", i)
-		if a.engine.Node.OwnershipEpoch(a.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
+		if a.engine.Node.OwnershipEpoch(a.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			continue
 		}
 		keys = append(keys, key)

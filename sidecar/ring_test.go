@@ -23,7 +23,7 @@ func TestRingChecksNamespace(t *testing.T) {
 		{"Upper", `namespace "Upper": a name is 1 to 64 of`, wire.BadRequest},
 		{"", `namespace "": a name is 1 to 64 of`, wire.BadRequest},
 	} {
-		r := s.engine.Ring(&wire.Request{Op: wire.OpRing, Namespace: []byte(tc.namespace), Key: []byte("k")})
+		r := s.engine.Hosts.Ring(&wire.Request{Op: wire.OpRing, Namespace: []byte(tc.namespace), Key: []byte("k")})
 		if r.Status != tc.status || !strings.Contains(string(r.Message), tc.want) {
 			t.Errorf("RING in namespace %q: %v %q, want %v and %q", tc.namespace, r.Status, r.Message, tc.status, tc.want)
 		}

@@ -193,7 +193,7 @@ func BenchmarkDecision(b *testing.B) {
 	peer := unixsock.Peer{UID: 99, GID: 99}
 	for name, last := range map[string]*namespaces.Namespace{"slot": {Name: "users", Line: uint16(a.Line([]byte("users")))}, "name": nil} {
 		b.Run(name, func(b *testing.B) {
-			d := &session.Doors{Engine: &engine.Engine{Access: a}}
+			d := session.New(session.Config{Engine: &engine.Engine{Access: a}})
 			c := d.Of(a.Caller(peer), nil)
 			c.Names.Last = last
 			q := &wire.Request{Op: wire.OpGet, Namespace: []byte("users"), App: true}

@@ -30,25 +30,10 @@ func (s *Sidecar) Run(ctx context.Context) error {
 	s.closed = true // no call begins after this
 	s.use.Unlock()
 	s.inUse.Wait()
-	s.engine.Leases.Close()
-	err = errors.Join(err, s.release())
+	err = errors.Join(err, s.engine.Close())
 	if n := s.engine.Names.Unsettled(); n > 0 {
 		s.cfg.Log.Warn("writes to origins ended after their keys had gone to other hosts, "+
 			"which could not be told in time: old values may live there until their TTL ends", "writes", n)
-	}
-	return err
-}
-
-// release closes the tiers. After a failed New some of them do not exist.
-func (s *Sidecar) release() (err error) {
-	if s.engine.Names != nil {
-		s.engine.Names.Close()
-	}
-	if s.engine.L1 != nil {
-		s.engine.L1.Close()
-	}
-	if s.engine.Store != nil {
-		err = s.engine.Store.Close()
 	}
 	return err
 }
@@ -146,7 +131,7 @@ func (s *Sidecar) startTiers(ctx context.Context, back *layer, pages *httpd.Serv
 		back.run(s.keys.Run)
 	}
 	if !s.engine.Node.Alone() {
-		back.run(s.engine.Handoff.Run)
+		back.run(func(ctx context.Context) { s.engine.Handoff.Run(ctx, s.engine.Node) })
 		if s.cfg.AdaptiveWeight {
 			back.run(s.adapt)
 		}

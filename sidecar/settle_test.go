@@ -20,7 +20,7 @@ var policies = map[string][]string{"available": nil, "consistent": {"n0", "n1", 
 func (w *world) next(v *vnode, key string) *vnode {
 	for {
 		for _, o := range w.nodes {
-			if o != v && o.s != nil && o.s.engine.Node.OwnershipEpoch(o.s.engine.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
+			if o != v && o.s != nil && o.s.engine.Node.OwnershipEpoch(o.s.engine.Names.Hash(session.DefaultNamespace, []byte(key)).Partition()) != 0 {
 				o.get(key, 0)
 				return o
 			}

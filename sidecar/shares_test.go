@@ -124,11 +124,11 @@ func TestReadBeyondMaxNamespaces(t *testing.T) {
 		q.TimeoutMS, q.TTLMS, q.App = 10_000, wire.TTLDefault, true
 		bo := namespaces.Pins{Table: h.engine.Names}
 		defer bo.Release()
-		return h.serve(t.Context(), &q, &bo, h.engine.DeadlineOf(&q, h.engine.Clock.Read()))
+		return h.serve(t.Context(), &q, &bo, h.engine.Deadlines.Of(&q, h.engine.Clock.Read()))
 	}
 	keyIn := func(h *host, ns string) []byte {
 		for i := 0; ; i++ {
-			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.OwnershipEpoch(h.engine.Hash(b(ns), k).Partition()) != 0 {
+			if k := fmt.Appendf(nil, "k%d", i); h.engine.Node.OwnershipEpoch(h.engine.Names.Hash(b(ns), k).Partition()) != 0 {
 				return k
 			}
 		}
@@ -170,7 +170,7 @@ func TestAnswersOfOthersUnread(t *testing.T) {
 	settled(t, a, o)
 	var keys [][]byte
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Append(nil, "key", i); o.engine.Node.OwnershipEpoch(o.engine.Hash(session.DefaultNamespace, k).Partition()) != 0 {
+		if k := fmt.Append(nil, "key", i); o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(session.DefaultNamespace, k).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}

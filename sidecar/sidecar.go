@@ -1,20 +1,13 @@
 package sidecar
 
 import (
-	"cmp"
-	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/creds"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
-	"github.com/cachesidecar/cachesidecar/internal/flight"
-	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/httpd"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/machine"
@@ -23,14 +16,11 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/session"
 	"github.com/cachesidecar/cachesidecar/internal/telemetry"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
-	"github.com/cachesidecar/cachesidecar/l1"
-	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // Sidecar is one host's part of the cache.
 type Sidecar struct {
-	engine    engine.Engine
+	engine    *engine.Engine
 	cfg       Config
 	keys      creds.Watch
 	server    *rpc.Server // of the socket
@@ -62,43 +52,25 @@ func New(cfg Config) (*Sidecar, error) {
 	if err := checkMemory(cfg); err != nil {
 		return nil, err
 	}
-	var tag [2]byte
-	_, _ = rand.Read(tag[:]) // never fails
-	hlc := kv.NewHLC(binary.BigEndian.Uint16(tag[:]))
-	s := &Sidecar{
-		cfg: cfg,
-		engine: engine.Engine{
-			Config: engine.Config{
-				Node: cfg.Node, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
-				Policy: cfg.PartitionPolicy, Log: cfg.Log,
-			},
-			Clock: cfg.clock, HLC: hlc, Self: []byte(cfg.Node),
-		},
-		started: cfg.clock.Read().Boot,
-		ready:   make(chan struct{}),
-	}
-	s.doors = &session.Doors{
-		Engine: &s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
-		Limits: func() rpc.Limits { return s.server.Limits() },
-	}
-	if s.engine.Access, err = cfg.rules(); err != nil {
+	rules, err := cfg.rules()
+	if err != nil {
 		return nil, err
 	}
+	s := &Sidecar{cfg: cfg, started: cfg.clock.Read().Boot, ready: make(chan struct{})}
 	s.files = shareFiles(&cfg, machine.FileLimit())
-	s.engine.Shares = newPlaces(&cfg)
-	s.engine.Budget = rpc.NewBudget(int64(cfg.BufferSize))
-	s.engine.Watches.Answers = make(chan struct{}, engine.WatchedAtOnce)
-	s.engine.Watches.Ctx, s.engine.Watches.Stop = context.WithCancel(context.Background())
 	w := creds.WatchConfig{Paths: cfg.paths(), Node: cfg.Node, Now: cfg.now, Log: cfg.Log}
 	if err := s.keys.Open(w); err != nil {
 		return nil, err
 	}
 	s.cfg.seed = s.keys.Seed()
-	s.engine.Config.Seed = s.cfg.seed
-	if err := s.newTiers(); err != nil {
-		return nil, errors.Join(err, s.release())
+	if s.engine, err = engine.New(s.engineConfig(rules)); err != nil {
+		return nil, err
 	}
 	s.keys.Renew = s.engine.Node.Renew
+	s.doors = session.New(session.Config{
+		Engine: s.engine, Host: thisHost{s}, Version: cfg.Version, BootClock: kv.BootClockID(),
+		Limits: func() rpc.Limits { return s.server.Limits() },
+	})
 	s.server = rpc.NewServer(rpc.Limits{
 		MaxConns: s.files.Apps,
 		NewRate:  rpc.PerProcessor(newConnections),
@@ -107,7 +79,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}, cfg.Log, s.doors.App)
 	limit, _ := machine.Memory()
 	s.telemetry = telemetry.New(telemetry.Config{
-		Engine: &s.engine, Server: s.server, Keys: &s.keys,
+		Engine: s.engine, Server: s.server, Keys: &s.keys,
 		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
 		Started: s.started, MemoryLimit: limit, Log: cfg.Log,
 		HTTP: s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
@@ -119,60 +91,23 @@ func New(cfg Config) (*Sidecar, error) {
 // processor that Go uses. The others wait, and do not delay other users.
 const newConnections = 250
 
-// newTiers makes the parts that store entries, and the parts that decide which.
-func (s *Sidecar) newTiers() (err error) {
-	cfg := s.cfg
-	sc := segment.Config{
-		Size: int64(cfg.L2Size), MaxValue: int(cfg.MaxValue), Versions: s.engine.HLC,
-		Changed: s.engine.Changed, Overdue: s.engine.OverdueInStore,
+// engineConfig returns what the engine needs of the sidecar.
+func (s *Sidecar) engineConfig(rules *access.Rules) engine.Config {
+	cfg := &s.cfg
+	node := cfg.clusterConfig()
+	node.MaxConns = s.files.Peers
+	if node.Keys, node.Credentials = s.keys.Sources(); node.Keys != nil {
+		node.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
 	}
-	if s.engine.Ledger, err = invalidation.NewLedger(invalidation.DefaultSlots); err != nil {
-		return err
+	return engine.Config{
+		Node: cfg.Node, Seed: cfg.seed, MaxValue: int(cfg.MaxValue), RequestTimeout: cfg.RequestTimeout,
+		L1Size: int64(cfg.L1Size), L2Size: int64(cfg.L2Size), Events: cfg.events,
+		Namespaces: cfg.namespaces(), Cluster: node,
+		Clock: cfg.clock, Log: cfg.Log, Access: rules, Shares: newPlaces(cfg),
+		Budget: rpc.NewBudget(int64(cfg.BufferSize)),
+		Peer:   func(from kv.Process) rpc.Handler { return s.doors.Peer(from) },
 	}
-	if s.engine.Leases, err = flight.NewLeases(flight.LeasesConfig{MaxLeases: engine.MaxLeases}); err != nil {
-		return err
-	}
-	if cfg.Bind != "" { // other hosts may have copies
-		if s.engine.Log, err = invalidation.NewLog(cmp.Or(cfg.events, invalidation.DefaultEvents)); err != nil {
-			return err
-		}
-		if s.engine.L1, err = l1.New(l1.Config{Bytes: int64(cfg.L1Size)}); err != nil {
-			return err
-		}
-	}
-	if s.engine.Store, err = segment.New(sc); err != nil {
-		return err
-	}
-	if s.engine.Barriers.Keys, err = invalidation.NewBarriers(invalidation.DefaultBarriers); err != nil {
-		return err
-	}
-	s.engine.Names, err = namespaces.New(
-		cfg.namespaces(), s.engine.Access, s.engine.Store, s.engine.Ledger, s.engine.CaughtUp)
-	if err != nil {
-		return err
-	}
-	s.engine.Names.Leases, s.engine.Names.Detach = s.engine.Leases, s.engine.DetachSlot
-	s.engine.Names.Flushes = s.engine.Shares.Join("other hosts")
-	s.engine.Handoff = handoff.New(handoff.Config{
-		Store: s.engine.Store, Ledger: s.engine.Ledger, Names: s.engine.Names,
-		Clock: s.engine.Clock, Log: cfg.Log, Host: &s.engine,
-	})
-	cc := cfg.clusterConfig()
-	cc.MaxConns = s.files.Peers
-	cc.Self.Epoch = engine.NewEpoch(s.engine.Clock.Read().Wall)
-	cc.Versions, cc.Tiers, cc.Events = s.engine.HLC, s.tiers(), s.engine.Log
-	if cc.Keys, cc.Credentials = s.keys.Sources(); cc.Keys != nil {
-		cc.Settings[namespaces.SeedSetting] = creds.SeedDigest(cfg.seed)
-	}
-	cc.Budget = s.engine.Budget
-	s.engine.Node, err = cluster.New(cc)
-	s.engine.Handoff.Node = s.engine.Node
-	return err
 }
-
-// tiers returns what the cluster's node calls about ownerships and about other hosts'
-// logs.
-func (s *Sidecar) tiers() engine.Tiers { return s.engine.Tiers(s.doors.Peer) }
 
 // Ready returns a channel that is closed when the socket and HTTP are served.
 func (s *Sidecar) Ready() <-chan struct{} { return s.ready }

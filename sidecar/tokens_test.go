@@ -109,7 +109,7 @@ func TestFillAtTheEnd(t *testing.T) {
 	view := dial(t, a.Sidecar)
 	for i := range 50 {
 		key := fmt.Sprint("k", i)
-		if o.engine.Node.OwnershipEpoch(o.engine.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
+		if o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(b(DefaultNamespace), b(key)).Partition()) == 0 {
 			continue
 		}
 		c := dial(t, a.Sidecar)
@@ -136,7 +136,7 @@ func TestDeadAppLeavesNoToken(t *testing.T) {
 	settled(t, a, o)
 	var keys []string
 	for i := 0; len(keys) < 2; i++ {
-		if k := fmt.Sprint("k", i); o.engine.Node.OwnershipEpoch(o.engine.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
+		if k := fmt.Sprint("k", i); o.engine.Node.OwnershipEpoch(o.engine.Names.Hash(b(DefaultNamespace), b(k)).Partition()) != 0 {
 			keys = append(keys, k)
 		}
 	}

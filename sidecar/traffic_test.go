@@ -233,7 +233,7 @@ func numbers(t *testing.T, list string) (n []int) {
 func (v *vnode) keysOf(n int) (keys [][]byte) {
 	for i := 0; len(keys) < n; i++ {
 		key := fmt.Appendf(nil, "%s-%d", v.name, i)
-		if v.s.engine.Node.OwnershipEpoch(v.s.engine.Hash(session.DefaultNamespace, key).Partition()) != 0 {
+		if v.s.engine.Node.OwnershipEpoch(v.s.engine.Names.Hash(session.DefaultNamespace, key).Partition()) != 0 {
 			keys = append(keys, key)
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Sidecar) newCheck() *verify.Check {
 		Now: func() time.Duration { return s.engine.Clock.Read().Boot },
 		Ask: s.ask, Probe: s.probe,
 		Owner: func(key []byte) (id kv.Process, ok bool) {
-			o := view.Owner(s.engine.Hash([]byte(verify.Namespace), key).Partition())
+			o := view.Owner(s.engine.Names.Hash([]byte(verify.Namespace), key).Partition())
 			if o == nil {
 				return id, false
 			}

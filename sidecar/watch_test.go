@@ -81,7 +81,7 @@ func TestWatchAlone(t *testing.T) {
 	s := start(t, Config{})
 	writer, reader := dial(t, s), dial(t, s)
 	w := watching(t, reader.call)
-	hash := func(key string) kv.Hash { return s.engine.Hash(session.DefaultNamespace, b(key)) }
+	hash := func(key string) kv.Hash { return s.engine.Names.Hash(session.DefaultNamespace, b(key)) }
 	var want []seen
 	change := func(key string, q wire.Request) {
 		t.Helper()
@@ -159,14 +159,14 @@ func TestWatchResets(t *testing.T) {
 	}
 	epoch := w.Epoch
 	for range engine.WatchEvents {
-		s.engine.Note(1, 1)
+		s.engine.Changes.Note(1, 1)
 	}
 	if a := w.next(); a.Reset || a.Events.Len() != engine.WatchAnswer || a.Seq != a.After+engine.WatchAnswer || a.Head != a.After+engine.WatchEvents {
 		t.Errorf("a full log: %v, %d events from %d to %d of %d", a.Reset, a.Events.Len(), a.After, a.Seq, a.Head)
 	}
 	// No follower asks while the log fills: the stream is dropped.
 	for range engine.WatchEvents + 1 {
-		s.engine.Note(1, 1)
+		s.engine.Changes.Note(1, 1)
 	}
 	if s.engine.Watches.Stream.Load() != nil {
 		t.Errorf("a stream that nobody can follow goes on")
@@ -174,7 +174,7 @@ func TestWatchResets(t *testing.T) {
 	if a := w.next(); !a.Reset || a.Epoch == epoch {
 		t.Errorf("got %+v, want a reset of another stream", a)
 	}
-	s.engine.Note(1, 1)
+	s.engine.Changes.Note(1, 1)
 	if a := w.next(); a.Reset || a.Events.Len() != 1 {
 		t.Errorf("got %+v, want the next event", a)
 	}
@@ -190,7 +190,7 @@ func TestWatchAnswerIsBounded(t *testing.T) {
 	}
 	const n = 2000
 	for range n {
-		s.engine.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
+		s.engine.Watches.Tell(invalidation.Event{Kind: invalidation.Raised, Version: 1, Detail: &invalidation.Detail{Partitions: set}})
 	}
 	got := 0
 	for got < n {
@@ -253,7 +253,7 @@ func TestWatchesAreBounded(t *testing.T) {
 // askOf asks a process of a world as an app on its host does.
 func askOf(s *Sidecar) func(*wire.Request) wire.Reply {
 	return func(q *wire.Request) wire.Reply {
-		return s.engine.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
+		return s.engine.Watches.Watched(q, time.Duration(q.WaitMS)*time.Millisecond, func(string) bool { return true })
 	}
 }
 
@@ -311,7 +311,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 		of := ownedBy(a, b)
 		w.net.Cut(a.ip, b.ip)
 		time.Sleep(w.bound + w.bound/4)
-		a.s.engine.Note(h, 1) // another event in the stream
+		a.s.engine.Changes.Note(h, 1) // another event in the stream
 		if answer = f.next(); !over(t, &answer).Contains(of) || answer.Seq != answer.Head {
 			t.Errorf("the owner of %d partitions does not answer, and floors are over %d", of.Len(), over(t, &answer).Len())
 		}
@@ -380,9 +380,9 @@ func TestVirtualVouch(t *testing.T) {
 			if r.Status == wire.Moved {
 				bo.Release()
 				if !app {
-					return a.s.engine.ServePeer(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
+					return a.s.engine.ServePeer(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 				}
-				r = a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
+				r = a.s.serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 			}
 			return r
 		}

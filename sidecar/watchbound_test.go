@@ -42,7 +42,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 				return r
 			}
 			bo.Release()
-			return a.s.serve(ctx, q, &bo, a.s.engine.DeadlineOf(q, now))
+			return a.s.serve(ctx, q, &bo, a.s.engine.Deadlines.Of(q, now))
 		}
 		time.Sleep(time.Second)
 		get()
@@ -113,31 +113,31 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		}
 		now := a.s.engine.Clock.Read()
 		var r wire.Reply
-		if !a.s.engine.Attest(cp, now, &r) {
+		if !a.s.engine.Watches.Attest(cp, now, &r) {
 			t.Errorf("a copy that may be served is not vouched for")
 		}
 		late := now
 		late.Boot += w.bound
-		if a.s.engine.Attest(cp, late, &wire.Reply{}) {
+		if a.s.engine.Watches.Attest(cp, late, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for without a lease")
 		}
 		other := *cp
 		other.Owner = &kv.Process{Node: "b", Epoch: 1}
-		if a.s.engine.Attest(&other, now, &wire.Reply{}) {
+		if a.s.engine.Watches.Attest(&other, now, &wire.Reply{}) {
 			t.Errorf("a copy of another process is vouched for")
 		}
-		stream := a.s.engine.Watches.Open(&a.s.engine)
+		stream := a.s.engine.Watches.Open()
 		another := *a.s.engine.Node.View()
 		stream.View.Store(&another)
-		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
+		if a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
 		}
-		stream.TellLost(&a.s.engine)
-		if !a.s.engine.Attest(cp, now, &wire.Reply{}) {
+		a.s.engine.Watches.TellLost(stream)
+		if !a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
 		}
 		a.s.engine.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
-		if a.s.engine.Attest(cp, now, &wire.Reply{}) {
+		if a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy that is outdated is vouched for")
 		}
 		for _, v := range w.nodes {

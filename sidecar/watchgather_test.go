@@ -20,7 +20,7 @@ func inStream(t *testing.T, f func(s *Sidecar, q *wire.Request)) {
 		s := w.nodes[0].s
 		q := &wire.Request{Op: wire.OpWatch, Namespace: session.DefaultNamespace, Options: wire.All}
 		var a wire.Watched
-		r := s.engine.Watched(q, 0, tellAll)
+		r := s.engine.Watches.Watched(q, 0, tellAll)
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}
@@ -42,12 +42,12 @@ func TestVirtualWatchesGather(t *testing.T) {
 			for range n {
 				own := *q
 				go func() {
-					s.engine.Watched(&own, time.Minute, tellAll)
+					s.engine.Watches.Watched(&own, time.Minute, tellAll)
 					took <- time.Since(begun)
 				}()
 			}
 			time.Sleep(2 * time.Millisecond)
-			s.engine.Note(kv.Hash(7), 1)
+			s.engine.Changes.Note(kv.Hash(7), 1)
 			want := 2 * time.Millisecond
 			if n > 1 {
 				want += time.Duration(n) * engine.GatherForEach
@@ -72,7 +72,7 @@ func TestVirtualWatchesAtOnce(t *testing.T) {
 			s.engine.Watches.Answers <- struct{}{}
 		}
 		told := make(chan struct{})
-		go func() { s.engine.Watched(q, 0, tellAll); close(told) }()
+		go func() { s.engine.Watches.Watched(q, 0, tellAll); close(told) }()
 		synctest.Wait()
 		select {
 		case <-told:

@@ -18,7 +18,7 @@ func TestWatchTellsNoOthersFlushes(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := func() (a wire.Watched) {
-		r := s.engine.Watched(q, 0, c.By.MayRead())
+		r := s.engine.Watches.Watched(q, 0, c.By.MayRead())
 		if err := wire.UnmarshalBody(r.Body, &a); err != nil {
 			t.Fatal(err)
 		}

@@ -7,9 +7,12 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // A write with ack=all is answered once no host can serve an older value: every process
@@ -20,14 +23,24 @@ import (
 // its connection go on, and see it. Then the owner is asked to wait (APPLIED). Just after
 // an ownership has begun, that wait is as long as leases on the owner before it may live.
 
-// WantsAll reports whether a request is a write with ack=all that must wait for other
-// hosts.
-func (c *Engine) WantsAll(q *wire.Request) bool { return q.Has(wire.AckAll) && c.Log != nil }
+// Acks waits until all hosts have applied a write.
+type Acks struct {
+	clock   kv.Clock
+	names   *namespaces.Table
+	node    *cluster.Node
+	handoff *handoff.Handoff
+	log     *invalidation.Log // nil if the node is alone
+	counts  *Counts
+}
 
-// Acked waits until every host has applied what a write has changed. The write has been
+// Wanted reports whether a request is a write with ack=all that must wait for other
+// hosts.
+func (c *Acks) Wanted(q *wire.Request) bool { return q.Has(wire.AckAll) && c.log != nil }
+
+// Wait waits until every host has applied what a write has changed. The write has been
 // executed, with the reply r. The reply of a key that not every host has applied in time
 // becomes an error.
-func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
+func (c *Acks) Wait(ctx context.Context, q *wire.Request, r wire.Reply, deadline time.Duration) wire.Reply {
 	answers, keys := []wire.Reply{r}, [][]byte{q.Key}
 	if q.Op == wire.OpDelete {
 		answers, keys = r.Items, q.Keys
@@ -42,10 +55,10 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 		if s := answers[i].Status; s != wire.OK && (s != wire.Miss || q.Op != wire.OpDelete) {
 			continue
 		}
-		p := c.Hash(q.Namespace, keys[i]).Partition()
+		p := c.names.Hash(q.Namespace, keys[i]).Partition()
 		var owner *cluster.Owner
-		if c.Node.OwnershipEpoch(p) == 0 {
-			if owner = c.Node.View().Owner(p); owner != nil && owner.Process == c.Node.Self() {
+		if c.node.OwnershipEpoch(p) == 0 {
+			if owner = c.node.View().Owner(p); owner != nil && owner.Process == c.node.Self() {
 				owner = nil
 			}
 		}
@@ -81,20 +94,24 @@ func (c *Engine) Acked(ctx context.Context, q *wire.Request, r wire.Reply, deadl
 	return answers[0]
 }
 
-var notByAll = wire.Errorf(wire.Timeout, "the write was executed, but not every host has acknowledged it in time: old copies are served for max_staleness at most")
+var notByAll = wire.Errorf(wire.Timeout,
+	"the write was executed, but not every host has acknowledged it in time: "+
+		"old copies are served for max_staleness at most")
 
 // appliedAtOwner asks the owner of some partitions to wait.
-func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration) []bool {
+func (c *Acks) appliedAtOwner(
+	ctx context.Context, owner *cluster.Owner, partitions []uint16, deadline time.Duration,
+) []bool {
 	none := make([]bool, len(partitions))
-	left := deadline - c.Clock.Read().Boot
+	left := deadline - c.clock.Read().Boot
 	body, err := wire.MarshalBody(&wire.Applied{Partitions: partitions})
 	if err != nil || left <= 0 {
 		return none
 	}
 	var a peer.Answer
 	defer a.Release()
-	if err := c.Node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
-		c.Counts.PeerErrors.Add(1)
+	if err := c.node.Do(ctx, owner.Process, left, &wire.Request{Op: wire.OpApplied, Body: body}, &a); err != nil {
+		c.counts.PeerErrors.Add(1)
 		return none
 	}
 	var by wire.AppliedBy
@@ -112,42 +129,42 @@ func (c *Engine) appliedAtOwner(ctx context.Context, owner *cluster.Owner, parti
 // A write may have been executed in an ownership before the present one, here or on
 // another host. Copies from before it are gone all the same once leases on that owner
 // have lapsed, and that owner has handed its entries over.
-func (c *Engine) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
-	now := c.Clock.Read().Boot
-	c.Node.CheckPause(now)
-	all, holdings := make([]bool, len(partitions)), make([]uint32, len(partitions))
+func (c *Acks) Applied(ctx context.Context, partitions []uint16, deadline time.Duration) []bool {
+	now := c.clock.Read().Boot
+	c.node.CheckPause(now)
+	all, epochs := make([]bool, len(partitions)), make([]uint32, len(partitions))
 	until := now
 	for i, p := range partitions {
 		if p < kv.Partitions {
-			holdings[i] = c.Node.OwnershipEpoch(p)
+			epochs[i] = c.node.OwnershipEpoch(p)
 		}
-		if holdings[i] != 0 {
-			until = max(until, time.Duration(c.Handoff.BegunAt[p].Load())+cluster.Margin(c.Node.Bound()))
+		if epochs[i] != 0 {
+			until = max(until, time.Duration(c.handoff.BegunAt[p].Load())+cluster.Margin(c.node.Bound()))
 		}
 	}
 	if !failpoint.Out(failpoint.AckAll) && !c.appliedBy(ctx, until, deadline) {
 		return all
 	}
-	c.Node.CheckPause(c.Clock.Read().Boot)
+	c.node.CheckPause(c.clock.Read().Boot)
 	for i, p := range partitions {
-		all[i] = holdings[i] != 0 && c.Node.OwnershipEpoch(p) == holdings[i]
+		all[i] = epochs[i] != 0 && c.node.OwnershipEpoch(p) == epochs[i]
 	}
 	return all
 }
 
 // appliedBy waits until every host has applied this host's log and the moment until has
 // come. It returns false if the deadline comes first. Both are on the boot clock.
-func (c *Engine) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
-	now := c.Clock.Read().Boot
-	latest := now + cluster.Margin(c.Node.Bound()) // all leases from before have lapsed by then
+func (c *Acks) appliedBy(ctx context.Context, until, deadline time.Duration) bool {
+	now := c.clock.Read().Boot
+	latest := now + cluster.Margin(c.node.Bound()) // all leases from before have lapsed by then
 	until = min(until, latest)
 	ctx, cancel := context.WithTimeout(ctx, max(0, deadline-now))
 	defer cancel()
-	if !c.Node.Applied(ctx, c.Log.Head()) {
+	if !c.node.Applied(ctx, c.log.Head()) {
 		return false
 	}
 	for {
-		left := until - c.Clock.Read().Boot
+		left := until - c.clock.Read().Boot
 		if left <= 0 {
 			return true
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -16,7 +17,9 @@ import (
 // Calls are the reads of other hosts' keys that are under way. However many requests read
 // a key, its owner is asked once.
 type Calls struct {
-	table flight.Table[*Call]
+	names  *namespaces.Table
+	counts *Counts
+	table  flight.Table[*Call]
 }
 
 // Call is one request to the owner of a key. Its results are set before it ends.
@@ -74,14 +77,14 @@ func QuestionOf(q *wire.Request) Question { return Question{q.Op == wire.OpLease
 //
 // If p is not nil, p is told when a call that it has joined ends; if p is nil, the caller
 // waits for the call. Join returns a nil call if the call under way may outlast p.
-func (s *Calls) Join(
-	c *Engine, owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner,
+func (c *Calls) Join(
+	owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration, p Joiner,
 ) (cl *Call, lead bool) {
-	s.table.Lock()
-	defer s.table.Unlock()
-	if old, ok := s.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
+	c.table.Lock()
+	defer c.table.Unlock()
+	if old, ok := c.table.Find(key, func(cl *Call) bool { return cl.asks == asks }); ok {
 		if old.Owner == owner &&
-			(owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
+			(owner.Leased(now.Boot, c.names.Bound(key.Namespace)) || failpoint.Out(failpoint.JoinRule)) {
 			switch {
 			case p == nil && old.Done == nil:
 				old.Done = make(chan struct{})
@@ -91,16 +94,16 @@ func (s *Calls) Join(
 			default:
 				old.Told = append(old.Told, p)
 			}
-			c.Counts.Joined.Add(1)
+			c.counts.Joined.Add(1)
 			return old, false
 		}
-		s.table.Remove(old) // the new call takes its place
+		c.table.Remove(old) // the new call takes its place
 	}
-	c.Counts.PeerReads.Add(1)
+	c.counts.PeerReads.Add(1)
 	if asks.Options&wire.Fresh != 0 { // a fresh read is never shared
 		return newCall(owner, key, asks, now, until), true
 	}
-	return s.table.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
+	return c.table.Add(key, func() *Call { return newCall(owner, key, asks, now, until) }), true
 }
 
 func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, until time.Duration) *Call {
@@ -109,36 +112,36 @@ func newCall(owner *cluster.Owner, key kv.Key, asks Question, now kv.Moment, unt
 }
 
 // detach stops reads from joining the calls of a hash, because the key has changed.
-func (s *Calls) detach(h kv.Hash) {
+func (c *Calls) detach(h kv.Hash) {
 	if !failpoint.Out(failpoint.JoinRule) {
-		s.table.Detach(h)
+		c.table.Detach(h)
 	}
 }
 
 // detachIf does the same for all keys that match.
-func (s *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+func (c *Calls) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
 	if !failpoint.Out(failpoint.JoinRule) {
-		s.table.DetachIf(match)
+		c.table.DetachIf(match)
 	}
 }
 
 // GiveUp stops reads from joining a call, if no reader but its maker waits for it, and
 // reports whether that is so.
-func (s *Calls) GiveUp(cl *Call) bool {
-	s.table.Lock()
-	defer s.table.Unlock()
+func (c *Calls) GiveUp(cl *Call) bool {
+	c.table.Lock()
+	defer c.table.Unlock()
 	if cl.Done != nil || len(cl.Told) > 0 {
 		return false
 	}
-	s.table.Remove(cl)
+	c.table.Remove(cl)
 	return true
 }
 
 // End wakes the readers that wait for the call, and returns those that are to be told.
-func (s *Calls) End(cl *Call) []Joiner {
-	s.table.Lock()
-	defer s.table.Unlock()
-	s.table.Remove(cl)
+func (c *Calls) End(cl *Call) []Joiner {
+	c.table.Lock()
+	defer c.table.Unlock()
+	c.table.Remove(cl)
 	if cl.Done != nil {
 		close(cl.Done)
 	}
@@ -146,4 +149,7 @@ func (s *Calls) End(cl *Call) []Joiner {
 }
 
 // None reports whether no call is under way that reads may join.
-func (s *Calls) None() bool { return s.table.None() }
+func (c *Calls) None() bool { return c.table.None() }
+
+// Asked are the options of a read that its owner is told of.
+const Asked = wire.Fresh | wire.StaleOK | wire.NoLoad

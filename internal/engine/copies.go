@@ -6,44 +6,61 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
 )
 
-// CopyOf returns this host's copy of an entry that another host owns, or nil if the copy
+// Copies are this host's copies of entries that other hosts own.
+type Copies struct {
+	clock   kv.Clock
+	hlc     *kv.HLC
+	names   *namespaces.Table
+	node    *cluster.Node
+	ledger  *invalidation.Ledger
+	l1      *l1.Cache // nil if the node is alone
+	watches *Watches
+	counts  *Counts
+}
+
+// Get returns this host's copy of an entry that another host owns, or nil if the copy
 // may not be served. It may be served if it came from the process that the ring names
 // now, if this host has applied all changes that this process had accepted up to a moment
 // within the bound, and if none of them has outdated the copy.
-func (c *Engine) CopyOf(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
-	cp, ok := c.L1.Get(key)
+func (c *Copies) Get(key kv.Key, owner *cluster.Owner, now kv.Moment) *l1.Copy {
+	cp, ok := c.l1.Get(key)
 	if !ok {
 		return nil
 	}
 	if cp.Owner != &owner.Process && !failpoint.Out(failpoint.OwnerAtHit) ||
-		!owner.Leased(now.Boot, c.Names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
+		!owner.Leased(now.Boot, c.names.Bound(key.Namespace)) && !failpoint.Out(failpoint.LeaseAtHit) ||
 		cp.Deadline.Passed(now.Boot) ||
-		!c.Ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
-		c.Counts.CopiesRefused.Add(1)
+		!c.ledger.Admit(key.Namespace, key.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtHit) {
+		c.counts.CopiesRefused.Add(1)
 		return nil
 	}
 	return cp
 }
 
-// copyInto answers a read from this host's copy of an entry that another host owns, or
+// appendTo answers a read from this host's copy of an entry that another host owns, or
 // with MOVED. A request of an app with option Attest may be answered from a copy. A
 // request of another sidecar with Attest may not: a copy of a copy would be behind by the
 // lags of both.
-func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply) (out []byte, size int) {
+func (c *Copies) appendTo(
+	dst []byte, q *wire.Request, key kv.Key, limit int, now kv.Moment, r *wire.Reply,
+) (out []byte, size int) {
 	*r = Moved()
 	if q.Has(wire.Fresh) || q.Has(wire.Attest) && !q.App {
 		return dst, 0
 	}
-	owner := c.Node.View().Owner(key.Hash.Partition())
-	if owner == nil || owner.Process == c.Node.Self() {
+	owner := c.node.View().Owner(key.Hash.Partition())
+	if owner == nil || owner.Process == c.node.Self() {
 		return dst, 0
 	}
-	cp := c.CopyOf(key, owner, now)
+	cp := c.Get(key, owner, now)
 	if cp == nil {
 		return dst, 0
 	}
@@ -51,7 +68,7 @@ func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, no
 	if len(value) > limit {
 		source = 0
 	}
-	if !c.copied(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Attest) {
+	if !c.fill(q, cp, source, owner.LeasedAt(), now, r) && q.Has(wire.Attest) {
 		*r = Moved()
 		return dst, 0
 	}
@@ -61,10 +78,12 @@ func (c *Engine) copyInto(dst []byte, q *wire.Request, key kv.Key, limit int, no
 	return append(dst, value...), len(value)
 }
 
-// copied fills r from a copy, without the value. The copy was current when it was asked
+// fill fills r from a copy, without the value. The copy was current when it was asked
 // for, and at leased. The result reports whether the answer is attested, if the request
 // asks for that.
-func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply) (vouched bool) {
+func (c *Copies) fill(
+	q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment, r *wire.Reply,
+) (attested bool) {
 	*r = wire.Reply{
 		Flags: cp.Flags, Version: uint64(cp.Version), TTLMS: cp.Deadline.TTLms(now.Boot), Source: source,
 		AgeMS: uint64(max(0, now.Boot-max(cp.Since, leased)) / time.Millisecond),
@@ -72,37 +91,25 @@ func (c *Engine) copied(q *wire.Request, cp *l1.Copy, source wire.Source, leased
 	if cp.Absent {
 		r.Status, r.Why, r.Source, r.AgeMS = wire.Miss, wire.Absent, 0, 0
 	}
-	return q.Has(wire.Attest) && c.Attest(cp, now, r)
+	return q.Has(wire.Attest) && c.watches.Attest(cp, now, r)
 }
 
-// valueOf answers with the value of a copy. The value is shared and must not be changed.
-func (c *Engine) valueOf(q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment) (r wire.Reply) {
-	c.copied(q, cp, source, leased, now, &r)
+// reply answers with the value of a copy. The value is shared and must not be changed.
+func (c *Copies) reply(
+	q *wire.Request, cp *l1.Copy, source wire.Source, leased time.Duration, now kv.Moment,
+) (r wire.Reply) {
+	c.fill(q, cp, source, leased, now, &r)
 	r.Value = cp.Value()
 	return r
 }
 
-// EndOf returns the end, on the boot clock, of a TTL that another host has reported; zero
-// means no end. The TTL counts from asked, before that host was asked. The end is early
-// by 2 %, since the rates of the clocks may differ, and by a millisecond, since a value
-// with less than a millisecond left reports one.
-func (c *Engine) EndOf(ttlMS int64, asked time.Duration) time.Duration {
-	if ttlMS <= 0 {
-		return 0
-	}
-	if failpoint.Out(failpoint.EndFromAsked) {
-		asked = c.Clock.Read().Boot
-	}
-	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
-}
-
 // Take keeps the owner's answer for a call, and puts a value into L1 unless a change has
 // outdated it.
-func (c *Engine) Take(cl *Call, r *wire.Reply) {
-	c.HLC.Observe(kv.Version(r.AsOf))
+func (c *Copies) Take(cl *Call, r *wire.Reply) {
+	c.hlc.Observe(kv.Version(r.AsOf))
 	absent := r.Status == wire.Miss && r.Why == wire.Absent
 	if r.Attested || r.Status == wire.Stale { // an answer that must not be kept has no end
-		cl.ends = c.EndOf(r.TTLMS, cl.at)
+		cl.ends = handoff.EndOf(c.clock, r.TTLMS, cl.at)
 	}
 	if r.Status != wire.OK && !absent || !r.Attested {
 		cl.reply = owned(r)
@@ -120,11 +127,11 @@ func (c *Engine) Take(cl *Call, r *wire.Reply) {
 	cp.SetBytes(cl.Key.Bytes, r.Value)
 	cl.copy = cp
 	switch {
-	case !c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
-		c.Counts.FillsRefused.Add(1)
+	case !c.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) && !failpoint.Out(failpoint.AdmitAtFill):
+		c.counts.FillsRefused.Add(1)
 	case cl.asks.Options&wire.Fresh != 0: // a fresh read makes no copy, and leaves no older one
-		c.L1.Replace(cp)
+		c.l1.Replace(cp)
 	default:
-		c.L1.Put(cp)
+		c.l1.Put(cp)
 	}
 }

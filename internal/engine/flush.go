@@ -2,33 +2,55 @@ package engine
 
 import (
 	"context"
+	"sync"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
 )
 
 // A flush of one host drops the entries of that host. A flush of the cluster is a floor,
 // which is noted by every host that could serve an older value. Package cluster decides
 // when all of them have noted it.
 
-// flush empties a namespace, or all of them, on this host.
-func (c *Engine) flush(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+// Flushes empties namespaces.
+type Flushes struct {
+	clock   kv.Clock
+	hlc     *kv.HLC
+	names   *namespaces.Table
+	store   *segment.Store
+	node    *cluster.Node
+	log     *invalidation.Log // nil if the node is alone
+	changes *Changes
+	watches *Watches
+
+	noting sync.Mutex // locked while a flush of the cluster is noted
+}
+
+// local empties a namespace, or all of them, on this host.
+func (f *Flushes) local(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
 	b.Release()
-	c.empty(c.Names.Named(name), func(id kv.NamespaceID) { c.Store.Clear(id, now) })
-	floor := c.HLC.Next(now.Wall)
-	if c.Log == nil {
-		c.Tell(invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}})
+	f.empty(f.names.Named(name), func(id kv.NamespaceID) { f.store.Clear(id, now) })
+	floor := f.hlc.Next(now.Wall)
+	if f.log == nil {
+		f.watches.Tell(flushed(name, floor))
 	} else { // outdates other hosts' copies of what was here a moment ago
-		c.Raise(c.Node.Owned(), floor)
+		f.changes.Raise(f.node.Owned(), floor)
 	}
 	return wire.Reply{Version: uint64(floor)}
+}
+
+// flushed returns the event of a flush.
+func flushed(name string, floor kv.Version) invalidation.Event {
+	return invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
 }
 
 // flushedName returns the namespace that a request flushes; "" is all.
@@ -42,20 +64,20 @@ func flushedName(q *wire.Request) (string, *wire.Error) {
 	return string(q.Namespace), nil
 }
 
-// FlushCluster empties a namespace, or all of them, on every host.
-func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+// Cluster empties a namespace, or all of them, on every host.
+func (f *Flushes) Cluster(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
 	name, bad := flushedName(q)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	if bad := c.Names.Claim(name, b.Member); bad != nil {
+	if bad := f.names.Claim(name, b.Member); bad != nil {
 		return wire.ErrorReply(bad)
 	}
-	defer c.Names.Unclaim(name)
+	defer f.names.Unclaim(name)
 	b.Release()
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-f.clock.Read().Boot)
 	defer cancel()
-	floor, bad := c.Node.Flush(ctx, name)
+	floor, bad := f.node.Flush(ctx, name)
 	if bad != nil {
 		return wire.ErrorReply(bad)
 	}
@@ -63,47 +85,19 @@ func (c *Engine) FlushCluster(ctx context.Context, q *wire.Request, b *namespace
 }
 
 // empty drops this host's entries of some namespaces, and detaches their loads under way.
-func (c *Engine) empty(names []string, drop func(kv.NamespaceID)) {
-	b := namespaces.Pins{Table: c.Names}
+func (f *Flushes) empty(names []string, drop func(kv.NamespaceID)) {
+	b := namespaces.Pins{Table: f.names}
 	defer b.Release()
 	for _, name := range names {
 		if ns := b.Read([]byte(name)); ns != nil {
 			drop(ns.ID)
 			ns.KeyFilter.Forget()
-			c.DetachSlot(ns.ID)
+			f.changes.DetachSlot(ns.ID)
 		}
 	}
 }
 
-// Note notes a flush of the cluster. It returns an error if the name is invalid, or if
-// too many flushes are remembered already.
-func (t Tiers) Note(f wire.Floor) error {
-	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
-		return namespaces.BadName([]byte(f.Namespace))
-	}
-	if bad := t.c.Names.Crowded(f.Namespace); bad != nil {
-		return bad
-	}
-	t.c.Flushed(f.Namespace, kv.Version(f.Version))
-	return nil
-}
-
-// Learn notes flushes that other hosts have noted: those hosts had room for them.
-func (t Tiers) Learn(floors []wire.Floor) {
-	for _, f := range floors {
-		t.c.Flushed(f.Namespace, kv.Version(f.Version))
-	}
-}
-
-// Floors returns the flushes that this host knows of.
-func (t Tiers) Floors() (list []wire.Floor) {
-	for name, v := range t.c.Names.Floors() {
-		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
-	}
-	return list
-}
-
-// Flushed notes that everything from before a version is gone on all hosts, in a
+// Note notes that everything from before a version is gone on all hosts, in a
 // namespace or, with "", in all of them. No handoff brings it back. When Flushed returns,
 // the flush is in this host's log, so that leases on this host cover it.
 //
@@ -111,25 +105,25 @@ func (t Tiers) Floors() (list []wire.Floor) {
 // from an older one, as by an INCR, here or on the host that handed it over. A host that
 // owns nothing has only entries that were handed over with the flush, and drops only the
 // older ones.
-func (c *Engine) Flushed(name string, floor kv.Version) {
+func (f *Flushes) Note(name string, floor kv.Version) {
 	if name != "" && !kv.ValidNamespace(name) {
 		return // a name from another sidecar is not trusted
 	}
-	c.flushing.Lock() // a second report of the flush waits until the first is done
-	defer c.flushing.Unlock()
-	c.HLC.Observe(floor)
-	list, isNew := c.Names.Flush(name, floor)
+	f.noting.Lock() // a second report of the flush waits until the first is done
+	defer f.noting.Unlock()
+	f.hlc.Observe(floor)
+	list, isNew := f.names.Flush(name, floor)
 	if !isNew {
 		return
 	}
-	drop := func(id kv.NamespaceID) { c.Store.Clear(id, c.Clock.Read()) }
-	if c.Node.Owned().Empty() {
-		drop = func(id kv.NamespaceID) { c.Store.Flush(id, floor) }
+	drop := func(id kv.NamespaceID) { f.store.Clear(id, f.clock.Read()) }
+	if f.node.Owned().Empty() {
+		drop = func(id kv.NamespaceID) { f.store.Flush(id, floor) }
 	}
-	c.empty(list, drop)
-	e := invalidation.Event{Kind: invalidation.Flushed, Version: floor, Detail: &invalidation.Detail{Namespace: name}}
-	if c.Log != nil {
-		c.Log.Append(e)
+	f.empty(list, drop)
+	e := flushed(name, floor)
+	if f.log != nil {
+		f.log.Append(e)
 	}
-	c.Tell(e)
+	f.watches.Tell(e)
 }

@@ -7,14 +7,26 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/flight"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l2/segment"
 	"github.com/cachesidecar/cachesidecar/loader"
 )
+
+// lacks reports whether the origin surely has no such key. Only the owner of the key can
+// know that.
+func (c *Loads) lacks(ns *namespaces.Namespace, key kv.Key) bool {
+	if ns.KeyFilter == nil {
+		return false
+	}
+	c.node.CheckPause(c.clock.Read().Boot)
+	return c.node.OwnershipEpoch(key.Hash.Partition()) != 0 && !ns.KeyFilter.MayExist(key)
+}
 
 // In a namespace with an origin a missing key is loaded by the host that owns it, once
 // for all readers on all hosts. The result has the version of the moment at which the
@@ -25,68 +37,54 @@ import (
 //	way in      asked in the store's critical section
 //	load, FILL  the ownership it began in lives; Admit; no load barrier since it began
 
+// Loads loads missing values from the origins of their namespaces.
+type Loads struct {
+	clock    kv.Clock
+	hlc      *kv.HLC
+	names    *namespaces.Table
+	store    *segment.Store
+	node     *cluster.Node
+	ledger   *invalidation.Ledger
+	owners   *Owners
+	barriers *Barriers
+}
+
 // Stamp returns the moment at which a load begins.
-func (c *Engine) Stamp() flight.Stamp {
-	now := c.Clock.Read()
-	return flight.Stamp{Version: c.HLC.Next(now.Wall), At: now.Boot}
-}
-
-// detach makes later reads of a hash start a load, or a call of its owner, of their own.
-// The change of the key has been stamped.
-func (c *Engine) detach(h kv.Hash) {
-	c.Calls.detach(h)
-	if failpoint.Out(failpoint.Detach) {
-		return
-	}
-	c.Leases.Detach(h)
-	for _, l := range c.Names.Loads {
-		l.Detach(h)
-	}
-}
-
-// detachIf does the same for all keys that match.
-func (c *Engine) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
-	c.Calls.detachIf(match)
-	if failpoint.Out(failpoint.Detach) {
-		return
-	}
-	c.Leases.DetachIf(match)
-	for _, l := range c.Names.Loads {
-		l.DetachIf(match)
-	}
-}
-
-// DetachSlot does the same for a namespace.
-func (c *Engine) DetachSlot(id kv.NamespaceID) {
-	c.detachIf(func(of kv.NamespaceID, _ kv.Hash) bool { return of == id })
+func (c *Loads) Stamp() flight.Stamp {
+	now := c.clock.Read()
+	return flight.Stamp{Version: c.hlc.Next(now.Wall), At: now.Boot}
 }
 
 // keep stores what a load or an app has brought for a key, and reports whether it did.
 // The value is kept only if the ownership it was asked for in still lives, if nothing has
 // changed since, and if the app has not given up the request.
-func (c *Engine) keep(ns *namespaces.Namespace, key kv.Key, holding uint32, generation uint16, r flight.Result, until time.Duration, ends func(now kv.Moment) kv.Deadline) bool {
-	now := c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
+func (c *Loads) keep(
+	ns *namespaces.Namespace, key kv.Key, epoch uint32, generation uint16, r flight.Result, until time.Duration,
+	ends func(now kv.Moment) kv.Deadline,
+) bool {
+	now := c.clock.Read()
+	c.node.CheckPause(now.Boot)
 	p := key.Hash.Partition()
 	f := segment.Fill{
 		Value: r.Bytes, Flags: r.Flags, Version: r.Version, Absent: r.Absent, Generation: generation,
 		Deadline: ends(now), Until: until,
 		Admit: func() bool {
-			return c.Node.OwnershipEpoch(p) == holding &&
-				(c.Ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) || failpoint.Out(failpoint.AdmitAtLoad)) &&
-				!c.Barred(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
+			return c.node.OwnershipEpoch(p) == epoch &&
+				(c.ledger.Admit(key.Namespace, key.Hash, r.Version, r.Version) ||
+					failpoint.Out(failpoint.AdmitAtLoad)) &&
+				!c.barriers.Barred(ns, key, r.At) && !ns.WriteThrough.Writes(key.Hash)
 		},
 	}
-	return c.Store.Fill(key, f, now) == segment.Stored && c.stillOwner(p, holding)
+	return c.store.Fill(key, f, now) == segment.Stored && c.owners.stillOwner(p, epoch)
 }
 
-// NewLoad returns a load of a key that this host owns. The load belongs to that
+// New returns a load of a key that this host owns. The load belongs to that
 // ownership, even if it begins after the ownership has ended: a read under a later
 // ownership does not join it.
-func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) flight.Load {
+func (c *Loads) New(ns *namespaces.Namespace, key kv.Key, epoch uint32) flight.Load {
 	key.Bytes = bytes.Clone(key.Bytes)
 	var generation uint16
-	joinedIn := holding
+	joinedIn := epoch
 	if failpoint.Out(failpoint.JoinOwnership) {
 		joinedIn = 0
 	}
@@ -94,13 +92,13 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) f
 		Key:            key,
 		OwnershipEpoch: joinedIn,
 		Begin: func() flight.Stamp {
-			generation = c.Store.Generation(key.Hash.Partition())
+			generation = c.store.Generation(key.Hash.Partition())
 			return c.Stamp()
 		},
 		Fetch: func(ctx context.Context) (loader.Value, error) {
-			begun := c.Clock.Read().Boot
+			begun := c.clock.Read().Boot
 			v, err := ns.Origin.Guard.Load(ctx, key.Bytes)
-			took := c.Clock.Read().Boot - begun
+			took := c.clock.Read().Boot - begun
 			ns.LoadTime.Observe(took.Seconds())
 			if loader.Answered(err) {
 				ns.Took.Add(took)
@@ -112,38 +110,46 @@ func (c *Engine) NewLoad(ns *namespaces.Namespace, key kv.Key, holding uint32) f
 			return v, err
 		},
 		Keep: func(r flight.Result) bool {
-			return c.keep(ns, key, holding, generation, r, 0, func(now kv.Moment) kv.Deadline { return ns.Lives(&r, now) })
+			ends := func(now kv.Moment) kv.Deadline { return ns.Lives(&r, now) }
+			return c.keep(ns, key, epoch, generation, r, 0, ends)
 		},
 	}
 }
 
-// Load answers a read of a key that is missing here with a load from the origin.
-func (c *Engine) Load(ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration) wire.Reply {
+// missing returns the question whether a key is still missing here.
+func (c *Loads) missing(key kv.Key) func() bool {
+	return func() bool {
+		_, present := c.store.Peek(key, c.clock.Read().Boot)
+		return !present
+	}
+}
+
+// Get answers a read of a key that is missing here with a load from the origin.
+func (c *Loads) Get(
+	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
+) wire.Reply {
 	if err := ns.Origin.Keys.Check(key.Bytes); err != nil {
-		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "%v", err))
+		return failed(wire.BadRequest, "%v", err)
 	}
 	if c.lacks(ns, key) {
 		return wire.Reply{Status: wire.Miss, Why: wire.Absent}
 	}
-	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
-	if holding == 0 {
+	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	if epoch == 0 {
 		return Moved()
 	}
-	l := c.NewLoad(ns, key, holding)
+	l := c.New(ns, key, epoch)
 	l.Fresh = q.Has(wire.Fresh)
-	l.Missing = func() bool {
-		_, there := c.Store.Peek(l.Key, c.Clock.Read().Boot)
-		return !there
-	}
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	l.Missing = c.missing(l.Key)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
 	r, err := ns.Loads.Get(ctx, l)
-	return c.Loaded(ns, key, q, &r, err)
+	return c.Answer(ns, key, q, &r, err)
 }
 
-// Loaded answers with the result of a load.
-func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error) wire.Reply {
-	now := c.Clock.Read()
+// Answer answers with the result of a load.
+func (c *Loads) Answer(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r *flight.Result, err error) wire.Reply {
+	now := c.clock.Read()
 	switch {
 	case err == nil, errors.Is(err, loader.ErrAbsent):
 		a := uncached(r.Value, r.Version)
@@ -156,18 +162,18 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 			return a
 		}
 		a.TTLMS = 1
-		if info, there := c.Store.Peek(key, now.Boot); there && info.Version == r.Version {
+		if info, present := c.store.Peek(key, now.Boot); present && info.Version == r.Version {
 			a.TTLMS = info.Deadline.TTLms(now.Boot)
 		}
 		if q.Has(wire.Attest) {
-			c.attestAs(&a, r.Version)
+			c.owners.attest(&a, r.Version)
 		}
 		return a
 	case errors.Is(err, flight.ErrPresent):
 		return Moved()
 	}
 	if q.Has(wire.StaleOK) {
-		if value, old, ok := c.Store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
+		if value, old, ok := c.store.GetStale(nil, key, now.Boot); ok && ns.Policy.StaleIfFailed(oldOf(&old), err) {
 			return oldReply(value, &old, now)
 		}
 	}
@@ -178,46 +184,41 @@ func (c *Engine) Loaded(ns *namespaces.Namespace, key kv.Key, q *wire.Request, r
 func loadError(ns *namespaces.Namespace, err error) wire.Reply {
 	switch {
 	case errors.Is(err, loader.ErrBusy):
-		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: %v: try again", ns.Name, err))
+		return failed(wire.Busy, "namespace %s: %v: try again", ns.Name, err)
 	case errors.Is(err, loader.ErrBadKey):
-		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err))
+		return failed(wire.BadRequest, "namespace %s: %v", ns.Name, err)
 	case errors.Is(err, flight.ErrClosed):
-		return wire.ErrorReply(wire.Errorf(wire.Unavailable, "this sidecar is stopping: try again"))
+		return failed(wire.Unavailable, "this sidecar is stopping: try again")
 	}
 	status, text := wire.Origin, err.Error()
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		status = wire.Timeout
 	}
 	var shown namespaces.Hidden
-	switch {
-	case errors.As(err, &shown):
-		text = shown.Text
-	case status == wire.Timeout:
-		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": did not answer in the request's time; its load goes on: ask again, or give more time"
-	default: // errors of the loads themselves
-		text = namespaces.OriginName(ns.Name, ns.Origin.Name) + ": " + text
+	if errors.As(err, &shown) {
+		return failed(status, "%s", shown.Text)
 	}
-	return wire.ErrorReply(wire.Errorf(status, "%s", text))
+	if status == wire.Timeout { // else an error of the loads themselves
+		text = "did not answer in the request's time; its load goes on: ask again, or give more time"
+	}
+	return failed(status, "%s: %s", namespaces.OriginName(ns.Name, ns.Origin.Name), text)
 }
 
 // refresh loads a key in the background, unless a load of it is under way.
-func (c *Engine) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
-	holding := c.Node.OwnershipEpoch(key.Hash.Partition())
-	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || holding == 0 {
+func (c *Loads) refresh(ns *namespaces.Namespace, key kv.Key, missing bool) {
+	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	if ns.Origin == nil || ns.Origin.Keys.Check(key.Bytes) != nil || epoch == 0 {
 		return
 	}
-	l := c.NewLoad(ns, key, holding)
+	l := c.New(ns, key, epoch)
 	if missing {
-		l.Missing = func() bool {
-			_, there := c.Store.Peek(l.Key, c.Clock.Read().Boot)
-			return !there
-		}
+		l.Missing = c.missing(l.Key)
 	}
 	_, _ = ns.Loads.Refresh(l) // if it is shed, the next read tries again
 }
 
 // refreshEarly loads the key of a hit again if its value is likely to end soon.
-func (c *Engine) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
+func (c *Loads) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadline, now kv.Moment) {
 	if ns.Policy.RefreshEarly(d.Remaining(now.Boot), ns.Took.Mean(), rand.Float64()) {
 		c.refresh(ns, key, false)
 	}
@@ -227,15 +228,15 @@ func (c *Engine) refreshEarly(ns *namespaces.Namespace, key kv.Key, d kv.Deadlin
 // times, so a hit with more time left does not draw r.
 const earlyReach = 20
 
-// loadWithoutOwner loads a key whose owner cannot be reached, within the limits of this
+// withoutOwner loads a key whose owner cannot be reached, within the limits of this
 // host. The result is not kept and not shared, since this host would not hear of an
 // invalidation.
-func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
-	left := deadline - c.Clock.Read().Boot
-	if left <= 0 || !c.MayLoadWithoutOwner(q) {
+func (c *Loads) withoutOwner(ctx context.Context, q *wire.Request, deadline time.Duration) (r wire.Reply, ok bool) {
+	left := deadline - c.clock.Read().Boot
+	if left <= 0 || !c.MayWithoutOwner(q) {
 		return r, false
 	}
-	ns := c.Names.Lookup(q.Namespace)
+	ns := c.names.Lookup(q.Namespace)
 	if err := ns.Origin.Keys.Check(q.Key); err != nil {
 		return loadError(ns, err), true
 	}
@@ -256,30 +257,24 @@ func (c *Engine) loadWithoutOwner(ctx context.Context, q *wire.Request, deadline
 	return uncached(v, version), true
 }
 
-// MayLoadWithoutOwner reports whether a read without an owner may have its key loaded
+// MayWithoutOwner reports whether a read without an owner may have its key loaded
 // here.
-func (c *Engine) MayLoadWithoutOwner(q *wire.Request) bool {
-	ns := c.Names.Lookup(q.Namespace)
+func (c *Loads) MayWithoutOwner(q *wire.Request) bool {
+	ns := c.names.Lookup(q.Namespace)
 	return ns != nil && ns.Origin != nil && !q.Has(wire.NoLoad) && !q.Has(wire.Fresh)
 }
-
-// uncached answers with a value that must not be kept.
-func uncached(v loader.Value, version kv.Version) wire.Reply {
-	return wire.Reply{Value: v.Bytes, Flags: v.Flags, Version: uint64(version), Source: wire.SourceOrigin, TTLMS: 1}
-}
-
-// Degraded reports whether a read has found no owner.
-func Degraded(r *wire.Reply) bool { return r.Status == wire.Miss && r.Why == wire.Degraded }
 
 // oldOf describes a stale value to loader's policies.
 func oldOf(s *segment.Stale) loader.Old {
 	return loader.Old{Exists: true, Ended: s.Ended, Invalidated: s.Invalidated}
 }
 
-// oldReply answers with a stale value.
-func oldReply(value []byte, old *segment.Stale, now kv.Moment) wire.Reply {
-	return wire.Reply{
-		Status: wire.Stale, Value: value, Flags: old.Flags, Version: uint64(old.Version), Source: wire.SourceL2,
-		TTLMS: old.Deadline.TTLms(now.Boot), AgeMS: uint64(max(0, old.Ended) / time.Millisecond),
+// staleReply returns the answer with a stale value, if there is one that may be given
+// before anything newer is asked for.
+func (c *Loads) staleReply(ns *namespaces.Namespace, k kv.Key, now kv.Moment) (r wire.Reply, ok bool) {
+	value, old, ok := c.store.GetStale(nil, k, now.Boot)
+	if !ok || !ns.Policy.Stale(oldOf(&old)) {
+		return r, false
 	}
+	return oldReply(value, &old, now), true
 }

@@ -2,14 +2,13 @@ package engine
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/invalidation"
 	"github.com/cachesidecar/cachesidecar/l1"
@@ -37,15 +36,31 @@ const (
 	WatchedAtOnce = 4                          // answers that are made at one time: a change wakes all waiting WATCHes
 )
 
-// watches are the apps that follow this host.
-type watches struct {
+// Watches are the apps that follow this host.
+type Watches struct {
+	clock  kv.Clock
+	hlc    *kv.HLC
+	ledger *invalidation.Ledger
+	names  *namespaces.Table
+	node   *cluster.Node
+
 	Stream  atomic.Pointer[stream] // nil if no app follows: then a change costs only a look at it
 	opening sync.Mutex
 	waiting atomic.Int64
 	Answers chan struct{}   // has a place for each answer that is being made
-	Ctx     context.Context // of the waits: ends when the sidecar begins to stop
-	Stop    context.CancelFunc
+	ctx     context.Context // of the waits: ends when the sidecar begins to stop
+	stop    context.CancelFunc
 }
+
+// newWatches returns a Watches whose node is not set yet.
+func newWatches(clock kv.Clock, hlc *kv.HLC, ledger *invalidation.Ledger, names *namespaces.Table) *Watches {
+	w := &Watches{clock: clock, hlc: hlc, ledger: ledger, names: names, Answers: make(chan struct{}, WatchedAtOnce)}
+	w.ctx, w.stop = context.WithCancel(context.Background())
+	return w
+}
+
+// Stop ends the waits of all WATCHes.
+func (w *Watches) Stop() { w.stop() }
 
 // stream is the changes that this host hears of, in order, from some moment on.
 type stream struct {
@@ -65,7 +80,7 @@ type lapsed struct {
 }
 
 // Open returns the stream, and begins one if there is none.
-func (w *watches) Open(c *Engine) *stream {
+func (w *Watches) Open() *stream {
 	if s := w.Stream.Load(); s != nil {
 		return s
 	}
@@ -78,8 +93,8 @@ func (w *watches) Open(c *Engine) *stream {
 	if err != nil {
 		panic("sidecar: " + err.Error()) // the size is a constant
 	}
-	s := &stream{epoch: uint64(NewEpoch(c.Clock.Read().Wall)), log: log}
-	s.View.Store(c.Node.View())
+	s := &stream{epoch: uint64(newEpoch(w.clock.Read().Wall)), log: log}
+	s.View.Store(w.node.View())
 	w.Stream.Store(s)
 	return s
 }
@@ -87,54 +102,42 @@ func (w *watches) Open(c *Engine) *stream {
 // Tell puts a change into the stream, if there is one. The caller must have made the
 // change and outdated this host's copies before: a read after Tell must find neither the
 // old value nor a copy of it.
-func (c *Engine) Tell(e invalidation.Event) {
-	s := c.Watches.Stream.Load()
+func (w *Watches) Tell(e invalidation.Event) {
+	s := w.Stream.Load()
 	if s == nil {
 		return
 	}
 	if s.log.Append(e) > s.read.Load()+WatchEvents {
-		c.Watches.Stream.CompareAndSwap(s, nil) // no app can follow it any more
+		w.Stream.CompareAndSwap(s, nil) // no app can follow it any more
 	}
 }
 
-// Note notes that a key has changed: copies from before version v are outdated, here and
-// at the apps that watch.
-func (c *Engine) Note(h kv.Hash, v kv.Version) {
-	c.Ledger.Note(h, v)
-	c.detach(h)
-	c.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
-}
-
-// Floor notes the same for all keys of some partitions.
-func (c *Engine) Floor(set kv.PartitionSet, v kv.Version) {
-	for p := range set.All() {
-		c.Ledger.RaisePartition(p, v)
-	}
-	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
-	c.Tell(invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}})
+// raised returns the event of a floor over some partitions.
+func raised(set kv.PartitionSet, v kv.Version) invalidation.Event {
+	return invalidation.Event{Kind: invalidation.Raised, Version: v, Detail: &invalidation.Detail{Partitions: set}}
 }
 
 // TellLost puts into the stream the partitions whose changes this host does not know any
 // more. It returns how far this host may be behind in those that it does know.
-func (s *stream) TellLost(c *Engine) (behind time.Duration) {
-	if c.Node.Alone() {
+func (w *Watches) TellLost(s *stream) (behind time.Duration) {
+	if w.node.Alone() {
 		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := c.Clock.Read()
-	view := c.Node.View()
+	now := w.clock.Read()
+	view := w.node.View()
 	before := s.View.Load()
 	news := view != before
 	over := map[*cluster.Owner]lapsed{}
 	for _, o := range view.Others() {
 		leased := o.LeasedAt()
-		if o.Leased(now.Boot, c.Names.Least) {
+		if o.Leased(now.Boot, w.names.Least) {
 			behind = max(behind, now.Boot-leased)
 			continue
 		}
 		over[o] = lapsed{leased, now.Boot}
-		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < c.Names.Least {
+		if told, ok := s.lapsed[o]; ok && told.lease == leased && now.Boot-told.at < w.names.Least {
 			over[o] = told
 		}
 		news = news || over[o].at == now.Boot
@@ -151,7 +154,7 @@ func (s *stream) TellLost(c *Engine) (behind time.Duration) {
 		}
 	}
 	if !lost.Empty() {
-		s.log.Append(invalidation.Event{Kind: invalidation.Raised, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Partitions: lost}})
+		s.log.Append(raised(lost, w.hlc.Next(now.Wall)))
 	}
 	s.View.Store(view)
 	return behind
@@ -159,31 +162,34 @@ func (s *stream) TellLost(c *Engine) (behind time.Duration) {
 
 // Watched answers WATCH. It waits for events for up to wait. It tells only of flushes of
 // namespaces that the caller may read, as may reports.
-func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
-	s := c.Watches.Open(c)
+func (w *Watches) Watched(q *wire.Request, wait time.Duration, may func(namespace string) bool) wire.Reply {
+	s := w.Open()
 	known := q.Epoch == s.epoch
 	if known && wait > 0 {
-		ctx, cancel := context.WithTimeout(c.Watches.Ctx, wait)
+		ctx, cancel := context.WithTimeout(w.ctx, wait)
 		defer cancel()
-		c.Watches.waiting.Add(1)
-		defer c.Watches.waiting.Add(-1)
-		begun := c.Clock.Read().Boot
+		w.waiting.Add(1)
+		defer w.waiting.Add(-1)
+		begun := w.clock.Read().Boot
 		s.log.Wait(ctx, q.Seq)
-		gather := max(gatherWatched, time.Duration(c.Watches.waiting.Load())*GatherForEach)
-		if c.Clock.Read().Boot-begun < gather { // more events are about to come
+		gather := max(gatherWatched, time.Duration(w.waiting.Load())*GatherForEach)
+		if w.clock.Read().Boot-begun < gather { // more events are about to come
 			kv.Sleep(ctx, gather)
 		}
 	}
-	c.Watches.Answers <- struct{}{}
-	defer func() { <-c.Watches.Answers }()
+	w.Answers <- struct{}{}
+	defer func() { <-w.Answers }()
 	// The pause and the lost partitions come before the head, up to which all is known.
-	c.Node.CheckPause(c.Clock.Read().Boot)
-	behind := s.TellLost(c)
+	w.node.CheckPause(w.clock.Read().Boot)
+	behind := w.TellLost(s)
 	head := s.log.Head()
 	s.read.Store(head)
-	a := wire.Watched{Epoch: s.epoch, After: q.Seq, Head: head, BehindMS: uint32((behind + time.Millisecond - 1) / time.Millisecond)}
-	events, there := s.log.After(q.Seq, WatchAnswer, nil)
-	if !known || !there {
+	a := wire.Watched{
+		Epoch: s.epoch, After: q.Seq, Head: head,
+		BehindMS: uint32((behind + time.Millisecond - 1) / time.Millisecond),
+	}
+	events, ok := s.log.After(q.Seq, WatchAnswer, nil)
+	if !known || !ok {
 		a.After, a.Seq, a.Reset = 0, head, true
 		return wire.BodyReply(&a)
 	}
@@ -214,23 +220,16 @@ func (c *Engine) Watched(q *wire.Request, wait time.Duration, may func(namespace
 // too, even in a namespace with a larger one, since the stream would not tell of the end
 // of a later attestation. For the same reason Attest refuses if the stream has not told
 // of the present ring yet: that ring may be over before the stream tells of it.
-func (c *Engine) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
-	view := c.Node.View()
-	if s := c.Watches.Stream.Load(); s != nil && s.View.Load() != view {
+func (w *Watches) Attest(cp *l1.Copy, now kv.Moment, r *wire.Reply) bool {
+	view := w.node.View()
+	if s := w.Stream.Load(); s != nil && s.View.Load() != view {
 		return false
 	}
 	owner := view.Owner(cp.Hash.Partition())
-	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, c.Names.Least) ||
-		!c.Ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
+	if owner == nil || owner.Process != *cp.Owner || !owner.Leased(now.Boot, w.names.Least) ||
+		!w.ledger.Admit(cp.Namespace, cp.Hash, cp.Version, cp.AsOf) {
 		return false
 	}
 	r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(cp.AsOf), []byte(cp.Owner.Node), uint64(cp.Owner.Epoch)
 	return true
-}
-
-// NewEpoch returns the epoch of a new process or stream; wall is the wall clock.
-func NewEpoch(wall int64) kv.Epoch {
-	var b [4]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return kv.NewEpoch(wall, binary.BigEndian.Uint32(b[:]))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
@@ -13,32 +14,47 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// through returns the namespace of a request that writes through, or nil. TOUCH changes
+// writeThrough writes to the origin before the cache.
+type writeThrough struct {
+	clock     kv.Clock
+	maxValue  int // bytes
+	names     *namespaces.Table
+	node      *cluster.Node
+	owners    *Owners
+	writes    *Writes
+	deadlines *Deadlines
+	// deleteAnywhere answers DELETE at the owners of the keys.
+	deleteAnywhere func(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
+}
+
+// of returns the namespace of a request that writes through, or nil. TOUCH changes
 // nothing at the origin. A soft deletion only makes the value stale. A deletion that
 // settles a write follows a write that has been at the origin already.
-func (c *Engine) through(q *wire.Request) *namespaces.Namespace {
+func (c *writeThrough) of(q *wire.Request) *namespaces.Namespace {
 	switch {
 	case q.Op == wire.OpDelete && (q.Has(wire.Soft) || q.Has(wire.Settle)):
 		return nil
 	case q.Op != wire.OpSet && q.Op != wire.OpDelete && q.Op != wire.OpIncr && q.Op != wire.OpFill:
 		return nil
 	}
-	if ns := c.Names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
+	if ns := c.names.Lookup(q.Namespace); ns != nil && ns.WriteThrough != nil {
 		return ns
 	}
 	return nil
 }
 
-// mayWrite returns an error if a request cannot be written through.
-func (c *Engine) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
+// check returns an error if a request cannot be written through.
+func (c *writeThrough) check(ns *namespaces.Namespace, q *wire.Request, key []byte) *wire.Error {
 	if err := CheckKey(key); err != nil {
 		return err
 	}
 	if q.Op == wire.OpIncr || q.Op == wire.OpFill || q.Op == wire.OpSet && q.Mode != wire.ModeSet {
-		return wire.Errorf(wire.BadRequest, "namespace %s writes through to its origin, which knows no conditions, counters and tokens: SET without a condition, or DELETE", ns.Name)
+		return wire.Errorf(wire.BadRequest,
+			"namespace %s writes through to its origin, which knows no conditions, counters and tokens: "+
+				"SET without a condition, or DELETE", ns.Name)
 	}
-	if n := len(q.Value); n > c.Config.MaxValue {
-		return wire.Errorf(wire.TooLarge, "the value has %d bytes, max_value is %d: split it, or raise max_value", n, c.Config.MaxValue)
+	if n := len(q.Value); n > c.maxValue {
+		return tooLarge(n, c.maxValue)
 	}
 	if err := ns.Origin.Keys.Check(key); err != nil {
 		return wire.Errorf(wire.BadRequest, "namespace %s: %v", ns.Name, err)
@@ -46,13 +62,15 @@ func (c *Engine) mayWrite(ns *namespaces.Namespace, q *wire.Request, key []byte)
 	return nil
 }
 
-// writeThrough writes one key, if this host owns it. done is false if it does not.
-func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration) (r wire.Reply, done bool) {
-	if err := c.mayWrite(ns, q, k); err != nil {
+// write writes one key, if this host owns it. done is false if it does not.
+func (c *writeThrough) write(
+	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, k []byte, deadline time.Duration,
+) (r wire.Reply, done bool) {
+	if err := c.check(ns, q, k); err != nil {
 		return wire.ErrorReply(err), true
 	}
 	t := ns.WriteThrough
-	ctx, cancel := context.WithTimeout(ctx, deadline-c.Clock.Read().Boot)
+	ctx, cancel := context.WithTimeout(ctx, deadline-c.clock.Read().Boot)
 	defer cancel()
 	defer context.AfterFunc(t.Asking, cancel)()
 	own := q.Clone() // the write may outlive the request
@@ -65,7 +83,7 @@ func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *
 	}
 	result := make(chan wire.Reply, 1)
 	go func() { // ends with the write, in the request's time, and its settling; or with close
-		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.Clock.Read().Boot))
+		ctx, cancel := context.WithTimeout(t.Asking, min(t.Timeout, deadline-c.clock.Read().Boot))
 		r, settled := c.writeNow(ctx, ns, &own, key)
 		cancel()
 		if !settled {
@@ -81,34 +99,40 @@ func (c *Engine) writeThrough(ctx context.Context, ns *namespaces.Namespace, q *
 	case r = <-result:
 		return r, r.Status != wire.Moved
 	case <-ctx.Done():
-		return wire.ErrorReply(wire.Errorf(wire.Timeout, "the origin of namespace %s did not answer in the request's time; the outcome is unknown: read the key, or write it again", ns.Name)), true
+		return failed(wire.Timeout,
+			"the origin of namespace %s did not answer in the request's time; the outcome is unknown: "+
+				"read the key, or write it again", ns.Name), true
 	}
 }
 
 // writeNow is writeThrough in the key's turn. settled is false if another host may own
 // the key and may have kept what it loaded before the origin's write was done.
-func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key) (r wire.Reply, settled bool) {
+func (c *writeThrough) writeNow(
+	ctx context.Context, ns *namespaces.Namespace, q *wire.Request, key kv.Key,
+) (r wire.Reply, settled bool) {
 	t, p := ns.WriteThrough, key.Hash.Partition()
 	if n := t.Unsettled.Load(); n >= namespaces.MaxUnsettled {
 		t.Shed.Add(1)
-		return wire.ErrorReply(wire.Errorf(wire.Busy, "namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, so none begins: try again", ns.Name, n)), true
+		return failed(wire.Busy,
+			"namespace %s: the end of %d writes could not be told yet to the hosts that own their keys now, "+
+				"so none begins: try again", ns.Name, n), true
 	}
-	now := c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
-	holding := c.Node.OwnershipEpoch(p)
+	now := c.clock.Read()
+	c.node.CheckPause(now.Boot)
+	epoch := c.node.OwnershipEpoch(p)
 	before := c.invalidate(ns, q, key, now)
-	if holding == 0 || !deleted(&before) {
+	if epoch == 0 || !deleted(&before) {
 		return Moved(), true // the origin has not been asked
 	}
-	if c.overdue(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
-		return c.tooLate(q), true
+	if c.deadlines.over(untilOf(q)) && !failpoint.Out(failpoint.OverdueOrigin) {
+		return c.deadlines.tooLate(q), true
 	}
 	err := t.Write(ctx, q, key.Bytes)
-	now = c.Clock.Read()
-	c.Node.CheckPause(now.Boot)
-	if held := c.Node.OwnershipEpoch(p) == holding; err == nil && held {
+	now = c.clock.Read()
+	c.node.CheckPause(now.Boot)
+	if still := c.node.OwnershipEpoch(p) == epoch; err == nil && still {
 		t.Stored.Add(1)
-		r = c.wroteThrough(ns, q, key, holding, before.Status, now)
+		r = c.wrote(ns, q, key, epoch, before.Status, now)
 		return r, r.Status != wire.Timeout
 	}
 	again := c.invalidate(ns, q, key, now)
@@ -122,22 +146,25 @@ func (c *Engine) writeNow(ctx context.Context, ns *namespaces.Namespace, q *wire
 		if errors.Is(err, loader.ErrBadKey) {
 			return loadError(ns, err), true
 		}
-		return wire.ErrorReply(wire.Errorf(wire.Origin, "%v", err)), true
+		return failed(wire.Origin, "%v", err), true
 	}
 	t.Unknown.Add(1)
-	return wire.ErrorReply(wire.Errorf(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again", err)), settled
+	return failed(wire.Timeout, "%v; it may have written it, the outcome is unknown: read the key, or write it again",
+		err), settled
 }
 
-// wroteThrough repeats here what the origin has done. had is the status of the deletion
+// wrote repeats here what the origin has done. had is the status of the deletion
 // before. TIMEOUT means that the ownership has ended.
-func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.Key, holding uint32, had wire.Status, now kv.Moment) wire.Reply {
+func (c *writeThrough) wrote(
+	ns *namespaces.Namespace, q *wire.Request, key kv.Key, epoch uint32, had wire.Status, now kv.Moment,
+) wire.Reply {
 	var r wire.Reply
 	if q.Op == wire.OpSet {
 		one := *q
 		one.Key, one.UntilNS = key.Bytes, 0 // the origin has it
 		// If there is no room, or if the origin may have done an earlier write after this
 		// one, the next read of the key loads it.
-		if r = c.Set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
+		if r = c.writes.Set(ns, &one, now); r.Status != wire.OK || ns.WriteThrough.IsOvertaken(key.Hash) {
 			r = c.invalidate(ns, q, key, now)
 			r.Status = wire.OK
 		}
@@ -145,21 +172,19 @@ func (c *Engine) wroteThrough(ns *namespaces.Namespace, q *wire.Request, key kv.
 		r = c.invalidate(ns, q, key, now)
 		r.Status = had
 	}
-	if !c.stillOwner(key.Hash.Partition(), holding) {
+	if !c.owners.stillOwner(key.Hash.Partition(), epoch) {
 		return ownershipEnded()
 	}
 	return r
 }
 
 // invalidate deletes a key here, with the namespace's load barrier.
-func (c *Engine) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
-	b := namespaces.Pins{Table: c.Names}
+func (c *writeThrough) invalidate(ns *namespaces.Namespace, q *wire.Request, key kv.Key, now kv.Moment) wire.Reply {
+	b := namespaces.Pins{Table: c.names}
 	defer b.Release()
-	return c.DeleteKey(&wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}, key.Bytes, &b, now)
+	own := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), ReplicaLagMS: q.ReplicaLagMS}
+	return c.writes.Delete(own, key.Bytes, &b, now)
 }
-
-// deleted reports whether a deletion has been executed.
-func deleted(r *wire.Reply) bool { return r.Status == wire.OK || r.Status == wire.Miss }
 
 const (
 	settleTime  = time.Second // of one try
@@ -168,13 +193,16 @@ const (
 
 // settle deletes a key at its owner, whichever host that is. It returns once the deletion
 // is done, or when the namespace closes. It counts as one of the writes under way.
-func (c *Engine) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
+func (c *writeThrough) settle(ns *namespaces.Namespace, q *wire.Request, key []byte) {
 	t := ns.WriteThrough
 	defer t.Pending.Done()
-	again := &wire.Request{Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS, Options: wire.Settle}
-	for pause := settleFirst; !failpoint.Out(failpoint.Settle); pause = min(2*pause, c.Node.Bound()/4) {
-		b := namespaces.Pins{Table: c.Names}
-		r := c.deleteMany(t.Context, again, &b, c.Clock.Read().Boot+settleTime)
+	again := &wire.Request{
+		Op: wire.OpDelete, Namespace: []byte(ns.Name), Keys: [][]byte{key}, ReplicaLagMS: q.ReplicaLagMS,
+		Options: wire.Settle,
+	}
+	for pause := settleFirst; !failpoint.Out(failpoint.Settle); pause = min(2*pause, c.node.Bound()/4) {
+		b := namespaces.Pins{Table: c.names}
+		r := c.deleteAnywhere(t.Context, again, &b, c.clock.Read().Boot+settleTime)
 		b.Release()
 		if deleted(&r.Items[0]) {
 			break

@@ -29,17 +29,18 @@ import (
 // that has released them, the hottest first, and meanwhile asks it for single entries.
 // The cluster's node calls Begin, Ended and Offer when ownerships begin and end.
 type Handoff struct {
-	Config
-	Node    *cluster.Node // set before any ownership begins
+	cfg     Config
 	limiter *rate.Limiter // bytes per second that come
 
 	Incoming [kv.Partitions]atomic.Pointer[Source]
-	Heads    [kv.Partitions]atomic.Pointer[map[kv.Process]uint64] // ends of the other hosts' logs when the present ownership began
-	BegunAt  [kv.Partitions]atomic.Int64                          // on the boot clock
-	ended    [kv.Partitions]ended                                 // guarded by the node's lock, under which it is used
+	// Heads are the ends of the other hosts' logs when the present ownership began.
+	Heads   [kv.Partitions]atomic.Pointer[map[kv.Process]uint64]
+	BegunAt [kv.Partitions]atomic.Int64 // on the boot clock
+	ended   [kv.Partitions]ended        // guarded by the node's lock, under which it is used
 
 	mu      sync.Mutex
 	running context.Context // of Run; nil before and after
+	node    *cluster.Node   // given to Run
 	tasks   sync.WaitGroup
 	offers  map[wire.Ballot]*Offer
 
@@ -80,6 +81,8 @@ type ended struct {
 
 // Config is what handoffs need of the host.
 type Config struct {
+	Self kv.Process
+
 	Store  *segment.Store
 	Ledger *invalidation.Ledger
 	Names  *namespaces.Table
@@ -94,28 +97,26 @@ type Host interface {
 	Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration)
 	// Raise outdates what was attested for some partitions before a version.
 	Raise(set kv.PartitionSet, v kv.Version)
-	// EndOf returns the end, on the boot clock, of a TTL that another host has reported.
-	// asked is a moment before that host was asked.
-	EndOf(ttlMS int64, asked time.Duration) time.Duration
 }
 
-// New returns a Handoff. Its Node must be set before an ownership begins.
+// New returns a Handoff. It starts nothing.
 func New(c Config) *Handoff {
-	return &Handoff{Config: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
+	return &Handoff{cfg: c, limiter: rate.NewLimiter(pullRate, pullRate), offers: map[wire.Ballot]*Offer{}}
 }
 
-// Run lets pulls begin until ctx ends, and then waits for them. It drops old offers.
-func (h *Handoff) Run(ctx context.Context) {
+// Run lets pulls begin until ctx ends, and then waits for them. It drops old offers. node
+// reaches the other hosts.
+func (h *Handoff) Run(ctx context.Context, node *cluster.Node) {
 	h.mu.Lock()
-	h.running = ctx
+	h.running, h.node = ctx, node
 	h.mu.Unlock()
-	tick := time.NewTicker(h.Node.Bound() / 4)
+	tick := time.NewTicker(node.Bound() / 4)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
-			h.expire(2 * h.Node.Bound())
+			h.expire(2 * node.Bound())
 		}
 	}
 	h.mu.Lock()
@@ -129,20 +130,20 @@ func (h *Handoff) Run(ctx context.Context) {
 // have.
 func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner) {
 	generations := map[uint16]uint16{}
-	now := h.Clock.Read().Boot
+	now := h.cfg.Clock.Read().Boot
 	for p := range b.Partitions.All() {
 		if failpoint.Out(failpoint.Empty) {
-			generations[p] = h.Store.Generation(p)
+			generations[p] = h.cfg.Store.Generation(p)
 		} else {
-			generations[p] = h.Store.NewOwnership(p)
+			generations[p] = h.cfg.Store.NewOwnership(p)
 		}
 		h.Incoming[p].Store(nil)
 		h.Heads[p].Store(&b.Heads)
 		h.BegunAt[p].Store(int64(now))
 	}
-	h.Host.Began(&b, owner, now)
+	h.cfg.Host.Began(&b, owner, now)
 	for _, from := range slices.SortedFunc(maps.Keys(b.Releasers), kv.Process.Compare) {
-		if from == h.Node.Self() {
+		if from == h.cfg.Self {
 			continue
 		}
 		src := &Source{
@@ -171,10 +172,10 @@ func (h *Handoff) Begin(b ownership.Begun, owner func(kv.Process) *cluster.Owner
 // the partitions' entries.
 func (h *Handoff) Ended(set kv.PartitionSet, asOf kv.Version) {
 	for p := range set.All() {
-		h.ended[p] = ended{asOf, h.Store.Generation(p)}
+		h.ended[p] = ended{asOf, h.cfg.Store.Generation(p)}
 		h.Incoming[p].Store(nil)
 	}
-	h.Host.Raise(set, asOf)
+	h.cfg.Host.Raise(set, asOf)
 }
 
 // pull fetches all entries that a source has.
@@ -187,7 +188,8 @@ func (h *Handoff) pull(ctx context.Context, src *Source) {
 		if err != nil {
 			if failures++; failures == pullTries {
 				h.Counts.Failed.Add(1)
-				h.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node, "batch", batch, "error", err)
+				h.cfg.Log.Warn("entries were not all handed over: the rest is loaded anew", "from", src.From.Node,
+					"batch", batch, "error", err)
 				break
 			}
 			if !kv.Sleep(ctx, time.Duration(failures)*50*time.Millisecond) {
@@ -226,10 +228,10 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	if err != nil {
 		return 0, false, err
 	}
-	sent := h.Clock.Read()
+	sent := h.cfg.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
+	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpPull, Body: body}, &a); err != nil {
 		return 0, false, err
 	}
 	if err := a.Err(); err != nil {
@@ -239,7 +241,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 	if err := wire.UnmarshalBody(a.Body, &b); err != nil {
 		return 0, false, err
 	}
-	if err := h.Node.Admit(src.From, b.NewestVersion()); err != nil {
+	if err := h.node.Admit(src.From, b.NewestVersion()); err != nil {
 		return 0, false, err
 	}
 	for i := range b.Entries {
@@ -261,7 +263,7 @@ func (h *Handoff) PullOne(ctx context.Context, src *Source, batch uint64) (size 
 // ownership and in the partitions that the source is for. Other entries that a process
 // has released may be older than those that the ownership has from another process.
 func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.Moment) bool {
-	b := namespaces.Pins{Table: h.Names}
+	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
 	if !kv.ValidKey(e.Key) {
 		return false
@@ -273,22 +275,22 @@ func (h *Handoff) Restore(src *Source, e *wire.Entry, asOf kv.Version, sent kv.M
 	key := ns.Key(e.Key)
 	generation, expected := src.Generations[key.Hash.Partition()]
 	if failpoint.Out(failpoint.SourceOfEntry) {
-		generation, expected = h.Store.Generation(key.Hash.Partition()), true
+		generation, expected = h.cfg.Store.Generation(key.Hash.Partition()), true
 	}
 	if !expected {
 		return false
 	}
 	entry := kv.Entry{
 		Key: key, Value: e.Value, Flags: e.Flags, Version: kv.Version(e.Version), Absent: e.Absent,
-		Deadline: kv.Before(h.Host.EndOf(e.TTLMS, sent.Boot)),
+		Deadline: kv.Before(EndOf(h.cfg.Clock, e.TTLMS, sent.Boot)),
 	}
 	if failpoint.Out(failpoint.FloorAtHandoff) {
 		entry.Version = max(entry.Version, asOf)
 	}
 	admit := func() bool {
-		return h.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff)
+		return h.cfg.Ledger.Admit(ns.ID, key.Hash, entry.Version, asOf) || failpoint.Out(failpoint.AdmitAtHandoff)
 	}
-	return h.Store.Restore(entry, generation, e.Hits, admit, h.Clock.Read()) == segment.Stored
+	return h.cfg.Store.Restore(entry, generation, e.Hits, admit, h.cfg.Clock.Read()) == segment.Stored
 }
 
 // Fetch asks the releaser of a partition for one entry, once for all readers that miss
@@ -331,17 +333,17 @@ func (h *Handoff) begin() (running context.Context, end func()) {
 
 // FetchNow asks a source for one entry and stores it, unless the entry has come by then.
 func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, key kv.Key) error {
-	if _, ok := h.Store.Peek(key, h.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
+	if _, ok := h.cfg.Store.Peek(key, h.cfg.Clock.Read().Boot); ok || h.Incoming[key.Hash.Partition()].Load() != src {
 		return nil
 	}
 	body, err := wire.MarshalBody(&wire.Fetch{Ballot: src.Ballot, Namespace: namespace, Key: key.Bytes})
 	if err != nil {
 		return err
 	}
-	sent := h.Clock.Read()
+	sent := h.cfg.Clock.Read()
 	var a peer.Answer
 	defer a.Release()
-	if err := h.Node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
+	if err := h.node.Do(ctx, src.From, pullTimeout, &wire.Request{Op: wire.OpFetch, Body: body}, &a); err != nil {
 		return err
 	}
 	if err := a.Err(); err != nil {
@@ -351,11 +353,25 @@ func (h *Handoff) FetchNow(ctx context.Context, src *Source, namespace string, k
 	if err := wire.UnmarshalBody(a.Body, &f); err != nil {
 		return err
 	}
-	if err := h.Node.Admit(src.From, f.NewestVersion()); err != nil {
+	if err := h.node.Admit(src.From, f.NewestVersion()); err != nil {
 		return err
 	}
 	if f.Found && h.Restore(src, &f.Entry, kv.Version(f.AsOf), sent) {
 		h.Counts.Fetched.Add(1)
 	}
 	return nil
+}
+
+// EndOf returns the end, on the boot clock, of a TTL that another host has reported; zero
+// means no end. The TTL counts from asked, before that host was asked. The end is early
+// by 2 %, since the rates of the clocks may differ, and by a millisecond, since a value
+// with less than a millisecond left reports one.
+func EndOf(clock kv.Clock, ttlMS int64, asked time.Duration) time.Duration {
+	if ttlMS <= 0 {
+		return 0
+	}
+	if failpoint.Out(failpoint.EndFromAsked) {
+		asked = clock.Read().Boot
+	}
+	return asked + max(1, time.Duration(min(ttlMS-1, int64(kv.MaxDeadline)))*time.Millisecond*98/100)
 }

@@ -83,7 +83,7 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 		o = &Offer{to: to, left: kv.NewPartitionSet(kv.Partitions), pulls: map[string]*pull{}}
 		h.offers[key] = o
 	}
-	o.pulledAt.Store(int64(h.Clock.Read().Boot))
+	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
 	released := maps.Clone(o.released)
 	if released == nil {
 		released = map[uint16]ended{}
@@ -99,7 +99,7 @@ func (h *Handoff) Offer(to kv.Process, ballot *ownership.Ballot, set kv.Partitio
 
 // Awaited reports whether entries wait to be pulled, or write-throughs are under way: the
 // later owners of their keys must be told how these writes have ended.
-func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.Names.Writing() }
+func (h *Handoff) Awaited() bool { return h.Offering() > 0 || h.cfg.Names.Writing() }
 
 // Stats returns the counts so far.
 func (h *Handoff) Stats() cachesidecar.HandoffStats {
@@ -126,7 +126,7 @@ func (h *Handoff) Offering() (n int) {
 // expire drops the offers that are done, or that have not been pulled from for the given
 // time. Their entries give their memory back.
 func (h *Handoff) expire(after time.Duration) {
-	now := h.Clock.Read().Boot
+	now := h.cfg.Clock.Read().Boot
 	var gone []*Offer
 	h.mu.Lock()
 	for key, o := range h.offers {
@@ -141,7 +141,7 @@ func (h *Handoff) expire(after time.Duration) {
 			pl.close()
 		}
 		for p, last := range o.released {
-			h.Store.Drop(p, last.generation)
+			h.cfg.Store.Drop(p, last.generation)
 		}
 	}
 }
@@ -176,10 +176,10 @@ func (h *Handoff) Given(of part) iter.Seq[handed] {
 	return func(yield func(handed) bool) {
 		for hits := segment.MaxHits; hits >= 0; hits-- {
 			more := true
-			h.Store.Scan(of.set.Has, hits, h.Clock.Read().Boot, func(e kv.Entry) bool {
+			h.cfg.Store.Scan(of.set.Has, hits, h.cfg.Clock.Read().Boot, func(e kv.Entry) bool {
 				// The entry was copied a while ago: its namespace's slot may be another
 				// name's now.
-				ns := h.Names.InSlot(e.Key.Namespace)
+				ns := h.cfg.Names.InSlot(e.Key.Namespace)
 				if ns != nil && ns.Key(e.Key.Bytes).Hash == e.Key.Hash && (ended{asOf: of.asOf}).covers(e.Version) {
 					more = yield(handed{e, ns.Name, hits})
 				}
@@ -226,7 +226,7 @@ func (h *Handoff) pullOf(from kv.Process, q *wire.Pull) (*Offer, *pull, *wire.Er
 		pl = &pull{set: set, parts: o.Parts(set)}
 		o.pulls[string(q.Partitions)] = pl
 	}
-	o.pulledAt.Store(int64(h.Clock.Read().Boot))
+	o.pulledAt.Store(int64(h.cfg.Clock.Read().Boot))
 	return o, pl, nil
 }
 
@@ -261,7 +261,7 @@ func (h *Handoff) ServePull(from kv.Process, q *wire.Pull) wire.Reply {
 	case q.Batch+1 != pl.batch:
 		return wire.ErrorReply(wire.Errorf(wire.BadRequest, "batch %d: the next is %d", q.Batch, pl.batch))
 	}
-	now := h.Clock.Read()
+	now := h.cfg.Clock.Read()
 	b := wire.Pulled{AsOf: uint64(pl.asOf), Done: len(pl.parts) == 0}
 	for i := range pl.last {
 		if e := &pl.last[i]; !e.Deadline.Passed(now.Boot) {
@@ -301,14 +301,14 @@ func (h *Handoff) fill(pl *pull) {
 
 // ServeFetch answers with one entry.
 func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
-	b := namespaces.Pins{Table: h.Names}
+	b := namespaces.Pins{Table: h.cfg.Names}
 	defer b.Release()
 	ns := b.Read([]byte(q.Namespace))
 	if ns == nil {
 		return wire.BodyReply(wire.Fetched{})
 	}
 	key := ns.Key(q.Key)
-	now := h.Clock.Read()
+	now := h.cfg.Clock.Read()
 	h.mu.Lock()
 	o := h.OfferOf(from, q.Ballot)
 	var last ended
@@ -321,7 +321,7 @@ func (h *Handoff) ServeFetch(from kv.Process, q *wire.Fetch) wire.Reply {
 	if last.asOf == 0 {
 		return wire.BodyReply(f) // no part of the partition was released to that ballot
 	}
-	if value, info, ok := h.Store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
+	if value, info, ok := h.cfg.Store.Get(nil, key, segment.NoLimit, now.Boot); ok && last.covers(info.Version) {
 		f.Found = true
 		f.Entry = wire.Entry{
 			Namespace: q.Namespace, Key: q.Key, Value: value, Flags: info.Flags, Version: uint64(info.Version),

@@ -107,6 +107,11 @@ func (n *Table) open(slot *Namespace, cfg *Config, ns *Settings, caughtUp func(c
 	return err
 }
 
+// Hash returns the hash of a key, whether its namespace has a slot or not.
+func (n *Table) Hash(namespace, key []byte) kv.Hash {
+	return kv.HashKey(kv.NamespaceSeed(n.seed, string(namespace)), key)
+}
+
 // Writing reports whether write-throughs are under way, or not settled.
 func (n *Table) Writing() bool {
 	for _, ns := range n.All() {

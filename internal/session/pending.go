@@ -7,6 +7,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
@@ -37,7 +38,8 @@ const pendingSize = int(unsafe.Sizeof(Pending{})) + 2<<10
 
 // sizeOf returns the size of a request's clone in bytes.
 func sizeOf(q *wire.Request) int {
-	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body) + len(q.Keys)*int(unsafe.Sizeof(q.Key))
+	n := len(q.Namespace) + len(q.Key) + len(q.Value) + len(q.Token) + len(q.Body)
+	n += len(q.Keys) * int(unsafe.Sizeof(q.Key))
 	for _, k := range q.Keys {
 		n += len(k)
 	}
@@ -52,6 +54,98 @@ func noRoom(err error) *wire.Error {
 	return wire.Errorf(wire.Busy, "%v", err)
 }
 
+// MaxSlow bounds the requests of all connections that wait.
+const MaxSlow = 1 << 16
+
+// MaxConnLeases bounds the waiting LEASEs of one app's connection. A connection with too
+// many waiting requests is not read, but the FILL that ends the wait may come over it.
+// For another host's connection the bound is half of the calls that may wait there.
+const MaxConnLeases = 512
+
+func (c *Session) mostLeases() int64 {
+	if c.from.Node != "" {
+		return peer.MaxCalls / 2
+	}
+	return MaxConnLeases
+}
+
+// later answers c.req when that is possible, after earlier requests of this connection
+// for the same keys.
+func (c *Session) later(conn *rpc.Conn) {
+	p := c.pend(conn)
+	if p == nil {
+		return
+	}
+	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
+	if p.q.Op == wire.OpFill {
+		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
+	}
+	c.Names.Release() // the request may wait for others to end
+	var room func() bool
+	if c.awaited(c.req) && !conn.Account().Awaits() {
+		room = conn.Account().Awaits
+	}
+	switch stands := conn.Begin(room); {
+	case !stands && engine.ReadOp(p.q.Op):
+		conn.Run(true, p.dropped)
+	case !p.ask():
+		conn.Run(engine.ReadOp(p.q.Op), p.serve)
+	}
+}
+
+// long answers another host's read with a long value, after the short answers: it must
+// not delay the answers to other apps of that host.
+func (c *Session) long(conn *rpc.Conn, size int) {
+	if p := c.pend(conn); p != nil {
+		c.Names.Release()
+		conn.Begin(nil)
+		conn.Long(size, p.long)
+	}
+}
+
+// pend makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
+func (c *Session) pend(conn *rpc.Conn) *Pending {
+	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
+		c.leasing.Add(-1)
+		c.answerError(conn, wire.Errorf(wire.Busy,
+			"%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases()))
+		return nil
+	}
+	size := pendingSize + sizeOf(c.req)
+	err := c.member.Acquire(places.Waiting)
+	if err == nil {
+		if err = noRoom(conn.Hold(size)); err != nil {
+			c.member.Release(places.Waiting)
+		}
+	}
+	if err != nil {
+		c.leased(c.req)
+		c.answerError(conn, err)
+		return nil
+	}
+	c.Core.Waiting.Add(1)
+	if c.ctx == nil {
+		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
+		c.reading = conn.While(c.ctx)
+	}
+	if c.awaited(c.req) {
+		conn.Account().Reads(1)
+	}
+	return &Pending{Session: c, Conn: conn, q: c.req.Clone(), size: size, deadline: c.Core.Deadlines.Of(c.req, c.now)}
+}
+
+// awaited reports whether a request is an app's read, which needs room for its answer.
+func (c *Session) awaited(q *wire.Request) bool {
+	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
+}
+
+// leased notes that a LEASE does not wait any more.
+func (c *Session) leased(q *wire.Request) {
+	if q.Op == wire.OpLease {
+		c.leasing.Add(-1)
+	}
+}
+
 // serve answers the request on a goroutine of its own.
 func (p *Pending) serve() []byte {
 	p.turn.wait()
@@ -62,10 +156,10 @@ func (p *Pending) serve() []byte {
 		ctx = p.Session.reading
 	}
 	r := p.Session.slow(ctx, &p.q, &b, p.deadline)
-	if c := p.Session.Core; c.WantsAll(&p.q) {
+	if c := p.Session.Core; c.Acks.Wanted(&p.q) {
 		p.turn.leave() // later requests are answered from what is stored
 		b.Release()
-		r = c.Acked(context.Background(), &p.q, r, p.deadline)
+		r = c.Acks.Wait(context.Background(), &p.q, r, p.deadline)
 	}
 	return p.end(nil, &r)
 }
@@ -141,7 +235,7 @@ func (p *Pending) ask() bool {
 		return false
 	}
 	p.began = now.Boot
-	cl, lead := c.Calls.Join(c, owner, key, engine.QuestionOf(q), now, p.deadline, p)
+	cl, lead := c.Calls.Join(owner, key, engine.QuestionOf(q), now, p.deadline, p)
 	if cl == nil {
 		return false
 	}
@@ -155,7 +249,7 @@ func (p *Pending) ask() bool {
 	}, left, p)
 	if err != nil {
 		cl.Err = err
-		c.Ended(cl)
+		c.Forwarder.Ended(cl)
 	}
 	return err == nil
 }
@@ -183,7 +277,7 @@ func (p *Pending) Answered(a *rpc.Answers, frame []byte, err error) {
 		err = c.Node.Admit(cl.Owner.Process, r.NewestVersion())
 	}
 	if cl.Err = err; err == nil {
-		c.Take(cl, &r)
+		c.Copies.Take(cl, &r)
 	}
 	for _, joined := range c.Calls.End(cl) {
 		joined.Tell(a, cl)
@@ -199,8 +293,8 @@ func (p *Pending) Tell(a *rpc.Answers, cl *engine.Call) {
 		p.Conn.Run(true, p.serve)
 		return
 	}
-	r := c.Outcome(cl, &p.q, p.began)
-	if r.Status == wire.Moved || engine.Degraded(&r) && c.MayLoadWithoutOwner(&p.q) {
+	r := c.Forwarder.Outcome(cl, &p.q, p.began)
+	if r.Status == wire.Moved || engine.Degraded(&r) && c.Loads.MayWithoutOwner(&p.q) {
 		p.Conn.Run(true, p.serve)
 		return
 	}

@@ -22,7 +22,7 @@ func (c *Session) get(conn *rpc.Conn) {
 		at := len(conn.Out)
 		conn.Out = wire.OpenValue(conn.Out, c.req.ID, false, c.req.Has(wire.Attest))
 		value := len(conn.Out)
-		out, size, ns := c.Core.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, c.req, c.req.Key, limit, c.now, 0, &c.reply)
 		if c.reply.Status != wire.OK {
 			if conn.Out = conn.Out[:at]; c.reply.Status == wire.Moved {
 				if c.req.Op != wire.OpLease || !c.grant(conn) {
@@ -69,7 +69,7 @@ func (c *Session) mget(conn *rpc.Conn) {
 	}
 	at := len(conn.Out)
 	counted := c.tally
-	vouch := q.Has(wire.Attest)
+	attest := q.Has(wire.Attest)
 	conn.Out = wire.OpenItems(conn.Out, q.ID, len(q.Keys))
 	for _, key := range q.Keys {
 		if err := c.itemRoom(conn, at); err != nil {
@@ -77,9 +77,9 @@ func (c *Session) mget(conn *rpc.Conn) {
 			continue
 		}
 		head := len(conn.Out)
-		conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
+		conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
 		value := len(conn.Out)
-		out, size, ns := c.Core.Value(conn.Out, &c.Names, q, key, smallValue, c.now, 0, &c.reply)
+		out, size, ns := c.Core.Reads.Value(conn.Out, &c.Names, q, key, smallValue, c.now, 0, &c.reply)
 		if c.reply.Status == wire.OK && size > smallValue {
 			conn.Out = conn.Out[:head]
 			if err := noRoom(conn.Grow(size+answerSlack, false)); err != nil {
@@ -87,9 +87,10 @@ func (c *Session) mget(conn *rpc.Conn) {
 				continue
 			}
 			limit := size
-			conn.Out = wire.OpenValue(conn.Out, 0, item, vouch)
-			if out, size, ns = c.Core.Value(conn.Out, &c.Names, q, key, limit, c.now, 0, &c.reply); c.reply.Status == wire.OK && size > limit {
-				c.reply = wire.ErrorReply(wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key"))
+			conn.Out = wire.OpenValue(conn.Out, 0, item, attest)
+			out, size, ns = c.Core.Reads.Value(conn.Out, &c.Names, q, key, limit, c.now, 0, &c.reply)
+			if c.reply.Status == wire.OK && size > limit {
+				c.reply = wire.ErrorReply(grown)
 			}
 		}
 		switch c.reply.Status {
@@ -110,6 +111,8 @@ func (c *Session) mget(conn *rpc.Conn) {
 	}
 	conn.Out = wire.EndFrame(conn.Out, at)
 }
+
+var grown = wire.Errorf(wire.Busy, "the value grew while it was read: ask again for this key")
 
 // itemRoom makes room for an item with a short value.
 func (c *Session) itemRoom(conn *rpc.Conn, at int) *wire.Error {

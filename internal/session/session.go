@@ -2,25 +2,19 @@ package session
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/access"
 	"github.com/cachesidecar/cachesidecar/internal/engine"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
-	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/places"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/verify"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/unixsock"
 )
 
 // Session serves one connection. All of it belongs to the connection's reader.
@@ -28,7 +22,7 @@ type Session struct {
 	d         *Doors
 	Core      *engine.Engine
 	from      kv.Process    // another sidecar; zero: an app
-	who       []any         // the peer, for the log
+	about     []any         // the peer, for the log
 	By        access.Caller // the app at the other end
 	told      bool          // a refusal has been logged
 	hello     bool
@@ -64,62 +58,11 @@ type work struct {
 
 var works = sync.Pool{New: func() any { return new(work) }}
 
-// Doors makes the sessions of a host.
-type Doors struct {
-	Engine    *engine.Engine
-	Host      Host
-	Version   string            // of the program, for HELLO
-	BootClock string            // the boot clock's name; "": none that apps can read
-	Limits    func() rpc.Limits // of the socket
-}
-
-// Host is the sidecar, as its sessions see it.
-type Host interface {
-	// Stats returns the answer to STATS.
-	Stats() cachesidecar.Stats
-	// Serve answers a request wherever its keys are. The pins are released while it
-	// waits.
-	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
-	// Probed reads a key for another host's VERIFY.
-	Probed(p *wire.Probe) wire.Probed
-	// Enter keeps the store open until leave is called; false means that it is closed.
-	Enter() (leave func(), ok bool)
-	// Batch is told how long a batch took, for one batch in batchSample.
-	Batch(took time.Duration)
-}
-
-// Of returns the session of a caller that needs no HELLO.
-func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
-	return &Session{
-		d: d, Core: d.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
-		Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Host.Serve,
-	}
-}
-
-// App returns the session of an app's connection.
-func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
-	who, err := unixsock.PeerOf(nc)
-	if err != nil {
-		return nil, err
-	}
-	c := d.Of(d.Engine.Access.Caller(who), d.Engine.Shares.Join(places.UserOwner(who.UID)))
-	c.hello, c.who, c.process = false, []any{"pid", who.PID, "uid", who.UID, "gid", who.GID}, fmt.Sprint("pid ", who.PID)
-	if err := c.member.Acquire(places.Connections); err != nil {
-		c.member.Leave()
-		return nil, err
-	}
-	c.log(slog.LevelDebug, "connection opened")
-	return c, nil
-}
-
-// DefaultNamespace is the namespace of connections whose HELLO names none.
-var DefaultNamespace = []byte(namespaces.Default)
-
 // log writes a line that names the peer.
 func (c *Session) log(level slog.Level, msg string, args ...any) {
 	log := c.Core.Config.Log
 	if log.Enabled(context.Background(), level) {
-		log.With(c.who...).Log(context.Background(), level, msg, args...)
+		log.With(c.about...).Log(context.Background(), level, msg, args...)
 	}
 }
 
@@ -137,7 +80,7 @@ func (c *Session) Served() {
 	c.work = nil
 	if c.batches++; c.batches%batchSample == 0 {
 		took := c.Core.Clock.Read().Boot - c.now.Boot
-		c.d.Host.Batch(took)
+		c.d.cfg.Host.Batch(took)
 	}
 }
 
@@ -176,7 +119,8 @@ func (c *Session) Oversized(conn *rpc.Conn, beginning []byte, length int, why er
 	if !ok {
 		return // no request to answer; the log line must do
 	}
-	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(wire.TooLarge, "a frame of %d bytes: %v; the connection is closed", length, why))
+	conn.Out = wire.AppendError(conn.Out, id, wire.Errorf(wire.TooLarge,
+		"a frame of %d bytes: %v; the connection is closed", length, why))
 }
 
 // warmFrom is the least number of requests in a batch for which looking ahead pays.
@@ -233,31 +177,33 @@ func (c *Session) nameOf(q *wire.Request) []byte {
 	return q.Namespace
 }
 
-// serve answers c.req.
-func (c *Session) serve(conn *rpc.Conn) {
-	q := c.req
+// check completes a request, and returns why it is refused, or nil.
+func (c *Session) check(q *wire.Request) *wire.Error {
 	if !c.hello && q.Op != wire.OpHello {
-		c.answerError(conn, wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op))
-		return
+		return wire.Errorf(wire.BadRequest, "say HELLO before %s", q.Op)
 	}
 	q.Namespace = c.nameOf(q)
 	q.App = c.from.Node == ""
-	if q.App && (q.Op.Peer() || q.Has(wire.Settle)) {
-		c.answerError(conn, wire.Errorf(wire.Unsupported, "this is between sidecars"))
+	switch {
+	case !q.App:
+		return nil
+	case q.Op.Peer() || q.Has(wire.Settle):
+		return wire.Errorf(wire.Unsupported, "this is between sidecars")
+	case verify.Reserved(q.Namespace):
+		return verify.ErrReserved
+	}
+	return c.Refusal(q)
+}
+
+// serve answers c.req.
+func (c *Session) serve(conn *rpc.Conn) {
+	q := c.req
+	if err := c.check(q); err != nil {
+		c.answerError(conn, err)
 		return
 	}
-	if q.App && verify.Reserved(q.Namespace) {
-		c.answerError(conn, verify.ErrReserved)
-		return
-	}
-	if q.App {
-		if err := c.Refusal(q); err != nil {
-			c.answerError(conn, err)
-			return
-		}
-	}
-	c.Core.Limit(q, c.now.Boot+c.Core.Timeout(q))
-	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.WantsAll(q) {
+	c.Core.Deadlines.Limit(q, c.now.Boot+c.Core.Deadlines.Timeout(q))
+	if c.order.waiting.Load() > 0 && c.order.has(c.keys()) || c.Core.Acks.Wanted(q) {
 		c.later(conn)
 		return
 	}
@@ -275,7 +221,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 			c.later(conn)
 			return
 		}
-		c.reply = wire.BodyReply(c.d.Host.Stats())
+		c.reply = wire.BodyReply(c.d.cfg.Host.Stats())
 		c.answer(conn)
 	case wire.OpWatch:
 		c.watch(conn)
@@ -290,7 +236,7 @@ func (c *Session) serve(conn *rpc.Conn) {
 	case wire.OpPull, wire.OpFetch, wire.OpProbe, wire.OpApplied:
 		c.ofPeers(conn)
 	case wire.OpDelete:
-		if !c.Core.OwnsAll(c.keys()) { // all keys are deleted here, or none
+		if !c.Core.Owners.OwnsAll(c.keys()) { // all keys are deleted here, or none
 			c.later(conn)
 			return
 		}
@@ -332,103 +278,12 @@ func (c *Session) keys() []kv.Hash {
 	q := c.req
 	c.own = c.own[:0]
 	if q.Key != nil {
-		c.own = append(c.own, c.Core.Hash(q.Namespace, q.Key))
+		c.own = append(c.own, c.Core.Names.Hash(q.Namespace, q.Key))
 	}
 	for _, k := range q.Keys {
-		c.own = append(c.own, c.Core.Hash(q.Namespace, k))
+		c.own = append(c.own, c.Core.Names.Hash(q.Namespace, k))
 	}
 	return c.own
-}
-
-// MaxSlow bounds the requests of all connections that wait.
-const MaxSlow = 1 << 16
-
-// MaxConnLeases bounds the waiting LEASEs of one app's connection. A connection with too
-// many waiting requests is not read, but the FILL that ends the wait may come over it.
-// For another host's connection the bound is half of the calls that may wait there.
-const MaxConnLeases = 512
-
-func (c *Session) mostLeases() int64 {
-	if c.from.Node != "" {
-		return peer.MaxCalls / 2
-	}
-	return MaxConnLeases
-}
-
-// later answers c.req when that is possible, after earlier requests of this connection
-// for the same keys.
-func (c *Session) later(conn *rpc.Conn) {
-	p := c.pend(conn)
-	if p == nil {
-		return
-	}
-	c.order.enter(&p.turn, c.keys(), c.req.Op != wire.OpLease) // a FILL must not wait for the LEASEs that wait for it
-	if p.q.Op == wire.OpFill {
-		p.fills = c.tokens.take(p.q.Token) // the request has it now, and not the end of the connection
-	}
-	c.Names.Release() // the request may wait for others to end
-	var room func() bool
-	if c.awaited(c.req) && !conn.Account().Awaits() {
-		room = conn.Account().Awaits
-	}
-	switch stands := conn.Begin(room); {
-	case !stands && engine.ReadOp(p.q.Op):
-		conn.Run(true, p.dropped)
-	case !p.ask():
-		conn.Run(engine.ReadOp(p.q.Op), p.serve)
-	}
-}
-
-// long answers another host's read with a long value, after the short answers: it must
-// not delay the answers to other apps of that host.
-func (c *Session) long(conn *rpc.Conn, size int) {
-	if p := c.pend(conn); p != nil {
-		c.Names.Release()
-		conn.Begin(nil)
-		conn.Long(size, p.long)
-	}
-}
-
-// pend makes a Pending of c.req. If there is no room, it answers c.req and returns nil.
-func (c *Session) pend(conn *rpc.Conn) *Pending {
-	if c.req.Op == wire.OpLease && c.leasing.Add(1) > c.mostLeases() {
-		c.leasing.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d LEASEs of this connection wait: try again, or load the key without filling it", c.mostLeases()))
-		return nil
-	}
-	size := pendingSize + sizeOf(c.req)
-	err := c.member.Acquire(places.Waiting)
-	if err == nil {
-		if err = noRoom(conn.Hold(size)); err != nil {
-			c.member.Release(places.Waiting)
-		}
-	}
-	if err != nil {
-		c.leased(c.req)
-		c.answerError(conn, err)
-		return nil
-	}
-	c.Core.Waiting.Add(1)
-	if c.ctx == nil {
-		c.ctx = places.With(rpc.WithAccount(context.Background(), conn.Account()), c.member)
-		c.reading = conn.While(c.ctx)
-	}
-	if c.awaited(c.req) {
-		conn.Account().Reads(1)
-	}
-	return &Pending{Session: c, Conn: conn, q: c.req.Clone(), size: size, deadline: c.Core.DeadlineOf(c.req, c.now)}
-}
-
-// awaited reports whether a request is an app's read, which needs room for its answer.
-func (c *Session) awaited(q *wire.Request) bool {
-	return c.from.Node == "" && (q.Op == wire.OpGet || q.Op == wire.OpMGet)
-}
-
-// leased notes that a LEASE does not wait any more.
-func (c *Session) leased(q *wire.Request) {
-	if q.Op == wire.OpLease {
-		c.leasing.Add(-1)
-	}
 }
 
 func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
@@ -440,34 +295,4 @@ func (c *Session) answerError(conn *rpc.Conn, err *wire.Error) {
 func (c *Session) answer(conn *rpc.Conn) {
 	c.reply.ID = c.req.ID
 	conn.Out = wire.AppendReply(conn.Out, c.req.Op, &c.reply)
-}
-
-// welcome answers a HELLO.
-func (c *Session) welcome() wire.Reply {
-	h := &c.req.Hello
-	if !slices.Contains(h.Versions, wire.Version) {
-		return wire.ErrorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]", h.Versions, wire.Version))
-	}
-	if err := c.By.Show(h.Token); err != nil {
-		return wire.ErrorReply(err)
-	}
-	if h.Namespace != "" {
-		if !kv.ValidNamespace(h.Namespace) {
-			return wire.ErrorReply(namespaces.BadName([]byte(h.Namespace)))
-		}
-		c.Namespace = []byte(h.Namespace)
-	}
-	c.hello = true
-	c.log(slog.LevelDebug, "hello", "client", h.Client)
-	l := c.d.Limits()
-	return wire.BodyReply(wire.Welcome{
-		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.Version, Features: engine.Features,
-		Limits: wire.Limits{
-			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
-			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Config.RequestTimeout.Milliseconds(),
-		},
-		Epoch: uint64(c.Core.Node.Self().Epoch),
-		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
-		Boot:  wire.BootClock{ID: c.d.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
-	})
 }

@@ -16,7 +16,7 @@ func (c *Session) grant(conn *rpc.Conn) bool {
 	if ns == nil {
 		return false
 	}
-	r, ok := c.Core.Grant(ns, c.req, c.member)
+	r, ok := c.Core.Tokens.Grant(ns, c.req, c.member)
 	if !ok {
 		return false
 	}
@@ -140,8 +140,8 @@ func (c *Session) abandon(list map[string]tokenOf) {
 	if len(list) == 0 {
 		return
 	}
-	leave, there := c.d.Host.Enter()
-	if !there {
+	leave, ok := c.d.cfg.Host.Enter()
+	if !ok {
 		return
 	}
 	go func() { // ends with the last token's request; Run waits for it
@@ -156,7 +156,7 @@ func (c *Session) abandon(list map[string]tokenOf) {
 				Options: wire.Abandon, TTLMS: wire.TTLDefault,
 			}
 			b := namespaces.Pins{Table: c.Core.Names}
-			c.slow(context.Background(), q, &b, c.Core.DeadlineOf(q, now))
+			c.slow(context.Background(), q, &b, c.Core.Deadlines.Of(q, now))
 			b.Release()
 		}
 	}()

@@ -20,10 +20,16 @@ func (c *Session) watch(conn *rpc.Conn) {
 	}
 	if c.watching.Add(1) > engine.MaxConnWatch {
 		c.watching.Add(-1)
-		c.answerError(conn, wire.Errorf(wire.Busy, "%d requests to watch wait on this connection, which is as many as one may have: use one for all", engine.MaxConnWatch))
+		c.answerError(conn, wire.Errorf(wire.Busy,
+			"%d requests to watch wait on this connection, which is as many as one may have: use one for all",
+			engine.MaxConnWatch))
 		return
 	}
-	leave := func() { c.watching.Add(-1); c.member.Release(places.Watches); conn.Free(pendingSize) }
+	leave := func() {
+		c.watching.Add(-1)
+		c.member.Release(places.Watches)
+		conn.Free(pendingSize)
+	}
 	err := c.member.Acquire(places.Watches)
 	if err == nil {
 		if err = noRoom(conn.Hold(pendingSize)); err != nil {
@@ -35,12 +41,12 @@ func (c *Session) watch(conn *rpc.Conn) {
 		c.answerError(conn, err)
 		return
 	}
-	timeout := c.Core.Timeout(q)
+	timeout := c.Core.Deadlines.Timeout(q)
 	wait := min(time.Duration(q.WaitMS)*time.Millisecond, timeout-engine.AnswerBefore(timeout))
 	own, may := q.Clone(), c.By.MayRead()
 	conn.Go(func() []byte {
 		defer leave()
-		r := c.Core.Watched(&own, wait, may)
+		r := c.Core.Watches.Watched(&own, wait, may)
 		r.ID = own.ID
 		return wire.AppendReply(nil, own.Op, &r)
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
 	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
@@ -23,8 +24,15 @@ import (
 //
 // Reads and deletions are executed late: they only cause misses.
 
+// Deadlines says until when a request is answered.
+type Deadlines struct {
+	clock   kv.Clock
+	timeout time.Duration // of requests without one
+	counts  *Counts
+}
+
 // Limit gives a write without a moment the end until, which is the request's own.
-func (c *Engine) Limit(q *wire.Request, until time.Duration) {
+func (d *Deadlines) Limit(q *wire.Request, until time.Duration) {
 	switch q.Op {
 	case wire.OpSet, wire.OpDelete, wire.OpTouch, wire.OpIncr, wire.OpFill:
 		if q.UntilNS == 0 && !q.Has(wire.Abandon) {
@@ -44,27 +52,38 @@ func until(owner *cluster.Owner, q *wire.Request, deadline time.Duration) uint64
 	return owner.Until(min(untilOf(q), deadline))
 }
 
-// overdue reports whether a write has been given up; zero means never.
-func (c *Engine) overdue(until time.Duration) bool {
-	return until != 0 && c.Clock.Read().Boot >= until
+// over reports whether a write has been given up; zero means never.
+func (d *Deadlines) over(until time.Duration) bool {
+	return until != 0 && d.clock.Read().Boot >= until
 }
 
-// OverdueInStore is overdue for the store.
-func (c *Engine) OverdueInStore(until time.Duration) bool {
-	return c.overdue(until) && !failpoint.Out(failpoint.Overdue)
+// OverdueInStore is over for the store.
+func (d *Deadlines) OverdueInStore(until time.Duration) bool {
+	return d.over(until) && !failpoint.Out(failpoint.Overdue)
 }
 
 // tooLate answers a write that was given up and was not executed.
-func (c *Engine) tooLate(q *wire.Request) wire.Reply {
-	c.Counts.Overdue.Add(1)
-	late := c.Clock.Read().Boot - untilOf(q)
-	return wire.ErrorReply(wire.Errorf(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op, late.Round(time.Microsecond)))
+func (d *Deadlines) tooLate(q *wire.Request) wire.Reply {
+	d.counts.Overdue.Add(1)
+	late := d.clock.Read().Boot - untilOf(q)
+	return failed(wire.Unavailable, "the %s came %v after its caller had given it up: nothing was done", q.Op,
+		late.Round(time.Microsecond))
 }
 
 // Timeout returns how long a request may take.
-func (c *Engine) Timeout(q *wire.Request) time.Duration {
+func (d *Deadlines) Timeout(q *wire.Request) time.Duration {
 	if q.TimeoutMS == 0 {
-		return c.Config.RequestTimeout
+		return d.timeout
 	}
 	return time.Duration(q.TimeoutMS) * time.Millisecond
+}
+
+// AnswerBefore returns how long before a request's deadline the slow way gives up: the
+// answer must arrive before the app gives up.
+func AnswerBefore(timeout time.Duration) time.Duration { return min(timeout/10, 20*time.Millisecond) }
+
+// Of returns when the slow way of a request gives up, on the boot clock.
+func (d *Deadlines) Of(q *wire.Request, now kv.Moment) time.Duration {
+	t := d.Timeout(q)
+	return now.Boot + t - AnswerBefore(t)
 }

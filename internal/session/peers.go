@@ -3,23 +3,10 @@ package session
 import (
 	"context"
 
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/internal/peer"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
-// and whose requests go no further than this host.
-func (d *Doors) Peer(from kv.Process) rpc.Handler {
-	m := d.Engine.Shares.Join("node " + string(from.Node))
-	return &Session{
-		d: d, Core: d.Engine, from: from, who: []any{"from", from.Node}, member: m,
-		hello: true, Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.Engine.Names, Member: m}, slow: d.Engine.ServePeer,
-		tally: tally{served: &d.Engine.Counts.Served},
-	}
-}
 
 // ofPeers answers the requests that only sidecars send.
 func (c *Session) ofPeers(conn *rpc.Conn) {
@@ -44,16 +31,17 @@ func (c *Session) ofPeers(conn *rpc.Conn) {
 		if !c.structured(conn, &a) {
 			return
 		}
-		deadline := c.Core.DeadlineOf(&q, c.now)
+		deadline := c.Core.Deadlines.Of(&q, c.now)
 		answer = func() wire.Reply {
-			return wire.BodyReply(wire.AppliedBy{All: c.Core.Applied(context.Background(), a.Partitions, deadline)})
+			return wire.BodyReply(wire.AppliedBy{All: c.Core.Acks.Applied(context.Background(), a.Partitions,
+				deadline)})
 		}
 	case wire.OpProbe:
 		var p wire.Probe
 		if !c.structured(conn, &p) {
 			return
 		}
-		answer = func() wire.Reply { return wire.BodyReply(c.d.Host.Probed(&p)) }
+		answer = func() wire.Reply { return wire.BodyReply(c.d.cfg.Host.Probed(&p)) }
 	default:
 		c.answerError(conn, wire.Errorf(wire.Unsupported, "%s is not served on a call connection", q.Op))
 		return

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 	"github.com/cachesidecar/cachesidecar/internal/namespaces"
 	"github.com/cachesidecar/cachesidecar/invalidation"
@@ -24,9 +25,15 @@ import (
 // load unkept without need. If an owner has crashed, no host knows all of its barriers:
 // the whole partition then has a barrier, for the replica_lag of each namespace.
 
-// barriers are the load barriers that this host knows of.
-type barriers struct {
-	Keys  *invalidation.Barriers
+// Barriers are the load barriers that this host knows of.
+type Barriers struct {
+	clock   kv.Clock
+	hlc     *kv.HLC
+	names   *namespaces.Table
+	handoff *handoff.Handoff
+	log     *invalidation.Log // nil if the node is alone
+
+	keys  *invalidation.Barriers
 	since [kv.Partitions]atomic.Int64 // boot clock: when the barriers of the partition were lost; zero: never
 
 	// Before lists the logs that may tell of barriers from before this host's ownership
@@ -41,57 +48,64 @@ type LogTo struct {
 }
 
 // partitions raises barriers on whole partitions, from the moment now on.
-func (h *barriers) partitions(set kv.PartitionSet, now time.Duration) {
+func (b *Barriers) partitions(set kv.PartitionSet, now time.Duration) {
 	for p := range set.All() {
-		h.since[p].Store(max(1, int64(now)))
+		b.since[p].Store(max(1, int64(now)))
 	}
 }
 
-// raiseBarrier raises the barrier of a key that is about to be deleted, here and at all
+// raise raises the barrier of a key that is about to be deleted, here and at all
 // followers. It precedes the deletion, so that it comes in time everywhere.
-func (c *Engine) raiseBarrier(h kv.Hash, hold time.Duration, now kv.Moment) {
-	c.Barriers.Keys.Begin(h, now.Boot+hold)
-	if c.Log != nil {
-		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Hash: h, Version: c.HLC.Next(now.Wall), Detail: &invalidation.Detail{Lag: hold}})
+func (b *Barriers) raise(h kv.Hash, lag time.Duration, now kv.Moment) {
+	b.keys.Begin(h, now.Boot+lag)
+	if b.log != nil {
+		b.log.Append(invalidation.Event{
+			Kind: invalidation.Barrier, Hash: h, Version: b.hlc.Next(now.Wall), Detail: &invalidation.Detail{Lag: lag},
+		})
 	}
 }
 
-// endBarrier ends the barrier of a key, because the key has been given a value.
-func (c *Engine) endBarrier(ns *namespaces.Namespace, key []byte, v kv.Version) {
+// deleted notes that the deletion of a key whose barrier was raised is done.
+func (b *Barriers) deleted(h kv.Hash, v kv.Version) { b.keys.Deleted(h, v) }
+
+// end ends the barrier of a key, because the key has been given a value.
+func (b *Barriers) end(ns *namespaces.Namespace, key []byte, v kv.Version) {
 	if ns.ReplicaLag > 0 {
-		c.Barriers.Keys.Written(ns.Key(key).Hash, v)
+		b.keys.Written(ns.Key(key).Hash, v)
 	}
 }
 
-// applyBarrier notes a barrier of another host.
-func (c *Engine) applyBarrier(e *invalidation.Event) {
-	now := c.Clock.Read().Boot
+// apply notes a barrier of another host.
+func (b *Barriers) apply(e *invalidation.Event) {
+	now := b.clock.Read().Boot
 	if e.Detail.Partitions != nil {
-		c.Barriers.partitions(e.Detail.Partitions, now)
+		b.partitions(e.Detail.Partitions, now)
 		return
 	}
-	c.Barriers.Keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
+	b.keys.Raise(e.Hash, now+min(e.Detail.Lag, invalidation.MaxReplicaLag))
 }
 
-// barTaken is called when ownerships of partitions begin. It raises barriers on the
+// begun is called when ownerships of partitions begin. It raises barriers on the
 // partitions that no process has released: their last owner has crashed, or was an
 // earlier process of this host. Other hosts are told, since one of them may be the next
 // owner.
-func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
-	if !c.Names.AnyReplicaLag {
+func (b *Barriers) begun(
+	begun *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration,
+) {
+	if !b.names.AnyReplicaLag {
 		return
 	}
 	var before []LogTo
-	for id, head := range b.Heads {
+	for id, head := range begun.Heads {
 		if o := owner(id); o.Applied() < head {
 			before = append(before, LogTo{o, head})
 		}
 	}
-	for p := range b.Partitions.All() {
-		c.Barriers.Before[p].Store(&before)
+	for p := range begun.Partitions.All() {
+		b.Before[p].Store(&before)
 	}
-	taken := slices.Clone(b.Partitions)
-	for _, set := range b.Releasers {
+	taken := slices.Clone(begun.Partitions)
+	for _, set := range begun.Releasers {
 		for p := range set.All() {
 			taken.Remove(p)
 		}
@@ -99,32 +113,35 @@ func (c *Engine) barTaken(b *ownership.Begun, owner func(kv.Process) *cluster.Ow
 	if taken.Empty() {
 		return
 	}
-	c.Barriers.partitions(taken, now)
-	if c.Log != nil {
-		c.Log.Append(invalidation.Event{Kind: invalidation.Barrier, Version: c.HLC.Next(c.Clock.Read().Wall), Detail: &invalidation.Detail{Partitions: taken}})
+	b.partitions(taken, now)
+	if b.log != nil {
+		b.log.Append(invalidation.Event{
+			Kind: invalidation.Barrier, Version: b.hlc.Next(b.clock.Read().Wall),
+			Detail: &invalidation.Detail{Partitions: taken},
+		})
 	}
 }
 
 // Barred reports whether a barrier keeps out the result of a load that began at the given
 // moment of the boot clock.
-func (c *Engine) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
-	if c.Barriers.Keys.Bars(key.Hash, begun) {
+func (b *Barriers) Barred(ns *namespaces.Namespace, key kv.Key, begun time.Duration) bool {
+	if b.keys.Bars(key.Hash, begun) {
 		return true
 	}
 	if ns.ReplicaLag == 0 {
 		return false
 	}
 	p := key.Hash.Partition()
-	if since := c.Barriers.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
+	if since := b.since[p].Load(); since != 0 && begun < time.Duration(since)+ns.ReplicaLag {
 		return true
 	}
-	return begun < time.Duration(c.Handoff.BegunAt[p].Load())+ns.ReplicaLag && !c.Barriers.known(p)
+	return begun < time.Duration(b.handoff.BegunAt[p].Load())+ns.ReplicaLag && !b.known(p)
 }
 
 // known reports whether this host has applied all that other hosts had in their logs when
 // its ownership of a partition began. It then knows all of their barriers.
-func (h *barriers) known(p uint16) bool {
-	if before := h.Before[p].Load(); before != nil {
+func (b *Barriers) known(p uint16) bool {
+	if before := b.Before[p].Load(); before != nil {
 		for _, l := range *before {
 			if l.Owner.Applied() < l.Place {
 				return false

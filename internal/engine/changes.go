@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
+	"github.com/cachesidecar/cachesidecar/l2/ownership"
+)
+
+// Changes notes the changes of keys wherever they must be known: in this host's log, in
+// its ledger, at the apps that watch, and at the reads and loads under way.
+type Changes struct {
+	clock    kv.Clock
+	hlc      *kv.HLC
+	names    *namespaces.Table
+	ledger   *invalidation.Ledger
+	log      *invalidation.Log // log and l1 are nil if the node is alone
+	l1       *l1.Cache
+	leases   *flight.Leases
+	calls    *Calls
+	watches  *Watches
+	barriers *Barriers
+}
+
+// Began implements handoff.Host: it is called when ownerships of partitions begin.
+func (c *Changes) Began(b *ownership.Begun, owner func(kv.Process) *cluster.Owner, now time.Duration) {
+	c.missed(b.Partitions)
+	c.barriers.begun(b, owner, now)
+}
+
+// Changed is called by the store for every change, in the store's critical section. The
+// change is in the log before it is acknowledged, and outdates this host's own copies.
+func (c *Changes) Changed(k kv.Key, v kv.Version) {
+	if c.log != nil {
+		c.log.Append(invalidation.Event{Kind: invalidation.Changed, Hash: k.Hash, Version: v})
+	}
+	c.names.KeyFilters[k.Namespace].Add(k.Hash)
+	c.Note(k.Hash, v)
+}
+
+// Raise outdates, here and at all followers, what was attested for some partitions before
+// a version.
+func (c *Changes) Raise(set kv.PartitionSet, v kv.Version) {
+	if failpoint.Out(failpoint.Released) {
+		return
+	}
+	c.log.Append(raised(set, v))
+	c.Floor(set, v)
+}
+
+// missed notes that other hosts may have changed keys of some partitions.
+func (c *Changes) missed(set kv.PartitionSet) {
+	for _, k := range c.names.KeyFilters {
+		if k != nil {
+			k.Missed(set)
+		}
+	}
+}
+
+// detach makes later reads of a hash start a load, or a call of its owner, of their own.
+// The change of the key has been stamped.
+func (c *Changes) detach(h kv.Hash) {
+	c.calls.detach(h)
+	if failpoint.Out(failpoint.Detach) {
+		return
+	}
+	c.leases.Detach(h)
+	for _, l := range c.names.Loads {
+		l.Detach(h)
+	}
+}
+
+// detachIf does the same for all keys that match.
+func (c *Changes) detachIf(match func(kv.NamespaceID, kv.Hash) bool) {
+	c.calls.detachIf(match)
+	if failpoint.Out(failpoint.Detach) {
+		return
+	}
+	c.leases.DetachIf(match)
+	for _, l := range c.names.Loads {
+		l.DetachIf(match)
+	}
+}
+
+// DetachSlot does the same for a namespace.
+func (c *Changes) DetachSlot(id kv.NamespaceID) {
+	c.detachIf(func(of kv.NamespaceID, _ kv.Hash) bool { return of == id })
+}
+
+// wrote notes the owner's answer to a write.
+func (c *Changes) wrote(key kv.Key, r *wire.Reply) {
+	switch {
+	case r.Status == wire.Moved, r.Status == wire.Unavailable, r.Status == wire.Busy, r.Status == wire.BadRequest,
+		r.Status == wire.TooLarge, r.Status == wire.NotStored: // not executed
+	case r.Status == wire.Timeout:
+		c.unknown(key)
+	case r.Event != 0 && !failpoint.Out(failpoint.TouchEvent):
+		c.Outdated(key, kv.Version(r.Event))
+	default:
+		c.Outdated(key, kv.Version(r.Version))
+	}
+}
+
+// unknown notes a write that may have been executed.
+func (c *Changes) unknown(key kv.Key) {
+	if !failpoint.Out(failpoint.Unknown) {
+		c.Outdated(key, 0)
+	}
+}
+
+// Outdated notes that copies of a key from before version v must not be served any more;
+// zero stands for now.
+func (c *Changes) Outdated(key kv.Key, v kv.Version) {
+	if v == 0 {
+		v = c.hlc.Next(c.clock.Read().Wall)
+	}
+	c.hlc.Observe(v)
+	if failpoint.Out(failpoint.OwnWrites) {
+		return
+	}
+	c.Note(key.Hash, v)
+	c.l1.Outdate(key.Hash, v)
+}
+
+// Note notes that a key has changed: copies from before version v are outdated, here and
+// at the apps that watch.
+func (c *Changes) Note(h kv.Hash, v kv.Version) {
+	c.ledger.Note(h, v)
+	c.detach(h)
+	c.watches.Tell(invalidation.Event{Kind: invalidation.Changed, Hash: h, Version: v})
+}
+
+// Floor notes the same for all keys of some partitions.
+func (c *Changes) Floor(set kv.PartitionSet, v kv.Version) {
+	for p := range set.All() {
+		c.ledger.RaisePartition(p, v)
+	}
+	c.detachIf(func(_ kv.NamespaceID, h kv.Hash) bool { return set.Has(h.Partition()) })
+	c.watches.Tell(raised(set, v))
+}

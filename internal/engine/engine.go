@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Engine answers requests. Sessions and the embedding program ask it with the same types,
+// wire.Request and wire.Reply. Its methods may be called concurrently.
+//
+// Each part of the engine has one duty. New makes the parts and what they stand on; no
+// field is replaced afterwards. The parts use each other in the order of the fields: each
+// one only those above it.
+type Engine struct {
+	Config Config
+	Clock  kv.Clock
+	HLC    *kv.HLC
+
+	Access  *access.Rules // of the socket
+	Shares  *places.Table
+	Budget  *rpc.Budget  // of memory for requests and answers under way
+	Waiting atomic.Int64 // requests that wait for another host, a load or a fill
+	Counts  Counts
+
+	Store   *segment.Store
+	Names   *namespaces.Table
+	Node    *cluster.Node
+	Handoff *handoff.Handoff
+	Ledger  *invalidation.Ledger
+	Leases  *flight.Leases
+	Log     *invalidation.Log // Log and L1 are nil if the node is alone
+	L1      *l1.Cache
+
+	Deadlines *Deadlines
+	Owners    *Owners
+	Watches   *Watches
+	Calls     *Calls
+	Barriers  *Barriers
+	Changes   *Changes
+	Flushes   *Flushes
+	Tiers     *Tiers
+	Copies    *Copies
+	Forwarder *Forwarder
+	Loads     *Loads
+	Tokens    *Tokens
+	Reads     *Reads
+	Writes    *Writes
+	through   *writeThrough
+	keys      *keys
+	many      *many
+	Hosts     *Hosts
+	Acks      *Acks
+	warm      *warm
+}
+
+// Execute answers a request from what this host has, without waiting, or with MOVED (see
+// keys.go). q.Namespace must be set. fetched is the ownership epoch in which an entry
+// that may be on its way here has been asked for; zero is none. For GET and MGET sessions
+// call Reads.Value instead, which puts values straight into the connection's buffer.
+func (e *Engine) Execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+	switch q.Op {
+	case wire.OpPing:
+		return wire.Reply{}
+	case wire.OpDelete:
+		if e.through.of(q) != nil {
+			return Moved()
+		}
+		return e.Writes.deleteAll(q, b, now)
+	case wire.OpFlush:
+		if q.Has(wire.Cluster) && !e.Node.Alone() {
+			return Moved()
+		}
+		return e.Flushes.local(q, b, now)
+	case wire.OpRing:
+		return e.Hosts.Ring(q)
+	case wire.OpMembers:
+		return wire.BodyReply(e.Hosts.members())
+	case wire.OpForget:
+		return e.Hosts.Forget(kv.NodeID(q.Key))
+	}
+	return e.keys.execute(q, b, now, fetched)
+}
+
+// Features lists the operations that are served, as HELLO names them.
+var Features = []string{
+	"get", "mget", "set", "delete", "touch", "incr", "lease", "fill", "flush", "stats", "members", "ring", "watch",
+	"verify", "forget", "ping",
+}
+
+// ServeNow answers a request wherever its keys are. deadline is on the boot clock; b is
+// released while ServeNow waits. When ServeNow returns, a write with ack=all has been
+// executed, but still has to be acknowledged by all hosts (see Acks).
+func (e *Engine) ServeNow(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	switch q.Op {
+	case wire.OpMGet:
+		return e.many.read(ctx, q, b, deadline)
+	case wire.OpDelete:
+		return e.many.delete(ctx, q, b, deadline)
+	case wire.OpFlush:
+		return e.Flushes.Cluster(ctx, q, b, deadline)
+	case wire.OpRing:
+		return e.Hosts.ringOfOwner(ctx, q)
+	case wire.OpForget:
+		return e.Hosts.ForgetEverywhere(ctx, q)
+	}
+	r := e.keys.serve(ctx, q, b, deadline)
+	if Degraded(&r) {
+		if loaded, ok := e.Loads.withoutOwner(ctx, q, deadline); ok {
+			return loaded
+		}
+	}
+	return r
+}
+
+// ServePeer answers a request that another sidecar has passed on, if this host owns the
+// key's partition or is about to. Otherwise it answers MOVED. deadline is on the boot
+// clock; b is released while it waits.
+func (e *Engine) ServePeer(
+	ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
+	if q.Op == wire.OpMGet || q.Op == wire.OpDelete {
+		r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
+		if q.Op == wire.OpDelete && e.through.of(q) == nil {
+			for i, key := range q.Keys {
+				r.Items[i] = e.keys.servePeer(ctx, q, key, b, deadline)
+			}
+			return r
+		}
+		b.Release()
+		group := errgroup.Group{} // each key may wait for the origin
+		group.SetLimit(fetchesAtOnce)
+		for i, key := range q.Keys {
+			group.Go(func() error {
+				b := namespaces.Pins{Table: e.Names, Member: b.Member}
+				defer b.Release()
+				one := *q
+				if q.Op == wire.OpMGet {
+					one.Op, one.Key, one.Keys = wire.OpGet, key, nil
+				}
+				r.Items[i] = e.keys.servePeer(ctx, &one, key, &b, deadline)
+				return nil
+			})
+		}
+		_ = group.Wait() // no function in it fails
+		return r
+	}
+	return e.keys.servePeer(ctx, q, q.Key, b, deadline)
+}
+
+// Warm loads once the keys of a namespace's list that this host owns. It returns early if
+// ctx ends.
+func (e *Engine) Warm(ctx context.Context, ns *namespaces.Namespace) { e.warm.run(ctx, ns) }

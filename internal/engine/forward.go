@@ -1,0 +1,309 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/peer"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Forwarder passes requests on to the owners of their keys.
+type Forwarder struct {
+	clock   kv.Clock
+	names   *namespaces.Table
+	node    *cluster.Node
+	owners  *Owners
+	calls   *Calls
+	copies  *Copies
+	changes *Changes
+	counts  *Counts
+}
+
+// forward passes a request on to a key's owner.
+func (f *Forwarder) forward(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+) wire.Reply {
+	switch q.Op {
+	case wire.OpGet:
+		return f.read(ctx, owner, q, key, deadline)
+	case wire.OpLease:
+		return f.lease(ctx, owner, q, key, deadline)
+	}
+	return f.write(ctx, owner, q, key, deadline)
+}
+
+// join returns the call that answers a read, with lead set if the caller must make it. If
+// there is no need to ask the owner, the call is nil and r is the answer.
+func (f *Forwarder) join(
+	owner *cluster.Owner, q *wire.Request, key kv.Key, now kv.Moment, deadline time.Duration,
+) (cl *Call, lead bool, r wire.Reply) {
+	if !q.Has(wire.Fresh) {
+		if cp := f.copies.Get(key, owner, now); cp != nil {
+			return nil, false, f.copies.reply(q, cp, wire.SourceL1, owner.LeasedAt(), now)
+		}
+		if !owner.Answers(now.Boot, f.node.Bound()) {
+			return nil, false, unanswered(q, owner) // not worth the wait
+		}
+	}
+	cl, lead = f.calls.Join(owner, key, QuestionOf(q), now, deadline, nil)
+	return cl, lead, r
+}
+
+// read asks a key's owner, once for all readers at the same time.
+func (f *Forwarder) read(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+) wire.Reply {
+	began := f.clock.Read().Boot
+	for {
+		now := f.clock.Read()
+		cl, lead, r := f.join(owner, q, key, now, deadline)
+		if cl == nil {
+			return r
+		}
+		if lead {
+			f.ask(ctx, owner, q.Namespace, []*Call{cl}, q.Options&Asked, deadline)
+			return f.Outcome(cl, q, began)
+		}
+		if !f.waitFor(ctx, cl, deadline) {
+			return unanswered(q, owner)
+		}
+		// The caller that made the call may have had less time than this one.
+		if cl.Serves(began) || f.clock.Read().Boot >= deadline {
+			return f.Outcome(cl, q, began)
+		}
+	}
+}
+
+// ask makes one request for the keys of some calls to their owner, and ends the calls.
+func (f *Forwarder) ask(
+	ctx context.Context, owner *cluster.Owner, ns []byte, list []*Call, options wire.Options, deadline time.Duration,
+) {
+	q := &wire.Request{Op: wire.OpGet, Namespace: ns, Key: list[0].Key.Bytes, Options: options | wire.Attest}
+	if len(list) > 1 {
+		q.Op, q.Key = wire.OpMGet, nil
+		for _, cl := range list {
+			q.Keys = append(q.Keys, cl.Key.Bytes)
+		}
+	}
+	var a peer.Answer
+	defer a.Release()
+	err := errNoTime
+	if left := deadline - f.clock.Read().Boot; left > 0 {
+		err = f.node.Do(ctx, owner.Process, left, q, &a)
+	}
+	for i, cl := range list {
+		r := &a.Reply
+		if err == nil && len(list) > 1 && r.Status == wire.OK {
+			r = &a.Items[i]
+		}
+		if cl.Err = err; err == nil {
+			f.copies.Take(cl, r)
+		}
+		f.Ended(cl)
+	}
+}
+
+var errNoTime = errors.New("no time was left")
+
+// Outcome returns the result of a call for a read that began at the given moment.
+func (f *Forwarder) Outcome(cl *Call, q *wire.Request, began time.Duration) wire.Reply {
+	switch {
+	case !cl.Serves(began):
+		if errors.Is(cl.Err, rpc.ErrNoRoom) {
+			return failed(wire.Busy, "%v", cl.Err)
+		}
+		if cl.Err != nil {
+			f.counts.PeerErrors.Add(1)
+		}
+		return unanswered(q, cl.Owner)
+	case cl.copy != nil:
+		// The value was alive when the read began; the copy may have ended since.
+		return f.copies.reply(q, cl.copy, wire.SourcePeer, 0, f.clock.Read())
+	case cl.reply.Status == wire.Unavailable:
+		return unanswered(q, cl.Owner)
+	}
+	return cl.reply
+}
+
+// Ended ends a call and answers all reads that have joined it.
+func (f *Forwarder) Ended(cl *Call) {
+	var a rpc.Answers
+	for _, p := range f.calls.End(cl) {
+		p.Tell(&a, cl)
+	}
+	a.Write()
+}
+
+// waitFor waits until a call has ended, and reports whether it has in time.
+func (f *Forwarder) waitFor(ctx context.Context, cl *Call, deadline time.Duration) bool {
+	t := time.NewTimer(max(deadline-f.clock.Read().Boot, 0))
+	defer t.Stop()
+	select {
+	case <-cl.Done:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// lease passes a LEASE on to the key's owner, one of this host at a time for each key. A
+// value answers all waiting requests, and is kept like the value of a GET. A token
+// answers only the request that asked; then the next waiting request asks on behalf of
+// the rest.
+func (f *Forwarder) lease(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+) wire.Reply {
+	began := f.clock.Read().Boot
+	for {
+		now := f.clock.Read()
+		cl, lead, r := f.join(owner, q, key, now, deadline)
+		if cl == nil {
+			return r
+		}
+		if lead {
+			out := *q
+			out.Options |= wire.Attest
+			var a peer.Answer
+			// The answer may be a token, which must be given back if no client wants it.
+			all := context.WithoutCancel(ctx)
+			if cl.Err = f.node.Do(all, owner.Process, deadline-now.Boot, &out, &a); cl.Err == nil {
+				f.copies.Take(cl, &a.Reply)
+			}
+			a.Release()
+			f.Ended(cl)
+			return f.Outcome(cl, q, began)
+		}
+		if !f.waitFor(ctx, cl, deadline) {
+			return wire.ErrorReply(waitedInVain)
+		}
+		if own := !cl.Serves(began) || cl.reply.Status == wire.Lease || cl.reply.Status == wire.Timeout; !own {
+			return f.Outcome(cl, q, began)
+		}
+		if f.clock.Read().Boot >= deadline {
+			return wire.ErrorReply(waitedInVain)
+		}
+	}
+}
+
+// readSlotless answers a GET in a namespace without a slot here: this host has no entry
+// of it, and cannot keep the owner's answer.
+func (f *Forwarder) readSlotless(ctx context.Context, q *wire.Request, deadline time.Duration) wire.Reply {
+	now := f.clock.Read()
+	partition := f.names.Hash(q.Namespace, q.Key).Partition()
+	if f.node.OwnershipEpoch(partition) != 0 {
+		return wire.Reply{Status: wire.Miss}
+	}
+	owner := f.node.View().Owner(partition)
+	switch {
+	case owner == nil || owner.Process == f.node.Self():
+		return f.owners.replyNoOwner(q)
+	case deadline <= now.Boot || !q.Has(wire.Fresh) && !owner.Answers(now.Boot, f.node.Bound()):
+		return unanswered(q, owner)
+	}
+	out := &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Key, Options: q.Options & Asked}
+	var a peer.Answer
+	defer a.Release()
+	switch err := f.node.Do(ctx, owner.Process, deadline-now.Boot, out, &a); {
+	case errors.Is(err, rpc.ErrNoRoom):
+		return failed(wire.Busy, "%v", err)
+	case err != nil:
+		f.counts.PeerErrors.Add(1)
+		return unanswered(q, owner)
+	case a.Status == wire.Moved:
+		return f.owners.replyNoOwner(q)
+	}
+	f.counts.PeerReads.Add(1)
+	r := owned(&a.Reply)
+	if r.Status == wire.OK {
+		r.Source = wire.SourcePeer
+	}
+	return r
+}
+
+// write passes a write on to a key's owner. It notes the change before the app hears of
+// it, so that no later read through this host returns an older value.
+func (f *Forwarder) write(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, key kv.Key, deadline time.Duration,
+) wire.Reply {
+	out := *q
+	out.UntilNS = until(owner, q, deadline)
+	out.Options &^= wire.AckAll // asked for once the write is executed
+	var a peer.Answer
+	defer a.Release()
+	if executed, bad := f.send(ctx, owner, &out, &a, deadline); bad != nil {
+		if executed {
+			f.changes.unknown(key)
+		}
+		return wire.ErrorReply(bad)
+	}
+	r := owned(&a.Reply)
+	f.changes.wrote(key, &r)
+	return r
+}
+
+// delete passes the deletion of some keys on to their owner.
+func (f *Forwarder) delete(
+	ctx context.Context, owner *cluster.Owner, q *wire.Request, list []int, items []wire.Reply, deadline time.Duration,
+) {
+	out := &wire.Request{
+		Op: wire.OpDelete, Namespace: q.Namespace, Options: q.Options &^ wire.AckAll, ReplicaLagMS: q.ReplicaLagMS,
+		UntilNS: until(owner, q, deadline),
+	}
+	for _, i := range list {
+		out.Keys = append(out.Keys, q.Keys[i])
+	}
+	var a peer.Answer
+	defer a.Release()
+	executed, bad := f.send(ctx, owner, out, &a, deadline)
+	if bad == nil && a.Status != wire.OK {
+		executed, bad = false, &wire.Error{Status: a.Status, Message: string(a.Message)}
+	}
+	for n, i := range list {
+		key := kv.Key{Hash: f.names.Hash(q.Namespace, q.Keys[i])}
+		switch {
+		case bad == nil:
+			items[i] = owned(&a.Items[n])
+			f.changes.wrote(key, &items[i])
+			continue
+		case executed:
+			f.changes.unknown(key)
+		}
+		items[i] = wire.ErrorReply(bad)
+	}
+}
+
+// send passes a write on to the owner of its keys. If executed is set beside an error, the
+// owner may have executed the write.
+func (f *Forwarder) send(
+	ctx context.Context, owner *cluster.Owner, out *wire.Request, a *peer.Answer, deadline time.Duration,
+) (executed bool, bad *wire.Error) {
+	left := deadline - f.clock.Read().Boot
+	if left <= 0 {
+		return false, wire.Errorf(wire.Unavailable, "no time was left to ask %s, which owns the key: try again",
+			owner.Node)
+	}
+	if !f.owners.reaches(owner) {
+		return false, unreached(owner)
+	}
+	err := f.node.Do(ctx, owner.Process, left, out, a)
+	if err == nil {
+		return true, nil
+	}
+	f.counts.PeerErrors.Add(1)
+	switch {
+	case errors.Is(err, rpc.ErrFull):
+		return false, wire.Errorf(wire.Busy,
+			"too many requests to %s, which owns the key, are under way: try again (%v)", owner.Node, err)
+	case peer.NotExecuted(err):
+		return false, wire.Errorf(wire.Unavailable, "%s, which owns the key, cannot be reached: %v", owner.Node, err)
+	}
+	return true, wire.Errorf(wire.Timeout,
+		"%s, which owns the key, did not answer in time; the outcome is unknown", owner.Node)
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Every request is first tried on this host (Execute, Value). What this host owns, and
+// copies of what other hosts own, are answered in place. If that is not possible, the
+// answer is MOVED, and the request goes the slow way, within its deadline. A GET of
+// another host's key needs no goroutine (see Pending in package session); every other
+// request has a goroutine of its own:
+//
+//	owned here, entries on their way here  → fetch the entry first
+//	owned here, missing, has an origin     → load it, once for all readers
+//	owned here, missing, a LEASE           → a token, or wait for the FILL
+//	owned here, write-through              → the origin first
+//	assigned to this host, not owned yet   → wait until it is owned
+//	another host's                         → ask the owner, once for all readers
+//	without an assigned owner              → wait for a ring
+//
+// A request of another sidecar goes no further than this host. If it cannot be answered
+// here, the answer is MOVED (see peers.go), so that no request goes in circles.
+
+// keys answers requests of one key, wherever the key is.
+type keys struct {
+	clock     kv.Clock
+	names     *namespaces.Table
+	node      *cluster.Node
+	handoff   *handoff.Handoff
+	owners    *Owners
+	forwarder *Forwarder
+	loads     *Loads
+	tokens    *Tokens
+	reads     *Reads
+	writes    *Writes
+	through   *writeThrough
+}
+
+// execute answers a request of one key from what this host has, without waiting, or with
+// MOVED.
+func (c *keys) execute(q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+	switch q.Op {
+	case wire.OpGet, wire.OpLease:
+		var r wire.Reply
+		if value, _, _ := c.reads.Value(nil, b, q, q.Key, segment.NoLimit, now, fetched, &r); r.Status == wire.OK {
+			r.Value = value
+		}
+		return r
+	case wire.OpSet:
+		return c.writes.onKey(q, b, now, fetched, c.writes.Set)
+	case wire.OpFill:
+		return c.writes.onKey(q, b, now, fetched, c.tokens.fill)
+	case wire.OpTouch:
+		return c.writes.onKey(q, b, now, fetched, c.writes.touch)
+	case wire.OpIncr:
+		return c.writes.onKey(q, b, now, fetched, c.writes.incr)
+	}
+	return failed(wire.Unsupported, "%s is not served by this version", q.Op)
+}
+
+func (c *keys) servePeer(
+	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, deadline time.Duration,
+) wire.Reply {
+	partition := c.names.Hash(q.Namespace, k).Partition()
+	until := c.owners.patience(q, deadline)
+	for {
+		changed := c.node.Changed()
+		now := c.clock.Read()
+		c.node.CheckPause(now.Boot)
+		if c.node.OwnershipEpoch(partition) != 0 {
+			if r, done := c.local(ctx, q, k, b, now, deadline); done {
+				return r
+			}
+		}
+		if !c.node.View().Own(partition) {
+			return Moved()
+		}
+		b.Release()
+		if !c.owners.wait(ctx, changed, until) {
+			return failed(wire.Unavailable, "the key's partition is being taken over: try again")
+		}
+	}
+}
+
+// serve answers a request of one key.
+func (c *keys) serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	until := c.owners.patience(q, deadline)
+	for {
+		changed := c.node.Changed() // taken before the state that it tells of is read
+		now := c.clock.Read()
+		c.node.CheckPause(now.Boot)
+		ns, err := b.Write(q.Namespace)
+		if bad := CheckKey(q.Key); bad != nil {
+			err = bad
+		} else if err != nil && q.Op == wire.OpGet && kv.ValidNamespace(string(q.Namespace)) {
+			return c.forwarder.readSlotless(ctx, q, deadline)
+		}
+		if err != nil {
+			return wire.ErrorReply(err)
+		}
+		key := ns.Key(q.Key)
+		partition := key.Hash.Partition()
+		if c.node.OwnershipEpoch(partition) != 0 {
+			if r, done := c.local(ctx, q, q.Key, b, now, deadline); done {
+				return r
+			}
+		}
+		if owner := c.node.View().Owner(partition); owner != nil && owner.Process != c.node.Self() {
+			b.Release()
+			r := c.forwarder.forward(ctx, owner, q, key, deadline)
+			if r.Status != wire.Moved {
+				return r
+			}
+			if c.node.View().Owner(partition) != owner {
+				continue // the view has changed meanwhile
+			}
+		}
+		b.Release()
+		if !c.owners.wait(ctx, changed, until) {
+			return c.owners.replyNoOwner(q)
+		}
+	}
+}
+
+// local answers from what this host owns. It first fetches an entry that is on its
+// way here, and loads a missing value. It returns false if the request must go elsewhere.
+func (c *keys) local(
+	ctx context.Context, q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, deadline time.Duration,
+) (wire.Reply, bool) {
+	if ns := c.through.of(q); ns != nil {
+		b.Release()
+		return c.through.write(ctx, ns, q, k, deadline)
+	}
+	r := c.inPlace(q, k, b, now, 0)
+	if r.Status != wire.Moved {
+		return r, true
+	}
+	ns, err := b.Write(q.Namespace)
+	if err != nil {
+		return wire.ErrorReply(err), true
+	}
+	key := ns.Key(k)
+	partition := key.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition) // read before Incoming
+	src := c.handoff.Incoming[partition].Load()
+	waits := ReadOp(q.Op) && ns.Waits(q)
+	if epoch == 0 {
+		return r, false // not owned any more
+	}
+	if src != nil {
+		b.Release()
+		if err := c.handoff.Fetch(ctx, src, string(q.Namespace), key, deadline-now.Boot); err != nil && !ReadOp(q.Op) {
+			return failed(wire.Unavailable, "%s, which owned the key until now, cannot be asked for it: %v",
+				src.From.Node, err), true
+		}
+	}
+	if src != nil || !waits { // else all entries on their way have come
+		r = c.inPlace(q, k, b, c.clock.Read(), epoch)
+		if r.Status != wire.Miss || r.Why == wire.Absent || !waits {
+			return r, r.Status != wire.Moved
+		}
+	}
+	for {
+		b.Release() // a namespace that may lose its slot has tokens only, and they name the key
+		if ns.Origin == nil {
+			r = c.tokens.claim(ctx, ns, key, q, deadline)
+		} else {
+			r = c.loads.Get(ctx, ns, key, q, deadline)
+		}
+		if r.Status != wire.Moved {
+			return r, true
+		}
+		// Another request has stored the value.
+		now := c.clock.Read()
+		if r = c.inPlace(q, k, b, now, epoch); r.Status != wire.Miss || r.Why == wire.Absent || now.Boot >= deadline {
+			return r, r.Status != wire.Moved
+		}
+	}
+}
+
+// inPlace is Execute for one key, also for the deletion of one key.
+func (c *keys) inPlace(q *wire.Request, k []byte, b *namespaces.Pins, now kv.Moment, fetched uint32) wire.Reply {
+	if q.Op == wire.OpDelete {
+		return c.writes.Delete(q, k, b, now)
+	}
+	return c.execute(q, b, now, fetched)
+}

@@ -1,0 +1,168 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// read answers MGET.
+func (m *many) read(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply {
+	r := mget{
+		many: m, ctx: ctx, q: q, b: b, deadline: deadline, began: m.clock.Read().Boot,
+		items: make([]wire.Reply, len(q.Keys)),
+	}
+	noOwner := func(i int) { r.items[i] = m.owners.replyNoOwner(r.one(i)) }
+	m.rounds(ctx, len(r.items), b, m.owners.patience(q, deadline), r.round, noOwner)
+	r.loadWithoutOwners()
+	total := 0
+	for i := range r.items {
+		if total > wire.MaxMGetAnswer {
+			r.items[i] = wire.ErrorReply(tooLong)
+		}
+		total += len(r.items[i].Value)
+	}
+	return wire.Reply{Items: r.items}
+}
+
+var tooLong = wire.Errorf(wire.Busy, "the answer has become too long: ask again for this key")
+
+// mget is an MGET under way.
+type mget struct {
+	many     *many
+	ctx      context.Context
+	q        *wire.Request
+	b        *namespaces.Pins
+	deadline time.Duration // deadline and began are on the boot clock
+	began    time.Duration
+	items    []wire.Reply
+}
+
+// mgetRound is what one round cannot answer at once.
+type mgetRound struct {
+	slow  []int                      // keys that go the slow way, one by one
+	left  []int                      // keys for the next round
+	calls []mgetCall                 // keys that their owners are asked for
+	leads map[*cluster.Owner][]*Call // those of the calls that this round makes
+}
+
+type mgetCall struct {
+	i    int
+	call *Call
+	lead bool
+}
+
+// one returns the GET of one key.
+func (r *mget) one(i int) *wire.Request {
+	q := r.q
+	return &wire.Request{Op: wire.OpGet, Namespace: q.Namespace, Key: q.Keys[i], Options: q.Options, App: q.App}
+}
+
+// round answers what it can of the keys in todo and returns the rest.
+func (r *mget) round(todo []int, now kv.Moment) (left []int) {
+	m := r.many
+	of := mgetRound{leads: map[*cluster.Owner][]*Call{}}
+	for _, i := range todo {
+		r.begin(&of, i, now)
+	}
+	r.b.Release()
+	var asked sync.WaitGroup
+	for owner, list := range of.leads {
+		asked.Go(func() { m.forwarder.ask(r.ctx, owner, r.q.Namespace, list, r.q.Options&Asked, r.deadline) })
+	}
+	group := errgroup.Group{}
+	group.SetLimit(fetchesAtOnce)
+	for _, i := range of.slow {
+		group.Go(func() error {
+			b := namespaces.Pins{Table: m.names, Member: r.b.Member}
+			defer b.Release()
+			r.items[i] = m.keys.serve(r.ctx, r.one(i), &b, r.deadline)
+			return nil
+		})
+	}
+	asked.Wait()
+	for _, c := range of.calls {
+		q, call := r.one(c.i), c.call
+		switch {
+		case !c.lead && !m.forwarder.waitFor(r.ctx, call, r.deadline):
+			r.items[c.i] = unanswered(q, call.Owner)
+		case c.lead || call.Serves(r.began):
+			r.items[c.i] = m.forwarder.Outcome(call, q, r.began)
+		default:
+			group.Go(func() error {
+				r.items[c.i] = m.forwarder.read(r.ctx, call.Owner, q, call.Key, r.deadline)
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // no function in it fails
+	for _, c := range of.calls {
+		if r.items[c.i].Status == wire.Moved {
+			of.left = append(of.left, c.i)
+		}
+	}
+	return of.left
+}
+
+// begin answers a key in place, or finds a way to its answer.
+func (r *mget) begin(of *mgetRound, i int, now kv.Moment) {
+	m, q := r.many, r.q
+	ns, err := r.b.Write(q.Namespace)
+	if bad := CheckKey(q.Keys[i]); bad != nil {
+		err = bad
+	} else if err != nil && kv.ValidNamespace(string(q.Namespace)) {
+		of.slow = append(of.slow, i) // no slot
+		return
+	}
+	if err != nil {
+		r.items[i] = wire.ErrorReply(err)
+		return
+	}
+	key := ns.Key(q.Keys[i])
+	p := key.Hash.Partition()
+	if m.node.OwnershipEpoch(p) != 0 {
+		if r.items[i] = m.keys.execute(r.one(i), r.b, now, 0); r.items[i].Status == wire.Moved {
+			of.slow = append(of.slow, i)
+		}
+		return
+	}
+	owner := m.node.View().Owner(p)
+	if owner == nil || owner.Process == m.node.Self() {
+		of.left = append(of.left, i)
+		return
+	}
+	call, lead, answer := m.forwarder.join(owner, q, key, now, r.deadline)
+	if call == nil {
+		r.items[i] = answer
+		return
+	}
+	if lead {
+		of.leads[owner] = append(of.leads[owner], call)
+	}
+	of.calls = append(of.calls, mgetCall{i, call, lead})
+}
+
+// loadWithoutOwners loads the keys for which no owner was found, where that is possible.
+func (r *mget) loadWithoutOwners() {
+	loads := r.many.loads
+	group := errgroup.Group{}
+	group.SetLimit(fetchesAtOnce)
+	for i := range r.items {
+		if Degraded(&r.items[i]) && loads.MayWithoutOwner(r.q) {
+			group.Go(func() error {
+				if loaded, ok := loads.withoutOwner(r.ctx, r.one(i), r.deadline); ok {
+					r.items[i] = loaded
+				}
+				return nil
+			})
+		}
+	}
+	_ = group.Wait() // no function in it fails
+}

@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// Owners says who owns the keys at this moment, and waits for an owner.
+type Owners struct {
+	clock kv.Clock
+	names *namespaces.Table
+	node  *cluster.Node
+	self  []byte // the node's name
+}
+
+// caughtUp returns nil once this host has applied all changes that other hosts had made
+// before the call. It returns the error of ctx if ctx ends first.
+func (o *Owners) caughtUp(ctx context.Context) error {
+	begun := o.clock.Read().Boot
+	for !o.leasedSince(begun) {
+		if !kv.Sleep(ctx, o.node.Bound()/8) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (o *Owners) leasedSince(begun time.Duration) bool {
+	v := o.node.View()
+	for _, o := range v.Others() {
+		if o.LeasedAt() <= begun {
+			return false
+		}
+	}
+	return v.Owner(0) != nil // false: there is no ring yet
+}
+
+// stillOwner reports whether an ownership that was found before a write was stored has
+// lasted until after it. Only then no other host can have accepted another write.
+func (o *Owners) stillOwner(partition uint16, epoch uint32) bool {
+	if !o.node.Alone() {
+		o.node.CheckPause(o.clock.Read().Boot)
+	}
+	return o.node.OwnershipEpoch(partition) == epoch || failpoint.Out(failpoint.SecondCheck)
+}
+
+// OwnsAll reports whether this host owns the partitions of all keys.
+func (o *Owners) OwnsAll(keys []kv.Hash) bool {
+	for _, h := range keys {
+		if o.node.OwnershipEpoch(h.Partition()) == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// attest attests an answer of this host as of a moment; zero: it does not.
+func (o *Owners) attest(r *wire.Reply, asOf kv.Version) {
+	if asOf != 0 {
+		r.Attested, r.AsOf, r.Owner, r.Epoch = true, uint64(asOf), o.self, uint64(o.node.Self().Epoch)
+	}
+}
+
+// readPatience is how long a read waits for an owner: a slow cache is worse than a miss.
+// Fresh reads and writes wait until their deadline.
+const readPatience = 250 * time.Millisecond
+
+// patience returns when a request gives up waiting for an owner, on the boot clock. The
+// request does not wait if there can be no owner, since too few voters are reached.
+func (o *Owners) patience(q *wire.Request, deadline time.Duration) time.Duration {
+	now := o.clock.Read()
+	if !o.node.Quorum() {
+		return now.Boot
+	}
+	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
+		return min(deadline, now.Boot+readPatience)
+	}
+	return deadline
+}
+
+// replyNoOwner answers a request for which no owner was found in time. The request was
+// not executed.
+func (o *Owners) replyNoOwner(q *wire.Request) wire.Reply {
+	if ReadOp(q.Op) && !q.Has(wire.Fresh) {
+		return wire.Reply{Status: wire.Miss, Why: wire.Degraded}
+	}
+	if why := o.node.Outcast(); why != "" {
+		return failed(wire.Unavailable, "this host is in no cluster: %s", why)
+	}
+	return failed(wire.Unavailable, "no host owns the key's partition at this moment: try again")
+}
+
+// reaches reports whether it makes sense to pass a write on to an owner. An owner that
+// has been silent for the bound has ended its ownerships if it cannot reach a majority of
+// the voters either. A write that is sent to it would have an unknown outcome for
+// nothing.
+func (o *Owners) reaches(owner *cluster.Owner) bool {
+	return o.node.Quorum() || owner.Answers(o.clock.Read().Boot, o.node.Bound())
+}
+
+// wait waits for a change and reports whether there is time left. It does not wait if
+// this host is in no cluster, since nothing then changes until an operator acts.
+func (o *Owners) wait(ctx context.Context, changed <-chan struct{}, deadline time.Duration) bool {
+	left := deadline - o.clock.Read().Boot
+	if left <= 0 || o.node.Outcast() != "" {
+		return false
+	}
+	t := time.NewTimer(left)
+	defer t.Stop()
+	select {
+	case <-changed:
+		return true
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// begun returns true once partitions are assigned to this host and it owns all of them.
+// It returns false if ctx ends first.
+func (o *Owners) begun(ctx context.Context) bool {
+	for {
+		changed := o.node.Changed() // taken before the state that it tells of is read
+		assigned, begun := 0, 0
+		v := o.node.View()
+		for p := range uint16(kv.Partitions) {
+			if v.Own(p) {
+				assigned++
+				if o.node.OwnershipEpoch(p) != 0 {
+					begun++
+				}
+			}
+		}
+		if assigned > 0 && begun == assigned {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

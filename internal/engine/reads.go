@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Reads answers reads in place: from what this host owns, and from its copies.
+type Reads struct {
+	hlc     *kv.HLC
+	names   *namespaces.Table
+	store   *segment.Store
+	node    *cluster.Node
+	handoff *handoff.Handoff
+	owners  *Owners
+	copies  *Copies
+	loads   *Loads
+}
+
+// Value looks a key up in what this host owns and in its copies, and appends the value to
+// dst. GET and MGET call it. A value longer than limit is not appended: then r.Source is
+// zero and size is the value's length. MOVED means that the request must go the slow way;
+// it is not counted.
+func (c *Reads) Value(
+	dst []byte, b *namespaces.Pins, q *wire.Request, key []byte, limit int, now kv.Moment, fetched uint32,
+	r *wire.Reply,
+) (out []byte, size int, ns *namespaces.Namespace) {
+	if err := CheckKey(key); err != nil {
+		*r = wire.ErrorReply(err)
+		return dst, 0, c.names.None
+	}
+	if ns = b.Read(q.Namespace); ns == nil {
+		*r = c.nameless(q, key, fetched)
+		return dst, 0, c.names.None
+	}
+	k := ns.Key(key)
+	// This comes before the ownership is checked and the value is read: a value attested
+	// as of a moment must have been current at that moment.
+	var asOf kv.Version
+	if q.Has(wire.Attest) {
+		asOf = c.hlc.Next(now.Wall)
+	}
+	epoch := c.node.OwnershipEpoch(k.Hash.Partition())
+	if epoch == 0 {
+		out, size = c.copies.appendTo(dst, q, k, limit, now, r)
+		return out, size, ns
+	}
+	dst, info, ok := c.store.Get(dst, k, limit, now.Boot)
+	failpoint.At(failpoint.ValueRead)
+	if failpoint.Out(failpoint.AsOfFirst) && asOf != 0 {
+		asOf = c.hlc.Next(now.Wall)
+	}
+	switch {
+	case !ok && q.Has(wire.StaleOK) && q.Op != wire.OpLease && c.stale(ns, k, now, r):
+		return dst, 0, ns
+	case !ok:
+		*r = wire.Reply{Status: wire.Miss}
+		if fetched != epoch && (ns.Waits(q) || c.handoff.Incoming[k.Hash.Partition()].Load() != nil) {
+			*r = Moved()
+		}
+		return dst, 0, ns
+	case info.Absent:
+		*r = wire.Reply{
+			Status: wire.Miss, Why: wire.Absent, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot),
+		}
+		c.owners.attest(r, asOf)
+		return dst, 0, ns
+	case info.Deadline != 0 && info.Deadline.Remaining(now.Boot) < time.Duration(ns.Early.Load()) &&
+		!q.Has(wire.NoLoad):
+		c.loads.refreshEarly(ns, k, info.Deadline, now)
+	}
+	*r = wire.Reply{Flags: info.Flags, Version: uint64(info.Version), TTLMS: info.Deadline.TTLms(now.Boot)}
+	c.owners.attest(r, asOf)
+	if info.Size <= limit {
+		r.Source = wire.SourceL2
+	}
+	return dst, info.Size, ns
+}
+
+// stale answers a read with a stale value if the namespace's policy is not to wait for a
+// new one, and starts the load of the new one.
+func (c *Reads) stale(ns *namespaces.Namespace, k kv.Key, now kv.Moment, r *wire.Reply) bool {
+	old, ok := c.loads.staleReply(ns, k, now)
+	if ok {
+		*r = old
+		c.loads.refresh(ns, k, true)
+	}
+	return ok
+}
+
+// nameless answers a read in a namespace without a slot here: this host has no entry of
+// it.
+func (c *Reads) nameless(q *wire.Request, key []byte, fetched uint32) wire.Reply {
+	if !kv.ValidNamespace(string(q.Namespace)) {
+		return wire.ErrorReply(namespaces.BadName(q.Namespace))
+	}
+	if q.Op == wire.OpLease && fetched == 0 {
+		return Moved() // a token needs a slot
+	}
+	if !c.node.Alone() {
+		p := c.names.Hash(q.Namespace, key).Partition()
+		epoch := c.node.OwnershipEpoch(p)
+		if epoch == 0 || fetched != epoch && c.handoff.Incoming[p].Load() != nil {
+			return Moved()
+		}
+	}
+	return wire.Reply{Status: wire.Miss}
+}

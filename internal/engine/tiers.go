@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/invalidation"
+	"github.com/cachesidecar/cachesidecar/l1"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Tiers implements cluster.Tiers: the node calls it about ownerships and about the logs
+// of other hosts.
+type Tiers struct {
+	*handoff.Handoff // it moves the entries of ownerships that begin and end
+	session          func(kv.Process) rpc.Handler
+	policy           string // of ownership, see package cluster
+	clock            kv.Clock
+	hlc              *kv.HLC
+	names            *namespaces.Table
+	store            *segment.Store
+	node             *cluster.Node
+	l1               *l1.Cache
+	changes          *Changes
+	flushes          *Flushes
+	barriers         *Barriers
+	counts           *Counts
+}
+
+// Calls returns the handler of another process's requests.
+func (t *Tiers) Calls(from kv.Process) rpc.Handler { return t.session(from) }
+
+// Apply applies events of another process's log, in their order.
+func (t *Tiers) Apply(from kv.Process, after uint64, events []invalidation.Event) {
+	for i := range events {
+		t.apply(from, after+1+uint64(i), &events[i])
+	}
+}
+
+// Relayed is Apply: the ledger takes events in any order.
+func (t *Tiers) Relayed(from kv.Process, after uint64, events []invalidation.Event) {
+	t.Apply(from, after, events)
+}
+
+func (t *Tiers) apply(from kv.Process, place uint64, e *invalidation.Event) {
+	switch e.Kind {
+	case invalidation.Changed:
+		if !failpoint.Out(failpoint.NoteEvents) {
+			t.changes.Note(e.Hash, e.Version)
+		}
+		t.l1.Outdate(e.Hash, e.Version)
+		// Another process has written a key that this host owns: the cluster was split.
+		// The entry here is not newer in any order that both sides know.
+		if p := e.Hash.Partition(); t.strange(from, p, place) {
+			t.store.Invalidate(e.Hash, t.clock.Read())
+			for _, k := range t.names.KeyFilters {
+				k.Add(e.Hash)
+			}
+			t.counts.Strays.Add(1)
+		}
+	case invalidation.Raised:
+		t.changes.Floor(e.Detail.Partitions, e.Version)
+		t.changes.missed(e.Detail.Partitions)
+	case invalidation.Flushed:
+		if !failpoint.Out(failpoint.FloorsInLog) {
+			t.flushes.Note(e.Detail.Namespace, e.Version)
+		}
+	case invalidation.Barrier:
+		t.barriers.apply(e)
+	}
+}
+
+// strange reports whether an event comes from a split. That is so if this host owns the
+// partition, and the event's place in the other process's log is after that process's
+// answer to the ACQUIRE with which this ownership began. Under policy consistent two
+// sides never both write. A process that has not answered had stopped before this
+// ownership began.
+func (t *Tiers) strange(from kv.Process, p uint16, place uint64) bool {
+	if t.node.OwnershipEpoch(p) == 0 || t.policy == cluster.Consistent || failpoint.Out(failpoint.Strange) {
+		return false
+	}
+	heads := t.Heads[p].Load()
+	return heads != nil && place > (*heads)[from]
+}
+
+// Reset stands in for events of another process's log that are lost.
+func (t *Tiers) Reset(from kv.Process, marks []invalidation.Mark, floors []wire.Floor, floor kv.Version) {
+	strays, lost := kv.NewPartitionSet(kv.Partitions), kv.NewPartitionSet(kv.Partitions)
+	for _, m := range marks {
+		lost.Add(m.Partition)
+		if t.strange(from, m.Partition, m.Changed) {
+			strays.Add(m.Partition)
+		}
+	}
+	if !failpoint.Out(failpoint.ResetFloors) {
+		t.changes.Floor(lost, floor)
+	}
+	t.barriers.partitions(lost, t.clock.Read().Boot)
+	t.changes.missed(lost)
+	if !failpoint.Out(failpoint.FloorsInReset) {
+		t.Learn(floors)
+	}
+	if strays.Empty() {
+		return
+	}
+	for p := range strays.All() {
+		t.Incoming[p].Store(nil)
+		t.store.NewOwnership(p)
+	}
+	t.counts.Strays.Add(int64(strays.Len()))
+	t.changes.Raise(strays, t.hlc.Next(t.clock.Read().Wall))
+}
+
+// Note notes a flush of the cluster. It returns an error if the name is invalid, or if
+// too many flushes are remembered already.
+func (t *Tiers) Note(f wire.Floor) error {
+	if f.Namespace != "" && !kv.ValidNamespace(f.Namespace) {
+		return namespaces.BadName([]byte(f.Namespace))
+	}
+	if bad := t.names.Crowded(f.Namespace); bad != nil {
+		return bad
+	}
+	t.flushes.Note(f.Namespace, kv.Version(f.Version))
+	return nil
+}
+
+// Learn notes flushes that other hosts have noted: those hosts had room for them.
+func (t *Tiers) Learn(floors []wire.Floor) {
+	for _, f := range floors {
+		t.flushes.Note(f.Namespace, kv.Version(f.Version))
+	}
+}
+
+// Floors returns the flushes that this host knows of.
+func (t *Tiers) Floors() (list []wire.Floor) {
+	for name, v := range t.names.Floors() {
+		list = append(list, wire.Floor{Namespace: name, Version: uint64(v)})
+	}
+	return list
+}

@@ -1,0 +1,199 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/flight"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// If the apps load missing values themselves, the owner of a key gives a lease token to
+// one of the clients that miss the key; the others wait for that client's FILL. A token
+// names the ownership that issued it. A later ownership, here or elsewhere, stores
+// nothing that was loaded before it began.
+
+// Tokens gives out lease tokens, and stores what apps fill with them.
+type Tokens struct {
+	clock     kv.Clock
+	self      []byte // the node's name
+	maxValue  int    // bytes
+	store     *segment.Store
+	node      *cluster.Node
+	handoff   *handoff.Handoff
+	leases    *flight.Leases
+	loads     *Loads
+	deadlines *Deadlines
+}
+
+// tokenHead is the size in bytes of a token without the node's name. A token is encoded
+// as random, version, moment on the boot clock, epoch, ownership epoch, all big endian,
+// then the node's name.
+const tokenHead = 4*8 + 4
+
+func (c *Tokens) pack(t flight.Token) []byte {
+	b := make([]byte, 0, tokenHead+len(c.self))
+	b = binary.BigEndian.AppendUint64(b, t.Random)
+	b = binary.BigEndian.AppendUint64(b, uint64(t.Version))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
+	b = binary.BigEndian.AppendUint64(b, uint64(c.node.Self().Epoch))
+	b = binary.BigEndian.AppendUint32(b, t.OwnershipEpoch)
+	return append(b, c.self...)
+}
+
+// unpack decodes a token that this process may have issued. Only the table of leases
+// knows whether it has.
+func (c *Tokens) unpack(b []byte) (t flight.Token, ok bool) {
+	if len(b) != tokenHead+len(c.self) || string(b[tokenHead:]) != string(c.self) ||
+		binary.BigEndian.Uint64(b[24:]) != uint64(c.node.Self().Epoch) {
+		return t, false
+	}
+	t.Random = binary.BigEndian.Uint64(b)
+	t.Version = kv.Version(binary.BigEndian.Uint64(b[8:]))
+	t.At = time.Duration(binary.BigEndian.Uint64(b[16:]))
+	t.OwnershipEpoch = binary.BigEndian.Uint32(b[32:])
+	return t, true
+}
+
+// claim answers a LEASE of a key that is missing here: with a token, or with the value
+// that the client with the token fills. MOVED means that the key must be looked up again.
+func (c *Tokens) claim(
+	ctx context.Context, ns *namespaces.Namespace, key kv.Key, q *wire.Request, deadline time.Duration,
+) wire.Reply {
+	now := c.clock.Read()
+	epoch := c.node.OwnershipEpoch(key.Hash.Partition())
+	if epoch == 0 {
+		return Moved()
+	}
+	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+	if m := places.Of(ctx); m != nil {
+		claim.Place = m
+	}
+	var grant flight.Grant
+	var err error
+	if old, ok := c.loads.staleReply(ns, key, now); ok && q.Has(wire.StaleOK) {
+		var free bool
+		if grant.Token, free, err = c.leases.Try(claim); err == nil && !free {
+			return old
+		}
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, deadline-now.Boot)
+		defer cancel()
+		grant, err = c.leases.Claim(ctx, claim)
+	}
+	switch {
+	case err != nil:
+		return claimError(ns, err)
+	case !grant.HasToken():
+		if !grant.Result.Uncached {
+			return Moved() // it is in the store
+		}
+		return uncached(grant.Result.Value, grant.Result.Version)
+	}
+	return c.granted(ns, key, grant.Token)
+}
+
+// claimError returns the reply that says why there is no token.
+func claimError(ns *namespaces.Namespace, err error) wire.Reply {
+	var busy *wire.Error
+	switch {
+	case errors.As(err, &busy):
+		return wire.ErrorReply(busy)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return wire.ErrorReply(waitedInVain)
+	}
+	return loadError(ns, err)
+}
+
+// Grant answers a LEASE without waiting: with a token, or with the reason why there is
+// none for this client. It returns false if the request must go the slow way, for example
+// because this host does not own the key, entries of its partition are on their way here,
+// or its token is out.
+func (c *Tokens) Grant(ns *namespaces.Namespace, q *wire.Request, m *places.Member) (wire.Reply, bool) {
+	if ns.Origin != nil || q.Has(wire.StaleOK) || CheckKey(q.Key) != nil {
+		return wire.Reply{}, false
+	}
+	key := ns.Key(q.Key)
+	partition := key.Hash.Partition()
+	epoch := c.node.OwnershipEpoch(partition) // read before Incoming
+	if epoch == 0 || c.handoff.Incoming[partition].Load() != nil {
+		return wire.Reply{}, false
+	}
+	claim := flight.Claim{Key: key, OwnershipEpoch: epoch, Begin: c.loads.Stamp, Time: ns.LeaseTime}
+	if m != nil {
+		claim.Place = m
+	}
+	token, free, err := c.leases.Try(claim)
+	switch {
+	case err != nil:
+		return claimError(ns, err), true
+	case !free:
+		return wire.Reply{}, false
+	}
+	r := c.granted(ns, key, token)
+	return r, r.Status != wire.Moved
+}
+
+// granted answers with a token, unless the key has been filled since it was missed.
+func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) wire.Reply {
+	if _, present := c.store.Peek(key, c.clock.Read().Boot); present {
+		c.leases.Abandon(t)
+		return Moved()
+	}
+	return wire.Reply{Status: wire.Lease, Token: c.pack(t), TTLMS: ns.LeaseTime.Milliseconds()}
+}
+
+var waitedInVain = wire.Errorf(wire.Timeout,
+	"somebody else loads the key and has not filled it in the request's time: "+
+		"ask again, or load it yourself without filling it")
+
+// fill answers FILL at the owner of the key.
+func (c *Tokens) fill(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	t, ok := c.unpack(q.Token)
+	if q.Has(wire.Abandon) {
+		if !ok || !c.leases.Abandon(t) {
+			return notStored("the token is not the present one of the key %.64q", q.Key)
+		}
+		return wire.Reply{}
+	}
+	if len(q.Value) > c.maxValue {
+		return wire.ErrorReply(tooLarge(len(q.Value), c.maxValue))
+	}
+	if !ok {
+		return notStored("the token is none that the present owner of the key %.64q has issued: "+
+			"use the value, and ask again next time", q.Key)
+	}
+	key := ns.Key(q.Key)
+	v := loader.Value{Bytes: bytes.Clone(q.Value), Flags: q.Flags} // the readers that wait share it
+	generation := c.store.Generation(key.Hash.Partition())
+	until := untilOf(q)
+	if c.deadlines.over(until) { // before it uses the token
+		return c.deadlines.tooLate(q)
+	}
+	err := c.leases.Fill(key, t, v, func(r flight.Result) bool {
+		return c.loads.keep(ns, key, t.OwnershipEpoch, generation, r, until, func(now kv.Moment) kv.Deadline {
+			if q.TTLMS == wire.TTLDefault {
+				return ns.Lives(&r, now)
+			}
+			return ns.Deadline(q.TTLMS, now)
+		})
+	})
+	switch {
+	case err != nil && c.deadlines.over(until):
+		return c.deadlines.tooLate(q)
+	case err != nil:
+		return notStored("the key %.64q was invalidated since the token was issued, or the token is not its "+
+			"present one: use the value, and ask again next time", q.Key)
+	}
+	return wire.Reply{Version: uint64(t.Version)}
+}

@@ -1,0 +1,194 @@
+package engine
+
+import (
+	"github.com/dustin/go-humanize"
+
+	"github.com/cachesidecar/cachesidecar/internal/cluster"
+	"github.com/cachesidecar/cachesidecar/internal/failpoint"
+	"github.com/cachesidecar/cachesidecar/internal/handoff"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/l2/segment"
+)
+
+// Writes executes the writes of keys that this host owns.
+type Writes struct {
+	maxValue  int // bytes
+	names     *namespaces.Table
+	store     *segment.Store
+	node      *cluster.Node
+	handoff   *handoff.Handoff
+	owners    *Owners
+	barriers  *Barriers
+	deadlines *Deadlines
+}
+
+// onKey runs a write of one key, f, inside its namespace.
+func (w *Writes) onKey(
+	q *wire.Request, b *namespaces.Pins, now kv.Moment, fetched uint32,
+	f func(*namespaces.Namespace, *wire.Request, kv.Moment) wire.Reply,
+) wire.Reply {
+	if err := CheckKey(q.Key); err != nil {
+		return wire.ErrorReply(err)
+	}
+	ns, err := b.Write(q.Namespace)
+	if err != nil {
+		return wire.ErrorReply(err)
+	}
+	partition := ns.Key(q.Key).Hash.Partition()
+	epoch := w.node.OwnershipEpoch(partition)
+	if epoch == 0 || ns.WriteThrough != nil && q.Op != wire.OpTouch ||
+		fetched != epoch && needsOld(q) && w.mayArriveByHandoff(ns.Key(q.Key), now) {
+		return Moved()
+	}
+	failpoint.At(failpoint.WriteDue)
+	r := f(ns, q, now)
+	if !w.owners.stillOwner(partition, epoch) {
+		return ownershipEnded()
+	}
+	return r
+}
+
+// mayArriveByHandoff reports whether an absent key may have an entry on its way here.
+func (w *Writes) mayArriveByHandoff(key kv.Key, now kv.Moment) bool {
+	if w.handoff.Incoming[key.Hash.Partition()].Load() == nil {
+		return false
+	}
+	_, present := w.store.Peek(key, now.Boot)
+	return !present
+}
+
+var modes = [...]segment.Mode{
+	wire.ModeSet:     segment.Set,
+	wire.ModeAdd:     segment.Add,
+	wire.ModeReplace: segment.Replace,
+	wire.ModeCAS:     segment.CompareAndSwap,
+}
+
+// Set answers SET.
+func (w *Writes) Set(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, res := w.store.Put(ns.Key(q.Key), segment.Write{
+		Value:    q.Value,
+		Flags:    q.Flags,
+		Deadline: ns.Deadline(q.TTLMS, now),
+		Mode:     modes[q.Mode],
+		Compare:  kv.Version(q.Compare),
+		Until:    untilOf(q),
+	}, now)
+	if res == segment.Stored {
+		w.barriers.end(ns, q.Key, v)
+	}
+	return w.written(ns, q, v, res)
+}
+
+// written turns the store's result of a write into the reply.
+func (w *Writes) written(ns *namespaces.Namespace, q *wire.Request, v kv.Version, res segment.Result) wire.Reply {
+	switch res {
+	case segment.Stored:
+		return wire.Reply{Version: uint64(v)}
+	case segment.Exists:
+		return wire.Reply{Status: wire.Exists, Version: uint64(v)}
+	case segment.Absent:
+		return wire.Reply{Status: wire.Miss}
+	case segment.NotNumber:
+		return notStored("the value is no decimal 64-bit number: " +
+			"SET one first, or DELETE the key and give an initial value")
+	case segment.Overflow:
+		return notStored("the sum does not fit into 64 bits")
+	case segment.Overdue:
+		return w.deadlines.tooLate(q)
+	case segment.TooLarge:
+		if len(q.Value) > w.maxValue {
+			return wire.ErrorReply(tooLarge(len(q.Value), w.maxValue))
+		}
+		return failed(wire.TooLarge, "the entry does not fit into namespace %s's quota of %s: raise the quota",
+			ns.Name, humanize.IBytes(uint64(w.store.NamespaceStats(ns.ID).Quota)))
+	}
+	return failed(wire.Busy, "no memory could be freed, since all of it is being read: try again")
+}
+
+func (w *Writes) touch(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	v, event, res := w.store.Touch(ns.Key(q.Key), ns.Deadline(q.TTLMS, now), untilOf(q), now)
+	r := w.written(ns, q, v, res)
+	r.Event = uint64(event)
+	return r
+}
+
+func (w *Writes) incr(ns *namespaces.Namespace, q *wire.Request, now kv.Moment) wire.Reply {
+	sum, v, res := w.store.Incr(ns.Key(q.Key), segment.Increment{
+		Delta: q.Delta, Create: q.Create, Initial: q.Initial, Deadline: ns.Deadline(q.TTLMS, now), Until: untilOf(q),
+	}, now)
+	if res == segment.Stored {
+		w.barriers.end(ns, q.Key, v)
+	}
+	r := w.written(ns, q, v, res)
+	r.Number = sum
+	return r
+}
+
+// deleteAll deletes the keys of a request; their number is bounded.
+func (w *Writes) deleteAll(q *wire.Request, b *namespaces.Pins, now kv.Moment) wire.Reply {
+	r := wire.Reply{Items: make([]wire.Reply, len(q.Keys))}
+	for i, key := range q.Keys {
+		r.Items[i] = w.Delete(q, key, b, now)
+	}
+	return r
+}
+
+// Delete deletes one key of a request, or with option Soft makes its value stale. A
+// namespace without a slot has no such key, and gets no slot.
+func (w *Writes) Delete(q *wire.Request, key []byte, b *namespaces.Pins, now kv.Moment) wire.Reply {
+	if err := CheckKey(key); err != nil {
+		return wire.ErrorReply(err)
+	}
+	name := q.Namespace
+	ns := b.Read(name)
+	if ns == nil && !kv.ValidNamespace(string(name)) {
+		return wire.ErrorReply(namespaces.BadName(name))
+	}
+	hash := w.names.Hash(name, key)
+	partition := hash.Partition()
+	epoch := w.node.OwnershipEpoch(partition)
+	if epoch == 0 {
+		return Moved()
+	}
+	if ns == nil {
+		// Other hosts may have copies, and an entry on its way here must not come in, or
+		// must not stay if it has just come.
+		var v kv.Version
+		if !failpoint.Out(failpoint.NoSlot) {
+			v = w.store.Invalidate(hash, now)
+		}
+		if !w.owners.stillOwner(partition, epoch) {
+			return ownershipEnded()
+		}
+		return wire.Reply{Status: wire.Miss, Version: uint64(v)}
+	}
+	k := ns.Key(key)
+	if q.Has(wire.Settle) {
+		ns.WriteThrough.Overtake(k.Hash) // before the deletion
+	}
+	lag := ns.BarrierOf(q)
+	if lag > 0 {
+		w.barriers.raise(k.Hash, lag, now)
+	}
+	var v kv.Version
+	var had bool
+	if q.Has(wire.Soft) {
+		v, had = w.store.Soften(k, now)
+	} else {
+		v, had = w.store.Delete(k, now)
+	}
+	if lag > 0 {
+		w.barriers.deleted(k.Hash, v)
+	}
+	if !w.owners.stillOwner(partition, epoch) {
+		return ownershipEnded()
+	}
+	r := wire.Reply{Version: uint64(v)}
+	if !had {
+		r.Status = wire.Miss
+	}
+	return r
+}

@@ -1,0 +1,88 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/access"
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/places"
+	"github.com/cachesidecar/cachesidecar/internal/rpc"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+	"github.com/cachesidecar/cachesidecar/unixsock"
+)
+
+// Config is what the sessions of a host need.
+type Config struct {
+	Engine    *engine.Engine
+	Host      Host
+	Version   string            // of the program, for HELLO
+	BootClock string            // the boot clock's name; "": none that apps can read
+	Limits    func() rpc.Limits // of the socket
+}
+
+// Host is the sidecar, as its sessions see it.
+type Host interface {
+	// Stats returns the answer to STATS.
+	Stats() cachesidecar.Stats
+	// Serve answers a request wherever its keys are. The pins are released while it
+	// waits.
+	Serve(ctx context.Context, q *wire.Request, b *namespaces.Pins, deadline time.Duration) wire.Reply
+	// Probed reads a key for another host's VERIFY.
+	Probed(p *wire.Probe) wire.Probed
+	// Enter keeps the store open until leave is called; false means that it is closed.
+	Enter() (leave func(), ok bool)
+	// Batch is told how long a batch took, for one batch in batchSample.
+	Batch(took time.Duration)
+}
+
+// Doors makes the sessions of a host.
+type Doors struct{ cfg Config }
+
+// New returns the Doors of a host.
+func New(cfg Config) *Doors { return &Doors{cfg} }
+
+// Of returns the session of a caller that needs no HELLO.
+func (d *Doors) Of(by access.Caller, m *places.Member) *Session {
+	return &Session{
+		d: d, Core: d.cfg.Engine, By: by, member: m, hello: true, Namespace: DefaultNamespace,
+		Names: namespaces.Pins{Table: d.cfg.Engine.Names, Member: m}, slow: d.cfg.Host.Serve,
+	}
+}
+
+// App returns the session of an app's connection.
+func (d *Doors) App(nc net.Conn) (rpc.Handler, error) {
+	app, err := unixsock.PeerOf(nc)
+	if err != nil {
+		return nil, err
+	}
+	c := d.Of(d.cfg.Engine.Access.Caller(app), d.cfg.Engine.Shares.Join(places.UserOwner(app.UID)))
+	c.hello, c.process = false, fmt.Sprint("pid ", app.PID)
+	c.about = []any{"pid", app.PID, "uid", app.UID, "gid", app.GID}
+	if err := c.member.Acquire(places.Connections); err != nil {
+		c.member.Leave()
+		return nil, err
+	}
+	c.log(slog.LevelDebug, "connection opened")
+	return c, nil
+}
+
+// DefaultNamespace is the namespace of connections whose HELLO names none.
+var DefaultNamespace = []byte(namespaces.Default)
+
+// Peer returns the handler of another sidecar's requests: a session that needs no HELLO,
+// and whose requests go no further than this host.
+func (d *Doors) Peer(from kv.Process) rpc.Handler {
+	m := d.cfg.Engine.Shares.Join("node " + string(from.Node))
+	return &Session{
+		d: d, Core: d.cfg.Engine, from: from, about: []any{"from", from.Node}, member: m, hello: true,
+		Namespace: DefaultNamespace, Names: namespaces.Pins{Table: d.cfg.Engine.Names, Member: m},
+		slow: d.cfg.Engine.ServePeer, tally: tally{served: &d.cfg.Engine.Counts.Served},
+	}
+}

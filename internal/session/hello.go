@@ -1,0 +1,60 @@
+package session
+
+import (
+	"log/slog"
+	"slices"
+
+	"github.com/cachesidecar/cachesidecar/internal/engine"
+	"github.com/cachesidecar/cachesidecar/internal/kv"
+	"github.com/cachesidecar/cachesidecar/internal/namespaces"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// welcome answers a HELLO.
+func (c *Session) welcome() wire.Reply {
+	h := &c.req.Hello
+	if !slices.Contains(h.Versions, wire.Version) {
+		return wire.ErrorReply(wire.Errorf(wire.Unsupported, "protocol versions %v: this sidecar speaks [%d]",
+			h.Versions, wire.Version))
+	}
+	if err := c.By.Show(h.Token); err != nil {
+		return wire.ErrorReply(err)
+	}
+	if h.Namespace != "" {
+		if !kv.ValidNamespace(h.Namespace) {
+			return wire.ErrorReply(namespaces.BadName([]byte(h.Namespace)))
+		}
+		c.Namespace = []byte(h.Namespace)
+	}
+	c.hello = true
+	c.log(slog.LevelDebug, "hello", "client", h.Client)
+	l := c.d.cfg.Limits()
+	return wire.BodyReply(wire.Welcome{
+		Version: wire.Version, Node: c.Core.Config.Node, Server: c.d.cfg.Version, Features: engine.Features,
+		Limits: wire.Limits{
+			Key: kv.MaxKeyLen, Value: c.Core.Config.MaxValue, Frame: l.MaxFrame, Keys: wire.MaxKeys,
+			InFlight: l.MaxInFlight, TTLMS: wire.MaxTTL, TimeoutMS: c.Core.Config.RequestTimeout.Milliseconds(),
+		},
+		Epoch: uint64(c.Core.Node.Self().Epoch),
+		Hash:  wire.Hashing{Name: wire.HashName, Seed: c.Core.Config.Seed, Partitions: kv.Partitions},
+		Boot:  wire.BootClock{ID: c.d.cfg.BootClock, NowNS: uint64(c.Core.Clock.Read().Boot)},
+	})
+}
+
+// Refusal returns why a request is refused, or nil if it may be served.
+func (c *Session) Refusal(q *wire.Request) *wire.Error {
+	line := 0
+	if last := c.Names.Last; last != nil && last.Name == string(q.Namespace) {
+		line = int(last.Line)
+	} else {
+		line = c.Core.Access.Line(q.Namespace)
+	}
+	err, missing := c.By.Refusal(q, line)
+	if err != nil && !c.told {
+		c.told = true
+		c.log(slog.LevelWarn,
+			"refused a request: its user lacks a right; more refusals of this connection are not logged",
+			"op", q.Op.String(), "right", missing.String(), "namespace", string(q.Namespace))
+	}
+	return err
+}
