@@ -94,12 +94,12 @@ func (e *Engine) makeStore() (err error) {
 	if err != nil {
 		return err
 	}
-	caughtUp := func(ctx context.Context) error { return e.Owners.caughtUp(ctx) }
-	if e.Names, err = namespaces.New(e.Config.Namespaces, e.Access, e.Store, e.Ledger, caughtUp); err != nil {
-		return err
-	}
-	e.Names.Leases, e.Names.Detach, e.Names.Flushes = e.Leases, e.Changes.DetachSlot, e.Shares.Join("other hosts")
-	return nil
+	e.Names, err = namespaces.New(e.Config.Namespaces, namespaces.Parts{
+		Access: e.Access, Store: e.Store, Ledger: e.Ledger, Leases: e.Leases,
+		Flushes: e.Shares.Join("other hosts"), Detach: e.Changes.DetachSlot,
+		CaughtUp: func(ctx context.Context) error { return e.Owners.caughtUp(ctx) },
+	})
+	return err
 }
 
 // makeNode makes the node and the parts that it calls. If the node is alone, its

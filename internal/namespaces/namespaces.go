@@ -55,14 +55,23 @@ const Default = "default"
 // hosts' seeds. The name is what a refusal tells.
 const SeedSetting = "the digest of the seed in cluster_key_file (after turning a key on or off, restart all hosts)"
 
+// Parts is what a table stands on.
+type Parts struct {
+	Access   *access.Rules
+	Store    *segment.Store
+	Ledger   *invalidation.Ledger
+	Leases   *flight.Leases
+	Flushes  *places.Member              // of flushes from other hosts, and of this process
+	Detach   func(kv.NamespaceID)        // stops reads from joining calls of a slot that are under way
+	CaughtUp func(context.Context) error // returns once this host has heard of all earlier changes
+}
+
 // New makes the table and the configured namespaces, and opens their origins. It asks no
-// server. caughtUp is Engine.CaughtUp.
-func New(
-	cfg Config, a *access.Rules, store *segment.Store, ledger *invalidation.Ledger,
-	caughtUp func(context.Context) error,
-) (*Table, error) {
+// server.
+func New(cfg Config, p Parts) (*Table, error) {
 	n := &Table{
-		seed: cfg.Seed, access: a, store: store, ledger: ledger, most: cfg.Bound, max: cfg.Max, others: cfg.Others,
+		seed: cfg.Seed, most: cfg.Bound, max: cfg.Max, others: cfg.Others, access: p.Access, store: p.Store,
+		ledger: p.Ledger, Leases: p.Leases, Detach: p.Detach, Flushes: p.Flushes,
 		flushes: flushes{map[string]flushed{}}, None: &Namespace{configured: true},
 	}
 	for id := cfg.Max - 1; id >= 0; id-- {
@@ -76,7 +85,7 @@ func New(
 		n.AnyReplicaLag = n.AnyReplicaLag || ns.ReplicaLag > 0
 		slot := n.take(name, ns, true)
 		table[name] = slot
-		if err := n.open(slot, &cfg, &ns, caughtUp); err != nil {
+		if err := n.open(slot, &cfg, &ns, p.CaughtUp); err != nil {
 			n.Close()
 			return nil, err
 		}
