@@ -137,6 +137,9 @@ type BufferStats struct {
 	MostBy int64 `json:"most_bytes"`
 }
 
+// Total returns the memory of all uses.
+func (b BufferStats) Total() int64 { return b.Frames + b.Requests + b.Answers + b.Peers }
+
 // ShareStats describes a resource that connections share by number.
 type ShareStats struct {
 	// Name of the resource.

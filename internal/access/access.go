@@ -193,15 +193,15 @@ func (a *Rules) readLine(name string, g Grants) error {
 		return fmt.Errorf("access: %s: say who may read, write or admin it; [] is nobody", name)
 	}
 	for _, list := range []struct {
-		right Right
-		who   []string
+		right      Right
+		principals []string
 	}{{Read, g.Read}, {Write, g.Write}, {Admin, g.Admin}} {
-		if len(list.who) > maxPrincipals {
+		if len(list.principals) > maxPrincipals {
 			return fmt.Errorf("access: %s: %s has %d entries: give at most %d",
-				name, list.right, len(list.who), maxPrincipals)
+				name, list.right, len(list.principals), maxPrincipals)
 		}
-		for _, who := range list.who {
-			if err := a.grant(who, grant{a.lines[name], list.right}); err != nil {
+		for _, principal := range list.principals {
+			if err := a.grant(principal, grant{a.lines[name], list.right}); err != nil {
 				return fmt.Errorf("access: %s: %s: %w", name, list.right, err)
 			}
 		}
@@ -210,8 +210,8 @@ func (a *Rules) readLine(name string, g Grants) error {
 }
 
 // grant gives a principal a right.
-func (a *Rules) grant(who string, g grant) error {
-	kind, name, err := parsePrincipal(who)
+func (a *Rules) grant(principal string, g grant) error {
+	kind, name, err := parsePrincipal(principal)
 	if err != nil {
 		return err
 	}
@@ -233,7 +233,7 @@ func (a *Rules) grant(who string, g grant) error {
 	case "token":
 		i := slices.IndexFunc(a.tokens, func(t token) bool { return t.name == name })
 		if i < 0 {
-			return fmt.Errorf("%s: there is no such token: name its file under tokens", who)
+			return fmt.Errorf("%s: there is no such token: name its file under tokens", principal)
 		}
 		a.tokens[i].grants = append(a.tokens[i].grants, g)
 	}

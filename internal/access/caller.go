@@ -103,16 +103,16 @@ func (c *Caller) Refusal(q *wire.Request, line int) (*wire.Error, Right) {
 // of a line, or in the sidecar as a whole if line is -1.
 func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, Right) {
 	c.rules.refusals[r].Add(1)
-	who := fmt.Sprintf("uid %d", c.Peer.UID)
+	caller := fmt.Sprintf("uid %d", c.Peer.UID)
 	if c.token != "" {
-		who += " with token " + c.token
+		caller += " with token " + c.token
 	}
 	if line < 0 {
 		return wire.Errorf(wire.Unauthorized, "%s may not ask for %s of %s: "+
 			"it needs the right admin of the whole sidecar, which root, "+
 			"the sidecar's own user (uid %d) and the members of admin_group have: "+
 			"run it as one of them, or add the user to admin_group",
-			who, q.Op, wholeOf(q), c.rules.own), r
+			caller, q.Op, wholeOf(q), c.rules.own), r
 	}
 	at := Others
 	if line > 0 {
@@ -120,7 +120,7 @@ func (c *Caller) unauthorized(q *wire.Request, r Right, line int) (*wire.Error, 
 	}
 	return wire.Errorf(wire.Unauthorized, "%s may not %s in namespace %.64q: it needs the right %s there: "+
 		"add user:%d to access, %q, %s in the sidecar's configuration",
-		who, q.Op, q.Namespace, r, c.Peer.UID, at, r), r
+		caller, q.Op, q.Namespace, r, c.Peer.UID, at, r), r
 }
 
 // wholeOf names what an operation of administrators concerns.

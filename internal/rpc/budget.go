@@ -102,52 +102,24 @@ func NewBudget(size int64) *Budget {
 // Size returns the bound, in bytes.
 func (b *Budget) Size() int64 { return b.max }
 
-// BudgetStats is the memory in use, in bytes.
-type BudgetStats struct {
-	Size     int64
-	Used     [Uses]int64
-	Refused  [Uses]int64 // times
-	Taken    int64       // connections that had to give memory to others
-	Owners   int64       // that use memory
-	Greedy   string      // the owner that uses most
-	GreedyBy int64       // bytes that it uses
-}
-
-// Total returns the sum of all uses, in bytes.
-func (s BudgetStats) Total() (n int64) {
-	for _, u := range s.Used {
-		n += u
-	}
-	return n
-}
-
 // Stats returns the memory in use.
-func (b *Budget) Stats() BudgetStats {
-	s := BudgetStats{Size: b.max, Taken: b.taken.Load(), Owners: b.root.active.Load()}
+func (b *Budget) Stats() cachesidecar.BufferStats {
+	s := cachesidecar.BufferStats{
+		Limit: b.max, Frames: b.used[ForFrames].Load(), Requests: b.used[ForRequests].Load(),
+		Answers: b.used[ForAnswers].Load(), Peers: b.used[ForPeers].Load(),
+		RefusedFor: map[string]int64{}, Taken: b.taken.Load(), Owners: b.root.active.Load(),
+	}
 	for u := range Uses {
-		s.Used[u], s.Refused[u] = b.used[u].Load(), b.refused[u].Load()
+		n := b.refused[u].Load()
+		s.Refused += n
+		s.RefusedFor[u.String()] = n
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a := b.root.greediest(); a != nil {
-		s.Greedy, s.GreedyBy = a.name, a.used.Load()
+		s.Most, s.MostBy = a.name, a.used.Load()
 	}
 	return s
-}
-
-// report returns the memory in use: its sum, and by use.
-func (b *Budget) report() (sum int64, r cachesidecar.BufferStats) {
-	s := b.Stats()
-	r = cachesidecar.BufferStats{
-		Limit: s.Size, Frames: s.Used[ForFrames], Requests: s.Used[ForRequests], Answers: s.Used[ForAnswers],
-		Peers: s.Used[ForPeers], RefusedFor: map[string]int64{},
-		Taken: s.Taken, Owners: s.Owners, Most: s.Greedy, MostBy: s.GreedyBy,
-	}
-	for u, n := range s.Refused {
-		r.Refused += n
-		r.RefusedFor[Use(u).String()] = n
-	}
-	return s.Total(), r
 }
 
 // Open opens the account of a connection, or of a link to another host. g is nil if the

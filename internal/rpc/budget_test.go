@@ -67,7 +67,7 @@ func TestFairShares(t *testing.T) {
 		other.Close()
 	}
 	greedy.Close()
-	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.Refused[ForFrames] != 1 {
+	if st := b.Stats(); st.Total() != 0 || st.Owners != 0 || len(b.root.named) != 0 || st.Taken != 3 || st.RefusedFor["frames"] != 1 {
 		t.Errorf("at the end: %+v, %d owners", st, len(b.root.named))
 	}
 }
@@ -139,7 +139,7 @@ func TestAnnouncedFramesTakeNothing(t *testing.T) {
 		t.Errorf("another's frame: answer to %d, %d, %v", id, n, err)
 	}
 	s.Limits().Budget.large.drop() // the reusable buffers of the other client's frame
-	if n := s.Limits().Budget.Stats().Used[ForFrames]; n > 8*fewBytes {
+	if n := s.Limits().Budget.Stats().Frames; n > 8*fewBytes {
 		t.Errorf("%d bytes are taken for 8 frames of which 5 bytes have come", n)
 	}
 }
@@ -190,7 +190,7 @@ func TestHalfFramesGive(t *testing.T) {
 	for i := range 3 { // 4 MiB each
 		startFrame(t, dial(), uint64(i), 5<<20, 4<<20-100)
 		want := int64(i+1) * 4 << 20
-		eventually(t, "a half frame to be held", s, func(Stats) bool { return s.Limits().Budget.Stats().Used[ForFrames] >= want })
+		eventually(t, "a half frame to be held", s, func(Stats) bool { return s.Limits().Budget.Stats().Frames >= want })
 	}
 	other := dial()
 	go func() { _, _ = other.Write(startFrame(t, other, 7, 3<<20, 1)) }()
@@ -248,8 +248,8 @@ func TestUnreadAnswers(t *testing.T) {
 	if _, err := slow.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its share to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().Refused[ForAnswers] > 0 })
-	if has := s.Limits().Budget.Stats().Used[ForAnswers]; has > 32<<20/4 {
+	eventually(t, "its share to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().RefusedFor["answers"] > 0 })
+	if has := s.Limits().Budget.Stats().Answers; has > 32<<20/4 {
 		t.Errorf("%d bytes of answers wait", has)
 	}
 	if _, err := other.Write(getFrame(1, "ask big 1000000")); err != nil {
@@ -449,7 +449,7 @@ func TestClientWithoutRoom(t *testing.T) {
 		}
 		c.Release(call)
 	}
-	if st := b.Stats(); st.Total() != 0 || st.Refused[ForPeers] != 5 {
+	if st := b.Stats(); st.Total() != 0 || st.RefusedFor["peers"] != 5 {
 		t.Errorf("%+v", st)
 	}
 }

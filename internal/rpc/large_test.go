@@ -26,7 +26,7 @@ func TestLargeBuffers(t *testing.T) {
 			t.Error("another buffer")
 		}
 		l.give(first)
-		if n := b.Stats().Used[ForFrames]; n != 1<<20 {
+		if n := b.Stats().Frames; n != 1<<20 {
 			t.Errorf("%d bytes are counted", n)
 		}
 		for range 20 {

@@ -21,7 +21,7 @@ func TestLongComeLast(t *testing.T) {
 	if _, err := nc.Write(getFrame(1000, "go 2097152")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it to be written", s, func(Stats) bool { return s.Limits().Budget.Stats().Used[ForAnswers] >= size })
+	eventually(t, "it to be written", s, func(Stats) bool { return s.Limits().Budget.Stats().Answers >= size })
 	var b []byte
 	for i := range uint64(longs) {
 		b = append(b, getFrame(i, "long 2097152")...)
@@ -38,7 +38,7 @@ func TestLongComeLast(t *testing.T) {
 	at, next := -1, uint64(0)
 	for i := range longs + 2 {
 		p := readReply(t, nc)
-		if used := s.Limits().Budget.Stats().Used[ForAnswers]; used > 4*size {
+		if used := s.Limits().Budget.Stats().Answers; used > 4*size {
 			t.Fatalf("%d bytes of answers wait, one has %d", used, size)
 		}
 		switch p.ID {
@@ -130,7 +130,7 @@ func TestTakes(t *testing.T) {
 	if _, err := nc.Write(b); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "its part to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().Refused[ForAnswers] > 0 })
+	eventually(t, "its part to be full", s, func(Stats) bool { return s.Limits().Budget.Stats().RefusedFor["answers"] > 0 })
 	c := <-h.last
 	if err := c.Takes(1_000_000); !errors.Is(err, ErrBusy) {
 		t.Errorf("got %v, want that its part is full", err)

@@ -39,7 +39,8 @@ func (s *Server) Limits() Limits { return s.shared.limits }
 func (s *Server) Stats() Stats {
 	st, l := s.shared.stats(), &s.shared.limits
 	st.Waiting, st.Limit = s.pace.waiting(), int64(l.MaxConns)
-	st.BufferBytes, st.Buffers = l.Budget.report()
+	st.Buffers = l.Budget.Stats()
+	st.BufferBytes = st.Buffers.Total()
 	return st
 }
 
