@@ -1,12 +1,10 @@
 package client
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,88 +12,9 @@ import (
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
 	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/plainfile"
 	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// Config configures a Client. The zero value is right for most apps.
-type Config struct {
-	// Socket is the path of the sidecar's socket. Default: $CACHESIDECAR_SOCKET, else the
-	// first existing socket in /run/cachesidecar, $XDG_RUNTIME_DIR/cachesidecar and
-	// /tmp/cachesidecar-$UID.
-	Socket string
-	// Namespace is the namespace of calls. Default "default".
-	Namespace string
-	// Name identifies this app to the sidecar's operators. Default: none.
-	Name string
-	// Token is a secret that the sidecar's configuration names. It adds rights to those
-	// of this process's user. Default: none.
-	Token string
-	// TokenFile is the path of a file that contains the token, in place of Token. The
-	// client reads it for each connection, so that it finds a new token. Only this
-	// process's user, its group and root may read the file.
-	TokenFile string
-	// Conns is the number of connections. Default 2: all calls of one key share one
-	// connection, and a second connection keeps a second core of the sidecar busy.
-	Conns int
-	// DialTimeout bounds one attempt to connect. Default 250 ms.
-	DialTimeout time.Duration
-	// RequestTimeout bounds calls whose context has no deadline. Default 1 s.
-	RequestTimeout time.Duration
-	// LoadTimeout bounds the function of a GetOrLoad. Default 30 s. If the function takes
-	// longer than the sidecars' lease_time (10 s unless set), GetOrLoad returns its
-	// value, but the value is not kept.
-	LoadTimeout time.Duration
-	// WaitTimeout bounds how long a GetOrLoad waits for another process that loads the
-	// same key; after that it calls its own function. Default 10 s. It waits in steps of
-	// RequestTimeout, at least one step.
-	WaitTimeout time.Duration
-	// MaxCalls bounds the calls in flight of one connection; a call above it returns
-	// ErrBusy. Default 1,024.
-	MaxCalls int
-	// MaxLoads bounds the keys that GetOrLoad asks for or loads at one time; a key above
-	// it returns ErrBusy. Default 4,096.
-	MaxLoads int
-	// FailClosed makes GetOrLoad return the error if the sidecar cannot be reached, is
-	// too busy or does not answer in time. Default: GetOrLoad calls its function, and the
-	// loaded value is not kept.
-	FailClosed bool
-	// Lazy lets Dial succeed if no sidecar answers yet. The first call that finds a
-	// sidecar connects.
-	Lazy bool
-	// NearCache configures a cache in this process. Default: none.
-	NearCache NearCache
-}
-
-func (c Config) withDefaults() Config {
-	c.Conns = cmp.Or(c.Conns, 2)
-	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)
-	c.RequestTimeout = cmp.Or(c.RequestTimeout, time.Second)
-	c.LoadTimeout = cmp.Or(c.LoadTimeout, 30*time.Second)
-	c.WaitTimeout = cmp.Or(c.WaitTimeout, 10*time.Second)
-	c.MaxCalls = cmp.Or(c.MaxCalls, 1024)
-	c.MaxLoads = cmp.Or(c.MaxLoads, 4096)
-	c.Namespace = cmp.Or(c.Namespace, "default")
-	return c
-}
-
-// ReadToken returns the token in a file, as for Config.TokenFile. If file is "", it
-// returns "". Its errors are ErrUnauthorized and say what to do about the file.
-func ReadToken(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	b, err := plainfile.Secret(file, wire.MaxNameLen+2)
-	token := strings.TrimRight(string(b), "\r\n")
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("%w: token file %s: %w", cachesidecar.ErrUnauthorized, file, err)
-	case token == "":
-		return "", fmt.Errorf("%w: token file %s is empty: write the token into it", cachesidecar.ErrUnauthorized, file)
-	}
-	return token, nil
-}
 
 // Client is a client of the sidecar on this host.
 type Client struct {
@@ -131,7 +50,8 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	if cfg.Token != "" && cfg.TokenFile != "" {
 		return nil, fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", cachesidecar.ErrBadRequest)
 	}
-	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed(), loads: loads{keys: map[loadKey]*queue{}}}
+	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed()}
+	s.loads.keys = map[loadKey]*queue{}
 	s.closed, s.close = context.WithCancel(context.Background())
 	for range s.cfg.Conns {
 		s.slots = append(s.slots, newSlot(&s.cfg, clock))
@@ -148,7 +68,7 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 			return nil, err
 		}
 		c.near = nearView{cache: n}.in(s.cfg.Namespace)
-		f := newFeed(c, n.cfg.Bound/4)
+		f := newFeed(&s.cfg, clock, nil, n.cfg.Bound/4)
 		f.options = wire.All
 		s.tasks.Go(func() { n.run(s.closed, f) }) // ends with Close, which waits
 	}
@@ -209,20 +129,6 @@ func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, e
 	return want, nil, err
 }
 
-// answer is the result of a call. Its bytes are valid until release.
-type answer struct {
-	wire.Reply
-	from *slot
-	conn *rpc.Client
-	call *rpc.Call
-}
-
-func (a *answer) release() {
-	if a.conn != nil {
-		a.conn.Release(a.call)
-	}
-}
-
 // do makes one call. The caller releases the answer, also after an error.
 func (c *Client) do(ctx context.Context, s *slot, q *wire.Request) (a answer, err error) {
 	return c.doWithin(ctx, s, q, c.timeout(ctx))
@@ -240,7 +146,10 @@ func (c *Client) timeout(ctx context.Context) time.Duration {
 // arrives after its caller has left would delay other callers.
 const leaseGrace = 100 * time.Millisecond
 
-func (c *Client) doWithin(ctx context.Context, s *slot, q *wire.Request, timeout time.Duration) (a answer, err error) {
+// doWithin is do with a timeout.
+func (c *Client) doWithin(
+	ctx context.Context, s *slot, q *wire.Request, timeout time.Duration,
+) (a answer, err error) {
 	if q.Namespace == nil {
 		q.Namespace = c.namespace
 	}
@@ -302,15 +211,23 @@ func repeatable(op wire.Op) bool {
 	return false
 }
 
-// callError turns an error of a call into one of the public errors.
-func callError(err error) error {
-	switch {
-	case errors.Is(err, rpc.ErrFull):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrBusy, err)
-	case errors.Is(err, rpc.ErrNotSent):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
-	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, rpc.ErrClosed):
-		return fmt.Errorf("%w: %w", cachesidecar.ErrTimeout, err)
+// begin runs f on a new goroutine, with the values of ctx. The context of f ends with
+// Close at the latest.
+func (c *Client) begin(ctx context.Context, f func(context.Context)) error {
+	c.loads.mu.Lock()
+	defer c.loads.mu.Unlock()
+	if c.loads.closed { // no task may begin while Close waits
+		return cachesidecar.ErrClosed
 	}
-	return calls.ContextErr(err)
+	c.beginLocked(ctx, f)
+	return nil
+}
+
+func (c *Client) beginLocked(ctx context.Context, f func(context.Context)) {
+	c.tasks.Go(func() { // Close waits for it
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(c.closed, cancel)()
+		f(ctx)
+	})
 }

@@ -50,7 +50,8 @@ func (c *Client) Ring(ctx context.Context, key string) (cachesidecar.Place, erro
 // reads a value that it must not read. The context's deadline, or the client's timeout,
 // must leave a few seconds more.
 func (c *Client) Verify(ctx context.Context, duration time.Duration) (cachesidecar.Verified, error) {
-	return body[cachesidecar.Verified](ctx, c, &wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())})
+	q := wire.Request{Op: wire.OpVerify, WaitMS: uint32(duration.Milliseconds())}
+	return body[cachesidecar.Verified](ctx, c, &q)
 }
 
 func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err error) {
@@ -62,4 +63,17 @@ func body[T any](ctx context.Context, c *Client, q *wire.Request) (v T, err erro
 		}
 	}
 	return v, err
+}
+
+// NearStats returns the near cache's statistics; zeros without a near cache.
+func (c *Client) NearStats() NearStats {
+	n := c.near.cache
+	if n == nil {
+		return NearStats{}
+	}
+	entries, bytes := n.values.size()
+	return NearStats{
+		Following: n.stream.Load() != nil, Hits: n.hits.Load(), Misses: n.misses.Load(), Refused: n.refused.Load(),
+		Entries: entries, Bytes: bytes, Limit: n.cfg.Bytes, Events: n.events.Load(), Resets: n.resets.Load(),
+	}
 }

@@ -3,7 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -37,7 +36,9 @@ type FillOptions struct {
 // Lease returns ErrNotFound if the namespace's origin has no such key, or if the key's
 // owner cannot be reached. In the second case a loaded value cannot be kept. GetOrLoad
 // does all of this.
-func (c *Client) Lease(ctx context.Context, key string, o cachesidecar.GetOptions) (cachesidecar.Item, *Lease, error) {
+func (c *Client) Lease(
+	ctx context.Context, key string, o cachesidecar.GetOptions,
+) (cachesidecar.Item, *Lease, error) {
 	if err := ctx.Err(); err != nil {
 		return cachesidecar.Item{}, nil, callError(err)
 	}
@@ -75,7 +76,9 @@ func (c *Client) Lease(ctx context.Context, key string, o cachesidecar.GetOption
 }
 
 // lease makes one call. Its result loading is true if another caller still loads the key.
-func (c *Client) lease(ctx context.Context, key string, o cachesidecar.GetOptions, timeout time.Duration) (it cachesidecar.Item, l *Lease, loading bool, err error) {
+func (c *Client) lease(
+	ctx context.Context, key string, o cachesidecar.GetOptions, timeout time.Duration,
+) (it cachesidecar.Item, l *Lease, loading bool, err error) {
 	k := []byte(key)
 	q := wire.Request{Op: wire.OpLease, Key: k, Options: calls.ReadOptions(o)}
 	sent := c.near.ask(&q)
@@ -108,7 +111,8 @@ func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, 
 	if err := slot.fits(value); err != nil {
 		return 0, err
 	}
-	a, err := c.do(ctx, slot, &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags})
+	q := wire.Request{Op: wire.OpFill, Key: k, Token: l.token, Value: value, TTLMS: ttl, Flags: o.Flags}
+	a, err := c.do(ctx, slot, &q)
 	defer a.release()
 	c.near.wrote(l.key, a.Version, err)
 	return a.Version, err
@@ -118,16 +122,8 @@ func (l *Lease) Fill(ctx context.Context, value []byte, o FillOptions) (uint64, 
 // over already.
 func (l *Lease) Abandon(ctx context.Context) error {
 	k := []byte(l.key)
-	a, err := l.client.do(ctx, l.client.slotFor(k), &wire.Request{Op: wire.OpFill, Key: k, Token: l.token, TTLMS: wire.TTLDefault, Options: wire.Abandon})
+	q := wire.Request{Op: wire.OpFill, Key: k, Token: l.token, TTLMS: wire.TTLDefault, Options: wire.Abandon}
+	a, err := l.client.do(ctx, l.client.slotFor(k), &q)
 	a.release()
 	return err
-}
-
-// fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
-// that limit is not known.
-func (s *slot) fits(value []byte) error {
-	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
-		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value", cachesidecar.ErrTooLarge, len(value), most)
-	}
-	return nil
 }

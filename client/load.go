@@ -7,21 +7,10 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/calls"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
-
-// LoadOptions configures a GetOrLoad. The zero value uses the namespace's TTL.
-type LoadOptions struct {
-	TTL      time.Duration // of the value: at most 365 days, rounded up to ms
-	NoExpiry bool
-	Flags    uint32 // of the loaded value
-	StaleOK  bool   // take a stale value, marked so, rather than wait for another load
-	Fresh    bool   // ask the key's owner, read no copy
-}
 
 // GetOrLoad returns a key's value. If the key has none, one caller in the whole cluster
 // calls load; its value is kept, and all callers get it. The value is not kept if the key
@@ -38,7 +27,9 @@ type LoadOptions struct {
 //
 // In a namespace with an origin the sidecars load. There GetOrLoad calls load only if the
 // sidecars cannot be asked.
-func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx context.Context, key string) ([]byte, error), o LoadOptions) (cachesidecar.Item, error) {
+func (c *Client) GetOrLoad(
+	ctx context.Context, key string, load func(ctx context.Context, key string) ([]byte, error), o LoadOptions,
+) (cachesidecar.Item, error) {
 	if _, err := calls.TTL(o.TTL, o.NoExpiry); err != nil {
 		return cachesidecar.Item{}, err
 	}
@@ -48,7 +39,8 @@ func (c *Client) GetOrLoad(ctx context.Context, key string, load func(ctx contex
 	}
 	f, err := c.join(ctx, flight{
 		key: key, load: load, options: o, done: make(chan struct{}),
-		alone: !errors.Is(err, cachesidecar.ErrNotFound) || errors.Is(err, calls.ErrDegraded), // the sidecar need not be asked again
+		// The sidecar need not be asked again.
+		alone: !errors.Is(err, cachesidecar.ErrNotFound) || errors.Is(err, calls.ErrDegraded),
 	})
 	if err != nil {
 		return cachesidecar.Item{}, err
@@ -69,77 +61,14 @@ func (c *Client) loadsAfter(err error) bool {
 	if errors.Is(err, cachesidecar.ErrNotFound) {
 		return !errors.Is(err, cachesidecar.ErrAbsent)
 	}
-	for _, e := range []error{cachesidecar.ErrUnavailable, cachesidecar.ErrBusy, cachesidecar.ErrTimeout, cachesidecar.ErrUnsupported} {
+	for _, e := range []error{
+		cachesidecar.ErrUnavailable, cachesidecar.ErrBusy, cachesidecar.ErrTimeout, cachesidecar.ErrUnsupported,
+	} {
 		if errors.Is(err, e) {
 			return !c.cfg.FailClosed
 		}
 	}
 	return false
-}
-
-// loads makes sure that this process asks for a key, or loads it, only once at a time.
-//
-// A caller may share only a question that was not yet sent when the caller came. An
-// answer under way may be older than a write that the caller knows of, also a write by
-// another process. So each key has one flight under way, and callers that come meanwhile
-// gather for the next flight. A flight that gets a lease no longer counts as under way:
-// from then on the sidecar lets other callers wait for the fill or, if the key changes,
-// begin a new load.
-type loads struct {
-	mu     sync.Mutex
-	closed bool
-	n      int // flights, including those that gather callers
-	keys   map[loadKey]*queue
-}
-
-type loadKey struct {
-	namespace, key string
-	bits           wire.Options // only callers with the same options share
-}
-
-// queue is the state of a key that has a flight under way.
-type queue struct{ next *flight } // gathers callers; nil until the first one comes
-
-// flight is one question to the sidecar, followed by a load if one is needed, for all
-// callers that came before it began.
-type flight struct {
-	key     string
-	load    func(context.Context, string) ([]byte, error)
-	options LoadOptions
-	alone   bool // do not ask the sidecar
-	ctx     context.Context
-	callers int // under loads.mu until the flight begins
-
-	done chan struct{}
-	item cachesidecar.Item
-	err  error
-}
-
-func (l *loads) close() {
-	l.mu.Lock()
-	l.closed = true
-	l.mu.Unlock()
-}
-
-// begin runs f on a new goroutine, with the values of ctx. The context of f ends with
-// Close at the latest.
-func (c *Client) begin(ctx context.Context, f func(context.Context)) error {
-	c.loads.mu.Lock()
-	defer c.loads.mu.Unlock()
-	if c.loads.closed { // no task may begin while Close waits
-		return cachesidecar.ErrClosed
-	}
-	c.beginLocked(ctx, f)
-	return nil
-}
-
-func (c *Client) beginLocked(ctx context.Context, f func(context.Context)) {
-	c.tasks.Go(func() { // Close waits for it
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-		defer cancel()
-		defer context.AfterFunc(c.closed, cancel)()
-		f(ctx)
-	})
 }
 
 // join adds the caller to the key's next flight. The flight begins at once if none is
@@ -159,7 +88,8 @@ func (c *Client) join(ctx context.Context, n flight) (*flight, error) {
 		return q.next, nil
 	}
 	if l.n >= c.cfg.MaxLoads {
-		return nil, fmt.Errorf("%w: %d keys are being loaded: try again, or raise Config.MaxLoads", cachesidecar.ErrBusy, l.n)
+		return nil, fmt.Errorf("%w: %d keys are being loaded: try again, or raise Config.MaxLoads",
+			cachesidecar.ErrBusy, l.n)
 	}
 	l.n++
 	n.ctx, n.callers = ctx, 1
@@ -219,7 +149,9 @@ func (c *Client) fly(ctx context.Context, k loadKey, f *flight) {
 
 // await asks the sidecar until its answer is other than "another caller still loads". A
 // sidecar that gives that answer is alive.
-func (c *Client) await(ctx context.Context, key string, o cachesidecar.GetOptions) (it cachesidecar.Item, l *Lease, err error) {
+func (c *Client) await(
+	ctx context.Context, key string, o cachesidecar.GetOptions,
+) (it cachesidecar.Item, l *Lease, err error) {
 	for range max(1, c.cfg.WaitTimeout/c.cfg.RequestTimeout) {
 		var loading bool
 		if it, l, loading, err = c.lease(ctx, key, o, c.cfg.RequestTimeout); !loading {
@@ -264,8 +196,4 @@ func (c *Client) call(ctx context.Context, f *flight) (value []byte, err error) 
 		}
 	}()
 	return f.load(ctx, f.key)
-}
-
-func (o LoadOptions) get() cachesidecar.GetOptions {
-	return cachesidecar.GetOptions{Fresh: o.Fresh, StaleOK: o.StaleOK}
 }

@@ -17,27 +17,6 @@ import (
 	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
-// NearCache configures a cache inside this process, in front of the sidecar's. The zero
-// value means no near cache.
-type NearCache struct {
-	// Bytes bounds the memory of the values, in bytes, with overhead; the cache needs 2.3
-	// MiB beside it. Zero means no near cache; else at least 1 MiB. Values above 64 KiB,
-	// or above a hundredth of Bytes, are not kept.
-	Bytes int64
-	// Bound is how much further a read from the near cache may lag than a read through
-	// the sidecar. In total a read lags by at most the sidecar's smallest max_staleness
-	// plus Bound. Default 1 s; at least 100 ms, at most a minute.
-	Bound time.Duration
-}
-
-// Limits of NearCache's fields.
-const (
-	minNearBytes = 1 << 20
-	maxNearValue = 64 << 10
-	minNearBound = 100 * time.Millisecond
-	maxNearBound = time.Minute
-)
-
 // near keeps values that the sidecar has returned, and follows the sidecar to learn which
 // of them are outdated.
 //
@@ -83,14 +62,18 @@ type space struct {
 func newNear(cfg NearCache, clock kv.Clock) (*near, error) {
 	cfg.Bound = cmp.Or(cfg.Bound, time.Second)
 	if cfg.Bytes < minNearBytes || cfg.Bound < minNearBound || cfg.Bound > maxNearBound {
-		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v", cachesidecar.ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
+		return nil, fmt.Errorf("%w: a near cache of %d bytes with a bound of %v: give at least %d bytes, and %v to %v",
+			cachesidecar.ErrBadRequest, cfg.Bytes, cfg.Bound, minNearBytes, minNearBound, maxNearBound)
 	}
 	// As many slots as the sidecar's ledger: keys that share a slot here share it there.
 	ledger, err := invalidation.NewLedger(invalidation.DefaultSlots)
 	if err != nil {
 		return nil, err
 	}
-	return &near{cfg: cfg, clock: clock, hlc: kv.NewHLC(0), values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{}}, nil
+	return &near{
+		cfg: cfg, clock: clock, hlc: kv.NewHLC(0),
+		values: newKeptValues(cfg.Bytes), ledger: ledger, spaces: map[string]*space{},
+	}, nil
 }
 
 // space returns the space of a namespace, or nil if there are too many. Without a space
@@ -228,7 +211,8 @@ func (n *near) get(in *space, key string) (cachesidecar.Item, bool) {
 	}
 	lease := time.Duration(s.lease.Load()) // read before the checks of what it covers
 	now := n.clock.Read().Boot
-	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound || int64(got.since) <= n.floors[k.Hash.Partition()].Load() ||
+	if got.stream != s || lease == 0 || now-lease >= n.cfg.Bound ||
+		int64(got.since) <= n.floors[k.Hash.Partition()].Load() ||
 		got.deadline.Passed(now) || !n.ledger.Admit(k.Namespace, k.Hash, got.version, got.asOf) {
 		n.refused.Add(1)
 		return cachesidecar.Item{}, false
@@ -268,9 +252,11 @@ func (n *near) keep(in *space, key string, a asked, from *answer, r *wire.Reply)
 	}
 	n.hlc.Observe(kv.Version(r.AsOf))
 	h := in.key(key).Hash
-	if int64(len(r.Value)) <= min(maxNearValue, n.cfg.Bytes/100) && n.ledger.Admit(in.id, h, kv.Version(r.Version), kv.Version(r.AsOf)) {
+	if int64(len(r.Value)) <= min(maxNearValue, n.cfg.Bytes/100) &&
+		n.ledger.Admit(in.id, h, kv.Version(r.Version), kv.Version(r.AsOf)) {
 		n.values.put(&kept{
-			hash: h, space: in.id, key: strings.Clone(key), value: bytes.Clone(r.Value), flags: r.Flags, version: kv.Version(r.Version),
+			hash: h, space: in.id, key: strings.Clone(key),
+			value: bytes.Clone(r.Value), flags: r.Flags, version: kv.Version(r.Version),
 			deadline: deadlineOf(a.at, r.TTLMS), asOf: kv.Version(r.AsOf), since: a.at, stream: a.stream,
 		})
 	}

@@ -3,19 +3,12 @@ package client
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
-	"github.com/cachesidecar/cachesidecar/internal/calls"
-	"github.com/cachesidecar/cachesidecar/internal/kv"
-	"github.com/cachesidecar/cachesidecar/internal/rpc"
 	"github.com/cachesidecar/cachesidecar/internal/wire"
-	"github.com/cachesidecar/cachesidecar/invalidation"
 )
 
 // WatchOptions configures a Watch. The zero value reports every change.
@@ -32,32 +25,6 @@ type WatchOptions struct {
 	Beat time.Duration
 }
 
-// Kind is the kind of an Event.
-type Kind uint8
-
-// The kinds of events.
-const (
-	Changed Kind = iota // a key was written, touched or deleted
-	Raised              // some partitions have changed; their keys are not known
-	Flushed             // a namespace was emptied
-	Reset               // earlier changes are not known; the first event is a Reset
-	Beat                // no events came; all changes until now were reported
-)
-
-var kindNames = [...]string{"changed", "raised", "flushed", "reset", "beat"}
-
-func (k Kind) String() string { return kindNames[k] }
-
-// Event is a change that the sidecar has heard of.
-type Event struct {
-	Kind       Kind
-	Key        string   // of Changed, if it is one of WatchOptions.Keys
-	Namespace  string   // of Flushed, and of events with a Key; "": all namespaces
-	Hash       uint64   // of Changed: the key's hash
-	Version    uint64   // of the change; of Flushed: older values are gone
-	Partitions []uint16 // of Raised
-}
-
 // Watch reports changes in the whole cluster as the sidecar on this host hears of them,
 // until ctx or the loop over it ends. It asks for more only after the loop's body has
 // returned, and buffers nothing: a loop that is too slow gets a Reset.
@@ -68,13 +35,14 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 	return func(yield func(Event, error) bool) {
 		o.Beat = cmp.Or(o.Beat, time.Second)
 		if len(o.Keys) > wire.MaxKeys || o.Beat < time.Millisecond || o.Beat > time.Hour {
-			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h", cachesidecar.ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
+			yield(Event{}, fmt.Errorf("%w: to watch %d keys with a beat of %v: give at most %d, and 1ms to 1h",
+				cachesidecar.ErrBadRequest, len(o.Keys), o.Beat, wire.MaxKeys))
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(c.closed, cancel)()
-		f := newFeed(c, o.Beat)
+		f := newFeed(&c.cfg, c.clock, c.namespace, o.Beat)
 		defer f.slot.Close()
 		if o.All {
 			f.options = wire.All
@@ -100,134 +68,4 @@ func (c *Client) Watch(ctx context.Context, o WatchOptions) iter.Seq2[Event, err
 			}
 		}
 	}
-}
-
-// final reports whether an error ends the stream, since another try would fail too.
-func final(err error) bool {
-	return errors.Is(err, cachesidecar.ErrBadRequest) || errors.Is(err, cachesidecar.ErrUnsupported) || errors.Is(err, cachesidecar.ErrUnauthorized) || errors.Is(err, cachesidecar.ErrClosed)
-}
-
-// rest pauses. The pause grows with the number of tries, up to a second, and has jitter.
-func rest(ctx context.Context, tries int) {
-	most := min(10*time.Millisecond<<min(tries, 10), time.Second)
-	t := time.NewTimer(most/2 + rand.N(most/2))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// feed is a position in the sidecar's stream. It has a connection of its own, so that its
-// answers do not wait behind a long one.
-type feed struct {
-	slot      *slot
-	cfg       *Config
-	namespace []byte
-	options   wire.Options
-	wait      time.Duration
-
-	conn       *rpc.Client // where the position is valid; nil before the first answer
-	welcome    *wire.Welcome
-	epoch, seq uint64
-}
-
-func newFeed(c *Client, wait time.Duration) *feed {
-	return &feed{slot: newSlot(&c.cfg, c.clock), cfg: &c.cfg, namespace: c.namespace, wait: wait}
-}
-
-// next asks for the events after the position. After any error the next answer is a
-// reset.
-func (f *feed) next(ctx context.Context) (w wire.Watched, err error) {
-	conn, err := f.slot.get(ctx)
-	if err != nil {
-		f.conn = nil
-		return w, err
-	}
-	if conn != f.conn {
-		f.conn, f.epoch, f.seq = conn, 0, 0
-		if f.welcome = f.slot.welcomeOf(conn); f.welcome == nil || !slices.Contains(f.welcome.Features, "watch") {
-			return w, fmt.Errorf("%w: the sidecar knows no WATCH: it is of an older version", cachesidecar.ErrUnsupported)
-		}
-	}
-	if err = f.ask(ctx, &w); err != nil {
-		f.conn = nil
-		return w, err
-	}
-	f.epoch, f.seq = w.Epoch, w.Seq
-	return w, nil
-}
-
-func (f *feed) ask(ctx context.Context, w *wire.Watched) error {
-	timeout := f.wait + f.cfg.RequestTimeout
-	call, err := f.conn.Do(ctx, timeout, &wire.Request{
-		Op: wire.OpWatch, Namespace: f.namespace, Options: f.options, Epoch: f.epoch, Seq: f.seq,
-		TimeoutMS: uint32(min(timeout.Milliseconds(), wire.MaxTimeout)), WaitMS: uint32(f.wait.Milliseconds()),
-	})
-	if err != nil {
-		return callError(err)
-	}
-	defer f.conn.Release(call)
-	var r wire.Reply
-	if err := wire.DecodeReply(wire.OpWatch, call.Frame(), &r); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	if err := calls.Err(&r); err != nil {
-		return err
-	}
-	if err := wire.UnmarshalBody(r.Body, w); err != nil {
-		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
-	}
-	return nil
-}
-
-// tell yields the events of an answer, for some keys or for all, and reports whether the
-// loop goes on.
-func (f *feed) tell(w *wire.Watched, keys []string, yield func(Event, error) bool) bool {
-	if w.Reset {
-		return yield(Event{Kind: Reset}, nil)
-	}
-	namespace := string(f.namespace)
-	if namespace == "" {
-		namespace = f.cfg.Namespace
-	}
-	namespace = cmp.Or(namespace, "default")
-	var names map[uint64]string
-	if len(keys) > 0 {
-		if f.welcome.Hash.Name != wire.HashName {
-			return yield(Event{}, fmt.Errorf("%w: the sidecar hashes keys with %q, which this client does not know: watch without keys", cachesidecar.ErrUnsupported, f.welcome.Hash.Name))
-		}
-		names = make(map[uint64]string, len(keys))
-		seed := kv.NamespaceSeed(f.welcome.Hash.Seed, namespace)
-		for _, k := range keys {
-			names[uint64(kv.HashKey(seed, []byte(k)))] = k
-		}
-	}
-	more, told := true, false
-	err := invalidation.WatchCodec.Each(&w.Events, func(c invalidation.Event) {
-		e := Event{Kind: Kind(c.Kind), Hash: uint64(c.Hash), Version: uint64(c.Version)}
-		switch e.Kind {
-		case Changed:
-			if names != nil {
-				key, ok := names[e.Hash]
-				if !ok {
-					return
-				}
-				e.Key, e.Namespace = key, namespace
-			}
-		case Raised:
-			e.Partitions = slices.Collect(c.Detail.Partitions.All())
-		case Flushed:
-			e.Namespace = c.Detail.Namespace
-		}
-		more = more && yield(e, nil)
-		told = true
-	})
-	if err != nil { // an event of a later version, whose meaning is not known
-		return more && yield(Event{Kind: Reset}, nil)
-	}
-	if more && !told && w.Seq == w.Head {
-		more = yield(Event{Kind: Beat}, nil)
-	}
-	return more
 }

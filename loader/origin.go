@@ -83,7 +83,11 @@ func (c Custom) Open(o OriginOptions) (*Origin, error) {
 	case o.WriteThrough && c.Writer == nil:
 		return nil, errors.New("write_through: a Source takes no writes: give a Writer too")
 	}
-	return &Origin{Source: sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)}, Writer: c.Writer, Close: func() error { return nil }}, nil
+	return &Origin{
+		Source: sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)},
+		Writer: c.Writer,
+		Close:  func() error { return nil },
+	}, nil
 }
 
 // sized is a Source with a limit for the size of its values.

@@ -129,3 +129,40 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 	}
 	return c, nil
 }
+
+// answer is the result of a call. Its bytes are valid until release.
+type answer struct {
+	wire.Reply
+	from *slot
+	conn *rpc.Client
+	call *rpc.Call
+}
+
+func (a *answer) release() {
+	if a.conn != nil {
+		a.conn.Release(a.call)
+	}
+}
+
+// callError turns an error of a call into one of the public errors.
+func callError(err error) error {
+	switch {
+	case errors.Is(err, rpc.ErrFull):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrBusy, err)
+	case errors.Is(err, rpc.ErrNotSent):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
+	case errors.Is(err, rpc.ErrNoAnswer), errors.Is(err, rpc.ErrClosed):
+		return fmt.Errorf("%w: %w", cachesidecar.ErrTimeout, err)
+	}
+	return calls.ContextErr(err)
+}
+
+// fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO
+// that limit is not known.
+func (s *slot) fits(value []byte) error {
+	if most := s.maxValue.Load(); most > 0 && int64(len(value)) > most {
+		return fmt.Errorf("%w: the value has %d bytes, the sidecar's max_value is %d: split it, or raise max_value",
+			cachesidecar.ErrTooLarge, len(value), most)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package client
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// LoadOptions configures a GetOrLoad. The zero value uses the namespace's TTL.
+type LoadOptions struct {
+	TTL      time.Duration // of the value: at most 365 days, rounded up to ms
+	NoExpiry bool
+	Flags    uint32 // of the loaded value
+	StaleOK  bool   // take a stale value, marked so, rather than wait for another load
+	Fresh    bool   // ask the key's owner, read no copy
+}
+
+// loads makes sure that this process asks for a key, or loads it, only once at a time.
+//
+// A caller may share only a question that was not yet sent when the caller came. An
+// answer under way may be older than a write that the caller knows of, also a write by
+// another process. So each key has one flight under way, and callers that come meanwhile
+// gather for the next flight. A flight that gets a lease no longer counts as under way:
+// from then on the sidecar lets other callers wait for the fill or, if the key changes,
+// begin a new load.
+type loads struct {
+	mu     sync.Mutex
+	closed bool
+	n      int // flights, including those that gather callers
+	keys   map[loadKey]*queue
+}
+
+type loadKey struct {
+	namespace, key string
+	bits           wire.Options // only callers with the same options share
+}
+
+// queue is the state of a key that has a flight under way.
+type queue struct{ next *flight } // gathers callers; nil until the first one comes
+
+// flight is one question to the sidecar, followed by a load if one is needed, for all
+// callers that came before it began.
+type flight struct {
+	key     string
+	load    func(context.Context, string) ([]byte, error)
+	options LoadOptions
+	alone   bool // do not ask the sidecar
+	ctx     context.Context
+	callers int // under loads.mu until the flight begins
+
+	done chan struct{}
+	item cachesidecar.Item
+	err  error
+}
+
+func (l *loads) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+}
+
+func (o LoadOptions) get() cachesidecar.GetOptions {
+	return cachesidecar.GetOptions{Fresh: o.Fresh, StaleOK: o.StaleOK}
+}
