@@ -121,9 +121,6 @@ func copyEndsWithItsEntry(t *testing.T, bad func(format string, args ...any)) {
 		if r := a.get(string(key), 0); r.Status == wire.OK {
 			bad("a copy is served after the end of its entry: %+v", r)
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }

@@ -43,9 +43,6 @@ func TestVirtualAckAllIsPrompt(t *testing.T) {
 		if f, a := v.s.engine.Node.Stats(), w.nodes[1].s.engine.Node.Stats(); f.Invalidations.Gaps+a.Invalidations.Gaps > 0 {
 			t.Errorf("%d gaps", f.Invalidations.Gaps+a.Invalidations.Gaps)
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }

@@ -154,10 +154,7 @@ func TestVirtualWriteOutlivesItsOwnership(t *testing.T) {
 						t.Errorf("the clock was not read after the write was stored: %s, then %s", before, stored())
 					}
 					w.awaitOwned(v, h.Partition())
-					for _, v := range w.nodes {
-						v.leave()
-					}
-					time.Sleep(30 * time.Second)
+					w.leaveAll()
 				})
 			})
 		}
@@ -202,10 +199,7 @@ func TestVirtualEndedOutdatesCopies(t *testing.T) {
 		if a.s.engine.Counts.PeerReads.Load() == asked {
 			t.Errorf("a copy was served from before its host held the partition itself")
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 

@@ -241,9 +241,6 @@ func TestReplicaLagUnknown(t *testing.T) {
 		if barredNow(s, "lagging", key) {
 			t.Error("held for longer than the namespace says")
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }

@@ -34,10 +34,7 @@ func keyedWorld(t *testing.T, n int, f func(*testing.T, *world), prepare ...func
 		}
 		w.agreed(15 * time.Second)
 		f(t, w)
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 

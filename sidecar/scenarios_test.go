@@ -57,10 +57,7 @@ func TestVirtualPausedOwner(t *testing.T) {
 				t.Fatalf("key%d is %q, %v after the host has come back", i, v.Value, err)
 			}
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 
@@ -96,12 +93,7 @@ func TestVirtualQuiet(t *testing.T) {
 func TestVirtualFaults(t *testing.T) {
 	virtually(t, 5, func(w *world) {
 		for range 12 {
-			var down []*vnode
-			for _, v := range w.nodes {
-				if v.s == nil {
-					down = append(down, v)
-				}
-			}
+			down := w.down()
 			v := w.nodes[w.rnd.IntN(len(w.nodes))]
 			switch op := w.rnd.IntN(10); {
 			case len(down) > 1 || op < 3 && len(down) > 0:

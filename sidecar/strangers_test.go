@@ -262,10 +262,7 @@ func TestVirtualNamedByOthers(t *testing.T) {
 		}
 		w.net.Heal()
 		w.agreed(20 * time.Second)
-		for _, v := range w.nodes {
-			v.kill()
-		}
-		time.Sleep(30 * time.Second)
+		w.killAll()
 	})
 }
 
@@ -316,10 +313,7 @@ func TestVirtualRumourOnly(t *testing.T) {
 		}
 		cut.Store(false)
 		w.agreed(30 * time.Second)
-		for _, v := range w.nodes {
-			v.kill()
-		}
-		time.Sleep(30 * time.Second)
+		w.killAll()
 	})
 }
 

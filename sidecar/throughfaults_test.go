@@ -190,10 +190,7 @@ func writeThroughAtRandom(t *testing.T, seed uint64, kills bool, voters []string
 			over = now
 		})
 	}
-	for _, v := range w.nodes {
-		v.leave()
-	}
-	time.Sleep(30 * time.Second)
+	w.leaveAll()
 	t.Logf("seed %d: %d hits, %d misses, %d writes failed, %v", seed, w.hits, w.misses, w.failed, w.seen)
 	if w.hits < 1000 || w.failed == 0 || w.seen["l1 hits"] == 0 {
 		t.Errorf("too tame a run")

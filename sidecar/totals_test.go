@@ -257,10 +257,7 @@ func orderly(t *testing.T, seed uint64, voters []string) {
 			}
 		}
 		w.judgeTallied(true)
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 		t.Logf("seed %d: %v", seed, w.seen)
 		if w.seen["tallied increments"] < 300 || w.seen["tallied sets"] < 200 || w.seen["tallied deletions"] < 200 || w.seen["handed over"] < 2 {
 			t.Errorf("too tame a run")

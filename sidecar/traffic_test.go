@@ -210,10 +210,7 @@ func TestTraffic(t *testing.T) {
 				}
 				fmt.Printf("traffic %s\n", b)
 			}
-			for _, v := range w.nodes {
-				v.kill()
-			}
-			time.Sleep(30 * time.Second)
+			w.killAll()
 		})
 	}
 }

@@ -96,6 +96,32 @@ type world struct {
 	tables  map[string]*ring.Table
 }
 
+// down returns the nodes that do not run.
+func (w *world) down() (list []*vnode) {
+	for _, v := range w.nodes {
+		if v.s == nil {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// leaveAll lets all nodes leave, and waits until what they have started has ended.
+func (w *world) leaveAll() {
+	for _, v := range w.nodes {
+		v.leave()
+	}
+	time.Sleep(30 * time.Second)
+}
+
+// killAll kills all nodes, and waits until what they have started has ended.
+func (w *world) killAll() {
+	for _, v := range w.nodes {
+		v.kill()
+	}
+	time.Sleep(30 * time.Second)
+}
+
 // vnode is a host with its present process.
 type vnode struct {
 	w     *world

@@ -21,12 +21,7 @@ import (
 func TestVirtualConsistent(t *testing.T) {
 	virtually(t, 5, func(w *world) {
 		for range 10 {
-			var down []*vnode
-			for _, v := range w.nodes {
-				if v.s == nil {
-					down = append(down, v)
-				}
-			}
+			down := w.down()
 			v := w.nodes[w.rnd.IntN(len(w.nodes))]
 			switch op := w.rnd.IntN(12); {
 			case len(down) > 1 || op < 3 && len(down) > 0:
@@ -201,10 +196,7 @@ func TestVirtualAuthorityEnds(t *testing.T) {
 					t.Errorf("%d pauses were found", n)
 				}
 				w.awaitOwned(v, h.Partition())
-				for _, v := range w.nodes {
-					v.leave()
-				}
-				time.Sleep(30 * time.Second)
+				w.leaveAll()
 			})
 		})
 	}

@@ -81,10 +81,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		if time.Duration(served)*50*time.Millisecond < w.bound/2 {
 			t.Errorf("the sidecar itself does not serve its copies for as long as it may")
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }
 
@@ -140,9 +137,6 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		if a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
 			t.Errorf("a copy that is outdated is vouched for")
 		}
-		for _, v := range w.nodes {
-			v.leave()
-		}
-		time.Sleep(30 * time.Second)
+		w.leaveAll()
 	})
 }

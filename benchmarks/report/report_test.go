@@ -73,15 +73,31 @@ func writeSocket(t *testing.T, dir string, change func(*record.SocketRow)) {
 	}
 }
 
-func TestWinsAndLossesStandInTheSameTable(t *testing.T) {
-	dir := t.TempDir()
-	writeSocket(t, dir, func(*record.SocketRow) {})
+// derive derives the page and the plots from the rounds in a folder.
+func derive(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
 	files, err := Derive(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := string(files[Page])
-	for _, want := range []string{
+	return files
+}
+
+// has checks that a page, or a section of it, has all the texts.
+func has(t *testing.T, page string, texts ...string) {
+	t.Helper()
+	for _, want := range texts {
+		if !strings.Contains(page, want) {
+			t.Errorf("there is no %q in\n%s", want, page)
+		}
+	}
+}
+
+func TestWinsAndLossesStandInTheSameTable(t *testing.T) {
+	dir := t.TempDir()
+	writeSocket(t, dir, func(*record.SocketRow) {})
+	page := string(derive(t, dir)[Page])
+	has(t, page,
 		"| GET hit, 1 × 1 | sidecar / echo | 0.55 | 0.50 | 0.60 | ≥ 0.9 | **missed by 0.35** |",
 		"| GET hit, 1 × 1 | sidecar / redis | 1.10 | 1.00 | 1.20 | > 1 | met |",
 		"| GET hit, 16 × 64 | sidecar / better of redis and memcached | 1.10 | 1.00 | 1.20 | ≥ 2 | **missed by 0.9** |",
@@ -90,11 +106,7 @@ func TestWinsAndLossesStandInTheSameTable(t *testing.T) {
 		"| GET hit, 1 × 1 | sidecar | 110,000 | 100,000 | 120,000 | 10 | 50 | 70 |",
 		"![Throughput against connections](plots/throughput-connections.svg)",
 		"Versions: go 1.26.",
-	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q:\n%s", want, page)
-		}
-	}
+	)
 	if again, err := Derive(dir); err != nil || string(again[Page]) != page {
 		t.Errorf("the second page differs, error %v", err)
 	}
@@ -140,23 +152,15 @@ func TestHitsAreHeldAgainstLRU(t *testing.T) {
 	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Derive(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := string(files[Page])
-	for _, want := range []string{
+	page := string(derive(t, dir)[Page])
+	has(t, page,
 		"| cache2k-orm-busy, 760 entries | l2/segment less LRU, points | −2.00 | −2.00 | −2.00 | ≥ −2.5 | met |",
 		"| a, 2,000 entries | l2/segment less LRU, points | −1.50 | −1.50 | −1.50 | ≥ −1 | **missed by 0.5** |",
 		"| a, 1,073,741,824 bytes | l2/segment less LRU, points | −40.00 | −40.00 | −40.00 | – | – |",
 		"| mean of all at equal entries | l2/segment less LRU, points | +2.17 | +2.17 | +2.17 | ≥ 2 | met |",
 		"| a | 9,000 | 50.00 | 50.00 | 50.00 | 60.00 |",
 		"At equal bytes:",
-	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q:\n%s", want, page)
-		}
-	}
+	)
 }
 
 // clusterFile returns one round of each part.
@@ -191,12 +195,8 @@ func TestSeveralHosts(t *testing.T) {
 	if err := record.Write(filepath.Join(dir, RoundsDir), clusterFile()); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Derive(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := string(files[Page])
-	for _, want := range []string{
+	files := derive(t, dir)
+	has(t, string(files[Page]),
 		"| GET of another host's key, copy here, 16 × 1 | requests/s, copies / own keys | 0.80 | 0.80 | 0.80 | ≥ 0.9 | **missed by 0.1** |",
 		"| GET of another host's key, its owner answers, 1 × 1 | p50 / p50 of echo, Unix and TCP together | 1.75 | 1.75 | 1.75 | ≤ 1.5 | **missed by 0.25** |",
 		"| requests/s, sidecar embedded / groupcache | 4.50 | 4.50 | 4.50 | – | – |",
@@ -210,11 +210,7 @@ func TestSeveralHosts(t *testing.T) {
 		"| host-1 | restart | 1.10 | – | – | 1.90 | 40.00 |",
 		"were answered from a copy",
 		"![Hit ratio while hosts come and go](plots/cluster-moves.svg)",
-	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q:\n%s", want, page)
-		}
-	}
+	)
 	if len(files[PlotsDir+"/cluster-moves.svg"]) == 0 {
 		t.Error("there is no plot")
 	}
@@ -275,7 +271,7 @@ func TestInvalidations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
+	has(t, text,
 		"| 1,000 invalidations/s, 5 hosts | ms until all have it, p50 | 1.20 | 1.20 | 1.20 | ≤ 1 | **missed by 0.2** |",
 		"| 1,000 invalidations/s, 5 hosts | the same of redis' subscribers, p99 | 0.10 | 0.10 | 0.10 | – | – |",
 		"| 1,000 invalidations/s, 5 hosts | p50, in parts of a bare fan-out's | 1.50 | 1.50 | 1.50 | – | – |",
@@ -286,11 +282,7 @@ func TestInvalidations(t *testing.T) {
 		"| 10,000 | sidecar | 10,000 | 0.40 | 2.00 | 3.60 | 1.20 | 6.00 | 10.80 | 0 | 2 | 0 |",
 		"is served: sidecar, of a host whose links hang | 1.90 | 1.90 | 1.90 | ≤ 2 | met |",
 		"is served: redis, a client that does not ping | 11.99 | 11.99 | 11.99 | – | – |",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the section lacks %q:\n%s", want, text)
-		}
-	}
+	)
 	for _, c := range []struct {
 		change func(*record.File[record.PropagationParameters, record.PropagationRow])
 		want   string
@@ -339,7 +331,7 @@ func TestLoads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{
+	has(t, text,
 		"| 10,000 GETs of one cold key at once, 5 hosts | calls of the origin: sidecar, its origin | 1 | 1 | 1 | ≤ 1 | met |",
 		"| 10,000 GETs of one cold key at once, 5 hosts | ms until all are answered: sidecar, its origin | 91 | 90 | 92 | – | – |",
 		"calls of the origin: sidecar, LEASE and FILL by the apps | 2 | 1 | 3 | ≤ 1 | **missed by 1** |",
@@ -348,11 +340,7 @@ func TestLoads(t *testing.T) {
 		"| GET hit, 16 × 64 | requests/s, namespace with an origin / without | 0.900 | 0.900 | 0.900 | ≥ 0.98 | **missed by 0.08** |",
 		"| the origin is away for 60 s | reads without a value, meanwhile | 3 | 3 | 3 | ≤ 0 | **missed by 3** |",
 		"busiest second once it is back, / rate | 2.00 | 2.00 | 2.00 | ≤ 1.1 | **missed by 0.9** |",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("the section lacks %q:\n%s", want, text)
-		}
-	}
+	)
 	for _, c := range []struct {
 		change func(rows []record.LoadsRow)
 		want   string
@@ -405,15 +393,8 @@ func TestSizes(t *testing.T) {
 	if err := record.Write(filepath.Join(dir, RoundsDir), f); err != nil {
 		t.Fatal(err)
 	}
-	files, err := Derive(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{"The model has 70 bytes for asking a log and its answer, 17 for an event, 100 for a poll", "by 0 % at most", "| 3 | 10,000 |", "| 1000 |"} {
-		if !strings.Contains(string(files[Page]), want) {
-			t.Errorf("the page lacks %q:\n%s", want, files[Page])
-		}
-	}
+	files := derive(t, dir)
+	has(t, string(files[Page]), "The model has 70 bytes for asking a log and its answer, 17 for an event, 100 for a poll", "by 0 % at most", "| 3 | 10,000 |", "| 1000 |")
 	if len(files[PlotsDir+"/sizes-bytes.svg"]) == 0 {
 		t.Error("there is no plot")
 	}

@@ -44,6 +44,21 @@ func deafNode(t *testing.T) (p *Pool, stuck *atomic.Pointer[chan struct{}]) {
 	return p, stuck
 }
 
+// longCalls begins 24 calls with long requests, which is more than can be on its way. It
+// passes the end of each to ended.
+func longCalls(p *Pool, timeout time.Duration, ended func(error)) *sync.WaitGroup {
+	var calls sync.WaitGroup
+	for range 24 {
+		calls.Go(func() {
+			var a Answer
+			defer a.Release()
+			q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
+			ended(p.Do(context.Background(), nodeB, Call, timeout, q, &a))
+		})
+	}
+	return &calls
+}
+
 // TestRenewStuck checks that calls do not wait for the end of a connection whose other
 // side does not read.
 func TestRenewStuck(t *testing.T) {
@@ -51,15 +66,7 @@ func TestRenewStuck(t *testing.T) {
 	old, free := p.Live(nodeB, Call), make(chan struct{})
 	defer close(free)
 	stuck.Store(&free)
-	var calls sync.WaitGroup
-	for range 24 { // more than can be on its way
-		calls.Go(func() {
-			var a Answer
-			defer a.Release()
-			_ = p.Do(context.Background(), nodeB, Call, time.Second, &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}, &a)
-		})
-	}
-	calls.Wait()
+	longCalls(p, time.Second, func(error) {}).Wait()
 	if old.Err() != nil {
 		t.Fatalf("the other side reads: %v", old.Err())
 	}
@@ -80,18 +87,11 @@ func TestRenewLong(t *testing.T) {
 	p, stuck := deafNode(t)
 	old, free := p.Live(nodeB, Call), make(chan struct{})
 	stuck.Store(&free)
-	var calls sync.WaitGroup
-	defer calls.Wait()
-	for range 24 { // more than can be on its way
-		calls.Go(func() {
-			var a Answer
-			defer a.Release()
-			q := &wire.Request{Op: wire.OpSet, Key: []byte("k"), Value: make([]byte, 1<<20)}
-			if err := p.Do(context.Background(), nodeB, Call, time.Minute, q, &a); err != nil {
-				t.Error(err)
-			}
-		})
-	}
+	defer longCalls(p, time.Minute, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}).Wait()
 	waitFor(t, func() bool { return old.InFlight() == 24 })
 	p.Renew()
 	waitFor(t, old.Retiring)
