@@ -36,7 +36,7 @@ func (g *Gossip) rejoin(ctx context.Context) {
 		if err = errors.Join(err, e); err != nil {
 			g.tellKeys(err.Error())
 			if first && found == 0 {
-				g.cfg.Log.Warn("no node answers at the join addresses yet: going on alone, and trying again",
+				g.cfg.Log.Warn("no host answers at the join addresses yet: going on alone, and trying again",
 					"addresses", strings.Join(g.cfg.Join, " "), "error", err)
 			} else {
 				g.cfg.Log.Debug("gossip: some do not answer", "error", err)

@@ -178,7 +178,7 @@ func TestReadiness(t *testing.T) {
 			}
 		}
 	}
-	wait("ok, alone: nobody answers at the join addresses")
+	wait("ok, alone: no host answers at the join addresses")
 	startHost(t, "b", h.engine.Node.GossipAddress())
 	wait("ok")
 }

@@ -102,7 +102,7 @@ func (s *Sidecar) readiness() (words string, ready bool) {
 		}
 		return words, false
 	case len(s.cfg.Join) > 0 && st.Members == 1:
-		return "ok, alone: nobody answers at the join addresses", true
+		return "ok, alone: no host answers at the join addresses", true
 	}
 	return "ok", true
 }

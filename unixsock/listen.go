@@ -79,8 +79,8 @@ func Listen(cfg Config) (*Listener, error) {
 		return nil, err
 	}
 	if len(path) > MaxPath {
-		return nil, fmt.Errorf("socket path %q has %d bytes, at most %d fit into a socket address: choose a shorter one",
-			path, len(path), MaxPath)
+		return nil, fmt.Errorf("socket path %q has %d bytes, at most %d fit into a socket address: "+
+			"choose a shorter one", path, len(path), MaxPath)
 	}
 	if err := isFolder(path); err != nil {
 		return nil, err

@@ -382,7 +382,7 @@ func TestJoinLater(t *testing.T) {
 	first := runSidecar(t, "--node", "first", "--bind", loopback(ports[0]), "--peer-bind", loopback(ports[1]),
 		"--join", "no-such-host.invalid:7946,"+loopback(ports[2]), "--insecure", "--l2-size", "16MiB")
 	first.waitFor("word of it", first.log, func(log string) bool {
-		return strings.Contains(log, "no node answers at the join addresses") && strings.Contains(log, "no-such-host.invalid")
+		return strings.Contains(log, "no host answers at the join addresses") && strings.Contains(log, "no-such-host.invalid")
 	})
 	if o := first.at("health"); o.status == exitMiss && !strings.Contains(o.err, "it looks for other hosts at the join addresses") {
 		t.Errorf("health at the start: %v", o)

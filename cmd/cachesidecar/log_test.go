@@ -61,7 +61,7 @@ func TestLogNamesTheCause(t *testing.T) {
 	a, b, c := list[0], list[1], list[2]
 	owned := float64(a.member("c").Partitions)
 	for _, p := range list {
-		if warnings := p.logged("WARN", time.Time{}); len(warnings) > 1 || len(warnings) == 1 && !strings.HasPrefix(warnings[0]["msg"].(string), "nobody answers") {
+		if warnings := p.logged("WARN", time.Time{}); len(warnings) > 1 || len(warnings) == 1 && !strings.HasPrefix(warnings[0]["msg"].(string), "no host answers") {
 			t.Errorf("at the start: %v", warnings)
 		}
 	}
