@@ -25,10 +25,10 @@ type NamespaceStats struct {
 	// Reads answered with a stale value.
 	Stale int64 `json:"stale"`
 
-	Loads   LoadStats    `json:"loads" if:"Origin"`
-	Known   KnownStats   `json:"known" if:"Configured"`
-	Through ThroughStats `json:"write_through" if:"Configured"`
-	Warm    WarmStats    `json:"warm_on_start" if:"State"`
+	Loads     LoadStats      `json:"loads" if:"Origin"`
+	KeyFilter KeyFilterStats `json:"known" if:"Configured"`
+	Through   ThroughStats   `json:"write_through" if:"Configured"`
+	Warm      WarmStats      `json:"warm_on_start" if:"State"`
 }
 
 // WarmStats describes the keys of a namespace that this host loads at its start.
@@ -43,8 +43,8 @@ type WarmStats struct {
 	Failed int64 `json:"failed" metric:"warmed_keys_total{result=failed}"`
 }
 
-// KnownStats describes a namespace's key filter on this host.
-type KnownStats struct {
+// KeyFilterStats describes a namespace's key filter on this host.
+type KeyFilterStats struct {
 	// The namespace has a key filter.
 	Configured bool `json:"configured"`
 	// The filter is complete and not too old.

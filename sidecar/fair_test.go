@@ -253,7 +253,7 @@ func TestHeapLimit(t *testing.T) {
 	if n := s.HeapLimit(); n != want {
 		t.Errorf("%s, want %s", fmt.Sprint(Size(n)), Size(want))
 	}
-	filter, err := keyfilter.NewKnown(keyfilter.KnownConfig{Keys: 10_000_000})
+	filter, err := keyfilter.New(keyfilter.Config{Keys: 10_000_000})
 	if err != nil {
 		t.Fatal(err)
 	}

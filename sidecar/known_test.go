@@ -50,14 +50,14 @@ func (d *database) Keys(ctx context.Context, each func(key []byte) error) error 
 func knownNodes(t *testing.T, n int, o *database, ns Namespace, f func(w *world)) {
 	t.Helper()
 	none := time.Duration(0)
-	ns.Known, ns.NegativeTTL = &Known{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6, List: loader.List{Lister: o}}, &none
+	ns.ExistingKeys, ns.NegativeTTL = &ExistingKeys{Keys: 10_000, MaxAge: time.Hour, FalsePositives: 1e-6, List: loader.List{Lister: o}}, &none
 	withNodes(t, n, o, ns, func(w *world) {
 		time.Sleep(30 * time.Second) // until the first filter is built
 		f(w)
 	})
 }
 
-func (v *vnode) known() cachesidecar.KnownStats {
+func (v *vnode) known() cachesidecar.KeyFilterStats {
 	return v.s.engine.Names.Lookup(session.DefaultNamespace).KeyFilterStats()
 }
 
@@ -252,8 +252,8 @@ func TestKnownFlood(t *testing.T) {
 	}))
 	defer server.Close()
 	s := start(t, Config{NoSocket: true, Namespaces: map[string]Namespace{"a": {
-		Origin: &httporigin.Config{URL: server.URL + "/{key}"},
-		Known:  &Known{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
+		Origin:       &httporigin.Config{URL: server.URL + "/{key}"},
+		ExistingKeys: &ExistingKeys{Keys: there, FalsePositives: share, MaxAge: 16 * time.Second, List: loader.List{URL: server.URL + "/keys"}},
 	}}})
 	ns := s.engine.Names.Lookup([]byte("a"))
 	for end := time.Now().Add(20 * time.Second); !ns.KeyFilterStats().InUse; time.Sleep(10 * time.Millisecond) {

@@ -10,8 +10,8 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// Known has the settings of a namespace's key filter.
-type Known struct {
+// ExistingKeys has the settings of a namespace's key filter.
+type ExistingKeys struct {
 	// Keys is the largest number of keys. Required. Bounds: 1 to about 800000000.
 	Keys int `yaml:"keys"`
 	// FalsePositives is the share of absent keys that pass the filter. Form: share. Default:
@@ -22,11 +22,11 @@ type Known struct {
 	loader.List `yaml:",inline"`
 }
 
-func (k *Known) check() error {
+func (k *ExistingKeys) check() error {
 	if k == nil {
 		return nil
 	}
-	if _, err := keyfilter.NewKnown(k.filter()); err != nil {
+	if _, err := keyfilter.New(k.filter()); err != nil {
 		return fmt.Errorf("existing_keys: %w", err)
 	}
 	return cmp.Or(
@@ -35,8 +35,8 @@ func (k *Known) check() error {
 	)
 }
 
-func (k *Known) filter() keyfilter.KnownConfig {
-	return keyfilter.KnownConfig{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
+func (k *ExistingKeys) filter() keyfilter.Config {
+	return keyfilter.Config{Keys: k.Keys, FalsePositives: k.FalsePositives, MaxAge: k.MaxAge}
 }
 
 // Warm has the settings of the keys that are loaded at the start.

@@ -45,7 +45,7 @@ func TestGoldenMetrics(t *testing.T) {
 		HTTP: "127.0.0.1:0", ClusterKeyFile: key, Log: log.Logger(),
 		Namespaces: map[string]Namespace{"default": {}, "full": {
 			Origin: loader.Custom{Source: o.database, Writer: o}, Quota: 1 << 20, WriteThrough: true,
-			Known: &Known{Keys: 100, MaxAge: time.Hour, List: list}, WarmOnStart: &Warm{Rate: 100, List: list},
+			ExistingKeys: &ExistingKeys{Keys: 100, MaxAge: time.Hour, List: list}, WarmOnStart: &Warm{Rate: 100, List: list},
 		}},
 	}
 	a := startHostWith(t, cfg, "a")

@@ -63,9 +63,9 @@ type Namespace struct {
 	// LeaseTime is how long an app may take to load a value itself. Default: 10s. Bounds:
 	// 100ms to 10m.
 	LeaseTime time.Duration `yaml:"lease_time"`
-	// Known is the key filter: a filter of the keys that the origin has. No other key is
+	// ExistingKeys is the key filter: a filter of the keys that the origin has. No other key is
 	// loaded. Default: none.
-	Known *Known `yaml:"existing_keys"`
+	ExistingKeys *ExistingKeys `yaml:"existing_keys"`
 	// WarmOnStart are the keys that are loaded at the start. Default: none.
 	WarmOnStart *Warm `yaml:"warm_on_start"`
 	// WriteThrough writes the changes of apps to the origin first. It must be the same on
@@ -165,7 +165,7 @@ func (n Namespace) check(l2 Size) error {
 		settings.Bounded("replica_lag", n.ReplicaLag, 0, 10*time.Minute),
 		settings.Bounded("lease_time", n.leaseTime(), 100*time.Millisecond, 10*time.Minute),
 		n.Limits.check(),
-		n.Known.check(),
+		n.ExistingKeys.check(),
 		n.WarmOnStart.check(),
 	)
 }
@@ -182,7 +182,7 @@ func (n Namespace) needsOrigin() error {
 		{"key_pattern", n.KeyPattern != ""}, {"max_key", n.MaxKey != 0},
 		{"negative_ttl", n.NegativeTTL != nil}, {"ttl_jitter", n.TTLJitter != nil},
 		{"stale_if_error", n.StaleIfError != 0}, {"refresh_early", n.RefreshEarly != nil},
-		{"existing_keys", n.Known != nil}, {"write_through", n.WriteThrough},
+		{"existing_keys", n.ExistingKeys != nil}, {"write_through", n.WriteThrough},
 		{"warm_on_start", n.WarmOnStart != nil}, {"limits", n.Limits != Limits{}},
 	} {
 		if s.given {
@@ -255,8 +255,8 @@ func (n Namespace) spec() namespaces.Settings {
 		Origin: n.Origin, KeyPattern: n.KeyPattern, MaxKey: int(n.MaxKey), WriteThrough: n.WriteThrough,
 		Guard: n.Limits.guard(),
 	}
-	if n.Known != nil {
-		s.KeyFilter = &namespaces.FilterSettings{Filter: n.Known.filter(), List: n.Known.List}
+	if n.ExistingKeys != nil {
+		s.KeyFilter = &namespaces.FilterSettings{Filter: n.ExistingKeys.filter(), List: n.ExistingKeys.List}
 	}
 	if n.WarmOnStart != nil {
 		s.Warm = &namespaces.WarmSettings{

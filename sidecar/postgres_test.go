@@ -34,7 +34,7 @@ func TestPostgres(t *testing.T) {
 				Delete: "DELETE FROM pages WHERE id = $1",
 			},
 		},
-		Known:        &Known{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
+		ExistingKeys: &ExistingKeys{Keys: 2000, MaxAge: time.Minute, List: loader.List{Query: "SELECT id FROM pages"}},
 		WriteThrough: true,
 	}}})
 	ns := s.engine.Names.Lookup([]byte("pages"))

@@ -142,8 +142,8 @@ namespaces:
 		"database": {
 			Origin: &postgres.Config{DSNFile: "/f", DSNEnv: "E", Query: "q", Format: "json", Connections: 1, Write: postgres.WriteConfig{Store: "s", Delete: "d"}},
 			Limits: limits, WriteThrough: true,
-			WarmOnStart: &sidecar.Warm{Rate: 2.5, Keys: 3, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
-			Known:       &sidecar.Known{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			WarmOnStart:  &sidecar.Warm{Rate: 2.5, Keys: 3, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
+			ExistingKeys: &sidecar.ExistingKeys{Keys: 1, FalsePositives: 0.2, MaxAge: 3 * time.Second, List: loader.List{Query: "k", URL: "u", Command: []string{"c"}, Timeout: 4 * time.Second}},
 		},
 		"redis": {Origin: &redisorigin.Config{
 			Address: "a", Username: "u", PasswordFile: "/f", PasswordEnv: "E", DB: 1, TLS: true, TLSCAFile: "/c", TLSCertFile: "/d", TLSKeyFile: "/e",

@@ -143,19 +143,19 @@ func rowOf(f reflect.StructField, comment string, names map[string]string) confi
 
 // forms say how the values of a type are written, unless a comment does.
 var forms = map[reflect.Type]string{
-	reflect.TypeFor[bool]():              "`true` or `false`",
-	reflect.TypeFor[string]():            "text",
-	reflect.TypeFor[int]():               "number",
-	reflect.TypeFor[uint32]():            "number",
-	reflect.TypeFor[float64]():           "number",
-	reflect.TypeFor[[]string]():          "list",
-	reflect.TypeFor[[]int]():             "list of numbers",
-	reflect.TypeFor[map[string]string](): "names with values",
-	reflect.TypeFor[time.Duration]():     "time",
-	reflect.TypeFor[sidecar.Size]():      "size",
-	reflect.TypeFor[sidecar.FileMode]():  "octal permission bits",
-	reflect.TypeFor[sidecar.Known]():     "map",
-	reflect.TypeFor[sidecar.Warm]():      "map",
+	reflect.TypeFor[bool]():                 "`true` or `false`",
+	reflect.TypeFor[string]():               "text",
+	reflect.TypeFor[int]():                  "number",
+	reflect.TypeFor[uint32]():               "number",
+	reflect.TypeFor[float64]():              "number",
+	reflect.TypeFor[[]string]():             "list",
+	reflect.TypeFor[[]int]():                "list of numbers",
+	reflect.TypeFor[map[string]string]():    "names with values",
+	reflect.TypeFor[time.Duration]():        "time",
+	reflect.TypeFor[sidecar.Size]():         "size",
+	reflect.TypeFor[sidecar.FileMode]():     "octal permission bits",
+	reflect.TypeFor[sidecar.ExistingKeys](): "map",
+	reflect.TypeFor[sidecar.Warm]():         "map",
 }
 
 // sentences divides a comment into sentences without their points.

@@ -14,11 +14,11 @@ import (
 
 // RebuilderConfig has the inputs of a Rebuilder. All fields except Gap are required.
 type RebuilderConfig struct {
-	Known *Known
-	Keys  loader.Lister
-	Hash  func(key []byte) kv.Hash
+	Filter *Filter
+	Keys   loader.Lister
+	Hash   func(key []byte) kv.Hash
 	// Ready returns nil after every host was heard since the call. From then on all
-	// announcements reach Known.Add.
+	// announcements reach Filter.Add.
 	Ready func(ctx context.Context) error
 	Now   func() time.Duration // the boot clock
 	// Gap is the minimum time between two queries; zero: 10 s, but at most an eighth of
@@ -26,7 +26,7 @@ type RebuilderConfig struct {
 	Gap time.Duration
 }
 
-// RebuilderStats has the counts of failed builds. KnownStats has the counts of completed
+// RebuilderStats has the counts of failed builds. Stats has the counts of completed
 // ones.
 type RebuilderStats struct {
 	Failures uint64        // since the start
@@ -51,7 +51,7 @@ type Rebuilder struct {
 
 // NewRebuilder returns a Rebuilder. It starts nothing; see Run.
 func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
-	if cfg.Known == nil || cfg.Keys == nil || cfg.Hash == nil || cfg.Ready == nil || cfg.Now == nil {
+	if cfg.Filter == nil || cfg.Keys == nil || cfg.Hash == nil || cfg.Ready == nil || cfg.Now == nil {
 		return nil, errors.New("rebuilder: give it the filter, a lister, a hash, a clock, and a way to wait for all " +
 			"hosts")
 	}
@@ -59,9 +59,9 @@ func NewRebuilder(cfg RebuilderConfig) (*Rebuilder, error) {
 		return nil, fmt.Errorf("rebuilder: a gap of %v: give zero for the default, or more", cfg.Gap)
 	}
 	if cfg.Gap == 0 {
-		cfg.Gap = min(10*time.Second, cfg.Known.cfg.MaxAge/8)
+		cfg.Gap = min(10*time.Second, cfg.Filter.cfg.MaxAge/8)
 	}
-	return &Rebuilder{cfg: cfg, interval: cfg.Known.cfg.MaxAge / 2, wake: make(chan struct{}, 1)}, nil
+	return &Rebuilder{cfg: cfg, interval: cfg.Filter.cfg.MaxAge / 2, wake: make(chan struct{}, 1)}, nil
 }
 
 // Wake requests a build that begins after the call, because a partition was distrusted.
@@ -123,7 +123,7 @@ func (r *Rebuilder) build(ctx context.Context) (begun time.Time, err error) {
 	default:
 	}
 	begun = time.Now()
-	b, ok := r.cfg.Known.Begin(r.cfg.Now())
+	b, ok := r.cfg.Filter.Begin(r.cfg.Now())
 	if !ok {
 		return begun, errors.New("the filter of existing keys: another build is under way")
 	}

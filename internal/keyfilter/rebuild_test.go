@@ -61,13 +61,13 @@ func (l *lister) Keys(ctx context.Context, each func([]byte) error) error {
 
 // rebuilding runs a Rebuilder in virtual time during a test. Its filter has 1,000 keys
 // and a maximum age of one hour.
-func rebuilding(t *testing.T, l *lister, ready func(context.Context) error, test func(r *Rebuilder, k *Known, now func() time.Duration)) {
+func rebuilding(t *testing.T, l *lister, ready func(context.Context) error, test func(r *Rebuilder, k *Filter, now func() time.Duration)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		k := newKnown(t, KnownConfig{Keys: 1000, FalsePositives: 1e-6})
+		k := newFilter(t, Config{Keys: 1000, FalsePositives: 1e-6})
 		start := time.Now()
 		now := func() time.Duration { return time.Since(start) }
-		r, err := NewRebuilder(RebuilderConfig{Known: k, Keys: l, Hash: func(key []byte) kv.Hash { return kv.HashKey(9, key) }, Ready: ready, Now: now})
+		r, err := NewRebuilder(RebuilderConfig{Filter: k, Keys: l, Hash: func(key []byte) kv.Hash { return kv.HashKey(9, key) }, Ready: ready, Now: now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func atOnce(context.Context) error { return nil }
 
 func TestRebuild(t *testing.T) {
 	l := &lister{n: 100, took: time.Minute}
-	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 		time.Sleep(30 * time.Second)
 		if s := r.Stats(); !s.Running || k.Stats(now()).InUse {
 			t.Errorf("while it queries: %+v", s)
@@ -134,7 +134,7 @@ func TestRebuild(t *testing.T) {
 
 func TestRebuildWake(t *testing.T) {
 	l := &lister{n: 100}
-	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 		time.Sleep(5 * time.Minute)
 		absent := hashOf("absent", 1)
 		k.Distrust(absent.Partition())
@@ -182,7 +182,7 @@ func TestRebuildWakeMeanwhile(t *testing.T) {
 					tc.during()
 				}
 			}
-			rebuilding(t, l, tc.ready, func(running *Rebuilder, k *Known, now func() time.Duration) {
+			rebuilding(t, l, tc.ready, func(running *Rebuilder, k *Filter, now func() time.Duration) {
 				r.Store(running)
 				time.Sleep(20 * time.Minute)
 			})
@@ -206,7 +206,7 @@ func TestRebuildReady(t *testing.T) {
 			return lost
 		}
 		return nil
-	}, func(r *Rebuilder, k *Known, now func() time.Duration) {
+	}, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 		time.Sleep(time.Hour)
 		if s := r.Stats(); s.Failures < 3 || !errors.Is(s.Err, lost) || len(l.begun()) != 0 {
 			t.Errorf("while a host is lost: %d queries, %+v", len(l.begun()), s)
@@ -225,7 +225,7 @@ func TestRebuildReady(t *testing.T) {
 func TestRebuildFails(t *testing.T) {
 	broken := errors.New("the list is broken")
 	l := &lister{n: 100}
-	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 		time.Sleep(20 * time.Minute)
 		l.fail(broken)
 		time.Sleep(39 * time.Minute)
@@ -268,7 +268,7 @@ func TestRebuildFails(t *testing.T) {
 
 func TestRebuildTooMany(t *testing.T) {
 	l := &lister{n: 1 << 20}
-	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {
+	rebuilding(t, l, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 		time.Sleep(time.Minute)
 		if s := r.Stats(); s.Failures == 0 || s.Err == nil || k.Stats(now()).Refused != s.Failures || k.Stats(now()).InUse {
 			t.Errorf("%+v, %+v", s, k.Stats(now()))
@@ -282,11 +282,11 @@ func TestRebuildTooMany(t *testing.T) {
 func TestRebuildStops(t *testing.T) {
 	t.Run("in a query", func(t *testing.T) {
 		l := &lister{took: 5 * time.Minute}
-		rebuilding(t, l, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) { time.Sleep(time.Minute) })
+		rebuilding(t, l, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) { time.Sleep(time.Minute) })
 	})
 	t.Run("in a wait for hosts", func(t *testing.T) {
 		ready := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
-		rebuilding(t, &lister{}, ready, func(r *Rebuilder, k *Known, now func() time.Duration) {
+		rebuilding(t, &lister{}, ready, func(r *Rebuilder, k *Filter, now func() time.Duration) {
 			time.Sleep(time.Minute)
 			if s := r.Stats(); s.Failures != 0 || s.Err != nil {
 				t.Errorf("%+v", s)
@@ -294,18 +294,18 @@ func TestRebuildStops(t *testing.T) {
 		})
 	})
 	t.Run("before anything", func(t *testing.T) {
-		rebuilding(t, &lister{}, atOnce, func(r *Rebuilder, k *Known, now func() time.Duration) {})
+		rebuilding(t, &lister{}, atOnce, func(r *Rebuilder, k *Filter, now func() time.Duration) {})
 	})
 }
 
 func TestRebuilderConfig(t *testing.T) {
-	k := newKnown(t, KnownConfig{Keys: 1, MaxAge: 40 * time.Second})
-	good := RebuilderConfig{Known: k, Keys: &lister{}, Hash: func([]byte) kv.Hash { return 0 }, Ready: atOnce, Now: func() time.Duration { return 0 }}
+	k := newFilter(t, Config{Keys: 1, MaxAge: 40 * time.Second})
+	good := RebuilderConfig{Filter: k, Keys: &lister{}, Hash: func([]byte) kv.Hash { return 0 }, Ready: atOnce, Now: func() time.Duration { return 0 }}
 	if r, err := NewRebuilder(good); err != nil || r.cfg.Gap != 5*time.Second {
 		t.Errorf("a filter that may be 40s old: a gap of %v, %v", r.cfg.Gap, err)
 	}
 	for name, change := range map[string]func(*RebuilderConfig){
-		"no filter": func(c *RebuilderConfig) { c.Known = nil }, "no lister": func(c *RebuilderConfig) { c.Keys = nil },
+		"no filter": func(c *RebuilderConfig) { c.Filter = nil }, "no lister": func(c *RebuilderConfig) { c.Keys = nil },
 		"no hash": func(c *RebuilderConfig) { c.Hash = nil }, "no hosts": func(c *RebuilderConfig) { c.Ready = nil },
 		"no clock": func(c *RebuilderConfig) { c.Now = nil }, "negative gap": func(c *RebuilderConfig) { c.Gap = -1 },
 	} {

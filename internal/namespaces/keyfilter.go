@@ -27,26 +27,26 @@ import (
 
 // KeyFilter is the key filter of a namespace.
 type KeyFilter struct {
-	Filter  *keyfilter.Known
+	Filter  *keyfilter.Filter
 	Builder *keyfilter.Rebuilder
 	now     func() time.Duration // the boot clock
 }
 
 // newKeyFilter makes the filter of a namespace. caughtUp is Engine.CaughtUp.
 func newKeyFilter(
-	cfg *Config, of keyfilter.KnownConfig, ns *Namespace, caughtUp func(context.Context) error,
+	cfg *Config, of keyfilter.Config, ns *Namespace, caughtUp func(context.Context) error,
 ) (*KeyFilter, error) {
-	filter, err := keyfilter.NewKnown(of)
+	filter, err := keyfilter.New(of)
 	if err != nil {
 		return nil, err
 	}
 	now := func() time.Duration { return cfg.Clock.Read().Boot }
 	builder, err := keyfilter.NewRebuilder(keyfilter.RebuilderConfig{
-		Known: filter,
-		Keys:  loggedLister{ns.Origin.existing, cfg.Log.With("namespace", ns.Name)},
-		Hash:  func(key []byte) kv.Hash { return ns.Key(key).Hash },
-		Ready: caughtUp,
-		Now:   now,
+		Filter: filter,
+		Keys:   loggedLister{ns.Origin.existing, cfg.Log.With("namespace", ns.Name)},
+		Hash:   func(key []byte) kv.Hash { return ns.Key(key).Hash },
+		Ready:  caughtUp,
+		Now:    now,
 	})
 	if err != nil {
 		return nil, err
@@ -102,12 +102,12 @@ func (k *KeyFilter) Forget() {
 }
 
 // KeyFilterStats returns the filter's part of STATS; zero without a filter.
-func (ns *Namespace) KeyFilterStats() (s cachesidecar.KnownStats) {
+func (ns *Namespace) KeyFilterStats() (s cachesidecar.KeyFilterStats) {
 	if ns.KeyFilter == nil {
 		return s
 	}
 	f, b := ns.KeyFilter.Filter.Stats(ns.KeyFilter.now()), ns.KeyFilter.Builder.Stats()
-	s = cachesidecar.KnownStats{
+	s = cachesidecar.KeyFilterStats{
 		Configured: true, InUse: f.InUse, Keys: f.Keys, AgeMS: f.Age.Milliseconds(),
 		Building: b.Running, TookMS: b.Took.Milliseconds(), Builds: int64(f.Builds), Failures: int64(b.Failures),
 		Denied: int64(f.Denied), Passed: int64(f.Passed), Blind: int64(f.Blind),

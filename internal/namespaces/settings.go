@@ -44,7 +44,7 @@ type Settings struct {
 
 // FilterSettings is the settings of a key filter.
 type FilterSettings struct {
-	Filter keyfilter.KnownConfig
+	Filter keyfilter.Config
 	List   loader.List
 }
 

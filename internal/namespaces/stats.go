@@ -42,7 +42,7 @@ func (n *Table) Stats() []cachesidecar.NamespaceStats {
 			t.Refused += ns.Counts[op][Refused].Load()
 			t.Errors += ns.Counts[op][Failed].Load()
 		}
-		t.Loads, t.Known = ns.LoadStats(), ns.KeyFilterStats()
+		t.Loads, t.KeyFilter = ns.LoadStats(), ns.KeyFilterStats()
 		t.Through, t.Warm = ns.WriteThroughStats(), ns.WarmStats()
 		list = append(list, t)
 	}

@@ -8,16 +8,16 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// KnownConfig has the settings of a namespace's key filter.
-type KnownConfig struct {
+// Config has the settings of a namespace's key filter.
+type Config struct {
 	Keys           int     // maximum number of existing keys; required
 	FalsePositives float64 // share of absent keys that pass; zero: 0.01
 	// After this time since the query began every key passes; zero: 1 h.
 	MaxAge time.Duration
 }
 
-// KnownStats counts since the start, except Keys, Age and InUse.
-type KnownStats struct {
+// Stats counts since the start, except Keys, Age and InUse.
+type Stats struct {
 	Keys    int64         // in the current filter, approximately
 	Age     time.Duration // since the query of the current filter began
 	InUse   bool
@@ -28,7 +28,7 @@ type KnownStats struct {
 	Blind   uint64 // passed without a usable filter: none, too old, or distrusted
 }
 
-// Known is the key filter: it knows which keys may exist, so that invented keys do not
+// Filter is the key filter: it knows which keys may exist, so that invented keys do not
 // reach the origin. It is built by a query of all keys, and it rotates. Every write and
 // invalidation announces its key with Add. From before the query begins, an announced
 // key goes into the filter that is being built and into the current one. An insert that
@@ -41,10 +41,10 @@ type KnownStats struct {
 // caller of Begin must be in contact with all hosts before it. Otherwise it must
 // distrust all partitions when the contact returns.
 //
-// Known is safe for concurrent use. MayExist and Add take no lock. Times are readings of
+// Filter is safe for concurrent use. MayExist and Add take no lock. Times are readings of
 // the boot clock.
-type Known struct {
-	cfg        KnownConfig
+type Filter struct {
+	cfg        Config
 	size       int64 // of one filter, bytes
 	current    atomic.Pointer[build]
 	building   atomic.Pointer[build]
@@ -56,11 +56,11 @@ type Known struct {
 
 // build is one filter and the query that fills it.
 type build struct {
-	known *Known
-	bloom *Bloom
-	begun time.Duration
-	seq   uint64 // calls of Distrust up to this one came before the query
-	keys  atomic.Int64
+	filter *Filter
+	bloom  *Bloom
+	begun  time.Duration
+	seq    uint64 // calls of Distrust up to this one came before the query
+	keys   atomic.Int64
 }
 
 func (b *build) add(h kv.Hash) {
@@ -69,8 +69,8 @@ func (b *build) add(h kv.Hash) {
 	}
 }
 
-// NewKnown returns a Known without a filter, so every key passes.
-func NewKnown(cfg KnownConfig) (*Known, error) {
+// New returns a Filter that was not built yet, so every key passes.
+func New(cfg Config) (*Filter, error) {
 	if cfg.FalsePositives == 0 {
 		cfg.FalsePositives = 0.01
 	}
@@ -84,43 +84,43 @@ func NewKnown(cfg KnownConfig) (*Known, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Known{cfg: cfg, size: int64(8 * len(first.words)), distrusted: make([]atomic.Uint64, kv.Partitions)}, nil
+	return &Filter{cfg: cfg, size: int64(8 * len(first.words)), distrusted: make([]atomic.Uint64, kv.Partitions)}, nil
 }
 
 // Size returns the size of one filter in bytes. There are two filters during a build.
-func (k *Known) Size() int64 { return k.size }
+func (f *Filter) Size() int64 { return f.size }
 
 // MayExist reports whether the origin may be asked for a key.
-func (k *Known) MayExist(h kv.Hash, now time.Duration) bool {
-	b := k.current.Load()
-	if b == nil || now-b.begun > k.cfg.MaxAge || k.distrusted[h.Partition()].Load() > b.seq {
-		k.blind.Add(1)
+func (f *Filter) MayExist(h kv.Hash, now time.Duration) bool {
+	b := f.current.Load()
+	if b == nil || now-b.begun > f.cfg.MaxAge || f.distrusted[h.Partition()].Load() > b.seq {
+		f.blind.Add(1)
 		return true
 	}
 	if b.bloom.Has(h) {
-		k.passed.Add(1)
+		f.passed.Add(1)
 		return true
 	}
-	k.denied.Add(1)
+	f.denied.Add(1)
 	return false
 }
 
 // Add announces a key: it may exist from now on. Add loads building before current,
 // because Commit sets current before it clears building. So no key is lost between the
 // two.
-func (k *Known) Add(h kv.Hash) {
-	if b := k.building.Load(); b != nil {
+func (f *Filter) Add(h kv.Hash) {
+	if b := f.building.Load(); b != nil {
 		b.add(h)
 	}
-	if b := k.current.Load(); b != nil {
+	if b := f.current.Load(); b != nil {
 		b.add(h)
 	}
 }
 
 // Distrust says that announcements of keys in a partition may have been missed.
-func (k *Known) Distrust(partition uint16) {
-	seq := k.seq.Add(1)
-	for at := &k.distrusted[partition]; ; {
+func (f *Filter) Distrust(partition uint16) {
+	seq := f.seq.Add(1)
+	for at := &f.distrusted[partition]; ; {
 		if old := at.Load(); old >= seq || at.CompareAndSwap(old, seq) {
 			return
 		}
@@ -132,13 +132,13 @@ type Build struct{ b *build }
 
 // Begin starts a build. It is called before the query is sent. If another build is in
 // progress, ok is false.
-func (k *Known) Begin(now time.Duration) (b *Build, ok bool) {
-	bloom, err := NewBloom(k.cfg.Keys, k.cfg.FalsePositives)
+func (f *Filter) Begin(now time.Duration) (b *Build, ok bool) {
+	bloom, err := NewBloom(f.cfg.Keys, f.cfg.FalsePositives)
 	if err != nil {
-		panic(err) // NewKnown has validated the arguments
+		panic(err) // New has validated the arguments
 	}
-	next := &build{known: k, bloom: bloom, begun: now, seq: k.seq.Load()}
-	if !k.building.CompareAndSwap(nil, next) {
+	next := &build{filter: f, bloom: bloom, begun: now, seq: f.seq.Load()}
+	if !f.building.CompareAndSwap(nil, next) {
 		return nil, false
 	}
 	return &Build{next}, true
@@ -148,13 +148,13 @@ func (k *Known) Begin(now time.Duration) (b *Build, ok bool) {
 func (b *Build) Add(h kv.Hash) { b.b.add(h) }
 
 // full reports whether the query has returned more keys than stated.
-func (b *Build) full() bool { return b.b.keys.Load() > int64(b.b.known.cfg.Keys) }
+func (b *Build) full() bool { return b.b.keys.Load() > int64(b.b.filter.cfg.Keys) }
 
 // Commit makes the filter the current one, after the query has returned all its keys.
 // Commit refuses a filter with more keys than stated, because it would let too many
 // absent keys pass.
 func (b *Build) Commit() error {
-	k := b.b.known
+	k := b.b.filter
 	if k.building.Load() != b.b {
 		return fmt.Errorf("the filter's build has ended already")
 	}
@@ -170,17 +170,17 @@ func (b *Build) Commit() error {
 }
 
 // Cancel ends the build if the query has failed. After Commit it does nothing.
-func (b *Build) Cancel() { b.b.known.building.CompareAndSwap(b.b, nil) }
+func (b *Build) Cancel() { b.b.filter.building.CompareAndSwap(b.b, nil) }
 
 // Stats returns the counts.
-func (k *Known) Stats(now time.Duration) KnownStats {
-	s := KnownStats{
-		Builds: k.builds.Load(), Refused: k.refused.Load(),
-		Denied: k.denied.Load(), Passed: k.passed.Load(), Blind: k.blind.Load(),
+func (f *Filter) Stats(now time.Duration) Stats {
+	s := Stats{
+		Builds: f.builds.Load(), Refused: f.refused.Load(),
+		Denied: f.denied.Load(), Passed: f.passed.Load(), Blind: f.blind.Load(),
 	}
-	if b := k.current.Load(); b != nil {
+	if b := f.current.Load(); b != nil {
 		s.Keys, s.Age = b.keys.Load(), now-b.begun
-		s.InUse = s.Age <= k.cfg.MaxAge
+		s.InUse = s.Age <= f.cfg.MaxAge
 	}
 	return s
 }

@@ -49,9 +49,9 @@ func TestBloomRate(t *testing.T) {
 	}
 }
 
-func newKnown(t *testing.T, cfg KnownConfig) *Known {
+func newFilter(t *testing.T, cfg Config) *Filter {
 	t.Helper()
-	k, err := NewKnown(cfg)
+	k, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func newKnown(t *testing.T, cfg KnownConfig) *Known {
 }
 
 // built builds a filter with the keys there-0 to there-n.
-func built(t *testing.T, k *Known, n int, now time.Duration) {
+func built(t *testing.T, k *Filter, n int, now time.Duration) {
 	t.Helper()
 	b, ok := k.Begin(now)
 	if !ok {
@@ -73,50 +73,50 @@ func built(t *testing.T, k *Known, n int, now time.Duration) {
 	}
 }
 
-func TestKnown(t *testing.T) {
+func TestFilter(t *testing.T) {
 	absent, there := hashOf("absent", 1), hashOf("there", 1)
 	for _, tc := range []struct {
 		name string
-		do   func(t *testing.T, k *Known)
+		do   func(t *testing.T, k *Filter)
 		now  time.Duration
 		pass bool // whether the absent key passes
 	}{
-		{"no filter", func(*testing.T, *Known) {}, 0, true},
-		{"a filter", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, 0, false},
-		{"as old as may be", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, time.Hour, false},
-		{"too old", func(t *testing.T, k *Known) { built(t, k, 100, 0) }, time.Hour + 1, true},
-		{"announced", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Add(absent) }, 0, true},
-		{"announced before", func(t *testing.T, k *Known) { k.Add(absent); built(t, k, 100, 0) }, 0, false},
-		{"announced while it was built", func(t *testing.T, k *Known) {
+		{"no filter", func(*testing.T, *Filter) {}, 0, true},
+		{"a filter", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, 0, false},
+		{"as old as may be", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, time.Hour, false},
+		{"too old", func(t *testing.T, k *Filter) { built(t, k, 100, 0) }, time.Hour + 1, true},
+		{"announced", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Add(absent) }, 0, true},
+		{"announced before", func(t *testing.T, k *Filter) { k.Add(absent); built(t, k, 100, 0) }, 0, false},
+		{"announced while it was built", func(t *testing.T, k *Filter) {
 			b, _ := k.Begin(0)
 			k.Add(absent)
 			if err := b.Commit(); err != nil {
 				t.Error(err)
 			}
 		}, 0, true},
-		{"announced to the old one while the next fails", func(t *testing.T, k *Known) {
+		{"announced to the old one while the next fails", func(t *testing.T, k *Filter) {
 			built(t, k, 100, 0)
 			b, _ := k.Begin(0)
 			k.Add(absent)
 			b.Cancel()
 		}, 0, true},
-		{"its age is the query's", func(t *testing.T, k *Known) {
+		{"its age is the query's", func(t *testing.T, k *Filter) {
 			b, _ := k.Begin(-time.Hour)
 			if err := b.Commit(); err != nil {
 				t.Error(err)
 			}
 		}, 1, true},
-		{"distrusted", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Distrust(absent.Partition()) }, 0, true},
-		{"distrusted elsewhere", func(t *testing.T, k *Known) { built(t, k, 100, 0); k.Distrust(absent.Partition() + 1) }, 0, false},
-		{"distrusted before", func(t *testing.T, k *Known) { k.Distrust(absent.Partition()); built(t, k, 100, 0) }, 0, false},
-		{"distrusted while it was built", func(t *testing.T, k *Known) {
+		{"distrusted", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Distrust(absent.Partition()) }, 0, true},
+		{"distrusted elsewhere", func(t *testing.T, k *Filter) { built(t, k, 100, 0); k.Distrust(absent.Partition() + 1) }, 0, false},
+		{"distrusted before", func(t *testing.T, k *Filter) { k.Distrust(absent.Partition()); built(t, k, 100, 0) }, 0, false},
+		{"distrusted while it was built", func(t *testing.T, k *Filter) {
 			b, _ := k.Begin(0)
 			k.Distrust(absent.Partition())
 			if err := b.Commit(); err != nil {
 				t.Error(err)
 			}
 		}, 0, true},
-		{"more keys than stated", func(t *testing.T, k *Known) {
+		{"more keys than stated", func(t *testing.T, k *Filter) {
 			b, _ := k.Begin(0)
 			for i := range 1100 {
 				b.Add(hashOf("there", i))
@@ -127,7 +127,7 @@ func TestKnown(t *testing.T) {
 		}, 0, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			k := newKnown(t, KnownConfig{Keys: 1000, FalsePositives: 1e-6})
+			k := newFilter(t, Config{Keys: 1000, FalsePositives: 1e-6})
 			tc.do(t, k)
 			if got := k.MayExist(absent, tc.now); got != tc.pass {
 				t.Errorf("the absent key passes: %v, want %v", got, tc.pass)
@@ -149,9 +149,9 @@ func TestKnown(t *testing.T) {
 
 // No key is denied while filters rotate. Each key is committed before it is announced,
 // and a query sees what was committed before it began.
-func TestKnownRotation(t *testing.T) {
+func TestFilterRotation(t *testing.T) {
 	const keys = 20000
-	k := newKnown(t, KnownConfig{Keys: keys, FalsePositives: 1e-4})
+	k := newFilter(t, Config{Keys: keys, FalsePositives: 1e-4})
 	var committed atomic.Int64
 	query := func() {
 		b, _ := k.Begin(0)
@@ -191,9 +191,9 @@ func TestKnownRotation(t *testing.T) {
 	}
 }
 
-func TestKnownConfig(t *testing.T) {
-	for _, cfg := range []KnownConfig{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
-		if _, err := NewKnown(cfg); err == nil {
+func TestConfig(t *testing.T) {
+	for _, cfg := range []Config{{}, {Keys: -1}, {Keys: 1, FalsePositives: 1}, {Keys: 1, FalsePositives: -0.1}, {Keys: 1, MaxAge: -1}, {Keys: 1 << 40}} {
+		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v was taken", cfg)
 		}
 	}
