@@ -8,8 +8,9 @@
 // the ledger, an event in the stream for WATCH.
 //
 // Execute, Reads.Value and Tokens.Grant answer in place and wait neither for another host
-// nor for an origin. The reply MOVED sends a request the slow way: ServeNow for apps, ServePeer for
-// other sidecars. Both wait on the caller's goroutine, at most until the deadline.
+// nor for an origin. The reply MOVED sends a request the slow way: ServeNow for apps,
+// ServePeer for other sidecars. Both wait on the caller's goroutine, at most until the
+// deadline.
 //
 // The engine has one part for each duty, in a file of its own:
 //
