@@ -169,6 +169,7 @@ var badConfigs = []struct{ name, text, want string }{
 	{"key with a dash", "l2-size: 1GiB", `line 1: "l2-size" is no setting: did you mean l2_size? There are `},
 	{"unknown key of a namespace", "namespaces:\n  a:\n    ttl: 5m\n", `line 3: "ttl" is no setting of a namespace; there are default_ttl, max_staleness, stale_limit, quota`},
 	{"misspelt key of a namespace", "namespaces:\n  a:\n    defualt_ttl: 5m\n", `line 3: "defualt_ttl" is no setting of a namespace: did you mean default_ttl? There are default_ttl,`},
+	{"two letters exchanged", "namespaces: {a: {qouta: 1MiB}}", `line 1: "qouta" is no setting of a namespace: did you mean quota? There are`},
 	{"unknown keys in a merge", "namespaces:\n  a: &a {quote: 1MiB}\n  b: {<<: [*a, *a]}\n", `line 2: "quote" is no setting of a namespace: did you mean quota? There are`},
 	{"a setting of before", "namespaces:\n  a:\n    hold: 5m\n    known: {}\n", `line 3: "hold" is replica_lag now; line 4: "known" is existing_keys now`},
 	{"two unknown keys", "a: 1\nb: 2\n", `line 2: "b" is no setting`},

@@ -51,13 +51,13 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 }
 
 // nearest returns the name that a misspelt word is probably meant to be: the one at the
-// least edit distance, which is at most a third of the word's length. It returns "" if
-// there is none. The suggestions of the library come for every word, however far it is.
+// least edit distance, which is at most a third of the word's length, rounded up. It
+// returns "" if there is none. The suggestions of the library come for every word, however far it is.
 func nearest(word string, names []string) (best string) {
 	least := math.MaxInt
 	for _, name := range names {
 		d := smetrics.WagnerFischer(name, word, 1, 1, 1)
-		if d < least && d <= max(len(word)/3, 1) && d < len(name) {
+		if d < least && d <= (len(word)+2)/3 && d < len(name) {
 			best, least = name, d
 		}
 	}
