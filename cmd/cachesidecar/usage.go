@@ -52,7 +52,8 @@ func noCommand(c *cli.Context, within string, commands []*cli.Command) error {
 
 // nearest returns the name that a misspelt word is probably meant to be: the one at the
 // least edit distance, which is at most a third of the word's length, rounded up. It
-// returns "" if there is none. The suggestions of the library come for every word, however far it is.
+// returns "" if there is none. The library suggests something for every word, however
+// far the nearest name is.
 func nearest(word string, names []string) (best string) {
 	least := math.MaxInt
 	for _, name := range names {
