@@ -39,7 +39,7 @@ func TestCLIDoc(t *testing.T) {
 		}
 	}
 	shared := []string{"socket", "token-file", "timeout"} // described once, above
-	everywhere := flagNames((&program{}).app().Flags) // --version
+	everywhere := flagNames((&program{}).app().Flags)     // --version
 	seen := map[string]bool{}
 	check := func(name string, c *cli.Command) {
 		seen[name] = true
