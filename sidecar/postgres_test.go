@@ -11,7 +11,6 @@ import (
 
 	"github.com/cachesidecar/cachesidecar"
 	"github.com/cachesidecar/cachesidecar/internal/origintest"
-	"github.com/cachesidecar/cachesidecar/internal/wire"
 	"github.com/cachesidecar/cachesidecar/loader"
 	"github.com/cachesidecar/cachesidecar/loader/postgres"
 )
@@ -54,13 +53,9 @@ func TestPostgres(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", what, v.Value, err, want)
 		}
 	}
-	set := func(key, value string) *wire.Error {
+	set := func(key, value string) error {
 		_, err := s.Set(ctx, "pages", key, []byte(value), cachesidecar.SetOptions{})
-		var e *wire.Error
-		if err != nil && !errors.As(err, &e) {
-			t.Fatal(err)
-		}
-		return e
+		return err
 	}
 	row := func(key string) string {
 		v, err := ns.Origin.Guard.Load(ctx, []byte(key))
@@ -82,13 +77,13 @@ func TestPostgres(t *testing.T) {
 		}
 		is("set", "new", value)
 	}
-	if err := set("new", strings.Repeat("x", 100)); err == nil || err.Status != wire.Origin {
+	if err := set("new", strings.Repeat("x", 100)); !errors.Is(err, cachesidecar.ErrOrigin) {
 		t.Errorf("against a constraint: %v, want ORIGIN", err)
 	}
 	is("refused", "new", "two")
 
 	proxy.Lose(true)
-	if err := set("new", "three"); err == nil || err.Status != wire.Timeout {
+	if err := set("new", "three"); !errors.Is(err, cachesidecar.ErrTimeout) {
 		t.Errorf("with its answer lost: %v, want TIMEOUT", err)
 	}
 	proxy.Lose(false)
