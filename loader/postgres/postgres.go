@@ -107,9 +107,8 @@ func (c *Config) dsn() (string, error) {
 	}
 	dsn, err := settings.Secret("dsn", c.DSNFile, c.DSNEnv)
 	if err == nil && dsn == "" {
-		err = errors.New("there is no DSN: give dsn_file, the path of a file that contains it, or dsn_env, the name " +
-			"of " +
-			"a variable")
+		err = errors.New("there is no DSN: give dsn_file, the path of a file that contains it, " +
+			"or dsn_env, the name of a variable")
 	}
 	return dsn, err
 }
