@@ -34,6 +34,10 @@ func (c *Config) checkHTTP() error {
 		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: "+
 			"use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
 	}
+	if c.Pprof && c.Profiles == nil {
+		return errors.New("pprof is given without Profiles: " +
+			"import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
+	}
 	_, err = c.httpToken()
 	return err
 }
@@ -62,10 +66,6 @@ func (s *Sidecar) listenHTTP() (*httpd.Server, error) {
 	token, err := s.cfg.httpToken()
 	if err != nil {
 		return nil, err
-	}
-	if s.cfg.Pprof && s.cfg.Profiles == nil {
-		return nil, errors.New("pprof is given without Profiles: " +
-			"import net/http/pprof and give http.DefaultServeMux, or leave pprof out")
 	}
 	names := append([]string{s.cfg.Node}, s.cfg.HTTPHosts...)
 	if own, err := os.Hostname(); err == nil {

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	_ "net/http/pprof" // adds its pages to http.DefaultServeMux
 	"reflect"
 	"strings"
 
@@ -47,6 +49,13 @@ type fileOrigin struct {
 	Redis     *redisorigin.Config `yaml:"redis"`
 	Memcached *memcached.Config   `yaml:"memcached"`
 	Exec      *execorigin.Config  `yaml:"exec"`
+}
+
+// newConfig returns what the command itself gives the sidecar.
+func newConfig() (c fileConfig) {
+	c.Version = buildVersion()
+	c.Profiles = http.DefaultServeMux
+	return c
 }
 
 // complete makes Config.Namespaces from the namespaces in the file.

@@ -163,7 +163,7 @@ func runFlags() []cli.Flag {
 
 // runConfig merges the file, the environment and the flags.
 func runConfig(c *cli.Context) (fileConfig, error) {
-	var cfg fileConfig
+	cfg := newConfig()
 	if path := c.String("config"); path != "" {
 		var err error
 		if cfg, err = loadConfig(path); err != nil {
@@ -178,7 +178,6 @@ func runConfig(c *cli.Context) (fileConfig, error) {
 		}
 	}
 	cfg.HTTP = cmp.Or(cfg.HTTP, defaultHTTP)
-	cfg.Version = buildVersion()
 	return cfg, nil
 }
 

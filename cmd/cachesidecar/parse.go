@@ -32,6 +32,7 @@ const (
 
 // parseConfig reads YAML. Its errors name the line. After an error cfg must not be used.
 func parseConfig(b []byte) (cfg fileConfig, err error) {
+	cfg = newConfig()
 	if len(b) > maxConfig {
 		return cfg, fmt.Errorf("the file has more than %d bytes", maxConfig)
 	}

@@ -162,28 +162,36 @@ func TestHTTPAddressTaken(t *testing.T) {
 	}
 }
 
-// TestHTTP checks health and metrics of a real sidecar.
+// TestHTTP checks health, metrics and profiles of a real sidecar.
 func TestHTTP(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for _, tc := range []struct {
+		flags    []string
+		profiles int
+	}{{nil, 404}, {[]string{"--pprof"}, 200}} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln.Addr().String()
+		ln.Close() // another program could take it now; then the test fails and says so
+		p := runSidecar(t, append(tc.flags, "--http", addr)...)
+		client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		for path, want := range map[string]int{
+			"/livez": 200, "/readyz": 200, "/metrics": 200, "/": 404,
+			"/debug/pprof/": tc.profiles, "/debug/pprof/heap": tc.profiles,
+		} {
+			eventually(t, patience, path, func() error {
+				r, err := client.Get("http://" + addr + path)
+				if err != nil {
+					return err
+				}
+				defer r.Body.Close()
+				if r.StatusCode != want {
+					t.Errorf("%s: %s, want %d", path, r.Status, want)
+				}
+				return nil
+			})
+		}
+		p.terminate()
 	}
-	addr := ln.Addr().String()
-	ln.Close() // another program could take it now; then the test fails and says so
-	p := runSidecar(t, "--http", addr)
-	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
-	for path, want := range map[string]int{"/livez": 200, "/readyz": 200, "/metrics": 200, "/debug/pprof/": 404, "/": 404} {
-		eventually(t, patience, path, func() error {
-			r, err := client.Get("http://" + addr + path)
-			if err != nil {
-				return err
-			}
-			defer r.Body.Close()
-			if r.StatusCode != want {
-				t.Errorf("%s: %s, want %d", path, r.Status, want)
-			}
-			return nil
-		})
-	}
-	p.terminate()
 }
