@@ -1,0 +1,79 @@
+package rpc
+
+import (
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// lingering is a connection whose writes return a while after they have ended.
+type lingering struct {
+	net.Conn
+	writes atomic.Int64 // under way
+}
+
+func (l *lingering) Write(b []byte) (int, error) {
+	l.writes.Add(1)
+	defer l.writes.Add(-1)
+	n, err := l.Conn.Write(b)
+	time.Sleep(time.Second)
+	return n, err
+}
+
+// TestClientCloseWaits checks that Close returns only after the goroutine that writes.
+func TestClientCloseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		nc := &lingering{Conn: near}
+		c := NewClient(nc, ClientConfig{})
+		if err := startSet(t, c, nil, "k", 10); err != nil {
+			t.Fatal(err)
+		}
+		c.Flush()
+		synctest.Wait()
+		if nc.writes.Load() != 1 {
+			t.Fatal("no write is under way")
+		}
+		_ = c.Close()
+		if nc.writes.Load() != 0 {
+			t.Error("a write is under way after Close")
+		}
+	})
+}
+
+// TestSentGivesBack checks that the memory of a request is given back once the request is
+// written, without another call.
+func TestSentGivesBack(t *testing.T) {
+	conns := socketPair(t)
+	b := NewBudget(256 << 20)
+	c := NewClient(conns[0], ClientConfig{Budget: b})
+	defer c.Close()
+	if err := startSet(t, c, nil, "k", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if b.Stats().Requests < 1<<20 {
+		t.Errorf("%d bytes are charged while it waits", b.Stats().Requests)
+	}
+	var q wire.Request
+	if frame, err := tryReadFrame(conns[1]); err != nil {
+		t.Fatal(err)
+	} else if err := wire.DecodeRequest(frame, &q); err != nil {
+		t.Fatal(err)
+	}
+	for left := 1000; b.Stats().Requests != 0; left-- {
+		if left == 0 {
+			t.Fatalf("%d bytes are charged after it was written", b.Stats().Requests)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	c.outbox.mu.Lock()
+	defer c.outbox.mu.Unlock()
+	if n := len(c.requests.of); n != 0 {
+		t.Errorf("%d processes are counted after all is written", n)
+	}
+}
