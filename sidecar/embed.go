@@ -1,8 +1,8 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"time"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -31,16 +31,36 @@ func (s *Sidecar) GetMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.GetOptions,
 ) (map[string]cachesidecar.Item, error) {
 	found := make(map[string]cachesidecar.Item, len(keys))
+	for len(keys) > 0 {
+		answered, err := s.getSome(ctx, namespace, keys[:min(len(keys), wire.MaxKeys)], found, o)
+		if err != nil {
+			return found, err
+		}
+		keys = keys[answered:]
+	}
+	return found, nil
+}
+
+// getSome asks for up to MaxKeys keys. It returns how many of them, counted from the
+// first, were answered: an answer ends early if it would become too long.
+func (s *Sidecar) getSome(
+	ctx context.Context, namespace string, keys []string, found map[string]cachesidecar.Item, o cachesidecar.GetOptions,
+) (answered int, err error) {
 	r, err := s.call(ctx, namespace, calls.GetMulti(calls.Keys(keys), o))
+	answered = len(keys)
 	for i := range r.Items {
 		switch item := &r.Items[i]; {
 		case item.Status == wire.OK || item.Status == wire.Stale:
-			found[keys[i]] = calls.Item(item)
+			if i < answered {
+				found[keys[i]] = calls.Item(item)
+			}
+		case item.Status == wire.Busy && i > 0:
+			answered = min(answered, i) // the caller asks again for the rest
 		case item.Status != wire.Miss && err == nil:
 			err = calls.Err(item)
 		}
 	}
-	return found, err
+	return answered, err
 }
 
 // Set stores a value and returns its version. The caller may reuse value after Set has
@@ -99,17 +119,22 @@ func (s *Sidecar) Delete(ctx context.Context, namespace, key string, o cacheside
 func (s *Sidecar) DeleteMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.DeleteOptions,
 ) (had int, err error) {
-	q, err := calls.Delete(calls.Keys(keys), o)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.call(ctx, namespace, q)
-	for i := range r.Items {
-		switch item := &r.Items[i]; {
-		case item.Status == wire.OK:
-			had++
-		case item.Status != wire.Miss:
-			err = errors.Join(err, calls.Err(item))
+	for len(keys) > 0 && err == nil {
+		some := keys[:min(len(keys), wire.MaxKeys)] // of one request to another host
+		keys = keys[len(some):]
+		var q wire.Request
+		if q, err = calls.Delete(calls.Keys(some), o); err != nil {
+			break
+		}
+		var r wire.Reply
+		r, err = s.call(ctx, namespace, q)
+		for i := range r.Items {
+			switch item := &r.Items[i]; {
+			case item.Status == wire.OK:
+				had++
+			case item.Status != wire.Miss && err == nil:
+				err = calls.Err(item)
+			}
 		}
 	}
 	return had, err
@@ -174,11 +199,21 @@ func (s *Sidecar) ask(ctx context.Context, q *wire.Request) (r wire.Reply, err e
 		}
 		if r.Status == wire.Moved {
 			r = s.serve(ctx, q, b, deadline)
+			unshare(&r)
 		}
 		s.engine.Count(q, &r)
 		return calls.Err(&r)
 	})
 	return r, err
+}
+
+// unshare gives the caller its own values: those of the slow way may be those of a copy,
+// or of other readers that have waited for the same load.
+func unshare(r *wire.Reply) {
+	r.Value = bytes.Clone(r.Value)
+	for i := range r.Items {
+		r.Items[i].Value = bytes.Clone(r.Items[i].Value)
+	}
 }
 
 // embedded runs f while the store is open. After Run has returned, it returns ErrClosed.

@@ -1,0 +1,84 @@
+package sidecar
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestEmbeddedMany asks for more keys than fit into a request of another host, and for
+// more bytes than fit into an answer.
+func TestEmbeddedMany(t *testing.T) {
+	s := start(t, Config{NoSocket: true, L2Size: 64 << 20, MaxValue: 1 << 20})
+	var long []string
+	for i := range 20 {
+		key := fmt.Sprint("long", i)
+		long = append(long, key)
+		if _, err := s.Set(t.Context(), "users", key, make([]byte, 1<<20), cachesidecar.SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found, err := s.GetMulti(t.Context(), "users", long, cachesidecar.GetOptions{}); err != nil || len(found) != len(long) {
+		t.Errorf("%d of %d long values, %v", len(found), len(long), err)
+	}
+
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
+	settled(t, a, b)
+	var keys []string
+	for i := range 4 * wire.MaxKeys {
+		key := fmt.Sprint("k", i)
+		keys = append(keys, key)
+		if _, err := a.Set(t.Context(), "users", key, []byte(key), cachesidecar.SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := b.GetMulti(t.Context(), "users", keys, cachesidecar.GetOptions{Fresh: true})
+	if err != nil || len(found) != len(keys) {
+		t.Errorf("GetMulti: %d of %d, %v", len(found), len(keys), err)
+	}
+	if n, err := b.DeleteMulti(t.Context(), "users", keys, cachesidecar.DeleteOptions{}); err != nil || n != len(keys) {
+		t.Errorf("DeleteMulti: %d of %d, %v", n, len(keys), err)
+	}
+}
+
+// TestEmbeddedValues checks that a value belongs to the caller: what the caller does to it
+// does not change this host's copy.
+func TestEmbeddedValues(t *testing.T) {
+	a := startHost(t, "a")
+	b := startHost(t, "b", a.engine.Node.GossipAddress())
+	settled(t, a, b)
+	ctx := t.Context()
+	read := func(key string) []byte {
+		it, err := b.Get(ctx, "users", key, cachesidecar.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it.Value
+	}
+	readMulti := func(key string) []byte {
+		m, err := b.GetMulti(ctx, "users", []string{key}, cachesidecar.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m[key].Value
+	}
+	for i := range 16 { // about half of them are owned by a
+		key := fmt.Sprint("v", i)
+		if _, err := a.Set(ctx, "users", key, []byte("good"), cachesidecar.SetOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []func(string) []byte{read, readMulti, readMulti} {
+			if v := f(key); string(v) != "good" {
+				t.Fatalf("%s: %q", key, v)
+			} else {
+				copy(v, "evil")
+			}
+		}
+		if v := read(key); string(v) != "good" {
+			t.Fatalf("%s: %q", key, v)
+		}
+	}
+}
