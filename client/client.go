@@ -118,7 +118,7 @@ func (s *shared) connect(ctx context.Context, want *slot) (*slot, *rpc.Client, e
 	}
 	conn, err := want.get(ctx)
 	if err == nil || !errors.Is(err, cachesidecar.ErrUnavailable) {
-		return want, conn, err
+		return want, conn, connectError(err)
 	}
 	for _, other := range s.slots {
 		if conn := other.Live(); conn != nil {
@@ -175,7 +175,7 @@ func (c *Client) doWithin(
 		}
 		again := errors.Is(err, rpc.ErrNotSent) || errors.Is(err, rpc.ErrClosed) && repeatable(q.Op)
 		if !again || attempt > 0 {
-			return a, callError(err)
+			return a, callError(withReason(ctx, err))
 		}
 		a.release()
 		a.conn, a.call = nil, nil

@@ -105,16 +105,10 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		Versions: []int{wire.Version}, Client: s.cfg.Name, Token: token, Namespace: s.cfg.Namespace,
 	}})
 	if err == nil {
-		var r wire.Reply
-		if err = wire.DecodeReply(wire.OpHello, call.Frame(), &r); err == nil {
-			err = calls.Err(&r)
-		}
 		var w wire.Welcome
-		if err == nil {
-			if err = wire.UnmarshalBody(r.Body, &w); err == nil {
-				s.maxValue.Store(int64(w.Limits.Value))
-				s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
-			}
+		if err = welcomed(call.Frame(), &w); err == nil {
+			s.maxValue.Store(int64(w.Limits.Value))
+			s.greeted.Store(&greeting{c, w, sameClock(w.Boot, before, s.clock.Read().Boot)})
 		}
 		c.Release(call)
 	} else if !errors.Is(err, context.Canceled) {
@@ -128,6 +122,22 @@ func (s *slot) dial(ctx context.Context) (*rpc.Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// welcomed decodes the answer to HELLO.
+func welcomed(frame []byte, w *wire.Welcome) error {
+	var r wire.Reply
+	err := wire.DecodeReply(wire.OpHello, frame, &r)
+	if err == nil {
+		if err := calls.Err(&r); err != nil {
+			return err
+		}
+		err = wire.UnmarshalBody(r.Body, w)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the sidecar's answer: %w", cachesidecar.ErrInternal, err)
+	}
+	return nil
 }
 
 // answer is the result of a call. Its bytes are valid until release.
@@ -155,6 +165,23 @@ func callError(err error) error {
 		return fmt.Errorf("%w: %w", cachesidecar.ErrTimeout, err)
 	}
 	return calls.ContextErr(err)
+}
+
+// withReason adds the reason why ctx has ended to a cause of the context's own.
+func withReason(ctx context.Context, err error) error {
+	if why := ctx.Err(); why != nil && !errors.Is(err, why) && errors.Is(err, context.Cause(ctx)) {
+		return fmt.Errorf("%w: %w", why, err)
+	}
+	return err
+}
+
+// connectError turns the error of a call that has no connection into one of the public
+// errors: its time was over while another call connected.
+func connectError(err error) error {
+	if errors.Is(err, rpc.ErrDown) && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", cachesidecar.ErrUnavailable, err)
+	}
+	return err
 }
 
 // fits returns ErrTooLarge if a value is longer than the sidecar allows. Before HELLO

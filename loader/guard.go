@@ -96,9 +96,8 @@ type GuardStats struct {
 // breaker, and a budget of retries. Each namespace has its own Guard, which is the
 // bulkhead: a slow origin fills only its own places. Guard starts no goroutine.
 //
-// Load expects a context that belongs to the load, not to a caller (see Loads). The
-// breaker counts a passed deadline as a failure of the origin, but not a cancelled
-// context.
+// Load expects a context that belongs to the load, not to a caller. The breaker counts a
+// passed deadline as a failure of the origin, but not a cancelled context.
 //
 // A call that ignores its context keeps its place until it returns, because the origin
 // still works on it.

@@ -103,3 +103,11 @@ func (s sized) Load(ctx context.Context, key []byte) (Value, error) {
 	}
 	return v, err
 }
+
+// Check asks the Source, if it can be asked.
+func (s sized) Check(ctx context.Context) error {
+	if c, ok := s.Source.(interface{ Check(context.Context) error }); ok {
+		return c.Check(ctx)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package client_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cachesidecar/cachesidecar"
+	"github.com/cachesidecar/cachesidecar/client"
+	"github.com/cachesidecar/cachesidecar/internal/wire"
+)
+
+// TestLateWhileOthersConnect checks the error of a call whose time is over while another
+// call connects: it was surely not executed.
+func TestLateWhileOthersConnect(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	c := dial(t, client.Config{Socket: path, DialTimeout: time.Second, Lazy: true, Conns: 1})
+	ln, err := net.Listen("unix", path) // and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	time.Sleep(50 * time.Millisecond) // the pause after the failed attempt
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.Set(context.Background(), "k", nil, cachesidecar.SetOptions{})
+		first <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Set(ctx, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
+		t.Errorf("%v, want ErrUnavailable", err)
+	}
+	if err := <-first; !errors.Is(err, cachesidecar.ErrUnavailable) {
+		t.Errorf("the first: %v, want ErrUnavailable", err)
+	}
+}
+
+// TestHelloNotReadable checks the error of a HELLO whose answer cannot be read.
+func TestHelloNotReadable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() { // ends with the client's connection
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		var head [wire.LengthSize]byte
+		_, _ = io.ReadFull(nc, head[:])
+		frame := make([]byte, binary.BigEndian.Uint32(head[:]))
+		_, _ = io.ReadFull(nc, frame)
+		var q wire.Request
+		_ = wire.DecodeRequest(frame, &q)
+		_, _ = nc.Write(wire.AppendReply(nil, q.Op, &wire.Reply{ID: q.ID, Body: []byte{1}}))
+		_, _ = io.Copy(io.Discard, nc)
+	}()
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: time.Second}); !errors.Is(err, cachesidecar.ErrInternal) {
+		t.Errorf("%v, want ErrInternal", err)
+	}
+}
+
+// TestDeadlineWithCause checks that a passed deadline is ErrTimeout, also if the context
+// has a cause of its own.
+func TestDeadlineWithCause(t *testing.T) {
+	s := newScripted(t, client.Config{Conns: 1})
+	cause := errors.New("the page is late")
+	for range 200 {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Millisecond, cause)
+		_, err := s.Set(ctx, "k", nil, cachesidecar.SetOptions{}) // gets no answer
+		cancel()
+		if !errors.Is(err, cachesidecar.ErrTimeout) {
+			t.Fatalf("%v, want ErrTimeout", err)
+		}
+		select { // takes the request
+		case <-s.asked:
+		default:
+		}
+	}
+}
