@@ -9,10 +9,12 @@ import (
 // these and add a text that says what to do.
 //
 // After ErrUnavailable and ErrBusy, and after all errors that refuse a call, the call was
-// surely not executed. After ErrTimeout its outcome is unknown.
+// surely not executed. After ErrTimeout its outcome is unknown. It is unknown too if the
+// context is cancelled during the call: then the error of client is the context's.
 var (
-	// ErrNotFound means that the key has no value. For a cache this is a normal answer:
-	// load the value, or use GetOrLoad.
+	// ErrNotFound means that the key has no value, or, for a read without Fresh, that the
+	// host that owns it cannot be asked. For a cache this is a normal answer: load the
+	// value, or use GetOrLoad.
 	ErrNotFound = errors.New("not found")
 	// ErrAbsent is an ErrNotFound: the origin of the namespace has no such key. A load
 	// would find nothing either.
@@ -49,7 +51,8 @@ var (
 	// outcome is unknown: a write may have been executed, or may still be.
 	ErrTimeout = errors.New("timed out")
 	// ErrOrigin means that the origin of the namespace has failed, and that there is no
-	// value to return in its place. Repeat the call later.
+	// value to return in its place; of a write: that nothing was written. Repeat the call
+	// later.
 	ErrOrigin = errors.New("the origin failed")
 	// ErrInternal means that a sidecar has a defect, or has sent an answer that cannot be
 	// read. Report it.

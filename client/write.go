@@ -60,7 +60,8 @@ func (c *Client) Delete(ctx context.Context, key string, o cachesidecar.DeleteOp
 }
 
 // DeleteMulti removes the values of keys from the whole cluster. It returns how many of
-// the keys had a value. A key without a value is no error.
+// the keys had a value. A key without a value is no error. After an error some of the keys
+// may have been deleted, whatever the error says of the others.
 func (c *Client) DeleteMulti(ctx context.Context, keys []string, o cachesidecar.DeleteOptions) (had int, err error) {
 	for len(keys) > 0 && err == nil {
 		some := keys[:min(len(keys), wire.MaxKeys)]

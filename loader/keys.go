@@ -15,7 +15,7 @@ type Keys struct {
 }
 
 // NewKeys returns a Keys. pattern is a regular expression (RE2) that the whole key must
-// match; empty: any key. maxLen is the maximum length in bytes; zero: kv.MaxKeyLen.
+// match; empty: any key. maxLen is the maximum length in bytes; zero: 1,024.
 func NewKeys(pattern string, maxLen int) (*Keys, error) {
 	if maxLen < 0 || maxLen > kv.MaxKeyLen {
 		return nil, fmt.Errorf("key length %d: give 1 to %d, or 0 for %[2]d", maxLen, kv.MaxKeyLen)

@@ -20,7 +20,7 @@ const ListTimeout = 10 * time.Minute
 // give some keys twice, and it may give keys that were added during the call. Keys
 // returns nil only if it has given all keys, because a filter with half of the keys
 // would deny the others. Keys leaves out keys that cannot be requested: empty ones, and
-// those longer than kv.MaxKeyLen.
+// those longer than 1,024 bytes.
 //
 // The calls of each are sequential. each may use key until it returns. The first error
 // of each ends Keys, and Keys returns it; in this way the caller limits the number of

@@ -115,7 +115,8 @@ func (s *Sidecar) Delete(ctx context.Context, namespace, key string, o cacheside
 }
 
 // DeleteMulti removes the values of keys from the whole cluster. It returns how many of
-// the keys had a value. A key without a value is no error.
+// the keys had a value. A key without a value is no error. After an error some of the keys
+// may have been deleted, whatever the error says of the others.
 func (s *Sidecar) DeleteMulti(
 	ctx context.Context, namespace string, keys []string, o cachesidecar.DeleteOptions,
 ) (had int, err error) {

@@ -3,6 +3,7 @@ package calls
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/cachesidecar/cachesidecar"
@@ -22,6 +23,8 @@ func TestErr(t *testing.T) {
 	} {
 		if err := Err(&wire.Reply{Status: status, Message: []byte("do this")}); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", status, err, want)
+		} else if status >= wire.NotStored && !strings.Contains(err.Error(), "do this") {
+			t.Errorf("%s: %v has lost its message", status, err)
 		}
 	}
 	for status := wire.BadRequest; status < wire.StatusCount; status++ {
