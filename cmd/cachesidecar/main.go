@@ -109,8 +109,14 @@ func (p *program) app() *cli.App {
 		Flags: []cli.Flag{
 			boolFlag("version", "print the version", "v"),
 		},
+		Before: func(c *cli.Context) error { // otherwise "--version flush" would flush
+			if c.Bool("version") && c.NArg() > 0 {
+				return usagef("--version before %q: it stands alone", c.Args().First())
+			}
+			return nil
+		},
 		Action: func(c *cli.Context) error {
-			if c.Bool("version") && c.NArg() == 0 {
+			if c.Bool("version") {
 				return p.version(c)
 			}
 			return noCommand(c, "", c.App.Commands)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -179,20 +180,19 @@ func (c *checker) entries(n *yaml.Node, f field, line int) {
 	}
 }
 
-// merged checks the maps that are merged into a map of settings. Other values are left to
-// the parser.
+// merged checks the maps that are merged into a map of settings. Like the parser it takes a
+// map, an alias of a map, or a list of these.
 func (c *checker) merged(v *yaml.Node, f field) {
-	if v.Kind == yaml.AliasNode {
-		v = v.Alias
-	}
 	list := []*yaml.Node{v}
 	if v.Kind == yaml.SequenceNode {
 		list = v.Content
 	}
 	for _, m := range list {
-		if m.Kind == yaml.MappingNode || m.Kind == yaml.AliasNode && m.Alias.Kind == yaml.MappingNode {
-			c.value(m, f)
+		if m.Kind != yaml.MappingNode && (m.Kind != yaml.AliasNode || m.Alias.Kind != yaml.MappingNode) {
+			c.report(m.Line, "<<: map merge requires map or sequence of maps as the value")
+			continue
 		}
+		c.value(m, f)
 	}
 }
 
@@ -221,11 +221,12 @@ var renamed = map[string]string{"hold": "replica_lag", "known": "existing_keys"}
 
 // unknown reports a key that names no setting.
 func (c *checker) unknown(k *yaml.Node, f field) {
-	if now, ok := renamed[k.Value]; ok {
+	names := settings(f.typ)
+	if now := renamed[k.Value]; slices.Contains(names, now) {
 		c.report(k.Line, "%q is %s now", k.Value, now)
 		return
 	}
-	whose, names, there := "", settings(f.typ), "; there are"
+	whose, there := "", "; there are"
 	if f.part != "" {
 		whose = " of " + f.part
 	}

@@ -22,6 +22,8 @@ func TestUsageErrors(t *testing.T) {
 		{"flag before the command", "--socket x get k", "--socket before a command"},
 		{"flag of another command", "get k --add", "get has no flag --add"},
 		{"unknown flag", "get k --bogus", `get has no flag --bogus: see "cachesidecar get --help"`},
+		{"version before a command", "--version flush", `--version before`},
+		{"its short form", "-v get k", `--version before "get": it stands alone`},
 		{"misspelt flag", "set k v --replce", `set has no flag --replce: did you mean --replace? See "cachesidecar set --help"`},
 		{"misspelt subcommand", "config chek f", `there is no command "config chek": did you mean "check"? See "cachesidecar help config"`},
 		{"unknown flag with a value", "get --bogus=1 k", "get has no flag --bogus"},
