@@ -83,7 +83,7 @@ var (
 	errUnknown = errors.New("gossip: not met yet")
 )
 
-// checkWords returns what is wrong with a node's name and addresses, which appear in
+// checkNode returns what is wrong with a node's name and addresses, which appear in
 // lists and logs; nil: nothing.
 func checkNode(n *memberlist.Node, m *Meta) error {
 	if len(n.Addr) != 4 && len(n.Addr) != 16 {

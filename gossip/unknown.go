@@ -82,7 +82,7 @@ func (g *Gossip) heardOf(n *memberlist.Node, m Meta) {
 	u.list[n.Name] = &next
 }
 
-// room makes room for another process, if it can.
+// makeRoom makes room for another process, if it can.
 func (u *unknown) makeRoom(joined bool) bool {
 	if len(u.list) < maxUnknown {
 		return true

@@ -15,7 +15,7 @@ type window struct {
 
 func (w *window) rest() []byte { return w.b[w.at:] }
 
-// have waits until so many bytes have come beyond those that were taken.
+// fill waits until so many bytes have come beyond those that were taken.
 func (w *window) fill(n int) error {
 	for len(w.b)-w.at < n {
 		if w.more == nil {

@@ -55,7 +55,7 @@ func (t *Barriers) Raise(h kv.Hash, until time.Duration) {
 	s.raise(h, until)
 }
 
-// lag is Raise for a caller that holds s.mu.
+// raise is Raise for a caller that holds s.mu.
 func (s *barrierSlot) raise(h kv.Hash, until time.Duration) {
 	if s.hash != h {
 		s.floor = max(s.floor, s.until)

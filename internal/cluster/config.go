@@ -101,9 +101,9 @@ type Network struct {
 	Nap       func(time.Duration)                       // sleeps for less than 1 ms
 }
 
-// Tiers stores the entries. Unless a method says otherwise, it is called under the
-// node's lock, one call at a time; it must not block and must not call methods of the
-// node.
+// Tiers stores the entries. Begin, Ended and Offer are called under the node's lock, one
+// call at a time; they must not block and must not call methods of the node. The others
+// are called without it, and may be called concurrently.
 type Tiers interface {
 	// Begin starts ownership of partitions. Entries stored for them before become
 	// unreachable, and the partitions are served as soon as Begin returns. The entries

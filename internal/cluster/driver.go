@@ -19,24 +19,25 @@ import (
 // Locking. mu guards the machine, the roster and the owners. Every decision about
 // ownership happens under mu, and its effects are carried out before mu is released, so
 // no reader sees an ownership that has ended. The atomic fields are read without mu and
-// changed under it. mu is not held during a call to another process. Methods of gossip
-// and of the pool may be called under mu. Both have locks of their own, and functions
-// that they call under those locks must not take mu. No other lock of this package is
-// held when mu is taken; those of readers, processSet, attempts and reporter may be taken
-// under it.
+// changed under it, except lastSeen and lastStop: see markRunning. mu is not held during
+// a call to another process. Methods of gossip and of the pool may be called under mu.
+// Both have locks of their own, and functions that they call under those locks must not
+// take mu. No other lock of this package is held when mu is taken; those of readers,
+// processSet, attempts and reporter may be taken under it.
 type driver struct {
 	cfg     *Config
 	counts  *counts
 	report  *reporter
 	effects effects
 
-	// Read without the lock, changed under it.
+	// Read and changed without the lock; a gap that counts moves lastSeen under it.
 	lastSeen atomic.Int64 // boot clock at its last reading
-	lapseAt  atomic.Int64 // boot clock when the first authority ends
 	lastStop atomic.Pointer[standstill]
-	epochs   [kv.Partitions]atomic.Uint32 // of this node's ownerships; zero: not owned
-	view     atomic.Pointer[View]
-	quorum   atomic.Bool // a partition without an owner can be taken
+	// Read without the lock, changed under it.
+	lapseAt atomic.Int64                 // boot clock when the first authority ends
+	epochs  [kv.Partitions]atomic.Uint32 // of this node's ownerships; zero: not owned
+	view    atomic.Pointer[View]
+	quorum  atomic.Bool // a partition without an owner can be taken
 
 	mu      sync.Mutex
 	machine *ownership.Machine
@@ -63,8 +64,8 @@ type running struct {
 	tasks   sync.WaitGroup  // begun under the driver's lock while ctx is not nil
 }
 
-// newDriver returns a driver without members. Call start once all effects can be carried
-// out.
+// newDriver returns a driver without members. No other method may be called before all
+// effects can be carried out.
 func newDriver(cfg *Config, counts *counts, report *reporter, e effects) *driver {
 	d := &driver{
 		cfg: cfg, counts: counts, report: report, effects: e,

@@ -98,7 +98,7 @@ func (f *Flushes) empty(names []string, drop func(kv.NamespaceID)) {
 }
 
 // Note notes that everything from before a version is gone on all hosts, in a
-// namespace or, with "", in all of them. No handoff brings it back. When Flushed returns,
+// namespace or, with "", in all of them. No handoff brings it back. When Note returns,
 // the flush is in this host's log, so that leases on this host cover it.
 //
 // A host that owns partitions drops newer entries too: such an entry may have been made

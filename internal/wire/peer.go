@@ -141,7 +141,7 @@ type Note struct {
 type Noted struct {
 	_msgpack struct{} `msgpack:",as_array"`
 
-	Clock  uint64 // read before the flush was recorded
+	Clock  uint64 // read after the flush was recorded
 	WallMS int64
 	In     []Process // the members that the sender has in, after it recorded the flush
 

@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// TestVouched: a member that another member attests as in counts here too, although
+// TestAttested: a member that another member attests as in counts here too, although
 // nothing has come from it. It is told once, and again if it has changed. If gossip
 // does not hear it either, it is considered dead after its silence.
 func TestAttested(t *testing.T) {

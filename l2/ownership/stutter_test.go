@@ -99,7 +99,7 @@ func TestGapsAddUp(t *testing.T) {
 	}
 }
 
-// TestStopWords checks how a log line says how long the process did not run.
+// TestStoppageWords checks how a log line says how long the process did not run.
 func TestStoppageWords(t *testing.T) {
 	for want, s := range map[string]Stoppage{
 		"4.4 s":                               {4400 * time.Millisecond, 1, 0},
