@@ -47,8 +47,8 @@ func dialWith(ctx context.Context, cfg Config, clock kv.Clock) (*Client, error) 
 	if clock == nil {
 		clock = kv.NewSystemClock()
 	}
-	if cfg.Token != "" && cfg.TokenFile != "" {
-		return nil, fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", cachesidecar.ErrBadRequest)
+	if err := cfg.check(); err != nil {
+		return nil, err
 	}
 	s := &shared{cfg: cfg.withDefaults(), clock: clock, seed: maphash.MakeSeed()}
 	s.loads.keys = map[loadKey]*queue{}

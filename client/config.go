@@ -60,6 +60,24 @@ type Config struct {
 	NearCache NearCache
 }
 
+// check refuses settings that contradict each other, and negative ones.
+func (c Config) check() error {
+	if c.Token != "" && c.TokenFile != "" {
+		return fmt.Errorf("%w: Token and TokenFile are given: leave out one of them", cachesidecar.ErrBadRequest)
+	}
+	for name, n := range map[string]int64{
+		"Conns": int64(c.Conns), "MaxCalls": int64(c.MaxCalls), "MaxLoads": int64(c.MaxLoads),
+		"DialTimeout": int64(c.DialTimeout), "RequestTimeout": int64(c.RequestTimeout),
+		"LoadTimeout": int64(c.LoadTimeout), "WaitTimeout": int64(c.WaitTimeout),
+	} {
+		if n < 0 {
+			return fmt.Errorf("%w: Config.%s is negative (%d): give more, or zero for the default",
+				cachesidecar.ErrBadRequest, name, n)
+		}
+	}
+	return nil
+}
+
 func (c Config) withDefaults() Config {
 	c.Conns = cmp.Or(c.Conns, 2)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 250*time.Millisecond)

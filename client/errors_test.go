@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,18 @@ func TestDeadlineWithCause(t *testing.T) {
 		select { // takes the request
 		case <-s.asked:
 		default:
+		}
+	}
+}
+
+// TestNegativeConfig checks that Dial refuses a negative setting, and names it.
+func TestNegativeConfig(t *testing.T) {
+	for name, cfg := range map[string]client.Config{
+		"Conns": {Conns: -1}, "MaxLoads": {MaxLoads: -1}, "RequestTimeout": {RequestTimeout: -time.Second},
+	} {
+		cfg.Socket, cfg.Lazy = filepath.Join(t.TempDir(), "none"), true
+		if _, err := client.Dial(t.Context(), cfg); !errors.Is(err, cachesidecar.ErrBadRequest) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

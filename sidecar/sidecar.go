@@ -77,12 +77,12 @@ func New(cfg Config) (*Sidecar, error) {
 		MaxFrame: int(cfg.MaxValue) + wire.FrameSlack,
 		Budget:   s.engine.Budget,
 	}, cfg.Log, s.doors.App)
-	limit, _ := machine.Memory()
 	s.telemetry = telemetry.New(telemetry.Config{
 		Engine: s.engine, Server: s.server, Keys: &s.keys,
-		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join), Bound: cfg.MaxStaleness,
-		Started: s.started, MemoryLimit: limit, Log: cfg.Log,
-		HTTP: s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
+		Node: cfg.Node, Version: cfg.Version, Join: len(cfg.Join),
+		Started: s.started, Log: cfg.Log,
+		MemoryLimit: func() int64 { limit, _ := machine.Memory(); return limit },
+		HTTP:        s.http.Load, SocketRemade: s.socket.remade.Load, Enter: thisHost{s}.Enter,
 	})
 	return s, nil
 }

@@ -27,9 +27,8 @@ type Config struct {
 
 	Node, Version string
 	Join          int           // number of addresses
-	Bound         time.Duration // of staleness
 	Started       time.Duration // on the boot clock
-	MemoryLimit   int64         // bytes, of the machine or its cgroup; zero is unknown
+	MemoryLimit   func() int64  // bytes, of the machine or its cgroup; zero is unknown
 	Log           *slog.Logger
 
 	HTTP         func() *httpd.Server // returns nil while there is none

@@ -36,7 +36,9 @@ metrics of Go (` + "`go_`" + `) and of the process (` + "`process_`" + `).
 Most values are also in the [answer to STATS](#the-answer-to-stats); the third column
 names the field.
 
-Metrics of the cluster are missing on a host that is alone. Metrics of an origin, a key
+Some metrics are missing where they have no meaning: those of the cluster, except
+` + "`members`" + `, on a host that is alone; those of keys, HTTP and the log if the host has
+none; series of ` + "`requests_total`" + ` without requests. Metrics of an origin, a key
 filter, write-through or a warm start are missing for a namespace that has none.
 
 | metric | labels | field in STATS | meaning |

@@ -32,7 +32,7 @@ func (s *Telemetry) Stats() cachesidecar.Stats {
 		Log:         logs.StatsOf(s.Log),
 	}
 	t.Connections.Denied, t.Connections.Remade = e.Access.Refusals(), s.SocketRemade()
-	t.Process.MemoryLimit = s.MemoryLimit
+	t.Process.MemoryLimit = s.MemoryLimit()
 	for _, state := range cluster.States {
 		t.Members[state] = 0
 	}
