@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gomodule/redigo/redis"
 )
@@ -18,14 +19,28 @@ type conn struct {
 	stream *stream
 }
 
+// Send puts a command before the next one of DoContext.
+func (c *conn) Send(command string, args ...any) error {
+	c.stream.limited.due++
+	return c.ConnWithContext.Send(command, args...)
+}
+
 // DoContext sends a command and returns its reply. If ctx ends before, the connection is
-// closed, because the reply may still come.
+// closed, because the reply may still come. It is also closed if more has come than the
+// replies: a later command would take the rest for its own reply.
 func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any, error) {
+	c.stream.limited.due++
 	var reply any
 	err := c.stream.during(ctx, func() (err error) {
 		reply, err = c.Do(command, args...)
 		return err
 	})
+	if !c.stream.limited.settled() {
+		c.stream.kill()
+		if err == nil {
+			return nil, errSurplus
+		}
+	}
 	return reply, err
 }
 
@@ -33,6 +48,7 @@ func (c *conn) DoContext(ctx context.Context, command string, args ...any) (any,
 type stream struct {
 	net.Conn          // the bytes of the protocol, limited
 	base     net.Conn // the same, encrypted if TLS is on
+	limited  *limitedConn
 	killed   atomic.Bool
 }
 
@@ -60,6 +76,10 @@ func (s *stream) check() error {
 	if s.killed.Load() {
 		return net.ErrClosed
 	}
+	// The deadline of the last reply may have passed; idle could not read then.
+	if err := s.base.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
 	return idle(s.base)
 }
 
@@ -68,13 +88,15 @@ type dialError struct{ error }
 
 func (e dialError) Unwrap() error { return e.error }
 
-// dial connects to the server, and authenticates.
+// dial connects to the server, and authenticates, within the timeout of a load.
 func (s *Source) dial(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	network := "tcp"
 	if strings.HasPrefix(s.cfg.Address, "/") {
 		network = "unix"
 	}
-	base, err := (&net.Dialer{Timeout: s.cfg.Timeout}).DialContext(ctx, network, s.cfg.Address)
+	base, err := new(net.Dialer).DialContext(ctx, network, s.cfg.Address)
 	if err != nil {
 		return nil, dialError{err}
 	}
@@ -84,7 +106,14 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 		if st.Conn, err = s.encrypt(ctx, base); err != nil {
 			return err
 		}
-		st.Conn = newLimited(st.Conn, s.cfg.MaxValue+keysRoom)
+		st.limited = newLimited(st.Conn, s.cfg.MaxValue+keysRoom)
+		st.Conn = st.limited
+		if s.cfg.Password != "" {
+			st.limited.due++ // AUTH
+		}
+		if s.cfg.DB != 0 {
+			st.limited.due++ // SELECT
+		}
 		c, err = redis.DialContext(ctx, network, s.cfg.Address,
 			redis.DialContextFunc(func(context.Context, string, string) (net.Conn, error) { return st, nil }),
 			redis.DialUsername(s.cfg.Username), redis.DialPassword(s.cfg.Password), redis.DialDatabase(s.cfg.DB),

@@ -18,6 +18,7 @@ type limitedConn struct {
 	bytes    int // remaining bytes of strings
 	lines    int // remaining bytes of lines; starts at maxLines
 	elements int // remaining elements; starts at maxElements
+	due      int // replies that were requested, and their elements, less what has come
 	scanner  origin.Scanner
 }
 
@@ -31,6 +32,10 @@ const (
 
 var errTooLong = errors.New("a reply states or has a length beyond the limit")
 
+// errSurplus says that what has come is not what was requested. The replies of the next
+// request could not be told from the rest.
+var errSurplus = errors.New("the server has sent more than the replies")
+
 func newLimited(c net.Conn, most int) *limitedConn {
 	limited := &limitedConn{Conn: c, most: most}
 	limited.scanner = origin.Scanner{Most: maxLine, Keep: keptLine, Line: limited.count}
@@ -42,6 +47,9 @@ func (c *limitedConn) Write(p []byte) (int, error) {
 	c.bytes, c.lines, c.elements = c.most, maxLines, maxElements
 	return c.Conn.Write(p)
 }
+
+// settled reports whether all replies that were requested have come, and nothing else.
+func (c *limitedConn) settled() bool { return c.due == 0 && c.scanner.Between() }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
@@ -55,6 +63,7 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 // one, is left to the client
 // library.
 func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
+	c.due--
 	if c.lines -= length; c.lines < 0 {
 		return -1, false
 	}
@@ -77,6 +86,7 @@ func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 		return -1, true
 	}
 	if *left -= n; left == &c.elements {
+		c.due += n
 		return -1, true
 	}
 	return n, true

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -100,6 +101,10 @@ type Source struct {
 	cfg  Config
 	tls  *tls.Config // nil: not encrypted
 	pool *redis.Pool
+
+	mu     sync.Mutex
+	closed bool
+	calls  sync.WaitGroup // that have, or wait for, a place in the pool; added to under mu
 }
 
 // New validates the configuration. The source connects at the first load.
@@ -138,15 +143,45 @@ func New(cfg Config) (*Source, error) {
 }
 
 // Close closes the connections. Calls in progress end first.
-func (s *Source) Close() error { return s.pool.Close() }
+func (s *Source) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait() // the pool panics if it is closed while a call waits, and if one comes later
+	return s.pool.Close()
+}
+
+var errClosed = errors.New("the origin is closed")
+
+// get returns a connection of the pool. The caller must call put.
+func (s *Source) get(ctx context.Context) (redis.Conn, error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, errClosed
+	}
+	s.calls.Add(1)
+	s.mu.Unlock()
+	c, err := s.pool.GetContext(ctx)
+	if err != nil {
+		s.calls.Done()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (s *Source) put(c redis.Conn) {
+	_ = c.Close() // its error is that of the call
+	s.calls.Done()
+}
 
 // do sends one command on a connection of the pool, and returns the reply.
 func (s *Source) do(ctx context.Context, command string, args ...any) (any, error) {
-	c, err := s.pool.GetContext(ctx)
+	c, err := s.get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer s.put(c)
 	return redis.DoContext(c, ctx, command, args...)
 }
 
@@ -156,11 +191,11 @@ func (s *Source) do(ctx context.Context, command string, args ...any) (any, erro
 func (s *Source) Load(ctx context.Context, key []byte) (loader.Value, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	c, err := s.pool.GetContext(ctx)
+	c, err := s.get(ctx)
 	if err != nil {
 		return loader.Value{}, fmt.Errorf("redis origin %s: %w", s.cfg.Address, err)
 	}
-	defer c.Close()
+	defer s.put(c)
 	name := s.cfg.KeyPrefix + string(key)
 	// An error of Send is also one of EXEC.
 	_ = c.Send("MULTI")

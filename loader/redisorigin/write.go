@@ -54,9 +54,9 @@ func (w *Writer) do(ctx context.Context, command string, args ...any) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.source.cfg.Timeout)
 	defer cancel()
-	c, err := w.source.pool.GetContext(ctx)
+	c, err := w.source.get(ctx)
 	if err == nil {
-		defer c.Close()
+		defer w.source.put(c)
 		_, err = redis.DoContext(c, ctx, command, args...)
 	} else if !errors.As(err, new(dialError)) { // no place in the pool
 		return fmt.Errorf("%w: redis origin %s: %w", loader.ErrNotWritten, w.source.cfg.Address, err)

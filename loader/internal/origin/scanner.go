@@ -21,6 +21,9 @@ type Scanner struct {
 // Reset begins a new answer.
 func (s *Scanner) Reset() { s.line, s.length, s.skip = s.line[:0], 0, 0 }
 
+// Between reports whether the last byte ended a line, or an announced string.
+func (s *Scanner) Between() bool { return s.length == 0 && s.skip == 0 }
+
 // Pass takes the next bytes. It returns false if the answer is not acceptable.
 func (s *Scanner) Pass(b []byte) bool {
 	for len(b) > 0 {

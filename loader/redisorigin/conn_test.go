@@ -1,0 +1,137 @@
+package redisorigin
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+
+	"github.com/cachesidecar/cachesidecar/internal/origintest"
+	"github.com/cachesidecar/cachesidecar/loader"
+)
+
+// A connection outlives the deadline of its last reply.
+func TestConnectionIsKept(t *testing.T) {
+	_, socket := startRedis(t)
+	const timeout = 500 * time.Millisecond
+	s := source(t, Config{Address: socket, Password: "s3cret", Timeout: timeout})
+	first, err := redis.Int(s.do(context.Background(), "CLIENT", "ID"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(timeout + timeout/2)
+	if second, err := redis.Int(s.do(context.Background(), "CLIENT", "ID")); err != nil || second != first {
+		t.Errorf("connection %d, and then %d, %v", first, second, err)
+	}
+}
+
+// A server that sends a reply twice, or the beginning of another one, does not shift the
+// replies of later requests.
+func TestSurplus(t *testing.T) {
+	for _, surplus := range []string{"", "+OK\r\n", "+O", "$2\r\nx", "again"} {
+		t.Run(surplus, func(t *testing.T) {
+			s := source(t, Config{Address: repeater(t, surplus), Timeout: 5 * time.Second})
+			for i := range 4 {
+				key := fmt.Sprint("key-", i)
+				v, err := s.Load(context.Background(), []byte(key))
+				if err == nil && string(v.Bytes) != key {
+					t.Errorf("%s has the value of %s", key, v.Bytes)
+				}
+				if good := i > 0 || surplus == ""; good != (err == nil) {
+					t.Errorf("%s: %v", key, err)
+				}
+			}
+		})
+	}
+}
+
+// repeater is a server whose values are the keys. Its first answer has surplus bytes;
+// "again" stands for the answer itself.
+func repeater(t *testing.T, surplus string) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { _ = l.Close(); <-ended })
+	go func() { // ends with l, and with the connections
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			key := ""
+			for in := bufio.NewScanner(c); in.Scan(); {
+				line := in.Text()
+				if strings.HasPrefix(line, "key-") {
+					key = line
+				}
+				if line != "EXEC" {
+					continue
+				}
+				answer := fmt.Sprintf("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$%d\r\n%s\r\n:-1\r\n", len(key), key)
+				_, _ = c.Write([]byte(answer + strings.ReplaceAll(surplus, "again", answer)))
+				surplus = ""
+			}
+			_ = c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// Close waits for the calls, and calls after it fail.
+func TestClose(t *testing.T) {
+	s := source(t, Config{Address: origintest.Saying(t, ""), Connections: 1, Timeout: 300 * time.Millisecond})
+	w, err := s.NewWriter(WriteConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := make(chan error, 50)
+	for range cap(calls) {
+		go func() { // ends at the timeout
+			_, err := s.Load(context.Background(), []byte("a"))
+			calls <- err
+		}()
+	}
+	for s.pool.ActiveCount() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.pool.ActiveCount(); n != 0 {
+		t.Errorf("%d connections after Close", n)
+	}
+	for range cap(calls) {
+		if err := <-calls; err == nil {
+			t.Error("a server without an answer has given one")
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 50 { // the pool chooses at random
+		if _, err := s.Load(ctx, []byte("a")); err == nil {
+			t.Error("a load after Close")
+		}
+	}
+	if err := w.Delete(context.Background(), []byte("a")); !errors.Is(err, loader.ErrNotWritten) {
+		t.Errorf("a deletion after Close: %v", err)
+	}
+}
+
+// The handshake of a list's connection has the timeout of a load, not that of the list.
+func TestListHandshake(t *testing.T) {
+	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true, Timeout: 300 * time.Millisecond})
+	l, err := s.NewLister(loader.List{Timeout: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	origintest.RunLists(t, []origintest.List{{Name: "silence", Lister: l, Err: origintest.ErrAny, Within: 10 * time.Second}})
+}
