@@ -83,6 +83,9 @@ func (s *stream) check() error {
 	return idle(s.base)
 }
 
+var errRefusedLogin = errors.New("the server refuses username, password or db: " +
+	"correct them, or leave out what it does not know")
+
 // dialError is an error of a connection that was not established, or not authenticated.
 type dialError struct{ error }
 
@@ -118,6 +121,9 @@ func (s *Source) dial(ctx context.Context) (*conn, error) {
 			redis.DialContextFunc(func(context.Context, string, string) (net.Conn, error) { return st, nil }),
 			redis.DialUsername(s.cfg.Username), redis.DialPassword(s.cfg.Password), redis.DialDatabase(s.cfg.DB),
 			redis.DialReadTimeout(s.cfg.Timeout), redis.DialWriteTimeout(s.cfg.Timeout))
+		if code(err) == "ERR" { // its text may repeat the password
+			err = errRefusedLogin
+		}
 		return err
 	})
 	if err != nil {

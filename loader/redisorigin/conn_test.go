@@ -16,7 +16,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader"
 )
 
-// A connection outlives the deadline of its last reply.
+// TestConnectionIsKept checks that a connection outlives the deadline of its last reply.
 func TestConnectionIsKept(t *testing.T) {
 	_, socket := startRedis(t)
 	const timeout = 500 * time.Millisecond
@@ -31,8 +31,8 @@ func TestConnectionIsKept(t *testing.T) {
 	}
 }
 
-// A server that sends a reply twice, or the beginning of another one, does not shift the
-// replies of later requests.
+// TestSurplus checks that a server that sends a reply twice, or the beginning of another
+// one, does not shift the replies of later requests.
 func TestSurplus(t *testing.T) {
 	for _, surplus := range []string{"", "+OK\r\n", "+O", "$2\r\nx", "again"} {
 		t.Run(surplus, func(t *testing.T) {
@@ -54,6 +54,24 @@ func TestSurplus(t *testing.T) {
 // repeater is a server whose values are the keys. Its first answer has surplus bytes;
 // "again" stands for the answer itself.
 func repeater(t *testing.T, surplus string) (address string) {
+	key := ""
+	return scripted(t, func(line string) string {
+		if strings.HasPrefix(line, "key-") {
+			key = line
+		}
+		if line != "EXEC" {
+			return ""
+		}
+		answer := fmt.Sprintf("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$%d\r\n%s\r\n:-1\r\n", len(key), key)
+		both := answer + strings.ReplaceAll(surplus, "again", answer)
+		surplus = ""
+		return both
+	})
+}
+
+// scripted is a server that gives an answer to each line. It serves one connection at a
+// time.
+func scripted(t *testing.T, answer func(line string) string) (address string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -67,18 +85,8 @@ func repeater(t *testing.T, surplus string) (address string) {
 			if err != nil {
 				return
 			}
-			key := ""
 			for in := bufio.NewScanner(c); in.Scan(); {
-				line := in.Text()
-				if strings.HasPrefix(line, "key-") {
-					key = line
-				}
-				if line != "EXEC" {
-					continue
-				}
-				answer := fmt.Sprintf("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n$%d\r\n%s\r\n:-1\r\n", len(key), key)
-				_, _ = c.Write([]byte(answer + strings.ReplaceAll(surplus, "again", answer)))
-				surplus = ""
+				_, _ = c.Write([]byte(answer(in.Text())))
 			}
 			_ = c.Close()
 		}
@@ -86,7 +94,7 @@ func repeater(t *testing.T, surplus string) (address string) {
 	return l.Addr().String()
 }
 
-// Close waits for the calls, and calls after it fail.
+// TestClose checks that Close waits for the calls, and that calls after it fail.
 func TestClose(t *testing.T) {
 	s := source(t, Config{Address: origintest.Saying(t, ""), Connections: 1, Timeout: 300 * time.Millisecond})
 	w, err := s.NewWriter(WriteConfig{})
@@ -100,7 +108,7 @@ func TestClose(t *testing.T) {
 			calls <- err
 		}()
 	}
-	for s.pool.ActiveCount() == 0 {
+	for s.pool.ActiveCount() == 0 && len(calls) < cap(calls) {
 		time.Sleep(time.Millisecond)
 	}
 	if err := s.Close(); err != nil {
@@ -126,7 +134,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// The handshake of a list's connection has the timeout of a load, not that of the list.
+// TestListHandshake checks that the handshake of a list's connection has the timeout of a
+// load, not that of the list.
 func TestListHandshake(t *testing.T) {
 	s := source(t, Config{Address: origintest.Saying(t, ""), TLS: true, Timeout: 300 * time.Millisecond})
 	l, err := s.NewLister(loader.List{Timeout: 20 * time.Second})

@@ -59,9 +59,8 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// count counts a line (RESP2 and RESP3). A line without a length, or with an invalid
-// one, is left to the client
-// library.
+// count counts a line (RESP2 and RESP3). It leaves a line without a length, or with an
+// invalid one, to the client library.
 func (c *limitedConn) count(line []byte, length int) (announced int, ok bool) {
 	c.due--
 	if c.lines -= length; c.lines < 0 {

@@ -43,12 +43,8 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 	defer c.Close()
 	prefix := l.source.cfg.KeyPrefix
 	for cursor := uint64(0); ; {
-		var next uint64
-		var names []string
-		replies, err := redis.Values(c.DoContext(ctx, "SCAN", cursor, "MATCH", pattern(prefix), "COUNT", page))
-		if err == nil {
-			_, err = redis.Scan(replies, &next, &names)
-		}
+		next, names, err := scanned(redis.Values(
+			c.DoContext(ctx, "SCAN", cursor, "MATCH", pattern(prefix), "COUNT", page)))
 		if err != nil {
 			return fmt.Errorf("redis origin %s: %w", l.source.cfg.Address, err)
 		}
@@ -69,6 +65,21 @@ func (l *Lister) Keys(ctx context.Context, each func(key []byte) error) error {
 			return nil
 		}
 	}
+}
+
+// scanned decodes the reply to SCAN.
+func scanned(replies []any, err error) (next uint64, names []string, _ error) {
+	if err == nil && len(replies) != 2 {
+		err = fmt.Errorf("SCAN gives %d replies", len(replies))
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	if next, err = redis.Uint64(replies[0], nil); err != nil { // also if it is nil
+		return 0, nil, fmt.Errorf("the cursor of SCAN: %w", err)
+	}
+	names, err = redis.Strings(replies[1], nil)
+	return next, names, err
 }
 
 // pattern returns a pattern that matches all names with the given literal prefix.
