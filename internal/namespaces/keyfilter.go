@@ -32,7 +32,7 @@ type KeyFilter struct {
 	now     func() time.Duration // the boot clock
 }
 
-// newKeyFilter makes the filter of a namespace. caughtUp is Engine.CaughtUp.
+// newKeyFilter makes the filter of a namespace. caughtUp is Parts.CaughtUp.
 func newKeyFilter(
 	cfg *Config, of keyfilter.Config, ns *Namespace, caughtUp func(context.Context) error,
 ) (*KeyFilter, error) {

@@ -51,6 +51,9 @@ func (n *Settings) open(namespace string, maxValue int, log *slog.Logger) (*Orig
 		return nil, fmt.Errorf("origin.%s: %w", name, err)
 	}
 	o := &Origin{Name: name, Keys: keys, Close: opened.Close}
+	if o.Close == nil {
+		o.Close = func() error { return nil }
+	}
 	if err := n.uses(opened, o, reports{namespace, name, log, opened.Secrets}); err != nil {
 		_ = o.Close() // nothing is lost
 		return nil, err
@@ -88,6 +91,9 @@ func (n *Settings) uses(opened *loader.Origin, o *Origin, r reports) (err error)
 		if o.warm, err = lister(n.Warm.List); err != nil {
 			return fmt.Errorf("warm_on_start: %w", err)
 		}
+	}
+	if n.WriteThrough && opened.Writer == nil {
+		return errors.New("write_through: this kind of origin takes no writes: leave it out")
 	}
 	if opened.Writer != nil {
 		o.checks(r.hide, opened.Writer)
