@@ -27,7 +27,7 @@ import (
 //	without an assigned owner              → wait for a ring
 //
 // A request of another sidecar goes no further than this host. If it cannot be answered
-// here, the answer is MOVED (see peers.go), so that no request goes in circles.
+// here, the answer is MOVED (see servePeer), so that no request goes in circles.
 
 // keys answers requests of one key, wherever the key is.
 type keys struct {
