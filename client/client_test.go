@@ -225,7 +225,7 @@ func TestGetMulti(t *testing.T) {
 func TestReconnect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	if _, err := client.Dial(t.Context(), client.Config{Socket: path}); !errors.Is(err, cachesidecar.ErrUnavailable) {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("no sidecar there: %v", err)
 	}
 	stop := serve(t, path)
 	c := dial(t, client.Config{Socket: path})
@@ -243,7 +243,7 @@ func TestReconnect(t *testing.T) {
 		}
 	}
 	if d := time.Since(start); d > 30*time.Second {
-		t.Errorf("100 calls to nobody took %v", d)
+		t.Errorf("100 calls without a sidecar took %v", d)
 	}
 	serve(t, path)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -326,7 +326,7 @@ func TestLazy(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	c := dial(t, client.Config{Socket: path, Lazy: true})
 	if _, err := c.Get(t.Context(), "k", cachesidecar.GetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
-		t.Errorf("nobody there: %v", err)
+		t.Errorf("no sidecar there: %v", err)
 	}
 	serve(t, path)
 	for until := time.Now().Add(10 * time.Second); ; {

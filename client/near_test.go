@@ -477,7 +477,7 @@ func TestNearLease(t *testing.T) {
 		w    wire.Watched
 		want bool
 	}{
-		{"a change after it was vouched for", event(wire.EventChanged, 101, nil), false},
+		{"a change after it was attested", event(wire.EventChanged, 101, nil), false},
 		{"a change of a part that is not its", event(wire.EventRaised, 1, &wire.EventDetail{Partitions: []byte{0}}), true},
 		{"a floor", event(wire.EventRaised, 1, &wire.EventDetail{Partitions: []byte(strings.Repeat("\xff", kv.Partitions/8))}), false},
 		{"a flush before it was written", event(wire.EventFlushed, 5, &wire.EventDetail{Namespace: "default"}), true},
@@ -505,7 +505,7 @@ func TestNearLease(t *testing.T) {
 		want  bool
 	}{
 		{"all is well", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, true},
-		{"nobody vouches", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100}, false},
+		{"no host attests it", 0, asked{now() + 1, s}, wire.Reply{AsOf: 100}, false},
 		{"another process", 1, asked{now() + 1, s}, wire.Reply{AsOf: 100, Attested: true}, false},
 		{"another stream", 0, asked{now() + 1, &stream{}}, wire.Reply{AsOf: 100, Attested: true}, false},
 		{"no stream", 0, asked{now() + 1, nil}, wire.Reply{AsOf: 100, Attested: true}, false},

@@ -317,7 +317,7 @@ func TestConflict(t *testing.T) {
 		before := other.Stats().Rejoins
 		time.Sleep(time.Minute)
 		if got := other.Stats().Rejoins - before; got > 0 {
-			t.Errorf("%d joins while nobody was missing", got)
+			t.Errorf("%d joins while no node was missing", got)
 		}
 	})
 }

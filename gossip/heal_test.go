@@ -124,7 +124,7 @@ func TestJoinLater(t *testing.T) {
 				}
 				got := n.log.String()
 				if strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, addressOf(0)) || !strings.Contains(got, "trying again") {
-					t.Errorf("it should say once that nobody answers, and where:\n%s", got)
+					t.Errorf("it should say once that no node answers, and where:\n%s", got)
 				}
 				c.start(0, join())
 				d := c.until("it finds the other", rejoinEvery*3/2+2*streamTimeout, c.whole)
@@ -222,7 +222,7 @@ func TestJoinName(t *testing.T) {
 		before := c.nodes[0].Stats().Rejoins
 		time.Sleep(time.Minute)
 		if got := c.nodes[0].Stats().Rejoins - before; got != 0 {
-			t.Errorf("%d joins while nobody was missing", got)
+			t.Errorf("%d joins while no node was missing", got)
 		}
 	})
 }

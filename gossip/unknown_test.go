@@ -71,7 +71,7 @@ func TestUnknownAreKeptApart(t *testing.T) {
 		c.until("the one that was met is a member", 10*time.Second, c.all("n3", aliveAs(1)))
 		time.Sleep(2 * unknownFor)
 		if u := c.nodes[0].Unknown(); len(u) > 0 {
-			t.Errorf("%d are remembered that nobody tells of", len(u))
+			t.Errorf("%d are remembered that no node tells of", len(u))
 		}
 	})
 }

@@ -72,7 +72,7 @@ func TestNeverAdmitsWhatIsOutdated(t *testing.T) {
 		}
 		for _, h := range hashes {
 			if !l.Admit(0, h, 2000, top+1) {
-				t.Errorf("seed %d: what is vouched for after everything is refused", seed)
+				t.Errorf("seed %d: what is attested after everything is refused", seed)
 			}
 		}
 		if slots >= 32 && len(hashes) == 1 && refused > 0 {
@@ -102,14 +102,14 @@ func TestVersionAndAsOfAreTwoThings(t *testing.T) {
 	l := newTestLedger(t, 16)
 	l.Note(7, 100)
 	if !l.Admit(0, 7, 100, 150) {
-		t.Error("an entry written long ago and vouched for now is refused")
+		t.Error("an entry written long ago and attested now is refused")
 	}
 	l.RaisePartition(kv.Hash(7).Partition(), 200)
 	if l.Admit(0, 7, 300, 150) {
 		t.Error("the partition's floor compares the version, not asOf")
 	}
 	if !l.Admit(0, 7, 100, 200) {
-		t.Error("vouched for after the partition's floor, and refused")
+		t.Error("attested after the partition's floor, and refused")
 	}
 	l.RaiseFlush(0, 250)
 	if l.Admit(0, 7, 100, 300) {

@@ -70,7 +70,7 @@ func (c asking) try(t *testing.T, owner *host, q wire.Request, present bool) wir
 	}
 	r := c.one(q)
 	if r.Status == wire.OK && q.Has(wire.Attest) { // a lease may have lapsed on a busy machine
-		await(t, fmt.Sprintf("%s with options %#x is vouched for by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
+		await(t, fmt.Sprintf("%s with options %#x is attested by %s", q.Op, q.Options, owner.cfg.Node), func() bool {
 			r := c.one(q)
 			return r.Attested && string(r.Owner) == owner.cfg.Node
 		})

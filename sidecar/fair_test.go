@@ -185,7 +185,7 @@ func TestLongAnswersToHosts(t *testing.T) {
 	for i := range longs + 1 {
 		r := c.receive(wire.OpGet)
 		if r.Status != wire.OK || !r.Attested {
-			t.Fatalf("%s %s, vouched for: %v", r.Status, r.Message, r.Attested)
+			t.Fatalf("%s %s, attested: %v", r.Status, r.Message, r.Attested)
 		}
 		if r.ID == longs && i > 2 {
 			t.Errorf("the short answer is number %d", i)

@@ -85,7 +85,7 @@ func TestReplicaLag(t *testing.T) {
 		} {
 			key := fmt.Appendf(nil, "key%d", i)
 			if barredNow(s, tc.namespace, key) {
-				t.Errorf("%s: held before it is deleted", tc.name)
+				t.Errorf("%s: a barrier before the deletion", tc.name)
 			}
 			ns := s.engine.Names.Lookup([]byte(tc.namespace))
 			accepted := s.engine.Clock.Read().Boot
@@ -140,12 +140,12 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 					}
 				}
 			}
-			t.Fatal("nobody holds the key")
+			t.Fatal("no host owns the key")
 			return nil
 		}
 		for _, v := range w.nodes {
 			if barredNow(v.s, "lagging", key) {
-				t.Errorf("%s: held before it is deleted", v.name)
+				t.Errorf("%s: a barrier before the deletion", v.name)
 			}
 		}
 		first := holder()
@@ -153,12 +153,12 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 		for _, v := range w.nodes {
 			if !barredNow(v.s, "lagging", key) || barredNow(v.s, "lagging", other) {
-				t.Errorf("%s: after the deletion the key is not held, or another of its partition is", v.name)
+				t.Errorf("%s: after the deletion the key has no barrier, or another key of its partition has one", v.name)
 			}
 		}
 		del(t, w.nodes[(first.i+1)%4].s, "lagging", other, 100*time.Millisecond, 0)
 		if !barredNow(first.s, "lagging", other) {
-			t.Error("a deletion that was passed on holds nothing")
+			t.Error("a deletion that was passed on raises no barrier")
 		}
 		if time.Sleep(110 * time.Millisecond); barredNow(first.s, "lagging", other) {
 			t.Error("hold_ms was not passed on")
@@ -167,25 +167,25 @@ func TestVirtualBarrierOutlivesItsOwner(t *testing.T) {
 		second := holder()
 		began := second.s.engine.Clock.Read().Boot
 		if !barredNow(second.s, "lagging", key) {
-			t.Error("after its holder has left the key is not held")
+			t.Error("after its owner has left the key has no barrier")
 		}
 		time.Sleep(w.bound)
 		if barredNow(second.s, "lagging", other) {
-			t.Error("after the holder has left its partition is held, though all that it held is known")
+			t.Error("after the owner has left its partition has a barrier, though all its barriers are known")
 		}
 		time.Sleep(testLag)
 		if barredNow(second.s, "lagging", key) {
-			t.Errorf("held %v after", second.s.engine.Clock.Read().Boot-began)
+			t.Errorf("a barrier %v after", second.s.engine.Clock.Read().Boot-began)
 		}
 		second.kill()
 		third := holder()
 		if !barredNow(third.s, "lagging", other) {
-			t.Error("after a crash what is loaded is kept, though nobody knows what the crashed host has held")
+			t.Error("after a crash what is loaded is kept, though no host knows the barriers of the crashed one")
 		}
 		third.leave()
 		fourth := holder()
 		if !barredNow(fourth.s, "lagging", other) {
-			t.Error("who gets a partition from a host that has had it from a crashed one does not hold it")
+			t.Error("a host that gets a partition from the successor of a crashed one raises no barrier on it")
 		}
 		time.Sleep(testLag)
 		if barredNow(fourth.s, "lagging", other) {

@@ -114,7 +114,7 @@ func (w *world) ownerOf(key string) *vnode {
 			return v
 		}
 	}
-	panic("nobody holds " + key)
+	panic("no host owns " + key)
 }
 
 // other returns a node that does not own a key.
@@ -264,7 +264,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		r := flight.Result{Value: loader.Value{Bytes: []byte("v")}, Stamp: flight.Stamp{Version: info.Version}}
 		q := &wire.Request{Op: wire.OpGet, Options: wire.Attest}
 		if a := c.Loads.Answer(ns, key, q, &r, nil); !a.Attested || a.TTLMS <= 1 {
-			t.Errorf("there: %+v, want it vouched for", a)
+			t.Errorf("there: %+v, want it attested", a)
 		}
 		v.drop("k", 0)
 		if a := c.Loads.Answer(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || !a.Attested || a.AsOf != uint64(info.Version) || a.TTLMS != 1 {
@@ -276,7 +276,7 @@ func TestVirtualLoadedAndGone(t *testing.T) {
 		}
 		r.Uncached = true
 		if a := c.Loads.Answer(ns, key, q, &r, nil); a.Status != wire.OK || string(a.Value) != "v" || a.Attested || a.TTLMS != 1 {
-			t.Errorf("not kept: %+v, want the value, vouched for by nobody", a)
+			t.Errorf("not kept: %+v, want the value, not attested", a)
 		}
 	})
 }

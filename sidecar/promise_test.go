@@ -72,7 +72,7 @@ func (w *world) grace(r vread, by string) time.Duration {
 // holds the lock.
 func (w *world) judge(k *vkey, n int, r vread) string {
 	if n < 1 || n > len(k.writes) || w.origin == nil && k.writes[n-1].del {
-		return fmt.Sprintf("%s through %s is %d, which nobody has written", k.name, r.by, n)
+		return fmt.Sprintf("%s through %s is %d, which no app has written", k.name, r.by, n)
 	}
 	unknown := k.writes[n-1].unknown && !w.fromOrigin()
 	ended := func(late time.Duration, how string, args ...any) string {

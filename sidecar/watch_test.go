@@ -169,7 +169,7 @@ func TestWatchResets(t *testing.T) {
 		s.engine.Changes.Note(1, 1)
 	}
 	if s.engine.Watches.Stream.Load() != nil {
-		t.Errorf("a stream that nobody can follow goes on")
+		t.Errorf("a stream that no client can follow goes on")
 	}
 	if a := w.next(); !a.Reset || a.Epoch == epoch {
 		t.Errorf("got %+v, want a reset of another stream", a)

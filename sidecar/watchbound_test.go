@@ -49,7 +49,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 		a.s.engine.L1.Wait()
 		f.next()
 		if r := get(); !r.Attested || r.Source != wire.SourceL1 {
-			t.Errorf("before the cut: %+v, want a copy that is vouched for", r)
+			t.Errorf("before the cut: %+v, want a copy that is attested", r)
 		}
 		w.net.Cut(a.ip, b.ip)
 		if _, err := b.s.Set(ctx, "default", string(key), []byte("new"), cachesidecar.SetOptions{}); err != nil {
@@ -111,31 +111,31 @@ func TestVirtualNoVouchWithoutLease(t *testing.T) {
 		now := a.s.engine.Clock.Read()
 		var r wire.Reply
 		if !a.s.engine.Watches.Attest(cp, now, &r) {
-			t.Errorf("a copy that may be served is not vouched for")
+			t.Errorf("a copy that may be served is not attested")
 		}
 		late := now
 		late.Boot += w.bound
 		if a.s.engine.Watches.Attest(cp, late, &wire.Reply{}) {
-			t.Errorf("a copy is vouched for without a lease")
+			t.Errorf("a copy is attested without a lease")
 		}
 		other := *cp
 		other.Owner = &kv.Process{Node: "b", Epoch: 1}
 		if a.s.engine.Watches.Attest(&other, now, &wire.Reply{}) {
-			t.Errorf("a copy of another process is vouched for")
+			t.Errorf("a copy of another process is attested")
 		}
 		stream := a.s.engine.Watches.Open()
 		another := *a.s.engine.Node.View()
 		stream.View.Store(&another)
 		if a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
-			t.Errorf("a copy is vouched for in a ring that the stream has not told of")
+			t.Errorf("a copy is attested in a ring that the stream has not told of")
 		}
 		a.s.engine.Watches.TellLost(stream)
 		if !a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
-			t.Errorf("a copy is not vouched for in the ring that the stream has told of")
+			t.Errorf("a copy is not attested in the ring that the stream has told of")
 		}
 		a.s.engine.Ledger.RaisePartition(h.Partition(), cp.AsOf+1)
 		if a.s.engine.Watches.Attest(cp, now, &wire.Reply{}) {
-			t.Errorf("a copy that is outdated is vouched for")
+			t.Errorf("a copy that is outdated is attested")
 		}
 		w.leaveAll()
 	})

@@ -30,7 +30,7 @@ func TestStatusOfAbsentSidecar(t *testing.T) {
 	ln.SetUnlinkOnClose(false)
 	ln.Close()
 	if o := command(t, "", "version"); o.status != exitDone {
-		t.Errorf("version asks nobody: %v", o)
+		t.Errorf("version asks no sidecar: %v", o)
 	}
 	for _, line := range clientCommands {
 		for _, socket := range []string{plain, stale} {

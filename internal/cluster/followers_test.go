@@ -204,7 +204,7 @@ func TestFollowerIsUrged(t *testing.T) {
 		r.ask(calls, wire.Follow{WaitMS: someTime, Anew: true})
 		r.append(1)
 		if r.answer(0, 1).Tell {
-			t.Error("asked to tell though nobody waits")
+			t.Error("asked to tell though no follower waits")
 		}
 		done := make(chan bool, 1)
 		go func() { done <- r.n.Applied(t.Context(), 1) }() // ends with the test

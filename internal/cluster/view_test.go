@@ -17,7 +17,7 @@ func TestUntil(t *testing.T) {
 		owner := func(now time.Duration) time.Duration { return booted + time.Duration(float64(now)*rate) }
 		var o Owner
 		if o.Until(time.Hour) != 0 {
-			t.Fatal("a moment is translated to a clock that nobody has told of")
+			t.Fatal("a moment is translated to a clock that no host has told of")
 		}
 		now := time.Duration(0)
 		for range 20 {

@@ -74,7 +74,7 @@ func TestProcessNearCache(t *testing.T) {
 			written = time.Now()
 		}
 		if time.Since(begun) > patience {
-			t.Fatal("nobody takes over the key")
+			t.Fatal("no host takes over the key")
 		}
 	}
 	for time.Since(written) < 2*(g.bound+own) {

@@ -324,7 +324,7 @@ func TestDeadNode(t *testing.T) {
 		}
 	}
 	if d := time.Since(start); d > 30*time.Second {
-		t.Errorf("200 calls to nobody took %v", d)
+		t.Errorf("200 calls to an absent host took %v", d)
 	}
 	s := serve(t, b)
 	p.Set(b.Self, s.address)

@@ -44,7 +44,7 @@ func TestLargeBuffers(t *testing.T) {
 		l.give(first)
 		time.Sleep(2*keepFor + time.Millisecond)
 		if n := b.Stats().Total(); n != 0 {
-			t.Errorf("%d bytes are kept that nobody uses", n)
+			t.Errorf("%d bytes are kept unused", n)
 		}
 		// A used buffer does not keep buffers of other sizes, nor more of its own size.
 		l.give(make([]byte, 2<<20))
