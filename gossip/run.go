@@ -114,7 +114,7 @@ func (g *Gossip) spreadMeta(ctx context.Context) {
 			return
 		case <-g.metaChanged:
 			if err := g.list.UpdateNode(leaveTimeout); err != nil {
-				g.cfg.Log.Debug("gossip: the news of this node is slow to spread", "error", err)
+				g.cfg.Log.Debug("gossip: what has changed about this node is slow to spread", "error", err)
 			}
 		}
 	}

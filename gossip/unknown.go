@@ -152,7 +152,7 @@ func (g *Gossip) retell(ctx context.Context) {
 		}
 		for list := g.toRetell(ctx); len(list) > 0; list = g.toRetell(ctx) {
 			if _, err := g.join(list); err != nil {
-				g.cfg.Log.Debug("gossip: some who were met do not answer", "error", err)
+				g.cfg.Log.Debug("gossip: some processes that were met do not answer", "error", err)
 			}
 		}
 	}

@@ -170,7 +170,7 @@ func (a *Rules) readTokens(list map[string]string) error {
 		}
 		setting := "tokens: " + name + ": file"
 		if list[name] == "" {
-			return fmt.Errorf("%s: give the path of a file that holds the token", setting)
+			return fmt.Errorf("%s: give the path of a file that contains the token", setting)
 		}
 		secret, err := ReadToken(setting, list[name])
 		if err != nil {

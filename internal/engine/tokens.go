@@ -154,7 +154,7 @@ func (c *Tokens) granted(ns *namespaces.Namespace, key kv.Key, t flight.Token) w
 }
 
 var waitedInVain = wire.Errorf(wire.Timeout,
-	"somebody else loads the key and has not filled it in the request's time: "+
+	"another caller loads the key and has not filled it in the request's time: "+
 		"ask again, or load it yourself without filling it")
 
 // fill answers FILL at the owner of the key.

@@ -67,7 +67,7 @@ func (h *history) reads(k *historyKey, node string, sent time.Duration, own, fre
 func (h *history) judgeLocked(r historyRead, got int) (stale time.Duration) {
 	k := r.key
 	if got < 1 || got > len(k.acks) {
-		h.violate("%s read %d as a value of %s, which nobody has written", r.node, got, k.name)
+		h.violate("%s read %d as a value of %s, which this host has not written", r.node, got, k.name)
 		return 0
 	}
 	if r.fresh {
