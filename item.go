@@ -6,7 +6,7 @@ import "time"
 type Item struct {
 	Value   []byte        // belongs to the caller
 	Flags   uint32        // as set by the writer
-	Version uint64        // for CompareAndSwap; grows with every change of the key
+	Version uint64        // for CompareAndSwap; a newer value has a higher one
 	TTL     time.Duration // remaining; zero: no expiry
 	// Source says which tier has answered: near, l1, l2, peer, origin, or load (the
 	// function of a GetOrLoad).
