@@ -49,7 +49,7 @@
 //	                                      probes more slowly
 //
 // With memberlist's own settings for a LAN, a killed node is known to be dead after 6
-// to 11 s. Gossip's word that a node is dead is a hint. Code that must be sure waits
+// to 11 s. A report by gossip that a node is dead is a hint. Code that must be sure waits
 // longer (package l2/ownership).
 //
 // Goroutines: memberlist's own; two of the filter, until Close; and three of Run,

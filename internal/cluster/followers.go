@@ -44,7 +44,7 @@ type followers struct {
 type follower struct {
 	process kv.Process
 	sent    uint64 // up to which it has been answered
-	applied uint64 // up to which it has applied, by its last word
+	applied uint64 // up to which it has applied, as it has said last
 	urged   uint64 // up to which it was asked to say so
 }
 

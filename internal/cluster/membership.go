@@ -47,7 +47,7 @@ func (ms *membership) watch(ctx context.Context, g *gossip.Gossip) {
 	}
 }
 
-// takeGossip tells the machine what is new in gossip's word of a member. Old information
+// takeGossip tells the machine what is new in gossip's report of a member. Old information
 // is no sign of life.
 func (ms *membership) takeGossip(machine *ownership.Machine, now time.Duration, g gossip.Member) {
 	id := kv.Process{Node: kv.NodeID(g.Node), Epoch: kv.Epoch(g.Meta.Epoch)}
@@ -104,7 +104,7 @@ func (ms *membership) connect(m *member) {
 	ms.driver.running.tasks.Go(func() { ms.follow(ctx, id) })
 }
 
-// goodbye takes a process's word that it leaves.
+// goodbye takes a process's message that it leaves.
 func (ms *membership) goodbye(id kv.Process) {
 	ms.driver.step(func(m *ownership.Machine, now time.Duration) {
 		m.Left(now, id)
@@ -142,10 +142,10 @@ func (ms *membership) takeRumours(m *ownership.Machine, now time.Duration) {
 	}
 }
 
-// takeOut takes gossip's word that a process is out, after the process itself has told
-// nothing for the detection time: this node cannot hear it, or does not listen. The word
-// may come from a stranger. It therefore ends as soon as the process tells something,
-// and is not passed on.
+// takeOut takes gossip's report that a process is out, after the process itself has told
+// nothing for the detection time: this node cannot hear it, or does not listen. The
+// report may come from a stranger. It therefore ends as soon as the process tells
+// something, and is not passed on.
 func (ms *membership) takeOut(machine *ownership.Machine, now time.Duration) {
 	for _, m := range ms.driver.members {
 		if m.hintOut && m.hint > m.state && now-m.toldAt >= ms.cfg.Detection {

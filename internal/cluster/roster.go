@@ -47,7 +47,7 @@ func newMember() *member {
 	}
 }
 
-// after returns the member after gossip's word of it. Gossip's weight and in count until
+// after returns the member after gossip's report of it. Gossip's weight and in count until
 // the process itself has told them; then they are only a hint to poll it. Gossip's
 // address counts until the process has answered there; then it is final for that
 // process.

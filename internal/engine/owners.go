@@ -11,7 +11,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/wire"
 )
 
-// Owners says who owns the keys at this moment, and waits for an owner.
+// Owners tells which process owns a key at this moment, and waits for an owner.
 type Owners struct {
 	clock kv.Clock
 	names *namespaces.Table

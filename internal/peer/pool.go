@@ -108,7 +108,7 @@ func (p *Pool) Remove(id kv.Process) {
 	defer p.mu.Unlock()
 	if r := p.remotes[id.Node]; r != nil && r.id == id {
 		delete(p.remotes, id.Node)
-		go r.close()
+		go r.close() // as in Set
 	}
 }
 

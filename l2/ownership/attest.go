@@ -8,7 +8,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Gossip's word of a process that this node has not met counts for nothing: any
+// A report by gossip of a process that this node has not met has no effect: any
 // stranger can send it. An owner must count here even if this node cannot reach it,
 // and all rings must become the same. So members attest each other: polls and their
 // answers carry what the sender has itself heard from members, if the receiver does
@@ -50,8 +50,8 @@ func (m *Machine) learnOthers(o *member, info *Info) {
 	}
 }
 
-// GoneOut says that, by gossip's word, a member that this node cannot hear is out;
-// state is the count that gossip tells with it. The word counts here until the member
+// GoneOut says that gossip reports a member that this node cannot hear as out;
+// state is the count that gossip tells with it. The report counts here until the member
 // tells something. The member's own count stays, and other members are told what it
 // has said itself. Otherwise a stranger's message would also count for members that
 // hear the member, and for ever.

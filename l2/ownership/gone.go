@@ -7,8 +7,8 @@ import (
 )
 
 // gone are the processes that have been replaced or have said goodbye, and since
-// when. Word of such a process is late. If a process left the list because many
-// others went after it, and there is word of it, it counts as a member until gossip
+// when. A report of such a process is late. If a process left the list because many
+// others went after it, and a report of it comes, it counts as a member until gossip
 // reports it missing.
 type gone map[kv.Process]went
 
@@ -18,7 +18,7 @@ type went struct {
 	replaced bool // by another process of its name; false: it has said goodbye
 }
 
-// maxGone bounds gone: far more than may go while word of one process is on its way.
+// maxGone bounds gone: far more than may go while a report of one process is on its way.
 const maxGone = 1024
 
 func (g gone) has(id kv.Process) bool {

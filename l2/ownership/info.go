@@ -6,7 +6,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/internal/kv"
 )
 
-// Seen takes gossip's word of a live member, with its State as in Info. If gossip has
+// Seen takes gossip's report of a live member, with its State as in Info. If gossip has
 // no State, it is zero: then weight and in count until the member itself has told.
 func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight uint32, in bool) {
 	m.now = max(m.now, now)
@@ -27,7 +27,7 @@ func (m *Machine) Seen(now time.Duration, id kv.Process, state uint64, weight ui
 	}
 }
 
-// Missing takes gossip's word that a member is dead.
+// Missing takes gossip's report that a member is dead.
 func (m *Machine) Missing(now time.Duration, node kv.NodeID) {
 	m.now = max(m.now, now)
 	if o := m.members[node]; o != nil {

@@ -49,7 +49,7 @@ func (m *Machine) AreIn() (list []kv.Process) {
 
 // current returns the member of a process, and adds it if it is new. A later process
 // replaces an earlier one of its name at once. For an earlier process, current
-// returns nil: word of it was late. But if the known process is considered dead, a
+// returns nil: the report of it was late. But if the known process is considered dead, a
 // process that seems earlier was started by a clock that was set back.
 func (m *Machine) current(id kv.Process) *member {
 	if id.Node == m.cfg.Self.Node || m.gone.has(id) {
