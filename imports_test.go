@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,8 +15,8 @@ import (
 const module = "github.com/cachesidecar/cachesidecar"
 
 // allowed lists each package with the packages of this module that it may import, lowest
-// floor first. A package that is missing here has no place in the module. An import that
-// is missing here points the wrong way.
+// floor first: all of them stand above it here. A package that is missing here has no place
+// in the module. An import that is missing here points the wrong way.
 var allowed = []struct {
 	pkg     string
 	imports []string
@@ -33,7 +35,6 @@ var allowed = []struct {
 	{"internal/machine", nil},
 	// Floor 1: one duty each.
 	{"internal/rpc", []string{".", "internal/wire"}},
-	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
 	{"l1", []string{".", "internal/kv"}},
 	{"invalidation", []string{"internal/kv", "internal/failpoint", "internal/wire"}},
 	{"gossip", nil},
@@ -57,18 +58,19 @@ var allowed = []struct {
 	{"loader/memcached", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"loader/execorigin", []string{"internal/settings", "loader", "loader/internal/origin"}},
 	{"internal/peer", []string{".", "internal/kv", "internal/rpc", "internal/wire"}},
+	{"internal/creds", []string{"internal/peer", "internal/plainfile"}},
 	{"internal/cluster", []string{".", "gossip", "internal/kv", "internal/peer", "internal/rpc", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/ring"}},
 	{"unixsock", nil},
+	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	{"internal/calls", []string{".", "internal/wire"}},
 	{"client", []string{".", "internal/calls", "internal/kv", "internal/plainfile", "internal/rpc", "internal/wire", "invalidation", "unixsock"}},
 	{"internal/namespaces", []string{".", "internal/access", "internal/failpoint", "internal/flight", "internal/keyfilter", "internal/kv", "internal/places", "internal/wire", "invalidation", "l2/segment", "loader"}},
 	{"internal/handoff", []string{".", "internal/cluster", "internal/kv", "internal/namespaces", "internal/peer", "internal/failpoint", "internal/wire", "invalidation", "l2/ownership", "l2/segment"}},
+	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
+	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
 	{"internal/engine", []string{".", "internal/access", "internal/cluster", "internal/failpoint", "internal/flight", "internal/handoff", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/wire", "invalidation", "l1", "l2/ownership", "l2/segment", "loader"}},
 	{"internal/session", []string{".", "internal/access", "internal/engine", "internal/kv", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/verify", "internal/wire", "unixsock"}},
 	{"internal/telemetry", []string{".", "internal/access", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/logs", "internal/namespaces", "internal/rpc", "internal/wire"}},
-	{"internal/verify", []string{".", "internal/cluster", "internal/kv", "internal/wire"}},
-	{"internal/httpd", []string{".", "internal/logs", "internal/rpc"}},
-	{"internal/access", []string{".", "internal/kv", "internal/settings", "internal/wire", "unixsock"}},
 	// Floor 3: the composition root.
 	{"sidecar", []string{".", "internal/access", "internal/calls", "internal/cluster", "internal/creds", "internal/engine", "internal/httpd", "internal/keyfilter", "internal/kv", "internal/logs", "internal/machine", "internal/namespaces", "internal/peer", "internal/places", "internal/rpc", "internal/session", "internal/settings", "internal/telemetry", "internal/verify", "internal/wire", "loader", "unixsock"}},
 	{"internal/faults", nil}, // only tests
@@ -124,9 +126,48 @@ func TestImports(t *testing.T) {
 			}
 		}
 	}
+	above := map[string]bool{}
 	for _, a := range allowed {
 		if !seen[a.pkg] {
 			t.Errorf("%s is in the table and does not exist", a.pkg)
+		}
+		for _, imp := range a.imports {
+			if !above[imp] {
+				t.Errorf("%s may import %s, which does not stand above it", a.pkg, imp)
+			}
+		}
+		above[a.pkg] = true
+	}
+}
+
+// TestArchitectureTable checks that the table of ARCHITECTURE.md has the same order, turned
+// over, and that the page names every package.
+func TestArchitectureTable(t *testing.T) {
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]int{}
+	for i, m := range regexp.MustCompile("(?m)^\\| `([^`]+)`").FindAllStringSubmatch(string(text), -1) {
+		rows[m[1]] = i
+	}
+	row := func(pkg string) (int, bool) {
+		if strings.HasPrefix(pkg, "loader/") {
+			pkg = "loader"
+		}
+		i, ok := rows[pkg]
+		return i, ok
+	}
+	for _, a := range allowed {
+		at, ok := row(a.pkg)
+		if !ok && !strings.Contains(string(text), "`"+strings.TrimPrefix(a.pkg, "internal/")+"`") &&
+			!strings.Contains(string(text), "`"+a.pkg+"`") {
+			t.Errorf("the page does not name %s", a.pkg)
+		}
+		for _, imp := range a.imports {
+			if below, has := row(imp); ok && has && below < at {
+				t.Errorf("%s imports %s, which has a row above it", a.pkg, imp)
+			}
 		}
 	}
 }
