@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestCrowdKeepsNobodyOut: strangers at some addresses take all places for streams,
+// TestCrowdShutsNoneOut: strangers at some addresses take all places for streams,
 // and take each place again that comes free. They do not keep a host out: a place is
 // taken from the address that has most.
-func TestCrowdKeepsNobodyOut(t *testing.T) {
+func TestCrowdShutsNoneOut(t *testing.T) {
 	inBubble(t, func(t *testing.T, c *cluster) {
 		c.startAll(2)
 		ctx, stop := context.WithCancel(t.Context())

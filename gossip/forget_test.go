@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestWhoIsTried: the addresses of gone nodes are tried for as long as the nodes are
+// TestTriedAddresses: the addresses of gone nodes are tried for as long as the nodes are
 // known. Dropped nodes are tried too, after the others; forgotten nodes are not.
-func TestWhoIsTried(t *testing.T) {
+func TestTriedAddresses(t *testing.T) {
 	g := &Gossip{members: map[string]*Member{}}
 	add := func(name string, s State) {
 		g.members[name] = &Member{Node: name, Address: name + ":1", State: s}

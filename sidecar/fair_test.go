@@ -222,9 +222,9 @@ func TestLongThatHasGone(t *testing.T) {
 	is(t, "the LEASE", c.receive(wire.OpLease), wire.OK, "new")
 }
 
-// TestLongForNobody checks that long answers are not made after their connection has
+// TestLongWithoutReader checks that long answers are not made after their connection has
 // ended.
-func TestLongForNobody(t *testing.T) {
+func TestLongWithoutReader(t *testing.T) {
 	const longs = 200
 	s := start(t, Config{})
 	if r := dial(t, s).call(&wire.Request{Op: wire.OpSet, Key: b("long"), Value: make([]byte, 500_000)}); r.Status != wire.OK {

@@ -31,7 +31,7 @@ func (c *Config) checkHTTP() error {
 		return fmt.Errorf("http %q: give host:port, such as 127.0.0.1:7948, or \"off\" (%w)", c.HTTP, err)
 	}
 	if c.Pprof && !c.Insecure && !loopback(c.HTTP) {
-		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to whoever reaches it: "+
+		return fmt.Errorf("http %s is not loopback, and pprof shows this process's memory to every caller: "+
 			"use a loopback address, leave pprof out, or say insecure where the network is trusted", c.HTTP)
 	}
 	if c.Pprof && c.Profiles == nil {

@@ -387,9 +387,9 @@ func TestVirtualRefreshEarly(t *testing.T) {
 	})
 }
 
-// TestVirtualAside checks that a host that cannot reach a key's owner asks the origin
+// TestVirtualLoadWithoutOwner checks that a host that cannot reach a key's owner asks the origin
 // itself, and keeps nothing.
-func TestVirtualAside(t *testing.T) {
+func TestVirtualLoadWithoutOwner(t *testing.T) {
 	o := newDatabase(always(5 * time.Millisecond))
 	withNodes(t, 3, o, Namespace{}, func(w *world) {
 		o.set("k", []byte("one"))

@@ -63,7 +63,7 @@ func TestAccessRefused(t *testing.T) {
 		{"the number of nobody at all", line("4294967295"), `give user:NAME`},
 		{"a blank", line("user: web"), `give user:NAME`},
 		{"too many", line(slices.Repeat([]string{"1"}, 1025)...), "access: users: write has 1025 entries: give at most 1024"},
-		{"nothing", Config{Access: map[string]Grants{"users": {}}}, "access: users: say who may read, write or admin it; [] is nobody"},
+		{"nothing", Config{Access: map[string]Grants{"users": {}}}, "access: users: say who may read, write or admin it; [] means no user"},
 		{"a bad name", Config{Access: map[string]Grants{"Users": {Read: []string{}}}}, `access: namespace "Users": a name is 1 to 64`},
 		{"a reserved name", Config{Access: map[string]Grants{verify.Namespace: {Read: []string{}}}}, "access: namespace _verify is reserved"},
 		{"too many lines", Config{Access: many}, "access names 257 namespaces: give at most 256"},
@@ -72,7 +72,7 @@ func TestAccessRefused(t *testing.T) {
 		{"a short token", Config{Tokens: map[string]Token{"web": tokenFile(t, "a", "0123456789abcde")}}, "a token is one line of 16 to 256 bytes: make one with"},
 		{"a long token", Config{Tokens: map[string]Token{"web": tokenFile(t, "a", strings.Repeat("x", 257))}}, "a token is one line"},
 		{"two lines", Config{Tokens: map[string]Token{"web": tokenFile(t, "a", webSecret+"\n"+webSecret)}}, "a token is one line"},
-		{"a file for all", Config{Tokens: map[string]Token{"web": open}}, "tokens: web: file " + open.File + ": it holds a secret and has mode 0644"},
+		{"a file for all", Config{Tokens: map[string]Token{"web": open}}, "tokens: web: file " + open.File + ": it contains a secret and has mode 0644"},
 		{"one secret twice", Config{Tokens: map[string]Token{"a": tokenFile(t, "a", webSecret), "b": tokenFile(t, "b", webSecret)}}, "tokens: a and b are the same secret"},
 		{"a secret for a name", Config{Tokens: map[string]Token{"S3CRET": {}}}, "tokens: a name is 1 to 64"},
 	} {

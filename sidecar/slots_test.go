@@ -14,7 +14,7 @@ import (
 // A namespace keeps its slot while one of its lease tokens is in use: there is one token
 // of a key at a time, and a flush finds it. Calls to owners are detached when a slot is
 // freed.
-func TestTokenHoldsItsSlot(t *testing.T) {
+func TestTokenKeepsItsSlot(t *testing.T) {
 	s := start(t, Config{MaxNamespaces: 2, NoSocket: true})
 	ctx := t.Context()
 	var detached []kv.NamespaceID

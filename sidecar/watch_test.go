@@ -362,7 +362,7 @@ func TestVirtualWatchTellsWhatIsLost(t *testing.T) {
 // An app's GET with the option Attest is answered from a copy, with the owner's
 // attestation as it was given. Another sidecar's GET is not answered from a copy. Without
 // a lease nothing is attested.
-func TestVirtualVouch(t *testing.T) {
+func TestVirtualAttest(t *testing.T) {
 	inQuietWorld(t, 2, func(t *testing.T, w *world) {
 		a, b := w.nodes[0], w.nodes[1]
 		key, _ := keyOwnedBy(b, "key")

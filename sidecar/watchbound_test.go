@@ -87,7 +87,7 @@ func TestVirtualNearBoundIsTheSmallest(t *testing.T) {
 
 // An answer that the owner gave while this host had no lease on it is not attested: no
 // floor would follow it.
-func TestVirtualNoVouchWithoutLease(t *testing.T) {
+func TestVirtualNoAttestWithoutLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 2)
 		for _, v := range w.nodes {

@@ -49,7 +49,7 @@ func TestKeyGenerate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"run", "--cluster-key-file", path}, {"run", "--cluster-key-file", path, "--bind", "127.0.0.1:0"}} {
-		if o := command(t, "", args...); o.status != exitUsage || !strings.Contains(o.err, "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600") {
+		if o := command(t, "", args...); o.status != exitUsage || !strings.Contains(o.err, "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600") {
 			t.Errorf("a file that all may read: %v", o)
 		}
 	}

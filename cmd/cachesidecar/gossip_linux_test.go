@@ -134,7 +134,7 @@ func (p *process) kilobytes(name string) int {
 func TestGossipStrangers(t *testing.T) {
 	slow(t, 30*time.Second)
 	a, b, gossip, page := runGossips(t)
-	gossipStrikes(t, a, b, gossip, page)
+	gossipAttacks(t, a, b, gossip, page)
 	if metric(t, page, `cachesidecar_gossip_dropped_total{reason="compressed"}`) == 0 {
 		t.Error("nothing compressed is counted")
 	}
@@ -159,7 +159,7 @@ func TestGossipStrangersWithKey(t *testing.T) {
 	for _, name := range counted {
 		before = append(before, metric(t, page, name))
 	}
-	gossipStrikes(t, a, b, gossip, page)
+	gossipAttacks(t, a, b, gossip, page)
 	for i, name := range counted {
 		if now := metric(t, page, name); now != before[i] {
 			t.Errorf("%s: %v, before: %v", name, now, before[i])
@@ -192,8 +192,8 @@ func runGossips(t *testing.T, flags ...string) (a, b *process, gossip, page stri
 	return a, b, gossip, page
 }
 
-// gossipStrikes sends all known kinds of hostile packets.
-func gossipStrikes(t *testing.T, a, b *process, gossip, page string) {
+// gossipAttacks sends all known kinds of hostile packets.
+func gossipAttacks(t *testing.T, a, b *process, gossip, page string) {
 	t.Helper()
 	s := newStranger(t, gossip)
 	before, goroutines := a.kilobytes("VmHWM"), metric(t, page, "go_goroutines")

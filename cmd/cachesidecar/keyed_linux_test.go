@@ -264,8 +264,8 @@ func (o *outsider) greets(nc net.Conn, node string, purpose string) (statuses []
 	return statuses
 }
 
-// strikes does everything that a stranger with a key can do at a host's ports.
-func (o *outsider) strikes(c *keyedPair, what string) {
+// attacks does everything that a stranger with a key can do at a host's ports.
+func (o *outsider) attacks(c *keyedPair, what string) {
 	o.t.Helper()
 	var packets [][]byte
 	for _, m := range lies("stranger") {
@@ -322,7 +322,7 @@ func TestKeyedStrangers(t *testing.T) {
 	}
 
 	c.unchanged("another key", func() {
-		newOutsider(t, secondHost, seed+"\n"+two).strikes(c, "another key")
+		newOutsider(t, secondHost, seed+"\n"+two).attacks(c, "another key")
 	})
 	c.unchanged("a process with another key", func() { c.alone(seed + "\n" + two) })
 
@@ -353,7 +353,7 @@ func TestKeyedStrangers(t *testing.T) {
 		if _, err := former.shake(c.peer[0]); err != nil {
 			t.Errorf("the handshake: %v", err)
 		}
-		former.strikes(c, "a removed key")
+		former.attacks(c, "a removed key")
 	})
 	c.unchanged("a process with a removed key", func() { c.alone(seed + "\n" + one) })
 	if log := a.log.String(); strings.Contains(log, storedText) || strings.Contains(log, strings.TrimSpace(two[5:])) {

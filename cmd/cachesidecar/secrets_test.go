@@ -243,7 +243,7 @@ func TestSecretFilesAreClosed(t *testing.T) {
 		}
 		for mode, want := range map[os.FileMode]string{
 			0o600: "", 0o640: "",
-			0o644: "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600",
+			0o644: "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600",
 			0o660: "chmod 0640 it, or 0600",
 		} {
 			if err := os.Chmod(file(tc.secret), mode); err != nil {
@@ -260,7 +260,7 @@ func TestSecretFilesAreClosed(t *testing.T) {
 			if err := os.WriteFile(config, fmt.Appendf(nil, tc.text, file(tc.secret)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			const want = "it holds a secret and belongs to uid 65534: chown it to uid 0"
+			const want = "it contains a secret and belongs to uid 65534: chown it to uid 0"
 			if o := runBinary(t, "run", "--config", config, "--socket", file("s"), "--http", "off"); o.status == exitDone || !strings.Contains(o.err, want) {
 				t.Errorf("%s: run by root: %v\nwant %q", tc.name, o, want)
 			}

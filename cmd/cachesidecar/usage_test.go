@@ -94,7 +94,7 @@ func TestUsageErrors(t *testing.T) {
 		{"run: bind beyond loopback", "run --bind 10.0.0.1:7946", "bind 10.0.0.1:7946 is not loopback, and without a cluster key nothing that passes between hosts is encrypted: give all hosts one cluster_key_file (\"cachesidecar key generate\" makes it), use a loopback address, or say insecure"},
 		{"run: join beyond loopback", "run --join 127.0.0.1:7946,10.0.0.1:7946", "join 10.0.0.1:7946 is not loopback"},
 		{"run: advertise beyond loopback", "run --bind 127.0.0.1:7946 --advertise 10.0.0.1", "advertise 10.0.0.1 is not loopback"},
-		{"run: pprof beyond loopback", "run --http 0.0.0.0:7948 --pprof", "http 0.0.0.0:7948 is not loopback, and pprof shows this process's memory to whoever reaches it"},
+		{"run: pprof beyond loopback", "run --http 0.0.0.0:7948 --pprof", "http 0.0.0.0:7948 is not loopback, and pprof shows this process's memory to every caller"},
 		{"run: key file", "run --cluster-key-file /no/such", "cluster_key_file /no/such: no such file"},
 		{"run: a part of tls", "run --cluster-key-file /no/such --tls-ca /r", "tls.cert is not given: tls.cert, tls.key and tls.ca belong together"},
 		{"key: a path of nothing", "key generate --out=", `--out "": give a file's path`},

@@ -190,7 +190,7 @@ func (a *Rules) readTokens(list map[string]string) error {
 // readLine reads the rules of one namespace, or of Others.
 func (a *Rules) readLine(name string, g Grants) error {
 	if g.Read == nil && g.Write == nil && g.Admin == nil {
-		return fmt.Errorf("access: %s: say who may read, write or admin it; [] is nobody", name)
+		return fmt.Errorf("access: %s: say who may read, write or admin it; [] means no user", name)
 	}
 	for _, list := range []struct {
 		right      Right

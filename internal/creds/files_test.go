@@ -26,7 +26,7 @@ func TestGuarded(t *testing.T) {
 		want string // "" means accepted
 	}{
 		{0o600, ""}, {0o400, ""}, {0o440, ""}, {0o640, ""},
-		{0o644, "it holds a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600"},
+		{0o644, "it contains a secret and has mode 0644, which lets other users read or change it: chmod 0640 it, or 0600"},
 		{0o604, "chmod 0600"}, {0o601, "chmod 0600"}, {0o660, "chmod 0640 it, or 0600"}, {0o602, "chmod 0600"},
 	} {
 		path := write(t, "key", good, tc.mode)
@@ -212,7 +212,7 @@ func TestCertificateFiles(t *testing.T) {
 		"no certificate":     {paths("", key, root), []string{"tls.cert /", "in PEM"}},
 		"no authority":       {paths(good, key, "x"), []string{"tls.ca /", "no certificate in it"}},
 		"a broken authority": {paths(good, key, encode("CERTIFICATE", []byte("x"))), []string{"tls.ca /", "certificate 1: "}},
-		"a key for all":      {open, []string{"tls.key /", "it holds a secret and has mode 0644", "chmod 0640 it, or 0600"}},
+		"a key for all":      {open, []string{"tls.key /", "it contains a secret and has mode 0644", "chmod 0640 it, or 0600"}},
 	} {
 		_, err := tc.p.Read().Set("a", time.Now())
 		if err == nil {

@@ -300,7 +300,7 @@ func TestLeaseWaiterLeaves(t *testing.T) {
 }
 
 // A token goes to the next waiter if its waiter leaves at the same moment.
-func TestTokenOfOneWhoLeft(t *testing.T) {
+func TestTokenAfterLeaving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, v := newLeases(t, LeasesConfig{}), &versions{}
 		c := Claim{Key: keyOf("a"), Begin: v.begin}

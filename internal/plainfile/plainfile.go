@@ -23,14 +23,14 @@ func Read(path string, most int) ([]byte, error) { return read(path, most, nil) 
 // are followed; the rules apply to their target.
 func Secret(path string, most int) ([]byte, error) {
 	return read(path, most, func(i fs.FileInfo) error {
-		return closed(i, "it holds a secret", "read or change", 0o027)
+		return closed(i, "it contains a secret", "read or change", 0o027)
 	})
 }
 
 // Trusted is Read for a file that others may read, but that only this process's user and
 // root may change.
 func Trusted(path string, most int) ([]byte, error) {
-	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it says who is trusted", "change", 0o022) })
+	return read(path, most, func(i fs.FileInfo) error { return closed(i, "it says what is trusted", "change", 0o022) })
 }
 
 func read(path string, most int, check func(fs.FileInfo) error) ([]byte, error) {

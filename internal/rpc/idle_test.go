@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// TestIdleHoldsLittle checks that an idle connection uses little memory, even after a
+// TestIdleNeedsLittle checks that an idle connection uses little memory, even after a
 // frame longer than its buffer. A connection that is not over a file descriptor has to
 // wait in a read.
-func TestIdleHoldsLittle(t *testing.T) {
+func TestIdleNeedsLittle(t *testing.T) {
 	const conns = 200
 	s := newShared(Limits{})
 	var ends []net.Conn

@@ -190,7 +190,7 @@ func (r Rules) Key(ops []Op) (wrong []string) {
 		}
 		switch w := set[o.Number]; {
 		case w == nil:
-			wrong = append(wrong, fmt.Sprintf("a value that nobody has set: %v", o))
+			wrong = append(wrong, fmt.Sprintf("a value that was never set: %v", o))
 			continue
 		case w.Outcome == Refused:
 			wrong = append(wrong, fmt.Sprintf("the value of a SET that was refused: %v; %v", o, w))

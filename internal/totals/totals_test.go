@@ -92,7 +92,7 @@ func TestKey(t *testing.T) {
 	check(t, []test{
 		{"nothing", false, nil, ""},
 		{"in order", false, []Op{first, read("b", 1, 2, 3), del("a", 4, 5), set("b", 2, 6, 7), read("b", 2, 8, 9)}, ""},
-		{"of nobody", false, []Op{first, read("a", 7, 2, 3)}, "a value that nobody has set"},
+		{"of nobody", false, []Op{first, read("a", 7, 2, 3)}, "a value that was never set"},
 		{"refused", false, []Op{as(first, Refused), read("a", 1, 2, 3)}, "the value of a SET that was refused"},
 		{"of the future", false, []Op{set("a", 1, 8, 9), read("a", 1, 2, 3)}, "a value before it was set"},
 		{"deleted within the bound", false, []Op{first, del("a", 2, 3), read("b", 1, 4, 5)}, ""},

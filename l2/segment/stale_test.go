@@ -27,9 +27,9 @@ func later(d time.Duration) kv.Moment {
 	return kv.Moment{Wall: testNow.Wall + d.Milliseconds(), Boot: testNow.Boot + d}
 }
 
-// TestGrace checks that only GetStale returns a value from its deadline on, and that no
+// TestStale checks that only GetStale returns a value from its deadline on, and that no
 // call returns it from the end of the grace on.
-func TestGrace(t *testing.T) {
+func TestStale(t *testing.T) {
 	for _, size := range []int{5, 300 << 10} { // an entry, and a chain
 		s := newStaleStore(t, Config{})
 		k, value := testKey("k"), bytes.Repeat([]byte{7}, size)
@@ -198,9 +198,9 @@ func TestSoften(t *testing.T) {
 	}
 }
 
-// TestGraceHoldsMemory checks that segments of expired entries are freed after the grace,
+// TestStaleUsesMemory checks that segments of expired entries are freed after the grace,
 // not before it, and soon after it.
-func TestGraceHoldsMemory(t *testing.T) {
+func TestStaleUsesMemory(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	const n = 5000
 	for i := range n {
@@ -217,9 +217,9 @@ func TestGraceHoldsMemory(t *testing.T) {
 	}
 }
 
-// TestGraceInTTLClass checks that the TTL class of an entry includes its grace, so that
+// TestStaleInTTLClass checks that the TTL class of an entry includes its grace, so that
 // the entries of a segment are due together.
-func TestGraceInTTLClass(t *testing.T) {
+func TestStaleInTTLClass(t *testing.T) {
 	s := newStaleStore(t, Config{})
 	s.SetNamespace(1, testSeed, 0, Limits{})
 	classAt := func(ns kv.NamespaceID, w Write) int {

@@ -21,7 +21,7 @@ import (
 	"github.com/cachesidecar/cachesidecar/loader/httporigin"
 )
 
-var knownKeys = flag.Int("known.keys", 100_000, "keys that there are not, of TestKnownFlood")
+var knownKeys = flag.Int("keyfilter.keys", 100_000, "keys that there are not, of TestKeyFilterFlood")
 
 // Keys lists the keys of the database.
 func (d *database) Keys(ctx context.Context, each func(key []byte) error) error {
@@ -68,9 +68,9 @@ func absent(t *testing.T, what string, r wire.Reply) {
 	}
 }
 
-// TestKnown checks that no host asks the origin for keys that it certainly lacks. A new
+// TestKeyFilter checks that no host asks the origin for keys that it certainly lacks. A new
 // key is found as soon as it is announced, otherwise with the next filter.
-func TestKnown(t *testing.T) {
+func TestKeyFilter(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
@@ -123,9 +123,9 @@ func TestKnown(t *testing.T) {
 	})
 }
 
-// TestKnownTakenOver checks that a host that takes over keys does not rely on its filter
+// TestKeyFilterTakenOver checks that a host that takes over keys does not rely on its filter
 // for them until its next filter: it has not heard their announcements.
-func TestKnownTakenOver(t *testing.T) {
+func TestKeyFilterTakenOver(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
 		var keys []string // all of one owner, which has heard the announcements
@@ -154,9 +154,9 @@ func TestKnownTakenOver(t *testing.T) {
 	})
 }
 
-// TestKnownSplit checks a key that the other side of a split has announced, and a key
+// TestKeyFilterSplit checks a key that the other side of a split has announced, and a key
 // whose announcement may be lost.
-func TestKnownSplit(t *testing.T) {
+func TestKeyFilterSplit(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	knownNodes(t, 2, o, Namespace{}, func(w *world) {
 		v := w.ownerOf("k")
@@ -183,10 +183,10 @@ func TestKnownSplit(t *testing.T) {
 	})
 }
 
-// TestKnownAside checks that a key without a reachable owner is not reported as absent,
+// TestKeyFilterWithoutOwner checks that a key without a reachable owner is not reported as absent,
 // because it may exist although this host has not heard of it. The origin is spared all
 // the same.
-func TestKnownAside(t *testing.T) {
+func TestKeyFilterWithoutOwner(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.set("there", []byte("value"))
 	knownNodes(t, 3, o, Namespace{}, func(w *world) {
@@ -210,9 +210,9 @@ func TestKnownAside(t *testing.T) {
 	})
 }
 
-// TestKnownFails checks that every key passes if there is no filter, and that statistics
+// TestKeyFilterFails checks that every key passes if there is no filter, and that statistics
 // say why there is none.
-func TestKnownFails(t *testing.T) {
+func TestKeyFilterFails(t *testing.T) {
 	o := newDatabase(always(time.Millisecond))
 	o.listErr = errors.New("no such table")
 	knownNodes(t, 1, o, Namespace{}, func(w *world) {
@@ -235,9 +235,9 @@ func TestKnownFails(t *testing.T) {
 	})
 }
 
-// TestKnownFlood checks that the filter lets pass no more than its share of many reads of
+// TestKeyFilterFlood checks that the filter lets pass no more than its share of many reads of
 // absent keys.
-func TestKnownFlood(t *testing.T) {
+func TestKeyFilterFlood(t *testing.T) {
 	const there, share = 20_000, 0.01
 	var calls atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
