@@ -83,11 +83,11 @@ func (c Custom) Open(o OriginOptions) (*Origin, error) {
 	case o.WriteThrough && c.Writer == nil:
 		return nil, errors.New("write_through: a Source takes no writes: give a Writer too")
 	}
-	return &Origin{
-		Source: sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)},
-		Writer: c.Writer,
-		Close:  func() error { return nil },
-	}, nil
+	var source Source = sized{c.Source, cmp.Or(o.MaxValue, DefaultMaxValue)}
+	if can, ok := c.Source.(checker); ok {
+		source = checked{source.(sized), can}
+	}
+	return &Origin{Source: source, Writer: c.Writer, Close: func() error { return nil }}, nil
 }
 
 // sized is a Source with a limit for the size of its values.
@@ -104,10 +104,13 @@ func (s sized) Load(ctx context.Context, key []byte) (Value, error) {
 	return v, err
 }
 
-// Check asks the Source, if it can be asked.
-func (s sized) Check(ctx context.Context) error {
-	if c, ok := s.Source.(interface{ Check(context.Context) error }); ok {
-		return c.Check(ctx)
-	}
-	return nil
+// checker is a part of an origin that can be asked whether the settings fit it.
+type checker interface {
+	Check(ctx context.Context) error
+}
+
+// checked is a sized Source that can be asked.
+type checked struct {
+	sized
+	checker
 }

@@ -44,7 +44,8 @@ func TestNewReleases(t *testing.T) {
 			t.Fatalf("got %v", err)
 		}
 	}
-	if grown := mapped() - before; grown > size*times/2 {
+	// The race detector maps memory of its own beside the arenas, and keeps it.
+	if grown := mapped() - before; grown > size*times/2 && !raceDetector {
 		t.Errorf("%d calls of New that failed have left %d MiB mapped", times, grown>>20)
 	}
 	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > goroutines; time.Sleep(10 * time.Millisecond) {

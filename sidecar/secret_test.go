@@ -104,7 +104,8 @@ func TestNoErrorShowsASecret(t *testing.T) {
 	}{
 		{"http repeats", ofHTTP(talking(t, repeating(""))), true},
 		{"http hangs up", ofHTTP(refusing), false},
-		{"redis repeats", ofRedis(talking(t, repeating("-ERR unknown command, with args "))), true},
+		{"redis repeats", ofRedis(talking(t, repeating("-WRONGPASS for "))), true},
+		{"redis repeats a command", ofRedis(talking(t, repeating("-ERR unknown command, with args "))), false},
 		{"redis hangs up", ofRedis(refusing), false},
 		{"postgres repeats", ofPostgres(talking(t, pgEcho)), true},
 		{"postgres hangs up", ofPostgres(refusing), false},
