@@ -59,7 +59,7 @@ type L1Stats struct {
 	Entries int64 `json:"entries" metric:"entries{tier=l1}"`
 	// Memory of the copies.
 	Used int64 `json:"used" metric:"memory_bytes{tier=l1}"`
-	// Limit of Used; zero if this host is alone.
+	// The most that may be used; zero if this host is alone.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=l1}"`
 	// Lookups that found a copy, whether it was served or not.
 	Hits int64 `json:"hits" metric:"copies_total{result=found}"`
@@ -75,7 +75,7 @@ type ConnectionStats struct {
 	Open int64 `json:"open" metric:"connections"`
 	// Open connections that wait for their turn to begin.
 	Waiting int64 `json:"waiting" metric:"connections_waiting"`
-	// Limit of Open.
+	// The most that may be open.
 	Limit int64 `json:"limit"`
 	// Connections that were accepted.
 	Accepted int64 `json:"accepted" metric:"connections_total{event=accepted}"`
@@ -146,7 +146,7 @@ type ShareStats struct {
 	Name string `json:"name" label:"resource"`
 	// Places in use.
 	Used int64 `json:"used" metric:"shared_places"`
-	// Limit of Used.
+	// The most that may be used.
 	Limit int64 `json:"limit" metric:"shared_places_limit"`
 	// Times that a request was refused because its client had too many.
 	Refused int64 `json:"refused" metric:"shared_places_refused_total"`
@@ -203,7 +203,7 @@ type L2Stats struct {
 // L2Memory divides the memory of the store by use. All fields except Limit add up to
 // Used.
 type L2Memory struct {
-	// Limit of Used.
+	// The most that may be used.
 	Limit int64 `json:"limit" metric:"memory_limit_bytes{tier=l2}"`
 	// Sum of all uses.
 	Used int64 `json:"used" metric:"memory_bytes{tier=l2}"`
@@ -231,7 +231,7 @@ type L2Memory struct {
 type HTTPStats struct {
 	// Open connections.
 	Open int64 `json:"open" metric:"http_connections"`
-	// Limit of Open.
+	// The most that may be open.
 	Limit int64 `json:"limit"`
 	// Connections that were closed because there were too many.
 	Closed int64 `json:"closed" metric:"http_connections_closed_total"`

@@ -72,18 +72,18 @@ type Config struct {
 
 	// Bind is the address on which gossip listens for other sidecars. With "off" the sidecar
 	// is alone. Form: host:port, or "off". Default: "off", or 127.0.0.1:7946 with Join.
-	// Bounds: loopback, without a key.
+	// Bounds: a loopback address unless there is a key.
 	Bind string `yaml:"bind"`
 	// PeerBind is the address on which requests of other sidecars are served. Form:
 	// host:port. Default: the host of Bind, and the next port. Bounds: loopback, without a
 	// key.
 	PeerBind string `yaml:"peer_bind"`
 	// Advertise is the address under which other hosts reach this one. Form: IP address.
-	// Default: the address of Bind. Bounds: loopback, without a key.
+	// Default: the address of Bind. Bounds: a loopback address unless there is a key.
 	Advertise string `yaml:"advertise"`
 	// Join are gossip addresses of other sidecars. A name may stand for several addresses.
 	// Give the same addresses on all hosts. Form: list of host:port. Default: none. Bounds:
-	// loopback, without a key.
+	// a loopback address unless there is a key.
 	Join []string `yaml:"join"`
 	// Cluster is the name of the cluster. Sidecars of another cluster are refused. Default:
 	// "cachesidecar". Bounds: 1 to 64 bytes, no blanks.
@@ -99,7 +99,7 @@ type Config struct {
 	// ClusterKeyFile is a file with the keys that encrypt and authenticate all traffic
 	// between hosts, and with the seed of the hash. All hosts need the same file. It is read
 	// again when it changes. Without it the addresses of this host and of Join must be
-	// loopback addresses. Form: path. Default: none. Bounds: a whole path, up to 64KiB.
+	// loopback addresses. Form: path. Default: none. Bounds: an absolute path; a file of up to 64KiB.
 	ClusterKeyFile string `yaml:"cluster_key_file"`
 	// TLS are certificate files for the connections between hosts. Default: certificates
 	// derived from the cluster key.

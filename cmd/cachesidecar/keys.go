@@ -28,7 +28,7 @@ var (
 	}
 	ackFlag = &cli.StringFlag{
 		Name:  "ack",
-		Usage: "return when `WHO` has the write: its owner, or \"all\" hosts have dropped the old value",
+		Usage: "return when `HOSTS` have the write: its owner, or \"all\" hosts have dropped the old value",
 		Value: "owner",
 	}
 )
