@@ -53,7 +53,7 @@ type Pool struct {
 	remotes map[kv.NodeID]*remote
 	closed  bool
 	renewal context.CancelFunc // ends the last renewal; nil before the first
-	tasks   sync.WaitGroup     // of renewals
+	tasks   sync.WaitGroup     // renewals, and connections that are being closed
 }
 
 // remote is another node: its current process and its connections.
@@ -98,7 +98,7 @@ func (p *Pool) Set(id kv.Process, address string) {
 	r.call.Dial = func(ctx context.Context) (*rpc.Client, error) { return p.dial(ctx, r, Call) }
 	p.remotes[id.Node] = r
 	if old != nil {
-		go old.close() // may wait for a dial of its own
+		p.tasks.Go(old.close) // may wait for a dial of its own; Close waits for it
 	}
 }
 
@@ -108,11 +108,12 @@ func (p *Pool) Remove(id kv.Process) {
 	defer p.mu.Unlock()
 	if r := p.remotes[id.Node]; r != nil && r.id == id {
 		delete(p.remotes, id.Node)
-		go r.close() // as in Set
+		p.tasks.Go(r.close) // as in Set
 	}
 }
 
-// Close closes all connections and waits for renewals to end. Later calls fail.
+// Close closes all connections, and waits until renewals and earlier closings have ended.
+// Later calls fail.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	remotes := p.remotes
