@@ -195,7 +195,7 @@ func TestLoadsOnce(t *testing.T) {
 		"| 80 GETs of one cold key at once, 2 hosts | calls of the origin: sidecar, its origin | 1 | 1 | 1 | ≤ 1 | met |",
 		"| 80 GETs of one cold key at once, 2 hosts | calls of the origin: sidecar, LEASE and FILL by the apps | 1 | 1 | 1 | ≤ 1 | met |",
 		"| groupcache, its loader | 2 | 2 | 160 | 0 | – |",
-		"| one with 10 ms waits for another's load of 50 ms | ms until groupcache returns to it |",
+		"| a caller with 10 ms waits for a load of 50 ms | ms until groupcache returns |",
 		"| GET hit, 16 × 64 | requests/s, namespace with an origin / without |",
 		"| the origin is away for 2 s | reads without a value, meanwhile | 0 | 0 | 0 | ≤ 0 | met |",
 	} {

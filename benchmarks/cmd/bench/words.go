@@ -182,7 +182,7 @@ func loads(ctx context.Context, p *program, args []string) error {
 	f.count(&v.Depth, "depth", 100, 1, "requests in flight on each, at most 500")
 	f.count(&v.Cold, "cold", 20, 1, "how many keys, one after the other, a crowd asks for")
 	f.count(&v.Takes, "origin", 50, 1, "how long the origin takes, in ms")
-	f.count(&v.Hastes, "hastes", 5, 1, "how often one with little time waits for another's load")
+	f.count(&v.Hastes, "hastes", 5, 1, "how often a caller with little time waits for the load of another caller")
 	f.count(&v.Haste, "haste", 10, 1, "that time, in ms")
 	f.count(&v.OutHosts, "outage-hosts", 3, 1, "sidecars whose origin goes away")
 	f.count(&v.OutKeys, "outage-keys", 500, 1, "how many keys are read meanwhile")
