@@ -13,7 +13,7 @@ import (
 
 // TestLease does the steps of GetOrLoad by hand.
 func TestLease(t *testing.T) {
-	s := newScripted(t, client.Config{})
+	s := newScripted(t, client.Config{RequestTimeout: time.Minute, DialTimeout: time.Minute}) // for a loaded machine
 	type leased struct {
 		it  cachesidecar.Item
 		l   *client.Lease
