@@ -159,6 +159,8 @@ func TestVirtualStutter(t *testing.T) {
 				written := 0
 				for _, k := range keys {
 					written += len(k.writes)
+				}
+				for range keys {
 					w.contest(&wg, v, keys, true)
 				}
 				wg.Wait()
