@@ -20,24 +20,35 @@ import (
 // call connects: it was surely not executed.
 func TestLateWhileOthersConnect(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	c := dial(t, client.Config{Socket: path, DialTimeout: time.Second, Lazy: true, Conns: 1})
-	ln, err := net.Listen("unix", path) // and says nothing
+	c := dial(t, client.Config{Socket: path, DialTimeout: time.Minute, Lazy: true, Conns: 1})
+	ln, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	time.Sleep(50 * time.Millisecond) // the pause after the failed attempt
-	first := make(chan error, 1)
-	go func() {
-		_, err := c.Set(context.Background(), "k", nil, cachesidecar.SetOptions{})
-		first <- err
+	accepted, first := make(chan struct{}), make(chan error, 1)
+	go func() { // ends when nc is closed
+		for {
+			_, err := c.Set(context.Background(), "k", nil, cachesidecar.SetOptions{})
+			select {
+			case <-accepted:
+				first <- err
+				return
+			default: // the pause after the failed attempt of Dial
+			}
+		}
 	}()
-	time.Sleep(50 * time.Millisecond)
+	nc, err := ln.Accept() // and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(accepted)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := c.Set(ctx, "k", nil, cachesidecar.SetOptions{}); !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
+	_ = nc.Close()
 	if err := <-first; !errors.Is(err, cachesidecar.ErrUnavailable) {
 		t.Errorf("the first: %v, want ErrUnavailable", err)
 	}
@@ -66,7 +77,7 @@ func TestHelloNotReadable(t *testing.T) {
 		_, _ = nc.Write(wire.AppendReply(nil, q.Op, &wire.Reply{ID: q.ID, Body: []byte{1}}))
 		_, _ = io.Copy(io.Discard, nc)
 	}()
-	if _, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: time.Second}); !errors.Is(err, cachesidecar.ErrInternal) {
+	if _, err := client.Dial(t.Context(), client.Config{Socket: path, DialTimeout: time.Minute}); !errors.Is(err, cachesidecar.ErrInternal) {
 		t.Errorf("%v, want ErrInternal", err)
 	}
 }
