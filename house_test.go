@@ -11,6 +11,7 @@ import (
 	"go/token"
 	"go/types"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -74,26 +75,48 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// TestLayoutOfBenchmarks checks the files and functions of the other module, whose
+// dependencies may not be there. Its lines may be long: many are a page's text.
+func TestLayoutOfBenchmarks(t *testing.T) {
+	found := 0
+	err := filepath.WalkDir("benchmarks", func(path string, _ fs.DirEntry, err error) error {
+		if filepath.Ext(path) == ".go" && !strings.HasSuffix(path, "_test.go") {
+			found++
+			checkFile(t, token.NewFileSet(), path)
+		}
+		return err
+	})
+	if err != nil || found == 0 {
+		t.Errorf("%d files: %v", found, err)
+	}
+}
+
+// checkFile checks the sizes of a file and of its functions.
+func checkFile(t *testing.T, fset *token.FileSet, path string) (src []byte, f *ast.File) {
+	t.Helper()
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err = parser.ParseFile(fset, path, src, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(src, []byte("\n")); n > maxFile {
+		t.Errorf("%s has %d lines, more than %d: divide it", path, n, maxFile)
+	}
+	checkFuncs(t, fset, f)
+	return src, f
+}
+
 func checkPackage(t *testing.T, fset *token.FileSet, imp types.Importer, p listed) {
 	var files []*ast.File
 	lines := 0
 	for _, name := range p.GoFiles {
-		src, err := os.ReadFile(filepath.Join(p.Dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		f, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), src, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, f)
-		n := bytes.Count(src, []byte("\n"))
-		lines += n
-		if n > maxFile {
-			t.Errorf("%s has %d lines, more than %d: divide it", name, n, maxFile)
-		}
+		src, f := checkFile(t, fset, filepath.Join(p.Dir, name))
 		checkColumns(t, name, src)
-		checkFuncs(t, fset, f)
+		files = append(files, f)
+		lines += fset.File(f.FileStart).LineCount()
 	}
 	if lines < largePackage && strings.HasPrefix(rel(p.ImportPath), "l2/") {
 		return

@@ -128,7 +128,7 @@ const clusterConns = 16
 // has copies of. Copies do not live long, and reads make them again; the sidecar's own
 // count says how many reads that took.
 func (f *field) copies(ctx context.Context, depth, round int) (row record.ClusterRow, err error) {
-	c := newContest()
+	c := &contest{}
 	defer c.close()
 	row = record.ClusterRow{Part: record.Copies, Round: round + 1, Conns: clusterConns, Depth: depth, Copied: map[string]float64{}}
 	if err := f.enter(c, record.Owned, false, f.own[:f.p.Hot], row.Conns, depth, round); err != nil {
@@ -163,7 +163,7 @@ func (f *field) copies(ctx context.Context, depth, round int) (row record.Cluste
 // latency compares one fresh GET at a time with the two round trips that it needs at
 // least.
 func (f *field) latency(ctx context.Context, echos []*peers.Server, round int) (row record.ClusterRow, err error) {
-	c := newContest()
+	c := &contest{}
 	defer c.close()
 	row = record.ClusterRow{Part: record.Latency, Round: round + 1, Conns: 1, Depth: 1}
 	if err := f.enter(c, record.Sidecar, true, f.others, 1, 1, round); err != nil {
@@ -184,7 +184,7 @@ func (f *field) latency(ctx context.Context, echos []*peers.Server, round int) (
 
 // remote compares reads that an owner in another process answers.
 func (f *field) remote(ctx context.Context, l *libraries, round int) (row record.ClusterRow, err error) {
-	c := newContest()
+	c := &contest{}
 	defer c.close()
 	row = record.ClusterRow{Part: record.Remote, Round: round + 1, Conns: clusterConns, Depth: 1, Copied: map[string]float64{}}
 	if err := f.enter(c, record.Sidecar, true, f.others, row.Conns, 1, round); err != nil {

@@ -145,16 +145,8 @@ func (b *Bench) crowds(ctx context.Context, p record.LoadsParameters) (rows []re
 	defer stop()
 	c := &crowd{p: p, origin: origin, cluster: cluster, nodes: nodes, apps: map[string][]*app{}}
 	defer c.close()
-	for _, space := range []string{loadedSpace, appsSpace} {
-		for _, h := range cluster.Hosts() {
-			for range p.Conns {
-				a, err := dialApp(h.Server, space)
-				if err != nil {
-					return nil, err
-				}
-				c.apps[space] = append(c.apps[space], a)
-			}
-		}
+	if err := c.dial(); err != nil {
+		return nil, err
 	}
 	names := []string{record.Sidecar, record.Apps, record.Groupcache}
 	for n := range p.Cold {
@@ -188,6 +180,22 @@ type crowd struct {
 	cluster *peers.Cluster
 	nodes   []*peers.Member
 	apps    map[string][]*app // by namespace; the apps of one host are adjacent
+}
+
+// dial connects the apps of each namespace to each host.
+func (c *crowd) dial() error {
+	for _, space := range []string{loadedSpace, appsSpace} {
+		for _, h := range c.cluster.Hosts() {
+			for range c.p.Conns {
+				a, err := dialApp(h.Server, space)
+				if err != nil {
+					return err
+				}
+				c.apps[space] = append(c.apps[space], a)
+			}
+		}
+	}
+	return nil
 }
 
 func (c *crowd) close() {

@@ -68,7 +68,7 @@ func (b *Bench) holding(ctx context.Context, o peers.Options, entries int) (*pee
 // many. The latter show the cost of the entries' presence. The difference between the
 // others shows the cost of entries that are not in the processor's caches.
 func (b *Bench) reads(ctx context.Context, few, many *peers.Server, p record.GCParameters, round int) (map[string]record.Side, error) {
-	c := newContest()
+	c := &contest{}
 	defer c.close()
 	for _, side := range []struct {
 		name string

@@ -3,8 +3,10 @@ package measure
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,76 +27,121 @@ type reader func() (number uint64, copied bool, err error)
 // hang makes the links hang that copies depend on, overwrites the key beyond them, and
 // continues to read.
 func (b *Bench) hang(ctx context.Context, p record.PropagationParameters) (map[string]record.HangSide, error) {
-	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.watchOptions(p, "-hang"))
+	var open closers
+	defer open.close()
+	hosts, err := b.hangingHosts(ctx, p, &open)
 	if err != nil {
 		return nil, err
 	}
-	defer links.Close()
-	defer c.Stop()
-	owners, err := c.Owners(ctx, c.Hosts()[0], watchedKeys)
+	redis, err := b.hangingRedis(ctx, p, hosts.links, &open)
 	if err != nil {
 		return nil, err
 	}
-	own := owners[c.Hosts()[0].Node()]
-	if len(own) == 0 {
-		return nil, fmt.Errorf("%s owns none of %d keys", c.Hosts()[0].Node(), watchedKeys)
-	}
-	near, err := openLine(c.Hosts()[0].Server, p.KeySize, p.ValueSize)
-	if err != nil {
-		return nil, err
-	}
-	defer near.close()
-	far, err := openLine(c.Hosts()[1].Server, p.KeySize, p.ValueSize)
-	if err != nil {
-		return nil, err
-	}
-	defer far.close()
-	redis, err := b.start(ctx, record.Redis, b.watchOptions(p, "-hang"))
-	if err != nil {
-		return nil, err
-	}
-	defer redis.Stop()
-	front := filepath.Join(b.dir, "hang.sock")
-	if err := links.Stream("unix", front, redis.Socket); err != nil {
-		return nil, err
-	}
-	readers := map[string]reader{record.Sidecar: func() (uint64, bool, error) { return far.get(own[0]) }}
-	key := string(load.Key(nil, 0, p.KeySize))
-	direct, err := rueidis.NewClient(redisClient(redis.Socket))
-	if err != nil {
-		return nil, err
-	}
-	defer direct.Close()
-	for name, change := range redisReaders {
-		o := redisClient(front)
-		change(&o)
-		client, err := rueidis.NewClient(o)
-		if err != nil {
-			return nil, err
-		}
-		defer client.Close()
-		readers[name] = func() (uint64, bool, error) { return cached(ctx, client, key) }
-	}
-	overwrite := func(n uint64) error {
-		value := string(binary.BigEndian.AppendUint64(nil, n))
-		if err := near.set(own[0], n); err != nil {
-			return err
-		}
-		return direct.Do(ctx, direct.B().Set().Key(key).Value(value).Build()).Error()
-	}
+	overwrite := func(n uint64) error { return errors.Join(hosts.near.set(hosts.key, n), redis.set(n)) }
 	if err := overwrite(1); err != nil {
 		return nil, err
 	}
+	readers := redis.readers
+	readers[record.Sidecar] = func() (uint64, bool, error) { return hosts.far.get(hosts.key) }
 	for name, read := range readers {
 		if err := haveCopy(read); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	links.Hang()
+	hosts.links.Hang()
 	if err := overwrite(2); err != nil {
 		return nil, err
 	}
 	return readOn(ctx, readers, time.Now(), time.Duration(p.HangFor)*time.Second)
+}
+
+// closers are functions that close what a measurement has opened, in its order.
+type closers []func()
+
+func (c *closers) add(f func()) { *c = append(*c, f) }
+
+func (c *closers) close() {
+	for _, f := range slices.Backward(*c) {
+		f()
+	}
+}
+
+// hangingHosts are two hosts, a connection to each, and a key that the near one owns.
+type hangingHosts struct {
+	links     *peers.Link
+	near, far *line
+	key       uint64
+}
+
+// hangingHosts starts two hosts with links between them that can hang.
+func (b *Bench) hangingHosts(ctx context.Context, p record.PropagationParameters, open *closers) (h hangingHosts, err error) {
+	c, links, err := peers.StartLinked(ctx, 2, time.Duration(p.Bound)*time.Millisecond, b.watchOptions(p, "-hang"))
+	if err != nil {
+		return h, err
+	}
+	open.add(links.Close)
+	open.add(c.Stop)
+	near, far := c.Hosts()[0], c.Hosts()[1]
+	owners, err := c.Owners(ctx, near, watchedKeys)
+	if err != nil {
+		return h, err
+	}
+	own := owners[near.Node()]
+	if len(own) == 0 {
+		return h, fmt.Errorf("%s owns none of %d keys", near.Node(), watchedKeys)
+	}
+	h = hangingHosts{links: links, key: own[0]}
+	if h.near, err = openLine(near.Server, p.KeySize, p.ValueSize); err != nil {
+		return h, err
+	}
+	open.add(h.near.close)
+	if h.far, err = openLine(far.Server, p.KeySize, p.ValueSize); err != nil {
+		return h, err
+	}
+	open.add(h.far.close)
+	return h, nil
+}
+
+// hangingRedis is a key of a redis server, and clients that read it through a link.
+type hangingRedis struct {
+	set     func(n uint64) error
+	readers map[string]reader
+}
+
+// hangingRedis starts a redis server, and clients that reach it through a link that can
+// hang.
+func (b *Bench) hangingRedis(ctx context.Context, p record.PropagationParameters, links *peers.Link, open *closers) (h hangingRedis, err error) {
+	server, err := b.start(ctx, record.Redis, b.watchOptions(p, "-hang"))
+	if err != nil {
+		return h, err
+	}
+	open.add(server.Stop)
+	front := filepath.Join(b.dir, "hang.sock")
+	if err := links.Stream("unix", front, server.Socket); err != nil {
+		return h, err
+	}
+	key := string(load.Key(nil, 0, p.KeySize))
+	direct, err := rueidis.NewClient(redisClient(server.Socket))
+	if err != nil {
+		return h, err
+	}
+	open.add(direct.Close)
+	h.set = func(n uint64) error {
+		value := string(binary.BigEndian.AppendUint64(nil, n))
+		return direct.Do(ctx, direct.B().Set().Key(key).Value(value).Build()).Error()
+	}
+	h.readers = map[string]reader{}
+	for name, change := range redisReaders {
+		o := redisClient(front)
+		change(&o)
+		client, err := rueidis.NewClient(o)
+		if err != nil {
+			return h, err
+		}
+		open.add(client.Close)
+		h.readers[name] = func() (uint64, bool, error) { return cached(ctx, client, key) }
+	}
+	return h, nil
 }
 
 // redisReaders are clients as careful as their names say. By default the library pings

@@ -85,9 +85,7 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 		return nil, err
 	}
 	defer s.Stop()
-	names := []string{record.Plain, record.WithOrigin, record.NoEarly, record.Again}
-	spaces := map[string]string{record.Plain: record.Plain, record.WithOrigin: loadedSpace, record.NoEarly: record.NoEarly, record.Again: record.Again}
-	for _, space := range spaces {
+	for _, space := range servedSpaces {
 		in := *s
 		in.Set = load.Sidecar{Namespace: space, KeySize: p.KeySize, Value: value}
 		if _, err := fill(ctx, &in, p.Keys); err != nil {
@@ -105,29 +103,43 @@ func (b *Bench) served(ctx context.Context, p record.LoadsParameters) (rows []re
 	}
 	for round := range p.Rounds {
 		for _, shape := range [][2]int{{1, 1}, {16, 1}, {16, 64}} {
-			c := newContest()
-			for _, name := range names {
-				err := c.enter(name, load.Config{
-					Dial: s.Dial, Protocol: load.Sidecar{Namespace: spaces[name], KeySize: p.KeySize}, Conns: shape[0], Pipeline: shape[1],
-					Batches: batches(p.Cycle, shape[0], shape[1]), Key: uniform(uint64(round), p.Keys),
-				})
-				if err != nil {
-					c.close()
-					return nil, err
-				}
-			}
-			sides, err := c.play(ctx, p.Turns, round)
-			c.close()
+			row, err := b.servedRow(ctx, s, p, shape[0], shape[1], round)
 			if err != nil {
 				return nil, err
 			}
-			rows = append(rows, record.LoadsRow{Part: record.Served, Round: round + 1, Conns: shape[0], Pipeline: shape[1], Sides: sides})
-			of := func(name string) float64 { return sides[name].PerSecond() / sides[record.Plain].PerSecond() }
-			b.logf("round %d: hits at %d × %d: with an origin %.3f, without refresh_early %.3f, another without %.3f", round+1, shape[0], shape[1], of(record.WithOrigin), of(record.NoEarly), of(record.Again))
+			rows = append(rows, row)
 		}
 	}
 	if _, calls := origin.Since(time.Time{}, time.Now()); calls > 1 {
 		return nil, fmt.Errorf("%d calls of the origin: not all reads were hits", calls)
 	}
 	return rows, nil
+}
+
+// servedSpaces are the namespaces of the sides.
+var servedSpaces = map[string]string{
+	record.Plain: record.Plain, record.WithOrigin: loadedSpace, record.NoEarly: record.NoEarly, record.Again: record.Again,
+}
+
+// servedRow measures one round of one load.
+func (b *Bench) servedRow(ctx context.Context, s *peers.Server, p record.LoadsParameters, conns, depth, round int) (row record.LoadsRow, err error) {
+	c := &contest{}
+	defer c.close()
+	for _, name := range []string{record.Plain, record.WithOrigin, record.NoEarly, record.Again} {
+		err := c.enter(name, load.Config{
+			Dial: s.Dial, Protocol: load.Sidecar{Namespace: servedSpaces[name], KeySize: p.KeySize}, Conns: conns, Pipeline: depth,
+			Batches: batches(p.Cycle, conns, depth), Key: uniform(uint64(round), p.Keys),
+		})
+		if err != nil {
+			return row, err
+		}
+	}
+	row = record.LoadsRow{Part: record.Served, Round: round + 1, Conns: conns, Pipeline: depth}
+	if row.Sides, err = c.play(ctx, p.Turns, round); err != nil {
+		return row, err
+	}
+	of := func(name string) float64 { return row.Sides[name].PerSecond() / row.Sides[record.Plain].PerSecond() }
+	b.logf("round %d: hits at %d × %d: with an origin %.3f, without refresh_early %.3f, another without %.3f",
+		row.Round, conns, depth, of(record.WithOrigin), of(record.NoEarly), of(record.Again))
+	return row, nil
 }

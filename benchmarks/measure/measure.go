@@ -124,10 +124,10 @@ func batches(cycle, conns, pipeline int) int { return max(16, cycle/(conns*pipel
 
 // contest is the sides of one comparison in one round.
 type contest struct {
-	names []string
-	loads []side
-	sums  []load.Result
-	close func() // ends the loads that enter opened
+	names  []string
+	loads  []side
+	sums   []load.Result
+	opened []*load.Load
 }
 
 // side is a load that can run for some time.
@@ -135,7 +135,12 @@ type side interface {
 	Run(ctx context.Context, warmUp, d time.Duration) (load.Result, error)
 }
 
-func newContest() *contest { return &contest{close: func() {}} }
+// close ends the loads that enter opened.
+func (c *contest) close() {
+	for _, l := range c.opened {
+		l.Close()
+	}
+}
 
 // enter adds a side with a load of its own.
 func (c *contest) enter(name string, cfg load.Config) error {
@@ -143,8 +148,7 @@ func (c *contest) enter(name string, cfg load.Config) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	others := c.close
-	c.close = func() { l.Close(); others() }
+	c.opened = append(c.opened, l)
 	c.add(name, l)
 	return nil
 }

@@ -69,7 +69,7 @@ func (b *Bench) Socket(ctx context.Context, p record.SocketParameters) (rows []r
 }
 
 func (b *Bench) socketRow(ctx context.Context, servers []*peers.Server, p record.SocketParameters, sh shape, round int) (row record.SocketRow, err error) {
-	c := newContest()
+	c := &contest{}
 	defer c.close()
 	for _, s := range servers {
 		protocol := s.Get

@@ -89,8 +89,8 @@ func (b *Bench) tlsAnswers(ctx context.Context, p record.ClusterParameters, file
 }
 
 func tlsContest(ctx context.Context, p record.ClusterParameters, fields map[string]*field, conns, round int) (map[string]record.Side, error) {
-	c := newContest()
-	defer func() { c.close() }()
+	c := &contest{}
+	defer c.close()
 	for _, name := range []string{plainSide, tlsSide} {
 		f := fields[name]
 		if err := f.enter(c, name, true, f.others, conns, 1, round); err != nil {

@@ -12,13 +12,7 @@ func memorySection(rounds string) (section, error) {
 		return section{}, err
 	}
 	p := f.Parameters
-	of := func(figure func(r record.MemoryRow) float64) spread {
-		var v []float64
-		for _, r := range f.Rows {
-			v = append(v, figure(r))
-		}
-		return spreadOf(v)
-	}
+	of := func(figure func(r record.MemoryRow) float64) spread { return spreadOver(f.Rows, figure) }
 	entries := float64(p.Keys)
 	payload := entries * float64(p.KeySize+p.ValueSize)
 	over := func(name string) spread {
@@ -37,6 +31,21 @@ func memorySection(rounds string) (section, error) {
 	}}
 	s.body = fmt.Sprintf("Both servers were allowed %s and were filled anew in each of %d rounds; by their own counts each has all entries and has\n"+
 		"evicted none. Resident memory is of the whole process.\n\nThe sidecar's overhead by part:\n\n", mib(float64(p.Limit)), p.Rounds)
+	s.body += partsTable(f.Rows, entries) + "Absolute figures, as context:\n\n" + residentTable(f.Rows)
+	return s, nil
+}
+
+// spreadOver returns the spread of a figure over the rounds.
+func spreadOver(rows []record.MemoryRow, figure func(r record.MemoryRow) float64) spread {
+	var v []float64
+	for _, r := range rows {
+		v = append(v, figure(r))
+	}
+	return spreadOf(v)
+}
+
+// partsTable is the sidecar's overhead by part, in bytes an entry.
+func partsTable(rows []record.MemoryRow, entries float64) string {
 	parts := table{head: []string{"part", "B an entry"}, left: 1}
 	for _, part := range []struct {
 		name string
@@ -52,14 +61,18 @@ func memorySection(rounds string) (section, error) {
 		{"queues of quotas", func(m record.MemoryParts) int64 { return m.Quotas }},
 		{"together", func(m record.MemoryParts) int64 { return m.Used - m.Payload }},
 	} {
-		v := of(func(r record.MemoryRow) float64 { return float64(part.of(r.Parts)) / entries })
+		v := spreadOver(rows, func(r record.MemoryRow) float64 { return float64(part.of(r.Parts)) / entries })
 		parts.add(part.name, fmt.Sprintf("%.2f", v.median))
 	}
-	s.body += parts.String() + "Absolute figures, as context:\n\n"
+	return parts.String()
+}
+
+// residentTable is each server's memory and entries, before and after it was filled.
+func residentTable(rows []record.MemoryRow) string {
 	absolute := table{head: []string{"server", "empty", "filled", "entries", "evicted", "filled in s"}, left: 1}
 	for _, name := range []string{record.Sidecar, record.Memcached} {
 		side := func(figure func(record.MemorySide) float64) float64 {
-			return of(func(r record.MemoryRow) float64 { return figure(r.Sides[name]) }).median
+			return spreadOver(rows, func(r record.MemoryRow) float64 { return figure(r.Sides[name]) }).median
 		}
 		absolute.add(name,
 			mib(side(func(m record.MemorySide) float64 { return float64(m.Empty) })),
@@ -68,6 +81,5 @@ func memorySection(rounds string) (section, error) {
 			rate(side(func(m record.MemorySide) float64 { return float64(m.Evicted) })),
 			fmt.Sprintf("%.1f", side(func(m record.MemorySide) float64 { return m.FillSeconds })))
 	}
-	s.body += absolute.String()
-	return s, nil
+	return absolute.String()
 }
