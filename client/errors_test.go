@@ -27,17 +27,21 @@ func TestLateWhileOthersConnect(t *testing.T) {
 	}
 	defer ln.Close()
 	accepted, first := make(chan struct{}), make(chan error, 1)
-	go func() { // ends when nc is closed
+	go func() { // ends when nc is closed, or with the test
 		for {
 			_, err := c.Set(context.Background(), "k", nil, cachesidecar.SetOptions{})
 			select {
 			case <-accepted:
 				first <- err
 				return
+			case <-t.Context().Done():
+				return
 			default: // the pause after the failed attempt of Dial
+				time.Sleep(time.Millisecond)
 			}
 		}
 	}()
+	_ = ln.(*net.UnixListener).SetDeadline(time.Now().Add(time.Minute))
 	nc, err := ln.Accept() // and says nothing
 	if err != nil {
 		t.Fatal(err)

@@ -111,6 +111,7 @@ func socketRows(l load) (rows []row) {
 		}
 		add("sidecar / echo", nil, record.Echo)
 		add("sidecar / better of redis and memcached", better, record.Redis, record.Memcached)
+		add("sidecar / redis", nil, record.Redis)
 	case l.op == "GET":
 		add("sidecar / echo", getOfEcho, record.Echo)
 		add("sidecar / redis", ahead, record.Redis)
